@@ -1,0 +1,243 @@
+"""What travels over the broker between the control plane and the agents: JSON, one dataclass per message.
+
+Delivery is at least once and in no order. `Command` goes to `queue_for(node)` as the Celery task `EXECUTE`;
+`Report` goes to `REPORTS`, `Beat` to `BEATS`, both as plain messages.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import msgspec
+
+#: The Celery task that every agent registers; its only keyword argument is `command`, a `Command` as JSON.
+EXECUTE = "modfleet.execute"
+#: Queue of the reports, read by the control workers.
+REPORTS = "control"
+#: Queue of the beats, read by the control workers; a beat expires after one interval.
+BEATS = "control.beats"
+
+
+def queue_for(node: str) -> str:
+    """Name of the queue that the agent of `node` consumes."""
+    return f"node.{node}"
+
+
+class Action(StrEnum):
+    INSTALL = "install"
+    REMOVE = "remove"
+
+
+class Activation(StrEnum):
+    """How far an installation goes: in place on disk, or also loaded into the running server and probed."""
+
+    FILES = "files"
+    LOAD = "load"
+
+
+class Phase(StrEnum):
+    """Phase of an operation: what one rollout does to one node."""
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    FETCHING = "fetching"
+    VERIFYING = "verifying"
+    INSTALLING = "installing"
+    LOADING = "loading"
+    PROBING = "probing"
+    REMOVING = "removing"
+    CANCELING = "canceling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELED = "canceled"
+    SKIPPED = "skipped"
+    ROLLED_BACK = "rolled_back"
+
+    @property
+    def is_final(self) -> bool:
+        return self in FINAL_PHASES
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the node has said that it works on it."""
+        return self in RUNNING_PHASES
+
+
+FINAL_PHASES = frozenset(
+    {Phase.SUCCEEDED, Phase.FAILED, Phase.TIMED_OUT, Phase.CANCELED, Phase.SKIPPED, Phase.ROLLED_BACK}
+)
+RUNNING_PHASES = frozenset(
+    {
+        Phase.FETCHING,
+        Phase.VERIFYING,
+        Phase.INSTALLING,
+        Phase.LOADING,
+        Phase.PROBING,
+        Phase.REMOVING,
+        Phase.CANCELING,
+    }
+)
+
+
+class Reason(StrEnum):
+    """Why an operation, a rollout or a node is in its phase."""
+
+    ALREADY_INSTALLED = "already_installed"
+    NOT_INSTALLED = "not_installed"
+    INCOMPATIBLE_ARCH = "incompatible_arch"
+    INCOMPATIBLE_REDIS_VERSION = "incompatible_redis_version"
+    NODE_DRAINING = "node_draining"
+    CHECKSUM_MISMATCH = "checksum_mismatch"
+    FETCH_FAILED = "fetch_failed"
+    DISK_FULL = "disk_full"
+    IO_ERROR = "io_error"
+    LOAD_FAILED = "load_failed"
+    PROBE_FAILED = "probe_failed"
+    MODULE_COMMAND_DISABLED = "module_command_disabled"
+    MODULE_NOT_OURS = "module_not_ours"
+    UNLOAD_REFUSED = "unload_refused"
+    SERVER_UNREACHABLE = "server_unreachable"
+    SERVER_CRASHED = "server_crashed"
+    STALE_GENERATION = "stale_generation"
+    NODE_UNREACHABLE = "node_unreachable"
+    NODE_DECOMMISSIONED = "node_decommissioned"
+    NODE_DEADLINE = "node_deadline"
+    NEWER_ROLLOUT = "newer_rollout"
+    MANUAL = "manual"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One file of a package: its path inside the zip, its size in bytes, the SHA-256 of its content in hex."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+def content_digest(members: Iterable[Member]) -> str:
+    """Identity of a build in hex: independent of the zip's timestamps, order and compression."""
+    digest = hashlib.sha256()
+    for member in sorted(members, key=lambda each: each.path):
+        digest.update(f"{member.path}\0{member.size}\0{member.sha256}\n".encode())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """Where a build's package is fetched from, and everything needed to check it. `size` is in bytes."""
+
+    url: str
+    size: int
+    package_sha256: str
+    content_sha256: str
+    module_file: str
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One operation for one node. `package` is None exactly when `action` is remove.
+
+    `generation` grows with each new intent for (node, module), `attempt` with each retry of one intent.
+    `expires` is Unix time in seconds: later than that the agent drops the command without an answer.
+    `deadline_seconds` bounds the work on the node.
+    """
+
+    rollout: str
+    node: str
+    module_name: str
+    version: int
+    action: Action
+    activation: Activation
+    generation: int
+    attempt: int
+    expires: float
+    deadline_seconds: float
+    package: Package | None = None
+    command_line_args: str = ""
+    commands: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstalledModule:
+    """One module version on a node's disk. `content_sha256` is read from the disk, not remembered."""
+
+    module_name: str
+    version: int
+    content_sha256: str
+    loaded: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """All that Modfleet installed on a node. `sequence` grows with each look at the node; older ones are ignored."""
+
+    sequence: int
+    modules: tuple[InstalledModule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What the agent says of one operation. A final report carries the inventory after it.
+
+    The same report may arrive more than once. `seconds` is how long the attempt took on the node, None before its end.
+    """
+
+    rollout: str
+    node: str
+    module_name: str
+    generation: int
+    attempt: int
+    phase: Phase
+    reason: Reason | None = None
+    message: str = ""
+    seconds: float | None = None
+    inventory: Inventory | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeProfile:
+    """What an agent knows of its node. `platform` is `<os>/<machine>` as in `linux/x86_64`.
+
+    `server` is `valkey` or `redis`, empty while the server cannot be reached; `role` is `master`, `replica` or empty.
+    """
+
+    platform: str
+    server: str = ""
+    server_version: str = ""
+    role: str = ""
+    api_hosts: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """Sent at the start (`hello`) and at every interval. `generations`: newest generation journaled per module.
+
+    `interval_seconds` is how long the control plane waits for the next one; silent for three of them is offline.
+    """
+
+    node: str
+    hello: bool
+    interval_seconds: float
+    profile: NodeProfile
+    inventory: Inventory
+    generations: dict[str, int] = field(default_factory=dict)
+
+
+Message = TypeVar("Message", Command, Report, Beat)
+
+
+def to_json(message: Command | Report | Beat) -> dict[str, Any]:
+    """`message` as plain JSON values."""
+    built: dict[str, Any] = msgspec.to_builtins(message)
+    return built
+
+
+def from_json(kind: type[Message], body: Mapping[str, Any]) -> Message:
+    """`body` checked and typed. Raises: `msgspec.ValidationError` naming the field that is wrong."""
+    return msgspec.convert(body, kind)
