@@ -1,0 +1,95 @@
+"""The control plane's settings: read from the environment once, typed, each with its meaning beside it."""
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+
+import msgspec
+
+PREFIX = "MODFLEET_"
+
+
+class SettingsError(Exception):
+    """An environment variable is missing or has a value that cannot be used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """A field `name` is read from `MODFLEET_<NAME>`, and `node_name` from `NODE_NAME` too."""
+
+    #: Folder of everything the control plane keeps itself: the SQLite database, uploads, the generated secret key.
+    data_dir: str = ".modfleet"
+    #: `sqlite:///path` or `postgresql://user:password@host/name`; empty: SQLite in the data folder.
+    database_url: str = ""
+    #: Redis or Valkey that carries the queues; it need not persist anything, and must never hold modules.
+    broker_url: str = "redis://127.0.0.1:6379/0"
+    #: Signs sessions, tokens and download links; empty: generated once and kept in the data folder.
+    secret_key: str = ""
+    #: Where nodes reach this API; download links are built on it, never on a request's Host header.
+    public_url: str = "http://127.0.0.1:8000"
+    #: Host names that requests may name, comma-separated; `*` for any.
+    allowed_hosts: str = "localhost,127.0.0.1,[::1],.localhost"
+    #: Node that `/v2/local/...` means when no node has reported the request's host name as its own.
+    node_name: str = ""
+    #: Class of the storage of packages, by its import path: any of django-storages works.
+    storage_backend: str = "django.core.files.storage.FileSystemStorage"
+    #: Keyword arguments of that class, a JSON object.
+    storage_options: str = "{}"
+    #: Largest package accepted, bytes.
+    max_upload_bytes: int = 500_000_000
+    #: Largest sum of the sizes of a package's unpacked files, bytes.
+    max_unpacked_bytes: int = 2_000_000_000
+    #: How long an agent may be expected to take over one operation, seconds.
+    node_deadline_seconds: float = 300.0
+    #: How long a download link works, seconds.
+    download_seconds: float = 600.0
+    #: Shortest wait before a command that brought no answer is sent again, seconds; doubled each time.
+    resend_seconds: float = 5.0
+    #: Longest a local upload waits for its node, seconds; clients give up at 30.
+    local_wait_seconds: float = 25.0
+    #: Show errors in the browser. Never in production.
+    debug: bool = False
+    #: Serve over HTTPS only: secure cookies and HSTS.
+    https: bool = False
+    #: Accept uploads before `PUT /v1/cluster` has said otherwise.
+    allow_modules_upload: bool = True
+    #: `DEBUG`, `INFO`, `WARNING` or `ERROR`.
+    log_level: str = "INFO"
+
+    @property
+    def data_path(self) -> Path:
+        return Path(self.data_dir).absolute()
+
+
+def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
+    """Raises: `SettingsError` that names the variable."""
+    given = {
+        each.name: environ[PREFIX + each.name.upper()]
+        for each in fields(Environment)
+        if PREFIX + each.name.upper() in environ
+    }
+    if "NODE_NAME" in environ:
+        given.setdefault("node_name", environ["NODE_NAME"])
+    for name, value in given.items():
+        try:
+            msgspec.convert({name: value}, Environment, strict=False)
+        except msgspec.ValidationError as error:
+            raise SettingsError(f"{PREFIX}{name.upper()}={value}: {error}") from error
+    return msgspec.convert(given, Environment, strict=False)
+
+
+def secret_key(environment: Environment) -> str:
+    """The one given, else one kept in the data folder, made at the first start and readable by its owner only."""
+    if environment.secret_key:
+        return environment.secret_key
+    path = environment.data_path / "secret_key"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(50))
+    except FileExistsError:
+        pass
+    return path.read_text()

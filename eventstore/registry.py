@@ -1,0 +1,89 @@
+"""Stable names for event types, and events to and from canonical JSON. Knows no Django.
+
+    @event_type("artifact.uploaded.v1")
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class ArtifactUploaded: ...
+
+When the shape of an event changes, the new class gets a new name and the old one an upcaster:
+
+    @upcaster("artifact.uploaded.v1", to="artifact.uploaded.v2")
+    def _(data: dict[str, Any]) -> dict[str, Any]: ...
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+Json = dict[str, Any]
+Upcaster = Callable[[Json], Json]
+EventClass = TypeVar("EventClass", bound=type)
+
+_classes: dict[str, type] = {}
+_names: dict[type, str] = {}
+_upcasters: dict[str, tuple[str, Upcaster]] = {}
+
+
+class UnknownEventTypeError(LookupError):
+    """The log holds an event of a type that this version of the program does not know."""
+
+
+def event_type(name: str) -> Callable[[EventClass], EventClass]:
+    """Register a frozen dataclass under the name that is stored. Raises: `ValueError` if the name is taken."""
+
+    def register(cls: EventClass) -> EventClass:
+        if name in _classes or name in _upcasters:
+            raise ValueError(f"event type {name} is registered twice")
+        _classes[name] = cls
+        _names[cls] = name
+        return cls
+
+    return register
+
+
+def upcaster(name: str, *, to: str) -> Callable[[Upcaster], Upcaster]:
+    """Register how data stored under the old `name` becomes data of the type `to`."""
+
+    def register(function: Upcaster) -> Upcaster:
+        if name in _classes or name in _upcasters:
+            raise ValueError(f"event type {name} is registered twice")
+        _upcasters[name] = (to, function)
+        return function
+
+    return register
+
+
+def registered_types() -> dict[str, type]:
+    """Each current stored name and its class, sorted by name."""
+    return dict(sorted(_classes.items()))
+
+
+def name_of(event_class: type) -> str:
+    """The name under which events of the class are stored."""
+    return _names[event_class]
+
+
+def stored_names_of(event_class: type) -> tuple[str, ...]:
+    """All names under which such events may stand in the log: the current one and those upcast to it."""
+    names = [_names[event_class]]
+    for name in names:
+        names.extend(old for old, (new, _) in _upcasters.items() if new == name)
+    return tuple(names)
+
+
+def encode(event: object) -> str:
+    """Canonical JSON of an event: sorted keys, no white space. Equal events give equal text."""
+    return msgspec.json.encode(event, order="sorted").decode()
+
+
+def decode(name: str, text: str) -> object:
+    """The event stored as `text` under `name`, upcast to its current class. Raises: `UnknownEventTypeError`."""
+    if name in _classes:
+        return msgspec.json.decode(text, type=_classes[name])
+    data = msgspec.json.decode(text)
+    while name in _upcasters:
+        name, function = _upcasters[name]
+        data = function(data)
+    if name not in _classes:
+        raise UnknownEventTypeError(name)
+    return msgspec.convert(data, _classes[name])
