@@ -205,3 +205,9 @@ def verify() -> int:
         if row.hash != (last_hash := _hash(last_hash, row)):
             raise BrokenLogError(f"position {position} is not what was appended: its hash does not match")
     return position
+
+
+def load_positions(positions: Sequence[int]) -> list[RecordedEvent]:
+    """The events at these positions, in order."""
+    rows = StoredEvent.objects.filter(position__in=positions).order_by("position")
+    return [_recorded(row, decode(row.type, row.data)) for row in rows]
