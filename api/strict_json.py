@@ -40,21 +40,19 @@ def parse(data: bytes, *, max_bytes: int, max_depth: int = 32) -> Any:
 
 
 def _check(root: Any, max_depth: int) -> None:
-    """Looks at every value without recursion: at its depth and its texts."""
-    waiting = [(root, 1)]
+    """Looks at the depth and at every text, without recursion."""
+    waiting: list[tuple[list[Any], int]] = [([root], 0)]
     while waiting:
-        value, depth = waiting.pop()
-        if isinstance(value, str):
-            _check_text(value)
-        elif isinstance(value, (dict, list)):
-            if depth > max_depth:
-                raise _too_deep(max_depth)
-            if isinstance(value, dict):
-                for key in value:
-                    _check_text(key)
-                waiting.extend((item, depth + 1) for item in value.values())
-            else:
-                waiting.extend((item, depth + 1) for item in value)
+        items, depth = waiting.pop()
+        if depth > max_depth:
+            raise _too_deep(max_depth)
+        for item in items:
+            if isinstance(item, str):
+                _check_text(item)
+            elif isinstance(item, list):
+                waiting.append((item, depth + 1))
+            elif isinstance(item, dict):
+                waiting.append(([*item, *item.values()], depth + 1))
 
 
 def _check_text(text: str) -> None:
