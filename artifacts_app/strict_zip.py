@@ -24,7 +24,13 @@ RATIO_GRACE = 1024 * 1024
 #: Bytes of the central directory per member, on average: header, path, extra fields and comment.
 MAX_ENTRY = 2048
 
+#: Bytes of a path, and of each of its parts.
+MAX_PATH = 512
+MAX_PART = 255
+
 STORED, DEFLATED = 0, 8
+#: Tenths: what APPNOTE.TXT 6.3 describes. Other readers refuse newer ones too.
+NEWEST_VERSION = 63
 ENCRYPTED = 1 << 0 | 1 << 6 | 1 << 13
 DESCRIPTOR = 1 << 3
 PATCH = 1 << 5
@@ -194,9 +200,8 @@ def _parse_directory(data: bytes, count: int) -> list[Entry]:
 
 
 def _parse_entry(header: tuple[int, ...], rest: bytes) -> Entry:
-    (_, _, _, flags, method, _, _, crc, compressed, size, name_length, extra_length, _, disk, _, attributes, offset) = (
-        header
-    )
+    _, _, needed, flags, method, _, _, crc, compressed, size, *lengths, disk, _, attributes, offset = header
+    name_length, extra_length, _ = lengths
     name = rest[:name_length]
     path = _path(name, flags)
     extras = _extras(rest[name_length : name_length + extra_length], path)
@@ -205,6 +210,8 @@ def _parse_entry(header: tuple[int, ...], rest: bytes) -> Entry:
         raise InvalidArtifact(f"{path!r} is encrypted")
     if flags & PATCH or method not in {STORED, DEFLATED}:
         raise InvalidArtifact(f"{path!r} is compressed in a way other than deflate")
+    if needed & 0xFF > NEWEST_VERSION:
+        raise InvalidArtifact(f"{path!r} needs a newer version of the zip format")
     if disk:
         raise InvalidArtifact("the archive is split over several files")
     # Newer readers take the path from this field instead.
@@ -258,7 +265,7 @@ def _path(name: bytes, flags: int) -> str:
         raise InvalidArtifact(f"{path[:80]!r} has control characters or backslashes in its path")
     if any(part in {"", ".", ".."} for part in parts) or re.match("[A-Za-z]:", path):
         raise InvalidArtifact(f"{path[:80]!r} is not a plain relative path")
-    if any(len(part.encode()) > 255 for part in parts):
+    if len(name) > MAX_PATH or any(len(part.encode()) > MAX_PART for part in parts):
         raise InvalidArtifact(f"{path[:80]!r}... is too long a path")
     return path
 

@@ -248,6 +248,7 @@ def test_other_compression_is_refused(inspect, zipped, files, method):
 @pytest.mark.parametrize(
     ("offset", "form", "value", "words"),
     [
+        (6, "<H", 64, "newer version"),
         (16, "<L", 1, "described in two ways"),  # CRC
         (20, "<L", 1, "described in two ways|belong to no member"),  # compressed size
         (24, "<L", 1, "described in two ways"),  # size
