@@ -47,10 +47,3 @@ class ArtifactNotFoundError(ArtifactError):
 
     status = 404
     code = "artifact_not_found"
-
-
-class ArtifactInUseError(ArtifactError):
-    """Nodes still have this artifact, or a rollout is about to give it to them."""
-
-    status = 409
-    code = "artifact_in_use"

@@ -1,13 +1,13 @@
 """Answers about artifacts and their builds."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import msgspec
-from django.db.models import QuerySet
+from django.db.models import Q
 
 from api.fields import rfc3339
 from artifacts_app.errors import ArtifactNotFoundError
@@ -24,9 +24,13 @@ def builds(module_name: str, version: int) -> list[Build]:
     return found
 
 
-def versions() -> QuerySet[Build, dict[str, Any]]:
-    """Each (module_name, version) that has a build, in that order."""
-    return Build.objects.order_by("module_name", "version").values("module_name", "version").distinct()
+def versions_after(after: Sequence[Any] | None, limit: int) -> list[tuple[str, int]]:
+    """At most `limit` of the (module_name, version) that have a build, in order, from the one after `after` on."""
+    rows = Build.objects.order_by("module_name", "version").values_list("module_name", "version").distinct()
+    if after is not None:
+        name, version = after
+        rows = rows.filter(Q(module_name__gt=name) | Q(module_name=name, version__gt=version))
+    return list(rows[:limit])
 
 
 def artifact_document(module_name: str, version: int) -> dict[str, Any]:

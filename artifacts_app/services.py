@@ -28,6 +28,7 @@ class Upload:
 
     module_name: str
     version: int
+    module_uid: str
     platform: str
     content_sha256: str
     created: bool
@@ -106,6 +107,7 @@ def _upload(build: ArtifactUploaded, *, created: bool) -> Upload:
     return Upload(
         module_name=build.module_name,
         version=build.version,
+        module_uid=module_uid(build.module_name, build.version),
         platform=build.platform,
         content_sha256=build.content_sha256,
         created=created,

@@ -25,3 +25,11 @@ def module_document(uid: str) -> dict[str, Any]:
 def document_of(module: Module) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(module.document)
     return document
+
+
+def module_key(uid: str) -> tuple[str, int]:
+    """Name and version of a registered module. Raises: `ModuleNotFoundError`."""
+    row = Module.objects.filter(uid=uid).first()
+    if row is None:
+        raise ModuleNotFoundError
+    return row.module_name, row.version

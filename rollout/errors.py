@@ -92,7 +92,18 @@ class NodeUnreachableError(RolloutError):
 
 
 class NodeRefusedError(RolloutError):
-    """The node refused."""
+    """The node refused. The code is the reason that it gave."""
 
     status = 406
     code = "node_refused"
+
+    def __init__(self, description: str = "", *, code: str = "") -> None:
+        super().__init__(description)
+        self.code = code or self.code
+
+
+class ArtifactInUseError(RolloutError):
+    """Nodes have this artifact, or a rollout is about to give it to them."""
+
+    status = 409
+    code = "artifact_in_use"

@@ -22,6 +22,8 @@ class Node(models.Model):
     agent_labels = models.JSONField()
     labels = models.JSONField()
     joined_at = models.DateTimeField()
+    #: Position of the event by which it first joined: the vendor's API wants a number.
+    joined_position = models.BigIntegerField()
 
     class Meta:
         ordering: ClassVar = ["name"]
@@ -91,17 +93,15 @@ class Rollout(models.Model):
     #: Operations that said how long they took, and the sum of that in seconds.
     measured = models.IntegerField(default=0)
     measured_seconds = models.FloatField(default=0)
-    #: Position of the newest event of this rollout.
+    #: Position of its first event, and of its newest.
+    started_position = models.BigIntegerField(unique=True)
     position = models.BigIntegerField()
     #: The answer to `GET /v2/rollouts/{uid}`, ready to be sent.
     document = models.TextField()
 
     class Meta:
-        ordering: ClassVar = ["-created_at", "uid"]
-        indexes: ClassVar = [
-            models.Index(fields=["-created_at", "uid"], name="rollouts_by_time"),
-            models.Index(fields=["phase"], name="rollouts_by_phase"),
-        ]
+        ordering: ClassVar = ["-started_position"]
+        indexes: ClassVar = [models.Index(fields=["phase"], name="rollouts_by_phase")]
 
     def __str__(self) -> str:
         return f"{self.action} {self.module_name} {self.version} ({self.uid})"

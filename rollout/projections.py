@@ -232,6 +232,7 @@ def _new_rollout(event: RolloutStarted, recorded: RecordedEvent) -> Rollout:
         strategy=msgspec.to_builtins(event.strategy),
         created_at=recorded.recorded_at,
         total=event.total,
+        started_position=recorded.position,
         position=recorded.position,
     )
 
@@ -319,7 +320,7 @@ class NodeProjection:
                 case OperationFinished():
                     placements.end(each.event)
                 case NodeJoined():
-                    nodes[each.event.node] = _joined(each.event, nodes.get(each.event.node), each.recorded_at)
+                    nodes[each.event.node] = _joined(each, nodes.get(each.event.node))
                 case _:
                     _NODE_CHANGES[type(each.event)](nodes[each.event.node], each.event)
         for node in nodes.values():
@@ -328,12 +329,12 @@ class NodeProjection:
         placements.save()
 
 
-def _joined(event: NodeJoined, before: Node | None, now: datetime) -> Node:
-    node = Node(
-        name=event.node, phase=NodePhase.ONLINE, online=True, draining=False, labels={}, joined_at=now
-    )
+def _joined(recorded: RecordedEvent, before: Node | None) -> Node:
+    event: NodeJoined = recorded.event
+    node = Node(name=event.node, phase=NodePhase.ONLINE, online=True, draining=False, labels={})
+    node.joined_at, node.joined_position = recorded.recorded_at, recorded.position
     if before is not None:
-        node.joined_at = before.joined_at
+        node.joined_at, node.joined_position = before.joined_at, before.joined_position
     _set_profile(node, event.profile)
     return node
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db.models import QuerySet
 
@@ -11,11 +11,14 @@ from artifacts_app.selectors import dependencies_of
 from eventstore.store import RecordedEvent, load_positions
 from rollout.decider.node import NodePhase
 from rollout.decider.rollout import Fleet
-from rollout.errors import NodeNotFoundError, RolloutNotFoundError
+from rollout.errors import ArtifactInUseError, NodeNotFoundError, RolloutNotFoundError
 from rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Phase
 from rollout.models import Liveness, Node, NodeModule, Operation, Rollout, TimelineEntry
 from rollout.projections import ABSENT, COUNTERS, operation_key
+
+if TYPE_CHECKING:
+    from rollout.services import RolloutRequest
 
 IN_HAND = (Phase.QUEUED, *sorted(RUNNING_PHASES))
 
@@ -74,7 +77,7 @@ def overdue_operations(now: datetime) -> list[Operation]:
 
 def rollouts() -> QuerySet[Rollout]:
     """Newest first."""
-    return Rollout.objects.order_by("-created_at", "uid")
+    return Rollout.objects.order_by("-started_position")
 
 
 def rollout_row(uid: str) -> Rollout:
@@ -83,6 +86,14 @@ def rollout_row(uid: str) -> Rollout:
     if row is None:
         raise RolloutNotFoundError
     return row
+
+
+def rollout_document(uid: str) -> tuple[str, int, str]:
+    """The rollout as JSON text, the position of its newest event, its phase. Raises: `RolloutNotFoundError`."""
+    found = Rollout.objects.filter(uid=uid).values_list("document", "position", "phase").first()
+    if found is None:
+        raise RolloutNotFoundError
+    return found
 
 
 def operations(uid: str) -> QuerySet[Operation]:
@@ -212,8 +223,44 @@ def is_loaded(node_name: str, module_name: str, version: int) -> bool | None:
 
 def users_of(module_name: str, version: int) -> list[str]:
     """Nodes that have the module version, or are to get it."""
-    rows = NodeModule.objects.filter(module_name=module_name, version=version)
+    rows = NodeModule.objects.filter(module_name=module_name, version=version, node__in=nodes().values("name"))
     waiting = Operation.objects.filter(module_name=module_name, version=version, action="install").exclude(
         phase__in=FINAL_PHASES
     )
     return sorted({row.node for row in rows} | set(waiting.values_list("node", flat=True)))
+
+
+def refuse_if_used(module_name: str, version: int) -> None:
+    """Raises: `ArtifactInUseError` naming some of the nodes."""
+    if users := users_of(module_name, version):
+        more = f" and {len(users) - 5} more" if len(users) > 5 else ""
+        raise ArtifactInUseError(f"{', '.join(users[:5])}{more} have {module_name} {version}, or are to get it.")
+
+
+def is_same_intent(uid: str, node_name: str, request: "RolloutRequest") -> bool:
+    """Whether the operation of the rollout on the node brings about what the request asks for."""
+    row = operation(uid, node_name)
+    return (row.module_name, row.version, row.action, row.activation) == (
+        request.module_name,
+        request.version,
+        request.action,
+        request.activation,
+    )
+
+
+def is_rollout_of(uid: str, request: "RolloutRequest") -> bool:
+    """Whether the rollout is one of the whole fleet that brings about what the request asks for."""
+    row = rollout_row(uid)
+    return not row.named and (row.module_name, row.version, row.action, row.activation, row.origin) == (
+        request.module_name,
+        request.version,
+        request.action,
+        request.activation,
+        request.origin,
+    )
+
+
+def failure_message(rollout: Rollout) -> str:
+    """What the first nodes that failed said."""
+    failed = Operation.objects.filter(rollout=rollout.uid, phase__in=[Phase.FAILED, Phase.TIMED_OUT]).order_by("ordinal")
+    return "; ".join(f"{each.node}: {each.message or each.reason}" for each in failed[:5])

@@ -57,7 +57,8 @@ MISSED_BEATS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutRequest:
-    """`nodes` None: all of the fleet. `purge`: delete module object and artifact once every node has succeeded."""
+    """`nodes` None: all of the fleet, which only with `may_be_empty` may have none.
+    `purge`: delete module object and artifact once every node has succeeded."""
 
     action: Action
     module_name: str
@@ -68,6 +69,7 @@ class RolloutRequest:
     supersede: bool = False
     origin: Origin = Origin.API
     retry_of: str = ""
+    may_be_empty: bool = False
     purge: bool = False
 
 
@@ -111,7 +113,7 @@ def _start(uid: str, request: RolloutRequest) -> list[Append]:
 def _chosen_nodes(request: RolloutRequest) -> list[Node]:
     if request.nodes is None:
         nodes = list(Node.objects.exclude(phase=NodePhase.DECOMMISSIONED).order_by("name"))
-        if not nodes:
+        if not nodes and not request.may_be_empty:
             raise NoNodesError
         return nodes
     found = Node.objects.exclude(phase=NodePhase.DECOMMISSIONED).in_bulk(list(request.nodes))
