@@ -7,3 +7,8 @@ urlpatterns = [
     path("", include("accounts.urls")),
     path("admin/", admin.site.urls),
 ]
+
+handler400 = "api.errors.handle_400"
+handler403 = "api.errors.handle_403"
+handler404 = "api.errors.handle_404"
+handler500 = "api.errors.handle_500"

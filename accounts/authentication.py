@@ -1,0 +1,63 @@
+"""Who a request is from: HTTP Basic (RFC 7617), a token, or the session of the admin site."""
+
+import base64
+
+from django.core.handlers.wsgi import WSGIRequest
+from rest_framework import authentication
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.request import Request
+
+from accounts.credentials import verified_user
+from accounts.models import User
+from accounts.tokens import user_of_token
+from api.errors import BASIC_CHALLENGE
+from eventstore.context import set_actor
+
+
+class BasicAuthentication(authentication.BaseAuthentication):
+    """Login and password in UTF-8."""
+
+    def authenticate(self, request: Request) -> tuple[User, None] | None:
+        scheme, _, encoded = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+        if scheme.lower() != "basic":
+            return None
+        try:
+            login, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+        except ValueError as error:
+            raise AuthenticationFailed("The Authorization header is malformed.") from error
+        if not colon or not f"{login}{password}".isprintable():
+            raise AuthenticationFailed("The Authorization header is malformed.")
+        user = verified_user(login, password)
+        if user is None:
+            raise AuthenticationFailed("The user or the password is wrong.")
+        set_actor(user.username)
+        return user, None
+
+    def authenticate_header(self, request: Request) -> str:
+        return BASIC_CHALLENGE
+
+
+class TokenAuthentication(authentication.BaseAuthentication):
+    """`JWT` is the vendor's word for the scheme, `Bearer` the world's."""
+
+    def authenticate(self, request: Request) -> tuple[User, None] | None:
+        scheme, _, token = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+        if scheme.lower() not in {"jwt", "bearer"}:
+            return None
+        user = user_of_token(token.strip())
+        if user is None:
+            raise AuthenticationFailed("The token is expired, revoked or not ours.")
+        set_actor(user.username)
+        return user, None
+
+    def authenticate_header(self, request: Request) -> str:
+        return 'Bearer realm="modfleet"'
+
+
+class SessionAuthentication(authentication.SessionAuthentication):
+    """The admin site's session. A change needs the CSRF token in its header: looking for it must not read the body."""
+
+    def enforce_csrf(self, request: Request) -> None:
+        # POST is the one method for which Django also looks into the body.
+        method = "PUT" if request.method == "POST" else request.method
+        super().enforce_csrf(Request(WSGIRequest({**request.META, "REQUEST_METHOD": method})))

@@ -1,0 +1,72 @@
+"""Checking a login and a password without paying for the slow hash on every request.
+
+A verified pair is remembered in the memory of the process for a minute, as a keyed HMAC, together with the account's
+credential version: each use checks the version against the database, so that a changed password counts at once.
+Failures are never remembered, and an unknown login takes as long as a wrong password.
+"""
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections import OrderedDict
+from threading import Lock
+
+from django.contrib.auth.hashers import check_password, make_password
+
+from accounts.models import User
+from accounts.selectors import user_by_login
+
+REMEMBERED_SECONDS = 60.0
+_REMEMBERED_AT_MOST = 1024
+
+
+def verified_user(login: str, password: str) -> User | None:
+    """The user who can sign in with this login (name or email address) and password."""
+    if (known := remembered.get(login, password)) is not None:
+        uid, version = known
+        user = User.objects.filter(uid=uid, credential_version=version, is_active=True).first()
+        return user if user is not None and user.logs_in_as(login) else None
+    user = user_by_login(login)
+    if user is None:
+        make_password(password)
+        return None
+    if not check_password(password, user.password) or not user.is_active:
+        return None
+    remembered.put(login, password, user)
+    return user
+
+
+class RememberedCredentials:
+    """The newest verified pairs, the oldest ones dropped. Safe with threads."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._key = secrets.token_bytes(32)
+        self._entries: OrderedDict[bytes, tuple[int, int, float]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, login: str, password: str) -> tuple[int, int] | None:
+        """The uid and the credential version that the pair was verified for."""
+        with self._lock:
+            uid, version, until = self._entries.get(self._digest(login, password), (0, 0, 0.0))
+        return (uid, version) if time.monotonic() < until else None
+
+    def put(self, login: str, password: str, user: User) -> None:
+        entry = (user.uid, user.credential_version, time.monotonic() + REMEMBERED_SECONDS)
+        digest = self._digest(login, password)
+        with self._lock:
+            self._entries[digest] = entry
+            self._entries.move_to_end(digest)
+            while len(self._entries) > self._size:
+                self._entries.popitem(last=False)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._entries.clear()
+
+    def _digest(self, login: str, password: str) -> bytes:
+        return hmac.digest(self._key, f"{login}\0{password}".encode(), hashlib.sha256)
+
+
+remembered = RememberedCredentials(_REMEMBERED_AT_MOST)

@@ -1,0 +1,59 @@
+"""Who may do what: the seven roles and the table of permissions of Redis Enterprise. Knows no Django."""
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    ADMIN = "admin"
+    CLUSTER_MEMBER = "cluster_member"
+    CLUSTER_VIEWER = "cluster_viewer"
+    DB_MEMBER = "db_member"
+    DB_VIEWER = "db_viewer"
+    USER_MANAGER = "user_manager"
+    NONE = "none"
+
+
+class Permission(StrEnum):
+    VIEW_CLUSTER_MODULES = "view_cluster_modules"
+    MANAGE_CLUSTER_MODULES = "manage_cluster_modules"
+    VIEW_CLUSTER_INFO = "view_cluster_info"
+    UPDATE_CLUSTER = "update_cluster"
+    VIEW_STATUS_OF_CLUSTER_ACTION = "view_status_of_cluster_action"
+    START_CLUSTER_ACTION = "start_cluster_action"
+    CANCEL_CLUSTER_ACTION = "cancel_cluster_action"
+    VIEW_ALL_NODES_INFO = "view_all_nodes_info"
+    VIEW_NODE_INFO = "view_node_info"
+    UPDATE_NODE = "update_node"
+    START_NODE_ACTION = "start_node_action"
+    VIEW_LOGGED_EVENTS = "view_logged_events"
+    VIEW_ALL_USERS_INFO = "view_all_users_info"
+    VIEW_USER_INFO = "view_user_info"
+    CREATE_NEW_USER = "create_new_user"
+    UPDATE_USER = "update_user"
+    DELETE_USER = "delete_user"
+
+
+_EVERYBODY = frozenset(Role) - {Role.NONE}
+_ADMIN = frozenset({Role.ADMIN})
+_USER_MANAGERS = frozenset({Role.ADMIN, Role.USER_MANAGER})
+
+#: Source: the vendor's page "Permissions" of the REST API reference.
+ROLES_WITH: dict[Permission, frozenset[Role]] = {
+    Permission.VIEW_CLUSTER_MODULES: _EVERYBODY,
+    Permission.MANAGE_CLUSTER_MODULES: _ADMIN,
+    Permission.VIEW_CLUSTER_INFO: _EVERYBODY,
+    Permission.UPDATE_CLUSTER: _ADMIN,
+    Permission.VIEW_STATUS_OF_CLUSTER_ACTION: _EVERYBODY,
+    Permission.START_CLUSTER_ACTION: _ADMIN,
+    Permission.CANCEL_CLUSTER_ACTION: _ADMIN,
+    Permission.VIEW_ALL_NODES_INFO: _EVERYBODY,
+    Permission.VIEW_NODE_INFO: _EVERYBODY,
+    Permission.UPDATE_NODE: _ADMIN,
+    Permission.START_NODE_ACTION: _ADMIN,
+    Permission.VIEW_LOGGED_EVENTS: _EVERYBODY - {Role.DB_VIEWER},
+    Permission.VIEW_ALL_USERS_INFO: _USER_MANAGERS,
+    Permission.VIEW_USER_INFO: _USER_MANAGERS,
+    Permission.CREATE_NEW_USER: _USER_MANAGERS,
+    Permission.UPDATE_USER: _USER_MANAGERS,
+    Permission.DELETE_USER: _USER_MANAGERS,
+}

@@ -1,0 +1,54 @@
+"""What others ask about accounts and the cluster's settings."""
+
+from dataclasses import dataclass
+
+from django.conf import settings
+
+from accounts.errors import ModulesUploadDisabledError, UserNotFoundError
+from accounts.models import ClusterSettings, User
+
+DEFAULT_CLUSTER_NAME = "modfleet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    name: str
+    allow_modules_upload: bool
+
+
+def all_users() -> list[User]:
+    return list(User.objects.order_by("uid"))
+
+
+def user_by_uid(uid: int) -> User:
+    """Raises: `UserNotFoundError`."""
+    user = User.objects.filter(uid=uid).first()
+    if user is None:
+        raise UserNotFoundError(f"There is no user {uid}.")
+    return user
+
+
+def user_by_login(login: str) -> User | None:
+    """By name or email address."""
+    try:
+        return User.objects.get_by_natural_key(login)
+    except User.DoesNotExist:
+        return None
+
+
+def cluster() -> Cluster:
+    """The settings as they were last changed, else those that the environment gives."""
+    row = ClusterSettings.objects.first()
+    if row is None:
+        return Cluster(name=DEFAULT_CLUSTER_NAME, allow_modules_upload=settings.ENVIRONMENT.allow_modules_upload)
+    return Cluster(name=row.name, allow_modules_upload=row.allow_modules_upload)
+
+
+def modules_upload_allowed() -> bool:
+    return cluster().allow_modules_upload
+
+
+def require_modules_upload_allowed() -> None:
+    """Raises: `ModulesUploadDisabledError`, whatever the caller's role."""
+    if not modules_upload_allowed():
+        raise ModulesUploadDisabledError

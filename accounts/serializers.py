@@ -1,0 +1,107 @@
+"""Accounts, tokens and the cluster as the vendor's clients send and expect them."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from accounts.models import User
+from accounts.roles import Role
+from accounts.services import UserChanges
+from accounts.tokens import DEFAULT_TTL, MAX_TTL
+from api.fields import StrictBooleanField, StrictCharField, StrictIntegerField, StrictSerializer, rfc3339
+
+#: Printable ASCII without what the vendor forbids (& < > ") and the colon, which ends the login in HTTP Basic.
+_NAME = r"^[A-Za-z0-9@._+-](?:[A-Za-z0-9@._+' -]*[A-Za-z0-9@._+-])?\Z"
+_ROLES = [each.value for each in Role]
+
+
+class StrictEmailField(StrictCharField, serializers.EmailField):
+    pass
+
+
+class StrictChoiceField(serializers.ChoiceField):
+    """Takes a string only: DRF's own compares `str(data)`."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, str):
+            raise serializers.ValidationError("Must be a string.")
+        return super().to_internal_value(data)
+
+
+class UserSerializer(serializers.Serializer[Any]):
+    """The vendor's user object."""
+
+    uid = serializers.IntegerField()
+    email = serializers.CharField()
+    name = serializers.CharField(source="username")
+    role = serializers.ChoiceField(_ROLES)
+    status = serializers.SerializerMethodField()
+    auth_method = serializers.SerializerMethodField()
+    password_issue_date = serializers.SerializerMethodField()
+
+    def get_status(self, user: User) -> str:
+        return "active" if user.is_active else "locked"
+
+    def get_auth_method(self, user: User) -> str:
+        return "regular"
+
+    def get_password_issue_date(self, user: User) -> str:
+        return rfc3339(user.password_issued_at)
+
+
+class _UserFields(StrictSerializer):
+    name = serializers.RegexField(_NAME, max_length=150, required=False)
+    # Nothing here sends mail: clients of today may say what they like about it.
+    email_alerts = StrictBooleanField(required=False, write_only=True)
+    cluster_email_alerts = StrictBooleanField(required=False, write_only=True)
+    bdbs_email_alerts = serializers.ListField(child=StrictCharField(), required=False, write_only=True)
+    auth_method = StrictChoiceField(["regular"], required=False)
+
+
+class NewUserSerializer(_UserFields):
+    email = StrictEmailField(max_length=254)
+    password = StrictCharField(max_length=256, trim_whitespace=False, write_only=True)
+    role = StrictChoiceField(_ROLES)
+
+
+class UserChangesSerializer(_UserFields):
+    email = StrictEmailField(max_length=254, required=False)
+    password = StrictCharField(max_length=256, trim_whitespace=False, required=False, write_only=True)
+    role = StrictChoiceField(_ROLES, required=False)
+    status = StrictChoiceField(["active", "locked"], required=False)
+
+    def changes(self) -> UserChanges:
+        given = self.validated_data
+        return UserChanges(
+            name=given.get("name"),
+            email=given.get("email"),
+            password=given.get("password"),
+            role=Role(given["role"]) if "role" in given else None,
+            active=given["status"] == "active" if "status" in given else None,
+        )
+
+
+class TtlSerializer(StrictSerializer):
+    ttl = StrictIntegerField(min_value=1, max_value=MAX_TTL, default=DEFAULT_TTL, help_text="Seconds.")
+
+
+class AuthorizeSerializer(TtlSerializer):
+    """Name and password, unless the Authorization header has them."""
+
+    username = StrictCharField(required=False)
+    password = StrictCharField(required=False, trim_whitespace=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("username" in attrs) != ("password" in attrs):
+            missing = "password" if "username" in attrs else "username"
+            raise serializers.ValidationError({missing: ["This field is required."]})
+        return attrs
+
+
+class TokenSerializer(serializers.Serializer[dict[str, str]]):
+    access_token = serializers.CharField()
+
+
+class ClusterSerializer(StrictSerializer):
+    name = StrictCharField(max_length=255, required=False)
+    allow_modules_upload = StrictBooleanField(required=False)

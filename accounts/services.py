@@ -1,0 +1,217 @@
+"""Changes of accounts and settings. Each appends its audit event and writes its row in one transaction.
+
+The event comes first: appending takes the log's lock, which is held to the commit. So of two changes on PostgreSQL the
+second one sees the first one's rows when it checks what must hold for all accounts (names, the last admin); SQLite has
+one writer anyway. Hashing a password is slow and happens before.
+"""
+
+from dataclasses import asdict, dataclass
+
+from django.contrib.auth import password_validation
+from django.contrib.auth.hashers import check_password, make_password
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import Max, Q
+from django.utils import timezone
+
+from accounts.errors import (
+    AdminOnlyError,
+    EmailTakenError,
+    LastAdminError,
+    NameTakenError,
+    SamePasswordError,
+    WeakPasswordError,
+)
+from accounts.events import (
+    CLUSTER_STREAM,
+    AccountCreated,
+    AccountDeleted,
+    AccountUpdated,
+    ClusterSettingsChanged,
+    account_stream,
+)
+from accounts.models import ClusterSettings, User
+from accounts.roles import Role
+from accounts.selectors import Cluster, cluster, user_by_uid
+from eventstore.context import SYSTEM
+from eventstore.decider import retry_on_conflict
+from eventstore.store import Append, append, load, load_many
+
+FIRST_ADMIN = "admin"
+_UIDS_AT_A_TIME = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserChanges:
+    """New values; None leaves a field as it is."""
+
+    name: str | None = None
+    email: str | None = None
+    password: str | None = None
+    role: Role | None = None
+    active: bool | None = None
+
+
+def create_user(*, name: str, email: str, password: str, role: Role, by: User | None) -> User:
+    """`by` is None for the program itself.
+
+    Raises: `AdminOnlyError`, `WeakPasswordError`, `NameTakenError`, `EmailTakenError`.
+    """
+    _require_admin_for(by, role)
+    _require_strong(password)
+    return _create_user(name=name, email=email.lower(), encoded=make_password(password), role=role)
+
+
+@retry_on_conflict
+def _create_user(*, name: str, email: str, encoded: str, role: Role) -> User:
+    with transaction.atomic():
+        uid = _unused_uid()
+        append(Append(account_stream(uid), 0, [AccountCreated(uid=uid, role=role)]))
+        _require_free(uid, name, email)
+        return User.objects.create(
+            uid=uid, username=name, email=email, password=encoded, role=role, password_issued_at=timezone.now()
+        )
+
+
+def update_user(uid: int, changes: UserChanges, *, by: User | None) -> User:
+    """The user after the changes. A new password or role, and being locked out, end tokens and sessions.
+
+    Raises: `UserNotFoundError`, and what `create_user` raises, `SamePasswordError`, `LastAdminError`.
+    """
+    user = user_by_uid(uid)
+    _require_admin_for(by, Role(user.role), changes.role)
+    encoded = None
+    if changes.password is not None:
+        _require_strong(changes.password)
+        if check_password(changes.password, user.password):
+            raise SamePasswordError
+        encoded = make_password(changes.password)
+    return _update_user(uid, changes, encoded, by)
+
+
+@retry_on_conflict
+def _update_user(uid: int, changes: UserChanges, encoded: str | None, by: User | None) -> User:
+    with transaction.atomic():
+        version = _last_version(account_stream(uid))
+        user = user_by_uid(uid)
+        _require_admin_for(by, Role(user.role), changes.role)
+        changed = _changed(user, changes)
+        if not changed:
+            return user
+        role = changes.role or Role(user.role)
+        append(Append(account_stream(uid), version, [AccountUpdated(uid=uid, role=role, changed=changed)]))
+        user.username = changes.name or user.username
+        user.email = user.email if changes.email is None else changes.email.lower()
+        user.role = role
+        user.is_active = user.is_active if changes.active is None else changes.active
+        if encoded is not None:
+            user.password, user.password_issued_at = encoded, timezone.now()
+        if {"password", "role", "status"}.intersection(changed):
+            user.credential_version += 1
+        _require_free(uid, user.username, user.email)
+        user.save(force_update=True)
+        _require_an_admin()
+        return user
+
+
+def delete_user(uid: int, *, by: User | None) -> None:
+    """Raises: `UserNotFoundError`, `AdminOnlyError`, `LastAdminError`."""
+
+    @retry_on_conflict
+    def attempt() -> None:
+        with transaction.atomic():
+            version = _last_version(account_stream(uid))
+            user = user_by_uid(uid)
+            _require_admin_for(by, Role(user.role))
+            append(Append(account_stream(uid), version, [AccountDeleted(uid=uid, role=Role(user.role))]))
+            user.delete()
+            _require_an_admin()
+
+    attempt()
+
+
+def bootstrap_admin(password: str) -> bool:
+    """Whether the first account was made, an admin called `admin`: False, and nothing done, if there is any account."""
+    if User.objects.exists():
+        return False
+    try:
+        create_user(name=FIRST_ADMIN, email="", password=password, role=Role.ADMIN, by=None)
+    except NameTakenError:  # another process starts at the same moment
+        return False
+    return True
+
+
+@retry_on_conflict
+def update_cluster_settings(*, name: str | None = None, allow_modules_upload: bool | None = None) -> Cluster:
+    """The settings after the change; None leaves one as it is."""
+    with transaction.atomic():
+        version = _last_version(CLUSTER_STREAM)
+        before = cluster()
+        after = changed_settings(before, name=name, allow_modules_upload=allow_modules_upload)
+        if after == before:
+            return after
+        append(Append(CLUSTER_STREAM, version, [ClusterSettingsChanged(**asdict(after))]))
+        ClusterSettings.objects.update_or_create(pk=1, defaults=asdict(after))
+        return after
+
+
+def changed_settings(before: Cluster, *, name: str | None, allow_modules_upload: bool | None) -> Cluster:
+    """The settings as they would be after a change; None leaves one as it is."""
+    return Cluster(
+        name=before.name if name is None else name,
+        allow_modules_upload=before.allow_modules_upload if allow_modules_upload is None else allow_modules_upload,
+    )
+
+
+def _require_admin_for(by: User | None, *roles: Role | None) -> None:
+    """Else a user manager could make itself an admin, or take an admin's account over by a new password."""
+    if Role.ADMIN in roles and by is not None and by.role != Role.ADMIN:
+        raise AdminOnlyError
+
+
+def _require_strong(password: str) -> None:
+    try:
+        password_validation.validate_password(password)
+    except ValidationError as error:
+        raise WeakPasswordError(f"password: {' '.join(error.messages)}") from error
+
+
+def _require_free(uid: int, name: str, email: str) -> None:
+    """A name must not be another one's email address either: both are used to log in."""
+    others = User.objects.exclude(uid=uid)
+    if name == SYSTEM or others.filter(Q(username=name) | Q(email=name.lower())).exists():
+        raise NameTakenError
+    if email and others.filter(Q(username__iexact=email) | Q(email=email)).exists():
+        raise EmailTakenError
+
+
+def _require_an_admin() -> None:
+    if not User.objects.filter(role=Role.ADMIN, is_active=True).exists():
+        raise LastAdminError
+
+
+def _changed(user: User, changes: UserChanges) -> tuple[str, ...]:
+    values = {
+        "name": (changes.name, user.username),
+        "email": (changes.email and changes.email.lower(), user.email),
+        "password": (changes.password, None),
+        "role": (changes.role, user.role),
+        "status": (changes.active, user.is_active),
+    }
+    return tuple(field for field, (new, old) in values.items() if new is not None and new != old)
+
+
+def _unused_uid() -> int:
+    """The next one that never had an account, as the log remembers."""
+    uid = (User.objects.aggregate(newest=Max("uid"))["newest"] or 0) + 1
+    while True:
+        streams = load_many([account_stream(each) for each in range(uid, uid + _UIDS_AT_A_TIME)])
+        for each in range(uid, uid + _UIDS_AT_A_TIME):
+            if not streams[account_stream(each)]:
+                return each
+        uid += _UIDS_AT_A_TIME
+
+
+def _last_version(stream: str) -> int:
+    events = load(stream)
+    return events[-1].version if events else 0

@@ -1,0 +1,11 @@
+from django.urls import path
+
+from accounts.views import Authorize, ClusterView, RefreshToken, UserDetail, Users
+
+urlpatterns = [
+    path("v1/users", Users.as_view({"get": "list", "post": "create"})),
+    path("v1/users/authorize", Authorize.as_view()),
+    path("v1/users/refresh_jwt", RefreshToken.as_view()),
+    path("v1/users/<int:uid>", UserDetail.as_view({"get": "retrieve", "put": "update", "delete": "destroy"})),
+    path("v1/cluster", ClusterView.as_view()),
+]

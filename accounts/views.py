@@ -1,0 +1,157 @@
+"""`/v1/users`, `/v1/users/authorize` and `/v1/cluster`, in the vendor's shapes."""
+
+from typing import cast
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+from rest_framework.viewsets import ViewSet
+
+from accounts import selectors, services
+from accounts.authentication import BasicAuthentication, TokenAuthentication
+from accounts.credentials import verified_user
+from accounts.models import User
+from accounts.permissions import Access, Requirements
+from accounts.roles import Permission, Role
+from accounts.serializers import (
+    AuthorizeSerializer,
+    ClusterSerializer,
+    NewUserSerializer,
+    TokenSerializer,
+    TtlSerializer,
+    UserChangesSerializer,
+    UserSerializer,
+)
+from accounts.tokens import issue_token
+from api.errors import InvalidRequestError, PermissionDeniedError, UnauthenticatedError
+from api.idempotency import idempotent
+from eventstore.context import set_actor
+
+
+class Authorize(APIView):
+    """A token for the Basic credentials of the header, or for those of the body."""
+
+    authentication_classes = [BasicAuthentication]
+    permissions: Requirements = {"POST": Access.PUBLIC}
+
+    @extend_schema(request=AuthorizeSerializer, responses=TokenSerializer)
+    def post(self, request: Request) -> Response:
+        asked = AuthorizeSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        given = asked.validated_data
+        user = request.user if request.user.is_authenticated else None
+        if user is None and "username" in given:
+            user = verified_user(given["username"], given["password"])
+        if user is None:
+            raise UnauthenticatedError
+        set_actor(user.get_username())
+        return Response({"access_token": issue_token(user, ttl=given["ttl"])})
+
+
+class RefreshToken(APIView):
+    """A new token for one that is still valid."""
+
+    authentication_classes = [TokenAuthentication]
+    permissions: Requirements = {"POST": Access.SIGNED_IN}
+
+    @extend_schema(request=TtlSerializer, responses=TokenSerializer)
+    def post(self, request: Request) -> Response:
+        asked = TtlSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        return Response({"access_token": issue_token(_caller(request), ttl=asked.validated_data["ttl"])})
+
+
+class Users(ViewSet):
+    permissions: Requirements = {
+        "GET": Permission.VIEW_ALL_USERS_INFO,
+        "POST": Permission.CREATE_NEW_USER,
+    }
+
+    @extend_schema(operation_id="users_list", responses=UserSerializer(many=True))
+    def list(self, request: Request) -> Response:
+        return Response(UserSerializer(selectors.all_users(), many=True).data)
+
+    @extend_schema(operation_id="users_create", request=NewUserSerializer, responses={200: UserSerializer})
+    @idempotent
+    def create(self, request: Request) -> Response:
+        asked = NewUserSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        given = asked.validated_data
+        user = services.create_user(
+            name=given.get("name", given["email"]),
+            email=given["email"],
+            password=given["password"],
+            role=Role(given["role"]),
+            by=_caller(request),
+        )
+        return Response(UserSerializer(user).data)
+
+
+class UserDetail(ViewSet):
+    permissions: Requirements = {
+        "GET": Permission.VIEW_USER_INFO,
+        "PUT": Access.SIGNED_IN,  # anybody may change the own password
+        "DELETE": Permission.DELETE_USER,
+    }
+
+    @extend_schema(operation_id="users_retrieve", responses=UserSerializer)
+    def retrieve(self, request: Request, uid: int) -> Response:
+        return Response(UserSerializer(selectors.user_by_uid(uid)).data)
+
+    @extend_schema(operation_id="users_update", request=UserChangesSerializer, responses=UserSerializer)
+    def update(self, request: Request, uid: int) -> Response:
+        caller = _caller(request)
+        if not caller.may(Permission.UPDATE_USER) and caller.uid != uid:
+            raise PermissionDeniedError(f"This needs the permission {Permission.UPDATE_USER}.")
+        asked = UserChangesSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        if not caller.may(Permission.UPDATE_USER) and asked.changes() != services.UserChanges(
+            password=asked.changes().password
+        ):
+            raise PermissionDeniedError("Of your own account you may change the password only.")
+        return Response(UserSerializer(services.update_user(uid, asked.changes(), by=caller)).data)
+
+    @extend_schema(operation_id="users_destroy", responses={200: dict})
+    def destroy(self, request: Request, uid: int) -> Response:
+        services.delete_user(uid, by=_caller(request))
+        return Response({})
+
+
+class ClusterView(APIView):
+    permissions: Requirements = {
+        "GET": Permission.VIEW_CLUSTER_INFO,
+        "PUT": Permission.UPDATE_CLUSTER,
+    }
+
+    @extend_schema(operation_id="cluster_retrieve", responses=ClusterSerializer)
+    def get(self, request: Request) -> Response:
+        return Response(ClusterSerializer(selectors.cluster()).data)
+
+    @extend_schema(
+        operation_id="cluster_update",
+        request=ClusterSerializer,
+        responses=ClusterSerializer,
+        parameters=[OpenApiParameter("dry_run", bool, description="Answer what would be, and change nothing.")],
+    )
+    def put(self, request: Request) -> Response:
+        asked = ClusterSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        given = {"name": None, "allow_modules_upload": None, **asked.validated_data}
+        if _dry_run(request):
+            return Response(ClusterSerializer(services.changed_settings(selectors.cluster(), **given)).data)
+        return Response(ClusterSerializer(services.update_cluster_settings(**given)).data)
+
+
+def _caller(request: Request) -> User:
+    return cast(User, request.user)
+
+
+def _dry_run(request: Request) -> bool:
+    match request.query_params.get("dry_run", "false").lower():
+        case "true" | "1" | "":
+            return True
+        case "false" | "0":
+            return False
+        case _:
+            raise InvalidRequestError("dry_run: must be true or false.")

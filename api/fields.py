@@ -1,0 +1,41 @@
+"""Fields and serializers that take JSON at its word: `"1"` is no integer, `1` is no boolean, an unknown key is refused."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from rest_framework import serializers
+
+
+def rfc3339(moment: datetime) -> str:
+    """UTC with `Z`, to the microsecond only where there are any: `2026-11-23T16:20:00Z`."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+class StrictSerializer(serializers.Serializer[Any]):
+    """Refuses keys that it does not declare, naming each."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, dict) and (unknown := sorted(data.keys() - self.fields.keys())):
+            raise serializers.ValidationError({name: ["This field is unknown."] for name in unknown})
+        return super().to_internal_value(data)
+
+
+class StrictBooleanField(serializers.BooleanField):
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            raise serializers.ValidationError("Must be true or false.")
+        return data
+
+
+class StrictIntegerField(serializers.IntegerField):
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, bool) or not isinstance(data, int):
+            raise serializers.ValidationError("Must be an integer.")
+        return super().to_internal_value(data)
+
+
+class StrictCharField(serializers.CharField):
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            raise serializers.ValidationError("Must be a string.")
+        return super().to_internal_value(data)

@@ -1,0 +1,135 @@
+"""`Idempotency-Key`: a POST that creates may be sent again and creates once.
+
+The answer is kept for 24 hours per user and route, in the transaction of what it answers: both are there or neither.
+The same key with another request is 409. Of two at the same moment the later one is rolled back and gets the answer of
+the first. Only success is kept: what was refused may be tried again.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+from rest_framework.exceptions import APIException
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from api.errors import ApiError, ConflictError, InvalidRequestError
+from api.models import IdempotencyRecord
+from eventstore.store import ConcurrencyError
+
+KEPT = timedelta(hours=24)
+HEADER = "Idempotency-Key"
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+View = TypeVar("View", bound=APIView)
+Params = ParamSpec("Params")
+
+
+class KeyReusedError(ConflictError):
+    """This Idempotency-Key was used for another request."""
+
+    code = "idempotency_key_reused"
+
+
+class AnsweredMeanwhileError(ConflictError):
+    """A request with the same Idempotency-Key was answered in this moment: try again."""
+
+
+def idempotent(
+    handler: Callable[Concatenate[View, Request, Params], Response],
+) -> Callable[Concatenate[View, Request, Params], Response]:
+    """Run a view's POST handler at most once per key, inside a transaction.
+
+    For handlers that neither wait nor stream: the transaction lasts as long as they do. Others call `stored_response`
+    before their work, and `store_response` in the transaction at its end.
+    """
+
+    @wraps(handler)
+    def once(view: View, request: Request, /, *args: Params.args, **kwargs: Params.kwargs) -> Response:
+        if not key_of(request):
+            return handler(view, request, *args, **kwargs)
+        digest = digest_of(request, request.data)
+        if (stored := stored_response(request, digest)) is not None:
+            return stored
+        try:
+            with transaction.atomic():
+                response = handler(view, request, *args, **kwargs)
+                store_response(request, digest, response)
+        except (ApiError, APIException, ConcurrencyError):
+            # Perhaps refused just because the same request, a moment earlier, has done the work.
+            if (stored := stored_response(request, digest)) is not None:
+                return stored
+            raise
+        return response
+
+    return once
+
+
+def key_of(request: Request) -> str:
+    """The request's key, empty if it has none. Raises: `InvalidRequestError` for one that is no key."""
+    key = request.headers.get(HEADER)
+    if key is None:
+        return ""
+    if not _KEY.fullmatch(key):
+        raise InvalidRequestError(f"{HEADER}: must be 1 to 255 visible ASCII characters.")
+    return key
+
+
+def digest_of(request: Request, content: Any) -> str:
+    """What makes two requests the same: the query and `content`, any JSON, such as the body or a file's digest."""
+    canonical = json.dumps([request.META.get("QUERY_STRING", ""), content], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def stored_response(request: Request, digest: str) -> Response | None:
+    """What the same request was answered before, if it was. Raises: `KeyReusedError`."""
+    if not (key := key_of(request)):
+        return None
+    record = IdempotencyRecord.objects.filter(**_owned(request, key), created_at__gt=timezone.now() - KEPT).first()
+    if record is None:
+        return None
+    if record.digest != digest:
+        raise KeyReusedError
+    return Response(record.body, status=record.status, headers={**record.headers, "Idempotency-Replayed": "true"})
+
+
+def store_response(request: Request, digest: str, response: Response) -> None:
+    """Keep a 2xx answer. Called in the transaction of the work and after it, whose first lock is the event log's.
+
+    Raises: `AnsweredMeanwhileError`; the transaction must be rolled back then.
+    """
+    if not (key := key_of(request)) or not 200 <= response.status_code < 300:
+        return
+    now = timezone.now()
+    owned = _owned(request, key)
+    IdempotencyRecord.objects.filter(**owned, created_at__lte=now - KEPT).delete()
+    try:
+        with transaction.atomic():
+            IdempotencyRecord.objects.create(
+                **owned,
+                digest=digest,
+                status=response.status_code,
+                body=json.loads(JSONRenderer().render(response.data) or "null"),
+                headers={name: value for name, value in response.items() if name != "Content-Type"},
+                created_at=now,
+            )
+    except IntegrityError as error:
+        raise AnsweredMeanwhileError from error
+
+
+def _owned(request: Request, key: str) -> dict[str, Any]:
+    return {"user_id": request.user.pk, "route": request.path, "key": key}
+
+
+def sweep_idempotency_records(now: datetime) -> int:
+    """Delete the answers that are no longer kept. Returns their number."""
+    deleted, _ = IdempotencyRecord.objects.filter(created_at__lte=now - KEPT).delete()
+    return deleted

@@ -1,0 +1,20 @@
+"""The id of the request on each line of the log."""
+
+import logging
+
+from django.http import HttpRequest
+
+from eventstore.context import current_metadata
+
+
+class RequestIdFilter(logging.Filter):
+    """Gives each record `request_id`: `-` outside of a request."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.request_id = current_metadata()["request_id"] or _id_of(getattr(record, "request", None)) or "-"
+        return True
+
+
+def _id_of(request: HttpRequest | None) -> str:
+    """Django logs an answer of 4xx when the middleware, and its context, have ended."""
+    return request.META.get("HTTP_X_REQUEST_ID", "") if isinstance(request, HttpRequest) else ""

@@ -1,0 +1,68 @@
+"""What holds for every request: its id, who acts, a body that is read to its end, an answer with its length."""
+
+import re
+import uuid
+from collections.abc import Callable
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponseBase
+from django.http.response import HttpResponse
+
+from api.body import BodyStream
+from api.errors import InvalidRequestError, error_response
+from eventstore.context import SYSTEM, acting_as
+
+_SANE_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+class ApiMiddleware:
+    """Answers what no view should see, and wraps the answers of all others."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        request_id = _request_id(request)
+        request.META["HTTP_X_REQUEST_ID"] = request_id
+        body = _replace_body(request)
+        with acting_as(SYSTEM, request_id=request_id):
+            if _has_nul(request):  # databases refuse it in a string, each in its own way
+                response: HttpResponseBase = error_response(InvalidRequestError("A path or query has no NUL."))
+            else:
+                response = self._get_response(request)
+        response["X-Request-ID"] = request_id
+        if isinstance(response, HttpResponse) and not response.has_header("Content-Length"):
+            response["Content-Length"] = str(len(response.content))
+        # Reading would send `100 Continue` and so ask for the very body that was refused.
+        if not response.streaming and (body.started or not _waits_for_continue(request)):
+            body.drain()
+        return response
+
+
+def _request_id(request: HttpRequest) -> str:
+    given = request.headers.get("X-Request-ID", "")
+    return given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _replace_body(request: HttpRequest) -> BodyStream:
+    """Put our stream in place of Django's, which takes a chunked body for an empty one.
+
+    A chunked body gets the largest length that any body may have: whoever reads it finds its end earlier.
+    """
+    if "chunked" in request.headers.get("Transfer-Encoding", "").lower():
+        request.META["CONTENT_LENGTH"] = str(settings.ENVIRONMENT.max_upload_bytes)
+    try:
+        length = max(0, int(request.META.get("CONTENT_LENGTH") or 0))
+    except ValueError:
+        length = 0
+    body = BodyStream(request.META["wsgi.input"], length)
+    request._stream = body  # type: ignore[assignment]  # noqa: SLF001  # there is no public way to replace it
+    return body
+
+
+def _has_nul(request: HttpRequest) -> bool:
+    return "\x00" in request.path or "%00" in request.META.get("QUERY_STRING", "")
+
+
+def _waits_for_continue(request: HttpRequest) -> bool:
+    return request.headers.get("Expect", "").lower() == "100-continue"

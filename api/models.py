@@ -1,0 +1,27 @@
+"""Answers kept for requests that carry an `Idempotency-Key`: written by `api.idempotency` alone."""
+
+from typing import ClassVar
+
+from django.db import models
+
+
+class IdempotencyRecord(models.Model):
+    """What a user's POST to a route with a key was answered."""
+
+    user_id = models.BigIntegerField()
+    route = models.CharField(max_length=300)
+    key = models.CharField(max_length=255)
+    #: SHA-256 in hex of the request: the same key with another one is a mistake of the client.
+    digest = models.CharField(max_length=64)
+    status = models.PositiveSmallIntegerField()
+    body = models.JSONField()
+    headers = models.JSONField()
+    created_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["user_id", "route", "key"], name="one_answer_per_idempotency_key")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} {self.route} {self.key}"

@@ -1,0 +1,43 @@
+"""Request bodies: JSON only, in UTF-8, bounded in size and depth whatever the headers claim."""
+
+from collections.abc import Mapping
+from typing import IO, Any
+
+from django.utils.http import parse_header_parameters
+from rest_framework.exceptions import UnsupportedMediaType
+from rest_framework.parsers import BaseParser
+
+from api import strict_json
+from api.errors import InvalidJsonError, PayloadTooLargeError
+
+#: Of a JSON body, bytes.
+MAX_BYTES = 2_000_000
+
+
+class StrictJSONParser(BaseParser):
+    """A body that is no JSON raises `InvalidJsonError`, or the `ApiError` that the view names as `invalid_json`."""
+
+    media_type = "application/json"
+
+    def parse(
+        self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        _, parameters = parse_header_parameters(media_type or "")
+        if parameters.get("charset", "utf-8").lower() not in {"utf-8", "utf8"}:
+            raise UnsupportedMediaType(media_type or "", detail="JSON is read as UTF-8 only.")
+        view = (parser_context or {}).get("view")
+        try:
+            return strict_json.parse(read_bounded(stream, MAX_BYTES), max_bytes=MAX_BYTES)
+        except strict_json.InvalidJson as error:
+            raise getattr(view, "invalid_json", InvalidJsonError)(f"The body {error}.") from error
+
+
+def read_bounded(stream: IO[bytes], limit: int) -> bytes:
+    """All of the stream. Raises: `PayloadTooLargeError`, after at most one byte more than `limit` was read."""
+    chunks, left = [], limit + 1
+    while left and (chunk := stream.read(left)):
+        chunks.append(chunk)
+        left -= len(chunk)
+    if not left:
+        raise PayloadTooLargeError(f"A JSON body has at most {limit} bytes.")
+    return b"".join(chunks)
