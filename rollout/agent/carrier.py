@@ -36,7 +36,7 @@ class Carrier:
 
     def __init__(self, settings: AgentSettings) -> None:
         self._connection = Connection(settings.broker_url, transport_options=transport_options(settings.node))
-        self._errors: tuple[type[Exception], ...] = (
+        self._errors: tuple[type[BaseException], ...] = (
             *self._connection.connection_errors,
             *self._connection.channel_errors,
             OSError,
