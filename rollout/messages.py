@@ -105,6 +105,7 @@ class Reason(StrEnum):
     SERVER_UNREACHABLE = "server_unreachable"
     SERVER_CRASHED = "server_crashed"
     STALE_GENERATION = "stale_generation"
+    AGENT_ERROR = "agent_error"
     NODE_UNREACHABLE = "node_unreachable"
     NODE_DECOMMISSIONED = "node_decommissioned"
     NODE_DEADLINE = "node_deadline"
