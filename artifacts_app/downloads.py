@@ -4,10 +4,12 @@ from django.conf import settings
 from django.core import signing
 from django.core.files.storage import FileSystemStorage, default_storage
 
+from api.errors import ApiError
+
 _SALT = "modfleet.download"
 
 
-class InvalidLinkError(Exception):
+class InvalidLinkError(ApiError):
     """The download link has expired or was never one."""
 
     status = 403
@@ -28,5 +30,5 @@ def read_link(signed: str) -> str:
     try:
         storage_key, _, _ = signing.loads(signed, salt=_SALT, max_age=settings.ENVIRONMENT.download_seconds)
     except signing.BadSignature as error:
-        raise InvalidLinkError(InvalidLinkError.__doc__) from error
+        raise InvalidLinkError from error
     return str(storage_key)

@@ -1,14 +1,13 @@
 """What can be wrong with an artifact. The status is that of our own routes. Knows no Django."""
 
+from api.errors import ApiError
 
-class ArtifactError(Exception):
+
+class ArtifactError(ApiError):
     """The artifact was refused."""
 
     status = 400
     code = "invalid_artifact"
-
-    def __init__(self, description: str = "") -> None:
-        super().__init__(description or self.__doc__)
 
 
 class NoModuleError(ArtifactError):

@@ -35,12 +35,5 @@ app.conf.update(
     worker_send_task_events=False,
 )
 app.autodiscover_tasks(["rollout"])
-
-
-def _add_consumers() -> None:
-    from rollout.control import ReportConsumers
-
-    app.steps["consumer"].add(ReportConsumers)
-
-
-_add_consumers()
+# By name: it needs the apps, which are not ready when this module is read.
+app.steps["consumer"].add("rollout.control:ReportConsumers")

@@ -175,6 +175,12 @@ def load_many(streams: Iterable[str]) -> dict[str, tuple[RecordedEvent, ...]]:
     return found
 
 
+def read_page(*, after: int, limit: int) -> list[RecordedEvent]:
+    """The first `limit` events after a position."""
+    rows = StoredEvent.objects.filter(position__gt=after).order_by("position")[:limit]
+    return [_recorded(row, decode(row.type, row.data)) for row in rows]
+
+
 def read(
     *, after: int = 0, up_to: int | None = None, event_classes: Iterable[type] | None = None
 ) -> Iterator[RecordedEvent]:

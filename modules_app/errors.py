@@ -2,15 +2,14 @@
 
 from collections.abc import Iterable
 
+from api.errors import ApiError
 
-class ModuleError(Exception):
+
+class ModuleError(ApiError):
     """The module object was refused."""
 
     status = 406
     code = "invalid_module"
-
-    def __init__(self, description: str = "") -> None:
-        super().__init__(description or self.__doc__)
 
 
 class InvalidModuleError(ModuleError):

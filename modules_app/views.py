@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.roles import Permission
-from accounts.services import require_modules_upload
+from accounts.selectors import require_modules_upload_allowed
 from api.idempotency import idempotent
 from api.pagination import paginate_by
 from api.seed import SeedViewSet
@@ -47,7 +47,7 @@ class ModuleViewSet(SeedViewSet):
     @idempotent
     def create(self, request: Request) -> Response:
         """Create a module object; the same object again is the same object."""
-        require_modules_upload()
+        require_modules_upload_allowed()
         uid = services.register_module(request.data)
         return Response(selectors.module_document(uid))
 

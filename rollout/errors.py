@@ -1,14 +1,13 @@
 """What can be wrong with a request about rollouts and nodes. The status is that of our own routes. Knows no Django."""
 
+from api.errors import ApiError
 
-class RolloutError(Exception):
+
+class RolloutError(ApiError):
     """The request was refused."""
 
     status = 400
     code = "invalid_request"
-
-    def __init__(self, description: str = "") -> None:
-        super().__init__(description or self.__doc__)
 
 
 class InvalidRolloutError(RolloutError):

@@ -264,3 +264,7 @@ def failure_message(rollout: Rollout) -> str:
     """What the first nodes that failed said."""
     failed = Operation.objects.filter(rollout=rollout.uid, phase__in=[Phase.FAILED, Phase.TIMED_OUT]).order_by("ordinal")
     return "; ".join(f"{each.node}: {each.message or each.reason}" for each in failed[:5])
+
+
+def online_nodes() -> set[str]:
+    return set(Node.objects.filter(online=True).values_list("name", flat=True))

@@ -8,7 +8,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from accounts.roles import Permission
-from accounts.services import require_modules_upload
+from accounts.selectors import require_modules_upload_allowed
 from api.errors import NotFoundError
 from api.fields import rfc3339
 from artifacts_app.selectors import platforms_of
@@ -63,7 +63,7 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
     @extend_schema(request=UPLOAD, responses={200: dict})
     def create(self, request: Request) -> Response:
         """Upload a package, register its module, and put it on the disk of every node: poll the `action_uid`."""
-        require_modules_upload()
+        require_modules_upload_allowed()
         with self.received_package(request) as package:
             upload = add_build(package, register=True)
         action_uid = _start(

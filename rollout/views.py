@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from accounts.roles import Permission
-from accounts.services import require_modules_upload
+from accounts.selectors import require_modules_upload_allowed
 from api.errors import InvalidRequestError, NotFoundError
 from api.fields import rfc3339
 from api.idempotency import digest_of, idempotent, store_response, stored_response
@@ -24,7 +24,7 @@ from artifacts_app.selectors import artifact_document, artifact_documents, versi
 from artifacts_app.services import add_build, delete_artifact
 from artifacts_app.uploads import PackageUploadView
 from eventstore.follow import wait_for_growth
-from eventstore.store import RecordedEvent, head, read
+from eventstore.store import RecordedEvent, head, read_page
 from rollout import local, selectors, services
 from rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.serializers import (
@@ -238,7 +238,7 @@ class ArtifactViewSet(PackageUploadView, ViewSet):
     @extend_schema(request=UPLOAD, responses={200: ArtifactSerializer, 201: ArtifactSerializer})
     def create(self, request: Request) -> Response:
         """Upload a package, once for the whole cluster: 201 if it is new, 200 if the same build was there."""
-        require_modules_upload()
+        require_modules_upload_allowed()
         with self.received_package(request) as package:
             digest = digest_of(request, package.sha256)
             if (stored := stored_response(request, digest)) is not None:
@@ -282,7 +282,7 @@ class LocalArtifactViewSet(PackageUploadView, SeedViewSet):
     @extend_schema(request=UPLOAD, responses={200: dict})
     def create(self, request: Request) -> Response:
         """Upload an artifact to the local node, and wait until it is there."""
-        require_modules_upload()
+        require_modules_upload_allowed()
         with self.received_package(request) as package:
             local.install(local.node_of(request.get_host()), package)
         return Response({})
@@ -302,7 +302,7 @@ class EventViewSet(ViewSet):
         """The audit log: all events in the order in which they were recorded."""
 
         def fetch(after: Any, limit: int) -> Sequence[RecordedEvent]:
-            return read(after=after or 0, limit=limit)
+            return read_page(after=after or 0, limit=limit)
 
         return paginate_by(
             request,

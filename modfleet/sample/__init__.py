@@ -26,11 +26,17 @@ def build_sample(out_dir: Path, *, version: int = 10000) -> Path:
         return pack(module, sample_metadata(module, version=version), out_dir / f"greet-{semantic(version)}.zip")
 
 
-def compile_module(source: Path, to: Path, *, defines: Mapping[str, str] | None = None) -> Path:
-    """`to`, a shared object made of one C file. Raises: `SampleError`."""
+def require_compiler() -> str:
+    """Path of the C compiler. Raises: `SampleError`."""
     compiler = shutil.which("cc")
     if not compiler:
         raise SampleError("No C compiler: install one that is called `cc`, for example by `apt install gcc`.")
+    return compiler
+
+
+def compile_module(source: Path, to: Path, *, defines: Mapping[str, str] | None = None) -> Path:
+    """`to`, a shared object made of one C file. Raises: `SampleError`."""
+    compiler = require_compiler()
     macros = [f"-D{name}={value}" for name, value in (defines or {}).items()]
     words = [compiler, "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", *macros, "-o", str(to), str(source)]
     built = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603 - our own words
