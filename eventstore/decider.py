@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 ATTEMPTS = 10
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # known by identity: a state need not be hashable
 class Decider(Generic[State, Command]):
     """`decide` answers the new events, none when nothing is to do; `evolve` never fails. States are immutable."""
 
@@ -103,19 +103,19 @@ class _StateCache:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._entries: OrderedDict[tuple[str, int], Any] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, Decider[Any, Any]], Any] = OrderedDict()
         self._lock = Lock()
 
     def get(self, stream: str, decider: Decider[Any, Any]) -> Any:
         with self._lock:
-            key = (stream, id(decider))
+            key = (stream, decider)
             if key in self._entries:
                 self._entries.move_to_end(key)
             return self._entries.get(key)
 
     def put(self, stream: str, decider: Decider[Any, Any], entry: Any) -> None:
         with self._lock:
-            self._entries[stream, id(decider)] = entry
+            self._entries[stream, decider] = entry
             while len(self._entries) > self._size:
                 self._entries.popitem(last=False)
 
