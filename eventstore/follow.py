@@ -73,13 +73,15 @@ class Watcher:
         self._thread.start()
 
     def _watch(self) -> None:
-        while self._wanted():
+        while True:
             try:
                 for position in _positions():
                     self.publish(position)
                     if not self._wanted():
                         return
             except Error as error:
+                if not self._wanted():
+                    return
                 logger.warning("cannot follow the log, trying again: %s", error)
                 time.sleep(RETRY_SECONDS)
             finally:

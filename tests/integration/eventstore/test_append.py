@@ -1,13 +1,15 @@
 """What an append promises, one writer at a time."""
 
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 from django.db import IntegrityError, connection, transaction
 
 from eventstore import database, projections
 from eventstore.context import acting_as
-from eventstore.store import Append, ConcurrencyError, append, database_now, head, load, load_many, read, verify
+from eventstore.recorded import Row, chained_hash
+from eventstore.store import Append, ConcurrencyError, _write, append, database_now, head, load, load_many, read, verify
 from tests.ledger import Closed, Deposited, Opened
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ledger")]
@@ -130,10 +132,7 @@ def test_old_names_are_found_by_the_current_class():
 
 
 def _store_as_v1(last_hash: str) -> None:
-    from eventstore.recorded import Row, chained_hash
-    from eventstore.store import _write
-
-    row = Row(2, "a", 2, "ledger.deposited.v1", '{"amount":7}', {}, __import__("uuid").uuid4(), database_now())
+    row = Row(2, "a", 2, "ledger.deposited.v1", '{"amount":7}', {}, uuid4(), database_now())
     _write([row._replace(hash=chained_hash(last_hash, row))], [])
 
 
@@ -158,11 +157,11 @@ def test_streams_are_loaded_500_at_a_time(django_assert_num_queries):
         assert len(load_many(str(each) for each in range(1000))) == 1000
 
 
-def test_ten_thousand_streams_fit_into_one_append():
-    append(*(Append(f"s{each}", 0, [ALICE]) for each in range(10_000)))
-    append(*(Append(f"s{each}", 1, [Closed()]) for each in range(10_000)))
+def test_thousands_of_streams_fit_into_one_append():
+    append(*(Append(f"s{each}", 0, [ALICE]) for each in range(3_000)))
+    append(*(Append(f"s{each}", 1, [Closed()]) for each in range(3_000)))
 
-    assert head() == 20_000
+    assert head() == 6_000
 
 
 def test_a_projection_name_is_not_registered_twice(balances):

@@ -5,6 +5,8 @@ import pytest
 from eventstore.decider import ATTEMPTS, retry_on_conflict
 from eventstore.store import ConcurrencyError
 
+pytestmark = pytest.mark.django_db
+
 
 def failing(times: int, error: type[Exception] = ConcurrencyError):
     calls: list[int] = []
@@ -19,11 +21,11 @@ def failing(times: int, error: type[Exception] = ConcurrencyError):
     return command, calls
 
 
-def test_the_answer_of_the_first_attempt_without_a_conflict():
-    command, calls = failing(times=3)
+def test_the_first_attempt_without_a_conflict_answers():
+    command, calls = failing(times=ATTEMPTS - 1)
 
     assert command("done") == "done"
-    assert len(calls) == 4
+    assert len(calls) == ATTEMPTS
 
 
 def test_a_conflict_that_lasts_is_raised():
