@@ -1,13 +1,13 @@
-"""What the two databases say differently: the lock, the clock, the newest row."""
+"""What the two databases say differently: the lock, the clock, the end of the log, the insert."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from django.db import connection
+from msgspec import json
 
-from eventstore.recorded import GENESIS_HASH
+from eventstore.recorded import GENESIS_HASH, Row
 
 #: Any constant will do, as long as nothing else in the database uses it.
 APPEND_LOCK = 0x6D6F6466
@@ -39,6 +39,14 @@ _TIP = {
         ) AS last ON true""",
 }
 
+_INSERT = {
+    "postgresql": "INSERT INTO eventstore_event SELECT * FROM json_populate_recordset(NULL::eventstore_event, %s)",
+    "sqlite": """
+        INSERT INTO eventstore_event
+        (position, stream, version, type, data, metadata, event_id, recorded_at, hash)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+}
+
 
 class Tip(NamedTuple):
     """Where the log ends, and how many of the expected versions stand in it."""
@@ -65,23 +73,40 @@ def read_tip(expected: Mapping[str, int]) -> Tip:
     On PostgreSQL it must not be the statement that takes the lock: that one's snapshot is older than the lock.
     """
     with connection.cursor() as cursor:
-        cursor.execute(_TIP[connection.vendor], [json.dumps(list(expected.items()))])
+        cursor.execute(_TIP[connection.vendor], [json.encode(list(expected.items())).decode()])
         now, position, last_hash, recorded_at, found = cursor.fetchone()
     if position is None:
-        return Tip(0, GENESIS_HASH, _utc(now), found)
+        return Tip(0, GENESIS_HASH, utc(now), found)
     # A clock that was set back must not order an event before the one it follows.
-    return Tip(position, last_hash, max(_utc(now), _utc(recorded_at)), found)
+    return Tip(position, last_hash, max(utc(now), utc(recorded_at)), found)
+
+
+def insert(rows: Sequence[Row]) -> None:
+    """Add the rows in one statement, the quickest that each driver has.
+
+    PostgreSQL takes them as one JSON text: three times as many a second as by `bulk_create` or `executemany`.
+    """
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute(_INSERT["postgresql"], [json.encode([row._asdict() for row in rows]).decode()])
+        else:
+            cursor.executemany(_INSERT["sqlite"], [_as_sqlite_stores(row) for row in rows])
+
+
+def _as_sqlite_stores(row: Row) -> tuple[str | int, ...]:
+    """As Django writes and reads a JSON, a UUID and a date there."""
+    recorded_at = str(row.recorded_at.replace(tzinfo=None))
+    return (*row[:5], json.encode(row.metadata).decode(), row.event_id.hex, recorded_at, row.hash)
 
 
 def database_now() -> datetime:
     """The database's clock, UTC."""
     with connection.cursor() as cursor:
         cursor.execute(_CLOCK[connection.vendor])
-        return _utc(cursor.fetchone()[0])
+        return utc(cursor.fetchone()[0])
 
 
-def _utc(value: datetime | str) -> datetime:
+def utc(value: datetime | str) -> datetime:
     """SQLite answers text, in UTC and without saying so."""
-    if isinstance(value, str):
-        return datetime.fromisoformat(value).replace(tzinfo=UTC)
-    return value.astimezone(UTC)
+    time = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)

@@ -2,9 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby
+from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import QuerySet, TextField
+from django.db.models.functions import Cast
+from msgspec import json
 
+from eventstore.database import utc
 from eventstore.models import StoredEvent
 from eventstore.recorded import GENESIS_HASH, RecordedEvent, Row, chained_hash, recorded
 from eventstore.registry import stored_names_of
@@ -75,4 +79,10 @@ def _in_batches(query: QuerySet[StoredEvent], *, after: int) -> Iterator[Row]:
 
 
 def _rows(query: QuerySet[StoredEvent]) -> Iterator[Row]:
-    return map(Row._make, query.values_list(*Row._fields))
+    """Three columns are read as text and converted here: Django's own converters take most of a replay's time."""
+    as_text = (Cast(each, TextField()) for each in ("metadata", "event_id", "recorded_at"))
+    columns = query.values_list(*Row._fields[:5], *as_text, "hash")
+    for position, stream, version, name, data, metadata, event_id, recorded_at, digest in columns:
+        yield Row(
+            position, stream, version, name, data, json.decode(metadata), UUID(event_id), utc(recorded_at), digest
+        )

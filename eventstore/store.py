@@ -5,17 +5,16 @@ assigned and held to the end of the transaction (SQLite has one writer anyway). 
 nothing. The lock is the last thing a command takes: load and decide first, touch rows of other tables after.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from uuid import uuid4
 
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 
 from eventstore import projections
 from eventstore.context import current_metadata
-from eventstore.database import database_now, hold_append_lock, read_tip
+from eventstore.database import database_now, hold_append_lock, insert, read_tip
 from eventstore.follow import announce
 from eventstore.reading import BrokenLogError, head, load, load_many, read, verify
 from eventstore.recorded import RecordedEvent, Row, chained_hash, recorded
@@ -34,11 +33,6 @@ __all__ = [
     "read",
     "verify",
 ]
-
-_INSERT = """
-INSERT INTO eventstore_event (position, stream, version, type, data, metadata, event_id, recorded_at, hash)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
-"""
 
 
 class ConcurrencyError(Exception):
@@ -84,7 +78,13 @@ def _insert(appends: Sequence[Append]) -> tuple[RecordedEvent, ...]:
         row = row._replace(hash=(last_hash := chained_hash(last_hash, row)))
         rows.append(row)
         added.append(recorded(row, event))
-    _write(rows, appends)
+    try:
+        insert(rows)
+    except IntegrityError as error:
+        # PostgreSQL names the constraint, SQLite the columns.
+        if "one_event_per_version" in str(error) or "eventstore_event.version" in str(error):
+            raise ConcurrencyError(_names(appends)) from error
+        raise
     return tuple(added)
 
 
@@ -104,21 +104,6 @@ def _numbered(appends: Iterable[Append]) -> Iterator[tuple[str, int, object]]:
     for each in appends:
         for version, event in enumerate(each.events, start=each.expected_version + 1):
             yield each.stream, version, event
-
-
-def _write(rows: Sequence[Row], appends: Sequence[Append]) -> None:
-    """By hand and not by `bulk_create`, which takes three times as long and splits the rows on SQLite."""
-    metadata = json.dumps(rows[0].metadata)
-    recorded_at = connection.ops.adapt_datetimefield_value(rows[0].recorded_at)
-    values = [(*row[:5], metadata, row.event_id.hex, recorded_at, row.hash) for row in rows]
-    try:
-        with connection.cursor() as cursor:
-            cursor.executemany(_INSERT, values)
-    except IntegrityError as error:
-        # PostgreSQL names the constraint, SQLite the columns.
-        if "one_event_per_version" in str(error) or "eventstore_event.version" in str(error):
-            raise ConcurrencyError(_names(appends)) from error
-        raise
 
 
 def _names(appends: Sequence[Append]) -> str:

@@ -9,7 +9,7 @@ from django.db import IntegrityError, connection, transaction
 from eventstore import database, projections
 from eventstore.context import acting_as
 from eventstore.recorded import Row, chained_hash
-from eventstore.store import Append, ConcurrencyError, _write, append, database_now, head, load, load_many, read, verify
+from eventstore.store import Append, ConcurrencyError, append, database_now, head, load, load_many, read, verify
 from tests.ledger import Closed, Deposited, Opened
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ledger")]
@@ -133,7 +133,7 @@ def test_old_names_are_found_by_the_current_class():
 
 def _store_as_v1(last_hash: str) -> None:
     row = Row(2, "a", 2, "ledger.deposited.v1", '{"amount":7}', {}, uuid4(), database_now())
-    _write([row._replace(hash=chained_hash(last_hash, row))], [])
+    database.insert([row._replace(hash=chained_hash(last_hash, row))])
 
 
 def test_read_answers_a_part():

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -54,15 +55,18 @@ def pool():
 
 def test_a_position_never_goes_back(log, pool):
     watcher = follow.Watcher()
-    sleeper = pool.submit(watcher.wait, 7, 10)
-    log.positions.put(3)
-    watcher.publish(5)
-    log.positions.put(4)
+    last_sleeper = pool.submit(watcher.wait, 100, 10)
+    while not watcher._sleepers:
+        time.sleep(0.01)
     watcher.publish(9)
-
-    assert sleeper.result() == 9
+    log.positions.put(8)  # read before, told after
     log.positions.put(8)
+
     assert watcher.wait(7, 10) == 9
+    watcher.publish(5)
+    assert watcher.wait(7, 10) == 9
+    watcher.publish(101)
+    assert last_sleeper.result() == 101
 
 
 def test_a_sleeper_that_comes_while_the_thread_ends_gets_a_new_one(log, pool):
