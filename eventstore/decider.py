@@ -8,7 +8,7 @@ State = TypeVar("State")
 Command = TypeVar("Command")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # known by identity: a state need not be hashable
 class Decider(Generic[State, Command]):
     """`decide` answers the new events, none when nothing is to do; `evolve` never fails. States are immutable."""
 

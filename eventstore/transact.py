@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from django.db import transaction
+
+from eventstore.database import hold_append_lock
 from eventstore.decider import Command, Decider, State
 from eventstore.store import Append, ConcurrencyError, RecordedEvent, append, load, load_many
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
 
-ATTEMPTS = 10
+#: How often a command is decided before the lock is taken first.
+ATTEMPTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,10 @@ def transact(stream: str, decider: Decider[State, Command], command: Command) ->
 
 
 def retry_on_conflict(function: Callable[Params, Result]) -> Callable[Params, Result]:
-    """Call `function` again, from its loading on, when another writer was first. It must have no other effect."""
+    """Call `function` again, from its loading on, when another writer was first. It must have no other effect.
+
+    The last attempt holds the lock from its loading on: however many write to one stream, each comes through.
+    """
 
     def retrying(*args: Params.args, **kwargs: Params.kwargs) -> Result:
         for _ in range(ATTEMPTS - 1):
@@ -77,7 +84,9 @@ def retry_on_conflict(function: Callable[Params, Result]) -> Callable[Params, Re
                 return function(*args, **kwargs)
             except ConcurrencyError:
                 continue
-        return function(*args, **kwargs)
+        with transaction.atomic():
+            hold_append_lock()
+            return function(*args, **kwargs)
 
     return retrying
 
@@ -91,19 +100,19 @@ class _StateCache:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._entries: OrderedDict[tuple[str, int], Any] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, Decider[Any, Any]], Any] = OrderedDict()
         self._lock = Lock()
 
     def get(self, stream: str, decider: Decider[Any, Any]) -> Any:
         with self._lock:
-            key = (stream, id(decider))
+            key = (stream, decider)
             if key in self._entries:
                 self._entries.move_to_end(key)
             return self._entries.get(key)
 
     def put(self, stream: str, decider: Decider[Any, Any], entry: Any) -> None:
         with self._lock:
-            self._entries[stream, id(decider)] = entry
+            self._entries[stream, decider] = entry
             while len(self._entries) > self._size:
                 self._entries.popitem(last=False)
 
