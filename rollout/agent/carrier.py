@@ -4,6 +4,8 @@ import logging
 import time
 
 from kombu import Connection, Producer
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from rollout.agent.settings import AgentSettings
 from rollout.messages import Beat, Report, queue_for, to_json
@@ -35,12 +37,7 @@ class Carrier:
     """A connection to the broker, opened when something is sent. For one thread only."""
 
     def __init__(self, settings: AgentSettings) -> None:
-        self._connection = Connection(settings.broker_url, transport_options=transport_options(settings.node))
-        self._errors: tuple[type[BaseException], ...] = (
-            *self._connection.connection_errors,
-            *self._connection.channel_errors,
-            OSError,
-        )
+        self._settings = settings
         self._producer: Producer | None = None
 
     def send(self, message: Report | Beat, *, queue: str, patience: float, expires: float | None = None) -> bool:
@@ -54,7 +51,7 @@ class Carrier:
                 self._ready().publish(
                     to_json(message), exchange="", routing_key=queue, serializer="json", expiration=expires
                 )
-            except self._errors as error:
+            except (OperationalError, RedisError, OSError) as error:
                 self.close()
                 if time.monotonic() > end:
                     log.warning("The broker is away, nothing was sent to %s: %s", queue, error)
@@ -64,10 +61,22 @@ class Carrier:
                 return True
 
     def close(self) -> None:
-        self._producer = None
-        self._connection.release()
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.connection.release()
 
     def _ready(self) -> Producer:
         if self._producer is None:
-            self._producer = Producer(self._connection.channel())
+            self._producer = Producer(self._connected().channel())
         return self._producer
+
+    def _connected(self) -> Connection:
+        # A released connection does not open again, so each is new; by default kombu sleeps between its own tries.
+        options = transport_options(self._settings.node)
+        connection = Connection(self._settings.broker_url, transport_options=options)
+        try:
+            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+        except OperationalError:
+            connection.release()
+            raise
+        return connection

@@ -13,9 +13,9 @@ from rollout.messages import EXECUTE, REPORTS, Command, Report, from_json
 
 log = logging.getLogger(__name__)
 
-#: Seconds that a report waits for a broker that is away. A lost final report is answered again from the journal.
+#: Seconds that a final report waits for a broker that is away; when it is lost, the journal answers the next time.
+#: Other phases do not wait: they would hold up the work.
 FINAL_PATIENCE = 30.0
-PHASE_PATIENCE = 2.0
 
 
 @app.task(name=EXECUTE)
@@ -25,7 +25,7 @@ def execute(command: Any = None) -> None:
     carrier: Carrier = app.carrier
 
     def send(report: Report) -> None:
-        carrier.send(report, queue=REPORTS, patience=FINAL_PATIENCE if report.phase.is_final else PHASE_PATIENCE)
+        carrier.send(report, queue=REPORTS, patience=FINAL_PATIENCE if report.phase.is_final else 0)
 
     try:
         runner.execute(from_json(Command, command), report=send)

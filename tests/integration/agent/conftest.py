@@ -44,7 +44,7 @@ Runner(settings_from(os.environ)).execute(from_json(Command, json.load(sys.stdin
 """
 
 
-def wait_for(condition, *, seconds=30):
+def wait_for(condition, *, seconds=15):
     """What `condition` answers as soon as it is true."""
     end = time.monotonic() + seconds
     while not (answer := condition()):

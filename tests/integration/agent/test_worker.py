@@ -1,0 +1,181 @@
+"""The Celery worker as a process: commands from its queue, reports and beats to the control plane's."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from celery import Celery
+from kombu import Connection
+
+from rollout.messages import BEATS, EXECUTE, REPORTS, Beat, Phase, Report, from_json, queue_for, to_json
+
+
+class Worker:
+    """A worker process, and the control plane's side of its broker."""
+
+    def __init__(self, site, broker, waits):
+        self.site, self.broker, self.waits = site, broker, waits
+        self.url = f"redis+socket://{broker.socket}"
+        self.seen = {REPORTS: [], BEATS: []}
+        self.process = None
+
+    def start(self):
+        environ = os.environ | self.site.environ | {"MODFLEET_BROKER_URL": self.url}
+        words = [sys.executable, "-m", "celery", "-A", "rollout.agent", "worker", "--loglevel", "INFO"]
+        with (self.site.root / "worker.log").open("a") as log:
+            self.process = subprocess.Popen(words, env=environ, stdout=log, stderr=log)
+
+    def kill(self, number=signal.SIGKILL):
+        self.process.send_signal(number)
+        return self.process.wait(timeout=30)
+
+    def send(self, body):
+        with Celery(broker=self.url) as sender:
+            sender.send_task(EXECUTE, kwargs={"command": body}, queue=queue_for("n1"), ignore_result=True)
+
+    def drained(self, queue, kind):
+        """All messages so far that the worker has sent to `queue`."""
+        with Connection(self.url) as connection, connection.channel() as channel:
+            while message := channel.basic_get(queue, no_ack=True):
+                self.seen[queue].append(from_json(kind, message.decode()))
+        return self.seen[queue]
+
+    def beats(self):
+        return self.drained(BEATS, Beat)
+
+    def reports(self):
+        return self.drained(REPORTS, Report)
+
+    def final(self, rollout):
+        """The final reports of that rollout, as soon as there is one."""
+        return self.waits(lambda: [each for each in self.reports() if each.rollout == rollout and each.phase.is_final])
+
+    def hears(self, phase):
+        self.waits(lambda: any(each.phase is phase for each in self.reports()))
+
+
+@pytest.fixture
+def broker(short_folder, site):
+    broker = type(site.server)(short_folder / "b", modules="no").start()
+    yield broker
+    broker.kill()
+
+
+@pytest.fixture
+def worker(site, broker, waits):
+    worker = Worker(site, broker, waits)
+    worker.start()
+    yield worker
+    worker.process.kill()
+    worker.process.wait()
+
+
+def test_it_works(worker, site, built):
+    command = site.command(built("greet"))
+    worker.send(to_json(command))
+    (report,) = worker.final(command.rollout)
+    assert report.phase is Phase.SUCCEEDED
+    assert next(each.phase for each in worker.reports()) is Phase.FETCHING
+    assert site.server.call("GREET.HELLO") == "Hello, world, from greet 1.0.0"
+    assert worker.kill(signal.SIGTERM) == 0
+
+
+def test_the_first_beat_is_the_hello(worker, waits):
+    waits(lambda: len(worker.beats()) >= 3)
+    hello, *others = worker.beats()
+    assert hello.hello
+    assert not any(each.hello for each in others)
+    assert (hello.profile.server, hello.profile.role, hello.interval_seconds) == ("valkey", "master", 1.0)
+    assert hello.profile.server_version
+
+
+def test_it_beats_while_it_works(worker, site, built, waits):
+    site.shelf.gate.clear()
+    command = site.command(built("greet"))
+    worker.send(to_json(command))
+    worker.hears(Phase.FETCHING)
+    seen = len(worker.beats())
+    waits(lambda: len(worker.beats()) >= seen + 2)
+    site.shelf.gate.set()
+    assert worker.final(command.rollout)[0].phase is Phase.SUCCEEDED
+
+
+@pytest.mark.parametrize("nonsense", [None, 1, {}, {"rollout": "r"}, "text", {"generation": "x"}])
+def test_nonsense_is_dropped_and_work_goes_on(worker, site, built, nonsense):
+    worker.send(nonsense)
+    command = site.command(built("greet"))
+    worker.send(to_json(command))
+    assert worker.final(command.rollout)[0].phase is Phase.SUCCEEDED
+
+
+def test_a_repeated_command_is_answered_twice_with_the_same_report(worker, site, built, waits):
+    command = site.command(built("greet"))
+    worker.send(to_json(command))
+    worker.send(to_json(command))
+    waits(lambda: len(worker.final(command.rollout)) == 2)
+    first, second = worker.final(command.rollout)
+    assert first == second
+    assert len(site.shelf.asked) == 1
+
+
+def test_a_killed_worker_takes_its_command_up_again(worker, site, built):
+    site.shelf.gate.clear()
+    command = site.command(built("greet"))
+    worker.send(to_json(command))
+    worker.hears(Phase.FETCHING)
+    worker.kill()
+    site.shelf.gate.set()
+    worker.start()
+    assert worker.final(command.rollout)[0].phase is Phase.SUCCEEDED
+    assert site.left() == ["greet", "greet/10000", "greet/10000/greet.so", "greet/10000/module.json"]
+
+
+def test_it_outlives_the_broker(worker, site, built, waits):
+    waits(worker.beats)
+    worker.broker.kill()
+    worker.broker.start()
+    command = site.command(built("greet"))
+    worker.send(to_json(command))
+    assert worker.final(command.rollout)[0].phase is Phase.SUCCEEDED
+    seen = len(worker.beats())
+    waits(lambda: len(worker.beats()) > seen)
+
+
+def test_a_report_waits_for_the_broker(worker, site, built):
+    site.shelf.gate.clear()
+    command = site.command(built("greet"))
+    worker.send(to_json(command))
+    worker.hears(Phase.FETCHING)
+    worker.broker.kill()
+    site.shelf.gate.set()
+    worker.waits(lambda: site.server.loaded() == {("greet", 10000)})
+    worker.broker.start()
+    assert worker.final(command.rollout)[0].phase is Phase.SUCCEEDED
+
+
+def test_it_needs_no_binding_after_flushall(worker, site, built, waits):
+    waits(worker.beats)
+    worker.broker.call("FLUSHALL")
+    command = site.command(built("greet"))
+    worker.send(to_json(command))
+    assert worker.final(command.rollout)[0].reason is None
+
+
+def test_a_missing_setting_is_one_sentence(site):
+    environ = {key: value for key, value in (os.environ | site.environ).items() if key != "MODFLEET_NODE"}
+    words = [sys.executable, "-m", "celery", "-A", "rollout.agent", "worker"]
+    done = subprocess.run(words, env=environ, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "MODFLEET_NODE is not set.\n")
+
+
+def test_it_needs_neither_django_nor_a_database(site):
+    blocked = "import sys\nfor name in ('django', 'psycopg', 'sqlite3'): sys.modules[name] = None\n"
+    program = blocked + "import rollout.agent.tasks, json; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | site.environ, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "rollout.agent.celery" in json.loads(done.stdout)

@@ -1,0 +1,56 @@
+"""The agent's settings from its environment."""
+
+from pathlib import Path
+
+import pytest
+
+from rollout.agent.settings import SettingsError, settings_from
+
+ENVIRON = {
+    "MODFLEET_NODE": "n1",
+    "MODFLEET_BROKER_URL": "redis://broker/0",
+    "MODFLEET_CONTROL_URL": "https://control",
+    "MODFLEET_SERVER_URL": "unix:///run/valkey.sock",
+    "MODFLEET_MODULES_DIR": "/var/lib/modfleet",
+    "MODFLEET_JOURNAL_DIR": "/var/lib/modfleet-journal",
+}
+
+
+def test_it_works():
+    settings = settings_from(ENVIRON)
+    assert settings.modules_dir == Path("/var/lib/modfleet")
+    assert (settings.persist, settings.beat_seconds, settings.labels, settings.api_hosts) == (True, 30.0, {}, ())
+
+
+def test_all_kinds_are_read():
+    more = {"PERSIST": "false", "BEAT_SECONDS": "2.5", "LABELS": "zone=a, tier=b=c", "API_HOSTS": "one, two"}
+    settings = settings_from(ENVIRON | {f"MODFLEET_{name}": value for name, value in more.items()})
+    assert (settings.persist, settings.beat_seconds) == (False, 2.5)
+    assert settings.labels == {"zone": "a", "tier": "b=c"}
+    assert settings.api_hosts == ("one", "two")
+
+
+@pytest.mark.parametrize("variable", ENVIRON)
+def test_a_missing_one_is_named(variable):
+    with pytest.raises(SettingsError, match=rf"^{variable} is not set\.$"):
+        settings_from(ENVIRON | {variable: ""})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("NODE", "a/b"),
+        ("NODE", "n\n"),
+        ("NODE", "n" * 129),
+        ("CONTROL_URL", "ftp://x"),
+        ("SERVER_URL", "/run/valkey.sock"),
+        ("MODULES_DIR", "relative"),
+        ("PERSIST", "perhaps"),
+        ("BEAT_SECONDS", "0"),
+        ("BEAT_SECONDS", "soon"),
+        ("LABELS", "zone"),
+    ],
+)
+def test_a_wrong_one_is_named(variable, value):
+    with pytest.raises(SettingsError, match=f"^MODFLEET_{variable} is wrong: "):
+        settings_from(ENVIRON | {f"MODFLEET_{variable}": value})
