@@ -5,6 +5,7 @@ The suite runs on the database that `MODFLEET_DATABASE_URL` names: on SQLite wit
 
 - `db` (or the mark `django_db`): all that the test does is rolled back. For nearly every test.
 - `committed_db`: the test commits, in as many threads and processes as it likes.
+  Also for what waits for the log to grow: the thread that looks has a connection of its own, and sees only commits.
 - `transactional_db`, `live_server`: cannot be used, because they empty tables and the log refuses that.
 """
 
@@ -39,6 +40,13 @@ def django_db_setup(
     if not django_db_keepdb:
         with django_db_blocker.unblock():
             teardown_databases(made, verbosity)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item):
+    """A thread that still follows the log would ask for a database that the test has given back."""
+    if "db" in item.fixturenames or item.get_closest_marker("django_db"):
+        _join_watcher()
 
 
 @pytest.fixture

@@ -45,7 +45,9 @@ def other_process(request):
         yield process
 
 
-def test_an_append_by_another_process_wakes_within_a_second(other_process):
+def test_an_append_by_another_process_wakes_within_a_second(other_process, monkeypatch):
+    monkeypatch.setattr(follow, "LISTEN_SECONDS", 60)  # so that it is the notification which wakes
+
     def append_there() -> float:
         time.sleep(0.3)
         other_process.stdin.write("\n")
@@ -97,6 +99,10 @@ def test_the_watcher_ends_when_nobody_waits():
     thread.join(timeout=follow.LISTEN_SECONDS + 2)
     assert not thread.is_alive()
     assert follow.watcher._thread is None
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+            assert cursor.fetchone() == (1,)
 
 
 def test_an_append_is_announced_after_the_outer_commit():

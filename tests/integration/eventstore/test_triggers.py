@@ -62,6 +62,16 @@ def test_the_table_is_not_emptied():
 
 
 @pytest.mark.django_db
+def test_no_row_is_replaced():
+    if connection.vendor != "sqlite":
+        pytest.skip("PostgreSQL has no REPLACE")
+    append_three()
+
+    with pytest.raises(DatabaseError, match="the log is append-only"):
+        execute("REPLACE INTO eventstore_event SELECT * FROM eventstore_event WHERE position = 2")
+
+
+@pytest.mark.django_db
 def test_an_untouched_log_is_counted(capsys):
     assert verify() == 0
     append_three()
