@@ -1,10 +1,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
-export PYTHONWARNINGS ?= default
+PYTEST := $(BIN)/pytest -q -n auto --dist loadfile
+CODE := accounts api artifacts_app config eventstore modfleet modules_app rollout
 
-.PHONY: help setup lock
+.PHONY: help setup run test test-fast test-sqlite test-postgres test-e2e lint fmt bench-quick lock clean
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 setup: .venv/installed ## make .venv with exactly what requirements.lock names
 
@@ -13,6 +14,40 @@ setup: .venv/installed ## make .venv with exactly what requirements.lock names
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	touch $@
 
+run: setup ## start a whole cluster here, roll the sample out to it, and serve until Ctrl-C
+	@$(BIN)/python -m modfleet up
+
+test: lint test-sqlite test-postgres test-e2e ## everything; needs no server, no free port and no root
+
+test-fast: setup ## the tests without whole clusters and without PostgreSQL
+	$(PYTEST) -m "not e2e and not slow" tests/unit tests/integration
+
+test-sqlite: setup
+	$(PYTEST) tests/unit tests/integration
+
+test-postgres: setup
+	$(BIN)/python tests/postgres.py $(PYTEST) -m "not sqlite_only" tests/integration
+
+test-e2e: setup
+	$(BIN)/pytest -q tests/e2e
+
+lint: setup ## style, types, and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(CODE) manage.py
+	$(BIN)/lint-imports
+
+fmt: setup ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench-quick: setup ## ratios against a floor and against peers, in a few minutes
+	$(BIN)/python -m bench.quick
+
 lock: ## resolve pyproject.toml anew into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-annotate --no-header --quiet --upgrade -o requirements.lock
+
+clean: ## remove what was made here, but for the data of `make run`
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,5 +1,7 @@
 """Links by which nodes fetch packages: signed anew at each publish, short-lived, bound to a node and a digest."""
 
+from datetime import timedelta
+
 from django.conf import settings
 from django.core import signing
 from django.core.files.storage import FileSystemStorage, default_storage
@@ -28,7 +30,9 @@ def download_url(storage_key: str, *, package_sha256: str, node: str) -> str:
 def read_link(signed: str) -> str:
     """The storage key that the link is for. Raises: `InvalidLinkError`."""
     try:
-        storage_key, _, _ = signing.loads(signed, salt=_SALT, max_age=settings.ENVIRONMENT.download_seconds)
+        storage_key, _, _ = signing.loads(
+            signed, salt=_SALT, max_age=timedelta(seconds=settings.ENVIRONMENT.download_seconds)
+        )
     except signing.BadSignature as error:
         raise InvalidLinkError from error
     return str(storage_key)

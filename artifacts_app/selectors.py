@@ -10,8 +10,8 @@ import msgspec
 from django.db.models import Q
 
 from api.fields import rfc3339
-from artifacts_app.errors import ArtifactNotFoundError
 from artifacts_app.downloads import download_url
+from artifacts_app.errors import ArtifactNotFoundError
 from artifacts_app.manifest import Member
 from artifacts_app.models import Build
 

@@ -12,10 +12,10 @@ from artifacts_app.events import ArtifactUploaded, artifact_stream
 from artifacts_app.models import Build
 from artifacts_app.package import InspectedPackage, InvalidArtifact, inspect_package
 from artifacts_app.storage import Spool, delete_package, stored_keys
-from eventstore.transact import load_state, retry_on_conflict
 from eventstore.store import Append, append, database_now
+from eventstore.transact import load_state, retry_on_conflict
 from modules_app.metadata import InvalidMetadata
-from modules_app.services import DescribePackage, ForgetPackages, module_changes, module_uid, registration
+from modules_app.services import module_uid, package_described, packages_forgotten
 
 MAX_MEMBERS = 1000
 #: How long bytes without an event are left alone: an upload may be between its blob and its event.
@@ -80,10 +80,10 @@ def _record(stream: str, build: ArtifactUploaded, package: InspectedPackage, *, 
 def _decided(stream: str, build: ArtifactUploaded, package: InspectedPackage, *, register: bool) -> list[Append]:
     """Changes of the artifact and of its module, empty ones left out."""
     loaded = load_state(stream, ARTIFACT)
-    uid = module_uid(build.module_name, build.version)
-    describe = DescribePackage(uid=uid, platform=build.platform, document=build.document)
-    commands = (describe, registration(package.metadata)) if register else (describe,)
-    appends = [loaded.append(ARTIFACT.decide(loaded.state, AddBuild(build=build))), module_changes(*commands)]
+    appends = [
+        loaded.append(ARTIFACT.decide(loaded.state, AddBuild(build=build))),
+        package_described(package.metadata, package.platform, register=register),
+    ]
     return [each for each in appends if each.events]
 
 
@@ -127,7 +127,7 @@ def delete_artifact(module_name: str, version: int, *, refuse_if_used: Callable[
     if not deletion.events:
         raise ArtifactNotFoundError
     refuse_if_used(module_name, version)
-    append(deletion, module_changes(ForgetPackages(uid=module_uid(module_name, version))))
+    append(deletion, packages_forgotten(module_uid(module_name, version)))
 
 
 def sweep_storage() -> int:

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from django.conf import settings
 from django.core.files import File
@@ -50,14 +50,14 @@ class Spool:
         self.file.close()
         Path(self.path).unlink(missing_ok=True)
 
-    def __enter__(self) -> "Spool":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-class _OnDisk(File):
+class _OnDisk(File[bytes]):
     """A file that a file-system storage may rename instead of copying."""
 
     def __init__(self, file: IO[bytes], path: str) -> None:

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
-from django.core.files.uploadedfile import UploadedFile
 from django.core.files.uploadhandler import FileUploadHandler, SkipFile
 from rest_framework.exceptions import ParseError, UnsupportedMediaType
 from rest_framework.parsers import MultiPartParser
@@ -65,12 +64,13 @@ class _PackageHandler(FileUploadHandler):
         self.spool = Spool()
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
-        assert self.spool is not None
+        if self.spool is None:
+            return
         self.spool.write(raw_data)
         if self.spool.size > settings.ENVIRONMENT.max_upload_bytes:
             raise _too_large()
 
-    def file_complete(self, file_size: int) -> UploadedFile | None:
+    def file_complete(self, file_size: int) -> None:
         return None
 
     def close(self) -> None:

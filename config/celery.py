@@ -6,7 +6,7 @@ from celery import Celery
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
-from config.environment import read_environment  # noqa: E402  # after the name of the settings
+from config.environment import read_environment  # after the name of the settings
 
 app = Celery("modfleet")
 app.conf.update(

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-
 import msgspec
 
 PREFIX = "MODFLEET_"

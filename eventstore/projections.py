@@ -20,9 +20,12 @@ REBUILD_BATCH = 2000
 class Projection(Protocol):
     """`name` for people; `handles`: event classes it is told of; `tables`: the models that it alone writes."""
 
-    name: str
-    handles: tuple[type, ...]
-    tables: tuple[type[models.Model], ...]
+    @property
+    def name(self) -> str: ...
+    @property
+    def handles(self) -> tuple[type, ...]: ...
+    @property
+    def tables(self) -> tuple[type[models.Model], ...]: ...
 
     def apply(self, batch: Sequence[RecordedEvent]) -> None:
         """Write what the events, in order, change."""

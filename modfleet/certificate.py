@@ -1,6 +1,6 @@
 """The self-signed certificate of `modfleet up --tls`."""
 
-import datetime
+import datetime as dt
 import ipaddress
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-VALID = datetime.timedelta(days=825)
+VALID = dt.timedelta(days=825)
 
 
 def ensure_certificate(folder: Path, host: str) -> tuple[Path, Path]:
@@ -29,7 +29,7 @@ def ensure_certificate(folder: Path, host: str) -> tuple[Path, Path]:
 
 
 def _signed(private: ec.EllipticCurvePrivateKey, host: str) -> x509.Certificate:
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "modfleet")])
     return (
         x509.CertificateBuilder()
@@ -37,7 +37,7 @@ def _signed(private: ec.EllipticCurvePrivateKey, host: str) -> x509.Certificate:
         .issuer_name(name)
         .public_key(private.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + VALID)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(x509.SubjectAlternativeName(_names(host)), critical=False)

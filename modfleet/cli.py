@@ -43,7 +43,7 @@ def up(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     options = ClusterOptions(nodes=nodes, host=host, port=port, data_dir=data_dir, tls=tls)
-    cluster = Cluster(options, tell=lambda line: console.print(line))
+    cluster = Cluster(options, tell=console.print)
     try:
         if sample and nodes:
             require_compiler()

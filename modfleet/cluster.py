@@ -167,7 +167,9 @@ class Cluster:
         if self.certificate is not None:
             environ["MODFLEET_CONTROL_CA"] = str(self.certificate)
         self.processes.start(
-            f"{node.name}-agent", [sys.executable, "-m", "celery", "-A", "rollout.agent", "worker", "-l", "INFO"], environ
+            f"{node.name}-agent",
+            [sys.executable, "-m", "celery", "-A", "rollout.agent", "worker", "-l", "INFO"],
+            environ,
         )
 
     # --- Control plane ------------------------------------------------------------------------------------------------
@@ -178,8 +180,9 @@ class Cluster:
 
         django.setup()
         call_command("migrate", verbosity=0)
-        from accounts.services import ensure_admin
         from django.db import connections
+
+        from accounts.services import ensure_admin
 
         kept = self.data_dir / "admin_password"
         self.password = os.environ.get("MODFLEET_ADMIN_PASSWORD", "")
@@ -219,6 +222,7 @@ class Cluster:
 
     def _nodes_are_online(self) -> bool:
         from django.db import connections
+
         from rollout.selectors import online_nodes
 
         try:

@@ -49,7 +49,7 @@ def show_sample(cluster: Cluster, console: Console) -> None:
         raise StartError("The sample's rollout did not succeed; GET /v2/rollouts/{uid}/nodes says why.")
     for node in cluster.nodes:
         with redis.Redis(unix_socket_path=str(node.socket)) as server:
-            answer = server.execute_command("GREET.HELLO", node.name)  # type: ignore[no-untyped-call]  # of redis-py
+            answer = server.execute_command("GREET.HELLO", node.name)
             console.print(f"{node.name}> GREET.HELLO {node.name}  ->  {answer.decode()}")
 
 
@@ -68,7 +68,9 @@ def _answer(response: httpx.Response) -> Mapping[str, Any]:
 def _watch(api: httpx.Client, uid: str, console: Console) -> Mapping[str, Any]:
     """The rollout at its end; meanwhile a bar for each node, and a line for each change where there is no terminal."""
     columns = (TextColumn("{task.description:12}"), BarColumn(), TextColumn("{task.fields[phase]}"))
-    etag, bars, shown = "", {}, {}
+    etag = ""
+    bars: dict[str, TaskID] = {}
+    shown: dict[str, str] = {}
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         while True:
             response = api.get(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from eventstore.decider import Decider
-from modules_app.errors import MetadataMismatchError, ModuleExistsError, ModuleNotFoundError
+from modules_app.errors import MetadataMismatchError, ModuleExistsError, NoSuchModuleError
 from modules_app.events import ModuleDeleted, ModuleEvent, ModulePackaged, ModulePackagesDeleted, ModuleRegistered
 from modules_app.metadata import differing_fields
 
@@ -57,7 +57,7 @@ def decide(state: ModuleState, command: ModuleCommand) -> list[ModuleEvent]:
             return _register(state, command)
         case DeleteModule():
             if state.document is None:
-                raise ModuleNotFoundError
+                raise NoSuchModuleError
             return [ModuleDeleted(uid=command.uid)]
         case DescribePackage():
             if state.packages.get(command.platform) == command.document:

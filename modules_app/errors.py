@@ -31,7 +31,7 @@ class MetadataMismatchError(ModuleError):
         super().__init__(f"The module object and the package's module.json differ in: {', '.join(fields)}.")
 
 
-class ModuleNotFoundError(ModuleError):
+class NoSuchModuleError(ModuleError):
     """There is no module object with this uid."""
 
     status = 404

@@ -16,9 +16,7 @@ class ModuleProjection:
     def apply(self, batch: Sequence[RecordedEvent]) -> None:
         last = {each.event.uid: each for each in batch}
         Module.objects.filter(uid__in=list(last)).delete()
-        Module.objects.bulk_create(
-            _row(each) for each in last.values() if isinstance(each.event, ModuleRegistered)
-        )
+        Module.objects.bulk_create(_row(each) for each in last.values() if isinstance(each.event, ModuleRegistered))
 
 
 def _row(recorded: RecordedEvent) -> Module:

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from modules_app.errors import ModuleNotFoundError
+from modules_app.errors import NoSuchModuleError
 from modules_app.models import Module
 
 
@@ -15,10 +15,10 @@ def modules() -> QuerySet[Module]:
 
 
 def module_document(uid: str) -> dict[str, Any]:
-    """The module object as JSON. Raises: `ModuleNotFoundError`."""
+    """The module object as JSON. Raises: `NoSuchModuleError`."""
     row = Module.objects.filter(uid=uid).first()
     if row is None:
-        raise ModuleNotFoundError
+        raise NoSuchModuleError
     return document_of(row)
 
 
@@ -28,8 +28,8 @@ def document_of(module: Module) -> dict[str, Any]:
 
 
 def module_key(uid: str) -> tuple[str, int]:
-    """Name and version of a registered module. Raises: `ModuleNotFoundError`."""
+    """Name and version of a registered module. Raises: `NoSuchModuleError`."""
     row = Module.objects.filter(uid=uid).first()
     if row is None:
-        raise ModuleNotFoundError
+        raise NoSuchModuleError
     return row.module_name, row.version

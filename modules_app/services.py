@@ -1,10 +1,11 @@
 """Registers and deletes module objects."""
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
-from eventstore.transact import load_state, transact
 from eventstore.store import Append
+from eventstore.transact import load_state, transact
 from modules_app.decider import MODULE, DeleteModule, DescribePackage, ForgetPackages, ModuleCommand, RegisterModule
 from modules_app.errors import InvalidModuleError
 from modules_app.events import module_stream
@@ -28,12 +29,43 @@ def register_module(value: Any) -> str:
         metadata = parse_metadata(value)
     except InvalidMetadata as error:
         raise InvalidModuleError(str(error)) from error
-    command = registration(metadata)
+    command = _registration(metadata)
     transact(module_stream(command.uid), MODULE, command)
     return command.uid
 
 
-def registration(metadata: ModuleMetadata) -> RegisterModule:
+def delete_module(uid: str) -> None:
+    """Raises: `NoSuchModuleError`."""
+    transact(module_stream(uid), MODULE, DeleteModule(uid=uid))
+
+
+# --- For services that change other streams in the same transaction -------------------------------------------------
+
+
+def package_described(metadata: ModuleMetadata, platform: str, *, register: bool) -> Append:
+    """What to append when a package of the module has come in; with `register` its module object is made of it too.
+
+    Raises: `MetadataMismatchError`, `ModuleExistsError`.
+    """
+    uid = module_uid(metadata.module_name, metadata.version)
+    commands: list[ModuleCommand] = [DescribePackage(uid=uid, platform=platform, document=metadata.document)]
+    if register:
+        commands.append(_registration(metadata))
+    return _changes(uid, commands)
+
+
+def packages_forgotten(uid: str) -> Append:
+    """What to append when the module's packages are deleted."""
+    return _changes(uid, [ForgetPackages(uid=uid)])
+
+
+def module_purged(uid: str) -> Append:
+    """What to append to delete the module object and forget its packages, whichever are there."""
+    is_registered = load_state(module_stream(uid), MODULE).state.document is not None
+    return _changes(uid, [ForgetPackages(uid=uid), *([DeleteModule(uid=uid)] if is_registered else [])])
+
+
+def _registration(metadata: ModuleMetadata) -> RegisterModule:
     return RegisterModule(
         uid=module_uid(metadata.module_name, metadata.version),
         module_name=metadata.module_name,
@@ -42,29 +74,12 @@ def registration(metadata: ModuleMetadata) -> RegisterModule:
     )
 
 
-def delete_module(uid: str) -> None:
-    """Raises: `ModuleNotFoundError`."""
-    transact(module_stream(uid), MODULE, DeleteModule(uid=uid))
-
-
-def module_changes(*commands: ModuleCommand) -> Append:
-    """What to append so that all `commands`, of one module, are done together with changes of other streams."""
-    loaded = load_state(module_stream(commands[0].uid), MODULE)
-    state, events = loaded.state, []
+def _changes(uid: str, commands: Sequence[ModuleCommand]) -> Append:
+    loaded = load_state(module_stream(uid), MODULE)
+    state = loaded.state
+    events: list[object] = []
     for command in commands:
         decided = MODULE.decide(state, command)
-        for event in decided:
-            state = MODULE.evolve(state, event)
+        state = MODULE.fold(decided, state)
         events.extend(decided)
-    return loaded.append(events)
-
-
-
-
-def module_purge(uid: str) -> Append:
-    """What to append to delete the module object and forget its packages, whichever are there."""
-    loaded = load_state(module_stream(uid), MODULE)
-    events = list(MODULE.decide(loaded.state, ForgetPackages(uid=uid)))
-    if loaded.state.document is not None:
-        events += MODULE.decide(loaded.state, DeleteModule(uid=uid))
     return loaded.append(events)

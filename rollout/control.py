@@ -17,7 +17,7 @@ from kombu import Connection, Consumer, Queue
 from kombu.message import Message
 
 from rollout import services
-from rollout.dispatch import publish_due
+from rollout.dispatch import publish_due, purge_queue
 from rollout.messages import BEATS, REPORTS
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,8 @@ class Silence:
     def look(self) -> None:
         """Called when no beat is waiting."""
         if time.monotonic() - self._started > services.longest_silence():
-            services.declare_silent_nodes_offline()
+            for name in services.declare_silent_nodes_offline():
+                purge_queue(name)
 
 
 class BatchConsumer(threading.Thread):
@@ -102,9 +103,7 @@ class BatchConsumer(threading.Thread):
     def _consume(self) -> None:
         with self._app.connection_for_read() as connection:
             queue = Queue(self._queue, routing_key=self._queue)
-            with Consumer(
-                connection, [queue], callbacks=[self._take], accept=["json"], prefetch_count=PREFETCH
-            ):
+            with Consumer(connection, [queue], callbacks=[self._take], accept=["json"], prefetch_count=PREFETCH):
                 while not self.stopping.is_set():
                     self._collect(connection)
                     self._flush()

@@ -15,6 +15,7 @@ from typing import Any
 from celery import current_app
 from django.conf import settings
 from django.db.models import F, OuterRef, Q, Subquery
+from kombu import Queue
 
 from artifacts_app.selectors import BuildToFetch, build_to_fetch
 from eventstore.store import database_now
@@ -175,7 +176,7 @@ def _package(build: BuildToFetch, node: str) -> Package:
 def purge_queue(node: str) -> None:
     """Take back what was published to a node that has not started it."""
     with current_app.connection_for_write() as connection:
-        connection.default_channel.queue_purge(queue_for(node))
+        Queue(queue_for(node), channel=connection.default_channel).purge()
 
 
 def forget_ended() -> None:

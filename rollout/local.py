@@ -9,7 +9,7 @@ from artifacts_app.services import add_build
 from artifacts_app.storage import Spool
 from eventstore.follow import wait_for_growth
 from eventstore.store import head
-from modules_app.errors import ModuleNotFoundError
+from modules_app.errors import NoSuchModuleError
 from rollout import selectors, services
 from rollout.errors import ModuleInUseError, NodeRefusedError, NodeUnreachableError, RolloutInProgressError
 from rollout.events import Origin
@@ -45,12 +45,12 @@ def install(node: Node, package: Spool) -> None:
 def remove(node: Node, module_name: str, version: int) -> None:
     """Delete the module version from the node's disk; returns once the node has said that it is gone.
 
-    Raises: `ModuleNotFoundError`, `ModuleInUseError`, `NodeRefusedError`, `NodeUnreachableError`,
+    Raises: `NoSuchModuleError`, `ModuleInUseError`, `NodeRefusedError`, `NodeUnreachableError`,
     `RolloutInProgressError`.
     """
     loaded = selectors.is_loaded(node.name, module_name, version)
     if loaded is None:
-        raise ModuleNotFoundError(f"{node.name} has no artifact of {module_name} {version}.")
+        raise NoSuchModuleError(f"{node.name} has no artifact of {module_name} {version}.")
     if loaded:
         raise ModuleInUseError(
             f"{module_name} {version} is loaded in the server of {node.name}. A rollout with the action remove unloads it."

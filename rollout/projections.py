@@ -68,14 +68,14 @@ def _load(model: type[Row], keys: Iterable[str]) -> dict[str, Row]:
     wanted = list(set(keys))
     found: dict[str, Row] = {}
     for start in range(0, len(wanted), 500):
-        found.update(model._default_manager.in_bulk(wanted[start : start + 500]))
+        found.update(model._default_manager.in_bulk(wanted[start : start + 500]))  # noqa: SLF001  # public to Django's users
     return found
 
 
 def _save(model: type[Row], rows: Iterable[Row]) -> None:
     """Insert or replace whole rows: one statement for many, unlike `bulk_update`."""
     columns = [field.name for field in model._meta.concrete_fields if not field.primary_key]
-    model._default_manager.bulk_create(
+    model._default_manager.bulk_create(  # noqa: SLF001  # public to Django's users
         rows,
         batch_size=500,
         update_conflicts=True,
@@ -158,7 +158,9 @@ class _RolloutFold:
         if event.rollout in self.rollouts:
             self.rollouts[event.rollout].position = recorded.position
 
-    def _operation(self, event: OperationGivenBack | OperationProgressed | OperationReleased | OperationFinished) -> Operation:
+    def _operation(
+        self, event: OperationGivenBack | OperationProgressed | OperationReleased | OperationFinished
+    ) -> Operation:
         return self.operations[operation_key(event.rollout, event.node)]
 
     def _move(self, operation: Operation, phase: Phase) -> None:
@@ -274,15 +276,17 @@ def _eta_seconds(rollout: Rollout, final: int) -> float | None:
     if not rollout.measured:
         return None
     rounds = math.ceil((rollout.total - final) / rollout.strategy["max_parallel"])
-    return round(rollout.measured_seconds / rollout.measured * rounds, 1)
+    mean: float = rollout.measured_seconds / rollout.measured
+    return float(round(mean * rounds, 1))
 
 
 def _message(rollout: Rollout) -> str:
-    parts = [f"{rollout.succeeded} of {rollout.total} nodes succeeded"]
-    for name in ("skipped", "failed", "timed_out", "canceled"):
-        if count := getattr(rollout, name):
-            parts.append(f"{count} {name.replace('_', ' ')}")
-    return ", ".join(parts)
+    others = [
+        f"{count} {name.replace('_', ' ')}"
+        for name in ("skipped", "failed", "timed_out", "canceled")
+        if (count := getattr(rollout, name))
+    ]
+    return ", ".join([f"{rollout.succeeded} of {rollout.total} nodes succeeded", *others])
 
 
 # --- Nodes and their modules ------------------------------------------------------------------------------------------

@@ -36,9 +36,7 @@ def fleet_of(uid: str, *, limit: int) -> Fleet:
         behind=False,
         node__in=Node.objects.filter(phase=NodePhase.ONLINE).values("name"),
     ).order_by("ordinal")[:limit]
-    return Fleet(
-        counts=counts, ready=tuple(ready.values_list("node", flat=True)), superseded=row.superseded
-    )
+    return Fleet(counts=counts, ready=tuple(ready.values_list("node", flat=True)), superseded=row.superseded)
 
 
 def _phase_counted(counter: str) -> Phase:
@@ -262,7 +260,9 @@ def is_rollout_of(uid: str, request: "RolloutRequest") -> bool:
 
 def failure_message(rollout: Rollout) -> str:
     """What the first nodes that failed said."""
-    failed = Operation.objects.filter(rollout=rollout.uid, phase__in=[Phase.FAILED, Phase.TIMED_OUT]).order_by("ordinal")
+    failed = Operation.objects.filter(rollout=rollout.uid, phase__in=[Phase.FAILED, Phase.TIMED_OUT]).order_by(
+        "ordinal"
+    )
     return "; ".join(f"{each.node}: {each.message or each.reason}" for each in failed[:5])
 
 

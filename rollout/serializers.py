@@ -27,7 +27,11 @@ class StartRolloutSerializer(StrictSerializer):
     version = StrictIntegerField(min_value=0, max_value=2**31 - 1)
     activation = serializers.ChoiceField([each.value for each in Activation], default=Activation.LOAD.value)
     nodes = serializers.ListField(
-        child=StrictCharField(max_length=128), min_length=1, max_length=MAX_NODES, required=False, help_text="Left out: all"
+        child=StrictCharField(max_length=128),
+        min_length=1,
+        max_length=MAX_NODES,
+        required=False,
+        help_text="Left out: all",
     )
     strategy = StrategySerializer(required=False)
     supersede = StrictBooleanField(default=False)
@@ -66,7 +70,7 @@ class ProgressSerializer(serializers.Serializer[Any]):
     canceled = serializers.IntegerField()
     skipped = serializers.IntegerField()
     rolled_back = serializers.IntegerField()
-    percent = serializers.IntegerField(help_text="Floor of 100 × final / total")
+    percent = serializers.IntegerField(help_text="Floor of 100 * final / total")
     eta_seconds = serializers.FloatField(allow_null=True)
 
 
@@ -138,7 +142,7 @@ class EventSerializer(serializers.Serializer[Any]):
     recorded_at = serializers.DateTimeField()
     actor = serializers.CharField()
     request_id = serializers.CharField()
-    data = serializers.DictField()
+    data = serializers.DictField()  # type: ignore[assignment]  # the field is called so; the class is documentation
 
 
 class BuildSerializer(serializers.Serializer[Any]):

@@ -16,13 +16,13 @@ from eventstore.context import acting_as
 from eventstore.decider import Decider
 from eventstore.store import Append, ConcurrencyError, append, database_now
 from eventstore.transact import Loaded, load_state, load_states, retry_on_conflict, transact
-from modules_app.services import module_purge, module_uid
+from modules_app.services import module_purged, module_uid
 from rollout import selectors
 from rollout.decider.node import (
     NODE,
     ActivateNode,
-    DecommissionNode,
     DeclareOffline,
+    DecommissionNode,
     DrainNode,
     LabelNode,
     NodePhase,
@@ -31,7 +31,13 @@ from rollout.decider.node import (
 )
 from rollout.decider.placement import PLACEMENT, End, GiveBack, PlacementCommand, RecordReport, Release, Retry, Schedule
 from rollout.decider.rollout import ROLLOUT, Abort, Advance, RetryNodes, RolloutState, Start
-from rollout.errors import InvalidRolloutError, NoNodesError, NothingToRetryError, RolloutNotFoundError, UnknownNodeError
+from rollout.errors import (
+    InvalidRolloutError,
+    NoNodesError,
+    NothingToRetryError,
+    RolloutNotFoundError,
+    UnknownNodeError,
+)
 from rollout.events import (
     NodesReleased,
     Origin,
@@ -105,9 +111,8 @@ def _start(uid: str, request: RolloutRequest) -> list[Append]:
         purge=request.purge,
     )
     # First of the rollout, then of its nodes: a projection folds the events in their order.
-    return [Append(rollout_stream(uid), 0, ROLLOUT.decide(RolloutState(), Start(started=started)))] + _placements(
-        schedules
-    )
+    new = Append(rollout_stream(uid), 0, ROLLOUT.decide(RolloutState(), Start(started=started)))
+    return [new, *_placements(schedules)]
 
 
 def _chosen_nodes(request: RolloutRequest) -> list[Node]:
@@ -311,7 +316,7 @@ def _cancellations(uid: str, module_name: str) -> list[End]:
 def _purge(started: RolloutStarted) -> list[Append]:
     """Deletion of the module object and the artifact, whichever are still there."""
     name, version = started.module_name, started.version
-    return [artifact_deletion(name, version), module_purge(module_uid(name, version))]
+    return [artifact_deletion(name, version), module_purged(module_uid(name, version))]
 
 
 # --- What agents say --------------------------------------------------------------------------------------------------
@@ -351,13 +356,21 @@ def _record(reports: Sequence[Report]) -> None:
         if report.inventory is not None:
             loaded = nodes[report.node]
             _add(changes, NODE, loaded, RecordInventory(node=report.node, inventory=report.inventory))
-        _add(changes, PLACEMENT, placements[placement_stream(report.node, report.module_name)], RecordReport(report=report))
+        _add(
+            changes,
+            PLACEMENT,
+            placements[placement_stream(report.node, report.module_name)],
+            RecordReport(report=report),
+        )
     with acting_as(reports[0].node if len({each.node for each in reports}) == 1 else "agents"):
         append(*(loaded.append(events) for loaded, events in changes.values() if events))
 
 
 def _add(
-    changes: dict[str, tuple[Loaded[Any], list[object]]], decider: Decider[Any, Any], loaded: Loaded[Any], command: object
+    changes: dict[str, tuple[Loaded[Any], list[object]]],
+    decider: Decider[Any, Any],
+    loaded: Loaded[Any],
+    command: object,
 ) -> None:
     """Decide on the state that the batch has come to, and keep the events with the version that was loaded."""
     _, events = changes.setdefault(loaded.stream, (loaded, []))

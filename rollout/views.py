@@ -233,7 +233,7 @@ class ArtifactViewSet(PackageUploadView, ViewSet):
     @extend_schema(responses=ArtifactSerializer(many=True))
     def list(self, request: Request) -> Response:
         """List artifacts by name and version, each with its builds."""
-        return paginate_by(request, versions_after, key_of=lambda key: list(key), serialize=artifact_documents)
+        return paginate_by(request, versions_after, key_of=list, serialize=artifact_documents)
 
     @extend_schema(request=UPLOAD, responses={200: ArtifactSerializer, 201: ArtifactSerializer})
     def create(self, request: Request) -> Response:

@@ -62,7 +62,7 @@ class Carrier:
 
     def close(self) -> None:
         producer, self._producer = self._producer, None
-        if producer is not None:
+        if producer is not None and producer.connection is not None:
             producer.connection.release()
 
     def _ready(self) -> Producer:

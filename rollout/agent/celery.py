@@ -42,7 +42,7 @@ class Agent(bootsteps.StartStopStep):
             lambda hello: self._runner.beat(hello=hello), Carrier(settings), interval=settings.beat_seconds
         )
 
-    def start(self, worker: Any) -> None:  # noqa: ARG002 - the step's signature
+    def start(self, worker: Any) -> None:
         self._runner.recover()
         self._beats.start()
 

@@ -15,7 +15,7 @@ class MalformedCommandError(AgentError):
     """The command cannot be for this agent: it is logged and dropped."""
 
 
-class Failure(AgentError):  # noqa: N818 - it is an outcome of an operation, not a programming error
+class Failure(AgentError):
     """The operation failed for `reason`; `message` says to people what to do about it."""
 
     def __init__(self, reason: Reason, message: str) -> None:

@@ -140,10 +140,11 @@ def _schedule(state: PlacementState, command: Schedule) -> list[PlacementEvent]:
     if live is not None and not command.supersede:
         raise RolloutInProgressError(live.rollout, command.node)
     generation = max(state.generation, command.known_generation) + 1
-    events: list[PlacementEvent] = []
-    for older in (state.waiting, live):
-        if older is not None and older.phase == Phase.SCHEDULED:
-            events.append(_finished(older, command, Phase.CANCELED, Reason.NEWER_ROLLOUT))
+    events: list[PlacementEvent] = [
+        _finished(older, command, Phase.CANCELED, Reason.NEWER_ROLLOUT)
+        for older in (state.waiting, live)
+        if older is not None and older.phase == Phase.SCHEDULED
+    ]
     behind = live is not None and live.phase != Phase.SCHEDULED
     events.append(
         OperationScheduled(

@@ -7,8 +7,8 @@ import pytest
 from django.db import transaction
 
 from eventstore.decider import Decider
-from eventstore.transact import transact
 from eventstore.store import Append, append, head, load, read, verify
+from eventstore.transact import transact
 from tests.ledger import Deposited, Opened, evolve
 from tests.plugins.databases import at_once
 

@@ -4,8 +4,8 @@ import pytest
 from django.db import connection, transaction
 
 from eventstore.decider import Decider
-from eventstore.transact import load_state, load_states, transact
 from eventstore.store import Append, ConcurrencyError, append, head, load
+from eventstore.transact import load_state, load_states, transact
 from tests.ledger import Deposited, Opened, OverdrawnError, decide_deposit_once, evolve
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ledger")]
