@@ -4,6 +4,7 @@ A part of the program raises a subclass of `ApiError`; `handle_exception` and th
 only places that turn an exception into an answer.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -141,7 +142,7 @@ def _answer_of_framework(exception: exceptions.APIException) -> Response:
     if challenge := getattr(exception, "auth_header", None):
         headers["WWW-Authenticate"] = challenge
     if seconds := getattr(exception, "wait", None):
-        headers["Retry-After"] = str(int(seconds) + 1)
+        headers["Retry-After"] = str(math.ceil(seconds))
     code = _FRAMEWORK_CODES.get(HTTPStatus(exception.status_code), "invalid_request")
     return Response(_body(code, "; ".join(_in_words(exception.detail))), status=exception.status_code, headers=headers)
 
