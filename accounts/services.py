@@ -34,7 +34,7 @@ from accounts.models import ClusterSettings, User
 from accounts.roles import Role
 from accounts.selectors import Cluster, cluster, user_by_uid
 from eventstore.context import SYSTEM
-from eventstore.decider import retry_on_conflict
+from eventstore.transact import retry_on_conflict
 from eventstore.store import Append, append, load, load_many
 
 FIRST_ADMIN = "admin"
@@ -139,6 +139,15 @@ def bootstrap_admin(password: str) -> bool:
     except NameTakenError:  # another process starts at the same moment
         return False
     return True
+
+
+def ensure_admin(password: str) -> None:
+    """There is an account called `admin`, and this is its password."""
+    if bootstrap_admin(password):
+        return
+    admin = User.objects.get(username=FIRST_ADMIN)
+    if not admin.check_password(password):
+        update_user(admin.uid, UserChanges(password=password), by=None)
 
 
 @retry_on_conflict

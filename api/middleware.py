@@ -9,7 +9,8 @@ from django.http import HttpRequest, HttpResponseBase
 from django.http.response import HttpResponse
 
 from api.body import BodyStream
-from api.errors import InvalidRequestError, error_response
+from api.errors import InvalidRequestError
+from api.handlers import error_response
 from eventstore.context import SYSTEM, acting_as
 
 _SANE_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")

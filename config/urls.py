@@ -2,13 +2,20 @@
 
 from django.contrib import admin
 from django.urls import include, path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
 urlpatterns = [
     path("", include("accounts.urls")),
+    path("", include("artifacts_app.urls")),
+    path("", include("rollout.urls")),
+    # Last of these: `v2/modules/user-defined/<uid>` would catch what stands deeper.
+    path("", include("modules_app.urls")),
+    path("schema", SpectacularAPIView.as_view(), name="schema"),
+    path("docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("admin/", admin.site.urls),
 ]
 
-handler400 = "api.errors.handle_400"
-handler403 = "api.errors.handle_403"
-handler404 = "api.errors.handle_404"
-handler500 = "api.errors.handle_500"
+handler400 = "api.handlers.handle_400"
+handler403 = "api.handlers.handle_403"
+handler404 = "api.handlers.handle_404"
+handler500 = "api.handlers.handle_500"

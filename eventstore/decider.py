@@ -1,22 +1,14 @@
-"""Running a decider against its stream: load, fold, decide, append; again if another writer was first."""
+"""A decider: the rules of one stream, as pure functions. Knows no Django; `eventstore.transact` runs it."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from threading import Lock
-from typing import Any, Generic, ParamSpec, TypeVar
-
-from eventstore.store import Append, ConcurrencyError, RecordedEvent, append, load, load_many
+from typing import Any, Generic, TypeVar
 
 State = TypeVar("State")
 Command = TypeVar("Command")
-Params = ParamSpec("Params")
-Result = TypeVar("Result")
-
-ATTEMPTS = 10
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # known by identity: a state need not be hashable
 class Decider(Generic[State, Command]):
     """`decide` answers the new events, none when nothing is to do; `evolve` never fails. States are immutable."""
 
@@ -24,100 +16,9 @@ class Decider(Generic[State, Command]):
     decide: Callable[[State, Command], Sequence[object]]
     evolve: Callable[[State, Any], State]
 
-    def fold(self, events: Sequence[RecordedEvent], start: State | None = None) -> State:
+    def fold(self, events: Iterable[object], start: State | None = None) -> State:
+        """The state after `events`, from `start` on."""
         state = self.initial if start is None else start
-        for each in events:
-            state = self.evolve(state, each.event)
+        for event in events:
+            state = self.evolve(state, event)
         return state
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded(Generic[State]):
-    """The state of a stream and the version it was folded up to."""
-
-    stream: str
-    version: int
-    state: State
-
-    def append(self, events: Sequence[object]) -> Append:
-        """What to append so that it only succeeds if nothing came in between."""
-        return Append(self.stream, self.version, events)
-
-
-def load_state(stream: str, decider: Decider[State, Any]) -> Loaded[State]:
-    """The stream's state; states of long streams are remembered, and only the tail is read."""
-    cached = _cache.get(stream, decider)
-    if cached is None:
-        events = load(stream)
-        state = decider.fold(events)
-    else:
-        event_id, version, remembered = cached
-        events = load(stream, from_version=version)
-        if events and events[0].event_id == event_id:
-            state = decider.fold(events[1:], remembered)
-        else:  # what was remembered came from a transaction that was rolled back
-            events = load(stream)
-            state = decider.fold(events)
-    if not events:
-        return Loaded(stream, 0, decider.initial)
-    _cache.put(stream, decider, (events[-1].event_id, events[-1].version, state))
-    return Loaded(stream, events[-1].version, state)
-
-
-def load_states(streams: Sequence[str], decider: Decider[State, Any]) -> dict[str, Loaded[State]]:
-    """The states of many streams in a constant number of queries per 500 of them."""
-    return {
-        stream: Loaded(stream, events[-1].version if events else 0, decider.fold(events))
-        for stream, events in load_many(streams).items()
-    }
-
-
-def transact(stream: str, decider: Decider[State, Command], command: Command) -> State:
-    """The stream's state after `command`. Raises what `decide` raises; nothing is written then."""
-
-    @retry_on_conflict
-    def attempt() -> State:
-        loaded = load_state(stream, decider)
-        recorded = append(loaded.append(decider.decide(loaded.state, command)))
-        return decider.fold(recorded, loaded.state)
-
-    return attempt()
-
-
-def retry_on_conflict(function: Callable[Params, Result]) -> Callable[Params, Result]:
-    """Call `function` again, from its loading on, when another writer was first. It must have no other effect."""
-
-    def retrying(*args: Params.args, **kwargs: Params.kwargs) -> Result:
-        for _ in range(ATTEMPTS - 1):
-            try:
-                return function(*args, **kwargs)
-            except ConcurrencyError:
-                continue
-        return function(*args, **kwargs)
-
-    return retrying
-
-
-class _StateCache:
-    """The newest states, least recently used ones dropped. Safe with threads: states are immutable."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._entries: OrderedDict[tuple[str, int], Any] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, stream: str, decider: Decider[Any, Any]) -> Any:
-        with self._lock:
-            key = (stream, id(decider))
-            if key in self._entries:
-                self._entries.move_to_end(key)
-            return self._entries.get(key)
-
-    def put(self, stream: str, decider: Decider[Any, Any], entry: Any) -> None:
-        with self._lock:
-            self._entries[stream, id(decider)] = entry
-            while len(self._entries) > self._size:
-                self._entries.popitem(last=False)
-
-
-_cache = _StateCache(size=256)

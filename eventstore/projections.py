@@ -4,13 +4,15 @@ A projection is told of a batch: one event when it happens, thousands in a rebui
 events, so that what a rebuild gives equals what was there: `check` says whether that holds.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, Protocol
 
-from django.db import connection, models, transaction
+from django.db import models, transaction
 
-if TYPE_CHECKING:
-    from eventstore.store import RecordedEvent
+from eventstore.database import hold_append_lock
+from eventstore.reading import read
+from eventstore.recorded import RecordedEvent
 
 REBUILD_BATCH = 2000
 
@@ -22,7 +24,7 @@ class Projection(Protocol):
     handles: tuple[type, ...]
     tables: tuple[type[models.Model], ...]
 
-    def apply(self, batch: "Sequence[RecordedEvent]") -> None:
+    def apply(self, batch: Sequence[RecordedEvent]) -> None:
         """Write what the events, in order, change."""
 
 
@@ -30,7 +32,9 @@ _projections: dict[str, Projection] = {}
 
 
 def register(projection: Projection) -> None:
-    """Called once for each projection, when its app is ready."""
+    """Called once for each projection, when its app is ready. Raises: `ValueError` if the name is taken."""
+    if projection.name in _projections:
+        raise ValueError(f"projection {projection.name} is registered twice")
     _projections[projection.name] = projection
 
 
@@ -38,7 +42,7 @@ def registered() -> tuple[Projection, ...]:
     return tuple(_projections.values())
 
 
-def project(events: "Sequence[RecordedEvent]") -> None:
+def project(events: Sequence[RecordedEvent]) -> None:
     """Tell each projection of those events that it handles. Runs in the caller's transaction."""
     for projection in _projections.values():
         batch = [each for each in events if isinstance(each.event, projection.handles)]
@@ -48,14 +52,10 @@ def project(events: "Sequence[RecordedEvent]") -> None:
 
 def rebuild(projection: Projection) -> int:
     """Empty the projection's tables and fill them from the log, in one transaction. Returns the number of events."""
-    from eventstore.store import APPEND_LOCK
-
     with transaction.atomic():
-        if connection.vendor == "postgresql":  # nothing may be appended between the last event read and the commit
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_xact_lock(%s)", [APPEND_LOCK])
+        hold_append_lock()  # nothing may be appended between the last event read and the commit
         for table in projection.tables:
-            table._default_manager.all().delete()
+            table._base_manager.all().delete()
         count = 0
         for batch in _batches(projection):
             projection.apply(batch)
@@ -66,37 +66,27 @@ def rebuild(projection: Projection) -> int:
 def check(projection: Projection) -> list[str]:
     """Differences between the rows as they are and as a rebuild gives them, in words; changes nothing."""
     with transaction.atomic():
+        hold_append_lock()  # what is appended meanwhile would be taken for a difference
         before = _rows(projection)
         rebuild(projection)
         after = _rows(projection)
-        transaction.set_rollback(True)  # noqa: FBT003  # the signature is Django's
-    differences = []
-    for key in sorted(before.keys() | after.keys()):
-        if before.get(key) != after.get(key):
-            differences.append(f"{key[0]} {key[1]}: is {before.get(key)}, rebuilt {after.get(key)}")
-    return differences
+        transaction.set_rollback(True)
+    return [
+        f"{' '.join(key)}: is {before.get(key)}, rebuilt {after.get(key)}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
 
 
 def _rows(projection: Projection) -> dict[tuple[str, str], dict[str, Any]]:
     return {
         (table._meta.label, str(row[table._meta.pk.name])): row
         for table in projection.tables
-        for row in table._default_manager.values()
+        for row in table._base_manager.values()
     }
 
 
-def _batches(projection: Projection) -> "Iterator[list[RecordedEvent]]":
-    from eventstore.store import read
-
-    yield from _chunks(read(event_classes=projection.handles), REBUILD_BATCH)
-
-
-def _chunks(events: "Iterable[RecordedEvent]", size: int) -> "Iterator[list[RecordedEvent]]":
-    chunk: list[RecordedEvent] = []
-    for event in events:
-        chunk.append(event)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+def _batches(projection: Projection) -> Iterator[list[RecordedEvent]]:
+    events = read(event_classes=projection.handles)
+    while batch := list(islice(events, REBUILD_BATCH)):
+        yield batch

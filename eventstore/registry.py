@@ -11,6 +11,7 @@ When the shape of an event changes, the new class gets a new name and the old on
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -79,7 +80,7 @@ def encode(event: object) -> str:
 def decode(name: str, text: str) -> object:
     """The event stored as `text` under `name`, upcast to its current class. Raises: `UnknownEventTypeError`."""
     if name in _classes:
-        return msgspec.json.decode(text, type=_classes[name])
+        return _decoder(_classes[name]).decode(text)
     data = msgspec.json.decode(text)
     while name in _upcasters:
         name, function = _upcasters[name]
@@ -87,3 +88,9 @@ def decode(name: str, text: str) -> object:
     if name not in _classes:
         raise UnknownEventTypeError(name)
     return msgspec.convert(data, _classes[name])
+
+
+@cache
+def _decoder(event_class: type) -> msgspec.json.Decoder[Any]:
+    """Made at the first event read, when all names in the class's annotations are defined."""
+    return msgspec.json.Decoder(event_class)

@@ -5,7 +5,6 @@ They are created anew after every `migrate`: altering a table on SQLite rebuilds
 
 from typing import Any
 
-from django.apps import AppConfig
 from django.db import connections
 
 _REFUSAL = "the log is append-only"
@@ -27,7 +26,7 @@ FOR EACH STATEMENT EXECUTE FUNCTION eventstore_refuse();
 """
 
 
-def create_triggers(sender: AppConfig, using: str, **_: Any) -> None:
+def create_triggers(using: str, **_: Any) -> None:
     """Receiver of `post_migrate`; may run any number of times."""
     connection = connections[using]
     if "eventstore_event" not in connection.introspection.table_names():

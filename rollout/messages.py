@@ -4,13 +4,16 @@ Delivery is at least once and in no order. `Command` goes to `queue_for(node)` a
 `Report` goes to `REPORTS`, `Beat` to `BEATS`, both as plain messages.
 """
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 
 import msgspec
+
+# Exported again: the agent knows packages by their manifest only, and imports no other app.
+from artifacts_app.manifest import Member as Member  # noqa: PLC0414 - marks it as exported
+from artifacts_app.manifest import content_digest as content_digest  # noqa: PLC0414 - likewise
 
 #: The Celery task that every agent registers; its only keyword argument is `command`, a `Command` as JSON.
 EXECUTE = "modfleet.execute"
@@ -102,28 +105,12 @@ class Reason(StrEnum):
     SERVER_UNREACHABLE = "server_unreachable"
     SERVER_CRASHED = "server_crashed"
     STALE_GENERATION = "stale_generation"
+    AGENT_ERROR = "agent_error"
     NODE_UNREACHABLE = "node_unreachable"
     NODE_DECOMMISSIONED = "node_decommissioned"
     NODE_DEADLINE = "node_deadline"
     NEWER_ROLLOUT = "newer_rollout"
     MANUAL = "manual"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """One file of a package: its path inside the zip, its size in bytes, the SHA-256 of its content in hex."""
-
-    path: str
-    size: int
-    sha256: str
-
-
-def content_digest(members: Iterable[Member]) -> str:
-    """Identity of a build in hex: independent of the zip's timestamps, order and compression."""
-    digest = hashlib.sha256()
-    for member in sorted(members, key=lambda each: each.path):
-        digest.update(f"{member.path}\0{member.size}\0{member.sha256}\n".encode())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

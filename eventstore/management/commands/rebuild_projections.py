@@ -13,7 +13,7 @@ class Command(BaseCommand):
         parser.add_argument("names", nargs="*", metavar="projection", help="which ones; all if none is named")
         parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a rebuild would")
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def handle(self, *_: Any, **options: Any) -> None:
         chosen = {each.name: each for each in projections.registered()}
         if unknown := set(options["names"]) - chosen.keys():
             raise CommandError(f"no projection {', '.join(sorted(unknown))}; there are {', '.join(sorted(chosen))}")

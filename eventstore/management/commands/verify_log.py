@@ -8,7 +8,7 @@ from eventstore.store import BrokenLogError, verify
 class Command(BaseCommand):
     help = "Check every position and hash of the log."
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def handle(self, *_: Any, **__: Any) -> None:
         try:
             count = verify()
         except BrokenLogError as error:

@@ -5,7 +5,8 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404
 from rest_framework import exceptions
 
-from api.errors import ApiError, ConflictError, InvalidRequestError, UnauthenticatedError, handle_exception
+from api.errors import ApiError, ConflictError, InvalidRequestError, UnauthenticatedError
+from api.handlers import handle_exception
 from eventstore.store import ConcurrencyError
 
 

@@ -1,0 +1,122 @@
+"""The only places that turn an exception into an answer."""
+
+import math
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+from django.core.exceptions import DisallowedHost, PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.views import defaults
+from rest_framework import exceptions
+from rest_framework.response import Response
+
+from api.errors import ApiError, ConflictError, InvalidRequestError, NotFoundError, PermissionDeniedError
+from eventstore.store import ConcurrencyError
+
+
+def handle_exception(exception: Exception, _context: dict[str, Any]) -> Response | None:
+    """The answer to an exception raised in a view.
+
+    None for what nobody expected: Django then logs it and answers `handle_500`.
+    """
+    match exception:
+        case ApiError():
+            error = exception
+        case Http404():
+            error = NotFoundError()
+        case PermissionDenied():
+            error = PermissionDeniedError()
+        case ConcurrencyError():
+            error = ConflictError()
+        case exceptions.ValidationError():
+            error = InvalidRequestError("; ".join(_in_words(exception.detail)))
+        case exceptions.APIException():
+            return _answer_of_framework(exception)
+        case _:
+            return None
+    return Response(_body(error.code, error.description), status=error.status, headers=dict(error.headers))
+
+
+def error_response(error: ApiError) -> HttpResponse:
+    """The answer to an error outside of any view."""
+    return JsonResponse(_body(error.code, error.description), status=error.status, headers=dict(error.headers))
+
+
+_FRAMEWORK_CODES = {
+    HTTPStatus.BAD_REQUEST: "invalid_request",
+    HTTPStatus.UNAUTHORIZED: "unauthenticated",
+    HTTPStatus.FORBIDDEN: "permission_denied",
+    HTTPStatus.NOT_FOUND: "not_found",
+    HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "unsupported_media_type",
+    HTTPStatus.TOO_MANY_REQUESTS: "too_many_requests",
+}
+
+
+def _answer_of_framework(exception: exceptions.APIException) -> Response:
+    headers = {}
+    if challenge := getattr(exception, "auth_header", None):
+        headers["WWW-Authenticate"] = challenge
+    if seconds := getattr(exception, "wait", None):
+        headers["Retry-After"] = str(math.ceil(seconds))
+    code = _FRAMEWORK_CODES.get(HTTPStatus(exception.status_code), "invalid_request")
+    return Response(_body(code, "; ".join(_in_words(exception.detail))), status=exception.status_code, headers=headers)
+
+
+def _in_words(detail: Any, path: str = "") -> Iterator[str]:
+    """Each message of DRF's nested details, behind the field it is about: `commands[0].flags: Not a list.`"""
+    match detail:
+        case dict():
+            for name, inner in detail.items():
+                if name == "non_field_errors":
+                    yield from _in_words(inner, path)
+                else:
+                    yield from _in_words(inner, f"{path}.{name}" if path else str(name))
+        case list() if any(isinstance(each, dict | list) for each in detail):
+            for index, inner in enumerate(detail):
+                yield from _in_words(inner, f"{path}[{index}]")
+        case list():
+            for message in detail:
+                yield from _in_words(message, path)
+        case _:
+            yield f"{path}: {detail}" if path else str(detail)
+
+
+def _body(code: str, description: str) -> dict[str, str]:
+    return {"error_code": code, "description": description}
+
+
+def _is_for_people(request: HttpRequest) -> bool:
+    """The admin site alone answers HTML."""
+    return request.path.startswith("/admin/")
+
+
+def handle_400(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """A request that Django refuses before any view: a host name that is not ours, a body over the limit."""
+    if _is_for_people(request):
+        return defaults.bad_request(request, exception)
+    if isinstance(exception, DisallowedHost):
+        return error_response(
+            InvalidRequestError("The Host header names a host that is not in MODFLEET_ALLOWED_HOSTS.")
+        )
+    return error_response(InvalidRequestError())
+
+
+def handle_403(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    if _is_for_people(request):
+        return defaults.permission_denied(request, exception)
+    return error_response(PermissionDeniedError())
+
+
+def handle_404(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    if _is_for_people(request):
+        return defaults.page_not_found(request, exception)
+    return error_response(NotFoundError("There is nothing at this path."))
+
+
+def handle_500(request: HttpRequest) -> HttpResponseBase:
+    """Django has logged the exception; each line of the log carries the request's id."""
+    if _is_for_people(request):
+        return defaults.server_error(request)
+    return error_response(ApiError("An error that nobody expected; it is in the log under this X-Request-ID."))

@@ -1,0 +1,41 @@
+"""What is stored in `artifact:<name>:<version>`: the builds of one module version, one per platform."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from artifacts_app.manifest import Member
+from eventstore.registry import event_type
+
+
+def artifact_stream(module_name: str, version: int) -> str:
+    return f"artifact:{module_name}:{version}"
+
+
+@event_type("artifact.uploaded.v1")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactUploaded:
+    """A build. `size` is that of the package in bytes, `storage_key` where its bytes are."""
+
+    module_name: str
+    version: int
+    platform: str
+    content_sha256: str
+    package_sha256: str
+    size: int
+    storage_key: str
+    module_file: str
+    members: tuple[Member, ...]
+    dependencies: tuple[str, ...]
+    document: dict[str, Any]
+
+
+@event_type("artifact.deleted.v1")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactDeleted:
+    """All builds of the version are gone."""
+
+    module_name: str
+    version: int
+
+
+ArtifactEvent = ArtifactUploaded | ArtifactDeleted

@@ -1,0 +1,22 @@
+"""What a package consists of, and the identity that follows from it. Read by the control plane and by the agents."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One file of a package: its path inside the zip, its size in bytes, the SHA-256 of its content in hex."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+def content_digest(members: Iterable[Member]) -> str:
+    """Identity of a build in hex: independent of the zip's timestamps, order and compression."""
+    digest = hashlib.sha256()
+    for member in sorted(members, key=lambda each: each.path):
+        digest.update(f"{member.path}\0{member.size}\0{member.sha256}\n".encode())
+    return digest.hexdigest()

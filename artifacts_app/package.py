@@ -1,0 +1,140 @@
+"""Looks into an uploaded package without unpacking it: a zip of one shared object, `module.json` and maybe `deps/`."""
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import IO
+
+from api import strict_json
+from artifacts_app.exceptions import InvalidArtifact
+from artifacts_app.manifest import Member, content_digest
+from artifacts_app.shared_object import read_platform
+from artifacts_app.strict_zip import Entry, read_content, read_entries
+from modules_app.metadata import PACKAGE_FIELDS, InvalidMetadata, ModuleMetadata, parse_metadata
+
+__all__ = ["InspectedPackage", "InvalidArtifact", "InvalidMetadata", "inspect_package"]
+
+METADATA_FILE = "module.json"
+DEPENDENCIES_FOLDER = "deps/"
+#: Bytes.
+MAX_METADATA = 1024 * 1024
+#: Bytes of the shared object that are held in memory; a larger one goes to a temporary file.
+MAX_IN_MEMORY = 1024 * 1024
+
+#: Other words for the machines of `shared_object.MACHINES`.
+MACHINE_ALIASES = {"amd64": "x86_64", "x86-64": "x86_64", "arm64": "aarch64"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectedPackage:
+    """What a sound package holds."""
+
+    metadata: ModuleMetadata
+    #: Name of the shared object.
+    module_file: str
+    #: As in `linux/x86_64`, read from the shared object.
+    platform: str
+    #: All files, sorted by path.
+    members: tuple[Member, ...]
+    #: The build's identity, see `content_digest`.
+    content_sha256: str
+    #: Names of what `module.json` or `deps/` has, sorted.
+    dependencies: tuple[str, ...]
+
+
+def inspect_package(file: IO[bytes], *, max_unpacked_bytes: int, max_members: int) -> InspectedPackage:
+    """What the package in the seekable `file` holds, every byte of it checked. Leaves `file` at any position.
+
+    Raises: `InvalidArtifact` for a package that is incomplete or damaged, `InvalidMetadata` for what its `module.json`
+    says.
+    """
+    entries = read_entries(file, max_members=max_members)
+    if sum(entry.size for entry in entries) > max_unpacked_bytes:
+        raise InvalidArtifact(f"the package unpacks to more than {max_unpacked_bytes} bytes")
+    module_file = _check_contents(entries)
+    document = BytesIO()
+    with tempfile.SpooledTemporaryFile(MAX_IN_MEMORY) as shared_object:
+        sinks: dict[str, IO[bytes]] = {METADATA_FILE: document, module_file: shared_object}
+        members = {
+            entry.path: _read_member(file, entry, sinks.get(entry.path)) for entry in entries if not entry.is_folder
+        }
+        metadata = _parse_document(document.getvalue())
+        platform = read_platform(shared_object)
+    _check_claims(metadata, module_file, platform, members)
+    return InspectedPackage(
+        metadata=metadata,
+        module_file=module_file,
+        platform=platform,
+        members=tuple(members[path] for path in sorted(members)),
+        content_sha256=content_digest(members.values()),
+        dependencies=_dependencies(metadata, members),
+    )
+
+
+def _check_contents(entries: tuple[Entry, ...]) -> str:
+    """Name of the one shared object. A package without `module.json` is an incomplete artifact, not bad metadata:
+    the upload documents 400 for a missing or bad artifact, and both files as the artifact's content."""
+    shared_objects = [entry.path for entry in entries if re.fullmatch(r"[^/]*\.so", entry.path)]
+    paths = {entry.path for entry in entries}
+    for path in sorted(paths - {METADATA_FILE, *shared_objects}):
+        if not re.fullmatch(r"deps/[^/]*", path):
+            raise InvalidArtifact(f"{path!r} does not belong in a package: one .so file, module.json and deps/* do")
+    if len(shared_objects) != 1:
+        raise InvalidArtifact(f"the package must have one .so file beside module.json, not {len(shared_objects)}")
+    if METADATA_FILE not in paths:
+        raise InvalidArtifact("the package has no module.json")
+    # The name stands in the server's configuration and in MODULE LOAD, where quotes and blanks have a meaning.
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}", shared_objects[0]):
+        raise InvalidArtifact("the .so file's name must be letters, digits, '_', '.', '+' or '-'")
+    if next(entry.size for entry in entries if entry.path == METADATA_FILE) > MAX_METADATA:
+        raise InvalidMetadata({METADATA_FILE: f"is larger than {MAX_METADATA} bytes"})
+    return shared_objects[0]
+
+
+def _read_member(file: IO[bytes], entry: Entry, sink: IO[bytes] | None) -> Member:
+    digest = hashlib.sha256()
+    for piece in read_content(file, entry):
+        digest.update(piece)
+        if sink is not None:
+            sink.write(piece)
+    return Member(path=entry.path, size=entry.size, sha256=digest.hexdigest())
+
+
+def _parse_document(data: bytes) -> ModuleMetadata:
+    try:
+        value = strict_json.parse(data, max_bytes=MAX_METADATA)
+    except strict_json.InvalidJson as error:
+        raise InvalidMetadata({METADATA_FILE: str(error)}) from None
+    return parse_metadata(value, required=PACKAGE_FIELDS)
+
+
+def _check_claims(metadata: ModuleMetadata, module_file: str, platform: str, members: Mapping[str, Member]) -> None:
+    """Whether `module.json` speaks of the files that lie beside it."""
+    wrong = {}
+    if metadata.module_file not in {"", module_file}:
+        wrong["module_file"] = f"is not the package's {module_file}"
+    claimed = str(metadata.document.get("architecture", "")).lower()
+    machine = platform.partition("/")[2]
+    if MACHINE_ALIASES.get(claimed, claimed) not in {"", machine}:
+        wrong["architecture"] = f"is not the shared object's {machine}"
+    if wrong:
+        raise InvalidMetadata(wrong)
+    if metadata.sha256 not in {"", members[module_file].sha256}:
+        raise InvalidArtifact(f"{module_file} is not the file that module.json was made for: its SHA-256 differs")
+    for name, dependency in metadata.document.get("dependencies", {}).items():
+        packed = members.get(f"{DEPENDENCIES_FOLDER}{name}.tgz")
+        if packed is not None and dependency.get("sha256", packed.sha256) != packed.sha256:
+            raise InvalidArtifact(f"{packed.path} is not the file that module.json was made for: its SHA-256 differs")
+
+
+def _dependencies(metadata: ModuleMetadata, members: Mapping[str, Member]) -> tuple[str, ...]:
+    """RAMP packs a dependency as `deps/<name>.tgz`."""
+    packed = {
+        path.removeprefix(DEPENDENCIES_FOLDER).removesuffix(".tgz")
+        for path in members
+        if path.startswith(DEPENDENCIES_FOLDER)
+    }
+    return tuple(sorted({*metadata.dependencies, *packed}))

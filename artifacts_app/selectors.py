@@ -1,0 +1,127 @@
+"""Answers about artifacts and their builds."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import msgspec
+from django.db.models import Q
+
+from api.fields import rfc3339
+from artifacts_app.errors import ArtifactNotFoundError
+from artifacts_app.downloads import download_url
+from artifacts_app.manifest import Member
+from artifacts_app.models import Build
+
+
+def builds(module_name: str, version: int) -> list[Build]:
+    """The builds by platform. Raises: `ArtifactNotFoundError`."""
+    found = list(Build.objects.filter(module_name=module_name, version=version))
+    if not found:
+        raise ArtifactNotFoundError(f"There is no artifact of {module_name} {version}. Upload its package first.")
+    return found
+
+
+def versions_after(after: Sequence[Any] | None, limit: int) -> list[tuple[str, int]]:
+    """At most `limit` of the (module_name, version) that have a build, in order, from the one after `after` on."""
+    rows = Build.objects.order_by("module_name", "version").values_list("module_name", "version").distinct()
+    if after is not None:
+        name, version = after
+        rows = rows.filter(Q(module_name__gt=name) | Q(module_name=name, version__gt=version))
+    return list(rows[:limit])
+
+
+def artifact_document(module_name: str, version: int) -> dict[str, Any]:
+    """The artifact as JSON. Raises: `ArtifactNotFoundError`."""
+    return _document(builds(module_name, version))
+
+
+def artifact_documents(keys: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
+    """The artifacts as JSON, in one query."""
+    wanted = set(keys)
+    rows = Build.objects.filter(module_name__in={name for name, _ in wanted}, version__in={v for _, v in wanted})
+    grouped = groupby(rows, key=lambda row: (row.module_name, row.version))
+    return [_document(list(group)) for key, group in grouped if key in wanted]
+
+
+def dependencies_of(keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], list[str]]:
+    """Names of what each module version depends on; empty for what has no artifact any more."""
+    wanted = list(keys)
+    known = {(each["module_name"], each["version"]): each["dependencies"] for each in artifact_documents(wanted)}
+    return {key: known.get(key, []) for key in wanted}
+
+
+def platforms_of(modules: Iterable[tuple[str, int]]) -> dict[tuple[str, int], dict[str, Any]]:
+    """The vendor's `platforms` map of each module version."""
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for row in Build.objects.filter(module_name__in={name for name, _ in modules}):
+        digests = {each.path: each.sha256 for each in members_of(row)}
+        entry = {"dependencies": json.loads(row.document).get("dependencies", {}), "sha256": digests[row.module_file]}
+        found.setdefault((row.module_name, row.version), {})[row.platform] = entry
+    return found
+
+
+def members_of(build: Build) -> tuple[Member, ...]:
+    return msgspec.json.decode(build.members, type=tuple[Member, ...])
+
+
+def metadata_of(build: Build) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(build.document)
+    return document
+
+
+def _document(rows: list[Build]) -> dict[str, Any]:
+    dependencies = sorted({name for row in rows for name in json.loads(row.dependencies)})
+    return {
+        "module_name": rows[0].module_name,
+        "version": rows[0].version,
+        "builds": [
+            {
+                "platform": row.platform,
+                "content_sha256": row.content_sha256,
+                "package_sha256": row.package_sha256,
+                "size": row.size,
+                "uploaded_at": rfc3339(row.uploaded_at),
+                "uploaded_by": row.uploaded_by,
+            }
+            for row in rows
+        ],
+        "dependencies": dependencies,
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildToFetch:
+    """Everything that a node needs to fetch a build, check it, load it and probe it."""
+
+    storage_key: str
+    size: int
+    package_sha256: str
+    content_sha256: str
+    module_file: str
+    members: tuple[Member, ...]
+    command_line_args: str
+    commands: tuple[str, ...]
+
+    def url(self, node: str) -> str:
+        """A link that works for a while, for this build and this node."""
+        return download_url(self.storage_key, package_sha256=self.package_sha256, node=node)
+
+
+def build_to_fetch(module_name: str, version: int, platform: str) -> BuildToFetch | None:
+    row = Build.objects.filter(module_name=module_name, version=version, platform=platform).first()
+    if row is None:
+        return None
+    metadata = metadata_of(row)
+    return BuildToFetch(
+        storage_key=row.storage_key,
+        size=row.size,
+        package_sha256=row.package_sha256,
+        content_sha256=row.content_sha256,
+        module_file=row.module_file,
+        members=members_of(row),
+        command_line_args=metadata.get("command_line_args", ""),
+        commands=tuple(each["command_name"] for each in metadata["commands"]),
+    )

@@ -1,0 +1,163 @@
+"""Whether a file is a module that a server can load, read from its ELF headers without loading it.
+
+What is looked for are accidents: the wrong file, another machine's build, a transfer that stopped. A server that maps
+a truncated shared object is killed by SIGBUS. Hostile code is not looked for: who may upload may run code anyway.
+"""
+
+import re
+import struct
+from typing import IO, Any
+
+from elftools.common.exceptions import ELFError
+from elftools.common.utils import struct_parse
+from elftools.construct import ConstructError
+from elftools.elf.elffile import ELFFile
+
+from artifacts_app.exceptions import InvalidArtifact
+
+MACHINES = {"EM_X86_64": "x86_64", "EM_AARCH64": "aarch64"}
+#: Redis looks for the first; Valkey for the second, then for the first.
+ENTRY_POINTS = (b"RedisModule_OnLoad", b"ValkeyModule_OnLoad")
+
+#: A linker writes about 10 segments and 40 sections.
+MAX_SEGMENTS = 256
+MAX_SECTIONS = 1024
+#: Bytes of the dynamic symbols, and of their names; LLVM, larger than any module, has 3 MiB of them.
+MAX_SYMBOLS = 16 * 1024 * 1024
+
+_SYMBOL = struct.Struct("<IBBHQQ")
+_FUNCTION = 2
+_GLOBAL, _WEAK = 1, 2
+_HIDDEN_VISIBILITIES = frozenset({1, 2})  # internal, hidden
+
+#: What pyelftools raises for a file that contradicts itself.
+_UNREADABLE = (
+    ELFError,
+    ConstructError,
+    struct.error,
+    AssertionError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+
+
+def read_platform(file: IO[bytes]) -> str:
+    """Platform of the module in `file`, such as `linux/x86_64`: a complete shared object that exports an entry point.
+
+    Raises: `InvalidArtifact`.
+    """
+    try:
+        return _read_platform(file)
+    except InvalidArtifact:
+        raise
+    except _UNREADABLE:
+        raise InvalidArtifact("the shared object is damaged: its ELF headers cannot be read") from None
+
+
+def _read_platform(file: IO[bytes]) -> str:
+    if file.seek(0, 2) < 64 or _read_at(file, 0, 4) != b"\x7fELF":
+        raise InvalidArtifact("the .so file is not an ELF shared object")
+    elf = ELFFile(file)
+    machine = _machine(elf)
+    _check_segments(elf)
+    sections = _checked_sections(elf)
+    if not _exports_entry_point(elf, sections):
+        raise InvalidArtifact("the shared object exports no function RedisModule_OnLoad or ValkeyModule_OnLoad")
+    return f"linux/{machine}"
+
+
+def _machine(elf: ELFFile) -> str:
+    header = elf.header
+    if header["e_type"] != "ET_DYN":
+        raise InvalidArtifact("the .so file is an ELF file, but no shared object")
+    machine = MACHINES.get(header["e_machine"])
+    if machine is None or elf.elfclass != 64 or not elf.little_endian:
+        raise InvalidArtifact("the shared object is built for a machine other than 64-bit x86_64 or aarch64")
+    if header["e_ident"]["EI_OSABI"] not in {"ELFOSABI_SYSV", "ELFOSABI_LINUX"}:
+        raise InvalidArtifact("the shared object is built for a system other than Linux")
+    return machine
+
+
+def _check_segments(elf: ELFFile) -> None:
+    count = elf.header["e_phnum"]
+    if count > MAX_SEGMENTS:
+        raise InvalidArtifact(f"the shared object has more than {MAX_SEGMENTS} segments")
+    segments = _table(elf, elf.structs.Elf_Phdr, elf.header["e_phoff"], elf.header["e_phentsize"], count)
+    for segment in segments:
+        _check_inside(elf, segment["p_offset"], segment["p_filesz"])
+    kinds = {segment["p_type"] for segment in segments}
+    if not {"PT_LOAD", "PT_DYNAMIC"} <= kinds:
+        raise InvalidArtifact("the shared object has nothing that can be loaded")
+
+
+def _checked_sections(elf: ELFFile) -> list[Any]:
+    header = elf.header
+    # More than 65,279 sections are counted elsewhere and leave 0 here, as a file without sections does.
+    count = header["e_shnum"]
+    if not 0 < count <= MAX_SECTIONS:
+        raise InvalidArtifact(f"the shared object has no sections, or more than {MAX_SECTIONS}")
+    sections = _table(elf, elf.structs.Elf_Shdr, header["e_shoff"], header["e_shentsize"], count)
+    for section in sections:
+        if section["sh_type"] not in {"SHT_NULL", "SHT_NOBITS"}:
+            _check_inside(elf, section["sh_offset"], section["sh_size"])
+    return sections
+
+
+def _table(elf: ELFFile, kind: Any, offset: int, step: int, count: int) -> list[Any]:
+    if step != kind.sizeof():
+        raise InvalidArtifact("the shared object is damaged: its ELF headers cannot be read")
+    _check_inside(elf, offset, step * count)
+    return [struct_parse(kind, elf.stream, offset + step * index) for index in range(count)]
+
+
+def _check_inside(elf: ELFFile, offset: int, length: int) -> None:
+    if offset + length > elf.stream_len:
+        raise InvalidArtifact("the shared object is truncated: parts of it lie behind its end")
+
+
+def _exports_entry_point(elf: ELFFile, sections: list[Any]) -> bool:
+    """Whether a server's dlsym finds one. Read as bytes: pyelftools takes 47 µs a symbol, and modules have thousands."""
+    for section in sections:
+        if section["sh_type"] == "SHT_DYNSYM" and section["sh_link"] < len(sections):
+            symbols = _section_bytes(elf, section)
+            names = _section_bytes(elf, sections[section["sh_link"]])
+            wanted = _offsets_of_entry_points(names)
+            whole = memoryview(symbols)[: len(symbols) // _SYMBOL.size * _SYMBOL.size]
+            return any(
+                name in wanted and _is_exported_function(info, other, home)
+                for name, info, other, home, _, _ in _SYMBOL.iter_unpack(whole)
+            )
+    return False
+
+
+def _section_bytes(elf: ELFFile, section: Any) -> bytes:
+    if section["sh_type"] == "SHT_NOBITS":
+        return b""
+    if section["sh_size"] > MAX_SYMBOLS:
+        raise InvalidArtifact(f"the shared object has more than {MAX_SYMBOLS} bytes of symbols")
+    return _read_at(elf.stream, section["sh_offset"], section["sh_size"])
+
+
+def _offsets_of_entry_points(names: bytes) -> frozenset[int]:
+    """Where the entry points' names begin. A linker may let one begin inside a longer name that ends alike."""
+    return frozenset(
+        match.start() for entry_point in ENTRY_POINTS for match in re.finditer(re.escape(entry_point + b"\0"), names)
+    )
+
+
+def _is_exported_function(info: int, other: int, home: int) -> bool:
+    """By the symbol's binding and type, its visibility, and the section it is defined in: 0 is none."""
+    return (
+        info & 0xF == _FUNCTION
+        and info >> 4 in {_GLOBAL, _WEAK}
+        and other & 3 not in _HIDDEN_VISIBILITIES
+        and home != 0
+    )
+
+
+def _read_at(file: IO[bytes], offset: int, length: int) -> bytes:
+    file.seek(offset)
+    return file.read(length)

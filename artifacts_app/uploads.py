@@ -1,0 +1,82 @@
+"""A package on its way in: credentials and size first, then the body, streamed to a spool and never whole in memory."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.conf import settings
+from django.core.files.uploadedfile import UploadedFile
+from django.core.files.uploadhandler import FileUploadHandler, SkipFile
+from rest_framework.exceptions import ParseError, UnsupportedMediaType
+from rest_framework.parsers import MultiPartParser
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from artifacts_app.errors import ArtifactTooLargeError, NoModuleError
+from artifacts_app.storage import CHUNK_BYTES, Spool
+
+FIELD = "module"
+#: What a multipart body may be longer than its package, bytes.
+ENVELOPE_BYTES = 100_000
+
+
+class PackageUploadView(APIView):
+    """A view that takes a package. `received_package` in its handler gives it."""
+
+    parser_classes = [MultiPartParser]
+
+    def initialize_request(self, request: Any, *args: Any, **kwargs: Any) -> Request:
+        # Before authentication: the session's asks for the form's fields, and would read the body its own way.
+        self._handler = _PackageHandler(request)
+        request.upload_handlers = [self._handler]
+        return super().initialize_request(request, *args, **kwargs)
+
+    @contextmanager
+    def received_package(self, request: Request) -> Iterator[Spool]:
+        """The package of the request; its temporary file is gone afterwards.
+
+        Raises: `NoModuleError`, `ArtifactTooLargeError`.
+        """
+        if int(request.META.get("CONTENT_LENGTH") or 0) > settings.ENVIRONMENT.max_upload_bytes + ENVELOPE_BYTES:
+            raise _too_large()
+        try:
+            try:
+                request.data  # noqa: B018  # reads the body
+            except (ParseError, UnsupportedMediaType) as error:
+                raise NoModuleError from error
+            if self._handler.spool is None:
+                raise NoModuleError
+            yield self._handler.spool
+        finally:
+            self._handler.close()
+
+
+class _PackageHandler(FileUploadHandler):
+    chunk_size = CHUNK_BYTES
+
+    def __init__(self, request: Any) -> None:
+        super().__init__(request)
+        self.spool: Spool | None = None
+
+    def new_file(self, *args: Any, **kwargs: Any) -> None:
+        super().new_file(*args, **kwargs)
+        if self.field_name != FIELD or self.spool is not None:
+            raise SkipFile
+        self.spool = Spool()
+
+    def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
+        assert self.spool is not None
+        self.spool.write(raw_data)
+        if self.spool.size > settings.ENVIRONMENT.max_upload_bytes:
+            raise _too_large()
+
+    def file_complete(self, file_size: int) -> UploadedFile | None:
+        return None
+
+    def close(self) -> None:
+        if self.spool is not None:
+            self.spool.close()
+
+
+def _too_large() -> ArtifactTooLargeError:
+    return ArtifactTooLargeError(f"A package may have at most {settings.ENVIRONMENT.max_upload_bytes} bytes.")

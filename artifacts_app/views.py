@@ -1,0 +1,27 @@
+"""Links by which nodes fetch packages. The other routes of artifacts ask for nodes, and are in `rollout`."""
+
+from typing import Any
+
+from django.http import FileResponse
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from accounts.permissions import Access
+from artifacts_app.downloads import InvalidLinkError, read_link
+from artifacts_app.storage import open_package
+
+
+class DownloadView(APIView):
+    """The link itself is the credential."""
+
+    authentication_classes: list[Any] = []
+    permissions = {"GET": Access.PUBLIC}
+    schema = None
+
+    def get(self, request: Request, signed: str) -> FileResponse:
+        """The package's bytes."""
+        try:
+            file = open_package(read_link(signed))
+        except FileNotFoundError as error:
+            raise InvalidLinkError("The package is gone.") from error
+        return FileResponse(file, content_type="application/zip")

@@ -1,0 +1,98 @@
+"""Reading the log: one stream, many, or all events in the order of commits."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from uuid import UUID
+
+from django.db.models import QuerySet, TextField
+from django.db.models.functions import Cast
+from msgspec import json
+
+from eventstore.database import utc
+from eventstore.models import StoredEvent
+from eventstore.recorded import GENESIS_HASH, RecordedEvent, Row, chained_hash, recorded
+from eventstore.registry import stored_names_of
+
+_BATCH = 1000
+_STREAMS_PER_QUERY = 500
+
+
+class BrokenLogError(Exception):
+    """A row of the log is not what was appended."""
+
+
+def load(stream: str, *, from_version: int = 1) -> tuple[RecordedEvent, ...]:
+    """The events of one stream in order, from `from_version` on."""
+    query = StoredEvent.objects.filter(stream=stream, version__gte=from_version).order_by("version")
+    return tuple(recorded(row) for row in _rows(query))
+
+
+def load_many(streams: Iterable[str]) -> dict[str, tuple[RecordedEvent, ...]]:
+    """The events of many streams, an entry for each name asked for; a constant number of queries per 500 streams."""
+    names = sorted(set(streams))
+    found: dict[str, tuple[RecordedEvent, ...]] = dict.fromkeys(names, ())
+    for start in range(0, len(names), _STREAMS_PER_QUERY):
+        query = StoredEvent.objects.filter(stream__in=names[start : start + _STREAMS_PER_QUERY])
+        for stream, rows in groupby(_rows(query.order_by("stream", "version")), key=lambda row: row.stream):
+            found[stream] = tuple(recorded(row) for row in rows)
+    return found
+
+
+def read(
+    *, after: int = 0, up_to: int | None = None, event_classes: Iterable[type] | None = None
+) -> Iterator[RecordedEvent]:
+    """All events in the order of commits, after a position; of the given classes only, if any are given."""
+    query = StoredEvent.objects.all()
+    if up_to is not None:
+        query = query.filter(position__lte=up_to)
+    if event_classes is not None:
+        query = query.filter(type__in=[name for each in event_classes for name in stored_names_of(each)])
+    yield from map(recorded, _in_batches(query, after=after))
+
+
+def read_page(*, after: int, limit: int) -> list[RecordedEvent]:
+    """The first `limit` events after a position."""
+    return [recorded(row) for row in _rows(StoredEvent.objects.filter(position__gt=after).order_by("position")[:limit])]
+
+
+def load_positions(positions: Sequence[int]) -> list[RecordedEvent]:
+    """The events at these positions, in order."""
+    return [recorded(row) for row in _rows(StoredEvent.objects.filter(position__in=positions).order_by("position"))]
+
+
+def head() -> int:
+    """Position of the newest event, 0 for an empty log."""
+    return StoredEvent.objects.order_by("-position").values_list("position", flat=True).first() or 0
+
+
+def verify() -> int:
+    """Number of events, after checking each position and hash. Raises: `BrokenLogError` naming the first bad one.
+
+    Events cut off at the end leave a shorter log that is whole: only a copy of the newest hash kept elsewhere tells.
+    """
+    position, last_hash = 0, GENESIS_HASH
+    for row in _in_batches(StoredEvent.objects.all(), after=0):
+        position += 1
+        if row.position != position:
+            raise BrokenLogError(f"position {position} is missing")
+        if row.hash != (last_hash := chained_hash(last_hash, row)):
+            raise BrokenLogError(f"position {position} is not what was appended: its hash does not match")
+    return position
+
+
+def _in_batches(query: QuerySet[StoredEvent], *, after: int) -> Iterator[Row]:
+    """In the order of positions, by many short queries: no transaction is held open while a long log is read."""
+    ordered = query.order_by("position")
+    while batch := list(_rows(ordered.filter(position__gt=after)[:_BATCH])):
+        yield from batch
+        after = batch[-1].position
+
+
+def _rows(query: QuerySet[StoredEvent]) -> Iterator[Row]:
+    """Three columns are read as text and converted here: Django's own converters take most of a replay's time."""
+    as_text = (Cast(each, TextField()) for each in ("metadata", "event_id", "recorded_at"))
+    columns = query.values_list(*Row._fields[:5], *as_text, "hash")
+    for position, stream, version, name, data, metadata, event_id, recorded_at, digest in columns:
+        yield Row(
+            position, stream, version, name, data, json.decode(metadata), UUID(event_id), utc(recorded_at), digest
+        )

@@ -1,0 +1,12 @@
+from django.apps import AppConfig
+
+
+class ModulesConfig(AppConfig):
+    name = "modules_app"
+    verbose_name = "Modules"
+
+    def ready(self) -> None:
+        from eventstore.projections import register
+        from modules_app.projections import ModuleProjection
+
+        register(ModuleProjection())

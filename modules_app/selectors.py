@@ -1,0 +1,35 @@
+"""Answers about module objects."""
+
+import json
+from typing import Any
+
+from django.db.models import QuerySet
+
+from modules_app.errors import ModuleNotFoundError
+from modules_app.models import Module
+
+
+def modules() -> QuerySet[Module]:
+    """All module objects, by name and version."""
+    return Module.objects.order_by("module_name", "version")
+
+
+def module_document(uid: str) -> dict[str, Any]:
+    """The module object as JSON. Raises: `ModuleNotFoundError`."""
+    row = Module.objects.filter(uid=uid).first()
+    if row is None:
+        raise ModuleNotFoundError
+    return document_of(row)
+
+
+def document_of(module: Module) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(module.document)
+    return document
+
+
+def module_key(uid: str) -> tuple[str, int]:
+    """Name and version of a registered module. Raises: `ModuleNotFoundError`."""
+    row = Module.objects.filter(uid=uid).first()
+    if row is None:
+        raise ModuleNotFoundError
+    return row.module_name, row.version

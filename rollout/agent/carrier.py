@@ -1,0 +1,73 @@
+"""Sends reports and beats to the control plane's queues. The broker may be away: then it is tried again for a while."""
+
+import logging
+import time
+
+from kombu import Connection, Producer
+
+from rollout.agent.settings import AgentSettings
+from rollout.messages import Beat, Report, queue_for, to_json
+
+log = logging.getLogger(__name__)
+
+#: Seconds after which an unacknowledged command is delivered again: above `LONGEST_OPERATION` and its undoing.
+VISIBILITY_TIMEOUT = 3600
+RETRY_SECONDS = 0.5
+
+
+def transport_options(node: str) -> dict[str, object]:
+    """How an agent speaks with a Redis or Valkey broker; other brokers ignore what they do not know."""
+    return {
+        "visibility_timeout": VISIBILITY_TIMEOUT,
+        "unacked_restore_interval": 1,
+        "unacked_restore_throttle": 1,
+        # Of its own: by default all workers share one list, and the shortest visibility timeout among them rules.
+        "unacked_key": f"unacked.{queue_for(node)}",
+        "unacked_index_key": f"unacked_index.{queue_for(node)}",
+        "unacked_mutex_key": f"unacked_mutex.{queue_for(node)}",
+        "socket_timeout": 30,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+    }
+
+
+class Carrier:
+    """A connection to the broker, opened when something is sent. For one thread only."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self._connection = Connection(settings.broker_url, transport_options=transport_options(settings.node))
+        self._errors: tuple[type[BaseException], ...] = (
+            *self._connection.connection_errors,
+            *self._connection.channel_errors,
+            OSError,
+        )
+        self._producer: Producer | None = None
+
+    def send(self, message: Report | Beat, *, queue: str, patience: float, expires: float | None = None) -> bool:
+        """Whether the broker took `message` within about `patience` seconds. It may arrive twice.
+
+        It goes through the anonymous exchange: a broker that lost all its keys needs no binding to take it.
+        """
+        end = time.monotonic() + patience
+        while True:
+            try:
+                self._ready().publish(
+                    to_json(message), exchange="", routing_key=queue, serializer="json", expiration=expires
+                )
+            except self._errors as error:
+                self.close()
+                if time.monotonic() > end:
+                    log.warning("The broker is away, nothing was sent to %s: %s", queue, error)
+                    return False
+                time.sleep(RETRY_SECONDS)
+            else:
+                return True
+
+    def close(self) -> None:
+        self._producer = None
+        self._connection.release()
+
+    def _ready(self) -> Producer:
+        if self._producer is None:
+            self._producer = Producer(self._connection.channel())
+        return self._producer

@@ -1,0 +1,104 @@
+"""The agent's Celery app: `celery -A rollout.agent worker`, with nothing but the environment."""
+
+import os
+from typing import Any
+
+from celery import Celery, bootsteps
+from celery.worker.consumer import Consumer
+from kombu import Queue
+
+from rollout.agent.beats import Beats
+from rollout.agent.carrier import Carrier, transport_options
+from rollout.agent.runner import Runner
+from rollout.agent.settings import AgentSettings, SettingsError, settings_from
+from rollout.messages import queue_for
+
+
+class AgentApp(Celery):
+    """Celery, and what the worker's tasks work with; set before the first task."""
+
+    runner: Runner
+    carrier: Carrier
+    beats: Beats
+
+
+class QuietConsumer(Consumer):
+    """Consumes one queue and talks to no other worker: gossip, mingle and heart are options of the command line only."""
+
+    def __init__(self, on_task_request: Any, *, worker_options: dict[str, Any] | None = None, **options: Any) -> None:
+        quiet = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
+        super().__init__(on_task_request, worker_options={**(worker_options or {}), **quiet}, **options)
+
+
+class Agent(bootsteps.StartStopStep):
+    """The node behind this worker: swept before the first command, beating until the worker stops."""
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        settings = agent_settings
+        worker.app.runner = self._runner = Runner(settings)
+        worker.app.carrier = Carrier(settings)
+        worker.app.beats = self._beats = Beats(
+            lambda hello: self._runner.beat(hello=hello), Carrier(settings), interval=settings.beat_seconds
+        )
+
+    def start(self, worker: Any) -> None:  # noqa: ARG002 - the step's signature
+        self._runner.recover()
+        self._beats.start()
+
+    def stop(self, worker: Any) -> None:
+        self._beats.stop()
+        worker.app.carrier.close()
+
+
+class TakeBack(bootsteps.StartStopStep):
+    """At each connection: the command that a killed worker left unacknowledged comes first, and a beat leaves.
+
+    Only this worker consumes the queue and one command at a time, so nothing unacknowledged is being worked on.
+    """
+
+    requires = ("celery.worker.consumer.connection:Connection",)
+
+    def start(self, consumer: Any) -> None:
+        channel = consumer.connection.default_channel
+        if hasattr(channel, "unacked_index_key"):  # kombu's Redis transport; brokers of AMQP do this by themselves
+            with channel.conn_or_acquire() as client:
+                for tag in client.zrange(channel.unacked_index_key, 0, -1):
+                    channel.qos.restore_by_tag(tag, client)
+        consumer.app.beats.soon()
+
+
+def make_app(settings: AgentSettings) -> AgentApp:
+    """The app of the agent that `settings` describe."""
+    queue = queue_for(settings.node)
+    # No fixups: with DJANGO_SETTINGS_MODULE in the environment Celery would import Django.
+    made = AgentApp("rollout.agent", broker=settings.broker_url, fixups=[], include=["rollout.agent.tasks"])
+    made.conf.update(
+        accept_content=["json"],
+        broker_connection_max_retries=None,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options=transport_options(settings.node),
+        task_acks_late=True,
+        task_create_missing_queues=False,
+        task_default_queue=queue,
+        task_ignore_result=True,
+        task_queues=[Queue(queue, routing_key=queue)],
+        task_serializer="json",
+        worker_concurrency=1,
+        worker_consumer=f"{__name__}:QuietConsumer",
+        worker_disable_rate_limits=True,
+        worker_enable_remote_control=False,
+        worker_pool="solo",
+        worker_prefetch_multiplier=1,
+        worker_send_task_events=False,
+    )
+    made.steps["worker"].add(Agent)
+    made.steps["consumer"].add(TakeBack)
+    return made
+
+
+try:
+    agent_settings = settings_from(os.environ)
+except SettingsError as error:
+    raise SystemExit(str(error)) from error
+app = make_app(agent_settings)

@@ -1,0 +1,143 @@
+"""The modules on a node's disk: `<root>/<module_name>/<version>/`, each there whole or not at all.
+
+Names that start with a dot are ours: `*.tmp` is work in progress, `.<version>.former` is what an unfinished
+operation replaced, `.<version>.replaced` says that a running server still has the replaced files in memory.
+"""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from rollout.agent.durable import sync_folder, unique_beside, write_file
+
+
+class ModulesFolder:
+    """The folder `root`, which the server sees as `server_root`."""
+
+    def __init__(self, root: Path, server_root: Path) -> None:
+        self.root = root
+        self._server_root = PurePosixPath(server_root)
+        #: Held while a version appears or disappears, and while the inventory is taken.
+        self.lock = threading.RLock()
+        root.mkdir(parents=True, exist_ok=True)
+
+    def path(self, module_name: str, version: int) -> Path:
+        return self.root / module_name / str(version)
+
+    def server_path(self, module_name: str, version: int) -> PurePosixPath:
+        """The folder of that version, as the server names it."""
+        return self._server_root / module_name / str(version)
+
+    def is_ours(self, path: str) -> bool:
+        """Whether a path of the server lies in this folder."""
+        return ".." not in PurePosixPath(path).parts and PurePosixPath(path).is_relative_to(self._server_root)
+
+    def versions(self) -> Iterator[tuple[str, int, Path]]:
+        """Module name, version and folder of all that is installed, in order."""
+        for module in sorted(each for each in self.root.iterdir() if each.is_dir()):
+            for folder in sorted(each for each in module.iterdir() if each.name.isdecimal() and each.is_dir()):
+                yield module.name, int(folder.name), folder
+
+    def scratch(self, module_name: str, version: int) -> Path:
+        """A new name beside the version's folder, on the same file system; swept when it is left behind."""
+        target = self.path(module_name, version)
+        if not target.parent.is_dir():
+            target.parent.mkdir()
+            sync_folder(self.root)
+        return unique_beside(target)
+
+    def place(self, fresh: Path, module_name: str, version: int) -> None:
+        """`fresh` becomes the version's folder; what was there is set aside until `settle` or `put_back`."""
+        target, former = self.path(module_name, version), self._former(module_name, version)
+        with self.lock:
+            if target.exists():
+                target.rename(unique_beside(target) if former.exists() else former)
+            fresh.rename(target)
+            sync_folder(target.parent)
+
+    def put_back(self, module_name: str, version: int) -> bool:
+        """Undo `place`: whether something had been set aside, which is now in its place again."""
+        target, former = self.path(module_name, version), self._former(module_name, version)
+        if not former.exists():
+            return False
+        with self.lock:
+            if target.exists():
+                target.rename(unique_beside(target))
+            former.rename(target)
+            self._replaced(module_name, version).unlink(missing_ok=True)
+            sync_folder(target.parent)
+        self.sweep(module_name)
+        return True
+
+    def has_former(self, module_name: str, version: int) -> bool:
+        """Whether `place` set something aside that is neither settled nor put back."""
+        return self._former(module_name, version).exists()
+
+    def settle(self, module_name: str, version: int) -> None:
+        """What `place` set aside is no longer needed."""
+        former = self._former(module_name, version)
+        if former.exists():
+            shutil.rmtree(former)
+
+    def drop(self, module_name: str, version: int) -> None:
+        """The version is gone, and so is the module's folder when it was the last one."""
+        target = self.path(module_name, version)
+        with self.lock:
+            if target.exists():
+                target.rename(unique_beside(target))
+                sync_folder(target.parent)
+        self.settle(module_name, version)
+        self._replaced(module_name, version).unlink(missing_ok=True)
+        self.sweep(module_name)
+
+    def sweep(self, module_name: str) -> None:
+        """No temporary files of that module, and no empty folder. What was set aside stays."""
+        module = self.root / module_name
+        if not module.is_dir():
+            return
+        for left in module.glob(".*.tmp"):
+            _remove(left)
+        if not any(module.iterdir()):
+            module.rmdir()
+            sync_folder(self.root)
+
+    def recover(self, module_name: str, *, unfinished: bool) -> None:
+        """The module's folder after a crash: swept, and nothing missing that had been set aside.
+
+        What an `unfinished` operation set aside stays: its repetition decides.
+        """
+        for former in (self.root / module_name).glob(".*.former"):
+            version = int(former.name.split(".")[1])
+            if not self.path(module_name, version).exists():
+                self.put_back(module_name, version)
+            elif not unfinished:
+                self.settle(module_name, version)
+        self.sweep(module_name)
+
+    def mark_replaced(self, module_name: str, version: int, run_id: str) -> None:
+        """The server process `run_id` keeps the former files of that version in memory, though its path is the same."""
+        write_file(self._replaced(module_name, version), run_id.encode())
+
+    def replaced_under(self, module_name: str, version: int) -> str:
+        """`run_id` given to `mark_replaced`, empty when what is on disk is what a server would have loaded."""
+        try:
+            return self._replaced(module_name, version).read_text()
+        except FileNotFoundError:
+            return ""
+
+    def clear_replaced(self, module_name: str, version: int) -> None:
+        self._replaced(module_name, version).unlink(missing_ok=True)
+
+    def _former(self, module_name: str, version: int) -> Path:
+        return self.root / module_name / f".{version}.former"
+
+    def _replaced(self, module_name: str, version: int) -> Path:
+        return self.root / module_name / f".{version}.replaced"
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,55 @@
+"""Installs a version: fetch, verify, put in place, load, probe. What fails is undone."""
+
+from rollout.agent.activate import activate, refuse_foreign
+from rollout.agent.failure import Failure, as_failure
+from rollout.agent.fetch import fetch
+from rollout.agent.job import FETCH_SECONDS, VERIFY_SECONDS, Job, Outcome
+from rollout.agent.undo import undone
+from rollout.agent.unpack import check_manifest, unpack
+from rollout.messages import Activation, Package, Phase, Reason
+
+
+def install(job: Job, package: Package) -> Outcome:
+    """The version is in place, and loaded and probed if the command says so.
+
+    Raises: `Failure`, after the node was put back to what it was before the command.
+    """
+    check_manifest(package)
+    is_loading = job.command.activation is Activation.LOAD
+    if is_loading and job.facts:
+        refuse_foreign(job, job.facts.modules)
+    try:
+        changed = _put_in_place(job, package)
+        if is_loading:
+            changed |= activate(job, package)
+    except (Failure, OSError) as error:
+        raise undone(job, as_failure(error)) from error
+    job.node.folder.settle(job.command.module_name, job.command.version)
+    if changed or job.resumed:
+        return Outcome()
+    return Outcome(phase=Phase.SKIPPED, reason=Reason.ALREADY_INSTALLED, message="The same build is installed already.")
+
+
+def _put_in_place(job: Job, package: Package) -> bool:
+    """Whether anything had to be changed for the version's folder to hold the package's content."""
+    node, command = job.node, job.command
+    if node.digests.content_now(job.target) == package.content_sha256:
+        return False
+    job.say(Phase.FETCHING)
+    archive = node.folder.scratch(command.module_name, command.version)
+    fetch(package, archive, settings=node.settings, deadline=job.deadline.step("Fetching", FETCH_SECONDS))
+    job.say(Phase.VERIFYING)
+    fresh = node.folder.scratch(command.module_name, command.version)
+    unpack(archive, package, fresh, deadline=job.deadline.step("Verifying", VERIFY_SECONDS))
+    archive.unlink()
+    job.say(Phase.INSTALLING)
+    _mark_replaced(job)
+    node.folder.place(fresh, command.module_name, command.version)
+    node.digests.learn(job.target, package.members)
+    return True
+
+
+def _mark_replaced(job: Job) -> None:
+    """Files that a server has loaded are about to be replaced: its memory then differs from the disk."""
+    if job.facts and any(job.is_current(each, job.facts.run_id) for each in job.facts.modules):
+        job.node.folder.mark_replaced(job.command.module_name, job.command.version, job.facts.run_id)

@@ -1,0 +1,134 @@
+"""One node: its disk, its server, its journal, and what it says of itself."""
+
+import logging
+import platform
+import threading
+import time
+from dataclasses import dataclass
+
+from rollout.agent.digests import Digests
+from rollout.agent.failure import Failure
+from rollout.agent.folder import ModulesFolder
+from rollout.agent.include import IncludeFile
+from rollout.agent.journal import Journal
+from rollout.agent.server import LoadedModule, RefusedError, Server, ServerSilentError, Session
+from rollout.agent.settings import AgentSettings
+from rollout.messages import Beat, InstalledModule, Inventory, NodeProfile, Reason
+
+log = logging.getLogger(__name__)
+
+PLATFORM = f"{platform.system().lower()}/{platform.machine()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerFacts:
+    """What the server says of itself; all empty while it cannot be reached. `run_id` names its process."""
+
+    server: str = ""
+    version: str = ""
+    role: str = ""
+    run_id: str = ""
+    modules: tuple[LoadedModule, ...] = ()
+
+
+def observe(session: Session) -> ServerFacts:
+    """The server behind `session`, now."""
+    info = session.info("server")
+    is_valkey = "valkey_version" in info
+    return ServerFacts(
+        server="valkey" if is_valkey else "redis",
+        version=info.get("valkey_version" if is_valkey else "redis_version", ""),
+        role="master" if session.info("replication").get("role") == "master" else "replica",
+        run_id=info.get("run_id", ""),
+        modules=session.modules(),
+    )
+
+
+class Node:
+    """The node that `settings` describe. Threads may look at it while one of them works on it."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self.settings = settings
+        self.folder = ModulesFolder(settings.modules_dir, settings.server_modules_dir or settings.modules_dir)
+        self.server = Server(settings)
+        self.journal = Journal(settings.journal_dir)
+        self.digests = Digests()
+        default = settings.modules_dir / "modfleet.conf"
+        self.include = IncludeFile((settings.include_file or default) if settings.persist else None)
+        self._last_facts = ServerFacts()
+        self._sequence = 0
+        self._sequence_lock = threading.Lock()
+
+    def is_current(self, loaded: LoadedModule, run_id: str, module_name: str, version: int) -> bool:
+        """Whether the server process `run_id` has in memory what that version's folder holds."""
+        if not loaded.path.startswith(f"{self.folder.server_path(module_name, version)}/"):
+            return False
+        replaced_under = self.folder.replaced_under(module_name, version)
+        return not replaced_under or replaced_under != run_id
+
+    def facts(self) -> ServerFacts:
+        """The server, now. Raises: `Failure` (server_unreachable)."""
+        try:
+            with self.server.session() as session:
+                self._last_facts = observe(session)
+                return self._last_facts
+        except RefusedError as error:
+            raise Failure(Reason.SERVER_UNREACHABLE, f"The server refuses to be asked: {error}.") from error
+
+    def inventory(self) -> Inventory:
+        """All that is installed, read from the disk and the server now."""
+        return self._look()[0]
+
+    def beat(self, *, hello: bool) -> Beat:
+        """What the control plane is told at every interval."""
+        inventory, facts = self._look()
+        settings = self.settings
+        return Beat(
+            node=settings.node,
+            hello=hello,
+            interval_seconds=settings.beat_seconds,
+            profile=NodeProfile(
+                platform=PLATFORM,
+                server=facts.server,
+                server_version=facts.version,
+                role=facts.role,
+                api_hosts=settings.api_hosts,
+                labels=dict(settings.labels),
+            ),
+            inventory=inventory,
+            generations=self.journal.generations(),
+        )
+
+    def _look(self) -> tuple[Inventory, ServerFacts]:
+        # The number comes first: whoever looks later sees at least as much, and the larger number wins.
+        sequence = self._next_sequence()
+        facts = self._facts_or_none()
+        with self.folder.lock:
+            versions = tuple(self.folder.versions())
+            modules = tuple(
+                InstalledModule(
+                    module_name=name,
+                    version=version,
+                    content_sha256=self.digests.content(folder),
+                    loaded=any(self.is_current(each, facts.run_id, name, version) for each in facts.modules),
+                )
+                for name, version, folder in versions
+            )
+            self.digests.forget_others(folder for _, _, folder in versions)
+        return Inventory(sequence=sequence, modules=modules), facts
+
+    def _facts_or_none(self) -> ServerFacts:
+        """The server now; as last seen while it is busy, for that it does not answer is no sign that it unloaded."""
+        try:
+            return self.facts()
+        except ServerSilentError:
+            return self._last_facts
+        except Failure as failure:
+            log.warning("The server's modules are not known: %s", failure)
+            return ServerFacts()
+
+    def _next_sequence(self) -> int:
+        """Grows with each call, also over restarts: it follows the clock."""
+        with self._sequence_lock:
+            self._sequence = max(time.time_ns(), self._sequence + 1)
+            return self._sequence

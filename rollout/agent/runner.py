@@ -1,0 +1,192 @@
+"""Carries out commands on one node, without a broker: the core that the Celery task, a simulator or a benchmark calls."""
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from rollout.agent.deadline import LONGEST_OPERATION, Deadline
+from rollout.agent.failure import Failure, MalformedCommandError, as_failure
+from rollout.agent.install import install
+from rollout.agent.job import Job, Outcome
+from rollout.agent.journal import Before, Entry
+from rollout.agent.node import Node, ServerFacts
+from rollout.agent.remove import remove
+from rollout.agent.settings import AgentSettings
+from rollout.messages import Action, Activation, Beat, Command, Phase, Reason, Report
+
+log = logging.getLogger(__name__)
+
+Say = Callable[[Report], None]
+
+_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,128}")
+
+
+class Runner:
+    """The node that `settings` describe, ready for commands. One operation runs at a time; beats at any time."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self.node = Node(settings)
+
+    def recover(self) -> None:
+        """Call once at the start: what a crash left behind is swept, and the include file exists."""
+        with self.node.journal.held():
+            self.node.include.ensure()
+            for module in [each for each in self.node.folder.root.iterdir() if each.is_dir()]:
+                entry = self.node.journal.entry(module.name)
+                self.node.folder.recover(module.name, unfinished=_is_unfinished(entry))
+
+    def execute(self, command: Command, *, report: Say) -> Report | None:
+        """The final report, which `report` was given last; None when the command has expired and nothing was done.
+
+        `report` gets every change of phase and must not raise. A repeated command gets the report it got before.
+        Raises: `MalformedCommandError`.
+        """
+        _check(command, self.node.settings.node)
+        if command.expires <= time.time():
+            log.info("Dropped %s of %s: expired", command.rollout, command.module_name)
+            return None
+        with self.node.journal.held():
+            final = self._answer(command, report)
+        report(final)
+        return final
+
+    def beat(self, *, hello: bool) -> Beat:
+        """What to tell the control plane now."""
+        return self.node.beat(hello=hello)
+
+    def _answer(self, command: Command, report: Say) -> Report:
+        try:
+            entry = self.node.journal.entry(command.module_name)
+        except Failure as failure:
+            return self._final(command, _failed(failure))
+        if entry and entry.report and _is_repeated(entry, command):
+            return entry.report
+        if entry and _is_stale(entry, command):
+            return self._final(command, _failed(_stale(entry, command)))
+        return self._work(command, entry, report)
+
+    def _work(self, command: Command, entry: Entry | None, report: Say) -> Report:
+        started = time.monotonic()
+        try:
+            outcome, entry = self._begin_and_run(command, entry, report)
+        except OSError as error:
+            # Nothing was begun: without a journal there is no work.
+            return self._final(command, _failed(as_failure(error)), seconds=time.monotonic() - started)
+        final = self._final(command, outcome, seconds=time.monotonic() - started)
+        try:
+            self.node.journal.finish(entry, final)
+        except OSError:
+            log.exception("The report of %s could not be journaled: a repeated command works again", command.rollout)
+        return final
+
+    def _begin_and_run(self, command: Command, entry: Entry | None, report: Say) -> tuple[Outcome, Entry]:
+        resumed = entry is not None and _is_unfinished(entry) and entry.generation == command.generation
+        self.node.folder.recover(command.module_name, unfinished=resumed)
+        facts, unreachable = self._facts()
+        before = self._before(command, entry if _is_unfinished(entry) else None, facts)
+        begun = self.node.journal.begin(command, before)
+        if unreachable and _needs_server(command):
+            return _failed(unreachable), begun
+        deadline = Deadline(min(command.deadline_seconds, LONGEST_OPERATION))
+
+        def say(phase: Phase) -> None:
+            deadline.remaining()
+            report(_report(command, Outcome(phase=phase)))
+
+        job = Job(
+            node=self.node, command=command, before=before, facts=facts, resumed=resumed, deadline=deadline, say=say
+        )
+        return _run(job), begun
+
+    def _facts(self) -> tuple[ServerFacts | None, Failure | None]:
+        try:
+            return self.node.facts(), None
+        except Failure as failure:
+            return None, failure
+
+    def _before(self, command: Command, unfinished: Entry | None, facts: ServerFacts | None) -> Before:
+        """What a failure goes back to; after a crash that is what the crashed attempt started from."""
+        if unfinished and unfinished.generation == command.generation:
+            return unfinished.before
+        folder = self.node.folder
+        modules = facts.modules if facts else ()
+        loaded = [each for each in modules if each.name == command.module_name and folder.is_ours(each.path)]
+        former = unfinished.before.loaded if unfinished else None
+        return Before(
+            content_sha256=self.node.digests.content(folder.path(command.module_name, command.version)),
+            loaded=loaded[0] if loaded else former,
+        )
+
+    def _final(self, command: Command, outcome: Outcome, *, seconds: float = 0.0) -> Report:
+        return replace(_report(command, outcome), seconds=seconds, inventory=self.node.inventory())
+
+
+def _run(job: Job) -> Outcome:
+    """How the job ended, whatever happened."""
+    try:
+        if job.command.action is Action.INSTALL and job.command.package:
+            return install(job, job.command.package)
+        return remove(job)
+    except (Failure, OSError) as error:
+        return _failed(as_failure(error))
+    except Exception as error:  # the outermost loop of an operation: it must end in a report
+        log.exception("%s of %s failed", job.command.action, job.command.module_name)
+        return Outcome(
+            phase=Phase.FAILED, reason=Reason.AGENT_ERROR, message=f"The agent failed: {error!r}. See its log."
+        )
+
+
+def _check(command: Command, node: str) -> None:
+    if command.node != node:
+        raise MalformedCommandError(f"the command is for node {command.node}, this is {node}")
+    if not _NAME.fullmatch(command.module_name):
+        raise MalformedCommandError(f"{command.module_name!r} is no module name")
+    if command.version < 0:
+        raise MalformedCommandError(f"{command.version} is no version")
+    if (command.package is None) is (command.action is Action.INSTALL):
+        raise MalformedCommandError("an install needs a package, and only an install has one")
+
+
+def _is_unfinished(entry: Entry | None) -> bool:
+    return entry is not None and entry.report is None
+
+
+def _is_repeated(entry: Entry, command: Command) -> bool:
+    return (entry.rollout, *entry.order) == (command.rollout, command.generation, command.attempt)
+
+
+def _is_stale(entry: Entry, command: Command) -> bool:
+    """Whether the journal knows something newer, or another rollout's operation under the same number."""
+    order = (command.generation, command.attempt)
+    return order < entry.order or (order == entry.order and entry.rollout != command.rollout)
+
+
+def _stale(entry: Entry, command: Command) -> Failure:
+    return Failure(
+        Reason.STALE_GENERATION,
+        f"Generation {command.generation}, attempt {command.attempt} of {command.module_name} is older than "
+        f"{entry.generation}, {entry.attempt}, which this node has already obeyed.",
+    )
+
+
+def _needs_server(command: Command) -> bool:
+    return command.action is Action.REMOVE or command.activation is Activation.LOAD
+
+
+def _failed(failure: Failure) -> Outcome:
+    return Outcome(phase=Phase.FAILED, reason=failure.reason, message=failure.message)
+
+
+def _report(command: Command, outcome: Outcome) -> Report:
+    return Report(
+        rollout=command.rollout,
+        node=command.node,
+        module_name=command.module_name,
+        generation=command.generation,
+        attempt=command.attempt,
+        phase=outcome.phase,
+        reason=outcome.reason,
+        message=outcome.message,
+    )

@@ -1,0 +1,159 @@
+"""The node's Redis or Valkey server, by the few commands that the agent needs.
+
+Every call is sent once and never again by itself: a MODULE LOAD that killed the server must not kill the next one.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from redis.exceptions import BusyLoadingError, RedisError, ResponseError
+
+from rollout.agent.failure import AgentError, Failure
+from rollout.agent.settings import AgentSettings
+from rollout.messages import Reason
+
+#: Seconds to connect, and for an answer to anything but MODULE LOAD and UNLOAD.
+ANSWER_SECONDS = 5.0
+
+
+class RefusedError(AgentError):
+    """The server answered with an error; the message is in its own words."""
+
+
+class ServerLostError(Failure):
+    """The server closed the connection instead of answering."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(Reason.SERVER_UNREACHABLE, f"The server closed the connection: {words}.")
+
+
+class ServerSilentError(Failure):
+    """The server did not answer in time."""
+
+    def __init__(self, command: str, seconds: float) -> None:
+        super().__init__(Reason.SERVER_UNREACHABLE, f"The server did not answer {command} within {seconds:.1f} s.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModule:
+    """One line of MODULE LIST. `path` is the server's; empty for what is built in."""
+
+    name: str
+    version: int
+    path: str
+    args: tuple[str, ...] = ()
+
+
+class Session:
+    """One connection to the server; each call may take `seconds`."""
+
+    def __init__(self, connection: Any, seconds: float) -> None:
+        self._connection = connection
+        self._seconds = seconds
+
+    def modules(self) -> tuple[LoadedModule, ...]:
+        """All loaded modules."""
+        return tuple(_loaded_module(pairs) for pairs in self.call("MODULE", "LIST"))
+
+    def load(self, path: str, args: Iterable[str]) -> None:
+        self.call("MODULE", "LOAD", path, *args)
+
+    def unload(self, name: str) -> None:
+        self.call("MODULE", "UNLOAD", name)
+
+    def missing(self, commands: Sequence[str]) -> list[str]:
+        """Those of `commands` that the server does not know."""
+        if not commands:
+            return []
+        answers = self.call("COMMAND", "INFO", *commands)
+        return [name for name, answer in zip(commands, answers, strict=True) if not answer]
+
+    def ping(self) -> None:
+        self.call("PING")
+
+    def info(self, section: str) -> dict[str, str]:
+        """The fields of one section of INFO."""
+        lines = [line.partition(":") for line in str(self.call("INFO", section)).splitlines()]
+        return {key: value for key, colon, value in lines if colon}
+
+    def call(self, *words: str) -> Any:
+        """The server's answer. Raises: `RefusedError`, `ServerLostError`, `ServerSilentError`, `Failure`."""
+        try:
+            self._connection.send_command(*words)
+            return self._connection.read_response()
+        except BusyLoadingError as error:
+            raise Failure(Reason.SERVER_UNREACHABLE, "The server is still loading its data: retry later.") from error
+        except redis.TimeoutError as error:
+            raise ServerSilentError(" ".join(words[:2]), self._seconds) from error
+        except ResponseError as error:
+            raise RefusedError(str(error)) from error
+        except (RedisError, OSError) as error:
+            raise ServerLostError(str(error)) from error
+
+
+class Server:
+    """The server that `settings` name. Nothing is kept open between two sessions."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self._settings = settings
+
+    @contextmanager
+    def session(self, seconds: float = ANSWER_SECONDS) -> Iterator[Session]:
+        """A connection. Raises: `Failure` (server_unreachable) when there is none, or the password is refused."""
+        connection = self._connection(seconds)
+        try:
+            self._connect(connection)
+            yield Session(connection, seconds)
+        finally:
+            connection.disconnect()
+
+    def comes_back(self, seconds: float) -> bool:
+        """Whether the server answers within `seconds`."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                with self.session(ANSWER_SECONDS) as session:
+                    session.ping()
+                    return True
+            except (Failure, RefusedError):
+                if time.monotonic() > end:
+                    return False
+                time.sleep(0.05)
+
+    def _connect(self, connection: Any) -> None:
+        try:
+            connection.connect()
+        except (RedisError, OSError) as error:
+            url = self._settings.server_url.rpartition("@")[2]
+            raise Failure(Reason.SERVER_UNREACHABLE, f"The server at {url} cannot be reached: {error}.") from error
+
+    def _connection(self, seconds: float) -> Any:
+        password_file = self._settings.server_password_file
+        credentials = {
+            "username": self._settings.server_user or None,
+            "password": password_file.read_text().strip() if password_file else None,
+        }
+        pool = redis.ConnectionPool.from_url(
+            self._settings.server_url,
+            socket_timeout=seconds,
+            socket_connect_timeout=min(seconds, ANSWER_SECONDS),
+            protocol=2,
+            decode_responses=True,
+            encoding_errors="replace",
+            **{key: value for key, value in credentials.items() if value},
+        )
+        return pool.make_connection()
+
+
+def _loaded_module(pairs: Sequence[Any]) -> LoadedModule:
+    fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
+    return LoadedModule(
+        name=str(fields["name"]),
+        version=int(fields["ver"]),
+        path=str(fields.get("path", "")),  # since Redis 7.0
+        args=tuple(str(word) for word in fields.get("args", ())),
+    )

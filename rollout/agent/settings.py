@@ -1,0 +1,108 @@
+"""The agent's settings: read once, from environment variables named `MODFLEET_<FIELD>`."""
+
+import dataclasses
+import re
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from rollout.agent.failure import AgentError
+
+PREFIX = "MODFLEET_"
+
+NodeName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
+HttpUrl = Annotated[str, Meta(pattern=r"^https?://")]
+ServerUrl = Annotated[str, Meta(pattern=r"^(unix|redis|rediss)://")]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class SettingsError(AgentError):
+    """A setting is missing or wrong; the message is one sentence that names the variable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    #: Name of this node: letters, digits, `_`, `.`, `-`, at most 128. Its queue is named after it.
+    node: NodeName
+    #: Broker that carries commands, reports and beats, as Celery writes it (`redis://host:6379/0`).
+    broker_url: str
+    #: Base URL of the control plane; packages with a relative URL are fetched below it.
+    control_url: HttpUrl
+    #: Server to load modules into: `unix:///path/to.sock` or `redis://host:port`. Never the broker.
+    server_url: ServerUrl
+    #: Folder that holds the modules, `<module_name>/<version>/`. The agent owns it.
+    modules_dir: Path
+    #: Folder of the agent's journal. The agent owns it; losing it loses the fence against old commands.
+    journal_dir: Path
+    #: PEM file of a certificate authority to trust beside the public ones.
+    control_ca: Path | None = None
+    #: ACL user of the server.
+    server_user: str = ""
+    #: File with that user's password, read at each connection so that it may change.
+    server_password_file: Path | None = None
+    #: `modules_dir` as the server sees it, when it runs in another file system.
+    server_modules_dir: Path | None = None
+    #: File that the server's configuration includes, so that a restart loads the modules again.
+    #: `<modules_dir>/modfleet.conf` when not set.
+    include_file: Path | None = None
+    #: Whether the include file is written.
+    persist: bool = True
+    #: Labels that the node is chosen by, `zone=a,tier=cache`.
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    #: Host names under which clients of the REST API mean this node, separated by commas.
+    api_hosts: tuple[str, ...] = ()
+    #: Seconds between two beats.
+    beat_seconds: Seconds = 30.0
+
+
+def settings_from(environ: Mapping[str, str]) -> AgentSettings:
+    """The settings in `environ`. Raises: `SettingsError` naming the first variable that is missing or wrong."""
+    types = typing.get_type_hints(AgentSettings, include_extras=True)
+    values = {
+        field.name: _value(PREFIX + field.name.upper(), environ.get(PREFIX + field.name.upper(), ""), types[field.name])
+        for field in dataclasses.fields(AgentSettings)
+        if environ.get(PREFIX + field.name.upper()) or _is_required(field)
+    }
+    return AgentSettings(**values)
+
+
+def _is_required(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _value(variable: str, text: str, kind: Any) -> Any:
+    if not text:
+        raise SettingsError(f"{variable} is not set.")
+    try:
+        return msgspec.convert(_split(variable, text), kind, strict=False, dec_hook=_absolute_path)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{variable} is wrong: {error}.") from error
+
+
+def _split(variable: str, text: str) -> Any:
+    words = [word for word in re.split(r"\s*,\s*", text.strip()) if word]
+    match variable.removeprefix(PREFIX):
+        case "API_HOSTS":
+            return words
+        case "LABELS":
+            pairs = [word.partition("=") for word in words]
+            if any(not key or not equals for key, equals, _ in pairs):
+                raise SettingsError(f"{variable} is wrong: write it as `key=value,key2=value2`.")
+            return {key.strip(): value.strip() for key, _, value in pairs}
+        case _:
+            return text
+
+
+def _absolute_path(kind: type, value: Any) -> Any:
+    """`value` as a path. Raises: `ValueError` when it is relative: agent and server have different working folders."""
+    if kind is not Path:
+        raise NotImplementedError(f"no way to read a {kind}")
+    path = Path(value)
+    if not path.is_absolute():
+        raise ValueError(f"expected an absolute path, got `{value}`")
+    return path

@@ -1,0 +1,163 @@
+"""The rules of one node: a beat that changes nothing is no event; an older look at the inventory is ignored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from eventstore.decider import Decider
+from rollout.errors import NodeNotFoundError, NodePhaseError
+from rollout.events import (
+    NodeActivated,
+    NodeCameBack,
+    NodeDecommissioned,
+    NodeDrained,
+    NodeEvent,
+    NodeInventoryChanged,
+    NodeJoined,
+    NodeLabelled,
+    NodeProfileChanged,
+    NodeWentOffline,
+)
+from rollout.messages import InstalledModule, Inventory, NodeProfile
+
+
+class NodePhase(StrEnum):
+    ONLINE = "online"
+    OFFLINE = "offline"
+    DRAINING = "draining"
+    DECOMMISSIONED = "decommissioned"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeState:
+    """`profile` is None until the node joins."""
+
+    profile: NodeProfile | None = None
+    online: bool = False
+    draining: bool = False
+    decommissioned: bool = False
+    sequence: int = -1
+    modules: tuple[InstalledModule, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def phase(self) -> NodePhase:
+        if self.decommissioned:
+            return NodePhase.DECOMMISSIONED
+        if not self.online:
+            return NodePhase.OFFLINE
+        return NodePhase.DRAINING if self.draining else NodePhase.ONLINE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordBeat:
+    """`hello`: the agent has just started. Only that brings a decommissioned node back."""
+
+    node: str
+    hello: bool
+    profile: NodeProfile
+    inventory: Inventory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordInventory:
+    node: str
+    inventory: Inventory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclareOffline:
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelNode:
+    """All labels the node is to have from an operator."""
+
+    node: str
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainNode:
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivateNode:
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecommissionNode:
+    node: str
+
+
+NodeCommand = RecordBeat | RecordInventory | DeclareOffline | LabelNode | DrainNode | ActivateNode | DecommissionNode
+
+
+def decide(state: NodeState, command: NodeCommand) -> list[NodeEvent]:
+    match command:
+        case RecordBeat():
+            return _record_beat(state, command)
+        case RecordInventory():
+            return [] if state.profile is None else _record_inventory(state, command.node, command.inventory)
+        case DeclareOffline():
+            return [NodeWentOffline(node=command.node)] if state.online and not state.decommissioned else []
+        case _ if state.profile is None:
+            raise NodeNotFoundError
+        case DecommissionNode():
+            return [] if state.decommissioned else [NodeDecommissioned(node=command.node)]
+        case _ if state.decommissioned:
+            raise NodePhaseError(f"{command.node} was decommissioned; it joins again when its agent is restarted.")
+        case LabelNode():
+            return [] if command.labels == state.labels else [NodeLabelled(node=command.node, labels=command.labels)]
+        case DrainNode():
+            return [] if state.draining else [NodeDrained(node=command.node)]
+        case ActivateNode():
+            return [NodeActivated(node=command.node)] if state.draining else []
+
+
+def _record_beat(state: NodeState, beat: RecordBeat) -> list[NodeEvent]:
+    if state.decommissioned and not beat.hello:
+        return []
+    events: list[NodeEvent] = []
+    if state.profile is None or state.decommissioned:
+        events.append(NodeJoined(node=beat.node, profile=beat.profile))
+    else:
+        if not state.online:
+            events.append(NodeCameBack(node=beat.node))
+        if state.profile != beat.profile:
+            events.append(NodeProfileChanged(node=beat.node, profile=beat.profile))
+    return events + _record_inventory(state, beat.node, beat.inventory)
+
+
+def _record_inventory(state: NodeState, node: str, inventory: Inventory) -> list[NodeEvent]:
+    if inventory.sequence <= state.sequence or inventory.modules == state.modules:
+        return []
+    return [NodeInventoryChanged(node=node, sequence=inventory.sequence, modules=inventory.modules)]
+
+
+def evolve(state: NodeState, event: NodeEvent) -> NodeState:
+    match event:
+        case NodeJoined():
+            return NodeState(profile=event.profile, online=True, sequence=state.sequence, modules=state.modules)
+        case NodeProfileChanged():
+            return replace(state, profile=event.profile)
+        case NodeInventoryChanged():
+            return replace(state, sequence=event.sequence, modules=event.modules)
+        case NodeLabelled():
+            return replace(state, labels=event.labels)
+        case NodeWentOffline():
+            return replace(state, online=False)
+        case NodeCameBack():
+            return replace(state, online=True)
+        case NodeDrained():
+            return replace(state, draining=True)
+        case NodeActivated():
+            return replace(state, draining=False)
+        case NodeDecommissioned():
+            return replace(state, decommissioned=True, online=False)
+
+
+NODE = Decider(NodeState(), decide, evolve)

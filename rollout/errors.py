@@ -1,0 +1,108 @@
+"""What can be wrong with a request about rollouts and nodes. The status is that of our own routes. Knows no Django."""
+
+from api.errors import ApiError
+
+
+class RolloutError(ApiError):
+    """The request was refused."""
+
+    status = 400
+    code = "invalid_request"
+
+
+class InvalidRolloutError(RolloutError):
+    """A field of the request has a value that cannot be used."""
+
+
+class UnknownNodeError(RolloutError):
+    """The fleet has no node of this name."""
+
+    code = "unknown_node"
+
+
+class NoNodesError(RolloutError):
+    """The fleet has no nodes. Start an agent on each server; it joins with its first beat."""
+
+    status = 409
+    code = "no_nodes"
+
+
+class RolloutInProgressError(RolloutError):
+    """Another rollout of this module is under way on one of the nodes."""
+
+    status = 409
+    code = "rollout_in_progress"
+
+    def __init__(self, rollout: str, node: str) -> None:
+        super().__init__(
+            f"Rollout {rollout} of this module is under way on {node}. Wait for its end, abort it, "
+            'or send "supersede": true.'
+        )
+        self.rollout = rollout
+
+
+class RolloutNotFoundError(RolloutError):
+    """There is no rollout with this uid."""
+
+    status = 404
+    code = "rollout_not_found"
+
+
+class RolloutFinalError(RolloutError):
+    """The rollout has ended."""
+
+    status = 409
+    code = "rollout_final"
+
+
+class NothingToRetryError(RolloutError):
+    """No node of this rollout has failed."""
+
+    status = 409
+    code = "nothing_to_retry"
+
+
+class NodeNotFoundError(RolloutError):
+    """The fleet has no node of this name."""
+
+    status = 404
+    code = "node_not_found"
+
+
+class NodePhaseError(RolloutError):
+    """The node's phase does not allow this."""
+
+    status = 409
+    code = "node_decommissioned"
+
+
+class ModuleInUseError(RolloutError):
+    """The module is loaded in the node's server."""
+
+    status = 406
+    code = "module_in_use"
+
+
+class NodeUnreachableError(RolloutError):
+    """The node did not answer in time."""
+
+    status = 503
+    code = "node_unreachable"
+
+
+class NodeRefusedError(RolloutError):
+    """The node refused. The code is the reason that it gave."""
+
+    status = 406
+    code = "node_refused"
+
+    def __init__(self, description: str = "", *, code: str = "") -> None:
+        super().__init__(description)
+        self.code = code or self.code
+
+
+class ArtifactInUseError(RolloutError):
+    """Nodes have this artifact, or a rollout is about to give it to them."""
+
+    status = 409
+    code = "artifact_in_use"

@@ -1,0 +1,96 @@
+"""The seed's local calls: a rollout of one node, waited for. A retry of the same call joins the one under way."""
+
+import time
+
+from django.conf import settings
+from django.http.request import split_domain_port
+
+from artifacts_app.services import add_build
+from artifacts_app.storage import Spool
+from eventstore.follow import wait_for_growth
+from eventstore.store import head
+from modules_app.errors import ModuleNotFoundError
+from rollout import selectors, services
+from rollout.errors import ModuleInUseError, NodeRefusedError, NodeUnreachableError, RolloutInProgressError
+from rollout.events import Origin
+from rollout.messages import Action, Activation, Phase
+from rollout.models import Node
+from rollout.services import RolloutRequest
+
+
+def node_of(host: str) -> Node:
+    """The node that a request to `host` means. Raises: `NodeNotFoundError`."""
+    domain, _ = split_domain_port(host)
+    return selectors.local_node(domain, settings.ENVIRONMENT.node_name)
+
+
+def install(node: Node, package: Spool) -> None:
+    """Take the package in and put it on the node's disk; returns once the node has said that it is there.
+
+    Raises: `ArtifactError`, `ModuleError`, `NodeRefusedError`, `NodeUnreachableError`, `RolloutInProgressError`.
+    """
+    upload = add_build(package)
+    _carry_out(
+        RolloutRequest(
+            action=Action.INSTALL,
+            module_name=upload.module_name,
+            version=upload.version,
+            activation=Activation.FILES,
+            nodes=(node.name,),
+            origin=Origin.LOCAL,
+        )
+    )
+
+
+def remove(node: Node, module_name: str, version: int) -> None:
+    """Delete the module version from the node's disk; returns once the node has said that it is gone.
+
+    Raises: `ModuleNotFoundError`, `ModuleInUseError`, `NodeRefusedError`, `NodeUnreachableError`,
+    `RolloutInProgressError`.
+    """
+    loaded = selectors.is_loaded(node.name, module_name, version)
+    if loaded is None:
+        raise ModuleNotFoundError(f"{node.name} has no artifact of {module_name} {version}.")
+    if loaded:
+        raise ModuleInUseError(
+            f"{module_name} {version} is loaded in the server of {node.name}. A rollout with the action remove unloads it."
+        )
+    _carry_out(
+        RolloutRequest(
+            action=Action.REMOVE,
+            module_name=module_name,
+            version=version,
+            activation=Activation.FILES,
+            nodes=(node.name,),
+            origin=Origin.LOCAL,
+        )
+    )
+
+
+def _carry_out(request: RolloutRequest) -> None:
+    (name,) = request.nodes or ()
+    deadline = time.monotonic() + settings.ENVIRONMENT.local_wait_seconds
+    uid = _start_or_join(request, name)
+    while True:
+        position = head()
+        operation = selectors.operation(uid, name)
+        phase = Phase(operation.phase)
+        if phase in {Phase.SUCCEEDED, Phase.SKIPPED} and operation.reason != "incompatible_arch":
+            return
+        if phase.is_final and phase != Phase.TIMED_OUT:
+            raise NodeRefusedError(operation.message or operation.reason, code=operation.reason)
+        left = deadline - time.monotonic()
+        if left <= 0 or phase == Phase.TIMED_OUT:
+            raise NodeUnreachableError(
+                f"{name} has not answered yet. Rollout {uid} goes on; send the same request again to wait for it."
+            )
+        wait_for_growth(position, timeout=left)
+
+
+def _start_or_join(request: RolloutRequest, node: str) -> str:
+    try:
+        return services.start_rollout(request)
+    except RolloutInProgressError as error:
+        if not selectors.is_same_intent(error.rollout, node, request):
+            raise
+        return error.rollout

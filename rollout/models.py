@@ -1,0 +1,211 @@
+"""Read models of nodes and rollouts, written by `projections` alone; and at the end what is no projection."""
+
+from typing import ClassVar
+
+from django.db import models
+
+from rollout.messages import Phase
+
+
+class Node(models.Model):
+    name = models.CharField(primary_key=True, max_length=128)
+    phase = models.CharField(max_length=20)
+    online = models.BooleanField()
+    draining = models.BooleanField()
+    platform = models.CharField(max_length=64)
+    server = models.CharField(max_length=32)
+    server_version = models.CharField(max_length=32)
+    role = models.CharField(max_length=16)
+    #: Host names under which requests mean this node.
+    api_hosts = models.JSONField()
+    #: Labels that the agent reports, and those an operator gave, which stand above them.
+    agent_labels = models.JSONField()
+    labels = models.JSONField()
+    joined_at = models.DateTimeField()
+    #: Position of the event by which it first joined: the vendor's API wants a number.
+    joined_position = models.BigIntegerField()
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class NodeModule(models.Model):
+    """One module version on one node: what is wanted there, and what its agent sees.
+
+    `desired` and `observed` are `load`, `files` or `absent`.
+    """
+
+    #: `<node>:<module_name>:<version>`
+    key = models.CharField(primary_key=True, max_length=300)
+    node = models.CharField(max_length=128, db_index=True)
+    module_name = models.CharField(max_length=128)
+    version = models.BigIntegerField()
+    desired = models.CharField(max_length=10)
+    desired_sha256 = models.CharField(max_length=64)
+    observed = models.CharField(max_length=10)
+    content_sha256 = models.CharField(max_length=64)
+    #: The rollout whose operation was released and has not ended, or empty.
+    rollout = models.CharField(max_length=32)
+    #: The last operation ended badly.
+    failed = models.BooleanField()
+    state = models.CharField(max_length=10)
+
+    class Meta:
+        verbose_name = "module on a node"
+        verbose_name_plural = "modules on nodes"
+        ordering: ClassVar = ["node", "module_name", "version"]
+        indexes: ClassVar = [models.Index(fields=["module_name", "version"], name="nodes_by_module")]
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class Rollout(models.Model):
+    uid = models.CharField(primary_key=True, max_length=32)
+    action = models.CharField(max_length=10)
+    module_name = models.CharField(max_length=128)
+    version = models.BigIntegerField()
+    activation = models.CharField(max_length=10)
+    phase = models.CharField(max_length=24)
+    reason = models.CharField(max_length=40)
+    origin = models.CharField(max_length=16)
+    actor = models.CharField(max_length=150)
+    retry_of = models.CharField(max_length=32)
+    named = models.BooleanField()
+    strategy = models.JSONField()
+    created_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True)
+    total = models.IntegerField()
+    scheduled = models.IntegerField(default=0)
+    queued = models.IntegerField(default=0)
+    running = models.IntegerField(default=0)
+    succeeded = models.IntegerField(default=0)
+    failed = models.IntegerField(default=0)
+    timed_out = models.IntegerField(default=0)
+    canceled = models.IntegerField(default=0)
+    skipped = models.IntegerField(default=0)
+    rolled_back = models.IntegerField(default=0)
+    #: How many of the canceled ones a newer rollout has taken over.
+    superseded = models.IntegerField(default=0)
+    #: Operations that said how long they took, and the sum of that in seconds.
+    measured = models.IntegerField(default=0)
+    measured_seconds = models.FloatField(default=0)
+    #: Position of its first event, and of its newest.
+    started_position = models.BigIntegerField(unique=True)
+    position = models.BigIntegerField()
+    #: The answer to `GET /v2/rollouts/{uid}`, ready to be sent.
+    document = models.TextField()
+
+    class Meta:
+        ordering: ClassVar = ["-started_position"]
+        indexes: ClassVar = [models.Index(fields=["phase"], name="rollouts_by_phase")]
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.module_name} {self.version} ({self.uid})"
+
+
+class Operation(models.Model):
+    """What one rollout does to one node."""
+
+    #: `<rollout>:<node>`
+    key = models.CharField(primary_key=True, max_length=161)
+    rollout = models.CharField(max_length=32)
+    node = models.CharField(max_length=128)
+    module_name = models.CharField(max_length=128)
+    version = models.BigIntegerField()
+    action = models.CharField(max_length=10)
+    activation = models.CharField(max_length=10)
+    content_sha256 = models.CharField(max_length=64)
+    generation = models.IntegerField()
+    attempt = models.IntegerField()
+    ordinal = models.IntegerField()
+    phase = models.CharField(max_length=12)
+    reason = models.CharField(max_length=40)
+    message = models.TextField()
+    #: Waits for an older operation that had started.
+    behind = models.BooleanField()
+    scheduled_at = models.DateTimeField()
+    released_at = models.DateTimeField(null=True)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    #: When it times out, while it is released.
+    deadline_at = models.DateTimeField(null=True)
+    seconds = models.FloatField(null=True)
+
+    class Meta:
+        ordering: ClassVar = ["rollout", "ordinal"]
+        indexes: ClassVar = [
+            models.Index(fields=["rollout", "phase", "ordinal"], name="operations_of_rollout"),
+            models.Index(fields=["rollout", "node"], name="operation_of_node"),
+            models.Index(fields=["node", "module_name"], name="operations_of_placement"),
+            models.Index(
+                fields=["phase"],
+                name="operations_in_hand",
+                condition=~models.Q(
+                    phase__in=[
+                        Phase.SCHEDULED,
+                        Phase.SUCCEEDED,
+                        Phase.FAILED,
+                        Phase.TIMED_OUT,
+                        Phase.CANCELED,
+                        Phase.SKIPPED,
+                        Phase.ROLLED_BACK,
+                    ]
+                ),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class TimelineEntry(models.Model):
+    """Which events tell the story of a rollout."""
+
+    position = models.BigIntegerField(primary_key=True)
+    rollout = models.CharField(max_length=32)
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["rollout", "position"], name="timeline_of_rollout")]
+
+    def __str__(self) -> str:
+        return f"{self.rollout} {self.position}"
+
+
+# --- Not projections: a rebuild leaves them alone. --------------------------------------------------------------------
+
+
+class Liveness(models.Model):
+    """When a node was last heard of, by the database's clock."""
+
+    node = models.CharField(primary_key=True, max_length=128)
+    last_seen = models.DateTimeField()
+    #: When its agent last started.
+    hello_at = models.DateTimeField(null=True)
+    interval_seconds = models.FloatField()
+    #: Newest generation in the node's journal, by module.
+    generations = models.JSONField()
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["last_seen"], name="nodes_by_last_seen")]
+
+    def __str__(self) -> str:
+        return self.node
+
+
+class Dispatch(models.Model):
+    """The outbox: how often and when the command of a released operation was published, and who is about to."""
+
+    #: The operation's key.
+    operation = models.CharField(primary_key=True, max_length=161)
+    publishes = models.IntegerField(default=0)
+    published_at = models.DateTimeField(null=True)
+    due_at = models.DateTimeField(null=True)
+    lease = models.UUIDField(null=True, db_index=True)
+    leased_until = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return self.operation

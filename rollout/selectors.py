@@ -1,0 +1,270 @@
+"""Answers about rollouts and nodes."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import QuerySet
+
+from api.fields import rfc3339
+from artifacts_app.selectors import dependencies_of
+from eventstore.store import RecordedEvent, load_positions
+from rollout.decider.node import NodePhase
+from rollout.decider.rollout import Fleet
+from rollout.errors import ArtifactInUseError, NodeNotFoundError, RolloutNotFoundError
+from rollout.events import FINAL_ROLLOUT_PHASES
+from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Phase
+from rollout.models import Liveness, Node, NodeModule, Operation, Rollout, TimelineEntry
+from rollout.projections import ABSENT, COUNTERS, operation_key
+
+if TYPE_CHECKING:
+    from rollout.services import RolloutRequest
+
+IN_HAND = (Phase.QUEUED, *sorted(RUNNING_PHASES))
+
+
+# --- For the services -------------------------------------------------------------------------------------------------
+
+
+def fleet_of(uid: str, *, limit: int) -> Fleet:
+    """How the operations stand, with at most `limit` of those that may be released."""
+    row = Rollout.objects.get(uid=uid)
+    counts = {_phase_counted(name): getattr(row, name) for name in COUNTERS}
+    ready = Operation.objects.filter(
+        rollout=uid,
+        phase=Phase.SCHEDULED,
+        behind=False,
+        node__in=Node.objects.filter(phase=NodePhase.ONLINE).values("name"),
+    ).order_by("ordinal")[:limit]
+    return Fleet(
+        counts=counts, ready=tuple(ready.values_list("node", flat=True)), superseded=row.superseded
+    )
+
+
+def _phase_counted(counter: str) -> Phase:
+    return Phase.FETCHING if counter == "running" else Phase(counter)
+
+
+def scheduled_nodes(uid: str) -> list[str]:
+    return list(Operation.objects.filter(rollout=uid, phase=Phase.SCHEDULED).values_list("node", flat=True))
+
+
+def failed_nodes(uid: str) -> list[str]:
+    failed = Operation.objects.filter(rollout=uid, phase__in=[Phase.FAILED, Phase.TIMED_OUT])
+    return list(failed.order_by("ordinal").values_list("node", flat=True))
+
+
+def unfinished_operations_of(node: str) -> list[Operation]:
+    return list(Operation.objects.filter(node=node).exclude(phase__in=FINAL_PHASES))
+
+
+def unfinished_rollouts_of(node: str) -> list[str]:
+    return list(dict.fromkeys(each.rollout for each in unfinished_operations_of(node)))
+
+
+def unfinished_rollouts() -> list[str]:
+    unfinished = Rollout.objects.exclude(phase__in=FINAL_ROLLOUT_PHASES).order_by("created_at")
+    return list(unfinished.values_list("uid", flat=True))
+
+
+def overdue_operations(now: datetime) -> list[Operation]:
+    """Released, and not ended by their deadline."""
+    return list(Operation.objects.filter(phase__in=IN_HAND, deadline_at__lt=now))
+
+
+# --- Rollouts ---------------------------------------------------------------------------------------------------------
+
+
+def rollouts() -> QuerySet[Rollout]:
+    """Newest first."""
+    return Rollout.objects.order_by("-started_position")
+
+
+def rollout_row(uid: str) -> Rollout:
+    """Raises: `RolloutNotFoundError`."""
+    row = Rollout.objects.filter(uid=uid).first()
+    if row is None:
+        raise RolloutNotFoundError
+    return row
+
+
+def rollout_document(uid: str) -> tuple[str, int, str]:
+    """The rollout as JSON text, the position of its newest event, its phase. Raises: `RolloutNotFoundError`."""
+    found = Rollout.objects.filter(uid=uid).values_list("document", "position", "phase").first()
+    if found is None:
+        raise RolloutNotFoundError
+    return found
+
+
+def operations(uid: str) -> QuerySet[Operation]:
+    """The rollout's nodes in its order. Raises: `RolloutNotFoundError`."""
+    if not Rollout.objects.filter(uid=uid).exists():
+        raise RolloutNotFoundError
+    return Operation.objects.filter(rollout=uid).order_by("ordinal")
+
+
+def operation(uid: str, node: str) -> Operation:
+    """Raises: `RolloutNotFoundError`, `NodeNotFoundError`."""
+    row = Operation.objects.filter(key=operation_key(uid, node)).first()
+    if row is None:
+        rollout_row(uid)
+        raise NodeNotFoundError(f"{node} is not part of this rollout.")
+    return row
+
+
+def operation_document(row: Operation) -> dict[str, Any]:
+    return {
+        "node": row.node,
+        "module_name": row.module_name,
+        "version": row.version,
+        "action": row.action,
+        "activation": row.activation,
+        "phase": row.phase,
+        "reason": row.reason or None,
+        "message": row.message,
+        "generation": row.generation,
+        "attempt": row.attempt,
+        "content_sha256": row.content_sha256 or None,
+        "scheduled_at": rfc3339(row.scheduled_at),
+        "released_at": rfc3339(row.released_at) if row.released_at else None,
+        "started_at": rfc3339(row.started_at) if row.started_at else None,
+        "finished_at": rfc3339(row.finished_at) if row.finished_at else None,
+        "seconds": row.seconds,
+    }
+
+
+def rollout_events(uid: str, *, after: int, limit: int) -> list[RecordedEvent]:
+    """The events that tell the rollout's story, after a position of the log."""
+    entries = TimelineEntry.objects.filter(rollout=uid, position__gt=after).order_by("position")
+    return load_positions(list(entries.values_list("position", flat=True)[:limit]))
+
+
+# --- Nodes ------------------------------------------------------------------------------------------------------------
+
+
+def nodes() -> QuerySet[Node]:
+    """All that have not left the fleet, by name."""
+    return Node.objects.exclude(phase=NodePhase.DECOMMISSIONED).order_by("name")
+
+
+def node(name: str) -> Node:
+    """Raises: `NodeNotFoundError`."""
+    row = Node.objects.filter(name=name).first()
+    if row is None:
+        raise NodeNotFoundError
+    return row
+
+
+def node_documents(rows: Iterable[Node]) -> list[dict[str, Any]]:
+    """The nodes as JSON, with their modules; three queries however many there are."""
+    listed = list(rows)
+    names = [each.name for each in listed]
+    last_seen = dict(Liveness.objects.filter(node__in=names).values_list("node", "last_seen"))
+    modules: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for row in NodeModule.objects.filter(node__in=names).order_by("module_name", "version"):
+        modules[row.node].append(_node_module_document(row))
+    return [_node_document(each, last_seen.get(each.name), modules[each.name]) for each in listed]
+
+
+def _node_document(row: Node, last_seen: datetime | None, modules: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "phase": row.phase,
+        "last_seen": rfc3339(last_seen) if last_seen else None,
+        "platform": row.platform,
+        "server": row.server,
+        "server_version": row.server_version,
+        "role": row.role,
+        "labels": {**row.agent_labels, **row.labels},
+        "modules": modules,
+    }
+
+
+def _node_module_document(row: NodeModule) -> dict[str, Any]:
+    return {
+        "module_name": row.module_name,
+        "version": row.version,
+        "desired": row.desired,
+        "observed": row.observed,
+        "state": row.state,
+        "content_sha256": row.content_sha256 or None,
+        "loaded": row.observed == "load",
+    }
+
+
+def local_node(host: str, default: str) -> Node:
+    """The node that has reported `host` as its own, else the one named `default`. Raises: `NodeNotFoundError`."""
+    for row in nodes():
+        if host in row.api_hosts:
+            return row
+    if not default:
+        raise NodeNotFoundError(f"No node answers to {host}. Set NODE_NAME, or MODFLEET_API_HOSTS on the node.")
+    return node(default)
+
+
+def local_artifacts(name: str) -> list[dict[str, Any]]:
+    """What is on the node's disk, as the seed lists it."""
+    rows = NodeModule.objects.filter(node=name).exclude(observed=ABSENT).order_by("module_name", "version")
+    keys = [(row.module_name, row.version) for row in rows]
+    dependencies = dependencies_of(keys)
+    return [
+        {"module_name": module_name, "version": version, "dependencies": dependencies[module_name, version]}
+        for module_name, version in keys
+    ]
+
+
+def is_loaded(node_name: str, module_name: str, version: int) -> bool | None:
+    """Whether the module is loaded there; None if it is not even on disk."""
+    row = NodeModule.objects.filter(node=node_name, module_name=module_name, version=version).first()
+    if row is None or row.observed == ABSENT:
+        return None
+    return row.observed == "load"
+
+
+def users_of(module_name: str, version: int) -> list[str]:
+    """Nodes that have the module version, or are to get it."""
+    rows = NodeModule.objects.filter(module_name=module_name, version=version, node__in=nodes().values("name"))
+    waiting = Operation.objects.filter(module_name=module_name, version=version, action="install").exclude(
+        phase__in=FINAL_PHASES
+    )
+    return sorted({row.node for row in rows} | set(waiting.values_list("node", flat=True)))
+
+
+def refuse_if_used(module_name: str, version: int) -> None:
+    """Raises: `ArtifactInUseError` naming some of the nodes."""
+    if users := users_of(module_name, version):
+        more = f" and {len(users) - 5} more" if len(users) > 5 else ""
+        raise ArtifactInUseError(f"{', '.join(users[:5])}{more} have {module_name} {version}, or are to get it.")
+
+
+def is_same_intent(uid: str, node_name: str, request: "RolloutRequest") -> bool:
+    """Whether the operation of the rollout on the node brings about what the request asks for."""
+    row = operation(uid, node_name)
+    return (row.module_name, row.version, row.action, row.activation) == (
+        request.module_name,
+        request.version,
+        request.action,
+        request.activation,
+    )
+
+
+def is_rollout_of(uid: str, request: "RolloutRequest") -> bool:
+    """Whether the rollout is one of the whole fleet that brings about what the request asks for."""
+    row = rollout_row(uid)
+    return not row.named and (row.module_name, row.version, row.action, row.activation, row.origin) == (
+        request.module_name,
+        request.version,
+        request.action,
+        request.activation,
+        request.origin,
+    )
+
+
+def failure_message(rollout: Rollout) -> str:
+    """What the first nodes that failed said."""
+    failed = Operation.objects.filter(rollout=rollout.uid, phase__in=[Phase.FAILED, Phase.TIMED_OUT]).order_by("ordinal")
+    return "; ".join(f"{each.node}: {each.message or each.reason}" for each in failed[:5])
+
+
+def online_nodes() -> set[str]:
+    return set(Node.objects.filter(online=True).values_list("name", flat=True))

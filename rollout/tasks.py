@@ -1,0 +1,13 @@
+"""Celery entry points of the control worker."""
+
+from celery import shared_task
+
+from artifacts_app.services import sweep_storage
+from rollout.dispatch import forget_ended
+
+
+@shared_task(name="modfleet.sweep")
+def sweep() -> None:
+    """Remove what nothing names any more. May run any number of times."""
+    sweep_storage()
+    forget_ended()

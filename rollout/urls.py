@@ -1,0 +1,40 @@
+from django.urls import path
+
+from rollout.vendor_views import ActionViewSet, VendorModuleViewSet, VendorNodeViewSet
+from rollout.views import ArtifactViewSet, EventViewSet, LocalArtifactViewSet, NodeViewSet, RolloutViewSet
+
+urlpatterns = [
+    # The seed's
+    path("v2/local/modules/user-defined/artifacts", LocalArtifactViewSet.as_view({"get": "list", "post": "create"})),
+    path(
+        "v2/local/modules/user-defined/artifacts/<str:module_name>/<str:version>",
+        LocalArtifactViewSet.as_view({"delete": "destroy"}),
+    ),
+    # Ours
+    path("v2/modules/user-defined/artifacts", ArtifactViewSet.as_view({"get": "list", "post": "create"})),
+    path(
+        "v2/modules/user-defined/artifacts/<str:module_name>/<str:version>",
+        ArtifactViewSet.as_view({"get": "retrieve", "delete": "destroy"}),
+    ),
+    path("v2/rollouts", RolloutViewSet.as_view({"get": "list", "post": "create"})),
+    path("v2/rollouts/<str:uid>", RolloutViewSet.as_view({"get": "retrieve"})),
+    path("v2/rollouts/<str:uid>/nodes", RolloutViewSet.as_view({"get": "nodes"})),
+    path("v2/rollouts/<str:uid>/nodes/<str:name>", RolloutViewSet.as_view({"get": "node"})),
+    path("v2/rollouts/<str:uid>/events", RolloutViewSet.as_view({"get": "events"})),
+    path("v2/rollouts/<str:uid>/abort", RolloutViewSet.as_view({"post": "abort"})),
+    path("v2/rollouts/<str:uid>/retry", RolloutViewSet.as_view({"post": "retry"})),
+    path("v2/nodes", NodeViewSet.as_view({"get": "list"})),
+    path("v2/nodes/<str:name>", NodeViewSet.as_view({"get": "retrieve", "patch": "partial_update"})),
+    path("v2/nodes/<str:name>/drain", NodeViewSet.as_view({"post": "drain"})),
+    path("v2/nodes/<str:name>/activate", NodeViewSet.as_view({"post": "activate"})),
+    path("v2/nodes/<str:name>/decommission", NodeViewSet.as_view({"post": "decommission"})),
+    path("v2/events", EventViewSet.as_view({"get": "list"})),
+    # The vendor's
+    path("v1/modules", VendorModuleViewSet.as_view({"get": "list"})),
+    path("v1/modules/<str:uid>", VendorModuleViewSet.as_view({"get": "retrieve", "delete": "destroy"})),
+    path("v2/modules", VendorModuleViewSet.as_view({"post": "create"})),
+    path("v2/modules/<str:uid>", VendorModuleViewSet.as_view({"delete": "destroy"})),
+    path("v1/actions", ActionViewSet.as_view({"get": "list"})),
+    path("v1/actions/<str:uid>", ActionViewSet.as_view({"get": "retrieve"})),
+    path("v1/nodes", VendorNodeViewSet.as_view({"get": "list"})),
+]

@@ -1,0 +1,161 @@
+"""The vendor's neighbouring routes, for tools that exist: modules, actions and nodes as Redis Enterprise shows them."""
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
+
+from accounts.roles import Permission
+from accounts.selectors import require_modules_upload_allowed
+from api.errors import NotFoundError
+from api.fields import rfc3339
+from artifacts_app.selectors import platforms_of
+from artifacts_app.services import add_build
+from artifacts_app.uploads import PackageUploadView
+from modules_app.selectors import document_of, module_document, module_key, modules
+from rollout import selectors, services
+from rollout.errors import RolloutInProgressError, RolloutNotFoundError
+from rollout.events import Origin, RolloutPhase
+from rollout.messages import Action, Activation
+from rollout.models import Node, Rollout
+from rollout.services import RolloutRequest
+from rollout.views import UPLOAD
+
+#: The vendor's word for a phase; for any other it is `failed`.
+STATUS_OF = {
+    RolloutPhase.PLANNED: "queued",
+    RolloutPhase.PENDING_APPROVAL: "queued",
+    RolloutPhase.SCHEDULED: "queued",
+    RolloutPhase.RUNNING: "running",
+    RolloutPhase.PAUSED: "running",
+    RolloutPhase.ROLLING_BACK: "running",
+    RolloutPhase.ABORTING: "cancelling",
+    RolloutPhase.ABORTED: "cancelled",
+    RolloutPhase.SUCCEEDED: "completed",
+}
+
+
+class VendorModuleViewSet(PackageUploadView, ViewSet):
+    permissions = {
+        "GET": Permission.VIEW_CLUSTER_MODULES,
+        "POST": Permission.UPDATE_CLUSTER,
+        "DELETE": Permission.UPDATE_CLUSTER,
+    }
+
+    @extend_schema(responses={200: list[dict[str, Any]]})
+    def list(self, request: Request) -> Response:
+        """All module objects with their platforms."""
+        rows = list(modules())
+        platforms = platforms_of([(row.module_name, row.version) for row in rows])
+        return Response(
+            [{**document_of(row), "platforms": platforms.get((row.module_name, row.version), {})} for row in rows]
+        )
+
+    @extend_schema(responses={200: dict})
+    def retrieve(self, request: Request, uid: str) -> Response:
+        """One module object with its platforms."""
+        document = module_document(uid)
+        key = (document["module_name"], document["version"])
+        return Response({**document, "platforms": platforms_of([key]).get(key, {})})
+
+    @extend_schema(request=UPLOAD, responses={200: dict})
+    def create(self, request: Request) -> Response:
+        """Upload a package, register its module, and put it on the disk of every node: poll the `action_uid`."""
+        require_modules_upload_allowed()
+        with self.received_package(request) as package:
+            upload = add_build(package, register=True)
+        action_uid = _start(
+            RolloutRequest(
+                action=Action.INSTALL,
+                module_name=upload.module_name,
+                version=upload.version,
+                activation=Activation.FILES,
+                origin=Origin.VENDOR,
+                may_be_empty=True,
+            )
+        )
+        return Response({**module_document(upload.module_uid), "action_uid": action_uid})
+
+    @extend_schema(responses={200: dict})
+    def destroy(self, request: Request, uid: str) -> Response:
+        """Remove the module from every node; object and artifact go when every node has succeeded."""
+        module_name, version = module_key(uid)
+        action_uid = _start(
+            RolloutRequest(
+                action=Action.REMOVE,
+                module_name=module_name,
+                version=version,
+                origin=Origin.VENDOR,
+                may_be_empty=True,
+                purge=True,
+            )
+        )
+        return Response({"action_uid": action_uid})
+
+
+def _start(request: RolloutRequest) -> str:
+    """The rollout's uid: a new one, or the one under way that the vendor's API started for the same thing."""
+    try:
+        return services.start_rollout(request)
+    except RolloutInProgressError as error:
+        if selectors.is_rollout_of(error.rollout, request):
+            return error.rollout
+        raise
+
+
+class ActionViewSet(ViewSet):
+    permissions = {"GET": Permission.VIEW_STATUS_OF_CLUSTER_ACTION}
+
+    @extend_schema(responses={200: dict})
+    def list(self, request: Request) -> Response:
+        """All actions: rollouts, newest first."""
+        return Response({"actions": [_action(row) for row in selectors.rollouts()], "state-machines": []})
+
+    @extend_schema(responses={200: dict})
+    def retrieve(self, request: Request, uid: str) -> Response:
+        """One action."""
+        try:
+            return Response(_action(selectors.rollout_row(uid)))
+        except RolloutNotFoundError as error:
+            raise NotFoundError("There is no action with this uid.") from error
+
+
+def _action(rollout: Rollout) -> dict[str, Any]:
+    # Clients decode progress, node_uid and task_id as strings, whatever the vendor's table of types says.
+    status = STATUS_OF.get(RolloutPhase(rollout.phase), "failed")
+    final = rollout.total - rollout.scheduled - rollout.queued - rollout.running
+    document: dict[str, Any] = {
+        "action_uid": rollout.uid,
+        "name": f"{rollout.action}_module",
+        "status": status,
+        "progress": str(100 * final // rollout.total if rollout.total else 100),
+        "node_uid": "",
+        "task_id": rollout.uid,
+        "object_name": f"module:{rollout.module_name}:{rollout.version}",
+        "creation_time": rfc3339(rollout.created_at),
+    }
+    if status == "failed":
+        document |= {"error_code": rollout.reason or rollout.phase, "error_message": selectors.failure_message(rollout)}
+    return document
+
+
+class VendorNodeViewSet(ViewSet):
+    permissions = {"GET": Permission.VIEW_ALL_NODES_INFO}
+
+    @extend_schema(responses={200: list[dict[str, Any]]})
+    def list(self, request: Request) -> Response:
+        """All nodes."""
+        return Response([_node(row) for row in selectors.nodes()])
+
+
+def _node(row: Node) -> dict[str, Any]:
+    return {
+        "uid": row.joined_position,
+        "name": row.name,
+        "addr": row.api_hosts[0] if row.api_hosts else "",
+        "status": {"online": "active", "draining": "active"}.get(row.phase, "down"),
+        "architecture": row.platform.rpartition("/")[2],
+        "software_version": row.server_version,
+    }

@@ -1,0 +1,312 @@
+"""Rollouts, nodes, artifacts and the audit log over HTTP. The vendor's older routes are in `vendor_views`."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from django.db import transaction
+from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
+
+from accounts.roles import Permission
+from accounts.selectors import require_modules_upload_allowed
+from api.errors import InvalidRequestError, NotFoundError
+from api.fields import rfc3339
+from api.idempotency import digest_of, idempotent, store_response, stored_response
+from api.pagination import paginate, paginate_by
+from api.seed import SeedViewSet
+from artifacts_app.selectors import artifact_document, artifact_documents, versions_after
+from artifacts_app.services import add_build, delete_artifact
+from artifacts_app.uploads import PackageUploadView
+from eventstore.follow import wait_for_growth
+from eventstore.store import RecordedEvent, head, read_page
+from rollout import local, selectors, services
+from rollout.events import FINAL_ROLLOUT_PHASES
+from rollout.serializers import (
+    ArtifactSerializer,
+    EventSerializer,
+    LabelsSerializer,
+    NodeSerializer,
+    OperationSerializer,
+    PackageSerializer,
+    RolloutSerializer,
+    StartRolloutSerializer,
+)
+
+LONGEST_WAIT_SECONDS = 60.0
+#: A line that keeps proxies from closing a stream on which nothing happens, seconds.
+HEARTBEAT_SECONDS = 15.0
+STREAM_BATCH = 500
+
+UPLOAD = {"multipart/form-data": PackageSerializer}
+
+
+class RolloutViewSet(ViewSet):
+    permissions = {"GET": Permission.VIEW_CLUSTER_MODULES, "POST": Permission.MANAGE_CLUSTER_MODULES}
+
+    @extend_schema(responses=RolloutSerializer(many=True))
+    def list(self, request: Request) -> Response:
+        """List rollouts, newest first."""
+        return paginate(
+            request,
+            selectors.rollouts(),
+            key="-started_position",
+            serialize=lambda rows: [json.loads(row.document) for row in rows],
+        )
+
+    @extend_schema(request=StartRolloutSerializer, responses={202: RolloutSerializer})
+    @idempotent
+    def create(self, request: Request) -> Response:
+        """Start a rollout. It is on its way when this answers; poll its `Location`."""
+        serializer = StartRolloutSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        return _accepted(request, services.start_rollout(serializer.to_request()))
+
+    @extend_schema(
+        responses=RolloutSerializer,
+        parameters=[OpenApiParameter("wait", float, description="Seconds to wait for a change, at most 60")],
+    )
+    def retrieve(self, request: Request, uid: str) -> HttpResponseBase:
+        """One rollout with its progress. Send its ETag as `If-None-Match`: 304 while nothing has changed."""
+        known = request.headers.get("If-None-Match", "")
+        deadline = time.monotonic() + _wait_seconds(request)
+        while True:
+            position = head()
+            document, version, phase = selectors.rollout_document(uid)
+            etag = f'"{version}"'
+            known = known or etag
+            left = deadline - time.monotonic()
+            if etag != known or phase in FINAL_ROLLOUT_PHASES or left <= 0:
+                break
+            wait_for_growth(position, timeout=left)
+        if etag == request.headers.get("If-None-Match"):
+            return HttpResponse(status=304, headers={"ETag": etag})
+        return HttpResponse(document, content_type="application/json", headers={"ETag": etag})
+
+    @extend_schema(responses=OperationSerializer(many=True))
+    def nodes(self, request: Request, uid: str) -> Response:
+        """List the rollout's nodes, in its order."""
+        return paginate(
+            request,
+            selectors.operations(uid),
+            key="ordinal",
+            serialize=lambda rows: [selectors.operation_document(row) for row in rows],
+        )
+
+    @extend_schema(responses=OperationSerializer)
+    def node(self, request: Request, uid: str, name: str) -> Response:
+        """One node of the rollout."""
+        return Response(selectors.operation_document(selectors.operation(uid, name)))
+
+    @extend_schema(responses={(200, "text/event-stream"): str})
+    def events(self, request: Request, uid: str) -> StreamingHttpResponse:
+        """Stream the rollout's events as they happen (SSE). `Last-Event-ID` resumes after that position of the log."""
+        selectors.rollout_row(uid)
+        after = request.headers.get("Last-Event-ID") or request.query_params.get("after", "0")
+        if not (after.isascii() and after.isdigit() and len(after) < 19):
+            raise InvalidRequestError("Last-Event-ID: must be a position of the log.")
+        return StreamingHttpResponse(
+            _story(uid, int(after)), content_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+        )
+
+    @extend_schema(request=None, responses={202: RolloutSerializer})
+    def abort(self, request: Request, uid: str) -> Response:
+        """Start nothing more. What runs, runs to its end."""
+        services.abort_rollout(uid)
+        return _accepted(request, uid)
+
+    @extend_schema(request=None, responses={202: RolloutSerializer})
+    @idempotent
+    def retry(self, request: Request, uid: str) -> Response:
+        """Try the failed nodes again: in this rollout, or in a new one if it has ended."""
+        return _accepted(request, services.retry_rollout(uid))
+
+
+def _accepted(request: Request, uid: str) -> Response:
+    document, _, _ = selectors.rollout_document(uid)
+    location = request.build_absolute_uri(f"/v2/rollouts/{uid}")
+    return Response(json.loads(document), status=202, headers={"Location": location})
+
+
+def _wait_seconds(request: Request) -> float:
+    text = request.query_params.get("wait", "0")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= LONGEST_WAIT_SECONDS:
+        raise InvalidRequestError(f"wait: must be a number of seconds from 0 to {LONGEST_WAIT_SECONDS:.0f}.")
+    return seconds
+
+
+def _story(uid: str, after: int) -> Iterator[str]:
+    while True:
+        position = head()
+        ended = selectors.rollout_row(uid).phase in FINAL_ROLLOUT_PHASES
+        while batch := selectors.rollout_events(uid, after=after, limit=STREAM_BATCH):
+            after = batch[-1].position
+            yield "".join(_sse(each) for each in batch)
+        if ended:
+            return
+        if wait_for_growth(position, timeout=HEARTBEAT_SECONDS) <= position:
+            yield ": nothing new\n\n"
+
+
+def _sse(recorded: RecordedEvent) -> str:
+    return f"id: {recorded.position}\nevent: {recorded.type}\ndata: {json.dumps(event_document(recorded))}\n\n"
+
+
+def event_document(recorded: RecordedEvent) -> dict[str, Any]:
+    return {
+        "position": recorded.position,
+        "stream": recorded.stream,
+        "version": recorded.version,
+        "type": recorded.type,
+        "recorded_at": rfc3339(recorded.recorded_at),
+        "actor": recorded.actor,
+        "request_id": recorded.metadata.get("request_id", ""),
+        "data": msgspec.to_builtins(recorded.event),
+    }
+
+
+class NodeViewSet(ViewSet):
+    permissions = {
+        "GET": Permission.VIEW_ALL_NODES_INFO,
+        "PATCH": Permission.UPDATE_NODE,
+        "POST": Permission.UPDATE_NODE,
+    }
+
+    @extend_schema(responses=NodeSerializer(many=True))
+    def list(self, request: Request) -> Response:
+        """List nodes by name, each with its modules: what is desired there and what was observed."""
+        return paginate(request, selectors.nodes(), key="name", serialize=selectors.node_documents)
+
+    @extend_schema(responses=NodeSerializer)
+    def retrieve(self, request: Request, name: str) -> Response:
+        """One node."""
+        return _node(name)
+
+    @extend_schema(request=LabelsSerializer, responses=NodeSerializer)
+    def partial_update(self, request: Request, name: str) -> Response:
+        """Set the node's labels: all that an operator gave."""
+        serializer = LabelsSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        services.label_node(name, serializer.validated_data["labels"])
+        return _node(name)
+
+    @extend_schema(request=None, responses=NodeSerializer)
+    def drain(self, request: Request, name: str) -> Response:
+        """Give it nothing new."""
+        services.drain_node(name)
+        return _node(name)
+
+    @extend_schema(request=None, responses=NodeSerializer)
+    def activate(self, request: Request, name: str) -> Response:
+        """End its draining."""
+        services.activate_node(name)
+        return _node(name)
+
+    @extend_schema(request=None, responses=NodeSerializer)
+    def decommission(self, request: Request, name: str) -> Response:
+        """Take it out of the fleet. It joins again when its agent is restarted."""
+        services.decommission_node(name)
+        return _node(name)
+
+
+def _node(name: str) -> Response:
+    (document,) = selectors.node_documents([selectors.node(name)])
+    return Response(document)
+
+
+class ArtifactViewSet(PackageUploadView, ViewSet):
+    permissions = {
+        "GET": Permission.VIEW_CLUSTER_MODULES,
+        "POST": Permission.MANAGE_CLUSTER_MODULES,
+        "DELETE": Permission.MANAGE_CLUSTER_MODULES,
+    }
+
+    @extend_schema(responses=ArtifactSerializer(many=True))
+    def list(self, request: Request) -> Response:
+        """List artifacts by name and version, each with its builds."""
+        return paginate_by(request, versions_after, key_of=lambda key: list(key), serialize=artifact_documents)
+
+    @extend_schema(request=UPLOAD, responses={200: ArtifactSerializer, 201: ArtifactSerializer})
+    def create(self, request: Request) -> Response:
+        """Upload a package, once for the whole cluster: 201 if it is new, 200 if the same build was there."""
+        require_modules_upload_allowed()
+        with self.received_package(request) as package:
+            digest = digest_of(request, package.sha256)
+            if (stored := stored_response(request, digest)) is not None:
+                return stored
+            with transaction.atomic():
+                upload = add_build(package)
+                document = artifact_document(upload.module_name, upload.version)
+                response = Response(document, status=201 if upload.created else 200)
+                store_response(request, digest, response)
+        return response
+
+    @extend_schema(responses=ArtifactSerializer)
+    def retrieve(self, request: Request, module_name: str, version: str) -> Response:
+        """One artifact."""
+        return Response(artifact_document(module_name, version_in_path(version)))
+
+    @extend_schema(responses={200: dict})
+    def destroy(self, request: Request, module_name: str, version: str) -> Response:
+        """Delete an artifact that no node has and no rollout needs."""
+        delete_artifact(module_name, version_in_path(version), refuse_if_used=selectors.refuse_if_used)
+        return Response({})
+
+
+def version_in_path(text: str) -> int:
+    """Raises: `NotFoundError` for what is no version."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+        raise NotFoundError(f"{text} is no version: versions are whole numbers.")
+    return int(text)
+
+
+class LocalArtifactViewSet(PackageUploadView, SeedViewSet):
+    """The seed's routes about this node's artifacts."""
+
+    permissions = ArtifactViewSet.permissions
+
+    @extend_schema(responses=ArtifactSerializer(many=True))
+    def list(self, request: Request) -> Response:
+        """List the artifacts on the local node."""
+        return Response(selectors.local_artifacts(local.node_of(request.get_host()).name))
+
+    @extend_schema(request=UPLOAD, responses={200: dict})
+    def create(self, request: Request) -> Response:
+        """Upload an artifact to the local node, and wait until it is there."""
+        require_modules_upload_allowed()
+        with self.received_package(request) as package:
+            local.install(local.node_of(request.get_host()), package)
+        return Response({})
+
+    @extend_schema(responses={200: dict})
+    def destroy(self, request: Request, module_name: str, version: str) -> Response:
+        """Delete an artifact from the local node, and wait until it is gone."""
+        local.remove(local.node_of(request.get_host()), module_name, version_in_path(version))
+        return Response({})
+
+
+class EventViewSet(ViewSet):
+    permissions = {"GET": Permission.VIEW_LOGGED_EVENTS}
+
+    @extend_schema(responses=EventSerializer(many=True))
+    def list(self, request: Request) -> Response:
+        """The audit log: all events in the order in which they were recorded."""
+
+        def fetch(after: Any, limit: int) -> Sequence[RecordedEvent]:
+            return read_page(after=after or 0, limit=limit)
+
+        return paginate_by(
+            request,
+            fetch,
+            key_of=lambda each: each.position,
+            serialize=lambda rows: [event_document(each) for each in rows],
+        )

