@@ -34,8 +34,8 @@ from accounts.models import ClusterSettings, User
 from accounts.roles import Role
 from accounts.selectors import Cluster, cluster, user_by_uid
 from eventstore.context import SYSTEM
-from eventstore.transact import retry_on_conflict
 from eventstore.store import Append, append, load, load_many
+from eventstore.transact import retry_on_conflict
 
 FIRST_ADMIN = "admin"
 _UIDS_AT_A_TIME = 100
@@ -143,10 +143,10 @@ def bootstrap_admin(password: str) -> bool:
 
 def ensure_admin(password: str) -> None:
     """There is an account called `admin`, and this is its password."""
-    if bootstrap_admin(password):
-        return
-    admin = User.objects.get(username=FIRST_ADMIN)
-    if not admin.check_password(password):
+    admin = User.objects.filter(username=FIRST_ADMIN).first()
+    if admin is None:
+        create_user(name=FIRST_ADMIN, email="", password=password, role=Role.ADMIN, by=None)
+    elif not check_password(password, admin.password):
         update_user(admin.uid, UserChanges(password=password), by=None)
 
 

@@ -1,7 +1,6 @@
 """Two changes at the same moment: both databases keep what must hold for all accounts."""
 
 import pytest
-from tests.plugins.databases import at_once
 
 from accounts import services
 from accounts.errors import LastAdminError, NameTakenError
@@ -9,6 +8,7 @@ from accounts.models import User
 from accounts.roles import Role
 from accounts.services import UserChanges
 from eventstore.store import verify
+from tests.plugins.databases import at_once
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from django.core.management import call_command
 from accounts.errors import WeakPasswordError
 from accounts.models import User
 from accounts.roles import Role
-from accounts.services import bootstrap_admin
+from accounts.services import bootstrap_admin, ensure_admin
 
 pytestmark = pytest.mark.django_db
 
@@ -42,3 +42,10 @@ def test_it_does_not_give_a_deleted_admin_back(alice):
 def test_a_weak_password():
     with pytest.raises(WeakPasswordError):
         bootstrap_admin("short")
+
+
+def test_the_admin_of_an_embedded_cluster(alice):
+    for password in ("correct horse 1", "correct horse 1", "another horse 2"):
+        ensure_admin(password)
+        assert User.objects.get(username="admin").check_password(password)
+    assert User.objects.get(username="admin").credential_version == 2

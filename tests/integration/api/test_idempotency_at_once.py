@@ -2,12 +2,12 @@
 
 import pytest
 from rest_framework.test import APIClient
-from tests.plugins.databases import at_once
 
 from accounts import services
 from accounts.models import User
 from accounts.roles import Role
 from tests.plugins.cast import PASSWORD, basic
+from tests.plugins.databases import at_once
 
 DAVE = {"email": "dave@example.com", "password": "correct horse 2", "name": "dave", "role": "db_viewer"}
 
