@@ -62,15 +62,9 @@ class Carrier:
                 return True
 
     def close(self) -> None:
-<<<<<<< HEAD
-        producer, self._producer = self._producer, None
-        if producer is not None and producer.connection is not None:
-            producer.connection.release()
-=======
         connection, self._connection, self._producer = self._connection, None, None
         if connection is not None:
             connection.release()
->>>>>>> agent
 
     def _ready(self) -> Producer:
         if self._producer is None:
