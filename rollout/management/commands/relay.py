@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 
 #: How often everything is looked at even if nothing happened, seconds.
 SWEEP_SECONDS = 1.0
+#: Least time between two looks, seconds: the log grows with each report, and what reports bring about is done by the
+#: control workers, which take them in.
+PAUSE_SECONDS = 0.1
 #: How often storage is swept, in looks.
 STORAGE_SWEEP_EVERY = 3600
 
@@ -39,6 +42,7 @@ class Command(BaseCommand):
                 if looks % STORAGE_SWEEP_EVERY == STORAGE_SWEEP_EVERY - 1:
                     sweep.delay()
                 looks += 1
+                stopping.wait(PAUSE_SECONDS)
                 wait_for_growth(position, timeout=SWEEP_SECONDS)
             except Exception:  # the database or the broker is away: all that was to be done still stands in the log
                 logger.exception("the relay tries again")
