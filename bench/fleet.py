@@ -14,7 +14,7 @@ import httpx
 from modfleet.cluster import Cluster, ClusterOptions, NodePaths
 
 #: How often the rollout is asked for, seconds: a client that wants to know, and does not hammer.
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.2
 #: Far above what a rollout may take here, seconds.
 TOO_LONG = 300.0
 
