@@ -15,7 +15,7 @@ from typing import Any
 from celery import current_app
 from django.conf import settings
 from django.db.models import F, OuterRef, Q, Subquery
-from kombu import Queue
+from kombu import Producer, Queue
 
 from artifacts_app.selectors import BuildToFetch, build_to_fetch
 from eventstore.store import database_now
@@ -97,8 +97,9 @@ def _publish(claim: _Claim) -> int:
     held = dict(Dispatch.objects.filter(lease=claim.lease).values_list("operation", "publishes"))
     operations = list(Operation.objects.filter(key__in=held, phase__in=IN_HAND))
     try:
-        for command in _commands(operations):
-            _send(command)
+        with current_app.producer_or_acquire() as producer:
+            for command in _commands(operations):
+                _send(command, producer)
     finally:
         for publishes in set(held.values()):
             wait = min(settings.ENVIRONMENT.resend_seconds * 2**publishes, LONGEST_RESEND_SECONDS)
@@ -112,9 +113,14 @@ def _publish(claim: _Claim) -> int:
     return len(operations)
 
 
-def _send(command: Command) -> None:
+def _send(command: Command, producer: Producer) -> None:
+    """To the node's queue through the anonymous exchange: nothing is declared for it, its agent does that."""
     current_app.send_task(
-        EXECUTE, kwargs={"command": to_json(command)}, queue=queue_for(command.node), ignore_result=True
+        EXECUTE,
+        kwargs={"command": to_json(command)},
+        queue=Queue(queue_for(command.node)),  # type: ignore[arg-type]  # takes one; its types do not say so
+        ignore_result=True,
+        producer=producer,
     )
 
 
