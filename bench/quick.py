@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from rich.console import Console
@@ -48,7 +48,10 @@ class Options:
     poll_rounds: int = 5
     poll_seconds: float = 3.0
     many: int = 1000
-    log: bool = True
+    #: Whether the log is measured.
+    log: int = 1
+    #: An empty folder to work in, kept in the end; otherwise a temporary one.
+    folder: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +163,9 @@ def lines(rollouts: list[Round], polls: list[Round], options: Options) -> list[L
 
 
 def table_of(shown: list[Line]) -> Table:
-    table = Table("", "median", "ratio", "aim", title=f"{os.cpu_count()} cores, {platform.machine()}")
+    table = Table(title=f"{os.cpu_count()} cores, {platform.machine()}")
+    for column in ("", "median", "ratio", "aim"):
+        table.add_column(column, no_wrap=True)
     for line in shown:
         table.add_row(line.what, line.value, line.ratio, line.aim)
     return table
@@ -170,9 +175,10 @@ def run(options: Options, console: Console) -> list[Line]:
     def tell(message: str) -> None:
         console.print(message, style="dim")
 
-    with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        rollouts = measure_rollouts(Path(name, "rollouts"), options, tell)
-        polls = measure_polls(Path(name, "polls"), options, tell)
+    with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
+        folder = Path(options.folder or temporary)
+        rollouts = measure_rollouts(folder / "rollouts", options, tell)
+        polls = measure_polls(folder / "polls", options, tell)
     log = measure_log(tell) if options.log else ""
     shown = lines(rollouts, polls, options)
     console.print(table_of(shown))
@@ -183,14 +189,13 @@ def run(options: Options, console: Console) -> list[Line]:
 
 def _keep(result: object) -> None:
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{time.strftime('%Y%m%dT%H%M%S')}.json").write_text(json.dumps(result, indent=2))
+    (RESULTS / f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.json").write_text(json.dumps(result, indent=2))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    for name in ("nodes", "hosts", "rounds", "size", "poll_rounds", "poll_seconds", "many"):
-        default = getattr(Options, name)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+    for field in fields(Options):
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
     given = parser.parse_args()
     # What is started is stopped on the way out, also when somebody ends this.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
