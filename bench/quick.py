@@ -3,7 +3,7 @@
 Each round measures everything once, one after the other, so that a machine that slows down slows all of them; what is
 printed are the medians of the rounds, and the ratios are medians of the rounds' own ratios.
 
-python -m bench.quick --nodes 100 --hosts 20 --rounds 3 --poll-seconds 3
+python -m bench.quick --nodes 100 --hosts 10 --rounds 3 --poll-seconds 2
 """
 
 import argparse
@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import signal
 import statistics
 import subprocess
@@ -41,12 +42,12 @@ Round = dict[str, float]
 class Options:
     nodes: int = 100
     #: Ansible's: it is slow enough to be measured with fewer.
-    hosts: int = 20
+    hosts: int = 10
     rounds: int = 3
     #: Bytes of the package, about.
     size: int = 3_000_000
     poll_rounds: int = 5
-    poll_seconds: float = 3.0
+    poll_seconds: float = 2.0
     many: int = 1000
     #: Whether the log is measured.
     log: int = 1
@@ -201,7 +202,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     logging.disable(logging.INFO)
     with suppress(KeyboardInterrupt):
-        run(Options(**vars(given)), Console(highlight=False, soft_wrap=True))
+        run(Options(**vars(given)), Console(highlight=False, width=max(110, shutil.get_terminal_size().columns)))
 
 
 if __name__ == "__main__":
