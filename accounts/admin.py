@@ -3,18 +3,27 @@
 from typing import Any
 
 from django.contrib import admin
-from django.contrib.auth.forms import PasswordChangeForm
+from django.contrib.admin.forms import AdminPasswordChangeForm
 from django.contrib.auth.models import Group
-from django.http import HttpRequest
+from django.contrib.auth.views import PasswordChangeView
+from django.http import HttpRequest, HttpResponseBase
+from django.urls import reverse_lazy
 
 from accounts import services
+from accounts.errors import SamePasswordError
 from accounts.models import ClusterSettings, User
 
 admin.site.unregister(Group)
 
 
-class OwnPasswordForm(PasswordChangeForm):
+class OwnPasswordForm(AdminPasswordChangeForm):
     """Goes through the service, which records it and ends other sessions and tokens."""
+
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or {}
+        if "old_password" in given and given["old_password"] == given.get("new_password1"):
+            self.add_error("new_password1", SamePasswordError().description)
+        return given
 
     def save(self, commit: bool = True) -> User:  # the signature is Django's
         changes = services.UserChanges(password=self.cleaned_data["new_password1"])
@@ -23,7 +32,13 @@ class OwnPasswordForm(PasswordChangeForm):
         return self.user
 
 
-admin.site.password_change_form = OwnPasswordForm
+def change_own_password(request: HttpRequest) -> HttpResponseBase:
+    """In place of the admin site's own page, which writes the row and nothing else."""
+    return PasswordChangeView.as_view(
+        form_class=OwnPasswordForm,
+        success_url=reverse_lazy("admin:password_change_done"),
+        extra_context=admin.site.each_context(request),
+    )(request)
 
 
 class ReadOnlyAdmin(admin.ModelAdmin[Any]):

@@ -26,7 +26,8 @@ def verified_user(login: str, password: str) -> User | None:
     if (known := remembered.get(login, password)) is not None:
         uid, version = known
         user = User.objects.filter(uid=uid, credential_version=version, is_active=True).first()
-        return user if user is not None and user.logs_in_as(login) else None
+        if user is not None and user.logs_in_as(login):
+            return user
     user = user_by_login(login)
     if user is None:
         make_password(password)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.core.validators import RegexValidator
 from rest_framework import serializers
 
 from accounts.models import User
@@ -50,7 +51,12 @@ class UserSerializer(serializers.Serializer[Any]):
 
 
 class _UserFields(StrictSerializer):
-    name = serializers.RegexField(_NAME, max_length=150, required=False)
+    name = StrictCharField(
+        validators=[RegexValidator(_NAME, "Must be ASCII letters, digits, spaces and @ . _ + - ' only.")],
+        max_length=150,
+        trim_whitespace=False,
+        required=False,
+    )
     # Nothing here sends mail: clients of today may say what they like about it.
     email_alerts = StrictBooleanField(required=False, write_only=True)
     cluster_email_alerts = StrictBooleanField(required=False, write_only=True)

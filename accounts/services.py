@@ -98,7 +98,7 @@ def _update_user(uid: int, changes: UserChanges, encoded: str | None, by: User |
         changed = _changed(user, changes)
         if not changed:
             return user
-        role = changes.role or Role(user.role)
+        former_role, role = user.role, changes.role or Role(user.role)
         append(Append(account_stream(uid), version, [AccountUpdated(uid=uid, role=role, changed=changed)]))
         user.username = changes.name or user.username
         user.email = user.email if changes.email is None else changes.email.lower()
@@ -110,7 +110,7 @@ def _update_user(uid: int, changes: UserChanges, encoded: str | None, by: User |
             user.credential_version += 1
         _require_free(uid, user.username, user.email)
         user.save(force_update=True)
-        _require_an_admin()
+        _require_an_admin_after(former_role)
         return user
 
 
@@ -125,7 +125,7 @@ def delete_user(uid: int, *, by: User | None) -> None:
             _require_admin_for(by, Role(user.role))
             append(Append(account_stream(uid), version, [AccountDeleted(uid=uid, role=Role(user.role))]))
             user.delete()
-            _require_an_admin()
+            _require_an_admin_after(user.role)
 
     attempt()
 
@@ -146,7 +146,7 @@ def ensure_admin(password: str) -> None:
     if bootstrap_admin(password):
         return
     admin = User.objects.get(username=FIRST_ADMIN)
-    if not admin.check_password(password):
+    if not check_password(password, admin.password):
         update_user(admin.uid, UserChanges(password=password), by=None)
 
 
@@ -194,8 +194,8 @@ def _require_free(uid: int, name: str, email: str) -> None:
         raise EmailTakenError
 
 
-def _require_an_admin() -> None:
-    if not User.objects.filter(role=Role.ADMIN, is_active=True).exists():
+def _require_an_admin_after(former_role: str) -> None:
+    if former_role == Role.ADMIN and not User.objects.filter(role=Role.ADMIN, is_active=True).exists():
         raise LastAdminError
 
 

@@ -1,5 +1,6 @@
 """The only places that turn an exception into an answer."""
 
+import math
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
@@ -58,7 +59,7 @@ def _answer_of_framework(exception: exceptions.APIException) -> Response:
     if challenge := getattr(exception, "auth_header", None):
         headers["WWW-Authenticate"] = challenge
     if seconds := getattr(exception, "wait", None):
-        headers["Retry-After"] = str(int(seconds) + 1)
+        headers["Retry-After"] = str(math.ceil(seconds))
     code = _FRAMEWORK_CODES.get(HTTPStatus(exception.status_code), "invalid_request")
     return Response(_body(code, "; ".join(_in_words(exception.detail))), status=exception.status_code, headers=headers)
 

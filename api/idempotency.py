@@ -98,7 +98,9 @@ def stored_response(request: Request, digest: str) -> Response | None:
         return None
     if record.digest != digest:
         raise KeyReusedError
-    return Response(record.body, status=record.status, headers={**record.headers, "Idempotency-Replayed": "true"})
+    return Response(
+        json.loads(record.body), status=record.status, headers={**record.headers, "Idempotency-Replayed": "true"}
+    )
 
 
 def store_response(request: Request, digest: str, response: Response) -> None:
@@ -117,7 +119,7 @@ def store_response(request: Request, digest: str, response: Response) -> None:
                 **owned,
                 digest=digest,
                 status=response.status_code,
-                body=json.loads(JSONRenderer().render(response.data) or "null"),
+                body=JSONRenderer().render(response.data).decode() or "null",
                 headers={name: value for name, value in response.items() if name != "Content-Type"},
                 created_at=now,
             )

@@ -14,7 +14,8 @@ class IdempotencyRecord(models.Model):
     #: SHA-256 in hex of the request: the same key with another one is a mistake of the client.
     digest = models.CharField(max_length=64)
     status = models.PositiveSmallIntegerField()
-    body = models.JSONField()
+    #: JSON as text: jsonb would reorder keys, and the second answer is to be the first one, byte for byte.
+    body = models.TextField()
     headers = models.JSONField()
     created_at = models.DateTimeField(db_index=True)
 

@@ -1,1 +1,1 @@
-pytest_plugins = ["tests.plugins.databases", "tests.plugins.ledger"]
+pytest_plugins = ["tests.plugins.databases", "tests.plugins.ledger", "tests.plugins.cast"]

@@ -1,0 +1,195 @@
+"""The API behind its real server, as plain clients see it."""
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.plugins.cast import PASSWORD, basic
+
+ADMIN = {"Authorization": basic("admin")}
+JSON = {"Content-Type": "application/json"}
+MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Server:
+    port: int
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+
+    def ask(self, method: str, path: str, body=None, headers=(), **options) -> tuple[http.client.HTTPResponse, bytes]:
+        connection = self.connect()
+        try:
+            connection.request(method, path, body, dict(headers), **options)
+            response = connection.getresponse()
+            return response, response.read()
+        finally:
+            connection.close()
+
+    def send(self, *parts: bytes) -> bytes:
+        """What comes back for raw bytes, up to the end of the first answer; each part waits for one before it."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            received = b""
+            for part in parts:
+                connection.sendall(part)
+                received += connection.recv(65536)
+            return received
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    environment = {
+        **{name: value for name, value in os.environ.items() if name != "MODFLEET_DATABASE_URL"},
+        "MODFLEET_DATA_DIR": str(tmp_path_factory.mktemp("data")),
+        "MODFLEET_ADMIN_PASSWORD": PASSWORD,
+        "MODFLEET_ALLOWED_HOSTS": "127.0.0.1",
+    }
+    for command in (["migrate", "--verbosity=0"], ["bootstrap"]):
+        subprocess.run([sys.executable, "manage.py", *command], env=environment, check=True, stdout=subprocess.DEVNULL)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--port", str(port), "config.wsgi:application"]
+    process = subprocess.Popen([*command, "--blocking-threads", "8"], env=environment, stdout=subprocess.DEVNULL)
+    try:
+        _wait_for(port, process)
+        yield Server(port)
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _wait_for(port: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the server ended"
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise TimeoutError("the server does not listen")
+
+
+def test_it_works(server):
+    response, body = server.ask("GET", "/v1/cluster", headers=ADMIN)
+    assert (response.status, json.loads(body)["name"]) == (200, "modfleet")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "/v1/cluster", {}, 401),
+        ("GET", "/v1/cluster", {"Authorization": "Basic x"}, 401),
+        ("GET", "/nothing", {}, 404),
+        ("GET", "/v1/cluster/", ADMIN, 404),
+        ("DELETE", "/v1/cluster", ADMIN, 405),
+        ("PUT", "/v1/cluster", ADMIN | {"Host": "evil.example"}, 400),
+    ],
+)
+def test_an_error_is_json_with_its_length(server, method, path, headers, status):
+    response, body = server.ask(method, path, headers=headers)
+    assert response.status == status
+    assert response.headers["Content-Type"] == "application/json"
+    assert int(response.headers["Content-Length"]) == len(body)
+    assert json.loads(body).keys() == {"error_code", "description"}
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/v1/users", {}, 401),
+        ("/v1/users", ADMIN, 415),
+        ("/v1/users", ADMIN | JSON, 413),
+        ("/nothing", ADMIN, 404),
+        ("/v1/cluster", {}, 405),
+    ],
+)
+def test_a_client_that_sends_it_all_sees_why_it_was_refused(server, path, headers, status):
+    response, _ = server.ask("POST", path, b"x" * 20 * MEGABYTE, headers)
+    assert response.status == status
+
+
+def test_the_connection_of_a_refused_upload_goes_on(server):
+    connection = server.connect()
+    for _ in range(2):
+        connection.request("POST", "/v1/users", b"x" * 5 * MEGABYTE)
+        response = connection.getresponse()
+        assert (response.status, response.read()[:14]) == (401, b'{"error_code":')
+    connection.close()
+
+
+def test_who_waits_for_100_continue_is_refused_without_it(server):
+    answer = server.send(
+        b"POST /v1/users HTTP/1.1\r\nHost: 127.0.0.1\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"
+    )
+    assert answer.startswith(b"HTTP/1.1 401 ")
+
+
+def test_who_waits_for_100_continue_gets_it_once_the_credentials_are_good(server):
+    head = (
+        "PUT /v1/cluster HTTP/1.1\r\nHost: 127.0.0.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n"
+        f"Content-Type: application/json\r\nAuthorization: {ADMIN['Authorization']}\r\n\r\n"
+    )
+    answer = server.send(head.encode(), b"{}")
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 ")
+
+
+def test_a_chunked_body(server):
+    chunks = iter([b'{"allow_modules_', b'upload": true}'])
+    response, body = server.ask("PUT", "/v1/cluster", chunks, ADMIN | JSON, encode_chunked=True)
+    assert (response.status, json.loads(body)["allow_modules_upload"]) == (200, True)
+
+
+@pytest.mark.parametrize(("headers", "status"), [({}, 401), (ADMIN | JSON, 413)])
+def test_a_chunked_body_without_end(server, headers, status):
+    chunks = (b" " * 65536 for _ in range(200))
+    response, _ = server.ask("PUT", "/v1/cluster", chunks, headers, encode_chunked=True)
+    assert response.status == status
+
+
+def test_head(server):
+    response, body = server.ask("HEAD", "/v1/cluster", headers=ADMIN)
+    assert (response.status, body) == (200, b"")
+    assert int(response.headers["Content-Length"]) > 2
+
+
+def test_options(server):
+    response, body = server.ask("OPTIONS", "/v1/cluster")
+    assert (response.status, body, response.headers["Allow"]) == (200, b"{}", "GET, PUT, HEAD, OPTIONS")
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        b"GET /%00 HTTP/1.1",
+        b"GET /v1/users/%00 HTTP/1.1",
+        b"GET /v1/cluster?x=%00 HTTP/1.1",
+        b"GET /%ff%fe HTTP/1.1",
+        b"GET /\xff HTTP/1.1",
+        b"GET //v1//cluster HTTP/1.1",
+        b"GET /v1/users/../cluster HTTP/1.1",
+        b"GET /v1/users/" + b"9" * 5000 + b" HTTP/1.1",
+        b"GET /v1/cluster HTTP/1.1\r\nAuthorization: Basic \xff\xfe",
+        b"GET /v1/cluster HTTP/1.1\r\nAuthorization: Bearer \xc3\xa9",
+        b"GET /v1/cluster HTTP/1.1\r\nX-Request-ID: \xff",
+        b"GET /v1/cluster HTTP/1.1\r\nCookie: sessionid=\xff; csrftoken=\xfe",
+        b"PUT /v1/cluster HTTP/1.1\r\nContent-Type: \xff",
+        b"PUT /v1/cluster HTTP/1.1\r\nContent-Length: x",
+        b"PUT /v1/cluster HTTP/1.1\r\nContent-Length: -1",
+        b"\xff\xfe /v1/cluster HTTP/1.1",
+    ],
+)
+def test_malformed_requests_are_the_clients_fault(server, request_line):
+    answer = server.send(request_line + b"\r\nHost: 127.0.0.1\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 4"), answer
