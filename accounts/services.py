@@ -143,10 +143,10 @@ def bootstrap_admin(password: str) -> bool:
 
 def ensure_admin(password: str) -> None:
     """There is an account called `admin`, and this is its password."""
-    if bootstrap_admin(password):
-        return
-    admin = User.objects.get(username=FIRST_ADMIN)
-    if not check_password(password, admin.password):
+    admin = User.objects.filter(username=FIRST_ADMIN).first()
+    if admin is None:
+        create_user(name=FIRST_ADMIN, email="", password=password, role=Role.ADMIN, by=None)
+    elif not check_password(password, admin.password):
         update_user(admin.uid, UserChanges(password=password), by=None)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from uuid import UUID
 
+from django.db import connection
 from django.db.models import QuerySet, TextField
 from django.db.models.functions import Cast
 from msgspec import json
@@ -61,8 +62,11 @@ def load_positions(positions: Sequence[int]) -> list[RecordedEvent]:
 
 
 def head() -> int:
-    """Position of the newest event, 0 for an empty log."""
-    return StoredEvent.objects.order_by("-position").values_list("position", flat=True).first() or 0
+    """Position of the newest event, 0 for an empty log. Asked fifty times a second while anyone waits on SQLite."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT max(position) FROM eventstore_event")
+        (position,) = cursor.fetchone()
+    return position or 0
 
 
 def verify() -> int:

@@ -38,6 +38,7 @@ class Carrier:
 
     def __init__(self, settings: AgentSettings) -> None:
         self._settings = settings
+        self._connection: Connection | None = None
         self._producer: Producer | None = None
 
     def send(self, message: Report | Beat, *, queue: str, patience: float, expires: float | None = None) -> bool:
@@ -61,13 +62,14 @@ class Carrier:
                 return True
 
     def close(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None and producer.connection is not None:
-            producer.connection.release()
+        connection, self._connection, self._producer = self._connection, None, None
+        if connection is not None:
+            connection.release()
 
     def _ready(self) -> Producer:
         if self._producer is None:
-            self._producer = Producer(self._connected().channel())
+            self._connection = self._connected()
+            self._producer = Producer(self._connection.channel())
         return self._producer
 
     def _connected(self) -> Connection:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class Digests:
         """Remember what was just written and verified below `folder`, so that it is not read again."""
         for member in members:
             path = folder / member.path
-            self._remember(path, _stamp(path.stat()), member.sha256)
+            self._remember(str(path), _stamp(path.stat()), member.sha256)
 
     def forget_others(self, folders: Iterable[Path]) -> None:
         """Keep what is known of these folders only."""
@@ -56,30 +56,35 @@ class Digests:
         with self._lock:
             self._known = {path: known for path, known in self._known.items() if path.startswith(kept)}
 
-    def _digest(self, path: Path) -> str:
-        known = self._known.get(str(path))
-        if known and known[0] == _stamp(path.stat()):
-            return known[1]
-        return self._read(path)
+    def _digest(self, path: str, stamp: _Stamp) -> str:
+        known = self._known.get(path)
+        return known[1] if known and known[0] == stamp else self._read(path, stamp)
 
-    def _read(self, path: Path) -> str:
-        stamp = _stamp(path.stat())
-        digest = file_digest(path)
+    def _read(self, path: str, stamp: _Stamp) -> str:
+        digest = file_digest(Path(path))
         self._remember(path, stamp, digest)
         return digest
 
-    def _remember(self, path: Path, stamp: _Stamp, digest: str) -> None:
+    def _remember(self, path: str, stamp: _Stamp, digest: str) -> None:
         with self._lock:
-            self._known[str(path)] = (stamp, digest)
+            self._known[path] = (stamp, digest)
 
 
-def _content(folder: Path, digest_of: Callable[[Path], str]) -> str:
+def _content(folder: Path, digest_of: Callable[[str, _Stamp], str]) -> str:
+    root = str(folder)
     try:
-        members = [
-            Member(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=digest_of(path))
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        ]
+        members = [_member(path, root, digest_of) for path in _files(root)]
     except FileNotFoundError:  # removed while we looked
         return ""
     return content_digest(members) if members else ""
+
+
+def _files(root: str) -> Iterator[str]:
+    for folder, _, names in os.walk(root):
+        for name in names:
+            yield f"{folder}{os.sep}{name}"
+
+
+def _member(path: str, root: str, digest_of: Callable[[str, _Stamp], str]) -> Member:
+    stamp = _stamp(os.stat(path))  # noqa: PTH116 - every beat walks all files; a Path of each doubles its cost
+    return Member(path=path[len(root) + 1 :], size=stamp.size, sha256=digest_of(path, stamp))

@@ -16,7 +16,6 @@ from rollout.messages import Package, Reason
 #: Seconds to connect, and between two chunks.
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 30.0
-CHUNK = 256 * 1024
 
 
 def fetch(package: Package, to: Path, *, settings: AgentSettings, deadline: Deadline) -> None:
@@ -55,7 +54,7 @@ def _trust(control_ca: Path | None) -> ssl.SSLContext:
 def _receive(response: httpx.Response, package: Package, to: Path, deadline: Deadline) -> None:
     digest, received = hashlib.sha256(), 0
     with to.open("wb") as file:
-        for chunk in response.iter_raw(CHUNK):
+        for chunk in response.iter_raw():
             deadline.remaining()
             received += len(chunk)
             if received > package.size:

@@ -4,6 +4,7 @@ One small JSON file per module. A generation is journaled before its work starts
 """
 
 import fcntl
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from rollout.agent.durable import write_file
 from rollout.agent.failure import Failure
 from rollout.agent.server import LoadedModule
 from rollout.messages import Command, Reason, Report
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +89,17 @@ class Journal:
         self._write(report.module_name, replace(entry, report=report))
 
     def generations(self) -> dict[str, int]:
-        """The newest generation of each module."""
-        entries = {path.stem: self.entry(path.stem) for path in sorted(self._folder.glob("[!.]*.json"))}
-        return {module_name: entry.generation for module_name, entry in entries.items() if entry}
+        """The newest generation of each module; one whose file is damaged is left out, so that the node still beats."""
+        found = {}
+        for path in sorted(self._folder.glob("[!.]*.json")):
+            try:
+                entry = self.entry(path.stem)
+            except Failure as failure:
+                log.warning("%s", failure)
+                continue
+            if entry:
+                found[path.stem] = entry.generation
+        return found
 
     def _file(self, module_name: str) -> Path:
         return self._folder / f"{module_name}.json"

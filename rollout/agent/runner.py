@@ -34,8 +34,7 @@ class Runner:
         with self.node.journal.held():
             self.node.include.ensure()
             for module in [each for each in self.node.folder.root.iterdir() if each.is_dir()]:
-                entry = self.node.journal.entry(module.name)
-                self.node.folder.recover(module.name, unfinished=_is_unfinished(entry))
+                self.node.folder.recover(module.name, unfinished=self._may_be_unfinished(module.name))
 
     def execute(self, command: Command, *, report: Say) -> Report | None:
         """The final report, which `report` was given last; None when the command has expired and nothing was done.
@@ -55,6 +54,13 @@ class Runner:
     def beat(self, *, hello: bool) -> Beat:
         """What to tell the control plane now."""
         return self.node.beat(hello=hello)
+
+    def _may_be_unfinished(self, module_name: str) -> bool:
+        try:
+            return _is_unfinished(self.node.journal.entry(module_name))
+        except Failure as failure:
+            log.warning("%s", failure)
+            return True
 
     def _answer(self, command: Command, report: Say) -> Report:
         try:

@@ -124,6 +124,8 @@ def test_a_damaged_journal_is_told(site, built):
     report = site.install(built("greet"))
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.IO_ERROR)
     assert "greet.json" in report.message
+    site.restart_agent()
+    assert site.runner.beat(hello=True).generations == {}
 
 
 def test_sequences_grow_over_restarts(site):
