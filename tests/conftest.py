@@ -1,1 +1,1 @@
-pytest_plugins = ["tests.plugins.databases", "tests.plugins.ledger", "tests.plugins.cast"]
+pytest_plugins = ["tests.plugins.databases", "tests.plugins.ledger", "tests.plugins.cast", "tests.plugins.packages"]
