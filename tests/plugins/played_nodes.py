@@ -5,8 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 
+import pytest
 from django.db import connections
+from django.test import override_settings
+from rest_framework.test import APIClient
 
+from accounts.credentials import remembered
+from accounts.roles import Role
+from accounts.services import create_user
 from rollout import selectors, services
 from rollout.messages import (
     Action,
@@ -21,9 +27,19 @@ from rollout.messages import (
     to_json,
 )
 from rollout.models import Operation
+from tests.plugins.cast import PASSWORD, client_of
 
 _sequence = count(1)
 PLATFORM = "linux/x86_64"
+
+
+@pytest.fixture
+def committed_admin(committed_db) -> Iterator[APIClient]:
+    """A client of alice, an admin, where commits are real."""
+    remembered.clear()
+    with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+        yield client_of(create_user(name="alice", email="a@example.com", password=PASSWORD, role=Role.ADMIN, by=None))
+    remembered.clear()
 
 
 def join(name: str, *modules: InstalledModule, platform: str = PLATFORM, api_hosts: tuple[str, ...] = ()) -> None:
