@@ -32,7 +32,7 @@ def post(alice):
             "wsgi.url_scheme": "http",
         }
         answered = []
-        response = application(environ, lambda status, headers: answered.append(status))
+        response = application(environ, lambda status, _: answered.append(status))
         return int(answered[0].split()[0]), json.loads(b"".join(response))["error_code"]
 
     for signal in (request_started, request_finished):
