@@ -58,10 +58,9 @@ def pack(shared_object) -> Callable[..., bytes]:
         code = bytearray(shared_object)
         code[MACHINE_OFFSET] = machine
         with zipfile.ZipFile(out, "w") as archive:
-            archive.writestr("test.so", bytes(code))
-            archive.writestr("module.json", json.dumps(module_object(**changes)))
-            for path, content in (members or {}).items():
-                archive.writestr(path, content)
+            document = json.dumps(module_object(**changes)).encode()
+            for path, content in {"test.so": bytes(code), "module.json": document, **(members or {})}.items():
+                archive.writestr(zipfile.ZipInfo(path), content)  # without the time, so that packing is repeatable
         return out.getvalue()
 
     return packed
