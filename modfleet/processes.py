@@ -52,7 +52,9 @@ class Process:
                 # In the child, before it becomes the program: there is no moment at which the guardian misses it.
                 preexec_fn=lambda: tell_guardian(f"+{os.getpid()}\n"),  # noqa: PLW1509  # one write, no lock
             )
-        self.pid_file.write_text(f"{self._running.pid}\n")
+        fresh = self.pid_file.with_suffix(".new")
+        fresh.write_text(f"{self._running.pid}\n")
+        fresh.replace(self.pid_file)  # scripts never read half a number
         self.started_at = time.monotonic()
         self.died_at = None
 

@@ -41,7 +41,7 @@ class Up:
         self.folder = Path(folder)
         self.mark = f"MARK={uuid.uuid4().hex}".encode()
         given = {key: value for key, value in os.environ.items() if not key.startswith(("MODFLEET_", "DJANGO_"))}
-        fast = {"MODFLEET_BEAT_SECONDS": "1", "MODFLEET_RESEND_SECONDS": "1", "MODFLEET_ADMIN_PASSWORD": PASSWORD}
+        fast = {"MODFLEET_BEAT_SECONDS": "2", "MODFLEET_RESEND_SECONDS": "1", "MODFLEET_ADMIN_PASSWORD": PASSWORD}
         self.environ = given | fast | {"MARK": self.mark.decode()[5:]} | (environ or {})
         self.output = Path(f"{self.folder}.out")
         self.errors = Path(f"{self.folder}.err")

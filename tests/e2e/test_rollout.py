@@ -67,7 +67,9 @@ def test_of_two_at_the_same_moment_one_wins(fleet, uploaded):
             return api.post(ROLLOUTS, json=body)
 
     with ThreadPoolExecutor(2) as pool:
-        answers = sorted((each.result() for each in [pool.submit(post), pool.submit(post)]), key=lambda r: r.status_code)
+        answers = sorted(
+            (each.result() for each in [pool.submit(post), pool.submit(post)]), key=lambda r: r.status_code
+        )
     won, lost = answers
     assert (won.status_code, lost.status_code) == (202, 409)
     assert lost.json()["error_code"] == "rollout_in_progress"
