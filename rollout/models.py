@@ -4,8 +4,6 @@ from typing import ClassVar
 
 from django.db import models
 
-from rollout.messages import Phase
-
 
 class Node(models.Model):
     name = models.CharField(primary_key=True, max_length=128)
@@ -141,21 +139,9 @@ class Operation(models.Model):
             models.Index(fields=["rollout", "phase", "ordinal"], name="operations_of_rollout"),
             models.Index(fields=["rollout", "node"], name="operation_of_node"),
             models.Index(fields=["node", "module_name"], name="operations_of_placement"),
-            models.Index(
-                fields=["phase"],
-                name="operations_in_hand",
-                condition=~models.Q(
-                    phase__in=[
-                        Phase.SCHEDULED,
-                        Phase.SUCCEEDED,
-                        Phase.FAILED,
-                        Phase.TIMED_OUT,
-                        Phase.CANCELED,
-                        Phase.SKIPPED,
-                        Phase.ROLLED_BACK,
-                    ]
-                ),
-            ),
+            # Plain, not partial: SQLite uses a partial index only for a condition of the very same words.
+            models.Index(fields=["phase"], name="operations_by_phase"),
+            models.Index(fields=["node"], name="operations_behind", condition=models.Q(behind=True)),
         ]
 
     def __str__(self) -> str:
@@ -197,7 +183,10 @@ class Liveness(models.Model):
 
 
 class Dispatch(models.Model):
-    """The outbox: how often and when the command of a released operation was published, and who is about to."""
+    """The outbox: how often and when the command of a released operation was published, and who is about to.
+
+    `publishes` counts from the newest release on, or from the agent's newest start.
+    """
 
     #: The operation's key.
     operation = models.CharField(primary_key=True, max_length=161)
