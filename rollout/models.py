@@ -128,8 +128,9 @@ class Operation(models.Model):
     scheduled_at = models.DateTimeField()
     released_at = models.DateTimeField(null=True)
     started_at = models.DateTimeField(null=True)
+    #: There exactly when its phase is final.
     finished_at = models.DateTimeField(null=True)
-    #: When it times out, while it is released.
+    #: When it times out; there exactly while it is in hand.
     deadline_at = models.DateTimeField(null=True)
     seconds = models.FloatField(null=True)
 
@@ -139,8 +140,12 @@ class Operation(models.Model):
             models.Index(fields=["rollout", "phase", "ordinal"], name="operations_of_rollout"),
             models.Index(fields=["rollout", "node"], name="operation_of_node"),
             models.Index(fields=["node", "module_name"], name="operations_of_placement"),
-            # Plain, not partial: SQLite uses a partial index only for a condition of the very same words.
-            models.Index(fields=["phase"], name="operations_by_phase"),
+            # By nulls, not by phases: SQLite uses a partial index only for a condition of the very same words, and a
+            # plain one of the phase not at all once it has counted that nearly all have the same.
+            models.Index(
+                fields=["deadline_at"], name="operations_in_hand", condition=models.Q(deadline_at__isnull=False)
+            ),
+            models.Index(fields=["node"], name="operations_unfinished", condition=models.Q(finished_at__isnull=True)),
             models.Index(fields=["node"], name="operations_behind", condition=models.Q(behind=True)),
         ]
 

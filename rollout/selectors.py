@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 
 from api.fields import rfc3339
 from artifacts_app.selectors import dependencies_of
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from rollout.services import RolloutRequest
 
 IN_HAND = (Phase.QUEUED, *sorted(RUNNING_PHASES))
-UNFINISHED = (Phase.SCHEDULED, *IN_HAND)
 
 
 # --- For the services -------------------------------------------------------------------------------------------------
@@ -58,12 +57,12 @@ def failed_nodes(uid: str) -> list[str]:
 
 
 def unfinished_operations_of(node: str) -> list[Operation]:
-    return list(Operation.objects.filter(node=node, phase__in=UNFINISHED))
+    return list(Operation.objects.filter(node=node, finished_at__isnull=True))
 
 
 def operations_of_gone_nodes() -> list[Operation]:
-    gone = Node.objects.filter(phase=NodePhase.DECOMMISSIONED).values("name")
-    return list(Operation.objects.filter(phase__in=UNFINISHED, node__in=gone))
+    gone = Node.objects.filter(name=OuterRef("node"), phase=NodePhase.DECOMMISSIONED)
+    return list(Operation.objects.filter(Exists(gone), finished_at__isnull=True))
 
 
 def unfinished_rollouts_of(node: str) -> list[str]:
@@ -275,7 +274,9 @@ def is_loaded(node_name: str, module_name: str, version: int) -> bool | None:
 def users_of(module_name: str, version: int) -> list[str]:
     """Nodes that have the module version, or are to get it."""
     rows = NodeModule.objects.filter(module_name=module_name, version=version, node__in=nodes().values("name"))
-    waiting = Operation.objects.filter(module_name=module_name, version=version, action="install", phase__in=UNFINISHED)
+    waiting = Operation.objects.filter(
+        module_name=module_name, version=version, action="install", finished_at__isnull=True
+    )
     return sorted({row.node for row in rows} | set(waiting.values_list("node", flat=True)))
 
 

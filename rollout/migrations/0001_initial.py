@@ -105,7 +105,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'ordering': ['rollout', 'ordinal'],
-                'indexes': [models.Index(fields=['rollout', 'phase', 'ordinal'], name='operations_of_rollout'), models.Index(fields=['rollout', 'node'], name='operation_of_node'), models.Index(fields=['node', 'module_name'], name='operations_of_placement'), models.Index(fields=['phase'], name='operations_by_phase'), models.Index(condition=models.Q(('behind', True)), fields=['node'], name='operations_behind')],
+                'indexes': [models.Index(fields=['rollout', 'phase', 'ordinal'], name='operations_of_rollout'), models.Index(fields=['rollout', 'node'], name='operation_of_node'), models.Index(fields=['node', 'module_name'], name='operations_of_placement'), models.Index(condition=models.Q(('deadline_at__isnull', False)), fields=['deadline_at'], name='operations_in_hand'), models.Index(condition=models.Q(('finished_at__isnull', True)), fields=['node'], name='operations_unfinished'), models.Index(condition=models.Q(('behind', True)), fields=['node'], name='operations_behind')],
             },
         ),
         migrations.CreateModel(

@@ -8,6 +8,7 @@ import os
 from collections import Counter
 
 from django.db import transaction
+from django.db.models import Q
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -174,7 +175,9 @@ class Fleet(RuleBasedStateMachine):
 
     @invariant()
     def what_is_in_hand_has_a_deadline(self):
-        assert not Operation.objects.filter(phase__in=IN_HAND, deadline_at=None).exists()
+        in_hand, ended = Q(phase__in=IN_HAND), Q(phase__in=FINAL_PHASES)
+        assert not Operation.objects.filter(in_hand ^ Q(deadline_at__isnull=False)).exists()
+        assert not Operation.objects.filter(ended ^ Q(finished_at__isnull=False)).exists()
 
     # --- The end
 
