@@ -1,6 +1,7 @@
 """Answers about rollouts and nodes."""
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from rollout.decider.node import NodePhase
 from rollout.decider.rollout import Fleet
 from rollout.errors import ArtifactInUseError, NodeNotFoundError, NoLocalNodeError, RolloutNotFoundError
 from rollout.events import FINAL_ROLLOUT_PHASES
-from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Phase
+from rollout.messages import RUNNING_PHASES, Beat, InstalledModule, Phase
 from rollout.models import Liveness, Node, NodeModule, Operation, Rollout, TimelineEntry
 from rollout.projections import ABSENT, COUNTERS, operation_key
 
@@ -48,12 +49,20 @@ def scheduled_nodes(uid: str) -> list[str]:
 
 
 def failed_nodes(uid: str) -> list[str]:
-    failed = Operation.objects.filter(rollout=uid, phase__in=[Phase.FAILED, Phase.TIMED_OUT])
+    """In the rollout's order, without those that have left the fleet."""
+    failed = Operation.objects.filter(
+        rollout=uid, phase__in=[Phase.FAILED, Phase.TIMED_OUT], node__in=nodes().values("name")
+    )
     return list(failed.order_by("ordinal").values_list("node", flat=True))
 
 
 def unfinished_operations_of(node: str) -> list[Operation]:
-    return list(Operation.objects.filter(node=node).exclude(phase__in=FINAL_PHASES))
+    return list(Operation.objects.filter(node=node, finished_at__isnull=True))
+
+
+def operations_of_gone_nodes() -> list[Operation]:
+    gone = Node.objects.filter(name=OuterRef("node"), phase=NodePhase.DECOMMISSIONED)
+    return list(Operation.objects.filter(Exists(gone), finished_at__isnull=True))
 
 
 def unfinished_rollouts_of(node: str) -> list[str]:
@@ -68,6 +77,49 @@ def unfinished_rollouts() -> list[str]:
 def overdue_operations(now: datetime) -> list[Operation]:
     """Released, and not ended by their deadline."""
     return list(Operation.objects.filter(phase__in=IN_HAND, deadline_at__lt=now))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownNode:
+    """A node as the read models have it; `row` is None for one that was never heard of."""
+
+    row: Node | None
+    modules: frozenset[InstalledModule]
+
+    def is_as(self, beat: Beat) -> bool:
+        """Whether there is nothing in the beat that is not known."""
+        row, profile = self.row, beat.profile
+        if row is None:
+            return False
+        if row.phase == NodePhase.DECOMMISSIONED:
+            return not beat.hello
+        known = (row.platform, row.server, row.server_version, row.role, tuple(row.api_hosts), row.agent_labels)
+        said = (
+            profile.platform,
+            profile.server,
+            profile.server_version,
+            profile.role,
+            profile.api_hosts,
+            profile.labels,
+        )
+        return row.online and known == said and self.modules == frozenset(beat.inventory.modules)
+
+
+def known_nodes(names: Iterable[str]) -> dict[str, KnownNode]:
+    """An entry for each name, in two queries."""
+    wanted = list(names)
+    rows = {row.name: row for row in Node.objects.filter(name__in=wanted)}
+    modules: dict[str, set[InstalledModule]] = {name: set() for name in wanted}
+    for row in NodeModule.objects.filter(node__in=wanted).exclude(observed=ABSENT):
+        modules[row.node].add(
+            InstalledModule(
+                module_name=row.module_name,
+                version=row.version,
+                content_sha256=row.content_sha256,
+                loaded=row.observed == "load",
+            )
+        )
+    return {name: KnownNode(row=rows.get(name), modules=frozenset(modules[name])) for name in wanted}
 
 
 # --- Rollouts ---------------------------------------------------------------------------------------------------------
@@ -254,8 +306,8 @@ def is_loaded(node_name: str, module_name: str, version: int) -> bool | None:
 def users_of(module_name: str, version: int) -> list[str]:
     """Nodes that have the module version, or are to get it."""
     rows = NodeModule.objects.filter(module_name=module_name, version=version, node__in=nodes().values("name"))
-    waiting = Operation.objects.filter(module_name=module_name, version=version, action="install").exclude(
-        phase__in=FINAL_PHASES
+    waiting = Operation.objects.filter(
+        module_name=module_name, version=version, action="install", finished_at__isnull=True
     )
     return sorted({row.node for row in rows} | set(waiting.values_list("node", flat=True)))
 

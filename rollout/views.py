@@ -72,18 +72,19 @@ class RolloutViewSet(ViewSet):
     )
     def retrieve(self, request: Request, uid: str) -> HttpResponseBase:
         """One rollout with its progress. Send its ETag as `If-None-Match`: 304 while nothing has changed."""
-        known = request.headers.get("If-None-Match", "")
+        given = _etags(request)
         deadline = time.monotonic() + _wait_seconds(request)
+        known = given
         while True:
             position = head()
             document, version, phase = selectors.rollout_document(uid)
             etag = f'"{version}"'
-            known = known or etag
+            known = known or {etag}
             left = deadline - time.monotonic()
-            if etag != known or phase in FINAL_ROLLOUT_PHASES or left <= 0:
+            if etag not in known or phase in FINAL_ROLLOUT_PHASES or left <= 0:
                 break
             wait_for_growth(position, timeout=left)
-        if etag == request.headers.get("If-None-Match"):
+        if etag in given:
             return HttpResponse(status=304, headers={"ETag": etag})
         return HttpResponse(document, content_type="application/json", headers={"ETag": etag})
 
@@ -132,6 +133,12 @@ def _accepted(request: Request, uid: str) -> Response:
     return Response(json.loads(document), status=202, headers={"Location": location})
 
 
+def _etags(request: Request) -> set[str]:
+    """Those of `If-None-Match`; a proxy that compresses marks them as weak."""
+    given = request.headers.get("If-None-Match", "").split(",")
+    return {each.strip().removeprefix("W/") for each in given if each.strip()}
+
+
 def _wait_seconds(request: Request) -> float:
     text = request.query_params.get("wait", "0")
     try:
@@ -144,15 +151,21 @@ def _wait_seconds(request: Request) -> float:
 
 
 def _story(uid: str, after: int) -> Iterator[str]:
+    """The rollout's events after a position, as they come; ends with the rollout. Reads them only when there are new
+    ones, and speaks up when it had nothing to say for a while, however much else is going on."""
+    spoke_at = time.monotonic()
     while True:
         position = head()
-        ended = selectors.rollout_row(uid).phase in FINAL_ROLLOUT_PHASES
-        while batch := selectors.rollout_events(uid, after=after, limit=STREAM_BATCH):
+        _, newest, phase = selectors.rollout_document(uid)
+        while after < newest and (batch := selectors.rollout_events(uid, after=after, limit=STREAM_BATCH)):
             after = batch[-1].position
             yield "".join(_sse(each) for each in batch)
-        if ended:
+            spoke_at = time.monotonic()
+        if phase in FINAL_ROLLOUT_PHASES:
             return
-        if wait_for_growth(position, timeout=HEARTBEAT_SECONDS) <= position:
+        wait_for_growth(position, timeout=max(0.0, spoke_at + HEARTBEAT_SECONDS - time.monotonic()))
+        if time.monotonic() >= spoke_at + HEARTBEAT_SECONDS:
+            spoke_at = time.monotonic()
             yield ": nothing new\n\n"
 
 
