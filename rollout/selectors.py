@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import QuerySet
+from django.db.models import Case, Exists, OuterRef, QuerySet, Subquery, When
 
 from api.fields import rfc3339
 from artifacts_app.selectors import dependencies_of
@@ -137,6 +137,12 @@ def rollout_events(uid: str, *, after: int, limit: int) -> list[RecordedEvent]:
     return load_positions(list(entries.values_list("position", flat=True)[:limit]))
 
 
+def operations_to_look_at(uid: str, *, limit: int) -> list[Operation]:
+    """The first of the rollout's nodes: those that failed, then those in hand, then the others."""
+    urgency = Case(When(phase__in=[Phase.FAILED, Phase.TIMED_OUT], then=0), When(phase__in=IN_HAND, then=1), default=2)
+    return list(Operation.objects.filter(rollout=uid).order_by(urgency, "ordinal")[:limit])
+
+
 # --- Nodes ------------------------------------------------------------------------------------------------------------
 
 
@@ -151,6 +157,27 @@ def node(name: str) -> Node:
     if row is None:
         raise NodeNotFoundError
     return row
+
+
+def nodes_with_liveness(rows: QuerySet[Node]) -> QuerySet[Node]:
+    """With `last_seen`, `hello_at`, and whether all of the node's modules are as they are to be (`in_sync`)."""
+    liveness = Liveness.objects.filter(node=OuterRef("name"))
+    differing = NodeModule.objects.filter(node=OuterRef("name")).exclude(state="in_sync")
+    return rows.annotate(
+        last_seen=Subquery(liveness.values("last_seen")),
+        hello_at=Subquery(liveness.values("hello_at")),
+        in_sync=~Exists(differing),
+    )
+
+
+def modules_of(name: str) -> list[NodeModule]:
+    """What is wanted on the node and what is there, by module and version."""
+    return list(NodeModule.objects.filter(node=name).order_by("module_name", "version"))
+
+
+def newest_operations_of(name: str, *, limit: int) -> list[Operation]:
+    """What was last done to the node."""
+    return list(Operation.objects.filter(node=name).order_by("-scheduled_at", "key")[:limit])
 
 
 def node_documents(rows: Iterable[Node]) -> list[dict[str, Any]]:
