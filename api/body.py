@@ -22,11 +22,13 @@ class Source(Protocol):
 
 
 class BodyStream(io.IOBase):
-    """At most `length` bytes of `source`. `length` is exact if `Content-Length` gave it, else only a bound."""
+    """At most `length` bytes of `source`. `length` is exact if `Content-Length` gave it, else only a bound: then up to
+    `surplus` bytes more are drained."""
 
-    def __init__(self, source: Source, length: int) -> None:
+    def __init__(self, source: Source, length: int, *, surplus: int = 0) -> None:
         self._source = source
         self._left = length
+        self._surplus = surplus
         #: Whether anyone has asked for the body: that is when a server sends `100 Continue`.
         self.started = False
 
@@ -39,11 +41,15 @@ class BodyStream(io.IOBase):
             return b""
         self.started = True
         data = self._source.read(wanted)
-        self._left = self._left - len(data) if data else 0
+        self._left -= len(data)
+        if not data:
+            self._left = self._surplus = 0
         return data
 
     def drain(self) -> None:
         """Read what is left and drop it: as long as `DRAIN_SECONDS` allow, and not at all if too many others do."""
+        self._left += self._surplus
+        self._surplus = 0
         if not self._left or not _drainers.acquire(blocking=False):
             return
         # A read blocks until the client sends, and cannot be interrupted: hence a thread of its own.

@@ -17,7 +17,7 @@ from accounts.selectors import require_modules_upload_allowed
 from api.errors import ApiError, InvalidRequestError, NotFoundError
 from api.fields import rfc3339
 from api.idempotency import digest_of, idempotent, store_response, stored_response
-from api.pagination import paginate, paginate_by
+from api.pagination import page_of, paginate, paginate_by
 from api.seed import SeedViewSet
 from artifacts_app.selectors import artifact_document, artifact_documents, versions_after
 from artifacts_app.services import Upload, add_build, delete_artifact
@@ -30,6 +30,7 @@ from rollout.serializers import (
     ArtifactSerializer,
     EventSerializer,
     LabelsSerializer,
+    LocalArtifactSerializer,
     NodeSerializer,
     OperationSerializer,
     PackageSerializer,
@@ -242,7 +243,7 @@ class ArtifactViewSet(PackageUploadView, ViewSet):
         "DELETE": Permission.MANAGE_CLUSTER_MODULES,
     }
 
-    @extend_schema(responses=ArtifactSerializer(many=True))
+    @extend_schema(responses=page_of(ArtifactSerializer))
     def list(self, request: Request) -> Response:
         """List artifacts by name and version, each with its builds."""
         return paginate_by(request, versions_after, key_of=list, serialize=artifact_documents)
@@ -295,7 +296,7 @@ class LocalArtifactViewSet(PackageUploadView, SeedViewSet):
 
     permissions = ArtifactViewSet.permissions
 
-    @extend_schema(responses=ArtifactSerializer(many=True))
+    @extend_schema(responses=LocalArtifactSerializer(many=True))
     def list(self, request: Request) -> Response:
         """List the artifacts on the local node."""
         return Response(selectors.local_artifacts(local.node_of(request.get_host()).name))

@@ -4,4 +4,5 @@ pytest_plugins = [
     "tests.plugins.cast",
     "tests.plugins.packages",
     "tests.plugins.played_nodes",
+    "tests.plugins.server",
 ]
