@@ -11,7 +11,7 @@ import msgspec
 PREFIX = "MODFLEET_"
 
 
-class SettingsError(Exception):
+class SettingsError(ValueError):
     """An environment variable is missing or has a value that cannot be used."""
 
 
