@@ -13,7 +13,7 @@ PREFIX = "MODFLEET_"
 FOLDER_STORAGE = "django.core.files.storage.FileSystemStorage"
 
 
-class SettingsError(Exception):
+class SettingsError(ValueError):
     """An environment variable is missing or has a value that cannot be used."""
 
 

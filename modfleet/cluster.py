@@ -102,6 +102,7 @@ class Cluster:
         self._port = _reserved_port(self.options.host, self.options.port)
         os.environ.update(self._environment())
         os.environ.pop("MODFLEET_NODE_NAME", None)  # it would win over NODE_NAME
+        _prepare_settings()
         began = datetime.now(UTC)
         # All at once: what each of them does first is to read its code.
         self._start_broker()
@@ -203,9 +204,6 @@ class Cluster:
     # --- Control plane ------------------------------------------------------------------------------------------------
 
     def _start_api(self) -> None:
-        from config.environment import read_environment, secret_key
-
-        secret_key(read_environment())  # one process makes it
         tls: list[str] = []
         if self.certificate is not None:
             from modfleet.certificate import ensure_certificate
@@ -287,6 +285,16 @@ def valkey_server() -> Path:
         return Path(get_binary_path())
     except ValkeyBinaryNotFoundError as error:
         raise StartError("There is no embedded Valkey server for this platform.") from error
+
+
+def _prepare_settings() -> None:
+    """They can be read, and there is a secret key. Raises: `StartError`."""
+    try:
+        from config.environment import read_environment, secret_key
+
+        secret_key(read_environment())
+    except ValueError as error:  # `SettingsError`, already from the import
+        raise StartError(str(error)) from error
 
 
 def _server_config(node: NodePaths) -> Path:

@@ -35,16 +35,15 @@ def wait_for(condition, *, seconds=PATIENCE, pause=0.02):
 
 
 class Up:
-    """One `modfleet up`. `folder` outlives it; every process it starts carries a mark of its own."""
+    """One `modfleet up` on `folder`; what it says is kept in `output`. All it starts carries a mark of its own."""
 
-    def __init__(self, folder, *words, environ=None):
-        self.folder = Path(folder)
+    def __init__(self, folder, *words, output, environ=None):
+        self.folder = folder
         self.mark = f"MARK={uuid.uuid4().hex}".encode()
         given = {key: value for key, value in os.environ.items() if not key.startswith(("MODFLEET_", "DJANGO_"))}
         fast = {"MODFLEET_BEAT_SECONDS": "2", "MODFLEET_RESEND_SECONDS": "1", "MODFLEET_ADMIN_PASSWORD": PASSWORD}
         self.environ = given | fast | {"MARK": self.mark.decode()[5:]} | (environ or {})
-        self.output = Path(f"{self.folder}.out")
-        self.errors = Path(f"{self.folder}.err")
+        self.output, self.errors = (output / f"{self.environ['MARK']}.{each}" for each in ("out", "err"))
         with self.output.open("wb") as output, self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "modfleet", "up", "--data-dir", str(self.folder), "--port", "0", *words],

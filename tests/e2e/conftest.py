@@ -27,7 +27,7 @@ def start(folder):
     started = []
 
     def start_up(*words, name="data", environ=None):
-        started.append(Up(folder / name, *words, environ=environ))
+        started.append(Up(folder / name, *words, output=folder, environ=environ))
         return started[-1]
 
     yield start_up
@@ -43,7 +43,7 @@ def start(folder):
 def cluster():
     """Three nodes, without a module."""
     folder = short_folder()
-    up = Up(folder / "data", "--no-sample")
+    up = Up(folder / "data", "--no-sample", output=folder)
     try:
         with (fleet := Fleet(up)).api:
             yield fleet

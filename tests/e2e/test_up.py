@@ -45,7 +45,10 @@ def test_sample_answers_on_each_node_and_is_kept(start):
     assert [each["phase"] for each in rollouts] == ["succeeded"]
 
 
-def test_local_node_is_its_first(start):
+def test_local_node_is_its_first_also_after_a_crash(start):
+    crashed = start("--no-sample", "--nodes", "1")
+    assert crashed.url
+    crashed.end(signal.SIGKILL)
     up = start("--no-sample", "--nodes", "1", environ={"NODE_NAME": "other", "MODFLEET_NODE_NAME": "another"})
     with httpx.Client(base_url=up.url, auth=("admin", PASSWORD)) as api:
         assert api.get("/v2/local/modules/user-defined/artifacts").json() == []
@@ -102,8 +105,10 @@ def _more(master):
 # --- Its end ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("moment", ["broker.pid", "api.pid", "node-1-agent.pid", "relay.pid"])
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [("broker.pid", signal.SIGINT), ("api.pid", signal.SIGHUP), ("relay.pid", signal.SIGTERM)],
+)
 def test_signal_while_it_starts_ends_everything(start, moment, number):
     up = start("--no-sample", "--nodes", "1")
     wait_for((up.folder / "run" / moment).exists, pause=0.001)
@@ -136,8 +141,6 @@ def test_killed_it_leaves_nothing(start, moment):
     else:
         wait_for((up.folder / "run" / "api.pid").exists, pause=0.001)
     assert up.end(signal.SIGKILL) == -signal.SIGKILL
-    again = start("--no-sample", "--nodes", "1")
-    assert again.url
 
 
 # --- Refusals ---------------------------------------------------------------------------------------------------------
