@@ -42,7 +42,6 @@ class EventAdmin(ReadOnlyAdmin):
         "Events are only ever added; all other pages are computed from them."
     )
     list_display = ["position", "recorded", "type", "stream_link", "version", "actor"]
-    list_filter = [choice_filter("type", registered_types())]
     search_fields = ["stream"]
     search_help_text = (
         "A stream, or how its name begins: node:<name>, rollout:<uid>, module:<uid>, artifact:<name>:<version>, "
@@ -56,6 +55,10 @@ class EventAdmin(ReadOnlyAdmin):
     change_list_template = "admin/modfleet/events.html"
     fields = ["position", "type", "recorded_at_exactly", "actor", "request", "stream_link", "version", "event_id"]
     fields += ["pretty_data", "hash"]
+
+    def get_list_filter(self, request: HttpRequest) -> Any:
+        """Now, when all apps have registered their events."""
+        return [choice_filter("type", registered_types())]
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
