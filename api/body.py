@@ -10,6 +10,8 @@ from typing import Protocol
 
 #: How long the rest of a body is waited for, seconds: below the 30 after which clients give up.
 DRAIN_SECONDS = 20.0
+#: What a multipart body may be longer than the largest file that it may carry, bytes.
+ENVELOPE_BYTES = 100_000
 #: How many bodies are drained at once. A slow sender may hold its drainer, never a thread that answers requests.
 _drainers = threading.BoundedSemaphore(32)
 _CHUNK = 256 * 1024

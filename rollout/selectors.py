@@ -1,6 +1,6 @@
 """Answers about rollouts and nodes."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from artifacts_app.selectors import dependencies_of
 from eventstore.store import RecordedEvent, load_positions
 from rollout.decider.node import NodePhase
 from rollout.decider.rollout import Fleet
-from rollout.errors import ArtifactInUseError, NodeNotFoundError, RolloutNotFoundError
+from rollout.errors import ArtifactInUseError, NodeNotFoundError, NoLocalNodeError, RolloutNotFoundError
 from rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Phase
 from rollout.models import Liveness, Node, NodeModule, Operation, Rollout, TimelineEntry
@@ -218,13 +218,18 @@ def _node_module_document(row: NodeModule) -> dict[str, Any]:
 
 
 def local_node(host: str, default: str) -> Node:
-    """The node that has reported `host` as its own, else the one named `default`. Raises: `NodeNotFoundError`."""
+    """The node that has reported `host` as its own, else the one named `default`. Raises: `NoLocalNodeError`."""
+    named = None
     for row in nodes():
-        if host in row.api_hosts:
+        if host.lower() in (each.lower() for each in row.api_hosts):
             return row
-    if not default:
-        raise NodeNotFoundError(f"No node answers to {host}. Set NODE_NAME, or MODFLEET_API_HOSTS on the node.")
-    return node(default)
+        if row.name == default:
+            named = row
+    if named is not None:
+        return named
+    if default:
+        raise NoLocalNodeError(f"No node answers to {host}, and NODE_NAME names {default}, which is not in the fleet.")
+    raise NoLocalNodeError(f"No node answers to {host}. Set NODE_NAME, or MODFLEET_API_HOSTS on the node.")
 
 
 def local_artifacts(name: str) -> list[dict[str, Any]]:
@@ -285,12 +290,15 @@ def is_rollout_of(uid: str, request: "RolloutRequest") -> bool:
     )
 
 
-def failure_message(rollout: Rollout) -> str:
-    """What the first nodes that failed said."""
-    failed = Operation.objects.filter(rollout=rollout.uid, phase__in=[Phase.FAILED, Phase.TIMED_OUT]).order_by(
-        "ordinal"
+def failure_messages(rollouts: Collection[Rollout]) -> dict[str, str]:
+    """What the first nodes that failed said, by rollout; empty for one without any. One query."""
+    failed = Operation.objects.filter(
+        rollout__in=[each.uid for each in rollouts], phase__in=[Phase.FAILED, Phase.TIMED_OUT]
     )
-    return "; ".join(f"{each.node}: {each.message or each.reason}" for each in failed[:5])
+    said: dict[str, list[str]] = {each.uid: [] for each in rollouts}
+    for each in failed.order_by("rollout", "ordinal"):
+        said[each.rollout].append(f"{each.node}: {each.message or each.reason}")
+    return {uid: "; ".join(words[:5]) for uid, words in said.items()}
 
 
 def online_nodes() -> set[str]:
