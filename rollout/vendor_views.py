@@ -109,7 +109,7 @@ def _start(request: RolloutRequest) -> str:
 class ActionViewSet(ViewSet):
     permissions = {"GET": Permission.VIEW_STATUS_OF_CLUSTER_ACTION}
 
-    @extend_schema(responses={200: dict})
+    @extend_schema(operation_id="v1_actions_list", responses={200: dict})
     def list(self, request: Request) -> Response:
         """All actions: rollouts, newest first."""
         return Response({"actions": _actions(list(selectors.rollouts())), "state-machines": []})
