@@ -25,7 +25,7 @@ MOST_ROWS = 500
 admin.site.site_header = admin.site.site_title = "Modfleet"
 admin.site.index_title = "The fleet and its modules"
 admin.site.index_template = "admin/modfleet/index.html"
-admin.site.site_url = "/docs"
+admin.site.site_url = None
 admin.site.unregister(Group)
 
 

@@ -127,7 +127,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
-    "ENUM_NAME_OVERRIDES": {"PresenceEnum": ["load", "files", "absent"]},
+    "ENUM_NAME_OVERRIDES": {"PresenceEnum": ["load", "files", "absent"]},  # both `desired` and `observed`
 }
 
 LOGGING = {

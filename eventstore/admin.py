@@ -41,8 +41,7 @@ class EventAdmin(ReadOnlyAdmin):
         "Everything that ever happened, as it was recorded: what, to which stream, by whom and when. "
         "Events are only ever added; all other pages are computed from them."
     )
-    list_display = ["position", "recorded", "type", "stream_link", "version", "actor"]
-    list_filter = [choice_filter("type", registered_types())]
+    list_display = ["position", "recorded", "type", "actor", "stream_link"]
     search_fields = ["stream"]
     search_help_text = (
         "A stream, or how its name begins: node:<name>, rollout:<uid>, module:<uid>, artifact:<name>:<version>, "
@@ -52,10 +51,13 @@ class EventAdmin(ReadOnlyAdmin):
     sortable_by = ()
     paginator = OnePage
     show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER
     change_list_template = "admin/modfleet/events.html"
     fields = ["position", "type", "recorded_at_exactly", "actor", "request", "stream_link", "version", "event_id"]
     fields += ["pretty_data", "hash"]
+
+    def get_list_filter(self, request: HttpRequest) -> Any:
+        """Now, when all apps have registered their events."""
+        return [choice_filter("type", registered_types())]
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str

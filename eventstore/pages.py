@@ -45,6 +45,8 @@ class ReadOnlyAdmin(admin.ModelAdmin[Any]):
 
     list_per_page = 100
     list_max_show_all = 100
+    #: They would count the rows once for each choice.
+    show_facets = admin.ShowFacets.NEVER
     change_list_template = "admin/modfleet/change_list.html"
     change_form_template = "admin/modfleet/change_form.html"
 

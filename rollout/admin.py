@@ -61,7 +61,7 @@ class RolloutAdmin(ActingAdmin):
     search_fields = ["uid", "module_name", "actor"]
     search_help_text = "uid, module or actor"
     ordering = ["-started_position"]
-    fields = ["uid", "module", "action", "activation", "phase_badge", "reason", "bar", *COUNTERS, "time_left"]
+    fields = ["uid", "module", "action", "activation", "phase_badge", "reason", "bar", "time_left"]
     fields += ["actor", "origin", "retried", "limits", "created_exactly", "finished_exactly", "took"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Rollout]:
