@@ -11,6 +11,11 @@ from artifacts_app.downloads import InvalidLinkError, read_link
 from artifacts_app.storage import CHUNK_BYTES, open_package
 
 
+class _PackageResponse(FileResponse):
+    #: Django's 4 KiB cost four times the processor time.
+    block_size = CHUNK_BYTES
+
+
 class DownloadView(APIView):
     """The link itself is the credential."""
 
@@ -18,12 +23,10 @@ class DownloadView(APIView):
     permissions = {"GET": Access.PUBLIC}
     schema = None
 
-    def get(self, request: Request, signed: str) -> FileResponse:
+    def get(self, request: Request, signed: str) -> _PackageResponse:
         """The package's bytes."""
         try:
             file = open_package(read_link(signed))
         except FileNotFoundError as error:
             raise InvalidLinkError("The package is gone.") from error
-        response = FileResponse(file, content_type="application/zip")
-        response.block_size = CHUNK_BYTES  # Django's 4 KiB cost four times the processor time
-        return response
+        return _PackageResponse(file, content_type="application/zip")

@@ -1,20 +1,27 @@
 """The control worker's own step: takes in reports and beats in batches, and acts on them at once.
 
-What is in the queue is taken, up to `PREFETCH` messages, or what comes within `LINGER_SECONDS`; recorded in one
+What is in the queue is taken, up to `PREFETCH` messages, waiting at most `LINGER_SECONDS` for more; recorded in one
 transaction, and acknowledged after its commit. So a crash loses nothing, and may record a report twice, which changes
 nothing.
+
+What a worker that was killed had not acknowledged, the broker hands out again only after the `visibility_timeout`, ten
+minutes. Nobody waits for that: the relay sends the command again within seconds, and the agent answers it from its
+journal. A beat is followed by the next one anyway.
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from celery import Celery, bootsteps
 from django.db import close_old_connections
 from kombu import Connection, Consumer, Queue
+from kombu.exceptions import OperationalError
 from kombu.message import Message
+from redis.exceptions import RedisError
 
 from rollout import services
 from rollout.dispatch import publish_due, purge_queue
@@ -24,12 +31,16 @@ logger = logging.getLogger(__name__)
 
 PREFETCH = 500
 LINGER_SECONDS = 0.02
-#: How long a queue must stay silent before the thread looks whether it is to stop, seconds.
+#: Shorter than that, what comes was there already, seconds.
+AT_ONCE_SECONDS = 0.002
+#: How often the thread looks whether it is to stop, and which nodes are silent, seconds.
 IDLE_SECONDS = 0.5
 #: How long to wait before a broker or a database that is away is tried again, seconds.
 RETRY_SECONDS = 1.0
 
 Handler = Callable[[Sequence[Any]], None]
+#: Called with the seconds since the thread was connected, when the queue is empty.
+Idle = Callable[[float], None]
 
 
 class ReportConsumers(bootsteps.StartStopStep):
@@ -43,8 +54,8 @@ class ReportConsumers(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         self._threads = [
-            BatchConsumer(parent.app, REPORTS, _record_reports),
-            BatchConsumer(parent.app, BEATS, services.record_beats, idle=Silence().look),
+            BatchConsumer(parent.app, REPORTS, record_reports),
+            BatchConsumer(parent.app, BEATS, record_beats, idle=judge_silence),
         ]
         for thread in self._threads:
             thread.start()
@@ -59,28 +70,40 @@ class ReportConsumers(bootsteps.StartStopStep):
     shutdown = stop
 
 
-def _record_reports(bodies: Sequence[Any]) -> None:
+def record_reports(bodies: Sequence[Any]) -> None:
     services.record_reports(bodies)
-    publish_due()  # what the reports made room for goes out now; the relay would send it a moment later
+    _publish_now()  # what the reports made room for
 
 
-class Silence:
-    """Judges which nodes are offline: not in the first three beats of this process, nor while beats are waiting."""
+def record_beats(bodies: Sequence[Any]) -> None:
+    if services.record_beats(bodies):
+        _publish_now()  # what a node that has started missed
 
-    def __init__(self) -> None:
-        self._started = time.monotonic()
 
-    def look(self) -> None:
-        """Called when no beat is waiting."""
-        if time.monotonic() - self._started > services.longest_silence():
-            for name in services.declare_silent_nodes_offline():
-                purge_queue(name)
+def judge_silence(connected_seconds: float) -> None:
+    """Declare silent nodes offline: not in the first three beats after this thread was connected, for they may have
+    had nobody to beat to. Called when no beat is waiting."""
+    if connected_seconds > services.longest_silence():
+        for name in services.declare_silent_nodes_offline():
+            _tried(partial(purge_queue, name), f"the queue of {name} is not purged")
+
+
+def _publish_now() -> None:
+    _tried(publish_due, "the relay publishes instead")
+
+
+def _tried(step: Callable[[], Any], otherwise: str) -> None:
+    """What is recorded stays so, and need not be taken in again, when the broker cannot be reached."""
+    try:
+        step()
+    except (OperationalError, RedisError, OSError) as error:
+        logger.warning("%s: %s", otherwise, error)
 
 
 class BatchConsumer(threading.Thread):
     """Hands a queue's messages to `handler` in batches, for as long as the process lives."""
 
-    def __init__(self, app: Celery, queue: str, handler: Handler, *, idle: Callable[[], None] | None = None) -> None:
+    def __init__(self, app: Celery, queue: str, handler: Handler, *, idle: Idle | None = None) -> None:
         super().__init__(name=f"consume-{queue}", daemon=True)
         self.stopping = threading.Event()
         self._app = app
@@ -103,23 +126,45 @@ class BatchConsumer(threading.Thread):
     def _consume(self) -> None:
         with self._app.connection_for_read() as connection:
             queue = Queue(self._queue, routing_key=self._queue)
-            with Consumer(connection, [queue], callbacks=[self._take], accept=["json"], prefetch_count=PREFETCH):
+            consumer = Consumer(
+                connection,
+                [queue],
+                callbacks=[self._take],
+                on_decode_error=self._drop,
+                accept=["json"],
+                prefetch_count=PREFETCH,
+            )
+            connected_at = looked_at = time.monotonic()
+            with consumer:
                 while not self.stopping.is_set():
-                    self._collect(connection)
+                    is_drained = self._collect(connection)
                     self._flush()
+                    now = time.monotonic()
+                    if is_drained and now - looked_at >= IDLE_SECONDS:
+                        looked_at = now
+                        self._look(now - connected_at)
 
     def _take(self, body: Any, message: Message) -> None:
         self._batch.append((body, message))
 
-    def _collect(self, connection: Connection) -> None:
-        """Fill the batch: wait for a first message, then only for those that are about to come."""
-        timeout = IDLE_SECONDS
+    def _drop(self, message: Message, error: Exception) -> None:
+        logger.warning("dropped a message that is no JSON: %s", error)
+        message.ack()
+
+    def _collect(self, connection: Connection) -> bool:
+        """Fill the batch: wait for a first message, a moment for more, and then take what is there.
+
+        Whether the queue is empty now.
+        """
+        timeout, end = IDLE_SECONDS, None
         while len(self._batch) < PREFETCH:
             try:
                 connection.drain_events(timeout=timeout)
             except TimeoutError:
-                return
-            timeout = LINGER_SECONDS
+                return True
+            end = end or time.monotonic() + LINGER_SECONDS
+            timeout = max(end - time.monotonic(), AT_ONCE_SECONDS)
+        return False
 
     def _flush(self) -> None:
         if self._batch:
@@ -128,6 +173,8 @@ class BatchConsumer(threading.Thread):
             for _, message in self._batch:
                 message.ack()
             self._batch.clear()
-        elif self._idle is not None:
+
+    def _look(self, connected_seconds: float) -> None:
+        if self._idle is not None:
             close_old_connections()
-            self._idle()
+            self._idle(connected_seconds)

@@ -1,31 +1,32 @@
 """The relay: publishes the commands of released operations to the queues of their nodes, at least once.
 
 What was released is the outbox. A command is claimed by a conditional update with a lease, so that any number of relays
-may run; it is published again, ever less often, until the operation ends: but only to a node that has been heard of
-since, for what the last publish put into its queue is still there otherwise.
+may run: one that dies leaves its claims to the others after `LEASE_SECONDS`. A command is published again, ever less
+often, until the operation ends: but only to a node that has been heard of since, for what the last publish put into
+its queue is still there otherwise. What could not be published is still due.
 """
 
 import logging
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from celery import current_app
 from django.conf import settings
-from django.db.models import F, OuterRef, Q, Subquery
+from django.db.models import Exists, F, OuterRef, Q, Subquery
 from kombu import Producer, Queue
 
 from artifacts_app.selectors import BuildToFetch, build_to_fetch
 from eventstore.store import database_now
+from rollout import services
 from rollout.messages import (
     EXECUTE,
     Action,
     Activation,
     Command,
     Package,
-    Phase,
     queue_for,
     to_json,
 )
@@ -42,10 +43,10 @@ BATCH = 500
 
 
 def publish_due() -> int:
-    """Publish all commands that are due. Returns how many were."""
+    """Publish all commands that are due. Returns how many were. Raises what the broker's client raises."""
     published = 0
-    while claim := _claim():
-        published += _publish(claim)
+    while (claim := _claim()) and (count := _publish(claim)):
+        published += count
     return published
 
 
@@ -56,13 +57,14 @@ class _Claim:
 
 
 def _claim() -> _Claim | None:
+    """None when nothing is due that is not another relay's already."""
     now = database_now()
-    due = list(_due(now).values_list("key", flat=True)[:BATCH])
+    free = Q(leased_until=None) | Q(leased_until__lt=now)
+    due = list(_due(now).filter(free).values_list("key", flat=True)[:BATCH])
     if not due:
         return None
-    Dispatch.objects.bulk_create((Dispatch(operation=key) for key in due), ignore_conflicts=True)
+    Dispatch.objects.bulk_create((Dispatch(operation=key) for key in sorted(due)), ignore_conflicts=True)
     lease = uuid.uuid4()
-    free = Q(leased_until=None) | Q(leased_until__lt=now)
     claimed = Dispatch.objects.filter(free, operation__in=due).update(
         lease=lease, leased_until=now + timedelta(seconds=LEASE_SECONDS)
     )
@@ -74,8 +76,10 @@ def _due(now: datetime) -> Any:
     dispatch = Dispatch.objects.filter(operation=OuterRef("key"))
     liveness = Liveness.objects.filter(node=OuterRef("node"))
     operations = Operation.objects.annotate(
+        publishes=Subquery(dispatch.values("publishes")),
         published_at=Subquery(dispatch.values("published_at")),
         due_at=Subquery(dispatch.values("due_at")),
+        lease=Subquery(dispatch.values("lease")),
         leased_until=Subquery(dispatch.values("leased_until")),
         last_seen=Subquery(liveness.values("last_seen")),
         hello_at=Subquery(liveness.values("hello_at")),
@@ -86,31 +90,55 @@ def _due(now: datetime) -> Any:
     unanswered = Q(due_at__lt=now, last_seen__gt=F("published_at"))
     return operations.filter(
         never | released_since | restarted_since | unanswered,
-        Q(leased_until=None) | Q(leased_until__lt=now),
+        # Not `node__in`: a planner would rather start from the nodes, and read all that was ever done on them.
+        Exists(Node.objects.filter(name=OuterRef("node"), online=True)),
         phase__in=IN_HAND,
-        node__in=Node.objects.filter(online=True).values("name"),
+        deadline_at__isnull=False,  # as every one in hand: for the index
     ).order_by("released_at")
 
 
 def _publish(claim: _Claim) -> int:
-    """Publish what this lease holds and is still due, then note when."""
-    held = dict(Dispatch.objects.filter(lease=claim.lease).values_list("operation", "publishes"))
-    operations = list(Operation.objects.filter(key__in=held, phase__in=IN_HAND))
+    """Publish what this lease holds and is still due: another relay may have been first, between look and claim."""
+    operations = list(_due(claim.now).filter(lease=claim.lease))
+    sent: list[Any] = []
     try:
         with current_app.producer_or_acquire() as producer:
-            for command in _commands(operations):
+            for operation, command in _commands(operations):
                 _send(command, producer)
+                sent.append(operation)
     finally:
-        for publishes in set(held.values()):
-            wait = min(settings.ENVIRONMENT.resend_seconds * 2**publishes, LONGEST_RESEND_SECONDS)
-            Dispatch.objects.filter(lease=claim.lease, publishes=publishes).update(
-                published_at=claim.now,
-                due_at=claim.now + timedelta(seconds=wait),
-                publishes=publishes + 1,
-                lease=None,
-                leased_until=None,
-            )
-    return len(operations)
+        _note(claim, sent)
+    return len(sent)
+
+
+def _note(claim: _Claim, sent: Sequence[Any]) -> None:
+    """What was sent is due again after a while; the rest of the claim is free, and as due as before."""
+    by_count: dict[int, list[Any]] = {}
+    for operation in sent:
+        by_count.setdefault(_publishes(operation), []).append(operation)
+    held = Dispatch.objects.filter(lease=claim.lease)
+    for publishes, operations in by_count.items():
+        wait = min(settings.ENVIRONMENT.resend_seconds * 2**publishes, LONGEST_RESEND_SECONDS)
+        # Never before what made it due: a database whose clock was set back would have it due again and again.
+        causes = [moment for each in operations for moment in (each.released_at, each.hello_at) if moment is not None]
+        published_at = max(claim.now, *causes)
+        held.filter(operation__in=[each.key for each in operations]).update(
+            published_at=published_at,
+            due_at=claim.now + timedelta(seconds=wait),
+            publishes=publishes + 1,
+            lease=None,
+            leased_until=None,
+        )
+    held.update(lease=None, leased_until=None)
+
+
+def _publishes(operation: Any) -> int:
+    """How often this release was published to this run of the agent: the wait starts anew with each."""
+    last = operation.published_at
+    is_new = (
+        last is None or operation.released_at > last or (operation.hello_at is not None and operation.hello_at > last)
+    )
+    return 0 if is_new else int(operation.publishes)
 
 
 def _send(command: Command, producer: Producer) -> None:
@@ -124,20 +152,25 @@ def _send(command: Command, producer: Producer) -> None:
     )
 
 
-def _commands(operations: Iterable[Operation]) -> Iterable[Command]:
-    listed = list(operations)
-    platforms = dict(Node.objects.filter(name__in=[each.node for each in listed]).values_list("name", "platform"))
-    deadlines = _deadlines(each.rollout for each in listed)
+def _commands(operations: Sequence[Operation]) -> Iterator[tuple[Operation, Command]]:
+    """The command of each operation. One whose build is gone is ended instead."""
+    platforms = dict(Node.objects.filter(name__in=[each.node for each in operations]).values_list("name", "platform"))
+    deadlines = _deadlines(each.rollout for each in operations)
+    expires = _expires()
     found: dict[tuple[str, int, str], BuildToFetch | None] = {}
-    for each in listed:
-        wanted = (each.module_name, each.version, platforms[each.node])
-        if each.action == Action.INSTALL and wanted not in found:
-            found[wanted] = build_to_fetch(*wanted)
-        build = found.get(wanted)
-        if each.action == Action.INSTALL and build is None:
-            logger.error("no build of %s %s for %s any more", *wanted)
-            continue
-        yield _command(each, build, deadlines[each.rollout])
+    gone: list[Operation] = []
+    for each in operations:
+        build = None
+        if each.action == Action.INSTALL:
+            wanted = (each.module_name, each.version, platforms[each.node])
+            if wanted not in found:
+                found[wanted] = build_to_fetch(*wanted)
+            build = found[wanted]
+            if build is None or build.content_sha256 != each.content_sha256:
+                gone.append(each)
+                continue
+        yield each, _command(each, build, deadlines[each.rollout], expires)
+    services.end_for_lack_of_a_build(gone)
 
 
 def _deadlines(rollouts: Iterable[str]) -> dict[str, float]:
@@ -145,7 +178,7 @@ def _deadlines(rollouts: Iterable[str]) -> dict[str, float]:
     return {uid: strategy["node_deadline_seconds"] for uid, strategy in strategies}
 
 
-def _command(operation: Operation, build: BuildToFetch | None, deadline_seconds: float) -> Command:
+def _command(operation: Operation, build: BuildToFetch | None, deadline_seconds: float, expires: float) -> Command:
     return Command(
         rollout=operation.rollout,
         node=operation.node,
@@ -155,7 +188,7 @@ def _command(operation: Operation, build: BuildToFetch | None, deadline_seconds:
         activation=Activation(operation.activation),
         generation=operation.generation,
         attempt=operation.attempt,
-        expires=_expires(),
+        expires=expires,
         deadline_seconds=deadline_seconds,
         package=None if build is None else _package(build, operation.node),
         command_line_args="" if build is None else build.command_line_args,
@@ -187,5 +220,5 @@ def purge_queue(node: str) -> None:
 
 def forget_ended() -> None:
     """Drop the outbox rows of operations that have ended."""
-    in_hand = Operation.objects.filter(phase__in=[Phase.SCHEDULED, *IN_HAND]).values("key")
-    Dispatch.objects.exclude(operation__in=in_hand).delete()
+    unfinished = Operation.objects.filter(finished_at__isnull=True).values("key")
+    Dispatch.objects.exclude(operation__in=unfinished).delete()

@@ -86,7 +86,7 @@ class NodeActivated:
 @event_type("node.decommissioned.v1")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeDecommissioned:
-    """It has left the fleet; a beat from it makes it join anew."""
+    """It has left the fleet; the first beat of a restarted agent makes it join anew."""
 
     node: str
 

@@ -7,13 +7,21 @@ Delivery is at least once and in no order. `Command` goes to `queue_for(node)` a
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 # Exported again: the agent knows packages by their manifest only, and imports no other app.
 from artifacts_app.manifest import Member as Member  # noqa: PLC0414 - marks it as exported
 from artifacts_app.manifest import content_digest as content_digest  # noqa: PLC0414 - likewise
+
+#: What agents say ends in columns and stream names: it is bounded here, where it comes in.
+Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.-]{1,128}\Z")]
+Digest = Annotated[str, Meta(max_length=64)]
+Word = Annotated[str, Meta(max_length=32)]
+Count = Annotated[int, Meta(ge=0, le=2**31 - 2)]
+Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 
 #: The Celery task that every agent registers; its only keyword argument is `command`, a `Command` as JSON.
 EXECUTE = "modfleet.execute"
@@ -153,9 +161,9 @@ class Command:
 class InstalledModule:
     """One module version on a node's disk. `content_sha256` is read from the disk, not remembered."""
 
-    module_name: str
-    version: int
-    content_sha256: str
+    module_name: Name
+    version: Count
+    content_sha256: Digest
     loaded: bool
 
 
@@ -163,7 +171,7 @@ class InstalledModule:
 class Inventory:
     """All that Modfleet installed on a node. `sequence` grows with each look at the node; older ones are ignored."""
 
-    sequence: int
+    sequence: Annotated[int, Meta(ge=0, le=2**63 - 1)]
     modules: tuple[InstalledModule, ...] = ()
 
 
@@ -174,15 +182,15 @@ class Report:
     The same report may arrive more than once. `seconds` is how long the attempt took on the node, None before its end.
     """
 
-    rollout: str
-    node: str
-    module_name: str
-    generation: int
-    attempt: int
+    rollout: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.-]{1,32}\Z")]
+    node: Name
+    module_name: Name
+    generation: Count
+    attempt: Count
     phase: Phase
     reason: Reason | None = None
     message: str = ""
-    seconds: float | None = None
+    seconds: Seconds | None = None
     inventory: Inventory | None = None
 
 
@@ -193,10 +201,10 @@ class NodeProfile:
     `server` is `valkey` or `redis`, empty while the server cannot be reached; `role` is `master`, `replica` or empty.
     """
 
-    platform: str
-    server: str = ""
-    server_version: str = ""
-    role: str = ""
+    platform: Annotated[str, Meta(max_length=64)]
+    server: Word = ""
+    server_version: Word = ""
+    role: Annotated[str, Meta(max_length=16)] = ""
     api_hosts: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
 
@@ -208,12 +216,12 @@ class Beat:
     `interval_seconds` is how long the control plane waits for the next one; silent for three of them is offline.
     """
 
-    node: str
+    node: Name
     hello: bool
-    interval_seconds: float
+    interval_seconds: Annotated[float, Meta(gt=0, le=3600)]
     profile: NodeProfile
     inventory: Inventory
-    generations: dict[str, int] = field(default_factory=dict)
+    generations: dict[Name, Count] = field(default_factory=dict)
 
 
 Message = TypeVar("Message", Command, Report, Beat)

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import msgspec
 from django.db import models
+from django.db.models import Q
 
 from api.fields import rfc3339
 from eventstore.store import RecordedEvent
@@ -145,6 +146,8 @@ class _RolloutFold:
             case OperationProgressed():
                 operation = self._operation(event)
                 operation.started_at = operation.started_at or now
+                # A node may have started what was given back when it seemed offline.
+                operation.deadline_at = operation.deadline_at or self._deadline(event.rollout, now)
                 self._move(operation, event.phase)
             case OperationFinished():
                 self._finish(event, now)
@@ -201,8 +204,10 @@ class _RolloutFold:
         operation = self._operation(event)
         self._move(operation, Phase.QUEUED)
         operation.released_at = now
-        seconds = self.rollouts[event.rollout].strategy["node_deadline_seconds"]
-        operation.deadline_at = now + timedelta(seconds=seconds)
+        operation.deadline_at = self._deadline(event.rollout, now)
+
+    def _deadline(self, rollout: str, released_at: datetime) -> datetime:
+        return released_at + timedelta(seconds=self.rollouts[rollout].strategy["node_deadline_seconds"])
 
     def _finish(self, event: OperationFinished, now: datetime) -> None:
         operation, rollout = self._operation(event), self.rollouts[event.rollout]
@@ -211,7 +216,7 @@ class _RolloutFold:
         operation.seconds, operation.finished_at, operation.deadline_at = event.seconds, now, None
         if waiting := self.behind.pop((event.node, event.module_name), None):
             waiting.behind = False  # either the one it waited for has ended, or it has itself
-        if event.reason == Reason.NEWER_ROLLOUT:
+        if event.phase == Phase.CANCELED and event.reason == Reason.NEWER_ROLLOUT:
             rollout.superseded += 1
         if event.phase == Phase.SUCCEEDED and event.seconds is not None:
             rollout.measured += 1
@@ -294,6 +299,9 @@ def _message(rollout: Rollout) -> str:
 ABSENT = "absent"
 
 
+_OF_PLACEMENTS = (OperationReleased, OperationFinished)
+
+
 class NodeProjection:
     name = "nodes"
     handles = (
@@ -312,9 +320,8 @@ class NodeProjection:
     tables = (Node, NodeModule)
 
     def apply(self, batch: Sequence[RecordedEvent]) -> None:
-        names = {each.event.node for each in batch}
-        nodes = _load(Node, names)
-        placements = _Placements(names)
+        nodes = _load(Node, {each.event.node for each in batch if not isinstance(each.event, _OF_PLACEMENTS)})
+        placements = _Placements(batch)
         for each in batch:
             match each.event:
                 case NodeInventoryChanged():
@@ -378,9 +385,28 @@ _NODE_CHANGES: dict[type, Callable[[Node, object], None]] = {
 class _Placements:
     """The module versions of some nodes, desired and observed."""
 
-    def __init__(self, nodes: set[str]) -> None:
-        self._rows = {row.key: row for row in NodeModule.objects.filter(node__in=nodes)}
-        self._gone: set[str] = set()
+    def __init__(self, batch: Sequence[RecordedEvent]) -> None:
+        """An inventory is about all modules of its node, an operation about one."""
+        looked_at = {each.event.node for each in batch if isinstance(each.event, NodeInventoryChanged)}
+        operations = [each.event for each in batch if isinstance(each.event, _OF_PLACEMENTS)]
+        found = NodeModule.objects.filter(
+            Q(node__in=looked_at)
+            | Q(node__in={each.node for each in operations}, module_name__in={each.module_name for each in operations})
+        )
+        self._rows = {row.key: row for row in found}
+        self._by_module: dict[tuple[str, str], list[NodeModule]] = {}
+        self._by_node: dict[str, list[NodeModule]] = {}
+        for row in self._rows.values():
+            self._index(row)
+        self._touched: dict[str, NodeModule] = {}
+
+    def _index(self, row: NodeModule) -> None:
+        self._by_module.setdefault((row.node, row.module_name), []).append(row)
+        self._by_node.setdefault(row.node, []).append(row)
+
+    def _touch(self, row: NodeModule) -> NodeModule:
+        self._touched[row.key] = row
+        return row
 
     def _row(self, node: str, module_name: str, version: int) -> NodeModule:
         key = f"{node}:{module_name}:{version}"
@@ -397,13 +423,14 @@ class _Placements:
                 rollout="",
                 failed=False,
             )
-        return self._rows[key]
+            self._index(self._rows[key])
+        return self._touch(self._rows[key])
 
     def observe(self, event: NodeInventoryChanged) -> None:
         seen = {(each.module_name, each.version) for each in event.modules}
-        for row in self._rows.values():
-            if row.node == event.node and (row.module_name, row.version) not in seen:
-                row.observed, row.content_sha256 = ABSENT, ""
+        for row in self._by_node.get(event.node, []):
+            if row.observed != ABSENT and (row.module_name, row.version) not in seen:
+                self._touch(row).observed, row.content_sha256 = ABSENT, ""
         for each in event.modules:
             row = self._row(event.node, each.module_name, each.version)
             row.observed = Activation.LOAD if each.loaded else Activation.FILES
@@ -417,25 +444,29 @@ class _Placements:
             return
         row.desired, row.desired_sha256 = event.activation, event.content_sha256
         if event.activation == Activation.LOAD:  # a server holds one version of a module at a time
-            for other in self._of(event.node, event.module_name):
+            for other in self._by_module[event.node, event.module_name]:
                 if other is not row and other.desired == Activation.LOAD:
-                    other.desired = Activation.FILES
+                    self._give_way(other, event.rollout)
+
+    def _give_way(self, other: NodeModule, rollout: str) -> None:
+        """Its files stay if they are there; that it is still loaded is no drift until the operation has ended."""
+        self._touch(other).rollout, other.failed = rollout, False
+        other.desired = Activation.FILES
+        if other.observed == ABSENT:
+            other.desired, other.desired_sha256 = ABSENT, ""
 
     def end(self, event: OperationFinished) -> None:
-        for row in self._of(event.node, event.module_name):
+        for row in self._by_module.get((event.node, event.module_name), []):
             if row.rollout == event.rollout:
-                row.rollout = ""
+                self._touch(row).rollout = ""
                 row.failed = event.phase in {Phase.FAILED, Phase.TIMED_OUT}
 
-    def _of(self, node: str, module_name: str) -> list[NodeModule]:
-        return [row for row in self._rows.values() if (row.node, row.module_name) == (node, module_name)]
-
     def save(self) -> None:
-        for row in self._rows.values():
+        for row in self._touched.values():
             row.state = _state(row)
-        gone = [key for key, row in self._rows.items() if row.desired == row.observed == ABSENT and not row.rollout]
+        gone = {key for key, row in self._touched.items() if row.desired == row.observed == ABSENT and not row.rollout}
         NodeModule.objects.filter(key__in=gone).delete()
-        _save(NodeModule, [row for key, row in self._rows.items() if key not in set(gone)])
+        _save(NodeModule, [row for key, row in self._touched.items() if key not in gone])
 
 
 def _state(row: NodeModule) -> str:

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from django.core.validators import RegexValidator
 from rest_framework import serializers
 
-from api.fields import StrictBooleanField, StrictCharField, StrictIntegerField, StrictSerializer
+from api.fields import StrictBooleanField, StrictCharField, StrictFloatField, StrictIntegerField, StrictSerializer
 from rollout.events import RolloutPhase, Strategy
 from rollout.messages import Action, Activation, Phase
 from rollout.services import RolloutRequest
@@ -16,14 +17,14 @@ class StrategySerializer(StrictSerializer):
     max_parallel = StrictIntegerField(
         min_value=1, max_value=MAX_NODES, required=False, help_text="Nodes that may have it in hand at once"
     )
-    node_deadline_seconds = serializers.FloatField(
+    node_deadline_seconds = StrictFloatField(
         min_value=1, max_value=86_400, required=False, help_text="Longest for one node"
     )
 
 
 class StartRolloutSerializer(StrictSerializer):
     action = serializers.ChoiceField([each.value for each in Action])
-    module_name = serializers.RegexField(r"\A[A-Za-z0-9_.-]{1,128}\Z")
+    module_name = StrictCharField(validators=[RegexValidator(r"\A[A-Za-z0-9_.-]{1,128}\Z")])
     version = StrictIntegerField(min_value=0, max_value=2**31 - 1)
     activation = serializers.ChoiceField([each.value for each in Activation], default=Activation.LOAD.value)
     nodes = serializers.ListField(
@@ -158,6 +159,12 @@ class ArtifactSerializer(serializers.Serializer[Any]):
     module_name = serializers.CharField()
     version = serializers.IntegerField()
     builds = BuildSerializer(many=True)
+    dependencies = serializers.ListField(child=serializers.CharField())
+
+
+class LocalArtifactSerializer(serializers.Serializer[Any]):
+    module_name = serializers.CharField()
+    version = serializers.IntegerField()
     dependencies = serializers.ListField(child=serializers.CharField())
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
-from django.db import transaction
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
@@ -15,22 +14,23 @@ from rest_framework.viewsets import ViewSet
 
 from accounts.roles import Permission
 from accounts.selectors import require_modules_upload_allowed
-from api.errors import InvalidRequestError, NotFoundError
+from api.errors import ApiError, InvalidRequestError, NotFoundError
 from api.fields import rfc3339
 from api.idempotency import digest_of, idempotent, store_response, stored_response
-from api.pagination import paginate, paginate_by
+from api.pagination import page_of, paginate, paginate_by
 from api.seed import SeedViewSet
 from artifacts_app.selectors import artifact_document, artifact_documents, versions_after
-from artifacts_app.services import add_build, delete_artifact
+from artifacts_app.services import Upload, add_build, delete_artifact
 from artifacts_app.uploads import PackageUploadView
 from eventstore.follow import wait_for_growth
-from eventstore.store import RecordedEvent, head, read_page
+from eventstore.store import ConcurrencyError, RecordedEvent, head, read_page
 from rollout import local, selectors, services
 from rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.serializers import (
     ArtifactSerializer,
     EventSerializer,
     LabelsSerializer,
+    LocalArtifactSerializer,
     NodeSerializer,
     OperationSerializer,
     PackageSerializer,
@@ -73,18 +73,19 @@ class RolloutViewSet(ViewSet):
     )
     def retrieve(self, request: Request, uid: str) -> HttpResponseBase:
         """One rollout with its progress. Send its ETag as `If-None-Match`: 304 while nothing has changed."""
-        known = request.headers.get("If-None-Match", "")
+        given = _etags(request)
         deadline = time.monotonic() + _wait_seconds(request)
+        known = given
         while True:
             position = head()
             document, version, phase = selectors.rollout_document(uid)
             etag = f'"{version}"'
-            known = known or etag
+            known = known or {etag}
             left = deadline - time.monotonic()
-            if etag != known or phase in FINAL_ROLLOUT_PHASES or left <= 0:
+            if etag not in known or phase in FINAL_ROLLOUT_PHASES or left <= 0:
                 break
             wait_for_growth(position, timeout=left)
-        if etag == request.headers.get("If-None-Match"):
+        if etag in given:
             return HttpResponse(status=304, headers={"ETag": etag})
         return HttpResponse(document, content_type="application/json", headers={"ETag": etag})
 
@@ -133,6 +134,12 @@ def _accepted(request: Request, uid: str) -> Response:
     return Response(json.loads(document), status=202, headers={"Location": location})
 
 
+def _etags(request: Request) -> set[str]:
+    """Those of `If-None-Match`; a proxy that compresses marks them as weak."""
+    given = request.headers.get("If-None-Match", "").split(",")
+    return {each.strip().removeprefix("W/") for each in given if each.strip()}
+
+
 def _wait_seconds(request: Request) -> float:
     text = request.query_params.get("wait", "0")
     try:
@@ -145,15 +152,21 @@ def _wait_seconds(request: Request) -> float:
 
 
 def _story(uid: str, after: int) -> Iterator[str]:
+    """The rollout's events after a position, as they come; ends with the rollout. Reads them only when there are new
+    ones, and speaks up when it had nothing to say for a while, however much else is going on."""
+    spoke_at = time.monotonic()
     while True:
         position = head()
-        ended = selectors.rollout_row(uid).phase in FINAL_ROLLOUT_PHASES
-        while batch := selectors.rollout_events(uid, after=after, limit=STREAM_BATCH):
+        _, newest, phase = selectors.rollout_document(uid)
+        while after < newest and (batch := selectors.rollout_events(uid, after=after, limit=STREAM_BATCH)):
             after = batch[-1].position
             yield "".join(_sse(each) for each in batch)
-        if ended:
+            spoke_at = time.monotonic()
+        if phase in FINAL_ROLLOUT_PHASES:
             return
-        if wait_for_growth(position, timeout=HEARTBEAT_SECONDS) <= position:
+        wait_for_growth(position, timeout=max(0.0, spoke_at + HEARTBEAT_SECONDS - time.monotonic()))
+        if time.monotonic() >= spoke_at + HEARTBEAT_SECONDS:
+            spoke_at = time.monotonic()
             yield ": nothing new\n\n"
 
 
@@ -230,7 +243,7 @@ class ArtifactViewSet(PackageUploadView, ViewSet):
         "DELETE": Permission.MANAGE_CLUSTER_MODULES,
     }
 
-    @extend_schema(responses=ArtifactSerializer(many=True))
+    @extend_schema(responses=page_of(ArtifactSerializer))
     def list(self, request: Request) -> Response:
         """List artifacts by name and version, each with its builds."""
         return paginate_by(request, versions_after, key_of=list, serialize=artifact_documents)
@@ -243,12 +256,21 @@ class ArtifactViewSet(PackageUploadView, ViewSet):
             digest = digest_of(request, package.sha256)
             if (stored := stored_response(request, digest)) is not None:
                 return stored
-            with transaction.atomic():
-                upload = add_build(package)
+            answers: list[Response] = []
+
+            def answer(upload: Upload) -> None:
                 document = artifact_document(upload.module_name, upload.version)
-                response = Response(document, status=201 if upload.created else 200)
-                store_response(request, digest, response)
-        return response
+                answers.append(Response(document, status=201 if upload.created else 200))
+                store_response(request, digest, answers[-1])
+
+            try:
+                add_build(package, also=answer)
+            except (ApiError, ConcurrencyError):
+                # Perhaps refused just because the same request, a moment earlier, has done the work.
+                if (stored := stored_response(request, digest)) is not None:
+                    return stored
+                raise
+        return answers[-1]
 
     @extend_schema(responses=ArtifactSerializer)
     def retrieve(self, request: Request, module_name: str, version: str) -> Response:
@@ -274,7 +296,7 @@ class LocalArtifactViewSet(PackageUploadView, SeedViewSet):
 
     permissions = ArtifactViewSet.permissions
 
-    @extend_schema(responses=ArtifactSerializer(many=True))
+    @extend_schema(responses=LocalArtifactSerializer(many=True))
     def list(self, request: Request) -> Response:
         """List the artifacts on the local node."""
         return Response(selectors.local_artifacts(local.node_of(request.get_host()).name))
@@ -283,8 +305,10 @@ class LocalArtifactViewSet(PackageUploadView, SeedViewSet):
     def create(self, request: Request) -> Response:
         """Upload an artifact to the local node, and wait until it is there."""
         require_modules_upload_allowed()
+        node = local.node_of(request.get_host())
         with self.received_package(request) as package:
-            local.install(local.node_of(request.get_host()), package)
+            upload = add_build(package)
+        local.install(node, upload.module_name, upload.version)
         return Response({})
 
     @extend_schema(responses={200: dict})

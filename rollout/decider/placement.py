@@ -37,23 +37,17 @@ class Operation:
     phase: Phase = Phase.SCHEDULED
     late: Phase | None = None
 
-    def is_same_intent(self, other: "Schedule") -> bool:
-        return (self.version, self.action, self.activation, self.content_sha256) == (
-            other.version,
-            other.action,
-            other.activation,
-            other.content_sha256,
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementState:
-    """`waiting` is scheduled behind `live`; `ended` is the newest that is final."""
+    """`waiting` is scheduled behind `live`; `ended` is the newest that is final; `rejected` is the last report that
+    was (rollout, generation, attempt, phase), which is recorded once however often it comes."""
 
     generation: int = 0
     live: Operation | None = None
     waiting: Operation | None = None
     ended: Operation | None = None
+    rejected: tuple[str, int, int, Phase] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +88,9 @@ class RecordReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """Ended by the control plane: `canceled` only what is still scheduled, anything else whatever is not final."""
+    """Ended by the control plane: `canceled` only what is still scheduled, `timed_out` only what is not, anything else
+    whatever is not final.
+    `attempt`: only if this one, for what was judged by rows may have been retried since."""
 
     rollout: str
     node: str
@@ -102,6 +98,7 @@ class End:
     phase: Phase
     reason: Reason
     message: str = ""
+    attempt: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +132,7 @@ def decide(state: PlacementState, command: PlacementCommand) -> list[PlacementEv
 
 def _schedule(state: PlacementState, command: Schedule) -> list[PlacementEvent]:
     live = state.live
-    if live is not None and live.rollout == command.rollout:
+    if any(known is not None and known.rollout == command.rollout for known in (live, state.waiting, state.ended)):
         return []
     if live is not None and not command.supersede:
         raise RolloutInProgressError(live.rollout, command.node)
@@ -217,7 +214,7 @@ def _record(state: PlacementState, report: Report) -> list[PlacementEvent]:
         if (report.generation, report.attempt) < (live.generation, live.attempt):
             return []  # an answer to an attempt that was given up
         if (report.generation, report.attempt) > (live.generation, live.attempt):
-            return [_rejected(report, f"the newest is generation {live.generation}, attempt {live.attempt}")]
+            return _reject(state, report, f"the newest is generation {live.generation}, attempt {live.attempt}")
         return _record_live(live, report)
     if ended is not None and ended.rollout == report.rollout:
         if not report.phase.is_final or report.phase in {ended.phase, ended.late}:
@@ -234,7 +231,7 @@ def _record(state: PlacementState, report: Report) -> list[PlacementEvent]:
         ]
     if report.generation <= state.generation:
         return []  # of an operation before the newest one that ended: nothing depends on it any more
-    return [_rejected(report, "no such operation")]
+    return _reject(state, report, "no such operation")
 
 
 def _record_live(live: Operation, report: Report) -> list[PlacementEvent]:
@@ -259,34 +256,45 @@ def _record_live(live: Operation, report: Report) -> list[PlacementEvent]:
     ]
 
 
-def _rejected(report: Report, why: str) -> ReportRejected:
-    return ReportRejected(
-        rollout=report.rollout,
-        node=report.node,
-        module_name=report.module_name,
-        generation=report.generation,
-        attempt=report.attempt,
-        phase=report.phase,
-        why=why,
-    )
+def _reject(state: PlacementState, report: Report, why: str) -> list[PlacementEvent]:
+    if state.rejected == (report.rollout, report.generation, report.attempt, report.phase):
+        return []
+    return [
+        ReportRejected(
+            rollout=report.rollout,
+            node=report.node,
+            module_name=report.module_name,
+            generation=report.generation,
+            attempt=report.attempt,
+            phase=report.phase,
+            why=why,
+        )
+    ]
 
 
 def _end(state: PlacementState, command: End) -> list[PlacementEvent]:
     for operation in (state.waiting, state.live):
         if operation is None or operation.rollout != command.rollout:
             continue
-        if command.phase == Phase.CANCELED and operation.phase != Phase.SCHEDULED:
+        if command.attempt not in {None, operation.attempt}:
+            return []
+        is_scheduled = operation.phase == Phase.SCHEDULED
+        if (command.phase == Phase.CANCELED and not is_scheduled) or (
+            command.phase == Phase.TIMED_OUT and is_scheduled
+        ):
             return []
         return [_finished(operation, command, command.phase, command.reason, command.message)]
     return []
 
 
 def _retry(state: PlacementState, command: Retry) -> list[PlacementEvent]:
-    ended = state.ended
+    ended, live = state.ended, state.live
     if ended is None or ended.rollout != command.rollout or ended.phase not in {Phase.FAILED, Phase.TIMED_OUT}:
         return []
-    if state.live is not None:
-        raise RolloutInProgressError(state.live.rollout, command.node)
+    if live is not None and live.rollout == command.rollout:
+        return []
+    if live is not None:
+        raise RolloutInProgressError(live.rollout, command.node)
     return [
         OperationScheduled(
             rollout=ended.rollout,
@@ -319,7 +327,7 @@ def evolve(state: PlacementState, event: PlacementEvent) -> PlacementState:
             ended = state.ended
             return state if ended is None else replace(state, ended=replace(ended, late=event.phase))
         case ReportRejected():
-            return state
+            return replace(state, rejected=(event.rollout, event.generation, event.attempt, event.phase))
 
 
 def _evolve_scheduled(state: PlacementState, event: OperationScheduled) -> PlacementState:
@@ -346,7 +354,7 @@ def _with_live(state: PlacementState, phase: Phase) -> PlacementState:
 def _evolve_finished(state: PlacementState, event: OperationFinished) -> PlacementState:
     if state.waiting is not None and state.waiting.rollout == event.rollout:
         return replace(state, waiting=None)
-    if state.live is None:
+    if state.live is None or state.live.rollout != event.rollout:
         return state
     return replace(state, live=state.waiting, waiting=None, ended=replace(state.live, phase=event.phase))
 

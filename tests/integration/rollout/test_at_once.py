@@ -1,0 +1,130 @@
+"""What several processes do at the same moment; on connections of their own, with real commits."""
+
+from collections import Counter
+
+import pytest
+
+from eventstore.store import ConcurrencyError, read
+from rollout import dispatch, services
+from rollout.dispatch import publish_due
+from rollout.errors import RolloutInProgressError
+from rollout.events import NodesReleased, OperationReleased, RolloutFinished
+from rollout.messages import Phase
+from rollout.models import Operation
+from tests.plugins.databases import at_once
+from tests.recorded_fleet import beat_of, differences, fleet, node, phases, report_of, rollout, start
+
+pytestmark = pytest.mark.usefixtures("committed_db")
+
+
+def events_of(kind):
+    return [each.event for each in read(event_classes=[kind])]
+
+
+def test_of_two_rollouts_of_one_module_one_wins():
+    fleet(3)
+
+    def tried():
+        try:
+            return start(advance=False)
+        except RolloutInProgressError as error:
+            return error
+
+    outcomes = at_once(tried, tried)
+    (uid,) = [each for each in outcomes if isinstance(each, str)]
+    (error,) = [each for each in outcomes if not isinstance(each, str)]
+    assert error.rollout == uid
+    assert Operation.objects.count() == 3
+
+
+def test_the_last_two_reports_at_the_same_moment_end_the_rollout():
+    names = fleet(2)
+    for _ in range(5):
+        uid = start()
+        reports = [report_of(uid, name) for name in names]
+        at_once(*(lambda one=one: services.record_reports([one]) for one in reports))
+        assert rollout(uid).phase == "succeeded"
+    assert len(events_of(RolloutFinished)) == 5
+
+
+def test_many_that_advance_release_nothing_twice_and_not_too_much():
+    fleet(8)
+    uid = start(max_parallel=3, advance=False)
+    at_once(*[lambda: services.advance(uid)] * 6)
+    assert Counter(phases(uid).values()) == {"queued": 3, "scheduled": 5}
+    assert sum(len(each.nodes) for each in events_of(NodesReleased)) == len(events_of(OperationReleased)) == 3
+
+
+def test_several_relays_publish_each_command_once(monkeypatch):
+    names = fleet(12)
+    start(max_parallel=12)
+    sent = []
+    monkeypatch.setattr(dispatch, "_send", lambda command: sent.append(command.node))
+    monkeypatch.setattr(dispatch, "BATCH", 3)
+    at_once(*[publish_due] * 4)
+    publish_due()
+    assert sorted(sent) == names
+
+
+def test_two_control_workers_with_the_same_nodes():
+    names = fleet(6)
+    uid = start()
+    batches = [
+        [report_of(uid, name, phase) for name in ordered for phase in (Phase.FETCHING, Phase.SUCCEEDED)]
+        for ordered in (names, names[::-1])
+    ]
+    at_once(*(lambda batch=batch: services.record_reports(batch) for batch in batches))
+    assert (rollout(uid).phase, rollout(uid).succeeded) == ("succeeded", 6)
+    assert differences() == {}
+
+
+def test_two_control_workers_with_the_same_beats():
+    beats = [beat_of(f"n{number}", hello=True) for number in range(10)]
+    at_once(*(lambda some=some: services.record_beats(some) for some in (beats, beats[::-1], beats)))
+    assert node("n9").phase == "online"
+    assert differences() == {}
+
+
+def test_a_conflict_is_tried_again(monkeypatch):
+    names = fleet(2)
+    uid = start()
+    real, calls = services.append, []
+
+    def once_refused(*appends):
+        calls.append(appends)
+        if len(calls) == 1:
+            raise ConcurrencyError
+        return real(*appends)
+
+    monkeypatch.setattr(services, "append", once_refused)
+    services.record_reports([report_of(uid, name) for name in names])
+    assert rollout(uid).phase == "succeeded"
+
+
+def test_silence_and_a_beat_at_the_same_moment():
+    from tests.recorded_fleet import silence
+
+    fleet(1)
+    uid = start()
+    for _ in range(5):
+        silence("n0000")
+        at_once(
+            services.declare_silent_nodes_offline,
+            lambda: services.record_beats([beat_of("n0000")]),
+        )
+        services.record_beats([beat_of("n0000")])
+        assert (node("n0000").phase, phases(uid)) == ("online", {"n0000": "queued"})
+
+
+def test_a_node_that_leaves_while_a_rollout_starts_holds_nobody_up():
+    for _ in range(5):
+        fleet_names = ["a", "b"]
+        services.record_beats([beat_of(name, hello=True) for name in fleet_names])
+        if not Operation.objects.exists():
+            fleet(0)
+        uid, _ = at_once(lambda: start(advance=False, supersede=True), lambda: services.decommission_node("a"))
+        services.end_operations_of_gone_nodes()
+        services.advance(uid)
+        services.record_reports([report_of(uid, "b")])
+        assert rollout(uid).phase in {"succeeded", "completed_with_failures"}
+    assert differences() == {}

@@ -1,0 +1,191 @@
+"""The control worker's threads, on a real broker and real commits."""
+
+import logging
+import threading
+
+import pytest
+from celery import current_app
+
+from rollout import control, services
+from rollout.control import BatchConsumer, judge_silence
+from rollout.messages import BEATS, REPORTS, Phase, queue_for
+from tests.recorded_fleet import beat_of, fleet, node, phases, report_of, rollout, silence, start
+
+pytestmark = [pytest.mark.usefixtures("committed_db"), pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+
+@pytest.fixture
+def consuming(broker):
+    """Starts a consumer; all of them are stopped in the end."""
+    threads = []
+
+    def consume(queue, handler, **more):
+        thread = BatchConsumer(current_app, queue, handler, **more)
+        thread.start()
+        threads.append(thread)
+        return thread
+
+    yield consume
+    for thread in threads:
+        thread.stopping.set()
+    for thread in threads:
+        thread.join(timeout=20)
+        assert not thread.is_alive()
+
+
+def test_it_works(broker, consuming, waits):
+    names = fleet(3)
+    uid = start(max_parallel=2)
+    consuming(REPORTS, control.record_reports)
+    broker.send(REPORTS, *[report_of(uid, name) for name in names[:2]])
+    waits(lambda: phases(uid)[names[2]] == "queued")
+    waits(lambda: broker.waiting(queue_for(names[2])) == 1)
+    broker.send(REPORTS, report_of(uid, names[2]))
+    waits(lambda: rollout(uid).phase == "succeeded")
+
+
+def test_what_is_there_comes_as_one_batch(broker, consuming, waits):
+    broker.send(REPORTS, *range(700))
+    batches = []
+    consuming(REPORTS, batches.append)
+    waits(lambda: sum(map(len, batches)) == 700)
+    assert len(batches[0]) >= 100
+    assert max(map(len, batches)) <= control.PREFETCH
+    waits(lambda: broker.client().hlen("unacked") == 0)
+
+
+def test_a_steady_trickle_does_not_hold_a_batch_open(broker, consuming, waits):
+    arrived = threading.Event()
+    consuming(REPORTS, lambda _: arrived.set())
+    stop = threading.Event()
+
+    def trickle():
+        while not stop.wait(0.01):
+            broker.send(REPORTS, 1)
+
+    sender = threading.Thread(target=trickle)
+    sender.start()
+    try:
+        assert arrived.wait(timeout=5)
+    finally:
+        stop.set()
+        sender.join()
+
+
+def test_what_was_not_recorded_comes_again(broker, consuming, waits, monkeypatch, caplog):
+    monkeypatch.setattr(control, "RETRY_SECONDS", 0.01)
+    seen = []
+
+    def fail_once(bodies):
+        seen.append(list(bodies))
+        if len(seen) == 1:
+            raise RuntimeError("the database is away")
+
+    broker.send(REPORTS, "a")
+    consuming(REPORTS, fail_once)
+    waits(lambda: len(seen) == 2)
+    assert seen == [["a"], ["a"]]
+    assert "the database is away" in caplog.text
+
+
+def test_garbage_in_the_queue_is_dropped(broker, consuming, waits, caplog):
+    caplog.set_level(logging.WARNING)
+    (name,) = fleet(1)
+    uid = start()
+    with current_app.connection_for_write() as connection:
+        producer = connection.Producer()
+        for body, kind in ((b"{", "application/json"), (b"\x80", "application/x-python-serialize")):
+            producer.publish(body, exchange="", routing_key=REPORTS, content_type=kind, content_encoding="utf-8")
+    broker.send(REPORTS, None, [], {"phase": "x"}, report_of(uid, name))
+    consuming(REPORTS, control.record_reports)
+    waits(lambda: rollout(uid).phase == "succeeded")
+    assert caplog.text.count("dropped a message that is no JSON") == 2
+    waits(lambda: broker.client().hlen("unacked") == 0)
+
+
+def test_it_goes_on_after_the_broker_was_killed(broker, consuming, waits, monkeypatch):
+    monkeypatch.setattr(control, "RETRY_SECONDS", 0.05)
+    seen = []
+    consuming(REPORTS, seen.extend)
+    broker.send(REPORTS, 1)
+    waits(lambda: seen == [1])
+    broker.kill()
+    broker.start()
+    current_app.pool.force_close_all()
+    broker.send(REPORTS, 2)
+    waits(lambda: seen == [1, 2])
+
+
+def test_reports_are_recorded_while_nothing_can_be_published(broker, carried_by, tmp_path, monkeypatch):
+    (name,) = fleet(1)
+    uid = start()
+
+    def away():
+        raise ConnectionError
+
+    monkeypatch.setattr(control, "publish_due", away)
+    control.record_reports([report_of(uid, name)])
+    assert rollout(uid).phase == "succeeded"
+
+
+def test_a_hello_gets_its_command_at_once(broker, consuming, waits):
+    (name,) = fleet(1)
+    start()
+    consuming(BEATS, control.record_beats)
+    broker.send(BEATS, beat_of(name, hello=True))
+    waits(lambda: broker.waiting(queue_for(name)) == 1)
+
+
+def test_a_silent_node_is_found_while_others_keep_beating(broker, consuming, waits):
+    fleet(2)
+    for name in ("n0000", "n0001"):
+        services.record_beats([{**beat_of(name), "interval_seconds": 0.2}])
+    consuming(BEATS, control.record_beats, idle=judge_silence)
+    stop = threading.Event()
+
+    def beat():
+        while not stop.wait(0.03):
+            broker.send(BEATS, {**beat_of("n0001"), "interval_seconds": 0.2})
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    try:
+        waits(lambda: node("n0000").phase == "offline")
+    finally:
+        stop.set()
+        beating.join()
+
+
+def test_nobody_is_judged_in_the_first_three_beats(broker):
+    (name,) = fleet(1)
+    silence(name)
+    judge_silence(89.0)
+    assert node(name).phase == "online"
+    judge_silence(91.0)
+    assert node(name).phase == "offline"
+
+
+def test_the_queue_of_a_silent_node_is_emptied_and_its_operation_given_back(broker):
+    (name,) = fleet(1)
+    uid = start()
+    control.publish_due()
+    assert broker.waiting(queue_for(name)) == 1
+    silence(name)
+    judge_silence(1000.0)
+    assert (broker.waiting(queue_for(name)), phases(uid)) == (0, {name: "scheduled"})
+
+
+def test_silence_is_judged_without_a_broker(dead_broker, caplog):
+    (name,) = fleet(1)
+    silence(name)
+    judge_silence(1000.0)
+    assert node(name).phase == "offline"
+    assert "not purged" in caplog.text
+
+
+def test_late_phases_do_no_harm(broker, consuming, waits):
+    (name,) = fleet(1)
+    uid = start()
+    consuming(REPORTS, control.record_reports)
+    broker.send(REPORTS, *[report_of(uid, name, phase) for phase in (Phase.SUCCEEDED, Phase.FETCHING, Phase.FAILED)])
+    waits(lambda: rollout(uid).phase == "succeeded")

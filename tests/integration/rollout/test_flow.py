@@ -1,0 +1,445 @@
+"""One rollout from its start to its end, as services and rows tell it."""
+
+import pytest
+
+from artifacts_app.errors import ArtifactNotFoundError
+from eventstore.store import read
+from rollout import selectors, services
+from rollout.errors import (
+    InvalidRolloutError,
+    NoNodesError,
+    NothingToRetryError,
+    RolloutFinalError,
+    RolloutInProgressError,
+    UnknownNodeError,
+)
+from rollout.messages import Action, Phase, Reason
+from rollout.models import Liveness, Operation
+from tests.recorded_fleet import (
+    PLATFORM,
+    beat_of,
+    differences,
+    fleet,
+    grew,
+    join,
+    node,
+    operation,
+    overdue,
+    phases,
+    report_of,
+    rollout,
+    say,
+    silence,
+    start,
+    upload,
+)
+
+pytestmark = pytest.mark.django_db
+
+
+def test_it_works():
+    names = fleet(3)
+    uid = start(max_parallel=2)
+    assert sorted(phases(uid).values()) == ["queued", "queued", "scheduled"]
+    for name in names:
+        say(uid, name, Phase.FETCHING)
+        say(uid, name, seconds=1.0)
+    assert (rollout(uid).phase, rollout(uid).succeeded) == ("succeeded", 3)
+    assert differences() == {}
+
+
+def test_reports_may_come_again():
+    (name,) = fleet(1)
+    uid = start()
+    said = report_of(uid, name)
+    services.record_reports([said])
+    assert grew(lambda: services.record_reports([said, said])) == 0
+
+
+def test_a_batch_that_ends_a_rollout_twice_ends_it_once():
+    names = fleet(2)
+    uid = start()
+    services.record_reports([report_of(uid, name) for name in names for _ in range(3)])
+    assert (rollout(uid).phase, rollout(uid).succeeded) == ("succeeded", 2)
+
+
+def test_a_fleet_without_nodes():
+    upload()
+    with pytest.raises(NoNodesError):
+        start()
+
+
+def test_a_node_that_is_not_there():
+    fleet(1)
+    with pytest.raises(UnknownNodeError, match="x, y"):
+        start(nodes=("y", "n0000", "x"))
+    with pytest.raises(InvalidRolloutError):
+        start(nodes=())
+
+
+def test_a_module_without_artifact():
+    join("n1")
+    with pytest.raises(ArtifactNotFoundError):
+        start()
+
+
+def test_a_removal_needs_no_artifact():
+    join("n1")
+    assert phases(start(action=Action.REMOVE)) == {"n1": "queued"}
+
+
+def test_a_node_of_another_platform_is_skipped():
+    fleet(1)
+    join("arm", platform="linux/arm64")
+    uid = start()
+    assert operation(uid, "arm").reason == Reason.INCOMPATIBLE_ARCH
+    say(uid, "n0000")
+    assert rollout(uid).phase == "succeeded"
+
+
+def test_a_node_named_twice_counts_once():
+    (name,) = fleet(1)
+    assert rollout(start(nodes=(name, name))).total == 1
+
+
+def test_two_rollouts_of_one_module():
+    fleet(1)
+    uid = start()
+    with pytest.raises(RolloutInProgressError, match=uid):
+        start()
+
+
+def test_a_newer_one_takes_over():
+    first, second = fleet(2)
+    upload(version=2, content="c2")
+    old = start(max_parallel=1)
+    new = start(version=2, supersede=True)
+    assert phases(old) == {first: "queued", second: "canceled"}
+    assert phases(new) == {first: "scheduled", second: "queued"}
+    say(old, first)
+    services.advance(new)
+    assert (rollout(old).phase, rollout(old).reason) == ("superseded", "newer_rollout")
+    assert phases(new)[first] == "queued"
+    assert differences() == {}
+
+
+def test_an_abort_lets_run_what_runs():
+    first, second = fleet(2)
+    uid = start(max_parallel=1)
+    services.abort_rollout(uid)
+    assert phases(uid) == {first: "queued", second: "canceled"}
+    assert rollout(uid).phase == "aborting"
+    say(uid, first)
+    assert rollout(uid).phase == "aborted"
+    services.abort_rollout(uid)
+
+
+def test_a_retry_in_an_unfinished_rollout_is_another_attempt():
+    first, second = fleet(2)
+    uid = start()
+    say(uid, first, Phase.FAILED, reason=Reason.DISK_FULL)
+    assert services.retry_rollout(uid) == uid
+    assert (operation(uid, first).attempt, operation(uid, first).phase, operation(uid, first).reason) == (
+        2,
+        "scheduled",
+        "",
+    )
+    services.advance(uid)
+    say(uid, first)
+    say(uid, second)
+    assert rollout(uid).phase == "succeeded"
+    assert differences() == {}
+
+
+def test_a_retry_of_an_ended_rollout_is_a_new_one_of_the_failed_nodes():
+    first, second = fleet(2)
+    uid = start()
+    say(uid, first, Phase.FAILED)
+    say(uid, second)
+    again = services.retry_rollout(uid)
+    assert (rollout(again).retry_of, list(phases(again))) == (uid, [first])
+
+
+def test_there_is_nothing_to_retry():
+    first, _ = fleet(2)
+    uid = start()
+    with pytest.raises(NothingToRetryError):
+        services.retry_rollout(uid)
+    say(uid, first, Phase.FAILED)
+    services.retry_rollout(uid)
+    with pytest.raises(NothingToRetryError):
+        services.retry_rollout(uid)
+
+
+def test_a_retry_leaves_out_who_has_left():
+    first, second = fleet(2)
+    uid = start()
+    say(uid, first, Phase.FAILED)
+    services.decommission_node(first)
+    with pytest.raises(NothingToRetryError):
+        services.retry_rollout(uid)
+    say(uid, second, Phase.FAILED)
+    assert list(phases(services.retry_rollout(uid))) == [second]
+
+
+def test_no_retry_while_it_is_aborted():
+    first, _ = fleet(2)
+    uid = start()
+    say(uid, first, Phase.FAILED)
+    services.abort_rollout(uid)
+    with pytest.raises(RolloutFinalError, match="aborted"):
+        services.retry_rollout(uid)
+
+
+def test_what_takes_too_long_times_out_and_a_late_answer_stands_beside_it():
+    (name,) = fleet(1)
+    uid = start()
+    overdue(name)
+    assert services.end_overdue_operations() == 1
+    assert (rollout(uid).phase, operation(uid, name).reason) == ("failed", "node_deadline")
+    say(uid, name)
+    assert operation(uid, name).phase == "timed_out"
+    assert [each.type for each in read()][-1] == "operation.reported_late.v1"
+
+
+def test_timeouts_of_many_nodes_are_one_transaction(django_assert_max_num_queries):
+    names = fleet(30)
+    uid = start(max_parallel=30)
+    overdue(*names)
+    with django_assert_max_num_queries(40):
+        services.end_overdue_operations()
+    assert rollout(uid).timed_out == 30
+
+
+def test_silence_gives_back_what_has_not_started_and_frees_its_slot():
+    first, second = fleet(2)
+    uid = start(max_parallel=1)
+    silence(first)
+    assert services.declare_silent_nodes_offline() == [first]
+    assert phases(uid) == {first: "scheduled", second: "queued"}
+    services.record_beats([beat_of(first)])
+    assert phases(uid)[first] == "scheduled", "its slot is taken"
+    say(uid, second)
+    assert phases(uid)[first] == "queued"
+
+
+def test_what_runs_on_a_silent_node_waits_for_its_deadline():
+    (name,) = fleet(1)
+    uid = start()
+    say(uid, name, Phase.LOADING)
+    silence(name)
+    services.declare_silent_nodes_offline()
+    assert phases(uid) == {name: "loading"}
+    overdue(name)
+    services.end_overdue_operations()
+    assert phases(uid) == {name: "timed_out"}
+
+
+def test_what_was_given_back_and_runs_after_all_still_has_a_deadline():
+    (name,) = fleet(1)
+    uid = start()
+    silence(name)
+    services.declare_silent_nodes_offline()
+    assert operation(uid, name).deadline_at is None
+    say(uid, name, Phase.FETCHING)
+    assert operation(uid, name).deadline_at is not None
+    assert differences() == {}
+
+
+def test_a_node_that_comes_back_gets_the_newest_of_what_it_missed():
+    (name,) = fleet(1)
+    upload(version=2, content="c2")
+    old = start()
+    silence(name)
+    services.declare_silent_nodes_offline()
+    new = start(version=2, supersede=True)
+    assert (phases(old), phases(new)) == ({name: "canceled"}, {name: "scheduled"})
+    services.record_beats([beat_of(name)])
+    assert phases(new) == {name: "queued"}
+
+
+def test_a_draining_node_is_skipped_and_what_it_had_to_come_waits():
+    first, second = fleet(2)
+    uid = start(max_parallel=1)
+    services.drain_node(second)
+    say(uid, first)
+    assert phases(uid)[second] == "scheduled"
+    services.activate_node(second)
+    assert phases(uid)[second] == "queued"
+    services.drain_node(first)
+    other = start(nodes=(first,))
+    assert (rollout(other).phase, operation(other, first).reason) == ("succeeded", "node_draining")
+
+
+def test_rollouts_go_on_without_a_node_that_left():
+    first, second, third = fleet(3)
+    upload(version=2, content="c2")
+    old = start(max_parallel=1)
+    new = start(version=2, supersede=True)  # on the first node it waits behind the old one
+    services.decommission_node(first)
+    assert (phases(old)[first], phases(new)[first]) == ("failed", "canceled")
+    assert rollout(old).phase == "failed"
+    for name in (second, third):
+        say(new, name)
+    assert rollout(new).phase == "completed_with_failures"
+    assert differences() == {}
+
+
+def test_an_operation_scheduled_while_its_node_left_is_ended():
+    (name,) = fleet(1)
+    uid = start(advance=False)
+    node(name).__class__.objects.filter(name=name).update(phase="decommissioned")
+    assert services.end_operations_of_gone_nodes() == 1
+    assert rollout(uid).phase == "failed"
+
+
+def test_a_node_joins_again_when_its_agent_is_restarted():
+    (name,) = fleet(1)
+    services.decommission_node(name)
+    services.record_beats([beat_of(name)])
+    assert node(name).phase == "decommissioned"
+    services.record_beats([beat_of(name, hello=True)])
+    assert node(name).phase == "online"
+    assert phases(start()) == {name: "queued"}
+
+
+def test_one_rollout_that_cannot_move_keeps_no_other_from_it(monkeypatch, caplog):
+    fleet(2)
+    bad = start(nodes=("n0000",), advance=False)
+    good = start(nodes=("n0001",), advance=False)
+    real = selectors.fleet_of
+
+    def broken(uid, **more):
+        if uid == bad:
+            raise RuntimeError("boom")
+        return real(uid, **more)
+
+    monkeypatch.setattr(selectors, "fleet_of", broken)
+    services.advance_all([bad, good])
+    assert phases(good) == {"n0001": "queued"}
+    assert bad in caplog.text
+
+
+def test_a_generation_follows_the_node_s_journal():
+    upload()
+    join("n1", generations={"greet": 40})
+    assert operation(start(), "n1").generation == 41
+
+
+# --- Bad messages -----------------------------------------------------------------------------------------------------
+
+BAD = [
+    None,
+    7,
+    "text",
+    [],
+    {},
+    {"rollout": "x"},
+    {"rollout": 1, "node": [], "phase": None},
+]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"phase": "dancing"},
+        {"node": "a:b"},
+        {"node": "n" * 200},
+        {"node": "a\0"},
+        {"module_name": "../x"},
+        {"generation": -1},
+        {"generation": 10**30},
+        {"generation": "1"},
+        {"attempt": 2**31},
+        {"seconds": float("nan")},
+        {"seconds": float("inf")},
+        {"message": ["x"]},
+        {"rollout": "r" * 100},
+        {"inventory": {"sequence": 1, "modules": [{"module_name": "x"}]}},
+    ],
+)
+def test_a_bad_report_keeps_no_other_from_being_recorded(change):
+    (name,) = fleet(1)
+    uid = start()
+    good = report_of(uid, name)
+    services.record_reports([*BAD, {**good, **change}, good])
+    assert rollout(uid).phase == "succeeded"
+
+
+def test_a_report_of_an_unknown_rollout_is_recorded_as_rejected_once():
+    (name,) = fleet(1)
+    uid = start()
+    stray = {**report_of(uid, name), "rollout": "who", "generation": 7}
+    assert grew(lambda: services.record_reports([stray, stray])) == 1
+    assert grew(lambda: services.record_reports([stray])) == 0
+    assert differences() == {}
+
+
+def test_a_message_holds_what_databases_store():
+    (name,) = fleet(1)
+    uid = start()
+    say(uid, name, Phase.FAILED, message="a\0b\ud800c" + "x" * 10_000)
+    assert operation(uid, name).message.startswith("ab?c")
+    assert len(operation(uid, name).message) == 4000
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"interval_seconds": 0},
+        {"interval_seconds": float("nan")},
+        {"generations": {"greet": 2**40}},
+        {"node": ""},
+        {"profile": {"platform": "p" * 100}},
+        {"profile": {"platform": "nul\0"}},
+    ],
+)
+def test_a_bad_beat_keeps_no_other_from_being_recorded(change):
+    services.record_beats([*BAD, {**beat_of("bad"), **change}, beat_of("good", hello=True)])
+    assert node("good").phase == "online"
+
+
+# --- Beats ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_beat_that_changes_nothing_is_no_event_and_costs_the_same_for_any_number(django_assert_num_queries):
+    fleet(40)
+    for count in (3, 40):
+        beats = [beat_of(f"n{number:04d}") for number in range(count)]
+        with django_assert_num_queries(6):  # nodes, modules, clock, life, and the transaction's two
+            assert services.record_beats(beats) is False
+
+
+def test_a_hello_is_kept_when_a_plain_beat_follows():
+    services.record_beats([beat_of("n1", hello=True), beat_of("n1")])
+    assert Liveness.objects.get(node="n1").hello_at is not None
+    services.decommission_node("n1")
+    services.record_beats([beat_of("n1", hello=True), beat_of("n1")])
+    assert node("n1").phase == "online"
+
+
+def test_the_newest_beat_counts_whatever_the_order():
+    older, newer = beat_of("n1", server="redis"), beat_of("n1", server="valkey")
+    services.record_beats([newer, older])
+    assert node("n1").server == "valkey"
+
+
+def test_a_hello_says_that_there_may_be_something_to_send():
+    assert services.record_beats([beat_of("n1")]) is True, "it joined"
+    assert services.record_beats([beat_of("n1")]) is False
+    assert services.record_beats([beat_of("n1", hello=True)]) is True
+
+
+def test_the_longest_silence_is_that_of_nodes_that_are_there():
+    join("n1")
+    services.record_beats([{**beat_of("slow", hello=True), "interval_seconds": 900.0}])
+    assert services.longest_silence() == 2700
+    services.decommission_node("slow")
+    assert services.longest_silence() == 90
+
+
+def test_operations_of_a_rollout_are_those_of_its_nodes():
+    fleet(3)
+    uid = start()
+    assert Operation.objects.filter(rollout=uid).count() == rollout(uid).total == 3
+    assert node("n0000").platform == PLATFORM

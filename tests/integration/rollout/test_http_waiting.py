@@ -1,0 +1,143 @@
+"""Requests that wait for a rollout, and its stream of events; with real commits."""
+
+import json
+import threading
+import time
+
+import pytest
+from django.db import connection, connections
+
+from rollout import views
+from tests.plugins.cast import client_of
+from tests.recorded_fleet import fleet, join, say, start
+
+
+def events(response):
+    """The events of a stream as they come."""
+    for chunk in response.streaming_content:
+        for block in chunk.decode().split("\n\n"):
+            for line in block.splitlines():
+                if line.startswith("data: "):
+                    yield json.loads(line.removeprefix("data: "))
+
+
+@pytest.fixture
+def committed(committed_db):
+    """An admin's client on a database in which commits are real."""
+    from django.test import override_settings
+
+    from accounts import services as accounts
+    from accounts.credentials import remembered
+    from accounts.roles import Role
+
+    remembered.clear()
+    with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+        user = accounts.create_user(
+            name="alice", email="a@example.com", password="correct horse 1", role=Role.ADMIN, by=None
+        )
+        yield client_of(user)
+    remembered.clear()
+
+
+def later(function):
+    def run():
+        time.sleep(0.2)  # what is awaited must not have happened before
+        function()
+        connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def test_a_wait_ends_with_a_change(committed):
+    fleet(1)
+    uid = start()
+    said = later(lambda: say(uid, "n0000"))
+    assert committed.get(f"/v2/rollouts/{uid}?wait=30").json()["progress"]["succeeded"] == 1
+    said.join()
+
+
+def test_a_wait_ends_in_time_without_a_change(committed):
+    fleet(1)
+    uid = start()
+    other = later(lambda: join("stranger"))
+    before = time.monotonic()
+    assert committed.get(f"/v2/rollouts/{uid}?wait=0.5").status_code == 200
+    assert time.monotonic() - before >= 0.5
+    other.join()
+
+
+def test_a_wait_holds_no_connection(committed, monkeypatch):
+    fleet(1)
+    uid = start()
+    held = []
+    real = views.wait_for_growth
+
+    def look(*args, **more):
+        watch = later(lambda: None)
+        answer = real(*args, **more)
+        held.append(connection.connection is not None)
+        watch.join()
+        return answer
+
+    monkeypatch.setattr(views, "wait_for_growth", look)
+    committed.get(f"/v2/rollouts/{uid}?wait=0.3")
+    assert held
+    assert not any(held)
+
+
+def test_a_stream_tells_every_event_once_over_interruptions(committed):
+    fleet(3)
+    uid = start()
+    stream = events(committed.get(f"/v2/rollouts/{uid}/events"))
+    first = [next(stream) for _ in range(3)]
+    stream.close()
+    said = later(lambda: [say(uid, f"n000{number}") for number in range(3)])
+    headers = {"Last-Event-ID": str(first[-1]["position"])}
+    rest = list(events(committed.get(f"/v2/rollouts/{uid}/events", headers=headers)))
+    said.join()
+    whole = list(events(committed.get(f"/v2/rollouts/{uid}/events")))
+    assert [*first, *rest] == whole
+    assert (whole[0]["type"], whole[-1]["type"]) == ("rollout.started.v1", "rollout.finished.v1")
+    assert len({each["position"] for each in whole}) == len(whole)
+
+
+def test_a_stream_speaks_up_although_others_are_busy(committed, monkeypatch):
+    monkeypatch.setattr(views, "HEARTBEAT_SECONDS", 0.3)
+    fleet(1)
+    uid = start()
+    answer = committed.get(f"/v2/rollouts/{uid}/events")
+    stop = threading.Event()
+
+    def busy():
+        number = 0
+        while not stop.wait(0.05):
+            join(f"x{number}")
+            number += 1
+        connections.close_all()
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    lines = iter(answer.streaming_content)
+    try:
+        while (line := next(lines)) != b": nothing new\n\n":
+            assert line.startswith(b"id: ")
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_stream_reads_no_events_when_others_are_busy(committed, monkeypatch):
+    monkeypatch.setattr(views, "HEARTBEAT_SECONDS", 0.5)
+    fleet(1)
+    uid = start()
+    read = []
+    real = views.selectors.rollout_events
+    monkeypatch.setattr(views.selectors, "rollout_events", lambda *args, **more: read.append(1) or real(*args, **more))
+    lines = iter(committed.get(f"/v2/rollouts/{uid}/events").streaming_content)
+    next(lines)
+    other = later(lambda: join("stranger"))
+    next(lines)
+    other.join()
+    assert len(read) == 1

@@ -1,0 +1,146 @@
+"""What a node is to have of a module, what it has, and the word for it: (desired, observed, state)."""
+
+import pytest
+
+from rollout import services
+from rollout.messages import Action, Activation, Phase
+from tests.recorded_fleet import (
+    beat_of,
+    differences,
+    fleet,
+    installed,
+    inventory,
+    say,
+    silence,
+    start,
+    state_of,
+    upload,
+)
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def n():
+    (name,) = fleet(1)
+    return name
+
+
+@pytest.fixture(autouse=True)
+def rebuilt_equals_live(db):
+    yield
+    assert differences() == {}
+
+
+def install(node, version=1, phase=Phase.SUCCEEDED, has=(), **more):
+    """A rollout to its end, after which the node has `has`."""
+    uid = start(version=version, **more)
+    say(uid, node, phase, inventory=inventory(*has))
+    return uid
+
+
+def test_it_works(n):
+    uid = start()
+    assert state_of(n) == ("load", "absent", "pending")
+    say(uid, n, inventory=inventory(installed()))
+    assert state_of(n) == ("load", "load", "in_sync")
+
+
+def test_nothing_is_wanted_before_the_release(n):
+    start(advance=False)
+    assert state_of(n) is None
+
+
+def test_a_load_that_failed_and_left_nothing(n):
+    install(n, phase=Phase.FAILED)
+    assert state_of(n) == ("load", "absent", "error")
+
+
+def test_a_time_out_that_succeeds_late_is_in_sync(n):
+    uid = start()
+    say(uid, n, Phase.TIMED_OUT)
+    assert state_of(n)[2] == "error"
+    say(uid, n, inventory=inventory(installed()))
+    assert state_of(n) == ("load", "load", "in_sync")
+
+
+def test_files_that_somebody_deleted_are_missing(n):
+    install(n, has=[installed()])
+    services.record_beats([beat_of(n)])
+    assert state_of(n) == ("load", "absent", "missing")
+
+
+def test_other_bytes_or_unloaded_is_drift(n):
+    install(n, has=[installed()])
+    services.record_beats([beat_of(n, modules=[installed(content="c9")])])
+    assert state_of(n) == ("load", "load", "drifted")
+    services.record_beats([beat_of(n, modules=[installed(loaded=False)])])
+    assert state_of(n) == ("load", "files", "drifted")
+    services.record_beats([beat_of(n, modules=[installed()])])
+    assert state_of(n) == ("load", "load", "in_sync")
+
+
+def test_what_nobody_asked_for_is_drift(n):
+    services.record_beats([beat_of(n, modules=[installed()])])
+    assert state_of(n) == ("absent", "load", "drifted")
+
+
+def test_a_removal(n):
+    install(n, has=[installed()])
+    uid = start(action=Action.REMOVE)
+    assert state_of(n) == ("absent", "load", "pending")
+    say(uid, n, inventory=inventory())
+    assert state_of(n) is None
+
+
+def test_a_removal_that_failed(n):
+    install(n, has=[installed()])
+    install(n, action=Action.REMOVE, phase=Phase.FAILED, has=[installed()])
+    assert state_of(n) == ("absent", "load", "error")
+
+
+def test_files_only(n):
+    install(n, activation=Activation.FILES, has=[installed(loaded=False)])
+    assert state_of(n) == ("files", "files", "in_sync")
+
+
+def test_an_upgrade_is_no_drift_while_it_runs(n):
+    install(n, has=[installed()])
+    upload(version=2, content="c2")
+    uid = start(version=2)
+    assert (state_of(n, 1), state_of(n, 2)) == (("files", "load", "pending"), ("load", "absent", "pending"))
+    say(uid, n, inventory=inventory(installed(loaded=False), installed(2, "c2")))
+    assert (state_of(n, 1), state_of(n, 2)) == (("files", "files", "in_sync"), ("load", "load", "in_sync"))
+
+
+def test_an_upgrade_that_failed_and_was_undone(n):
+    install(n, has=[installed()])
+    upload(version=2, content="c2")
+    install(n, 2, phase=Phase.FAILED, has=[installed()])
+    assert (state_of(n, 1), state_of(n, 2)) == (("files", "load", "error"), ("load", "absent", "error"))
+    install(n, 1, has=[installed()])
+    assert (state_of(n, 1), state_of(n, 2)) == (("load", "load", "in_sync"), None)
+
+
+def test_what_is_given_back_is_still_to_come(n):
+    start()
+    silence(n)
+    services.declare_silent_nodes_offline()
+    assert state_of(n) == ("load", "absent", "pending")
+
+
+def test_an_abort_of_what_was_given_back_leaves_it_wanted(n):
+    """Desired is what was released last; that it did not come about is for a person, or the reconciler, to see."""
+    uid = start()
+    silence(n)
+    services.declare_silent_nodes_offline()
+    services.abort_rollout(uid)
+    assert state_of(n) == ("load", "absent", "missing")
+
+
+def test_other_modules_are_left_alone(n):
+    install(n, has=[installed()])
+    upload("other")
+    uid = start(module_name="other")
+    say(uid, n, inventory=inventory(installed(), installed(module_name="other")))
+    assert (state_of(n), state_of(n, module_name="other")) == (("load", "load", "in_sync"),) * 2

@@ -1,0 +1,280 @@
+"""The outbox: what is published, when, and how often."""
+
+from datetime import timedelta
+
+import pytest
+from django.conf import settings
+from django.db import connection
+from kombu.exceptions import OperationalError
+
+from artifacts_app.services import artifact_deletion
+from eventstore.store import append
+from rollout import dispatch, services
+from rollout.dispatch import LEASE_SECONDS, forget_ended, publish_due
+from rollout.management.commands.relay import look
+from rollout.messages import Action, Phase, queue_for
+from rollout.models import Dispatch, Liveness, Operation
+from tests.recorded_fleet import beat_of, fleet, join, operation, phases, rollout, say, silence, start, upload
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """Commands instead of messages: (node, rollout, attempt)."""
+    found = []
+    monkeypatch.setattr(
+        dispatch, "_send", lambda command: found.append((command.node, command.rollout, command.attempt))
+    )
+    return found
+
+
+def shift(seconds, *names):
+    """The publishes, deadlines of resends and leases of all commands were so long ago."""
+    for row in Dispatch.objects.all():
+        for name in ("published_at", "due_at", "leased_until"):
+            if getattr(row, name) is not None:
+                setattr(row, name, getattr(row, name) - timedelta(seconds=seconds))
+        row.save()
+    Operation.objects.update(released_at=None)
+    for row in Operation.objects.all():
+        row.released_at = row.scheduled_at - timedelta(days=1)
+        row.save()
+    for row in Liveness.objects.all():
+        row.last_seen -= timedelta(seconds=seconds + 1)
+        row.hello_at = row.hello_at and row.hello_at - timedelta(seconds=seconds + 1)
+        row.save()
+
+
+def test_it_works(broker):
+    names = fleet(3)
+    uid = start(max_parallel=2)
+    assert publish_due() == 2
+    assert [broker.waiting(queue_for(name)) for name in names] == [1, 1, 0]
+    assert publish_due() == 0
+    say(uid, names[0])
+    assert publish_due() == 1
+    assert broker.waiting(queue_for(names[2])) == 1
+
+
+def test_a_request_never_talks_to_the_broker(dead_broker):
+    fleet(1)
+    uid = start()
+    services.abort_rollout(uid)
+    services.decommission_node("n0000")
+    assert rollout(uid).phase == "aborted"
+
+
+def test_what_could_not_be_published_is_still_due(dead_broker):
+    fleet(2)
+    start()
+    with pytest.raises(OperationalError):
+        publish_due()
+    assert not Dispatch.objects.exclude(published_at=None, lease=None, leased_until=None).exists()
+
+
+def test_of_a_batch_only_what_was_sent_is_marked(monkeypatch):
+    fleet(3)
+    start()
+    sent = []
+
+    def send_two(command):
+        if len(sent) == 2:
+            raise ConnectionError
+        sent.append(command.node)
+
+    monkeypatch.setattr(dispatch, "_send", send_two)
+    with pytest.raises(ConnectionError):
+        publish_due()
+    assert Dispatch.objects.filter(published_at=None, lease=None).count() == 1
+    sent.clear()
+    assert publish_due() == 1
+
+
+def test_a_relay_that_died_is_followed_by_another_after_its_lease(sent):
+    fleet(1)
+    start()
+    assert dispatch._claim() is not None
+    assert publish_due() == 0
+    shift(LEASE_SECONDS + 1)
+    assert publish_due() == 1
+
+
+def test_what_another_relay_was_first_with_is_not_published_again(sent):
+    fleet(1)
+    start()
+    claim = dispatch._claim()
+    Dispatch.objects.update(leased_until=None)
+    publish_due()
+    Dispatch.objects.update(lease=claim.lease)
+    assert dispatch._publish(claim) == 0
+    assert len(sent) == 1
+
+
+def test_a_command_is_sent_again_ever_less_often_to_a_node_that_beats(sent):
+    fleet(1)
+    start()
+    publish_due()
+    waits = []
+    for _ in range(8):
+        row = Dispatch.objects.get()
+        waits.append(round((row.due_at - row.published_at).total_seconds()))
+        shift(1000)
+        assert publish_due() == 0, "it has not beaten since"
+        services.record_beats([beat_of("n0000")])
+        assert publish_due() == 1
+    assert waits == [settings.ENVIRONMENT.resend_seconds * 2**n for n in range(6)] + [300, 300]
+
+
+def test_a_hello_is_answered_at_once(sent):
+    fleet(1)
+    start()
+    publish_due()
+    services.record_beats([beat_of("n0000")])
+    assert publish_due() == 0
+    services.record_beats([beat_of("n0000", hello=True)])
+    assert publish_due() == 1
+    assert Dispatch.objects.get().publishes == 1, "the wait starts anew"
+    assert publish_due() == 0
+
+
+def test_an_offline_node_gets_nothing(sent):
+    fleet(2)
+    start()
+    silence("n0000")
+    services.declare_silent_nodes_offline()
+    publish_due()
+    assert [name for name, *_ in sent] == ["n0001"]
+    services.record_beats([beat_of("n0000")])
+    assert publish_due() == 1
+
+
+def test_what_was_given_back_is_published_at_once_when_it_is_released_again(sent):
+    fleet(1)
+    uid = start()
+    publish_due()
+    silence("n0000")
+    services.declare_silent_nodes_offline()
+    assert phases(uid) == {"n0000": "scheduled"}
+    services.record_beats([beat_of("n0000")])
+    assert publish_due() == 1
+    assert Dispatch.objects.get().publishes == 1
+
+
+def test_a_retry_is_published_at_once(sent):
+    fleet(2)
+    uid = start()
+    publish_due()
+    say(uid, "n0000", Phase.FAILED)
+    services.retry_rollout(uid)
+    services.advance(uid)
+    publish_due()
+    assert sent[2:] == [("n0000", uid, 2)]
+
+
+def test_a_draining_node_still_answers_for_what_it_has(sent):
+    fleet(1)
+    start()
+    services.drain_node("n0000")
+    assert publish_due() == 1
+
+
+def test_rollouts_side_by_side_and_more_than_a_batch(sent, monkeypatch):
+    monkeypatch.setattr(dispatch, "BATCH", 3)
+    fleet(4)
+    upload("other")
+    first, second = start(), start(module_name="other")
+    assert publish_due() == 8
+    assert {uid for _, uid, _ in sent} == {first, second}
+
+
+@pytest.mark.parametrize("again", [None, "c9"])
+def test_an_operation_whose_build_is_gone_fails(sent, again):
+    names = fleet(2)
+    uid = start(max_parallel=1)
+    append(artifact_deletion("greet", 1))
+    if again:
+        Operation.objects.update(content_sha256="older")
+    publish_due()
+    assert (operation(uid, names[0]).phase, operation(uid, names[0]).reason) == ("failed", "fetch_failed")
+    assert sent == []
+
+
+def test_a_removal_needs_no_build(sent):
+    join("n1")
+    start(action=Action.REMOVE)
+    assert publish_due() == 1
+
+
+def test_a_batch_costs_the_same_for_any_number(sent, django_assert_num_queries):
+    fleet(60)
+    start(nodes=tuple(f"n{n:04d}" for n in range(2)))
+    with django_assert_num_queries(13):
+        publish_due()
+    upload("other")
+    start(module_name="other", max_parallel=60)
+    with django_assert_num_queries(13):
+        publish_due()
+
+
+def test_the_outbox_forgets_what_has_ended(sent):
+    fleet(2)
+    uid = start()
+    publish_due()
+    say(uid, "n0000")
+    forget_ended()
+    assert list(Dispatch.objects.values_list("operation", flat=True)) == [f"{uid}:n0001"]
+
+
+def test_a_step_that_fails_keeps_no_other_from_its_work(sent, monkeypatch, caplog):
+    fleet(1)
+    uid = start(advance=False)
+
+    def broken():
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(services, "end_overdue_operations", broken)
+    assert look() is False
+    assert (phases(uid), len(sent)) == ({"n0000": "queued"}, 1)
+    assert "boom" in caplog.text
+
+
+def test_flushall_delays_and_changes_nothing_else(broker):
+    names = fleet(2)
+    start()
+    publish_due()
+    broker.flush()
+    shift(1000)
+    services.record_beats([beat_of(name) for name in names])
+    assert publish_due() == 2
+    assert [broker.waiting(queue_for(name)) for name in names] == [1, 1]
+
+
+def test_the_queue_of_a_silent_node_is_purged(broker):
+    fleet(1)
+    start()
+    publish_due()
+    dispatch.purge_queue("n0000")
+    assert broker.waiting(queue_for("n0000")) == 0
+
+
+def test_what_is_due_is_found_without_reading_what_has_ended(sent):
+    fleet(1)
+    uid = start()
+    columns = {each.attname: getattr(operation(uid, "n0000"), each.attname) for each in Operation._meta.concrete_fields}
+    now = services.database_now()
+    ended = {**columns, "phase": "succeeded", "rollout": "old", "finished_at": now, "deadline_at": None}
+    Operation.objects.bulk_create(
+        (Operation(**{**ended, "key": f"old:{number}", "node": f"m{number % 100}"}) for number in range(50_000)),
+        batch_size=2000,
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+    overdue = Operation.objects.filter(phase__in=["queued", "loading"], deadline_at__lt=now)
+    for query, index in [
+        (dispatch._due(now), "operations_in_hand"),
+        (overdue, "operations_in_hand"),
+        (Operation.objects.filter(node="m1", finished_at__isnull=True), "operations_unfinished"),
+        (Operation.objects.filter(behind=True, node__in=[f"m{number}" for number in range(500)]), "operations_behind"),
+    ]:
+        assert index in query.explain(), query.explain()

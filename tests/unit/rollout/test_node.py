@@ -1,0 +1,164 @@
+"""The rules of one node."""
+
+import pytest
+from hypothesis import given as given_any
+from hypothesis import strategies as st
+
+from rollout.decider.node import (
+    NODE,
+    ActivateNode,
+    DeclareOffline,
+    DecommissionNode,
+    DrainNode,
+    LabelNode,
+    NodePhase,
+    RecordBeat,
+    RecordInventory,
+)
+from rollout.errors import NodeNotFoundError, NodePhaseError
+from rollout.events import (
+    NodeActivated,
+    NodeCameBack,
+    NodeDecommissioned,
+    NodeDrained,
+    NodeInventoryChanged,
+    NodeJoined,
+    NodeLabelled,
+    NodeProfileChanged,
+    NodeWentOffline,
+)
+from rollout.messages import InstalledModule, Inventory, NodeProfile
+
+PROFILE = NodeProfile(platform="linux/x86_64")
+GREET = InstalledModule(module_name="greet", version=1, content_sha256="c", loaded=True)
+
+
+def beat(*, hello=False, profile=PROFILE, sequence=1, modules=()):
+    inventory = Inventory(sequence=sequence, modules=modules)
+    return RecordBeat(node="n1", hello=hello, profile=profile, inventory=inventory)
+
+
+HELLO = beat(hello=True)
+OFFLINE, DRAIN = DeclareOffline(node="n1"), DrainNode(node="n1")
+ACTIVATE, DECOMMISSION = ActivateNode(node="n1"), DecommissionNode(node="n1")
+
+
+def given(*commands):
+    state = NODE.initial
+    for command in commands:
+        state = NODE.fold(NODE.decide(state, command), state)
+    return state
+
+
+def kinds(state, command):
+    return [type(event) for event in NODE.decide(state, command)]
+
+
+def test_it_works():
+    assert kinds(given(), HELLO) == [NodeJoined]
+    assert given(HELLO).phase is NodePhase.ONLINE
+    assert kinds(given(HELLO), beat(sequence=2)) == []
+
+
+def test_any_beat_makes_a_stranger_join():
+    assert kinds(given(), beat()) == [NodeJoined]
+
+
+def test_a_beat_tells_what_has_changed():
+    assert kinds(given(HELLO), beat(profile=NodeProfile(platform="linux/arm64"))) == [NodeProfileChanged]
+    assert kinds(given(HELLO), beat(sequence=2, modules=(GREET,))) == [NodeInventoryChanged]
+
+
+def test_an_older_look_at_the_inventory_is_ignored():
+    state = given(HELLO, beat(sequence=9, modules=(GREET,)))
+    assert kinds(state, beat(sequence=8)) == []
+    assert kinds(state, RecordInventory(node="n1", inventory=Inventory(sequence=9))) == []
+    assert kinds(state, RecordInventory(node="n1", inventory=Inventory(sequence=10))) == [NodeInventoryChanged]
+
+
+def test_an_inventory_of_a_stranger_is_ignored():
+    assert kinds(given(), RecordInventory(node="n1", inventory=Inventory(sequence=1, modules=(GREET,)))) == []
+
+
+def test_silence_and_the_way_back():
+    assert kinds(given(HELLO), OFFLINE) == [NodeWentOffline]
+    assert kinds(given(HELLO, OFFLINE), OFFLINE) == []
+    assert kinds(given(HELLO, OFFLINE), beat()) == [NodeCameBack]
+    assert kinds(given(), OFFLINE) == []
+
+
+def test_draining_lasts_over_silence():
+    assert kinds(given(HELLO), DRAIN) == [NodeDrained]
+    assert given(HELLO, DRAIN, OFFLINE).phase is NodePhase.OFFLINE
+    state = given(HELLO, DRAIN, OFFLINE, beat())
+    assert state.phase is NodePhase.DRAINING
+    assert kinds(state, ACTIVATE) == [NodeActivated]
+    assert kinds(given(HELLO), ACTIVATE) == []
+
+
+def test_labels_replace_those_before():
+    assert kinds(given(HELLO), LabelNode(node="n1", labels={"rack": "a"})) == [NodeLabelled]
+    state = given(HELLO, LabelNode(node="n1", labels={"rack": "a"}))
+    assert kinds(state, LabelNode(node="n1", labels={"rack": "a"})) == []
+
+
+def test_only_a_restarted_agent_brings_a_decommissioned_node_back():
+    state = given(HELLO, beat(sequence=5, modules=(GREET,)), DRAIN, DECOMMISSION)
+    assert (state.phase, kinds(state, beat(sequence=6)), kinds(state, OFFLINE)) == (NodePhase.DECOMMISSIONED, [], [])
+    again = given(HELLO, beat(sequence=5, modules=(GREET,)), DRAIN, DECOMMISSION, beat(hello=True, sequence=6))
+    assert (again.phase, again.modules) == (NodePhase.ONLINE, ())
+
+
+@pytest.mark.parametrize("command", [DRAIN, ACTIVATE, DECOMMISSION, LabelNode(node="n1", labels={})])
+def test_a_stranger_is_not_found(command):
+    with pytest.raises(NodeNotFoundError):
+        NODE.decide(given(), command)
+
+
+@pytest.mark.parametrize("command", [DRAIN, ACTIVATE, LabelNode(node="n1", labels={})])
+def test_a_decommissioned_node_takes_no_orders(command):
+    with pytest.raises(NodePhaseError):
+        NODE.decide(given(HELLO, DECOMMISSION), command)
+
+
+def test_a_decommission_twice_is_one():
+    assert kinds(given(HELLO), DECOMMISSION) == [NodeDecommissioned]
+    assert kinds(given(HELLO, DECOMMISSION), DECOMMISSION) == []
+
+
+BEATS = st.builds(
+    beat,
+    hello=st.booleans(),
+    sequence=st.integers(0, 5),
+    modules=st.sampled_from([(), (GREET,)]),
+    profile=st.sampled_from([PROFILE, NodeProfile(platform="linux/arm64")]),
+)
+COMMANDS = st.one_of(
+    BEATS,
+    st.sampled_from([OFFLINE, DRAIN, ACTIVATE, DECOMMISSION]),
+    st.builds(LabelNode, node=st.just("n1"), labels=st.sampled_from([{}, {"rack": "a"}])),
+)
+
+
+@given_any(st.lists(COMMANDS, max_size=30))
+def test_a_repetition_does_nothing_but_join(commands):
+    """A hello after a decommission is no repetition: the agent was started anew."""
+    state = given()
+    for command in commands:
+        try:
+            state = NODE.fold(NODE.decide(state, command), state)
+        except (NodeNotFoundError, NodePhaseError):
+            continue
+        assert NODE.decide(state, command) == []
+
+
+EVENTS = st.one_of(
+    st.builds(NodeJoined, profile=st.just(PROFILE)),
+    *(st.builds(kind) for kind in (NodeCameBack, NodeWentOffline, NodeDrained, NodeActivated, NodeDecommissioned)),
+    st.builds(NodeInventoryChanged, modules=st.just((GREET,))),
+)
+
+
+@given_any(st.lists(EVENTS, max_size=15))
+def test_events_in_any_order_fold(events):
+    assert isinstance(NODE.fold(events).phase, NodePhase)

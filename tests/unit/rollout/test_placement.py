@@ -1,0 +1,308 @@
+"""The rules of one module on one node."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given as given_any
+from hypothesis import strategies as st
+
+from rollout.decider.placement import (
+    PLACEMENT,
+    End,
+    GiveBack,
+    PlacementState,
+    RecordReport,
+    Release,
+    Retry,
+    Schedule,
+)
+from rollout.errors import RolloutInProgressError
+from rollout.events import (
+    OperationFinished,
+    OperationGivenBack,
+    OperationProgressed,
+    OperationReleased,
+    OperationReportedLate,
+    OperationScheduled,
+    ReportRejected,
+)
+from rollout.messages import FINAL_PHASES, Action, Activation, Phase, Reason, Report
+
+
+def schedule(rollout="r1", **changes):
+    given = {
+        "rollout": rollout,
+        "node": "n1",
+        "module_name": "greet",
+        "version": 1,
+        "action": Action.INSTALL,
+        "activation": Activation.LOAD,
+        "content_sha256": "c",
+        "ordinal": 0,
+    }
+    return Schedule(**{**given, **changes})
+
+
+def release(rollout="r1"):
+    return Release(rollout=rollout, node="n1", module_name="greet")
+
+
+def report(phase, rollout="r1", generation=1, attempt=1, **more):
+    return RecordReport(
+        report=Report(
+            rollout=rollout,
+            node="n1",
+            module_name="greet",
+            generation=generation,
+            attempt=attempt,
+            phase=phase,
+            **more,
+        )
+    )
+
+
+def end(phase, rollout="r1", reason=Reason.MANUAL, attempt=None):
+    return End(rollout=rollout, node="n1", module_name="greet", phase=phase, reason=reason, attempt=attempt)
+
+
+def retry(rollout="r1"):
+    return Retry(rollout=rollout, node="n1", module_name="greet")
+
+
+GIVE_BACK = GiveBack(node="n1", module_name="greet")
+
+
+@dataclass(frozen=True)
+class After:
+    """The state after commands, each decided in turn."""
+
+    state: PlacementState
+
+    def when(self, command):
+        return PLACEMENT.decide(self.state, command)
+
+    def kinds(self, command):
+        return [type(event) for event in self.when(command)]
+
+
+def given(*commands):
+    state = PLACEMENT.initial
+    for command in commands:
+        state = PLACEMENT.fold(PLACEMENT.decide(state, command), state)
+    return After(state)
+
+
+def phases(events):
+    return [(type(each), getattr(each, "rollout", ""), getattr(each, "phase", None)) for each in events]
+
+
+def test_it_works():
+    (scheduled,) = given().when(schedule())
+    assert (scheduled.generation, scheduled.attempt, scheduled.behind) == (1, 1, False)
+    assert given(schedule()).kinds(release()) == [OperationReleased]
+    assert given(schedule(), release()).kinds(report(Phase.FETCHING)) == [OperationProgressed]
+    (finished,) = given(schedule(), release()).when(report(Phase.SUCCEEDED, seconds=2.5))
+    assert (finished.phase, finished.seconds) == (Phase.SUCCEEDED, 2.5)
+
+
+def test_each_intent_is_a_new_generation():
+    after = given(schedule(), release(), report(Phase.SUCCEEDED))
+    assert after.when(schedule("r2"))[0].generation == 2
+
+
+def test_a_generation_is_above_the_newest_that_the_node_has_journaled():
+    assert given().when(schedule(known_generation=41))[0].generation == 42
+
+
+def test_a_live_operation_refuses_another_rollout_and_names_its_own():
+    with pytest.raises(RolloutInProgressError, match="r1"):
+        given(schedule()).when(schedule("r2"))
+
+
+def test_superseding_cancels_what_has_not_started():
+    events = given(schedule()).when(schedule("r2", supersede=True))
+    assert phases(events) == [
+        (OperationFinished, "r1", Phase.CANCELED),
+        (OperationScheduled, "r2", None),
+    ]
+    assert events[0].reason is Reason.NEWER_ROLLOUT
+    assert not events[1].behind
+
+
+def test_superseding_waits_for_what_has_started():
+    after = given(schedule(), release(), schedule("r2", supersede=True))
+    assert after.state.live.rollout == "r1"
+    assert after.when(release("r2")) == []
+    after = given(schedule(), release(), schedule("r2", supersede=True), report(Phase.FAILED))
+    assert after.state.live.rollout == "r2"
+    assert after.kinds(release("r2")) == [OperationReleased]
+
+
+def test_a_third_one_cancels_the_one_that_waits():
+    after = given(schedule(), release(), schedule("r2", supersede=True))
+    assert phases(after.when(schedule("r3", supersede=True))) == [
+        (OperationFinished, "r2", Phase.CANCELED),
+        (OperationScheduled, "r3", None),
+    ]
+
+
+def test_what_waits_is_not_scheduled_again():
+    after = given(schedule(), release(), schedule("r2", supersede=True))
+    assert after.when(schedule("r2", supersede=True)) == []
+
+
+def test_a_skipped_operation_ends_at_once_also_behind_a_live_one():
+    skip = (Reason.NODE_DRAINING, "draining")
+    assert given(schedule(skip=skip)).state.live is None
+    after = given(schedule(), release(), schedule("r2", supersede=True, skip=skip))
+    assert (after.state.live.rollout, after.state.waiting) == ("r1", None)
+
+
+def test_only_what_is_scheduled_is_released():
+    assert given(schedule(), release()).when(release()) == []
+    assert given(schedule()).when(release("r2")) == []
+
+
+def test_only_what_is_queued_is_given_back():
+    assert given(schedule()).when(GIVE_BACK) == []
+    assert given(schedule(), release()).kinds(GIVE_BACK) == [OperationGivenBack]
+    assert given(schedule(), release(), report(Phase.FETCHING)).when(GIVE_BACK) == []
+    assert given(schedule(), release(), GIVE_BACK).kinds(release()) == [OperationReleased]
+
+
+def test_what_is_given_back_makes_way_for_the_one_behind():
+    after = given(schedule(), release(), schedule("r2", supersede=True))
+    assert after.kinds(GIVE_BACK) == [OperationGivenBack, OperationFinished]
+    assert given(schedule(), release(), schedule("r2", supersede=True), GIVE_BACK).state.live.rollout == "r2"
+
+
+def test_a_report_of_what_was_given_back_is_progress():
+    after = given(schedule(), release(), GIVE_BACK)
+    assert after.kinds(report(Phase.INSTALLING)) == [OperationProgressed]
+    assert after.kinds(report(Phase.SUCCEEDED)) == [OperationFinished]
+
+
+def test_reports_never_take_an_operation_back():
+    after = given(schedule(), release(), report(Phase.LOADING))
+    assert after.when(report(Phase.FETCHING)) == []
+    assert after.when(report(Phase.LOADING)) == []
+    assert after.kinds(report(Phase.PROBING)) == [OperationProgressed]
+
+
+def test_an_answer_to_an_attempt_that_was_given_up_is_ignored():
+    after = given(schedule(), release(), report(Phase.FAILED), retry(), release())
+    assert after.when(report(Phase.SUCCEEDED, attempt=1)) == []
+    assert after.kinds(report(Phase.SUCCEEDED, attempt=2)) == [OperationFinished]
+
+
+def test_an_answer_to_what_was_never_asked_is_rejected_and_recorded_once():
+    assert given(schedule(), release()).kinds(report(Phase.SUCCEEDED, generation=9)) == [ReportRejected]
+    unknown = report(Phase.SUCCEEDED, rollout="who", generation=9)
+    assert given().kinds(unknown) == [ReportRejected]
+    assert given(unknown).when(unknown) == []
+
+
+def test_final_is_final_and_what_comes_later_stands_beside_it():
+    after = given(schedule(), release(), end(Phase.TIMED_OUT, reason=Reason.NODE_DEADLINE))
+    assert after.kinds(report(Phase.SUCCEEDED)) == [OperationReportedLate]
+    assert after.when(report(Phase.PROBING)) == []
+    late = given(schedule(), release(), end(Phase.TIMED_OUT), report(Phase.SUCCEEDED))
+    assert late.state.ended.phase is Phase.TIMED_OUT
+    assert late.when(report(Phase.SUCCEEDED)) == []
+
+
+def test_canceling_takes_only_what_is_scheduled():
+    assert given(schedule()).kinds(end(Phase.CANCELED)) == [OperationFinished]
+    assert given(schedule(), release()).when(end(Phase.CANCELED)) == []
+    after = given(schedule(), release(), schedule("r2", supersede=True))
+    assert after.kinds(end(Phase.CANCELED, "r2")) == [OperationFinished]
+
+
+def test_timing_out_takes_only_what_is_in_hand_and_the_same_attempt():
+    assert given(schedule()).when(end(Phase.TIMED_OUT)) == []
+    assert given(schedule(), release()).kinds(end(Phase.TIMED_OUT, attempt=1)) == [OperationFinished]
+    again = given(schedule(), release(), report(Phase.FAILED), retry(), release())
+    assert again.when(end(Phase.TIMED_OUT, attempt=1)) == []
+
+
+def test_a_retry_keeps_the_generation_and_raises_the_attempt():
+    (scheduled,) = given(schedule(), release(), report(Phase.FAILED)).when(retry())
+    assert (scheduled.generation, scheduled.attempt) == (1, 2)
+
+
+@pytest.mark.parametrize("phase", sorted(FINAL_PHASES - {Phase.FAILED, Phase.TIMED_OUT}))
+def test_what_did_not_fail_is_not_retried(phase):
+    assert given(schedule(), release(), report(phase)).when(retry()) == []
+
+
+def test_a_retry_twice_is_one():
+    assert given(schedule(), release(), report(Phase.FAILED), retry()).when(retry()) == []
+
+
+def test_a_retry_waits_for_no_other_rollout():
+    after = given(schedule(), release(), report(Phase.FAILED), schedule("r2"))
+    with pytest.raises(RolloutInProgressError, match="r2"):
+        after.when(retry())
+
+
+# --- Whatever comes ---------------------------------------------------------------------------------------------------
+
+ROLLOUTS = st.sampled_from(["r1", "r2", "r3"])
+SMALL = st.integers(0, 4)
+COMMANDS = st.one_of(
+    st.builds(
+        schedule,
+        ROLLOUTS,
+        supersede=st.booleans(),
+        known_generation=SMALL,
+        skip=st.sampled_from([None, (Reason.NODE_DRAINING, "")]),
+    ),
+    st.builds(release, ROLLOUTS),
+    st.just(GIVE_BACK),
+    st.builds(report, st.sampled_from(Phase), ROLLOUTS, SMALL, SMALL),
+    st.builds(end, st.sampled_from([Phase.CANCELED, Phase.FAILED, Phase.TIMED_OUT]), ROLLOUTS),
+    st.builds(retry, ROLLOUTS),
+)
+
+
+def _decide(state, command):
+    try:
+        return PLACEMENT.decide(state, command)
+    except RolloutInProgressError:
+        return []
+
+
+@given_any(st.lists(COMMANDS, max_size=40))
+def test_at_most_one_is_live_generations_grow_and_a_repetition_does_nothing(commands):
+    state, generation, in_hand = PLACEMENT.initial, 0, set()
+    for command in commands:
+        events = _decide(state, command)
+        for event in events:
+            if isinstance(event, OperationScheduled):
+                assert event.generation > generation or (event.generation == generation and event.attempt > 1)
+                generation = event.generation
+            if isinstance(event, OperationReleased):
+                assert not in_hand, "two operations in hand on one placement"
+                in_hand.add(event.rollout)
+            if isinstance(event, OperationFinished | OperationGivenBack):
+                in_hand.discard(event.rollout)
+            state = PLACEMENT.evolve(state, event)
+        assert _decide(state, command) == [], "said twice, done twice"
+        assert state.waiting is None or state.live.phase is not Phase.SCHEDULED
+
+
+EVENTS = st.one_of(
+    st.builds(OperationScheduled, rollout=ROLLOUTS, generation=SMALL, attempt=SMALL),
+    st.builds(OperationReleased, rollout=ROLLOUTS),
+    st.builds(OperationGivenBack, rollout=ROLLOUTS),
+    st.builds(OperationProgressed, rollout=ROLLOUTS),
+    st.builds(OperationFinished, rollout=ROLLOUTS, seconds=st.none()),
+    st.builds(OperationReportedLate, rollout=ROLLOUTS),
+    st.builds(ReportRejected, rollout=ROLLOUTS),
+)
+
+
+@given_any(st.lists(EVENTS, max_size=20))
+def test_events_in_any_order_fold(events):
+    state = PLACEMENT.fold(events)
+    assert replace(state, generation=0).generation == 0
