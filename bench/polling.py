@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from modfleet.cluster import _free_port
 from modfleet.processes import Processes
 
 CONNECTIONS = 8
@@ -82,7 +81,7 @@ def targets(folder: Path, *, few: int, many: int, tell: Callable[[str], None]) -
         assert processes.started[0].running
         assert processes.started[0].running.wait() == 0, processes.started[0].last_words()
         token, few_uid, many_uid = processes.started.pop().log.read_text().split()[-3:]
-        ours, bare = _free_port("127.0.0.1", 0), _free_port("127.0.0.1", 0)
+        ours, bare = _free_port(), _free_port()
         _serve(processes, "ours", ours, "config.settings")
         _serve(processes, "bare", bare, "bench.bare_settings")
         found = {
@@ -105,6 +104,13 @@ def _serve(processes: Processes, name: str, port: int, settings: str) -> None:
     words += ["--backpressure", "256", "--no-ws", "--http", "1", "config.wsgi:application"]
     environ = {**os.environ, "DJANGO_SETTINGS_MODULE": settings}
     processes.start(name, [sys.executable, "-m", "granian", *words], environ)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _listens(port: int) -> bool:
