@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -77,10 +78,9 @@ def targets(folder: Path, *, few: int, many: int, tell: Callable[[str], None]) -
     processes = Processes(folder / "logs", tell)
     try:
         os.environ.update({"DJANGO_SETTINGS_MODULE": "config.settings", "MODFLEET_DATA_DIR": str(folder)})
-        processes.start("fill", [sys.executable, "-m", "bench.fill", str(few), str(many)])
-        assert processes.started[0].running
-        assert processes.started[0].running.wait() == 0, processes.started[0].last_words()
-        token, few_uid, many_uid = processes.started.pop().log.read_text().split()[-3:]
+        words = [sys.executable, "-m", "bench.fill", str(few), str(many)]
+        filled = subprocess.run(words, capture_output=True, text=True, check=True)
+        token, few_uid, many_uid = filled.stdout.split()[-3:]
         ours, bare = _free_port(), _free_port()
         _serve(processes, "ours", ours, "config.settings")
         _serve(processes, "bare", bare, "bench.bare_settings")
