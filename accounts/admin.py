@@ -1,18 +1,31 @@
 """Accounts in the admin site: to look at. They are changed over the API, but for the own password."""
 
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.forms import AdminPasswordChangeForm
 from django.contrib.auth.models import Group
 from django.contrib.auth.views import PasswordChangeView
-from django.http import HttpRequest, HttpResponseBase
-from django.urls import reverse_lazy
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse, reverse_lazy
 
 from accounts import services
 from accounts.errors import SamePasswordError
 from accounts.models import ClusterSettings, User
+from accounts.roles import Permission
+from api.errors import ApiError, ConflictError
+from eventstore.pages import ReadOnlyAdmin, page_url
+from eventstore.store import ConcurrencyError
 
+#: How many rows an action takes at a time.
+MOST_ROWS = 500
+
+admin.site.site_header = admin.site.site_title = "Modfleet"
+admin.site.index_title = "The fleet and its modules"
+admin.site.index_template = "admin/modfleet/index.html"
+admin.site.site_url = None
 admin.site.unregister(Group)
 
 
@@ -41,19 +54,78 @@ def change_own_password(request: HttpRequest) -> HttpResponseBase:
     )(request)
 
 
-class ReadOnlyAdmin(admin.ModelAdmin[Any]):
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
+class ActingAdmin(ReadOnlyAdmin):
+    """With actions that call services: on the list for the selected rows, on a row's page as buttons.
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    An action is a method with `@admin.action(permissions=["act"])` that returns `self.act(...)`.
+    """
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    #: What the actions ask for.
+    permission: Permission
+
+    def has_act_permission(self, request: HttpRequest) -> bool:
+        return isinstance(request.user, User) and request.user.may(self.permission)
+
+    def offered(self, row: Any) -> Collection[str]:
+        """Names of the actions that make sense for the row."""
+        return [each for each in self.actions or () if isinstance(each, str)]
+
+    def act(
+        self, request: HttpRequest, rows: Iterable[Any], do: Callable[[Any], str], *, ask: str = ""
+    ) -> HttpResponseBase | None:
+        """Do it to each row, and show what `do` returns or the service's error. `ask`: what to confirm before."""
+        chosen = list(rows)
+        if len(chosen) > MOST_ROWS:
+            self.message_user(request, f"Select at most {MOST_ROWS} rows at a time.", messages.ERROR)
+            return None
+        if ask and "_confirmed" not in request.POST:
+            return self._confirmation(request, chosen, ask)
+        for row in chosen:
+            try:
+                done = do(row)
+            except ApiError as error:
+                self.message_user(request, f"{row}: {error.description}", messages.ERROR)
+            except ConcurrencyError:
+                self.message_user(request, f"{row}: {ConflictError().description}", messages.ERROR)
+            else:
+                self.message_user(request, done, messages.SUCCESS)
+        page = f"{self.opts.app_label}_{self.opts.model_name}"
+        if "_from_page" in request.POST and len(chosen) == 1 and self.get_object(request, chosen[0].pk) is not None:
+            return HttpResponseRedirect(page_url(page, chosen[0].pk))
+        return None
+
+    def _confirmation(self, request: HttpRequest, rows: Sequence[Any], ask: str) -> HttpResponseBase:
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Are you sure?",
+            "opts": self.opts,
+            "ask": ask,
+            "rows": rows,
+            "action": request.POST.get("action", ""),
+            "from_page": "_from_page" in request.POST,
+            "media": self.media,
+        }
+        return TemplateResponse(request, "admin/modfleet/confirm.html", context)
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: Any = None,
+    ) -> HttpResponse:
+        offered = self.offered(obj)
+        actions = self.get_actions(request).items()
+        context["buttons"] = [(name, action[2]) for name, action in actions if action is not None and name in offered]
+        context["buttons_url"] = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
+        return super().render_change_form(request, context, add, change, form_url, obj)
 
 
 @admin.register(User)
 class UserAdmin(ReadOnlyAdmin):
+    about = "Who may log in, and with which role. Accounts are changed over the API: /v1/users."
     list_display = ["uid", "username", "email", "role", "is_active", "last_login"]
     list_filter = ["role", "is_active"]
     search_fields = ["username", "email"]
@@ -62,4 +134,5 @@ class UserAdmin(ReadOnlyAdmin):
 
 @admin.register(ClusterSettings)
 class ClusterSettingsAdmin(ReadOnlyAdmin):
+    about = "Settings that hold for the whole cluster, once they were changed over the API: PUT /v1/cluster."
     list_display = ["name", "allow_modules_upload"]

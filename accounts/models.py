@@ -66,7 +66,13 @@ class User(AbstractBaseUser):
         app, _, codename = perm.partition(".")
         if not self.is_active or not codename.startswith("view_"):
             return self.is_active and self.role == Role.ADMIN
-        return self.may(Permission.VIEW_ALL_USERS_INFO) if app == "accounts" else self.is_staff
+        match app:
+            case "accounts":
+                return self.may(Permission.VIEW_ALL_USERS_INFO)
+            case "eventstore":
+                return self.may(Permission.VIEW_LOGGED_EVENTS)
+            case _:
+                return self.is_staff
 
     def has_perms(self, perms: list[str], obj: object = None) -> bool:
         return all(self.has_perm(each, obj) for each in perms)

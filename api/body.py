@@ -10,6 +10,8 @@ from typing import Protocol
 
 #: How long the rest of a body is waited for, seconds: below the 30 after which clients give up.
 DRAIN_SECONDS = 20.0
+#: What a multipart body may be longer than the largest file that it may carry, bytes.
+ENVELOPE_BYTES = 100_000
 #: How many bodies are drained at once. A slow sender may hold its drainer, never a thread that answers requests.
 _drainers = threading.BoundedSemaphore(32)
 _CHUNK = 256 * 1024
@@ -20,11 +22,13 @@ class Source(Protocol):
 
 
 class BodyStream(io.IOBase):
-    """At most `length` bytes of `source`. `length` is exact if `Content-Length` gave it, else only a bound."""
+    """At most `length` bytes of `source`. `length` is exact if `Content-Length` gave it, else only a bound: then up to
+    `surplus` bytes more are drained."""
 
-    def __init__(self, source: Source, length: int) -> None:
+    def __init__(self, source: Source, length: int, *, surplus: int = 0) -> None:
         self._source = source
         self._left = length
+        self._surplus = surplus
         #: Whether anyone has asked for the body: that is when a server sends `100 Continue`.
         self.started = False
 
@@ -37,11 +41,15 @@ class BodyStream(io.IOBase):
             return b""
         self.started = True
         data = self._source.read(wanted)
-        self._left = self._left - len(data) if data else 0
+        self._left -= len(data)
+        if not data:
+            self._left = self._surplus = 0
         return data
 
     def drain(self) -> None:
         """Read what is left and drop it: as long as `DRAIN_SECONDS` allow, and not at all if too many others do."""
+        self._left += self._surplus
+        self._surplus = 0
         if not self._left or not _drainers.acquire(blocking=False):
             return
         # A read blocks until the client sends, and cannot be interrupted: hence a thread of its own.

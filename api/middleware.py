@@ -8,7 +8,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 from django.http.response import HttpResponse
 
-from api.body import BodyStream
+from api.body import ENVELOPE_BYTES, BodyStream
 from api.errors import InvalidRequestError
 from api.handlers import error_response
 from eventstore.context import SYSTEM, acting_as
@@ -50,13 +50,15 @@ def _replace_body(request: HttpRequest) -> BodyStream:
 
     A chunked body gets the largest length that any body may have: whoever reads it finds its end earlier.
     """
+    surplus = 0
     if "chunked" in request.headers.get("Transfer-Encoding", "").lower():
-        request.META["CONTENT_LENGTH"] = str(settings.ENVIRONMENT.max_upload_bytes)
+        surplus = settings.ENVIRONMENT.max_upload_bytes
+        request.META["CONTENT_LENGTH"] = str(settings.ENVIRONMENT.max_upload_bytes + ENVELOPE_BYTES)
     try:
         length = max(0, int(request.META.get("CONTENT_LENGTH") or 0))
     except ValueError:
         length = 0
-    body = BodyStream(request.META["wsgi.input"], length)
+    body = BodyStream(request.META["wsgi.input"], length, surplus=surplus)
     request._stream = body  # type: ignore[assignment]  # noqa: SLF001  # there is no public way to replace it
     return body
 

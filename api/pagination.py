@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 from django.core import signing
 from django.db.models import Model, QuerySet
 from django.http import QueryDict
+from drf_spectacular.utils import extend_schema_serializer, inline_serializer
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.serializers import Serializer, URLField
 
 from api.errors import InvalidRequestError
 
@@ -35,6 +37,15 @@ def paginate(
         return list(found.order_by(key)[:limit])
 
     return paginate_by(request, fetch, key_of=lambda row: getattr(row, column), serialize=serialize)
+
+
+def page_of(serializer: type[Serializer[Any]]) -> Serializer[Any]:
+    """How the API's documents show a page."""
+    name = serializer.__name__.removesuffix("Serializer")
+    fields = {"results": serializer(many=True), "next": URLField(allow_null=True)}
+    page = inline_serializer(f"{name}Page", fields=fields)
+    extend_schema_serializer(many=False)(type(page))
+    return page
 
 
 def paginate_by(

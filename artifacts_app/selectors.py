@@ -42,6 +42,7 @@ def artifact_documents(keys: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
     """The artifacts as JSON, in one query."""
     wanted = set(keys)
     rows = Build.objects.filter(module_name__in={name for name, _ in wanted}, version__in={v for _, v in wanted})
+    rows = rows.defer("members", "document")  # long, and of no use here
     grouped = groupby(rows, key=lambda row: (row.module_name, row.version))
     return [_document(list(group)) for key, group in grouped if key in wanted]
 

@@ -1,18 +1,20 @@
 """Takes packages in, and deletes artifacts."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from django.conf import settings
+from django.db import transaction
 
+from api.errors import ApiError
 from artifacts_app.decider import ARTIFACT, AddBuild, DeleteArtifact
 from artifacts_app.errors import ArtifactNotFoundError, InvalidArtifactMetadataError, UnreadableArtifactError
 from artifacts_app.events import ArtifactUploaded, artifact_stream
 from artifacts_app.models import Build
 from artifacts_app.package import InspectedPackage, InvalidArtifact, inspect_package
-from artifacts_app.storage import Spool, delete_package, stored_keys
-from eventstore.store import Append, append, database_now
+from artifacts_app.storage import Spool, delete_package, remove_abandoned_spools, stored_keys
+from eventstore.store import Append, ConcurrencyError, append, database_now
 from eventstore.transact import load_state, retry_on_conflict
 from modules_app.metadata import InvalidMetadata
 from modules_app.services import module_uid, package_described, packages_forgotten
@@ -47,44 +49,62 @@ def inspect(spool: Spool) -> InspectedPackage:
         raise InvalidArtifactMetadataError(str(error)) from error
 
 
-def add_build(spool: Spool, *, register: bool = False) -> Upload:
-    """Check the package, store its bytes, record the build; with `register` its module object too.
+def _nothing_else(_: Upload) -> None:
+    pass
 
-    Bytes first, event second: what fails in between leaves bytes that nothing names, and they are removed.
-    Raises: `ArtifactError`, `modules_app.errors.ModuleError`.
+
+def add_build(spool: Spool, *, register: bool = False, also: Callable[[Upload], None] = _nothing_else) -> Upload:
+    """Check the package, store its bytes, record the build; with `register` its module object too if it has none.
+
+    `also` is called in the transaction of the events, after them. All that takes long happens before that transaction.
+    Bytes first, event second: what fails in between leaves bytes that nothing names, and they are swept.
+    Raises: `ArtifactError`, `modules_app.errors.ModuleError`, what `also` raises.
     """
     package = inspect(spool)
-    metadata = package.metadata
-    stream = artifact_stream(metadata.module_name, metadata.version)
-    probe = _build(package, spool, storage_key="")
-    if not _decided(stream, probe, package, register=register):
-        return _upload(probe, created=False)
-
-    build = _build(package, spool, storage_key=spool.store())
-    created = False
+    build = _build(package, spool, storage_key="")
+    if _has_new_build(_decided(build, package, register=register)):
+        build = replace(build, storage_key=spool.store())
     try:
-        created = _record(stream, build, package, register=register)
-    finally:
-        if not created:
-            delete_package(build.storage_key)
-    return _upload(build, created=created)
+        upload = _record(build, package, also, register=register)
+    except (ApiError, ConcurrencyError):  # after any other failure the commit may have come through
+        _drop(build)
+        raise
+    if not upload.created:
+        _drop(build)
+    return upload
+
+
+def _drop(build: ArtifactUploaded) -> None:
+    if build.storage_key:
+        delete_package(build.storage_key)
 
 
 @retry_on_conflict
-def _record(stream: str, build: ArtifactUploaded, package: InspectedPackage, *, register: bool) -> bool:
-    appends = _decided(stream, build, package, register=register)
-    recorded = append(*appends)
-    return any(isinstance(each.event, ArtifactUploaded) for each in recorded)
+def _record(
+    build: ArtifactUploaded, package: InspectedPackage, also: Callable[[Upload], None], *, register: bool
+) -> Upload:
+    with transaction.atomic():
+        appends = _decided(build, package, register=register)
+        created = _has_new_build(appends)
+        if created and not build.storage_key:  # the same build was there a moment ago, and was deleted since
+            raise ConcurrencyError
+        append(*appends)
+        upload = _upload(build, created=created)
+        also(upload)
+    return upload
 
 
-def _decided(stream: str, build: ArtifactUploaded, package: InspectedPackage, *, register: bool) -> list[Append]:
-    """Changes of the artifact and of its module, empty ones left out."""
-    loaded = load_state(stream, ARTIFACT)
-    appends = [
+def _has_new_build(appends: Sequence[Append]) -> bool:
+    return any(isinstance(event, ArtifactUploaded) for each in appends for event in each.events)
+
+
+def _decided(build: ArtifactUploaded, package: InspectedPackage, *, register: bool) -> list[Append]:
+    """Changes of the artifact and of its module."""
+    loaded = load_state(artifact_stream(build.module_name, build.version), ARTIFACT)
+    return [
         loaded.append(ARTIFACT.decide(loaded.state, AddBuild(build=build))),
         package_described(package.metadata, package.platform, register=register),
     ]
-    return [each for each in appends if each.events]
 
 
 def _build(package: InspectedPackage, spool: Spool, *, storage_key: str) -> ArtifactUploaded:
@@ -137,4 +157,5 @@ def sweep_storage() -> int:
     orphans = [key for key, stored_at in stored_keys() if key not in named and stored_at < before]
     for key in orphans:
         delete_package(key)
+    remove_abandoned_spools(before)
     return len(orphans)

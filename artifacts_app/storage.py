@@ -5,7 +5,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Self
 
@@ -14,15 +14,15 @@ from django.core.files import File
 from django.core.files.storage import FileSystemStorage, default_storage
 
 CHUNK_BYTES = 1 << 20
+#: Beside the packages: what is on its way in.
+INCOMING = ".incoming"
 
 
 class Spool:
     """A package on its way in: bytes to a temporary file, SHA-256 on the way. Removed when closed, unless stored."""
 
     def __init__(self) -> None:
-        # On the storage's own file system where it has one, so that storing is a rename.
-        folder = Path(default_storage.location if isinstance(default_storage, FileSystemStorage) else _data_path())
-        folder = folder / ".incoming"
+        folder = _incoming()
         folder.mkdir(parents=True, exist_ok=True)
         descriptor, self.path = tempfile.mkstemp(dir=folder)
         self.file: IO[bytes] = os.fdopen(descriptor, "w+b")
@@ -44,7 +44,12 @@ class Spool:
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.seek(0)
-        return default_storage.save(key, _OnDisk(self.file, self.path))
+        key = default_storage.save(key, _OnDisk(self.file, self.path))
+        if (root := _root()) is not None:
+            # A rename is durable once both folders are: the package's, and the one that names it.
+            _sync_folder((root / key).parent)
+            _sync_folder(root)
+        return key
 
     def close(self) -> None:
         self.file.close()
@@ -68,8 +73,22 @@ class _OnDisk(File[bytes]):
         return self._path
 
 
-def _data_path() -> Path:
-    return settings.ENVIRONMENT.data_path
+def _root() -> Path | None:
+    """The storage's own folder, None if it has none."""
+    return Path(default_storage.location) if isinstance(default_storage, FileSystemStorage) else None
+
+
+def _incoming() -> Path:
+    """On the storage's own file system where it has one, so that storing is a rename."""
+    return (_root() or settings.ENVIRONMENT.data_path) / INCOMING
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def open_package(storage_key: str) -> IO[bytes]:
@@ -84,10 +103,23 @@ def delete_package(storage_key: str) -> None:
 
 def stored_keys() -> Iterator[tuple[str, datetime]]:
     """Each key in the storage and when it was stored."""
-    folders, _ = default_storage.listdir("")
+    try:
+        folders, _ = default_storage.listdir("")
+    except FileNotFoundError:
+        return  # nothing was ever stored
     for folder in folders:
-        if folder == ".incoming":
+        if folder == INCOMING:
             continue
         for name in default_storage.listdir(folder)[1]:
             key = f"{folder}/{name}"
             yield key, default_storage.get_modified_time(key)
+
+
+def remove_abandoned_spools(before: datetime) -> None:
+    """Delete temporary files that a process left behind when it was killed, last written before a moment."""
+    for path in _incoming().glob("*"):
+        try:
+            if datetime.fromtimestamp(path.stat().st_mtime, UTC) < before:
+                path.unlink()
+        except FileNotFoundError:
+            continue  # its upload has ended in this moment

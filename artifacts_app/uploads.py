@@ -5,18 +5,19 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import SuspiciousOperation
 from django.core.files.uploadhandler import FileUploadHandler, SkipFile
+from django.http import UnreadablePostError
 from rest_framework.exceptions import ParseError, UnsupportedMediaType
 from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from api.body import ENVELOPE_BYTES
 from artifacts_app.errors import ArtifactTooLargeError, NoModuleError
 from artifacts_app.storage import CHUNK_BYTES, Spool
 
 FIELD = "module"
-#: What a multipart body may be longer than its package, bytes.
-ENVELOPE_BYTES = 100_000
 
 
 class PackageUploadView(APIView):
@@ -36,18 +37,25 @@ class PackageUploadView(APIView):
 
         Raises: `NoModuleError`, `ArtifactTooLargeError`.
         """
-        if int(request.META.get("CONTENT_LENGTH") or 0) > settings.ENVIRONMENT.max_upload_bytes + ENVELOPE_BYTES:
+        if _declared_bytes(request) > settings.ENVIRONMENT.max_upload_bytes + ENVELOPE_BYTES:
             raise _too_large()
         try:
             try:
                 request.data  # noqa: B018  # reads the body
-            except (ParseError, UnsupportedMediaType) as error:
+            except (ParseError, UnsupportedMediaType, SuspiciousOperation, UnreadablePostError) as error:
                 raise NoModuleError from error
             if self._handler.spool is None:
                 raise NoModuleError
             yield self._handler.spool
         finally:
             self._handler.close()
+
+
+def _declared_bytes(request: Request) -> int:
+    try:
+        return int(request.META.get("CONTENT_LENGTH") or 0)
+    except ValueError:  # such a body is taken for an empty one
+        return 0
 
 
 class _PackageHandler(FileUploadHandler):

@@ -8,7 +8,12 @@ from rest_framework.views import APIView
 
 from accounts.permissions import Access
 from artifacts_app.downloads import InvalidLinkError, read_link
-from artifacts_app.storage import open_package
+from artifacts_app.storage import CHUNK_BYTES, open_package
+
+
+class _PackageResponse(FileResponse):
+    #: Django's 4 KiB cost four times the processor time.
+    block_size = CHUNK_BYTES
 
 
 class DownloadView(APIView):
@@ -18,10 +23,10 @@ class DownloadView(APIView):
     permissions = {"GET": Access.PUBLIC}
     schema = None
 
-    def get(self, request: Request, signed: str) -> FileResponse:
+    def get(self, request: Request, signed: str) -> _PackageResponse:
         """The package's bytes."""
         try:
             file = open_package(read_link(signed))
         except FileNotFoundError as error:
             raise InvalidLinkError("The package is gone.") from error
-        return FileResponse(file, content_type="application/zip")
+        return _PackageResponse(file, content_type="application/zip")

@@ -5,13 +5,15 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 PREFIX = "MODFLEET_"
+FOLDER_STORAGE = "django.core.files.storage.FileSystemStorage"
 
 
-class SettingsError(Exception):
+class SettingsError(ValueError):
     """An environment variable is missing or has a value that cannot be used."""
 
 
@@ -34,9 +36,10 @@ class Environment:
     #: Node that `/v2/local/...` means when no node has reported the request's host name as its own.
     node_name: str = ""
     #: Class of the storage of packages, by its import path: any of django-storages works.
-    storage_backend: str = "django.core.files.storage.FileSystemStorage"
-    #: Keyword arguments of that class, a JSON object.
-    storage_options: str = "{}"
+    storage_backend: str = FOLDER_STORAGE
+    #: Keyword arguments of that class, a JSON object; empty: its defaults, and for the default class a folder in the
+    #: data folder.
+    storage_options: str = ""
     #: Largest package accepted, bytes.
     max_upload_bytes: int = 500_000_000
     #: Largest sum of the sizes of a package's unpacked files, bytes.
@@ -78,6 +81,19 @@ def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
         except msgspec.ValidationError as error:
             raise SettingsError(f"{PREFIX}{name.upper()}={value}: {error}") from error
     return msgspec.convert(given, Environment, strict=False)
+
+
+def package_storage(environment: Environment) -> dict[str, Any]:
+    """Django's settings of the storage of packages. Raises: `SettingsError`."""
+    options: dict[str, Any] = {}
+    if environment.storage_options:
+        try:
+            options = msgspec.json.decode(environment.storage_options, type=dict[str, Any])
+        except msgspec.MsgspecError as error:
+            raise SettingsError(f"{PREFIX}STORAGE_OPTIONS: must be a JSON object: {error}") from error
+    if not options and environment.storage_backend == FOLDER_STORAGE:
+        options = {"location": str(environment.data_path / "artifacts")}
+    return {"BACKEND": environment.storage_backend, "OPTIONS": options}
 
 
 def secret_key(environment: Environment) -> str:

@@ -1,12 +1,11 @@
 """Wiring only: every value that differs between installations comes from `config.environment`."""
 
-import json
 from typing import Any
 
 import dj_database_url
 import django_stubs_ext
 
-from config.environment import read_environment, secret_key
+from config.environment import package_storage, read_environment, secret_key
 
 django_stubs_ext.monkeypatch()
 
@@ -88,17 +87,7 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 
 STORAGES = {
-    "default": {
-        "BACKEND": ENVIRONMENT.storage_backend,
-        "OPTIONS": (
-            json.loads(ENVIRONMENT.storage_options)
-            or (
-                {"location": str(ENVIRONMENT.data_path / "artifacts")}
-                if ENVIRONMENT.storage_backend.endswith("FileSystemStorage")
-                else {}
-            )
-        ),
-    },
+    "default": package_storage(ENVIRONMENT),
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 STATIC_URL = "static/"
@@ -138,6 +127,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    "ENUM_NAME_OVERRIDES": {"PresenceEnum": ["load", "files", "absent"]},  # both `desired` and `observed`
 }
 
 LOGGING = {

@@ -7,9 +7,10 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 urlpatterns = [
     path("", include("accounts.urls")),
     path("", include("artifacts_app.urls")),
+    # In this order: `v2/modules/user-defined/<uid>` would catch `.../artifacts`, and `v2/modules/<uid>` either.
     path("", include("rollout.urls")),
-    # Last of these: `v2/modules/user-defined/<uid>` would catch what stands deeper.
     path("", include("modules_app.urls")),
+    path("", include("rollout.vendor_urls")),
     path("schema", SpectacularAPIView.as_view(), name="schema"),
     path("docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("admin/", admin.site.urls),

@@ -3,20 +3,40 @@
 import datetime as dt
 import ipaddress
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 VALID = dt.timedelta(days=825)
+#: One that is valid for less than this is made anew.
+RENEWED = dt.timedelta(days=30)
+
+#: Strict clients ask for it of what is its own authority.
+_MAY_SIGN_ITSELF = x509.KeyUsage(
+    digital_signature=True,
+    key_cert_sign=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
-def ensure_certificate(folder: Path, host: str) -> tuple[Path, Path]:
-    """Certificate and key for `host` and this machine, made at the first call; the key only its owner may read."""
+def ensure_certificate(folder: Path, names: Sequence[str]) -> tuple[Path, Path]:
+    """Certificate and key for `names` and this machine's loopback; the key only its owner may read.
+
+    What is there is kept as long as it is valid for all of them: clients were told to trust it.
+    """
     certificate, key = folder / "certificate.pem", folder / "key.pem"
-    if not certificate.exists():
+    wanted = _alternatives(names)
+    if not (certificate.exists() and _is_good(certificate, wanted)):
         folder.mkdir(parents=True, exist_ok=True)
         private = ec.generate_private_key(ec.SECP256R1())
         pem = private.private_bytes(
@@ -24,11 +44,18 @@ def ensure_certificate(folder: Path, host: str) -> tuple[Path, Path]:
         )
         with os.fdopen(os.open(key, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
             file.write(pem)
-        certificate.write_bytes(_signed(private, host).public_bytes(serialization.Encoding.PEM))
+        certificate.write_bytes(_signed(private, wanted).public_bytes(serialization.Encoding.PEM))
     return certificate, key
 
 
-def _signed(private: ec.EllipticCurvePrivateKey, host: str) -> x509.Certificate:
+def _is_good(path: Path, wanted: list[x509.GeneralName]) -> bool:
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    left = certificate.not_valid_after_utc - dt.datetime.now(dt.UTC)
+    return left > RENEWED and set(wanted) <= set(names)
+
+
+def _signed(private: ec.EllipticCurvePrivateKey, names: list[x509.GeneralName]) -> x509.Certificate:
     now = dt.datetime.now(dt.UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "modfleet")])
     return (
@@ -40,16 +67,19 @@ def _signed(private: ec.EllipticCurvePrivateKey, host: str) -> x509.Certificate:
         .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + VALID)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.SubjectAlternativeName(_names(host)), critical=False)
+        .add_extension(_MAY_SIGN_ITSELF, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .sign(private, hashes.SHA256())
     )
 
 
-def _names(host: str) -> list[x509.GeneralName]:
-    names: list[x509.GeneralName] = []
-    for each in dict.fromkeys([host, "127.0.0.1", "::1", "localhost", "*.localhost"]):
+def _alternatives(names: Sequence[str]) -> list[x509.GeneralName]:
+    found: list[x509.GeneralName] = []
+    for each in dict.fromkeys([*names, "127.0.0.1", "::1"]):
         try:
-            names.append(x509.IPAddress(ipaddress.ip_address(each)))
+            found.append(x509.IPAddress(ipaddress.ip_address(each)))
         except ValueError:
-            names.append(x509.DNSName(each))
-    return names
+            found.append(x509.DNSName(each))
+    return found

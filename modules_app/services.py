@@ -43,13 +43,14 @@ def delete_module(uid: str) -> None:
 
 
 def package_described(metadata: ModuleMetadata, platform: str, *, register: bool) -> Append:
-    """What to append when a package of the module has come in; with `register` its module object is made of it too.
+    """What to append when a package of the module has come in; with `register` and if there is no module object yet,
+    it is made of the package: one that is there stays as it is, whatever the package leaves out or adds.
 
-    Raises: `MetadataMismatchError`, `ModuleExistsError`.
+    Raises: `MetadataMismatchError`.
     """
     uid = module_uid(metadata.module_name, metadata.version)
     commands: list[ModuleCommand] = [DescribePackage(uid=uid, platform=platform, document=metadata.document)]
-    if register:
+    if register and not _is_registered(uid):
         commands.append(_registration(metadata))
     return _changes(uid, commands)
 
@@ -61,8 +62,11 @@ def packages_forgotten(uid: str) -> Append:
 
 def module_purged(uid: str) -> Append:
     """What to append to delete the module object and forget its packages, whichever are there."""
-    is_registered = load_state(module_stream(uid), MODULE).state.document is not None
-    return _changes(uid, [ForgetPackages(uid=uid), *([DeleteModule(uid=uid)] if is_registered else [])])
+    return _changes(uid, [ForgetPackages(uid=uid), *([DeleteModule(uid=uid)] if _is_registered(uid) else [])])
+
+
+def _is_registered(uid: str) -> bool:
+    return load_state(module_stream(uid), MODULE).state.document is not None
 
 
 def _registration(metadata: ModuleMetadata) -> RegisterModule:

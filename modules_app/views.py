@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from accounts.roles import Permission
 from accounts.selectors import require_modules_upload_allowed
 from api.idempotency import idempotent
-from api.pagination import paginate_by
+from api.pagination import page_of, paginate_by
 from api.seed import SeedViewSet
 from modules_app import selectors, services
 from modules_app.models import Module
@@ -25,7 +25,7 @@ class ModuleViewSet(SeedViewSet):
         "DELETE": Permission.MANAGE_CLUSTER_MODULES,
     }
 
-    @extend_schema(responses=ModuleObjectSerializer)
+    @extend_schema(operation_id="v2_modules_user_defined_list", responses=page_of(ModuleObjectSerializer))
     def list(self, request: Request) -> Response:
         """List module objects, by name and version."""
 

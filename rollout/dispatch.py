@@ -16,7 +16,7 @@ from typing import Any
 from celery import current_app
 from django.conf import settings
 from django.db.models import Exists, F, OuterRef, Q, Subquery
-from kombu import Queue
+from kombu import Producer, Queue
 
 from artifacts_app.selectors import BuildToFetch, build_to_fetch
 from eventstore.store import database_now
@@ -102,9 +102,10 @@ def _publish(claim: _Claim) -> int:
     operations = list(_due(claim.now).filter(lease=claim.lease))
     sent: list[Any] = []
     try:
-        for operation, command in _commands(operations):
-            _send(command)
-            sent.append(operation)
+        with current_app.producer_or_acquire() as producer:
+            for operation, command in _commands(operations):
+                _send(command, producer)
+                sent.append(operation)
     finally:
         _note(claim, sent)
     return len(sent)
@@ -140,9 +141,14 @@ def _publishes(operation: Any) -> int:
     return 0 if is_new else int(operation.publishes)
 
 
-def _send(command: Command) -> None:
+def _send(command: Command, producer: Producer) -> None:
+    """To the node's queue through the anonymous exchange: nothing is declared for it, its agent does that."""
     current_app.send_task(
-        EXECUTE, kwargs={"command": to_json(command)}, queue=queue_for(command.node), ignore_result=True
+        EXECUTE,
+        kwargs={"command": to_json(command)},
+        queue=Queue(queue_for(command.node)),  # type: ignore[arg-type]  # takes one; its types do not say so
+        ignore_result=True,
+        producer=producer,
     )
 
 

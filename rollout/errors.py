@@ -69,6 +69,13 @@ class NodeNotFoundError(RolloutError):
     code = "node_not_found"
 
 
+class NoLocalNodeError(RolloutError):
+    """No node is the local one. The vendor answers 503 too where a node is no member of a cluster."""
+
+    status = 503
+    code = "no_local_node"
+
+
 class NodePhaseError(RolloutError):
     """The node's phase does not allow this."""
 

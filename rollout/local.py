@@ -5,36 +5,36 @@ import time
 from django.conf import settings
 from django.http.request import split_domain_port
 
-from artifacts_app.services import add_build
-from artifacts_app.storage import Spool
 from eventstore.follow import wait_for_growth
 from eventstore.store import head
 from modules_app.errors import NoSuchModuleError
 from rollout import selectors, services
 from rollout.errors import ModuleInUseError, NodeRefusedError, NodeUnreachableError, RolloutInProgressError
 from rollout.events import Origin
-from rollout.messages import Action, Activation, Phase
+from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import Node
 from rollout.services import RolloutRequest
 
+#: Why an operation is skipped on a node that is as it was asked for.
+NOTHING_TO_DO = frozenset({Reason.ALREADY_INSTALLED, Reason.NOT_INSTALLED})
+
 
 def node_of(host: str) -> Node:
-    """The node that a request to `host` means. Raises: `NodeNotFoundError`."""
+    """The node that a request to `host` means, its port aside. Raises: `NoLocalNodeError`."""
     domain, _ = split_domain_port(host)
     return selectors.local_node(domain, settings.ENVIRONMENT.node_name)
 
 
-def install(node: Node, package: Spool) -> None:
-    """Take the package in and put it on the node's disk; returns once the node has said that it is there.
+def install(node: Node, module_name: str, version: int) -> None:
+    """Put the artifact on the node's disk; returns once the node has said that it is there.
 
-    Raises: `ArtifactError`, `ModuleError`, `NodeRefusedError`, `NodeUnreachableError`, `RolloutInProgressError`.
+    Raises: `NodeRefusedError`, `NodeUnreachableError`, `RolloutInProgressError`.
     """
-    upload = add_build(package)
     _carry_out(
         RolloutRequest(
             action=Action.INSTALL,
-            module_name=upload.module_name,
-            version=upload.version,
+            module_name=module_name,
+            version=version,
             activation=Activation.FILES,
             nodes=(node.name,),
             origin=Origin.LOCAL,
@@ -75,7 +75,7 @@ def _carry_out(request: RolloutRequest) -> None:
         position = head()
         operation = selectors.operation(uid, name)
         phase = Phase(operation.phase)
-        if phase in {Phase.SUCCEEDED, Phase.SKIPPED} and operation.reason != "incompatible_arch":
+        if phase == Phase.SUCCEEDED or (phase == Phase.SKIPPED and operation.reason in NOTHING_TO_DO):
             return
         if phase.is_final and phase != Phase.TIMED_OUT:
             raise NodeRefusedError(operation.message or operation.reason, code=operation.reason)

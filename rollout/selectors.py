@@ -1,18 +1,18 @@
 """Answers about rollouts and nodes."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Case, Exists, OuterRef, QuerySet, Subquery, When
 
 from api.fields import rfc3339
 from artifacts_app.selectors import dependencies_of
 from eventstore.store import RecordedEvent, load_positions
 from rollout.decider.node import NodePhase
 from rollout.decider.rollout import Fleet
-from rollout.errors import ArtifactInUseError, NodeNotFoundError, RolloutNotFoundError
+from rollout.errors import ArtifactInUseError, NodeNotFoundError, NoLocalNodeError, RolloutNotFoundError
 from rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.messages import RUNNING_PHASES, Beat, InstalledModule, Phase
 from rollout.models import Liveness, Node, NodeModule, Operation, Rollout, TimelineEntry
@@ -191,6 +191,12 @@ def rollout_events(uid: str, *, after: int, limit: int) -> list[RecordedEvent]:
     return load_positions(list(entries.values_list("position", flat=True)[:limit]))
 
 
+def operations_to_look_at(uid: str, *, limit: int) -> list[Operation]:
+    """The first of the rollout's nodes: those that failed, then those in hand, then the others."""
+    urgency = Case(When(phase__in=[Phase.FAILED, Phase.TIMED_OUT], then=0), When(phase__in=IN_HAND, then=1), default=2)
+    return list(Operation.objects.filter(rollout=uid).order_by(urgency, "ordinal")[:limit])
+
+
 # --- Nodes ------------------------------------------------------------------------------------------------------------
 
 
@@ -205,6 +211,27 @@ def node(name: str) -> Node:
     if row is None:
         raise NodeNotFoundError
     return row
+
+
+def nodes_with_liveness(rows: QuerySet[Node]) -> QuerySet[Node]:
+    """With `last_seen`, `hello_at`, and whether all of the node's modules are as they are to be (`in_sync`)."""
+    liveness = Liveness.objects.filter(node=OuterRef("name"))
+    differing = NodeModule.objects.filter(node=OuterRef("name")).exclude(state="in_sync")
+    return rows.annotate(
+        last_seen=Subquery(liveness.values("last_seen")),
+        hello_at=Subquery(liveness.values("hello_at")),
+        in_sync=~Exists(differing),
+    )
+
+
+def modules_of(name: str) -> list[NodeModule]:
+    """What is wanted on the node and what is there, by module and version."""
+    return list(NodeModule.objects.filter(node=name).order_by("module_name", "version"))
+
+
+def newest_operations_of(name: str, *, limit: int) -> list[Operation]:
+    """What was last done to the node."""
+    return list(Operation.objects.filter(node=name).order_by("-scheduled_at", "key")[:limit])
 
 
 def node_documents(rows: Iterable[Node]) -> list[dict[str, Any]]:
@@ -245,13 +272,18 @@ def _node_module_document(row: NodeModule) -> dict[str, Any]:
 
 
 def local_node(host: str, default: str) -> Node:
-    """The node that has reported `host` as its own, else the one named `default`. Raises: `NodeNotFoundError`."""
+    """The node that has reported `host` as its own, else the one named `default`. Raises: `NoLocalNodeError`."""
+    named = None
     for row in nodes():
-        if host in row.api_hosts:
+        if host.lower() in (each.lower() for each in row.api_hosts):
             return row
-    if not default:
-        raise NodeNotFoundError(f"No node answers to {host}. Set NODE_NAME, or MODFLEET_API_HOSTS on the node.")
-    return node(default)
+        if row.name == default:
+            named = row
+    if named is not None:
+        return named
+    if default:
+        raise NoLocalNodeError(f"No node answers to {host}, and NODE_NAME names {default}, which is not in the fleet.")
+    raise NoLocalNodeError(f"No node answers to {host}. Set NODE_NAME, or MODFLEET_API_HOSTS on the node.")
 
 
 def local_artifacts(name: str) -> list[dict[str, Any]]:
@@ -312,12 +344,15 @@ def is_rollout_of(uid: str, request: "RolloutRequest") -> bool:
     )
 
 
-def failure_message(rollout: Rollout) -> str:
-    """What the first nodes that failed said."""
-    failed = Operation.objects.filter(rollout=rollout.uid, phase__in=[Phase.FAILED, Phase.TIMED_OUT]).order_by(
-        "ordinal"
+def failure_messages(rollouts: Collection[Rollout]) -> dict[str, str]:
+    """What the first nodes that failed said, by rollout; empty for one without any. One query."""
+    failed = Operation.objects.filter(
+        rollout__in=[each.uid for each in rollouts], phase__in=[Phase.FAILED, Phase.TIMED_OUT]
     )
-    return "; ".join(f"{each.node}: {each.message or each.reason}" for each in failed[:5])
+    said: dict[str, list[str]] = {each.uid: [] for each in rollouts}
+    for each in failed.order_by("rollout", "ordinal"):
+        said[each.rollout].append(f"{each.node}: {each.message or each.reason}")
+    return {uid: "; ".join(words[:5]) for uid, words in said.items()}
 
 
 def online_nodes() -> set[str]:

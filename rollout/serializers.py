@@ -162,5 +162,11 @@ class ArtifactSerializer(serializers.Serializer[Any]):
     dependencies = serializers.ListField(child=serializers.CharField())
 
 
+class LocalArtifactSerializer(serializers.Serializer[Any]):
+    module_name = serializers.CharField()
+    version = serializers.IntegerField()
+    dependencies = serializers.ListField(child=serializers.CharField())
+
+
 class PackageSerializer(serializers.Serializer[Any]):
     module = serializers.FileField(help_text="The package: a .zip of one .so and its module.json")

@@ -330,8 +330,11 @@ def _cancellations(uid: str, module_name: str) -> list[End]:
 
 
 def _purge(started: RolloutStarted) -> list[Append]:
-    """Deletion of the module object and the artifact, whichever are still there."""
+    """Deletion of the module object and the artifact, whichever are still there; not while a node was skipped and has
+    them: one that is draining."""
     name, version = started.module_name, started.version
+    if selectors.users_of(name, version):
+        return []
     return [artifact_deletion(name, version), module_purged(module_uid(name, version))]
 
 

@@ -1,6 +1,5 @@
 from django.urls import path
 
-from rollout.vendor_views import ActionViewSet, VendorModuleViewSet, VendorNodeViewSet
 from rollout.views import ArtifactViewSet, EventViewSet, LocalArtifactViewSet, NodeViewSet, RolloutViewSet
 
 urlpatterns = [
@@ -29,12 +28,4 @@ urlpatterns = [
     path("v2/nodes/<str:name>/activate", NodeViewSet.as_view({"post": "activate"})),
     path("v2/nodes/<str:name>/decommission", NodeViewSet.as_view({"post": "decommission"})),
     path("v2/events", EventViewSet.as_view({"get": "list"})),
-    # The vendor's
-    path("v1/modules", VendorModuleViewSet.as_view({"get": "list"})),
-    path("v1/modules/<str:uid>", VendorModuleViewSet.as_view({"get": "retrieve", "delete": "destroy"})),
-    path("v2/modules", VendorModuleViewSet.as_view({"post": "create"})),
-    path("v2/modules/<str:uid>", VendorModuleViewSet.as_view({"delete": "destroy"})),
-    path("v1/actions", ActionViewSet.as_view({"get": "list"})),
-    path("v1/actions/<str:uid>", ActionViewSet.as_view({"get": "retrieve"})),
-    path("v1/nodes", VendorNodeViewSet.as_view({"get": "list"})),
 ]

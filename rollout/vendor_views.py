@@ -1,5 +1,6 @@
 """The vendor's neighbouring routes, for tools that exist: modules, actions and nodes as Redis Enterprise shows them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from drf_spectacular.utils import extend_schema
@@ -108,23 +109,33 @@ def _start(request: RolloutRequest) -> str:
 class ActionViewSet(ViewSet):
     permissions = {"GET": Permission.VIEW_STATUS_OF_CLUSTER_ACTION}
 
-    @extend_schema(responses={200: dict})
+    @extend_schema(operation_id="v1_actions_list", responses={200: dict})
     def list(self, request: Request) -> Response:
         """All actions: rollouts, newest first."""
-        return Response({"actions": [_action(row) for row in selectors.rollouts()], "state-machines": []})
+        return Response({"actions": _actions(list(selectors.rollouts())), "state-machines": []})
 
     @extend_schema(responses={200: dict})
     def retrieve(self, request: Request, uid: str) -> Response:
         """One action."""
         try:
-            return Response(_action(selectors.rollout_row(uid)))
+            (action,) = _actions([selectors.rollout_row(uid)])
         except RolloutNotFoundError as error:
             raise NotFoundError("There is no action with this uid.") from error
+        return Response(action)
 
 
-def _action(rollout: Rollout) -> dict[str, Any]:
+def _actions(rollouts: Sequence[Rollout]) -> list[dict[str, Any]]:
+    messages = selectors.failure_messages([each for each in rollouts if _status(each) == "failed"])
+    return [_action(each, messages.get(each.uid, "")) for each in rollouts]
+
+
+def _status(rollout: Rollout) -> str:
+    return STATUS_OF.get(RolloutPhase(rollout.phase), "failed")
+
+
+def _action(rollout: Rollout, failure_message: str) -> dict[str, Any]:
     # Clients decode progress, node_uid and task_id as strings, whatever the vendor's table of types says.
-    status = STATUS_OF.get(RolloutPhase(rollout.phase), "failed")
+    status = _status(rollout)
     final = rollout.total - rollout.scheduled - rollout.queued - rollout.running
     document: dict[str, Any] = {
         "action_uid": rollout.uid,
@@ -137,7 +148,7 @@ def _action(rollout: Rollout) -> dict[str, Any]:
         "creation_time": rfc3339(rollout.created_at),
     }
     if status == "failed":
-        document |= {"error_code": rollout.reason or rollout.phase, "error_message": selectors.failure_message(rollout)}
+        document |= {"error_code": rollout.reason or rollout.phase, "error_message": failure_message}
     return document
 
 

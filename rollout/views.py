@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
-from django.db import transaction
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
@@ -15,22 +14,23 @@ from rest_framework.viewsets import ViewSet
 
 from accounts.roles import Permission
 from accounts.selectors import require_modules_upload_allowed
-from api.errors import InvalidRequestError, NotFoundError
+from api.errors import ApiError, InvalidRequestError, NotFoundError
 from api.fields import rfc3339
 from api.idempotency import digest_of, idempotent, store_response, stored_response
-from api.pagination import paginate, paginate_by
+from api.pagination import page_of, paginate, paginate_by
 from api.seed import SeedViewSet
 from artifacts_app.selectors import artifact_document, artifact_documents, versions_after
-from artifacts_app.services import add_build, delete_artifact
+from artifacts_app.services import Upload, add_build, delete_artifact
 from artifacts_app.uploads import PackageUploadView
 from eventstore.follow import wait_for_growth
-from eventstore.store import RecordedEvent, head, read_page
+from eventstore.store import ConcurrencyError, RecordedEvent, head, read_page
 from rollout import local, selectors, services
 from rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.serializers import (
     ArtifactSerializer,
     EventSerializer,
     LabelsSerializer,
+    LocalArtifactSerializer,
     NodeSerializer,
     OperationSerializer,
     PackageSerializer,
@@ -243,7 +243,7 @@ class ArtifactViewSet(PackageUploadView, ViewSet):
         "DELETE": Permission.MANAGE_CLUSTER_MODULES,
     }
 
-    @extend_schema(responses=ArtifactSerializer(many=True))
+    @extend_schema(responses=page_of(ArtifactSerializer))
     def list(self, request: Request) -> Response:
         """List artifacts by name and version, each with its builds."""
         return paginate_by(request, versions_after, key_of=list, serialize=artifact_documents)
@@ -256,12 +256,21 @@ class ArtifactViewSet(PackageUploadView, ViewSet):
             digest = digest_of(request, package.sha256)
             if (stored := stored_response(request, digest)) is not None:
                 return stored
-            with transaction.atomic():
-                upload = add_build(package)
+            answers: list[Response] = []
+
+            def answer(upload: Upload) -> None:
                 document = artifact_document(upload.module_name, upload.version)
-                response = Response(document, status=201 if upload.created else 200)
-                store_response(request, digest, response)
-        return response
+                answers.append(Response(document, status=201 if upload.created else 200))
+                store_response(request, digest, answers[-1])
+
+            try:
+                add_build(package, also=answer)
+            except (ApiError, ConcurrencyError):
+                # Perhaps refused just because the same request, a moment earlier, has done the work.
+                if (stored := stored_response(request, digest)) is not None:
+                    return stored
+                raise
+        return answers[-1]
 
     @extend_schema(responses=ArtifactSerializer)
     def retrieve(self, request: Request, module_name: str, version: str) -> Response:
@@ -287,7 +296,7 @@ class LocalArtifactViewSet(PackageUploadView, SeedViewSet):
 
     permissions = ArtifactViewSet.permissions
 
-    @extend_schema(responses=ArtifactSerializer(many=True))
+    @extend_schema(responses=LocalArtifactSerializer(many=True))
     def list(self, request: Request) -> Response:
         """List the artifacts on the local node."""
         return Response(selectors.local_artifacts(local.node_of(request.get_host()).name))
@@ -296,8 +305,10 @@ class LocalArtifactViewSet(PackageUploadView, SeedViewSet):
     def create(self, request: Request) -> Response:
         """Upload an artifact to the local node, and wait until it is there."""
         require_modules_upload_allowed()
+        node = local.node_of(request.get_host())
         with self.received_package(request) as package:
-            local.install(local.node_of(request.get_host()), package)
+            upload = add_build(package)
+        local.install(node, upload.module_name, upload.version)
         return Response({})
 
     @extend_schema(responses={200: dict})

@@ -1,1 +1,8 @@
-pytest_plugins = ["tests.plugins.databases", "tests.plugins.ledger", "tests.plugins.cast"]
+pytest_plugins = [
+    "tests.plugins.databases",
+    "tests.plugins.ledger",
+    "tests.plugins.cast",
+    "tests.plugins.packages",
+    "tests.plugins.played_nodes",
+    "tests.plugins.server",
+]

@@ -1,159 +1,233 @@
-"""A fleet in the database alone: nodes that beat, a module with a build, agents' reports. Nothing is published."""
+"""A whole cluster of real processes: `modfleet up` in a folder of its own, looked at and hurt from outside."""
 
-from artifacts_app.events import ArtifactUploaded, artifact_stream
-from eventstore import projections
-from eventstore.store import Append, append, head
-from rollout import services
-from rollout.events import Strategy
-from rollout.messages import (
-    Action,
-    Beat,
-    InstalledModule,
-    Inventory,
-    NodeProfile,
-    Phase,
-    Report,
-    to_json,
-)
-from rollout.models import Node, NodeModule, Operation, Rollout
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+import zipfile
+from pathlib import Path
 
-PLATFORM = "linux/x86_64"
+import httpx
+import redis
 
+from modfleet.sample import SOURCE, build_sample, compile_module, pack, sample_metadata
 
-def upload(module_name="greet", version=1, platform=PLATFORM, content="c1"):
-    """A build of the module; its bytes are nowhere."""
-    build = ArtifactUploaded(
-        module_name=module_name,
-        version=version,
-        platform=platform,
-        content_sha256=content,
-        package_sha256="p",
-        size=10,
-        storage_key=f"{module_name}/{version}",
-        module_file="greet.so",
-        members=(),
-        dependencies=(),
-        document={"module_name": module_name, "version": version, "commands": [{"command_name": "greet.hello"}]},
-    )
-    append(Append(artifact_stream(module_name, version), 0, [build]))
+ROOT = Path(__file__).parents[1]
+PASSWORD = "correct horse battery"
+#: The machine may be busy: a condition may take so long, seconds.
+PATIENCE = 60
+FINAL = {"succeeded", "completed_with_failures", "failed", "aborted", "superseded"}
+ROLLOUTS = "/v2/rollouts"
+ARTIFACTS = "/v2/modules/user-defined/artifacts"
 
 
-def beat_of(node, *, hello=False, modules=(), platform=PLATFORM, generations=None, **profile):
-    """As it comes from the broker. Each is newer than the ones before."""
-    return to_json(
-        Beat(
-            node=node,
-            hello=hello,
-            interval_seconds=30.0,
-            profile=NodeProfile(platform=platform, **profile),
-            inventory=Inventory(sequence=next_sequence(), modules=tuple(modules)),
-            generations=generations or {},
-        )
-    )
+def wait_for(condition, *, seconds=PATIENCE, pause=0.02):
+    """What `condition` answers as soon as it is true."""
+    end = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < end, f"{condition} did not come true in {seconds} s"
+        time.sleep(pause)
+    return answer
 
 
-def next_sequence():
-    next_sequence.last += 1
-    return next_sequence.last
+class Up:
+    """One `modfleet up` on `folder`; what it says is kept in `output`. All it starts carries a mark of its own."""
+
+    def __init__(self, folder, *words, output, environ=None):
+        self.folder = folder
+        self.mark = f"MARK={uuid.uuid4().hex}".encode()
+        given = {key: value for key, value in os.environ.items() if not key.startswith(("MODFLEET_", "DJANGO_"))}
+        fast = {"MODFLEET_BEAT_SECONDS": "2", "MODFLEET_RESEND_SECONDS": "1", "MODFLEET_ADMIN_PASSWORD": PASSWORD}
+        self.environ = given | fast | {"MARK": self.mark.decode()[5:]} | (environ or {})
+        self.output, self.errors = (output / f"{self.environ['MARK']}.{each}" for each in ("out", "err"))
+        with self.output.open("wb") as output, self.errors.open("wb") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "modfleet", "up", "--data-dir", str(self.folder), "--port", "0", *words],
+                cwd=ROOT,
+                env={key: value for key, value in self.environ.items() if value is not None},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                start_new_session=True,
+            )
+
+    def said(self):
+        return self.output.read_text()
+
+    def wait_until_it_says(self, words):
+        """The first line that starts with `words`."""
+
+        def look():
+            found = [line for line in self.said().splitlines() if line.strip().startswith(words)]
+            assert found or self.process.poll() is None, f"it ended: {self.said()} {self.errors.read_text()}"
+            return found
+
+        return wait_for(look)[0].strip()
+
+    @property
+    def url(self):
+        return self.wait_until_it_says("ready ").split()[1]
+
+    def pid(self, name):
+        return int((self.folder / "run" / f"{name}.pid").read_text())
+
+    def send(self, name, number):
+        pid = self.pid(name)
+        os.kill(pid, number)
+        return pid
+
+    def kill(self, name):
+        """SIGKILL, and wait until it has been started again."""
+        former = self.send(name, signal.SIGKILL)
+        wait_for(lambda: self.pid(name) != former)
+
+    def left(self):
+        """What still runs of all that it started, by command line."""
+        return {pid: _read(pid, "cmdline") for pid in _pids() if self.mark in _read(pid, "environ")}
+
+    def end(self, number=signal.SIGTERM):
+        """Its exit code, once nothing is left of it."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(PATIENCE)
+        wait_for(lambda: not self.left(), seconds=20)
+        return code
+
+    def sweep(self):
+        """Whatever a failed test leaves."""
+        self.process.kill()
+        self.process.wait()
+        for pid in self.left():
+            os.kill(pid, signal.SIGKILL)
 
 
-next_sequence.last = 0
+def _pids():
+    return [int(each.name) for each in Path("/proc").iterdir() if each.name.isdecimal()]
 
 
-def join(*names, **more):
-    services.record_beats([beat_of(name, hello=True, **more) for name in names])
+def _read(pid, name):
+    try:
+        content = Path(f"/proc/{pid}/{name}").read_bytes()
+        # One that has ended, and that nobody has asked for its exit code, is gone.
+        return b"" if b"\nState:\tZ" in Path(f"/proc/{pid}/status").read_bytes() else content
+    except OSError:
+        return b""
 
 
-def fleet(count=3):
-    """Names of so many nodes that are online, and a module to give them."""
-    upload()
-    names = [f"n{number:04d}" for number in range(count)]
-    join(*names)
-    return names
+class Fleet:
+    """A cluster that serves, and short words for what tests do with it."""
+
+    names = ("node-1", "node-2", "node-3")
+
+    def __init__(self, up):
+        self.up = up
+        self.folder = up.folder
+        self.url = up.url
+        self.api = self.client("admin", PASSWORD)
+
+    def client(self, user, password):
+        return httpx.Client(base_url=self.url, auth=(user, password), timeout=PATIENCE)
+
+    def get(self, path, **options):
+        response = self.api.get(path, **options)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def post(self, path, body=None, *, status=202):
+        response = self.api.post(path, json=body)
+        assert response.status_code == status, response.text
+        return response.json()
+
+    def upload(self, package, path=ARTIFACTS, **options):
+        with package.open("rb") as file:
+            return self.api.post(path, files={"module": (package.name, file)}, **options)
+
+    def start(self, version, action="install", **fields):
+        """uid of a new rollout of greet."""
+        body = {"action": action, "module_name": "greet", "version": version, "strategy": {"max_parallel": 3}, **fields}
+        return self.post(ROLLOUTS, body)["uid"]
+
+    def rollout(self, uid):
+        return self.get(f"{ROLLOUTS}/{uid}")
+
+    def operation(self, uid, node):
+        return self.get(f"{ROLLOUTS}/{uid}/nodes/{node}")
+
+    def phases(self, uid):
+        return {each["node"]: each["phase"] for each in self.get(f"{ROLLOUTS}/{uid}/nodes")["results"]}
+
+    def end_of(self, uid):
+        """The rollout when it has ended."""
+        return wait_for(lambda: (found := self.rollout(uid))["phase"] in FINAL and found)
+
+    def carry_out(self, version, action="install", **fields):
+        return self.end_of(self.start(version, action, **fields))
+
+    def node(self, name):
+        return self.get(f"/v2/nodes/{name}")
+
+    def wait_for_phase(self, name, phase):
+        wait_for(lambda: self.node(name)["phase"] == phase)
+
+    def valkey(self, name, *words):
+        path = self.folder / "nodes" / name / "valkey.sock"
+        with redis.Redis(unix_socket_path=str(path), decode_responses=True) as server:
+            return server.execute_command(*words)
+
+    def broker(self, *words):
+        with redis.Redis(unix_socket_path=str(self.folder / "broker" / "valkey.sock")) as server:
+            return server.execute_command(*words)
+
+    def greeting(self, name):
+        """What GREET.HELLO answers on the node; empty where there is no such command, None where no server answers."""
+        try:
+            return self.valkey(name, "GREET.HELLO", "Ada")
+        except redis.ResponseError:
+            return ""
+        except redis.ConnectionError:
+            return None
+
+    def greetings(self):
+        return [self.greeting(name) for name in self.names]
+
+    def files(self, name):
+        """All below the node's folder of modules, also what is hidden."""
+        root = self.folder / "nodes" / name / "modules"
+        return sorted(str(each.relative_to(root)) for each in root.rglob("*"))
+
+    def is_fetching(self, name):
+        """Whether the node has begun to write a package."""
+        return any((self.folder / "nodes" / name / "modules").rglob(".*.tmp"))
+
+    def clear(self):
+        """All nodes are online, and none has the sample."""
+        for name in self.names:
+            self.wait_for_phase(name, "online")
+        versions = {each["version"] for name in self.names for each in self.node(name)["modules"]}
+        for version in versions:
+            self.carry_out(version, "remove", supersede=True)
+        assert [self.files(name) for name in self.names] == [[], [], []]
 
 
-def start(*, max_parallel=10, deadline=300.0, advance=True, **more):
-    """The uid of a rollout of greet 1, its first nodes released."""
-    given = {
-        "action": Action.INSTALL,
-        "module_name": "greet",
-        "version": 1,
-        "strategy": Strategy(max_parallel=max_parallel, node_deadline_seconds=deadline),
-    }
-    uid = services.start_rollout(services.RolloutRequest(**{**given, **more}))
-    if advance:
-        services.advance(uid)
-    return uid
+def short_folder():
+    """A path that leaves room for a socket's name."""
+    return Path(tempfile.mkdtemp(prefix="mf-", dir="/tmp"))
 
 
-def report_of(uid, node, phase=Phase.SUCCEEDED, **more):
-    """What the agent would answer to the operation as it is now."""
-    row = operation(uid, node)
-    given = {"generation": row.generation, "attempt": row.attempt, "module_name": row.module_name, **more}
-    return to_json(Report(rollout=uid, node=node, phase=phase, **given))
+def remove_folder(folder):
+    shutil.rmtree(folder, ignore_errors=True)
 
 
-def say(uid, node, phase=Phase.SUCCEEDED, **more):
-    services.record_reports([report_of(uid, node, phase, **more)])
-
-
-def inventory(*modules):
-    return Inventory(sequence=next_sequence(), modules=modules)
-
-
-def installed(version=1, content="c1", *, loaded=True, module_name="greet"):
-    return InstalledModule(module_name=module_name, version=version, content_sha256=content, loaded=loaded)
-
-
-def operation(uid, node):
-    return Operation.objects.get(rollout=uid, node=node)
-
-
-def phases(uid):
-    return dict(Operation.objects.filter(rollout=uid).values_list("node", "phase"))
-
-
-def rollout(uid):
-    return Rollout.objects.get(uid=uid)
-
-
-def state_of(node, version=1, module_name="greet"):
-    """Of the module on the node; None when nobody wants it and it is not there."""
-    row = NodeModule.objects.filter(node=node, module_name=module_name, version=version).first()
-    return row and (row.desired, row.observed, row.state)
-
-
-def node(name):
-    return Node.objects.get(name=name)
-
-
-def silence(*names, seconds=1000):
-    """The nodes were last heard of so long ago."""
-    from datetime import timedelta
-
-    from rollout.models import Liveness
-
-    for row in Liveness.objects.filter(node__in=names):
-        row.last_seen -= timedelta(seconds=seconds)
-        row.save()
-
-
-def overdue(*names):
-    """The deadlines of the nodes' operations have passed."""
-    from datetime import timedelta
-
-    for row in Operation.objects.filter(node__in=names, deadline_at__isnull=False):
-        row.deadline_at -= timedelta(days=2)
-        row.save()
-
-
-def differences():
-    """Between each projection's rows and what a rebuild gives, as words; nothing of the clock's is turned here."""
-    return {each.name: found for each in projections.registered() if (found := projections.check(each))}
-
-
-def grew(function):
-    """How many events the function appended."""
-    before = head()
-    function()
-    return head() - before
+def sample(folder, version, *, extra_bytes=0):
+    """A package of greet; `extra_bytes` of what cannot be compressed make its way to a node take a while."""
+    if not extra_bytes:
+        return build_sample(folder, version=version)
+    module = compile_module(SOURCE, folder / "greet.so", defines={"GREET_VERSION": str(version)})
+    package = pack(module, sample_metadata(module, version=version), folder / f"greet-{version}.zip")
+    with zipfile.ZipFile(package, "a", zipfile.ZIP_STORED) as archive:
+        archive.writestr("deps/data.bin", os.urandom(extra_bytes))
+    return package

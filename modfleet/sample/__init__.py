@@ -23,7 +23,13 @@ def build_sample(out_dir: Path, *, version: int = 10000) -> Path:
     out_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out_dir) as folder:
         module = compile_module(SOURCE, Path(folder) / "greet.so", defines={"GREET_VERSION": str(version)})
-        return pack(module, sample_metadata(module, version=version), out_dir / f"greet-{semantic(version)}.zip")
+        package = pack(module, sample_metadata(module, version=version), Path(folder) / "greet.zip")
+        return package.replace(sample_path(out_dir, version=version))  # whole, or not there
+
+
+def sample_path(out_dir: Path, *, version: int = 10000) -> Path:
+    """Where `build_sample` puts the package."""
+    return out_dir / f"greet-{semantic(version)}.zip"
 
 
 def require_compiler() -> str:

@@ -1,5 +1,6 @@
 """The agent's Celery app: `celery -A rollout.agent worker`, with nothing but the environment."""
 
+import logging
 import os
 from typing import Any
 
@@ -97,6 +98,9 @@ def make_app(settings: AgentSettings) -> AgentApp:
     return made
 
 
+# A link to a package is a credential, and httpx logs each address that it asks.
+logging.getLogger("httpx").setLevel(logging.WARNING)
+logging.getLogger("httpcore").setLevel(logging.WARNING)
 try:
     agent_settings = settings_from(os.environ)
 except SettingsError as error:

@@ -3,10 +3,13 @@
 import functools
 import hashlib
 import ssl
+from collections.abc import Iterator
 from http import HTTPStatus
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-
-import httpx
+from urllib.error import URLError
+from urllib.parse import urlsplit
+from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request, UnknownHandler
 
 from rollout.agent.deadline import Deadline
 from rollout.agent.failure import Failure
@@ -14,48 +17,15 @@ from rollout.agent.settings import AgentSettings
 from rollout.messages import Package, Reason
 
 #: Seconds to connect, and between two chunks.
-CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 30.0
+CHUNK = 256 * 1024
 
 
 def fetch(package: Package, to: Path, *, settings: AgentSettings, deadline: Deadline) -> None:
     """`to` holds the package's bytes, unchanged. Raises: `Failure` (fetch_failed, checksum_mismatch, node_deadline)."""
-    try:
-        with _client(settings, deadline) as client, client.stream("GET", package.url) as response:
-            if response.status_code != HTTPStatus.OK:
-                raise _refused(response)
-            _receive(response, package, to, deadline)
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-        deadline.remaining()
-        words = str(error) or type(error).__name__
-        raise Failure(
-            Reason.FETCH_FAILED, f"The package could not be fetched from {_host(package)}: {words}."
-        ) from error
-
-
-def _client(settings: AgentSettings, deadline: Deadline) -> httpx.Client:
-    seconds = deadline.remaining()
-    return httpx.Client(
-        base_url=settings.control_url,
-        verify=_trust(settings.control_ca),
-        headers={"Accept-Encoding": "identity"},
-        timeout=httpx.Timeout(min(SILENCE_SECONDS, seconds), connect=min(CONNECT_SECONDS, seconds)),
-    )
-
-
-@functools.cache  # reading all public authorities takes longer than fetching a small module
-def _trust(control_ca: Path | None) -> ssl.SSLContext:
-    context = httpx.create_ssl_context()
-    if control_ca:
-        context.load_verify_locations(control_ca)
-    return context
-
-
-def _receive(response: httpx.Response, package: Package, to: Path, deadline: Deadline) -> None:
     digest, received = hashlib.sha256(), 0
     with to.open("wb") as file:
-        for chunk in response.iter_raw():
-            deadline.remaining()
+        for chunk in _chunks(package, settings, deadline):
             received += len(chunk)
             if received > package.size:
                 raise Failure(
@@ -71,20 +41,63 @@ def _receive(response: httpx.Response, package: Package, to: Path, deadline: Dea
         )
 
 
-def _refused(response: httpx.Response) -> Failure:
+def _chunks(package: Package, settings: AgentSettings, deadline: Deadline) -> Iterator[bytes]:
+    try:
+        with _answer(package, settings, deadline) as response:
+            if response.status != HTTPStatus.OK:
+                raise _refused(package, response)
+            while chunk := response.read1(CHUNK):
+                deadline.remaining()
+                yield chunk
+    except (OSError, HTTPException, ValueError) as error:  # a ValueError: the URL is none
+        deadline.remaining()
+        # What http.client says of a URL quotes it, and it is a credential.
+        words = str(error.reason if isinstance(error, URLError) else error) if isinstance(error, OSError) else ""
+        raise Failure(
+            Reason.FETCH_FAILED,
+            f"The package could not be fetched from {_host(package)}: {words or type(error).__name__}.",
+        ) from error
+
+
+def _answer(package: Package, settings: AgentSettings, deadline: Deadline) -> HTTPResponse:
+    is_relative = "://" not in package.url
+    url = f"{settings.control_url.rstrip('/')}/{package.url.lstrip('/')}" if is_relative else package.url
+    request = Request(url, headers={"User-Agent": "modfleet-agent"})  # noqa: S310 - the opener knows http(s) only
+    response: HTTPResponse = _opener(settings.control_ca).open(
+        request, timeout=min(SILENCE_SECONDS, deadline.remaining())
+    )
+    return response
+
+
+@functools.cache  # reading all public authorities takes longer than fetching a small module
+def _opener(control_ca: Path | None) -> OpenerDirector:
+    """Speaks HTTP and HTTPS, follows no redirect, and answers with the response whatever its status is.
+
+    The standard library's: a client of httpx takes four times the processor time for a package of 3 MB.
+    """
+    context = ssl.create_default_context()
+    if control_ca:
+        context.load_verify_locations(control_ca)
+    opener = OpenerDirector()
+    for handler in (ProxyHandler(), HTTPHandler(), HTTPSHandler(context=context), UnknownHandler()):
+        opener.add_handler(handler)
+    return opener
+
+
+def _refused(package: Package, response: HTTPResponse) -> Failure:
     hints: dict[int, str] = {
         HTTPStatus.FORBIDDEN: "the link has expired or is for another node",
         HTTPStatus.NOT_FOUND: "the artifact is gone",
         HTTPStatus.GONE: "the artifact is gone",
     }
-    hint = hints.get(response.status_code, "see the log of the control plane")
-    answer = f"{response.status_code} {response.reason_phrase}".strip()
-    return Failure(Reason.FETCH_FAILED, f"{response.url.host} answered {answer} instead of the package: {hint}.")
+    hint = hints.get(response.status, "see the log of the control plane")
+    answer = f"{response.status} {response.reason}".strip()
+    return Failure(Reason.FETCH_FAILED, f"{_host(package)} answered {answer} instead of the package: {hint}.")
 
 
 def _host(package: Package) -> str:
     """Where the package lies; its URL is a credential and does not belong into messages."""
     try:
-        return httpx.URL(package.url).host or "the control plane"
-    except httpx.InvalidURL:
+        return urlsplit(package.url).hostname or "the control plane"
+    except ValueError:
         return "a URL that is none"

@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 SWEEP_SECONDS = 1.0
 #: How often storage and outbox are swept, seconds.
 STORAGE_SWEEP_SECONDS = 3600.0
+#: Least time between two looks, seconds: the log grows with each report, and what reports bring about is done by the
+#: control workers, which take them in.
+PAUSE_SECONDS = 0.1
 
 
 class Command(BaseCommand):
@@ -39,6 +42,7 @@ class Command(BaseCommand):
                     next_sweep = time.monotonic() + STORAGE_SWEEP_SECONDS
                     is_well = _tried(sweep.delay) and is_well
                 if is_well:
+                    stopping.wait(PAUSE_SECONDS)
                     wait_for_growth(position, timeout=SWEEP_SECONDS)
                 else:
                     stopping.wait(SWEEP_SECONDS)

@@ -1,84 +1,14 @@
 """The API behind its real server, as plain clients see it."""
 
-import http.client
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
-from tests.plugins.cast import PASSWORD, basic
+from tests.plugins.cast import basic
 
 ADMIN = {"Authorization": basic("admin")}
 JSON = {"Content-Type": "application/json"}
 MEGABYTE = 1_000_000
-
-
-@dataclass(frozen=True)
-class Server:
-    port: int
-
-    def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-
-    def ask(self, method: str, path: str, body=None, headers=(), **options) -> tuple[http.client.HTTPResponse, bytes]:
-        connection = self.connect()
-        try:
-            connection.request(method, path, body, dict(headers), **options)
-            response = connection.getresponse()
-            return response, response.read()
-        finally:
-            connection.close()
-
-    def send(self, *parts: bytes) -> bytes:
-        """What comes back for raw bytes, up to the end of the first answer; each part waits for one before it."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
-            received = b""
-            for part in parts:
-                connection.sendall(part)
-                received += connection.recv(65536)
-            return received
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[Server]:
-    environment = {
-        **{name: value for name, value in os.environ.items() if name != "MODFLEET_DATABASE_URL"},
-        "MODFLEET_DATA_DIR": str(tmp_path_factory.mktemp("data")),
-        "MODFLEET_ADMIN_PASSWORD": PASSWORD,
-        "MODFLEET_ALLOWED_HOSTS": "127.0.0.1",
-    }
-    for command in (["migrate", "--verbosity=0"], ["bootstrap"]):
-        subprocess.run([sys.executable, "manage.py", *command], env=environment, check=True, stdout=subprocess.DEVNULL)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--port", str(port), "config.wsgi:application"]
-    process = subprocess.Popen([*command, "--blocking-threads", "8"], env=environment, stdout=subprocess.DEVNULL)
-    try:
-        _wait_for(port, process)
-        yield Server(port)
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-def _wait_for(port: int, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "the server ended"
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise TimeoutError("the server does not listen")
 
 
 def test_it_works(server):

@@ -11,8 +11,8 @@ from rollout.errors import RolloutInProgressError
 from rollout.events import NodesReleased, OperationReleased, RolloutFinished
 from rollout.messages import Phase
 from rollout.models import Operation
-from tests.fleet import beat_of, differences, fleet, node, phases, report_of, rollout, start
 from tests.plugins.databases import at_once
+from tests.recorded_fleet import beat_of, differences, fleet, node, phases, report_of, rollout, start
 
 pytestmark = pytest.mark.usefixtures("committed_db")
 
@@ -102,7 +102,7 @@ def test_a_conflict_is_tried_again(monkeypatch):
 
 
 def test_silence_and_a_beat_at_the_same_moment():
-    from tests.fleet import silence
+    from tests.recorded_fleet import silence
 
     fleet(1)
     uid = start()

@@ -9,7 +9,7 @@ from celery import current_app
 from rollout import control, services
 from rollout.control import BatchConsumer, judge_silence
 from rollout.messages import BEATS, REPORTS, Phase, queue_for
-from tests.fleet import beat_of, fleet, node, phases, report_of, rollout, silence, start
+from tests.recorded_fleet import beat_of, fleet, node, phases, report_of, rollout, silence, start
 
 pytestmark = [pytest.mark.usefixtures("committed_db"), pytest.mark.filterwarnings("ignore::ResourceWarning")]
 

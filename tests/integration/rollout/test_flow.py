@@ -15,7 +15,7 @@ from rollout.errors import (
 )
 from rollout.messages import Action, Phase, Reason
 from rollout.models import Liveness, Operation
-from tests.fleet import (
+from tests.recorded_fleet import (
     PLATFORM,
     beat_of,
     differences,

@@ -7,8 +7,8 @@ import pytest
 
 from rollout import services
 from rollout.messages import Phase
-from tests.fleet import fleet, join, node, operation, phases, rollout, say, start, upload
 from tests.plugins.cast import client_of
+from tests.recorded_fleet import fleet, join, node, operation, phases, rollout, say, start, upload
 
 pytestmark = pytest.mark.django_db
 

@@ -8,8 +8,8 @@ import pytest
 from django.db import connection, connections
 
 from rollout import views
-from tests.fleet import fleet, join, say, start
 from tests.plugins.cast import client_of
+from tests.recorded_fleet import fleet, join, say, start
 
 
 def events(response):

@@ -19,7 +19,7 @@ from rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Report, to_json
 from rollout.models import Node, Operation, Rollout
 from rollout.projections import COUNTERS, counter_of
-from tests.fleet import beat_of, differences, installed, inventory, join, overdue, silence, start, upload
+from tests.recorded_fleet import beat_of, differences, installed, inventory, join, overdue, silence, start, upload
 
 NODES = ("a", "b", "c", "d")
 WORK = sorted(RUNNING_PHASES)

@@ -4,7 +4,18 @@ import pytest
 
 from rollout import services
 from rollout.messages import Action, Activation, Phase
-from tests.fleet import beat_of, differences, fleet, installed, inventory, say, silence, start, state_of, upload
+from tests.recorded_fleet import (
+    beat_of,
+    differences,
+    fleet,
+    installed,
+    inventory,
+    say,
+    silence,
+    start,
+    state_of,
+    upload,
+)
 
 pytestmark = pytest.mark.django_db
 

@@ -14,7 +14,7 @@ from rollout.dispatch import LEASE_SECONDS, forget_ended, publish_due
 from rollout.management.commands.relay import look
 from rollout.messages import Action, Phase, queue_for
 from rollout.models import Dispatch, Liveness, Operation
-from tests.fleet import beat_of, fleet, join, operation, phases, rollout, say, silence, start, upload
+from tests.recorded_fleet import beat_of, fleet, join, operation, phases, rollout, say, silence, start, upload
 
 pytestmark = pytest.mark.django_db
 

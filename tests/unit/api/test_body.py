@@ -77,3 +77,11 @@ def test_a_client_that_goes_away(monkeypatch):
 
     BodyStream(Gone(), 10).drain()
     assert body._drainers._value == 32
+
+
+def test_a_surplus_is_drained_and_never_read():
+    source = io.BytesIO(b"hello world")
+    stream = BodyStream(source, 5, surplus=100)
+    assert (stream.read(), stream.read()) == (b"hello", b"")
+    stream.drain()
+    assert source.tell() == 11

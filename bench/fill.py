@@ -1,0 +1,49 @@
+"""A database with a fleet, and in it a rollout to a few of the nodes and one to all, both under way.
+
+python -m bench.fill 10 1000          prints a token and the uids of the two
+"""
+
+import sys
+
+import django
+
+
+def main(few: int, many: int) -> None:
+    django.setup()
+    from django.core.management import call_command
+
+    from accounts.selectors import user_by_login
+    from accounts.services import ensure_admin
+    from accounts.tokens import issue_token
+    from bench.polling import TOKEN_SECONDS
+    from rollout import services
+    from rollout.messages import Beat, Inventory, NodeProfile, to_json
+
+    call_command("migrate", verbosity=0)
+    ensure_admin("not-a-secret")
+    user = user_by_login("admin")
+    assert user
+    names = [f"node-{number:04}" for number in range(1, many + 1)]
+    profile = NodeProfile(platform="linux/x86_64", server="valkey", server_version="9.1.0", role="master")
+    beats = [
+        Beat(node=name, hello=True, interval_seconds=3600, profile=profile, inventory=Inventory(sequence=1))
+        for name in names
+    ]
+    services.record_beats([to_json(each) for each in beats])
+    uids = [_start("few", names[:few]), _start("many", names)]
+    print(issue_token(user, ttl=TOKEN_SECONDS), *uids)
+
+
+def _start(module_name: str, names: list[str]) -> str:
+    """A removal: it needs no package."""
+    from rollout import services
+    from rollout.messages import Action
+
+    request = services.RolloutRequest(action=Action.REMOVE, module_name=module_name, version=1, nodes=tuple(names))
+    uid = services.start_rollout(request)
+    services.advance(uid)
+    return uid
+
+
+if __name__ == "__main__":
+    main(*(int(word) for word in sys.argv[1:]))

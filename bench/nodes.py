@@ -1,0 +1,79 @@
+"""Many nodes in one Celery worker: the agent's own app, task, runner, journal, carrier and beats, a set of them per node.
+
+A hundred agents as processes would measure how two cores start a hundred interpreters. So a few workers each consume
+the queues of many nodes, one command at a time, and hand each command to the runner of its node.
+
+celery -A bench.nodes worker          with the first node's settings in the environment, and all names in BENCH_NODES
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from celery import bootsteps
+from kombu import Queue
+
+from rollout.agent.beats import Beats
+from rollout.agent.carrier import Carrier
+from rollout.agent.celery import Agent, TakeBack, agent_settings, app
+from rollout.agent.runner import Runner
+from rollout.agent.settings import AgentSettings
+from rollout.messages import Command, Report, queue_for
+
+names = os.environ["BENCH_NODES"].split(",")
+folder = Path(os.environ["BENCH_FOLDER"])
+
+
+def modules_of(node: str, folder: Path) -> Path:
+    """Where that node's modules lie."""
+    return folder / node / "modules"
+
+
+def settings_of(node: str) -> AgentSettings:
+    return replace(
+        agent_settings, node=node, modules_dir=modules_of(node, folder), journal_dir=folder / node / "journal"
+    )
+
+
+class Runners:
+    """Stands where the agent's task expects its one runner."""
+
+    def __init__(self) -> None:
+        self.by_node = {name: Runner(settings_of(name)) for name in names}
+
+    def execute(self, command: Command, *, report: Callable[[Report], None]) -> Report | None:
+        return self.by_node[command.node].execute(command, report=report)
+
+
+class Nodes(bootsteps.StartStopStep):
+    """All nodes of this worker, beating."""
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        worker.app.runner = self._runners = Runners()
+        worker.app.carrier = Carrier(agent_settings)
+        self._beats = [_beats_of(runner) for runner in self._runners.by_node.values()]
+
+    def start(self, worker: Any) -> None:
+        for runner in self._runners.by_node.values():
+            runner.recover()
+        for each in self._beats:
+            each.start()
+
+    def stop(self, worker: Any) -> None:
+        for each in self._beats:
+            each.stop()
+        worker.app.carrier.close()
+
+
+def _beats_of(runner: Runner) -> Beats:
+    settings = runner.node.settings
+    return Beats(lambda hello: runner.beat(hello=hello), Carrier(settings), interval=settings.beat_seconds)
+
+
+app.steps["worker"].discard(Agent)
+app.steps["worker"].add(Nodes)
+app.steps["consumer"].discard(TakeBack)
+app.conf.task_queues = [Queue(queue_for(name), routing_key=queue_for(name)) for name in names]

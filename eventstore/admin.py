@@ -1,0 +1,117 @@
+"""The event log in the admin site: newest first, page by page by position, never counted."""
+
+import json
+from typing import Any
+
+from django.contrib import admin
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils.functional import cached_property
+
+from eventstore.models import StoredEvent
+from eventstore.pages import (
+    NOTHING,
+    Link,
+    ReadOnlyAdmin,
+    ago,
+    choice_filter,
+    events_link,
+    exactly,
+    link,
+    preformatted,
+)
+from eventstore.registry import registered_types
+
+_BEFORE = "position__lt"
+
+
+class OnePage(Paginator[Any]):
+    """Counts to one more than fits on the page: enough to know whether there is an older one."""
+
+    @cached_property
+    def count(self) -> int:
+        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]  # the admin site hands over nothing else
+        return rows[: self.per_page + 1].count()
+
+
+@admin.register(StoredEvent)
+class EventAdmin(ReadOnlyAdmin):
+    about = (
+        "Everything that ever happened, as it was recorded: what, to which stream, by whom and when. "
+        "Events are only ever added; all other pages are computed from them."
+    )
+    list_display = ["position", "recorded", "type", "actor", "stream_link"]
+    search_fields = ["stream"]
+    search_help_text = (
+        "A stream, or how its name begins: node:<name>, rollout:<uid>, module:<uid>, artifact:<name>:<version>, "
+        "placement:<node>:<module>, account:<uid>."
+    )
+    ordering = ["-position"]
+    sortable_by = ()
+    paginator = OnePage
+    show_full_result_count = False
+    change_list_template = "admin/modfleet/events.html"
+    fields = ["position", "type", "recorded_at_exactly", "actor", "request", "stream_link", "version", "event_id"]
+    fields += ["pretty_data", "hash"]
+
+    def get_list_filter(self, request: HttpRequest) -> Any:
+        """Now, when all apps have registered their events."""
+        return [choice_filter("type", registered_types())]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """A whole name is looked up by its index; else all events are looked through from the newest on."""
+        if not search_term:
+            return queryset, False
+        if StoredEvent.objects.filter(stream=search_term).exists():
+            return queryset.filter(stream=search_term), False
+        return queryset.filter(stream__startswith=search_term), False
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        response = super().changelist_view(request, extra_context)
+        context = getattr(response, "context_data", None) or {}
+        if (shown := context.get("cl")) is not None:
+            rows = list(shown.result_list)
+            more = shown.result_count > self.list_per_page
+            context["older"] = shown.get_query_string({_BEFORE: rows[-1].position}) if more else ""
+            context["newest"] = shown.get_query_string(remove=[_BEFORE]) if _BEFORE in shown.params else ""
+        return response
+
+    def links(self, row: StoredEvent) -> list[Link]:
+        return [events_link(row.stream)]
+
+    @admin.display(description="time")
+    def recorded(self, row: StoredEvent) -> str:
+        return ago(row.recorded_at)
+
+    @admin.display(description="time")
+    def recorded_at_exactly(self, row: StoredEvent) -> str:
+        return exactly(row.recorded_at)
+
+    @admin.display(description="stream")
+    def stream_link(self, row: StoredEvent) -> str:
+        return link(events_link(row.stream).url, row.stream)
+
+    @admin.display(description="actor")
+    def actor(self, row: StoredEvent) -> str:
+        return _metadata(row, "actor")
+
+    @admin.display(description="request")
+    def request(self, row: StoredEvent) -> str:
+        return _metadata(row, "request_id")
+
+    @admin.display(description="data")
+    def pretty_data(self, row: StoredEvent) -> str:
+        """As stored: an event of a type that this version does not know is shown like any other."""
+        try:
+            text = json.dumps(json.loads(row.data), indent=2, ensure_ascii=False)
+        except ValueError:
+            text = row.data
+        return preformatted(text)
+
+
+def _metadata(row: StoredEvent, key: str) -> str:
+    metadata = row.metadata
+    return str(metadata.get(key) or NOTHING) if isinstance(metadata, dict) else NOTHING

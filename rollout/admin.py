@@ -1,0 +1,419 @@
+"""Nodes and rollouts in the admin site. Every number of nodes comes from the counters of a rollout's row."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponseBase
+from django.utils.html import format_html
+
+from accounts.admin import ActingAdmin
+from accounts.roles import Permission
+from artifacts_app.admin import BuildAdmin
+from eventstore.pages import (
+    NOTHING,
+    Link,
+    ReadOnlyAdmin,
+    Table,
+    ago,
+    badge,
+    choice_filter,
+    digest,
+    duration,
+    events_link,
+    exactly,
+    link,
+    list_url,
+    page_url,
+    preformatted,
+)
+from rollout import selectors, services
+from rollout.decider.node import NodePhase
+from rollout.events import FINAL_ROLLOUT_PHASES, Origin, RolloutPhase, node_stream, placement_stream, rollout_stream
+from rollout.messages import Action, Phase
+from rollout.models import Node, NodeModule, Operation, Rollout
+from rollout.projections import COUNTERS, operation_key, progress
+
+#: How many rows a table on another object's page shows.
+FIRST_ROWS = 50
+NODE_MODULE_STATES = ("in_sync", "pending", "drifted", "missing", "error")
+
+BuildAdmin.refuse_if_used = staticmethod(selectors.refuse_if_used)
+
+
+@admin.register(Rollout)
+class RolloutAdmin(ActingAdmin):
+    about = (
+        "A rollout brings a module version to many nodes, or takes it away: a few nodes at a time, each in an "
+        "operation of its own. Aborting starts nothing more and lets what runs come to its end; retrying tries "
+        "the nodes that failed again, in a new rollout if this one has ended."
+    )
+    permission = Permission.MANAGE_CLUSTER_MODULES
+    actions = ["abort", "retry"]
+    list_display = ["what", "phase_badge", "bar", "created", "took", "actor", "origin"]
+    list_filter = [
+        choice_filter("phase", RolloutPhase),
+        choice_filter("action", Action),
+        choice_filter("origin", Origin),
+    ]
+    search_fields = ["uid", "module_name", "actor"]
+    search_help_text = "uid, module or actor"
+    ordering = ["-started_position"]
+    fields = ["uid", "module", "action", "activation", "phase_badge", "reason", "bar", "time_left"]
+    fields += ["actor", "origin", "retried", "limits", "created_exactly", "finished_exactly", "took"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Rollout]:
+        rows: QuerySet[Rollout] = super().get_queryset(request)
+        return rows.defer("document")
+
+    def offered(self, row: Rollout) -> list[str]:
+        can_abort = row.phase not in {*FINAL_ROLLOUT_PHASES, RolloutPhase.ABORTING}
+        can_retry = row.failed + row.timed_out > 0
+        return [*(["abort"] if can_abort else []), *(["retry"] if can_retry else [])]
+
+    def links(self, row: Rollout) -> list[Link]:
+        return [
+            Link(url=_operations_url(row), text="Operations"),
+            events_link(rollout_stream(row.uid)),
+        ]
+
+    def tables(self, row: Rollout) -> list[Table]:
+        operations = selectors.operations_to_look_at(row.uid, limit=FIRST_ROWS)
+        return [
+            Table(
+                title="Nodes: what failed first, then what is under way",
+                columns=["Node", "Phase", "Reason", "Message", "Attempt", "Seconds", "Operation"],
+                rows=[
+                    (_node_link(each.node), *_outcome(each), link(page_url("rollout_operation", each.key), "Details"))
+                    for each in operations
+                ],
+                when_empty="This rollout has no nodes.",
+                more=_operations_url(row) if row.total > len(operations) else "",
+            )
+        ]
+
+    @admin.action(description="Abort", permissions=["act"])
+    def abort(self, request: HttpRequest, rows: QuerySet[Rollout]) -> HttpResponseBase | None:
+        return self.act(request, rows, _abort, ask="Abort these rollouts? What runs, runs to its end.")
+
+    @admin.action(description="Retry the nodes that failed", permissions=["act"])
+    def retry(self, request: HttpRequest, rows: QuerySet[Rollout]) -> HttpResponseBase | None:
+        return self.act(request, rows, _retry)
+
+    @admin.display(description="rollout", ordering="module_name")
+    def what(self, row: Rollout) -> str:
+        return f"{row.action} {row.module_name} {row.version}"
+
+    @admin.display(description="module")
+    def module(self, row: Rollout) -> str:
+        return _module_link(row)
+
+    @admin.display(description="phase", ordering="phase")
+    def phase_badge(self, row: Rollout) -> str:
+        return badge(row.phase)
+
+    @admin.display(description="progress")
+    def bar(self, row: Rollout) -> str:
+        numbers = progress(row)
+        others = [f"{numbers[name]} {name.replace('_', ' ')}" for name in COUNTERS if numbers[name]]
+        return format_html(
+            '<progress class="{}" max="100" value="{}"></progress> {} % <span class="numbers">of {} nodes: {}</span>',
+            "bad" if row.failed + row.timed_out else "",
+            numbers["percent"],
+            numbers["percent"],
+            row.total,
+            ", ".join(others) or "none",
+        )
+
+    @admin.display(description="time left")
+    def time_left(self, row: Rollout) -> str:
+        seconds: Any = progress(row)["eta_seconds"]
+        return NOTHING if row.finished_at else duration(seconds)
+
+    @admin.display(description="retry of")
+    def retried(self, row: Rollout) -> str:
+        return _rollout_link(row.retry_of)
+
+    @admin.display(description="strategy")
+    def limits(self, row: Rollout) -> str:
+        return preformatted(json.dumps(row.strategy, indent=2))
+
+    @admin.display(description="started", ordering="started_position")
+    def created(self, row: Rollout) -> str:
+        return ago(row.created_at)
+
+    @admin.display(description="started")
+    def created_exactly(self, row: Rollout) -> str:
+        return exactly(row.created_at)
+
+    @admin.display(description="ended")
+    def finished_exactly(self, row: Rollout) -> str:
+        return exactly(row.finished_at)
+
+    @admin.display(description="took")
+    def took(self, row: Rollout) -> str:
+        return duration((row.finished_at - row.created_at).total_seconds() if row.finished_at else None)
+
+
+def _abort(row: Rollout) -> str:
+    services.abort_rollout(row.uid)
+    return f"Nothing more is started of {row}."
+
+
+def _retry(row: Rollout) -> str:
+    uid = services.retry_rollout(row.uid)
+    if uid == row.uid:
+        return f"The nodes of {row} that failed are tried again."
+    return format_html("The nodes of {} that failed are tried again in a new rollout: {}.", row, _rollout_link(uid))
+
+
+@admin.register(Operation)
+class OperationAdmin(ReadOnlyAdmin):
+    about = "What one rollout does to one node, how far that is, and what the node said."
+    list_display = ["node", "phase_badge", "reason", "message", "attempt", "took", "module", "of_rollout"]
+    list_filter = [choice_filter("phase", Phase), choice_filter("action", Action)]
+    search_fields = ["node", "message"]
+    search_help_text = "Node or message"
+    ordering = ["rollout", "ordinal"]
+    show_full_result_count = False
+    fields = ["of_node", "of_rollout", "module", "action", "activation", "phase_badge", "reason", "message"]
+    fields += ["attempt", "generation", "took", "content_sha256", "scheduled", "released", "started", "finished"]
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """Not on the home page: one comes here from a rollout or a node, and never to the operations of years."""
+        return False
+
+    def links(self, row: Operation) -> list[Link]:
+        return [
+            Link(url=page_url("rollout_rollout", row.rollout), text="Rollout"),
+            Link(url=page_url("rollout_node", row.node), text="Node"),
+            events_link(placement_stream(row.node, row.module_name)),
+        ]
+
+    @admin.display(description="node", ordering="node")
+    def of_node(self, row: Operation) -> str:
+        return _node_link(row.node)
+
+    @admin.display(description="rollout")
+    def of_rollout(self, row: Operation) -> str:
+        return _rollout_link(row.rollout)
+
+    @admin.display(description="module")
+    def module(self, row: Operation) -> str:
+        return _module_link(row)
+
+    @admin.display(description="phase", ordering="phase")
+    def phase_badge(self, row: Operation) -> str:
+        return badge(row.phase)
+
+    @admin.display(description="took", ordering="seconds")
+    def took(self, row: Operation) -> str:
+        return duration(row.seconds)
+
+    @admin.display(description="scheduled")
+    def scheduled(self, row: Operation) -> str:
+        return exactly(row.scheduled_at)
+
+    @admin.display(description="released to the node")
+    def released(self, row: Operation) -> str:
+        return exactly(row.released_at)
+
+    @admin.display(description="started by the node")
+    def started(self, row: Operation) -> str:
+        return exactly(row.started_at)
+
+    @admin.display(description="ended")
+    def finished(self, row: Operation) -> str:
+        return exactly(row.finished_at)
+
+
+@admin.register(Node)
+class NodeAdmin(ActingAdmin):
+    about = (
+        "A node is a server process with an agent beside it; it joins with its agent's first beat. A draining node "
+        "keeps what it has and gets nothing new; a decommissioned one has left the fleet, until its agent is "
+        "restarted."
+    )
+    permission = Permission.UPDATE_NODE
+    actions = ["drain", "activate", "decommission"]
+    list_display = ["name", "phase_badge", "seen", "as_desired", "running_server", "role", "platform", "all_labels"]
+    list_filter = [choice_filter("phase", NodePhase), "platform"]
+    search_fields = ["name", "server", "server_version"]
+    search_help_text = "Name or server"
+    ordering = ["name"]
+    fields = ["name", "phase_badge", "seen_exactly", "agent_started", "running_server", "role", "platform"]
+    fields += ["hosts", "all_labels", "as_desired", "joined"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Node]:
+        return selectors.nodes_with_liveness(super().get_queryset(request))
+
+    def offered(self, row: Node) -> list[str]:
+        if row.phase == NodePhase.DECOMMISSIONED:
+            return []
+        return ["activate" if row.draining else "drain", "decommission"]
+
+    def links(self, row: Node) -> list[Link]:
+        return [events_link(node_stream(row.name))]
+
+    def tables(self, row: Node) -> list[Table]:
+        operations = selectors.newest_operations_of(row.name, limit=FIRST_ROWS)
+        return [
+            Table(
+                title="Modules",
+                columns=["Module", "Desired", "Observed", "State", "Digest", "Desired digest", "Rollout under way"],
+                rows=[
+                    (
+                        _module_link(each),
+                        each.desired,
+                        each.observed,
+                        badge(each.state),
+                        digest(each.content_sha256),
+                        digest(each.desired_sha256),
+                        _rollout_link(each.rollout),
+                    )
+                    for each in selectors.modules_of(row.name)
+                ],
+                when_empty="Nothing is wanted on this node, and nothing is there.",
+            ),
+            Table(
+                title="Newest operations",
+                columns=["Operation", "Phase", "Reason", "Message", "Attempt", "Seconds", "Scheduled"],
+                rows=[
+                    (
+                        link(
+                            page_url("rollout_operation", operation_key(each.rollout, each.node)),
+                            f"{each.action} {each.module_name} {each.version}",
+                        ),
+                        *_outcome(each),
+                        ago(each.scheduled_at),
+                    )
+                    for each in operations
+                ],
+                when_empty="No rollout has reached this node yet.",
+                more=list_url("rollout_operation", {"node": row.name}) if len(operations) == FIRST_ROWS else "",
+            ),
+        ]
+
+    @admin.action(description="Drain", permissions=["act"])
+    def drain(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
+        return self.act(request, rows, _drain)
+
+    @admin.action(description="Activate", permissions=["act"])
+    def activate(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
+        return self.act(request, rows, _activate)
+
+    @admin.action(description="Decommission", permissions=["act"])
+    def decommission(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
+        ask = "Take these nodes out of the fleet? Rollouts that count on them go on without them."
+        return self.act(request, rows, _decommission, ask=ask)
+
+    @admin.display(description="phase", ordering="phase")
+    def phase_badge(self, row: Node) -> str:
+        return badge(row.phase)
+
+    @admin.display(description="last seen", ordering="last_seen")
+    def seen(self, row: Any) -> str:
+        return ago(row.last_seen)
+
+    @admin.display(description="last seen")
+    def seen_exactly(self, row: Any) -> str:
+        return exactly(row.last_seen)
+
+    @admin.display(description="agent started")
+    def agent_started(self, row: Any) -> str:
+        return exactly(row.hello_at)
+
+    @admin.display(description="modules in sync", boolean=True)
+    def as_desired(self, row: Any) -> bool:
+        return bool(row.in_sync)
+
+    @admin.display(description="server", ordering="server")
+    def running_server(self, row: Node) -> str:
+        return f"{row.server} {row.server_version}".strip() or NOTHING
+
+    @admin.display(description="host names")
+    def hosts(self, row: Node) -> str:
+        return ", ".join(row.api_hosts) or NOTHING
+
+    @admin.display(description="labels")
+    def all_labels(self, row: Node) -> str:
+        labels = {**row.agent_labels, **row.labels}
+        return ", ".join(f"{name}={value}" for name, value in sorted(labels.items())) or NOTHING
+
+    @admin.display(description="joined")
+    def joined(self, row: Node) -> str:
+        return exactly(row.joined_at)
+
+
+def _drain(row: Node) -> str:
+    services.drain_node(row.name)
+    return f"{row} gets nothing new."
+
+
+def _activate(row: Node) -> str:
+    services.activate_node(row.name)
+    return f"{row} takes part in rollouts."
+
+
+def _decommission(row: Node) -> str:
+    services.decommission_node(row.name)
+    return f"{row} has left the fleet."
+
+
+@admin.register(NodeModule)
+class NodeModuleAdmin(ReadOnlyAdmin):
+    about = (
+        "Which node has which module version: what is desired there (loaded, only its files, or absent), what its "
+        "agent observed, and whether the bytes are those of the build."
+    )
+    list_display = ["of_node", "module", "desired", "observed", "state_badge", "observed_digest", "under_way"]
+    list_display_links = None
+    list_filter = [choice_filter("state", NODE_MODULE_STATES)]
+    search_fields = ["node", "module_name", "content_sha256"]
+    search_help_text = "Node, module or digest"
+    ordering = ["module_name", "version", "node"]
+    fields = ["of_node", "module", "desired", "desired_sha256", "observed", "content_sha256", "state_badge"]
+    fields += ["under_way"]
+
+    @admin.display(description="node", ordering="node")
+    def of_node(self, row: NodeModule) -> str:
+        return _node_link(row.node)
+
+    @admin.display(description="module", ordering="module_name")
+    def module(self, row: NodeModule) -> str:
+        return _module_link(row)
+
+    @admin.display(description="state", ordering="state")
+    def state_badge(self, row: NodeModule) -> str:
+        return badge(row.state)
+
+    @admin.display(description="digest")
+    def observed_digest(self, row: NodeModule) -> str:
+        return digest(row.content_sha256)
+
+    @admin.display(description="rollout under way")
+    def under_way(self, row: NodeModule) -> str:
+        return _rollout_link(row.rollout)
+
+
+def _outcome(row: Operation) -> Iterable[object]:
+    return badge(row.phase), row.reason or NOTHING, row.message or NOTHING, row.attempt, duration(row.seconds)
+
+
+def _node_link(name: str) -> str:
+    return link(page_url("rollout_node", name), name)
+
+
+def _rollout_link(uid: str) -> str:
+    return link(page_url("rollout_rollout", uid), uid[:8]) if uid else NOTHING
+
+
+def _module_link(row: Rollout | Operation | NodeModule) -> str:
+    of_module = {"module_name": row.module_name, "version": row.version}
+    return link(list_url("modules_app_module", of_module), f"{row.module_name} {row.version}")
+
+
+def _operations_url(row: Rollout) -> str:
+    return list_url("rollout_operation", {"rollout": row.uid})

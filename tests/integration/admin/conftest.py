@@ -1,0 +1,167 @@
+"""A small fleet, made by the services, and browsers of those who look at it."""
+
+import io
+import json
+import platform
+import subprocess
+import zipfile
+
+import pytest
+from django.test import Client
+
+from artifacts_app.services import add_build
+from artifacts_app.storage import Spool
+from eventstore.context import acting_as
+from modules_app.services import register_module
+from rollout import services
+from rollout.messages import Activation, Beat, InstalledModule, Inventory, NodeProfile, Phase, Reason, Report, to_json
+from rollout.models import Operation
+from rollout.services import RolloutRequest
+from tests.plugins.cast import PASSWORD
+
+SOURCE = "int RedisModule_OnLoad(void *context, void **arguments, int count) { return context == arguments && count; }"
+PLATFORM = f"linux/{platform.machine()}"
+#: What a node may say, and a page must not run.
+EVIL = "<script>alert('node')</script>"
+
+
+@pytest.fixture(scope="session")
+def shared_object(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("module")
+    (folder / "greet.c").write_text(SOURCE)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", "greet.so", "greet.c"], cwd=folder, check=True)
+    return (folder / "greet.so").read_bytes()
+
+
+def described(name, version):
+    return {
+        "module_name": name,
+        "version": version,
+        "semantic_version": "1.2.3",
+        "display_name": "Greet",
+        "command_line_args": "",
+        "capabilities": [],
+        "min_redis_version": "7.2",
+        "commands": [{"command_name": "greet.hello", "command_arity": 1, "flags": ["readonly"]}],
+    }
+
+
+def upload(shared_object, name, version):
+    """Store a package of the module."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("greet.so", shared_object)
+        archive.writestr("module.json", json.dumps(described(name, version)))
+    with Spool() as spool:
+        spool.write(out.getvalue())
+        return add_build(spool)
+
+
+def beat(name, *modules, sequence=1):
+    """The node says that it is there, and what it has."""
+    profile = NodeProfile(
+        platform=PLATFORM, server="valkey", server_version="9.1.2", role="master", labels={"zone": EVIL}
+    )
+    inventory = Inventory(sequence=sequence, modules=modules)
+    said = Beat(node=name, hello=True, interval_seconds=5, profile=profile, inventory=inventory)
+    services.record_beats([to_json(said)])
+
+
+def report(uid, node, phase, *, reason=None, message=""):
+    """The node ends its operation of the rollout."""
+    row = Operation.objects.get(rollout=uid, node=node)
+    inventory = None
+    if phase == Phase.SUCCEEDED:
+        has = InstalledModule(
+            module_name=row.module_name, version=row.version, content_sha256=row.content_sha256, loaded=True
+        )
+        inventory = Inventory(sequence=2, modules=(has,))
+    said = Report(
+        rollout=uid,
+        node=node,
+        module_name=row.module_name,
+        generation=row.generation,
+        attempt=row.attempt,
+        phase=phase,
+        reason=reason,
+        message=message,
+        seconds=0.5,
+        inventory=inventory,
+    )
+    services.record_reports([to_json(said)])
+
+
+class Fleet:
+    """Three nodes; greet 2 is being rolled out: it is on node-a, failed on node-b, and node-c has yet to answer."""
+
+    def __init__(self, shared_object):
+        self.shared_object = shared_object
+        self.nodes = ["node-a", "node-b", "node-c"]
+        self.module = register_module(described("greet", 2))
+        with acting_as("olivia"):
+            upload(shared_object, "greet", 2)
+        for name in self.nodes:
+            beat(name)
+        with acting_as("olivia"):
+            self.rollout = self.start()
+        report(self.rollout, "node-a", Phase.SUCCEEDED)
+        report(self.rollout, "node-b", Phase.FAILED, reason=Reason.LOAD_FAILED, message=EVIL)
+
+    def start(self, **changes):
+        asked = {"action": "install", "module_name": "greet", "version": 2, "activation": Activation.LOAD, **changes}
+        uid = services.start_rollout(RolloutRequest(**asked))
+        services.advance(uid)
+        return uid
+
+    def end(self):
+        """node-c answers too."""
+        report(self.rollout, "node-c", Phase.SUCCEEDED)
+
+
+@pytest.fixture
+def fleet(db, shared_object, settings, tmp_path):
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "default": {
+            "BACKEND": "django.core.files.storage.FileSystemStorage",
+            "OPTIONS": {"location": str(tmp_path / "artifacts")},
+        },
+    }
+    return Fleet(shared_object)
+
+
+def signed_in(user):
+    client = Client()
+    assert client.login(username=user.username, password=PASSWORD)
+    return client
+
+
+@pytest.fixture
+def admin(alice):
+    """alice's browser: she may press everything."""
+    return signed_in(alice)
+
+
+@pytest.fixture
+def viewer(bob):
+    """bob's browser: he may look at everything."""
+    return signed_in(bob)
+
+
+@pytest.fixture
+def press():
+    """Press a button on a row's page, and confirm; the page that comes in the end."""
+
+    def pressed(browser, model, action, *keys, confirm=True):
+        form = {"action": action, "_selected_action": keys, **({"_confirmed": "1"} if confirm else {})}
+        return browser.post(f"/admin/{model}/", form, follow=True)
+
+    return pressed
+
+
+def text(response):
+    return response.content.decode()
+
+
+def messages(response):
+    return [str(each) for each in response.context["messages"]]

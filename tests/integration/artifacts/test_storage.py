@@ -1,0 +1,169 @@
+"""Where packages are kept: spools, the sweep, and links by which nodes fetch them."""
+
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+from django.core import signing
+
+from artifacts_app.selectors import build_to_fetch
+from artifacts_app.services import ORPHAN_GRACE, sweep_storage
+from artifacts_app.storage import Spool, delete_package, open_package
+from config.environment import Environment, SettingsError, package_storage
+from tests.plugins.packages import ARTIFACTS, as_upload, files_in
+
+DAY = ORPHAN_GRACE.total_seconds()
+
+
+@pytest.fixture
+def build(admin, pack):
+    admin.post(ARTIFACTS, as_upload(pack()))
+    return build_to_fetch("TestModule", 1, "linux/x86_64")
+
+
+@contextmanager
+def spooled(content):
+    with Spool() as spool:
+        spool.write(content)
+        yield spool
+
+
+def grow_old(path, seconds):
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def test_a_spool_is_gone_when_it_is_closed(stored):
+    with spooled(b"abc") as spool:
+        assert (spool.size, spool.sha256[:8]) == (3, "ba7816bf")
+        assert len(files_in(stored)) == 1
+    assert files_in(stored) == []
+
+
+def test_it_is_gone_after_an_error_too(stored):
+    with pytest.raises(ZeroDivisionError), spooled(b"abc"):
+        raise ZeroDivisionError
+    assert files_in(stored) == []
+
+
+def test_what_was_stored_stays(stored):
+    with spooled(b"abc") as spool:
+        key = spool.store()
+    assert files_in(stored) == [key]
+    with open_package(key) as file:
+        assert file.read() == b"abc"
+
+
+def test_deleting_twice_is_no_error(stored):
+    with spooled(b"abc") as spool:
+        key = spool.store()
+    delete_package(key)
+    delete_package(key)
+    assert files_in(stored) == []
+
+
+def test_the_sweep_removes_what_no_build_names_after_a_day(db, stored):
+    with spooled(b"abc") as spool:
+        key = spool.store()
+    grow_old(stored / key, DAY - 60)
+    assert sweep_storage() == 0
+    grow_old(stored / key, DAY + 60)
+    assert sweep_storage() == 1
+    assert files_in(stored) == []
+
+
+def test_the_sweep_never_removes_a_live_build(build, stored):
+    grow_old(stored / build.storage_key, 100 * DAY)
+    assert sweep_storage() == 0
+    assert files_in(stored) == [build.storage_key]
+
+
+def test_the_sweep_removes_a_deleted_build(admin, build, stored):
+    admin.delete(f"{ARTIFACTS}/TestModule/1")
+    grow_old(stored / build.storage_key, DAY + 60)
+    assert sweep_storage() == 1
+
+
+def test_the_sweep_removes_the_spools_of_killed_processes(db, stored):
+    with spooled(b"old") as old, spooled(b"new") as new:
+        grow_old(old.path, DAY + 60)
+        sweep_storage()
+        assert files_in(stored) == [os.path.relpath(new.path, stored)]
+
+
+def test_a_sweep_before_anything_was_stored(db, stored):
+    assert sweep_storage() == 0
+
+
+# --- Links ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def link(build, settings):
+    """Path of the build's link for node1."""
+    settings.ENVIRONMENT = replace(settings.ENVIRONMENT, public_url="https://modfleet.example:9443/")
+    url = build.url("node1")
+    assert url.startswith("https://modfleet.example:9443/v2/downloads/")
+    return url.removeprefix("https://modfleet.example:9443")
+
+
+def refused(response):
+    assert (response.status_code, response.json()["error_code"]) == (403, "invalid_link")
+    assert response["Content-Type"] == "application/json"
+
+
+def test_a_link_needs_no_credentials(anyone, link, pack):
+    response = anyone.get(link)
+    content = b"".join(response.streaming_content)
+    assert (response.status_code, response["Content-Type"], content) == (200, "application/zip", pack())
+    assert response["Content-Length"] == str(len(content))
+
+
+@pytest.mark.parametrize("place", [20, 60, -1])
+def test_a_tampered_link(anyone, link, place):
+    other = "A" if link[place] != "A" else "B"
+    refused(anyone.get(link[:place] + other + link[place:][1:]))
+
+
+def test_a_link_of_another_kind(anyone, link):
+    refused(anyone.get("/v2/downloads/" + signing.dumps(["a", "b", "c"])))
+    refused(anyone.get("/v2/downloads/x"))
+
+
+def test_an_expired_link(anyone, link, settings):
+    settings.ENVIRONMENT = replace(settings.ENVIRONMENT, download_seconds=-1)
+    refused(anyone.get(link))
+
+
+def test_a_link_to_what_is_gone(anyone, build, link):
+    delete_package(build.storage_key)
+    refused(anyone.get(link))
+
+
+def test_a_link_is_made_anew_for_each_node(build):
+    assert build.url("node1") != build.url("node2")
+
+
+def test_a_link_is_for_reading(anyone, link):
+    assert anyone.post(link).status_code == 405
+    assert anyone.head(link).status_code == 200
+
+
+# --- Settings ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", ["{", "[]", "1", '"text"', "location=/tmp"])
+def test_options_that_are_no_json_object(options):
+    with pytest.raises(SettingsError, match=r"^MODFLEET_STORAGE_OPTIONS: must be a JSON object"):
+        package_storage(Environment(storage_options=options))
+
+
+def test_the_default_is_a_folder_of_the_data_folder():
+    assert package_storage(Environment(data_dir="/data"))["OPTIONS"] == {"location": "/data/artifacts"}
+
+
+def test_options_go_to_the_storage():
+    storage = package_storage(Environment(storage_backend="a.B", storage_options='{"bucket_name": "b"}'))
+    assert storage == {"BACKEND": "a.B", "OPTIONS": {"bucket_name": "b"}}

@@ -1,0 +1,14 @@
+import pytest
+
+from tests.plugins.cast import client_of
+
+
+@pytest.fixture
+def admin(alice):
+    return client_of(alice)
+
+
+@pytest.fixture(autouse=True)
+def stored(storage):
+    """Every upload of these tests goes to a folder of the test's own."""
+    return storage
