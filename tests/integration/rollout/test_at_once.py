@@ -59,7 +59,7 @@ def test_several_relays_publish_each_command_once(monkeypatch):
     names = fleet(12)
     start(max_parallel=12)
     sent = []
-    monkeypatch.setattr(dispatch, "_send", lambda command: sent.append(command.node))
+    monkeypatch.setattr(dispatch, "_send", lambda command, _: sent.append(command.node))
     monkeypatch.setattr(dispatch, "BATCH", 3)
     at_once(*[publish_due] * 4)
     publish_due()

@@ -103,7 +103,7 @@ def test_garbage_in_the_queue_is_dropped(broker, consuming, waits, caplog):
     waits(lambda: broker.client().hlen("unacked") == 0)
 
 
-def test_it_goes_on_after_the_broker_was_killed(broker, consuming, waits, monkeypatch):
+def test_it_goes_on_after_the_broker_was_killed(broker, carried_by, consuming, waits, monkeypatch):
     monkeypatch.setattr(control, "RETRY_SECONDS", 0.05)
     seen = []
     consuming(REPORTS, seen.extend)
@@ -111,7 +111,7 @@ def test_it_goes_on_after_the_broker_was_killed(broker, consuming, waits, monkey
     waits(lambda: seen == [1])
     broker.kill()
     broker.start()
-    current_app.pool.force_close_all()
+    carried_by(broker.url)
     broker.send(REPORTS, 2)
     waits(lambda: seen == [1, 2])
 

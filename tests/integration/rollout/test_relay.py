@@ -24,7 +24,7 @@ def sent(monkeypatch):
     """Commands instead of messages: (node, rollout, attempt)."""
     found = []
     monkeypatch.setattr(
-        dispatch, "_send", lambda command: found.append((command.node, command.rollout, command.attempt))
+        dispatch, "_send", lambda command, _: found.append((command.node, command.rollout, command.attempt))
     )
     return found
 
@@ -78,7 +78,7 @@ def test_of_a_batch_only_what_was_sent_is_marked(monkeypatch):
     start()
     sent = []
 
-    def send_two(command):
+    def send_two(command, _):
         if len(sent) == 2:
             raise ConnectionError
         sent.append(command.node)
