@@ -29,7 +29,7 @@ test-postgres: setup
 	$(BIN)/python tests/postgres.py $(PYTEST) -m "not sqlite_only" tests/integration
 
 test-e2e: setup
-	$(BIN)/pytest -q tests/e2e
+	$(BIN)/pytest -q -n 2 --dist loadfile tests/e2e
 
 lint: setup ## style, types, and the direction of imports
 	$(BIN)/ruff check .

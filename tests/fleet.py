@@ -94,7 +94,7 @@ class Up:
         if self.process.poll() is None:
             self.process.send_signal(number)
         code = self.process.wait(PATIENCE)
-        wait_for(lambda: not self.left(), seconds=20)
+        wait_for(lambda: not self.left())
         return code
 
     def sweep(self):

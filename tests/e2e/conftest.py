@@ -11,6 +11,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "tests/e2e/" in item.nodeid:
             item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.timeout(300))  # a cluster's start counts too, on a busy machine
 
 
 @pytest.fixture
