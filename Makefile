@@ -9,9 +9,10 @@ help: ## this list
 
 setup: .venv/installed ## make .venv with exactly what requirements.lock names
 
-.venv/installed: requirements.lock
+.venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
 run: setup ## start a whole cluster here, roll the sample out to it, and serve until Ctrl-C
