@@ -353,7 +353,7 @@ def _with_live(state: PlacementState, phase: Phase) -> PlacementState:
 
 def _evolve_finished(state: PlacementState, event: OperationFinished) -> PlacementState:
     if state.waiting is not None and state.waiting.rollout == event.rollout:
-        return replace(state, waiting=None)
+        return replace(state, waiting=None, ended=replace(state.waiting, phase=event.phase))
     if state.live is None or state.live.rollout != event.rollout:
         return state
     return replace(state, live=state.waiting, waiting=None, ended=replace(state.live, phase=event.phase))

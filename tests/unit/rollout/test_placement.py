@@ -158,6 +158,11 @@ def test_a_skipped_operation_ends_at_once_also_behind_a_live_one():
     assert (after.state.live.rollout, after.state.waiting) == ("r1", None)
 
 
+def test_what_was_skipped_behind_a_live_one_is_not_scheduled_again():
+    command = schedule("r2", supersede=True, skip=(Reason.NODE_DRAINING, "draining"))
+    assert given(schedule(), release(), command).when(command) == []
+
+
 def test_only_what_is_scheduled_is_released():
     assert given(schedule(), release()).when(release()) == []
     assert given(schedule()).when(release("r2")) == []
