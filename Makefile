@@ -27,7 +27,7 @@ test-sqlite: setup
 	$(PYTEST) tests/unit tests/integration
 
 test-postgres: setup
-	$(BIN)/python tests/postgres.py $(PYTEST) -m "not sqlite_only" tests/integration
+	$(BIN)/python tests/postgres.py $(PYTEST) tests/integration
 
 test-e2e: setup
 	$(BIN)/pytest -q -n 2 --dist loadfile tests/e2e

@@ -16,7 +16,7 @@ def main(few: int, many: int) -> None:
     from accounts.services import ensure_admin
     from accounts.tokens import issue_token
     from bench.polling import TOKEN_SECONDS
-    from rollout import services
+    from rollout import intake
     from rollout.messages import Beat, Inventory, NodeProfile, to_json
 
     call_command("migrate", verbosity=0)
@@ -29,19 +29,21 @@ def main(few: int, many: int) -> None:
         Beat(node=name, hello=True, interval_seconds=3600, profile=profile, inventory=Inventory(sequence=1))
         for name in names
     ]
-    services.record_beats([to_json(each) for each in beats])
+    intake.record_beats([to_json(each) for each in beats])
     uids = [_start("few", names[:few]), _start("many", names)]
     print(issue_token(user, ttl=TOKEN_SECONDS), *uids)
 
 
 def _start(module_name: str, names: list[str]) -> str:
     """A removal: it needs no package."""
-    from rollout import services
+    from rollout.advance import advance
     from rollout.messages import Action
+    from rollout.requests import RolloutRequest
+    from rollout.services import start_rollout
 
-    request = services.RolloutRequest(action=Action.REMOVE, module_name=module_name, version=1, nodes=tuple(names))
-    uid = services.start_rollout(request)
-    services.advance(uid)
+    request = RolloutRequest(action=Action.REMOVE, module_name=module_name, version=1, nodes=tuple(names))
+    uid = start_rollout(request)
+    advance(uid)
     return uid
 
 

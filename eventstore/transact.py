@@ -60,6 +60,22 @@ def load_states(streams: Sequence[str], decider: Decider[State, Any]) -> dict[st
     }
 
 
+class Batch:
+    """Commands for many streams: each decided on the state that those before it have led to, all appended together."""
+
+    def __init__(self) -> None:
+        self._changes: dict[str, tuple[Loaded[Any], list[object]]] = {}
+
+    def decide(self, loaded: Loaded[State], decider: Decider[State, Command], command: Command) -> None:
+        """Raises what `decide` raises."""
+        _, events = self._changes.setdefault(loaded.stream, (loaded, []))
+        events.extend(decider.decide(decider.fold(events, loaded.state), command))
+
+    def appends(self) -> list[Append]:
+        """What to append, in the order in which the streams came up; nothing for a stream without events."""
+        return [loaded.append(events) for loaded, events in self._changes.values() if events]
+
+
 def transact(stream: str, decider: Decider[State, Command], command: Command) -> State:
     """The stream's state after `command`. Raises what `decide` raises; nothing is written then."""
 

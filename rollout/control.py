@@ -23,7 +23,7 @@ from kombu.exceptions import OperationalError
 from kombu.message import Message
 from redis.exceptions import RedisError
 
-from rollout import services
+from rollout import clock, intake
 from rollout.dispatch import publish_due, purge_queue
 from rollout.messages import BEATS, REPORTS
 
@@ -71,20 +71,20 @@ class ReportConsumers(bootsteps.StartStopStep):
 
 
 def record_reports(bodies: Sequence[Any]) -> None:
-    services.record_reports(bodies)
+    intake.record_reports(bodies)
     _publish_now()  # what the reports made room for
 
 
 def record_beats(bodies: Sequence[Any]) -> None:
-    if services.record_beats(bodies):
+    if intake.record_beats(bodies):
         _publish_now()  # what a node that has started missed
 
 
 def judge_silence(connected_seconds: float) -> None:
     """Declare silent nodes offline: not in the first three beats after this thread was connected, for they may have
     had nobody to beat to. Called when no beat is waiting."""
-    if connected_seconds > services.longest_silence():
-        for name in services.declare_silent_nodes_offline():
+    if connected_seconds > clock.longest_silence():
+        for name in clock.declare_silent_nodes_offline():
             _tried(partial(purge_queue, name), f"the queue of {name} is not purged")
 
 

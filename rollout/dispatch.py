@@ -20,16 +20,8 @@ from kombu import Producer, Queue
 
 from artifacts_app.selectors import BuildToFetch, build_to_fetch
 from eventstore.store import database_now
-from rollout import services
-from rollout.messages import (
-    EXECUTE,
-    Action,
-    Activation,
-    Command,
-    Package,
-    queue_for,
-    to_json,
-)
+from rollout import clock
+from rollout.messages import EXECUTE, Action, Activation, Command, Package, queue_for, to_json
 from rollout.models import Dispatch, Liveness, Node, Operation, Rollout
 from rollout.selectors import IN_HAND
 
@@ -170,7 +162,7 @@ def _commands(operations: Sequence[Operation]) -> Iterator[tuple[Operation, Comm
                 gone.append(each)
                 continue
         yield each, _command(each, build, deadlines[each.rollout], expires)
-    services.end_for_lack_of_a_build(gone)
+    clock.end_for_lack_of_a_build(gone)
 
 
 def _deadlines(rollouts: Iterable[str]) -> dict[str, float]:

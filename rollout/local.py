@@ -13,7 +13,7 @@ from rollout.errors import ModuleInUseError, NodeRefusedError, NodeUnreachableEr
 from rollout.events import Origin
 from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import Node
-from rollout.services import RolloutRequest
+from rollout.requests import RolloutRequest
 
 #: Why an operation is skipped on a node that is as it was asked for.
 NOTHING_TO_DO = frozenset({Reason.ALREADY_INSTALLED, Reason.NOT_INSTALLED})

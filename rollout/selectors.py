@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db.models import Case, Exists, OuterRef, QuerySet, Subquery, When
 
@@ -17,9 +17,7 @@ from rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.messages import RUNNING_PHASES, Beat, InstalledModule, Phase
 from rollout.models import Liveness, Node, NodeModule, Operation, Rollout, TimelineEntry
 from rollout.projections import ABSENT, COUNTERS, operation_key
-
-if TYPE_CHECKING:
-    from rollout.services import RolloutRequest
+from rollout.requests import RolloutRequest
 
 IN_HAND = (Phase.QUEUED, *sorted(RUNNING_PHASES))
 
@@ -321,7 +319,7 @@ def refuse_if_used(module_name: str, version: int) -> None:
         raise ArtifactInUseError(f"{', '.join(users[:5])}{more} have {module_name} {version}, or are to get it.")
 
 
-def is_same_intent(uid: str, node_name: str, request: "RolloutRequest") -> bool:
+def is_same_intent(uid: str, node_name: str, request: RolloutRequest) -> bool:
     """Whether the operation of the rollout on the node brings about what the request asks for."""
     row = operation(uid, node_name)
     return (row.module_name, row.version, row.action, row.activation) == (
@@ -332,7 +330,7 @@ def is_same_intent(uid: str, node_name: str, request: "RolloutRequest") -> bool:
     )
 
 
-def is_rollout_of(uid: str, request: "RolloutRequest") -> bool:
+def is_rollout_of(uid: str, request: RolloutRequest) -> bool:
     """Whether the rollout is one of the whole fleet that brings about what the request asks for."""
     row = rollout_row(uid)
     return not row.named and (row.module_name, row.version, row.action, row.activation, row.origin) == (

@@ -8,7 +8,7 @@ from rest_framework import serializers
 from api.fields import StrictBooleanField, StrictCharField, StrictFloatField, StrictIntegerField, StrictSerializer
 from rollout.events import RolloutPhase, Strategy
 from rollout.messages import Action, Activation, Phase
-from rollout.services import RolloutRequest
+from rollout.requests import RolloutRequest
 
 MAX_NODES = 10_000
 

@@ -21,7 +21,7 @@ from rollout.errors import RolloutInProgressError, RolloutNotFoundError
 from rollout.events import Origin, RolloutPhase
 from rollout.messages import Action, Activation
 from rollout.models import Node, Rollout
-from rollout.services import RolloutRequest
+from rollout.requests import RolloutRequest
 from rollout.views import UPLOAD
 
 #: The vendor's word for a phase; for any other it is `failed`.

@@ -3,7 +3,8 @@
 from artifacts_app.events import ArtifactUploaded, artifact_stream
 from eventstore import projections
 from eventstore.store import Append, append, head
-from rollout import services
+from rollout import intake, services
+from rollout.advance import advance
 from rollout.events import Strategy
 from rollout.messages import (
     Action,
@@ -16,6 +17,7 @@ from rollout.messages import (
     to_json,
 )
 from rollout.models import Node, NodeModule, Operation, Rollout
+from rollout.requests import RolloutRequest
 
 PLATFORM = "linux/x86_64"
 
@@ -61,7 +63,7 @@ next_sequence.last = 0
 
 
 def join(*names, **more):
-    services.record_beats([beat_of(name, hello=True, **more) for name in names])
+    intake.record_beats([beat_of(name, hello=True, **more) for name in names])
 
 
 def fleet(count=3):
@@ -72,7 +74,7 @@ def fleet(count=3):
     return names
 
 
-def start(*, max_parallel=10, deadline=300.0, advance=True, **more):
+def start(*, max_parallel=10, deadline=300.0, released=True, **more):
     """The uid of a rollout of greet 1, its first nodes released."""
     given = {
         "action": Action.INSTALL,
@@ -80,9 +82,9 @@ def start(*, max_parallel=10, deadline=300.0, advance=True, **more):
         "version": 1,
         "strategy": Strategy(max_parallel=max_parallel, node_deadline_seconds=deadline),
     }
-    uid = services.start_rollout(services.RolloutRequest(**{**given, **more}))
-    if advance:
-        services.advance(uid)
+    uid = services.start_rollout(RolloutRequest(**{**given, **more}))
+    if released:
+        advance(uid)
     return uid
 
 
@@ -94,7 +96,7 @@ def report_of(uid, node, phase=Phase.SUCCEEDED, **more):
 
 
 def say(uid, node, phase=Phase.SUCCEEDED, **more):
-    services.record_reports([report_of(uid, node, phase, **more)])
+    intake.record_reports([report_of(uid, node, phase, **more)])
 
 
 def inventory(*modules):

@@ -13,7 +13,8 @@ from rest_framework.test import APIClient
 from accounts.credentials import remembered
 from accounts.roles import Role
 from accounts.services import create_user
-from rollout import selectors, services
+from rollout import intake, selectors
+from rollout.advance import advance_all
 from rollout.messages import (
     Action,
     Activation,
@@ -51,7 +52,7 @@ def join(name: str, *modules: InstalledModule, platform: str = PLATFORM, api_hos
         profile=NodeProfile(platform=platform, server="valkey", server_version="9.1.0", api_hosts=api_hosts),
         inventory=Inventory(sequence=next(_sequence), modules=modules),
     )
-    services.record_beats([to_json(beat)])
+    intake.record_beats([to_json(beat)])
 
 
 def installed(module_name: str, version: int, *, loaded: bool = False) -> InstalledModule:
@@ -84,12 +85,12 @@ def answer(
         seconds=0.1,
         inventory=Inventory(sequence=next(_sequence), modules=tuple(modules)),
     )
-    services.record_reports([to_json(report)])
+    intake.record_reports([to_json(report)])
 
 
 def play(reply: Callable[[Operation], None] = answer) -> int:
     """Move all rollouts on and let every node reply to what it was asked. Returns how many replied."""
-    services.advance_all(selectors.unfinished_rollouts())
+    advance_all(selectors.unfinished_rollouts())
     asked = list(Operation.objects.filter(phase__in=selectors.IN_HAND))
     for operation in asked:
         reply(operation)

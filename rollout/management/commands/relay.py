@@ -10,7 +10,8 @@ from django.db import close_old_connections
 
 from eventstore.follow import wait_for_growth
 from eventstore.store import head
-from rollout import selectors, services
+from rollout import clock, selectors
+from rollout.advance import advance_all
 from rollout.dispatch import publish_due
 from rollout.tasks import sweep
 
@@ -54,9 +55,9 @@ class Command(BaseCommand):
 def look() -> bool:
     """Do all that is due now. Whether each step succeeded: one that fails keeps no other from its work."""
     steps: tuple[Callable[[], Any], ...] = (
-        services.end_overdue_operations,
-        services.end_operations_of_gone_nodes,
-        lambda: services.advance_all(selectors.unfinished_rollouts()),
+        clock.end_overdue_operations,
+        clock.end_operations_of_gone_nodes,
+        lambda: advance_all(selectors.unfinished_rollouts()),
         publish_due,
     )
     outcomes = [_tried(step) for step in steps]

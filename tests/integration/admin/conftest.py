@@ -13,10 +13,11 @@ from artifacts_app.services import add_build
 from artifacts_app.storage import Spool
 from eventstore.context import acting_as
 from modules_app.services import register_module
-from rollout import services
+from rollout import intake, services
+from rollout.advance import advance
 from rollout.messages import Activation, Beat, InstalledModule, Inventory, NodeProfile, Phase, Reason, Report, to_json
 from rollout.models import Operation
-from rollout.services import RolloutRequest
+from rollout.requests import RolloutRequest
 from tests.plugins.cast import PASSWORD
 
 SOURCE = "int RedisModule_OnLoad(void *context, void **arguments, int count) { return context == arguments && count; }"
@@ -64,7 +65,7 @@ def beat(name, *modules, sequence=1):
     )
     inventory = Inventory(sequence=sequence, modules=modules)
     said = Beat(node=name, hello=True, interval_seconds=5, profile=profile, inventory=inventory)
-    services.record_beats([to_json(said)])
+    intake.record_beats([to_json(said)])
 
 
 def report(uid, node, phase, *, reason=None, message=""):
@@ -88,7 +89,7 @@ def report(uid, node, phase, *, reason=None, message=""):
         seconds=0.5,
         inventory=inventory,
     )
-    services.record_reports([to_json(said)])
+    intake.record_reports([to_json(said)])
 
 
 class Fleet:
@@ -110,7 +111,7 @@ class Fleet:
     def start(self, **changes):
         asked = {"action": "install", "module_name": "greet", "version": 2, "activation": Activation.LOAD, **changes}
         uid = services.start_rollout(RolloutRequest(**asked))
-        services.advance(uid)
+        advance(uid)
         return uid
 
     def end(self):

@@ -11,9 +11,10 @@ from artifacts_app.events import ArtifactUploaded, artifact_stream
 from eventstore.store import Append, append, head
 from modules_app.events import ModuleRegistered, module_stream
 from rollout import services
+from rollout.advance import advance
 from rollout.events import NodeJoined, RolloutStarted, Strategy, node_stream, rollout_stream
 from rollout.messages import Action, Activation, NodeProfile
-from rollout.services import RolloutRequest
+from rollout.requests import RolloutRequest
 from tests.integration.admin.conftest import PLATFORM, text
 
 #: Session, user and permissions aside, a list is counted twice and read once.
@@ -73,7 +74,7 @@ def many_operations(count):
 
 
 def many_placements(count):
-    services.advance(many_operations(count))
+    advance(many_operations(count))
 
 
 def many_rollouts(count):

@@ -5,7 +5,8 @@ import pytest
 from artifacts_app.models import Build
 from eventstore.store import head, load
 from rollout.messages import Action, Activation
-from rollout.services import RolloutRequest, start_rollout
+from rollout.requests import RolloutRequest
+from rollout.services import start_rollout
 from tests.plugins.packages import AARCH64, ARTIFACTS, as_upload, files_in, module_object
 from tests.plugins.played_nodes import installed, join, play
 

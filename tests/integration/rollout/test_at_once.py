@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 
 from eventstore.store import ConcurrencyError, read
-from rollout import dispatch, services
+from rollout import clock, dispatch, intake, services
+from rollout.advance import advance
 from rollout.dispatch import publish_due
 from rollout.errors import RolloutInProgressError
 from rollout.events import NodesReleased, OperationReleased, RolloutFinished
@@ -26,7 +27,7 @@ def test_of_two_rollouts_of_one_module_one_wins():
 
     def tried():
         try:
-            return start(advance=False)
+            return start(released=False)
         except RolloutInProgressError as error:
             return error
 
@@ -42,15 +43,15 @@ def test_the_last_two_reports_at_the_same_moment_end_the_rollout():
     for _ in range(5):
         uid = start()
         reports = [report_of(uid, name) for name in names]
-        at_once(*(lambda one=one: services.record_reports([one]) for one in reports))
+        at_once(*(lambda one=one: intake.record_reports([one]) for one in reports))
         assert rollout(uid).phase == "succeeded"
     assert len(events_of(RolloutFinished)) == 5
 
 
 def test_many_that_advance_release_nothing_twice_and_not_too_much():
     fleet(8)
-    uid = start(max_parallel=3, advance=False)
-    at_once(*[lambda: services.advance(uid)] * 6)
+    uid = start(max_parallel=3, released=False)
+    at_once(*[lambda: advance(uid)] * 6)
     assert Counter(phases(uid).values()) == {"queued": 3, "scheduled": 5}
     assert sum(len(each.nodes) for each in events_of(NodesReleased)) == len(events_of(OperationReleased)) == 3
 
@@ -73,14 +74,14 @@ def test_two_control_workers_with_the_same_nodes():
         [report_of(uid, name, phase) for name in ordered for phase in (Phase.FETCHING, Phase.SUCCEEDED)]
         for ordered in (names, names[::-1])
     ]
-    at_once(*(lambda batch=batch: services.record_reports(batch) for batch in batches))
+    at_once(*(lambda batch=batch: intake.record_reports(batch) for batch in batches))
     assert (rollout(uid).phase, rollout(uid).succeeded) == ("succeeded", 6)
     assert differences() == {}
 
 
 def test_two_control_workers_with_the_same_beats():
     beats = [beat_of(f"n{number}", hello=True) for number in range(10)]
-    at_once(*(lambda some=some: services.record_beats(some) for some in (beats, beats[::-1], beats)))
+    at_once(*(lambda some=some: intake.record_beats(some) for some in (beats, beats[::-1], beats)))
     assert node("n9").phase == "online"
     assert differences() == {}
 
@@ -88,7 +89,7 @@ def test_two_control_workers_with_the_same_beats():
 def test_a_conflict_is_tried_again(monkeypatch):
     names = fleet(2)
     uid = start()
-    real, calls = services.append, []
+    real, calls = intake.append, []
 
     def once_refused(*appends):
         calls.append(appends)
@@ -96,8 +97,8 @@ def test_a_conflict_is_tried_again(monkeypatch):
             raise ConcurrencyError
         return real(*appends)
 
-    monkeypatch.setattr(services, "append", once_refused)
-    services.record_reports([report_of(uid, name) for name in names])
+    monkeypatch.setattr(intake, "append", once_refused)
+    intake.record_reports([report_of(uid, name) for name in names])
     assert rollout(uid).phase == "succeeded"
 
 
@@ -109,22 +110,22 @@ def test_silence_and_a_beat_at_the_same_moment():
     for _ in range(5):
         silence("n0000")
         at_once(
-            services.declare_silent_nodes_offline,
-            lambda: services.record_beats([beat_of("n0000")]),
+            clock.declare_silent_nodes_offline,
+            lambda: intake.record_beats([beat_of("n0000")]),
         )
-        services.record_beats([beat_of("n0000")])
+        intake.record_beats([beat_of("n0000")])
         assert (node("n0000").phase, phases(uid)) == ("online", {"n0000": "queued"})
 
 
 def test_a_node_that_leaves_while_a_rollout_starts_holds_nobody_up():
     for _ in range(5):
         fleet_names = ["a", "b"]
-        services.record_beats([beat_of(name, hello=True) for name in fleet_names])
+        intake.record_beats([beat_of(name, hello=True) for name in fleet_names])
         if not Operation.objects.exists():
             fleet(0)
-        uid, _ = at_once(lambda: start(advance=False, supersede=True), lambda: services.decommission_node("a"))
-        services.end_operations_of_gone_nodes()
-        services.advance(uid)
-        services.record_reports([report_of(uid, "b")])
+        uid, _ = at_once(lambda: start(released=False, supersede=True), lambda: services.decommission_node("a"))
+        clock.end_operations_of_gone_nodes()
+        advance(uid)
+        intake.record_reports([report_of(uid, "b")])
         assert rollout(uid).phase in {"succeeded", "completed_with_failures"}
     assert differences() == {}

@@ -6,7 +6,7 @@ import threading
 import pytest
 from celery import current_app
 
-from rollout import control, services
+from rollout import control, intake
 from rollout.control import BatchConsumer, judge_silence
 from rollout.messages import BEATS, REPORTS, Phase, queue_for
 from tests.recorded_fleet import beat_of, fleet, node, phases, report_of, rollout, silence, start
@@ -139,7 +139,7 @@ def test_a_hello_gets_its_command_at_once(broker, consuming, waits):
 def test_a_silent_node_is_found_while_others_keep_beating(broker, consuming, waits):
     fleet(2)
     for name in ("n0000", "n0001"):
-        services.record_beats([{**beat_of(name), "interval_seconds": 0.2}])
+        intake.record_beats([{**beat_of(name), "interval_seconds": 0.2}])
     consuming(BEATS, control.record_beats, idle=judge_silence)
     stop = threading.Event()
 

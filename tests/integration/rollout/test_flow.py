@@ -4,7 +4,8 @@ import pytest
 
 from artifacts_app.errors import ArtifactNotFoundError
 from eventstore.store import read
-from rollout import selectors, services
+from rollout import clock, intake, selectors, services
+from rollout.advance import advance, advance_all
 from rollout.errors import (
     InvalidRolloutError,
     NoNodesError,
@@ -52,14 +53,14 @@ def test_reports_may_come_again():
     (name,) = fleet(1)
     uid = start()
     said = report_of(uid, name)
-    services.record_reports([said])
-    assert grew(lambda: services.record_reports([said, said])) == 0
+    intake.record_reports([said])
+    assert grew(lambda: intake.record_reports([said, said])) == 0
 
 
 def test_a_batch_that_ends_a_rollout_twice_ends_it_once():
     names = fleet(2)
     uid = start()
-    services.record_reports([report_of(uid, name) for name in names for _ in range(3)])
+    intake.record_reports([report_of(uid, name) for name in names for _ in range(3)])
     assert (rollout(uid).phase, rollout(uid).succeeded) == ("succeeded", 2)
 
 
@@ -117,7 +118,7 @@ def test_a_newer_one_takes_over():
     assert phases(old) == {first: "queued", second: "canceled"}
     assert phases(new) == {first: "scheduled", second: "queued"}
     say(old, first)
-    services.advance(new)
+    advance(new)
     assert (rollout(old).phase, rollout(old).reason) == ("superseded", "newer_rollout")
     assert phases(new)[first] == "queued"
     assert differences() == {}
@@ -144,7 +145,7 @@ def test_a_retry_in_an_unfinished_rollout_is_another_attempt():
         "scheduled",
         "",
     )
-    services.advance(uid)
+    advance(uid)
     say(uid, first)
     say(uid, second)
     assert rollout(uid).phase == "succeeded"
@@ -195,7 +196,7 @@ def test_what_takes_too_long_times_out_and_a_late_answer_stands_beside_it():
     (name,) = fleet(1)
     uid = start()
     overdue(name)
-    assert services.end_overdue_operations() == 1
+    assert clock.end_overdue_operations() == 1
     assert (rollout(uid).phase, operation(uid, name).reason) == ("failed", "node_deadline")
     say(uid, name)
     assert operation(uid, name).phase == "timed_out"
@@ -207,7 +208,7 @@ def test_timeouts_of_many_nodes_are_one_transaction(django_assert_max_num_querie
     uid = start(max_parallel=30)
     overdue(*names)
     with django_assert_max_num_queries(40):
-        services.end_overdue_operations()
+        clock.end_overdue_operations()
     assert rollout(uid).timed_out == 30
 
 
@@ -215,9 +216,9 @@ def test_silence_gives_back_what_has_not_started_and_frees_its_slot():
     first, second = fleet(2)
     uid = start(max_parallel=1)
     silence(first)
-    assert services.declare_silent_nodes_offline() == [first]
+    assert clock.declare_silent_nodes_offline() == [first]
     assert phases(uid) == {first: "scheduled", second: "queued"}
-    services.record_beats([beat_of(first)])
+    intake.record_beats([beat_of(first)])
     assert phases(uid)[first] == "scheduled", "its slot is taken"
     say(uid, second)
     assert phases(uid)[first] == "queued"
@@ -228,10 +229,10 @@ def test_what_runs_on_a_silent_node_waits_for_its_deadline():
     uid = start()
     say(uid, name, Phase.LOADING)
     silence(name)
-    services.declare_silent_nodes_offline()
+    clock.declare_silent_nodes_offline()
     assert phases(uid) == {name: "loading"}
     overdue(name)
-    services.end_overdue_operations()
+    clock.end_overdue_operations()
     assert phases(uid) == {name: "timed_out"}
 
 
@@ -239,7 +240,7 @@ def test_what_was_given_back_and_runs_after_all_still_has_a_deadline():
     (name,) = fleet(1)
     uid = start()
     silence(name)
-    services.declare_silent_nodes_offline()
+    clock.declare_silent_nodes_offline()
     assert operation(uid, name).deadline_at is None
     say(uid, name, Phase.FETCHING)
     assert operation(uid, name).deadline_at is not None
@@ -251,10 +252,10 @@ def test_a_node_that_comes_back_gets_the_newest_of_what_it_missed():
     upload(version=2, content="c2")
     old = start()
     silence(name)
-    services.declare_silent_nodes_offline()
+    clock.declare_silent_nodes_offline()
     new = start(version=2, supersede=True)
     assert (phases(old), phases(new)) == ({name: "canceled"}, {name: "scheduled"})
-    services.record_beats([beat_of(name)])
+    intake.record_beats([beat_of(name)])
     assert phases(new) == {name: "queued"}
 
 
@@ -287,26 +288,26 @@ def test_rollouts_go_on_without_a_node_that_left():
 
 def test_an_operation_scheduled_while_its_node_left_is_ended():
     (name,) = fleet(1)
-    uid = start(advance=False)
+    uid = start(released=False)
     node(name).__class__.objects.filter(name=name).update(phase="decommissioned")
-    assert services.end_operations_of_gone_nodes() == 1
+    assert clock.end_operations_of_gone_nodes() == 1
     assert rollout(uid).phase == "failed"
 
 
 def test_a_node_joins_again_when_its_agent_is_restarted():
     (name,) = fleet(1)
     services.decommission_node(name)
-    services.record_beats([beat_of(name)])
+    intake.record_beats([beat_of(name)])
     assert node(name).phase == "decommissioned"
-    services.record_beats([beat_of(name, hello=True)])
+    intake.record_beats([beat_of(name, hello=True)])
     assert node(name).phase == "online"
     assert phases(start()) == {name: "queued"}
 
 
 def test_one_rollout_that_cannot_move_keeps_no_other_from_it(monkeypatch, caplog):
     fleet(2)
-    bad = start(nodes=("n0000",), advance=False)
-    good = start(nodes=("n0001",), advance=False)
+    bad = start(nodes=("n0000",), released=False)
+    good = start(nodes=("n0001",), released=False)
     real = selectors.fleet_of
 
     def broken(uid, **more):
@@ -315,7 +316,7 @@ def test_one_rollout_that_cannot_move_keeps_no_other_from_it(monkeypatch, caplog
         return real(uid, **more)
 
     monkeypatch.setattr(selectors, "fleet_of", broken)
-    services.advance_all([bad, good])
+    advance_all([bad, good])
     assert phases(good) == {"n0001": "queued"}
     assert bad in caplog.text
 
@@ -362,7 +363,7 @@ def test_a_bad_report_keeps_no_other_from_being_recorded(change):
     (name,) = fleet(1)
     uid = start()
     good = report_of(uid, name)
-    services.record_reports([*BAD, {**good, **change}, good])
+    intake.record_reports([*BAD, {**good, **change}, good])
     assert rollout(uid).phase == "succeeded"
 
 
@@ -370,8 +371,8 @@ def test_a_report_of_an_unknown_rollout_is_recorded_as_rejected_once():
     (name,) = fleet(1)
     uid = start()
     stray = {**report_of(uid, name), "rollout": "who", "generation": 7}
-    assert grew(lambda: services.record_reports([stray, stray])) == 1
-    assert grew(lambda: services.record_reports([stray])) == 0
+    assert grew(lambda: intake.record_reports([stray, stray])) == 1
+    assert grew(lambda: intake.record_reports([stray])) == 0
     assert differences() == {}
 
 
@@ -395,7 +396,7 @@ def test_a_message_holds_what_databases_store():
     ],
 )
 def test_a_bad_beat_keeps_no_other_from_being_recorded(change):
-    services.record_beats([*BAD, {**beat_of("bad"), **change}, beat_of("good", hello=True)])
+    intake.record_beats([*BAD, {**beat_of("bad"), **change}, beat_of("good", hello=True)])
     assert node("good").phase == "online"
 
 
@@ -407,35 +408,35 @@ def test_a_beat_that_changes_nothing_is_no_event_and_costs_the_same_for_any_numb
     for count in (3, 40):
         beats = [beat_of(f"n{number:04d}") for number in range(count)]
         with django_assert_num_queries(6):  # nodes, modules, clock, life, and the transaction's two
-            assert services.record_beats(beats) is False
+            assert intake.record_beats(beats) is False
 
 
 def test_a_hello_is_kept_when_a_plain_beat_follows():
-    services.record_beats([beat_of("n1", hello=True), beat_of("n1")])
+    intake.record_beats([beat_of("n1", hello=True), beat_of("n1")])
     assert Liveness.objects.get(node="n1").hello_at is not None
     services.decommission_node("n1")
-    services.record_beats([beat_of("n1", hello=True), beat_of("n1")])
+    intake.record_beats([beat_of("n1", hello=True), beat_of("n1")])
     assert node("n1").phase == "online"
 
 
 def test_the_newest_beat_counts_whatever_the_order():
     older, newer = beat_of("n1", server="redis"), beat_of("n1", server="valkey")
-    services.record_beats([newer, older])
+    intake.record_beats([newer, older])
     assert node("n1").server == "valkey"
 
 
 def test_a_hello_says_that_there_may_be_something_to_send():
-    assert services.record_beats([beat_of("n1")]) is True, "it joined"
-    assert services.record_beats([beat_of("n1")]) is False
-    assert services.record_beats([beat_of("n1", hello=True)]) is True
+    assert intake.record_beats([beat_of("n1")]) is True, "it joined"
+    assert intake.record_beats([beat_of("n1")]) is False
+    assert intake.record_beats([beat_of("n1", hello=True)]) is True
 
 
 def test_the_longest_silence_is_that_of_nodes_that_are_there():
     join("n1")
-    services.record_beats([{**beat_of("slow", hello=True), "interval_seconds": 900.0}])
-    assert services.longest_silence() == 2700
+    intake.record_beats([{**beat_of("slow", hello=True), "interval_seconds": 900.0}])
+    assert clock.longest_silence() == 2700
     services.decommission_node("slow")
-    assert services.longest_silence() == 90
+    assert clock.longest_silence() == 90
 
 
 def test_operations_of_a_rollout_are_those_of_its_nodes():

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from rollout import services
+from rollout.advance import advance
 from rollout.messages import Phase
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import fleet, join, node, operation, phases, rollout, say, start, upload
@@ -271,7 +271,7 @@ def test_retry(admin):
     say(uid, "n0000", Phase.FAILED)
     assert admin.post(f"/v2/rollouts/{uid}/retry").json()["uid"] == uid
     assert operation(uid, "n0000").attempt == 2
-    services.advance(uid)
+    advance(uid)
     say(uid, "n0000", Phase.FAILED)
     say(uid, "n0001")
     answer = admin.post(f"/v2/rollouts/{uid}/retry")

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from rollout import services
+from rollout import clock, intake, services
+from rollout.advance import advance_all
 from rollout.errors import RolloutError
 from rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Report, to_json
@@ -63,7 +64,7 @@ class Fleet(RuleBasedStateMachine):
                     supersede=supersede,
                     nodes=nodes,
                     max_parallel=MAX_PARALLEL,
-                    advance=False,
+                    released=False,
                 )
             )
         )
@@ -86,7 +87,7 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NODES), hello=st.booleans(), has=st.sampled_from([(), (1,), (2,)]))
     def beat(self, name, hello, has):
-        services.record_beats([beat_of(name, hello=hello, modules=[installed(version) for version in has])])
+        intake.record_beats([beat_of(name, hello=hello, modules=[installed(version) for version in has])])
 
     @precondition(lambda self: self.asked)
     @rule(data=st.data(), phase=st.sampled_from([*WORK, *ANSWERS]), times=st.integers(1, 2))
@@ -96,28 +97,28 @@ class Fleet(RuleBasedStateMachine):
             Report(**each, phase=phase, inventory=inventory(installed()) if phase.is_final else None)
             for each in reports
         ]
-        services.record_reports([to_json(each) for each in given] * times)
+        intake.record_reports([to_json(each) for each in given] * times)
 
     @precondition(lambda self: self.asked)
     @rule(data=st.data(), shift=st.sampled_from([(1, 0), (0, 1), (-1, 0)]), phase=st.sampled_from(Phase))
     def confused_report(self, data, shift, phase):
         asked = data.draw(st.sampled_from(self.asked))
         numbers = {"generation": asked["generation"] + shift[0], "attempt": asked["attempt"] + shift[1]}
-        services.record_reports([to_json(Report(**{**asked, **numbers}, phase=phase))])
+        intake.record_reports([to_json(Report(**{**asked, **numbers}, phase=phase))])
 
     # --- What time does
 
     @rule(name=st.sampled_from(NODES))
     def fall_silent(self, name):
         silence(name)
-        services.declare_silent_nodes_offline()
+        clock.declare_silent_nodes_offline()
 
     @rule(name=st.sampled_from(NODES))
     def take_too_long(self, name):
         with transaction.atomic():
             before = list(Operation.objects.filter(node=name, deadline_at__isnull=False).values("key", "deadline_at"))
             overdue(name)
-            services.end_overdue_operations()
+            clock.end_overdue_operations()
             for row in before:  # those that did not time out keep the deadline that the log tells
                 Operation.objects.filter(key=row["key"], deadline_at__isnull=False).update(
                     deadline_at=row["deadline_at"]
@@ -125,8 +126,8 @@ class Fleet(RuleBasedStateMachine):
 
     @rule()
     def sweep(self):
-        services.end_operations_of_gone_nodes()
-        services.advance_all(self.rollouts)
+        clock.end_operations_of_gone_nodes()
+        advance_all(self.rollouts)
         self.note_commands()
 
     def note_commands(self):
@@ -184,7 +185,7 @@ class Fleet(RuleBasedStateMachine):
     def everybody_answers(self):
         """Then every rollout ends, and the rows are those that the log tells."""
         for name in NODES:
-            services.record_beats([beat_of(name, hello=True)])
+            intake.record_beats([beat_of(name, hello=True)])
             if not Node.objects.get(name=name).draining:
                 continue
             services.activate_node(name)
@@ -204,7 +205,7 @@ class Fleet(RuleBasedStateMachine):
             ]
             if not reports:
                 break
-            services.record_reports([to_json(each) for each in reports])
+            intake.record_reports([to_json(each) for each in reports])
         self.sweep()
         assert not Rollout.objects.exclude(phase__in=FINAL_ROLLOUT_PHASES).exists()
         assert differences() == {}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rollout import services
+from rollout import clock, intake, services
 from rollout.messages import Action, Activation, Phase
 from tests.recorded_fleet import (
     beat_of,
@@ -47,7 +47,7 @@ def test_it_works(n):
 
 
 def test_nothing_is_wanted_before_the_release(n):
-    start(advance=False)
+    start(released=False)
     assert state_of(n) is None
 
 
@@ -66,22 +66,22 @@ def test_a_time_out_that_succeeds_late_is_in_sync(n):
 
 def test_files_that_somebody_deleted_are_missing(n):
     install(n, has=[installed()])
-    services.record_beats([beat_of(n)])
+    intake.record_beats([beat_of(n)])
     assert state_of(n) == ("load", "absent", "missing")
 
 
 def test_other_bytes_or_unloaded_is_drift(n):
     install(n, has=[installed()])
-    services.record_beats([beat_of(n, modules=[installed(content="c9")])])
+    intake.record_beats([beat_of(n, modules=[installed(content="c9")])])
     assert state_of(n) == ("load", "load", "drifted")
-    services.record_beats([beat_of(n, modules=[installed(loaded=False)])])
+    intake.record_beats([beat_of(n, modules=[installed(loaded=False)])])
     assert state_of(n) == ("load", "files", "drifted")
-    services.record_beats([beat_of(n, modules=[installed()])])
+    intake.record_beats([beat_of(n, modules=[installed()])])
     assert state_of(n) == ("load", "load", "in_sync")
 
 
 def test_what_nobody_asked_for_is_drift(n):
-    services.record_beats([beat_of(n, modules=[installed()])])
+    intake.record_beats([beat_of(n, modules=[installed()])])
     assert state_of(n) == ("absent", "load", "drifted")
 
 
@@ -125,7 +125,7 @@ def test_an_upgrade_that_failed_and_was_undone(n):
 def test_what_is_given_back_is_still_to_come(n):
     start()
     silence(n)
-    services.declare_silent_nodes_offline()
+    clock.declare_silent_nodes_offline()
     assert state_of(n) == ("load", "absent", "pending")
 
 
@@ -133,7 +133,7 @@ def test_an_abort_of_what_was_given_back_leaves_it_wanted(n):
     """Desired is what was released last; that it did not come about is for a person, or the reconciler, to see."""
     uid = start()
     silence(n)
-    services.declare_silent_nodes_offline()
+    clock.declare_silent_nodes_offline()
     services.abort_rollout(uid)
     assert state_of(n) == ("load", "absent", "missing")
 

@@ -8,8 +8,9 @@ from django.db import connection
 from kombu.exceptions import OperationalError
 
 from artifacts_app.services import artifact_deletion
-from eventstore.store import append
-from rollout import dispatch, services
+from eventstore.store import append, database_now
+from rollout import clock, dispatch, intake, services
+from rollout.advance import advance
 from rollout.dispatch import LEASE_SECONDS, forget_ended, publish_due
 from rollout.management.commands.relay import look
 from rollout.messages import Action, Phase, queue_for
@@ -121,7 +122,7 @@ def test_a_command_is_sent_again_ever_less_often_to_a_node_that_beats(sent):
         waits.append(round((row.due_at - row.published_at).total_seconds()))
         shift(1000)
         assert publish_due() == 0, "it has not beaten since"
-        services.record_beats([beat_of("n0000")])
+        intake.record_beats([beat_of("n0000")])
         assert publish_due() == 1
     assert waits == [settings.ENVIRONMENT.resend_seconds * 2**n for n in range(6)] + [300, 300]
 
@@ -130,9 +131,9 @@ def test_a_hello_is_answered_at_once(sent):
     fleet(1)
     start()
     publish_due()
-    services.record_beats([beat_of("n0000")])
+    intake.record_beats([beat_of("n0000")])
     assert publish_due() == 0
-    services.record_beats([beat_of("n0000", hello=True)])
+    intake.record_beats([beat_of("n0000", hello=True)])
     assert publish_due() == 1
     assert Dispatch.objects.get().publishes == 1, "the wait starts anew"
     assert publish_due() == 0
@@ -142,10 +143,10 @@ def test_an_offline_node_gets_nothing(sent):
     fleet(2)
     start()
     silence("n0000")
-    services.declare_silent_nodes_offline()
+    clock.declare_silent_nodes_offline()
     publish_due()
     assert [name for name, *_ in sent] == ["n0001"]
-    services.record_beats([beat_of("n0000")])
+    intake.record_beats([beat_of("n0000")])
     assert publish_due() == 1
 
 
@@ -154,9 +155,9 @@ def test_what_was_given_back_is_published_at_once_when_it_is_released_again(sent
     uid = start()
     publish_due()
     silence("n0000")
-    services.declare_silent_nodes_offline()
+    clock.declare_silent_nodes_offline()
     assert phases(uid) == {"n0000": "scheduled"}
-    services.record_beats([beat_of("n0000")])
+    intake.record_beats([beat_of("n0000")])
     assert publish_due() == 1
     assert Dispatch.objects.get().publishes == 1
 
@@ -167,7 +168,7 @@ def test_a_retry_is_published_at_once(sent):
     publish_due()
     say(uid, "n0000", Phase.FAILED)
     services.retry_rollout(uid)
-    services.advance(uid)
+    advance(uid)
     publish_due()
     assert sent[2:] == [("n0000", uid, 2)]
 
@@ -228,12 +229,12 @@ def test_the_outbox_forgets_what_has_ended(sent):
 
 def test_a_step_that_fails_keeps_no_other_from_its_work(sent, monkeypatch, caplog):
     fleet(1)
-    uid = start(advance=False)
+    uid = start(released=False)
 
     def broken():
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(services, "end_overdue_operations", broken)
+    monkeypatch.setattr(clock, "end_overdue_operations", broken)
     assert look() is False
     assert (phases(uid), len(sent)) == ({"n0000": "queued"}, 1)
     assert "boom" in caplog.text
@@ -245,7 +246,7 @@ def test_flushall_delays_and_changes_nothing_else(broker):
     publish_due()
     broker.flush()
     shift(1000)
-    services.record_beats([beat_of(name) for name in names])
+    intake.record_beats([beat_of(name) for name in names])
     assert publish_due() == 2
     assert [broker.waiting(queue_for(name)) for name in names] == [1, 1]
 
@@ -262,7 +263,7 @@ def test_what_is_due_is_found_without_reading_what_has_ended(sent):
     fleet(1)
     uid = start()
     columns = {each.attname: getattr(operation(uid, "n0000"), each.attname) for each in Operation._meta.concrete_fields}
-    now = services.database_now()
+    now = database_now()
     ended = {**columns, "phase": "succeeded", "rollout": "old", "finished_at": now, "deadline_at": None}
     Operation.objects.bulk_create(
         (Operation(**{**ended, "key": f"old:{number}", "node": f"m{number % 100}"}) for number in range(50_000)),

@@ -10,7 +10,7 @@ from accounts import services as accounts
 from artifacts_app.models import Build
 from eventstore import follow, projections
 from eventstore.store import head
-from rollout import services
+from rollout import clock, services
 from rollout.messages import Phase, Reason
 from rollout.models import Operation, Rollout
 from tests.plugins.databases import at_once
@@ -120,7 +120,7 @@ def test_two_at_once_are_one(post):
 
 def test_an_operation_timed_out_is_a_node_that_does_not_answer(post, settings):
     settings.ENVIRONMENT = replace(settings.ENVIRONMENT, node_deadline_seconds=0.01)
-    with playing(lambda _: services.end_overdue_operations()):
+    with playing(lambda _: clock.end_overdue_operations()):
         refused(post(), 503, "node_unreachable")
 
 

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 
 from rollout import services
+from rollout.advance import advance
 from rollout.events import RolloutPhase
 from rollout.messages import Phase, Reason
 from rollout.models import Node, Rollout
@@ -45,7 +46,7 @@ def test_progress_is_polled_to_the_end(admin, start):
     join("node1")
     join("node2")
     uid = start()
-    services.advance(uid)
+    advance(uid)
     assert admin.get(f"/v1/actions/{uid}").json()["status"] == "running"
     play()
     shown = admin.get(f"/v1/actions/{uid}").json()

@@ -12,7 +12,7 @@ from modules_app.models import Module
 from rollout import services
 from rollout.messages import Action, Phase, Reason
 from rollout.models import Operation, Rollout
-from rollout.services import RolloutRequest
+from rollout.requests import RolloutRequest
 from tests.plugins.packages import AARCH64, as_upload, files_in, module_object
 from tests.plugins.played_nodes import answer, join, play
 

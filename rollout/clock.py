@@ -1,0 +1,109 @@
+"""What time brings: silent nodes, overdue operations, and what has become impossible meanwhile."""
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+
+from django.db.models import Max
+
+from eventstore.context import acting_as
+from eventstore.store import append, database_now
+from eventstore.transact import load_state, retry_on_conflict
+from rollout import selectors
+from rollout.advance import advance_all
+from rollout.decider.node import NODE, DeclareOffline
+from rollout.decider.placement import End, GiveBack
+from rollout.events import node_stream
+from rollout.messages import Phase, Reason
+from rollout.models import Liveness, Node, Operation
+from rollout.placements import end_of_gone, placement_changes
+
+#: A node that has been silent for so many of its intervals is offline.
+MISSED_BEATS = 3
+#: Operations that are ended in one transaction.
+ENDED_AT_ONCE = 500
+
+
+def declare_silent_nodes_offline() -> list[str]:
+    """Names of the nodes that are offline from now on. Gives back what they had not started."""
+    now = database_now()
+    online = Node.objects.filter(online=True).values("name")
+    silent = [
+        each.node
+        for each in Liveness.objects.filter(node__in=online)
+        if each.last_seen + timedelta(seconds=MISSED_BEATS * each.interval_seconds) < now
+    ]
+    for name in silent:
+        with acting_as("system"):
+            _declare_offline(name)
+    advance_all(selectors.unfinished_rollouts_of(*silent))
+    return silent
+
+
+@retry_on_conflict
+def _declare_offline(name: str) -> None:
+    loaded = load_state(node_stream(name), NODE)
+    given_back = [
+        GiveBack(node=name, module_name=operation.module_name)
+        for operation in selectors.unfinished_operations_of(name)
+        if operation.phase == Phase.QUEUED
+    ]
+    append(loaded.append(NODE.decide(loaded.state, DeclareOffline(node=name))), *placement_changes(given_back))
+
+
+def end_overdue_operations() -> int:
+    """How many operations were timed out: released, and not ended by their deadline."""
+    return _end_all(
+        [
+            End(
+                rollout=operation.rollout,
+                node=operation.node,
+                module_name=operation.module_name,
+                phase=Phase.TIMED_OUT,
+                reason=Reason.NODE_DEADLINE,
+                message=f"{operation.node} did not finish in time; it was last {operation.phase}.",
+                attempt=operation.attempt,
+            )
+            for operation in selectors.overdue_operations(database_now())
+        ]
+    )
+
+
+def end_operations_of_gone_nodes() -> int:
+    """How many operations were ended that were scheduled on a node in the moment in which it left the fleet."""
+    return _end_all([end_of_gone(operation) for operation in selectors.operations_of_gone_nodes()])
+
+
+def end_for_lack_of_a_build(operations: Iterable[Operation]) -> int:
+    """How many operations were ended because the build that they were to bring is not there any more."""
+    return _end_all(
+        [
+            End(
+                rollout=operation.rollout,
+                node=operation.node,
+                module_name=operation.module_name,
+                phase=Phase.FAILED,
+                reason=Reason.FETCH_FAILED,
+                message=f"The build of {operation.module_name} {operation.version} for {operation.node} is gone.",
+                attempt=operation.attempt,
+            )
+            for operation in operations
+        ]
+    )
+
+
+def _end_all(ends: Sequence[End]) -> int:
+    @retry_on_conflict
+    def attempt(some: Sequence[End]) -> int:
+        return len(append(*placement_changes(some)))
+
+    with acting_as("system"):
+        ended = sum(attempt(ends[start : start + ENDED_AT_ONCE]) for start in range(0, len(ends), ENDED_AT_ONCE))
+    advance_all(dict.fromkeys(end.rollout for end in ends))
+    return ended
+
+
+def longest_silence() -> float:
+    """Seconds of silence after which any node that is online now would not be."""
+    online = Node.objects.filter(online=True).values("name")
+    longest = Liveness.objects.filter(node__in=online).aggregate(longest=Max("interval_seconds"))["longest"] or 0.0
+    return MISSED_BEATS * float(longest)
