@@ -35,12 +35,17 @@ def load(stream: str, *, from_version: int = 1) -> tuple[RecordedEvent, ...]:
         return tuple(recorded(_row(columns)) for columns in cursor.fetchall())
 
 
-def load_many(streams: Iterable[str]) -> dict[str, tuple[RecordedEvent, ...]]:
-    """The events of many streams, an entry for each name asked for; a constant number of queries per 500 streams."""
+def load_many(streams: Iterable[str], *, from_position: int = 1) -> dict[str, tuple[RecordedEvent, ...]]:
+    """The events of many streams from a position of the log on, an entry for each name asked for.
+
+    One query per 500 streams.
+    """
     names = sorted(set(streams))
     found: dict[str, tuple[RecordedEvent, ...]] = dict.fromkeys(names, ())
     for start in range(0, len(names), _STREAMS_PER_QUERY):
-        query = StoredEvent.objects.filter(stream__in=names[start : start + _STREAMS_PER_QUERY])
+        query = StoredEvent.objects.filter(
+            stream__in=names[start : start + _STREAMS_PER_QUERY], position__gte=from_position
+        )
         for stream, rows in groupby(_rows(query.order_by("stream", "version")), key=lambda row: row.stream):
             found[stream] = tuple(recorded(row) for row in rows)
     return found

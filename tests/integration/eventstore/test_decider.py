@@ -54,6 +54,39 @@ def test_only_the_tail_of_a_known_stream_is_read(account, django_assert_num_quer
         assert len(cursor.fetchall()) == 2
 
 
+def test_only_the_tails_of_known_streams_are_read(account, django_assert_num_queries):
+    for name in ("a", "b"):
+        append(Append(name, 0, [Deposited(cents=1)] * 50))
+    load_states(["a", "b"], account)
+    append(Append("a", 50, [Deposited(cents=1)]))
+
+    with django_assert_num_queries(1) as queries:
+        states = load_states(["a", "b"], account)
+    assert {name: (each.version, each.state) for name, each in states.items()} == {"a": (51, 51), "b": (50, 50)}
+    with connection.cursor() as cursor:
+        cursor.execute(queries[0]["sql"])
+        assert len(cursor.fetchall()) < 60
+
+
+def test_known_and_unknown_streams_are_loaded_together(account, django_assert_num_queries):
+    append(Append("a", 0, [Deposited(cents=1)]), Append("b", 0, [Deposited(cents=2)]))
+    load_state("a", account)
+
+    with django_assert_num_queries(2):
+        states = load_states(["a", "b", "none"], account)
+    assert {name: each.state for name, each in states.items()} == {"a": 1, "b": 2, "none": 0}
+
+
+def test_states_from_a_rolled_back_transaction_are_never_answered(account):
+    with transaction.atomic():
+        append(Append("a", 0, [Deposited(cents=100)] * 2))
+        load_states(["a"], account)
+        transaction.set_rollback(True)
+
+    append(Append("b", 0, [Deposited(cents=7)]), Append("a", 0, [Deposited(cents=1)] * 3))
+    assert load_states(["a"], account)["a"].state == 3
+
+
 def test_a_state_from_a_rolled_back_transaction_is_never_answered(account):
     with transaction.atomic():
         append(Append("a", 0, [Deposited(cents=100)] * 2))
