@@ -16,11 +16,14 @@ ASKED_SECONDS = 1.5
 DELIVER = """
 import sys, django
 django.setup()
+from celery import current_app
 from rollout.dispatch import _commands, _send
 from rollout.models import Operation
-for command in _commands(Operation.objects.filter(rollout=sys.argv[1], node=sys.argv[2])):
-    for _ in range(10):
-        _send(command)
+operations = list(Operation.objects.filter(rollout=sys.argv[1], node=sys.argv[2]))
+with current_app.producer_or_acquire() as producer:
+    for _, command in _commands(operations):
+        for _ in range(10):
+            _send(command, producer)
 """
 
 
