@@ -118,7 +118,7 @@ def _build(package: InspectedPackage, spool: Spool, *, storage_key: str) -> Arti
         storage_key=storage_key,
         module_file=package.module_file,
         members=package.members,
-        dependencies=package.metadata.dependencies,
+        dependencies=package.dependencies,
         document=package.metadata.document,
     )
 

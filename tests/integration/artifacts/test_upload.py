@@ -51,6 +51,11 @@ def test_it_works(post, pack, stored):
         assert file.read() == package
 
 
+def test_a_packed_dependency_is_listed_though_module_json_leaves_it_out(post, pack):
+    package = pack(dependencies={"dep_1": {}}, members={"deps/dep_2.tgz": b"x"})
+    assert post(package).json()["dependencies"] == ["dep_1", "dep_2"]
+
+
 def test_a_version_as_the_packer_writes_it(post, pack):
     assert post(pack(version=10203.0)).json()["version"] == 10203
 
