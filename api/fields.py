@@ -12,12 +12,20 @@ def rfc3339(moment: datetime) -> str:
 
 
 class StrictSerializer(serializers.Serializer[Any]):
-    """Refuses keys that it does not declare, naming each."""
+    """Refuses keys that it does not declare, naming each beside whatever else is wrong."""
 
     def to_internal_value(self, data: Any) -> Any:
-        if isinstance(data, dict) and (unknown := sorted(data.keys() - self.fields.keys())):
-            raise serializers.ValidationError({name: ["This field is unknown."] for name in unknown})
-        return super().to_internal_value(data)
+        unknown = sorted(data.keys() - self.fields.keys()) if isinstance(data, dict) else []
+        refused = {name: ["This field is unknown."] for name in unknown}
+        try:
+            value = super().to_internal_value(data)
+        except serializers.ValidationError as error:
+            if not isinstance(error.detail, dict):
+                raise
+            raise serializers.ValidationError({**error.detail, **refused}) from error
+        if refused:
+            raise serializers.ValidationError(refused)
+        return value
 
 
 class StrictBooleanField(serializers.BooleanField):

@@ -95,8 +95,10 @@ def test_each_bad_field_is_named(admin, change, field):
 
 
 def test_all_bad_fields_are_named_at_once(admin):
-    description = post(admin, {"version": "1", "strategy": {"max_parallel": 0}}).json()["description"]
-    assert all(name in description for name in ("action", "module_name", "version", "strategy.max_parallel"))
+    body = {"version": "1", "strategy": {"max_parallel": 0, "size": 1}, "color": "red"}
+    description = post(admin, body).json()["description"]
+    named = ("action", "module_name", "version", "strategy.max_parallel", "strategy.size", "color")
+    assert all(f"{name}: " in description for name in named)
 
 
 @pytest.mark.parametrize("body", [[], 7, "x", None])
