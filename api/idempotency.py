@@ -5,7 +5,6 @@ The same key with another request is 409. Of two at the same moment the later on
 the first. Only success is kept: what was refused may be tried again.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
+from django.utils.crypto import salted_hmac
 from rest_framework.exceptions import APIException
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -84,9 +84,12 @@ def key_of(request: Request) -> str:
 
 
 def digest_of(request: Request, content: Any) -> str:
-    """What makes two requests the same: the query and `content`, any JSON, such as the body or a file's digest."""
+    """What makes two requests the same: the query and `content`, any JSON, such as the body or a file's digest.
+
+    Keyed: a body may hold a password, which nobody who reads the table is to guess by trying.
+    """
     canonical = json.dumps([request.META.get("QUERY_STRING", ""), content], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return salted_hmac("api.idempotency", canonical, algorithm="sha256").hexdigest()
 
 
 def stored_response(request: Request, digest: str) -> Response | None:

@@ -11,7 +11,7 @@ class IdempotencyRecord(models.Model):
     user_id = models.BigIntegerField()
     route = models.CharField(max_length=300)
     key = models.CharField(max_length=255)
-    #: SHA-256 in hex of the request: the same key with another one is a mistake of the client.
+    #: Keyed SHA-256 in hex of the request: the same key with another one is a mistake of the client.
     digest = models.CharField(max_length=64)
     status = models.PositiveSmallIntegerField()
     #: JSON as text: jsonb would reorder keys, and the second answer is to be the first one, byte for byte.

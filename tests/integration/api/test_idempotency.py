@@ -66,6 +66,12 @@ def test_another_body(post):
     assert (response.status_code, response.data["error_code"]) == (409, "idempotency_key_reused")
 
 
+def test_a_digest_without_the_secret_key_is_another(post, settings):
+    post()
+    settings.SECRET_KEY = "another"
+    assert post().status_code == 409
+
+
 def test_another_query(post):
     post()
     assert post(path="/things?force=1").status_code == 409
