@@ -130,6 +130,17 @@ def store_response(request: Request, digest: str, response: Response) -> None:
         raise AnsweredMeanwhileError from error
 
 
+def keep_response(request: Request, digest: str, response: Response) -> Response:
+    """`response`, kept, for a handler that waits between its work and its answer; if the same request was answered
+    meanwhile, that answer. What such a handler does it must find done when it is called again."""
+    try:
+        with transaction.atomic():
+            store_response(request, digest, response)
+    except AnsweredMeanwhileError:
+        return stored_response(request, digest) or response
+    return response
+
+
 def _owned(request: Request, key: str) -> dict[str, Any]:
     return {"user_id": request.user.pk, "route": request.path, "key": key}
 

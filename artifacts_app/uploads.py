@@ -1,6 +1,6 @@
 """A package on its way in: credentials and size first, then the body, streamed to a spool and never whole in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,17 +11,22 @@ from django.http import UnreadablePostError
 from rest_framework.exceptions import ParseError, UnsupportedMediaType
 from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from api.body import ENVELOPE_BYTES
+from api.errors import ApiError
+from api.idempotency import digest_of, store_response, stored_response
 from artifacts_app.errors import ArtifactTooLargeError, NoModuleError
+from artifacts_app.services import Upload, add_build
 from artifacts_app.storage import CHUNK_BYTES, Spool
+from eventstore.store import ConcurrencyError
 
 FIELD = "module"
 
 
 class PackageUploadView(APIView):
-    """A view that takes a package. `received_package` in its handler gives it."""
+    """A view that takes a package. `received_package` in its handler gives it, `add_once` records it too."""
 
     parser_classes = [MultiPartParser]
 
@@ -49,6 +54,31 @@ class PackageUploadView(APIView):
             yield self._handler.spool
         finally:
             self._handler.close()
+
+    def add_once(self, request: Request, answer: Callable[[Upload], Response], *, register: bool = False) -> Response:
+        """What `answer` makes of the request's package, in the transaction that records it and keeps the answer under
+        the request's Idempotency-Key; the answer that was kept, if there is one.
+
+        Raises: what `received_package`, `add_build` and `answer` raise, `api.idempotency.KeyReusedError`.
+        """
+        with self.received_package(request) as package:
+            digest = digest_of(request, package.sha256)
+            if (stored := stored_response(request, digest)) is not None:
+                return stored
+            answers: list[Response] = []
+
+            def answer_and_keep(upload: Upload) -> None:
+                answers.append(answer(upload))
+                store_response(request, digest, answers[-1])
+
+            try:
+                add_build(package, register=register, also=answer_and_keep)
+            except (ApiError, ConcurrencyError):
+                # Perhaps refused just because the same request, a moment earlier, has done the work.
+                if (stored := stored_response(request, digest)) is not None:
+                    return stored
+                raise
+        return answers[-1]
 
 
 def _declared_bytes(request: Request) -> int:

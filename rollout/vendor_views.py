@@ -13,7 +13,7 @@ from accounts.selectors import require_modules_upload_allowed
 from api.errors import NotFoundError
 from api.fields import rfc3339
 from artifacts_app.selectors import platforms_of
-from artifacts_app.services import add_build
+from artifacts_app.services import Upload
 from artifacts_app.uploads import PackageUploadView
 from modules_app.selectors import document_of, module_document, module_key, modules
 from rollout import selectors, services
@@ -65,19 +65,21 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
     def create(self, request: Request) -> Response:
         """Upload a package, register its module, and put it on the disk of every node: poll the `action_uid`."""
         require_modules_upload_allowed()
-        with self.received_package(request) as package:
-            upload = add_build(package, register=True)
-        action_uid = _start(
-            RolloutRequest(
-                action=Action.INSTALL,
-                module_name=upload.module_name,
-                version=upload.version,
-                activation=Activation.FILES,
-                origin=Origin.VENDOR,
-                may_be_empty=True,
+
+        def answer(upload: Upload) -> Response:
+            action_uid = _start(
+                RolloutRequest(
+                    action=Action.INSTALL,
+                    module_name=upload.module_name,
+                    version=upload.version,
+                    activation=Activation.FILES,
+                    origin=Origin.VENDOR,
+                    may_be_empty=True,
+                )
             )
-        )
-        return Response({**module_document(upload.module_uid), "action_uid": action_uid})
+            return Response({**module_document(upload.module_uid), "action_uid": action_uid})
+
+        return self.add_once(request, answer, register=True)
 
     @extend_schema(responses={200: dict})
     def destroy(self, request: Request, uid: str) -> Response:

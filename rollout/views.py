@@ -14,16 +14,16 @@ from rest_framework.viewsets import ViewSet
 
 from accounts.roles import Permission
 from accounts.selectors import require_modules_upload_allowed
-from api.errors import ApiError, InvalidRequestError, NotFoundError
+from api.errors import InvalidRequestError, NotFoundError
 from api.fields import rfc3339
-from api.idempotency import digest_of, idempotent, store_response, stored_response
+from api.idempotency import digest_of, idempotent, keep_response, stored_response
 from api.pagination import page_of, paginate, paginate_by
 from api.seed import SeedViewSet
 from artifacts_app.selectors import artifact_document, artifact_documents, versions_after
 from artifacts_app.services import Upload, add_build, delete_artifact
 from artifacts_app.uploads import PackageUploadView
 from eventstore.follow import wait_for_growth
-from eventstore.store import ConcurrencyError, RecordedEvent, head, read_page
+from eventstore.store import RecordedEvent, head, read_page
 from rollout import local, selectors, services
 from rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.serializers import (
@@ -252,25 +252,12 @@ class ArtifactViewSet(PackageUploadView, ViewSet):
     def create(self, request: Request) -> Response:
         """Upload a package, once for the whole cluster: 201 if it is new, 200 if the same build was there."""
         require_modules_upload_allowed()
-        with self.received_package(request) as package:
-            digest = digest_of(request, package.sha256)
-            if (stored := stored_response(request, digest)) is not None:
-                return stored
-            answers: list[Response] = []
 
-            def answer(upload: Upload) -> None:
-                document = artifact_document(upload.module_name, upload.version)
-                answers.append(Response(document, status=201 if upload.created else 200))
-                store_response(request, digest, answers[-1])
+        def answer(upload: Upload) -> Response:
+            document = artifact_document(upload.module_name, upload.version)
+            return Response(document, status=201 if upload.created else 200)
 
-            try:
-                add_build(package, also=answer)
-            except (ApiError, ConcurrencyError):
-                # Perhaps refused just because the same request, a moment earlier, has done the work.
-                if (stored := stored_response(request, digest)) is not None:
-                    return stored
-                raise
-        return answers[-1]
+        return self.add_once(request, answer)
 
     @extend_schema(responses=ArtifactSerializer)
     def retrieve(self, request: Request, module_name: str, version: str) -> Response:
@@ -307,9 +294,12 @@ class LocalArtifactViewSet(PackageUploadView, SeedViewSet):
         require_modules_upload_allowed()
         node = local.node_of(request.get_host())
         with self.received_package(request) as package:
+            digest = digest_of(request, package.sha256)
+            if (stored := stored_response(request, digest)) is not None:
+                return stored
             upload = add_build(package)
         local.install(node, upload.module_name, upload.version)
-        return Response({})
+        return keep_response(request, digest, Response({}))
 
     @extend_schema(responses={200: dict})
     def destroy(self, request: Request, module_name: str, version: str) -> Response:

@@ -27,8 +27,9 @@ def node(committed_db, named, settings):
 
 @pytest.fixture
 def post(committed_admin, node, pack):
-    def posted(package=None):
-        return committed_admin.post(LOCAL, as_upload(package or pack()))
+    def posted(package=None, *, key=None):
+        headers = {"Idempotency-Key": key} if key else None
+        return committed_admin.post(LOCAL, as_upload(package or pack()), headers=headers)
 
     return posted
 
@@ -114,6 +115,37 @@ def test_a_retry_joins_what_is_under_way(post, impatient, settings):
 def test_two_at_once_are_one(post):
     with playing():
         first, second = at_once(post, post)
+    assert (first.status_code, second.status_code) == (200, 200)
+    assert Build.objects.count() == 1
+
+
+def test_with_an_idempotency_key_it_is_answered_without_the_node(post):
+    with playing():
+        post(key="k1")
+    again = post(key="k1")
+    assert (again.status_code, again.content, again["Idempotency-Replayed"]) == (200, b"{}", "true")
+    assert Rollout.objects.count() == 1
+
+
+def test_an_idempotency_key_of_another_package_is_refused(post, pack, stored):
+    with playing():
+        post(key="k1")
+    files = files_in(stored)
+    refused(post(pack(version=2), key="k1"), 406, "idempotency_key_reused")
+    assert files_in(stored) == files
+
+
+def test_with_an_idempotency_key_a_retry_joins_what_is_under_way(post, impatient, settings):
+    refused(post(key="k1"), 503, "node_unreachable")
+    settings.ENVIRONMENT = replace(settings.ENVIRONMENT, local_wait_seconds=10)
+    with playing():
+        assert post(key="k1").status_code == 200
+    assert Rollout.objects.count() == 1
+
+
+def test_two_at_once_with_one_key_are_one(post):
+    with playing():
+        first, second = at_once(partial(post, key="k1"), partial(post, key="k1"))
     assert (first.status_code, second.status_code) == (200, 200)
     assert Build.objects.count() == 1
 

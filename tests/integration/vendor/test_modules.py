@@ -21,8 +21,8 @@ URL = "/v2/modules"
 
 @pytest.fixture
 def post(admin, pack):
-    def posted(**changes):
-        return admin.post(URL, as_upload(pack(**changes)))
+    def posted(*, key=None, **changes):
+        return admin.post(URL, as_upload(pack(**changes)), headers={"Idempotency-Key": key} if key else None)
 
     return posted
 
@@ -68,6 +68,30 @@ def test_the_same_again_later_is_another_action(post):
     assert again.status_code == 200
     assert again.json()["action_uid"] != first.json()["action_uid"]
     assert Build.objects.count() == 1
+
+
+def test_with_an_idempotency_key_it_is_one_action(post):
+    join("node1")
+    first = post(key="k1")
+    play()
+    again = post(key="k1")
+    assert (again.status_code, again.json(), again["Idempotency-Replayed"]) == (200, first.json(), "true")
+    assert Rollout.objects.count() == 1
+
+
+def test_an_idempotency_key_of_another_package_is_refused(post, stored):
+    post(key="k1")
+    files = files_in(stored)
+    refused(post(key="k1", version=2), 409, "idempotency_key_reused")
+    assert files_in(stored) == files
+
+
+def test_refused_for_another_rollout_it_leaves_nothing(post, stored):
+    join("node1")
+    services.start_rollout(RolloutRequest(action=Action.REMOVE, module_name="TestModule", version=1))
+    position = head()
+    refused(post(key="k1"), 409, "rollout_in_progress")
+    assert (head(), files_in(stored)) == (position, [])
 
 
 def test_without_nodes_it_is_done_at_once(admin, post):
