@@ -49,7 +49,7 @@ UPLOAD = {"multipart/form-data": PackageSerializer}
 class RolloutViewSet(ViewSet):
     permissions = {"GET": Permission.VIEW_CLUSTER_MODULES, "POST": Permission.MANAGE_CLUSTER_MODULES}
 
-    @extend_schema(responses=RolloutSerializer(many=True))
+    @extend_schema(responses=page_of(RolloutSerializer))
     def list(self, request: Request) -> Response:
         """List rollouts, newest first."""
         return paginate(
@@ -89,7 +89,7 @@ class RolloutViewSet(ViewSet):
             return HttpResponse(status=304, headers={"ETag": etag})
         return HttpResponse(document, content_type="application/json", headers={"ETag": etag})
 
-    @extend_schema(responses=OperationSerializer(many=True))
+    @extend_schema(operation_id="v2_rollouts_nodes_list", responses=page_of(OperationSerializer))
     def nodes(self, request: Request, uid: str) -> Response:
         """List the rollout's nodes, in its order."""
         return paginate(
@@ -194,7 +194,7 @@ class NodeViewSet(ViewSet):
         "POST": Permission.UPDATE_NODE,
     }
 
-    @extend_schema(responses=NodeSerializer(many=True))
+    @extend_schema(responses=page_of(NodeSerializer))
     def list(self, request: Request) -> Response:
         """List nodes by name, each with its modules: what is desired there and what was observed."""
         return paginate(request, selectors.nodes(), key="name", serialize=selectors.node_documents)
@@ -311,7 +311,7 @@ class LocalArtifactViewSet(PackageUploadView, SeedViewSet):
 class EventViewSet(ViewSet):
     permissions = {"GET": Permission.VIEW_LOGGED_EVENTS}
 
-    @extend_schema(responses=EventSerializer(many=True))
+    @extend_schema(responses=page_of(EventSerializer))
     def list(self, request: Request) -> Response:
         """The audit log: all events in the order in which they were recorded."""
 
