@@ -78,10 +78,3 @@ class PayloadTooLargeError(ApiError):
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     code = "payload_too_large"
-
-
-class UnavailableError(ApiError):
-    """This cannot be answered now: try again later."""
-
-    status = HTTPStatus.SERVICE_UNAVAILABLE
-    code = "unavailable"

@@ -71,11 +71,6 @@ class Phase(StrEnum):
     def is_final(self) -> bool:
         return self in FINAL_PHASES
 
-    @property
-    def is_running(self) -> bool:
-        """Whether the node has said that it works on it."""
-        return self in RUNNING_PHASES
-
 
 FINAL_PHASES = frozenset(
     {Phase.SUCCEEDED, Phase.FAILED, Phase.TIMED_OUT, Phase.CANCELED, Phase.SKIPPED, Phase.ROLLED_BACK}
@@ -99,7 +94,6 @@ class Reason(StrEnum):
     ALREADY_INSTALLED = "already_installed"
     NOT_INSTALLED = "not_installed"
     INCOMPATIBLE_ARCH = "incompatible_arch"
-    INCOMPATIBLE_REDIS_VERSION = "incompatible_redis_version"
     NODE_DRAINING = "node_draining"
     CHECKSUM_MISMATCH = "checksum_mismatch"
     FETCH_FAILED = "fetch_failed"
@@ -114,7 +108,6 @@ class Reason(StrEnum):
     SERVER_CRASHED = "server_crashed"
     STALE_GENERATION = "stale_generation"
     AGENT_ERROR = "agent_error"
-    NODE_UNREACHABLE = "node_unreachable"
     NODE_DECOMMISSIONED = "node_decommissioned"
     NODE_DEADLINE = "node_deadline"
     NEWER_ROLLOUT = "newer_rollout"

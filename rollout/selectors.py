@@ -351,7 +351,3 @@ def failure_messages(rollouts: Collection[Rollout]) -> dict[str, str]:
     for each in failed.order_by("rollout", "ordinal"):
         said[each.rollout].append(f"{each.node}: {each.message or each.reason}")
     return {uid: "; ".join(words[:5]) for uid, words in said.items()}
-
-
-def online_nodes() -> set[str]:
-    return set(Node.objects.filter(online=True).values_list("name", flat=True))
