@@ -234,6 +234,13 @@ def test_a_module_under_another_name_fails_its_probe(site, built):
     assert (site.left(), site.server.loaded()) == ([], set())
 
 
+def test_a_module_of_another_version_fails_its_probe(site, built):
+    report = site.install(replace(built("greet"), version=10001))
+    assert report.reason is Reason.PROBE_FAILED
+    assert "greet 10000" in report.message
+    assert (site.left(), site.server.loaded()) == ([], set())
+
+
 def test_a_missing_command_fails_the_probe(site, built):
     site.install(built("greet"))
     report = site.install(replace(built("greet", 10001), commands=("greet.hello", "greet.bye")))
