@@ -5,6 +5,7 @@ the right type, or all that are wrong are named at once.
 """
 
 import re
+import shlex
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -166,6 +167,10 @@ def _arguments(value: Any) -> str:
     # They become part of a line in the server's configuration: a line break would begin another directive.
     if not _text(value).isprintable():
         raise _Wrong("must not hold line breaks or control characters")
+    try:
+        shlex.split(value)
+    except ValueError as error:  # known here already, and not first from every node
+        raise _Wrong(f"cannot be split into words: {error}") from error
     return _text(value)
 
 

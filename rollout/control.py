@@ -116,12 +116,18 @@ class BatchConsumer(threading.Thread):
         while not self.stopping.is_set():
             try:
                 self._consume()
+            except (OperationalError, RedisError) as error:  # the broker is away, which is foreseen: no traceback
+                logger.warning("%s: the broker is away, trying again in %s s: %s", self.name, RETRY_SECONDS, error)
+                self._begin_again()
             except Exception:
                 logger.exception("%s: trying again in %s s", self.name, RETRY_SECONDS)
-                self._batch.clear()  # not acknowledged: the broker hands it out again
-                self.stopping.wait(RETRY_SECONDS)
+                self._begin_again()
             finally:
                 close_old_connections()
+
+    def _begin_again(self) -> None:
+        self._batch.clear()  # not acknowledged: the broker hands it out again
+        self.stopping.wait(RETRY_SECONDS)
 
     def _consume(self) -> None:
         with self._app.connection_for_read() as connection:

@@ -103,7 +103,7 @@ def _schedules(uid: str, request: RolloutRequest, nodes: Sequence[Node]) -> list
 
 def _reason_to_skip(request: RolloutRequest, node: Node, content: Mapping[str, str]) -> tuple[Reason, str] | None:
     if node.draining:
-        return Reason.NODE_DRAINING, f"{node.name} is draining; activate it and retry."
+        return Reason.NODE_DRAINING, f"{node.name} is draining: activate it, and start another rollout for it."
     if request.action == Action.INSTALL and node.platform not in content:
         there = ", ".join(sorted(content))
         return Reason.INCOMPATIBLE_ARCH, f"{node.name} is {node.platform}; there are builds for {there}."

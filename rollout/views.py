@@ -75,7 +75,7 @@ class RolloutViewSet(ViewSet):
         """One rollout with its progress. Send its ETag as `If-None-Match`: 304 while nothing has changed."""
         given = _etags(request)
         deadline = time.monotonic() + _wait_seconds(request)
-        known = given
+        known = given - {"*"}
         while True:
             position = head()
             document, version, phase = selectors.rollout_document(uid)
@@ -85,7 +85,7 @@ class RolloutViewSet(ViewSet):
             if etag not in known or phase in FINAL_ROLLOUT_PHASES or left <= 0:
                 break
             wait_for_growth(position, timeout=left)
-        if etag in given:
+        if not given.isdisjoint({etag, "*"}):
             return HttpResponse(status=304, headers={"ETag": etag})
         return HttpResponse(document, content_type="application/json", headers={"ETag": etag})
 
@@ -135,7 +135,7 @@ def _accepted(request: Request, uid: str) -> Response:
 
 
 def _etags(request: Request) -> set[str]:
-    """Those of `If-None-Match`; a proxy that compresses marks them as weak."""
+    """Those of `If-None-Match`, `*` for any; a proxy that compresses marks them as weak."""
     given = request.headers.get("If-None-Match", "").split(",")
     return {each.strip().removeprefix("W/") for each in given if each.strip()}
 

@@ -129,7 +129,9 @@ class Server:
             connection.connect()
         except (RedisError, OSError) as error:
             url = self._settings.server_url.rpartition("@")[2]
-            raise Failure(Reason.SERVER_UNREACHABLE, f"The server at {url} cannot be reached: {error}.") from error
+            raise Failure(
+                Reason.SERVER_UNREACHABLE, f"The server at {url} cannot be reached: {str(error).rstrip('.')}."
+            ) from error
 
     def _connection(self, seconds: float) -> Any:
         password_file = self._settings.server_password_file

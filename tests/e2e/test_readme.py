@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 
-from tests.fleet import PASSWORD, ROOT
+from tests.fleet import PASSWORD, ROOT, sample
 
 BLOCK = re.compile(
     r"^<!-- walkthrough -->\n```sh\n(.*?)^```\n(?:\s*```console\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL
@@ -16,6 +16,8 @@ BLOCK = re.compile(
 
 
 def test_walkthrough(fleet, tmp_path):
+    fleet.upload(sample(tmp_path, 10000))
+    fleet.carry_out(10000)  # as `make run` leaves its nodes
     blocks = BLOCK.findall((ROOT / "README.md").read_text())
     assert blocks
     done = subprocess.run(

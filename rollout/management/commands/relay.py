@@ -7,6 +7,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 from django.db import close_old_connections
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from eventstore.follow import wait_for_growth
 from eventstore.store import head
@@ -67,7 +69,10 @@ def look() -> bool:
 def _tried(step: Callable[[], Any]) -> bool:
     try:
         step()
-    except Exception:  # the broker is away, say: what was to be done still stands in the log
+    except (OperationalError, RedisError) as error:  # the broker is away, which is foreseen: no traceback
+        logger.warning("the broker is away, the relay tries again in %s s: %s", SWEEP_SECONDS, error)
+        return False
+    except Exception:  # what was to be done still stands in the log
         logger.exception("the relay tries again in %s s", SWEEP_SECONDS)
         return False
     return True

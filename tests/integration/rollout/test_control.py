@@ -103,7 +103,7 @@ def test_garbage_in_the_queue_is_dropped(broker, consuming, waits, caplog):
     waits(lambda: broker.client().hlen("unacked") == 0)
 
 
-def test_it_goes_on_after_the_broker_was_killed(broker, carried_by, consuming, waits, monkeypatch):
+def test_it_goes_on_after_the_broker_was_killed(broker, carried_by, consuming, waits, monkeypatch, caplog):
     monkeypatch.setattr(control, "RETRY_SECONDS", 0.05)
     seen = []
     consuming(REPORTS, seen.extend)
@@ -114,6 +114,8 @@ def test_it_goes_on_after_the_broker_was_killed(broker, carried_by, consuming, w
     carried_by(broker.url)
     broker.send(REPORTS, 2)
     waits(lambda: seen == [1, 2])
+    assert "the broker is away" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 def test_reports_are_recorded_while_nothing_can_be_published(broker, carried_by, tmp_path, monkeypatch):

@@ -270,6 +270,7 @@ def test_a_draining_node_is_skipped_and_what_it_had_to_come_waits():
     services.drain_node(first)
     other = start(nodes=(first,))
     assert (rollout(other).phase, operation(other, first).reason) == ("succeeded", "node_draining")
+    assert operation(other, first).message == f"{first} is draining: activate it, and start another rollout for it."
 
 
 def test_rollouts_go_on_without_a_node_that_left():

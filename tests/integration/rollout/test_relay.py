@@ -74,6 +74,14 @@ def test_what_could_not_be_published_is_still_due(dead_broker):
     assert not Dispatch.objects.exclude(published_at=None, lease=None, leased_until=None).exists()
 
 
+def test_a_broker_that_is_away_is_told_in_one_line(dead_broker, caplog):
+    fleet(1)
+    start()
+    assert look() is False
+    said = [record for record in caplog.records if record.name.endswith("relay")]
+    assert [(record.levelname, record.exc_info) for record in said] == [("WARNING", None)]
+
+
 def test_of_a_batch_only_what_was_sent_is_marked(monkeypatch):
     fleet(3)
     start()

@@ -180,6 +180,7 @@ def test_a_module_name_is_refused(name):
         ("compatible_redis_version", ">=7"),
         ("command_line_args", "a\nrename-command b"),
         ("command_line_args", ["a"]),
+        ("command_line_args", "a 'open"),
         ("capabilities", ["a", 1]),
         ("commands", {}),
         ("author", 1),
