@@ -5,29 +5,20 @@ from typing import Any
 
 import msgspec
 
-from rollout.agent.carrier import Carrier
+from rollout.agent.announce import Announcer
 from rollout.agent.celery import app
 from rollout.agent.failure import MalformedCommandError
 from rollout.agent.runner import Runner
-from rollout.messages import EXECUTE, REPORTS, Command, Report, from_json
+from rollout.messages import EXECUTE, Command, from_json
 
 log = logging.getLogger(__name__)
-
-#: Seconds that a final report waits for a broker that is away; when it is lost, the journal answers the next time.
-#: Other phases do not wait: they would hold up the work.
-FINAL_PATIENCE = 30.0
 
 
 @app.task(name=EXECUTE)
 def execute(command: Any = None) -> None:
     """Carries out `command`, a `Command` as JSON; may run more than once. What cannot be understood is dropped."""
     runner: Runner = app.runner
-    carrier: Carrier = app.carrier
-
-    def send(report: Report) -> None:
-        carrier.send(report, queue=REPORTS, patience=FINAL_PATIENCE if report.phase.is_final else 0)
-
     try:
-        runner.execute(from_json(Command, command), report=send)
+        runner.execute(from_json(Command, command), report=Announcer(app.carrier))
     except (msgspec.ValidationError, MalformedCommandError) as error:
         log.error("Dropped a command: %s", error)  # noqa: TRY400 - the traceback says nothing more

@@ -78,9 +78,18 @@ def test_it_works(worker, site, built):
     worker.send(to_json(command))
     (report,) = worker.final(command.rollout)
     assert report.phase is Phase.SUCCEEDED
-    assert next(each.phase for each in worker.reports()) is Phase.FETCHING
     assert site.server.call("GREET.HELLO") == "Hello, world, from greet 1.0.0"
     assert worker.kill(signal.SIGTERM) == 0
+
+
+def test_a_phase_that_lasts_is_told(worker, site, built):
+    site.shelf.gate.clear()
+    command = site.command(built("greet"))
+    worker.send(to_json(command))
+    worker.hears(Phase.FETCHING)
+    site.shelf.gate.set()
+    worker.final(command.rollout)
+    assert [each.phase for each in worker.reports()][:: len(worker.reports()) - 1] == [Phase.FETCHING, Phase.SUCCEEDED]
 
 
 def test_the_first_beat_is_the_hello(worker, waits):
