@@ -8,7 +8,7 @@ from accounts.models import User
 from accounts.roles import Role
 from accounts.services import bootstrap_admin, ensure_admin
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
 
 def test_it_works(monkeypatch, capsys):

@@ -17,6 +17,8 @@ from rollout.messages import Action, Activation, NodeProfile
 from rollout.requests import RolloutRequest
 from tests.integration.admin.conftest import PLATFORM, text
 
+pytestmark = pytest.mark.slow
+
 #: Session, user and permissions aside, a list is counted twice and read once.
 QUERIES = {
     "modules_app/module": 5,

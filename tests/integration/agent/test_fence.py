@@ -7,6 +7,8 @@ import pytest
 from rollout.agent.failure import MalformedCommandError
 from rollout.messages import Action, Activation, Phase, Reason
 
+pytestmark = pytest.mark.slow
+
 PHASES = ["fetching", "verifying", "installing", "loading", "probing", "succeeded"]
 
 

@@ -12,6 +12,8 @@ from kombu import Connection
 
 from rollout.messages import BEATS, EXECUTE, REPORTS, Beat, Phase, Report, from_json, queue_for, to_json
 
+pytestmark = pytest.mark.slow
+
 
 class Worker:
     """A worker process, and the control plane's side of its broker."""

@@ -6,6 +6,8 @@ import pytest
 
 from tests.plugins.cast import basic
 
+pytestmark = pytest.mark.slow
+
 ADMIN = {"Authorization": basic("admin")}
 JSON = {"Content-Type": "application/json"}
 MEGABYTE = 1_000_000

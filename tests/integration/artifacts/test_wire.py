@@ -11,6 +11,8 @@ import pytest
 from tests.plugins.cast import basic
 from tests.plugins.packages import ARTIFACTS, files_in
 
+pytestmark = pytest.mark.slow
+
 MEGABYTE = 1_000_000
 HEAD = b'--b\r\nContent-Disposition: form-data; name="module"; filename="m.zip"\r\n\r\n'
 TAIL = b"\r\n--b--\r\n"

@@ -11,7 +11,11 @@ from rollout.control import BatchConsumer, judge_silence
 from rollout.messages import BEATS, REPORTS, Phase, queue_for
 from tests.recorded_fleet import beat_of, fleet, node, phases, report_of, rollout, silence, start
 
-pytestmark = [pytest.mark.usefixtures("committed_db"), pytest.mark.filterwarnings("ignore::ResourceWarning")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("committed_db"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ work on it after all.
 import os
 from collections import Counter
 
+import pytest
 from django.db import transaction
 from django.db.models import Q
 from hypothesis import HealthCheck, settings
@@ -21,6 +22,8 @@ from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Report
 from rollout.models import Node, Operation, Rollout
 from rollout.projections import COUNTERS, counter_of
 from tests.recorded_fleet import beat_of, differences, installed, inventory, join, overdue, silence, start, upload
+
+pytestmark = pytest.mark.slow
 
 NODES = ("a", "b", "c", "d")
 WORK = sorted(RUNNING_PHASES)

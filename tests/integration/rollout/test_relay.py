@@ -66,6 +66,7 @@ def test_a_request_never_talks_to_the_broker(dead_broker):
     assert rollout(uid).phase == "aborted"
 
 
+@pytest.mark.slow
 def test_what_could_not_be_published_is_still_due(dead_broker):
     fleet(2)
     start()
@@ -74,6 +75,7 @@ def test_what_could_not_be_published_is_still_due(dead_broker):
     assert not Dispatch.objects.exclude(published_at=None, lease=None, leased_until=None).exists()
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_away_is_told_in_one_line(dead_broker, caplog):
     fleet(1)
     start()
@@ -267,6 +269,7 @@ def test_the_queue_of_a_silent_node_is_purged(broker):
     assert broker.waiting(queue_for("n0000")) == 0
 
 
+@pytest.mark.slow
 def test_what_is_due_is_found_without_reading_what_has_ended(sent):
     fleet(1)
     uid = start()

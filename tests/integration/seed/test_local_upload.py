@@ -150,6 +150,7 @@ def test_two_at_once_with_one_key_are_one(post):
     assert Build.objects.count() == 1
 
 
+@pytest.mark.slow
 def test_an_operation_timed_out_is_a_node_that_does_not_answer(post, settings):
     settings.ENVIRONMENT = replace(settings.ENVIRONMENT, node_deadline_seconds=0.01)
     with playing(lambda _: clock.end_overdue_operations()):
