@@ -35,7 +35,7 @@ class Worker:
         return self.process.wait(timeout=30)
 
     def send(self, body):
-        with Celery(broker=self.url) as sender:
+        with Celery(broker=self.url, set_as_current=False) as sender:
             sender.send_task(EXECUTE, kwargs={"command": body}, queue=queue_for("n1"), ignore_result=True)
 
     def drained(self, queue, kind):

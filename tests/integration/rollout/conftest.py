@@ -88,6 +88,8 @@ def broker(carried_by):
 @pytest.fixture
 def carried_by():
     """Makes the control plane's app use the broker at a URL, for one test."""
+    # An app that some other test made and left behind as the current one would be used in this thread alone.
+    assert current_app.main == "modfleet"
     former = current_app.conf.broker_url
 
     def use(url):
