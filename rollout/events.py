@@ -1,10 +1,12 @@
 """What is stored in `node:<name>`, `placement:<node>:<module>` and `rollout:<uid>`."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 from eventstore.registry import event_type
 from rollout.messages import Action, Activation, InstalledModule, NodeProfile, Phase, Reason
+from rollout.strategy import Strategy
 
 
 def node_stream(name: str) -> str:
@@ -91,6 +93,30 @@ class NodeDecommissioned:
     node: str
 
 
+@event_type("node.drifted.v1")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeDrifted:
+    """The module differs from what the last operation left: `observed` is `load`, `files` or `absent`, with the digest
+    of what is on the disk."""
+
+    node: str
+    module_name: str
+    version: int
+    desired: str
+    observed: str
+    content_sha256: str
+
+
+@event_type("node.drift_ended.v1")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeDriftEnded:
+    """The module is as it is to be again, or something else is wanted by now."""
+
+    node: str
+    module_name: str
+    version: int
+
+
 NodeEvent = (
     NodeJoined
     | NodeProfileChanged
@@ -101,17 +127,30 @@ NodeEvent = (
     | NodeDrained
     | NodeActivated
     | NodeDecommissioned
+    | NodeDrifted
+    | NodeDriftEnded
 )
 
 
 # --- placement:<node>:<module> ----------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What a node is to have of a module. `content_sha256` is that of the build."""
+
+    version: int
+    activation: Activation
+    content_sha256: str
+
+
 @event_type("operation.scheduled.v1")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationScheduled:
     """`content_sha256` is that of the build the node is to have, empty for a removal. `behind`: an older operation
-    that had started is waited for. `ordinal` is the node's place in the rollout, from 0."""
+    that had started is waited for. `ordinal` is the node's place in the rollout, `wave` the wave it is in, both from 0;
+    one that is skipped from the start is in no wave, -1. `undoes`: the version that an operation had brought which this
+    one takes back, None for any other. `delay_seconds`: not to be released sooner than that from now."""
 
     rollout: str
     node: str
@@ -123,7 +162,10 @@ class OperationScheduled:
     generation: int
     attempt: int
     ordinal: int
+    wave: int = 0
     behind: bool = False
+    undoes: int | None = None
+    delay_seconds: float = 0.0
 
 
 @event_type("operation.released.v1")
@@ -138,6 +180,17 @@ class OperationReleased:
     action: Action
     activation: Activation
     content_sha256: str
+    undoes: int | None = None
+
+
+@event_type("operation.cancel_requested.v1")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationCancelRequested:
+    """The node is asked to give it up, and to put back what it has changed; it answers with the operation's end."""
+
+    rollout: str
+    node: str
+    module_name: str
 
 
 @event_type("operation.given_back.v1")
@@ -203,6 +256,7 @@ class ReportRejected:
 PlacementEvent = (
     OperationScheduled
     | OperationReleased
+    | OperationCancelRequested
     | OperationGivenBack
     | OperationProgressed
     | OperationFinished
@@ -236,6 +290,17 @@ class RolloutPhase(StrEnum):
         return self in FINAL_ROLLOUT_PHASES
 
 
+class WavePhase(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    SOAKING = "soaking"
+    GATED = "gated"
+    PASSED = "passed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    CANCELED = "canceled"
+
+
 FINAL_ROLLOUT_PHASES = frozenset(
     {
         RolloutPhase.SUCCEEDED,
@@ -251,25 +316,23 @@ FINAL_ROLLOUT_PHASES = frozenset(
 
 
 class Origin(StrEnum):
-    """What asked for a rollout: `POST /v2/rollouts`, a call of the seed's local routes, or the vendor's /v2/modules."""
+    """What asked for a rollout: `POST /v2/rollouts`, a call of the seed's local routes, the vendor's /v2/modules, the
+    reconciler because a node differs from what it is to have, or another rollout whose module needs this one's."""
 
     API = "api"
     LOCAL = "local"
     VENDOR = "vendor"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Strategy:
-    """`max_parallel`: how many nodes may have it in hand at once. `node_deadline_seconds`: longest for one node."""
-
-    max_parallel: int = 10
-    node_deadline_seconds: float = 300.0
+    RECONCILER = "reconciler"
+    DEPENDENCY = "dependency"
 
 
 @event_type("rollout.started.v1")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutStarted:
-    """`named`: its nodes were chosen by name, so that it says nothing about nodes that join later.
+    """`total` counts its nodes, `waves` those of each wave; the others are skipped from the start.
+    `named`: its nodes were chosen, so that it says nothing about nodes that join later.
+    `needs`: rollouts that must have succeeded before the first wave, because their modules are needed by this one.
+    `rollback_of`: it takes back what that one, which had ended, did.
     `purge`: when every node has succeeded, the module object and the artifact are deleted too."""
 
     rollout: str
@@ -278,11 +341,75 @@ class RolloutStarted:
     version: int
     activation: Activation
     total: int
+    waves: tuple[int, ...]
     named: bool
     strategy: Strategy = field(default_factory=Strategy)
     origin: Origin = Origin.API
+    needs: tuple[str, ...] = ()
     retry_of: str = ""
+    rollback_of: str = ""
     purge: bool = False
+
+
+@event_type("rollout.approved.v1")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutApproved:
+    rollout: str
+    remark: str
+
+
+@event_type("rollout.rejected.v1")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutRejected:
+    rollout: str
+    remark: str
+
+
+@event_type("rollout.wave_started.v1")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaveStarted:
+    rollout: str
+    wave: int
+
+
+@event_type("rollout.wave_soaking.v1")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaveSoaking:
+    """All its nodes have ended; their health is watched until then."""
+
+    rollout: str
+    wave: int
+    until: datetime
+
+
+@event_type("rollout.wave_gated.v1")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaveGated:
+    """A person has to promote before the next wave starts."""
+
+    rollout: str
+    wave: int
+
+
+@event_type("rollout.wave_passed.v1")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WavePassed:
+    """Nothing keeps the next wave from starting any more."""
+
+    rollout: str
+    wave: int
+
+
+@event_type("rollout.wave_failed.v1")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaveFailed:
+    """The rollout is stopped by its `max_failures` or its `progress_deadline_seconds`: nothing is released after it
+    unless a person resumes or retries. What follows is the strategy's `on_failure`."""
+
+    rollout: str
+    wave: int
+    reason: Reason
+    message: str
 
 
 @event_type("rollout.released.v1")
@@ -294,17 +421,58 @@ class NodesReleased:
     nodes: tuple[str, ...]
 
 
+@event_type("rollout.paused.v1")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutPaused:
+    rollout: str
+    reason: Reason
+    message: str = ""
+
+
+@event_type("rollout.resumed.v1")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutResumed:
+    """`forgiven`: nodes that had failed by then, by wave; they do not count against `max_failures` any more."""
+
+    rollout: str
+    forgiven: tuple[int, ...] = ()
+
+
 @event_type("rollout.abort_requested.v1")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AbortRequested:
     rollout: str
+    reason: Reason = Reason.MANUAL
+    message: str = ""
+
+
+@event_type("rollout.rollback_requested.v1")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollbackRequested:
+    """Nothing new is released; what is in hand is given up; then every node gets back what it had before."""
+
+    rollout: str
+    reason: Reason = Reason.MANUAL
+    message: str = ""
+
+
+@event_type("rollout.rollback_started.v1")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollbackStarted:
+    """`nodes`: those that get back what they had. Not those that a newer rollout has changed since."""
+
+    rollout: str
+    nodes: tuple[str, ...]
 
 
 @event_type("rollout.nodes_retried.v1")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodesRetried:
+    """`automatic`: by the strategy's `retries`."""
+
     rollout: str
     nodes: tuple[str, ...]
+    automatic: bool = False
 
 
 @event_type("rollout.finished.v1")
@@ -313,6 +481,46 @@ class RolloutFinished:
     rollout: str
     phase: RolloutPhase
     reason: Reason | None = None
+    message: str = ""
 
 
-RolloutEvent = RolloutStarted | NodesReleased | AbortRequested | NodesRetried | RolloutFinished
+RolloutEvent = (
+    RolloutStarted
+    | RolloutApproved
+    | RolloutRejected
+    | WaveStarted
+    | WaveSoaking
+    | WaveGated
+    | WavePassed
+    | WaveFailed
+    | NodesReleased
+    | RolloutPaused
+    | RolloutResumed
+    | AbortRequested
+    | RollbackRequested
+    | RollbackStarted
+    | NodesRetried
+    | RolloutFinished
+)
+
+
+# --- fleet ------------------------------------------------------------------------------------------------------------
+
+FLEET_STREAM = "fleet"
+
+
+@event_type("fleet.frozen.v1")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetFrozen:
+    """Nothing is released anywhere until it is thawed."""
+
+    reason: str
+
+
+@event_type("fleet.thawed.v1")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetThawed:
+    pass
+
+
+FleetEvent = FleetFrozen | FleetThawed

@@ -36,6 +36,11 @@ def queue_for(node: str) -> str:
     return f"node.{node}"
 
 
+def cancel_queue_for(node: str) -> str:
+    """Name of the queue on which the agent of `node` hears that a command is to be given up, while it works on it."""
+    return f"node.{node}.cancel"
+
+
 class Action(StrEnum):
     INSTALL = "install"
     REMOVE = "remove"
@@ -94,6 +99,8 @@ class Reason(StrEnum):
     ALREADY_INSTALLED = "already_installed"
     NOT_INSTALLED = "not_installed"
     INCOMPATIBLE_ARCH = "incompatible_arch"
+    INCOMPATIBLE_REDIS_VERSION = "incompatible_redis_version"
+    MISSING_DEPENDENCY = "missing_dependency"
     NODE_DRAINING = "node_draining"
     CHECKSUM_MISMATCH = "checksum_mismatch"
     FETCH_FAILED = "fetch_failed"
@@ -109,7 +116,12 @@ class Reason(StrEnum):
     STALE_GENERATION = "stale_generation"
     AGENT_ERROR = "agent_error"
     NODE_DECOMMISSIONED = "node_decommissioned"
+    NODE_UNREACHABLE = "node_unreachable"
     NODE_DEADLINE = "node_deadline"
+    ERROR_THRESHOLD = "error_threshold"
+    PROGRESS_DEADLINE = "progress_deadline"
+    WAVE_GATE = "wave_gate"
+    ROLLED_BACK = "rolled_back"
     NEWER_ROLLOUT = "newer_rollout"
     MANUAL = "manual"
 
@@ -132,7 +144,8 @@ class Command:
 
     `generation` grows with each new intent for (node, module), `attempt` with each retry of one intent.
     `expires` is Unix time in seconds: later than that the agent drops the command without an answer.
-    `deadline_seconds` bounds the work on the node.
+    `deadline_seconds` bounds the work on the node. The same command on `cancel_queue_for(node)` asks to give it up:
+    the answer is a final report, `canceled` if the node is as it was before.
     """
 
     rollout: str
@@ -148,6 +161,9 @@ class Command:
     package: Package | None = None
     command_line_args: str = ""
     commands: tuple[str, ...] = ()
+    #: The version that an operation had brought which this one takes back: once the rest has succeeded, its files are
+    #: gone; if it is `version` itself, it is not loaded any more.
+    undoes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from rollout.events import Origin, Strategy
+from rollout.events import Origin
 from rollout.messages import Action, Activation
+from rollout.strategy import Strategy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,10 @@ from django.core.validators import RegexValidator
 from rest_framework import serializers
 
 from api.fields import StrictBooleanField, StrictCharField, StrictFloatField, StrictIntegerField, StrictSerializer
-from rollout.events import RolloutPhase, Strategy
+from rollout.events import RolloutPhase
 from rollout.messages import Action, Activation, Phase
 from rollout.requests import RolloutRequest
+from rollout.strategy import Strategy
 
 MAX_NODES = 10_000
 
