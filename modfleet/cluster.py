@@ -16,7 +16,7 @@ import httpx
 from modfleet.processes import Processes, StartError
 
 #: Raised when a data folder of an older version can no longer be used as it is.
-DATA_VERSION = "1"
+DATA_VERSION = "2"
 #: What the kernel allows for the path of a Unix socket, bytes.
 LONGEST_SOCKET_PATH = 107
 BEAT_SECONDS = "2"

@@ -29,12 +29,12 @@ from eventstore.pages import (
     page_url,
     preformatted,
 )
-from rollout import selectors, services
+from rollout import selectors, services, verbs
 from rollout.decider.node import NodePhase
 from rollout.events import FINAL_ROLLOUT_PHASES, Origin, RolloutPhase, node_stream, placement_stream, rollout_stream
 from rollout.messages import Action, Phase
 from rollout.models import Node, NodeModule, Operation, Rollout
-from rollout.projections import COUNTERS, operation_key, progress
+from rollout.projections.rollouts import COUNTERS, operation_key, progress
 
 #: How many rows a table on another object's page shows.
 FIRST_ROWS = 50
@@ -158,12 +158,12 @@ class RolloutAdmin(ActingAdmin):
 
 
 def _abort(row: Rollout) -> str:
-    services.abort_rollout(row.uid)
+    verbs.abort_rollout(row.uid)
     return f"Nothing more is started of {row}."
 
 
 def _retry(row: Rollout) -> str:
-    uid = services.retry_rollout(row.uid)
+    uid = verbs.retry_rollout(row.uid)
     if uid == row.uid:
         return f"The nodes of {row} that failed are tried again."
     return format_html("The nodes of {} that failed are tried again in a new rollout: {}.", row, _rollout_link(uid))

@@ -7,7 +7,10 @@ class RolloutConfig(AppConfig):
 
     def ready(self) -> None:
         from eventstore.projections import register
-        from rollout.projections import NodeProjection, RolloutProjection
+        from rollout.projections.fleet import FleetProjection
+        from rollout.projections.nodes import NodeProjection
+        from rollout.projections.rollouts import RolloutProjection
 
         register(RolloutProjection())
         register(NodeProjection())
+        register(FleetProjection())

@@ -21,7 +21,17 @@ from kombu import Producer, Queue
 from artifacts_app.selectors import BuildToFetch, build_to_fetch
 from eventstore.store import database_now
 from rollout import clock
-from rollout.messages import EXECUTE, Action, Activation, Command, Package, queue_for, to_json
+from rollout.messages import (
+    EXECUTE,
+    Action,
+    Activation,
+    Command,
+    Package,
+    Phase,
+    cancel_queue_for,
+    queue_for,
+    to_json,
+)
 from rollout.models import Dispatch, Liveness, Node, Operation, Rollout
 from rollout.selectors import IN_HAND
 
@@ -79,9 +89,10 @@ def _due(now: datetime) -> Any:
     never = Q(published_at=None)
     released_since = Q(released_at__gt=F("published_at"))
     restarted_since = Q(hello_at__gt=F("published_at"))
+    canceled_since = Q(cancel_requested_at__gt=F("published_at"))
     unanswered = Q(due_at__lt=now, last_seen__gt=F("published_at"))
     return operations.filter(
-        never | released_since | restarted_since | unanswered,
+        never | released_since | restarted_since | canceled_since | unanswered,
         # Not `node__in`: a planner would rather start from the nodes, and read all that was ever done on them.
         Exists(Node.objects.filter(name=OuterRef("node"), online=True)),
         phase__in=IN_HAND,
@@ -96,7 +107,7 @@ def _publish(claim: _Claim) -> int:
     try:
         with current_app.producer_or_acquire() as producer:
             for operation, command in _commands(operations):
-                _send(command, producer)
+                (_send_cancel if operation.phase == Phase.CANCELING else _send)(command, producer)
                 sent.append(operation)
     finally:
         _note(claim, sent)
@@ -112,7 +123,12 @@ def _note(claim: _Claim, sent: Sequence[Any]) -> None:
     for publishes, operations in by_count.items():
         wait = min(settings.ENVIRONMENT.resend_seconds * 2**publishes, LONGEST_RESEND_SECONDS)
         # Never before what made it due: a database whose clock was set back would have it due again and again.
-        causes = [moment for each in operations for moment in (each.released_at, each.hello_at) if moment is not None]
+        causes = [
+            moment
+            for each in operations
+            for moment in (each.released_at, each.hello_at, each.cancel_requested_at)
+            if moment is not None
+        ]
         published_at = max(claim.now, *causes)
         held.filter(operation__in=[each.key for each in operations]).update(
             published_at=published_at,
@@ -127,9 +143,8 @@ def _note(claim: _Claim, sent: Sequence[Any]) -> None:
 def _publishes(operation: Any) -> int:
     """How often this release was published to this run of the agent: the wait starts anew with each."""
     last = operation.published_at
-    is_new = (
-        last is None or operation.released_at > last or (operation.hello_at is not None and operation.hello_at > last)
-    )
+    causes = (operation.released_at, operation.hello_at, operation.cancel_requested_at)
+    is_new = last is None or any(each is not None and each > last for each in causes)
     return 0 if is_new else int(operation.publishes)
 
 
@@ -142,6 +157,11 @@ def _send(command: Command, producer: Producer) -> None:
         ignore_result=True,
         producer=producer,
     )
+
+
+def _send_cancel(command: Command, producer: Producer) -> None:
+    """Beside the node's queue: its agent hears it while it works."""
+    producer.publish(to_json(command), exchange="", routing_key=cancel_queue_for(command.node), serializer="json")
 
 
 def _commands(operations: Sequence[Operation]) -> Iterator[tuple[Operation, Command]]:
@@ -185,6 +205,7 @@ def _command(operation: Operation, build: BuildToFetch | None, deadline_seconds:
         package=None if build is None else _package(build, operation.node),
         command_line_args="" if build is None else build.command_line_args,
         commands=() if build is None else build.commands,
+        undoes=operation.undoes,
     )
 
 

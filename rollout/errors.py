@@ -55,6 +55,48 @@ class RolloutFinalError(RolloutError):
     code = "rollout_final"
 
 
+class WrongPhaseError(RolloutError):
+    """The rollout's phase does not allow this."""
+
+    status = 409
+    code = "wrong_phase"
+
+
+class NotGatedError(RolloutError):
+    """The rollout waits at no gate."""
+
+    status = 409
+    code = "not_gated"
+
+
+class SecondPersonError(RolloutError):
+    """Somebody else than the one who started the rollout has to approve it."""
+
+    status = 403
+    code = "second_person_required"
+
+
+class OperationFinalError(RolloutError):
+    """The rollout has ended on this node."""
+
+    status = 409
+    code = "operation_final"
+
+
+class NothingToRollBackError(RolloutError):
+    """The rollout has changed no node, or something newer has changed them all since."""
+
+    status = 409
+    code = "nothing_to_roll_back"
+
+
+class RollbackOfRollbackError(RolloutError):
+    """A rollback is not rolled back. Start a rollout of the version that you want."""
+
+    status = 409
+    code = "rollback_of_rollback"
+
+
 class NothingToRetryError(RolloutError):
     """No node of this rollout has failed."""
 

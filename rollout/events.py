@@ -149,8 +149,9 @@ class Target:
 class OperationScheduled:
     """`content_sha256` is that of the build the node is to have, empty for a removal. `behind`: an older operation
     that had started is waited for. `ordinal` is the node's place in the rollout, `wave` the wave it is in, both from 0;
-    one that is skipped from the start is in no wave, -1. `undoes`: the version that an operation had brought which this
-    one takes back, None for any other. `delay_seconds`: not to be released sooner than that from now."""
+    one that is skipped from the start is in no wave, -1. `rollback`: it gives back what was there before the rollout
+    changed it, and `undoes` is the version which that had brought and which is to be gone, if any. `delay_seconds`: not
+    to be released sooner than that from now."""
 
     rollout: str
     node: str
@@ -164,6 +165,7 @@ class OperationScheduled:
     ordinal: int
     wave: int = 0
     behind: bool = False
+    rollback: bool = False
     undoes: int | None = None
     delay_seconds: float = 0.0
 

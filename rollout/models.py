@@ -49,6 +49,8 @@ class NodeModule(models.Model):
     rollout = models.CharField(max_length=32)
     #: The last operation ended badly.
     failed = models.BooleanField()
+    #: Since when it is not as the last operation left it.
+    drifted_at = models.DateTimeField(null=True)
     state = models.CharField(max_length=10)
 
     class Meta:
@@ -69,9 +71,13 @@ class Rollout(models.Model):
     activation = models.CharField(max_length=10)
     phase = models.CharField(max_length=24)
     reason = models.CharField(max_length=40)
+    message = models.TextField(default="")
     origin = models.CharField(max_length=16)
     actor = models.CharField(max_length=150)
     retry_of = models.CharField(max_length=32)
+    rollback_of = models.CharField(max_length=32, default="")
+    #: Uids of the rollouts that have to succeed first.
+    needs = models.JSONField(default=list)
     named = models.BooleanField()
     strategy = models.JSONField()
     created_at = models.DateTimeField()
@@ -88,9 +94,19 @@ class Rollout(models.Model):
     rolled_back = models.IntegerField(default=0)
     #: How many of the canceled ones a newer rollout has taken over.
     superseded = models.IntegerField(default=0)
-    #: Operations that said how long they took, and the sum of that in seconds.
-    measured = models.IntegerField(default=0)
-    measured_seconds = models.FloatField(default=0)
+    #: Nodes that could not be given back what they had.
+    unrestored = models.IntegerField(default=0)
+    #: Automatic retries so far.
+    retries = models.IntegerField(default=0)
+    #: One for each wave, in order: `phase`, `total` and the counters, times.
+    waves = models.JSONField(default=list)
+    #: Its `RolloutState`, as JSON.
+    state = models.TextField(default="")
+    #: Last success, or when the clock of the progress deadline was last started.
+    progressed_at = models.DateTimeField(null=True)
+    #: Seconds that the newest nodes took that succeeded, and the slowest nodes of all as [node, seconds].
+    durations = models.JSONField(default=list)
+    slowest = models.JSONField(default=list)
     #: Position of its first event, and of its newest.
     started_position = models.BigIntegerField(unique=True)
     position = models.BigIntegerField()
@@ -120,12 +136,25 @@ class Operation(models.Model):
     generation = models.IntegerField()
     attempt = models.IntegerField()
     ordinal = models.IntegerField()
+    #: The wave it is in; -1 for one that is skipped from the start.
+    wave = models.IntegerField(default=0)
+    #: It gives back what was there before; `undoes` is the version that has to go then.
+    rollback = models.BooleanField(default=False)
+    undoes = models.BigIntegerField(null=True)
+    #: It was released, in this attempt or an earlier one.
+    touched = models.BooleanField(default=False)
+    #: Its node has not failed in this rollout.
+    healthy = models.BooleanField(default=True)
     phase = models.CharField(max_length=12)
     reason = models.CharField(max_length=40)
     message = models.TextField()
     #: Waits for an older operation that had started.
     behind = models.BooleanField()
     scheduled_at = models.DateTimeField()
+    #: Not to be released before then.
+    ready_at = models.DateTimeField(null=True)
+    #: When the node was asked to give it up.
+    cancel_requested_at = models.DateTimeField(null=True)
     released_at = models.DateTimeField(null=True)
     started_at = models.DateTimeField(null=True)
     #: There exactly when its phase is final.
@@ -148,6 +177,58 @@ class Operation(models.Model):
             models.Index(fields=["node"], name="operations_unfinished", condition=models.Q(finished_at__isnull=True)),
             models.Index(fields=["node"], name="operations_behind", condition=models.Q(behind=True)),
         ]
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class ClusterTarget(models.Model):
+    """Which version of a module the whole fleet is to have, so that late joiners get it: what the last rollout brought
+    that succeeded and named no nodes. `version` is None where that removed the module."""
+
+    module_name = models.CharField(primary_key=True, max_length=128)
+    version = models.BigIntegerField(null=True)
+    activation = models.CharField(max_length=10)
+    rollout = models.CharField(max_length=32)
+    #: Position at which that rollout was started: what is released to a node after it counts more.
+    position = models.BigIntegerField()
+    #: The same fields of the target before, for a rollback; None if there was none.
+    former = models.JSONField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.module_name} {self.version}"
+
+
+class FleetFreeze(models.Model):
+    """Whether anything may be released; no row while nobody has ever frozen the fleet."""
+
+    id = models.IntegerField(primary_key=True, default=1)
+    frozen = models.BooleanField()
+    reason = models.TextField()
+    actor = models.CharField(max_length=150)
+    frozen_at = models.DateTimeField()
+    thawed_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return self.reason if self.frozen else "not frozen"
+
+
+class Placement(models.Model):
+    """What was last released to a node of a module, whatever its version."""
+
+    #: `<node>:<module_name>`
+    key = models.CharField(primary_key=True, max_length=257)
+    node = models.CharField(max_length=128)
+    module_name = models.CharField(max_length=128)
+    rollout = models.CharField(max_length=32)
+    released_position = models.BigIntegerField()
+    #: Of the operation that was released; final once it has ended.
+    phase = models.CharField(max_length=12)
+    reason = models.CharField(max_length=40)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["module_name", "node"], name="placements_of_module")]
 
     def __str__(self) -> str:
         return self.key

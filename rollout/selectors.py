@@ -11,39 +11,18 @@ from api.fields import rfc3339
 from artifacts_app.selectors import dependencies_of
 from eventstore.store import RecordedEvent, load_positions
 from rollout.decider.node import NodePhase
-from rollout.decider.rollout import Fleet
 from rollout.errors import ArtifactInUseError, NodeNotFoundError, NoLocalNodeError, RolloutNotFoundError
 from rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.messages import RUNNING_PHASES, Beat, InstalledModule, Phase
-from rollout.models import Liveness, Node, NodeModule, Operation, Rollout, TimelineEntry
-from rollout.projections import ABSENT, COUNTERS, operation_key
+from rollout.models import FleetFreeze, Liveness, Node, NodeModule, Operation, Rollout, TimelineEntry
+from rollout.projections.nodes import ABSENT
+from rollout.projections.rollouts import operation_key
 from rollout.requests import RolloutRequest
 
 IN_HAND = (Phase.QUEUED, *sorted(RUNNING_PHASES))
 
 
 # --- For the services -------------------------------------------------------------------------------------------------
-
-
-def fleet_of(uid: str, *, limit: int) -> Fleet:
-    """How the operations stand, with at most `limit` of those that may be released."""
-    row = Rollout.objects.get(uid=uid)
-    counts = {_phase_counted(name): getattr(row, name) for name in COUNTERS}
-    ready = Operation.objects.filter(
-        rollout=uid,
-        phase=Phase.SCHEDULED,
-        behind=False,
-        node__in=Node.objects.filter(phase=NodePhase.ONLINE).values("name"),
-    ).order_by("ordinal")[:limit]
-    return Fleet(counts=counts, ready=tuple(ready.values_list("node", flat=True)), superseded=row.superseded)
-
-
-def _phase_counted(counter: str) -> Phase:
-    return Phase.FETCHING if counter == "running" else Phase(counter)
-
-
-def scheduled_nodes(uid: str) -> list[str]:
-    return list(Operation.objects.filter(rollout=uid, phase=Phase.SCHEDULED).values_list("node", flat=True))
 
 
 def failed_nodes(uid: str) -> list[str]:
@@ -174,6 +153,8 @@ def operation_document(row: Operation) -> dict[str, Any]:
         "message": row.message,
         "generation": row.generation,
         "attempt": row.attempt,
+        "wave": row.wave if row.wave >= 0 else None,
+        "rollback": row.rollback,
         "content_sha256": row.content_sha256 or None,
         "scheduled_at": rfc3339(row.scheduled_at),
         "released_at": rfc3339(row.released_at) if row.released_at else None,
@@ -193,6 +174,18 @@ def operations_to_look_at(uid: str, *, limit: int) -> list[Operation]:
     """The first of the rollout's nodes: those that failed, then those in hand, then the others."""
     urgency = Case(When(phase__in=[Phase.FAILED, Phase.TIMED_OUT], then=0), When(phase__in=IN_HAND, then=1), default=2)
     return list(Operation.objects.filter(rollout=uid).order_by(urgency, "ordinal")[:limit])
+
+
+def freeze_document() -> dict[str, Any]:
+    """Whether the fleet is frozen; who did it and why, also after it was lifted."""
+    row = FleetFreeze.objects.filter(id=1).first()
+    return {
+        "frozen": row is not None and row.frozen,
+        "reason": row.reason if row else None,
+        "actor": row.actor if row else None,
+        "frozen_at": rfc3339(row.frozen_at) if row else None,
+        "thawed_at": rfc3339(row.thawed_at) if row and row.thawed_at else None,
+    }
 
 
 # --- Nodes ------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from django.core.validators import RegexValidator
 from rest_framework import serializers
 
 from api.fields import StrictBooleanField, StrictCharField, StrictFloatField, StrictIntegerField, StrictSerializer
-from rollout.events import RolloutPhase
+from rollout.events import RolloutPhase, WavePhase
 from rollout.messages import Action, Activation, Phase
 from rollout.requests import RolloutRequest
 from rollout.strategy import Strategy
@@ -52,6 +52,32 @@ class StartRolloutSerializer(StrictSerializer):
         )
 
 
+class PromoteSerializer(StrictSerializer):
+    wave = StrictIntegerField(
+        min_value=0, required=False, help_text="Whose gate is meant; left out: the one at which it waits"
+    )
+
+
+class RemarkSerializer(StrictSerializer):
+    remark = StrictCharField(max_length=1000)
+
+
+class CancelSerializer(StrictSerializer):
+    force = StrictBooleanField(default=False, help_text="End it without waiting for the node's answer")
+
+
+class ReasonSerializer(StrictSerializer):
+    reason = StrictCharField(max_length=1000)
+
+
+class FreezeSerializer(serializers.Serializer[Any]):
+    frozen = serializers.BooleanField()
+    reason = serializers.CharField(allow_null=True)
+    actor = serializers.CharField(allow_null=True)
+    frozen_at = serializers.DateTimeField(allow_null=True)
+    thawed_at = serializers.DateTimeField(allow_null=True)
+
+
 class LabelsSerializer(StrictSerializer):
     labels = serializers.DictField(child=StrictCharField(max_length=256, allow_blank=True))
 
@@ -76,6 +102,29 @@ class ProgressSerializer(serializers.Serializer[Any]):
     eta_seconds = serializers.FloatField(allow_null=True)
 
 
+class WaveSerializer(serializers.Serializer[Any]):
+    wave = serializers.IntegerField()
+    phase = serializers.ChoiceField([each.value for each in WavePhase])
+    total = serializers.IntegerField()
+    scheduled = serializers.IntegerField()
+    queued = serializers.IntegerField()
+    running = serializers.IntegerField()
+    succeeded = serializers.IntegerField()
+    failed = serializers.IntegerField()
+    timed_out = serializers.IntegerField()
+    canceled = serializers.IntegerField()
+    skipped = serializers.IntegerField()
+    rolled_back = serializers.IntegerField()
+    started_at = serializers.DateTimeField(allow_null=True)
+    finished_at = serializers.DateTimeField(allow_null=True)
+    soak_until = serializers.DateTimeField(required=False, help_text="There once it soaks")
+
+
+class NodeSecondsSerializer(serializers.Serializer[Any]):
+    node = serializers.CharField()
+    seconds = serializers.FloatField()
+
+
 class RolloutSerializer(serializers.Serializer[Any]):
     uid = serializers.CharField()
     action = serializers.ChoiceField([each.value for each in Action])
@@ -87,12 +136,16 @@ class RolloutSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
     origin = serializers.CharField()
     actor = serializers.CharField()
+    needs = serializers.ListField(child=serializers.CharField(), help_text="Rollouts that have to succeed first")
     retry_of = serializers.CharField(allow_null=True)
+    rollback_of = serializers.CharField(allow_null=True)
     strategy = StrategySerializer()
     created_at = serializers.DateTimeField()
     finished_at = serializers.DateTimeField(allow_null=True)
     seconds = serializers.FloatField(allow_null=True)
     progress = ProgressSerializer()
+    waves = WaveSerializer(many=True)
+    slowest_nodes = NodeSecondsSerializer(many=True)
 
 
 class OperationSerializer(serializers.Serializer[Any]):
@@ -106,6 +159,8 @@ class OperationSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
     generation = serializers.IntegerField()
     attempt = serializers.IntegerField()
+    wave = serializers.IntegerField(allow_null=True)
+    rollback = serializers.BooleanField(help_text="It gives back what was there before")
     content_sha256 = serializers.CharField(allow_null=True)
     scheduled_at = serializers.DateTimeField()
     released_at = serializers.DateTimeField(allow_null=True)

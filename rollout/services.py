@@ -5,23 +5,22 @@ Everything here may be repeated. `advance`, `intake` and `clock` do what follows
 
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from artifacts_app.selectors import builds
 from eventstore.store import Append, append
 from eventstore.transact import load_state, retry_on_conflict, transact
 from rollout import selectors
-from rollout.advance import advance, advance_all
+from rollout.advance import advance_all
 from rollout.decider.node import NODE, ActivateNode, DecommissionNode, DrainNode, LabelNode, NodePhase
-from rollout.decider.placement import Retry, Schedule
-from rollout.decider.rollout import ROLLOUT, Abort, RetryNodes, RolloutState, Start
+from rollout.decider.placement import Schedule
+from rollout.decider.rollout import ROLLOUT, RolloutState, Start
 from rollout.errors import (
     InvalidRolloutError,
     NoNodesError,
-    NothingToRetryError,
-    RolloutNotFoundError,
     UnknownNodeError,
 )
-from rollout.events import OperationScheduled, RolloutStarted, node_stream, rollout_stream
+from rollout.events import RolloutStarted, node_stream, rollout_stream
 from rollout.messages import Action, Reason
 from rollout.models import Liveness, Node
 from rollout.placements import end_of_gone, placement_changes
@@ -46,6 +45,9 @@ def start_rollout(request: RolloutRequest) -> str:
 def _start(uid: str, request: RolloutRequest) -> list[Append]:
     nodes = _chosen_nodes(request)
     schedules = _schedules(uid, request, nodes)
+    sizes = request.strategy.wave_sizes(sum(each.skip is None for each in schedules))
+    numbers = iter([wave for wave, size in enumerate(sizes) for _ in range(size)])
+    schedules = [replace(each, wave=next(numbers) if each.skip is None else -1) for each in schedules]
     started = RolloutStarted(
         rollout=uid,
         action=request.action,
@@ -53,6 +55,7 @@ def _start(uid: str, request: RolloutRequest) -> list[Append]:
         version=request.version,
         activation=request.activation,
         total=len(nodes),
+        waves=sizes,
         named=request.nodes is not None,
         strategy=request.strategy,
         origin=request.origin,
@@ -108,58 +111,6 @@ def _reason_to_skip(request: RolloutRequest, node: Node, content: Mapping[str, s
         there = ", ".join(sorted(content))
         return Reason.INCOMPATIBLE_ARCH, f"{node.name} is {node.platform}; there are builds for {there}."
     return None
-
-
-def abort_rollout(uid: str) -> None:
-    """What has not been released is canceled; what has, runs to its end.
-
-    Raises: `RolloutNotFoundError`, `RolloutFinalError`.
-    """
-    transact(rollout_stream(uid), ROLLOUT, Abort(rollout=uid))
-    advance(uid)
-
-
-def retry_rollout(uid: str) -> str:
-    """The rollout in which the nodes that failed are tried again: the same, or a new one if it has ended.
-
-    Nodes that have left the fleet since are not. Raises: `RolloutNotFoundError`, `NothingToRetryError`,
-    `RolloutInProgressError`, `RolloutFinalError` while it is being aborted.
-    """
-    loaded = load_state(rollout_stream(uid), ROLLOUT)
-    started = loaded.state.started
-    if started is None:
-        raise RolloutNotFoundError
-    if not loaded.state.phase.is_final:
-        _retry_in_place(uid, started.module_name)
-        return uid
-    nodes = tuple(selectors.failed_nodes(uid))
-    if not nodes:
-        raise NothingToRetryError
-    return start_rollout(
-        RolloutRequest(
-            action=started.action,
-            module_name=started.module_name,
-            version=started.version,
-            activation=started.activation,
-            nodes=nodes,
-            strategy=started.strategy,
-            origin=started.origin,
-            retry_of=uid,
-            purge=started.purge,
-        )
-    )
-
-
-@retry_on_conflict
-def _retry_in_place(uid: str, module_name: str) -> None:
-    loaded = load_state(rollout_stream(uid), ROLLOUT)
-    nodes = selectors.failed_nodes(uid)
-    retries = placement_changes(Retry(rollout=uid, node=node, module_name=module_name) for node in nodes)
-    retried = tuple(event.node for each in retries for event in each.events if isinstance(event, OperationScheduled))
-    events = ROLLOUT.decide(loaded.state, RetryNodes(rollout=uid, nodes=retried))
-    if not events:
-        raise NothingToRetryError
-    append(loaded.append(events), *retries)
 
 
 def label_node(name: str, labels: dict[str, str]) -> None:

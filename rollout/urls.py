@@ -1,6 +1,13 @@
 from django.urls import path
 
-from rollout.views import ArtifactViewSet, EventViewSet, LocalArtifactViewSet, NodeViewSet, RolloutViewSet
+from rollout.views import (
+    ArtifactViewSet,
+    EventViewSet,
+    FreezeViewSet,
+    LocalArtifactViewSet,
+    NodeViewSet,
+    RolloutViewSet,
+)
 
 urlpatterns = [
     # The seed's
@@ -20,8 +27,12 @@ urlpatterns = [
     path("v2/rollouts/<str:uid>/nodes", RolloutViewSet.as_view({"get": "nodes"})),
     path("v2/rollouts/<str:uid>/nodes/<str:name>", RolloutViewSet.as_view({"get": "node"})),
     path("v2/rollouts/<str:uid>/events", RolloutViewSet.as_view({"get": "events"})),
-    path("v2/rollouts/<str:uid>/abort", RolloutViewSet.as_view({"post": "abort"})),
-    path("v2/rollouts/<str:uid>/retry", RolloutViewSet.as_view({"post": "retry"})),
+    path("v2/rollouts/<str:uid>/nodes/<str:name>/cancel", RolloutViewSet.as_view({"post": "cancel"})),
+    *(
+        path(f"v2/rollouts/<str:uid>/{verb}", RolloutViewSet.as_view({"post": verb}))
+        for verb in ("pause", "resume", "promote", "abort", "retry", "rollback", "approve", "reject")
+    ),
+    path("v2/freeze", FreezeViewSet.as_view({"get": "retrieve", "post": "create", "delete": "destroy"})),
     path("v2/nodes", NodeViewSet.as_view({"get": "list"})),
     path("v2/nodes/<str:name>", NodeViewSet.as_view({"get": "retrieve", "patch": "partial_update"})),
     path("v2/nodes/<str:name>/drain", NodeViewSet.as_view({"post": "drain"})),

@@ -24,16 +24,21 @@ from artifacts_app.services import Upload, add_build, delete_artifact
 from artifacts_app.uploads import PackageUploadView
 from eventstore.follow import wait_for_growth
 from eventstore.store import RecordedEvent, head, read_page
-from rollout import local, selectors, services
+from rollout import local, selectors, services, verbs
 from rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.serializers import (
     ArtifactSerializer,
+    CancelSerializer,
     EventSerializer,
+    FreezeSerializer,
     LabelsSerializer,
     LocalArtifactSerializer,
     NodeSerializer,
     OperationSerializer,
     PackageSerializer,
+    PromoteSerializer,
+    ReasonSerializer,
+    RemarkSerializer,
     RolloutSerializer,
     StartRolloutSerializer,
 )
@@ -116,16 +121,97 @@ class RolloutViewSet(ViewSet):
         )
 
     @extend_schema(request=None, responses={202: RolloutSerializer})
+    def pause(self, request: Request, uid: str) -> Response:
+        """Release nothing new. What was released goes on."""
+        verbs.pause_rollout(uid)
+        return _accepted(request, uid)
+
+    @extend_schema(request=None, responses={202: RolloutSerializer})
+    def resume(self, request: Request, uid: str) -> Response:
+        """Go on. Failures so far do not count any more."""
+        verbs.resume_rollout(uid)
+        return _accepted(request, uid)
+
+    @extend_schema(request=PromoteSerializer, responses={202: RolloutSerializer})
+    def promote(self, request: Request, uid: str) -> Response:
+        """Open the gate after a wave."""
+        serializer = PromoteSerializer(data=request.data or {})
+        serializer.is_valid(raise_exception=True)
+        verbs.promote_rollout(uid, wave=serializer.validated_data.get("wave"))
+        return _accepted(request, uid)
+
+    @extend_schema(request=None, responses={202: RolloutSerializer})
     def abort(self, request: Request, uid: str) -> Response:
-        """Start nothing more. What runs, runs to its end."""
-        services.abort_rollout(uid)
+        """Start nothing more. What runs finishes or is undone, as `on_abort` says."""
+        verbs.abort_rollout(uid)
         return _accepted(request, uid)
 
     @extend_schema(request=None, responses={202: RolloutSerializer})
     @idempotent
     def retry(self, request: Request, uid: str) -> Response:
         """Try the failed nodes again: in this rollout, or in a new one if it has ended."""
-        return _accepted(request, services.retry_rollout(uid))
+        return _accepted(request, verbs.retry_rollout(uid))
+
+    @extend_schema(request=None, responses={202: RolloutSerializer})
+    def rollback(self, request: Request, uid: str) -> Response:
+        """Give every node back what it had before: in this rollout, or in a new one if it has ended."""
+        return _accepted(request, verbs.roll_back_rollout(uid))
+
+    @extend_schema(request=RemarkSerializer, responses={202: RolloutSerializer})
+    def approve(self, request: Request, uid: str) -> Response:
+        """Let it start. Somebody else than the one who asked for it has to."""
+        verbs.approve_rollout(uid, by=request.user.get_username(), remark=_remark(request))
+        return _accepted(request, uid)
+
+    @extend_schema(request=RemarkSerializer, responses={202: RolloutSerializer})
+    def reject(self, request: Request, uid: str) -> Response:
+        """End it before it has started."""
+        verbs.reject_rollout(uid, remark=_remark(request))
+        return _accepted(request, uid)
+
+    @extend_schema(request=CancelSerializer, responses={202: OperationSerializer})
+    def cancel(self, request: Request, uid: str, name: str) -> Response:
+        """Do nothing (more) on one node; with `force` nobody waits for the node's answer."""
+        serializer = CancelSerializer(data=request.data or {})
+        serializer.is_valid(raise_exception=True)
+        verbs.cancel_node(uid, name, force=serializer.validated_data["force"])
+        return Response(selectors.operation_document(selectors.operation(uid, name)), status=202)
+
+
+def _remark(request: Request) -> str:
+    serializer = RemarkSerializer(data=request.data)
+    serializer.is_valid(raise_exception=True)
+    remark: str = serializer.validated_data["remark"]
+    return remark
+
+
+class FreezeViewSet(ViewSet):
+    """The one switch for everything."""
+
+    permissions = {
+        "GET": Permission.VIEW_CLUSTER_MODULES,
+        "POST": Permission.MANAGE_CLUSTER_MODULES,
+        "DELETE": Permission.MANAGE_CLUSTER_MODULES,
+    }
+
+    @extend_schema(responses=FreezeSerializer)
+    def retrieve(self, request: Request) -> Response:
+        """Whether anything may be released, and if not, why and since when."""
+        return Response(selectors.freeze_document())
+
+    @extend_schema(request=ReasonSerializer, responses=FreezeSerializer)
+    def create(self, request: Request) -> Response:
+        """Release nothing anywhere until this is lifted. What was released goes on."""
+        serializer = ReasonSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        verbs.freeze_fleet(serializer.validated_data["reason"])
+        return Response(selectors.freeze_document())
+
+    @extend_schema(responses=FreezeSerializer)
+    def destroy(self, request: Request) -> Response:
+        """Lift it."""
+        verbs.thaw_fleet()
+        return Response(selectors.freeze_document())
 
 
 def _accepted(request: Request, uid: str) -> Response:

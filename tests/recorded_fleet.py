@@ -5,7 +5,6 @@ from eventstore import projections
 from eventstore.store import Append, append, head
 from rollout import intake, services
 from rollout.advance import advance
-from rollout.events import Strategy
 from rollout.messages import (
     Action,
     Beat,
@@ -18,6 +17,7 @@ from rollout.messages import (
 )
 from rollout.models import Node, NodeModule, Operation, Rollout
 from rollout.requests import RolloutRequest
+from rollout.strategy import Retries, Strategy
 
 PLATFORM = "linux/x86_64"
 
@@ -74,13 +74,15 @@ def fleet(count=3):
     return names
 
 
-def start(*, max_parallel=10, deadline=300.0, released=True, **more):
-    """The uid of a rollout of greet 1, its first nodes released."""
+def start(*, max_parallel=10, deadline=300.0, released=True, careful=None, **more):
+    """The uid of a rollout of greet 1, its first nodes released: in one wave that goes on whatever fails, or with the
+    fields of the strategy that `careful` gives."""
+    fields = {"canary": 0, "max_failures": "100%", "retries": Retries(limit=0)} if careful is None else careful
     given = {
         "action": Action.INSTALL,
         "module_name": "greet",
         "version": 1,
-        "strategy": Strategy(max_parallel=max_parallel, node_deadline_seconds=deadline),
+        "strategy": Strategy(**{"max_parallel": max_parallel, "node_deadline_seconds": deadline, **fields}),
     }
     uid = services.start_rollout(RolloutRequest(**{**given, **more}))
     if released:

@@ -11,6 +11,8 @@ from rollout.events import (
     NodeCameBack,
     NodeDecommissioned,
     NodeDrained,
+    NodeDrifted,
+    NodeDriftEnded,
     NodeEvent,
     NodeInventoryChanged,
     NodeJoined,
@@ -39,6 +41,8 @@ class NodeState:
     sequence: int = -1
     modules: tuple[InstalledModule, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    #: Drifts that have been recorded and have not ended: what was observed, by module and version.
+    drifts: Mapping[tuple[str, int], tuple[str, str]] = field(default_factory=dict)
 
     @property
     def phase(self) -> NodePhase:
@@ -93,7 +97,36 @@ class DecommissionNode:
     node: str
 
 
-NodeCommand = RecordBeat | RecordInventory | DeclareOffline | LabelNode | DrainNode | ActivateNode | DecommissionNode
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordDrift:
+    """A module is not as the last operation left it; `observed` is `load`, `files` or `absent`."""
+
+    node: str
+    module_name: str
+    version: int
+    desired: str
+    observed: str
+    content_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndDrift:
+    node: str
+    module_name: str
+    version: int
+
+
+NodeCommand = (
+    RecordBeat
+    | RecordInventory
+    | DeclareOffline
+    | LabelNode
+    | DrainNode
+    | ActivateNode
+    | DecommissionNode
+    | RecordDrift
+    | EndDrift
+)
 
 
 def decide(state: NodeState, command: NodeCommand) -> list[NodeEvent]:
@@ -116,6 +149,12 @@ def decide(state: NodeState, command: NodeCommand) -> list[NodeEvent]:
             return [] if state.draining else [NodeDrained(node=command.node)]
         case ActivateNode():
             return [NodeActivated(node=command.node)] if state.draining else []
+        case RecordDrift():
+            return _record_drift(state, command)
+        case EndDrift(node=node, module_name=module_name, version=version):
+            if (module_name, version) not in state.drifts:
+                return []
+            return [NodeDriftEnded(node=node, module_name=module_name, version=version)]
 
 
 def _record_beat(state: NodeState, beat: RecordBeat) -> list[NodeEvent]:
@@ -138,6 +177,21 @@ def _record_inventory(state: NodeState, node: str, inventory: Inventory) -> list
     return [NodeInventoryChanged(node=node, sequence=inventory.sequence, modules=inventory.modules)]
 
 
+def _record_drift(state: NodeState, command: RecordDrift) -> list[NodeEvent]:
+    if state.drifts.get((command.module_name, command.version)) == (command.observed, command.content_sha256):
+        return []
+    return [
+        NodeDrifted(
+            node=command.node,
+            module_name=command.module_name,
+            version=command.version,
+            desired=command.desired,
+            observed=command.observed,
+            content_sha256=command.content_sha256,
+        )
+    ]
+
+
 def evolve(state: NodeState, event: NodeEvent) -> NodeState:
     match event:
         case NodeJoined():
@@ -158,6 +212,12 @@ def evolve(state: NodeState, event: NodeEvent) -> NodeState:
             return replace(state, draining=False)
         case NodeDecommissioned():
             return replace(state, decommissioned=True, online=False)
+        case NodeDrifted():
+            key = (event.module_name, event.version)
+            return replace(state, drifts={**state.drifts, key: (event.observed, event.content_sha256)})
+        case NodeDriftEnded():
+            key = (event.module_name, event.version)
+            return replace(state, drifts={each: seen for each, seen in state.drifts.items() if each != key})
 
 
 NODE = Decider(NodeState(), decide, evolve)

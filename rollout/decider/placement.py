@@ -1,7 +1,8 @@
 """The rules of one module on one node: at most one live operation, and a newer one may wait behind it.
 
 A generation is an intent: it grows with each operation, so that the node can refuse what is older. A retry keeps the
-generation and raises the attempt. Final is final: what the node says later is recorded beside the outcome.
+generation and raises the attempt. Final is final: what the node says later is recorded beside the outcome. What the
+node is to have changes when an operation is released, and a rollback brings back what it was to have before that.
 """
 
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from eventstore.decider import Decider
 from rollout.errors import RolloutInProgressError
 from rollout.events import (
+    OperationCancelRequested,
     OperationFinished,
     OperationGivenBack,
     OperationProgressed,
@@ -17,6 +19,7 @@ from rollout.events import (
     OperationScheduled,
     PlacementEvent,
     ReportRejected,
+    Target,
 )
 from rollout.messages import Action, Activation, Phase, Reason, Report
 
@@ -26,6 +29,8 @@ _ORDER = tuple(Phase)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
+    """`before`: what the node was to have when it was first released, None until then."""
+
     rollout: str
     version: int
     action: Action
@@ -34,20 +39,30 @@ class Operation:
     generation: int
     attempt: int
     ordinal: int
+    wave: int
+    rollback: bool
+    undoes: int | None
+    before: tuple[Target, ...] | None = None
     phase: Phase = Phase.SCHEDULED
     late: Phase | None = None
+
+    def outcome_of(self, phase: Phase) -> Phase:
+        """The final phase that the operation gets by a final report of `phase`."""
+        return Phase.ROLLED_BACK if self.rollback and phase in {Phase.SUCCEEDED, Phase.SKIPPED} else phase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementState:
     """`waiting` is scheduled behind `live`; `ended` is the newest that is final; `rejected` is the last report that
-    was (rollout, generation, attempt, phase), which is recorded once however often it comes."""
+    was (rollout, generation, attempt, phase), which is recorded once however often it comes. `desired`: what the node
+    is to have of the module, an entry for each version; at most one of them is loaded."""
 
     generation: int = 0
     live: Operation | None = None
     waiting: Operation | None = None
     ended: Operation | None = None
     rejected: tuple[str, int, int, Phase] | None = None
+    desired: tuple[Target, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +78,7 @@ class Schedule:
     activation: Activation
     content_sha256: str
     ordinal: int
+    wave: int = 0
     known_generation: int = 0
     supersede: bool = False
     skip: tuple[Reason, str] | None = None
@@ -88,8 +104,8 @@ class RecordReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """Ended by the control plane: `canceled` only what is still scheduled, `timed_out` only what is not, anything else
-    whatever is not final.
+    """Ended by the control plane: `canceled` and `skipped` only what is still scheduled, `timed_out` only what is not,
+    anything else whatever is not final.
     `attempt`: only if this one, for what was judged by rows may have been retried since."""
 
     rollout: str
@@ -102,13 +118,35 @@ class End:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    """What is scheduled is canceled; the node is asked to give up what it has in hand, and with `force` nobody waits
+    for its answer."""
+
+    rollout: str
+    node: str
+    module_name: str
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
     rollout: str
     node: str
     module_name: str
+    delay_seconds: float = 0.0
 
 
-PlacementCommand = Schedule | Release | GiveBack | RecordReport | End | Retry
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollBack:
+    """Take back what `rollout` did here, as a part of `into`: nothing, if something newer has been done since."""
+
+    rollout: str
+    node: str
+    module_name: str
+    into: str
+
+
+PlacementCommand = Schedule | Release | GiveBack | RecordReport | End | Cancel | Retry | RollBack
 
 
 def decide(state: PlacementState, command: PlacementCommand) -> list[PlacementEvent]:
@@ -126,8 +164,12 @@ def decide(state: PlacementState, command: PlacementCommand) -> list[PlacementEv
             return _record(state, report)
         case End():
             return _end(state, command)
+        case Cancel():
+            return _cancel(state, command)
         case Retry():
             return _retry(state, command)
+        case RollBack():
+            return _roll_back(state, command)
 
 
 def _schedule(state: PlacementState, command: Schedule) -> list[PlacementEvent]:
@@ -155,6 +197,7 @@ def _schedule(state: PlacementState, command: Schedule) -> list[PlacementEvent]:
             generation=generation,
             attempt=1,
             ordinal=command.ordinal,
+            wave=command.wave,
             behind=behind,
         )
     )
@@ -182,6 +225,7 @@ def _released(live: Operation, command: Release) -> OperationReleased:
         action=live.action,
         activation=live.activation,
         content_sha256=live.content_sha256,
+        undoes=live.undoes,
     )
 
 
@@ -196,7 +240,7 @@ def _give_back(state: PlacementState, command: GiveBack) -> list[PlacementEvent]
 
 
 def _finished(
-    operation: Operation, command: Schedule | GiveBack | End, phase: Phase, reason: Reason, message: str = ""
+    operation: Operation, command: Schedule | GiveBack | End | Cancel, phase: Phase, reason: Reason, message: str = ""
 ) -> OperationFinished:
     return OperationFinished(
         rollout=operation.rollout,
@@ -217,14 +261,16 @@ def _record(state: PlacementState, report: Report) -> list[PlacementEvent]:
             return _reject(state, report, f"the newest is generation {live.generation}, attempt {live.attempt}")
         return _record_live(live, report)
     if ended is not None and ended.rollout == report.rollout:
-        if not report.phase.is_final or report.phase in {ended.phase, ended.late}:
+        if (report.generation, report.attempt) < (ended.generation, ended.attempt):
+            return []
+        if not report.phase.is_final or ended.outcome_of(report.phase) in {ended.phase, ended.late}:
             return []
         return [
             OperationReportedLate(
                 rollout=report.rollout,
                 node=report.node,
                 module_name=report.module_name,
-                phase=report.phase,
+                phase=ended.outcome_of(report.phase),
                 reason=report.reason,
                 message=report.message,
             )
@@ -241,7 +287,7 @@ def _record_live(live: Operation, report: Report) -> list[PlacementEvent]:
                 rollout=report.rollout,
                 node=report.node,
                 module_name=report.module_name,
-                phase=report.phase,
+                phase=live.outcome_of(report.phase),
                 reason=report.reason,
                 message=report.message,
                 seconds=report.seconds,
@@ -279,11 +325,26 @@ def _end(state: PlacementState, command: End) -> list[PlacementEvent]:
         if command.attempt not in {None, operation.attempt}:
             return []
         is_scheduled = operation.phase == Phase.SCHEDULED
-        if (command.phase == Phase.CANCELED and not is_scheduled) or (
+        if (command.phase in {Phase.CANCELED, Phase.SKIPPED} and not is_scheduled) or (
             command.phase == Phase.TIMED_OUT and is_scheduled
         ):
             return []
         return [_finished(operation, command, command.phase, command.reason, command.message)]
+    return []
+
+
+def _cancel(state: PlacementState, command: Cancel) -> list[PlacementEvent]:
+    for operation in (state.waiting, state.live):
+        if operation is None or operation.rollout != command.rollout:
+            continue
+        if operation.phase == Phase.SCHEDULED:
+            return [_finished(operation, command, Phase.CANCELED, Reason.MANUAL)]
+        if command.force:
+            message = f"{command.node} was not waited for; its last phase was {operation.phase}."
+            return [_finished(operation, command, Phase.CANCELED, Reason.MANUAL, message)]
+        if operation.phase == Phase.CANCELING:
+            return []
+        return [OperationCancelRequested(rollout=command.rollout, node=command.node, module_name=command.module_name)]
     return []
 
 
@@ -307,8 +368,49 @@ def _retry(state: PlacementState, command: Retry) -> list[PlacementEvent]:
             generation=ended.generation,
             attempt=ended.attempt + 1,
             ordinal=ended.ordinal,
+            wave=ended.wave,
+            rollback=ended.rollback,
+            undoes=ended.undoes,
+            delay_seconds=command.delay_seconds,
         )
     ]
+
+
+def _roll_back(state: PlacementState, command: RollBack) -> list[PlacementEvent]:
+    ended = state.ended
+    if state.live is not None or ended is None or ended.rollout != command.rollout:
+        return []
+    if ended.before is None or ended.rollback:
+        return []
+    target, undoes = _former(ended, ended.before)
+    return [
+        OperationScheduled(
+            rollout=command.into,
+            node=command.node,
+            module_name=command.module_name,
+            version=ended.version if target is None else target.version,
+            action=Action.REMOVE if target is None else Action.INSTALL,
+            activation=ended.activation if target is None else target.activation,
+            content_sha256="" if target is None else target.content_sha256,
+            generation=state.generation + 1,
+            attempt=1,
+            ordinal=ended.ordinal,
+            wave=ended.wave,
+            rollback=True,
+            undoes=undoes,
+        )
+    ]
+
+
+def _former(operation: Operation, before: tuple[Target, ...]) -> tuple[Target | None, int | None]:
+    """What to install so that the node is as it was before `operation`, None to remove its version; and the version
+    that has to go then."""
+    own = next((each for each in before if each.version == operation.version), None)
+    loaded = next((each for each in before if each.activation == Activation.LOAD), None)
+    replaced = operation.action == Action.INSTALL and operation.activation == Activation.LOAD
+    if replaced and loaded is not None and loaded is not own:
+        return loaded, operation.version if own is None else None
+    return own, operation.version if own is None or own.activation == Activation.FILES else None
 
 
 def evolve(state: PlacementState, event: PlacementEvent) -> PlacementState:
@@ -316,7 +418,9 @@ def evolve(state: PlacementState, event: PlacementEvent) -> PlacementState:
         case OperationScheduled():
             return _evolve_scheduled(state, event)
         case OperationReleased():
-            return _with_live(state, Phase.QUEUED)
+            return _evolve_released(state, event)
+        case OperationCancelRequested():
+            return _with_live(state, Phase.CANCELING)
         case OperationGivenBack():
             return _with_live(state, Phase.SCHEDULED)
         case OperationProgressed():
@@ -340,11 +444,38 @@ def _evolve_scheduled(state: PlacementState, event: OperationScheduled) -> Place
         generation=event.generation,
         attempt=event.attempt,
         ordinal=event.ordinal,
+        wave=event.wave,
+        rollback=event.rollback,
+        undoes=event.undoes,
+        before=state.ended.before if state.ended is not None and event.attempt > 1 else None,
     )
     generation = max(state.generation, event.generation)
     if event.behind:
         return replace(state, generation=generation, waiting=operation)
     return replace(state, generation=generation, live=operation)
+
+
+def _evolve_released(state: PlacementState, event: OperationReleased) -> PlacementState:
+    live = state.live
+    if live is None:
+        return state
+    before = state.desired if live.before is None else live.before
+    desired = desired_after(state.desired, event)
+    return replace(state, live=replace(live, phase=Phase.QUEUED, before=before), desired=desired)
+
+
+def desired_after(desired: tuple[Target, ...], event: OperationReleased) -> tuple[Target, ...]:
+    """What the node is to have of the module once the operation is released; by version."""
+    former = {each.version: each for each in desired}
+    kept = {version: each for version, each in former.items() if version not in {event.version, event.undoes}}
+    if event.action == Action.INSTALL:
+        activation = event.activation
+        if event.version in former and event.undoes != event.version:
+            activation = max(activation, former[event.version].activation)  # files in place unload nothing
+        if activation == Activation.LOAD:  # a server holds one version of a module at a time
+            kept = {version: replace(each, activation=Activation.FILES) for version, each in kept.items()}
+        kept[event.version] = Target(version=event.version, activation=activation, content_sha256=event.content_sha256)
+    return tuple(kept[version] for version in sorted(kept))
 
 
 def _with_live(state: PlacementState, phase: Phase) -> PlacementState:

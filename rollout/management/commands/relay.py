@@ -3,6 +3,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand
@@ -11,7 +12,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from eventstore.follow import wait_for_growth
-from eventstore.store import head
+from eventstore.store import database_now, head
 from rollout import clock, selectors
 from rollout.advance import advance_all
 from rollout.dispatch import publish_due
@@ -40,13 +41,13 @@ class Command(BaseCommand):
             try:
                 close_old_connections()
                 position = head()
-                is_well = look()
+                is_well, wake_at = look()
                 if time.monotonic() > next_sweep:
                     next_sweep = time.monotonic() + STORAGE_SWEEP_SECONDS
                     is_well = _tried(sweep.delay) and is_well
                 if is_well:
                     stopping.wait(PAUSE_SECONDS)
-                    wait_for_growth(position, timeout=SWEEP_SECONDS)
+                    wait_for_growth(position, timeout=_until(wake_at))
                 else:
                     stopping.wait(SWEEP_SECONDS)
             except Exception:  # the database is away: all that was to be done still stands in the log
@@ -54,16 +55,27 @@ class Command(BaseCommand):
                 stopping.wait(SWEEP_SECONDS)
 
 
-def look() -> bool:
-    """Do all that is due now. Whether each step succeeded: one that fails keeps no other from its work."""
+def _until(moment: datetime | None) -> float:
+    """Seconds until that moment, but no longer than to the next sweep."""
+    if moment is None:
+        return SWEEP_SECONDS
+    return min(max((moment - database_now()).total_seconds(), 0.0), SWEEP_SECONDS)
+
+
+def look() -> tuple[bool, datetime | None]:
+    """Do all that is due now. Whether each step succeeded, and when a rollout wants to be looked at next.
+
+    A step that fails keeps no other from its work.
+    """
+    wakes: list[datetime | None] = []
     steps: tuple[Callable[[], Any], ...] = (
         clock.end_overdue_operations,
         clock.end_operations_of_gone_nodes,
-        lambda: advance_all(selectors.unfinished_rollouts()),
+        lambda: wakes.append(advance_all(selectors.unfinished_rollouts())),
         publish_due,
     )
     outcomes = [_tried(step) for step in steps]
-    return all(outcomes)
+    return all(outcomes), wakes[0] if wakes else None
 
 
 def _tried(step: Callable[[], Any]) -> bool:

@@ -6,7 +6,7 @@ from django.test import Client
 from artifacts_app.models import Build
 from eventstore.store import head, load
 from modules_app.models import Module
-from rollout import services
+from rollout import services, verbs
 from rollout.events import node_stream, rollout_stream
 from rollout.models import Node, Rollout
 from tests.integration.admin.conftest import messages, text
@@ -91,7 +91,7 @@ def test_retry_of_what_has_ended_links_to_the_new_rollout(fleet, admin, press):
 
 
 def test_retry_without_a_failure_shows_the_error(fleet, admin, press):
-    services.retry_rollout(fleet.rollout)
+    verbs.retry_rollout(fleet.rollout)
     response = press(admin, "rollout/rollout", "retry", fleet.rollout)
     assert "No node of this rollout has failed." in messages(response)[0]
 

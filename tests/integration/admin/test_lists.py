@@ -12,9 +12,10 @@ from eventstore.store import Append, append, head
 from modules_app.events import ModuleRegistered, module_stream
 from rollout import services
 from rollout.advance import advance
-from rollout.events import NodeJoined, RolloutStarted, Strategy, node_stream, rollout_stream
+from rollout.events import NodeJoined, RolloutStarted, node_stream, rollout_stream
 from rollout.messages import Action, Activation, NodeProfile
 from rollout.requests import RolloutRequest
+from rollout.strategy import Strategy
 from tests.integration.admin.conftest import PLATFORM, text
 
 pytestmark = pytest.mark.slow

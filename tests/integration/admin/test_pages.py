@@ -9,7 +9,7 @@ from django.test import Client
 from accounts.roles import Role
 from eventstore.models import StoredEvent
 from eventstore.pages import page_url
-from rollout.projections import operation_key
+from rollout.projections.rollouts import operation_key
 from tests.integration.admin.conftest import EVIL, signed_in, text
 
 LISTS = [

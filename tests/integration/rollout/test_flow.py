@@ -4,15 +4,15 @@ import pytest
 
 from artifacts_app.errors import ArtifactNotFoundError
 from eventstore.store import read
-from rollout import clock, intake, selectors, services
+from rollout import clock, intake, services, standing, verbs
 from rollout.advance import advance, advance_all
 from rollout.errors import (
     InvalidRolloutError,
     NoNodesError,
     NothingToRetryError,
-    RolloutFinalError,
     RolloutInProgressError,
     UnknownNodeError,
+    WrongPhaseError,
 )
 from rollout.messages import Action, Phase, Reason
 from rollout.models import Liveness, Operation
@@ -127,25 +127,24 @@ def test_a_newer_one_takes_over():
 def test_an_abort_lets_run_what_runs():
     first, second = fleet(2)
     uid = start(max_parallel=1)
-    services.abort_rollout(uid)
+    verbs.abort_rollout(uid)
     assert phases(uid) == {first: "queued", second: "canceled"}
     assert rollout(uid).phase == "aborting"
     say(uid, first)
     assert rollout(uid).phase == "aborted"
-    services.abort_rollout(uid)
+    verbs.abort_rollout(uid)
 
 
 def test_a_retry_in_an_unfinished_rollout_is_another_attempt():
     first, second = fleet(2)
     uid = start()
     say(uid, first, Phase.FAILED, reason=Reason.DISK_FULL)
-    assert services.retry_rollout(uid) == uid
+    assert verbs.retry_rollout(uid) == uid
     assert (operation(uid, first).attempt, operation(uid, first).phase, operation(uid, first).reason) == (
         2,
-        "scheduled",
+        "queued",
         "",
     )
-    advance(uid)
     say(uid, first)
     say(uid, second)
     assert rollout(uid).phase == "succeeded"
@@ -157,7 +156,7 @@ def test_a_retry_of_an_ended_rollout_is_a_new_one_of_the_failed_nodes():
     uid = start()
     say(uid, first, Phase.FAILED)
     say(uid, second)
-    again = services.retry_rollout(uid)
+    again = verbs.retry_rollout(uid)
     assert (rollout(again).retry_of, list(phases(again))) == (uid, [first])
 
 
@@ -165,11 +164,11 @@ def test_there_is_nothing_to_retry():
     first, _ = fleet(2)
     uid = start()
     with pytest.raises(NothingToRetryError):
-        services.retry_rollout(uid)
+        verbs.retry_rollout(uid)
     say(uid, first, Phase.FAILED)
-    services.retry_rollout(uid)
+    verbs.retry_rollout(uid)
     with pytest.raises(NothingToRetryError):
-        services.retry_rollout(uid)
+        verbs.retry_rollout(uid)
 
 
 def test_a_retry_leaves_out_who_has_left():
@@ -178,18 +177,18 @@ def test_a_retry_leaves_out_who_has_left():
     say(uid, first, Phase.FAILED)
     services.decommission_node(first)
     with pytest.raises(NothingToRetryError):
-        services.retry_rollout(uid)
+        verbs.retry_rollout(uid)
     say(uid, second, Phase.FAILED)
-    assert list(phases(services.retry_rollout(uid))) == [second]
+    assert list(phases(verbs.retry_rollout(uid))) == [second]
 
 
 def test_no_retry_while_it_is_aborted():
     first, _ = fleet(2)
     uid = start()
     say(uid, first, Phase.FAILED)
-    services.abort_rollout(uid)
-    with pytest.raises(RolloutFinalError, match="aborted"):
-        services.retry_rollout(uid)
+    verbs.abort_rollout(uid)
+    with pytest.raises(WrongPhaseError, match="aborting"):
+        verbs.retry_rollout(uid)
 
 
 def test_what_takes_too_long_times_out_and_a_late_answer_stands_beside_it():
@@ -309,14 +308,14 @@ def test_one_rollout_that_cannot_move_keeps_no_other_from_it(monkeypatch, caplog
     fleet(2)
     bad = start(nodes=("n0000",), released=False)
     good = start(nodes=("n0001",), released=False)
-    real = selectors.fleet_of
+    real = standing.fleet_of
 
-    def broken(uid, **more):
+    def broken(uid, state, *, now):
         if uid == bad:
             raise RuntimeError("boom")
-        return real(uid, **more)
+        return real(uid, state, now=now)
 
-    monkeypatch.setattr(selectors, "fleet_of", broken)
+    monkeypatch.setattr("rollout.advance.fleet_of", broken)
     advance_all([bad, good])
     assert phases(good) == {"n0001": "queued"}
     assert bad in caplog.text

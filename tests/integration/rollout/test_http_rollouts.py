@@ -37,7 +37,7 @@ def test_it_works(admin):
     body = answer.json()
     assert answer.status_code == 202
     assert answer["Location"] == f"http://testserver/v2/rollouts/{body['uid']}"
-    assert (body["phase"], body["actor"], body["origin"], body["activation"]) == ("running", "alice", "api", "load")
+    assert (body["phase"], body["actor"], body["origin"], body["activation"]) == ("planned", "alice", "api", "load")
     assert body["progress"] == {
         "total": 2,
         "scheduled": 2,

@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from rollout import clock, intake, services
+from rollout import clock, intake, services, verbs
 from rollout.advance import advance_all
 from rollout.errors import RolloutError
 from rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Report, to_json
 from rollout.models import Node, Operation, Rollout
-from rollout.projections import COUNTERS, counter_of
+from rollout.projections.rollouts import COUNTERS, counter_of
 from tests.recorded_fleet import beat_of, differences, installed, inventory, join, overdue, silence, start, upload
 
 pytestmark = pytest.mark.slow
@@ -73,7 +73,7 @@ class Fleet(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self.rollouts)
-    @rule(data=st.data(), verb=st.sampled_from([services.abort_rollout, services.retry_rollout]))
+    @rule(data=st.data(), verb=st.sampled_from([verbs.abort_rollout, verbs.retry_rollout]))
     def steer(self, data, verb):
         uid = self.tried(lambda: verb(data.draw(st.sampled_from(self.rollouts))))
         if uid and uid not in self.rollouts:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rollout import clock, intake, services
+from rollout import clock, intake, verbs
 from rollout.messages import Action, Activation, Phase
 from tests.recorded_fleet import (
     beat_of,
@@ -134,7 +134,7 @@ def test_an_abort_of_what_was_given_back_leaves_it_wanted(n):
     uid = start()
     silence(n)
     clock.declare_silent_nodes_offline()
-    services.abort_rollout(uid)
+    verbs.abort_rollout(uid)
     assert state_of(n) == ("load", "absent", "missing")
 
 

@@ -9,7 +9,7 @@ from kombu.exceptions import OperationalError
 
 from artifacts_app.services import artifact_deletion
 from eventstore.store import append, database_now
-from rollout import clock, dispatch, intake, services
+from rollout import clock, dispatch, intake, services, verbs
 from rollout.advance import advance
 from rollout.dispatch import LEASE_SECONDS, forget_ended, publish_due
 from rollout.management.commands.relay import look
@@ -61,7 +61,7 @@ def test_it_works(broker):
 def test_a_request_never_talks_to_the_broker(dead_broker):
     fleet(1)
     uid = start()
-    services.abort_rollout(uid)
+    verbs.abort_rollout(uid)
     services.decommission_node("n0000")
     assert rollout(uid).phase == "aborted"
 
@@ -79,7 +79,7 @@ def test_what_could_not_be_published_is_still_due(dead_broker):
 def test_a_broker_that_is_away_is_told_in_one_line(dead_broker, caplog):
     fleet(1)
     start()
-    assert look() is False
+    assert look()[0] is False
     said = [record for record in caplog.records if record.name.endswith("relay")]
     assert [(record.levelname, record.exc_info) for record in said] == [("WARNING", None)]
 
@@ -177,7 +177,7 @@ def test_a_retry_is_published_at_once(sent):
     uid = start()
     publish_due()
     say(uid, "n0000", Phase.FAILED)
-    services.retry_rollout(uid)
+    verbs.retry_rollout(uid)
     advance(uid)
     publish_due()
     assert sent[2:] == [("n0000", uid, 2)]
@@ -245,7 +245,7 @@ def test_a_step_that_fails_keeps_no_other_from_its_work(sent, monkeypatch, caplo
         raise RuntimeError("boom")
 
     monkeypatch.setattr(clock, "end_overdue_operations", broken)
-    assert look() is False
+    assert look()[0] is False
     assert (phases(uid), len(sent)) == ({"n0000": "queued"}, 1)
     assert "boom" in caplog.text
 

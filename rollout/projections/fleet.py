@@ -1,0 +1,24 @@
+"""Whether the fleet is frozen, and by whom."""
+
+from collections.abc import Sequence
+
+from eventstore.store import RecordedEvent
+from rollout.events import FleetFrozen, FleetThawed
+from rollout.models import FleetFreeze
+
+
+class FleetProjection:
+    name = "fleet"
+    handles = (FleetFrozen, FleetThawed)
+    tables = (FleetFreeze,)
+
+    def apply(self, batch: Sequence[RecordedEvent]) -> None:
+        row = FleetFreeze.objects.filter(id=1).first()
+        for each in batch:
+            match each.event:
+                case FleetFrozen(reason=reason):
+                    row = FleetFreeze(frozen=True, reason=reason, actor=each.actor, frozen_at=each.recorded_at)
+                case FleetThawed() if row is not None:
+                    row.frozen, row.thawed_at = False, each.recorded_at
+        if row is not None:
+            row.save()

@@ -1,0 +1,437 @@
+"""Rollouts with their waves, operations and timeline; and what the whole fleet is to have."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from api.fields import rfc3339
+from eventstore.store import RecordedEvent
+from rollout.decider.rollout import ROLLOUT, RolloutState
+from rollout.events import (
+    AbortRequested,
+    NodesReleased,
+    NodesRetried,
+    OperationCancelRequested,
+    OperationFinished,
+    OperationGivenBack,
+    OperationProgressed,
+    OperationReleased,
+    OperationReportedLate,
+    OperationScheduled,
+    ReportRejected,
+    RollbackRequested,
+    RollbackStarted,
+    RolloutApproved,
+    RolloutEvent,
+    RolloutFinished,
+    RolloutPaused,
+    RolloutPhase,
+    RolloutRejected,
+    RolloutResumed,
+    RolloutStarted,
+    WaveFailed,
+    WaveGated,
+    WavePassed,
+    WavePhase,
+    WaveSoaking,
+    WaveStarted,
+)
+from rollout.messages import RUNNING_PHASES, Action, Phase, Reason
+from rollout.models import ClusterTarget, Operation, Rollout, TimelineEntry
+from rollout.projections.rows import load, save
+
+#: Phases with a counter of their own; those in which the node works share `running`.
+COUNTERS = (
+    "scheduled",
+    "queued",
+    "running",
+    "succeeded",
+    "failed",
+    "timed_out",
+    "canceled",
+    "skipped",
+    "rolled_back",
+)
+#: How many of the newest durations an estimate is made from, and how many of the slowest nodes are named.
+DURATIONS = 100
+SLOWEST = 5
+
+_OF_ROLLOUTS = (
+    RolloutStarted,
+    RolloutApproved,
+    RolloutRejected,
+    WaveStarted,
+    WaveSoaking,
+    WaveGated,
+    WavePassed,
+    WaveFailed,
+    NodesReleased,
+    RolloutPaused,
+    RolloutResumed,
+    AbortRequested,
+    RollbackRequested,
+    RollbackStarted,
+    NodesRetried,
+    RolloutFinished,
+)
+_OF_OPERATIONS = (
+    OperationScheduled,
+    OperationReleased,
+    OperationCancelRequested,
+    OperationGivenBack,
+    OperationProgressed,
+    OperationFinished,
+    OperationReportedLate,
+    ReportRejected,
+)
+#: Those whose operation there always is.
+_OfOperation = (
+    OperationGivenBack | OperationProgressed | OperationReleased | OperationCancelRequested | OperationFinished
+)
+
+
+def operation_key(rollout: str, node: str) -> str:
+    return f"{rollout}:{node}"
+
+
+def counter_of(phase: str) -> str:
+    """The counter that an operation in this phase is counted in."""
+    return "running" if phase in RUNNING_PHASES else str(phase)
+
+
+def state_of(rollout: Rollout) -> RolloutState:
+    """The rollout as its decider knows it."""
+    return msgspec.json.decode(rollout.state, type=RolloutState)
+
+
+class RolloutProjection:
+    name = "rollouts"
+    handles = (*_OF_ROLLOUTS, *_OF_OPERATIONS)
+    tables = (Rollout, Operation, TimelineEntry, ClusterTarget)
+
+    def apply(self, batch: Sequence[RecordedEvent]) -> None:
+        uids = {each.event.rollout for each in batch}
+        keys = {operation_key(each.event.rollout, each.event.node) for each in batch if hasattr(each.event, "node")}
+        ended = {each.event.node for each in batch if isinstance(each.event, OperationFinished)}
+        behind = {each.key: each for each in Operation.objects.filter(behind=True, node__in=ended)} if ended else {}
+        fold = RolloutFold(load(Rollout, uids), behind | load(Operation, keys))
+        for each in batch:
+            fold.apply(each)
+        for rollout in fold.rollouts.values():
+            rollout.document = json.dumps(document(rollout))
+        save(Rollout, fold.rollouts.values())
+        save(Operation, fold.operations.values())
+        TimelineEntry.objects.bulk_create(
+            (TimelineEntry(position=each.position, rollout=each.event.rollout) for each in batch), batch_size=1000
+        )
+        for each in batch:
+            if isinstance(each.event, RolloutFinished):
+                _set_target(fold.rollouts[each.event.rollout], RolloutPhase(each.event.phase))
+
+
+class RolloutFold:
+    """The rows of some rollouts while events are folded into them."""
+
+    def __init__(self, rollouts: dict[str, Rollout], operations: dict[str, Operation]) -> None:
+        self.rollouts = rollouts
+        self.operations = operations
+        #: The operation that waits behind the live one, by node and module.
+        self.behind = {(each.node, each.module_name): each for each in operations.values() if each.behind}
+
+    def apply(self, recorded: RecordedEvent) -> None:
+        event, now = recorded.event, recorded.recorded_at
+        if isinstance(event, RolloutStarted):
+            self.rollouts[event.rollout] = _new_rollout(event, recorded)
+        if isinstance(event, _OF_ROLLOUTS):
+            _tell(self.rollouts[event.rollout], event, now)
+        else:
+            self._apply_to_operation(event, now)
+        if event.rollout in self.rollouts:
+            self.rollouts[event.rollout].position = recorded.position
+
+    def _apply_to_operation(self, event: Any, now: datetime) -> None:
+        match event:
+            case OperationScheduled():
+                self._schedule(event, now)
+            case OperationReleased():
+                self._release(event, now)
+            case OperationCancelRequested():
+                operation = self._operation(event)
+                operation.cancel_requested_at = now
+                self._move(operation, Phase.CANCELING)
+            case OperationGivenBack():
+                operation = self._operation(event)
+                self._move(operation, Phase.SCHEDULED)
+                operation.deadline_at = None
+            case OperationProgressed():
+                operation = self._operation(event)
+                operation.started_at = operation.started_at or now
+                # A node may have started what was given back when it seemed offline.
+                operation.deadline_at = operation.deadline_at or self._deadline(event.rollout, now)
+                self._move(operation, event.phase)
+            case OperationFinished():
+                self._finish(event, now)
+            case OperationReportedLate() | ReportRejected():
+                pass
+
+    def _operation(self, event: _OfOperation) -> Operation:
+        return self.operations[operation_key(event.rollout, event.node)]
+
+    def _move(self, operation: Operation, phase: Phase) -> None:
+        self._count(operation, -1)
+        operation.phase = phase
+        self._count(operation, 1)
+
+    def _count(self, operation: Operation, change: int) -> None:
+        rollout, name = self.rollouts[operation.rollout], counter_of(operation.phase)
+        setattr(rollout, name, getattr(rollout, name) + change)
+        if operation.wave >= 0:
+            rollout.waves[operation.wave][name] += change
+
+    def _schedule(self, event: OperationScheduled, now: datetime) -> None:
+        key = operation_key(event.rollout, event.node)
+        before = self.operations.get(key)
+        operation = Operation(
+            key=key,
+            rollout=event.rollout,
+            node=event.node,
+            module_name=event.module_name,
+            version=event.version,
+            action=event.action,
+            activation=event.activation,
+            content_sha256=event.content_sha256,
+            generation=event.generation,
+            attempt=event.attempt,
+            ordinal=event.ordinal,
+            wave=event.wave,
+            rollback=event.rollback,
+            undoes=event.undoes,
+            phase=Phase.SCHEDULED,
+            reason="",
+            message="",
+            behind=event.behind,
+            scheduled_at=now,
+            ready_at=now + timedelta(seconds=event.delay_seconds) if event.delay_seconds else None,
+        )
+        if before is not None:  # a retry, or what was done is taken back
+            self._count(before, -1)
+            operation.healthy = before.healthy
+            operation.touched = before.touched and event.attempt > 1
+        self.operations[key] = operation
+        self._count(operation, 1)
+        if event.behind:
+            self.behind[event.node, event.module_name] = operation
+
+    def _release(self, event: OperationReleased, now: datetime) -> None:
+        operation = self._operation(event)
+        self._move(operation, Phase.QUEUED)
+        operation.touched = True
+        operation.released_at = now
+        operation.deadline_at = self._deadline(event.rollout, now)
+
+    def _deadline(self, rollout: str, released_at: datetime) -> datetime:
+        return released_at + timedelta(seconds=self.rollouts[rollout].strategy["node_deadline_seconds"])
+
+    def _finish(self, event: OperationFinished, now: datetime) -> None:
+        operation, rollout = self._operation(event), self.rollouts[event.rollout]
+        self._move(operation, event.phase)
+        operation.reason, operation.message = event.reason or "", event.message
+        operation.seconds, operation.finished_at, operation.deadline_at = event.seconds, now, None
+        operation.healthy = event.phase not in {Phase.FAILED, Phase.TIMED_OUT}
+        if waiting := self.behind.pop((event.node, event.module_name), None):
+            waiting.behind = False  # either the one it waited for has ended, or it has itself
+        if event.phase == Phase.CANCELED and event.reason == Reason.NEWER_ROLLOUT:
+            rollout.superseded += 1
+        if operation.rollback and event.phase != Phase.ROLLED_BACK:
+            rollout.unrestored += 1
+        if event.phase in {Phase.SUCCEEDED, Phase.SKIPPED, Phase.ROLLED_BACK}:
+            rollout.progressed_at = now
+        if event.phase == Phase.SUCCEEDED and event.seconds is not None:
+            _measure(rollout, event.node, event.seconds)
+
+
+def _new_rollout(event: RolloutStarted, recorded: RecordedEvent) -> Rollout:
+    return Rollout(
+        uid=event.rollout,
+        action=event.action,
+        module_name=event.module_name,
+        version=event.version,
+        activation=event.activation,
+        origin=event.origin,
+        actor=recorded.actor,
+        retry_of=event.retry_of,
+        rollback_of=event.rollback_of,
+        needs=list(event.needs),
+        named=event.named,
+        strategy=msgspec.to_builtins(event.strategy),
+        created_at=recorded.recorded_at,
+        total=event.total,
+        started_position=recorded.position,
+        position=recorded.position,
+        waves=[_new_wave(total) for total in event.waves],
+    )
+
+
+def _new_wave(total: int) -> dict[str, Any]:
+    counters = dict.fromkeys(COUNTERS, 0)
+    return {"phase": WavePhase.PENDING, "total": total, **counters, "started_at": None, "finished_at": None}
+
+
+# --- What an event says of the rollout itself -------------------------------------------------------------------------
+
+_CLOCK_STARTS = (WaveStarted, WavePassed, RolloutResumed, RollbackStarted)
+
+
+def _tell(rollout: Rollout, event: RolloutEvent, now: datetime) -> None:
+    before = RolloutState() if isinstance(event, RolloutStarted) else state_of(rollout)
+    state = ROLLOUT.evolve(before, event)
+    rollout.state = msgspec.json.encode(state).decode()
+    rollout.phase, rollout.reason, rollout.message = state.phase, state.reason or "", state.message
+    if isinstance(event, _CLOCK_STARTS) or (isinstance(event, RolloutStarted) and event.rollback_of):
+        rollout.progressed_at = now
+    match event:
+        case NodesRetried(nodes=nodes, automatic=automatic):
+            rollout.retries += len(nodes) if automatic else 0
+            rollout.unrestored -= len(nodes) if state.restoring else 0
+            rollout.progressed_at = rollout.progressed_at if automatic else now
+        case RolloutFinished():
+            rollout.finished_at = now
+    _tell_waves(rollout.waves, state, event, now)
+
+
+def _tell_waves(waves: list[dict[str, Any]], state: RolloutState, event: RolloutEvent, now: datetime) -> None:
+    match event:
+        case WaveStarted(wave=wave):
+            waves[wave] |= {"phase": WavePhase.RUNNING, "started_at": rfc3339(now)}
+        case WaveSoaking(wave=wave, until=until):
+            waves[wave] |= {"phase": WavePhase.SOAKING, "soak_until": rfc3339(until)}
+        case WaveGated(wave=wave):
+            waves[wave]["phase"] = WavePhase.GATED
+        case WavePassed(wave=wave):
+            waves[wave] |= {"phase": WavePhase.PASSED, "finished_at": rfc3339(now)}
+        case WaveFailed(wave=wave):
+            waves[wave]["phase"] = WavePhase.FAILED
+        case RolloutResumed() if state.wave >= 0:
+            waves[state.wave]["phase"] = state.wave_phase
+        case AbortRequested() | RolloutRejected() | RollbackRequested() | RolloutFinished():
+            for each in waves:
+                if each["phase"] not in {WavePhase.PASSED, WavePhase.FAILED}:
+                    each["phase"] = WavePhase.CANCELED
+                if each["started_at"] and not each["finished_at"]:
+                    each["finished_at"] = rfc3339(now)
+        case _:
+            pass
+
+
+# --- What is shown ----------------------------------------------------------------------------------------------------
+
+
+def document(rollout: Rollout) -> dict[str, object]:
+    """The answer to `GET /v2/rollouts/{uid}`."""
+    ended = rollout.finished_at
+    return {
+        "uid": rollout.uid,
+        "action": rollout.action,
+        "module_name": rollout.module_name,
+        "version": rollout.version,
+        "activation": rollout.activation,
+        "phase": rollout.phase,
+        "reason": rollout.reason or None,
+        "message": _message(rollout),
+        "origin": rollout.origin,
+        "actor": rollout.actor,
+        "needs": rollout.needs,
+        "retry_of": rollout.retry_of or None,
+        "rollback_of": rollout.rollback_of or None,
+        "strategy": rollout.strategy,
+        "created_at": rfc3339(rollout.created_at),
+        "finished_at": rfc3339(ended) if ended else None,
+        "seconds": round((ended - rollout.created_at).total_seconds(), 3) if ended else None,
+        "progress": progress(rollout),
+        "waves": [{"wave": number, **wave} for number, wave in enumerate(rollout.waves)],
+        "slowest_nodes": [{"node": node, "seconds": seconds} for node, seconds in rollout.slowest],
+    }
+
+
+def progress(rollout: Rollout) -> dict[str, object]:
+    """The counters, which add up to `total`, `percent` and `eta_seconds`."""
+    counters = {name: getattr(rollout, name) for name in COUNTERS}
+    final = rollout.total - rollout.scheduled - rollout.queued - rollout.running
+    percent = 100 * final // rollout.total if rollout.total else 100
+    return {"total": rollout.total, **counters, "percent": percent, "eta_seconds": _eta_seconds(rollout)}
+
+
+def _measure(rollout: Rollout, node: str, seconds: float) -> None:
+    rollout.durations = [*rollout.durations[1 - DURATIONS :], seconds]
+    slowest = sorted([*rollout.slowest, [node, seconds]], key=lambda each: -each[1])
+    rollout.slowest = slowest[:SLOWEST]
+
+
+def _eta_seconds(rollout: Rollout) -> float | None:
+    """For each wave to come: the work that is left shared by the slots, but no less than a slow node takes; and its
+    soak. Persons and pauses are not foreseen. None until a node has said how long it took."""
+    if rollout.finished_at is not None:
+        return 0
+    if not rollout.durations:
+        return None
+    ordered = sorted(rollout.durations)
+    mean, slow = sum(ordered) / len(ordered), ordered[9 * len(ordered) // 10]
+    state = state_of(rollout)
+    parallel = state.strategy.parallel(state.nodes)
+    seconds = 0.0
+    for wave in rollout.waves:
+        if left := wave["scheduled"] + wave["queued"] + wave["running"]:
+            seconds += max(left / parallel * mean, slow)
+        if wave["phase"] in {WavePhase.PENDING, WavePhase.RUNNING}:
+            seconds += state.strategy.soak_seconds
+    return round(seconds, 1)
+
+
+def _message(rollout: Rollout) -> str:
+    others = [
+        f"{count} {name.replace('_', ' ')}"
+        for name in ("skipped", "failed", "timed_out", "canceled", "rolled_back")
+        if (count := getattr(rollout, name))
+    ]
+    counted = ", ".join([f"{rollout.succeeded} of {rollout.total} nodes succeeded", *others])
+    return f"{rollout.message} {counted}." if rollout.message else counted
+
+
+# --- What the whole fleet is to have ----------------------------------------------------------------------------------
+
+
+def _set_target(rollout: Rollout, phase: RolloutPhase) -> None:
+    """A rollout that named no nodes and has succeeded sets the target, and its rollback restores the one before."""
+    target = ClusterTarget.objects.filter(module_name=rollout.module_name).first()
+    if rollout.rollback_of:
+        if target is not None and target.rollout == rollout.rollback_of:
+            _restore_target(target)
+    elif phase == RolloutPhase.SUCCEEDED and not rollout.named:
+        _replace_target(target, rollout)
+
+
+def _replace_target(target: ClusterTarget | None, rollout: Rollout) -> None:
+    is_removal = rollout.action == Action.REMOVE
+    if is_removal and (target is None or target.version != rollout.version):
+        return
+    former = None
+    if target is not None:
+        former = {name: getattr(target, name) for name in ("version", "activation", "rollout", "position")}
+    ClusterTarget(
+        module_name=rollout.module_name,
+        version=None if is_removal else rollout.version,
+        activation=rollout.activation,
+        rollout=rollout.uid,
+        position=rollout.started_position,
+        former=former,
+    ).save()
+
+
+def _restore_target(target: ClusterTarget) -> None:
+    if target.former is None:
+        target.delete()
+        return
+    ClusterTarget(module_name=target.module_name, former=None, **target.former).save()

@@ -1,0 +1,233 @@
+"""What people ask of a rollout that was started, and of all of them at once. Everything here may be repeated.
+
+What each verb does to nodes that are scheduled, queued, running and finished is in `docs/reference/strategy.md`.
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+
+from eventstore.store import Append, append
+from eventstore.transact import load_state, retry_on_conflict, transact
+from rollout import selectors
+from rollout.advance import advance, advance_all
+from rollout.decider.fleet import FLEET, Freeze, Thaw
+from rollout.decider.placement import Cancel, Retry, RollBack
+from rollout.decider.rollout import (
+    ROLLOUT,
+    Abort,
+    Approve,
+    Pause,
+    Promote,
+    Reject,
+    Resume,
+    RetryNodes,
+    RollBackAll,
+    RolloutCommand,
+    RolloutState,
+    Start,
+)
+from rollout.errors import (
+    NothingToRetryError,
+    NothingToRollBackError,
+    OperationFinalError,
+    RollbackOfRollbackError,
+    RolloutNotFoundError,
+    SecondPersonError,
+)
+from rollout.events import (
+    FLEET_STREAM,
+    OperationScheduled,
+    RolloutPhase,
+    RolloutStarted,
+    rollout_stream,
+)
+from rollout.messages import Action, Phase
+from rollout.placements import placement_changes
+from rollout.requests import RolloutRequest
+from rollout.services import start_rollout
+from rollout.standing import bad_nodes, to_restore
+from rollout.strategy import Strategy
+
+#: What a rollback's own uid is made from, so that a rollout has one at most.
+ROLLBACKS = uuid.UUID("6f4f0a0e-6a0f-4f0b-8f1d-0d6c5e3f7a21")
+_CAN_BE_ROLLED_BACK_ANEW = frozenset(
+    {
+        RolloutPhase.SUCCEEDED,
+        RolloutPhase.COMPLETED_WITH_FAILURES,
+        RolloutPhase.FAILED,
+        RolloutPhase.ABORTED,
+        RolloutPhase.SUPERSEDED,
+    }
+)
+
+
+def approve_rollout(uid: str, *, by: str, remark: str) -> None:
+    """It may start. Raises: `SecondPersonError`, `WrongPhaseError`, `RolloutFinalError`, `RolloutNotFoundError`."""
+    if selectors.rollout_row(uid).actor == by:
+        raise SecondPersonError
+    _obey(uid, Approve(rollout=uid, remark=remark))
+
+
+def reject_rollout(uid: str, *, remark: str) -> None:
+    """It ends, and no node was touched. Raises: as `approve_rollout`, but for the first."""
+    _obey(uid, Reject(rollout=uid, remark=remark))
+
+
+def pause_rollout(uid: str) -> None:
+    """Nothing new is released; what was, goes on. Raises: `WrongPhaseError`, `RolloutFinalError`."""
+    _obey(uid, Pause(rollout=uid))
+
+
+def resume_rollout(uid: str) -> None:
+    """It goes on; failures so far do not count any more. Raises: `WrongPhaseError`, `RolloutFinalError`."""
+    selectors.rollout_row(uid)
+    _obey(uid, Resume(rollout=uid, bad=bad_nodes(uid)))
+
+
+def promote_rollout(uid: str, *, wave: int | None = None) -> None:
+    """Open the gate after `wave`, or the one at which it waits. Raises: `NotGatedError`, `WrongPhaseError`."""
+    _obey(uid, Promote(rollout=uid, wave=wave))
+
+
+def abort_rollout(uid: str) -> None:
+    """What has not been released is canceled; what has, goes on or is undone, as the strategy's `on_abort` says.
+
+    Raises: `RolloutNotFoundError`, `RolloutFinalError`, `WrongPhaseError` while it is rolled back.
+    """
+    _obey(uid, Abort(rollout=uid))
+
+
+def _obey(uid: str, command: RolloutCommand) -> None:
+    transact(rollout_stream(uid), ROLLOUT, command)
+    advance(uid)
+
+
+def roll_back_rollout(uid: str) -> str:
+    """The rollout in which every node gets back what it had before: the same, or a new one if it has ended. At most one.
+
+    Raises: `NothingToRollBackError`, `RollbackOfRollbackError`, `WrongPhaseError`, `RolloutNotFoundError`.
+    """
+    state = load_state(rollout_stream(uid), ROLLOUT).state
+    if state.started is None:
+        raise RolloutNotFoundError
+    if state.started.rollback_of:
+        raise RollbackOfRollbackError
+    if state.phase not in _CAN_BE_ROLLED_BACK_ANEW:
+        _obey(uid, RollBackAll(rollout=uid))
+        return uid
+    return _start_rollback(state.started)
+
+
+@retry_on_conflict
+def _start_rollback(ended: RolloutStarted) -> str:
+    uid = uuid.uuid5(ROLLBACKS, ended.rollout).hex
+    loaded = load_state(rollout_stream(uid), ROLLOUT)
+    if loaded.state.started is not None:
+        return uid
+    nodes = to_restore(ended.rollout)
+    changes = placement_changes(
+        RollBack(rollout=ended.rollout, node=node, module_name=ended.module_name, into=uid) for node in nodes
+    )
+    if not changes:
+        raise NothingToRollBackError
+    started = RolloutStarted(
+        rollout=uid,
+        action=Action.REMOVE if ended.action == Action.INSTALL else Action.INSTALL,
+        module_name=ended.module_name,
+        version=ended.version,
+        activation=ended.activation,
+        total=len(changes),
+        waves=_sizes(changes),
+        named=True,
+        strategy=_without_conditions(ended.strategy),
+        origin=ended.origin,
+        rollback_of=ended.rollout,
+    )
+    append(loaded.append(ROLLOUT.decide(RolloutState(), Start(started=started))), *changes)
+    return uid
+
+
+def _sizes(changes: Sequence[Append]) -> tuple[int, ...]:
+    """Of the waves, as they were: it skips them, but each node is shown in its own."""
+    waves = [event.wave for each in changes for event in each.events if isinstance(event, OperationScheduled)]
+    return tuple(waves.count(wave) for wave in range(max(waves) + 1))
+
+
+def retry_rollout(uid: str) -> str:
+    """The rollout in which the nodes that failed are tried again: the same, or a new one if it has ended.
+
+    Nodes that have left the fleet since are not. Raises: `RolloutNotFoundError`, `NothingToRetryError`,
+    `RolloutInProgressError`, `WrongPhaseError` while it is aborted or rolled back.
+    """
+    state = load_state(rollout_stream(uid), ROLLOUT).state
+    started = state.started
+    if started is None:
+        raise RolloutNotFoundError
+    if not state.phase.is_final:
+        _retry_in_place(uid, started.module_name)
+        advance(uid)
+        return uid
+    nodes = tuple(selectors.failed_nodes(uid))
+    if not nodes:
+        raise NothingToRetryError
+    return start_rollout(
+        RolloutRequest(
+            action=started.action,
+            module_name=started.module_name,
+            version=started.version,
+            activation=started.activation,
+            nodes=nodes,
+            strategy=_without_conditions(started.strategy),
+            origin=started.origin,
+            retry_of=uid,
+            purge=started.purge,
+        )
+    )
+
+
+@retry_on_conflict
+def _retry_in_place(uid: str, module_name: str) -> None:
+    loaded = load_state(rollout_stream(uid), ROLLOUT)
+    nodes = selectors.failed_nodes(uid)
+    # Whether it may be retried at all is asked first: a rollback's nodes have failed too.
+    ROLLOUT.decide(loaded.state, RetryNodes(rollout=uid, nodes=tuple(nodes)))
+    retries = placement_changes(Retry(rollout=uid, node=node, module_name=module_name) for node in nodes)
+    retried = tuple(event.node for each in retries for event in each.events if isinstance(event, OperationScheduled))
+    events = ROLLOUT.decide(loaded.state, RetryNodes(rollout=uid, nodes=retried))
+    if not events:
+        raise NothingToRetryError
+    append(loaded.append(events), *retries)
+
+
+def _without_conditions(strategy: Strategy) -> Strategy:
+    """The same, without what kept it from starting: that was met once."""
+    return replace(strategy, approval=False, start_at=None)
+
+
+def cancel_node(uid: str, name: str, *, force: bool) -> None:
+    """The rollout does nothing (more) on that node; what it has in hand it gives up, and with `force` nobody waits for
+    its answer.
+
+    Raises: `RolloutNotFoundError`, `NodeNotFoundError`, `OperationFinalError`.
+    """
+    operation = selectors.operation(uid, name)
+    if Phase(operation.phase).is_final and operation.phase != Phase.CANCELED:
+        raise OperationFinalError(f"The rollout has ended on {name}: {operation.phase}.")
+    _cancel(Cancel(rollout=uid, node=name, module_name=operation.module_name, force=force))
+    advance(uid)
+
+
+@retry_on_conflict
+def _cancel(command: Cancel) -> None:
+    append(*placement_changes([command]))
+
+
+def freeze_fleet(reason: str) -> None:
+    """Nothing is released anywhere until it is thawed. What was released goes on."""
+    transact(FLEET_STREAM, FLEET, Freeze(reason=reason))
+
+
+def thaw_fleet() -> None:
+    transact(FLEET_STREAM, FLEET, Thaw())
+    advance_all(selectors.unfinished_rollouts())
