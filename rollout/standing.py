@@ -157,7 +157,13 @@ def _lost(uid: str, row: Rollout) -> list[int]:
 def to_restore(uid: str) -> tuple[str, ...]:
     """Nodes that the rollout has changed, and nothing newer has since."""
     gone = Node.objects.filter(phase=NodePhase.DECOMMISSIONED).values("name")
-    rows = Operation.objects.filter(_untouched_since(), rollout=uid, touched=True, rollback=False)
+    newer = Operation.objects.filter(
+        Q(touched=True) | Q(finished_at=None),
+        node=OuterRef("node"),
+        module_name=OuterRef("module_name"),
+        generation__gt=OuterRef("generation"),
+    )
+    rows = Operation.objects.filter(~Q(Exists(newer)), rollout=uid, touched=True, rollback=False)
     return _named(rows.exclude(phase=Phase.SKIPPED).exclude(node__in=gone))
 
 

@@ -55,7 +55,8 @@ class Operation:
 class PlacementState:
     """`waiting` is scheduled behind `live`; `ended` is the newest that is final; `rejected` is the last report that
     was (rollout, generation, attempt, phase), which is recorded once however often it comes. `desired`: what the node
-    is to have of the module, an entry for each version; at most one of them is loaded."""
+    is to have of the module, an entry for each version; at most one of them is loaded. `changed` is the newest that was
+    released and has ended."""
 
     generation: int = 0
     live: Operation | None = None
@@ -63,6 +64,7 @@ class PlacementState:
     ended: Operation | None = None
     rejected: tuple[str, int, int, Phase] | None = None
     desired: tuple[Target, ...] = ()
+    changed: Operation | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -377,25 +379,25 @@ def _retry(state: PlacementState, command: Retry) -> list[PlacementEvent]:
 
 
 def _roll_back(state: PlacementState, command: RollBack) -> list[PlacementEvent]:
-    ended = state.ended
-    if state.live is not None or ended is None or ended.rollout != command.rollout:
+    changed = state.changed
+    if state.live is not None or changed is None or changed.rollout != command.rollout:
         return []
-    if ended.before is None or ended.rollback:
+    if changed.before is None or changed.rollback:
         return []
-    target, undoes = _former(ended, ended.before)
+    target, undoes = _former(changed, changed.before)
     return [
         OperationScheduled(
             rollout=command.into,
             node=command.node,
             module_name=command.module_name,
-            version=ended.version if target is None else target.version,
+            version=changed.version if target is None else target.version,
             action=Action.REMOVE if target is None else Action.INSTALL,
-            activation=ended.activation if target is None else target.activation,
+            activation=changed.activation if target is None else target.activation,
             content_sha256="" if target is None else target.content_sha256,
             generation=state.generation + 1,
             attempt=1,
-            ordinal=ended.ordinal,
-            wave=ended.wave,
+            ordinal=changed.ordinal,
+            wave=changed.wave,
             rollback=True,
             undoes=undoes,
         )
@@ -487,7 +489,9 @@ def _evolve_finished(state: PlacementState, event: OperationFinished) -> Placeme
         return replace(state, waiting=None, ended=replace(state.waiting, phase=event.phase))
     if state.live is None or state.live.rollout != event.rollout:
         return state
-    return replace(state, live=state.waiting, waiting=None, ended=replace(state.live, phase=event.phase))
+    ended = replace(state.live, phase=event.phase)
+    changed = state.changed if ended.before is None else ended
+    return replace(state, live=state.waiting, waiting=None, ended=ended, changed=changed)
 
 
 PLACEMENT = Decider(PlacementState(), decide, evolve)

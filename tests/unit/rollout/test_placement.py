@@ -8,16 +8,19 @@ from hypothesis import strategies as st
 
 from rollout.decider.placement import (
     PLACEMENT,
+    Cancel,
     End,
     GiveBack,
     PlacementState,
     RecordReport,
     Release,
     Retry,
+    RollBack,
     Schedule,
 )
 from rollout.errors import RolloutInProgressError
 from rollout.events import (
+    OperationCancelRequested,
     OperationFinished,
     OperationGivenBack,
     OperationProgressed,
@@ -25,6 +28,7 @@ from rollout.events import (
     OperationReportedLate,
     OperationScheduled,
     ReportRejected,
+    Target,
 )
 from rollout.messages import FINAL_PHASES, Action, Activation, Phase, Reason, Report
 
@@ -67,6 +71,18 @@ def end(phase, rollout="r1", reason=Reason.MANUAL, attempt=None):
 
 def retry(rollout="r1"):
     return Retry(rollout=rollout, node="n1", module_name="greet")
+
+
+def cancel(rollout="r1", *, force=False):
+    return Cancel(rollout=rollout, node="n1", module_name="greet", force=force)
+
+
+def roll_back(rollout="r1", into="r1"):
+    return RollBack(rollout=rollout, node="n1", module_name="greet", into=into)
+
+
+def has(version, activation=Activation.LOAD, content="c"):
+    return Target(version=version, activation=activation, content_sha256=content)
 
 
 GIVE_BACK = GiveBack(node="n1", module_name="greet")
@@ -250,6 +266,133 @@ def test_a_retry_waits_for_no_other_rollout():
         after.when(retry())
 
 
+def test_an_automatic_retry_may_wait():
+    after = given(schedule(), release(), report(Phase.FAILED))
+    (scheduled,) = after.when(Retry(rollout="r1", node="n1", module_name="greet", delay_seconds=5.0))
+    assert (scheduled.attempt, scheduled.delay_seconds) == (2, 5.0)
+
+
+# --- To cancel --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_scheduled_is_canceled_at_once():
+    assert phases(given(schedule()).when(cancel())) == [(OperationFinished, "r1", Phase.CANCELED)]
+
+
+def test_what_is_in_hand_is_asked_to_give_up_once():
+    after = given(schedule(), release())
+    assert after.kinds(cancel()) == [OperationCancelRequested]
+    assert given(schedule(), release(), cancel()).when(cancel()) == []
+    assert given(schedule(), release(), cancel(), report(Phase.LOADING)).state.live.phase is Phase.CANCELING
+
+
+@pytest.mark.parametrize("phase", [Phase.CANCELED, Phase.SUCCEEDED, Phase.FAILED])
+def test_the_node_says_how_it_ended(phase):
+    after = given(schedule(), release(), cancel(), report(phase))
+    assert (after.state.live, after.state.ended.phase) == (None, phase)
+
+
+def test_with_force_nobody_waits_for_the_node():
+    (finished,) = given(schedule(), release(), report(Phase.LOADING), cancel()).when(cancel(force=True))
+    assert (finished.phase, finished.reason) == (Phase.CANCELED, Reason.MANUAL)
+    assert "canceling" in finished.message
+
+
+def test_what_has_ended_is_not_canceled():
+    assert given(schedule(), release(), report(Phase.SUCCEEDED)).when(cancel(force=True)) == []
+
+
+# --- What is to be there, and to give it back -------------------------------------------------------------------------
+
+
+def after_success(*schedules):
+    commands = [
+        each
+        for number, given_ in enumerate(schedules, start=1)
+        for each in (given_, release(given_.rollout), report(Phase.SUCCEEDED, given_.rollout, number))
+    ]
+    return given(*commands)
+
+
+def test_a_release_changes_what_the_node_is_to_have():
+    assert given(schedule()).state.desired == ()
+    assert given(schedule(), release()).state.desired == (has(1),)
+    after = given(schedule(), release(), report(Phase.FAILED))
+    assert after.state.desired == (has(1),)
+
+
+def test_one_version_is_loaded_at_a_time():
+    after = after_success(schedule(), schedule("r2", version=2))
+    assert after.state.desired == (has(1, Activation.FILES), has(2))
+
+
+def test_files_in_place_unload_nothing():
+    assert after_success(schedule(), schedule("r2", activation=Activation.FILES)).state.desired == (has(1),)
+
+
+def test_a_removal_takes_one_version_away():
+    after = after_success(schedule(), schedule("r2", version=2), schedule("r3", version=2, action=Action.REMOVE))
+    assert after.state.desired == (has(1, Activation.FILES),)
+
+
+FORMER = [
+    ([schedule()], (Action.REMOVE, 1, 1)),
+    ([schedule(), schedule("r2", version=2)], (Action.INSTALL, 1, 2)),
+    ([schedule(activation=Activation.FILES), schedule("r2", version=2)], (Action.REMOVE, 2, 2)),
+    ([schedule(activation=Activation.FILES), schedule("r2")], (Action.INSTALL, 1, 1)),
+    ([schedule(), schedule("r2", content_sha256="d")], (Action.INSTALL, 1, None)),
+    ([schedule(), schedule("r2", action=Action.REMOVE)], (Action.INSTALL, 1, None)),
+    (
+        [schedule(version=2, activation=Activation.FILES), schedule("r2"), schedule("r3", version=2)],
+        (Action.INSTALL, 1, None),
+    ),
+]
+
+
+@pytest.mark.parametrize(("schedules", "expected"), FORMER)
+def test_a_rollback_gives_back_what_the_node_was_to_have_before(schedules, expected):
+    after = after_success(*schedules)
+    before = after_success(*schedules[:-1]).state.desired
+    last = schedules[-1].rollout
+    (scheduled,) = after.when(roll_back(last, last))
+    assert (scheduled.action, scheduled.version, scheduled.undoes) == expected
+    assert scheduled.rollback
+    state = PLACEMENT.fold([scheduled], after.state)
+    assert PLACEMENT.fold(PLACEMENT.decide(state, release(last)), state).desired == before
+
+
+def test_what_failed_is_given_back_too_and_after_a_retry_what_was_there_first():
+    first = after_success(schedule()).state
+    for command in (
+        schedule("r2", version=2),
+        release("r2"),
+        report(Phase.FAILED, "r2", 2),
+        retry("r2"),
+        release("r2"),
+    ):
+        first = PLACEMENT.fold(PLACEMENT.decide(first, command), first)
+    first = PLACEMENT.fold(PLACEMENT.decide(first, report(Phase.TIMED_OUT, "r2", 2, 2)), first)
+    (scheduled,) = PLACEMENT.decide(first, roll_back("r2", "r2"))
+    assert (scheduled.version, scheduled.undoes) == (1, 2)
+
+
+@pytest.mark.parametrize("phase", [Phase.SUCCEEDED, Phase.SKIPPED])
+def test_what_was_given_back_is_rolled_back(phase):
+    after = given(schedule(), release(), report(Phase.SUCCEEDED), roll_back(), release(), report(phase, generation=2))
+    assert after.state.ended.phase is Phase.ROLLED_BACK
+    assert after.when(report(phase, generation=2)) == []
+    assert after.when(report(Phase.SUCCEEDED)) == []
+
+
+def test_nothing_is_taken_back_twice_nor_what_was_never_released_nor_what_something_newer_has_changed():
+    done = (schedule(), release(), report(Phase.SUCCEEDED))
+    assert given(*done, roll_back(), release(), report(Phase.SUCCEEDED, generation=2)).when(roll_back()) == []
+    assert given(schedule(), end(Phase.CANCELED)).when(roll_back()) == []
+    assert given(*done, schedule("r2", version=2)).when(roll_back()) == []
+    assert given(*done, schedule("r2"), release("r2"), report(Phase.FAILED, "r2", 2)).when(roll_back()) == []
+    assert given(*done, schedule("r2"), end(Phase.CANCELED, "r2")).when(roll_back()) != []
+
+
 # --- Whatever comes ---------------------------------------------------------------------------------------------------
 
 ROLLOUTS = st.sampled_from(["r1", "r2", "r3"])
@@ -267,6 +410,8 @@ COMMANDS = st.one_of(
     st.builds(report, st.sampled_from(Phase), ROLLOUTS, SMALL, SMALL),
     st.builds(end, st.sampled_from([Phase.CANCELED, Phase.FAILED, Phase.TIMED_OUT]), ROLLOUTS),
     st.builds(retry, ROLLOUTS),
+    st.builds(cancel, ROLLOUTS, force=st.booleans()),
+    st.builds(roll_back, ROLLOUTS, ROLLOUTS),
 )
 
 
@@ -303,6 +448,7 @@ EVENTS = st.one_of(
     st.builds(OperationProgressed, rollout=ROLLOUTS),
     st.builds(OperationFinished, rollout=ROLLOUTS, seconds=st.none()),
     st.builds(OperationReportedLate, rollout=ROLLOUTS),
+    st.builds(OperationCancelRequested, rollout=ROLLOUTS),
     st.builds(ReportRejected, rollout=ROLLOUTS),
 )
 
