@@ -1,4 +1,4 @@
-"""Installs a version: fetch, verify, put in place, load, probe. What fails is undone."""
+"""Installs a version: fetch, verify, put in place, load, probe. What fails or is canceled is undone."""
 
 from rollout.agent.activate import activate, refuse_foreign
 from rollout.agent.failure import Failure, as_failure
@@ -14,17 +14,21 @@ def install(job: Job, package: Package) -> Outcome:
 
     Raises: `Failure`, after the node was put back to what it was before the command.
     """
-    check_manifest(package)
-    is_loading = job.command.activation is Activation.LOAD
-    if is_loading and job.facts:
-        refuse_foreign(job, job.facts.modules)
+    command, folder = job.command, job.node.folder
+    is_loading = command.activation is Activation.LOAD
     try:
+        job.deadline.remaining()
+        check_manifest(package)
+        if is_loading and job.facts:
+            refuse_foreign(job, job.facts.modules)
         changed = _put_in_place(job, package)
         if is_loading:
             changed |= activate(job, package)
+        if folder.has_former(command.module_name, command.version):
+            job.commit()
     except (Failure, OSError) as error:
         raise undone(job, as_failure(error)) from error
-    job.node.folder.settle(job.command.module_name, job.command.version)
+    folder.settle(command.module_name, command.version)
     if changed or job.resumed:
         return Outcome()
     return Outcome(phase=Phase.SKIPPED, reason=Reason.ALREADY_INSTALLED, message="The same build is installed already.")

@@ -7,11 +7,13 @@ from rollout.messages import Phase, Reason
 
 def remove(job: Job) -> Outcome:
     """The version is neither in the server nor on disk. Raises: `Failure`; when the server refuses, all stays."""
+    job.deadline.remaining()
     if not _is_here(job):
         if job.resumed:
             return Outcome()
         return Outcome(phase=Phase.SKIPPED, reason=Reason.NOT_INSTALLED, message="The version is not on this node.")
     job.say(Phase.REMOVING)
+    job.commit()
     _unload(job)
     # First the line, then the files: a server whose configuration loads a missing file does not start.
     job.node.include.forget(job.server_target)
