@@ -231,7 +231,7 @@ def _stale(entry: Entry, command: Command) -> Failure:
 
 
 def _needs_server(command: Command) -> bool:
-    return command.action is Action.REMOVE or command.activation is Activation.LOAD
+    return command.action is Action.REMOVE or command.activation is Activation.LOAD or command.undoes is not None
 
 
 def _failed(failure: Failure) -> Outcome:
