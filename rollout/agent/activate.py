@@ -24,6 +24,7 @@ def activate(job: Job, package: Package) -> bool:
         _load(job, package, args)
     job.say(Phase.PROBING)
     _probe(job)
+    job.commit()
     module = job.server_target / package.module_file
     job.node.include.remember(job.server_target.parent, module, args)
     return has_to_load

@@ -33,6 +33,18 @@ def transport_options(node: str) -> dict[str, object]:
     }
 
 
+def connected(settings: AgentSettings) -> Connection:
+    """A new connection to the broker; a released one does not open again. Raises: `OperationalError`."""
+    connection = Connection(settings.broker_url, transport_options=transport_options(settings.node))
+    try:
+        # By default kombu sleeps between its own tries.
+        connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+    except OperationalError:
+        connection.release()
+        raise
+    return connection
+
+
 class Carrier:
     """A connection to the broker, opened when something is sent. For one thread only."""
 
@@ -68,17 +80,6 @@ class Carrier:
 
     def _ready(self) -> Producer:
         if self._producer is None:
-            self._connection = self._connected()
+            self._connection = connected(self._settings)
             self._producer = Producer(self._connection.channel())
         return self._producer
-
-    def _connected(self) -> Connection:
-        # A released connection does not open again, so each is new; by default kombu sleeps between its own tries.
-        options = transport_options(self._settings.node)
-        connection = Connection(self._settings.broker_url, transport_options=options)
-        try:
-            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-        except OperationalError:
-            connection.release()
-            raise
-        return connection

@@ -9,6 +9,7 @@ from celery.worker.consumer import Consumer
 from kombu import Queue
 
 from rollout.agent.beats import Beats
+from rollout.agent.cancel import Cancels
 from rollout.agent.carrier import Carrier, transport_options
 from rollout.agent.runner import Runner
 from rollout.agent.settings import AgentSettings, SettingsError, settings_from
@@ -32,7 +33,7 @@ class QuietConsumer(Consumer):
 
 
 class Agent(bootsteps.StartStopStep):
-    """The node behind this worker: swept before the first command, beating until the worker stops."""
+    """The node behind this worker: swept before the first command, beating and heeding cancels until the worker stops."""
 
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
@@ -42,12 +43,15 @@ class Agent(bootsteps.StartStopStep):
         worker.app.beats = self._beats = Beats(
             lambda hello: self._runner.beat(hello=hello), Carrier(settings), interval=settings.beat_seconds
         )
+        self._cancels = Cancels(self._runner, settings)
 
     def start(self, worker: Any) -> None:
         self._runner.recover()
         self._beats.start()
+        self._cancels.start()
 
     def stop(self, worker: Any) -> None:
+        self._cancels.stop()
         self._beats.stop()
         worker.app.carrier.close()
 

@@ -24,6 +24,13 @@ class Failure(AgentError):
         self.message = message
 
 
+class CanceledError(Failure):
+    """The control plane gave the operation up: no failure, as long as the node can be put back."""
+
+    def __init__(self) -> None:
+        super().__init__(Reason.MANUAL, "The operation was canceled.")
+
+
 def as_failure(error: Failure | OSError) -> Failure:
     """`error` with a reason: what the operating system refuses is a full disk or an I/O error."""
     if isinstance(error, Failure):

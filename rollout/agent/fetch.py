@@ -2,8 +2,12 @@
 
 import functools
 import hashlib
+import os
+import socket
 import ssl
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -18,6 +22,8 @@ from rollout.messages import Package, Reason
 
 #: Seconds to connect, and between two chunks.
 SILENCE_SECONDS = 30.0
+#: Between two looks at whether the bytes that are waited for are still wanted.
+LOOK_SECONDS = 0.2
 CHUNK = 256 * 1024
 
 
@@ -43,12 +49,13 @@ def fetch(package: Package, to: Path, *, settings: AgentSettings, deadline: Dead
 
 def _chunks(package: Package, settings: AgentSettings, deadline: Deadline) -> Iterator[bytes]:
     try:
-        with _answer(package, settings, deadline) as response:
+        with _answer(package, settings, deadline) as response, _cut_off(response, deadline):
             if response.status != HTTPStatus.OK:
                 raise _refused(package, response)
             while chunk := response.read1(CHUNK):
                 deadline.remaining()
                 yield chunk
+            deadline.remaining()
     except (OSError, HTTPException, ValueError) as error:  # a ValueError: the URL is none
         deadline.remaining()
         # What http.client says of a URL quotes it, and it is a credential.
@@ -67,6 +74,30 @@ def _answer(package: Package, settings: AgentSettings, deadline: Deadline) -> HT
         request, timeout=min(SILENCE_SECONDS, deadline.remaining())
     )
     return response
+
+
+@contextmanager
+def _cut_off(response: HTTPResponse, deadline: Deadline) -> Iterator[None]:
+    """What reads `response` sees its end as soon as the deadline passes or the work is given up."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(LOOK_SECONDS):
+            try:
+                deadline.remaining()
+            except Failure:
+                with suppress(OSError):  # the peer was faster
+                    connection.shutdown(socket.SHUT_RDWR)
+                return
+
+    with socket.socket(fileno=os.dup(response.fileno())) as connection:
+        watcher = threading.Thread(target=watch, name="cut-off", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
 
 
 @functools.cache  # reading all public authorities takes longer than fetching a small module

@@ -1,30 +1,45 @@
-"""Installs a version: fetch, verify, put in place, load, probe. What fails is undone."""
+"""Installs a version: fetch, verify, put in place, load, probe. What fails or is canceled is undone.
+
+A rollback then takes away what it undoes.
+"""
+
+from dataclasses import replace
 
 from rollout.agent.activate import activate, refuse_foreign
 from rollout.agent.failure import Failure, as_failure
 from rollout.agent.fetch import fetch
 from rollout.agent.job import FETCH_SECONDS, VERIFY_SECONDS, Job, Outcome
+from rollout.agent.remove import deactivate, is_here, take_away
 from rollout.agent.undo import undone
 from rollout.agent.unpack import check_manifest, unpack
 from rollout.messages import Activation, Package, Phase, Reason
 
 
 def install(job: Job, package: Package) -> Outcome:
-    """The version is in place, and loaded and probed if the command says so.
+    """The version is in place, and loaded and probed if the command says so; what the command undoes is gone.
 
-    Raises: `Failure`, after the node was put back to what it was before the command.
+    Raises: `Failure`. The node was put back to what it was before the command, or only what it undoes is still there.
     """
-    check_manifest(package)
-    is_loading = job.command.activation is Activation.LOAD
-    if is_loading and job.facts:
-        refuse_foreign(job, job.facts.modules)
+    command, folder = job.command, job.node.folder
+    is_loading = command.activation is Activation.LOAD
     try:
+        job.deadline.remaining()
+        check_manifest(package)
+        if is_loading and job.facts:
+            refuse_foreign(job, job.facts.modules)
         changed = _put_in_place(job, package)
         if is_loading:
             changed |= activate(job, package)
+        elif command.undoes == command.version:
+            job.say(Phase.REMOVING)
+            changed |= deactivate(job)
+        if folder.has_former(command.module_name, command.version):
+            job.commit()
     except (Failure, OSError) as error:
         raise undone(job, as_failure(error)) from error
-    job.node.folder.settle(job.command.module_name, job.command.version)
+    folder.settle(command.module_name, command.version)
+    if command.undoes is not None and command.undoes != command.version:
+        changed |= _take_back(job, command.undoes)
     if changed or job.resumed:
         return Outcome()
     return Outcome(phase=Phase.SKIPPED, reason=Reason.ALREADY_INSTALLED, message="The same build is installed already.")
@@ -46,6 +61,24 @@ def _put_in_place(job: Job, package: Package) -> bool:
     _mark_replaced(job)
     node.folder.place(fresh, command.module_name, command.version)
     node.digests.learn(job.target, package.members)
+    return True
+
+
+def _take_back(job: Job, version: int) -> bool:
+    """Whether that other version was here; now it is gone."""
+    brought = replace(job, command=replace(job.command, version=version))
+    if not is_here(brought):
+        return False
+    try:
+        job.commit()
+        job.say(Phase.REMOVING)
+        take_away(brought)
+    except (Failure, OSError) as error:
+        failure = as_failure(error)
+        name = f"{job.command.module_name} {job.command.version}"
+        raise Failure(
+            failure.reason, f"{name} is in place, but version {version} could not be removed: {failure.message}"
+        ) from error
     return True
 
 

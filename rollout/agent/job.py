@@ -31,7 +31,8 @@ class Outcome:
 class Job:
     """`facts` is None when the server could not be asked and the operation does not need it.
 
-    `resumed`: an agent has begun this before and has not come to its end.
+    `resumed`: an agent has begun this before and has not come to its end. `commit` is called before what cannot be
+    taken back: no cancel is heeded any more, also after a crash. `say` and `deadline` heed it until then.
     """
 
     node: Node
@@ -41,6 +42,7 @@ class Job:
     resumed: bool
     deadline: Deadline
     say: Callable[[Phase], None]
+    commit: Callable[[], None]
 
     @property
     def target(self) -> Path:

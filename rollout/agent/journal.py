@@ -34,12 +34,16 @@ class Before:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """The newest operation of one module. `report` is None until it has ended."""
+    """The newest operation of one module. `report` is None until it has ended.
+
+    `committed`: it has come so far that it can only be finished, and no longer be canceled.
+    """
 
     rollout: str
     generation: int
     attempt: int
     before: Before
+    committed: bool = False
     report: Report | None = None
 
     @property
@@ -73,16 +77,25 @@ class Journal:
                 Reason.IO_ERROR, f"The journal {path} is damaged ({error}): remove it, then retry."
             ) from error
 
-    def begin(self, command: Command, before: Before) -> Entry:
+    def begin(self, command: Command, before: Before, *, committed: bool = False) -> Entry:
         """An unfinished entry; from now on nothing older than `command` is obeyed for its module."""
         entry = Entry(
             rollout=command.rollout,
             generation=command.generation,
             attempt=command.attempt,
             before=before,
+            committed=committed,
         )
         self._write(command.module_name, entry)
         return entry
+
+    def commit(self, module_name: str, entry: Entry) -> Entry:
+        """`entry`, from now on only to be finished, also after a crash."""
+        if entry.committed:
+            return entry
+        committed = replace(entry, committed=True)
+        self._write(module_name, committed)
+        return committed
 
     def finish(self, entry: Entry, report: Report) -> None:
         """The answer to the entry's command, for as often as it is repeated."""

@@ -7,21 +7,39 @@ from rollout.messages import Phase, Reason
 
 def remove(job: Job) -> Outcome:
     """The version is neither in the server nor on disk. Raises: `Failure`; when the server refuses, all stays."""
-    if not _is_here(job):
+    job.deadline.remaining()
+    if not is_here(job):
         if job.resumed:
             return Outcome()
         return Outcome(phase=Phase.SKIPPED, reason=Reason.NOT_INSTALLED, message="The version is not on this node.")
     job.say(Phase.REMOVING)
-    _unload(job)
-    # First the line, then the files: a server whose configuration loads a missing file does not start.
-    job.node.include.forget(job.server_target)
-    job.node.folder.drop(job.command.module_name, job.command.version)
+    take_away(job)
     return Outcome()
 
 
-def _is_here(job: Job) -> bool:
-    modules = job.facts.modules if job.facts else ()
-    return job.target.exists() or any(job.is_at_target(each) for each in modules)
+def is_here(job: Job) -> bool:
+    """Whether the version was on disk or loaded when the job began."""
+    return job.target.exists() or _is_loaded(job)
+
+
+def take_away(job: Job) -> None:
+    """What `remove` promises. Raises: `Failure`; when the server refuses, all stays."""
+    deactivate(job)
+    job.node.folder.drop(job.command.module_name, job.command.version)
+
+
+def deactivate(job: Job) -> bool:
+    """Whether the version was loaded; it no longer is, nor after a restart. Its files stay. Raises: `Failure`."""
+    job.commit()
+    _unload(job)
+    # First the line, then the files: a server whose configuration loads a missing file does not start.
+    job.node.include.forget(job.server_target)
+    job.node.folder.clear_replaced(job.command.module_name, job.command.version)
+    return _is_loaded(job)
+
+
+def _is_loaded(job: Job) -> bool:
+    return any(job.is_at_target(each) for each in (job.facts.modules if job.facts else ()))
 
 
 def _unload(job: Job) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from rollout.agent.deadline import LONGEST_OPERATION, Deadline
-from rollout.agent.failure import Failure, MalformedCommandError, as_failure
+from rollout.agent.failure import CanceledError, Failure, MalformedCommandError, as_failure
 from rollout.agent.install import install
 from rollout.agent.job import Job, Outcome
 from rollout.agent.journal import Before, Entry
@@ -19,6 +19,8 @@ from rollout.messages import Action, Activation, Beat, Command, Phase, Reason, R
 log = logging.getLogger(__name__)
 
 Say = Callable[[Report], None]
+#: Rollout, module name, generation, attempt.
+_Identity = tuple[str, str, int, int]
 
 _NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,128}")
 
@@ -28,6 +30,8 @@ class Runner:
 
     def __init__(self, settings: AgentSettings) -> None:
         self.node = Node(settings)
+        #: To be given up, and not yet answered. Threads share it without a lock: each touches it by one operation.
+        self._given_up: set[_Identity] = set()
 
     def recover(self) -> None:
         """Call once at the start: what a crash left behind is swept, and the include file exists."""
@@ -42,25 +46,54 @@ class Runner:
         `report` gets every change of phase and must not raise. A repeated command gets the report it got before.
         Raises: `MalformedCommandError`.
         """
-        _check(command, self.node.settings.node)
-        if command.expires <= time.time():
-            log.info("Dropped %s of %s: expired", command.rollout, command.module_name)
+        if not self._is_due(command):
             return None
         with self.node.journal.held():
             final = self._answer(command, report)
         report(final)
         return final
 
+    def give_up(self, command: Command) -> bool:
+        """Whether `cancel` is to be called: the work on `command` is given up at its next step from now on.
+
+        False when it has expired, or was given up already and `cancel` has not yet returned. Never waits.
+        Raises: `MalformedCommandError`.
+        """
+        if not self._is_due(command) or _identity(command) in self._given_up:
+            return False
+        self._given_up.add(_identity(command))
+        return True
+
+    def cancel(self, command: Command, *, report: Say) -> Report | None:
+        """The final report, as of `execute`: `canceled` when the command was not begun, or could be undone.
+
+        Waits for whatever runs. What had ended is answered again; what a crashed agent had committed is finished.
+        Raises: `MalformedCommandError`.
+        """
+        self._given_up.add(_identity(command))
+        try:
+            return self.execute(command, report=report)
+        finally:
+            self._given_up.discard(_identity(command))
+
     def beat(self, *, hello: bool) -> Beat:
         """What to tell the control plane now."""
         return self.node.beat(hello=hello)
 
+    def _is_due(self, command: Command) -> bool:
+        _check(command, self.node.settings.node)
+        if command.expires > time.time():
+            return True
+        log.info("Dropped %s of %s: expired", command.rollout, command.module_name)
+        return False
+
     def _may_be_unfinished(self, module_name: str) -> bool:
         try:
-            return _is_unfinished(self.node.journal.entry(module_name))
+            entry = self.node.journal.entry(module_name)
         except Failure as failure:
             log.warning("%s", failure)
             return True
+        return entry is not None and entry.report is None
 
     def _answer(self, command: Command, report: Say) -> Report:
         try:
@@ -88,23 +121,43 @@ class Runner:
         return final
 
     def _begin_and_run(self, command: Command, entry: Entry | None, report: Say) -> tuple[Outcome, Entry]:
-        resumed = entry is not None and _is_unfinished(entry) and entry.generation == command.generation
-        self.node.folder.recover(command.module_name, unfinished=resumed)
+        unfinished = entry if entry and entry.report is None else None
+        resumed = unfinished if unfinished and unfinished.generation == command.generation else None
+        self.node.folder.recover(command.module_name, unfinished=resumed is not None)
         facts, unreachable = self._facts()
-        before = self._before(command, entry if _is_unfinished(entry) else None, facts)
-        begun = self.node.journal.begin(command, before)
-        if unreachable and _needs_server(command):
-            return _failed(unreachable), begun
-        deadline = Deadline(min(command.deadline_seconds, LONGEST_OPERATION))
+        before = self._before(command, unfinished, facts)
+        begun = self.node.journal.begin(command, before, committed=resumed is not None and resumed.committed)
+
+        def is_given_up() -> bool:
+            return not begun.committed and _identity(command) in self._given_up
+
+        def commit() -> None:
+            nonlocal begun
+            begun = self.node.journal.commit(command.module_name, begun)
 
         def say(phase: Phase) -> None:
             deadline.remaining()
             report(_report(command, Outcome(phase=phase)))
 
+        if is_given_up():
+            # What a crashed agent had begun is undone even while the server is away: the files at least.
+            if unfinished is None:
+                return _failed(CanceledError()), begun
+        elif unreachable and _needs_server(command):
+            return _failed(unreachable), begun
+        deadline = Deadline(min(command.deadline_seconds, LONGEST_OPERATION), is_given_up=is_given_up)
         job = Job(
-            node=self.node, command=command, before=before, facts=facts, resumed=resumed, deadline=deadline, say=say
+            node=self.node,
+            command=command,
+            before=before,
+            facts=facts,
+            resumed=resumed is not None,
+            deadline=deadline,
+            say=say,
+            commit=commit,
         )
-        return _run(job), begun
+        outcome = _run(job)
+        return outcome, begun
 
     def _facts(self) -> tuple[ServerFacts | None, Failure | None]:
         try:
@@ -155,8 +208,8 @@ def _check(command: Command, node: str) -> None:
         raise MalformedCommandError("an install needs a package, and only an install has one")
 
 
-def _is_unfinished(entry: Entry | None) -> bool:
-    return entry is not None and entry.report is None
+def _identity(command: Command) -> _Identity:
+    return command.rollout, command.module_name, command.generation, command.attempt
 
 
 def _is_repeated(entry: Entry, command: Command) -> bool:
@@ -178,11 +231,12 @@ def _stale(entry: Entry, command: Command) -> Failure:
 
 
 def _needs_server(command: Command) -> bool:
-    return command.action is Action.REMOVE or command.activation is Activation.LOAD
+    return command.action is Action.REMOVE or command.activation is Activation.LOAD or command.undoes is not None
 
 
 def _failed(failure: Failure) -> Outcome:
-    return Outcome(phase=Phase.FAILED, reason=failure.reason, message=failure.message)
+    phase = Phase.CANCELED if isinstance(failure, CanceledError) else Phase.FAILED
+    return Outcome(phase=phase, reason=failure.reason, message=failure.message)
 
 
 def _report(command: Command, outcome: Outcome) -> Report:

@@ -1,7 +1,7 @@
-"""After a failed installation: the node as it was before, as far as the server lets us."""
+"""After a failed or canceled installation: the node as it was before, as far as the server lets us."""
 
 from rollout.agent.activate import unload
-from rollout.agent.failure import Failure
+from rollout.agent.failure import CanceledError, Failure, as_failure
 from rollout.agent.job import Job
 from rollout.agent.node import observe
 from rollout.agent.server import RefusedError, ServerLostError
@@ -13,12 +13,17 @@ UNDO_SECONDS = 30.0
 
 
 def undone(job: Job, failure: Failure) -> Failure:
-    """`failure`, once the node was put back; its message also says what could not be."""
+    """`failure`, once the node was put back; its message also says what could not be, which no cancel is any more."""
     try:
         _undo(job, failure)
     except (Failure, RefusedError, OSError) as problem:
-        return Failure(failure.reason, f"{failure.message} The node could not be put back entirely: {problem}")
+        reason = _reason(problem) if isinstance(failure, CanceledError) else failure.reason
+        return Failure(reason, f"{failure.message} The node could not be put back entirely: {problem}")
     return failure
+
+
+def _reason(problem: Failure | RefusedError | OSError) -> Reason:
+    return Reason.SERVER_UNREACHABLE if isinstance(problem, RefusedError) else as_failure(problem).reason
 
 
 def _undo(job: Job, failure: Failure) -> None:

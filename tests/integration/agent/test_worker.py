@@ -10,7 +10,18 @@ import pytest
 from celery import Celery
 from kombu import Connection
 
-from rollout.messages import BEATS, EXECUTE, REPORTS, Beat, Phase, Report, from_json, queue_for, to_json
+from rollout.messages import (
+    BEATS,
+    EXECUTE,
+    REPORTS,
+    Beat,
+    Phase,
+    Report,
+    cancel_queue_for,
+    from_json,
+    queue_for,
+    to_json,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -38,6 +49,10 @@ class Worker:
         with Celery(broker=self.url, set_as_current=False) as sender:
             sender.send_task(EXECUTE, kwargs={"command": body}, queue=queue_for("n1"), ignore_result=True)
 
+    def cancel(self, body):
+        with Connection(self.url) as connection:
+            connection.Producer().publish(body, exchange="", routing_key=cancel_queue_for("n1"), serializer="json")
+
     def drained(self, queue, kind):
         """All messages so far that the worker has sent to `queue`."""
         with Connection(self.url) as connection, connection.channel() as channel:
@@ -54,6 +69,9 @@ class Worker:
     def final(self, rollout):
         """The final reports of that rollout, as soon as there is one."""
         return self.waits(lambda: [each for each in self.reports() if each.rollout == rollout and each.phase.is_final])
+
+    def logged(self, words):
+        return (self.site.root / "worker.log").read_text().count(words)
 
     def hears(self, phase):
         self.waits(lambda: any(each.phase is phase for each in self.reports()))
@@ -142,6 +160,62 @@ def test_a_killed_worker_takes_its_command_up_again(worker, site, built):
     worker.start()
     assert worker.final(command.rollout)[0].phase is Phase.SUCCEEDED
     assert site.left() == ["greet", "greet/10000", "greet/10000/greet.so", "greet/10000/module.json"]
+
+
+def test_work_is_given_up_while_it_is_fetching(worker, site, built):
+    site.shelf.gate.clear()
+    command = site.command(built("greet"))
+    worker.send(to_json(command))
+    worker.hears(Phase.FETCHING)
+    worker.cancel(to_json(command))
+    assert {each.phase for each in worker.final(command.rollout)} == {Phase.CANCELED}
+    assert (site.left(), site.server.loaded()) == ([], set())
+
+
+def test_a_command_behind_its_cancel_is_answered_canceled(worker, site, built, waits):
+    command = site.command(built("greet"))
+    worker.cancel(to_json(command))
+    worker.final(command.rollout)
+    worker.send(to_json(command))
+    waits(lambda: len(worker.final(command.rollout)) == 2)
+    assert {each.phase for each in worker.final(command.rollout)} == {Phase.CANCELED}
+    assert site.shelf.asked == []
+
+
+def test_a_cancel_waits_for_a_worker_that_was_killed(worker, site, built):
+    site.shelf.gate.clear()
+    command = site.command(built("greet"))
+    worker.send(to_json(command))
+    worker.hears(Phase.FETCHING)
+    worker.kill()
+    worker.cancel(to_json(command))
+    worker.start()
+    assert {each.phase for each in worker.final(command.rollout)} == {Phase.CANCELED}
+    assert site.left() == []
+
+
+@pytest.mark.parametrize("loss", ["restart", "flush"])
+def test_a_cancel_is_heard_after_the_broker_lost_everything(worker, site, built, waits, loss):
+    waits(worker.beats)
+    if loss == "restart":
+        worker.broker.kill()
+        waits(lambda: worker.logged("no cancel is heard"))
+        worker.broker.start()
+    else:
+        worker.broker.call("FLUSHALL")
+    command = site.command(built("greet"))
+    worker.cancel(to_json(command))
+    assert worker.final(command.rollout)[0].phase is Phase.CANCELED
+    assert worker.logged("no cancel is heard") == (loss == "restart")
+
+
+@pytest.mark.parametrize("nonsense", [None, {}, "text", {"generation": "x"}])
+def test_a_cancel_that_is_nonsense_is_dropped(worker, site, built, nonsense):
+    worker.cancel(nonsense)
+    command = site.command(built("greet"))
+    worker.cancel(to_json(command))
+    assert worker.final(command.rollout)[0].phase is Phase.CANCELED
+    assert worker.logged("Dropped a cancel") == 1
 
 
 def test_it_outlives_the_broker(worker, site, built, waits):

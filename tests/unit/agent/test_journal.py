@@ -35,6 +35,15 @@ def test_it_works(tmp_path):
     assert journal.generations() == {"greet": 7}
 
 
+def test_what_is_committed_stays_so(tmp_path):
+    begun = Journal(tmp_path).begin(command(7), Before())
+    assert not begun.committed
+    committed = Journal(tmp_path).commit("greet", begun)
+    assert committed.committed
+    assert Journal(tmp_path).entry("greet") == committed
+    assert Journal(tmp_path).commit("greet", committed) is committed
+
+
 def test_what_never_happened_has_no_entry(tmp_path):
     assert Journal(tmp_path).entry("greet") is None
     assert Journal(tmp_path).generations() == {}
