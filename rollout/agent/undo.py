@@ -48,6 +48,8 @@ def _undo(job: Job, failure: Failure) -> None:
 def _put_files_back(job: Job) -> None:
     folder, command = job.node.folder, job.command
     if not folder.put_back(command.module_name, command.version) and not job.before.content_sha256:
+        # First the line, as in a removal: an agent that died after it was written may have left it.
+        job.node.include.forget(job.server_target)
         folder.drop(command.module_name, command.version)
     folder.sweep(command.module_name)
 
