@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 import msgspec
@@ -17,11 +18,12 @@ MAX_ANSWER_BYTES = 65_536
 
 
 def new_client() -> httpx.AsyncClient:
-    """Follows no redirect: a receiver must not send what is meant for it to somebody else."""
+    """Follows no redirect, for a receiver must not send what is meant for it to somebody else, and keeps no cookie."""
     return httpx.AsyncClient(
         follow_redirects=False,
         timeout=None,  # noqa: S113  # `send` has one for all that it does
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         headers={"User-Agent": "modfleet-webhooks"},
     )
 

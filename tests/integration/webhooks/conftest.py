@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -47,7 +48,7 @@ class Request:
 
 
 class Receiver:
-    """Keeps what it gets; `answer` is called with each request and returns a status, or a status and headers."""
+    """Keeps what it gets; `answer` is called with each request and returns a status, or a status, headers and a body."""
 
     def __init__(self, answer):
         self.received = []
@@ -82,11 +83,13 @@ class Receiver:
                 request = Request(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
                 receiver.received.append(request)
                 answer = receiver.answer(request)
-                status, headers = answer if isinstance(answer, tuple) else (answer, {})
+                status, headers, content = answer if isinstance(answer, tuple) else (answer, {}, b"")
                 self.send_response(status)
                 for name, value in {"Content-Length": "0", **headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
+                with suppress(ConnectionError):
+                    self.wfile.write(content)
 
             def log_message(self, *args):
                 pass

@@ -12,6 +12,7 @@ from io import StringIO
 import pytest
 from django.core.management import call_command
 
+from eventstore import registry
 from eventstore.follow import LISTEN_SECONDS
 from eventstore.store import database_now, head, load, read
 from rollout.selectors import event_document
@@ -136,9 +137,49 @@ def test_a_receiver_that_does_not_answer_in_time_has_failed(receiver, delivering
     release.set()
 
 
+def test_an_answer_that_does_not_end_in_time_is_a_failure(receiver, delivering, waits, monkeypatch):
+    monkeypatch.setattr(sending, "TIMEOUT_SECONDS", 0.2)
+    uid = register(receiver(lambda _: (200, {"Content-Length": "10"}, b"12345")).url)
+    join("a")
+    delivering()
+    waits(lambda: row(uid).failures)
+    assert row(uid).position < head()
+
+
+def test_of_a_long_answer_only_the_beginning_is_read(receiver, delivering, waits):
+    there = receiver(lambda _: (200, {"Content-Length": "1000000000"}, b"x" * 200_000))
+    uid = register(there.url)
+    join("a", "b")
+    delivering()
+    waits(lambda: row(uid).position == head())
+    assert there.nodes == ["a", "b"]
+
+
+def test_a_receiver_s_cookies_are_not_kept(receiver, delivering, waits):
+    there = receiver(lambda _: (200, {"Set-Cookie": "a=b"}, b""))
+    register(there.url)
+    join("a", "b")
+    delivering()
+    waits(lambda: len(there.received) == 2)
+    assert "cookie" not in there.received[1].headers
+
+
+def test_an_event_of_a_newer_program_is_not_left_out(monkeypatch):
+    uid = register("http://127.0.0.1:9/")
+    join("a")
+    with monkeypatch.context() as patch:
+        patch.delitem(registry._classes, "node.joined.v1")
+        assert deliver.claim_due(busy=(), most=1).deliveries == ()
+    assert "node.joined.v1" in row(uid).last_error
+    assert row(uid).position < head()
+    Webhook.objects.update(next_attempt_at=None)
+    (claimed,) = deliver.claim_due(busy=(), most=1).deliveries
+    assert claimed.recorded.type == "node.joined.v1"
+
+
 def test_a_redirect_is_a_failure(receiver, delivering, waits):
     other = receiver()
-    there = receiver(lambda _: (307, {"Location": other.url}))
+    there = receiver(lambda _: (307, {"Location": other.url}, b""))
     uid = register(there.url)
     join("a")
     delivering()
