@@ -2,14 +2,19 @@
 
 A webhook is claimed by a conditional update with a lease, so that any number of control workers may run: one that dies
 leaves its claims to the others after `LEASE_SECONDS`. The cursor moves after the receiver's answer, so a crash in
-between delivers the event again, under the same id. Nothing here waits for a receiver: `webhooks.worker` does.
+between delivers what was acknowledged last again, under the same ids. Nothing here waits for a receiver:
+`webhooks.worker` does.
 """
 
 import logging
 import random
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any
 from uuid import UUID, uuid4
 
 from django.db.models import Q, QuerySet
@@ -32,24 +37,29 @@ LONGEST_RETRY_SECONDS = 300.0
 #: A webhook whose attempts have all failed for so long is disabled.
 DISABLED_AFTER = timedelta(hours=24)
 MAX_ERROR_LENGTH = 500
+#: How many events a claim has at hand.
+AHEAD = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """An event to be sent to a webhook that is claimed; `rest` are the events that come after it."""
+@dataclass(slots=True, kw_only=True)
+class Claim:
+    """A webhook that is held by a lease, and the events that wait for it. Changes as they are acknowledged."""
 
     uid: str
     lease: UUID
     url: str = field(repr=False)
     secret: str = field(repr=False)
     types: Sequence[str]
-    recorded: RecordedEvent
+    #: The next events, in order; none when the claim has come to its end.
+    waiting: deque[RecordedEvent] = field(repr=False)
+    #: The events after those.
     rest: Iterator[RecordedEvent] = field(repr=False)
+    #: Position of the newest event that was acknowledged and is not noted yet.
+    reached: int | None = None
 
-    @property
-    def message_id(self) -> str:
-        """The same for every attempt to deliver the event."""
-        return f"msg_{self.recorded.event_id.hex}"
+    def acknowledge(self) -> None:
+        """The first event that waits has been delivered."""
+        self.reached = self.waiting.popleft().position
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +68,7 @@ class Look:
 
     #: End of the log as it was looked at.
     position: int
-    deliveries: tuple[Delivery, ...]
+    claims: tuple[Claim, ...]
     #: Whether there is anything to look at.
     is_any_enabled: bool
     #: Until the next attempt; None if none waits for its time.
@@ -72,11 +82,11 @@ def claim_due(*, busy: Collection[str], most: int, least_skip: int = 1) -> Look:
     """
     position, now = head(), database_now()
     rows = list(Webhook.objects.filter(enabled=True))
-    deliveries: list[Delivery] = []
+    claims: list[Claim] = []
     moments: list[datetime] = []
     unwanted: list[str] = []
     for row in rows:
-        if row.uid in busy or len(deliveries) == most:
+        if row.uid in busy or len(claims) == most:
             continue
         until = max(filter(None, (row.next_attempt_at, row.leased_until)), default=now)
         if until > now:
@@ -91,13 +101,13 @@ def claim_due(*, busy: Collection[str], most: int, least_skip: int = 1) -> Look:
         if recorded is None:
             unwanted += [row.uid] if row.position <= position - least_skip else []
         elif (lease := _claim(row, now)) is not None:
-            deliveries.append(_delivery(row, lease, recorded, rest))
+            claims.append(_claimed(row, lease, recorded, rest))
     # One write for all, and never backwards: another worker may have delivered something newer meanwhile.
     if unwanted:
         Webhook.objects.filter(uid__in=unwanted, lease=None, position__lt=position).update(position=position)
     return Look(
         position=position,
-        deliveries=tuple(deliveries),
+        claims=tuple(claims),
         is_any_enabled=bool(rows),
         seconds_to_next=(min(moments) - now).total_seconds() if moments else None,
     )
@@ -116,72 +126,84 @@ def _claim(row: Webhook, now: datetime) -> UUID | None:
     return lease if as_seen.update(lease=lease, leased_until=now + timedelta(seconds=LEASE_SECONDS)) else None
 
 
-def delivered(delivery: Delivery) -> Delivery | None:
-    """Move the cursor, and go on: what to deliver next under the same lease, which is given back if there is nothing."""
+def note(claim: Claim, error: str | None) -> None:
+    """Move the cursor to what was acknowledged, and see what waits now. `error`: why the event after that was not.
+
+    The lease is given back when nothing waits, or when an attempt has failed: the next one is made after a while.
+    """
     now = database_now()
-    row = _held(delivery).first()
+    row = _held(claim).first()
     if row is None:  # deleted, or another worker's since
-        return None
-    recorded = _following(row, delivery)
-    _held(delivery).update(
-        position=delivery.recorded.position,
-        failures=0,
-        failing_since=None,
-        last_error="",
-        last_delivered_at=now,
-        next_attempt_at=None,
-        lease=delivery.lease if recorded else None,
-        leased_until=now + timedelta(seconds=LEASE_SECONDS) if recorded else None,
-    )
-    return _delivery(row, delivery.lease, recorded, delivery.rest) if recorded else None
-
-
-def failed(delivery: Delivery, error: str) -> None:
-    """Have the event delivered again after a while, or disable the webhook if it has failed for too long."""
-    now, last_error = database_now(), error[:MAX_ERROR_LENGTH]
-    row = _held(delivery).first()
-    if row is None:
+        claim.waiting.clear()
         return
-    since = row.failing_since or now
-    if now - since >= DISABLED_AFTER:
-        hours = DISABLED_AFTER.total_seconds() / 3600
-        reason = f"Nothing could be delivered for {hours:.0f} hours. The last attempt: {last_error}"
-        logger.warning("webhook %s is disabled: %s", row, last_error)
-        disable_failing_webhook(row.uid, lease=delivery.lease, last_error=last_error, reason=reason)
-    wait = min(FIRST_RETRY_SECONDS * 2 ** min(row.failures, 30), LONGEST_RETRY_SECONDS)
-    _held(delivery).update(
-        failures=row.failures + 1,
-        failing_since=since,
-        last_error=last_error,
-        next_attempt_at=now + timedelta(seconds=wait * random.uniform(0.5, 1.0)),  # noqa: S311  # no secret
-        lease=None,
-        leased_until=None,
-    )
+    changes = _progress(claim, now)
+    if error is None:
+        _refill(claim, row)
+    else:
+        claim.waiting.clear()
+        changes |= _failure(row, error[:MAX_ERROR_LENGTH], now, is_first=claim.reached is not None)
+    changes["lease"] = claim.lease if claim.waiting else None
+    changes["leased_until"] = now + timedelta(seconds=LEASE_SECONDS) if claim.waiting else None
+    claim.reached = None
+    if error is not None and now - changes["failing_since"] >= DISABLED_AFTER:
+        _give_up(row, claim, error[:MAX_ERROR_LENGTH])
+    _held(claim).update(**changes)
 
 
-def release(leases: Collection[UUID]) -> None:
-    """Give back what was claimed and not brought to an end."""
-    Webhook.objects.filter(lease__in=leases).update(lease=None, leased_until=None)
+def release(claim: Claim) -> None:
+    """Give back what has not come to its end."""
+    _held(claim).update(**_progress(claim, database_now()), lease=None, leased_until=None)
 
 
-def _held(delivery: Delivery) -> QuerySet[Webhook]:
-    return Webhook.objects.filter(uid=delivery.uid, lease=delivery.lease)
+def _progress(claim: Claim, now: datetime) -> dict[str, Any]:
+    if claim.reached is None:
+        return {}
+    return {
+        "position": claim.reached,
+        "failures": 0,
+        "failing_since": None,
+        "last_error": "",
+        "last_delivered_at": now,
+        "next_attempt_at": None,
+    }
 
 
-def _following(row: Webhook, delivery: Delivery) -> RecordedEvent | None:
-    """The next event for the webhook as it is now; None also if `rest` does not tell."""
-    if not row.enabled or row.types != delivery.types:
-        return None
-    try:
-        return next(delivery.rest, None)
-    except UnknownEventTypeError:
-        return None  # the next look tells
+def _failure(row: Webhook, last_error: str, now: datetime, *, is_first: bool) -> dict[str, Any]:
+    failures = 0 if is_first else row.failures
+    wait = min(FIRST_RETRY_SECONDS * 2 ** min(failures, 30), LONGEST_RETRY_SECONDS)
+    return {
+        "failures": failures + 1,
+        "failing_since": now if is_first or row.failing_since is None else row.failing_since,
+        "last_error": last_error,
+        "next_attempt_at": now + timedelta(seconds=wait * random.uniform(0.5, 1.0)),  # noqa: S311  # no secret
+    }
 
 
-def _delivery(row: Webhook, lease: UUID, recorded: RecordedEvent, rest: Iterator[RecordedEvent]) -> Delivery:
-    return Delivery(
-        uid=row.uid, lease=lease, url=row.url, secret=row.secret, types=row.types, recorded=recorded, rest=rest
-    )
+def _give_up(row: Webhook, claim: Claim, last_error: str) -> None:
+    hours = DISABLED_AFTER.total_seconds() / 3600
+    logger.warning("webhook %s is disabled: %s", row, last_error)
+    reason = f"Nothing could be delivered for {hours:.0f} hours. The last attempt: {last_error}"
+    disable_failing_webhook(row.uid, lease=claim.lease, last_error=last_error, reason=reason)
+
+
+def _held(claim: Claim) -> QuerySet[Webhook]:
+    return Webhook.objects.filter(uid=claim.uid, lease=claim.lease)
+
+
+def _refill(claim: Claim, row: Webhook) -> None:
+    """What waits for the webhook as it is now; nothing if another look has to tell."""
+    if not row.enabled or row.types != claim.types:
+        claim.waiting.clear()
+        return
+    claim.url, claim.secret = row.url, row.secret
+    if not claim.waiting:
+        with suppress(UnknownEventTypeError):  # the next look says so
+            claim.waiting.extend(islice(claim.rest, AHEAD))
+
+
+def _claimed(row: Webhook, lease: UUID, recorded: RecordedEvent, rest: Iterator[RecordedEvent]) -> Claim:
+    waiting = deque([recorded])
+    return Claim(uid=row.uid, lease=lease, url=row.url, secret=row.secret, types=row.types, waiting=waiting, rest=rest)
 
 
 def _wait_for_a_newer_program(row: Webhook, error: UnknownEventTypeError, now: datetime) -> None:

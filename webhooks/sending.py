@@ -7,8 +7,8 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import httpx
 import msgspec
 
+from eventstore.recorded import RecordedEvent
 from rollout.selectors import event_document
-from webhooks.deliver import Delivery
 from webhooks.signature import signature
 
 #: Longest for a whole attempt, from the name's look-up to the end of the answer, seconds.
@@ -28,20 +28,25 @@ def new_client() -> httpx.AsyncClient:
     )
 
 
-async def send(client: httpx.AsyncClient, delivery: Delivery) -> str | None:
+def message_id(recorded: RecordedEvent) -> str:
+    """The same for every attempt to deliver the event."""
+    return f"msg_{recorded.event_id.hex}"
+
+
+async def send(client: httpx.AsyncClient, recorded: RecordedEvent, *, url: str, secret: str) -> str | None:
     """None if the receiver has acknowledged the event with a 2xx answer; else in words why it has not."""
-    body = msgspec.json.encode(event_document(delivery.recorded))
+    body = msgspec.json.encode(event_document(recorded))
     timestamp = int(time.time())
     headers = {
         "Content-Type": "application/json",
-        "webhook-id": delivery.message_id,
+        "webhook-id": message_id(recorded),
         "webhook-timestamp": str(timestamp),
-        "webhook-signature": signature(delivery.secret, message_id=delivery.message_id, timestamp=timestamp, body=body),
+        "webhook-signature": signature(secret, message_id=message_id(recorded), timestamp=timestamp, body=body),
     }
     try:
         async with (
             asyncio.timeout(TIMEOUT_SECONDS),
-            client.stream("POST", delivery.url, content=body, headers=headers) as response,
+            client.stream("POST", url, content=body, headers=headers) as response,
         ):
             await _drain(response)
     except TimeoutError:

@@ -7,6 +7,7 @@ thread beside it, which holds nothing while they are waited for. An event leaves
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,7 +20,7 @@ from django.db import Error, close_old_connections, connections
 
 from eventstore.follow import wait_for_growth
 from webhooks import deliver
-from webhooks.deliver import Delivery, Look
+from webhooks.deliver import Claim, Look
 from webhooks.sending import new_client, send
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,9 @@ SWEEP_SECONDS = 1.0
 QUIET_SECONDS = 0.5
 #: Least time between two looks, seconds: in a large rollout the log grows all the time.
 PAUSE_SECONDS = 0.02
+#: How often, in seconds, it is noted what was acknowledged while more is sent: a write for each event would hold up a
+#: rollout on SQLite. So much is sent again after a crash.
+NOTE_SECONDS = 0.1
 #: A cursor is moved over events that its webhook does not want at the latest after so many of them, and else when the
 #: log is quiet: not at each.
 SKIP = 1000
@@ -69,8 +73,8 @@ class Deliverer(threading.Thread):
         self._stopping = asyncio.Event()
         self._database = ThreadPoolExecutor(1, "webhooks-database")
         self._follower = ThreadPoolExecutor(1, "webhooks-follow")
-        #: What is being delivered, by webhook.
-        self._busy: dict[str, Delivery] = {}
+        #: The webhooks that are being delivered.
+        self._busy: set[str] = set()
 
     def stop(self) -> None:
         """Attempts that are under way are broken off, and made again by whoever is next."""
@@ -101,9 +105,8 @@ class Deliverer(threading.Thread):
             try:
                 while not stopping.done():
                     look = await self._look(is_quiet)
-                    for delivery in look.deliveries:
-                        self._busy[delivery.uid] = delivery
-                        sending.add(asyncio.create_task(self._serve(client, delivery)))
+                    self._busy |= {claim.uid for claim in look.claims}
+                    sending |= {asyncio.create_task(self._serve(client, claim)) for claim in look.claims}
                     if growth is None and look.is_any_enabled:
                         growth = asyncio.create_task(self._growth_after(look.position))
                     waited_for = {stopping, *sending} | ({growth} if growth else set())
@@ -114,7 +117,9 @@ class Deliverer(threading.Thread):
                     growth = None if growth in done else growth
                     await asyncio.sleep(PAUSE_SECONDS)
             finally:
-                await self._break_off(sending)
+                for task in sending:
+                    task.cancel()
+                await asyncio.gather(*sending, return_exceptions=True)
 
     async def _look(self, is_quiet: bool) -> Look:
         """What is due; nothing if the database cannot be asked."""
@@ -126,27 +131,22 @@ class Deliverer(threading.Thread):
             )
         except Exception:  # all that was to be done still stands in the database
             logger.exception("webhooks are looked at again in %s s", SWEEP_SECONDS)
-            return Look(position=0, deliveries=(), is_any_enabled=False, seconds_to_next=None)
+            return Look(position=0, claims=(), is_any_enabled=False, seconds_to_next=None)
 
-    async def _serve(self, client: httpx.AsyncClient, claimed: Delivery) -> None:
+    async def _serve(self, client: httpx.AsyncClient, claim: Claim) -> None:
         """Deliver one event after the other, until none is left or an attempt fails."""
-        delivery: Delivery | None = claimed
         try:
-            while delivery is not None:
-                error = await send(client, delivery)
-                delivery = await self._ask(partial(_note, delivery, error))
+            while claim.waiting:
+                error = await _send_for_a_while(client, claim)
+                await self._ask(partial(deliver.note, claim, error))
+        except asyncio.CancelledError:
+            with suppress(Error):  # the database is away: the lease runs out
+                await self._ask(partial(deliver.release, claim))
+            raise
         except Exception:
-            logger.exception("the lease of webhook %s must run out before it is delivered to again", claimed.uid)
-        del self._busy[claimed.uid]
-
-    async def _break_off(self, sending: set[asyncio.Task[None]]) -> None:
-        for task in sending:
-            task.cancel()
-        await asyncio.gather(*sending, return_exceptions=True)
-        leases = [each.lease for each in self._busy.values()]
-        self._busy.clear()
-        with suppress(Error):  # the database is away: the leases run out
-            await self._ask(partial(deliver.release, leases))
+            logger.exception("webhook %s is delivered again when its lease has run out", claim.uid)
+        finally:
+            self._busy.discard(claim.uid)
 
     async def _ask(self, question: Callable[[], Result]) -> Result:
         """In the thread that has the database's connection."""
@@ -162,9 +162,15 @@ class Deliverer(threading.Thread):
         return await self._loop.run_in_executor(self._follower, wait)
 
 
-def _note(delivery: Delivery, error: str | None) -> Delivery | None:
-    """What to deliver next."""
-    if error is None:
-        return deliver.delivered(delivery)
-    deliver.failed(delivery, error)
+async def _send_for_a_while(client: httpx.AsyncClient, claim: Claim) -> str | None:
+    """Send what waits, in order, until something fails, nothing is left, or it is time to note what was acknowledged.
+
+    Why the last attempt failed, if it did.
+    """
+    end = time.monotonic() + NOTE_SECONDS
+    while claim.waiting and time.monotonic() < end:
+        error = await send(client, claim.waiting[0], url=claim.url, secret=claim.secret)
+        if error is not None:
+            return error
+        claim.acknowledge()
     return None

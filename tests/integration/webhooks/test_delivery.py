@@ -169,12 +169,12 @@ def test_an_event_of_a_newer_program_is_not_left_out(monkeypatch):
     join("a")
     with monkeypatch.context() as patch:
         patch.delitem(registry._classes, "node.joined.v1")
-        assert deliver.claim_due(busy=(), most=1).deliveries == ()
+        assert deliver.claim_due(busy=(), most=1).claims == ()
     assert "node.joined.v1" in row(uid).last_error
     assert row(uid).position < head()
     Webhook.objects.update(next_attempt_at=None)
-    (claimed,) = deliver.claim_due(busy=(), most=1).deliveries
-    assert claimed.recorded.type == "node.joined.v1"
+    (claimed,) = deliver.claim_due(busy=(), most=1).claims
+    assert claimed.waiting[0].type == "node.joined.v1"
 
 
 def test_a_redirect_is_a_failure(receiver, delivering, waits):
@@ -192,14 +192,16 @@ def test_a_crash_before_the_cursor_moves_delivers_again_with_the_same_id(receive
     there = receiver()
     uid = register(there.url)
     join("a")
-    (crashed,) = deliver.claim_due(busy=(), most=9).deliveries
-    assert deliver.claim_due(busy=(), most=9).deliveries == ()
+    (crashed,) = deliver.claim_due(busy=(), most=9).claims
+    assert deliver.claim_due(busy=(), most=9).claims == ()
     Webhook.objects.update(leased_until=database_now() - timedelta(seconds=1))
     delivering()
     waits(lambda: there.received)
-    assert there.received[0].id == crashed.message_id
+    assert there.received[0].id == sending.message_id(crashed.waiting[0])
     waits(lambda: row(uid).position == head())
-    assert deliver.delivered(crashed) is None  # the one that was taken for dead comes too late
+    crashed.acknowledge()
+    deliver.note(crashed, "too late")  # by the one that was taken for dead
+    assert (row(uid).failures, row(uid).position) == (0, head())
 
 
 def test_who_is_stopped_gives_its_claims_back(receiver, delivering, waits):
@@ -215,6 +217,18 @@ def test_who_is_stopped_gives_its_claims_back(receiver, delivering, waits):
     delivering()
     waits(lambda: row(uid).position == head())
     assert len({each.id for each in there.received}) == 1
+
+
+def test_who_is_stopped_notes_what_was_acknowledged(receiver, delivering, waits):
+    release = threading.Event()
+    there = receiver(lambda got: 204 if got.event["stream"] != "node:c" else hanging(release)(got))
+    uid = register(there.url)
+    join("a", "b", "c")
+    thread = delivering()
+    waits(lambda: there.nodes == ["a", "b", "c"])
+    thread.stop()
+    assert row(uid).position == there.received[1].event["position"]
+    release.set()
 
 
 def test_many_workers_deliver_each_event_once(receiver, delivering, waits):
@@ -316,8 +330,8 @@ def test_waits_grow_up_to_five_minutes():
     waited = []
     for _ in range(12):
         Webhook.objects.update(next_attempt_at=None)
-        (claimed,) = deliver.claim_due(busy=(), most=1).deliveries
-        deliver.failed(claimed, "answered 500")
+        (claimed,) = deliver.claim_due(busy=(), most=1).claims
+        deliver.note(claimed, "answered 500")
         waited.append((row(uid).next_attempt_at - database_now()).total_seconds())
     for attempt, seconds in enumerate(waited):
         longest = min(2.0**attempt, 300)
@@ -368,7 +382,7 @@ def test_no_secret_is_ever_said(receiver, delivering, waits, caplog):
     delivering()
     waits(lambda: row(uid).failures)
     Webhook.objects.update(next_attempt_at=None, url="http://127.0.0.1:9/t0ken")
-    (claimed,) = waits(lambda: deliver.claim_due(busy=(), most=1).deliveries)
+    (claimed,) = waits(lambda: deliver.claim_due(busy=(), most=1).claims)
     said = caplog.text + repr(row(uid)) + repr(claimed) + str([each.event for each in load(webhook_stream(uid))])
     assert row(uid).secret not in said
     assert "t0ken" not in said
