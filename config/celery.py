@@ -35,5 +35,6 @@ app.conf.update(
     worker_send_task_events=False,
 )
 app.autodiscover_tasks(["rollout"])
-# By name: it needs the apps, which are not ready when this module is read.
+# By name: they need the apps, which are not ready when this module is read.
 app.steps["consumer"].add("rollout.control:ReportConsumers")
+app.steps["worker"].add("webhooks.worker:WebhookDeliverer")

@@ -37,6 +37,7 @@ INSTALLED_APPS = [
     "modules_app",
     "artifacts_app",
     "rollout",
+    "webhooks",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -136,6 +137,10 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s]: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request"]}},
     "root": {"handlers": ["stderr"], "level": ENVIRONMENT.log_level},
-    # Anybody can cause one: the answer says enough.
-    "loggers": {"django.security.DisallowedHost": {"level": "CRITICAL"}},
+    "loggers": {
+        # Anybody can cause one: the answer says enough.
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
+        # It names each address that it asks, and that of a webhook may be a credential.
+        "httpx": {"level": "WARNING"},
+    },
 }

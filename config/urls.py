@@ -11,6 +11,7 @@ urlpatterns = [
     path("", include("rollout.urls")),
     path("", include("modules_app.urls")),
     path("", include("rollout.vendor_urls")),
+    path("", include("webhooks.urls")),
     path("schema", SpectacularAPIView.as_view(), name="schema"),
     path("docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("admin/", admin.site.urls),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from django.db.models import Case, Exists, OuterRef, QuerySet, Subquery, When
 
 from api.fields import rfc3339
@@ -168,6 +169,20 @@ def rollout_events(uid: str, *, after: int, limit: int) -> list[RecordedEvent]:
     """The events that tell the rollout's story, after a position of the log."""
     entries = TimelineEntry.objects.filter(rollout=uid, position__gt=after).order_by("position")
     return load_positions(list(entries.values_list("position", flat=True)[:limit]))
+
+
+def event_document(recorded: RecordedEvent) -> dict[str, Any]:
+    """As the API shows it, and webhooks get it."""
+    return {
+        "position": recorded.position,
+        "stream": recorded.stream,
+        "version": recorded.version,
+        "type": recorded.type,
+        "recorded_at": rfc3339(recorded.recorded_at),
+        "actor": recorded.actor,
+        "request_id": recorded.metadata.get("request_id", ""),
+        "data": msgspec.to_builtins(recorded.event),
+    }
 
 
 def operations_to_look_at(uid: str, *, limit: int) -> list[Operation]:

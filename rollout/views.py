@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import msgspec
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
@@ -15,7 +14,6 @@ from rest_framework.viewsets import ViewSet
 from accounts.roles import Permission
 from accounts.selectors import require_modules_upload_allowed
 from api.errors import InvalidRequestError, NotFoundError
-from api.fields import rfc3339
 from api.idempotency import digest_of, idempotent, keep_response, stored_response
 from api.pagination import page_of, paginate, paginate_by
 from api.seed import SeedViewSet
@@ -257,20 +255,9 @@ def _story(uid: str, after: int) -> Iterator[str]:
 
 
 def _sse(recorded: RecordedEvent) -> str:
-    return f"id: {recorded.position}\nevent: {recorded.type}\ndata: {json.dumps(event_document(recorded))}\n\n"
-
-
-def event_document(recorded: RecordedEvent) -> dict[str, Any]:
-    return {
-        "position": recorded.position,
-        "stream": recorded.stream,
-        "version": recorded.version,
-        "type": recorded.type,
-        "recorded_at": rfc3339(recorded.recorded_at),
-        "actor": recorded.actor,
-        "request_id": recorded.metadata.get("request_id", ""),
-        "data": msgspec.to_builtins(recorded.event),
-    }
+    return (
+        f"id: {recorded.position}\nevent: {recorded.type}\ndata: {json.dumps(selectors.event_document(recorded))}\n\n"
+    )
 
 
 class NodeViewSet(ViewSet):
@@ -408,5 +395,5 @@ class EventViewSet(ViewSet):
             request,
             fetch,
             key_of=lambda each: each.position,
-            serialize=lambda rows: [event_document(each) for each in rows],
+            serialize=lambda rows: [selectors.event_document(each) for each in rows],
         )

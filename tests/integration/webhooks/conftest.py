@@ -1,0 +1,147 @@
+"""Receivers on real sockets, and deliverers that run beside the test."""
+
+import json
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from eventstore.store import Append, append, load
+from rollout.events import NodeJoined, node_stream
+from rollout.messages import NodeProfile
+from webhooks import deliver, services
+from webhooks.worker import Deliverer
+
+PROFILE = NodeProfile(platform="linux/x86_64")
+
+
+def wait_for(condition, *, seconds=20):
+    """What `condition` answers as soon as it is true."""
+    end = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < end, f"{condition} did not come true in {seconds} s"
+        time.sleep(0.005)
+    return answer
+
+
+@pytest.fixture
+def waits():
+    return wait_for
+
+
+@dataclass(frozen=True)
+class Request:
+    path: str
+    headers: dict
+    body: bytes
+
+    @property
+    def id(self):
+        return self.headers["webhook-id"]
+
+    @property
+    def event(self):
+        return json.loads(self.body)
+
+
+class Receiver:
+    """Keeps what it gets; `answer` is called with each request and returns a status, or a status, headers and a body."""
+
+    def __init__(self, answer):
+        self.received = []
+        self.answer = answer
+        self.ended = threading.Event()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self._server.server_port}/hook"
+
+    @property
+    def nodes(self):
+        """The streams of the events received, in order, without `node:`."""
+        return [each.event["stream"].removeprefix("node:") for each in self.received]
+
+    def close(self):
+        self.ended.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _handler(receiver):  # noqa: N805
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                request = Request(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
+                receiver.received.append(request)
+                answer = receiver.answer(request)
+                status, headers, content = answer if isinstance(answer, tuple) else (answer, {}, b"")
+                self.send_response(status)
+                for name, value in {"Content-Length": "0", **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                with suppress(ConnectionError):
+                    self.wfile.write(content)
+
+            def log_message(self, *args):
+                pass
+
+        return Handler
+
+
+@pytest.fixture
+def receiver():
+    """Makes receivers; they acknowledge unless told otherwise."""
+    made = []
+
+    def make(answer=lambda _: 204):
+        made.append(Receiver(answer))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def delivering():
+    """Starts deliverers, one unless told otherwise; all of them are stopped in the end."""
+    threads = []
+
+    def start(count=1):
+        for _ in range(count):
+            threads.append(Deliverer())
+            threads[-1].start()
+        return threads[-1]
+
+    yield start
+    for thread in threads:
+        if thread.is_alive():
+            thread.stop()
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """What failed is tried again at once."""
+    monkeypatch.setattr(deliver, "FIRST_RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(deliver, "LONGEST_RETRY_SECONDS", 0.04)
+
+
+def register(url, *types):
+    """The webhook's uid."""
+    return services.register_webhook(url=url, types=types, enabled=True, secret=None).uid
+
+
+def join(*names):
+    """An event for each, in a transaction of its own."""
+    for name in names:
+        append(Append(node_stream(name), len(load(node_stream(name))), [NodeJoined(node=name, profile=PROFILE)]))

@@ -1,0 +1,68 @@
+"""Answers about webhooks, and which events one wants."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.db.models import QuerySet
+
+from api.fields import rfc3339
+from eventstore.recorded import RecordedEvent
+from eventstore.registry import registered_types, stored_names_of
+from eventstore.store import read
+from webhooks.errors import WebhookNotFoundError
+from webhooks.events import WebhookTestRequested
+from webhooks.models import Webhook
+
+
+def webhooks() -> QuerySet[Webhook]:
+    return Webhook.objects.all()
+
+
+def webhook(uid: str) -> Webhook:
+    """Raises: `WebhookNotFoundError`."""
+    row = Webhook.objects.filter(uid=uid).first()
+    if row is None:
+        raise WebhookNotFoundError(f"There is no webhook {uid}.")
+    return row
+
+
+def webhook_document(row: Webhook) -> dict[str, Any]:
+    """As the API shows it: without the secret."""
+    return {
+        "uid": row.uid,
+        "url": row.url,
+        "types": row.types,
+        "enabled": row.enabled,
+        "disabled_reason": row.disabled_reason or None,
+        "created_at": rfc3339(row.created_at),
+        "position": row.position,
+        "failures": row.failures,
+        "last_error": row.last_error or None,
+        "last_delivered_at": row.last_delivered_at and rfc3339(row.last_delivered_at),
+        "next_attempt_at": row.next_attempt_at and rfc3339(row.next_attempt_at),
+    }
+
+
+def classes_of(types: Sequence[str]) -> tuple[type, ...]:
+    """The event classes that these types mean. An old name means what it is read as today."""
+    return tuple(
+        each for each in registered_types().values() if any(_means(types, name) for name in stored_names_of(each))
+    )
+
+
+def _means(types: Sequence[str], name: str) -> bool:
+    return any(name.startswith(each) if each.endswith(".") else name == each for each in types)
+
+
+def wanted_events(row: Webhook) -> Iterator[RecordedEvent]:
+    """The events after the webhook's position that are for it, in order, read as they are asked for.
+
+    Raises: `UnknownEventTypeError` at an event that only a newer program can read.
+    """
+    if not row.types:
+        yield from read(after=row.position)
+        return
+    wanted = classes_of(row.types)
+    for recorded in read(after=row.position, event_classes={*wanted, WebhookTestRequested}):
+        if isinstance(recorded.event, wanted) or recorded.event.uid == row.uid:
+            yield recorded

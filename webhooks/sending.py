@@ -1,0 +1,62 @@
+"""One attempt to deliver an event: a signed POST, as the Standard Webhooks specification has it."""
+
+import asyncio
+import time
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+import httpx
+import msgspec
+
+from eventstore.recorded import RecordedEvent
+from rollout.selectors import event_document
+from webhooks.signature import signature
+
+#: Longest for a whole attempt, from the name's look-up to the end of the answer, seconds.
+TIMEOUT_SECONDS = 10.0
+#: So much of an answer's body is read, and thrown away, so that the connection can be used again, bytes.
+MAX_ANSWER_BYTES = 65_536
+
+
+def new_client() -> httpx.AsyncClient:
+    """Follows no redirect, for a receiver must not send what is meant for it to somebody else, and keeps no cookie."""
+    return httpx.AsyncClient(
+        follow_redirects=False,
+        timeout=None,  # noqa: S113  # `send` has one for all that it does
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        headers={"User-Agent": "modfleet-webhooks"},
+    )
+
+
+def message_id(recorded: RecordedEvent) -> str:
+    """The same for every attempt to deliver the event."""
+    return f"msg_{recorded.event_id.hex}"
+
+
+async def send(client: httpx.AsyncClient, recorded: RecordedEvent, *, url: str, secret: str) -> str | None:
+    """None if the receiver has acknowledged the event with a 2xx answer; else in words why it has not."""
+    body = msgspec.json.encode(event_document(recorded))
+    timestamp = int(time.time())
+    headers = {
+        "Content-Type": "application/json",
+        "webhook-id": message_id(recorded),
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": signature(secret, message_id=message_id(recorded), timestamp=timestamp, body=body),
+    }
+    try:
+        async with (
+            asyncio.timeout(TIMEOUT_SECONDS),
+            client.stream("POST", url, content=body, headers=headers) as response,
+        ):
+            await _drain(response)
+    except TimeoutError:
+        return f"no whole answer within {TIMEOUT_SECONDS:.0f} s"
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        return f"{type(error).__name__}: {error}".removesuffix(": ")
+    return None if response.is_success else f"answered {response.status_code}"
+
+
+async def _drain(response: httpx.Response) -> None:
+    async for _ in response.aiter_raw():
+        if response.num_bytes_downloaded > MAX_ANSWER_BYTES:
+            return

@@ -1,0 +1,133 @@
+"""Changes of webhooks. Each appends its audit event first, which takes the log's lock, and then writes its row."""
+
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+from django.db import transaction
+
+from eventstore.store import Append, RecordedEvent, append, load
+from eventstore.transact import retry_on_conflict
+from webhooks.errors import WebhookDisabledError
+from webhooks.events import (
+    WebhookChanged,
+    WebhookDeleted,
+    WebhookDisabled,
+    WebhookRegistered,
+    WebhookTestRequested,
+    webhook_stream,
+)
+from webhooks.models import Webhook
+from webhooks.selectors import webhook
+from webhooks.signature import new_secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookChanges:
+    """New values; None leaves a field as it is."""
+
+    url: str | None = None
+    types: tuple[str, ...] | None = None
+    enabled: bool | None = None
+    secret: str | None = field(default=None, repr=False)
+
+
+def register_webhook(*, url: str, types: tuple[str, ...], enabled: bool, secret: str | None) -> Webhook:
+    """It gets what is appended from now on. A secret is made if none is given."""
+    uid = uuid4().hex
+    row = Webhook(uid=uid, url=url, types=list(types), enabled=enabled, secret=secret or new_secret())
+    with transaction.atomic():
+        event = WebhookRegistered(uid=uid, host=row.host, types=types, enabled=enabled)
+        (recorded,) = append(Append(webhook_stream(uid), 0, [event]))
+        row.position = row.registered_position = recorded.position
+        row.created_at = recorded.recorded_at
+        row.save(force_insert=True)
+    return row
+
+
+@retry_on_conflict
+def update_webhook(uid: str, changes: WebhookChanges) -> Webhook:
+    """The webhook after the changes. Any of them has the next attempt made at once, and failures counted anew.
+
+    One that was disabled goes on where it stopped. Raises: `WebhookNotFoundError`.
+    """
+    with transaction.atomic():
+        version = _last_version(uid)
+        row = webhook(uid)
+        changed = _changed(row, changes)
+        if not changed:
+            return row
+        row.url = changes.url or row.url
+        row.types = row.types if changes.types is None else list(changes.types)
+        row.enabled = row.enabled if changes.enabled is None else changes.enabled
+        row.secret = changes.secret or row.secret
+        row.failures, row.failing_since, row.next_attempt_at = 0, None, None
+        row.disabled_reason = "" if row.enabled else row.disabled_reason
+        event = WebhookChanged(
+            uid=uid, host=row.host, types=tuple(row.types), enabled=row.enabled, changed=tuple(changed)
+        )
+        append(Append(webhook_stream(uid), version, [event]))
+        # Not all: the position is the deliverer's.
+        row.save(update_fields=[*changed, "failures", "failing_since", "next_attempt_at", "disabled_reason"])
+        return row
+
+
+@retry_on_conflict
+def delete_webhook(uid: str) -> None:
+    """Raises: `WebhookNotFoundError`."""
+    with transaction.atomic():
+        version = _last_version(uid)
+        row = webhook(uid)
+        append(Append(webhook_stream(uid), version, [WebhookDeleted(uid=uid, host=row.host)]))
+        row.delete()
+
+
+@retry_on_conflict
+def request_test(uid: str) -> RecordedEvent:
+    """The event that is delivered to it, after all that waits before; a new attempt is made at once.
+
+    Raises: `WebhookNotFoundError`, `WebhookDisabledError`.
+    """
+    with transaction.atomic():
+        version = _last_version(uid)
+        if not webhook(uid).enabled:
+            raise WebhookDisabledError
+        (recorded,) = append(Append(webhook_stream(uid), version, [WebhookTestRequested(uid=uid)]))
+        Webhook.objects.filter(uid=uid).update(next_attempt_at=None)
+        return recorded
+
+
+@retry_on_conflict
+def disable_failing_webhook(uid: str, *, lease: UUID, last_error: str, reason: str) -> None:
+    """Nothing is done if the lease is not held any more, or the webhook was changed meanwhile."""
+    with transaction.atomic():
+        version = _last_version(uid)
+        row = Webhook.objects.filter(uid=uid, lease=lease, enabled=True).exclude(failing_since=None).first()
+        if row is None:
+            return
+        failures = row.failures + 1
+        event = WebhookDisabled(uid=uid, host=row.host, failures=failures, last_error=last_error)
+        append(Append(webhook_stream(uid), version, [event]))
+        Webhook.objects.filter(uid=uid).update(
+            enabled=False,
+            disabled_reason=reason,
+            failures=failures,
+            last_error=last_error,
+            next_attempt_at=None,
+            lease=None,
+            leased_until=None,
+        )
+
+
+def _changed(row: Webhook, changes: WebhookChanges) -> list[str]:
+    values = {
+        "url": (changes.url, row.url),
+        "types": (changes.types, tuple(row.types)),
+        "enabled": (changes.enabled, row.enabled),
+        "secret": (changes.secret, row.secret),
+    }
+    return [name for name, (new, old) in values.items() if new is not None and new != old]
+
+
+def _last_version(uid: str) -> int:
+    events = load(webhook_stream(uid))
+    return events[-1].version if events else 0

@@ -1,0 +1,73 @@
+"""`/v2/webhooks`. Admins only, also to look: a receiver's URL may be a credential."""
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
+
+from accounts.roles import Permission
+from api.idempotency import idempotent
+from api.pagination import page_of, paginate
+from rollout.selectors import event_document
+from rollout.serializers import EventSerializer
+from webhooks import selectors, services
+from webhooks.serializers import (
+    NewWebhookSerializer,
+    RegisteredWebhookSerializer,
+    WebhookChangesSerializer,
+    WebhookSerializer,
+)
+
+
+class WebhookViewSet(ViewSet):
+    permissions = dict.fromkeys(("GET", "POST", "PATCH", "DELETE"), Permission.UPDATE_CLUSTER)
+
+    @extend_schema(responses=page_of(WebhookSerializer))
+    def list(self, request: Request) -> Response:
+        """List webhooks, newest first."""
+        return paginate(
+            request,
+            selectors.webhooks(),
+            key="-registered_position",
+            serialize=lambda rows: [selectors.webhook_document(row) for row in rows],
+        )
+
+    # An answer that is kept for its key holds the secret, for 24 hours and in the database that has it anyway: whoever
+    # missed the first answer needs it, and only the same user with the same request gets it.
+    @extend_schema(request=NewWebhookSerializer, responses={201: RegisteredWebhookSerializer})
+    @idempotent
+    def create(self, request: Request) -> Response:
+        """Register a webhook for what happens from now on. Only this answer holds its secret."""
+        serializer = NewWebhookSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        given = serializer.validated_data
+        row = services.register_webhook(
+            url=given["url"], types=tuple(given["types"]), enabled=given["enabled"], secret=given.get("secret")
+        )
+        document = {**selectors.webhook_document(row), "secret": row.secret}
+        location = request.build_absolute_uri(f"/v2/webhooks/{row.uid}")
+        return Response(document, status=201, headers={"Location": location, "Cache-Control": "no-store"})
+
+    @extend_schema(responses=WebhookSerializer)
+    def retrieve(self, request: Request, uid: str) -> Response:
+        """One webhook, and how far it was served."""
+        return Response(selectors.webhook_document(selectors.webhook(uid)))
+
+    @extend_schema(request=WebhookChangesSerializer, responses=WebhookSerializer)
+    def partial_update(self, request: Request, uid: str) -> Response:
+        """Change what is given. One that is enabled again goes on with the event at which it stopped."""
+        serializer = WebhookChangesSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        return Response(selectors.webhook_document(services.update_webhook(uid, serializer.changes())))
+
+    @extend_schema(responses={200: dict})
+    def destroy(self, request: Request, uid: str) -> Response:
+        """Delete a webhook. What was not delivered yet is not delivered any more."""
+        services.delete_webhook(uid)
+        return Response({})
+
+    @extend_schema(request=None, responses={202: EventSerializer})
+    @idempotent
+    def test(self, request: Request, uid: str) -> Response:
+        """Have an event delivered to it now, whatever types it wants. Answers that event, as the receiver gets it."""
+        return Response(event_document(services.request_test(uid)), status=202)
