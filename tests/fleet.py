@@ -20,7 +20,16 @@ ROOT = Path(__file__).parents[1]
 PASSWORD = "correct horse battery"
 #: The machine may be busy: a condition may take so long, seconds.
 PATIENCE = 60
-FINAL = {"succeeded", "completed_with_failures", "failed", "aborted", "superseded"}
+FINAL = {
+    "succeeded",
+    "completed_with_failures",
+    "failed",
+    "aborted",
+    "rolled_back",
+    "rollback_failed",
+    "superseded",
+    "rejected",
+}
 ROLLOUTS = "/v2/rollouts"
 ARTIFACTS = "/v2/modules/user-defined/artifacts"
 
@@ -121,9 +130,8 @@ def _read(pid, name):
 class Fleet:
     """A cluster that serves, and short words for what tests do with it."""
 
-    names = ("node-1", "node-2", "node-3")
-
-    def __init__(self, up):
+    def __init__(self, up, *, nodes=3):
+        self.names = tuple(f"node-{number}" for number in range(1, nodes + 1))
         self.up = up
         self.folder = up.folder
         self.url = up.url
@@ -148,7 +156,8 @@ class Fleet:
 
     def start(self, version, action="install", **fields):
         """uid of a new rollout of greet."""
-        body = {"action": action, "module_name": "greet", "version": version, "strategy": {"max_parallel": 3}, **fields}
+        at_once = {"canary": 0, "max_parallel": 10, "max_failures": "100%"}
+        body = {"action": action, "module_name": "greet", "version": version, "strategy": at_once, **fields}
         return self.post(ROLLOUTS, body)["uid"]
 
     def rollout(self, uid):
@@ -199,18 +208,25 @@ class Fleet:
         root = self.folder / "nodes" / name / "modules"
         return sorted(str(each.relative_to(root)) for each in root.rglob("*"))
 
+    def refuse_to_load(self, *names):
+        """From now on a picky module does not load there, and anywhere else again."""
+        for name in self.names:
+            flag = self.folder / "nodes" / name / "refuse"
+            flag.touch() if name in names else flag.unlink(missing_ok=True)
+
     def is_fetching(self, name):
         """Whether the node has begun to write a package."""
         return any((self.folder / "nodes" / name / "modules").rglob(".*.tmp"))
 
     def clear(self):
         """All nodes are online, and none has the sample."""
+        self.refuse_to_load()
         for name in self.names:
             self.wait_for_phase(name, "online")
         versions = {each["version"] for name in self.names for each in self.node(name)["modules"]}
         for version in versions:
             self.carry_out(version, "remove", supersede=True)
-        assert [self.files(name) for name in self.names] == [[], [], []]
+        assert not any(self.files(name) for name in self.names)
 
 
 def short_folder():
@@ -222,12 +238,29 @@ def remove_folder(folder):
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def sample(folder, version, *, extra_bytes=0):
+#: Does not load where its server's folder has a file `refuse`.
+PICKY = """
+#include <unistd.h>
+#define RedisModule_OnLoad greet_on_load
+{greet}
+#undef RedisModule_OnLoad
+__attribute__((visibility("default"))) int RedisModule_OnLoad(Context *context, String **words, int count) {{
+    return access("refuse", F_OK) == 0 ? ERR : greet_on_load(context, words, count);
+}}
+"""
+
+
+def sample(folder, version, *, extra_bytes=0, picky=False):
     """A package of greet; `extra_bytes` of what cannot be compressed make its way to a node take a while."""
-    if not extra_bytes:
+    if not extra_bytes and not picky:
         return build_sample(folder, version=version)
-    module = compile_module(SOURCE, folder / "greet.so", defines={"GREET_VERSION": str(version)})
+    source = SOURCE
+    if picky:
+        source = folder / "picky.c"
+        source.write_text(PICKY.format(greet=SOURCE.read_text()))
+    module = compile_module(source, folder / "greet.so", defines={"GREET_VERSION": str(version)})
     package = pack(module, sample_metadata(module, version=version), folder / f"greet-{version}.zip")
-    with zipfile.ZipFile(package, "a", zipfile.ZIP_STORED) as archive:
-        archive.writestr("deps/data.bin", os.urandom(extra_bytes))
+    if extra_bytes:
+        with zipfile.ZipFile(package, "a", zipfile.ZIP_STORED) as archive:
+            archive.writestr("deps/data.bin", os.urandom(extra_bytes))
     return package
