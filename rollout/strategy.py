@@ -98,7 +98,7 @@ class Strategy:
 
     def wave_sizes(self, nodes: int) -> tuple[int, ...]:
         """Sizes of all waves, the canary first; their sum is `nodes`."""
-        sizes = []
+        sizes: list[int] = []
         for amount in (self.canary, *self.waves):
             size = min(rounded_up(amount, nodes), nodes - sum(sizes))
             if size:
