@@ -14,7 +14,7 @@ from rollout.decider.node import NodePhase
 from rollout.decider.rollout import Fleet
 from rollout.errors import ArtifactInUseError, NodeNotFoundError, NoLocalNodeError, RolloutNotFoundError
 from rollout.events import FINAL_ROLLOUT_PHASES
-from rollout.messages import RUNNING_PHASES, Beat, InstalledModule, Phase
+from rollout.messages import RUNNING_PHASES, Action, Beat, InstalledModule, Phase
 from rollout.models import Liveness, Node, NodeModule, Operation, Rollout, TimelineEntry
 from rollout.projections import ABSENT, COUNTERS, operation_key
 from rollout.requests import RolloutRequest
@@ -351,3 +351,49 @@ def failure_messages(rollouts: Collection[Rollout]) -> dict[str, str]:
     for each in failed.order_by("rollout", "ordinal"):
         said[each.rollout].append(f"{each.node}: {each.message or each.reason}")
     return {uid: "; ".join(words[:5]) for uid, words in said.items()}
+
+
+# --- For plans --------------------------------------------------------------------------------------------------------
+
+
+def modules_on(nodes: Collection[str] | None, module_name: str) -> dict[str, list[NodeModule]]:
+    """What is wanted and seen of the module, by node. `nodes` None: on all of them."""
+    rows = NodeModule.objects.filter(module_name=module_name)
+    found: dict[str, list[NodeModule]] = {}
+    for row in rows if nodes is None else rows.filter(node__in=nodes):
+        found.setdefault(row.node, []).append(row)
+    return found
+
+
+def live_operations(nodes: Collection[str] | None, module_name: str) -> dict[str, Operation]:
+    """The operation of the module that has not ended and waits for no other, by node. `nodes` None: on all of them."""
+    rows = Operation.objects.filter(module_name=module_name, finished_at__isnull=True, behind=False)
+    return {row.node: row for row in (rows if nodes is None else rows.filter(node__in=nodes))}
+
+
+def other_modules_on(nodes: Collection[str] | None, module_name: str) -> list[NodeModule]:
+    """What else is wanted there, by node, module and version."""
+    rows = NodeModule.objects.exclude(module_name=module_name).exclude(desired=ABSENT).order_by("key")
+    return list(rows if nodes is None else rows.filter(node__in=nodes))
+
+
+def known_generations(nodes: Collection[str] | None) -> dict[str, dict[str, int]]:
+    """The newest generation that each node has journaled, by module."""
+    rows = Liveness.objects.all()
+    return dict((rows if nodes is None else rows.filter(node__in=nodes)).values_list("node", "generations"))
+
+
+def measured_seconds(action: Action, module_name: str, *, limit: int) -> list[float]:
+    """How long the newest operations that succeeded took: of this module, else of any; at most `limit` of each."""
+    succeeded = Rollout.objects.filter(action=action, succeeded__gt=0).order_by("-started_position")
+    for rollouts_of in (succeeded.filter(module_name=module_name), succeeded):
+        uids, count = [], 0
+        for uid, operations_of in rollouts_of.values_list("uid", "succeeded")[:limit]:
+            if count < limit:
+                uids.append(uid)
+                count += operations_of
+        rows = Operation.objects.filter(rollout__in=uids, phase=Phase.SUCCEEDED, seconds__isnull=False)
+        newest = rows.order_by("-finished_at").values_list("seconds", flat=True)[:limit]
+        if seconds := [each for each in newest if each is not None]:
+            return seconds
+    return []

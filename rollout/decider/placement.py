@@ -63,6 +63,7 @@ class Schedule:
     activation: Activation
     content_sha256: str
     ordinal: int
+    wave: int = 0
     known_generation: int = 0
     supersede: bool = False
     skip: tuple[Reason, str] | None = None
@@ -155,6 +156,7 @@ def _schedule(state: PlacementState, command: Schedule) -> list[PlacementEvent]:
             generation=generation,
             attempt=1,
             ordinal=command.ordinal,
+            wave=command.wave,
             behind=behind,
         )
     )
