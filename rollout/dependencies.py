@@ -128,19 +128,18 @@ def refuse_if_needed(module_name: str, version: int, nodes: Sequence[Node], obse
     """Raises: `ModuleNeededError` if a module that lists this one would lose it: on nodes where another version of it
     reaches as far, it does not."""
     platforms = {node.name: node.platform for node in nodes}
-    others = [row for row in other_modules_on(observed.nodes, module_name) if row.node in platforms]
-    known = module_versions({(row.module_name, row.version) for row in others})
+    others = [each for each in other_modules_on(observed.nodes, module_name) if each[0] in platforms]
+    known = module_versions({(name, its_version) for _, name, its_version, _ in others})
     losing: dict[str, list[str]] = {}
-    for row in others:
-        needing = known[row.module_name, row.version]
-        if module_name not in needing.needs(platforms[row.node]):
+    for node, name, its_version, activation in others:
+        if module_name not in known[name, its_version].needs(platforms[node]):
             continue
-        after = observed.reach(module_name, row.node, without=version)
-        if observed.reach(module_name, row.node) >= REACH[row.desired] > after:
-            losing.setdefault(f"{row.module_name} {row.version}", []).append(row.node)
+        after = observed.reach(module_name, node, without=version)
+        if observed.reach(module_name, node) >= REACH[activation] > after:
+            losing.setdefault(f"{name} {its_version}", []).append(node)
     if losing:
-        needing_version, names = next(iter(losing.items()))
+        needing, names = next(iter(losing.items()))
         more = f" and {len(names) - LISTED_NODES} more" if len(names) > LISTED_NODES else ""
         raise ModuleNeededError(
-            f"{needing_version} needs {module_name} on {', '.join(names[:LISTED_NODES])}{more}. Remove it there first."
+            f"{needing} needs {module_name} on {', '.join(names[:LISTED_NODES])}{more}. Remove it there first."
         )

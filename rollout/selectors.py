@@ -371,10 +371,18 @@ def live_operations(nodes: Collection[str] | None, module_name: str) -> dict[str
     return {row.node: row for row in (rows if nodes is None else rows.filter(node__in=nodes))}
 
 
-def other_modules_on(nodes: Collection[str] | None, module_name: str) -> list[NodeModule]:
-    """What else is wanted there, by node, module and version."""
-    rows = NodeModule.objects.exclude(module_name=module_name).exclude(desired=ABSENT).order_by("key")
-    return list(rows if nodes is None else rows.filter(node__in=nodes))
+def other_modules_on(nodes: Collection[str] | None, module_name: str) -> list[tuple[str, str, int, str]]:
+    """What else is wanted there or on its way, sorted: node, module, version, and how far it is to be brought."""
+    wanted = NodeModule.objects.exclude(module_name=module_name).exclude(desired=ABSENT)
+    coming = Operation.objects.exclude(module_name=module_name).filter(action=Action.INSTALL, finished_at__isnull=True)
+    if nodes is not None:
+        wanted, coming = wanted.filter(node__in=nodes), coming.filter(node__in=nodes)
+    return sorted(
+        {
+            *wanted.values_list("node", "module_name", "version", "desired"),
+            *coming.values_list("node", "module_name", "version", "activation"),
+        }
+    )
 
 
 def known_generations(nodes: Collection[str] | None) -> dict[str, dict[str, int]]:

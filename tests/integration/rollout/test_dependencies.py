@@ -226,6 +226,16 @@ def test_what_another_module_needs_is_not_removed():
     assert str(error.value) == "main 1 needs json on n0, n1, n2, n3, n4 and 2 more. Remove it there first."
 
 
+def test_what_a_module_on_its_way_will_need_is_not_removed():
+    join("n1")
+    package("json")
+    load_on(["n1"], "json")
+    package("main", needs=["json"])
+    services.start_rollout(replace(REQUEST, strategy=Strategy(approval=True)))
+    with pytest.raises(ModuleNeededError):
+        plan_of(REMOVAL)
+
+
 def test_it_is_removed_from_other_nodes():
     join("n1", "n2")
     package("json")

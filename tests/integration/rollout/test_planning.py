@@ -5,6 +5,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from eventstore.store import append, read
@@ -248,8 +250,19 @@ def test_planning_costs_the_same_for_any_number_of_nodes(count, django_assert_nu
         planned()
     with django_assert_num_queries(5):
         planned(selector=Selector(names=("n*",)))
-    with django_assert_num_queries(4):  # the nodes, what else is there, what is under way, what is there
+    with django_assert_num_queries(5):  # the nodes; what else is there and on its way; what is under way, and there
         planned(action=Action.REMOVE)
+
+
+def test_starting_reads_as_often_for_any_number_of_nodes():
+    upload()
+    reads = []
+    for count in (5, 50):
+        join(*(f"n{count}-{number}" for number in range(count)))
+        with CaptureQueriesContext(connection) as queries:
+            services.start_rollout(replace(REQUEST, selector=Selector(names=(f"n{count}-*",))))
+        reads.append(len([each for each in queries if each["sql"].startswith("SELECT")]))
+    assert reads[0] == reads[1]
 
 
 @pytest.mark.slow

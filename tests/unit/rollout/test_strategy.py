@@ -1,11 +1,16 @@
 """The rules of `docs/reference/strategy.md`, a test for each."""
 
+import json
+from pathlib import Path
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout.strategy import LONGEST_BACKOFF_SECONDS, Retries, Strategy
 
+REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "strategy.md"
 PERCENTS = st.integers(0, 100).map(lambda share: f"{share}%")
 AMOUNTS = st.integers(0, 10_000) | PERCENTS
 SOME = st.integers(1, 10_000) | st.integers(1, 100).map(lambda share: f"{share}%")
@@ -84,3 +89,19 @@ def test_the_wait_before_a_retry_doubles_to_the_longest_less_at_most_half(attemp
 def test_nodes_that_fail_together_are_tried_again_at_different_times():
     delays = {Retries().delay_seconds(1, key=f"n{number}") for number in range(50)}
     assert len(delays) == 50
+
+
+def test_the_reference_has_every_field_with_its_default():
+    fields = REFERENCE.read_text().partition("## Fields")[2].partition("## Waves")[0].splitlines()
+    cells = [[cell.strip().strip("`") for cell in line.split("|")] for line in fields if line.startswith("| `")]
+    defaults = msgspec.to_builtins(Strategy())
+    retries = {f"retries.{name}": value for name, value in defaults.pop("retries").items()}
+    assert {name: default for _, name, _, default, *_ in cells} == {
+        name: in_words(value) for name, value in {**defaults, **retries}.items()
+    }
+
+
+def in_words(default):
+    if isinstance(default, float):
+        return f"{default:g}"
+    return default if isinstance(default, str) else json.dumps(default)
