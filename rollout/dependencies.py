@@ -29,8 +29,8 @@ class Dependencies:
     """`needs`: names of those that the module itself lists and that some node lacks. `before`: all that come before
     it, each after what it needs. `missing`: what a node cannot get, in words, by node."""
 
-    needs: tuple[str, ...] = ()
-    before: tuple[Dependency, ...] = ()
+    needs: tuple[str, ...]
+    before: tuple[Dependency, ...]
     missing: Mapping[str, str]
 
 
