@@ -3,7 +3,7 @@
 import hashlib
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import IO
@@ -131,10 +131,13 @@ def _check_claims(metadata: ModuleMetadata, module_file: str, platform: str, mem
 
 
 def _dependencies(metadata: ModuleMetadata, members: Mapping[str, Member]) -> tuple[str, ...]:
-    """RAMP packs a dependency as `deps/<name>.tgz`."""
-    packed = {
+    return tuple(sorted({*metadata.dependencies, *packed_names(members)}))
+
+
+def packed_names(paths: Iterable[str]) -> set[str]:
+    """Names of the dependencies that the package brings along. RAMP packs one as `deps/<name>.tgz`."""
+    return {
         path.removeprefix(DEPENDENCIES_FOLDER).removesuffix(".tgz")
-        for path in members
+        for path in paths
         if path.startswith(DEPENDENCIES_FOLDER)
     }
-    return tuple(sorted({*metadata.dependencies, *packed}))

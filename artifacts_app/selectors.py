@@ -7,13 +7,14 @@ from itertools import groupby
 from typing import Any
 
 import msgspec
-from django.db.models import Q
+from django.db.models import Max, Q
 
 from api.fields import rfc3339
 from artifacts_app.downloads import download_url
 from artifacts_app.errors import ArtifactNotFoundError
 from artifacts_app.manifest import Member
 from artifacts_app.models import Build
+from artifacts_app.package import packed_names
 
 
 def builds(module_name: str, version: int) -> list[Build]:
@@ -126,3 +127,45 @@ def build_to_fetch(module_name: str, version: int, platform: str) -> BuildToFetc
         command_line_args=metadata.get("command_line_args", ""),
         commands=tuple(each["command_name"] for each in metadata["commands"]),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferedBuild:
+    """What is to be known of a build before a node gets it. `size` is that of the package in bytes.
+
+    `dependencies` are those that `module.json` or `deps/` names, `packed` those that travel inside the package.
+    """
+
+    platform: str
+    content_sha256: str
+    size: int
+    min_redis_version: str
+    dependencies: frozenset[str]
+    packed: frozenset[str]
+
+
+def offered_builds(keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], list[OfferedBuild]]:
+    """The builds of each module version, none for what has no artifact; one query."""
+    offered: dict[tuple[str, int], list[OfferedBuild]] = {key: [] for key in keys}
+    rows = Build.objects.filter(module_name__in={name for name, _ in offered}, version__in={v for _, v in offered})
+    for row in rows:
+        if (key := (row.module_name, row.version)) in offered:
+            offered[key].append(_offered(row))
+    return offered
+
+
+def _offered(row: Build) -> OfferedBuild:
+    return OfferedBuild(
+        platform=row.platform,
+        content_sha256=row.content_sha256,
+        size=row.size,
+        min_redis_version=metadata_of(row).get("min_redis_version", ""),
+        dependencies=frozenset(json.loads(row.dependencies)),
+        packed=frozenset(packed_names(each.path for each in members_of(row))),
+    )
+
+
+def newest_version(module_name: str) -> int | None:
+    """The highest version that has a build."""
+    newest: int | None = Build.objects.filter(module_name=module_name).aggregate(newest=Max("version"))["newest"]
+    return newest

@@ -155,3 +155,30 @@ class ArtifactInUseError(RolloutError):
 
     status = 409
     code = "artifact_in_use"
+
+
+class NoMatchError(RolloutError):
+    """The selector matches no node of the fleet. GET /v2/nodes lists them with their labels."""
+
+    code = "no_nodes"
+
+
+class PlanChangedError(RolloutError):
+    """What would be done is not this plan any more. Look at a new one: POST /v2/rollouts/plan, and start that."""
+
+    status = 409
+    code = "plan_changed"
+
+
+class DependencyCycleError(RolloutError):
+    """Modules need each other, so that none can be first."""
+
+    status = 409
+    code = "dependency_cycle"
+
+
+class ModuleNeededError(RolloutError):
+    """Another module needs this one."""
+
+    status = 409
+    code = "module_needed"

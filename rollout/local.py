@@ -13,7 +13,7 @@ from rollout.errors import ModuleInUseError, NodeRefusedError, NodeUnreachableEr
 from rollout.events import Origin
 from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import Node
-from rollout.requests import RolloutRequest
+from rollout.requests import AT_ONCE, RolloutRequest
 
 #: Why an operation is skipped on a node that is as it was asked for.
 NOTHING_TO_DO = frozenset({Reason.ALREADY_INSTALLED, Reason.NOT_INSTALLED})
@@ -37,6 +37,7 @@ def install(node: Node, module_name: str, version: int) -> None:
             version=version,
             activation=Activation.FILES,
             nodes=(node.name,),
+            strategy=AT_ONCE,
             origin=Origin.LOCAL,
         )
     )
@@ -62,6 +63,7 @@ def remove(node: Node, module_name: str, version: int) -> None:
             version=version,
             activation=Activation.FILES,
             nodes=(node.name,),
+            strategy=AT_ONCE,
             origin=Origin.LOCAL,
         )
     )

@@ -4,12 +4,17 @@ from dataclasses import dataclass, field
 
 from rollout.events import Origin
 from rollout.messages import Action, Activation
+from rollout.selection import Selector
 from rollout.strategy import Strategy
+
+#: For calls that know no strategies, such as the vendor's: one node that fails neither pauses nor stops the others.
+AT_ONCE = Strategy(canary=0, max_failures="100%")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutRequest:
-    """`nodes` None: all of the fleet, which only with `may_be_empty` may have none.
+    """`nodes` and `selector` None: all of the fleet, which only with `may_be_empty` may have none.
+    `plan_hash`: start only what this plan has shown.
     `purge`: delete module object and artifact once every node has succeeded."""
 
     action: Action
@@ -17,9 +22,16 @@ class RolloutRequest:
     version: int
     activation: Activation = Activation.LOAD
     nodes: tuple[str, ...] | None = None
+    selector: Selector | None = None
     strategy: Strategy = field(default_factory=Strategy)
     supersede: bool = False
+    plan_hash: str = ""
     origin: Origin = Origin.API
     retry_of: str = ""
     may_be_empty: bool = False
     purge: bool = False
+
+    @property
+    def named(self) -> bool:
+        """Whether its nodes were chosen."""
+        return self.nodes is not None or self.selector is not None

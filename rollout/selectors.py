@@ -14,7 +14,7 @@ from eventstore.store import RecordedEvent, load_positions
 from rollout.decider.node import NodePhase
 from rollout.errors import ArtifactInUseError, NodeNotFoundError, NoLocalNodeError, RolloutNotFoundError
 from rollout.events import FINAL_ROLLOUT_PHASES
-from rollout.messages import RUNNING_PHASES, Beat, InstalledModule, Phase
+from rollout.messages import RUNNING_PHASES, Action, Beat, InstalledModule, Phase
 from rollout.models import FleetFreeze, Liveness, Node, NodeModule, Operation, Rollout, TimelineEntry
 from rollout.projections.nodes import ABSENT
 from rollout.projections.rollouts import operation_key
@@ -359,3 +359,57 @@ def failure_messages(rollouts: Collection[Rollout]) -> dict[str, str]:
     for each in failed.order_by("rollout", "ordinal"):
         said[each.rollout].append(f"{each.node}: {each.message or each.reason}")
     return {uid: "; ".join(words[:5]) for uid, words in said.items()}
+
+
+# --- For plans --------------------------------------------------------------------------------------------------------
+
+
+def modules_on(nodes: Collection[str] | None, module_name: str) -> dict[str, list[NodeModule]]:
+    """What is wanted and seen of the module, by node. `nodes` None: on all of them."""
+    rows = NodeModule.objects.filter(module_name=module_name)
+    found: dict[str, list[NodeModule]] = {}
+    for row in rows if nodes is None else rows.filter(node__in=nodes):
+        found.setdefault(row.node, []).append(row)
+    return found
+
+
+def live_operations(nodes: Collection[str] | None, module_name: str) -> dict[str, Operation]:
+    """The operation of the module that has not ended and waits for no other, by node. `nodes` None: on all of them."""
+    rows = Operation.objects.filter(module_name=module_name, finished_at__isnull=True, behind=False)
+    return {row.node: row for row in (rows if nodes is None else rows.filter(node__in=nodes))}
+
+
+def other_modules_on(nodes: Collection[str] | None, module_name: str) -> list[tuple[str, str, int, str]]:
+    """What else is wanted there or on its way, sorted: node, module, version, and how far it is to be brought."""
+    wanted = NodeModule.objects.exclude(module_name=module_name).exclude(desired=ABSENT)
+    coming = Operation.objects.exclude(module_name=module_name).filter(action=Action.INSTALL, finished_at__isnull=True)
+    if nodes is not None:
+        wanted, coming = wanted.filter(node__in=nodes), coming.filter(node__in=nodes)
+    return sorted(
+        {
+            *wanted.values_list("node", "module_name", "version", "desired"),
+            *coming.values_list("node", "module_name", "version", "activation"),
+        }
+    )
+
+
+def known_generations(nodes: Collection[str] | None) -> dict[str, dict[str, int]]:
+    """The newest generation that each node has journaled, by module."""
+    rows = Liveness.objects.all()
+    return dict((rows if nodes is None else rows.filter(node__in=nodes)).values_list("node", "generations"))
+
+
+def measured_seconds(action: Action, module_name: str, *, limit: int) -> list[float]:
+    """How long the newest operations that succeeded took: of this module, else of any; at most `limit` of each."""
+    succeeded = Rollout.objects.filter(action=action, succeeded__gt=0).order_by("-started_position")
+    for rollouts_of in (succeeded.filter(module_name=module_name), succeeded):
+        uids, count = [], 0
+        for uid, operations_of in rollouts_of.values_list("uid", "succeeded")[:limit]:
+            if count < limit:
+                uids.append(uid)
+                count += operations_of
+        rows = Operation.objects.filter(rollout__in=uids, phase=Phase.SUCCEEDED, seconds__isnull=False)
+        newest = rows.order_by("-finished_at").values_list("seconds", flat=True)[:limit]
+        if seconds := [each for each in newest if each is not None]:
+            return seconds
+    return []

@@ -1,5 +1,6 @@
 from django.urls import path
 
+from accounts.roles import Permission
 from rollout.views import (
     ArtifactViewSet,
     EventViewSet,
@@ -23,6 +24,11 @@ urlpatterns = [
         ArtifactViewSet.as_view({"get": "retrieve", "delete": "destroy"}),
     ),
     path("v2/rollouts", RolloutViewSet.as_view({"get": "list", "post": "create"})),
+    path(
+        "v2/rollouts/plan",
+        # Whoever may look at rollouts may also see what one would do.
+        RolloutViewSet.as_view({"post": "plan"}, permissions={"POST": Permission.VIEW_CLUSTER_MODULES}),
+    ),
     path("v2/rollouts/<str:uid>", RolloutViewSet.as_view({"get": "retrieve"})),
     path("v2/rollouts/<str:uid>/nodes", RolloutViewSet.as_view({"get": "nodes"})),
     path("v2/rollouts/<str:uid>/nodes/<str:name>", RolloutViewSet.as_view({"get": "node"})),

@@ -21,7 +21,7 @@ from rollout.errors import RolloutInProgressError, RolloutNotFoundError
 from rollout.events import Origin, RolloutPhase
 from rollout.messages import Action, Activation
 from rollout.models import Node, Rollout
-from rollout.requests import RolloutRequest
+from rollout.requests import AT_ONCE, RolloutRequest
 from rollout.views import UPLOAD
 
 #: The vendor's word for a phase; for any other it is `failed`.
@@ -73,6 +73,7 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
                     module_name=upload.module_name,
                     version=upload.version,
                     activation=Activation.FILES,
+                    strategy=AT_ONCE,
                     origin=Origin.VENDOR,
                     may_be_empty=True,
                 )
@@ -90,6 +91,7 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
                 action=Action.REMOVE,
                 module_name=module_name,
                 version=version,
+                strategy=AT_ONCE,
                 origin=Origin.VENDOR,
                 may_be_empty=True,
                 purge=True,

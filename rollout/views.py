@@ -24,6 +24,8 @@ from eventstore.follow import wait_for_growth
 from eventstore.store import RecordedEvent, head, read_page
 from rollout import local, selectors, services, verbs
 from rollout.events import FINAL_ROLLOUT_PHASES
+from rollout.forecast import plan_document
+from rollout.planning import plan_of
 from rollout.serializers import (
     ArtifactSerializer,
     CancelSerializer,
@@ -34,6 +36,7 @@ from rollout.serializers import (
     NodeSerializer,
     OperationSerializer,
     PackageSerializer,
+    PlanSerializer,
     PromoteSerializer,
     ReasonSerializer,
     RemarkSerializer,
@@ -69,6 +72,13 @@ class RolloutViewSet(ViewSet):
         serializer = StartRolloutSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         return _accepted(request, services.start_rollout(serializer.to_request()))
+
+    @extend_schema(request=StartRolloutSerializer, responses=PlanSerializer)
+    def plan(self, request: Request) -> Response:
+        """What a rollout would do, wave by node. Nothing is started: send the same with the `plan_hash` for that."""
+        serializer = StartRolloutSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        return Response(plan_document(plan_of(serializer.to_request())))
 
     @extend_schema(
         responses=RolloutSerializer,

@@ -71,7 +71,7 @@ def many_nodes(count):
 
 def many_operations(count):
     many_nodes(count)
-    strategy = Strategy(max_parallel=count)
+    strategy = Strategy(canary=0, max_parallel=count)
     request = RolloutRequest(action=Action.REMOVE, module_name="greet", version=1, strategy=strategy)
     return services.start_rollout(request)
 
@@ -88,6 +88,7 @@ def many_rollouts(count):
         version=1,
         activation=Activation.LOAD,
         total=0,
+        waves=(),
         named=False,
     )
     rollouts = [replace(started, rollout=f"{number:032}") for number in range(count)]
@@ -172,7 +173,7 @@ def test_data_of_any_shape_is_shown(data):
         ("rollout/node", "phase=online", 3),
         ("rollout/node", "phase=offline", 0),
         ("rollout/node", "q=node-a", 1),
-        ("rollout/rollout", "phase=running", 1),
+        ("rollout/rollout", "phase=planned", 1),
         ("rollout/rollout", "q=greet", 1),
         ("rollout/operation", "phase=failed", 1),
         ("rollout/operation", "node=node-a", 1),

@@ -29,7 +29,7 @@ def test_it_works(admin, start):
     uid = start()
     shown = admin.get(f"/v1/actions/{uid}").json()
     assert all(isinstance(shown[name], str) for name in STRINGS)
-    assert (shown["action_uid"], shown["name"], shown["status"]) == (uid, "install_module", "running")
+    assert (shown["action_uid"], shown["name"], shown["status"]) == (uid, "install_module", "queued")
     assert (shown["progress"], shown["object_name"]) == ("0", "module:TestModule:1")
     assert "error_code" not in shown
 

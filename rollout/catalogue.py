@@ -1,0 +1,108 @@
+"""What is to be known of module versions before a node gets them: their builds, the server they want, what they need."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from artifacts_app.errors import ArtifactNotFoundError
+from artifacts_app.selectors import OfferedBuild, newest_version, offered_builds
+from modules_app.selectors import document_of, modules
+from rollout.messages import Reason
+from rollout.models import Node
+
+#: The Redis version that Valkey forked from, and says that it is: whatever its own version.
+REDIS_VERSION_OF_VALKEY = "7.2.4"
+
+#: Why nothing can be done on a node, for machines and for people.
+Skip = tuple[Reason, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleVersion:
+    """`builds` by platform. `dependencies` and `min_redis_version` are those of its module object."""
+
+    module_name: str
+    version: int
+    builds: Mapping[str, OfferedBuild]
+    dependencies: frozenset[str] = frozenset()
+    min_redis_version: str = ""
+
+    def needs(self, platform: str) -> frozenset[str]:
+        """Names of what must be there first; what travels in the platform's package is not among them."""
+        build = self.builds.get(platform)
+        return self.dependencies if build is None else (self.dependencies | build.dependencies) - build.packed
+
+    def content_sha256(self, platform: str) -> str:
+        return self.builds[platform].content_sha256 if platform in self.builds else ""
+
+    def reason_to_skip(self, node: Node) -> Skip | None:
+        """Why it cannot be installed there, as far as that is known beforehand."""
+        build = self.builds.get(node.platform)
+        if build is None:
+            there = ", ".join(sorted(self.builds)) or "no platform"
+            return Reason.INCOMPATIBLE_ARCH, f"{node.name} is {node.platform}; there are builds for {there}."
+        wanted, has = build.min_redis_version or self.min_redis_version, redis_version_of(node)
+        if not is_older(has, wanted):
+            return None
+        server = f"{node.name} is {node.server} {node.server_version}, which is as Redis {has}"
+        return (
+            Reason.INCOMPATIBLE_REDIS_VERSION,
+            f"{self.module_name} {self.version} wants Redis {wanted} at least; {server}.",
+        )
+
+
+def redis_version_of(node: Node) -> str:
+    """The Redis version whose modules the node's server takes, empty if that is not known."""
+    match node.server:
+        case "valkey":
+            return REDIS_VERSION_OF_VALKEY
+        case "redis":
+            return node.server_version
+        case _:
+            return ""
+
+
+def is_older(version: str, wanted: str) -> bool:
+    """Whether `version` comes before `wanted`; never if one of them is no version: 7.2 is 7.2.0, 7.2-rc1 is 7.2."""
+    has, least = _components(version), _components(wanted)
+    length = max(len(has), len(least))
+    return bool(has and least) and has + (0,) * (length - len(has)) < least + (0,) * (length - len(least))
+
+
+def _components(version: str) -> tuple[int, ...]:
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)*)(?:[-+].*)?", version)
+    return tuple(int(each) for each in found[1].split(".")) if found else ()
+
+
+def module_versions(keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], ModuleVersion]:
+    """One for each key, also for what has neither builds nor an object any more; two queries."""
+    offered = offered_builds(keys)
+    objects = modules().filter(module_name__in={name for name, _ in offered})
+    documents = {(row.module_name, row.version): document_of(row) for row in objects}
+    return {
+        (name, version): ModuleVersion(
+            module_name=name,
+            version=version,
+            builds={each.platform: each for each in builds},
+            dependencies=frozenset(documents.get((name, version), {}).get("dependencies", ())),
+            min_redis_version=documents.get((name, version), {}).get("min_redis_version", ""),
+        )
+        for (name, version), builds in offered.items()
+    }
+
+
+def version_to_install(module_name: str, version: int) -> ModuleVersion:
+    """Raises: `ArtifactNotFoundError`."""
+    (found,) = module_versions([(module_name, version)]).values()
+    if not found.builds:
+        raise ArtifactNotFoundError(f"There is no artifact of {module_name} {version}. Upload its package first.")
+    return found
+
+
+def newest_of(module_name: str) -> ModuleVersion | None:
+    """The newest version that has builds, else the newest that is registered; None for what is no module of ours."""
+    version = newest_version(module_name)
+    if version is None:
+        registered = modules().filter(module_name=module_name).last()
+        version = registered.version if registered else None
+    return None if version is None else module_versions([(module_name, version)])[module_name, version]

@@ -1,0 +1,82 @@
+"""A plan as people see it: with the bytes it moves and how long it should take, by what was measured before."""
+
+import math
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+import msgspec
+
+from rollout.plan import Plan, PlannedNode
+from rollout.selectors import measured_seconds
+
+#: How many of the newest measured operations a prediction looks at.
+LOOKED_AT = 200
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON."""
+    strategy, count = plan.request.strategy, len(plan.nodes)
+    seconds = [_predicted_seconds(each) for each in (*plan.before, plan)]
+    return {
+        "plan_hash": plan.hash,
+        "action": plan.request.action,
+        "module_name": plan.request.module_name,
+        "version": plan.request.version,
+        "activation": plan.request.activation,
+        "total": plan.total,
+        "strategy": msgspec.to_builtins(strategy),
+        "waves": [_wave_document(plan, nodes) for nodes in plan.waves()],
+        "skipped": [{"node": each.name, "reason": each.reason, "message": each.message} for each in plan.skipped],
+        "min_healthy": strategy.kept_healthy(count),
+        "max_failures": strategy.tolerated(count),
+        "bytes": _bytes(plan.nodes),
+        "predicted_seconds": _sum(seconds),
+        "dependencies": [_dependency_document(each) for each in plan.before],
+    }
+
+
+def _wave_document(plan: Plan, nodes: Sequence[PlannedNode]) -> dict[str, Any]:
+    strategy = plan.request.strategy
+    return {
+        "wave": nodes[0].wave,
+        "nodes": [{"node": each.name, "bytes": each.size, "expected": each.expected} for each in nodes],
+        "total": len(nodes),
+        "max_parallel": strategy.parallel(len(plan.nodes)),
+        "max_failures": strategy.tolerated(len(nodes)),
+        "bytes": _bytes(nodes),
+    }
+
+
+def _dependency_document(plan: Plan) -> dict[str, Any]:
+    return {
+        "module_name": plan.request.module_name,
+        "version": plan.request.version,
+        "nodes": [each.name for each in plan.nodes],
+        "joined": list(plan.joined),
+        "bytes": _bytes(plan.nodes),
+        "predicted_seconds": _sum([_predicted_seconds(plan)]),
+    }
+
+
+def _bytes(nodes: Sequence[PlannedNode]) -> int:
+    return sum(each.size for each in nodes)
+
+
+def _predicted_seconds(plan: Plan) -> float | None:
+    """None when nothing like it was ever measured. What others are bringing is not counted."""
+    if not plan.nodes:
+        return 0.0
+    measured = measured_seconds(plan.request.action, plan.request.module_name, limit=LOOKED_AT)
+    if not measured:
+        return None
+    strategy = plan.request.strategy
+    parallel = strategy.parallel(len(plan.nodes))
+    changing = [sum(each.expected is None for each in nodes) for nodes in plan.waves()]
+    rounds = sum(math.ceil(count / parallel) for count in changing)
+    return rounds * fmean(measured) + len(changing) * strategy.soak_seconds
+
+
+def _sum(seconds: Sequence[float | None]) -> float | None:
+    known = [each for each in seconds if each is not None]
+    return round(sum(known), 1) if len(known) == len(seconds) else None
