@@ -17,7 +17,7 @@ from rollout import intake, services
 from rollout.advance import advance
 from rollout.messages import Activation, Beat, InstalledModule, Inventory, NodeProfile, Phase, Reason, Report, to_json
 from rollout.models import Operation
-from rollout.requests import RolloutRequest
+from rollout.requests import AT_ONCE, RolloutRequest
 from tests.plugins.cast import PASSWORD
 
 SOURCE = "int RedisModule_OnLoad(void *context, void **arguments, int count) { return context == arguments && count; }"
@@ -109,8 +109,8 @@ class Fleet:
         report(self.rollout, "node-b", Phase.FAILED, reason=Reason.LOAD_FAILED, message=EVIL)
 
     def start(self, **changes):
-        asked = {"action": "install", "module_name": "greet", "version": 2, "activation": Activation.LOAD, **changes}
-        uid = services.start_rollout(RolloutRequest(**asked))
+        asked = {"action": "install", "module_name": "greet", "version": 2, "activation": Activation.LOAD}
+        uid = services.start_rollout(RolloutRequest(**asked, strategy=AT_ONCE, **changes))
         advance(uid)
         return uid
 

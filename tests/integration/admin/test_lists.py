@@ -173,7 +173,7 @@ def test_data_of_any_shape_is_shown(data):
         ("rollout/node", "phase=online", 3),
         ("rollout/node", "phase=offline", 0),
         ("rollout/node", "q=node-a", 1),
-        ("rollout/rollout", "phase=planned", 1),
+        ("rollout/rollout", "phase=running", 1),
         ("rollout/rollout", "q=greet", 1),
         ("rollout/operation", "phase=failed", 1),
         ("rollout/operation", "node=node-a", 1),
