@@ -51,7 +51,7 @@ class Fleet:
             "module_name": module_name,
             "version": version,
             "activation": "files",
-            "strategy": {"max_parallel": len(self.nodes)},
+            "strategy": {"canary": 0, "max_parallel": len(self.nodes)},
         }
         began = time.perf_counter()
         rollout = self.answer("POST", "/v2/rollouts", json=body)
