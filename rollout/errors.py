@@ -132,6 +132,13 @@ class ModuleInUseError(RolloutError):
     code = "module_in_use"
 
 
+class FleetFrozenError(RolloutError):
+    """The fleet is frozen: nothing is done to any node until that is lifted."""
+
+    status = 503
+    code = "fleet_frozen"
+
+
 class NodeUnreachableError(RolloutError):
     """The node did not answer in time."""
 

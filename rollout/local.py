@@ -9,7 +9,13 @@ from eventstore.follow import wait_for_growth
 from eventstore.store import head
 from modules_app.errors import NoSuchModuleError
 from rollout import selectors, services
-from rollout.errors import ModuleInUseError, NodeRefusedError, NodeUnreachableError, RolloutInProgressError
+from rollout.errors import (
+    FleetFrozenError,
+    ModuleInUseError,
+    NodeRefusedError,
+    NodeUnreachableError,
+    RolloutInProgressError,
+)
 from rollout.events import Origin
 from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import Node
@@ -28,7 +34,7 @@ def node_of(host: str) -> Node:
 def install(node: Node, module_name: str, version: int) -> None:
     """Put the artifact on the node's disk; returns once the node has said that it is there.
 
-    Raises: `NodeRefusedError`, `NodeUnreachableError`, `RolloutInProgressError`.
+    Raises: `NodeRefusedError`, `NodeUnreachableError`, `RolloutInProgressError`, `FleetFrozenError`.
     """
     _carry_out(
         RolloutRequest(
@@ -47,7 +53,7 @@ def remove(node: Node, module_name: str, version: int) -> None:
     """Delete the module version from the node's disk; returns once the node has said that it is gone.
 
     Raises: `NoSuchModuleError`, `ModuleInUseError`, `NodeRefusedError`, `NodeUnreachableError`,
-    `RolloutInProgressError`.
+    `RolloutInProgressError`, `FleetFrozenError`.
     """
     loaded = selectors.is_loaded(node.name, module_name, version)
     if loaded is None:
@@ -70,6 +76,8 @@ def remove(node: Node, module_name: str, version: int) -> None:
 
 
 def _carry_out(request: RolloutRequest) -> None:
+    if (freeze := selectors.freeze_document())["frozen"]:
+        raise FleetFrozenError(f"{freeze['actor']} has frozen the fleet: {freeze['reason']}")
     (name,) = request.nodes or ()
     deadline = time.monotonic() + settings.ENVIRONMENT.local_wait_seconds
     uid = _start_or_join(request, name)

@@ -10,7 +10,7 @@ from accounts import services as accounts
 from artifacts_app.models import Build
 from eventstore import follow, projections
 from eventstore.store import head
-from rollout import clock, services
+from rollout import clock, services, verbs
 from rollout.messages import Phase, Reason
 from rollout.models import Operation, Rollout
 from tests.plugins.databases import at_once
@@ -97,6 +97,11 @@ def test_a_draining_node_refuses(post):
     services.drain_node("node1")
     with playing():
         refused(post(), 406, "node_draining")
+
+
+def test_a_frozen_fleet_says_so_at_once(post):
+    verbs.freeze_fleet("the holidays")
+    assert "the holidays" in refused(post(), 503, "fleet_frozen")
 
 
 def test_a_node_that_does_not_answer(post, impatient):
