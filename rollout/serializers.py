@@ -6,6 +6,7 @@ from django.core.validators import RegexValidator
 from rest_framework import serializers
 
 from api.fields import StrictBooleanField, StrictCharField, StrictFloatField, StrictIntegerField, StrictSerializer
+from rollout.decider.why import Rule
 from rollout.events import RolloutPhase, WavePhase
 from rollout.messages import Action, Activation, Phase
 from rollout.requests import RolloutRequest
@@ -226,3 +227,25 @@ class LocalArtifactSerializer(serializers.Serializer[Any]):
 
 class PackageSerializer(serializers.Serializer[Any]):
     module = serializers.FileField(help_text="The package: a .zip of one .so and its module.json")
+
+
+class RuleSerializer(serializers.Serializer[Any]):
+    id = serializers.ChoiceField([each.value for each in Rule])
+    text = serializers.CharField(help_text="The rule in words, with its numbers")
+
+
+class WaitSerializer(serializers.Serializer[Any]):
+    what = serializers.ChoiceField([each.value for each in Rule])
+    text = serializers.CharField()
+    until = serializers.DateTimeField(allow_null=True)
+
+
+class WhySerializer(serializers.Serializer[Any]):
+    uid = serializers.CharField()
+    node = serializers.CharField(required=False, help_text="There in an answer about one node")
+    phase = serializers.CharField()
+    reason = serializers.CharField(allow_null=True)
+    summary = serializers.CharField()
+    rule = RuleSerializer()
+    waits_for = WaitSerializer(many=True)
+    events = EventSerializer(many=True)
