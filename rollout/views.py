@@ -45,8 +45,9 @@ from rollout.serializers import (
 )
 
 LONGEST_WAIT_SECONDS = 60.0
-#: A line that keeps proxies from closing a stream on which nothing happens, seconds.
-HEARTBEAT_SECONDS = 15.0
+#: How often a stream speaks up on which nothing happens, seconds: proxies keep it open then, and a client that has gone
+#: away is noticed, which holds a thread of the server until then.
+HEARTBEAT_SECONDS = 2.0
 STREAM_BATCH = 500
 
 AS_OF = OpenApiParameter("as_of", str, description="A position of the log or a time: the answer as it was then")
@@ -125,13 +126,16 @@ class RolloutViewSet(ViewSet):
         """Why the rollout is so far on this node, what it waits for there, and what a person can do."""
         return _answer(why.of_node(uid, name))
 
-    @extend_schema(responses={(200, "text/event-stream"): str})
-    def events(self, request: Request, uid: str) -> StreamingHttpResponse:
-        """Stream the rollout's events as they happen (SSE). `Last-Event-ID` resumes after that position of the log."""
-        selectors.rollout_row(uid)
+    @extend_schema(responses={(200, "text/event-stream"): str, 204: None})
+    def events(self, request: Request, uid: str) -> HttpResponseBase:
+        """Stream the rollout's events as they happen (SSE). `Last-Event-ID` resumes after that position of the log; 204
+        if the rollout has ended and that was its last, at which a browser's EventSource does not come again."""
+        _, newest, phase = selectors.rollout_document(uid)
         after = request.headers.get("Last-Event-ID") or request.query_params.get("after", "0")
         if not (after.isascii() and after.isdigit() and len(after) < 19):
             raise InvalidRequestError("Last-Event-ID: must be a position of the log.")
+        if phase in FINAL_ROLLOUT_PHASES and int(after) >= newest:
+            return HttpResponse(status=204)
         return StreamingHttpResponse(
             _story(uid, int(after)), content_type="text/event-stream", headers={"Cache-Control": "no-cache"}
         )
@@ -287,10 +291,12 @@ def _story(uid: str, after: int) -> Iterator[str]:
             spoke_at = time.monotonic()
         if phase in FINAL_ROLLOUT_PHASES:
             return
-        wait_for_growth(position, timeout=max(0.0, spoke_at + HEARTBEAT_SECONDS - time.monotonic()))
-        if time.monotonic() >= spoke_at + HEARTBEAT_SECONDS:
-            spoke_at = time.monotonic()
-            yield ": nothing new\n\n"
+        grown = position
+        while grown == position:
+            grown = wait_for_growth(position, timeout=max(0.0, spoke_at + HEARTBEAT_SECONDS - time.monotonic()))
+            if time.monotonic() >= spoke_at + HEARTBEAT_SECONDS:
+                spoke_at = time.monotonic()
+                yield ": nothing new\n\n"
 
 
 def _sse(recorded: RecordedEvent) -> str:
