@@ -6,7 +6,6 @@ from django.core.validators import RegexValidator
 from rest_framework import serializers
 
 from api.fields import StrictBooleanField, StrictCharField, StrictFloatField, StrictIntegerField, StrictSerializer
-from rollout.decider.why import Rule
 from rollout.events import RolloutPhase, WavePhase
 from rollout.messages import Action, Activation, Phase
 from rollout.requests import RolloutRequest
@@ -230,12 +229,12 @@ class PackageSerializer(serializers.Serializer[Any]):
 
 
 class RuleSerializer(serializers.Serializer[Any]):
-    id = serializers.ChoiceField([each.value for each in Rule])
+    id = serializers.CharField(help_text="Stable: one of those in docs/reference/why.md")
     text = serializers.CharField(help_text="The rule in words, with its numbers")
 
 
 class WaitSerializer(serializers.Serializer[Any]):
-    what = serializers.ChoiceField([each.value for each in Rule])
+    what = serializers.CharField(help_text="The id of the rule by which it waits")
     text = serializers.CharField()
     until = serializers.DateTimeField(allow_null=True)
 
