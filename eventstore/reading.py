@@ -1,6 +1,7 @@
 """Reading the log: one stream, many, or all events in the order of commits."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from itertools import groupby
 from typing import Any
 from uuid import UUID
@@ -22,6 +23,16 @@ _STREAM = """
     SELECT position, stream, version, type, data,
         CAST(metadata AS text), CAST(event_id AS text), CAST(recorded_at AS text), hash
     FROM eventstore_event WHERE stream = %s AND version >= %s ORDER BY version"""
+# Positions have no gaps, and times never go back: a moment is found by halving, without an index of its own.
+_POSITION_AT = """
+    WITH RECURSIVE bisect(low, high) AS (
+        SELECT CAST(0 AS bigint), coalesce(max(position), 0) + 1 FROM eventstore_event
+        UNION ALL
+        SELECT
+            CASE WHEN recorded_at <= %s THEN position ELSE low END,
+            CASE WHEN recorded_at <= %s THEN high ELSE position END
+        FROM bisect JOIN eventstore_event ON position = (low + high) / 2 WHERE high - low > 1
+    ) SELECT max(low) FROM bisect"""
 
 
 class BrokenLogError(Exception):
@@ -35,8 +46,10 @@ def load(stream: str, *, from_version: int = 1) -> tuple[RecordedEvent, ...]:
         return tuple(recorded(_row(columns)) for columns in cursor.fetchall())
 
 
-def load_many(streams: Iterable[str], *, from_position: int = 1) -> dict[str, tuple[RecordedEvent, ...]]:
-    """The events of many streams from a position of the log on, an entry for each name asked for.
+def load_many(
+    streams: Iterable[str], *, from_position: int = 1, up_to: int | None = None
+) -> dict[str, tuple[RecordedEvent, ...]]:
+    """The events of many streams from a position of the log on, up to another; an entry for each name asked for.
 
     One query per 500 streams.
     """
@@ -46,6 +59,8 @@ def load_many(streams: Iterable[str], *, from_position: int = 1) -> dict[str, tu
         query = StoredEvent.objects.filter(
             stream__in=names[start : start + _STREAMS_PER_QUERY], position__gte=from_position
         )
+        if up_to is not None:
+            query = query.filter(position__lte=up_to)
         for stream, rows in groupby(_rows(query.order_by("stream", "version")), key=lambda row: row.stream):
             found[stream] = tuple(recorded(row) for row in rows)
     return found
@@ -68,8 +83,8 @@ def read_page(*, after: int, limit: int) -> list[RecordedEvent]:
     return [recorded(row) for row in _rows(StoredEvent.objects.filter(position__gt=after).order_by("position")[:limit])]
 
 
-def load_positions(positions: Sequence[int]) -> list[RecordedEvent]:
-    """The events at these positions, in order."""
+def load_positions(positions: Sequence[int] | QuerySet[Any, Any]) -> list[RecordedEvent]:
+    """The events at these positions, in order; one query for any number of them that a query names."""
     return [recorded(row) for row in _rows(StoredEvent.objects.filter(position__in=positions).order_by("position"))]
 
 
@@ -79,6 +94,15 @@ def head() -> int:
         cursor.execute("SELECT max(position) FROM eventstore_event")
         (position,) = cursor.fetchone()
     return position or 0
+
+
+def position_at(moment: datetime) -> int:
+    """Position of the newest event that was recorded at or before `moment`, 0 if there is none. One query."""
+    asked = connection.ops.adapt_datetimefield_value(moment)
+    with connection.cursor() as cursor:
+        cursor.execute(_POSITION_AT, [asked, asked])
+        (position,) = cursor.fetchone()
+    return int(position)
 
 
 def verify() -> int:

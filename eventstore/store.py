@@ -16,7 +16,17 @@ from eventstore import projections
 from eventstore.context import current_metadata
 from eventstore.database import database_now, hold_append_lock, insert, read_tip
 from eventstore.follow import announce
-from eventstore.reading import BrokenLogError, head, load, load_many, load_positions, read, read_page, verify
+from eventstore.reading import (
+    BrokenLogError,
+    head,
+    load,
+    load_many,
+    load_positions,
+    position_at,
+    read,
+    read_page,
+    verify,
+)
 from eventstore.recorded import RecordedEvent, Row, chained_hash, recorded
 from eventstore.registry import encode, name_of
 
@@ -31,6 +41,7 @@ __all__ = [
     "load",
     "load_many",
     "load_positions",
+    "position_at",
     "read",
     "read_page",
     "verify",

@@ -245,13 +245,14 @@ def node_documents(rows: Iterable[Node]) -> list[dict[str, Any]]:
     listed = list(rows)
     names = [each.name for each in listed]
     last_seen = dict(Liveness.objects.filter(node__in=names).values_list("node", "last_seen"))
-    modules: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    modules: dict[str, list[NodeModule]] = {name: [] for name in names}
     for row in NodeModule.objects.filter(node__in=names).order_by("module_name", "version"):
-        modules[row.node].append(_node_module_document(row))
-    return [_node_document(each, last_seen.get(each.name), modules[each.name]) for each in listed]
+        modules[row.node].append(row)
+    return [node_document(each, modules[each.name], last_seen=last_seen.get(each.name)) for each in listed]
 
 
-def _node_document(row: Node, last_seen: datetime | None, modules: list[dict[str, Any]]) -> dict[str, Any]:
+def node_document(row: Node, modules: Iterable[NodeModule], *, last_seen: datetime | None) -> dict[str, Any]:
+    """The node as JSON, with these of its modules."""
     return {
         "name": row.name,
         "phase": row.phase,
@@ -261,7 +262,7 @@ def _node_document(row: Node, last_seen: datetime | None, modules: list[dict[str
         "server_version": row.server_version,
         "role": row.role,
         "labels": {**row.agent_labels, **row.labels},
-        "modules": modules,
+        "modules": [_node_module_document(each) for each in modules],
     }
 
 

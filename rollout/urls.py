@@ -32,6 +32,8 @@ urlpatterns = [
     path("v2/rollouts/<str:uid>", RolloutViewSet.as_view({"get": "retrieve"})),
     path("v2/rollouts/<str:uid>/nodes", RolloutViewSet.as_view({"get": "nodes"})),
     path("v2/rollouts/<str:uid>/nodes/<str:name>", RolloutViewSet.as_view({"get": "node"})),
+    path("v2/rollouts/<str:uid>/why", RolloutViewSet.as_view({"get": "why"})),
+    path("v2/rollouts/<str:uid>/nodes/<str:name>/why", RolloutViewSet.as_view({"get": "node_why"})),
     path("v2/rollouts/<str:uid>/events", RolloutViewSet.as_view({"get": "events"})),
     path("v2/rollouts/<str:uid>/nodes/<str:name>/cancel", RolloutViewSet.as_view({"post": "cancel"})),
     *(

@@ -22,7 +22,7 @@ from artifacts_app.services import Upload, add_build, delete_artifact
 from artifacts_app.uploads import PackageUploadView
 from eventstore.follow import wait_for_growth
 from eventstore.store import RecordedEvent, head, read_page
-from rollout import local, selectors, services, verbs
+from rollout import history, local, selectors, services, verbs, why
 from rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.forecast import plan_document
 from rollout.planning import plan_of
@@ -42,12 +42,16 @@ from rollout.serializers import (
     RemarkSerializer,
     RolloutSerializer,
     StartRolloutSerializer,
+    WhySerializer,
 )
 
 LONGEST_WAIT_SECONDS = 60.0
-#: A line that keeps proxies from closing a stream on which nothing happens, seconds.
-HEARTBEAT_SECONDS = 15.0
+#: How often a stream speaks up on which nothing happens, seconds: proxies keep it open then, and a client that has gone
+#: away is noticed, which holds a thread of the server until then.
+HEARTBEAT_SECONDS = 2.0
 STREAM_BATCH = 500
+
+AS_OF = OpenApiParameter("as_of", str, description="A position of the log or a time: the answer as it was then")
 
 UPLOAD = {"multipart/form-data": PackageSerializer}
 
@@ -82,11 +86,14 @@ class RolloutViewSet(ViewSet):
 
     @extend_schema(
         responses=RolloutSerializer,
-        parameters=[OpenApiParameter("wait", float, description="Seconds to wait for a change, at most 60")],
+        parameters=[OpenApiParameter("wait", float, description="Seconds to wait for a change, at most 60"), AS_OF],
     )
     def retrieve(self, request: Request, uid: str) -> HttpResponseBase:
         """One rollout with its progress. Send its ETag as `If-None-Match`: 304 while nothing has changed."""
         given = _etags(request)
+        if (as_of := _as_of(request)) is not None:
+            former = history.rollout_as_of(uid, as_of)
+            return _document(json.dumps(former.document), f'"{former.position}"', given)
         deadline = time.monotonic() + _wait_seconds(request)
         known = given - {"*"}
         while True:
@@ -98,9 +105,7 @@ class RolloutViewSet(ViewSet):
             if etag not in known or phase in FINAL_ROLLOUT_PHASES or left <= 0:
                 break
             wait_for_growth(position, timeout=left)
-        if not given.isdisjoint({etag, "*"}):
-            return HttpResponse(status=304, headers={"ETag": etag})
-        return HttpResponse(document, content_type="application/json", headers={"ETag": etag})
+        return _document(document, etag, given)
 
     @extend_schema(operation_id="v2_rollouts_nodes_list", responses=page_of(OperationSerializer))
     def nodes(self, request: Request, uid: str) -> Response:
@@ -112,18 +117,33 @@ class RolloutViewSet(ViewSet):
             serialize=lambda rows: [selectors.operation_document(row) for row in rows],
         )
 
-    @extend_schema(responses=OperationSerializer)
+    @extend_schema(responses=OperationSerializer, parameters=[AS_OF])
     def node(self, request: Request, uid: str, name: str) -> Response:
         """One node of the rollout."""
-        return Response(selectors.operation_document(selectors.operation(uid, name)))
+        as_of = _as_of(request)
+        row = selectors.operation(uid, name) if as_of is None else history.operation_as_of(uid, name, as_of)
+        return Response(selectors.operation_document(row))
 
-    @extend_schema(responses={(200, "text/event-stream"): str})
-    def events(self, request: Request, uid: str) -> StreamingHttpResponse:
-        """Stream the rollout's events as they happen (SSE). `Last-Event-ID` resumes after that position of the log."""
-        selectors.rollout_row(uid)
+    @extend_schema(responses=WhySerializer)
+    def why(self, request: Request, uid: str) -> Response:
+        """Why the rollout is in its phase, and what it waits for: the rule and the events, in words."""
+        return _answer(why.of_rollout(uid))
+
+    @extend_schema(responses=WhySerializer)
+    def node_why(self, request: Request, uid: str, name: str) -> Response:
+        """Why the rollout is so far on this node, what it waits for there, and what a person can do."""
+        return _answer(why.of_node(uid, name))
+
+    @extend_schema(responses={(200, "text/event-stream"): str, 204: None})
+    def events(self, request: Request, uid: str) -> HttpResponseBase:
+        """Stream the rollout's events as they happen (SSE). `Last-Event-ID` resumes after that position of the log; 204
+        if the rollout has ended and that was its last, at which a browser's EventSource does not come again."""
+        _, newest, phase = selectors.rollout_document(uid)
         after = request.headers.get("Last-Event-ID") or request.query_params.get("after", "0")
         if not (after.isascii() and after.isdigit() and len(after) < 19):
             raise InvalidRequestError("Last-Event-ID: must be a position of the log.")
+        if phase in FINAL_ROLLOUT_PHASES and int(after) >= newest:
+            return HttpResponse(status=204)
         return StreamingHttpResponse(
             _story(uid, int(after)), content_type="text/event-stream", headers={"Cache-Control": "no-cache"}
         )
@@ -228,6 +248,27 @@ def _accepted(request: Request, uid: str) -> Response:
     return Response(json.loads(document), status=202, headers={"Location": location})
 
 
+def _answer(found: why.Answer) -> Response:
+    return Response({**found.document, "events": [event_document(each) for each in found.events]})
+
+
+def _document(text: str, etag: str, given: set[str]) -> HttpResponse:
+    """The document, or 304 for a client that has it."""
+    if not given.isdisjoint({etag, "*"}):
+        return HttpResponse(status=304, headers={"ETag": etag})
+    return HttpResponse(text, content_type="application/json", headers={"ETag": etag})
+
+
+def _as_of(request: Request) -> int | None:
+    """The position that is asked about, None for now."""
+    text = request.query_params.get("as_of")
+    if text is None:
+        return None
+    if "wait" in request.query_params:
+        raise InvalidRequestError("as_of: what has been does not change: leave out wait.")
+    return history.position_of(text)
+
+
 def _etags(request: Request) -> set[str]:
     """Those of `If-None-Match`, `*` for any; a proxy that compresses marks them as weak."""
     given = request.headers.get("If-None-Match", "").split(",")
@@ -258,10 +299,12 @@ def _story(uid: str, after: int) -> Iterator[str]:
             spoke_at = time.monotonic()
         if phase in FINAL_ROLLOUT_PHASES:
             return
-        wait_for_growth(position, timeout=max(0.0, spoke_at + HEARTBEAT_SECONDS - time.monotonic()))
-        if time.monotonic() >= spoke_at + HEARTBEAT_SECONDS:
-            spoke_at = time.monotonic()
-            yield ": nothing new\n\n"
+        grown = position
+        while grown == position:
+            grown = wait_for_growth(position, timeout=max(0.0, spoke_at + HEARTBEAT_SECONDS - time.monotonic()))
+            if time.monotonic() >= spoke_at + HEARTBEAT_SECONDS:
+                spoke_at = time.monotonic()
+                yield ": nothing new\n\n"
 
 
 def _sse(recorded: RecordedEvent) -> str:
@@ -282,10 +325,11 @@ class NodeViewSet(ViewSet):
         """List nodes by name, each with its modules: what is desired there and what was observed."""
         return paginate(request, selectors.nodes(), key="name", serialize=selectors.node_documents)
 
-    @extend_schema(responses=NodeSerializer)
+    @extend_schema(responses=NodeSerializer, parameters=[AS_OF])
     def retrieve(self, request: Request, name: str) -> Response:
-        """One node."""
-        return _node(name)
+        """One node. As it was, `last_seen` is null: that is not in the log."""
+        as_of = _as_of(request)
+        return _node(name) if as_of is None else Response(history.node_as_of(name, as_of))
 
     @extend_schema(request=LabelsSerializer, responses=NodeSerializer)
     def partial_update(self, request: Request, name: str) -> Response:

@@ -102,6 +102,21 @@ class Ready:
     is_healthy: bool = True
 
 
+class Hold(StrEnum):
+    """What keeps a rollout from going on that is none of its nodes."""
+
+    APPROVAL = "approval"
+    START_AT = "start_at"
+    NEEDS = "needs"
+    SOAK = "soak"
+    GATE = "gate"
+    FROZEN = "frozen"
+
+
+#: Those that come before anything else: nothing that has gone wrong is looked at before they are met.
+_BEFORE_START = frozenset({Hold.APPROVAL, Hold.START_AT, Hold.NEEDS})
+
+
 class Needs(StrEnum):
     """How the rollouts stand that have to succeed first."""
 
@@ -324,13 +339,11 @@ def _advance(state: RolloutState, uid: str, fleet: Fleet) -> list[RolloutEvent]:
             return _finished(state, uid, fleet) if _is_over(state, fleet) else []
         case _ if fleet.ended == fleet.total and state.wave < 0:
             return _finished(state, uid, fleet)  # before anything was done; also a rollout without any nodes
-        case _ if state.phase == RolloutPhase.PENDING_APPROVAL or not is_due(state, fleet):
+        case _ if held(state, fleet) in _BEFORE_START:
             return []
         case _ if fleet.needs == Needs.FAILED:
             message = "A module that this one needs could not be installed everywhere."
             return [AbortRequested(rollout=uid, reason=Reason.MISSING_DEPENDENCY, message=message)]
-        case _ if fleet.needs == Needs.PENDING:
-            return []
     return _advance_waves(state, uid, fleet)
 
 
@@ -348,13 +361,28 @@ def is_due(state: RolloutState, fleet: Fleet) -> bool:
     return start_at is None or start_at <= fleet.now
 
 
+def held(state: RolloutState, fleet: Fleet) -> Hold | None:
+    """What keeps a rollout that nobody has paused or ended from its next step, None if at most its nodes do."""
+    if state.phase == RolloutPhase.PENDING_APPROVAL:
+        return Hold.APPROVAL
+    if not is_due(state, fleet):
+        return Hold.START_AT
+    if fleet.needs == Needs.PENDING:
+        return Hold.NEEDS
+    if state.wave_phase == WavePhase.SOAKING and state.soak_until is not None and fleet.now < state.soak_until:
+        return Hold.SOAK
+    if state.wave_phase == WavePhase.GATED:
+        return Hold.GATE
+    return Hold.FROZEN if fleet.frozen else None
+
+
 def _advance_waves(state: RolloutState, uid: str, fleet: Fleet) -> list[RolloutEvent]:
     if fleet.retriable:
         return [NodesRetried(rollout=uid, nodes=tuple(node for node, _ in fleet.retriable), automatic=True)]
     if (trip := tripped(state, fleet)) is not None:
         return _stopped(state, uid, fleet, *trip)
     if (wave := state.next_wave) is not None:
-        if fleet.frozen:
+        if held(state, fleet) == Hold.FROZEN:
             return []
         return [WaveStarted(rollout=uid, wave=wave), *_released(state, uid, fleet)]
     if any(each.ended < each.total for each in fleet.waves[: state.wave + 1]):
@@ -371,18 +399,27 @@ def released_now(state: RolloutState, fleet: Fleet) -> tuple[str, ...]:
     """The first of the ready nodes: as many as `max_parallel` and `min_healthy` leave room for."""
     if fleet.frozen:
         return ()
-    room = max(0, state.strategy.parallel(state.nodes) - fleet.in_hand)
-    kept = state.strategy.kept_healthy(state.nodes)
-    spare = fleet.healthy - kept if kept else room
+    slots, spare = free_slots(state, fleet), spare_nodes(state, fleet)
     chosen: list[str] = []
     for each in fleet.ready:
-        if len(chosen) == room:
+        if len(chosen) == slots:
             break
         if each.is_healthy and spare <= 0:
             continue
         chosen.append(each.node)
         spare -= each.is_healthy
     return tuple(chosen)
+
+
+def free_slots(state: RolloutState, fleet: Fleet) -> int:
+    """How many nodes more `max_parallel` allows to be in hand."""
+    return max(0, state.strategy.parallel(state.nodes) - fleet.in_hand)
+
+
+def spare_nodes(state: RolloutState, fleet: Fleet) -> int:
+    """How many healthy nodes `min_healthy` allows to be released."""
+    kept = state.strategy.kept_healthy(state.nodes)
+    return fleet.healthy - kept if kept else free_slots(state, fleet)
 
 
 def tripped(state: RolloutState, fleet: Fleet) -> tuple[Reason, str] | None:
@@ -444,9 +481,7 @@ def _closed(state: RolloutState, uid: str, fleet: Fleet) -> list[RolloutEvent]:
     if state.wave_phase == WavePhase.RUNNING and seconds and not _is_moot(fleet):
         until = fleet.now + timedelta(seconds=seconds)
         return [WaveSoaking(rollout=uid, wave=state.wave, until=until)]
-    if state.wave_phase == WavePhase.SOAKING and state.soak_until is not None and fleet.now < state.soak_until:
-        return []
-    if state.wave_phase == WavePhase.GATED:
+    if held(state, fleet) in {Hold.SOAK, Hold.GATE}:
         return []
     if state.strategy.gate == Gate.MANUAL and not state.is_last_wave and state.wave_phase != WavePhase.PASSED:
         return [WaveGated(rollout=uid, wave=state.wave)]

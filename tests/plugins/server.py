@@ -6,13 +6,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.plugins.cast import PASSWORD
+
+#: How many requests the server works on at once.
+THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,20 @@ def server(tmp_path_factory) -> Iterator[Server]:
     }
     for command in (["migrate", "--verbosity=0"], ["bootstrap"]):
         subprocess.run([sys.executable, "manage.py", *command], env=environment, check=True, stdout=subprocess.DEVNULL)
+    with serving(environment, data_dir) as served:
+        yield served
+
+
+@contextmanager
+def serving(environment: Mapping[str, str], data_dir: Path) -> Iterator[Server]:
+    """The API's server as a process of its own, on the database that `environment` names."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--port", str(port), "config.wsgi:application"]
-    process = subprocess.Popen([*command, "--blocking-threads", "8"], env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*command, "--blocking-threads", str(THREADS)], env=environment, stdout=subprocess.DEVNULL
+    )
     try:
         _wait_for(port, process)
         yield Server(port, process, data_dir)

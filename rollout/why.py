@@ -1,0 +1,188 @@
+"""Reads what `rollout.decider.why` explains, in a number of queries that does not grow with the fleet."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Count, Max, Min, OuterRef, QuerySet, Subquery
+from django.db.models.aggregates import Aggregate
+
+from api.fields import rfc3339
+from eventstore.store import RecordedEvent, database_now, load, load_many
+from rollout import selectors
+from rollout.decider.node import NodePhase
+from rollout.decider.rollout import ROLLOUT, RolloutState
+from rollout.decider.why import NAMED, Nodes, Place, Scene, Why, explain_node, explain_rollout
+from rollout.events import (
+    AbortRequested,
+    NodesReleased,
+    NodesRetried,
+    OperationFinished,
+    RollbackRequested,
+    RolloutPaused,
+    RolloutRejected,
+    RolloutStarted,
+    placement_stream,
+    rollout_stream,
+)
+from rollout.messages import Phase, Reason
+from rollout.models import FleetFreeze, Node, Operation
+from rollout.standing import fleet_of
+
+#: At most so many nodes that failed are shown with their events, and so many events of the rollout's own.
+FAILURES = 10
+EVENTS = 200
+_FAILED = (Phase.FAILED, Phase.TIMED_OUT)
+_VERBS = (RolloutPaused, AbortRequested, RollbackRequested, RolloutRejected)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """`document` is the answer without its `events`."""
+
+    document: dict[str, Any]
+    events: tuple[RecordedEvent, ...]
+
+
+def of_rollout(uid: str) -> Answer:
+    """Raises: `RolloutNotFoundError`."""
+    told = _told(uid)
+    fleet = fleet_of(uid, told.state, now=database_now())
+    failed = _failed(uid)
+    why = explain_rollout(told.state, told.started, fleet, _scene(told, failed))
+    reason = told.state.reason
+    document = {"uid": uid, "phase": told.state.phase, "reason": reason, **_document(why)}
+    own = [each for each in told.events if not _is_routine(each)]
+    shown = [*own[:1], *own[1:][-EVENTS:], *_endings(uid, failed)]
+    return Answer(document=document, events=tuple(sorted(shown, key=lambda each: each.position)))
+
+
+def of_node(uid: str, name: str) -> Answer:
+    """Raises: `RolloutNotFoundError`, `NodeNotFoundError`."""
+    row = selectors.operation(uid, name)
+    told = _told(uid)
+    fleet = fleet_of(uid, told.state, now=database_now())
+    stream = load(placement_stream(name, row.module_name))
+    events = tuple(each for each in stream if each.event.rollout == uid)
+    why = explain_node(told.state, told.started, fleet, _scene(told, ()), _place(row, events))
+    document = {"uid": uid, "node": name, "phase": row.phase, "reason": row.reason or None, **_document(why)}
+    return Answer(document=document, events=events[-EVENTS:])
+
+
+def _document(why: Why) -> dict[str, Any]:
+    waits = [
+        {"what": each.what, "text": each.text, "until": rfc3339(each.until) if each.until else None}
+        for each in why.waits_for
+    ]
+    return {"summary": why.summary, "rule": {"id": why.rule, "text": why.rule_text}, "waits_for": waits}
+
+
+# --- What there is to tell --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """A rollout's own events and what they make of it; `since` when it is so, and who asked last for anything else than
+    to go on."""
+
+    state: RolloutState
+    started: RolloutStarted
+    events: tuple[RecordedEvent, ...]
+    since: datetime
+    actor: str
+
+
+def _told(uid: str) -> _Told:
+    selectors.rollout_row(uid)
+    events = load(rollout_stream(uid))
+    state, since, actor = ROLLOUT.initial, events[0].recorded_at, events[0].actor
+    for each in events:
+        before, state = state, ROLLOUT.evolve(state, each.event)
+        if (before.phase, before.wave, before.wave_phase) != (state.phase, state.wave, state.wave_phase):
+            since = each.recorded_at
+        if isinstance(each.event, _VERBS):
+            actor = each.actor
+    started: RolloutStarted = events[0].event
+    return _Told(state=state, started=started, events=events, since=since, actor=actor)
+
+
+def _is_routine(recorded: RecordedEvent) -> bool:
+    """Whether it only tells whose turn it was: there may be one for each node."""
+    event = recorded.event
+    return isinstance(event, NodesReleased) or (isinstance(event, NodesRetried) and event.automatic)
+
+
+def _failed(uid: str) -> Sequence[Operation]:
+    """The first that failed and are not tried again."""
+    return list(Operation.objects.filter(rollout=uid, phase__in=_FAILED).order_by("finished_at", "ordinal")[:FAILURES])
+
+
+def _endings(uid: str, rows: Sequence[Operation]) -> list[RecordedEvent]:
+    """The event by which each of them ended, in one query."""
+    streams = load_many(placement_stream(each.node, each.module_name) for each in rows)
+    found = ([each for each in stream if _ends(each, uid)][-1:] for stream in streams.values())
+    return [each for last in found for each in last]
+
+
+def _ends(recorded: RecordedEvent, uid: str) -> bool:
+    return isinstance(recorded.event, OperationFinished) and recorded.event.rollout == uid
+
+
+def _scene(told: _Told, failed: Sequence[Operation]) -> Scene:
+    uid, state = told.started.rollout, told.state
+    scene = Scene(since=told.since, actor=told.actor, failed=_said(failed))
+    if state.phase.is_final:
+        return scene
+    rows = Operation.objects.filter(rollout=uid)
+    nodes = Node.objects.filter(name=OuterRef("node"))
+    waiting = rows.filter(phase=Phase.SCHEDULED).annotate(node_phase=Subquery(nodes.values("phase")))
+    if not state.restoring:
+        waiting = waiting.filter(wave__lte=state.open_wave)
+    return replace(
+        scene,
+        in_hand=_group(rows.filter(phase__in=selectors.IN_HAND), Max("deadline_at")),
+        offline=_group(waiting.filter(node_phase=NodePhase.OFFLINE)),
+        draining=_group(waiting.filter(node_phase=NodePhase.DRAINING)),
+        behind=_group(waiting.filter(behind=True)),
+        backing_off=_group(waiting.filter(ready_at__gt=database_now()), Min("ready_at")),
+        needs=told.started.needs,
+        frozen=_frozen(),
+    )
+
+
+def _group(rows: QuerySet[Operation], until: Aggregate | None = None) -> Nodes:
+    found = rows.aggregate(count=Count("key"), **({} if until is None else {"until": until}))
+    names = rows.order_by("ordinal").values_list("node", flat=True)[:NAMED] if found["count"] else ()
+    return Nodes(count=found["count"], names=tuple(names), until=found.get("until"))
+
+
+def _frozen() -> str:
+    row = FleetFreeze.objects.filter(id=1, frozen=True).first()
+    return f"by {row.actor} since {rfc3339(row.frozen_at)}: {row.reason}" if row else ""
+
+
+def _said(failed: Sequence[Operation]) -> tuple[str, ...]:
+    return tuple(
+        ": ".join(filter(None, (each.node, each.reason or each.phase, each.message))) for each in failed[:NAMED]
+    )
+
+
+def _place(row: Operation, events: Sequence[RecordedEvent]) -> Place:
+    node = Node.objects.filter(name=row.node).first()
+    older = Operation.objects.filter(
+        node=row.node, module_name=row.module_name, generation__lt=row.generation, finished_at__isnull=True
+    )
+    return Place(
+        node=row.node,
+        node_phase=NodePhase.DECOMMISSIONED if node is None else NodePhase(node.phase),
+        wave=row.wave,
+        phase=Phase(row.phase),
+        since=row.finished_at or events[-1].recorded_at,
+        reason=Reason(row.reason) if row.reason else None,
+        message=row.message,
+        behind=older.order_by("generation").values_list("rollout", flat=True).first() or "" if row.behind else "",
+        ready_at=row.ready_at,
+        deadline_at=row.deadline_at,
+        touched=row.touched,
+    )
