@@ -249,7 +249,7 @@ def _accepted(request: Request, uid: str) -> Response:
 
 
 def _answer(found: why.Answer) -> Response:
-    return Response({**found.document, "events": [event_document(each) for each in found.events]})
+    return Response({**found.document, "events": [selectors.event_document(each) for each in found.events]})
 
 
 def _document(text: str, etag: str, given: set[str]) -> HttpResponse:

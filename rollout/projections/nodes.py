@@ -232,7 +232,10 @@ class _Modules:
                 failed=False,
             )
             self._index(self._rows[key])
-        return self._touch(self._rows[key])
+        row = self._touch(self._rows[key])
+        if _is_of_no_interest(row):  # as new: a batch that ended here would have deleted it
+            row.failed, row.drifted_at = False, None
+        return row
 
     def observe(self, event: NodeInventoryChanged) -> None:
         seen = {(each.module_name, each.version) for each in event.modules}
@@ -291,8 +294,13 @@ class _Modules:
     def finished(self) -> tuple[list[NodeModule], set[str]]:
         for row in self._touched.values():
             row.state = _state(row)
-        gone = {key for key, row in self._touched.items() if row.desired == row.observed == ABSENT and not row.rollout}
+        gone = {key for key, row in self._touched.items() if _is_of_no_interest(row)}
         return [row for key, row in self._touched.items() if key not in gone], gone
+
+
+def _is_of_no_interest(row: NodeModule) -> bool:
+    """Nobody wants it, and it is not there."""
+    return row.desired == row.observed == ABSENT and not row.rollout
 
 
 def _state(row: NodeModule) -> str:
