@@ -13,6 +13,7 @@ from eventstore.store import Append, append, database_now, load, read
 from rollout import clock, intake, services, verbs
 from rollout.advance import advance
 from rollout.events import NodeDrifted, NodeDriftEnded
+from rollout.management.commands import relay
 from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import NodeModule, Operation, Rollout
 from rollout.reconcile import Reconciler, reconcile
@@ -124,6 +125,14 @@ def test_its_work_is_a_rollout_of_its_own():
     (uid,) = look()
     row = rollout(uid)
     assert (row.origin, row.actor, row.named, row.strategy["on_failure"]) == ("reconciler", "system", True, "abort")
+
+
+def test_the_relay_starts_and_releases_it_in_one_look(dead_broker):
+    fleet(1)
+    everywhere()
+    join("late")
+    relay.look()
+    assert [phases(uid) for uid in own()] == [{"late": "queued"}]
 
 
 def test_nodes_that_miss_the_same_share_a_rollout():
