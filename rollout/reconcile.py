@@ -20,7 +20,7 @@ from eventstore.context import SYSTEM, acting_as
 from eventstore.database import hold_append_lock
 from eventstore.store import Append, append, database_now, head
 from eventstore.transact import Batch, load_states
-from rollout import selectors
+from rollout import wanted
 from rollout.decider.node import NODE, EndDrift, NodePhase, RecordDrift
 from rollout.errors import RolloutInProgressError
 from rollout.events import Origin, node_stream
@@ -28,9 +28,9 @@ from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import Liveness, NodeModule
 from rollout.projections.nodes import ABSENT
 from rollout.requests import RolloutRequest
-from rollout.selectors import DifferingModule, MissedTarget
 from rollout.services import start_rollout
 from rollout.strategy import OnFailure, Strategy
+from rollout.wanted import DifferingModule, MissedTarget
 
 logger = logging.getLogger(__name__)
 
@@ -140,14 +140,14 @@ class _Standing:
 
 def _standing() -> _Standing:
     """Three queries, however many nodes and modules there are."""
-    missed = {(each.node, each.module_name): each for each in selectors.missed_targets()}
-    differing = selectors.differing_modules()
+    missed = {(each.node, each.module_name): each for each in wanted.missed_targets()}
+    differing = wanted.differing_modules()
     idle = [each for each in differing if not each.is_busy and _place(each.row) not in missed]
     return _Standing(
         missed=missed,
         drifted=[each for each in idle if not each.row.failed and each.last_phase in _DONE],
         undone=[each for each in idle if each.row.failed or each.last_phase == Phase.CANCELED],
-        open_drifts=selectors.open_drifts(),
+        open_drifts=wanted.open_drifts(),
         differing=frozenset(_version(each.row) for each in differing if each.row.drifted_at is not None),
     )
 
@@ -207,7 +207,7 @@ class _Task:
 def _work(standing: _Standing) -> tuple[dict[Intent, list[str]], datetime | None]:
     """Nodes by what is to be asked of them now, and when the first of those is due that have to wait."""
     tasks = {each.place: each for each in [*_corrections(standing), *_repetitions(standing), *_missed(standing)]}
-    if not tasks or selectors.is_frozen():
+    if not tasks or wanted.is_frozen():
         return {}, None
     now = database_now()
     waits = _waits(tasks, now)
@@ -224,7 +224,7 @@ def _missed(standing: _Standing) -> list[_Task]:
         return []
     kept = {
         (each.node, each.module_name, each.version, each.action)
-        for each in selectors.newest_unreleased_operations(standing.missed)
+        for each in wanted.newest_unreleased_operations(standing.missed)
         if each.reason not in _JUDGED_ANEW
     }
     return [
@@ -247,7 +247,7 @@ def _repetitions(standing: _Standing) -> list[_Task]:
     """What did not succeed for a reason that may be gone, on nodes that have started or come back since."""
     if not standing.undone:
         return []
-    failures = selectors.newest_failures([each.row for each in standing.undone])
+    failures = wanted.newest_failures([each.row for each in standing.undone])
     return _tasks(
         each
         for each in standing.undone
@@ -261,8 +261,8 @@ def _repetitions(standing: _Standing) -> list[_Task]:
 
 def _corrections(standing: _Standing) -> list[_Task]:
     """Modules that nobody wants stay where they are: a person has put them there."""
-    wanted = [each for each in standing.drifted if each.row.desired != ABSENT]
-    return _tasks(wanted) if wanted and drift_is_corrected() else []
+    correctable = [each for each in standing.drifted if each.row.desired != ABSENT]
+    return _tasks(correctable) if correctable and drift_is_corrected() else []
 
 
 def _tasks(modules: Iterable[DifferingModule]) -> list[_Task]:
@@ -308,7 +308,7 @@ def _brings(task: _Task) -> bool:
 
 def _waits(places: Collection[Place], now: datetime) -> dict[Place, datetime]:
     """Until when nothing is started on a module of a node, by how often that was done lately."""
-    lately = selectors.reconciler_operations(places, since=now - timedelta(seconds=COUNTED_SECONDS))
+    lately = wanted.reconciler_operations(places, since=now - timedelta(seconds=COUNTED_SECONDS))
     return {
         place: newest + timedelta(seconds=min(BACKOFF_SECONDS * 2.0 ** (count - 1), LONGEST_BACKOFF_SECONDS))
         for place, (count, newest) in lately.items()
