@@ -135,4 +135,4 @@ class UserAdmin(ReadOnlyAdmin):
 @admin.register(ClusterSettings)
 class ClusterSettingsAdmin(ReadOnlyAdmin):
     about = "Settings that hold for the whole cluster, once they were changed over the API: PUT /v1/cluster."
-    list_display = ["name", "allow_modules_upload"]
+    list_display = ["name", "allow_modules_upload", "correct_drift"]

@@ -43,3 +43,4 @@ class ClusterSettingsChanged:
 
     name: str
     allow_modules_upload: bool
+    correct_drift: bool = False

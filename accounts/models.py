@@ -86,6 +86,8 @@ class ClusterSettings(models.Model):
 
     name = models.CharField(max_length=255)
     allow_modules_upload = models.BooleanField()
+    #: Whether a module that differs from what was last released to its node is put right by itself.
+    correct_drift = models.BooleanField()
 
     class Meta:
         verbose_name_plural = "cluster settings"

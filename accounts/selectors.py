@@ -14,6 +14,7 @@ DEFAULT_CLUSTER_NAME = "modfleet"
 class Cluster:
     name: str
     allow_modules_upload: bool
+    correct_drift: bool = False
 
 
 def all_users() -> list[User]:
@@ -41,11 +42,15 @@ def cluster() -> Cluster:
     row = ClusterSettings.objects.first()
     if row is None:
         return Cluster(name=DEFAULT_CLUSTER_NAME, allow_modules_upload=settings.ENVIRONMENT.allow_modules_upload)
-    return Cluster(name=row.name, allow_modules_upload=row.allow_modules_upload)
+    return Cluster(name=row.name, allow_modules_upload=row.allow_modules_upload, correct_drift=row.correct_drift)
 
 
 def modules_upload_allowed() -> bool:
     return cluster().allow_modules_upload
+
+
+def drift_is_corrected() -> bool:
+    return cluster().correct_drift
 
 
 def require_modules_upload_allowed() -> None:

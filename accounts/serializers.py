@@ -111,3 +111,6 @@ class TokenSerializer(serializers.Serializer[dict[str, str]]):
 class ClusterSerializer(StrictSerializer):
     name = StrictCharField(max_length=255, required=False)
     allow_modules_upload = StrictBooleanField(required=False)
+    correct_drift = StrictBooleanField(
+        required=False, help_text="Put right by itself what differs from what was last released to a node."
+    )

@@ -151,12 +151,16 @@ def ensure_admin(password: str) -> None:
 
 
 @retry_on_conflict
-def update_cluster_settings(*, name: str | None = None, allow_modules_upload: bool | None = None) -> Cluster:
+def update_cluster_settings(
+    *, name: str | None = None, allow_modules_upload: bool | None = None, correct_drift: bool | None = None
+) -> Cluster:
     """The settings after the change; None leaves one as it is."""
     with transaction.atomic():
         version = _last_version(CLUSTER_STREAM)
         before = cluster()
-        after = changed_settings(before, name=name, allow_modules_upload=allow_modules_upload)
+        after = changed_settings(
+            before, name=name, allow_modules_upload=allow_modules_upload, correct_drift=correct_drift
+        )
         if after == before:
             return after
         append(Append(CLUSTER_STREAM, version, [ClusterSettingsChanged(**asdict(after))]))
@@ -164,11 +168,14 @@ def update_cluster_settings(*, name: str | None = None, allow_modules_upload: bo
         return after
 
 
-def changed_settings(before: Cluster, *, name: str | None, allow_modules_upload: bool | None) -> Cluster:
+def changed_settings(
+    before: Cluster, *, name: str | None, allow_modules_upload: bool | None, correct_drift: bool | None
+) -> Cluster:
     """The settings as they would be after a change; None leaves one as it is."""
     return Cluster(
         name=before.name if name is None else name,
         allow_modules_upload=before.allow_modules_upload if allow_modules_upload is None else allow_modules_upload,
+        correct_drift=before.correct_drift if correct_drift is None else correct_drift,
     )
 
 

@@ -137,7 +137,7 @@ class ClusterView(APIView):
     def put(self, request: Request) -> Response:
         asked = ClusterSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        given = {"name": None, "allow_modules_upload": None, **asked.validated_data}
+        given = {"name": None, "allow_modules_upload": None, "correct_drift": None, **asked.validated_data}
         if _dry_run(request):
             return Response(ClusterSerializer(services.changed_settings(selectors.cluster(), **given)).data)
         return Response(ClusterSerializer(services.update_cluster_settings(**given)).data)

@@ -19,6 +19,10 @@ class Node(models.Model):
     #: Labels that the agent reports, and those an operator gave, which stand above them.
     agent_labels = models.JSONField()
     labels = models.JSONField()
+    #: Drifts that were recorded and have not ended, each as [module_name, version].
+    drifts = models.JSONField(default=list)
+    #: When it was last heard of again after it had been offline.
+    came_back_at = models.DateTimeField(null=True)
     joined_at = models.DateTimeField()
     #: Position of the event by which it first joined: the vendor's API wants a number.
     joined_position = models.BigIntegerField()

@@ -271,8 +271,10 @@ def _node_module_document(row: NodeModule) -> dict[str, Any]:
         "module_name": row.module_name,
         "version": row.version,
         "desired": row.desired,
+        "desired_sha256": row.desired_sha256 or None,
         "observed": row.observed,
         "state": row.state,
+        "drifted_at": rfc3339(row.drifted_at) if row.drifted_at else None,
         "content_sha256": row.content_sha256 or None,
         "loaded": row.observed == "load",
     }

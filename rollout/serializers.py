@@ -375,8 +375,12 @@ class NodeModuleSerializer(serializers.Serializer[Any]):
     module_name = serializers.CharField()
     version = serializers.IntegerField()
     desired = serializers.ChoiceField(["load", "files", "absent"])
+    desired_sha256 = serializers.CharField(allow_null=True)
     observed = serializers.ChoiceField(["load", "files", "absent"])
     state = serializers.ChoiceField(["in_sync", "pending", "drifted", "missing", "error", "unknown"])
+    drifted_at = serializers.DateTimeField(
+        allow_null=True, help_text="Since when it is not as the last operation left it"
+    )
     content_sha256 = serializers.CharField(allow_null=True)
     loaded = serializers.BooleanField()
 

@@ -17,6 +17,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('name', models.CharField(max_length=255)),
                 ('allow_modules_upload', models.BooleanField()),
+                ('correct_drift', models.BooleanField()),
             ],
             options={
                 'verbose_name_plural': 'cluster settings',

@@ -58,6 +58,8 @@ class Migration(migrations.Migration):
                 ('api_hosts', models.JSONField()),
                 ('agent_labels', models.JSONField()),
                 ('labels', models.JSONField()),
+                ('drifts', models.JSONField(default=list)),
+                ('came_back_at', models.DateTimeField(null=True)),
                 ('joined_at', models.DateTimeField()),
                 ('joined_position', models.BigIntegerField()),
             ],

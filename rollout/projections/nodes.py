@@ -30,7 +30,6 @@ ABSENT = "absent"
 
 
 _OF_OPERATIONS = (OperationReleased, OperationFinished)
-_OF_MODULES = (NodeInventoryChanged, NodeDrifted, NodeDriftEnded)
 
 
 class NodeProjection:
@@ -53,7 +52,9 @@ class NodeProjection:
     tables = (Node, NodeModule, Placement)
 
     def apply(self, batch: Sequence[RecordedEvent]) -> None:
-        known = {each.event.node for each in batch if not isinstance(each.event, (*_OF_OPERATIONS, *_OF_MODULES))}
+        known = {
+            each.event.node for each in batch if not isinstance(each.event, (*_OF_OPERATIONS, NodeInventoryChanged))
+        }
         fold = NodeFold(load(Node, known), _modules_of(batch), _placements_of(batch))
         for each in batch:
             fold.apply(each)
@@ -104,6 +105,7 @@ class NodeFold:
                 self._modules.observe(event)
             case NodeDrifted() | NodeDriftEnded() as event:
                 self._modules.drift(event, recorded.recorded_at)
+                _note_drift(self.nodes[event.node], event)
             case OperationReleased() as event:
                 self._modules.release(event)
                 self._release(event, recorded.position)
@@ -114,6 +116,8 @@ class NodeFold:
                 self.nodes[event.node] = _joined(recorded, self.nodes.get(event.node))
             case event:
                 _NODE_CHANGES[type(event)](self.nodes[event.node], event)
+                if isinstance(event, NodeCameBack):
+                    self.nodes[event.node].came_back_at = recorded.recorded_at
                 if isinstance(event, NodeDecommissioned):
                     self._leave(event.node)
 
@@ -168,6 +172,12 @@ def _joined(recorded: RecordedEvent, before: Node | None) -> Node:
 def _set_profile(node: Node, profile: NodeProfile) -> None:
     node.platform, node.server, node.server_version = profile.platform, profile.server, profile.server_version
     node.role, node.api_hosts, node.agent_labels = profile.role, list(profile.api_hosts), profile.labels
+
+
+def _note_drift(node: Node, event: NodeDrifted | NodeDriftEnded) -> None:
+    module = [event.module_name, event.version]
+    others = [each for each in node.drifts if each != module]
+    node.drifts = [*others, module] if isinstance(event, NodeDrifted) else others
 
 
 def _set(**changes: object) -> Callable[[Node, object], None]:

@@ -98,8 +98,7 @@ def test_drained_node_is_left_out_until_it_is_activated(fleet, uploaded):
     assert fleet.operation(rollout["uid"], "node-2")["reason"] == "node_draining"
     assert fleet.greeting("node-2") == ""
     fleet.post("/v2/nodes/node-2/activate", status=200)
-    assert fleet.carry_out(version, nodes=["node-2"])["phase"] == "succeeded"
-    assert fleet.greeting("node-2").startswith("Hello, Ada")
+    assert wait_for(lambda: fleet.greeting("node-2")).startswith("Hello, Ada")
 
 
 def test_decommissioned_node_leaves_and_joins_again(fleet, uploaded):
@@ -109,4 +108,4 @@ def test_decommissioned_node_leaves_and_joins_again(fleet, uploaded):
     assert fleet.greetings()[2] == ""
     fleet.up.kill("node-3-agent")
     fleet.wait_for_phase("node-3", "online")
-    assert fleet.carry_out(version, nodes=["node-3"])["phase"] == "succeeded"
+    assert wait_for(lambda: fleet.greeting("node-3")).startswith("Hello, Ada")

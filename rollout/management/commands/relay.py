@@ -16,6 +16,7 @@ from eventstore.store import database_now, head
 from rollout import clock, selectors
 from rollout.advance import advance_all
 from rollout.dispatch import publish_due
+from rollout.reconcile import Reconciler, reconcile
 from rollout.tasks import sweep
 
 logger = logging.getLogger(__name__)
@@ -37,11 +38,12 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stopping.set())
         next_sweep = time.monotonic() + STORAGE_SWEEP_SECONDS
+        reconciler = Reconciler()
         while not stopping.is_set():
             try:
                 close_old_connections()
                 position = head()
-                is_well, wake_at = look()
+                is_well, wake_at = look(reconciler.look)
                 if time.monotonic() > next_sweep:
                     next_sweep = time.monotonic() + STORAGE_SWEEP_SECONDS
                     is_well = _tried(sweep.delay) and is_well
@@ -62,7 +64,7 @@ def _until(moment: datetime | None) -> float:
     return min(max((moment - database_now()).total_seconds(), 0.0), SWEEP_SECONDS)
 
 
-def look() -> tuple[bool, datetime | None]:
+def look(reconciled: Callable[[], Any] = reconcile) -> tuple[bool, datetime | None]:
     """Do all that is due now. Whether each step succeeded, and when a rollout wants to be looked at next.
 
     A step that fails keeps no other from its work.
@@ -71,6 +73,7 @@ def look() -> tuple[bool, datetime | None]:
     steps: tuple[Callable[[], Any], ...] = (
         clock.end_overdue_operations,
         clock.end_operations_of_gone_nodes,
+        reconciled,
         lambda: wakes.append(advance_all(selectors.unfinished_rollouts())),
         publish_due,
     )

@@ -7,7 +7,7 @@ from django.conf import settings
 
 from accounts.errors import ModulesUploadDisabledError
 from accounts.events import CLUSTER_STREAM, ClusterSettingsChanged
-from accounts.selectors import modules_upload_allowed, require_modules_upload_allowed
+from accounts.selectors import drift_is_corrected, modules_upload_allowed, require_modules_upload_allowed
 from eventstore.store import load
 from tests.plugins.cast import client_of
 
@@ -16,11 +16,12 @@ URL = "/v1/cluster"
 
 def test_it_works(alice):
     response = client_of(alice).put(URL, {"allow_modules_upload": False}, format="json")
-    assert (response.status_code, response.json()) == (200, {"name": "modfleet", "allow_modules_upload": False})
+    answer = {"name": "modfleet", "allow_modules_upload": False, "correct_drift": False}
+    assert (response.status_code, response.json()) == (200, answer)
     assert client_of(alice).get(URL).json() == response.json()
     assert not modules_upload_allowed()
     (recorded,) = load(CLUSTER_STREAM)
-    assert recorded.event == ClusterSettingsChanged(name="modfleet", allow_modules_upload=False)
+    assert recorded.event == ClusterSettingsChanged(name="modfleet", allow_modules_upload=False, correct_drift=False)
     assert recorded.actor == "alice"
 
 
@@ -35,7 +36,15 @@ def test_one_setting_leaves_the_others(alice):
     client = client_of(alice)
     client.put(URL, {"allow_modules_upload": False}, format="json")
     response = client.put(URL, {"name": "berlin"}, format="json")
-    assert response.json() == {"name": "berlin", "allow_modules_upload": False}
+    assert response.json() == {"name": "berlin", "allow_modules_upload": False, "correct_drift": False}
+
+
+def test_drift_is_corrected_only_when_somebody_says_so(alice):
+    assert not drift_is_corrected()
+    response = client_of(alice).put(URL, {"correct_drift": True}, format="json")
+    assert (response.status_code, response.json()["correct_drift"]) == (200, True)
+    assert drift_is_corrected()
+    assert load(CLUSTER_STREAM)[-1].event.correct_drift
 
 
 def test_twice_is_one_event(alice):
@@ -56,6 +65,8 @@ def test_dry_run_changes_nothing(alice):
         ("allow_modules_upload", "true"),
         ("allow_modules_upload", 1),
         ("allow_modules_upload", None),
+        ("correct_drift", "yes"),
+        ("correct_drift", None),
         ("name", 7),
         ("name", ""),
         ("name", "x" * 256),

@@ -1,0 +1,582 @@
+"""The rules of docs/reference/desired-state.md, each with the tests that are named after it."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from accounts.services import update_cluster_settings
+from artifacts_app.events import artifact_stream
+from eventstore.store import Append, append, database_now, load, read
+from rollout import clock, intake, services, verbs
+from rollout.advance import advance
+from rollout.events import NodeDrifted, NodeDriftEnded
+from rollout.management.commands import relay
+from rollout.messages import Action, Activation, Phase, Reason
+from rollout.models import NodeModule, Operation, Rollout
+from rollout.reconcile import Reconciler, reconcile
+from rollout.strategy import Offline
+from tests.recorded_fleet import (
+    beat_of,
+    differences,
+    fleet,
+    installed,
+    inventory,
+    join,
+    node,
+    operation,
+    overdue,
+    phases,
+    report_of,
+    rollout,
+    say,
+    silence,
+    start,
+    state_of,
+    upload,
+)
+
+pytestmark = pytest.mark.django_db
+GREET = installed()
+
+
+@pytest.fixture(autouse=True)
+def rebuilt_equals_live(db):
+    yield
+    assert differences() == {}
+
+
+def succeed(uid, *has):
+    """All that are asked say that they have done it, and have `has` from then on."""
+    advance(uid)
+    while asked := [name for name, phase in phases(uid).items() if phase == Phase.QUEUED]:
+        intake.record_reports([report_of(uid, name, inventory=inventory(*has)) for name in asked])
+    return uid
+
+
+def everywhere(*has, **more):
+    """A rollout that names no nodes, and succeeds."""
+    return succeed(start(released=False, **more), *(has or (GREET,)))
+
+
+def own():
+    """The reconciler's rollouts, oldest first."""
+    return list(Rollout.objects.filter(origin="reconciler").order_by("started_position").values_list("uid", flat=True))
+
+
+def look(*has):
+    """One look, after which everybody does what was asked for; what the reconciler started."""
+    before = own()
+    reconcile()
+    new = [uid for uid in own() if uid not in before]
+    for uid in new:
+        succeed(uid, *(has or (GREET,)))
+    return new
+
+
+def hello(*names, modules=()):
+    intake.record_beats([beat_of(name, hello=True, modules=modules) for name in names])
+
+
+def recorded(kind):
+    return [each.event for each in read(event_classes=[kind])]
+
+
+def drift(name="n0000", *modules):
+    """Somebody has changed the node by hand; a beat says so."""
+    intake.record_beats([beat_of(name, modules=modules)])
+
+
+@pytest.fixture
+def later():
+    """`later(seconds)`: all that has ended did so that much longer ago; put back at the end, for a rebuild to agree."""
+    moments = {}
+
+    def move(seconds):
+        for row in Operation.objects.filter(finished_at__isnull=False):
+            moments.setdefault(row.key, row.finished_at)
+            row.finished_at -= timedelta(seconds=seconds)
+            row.save()
+
+    yield move
+    for key, finished_at in moments.items():
+        Operation.objects.filter(key=key).update(finished_at=finished_at)
+
+
+# --- What the cluster's target asks for -------------------------------------------------------------------------------
+
+
+def test_a_late_joiner_gets_the_target():
+    fleet(2)
+    everywhere()
+    join("late")
+    (uid,) = look()
+    assert phases(uid) == {"late": "succeeded"}
+    assert state_of("late") == ("load", "load", "in_sync")
+    assert look() == []
+
+
+def test_its_work_is_a_rollout_of_its_own():
+    fleet(1)
+    everywhere()
+    join("late")
+    (uid,) = look()
+    row = rollout(uid)
+    assert (row.origin, row.actor, row.named, row.strategy["on_failure"]) == ("reconciler", "system", True, "abort")
+
+
+def test_the_relay_starts_and_releases_it_in_one_look(dead_broker):
+    fleet(1)
+    everywhere()
+    join("late")
+    relay.look()
+    assert [phases(uid) for uid in own()] == [{"late": "queued"}]
+
+
+def test_nodes_that_miss_the_same_share_a_rollout():
+    fleet(1)
+    upload("other")
+    everywhere()
+    everywhere(installed(module_name="other"), GREET, module_name="other")
+    join("late-1", "late-2")
+    reconcile()
+    assert sorted((rollout(uid).module_name, tuple(sorted(phases(uid)))) for uid in own()) == [
+        ("greet", ("late-1", "late-2")),
+        ("other", ("late-1", "late-2")),
+    ]
+
+
+def test_the_activation_is_the_targets():
+    fleet(1)
+    everywhere(installed(loaded=False), activation=Activation.FILES)
+    join("late")
+    look(installed(loaded=False))
+    assert state_of("late") == ("files", "files", "in_sync")
+
+
+def test_a_late_joiner_that_has_it_already_is_asked_all_the_same():
+    fleet(1)
+    everywhere()
+    join("late", modules=[GREET])
+    (uid,) = look()
+    assert (phases(uid), state_of("late")) == ({"late": "succeeded"}, ("load", "load", "in_sync"))
+    assert recorded(NodeDrifted) == []
+
+
+def test_a_rollout_that_named_nodes_sets_no_target():
+    (name,) = fleet(1)
+    succeed(start(nodes=(name,)), GREET)
+    join("late")
+    assert look() == []
+
+
+def test_a_rollout_that_did_not_succeed_sets_no_target():
+    names = fleet(2)
+    uid = start()
+    say(uid, names[0], inventory=inventory(GREET))
+    say(uid, names[1], Phase.FAILED, reason=Reason.LOAD_FAILED)
+    join("late")
+    assert look() == []
+
+
+def test_a_node_that_was_skipped_while_it_was_offline_catches_up():
+    names = fleet(2)
+    silence(names[1])
+    clock.declare_silent_nodes_offline()
+    uid = everywhere(careful={"canary": 0, "offline": Offline.SKIP})
+    assert operation(uid, names[1]).reason == "node_unreachable"
+    assert look() == []
+    intake.record_beats([beat_of(names[1])])
+    look()
+    assert state_of(names[1]) == ("load", "load", "in_sync")
+
+
+def test_a_node_that_was_drained_catches_up_when_it_is_activated():
+    names = fleet(2)
+    services.drain_node(names[1])
+    everywhere()
+    assert look() == []
+    services.activate_node(names[1])
+    look()
+    assert state_of(names[1]) == ("load", "load", "in_sync")
+
+
+def test_what_was_released_to_a_node_since_counts_more_than_the_target():
+    names = fleet(2)
+    upload(version=2, content="c2")
+    everywhere()
+    succeed(start(version=2, nodes=(names[0],)), installed(2, "c2"))
+    assert look() == []
+    assert state_of(names[0], 2) == ("load", "load", "in_sync")
+
+
+def test_a_rollback_restores_the_target():
+    fleet(1)
+    upload(version=2, content="c2")
+    everywhere()
+    newer = everywhere(installed(2, "c2"), version=2)
+    succeed(verbs.roll_back_rollout(newer), GREET)
+    join("late")
+    (uid,) = look()
+    assert rollout(uid).version == 1
+
+
+def test_a_removal_that_a_node_missed_is_made_up_for():
+    names = fleet(2)
+    everywhere()
+    services.drain_node(names[1])
+    succeed(start(action=Action.REMOVE, released=False))
+    services.activate_node(names[1])
+    reconcile()
+    (uid,) = own()
+    assert (rollout(uid).action, phases(uid)) == ("remove", {names[1]: "scheduled"})
+    advance(uid)
+    say(uid, names[1], inventory=inventory())
+    assert state_of(names[1]) is None
+    assert look() == []
+
+
+def test_a_target_that_was_removed_asks_nothing_of_late_joiners():
+    fleet(1)
+    everywhere()
+    succeed(start(action=Action.REMOVE, released=False))
+    join("late", modules=[GREET])
+    assert look() == []
+
+
+def test_a_node_that_left_and_joins_again_is_treated_as_new():
+    names = fleet(2)
+    everywhere()
+    services.decommission_node(names[1])
+    assert look() == []
+    hello(names[1])
+    look()
+    assert state_of(names[1]) == ("load", "load", "in_sync")
+
+
+def test_a_node_without_a_build_waits_for_one():
+    fleet(1)
+    everywhere()
+    join("late", platform="linux/aarch64")
+    assert look() == []
+    (first,) = load(artifact_stream("greet", 1))
+    another = replace(first.event, platform="linux/aarch64", content_sha256="arm", storage_key="arm")
+    append(Append(artifact_stream("greet", 1), 1, [another]))
+    look(installed(content="arm"))
+    assert state_of("late") == ("load", "load", "in_sync")
+
+
+def test_what_a_person_has_canceled_is_not_started_again():
+    fleet(1)
+    everywhere()
+    join("late")
+    reconcile()
+    (uid,) = own()
+    verbs.abort_rollout(uid)
+    assert phases(uid) == {"late": "canceled"}
+    assert look() == []
+
+
+# --- What did not succeed ---------------------------------------------------------------------------------------------
+
+
+def failed(name, reason, phase=Phase.FAILED):
+    uid = start(nodes=(name,))
+    say(uid, name, phase, reason=reason)
+
+
+@pytest.mark.parametrize("reason", [Reason.FETCH_FAILED, Reason.SERVER_UNREACHABLE, Reason.IO_ERROR])
+def test_what_failed_for_a_passing_reason_is_repeated_once_the_node_has_started(reason):
+    (name,) = fleet(1)
+    failed(name, reason)
+    assert look() == []
+    hello(name)
+    look()
+    assert state_of(name) == ("load", "load", "in_sync")
+
+
+def test_a_time_out_is_repeated_once_the_node_is_back():
+    (name,) = fleet(1)
+    uid = start()
+    overdue(name)
+    clock.end_overdue_operations()
+    assert phases(uid) == {name: "timed_out"}
+    silence(name)
+    clock.declare_silent_nodes_offline()
+    assert look() == []
+    intake.record_beats([beat_of(name)])
+    look()
+    assert state_of(name) == ("load", "load", "in_sync")
+
+
+@pytest.mark.parametrize("reason", [Reason.LOAD_FAILED, Reason.PROBE_FAILED, Reason.SERVER_CRASHED, Reason.DISK_FULL])
+def test_what_failed_for_a_permanent_reason_is_not_repeated(reason):
+    (name,) = fleet(1)
+    failed(name, reason)
+    hello(name)
+    assert look() == []
+
+
+def test_what_a_person_had_a_node_give_up_is_not_repeated():
+    (name,) = fleet(1)
+    failed(name, Reason.MANUAL, Phase.CANCELED)
+    hello(name)
+    assert look() == []
+    assert recorded(NodeDrifted) == []
+
+
+def test_a_removal_that_failed_for_a_passing_reason_is_repeated():
+    (name,) = fleet(1)
+    everywhere()
+    uid = start(action=Action.REMOVE)
+    say(uid, name, Phase.FAILED, reason=Reason.SERVER_UNREACHABLE, inventory=inventory(GREET))
+    hello(name, modules=[GREET])
+    (again,) = look(installed(2))
+    assert rollout(again).action == "remove"
+
+
+def test_a_rollback_that_an_offline_node_missed_is_made_up_for(later):
+    names = fleet(2)
+    old, new = installed(loaded=False), installed(2, "c2")
+    upload(version=2, content="c2")
+    everywhere()
+    newer = everywhere(old, new, version=2)
+    silence(names[1])
+    clock.declare_silent_nodes_offline()
+    succeed(verbs.roll_back_rollout(newer), GREET)
+    assert look() == []
+    intake.record_beats([beat_of(names[1], modules=[old, new])])
+    look(GREET, installed(2, "c2", loaded=False))
+    later(30)
+    look(GREET)
+    assert (state_of(names[1], 1), state_of(names[1], 2)) == (("load", "load", "in_sync"), None)
+
+
+# --- Drift ------------------------------------------------------------------------------------------------------------
+
+
+def test_drift_is_recorded_once():
+    (name,) = fleet(1)
+    everywhere()
+    drift(name)
+    for _ in range(3):
+        assert look() == []
+    (event,) = recorded(NodeDrifted)
+    assert (event.node, event.version, event.desired, event.observed) == (name, 1, "load", "absent")
+    assert NodeModule.objects.get().drifted_at is not None
+
+
+def test_each_other_observation_is_recorded():
+    (name,) = fleet(1)
+    everywhere()
+    for modules in [(), (installed(loaded=False),), (installed(content="patched"),)]:
+        drift(name, *modules)
+        look()
+    assert [each.observed for each in recorded(NodeDrifted)] == ["absent", "files", "load"]
+
+
+def test_the_end_of_drift_is_recorded():
+    (name,) = fleet(1)
+    everywhere()
+    for _ in range(2):
+        drift(name)
+        look()
+        drift(name, GREET)
+        look()
+    assert (len(recorded(NodeDrifted)), len(recorded(NodeDriftEnded))) == (2, 2)
+    assert (NodeModule.objects.get().drifted_at, node(name).drifts) == (None, [])
+
+
+def test_drift_ends_when_something_else_is_wanted():
+    (name,) = fleet(1)
+    everywhere()
+    drift(name)
+    look()
+    start()
+    look()
+    assert len(recorded(NodeDriftEnded)) == 1
+
+
+def test_drift_is_not_corrected_by_default():
+    (name,) = fleet(1)
+    everywhere()
+    drift(name)
+    assert look() == []
+    assert state_of(name) == ("load", "absent", "missing")
+
+
+def test_drift_is_corrected_if_the_cluster_says_so():
+    (name,) = fleet(1)
+    everywhere()
+    drift(name)
+    look()
+    update_cluster_settings(correct_drift=True)
+    (uid,) = look()
+    look()
+    assert (rollout(uid).version, state_of(name)) == (1, ("load", "load", "in_sync"))
+    assert (len(recorded(NodeDrifted)), len(recorded(NodeDriftEnded))) == (1, 1)
+
+
+def test_drift_is_corrected_to_what_was_released_to_the_node():
+    names = fleet(2)
+    update_cluster_settings(correct_drift=True)
+    upload(version=2, content="c2")
+    everywhere()
+    succeed(start(version=2, nodes=(names[0],)), installed(2, "c2"))
+    drift(names[0])
+    (uid,) = look(installed(2, "c2"))
+    assert (rollout(uid).version, list(phases(uid))) == (2, [names[0]])
+
+
+def test_what_nobody_wants_is_recorded_and_left():
+    (name,) = fleet(1)
+    update_cluster_settings(correct_drift=True)
+    drift(name, installed(7))
+    assert look() == []
+    assert [each.desired for each in recorded(NodeDrifted)] == ["absent"]
+    drift(name)
+    look()
+    assert len(recorded(NodeDriftEnded)) == 1
+
+
+def test_files_that_somebody_has_loaded_are_recorded_and_left():
+    (name,) = fleet(1)
+    update_cluster_settings(correct_drift=True)
+    everywhere(installed(loaded=False), activation=Activation.FILES)
+    drift(name, GREET)
+    assert look() == []
+    assert len(recorded(NodeDrifted)) == 1
+
+
+def test_what_differs_while_an_operation_is_under_way_is_no_drift():
+    (name,) = fleet(1)
+    update_cluster_settings(correct_drift=True)
+    everywhere()
+    start()
+    drift(name)
+    assert look() == []
+    assert recorded(NodeDrifted) == []
+
+
+@pytest.mark.parametrize("take_away", [services.drain_node, silence])
+def test_nodes_that_are_offline_or_draining_are_left_alone(take_away):
+    (name,) = fleet(1)
+    update_cluster_settings(correct_drift=True)
+    everywhere()
+    drift(name)
+    take_away(name)
+    clock.declare_silent_nodes_offline()
+    assert look() == []
+    assert recorded(NodeDrifted) == []
+
+
+# --- How it goes about it ---------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_started_while_the_fleet_is_frozen():
+    fleet(1)
+    everywhere()
+    join("late")
+    verbs.freeze_fleet("an incident")
+    assert look() == []
+    verbs.thaw_fleet()
+    assert len(look()) == 1
+
+
+def test_it_never_supersedes_an_operators_rollout():
+    fleet(1)
+    everywhere()
+    join("late", "later")
+    uid = start(nodes=("late",), released=False)
+    reconcile()
+    assert [phases(each) for each in own()] == [{"later": "scheduled"}]
+    assert phases(uid) == {"late": "scheduled"}
+
+
+def test_a_node_that_is_taken_after_all_keeps_no_other_from_its_work():
+    fleet(1)
+    everywhere()
+    join("a", "b", "c", "d", "e")
+    taken = Operation.objects.filter(rollout=start(nodes=("c",), released=False))
+    taken.update(finished_at=database_now())  # so says its row, but not its stream
+    reconcile()
+    taken.update(finished_at=None)
+    assert sorted(name for uid in own() for name in phases(uid)) == ["a", "b", "d", "e"]
+
+
+def test_the_next_try_waits_twice_as_long_each_time(later):
+    (name,) = fleet(1)
+    update_cluster_settings(correct_drift=True)
+    everywhere()
+    drift(name)
+    assert len(look()) == 1
+    for seconds in (30, 60, 120, 240):
+        drift(name)
+        later(seconds - 2)
+        assert look() == []
+        later(2)
+        assert len(look()) == 1
+
+
+def test_after_an_hour_without_any_nothing_waits(later):
+    (name,) = fleet(1)
+    update_cluster_settings(correct_drift=True)
+    everywhere()
+    for seconds in (0, 30, 3600, 30):
+        later(seconds)
+        drift(name)
+        assert len(look()) == 1
+
+
+def test_it_says_when_it_wants_to_look_again(later):
+    (name,) = fleet(1)
+    update_cluster_settings(correct_drift=True)
+    everywhere()
+    drift(name)
+    look()
+    drift(name)
+    seconds = (reconcile() - database_now()).total_seconds()
+    assert 20 < seconds <= 30
+
+
+@pytest.mark.slow
+def test_a_look_reads_by_the_same_number_of_queries_for_any_fleet():
+    update_cluster_settings(correct_drift=True)
+    fleet(1)
+    everywhere()
+    costs = []
+    for count in (3, 50):
+        old, late = ([f"{kind}-{count}-{number}" for number in range(count)] for kind in ("old", "late"))
+        join(*old)
+        succeed(start(nodes=tuple(old), max_parallel=count), GREET)
+        intake.record_beats([beat_of(name) for name in old])
+        join(*late)
+        with CaptureQueriesContext(connection) as queries:
+            reconcile()
+        costs.append(sum(each["sql"].strip().startswith("SELECT") for each in queries))
+        for uid in own():
+            succeed(uid, GREET)
+    assert costs[0] == costs[1]
+
+
+def test_a_look_with_nothing_to_do_is_three_queries(django_assert_num_queries):
+    fleet(50)
+    everywhere(max_parallel=50)
+    with django_assert_num_queries(3):
+        reconcile()
+
+
+def test_it_looks_only_when_something_may_have_changed(monkeypatch):
+    monkeypatch.setattr("rollout.reconcile.LOOK_SECONDS", 0.0)
+    fleet(1)
+    everywhere()
+    reconciler = Reconciler()
+    reconciler.look()
+    with CaptureQueriesContext(connection) as again:
+        reconciler.look()
+    assert len(again) == 2
+    join("late")
+    reconciler.look()
+    assert len(own()) == 1

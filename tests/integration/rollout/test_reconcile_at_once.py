@@ -1,0 +1,55 @@
+"""Two relays that look at the same moment; on connections of their own, with real commits."""
+
+import pytest
+
+from accounts.services import update_cluster_settings
+from eventstore.store import read
+from rollout import intake
+from rollout.events import NodeDrifted
+from rollout.messages import Phase
+from rollout.models import Operation, Rollout
+from rollout.reconcile import reconcile
+from tests.plugins.databases import at_once
+from tests.recorded_fleet import beat_of, differences, fleet, installed, inventory, join, report_of, start
+
+pytestmark = pytest.mark.usefixtures("committed_db")
+
+
+def everywhere(names):
+    uid = start()
+    has = inventory(installed())
+    intake.record_reports([report_of(uid, name, inventory=has) for name in names])
+
+
+def own():
+    return Rollout.objects.filter(origin="reconciler").count()
+
+
+def test_two_start_one_rollout_for_a_node():
+    everywhere(fleet(2))
+    for number in range(5):
+        join(f"late-{number}")
+        at_once(reconcile, reconcile, reconcile)
+        assert (own(), Operation.objects.filter(node=f"late-{number}").count()) == (number + 1, 1)
+    assert differences() == {}
+
+
+def test_two_record_drift_once():
+    names = fleet(3)
+    everywhere(names)
+    intake.record_beats([beat_of(name) for name in names])
+    at_once(reconcile, reconcile, reconcile)
+    assert sorted(each.event.node for each in read(event_classes=[NodeDrifted])) == names
+    assert differences() == {}
+
+
+def test_an_operator_and_the_reconciler_never_have_a_node_at_once():
+    names = fleet(2)
+    everywhere(names)
+    update_cluster_settings(correct_drift=True)
+    intake.record_beats([beat_of(name) for name in names])
+    _, uid = at_once(reconcile, lambda: start(released=False, supersede=True))
+    live = Operation.objects.filter(finished_at__isnull=True)
+    assert sorted(live.values_list("node", "rollout")) == [(name, uid) for name in names]
+    assert set(live.values_list("phase", flat=True)) == {Phase.SCHEDULED}
+    assert differences() == {}
