@@ -3,7 +3,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest -q -n auto --dist loadfile
 CODE := accounts api artifacts_app config eventstore modfleet modules_app rollout webhooks
 
-.PHONY: help setup run test test-fast test-sqlite test-postgres test-e2e lint fmt bench-quick lock clean
+.PHONY: help setup run test test-full test-fast test-sqlite test-simulation test-postgres test-e2e lint fmt bench-quick lock clean
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -18,13 +18,19 @@ setup: .venv/installed ## make .venv with exactly what requirements.lock names
 run: setup ## start a whole cluster here, roll the sample out to it, and serve until Ctrl-C
 	@$(BIN)/python -m modfleet up
 
-test: lint test-sqlite test-postgres test-e2e ## everything; needs no server, no free port and no root
+test: lint test-sqlite test-simulation test-postgres test-e2e ## everything; needs no server, no free port and no root
+
+test-full: export MODFLEET_SIMULATED = 50000
+test-full: test ## the same with 50,000 simulated rollouts instead of 2,000
 
 test-fast: setup ## the tests without whole clusters and without PostgreSQL
-	$(PYTEST) -m "not e2e and not slow" tests/unit tests/integration
+	$(PYTEST) -m "not e2e and not slow" tests/unit tests/integration tests/simulation
 
 test-sqlite: setup
 	$(PYTEST) tests/unit tests/integration
+
+test-simulation: setup ## thousands of rollouts under a virtual clock
+	$(BIN)/pytest -q -n auto --dist worksteal tests/simulation
 
 test-postgres: setup
 	$(BIN)/python tests/postgres.py $(PYTEST) tests/integration

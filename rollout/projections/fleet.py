@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from eventstore.store import RecordedEvent
 from rollout.events import FleetFrozen, FleetThawed
 from rollout.models import FleetFreeze
+from rollout.projections.rows import save
 
 
 class FleetProjection:
@@ -21,4 +22,4 @@ class FleetProjection:
                 case FleetThawed() if row is not None:
                     row.frozen, row.thawed_at = False, each.recorded_at
         if row is not None:
-            row.save()
+            save(FleetFreeze, [row])  # its key has a default, so that Django's own `save` would insert a second one

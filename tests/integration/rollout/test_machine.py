@@ -14,22 +14,62 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from rollout import clock, intake, services, verbs
+from eventstore.store import database_now, load
+from rollout import clock, intake, services, standing, verbs
 from rollout.advance import advance_all
 from rollout.errors import RolloutError
-from rollout.events import FINAL_ROLLOUT_PHASES
-from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Report, to_json
-from rollout.models import Node, Operation, Rollout
-from rollout.projections.rollouts import COUNTERS, counter_of
+from rollout.events import (
+    FINAL_ROLLOUT_PHASES,
+    NodesReleased,
+    OperationGivenBack,
+    RollbackStarted,
+    RolloutResumed,
+    WaveFailed,
+    placement_stream,
+    rollout_stream,
+)
+from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Reason, Report, to_json
+from rollout.models import FleetFreeze, Node, NodeModule, Operation, Rollout
+from rollout.projections.rollouts import COUNTERS, counter_of, state_of
+from rollout.strategy import Gate, Offline, OnAbort, OnFailure, Retries
 from tests.recorded_fleet import beat_of, differences, installed, inventory, join, overdue, silence, start, upload
+from tests.simulation.standing import Rows, fleet_of
 
 pytestmark = pytest.mark.slow
 
 NODES = ("a", "b", "c", "d")
 WORK = sorted(RUNNING_PHASES)
-ANSWERS = [Phase.SUCCEEDED, Phase.FAILED, Phase.SKIPPED]
-MAX_PARALLEL = 2
+ANSWERS = [Phase.SUCCEEDED, Phase.FAILED, Phase.SKIPPED, Phase.CANCELED]
 IN_HAND = [Phase.QUEUED, *WORK]
+STRATEGIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "canary": st.sampled_from([0, 1, "50%"]),
+        "waves": st.lists(st.sampled_from([1, 2, "25%"]), max_size=2).map(tuple),
+        "max_parallel": st.sampled_from([1, 2, "50%"]),
+        "min_healthy": st.sampled_from([1, 2, "25%"]),
+        "max_failures": st.sampled_from([1, "50%", "100%"]),
+        "on_failure": st.sampled_from(OnFailure),
+        "on_abort": st.sampled_from(OnAbort),
+        "gate": st.sampled_from(Gate),
+        "offline": st.sampled_from(Offline),
+        "retries": st.builds(Retries, limit=st.integers(0, 2), backoff_seconds=st.just(0.0)),
+        "soak_seconds": st.just(0.001),
+        "approval": st.booleans(),
+    },
+)
+VERBS = [
+    lambda uid: verbs.approve_rollout(uid, by="bob", remark="go"),
+    lambda uid: verbs.reject_rollout(uid, remark="no"),
+    verbs.pause_rollout,
+    verbs.resume_rollout,
+    verbs.promote_rollout,
+    verbs.abort_rollout,
+    verbs.retry_rollout,
+    verbs.roll_back_rollout,
+]
+#: Rounds in which everybody answers, and those after which a person aborts what `min_healthy` leaves no room for.
+ROUNDS, HOPEFUL_ROUNDS = 100, 60
 
 
 class Fleet(RuleBasedStateMachine):
@@ -57,8 +97,9 @@ class Fleet(RuleBasedStateMachine):
         action=st.sampled_from(Action),
         supersede=st.booleans(),
         nodes=st.none() | st.lists(st.sampled_from(NODES), min_size=1, unique=True).map(tuple),
+        careful=st.none() | STRATEGIES,
     )
-    def start(self, version, action, supersede, nodes):
+    def start(self, version, action, supersede, nodes, careful):
         self.tried(
             lambda: self.rollouts.append(
                 start(
@@ -66,18 +107,32 @@ class Fleet(RuleBasedStateMachine):
                     action=action,
                     supersede=supersede,
                     nodes=nodes,
-                    max_parallel=MAX_PARALLEL,
+                    careful=careful,
+                    **({"max_parallel": 2} if careful is None else {}),
                     released=False,
                 )
             )
         )
 
     @precondition(lambda self: self.rollouts)
-    @rule(data=st.data(), verb=st.sampled_from([verbs.abort_rollout, verbs.retry_rollout]))
+    @rule(data=st.data(), verb=st.sampled_from(VERBS))
     def steer(self, data, verb):
         uid = self.tried(lambda: verb(data.draw(st.sampled_from(self.rollouts))))
         if uid and uid not in self.rollouts:
             self.rollouts.append(uid)
+
+    @precondition(lambda self: self.rollouts)
+    @rule(data=st.data(), name=st.sampled_from(NODES), force=st.booleans())
+    def cancel(self, data, name, force):
+        uid = data.draw(st.sampled_from(self.rollouts))
+        self.tried(lambda: verbs.cancel_node(uid, name, force=force))
+
+    @rule(is_frozen=st.booleans())
+    def freeze(self, is_frozen):
+        if is_frozen:
+            verbs.freeze_fleet("night")
+        else:
+            verbs.thaw_fleet()
 
     @rule(
         name=st.sampled_from(NODES),
@@ -97,7 +152,12 @@ class Fleet(RuleBasedStateMachine):
     def report(self, data, phase, times):
         reports = data.draw(st.lists(st.sampled_from(self.asked), min_size=1, max_size=4))
         given = [
-            Report(**each, phase=phase, inventory=inventory(installed()) if phase.is_final else None)
+            Report(
+                **each,
+                phase=phase,
+                reason=Reason.FETCH_FAILED if phase == Phase.FAILED else None,
+                inventory=inventory(installed()) if phase.is_final else None,
+            )
             for each in reports
         ]
         intake.record_reports([to_json(each) for each in given] * times)
@@ -148,34 +208,48 @@ class Fleet(RuleBasedStateMachine):
     # --- What always holds
 
     @invariant()
-    def one_live_operation_per_placement(self):
+    def what_always_holds(self):
         self.note_commands()
-        live = Operation.objects.filter(behind=False).exclude(phase__in=FINAL_PHASES)
-        counted = Counter(live.values_list("node", "module_name"))
-        assert not counted or max(counted.values()) == 1, counted
+        rows = Rows(
+            rollouts={each.uid: each for each in Rollout.objects.all()},
+            operations={each.key: each for each in Operation.objects.all()},
+            nodes={each.name: each for each in Node.objects.all()},
+            modules={each.key: each for each in NodeModule.objects.all()},
+            freeze=FleetFreeze.objects.first(),
+        )
+        self.one_live_operation_per_placement(rows)
+        for rollout in rows.rollouts.values():
+            self.counters_are_what_the_rows_say(rollout, rows.of(rollout.uid))
+            self.no_more_in_hand_than_allowed(rollout, rows.of(rollout.uid))
+            self.the_simulation_sees_what_the_control_plane_sees(rollout, rows)
 
-    @invariant()
-    def counters_are_what_the_rows_say(self):
-        for row in Rollout.objects.all():
-            rows = Counter(
-                counter_of(phase) for phase in Operation.objects.filter(rollout=row.uid).values_list("phase", flat=True)
-            )
-            assert {name: getattr(row, name) for name in COUNTERS} == {name: rows[name] for name in COUNTERS}
-            assert row.total == rows.total()
+    def one_live_operation_per_placement(self, rows):
+        live = [each for each in rows.operations.values() if not each.behind and each.phase not in FINAL_PHASES]
+        assert len({(each.node, each.module_name) for each in live}) == len(live)
 
-    @invariant()
-    def no_more_in_hand_than_allowed(self):
-        for row in Rollout.objects.all():
-            in_hand = Operation.objects.filter(rollout=row.uid, phase__in=IN_HAND)
-            worked_after_all = sum(self.was_given_back(each) for each in in_hand)
-            assert len(in_hand) - worked_after_all <= MAX_PARALLEL
+    def counters_are_what_the_rows_say(self, rollout, operations):
+        counters = [(vars(rollout), operations)]
+        for number, wave in enumerate(rollout.waves):
+            counters.append((wave, [each for each in operations if each.wave == number]))
+        for counted, some in counters:
+            phases = Counter(counter_of(each.phase) for each in some)
+            assert {name: counted[name] for name in COUNTERS} == {name: phases[name] for name in COUNTERS}
+            assert counted["total"] == len(some)
+
+    def no_more_in_hand_than_allowed(self, rollout, operations):
+        state = state_of(rollout)
+        in_hand = [each for each in operations if each.phase in IN_HAND]
+        if len(in_hand) > (allowed := state.strategy.parallel(state.nodes)):
+            assert len(in_hand) - sum(self.was_given_back(each) for each in in_hand) <= allowed
 
     def was_given_back(self, operation):
-        from eventstore.store import load
-        from rollout.events import OperationGivenBack, placement_stream
-
         events = [each.event for each in load(placement_stream(operation.node, operation.module_name))]
         return any(isinstance(each, OperationGivenBack) and each.rollout == operation.rollout for each in events)
+
+    def the_simulation_sees_what_the_control_plane_sees(self, rollout, rows):
+        if rollout.phase not in FINAL_ROLLOUT_PHASES:
+            state, now = state_of(rollout), database_now()
+            assert standing.fleet_of(rollout.uid, state, now=now) == fleet_of(rollout.uid, state, rows, now=now)
 
     @invariant()
     def what_is_in_hand_has_a_deadline(self):
@@ -187,31 +261,51 @@ class Fleet(RuleBasedStateMachine):
 
     def everybody_answers(self):
         """Then every rollout ends, and the rows are those that the log tells."""
+        verbs.thaw_fleet()
         for name in NODES:
             intake.record_beats([beat_of(name, hello=True)])
-            if not Node.objects.get(name=name).draining:
-                continue
-            services.activate_node(name)
-        for _ in range(100):
+            if Node.objects.get(name=name).draining:
+                services.activate_node(name)
+        for number in range(ROUNDS):
             self.sweep()
-            open_ = Operation.objects.filter(phase__in=IN_HAND)
-            reports = [
-                Report(
-                    rollout=each.rollout,
-                    node=each.node,
-                    module_name=each.module_name,
-                    generation=each.generation,
-                    attempt=each.attempt,
-                    phase=Phase.SUCCEEDED,
-                )
-                for each in open_
-            ]
-            if not reports:
+            self.answer()
+            unfinished = list(Rollout.objects.exclude(phase__in=FINAL_ROLLOUT_PHASES).values_list("uid", flat=True))
+            if not unfinished:
                 break
-            intake.record_reports([to_json(each) for each in reports])
-        self.sweep()
+            for uid in unfinished:
+                self.help(uid, is_hopeful=number < HOPEFUL_ROUNDS)
         assert not Rollout.objects.exclude(phase__in=FINAL_ROLLOUT_PHASES).exists()
+        self.nothing_was_released_after_a_threshold()
         assert differences() == {}
+
+    def nothing_was_released_after_a_threshold(self):
+        for uid in self.rollouts:
+            is_stopped = False
+            for event in (each.event for each in load(rollout_stream(uid))):
+                is_stopped |= isinstance(event, WaveFailed)
+                is_stopped &= not isinstance(event, RolloutResumed | RollbackStarted)
+                assert not (is_stopped and isinstance(event, NodesReleased))
+
+    def answer(self):
+        reports = [
+            Report(
+                rollout=each.rollout,
+                node=each.node,
+                module_name=each.module_name,
+                generation=each.generation,
+                attempt=each.attempt,
+                phase=Phase.SUCCEEDED,
+            )
+            for each in Operation.objects.filter(phase__in=IN_HAND)
+        ]
+        intake.record_reports([to_json(each) for each in reports])
+
+    def help(self, uid, *, is_hopeful):
+        self.tried(lambda: verbs.approve_rollout(uid, by="bob", remark="go"))
+        self.tried(lambda: verbs.resume_rollout(uid))
+        self.tried(lambda: verbs.promote_rollout(uid))
+        if not is_hopeful:
+            self.tried(lambda: verbs.abort_rollout(uid))
 
     def tried(self, function):
         try:

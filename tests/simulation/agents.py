@@ -1,0 +1,201 @@
+"""Nodes that play what a script says: they work, fail, hang, die, fall silent, and answer from a journal."""
+
+from collections import deque
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from rollout.messages import Action, Activation, Phase, Reason, Report
+
+WORK = (Phase.FETCHING, Phase.VERIFYING, Phase.INSTALLING, Phase.LOADING, Phase.PROBING)
+
+
+class Deed(StrEnum):
+    """`HANG` never ends by itself, `LATE` ends after its deadline, `DIE` stops the agent for `seconds` while it works,
+    and the command with it."""
+
+    END = "end"
+    HANG = "hang"
+    LATE = "late"
+    DIE = "die"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Script:
+    """What becomes of one command on one node. `said`: phases reported on the way."""
+
+    deed: Deed = Deed.END
+    seconds: float = 5.0
+    phase: Phase = Phase.SUCCEEDED
+    reason: Reason | None = None
+    said: tuple[Phase, ...] = (Phase.FETCHING, Phase.LOADING)
+    obeys_cancel: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A command as it travels."""
+
+    rollout: str
+    node: str
+    module_name: str
+    version: int
+    action: Action
+    activation: Activation
+    content_sha256: str
+    generation: int
+    attempt: int
+    undoes: int | None
+    deadline_seconds: float
+
+    @property
+    def number(self):
+        return self.generation, self.attempt
+
+
+@dataclass(slots=True)
+class Entry:
+    order: Order
+    report: Report | None = None
+
+
+class Agent:
+    """`alive`: the process runs; `reachable`: what it sends and is sent arrives. `disk` has a digest and whether it is
+    loaded for each module version; `spoiled` are those that were changed by hand."""
+
+    def __init__(self, world, name):
+        self.world = world
+        self.name = name
+        self.alive = True
+        self.reachable = True
+        self.silent_since = None
+        self.journal = {}
+        self.queue = deque()
+        self.working = None
+        self.script = None
+        self.run = 0
+        self.disk = {}
+        self.spoiled = set()
+
+    @property
+    def is_heard(self):
+        return self.alive and self.reachable
+
+    # --- What it is told
+
+    def hear(self, order):
+        if not self.is_heard:
+            return
+        if order != self.working and order not in self.queue:
+            self.queue.append(order)
+            self._next()
+
+    def hear_cancel(self, order):
+        if not self.is_heard:
+            return
+        if order == self.working:
+            if self.script.obeys_cancel:
+                self._end(order, Phase.CANCELED, Reason.MANUAL)
+            return
+        if order in self.queue:
+            self.queue.remove(order)
+        entry = self.journal.get(order.module_name)
+        if entry is None or entry.order.number < order.number:
+            self.journal[order.module_name] = Entry(order)
+            self._end(order, Phase.CANCELED, Reason.MANUAL)
+        elif entry.order == order and entry.report is not None:
+            self.world.carry_report(entry.report)
+
+    def _next(self):
+        while self.alive and self.working is None and self.queue:
+            order = self.queue.popleft()
+            entry = self.journal.get(order.module_name)
+            if entry is not None and entry.order == order and entry.report is not None:
+                self.world.carry_report(entry.report)
+            elif entry is not None and entry.order != order and entry.order.number >= order.number:
+                self.world.carry_report(_report(order, Phase.FAILED, Reason.STALE_GENERATION))
+            else:
+                self._begin(order)
+
+    # --- What it does
+
+    def _begin(self, order):
+        self.journal[order.module_name] = Entry(order)
+        self.working, self.run = order, self.run + 1
+        self.script = script = self.world.script_of(order)
+        for number, phase in enumerate(script.said, start=1):
+            self.world.after(script.seconds * number / (len(script.said) + 1), self._say, self.run, order, phase)
+        match script.deed:
+            case Deed.END:
+                self.world.after(script.seconds, self._finish, self.run, order, script.phase, script.reason)
+            case Deed.LATE:
+                late = order.deadline_seconds + script.seconds
+                self.world.after(late, self._finish, self.run, order, script.phase, script.reason)
+            case Deed.HANG:
+                self.world.after(order.deadline_seconds + script.seconds, self._give_up, self.run)
+            case Deed.DIE:
+                self.world.after(0.2, self._die, self.run, script.seconds)
+
+    def _say(self, run, order, phase):
+        if run == self.run and order == self.working:
+            self.world.carry_report(_report(order, phase))
+
+    def _finish(self, run, order, phase, reason):
+        if run == self.run and order == self.working:
+            self._end(order, phase, reason)
+
+    def _give_up(self, run):
+        if run == self.run:
+            self.working = None
+            self._next()
+
+    def _die(self, run, seconds):
+        if run == self.run and self.alive:
+            self.world.kill(self.name, seconds)
+
+    def _end(self, order, phase, reason):
+        if phase == Phase.SUCCEEDED:
+            self._change(order)
+        report = replace(_report(order, phase, reason), seconds=1.0 if phase == Phase.SUCCEEDED else None)
+        self.journal[order.module_name].report = report
+        if order == self.working:
+            self.working, self.run = None, self.run + 1
+        self.world.carry_report(report)
+        self._next()
+
+    def _change(self, order):
+        name = order.module_name
+        self.spoiled.discard((name, order.version))
+        if order.undoes is not None:
+            self.disk.pop((name, order.undoes), None)
+        if order.action == Action.REMOVE:
+            self.disk.pop((name, order.version), None)
+            return
+        is_loaded = order.activation == Activation.LOAD
+        if (name, order.version) in self.disk:
+            is_loaded |= self.disk[name, order.version][1]
+        if is_loaded:
+            self.disk = {key: (sha, loaded and key[0] != name) for key, (sha, loaded) in self.disk.items()}
+        self.disk[name, order.version] = (order.content_sha256, is_loaded)
+
+    # --- What happens to it
+
+    def stop(self):
+        """Its process is gone, and what it had in memory."""
+        self.alive, self.working, self.run = False, None, self.run + 1
+        self.queue.clear()
+
+    def start(self):
+        self.alive = self.reachable = True
+        self._next()
+
+
+def _report(order, phase, reason=None):
+    return Report(
+        rollout=order.rollout,
+        node=order.node,
+        module_name=order.module_name,
+        generation=order.generation,
+        attempt=order.attempt,
+        phase=phase,
+        reason=reason,
+    )

@@ -1,0 +1,209 @@
+"""A random run: strategies, scripts, faults and what people do, all drawn from the world's own chance."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from rollout.decider.rollout import Abort, Approve, Pause, Promote, Reject
+from rollout.events import RolloutPhase, WavePhase
+from rollout.messages import Action, Phase, Reason
+from rollout.strategy import Gate, Offline, OnAbort, OnFailure, Retries, Strategy
+from tests.simulation.agents import Deed, Script
+from tests.simulation.world import EPOCH, World
+
+#: How often people look at what is stuck once the faults have stopped, and how long it may all take then, seconds.
+ROUND_SECONDS = 60.0
+LONGEST_SECONDS = 7 * 86_400.0
+AMOUNTS = (0, 1, 1, 2, 3, "10%", "25%", "50%", "100%")
+REASONS = (Reason.LOAD_FAILED, Reason.FETCH_FAILED, Reason.SERVER_UNREACHABLE, Reason.DISK_FULL)
+PHASES = (Phase.FETCHING, Phase.VERIFYING, Phase.INSTALLING, Phase.LOADING, Phase.PROBING)
+
+
+def simulate(seed, **more):
+    """The world of `seed`, run to its end with every rule watched."""
+    world = World(seed, nodes=0, scripts=Luck(0.0), **more)
+    chance = world.chance
+    world._scripts = Luck(chance.choice((0.0, 0.02, 0.1, 0.1, 0.3)))
+    for number in range(_fleet_size(chance)):
+        world.join(f"n{number:03d}")
+    world.is_faulty = chance.random() < 0.7
+    world.start(strategy(chance))
+    span = chance.choice((30.0, 120.0, 600.0))
+    for _ in range(chance.randrange(10)):
+        world.after(chance.uniform(0, span), happen, world)
+    if chance.random() < 0.5:
+        world.after(chance.uniform(0, span), _start_another, world)
+    world.run(span)
+    settle(world)
+    return world
+
+
+def _fleet_size(chance):
+    return 100 if chance.random() < 0.01 else chance.randint(1, 12)
+
+
+def strategy(chance):
+    some = chance.random
+    return Strategy(
+        canary=chance.choice(AMOUNTS),
+        waves=tuple(chance.choice(AMOUNTS) for _ in range(chance.randrange(4))),
+        max_parallel=chance.choice((1, 2, 3, 10, "20%", "50%", "100%")),
+        min_healthy=chance.choice((0, 0, 1, 2, "25%", "50%", "80%")),
+        max_failures=chance.choice((0, 0, 1, 2, "10%", "34%", "100%")),
+        on_failure=chance.choice(tuple(OnFailure)),
+        on_abort=chance.choice(tuple(OnAbort)),
+        soak_seconds=chance.choice((0.0, 0.0, 10.0, 60.0)),
+        gate=Gate.MANUAL if some() < 0.2 else Gate.NONE,
+        node_deadline_seconds=chance.choice((20.0, 60.0, 300.0)),
+        progress_deadline_seconds=chance.choice((45.0, 200.0, 600.0)),
+        retries=Retries(limit=chance.randrange(4), backoff_seconds=chance.choice((0.0, 1.0, 5.0))),
+        offline=chance.choice(tuple(Offline)),
+        start_at=None if some() < 0.8 else EPOCH + timedelta(seconds=chance.uniform(0, 120)),
+        approval=some() < 0.1,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Luck:
+    """What nodes do: with `bad` as the likelihood of each kind of trouble."""
+
+    bad: float
+
+    def __call__(self, chance, order):
+        said = chance.choice(((), PHASES[:1], (PHASES[0], PHASES[3]), PHASES[1::-1]))
+        seconds, luck = chance.uniform(0.5, 15.0), chance.random()
+        obeys = chance.random() < 0.7
+        if luck < self.bad:
+            deed = chance.choice((Deed.HANG, Deed.LATE, Deed.DIE))
+            seconds = chance.choice((3.0, 30.0, 200.0))
+            return Script(deed=deed, seconds=seconds, said=said, obeys_cancel=obeys)
+        if luck < 2 * self.bad:
+            return Script(
+                seconds=seconds, phase=Phase.FAILED, reason=chance.choice(REASONS), said=said, obeys_cancel=obeys
+            )
+        return Script(seconds=seconds, said=said, obeys_cancel=obeys)
+
+
+def happen(world):
+    """Something that people or nodes do."""
+    chance = world.chance
+    name, uid = chance.choice(sorted(world.agents)), chance.choice(world.uids)
+    HAPPENINGS[chance.choice(sorted(HAPPENINGS))](world, name, uid)
+
+
+def _cut(world, name, uid):
+    world.cut(name, world.chance.choice((10.0, 150.0, 500.0)))
+
+
+def _freeze(world, name, uid):
+    world.freeze()
+    world.after(world.chance.uniform(1, 100), world.thaw)
+
+
+def _drain(world, name, uid):
+    world.tried(world.drain, name)
+    world.after(world.chance.uniform(1, 100), world.tried, world.activate, name)
+
+
+def _decommission(world, name, uid):
+    world.tried(world.decommission, name)
+    if world.chance.random() < 0.5:  # its agent is started again
+        world.after(world.chance.uniform(1, 100), world.beat, name)
+        world.after(world.chance.uniform(1, 100), _restart, world, name)
+
+
+def _restart(world, name):
+    world.agents[name].stop()
+    world.revive(name, hello=True)
+
+
+def _drift(world, name, uid):
+    version = world.rollouts[uid].started.version
+    world.tried(world.drift, name, version)
+    if world.chance.random() < 0.5:
+        world.after(world.chance.uniform(1, 60), world.tried, world.end_drift, name, version)
+
+
+def _start_another(world):
+    chance = world.chance
+    names = sorted(world.agents)
+    world.tried(
+        world.start,
+        strategy(chance),
+        version=chance.choice((1, 2)),
+        action=chance.choice((Action.INSTALL, Action.INSTALL, Action.REMOVE)),
+        supersede=chance.random() < 0.7,
+        nodes=chance.sample(names, chance.randint(1, len(names))) if chance.random() < 0.3 else None,
+        needs=(chance.choice(world.uids),) if chance.random() < 0.1 else (),
+    )
+
+
+def _verb(command):
+    return lambda world, _, uid: world.tried(world.obey, uid, command(uid))
+
+
+def _cancel(world, name, uid):
+    if world.operation(uid, name) is not None:
+        world.tried(world.cancel, uid, name, force=world.chance.random() < 0.3)
+
+
+HAPPENINGS = {
+    "abort": _verb(lambda uid: Abort(rollout=uid)),
+    "another": lambda world, *_: _start_another(world),
+    "approve": _verb(lambda uid: Approve(rollout=uid, remark="go")),
+    "cancel": _cancel,
+    "cut": _cut,
+    "cut too": _cut,
+    "decommission": _decommission,
+    "die": lambda world, name, _: world.kill(name, world.chance.choice((2.0, 20.0, 200.0))),
+    "drain": _drain,
+    "drift": _drift,
+    "freeze": _freeze,
+    "pause": _verb(lambda uid: Pause(rollout=uid)),
+    "promote": _verb(lambda uid: Promote(rollout=uid)),
+    "reject": _verb(lambda uid: Reject(rollout=uid, remark="no")),
+    "resume": lambda world, _, uid: world.tried(world.resume, uid),
+    "retry": lambda world, _, uid: world.tried(world.retry, uid),
+    "rollback": lambda world, _, uid: world.tried(world.roll_back, uid),
+}
+
+
+def settle(world):
+    """The faults stop, people help where something waits for them, and all of it ends."""
+    world.is_faulty = False
+    for name in sorted(world.agents):
+        world.revive(name, hello=not world.agents[name].alive)
+    end = world.now + timedelta(seconds=LONGEST_SECONDS)
+    while not _has_ended(world) and world.now < end:
+        _help(world)
+        world.run(ROUND_SECONDS, until=lambda: _has_ended(world))
+    world.rules.at_end()
+
+
+def _has_ended(world):
+    return all(state.phase.is_final for state in world.rollouts.values())
+
+
+def _help(world):
+    if world.fleet.frozen is not None:  # a thaw moves everything on: a moment that was forgotten would not be noticed
+        world.thaw()
+    for name, node in world.nodes.items():
+        if node.draining and not node.decommissioned:
+            world.activate(name)
+        for module_name, version in [*node.drifts]:
+            if module_name:
+                world.tried(world.end_drift, name, version)
+    for uid in list(world.uids):
+        state = world.rollouts[uid]
+        if state.phase == RolloutPhase.PENDING_APPROVAL:
+            world.obey(uid, Approve(rollout=uid, remark="go"))
+        elif state.phase == RolloutPhase.PAUSED and _is_hopeless(world, uid, state):
+            world.obey(uid, Abort(rollout=uid))
+        elif state.phase == RolloutPhase.PAUSED:
+            world.resume(uid)
+        elif state.phase == RolloutPhase.RUNNING and state.wave_phase == WavePhase.GATED:
+            world.obey(uid, Promote(rollout=uid))
+
+
+def _is_hopeless(world, uid, state):
+    """Whether `min_healthy` may leave no room for ever: it is of nodes that have left the fleet, or of all."""
+    return state.strategy.kept_healthy(state.nodes) > 0 and world.events(uid).count("WaveFailed") > 5

@@ -1,0 +1,334 @@
+"""What always holds, looked at after every append and every time a rollout has come to rest.
+
+Most rules follow the events by themselves, so that they share as little as possible with what they watch.
+"""
+
+from collections import Counter, defaultdict
+
+from rollout.decider.placement import desired_after
+from rollout.decider.rollout import Needs, is_due, progress_deadline
+from rollout.events import (
+    NodesReleased,
+    NodesRetried,
+    OperationFinished,
+    OperationGivenBack,
+    OperationProgressed,
+    OperationReleased,
+    OperationReportedLate,
+    OperationScheduled,
+    ReportRejected,
+    RollbackRequested,
+    RollbackStarted,
+    RolloutFinished,
+    RolloutPaused,
+    RolloutPhase,
+    RolloutResumed,
+    RolloutStarted,
+    WaveFailed,
+    WavePassed,
+    WavePhase,
+)
+from rollout.messages import FINAL_PHASES, Action, Activation, Phase
+from rollout.projections.rollouts import COUNTERS, counter_of
+from tests.simulation.standing import IN_HAND
+
+BAD = (Phase.FAILED, Phase.TIMED_OUT)
+
+
+class Broken(AssertionError):
+    """A rule does not hold. `rule` is its name."""
+
+    def __init__(self, world, rule, detail=""):
+        self.rule = rule
+        again = f"MODFLEET_SEED={world.seed} .venv/bin/pytest tests/simulation/test_mass.py"
+        last = "\n".join(f"  {each.position} {each.recorded_at:%H:%M:%S.%f} {each.event}" for each in world.log[-15:])
+        super().__init__(f"seed {world.seed}: not so: {rule} {detail}\n{last}\nagain: {again}")
+
+
+class Rules:
+    """Of one world."""
+
+    def __init__(self, world):
+        self.world = world
+        self.stopped = set()  # by a threshold, and nobody has resumed
+        self.paused = set()
+        self.passed = set()  # (rollout, wave)
+        self.live, self.waiting = {}, {}  # the rollout, by node and module
+        self.finished = set()
+        self.worked_after_all = set()  # (rollout, node): given back, and worked on nevertheless
+        self.failing = defaultdict(set)  # nodes whose last attempt failed, by rollout
+        self.requested, self.restored = Counter(), Counter()
+
+    def holds(self, condition, rule, detail=""):
+        if not condition:
+            raise Broken(self.world, rule, detail)
+
+    # --- Before an event is folded
+
+    def before(self, recorded):
+        check = _BEFORE.get(type(recorded.event))
+        if recorded.stream.startswith("rollout:"):
+            self.holds(recorded.event.rollout not in self.finished, "final is final")
+        if check is not None:
+            check(self, recorded.event)
+
+    def _start(self, event):
+        if not event.rollback_of:
+            return
+        former = self.world.rollouts[event.rollback_of]
+        self.holds(not former.started.rollback_of, "a rollback never starts a rollback")
+        self.restored[event.rollback_of] += 1
+        self._is_restored_once(event.rollback_of)
+
+    def _request_rollback(self, event):
+        self.holds(not self.world.rollouts[event.rollout].started.rollback_of, "a rollback never starts a rollback")
+        self.requested[event.rollout] += 1
+        self.holds(self.requested[event.rollout] == 1, "a rollout is rolled back at most once")
+
+    def _start_rollback(self, event):
+        self.stopped.discard(event.rollout)
+        self.restored[event.rollout] += 1
+        self._is_restored_once(event.rollout)
+
+    def _is_restored_once(self, uid):
+        self.holds(self.restored[uid] == 1, "a rollout is rolled back at most once")
+
+    def _fail(self, event):
+        self.stopped.add(event.rollout)
+
+    def _pause(self, event):
+        self.paused.add(event.rollout)
+
+    def _resume(self, event):
+        self.stopped.discard(event.rollout)
+        self.paused.discard(event.rollout)
+
+    def _retry(self, event):
+        restoring = self.world.rollouts[event.rollout].restoring
+        self.holds(not event.automatic or event.rollout not in self.stopped or restoring, "nothing after a threshold")
+
+    def _pass(self, event):
+        self.passed.add((event.rollout, event.wave))
+
+    def _finish_rollout(self, event):
+        self.finished.add(event.rollout)
+
+    def _release_nodes(self, event):
+        uid = event.rollout
+        self.holds(uid not in self.stopped, "nothing after a threshold")
+        restoring = self.world.rollouts[uid].restoring
+        self.holds(uid not in self.paused or restoring, "nothing while it is paused")
+        self.holds(self.world.fleet.frozen is None, "nothing while the fleet is frozen")
+        self.holds(len(set(event.nodes)) == len(event.nodes), "a node is released once")
+
+    def _schedule(self, event):
+        place = event.node, event.module_name
+        self.holds(event.rollout not in self.finished, "final is final")
+        if event.behind:
+            self.holds(place in self.live and place not in self.waiting, "one live operation")
+            self.waiting[place] = event.rollout
+        else:
+            self.holds(place not in self.live, "one live operation", f"{place}")
+            self.live[place] = event.rollout
+
+    def _release(self, event):
+        world, uid = self.world, event.rollout
+        row = world.operation(uid, event.node)
+        self.holds(self.live.get((event.node, event.module_name)) == uid, "one live operation")
+        if not row.rollback and row.wave > 0:
+            self.holds((uid, row.wave - 1) in self.passed, "waves one after the other")
+        if row.rollback and row.attempt == 1:
+            self._gives_back_what_was_there(event)
+
+    def _gives_back_what_was_there(self, event):
+        state = self.world.placements[event.node, event.module_name]
+        before = state.changed.before
+        self.holds(desired_after(state.desired, event) == before, "a rollback gives back what was there")
+
+    def _progress(self, event):
+        if self.world.operation(event.rollout, event.node).phase == Phase.SCHEDULED:
+            self.worked_after_all.add((event.rollout, event.node))
+
+    def _give_back(self, event):
+        self.worked_after_all.discard((event.rollout, event.node))
+
+    def _finish(self, event):
+        place, key = (event.node, event.module_name), (event.rollout, event.node)
+        row = self.world.operation(*key)
+        self.holds(row.phase not in FINAL_PHASES, "final is final", str(key))
+        self.worked_after_all.discard(key)
+        (self.failing[event.rollout].add if event.phase in BAD else self.failing[event.rollout].discard)(event.node)
+        if self.waiting.get(place) == event.rollout:
+            del self.waiting[place]
+        else:
+            self.holds(self.live.pop(place, None) == event.rollout, "one live operation")
+            if place in self.waiting:
+                self.live[place] = self.waiting.pop(place)
+
+    # --- After an append
+
+    def after(self, added):
+        uids = dict.fromkeys(each.event.rollout for each in added if hasattr(each.event, "rollout"))
+        for uid in uids:
+            if uid in self.world.rows.rollouts:
+                self._counters_add_up(self.world.rows.rollouts[uid])
+        for each in added:
+            match each.event:
+                case NodesReleased():
+                    self._has_room(each.event)
+                    self._keeps_healthy(each.event)
+                    self._tolerates(each.event)
+                case OperationReportedLate() | ReportRejected():
+                    pass
+                case event if each.stream.startswith("placement:"):
+                    self._has_a_deadline(self.world.operation(event.rollout, event.node))
+
+    def _counters_add_up(self, row):
+        counted = sum([getattr(row, name) for name in COUNTERS])
+        self.holds(counted == row.total, "counters add up", f"{counted} of {row.total}")
+        for wave in row.waves:
+            self.holds(sum([wave[name] for name in COUNTERS]) == wave["total"], "counters add up", str(wave))
+
+    def _has_room(self, event):
+        state, row = self.world.rollouts[event.rollout], self.world.rows.rollouts[event.rollout]
+        after_all = sum(uid == event.rollout for uid, _ in self.worked_after_all)
+        in_hand = row.queued + row.running - after_all
+        self.holds(in_hand <= state.strategy.parallel(state.nodes), "max_parallel in hand", str(in_hand))
+
+    def _keeps_healthy(self, event):
+        world, uid = self.world, event.rollout
+        state = world.rollouts[uid]
+        kept = state.strategy.kept_healthy(state.nodes)
+        if not kept or all(node in self.failing[uid] for node in event.nodes):
+            return
+        healthy = [
+            row.node
+            for row in world.rows.of(uid)
+            if row.wave >= 0
+            and row.node not in self.failing[uid]
+            and world.nodes[row.node].online
+            and self.live_phase(row) not in IN_HAND
+        ]
+        self.holds(len(healthy) >= kept, "min_healthy stay untouched", f"{len(healthy)} of {kept}")
+
+    def live_phase(self, row):
+        live = self.world.placements[row.node, row.module_name].live
+        return live.phase if live is not None and live.rollout == row.rollout else None
+
+    def _tolerates(self, event):
+        """Failures count per wave and over all, whatever the step thought of them."""
+        state = self.world.rollouts[event.rollout]
+        if state.restoring:
+            return
+        bad = Counter(row.wave for row in self.world.rows.of(event.rollout) if row.phase in BAD and row.wave >= 0)
+        for wave, forgiven in enumerate(state.forgiven):
+            bad[wave] = max(0, bad[wave] - forgiven)
+        sizes, strategy = state.started.waves, state.strategy
+        for wave, count in bad.items():
+            self.holds(count <= strategy.tolerated(sizes[wave]), "max_failures of a wave")
+        self.holds(bad.total() <= strategy.tolerated(state.nodes), "max_failures in all", str(bad.total()))
+
+    def _has_a_deadline(self, row):
+        self.holds((row.phase in IN_HAND) == (row.deadline_at is not None), "what is in hand has a deadline", row.phase)
+        self.holds((row.phase in FINAL_PHASES) == (row.finished_at is not None), "what is in hand has a deadline")
+
+    # --- When a rollout has come to rest
+
+    def at_rest(self, uid, state, fleet):
+        """What is scheduled waits for something that comes, by a person or by a clock."""
+        if not fleet.counts[Phase.SCHEDULED]:
+            self.holds(state.phase.is_final or self._is_awaited(uid, state, fleet), "every rollout waits for something")
+            return
+        waits = (
+            state.phase in {RolloutPhase.PAUSED, RolloutPhase.PENDING_APPROVAL}
+            or fleet.frozen
+            or fleet.needs == Needs.PENDING
+            or not is_due(state, fleet)
+            or state.wave_phase in {WavePhase.SOAKING, WavePhase.GATED}
+            or progress_deadline(state, fleet) is not None
+            or self._is_behind(uid)
+            or (state.phase == RolloutPhase.ROLLING_BACK and fleet.in_hand > 0)
+        )
+        self.holds(waits, "what is scheduled has a clock", f"{state.phase} {state.wave_phase}")
+
+    def _is_awaited(self, uid, state, fleet):
+        person_or_clock = state.phase == RolloutPhase.PAUSED or fleet.frozen
+        person_or_clock |= state.wave_phase in {WavePhase.SOAKING, WavePhase.GATED}
+        person_or_clock |= fleet.needs == Needs.PENDING or not is_due(state, fleet)
+        person_or_clock |= state.phase == RolloutPhase.PENDING_APPROVAL
+        return person_or_clock or fleet.in_hand > 0
+
+    def _is_behind(self, uid):
+        return any(row.behind for row in self.world.rows.of(uid))
+
+    # --- At the end
+
+    def at_end(self):
+        """Everything has ended, the counters are those of the rows, and the log tells it all again."""
+        world = self.world
+        unfinished = [uid for uid, state in world.rollouts.items() if not state.phase.is_final]
+        self.holds(not unfinished, "everything ends", f"{[world.rollouts[uid].phase for uid in unfinished]}")
+        self.holds(not self.live and not self.waiting and not world.in_hand, "everything ends", f"{self.live}")
+        self._counters_are_those_of_the_rows()
+        self._nodes_have_what_they_said()
+        self._replay_is_the_same()
+
+    def _counters_are_those_of_the_rows(self):
+        for row in self.world.rows.rollouts.values():
+            rows = self.world.rows.of(row.uid)
+            for at, chosen in [(vars(row), rows), *self._waves(row, rows)]:
+                counted = Counter(counter_of(each.phase) for each in chosen)
+                self.holds(all(at[name] == counted[name] for name in COUNTERS), "counters add up", row.uid)
+
+    def _waves(self, row, rows):
+        return [(wave, [each for each in rows if each.wave == number]) for number, wave in enumerate(row.waves)]
+
+    def _nodes_have_what_they_said(self):
+        """A success was one: the version is there with the right bytes, or gone."""
+        for (node, module_name), state in self.world.placements.items():
+            ended, agent = state.ended, self.world.agents[node]
+            if ended is None or ended.phase not in {Phase.SUCCEEDED, Phase.ROLLED_BACK} or ended.before is None:
+                continue
+            if (module_name, ended.version) in agent.spoiled:
+                continue
+            is_there = agent.disk.get((module_name, ended.version))
+            wanted = None
+            if ended.action == Action.INSTALL:
+                wanted = (ended.content_sha256, ended.activation == Activation.LOAD)
+            self.holds(is_there == wanted, "a success was one", f"{node} {is_there} {wanted}")
+
+    def _replay_is_the_same(self):
+        world, again = self.world, self.world.blank()
+        for each in world.log:
+            again.apply(each)
+        for name in ("nodes", "placements", "rollouts", "fleet"):
+            self.holds(getattr(world, name) == getattr(again, name), "replay equals state", name)
+        for name in ("rollouts", "operations", "nodes", "modules"):
+            live, replayed = getattr(world.rows, name), getattr(again.rows, name)
+            is_same = live.keys() == replayed.keys() and all(
+                _columns(live[key]) == _columns(replayed[key]) for key in live
+            )
+            self.holds(is_same, "replay equals state", name)
+
+
+def _columns(row):
+    return {name: value for name, value in vars(row).items() if name != "_state"}
+
+
+_BEFORE = {
+    RolloutStarted: Rules._start,
+    RollbackRequested: Rules._request_rollback,
+    RollbackStarted: Rules._start_rollback,
+    WaveFailed: Rules._fail,
+    RolloutPaused: Rules._pause,
+    RolloutResumed: Rules._resume,
+    NodesRetried: Rules._retry,
+    WavePassed: Rules._pass,
+    RolloutFinished: Rules._finish_rollout,
+    NodesReleased: Rules._release_nodes,
+    OperationScheduled: Rules._schedule,
+    OperationReleased: Rules._release,
+    OperationProgressed: Rules._progress,
+    OperationGivenBack: Rules._give_back,
+    OperationFinished: Rules._finish,
+}

@@ -1,0 +1,162 @@
+"""How a rollout stands, from rows in memory: what `rollout.standing` asks of the database."""
+
+from rollout.decider.node import NodePhase
+from rollout.decider.rollout import Fleet, Needs, Ready
+from rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
+from rollout.messages import RUNNING_PHASES, Action, Phase
+from rollout.projections.rollouts import COUNTERS
+from rollout.standing import _FAILED, _RELEASING, _clock_start, _phase_counted, tallies
+from rollout.strategy import Offline
+
+IN_HAND = frozenset({Phase.QUEUED, *RUNNING_PHASES})
+PHASE_OF = {name: _phase_counted(name) for name in COUNTERS}
+
+
+class Rows:
+    """All that is known: rollouts, nodes and operations by key, modules on nodes, the switch for everything."""
+
+    def __init__(self, *, rollouts, operations, nodes, modules, freeze):
+        self.rollouts = rollouts
+        self.operations = operations
+        self.nodes = nodes
+        self.modules = modules
+        self.freeze = freeze
+        #: Keys of the operations of each rollout, and of each module on each node.
+        self.of_rollout = {}
+        self.of_placement = {}
+        for row in sorted(operations.values(), key=lambda each: each.ordinal):
+            self.index(row)
+
+    def index(self, row):
+        self.of_rollout.setdefault(row.rollout, []).append(row.key)
+        self.of_placement.setdefault((row.node, row.module_name), []).append(row.key)
+
+    def of(self, uid):
+        """In the rollout's order."""
+        return [self.operations[key] for key in self.of_rollout.get(uid, ())]
+
+    def others(self, row):
+        keys = self.of_placement[row.node, row.module_name]
+        return (self.operations[key] for key in keys if self.operations[key].generation > row.generation)
+
+    def phase(self, row):
+        return self.nodes[row.node].phase
+
+
+def fleet_of(uid, state, rows, *, now):
+    row, all_rows = rows.rollouts[uid], rows.of(uid)
+    open_wave = state.open_wave
+    open_rows = all_rows if state.restoring else [each for each in all_rows if each.wave <= open_wave]
+    ending = state.phase in {RolloutPhase.ABORTING, RolloutPhase.ROLLING_BACK}
+    is_over = row.scheduled + row.queued + row.running == 0
+    keeps_health = state.strategy.kept_healthy(state.nodes) > 0
+    return Fleet(
+        now=now,
+        counts={PHASE_OF[name]: getattr(row, name) for name in COUNTERS},
+        waves=tallies(row, _lost(row, all_rows, rows)),
+        ready=_ready(open_rows, state, rows, now, failed_first=keeps_health) if row.scheduled else (),
+        offline=_offline(open_rows, state, rows) if row.scheduled else (),
+        retriable=_retriable(open_rows, state, rows) if row.failed + row.timed_out else (),
+        healthy=_healthy(all_rows, rows) if keeps_health else 0,
+        to_restore=to_restore(all_rows, rows) if ending and is_over and not state.restoring else (),
+        scheduled=_named(each for each in all_rows if ending and each.phase == Phase.SCHEDULED),
+        cancelable=_named(
+            each for each in all_rows if ending and each.phase in IN_HAND and each.phase != Phase.CANCELING
+        ),
+        superseded=row.superseded,
+        unrestored=row.unrestored,
+        progressed_at=_clock_start(row, rows.freeze),
+        wake_at=_wakes(all_rows, now) if row.retries else None,
+        needs=_needs(row.needs, rows) if state.wave < 0 else Needs.MET,
+        frozen=rows.freeze is not None and rows.freeze.frozen,
+    )
+
+
+def _named(found):
+    return tuple(each.node for each in found)
+
+
+def _ready(open_rows, state, rows, now, *, failed_first):
+    if state.phase not in _RELEASING:
+        return ()
+    ready = [
+        each
+        for each in open_rows
+        if each.phase == Phase.SCHEDULED
+        and not each.behind
+        and (each.ready_at is None or each.ready_at <= now)
+        and rows.phase(each) == NodePhase.ONLINE
+    ]
+    if failed_first:
+        ready.sort(key=lambda each: each.healthy)
+    limit = state.strategy.parallel(state.nodes)
+    return tuple(Ready(node=each.node, is_healthy=each.healthy) for each in ready[:limit])
+
+
+def _offline(open_rows, state, rows):
+    if state.strategy.offline == Offline.WAIT and not state.restoring:
+        return ()
+    return _named(each for each in open_rows if each.phase == Phase.SCHEDULED and rows.phase(each) == NodePhase.OFFLINE)
+
+
+def _retriable(open_rows, state, rows):
+    retries = state.strategy.retries
+    if state.phase not in _RELEASING:
+        return ()
+    return tuple(
+        (each.node, each.attempt)
+        for each in open_rows
+        if each.phase in _FAILED
+        and each.attempt <= retries.limit
+        and each.reason in retries.reasons
+        and (each.rollback or not state.restoring)
+        and rows.phase(each) != NodePhase.DECOMMISSIONED
+        and not any(rows.others(each))
+    )
+
+
+def _healthy(all_rows, rows):
+    return sum(
+        each.wave >= 0 and each.healthy and each.phase not in IN_HAND and rows.nodes[each.node].online
+        for each in all_rows
+    )
+
+
+def _lost(row, all_rows, rows):
+    lost = [0] * len(row.waves)
+    drifted = set()
+    if row.action == Action.INSTALL:
+        drifted = {
+            each.node
+            for each in rows.modules.values()
+            if each.drifted_at is not None and (each.module_name, each.version) == (row.module_name, row.version)
+        }
+    for each in all_rows:
+        if each.phase == Phase.SUCCEEDED and each.wave >= 0:
+            lost[each.wave] += each.node in drifted or rows.phase(each) == NodePhase.OFFLINE
+    return lost
+
+
+def to_restore(all_rows, rows):
+    return _named(
+        each
+        for each in all_rows
+        if each.touched
+        and not each.rollback
+        and each.phase != Phase.SKIPPED
+        and rows.phase(each) != NodePhase.DECOMMISSIONED
+        and not any(other.touched or other.finished_at is None for other in rows.others(each))
+    )
+
+
+def _wakes(all_rows, now):
+    moments = [each.ready_at for each in all_rows if each.phase == Phase.SCHEDULED and each.ready_at is not None]
+    return min((each for each in moments if each > now), default=None)
+
+
+def _needs(uids, rows):
+    phases = [rows.rollouts[uid].phase for uid in uids]
+    if all(phase == RolloutPhase.SUCCEEDED for phase in phases):
+        return Needs.MET
+    is_failed = any(phase in FINAL_ROLLOUT_PHASES and phase != RolloutPhase.SUCCEEDED for phase in phases)
+    return Needs.FAILED if is_failed else Needs.PENDING

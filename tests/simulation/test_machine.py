@@ -1,0 +1,87 @@
+"""Verbs, strategies and faults in any order, chosen so that what breaks a rule is made as short as it can be."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from rollout.messages import Action, Phase, Reason
+from rollout.strategy import Gate, Offline, OnAbort, OnFailure, Retries, Strategy
+from tests.simulation.agents import Deed, Script
+from tests.simulation.chance import HAPPENINGS, settle
+from tests.simulation.world import World
+
+AMOUNTS = st.integers(0, 4) | st.sampled_from(["10%", "34%", "50%", "100%"])
+STRATEGIES = st.builds(
+    Strategy,
+    canary=AMOUNTS,
+    waves=st.lists(AMOUNTS, max_size=3).map(tuple),
+    max_parallel=AMOUNTS,
+    min_healthy=AMOUNTS,
+    max_failures=AMOUNTS,
+    on_failure=st.sampled_from(OnFailure),
+    on_abort=st.sampled_from(OnAbort),
+    soak_seconds=st.sampled_from([0.0, 20.0]),
+    gate=st.sampled_from(Gate),
+    node_deadline_seconds=st.sampled_from([30.0, 300.0]),
+    progress_deadline_seconds=st.sampled_from([60.0, 600.0]),
+    retries=st.builds(Retries, limit=st.integers(0, 2)),
+    offline=st.sampled_from(Offline),
+    approval=st.booleans(),
+)
+SCRIPTS = st.builds(
+    Script,
+    deed=st.sampled_from(Deed),
+    seconds=st.sampled_from([1.0, 10.0, 120.0]),
+    phase=st.sampled_from([Phase.SUCCEEDED, Phase.FAILED, Phase.SKIPPED]),
+    reason=st.sampled_from([None, Reason.FETCH_FAILED, Reason.LOAD_FAILED]),
+    obeys_cancel=st.booleans(),
+)
+
+
+class Fleet(RuleBasedStateMachine):
+    @initialize(nodes=st.integers(1, 6), scripts=st.lists(SCRIPTS, min_size=1, max_size=6), is_faulty=st.booleans())
+    def join(self, nodes, scripts, is_faulty):
+        self.world = World(
+            nodes=nodes, scripts=lambda _, order: scripts[(int(order.node[1:]) + order.attempt) % len(scripts)]
+        )
+        self.world.is_faulty = is_faulty
+
+    @rule(
+        strategy=STRATEGIES,
+        version=st.integers(1, 2),
+        action=st.sampled_from(Action),
+        supersede=st.booleans(),
+    )
+    def start(self, strategy, version, action, supersede):
+        self.world.tried(self.world.start, strategy, version=version, action=action, supersede=supersede)
+
+    @precondition(lambda self: self.world.uids)
+    @rule(data=st.data(), kind=st.sampled_from(sorted(HAPPENINGS)))
+    def happen(self, data, kind):
+        name = data.draw(st.sampled_from(sorted(self.world.agents)))
+        HAPPENINGS[kind](self.world, name, data.draw(st.sampled_from(self.world.uids)))
+
+    @rule(seconds=st.sampled_from([1.0, 15.0, 100.0, 700.0]))
+    def wait(self, seconds):
+        self.world.run(seconds)
+
+    def teardown(self):
+        if hasattr(self, "world"):
+            settle(self.world)
+
+
+@pytest.mark.slow
+def test_whatever_happens_the_rules_hold():
+    run_state_machine_as_test(
+        Fleet,
+        settings=settings(
+            max_examples=int(os.environ.get("MODFLEET_EXAMPLES", "15")) * 10,
+            stateful_step_count=20,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+        ),
+    )

@@ -1,0 +1,32 @@
+"""Thousands of rollouts under random strategies, faults and verbs; all rules are watched at every step.
+
+`MODFLEET_SIMULATED` is how many rollouts. A failure names its seed; `MODFLEET_SEED` runs that one alone.
+"""
+
+import os
+import time
+
+import pytest
+
+from tests.simulation.chance import simulate
+
+ROLLOUTS = int(os.environ.get("MODFLEET_SIMULATED", "2000"))
+SHARDS = 16
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif("MODFLEET_SEED" in os.environ, reason="one seed alone was asked for")
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_whatever_happens_the_rules_hold(shard, record_property):
+    rollouts = steps = 0
+    seed, began = shard, time.process_time()
+    while rollouts < ROLLOUTS // SHARDS:
+        world = simulate(seed)
+        rollouts, steps, seed = rollouts + len(world.rollouts), steps + world.steps, seed + SHARDS
+    record_property("simulated", (rollouts, steps, time.process_time() - began))
+
+
+@pytest.mark.skipif("MODFLEET_SEED" not in os.environ, reason="no seed was asked for")
+def test_one_seed():
+    simulate(int(os.environ["MODFLEET_SEED"]))

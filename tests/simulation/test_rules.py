@@ -1,0 +1,245 @@
+"""Each rule is seen to be able to fail: something is broken on purpose, and the rule says so."""
+
+from dataclasses import replace
+
+import pytest
+
+from rollout.decider import placement
+from rollout.decider.placement import PLACEMENT, Schedule
+from rollout.decider.rollout import Pause
+from rollout.decider.step import Step, step
+from rollout.events import (
+    NodesReleased,
+    OperationReleased,
+    OperationScheduled,
+    RollbackRequested,
+    RolloutResumed,
+    Target,
+    WaveFailed,
+    WavePhase,
+    placement_stream,
+    rollout_stream,
+)
+from rollout.messages import Activation, Reason
+from rollout.projections.rollouts import RolloutFold
+from rollout.strategy import OnFailure, Strategy
+from tests.simulation.chance import simulate
+from tests.simulation.rules import Broken
+from tests.simulation.test_world import ALL, run
+from tests.simulation.world import World
+
+# --- A step that is wrong, in random runs
+
+
+def with_strategy(**changes):
+    """A step that takes the strategy for another one."""
+
+    def wrong(state, started, fleet):
+        other = replace(started, strategy=replace(started.strategy, **changes))
+        return step(replace(state, started=other), other, fleet)
+
+    return wrong
+
+
+def does_not_stop(state, started, fleet):
+    taken = step(state, started, fleet)
+    nodes = tuple(each.node for each in fleet.ready[:1])
+    if nodes and any(isinstance(each, WaveFailed) for each in taken.events):
+        return Step(
+            events=[taken.events[0], NodesReleased(rollout=started.rollout, nodes=nodes)], commands=[], wake_at=None
+        )
+    return taken
+
+
+def does_not_wait(state, started, fleet):
+    phase = WavePhase.PASSED if state.wave_phase == WavePhase.RUNNING else state.wave_phase
+    return step(replace(state, wave_phase=phase), started, fleet)
+
+
+def rolls_back_everything(state, started, fleet):
+    if started.rollback_of:
+        return Step(events=[RollbackRequested(rollout=started.rollout)], commands=[], wake_at=None)
+    return step(state, started, fleet)
+
+
+def does_nothing(state, started, fleet):
+    return Step(events=[], commands=[], wake_at=None)
+
+
+def never_rests(state, started, fleet):
+    return Step(events=[RolloutResumed(rollout=started.rollout)], commands=[], wake_at=None)
+
+
+def does_not_end(state, started, fleet):
+    taken = step(state, started, fleet)
+    return taken if fleet.ended < fleet.total else replace(taken, events=[])
+
+
+def releases_when_frozen(state, started, fleet):
+    return step(state, started, replace(fleet, frozen=False))
+
+
+def forgets_to_wake(state, started, fleet):
+    return replace(step(state, started, fleet), wake_at=None)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "rule"),
+    [
+        (with_strategy(max_parallel=100), "max_parallel in hand"),
+        (with_strategy(min_healthy=0), "min_healthy stay untouched"),
+        (with_strategy(max_failures="100%"), "max_failures"),
+        (does_not_stop, "nothing after a threshold"),
+        (does_not_wait, "waves one after the other"),
+        (rolls_back_everything, "a rollback never starts a rollback"),
+        (does_nothing, "what is scheduled has a clock"),
+        (never_rests, "advance comes to rest"),
+        (does_not_end, "every rollout waits for something"),
+        (releases_when_frozen, "nothing while the fleet is frozen"),
+        (forgets_to_wake, "everything ends"),
+    ],
+)
+def test_a_step_that_is_wrong_is_found(wrong, rule):
+    for seed in range(300):
+        try:
+            simulate(seed, step=wrong)
+        except Broken as broken:
+            if broken.rule.startswith(rule):
+                return
+    pytest.fail(f"nothing found that breaks: {rule}")
+
+
+# --- A decider or a fold that is wrong
+
+
+def test_two_live_operations_are_found():
+    def careless(state, command):
+        return PLACEMENT.decide(replace(state, live=None) if isinstance(command, Schedule) else state, command)
+
+    world = World(placement=replace(PLACEMENT, decide=careless))
+    world.start(ALL)
+    breaks("one live operation", world.start, ALL, version=2)
+
+
+def test_a_rollback_to_something_else_is_found(monkeypatch):
+    world = World()
+    uid = world.start(ALL)
+    run(world, uid)
+    two = Target(version=2, activation=Activation.LOAD, content_sha256="c2")
+    monkeypatch.setattr(placement, "_former", lambda *_: (two, None))
+    breaks("a rollback gives back what was there", world.roll_back, uid)
+
+
+def test_work_without_a_deadline_is_found(monkeypatch):
+    monkeypatch.setattr(World, "_note", lambda *_: None)  # it would want the deadline itself
+    monkeypatch.setattr(RolloutFold, "_deadline", lambda *_: None)
+    breaks("what is in hand has a deadline", World().start, ALL)
+
+
+# --- An event that is wrong
+
+
+def breaks(rule, function, *args, **more):
+    with pytest.raises(Broken) as caught:
+        function(*args, **more)
+    assert caught.value.rule == rule
+
+
+def record(world, uid, *events):
+    world.record([(rollout_stream(uid), event) for event in events])
+
+
+def test_a_release_while_it_is_paused_is_found():
+    world = World()
+    uid = world.start(Strategy(max_parallel=1))
+    world.obey(uid, Pause(rollout=uid))
+    breaks("nothing while it is paused", record, world, uid, NodesReleased(rollout=uid, nodes=("n001",)))
+
+
+def test_a_release_after_a_threshold_is_found():
+    world = World()
+    uid = world.start(Strategy(max_parallel=1))
+    failed = WaveFailed(rollout=uid, wave=0, reason=Reason.ERROR_THRESHOLD, message="")
+    wrong = NodesReleased(rollout=uid, nodes=("n001",))
+    breaks("nothing after a threshold", record, world, uid, failed, wrong)
+
+
+def test_a_second_rollback_is_found():
+    world = World()
+    uid = world.start(Strategy(on_failure=OnFailure.ROLLBACK))
+    wrong = RollbackRequested(rollout=uid)
+    breaks("a rollout is rolled back at most once", record, world, uid, wrong, wrong)
+
+
+def test_an_event_after_the_end_is_found():
+    world = World()
+    uid = world.start(ALL)
+    run(world, uid)
+    breaks("final is final", record, world, uid, RolloutResumed(rollout=uid))
+
+
+def test_an_operation_released_before_its_wave_is_found():
+    world = World()
+    world.start(Strategy())
+    wrong = next(each.event for each in world.log if isinstance(each.event, OperationReleased))
+    event = replace(wrong, node="n001")
+    breaks("waves one after the other", world.record, [(placement_stream("n001", "greet"), event)])
+
+
+def test_an_operation_scheduled_twice_is_found():
+    world = World()
+    world.start(ALL)
+    again = next(each for each in world.log if isinstance(each.event, OperationScheduled))
+    breaks("one live operation", world.record, [(again.stream, again.event)])
+
+
+def test_a_counter_that_is_wrong_is_found():
+    world = World()
+    uid = world.start(ALL)
+    world.rows.rollouts[uid].succeeded += 1
+    breaks("counters add up", run, world, uid)
+
+
+def ended():
+    world = World()
+    uid = world.start(ALL)
+    run(world, uid)
+    world.rules.at_end()
+    return world, uid
+
+
+def test_counters_that_add_up_and_are_wrong_are_found():
+    world, uid = ended()
+    world.rows.rollouts[uid].succeeded, world.rows.rollouts[uid].failed = 2, 1
+    breaks("counters add up", world.rules.at_end)
+
+
+def test_rows_that_the_log_does_not_tell_are_found():
+    world, uid = ended()
+    world.operation(uid, "n001").message = "x"
+    breaks("replay equals state", world.rules.at_end)
+
+
+def test_a_state_that_the_log_does_not_tell_is_found():
+    world, uid = ended()
+    world.rollouts[uid] = replace(world.rollouts[uid], message="x")
+    breaks("replay equals state", world.rules.at_end)
+
+
+def test_a_success_with_the_old_bytes_is_found():
+    world, _ = ended()
+    world.agents["n001"].disk["greet", 1] = ("c0", True)
+    breaks("a success was one", world.rules.at_end)
+
+
+def test_what_has_not_ended_is_found():
+    world = World()
+    world.start(ALL)
+    breaks("everything ends", world.rules.at_end)
+
+
+def test_what_breaks_says_how_to_see_it_again():
+    world = World(seed=17)
+    world.start(ALL)
+    with pytest.raises(Broken, match=r"(?s)seed 17: not so: everything ends.*MODFLEET_SEED=17"):
+        world.rules.at_end()

@@ -1,0 +1,151 @@
+"""The simulator itself: a seed is a run, and its nodes play what they are told to."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rollout.decider.rollout import Pause
+from rollout.messages import Phase, Reason
+from rollout.strategy import Offline, OnFailure, Retries, Strategy
+from tests.simulation.agents import Deed, Script
+from tests.simulation.chance import settle, simulate
+from tests.simulation.world import World
+
+ALL = Strategy(canary=0, max_failures="100%", retries=Retries(limit=0))
+
+
+def played(*scripts, then=Script()):  # noqa: B008  # immutable
+    """Each command gets the next script, and `then` once there are none left."""
+    left = list(scripts)
+    return lambda *_: left.pop(0) if left else then
+
+
+def run(world, uid, seconds=3000):
+    world.run(seconds, until=lambda: world.phase(uid).is_final)
+    return str(world.phase(uid))
+
+
+def reasons(world, uid):
+    return {row.node: row.reason for row in world.rows.of(uid)}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_seed_replays_a_run_exactly(seed):
+    assert simulate(seed).log == simulate(seed).log
+
+
+ONE = """
+import django; django.setup()
+from hashlib import sha256
+from tests.simulation.chance import simulate
+print(sha256(repr(simulate(7).log).encode()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_a_seed_replays_a_run_in_another_process():
+    found = set()
+    for seed in ("1", "2"):
+        env = {**os.environ, "DJANGO_SETTINGS_MODULE": "config.settings", "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-c", ONE], env=env, cwd=Path.cwd(), capture_output=True, text=True, check=True
+        )
+        found.add(done.stdout)
+    assert len(found) == 1
+
+
+def test_nodes_that_succeed_take_as_long_as_they_say():
+    world = World(nodes=3, scripts=played(then=Script(seconds=5)))
+    uid = world.start(ALL)
+    assert run(world, uid, seconds=6) == "succeeded"
+    assert world.agents["n000"].disk == {("greet", 1): ("c1", True)}
+
+
+def test_a_node_that_hangs_times_out():
+    world = World(nodes=2, scripts=played(Script(deed=Deed.HANG)))
+    uid = world.start(ALL)
+    assert run(world, uid) == "completed_with_failures"
+    assert reasons(world, uid) == {"n000": Reason.NODE_DEADLINE, "n001": ""}
+
+
+def test_what_a_node_says_too_late_changes_no_outcome():
+    world = World(nodes=2, scripts=played(Script(deed=Deed.LATE)))
+    uid = world.start(ALL)
+    run(world, uid)
+    world.run(400)
+    assert world.phases(uid)["n000"] == "timed_out"
+    assert type(world.log[-1].event).__name__ == "OperationReportedLate"
+
+
+def test_a_node_that_dies_after_the_acknowledgement_is_told_again():
+    world = World(nodes=1, scripts=played(Script(deed=Deed.DIE, seconds=20)))
+    assert run(world, world.start(ALL)) == "succeeded"
+
+
+def test_a_node_that_is_cut_off_is_offline_and_waited_for():
+    world = World(nodes=2)
+    world.cut("n001", 500)
+    world.run(100)
+    uid = world.start(ALL)
+    world.run(100)
+    assert world.phases(uid) == {"n000": "succeeded", "n001": "scheduled"}
+    assert run(world, uid) == "succeeded"
+
+
+def test_what_was_sent_to_a_node_that_fell_silent_is_given_back():
+    world = World(nodes=1)
+    world.cut("n000", 150)
+    uid = world.start(ALL)
+    world.run(100)
+    assert world.phases(uid) == {"n000": "scheduled"}
+    assert run(world, uid) == "succeeded"
+
+
+def test_an_answer_twice_is_one():
+    world = World(nodes=1)
+    uid = world.start(ALL)
+    run(world, uid)
+    before = len(world.log)
+    world.carry_report(world.agents["n000"].journal["greet"].report)
+    world.run(1)
+    assert len(world.log) == before
+
+
+@pytest.mark.parametrize(("obeys", "phase"), [(True, "canceled"), (False, "succeeded")])
+def test_a_node_obeys_a_cancel_or_does_not(obeys, phase):
+    world = World(nodes=1, scripts=played(then=Script(obeys_cancel=obeys)))
+    uid = world.start(ALL)
+    world.run(1)
+    world.cancel(uid, "n000")
+    run(world, uid)
+    assert world.phases(uid) == {"n000": phase}
+
+
+def test_a_rollout_that_nobody_resumes_stays_paused():
+    world = World(nodes=2)
+    uid = world.start(ALL)
+    world.obey(uid, Pause(rollout=uid))
+    world.run(86_400)
+    assert str(world.phase(uid)) == "paused"
+    settle(world)
+    assert str(world.phase(uid)) == "succeeded"
+
+
+def test_a_rollback_gives_back_the_former_version():
+    fails = Script(phase=Phase.FAILED, reason=Reason.LOAD_FAILED)
+    world = World(nodes=3)
+    run(world, world.start(ALL, version=1))
+    world._scripts = played(Script(), fails)
+    uid = world.start(Strategy(waves=(1,), on_failure=OnFailure.ROLLBACK), version=2)
+    assert run(world, uid) == "rolled_back"
+    assert world.agents["n000"].disk == {("greet", 1): ("c1", True)}
+    assert world.phases(uid) == {"n000": "rolled_back", "n001": "rolled_back", "n002": "canceled"}
+
+
+def test_no_tick_stands_between_waves():
+    world = World(nodes=4, scripts=played(then=Script(seconds=5)))
+    uid = world.start(Strategy(canary=1, waves=(1, 1), offline=Offline.SKIP))
+    assert run(world, uid, seconds=4 * 5.1) == "succeeded"

@@ -1,0 +1,583 @@
+"""A whole fleet under a virtual clock: no database, no broker, no waiting.
+
+The deciders and the step are those of the control plane, and so are the folds that make its rows. What is played here is
+what carries them: the log, the relay, the clock's work, the verbs, the wire to the nodes. All chance comes from one
+seeded `Random`, so that a seed replays a run exactly.
+"""
+
+import heapq
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+
+from rollout.decider.fleet import FLEET, Freeze, Thaw
+from rollout.decider.node import (
+    NODE,
+    ActivateNode,
+    DeclareOffline,
+    DecommissionNode,
+    DrainNode,
+    EndDrift,
+    NodePhase,
+    RecordBeat,
+    RecordDrift,
+)
+from rollout.decider.placement import PLACEMENT, Cancel, End, GiveBack, RecordReport, Retry, RollBack, Schedule
+from rollout.decider.rollout import ROLLOUT, Resume, RetryNodes, RollBackAll, RolloutState, Start
+from rollout.decider.step import step
+from rollout.errors import (
+    NothingToRetryError,
+    NothingToRollBackError,
+    OperationFinalError,
+    RollbackOfRollbackError,
+    RolloutError,
+)
+from rollout.events import (
+    FLEET_STREAM,
+    FleetFrozen,
+    OperationFinished,
+    OperationReleased,
+    OperationScheduled,
+    RolloutStarted,
+    node_stream,
+    placement_stream,
+    rollout_stream,
+)
+from rollout.messages import FINAL_PHASES, Action, Activation, Inventory, NodeProfile, Phase, Reason
+from rollout.models import FleetFreeze
+from rollout.placements import end_of_gone
+from rollout.projections.nodes import NodeFold
+from rollout.projections.rollouts import RolloutFold, operation_key
+from rollout.strategy import Strategy
+from rollout.verbs import _CAN_BE_ROLLED_BACK_ANEW, ROLLBACKS, _without_conditions
+from tests.simulation.agents import Agent, Order, Script
+from tests.simulation.rules import Broken, Rules
+from tests.simulation.standing import IN_HAND, Rows, fleet_of, to_restore
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+PROFILE = NodeProfile(platform="linux/x86_64")
+MODULE = "greet"
+#: Silence after which a node is declared offline, and the first wait before a command is sent again, seconds.
+SILENCE_SECONDS = 90.0
+RESEND_SECONDS = 5.0
+LONGEST_RESEND_SECONDS = 300.0
+#: Steps that one call of `advance` takes before it counts as one that never rests.
+RESTLESS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    position: int
+    recorded_at: datetime
+    stream: str
+    event: Any
+    actor: str = "alice"
+
+
+@dataclass(slots=True)
+class Dispatch:
+    """When a command was last published, how often since what made it due, and when it is due again."""
+
+    published_at: datetime
+    publishes: int
+    due_at: datetime
+
+
+class Folded:
+    """States and rows, made from nothing but the log."""
+
+    def __init__(self):
+        self.nodes, self.placements, self.rollouts, self.fleet = {}, {}, {}, FLEET.initial
+        self.of_rollouts = RolloutFold({}, {})
+        self.of_nodes = NodeFold({}, [], [])
+        self.rows = Rows(
+            rollouts=self.of_rollouts.rollouts,
+            operations=self.of_rollouts.operations,
+            nodes=self.of_nodes.nodes,
+            modules=self.of_nodes._modules._rows,
+            freeze=None,
+        )
+
+    def apply(self, recorded):
+        event = recorded.event
+        match recorded.stream.partition(":")[0]:
+            case "placement":
+                key = event.node, event.module_name
+                self.placements[key] = PLACEMENT.evolve(self.placements.get(key, PLACEMENT.initial), event)
+                is_new = isinstance(event, OperationScheduled) and not self.operation(event.rollout, event.node)
+                self.of_rollouts.apply(recorded)
+                if is_new:
+                    self.rows.index(self.operation(event.rollout, event.node))
+                if isinstance(event, OperationReleased | OperationFinished):
+                    self.of_nodes.apply(recorded)
+            case "node":
+                self.nodes[event.node] = NODE.evolve(self.nodes.get(event.node, NODE.initial), event)
+                self.of_nodes.apply(recorded)
+                self.of_nodes.finished_nodes()
+            case "fleet":
+                self.fleet = FLEET.evolve(self.fleet, event)
+                self._freeze(event, recorded.recorded_at)
+            case "rollout":
+                self.rollouts[event.rollout] = ROLLOUT.evolve(self.rollouts.get(event.rollout, ROLLOUT.initial), event)
+                self.of_rollouts.apply(recorded)
+
+    def _freeze(self, event, now):
+        if isinstance(event, FleetFrozen):
+            self.rows.freeze = FleetFreeze(frozen=True, reason=event.reason, actor="alice", frozen_at=now)
+        else:
+            self.rows.freeze.frozen, self.rows.freeze.thawed_at = False, now
+
+    def operation(self, uid, node):
+        return self.rows.operations.get(operation_key(uid, node))
+
+
+class World(Folded):
+    """`scripts` tells a node what to do with a command, given the chance; `step` and `placement` are those of the
+    control plane unless a test breaks them. `is_faulty`: the wire loses, doubles and delays what it carries."""
+
+    def __init__(self, seed=0, *, nodes=3, scripts=None, step=step, placement=PLACEMENT, rules=Rules):
+        super().__init__()
+        self.seed = seed
+        self.chance = Random(seed)
+        self.now = EPOCH
+        self.log = []
+        self.steps = 0
+        self.is_faulty = False
+        self.agents = {}
+        self.hello_at = {}
+        self.dispatches = {}
+        self.in_hand = {}
+        self.undue = {}
+        self.uids = []
+        self._scripts = scripts or (lambda *_: Script())
+        self._step, self._placement = step, placement
+        self._due, self._numbers, self._looks_at = [], 0, None
+        self.rules = rules(self)
+        for number in range(nodes):
+            self.join(f"n{number:03d}")
+
+    # --- Time
+
+    def after(self, seconds, function, *args):
+        self._at(self.now + timedelta(seconds=seconds), function, *args)
+
+    def _at(self, moment, function, *args):
+        self._numbers += 1
+        heapq.heappush(self._due, (moment, self._numbers, function, args))
+
+    def run(self, seconds=None, *, until=None):
+        """All that is due for so long, or as long as anything is; stops once `until` is true."""
+        end = None if seconds is None else self.now + timedelta(seconds=seconds)
+        while self._due and (end is None or self._due[0][0] <= end):
+            if until is not None and until():
+                return
+            self.now, _, function, args = heapq.heappop(self._due)
+            function(*args)
+        if end is not None:
+            self.now = end
+
+    # --- The log
+
+    def record(self, changes):
+        """Append (stream, event) pairs, and fold them."""
+        added = []
+        for stream, event in changes:
+            added.append(recorded := Recorded(len(self.log) + 1, self.now, stream, event))
+            self.log.append(recorded)
+            self.rules.before(recorded)
+            self.apply(recorded)
+            if hasattr(event, "node") and hasattr(event, "rollout"):
+                self._note(event)
+        if added:
+            self.rules.after(added)
+            self._look_soon()
+        return added
+
+    def _note(self, event):
+        row = self.operation(event.rollout, event.node)
+        if row is None:  # a report of what was never asked for
+            return
+        if row.phase not in IN_HAND:
+            self.in_hand.pop(row.key, None)
+            return
+        if row.key not in self.in_hand:
+            self._at(row.deadline_at + timedelta(milliseconds=1), self._look_soon)
+        self.in_hand[row.key] = row
+
+    def _decided(self, commands):
+        """What the placements say to the commands, each after those before it."""
+        changes, states = [], {}
+        for command in commands:
+            at = command.report if isinstance(command, RecordReport) else command
+            key = at.node, at.module_name
+            state = states.get(key) or self.placements.get(key, PLACEMENT.initial)
+            events = self._placement.decide(state, command)
+            states[key] = PLACEMENT.fold(events, state)
+            changes += [(placement_stream(*key), event) for event in events]
+        return changes
+
+    def _command_node(self, command):
+        events = NODE.decide(self.nodes.get(command.node, NODE.initial), command)
+        return [(node_stream(command.node), event) for event in events]
+
+    def _command_rollout(self, uid, command):
+        events = ROLLOUT.decide(self.rollouts.get(uid, ROLLOUT.initial), command)
+        return [(rollout_stream(uid), event) for event in events]
+
+    # --- The control plane by itself
+
+    def advance(self, uid):
+        for _ in range(RESTLESS):
+            state = self.rollouts[uid]
+            if state.phase.is_final:
+                return
+            self.steps += 1
+            fleet = fleet_of(uid, state, self.rows, now=self.now)
+            taken = self._step(state, state.started, fleet)
+            events = [(rollout_stream(uid), event) for event in taken.events]
+            if not self.record([*events, *self._decided(taken.commands)]):
+                self.rules.at_rest(uid, state, fleet)
+                if taken.wake_at is not None and taken.wake_at != self.undue.get(uid):
+                    self.undue[uid] = taken.wake_at
+                    self._at(taken.wake_at, self._look_soon)
+                return
+        raise Broken(self, "advance comes to rest")
+
+    def advance_all(self):
+        for uid in self.uids:
+            self.advance(uid)
+
+    def _look_soon(self):
+        """The relay looks when the log has grown or a moment has come; never on a tick."""
+        if self._looks_at is None:
+            self._looks_at = self.now + timedelta(milliseconds=20)
+            self._at(self._looks_at, self._look)
+
+    def _look(self):
+        self._looks_at = None
+        overdue = [row for row in self.in_hand.values() if row.deadline_at < self.now]
+        self.record(self._decided([_timeout(row) for row in overdue]))
+        self.record(self._decided([end_of_gone(row) for row in self._left_behind()]))
+        self.advance_all()
+        self._publish()
+
+    def _left_behind(self):
+        gone = [name for name, node in self.rows.nodes.items() if node.phase == NodePhase.DECOMMISSIONED]
+        return [row for name in gone for row in self.unfinished_on(name)]
+
+    def unfinished_on(self, name):
+        return [each for each in self.rows.operations.values() if each.node == name and each.finished_at is None]
+
+    def _publish(self):
+        for row in list(self.in_hand.values()):
+            if self.rows.nodes[row.node].online and self._is_due(row):
+                self._send(row)
+
+    def _is_due(self, row):
+        last = self.dispatches.get(row.key)
+        if last is None or self._is_new(row, last):
+            return True
+        return last.due_at <= self.now and self.agents[row.node].is_heard
+
+    def _is_new(self, row, last):
+        causes = (row.released_at, row.cancel_requested_at, self.hello_at.get(row.node))
+        return any(each is not None and each > last.published_at for each in causes)
+
+    def _send(self, row):
+        last = self.dispatches.get(row.key)
+        publishes = 0 if last is None or self._is_new(row, last) else last.publishes
+        wait = min(RESEND_SECONDS * 2**publishes, LONGEST_RESEND_SECONDS)
+        due_at = self.now + timedelta(seconds=wait)
+        self.dispatches[row.key] = Dispatch(self.now, publishes + 1, due_at)
+        self._at(due_at, self._look_soon)
+        agent = self.agents[row.node]
+        hear = agent.hear_cancel if row.phase == Phase.CANCELING else agent.hear
+        self._carry(hear, self._order(row))
+
+    def _order(self, row):
+        return Order(
+            rollout=row.rollout,
+            node=row.node,
+            module_name=row.module_name,
+            version=row.version,
+            action=Action(row.action),
+            activation=Activation(row.activation),
+            content_sha256=row.content_sha256,
+            generation=row.generation,
+            attempt=row.attempt,
+            undoes=row.undoes,
+            deadline_seconds=self.rows.rollouts[row.rollout].strategy["node_deadline_seconds"],
+        )
+
+    # --- The wire
+
+    def _carry(self, function, *args):
+        if not self.is_faulty:
+            self.after(0.01, function, *args)
+            return
+        chance = self.chance.random()
+        copies = 0 if chance < 0.05 else 2 if chance < 0.15 else 1
+        for _ in range(copies):
+            delay = self.chance.uniform(0.01, 0.5) if self.chance.random() < 0.9 else self.chance.uniform(1, 120)
+            self.after(delay, function, *args)
+
+    def carry_report(self, report):
+        if self.agents[report.node].is_heard:
+            self._carry(self._take_report, report)
+
+    def _take_report(self, report):
+        if self.record(self._decided([RecordReport(report=report)])) and report.rollout in self.rollouts:
+            self.advance(report.rollout)
+            self._publish()
+
+    def script_of(self, order):
+        return self._scripts(self.chance, order)
+
+    # --- Nodes
+
+    def join(self, name):
+        self.agents[name] = Agent(self, name)
+        self.beat(name, hello=True)
+
+    def beat(self, name, *, hello=False):
+        if hello:
+            self.hello_at[name] = self.now
+        command = RecordBeat(node=name, hello=hello, profile=PROFILE, inventory=Inventory(sequence=0))
+        self.record(self._command_node(command))
+        for uid in sorted({row.rollout for row in self.unfinished_on(name)}):
+            self.advance(uid)
+        self._look_soon()
+
+    def kill(self, name, seconds):
+        """Its agent dies, and is started again after so long."""
+        self.agents[name].stop()
+        self._fall_silent(name)
+        self.after(seconds, self.revive, name, True)
+
+    def cut(self, name, seconds):
+        """Nothing reaches it, and nothing of it arrives, for so long; it works on."""
+        self.agents[name].reachable = False
+        self._fall_silent(name)
+        self.after(seconds, self.revive, name, False)
+
+    def _fall_silent(self, name):
+        agent = self.agents[name]
+        agent.silent_since = agent.silent_since or self.now
+        self.after(SILENCE_SECONDS + 0.1, self._judge_silence, name)
+
+    def _judge_silence(self, name):
+        since = self.agents[name].silent_since
+        if since is None or (self.now - since).total_seconds() < SILENCE_SECONDS:
+            return
+        given_back = [
+            GiveBack(node=name, module_name=row.module_name)
+            for row in self.unfinished_on(name)
+            if row.phase == Phase.QUEUED
+        ]
+        self.record([*self._command_node(DeclareOffline(node=name)), *self._decided(given_back)])
+
+    def revive(self, name, hello):
+        agent = self.agents[name]
+        is_new = hello and not agent.alive
+        if not agent.alive and not hello:
+            return  # it was cut off, and died meanwhile
+        if agent.is_heard:
+            return
+        agent.silent_since = None
+        agent.start()
+        self.beat(name, hello=is_new)
+
+    def drain(self, name):
+        self.record(self._command_node(DrainNode(node=name)))
+
+    def activate(self, name):
+        self.record(self._command_node(ActivateNode(node=name)))
+
+    def decommission(self, name):
+        ends = [end_of_gone(row) for row in self.unfinished_on(name)]
+        self.record([*self._command_node(DecommissionNode(node=name)), *self._decided(ends)])
+
+    def drift(self, name, version):
+        """The files of the module are gone from the disk, and the node's next look says so."""
+        placement = self.placements.get((name, MODULE))
+        if (
+            placement is not None
+            and placement.live is None
+            and any(each.version == version for each in placement.desired)
+        ):
+            self.agents[name].disk.pop((MODULE, version), None)
+            self.agents[name].spoiled.add((MODULE, version))
+            command = RecordDrift(
+                node=name, module_name=MODULE, version=version, desired="load", observed="absent", content_sha256=""
+            )
+            self.record(self._command_node(command))
+
+    def end_drift(self, name, version):
+        self.record(self._command_node(EndDrift(node=name, module_name=MODULE, version=version)))
+
+    # --- What people do
+
+    def start(self, strategy=None, *, version=1, action=Action.INSTALL, supersede=False, nodes=None, **more):
+        """The uid of a new rollout of greet. Raises: `RolloutError`."""
+        uid = uuid.UUID(int=self.chance.getrandbits(128)).hex
+        strategy = strategy or Strategy()
+        known = {name: self.rows.nodes[name] for name in sorted(nodes or self.rows.nodes)}
+        names = [name for name, row in known.items() if row.phase != NodePhase.DECOMMISSIONED]
+        names.sort(key=lambda name: known[name].phase != NodePhase.ONLINE)  # the canary is one that is there
+        skipped = [name for name in names if known[name].draining]
+        sizes = strategy.wave_sizes(len(names) - len(skipped))
+        waves = iter([wave for wave, size in enumerate(sizes) for _ in range(size)])
+        schedules = [
+            Schedule(
+                rollout=uid,
+                node=name,
+                module_name=MODULE,
+                version=version,
+                action=action,
+                activation=Activation.LOAD,
+                content_sha256=f"c{version}" if action == Action.INSTALL else "",
+                ordinal=ordinal,
+                wave=-1 if name in skipped else next(waves),
+                supersede=supersede,
+                skip=(Reason.NODE_DRAINING, "") if name in skipped else None,
+            )
+            for ordinal, name in enumerate(names)
+        ]
+        started = RolloutStarted(
+            rollout=uid,
+            action=action,
+            module_name=MODULE,
+            version=version,
+            activation=Activation.LOAD,
+            total=len(names),
+            waves=sizes,
+            named=nodes is not None,
+            strategy=strategy,
+            **more,
+        )
+        self._begin(uid, started, self._decided(schedules))
+        return uid
+
+    def _begin(self, uid, started, changes):
+        new = ROLLOUT.decide(RolloutState(), Start(started=started))
+        self.record([*((rollout_stream(uid), event) for event in new), *changes])
+        self.uids.append(uid)
+        self.advance(uid)
+
+    def obey(self, uid, command):
+        self.record(self._command_rollout(uid, command))
+        self.advance(uid)
+
+    def resume(self, uid):
+        fleet = fleet_of(uid, self.rollouts[uid], self.rows, now=self.now)
+        self.obey(uid, Resume(rollout=uid, bad=tuple(each.bad for each in fleet.waves)))
+
+    def roll_back(self, uid):
+        state = self.rollouts[uid]
+        if state.started.rollback_of:
+            raise RollbackOfRollbackError
+        if state.phase not in _CAN_BE_ROLLED_BACK_ANEW:
+            self.obey(uid, RollBackAll(rollout=uid))
+            return uid
+        into = uuid.uuid5(ROLLBACKS, uid).hex
+        if into not in self.rollouts:
+            self._start_rollback(state.started, into)
+        return into
+
+    def _start_rollback(self, ended, into):
+        nodes = to_restore(self.rows.of(ended.rollout), self.rows)
+        changes = self._decided(
+            RollBack(rollout=ended.rollout, node=node, module_name=MODULE, into=into) for node in nodes
+        )
+        if not changes:
+            raise NothingToRollBackError
+        waves = [event.wave for _, event in changes]
+        started = RolloutStarted(
+            rollout=into,
+            action=Action.REMOVE if ended.action == Action.INSTALL else Action.INSTALL,
+            module_name=MODULE,
+            version=ended.version,
+            activation=ended.activation,
+            total=len(changes),
+            waves=tuple(waves.count(wave) for wave in range(max(waves) + 1)),
+            named=True,
+            strategy=_without_conditions(ended.strategy),
+            rollback_of=ended.rollout,
+        )
+        self._begin(into, started, changes)
+
+    def retry(self, uid):
+        state = self.rollouts[uid]
+        failed = tuple(
+            row.node
+            for row in self.rows.of(uid)
+            if row.phase in {Phase.FAILED, Phase.TIMED_OUT} and self.rows.phase(row) != NodePhase.DECOMMISSIONED
+        )
+        if state.phase.is_final:
+            if not failed:
+                raise NothingToRetryError
+            started = state.started
+            return self.start(
+                _without_conditions(started.strategy),
+                version=started.version,
+                action=started.action,
+                nodes=failed,
+                retry_of=uid,
+            )
+        ROLLOUT.decide(state, RetryNodes(rollout=uid, nodes=failed))
+        retries = self._decided([Retry(rollout=uid, node=node, module_name=MODULE) for node in failed])
+        retried = tuple(event.node for _, event in retries if isinstance(event, OperationScheduled))
+        events = self._command_rollout(uid, RetryNodes(rollout=uid, nodes=retried))
+        if not events:
+            raise NothingToRetryError
+        self.record([*events, *retries])
+        self.advance(uid)
+        return uid
+
+    def cancel(self, uid, name, *, force=False):
+        phase = self.operation(uid, name).phase
+        if phase in FINAL_PHASES and phase != Phase.CANCELED:
+            raise OperationFinalError(name)
+        self.record(self._decided([Cancel(rollout=uid, node=name, module_name=MODULE, force=force)]))
+        self.advance(uid)
+
+    def freeze(self):
+        self.record((FLEET_STREAM, event) for event in FLEET.decide(self.fleet, Freeze(reason="night")))
+
+    def thaw(self):
+        self.record((FLEET_STREAM, event) for event in FLEET.decide(self.fleet, Thaw()))
+        self.advance_all()
+
+    def tried(self, function, *args, **more):
+        """What the function answers, None if it is refused."""
+        try:
+            return function(*args, **more)
+        except RolloutError:
+            return None
+
+    # --- What it looks like
+
+    blank = Folded
+
+    def phase(self, uid):
+        return self.rollouts[uid].phase
+
+    def phases(self, uid):
+        return {row.node: str(row.phase) for row in self.rows.of(uid)}
+
+    def events(self, uid):
+        """Names of the rollout's own events."""
+        return [type(each.event).__name__ for each in self.log if each.stream == rollout_stream(uid)]
+
+
+def _timeout(row):
+    return End(
+        rollout=row.rollout,
+        node=row.node,
+        module_name=row.module_name,
+        phase=Phase.TIMED_OUT,
+        reason=Reason.NODE_DEADLINE,
+        attempt=row.attempt,
+    )
