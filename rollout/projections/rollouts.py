@@ -42,6 +42,7 @@ from rollout.events import (
 from rollout.messages import RUNNING_PHASES, Action, Phase, Reason
 from rollout.models import ClusterTarget, Operation, Rollout, TimelineEntry
 from rollout.projections.rows import load, save
+from rollout.strategy import Strategy
 
 #: Phases with a counter of their own; those in which the node works share `running`.
 COUNTERS = (
@@ -346,14 +347,20 @@ def document(rollout: Rollout) -> dict[str, object]:
         "needs": rollout.needs,
         "retry_of": rollout.retry_of or None,
         "rollback_of": rollout.rollback_of or None,
-        "strategy": rollout.strategy,
+        "strategy": msgspec.to_builtins(msgspec.convert(rollout.strategy, Strategy)),
         "created_at": rfc3339(rollout.created_at),
         "finished_at": rfc3339(ended) if ended else None,
         "seconds": round((ended - rollout.created_at).total_seconds(), 3) if ended else None,
         "progress": progress(rollout),
-        "waves": [{"wave": number, **wave} for number, wave in enumerate(rollout.waves)],
+        "waves": [{"wave": number, **_in_order(wave)} for number, wave in enumerate(rollout.waves)],
         "slowest_nodes": [{"node": node, "seconds": seconds} for node, seconds in rollout.slowest],
     }
+
+
+def _in_order(wave: dict[str, Any]) -> dict[str, Any]:
+    """PostgreSQL gives a JSON object back with its keys in another order, and the same row is to be the same text."""
+    names = ("phase", "total", *COUNTERS, "started_at", "soak_until", "finished_at")
+    return {name: wave[name] for name in names if name in wave}
 
 
 def progress(rollout: Rollout) -> dict[str, object]:
