@@ -115,6 +115,7 @@ class Reason(StrEnum):
     SERVER_CRASHED = "server_crashed"
     STALE_GENERATION = "stale_generation"
     AGENT_ERROR = "agent_error"
+    INVENTORY_MISMATCH = "inventory_mismatch"
     NODE_DECOMMISSIONED = "node_decommissioned"
     NODE_UNREACHABLE = "node_unreachable"
     NODE_DEADLINE = "node_deadline"

@@ -284,14 +284,15 @@ def _record(state: PlacementState, report: Report) -> list[PlacementEvent]:
 
 def _record_live(live: Operation, report: Report) -> list[PlacementEvent]:
     if report.phase.is_final:
+        phase, reason, message = _outcome(live, report)
         return [
             OperationFinished(
                 rollout=report.rollout,
                 node=report.node,
                 module_name=report.module_name,
-                phase=live.outcome_of(report.phase),
-                reason=report.reason,
-                message=report.message,
+                phase=phase,
+                reason=reason,
+                message=message,
                 seconds=report.seconds,
             )
         ]
@@ -302,6 +303,29 @@ def _record_live(live: Operation, report: Report) -> list[PlacementEvent]:
             rollout=report.rollout, node=report.node, module_name=report.module_name, phase=report.phase
         )
     ]
+
+
+def _outcome(live: Operation, report: Report) -> tuple[Phase, Reason | None, str]:
+    """As the node says, unless what it has says otherwise: a success counts only with the bytes that were asked for."""
+    if report.phase in {Phase.SUCCEEDED, Phase.SKIPPED} and (found := _contradiction(live, report)):
+        message = f"{report.node} says that it is done, but {found}. {report.message}".rstrip()
+        return Phase.FAILED, Reason.INVENTORY_MISMATCH, message
+    return live.outcome_of(report.phase), report.reason, report.message
+
+
+def _contradiction(live: Operation, report: Report) -> str:
+    """What the inventory of a report holds against it, empty if nothing."""
+    if report.inventory is None:
+        return ""
+    version = (report.module_name, live.version)
+    found = next((each for each in report.inventory.modules if (each.module_name, each.version) == version), None)
+    if live.action == Action.REMOVE:
+        return "" if found is None else "still has the module"
+    if found is None:
+        return "does not have the module"
+    if found.content_sha256 != live.content_sha256:
+        return f"has other bytes: {found.content_sha256}"
+    return "has not loaded it" if live.activation == Activation.LOAD and not found.loaded else ""
 
 
 def _reject(state: PlacementState, report: Report, why: str) -> list[PlacementEvent]:

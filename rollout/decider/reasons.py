@@ -71,6 +71,10 @@ WORDS: Mapping[Reason, Words] = {
         "The node knows of something newer for this module.", "Retry: the next attempt stands above it."
     ),
     Reason.AGENT_ERROR: Words("The agent met an error of its own.", "Read the agent's log on that node, then retry."),
+    Reason.INVENTORY_MISMATCH: Words(
+        "The node said that it was done, and what it has says otherwise.",
+        "Look at the module's files and at MODULE LIST on that node, then retry.",
+    ),
     Reason.NODE_DECOMMISSIONED: Words(
         "The node has left the fleet.", "If that was a mistake, restart its agent: it joins anew."
     ),

@@ -55,8 +55,8 @@ def join(name: str, *modules: InstalledModule, platform: str = PLATFORM, api_hos
     intake.record_beats([to_json(beat)])
 
 
-def installed(module_name: str, version: int, *, loaded: bool = False) -> InstalledModule:
-    return InstalledModule(module_name=module_name, version=version, content_sha256="0" * 64, loaded=loaded)
+def installed(module_name: str, version: int, *, loaded: bool = False, content: str = "0" * 64) -> InstalledModule:
+    return InstalledModule(module_name=module_name, version=version, content_sha256=content, loaded=loaded)
 
 
 def answer(
@@ -67,12 +67,15 @@ def answer(
     (document,) = selectors.node_documents([row])
     key = (operation.module_name, operation.version)
     modules = [
-        installed(each["module_name"], each["version"], loaded=each["loaded"])
+        installed(
+            each["module_name"], each["version"], loaded=each["loaded"], content=each["content_sha256"] or "0" * 64
+        )
         for each in document["modules"]
         if each["observed"] != "absent" and (each["module_name"], each["version"]) != key
     ]
     if (operation.action == Action.INSTALL) == (phase == Phase.SUCCEEDED):
-        modules.append(installed(*key, loaded=operation.activation == Activation.LOAD))
+        content = operation.content_sha256 or "0" * 64
+        modules.append(installed(*key, loaded=operation.activation == Activation.LOAD, content=content))
     report = Report(
         rollout=operation.rollout,
         node=operation.node,

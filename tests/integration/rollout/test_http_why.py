@@ -133,9 +133,11 @@ def test_the_slots_of_max_parallel_are_waited_for(why):
 
 
 def test_min_healthy_is_waited_for(why):
-    fleet(2)
+    fleet(3)
+    silence("n0002")
+    clock.declare_silent_nodes_offline()
     uid = start(careful=careful(canary=0, min_healthy=2))
-    assert waits(why(uid)) == ["min_healthy", "progress_deadline"]
+    assert waits(why(uid)) == ["min_healthy", "offline_wait", "progress_deadline"]
     assert waits(why(uid, "n0000")) == ["min_healthy"]
 
 

@@ -13,7 +13,8 @@ from kombu import Connection, Consumer, Queue
 from eventstore.store import read
 from rollout.events import FINAL_ROLLOUT_PHASES, NodesReleased, OperationFinished, OperationReleased
 from rollout.messages import REPORTS, Command, Phase, Reason, Report, from_json, queue_for, to_json
-from tests.recorded_fleet import differences, fleet, phases, rollout, start
+from rollout.strategy import Retries
+from tests.recorded_fleet import differences, fleet, installed, inventory, phases, rollout, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("committed_db")]
 
@@ -79,6 +80,7 @@ class Agents(threading.Thread):
             phase=phase,
             reason=reason,
             seconds=0.1,
+            inventory=inventory(installed()) if phase is Phase.SUCCEEDED else None,
         )
 
 
@@ -108,27 +110,22 @@ def most_in_hand():
 
 
 def test_nothing_is_released_twice(broker, control_plane, waits):
+    """Every third node fails at first, and is tried again once."""
     names = fleet(24)
-    uid = start(max_parallel=PARALLEL, careful={"waves": ["50%"]}, released=False)
-    with agents(broker, names, lambda _: (Phase.SUCCEEDED, None)) as played:
+    failing = set(names[::3])
+
+    def answer(command):
+        if command.node in failing and command.attempt == 1:
+            return Phase.FAILED, Reason.FETCH_FAILED
+        return Phase.SUCCEEDED, None
+
+    careful = {"waves": ["50%"], "retries": Retries(limit=1, backoff_seconds=0.1)}
+    uid = start(max_parallel=PARALLEL, careful=careful, released=False)
+    with agents(broker, names, answer) as played:
         waits(lambda: rollout(uid).phase in FINAL_ROLLOUT_PHASES, seconds=90)
     assert (rollout(uid).phase, set(phases(uid).values())) == ("succeeded", {"succeeded"})
-    released = [node for each in read(event_classes=[NodesReleased]) for node in each.event.nodes]
-    assert sorted(released) == names
+    released = Counter(node for each in read(event_classes=[NodesReleased]) for node in each.event.nodes)
+    assert released == {name: 2 if name in failing else 1 for name in names}
     assert most_in_hand() <= PARALLEL
-    assert set(played.commands) == {(name, 1, 1) for name in names}
+    assert set(played.commands) == {(name, 1, attempt + 1) for name in names for attempt in range(released[name])}
     assert differences() == {}
-
-
-def test_each_retry_is_one(broker, control_plane, waits):
-    names = fleet(6)
-
-    def fails_at_first(command):
-        return (Phase.FAILED, Reason.FETCH_FAILED) if command.attempt == 1 else (Phase.SUCCEEDED, None)
-
-    uid = start(max_parallel=PARALLEL, careful={}, released=False)
-    with agents(broker, names, fails_at_first) as played:
-        waits(lambda: rollout(uid).phase in FINAL_ROLLOUT_PHASES, seconds=90)
-    assert rollout(uid).phase == "succeeded"
-    assert set(played.commands) == {(name, 1, attempt) for name in names for attempt in (1, 2)}
-    assert most_in_hand() <= PARALLEL

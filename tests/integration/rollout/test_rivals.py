@@ -38,18 +38,22 @@ def played(scripts, *, then=None):
 # --- A success is recorded though the node runs the old bytes: eclipse-hawkbit/hawkbit#3185
 
 
-def test_a_node_that_says_success_and_has_the_old_bytes_is_not_in_sync(db):
-    fleet(1)
-    uid = start()
-    say(uid, A, inventory=inventory(installed(content="old")))
-    assert state_of(A) == ("load", "load", "drifted")
-
-
-def test_a_node_that_has_only_the_files_and_not_loaded_them_is_not_in_sync(db):
-    fleet(1)
-    uid = start()
-    say(uid, A, inventory=inventory(installed(loaded=False)))
-    assert state_of(A) == ("load", "files", "drifted")
+@pytest.mark.parametrize(
+    ("has", "observed", "said"),
+    [
+        (installed(content="old"), "load", "has other bytes: old"),
+        (installed(loaded=False), "files", "has not loaded it"),
+        (installed(version=7), "absent", "does not have the module"),
+    ],
+)
+def test_a_node_that_says_success_and_has_something_else_has_failed(db, has, observed, said):
+    fleet(2)
+    uid = start(careful={})
+    say(uid, A, inventory=inventory(has))
+    assert (operation(uid, A).phase, operation(uid, A).reason) == ("failed", "inventory_mismatch")
+    assert said in operation(uid, A).message
+    assert state_of(A) == ("load", observed, "error")
+    assert (rollout(uid).phase, phases(uid)[B]) == ("paused", "scheduled")
 
 
 def test_a_canary_that_falls_back_to_the_old_bytes_stops_the_rollout():
