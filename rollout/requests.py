@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from rollout.events import Origin
 from rollout.messages import Action, Activation
-from rollout.selection import Selector
+from rollout.planning.selection import Selector
 from rollout.strategy import Strategy
 
 #: For calls that know no strategies, such as the vendor's: one node that fails neither pauses nor stops the others.

@@ -16,7 +16,7 @@ from rollout.decider.node import NODE, ActivateNode, DecommissionNode, DrainNode
 from rollout.errors import PlanChangedError
 from rollout.events import node_stream
 from rollout.placements import end_of_gone, placement_changes
-from rollout.planning import appends_of, plan_of
+from rollout.planning.planner import appends_of, plan_of
 from rollout.requests import RolloutRequest
 
 

@@ -24,8 +24,8 @@ from eventstore.follow import wait_for_growth
 from eventstore.store import RecordedEvent, head, read_page
 from rollout import history, local, selectors, services, verbs, why
 from rollout.events import FINAL_ROLLOUT_PHASES
-from rollout.forecast import plan_document
-from rollout.planning import plan_of
+from rollout.planning.forecast import plan_document
+from rollout.planning.planner import plan_of
 from rollout.serializers import (
     ArtifactSerializer,
     CancelSerializer,

@@ -62,7 +62,7 @@ def installed(module_name: str, version: int, *, loaded: bool = False, content: 
 def answer(
     operation: Operation, phase: Phase = Phase.SUCCEEDED, reason: Reason | None = None, message: str = ""
 ) -> None:
-    """The node reports how the operation ended. Only a success changes what it has."""
+    """The node reports how the operation ended. What failed has changed nothing."""
     row = selectors.node(operation.node)
     (document,) = selectors.node_documents([row])
     key = (operation.module_name, operation.version)
@@ -73,7 +73,7 @@ def answer(
         for each in document["modules"]
         if each["observed"] != "absent" and (each["module_name"], each["version"]) != key
     ]
-    if (operation.action == Action.INSTALL) == (phase == Phase.SUCCEEDED):
+    if (operation.action == Action.INSTALL) == (phase in {Phase.SUCCEEDED, Phase.SKIPPED}):
         content = operation.content_sha256 or "0" * 64
         modules.append(installed(*key, loaded=operation.activation == Activation.LOAD, content=content))
     report = Report(

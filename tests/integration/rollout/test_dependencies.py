@@ -10,7 +10,7 @@ from rollout import services
 from rollout.errors import DependencyCycleError, ModuleNeededError, RolloutInProgressError
 from rollout.events import Origin, RolloutStarted
 from rollout.messages import Action, Activation
-from rollout.planning import plan_of
+from rollout.planning.planner import plan_of
 from rollout.requests import RolloutRequest
 from rollout.strategy import Gate, Strategy
 from tests.recorded_fleet import join, operation, phases

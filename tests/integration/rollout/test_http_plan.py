@@ -6,7 +6,7 @@ from artifacts_app.services import delete_artifact
 from eventstore.store import head
 from rollout import services
 from tests.plugins.cast import client_of
-from tests.recorded_fleet import fleet, join, upload
+from tests.recorded_fleet import fleet, join, say, start, upload
 from tests.recorded_modules import load_on, package
 
 pytestmark = pytest.mark.django_db
@@ -147,7 +147,8 @@ def test_what_is_needed_and_cycles_are_conflicts(admin):
 
 def test_the_prediction_is_rounds_times_the_measured_mean_and_soaks(admin):
     names = fleet(6)
-    load_on(names[:1], "greet", 1)  # in 2 seconds; its digest is another one, so it will change too
+    uid = start(nodes=tuple(names[:1]))
+    say(uid, names[0], seconds=2.0)  # its inventory is not known yet, so it is expected to change too
     strategy = {"waves": [3], "max_parallel": 2, "soak_seconds": 10}
     # 1 node, 3 and 2 by twos: 1 + 2 + 1 rounds of 2 seconds; 3 soaks
     assert plan(admin, strategy=strategy).json()["predicted_seconds"] == 38.0

@@ -7,7 +7,7 @@ from rollout import services
 from rollout.errors import PlanChangedError, RolloutInProgressError
 from rollout.events import NodeDrained, RolloutStarted
 from rollout.messages import Action
-from rollout.planning import plan_of
+from rollout.planning.planner import plan_of
 from rollout.requests import RolloutRequest
 from tests.plugins.databases import at_once
 from tests.recorded_fleet import fleet

@@ -19,9 +19,9 @@ from rollout.events import OperationScheduled, RolloutFinished, RolloutPhase, Ro
 from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import Node
 from rollout.placements import placement_changes
-from rollout.planning import plan_of
+from rollout.planning.planner import plan_of
+from rollout.planning.selection import Selector
 from rollout.requests import AT_ONCE, RolloutRequest
-from rollout.selection import Selector
 from rollout.strategy import Strategy
 from tests.recorded_fleet import (
     beat_of,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rollout.catalogue import is_older, redis_version_of
 from rollout.models import Node
+from rollout.planning.catalogue import is_older, redis_version_of
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from eventstore.store import Append
-from rollout.catalogue import ModuleVersion, Skip, version_to_install
 from rollout.decider.node import NodePhase
 from rollout.decider.placement import Schedule
 from rollout.decider.rollout import ROLLOUT, RolloutState, Start
-from rollout.dependencies import Dependency, dependencies_of, refuse_if_needed
 from rollout.errors import (
     InvalidRolloutError,
     NoMatchError,
@@ -20,11 +18,13 @@ from rollout.errors import (
 from rollout.events import Origin, RolloutStarted, rollout_stream
 from rollout.messages import Action, Activation, Reason
 from rollout.models import Node
-from rollout.observed import REACH, Observed
 from rollout.placements import placement_changes
-from rollout.plan import Plan, PlannedNode, SkippedNode
+from rollout.planning.catalogue import ModuleVersion, Skip, version_to_install
+from rollout.planning.dependencies import Dependency, dependencies_of, refuse_if_needed
+from rollout.planning.observed import REACH, Observed
+from rollout.planning.plan import Plan, PlannedNode, SkippedNode
+from rollout.planning.selection import select
 from rollout.requests import RolloutRequest
-from rollout.selection import select
 from rollout.selectors import known_generations, nodes
 from rollout.strategy import Gate, Strategy, rounded_up
 

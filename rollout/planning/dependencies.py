@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 
-from rollout.catalogue import ModuleVersion, module_versions, newest_of
 from rollout.errors import DependencyCycleError, ModuleNeededError
 from rollout.models import Node
-from rollout.observed import REACH, Observed
+from rollout.planning.catalogue import ModuleVersion, module_versions, newest_of
+from rollout.planning.observed import REACH, Observed
 from rollout.selectors import other_modules_on
 
 LISTED_NODES = 5

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from rollout.plan import Plan, PlannedNode
+from rollout.planning.plan import Plan, PlannedNode
 from rollout.selectors import measured_seconds
 
 #: How many of the newest measured operations a prediction looks at.
