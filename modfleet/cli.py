@@ -1,6 +1,7 @@
 """The operator's command line."""
 
 import signal
+import sys
 import time
 from pathlib import Path
 from types import FrameType
@@ -18,6 +19,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=True, help="Rolls Redis a
 #: Exit code of what is wrong with the command, its options or the place it runs in.
 USAGE = 2
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+RAISED_AGAIN_SECONDS = 0.2
 
 
 @app.callback()
@@ -55,7 +57,7 @@ def up(
     except Ended:
         console.print("stopping")
     finally:
-        ending.has_begun = True
+        ending.begin()
         cluster.stop()
     console.print("stopped; the data is kept")
 
@@ -86,20 +88,35 @@ class Ended(BaseException):
 
 
 class Ending:
-    """The first signal is raised as `Ended`, wherever the program is; each later one makes the end quick."""
+    """The first signal is raised as `Ended`, wherever the program is; each later one makes the end quick.
+
+    It is raised again until `begin` is called: where Python runs a finalizer, or what a fork needs done, it drops what
+    is raised.
+    """
 
     def __init__(self, cluster: "Cluster") -> None:
-        self.has_begun = False
+        self._has_begun = False
         self._cluster = cluster
-        for number in ENDING:
+        for number in (*ENDING, signal.SIGALRM):
             signal.signal(number, self._handle)
+        sys.unraisablehook = _tell_but_for_the_end
+
+    def begin(self) -> None:
+        """From now on nothing is raised any more."""
+        self._has_begun = True
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.has_begun:
+        if not self._has_begun:
+            signal.setitimer(signal.ITIMER_REAL, RAISED_AGAIN_SECONDS)
+            raise Ended
+        if number != signal.SIGALRM:
             self._cluster.processes.hurry()
-            return
-        self.has_begun = True
-        raise Ended
+
+
+def _tell_but_for_the_end(unraisable: "sys.UnraisableHookArgs") -> None:
+    if not isinstance(unraisable.exc_value, Ended):
+        sys.__unraisablehook__(unraisable)
 
 
 def main() -> None:
