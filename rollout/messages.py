@@ -121,8 +121,6 @@ class Reason(StrEnum):
     NODE_DEADLINE = "node_deadline"
     ERROR_THRESHOLD = "error_threshold"
     PROGRESS_DEADLINE = "progress_deadline"
-    WAVE_GATE = "wave_gate"
-    ROLLED_BACK = "rolled_back"
     NEWER_ROLLOUT = "newer_rollout"
     MANUAL = "manual"
 

@@ -28,6 +28,7 @@ from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import Liveness, NodeModule
 from rollout.projections.nodes import ABSENT
 from rollout.requests import RolloutRequest
+from rollout.selectors import unfinished_rollouts
 from rollout.services import start_rollout
 from rollout.strategy import OnFailure, Strategy
 from rollout.wanted import DifferingModule, MissedTarget
@@ -248,11 +249,15 @@ def _repetitions(standing: _Standing) -> list[_Task]:
     if not standing.undone:
         return []
     failures = wanted.newest_failures([each.row for each in standing.undone])
+    # A rollout under way may still wait for a person, who decides.
+    undecided = set(unfinished_rollouts())
     return _tasks(
         each
         for each in standing.undone
         if (failure := failures.get(_version(each.row))) is not None
         and failure.reason in TRANSIENT
+        and failure.cancel_requested_at is None
+        and failure.rollout not in undecided
         and each.heard_at is not None
         and failure.finished_at is not None
         and each.heard_at > failure.finished_at
@@ -328,9 +333,9 @@ def _start(intent: Intent, nodes: Sequence[str]) -> None:
     )
     try:
         start_rollout(request)
-    except RolloutInProgressError:
+    except ApiError as error:  # what is refused on one node keeps no other from it
         half = len(nodes) // 2
         for some in (nodes[:half], nodes[half:]) if half else ():
             _start(intent, some)
-    except ApiError as error:
-        logger.warning("not brought to %s: %s %s: %s", ", ".join(nodes), intent.module_name, intent.version, error)
+        if not half and not isinstance(error, RolloutInProgressError):
+            logger.warning("not brought to %s: %s %s: %s", nodes[0], intent.module_name, intent.version, error)

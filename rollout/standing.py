@@ -164,7 +164,7 @@ def to_restore(uid: str) -> tuple[str, ...]:
         generation__gt=OuterRef("generation"),
     )
     rows = Operation.objects.filter(~Q(Exists(newer)), rollout=uid, touched=True, rollback=False)
-    return _named(rows.exclude(phase=Phase.SKIPPED).exclude(node__in=gone))
+    return _named(rows.exclude(phase=Phase.SKIPPED, attempt=1).exclude(node__in=gone))
 
 
 def _clock_start(row: Rollout, freeze: FleetFreeze | None) -> datetime | None:

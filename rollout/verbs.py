@@ -34,6 +34,7 @@ from rollout.errors import (
     RollbackOfRollbackError,
     RolloutNotFoundError,
     SecondPersonError,
+    WrongPhaseError,
 )
 from rollout.events import (
     FLEET_STREAM,
@@ -140,12 +141,19 @@ def _start_rollback(ended: RolloutStarted) -> str:
         total=len(changes),
         waves=_sizes(changes),
         named=True,
-        strategy=_without_conditions(ended.strategy),
+        strategy=_fitting(ended.strategy, len(changes)),
         origin=ended.origin,
         rollback_of=ended.rollout,
     )
     append(loaded.append(ROLLOUT.decide(RolloutState(), Start(started=started))), *changes)
     return uid
+
+
+def _fitting(strategy: Strategy, nodes: int) -> Strategy:
+    """The same, without what kept it from starting; `min_healthy` was said about more nodes, and leaves one of these to
+    work on."""
+    kept = min(strategy.kept_healthy(nodes), nodes - 1)
+    return replace(_without_conditions(strategy), min_healthy=kept)
 
 
 def _sizes(changes: Sequence[Append]) -> tuple[int, ...]:
@@ -164,6 +172,11 @@ def retry_rollout(uid: str) -> str:
     started = state.started
     if started is None:
         raise RolloutNotFoundError
+    if state.phase == RolloutPhase.ROLLBACK_FAILED:
+        raise WrongPhaseError(
+            "A rollback is not retried. What was passing is seen to once the nodes are back; for the rest start a "
+            "rollout of the version that they are to have."
+        )
     if not state.phase.is_final:
         _retry_in_place(uid, started.module_name)
         advance(uid)

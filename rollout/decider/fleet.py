@@ -29,7 +29,7 @@ FleetCommand = Freeze | Thaw
 def decide(state: FleetState, command: FleetCommand) -> list[FleetEvent]:
     match command:
         case Freeze(reason=reason):
-            return [] if state.frozen == reason else [FleetFrozen(reason=reason)]
+            return [] if state.frozen is not None else [FleetFrozen(reason=reason)]
         case Thaw():
             return [] if state.frozen is None else [FleetThawed()]
 

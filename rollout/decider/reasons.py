@@ -91,8 +91,6 @@ WORDS: Mapping[Reason, Words] = {
         "No node had succeeded for as long as progress_deadline_seconds.",
         "Look at what the nodes in hand and the nodes offline are doing; then resume, roll back, or abort.",
     ),
-    Reason.WAVE_GATE: Words("A wave waits at its gate.", "Promote it, or abort."),
-    Reason.ROLLED_BACK: Words("What was done was taken back.", "Nothing is to be done."),
     Reason.NEWER_ROLLOUT: Words("A newer rollout of the module has taken over.", "Follow that one."),
     Reason.MANUAL: Words("A person asked for it.", "The event says who."),
 }

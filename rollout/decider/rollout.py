@@ -350,7 +350,8 @@ def _advance(state: RolloutState, uid: str, fleet: Fleet) -> list[RolloutEvent]:
 def _is_over(state: RolloutState, fleet: Fleet) -> bool:
     """Whether nothing is left for which somebody might resume: what a person has paused stays so, unless a newer
     rollout has taken it over."""
-    is_watched = state.wave_phase == WavePhase.SOAKING or any(each.lost for each in fleet.waves)
+    to_soak = state.wave_phase == WavePhase.RUNNING and state.strategy.soak_seconds and not _is_moot(fleet)
+    is_watched = state.wave_phase == WavePhase.SOAKING or to_soak or any(each.lost for each in fleet.waves)
     by_person = state.reason == Reason.MANUAL and not fleet.superseded
     return fleet.ended == fleet.total and not is_watched and not by_person
 
@@ -454,7 +455,7 @@ def _too_many(where: str, count: int, allowed: int, tally: Tally | None) -> str:
 
 def progress_deadline(state: RolloutState, fleet: Fleet) -> datetime | None:
     """When the lack of any success stops the rollout; None while that clock stands."""
-    is_waiting = state.phase == RolloutPhase.RUNNING and state.wave_phase == WavePhase.RUNNING
+    is_waiting = state.phase == RolloutPhase.RUNNING and state.wave >= 0
     if fleet.frozen or fleet.progressed_at is None or not (is_waiting or state.restoring):
         return None
     if all(each.ended == each.total for each in fleet.waves[: state.wave + 1]) and not state.restoring:
@@ -481,9 +482,9 @@ def _closed(state: RolloutState, uid: str, fleet: Fleet) -> list[RolloutEvent]:
     if state.wave_phase == WavePhase.RUNNING and seconds and not _is_moot(fleet):
         until = fleet.now + timedelta(seconds=seconds)
         return [WaveSoaking(rollout=uid, wave=state.wave, until=until)]
-    if held(state, fleet) in {Hold.SOAK, Hold.GATE}:
+    if held(state, fleet) == Hold.SOAK or (held(state, fleet) == Hold.GATE and fleet.ended < fleet.total):
         return []
-    if state.strategy.gate == Gate.MANUAL and not state.is_last_wave and state.wave_phase != WavePhase.PASSED:
+    if state.strategy.gate == Gate.MANUAL and fleet.ended < fleet.total and state.wave_phase != WavePhase.PASSED:
         return [WaveGated(rollout=uid, wave=state.wave)]
     passed = [] if state.wave_phase == WavePhase.PASSED else [WavePassed(rollout=uid, wave=state.wave)]
     return [*passed, *(_finished(state, uid, fleet) if fleet.ended == fleet.total else [])]
@@ -496,10 +497,10 @@ def _is_moot(fleet: Fleet) -> bool:
 
 def _restore(state: RolloutState, uid: str, fleet: Fleet) -> list[RolloutEvent]:
     if not state.restoring:
-        if fleet.ended < fleet.total or fleet.frozen:
+        if fleet.ended < fleet.total:
             return []
         if fleet.to_restore:
-            return [RollbackStarted(rollout=uid, nodes=fleet.to_restore)]
+            return [] if fleet.frozen else [RollbackStarted(rollout=uid, nodes=fleet.to_restore)]
     if fleet.ended == fleet.total:
         return _finished(state, uid, fleet)
     if fleet.retriable:
@@ -516,7 +517,11 @@ def _finished(state: RolloutState, uid: str, fleet: Fleet) -> list[RolloutEvent]
         phase = RolloutPhase.ROLLBACK_FAILED if fleet.unrestored else RolloutPhase.ROLLED_BACK
         return [_end(uid, phase, state.reason, state.message)]
     phase = _outcome(fleet)
-    return [_end(uid, phase, Reason.NEWER_ROLLOUT if phase == RolloutPhase.SUPERSEDED else None, "")]
+    if phase == RolloutPhase.SUPERSEDED:
+        return [_end(uid, phase, Reason.NEWER_ROLLOUT, "")]
+    if phase == RolloutPhase.SUCCEEDED:
+        return [_end(uid, phase, None, "")]
+    return [_end(uid, phase, state.reason, state.message)]
 
 
 def _outcome(fleet: Fleet) -> RolloutPhase:

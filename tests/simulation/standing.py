@@ -143,7 +143,7 @@ def to_restore(all_rows, rows):
         for each in all_rows
         if each.touched
         and not each.rollback
-        and each.phase != Phase.SKIPPED
+        and not (each.phase == Phase.SKIPPED and each.attempt == 1)
         and rows.phase(each) != NodePhase.DECOMMISSIONED
         and not any(other.touched or other.finished_at is None for other in rows.others(each))
     )

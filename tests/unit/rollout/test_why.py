@@ -98,7 +98,11 @@ def test_it_works():
         ((started(min_healthy=4), UNDER_WAY[1]), fleet("ab", scheduled=4, healthy=4), Rule.MIN_HEALTHY),
         ((*UNDER_WAY,), fleet("ab", scheduled=4), Rule.NEXT_STEP),
         ((*UNDER_WAY, WaveSoaking(rollout="r1", wave=0, until=LATER)), fleet(succeeded=4), Rule.SOAK),
-        ((*UNDER_WAY, WaveGated(rollout="r1", wave=0)), fleet(succeeded=4), Rule.GATE),
+        (
+            (started(1, 3), UNDER_WAY[1], WaveGated(rollout="r1", wave=0)),
+            fleet(succeeded=1, scheduled=3, waves=(Tally(total=1, ended=1), Tally(total=3, ended=0))),
+            Rule.GATE,
+        ),
     ],
 )
 def test_the_rule_is_the_one_that_keeps_it(events, fleet_, expected):

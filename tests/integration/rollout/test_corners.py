@@ -1,0 +1,201 @@
+"""Corners of a rollout in which two things come together."""
+
+from datetime import timedelta
+
+import pytest
+
+from eventstore.store import database_now
+from eventstore.transact import load_state
+from rollout import clock, intake, selectors, standing, verbs
+from rollout.advance import advance
+from rollout.decider.rollout import ROLLOUT
+from rollout.decider.step import step
+from rollout.errors import WrongPhaseError
+from rollout.events import rollout_stream
+from rollout.messages import Action, Phase, Reason
+from rollout.models import Operation, Rollout
+from rollout.reconcile import reconcile
+from rollout.strategy import Retries
+from tests.recorded_fleet import (
+    beat_of,
+    fleet,
+    installed,
+    inventory,
+    join,
+    operation,
+    overdue,
+    phases,
+    rollout,
+    say,
+    silence,
+    start,
+    upload,
+)
+from tests.recorded_modules import load_on, package
+
+pytestmark = pytest.mark.usefixtures("db")
+
+A, B, C = "n0000", "n0001", "n0002"
+
+
+def rolled_out(version, *names, **more):
+    uid = start(version=version, **more)
+    for name in names:
+        say(uid, name, inventory=inventory(installed(version, f"c{version}")))
+    return uid
+
+
+def own():
+    return list(Rollout.objects.filter(origin="reconciler").values_list("uid", flat=True))
+
+
+def turn_back(uid, seconds):
+    row = rollout(uid)
+    Rollout.objects.filter(uid=uid).update(progressed_at=row.progressed_at - timedelta(seconds=seconds))
+
+
+def test_a_node_that_had_it_at_its_second_attempt_is_rolled_back_too():
+    fleet(2)
+    upload(version=2, content="c2")
+    rolled_out(1, A, B)
+    uid = start(version=2)
+    say(uid, A, Phase.FAILED, reason=Reason.NODE_DEADLINE)  # it goes on all the same, and has it in the end
+    verbs.retry_rollout(uid)
+    say(uid, A, Phase.SKIPPED, reason=Reason.ALREADY_INSTALLED)
+    verbs.roll_back_rollout(uid)
+    say(uid, B, Phase.CANCELED)
+    assert (operation(uid, A).rollback, operation(uid, A).version) == (True, 1)
+
+
+def test_the_rollback_of_a_canary_is_not_kept_from_it_by_min_healthy():
+    fleet(3)
+    uid = start(careful={"min_healthy": 2, "gate": "manual"})
+    say(uid, A)
+    verbs.abort_rollout(uid)
+    assert rollout(uid).phase == "aborted"
+    back = verbs.roll_back_rollout(uid)
+    advance(back)
+    assert phases(back) == {A: "queued"}
+
+
+def test_a_late_success_in_a_paused_rollout_does_not_end_it_without_its_soak():
+    fleet(1)
+    uid = start(careful={"soak_seconds": 60})
+    turn_back(uid, 601)
+    advance(uid)
+    assert rollout(uid).reason == "progress_deadline"
+    say(uid, A)
+    assert rollout(uid).phase == "paused"
+
+
+def test_a_wave_of_a_rollout_that_succeeded_while_paused_is_not_canceled():
+    fleet(1)
+    uid = start(careful={})
+    turn_back(uid, 601)
+    advance(uid)
+    say(uid, A)
+    assert (rollout(uid).phase, rollout(uid).waves[0]["phase"]) == ("succeeded", "passed")
+
+
+def test_what_ends_while_it_is_paused_ends_with_the_reason():
+    fleet(2)
+    uid = start(careful={"canary": 0})
+    say(uid, A, Phase.FAILED)
+    assert rollout(uid).reason == "error_threshold"
+    say(uid, B)
+    assert (rollout(uid).phase, rollout(uid).reason) == ("completed_with_failures", "error_threshold")
+
+
+def test_a_retry_during_the_soak_has_a_progress_deadline():
+    fleet(3)
+    uid = start(careful={"canary": 2, "max_failures": 1, "soak_seconds": 60})
+    say(uid, A)
+    say(uid, B, Phase.FAILED)
+    verbs.retry_rollout(uid)
+    silence(B)
+    clock.declare_silent_nodes_offline()
+    assert (rollout(uid).waves[0]["phase"], phases(uid)[B]) == ("soaking", "scheduled")
+    later = database_now() + timedelta(days=2)  # long after the soak: B never comes back
+    state = load_state(rollout_stream(uid), ROLLOUT).state
+    seen = standing.fleet_of(uid, state, now=later)
+    assert step(state, state.started, seen).events
+
+
+def test_the_reconciler_releases_nothing_of_a_rollout_that_is_paused():
+    fleet(3)
+    uid = start(careful={"retries": Retries(limit=0)})
+    say(uid, A, Phase.FAILED, reason=Reason.SERVER_UNREACHABLE)
+    assert rollout(uid).phase == "paused"
+    join(A)
+    reconcile()
+    assert not Rollout.objects.filter(origin="reconciler").exists()
+
+
+def test_a_rollout_whose_rest_is_superseded_at_its_gate_ends():
+    fleet(3)
+    upload(version=2, content="c2")
+    uid = start(careful={"gate": "manual"})
+    say(uid, A)
+    start(version=2, supersede=True)
+    advance(uid)
+    assert set(phases(uid).values()) == {"succeeded", "canceled"}
+    assert rollout(uid).phase == "superseded"
+
+
+def test_a_superseded_rollout_gates_no_wave_in_which_nothing_was_done():
+    fleet(4)
+    upload(version=2, content="c2")
+    uid = start(careful={"gate": "manual", "waves": (1, 1)})
+    say(uid, A)
+    start(version=2, supersede=True)
+    verbs.promote_rollout(uid)
+    assert rollout(uid).phase == "superseded"
+
+
+def test_a_node_that_cannot_be_corrected_keeps_no_other_from_it():
+    fleet(2)
+    rolled_out(1, A, B)
+    package("main", needs=["greet"])
+    silence(A, B)
+    clock.declare_silent_nodes_offline()
+    uid = start(action=Action.REMOVE, careful={"offline": "skip", "canary": 0})
+    assert (rollout(uid).phase, set(phases(uid).values())) == ("succeeded", {"skipped"})
+    intake.record_beats([beat_of(A, modules=[installed()]), beat_of(B, modules=[installed()])])
+    load_on([A], "main")
+    reconcile()
+    assert [each.node for each in Operation.objects.filter(rollout__in=own())] == [B]
+
+
+def test_a_rollback_that_failed_is_not_retried():
+    fleet(1)
+    back = verbs.roll_back_rollout(rolled_out(1, A))
+    advance(back)
+    say(back, A, Phase.FAILED, reason=Reason.UNLOAD_REFUSED)
+    with pytest.raises(WrongPhaseError, match="A rollback is not retried"):
+        verbs.retry_rollout(back)
+
+
+def test_what_a_person_canceled_is_not_brought_by_the_reconciler():
+    fleet(1)
+    uid = start()
+    verbs.cancel_node(uid, A, force=False)
+    overdue(A)
+    clock.end_overdue_operations()
+    join(A)
+    reconcile()
+    assert (operation(uid, A).reason, own()) == ("node_deadline", [])
+
+
+def test_a_rollback_that_has_nothing_to_release_ends_in_a_frozen_fleet():
+    fleet(2)
+    verbs.freeze_fleet("the holidays")
+    uid = start()
+    verbs.pause_rollout(uid)
+    verbs.roll_back_rollout(uid)
+    assert rollout(uid).phase == "rolled_back"
+
+
+def test_a_frozen_fleet_keeps_the_first_reason():
+    verbs.freeze_fleet("the holidays")
+    verbs.freeze_fleet("something else")
+    assert selectors.freeze_document()["reason"] == "the holidays"
