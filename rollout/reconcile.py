@@ -25,7 +25,7 @@ from rollout.decider.node import NODE, EndDrift, NodePhase, RecordDrift
 from rollout.errors import RolloutInProgressError
 from rollout.events import Origin, node_stream
 from rollout.messages import Action, Activation, Phase, Reason
-from rollout.models import Liveness, NodeModule
+from rollout.models import Liveness, NodeModule, Operation
 from rollout.projections.nodes import ABSENT
 from rollout.requests import RolloutRequest
 from rollout.selectors import unfinished_rollouts
@@ -66,6 +66,8 @@ _JUDGED_ANEW = TRANSIENT | {
     Reason.NEWER_ROLLOUT,
     Reason.NODE_DECOMMISSIONED,
 }
+#: The node was not even asked: it need not start again first.
+_NEVER_SENT = frozenset({Reason.PROGRESS_DEADLINE})
 #: After one of these, or if nothing was ever released, what differs has drifted.
 _DONE = frozenset({None, Phase.SUCCEEDED, Phase.SKIPPED, Phase.ROLLED_BACK})
 
@@ -258,10 +260,14 @@ def _repetitions(standing: _Standing) -> list[_Task]:
         and failure.reason in TRANSIENT
         and failure.cancel_requested_at is None
         and failure.rollout not in undecided
-        and each.heard_at is not None
-        and failure.finished_at is not None
-        and each.heard_at > failure.finished_at
+        and (failure.reason in _NEVER_SENT or _has_been_heard_since(each, failure))
     )
+
+
+def _has_been_heard_since(module: DifferingModule, failure: Operation) -> bool:
+    """Whether the node has started or come back after it."""
+    ended = failure.finished_at
+    return module.heard_at is not None and ended is not None and module.heard_at > ended
 
 
 def _corrections(standing: _Standing) -> list[_Task]:

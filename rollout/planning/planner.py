@@ -177,7 +177,7 @@ def _planned_before(request: RolloutRequest, dependency: Dependency, observed: O
         module_name=module.module_name,
         version=module.version,
         nodes=tuple(node.name for node in dependency.nodes),
-        strategy=replace(request.strategy, approval=False, start_at=None, gate=Gate.NONE),
+        strategy=replace(request.strategy, gate=Gate.NONE),
         supersede=request.supersede,
         origin=Origin.DEPENDENCY,
     )

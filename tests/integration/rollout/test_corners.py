@@ -6,7 +6,7 @@ import pytest
 
 from eventstore.store import database_now
 from eventstore.transact import load_state
-from rollout import clock, intake, selectors, standing, verbs
+from rollout import clock, intake, selectors, services, standing, verbs
 from rollout.advance import advance
 from rollout.decider.rollout import ROLLOUT
 from rollout.decider.step import step
@@ -15,7 +15,8 @@ from rollout.events import rollout_stream
 from rollout.messages import Action, Phase, Reason
 from rollout.models import Operation, Rollout
 from rollout.reconcile import reconcile
-from rollout.strategy import Retries
+from rollout.requests import RolloutRequest
+from rollout.strategy import Retries, Strategy
 from tests.recorded_fleet import (
     beat_of,
     fleet,
@@ -199,3 +200,32 @@ def test_a_frozen_fleet_keeps_the_first_reason():
     verbs.freeze_fleet("the holidays")
     verbs.freeze_fleet("something else")
     assert selectors.freeze_document()["reason"] == "the holidays"
+
+
+def test_nothing_is_released_for_a_rollout_before_it_is_approved():
+    join("n1")
+    package("json")
+    package("main", needs=["json"])
+    request = RolloutRequest(action=Action.INSTALL, module_name="main", version=1, strategy=Strategy(approval=True))
+    services.start_rollout(request)
+    for row in Rollout.objects.all():
+        advance(row.uid)
+    assert not Operation.objects.exclude(phase="scheduled").exists()
+
+
+def test_a_node_that_did_not_get_its_turn_in_a_rollback_is_seen_to_while_it_is_online():
+    fleet(3)
+    upload(version=2, content="c2")
+    rolled_out(1, A, B, C)
+    uid = rolled_out(2, A, B, C, careful={"canary": 0, "min_healthy": 2, "max_parallel": 3, "max_failures": "100%"})
+    back = verbs.roll_back_rollout(uid)
+    advance(back)
+    silence(B)
+    clock.declare_silent_nodes_offline()
+    say(back, A, inventory=inventory(installed(1, "c1")))
+    turn_back(back, 601)
+    advance(back)
+    assert operation(back, C).reason == "progress_deadline"
+    assert rollout(back).phase == "rollback_failed"
+    reconcile()
+    assert Operation.objects.filter(rollout__in=own(), node=C).exists()

@@ -181,7 +181,7 @@ def test_what_is_being_removed_is_in_the_way():
     assert error.value.rollout == uid
 
 
-def test_what_comes_before_waits_for_nobody():
+def test_what_comes_before_has_no_gates_and_no_less_approval():
     join("n1", "n2")
     package("json")
     package("main", needs=["json"])
@@ -190,7 +190,7 @@ def test_what_comes_before_waits_for_nobody():
     )
     services.start_rollout(replace(REQUEST, strategy=strategy))
     assert started()["main"].strategy == strategy
-    assert started()["json"].strategy == Strategy(soak_seconds=5, min_healthy=1)
+    assert started()["json"].strategy == replace(strategy, gate=Gate.NONE)
 
 
 def test_what_comes_before_keeps_no_more_nodes_healthy_than_it_can():
