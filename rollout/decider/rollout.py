@@ -326,7 +326,8 @@ def _promote(state: RolloutState, command: Promote) -> list[RolloutEvent]:
     passed = state.wave if state.wave_phase == WavePhase.PASSED else state.wave - 1
     if passed >= 0 and (command.wave is None or command.wave <= passed):
         return []  # it was promoted before
-    raise NotGatedError(f"Wave {max(state.wave, 0)} is {state.wave_phase}: there is no gate to open.")
+    meant = max(state.wave, 0) if command.wave is None else command.wave
+    raise NotGatedError(f"It waits at no gate after wave {meant}: wave {max(state.wave, 0)} is {state.wave_phase}.")
 
 
 def _advance(state: RolloutState, uid: str, fleet: Fleet) -> list[RolloutEvent]:
