@@ -40,7 +40,7 @@ class Broken(AssertionError):
 
     def __init__(self, world, rule, detail=""):
         self.rule = rule
-        again = f"MODFLEET_SEED={world.seed} .venv/bin/pytest tests/simulation/test_mass.py"
+        again = f"MODFLEET_SEED={world.seed} .venv/bin/pytest -k one_seed tests/simulation"
         last = "\n".join(f"  {each.position} {each.recorded_at:%H:%M:%S.%f} {each.event}" for each in world.log[-15:])
         super().__init__(f"seed {world.seed}: not so: {rule} {detail}\n{last}\nagain: {again}")
 
