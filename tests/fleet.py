@@ -169,6 +169,11 @@ class Fleet:
     def phases(self, uid):
         return {each["node"]: each["phase"] for each in self.get(f"{ROLLOUTS}/{uid}/nodes")["results"]}
 
+    def outcomes(self, uid):
+        """For the message of a failed assertion: what became of each node, and why."""
+        nodes = self.get(f"{ROLLOUTS}/{uid}/nodes")["results"]
+        return [(each["node"], each["phase"], each["reason"], each["message"]) for each in nodes]
+
     def end_of(self, uid):
         """The rollout when it has ended."""
         return wait_for(lambda: (found := self.rollout(uid))["phase"] in FINAL and found)

@@ -82,26 +82,28 @@ def _unreachable(uid: str, node: str, module_name: str, phase: Phase) -> End:
 
 
 def _given_up(state: RolloutState, fleet: Fleet, uid: str, module_name: str) -> list[PlacementCommand]:
-    """Nodes that cannot be given back what they had: those that are offline, and all that are left once nothing has
-    succeeded for too long. They are released all the same, so that they are to have it when they are back."""
+    """Nodes that cannot be given back what they had: all that are left once nothing has succeeded for too long. They
+    are released all the same, so that they are to have it when they are back."""
     deadline = progress_deadline(state, fleet)
-    is_late = deadline is not None and deadline <= fleet.now
+    if deadline is None or deadline > fleet.now:
+        return []
     commands: list[PlacementCommand] = []
-    for node in fleet.scheduled if is_late else fleet.offline:
+    for node in fleet.scheduled:
         commands.append(Release(rollout=uid, node=node, module_name=module_name))
-        if is_late and node not in fleet.offline:
-            message = f"{node} did not get its turn in time."
-            reason = Reason.PROGRESS_DEADLINE
-            commands.append(
-                End(
-                    rollout=uid,
-                    node=node,
-                    module_name=module_name,
-                    phase=Phase.FAILED,
-                    reason=reason,
-                    message=message,
-                )
-            )
-        else:
-            commands.append(_unreachable(uid, node, module_name, Phase.FAILED))
+        commands.append(
+            _unreachable(uid, node, module_name, Phase.FAILED)
+            if node in fleet.offline
+            else _late(uid, node, module_name)
+        )
     return commands
+
+
+def _late(uid: str, node: str, module_name: str) -> End:
+    return End(
+        rollout=uid,
+        node=node,
+        module_name=module_name,
+        phase=Phase.FAILED,
+        reason=Reason.PROGRESS_DEADLINE,
+        message=f"{node} did not get its turn in time.",
+    )

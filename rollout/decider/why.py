@@ -69,7 +69,7 @@ RULES: Mapping[Rule, str] = {
     Rule.NODE_DEADLINE: "A node that was released answers within node_deadline_seconds, "
     "{strategy.node_deadline_seconds:g} s, or has timed out.",
     Rule.NODE_ANSWER: "What the node itself answers is how it ends.",
-    Rule.OFFLINE_WAIT: "A node that is offline gets its turn when it is back: offline is {strategy.offline}.",
+    Rule.OFFLINE_WAIT: "A node that is offline gets its turn when it is back.",
     Rule.OFFLINE: "A node that is offline when it is its turn is not waited for: offline is {strategy.offline}.",
     Rule.DRAINING: "A draining node gets nothing new until it is activated.",
     Rule.BEHIND: "A node has one operation of a module in hand at a time: a newer one waits until the older has ended.",
@@ -391,7 +391,7 @@ def _turn_of_node(state: RolloutState, fleet: Fleet, place: Place) -> Iterator[W
         yield Wait(what=Rule.BEHIND, text=f"the older operation of rollout {place.behind} to end on {place.node}")
     match place.node_phase:
         case NodePhase.OFFLINE:
-            rule = Rule.OFFLINE_WAIT if state.strategy.offline == Offline.WAIT else Rule.OFFLINE
+            rule = Rule.OFFLINE_WAIT if state.restoring or state.strategy.offline == Offline.WAIT else Rule.OFFLINE
             yield Wait(what=rule, text=f"{place.node} to be online again")
         case NodePhase.DRAINING:
             yield Wait(what=Rule.DRAINING, text=f"{place.node} to be activated")

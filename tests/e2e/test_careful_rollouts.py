@@ -63,7 +63,7 @@ def test_a_rollback_by_itself_puts_the_old_version_back_everywhere_it_was(fleet,
     before = [fleet.files(name) for name in fleet.names]
     fleet.refuse_to_load("node-5")
     rollout = fleet.carry_out(new, strategy={"waves": [3], "on_failure": "rollback"})
-    assert (rollout["phase"], rollout["reason"]) == ("rolled_back", "error_threshold")
+    assert (rollout["phase"], rollout["reason"]) == ("rolled_back", "error_threshold"), fleet.outcomes(rollout["uid"])
     assert fleet.greetings() == [greeting_of(old)] * 3 + [""] * 3
     assert [fleet.files(name) for name in fleet.names] == before
     states = {each["state"] for name in fleet.names for each in fleet.node(name)["modules"]}

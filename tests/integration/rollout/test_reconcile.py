@@ -345,7 +345,11 @@ def test_a_rollback_that_an_offline_node_missed_is_made_up_for(later):
     newer = everywhere(old, new, version=2)
     silence(names[1])
     clock.declare_silent_nodes_offline()
-    succeed(verbs.roll_back_rollout(newer), GREET)
+    back = succeed(verbs.roll_back_rollout(newer), GREET)
+    row, progressed_at = Rollout.objects.filter(uid=back), rollout(back).progressed_at
+    row.update(progressed_at=progressed_at - timedelta(seconds=601))
+    advance(back)
+    row.update(progressed_at=progressed_at)
     assert look() == []
     intake.record_beats([beat_of(names[1], modules=[old, new])])
     look(GREET, installed(2, "c2", loaded=False))

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from eventstore.context import acting_as
-from rollout import clock, verbs
+from rollout import clock, intake, verbs
 from rollout.advance import advance
 from rollout.errors import (
     NothingToRollBackError,
@@ -18,6 +18,7 @@ from rollout.messages import Action, Phase, Reason
 from rollout.models import ClusterTarget, Operation, Rollout
 from rollout.strategy import Retries
 from tests.recorded_fleet import (
+    beat_of,
     differences,
     fleet,
     join,
@@ -218,9 +219,26 @@ def test_a_node_that_is_offline_is_to_have_what_it_had_all_the_same():
     back = verbs.roll_back_rollout(uid)
     advance(back)
     say(back, A)
+    turn_back(back, seconds=601)
+    advance(back)
     assert (phases(back), rollout(back).phase) == ({A: "rolled_back", B: "failed"}, "rollback_failed")
     assert operation(back, B).reason == "node_unreachable"
     assert state_of(B) is None
+
+
+def test_a_rollback_waits_for_a_node_that_is_silent_for_a_while():
+    fleet(2)
+    uid = rolled_out(1, A, B)
+    silence(B)
+    clock.declare_silent_nodes_offline()
+    back = verbs.roll_back_rollout(uid)
+    advance(back)
+    say(back, A)
+    assert phases(back) == {A: "rolled_back", B: "scheduled"}
+    intake.record_beats([beat_of(B)])
+    advance(back)
+    say(back, B)
+    assert rollout(back).phase == "rolled_back"
 
 
 def test_what_something_newer_has_changed_is_left_alone():
