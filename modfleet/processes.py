@@ -78,6 +78,8 @@ class Process:
             self._running.wait()
 
     def send(self, number: signal.Signals) -> None:
+        if self._running is None:  # it never started: group 0 is our own
+            return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
