@@ -3,7 +3,7 @@
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import IO
@@ -15,7 +15,9 @@ from artifacts_app.shared_object import read_platform
 from artifacts_app.strict_zip import Entry, read_content, read_entries
 from modules_app.metadata import PACKAGE_FIELDS, InvalidMetadata, ModuleMetadata, parse_metadata
 
-__all__ = ["InspectedPackage", "InvalidArtifact", "InvalidMetadata", "inspect_package"]
+__all__ = ["InspectedPackage", "InvalidArtifact", "InvalidMetadata", "find_problems", "inspect_package"]
+
+Problem = InvalidArtifact | InvalidMetadata
 
 METADATA_FILE = "module.json"
 DEPENDENCIES_FOLDER = "deps/"
@@ -49,21 +51,62 @@ def inspect_package(file: IO[bytes], *, max_unpacked_bytes: int, max_members: in
     """What the package in the seekable `file` holds, every byte of it checked. Leaves `file` at any position.
 
     Raises: `InvalidArtifact` for a package that is incomplete or damaged, `InvalidMetadata` for what its `module.json`
-    says.
+    says. It is the first problem: nothing is read beyond that.
     """
-    entries = read_entries(file, max_members=max_members)
+    looking = _look(file, max_unpacked_bytes=max_unpacked_bytes, max_members=max_members)
+    try:
+        raise next(looking)
+    except StopIteration as end:
+        package: InspectedPackage = end.value
+        return package
+
+
+def find_problems(file: IO[bytes], *, max_unpacked_bytes: int, max_members: int) -> tuple[Problem, ...]:
+    """All that is wrong with the package in the seekable `file`, as far as one problem does not hide another."""
+    return tuple(_look(file, max_unpacked_bytes=max_unpacked_bytes, max_members=max_members))
+
+
+def _look(
+    file: IO[bytes], *, max_unpacked_bytes: int, max_members: int
+) -> Generator[Problem, None, InspectedPackage | None]:
+    """Yields each problem when it is met; returns the package if there was none."""
+    try:
+        entries = read_entries(file, max_members=max_members)
+    except InvalidArtifact as error:
+        yield error
+        return None
     if sum(entry.size for entry in entries) > max_unpacked_bytes:
-        raise InvalidArtifact(f"the package unpacks to more than {max_unpacked_bytes} bytes")
-    module_file = _check_contents(entries)
+        yield InvalidArtifact(f"the package unpacks to more than {max_unpacked_bytes} bytes")
+        return None
+    yield from _wrong_contents(entries)
+    if any(entry.path == METADATA_FILE and entry.size > MAX_METADATA for entry in entries):
+        yield InvalidMetadata({METADATA_FILE: f"is larger than {MAX_METADATA} bytes"})
+        return None
+    module_file = next((entry.path for entry in entries if _is_shared_object(entry.path)), "")
     document = BytesIO()
     with tempfile.SpooledTemporaryFile(MAX_IN_MEMORY) as shared_object:
         sinks: dict[str, IO[bytes]] = {METADATA_FILE: document, module_file: shared_object}
-        members = {
-            entry.path: _read_member(file, entry, sinks.get(entry.path)) for entry in entries if not entry.is_folder
-        }
-        metadata = _parse_document(document.getvalue())
-        platform = read_platform(shared_object)
-    _check_claims(metadata, module_file, platform, members)
+        members = {}
+        for entry in entries:
+            try:
+                if not entry.is_folder:
+                    members[entry.path] = _read_member(file, entry, sinks.get(entry.path))
+            except InvalidArtifact as error:
+                yield error
+        metadata = platform = None
+        try:
+            if METADATA_FILE in members:
+                metadata = _parse_document(document)
+        except InvalidMetadata as error:
+            yield error
+        try:
+            if module_file in members:
+                platform = read_platform(shared_object)
+        except InvalidArtifact as error:
+            yield error
+    if metadata is None or platform is None:
+        return None
+    yield from _wrong_claims(metadata, module_file, platform, members)
     return InspectedPackage(
         metadata=metadata,
         module_file=module_file,
@@ -74,24 +117,25 @@ def inspect_package(file: IO[bytes], *, max_unpacked_bytes: int, max_members: in
     )
 
 
-def _check_contents(entries: tuple[Entry, ...]) -> str:
-    """Name of the one shared object. A package without `module.json` is an incomplete artifact, not bad metadata:
-    the upload documents 400 for a missing or bad artifact, and both files as the artifact's content."""
-    shared_objects = [entry.path for entry in entries if re.fullmatch(r"[^/]*\.so", entry.path)]
+def _is_shared_object(path: str) -> bool:
+    return re.fullmatch(r"[^/]*\.so", path) is not None
+
+
+def _wrong_contents(entries: tuple[Entry, ...]) -> Iterator[Problem]:
+    """A package without `module.json` is an incomplete artifact, not bad metadata: the upload documents 400 for a
+    missing or bad artifact, and both files as the artifact's content."""
     paths = {entry.path for entry in entries}
+    shared_objects = [entry.path for entry in entries if _is_shared_object(entry.path)]
     for path in sorted(paths - {METADATA_FILE, *shared_objects}):
         if not re.fullmatch(r"deps/[^/]*", path):
-            raise InvalidArtifact(f"{path!r} does not belong in a package: one .so file, module.json and deps/* do")
+            yield InvalidArtifact(f"{path!r} does not belong in a package: one .so file, module.json and deps/* do")
     if len(shared_objects) != 1:
-        raise InvalidArtifact(f"the package must have one .so file beside module.json, not {len(shared_objects)}")
+        yield InvalidArtifact(f"the package must have one .so file beside module.json, not {len(shared_objects)}")
     if METADATA_FILE not in paths:
-        raise InvalidArtifact("the package has no module.json")
+        yield InvalidArtifact("the package has no module.json")
     # The name stands in the server's configuration and in MODULE LOAD, where quotes and blanks have a meaning.
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}", shared_objects[0]):
-        raise InvalidArtifact("the .so file's name must be letters, digits, '_', '.', '+' or '-'")
-    if next(entry.size for entry in entries if entry.path == METADATA_FILE) > MAX_METADATA:
-        raise InvalidMetadata({METADATA_FILE: f"is larger than {MAX_METADATA} bytes"})
-    return shared_objects[0]
+    if not all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}", path) for path in shared_objects):
+        yield InvalidArtifact("the .so file's name must be letters, digits, '_', '.', '+' or '-'")
 
 
 def _read_member(file: IO[bytes], entry: Entry, sink: IO[bytes] | None) -> Member:
@@ -103,15 +147,17 @@ def _read_member(file: IO[bytes], entry: Entry, sink: IO[bytes] | None) -> Membe
     return Member(path=entry.path, size=entry.size, sha256=digest.hexdigest())
 
 
-def _parse_document(data: bytes) -> ModuleMetadata:
+def _parse_document(document: BytesIO) -> ModuleMetadata:
     try:
-        value = strict_json.parse(data, max_bytes=MAX_METADATA)
+        value = strict_json.parse(document.getvalue(), max_bytes=MAX_METADATA)
     except strict_json.InvalidJson as error:
         raise InvalidMetadata({METADATA_FILE: str(error)}) from None
     return parse_metadata(value, required=PACKAGE_FIELDS)
 
 
-def _check_claims(metadata: ModuleMetadata, module_file: str, platform: str, members: Mapping[str, Member]) -> None:
+def _wrong_claims(
+    metadata: ModuleMetadata, module_file: str, platform: str, members: Mapping[str, Member]
+) -> Iterator[Problem]:
     """Whether `module.json` speaks of the files that lie beside it."""
     wrong = {}
     if metadata.module_file not in {"", module_file}:
@@ -121,13 +167,13 @@ def _check_claims(metadata: ModuleMetadata, module_file: str, platform: str, mem
     if MACHINE_ALIASES.get(claimed, claimed) not in {"", machine}:
         wrong["architecture"] = f"is not the shared object's {machine}"
     if wrong:
-        raise InvalidMetadata(wrong)
+        yield InvalidMetadata(wrong)
     if metadata.sha256 not in {"", members[module_file].sha256}:
-        raise InvalidArtifact(f"{module_file} is not the file that module.json was made for: its SHA-256 differs")
+        yield InvalidArtifact(f"{module_file} is not the file that module.json was made for: its SHA-256 differs")
     for name, dependency in metadata.document.get("dependencies", {}).items():
         packed = members.get(f"{DEPENDENCIES_FOLDER}{name}.tgz")
         if packed is not None and dependency.get("sha256", packed.sha256) != packed.sha256:
-            raise InvalidArtifact(f"{packed.path} is not the file that module.json was made for: its SHA-256 differs")
+            yield InvalidArtifact(f"{packed.path} is not the file that module.json was made for: its SHA-256 differs")
 
 
 def _dependencies(metadata: ModuleMetadata, members: Mapping[str, Member]) -> tuple[str, ...]:

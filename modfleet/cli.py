@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from modfleet.commands.pack import pack
 from modfleet.processes import StartError
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ RAISED_AGAIN_SECONDS = 0.2
 @app.callback()
 def modfleet() -> None:
     """Modfleet rolls user-defined Redis and Valkey modules out to every node of a fleet."""
+
+
+app.command()(pack)
 
 
 @app.command()

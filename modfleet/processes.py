@@ -66,8 +66,12 @@ class Process:
     def has_died(self) -> bool:
         return self._running is not None and self._running.poll() is not None
 
+    @property
+    def is_running(self) -> bool:
+        return self._running is not None and self._running.poll() is None
+
     def terminate(self) -> None:
-        if self._running is not None and self._running.poll() is None:
+        if self.is_running:
             self.send(signal.SIGTERM)
             self.send(signal.SIGCONT)  # one that is stopped would never see it
 
@@ -78,6 +82,8 @@ class Process:
             self._running.wait()
 
     def send(self, number: signal.Signals) -> None:
+        if self._running is None:  # it never started: group 0 is our own
+            return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
@@ -132,7 +138,7 @@ class Processes:
         for process in reversed(self._all):
             process.terminate()
         deadline = time.monotonic() + STOP_SECONDS
-        while any(not process.has_died for process in self._all) and time.monotonic() < deadline:
+        while any(process.is_running for process in self._all) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
         for process in self._all:
             process.kill()

@@ -338,3 +338,5 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "sha256": _digest,
     "module_file": _file_name,
 }
+#: What a module object may say; anything else is kept, and means nothing here.
+KNOWN_FIELDS = frozenset(_CHECKS)

@@ -1,17 +1,33 @@
 """The sample module `greet`: compiled with the machine's C compiler and packed as an operator would upload it."""
 
-import hashlib
-import json
 import platform
 import shutil
 import subprocess
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from modfleet.packing.loading import Loaded
+from modfleet.packing.manifest import Binary, module_json, semantic
+from modfleet.packing.write import pack
+
 SOURCE = Path(__file__).with_name("greet.c")
+MANIFEST = {
+    "display_name": "Greet",
+    "description": "Answers a greeting: the smallest module that can be seen to work",
+    "author": "Modfleet",
+    "license": "MIT",
+    "capability_name": "Greet",
+}
+HELLO = {
+    "command_name": "greet.hello",
+    "command_arity": -1,
+    "first_key": 0,
+    "last_key": 0,
+    "step": 0,
+    "flags": ["readonly", "module", "fast"],
+}
 
 
 class SampleError(Exception):
@@ -51,54 +67,8 @@ def compile_module(source: Path, to: Path, *, defines: Mapping[str, str] | None 
     return to
 
 
-def pack(module: Path, metadata: Mapping[str, Any], to: Path) -> Path:
-    """`to`, a package with the module and its module.json."""
-    with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as package:
-        package.write(module, module.name)
-        package.writestr("module.json", json.dumps(metadata, indent=2))
-    return to
-
-
 def sample_metadata(module: Path, *, version: int) -> dict[str, Any]:
-    """The module.json of greet, with the fields that the vendor's packer writes."""
-    return {
-        "module_name": "greet",
-        "version": version,
-        "semantic_version": semantic(version),
-        "display_name": "Greet",
-        "description": "Answers a greeting: the smallest module that can be seen to work",
-        "author": "Modfleet",
-        "email": "",
-        "homepage": "",
-        "license": "MIT",
-        "command_line_args": "",
-        "config_command": "",
-        "capabilities": [],
-        "capability_name": "Greet",
-        "commands": [
-            {
-                "command_name": "greet.hello",
-                "command_arity": -1,
-                "first_key": 0,
-                "last_key": 0,
-                "step": 0,
-                "flags": ["readonly", "module", "fast"],
-            }
-        ],
-        "min_redis_version": "7.0",
-        "compatible_redis_version": "7.0",
-        "min_redis_pack_version": "5.2",
-        "architecture": platform.machine(),
-        "os": platform.system(),
-        "operating_systems": [],
-        "dependencies": {},
-        "crdb": {},
-        "module_file": module.name,
-        "ramp_format_version": 1,
-        "sha256": hashlib.sha256(module.read_bytes()).hexdigest(),
-    }
-
-
-def semantic(version: int) -> str:
-    """`10203` as `1.2.3`."""
-    return f"{version // 10000}.{version // 100 % 100}.{version % 100}"
+    """The module.json of greet: what a server would say of it is known."""
+    binary = Binary(path=module, platform=f"{platform.system().lower()}/{platform.machine()}")
+    loaded = Loaded(module_name="greet", version=version, commands=(HELLO,), redis_version="7.0")
+    return module_json(binary, loaded=loaded, manifest=MANIFEST, flags={}, dependencies=())

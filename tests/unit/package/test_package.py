@@ -1,13 +1,15 @@
 """`inspect_package`: what belongs in a package, and what `module.json` may say of it."""
 
+import io
 import json
 import random
+import re
 import zipfile
 
 import pytest
 
 from artifacts_app.manifest import Member, content_digest
-from artifacts_app.package import InvalidArtifact, InvalidMetadata
+from artifacts_app.package import InvalidArtifact, InvalidMetadata, find_problems
 
 
 def test_it_works(inspect, zipped, files, machine, sha256):
@@ -131,3 +133,11 @@ def test_a_digest_that_is_not_the_shared_objects_is_refused(inspect, zipped, fil
         inspect(zipped({**files, "module.json": json.dumps({**document, "sha256": "ab" * 32})}))
 
     assert caught.value.code == "invalid_artifact"
+
+
+def test_all_problems_are_found_where_the_first_is_raised(inspect, zipped, files, document):
+    bad = zipped({**files, "evil.sh": b"x", "module.json": json.dumps(document | {"version": "x"}).encode()})
+    found = find_problems(io.BytesIO(bad), max_unpacked_bytes=10**6, max_members=10)
+    assert [type(problem) for problem in found] == [InvalidArtifact, InvalidMetadata]
+    with pytest.raises(InvalidArtifact, match=re.escape(str(found[0]))):
+        inspect(bad)

@@ -1,0 +1,156 @@
+"""The module.json of a package: what the flags say, over the manifest, over what the module says, over defaults."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from modfleet.packing import PackError
+from modfleet.packing.loading import Loaded
+from modfleet.packing.write import sha256_of
+from modules_app.metadata import KNOWN_FIELDS, MODULE_OBJECT_FIELDS, InvalidMetadata, parse_metadata
+
+#: Arguments for the server that the module is loaded into here, where they are not those of the nodes.
+RUN_ARGS = "run_command_line_args"
+#: What the vendor's packer writes beside the fields of the module object.
+_PACKER_FIELDS = frozenset({"ramp_format_version", "git_sha", "speedb_git_sha"})
+
+_DEFAULTS: dict[str, Any] = {
+    "author": "",
+    "email": "",
+    "homepage": "",
+    "license": "",
+    "description": "",
+    "capability_name": "",
+    "capabilities": [],
+    "command_line_args": "",
+    "config_command": "",
+    "crdb": {},
+    "dependencies": {},
+    "bigstore_version_2_support": False,
+    "min_redis_version": "7.0",
+    "min_redis_pack_version": "5.2",
+    "operating_systems": [],
+    "ramp_format_version": 1,
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose versions and dates are texts: `min_redis_version: 7.10` is no number."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in {"float", "timestamp"}]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binary:
+    """A shared object that was looked at; `platform` is like `linux/x86_64`."""
+
+    path: Path
+    platform: str
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The fields that the YAML file (or a module.json) has. Raises: `PackError`."""
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  # a SafeLoader with fewer types
+    except (OSError, UnicodeDecodeError) as error:
+        raise PackError(f"The manifest {path} cannot be read: {error}.") from error
+    except yaml.YAMLError as error:
+        raise PackError(f"The manifest {path} is no YAML: {' '.join(str(error).split())}.") from error
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise PackError(f"The manifest {path} must have a field and its value on each line, such as `license: MIT`.")
+    allowed = KNOWN_FIELDS | _PACKER_FIELDS | {RUN_ARGS}
+    # The vendor's packer writes fields of its own that are empty mostly.
+    unknown = [str(name) for name, value in document.items() if name not in allowed and value]
+    if unknown:
+        raise PackError(f"The manifest {path} has unknown fields: {', '.join(map(_with_suggestion, unknown))}.")
+    return {name: value for name, value in document.items() if name in allowed}
+
+
+def module_json(
+    binary: Binary,
+    *,
+    loaded: Loaded | None,
+    manifest: Mapping[str, Any],
+    flags: Mapping[str, Any],
+    dependencies: Sequence[Path],
+) -> dict[str, Any]:
+    """The complete document, sound and in agreement with the module. `loaded` is None where it was not loaded.
+
+    Raises: `PackError` naming every field that is missing, wrong or contradicted by the module.
+    """
+    said = {name: value for name, value in {**manifest, **flags}.items() if name != RUN_ARGS and value is not None}
+    document = _DEFAULTS | _read(binary, loaded) | said
+    document = _completed(document)
+    try:
+        document = parse_metadata(document, required=MODULE_OBJECT_FIELDS).document
+    except InvalidMetadata as error:
+        hint = " Without loading the module, the manifest has to say it." if loaded is None else ""
+        raise PackError(f"The manifest and the flags make no module object: {error}.{hint}") from error
+    for file in dependencies:
+        if file.suffix == ".tgz":
+            document["dependencies"].setdefault(file.stem, {}).setdefault("sha256", sha256_of(file))
+    if loaded is not None:
+        _refuse_contradictions(document, loaded)
+    return document
+
+
+def semantic(version: int) -> str:
+    """`10203` as `1.2.3`."""
+    return f"{version // 10000}.{version // 100 % 100}.{version % 100}"
+
+
+def _read(binary: Binary, loaded: Loaded | None) -> dict[str, Any]:
+    system, _, machine = binary.platform.partition("/")
+    of_file = {
+        "module_file": binary.path.name,
+        "sha256": sha256_of(binary.path),
+        "architecture": machine,
+        "os": system.capitalize(),
+    }
+    if loaded is None:
+        return of_file
+    return of_file | {
+        "module_name": loaded.module_name,
+        "version": loaded.version,
+        "commands": list(loaded.commands),
+        "compatible_redis_version": loaded.redis_version,
+    }
+
+
+def _completed(document: dict[str, Any]) -> dict[str, Any]:
+    """With what follows from other fields, where that is not said."""
+    name, version = document.get("module_name"), document.get("version")
+    follows = {"display_name": name, "compatible_redis_version": document["min_redis_version"]}
+    if isinstance(version, int):
+        follows["semantic_version"] = semantic(version)
+    return {key: value for key, value in follows.items() if value is not None} | document
+
+
+def _refuse_contradictions(document: Mapping[str, Any], loaded: Loaded) -> None:
+    """A node believes the module: it would refuse what another name, version or command was promised of."""
+    wrong = [
+        f"{field} is {document[field]!r}, and the module says {truth!r}"
+        for field, truth in (("module_name", loaded.module_name), ("version", loaded.version))
+        if document[field] != truth
+    ]
+    has = {each["command_name"].lower() for each in loaded.commands}
+    missing = [each["command_name"] for each in document["commands"] if each["command_name"].lower() not in has]
+    if missing:
+        wrong.append(f"commands has {', '.join(missing)}, and the module adds no such command")
+    if wrong:
+        raise PackError(f"The manifest contradicts the module: {'; '.join(wrong)}. Mend the manifest or the module.")
+
+
+def _with_suggestion(name: str) -> str:
+    near = difflib.get_close_matches(name, sorted(KNOWN_FIELDS), n=1)
+    return f"{name} (did you mean {near[0]}?)" if near else name

@@ -1,0 +1,98 @@
+"""`modfleet pack` as a person calls it, on modules that are compiled once."""
+
+import json
+import shutil
+import signal
+import tempfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from modfleet.cli import app
+from modfleet.sample import SOURCE, compile_module
+
+MODULES = Path(__file__).parents[2] / "modules"
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    """Path of a shared object: `greet`, or a C file of tests/modules."""
+    folder, done = tmp_path_factory.mktemp("compiled"), {}
+
+    def compile_once(name):
+        if name not in done:
+            source = SOURCE if name == "greet" else MODULES / f"{name}.c"
+            done[name] = compile_module(source, folder / f"{name}.so")
+        return done[name]
+
+    return compile_once
+
+
+@pytest.fixture
+def module(compiled, tmp_path):
+    """A copy of the test's own of a compiled module."""
+
+    def copied(name="greet"):
+        return Path(shutil.copy(compiled(name), tmp_path))
+
+    return copied
+
+
+@pytest.fixture
+def temporary(monkeypatch):
+    """The folder that temporary files go to; short, for the path of a socket."""
+    folder = Path(tempfile.mkdtemp(prefix="mf"))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield folder
+    assert [str(path) for path in folder.iterdir()] == []
+    folder.rmdir()
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, temporary):
+    """What `modfleet pack` answers in the test's folder. It leaves no process and no temporary file behind."""
+    monkeypatch.chdir(tmp_path)
+
+    def called(*words):
+        return CliRunner().invoke(app, ["pack", *map(str, words)])
+
+    before = signal.getsignal(signal.SIGTERM)
+    yield called
+    signal.signal(signal.SIGTERM, before)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert not processes_with(str(temporary))
+
+
+def processes_with(words):
+    """Command lines of what runs with `words` in it."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if words in line:
+            found.append(line)
+    return found
+
+
+@pytest.fixture
+def refused(run, tmp_path):
+    """The one sentence of a `modfleet pack` that makes nothing."""
+
+    def called(*words):
+        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        answer = run(*words)
+        assert (answer.exit_code, answer.stdout) == (1, "")
+        assert len(answer.stderr.splitlines()) == 1
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+        return answer.stderr.strip()
+
+    return called
+
+
+def module_json_of(package):
+    with zipfile.ZipFile(package) as archive:
+        return json.loads(archive.read("module.json"))
