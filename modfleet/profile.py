@@ -153,7 +153,10 @@ def password_from(
     if password := environ.get("MODFLEET_PASSWORD") or (kept.password if kept.user == user else None):
         return password
     if ask is None:
-        raise UsageError(f"There is no password for {user}: set MODFLEET_PASSWORD, or give --password-file FILE.")
+        raise UsageError(
+            f"There is no password for {user}: run `modfleet login` on a terminal, set MODFLEET_PASSWORD, or give "
+            "--password-file FILE."
+        )
     return ask(user)
 
 

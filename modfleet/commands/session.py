@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from functools import cached_property
+from getpass import getpass
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Self
@@ -141,8 +142,8 @@ def is_a_person_there() -> bool:
 
 
 def ask_password(user: str) -> str:
-    """Without an echo. Raises: `typer.Abort`."""
-    return str(typer.prompt(f"Password of {user}", hide_input=True, err=True))
+    """Without an echo."""
+    return getpass(f"Password of {printable(user)}: ")
 
 
 def printable(value: object) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from enum import StrEnum
+from getpass import getpass
 from pathlib import Path
 from typing import Annotated
 
@@ -142,5 +143,7 @@ def _new_password(path: Path | None, user: str) -> str:
         return password
     if not is_a_person_there():
         raise UsageError("There is no new password: give --new-password-file FILE, or set MODFLEET_NEW_PASSWORD.")
-    question = f"New password of {user}"
-    return str(typer.prompt(question, hide_input=True, confirmation_prompt="Once more", err=True))
+    password = getpass(f"New password of {user}: ")
+    if getpass("Once more: ") != password:
+        raise UsageError("The two are not the same: nothing was changed.")
+    return password

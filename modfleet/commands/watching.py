@@ -42,17 +42,17 @@ def watch_rollout(session: Session, uid: str, *, timeout: float | None, until_th
     """Until it ends, or waits for a person. Raises: what `standings` raises."""
     rollout: Document = None
     code: ExitCode | None = None
-    with _view(session) as view:
-        try:
+    try:
+        with _view(session) as view:
             for standing in standings(session.api, uid, timeout=timeout, listener=view):
                 rollout = standing.rollout
                 view.show(standing)
                 code = exit_code(rollout)
                 if code is not None and (rollout["phase"] in FINAL or not until_the_end):
                     break
-        except KeyboardInterrupt:
-            session.note(f"The rollout goes on: `modfleet rollout watch {uid}` follows it further.")
-            raise
+    except KeyboardInterrupt:
+        session.note(f"The rollout goes on: `modfleet rollout watch {uid}` follows it further.")
+        raise
     if step := next_step(rollout):
         session.note(step)
     return ExitCode.SUCCEEDED if code is None else code
