@@ -28,7 +28,7 @@ def nodes(ctx: typer.Context, session: Session) -> None:
 @builds(session=open_session)
 def list_nodes(
     session: Session,
-    phase: Annotated[str | None, typer.Option(help="Only those: online, offline, draining or decommissioned.")] = None,
+    phase: Annotated[str | None, typer.Option(help="Only those: online, offline or draining.")] = None,
     label: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Only those with this label; all, if repeated.")
     ] = None,

@@ -24,7 +24,9 @@ def builds(**builders: Callable[..., Any]) -> Callable[[Callable[..., None]], Ca
         shared = {name: inspect.signature(builder, eval_str=True).parameters for name, builder in builders.items()}
         merged = {name: each for name, each in own.items() if name not in builders}
         for parameters in shared.values():
-            merged |= {name: each for name, each in parameters.items() if name not in merged}
+            for name, each in parameters.items():
+                if merged.setdefault(name, each) != each:
+                    raise TypeError(f"{command.__name__} has a parameter {name} of its own")
 
         @wraps(command)
         def run(**given: Any) -> None:

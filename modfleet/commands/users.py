@@ -35,7 +35,7 @@ class Status(StrEnum):
     LOCKED = "locked"
 
 
-UserName = Annotated[str, typer.Argument(metavar="USER", help="Login name, or uid.")]
+Login = Annotated[str, typer.Argument(metavar="USER", help="Login name, or uid.")]
 NewPasswordFile = Annotated[
     Path | None,
     typer.Option(
@@ -72,9 +72,9 @@ def _in_a_table(found: list[Document]) -> RenderableType:
 
 @app.command()
 @builds(session=open_session)
-def show(user: UserName, session: Session) -> None:
+def show(login: Login, session: Session) -> None:
     """Show one user."""
-    session.show(session.api.get(_path(session.api, user)), sheet)
+    session.show(session.api.get(_path(session.api, login)), sheet)
 
 
 @app.command()
@@ -95,7 +95,7 @@ def add(
 @app.command("set")
 @builds(session=open_session)
 def change(
-    user: UserName,
+    login: Login,
     session: Session,
     name: Annotated[str | None, typer.Option(help="The new login name.")] = None,
     email: Annotated[str | None, typer.Option(help="The new address.")] = None,
@@ -107,24 +107,24 @@ def change(
     body = {field: value for field, value in given.items() if value is not None}
     if not body:
         raise UsageError("Say what is to change: --name, --email, --role or --status.")
-    session.show(session.api.put(_path(session.api, user), body), sheet)
+    session.show(session.api.put(_path(session.api, login), body), sheet)
 
 
 @app.command()
 @builds(session=open_session)
-def passwd(user: UserName, session: Session, new_password_file: NewPasswordFile = None) -> None:
+def passwd(login: Login, session: Session, new_password_file: NewPasswordFile = None) -> None:
     """Change a user's password. Tokens of before end: sign in again."""
-    path = _path(session.api, user)
-    answer = session.api.put(path, {"password": _new_password(new_password_file, user)})
+    path = _path(session.api, login)
+    answer = session.api.put(path, {"password": _new_password(new_password_file, login)})
     session.show(answer, lambda each: f"changed the password of {each['name']}")
 
 
 @app.command()
 @builds(session=open_session)
-def delete(user: UserName, session: Session, yes: Yes = False) -> None:
+def delete(login: Login, session: Session, yes: Yes = False) -> None:
     """Delete a user. What the log says of the user stays."""
-    session.confirm(f"Delete {user}?", yes=yes)
-    session.show(session.api.delete(_path(session.api, user)), lambda _: f"deleted {user}")
+    session.confirm(f"Delete {login}?", yes=yes)
+    session.show(session.api.delete(_path(session.api, login)), lambda _: f"deleted {login}")
 
 
 def _path(api: Client, user: str) -> str:
