@@ -154,7 +154,7 @@ def printable(value: object) -> str:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> Table:
     made = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, title=title or None, title_justify="left")
-    made.pad_edge = False
+    made.pad_edge = made.show_edge = False
     for name in columns:
         made.add_column(name, overflow="fold")
     for row in rows:

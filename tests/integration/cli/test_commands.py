@@ -1,11 +1,9 @@
-"""Every command against the live API: its help, its exit code, the shape of its --json."""
+"""Every command against the live API: its exit code, the shape of its --json."""
 
 import json
 
 import pytest
-import typer
 
-from modfleet.cli import app
 from rollout import verbs
 from rollout.advance import advance
 from rollout.messages import Phase, Reason
@@ -14,13 +12,6 @@ from tests.integration.cli.conftest import NODES
 from tests.recorded_fleet import join, phases, rollout, say, start
 
 pytestmark = pytest.mark.slow
-
-
-def all_commands(command=None, path=()):
-    command = command or typer.main.get_command(app)
-    yield path
-    for name, each in getattr(command, "commands", {}).items():
-        yield from all_commands(each, (*path, name))
 
 
 def answer(result):
@@ -32,13 +23,6 @@ def answer(result):
 def begin(run, module, *words):
     """uid of a rollout that the command line has started."""
     return answer(run("rollout", "start", module, "1", "--json", *words))["uid"]
-
-
-@pytest.mark.parametrize("path", list(all_commands()), ids=" ".join)
-def test_help(run, path):
-    shown = run(*path, "--help")
-    assert (shown.exit_code, shown.stderr) == (0, "")
-    assert " ".join(("Usage: modfleet", *path)) in shown.stdout
 
 
 # --- Lists and single things ------------------------------------------------------------------------------------------
