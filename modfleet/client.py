@@ -13,6 +13,8 @@ from modfleet.profile import Access
 
 #: JSON of the API's.
 Document = Any
+#: A list of values repeats its parameter.
+Query = str | int | list[str]
 
 MODULES = "/v2/modules/user-defined"
 ARTIFACTS = "/v2/modules/user-defined/artifacts"
@@ -92,7 +94,7 @@ class Client:
     ) -> None:
         self._http.close()
 
-    def get(self, path: str, **query: str | int) -> Document:
+    def get(self, path: str, **query: Query) -> Document:
         return _document(self._send("GET", path, params=query))
 
     def post(self, path: str, body: Document = None) -> Document:
@@ -107,9 +109,11 @@ class Client:
     def delete(self, path: str) -> Document:
         return _document(self._send("DELETE", path))
 
-    def every(self, path: str, *, most: int | None = None, **query: str | int) -> Iterator[Document]:
+    def every(
+        self, path: str, query: Mapping[str, Query] | None = None, *, most: int | None = None
+    ) -> Iterator[Document]:
         """The list's first `most` documents, or all, page by page."""
-        return islice(self._pages(path, {**query, "limit": min(most or PAGE, PAGE)}), most)
+        return islice(self._pages(path, {**(query or {}), "limit": min(most or PAGE, PAGE)}), most)
 
     def changed(self, path: str, *, etag: str, wait: float) -> tuple[Document, str] | None:
         """The document and its ETag once it is another than that of `etag`; None if it is still that after `wait`
@@ -131,7 +135,7 @@ class Client:
         response = self._send("POST", ARTIFACTS, files=files, timeout=UPLOAD_PATIENCE)
         return _document(response), response.status_code == httpx.codes.CREATED
 
-    def _pages(self, path: str, query: Mapping[str, str | int]) -> Iterator[Document]:
+    def _pages(self, path: str, query: Mapping[str, Query]) -> Iterator[Document]:
         following: str | None = ""
         while following is not None:
             # Of `next` only the query: a proxy may have another idea of our scheme and host, and credentials go

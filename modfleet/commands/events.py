@@ -3,7 +3,7 @@
 import json
 from collections import deque
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Annotated
 
@@ -14,6 +14,9 @@ from modfleet.client import EVENTS, Document
 from modfleet.commands.parameters import builds
 from modfleet.commands.session import Session, open_session, table
 from modfleet.failure import UsageError
+
+#: The least difference of two times: the API's `after` and `before` leave out the time itself.
+MOMENT = timedelta(microseconds=1)
 
 
 @builds(session=open_session)
@@ -36,8 +39,17 @@ def events(
     """List the events of the log, the newest last: who did what, when, and what followed."""
     first, last = _moment(since), _moment(until)
 
+    # What the control plane can look for it need not send; wildcards are only known here.
+    exact = {
+        name: text
+        for name, text in (("stream", stream), ("type", kind), ("actor", actor))
+        if text is not None and not set("*?[").intersection(text)
+    }
+    times = {"after": first and first - MOMENT, "before": last and last + MOMENT}
+    asked = exact | {name: moment.isoformat() for name, moment in times.items() if moment is not None}
+
     def matching() -> Iterator[Document]:
-        for each in session.api.every(EVENTS):
+        for each in session.api.every(EVENTS, asked):
             moment = datetime.fromisoformat(each["recorded_at"])
             if last is not None and moment > last:
                 return  # the log is in the order of time

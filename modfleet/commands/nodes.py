@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Group, RenderableType
 
-from modfleet.client import NODES, Document
+from modfleet.client import NODES, Document, Query
 from modfleet.commands.completion import NodeName
 from modfleet.commands.parameters import builds
 from modfleet.commands.session import Session, Yes, in_a_line, open_session, sheet, table
@@ -38,9 +38,12 @@ def list_nodes(
 
 
 def _show_all(session: Session, labels: dict[str, str], phase: str | None = None) -> None:
+    asked: dict[str, Query] = {"label": [f"{name}={value}" for name, value in labels.items()]} if labels else {}
+    if phase is not None:
+        asked["phase"] = phase
     found = [
         each
-        for each in session.api.every(NODES)
+        for each in session.api.every(NODES, asked)
         if phase in {None, each["phase"]} and labels.items() <= each["labels"].items()
     ]
     session.show(found, _in_a_table)

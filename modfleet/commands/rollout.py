@@ -6,7 +6,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from modfleet.client import ROLLOUTS, Document
+from modfleet.client import ROLLOUTS, Document, Query
 from modfleet.commands.completion import NodeName, RolloutUid, node_names
 from modfleet.commands.parameters import builds
 from modfleet.commands.request import rollout_request
@@ -97,8 +97,11 @@ def list_rollouts(
     limit: Annotated[int, typer.Option(min=0, help="The newest so many; 0 for all.")] = 50,
 ) -> None:
     """List rollouts, the newest first."""
+    asked: dict[str, Query] = {"phase": phase} if phase else {}
+    if module is not None:
+        asked["module_name"] = module
     found: list[Document] = []
-    for each in session.api.every(ROLLOUTS):
+    for each in session.api.every(ROLLOUTS, asked):
         if (not phase or each["phase"] in phase) and module in {None, each["module_name"]}:
             found.append(each)
             if len(found) == limit:
