@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from modfleet.failure import ExitCode
+
 if TYPE_CHECKING:
     from modfleet.packing.build import Order
     from modfleet.packing.check import Report
-
-#: Exit codes: the package is refused; the command line is wrong.
-FAILED, USAGE = 1, 2
 
 SAYS = "What module.json says (over the manifest)"
 
@@ -55,16 +54,24 @@ def pack(
     force: Annotated[bool, typer.Option("--force", help="Replace another package that lies there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")] = False,
     display_name: Annotated[str | None, typer.Option(help="Default: the module's name.", rich_help_panel=SAYS)] = None,
-    description: Annotated[str | None, typer.Option(rich_help_panel=SAYS)] = None,
-    author: Annotated[str | None, typer.Option(rich_help_panel=SAYS)] = None,
-    email: Annotated[str | None, typer.Option(rich_help_panel=SAYS)] = None,
-    homepage: Annotated[str | None, typer.Option(rich_help_panel=SAYS)] = None,
-    license_: Annotated[str | None, typer.Option("--license", rich_help_panel=SAYS)] = None,
+    description: Annotated[
+        str | None, typer.Option(help="What the module does, in a sentence.", rich_help_panel=SAYS)
+    ] = None,
+    author: Annotated[str | None, typer.Option(help="Who wrote it.", rich_help_panel=SAYS)] = None,
+    email: Annotated[str | None, typer.Option(help="Where its author is reached.", rich_help_panel=SAYS)] = None,
+    homepage: Annotated[str | None, typer.Option(help="A URL.", rich_help_panel=SAYS)] = None,
+    license_: Annotated[
+        str | None, typer.Option("--license", help="Its name or SPDX identifier.", rich_help_panel=SAYS)
+    ] = None,
     capability: Annotated[
         list[str] | None, typer.Option(help="Such as types or replica_of; repeatable.", rich_help_panel=SAYS)
     ] = None,
-    capability_name: Annotated[str | None, typer.Option(rich_help_panel=SAYS)] = None,
-    config_command: Annotated[str | None, typer.Option(rich_help_panel=SAYS)] = None,
+    capability_name: Annotated[
+        str | None, typer.Option(help="What vendor tools call what it can do.", rich_help_panel=SAYS)
+    ] = None,
+    config_command: Annotated[
+        str | None, typer.Option(help="The command by which it is configured at run time.", rich_help_panel=SAYS)
+    ] = None,
     dependency: Annotated[
         list[str] | None, typer.Option(metavar="NAME[=URL[#sha256=HEX]]", help="Repeatable.", rich_help_panel=SAYS)
     ] = None,
@@ -81,7 +88,7 @@ def pack(
 
     The same input makes the same file, byte for byte. Exit code 1: no package was made, or --check found something.
     """
-    from modfleet.packing import PackError, require_extra
+    from modfleet.packing import require_extra
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends this ends the server and the files as well
     fields = {
@@ -109,28 +116,24 @@ def pack(
         output is not None or manifest is not None or flags or deps or server or force or not load
     ):
         raise typer.BadParameter("--check takes no option but --json.")
-    try:
-        require_extra("elftools")
-        if check is not None:
-            _check(check, as_json=as_json)
-        elif module is not None:
-            from modfleet.packing.build import Order
-            from modfleet.packing.manifest import read_manifest
+    require_extra("elftools")
+    if check is not None:
+        _check(check, as_json=as_json)
+    elif module is not None:
+        from modfleet.packing.build import Order
+        from modfleet.packing.manifest import read_manifest
 
-            order = Order(
-                module=module,
-                to=output,
-                manifest=read_manifest(manifest) if manifest else {},
-                flags=flags,
-                dependencies=tuple(deps or ()),
-                load=load,
-                server=server,
-                force=force,
-            )
-            _pack(order, as_json=as_json)
-    except PackError as error:
-        typer.echo(" ".join(str(error).split()), err=True)
-        raise typer.Exit(FAILED) from error
+        order = Order(
+            module=module,
+            to=output,
+            manifest=read_manifest(manifest) if manifest else {},
+            flags=flags,
+            dependencies=tuple(deps or ()),
+            load=load,
+            server=server,
+            force=force,
+        )
+        _pack(order, as_json=as_json)
 
 
 def _check(path: Path, *, as_json: bool) -> None:
@@ -146,7 +149,7 @@ def _check(path: Path, *, as_json: bool) -> None:
     else:
         typer.echo(f"{path} is fine")
         _print_summary(report)
-    raise typer.Exit(FAILED if report.problems else 0)
+    raise typer.Exit(ExitCode.FAILED if report.problems else ExitCode.SUCCEEDED)
 
 
 def _pack(order: "Order", *, as_json: bool) -> None:

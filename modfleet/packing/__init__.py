@@ -2,8 +2,10 @@
 
 from importlib.util import find_spec
 
+from modfleet.failure import CommandError
 
-class PackError(Exception):
+
+class PackError(CommandError):
     """No package can be made; the message is one sentence for the operator, and what to do."""
 
 

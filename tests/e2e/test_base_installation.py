@@ -97,6 +97,24 @@ def test_command_line_shows_its_help(run):
     assert "up" in done.stdout
 
 
+def test_command_line_can_be_imported_whole(run):
+    code = (
+        "import importlib, pkgutil, modfleet.cli, modfleet.commands\n"
+        "names = [each.name for each in pkgutil.walk_packages(modfleet.commands.__path__, 'modfleet.commands.')]\n"
+        "[importlib.import_module(each) for each in names]\n"
+        f"print(len(names) > 10, [n for n in {ABSENT} if n in sys.modules])"
+    )
+    done = run(code)
+    assert (done.stdout, done.stderr) == ("True []\n", "")
+
+
+def test_commands_ask_the_control_plane(run):
+    words = "['modfleet', 'nodes', '--url', 'http://127.0.0.1:1']"
+    code = f"import os\nos.environ['MODFLEET_TOKEN'] = 't'\nsys.argv = {words}\nfrom modfleet.cli import main\nmain()"
+    done = run(code)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (4, "", 1)
+
+
 def test_up_says_what_is_missing(run):
     done = run("sys.argv = ['modfleet', 'up', '--port', '0']\nfrom modfleet.cli import main\nmain()")
     assert done.returncode == 2

@@ -1,0 +1,92 @@
+"""`modfleet events`: the audit log."""
+
+import json
+from collections import deque
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import Annotated
+
+import typer
+from rich.console import RenderableType
+
+from modfleet.client import EVENTS, Document
+from modfleet.commands.parameters import builds
+from modfleet.commands.session import Session, open_session, table
+from modfleet.failure import UsageError
+
+#: The least difference of two times: the API's `after` and `before` leave out the time itself.
+MOMENT = timedelta(microseconds=1)
+
+
+@builds(session=open_session)
+def events(
+    session: Session,
+    stream: Annotated[
+        str | None, typer.Option(help="Only of this stream, such as node:n1; * and ? match: 'placement:*:greet'.")
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--type", help="Only of this type, such as rollout.started.v1; * and ? match: 'rollout.*'."),
+    ] = None,
+    actor: Annotated[str | None, typer.Option(help="Only what this login name did.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only from this time on, such as 2026-11-23T16:20:00Z.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Only up to this time.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="The newest so many; 0 for all.")] = 100,
+) -> None:
+    """List the events of the log, the newest last: who did what, when, and what followed."""
+    first, last = _moment(since), _moment(until)
+
+    # What the control plane can look for it need not send; wildcards are only known here.
+    exact = {
+        name: text
+        for name, text in (("stream", stream), ("type", kind), ("actor", actor))
+        if text is not None and not set("*?[").intersection(text)
+    }
+    times = {"after": first and first - MOMENT, "before": last and last + MOMENT}
+    asked = exact | {name: moment.isoformat() for name, moment in times.items() if moment is not None}
+
+    def matching() -> Iterator[Document]:
+        for each in session.api.every(EVENTS, asked):
+            moment = datetime.fromisoformat(each["recorded_at"])
+            if last is not None and moment > last:
+                return  # the log is in the order of time
+            if (
+                (first is None or moment >= first)
+                and (stream is None or fnmatchcase(each["stream"], stream))
+                and (kind is None or fnmatchcase(each["type"], kind))
+                and actor in {None, each["actor"]}
+            ):
+                yield each
+
+    session.show(list(deque(matching(), maxlen=limit or None)), _in_a_table)
+
+
+def _moment(text: str | None) -> datetime | None:
+    """Raises: `UsageError`."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"{text} is no time: write it as 2026-11-23T16:20:00Z.") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _in_a_table(found: list[Document]) -> RenderableType:
+    return table(
+        ("POSITION", "RECORDED AT", "ACTOR", "STREAM", "TYPE", "DATA"),
+        (
+            (
+                each["position"],
+                each["recorded_at"],
+                each["actor"],
+                each["stream"],
+                each["type"],
+                json.dumps(each["data"], ensure_ascii=False),
+            )
+            for each in found
+        ),
+    )

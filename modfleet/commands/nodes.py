@@ -1,0 +1,133 @@
+"""`modfleet nodes`: the fleet."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+
+from modfleet.client import NODES, Document, Query
+from modfleet.commands.completion import NodeName
+from modfleet.commands.parameters import builds
+from modfleet.commands.session import Session, Yes, in_a_line, open_session, sheet, table
+from modfleet.failure import UsageError
+
+app = typer.Typer(invoke_without_command=True, help="The fleet: who is in it, and what each node has.")
+
+MODULE_COLUMNS = ("module_name", "version", "desired", "observed", "state", "drifted_at", "content_sha256")
+
+
+@app.callback()
+@builds(session=open_session)
+def nodes(ctx: typer.Context, session: Session) -> None:
+    """The fleet: who is in it, and what each node has. Without a command: `list`."""
+    if ctx.invoked_subcommand is None:
+        _show_all(session, {})
+
+
+@app.command("list")
+@builds(session=open_session)
+def list_nodes(
+    session: Session,
+    phase: Annotated[str | None, typer.Option(help="Only those: online, offline or draining.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Only those with this label; all, if repeated.")
+    ] = None,
+) -> None:
+    """List the nodes."""
+    _show_all(session, labels_of(label or []), phase)
+
+
+def _show_all(session: Session, labels: dict[str, str], phase: str | None = None) -> None:
+    asked: dict[str, Query] = {"label": [f"{name}={value}" for name, value in labels.items()]} if labels else {}
+    if phase is not None:
+        asked["phase"] = phase
+    found = [
+        each
+        for each in session.api.every(NODES, asked)
+        if phase in {None, each["phase"]} and labels.items() <= each["labels"].items()
+    ]
+    session.show(found, _in_a_table)
+
+
+def _in_a_table(found: list[Document]) -> RenderableType:
+    columns = ("NODE", "PHASE", "PLATFORM", "SERVER", "ROLE", "LABELS", "LAST SEEN", "MODULES")
+    return table(
+        columns,
+        (
+            (
+                each["name"],
+                each["phase"],
+                each["platform"],
+                f"{each['server']} {each['server_version']}",
+                each["role"],
+                in_a_line(each["labels"]),
+                each["last_seen"],
+                ", ".join(f"{one['module_name']} {one['version']} {one['state']}" for one in each["modules"]),
+            )
+            for each in found
+        ),
+    )
+
+
+@app.command()
+@builds(session=open_session)
+def show(name: NodeName, session: Session) -> None:
+    """Show one node and its modules: what is desired there, and what was observed."""
+    session.show(session.api.get(f"{NODES}/{name}"), _in_words)
+
+
+def _in_words(node: Document) -> RenderableType:
+    fields = sheet({name: value for name, value in node.items() if name != "modules"})
+    columns = [each.upper().replace("_", " ") for each in MODULE_COLUMNS]
+    rows = ([each[name] for name in MODULE_COLUMNS] for each in node["modules"])
+    return Group(fields, "", table(columns, rows)) if node["modules"] else fields
+
+
+@app.command()
+@builds(session=open_session)
+def drain(name: NodeName, session: Session) -> None:
+    """Give it nothing new. `activate` ends that."""
+    _tell_phase(session, session.api.post(f"{NODES}/{name}/drain"))
+
+
+@app.command()
+@builds(session=open_session)
+def activate(name: NodeName, session: Session) -> None:
+    """End its draining."""
+    _tell_phase(session, session.api.post(f"{NODES}/{name}/activate"))
+
+
+@app.command()
+@builds(session=open_session)
+def decommission(name: NodeName, session: Session, yes: Yes = False) -> None:
+    """Take it out of the fleet. It joins again when its agent is restarted."""
+    session.confirm(f"Take {name} out of the fleet?", yes=yes)
+    _tell_phase(session, session.api.post(f"{NODES}/{name}/decommission"))
+
+
+@app.command()
+@builds(session=open_session)
+def label(
+    name: NodeName,
+    session: Session,
+    labels: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME=VALUE...", help="All labels that it is to have from you.")
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="It is to have none from you.")] = False,
+) -> None:
+    """Set a node's labels, in the place of all that an operator gave before."""
+    if bool(labels) == clear:
+        raise UsageError("Give the labels as NAME=VALUE, or --clear for none.")
+    session.show(session.api.patch(f"{NODES}/{name}", {"labels": labels_of(labels or [])}), _in_words)
+
+
+def labels_of(pairs: list[str]) -> dict[str, str]:
+    """Raises: `UsageError`."""
+    split = [each.partition("=") for each in pairs]
+    if wrong := [pair for pair, (name, equals, _) in zip(pairs, split, strict=True) if not (name and equals)]:
+        raise UsageError(f"{wrong[0]} is no label: write it as NAME=VALUE.")
+    return {name: value for name, _, value in split}
+
+
+def _tell_phase(session: Session, node: Any) -> None:
+    session.show(node, lambda each: f"{each['name']} is {each['phase']}")

@@ -1,0 +1,239 @@
+"""A rollout that is watched: bars in a terminal, a line for each change elsewhere, or a JSON document for each."""
+
+import math
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from modfleet.client import Document
+from modfleet.commands.session import Session, printable, table
+from modfleet.failure import ExitCode
+from modfleet.watch import FINAL, Standing, exit_code, next_step, standings
+
+#: What fits on a screen.
+WAVES_SHOWN, FAILURES_SHOWN = 12, 10
+COLORS = {
+    "passed": "green",
+    "failed": "red",
+    "gated": "yellow",
+    "canceled": "red",
+    "running": "cyan",
+    "soaking": "cyan",
+}
+
+
+class View(Protocol):
+    def show(self, standing: Standing) -> None: ...
+
+    def lost(self, reason: str) -> None: ...
+
+    def back(self) -> None: ...
+
+
+def watch_rollout(session: Session, uid: str, *, timeout: float | None, until_the_end: bool) -> ExitCode:
+    """Until it ends, or waits for a person. Raises: what `standings` raises."""
+    rollout: Document = None
+    code: ExitCode | None = None
+    try:
+        with _view(session) as view:
+            for standing in standings(session.api, uid, timeout=timeout, listener=view):
+                rollout = standing.rollout
+                view.show(standing)
+                code = exit_code(rollout)
+                if code is not None and (rollout["phase"] in FINAL or not until_the_end):
+                    break
+    except KeyboardInterrupt:
+        session.note(f"The rollout goes on: `modfleet rollout watch {uid}` follows it further.")
+        raise
+    if step := next_step(rollout):
+        session.note(step)
+    return ExitCode.SUCCEEDED if code is None else code
+
+
+@contextmanager
+def _view(session: Session) -> Iterator[View]:
+    if session.as_json:
+        yield Documents(session)
+    elif session.console.is_terminal and sys.stdout.isatty() and not session.console.is_dumb_terminal:
+        screen = Screen()
+        with Live(screen, console=session.console, refresh_per_second=4, redirect_stderr=False):
+            yield screen
+    else:
+        yield Lines(session)
+
+
+class Documents:
+    """The rollout's document, in a line of its own, for each change."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def show(self, standing: Standing) -> None:
+        self._session.print_json(standing.rollout, indent=None)
+
+    def lost(self, reason: str) -> None:
+        self._session.note(f"Connection lost: {reason} Trying again.")
+
+    def back(self) -> None:
+        self._session.note("Connected again.")
+
+
+class Lines(Documents):
+    """What has changed, each in a line of its own."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._said: set[tuple[object, ...]] = set()
+
+    def show(self, standing: Standing) -> None:
+        rollout = standing.rollout
+        self._once(("title",), title(rollout))
+        for wave in rollout["waves"]:
+            if wave["phase"] != "pending":
+                self._once((wave["wave"], wave["phase"]), f"wave {wave['wave']}: {wave['phase']}")
+        for each in standing.failures:
+            self._once((each["node"], each["attempt"], each["phase"]), f"{each['node']}: {reason_of(each)}")
+        progress = rollout["progress"]
+        self._once((rollout["phase"], progress["percent"] // 5), f"{rollout['phase']}: {counted(progress)}")
+        if rollout["phase"] in FINAL:
+            self._once(("end",), ending(rollout))
+
+    def _once(self, key: tuple[object, ...], line: str) -> None:
+        if key not in self._said:
+            self._said.add(key)
+            self._session.say(printable(line))
+
+
+class Screen:
+    """Draws itself anew with each refresh: how long the connection has been lost changes without an answer."""
+
+    def __init__(self) -> None:
+        self._standing: Standing | None = None
+        self._lost: tuple[float, str] | None = None
+
+    def show(self, standing: Standing) -> None:
+        self._standing = standing
+
+    def lost(self, reason: str) -> None:
+        self._lost = (time.monotonic(), reason)
+
+    def back(self) -> None:
+        self._lost = None
+
+    def __rich__(self) -> RenderableType:
+        parts: list[RenderableType] = [] if self._standing is None else [picture(self._standing)]
+        if self._lost is not None:
+            since, reason = self._lost
+            seconds = math.floor(time.monotonic() - since)
+            parts.append(Text(printable(f"connection lost {seconds} s ago, trying again: {reason}"), style="yellow"))
+        return Group(*parts)
+
+
+def picture(standing: Standing) -> RenderableType:
+    rollout = standing.rollout
+    parts: list[RenderableType] = [Text(printable(title(rollout)), style="bold"), _bars(rollout)]
+    if standing.failures:
+        parts += ["", failures_table(standing.failures[:FAILURES_SHOWN])]
+        if (more := len(standing.failures) - FAILURES_SHOWN) > 0:
+            parts.append(Text(f"and {more} more: modfleet rollout status {rollout['uid']}"))
+    if rollout["phase"] in FINAL:
+        parts.append(Text(printable(ending(rollout))))
+    return Group(*parts)
+
+
+def _bars(rollout: Document) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True)
+    grid.add_column(width=30)
+    grid.add_column(no_wrap=True, justify="right")
+    grid.add_column(overflow="fold")
+    waves = rollout["waves"]
+    first = _first_shown([each["phase"] for each in waves])
+    if first:
+        grid.add_row("", "", "", Text(f"{first} waves before these"))
+    for each in waves[first : first + WAVES_SHOWN]:
+        style = COLORS.get(each["phase"], "default")
+        grid.add_row(f"wave {each['wave']}", _bar(each, style), _share(each), Text(_words(each), style=style))
+    if (more := len(waves) - first - WAVES_SHOWN) > 0:
+        grid.add_row("", "", "", Text(f"{more} waves after these"))
+    progress = rollout["progress"]
+    grid.add_row("all", _bar(progress, "blue"), _share(progress), Text(f"{rollout['phase']}{_eta(progress)}"))
+    return grid
+
+
+def _first_shown(phases: list[str]) -> int:
+    """So that the wave that is going on is among those that fit."""
+    going = next((number for number, phase in enumerate(phases) if phase not in {"passed", "skipped"}), len(phases))
+    return max(0, min(going - 2, len(phases) - WAVES_SHOWN))
+
+
+def _final(counters: Document) -> int:
+    return int(counters["total"] - counters["scheduled"] - counters["queued"] - counters["running"])
+
+
+def _bar(counters: Document, style: str) -> ProgressBar:
+    return ProgressBar(
+        total=max(counters["total"], 1), completed=_final(counters), complete_style=style, finished_style=style
+    )
+
+
+def _share(counters: Document) -> str:
+    return f"{_final(counters)}/{counters['total']}"
+
+
+def _words(wave: Document) -> str:
+    failed = wave["failed"] + wave["timed_out"]
+    return f"{wave['phase']}, {failed} failed" if failed else str(wave["phase"])
+
+
+def _eta(progress: Document) -> str:
+    seconds = progress["eta_seconds"]
+    return f", about {math.ceil(seconds)} s left" if seconds else ""
+
+
+def title(rollout: Document) -> str:
+    return f"rollout {rollout['uid']}: {rollout['action']} {rollout['module_name']} {rollout['version']}"
+
+
+def counted(progress: Document) -> str:
+    failed = progress["failed"] + progress["timed_out"]
+    words = f"{_final(progress)} of {progress['total']} nodes done ({progress['percent']} %)"
+    return f"{words}, {failed} failed" if failed else words
+
+
+def ending(rollout: Document) -> str:
+    return f"{rollout['phase']} after {rollout['seconds']:g} s: {rollout['message']}"
+
+
+def reason_of(operation: Document) -> str:
+    return ": ".join(filter(None, (operation["phase"], operation["reason"], operation["message"])))
+
+
+def failures_table(failures: tuple[Document, ...]) -> Table:
+    columns = ("FAILED NODE", "PHASE", "REASON", "MESSAGE")
+    return table(columns, ((each["node"], each["phase"], each["reason"], each["message"]) for each in failures))
+
+
+def static_picture(standing: Standing, console: Console) -> RenderableType:
+    """For `status`: bars in a terminal, a table of the waves elsewhere."""
+    if console.is_terminal:
+        return picture(standing)
+    rollout = standing.rollout
+    waves = table(
+        ("WAVE", "PHASE", "DONE", "TOTAL", "FAILED"),
+        (
+            (each["wave"], each["phase"], _final(each), each["total"], each["failed"] + each["timed_out"])
+            for each in rollout["waves"]
+        ),
+    )
+    head = f"{title(rollout)}\n{rollout['phase']}: {rollout['message']}"
+    parts: list[RenderableType] = [Text(head), waves]
+    return Group(*parts, failures_table(standing.failures)) if standing.failures else Group(*parts)

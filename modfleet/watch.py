@@ -1,0 +1,156 @@
+"""A rollout as it changes, however often the connection is lost."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import httpx
+
+from modfleet.client import ROLLOUTS, Client, Document, RefusedError, UnreachableError
+from modfleet.failure import CommandError, ExitCode
+
+#: Seconds.
+LONGEST_WAIT = 20.0
+#: A thousand nodes report more often than anybody can look.
+BETWEEN_LOOKS = 0.2
+FIRST_RETRY, LONGEST_RETRY = 0.25, 5.0
+
+FINAL = frozenset(
+    {
+        "succeeded",
+        "completed_with_failures",
+        "failed",
+        "aborted",
+        "rolled_back",
+        "rollback_failed",
+        "superseded",
+        "rejected",
+    }
+)
+FAILED = frozenset({"failed", "timed_out"})
+
+
+class StillRunningError(CommandError):
+    """The time that somebody wanted to wait is over."""
+
+    code = ExitCode.STILL_RUNNING
+
+
+class Listener(Protocol):
+    """Is told about the connection."""
+
+    def lost(self, reason: str) -> None: ...
+
+    def back(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    rollout: Document
+    #: Operations that have failed or timed out, in the rollout's order.
+    failures: tuple[Document, ...]
+
+
+def standings(api: Client, uid: str, *, timeout: float | None, listener: Listener) -> Iterator[Standing]:
+    """The rollout now, and after each change; the last one is final.
+
+    Raises: `StillRunningError` after `timeout` seconds, `UnreachableError` if there is no connection at the start or
+    none by then, `RefusedError`.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    etag, failures, counted = "", (), (0, 0)  # type: tuple[str, tuple[Document, ...], tuple[int, int]]
+    connection = _Connection(listener, deadline)
+    while True:
+        left = LONGEST_WAIT if deadline is None else max(0.0, min(LONGEST_WAIT, deadline - time.monotonic()))
+        try:
+            found = api.changed(f"{ROLLOUTS}/{uid}", etag=etag, wait=left if etag else 0)
+            if found is not None:
+                rollout, new_etag = found
+                count = (rollout["progress"]["failed"], rollout["progress"]["timed_out"])
+                if count != counted:
+                    failures = failed_nodes(api, uid)
+        except (UnreachableError, RefusedError) as error:
+            connection.lost(error)
+            continue
+        connection.works()
+        if found is not None:
+            etag, counted = new_etag, count
+            yield Standing(rollout=rollout, failures=failures)
+            if rollout["phase"] in FINAL:
+                return
+        if deadline is not None and time.monotonic() >= deadline:
+            raise StillRunningError(
+                f"The rollout goes on after {timeout:g} s: `modfleet rollout watch {uid}` follows it further."
+            )
+        time.sleep(BETWEEN_LOOKS)
+
+
+class _Connection:
+    """Waits longer from failure to failure, and gives up at the deadline. What never worked is not waited for."""
+
+    def __init__(self, listener: Listener, deadline: float | None) -> None:
+        self._listener = listener
+        self._deadline = deadline
+        self._has_worked = self._is_lost = False
+        self._pause = FIRST_RETRY
+
+    def works(self) -> None:
+        if self._is_lost:
+            self._listener.back()
+        self._has_worked, self._is_lost, self._pause = True, False, FIRST_RETRY
+
+    def lost(self, error: UnreachableError | RefusedError) -> None:
+        """Returns when it is time to try again. Raises: the error, if trying again does not help."""
+        if not self._has_worked or (isinstance(error, RefusedError) and not _passes(error)):
+            raise error
+        if self._deadline is not None and time.monotonic() + self._pause >= self._deadline:
+            raise error
+        if not self._is_lost:
+            self._is_lost = True
+            self._listener.lost(str(error))
+        asked = error.retry_after if isinstance(error, RefusedError) else None
+        time.sleep(self._pause if asked is None else min(asked, 60))
+        self._pause = min(2 * self._pause, LONGEST_RETRY)
+
+
+def _passes(error: RefusedError) -> bool:
+    """A server that starts, is overloaded or has lost its database is one to come back to."""
+    return error.status >= httpx.codes.INTERNAL_SERVER_ERROR or error.status == httpx.codes.TOO_MANY_REQUESTS
+
+
+def failed_nodes(api: Client, uid: str) -> tuple[Document, ...]:
+    return tuple(each for each in api.every(f"{ROLLOUTS}/{uid}/nodes") if each["phase"] in FAILED)
+
+
+def exit_code(rollout: Document) -> ExitCode | None:
+    """With which a watch of it ends; None while it goes on by itself."""
+    if rollout["phase"] in FINAL:
+        return ExitCode.SUCCEEDED if rollout["phase"] == "succeeded" else ExitCode.FAILED
+    if rollout["phase"] in {"paused", "pending_approval"} or gated_wave(rollout) is not None:
+        return ExitCode.WAITS_FOR_PERSON
+    return None
+
+
+def gated_wave(rollout: Document) -> int | None:
+    return next((each["wave"] for each in rollout["waves"] if each["phase"] == "gated"), None)
+
+
+def next_step(rollout: Document) -> str:
+    """For a person who has watched it up to here; empty if there is nothing to do."""
+    uid, phase = rollout["uid"], rollout["phase"]
+    verb = f"`modfleet rollout {{}} {uid}`"
+    match phase:
+        case "paused":
+            return f"It waits for a person: see {verb.format('why')}, then resume, rollback or abort it."
+        case "pending_approval":
+            return f"It waits for approval by somebody else than {rollout['actor']}: {verb.format('approve')}."
+        case "succeeded" | "superseded":
+            return ""
+        case "rejected" | "rolled_back" | "aborted":
+            return f"See {verb.format('why')}."
+        case "failed" | "completed_with_failures" | "rollback_failed":
+            return f"See {verb.format('why')}; {verb.format('retry')} tries the failed nodes again."
+    if (wave := gated_wave(rollout)) is not None:
+        return f"It waits at the gate after wave {wave}: {verb.format('promote')} opens it."
+    return ""

@@ -1,0 +1,194 @@
+"""The command line in this process, against the API's real server in another, both on one database."""
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from contextlib import contextmanager
+from itertools import count
+
+import pyte
+import pytest
+from django.db import connection
+from typer.testing import CliRunner
+
+from accounts.roles import Role
+from accounts.services import create_user
+from modfleet.cli import app
+from tests.fleet import ROOT
+from tests.plugins.cast import PASSWORD
+from tests.plugins.databases import _postgresql_copy, _sqlite_copy
+from tests.plugins.server import _wait_for
+from tests.recorded_fleet import join, upload
+
+PATIENCE = 20
+NODES = ("n1", "n2", "n3")
+_numbers = count(1)
+
+
+class Control:
+    """The control plane on a port of its own, which may go away and come back."""
+
+    def __init__(self, data_dir):
+        self.data_dir = data_dir
+        self.port = _free_port()
+        self.process = None
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self):
+        words = ["-m", "granian", "--interface", "wsgi", "--port", str(self.port), "--blocking-threads", "8"]
+        environ = os.environ | {"MODFLEET_DATA_DIR": str(self.data_dir), "MODFLEET_ALLOWED_HOSTS": "127.0.0.1"}
+        command = [sys.executable, *words, "config.wsgi:application"]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        _wait_for(self.port, self.process)
+
+    def stop(self):
+        """At once, with every connection cut."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    @contextmanager
+    def away(self):
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+
+def _free_port():
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def control(django_db_setup, django_db_blocker, tmp_path_factory):
+    """With alice, an admin, bob, who may look, and three nodes that beat."""
+    folder = tmp_path_factory.mktemp("control")
+    with django_db_blocker.unblock(), pytest.MonkeyPatch.context() as patch:
+        copy = _postgresql_copy() if connection.vendor == "postgresql" else _sqlite_copy(folder / "copy.sqlite3")
+        with copy as url:
+            patch.setenv("MODFLEET_DATABASE_URL", url)
+            for name, role in (("alice", Role.ADMIN), ("bob", Role.CLUSTER_VIEWER)):
+                create_user(name=name, email=f"{name}@example.com", password=PASSWORD, role=role, by=None)
+            join(*NODES)
+            made = Control(folder)
+            made.start()
+            try:
+                yield made
+            finally:
+                made.stop()
+
+
+@pytest.fixture
+def environ(control, tmp_path):
+    return {
+        "MODFLEET_URL": control.url,
+        "MODFLEET_USER": "alice",
+        "MODFLEET_PASSWORD": PASSWORD,
+        "MODFLEET_CONFIG": str(tmp_path / "profile" / "config.toml"),
+    }
+
+
+@pytest.fixture
+def run(environ):
+    """Runs a command in this process, without a terminal. Its result has exit_code, stdout and stderr."""
+
+    def run_words(*words, stdin=None, **changes):
+        env = {**environ, **changes}
+        return CliRunner().invoke(app, list(words), env=env, input=stdin, prog_name="modfleet")
+
+    return run_words
+
+
+@pytest.fixture
+def module(control):
+    """Name of a module that has a build, for this test alone."""
+    name = f"module{next(_numbers)}"
+    upload(module_name=name)
+    return name
+
+
+class Terminal:
+    """A command in a terminal of 100 x 30 that pyte draws."""
+
+    def __init__(self, words, environ):
+        self.screen = pyte.Screen(100, 30)
+        self.stream = pyte.ByteStream(self.screen)
+        self.seen = b""
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("MODFLEET_")}
+        kept.pop("NO_COLOR", None)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "modfleet", *words],
+            cwd=ROOT,
+            env=kept | {"TERM": "xterm-256color"} | environ,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - one call of the system
+        )
+        os.close(slave)
+
+    @property
+    def text(self):
+        return "\n".join(line.rstrip() for line in self.screen.display).rstrip()
+
+    def wait_until(self, is_seen):
+        end = time.monotonic() + PATIENCE
+        while not is_seen(self.text):
+            assert time.monotonic() < end, self.text
+            assert self._read() or is_seen(self.text), self.text
+
+    def type(self, text):
+        os.write(self.master, text.encode())
+
+    def end(self):
+        """Its exit code, once all that it draws is drawn."""
+        while self._read():
+            pass
+        return self.process.wait(PATIENCE)
+
+    def _read(self):
+        assert select.select([self.master], [], [], PATIENCE)[0], self.text
+        try:
+            received = os.read(self.master, 65536)
+        except OSError:  # the other end is closed
+            return False
+        self.seen += received
+        self.stream.feed(received)
+        return True
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.master)
+
+
+@pytest.fixture
+def terminal(environ):
+    opened = []
+
+    def open_with(*words, **changes):
+        opened.append(Terminal(words, {**environ, **changes}))
+        return opened[-1]
+
+    yield open_with
+    for each in opened:
+        each.close()

@@ -1,0 +1,242 @@
+"""Every command against the live API: its exit code, the shape of its --json."""
+
+import json
+
+import pytest
+
+from rollout import verbs
+from rollout.advance import advance
+from rollout.messages import Phase, Reason
+from rollout.strategy import Gate
+from tests.integration.cli.conftest import NODES
+from tests.recorded_fleet import join, phases, rollout, say, start
+
+pytestmark = pytest.mark.slow
+
+
+def answer(result):
+    """Its one JSON document."""
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def begin(run, module, *words):
+    """uid of a rollout that the command line has started."""
+    return answer(run("rollout", "start", module, "1", "--json", *words))["uid"]
+
+
+# --- Lists and single things ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [["modules"], ["artifacts"], ["nodes"], ["users"], ["events"], ["rollout", "list"]])
+def test_a_list_is_an_array_for_programs_and_a_table_for_people(run, module, words):
+    start(module_name=module)
+    assert isinstance(answer(run(*words, "--json")), list)
+    shown = run(*words, COLUMNS="40")
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert "…" not in shown.stdout
+    assert "\x1b" not in shown.stdout
+
+
+def test_options_of_the_connection_count_wherever_they_stand(run, control):
+    for words in (["--json", "nodes", "list"], ["nodes", "--json", "list"], ["nodes", "list", "--json"]):
+        assert {each["name"] for each in answer(run(*words))} >= set(NODES)
+    gone = "http://127.0.0.1:1"
+    assert run("--url", gone, "nodes", "--url", control.url, "--json", MODFLEET_URL=gone).exit_code == 0
+    assert run("--url", control.url, "nodes", "--url", gone).exit_code == 4
+
+
+def test_pages_are_followed(run, monkeypatch):
+    monkeypatch.setattr("modfleet.client.PAGE", 2)
+    assert {each["name"] for each in answer(run("nodes", "--json"))} >= set(NODES)
+
+
+def test_a_node(run):
+    join("other")
+    assert answer(run("nodes", "show", "other", "--json"))["name"] == "other"
+    assert "linux/x86_64" in run("nodes", "show", "other").stdout
+    assert run("nodes", "drain", "other").stdout == "other is draining\n"
+    assert [each["name"] for each in answer(run("nodes", "list", "--phase", "draining", "--json"))] == ["other"]
+    assert answer(run("nodes", "activate", "other", "--json"))["phase"] == "online"
+    assert answer(run("nodes", "label", "other", "zone=a", "--json"))["labels"] == {"zone": "a"}
+    assert [each["name"] for each in answer(run("nodes", "list", "--label", "zone=a", "--json"))] == ["other"]
+    assert answer(run("nodes", "label", "other", "--clear", "--json"))["labels"] == {}
+    assert answer(run("nodes", "decommission", "other", "--json"))["phase"] == "decommissioned"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (
+            ["nodes", "show", "nope"],
+            1,
+            "The fleet has no node of this name. `modfleet nodes` lists those that there are.",
+        ),
+        (["nodes", "label", "n1"], 2, "Give the labels as NAME=VALUE, or --clear for none."),
+        (["nodes", "label", "n1", "zone"], 2, "zone is no label: write it as NAME=VALUE."),
+        (["events", "--since", "soon"], 2, "soon is no time: write it as 2026-11-23T16:20:00Z."),
+        (["rollout", "start", "greet", "1", "--node", "n1", "--role", "master"], 2, "--node names nodes, and cannot"),
+        (["rollout", "start", "nope", "1"], 1, "`modfleet push FILE.zip`"),
+        (["rollout", "start", "greet", "1", "--canary", "few"], 2, "strategy.canary: Must be an integer"),
+        (["modules", "show", "nope", "1"], 1, "There is no module nope 1: `modfleet modules` lists"),
+        (["artifacts", "show", "nope", "1"], 1, "`modfleet push FILE.zip` uploads it"),
+        (["users", "show", "nobody"], 1, "There is no user nobody: `modfleet users` lists"),
+        (["users", "set", "bob"], 2, "Say what is to change: --name, --email, --role or --status."),
+        (["users", "add", "dave", "--email", "d@example.com"], 2, "There is no new password: give --new-password"),
+    ],
+)
+def test_an_error_is_one_sentence_that_says_what_to_do(run, words, code, sentence):
+    shown = run(*words)
+    assert (shown.exit_code, shown.stdout, shown.stderr.count("\n")) == (code, "", 1)
+    assert sentence in shown.stderr
+
+
+def test_events_are_filtered_and_the_newest_come_last(run, module):
+    uid = start(module_name=module)
+    found = answer(run("events", "--stream", f"rollout:{uid}", "--json"))
+    assert {each["stream"] for each in found} == {f"rollout:{uid}"}
+    assert [each["position"] for each in found] == sorted(each["position"] for each in found)
+    (one,) = answer(run("events", "--type", "rollout.started.*", "--limit", "1", "--json"))
+    assert one["stream"] == f"rollout:{uid}"
+    assert answer(run("events", "--actor", "nobody", "--json")) == []
+    assert answer(run("events", "--until", "2020-01-01", "--json")) == []
+    assert answer(run("events", "--since", "2020-01-01", "--limit", "0", "--json"))[0]["position"] == 1
+
+
+def test_a_frozen_fleet_and_a_thawed_one(run):
+    assert run("freeze").stdout == "not frozen\n"
+    assert answer(run("freeze", "holidays", "--json"))["reason"] == "holidays"
+    assert run("freeze").stdout.startswith("frozen by alice since ")
+    assert answer(run("thaw", "--json"))["frozen"] is False
+
+
+# --- Rollouts ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_rollout_is_started_as_it_was_planned(run, module):
+    words = [module, "1", "--node", "n1", "--node", "n2", "--canary", "50%", "--max-parallel", "1"]
+    plan = answer(run("rollout", "plan", *words, "--json"))
+    assert [each["total"] for each in plan["waves"]] == [1, 1]
+    assert plan["plan_hash"] in run("rollout", "plan", *words).stdout
+    changed = run("rollout", "start", module, "1", "--plan-hash", plan["plan_hash"])
+    assert (changed.exit_code, "Look at `modfleet rollout plan` again" in changed.stderr) == (1, True)
+    made = answer(run("rollout", "start", *words, "--plan-hash", plan["plan_hash"], "--json"))
+    assert (made["strategy"]["canary"], set(phases(made["uid"]))) == ("50%", {"n1", "n2"})
+
+
+def test_the_strategy_comes_from_a_file_and_options_win(run, module, tmp_path):
+    as_yaml, as_json = tmp_path / "careful.yaml", tmp_path / "careful.json"
+    as_yaml.write_text("canary: 10%\nsoak_seconds: 5\nstart_at: 2099-01-01T00:00:00Z\nretries: {limit: 4}\n")
+    as_json.write_text('{"canary": 2}')
+    planned = answer(run("rollout", "plan", module, "1", "--strategy", str(as_yaml), "--soak", "7", "--json"))
+    strategy = planned["strategy"]
+    assert (strategy["canary"], strategy["soak_seconds"], strategy["retries"]["limit"]) == ("10%", 7, 4)
+    planned = answer(run("rollout", "plan", module, "1", "--strategy", str(as_json), "--retries", "1", "--json"))
+    assert (planned["strategy"]["canary"], planned["strategy"]["retries"]["limit"]) == (2, 1)
+
+
+@pytest.mark.parametrize("content", ["canary: [", "- 1\n"])
+def test_a_strategy_that_cannot_be_read(run, tmp_path, content):
+    (tmp_path / "bad.yaml").write_text(content)
+    shown = run("rollout", "plan", "greet", "1", "--strategy", str(tmp_path / "bad.yaml"))
+    assert (shown.exit_code, shown.stderr.count("\n"), "bad.yaml" in shown.stderr) == (2, 1, True)
+
+
+def test_nodes_are_selected(run, module):
+    planned = answer(run("rollout", "plan", module, "1", "--name", "n[12]", "--platform", "linux/x86_64", "--json"))
+    assert sum(each["total"] for each in planned["waves"]) in {0, 2}
+
+
+def test_start_and_watch(run, module):
+    shown = run("rollout", "start", module, "1", "--watch", "--timeout", "0.1")
+    assert (shown.exit_code, f"install {module} 1" in shown.stdout) == (5, True)
+
+
+def test_verbs_of_a_rollout(run, module):
+    uid = begin(run, module, "--max-failures", "100%", "--retries", "0", "--canary", "0")
+    assert answer(run("rollout", "pause", uid, "--json"))["phase"] == "paused"
+    assert " is running, 0 of 3 nodes done" in run("rollout", "resume", uid).stdout
+    again = run("rollout", "promote", uid)
+    assert (again.exit_code, "`modfleet rollout status UID`" in again.stderr) == (1, True)
+    assert answer(run("rollout", "cancel", uid, "n3", "--force", "--json"))["node"] == "n3"
+    advance(uid)
+    say(uid, "n1", Phase.FAILED, reason=Reason.LOAD_FAILED, message="no symbol")
+    advance(uid)
+    status = run("rollout", "status", uid).stdout
+    assert "load_failed" in status
+    assert "no symbol" in status
+    assert answer(run("rollout", "status", uid, "--json"))["progress"]["failed"] == 1
+    assert answer(run("rollout", "retry", uid, "--json"))["progress"]["failed"] == 0
+    assert answer(run("rollout", "rollback", uid, "--json"))["phase"] in {"rolling_back", "rolled_back"}
+    assert len(answer(run("rollout", "nodes", uid, "--json"))) == 3
+    assert run("rollout", "nodes", uid).stdout.startswith("NODE")
+
+
+def test_promote_opens_the_gate(run, module):
+    uid = start(module_name=module, careful={"canary": 1, "gate": Gate.MANUAL})
+    say(uid, "n1")
+    advance(uid)
+    assert run("rollout", "promote", uid, "--wave", "0").exit_code == 0
+    assert run("rollout", "watch", uid, "--timeout", "0").exit_code == 5
+
+
+def test_a_second_person_approves_or_rejects(run, module):
+    uid = begin(run, module, "--approval")
+    alone = run("rollout", "approve", uid, "--remark", "fine")
+    assert (alone.exit_code, alone.stderr.count("\n")) == (1, 1)
+    assert answer(run("rollout", "reject", uid, "--remark", "not today", "--json"))["phase"] == "rejected"
+    assert rollout(uid).phase == "rejected"
+
+
+def test_abort(run, module):
+    uid = begin(run, module)
+    assert answer(run("rollout", "abort", uid, "--json"))["phase"] in {"aborting", "aborted"}
+
+
+def test_why(run, module):
+    uid = start(module_name=module)
+    verbs.pause_rollout(uid)
+    assert answer(run("rollout", "why", uid, "--json"))["rule"]["id"] == "manual"
+    shown = run("rollout", "why", uid).stdout
+    assert "Paused since" in shown
+    assert "waits for: " in shown
+    assert answer(run("rollout", "why", uid, "n1", "--json"))["node"] == "n1"
+
+
+def test_a_list_of_rollouts_is_filtered(run, module):
+    uid = start(module_name=module)
+    assert [each["uid"] for each in answer(run("rollout", "list", "--module", module, "--json"))] == [uid]
+    assert answer(run("rollout", "list", "--module", module, "--phase", "failed", "--json")) == []
+    assert len(answer(run("rollout", "list", "--limit", "1", "--json"))) == 1
+
+
+def test_a_viewer_may_not(run, module):
+    shown = run("rollout", "start", module, "1", MODFLEET_USER="bob")
+    assert (shown.exit_code, "Ask an admin" in shown.stderr) == (1, True)
+
+
+def test_on_a_terminal_the_plan_is_shown_and_a_person_decides(terminal, module):
+    asking = terminal("rollout", "start", module, "1")
+    asking.wait_until(lambda text: "Start it? [y/N]:" in text)
+    assert "plan_hash" in asking.text
+    asking.type("n\n")
+    assert asking.end() == 1
+    assert "Nothing was changed." in asking.text
+
+
+# --- Users ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_user(run, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("correct horse 2\n")
+    added = run(
+        *["users", "add", "erin", "--email", "erin@example.com", "--role", "cluster_viewer"],
+        *["--new-password-file", str(secret), "--json"],
+    )
+    assert answer(added)["role"] == "cluster_viewer"
+    assert answer(run("users", "show", "erin", "--json"))["email"] == "erin@example.com"
+    assert answer(run("users", "set", "erin", "--status", "locked", "--json"))["status"] == "locked"
+    assert run("users", "passwd", "erin", "--new-password-file", "-", stdin="correct horse 3\n").exit_code == 0
+    assert answer(run("users", "delete", "erin", "--json")) == {}
+    assert "erin" not in run("users").stdout

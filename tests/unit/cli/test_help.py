@@ -1,0 +1,67 @@
+"""Every command explains itself, and one that cannot be read says where to look."""
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from modfleet.cli import app
+
+
+def run(*words, **environ):
+    return CliRunner().invoke(app, list(words), env=environ, prog_name="modfleet")
+
+
+def all_commands(command=None, path=()):
+    command = command or typer.main.get_command(app)
+    yield path
+    for name, each in getattr(command, "commands", {}).items():
+        yield from all_commands(each, (*path, name))
+
+
+@pytest.mark.parametrize("path", list(all_commands()), ids=" ".join)
+def test_help(path):
+    shown = run(*path, "--help")
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert " ".join(("Usage: modfleet", *path)) in shown.stdout
+
+
+@pytest.mark.parametrize("path", [path for path in all_commands() if path], ids=" ".join)
+def test_every_command_is_described(path):
+    command = typer.main.get_command(app)
+    for name in path:
+        command = command.commands[name]
+    assert command.help
+    assert all(each.help for each in command.params if each.name != "help")
+
+
+def test_exit_codes_are_in_the_help():
+    for path in ([], ["rollout", "watch"], ["rollout", "start"]):
+        assert "3 the watched rollout waits for a person" in " ".join(run(*path, "--help").stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["nods"], "No such command 'nods'. Did you mean 'nodes'? See `modfleet --help`."),
+        (["nodes", "show"], "Missing argument 'NODE'. See `modfleet nodes show --help`."),
+        (["--nothing-like-it"], "No such option: --nothing-like-it. See `modfleet --help`."),
+    ],
+)
+def test_a_command_that_cannot_be_read_is_one_sentence(words, sentence):
+    shown = run(*words)
+    assert (shown.exit_code, shown.stdout, shown.stderr) == (2, "", f"{sentence}\n")
+
+
+def test_without_a_command_it_shows_its_help():
+    shown = run()
+    assert shown.exit_code == 2
+    assert "Usage: modfleet" in shown.stdout
+
+
+def test_a_bug_is_one_sentence_too(monkeypatch):
+    monkeypatch.setattr("modfleet.commands.session.Session.access", lambda _: 1 / 0)
+    shown = run("nodes")
+    assert (shown.exit_code, shown.stdout) == (1, "")
+    assert shown.stderr == (
+        "A bug in this command: ZeroDivisionError: division by zero. MODFLEET_TRACEBACK=1 shows where.\n"
+    )

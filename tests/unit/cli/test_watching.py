@@ -1,0 +1,60 @@
+"""What a watch shows of many waves, and when it ends."""
+
+import pytest
+
+from modfleet.commands.watching import WAVES_SHOWN, _first_shown
+from modfleet.failure import ExitCode
+from modfleet.watch import exit_code, next_step
+
+
+def rollout(phase, *waves):
+    return {
+        "uid": "u1",
+        "phase": phase,
+        "actor": "ada",
+        "waves": [{"wave": number, "phase": each} for number, each in enumerate(waves)],
+    }
+
+
+@pytest.mark.parametrize(
+    ("phase", "code"),
+    [
+        ("succeeded", ExitCode.SUCCEEDED),
+        ("failed", ExitCode.FAILED),
+        ("completed_with_failures", ExitCode.FAILED),
+        ("aborted", ExitCode.FAILED),
+        ("rolled_back", ExitCode.FAILED),
+        ("rollback_failed", ExitCode.FAILED),
+        ("superseded", ExitCode.FAILED),
+        ("rejected", ExitCode.FAILED),
+        ("paused", ExitCode.WAITS_FOR_PERSON),
+        ("pending_approval", ExitCode.WAITS_FOR_PERSON),
+        ("scheduled", None),
+        ("running", None),
+        ("aborting", None),
+        ("rolling_back", None),
+    ],
+)
+def test_exit_code_of_each_phase(phase, code):
+    assert exit_code(rollout(phase, "running", "pending")) == code
+
+
+def test_every_phase_of_a_rollout_is_known():
+    from modfleet.watch import FINAL
+    from rollout.events import FINAL_ROLLOUT_PHASES
+
+    assert {each.value for each in FINAL_ROLLOUT_PHASES} == FINAL
+
+
+def test_a_gate_waits_for_a_person():
+    assert exit_code(rollout("running", "gated", "pending")) == ExitCode.WAITS_FOR_PERSON
+    assert "gate after wave 0" in next_step(rollout("running", "gated", "pending"))
+
+
+@pytest.mark.parametrize(("passed", "first"), [(0, 0), (2, 0), (10, 8), (40, 40 - WAVES_SHOWN)])
+def test_the_wave_that_goes_on_is_among_those_that_fit(passed, first):
+    assert _first_shown(["passed"] * passed + ["pending"] * (40 - passed)) == first
+
+
+def test_few_waves_are_all_shown():
+    assert _first_shown(["passed"] * 3) == 0
