@@ -47,7 +47,7 @@ lint: setup ## style, types, and the direction of imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
 
 docs: setup ## write docs/reference anew from the code
-	$(BIN)/python -m docs.generate
+	DJANGO_SETTINGS_MODULE=config.settings $(BIN)/python -m docs.generate
 
 fmt: setup ## format the code
 	$(BIN)/ruff format .

@@ -126,7 +126,9 @@ def test_files_that_compose_mounts_are_there():
 def test_no_secret_is_in_an_environment():
     for service in COMPOSE["services"].values():
         for name, value in service.get("environment", {}).items():
-            assert not re.search("PASSWORD|SECRET|_URL$", name) or name == "MODFLEET_PUBLIC_URL" or value.startswith("/")
+            assert (
+                not re.search("PASSWORD|SECRET|_URL$", name) or name == "MODFLEET_PUBLIC_URL" or value.startswith("/")
+            )
     assert "deploy/secrets/" in (ROOT / ".gitignore").read_text()
 
 
