@@ -24,7 +24,9 @@ def on_disk():
         if connection.vendor == "postgresql":
             cursor.execute("SELECT pg_total_relation_size('eventstore_event')")
         else:
-            cursor.execute("SELECT sum(pgsize) FROM dbstat WHERE name IN (%s)" % ", ".join(f"'{each}'" for each in TREES))
+            cursor.execute(
+                "SELECT sum(pgsize) FROM dbstat WHERE name IN (%s)" % ", ".join(f"'{each}'" for each in TREES)
+            )
         return cursor.fetchone()[0]
 
 
