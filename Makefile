@@ -3,7 +3,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest -q -n auto --dist loadfile
 CODE := accounts api artifacts_app config eventstore modfleet modules_app rollout webhooks
 
-.PHONY: help setup run test test-full test-fast test-sqlite test-simulation test-postgres test-e2e lint fmt bench-quick lock clean
+.PHONY: help setup run test test-full test-fast test-sqlite test-simulation test-postgres test-e2e lint docs fmt bench-quick lock clean
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -43,6 +43,11 @@ lint: setup ## style, types, and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(CODE) manage.py
 	$(BIN)/lint-imports
+	$(BIN)/hadolint deploy/Containerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
+
+docs: setup ## write docs/reference anew from the code
+	DJANGO_SETTINGS_MODULE=config.settings $(BIN)/python -m docs.generate
 
 fmt: setup ## format the code
 	$(BIN)/ruff format .

@@ -21,7 +21,10 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """A field `name` is read from `MODFLEET_<NAME>`, and `node_name` from `NODE_NAME` too."""
+    """A field `name` is read from `MODFLEET_<NAME>`, or from the file that `MODFLEET_<NAME>_FILE` names.
+
+    `node_name` is read from `NODE_NAME` too.
+    """
 
     #: Folder of everything the control plane keeps itself: the SQLite database, uploads, the generated secret key.
     data_dir: str = ".modfleet"
@@ -71,9 +74,9 @@ class Environment:
 def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
     """Raises: `SettingsError` that names the variable."""
     given = {
-        each.name: environ[PREFIX + each.name.upper()]
+        each.name: value
         for each in fields(Environment)
-        if PREFIX + each.name.upper() in environ
+        if (value := given_value(PREFIX + each.name.upper(), environ)) is not None
     }
     if "NODE_NAME" in environ:
         given.setdefault("node_name", environ["NODE_NAME"])
@@ -81,8 +84,27 @@ def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
         try:
             msgspec.convert({name: value}, Environment, strict=False)
         except msgspec.ValidationError as error:
-            raise SettingsError(f"{PREFIX}{name.upper()}={value}: {error}") from error
+            variable = PREFIX + name.upper()
+            shown = f"{variable}_FILE" if environ.get(f"{variable}_FILE") else f"{variable}={value}"
+            raise SettingsError(f"{shown}: {error}") from error
     return msgspec.convert(given, Environment, strict=False)
+
+
+def given_value(variable: str, environ: Mapping[str, str] = os.environ) -> str | None:
+    """What `variable` says, or the file that `<variable>_FILE` names, without the end of its last line; else None.
+
+    Secrets come as files: an environment is inherited by each child, and shown to whoever may look at the process.
+    Raises: `SettingsError` if both are there, or the file cannot be read.
+    """
+    path = environ.get(f"{variable}_FILE")
+    if not path:
+        return environ.get(variable)
+    if variable in environ:
+        raise SettingsError(f"{variable} and {variable}_FILE are both set: leave one out")
+    try:
+        return Path(path).read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{variable}_FILE={path} cannot be read: {error}") from error
 
 
 def package_storage(environment: Environment) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The agent's settings: read once, from environment variables named `MODFLEET_<FIELD>`."""
+"""The agent's settings: read once, from environment variables named `MODFLEET_<FIELD>`.
+
+Any of them may come from a file instead, whose path is in `MODFLEET_<FIELD>_FILE`: the broker's URL has a password.
+"""
 
 import dataclasses
 import re
@@ -63,12 +66,25 @@ class AgentSettings:
 def settings_from(environ: Mapping[str, str]) -> AgentSettings:
     """The settings in `environ`. Raises: `SettingsError` naming the first variable that is missing or wrong."""
     types = typing.get_type_hints(AgentSettings, include_extras=True)
+    given = {field.name: _given(PREFIX + field.name.upper(), environ) for field in dataclasses.fields(AgentSettings)}
     values = {
-        field.name: _value(PREFIX + field.name.upper(), environ.get(PREFIX + field.name.upper(), ""), types[field.name])
+        field.name: _value(PREFIX + field.name.upper(), given[field.name], types[field.name])
         for field in dataclasses.fields(AgentSettings)
-        if environ.get(PREFIX + field.name.upper()) or _is_required(field)
+        if given[field.name] or _is_required(field)
     }
     return AgentSettings(**values)
+
+
+def _given(variable: str, environ: Mapping[str, str]) -> str:
+    path = environ.get(f"{variable}_FILE")
+    if not path:
+        return environ.get(variable, "")
+    if environ.get(variable):
+        raise SettingsError(f"{variable} and {variable}_FILE are both set: leave one out.")
+    try:
+        return Path(path).read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{variable}_FILE={path} cannot be read: {error}.") from error
 
 
 def _is_required(field: "dataclasses.Field[Any]") -> bool:

@@ -1,23 +1,50 @@
 import os
 import secrets
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
+from accounts.errors import WeakPasswordError
 from accounts.services import FIRST_ADMIN, bootstrap_admin
 
 VARIABLE = "MODFLEET_ADMIN_PASSWORD"
 
 
 class Command(BaseCommand):
-    help = f"Make the first account, an admin; its password is {VARIABLE}, or generated and printed once."
+    help = (
+        "Make the first account, an admin; once there is any account, nothing is done. "
+        f"Its password is in --password-file, or in {VARIABLE}; else it is generated and printed once."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--password-file", metavar="FILE", help="its first line is the password; - for stdin")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        given = os.environ.get(VARIABLE, "")
+        path = options["password_file"]
+        given = _first_line(path) if path else os.environ.get(VARIABLE, "")
         password = given or secrets.token_urlsafe(12)
-        if not bootstrap_admin(password):
+        try:
+            is_made = bootstrap_admin(password)
+        except WeakPasswordError as error:
+            raise CommandError(f"The password cannot be used: {error}") from error
+        if not is_made:
             self.stdout.write("accounts exist, nothing to do")
         elif given:
-            self.stdout.write(f"user {FIRST_ADMIN}, password from {VARIABLE}")
+            self.stdout.write(f"user {FIRST_ADMIN}, password from {path or VARIABLE}")
         else:
             self.stdout.write(f"user {FIRST_ADMIN}, password {password}")
+
+
+def _first_line(path: str) -> str:
+    """Raises: `CommandError` when there is none: a password that nobody has seen must not be made by mistake."""
+    try:
+        text = sys.stdin.readline() if path == "-" else Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"--password-file {path} cannot be read: {error}") from error
+    lines = text.splitlines()
+    if not lines or not lines[0]:
+        raise CommandError(f"--password-file {path} has no password in its first line.")
+    return lines[0]

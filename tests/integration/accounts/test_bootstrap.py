@@ -1,7 +1,7 @@
 """manage.py bootstrap"""
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 
 from accounts.errors import WeakPasswordError
 from accounts.models import User
@@ -49,3 +49,21 @@ def test_the_admin_of_an_embedded_cluster(alice):
         ensure_admin(password)
         assert User.objects.get(username="admin").check_password(password)
     assert User.objects.get(username="admin").credential_version == 2
+
+
+def test_the_password_comes_from_a_file(tmp_path, capsys):
+    path = tmp_path / "password"
+    path.write_text("correct horse 1\n")
+    call_command("bootstrap", password_file=str(path))
+    assert User.objects.get().check_password("correct horse 1")
+    assert capsys.readouterr().out == f"user admin, password from {path}\n"
+
+
+@pytest.mark.parametrize("content", [None, "", "short\n"])
+def test_a_password_file_that_cannot_be_used_makes_no_account(tmp_path, content):
+    path = tmp_path / "password"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(CommandError, match="password"):
+        call_command("bootstrap", password_file=str(path))
+    assert not User.objects.exists()

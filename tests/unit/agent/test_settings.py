@@ -54,3 +54,21 @@ def test_a_missing_one_is_named(variable):
 def test_a_wrong_one_is_named(variable, value):
     with pytest.raises(SettingsError, match=f"^MODFLEET_{variable} is wrong: "):
         settings_from(ENVIRON | {f"MODFLEET_{variable}": value})
+
+
+def test_any_may_come_from_a_file(tmp_path):
+    (tmp_path / "url").write_text("redis://node.n1:secret@broker/0\n")
+    environ = {**ENVIRON, "MODFLEET_BROKER_URL_FILE": str(tmp_path / "url")}
+    del environ["MODFLEET_BROKER_URL"]
+    assert settings_from(environ).broker_url == "redis://node.n1:secret@broker/0"
+
+
+def test_a_file_and_a_value_are_refused(tmp_path):
+    (tmp_path / "url").touch()
+    with pytest.raises(SettingsError, match=r"^MODFLEET_BROKER_URL and MODFLEET_BROKER_URL_FILE are both set"):
+        settings_from(ENVIRON | {"MODFLEET_BROKER_URL_FILE": str(tmp_path / "url")})
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(SettingsError, match=r"^MODFLEET_LABELS_FILE=.*/none cannot be read"):
+        settings_from(ENVIRON | {"MODFLEET_LABELS_FILE": str(tmp_path / "none")})

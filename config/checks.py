@@ -1,0 +1,31 @@
+"""What `manage.py check --deploy` says about our own settings, beside what Django says about its own."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Tags, Warning, register  # noqa: A004  # Django's name
+
+from config.environment import Environment
+
+
+@register(Tags.security, deploy=True)
+def check_production(*_: Any, **__: Any) -> list[CheckMessage]:
+    return list(warnings_about(settings.ENVIRONMENT))
+
+
+def warnings_about(environment: Environment) -> Iterator[CheckMessage]:
+    if "*" in environment.allowed_hosts.split(","):
+        yield Warning("MODFLEET_ALLOWED_HOSTS is *.", hint="Name the hosts that requests mean.", id="modfleet.W001")
+    if not environment.public_url.startswith("https://"):
+        yield Warning(
+            "MODFLEET_PUBLIC_URL is not https://...: links to packages are credentials.",
+            hint="Set it to the address at which agents reach the proxy that ends TLS.",
+            id="modfleet.W002",
+        )
+    if not environment.database_url.startswith(("postgres://", "postgresql://")):
+        yield Warning(
+            "MODFLEET_DATABASE_URL names no PostgreSQL.",
+            hint="SQLite serves one machine only: all processes have to share the file.",
+            id="modfleet.W003",
+        )

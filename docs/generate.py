@@ -1,0 +1,345 @@
+"""Writes docs/reference from the code: `make docs`. `tests/unit/docs` says when a page is not current."""
+
+import ast
+import dataclasses
+import enum
+import importlib
+import inspect
+import re
+import textwrap
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import django
+
+django.setup()
+
+import click
+import typer.main
+from django.apps import apps
+from django.core.management import load_command_class
+
+from api import handlers
+from api.errors import ApiError
+from config.environment import Environment
+from eventstore.registry import registered_types
+from modfleet.cli import app as command_line
+from rollout.agent.settings import AgentSettings
+from rollout.decider.reasons import WORDS
+from rollout.messages import Reason
+
+REFERENCE = Path(__file__).parent / "reference"
+ROOT = Path(__file__).parent.parent
+NOTE = "*Written from the code by `make docs`.*\n"
+
+
+def pages() -> dict[str, Callable[[], str]]:
+    return {
+        "events.md": events,
+        "settings.md": settings,
+        "errors.md": errors,
+        "reasons.md": reasons,
+        "command-line.md": command_lines,
+    }
+
+
+# --- Events -----------------------------------------------------------------------------------------------------------
+
+
+def events() -> str:
+    types = {name: kind for name, kind in registered_types().items() if not kind.__module__.startswith("tests.")}
+    by_stream: dict[str, list[str]] = {}
+    for name, kind in types.items():
+        by_stream.setdefault(stream_of(name, kind), []).append(_event(name, kind))
+    parts = [
+        "# Events\n",
+        NOTE,
+        (
+            "Every type that the log holds, by the stream in which it stands. A name never changes its meaning: another shape "
+            "is another name, and old events are read as the newest. `GET /v2/events` and webhooks show an event's fields "
+            "as `data`; each event also has `position`, `stream`, `version`, `recorded_at` and who caused it.\n"
+        ),
+    ]
+    for stream, described in sorted(by_stream.items()):
+        parts += [f"## `{stream}`\n", *described]
+    parts += ["## Shapes\n", "What fields of these types hold.\n", *(_shape(each) for each in _shapes(types.values()))]
+    return "\n".join(parts)
+
+
+def stream_of(name: str, kind: type) -> str:
+    """From the heading above the class in its file, or else from the stream that begins as the event's name does."""
+    module = inspect.getmodule(kind)
+    source = inspect.getsource(module) if module else ""
+    above = source[: source.index(f'"{name}"')]
+    if headings := re.findall(r"^# --- (\S+) -+$", above, re.MULTILINE):
+        return str(headings[-1])
+    streams = re.findall(r'^(?:    return f|\w+_STREAM = )"([^"]+)"$', source, re.MULTILINE)
+    (found,) = [each for each in streams if each.split(":")[0] == name.split(".", maxsplit=1)[0]]
+    return re.sub(r"{(\w+)}", lambda match: f"<{match[1].removeprefix('module_')}>", found)
+
+
+def _event(name: str, kind: type) -> str:
+    rows = [(f"`{each.name}`", _type(each), each.meaning) for each in fields_of(kind)]
+    return "\n".join([f"### `{name}`\n", *_docstring(kind), _table(("field", "type", ""), rows)])
+
+
+def _shapes(kinds: Iterable[type]) -> list[type]:
+    """Dataclasses and enums that fields name, also indirectly."""
+    found: dict[str, type] = {}
+    waiting = list(kinds)
+    while waiting:
+        kind = waiting.pop()
+        hints = typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
+        for each in [part for hint in hints.values() for part in _parts(hint)]:
+            if each.__name__ not in found and (dataclasses.is_dataclass(each) or issubclass(each, enum.Enum)):
+                found[each.__name__] = each
+                waiting.append(each)
+    return [found[name] for name in sorted(found)]
+
+
+def _parts(hint: Any) -> Iterator[type]:
+    if isinstance(hint, type) and not typing.get_args(hint):
+        yield hint
+    for inner in typing.get_args(hint):
+        yield from _parts(inner)
+
+
+def _shape(kind: type) -> str:
+    head = [f"### {kind.__name__}\n", *_docstring(kind)]
+    if issubclass(kind, enum.Enum):
+        return "\n".join([*head, ", ".join(f"`{each.value}`" for each in kind) + "\n"])
+    rows = [(f"`{each.name}`", _type(each), each.meaning) for each in fields_of(kind)]
+    return "\n".join([*head, _table(("field", "type", ""), rows)])
+
+
+# --- Dataclasses ------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """`default` as written; empty where the field must be given. `meaning` is what `#:` says above it."""
+
+    name: str
+    annotation: str
+    default: str
+    meaning: str
+
+
+def fields_of(kind: type) -> list[Field]:
+    source = textwrap.dedent(inspect.getsource(kind))
+    lines = source.splitlines()
+    (node,) = [each for each in ast.parse(source).body if isinstance(each, ast.ClassDef)]
+    found = []
+    for each in node.body:
+        if not isinstance(each, ast.AnnAssign):
+            continue
+        above: list[str] = []
+        for line in reversed(lines[: each.lineno - 1]):
+            if not line.strip().startswith("#:"):
+                break
+            above.insert(0, line.strip().removeprefix("#:").strip())
+        default = "" if each.value is None else ast.unparse(each.value).replace("'", '"')
+        found.append(
+            Field(
+                name=ast.unparse(each.target),
+                annotation=ast.unparse(each.annotation),
+                default=default,
+                meaning=" ".join(above),
+            )
+        )
+    return found
+
+
+def _type(each: Field) -> str:
+    text = each.annotation.replace("'", "")
+    return f"`{text}`" + (f", default `{each.default}`" if each.default else "")
+
+
+def _docstring(kind: type) -> list[str]:
+    own = kind.__doc__ or ""
+    is_written = bool(own) and not own.startswith(f"{kind.__name__}(")
+    return [inspect.cleandoc(own) + "\n"] if is_written else []
+
+
+# --- Settings ---------------------------------------------------------------------------------------------------------
+
+
+def settings() -> str:
+    return "\n".join(
+        [
+            "# Settings\n",
+            NOTE,
+            (
+                "All come from the environment, are read once at the start, and a wrong one ends the process with a sentence "
+                "that names it. Each may come from a file instead: `<NAME>_FILE` holds its path. Use that for what is "
+                "secret.\n"
+            ),
+            "## Control plane\n",
+            (
+                "For the API, the control worker, the relay and `manage.py`. `NODE_NAME` is read for `MODFLEET_NODE_NAME` "
+                "too. `MODFLEET_ADMIN_PASSWORD` is the first admin's password for `modfleet up` and `manage.py bootstrap`.\n"
+            ),
+            _settings(Environment),
+            "## Agent\n",
+            "For `celery -A rollout.agent worker`, beside each server.\n",
+            _settings(AgentSettings),
+        ]
+    )
+
+
+def _settings(kind: type) -> str:
+    rows = [
+        (f"`MODFLEET_{each.name.upper()}`", f"`{each.annotation}`", _default(each.default), each.meaning)
+        for each in fields_of(kind)
+    ]
+    return _table(("variable", "type", "default", "meaning"), rows)
+
+
+def _default(written: str) -> str:
+    match written:
+        case "":
+            return "must be set"
+        case '""' | "None" | "()" | "dataclasses.field(default_factory=dict)":
+            return "empty"
+        case "FOLDER_STORAGE":
+            return "a folder"
+        case _:
+            return f"`{written.strip(chr(34))}`"
+
+
+# --- Errors and reasons -----------------------------------------------------------------------------------------------
+
+
+def errors() -> str:
+    rows: dict[tuple[str, int, str], str] = {}
+    for kind in _error_classes():
+        rows.setdefault((kind.code, int(kind.status), " ".join((kind.__doc__ or "").split())), kind.__module__)
+    for status, code in handlers._FRAMEWORK_CODES.items():  # noqa: SLF001  # what the framework refuses has no class
+        if all(known != (code, int(status)) for known in ((each[0], each[1]) for each in rows)):
+            rows[code, int(status), f"{HTTPStatus(status).phrase}."] = handlers.__name__
+    table = [
+        (f"`{code}`", str(status), meaning, f"`{module.replace('.', '/')}.py`")
+        for (code, status, meaning), module in sorted(rows.items())
+    ]
+    return "\n".join(
+        [
+            "# Error codes\n",
+            NOTE,
+            (
+                'Every refusal is `{"error_code": ..., "description": ...}`. Codes are stable and meant for programs; the '
+                "description is for people, often says more than here, and may change. On the routes of Redis Enterprise a "
+                "409 is answered as 406, as its page has it. A local upload that the node refuses is 406 with the node's "
+                "[reason](reasons.md) as its code.\n"
+            ),
+            _table(("code", "status", "meaning", "said in"), table),
+        ]
+    )
+
+
+def _error_classes() -> list[type[ApiError]]:
+    for path in sorted(ROOT.glob("*/errors.py")):
+        importlib.import_module(f"{path.parent.name}.errors")
+    importlib.import_module("config.urls")  # and those that views define
+    waiting, found = [ApiError], []
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        if not kind.__module__.startswith("tests."):
+            found.append(kind)
+    return sorted(found, key=lambda kind: (kind.__module__, kind.__qualname__))
+
+
+def reasons() -> str:
+    rows = [(f"`{each}`", WORDS[each].meaning, WORDS[each].hint) for each in sorted(Reason)]
+    return "\n".join(
+        [
+            "# Reasons\n",
+            NOTE,
+            (
+                "Why an operation, a rollout or a node is in its phase: the field `reason`. Which of them are tried again by "
+                "themselves is said in [desired-state.md](desired-state.md) and in `retries` of [strategy.md](strategy.md).\n"
+            ),
+            _table(("reason", "meaning", "what can be done"), rows),
+        ]
+    )
+
+
+# --- Command line -----------------------------------------------------------------------------------------------------
+
+
+def command_lines() -> str:
+    parts = ["# Command line\n", NOTE, "## modfleet\n"]
+    parts += _command("modfleet", typer.main.get_command(command_line))
+    parts += [
+        "## manage.py\n",
+        (
+            "On a host of the control plane, with its settings. Where Modfleet is installed as a package, "
+            "`python -m django` with `DJANGO_SETTINGS_MODULE=config.settings` takes the same commands.\n"
+        ),
+    ]
+    for config in apps.get_app_configs():
+        for path in sorted((Path(config.path) / "management/commands").glob("[a-z]*.py")):
+            if ROOT in path.parents and ".venv" not in path.parts:
+                parts += _management(config.name, path.stem)
+    return "\n".join(parts)
+
+
+def _command(path: str, command: Any) -> Iterator[str]:
+    yield f"### `{path}`\n"
+    if text := inspect.cleandoc(command.help or ""):
+        yield text + "\n"
+    rows = []
+    for each in command.params:
+        names = ", ".join(f"`{name}`" for name in (*each.opts, *each.secondary_opts))
+        if isinstance(each, click.Argument) or each.param_type_name == "argument":
+            names = f"`{(each.metavar or each.name).upper()}`"
+        environment = f"`{each.envvar}`" if isinstance(each.envvar, str) else ""
+        rows.append((names, _shown(each.default), getattr(each, "help", "") or "", environment))
+    if rows:
+        yield _table(("option", "default", "", "variable"), rows)
+    for name, inner in sorted(getattr(command, "commands", {}).items()):
+        if not inner.hidden:
+            yield from _command(f"{path} {name}", inner)
+
+
+def _shown(default: Any) -> str:
+    if default is None or callable(default) or default == () or "UNSET" in repr(default):
+        return ""
+    return f"`{default}`"
+
+
+def _management(app: str, name: str) -> Iterator[str]:
+    command = load_command_class(app, name)
+    yield f"### `manage.py {name}`\n"
+    yield f"{command.help}\n"
+    parser = command.create_parser("manage.py", name)
+    shared = set(load_command_class("django.core", "check").base_stealth_options)
+    general = {"help", "version", "verbosity", "settings", "pythonpath", "traceback", "no_color", "force_color"}
+    rows = [
+        (", ".join(f"`{each}`" for each in option.option_strings) or f"`{option.dest}`", option.help or "")
+        for option in parser._actions  # noqa: SLF001  # argparse has no public list of them
+        if option.dest not in general | shared | {"skip_checks"}
+    ]
+    if rows:
+        yield _table(("option", ""), rows)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """Markdown; columns that are empty in each row are left out."""
+    rows = list(rows)
+    kept = [index for index in range(len(head)) if any(row[index] for row in rows)] or [0]
+    lines = [[head[index] for index in kept], ["---"] * len(kept)]
+    lines += [[" ".join(row[index].replace("|", "\\|").split()) for index in kept] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def main() -> None:
+    for name, write in pages().items():
+        (REFERENCE / name).write_text(write())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Users of a Redis or Valkey broker, so that a node reads no other node's commands. Needs Redis 7 or Valkey 7.2.
+
+Keys and commands are those that kombu 5.7 and Celery 5.7 were seen to use (`MONITOR`), and those of the ways that a
+restart takes; `tests/integration/broker` runs an agent under them.
+"""
+
+from hashlib import sha256
+
+from rollout.agent.carrier import transport_options
+from rollout.messages import BEATS, REPORTS, cancel_queue_for, queue_for
+
+CONTROL_USER = "modfleet"
+#: kombu keeps a list for each priority: after two control characters, which no node's name has, comes its step.
+_PRIORITIES = "[^-A-Za-z0-9_.][^-A-Za-z0-9_.][369]"
+_CONNECTION = "+hello +auth +ping +select +client|setinfo +client|setname +multi +exec +watch +unwatch +discard"
+#: A script is run with the rights of who calls it.
+_SCRIPTS = "+eval +evalsha +script|load +script|exists"
+_QUEUES = "+brpop +rpop +lpush +rpush +llen +exists +del +sadd +srem +smembers"
+_UNACKNOWLEDGED = "+hget +hset +hdel +zadd +zrem +zrange +zrevrangebyscore +set +get +pexpire"
+
+
+def user_of(node: str) -> str:
+    return f"node.{node}"
+
+
+def node_line(node: str, password: str) -> str:
+    """A line of the broker's ACL file: takes from the node's own queues, and puts into those of the control plane."""
+    queues = (queue_for(node), cancel_queue_for(node))
+    options = transport_options(node)
+    keys = [
+        *queues,
+        *(f"{queue}{_PRIORITIES}" for queue in queues),
+        *(f"{prefix}.{queue}" for queue in queues for prefix in ("_kombu.binding", "_kombu.binding_permanent")),
+        *(str(options[name]) for name in ("unacked_key", "unacked_index_key", "unacked_mutex_key")),
+    ]
+    own = " ".join(f"~{key}" for key in keys)
+    rights = f"resetchannels {own} -@all {_CONNECTION} {_SCRIPTS} {_QUEUES} {_UNACKNOWLEDGED}"
+    # Rights of their own: what may be done to the node's keys must not be done to these.
+    put = f"(%W~{REPORTS} %W~{BEATS} -@all +lpush)"
+    return f"{_user(user_of(node), password)} {rights} {put}"
+
+
+def control_line(password: str) -> str:
+    """The line of the control plane's own processes: all queues, and nothing that could harm the broker."""
+    return f"{_user(CONTROL_USER, password)} ~* &* +@all -@admin -@dangerous"
+
+
+def _user(name: str, password: str) -> str:
+    return f"user {name} on #{sha256(password.encode()).hexdigest()}"

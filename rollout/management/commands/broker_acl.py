@@ -1,0 +1,46 @@
+import re
+import secrets
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from rollout.broker_acl import CONTROL_USER, control_line, node_line, user_of
+
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+
+
+class Command(BaseCommand):
+    help = (
+        "Print the line of the broker's ACL file for a node, or for the control plane. The password is the first line "
+        "of --password-file; else it is generated, and told on standard error."
+    )
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        who = parser.add_mutually_exclusive_group(required=True)
+        who.add_argument("node", nargs="?", help="name of the node: MODFLEET_NODE of its agent")
+        who.add_argument("--control", action="store_true", help="the control plane itself")
+        parser.add_argument("--password-file", metavar="FILE", help="its first line is the password; - for stdin")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        node, path = options["node"], options["password_file"]
+        if node is not None and not NAME.fullmatch(node):
+            raise CommandError("A node's name has letters, digits, `_`, `.` and `-`, at most 128 of them.")
+        password = _first_line(path) if path else secrets.token_urlsafe(24)
+        self.stdout.write(control_line(password) if node is None else node_line(node, password))
+        if not path:
+            self.stderr.write(f"user {CONTROL_USER if node is None else user_of(node)}, password {password}")
+
+
+def _first_line(path: str) -> str:
+    """Raises: `CommandError` when there is none."""
+    try:
+        text = sys.stdin.readline() if path == "-" else Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"--password-file {path} cannot be read: {error}") from error
+    if not (password := text.split("\n")[0].rstrip("\r")):
+        raise CommandError(f"--password-file {path} has no password in its first line.")
+    return password

@@ -1,0 +1,43 @@
+"""docs/tutorial.md and docs/howto/who-has-which-bytes.md, as pasted."""
+
+import os
+import re
+import subprocess
+
+from tests.fleet import PASSWORD, ROOT, sample
+
+
+def paste(fleet, page, mark, **environ):
+    """What the page's blocks of shell print, run as one script."""
+    text = (ROOT / "docs" / page).read_text()
+    blocks = re.findall(rf"^<!-- {mark} -->\n```sh\n(.*?)^```\n", text, re.MULTILINE | re.DOTALL)
+    assert blocks
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "\n".join(blocks)],
+        cwd=ROOT,
+        env=os.environ | {"MODFLEET_URL": fleet.url, "MODFLEET_PASSWORD": PASSWORD} | environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_the_tutorial(fleet, tmp_path):
+    fleet.upload(sample(tmp_path, 10000))
+    fleet.carry_out(10000)  # as `make run` leaves its nodes
+    said = paste(fleet, "tutorial.md", "tutorial")
+    assert "max_failures" in said
+    assert "probe_failed" in said
+    assert all("greet 1.2.0" in each for each in fleet.greetings())
+
+
+def test_who_has_which_bytes(fleet, uploaded):
+    version = uploaded()
+    ended = fleet.carry_out(version)
+    environ = {"MODFLEET_USER": "admin", "NODE": "node-2", "MODULE": "greet", "ROLLOUT": ended["uid"]}
+    said = paste(fleet, "howto/who-has-which-bytes.md", "answered", MOMENT=ended["finished_at"], **environ)
+    (has,) = [each for each in fleet.node("node-2")["modules"] if each["version"] == version]
+    assert has["content_sha256"] in said
+    assert re.search(rf"^\S+Z operation\.scheduled\.v1 admin {ended['uid']}$", said, re.MULTILINE)
