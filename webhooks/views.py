@@ -9,7 +9,7 @@ from accounts.roles import Permission
 from api.idempotency import idempotent
 from api.pagination import page_of, paginate
 from rollout.selectors import event_document
-from rollout.serializers import EventSerializer
+from rollout.serializers.events import EventSerializer
 from webhooks import selectors, services
 from webhooks.serializers import (
     NewWebhookSerializer,

@@ -22,7 +22,7 @@ from rollout.events import Origin, RolloutPhase
 from rollout.messages import Action, Activation
 from rollout.models import Node, Rollout
 from rollout.requests import AT_ONCE, RolloutRequest
-from rollout.views import UPLOAD
+from rollout.views.artifacts import UPLOAD
 
 #: The vendor's word for a phase; for any other it is `failed`.
 STATUS_OF = {
