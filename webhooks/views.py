@@ -7,10 +7,11 @@ from rest_framework.viewsets import ViewSet
 
 from accounts.roles import Permission
 from api.idempotency import idempotent
-from api.pagination import page_of, paginate
+from api.pagination import Listing, page_of, paginate
 from rollout.selectors import event_document
 from rollout.serializers.events import EventSerializer
 from webhooks import selectors, services
+from webhooks.filters import WebhookFilters
 from webhooks.serializers import (
     NewWebhookSerializer,
     RegisteredWebhookSerializer,
@@ -18,17 +19,19 @@ from webhooks.serializers import (
     WebhookSerializer,
 )
 
+WEBHOOKS = Listing(orders={"created_at": ("registered_position",)}, default="-created_at", filters=WebhookFilters)
+
 
 class WebhookViewSet(ViewSet):
     permissions = dict.fromkeys(("GET", "POST", "PATCH", "DELETE"), Permission.UPDATE_CLUSTER)
 
-    @extend_schema(responses=page_of(WebhookSerializer))
+    @extend_schema(parameters=WEBHOOKS.parameters, responses=page_of(WebhookSerializer))
     def list(self, request: Request) -> Response:
         """List webhooks, newest first."""
         return paginate(
             request,
             selectors.webhooks(),
-            key="-registered_position",
+            WEBHOOKS,
             serialize=lambda rows: [selectors.webhook_document(row) for row in rows],
         )
 

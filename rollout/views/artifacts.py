@@ -9,15 +9,22 @@ from accounts.roles import Permission
 from accounts.selectors import require_modules_upload_allowed
 from api.errors import NotFoundError
 from api.idempotency import digest_of, keep_response, stored_response
-from api.pagination import page_of, paginate_by
+from api.pagination import Listing, page_of, paginate
 from api.seed import SeedViewSet
-from artifacts_app.selectors import artifact_document, artifact_documents, versions_after
+from artifacts_app.filters import ArtifactFilters
+from artifacts_app.selectors import artifact_document, artifact_documents, uploaded_versions
 from artifacts_app.services import Upload, add_build, delete_artifact
 from artifacts_app.uploads import PackageUploadView
 from rollout import local, selectors
 from rollout.serializers.artifacts import ArtifactSerializer, LocalArtifactSerializer, PackageSerializer
 
 UPLOAD = {"multipart/form-data": PackageSerializer}
+
+ARTIFACTS = Listing(
+    orders={"module_name": ("module_name", "version"), "version": ("version", "module_name")},
+    default="module_name",
+    filters=ArtifactFilters,
+)
 
 
 class ArtifactViewSet(PackageUploadView, ViewSet):
@@ -27,10 +34,10 @@ class ArtifactViewSet(PackageUploadView, ViewSet):
         "DELETE": Permission.MANAGE_CLUSTER_MODULES,
     }
 
-    @extend_schema(responses=page_of(ArtifactSerializer))
+    @extend_schema(parameters=ARTIFACTS.parameters, responses=page_of(ArtifactSerializer))
     def list(self, request: Request) -> Response:
         """List artifacts by name and version, each with its builds."""
-        return paginate_by(request, versions_after, key_of=list, serialize=artifact_documents)
+        return paginate(request, uploaded_versions(), ARTIFACTS, serialize=artifact_documents)
 
     @extend_schema(request=UPLOAD, responses={200: ArtifactSerializer, 201: ArtifactSerializer})
     def create(self, request: Request) -> Response:

@@ -6,10 +6,23 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from accounts.roles import Permission
-from api.pagination import page_of, paginate
+from api.pagination import Listing, page_of, paginate
 from rollout import history, selectors, services
+from rollout.filters import NodeFilters
 from rollout.serializers.nodes import LabelsSerializer, NodeSerializer
 from rollout.views.documents import AS_OF, as_of
+
+NODES = Listing(
+    orders={
+        "name": ("name",),
+        "phase": ("phase", "name"),
+        "platform": ("platform", "name"),
+        "server_version": ("server_version", "name"),
+        "joined_at": ("joined_position",),
+    },
+    default="name",
+    filters=NodeFilters,
+)
 
 
 class NodeViewSet(ViewSet):
@@ -19,10 +32,10 @@ class NodeViewSet(ViewSet):
         "POST": Permission.UPDATE_NODE,
     }
 
-    @extend_schema(responses=page_of(NodeSerializer))
+    @extend_schema(parameters=NODES.parameters, responses=page_of(NodeSerializer))
     def list(self, request: Request) -> Response:
         """List nodes by name, each with its modules: what is desired there and what was observed."""
-        return paginate(request, selectors.nodes(), key="name", serialize=selectors.node_documents)
+        return paginate(request, selectors.nodes(), NODES, serialize=selectors.node_documents)
 
     @extend_schema(responses=NodeSerializer, parameters=[AS_OF])
     def retrieve(self, request: Request, name: str) -> Response:

@@ -10,8 +10,9 @@ from rest_framework.viewsets import ViewSet
 
 from accounts.roles import Permission
 from api.idempotency import idempotent
-from api.pagination import page_of, paginate
+from api.pagination import Listing, page_of, paginate
 from rollout import history, selectors, services, verbs, why
+from rollout.filters import OperationFilters, RolloutFilters
 from rollout.planning.forecast import plan_document
 from rollout.planning.planner import plan_of
 from rollout.serializers.plans import PlanSerializer
@@ -22,17 +23,38 @@ from rollout.serializers.why import WhySerializer
 from rollout.views.documents import AS_OF, WAIT, as_of, current_rollout, rollout_as_of
 from rollout.views.stream import is_over, position_after, story
 
+ROLLOUTS = Listing(
+    orders={
+        "created_at": ("started_position",),
+        "changed_at": ("position",),
+        "module_name": ("module_name", "version", "started_position"),
+        "phase": ("phase", "started_position"),
+    },
+    default="-created_at",
+    filters=RolloutFilters,
+)
+OPERATIONS = Listing(
+    orders={
+        "ordinal": ("ordinal",),
+        "node": ("node",),
+        "phase": ("phase", "ordinal"),
+        "wave": ("wave", "ordinal"),
+    },
+    default="ordinal",
+    filters=OperationFilters,
+)
+
 
 class RolloutViewSet(ViewSet):
     permissions = {"GET": Permission.VIEW_CLUSTER_MODULES, "POST": Permission.MANAGE_CLUSTER_MODULES}
 
-    @extend_schema(responses=page_of(RolloutSerializer))
+    @extend_schema(parameters=ROLLOUTS.parameters, responses=page_of(RolloutSerializer))
     def list(self, request: Request) -> Response:
         """List rollouts, newest first."""
         return paginate(
             request,
             selectors.rollouts(),
-            key="-started_position",
+            ROLLOUTS,
             serialize=lambda rows: [json.loads(row.document) for row in rows],
         )
 
@@ -57,13 +79,15 @@ class RolloutViewSet(ViewSet):
         former = as_of(request)
         return current_rollout(request, uid) if former is None else rollout_as_of(request, uid, former)
 
-    @extend_schema(operation_id="v2_rollouts_nodes_list", responses=page_of(OperationSerializer))
+    @extend_schema(
+        operation_id="v2_rollouts_nodes_list", parameters=OPERATIONS.parameters, responses=page_of(OperationSerializer)
+    )
     def nodes(self, request: Request, uid: str) -> Response:
         """List the rollout's nodes, in its order."""
         return paginate(
             request,
             selectors.operations(uid),
-            key="ordinal",
+            OPERATIONS,
             serialize=lambda rows: [selectors.operation_document(row) for row in rows],
         )
 
@@ -150,7 +174,9 @@ class RolloutViewSet(ViewSet):
         serializer = CancelSerializer(data=request.data or {})
         serializer.is_valid(raise_exception=True)
         verbs.cancel_node(uid, name, force=serializer.validated_data["force"])
-        return Response(selectors.operation_document(selectors.operation(uid, name)), status=202)
+        location = request.build_absolute_uri(f"/v2/rollouts/{uid}/nodes/{name}")
+        document = selectors.operation_document(selectors.operation(uid, name))
+        return Response(document, status=202, headers={"Location": location})
 
 
 def _accepted(request: Request, uid: str) -> Response:
