@@ -3,7 +3,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest -q -n auto --dist loadfile
 CODE := accounts api artifacts_app config eventstore modfleet modules_app rollout webhooks
 
-.PHONY: help setup run test test-full test-fast test-sqlite test-simulation test-postgres test-e2e lint fmt bench-quick lock clean
+.PHONY: help setup run test test-full test-fast test-sqlite test-simulation test-postgres test-e2e lint fmt docs bench-quick lock clean
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -47,6 +47,9 @@ lint: setup ## style, types, and the direction of imports
 fmt: setup ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: setup ## write docs/reference/openapi.yaml anew
+	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file docs/reference/openapi.yaml
 
 bench-quick: setup ## ratios against a floor and against peers, in a few minutes
 	$(BIN)/python -m bench.quick

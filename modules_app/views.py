@@ -4,12 +4,21 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from accounts.errors import ModulesUploadDisabledError
 from accounts.roles import Permission
 from accounts.selectors import require_modules_upload_allowed
-from api.idempotency import idempotent
+from api.idempotency import KeyReusedError, idempotent
 from api.pagination import Listing, page_of, paginate
+from api.refusals import refuses
 from api.seed import SeedViewSet
 from modules_app import selectors, services
+from modules_app.errors import (
+    InvalidModuleError,
+    MetadataMismatchError,
+    ModuleExistsError,
+    NoSuchModuleError,
+    UnknownModuleError,
+)
 from modules_app.filters import ModuleFilters
 from modules_app.serializers import ModuleObjectSerializer
 
@@ -43,6 +52,7 @@ class ModuleViewSet(SeedViewSet):
 
     @extend_schema(request=ModuleObjectSerializer, responses={200: ModuleObjectSerializer})
     @idempotent
+    @refuses(ModulesUploadDisabledError, InvalidModuleError, ModuleExistsError, MetadataMismatchError, KeyReusedError)
     def create(self, request: Request) -> Response:
         """Create a module object; the same object again is the same object."""
         require_modules_upload_allowed()
@@ -50,11 +60,13 @@ class ModuleViewSet(SeedViewSet):
         return Response(selectors.module_document(uid))
 
     @extend_schema(responses=ModuleObjectSerializer)
+    @refuses(UnknownModuleError)
     def retrieve(self, request: Request, uid: str) -> Response:
         """One module object."""
         return Response(selectors.module_document(uid))
 
     @extend_schema(responses={200: dict})
+    @refuses(NoSuchModuleError)
     def destroy(self, request: Request, uid: str) -> Response:
         """Delete a module object. Its artifact and what nodes have stay as they are."""
         services.delete_module(uid)

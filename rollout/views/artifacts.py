@@ -5,17 +5,37 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
+from accounts.errors import ModulesUploadDisabledError
 from accounts.roles import Permission
 from accounts.selectors import require_modules_upload_allowed
 from api.errors import NotFoundError
-from api.idempotency import digest_of, keep_response, stored_response
+from api.idempotency import KeyReusedError, digest_of, keep_response, stored_response
 from api.pagination import Listing, page_of, paginate
+from api.refusals import refuses
 from api.seed import SeedViewSet
+from artifacts_app.errors import (
+    ArtifactExistsError,
+    ArtifactNotFoundError,
+    ArtifactTooLargeError,
+    InvalidArtifactMetadataError,
+    NoModuleError,
+    UnreadableArtifactError,
+)
 from artifacts_app.filters import ArtifactFilters
 from artifacts_app.selectors import artifact_document, artifact_documents, uploaded_versions
 from artifacts_app.services import Upload, add_build, delete_artifact
 from artifacts_app.uploads import PackageUploadView
+from modules_app.errors import MetadataMismatchError
 from rollout import local, selectors
+from rollout.errors import (
+    ArtifactInUseError,
+    FleetFrozenError,
+    ModuleInUseError,
+    NodeRefusedError,
+    NodeUnreachableError,
+    NoLocalNodeError,
+    RolloutInProgressError,
+)
 from rollout.serializers.artifacts import ArtifactSerializer, LocalArtifactSerializer, PackageSerializer
 
 UPLOAD = {"multipart/form-data": PackageSerializer}
@@ -40,6 +60,16 @@ class ArtifactViewSet(PackageUploadView, ViewSet):
         return paginate(request, uploaded_versions(), ARTIFACTS, serialize=artifact_documents)
 
     @extend_schema(request=UPLOAD, responses={200: ArtifactSerializer, 201: ArtifactSerializer})
+    @refuses(
+        ModulesUploadDisabledError,
+        NoModuleError,
+        UnreadableArtifactError,
+        InvalidArtifactMetadataError,
+        ArtifactTooLargeError,
+        ArtifactExistsError,
+        MetadataMismatchError,
+        KeyReusedError,
+    )
     def create(self, request: Request) -> Response:
         """Upload a package, once for the whole cluster: 201 if it is new, 200 if the same build was there."""
         require_modules_upload_allowed()
@@ -51,11 +81,13 @@ class ArtifactViewSet(PackageUploadView, ViewSet):
         return self.add_once(request, answer)
 
     @extend_schema(responses=ArtifactSerializer)
+    @refuses(ArtifactNotFoundError, NotFoundError)
     def retrieve(self, request: Request, module_name: str, version: str) -> Response:
         """One artifact."""
         return Response(artifact_document(module_name, version_in_path(version)))
 
     @extend_schema(responses={200: dict})
+    @refuses(ArtifactNotFoundError, NotFoundError, ArtifactInUseError)
     def destroy(self, request: Request, module_name: str, version: str) -> Response:
         """Delete an artifact that no node has and no rollout needs."""
         delete_artifact(module_name, version_in_path(version), refuse_if_used=selectors.refuse_if_used)
@@ -75,11 +107,27 @@ class LocalArtifactViewSet(PackageUploadView, SeedViewSet):
     permissions = ArtifactViewSet.permissions
 
     @extend_schema(responses=LocalArtifactSerializer(many=True))
+    @refuses(NoLocalNodeError)
     def list(self, request: Request) -> Response:
         """List the artifacts on the local node."""
         return Response(selectors.local_artifacts(local.node_of(request.get_host()).name))
 
     @extend_schema(request=UPLOAD, responses={200: dict})
+    @refuses(
+        ModulesUploadDisabledError,
+        NoModuleError,
+        UnreadableArtifactError,
+        InvalidArtifactMetadataError,
+        ArtifactTooLargeError,
+        ArtifactExistsError,
+        MetadataMismatchError,
+        KeyReusedError,
+        NoLocalNodeError,
+        RolloutInProgressError,
+        NodeRefusedError,
+        NodeUnreachableError,
+        FleetFrozenError,
+    )
     def create(self, request: Request) -> Response:
         """Upload an artifact to the local node, and wait until it is there."""
         require_modules_upload_allowed()
@@ -93,6 +141,16 @@ class LocalArtifactViewSet(PackageUploadView, SeedViewSet):
         return keep_response(request, digest, Response({}))
 
     @extend_schema(responses={200: dict})
+    @refuses(
+        ArtifactNotFoundError,
+        NotFoundError,
+        NoLocalNodeError,
+        ModuleInUseError,
+        RolloutInProgressError,
+        NodeRefusedError,
+        NodeUnreachableError,
+        FleetFrozenError,
+    )
     def destroy(self, request: Request, module_name: str, version: str) -> Response:
         """Delete an artifact from the local node, and wait until it is gone."""
         local.remove(local.node_of(request.get_host()), module_name, version_in_path(version))

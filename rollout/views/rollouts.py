@@ -9,9 +9,30 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from accounts.roles import Permission
-from api.idempotency import idempotent
+from api.idempotency import KeyReusedError, idempotent
 from api.pagination import Listing, page_of, paginate
+from api.refusals import refuses
+from artifacts_app.errors import ArtifactNotFoundError
 from rollout import history, selectors, services, verbs, why
+from rollout.errors import (
+    DependencyCycleError,
+    ModuleNeededError,
+    NodeNotFoundError,
+    NoMatchError,
+    NoNodesError,
+    NotGatedError,
+    NothingToRetryError,
+    NothingToRollBackError,
+    OperationFinalError,
+    PlanChangedError,
+    RollbackOfRollbackError,
+    RolloutFinalError,
+    RolloutInProgressError,
+    RolloutNotFoundError,
+    SecondPersonError,
+    UnknownNodeError,
+    WrongPhaseError,
+)
 from rollout.filters import OperationFilters, RolloutFilters
 from rollout.planning.forecast import plan_document
 from rollout.planning.planner import plan_of
@@ -60,6 +81,17 @@ class RolloutViewSet(ViewSet):
 
     @extend_schema(request=StartRolloutSerializer, responses={202: RolloutSerializer})
     @idempotent
+    @refuses(
+        UnknownNodeError,
+        NoNodesError,
+        NoMatchError,
+        RolloutInProgressError,
+        ArtifactNotFoundError,
+        DependencyCycleError,
+        ModuleNeededError,
+        PlanChangedError,
+        KeyReusedError,
+    )
     def create(self, request: Request) -> Response:
         """Start a rollout. It is on its way when this answers; poll its `Location`."""
         serializer = StartRolloutSerializer(data=request.data)
@@ -67,6 +99,15 @@ class RolloutViewSet(ViewSet):
         return _accepted(request, services.start_rollout(serializer.to_request()))
 
     @extend_schema(request=StartRolloutSerializer, responses=PlanSerializer)
+    @refuses(
+        UnknownNodeError,
+        NoNodesError,
+        NoMatchError,
+        RolloutInProgressError,
+        ArtifactNotFoundError,
+        DependencyCycleError,
+        ModuleNeededError,
+    )
     def plan(self, request: Request) -> Response:
         """What a rollout would do, wave by node. Nothing is started: send the same with the `plan_hash` for that."""
         serializer = StartRolloutSerializer(data=request.data)
@@ -74,6 +115,7 @@ class RolloutViewSet(ViewSet):
         return Response(plan_document(plan_of(serializer.to_request())))
 
     @extend_schema(responses=RolloutSerializer, parameters=[WAIT, AS_OF])
+    @refuses(RolloutNotFoundError)
     def retrieve(self, request: Request, uid: str) -> HttpResponseBase:
         """One rollout with its progress. Send its ETag as `If-None-Match`: 304 while nothing has changed."""
         former = as_of(request)
@@ -82,6 +124,7 @@ class RolloutViewSet(ViewSet):
     @extend_schema(
         operation_id="v2_rollouts_nodes_list", parameters=OPERATIONS.parameters, responses=page_of(OperationSerializer)
     )
+    @refuses(RolloutNotFoundError)
     def nodes(self, request: Request, uid: str) -> Response:
         """List the rollout's nodes, in its order."""
         return paginate(
@@ -92,6 +135,7 @@ class RolloutViewSet(ViewSet):
         )
 
     @extend_schema(responses=OperationSerializer, parameters=[AS_OF])
+    @refuses(RolloutNotFoundError, NodeNotFoundError)
     def node(self, request: Request, uid: str, name: str) -> Response:
         """One node of the rollout."""
         former = as_of(request)
@@ -99,16 +143,19 @@ class RolloutViewSet(ViewSet):
         return Response(selectors.operation_document(row))
 
     @extend_schema(responses=WhySerializer)
+    @refuses(RolloutNotFoundError)
     def why(self, request: Request, uid: str) -> Response:
         """Why the rollout is in its phase, and what it waits for: the rule and the events, in words."""
         return _answer(why.of_rollout(uid))
 
     @extend_schema(responses=WhySerializer)
+    @refuses(RolloutNotFoundError, NodeNotFoundError)
     def node_why(self, request: Request, uid: str, name: str) -> Response:
         """Why the rollout is so far on this node, what it waits for there, and what a person can do."""
         return _answer(why.of_node(uid, name))
 
     @extend_schema(responses={(200, "text/event-stream"): str, 204: None})
+    @refuses(RolloutNotFoundError)
     def events(self, request: Request, uid: str) -> HttpResponseBase:
         """Stream the rollout's events as they happen (SSE). `Last-Event-ID` resumes after that position of the log; 204
         if the rollout has ended and that was its last, at which a browser's EventSource does not come again."""
@@ -120,18 +167,21 @@ class RolloutViewSet(ViewSet):
         )
 
     @extend_schema(request=None, responses={202: RolloutSerializer})
+    @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError)
     def pause(self, request: Request, uid: str) -> Response:
         """Release nothing new. What was released goes on."""
         verbs.pause_rollout(uid)
         return _accepted(request, uid)
 
     @extend_schema(request=None, responses={202: RolloutSerializer})
+    @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError)
     def resume(self, request: Request, uid: str) -> Response:
         """Go on. Failures so far do not count any more."""
         verbs.resume_rollout(uid)
         return _accepted(request, uid)
 
     @extend_schema(request=PromoteSerializer, responses={202: RolloutSerializer})
+    @refuses(RolloutNotFoundError, RolloutFinalError, NotGatedError, WrongPhaseError)
     def promote(self, request: Request, uid: str) -> Response:
         """Open the gate after a wave."""
         serializer = PromoteSerializer(data=request.data or {})
@@ -140,6 +190,7 @@ class RolloutViewSet(ViewSet):
         return _accepted(request, uid)
 
     @extend_schema(request=None, responses={202: RolloutSerializer})
+    @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError)
     def abort(self, request: Request, uid: str) -> Response:
         """Start nothing more. What runs finishes or is undone, as `on_abort` says."""
         verbs.abort_rollout(uid)
@@ -147,28 +198,57 @@ class RolloutViewSet(ViewSet):
 
     @extend_schema(request=None, responses={202: RolloutSerializer})
     @idempotent
+    @refuses(
+        RolloutNotFoundError,
+        UnknownNodeError,
+        NoNodesError,
+        NoMatchError,
+        RolloutInProgressError,
+        ArtifactNotFoundError,
+        DependencyCycleError,
+        ModuleNeededError,
+        NothingToRetryError,
+        WrongPhaseError,
+        KeyReusedError,
+    )
     def retry(self, request: Request, uid: str) -> Response:
         """Try the failed nodes again: in this rollout, or in a new one if it has ended."""
         return _accepted(request, verbs.retry_rollout(uid))
 
     @extend_schema(request=None, responses={202: RolloutSerializer})
+    @refuses(
+        RolloutNotFoundError,
+        UnknownNodeError,
+        NoNodesError,
+        NoMatchError,
+        RolloutInProgressError,
+        ArtifactNotFoundError,
+        DependencyCycleError,
+        ModuleNeededError,
+        NothingToRollBackError,
+        RollbackOfRollbackError,
+        WrongPhaseError,
+    )
     def rollback(self, request: Request, uid: str) -> Response:
         """Give every node back what it had before: in this rollout, or in a new one if it has ended."""
         return _accepted(request, verbs.roll_back_rollout(uid))
 
     @extend_schema(request=RemarkSerializer, responses={202: RolloutSerializer})
+    @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError, SecondPersonError)
     def approve(self, request: Request, uid: str) -> Response:
         """Let it start. Somebody else than the one who asked for it has to."""
         verbs.approve_rollout(uid, by=request.user.get_username(), remark=_remark(request))
         return _accepted(request, uid)
 
     @extend_schema(request=RemarkSerializer, responses={202: RolloutSerializer})
+    @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError)
     def reject(self, request: Request, uid: str) -> Response:
         """End it before it has started."""
         verbs.reject_rollout(uid, remark=_remark(request))
         return _accepted(request, uid)
 
     @extend_schema(request=CancelSerializer, responses={202: OperationSerializer})
+    @refuses(RolloutNotFoundError, NodeNotFoundError, OperationFinalError)
     def cancel(self, request: Request, uid: str, name: str) -> Response:
         """Do nothing (more) on one node; with `force` nobody waits for the node's answer."""
         serializer = CancelSerializer(data=request.data or {})
