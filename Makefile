@@ -48,6 +48,7 @@ lint: setup ## style, types, and the direction of imports
 
 docs: setup ## write docs/reference anew from the code
 	DJANGO_SETTINGS_MODULE=config.settings $(BIN)/python -m docs.generate
+	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file docs/reference/openapi.yaml
 
 fmt: setup ## format the code
 	$(BIN)/ruff format .

@@ -1,8 +1,31 @@
-"""How credentials are described in the OpenAPI document."""
+"""How operations and their credentials are described in the OpenAPI document."""
 
+from http import HTTPStatus
+from itertools import groupby
 from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.openapi import AutoSchema
+
+from accounts.permissions import Access
+from api.errors import ApiError
+from api.refusals import refusals_of
+from api.seed import SeedViewSet
+
+#: The first beginning that fits a path.
+TAGS = (
+    ("/v2/local", "Local node"),
+    ("/v2/modules/user-defined/artifacts", "Artifacts"),
+    ("/v2/modules/user-defined", "Modules"),
+    ("/v2/rollouts", "Rollouts"),
+    ("/v2/freeze", "Rollouts"),
+    ("/v2/nodes", "Nodes"),
+    ("/v2/events", "Events"),
+    ("/v2/webhooks", "Webhooks"),
+    ("/v1/users", "Accounts"),
+    ("/v1/cluster", "Cluster"),
+    ("/", "As the vendor's"),
+)
 
 
 class BasicScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # the library's subclass hook
@@ -27,3 +50,72 @@ class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
         return {"type": "apiKey", "in": "cookie", "name": "sessionid"}
+
+
+class OperationSchema(AutoSchema):
+    """An operation with its tag, a summary, its example and every error that it may answer."""
+
+    view: Any
+
+    def get_tags(self) -> list[str]:
+        return [next(tag for beginning, tag in TAGS if self.path.startswith(beginning))]
+
+    def get_summary(self) -> str:
+        return self._words().partition(". ")[0].rstrip(".")
+
+    def get_description(self) -> str:  # type: ignore[override]  # the library overrides DRF's too
+        return self._words()
+
+    def _words(self) -> str:
+        return " ".join((self._handler().__doc__ or "").split())
+
+    def _status_of(self, error: type[ApiError]) -> int:
+        is_conflict_of_seed = isinstance(self.view, SeedViewSet) and error.status == HTTPStatus.CONFLICT
+        return int(HTTPStatus.NOT_ACCEPTABLE if is_conflict_of_seed else error.status)
+
+    def _handler(self) -> Any:
+        return getattr(self.view, getattr(self.view, "action", None) or self.method.lower())
+
+    def get_auth(self) -> list[dict[str, list[str]]]:
+        auth: list[dict[str, list[str]]] = super().get_auth()
+        return [*auth, {}] if self._is_public() else auth
+
+    def _is_public(self) -> bool:
+        return getattr(self.view, "permissions", {}).get(self.method, Access.PUBLIC) is Access.PUBLIC
+
+    def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
+        bodies: dict[str, Any] = super()._get_response_bodies(direction)
+        takes_body = self.method in {"POST", "PUT", "PATCH"}
+        errors = refusals_of(self._handler(), self.method, public=self._is_public(), takes_body=takes_body)
+        for status, group in groupby(errors, key=self._status_of):
+            listed = list(group)
+            former = bodies.get(str(status))
+            codes = sorted({each.code for each in listed} | set(former["x-error-codes"] if former else ()))
+            bodies[str(status)] = _refusal(status, codes, listed[0])
+        return dict(sorted(bodies.items()))
+
+
+def _refusal(status: int, codes: list[str], error: type[ApiError]) -> dict[str, Any]:
+    words = " ".join((error.__doc__ or "").split())
+    schema = {"allOf": [{"$ref": "#/components/schemas/Error"}, {"properties": {"error_code": {"enum": codes}}}]}
+    example = {"error_code": error.code, "description": words}
+    body = {
+        "description": f"{HTTPStatus(status).phrase}: {', '.join(codes)}",
+        "content": {"application/json": {"schema": schema, "example": example}},
+        "x-error-codes": codes,
+    }
+    if header := {401: "WWW-Authenticate", 429: "Retry-After"}.get(status):
+        body["headers"] = {header: {"schema": {"type": "string"}, "required": True}}
+    return body
+
+
+def add_error(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """The component that all errors share."""
+    text = {"type": "string"}
+    properties = {"error_code": {**text, "description": "Stable, for machines"}, "description": text}
+    result["components"]["schemas"]["Error"] = {
+        "type": "object",
+        "properties": properties,
+        "required": ["error_code", "description"],
+    }
+    return result

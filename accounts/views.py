@@ -11,6 +11,15 @@ from rest_framework.viewsets import ViewSet
 from accounts import selectors, services
 from accounts.authentication import BasicAuthentication, TokenAuthentication
 from accounts.credentials import verified_user
+from accounts.errors import (
+    AdminOnlyError,
+    EmailTakenError,
+    LastAdminError,
+    NameTakenError,
+    SamePasswordError,
+    UserNotFoundError,
+    WeakPasswordError,
+)
 from accounts.models import User
 from accounts.permissions import Access, Requirements
 from accounts.roles import Permission, Role
@@ -25,7 +34,8 @@ from accounts.serializers import (
 )
 from accounts.tokens import issue_token
 from api.errors import InvalidRequestError, PermissionDeniedError, UnauthenticatedError
-from api.idempotency import idempotent
+from api.idempotency import KeyReusedError, idempotent
+from api.refusals import refuses
 from eventstore.context import set_actor
 
 
@@ -36,7 +46,9 @@ class Authorize(APIView):
     permissions: Requirements = {"POST": Access.PUBLIC}
 
     @extend_schema(request=AuthorizeSerializer, responses=TokenSerializer)
+    @refuses(UnauthenticatedError)
     def post(self, request: Request) -> Response:
+        """A token for the Basic credentials of the header, or for those of the body."""
         asked = AuthorizeSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         given = asked.validated_data
@@ -57,6 +69,7 @@ class RefreshToken(APIView):
 
     @extend_schema(request=TtlSerializer, responses=TokenSerializer)
     def post(self, request: Request) -> Response:
+        """A new token for one that is still valid."""
         asked = TtlSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         return Response({"access_token": issue_token(_caller(request), ttl=asked.validated_data["ttl"])})
@@ -70,11 +83,14 @@ class Users(ViewSet):
 
     @extend_schema(operation_id="users_list", responses=UserSerializer(many=True))
     def list(self, request: Request) -> Response:
+        """All accounts."""
         return Response(UserSerializer(selectors.all_users(), many=True).data)
 
     @extend_schema(operation_id="users_create", request=NewUserSerializer, responses={200: UserSerializer})
     @idempotent
+    @refuses(NameTakenError, EmailTakenError, WeakPasswordError, AdminOnlyError, KeyReusedError)
     def create(self, request: Request) -> Response:
+        """Create an account."""
         asked = NewUserSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         given = asked.validated_data
@@ -96,11 +112,23 @@ class UserDetail(ViewSet):
     }
 
     @extend_schema(operation_id="users_retrieve", responses=UserSerializer)
+    @refuses(UserNotFoundError)
     def retrieve(self, request: Request, uid: int) -> Response:
+        """One account."""
         return Response(UserSerializer(selectors.user_by_uid(uid)).data)
 
     @extend_schema(operation_id="users_update", request=UserChangesSerializer, responses=UserSerializer)
+    @refuses(
+        NameTakenError,
+        EmailTakenError,
+        WeakPasswordError,
+        AdminOnlyError,
+        UserNotFoundError,
+        SamePasswordError,
+        LastAdminError,
+    )
     def update(self, request: Request, uid: int) -> Response:
+        """Change an account; whoever may not change accounts may change the own password."""
         caller = _caller(request)
         if not caller.may(Permission.UPDATE_USER) and caller.uid != uid:
             raise PermissionDeniedError(f"This needs the permission {Permission.UPDATE_USER}.")
@@ -113,7 +141,9 @@ class UserDetail(ViewSet):
         return Response(UserSerializer(services.update_user(uid, asked.changes(), by=caller)).data)
 
     @extend_schema(operation_id="users_destroy", responses={200: dict})
+    @refuses(UserNotFoundError, LastAdminError, AdminOnlyError)
     def destroy(self, request: Request, uid: int) -> Response:
+        """Delete an account."""
         services.delete_user(uid, by=_caller(request))
         return Response({})
 
@@ -126,6 +156,7 @@ class ClusterView(APIView):
 
     @extend_schema(operation_id="cluster_retrieve", responses=ClusterSerializer)
     def get(self, request: Request) -> Response:
+        """The cluster's settings."""
         return Response(ClusterSerializer(selectors.cluster()).data)
 
     @extend_schema(
@@ -135,6 +166,7 @@ class ClusterView(APIView):
         parameters=[OpenApiParameter("dry_run", bool, description="Answer what would be, and change nothing.")],
     )
     def put(self, request: Request) -> Response:
+        """Change the cluster's settings: those that are given."""
         asked = ClusterSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         given = {"name": None, "allow_modules_upload": None, "correct_drift": None, **asked.validated_data}

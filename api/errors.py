@@ -5,6 +5,7 @@ A part of the program raises a subclass of `ApiError`; `api.handlers` alone turn
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from math import ceil
 
 #: What a 401 asks for, unless the view asks for something else.
 BASIC_CHALLENGE = 'Basic realm="modfleet", charset="UTF-8"'
@@ -78,3 +79,28 @@ class PayloadTooLargeError(ApiError):
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     code = "payload_too_large"
+
+
+class MethodNotAllowedError(ApiError):
+    """The path does not take this method."""
+
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+    code = "method_not_allowed"
+
+
+class UnsupportedMediaTypeError(ApiError):
+    """The request's body has a Content-Type that is not read here."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    code = "unsupported_media_type"
+
+
+class TooManyRequestsError(ApiError):
+    """Too many requests: wait for the seconds that Retry-After says."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    code = "too_many_requests"
+
+    def __init__(self, description: str = "", *, seconds: float = 1.0) -> None:
+        super().__init__(description)
+        self.headers = {"Retry-After": str(max(1, ceil(seconds)))}

@@ -1,5 +1,6 @@
 """Fields and serializers that take JSON at its word: `"1"` is no integer, `1` is no boolean, an unknown key is refused."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +10,22 @@ from rest_framework import serializers
 def rfc3339(moment: datetime) -> str:
     """UTC with `Z`, to the microsecond only where there are any: `2026-11-23T16:20:00Z`."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+#: RFC 3339, section 5.6; a leap second is refused.
+_MOMENT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})", re.IGNORECASE
+)
+
+
+def moment(text: str) -> datetime:
+    """The time that RFC 3339 text with a zone names. Raises: `ValueError`."""
+    if not _MOMENT.fullmatch(text):
+        raise ValueError(text)
+    try:
+        return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(text) from error
 
 
 class StrictSerializer(serializers.Serializer[Any]):

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import DisallowedHost, PermissionDenied
@@ -11,7 +10,17 @@ from django.views import defaults
 from rest_framework import exceptions
 from rest_framework.response import Response
 
-from api.errors import ApiError, ConflictError, InvalidRequestError, NotFoundError, PermissionDeniedError
+from api.errors import (
+    ApiError,
+    ConflictError,
+    InvalidRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
+    PermissionDeniedError,
+    TooManyRequestsError,
+    UnauthenticatedError,
+    UnsupportedMediaTypeError,
+)
 from eventstore.store import ConcurrencyError
 
 
@@ -44,13 +53,16 @@ def error_response(error: ApiError) -> HttpResponse:
 
 
 _FRAMEWORK_CODES = {
-    HTTPStatus.BAD_REQUEST: "invalid_request",
-    HTTPStatus.UNAUTHORIZED: "unauthenticated",
-    HTTPStatus.FORBIDDEN: "permission_denied",
-    HTTPStatus.NOT_FOUND: "not_found",
-    HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "unsupported_media_type",
-    HTTPStatus.TOO_MANY_REQUESTS: "too_many_requests",
+    int(each.status): each.code
+    for each in (
+        InvalidRequestError,
+        UnauthenticatedError,
+        PermissionDeniedError,
+        NotFoundError,
+        MethodNotAllowedError,
+        UnsupportedMediaTypeError,
+        TooManyRequestsError,
+    )
 }
 
 
@@ -60,7 +72,7 @@ def _answer_of_framework(exception: exceptions.APIException) -> Response:
         headers["WWW-Authenticate"] = challenge
     if seconds := getattr(exception, "wait", None):
         headers["Retry-After"] = str(math.ceil(seconds))
-    code = _FRAMEWORK_CODES.get(HTTPStatus(exception.status_code), "invalid_request")
+    code = _FRAMEWORK_CODES.get(exception.status_code, InvalidRequestError.code)
     return Response(_body(code, "; ".join(_in_words(exception.detail))), status=exception.status_code, headers=headers)
 
 

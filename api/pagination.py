@@ -1,42 +1,86 @@
-"""Long lists in pages: `{"results": [...], "next": url or null}`, `?limit=` and an opaque `?cursor=`.
+"""Long lists in pages: `{"results": [...], "next": url or null}`, `?limit=`, `?ordering=` and an opaque `?cursor=`.
 
 A cursor is the key of the last row seen, so that a page costs the same wherever it is and rows that come meanwhile
-neither shift nor repeat the others. It is signed: nobody can make one up.
+neither shift nor repeat the others. It is signed: nobody can make one up; and it says for which order it is.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from django.core import signing
-from django.db.models import Model, QuerySet
+from django.db.models import Q, QuerySet
 from django.http import QueryDict
-from drf_spectacular.utils import extend_schema_serializer, inline_serializer
+from django_filters import FilterSet
+from drf_spectacular.utils import OpenApiParameter, extend_schema_serializer, inline_serializer
+from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import Serializer, URLField
 
 from api.errors import InvalidRequestError
+from api.filters import parameters_of
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 
-Row = TypeVar("Row")
-Stored = TypeVar("Stored", bound=Model)
-#: What a cursor carries: any JSON that identifies a row in the list's order.
-Key = Any
+_OWN_PARAMETERS = ("limit", "cursor", "ordering")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What may be asked of a list.
+
+    `orders`: by what it may be ordered, each with its columns, none of them null and all together unique.
+    """
+
+    orders: Mapping[str, tuple[str, ...]]
+    #: One of the orders, with `-` before it for its reverse.
+    default: str
+    filters: type[FilterSet]
+
+    @property
+    def orderings(self) -> list[str]:
+        return [sign + name for name in self.orders for sign in ("", "-")]
+
+    @property
+    def parameters(self) -> list[OpenApiParameter]:
+        """As the API's documents show them."""
+        limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
+        ordering = {"type": "string", "enum": self.orderings, "default": self.default}
+        return [
+            *parameters_of(self.filters),
+            OpenApiParameter("limit", limit, description="Rows of a page"),
+            OpenApiParameter("cursor", str, description="Where the page begins: that of `next`, for the same ordering"),
+            OpenApiParameter("ordering", ordering, description="`-` reverses it"),
+        ]
 
 
 def paginate(
-    request: Request, rows: QuerySet[Stored], *, key: str, serialize: Callable[[Sequence[Stored]], Sequence[Any]]
+    request: Request,
+    rows: QuerySet[Any],
+    listing: Listing,
+    *,
+    serialize: Callable[[Sequence[Any]], Sequence[Any]],
+    read: Callable[[QuerySet[Any]], Sequence[Any]] = list,
 ) -> Response:
-    """A page in the order of `key`: the name of a unique column, with `-` before it for the newest first."""
-    column, comparison = key.removeprefix("-"), "lt" if key.startswith("-") else "gt"
+    """The page that the request asks for. `read` makes a query's rows, which have the columns as attributes.
 
-    def fetch(after: Key, limit: int) -> Sequence[Stored]:
-        found = rows if after is None else rows.filter(**{f"{column}__{comparison}": after})
-        return list(found.order_by(key)[:limit])
-
-    return paginate_by(request, fetch, key_of=lambda row: getattr(row, column), serialize=serialize)
+    Raises: `InvalidRequestError`, also for a query parameter that the list does not have.
+    """
+    _refuse_unknown(request, listing)
+    limit, ordering = _limit(request), _ordering(request, listing)
+    columns = listing.orders[ordering.removeprefix("-")]
+    found = _filtered(request, rows, listing)
+    if (after := _cursor(request, ordering)) is not None:
+        found = found.filter(_beyond(columns, after, "lt" if ordering.startswith("-") else "gt"))
+    sign = "-" if ordering.startswith("-") else ""
+    page = read(found.order_by(*(sign + each for each in columns))[: limit + 1])
+    following = None
+    if len(page) > limit:
+        page = page[:limit]
+        following = _url_after(request, ordering, [getattr(page[-1], each) for each in columns])
+    return Response({"results": serialize(page), "next": following})
 
 
 def page_of(serializer: type[Serializer[Any]]) -> Serializer[Any]:
@@ -48,19 +92,27 @@ def page_of(serializer: type[Serializer[Any]]) -> Serializer[Any]:
     return page
 
 
-def paginate_by(
-    request: Request,
-    fetch: Callable[[Key, int], Sequence[Row]],
-    *,
-    key_of: Callable[[Row], Key],
-    serialize: Callable[[Sequence[Row]], Sequence[Any]],
-) -> Response:
-    """A page of what `fetch(key, limit)` returns: the first rows after `key`, from the start if it is None."""
-    limit = _limit(request)
-    found = fetch(_cursor(request), limit + 1)
-    rows = found[:limit]
-    following = _url_after(request, key_of(rows[-1])) if len(found) > limit else None
-    return Response({"results": serialize(rows), "next": following})
+def _refuse_unknown(request: Request, listing: Listing) -> None:
+    known = {*_OWN_PARAMETERS, *listing.filters.base_filters}
+    if unknown := sorted(request.query_params.keys() - known):
+        raise InvalidRequestError(f"{', '.join(unknown)}: unknown. This list knows {', '.join(sorted(known))}.")
+
+
+def _filtered(request: Request, rows: QuerySet[Any], listing: Listing) -> QuerySet[Any]:
+    filters = listing.filters(request.query_params, queryset=rows, request=request)
+    if not filters.is_valid():
+        raise ValidationError({name: list(messages) for name, messages in filters.errors.items()})
+    narrowed: QuerySet[Any] = filters.qs
+    return narrowed
+
+
+def _beyond(columns: Sequence[str], after: Sequence[Any], comparison: str) -> Q:
+    """Rows behind the one whose columns are `after`. The first condition is for the index: the others are in OR."""
+    behind = Q()
+    for number, column in enumerate(columns):
+        same = Q(**dict(zip(columns[:number], after, strict=False)))
+        behind |= same & Q(**{f"{column}__{comparison}": after[number]})
+    return Q(**{f"{columns[0]}__{comparison}e": after[0]}) & behind
 
 
 def _limit(request: Request) -> int:
@@ -70,19 +122,29 @@ def _limit(request: Request) -> int:
     raise InvalidRequestError(f"limit: must be an integer from 1 to {MAX_LIMIT}.")
 
 
-def _cursor(request: Request) -> Key:
+def _ordering(request: Request, listing: Listing) -> str:
+    text = request.query_params.get("ordering", listing.default)
+    if text not in listing.orderings:
+        raise InvalidRequestError(f"ordering: must be one of {', '.join(listing.orderings)}.")
+    return text
+
+
+def _cursor(request: Request, ordering: str) -> Sequence[Any] | None:
     text = request.query_params.get("cursor")
     if text is None:
         return None
     try:
-        return signing.loads(text, salt=_salt(request))
-    except signing.BadSignature as error:
+        made_for, after = signing.loads(text, salt=_salt(request))
+    except (signing.BadSignature, ValueError, TypeError) as error:
         raise InvalidRequestError("cursor: must be one that this list gave.") from error
+    if made_for != ordering:
+        raise InvalidRequestError(f"cursor: is one of the ordering {made_for}. Begin anew with another one.")
+    return list(after)
 
 
-def _url_after(request: Request, key: Key) -> str:
+def _url_after(request: Request, ordering: str, key: Sequence[Any]) -> str:
     query: QueryDict = request.query_params.copy()
-    query["cursor"] = signing.dumps(key, salt=_salt(request))
+    query["cursor"] = signing.dumps([ordering, key], salt=_salt(request))
     return request.build_absolute_uri(f"{request.path}?{query.urlencode()}")
 
 

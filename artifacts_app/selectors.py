@@ -1,13 +1,13 @@
 """Answers about artifacts and their builds."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import msgspec
-from django.db.models import Max, Q
+from django.db.models import Max, QuerySet
 
 from api.fields import rfc3339
 from artifacts_app.downloads import download_url
@@ -25,13 +25,9 @@ def builds(module_name: str, version: int) -> list[Build]:
     return found
 
 
-def versions_after(after: Sequence[Any] | None, limit: int) -> list[tuple[str, int]]:
-    """At most `limit` of the (module_name, version) that have a build, in order, from the one after `after` on."""
-    rows = Build.objects.order_by("module_name", "version").values_list("module_name", "version").distinct()
-    if after is not None:
-        name, version = after
-        rows = rows.filter(Q(module_name__gt=name) | Q(module_name=name, version__gt=version))
-    return list(rows[:limit])
+def uploaded_versions() -> QuerySet[Any]:
+    """The (module_name, version) that have a build."""
+    return Build.objects.order_by("module_name", "version").values_list("module_name", "version", named=True).distinct()
 
 
 def artifact_document(module_name: str, version: int) -> dict[str, Any]:
@@ -40,12 +36,13 @@ def artifact_document(module_name: str, version: int) -> dict[str, Any]:
 
 
 def artifact_documents(keys: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
-    """The artifacts as JSON, in one query."""
-    wanted = set(keys)
+    """The artifacts as JSON in this order, in one query."""
+    wanted = [(name, version) for name, version in keys]
     rows = Build.objects.filter(module_name__in={name for name, _ in wanted}, version__in={v for _, v in wanted})
     rows = rows.defer("members", "document")  # long, and of no use here
     grouped = groupby(rows, key=lambda row: (row.module_name, row.version))
-    return [_document(list(group)) for key, group in grouped if key in wanted]
+    documents = {key: _document(list(group)) for key, group in grouped}
+    return [documents[key] for key in wanted if key in documents]
 
 
 def dependencies_of(keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], list[str]]:

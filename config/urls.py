@@ -2,7 +2,17 @@
 
 from django.contrib import admin
 from django.urls import include, path
+from drf_spectacular.renderers import (
+    OpenApiJsonRenderer,
+    OpenApiJsonRenderer2,
+    OpenApiYamlRenderer,
+    OpenApiYamlRenderer2,
+)
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from rest_framework.negotiation import DefaultContentNegotiation
+
+#: Whoever asks for nothing in particular gets JSON, like everywhere.
+SCHEMA_RENDERERS = [OpenApiJsonRenderer2, OpenApiJsonRenderer, OpenApiYamlRenderer, OpenApiYamlRenderer2]
 
 urlpatterns = [
     path("", include("accounts.urls")),
@@ -12,7 +22,13 @@ urlpatterns = [
     path("", include("modules_app.urls")),
     path("", include("rollout.vendor_urls")),
     path("", include("webhooks.urls")),
-    path("schema", SpectacularAPIView.as_view(), name="schema"),
+    path(
+        "schema",
+        SpectacularAPIView.as_view(
+            content_negotiation_class=DefaultContentNegotiation, renderer_classes=SCHEMA_RENDERERS
+        ),
+        name="schema",
+    ),
     path("docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("admin/", admin.site.urls),
 ]

@@ -78,9 +78,14 @@ def read(
     yield from map(recorded, _in_batches(query, after=after))
 
 
-def read_page(*, after: int, limit: int) -> list[RecordedEvent]:
-    """The first `limit` events after a position."""
-    return [recorded(row) for row in _rows(StoredEvent.objects.filter(position__gt=after).order_by("position")[:limit])]
+def all_events() -> QuerySet[Any]:
+    """A query of the log's rows, for `read_rows`."""
+    return StoredEvent.objects.all()
+
+
+def read_rows(query: QuerySet[Any]) -> list[RecordedEvent]:
+    """The events that a query means, in its order."""
+    return [recorded(row) for row in _rows(query)]
 
 
 def load_positions(positions: Sequence[int] | QuerySet[Any, Any]) -> list[RecordedEvent]:

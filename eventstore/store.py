@@ -18,13 +18,14 @@ from eventstore.database import database_now, hold_append_lock, insert, read_tip
 from eventstore.follow import announce
 from eventstore.reading import (
     BrokenLogError,
+    all_events,
     head,
     load,
     load_many,
     load_positions,
     position_at,
     read,
-    read_page,
+    read_rows,
     verify,
 )
 from eventstore.recorded import RecordedEvent, Row, chained_hash, recorded
@@ -35,6 +36,7 @@ __all__ = [
     "BrokenLogError",
     "ConcurrencyError",
     "RecordedEvent",
+    "all_events",
     "append",
     "database_now",
     "head",
@@ -43,7 +45,7 @@ __all__ = [
     "load_positions",
     "position_at",
     "read",
-    "read_page",
+    "read_rows",
     "verify",
 ]
 

@@ -38,7 +38,7 @@ def queue_for(node: str) -> str:
 
 def cancel_queue_for(node: str) -> str:
     """Name of the queue on which the agent of `node` hears that a command is to be given up, while it works on it."""
-    return f"node.{node}.cancel"
+    return f"cancel.{node}"
 
 
 class Action(StrEnum):

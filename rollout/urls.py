@@ -1,14 +1,11 @@
 from django.urls import path
 
 from accounts.roles import Permission
-from rollout.views import (
-    ArtifactViewSet,
-    EventViewSet,
-    FreezeViewSet,
-    LocalArtifactViewSet,
-    NodeViewSet,
-    RolloutViewSet,
-)
+from rollout.views.artifacts import ArtifactViewSet, LocalArtifactViewSet
+from rollout.views.events import EventViewSet
+from rollout.views.freeze import FreezeViewSet
+from rollout.views.nodes import NodeViewSet
+from rollout.views.rollouts import RolloutViewSet
 
 urlpatterns = [
     # The seed's

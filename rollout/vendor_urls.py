@@ -1,6 +1,6 @@
 from django.urls import path
 
-from rollout.vendor_views import ActionViewSet, VendorModuleViewSet, VendorNodeViewSet
+from rollout.views.vendor import ActionViewSet, VendorModuleViewSet, VendorNodeViewSet
 
 urlpatterns = [
     path("v1/modules", VendorModuleViewSet.as_view({"get": "list"})),

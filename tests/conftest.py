@@ -4,5 +4,6 @@ pytest_plugins = [
     "tests.plugins.cast",
     "tests.plugins.packages",
     "tests.plugins.played_nodes",
+    "tests.plugins.refusals",
     "tests.plugins.server",
 ]

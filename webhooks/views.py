@@ -6,11 +6,14 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from accounts.roles import Permission
-from api.idempotency import idempotent
-from api.pagination import page_of, paginate
+from api.idempotency import KeyReusedError, idempotent
+from api.pagination import Listing, page_of, paginate
+from api.refusals import refuses
 from rollout.selectors import event_document
-from rollout.serializers import EventSerializer
+from rollout.serializers.events import EventSerializer
 from webhooks import selectors, services
+from webhooks.errors import WebhookDisabledError, WebhookNotFoundError
+from webhooks.filters import WebhookFilters
 from webhooks.serializers import (
     NewWebhookSerializer,
     RegisteredWebhookSerializer,
@@ -18,17 +21,19 @@ from webhooks.serializers import (
     WebhookSerializer,
 )
 
+WEBHOOKS = Listing(orders={"created_at": ("registered_position",)}, default="-created_at", filters=WebhookFilters)
+
 
 class WebhookViewSet(ViewSet):
     permissions = dict.fromkeys(("GET", "POST", "PATCH", "DELETE"), Permission.UPDATE_CLUSTER)
 
-    @extend_schema(responses=page_of(WebhookSerializer))
+    @extend_schema(parameters=WEBHOOKS.parameters, responses=page_of(WebhookSerializer))
     def list(self, request: Request) -> Response:
         """List webhooks, newest first."""
         return paginate(
             request,
             selectors.webhooks(),
-            key="-registered_position",
+            WEBHOOKS,
             serialize=lambda rows: [selectors.webhook_document(row) for row in rows],
         )
 
@@ -36,6 +41,7 @@ class WebhookViewSet(ViewSet):
     # missed the first answer needs it, and only the same user with the same request gets it.
     @extend_schema(request=NewWebhookSerializer, responses={201: RegisteredWebhookSerializer})
     @idempotent
+    @refuses(KeyReusedError)
     def create(self, request: Request) -> Response:
         """Register a webhook for what happens from now on. Only this answer holds its secret."""
         serializer = NewWebhookSerializer(data=request.data)
@@ -49,11 +55,13 @@ class WebhookViewSet(ViewSet):
         return Response(document, status=201, headers={"Location": location, "Cache-Control": "no-store"})
 
     @extend_schema(responses=WebhookSerializer)
+    @refuses(WebhookNotFoundError)
     def retrieve(self, request: Request, uid: str) -> Response:
         """One webhook, and how far it was served."""
         return Response(selectors.webhook_document(selectors.webhook(uid)))
 
     @extend_schema(request=WebhookChangesSerializer, responses=WebhookSerializer)
+    @refuses(WebhookNotFoundError)
     def partial_update(self, request: Request, uid: str) -> Response:
         """Change what is given. One that is enabled again goes on with the event at which it stopped."""
         serializer = WebhookChangesSerializer(data=request.data)
@@ -61,6 +69,7 @@ class WebhookViewSet(ViewSet):
         return Response(selectors.webhook_document(services.update_webhook(uid, serializer.changes())))
 
     @extend_schema(responses={200: dict})
+    @refuses(WebhookNotFoundError)
     def destroy(self, request: Request, uid: str) -> Response:
         """Delete a webhook. What was not delivered yet is not delivered any more."""
         services.delete_webhook(uid)
@@ -68,6 +77,7 @@ class WebhookViewSet(ViewSet):
 
     @extend_schema(request=None, responses={202: EventSerializer})
     @idempotent
+    @refuses(WebhookNotFoundError, WebhookDisabledError, KeyReusedError)
     def test(self, request: Request, uid: str) -> Response:
         """Have an event delivered to it now, whatever types it wants. Answers that event, as the receiver gets it."""
         return Response(event_document(services.request_test(uid)), status=202)

@@ -1,5 +1,6 @@
 """Pages of a list."""
 
+import django_filters
 import pytest
 from rest_framework.response import Response
 from rest_framework.test import APIRequestFactory
@@ -7,17 +8,29 @@ from rest_framework.views import APIView
 
 from accounts.models import User
 from accounts.permissions import Access
-from api.pagination import paginate
+from accounts.roles import Role
+from api.filters import MomentFilter, TextFilter, TruthFilter, WholeNumberFilter, WordsFilter
+from api.pagination import Listing, paginate
+
+
+class NameFilters(django_filters.FilterSet):
+    role = WordsFilter(Role, field_name="role")
+    uid = WholeNumberFilter(field_name="uid")
+    active = TruthFilter(field_name="is_active")
+    issued_before = MomentFilter(field_name="password_issued_at", lookup_expr="lt")
+    name = TextFilter(field_name="username")
+
+
+NAMES = Listing(
+    orders={"uid": ("uid",), "username": ("username",), "role": ("role", "uid")}, default="uid", filters=NameFilters
+)
 
 
 class Names(APIView):
     permissions = {"GET": Access.PUBLIC}
-    key = "uid"
 
     def get(self, request) -> Response:
-        return paginate(
-            request, User.objects.all(), key=self.key, serialize=lambda rows: [each.username for each in rows]
-        )
+        return paginate(request, User.objects.all(), NAMES, serialize=lambda rows: [each.username for each in rows])
 
 
 def get(url: str = "/names", **settings) -> Response:
@@ -37,16 +50,16 @@ def test_it_works(five):
     assert response.data == {"results": five, "next": None}
 
 
-@pytest.mark.parametrize("key", ["uid", "-uid", "username", "-username"])
+@pytest.mark.parametrize("key", ["uid", "-uid", "username", "-username", "role", "-role"])
 @pytest.mark.parametrize("limit", [1, 2, 3, 5])
 def test_page_by_page_it_is_the_whole_list(five, key, limit):
-    seen, url = [], f"/names?limit={limit}&other=x"
+    seen, url = [], f"/names?limit={limit}&ordering={key}"
     while url:
-        page = get(url, key=key).data
+        page = get(url).data
         assert len(page["results"]) <= limit
         seen += page["results"]
         url = page["next"]
-        assert url is None or (url.startswith("http://testserver/names?") and "other=x" in url)
+        assert url is None or (url.startswith("http://testserver/names?") and f"ordering={key}" in url)
     assert seen == (five[::-1] if key.startswith("-") else five)
 
 
@@ -79,3 +92,36 @@ def test_a_cursor_that_is_none(db, cursor):
 def test_a_cursor_of_another_list(five):
     following = get("/names?limit=1").data["next"].replace("/names", "/others")
     assert get(following).status_code == 400
+
+
+def test_a_cursor_of_another_ordering(five):
+    following = get("/names?limit=1").data["next"] + "&ordering=username"
+    response = get(following)
+    assert (response.status_code, response.data["error_code"]) == (400, "invalid_request")
+    assert response.data["description"].startswith("cursor: is one of the ordering uid.")
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["other=x", "ordering=password", "ordering=", "role=king", "uid=x", "uid=1.5", "active=1", "issued_before=now"],
+)
+def test_what_the_list_does_not_know_is_refused_by_its_name(db, query):
+    response = get(f"/names?{query}")
+    assert (response.status_code, response.data["error_code"]) == (400, "invalid_request")
+    assert response.data["description"].startswith(f"{query.partition('=')[0]}: ")
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("role=admin", ["ann"]),
+        ("role=admin&role=db_viewer&limit=3", ["ann", "ben", "cid"]),
+        ("active=false", []),
+        ("name=cid", ["cid"]),
+        ("issued_before=2026-01-01T00:00:00Z", []),
+        ("active=true&issued_before=2999-01-01T01:00:00%2B01:00&ordering=-username&limit=2", ["eve", "dot"]),
+    ],
+)
+def test_filters_narrow_it(five, query, names):
+    User.objects.filter(username="ann").update(role="admin")
+    assert get(f"/names?{query}").data["results"] == names

@@ -19,7 +19,7 @@ from rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.messages import Phase, Reason
 from rollout.models import Operation, TimelineEntry
 from rollout.strategy import Gate, Retries
-from rollout.views import HEARTBEAT_SECONDS
+from rollout.views.stream import HEARTBEAT_SECONDS
 from tests.plugins.cast import PASSWORD, basic
 from tests.plugins.databases import at_once
 from tests.plugins.server import THREADS, serving

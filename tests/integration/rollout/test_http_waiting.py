@@ -7,7 +7,9 @@ import time
 import pytest
 from django.db import connection, connections
 
-from rollout import views
+from rollout import selectors
+from rollout.views import documents
+from rollout.views import stream as streaming
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import fleet, join, say, start
 
@@ -72,7 +74,7 @@ def test_a_wait_holds_no_connection(committed, monkeypatch):
     fleet(1)
     uid = start()
     held = []
-    real = views.wait_for_growth
+    real = documents.wait_for_growth
 
     def look(*args, **more):
         watch = later(lambda: None)
@@ -81,7 +83,7 @@ def test_a_wait_holds_no_connection(committed, monkeypatch):
         watch.join()
         return answer
 
-    monkeypatch.setattr(views, "wait_for_growth", look)
+    monkeypatch.setattr(documents, "wait_for_growth", look)
     committed.get(f"/v2/rollouts/{uid}?wait=0.3")
     assert held
     assert not any(held)
@@ -104,7 +106,7 @@ def test_a_stream_tells_every_event_once_over_interruptions(committed):
 
 
 def test_a_stream_speaks_up_although_others_are_busy(committed, monkeypatch):
-    monkeypatch.setattr(views, "HEARTBEAT_SECONDS", 0.3)
+    monkeypatch.setattr(streaming, "HEARTBEAT_SECONDS", 0.3)
     fleet(1)
     uid = start()
     answer = committed.get(f"/v2/rollouts/{uid}/events")
@@ -129,12 +131,12 @@ def test_a_stream_speaks_up_although_others_are_busy(committed, monkeypatch):
 
 
 def test_a_stream_reads_no_events_when_others_are_busy(committed, monkeypatch):
-    monkeypatch.setattr(views, "HEARTBEAT_SECONDS", 0.5)
+    monkeypatch.setattr(streaming, "HEARTBEAT_SECONDS", 0.5)
     fleet(1)
     uid = start()
     read = []
-    real = views.selectors.rollout_events
-    monkeypatch.setattr(views.selectors, "rollout_events", lambda *args, **more: read.append(1) or real(*args, **more))
+    real = selectors.rollout_events
+    monkeypatch.setattr(selectors, "rollout_events", lambda *args, **more: read.append(1) or real(*args, **more))
     lines = iter(committed.get(f"/v2/rollouts/{uid}/events").streaming_content)
     next(lines)
     other = later(lambda: join("stranger"))

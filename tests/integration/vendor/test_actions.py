@@ -9,7 +9,7 @@ from rollout.advance import advance
 from rollout.events import RolloutPhase
 from rollout.messages import Phase, Reason
 from rollout.models import Node, Rollout
-from rollout.vendor_views import STATUS_OF
+from rollout.views.vendor import STATUS_OF
 from tests.plugins.packages import as_upload
 from tests.plugins.played_nodes import answer, join, play
 

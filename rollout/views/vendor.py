@@ -8,21 +8,32 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
+from accounts.errors import ModulesUploadDisabledError
 from accounts.roles import Permission
 from accounts.selectors import require_modules_upload_allowed
 from api.errors import NotFoundError
 from api.fields import rfc3339
+from api.idempotency import KeyReusedError
+from api.refusals import refuses
+from artifacts_app.errors import (
+    ArtifactExistsError,
+    ArtifactTooLargeError,
+    InvalidArtifactMetadataError,
+    NoModuleError,
+    UnreadableArtifactError,
+)
 from artifacts_app.selectors import platforms_of
 from artifacts_app.services import Upload
 from artifacts_app.uploads import PackageUploadView
+from modules_app.errors import MetadataMismatchError, ModuleExistsError, NoSuchModuleError, UnknownModuleError
 from modules_app.selectors import document_of, module_document, module_key, modules
 from rollout import selectors, services
-from rollout.errors import RolloutInProgressError, RolloutNotFoundError
+from rollout.errors import DependencyCycleError, ModuleNeededError, RolloutInProgressError, RolloutNotFoundError
 from rollout.events import Origin, RolloutPhase
 from rollout.messages import Action, Activation
 from rollout.models import Node, Rollout
 from rollout.requests import AT_ONCE, RolloutRequest
-from rollout.views import UPLOAD
+from rollout.views.artifacts import UPLOAD
 
 #: The vendor's word for a phase; for any other it is `failed`.
 STATUS_OF = {
@@ -55,6 +66,7 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
         )
 
     @extend_schema(responses={200: dict})
+    @refuses(UnknownModuleError)
     def retrieve(self, request: Request, uid: str) -> Response:
         """One module object with its platforms."""
         document = module_document(uid)
@@ -62,6 +74,19 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
         return Response({**document, "platforms": platforms_of([key]).get(key, {})})
 
     @extend_schema(request=UPLOAD, responses={200: dict})
+    @refuses(
+        ModulesUploadDisabledError,
+        NoModuleError,
+        UnreadableArtifactError,
+        InvalidArtifactMetadataError,
+        ArtifactTooLargeError,
+        ArtifactExistsError,
+        MetadataMismatchError,
+        KeyReusedError,
+        RolloutInProgressError,
+        ModuleExistsError,
+        DependencyCycleError,
+    )
     def create(self, request: Request) -> Response:
         """Upload a package, register its module, and put it on the disk of every node: poll the `action_uid`."""
         require_modules_upload_allowed()
@@ -83,6 +108,7 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
         return self.add_once(request, answer, register=True)
 
     @extend_schema(responses={200: dict})
+    @refuses(NoSuchModuleError, RolloutInProgressError, ModuleNeededError)
     def destroy(self, request: Request, uid: str) -> Response:
         """Remove the module from every node; object and artifact go when every node has succeeded."""
         module_name, version = module_key(uid)
@@ -119,6 +145,7 @@ class ActionViewSet(ViewSet):
         return Response({"actions": _actions(list(selectors.rollouts())), "state-machines": []})
 
     @extend_schema(responses={200: dict})
+    @refuses(NotFoundError)
     def retrieve(self, request: Request, uid: str) -> Response:
         """One action."""
         try:

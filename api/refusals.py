@@ -1,0 +1,42 @@
+"""Which errors an operation may answer, beside those that every one of its kind may: for the API's documents."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from api.errors import (
+    ApiError,
+    ConflictError,
+    InvalidRequestError,
+    PayloadTooLargeError,
+    PermissionDeniedError,
+    TooManyRequestsError,
+    UnauthenticatedError,
+    UnsupportedMediaTypeError,
+)
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+Errors = tuple[type[ApiError], ...]
+
+_CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+def refuses(*errors: type[ApiError]) -> Callable[[Handler], Handler]:
+    """Says of a view's handler which errors it raises."""
+
+    def mark(handler: Handler) -> Handler:
+        handler.refusals = errors  # type: ignore[attr-defined]  # an attribute of a function
+        return handler
+
+    return mark
+
+
+def refusals_of(handler: Callable[..., Any], method: str, *, public: bool, takes_body: bool) -> Errors:
+    """All errors that the operation may answer with `method`, by status and code."""
+    errors = {InvalidRequestError, TooManyRequestsError, *getattr(handler, "refusals", ())}
+    if not public:
+        errors |= {UnauthenticatedError, PermissionDeniedError}
+    if takes_body:
+        errors |= {PayloadTooLargeError, UnsupportedMediaTypeError}
+    if method in _CHANGING:
+        errors |= {ConflictError}
+    return tuple(sorted(errors, key=lambda each: (each.status, each.code)))

@@ -1,0 +1,31 @@
+"""Artifacts and packages."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+
+class BuildSerializer(serializers.Serializer[Any]):
+    platform = serializers.CharField()
+    content_sha256 = serializers.CharField()
+    package_sha256 = serializers.CharField()
+    size = serializers.IntegerField(help_text="Bytes of the package")
+    uploaded_at = serializers.DateTimeField()
+    uploaded_by = serializers.CharField()
+
+
+class ArtifactSerializer(serializers.Serializer[Any]):
+    module_name = serializers.CharField()
+    version = serializers.IntegerField()
+    builds = BuildSerializer(many=True)
+    dependencies = serializers.ListField(child=serializers.CharField())
+
+
+class LocalArtifactSerializer(serializers.Serializer[Any]):
+    module_name = serializers.CharField()
+    version = serializers.IntegerField()
+    dependencies = serializers.ListField(child=serializers.CharField())
+
+
+class PackageSerializer(serializers.Serializer[Any]):
+    module = serializers.FileField(help_text="The package: a .zip of one .so and its module.json")

@@ -1,0 +1,16 @@
+"""Events, as the API shows them and webhooks get them."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+
+class EventSerializer(serializers.Serializer[Any]):
+    position = serializers.IntegerField()
+    stream = serializers.CharField()
+    version = serializers.IntegerField()
+    type = serializers.CharField()
+    recorded_at = serializers.DateTimeField()
+    actor = serializers.CharField()
+    request_id = serializers.CharField()
+    data = serializers.DictField()  # type: ignore[assignment]  # the field is called so; the class is documentation

@@ -1,0 +1,42 @@
+"""Nodes, and what they have."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from api.fields import StrictCharField, StrictSerializer
+
+
+class LabelsSerializer(StrictSerializer):
+    labels = serializers.DictField(child=StrictCharField(max_length=256, allow_blank=True))
+
+    def validate_labels(self, labels: dict[str, str]) -> dict[str, str]:
+        if len(labels) > 64 or any(not 1 <= len(name) <= 128 for name in labels):
+            raise serializers.ValidationError("At most 64 labels, with names of 1 to 128 characters.")
+        return labels
+
+
+class NodeModuleSerializer(serializers.Serializer[Any]):
+    module_name = serializers.CharField()
+    version = serializers.IntegerField()
+    desired = serializers.ChoiceField(["load", "files", "absent"])
+    desired_sha256 = serializers.CharField(allow_null=True)
+    observed = serializers.ChoiceField(["load", "files", "absent"])
+    state = serializers.ChoiceField(["in_sync", "pending", "drifted", "missing", "error", "unknown"])
+    drifted_at = serializers.DateTimeField(
+        allow_null=True, help_text="Since when it is not as the last operation left it"
+    )
+    content_sha256 = serializers.CharField(allow_null=True)
+    loaded = serializers.BooleanField()
+
+
+class NodeSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    phase = serializers.ChoiceField(["online", "offline", "draining", "decommissioned"])
+    last_seen = serializers.DateTimeField(allow_null=True)
+    platform = serializers.CharField()
+    server = serializers.CharField()
+    server_version = serializers.CharField()
+    role = serializers.CharField()
+    labels = serializers.DictField(child=serializers.CharField())
+    modules = NodeModuleSerializer(many=True)

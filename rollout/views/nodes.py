@@ -1,0 +1,82 @@
+"""`/v2/nodes`."""
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
+
+from accounts.roles import Permission
+from api.pagination import Listing, page_of, paginate
+from api.refusals import refuses
+from rollout import history, selectors, services
+from rollout.errors import NodeNotFoundError, NodePhaseError
+from rollout.filters import NodeFilters
+from rollout.serializers.nodes import LabelsSerializer, NodeSerializer
+from rollout.views.documents import AS_OF, as_of
+
+NODES = Listing(
+    orders={
+        "name": ("name",),
+        "phase": ("phase", "name"),
+        "platform": ("platform", "name"),
+        "server_version": ("server_version", "name"),
+        "joined_at": ("joined_position",),
+    },
+    default="name",
+    filters=NodeFilters,
+)
+
+
+class NodeViewSet(ViewSet):
+    permissions = {
+        "GET": Permission.VIEW_ALL_NODES_INFO,
+        "PATCH": Permission.UPDATE_NODE,
+        "POST": Permission.UPDATE_NODE,
+    }
+
+    @extend_schema(parameters=NODES.parameters, responses=page_of(NodeSerializer))
+    def list(self, request: Request) -> Response:
+        """List nodes by name, each with its modules: what is desired there and what was observed."""
+        return paginate(request, selectors.nodes(), NODES, serialize=selectors.node_documents)
+
+    @extend_schema(responses=NodeSerializer, parameters=[AS_OF])
+    @refuses(NodeNotFoundError)
+    def retrieve(self, request: Request, name: str) -> Response:
+        """One node. As it was, `last_seen` is null: that is not in the log."""
+        former = as_of(request)
+        return _node(name) if former is None else Response(history.node_as_of(name, former))
+
+    @extend_schema(request=LabelsSerializer, responses=NodeSerializer)
+    @refuses(NodeNotFoundError)
+    def partial_update(self, request: Request, name: str) -> Response:
+        """Set the node's labels: all that an operator gave."""
+        serializer = LabelsSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        services.label_node(name, serializer.validated_data["labels"])
+        return _node(name)
+
+    @extend_schema(request=None, responses=NodeSerializer)
+    @refuses(NodeNotFoundError, NodePhaseError)
+    def drain(self, request: Request, name: str) -> Response:
+        """Give it nothing new."""
+        services.drain_node(name)
+        return _node(name)
+
+    @extend_schema(request=None, responses=NodeSerializer)
+    @refuses(NodeNotFoundError, NodePhaseError)
+    def activate(self, request: Request, name: str) -> Response:
+        """End its draining."""
+        services.activate_node(name)
+        return _node(name)
+
+    @extend_schema(request=None, responses=NodeSerializer)
+    @refuses(NodeNotFoundError, NodePhaseError)
+    def decommission(self, request: Request, name: str) -> Response:
+        """Take it out of the fleet. It joins again when its agent is restarted."""
+        services.decommission_node(name)
+        return _node(name)
+
+
+def _node(name: str) -> Response:
+    (document,) = selectors.node_documents([selectors.node(name)])
+    return Response(document)

@@ -1,0 +1,29 @@
+"""What the API answers in any test is among what its documents say that the operation may refuse."""
+
+import pytest
+from rest_framework.views import APIView
+
+from accounts.permissions import Access
+from api.refusals import refusals_of
+
+#: Of every path: the documents say them once, and not with each operation.
+EVERYWHERE = {"method_not_allowed", "internal_error"}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _declared_refusals():
+    real = APIView.finalize_response
+
+    def finalize(view, request, response, *args, **kwargs):
+        code = response.data.get("error_code") if isinstance(getattr(response, "data", None), dict) else None
+        action = getattr(view, "action", None) or request.method.lower()
+        if response.status_code >= 400 and hasattr(view, action) and getattr(view, "permissions", None):
+            public = view.permissions.get(request.method) is Access.PUBLIC
+            declared = refusals_of(getattr(view, action), request.method, public=public, takes_body=True)
+            known = {each.code for each in declared} | EVERYWHERE
+            assert code in known, f"{request.method} {request.path}: {code} is not declared by @refuses"
+        return real(view, request, response, *args, **kwargs)
+
+    APIView.finalize_response = finalize
+    yield
+    APIView.finalize_response = real
