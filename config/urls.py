@@ -12,6 +12,7 @@ urlpatterns = [
     path("", include("modules_app.urls")),
     path("", include("rollout.vendor_urls")),
     path("", include("webhooks.urls")),
+    path("", include("operations.urls")),
     path("schema", SpectacularAPIView.as_view(), name="schema"),
     path("docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("admin/", admin.site.urls),
