@@ -44,6 +44,9 @@ class ScraperAuthentication(BaseAuthentication):
             return None
         return (Scraper(), None) if hmac.compare_digest(given.strip().encode(), expected.encode()) else None
 
+    def authenticate_header(self, request: Request) -> str:
+        return 'Bearer realm="modfleet"'
+
 
 class ScraperScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     target_class = ScraperAuthentication

@@ -21,7 +21,7 @@ FIELDS = (
     "actor",
     "rollout",
     "node",
-    "module",
+    "module_name",
     "position",
     "method",
     "route",

@@ -49,15 +49,18 @@ def backlog(position: int) -> dict[str, int]:
     behind: all together (`behind`), and the slowest (`most_behind`). One query."""
     is_on = Q(enabled=True)
     found = Webhook.objects.aggregate(
-        enabled=Count("uid", filter=is_on),
+        total=Count("uid"),
         failing=Count("uid", filter=is_on & Q(failing_since__isnull=False)),
         disabled=Count("uid", filter=Q(enabled=False)),
         reached=Coalesce(Sum("position", filter=is_on), 0),
         least=Min("position", filter=is_on),
     )
+    enabled = found["total"] - found["disabled"]
     return {
-        **{name: found[name] for name in ("enabled", "failing", "disabled")},
-        "behind": max(0, position * found["enabled"] - found["reached"]),
+        "enabled": enabled,
+        "failing": found["failing"],
+        "disabled": found["disabled"],
+        "behind": max(0, position * enabled - found["reached"]),
         "most_behind": 0 if found["least"] is None else max(0, position - found["least"]),
     }
 

@@ -21,7 +21,7 @@ def execute(command: Any = None) -> None:
     runner: Runner = app.runner
     try:
         read = from_json(Command, command)
-        with about(rollout=read.rollout, node=read.node, module=read.module_name):
+        with about(rollout=read.rollout, node=read.node, module_name=read.module_name):
             runner.execute(read, report=Announcer(app.carrier))
     except (msgspec.ValidationError, MalformedCommandError) as error:
         log.error("Dropped a command: %s", error)  # noqa: TRY400 - the traceback says nothing more

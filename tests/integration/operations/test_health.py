@@ -100,7 +100,11 @@ def silent_database():
         settings = connections["default"].settings_dict
         former = dict(settings)
         settings.update(
-            ENGINE="django.db.backends.postgresql", HOST="127.0.0.1", PORT=listener.getsockname()[1], OPTIONS={}
+            ENGINE="django.db.backends.postgresql",
+            NAME="modfleet",
+            HOST="127.0.0.1",
+            PORT=listener.getsockname()[1],
+            OPTIONS={},
         )
         try:
             yield
@@ -109,7 +113,7 @@ def silent_database():
             settings.update(former)
 
 
-def test_a_database_that_does_not_answer(broker, storage):
+def test_a_database_that_does_not_answer(well):
     with silent_database():
         began = time.monotonic()
         assert not_ok(ready(503)) == {"database", "storage", "relay"}
