@@ -1,6 +1,6 @@
 """How many there are: counts for a dashboard, each in one query whose answer does not grow with the fleet."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -32,9 +32,7 @@ def rollouts_by_phase() -> Iterator[RolloutCount]:
         f"within_{seconds}": Count("uid", filter=Q(took__lte=timedelta(seconds=seconds))) for seconds in ROLLOUT_SECONDS
     }
     rows = Rollout.objects.order_by().annotate(took=took).values("phase")
-    counted: Iterable[dict[str, Any]] = rows.annotate(
-        count=Count("uid"), ended=Count("finished_at"), total=Sum("took"), **within
-    )
+    counted: Any = rows.annotate(count=Count("uid"), ended=Count("finished_at"), total=Sum("took"), **within)
     for row in counted:
         yield RolloutCount(
             phase=row["phase"],

@@ -120,9 +120,11 @@ def _is_by_hand(recorded: RecordedEvent) -> bool:
     event = recorded.event
     if isinstance(event, RolloutStarted):
         return True
-    if isinstance(event, OperationFinished) and (event.phase != Phase.CANCELED or recorded.actor == event.node):
+    if isinstance(event, OperationFinished) and (
+        event.phase != Phase.CANCELED or recorded.actor in {event.node, "agents"}
+    ):
         return False
-    return recorded.actor not in {"", SYSTEM} and not recorded.actor.startswith("node:")
+    return recorded.actor not in {"", SYSTEM}
 
 
 def _action(recorded: RecordedEvent) -> dict[str, Any]:
