@@ -46,7 +46,7 @@ _SECRETS = (
         r"\1***",
     ),
     (
-        re.compile(r"(?i)(\"?\b(?:password|secret|secret_key|token)\"?\s*[:=]\s*)(\"[^\"]*\"|'[^']*'|[^\s,;}]+)"),
+        re.compile(r"(?i)([\"']?\b(?:password|secret|secret_key|token)[\"']?\s*[:=]\s*)(\"[^\"]*\"|'[^']*'|[^\s,;}]+)"),
         r"\1***",
     ),
 )
@@ -63,14 +63,15 @@ def about(**fields: str) -> Iterator[None]:
 
 
 def note_position(position: int) -> None:
-    """The newest event that was appended here, for the lines that follow."""
-    _position.set(position)
+    """The newest event that was appended here, for the lines that follow inside of `noting_position`."""
+    if _position.get() is not None:
+        _position.set(position)
 
 
 @contextmanager
 def noting_position() -> Iterator[None]:
     """What is appended inside is told by the lines inside alone."""
-    token = _position.set(None)
+    token = _position.set(0)
     try:
         yield
     finally:
@@ -89,7 +90,7 @@ def known_fields(record: logging.LogRecord) -> dict[str, Any]:
     known: dict[str, Any] = {
         "request_id": metadata["request_id"],
         "actor": "" if metadata["actor"] == SYSTEM else metadata["actor"],
-        "position": _position.get(),
+        "position": _position.get() or None,
         **_about.get(),
     }
     for name in FIELDS:
