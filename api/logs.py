@@ -11,7 +11,8 @@ class RequestIdFilter(logging.Filter):
     """Gives each record `request_id`: `-` outside of a request."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.request_id = current_metadata()["request_id"] or _id_of(getattr(record, "request", None)) or "-"
+        given = getattr(record, "request_id", "")  # of a line that is written when the request's context has ended
+        record.request_id = given or current_metadata()["request_id"] or _id_of(getattr(record, "request", None)) or "-"
         return True
 
 

@@ -11,7 +11,7 @@ from django.http.response import HttpResponse
 from api.body import ENVELOPE_BYTES, BodyStream
 from api.errors import InvalidRequestError
 from api.handlers import error_response
-from eventstore.context import SYSTEM, acting_as
+from eventstore.context import SYSTEM, acting_as, current_metadata
 
 _SANE_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -31,6 +31,7 @@ class ApiMiddleware:
                 response: HttpResponseBase = error_response(InvalidRequestError("A path or query has no NUL."))
             else:
                 response = self._get_response(request)
+            request.META["modfleet.actor"] = _person()
         response["X-Request-ID"] = request_id
         if isinstance(response, HttpResponse) and not response.has_header("Content-Length"):
             response["Content-Length"] = str(len(response.content))
@@ -38,6 +39,12 @@ class ApiMiddleware:
         if not response.streaming and (body.started or not _waits_for_continue(request)):
             body.drain()
         return response
+
+
+def _person() -> str:
+    """Whose credentials were verified, for whoever looks at the request after this middleware; empty for nobody's."""
+    actor = current_metadata()["actor"]
+    return "" if actor == SYSTEM else actor
 
 
 def _request_id(request: HttpRequest) -> str:

@@ -166,3 +166,8 @@ def newest_version(module_name: str) -> int | None:
     """The highest version that has a build."""
     newest: int | None = Build.objects.filter(module_name=module_name).aggregate(newest=Max("version"))["newest"]
     return newest
+
+
+def newest_storage_key() -> str | None:
+    """Where the package is kept that was uploaded last; None before the first."""
+    return Build.objects.order_by("-uploaded_at", "key").values_list("storage_key", flat=True).first()

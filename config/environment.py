@@ -4,14 +4,15 @@ import os
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 PREFIX = "MODFLEET_"
+SHORTEST_TOKEN = 16
 FOLDER_STORAGE = "django.core.files.storage.FileSystemStorage"
 
 
@@ -65,6 +66,11 @@ class Environment:
     allow_modules_upload: bool = True
     #: `DEBUG`, `INFO`, `WARNING` or `ERROR`.
     log_level: str = "INFO"
+    #: `line` for people, or `json`: an object on each line, for programs.
+    log_format: Literal["line", "json"] = "line"
+    #: What Prometheus may send as `Authorization: Bearer` to read `/metrics`, and nothing else; at least 16 characters.
+    #: Empty: only a user who may view the cluster reads it.
+    metrics_token: str = field(default="", repr=False)
 
     @property
     def data_path(self) -> Path:
@@ -87,7 +93,10 @@ def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
             variable = PREFIX + name.upper()
             shown = f"{variable}_FILE" if environ.get(f"{variable}_FILE") else f"{variable}={value}"
             raise SettingsError(f"{shown}: {error}") from error
-    return msgspec.convert(given, Environment, strict=False)
+    read = msgspec.convert(given, Environment, strict=False)
+    if 0 < len(read.metrics_token) < SHORTEST_TOKEN:
+        raise SettingsError(f"{PREFIX}METRICS_TOKEN: must have at least {SHORTEST_TOKEN} characters")
+    return read
 
 
 def given_value(variable: str, environ: Mapping[str, str] = os.environ) -> str | None:

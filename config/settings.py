@@ -39,8 +39,11 @@ INSTALLED_APPS = [
     "artifacts_app",
     "rollout",
     "webhooks",
+    "operations",
 ]
 MIDDLEWARE = [
+    "operations.middleware.AccessMiddleware",
+    "operations.middleware.ProbeMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "api.middleware.ApiMiddleware",
@@ -139,8 +142,8 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "filters": {"request": {"()": "api.logs.RequestIdFilter"}},
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s]: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request"]}},
+    "formatters": {"chosen": {"()": "rollout.logs.formatter", "log_format": ENVIRONMENT.log_format}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "chosen", "filters": ["request"]}},
     "root": {"handlers": ["stderr"], "level": ENVIRONMENT.log_level},
     "loggers": {
         # Anybody can cause one: the answer says enough.

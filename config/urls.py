@@ -22,6 +22,7 @@ urlpatterns = [
     path("", include("modules_app.urls")),
     path("", include("rollout.vendor_urls")),
     path("", include("webhooks.urls")),
+    path("", include("operations.urls")),
     path(
         "schema",
         SpectacularAPIView.as_view(

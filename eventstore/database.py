@@ -47,6 +47,11 @@ _INSERT = {
         VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)""",
 }
 
+_SIZE = {
+    "postgresql": "SELECT pg_total_relation_size('eventstore_event')",
+    "sqlite": "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
+}
+
 
 class Tip(NamedTuple):
     """Where the log ends, and how many of the expected versions stand in it."""
@@ -110,3 +115,10 @@ def utc(value: datetime | str) -> datetime:
     """SQLite answers text, in UTC and without saying so."""
     time = datetime.fromisoformat(value) if isinstance(value, str) else value
     return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def size_bytes() -> int:
+    """What the log takes on disk, with its indexes; on SQLite what the whole database does."""
+    with connection.cursor() as cursor:
+        cursor.execute(_SIZE[connection.vendor])
+        return int(cursor.fetchone()[0])

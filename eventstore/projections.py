@@ -4,7 +4,7 @@ A projection is told of a batch: one event when it happens, thousands in a rebui
 events, so that what a rebuild gives equals what was there: `check` says whether that holds.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
@@ -53,8 +53,11 @@ def project(events: Sequence[RecordedEvent]) -> None:
             projection.apply(batch)
 
 
-def rebuild(projection: Projection) -> int:
-    """Empty the projection's tables and fill them from the log, in one transaction. Returns the number of events."""
+def rebuild(projection: Projection, *, told: Callable[[int], None] = lambda _: None) -> int:
+    """Empty the projection's tables and fill them from the log, in one transaction. Returns the number of events.
+
+    `told` is called with how many are done.
+    """
     with transaction.atomic():
         hold_append_lock()  # nothing may be appended between the last event read and the commit
         for table in projection.tables:
@@ -63,6 +66,7 @@ def rebuild(projection: Projection) -> int:
         for batch in _batches(projection):
             projection.apply(batch)
             count += len(batch)
+            told(count)
     return count
 
 

@@ -1,13 +1,13 @@
 """Reading the log: one stream, many, or all events in the order of commits."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import QuerySet, TextField
+from django.db.models import Max, QuerySet, TextField
 from django.db.models.functions import Cast
 from msgspec import json
 
@@ -36,7 +36,11 @@ _POSITION_AT = """
 
 
 class BrokenLogError(Exception):
-    """A row of the log is not what was appended."""
+    """A row of the log is not what was appended; `position` is that of the first such row."""
+
+    def __init__(self, position: int, message: str) -> None:
+        super().__init__(message)
+        self.position = position
 
 
 def load(stream: str, *, from_version: int = 1) -> tuple[RecordedEvent, ...]:
@@ -74,7 +78,7 @@ def read(
     if up_to is not None:
         query = query.filter(position__lte=up_to)
     if event_classes is not None:
-        query = query.filter(type__in=[name for each in event_classes for name in stored_names_of(each)])
+        query = _of_classes(query, event_classes)
     yield from map(recorded, _in_batches(query, after=after))
 
 
@@ -88,9 +92,15 @@ def read_rows(query: QuerySet[Any]) -> list[RecordedEvent]:
     return [recorded(row) for row in _rows(query)]
 
 
-def load_positions(positions: Sequence[int] | QuerySet[Any, Any]) -> list[RecordedEvent]:
-    """The events at these positions, in order; one query for any number of them that a query names."""
-    return [recorded(row) for row in _rows(StoredEvent.objects.filter(position__in=positions).order_by("position"))]
+def load_positions(
+    positions: Sequence[int] | QuerySet[Any, Any], *, event_classes: Iterable[type] | None = None
+) -> list[RecordedEvent]:
+    """The events at these positions, in order, of the given classes only if any are given; one query for any number of
+    them that a query names."""
+    query = StoredEvent.objects.filter(position__in=positions)
+    if event_classes is not None:
+        query = _of_classes(query, event_classes)
+    return [recorded(row) for row in _rows(query.order_by("position"))]
 
 
 def head() -> int:
@@ -110,19 +120,77 @@ def position_at(moment: datetime) -> int:
     return int(position)
 
 
-def verify() -> int:
-    """Number of events, after checking each position and hash. Raises: `BrokenLogError` naming the first bad one.
+def verify(*, after: int = 0, told: Callable[[int], None] = lambda _: None) -> int:
+    """Number of events after a position, each of which was checked: its position, its hash, its version in its stream.
 
+    `told` is called with the position now and then. Raises: `BrokenLogError` for the first bad one.
     Events cut off at the end leave a shorter log that is whole: only a copy of the newest hash kept elsewhere tells.
     """
-    position, last_hash = 0, GENESIS_HASH
-    for row in _in_batches(StoredEvent.objects.all(), after=0):
-        position += 1
-        if row.position != position:
-            raise BrokenLogError(f"position {position} is missing")
-        if row.hash != (last_hash := chained_hash(last_hash, row)):
-            raise BrokenLogError(f"position {position} is not what was appended: its hash does not match")
-    return position
+    position = after
+    for position in verified_positions(after=after):
+        if position % _BATCH == 0:
+            told(position)
+    return position - after
+
+
+def verified_positions(*, after: int) -> Iterator[int]:
+    """Each position after one whose hash is trusted, once it is checked. Raises: `BrokenLogError`."""
+    position, last_hash = after, hash_at(after)
+    versions: dict[str, int] = {}
+    for batch in batched(_in_batches(StoredEvent.objects.all(), after=after)):
+        if after:
+            versions |= _versions_up_to(after, {row.stream for row in batch} - versions.keys())
+        for row in batch:
+            position += 1
+            if row.position != position:
+                raise BrokenLogError(position, f"position {position} is missing")
+            if row.hash != (last_hash := chained_hash(last_hash, row)):
+                raise BrokenLogError(position, f"position {position} is not what was appended: its hash does not match")
+            expected = versions.get(row.stream, 0) + 1
+            if row.version != expected:
+                raise BrokenLogError(
+                    position, f"position {position} is version {row.version} of {row.stream}, and not {expected}"
+                )
+            versions[row.stream] = expected
+            yield position
+
+
+def hash_at(position: int) -> str:
+    """What the hash of the next position is chained to. Raises: `BrokenLogError` if there is no such position."""
+    if not position:
+        return GENESIS_HASH
+    found = StoredEvent.objects.filter(position=position).values_list("hash", flat=True).first()
+    if found is None:
+        raise BrokenLogError(position, f"position {position} is missing")
+    return found
+
+
+def read_stored_rows(*, up_to: int) -> Iterator[Row]:
+    """The rows as they are stored, from the first on."""
+    yield from _in_batches(StoredEvent.objects.filter(position__lte=up_to), after=0)
+
+
+def batched(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """The rows, many at a time."""
+    iterator = iter(rows)
+    while batch := list(islice(iterator, _BATCH)):
+        yield batch
+
+
+def _versions_up_to(position: int, streams: set[str]) -> dict[str, int]:
+    """The newest version of each of the streams by then, in one query per 500 of them."""
+    names = sorted(streams)
+    found: dict[str, int] = {}
+    for start in range(0, len(names), _STREAMS_PER_QUERY):
+        rows = StoredEvent.objects.filter(
+            stream__in=names[start : start + _STREAMS_PER_QUERY], position__lte=position
+        ).order_by("stream")
+        found.update(rows.values_list("stream").annotate(Max("version")))
+    return found
+
+
+def _of_classes(query: QuerySet[StoredEvent], event_classes: Iterable[type]) -> QuerySet[StoredEvent]:
+    return query.filter(type__in=[name for each in event_classes for name in stored_names_of(each)])
 
 
 def _in_batches(query: QuerySet[StoredEvent], *, after: int) -> Iterator[Row]:

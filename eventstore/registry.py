@@ -59,6 +59,11 @@ def registered_types() -> dict[str, type]:
     return dict(sorted(_classes.items()))
 
 
+def is_known(name: str) -> bool:
+    """Whether events stored under the name can be read."""
+    return name in _classes or name in _upcasters
+
+
 def name_of(event_class: type) -> str:
     """The name under which events of the class are stored."""
     return _names[event_class]

@@ -5,6 +5,7 @@ assigned and held to the end of the transaction (SQLite has one writer anyway). 
 nothing. The lock is the last thing a command takes: load and decide first, touch rows of other tables after.
 """
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +17,7 @@ from eventstore import projections
 from eventstore.context import current_metadata
 from eventstore.database import database_now, hold_append_lock, insert, read_tip
 from eventstore.follow import announce
+from eventstore.observe import Appended, tell_observers
 from eventstore.reading import (
     BrokenLogError,
     all_events,
@@ -71,11 +73,23 @@ def append(*appends: Append) -> tuple[RecordedEvent, ...]:
     given = [each for each in appends if each.events]
     if not given:
         return ()
+    began = time.perf_counter()
     with transaction.atomic():
         added = _insert(given)
+        inserted = time.perf_counter()
         projections.project(added)
-        transaction.on_commit(partial(announce, added[-1].position))
+        projection_seconds = time.perf_counter() - inserted
+        transaction.on_commit(partial(_committed, added, began, projection_seconds))
     return added
+
+
+def _committed(added: Sequence[RecordedEvent], began: float, projection_seconds: float) -> None:
+    position = added[-1].position
+    announce(position)
+    seconds = time.perf_counter() - began
+    tell_observers(
+        Appended(position=position, events=len(added), seconds=seconds, projection_seconds=projection_seconds)
+    )
 
 
 def _insert(appends: Sequence[Append]) -> tuple[RecordedEvent, ...]:

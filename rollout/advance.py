@@ -41,7 +41,7 @@ def advance_all(uids: Iterable[str]) -> datetime | None:
         try:
             moments.append(advance(uid))
         except Exception:
-            logger.exception("rollout %s cannot move on", uid)
+            logger.exception("rollout %s cannot move on", uid, extra={"rollout": uid})
     return min((each for each in moments if each is not None), default=None)
 
 

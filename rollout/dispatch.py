@@ -15,7 +15,7 @@ from typing import Any
 
 from celery import current_app
 from django.conf import settings
-from django.db.models import Exists, F, OuterRef, Q, Subquery
+from django.db.models import Count, Exists, F, Min, OuterRef, Q, Subquery
 from kombu import Producer, Queue
 
 from artifacts_app.selectors import BuildToFetch, build_to_fetch
@@ -98,6 +98,28 @@ def _due(now: datetime) -> Any:
         phase__in=IN_HAND,
         deadline_at__isnull=False,  # as every one in hand: for the index
     ).order_by("released_at")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outbox:
+    """`due`: commands that are to be published now, the first time or again. `oldest_released_at`: when the oldest of
+    those was released that never were; None if there is none."""
+
+    due: int
+    oldest_released_at: datetime | None
+
+
+def outbox(now: datetime) -> Outbox:
+    """One query, over what is in hand."""
+    found = (
+        _due(now)
+        .order_by()
+        .aggregate(
+            due=Count("key"),
+            oldest=Min("released_at", filter=Q(published_at=None) | Q(released_at__gt=F("published_at"))),
+        )
+    )
+    return Outbox(due=found["due"], oldest_released_at=found["oldest"])
 
 
 def _publish(claim: _Claim) -> int:

@@ -1,6 +1,7 @@
 from django.urls import path
 
 from accounts.roles import Permission
+from rollout.report import RolloutReportView
 from rollout.views.artifacts import ArtifactViewSet, LocalArtifactViewSet
 from rollout.views.events import EventViewSet
 from rollout.views.freeze import FreezeViewSet
@@ -31,6 +32,7 @@ urlpatterns = [
     path("v2/rollouts/<str:uid>/nodes/<str:name>", RolloutViewSet.as_view({"get": "node"})),
     path("v2/rollouts/<str:uid>/why", RolloutViewSet.as_view({"get": "why"})),
     path("v2/rollouts/<str:uid>/nodes/<str:name>/why", RolloutViewSet.as_view({"get": "node_why"})),
+    path("v2/rollouts/<str:uid>/report", RolloutReportView.as_view()),
     path("v2/rollouts/<str:uid>/events", RolloutViewSet.as_view({"get": "events"})),
     path("v2/rollouts/<str:uid>/nodes/<str:name>/cancel", RolloutViewSet.as_view({"post": "cancel"})),
     *(

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Count, Min, Q, QuerySet, Sum
+from django.db.models.functions import Coalesce
 
 from api.fields import rfc3339
 from eventstore.recorded import RecordedEvent
@@ -40,6 +41,27 @@ def webhook_document(row: Webhook) -> dict[str, Any]:
         "last_error": row.last_error or None,
         "last_delivered_at": row.last_delivered_at and rfc3339(row.last_delivered_at),
         "next_attempt_at": row.next_attempt_at and rfc3339(row.next_attempt_at),
+    }
+
+
+def backlog(position: int) -> dict[str, int]:
+    """How many webhooks are `enabled`, `failing` and `disabled`, and how many positions those that are enabled are
+    behind: all together (`behind`), and the slowest (`most_behind`). One query."""
+    is_on = Q(enabled=True)
+    found = Webhook.objects.aggregate(
+        total=Count("uid"),
+        failing=Count("uid", filter=is_on & Q(failing_since__isnull=False)),
+        disabled=Count("uid", filter=Q(enabled=False)),
+        reached=Coalesce(Sum("position", filter=is_on), 0),
+        least=Min("position", filter=is_on),
+    )
+    enabled = found["total"] - found["disabled"]
+    return {
+        "enabled": enabled,
+        "failing": found["failing"],
+        "disabled": found["disabled"],
+        "behind": max(0, position * enabled - found["reached"]),
+        "most_behind": 0 if found["least"] is None else max(0, position - found["least"]),
     }
 
 

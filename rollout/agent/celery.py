@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from celery import Celery, bootsteps
+from celery.signals import setup_logging
 from celery.worker.consumer import Consumer
 from kombu import Queue
 
@@ -13,6 +14,7 @@ from rollout.agent.cancel import Cancels
 from rollout.agent.carrier import Carrier, transport_options
 from rollout.agent.runner import Runner
 from rollout.agent.settings import AgentSettings, SettingsError, settings_from
+from rollout.logs import formatter
 from rollout.messages import queue_for
 
 
@@ -105,6 +107,16 @@ def make_app(settings: AgentSettings) -> AgentApp:
 # A link to a package is a credential, and httpx logs each address that it asks.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 logging.getLogger("httpcore").setLevel(logging.WARNING)
+
+
+def _set_up_logging(*, loglevel: int, **_: Any) -> None:
+    """Instead of Celery's own."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter(agent_settings.log_format))
+    logging.basicConfig(level=loglevel, handlers=[handler], force=True)
+
+
+setup_logging.connect(_set_up_logging)
 try:
     agent_settings = settings_from(os.environ)
 except SettingsError as error:

@@ -61,6 +61,8 @@ class AgentSettings:
     api_hosts: tuple[str, ...] = ()
     #: Seconds between two beats.
     beat_seconds: Seconds = 30.0
+    #: `line` for people, or `json`: an object on each line, for programs.
+    log_format: typing.Literal["line", "json"] = "line"
 
 
 def settings_from(environ: Mapping[str, str]) -> AgentSettings:

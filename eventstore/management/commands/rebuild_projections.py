@@ -4,6 +4,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from eventstore import projections
+from eventstore.management.telling import Telling
 
 
 class Command(BaseCommand):
@@ -12,15 +13,21 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("names", nargs="*", metavar="projection", help="which ones; all if none is named")
         parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a rebuild would")
+        parser.add_argument("--json", action="store_true", help="answer in JSON, one line for each projection")
 
     def handle(self, *_: Any, **options: Any) -> None:
+        telling = Telling(self, as_json=options["json"])
         chosen = {each.name: each for each in projections.registered()}
         if unknown := set(options["names"]) - chosen.keys():
-            raise CommandError(f"no projection {', '.join(sorted(unknown))}; there are {', '.join(sorted(chosen))}")
+            raise telling.refusal(
+                CommandError(f"no projection {', '.join(sorted(unknown))}; there are {', '.join(sorted(chosen))}")
+            )
         for name in options["names"] or chosen:
             if not options["check"]:
-                self.stdout.write(f"{name}: rebuilt from {projections.rebuild(chosen[name])} events")
+                count = projections.rebuild(chosen[name], told=telling.count)
+                telling.answer(f"{name}: rebuilt from {count} events", projection=name, events=count)
             elif differences := projections.check(chosen[name]):
-                raise CommandError(f"{name}: " + "\n".join(differences[:20]))
+                error = CommandError(f"{name}: " + "\n".join(differences[:20]))
+                raise telling.refusal(error, projection=name, differences=len(differences))
             else:
-                self.stdout.write(f"{name}: equals its rebuild")
+                telling.answer(f"{name}: equals its rebuild", projection=name, differences=0)

@@ -17,6 +17,7 @@ from rollout import clock, selectors
 from rollout.advance import advance_all
 from rollout.dispatch import publish_due
 from rollout.reconcile import Reconciler, reconcile
+from rollout.signals import relay_looked
 from rollout.tasks import sweep
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Command(BaseCommand):
                     next_sweep = time.monotonic() + STORAGE_SWEEP_SECONDS
                     is_well = _tried(sweep.delay) and is_well
                 if is_well:
+                    relay_looked.send(Command, position=position)
                     stopping.wait(PAUSE_SECONDS)
                     wait_for_growth(position, timeout=_until(wake_at))
                 else:

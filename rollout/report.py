@@ -1,0 +1,280 @@
+"""`GET /v2/rollouts/{uid}/report`: the whole story of a rollout for a change ticket, as JSON or CSV.
+
+Who asked for it and who approved, by which strategy, its waves, what was done by hand, and each node: what it had, what
+it got, when, and why not. One that has not ended yet is told as far as it is, and says so (`complete`). Streamed, in a
+number of queries that does not grow with the fleet.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.http import StreamingHttpResponse
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from accounts.roles import Permission
+from api.errors import InvalidRequestError
+from api.fields import rfc3339
+from eventstore.context import SYSTEM
+from eventstore.store import RecordedEvent, database_now, load_positions
+from rollout.events import (
+    AbortRequested,
+    NodesRetried,
+    OperationCancelRequested,
+    OperationFinished,
+    RollbackRequested,
+    RolloutApproved,
+    RolloutPaused,
+    RolloutRejected,
+    RolloutResumed,
+    RolloutStarted,
+    WavePassed,
+)
+from rollout.messages import Action, Phase
+from rollout.models import Operation, Rollout, TimelineEntry
+from rollout.selectors import rollout_row
+
+#: What a person can do to a rollout, by the event that it leaves. Some of these happen by themselves, too.
+VERBS: dict[type, str] = {
+    RolloutStarted: "start",
+    RolloutApproved: "approve",
+    RolloutRejected: "reject",
+    RolloutPaused: "pause",
+    RolloutResumed: "resume",
+    WavePassed: "promote",
+    NodesRetried: "retry",
+    AbortRequested: "abort",
+    RollbackRequested: "rollback",
+    OperationCancelRequested: "cancel",
+    OperationFinished: "cancel",
+}
+#: An operation that ended so has left its node with what it brought.
+_LEFT_ITS_VERSION = (Phase.SUCCEEDED, Phase.SKIPPED, Phase.ROLLED_BACK)
+_CHUNK = 2000
+
+COLUMNS = (
+    "record",
+    "at",
+    "finished_at",
+    "actor",
+    "action",
+    "module_name",
+    "wave",
+    "node",
+    "phase",
+    "reason",
+    "message",
+    "attempts",
+    "from_version",
+    "from_sha256",
+    "to_version",
+    "to_sha256",
+    "seconds",
+)
+#: A spreadsheet takes what begins so for a formula (OWASP, "CSV Injection").
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """`rollout` has all but the nodes, which `operations` are read for while they are told."""
+
+    rollout: dict[str, Any]
+    operations: QuerySet[Operation]
+
+
+def report_of(uid: str) -> Report:
+    """Three queries, and one for the nodes. Raises: `RolloutNotFoundError`."""
+    row = rollout_row(uid)
+    document = json.loads(row.document)
+    waves = document.pop("waves")
+    return Report(
+        rollout={
+            "generated_at": rfc3339(database_now()),
+            "complete": row.finished_at is not None,
+            **{name: value for name, value in document.items() if name not in {"actor", "slowest_nodes", "progress"}},
+            "requested_by": row.actor,
+            "counts": {name: value for name, value in document["progress"].items() if name != "eta_seconds"},
+            "actions": [_action(each) for each in _done_by_hand(row)],
+            "waves": waves,
+        },
+        operations=_operations(row),
+    )
+
+
+def _done_by_hand(row: Rollout) -> list[RecordedEvent]:
+    classes = [each for each in VERBS if each is not OperationFinished or row.canceled]
+    positions = TimelineEntry.objects.filter(rollout=row.uid).values("position")
+    return [each for each in load_positions(positions, event_classes=classes) if _is_by_hand(each)]
+
+
+def _is_by_hand(recorded: RecordedEvent) -> bool:
+    """What came of a strategy is done by nobody, and what a node has answered is in the node's own line."""
+    event = recorded.event
+    if isinstance(event, RolloutStarted):
+        return True
+    if isinstance(event, OperationFinished) and (
+        event.phase != Phase.CANCELED or recorded.actor in {event.node, "agents"}
+    ):
+        return False
+    return recorded.actor not in {"", SYSTEM}
+
+
+def _action(recorded: RecordedEvent) -> dict[str, Any]:
+    event = recorded.event
+    remark = getattr(event, "remark", "") or getattr(event, "message", "")
+    nodes = [event.node] if hasattr(event, "node") else list(getattr(event, "nodes", ()))
+    return {
+        "at": rfc3339(recorded.recorded_at),
+        "actor": recorded.actor,
+        "action": VERBS[type(event)],
+        "remark": remark or None,
+        "reason": getattr(event, "reason", None) or None,
+        "wave": event.wave if isinstance(event, WavePassed) else None,
+        "nodes": nodes,
+        "position": recorded.position,
+    }
+
+
+def _operations(row: Rollout) -> QuerySet[Operation]:
+    """The rollout's, in its order, each with what the last operation before it had left: `before_version`, None where
+    that was nothing, and `before_sha256`."""
+    before = (
+        Operation.objects.filter(node=OuterRef("node"), module_name=OuterRef("module_name"))
+        .exclude(rollout=OuterRef("rollout"))
+        .filter(
+            phase__in=_LEFT_ITS_VERSION,
+            finished_at__lte=Coalesce(OuterRef("released_at"), OuterRef("scheduled_at")),
+        )
+        .order_by("-finished_at", "-generation")
+    )
+    return (
+        Operation.objects.filter(rollout=row.uid)
+        .annotate(
+            before_action=Subquery(before.values("action")[:1]),
+            before_version=Subquery(before.values("version")[:1]),
+            before_sha256=Subquery(before.values("content_sha256")[:1]),
+        )
+        .order_by("ordinal")
+    )
+
+
+def _node(row: Any) -> dict[str, Any]:
+    had = row.before_action == Action.INSTALL
+    gets = row.action == Action.INSTALL
+    return {
+        "node": row.node,
+        "wave": row.wave if row.wave >= 0 else None,
+        "phase": row.phase,
+        "reason": row.reason or None,
+        "message": row.message,
+        "attempts": row.attempt if row.released_at else 0,
+        "rollback": row.rollback,
+        "from_version": row.before_version if had else None,
+        "from_sha256": (row.before_sha256 or None) if had else None,
+        "to_version": row.version if gets else None,
+        "to_sha256": (row.content_sha256 or None) if gets else None,
+        "released_at": rfc3339(row.released_at) if row.released_at else None,
+        "finished_at": rfc3339(row.finished_at) if row.finished_at else None,
+        "seconds": row.seconds,
+    }
+
+
+def _nodes(report: Report) -> Iterator[dict[str, Any]]:
+    for row in report.operations.iterator(chunk_size=_CHUNK):
+        yield _node(row)
+
+
+def as_json(report: Report) -> Iterator[str]:
+    """One document, its nodes last."""
+    yield msgspec.json.encode(report.rollout).decode()[:-1] + ', "nodes": ['
+    separator = "\n"
+    for node in _nodes(report):
+        yield separator + json.dumps(node)
+        separator = ",\n"
+    yield "\n]}\n"
+
+
+class _Line:
+    """What `csv` writes to."""
+
+    def write(self, text: str) -> str:
+        return text
+
+
+def as_csv(report: Report) -> Iterator[str]:
+    """One table: `record` says what a row is about, a rollout, an action, a wave or a node."""
+    writer = csv.DictWriter(_Line(), COLUMNS, extrasaction="ignore", lineterminator="\r\n")
+    yield writer.writeheader()
+    for record in _records(report):
+        yield writer.writerow({name: _defused(value) for name, value in record.items()})
+
+
+def _records(report: Report) -> Iterator[dict[str, Any]]:
+    rollout = report.rollout
+    strategy = json.dumps(rollout["strategy"], sort_keys=True)
+    state = "ended" if rollout["complete"] else "has not ended yet"
+    yield {
+        **rollout,
+        "record": "rollout",
+        "at": rollout["created_at"],
+        "actor": rollout["requested_by"],
+        "to_version": rollout["version"] if rollout["action"] == Action.INSTALL else None,
+        "message": f"{rollout['message']}; {state}; strategy {strategy}; uid {rollout['uid']}",
+    }
+    for action in rollout["actions"]:
+        yield {**action, "record": "action", "message": action["remark"], "node": " ".join(action["nodes"])}
+    for wave in rollout["waves"]:
+        counts = ", ".join(f"{wave[name]} {name}" for name in ("total", "succeeded", "failed", "timed_out"))
+        yield {**wave, "record": "wave", "at": wave["started_at"], "message": counts}
+    for node in _nodes(report):
+        yield {**node, "record": "node", "at": node["released_at"], "module_name": rollout["module_name"]}
+
+
+def _defused(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
+
+
+class RolloutReportView(APIView):
+    permissions = {"GET": Permission.VIEW_CLUSTER_MODULES}
+
+    @extend_schema(
+        operation_id="v2_rollouts_report",
+        responses={(200, "application/json"): dict, (200, "text/csv"): str},
+        parameters=[OpenApiParameter("format", str, enum=["json", "csv"], default="json")],
+    )
+    def get(self, request: Request, uid: str) -> StreamingHttpResponse:
+        """The rollout for a change ticket: who asked and approved, its waves, what was done by hand, and each node with
+        what it had and what it got. `complete` is false while it has not ended."""
+        match request.query_params.get("format", "json"):
+            case "json" as ending:
+                lines, content_type = as_json, "application/json"
+            case "csv" as ending:
+                lines, content_type = as_csv, "text/csv; charset=utf-8"
+            case _:
+                raise InvalidRequestError("format: must be json or csv.")
+        report = report_of(uid)
+        name = f"rollout-{report.rollout['module_name']}-{report.rollout['version']}-{uid[:8]}.{ending}"
+        return StreamingHttpResponse(
+            _together(lines(report)),
+            content_type=content_type,
+            headers={"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"},
+        )
+
+
+def _together(lines: Iterator[str]) -> Iterator[str]:
+    """Many lines at a time: each that is sent by itself is a packet."""
+    held: list[str] = []
+    for line in lines:
+        held.append(line)
+        if len(held) == _CHUNK:
+            yield "".join(held)
+            held.clear()
+    yield "".join(held)

@@ -1,0 +1,28 @@
+"""A broker of the test's own, and the words of a scrape."""
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.integration.rollout.conftest import broker, carried_by, dead_broker, waits  # noqa: F401  # fixtures
+from tests.plugins.cast import client_of
+
+
+@pytest.fixture
+def viewer(bob):
+    return client_of(bob)
+
+
+@pytest.fixture
+def scrape(viewer):
+    """All samples by name and labels, as `(name, *values of the labels)`."""
+
+    def ask(client=viewer):
+        response = client.get("/metrics")
+        assert response.status_code == 200, response.content
+        return {
+            (each.name, *each.labels.values()): each.value
+            for family in text_string_to_metric_families(response.content.decode())
+            for each in family.samples
+        }
+
+    return ask

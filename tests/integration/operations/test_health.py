@@ -1,0 +1,150 @@
+"""`/healthz` and `/readyz`: what they say to anybody, and what they cost."""
+
+import shutil
+import signal
+import socket
+import time
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+from django.db import connections
+from django.test import Client
+
+from eventstore.store import database_now
+from operations import health, heartbeat
+from operations.models import Heartbeat
+from tests.recorded_fleet import upload
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+@pytest.fixture(autouse=True)
+def unknown(monkeypatch):
+    """Nothing is known from the tests before."""
+    monkeypatch.setattr(health, "CHECKS", tuple(health.Check(each.name, each._probe) for each in health.CHECKS))
+
+
+def beat(seconds_ago=0.0):
+    moment = database_now() - timedelta(seconds=seconds_ago)
+    Heartbeat.objects.update_or_create(name=heartbeat.RELAY, defaults={"looked_at": moment, "position": 0})
+
+
+def ready(status=200):
+    response = Client().get("/readyz")
+    assert response.status_code == status, response.content
+    assert response["Cache-Control"] == "no-store"
+    return response.json()
+
+
+def not_ok(document):
+    return {name for name, word in document["checks"].items() if word == "not ok"}
+
+
+@pytest.fixture
+def well(committed_db, broker, storage):
+    beat()
+
+
+def test_all_is_well(well):
+    words = dict.fromkeys(("database", "broker", "storage", "relay"), "ok")
+    assert ready() == {"status": "ok", "checks": words}
+
+
+def test_a_broker_that_is_stopped(well, broker):
+    broker.kill()
+    document = ready(503)
+    assert document["status"] == "not ok"
+    assert not_ok(document) == {"broker"}
+
+
+def test_a_broker_that_hangs_is_not_waited_for(well, broker):
+    broker.process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    assert not_ok(ready(503)) == {"broker"}
+    assert time.monotonic() - began < health.CHECK_SECONDS + 1
+    broker.process.send_signal(signal.SIGCONT)
+
+
+def test_a_storage_folder_that_is_gone(well, storage):
+    upload()
+    (storage / "greet").mkdir(parents=True)
+    (storage / "greet" / "1").write_bytes(b"package")
+    health.probe_storage()
+    shutil.rmtree(storage)
+    assert not_ok(ready(503)) == {"storage"}
+
+
+def test_a_storage_that_is_no_folder(well, storage):
+    storage.write_text("a file")
+    assert not_ok(ready(503)) == {"storage"}
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(10, 200), (health.RELAY_LATE_SECONDS + 5, 503)])
+def test_a_relay_that_lags(well, seconds, status):
+    beat(seconds)
+    assert not_ok(ready(status)) == (set() if status == 200 else {"relay"})
+
+
+def test_a_relay_that_never_was(well):
+    Heartbeat.objects.all().delete()
+    assert not_ok(ready(503)) == {"relay"}
+
+
+@contextmanager
+def silent_database():
+    """A server that takes connections and never says a word, in place of the database."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(16)
+        settings = connections["default"].settings_dict
+        former = dict(settings)
+        settings.update(
+            ENGINE="django.db.backends.postgresql",
+            NAME="modfleet",
+            HOST="127.0.0.1",
+            PORT=listener.getsockname()[1],
+            OPTIONS={},
+        )
+        try:
+            yield
+        finally:
+            settings.clear()
+            settings.update(former)
+
+
+def test_a_database_that_does_not_answer(well):
+    with silent_database():
+        began = time.monotonic()
+        assert not_ok(ready(503)) == {"database", "storage", "relay"}
+        assert time.monotonic() - began < health.CHECK_SECONDS + 1
+        began = time.monotonic()
+        ready(503)  # the checks that hang are not started again
+        assert sum(each._running is not None for each in health.CHECKS) == 3
+        assert Client().get("/healthz").status_code == 200
+    for each in health.CHECKS:
+        if each._running is not None:
+            each._running.join(timeout=20)
+
+
+def test_what_an_outsider_asks_again_and_again_is_looked_at_once_a_second(well):
+    asked = []
+    counting = health.Check("database", lambda: asked.append(1))
+    for _ in range(50):
+        counting.start()
+        assert counting.is_ok(until=time.monotonic() + 5)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_only_get_and_head(well, path):
+    assert Client().head(path).status_code == 200
+    assert Client().head(path).content == b""
+    response = Client().post(path)
+    assert (response.status_code, response["Allow"]) == (405, "GET, HEAD")
+
+
+def test_the_process_lives_whatever_is_down(dead_broker, django_assert_num_queries, db):
+    with django_assert_num_queries(0):
+        response = Client(HTTP_COOKIE="sessionid=" + "x" * 32).get("/healthz", HTTP_HOST="10.0.0.7")
+    assert response.json() == {"status": "ok"}
