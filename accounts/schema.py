@@ -4,12 +4,14 @@ from http import HTTPStatus
 from itertools import groupby
 from typing import Any
 
-from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerExtension
 from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import OpenApiParameter
 
 from accounts.permissions import Access
 from api.errors import ApiError
-from api.refusals import refusals_of
+from api.idempotency import KeyReusedError
+from api.refusals import codes_of, refusals_of
 from api.seed import SeedViewSet
 
 #: The first beginning that fits a path.
@@ -28,6 +30,23 @@ TAGS = (
 )
 
 
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    OpenApiParameter.HEADER,
+    description="The same request with the same key is carried out once, and answered alike, for 24 hours",
+)
+
+
+class StrictSchema(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]  # the library's subclass hook
+    target_class = "api.fields.StrictSerializer"
+    match_subclasses = True
+
+    def map_serializer(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+        schema: dict[str, Any] = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)  # noqa: SLF001  # as the library's documents say
+        return {**schema, "additionalProperties": False}
+
+
 class BasicScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # the library's subclass hook
     target_class = "accounts.authentication.BasicAuthentication"
     name = "basic"
@@ -38,10 +57,21 @@ class BasicScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-ca
 
 class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # the library's subclass hook
     target_class = "accounts.authentication.TokenAuthentication"
-    name = "token"
+    name = ["token", "vendorToken"]
 
-    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
-        return {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+    def get_security_definition(self, auto_schema: Any) -> list[dict[str, Any]]:
+        return [
+            {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "Of /v1/users/authorize"},
+            {
+                "type": "apiKey",
+                "in": "header",
+                "name": "Authorization",
+                "description": "The same token as the vendor's clients send it: `JWT`, a space, and the token",
+            },
+        ]
+
+    def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[Any]]]:
+        return [{name: []} for name in self.name]
 
 
 class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # the library's subclass hook
@@ -80,6 +110,11 @@ class OperationSchema(AutoSchema):
         auth: list[dict[str, list[str]]] = super().get_auth()
         return [*auth, {}] if self._is_public() else auth
 
+    def get_override_parameters(self) -> list[OpenApiParameter]:
+        parameters: list[OpenApiParameter] = super().get_override_parameters()
+        takes_key = KeyReusedError in getattr(self._handler(), "refusals", ())
+        return [*parameters, IDEMPOTENCY_KEY] if takes_key else parameters
+
     def _is_public(self) -> bool:
         return getattr(self.view, "permissions", {}).get(self.method, Access.PUBLIC) is Access.PUBLIC
 
@@ -90,7 +125,7 @@ class OperationSchema(AutoSchema):
         for status, group in groupby(errors, key=self._status_of):
             listed = list(group)
             former = bodies.get(str(status))
-            codes = sorted({each.code for each in listed} | set(former["x-error-codes"] if former else ()))
+            codes = sorted(codes_of(listed) | set(former["x-error-codes"] if former else ()))
             bodies[str(status)] = _refusal(status, codes, listed[0])
         return dict(sorted(bodies.items()))
 
@@ -104,7 +139,7 @@ def _refusal(status: int, codes: list[str], error: type[ApiError]) -> dict[str, 
         "content": {"application/json": {"schema": schema, "example": example}},
         "x-error-codes": codes,
     }
-    if header := {401: "WWW-Authenticate", 429: "Retry-After"}.get(status):
+    if header := {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}.get(status):
         body["headers"] = {header: {"schema": {"type": "string"}, "required": True}}
     return body
 

@@ -33,7 +33,8 @@ from accounts.serializers import (
     UserSerializer,
 )
 from accounts.tokens import issue_token
-from api.errors import InvalidRequestError, PermissionDeniedError, UnauthenticatedError
+from api.errors import InvalidRequestError, NotFoundError, PermissionDeniedError, UnauthenticatedError
+from api.fields import NothingSerializer
 from api.idempotency import KeyReusedError, idempotent
 from api.refusals import refuses
 from eventstore.context import set_actor
@@ -112,7 +113,7 @@ class UserDetail(ViewSet):
     }
 
     @extend_schema(operation_id="users_retrieve", responses=UserSerializer)
-    @refuses(UserNotFoundError)
+    @refuses(UserNotFoundError, NotFoundError)
     def retrieve(self, request: Request, uid: int) -> Response:
         """One account."""
         return Response(UserSerializer(selectors.user_by_uid(uid)).data)
@@ -124,6 +125,7 @@ class UserDetail(ViewSet):
         WeakPasswordError,
         AdminOnlyError,
         UserNotFoundError,
+        NotFoundError,
         SamePasswordError,
         LastAdminError,
     )
@@ -140,8 +142,8 @@ class UserDetail(ViewSet):
             raise PermissionDeniedError("Of your own account you may change the password only.")
         return Response(UserSerializer(services.update_user(uid, asked.changes(), by=caller)).data)
 
-    @extend_schema(operation_id="users_destroy", responses={200: dict})
-    @refuses(UserNotFoundError, LastAdminError, AdminOnlyError)
+    @extend_schema(operation_id="users_destroy", responses={200: NothingSerializer})
+    @refuses(UserNotFoundError, NotFoundError, LastAdminError, AdminOnlyError)
     def destroy(self, request: Request, uid: int) -> Response:
         """Delete an account."""
         services.delete_user(uid, by=_caller(request))

@@ -18,6 +18,8 @@ class ApiError(Exception):
     status: int = HTTPStatus.INTERNAL_SERVER_ERROR
     #: Stable and meant for machines: `error_code` of the answer.
     code: str = "internal_error"
+    #: All that `code` may be, if it is one of several.
+    codes: tuple[str, ...] = ()
     #: Sent with the answer.
     headers: Mapping[str, str] = {}
 

@@ -45,6 +45,10 @@ class StrictSerializer(serializers.Serializer[Any]):
         return value
 
 
+class NothingSerializer(StrictSerializer):
+    """`{}`: what was asked for is done."""
+
+
 class StrictBooleanField(serializers.BooleanField):
     def to_internal_value(self, data: Any) -> bool:
         if not isinstance(data, bool):

@@ -1,6 +1,6 @@
 """Which errors an operation may answer, beside those that every one of its kind may: for the API's documents."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from api.errors import (
@@ -28,6 +28,11 @@ def refuses(*errors: type[ApiError]) -> Callable[[Handler], Handler]:
         return handler
 
     return mark
+
+
+def codes_of(errors: Iterable[type[ApiError]]) -> set[str]:
+    """Every `error_code` with which one of the errors may be answered."""
+    return {code for each in errors for code in (each.code, *each.codes)}
 
 
 def refusals_of(handler: Callable[..., Any], method: str, *, public: bool, takes_body: bool) -> Errors:

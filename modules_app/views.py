@@ -7,6 +7,7 @@ from rest_framework.response import Response
 from accounts.errors import ModulesUploadDisabledError
 from accounts.roles import Permission
 from accounts.selectors import require_modules_upload_allowed
+from api.fields import NothingSerializer
 from api.idempotency import KeyReusedError, idempotent
 from api.pagination import Listing, page_of, paginate
 from api.refusals import refuses
@@ -65,7 +66,7 @@ class ModuleViewSet(SeedViewSet):
         """One module object."""
         return Response(selectors.module_document(uid))
 
-    @extend_schema(responses={200: dict})
+    @extend_schema(responses={200: NothingSerializer})
     @refuses(NoSuchModuleError)
     def destroy(self, request: Request, uid: str) -> Response:
         """Delete a module object. Its artifact and what nodes have stay as they are."""

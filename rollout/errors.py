@@ -1,6 +1,10 @@
 """What can be wrong with a request about rollouts and nodes. The status is that of our own routes. Knows no Django."""
 
 from api.errors import ApiError
+from rollout.messages import Reason
+
+#: Seconds after which it is worth while to ask again.
+_LATER = {"Retry-After": "10"}
 
 
 class RolloutError(ApiError):
@@ -116,6 +120,7 @@ class NoLocalNodeError(RolloutError):
 
     status = 503
     code = "no_local_node"
+    headers = _LATER
 
 
 class NodePhaseError(RolloutError):
@@ -137,6 +142,7 @@ class FleetFrozenError(RolloutError):
 
     status = 503
     code = "fleet_frozen"
+    headers = _LATER
 
 
 class NodeUnreachableError(RolloutError):
@@ -144,6 +150,7 @@ class NodeUnreachableError(RolloutError):
 
     status = 503
     code = "node_unreachable"
+    headers = _LATER
 
 
 class NodeRefusedError(RolloutError):
@@ -151,6 +158,7 @@ class NodeRefusedError(RolloutError):
 
     status = 406
     code = "node_refused"
+    codes = tuple(Reason)
 
     def __init__(self, description: str = "", *, code: str = "") -> None:
         super().__init__(description)

@@ -1,11 +1,12 @@
 """`/v2/webhooks`. Admins only, also to look: a receiver's URL may be a credential."""
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from accounts.roles import Permission
+from api.fields import NothingSerializer
 from api.idempotency import KeyReusedError, idempotent
 from api.pagination import Listing, page_of, paginate
 from api.refusals import refuses
@@ -24,6 +25,9 @@ from webhooks.serializers import (
 WEBHOOKS = Listing(orders={"created_at": ("registered_position",)}, default="-created_at", filters=WebhookFilters)
 
 
+LOCATION = OpenApiParameter("Location", str, OpenApiParameter.HEADER, response=[201], required=True)
+
+
 class WebhookViewSet(ViewSet):
     permissions = dict.fromkeys(("GET", "POST", "PATCH", "DELETE"), Permission.UPDATE_CLUSTER)
 
@@ -39,7 +43,7 @@ class WebhookViewSet(ViewSet):
 
     # An answer that is kept for its key holds the secret, for 24 hours and in the database that has it anyway: whoever
     # missed the first answer needs it, and only the same user with the same request gets it.
-    @extend_schema(request=NewWebhookSerializer, responses={201: RegisteredWebhookSerializer})
+    @extend_schema(request=NewWebhookSerializer, responses={201: RegisteredWebhookSerializer}, parameters=[LOCATION])
     @idempotent
     @refuses(KeyReusedError)
     def create(self, request: Request) -> Response:
@@ -68,7 +72,7 @@ class WebhookViewSet(ViewSet):
         serializer.is_valid(raise_exception=True)
         return Response(selectors.webhook_document(services.update_webhook(uid, serializer.changes())))
 
-    @extend_schema(responses={200: dict})
+    @extend_schema(responses={200: NothingSerializer})
     @refuses(WebhookNotFoundError)
     def destroy(self, request: Request, uid: str) -> Response:
         """Delete a webhook. What was not delivered yet is not delivered any more."""

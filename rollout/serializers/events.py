@@ -14,3 +14,11 @@ class EventSerializer(serializers.Serializer[Any]):
     actor = serializers.CharField()
     request_id = serializers.CharField()
     data = serializers.DictField()  # type: ignore[assignment]  # the field is called so; the class is documentation
+
+
+class SentEventSerializer(serializers.Serializer[Any]):
+    """A server-sent event."""
+
+    id = serializers.CharField(required=False, help_text="The position in the log")
+    event = serializers.CharField(required=False, help_text="The event's type")
+    data = serializers.CharField(required=False, help_text="The event as JSON")  # type: ignore[assignment]

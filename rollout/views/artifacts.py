@@ -9,6 +9,7 @@ from accounts.errors import ModulesUploadDisabledError
 from accounts.roles import Permission
 from accounts.selectors import require_modules_upload_allowed
 from api.errors import NotFoundError
+from api.fields import NothingSerializer
 from api.idempotency import KeyReusedError, digest_of, keep_response, stored_response
 from api.pagination import Listing, page_of, paginate
 from api.refusals import refuses
@@ -25,7 +26,7 @@ from artifacts_app.filters import ArtifactFilters
 from artifacts_app.selectors import artifact_document, artifact_documents, uploaded_versions
 from artifacts_app.services import Upload, add_build, delete_artifact
 from artifacts_app.uploads import PackageUploadView
-from modules_app.errors import MetadataMismatchError
+from modules_app.errors import MetadataMismatchError, NoSuchModuleError
 from rollout import local, selectors
 from rollout.errors import (
     ArtifactInUseError,
@@ -86,7 +87,7 @@ class ArtifactViewSet(PackageUploadView, ViewSet):
         """One artifact."""
         return Response(artifact_document(module_name, version_in_path(version)))
 
-    @extend_schema(responses={200: dict})
+    @extend_schema(responses={200: NothingSerializer})
     @refuses(ArtifactNotFoundError, NotFoundError, ArtifactInUseError)
     def destroy(self, request: Request, module_name: str, version: str) -> Response:
         """Delete an artifact that no node has and no rollout needs."""
@@ -112,7 +113,7 @@ class LocalArtifactViewSet(PackageUploadView, SeedViewSet):
         """List the artifacts on the local node."""
         return Response(selectors.local_artifacts(local.node_of(request.get_host()).name))
 
-    @extend_schema(request=UPLOAD, responses={200: dict})
+    @extend_schema(request=UPLOAD, responses={200: NothingSerializer})
     @refuses(
         ModulesUploadDisabledError,
         NoModuleError,
@@ -140,9 +141,9 @@ class LocalArtifactViewSet(PackageUploadView, SeedViewSet):
         local.install(node, upload.module_name, upload.version)
         return keep_response(request, digest, Response({}))
 
-    @extend_schema(responses={200: dict})
+    @extend_schema(responses={200: NothingSerializer})
     @refuses(
-        ArtifactNotFoundError,
+        NoSuchModuleError,
         NotFoundError,
         NoLocalNodeError,
         ModuleInUseError,

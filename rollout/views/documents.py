@@ -15,9 +15,23 @@ from rollout.events import FINAL_ROLLOUT_PHASES
 
 LONGEST_WAIT_SECONDS = 60.0
 
-WAIT = OpenApiParameter("wait", float, description="Seconds to wait for a change, at most 60")
+WAIT = OpenApiParameter(
+    "wait", {"type": "number", "minimum": 0, "maximum": 60}, description="Seconds to wait for a change, at most 60"
+)
 
-AS_OF = OpenApiParameter("as_of", str, description="A position of the log or a time: the answer as it was then")
+AS_OF = OpenApiParameter(
+    "as_of",
+    {"oneOf": [{"type": "integer", "minimum": 0, "maximum": 10**18 - 1}, {"type": "string", "format": "date-time"}]},
+    description="A position of the log or a time: the answer as it was then",
+)
+
+_HEADER = OpenApiParameter.HEADER
+LOCATION = OpenApiParameter("Location", str, _HEADER, response=[202], required=True, description="What to poll")
+ETAG = OpenApiParameter("ETag", str, _HEADER, response=[200, 304], required=True, description="Of this state")
+IF_NONE_MATCH = OpenApiParameter("If-None-Match", str, _HEADER, description="The ETag that the client has")
+LAST_EVENT_ID = OpenApiParameter(
+    "Last-Event-ID", {"type": "string", "pattern": "^[0-9]{1,18}$"}, _HEADER, description="The position to go on after"
+)
 
 
 def as_of(request: Request) -> int | None:

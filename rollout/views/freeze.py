@@ -22,7 +22,7 @@ class FreezeViewSet(ViewSet):
         """Whether anything may be released, and if not, why and since when."""
         return Response(selectors.freeze_document())
 
-    @extend_schema(request=ReasonSerializer, responses=FreezeSerializer)
+    @extend_schema(request=ReasonSerializer, responses={200: FreezeSerializer})
     def create(self, request: Request) -> Response:
         """Release nothing anywhere until this is lifted. What was released goes on."""
         serializer = ReasonSerializer(data=request.data)
@@ -30,7 +30,7 @@ class FreezeViewSet(ViewSet):
         verbs.freeze_fleet(serializer.validated_data["reason"])
         return Response(selectors.freeze_document())
 
-    @extend_schema(responses=FreezeSerializer)
+    @extend_schema(responses={200: FreezeSerializer})
     def destroy(self, request: Request) -> Response:
         """Lift it."""
         verbs.thaw_fleet()

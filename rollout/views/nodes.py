@@ -47,7 +47,7 @@ class NodeViewSet(ViewSet):
         return _node(name) if former is None else Response(history.node_as_of(name, former))
 
     @extend_schema(request=LabelsSerializer, responses=NodeSerializer)
-    @refuses(NodeNotFoundError)
+    @refuses(NodeNotFoundError, NodePhaseError)
     def partial_update(self, request: Request, name: str) -> Response:
         """Set the node's labels: all that an operator gave."""
         serializer = LabelsSerializer(data=request.data)

@@ -36,12 +36,23 @@ from rollout.errors import (
 from rollout.filters import OperationFilters, RolloutFilters
 from rollout.planning.forecast import plan_document
 from rollout.planning.planner import plan_of
+from rollout.serializers.events import SentEventSerializer
 from rollout.serializers.plans import PlanSerializer
 from rollout.serializers.rollouts import OperationSerializer, RolloutSerializer
 from rollout.serializers.start import StartRolloutSerializer
 from rollout.serializers.verbs import CancelSerializer, PromoteSerializer, RemarkSerializer
 from rollout.serializers.why import WhySerializer
-from rollout.views.documents import AS_OF, WAIT, as_of, current_rollout, rollout_as_of
+from rollout.views.documents import (
+    AS_OF,
+    ETAG,
+    IF_NONE_MATCH,
+    LAST_EVENT_ID,
+    LOCATION,
+    WAIT,
+    as_of,
+    current_rollout,
+    rollout_as_of,
+)
 from rollout.views.stream import is_over, position_after, story
 
 ROLLOUTS = Listing(
@@ -79,7 +90,7 @@ class RolloutViewSet(ViewSet):
             serialize=lambda rows: [json.loads(row.document) for row in rows],
         )
 
-    @extend_schema(request=StartRolloutSerializer, responses={202: RolloutSerializer})
+    @extend_schema(request=StartRolloutSerializer, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @idempotent
     @refuses(
         UnknownNodeError,
@@ -114,7 +125,7 @@ class RolloutViewSet(ViewSet):
         serializer.is_valid(raise_exception=True)
         return Response(plan_document(plan_of(serializer.to_request())))
 
-    @extend_schema(responses=RolloutSerializer, parameters=[WAIT, AS_OF])
+    @extend_schema(responses={200: RolloutSerializer, 304: None}, parameters=[WAIT, AS_OF, IF_NONE_MATCH, ETAG])
     @refuses(RolloutNotFoundError)
     def retrieve(self, request: Request, uid: str) -> HttpResponseBase:
         """One rollout with its progress. Send its ETag as `If-None-Match`: 304 while nothing has changed."""
@@ -154,7 +165,7 @@ class RolloutViewSet(ViewSet):
         """Why the rollout is so far on this node, what it waits for there, and what a person can do."""
         return _answer(why.of_node(uid, name))
 
-    @extend_schema(responses={(200, "text/event-stream"): str, 204: None})
+    @extend_schema(responses={(200, "text/event-stream"): SentEventSerializer, 204: None}, parameters=[LAST_EVENT_ID])
     @refuses(RolloutNotFoundError)
     def events(self, request: Request, uid: str) -> HttpResponseBase:
         """Stream the rollout's events as they happen (SSE). `Last-Event-ID` resumes after that position of the log; 204
@@ -166,21 +177,21 @@ class RolloutViewSet(ViewSet):
             story(uid, after), content_type="text/event-stream", headers={"Cache-Control": "no-cache"}
         )
 
-    @extend_schema(request=None, responses={202: RolloutSerializer})
+    @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError)
     def pause(self, request: Request, uid: str) -> Response:
         """Release nothing new. What was released goes on."""
         verbs.pause_rollout(uid)
         return _accepted(request, uid)
 
-    @extend_schema(request=None, responses={202: RolloutSerializer})
+    @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError)
     def resume(self, request: Request, uid: str) -> Response:
         """Go on. Failures so far do not count any more."""
         verbs.resume_rollout(uid)
         return _accepted(request, uid)
 
-    @extend_schema(request=PromoteSerializer, responses={202: RolloutSerializer})
+    @extend_schema(request=PromoteSerializer, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @refuses(RolloutNotFoundError, RolloutFinalError, NotGatedError, WrongPhaseError)
     def promote(self, request: Request, uid: str) -> Response:
         """Open the gate after a wave."""
@@ -189,14 +200,14 @@ class RolloutViewSet(ViewSet):
         verbs.promote_rollout(uid, wave=serializer.validated_data.get("wave"))
         return _accepted(request, uid)
 
-    @extend_schema(request=None, responses={202: RolloutSerializer})
+    @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError)
     def abort(self, request: Request, uid: str) -> Response:
         """Start nothing more. What runs finishes or is undone, as `on_abort` says."""
         verbs.abort_rollout(uid)
         return _accepted(request, uid)
 
-    @extend_schema(request=None, responses={202: RolloutSerializer})
+    @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @idempotent
     @refuses(
         RolloutNotFoundError,
@@ -215,7 +226,7 @@ class RolloutViewSet(ViewSet):
         """Try the failed nodes again: in this rollout, or in a new one if it has ended."""
         return _accepted(request, verbs.retry_rollout(uid))
 
-    @extend_schema(request=None, responses={202: RolloutSerializer})
+    @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @refuses(
         RolloutNotFoundError,
         UnknownNodeError,
@@ -233,21 +244,21 @@ class RolloutViewSet(ViewSet):
         """Give every node back what it had before: in this rollout, or in a new one if it has ended."""
         return _accepted(request, verbs.roll_back_rollout(uid))
 
-    @extend_schema(request=RemarkSerializer, responses={202: RolloutSerializer})
+    @extend_schema(request=RemarkSerializer, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError, SecondPersonError)
     def approve(self, request: Request, uid: str) -> Response:
         """Let it start. Somebody else than the one who asked for it has to."""
         verbs.approve_rollout(uid, by=request.user.get_username(), remark=_remark(request))
         return _accepted(request, uid)
 
-    @extend_schema(request=RemarkSerializer, responses={202: RolloutSerializer})
+    @extend_schema(request=RemarkSerializer, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError)
     def reject(self, request: Request, uid: str) -> Response:
         """End it before it has started."""
         verbs.reject_rollout(uid, remark=_remark(request))
         return _accepted(request, uid)
 
-    @extend_schema(request=CancelSerializer, responses={202: OperationSerializer})
+    @extend_schema(request=CancelSerializer, responses={202: OperationSerializer}, parameters=[LOCATION])
     @refuses(RolloutNotFoundError, NodeNotFoundError, OperationFinalError)
     def cancel(self, request: Request, uid: str, name: str) -> Response:
         """Do nothing (more) on one node; with `force` nobody waits for the node's answer."""

@@ -33,6 +33,14 @@ from rollout.events import Origin, RolloutPhase
 from rollout.messages import Action, Activation
 from rollout.models import Node, Rollout
 from rollout.requests import AT_ONCE, RolloutRequest
+from rollout.serializers.vendor import (
+    ActionSerializer,
+    ActionsSerializer,
+    StartedSerializer,
+    StartedUploadSerializer,
+    VendorModuleSerializer,
+    VendorNodeSerializer,
+)
 from rollout.views.artifacts import UPLOAD
 
 #: The vendor's word for a phase; for any other it is `failed`.
@@ -56,7 +64,7 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
         "DELETE": Permission.UPDATE_CLUSTER,
     }
 
-    @extend_schema(responses={200: list[dict[str, Any]]})
+    @extend_schema(responses=VendorModuleSerializer(many=True))
     def list(self, request: Request) -> Response:
         """All module objects with their platforms."""
         rows = list(modules())
@@ -65,7 +73,7 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
             [{**document_of(row), "platforms": platforms.get((row.module_name, row.version), {})} for row in rows]
         )
 
-    @extend_schema(responses={200: dict})
+    @extend_schema(responses=VendorModuleSerializer)
     @refuses(UnknownModuleError)
     def retrieve(self, request: Request, uid: str) -> Response:
         """One module object with its platforms."""
@@ -73,7 +81,7 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
         key = (document["module_name"], document["version"])
         return Response({**document, "platforms": platforms_of([key]).get(key, {})})
 
-    @extend_schema(request=UPLOAD, responses={200: dict})
+    @extend_schema(request=UPLOAD, responses={200: StartedUploadSerializer})
     @refuses(
         ModulesUploadDisabledError,
         NoModuleError,
@@ -107,7 +115,7 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
 
         return self.add_once(request, answer, register=True)
 
-    @extend_schema(responses={200: dict})
+    @extend_schema(responses={200: StartedSerializer})
     @refuses(NoSuchModuleError, RolloutInProgressError, ModuleNeededError)
     def destroy(self, request: Request, uid: str) -> Response:
         """Remove the module from every node; object and artifact go when every node has succeeded."""
@@ -139,12 +147,12 @@ def _start(request: RolloutRequest) -> str:
 class ActionViewSet(ViewSet):
     permissions = {"GET": Permission.VIEW_STATUS_OF_CLUSTER_ACTION}
 
-    @extend_schema(operation_id="v1_actions_list", responses={200: dict})
+    @extend_schema(operation_id="v1_actions_list", responses={200: ActionsSerializer})
     def list(self, request: Request) -> Response:
         """All actions: rollouts, newest first."""
         return Response({"actions": _actions(list(selectors.rollouts())), "state-machines": []})
 
-    @extend_schema(responses={200: dict})
+    @extend_schema(responses=ActionSerializer)
     @refuses(NotFoundError)
     def retrieve(self, request: Request, uid: str) -> Response:
         """One action."""
@@ -186,7 +194,7 @@ def _action(rollout: Rollout, failure_message: str) -> dict[str, Any]:
 class VendorNodeViewSet(ViewSet):
     permissions = {"GET": Permission.VIEW_ALL_NODES_INFO}
 
-    @extend_schema(responses={200: list[dict[str, Any]]})
+    @extend_schema(responses=VendorNodeSerializer(many=True))
     def list(self, request: Request) -> Response:
         """All nodes."""
         return Response([_node(row) for row in selectors.nodes()])

@@ -4,7 +4,7 @@ import pytest
 from rest_framework.views import APIView
 
 from accounts.permissions import Access
-from api.refusals import refusals_of
+from api.refusals import codes_of, refusals_of
 
 #: Of every path: the documents say them once, and not with each operation.
 EVERYWHERE = {"method_not_allowed", "internal_error"}
@@ -20,7 +20,7 @@ def _declared_refusals():
         if response.status_code >= 400 and hasattr(view, action) and getattr(view, "permissions", None):
             public = view.permissions.get(request.method) is Access.PUBLIC
             declared = refusals_of(getattr(view, action), request.method, public=public, takes_body=True)
-            known = {each.code for each in declared} | EVERYWHERE
+            known = codes_of(declared) | EVERYWHERE
             assert code in known, f"{request.method} {request.path}: {code} is not declared by @refuses"
         return real(view, request, response, *args, **kwargs)
 

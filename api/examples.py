@@ -1,0 +1,168 @@
+"""Examples in the API's documents: made from each operation's schema, with values that its fields' names stand for.
+
+So an example has the fields of its schema, neither more nor fewer, and a new field of a known name needs nothing.
+"""
+
+from typing import Any
+
+Schema = dict[str, Any]
+
+MOMENT = "2026-01-31T12:00:00Z"
+UID = "5f0c3a9b1d2e4f60718293a4b5c6d7e8"
+SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+#: By the name of the field, or by that of its component too where the name alone does not say it.
+VALUES: dict[str, Any] = {
+    "access_token": "eyJhbGciOiJIUzI1NiJ9.eyJ1aWQiOjF9.c2lnbmF0dXJl",
+    "action_uid": UID,
+    "actor": "alice",
+    "addr": "10.0.0.7",
+    "architecture": "x86_64",
+    "auth_method": "regular",
+    "bdbs_email_alerts": [],
+    "canary": 1,
+    "capabilities": ["types"],
+    "commands": [
+        {"command_name": "greet.hello", "command_arity": -1, "first_key": 0, "last_key": 0, "step": 0, "flags": []}
+    ],
+    "command_line_args": "",
+    "content_sha256": SHA256,
+    "data": {"module_name": "greet", "version": 1},
+    "SentEvent.data": '{"position": 42, "type": "rollout.started.v1"}',
+    "SentEvent.event": "rollout.started.v1",
+    "SentEvent.id": "42",
+    "dependencies": [],
+    "desired_sha256": SHA256,
+    "disabled_reason": "the receiver answered 410",
+    "display_name": "Greetings",
+    "email": "alice@example.com",
+    "error_code": "load_failed",
+    "error_message": "The server refused the module.",
+    "id": "waits_at_gate",
+    "joined": [],
+    "labels": {"zone": "eu-1"},
+    "last_error": "the receiver answered 500",
+    "max_failures": 1,
+    "max_parallel": 10,
+    "min_healthy": "50%",
+    "min_redis_version": "7.2",
+    "message": "1 of 3 nodes has it.",
+    "module_name": "greet",
+    "name": "node-1",
+    "Action.name": "install_module",
+    "Cluster.name": "production",
+    "NewUser.name": "alice",
+    "User.name": "alice",
+    "UserChanges.name": "alice",
+    "needs": [],
+    "next": None,
+    "node": "node-1",
+    "node_uid": "",
+    "object_name": "module:greet:1",
+    "origin": "api",
+    "package_sha256": SHA256,
+    "password": "correct horse 1",
+    "plan_hash": SHA256,
+    "platform": "linux/x86_64",
+    "platforms": {"linux/x86_64": {"sha256": SHA256}},
+    "progress": "33",
+    "password_issue_date": MOMENT,
+    "reason": "maintenance of the network",
+    "Operation.reason": None,
+    "Rollout.reason": None,
+    "Why.reason": None,
+    "remark": "Ticket 4711",
+    "request_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+    "retry_of": None,
+    "rollback_of": None,
+    "role": "admin",
+    "Node.role": "master",
+    "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "semantic_version": "1.0.0",
+    "server": "valkey",
+    "server_version": "8.1.1",
+    "software_version": "8.1.1",
+    "state-machines": [],
+    "status": "active",
+    "stream": f"rollout:{UID}",
+    "summary": "The rollout waits for a person at the gate after its canary.",
+    "task_id": UID,
+    "text": "Each wave ends at a gate, which a person opens.",
+    "type": "rollout.started.v1",
+    "types": ["rollout."],
+    "uid": UID,
+    "uploaded_by": "alice",
+    "url": "https://hooks.example.com/modfleet",
+    "username": "alice",
+    "waves": ["25%", "50%"],
+    "what": "waits_at_gate",
+}
+
+#: Fields that a request may have, and that its example leaves out: they exclude others, or need what came before.
+NOT_SENT = frozenset({"nodes", "plan_hash", "selector", "start_at", "status", "supersede"})
+
+TEXTS = {
+    "text/plain": "# HELP modfleet_nodes Nodes by phase\n# TYPE modfleet_nodes gauge\nmodfleet_nodes{phase=\"online\"} 3.0\n",
+    "text/csv": "record,node,phase\r\nnode,node-1,succeeded\r\n",
+}
+
+
+def add_examples(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """The document, with an example of each body: of every request, and of every answer that is no error."""
+    make = _Maker(result["components"]["schemas"])
+    for operation in (each for path in result["paths"].values() for each in path.values()):
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            content["example"] = make.example(content["schema"], sent=True)
+        for response in operation["responses"].values():
+            for media_type, content in response.get("content", {}).items():
+                if "example" not in content:
+                    content["example"] = TEXTS.get(media_type) or make.example(content["schema"])
+    return result
+
+
+class _Maker:
+    def __init__(self, components: dict[str, Schema]) -> None:
+        self._components = components
+
+    def example(self, schema: Schema, name: str = "", component: str = "", *, sent: bool = False) -> Any:
+        """A value that the schema allows. Raises: `KeyError` for a text whose name stands for none."""
+        if "$ref" in schema:
+            component = schema["$ref"].rpartition("/")[2]
+            return self.example(self._components[component], name, component, sent=sent)
+        if (among := schema.get("allOf") or schema.get("oneOf")) and "$ref" in among[0]:
+            return self.example(among[0], name, component, sent=sent)
+        if "enum" in schema:
+            return VALUES[name] if VALUES.get(name) in schema["enum"] else schema["enum"][0]
+        if "properties" in schema:
+            return self._object(schema, component, sent=sent)
+        if schema.get("type") == "array" and "$ref" in schema["items"]:
+            return [self.example(schema["items"], sent=sent)]
+        return self._plain(schema, name, component.removesuffix("Request").removeprefix("Patched"))
+
+    def _object(self, schema: Schema, component: str, *, sent: bool) -> dict[str, Any]:
+        required = schema.get("required", ())
+        return {
+            name: self.example(each, name, component, sent=sent)
+            for name, each in schema["properties"].items()
+            if name in required or not (sent and name in NOT_SENT)
+        }
+
+    def _plain(self, schema: Schema, name: str, component: str) -> Any:
+        if f"{component}.{name}" in VALUES:
+            return VALUES[f"{component}.{name}"]
+        match schema:
+            case {"default": default}:
+                return default
+            case {"type": "integer" | "number"}:
+                return schema.get("minimum", 1)
+            case {"type": "boolean"}:
+                return True
+            case {"format": "date-time"}:
+                return MOMENT
+            case {"format": "binary"}:
+                return "greet.zip"
+            case {"type": "object"} if name not in VALUES:
+                return {}
+            case {"type": "array"} if name not in VALUES:
+                return [] if not schema.get("minItems") else [self.example(schema["items"], name, component)]
+        return VALUES[name]
