@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest -q -n auto --dist loadfile
-CODE := accounts api artifacts_app config eventstore modfleet modules_app rollout webhooks
+CODE := accounts api artifacts_app config console eventstore modfleet modules_app rollout webhooks
 
 .PHONY: help setup run test test-full test-fast test-sqlite test-simulation test-postgres test-e2e lint fmt bench-quick lock clean
 help: ## this list

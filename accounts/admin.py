@@ -16,16 +16,13 @@ from accounts.errors import SamePasswordError
 from accounts.models import ClusterSettings, User
 from accounts.roles import Permission
 from api.errors import ApiError, ConflictError
-from eventstore.pages import ReadOnlyAdmin, page_url
+from eventstore.cells import page_url
+from eventstore.pages import ReadOnlyAdmin
 from eventstore.store import ConcurrencyError
 
 #: How many rows an action takes at a time.
 MOST_ROWS = 500
 
-admin.site.site_header = admin.site.site_title = "Modfleet"
-admin.site.index_title = "The fleet and its modules"
-admin.site.index_template = "admin/modfleet/index.html"
-admin.site.site_url = None
 admin.site.unregister(Group)
 
 
@@ -105,7 +102,7 @@ class ActingAdmin(ReadOnlyAdmin):
             "from_page": "_from_page" in request.POST,
             "media": self.media,
         }
-        return TemplateResponse(request, "admin/modfleet/confirm.html", context)
+        return TemplateResponse(request, "console/confirm.html", context)
 
     def render_change_form(
         self,

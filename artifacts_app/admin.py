@@ -14,7 +14,8 @@ from accounts.roles import Permission
 from artifacts_app import selectors, services
 from artifacts_app.events import artifact_stream
 from artifacts_app.models import Build
-from eventstore.pages import Link, Table, ago, digest, events_link, exactly, list_url, preformatted
+from eventstore.cells import Link, ago, digest, events_link, exactly, list_url, preformatted
+from eventstore.pages import Table
 
 
 @admin.register(Build)

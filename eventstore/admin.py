@@ -6,21 +6,13 @@ from typing import Any
 from django.contrib import admin
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
 from django.utils.functional import cached_property
 
+from eventstore.cells import NOTHING, Link, ago, events_link, exactly, link, preformatted
 from eventstore.models import StoredEvent
-from eventstore.pages import (
-    NOTHING,
-    Link,
-    ReadOnlyAdmin,
-    ago,
-    choice_filter,
-    events_link,
-    exactly,
-    link,
-    preformatted,
-)
+from eventstore.pages import ReadOnlyAdmin, choice_filter
 from eventstore.registry import registered_types
 
 _BEFORE = "position__lt"
@@ -51,8 +43,8 @@ class EventAdmin(ReadOnlyAdmin):
     sortable_by = ()
     paginator = OnePage
     show_full_result_count = False
-    change_list_template = "admin/modfleet/events.html"
-    fields = ["position", "type", "recorded_at_exactly", "actor", "request", "stream_link", "version", "event_id"]
+    change_list_template = "console/events.html"
+    fields = ["position", "type", "recorded_at_exactly", "actor", "request_id", "stream_link", "version", "event_id"]
     fields += ["pretty_data", "hash"]
 
     def get_list_filter(self, request: HttpRequest) -> Any:
@@ -69,7 +61,7 @@ class EventAdmin(ReadOnlyAdmin):
             return queryset.filter(stream=search_term), False
         return queryset.filter(stream__startswith=search_term), False
 
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         response = super().changelist_view(request, extra_context)
         context = getattr(response, "context_data", None) or {}
         if (shown := context.get("cl")) is not None:
@@ -99,7 +91,7 @@ class EventAdmin(ReadOnlyAdmin):
         return _metadata(row, "actor")
 
     @admin.display(description="request")
-    def request(self, row: StoredEvent) -> str:
+    def request_id(self, row: StoredEvent) -> str:
         return _metadata(row, "request_id")
 
     @admin.display(description="data")

@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponseBase
 
 from accounts.admin import ActingAdmin
 from accounts.roles import Permission
-from eventstore.pages import Link, ago, events_link, exactly, list_url, preformatted
+from eventstore.cells import Link, ago, events_link, exactly, list_url, preformatted
 from modules_app import selectors, services
 from modules_app.events import module_stream
 from modules_app.models import Module

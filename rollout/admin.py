@@ -12,14 +12,13 @@ from django.utils.html import format_html
 from accounts.admin import ActingAdmin
 from accounts.roles import Permission
 from artifacts_app.admin import BuildAdmin
-from eventstore.pages import (
+from eventstore.cells import (
+    BAR_PARTS,
     NOTHING,
     Link,
-    ReadOnlyAdmin,
-    Table,
     ago,
     badge,
-    choice_filter,
+    bar,
     digest,
     duration,
     events_link,
@@ -29,12 +28,13 @@ from eventstore.pages import (
     page_url,
     preformatted,
 )
+from eventstore.pages import ReadOnlyAdmin, Table, choice_filter
 from rollout import selectors, services, verbs
 from rollout.decider.node import NodePhase
 from rollout.events import FINAL_ROLLOUT_PHASES, Origin, RolloutPhase, node_stream, placement_stream, rollout_stream
 from rollout.messages import Action, Phase
 from rollout.models import Node, NodeModule, Operation, Rollout
-from rollout.projections.rollouts import COUNTERS, operation_key, progress
+from rollout.projections.rollouts import operation_key, progress
 
 #: How many rows a table on another object's page shows.
 FIRST_ROWS = 50
@@ -116,16 +116,7 @@ class RolloutAdmin(ActingAdmin):
 
     @admin.display(description="progress")
     def bar(self, row: Rollout) -> str:
-        numbers = progress(row)
-        others = [f"{numbers[name]} {name.replace('_', ' ')}" for name in COUNTERS if numbers[name]]
-        return format_html(
-            '<progress class="{}" max="100" value="{}"></progress> {} % <span class="numbers">of {} nodes: {}</span>',
-            "bad" if row.failed + row.timed_out else "",
-            numbers["percent"],
-            numbers["percent"],
-            row.total,
-            ", ".join(others) or "none",
-        )
+        return bar({name: getattr(row, name) for name in BAR_PARTS}, total=row.total)
 
     @admin.display(description="time left")
     def time_left(self, row: Rollout) -> str:

@@ -1,0 +1,11 @@
+"""The console's own pages, below `/admin/` and named `admin:<name>`. The lists of rows are in each app's `admin.py`."""
+
+from django.urls import path
+
+from console.views import module, upload
+
+urlpatterns = [
+    path("modules/", module.modules, name="modules"),
+    path("modules/<str:name>", module.module, name="module"),
+    path("upload", upload.upload, name="upload"),
+]
