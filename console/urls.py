@@ -2,10 +2,12 @@
 
 from django.urls import path
 
+from console.rollouts.urls import urlpatterns as rollout_pages
 from console.views import module, upload
 
 urlpatterns = [
     path("modules/", module.modules, name="modules"),
     path("modules/<str:name>", module.module, name="module"),
     path("upload", upload.upload, name="upload"),
+    *rollout_pages,
 ]

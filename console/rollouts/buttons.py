@@ -10,8 +10,8 @@ from rollout.events import RolloutPhase, WavePhase
 
 
 class Look(StrEnum):
-    PRIMARY = "primary"
-    PLAIN = "plain"
+    PRIMARY = ""
+    PLAIN = "quiet"
     DANGER = "danger"
 
 

@@ -144,7 +144,9 @@ def title_of(document: dict[str, Any]) -> str:
 def parts_of(counters: dict[str, Any]) -> list[Part]:
     total = max(1, counters["total"])
     return [
-        Part(name=name, label=name.replace("_", " "), count=counters[name], share=round(100 * counters[name] / total, 2))
+        Part(
+            name=name, label=name.replace("_", " "), count=counters[name], share=round(100 * counters[name] / total, 2)
+        )
         for name in PARTS
         if counters.get(name)
     ]

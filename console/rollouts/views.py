@@ -9,14 +9,15 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from accounts.roles import Permission
+from accounts.selectors import may
 from api.errors import ApiError, ConflictError
 from artifacts_app.selectors import versions_after
-from console.page import Crumb, answer, may, page
+from console.page import Crumb, answer, page
 from console.rollouts.buttons import CANCEL, Button, button_of, offered, press, standing_of
 from console.rollouts.fields import ACTION, ACTIVATION, NODES, defaults, texts_of
 from console.rollouts.live import live
 from console.rollouts.request import ReasonSerializer, RemarkSerializer, StartForm
-from eventstore.pages import page_url
+from eventstore.cells import page_url
 from eventstore.store import ConcurrencyError
 from rollout import selectors, verbs
 from rollout.errors import NodeNotFoundError, RolloutNotFoundError
@@ -66,7 +67,6 @@ def _form(request: HttpRequest, form: StartForm) -> HttpResponse:
         "console/rollouts/start.html",
         title="Start a rollout",
         trail=[_all_rollouts()],
-        status=400 if form.errors else 200,
         form=form,
         action=form.shown(ACTION)[0],
         activation=form.shown(ACTIVATION)[0],
@@ -90,7 +90,7 @@ def _form(request: HttpRequest, form: StartForm) -> HttpResponse:
 def watch(request: HttpRequest, uid: str) -> HttpResponseBase:
     """The rollout's page; with `?live` only what may change of it, and 304 for who has it already."""
     try:
-        now = live(uid, by=request.user.get_username(), may_act=may(request, _CHANGES))
+        now = live(uid, by=request.user.get_username(), may_act=may(request.user, _CHANGES))
     except RolloutNotFoundError as error:
         raise Http404 from error
     if "live" not in request.GET:
@@ -171,7 +171,6 @@ def _confirm(request: HttpRequest, uid: str, button: Button, *, error: str = "",
         "console/rollouts/confirm.html",
         title=button.ask,
         trail=[_all_rollouts(), Crumb(text=title, url=rollout_url(uid))],
-        status=400 if error else 200,
         what=title,
         button=button,
         node=node,
@@ -205,9 +204,8 @@ def freeze(request: HttpRequest) -> HttpResponseBase:
         request,
         "console/rollouts/freeze.html",
         title="Freeze the fleet",
-        status=400 if error else 200,
         freeze=selectors.freeze_document(),
-        may_act=may(request, _CHANGES),
+        may_act=may(request.user, _CHANGES),
         reason=reason,
         error=error,
     )
