@@ -25,6 +25,7 @@ INSTALLED_APPS = [
     "console",
     "unfold.apps.BasicAppConfig",
     "console.apps.ConsoleAdminConfig",
+    "django.contrib.humanize",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

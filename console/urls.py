@@ -2,9 +2,11 @@
 
 from django.urls import path
 
-from console.views import module, upload
+from console.views import home, module, upload
 
 urlpatterns = [
+    path("live", home.live, name="live"),
+    path("freeze", home.freeze, name="freeze"),
     path("modules/", module.modules, name="modules"),
     path("modules/<str:name>", module.module, name="module"),
     path("upload", upload.upload, name="upload"),

@@ -8,6 +8,7 @@ from typing import Any
 
 from django import template
 from django.http import HttpRequest
+from django.utils.html import format_html
 
 from accounts import selectors
 from accounts.roles import Permission
@@ -41,3 +42,14 @@ def may(request: HttpRequest, permission: str) -> bool:
 def bar(row: Any) -> str:
     """Progress of a rollout's row: a bar in the colours of its counters, its percent and its numbers in words."""
     return cells.bar({name: getattr(row, name) for name in cells.BAR_PARTS}, total=row.total)
+
+
+@register.simple_tag
+def cell(row: Any) -> str:
+    """A module version on a node in the matrix: its version, and in words what differs."""
+    meaning = cells.MEANINGS.get(row.state, cells.Meaning.QUIET)
+    words = f"{row.state.replace('_', ' ')}: {row.observed}, {row.desired} desired"
+    said = row.observed if row.state == "in_sync" else f"{row.state}: {row.observed}"
+    return format_html(
+        '<span class="cell is-{}" title="{}">{} <small>{}</small></span>', meaning, words, row.version, said
+    )
