@@ -64,7 +64,17 @@ MEANINGS: Mapping[str, Meaning] = {
         ["failed", "timed_out", "error", "missing", "offline", "rollback_failed", "rejected", "disabled"], Meaning.BAD
     ),
     **dict.fromkeys(
-        ["completed_with_failures", "drifted", "draining", "aborted", "aborting", "rolled_back", "paused", "gated"],
+        [
+            "completed_with_failures",
+            "drifted",
+            "draining",
+            "aborted",
+            "aborting",
+            "rolled_back",
+            "paused",
+            "gated",
+            "differing",
+        ],
         Meaning.WARNING,
     ),
     **dict.fromkeys(["pending_approval", "frozen"], Meaning.WARNING),

@@ -316,9 +316,9 @@ class NodeAdmin(ActingAdmin):
     def agent_started(self, row: Any) -> str:
         return exactly(row.hello_at)
 
-    @admin.display(description="modules in sync", boolean=True)
-    def as_desired(self, row: Any) -> bool:
-        return bool(row.in_sync)
+    @admin.display(description="modules")
+    def as_desired(self, row: Any) -> str:
+        return badge("in_sync" if row.in_sync else "differing")
 
     @admin.display(description="server", ordering="server")
     def running_server(self, row: Node) -> str:

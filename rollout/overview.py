@@ -59,6 +59,11 @@ def unfinished() -> list[Rollout]:
     return list(rows.defer("document", "state", "durations", "slowest"))
 
 
+def newest_rollouts_of(module_name: str, *, limit: int) -> list[Rollout]:
+    rows = selectors.rollouts().filter(module_name=module_name)
+    return list(rows.defer("document", "state", "durations", "slowest")[:limit])
+
+
 def waits_for_somebody(row: Rollout) -> str:
     """What somebody has to decide before the rollout goes on, in words; empty if it goes on by itself."""
     match row.phase:

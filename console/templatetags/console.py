@@ -14,6 +14,7 @@ from django.utils.html import format_html
 
 from accounts import selectors
 from accounts.roles import Permission
+from console.links import start_url
 from eventstore import cells
 
 register = template.Library()
@@ -84,3 +85,6 @@ def cell(row: Any) -> str:
     return format_html(
         '<span class="cell is-{}" title="{}">{} <small>{}</small></span>', meaning, words, row.version, said
     )
+
+
+register.simple_tag(start_url)
