@@ -2,6 +2,7 @@
 
 from django.urls import path
 
+from console.rollouts.urls import urlpatterns as rollout_pages
 from console.views import home, module, upload
 
 urlpatterns = [
@@ -10,4 +11,5 @@ urlpatterns = [
     path("modules/", module.modules, name="modules"),
     path("modules/<str:name>", module.module, name="module"),
     path("upload", upload.upload, name="upload"),
+    *rollout_pages,
 ]

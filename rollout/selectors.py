@@ -171,6 +171,12 @@ def rollout_events(uid: str, *, after: int, limit: int) -> list[RecordedEvent]:
     return load_positions(list(entries.values_list("position", flat=True)[:limit]))
 
 
+def newest_rollout_events(uid: str, *, limit: int) -> list[RecordedEvent]:
+    """The last of the events that tell the rollout's story, in their order."""
+    entries = TimelineEntry.objects.filter(rollout=uid).order_by("-position")
+    return load_positions(sorted(entries.values_list("position", flat=True)[:limit]))
+
+
 def event_document(recorded: RecordedEvent) -> dict[str, Any]:
     """As the API shows it, and webhooks get it."""
     return {

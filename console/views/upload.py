@@ -28,7 +28,7 @@ def upload(request: HttpRequest) -> HttpResponseBase:
     if request.method != "POST":
         return _form(request)
     handler = PackageHandler(request)
-    request.upload_handlers = [handler]  # type: ignore[assignment]  # a plain list will do
+    request.upload_handlers = [handler]
     try:
         require_modules_upload_allowed()
         refuse_too_large(request.META)
