@@ -6,12 +6,13 @@ However large the fleet is, each answer takes the same number of queries.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from django.db.models import Count, Exists, OuterRef, QuerySet
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Subquery
 
 from rollout import selectors
 from rollout.decider.node import NodePhase
 from rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase, WavePhase
-from rollout.models import Node, NodeModule, Rollout
+from rollout.messages import Phase
+from rollout.models import Node, NodeModule, Operation, Rollout
 
 #: How many modules the matrix has columns for.
 MOST_MODULES = 8
@@ -108,6 +109,21 @@ def matrix_cells(nodes: Iterable[str], modules: Iterable[str]) -> dict[tuple[str
     for row in rows.order_by("-version"):
         found.setdefault((row.node, row.module_name), []).append(row)
     return found
+
+
+def modules_with_origin(node: str) -> list[NodeModule]:
+    """What is wanted and seen on the node, with the operation that last changed it there: `since`, `by_rollout`, and
+    the rollout's `by_actor`; None for what no rollout has brought."""
+    involved = Q(version=OuterRef("version")) | Q(undoes=OuterRef("version"))
+    operations = Operation.objects.filter(
+        involved, node=OuterRef("node"), module_name=OuterRef("module_name"), phase=Phase.SUCCEEDED
+    ).order_by("-finished_at")
+    rows = NodeModule.objects.filter(node=node).order_by("module_name", "version")
+    with_rollout = rows.annotate(
+        since=Subquery(operations.values("finished_at")[:1]), by_rollout=Subquery(operations.values("rollout")[:1])
+    )
+    actors = Rollout.objects.filter(uid=OuterRef("by_rollout")).values("actor")
+    return list(with_rollout.annotate(by_actor=Subquery(actors)))
 
 
 def _gone() -> QuerySet[Node, str]:

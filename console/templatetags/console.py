@@ -36,6 +36,12 @@ def exactly(moment: datetime | None) -> str:
 
 
 @register.filter
+def words(value: str) -> str:
+    """A phase, state or reason as people read it."""
+    return value.replace("_", " ")
+
+
+@register.filter
 def may(request: HttpRequest, permission: str) -> bool:
     """`{% if request|may:"update_node" %}`: what the role may not do has no button."""
     return selectors.may(request.user, Permission(permission))

@@ -1,28 +1,24 @@
-"""The home page: what needs a person, what is under way, which node has which module; and the switch of a freeze."""
+"""The home page: what needs a person, what is under way, which node has which module."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.contrib import messages
 from django.core.paginator import Page, Paginator
-from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponseBase
 from django.template.response import TemplateResponse
-from django.urls import reverse
 from django.utils.http import urlencode
 
 from accounts.roles import Permission
-from api.errors import ApiError
 from console.page import answer, page
 from eventstore.cells import list_url, page_url
-from rollout import overview, selectors, verbs
+from rollout import overview, selectors
 from rollout.models import Node, NodeModule, Rollout
 from rollout.overview import MatrixFilter, ModuleOnNodes
 
 #: Rows of the matrix at a time, and bars of rollouts.
 NODES = 50
 ROLLOUTS = 10
-LONGEST_REASON = 1000
 _BAD_STATES = {"error": "with an operation that failed", "missing": "without a module", "drifted": "that have drifted"}
 
 
@@ -58,23 +54,6 @@ def home(request: HttpRequest) -> TemplateResponse:
 def live(request: HttpRequest) -> HttpResponseBase:
     """The part of the home page that changes by itself."""
     return TemplateResponse(request, "console/overview.html", _state(overview.modules_on_nodes()))
-
-
-@page(sees=None, changes=Permission.MANAGE_CLUSTER_MODULES)
-def freeze(request: HttpRequest) -> HttpResponseBase:
-    """Freeze the fleet for a reason, or thaw it: what the form's `do` says."""
-    try:
-        if request.POST.get("do") == "thaw":
-            verbs.thaw_fleet()
-            messages.success(request, "The fleet is thawed: rollouts go on.")
-        elif reason := request.POST.get("reason", "").strip()[:LONGEST_REASON]:
-            verbs.freeze_fleet(reason)
-            messages.warning(request, "The fleet is frozen: nothing more is released. What was released goes on.")
-        else:
-            messages.error(request, "Say why the fleet is frozen: others will ask.")
-    except ApiError as error:
-        messages.error(request, error.description)
-    return HttpResponseRedirect(reverse("admin:index"))
 
 
 def _state(modules: Sequence[ModuleOnNodes]) -> dict[str, Any]:
