@@ -14,7 +14,7 @@ from accounts.roles import Permission
 from artifacts_app import selectors, services
 from artifacts_app.events import artifact_stream
 from artifacts_app.models import Build
-from eventstore.cells import Link, ago, digest, events_link, exactly, list_url, preformatted
+from eventstore.cells import Link, ago, digest, events_link, exactly, list_url, module_url, preformatted
 from eventstore.pages import Table
 
 
@@ -43,7 +43,7 @@ class BuildAdmin(ActingAdmin):
     def links(self, row: Build) -> list[Link]:
         of_module = {"module_name": row.module_name, "version": row.version}
         return [
-            Link(url=list_url("modules_app_module", of_module), text="Module"),
+            Link(url=module_url(row.module_name, row.version), text="Module"),
             Link(url=list_url("rollout_nodemodule", of_module), text="On nodes"),
             Link(url=list_url("rollout_rollout", of_module), text="Rollouts"),
             events_link(artifact_stream(row.module_name, row.version)),

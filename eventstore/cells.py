@@ -30,6 +30,11 @@ def list_url(page: str, lookups: Mapping[str, Any]) -> str:
     return f"{reverse(f'admin:{page}_changelist')}?{urlencode(lookups)}"
 
 
+def module_url(module_name: str, version: int) -> str:
+    """To the module's page, at the version."""
+    return f"{reverse('admin:module', args=[module_name])}#version-{version}"
+
+
 def events_link(stream: str) -> Link:
     """To what the log holds of the stream."""
     return Link(url=list_url("eventstore_storedevent", {"q": stream}), text="Events")
@@ -64,7 +69,17 @@ MEANINGS: Mapping[str, Meaning] = {
         ["failed", "timed_out", "error", "missing", "offline", "rollback_failed", "rejected", "disabled"], Meaning.BAD
     ),
     **dict.fromkeys(
-        ["completed_with_failures", "drifted", "draining", "aborted", "aborting", "rolled_back", "paused", "gated"],
+        [
+            "completed_with_failures",
+            "drifted",
+            "draining",
+            "aborted",
+            "aborting",
+            "rolled_back",
+            "paused",
+            "gated",
+            "differing",
+        ],
         Meaning.WARNING,
     ),
     **dict.fromkeys(["pending_approval", "frozen"], Meaning.WARNING),

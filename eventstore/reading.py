@@ -83,6 +83,11 @@ def read_page(*, after: int, limit: int) -> list[RecordedEvent]:
     return [recorded(row) for row in _rows(StoredEvent.objects.filter(position__gt=after).order_by("position")[:limit])]
 
 
+def newest_of(stream: str, *, limit: int) -> list[RecordedEvent]:
+    """The last events of a stream, the newest first."""
+    return [recorded(row) for row in _rows(StoredEvent.objects.filter(stream=stream).order_by("-version")[:limit])]
+
+
 def load_positions(positions: Sequence[int] | QuerySet[Any, Any]) -> list[RecordedEvent]:
     """The events at these positions, in order; one query for any number of them that a query names."""
     return [recorded(row) for row in _rows(StoredEvent.objects.filter(position__in=positions).order_by("position"))]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from django.contrib import admin
 from django.db.models import QuerySet
@@ -25,11 +25,13 @@ from eventstore.cells import (
     exactly,
     link,
     list_url,
+    module_url,
     page_url,
     preformatted,
 )
 from eventstore.pages import ReadOnlyAdmin, Table, choice_filter
-from rollout import selectors, services, verbs
+from eventstore.store import newest_of
+from rollout import overview, selectors, services, verbs
 from rollout.decider.node import NodePhase
 from rollout.events import FINAL_ROLLOUT_PHASES, Origin, RolloutPhase, node_stream, placement_stream, rollout_stream
 from rollout.messages import Action, Phase
@@ -38,6 +40,7 @@ from rollout.projections.rollouts import operation_key, progress
 
 #: How many rows a table on another object's page shows.
 FIRST_ROWS = 50
+FIRST_EVENTS = 15
 NODE_MODULE_STATES = ("in_sync", "pending", "drifted", "missing", "error")
 
 BuildAdmin.refuse_if_used = staticmethod(selectors.refuse_if_used)
@@ -228,6 +231,7 @@ class NodeAdmin(ActingAdmin):
         "restarted."
     )
     permission = Permission.UPDATE_NODE
+    change_form_template = "console/node.html"
     actions = ["drain", "activate", "decommission"]
     list_display = ["name", "phase_badge", "seen", "as_desired", "running_server", "role", "platform", "all_labels"]
     list_filter = [choice_filter("phase", NodePhase), "platform"]
@@ -246,25 +250,28 @@ class NodeAdmin(ActingAdmin):
         return ["activate" if row.draining else "drain", "decommission"]
 
     def links(self, row: Node) -> list[Link]:
-        return [events_link(node_stream(row.name))]
+        of_modules = Link(url=events_link(f"placement:{row.name}:").url, text="Events of its modules")
+        return [events_link(node_stream(row.name)), of_modules]
 
     def tables(self, row: Node) -> list[Table]:
         operations = selectors.newest_operations_of(row.name, limit=FIRST_ROWS)
         return [
             Table(
                 title="Modules",
-                columns=["Module", "Desired", "Observed", "State", "Digest", "Desired digest", "Rollout under way"],
+                columns=["Module", "State", "Desired", "Observed", "Digest", "Since", "By rollout", "By", "Drifted"],
                 rows=[
                     (
                         _module_link(each),
+                        badge(each.state),
                         each.desired,
                         each.observed,
-                        badge(each.state),
-                        digest(each.content_sha256),
-                        digest(each.desired_sha256),
-                        _rollout_link(each.rollout),
+                        _digests(each),
+                        ago(each.since),
+                        _rollout_link(each.rollout or each.by_rollout or ""),
+                        each.by_actor or NOTHING,
+                        ago(each.drifted_at),
                     )
-                    for each in selectors.modules_of(row.name)
+                    for each in cast("list[Any]", overview.modules_with_origin(row.name))
                 ],
                 when_empty="Nothing is wanted on this node, and nothing is there.",
             ),
@@ -285,15 +292,29 @@ class NodeAdmin(ActingAdmin):
                 when_empty="No rollout has reached this node yet.",
                 more=list_url("rollout_operation", {"node": row.name}) if len(operations) == FIRST_ROWS else "",
             ),
+            Table(
+                title="Newest events",
+                columns=["Time", "Event", "By"],
+                rows=[
+                    (
+                        ago(each.recorded_at),
+                        link(page_url("eventstore_storedevent", each.position), each.type),
+                        each.actor,
+                    )
+                    for each in newest_of(node_stream(row.name), limit=FIRST_EVENTS)
+                ],
+                when_empty="There are none.",
+                more=events_link(node_stream(row.name)).url,
+            ),
         ]
 
     @admin.action(description="Drain", permissions=["act"])
     def drain(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
-        return self.act(request, rows, _drain)
+        return self.act(request, rows, _drain, ask="Drain these nodes? They keep what they have and get nothing new.")
 
     @admin.action(description="Activate", permissions=["act"])
     def activate(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
-        return self.act(request, rows, _activate)
+        return self.act(request, rows, _activate, ask="Activate these nodes? Rollouts reach them again.")
 
     @admin.action(description="Decommission", permissions=["act"])
     def decommission(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
@@ -316,9 +337,9 @@ class NodeAdmin(ActingAdmin):
     def agent_started(self, row: Any) -> str:
         return exactly(row.hello_at)
 
-    @admin.display(description="modules in sync", boolean=True)
-    def as_desired(self, row: Any) -> bool:
-        return bool(row.in_sync)
+    @admin.display(description="modules")
+    def as_desired(self, row: Any) -> str:
+        return badge("in_sync" if row.in_sync else "differing")
 
     @admin.display(description="server", ordering="server")
     def running_server(self, row: Node) -> str:
@@ -393,6 +414,13 @@ def _outcome(row: Operation) -> Iterable[object]:
     return badge(row.phase), row.reason or NOTHING, row.message or NOTHING, row.attempt, duration(row.seconds)
 
 
+def _digests(row: NodeModule) -> str:
+    """Of what is there; and of what is to be there, where that is something else."""
+    if not row.desired_sha256 or row.content_sha256 in {"", row.desired_sha256}:
+        return digest(row.content_sha256 or row.desired_sha256)
+    return format_html("{} instead of {}", digest(row.content_sha256), digest(row.desired_sha256))
+
+
 def _node_link(name: str) -> str:
     return link(page_url("rollout_node", name), name)
 
@@ -402,8 +430,7 @@ def _rollout_link(uid: str) -> str:
 
 
 def _module_link(row: Rollout | Operation | NodeModule) -> str:
-    of_module = {"module_name": row.module_name, "version": row.version}
-    return link(list_url("modules_app_module", of_module), f"{row.module_name} {row.version}")
+    return link(module_url(row.module_name, row.version), f"{row.module_name} {row.version}")
 
 
 def _operations_url(row: Rollout) -> str:
