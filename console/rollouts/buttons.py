@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rollout import selectors, verbs
+from rollout import verbs
 from rollout.decider.rollout import ALLOWED, Abort, Approve, Pause, Promote, Reject, Resume, RetryNodes, RollBackAll
 from rollout.events import RolloutPhase, WavePhase
+from rollout.models import Rollout
 
 
 class Look(StrEnum):
@@ -157,9 +158,8 @@ def _is_offered(button: Button, standing: Standing) -> bool:
             return is_allowed
 
 
-def standing_of(uid: str, *, by: str) -> Standing:
-    """Raises: `RolloutNotFoundError`."""
-    row = selectors.rollout_row(uid)
+def standing_of(row: Rollout, *, by: str) -> Standing:
+    """As the person sees it who is called so."""
     return Standing(
         phase=RolloutPhase(row.phase),
         is_gated=any(each["phase"] == WavePhase.GATED for each in row.waves),

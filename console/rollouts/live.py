@@ -16,8 +16,9 @@ from rollout.decider.reasons import WORDS
 from rollout.events import RolloutPhase
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Phase, Reason
 
-#: How many nodes are listed with their reasons, and how many events.
+#: How many nodes are listed with their reasons, how many of those that failed at once, and how many events.
 LISTED = 25
+FIRST = 4
 EVENTS = 80
 #: Up to so many nodes have their names on their tiles.
 NAMED_TILES = 40
@@ -97,6 +98,7 @@ class Live:
     waves: Sequence[Wave]
     has_names: bool
     failing: Sequence[ListedNode]
+    rest: Sequence[ListedNode]
     more_failing: int
     in_hand: Sequence[ListedNode]
     story: Sequence[Entry]
@@ -107,30 +109,30 @@ class Live:
 
 def live(uid: str, *, by: str, may_act: bool) -> Live:
     """Raises: `RolloutNotFoundError`."""
-    text, newest, phase_text = selectors.rollout_document(uid)
-    document, phase = json.loads(text), RolloutPhase(phase_text)
-    standing = standing_of(uid, by=by)
+    row = selectors.rollout_row(uid)
+    document, phase = json.loads(row.document), RolloutPhase(row.phase)
+    standing = standing_of(row, by=by)
     listed = selectors.operations_to_look_at(uid, limit=LISTED)
     failing = [_listed(each) for each in listed if each.phase in _BAD]
     in_hand = [_listed(each) for each in listed if each.phase in selectors.IN_HAND]
     reason, explained = document["reason"], why.of_rollout(uid).document
-    message = document["message"]
     return Live(
         uid=uid,
         title=title_of(document),
-        newest=newest,
+        newest=row.position,
         phase=phase,
         phase_in_words=IN_WORDS[phase],
         is_final=phase.is_final,
         document=document,
         reason=WORDS[Reason(reason)].meaning if reason else "",
-        message="" if message.rstrip(".") in explained["summary"] else message,
+        message="" if row.message.rstrip(".") in explained["summary"] else row.message,
         why=explained,
         freeze=selectors.freeze_document(),
         parts=parts_of(document["progress"]),
         waves=_waves(uid, document),
         has_names=document["progress"]["total"] <= NAMED_TILES,
-        failing=failing,
+        failing=failing[:FIRST],
+        rest=failing[FIRST:],
         more_failing=max(0, standing.failed - len(failing)),
         in_hand=in_hand,
         story=_story(uid),

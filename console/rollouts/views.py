@@ -161,10 +161,10 @@ def cancel(request: HttpRequest, uid: str, node: str) -> HttpResponseBase:
 
 def _confirm(request: HttpRequest, uid: str, button: Button, *, error: str = "", node: str = "") -> HttpResponse:
     try:
-        standing = standing_of(uid, by=request.user.get_username())
         row = selectors.rollout_row(uid)
     except RolloutNotFoundError as missing:
         raise Http404 from missing
+    standing = standing_of(row, by=request.user.get_username())
     title = f"{row.action.capitalize()} {row.module_name} {row.version}"
     return answer(
         request,
