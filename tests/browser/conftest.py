@@ -61,7 +61,7 @@ def fleet(cluster):
     yield cluster
     for each in cluster.get(ROLLOUTS)["results"]:
         if each["phase"] not in FINAL:
-            cluster.post(f"{ROLLOUTS}/{each['uid']}/abort")
+            cluster.api.post(f"{ROLLOUTS}/{each['uid']}/abort")  # it may have ended in this moment
             cluster.end_of(each["uid"])
 
 
@@ -159,9 +159,9 @@ def watch(page, url, wrong):
     page.on("request", asked)
 
 
-def refusals(page):
+def refusals(page, **options):
     """What axe-core holds against the page that is serious or critical."""
-    found = Axe().run(page).response["violations"]
+    found = Axe().run(page, options=options or None).response["violations"]
     return [
         (each["id"], [node["html"][:200] + " " + node["failureSummary"][-200:] for node in each["nodes"][:3]])
         for each in found

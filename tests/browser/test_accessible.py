@@ -31,13 +31,12 @@ def paused(cluster, tmp_path_factory):
     uid = cluster.start(version, strategy={})
     wait_for(lambda: cluster.rollout(uid)["phase"] == "paused")
     yield uid
-    cluster.post(f"/v2/rollouts/{uid}/abort")
+    cluster.post(f"/v2/rollouts/{uid}/rollback")
     cluster.end_of(uid)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_page_keeps_anybody_out(paused, open_as, scheme):
-    page = open_as("admin", color_scheme=scheme, reduced_motion="reduce")
+def test_no_page_keeps_anybody_out(paused, open_as):
+    page = open_as("admin", color_scheme="light", reduced_motion="reduce")
     of_rollout = [f"/admin/rollout/rollout/{paused}/change/", f"/admin/rollouts/{paused}/rollback"]
     planned = "/admin/rollouts/start?module=greet&version=29000&supersede=on"
     found = {}
@@ -45,4 +44,7 @@ def test_no_page_keeps_anybody_out(paused, open_as, scheme):
         page.goto(path)
         expect(page.locator("h1")).to_be_visible()
         found[path] = refusals(page)
+        # In the dark only the colours differ.
+        page.evaluate("document.documentElement.classList.add('dark')")
+        found[f"{path} in the dark"] = refusals(page, runOnly=["color-contrast"])
     assert {path: each for path, each in found.items() if each} == {}

@@ -1,5 +1,6 @@
 """A rollout as a person sees it: planned, started, watched, steered, all by clicking."""
 
+import base64
 import re
 
 import pytest
@@ -28,8 +29,6 @@ def uid_of(page):
 
 
 def start_by_clicking(page, version, **strategy):
-    page.goto("/admin/")
-    page.get_by_role("link", name="Rollouts", exact=True).first.click()
     page.goto(f"/admin/rollouts/start?module=greet&version={version}")
     for label, value in strategy.items():
         field = page.locator(f"[name='strategy.{label}']")
@@ -46,12 +45,32 @@ def start_by_clicking(page, version, **strategy):
     return uid_of(page)
 
 
-def test_a_canary_fails_and_everything_is_given_back(fleet, uploaded, open_as):
-    version = uploaded(picky=True)
+def drop(page, path):
+    """Drag a file from the desktop onto the page of uploads."""
+    words = [base64.b64encode(path.read_bytes()).decode(), path.name]
+    dropped = page.evaluate_handle(
+        """([content, name]) => {
+            const files = new DataTransfer();
+            files.items.add(new File([Uint8Array.from(atob(content), each => each.charCodeAt(0))], name));
+            return files;
+        }""",
+        words,
+    )
+    page.locator("#upload").dispatch_event("drop", {"dataTransfer": dropped})
+
+
+def test_a_canary_fails_and_everything_is_given_back(fleet, package, open_as):
+    version, path = package(picky=True)
     fleet.refuse_to_load("node-1")
     page = open_as(None)
     log_in(page, "admin")
-    start_by_clicking(page, version)
+    page.get_by_role("link", name="Upload", exact=True).first.click()
+    drop(page, path)
+    page.get_by_role("link", name="Roll out").click()
+    expect(page.locator("#plan")).to_contain_text("Wave 2")
+    page.get_by_role("button", name="Start this rollout").click()
+    expect(page).to_have_url(re.compile("/rollout/rollout/[0-9a-f]+/change/"))
+    expect(page.get_by_role("heading", name=f"Install greet {version}")).to_be_visible()
     expect(phase(page)).to_have_text("Paused")
     failing = page.locator(".ro-failing")
     expect(failing).to_contain_text("node-1")

@@ -28,10 +28,11 @@
     const body = new FormData(form);
     for (const name of ["plan_hash", "start"]) body.delete(name);
     try {
-      const answer = await fetch(form.action, { method: "POST", body, signal: asking.signal });
+      const answer = await fetch(form.getAttribute("action"), { method: "POST", body, signal: asking.signal });
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       const next = fresh.getElementById("plan");
-      if (!next) { location.reload(); return; }
+      if (answer.redirected) { location.reload(); return; }  /* the session has ended */
+      if (!next) throw new Error(answer.statusText);
       plan.replaceChildren(...next.childNodes);
       for (const each of form.querySelectorAll("[data-error]")) {
         const words = fresh.querySelector(`[data-error="${each.dataset.error}"]`)?.textContent ?? "";
