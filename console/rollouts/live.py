@@ -56,9 +56,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wave:
-    """`number` counts from 1; None for the nodes that were skipped from the start."""
+    """`number` is that of the API, from 0; None for the nodes that were skipped from the start."""
 
     number: int | None
+    is_canary: bool
     phase: str
     total: int
     parts: Sequence[Part]
@@ -89,6 +90,7 @@ class Live:
     is_final: bool
     document: dict[str, Any]
     reason: str
+    message: str
     why: dict[str, Any]
     freeze: dict[str, Any]
     parts: Sequence[Part]
@@ -111,7 +113,8 @@ def live(uid: str, *, by: str, may_act: bool) -> Live:
     listed = selectors.operations_to_look_at(uid, limit=LISTED)
     failing = [_listed(each) for each in listed if each.phase in _BAD]
     in_hand = [_listed(each) for each in listed if each.phase in selectors.IN_HAND]
-    reason = document["reason"]
+    reason, explained = document["reason"], why.of_rollout(uid).document
+    message = document["message"]
     return Live(
         uid=uid,
         title=title_of(document),
@@ -121,10 +124,11 @@ def live(uid: str, *, by: str, may_act: bool) -> Live:
         is_final=phase.is_final,
         document=document,
         reason=WORDS[Reason(reason)].meaning if reason else "",
-        why=why.of_rollout(uid).document,
+        message="" if message.rstrip(".") in explained["summary"] else message,
+        why=explained,
         freeze=selectors.freeze_document(),
         parts=parts_of(document["progress"]),
-        waves=_waves(uid, document["waves"]),
+        waves=_waves(uid, document),
         has_names=document["progress"]["total"] <= NAMED_TILES,
         failing=failing,
         more_failing=max(0, standing.failed - len(failing)),
@@ -172,24 +176,29 @@ def _listed(row: Any) -> ListedNode:
     )
 
 
-def _waves(uid: str, waves: Sequence[dict[str, Any]]) -> list[Wave]:
+def _waves(uid: str, document: dict[str, Any]) -> list[Wave]:
     nodes: dict[int, list[tuple[str, str, str]]] = {}
     for wave, *node in selectors.operations(uid).values_list("wave", "node", "phase", "reason"):
         nodes.setdefault(wave, []).append((node[0], node[1], node[2]))
     shown = [
         Wave(
-            number=number + 1,
+            number=number,
+            is_canary=number == 0 and document["strategy"]["canary"] not in {0, "0%"},
             phase=each["phase"],
             total=each["total"],
             parts=parts_of(each),
             tiles=_tiles(nodes.get(number, ())),
             soak_until=each.get("soak_until", "") if each["phase"] == "soaking" else "",
         )
-        for number, each in enumerate(waves)
+        for number, each in enumerate(document["waves"])
     ]
     if skipped := nodes.get(-1):
         tiles = _tiles(skipped)
-        shown.append(Wave(number=None, phase="skipped", total=len(skipped), parts=(), tiles=tiles, soak_until=""))
+        shown.append(
+            Wave(
+                number=None, is_canary=False, phase="skipped", total=len(skipped), parts=(), tiles=tiles, soak_until=""
+            )
+        )
     return shown
 
 

@@ -113,15 +113,15 @@ def _words(event: Any) -> tuple[str, str]:
         case RolloutApproved() | RolloutRejected():
             return "Approved" if isinstance(event, RolloutApproved) else "Rejected", event.remark
         case WaveStarted():
-            return f"Wave {event.wave + 1} started", ""
+            return f"Wave {event.wave} started", ""
         case WaveSoaking():
-            return f"Wave {event.wave + 1} soaks", f"until {event.until:%H:%M:%S} UTC"
+            return f"Wave {event.wave} soaks", f"until {event.until:%H:%M:%S} UTC"
         case WaveGated():
-            return f"Wave {event.wave + 1} waits at its gate", "a person has to promote"
+            return f"Wave {event.wave} waits at its gate", "a person has to promote"
         case WavePassed():
-            return f"Wave {event.wave + 1} passed", ""
+            return f"Wave {event.wave} passed", ""
         case WaveFailed():
-            return f"Wave {event.wave + 1} failed", event.message
+            return f"Wave {event.wave} failed", event.message
         case RolloutPaused():
             return "Paused", event.message
         case RolloutResumed():

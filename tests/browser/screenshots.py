@@ -13,6 +13,7 @@ from playwright.sync_api import expect
 
 from tests.browser.chromium import running_browser
 from tests.browser.conftest import log_in
+from tests.browser.pictures import smaller
 from tests.fleet import PASSWORD, Fleet, Up, remove_folder, sample, short_folder, wait_for
 
 PICTURES = Path(__file__).parents[2] / "docs" / "screenshots"
@@ -38,11 +39,11 @@ def take(browser, url, count, pages):
         page.emulate_media(color_scheme="dark" if name.endswith("-dark") else "light")
         page.goto(path)
         expect(page.locator("h1")).to_be_visible()
-        page.evaluate("document.fonts.ready")
+        page.evaluate("document.fonts.ready.then(() => null)")
         height = page.evaluate("document.documentElement.scrollHeight")
         clip = {"x": 0, "y": 0, "width": SIZE["width"], "height": min(height, TALLEST)}
         shot = PICTURES / f"{name}-{count}.png"
-        page.screenshot(path=shot, full_page=True, clip=clip)
+        shot.write_bytes(smaller(page, page.screenshot(full_page=True, clip=clip)))
         sys.stdout.write(f"{shot.relative_to(PICTURES.parents[1])}\n")
     context.close()
 
