@@ -4,12 +4,12 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.forms import AdminPasswordChangeForm
 from django.contrib.auth.models import Group
 from django.contrib.auth.views import PasswordChangeView
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse, reverse_lazy
+from unfold.forms import AdminOwnPasswordChangeForm
 
 from accounts import services
 from accounts.errors import SamePasswordError
@@ -26,7 +26,7 @@ MOST_ROWS = 500
 admin.site.unregister(Group)
 
 
-class OwnPasswordForm(AdminPasswordChangeForm):
+class OwnPasswordForm(AdminOwnPasswordChangeForm):
     """Goes through the service, which records it and ends other sessions and tokens."""
 
     def clean(self) -> dict[str, Any]:

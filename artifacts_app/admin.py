@@ -8,6 +8,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.template.defaultfilters import filesizeformat
+from django.urls import reverse
 
 from accounts.admin import ActingAdmin
 from accounts.roles import Permission
@@ -39,6 +40,10 @@ class BuildAdmin(ActingAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Build]:
         rows: QuerySet[Build] = super().get_queryset(request)
         return rows.defer("members", "document")
+
+    def list_links(self, request: HttpRequest) -> list[Link]:
+        upload = Link(url=reverse("admin:upload"), text="Upload a package")
+        return [upload] if self.has_act_permission(request) else []
 
     def links(self, row: Build) -> list[Link]:
         of_module = {"module_name": row.module_name, "version": row.version}

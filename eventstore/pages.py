@@ -50,6 +50,10 @@ class ReadOnlyAdmin(ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
+    def list_links(self, request: HttpRequest) -> Iterable[Link]:
+        """What to do next from the list."""
+        return ()
+
     def links(self, row: Any) -> Iterable[Link]:
         """Where to go on from the row's page."""
         return ()
@@ -59,7 +63,8 @@ class ReadOnlyAdmin(ModelAdmin):
         return ()
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
-        return super().changelist_view(request, {"about": self.about, **(extra_context or {})})
+        context: dict[str, Any] = {"about": self.about, "links": self.list_links(request), **(extra_context or {})}
+        return super().changelist_view(request, context)
 
     def render_change_form(
         self,

@@ -1,12 +1,12 @@
 """Nodes and rollouts in the admin site. Every number of nodes comes from the counters of a rollout's row."""
 
-import json
 from collections.abc import Iterable
 from typing import Any, cast
 
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseBase
+from django.urls import reverse
 from django.utils.html import format_html
 
 from accounts.admin import ActingAdmin
@@ -27,16 +27,15 @@ from eventstore.cells import (
     list_url,
     module_url,
     page_url,
-    preformatted,
 )
 from eventstore.pages import ReadOnlyAdmin, Table, choice_filter
 from eventstore.store import newest_of
 from rollout import overview, selectors, services, verbs
 from rollout.decider.node import NodePhase
-from rollout.events import FINAL_ROLLOUT_PHASES, Origin, RolloutPhase, node_stream, placement_stream, rollout_stream
+from rollout.events import Origin, RolloutPhase, node_stream, placement_stream
 from rollout.messages import Action, Phase
 from rollout.models import Node, NodeModule, Operation, Rollout
-from rollout.projections.rollouts import operation_key, progress
+from rollout.projections.rollouts import operation_key
 
 #: How many rows a table on another object's page shows.
 FIRST_ROWS = 50
@@ -48,6 +47,8 @@ BuildAdmin.refuse_if_used = staticmethod(selectors.refuse_if_used)
 
 @admin.register(Rollout)
 class RolloutAdmin(ActingAdmin):
+    """The list. A rollout's own page is in `console.rollouts`, at the address that the admin site gives it."""
+
     about = (
         "A rollout brings a module version to many nodes, or takes it away: a few nodes at a time, each in an "
         "operation of its own. Aborting starts nothing more and lets what runs come to its end; retrying tries "
@@ -64,38 +65,14 @@ class RolloutAdmin(ActingAdmin):
     search_fields = ["uid", "module_name", "actor"]
     search_help_text = "uid, module or actor"
     ordering = ["-started_position"]
-    fields = ["uid", "module", "action", "activation", "phase_badge", "reason", "bar", "time_left"]
-    fields += ["actor", "origin", "retried", "limits", "created_exactly", "finished_exactly", "took"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Rollout]:
         rows: QuerySet[Rollout] = super().get_queryset(request)
         return rows.defer("document")
 
-    def offered(self, row: Rollout) -> list[str]:
-        can_abort = row.phase not in {*FINAL_ROLLOUT_PHASES, RolloutPhase.ABORTING}
-        can_retry = row.failed + row.timed_out > 0
-        return [*(["abort"] if can_abort else []), *(["retry"] if can_retry else [])]
-
-    def links(self, row: Rollout) -> list[Link]:
-        return [
-            Link(url=_operations_url(row), text="Operations"),
-            events_link(rollout_stream(row.uid)),
-        ]
-
-    def tables(self, row: Rollout) -> list[Table]:
-        operations = selectors.operations_to_look_at(row.uid, limit=FIRST_ROWS)
-        return [
-            Table(
-                title="Nodes: what failed first, then what is under way",
-                columns=["Node", "Phase", "Reason", "Message", "Attempt", "Seconds", "Operation"],
-                rows=[
-                    (_node_link(each.node), *_outcome(each), link(page_url("rollout_operation", each.key), "Details"))
-                    for each in operations
-                ],
-                when_empty="This rollout has no nodes.",
-                more=_operations_url(row) if row.total > len(operations) else "",
-            )
-        ]
+    def list_links(self, request: HttpRequest) -> list[Link]:
+        start = Link(url=reverse("admin:start_rollout"), text="Start a rollout")
+        return [start] if self.has_act_permission(request) else []
 
     @admin.action(description="Abort", permissions=["act"])
     def abort(self, request: HttpRequest, rows: QuerySet[Rollout]) -> HttpResponseBase | None:
@@ -109,10 +86,6 @@ class RolloutAdmin(ActingAdmin):
     def what(self, row: Rollout) -> str:
         return f"{row.action} {row.module_name} {row.version}"
 
-    @admin.display(description="module")
-    def module(self, row: Rollout) -> str:
-        return _module_link(row)
-
     @admin.display(description="phase", ordering="phase")
     def phase_badge(self, row: Rollout) -> str:
         return badge(row.phase)
@@ -121,30 +94,9 @@ class RolloutAdmin(ActingAdmin):
     def bar(self, row: Rollout) -> str:
         return bar({name: getattr(row, name) for name in BAR_PARTS}, total=row.total)
 
-    @admin.display(description="time left")
-    def time_left(self, row: Rollout) -> str:
-        seconds: Any = progress(row)["eta_seconds"]
-        return NOTHING if row.finished_at else duration(seconds)
-
-    @admin.display(description="retry of")
-    def retried(self, row: Rollout) -> str:
-        return _rollout_link(row.retry_of)
-
-    @admin.display(description="strategy")
-    def limits(self, row: Rollout) -> str:
-        return preformatted(json.dumps(row.strategy, indent=2))
-
     @admin.display(description="started", ordering="started_position")
     def created(self, row: Rollout) -> str:
         return ago(row.created_at)
-
-    @admin.display(description="started")
-    def created_exactly(self, row: Rollout) -> str:
-        return exactly(row.created_at)
-
-    @admin.display(description="ended")
-    def finished_exactly(self, row: Rollout) -> str:
-        return exactly(row.finished_at)
 
     @admin.display(description="took")
     def took(self, row: Rollout) -> str:

@@ -236,11 +236,6 @@ def nodes_with_liveness(rows: QuerySet[Node]) -> QuerySet[Node]:
     )
 
 
-def modules_of(name: str) -> list[NodeModule]:
-    """What is wanted on the node and what is there, by module and version."""
-    return list(NodeModule.objects.filter(node=name).order_by("module_name", "version"))
-
-
 def newest_operations_of(name: str, *, limit: int) -> list[Operation]:
     """What was last done to the node."""
     return list(Operation.objects.filter(node=name).order_by("-scheduled_at", "key")[:limit])
