@@ -7,6 +7,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from accounts.permissions import Access
+from api.refusals import refuses
 from artifacts_app.downloads import InvalidLinkError, read_link
 from artifacts_app.storage import CHUNK_BYTES, open_package
 
@@ -23,6 +24,7 @@ class DownloadView(APIView):
     permissions = {"GET": Access.PUBLIC}
     schema = None
 
+    @refuses(InvalidLinkError)
     def get(self, request: Request, signed: str) -> _PackageResponse:
         """The package's bytes."""
         try:

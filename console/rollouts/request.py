@@ -13,9 +13,9 @@ from rollout.errors import NoMatchError, PlanChangedError, RolloutInProgressErro
 from rollout.planning.forecast import plan_document
 from rollout.planning.planner import plan_of
 from rollout.requests import RolloutRequest
-from rollout.serializers import ReasonSerializer as ReasonSerializer  # noqa: PLC0414 - from one place, likewise
-from rollout.serializers import RemarkSerializer as RemarkSerializer  # noqa: PLC0414 - likewise
-from rollout.serializers import StartRolloutSerializer
+from rollout.serializers.freeze import ReasonSerializer as ReasonSerializer  # noqa: PLC0414 - from one place, likewise
+from rollout.serializers.start import StartRolloutSerializer
+from rollout.serializers.verbs import RemarkSerializer as RemarkSerializer  # noqa: PLC0414 - likewise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from django.utils.html import format_html
 from accounts.roles import Permission
 from accounts.selectors import may
 from api.errors import ApiError, ConflictError
-from artifacts_app.selectors import versions_after
+from artifacts_app.selectors import uploaded_versions
 from console.page import Crumb, answer, page
 from console.rollouts.buttons import CANCEL, Button, button_of, offered, press, standing_of
 from console.rollouts.fields import ACTION, ACTIVATION, NODES, defaults, texts_of
@@ -59,7 +59,7 @@ def start(request: HttpRequest) -> HttpResponseBase:
 
 def _form(request: HttpRequest, form: StartForm) -> HttpResponse:
     chosen = form.text("artifact")
-    artifacts = [f"{name}/{version}" for name, version in versions_after(None, VERSIONS)]
+    artifacts = [f"{name}/{version}" for name, version in uploaded_versions()[:VERSIONS]]
     names = list(selectors.nodes().values_list("name", flat=True)[: TICKED + 1])
     (nodes,) = form.shown(NODES)
     return answer(

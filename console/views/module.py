@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils.http import urlencode
 
 from accounts.roles import Permission
-from artifacts_app.selectors import builds_of, versions_after
+from artifacts_app.selectors import builds_of, uploaded_versions
 from console.page import Crumb, answer, page
 from eventstore.cells import list_url
 from modules_app.selectors import document_of, modules_named
@@ -57,7 +57,7 @@ def _named() -> list[NamedModule]:
     for name, version in module_objects().values_list("module_name", "version"):
         versions.setdefault(name, set()).add(version)
     packaged: dict[str, int] = {}
-    for name, version in versions_after(None, NAMES * VERSIONS):
+    for name, version in uploaded_versions()[: NAMES * VERSIONS]:
         versions.setdefault(name, set()).add(version)
         packaged[name] = version
     nodes: dict[str, list[ModuleOnNodes]] = {}

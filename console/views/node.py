@@ -8,7 +8,7 @@ from api.errors import ApiError
 from console.page import page
 from eventstore.cells import page_url
 from rollout import services
-from rollout.serializers import LabelsSerializer
+from rollout.serializers.nodes import LabelsSerializer
 
 
 @page(sees=Permission.VIEW_ALL_NODES_INFO, changes=Permission.UPDATE_NODE)
