@@ -1,6 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest -q -n auto --dist loadfile
+# Clients and agents know no database: once is enough.
+NO_DATABASE := agent broker cli
 CODE := accounts api artifacts_app config console eventstore modfleet modules_app operations rollout webhooks
 
 .PHONY: help setup run test test-full test-fast test-sqlite test-simulation test-postgres test-e2e test-browser screenshots lint docs fmt bench-quick lock clean
@@ -33,7 +35,7 @@ test-simulation: setup ## thousands of rollouts under a virtual clock
 	$(BIN)/pytest -q -n auto --dist worksteal tests/simulation
 
 test-postgres: setup
-	$(BIN)/python tests/postgres.py $(PYTEST) --ignore tests/integration/cli tests/integration # a client knows no database
+	$(BIN)/python tests/postgres.py $(PYTEST) $(addprefix --ignore tests/integration/,$(NO_DATABASE)) tests/integration
 
 test-e2e: setup
 	$(BIN)/pytest -q -n 2 --dist loadfile tests/e2e
