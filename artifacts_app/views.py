@@ -21,6 +21,7 @@ class DownloadView(APIView):
 
     authentication_classes: list[Any] = []
     permissions = {"GET": Access.PUBLIC}
+    throttle_classes: list[Any] = []  # all nodes may fetch at once, and from one address
     schema = None
 
     def get(self, request: Request, signed: str) -> _PackageResponse:
