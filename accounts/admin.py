@@ -5,12 +5,12 @@ from http import HTTPStatus
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.forms import AdminPasswordChangeForm
 from django.contrib.auth.models import Group
 from django.contrib.auth.views import PasswordChangeView
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse, reverse_lazy
+from unfold.forms import AdminOwnPasswordChangeForm
 
 from accounts import services
 from accounts.errors import SamePasswordError
@@ -19,20 +19,17 @@ from accounts.models import ClusterSettings, User
 from accounts.roles import Permission
 from api.client_address import client_address
 from api.errors import ApiError, ConflictError, TooManyRequestsError
-from eventstore.pages import ReadOnlyAdmin, page_url
+from eventstore.cells import page_url
+from eventstore.pages import ReadOnlyAdmin
 from eventstore.store import ConcurrencyError
 
 #: How many rows an action takes at a time.
 MOST_ROWS = 500
 
-admin.site.site_header = admin.site.site_title = "Modfleet"
-admin.site.index_title = "The fleet and its modules"
-admin.site.index_template = "admin/modfleet/index.html"
-admin.site.site_url = None
 admin.site.unregister(Group)
 
 
-class OwnPasswordForm(AdminPasswordChangeForm):
+class OwnPasswordForm(AdminOwnPasswordChangeForm):
     """Goes through the service, which records it and ends other sessions and tokens."""
 
     def clean(self) -> dict[str, Any]:
@@ -127,7 +124,7 @@ class ActingAdmin(ReadOnlyAdmin):
             "from_page": "_from_page" in request.POST,
             "media": self.media,
         }
-        return TemplateResponse(request, "admin/modfleet/confirm.html", context)
+        return TemplateResponse(request, "console/confirm.html", context)
 
     def render_change_form(
         self,

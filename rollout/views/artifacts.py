@@ -25,7 +25,7 @@ from artifacts_app.filters import ArtifactFilters
 from artifacts_app.selectors import artifact_document, artifact_documents, uploaded_versions
 from artifacts_app.services import Upload, add_build, delete_artifact
 from artifacts_app.uploads import PackageUploadView
-from modules_app.errors import MetadataMismatchError
+from modules_app.errors import MetadataMismatchError, NoSuchModuleError
 from rollout import local, selectors
 from rollout.errors import (
     ArtifactInUseError,
@@ -143,6 +143,7 @@ class LocalArtifactViewSet(PackageUploadView, SeedViewSet):
     @extend_schema(responses={200: dict})
     @refuses(
         ArtifactNotFoundError,
+        NoSuchModuleError,
         NotFoundError,
         NoLocalNodeError,
         ModuleInUseError,
