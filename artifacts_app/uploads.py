@@ -14,6 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from accounts.throttles import RequestThrottle, UploadThrottle
 from api.body import ENVELOPE_BYTES
 from api.errors import ApiError
 from api.idempotency import digest_of, store_response, stored_response
@@ -29,6 +30,7 @@ class PackageUploadView(APIView):
     """A view that takes a package. `received_package` in its handler gives it, `add_once` records it too."""
 
     parser_classes = [MultiPartParser]
+    throttle_classes = [RequestThrottle, UploadThrottle]
 
     def initialize_request(self, request: Any, *args: Any, **kwargs: Any) -> Request:
         # Before authentication: the session's asks for the form's fields, and would read the body its own way.

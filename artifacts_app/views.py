@@ -22,6 +22,7 @@ class DownloadView(APIView):
 
     authentication_classes: list[Any] = []
     permissions = {"GET": Access.PUBLIC}
+    throttle_classes: list[Any] = []  # all nodes may fetch at once, and from one address
     schema = None
 
     @refuses(InvalidLinkError)
