@@ -1,9 +1,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest -q -n auto --dist loadfile
-CODE := accounts api artifacts_app config eventstore modfleet modules_app operations rollout webhooks
+# Clients and agents know no database: once is enough.
+NO_DATABASE := agent broker cli
+CODE := accounts api artifacts_app config console eventstore modfleet modules_app operations rollout webhooks
 
-.PHONY: help setup run test test-full test-fast test-sqlite test-simulation test-postgres test-e2e lint docs fmt bench-quick lock clean
+.PHONY: help setup run test test-full test-fast test-sqlite test-simulation test-postgres test-e2e test-browser screenshots lint docs fmt bench-quick lock clean
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -18,7 +20,7 @@ setup: .venv/installed ## make .venv with exactly what requirements.lock names
 run: setup ## start a whole cluster here, roll the sample out to it, and serve until Ctrl-C
 	@$(BIN)/python -m modfleet up
 
-test: lint test-sqlite test-simulation test-postgres test-e2e ## everything; needs no server, no free port and no root
+test: lint test-sqlite test-simulation test-postgres test-e2e test-browser ## everything; needs Chromium; no server, no free port and no root
 
 test-full: export MODFLEET_SIMULATED = 50000
 test-full: test ## the same with 50,000 simulated rollouts instead of 2,000
@@ -33,10 +35,16 @@ test-simulation: setup ## thousands of rollouts under a virtual clock
 	$(BIN)/pytest -q -n auto --dist worksteal tests/simulation
 
 test-postgres: setup
-	$(BIN)/python tests/postgres.py $(PYTEST) --ignore tests/integration/cli tests/integration # a client knows no database
+	$(BIN)/python tests/postgres.py $(PYTEST) $(addprefix --ignore tests/integration/,$(NO_DATABASE)) tests/integration
 
 test-e2e: setup
 	$(BIN)/pytest -q -n 2 --dist loadfile tests/e2e
+
+test-browser: setup ## the console in a real browser; needs Chromium, and says so where there is none
+	$(BIN)/pytest -q -p no:xdist tests/browser
+
+screenshots: setup ## docs/screenshots anew, at 3 and at 1,000 nodes
+	$(BIN)/python -m tests.browser.screenshots
 
 lint: setup ## style, types, and the direction of imports
 	$(BIN)/ruff check .

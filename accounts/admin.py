@@ -1,35 +1,35 @@
 """Accounts in the admin site: to look at. They are changed over the API, but for the own password."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.forms import AdminPasswordChangeForm
 from django.contrib.auth.models import Group
 from django.contrib.auth.views import PasswordChangeView
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse, reverse_lazy
+from unfold.forms import AdminOwnPasswordChangeForm
 
 from accounts import services
 from accounts.errors import SamePasswordError
+from accounts.failed_logins import count_failed_login, require_attempts_left
 from accounts.models import ClusterSettings, User
 from accounts.roles import Permission
-from api.errors import ApiError, ConflictError
-from eventstore.pages import ReadOnlyAdmin, page_url
+from api.client_address import client_address
+from api.errors import ApiError, ConflictError, TooManyRequestsError
+from eventstore.cells import page_url
+from eventstore.pages import ReadOnlyAdmin
 from eventstore.store import ConcurrencyError
 
 #: How many rows an action takes at a time.
 MOST_ROWS = 500
 
-admin.site.site_header = admin.site.site_title = "Modfleet"
-admin.site.index_title = "The fleet and its modules"
-admin.site.index_template = "admin/modfleet/index.html"
-admin.site.site_url = None
 admin.site.unregister(Group)
 
 
-class OwnPasswordForm(AdminPasswordChangeForm):
+class OwnPasswordForm(AdminOwnPasswordChangeForm):
     """Goes through the service, which records it and ends other sessions and tokens."""
 
     def clean(self) -> dict[str, Any]:
@@ -52,6 +52,25 @@ def change_own_password(request: HttpRequest) -> HttpResponseBase:
         success_url=reverse_lazy("admin:password_change_done"),
         extra_context=admin.site.each_context(request),
     )(request)
+
+
+def log_in(request: HttpRequest) -> HttpResponseBase:
+    """The admin site's own form, which looks at no password after too many failures."""
+    if request.method != "POST":
+        return admin.site.login(request)
+    login, address = request.POST.get("username", ""), client_address(request.META)
+    try:
+        require_attempts_left(login, address=address)
+    except TooManyRequestsError as error:
+        context = {**admin.site.each_context(request), "title": "Wait a moment", "description": error.description}
+        page = TemplateResponse(request, "accounts/too_many.html", context, status=error.status)
+        for name, value in error.headers.items():
+            page[name] = value
+        return page
+    response = admin.site.login(request)
+    if response.status_code == HTTPStatus.OK:  # the form once more: who gets in is sent on
+        count_failed_login(login, address=address)
+    return response
 
 
 class ActingAdmin(ReadOnlyAdmin):
@@ -105,7 +124,7 @@ class ActingAdmin(ReadOnlyAdmin):
             "from_page": "_from_page" in request.POST,
             "media": self.media,
         }
-        return TemplateResponse(request, "admin/modfleet/confirm.html", context)
+        return TemplateResponse(request, "console/confirm.html", context)
 
     def render_change_form(
         self,

@@ -10,6 +10,7 @@ from rest_framework.request import Request
 from accounts.credentials import verified_user
 from accounts.models import User
 from accounts.tokens import user_of_token
+from api.client_address import client_address
 from api.errors import BASIC_CHALLENGE
 from eventstore.context import set_actor
 
@@ -27,7 +28,7 @@ class BasicAuthentication(authentication.BaseAuthentication):
             raise AuthenticationFailed("The Authorization header is malformed.") from error
         if not colon or not f"{login}{password}".isprintable():
             raise AuthenticationFailed("The Authorization header is malformed.")
-        user = verified_user(login, password)
+        user = verified_user(login, password, address=client_address(request.META))
         if user is None:
             raise AuthenticationFailed("The user or the password is wrong.")
         set_actor(user.username)

@@ -2,7 +2,7 @@
 
 A verified pair is remembered in the memory of the process for a minute, as a keyed HMAC, together with the account's
 credential version: each use checks the version against the database, so that a changed password counts at once.
-Failures are never remembered, and an unknown login takes as long as a wrong password.
+Failures are never remembered, only counted, and an unknown login takes as long as a wrong password.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from threading import Lock
 
 from django.contrib.auth.hashers import check_password, make_password
 
+from accounts.failed_logins import count_failed_login, require_attempts_left
 from accounts.models import User
 from accounts.selectors import user_by_login
 
@@ -21,21 +22,31 @@ REMEMBERED_SECONDS = 60.0
 _REMEMBERED_AT_MOST = 1024
 
 
-def verified_user(login: str, password: str) -> User | None:
-    """The user who can sign in with this login (name or email address) and password."""
+def verified_user(login: str, password: str, *, address: str) -> User | None:
+    """The user who can sign in with this login (name or email address) and password, asked from a client's address.
+
+    Raises: `TooManyRequestsError` after too many failures; a pair that is remembered is not asked for them.
+    """
     if (known := remembered.get(login, password)) is not None:
         uid, version = known
         user = User.objects.filter(uid=uid, credential_version=version, is_active=True).first()
         if user is not None and user.logs_in_as(login):
             return user
+    require_attempts_left(login, address=address)
+    user = _checked_user(login, password)
+    if user is None:
+        count_failed_login(login, address=address)
+        return None
+    remembered.put(login, password, user)
+    return user
+
+
+def _checked_user(login: str, password: str) -> User | None:
     user = user_by_login(login)
     if user is None:
         make_password(password)
         return None
-    if not check_password(password, user.password) or not user.is_active:
-        return None
-    remembered.put(login, password, user)
-    return user
+    return user if check_password(password, user.password) and user.is_active else None
 
 
 class RememberedCredentials:

@@ -110,8 +110,8 @@ class OperationSchema(AutoSchema):
         auth: list[dict[str, list[str]]] = super().get_auth()
         return [*auth, {}] if self._is_public() else auth
 
-    def get_override_parameters(self) -> list[OpenApiParameter]:
-        parameters: list[OpenApiParameter] = super().get_override_parameters()
+    def get_override_parameters(self) -> list[Any]:
+        parameters = super().get_override_parameters()
         takes_key = KeyReusedError in getattr(self._handler(), "refusals", ())
         return [*parameters, IDEMPOTENCY_KEY] if takes_key else parameters
 

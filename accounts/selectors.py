@@ -6,6 +6,7 @@ from django.conf import settings
 
 from accounts.errors import ModulesUploadDisabledError, UserNotFoundError
 from accounts.models import ClusterSettings, User
+from accounts.roles import Permission
 
 DEFAULT_CLUSTER_NAME = "modfleet"
 
@@ -15,6 +16,11 @@ class Cluster:
     name: str
     allow_modules_upload: bool
     correct_drift: bool = False
+
+
+def may(user: object, permission: Permission) -> bool:
+    """Whether somebody who is signed in may; nobody else may anything."""
+    return isinstance(user, User) and user.may(permission)
 
 
 def all_users() -> list[User]:

@@ -33,6 +33,7 @@ from accounts.serializers import (
     UserSerializer,
 )
 from accounts.tokens import issue_token
+from api.client_address import client_address
 from api.errors import InvalidRequestError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from api.fields import NothingSerializer
 from api.idempotency import KeyReusedError, idempotent
@@ -55,7 +56,8 @@ class Authorize(APIView):
         given = asked.validated_data
         user = request.user if request.user.is_authenticated else None
         if user is None and "username" in given:
-            user = verified_user(given["username"], given["password"])
+            address = client_address(request.META)
+            user = verified_user(given["username"], given["password"], address=address)
         if user is None:
             raise UnauthenticatedError
         set_actor(user.get_username())

@@ -83,6 +83,7 @@ VALUES: dict[str, Any] = {
     "server_version": "8.1.1",
     "software_version": "8.1.1",
     "state-machines": [],
+    "phase": "paused",
     "status": "active",
     "stream": f"rollout:{UID}",
     "summary": "The rollout waits for a person at the gate after its canary.",
@@ -102,7 +103,7 @@ VALUES: dict[str, Any] = {
 NOT_SENT = frozenset({"nodes", "plan_hash", "selector", "start_at", "status", "supersede"})
 
 TEXTS = {
-    "text/plain": "# HELP modfleet_nodes Nodes by phase\n# TYPE modfleet_nodes gauge\nmodfleet_nodes{phase=\"online\"} 3.0\n",
+    "text/plain": '# HELP modfleet_nodes Nodes by phase\n# TYPE modfleet_nodes gauge\nmodfleet_nodes{phase="online"} 3.0\n',
     "text/csv": "record,node,phase\r\nnode,node-1,succeeded\r\n",
 }
 
@@ -137,7 +138,7 @@ class _Maker:
             return self._object(schema, component, sent=sent)
         if schema.get("type") == "array" and "$ref" in schema["items"]:
             return [self.example(schema["items"], sent=sent)]
-        return self._plain(schema, name, component.removesuffix("Request").removeprefix("Patched"))
+        return self._plain(schema, name, component.removesuffix("Request"))
 
     def _object(self, schema: Schema, component: str, *, sent: bool) -> dict[str, Any]:
         required = schema.get("required", ())

@@ -66,9 +66,9 @@ def paginate(
 ) -> Response:
     """The page that the request asks for. `read` makes a query's rows, which have the columns as attributes.
 
-    Raises: `InvalidRequestError`, also for a query parameter that the list does not have.
+    Raises: `InvalidRequestError`, also for a query parameter that the list does not have, or that is empty.
     """
-    _refuse_unknown(request, listing)
+    _refuse_unknown_and_empty(request, listing)
     limit, ordering = _limit(request), _ordering(request, listing)
     columns = listing.orders[ordering.removeprefix("-")]
     found = _filtered(request, rows, listing)
@@ -92,10 +92,12 @@ def page_of(serializer: type[Serializer[Any]]) -> Serializer[Any]:
     return page
 
 
-def _refuse_unknown(request: Request, listing: Listing) -> None:
+def _refuse_unknown_and_empty(request: Request, listing: Listing) -> None:
     known = {*_OWN_PARAMETERS, *listing.filters.base_filters}
     if unknown := sorted(request.query_params.keys() - known):
         raise InvalidRequestError(f"{', '.join(unknown)}: unknown. This list knows {', '.join(sorted(known))}.")
+    if empty := sorted(name for name, values in request.query_params.lists() if "" in values):
+        raise InvalidRequestError(f"{', '.join(empty)}: empty. Leave it out, or give it a value.")
 
 
 def _filtered(request: Request, rows: QuerySet[Any], listing: Listing) -> QuerySet[Any]:

@@ -44,4 +44,4 @@ def refusals_of(handler: Callable[..., Any], method: str, *, public: bool, takes
         errors |= {PayloadTooLargeError, UnsupportedMediaTypeError}
     if method in _CHANGING:
         errors |= {ConflictError}
-    return tuple(sorted(errors, key=lambda each: (each.status, each.code)))
+    return tuple(sorted(errors, key=lambda each: (each.status, each.code, each.__name__)))

@@ -8,13 +8,15 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.template.defaultfilters import filesizeformat
+from django.urls import reverse
 
 from accounts.admin import ActingAdmin
 from accounts.roles import Permission
 from artifacts_app import selectors, services
 from artifacts_app.events import artifact_stream
 from artifacts_app.models import Build
-from eventstore.pages import Link, Table, ago, digest, events_link, exactly, list_url, preformatted
+from eventstore.cells import Link, ago, digest, events_link, exactly, list_url, module_url, preformatted
+from eventstore.pages import Table
 
 
 @admin.register(Build)
@@ -39,10 +41,14 @@ class BuildAdmin(ActingAdmin):
         rows: QuerySet[Build] = super().get_queryset(request)
         return rows.defer("members", "document")
 
+    def list_links(self, request: HttpRequest) -> list[Link]:
+        upload = Link(url=reverse("admin:upload"), text="Upload a package")
+        return [upload] if self.has_act_permission(request) else []
+
     def links(self, row: Build) -> list[Link]:
         of_module = {"module_name": row.module_name, "version": row.version}
         return [
-            Link(url=list_url("modules_app_module", of_module), text="Module"),
+            Link(url=module_url(row.module_name, row.version), text="Module"),
             Link(url=list_url("rollout_nodemodule", of_module), text="On nodes"),
             Link(url=list_url("rollout_rollout", of_module), text="Rollouts"),
             events_link(artifact_stream(row.module_name, row.version)),

@@ -30,6 +30,12 @@ def uploaded_versions() -> QuerySet[Any]:
     return Build.objects.order_by("module_name", "version").values_list("module_name", "version", named=True).distinct()
 
 
+def builds_of(module_name: str) -> list[Build]:
+    """The builds of all its versions, the newest version first; none if there is no package."""
+    rows = Build.objects.filter(module_name=module_name).order_by("-version", "platform")
+    return list(rows.defer("members", "document"))
+
+
 def artifact_document(module_name: str, version: int) -> dict[str, Any]:
     """The artifact as JSON. Raises: `ArtifactNotFoundError`."""
     return _document(builds(module_name, version))

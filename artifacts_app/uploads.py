@@ -1,6 +1,6 @@
 """A package on its way in: credentials and size first, then the body, streamed to a spool and never whole in memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from accounts.throttles import RequestThrottle, UploadThrottle
 from api.body import ENVELOPE_BYTES
 from api.errors import ApiError
 from api.idempotency import digest_of, store_response, stored_response
@@ -29,10 +30,11 @@ class PackageUploadView(APIView):
     """A view that takes a package. `received_package` in its handler gives it, `add_once` records it too."""
 
     parser_classes = [MultiPartParser]
+    throttle_classes = [RequestThrottle, UploadThrottle]
 
     def initialize_request(self, request: Any, *args: Any, **kwargs: Any) -> Request:
         # Before authentication: the session's asks for the form's fields, and would read the body its own way.
-        self._handler = _PackageHandler(request)
+        self._handler = PackageHandler(request)
         request.upload_handlers = [self._handler]
         return super().initialize_request(request, *args, **kwargs)
 
@@ -42,8 +44,7 @@ class PackageUploadView(APIView):
 
         Raises: `NoModuleError`, `ArtifactTooLargeError`.
         """
-        if _declared_bytes(request) > settings.ENVIRONMENT.max_upload_bytes + ENVELOPE_BYTES:
-            raise _too_large()
+        refuse_too_large(request.META)
         try:
             try:
                 request.data  # noqa: B018  # reads the body
@@ -81,14 +82,19 @@ class PackageUploadView(APIView):
         return answers[-1]
 
 
-def _declared_bytes(request: Request) -> int:
+def refuse_too_large(meta: Mapping[str, Any]) -> None:
+    """By the length that the request's headers declare. Raises: `ArtifactTooLargeError`."""
     try:
-        return int(request.META.get("CONTENT_LENGTH") or 0)
+        declared = int(meta.get("CONTENT_LENGTH") or 0)
     except ValueError:  # such a body is taken for an empty one
-        return 0
+        return
+    if declared > settings.ENVIRONMENT.max_upload_bytes + ENVELOPE_BYTES:
+        raise _too_large()
 
 
-class _PackageHandler(FileUploadHandler):
+class PackageHandler(FileUploadHandler):
+    """Puts a form's package into a spool while the form is read; whoever made it closes it."""
+
     chunk_size = CHUNK_BYTES
 
     def __init__(self, request: Any) -> None:

@@ -7,6 +7,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from accounts.permissions import Access
+from api.refusals import refuses
 from artifacts_app.downloads import InvalidLinkError, read_link
 from artifacts_app.storage import CHUNK_BYTES, open_package
 
@@ -21,8 +22,10 @@ class DownloadView(APIView):
 
     authentication_classes: list[Any] = []
     permissions = {"GET": Access.PUBLIC}
+    throttle_classes: list[Any] = []  # all nodes may fetch at once, and from one address
     schema = None
 
+    @refuses(InvalidLinkError)
     def get(self, request: Request, signed: str) -> _PackageResponse:
         """The package's bytes."""
         try:

@@ -77,7 +77,13 @@ def targets(folder: Path, *, few: int, many: int, tell: Callable[[str], None]) -
     kept = dict(os.environ)
     processes = Processes(folder / "logs", tell)
     try:
-        os.environ.update({"DJANGO_SETTINGS_MODULE": "config.settings", "MODFLEET_DATA_DIR": str(folder)})
+        os.environ.update(
+            {
+                "DJANGO_SETTINGS_MODULE": "config.settings",
+                "MODFLEET_DATA_DIR": str(folder),
+                "MODFLEET_REQUESTS_PER_MINUTE": "0",  # one user asks as fast as it is answered
+            }
+        )
         words = [sys.executable, "-m", "bench.fill", str(few), str(many)]
         filled = subprocess.run(words, capture_output=True, text=True, check=True)
         token, few_uid, many_uid = filled.stdout.split()[-3:]

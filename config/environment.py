@@ -58,6 +58,22 @@ class Environment:
     resend_seconds: float = 5.0
     #: Longest a local upload waits for its node, seconds; clients give up at 30.
     local_wait_seconds: float = 25.0
+    #: Failed logins a minute with one login from one client address, after which the password is not looked at: 429
+    #: with `Retry-After`. Who has logged in within the last minute is let in still, and so is the same account from any
+    #: other address. 0: no limit. This limit and those below count in the memory of each process: with N processes of
+    #: the API up to N times as many pass, and a restart begins anew.
+    failed_logins_per_minute: int = 10
+    #: The same for all logins together from one client address; above what an office behind one address needs. 0: no
+    #: limit.
+    failed_logins_per_address_per_minute: int = 100
+    #: Uploads of packages a minute by one user; counted in each process. 0: no limit.
+    uploads_per_minute: int = 600
+    #: Requests to the API a minute by one user, or from one client address without credentials; counted in each
+    #: process. As many may come at once, then they are let in evenly. 0: no limit.
+    requests_per_minute: int = 6_000
+    #: How many proxies stand before the API, each adding to `X-Forwarded-For` the address that called it: that many
+    #: entries from the right stands the client's. 0: the header is ignored, and the client is who connects.
+    trusted_proxies: int = 0
     #: Show errors in the browser. Never in production.
     debug: bool = False
     #: Serve over HTTPS only: secure cookies and HSTS.

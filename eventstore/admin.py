@@ -1,26 +1,22 @@
 """The event log in the admin site: newest first, page by page by position, never counted."""
 
 import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
 from django.utils.functional import cached_property
 
+from eventstore.cells import NOTHING, Link, ago, events_link, exactly, link, preformatted
 from eventstore.models import StoredEvent
-from eventstore.pages import (
-    NOTHING,
-    Link,
-    ReadOnlyAdmin,
-    ago,
-    choice_filter,
-    events_link,
-    exactly,
-    link,
-    preformatted,
-)
+from eventstore.pages import ReadOnlyAdmin, choice_filter
+from eventstore.reading import position_at
 from eventstore.registry import registered_types
 
 _BEFORE = "position__lt"
@@ -33,6 +29,57 @@ class OnePage(Paginator[Any]):
     def count(self) -> int:
         rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]  # the admin site hands over nothing else
         return rows[: self.per_page + 1].count()
+
+
+class TypedFilter(admin.SimpleListFilter):
+    """Its value is typed in by a person: there is nothing to choose from."""
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        return ()
+
+    def has_output(self) -> bool:
+        return True
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        return iter(())
+
+
+class ActorFilter(TypedFilter):
+    """Looks through all events from the newest on."""
+
+    title = parameter_name = "actor"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(metadata__actor=self.value()) if self.value() else queryset
+
+
+class TimeFilter(TypedFilter):
+    """A moment, UTC if it names no zone; it is looked up by position, for times have no index."""
+
+    def position(self) -> int | None:
+        if not self.value():
+            return None
+        try:
+            moment = datetime.fromisoformat(str(self.value()))
+        except ValueError as error:
+            raise IncorrectLookupParameters(self.title) from error
+        return position_at(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+class SinceFilter(TimeFilter):
+    title = parameter_name = "since"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        position = self.position()
+        return queryset if position is None else queryset.filter(position__gt=position)
+
+
+class UntilFilter(TimeFilter):
+    title = parameter_name = "until"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        position = self.position()
+        return queryset if position is None else queryset.filter(position__lte=position)
 
 
 @admin.register(StoredEvent)
@@ -51,13 +98,13 @@ class EventAdmin(ReadOnlyAdmin):
     sortable_by = ()
     paginator = OnePage
     show_full_result_count = False
-    change_list_template = "admin/modfleet/events.html"
-    fields = ["position", "type", "recorded_at_exactly", "actor", "request", "stream_link", "version", "event_id"]
+    change_list_template = "console/events.html"
+    fields = ["position", "type", "recorded_at_exactly", "actor", "request_id", "stream_link", "version", "event_id"]
     fields += ["pretty_data", "hash"]
 
     def get_list_filter(self, request: HttpRequest) -> Any:
         """Now, when all apps have registered their events."""
-        return [choice_filter("type", registered_types())]
+        return [choice_filter("type", registered_types()), ActorFilter, SinceFilter, UntilFilter]
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
@@ -69,7 +116,7 @@ class EventAdmin(ReadOnlyAdmin):
             return queryset.filter(stream=search_term), False
         return queryset.filter(stream__startswith=search_term), False
 
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         response = super().changelist_view(request, extra_context)
         context = getattr(response, "context_data", None) or {}
         if (shown := context.get("cl")) is not None:
@@ -99,7 +146,7 @@ class EventAdmin(ReadOnlyAdmin):
         return _metadata(row, "actor")
 
     @admin.display(description="request")
-    def request(self, row: StoredEvent) -> str:
+    def request_id(self, row: StoredEvent) -> str:
         return _metadata(row, "request_id")
 
     @admin.display(description="data")

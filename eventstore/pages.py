@@ -3,21 +3,18 @@
 Everything a node or a person wrote goes through `format_html` or a template, which escape it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib import admin
-from django.contrib.admin.utils import flatten_fieldsets, quote
-from django.contrib.humanize.templatetags.humanize import naturaltime
+from django.contrib.admin.utils import flatten_fieldsets
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
-from django.utils.html import format_html
-from django.utils.http import urlencode
+from django.template.response import TemplateResponse
+from unfold.admin import ModelAdmin
 
-NOTHING = "-"
+from eventstore.cells import Link
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +28,7 @@ class Table:
     more: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
-    url: str
-    text: str
-
-
-class ReadOnlyAdmin(admin.ModelAdmin[Any]):
+class ReadOnlyAdmin(ModelAdmin):
     """A list and a page for each row, without forms."""
 
     #: What the pages are about, for whoever opens them for the first time.
@@ -47,11 +38,8 @@ class ReadOnlyAdmin(admin.ModelAdmin[Any]):
     list_max_show_all = 100
     #: They would count the rows once for each choice.
     show_facets = admin.ShowFacets.NEVER
-    change_list_template = "admin/modfleet/change_list.html"
-    change_form_template = "admin/modfleet/change_form.html"
-
-    class Media:
-        css = {"all": ["modfleet/admin.css"]}
+    change_list_template = "console/list.html"
+    change_form_template = "console/row.html"
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -62,6 +50,10 @@ class ReadOnlyAdmin(admin.ModelAdmin[Any]):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
+    def list_links(self, request: HttpRequest) -> Iterable[Link]:
+        """What to do next from the list."""
+        return ()
+
     def links(self, row: Any) -> Iterable[Link]:
         """Where to go on from the row's page."""
         return ()
@@ -70,8 +62,9 @@ class ReadOnlyAdmin(admin.ModelAdmin[Any]):
         """What the row's page shows below its fields."""
         return ()
 
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        return super().changelist_view(request, {"about": self.about, **(extra_context or {})})
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
+        context: dict[str, Any] = {"about": self.about, "links": self.list_links(request), **(extra_context or {})}
+        return super().changelist_view(request, context)
 
     def render_change_form(
         self,
@@ -110,68 +103,3 @@ def choice_filter(column: str, values: Iterable[str]) -> type[admin.SimpleListFi
             return queryset.filter(**{column: self.value()}) if self.value() is not None else queryset
 
     return ChoiceFilter
-
-
-# --- Values in cells --------------------------------------------------------------------------------------------------
-
-
-def page_url(page: str, key: object) -> str:
-    """Of one row; `page` is `<app>_<model>`."""
-    return reverse(f"admin:{page}_change", args=[quote(str(key))])
-
-
-def list_url(page: str, lookups: Mapping[str, Any]) -> str:
-    return f"{reverse(f'admin:{page}_changelist')}?{urlencode(lookups)}"
-
-
-def events_link(stream: str) -> Link:
-    """To what the log holds of the stream."""
-    return Link(url=list_url("eventstore_storedevent", {"q": stream}), text="Events")
-
-
-def link(url: str, text: object) -> str:
-    return format_html('<a href="{}">{}</a>', url, text)
-
-
-def badge(value: str) -> str:
-    """A phase or a state, coloured by what it means."""
-    return format_html('<span class="badge badge-{}">{}</span>', value, value.replace("_", " ")) if value else NOTHING
-
-
-def digest(value: str) -> str:
-    """The beginning of a digest; all of it on hovering."""
-    return format_html('<code title="{}">{}</code>', value, value[:12]) if value else NOTHING
-
-
-def ago(moment: datetime | None) -> str:
-    """How long ago; the exact time on hovering."""
-    if moment is None:
-        return NOTHING
-    return format_html(
-        '<time datetime="{}" title="{}">{}</time>', moment.isoformat(), _exactly(moment), naturaltime(moment)
-    )
-
-
-def exactly(moment: datetime | None) -> str:
-    """The time, and how long ago that is."""
-    if moment is None:
-        return NOTHING
-    return format_html('<time datetime="{}">{}</time> ({})', moment.isoformat(), _exactly(moment), naturaltime(moment))
-
-
-def _exactly(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def duration(seconds: float | None) -> str:
-    """`0.42 s`, `3 min 20 s`."""
-    if seconds is None:
-        return NOTHING
-    if seconds < 60:
-        return f"{seconds:.2f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s"
-
-
-def preformatted(text: str) -> str:
-    return format_html("<pre>{}</pre>", text)

@@ -87,6 +87,11 @@ def all_events() -> QuerySet[Any]:
     return StoredEvent.objects.all()
 
 
+def newest_of(stream: str, *, limit: int) -> list[RecordedEvent]:
+    """The last events of a stream, the newest first."""
+    return [recorded(row) for row in _rows(StoredEvent.objects.filter(stream=stream).order_by("-version")[:limit])]
+
+
 def read_rows(query: QuerySet[Any]) -> list[RecordedEvent]:
     """The events that a query means, in its order."""
     return [recorded(row) for row in _rows(query)]

@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponseBase
 
 from accounts.admin import ActingAdmin
 from accounts.roles import Permission
-from eventstore.pages import Link, ago, events_link, exactly, list_url, preformatted
+from eventstore.cells import Link, ago, events_link, exactly, list_url, module_url, preformatted
 from modules_app import selectors, services
 from modules_app.events import module_stream
 from modules_app.models import Module
@@ -31,6 +31,7 @@ class ModuleAdmin(ActingAdmin):
     def links(self, row: Module) -> list[Link]:
         of_module = {"module_name": row.module_name, "version": row.version}
         return [
+            Link(url=module_url(row.module_name, row.version), text="All versions"),
             Link(url=list_url("artifacts_app_build", of_module), text="Builds"),
             Link(url=list_url("rollout_nodemodule", of_module), text="On nodes"),
             Link(url=list_url("rollout_rollout", of_module), text="Rollouts"),

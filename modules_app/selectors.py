@@ -14,6 +14,11 @@ def modules() -> QuerySet[Module]:
     return Module.objects.order_by("module_name", "version")
 
 
+def modules_named(module_name: str) -> list[Module]:
+    """Its module objects, the newest version first."""
+    return list(Module.objects.filter(module_name=module_name).order_by("-version"))
+
+
 def module_document(uid: str) -> dict[str, Any]:
     """The module object as JSON. Raises: `UnknownModuleError`."""
     row = Module.objects.filter(uid=uid).first()

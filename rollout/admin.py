@@ -1,43 +1,45 @@
 """Nodes and rollouts in the admin site. Every number of nodes comes from the counters of a rollout's row."""
 
-import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseBase
+from django.urls import reverse
 from django.utils.html import format_html
 
 from accounts.admin import ActingAdmin
 from accounts.roles import Permission
 from artifacts_app.admin import BuildAdmin
-from eventstore.pages import (
+from eventstore.cells import (
+    BAR_PARTS,
     NOTHING,
     Link,
-    ReadOnlyAdmin,
-    Table,
     ago,
     badge,
-    choice_filter,
+    bar,
     digest,
     duration,
     events_link,
     exactly,
     link,
     list_url,
+    module_url,
     page_url,
-    preformatted,
 )
-from rollout import selectors, services, verbs
+from eventstore.pages import ReadOnlyAdmin, Table, choice_filter
+from eventstore.store import newest_of
+from rollout import overview, selectors, services, verbs
 from rollout.decider.node import NodePhase
-from rollout.events import FINAL_ROLLOUT_PHASES, Origin, RolloutPhase, node_stream, placement_stream, rollout_stream
+from rollout.events import Origin, RolloutPhase, node_stream, placement_stream
 from rollout.messages import Action, Phase
 from rollout.models import Node, NodeModule, Operation, Rollout
-from rollout.projections.rollouts import COUNTERS, operation_key, progress
+from rollout.projections.rollouts import operation_key
 
 #: How many rows a table on another object's page shows.
 FIRST_ROWS = 50
+FIRST_EVENTS = 15
 NODE_MODULE_STATES = ("in_sync", "pending", "drifted", "missing", "error")
 
 BuildAdmin.refuse_if_used = staticmethod(selectors.refuse_if_used)
@@ -45,6 +47,8 @@ BuildAdmin.refuse_if_used = staticmethod(selectors.refuse_if_used)
 
 @admin.register(Rollout)
 class RolloutAdmin(ActingAdmin):
+    """The list. A rollout's own page is in `console.rollouts`, at the address that the admin site gives it."""
+
     about = (
         "A rollout brings a module version to many nodes, or takes it away: a few nodes at a time, each in an "
         "operation of its own. Aborting starts nothing more and lets what runs come to its end; retrying tries "
@@ -61,38 +65,14 @@ class RolloutAdmin(ActingAdmin):
     search_fields = ["uid", "module_name", "actor"]
     search_help_text = "uid, module or actor"
     ordering = ["-started_position"]
-    fields = ["uid", "module", "action", "activation", "phase_badge", "reason", "bar", "time_left"]
-    fields += ["actor", "origin", "retried", "limits", "created_exactly", "finished_exactly", "took"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Rollout]:
         rows: QuerySet[Rollout] = super().get_queryset(request)
         return rows.defer("document")
 
-    def offered(self, row: Rollout) -> list[str]:
-        can_abort = row.phase not in {*FINAL_ROLLOUT_PHASES, RolloutPhase.ABORTING}
-        can_retry = row.failed + row.timed_out > 0
-        return [*(["abort"] if can_abort else []), *(["retry"] if can_retry else [])]
-
-    def links(self, row: Rollout) -> list[Link]:
-        return [
-            Link(url=_operations_url(row), text="Operations"),
-            events_link(rollout_stream(row.uid)),
-        ]
-
-    def tables(self, row: Rollout) -> list[Table]:
-        operations = selectors.operations_to_look_at(row.uid, limit=FIRST_ROWS)
-        return [
-            Table(
-                title="Nodes: what failed first, then what is under way",
-                columns=["Node", "Phase", "Reason", "Message", "Attempt", "Seconds", "Operation"],
-                rows=[
-                    (_node_link(each.node), *_outcome(each), link(page_url("rollout_operation", each.key), "Details"))
-                    for each in operations
-                ],
-                when_empty="This rollout has no nodes.",
-                more=_operations_url(row) if row.total > len(operations) else "",
-            )
-        ]
+    def list_links(self, request: HttpRequest) -> list[Link]:
+        start = Link(url=reverse("admin:start_rollout"), text="Start a rollout")
+        return [start] if self.has_act_permission(request) else []
 
     @admin.action(description="Abort", permissions=["act"])
     def abort(self, request: HttpRequest, rows: QuerySet[Rollout]) -> HttpResponseBase | None:
@@ -106,51 +86,17 @@ class RolloutAdmin(ActingAdmin):
     def what(self, row: Rollout) -> str:
         return f"{row.action} {row.module_name} {row.version}"
 
-    @admin.display(description="module")
-    def module(self, row: Rollout) -> str:
-        return _module_link(row)
-
     @admin.display(description="phase", ordering="phase")
     def phase_badge(self, row: Rollout) -> str:
         return badge(row.phase)
 
     @admin.display(description="progress")
     def bar(self, row: Rollout) -> str:
-        numbers = progress(row)
-        others = [f"{numbers[name]} {name.replace('_', ' ')}" for name in COUNTERS if numbers[name]]
-        return format_html(
-            '<progress class="{}" max="100" value="{}"></progress> {} % <span class="numbers">of {} nodes: {}</span>',
-            "bad" if row.failed + row.timed_out else "",
-            numbers["percent"],
-            numbers["percent"],
-            row.total,
-            ", ".join(others) or "none",
-        )
-
-    @admin.display(description="time left")
-    def time_left(self, row: Rollout) -> str:
-        seconds: Any = progress(row)["eta_seconds"]
-        return NOTHING if row.finished_at else duration(seconds)
-
-    @admin.display(description="retry of")
-    def retried(self, row: Rollout) -> str:
-        return _rollout_link(row.retry_of)
-
-    @admin.display(description="strategy")
-    def limits(self, row: Rollout) -> str:
-        return preformatted(json.dumps(row.strategy, indent=2))
+        return bar({name: getattr(row, name) for name in BAR_PARTS}, total=row.total)
 
     @admin.display(description="started", ordering="started_position")
     def created(self, row: Rollout) -> str:
         return ago(row.created_at)
-
-    @admin.display(description="started")
-    def created_exactly(self, row: Rollout) -> str:
-        return exactly(row.created_at)
-
-    @admin.display(description="ended")
-    def finished_exactly(self, row: Rollout) -> str:
-        return exactly(row.finished_at)
 
     @admin.display(description="took")
     def took(self, row: Rollout) -> str:
@@ -237,6 +183,7 @@ class NodeAdmin(ActingAdmin):
         "restarted."
     )
     permission = Permission.UPDATE_NODE
+    change_form_template = "console/node.html"
     actions = ["drain", "activate", "decommission"]
     list_display = ["name", "phase_badge", "seen", "as_desired", "running_server", "role", "platform", "all_labels"]
     list_filter = [choice_filter("phase", NodePhase), "platform"]
@@ -255,25 +202,28 @@ class NodeAdmin(ActingAdmin):
         return ["activate" if row.draining else "drain", "decommission"]
 
     def links(self, row: Node) -> list[Link]:
-        return [events_link(node_stream(row.name))]
+        of_modules = Link(url=events_link(f"placement:{row.name}:").url, text="Events of its modules")
+        return [events_link(node_stream(row.name)), of_modules]
 
     def tables(self, row: Node) -> list[Table]:
         operations = selectors.newest_operations_of(row.name, limit=FIRST_ROWS)
         return [
             Table(
                 title="Modules",
-                columns=["Module", "Desired", "Observed", "State", "Digest", "Desired digest", "Rollout under way"],
+                columns=["Module", "State", "Desired", "Observed", "Digest", "Since", "By rollout", "By", "Drifted"],
                 rows=[
                     (
                         _module_link(each),
+                        badge(each.state),
                         each.desired,
                         each.observed,
-                        badge(each.state),
-                        digest(each.content_sha256),
-                        digest(each.desired_sha256),
-                        _rollout_link(each.rollout),
+                        _digests(each),
+                        ago(each.since),
+                        _rollout_link(each.rollout or each.by_rollout or ""),
+                        each.by_actor or NOTHING,
+                        ago(each.drifted_at),
                     )
-                    for each in selectors.modules_of(row.name)
+                    for each in cast("list[Any]", overview.modules_with_origin(row.name))
                 ],
                 when_empty="Nothing is wanted on this node, and nothing is there.",
             ),
@@ -294,15 +244,29 @@ class NodeAdmin(ActingAdmin):
                 when_empty="No rollout has reached this node yet.",
                 more=list_url("rollout_operation", {"node": row.name}) if len(operations) == FIRST_ROWS else "",
             ),
+            Table(
+                title="Newest events",
+                columns=["Time", "Event", "By"],
+                rows=[
+                    (
+                        ago(each.recorded_at),
+                        link(page_url("eventstore_storedevent", each.position), each.type),
+                        each.actor,
+                    )
+                    for each in newest_of(node_stream(row.name), limit=FIRST_EVENTS)
+                ],
+                when_empty="There are none.",
+                more=events_link(node_stream(row.name)).url,
+            ),
         ]
 
     @admin.action(description="Drain", permissions=["act"])
     def drain(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
-        return self.act(request, rows, _drain)
+        return self.act(request, rows, _drain, ask="Drain these nodes? They keep what they have and get nothing new.")
 
     @admin.action(description="Activate", permissions=["act"])
     def activate(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
-        return self.act(request, rows, _activate)
+        return self.act(request, rows, _activate, ask="Activate these nodes? Rollouts reach them again.")
 
     @admin.action(description="Decommission", permissions=["act"])
     def decommission(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
@@ -325,9 +289,9 @@ class NodeAdmin(ActingAdmin):
     def agent_started(self, row: Any) -> str:
         return exactly(row.hello_at)
 
-    @admin.display(description="modules in sync", boolean=True)
-    def as_desired(self, row: Any) -> bool:
-        return bool(row.in_sync)
+    @admin.display(description="modules")
+    def as_desired(self, row: Any) -> str:
+        return badge("in_sync" if row.in_sync else "differing")
 
     @admin.display(description="server", ordering="server")
     def running_server(self, row: Node) -> str:
@@ -402,6 +366,13 @@ def _outcome(row: Operation) -> Iterable[object]:
     return badge(row.phase), row.reason or NOTHING, row.message or NOTHING, row.attempt, duration(row.seconds)
 
 
+def _digests(row: NodeModule) -> str:
+    """Of what is there; and of what is to be there, where that is something else."""
+    if not row.desired_sha256 or row.content_sha256 in {"", row.desired_sha256}:
+        return digest(row.content_sha256 or row.desired_sha256)
+    return format_html("{} instead of {}", digest(row.content_sha256), digest(row.desired_sha256))
+
+
 def _node_link(name: str) -> str:
     return link(page_url("rollout_node", name), name)
 
@@ -411,8 +382,7 @@ def _rollout_link(uid: str) -> str:
 
 
 def _module_link(row: Rollout | Operation | NodeModule) -> str:
-    of_module = {"module_name": row.module_name, "version": row.version}
-    return link(list_url("modules_app_module", of_module), f"{row.module_name} {row.version}")
+    return link(module_url(row.module_name, row.version), f"{row.module_name} {row.version}")
 
 
 def _operations_url(row: Rollout) -> str:

@@ -22,8 +22,10 @@ from rest_framework.views import APIView
 from accounts.roles import Permission
 from api.errors import InvalidRequestError
 from api.fields import rfc3339
+from api.refusals import refuses
 from eventstore.context import SYSTEM
 from eventstore.store import RecordedEvent, database_now, load_positions
+from rollout.errors import RolloutNotFoundError
 from rollout.events import (
     AbortRequested,
     NodesRetried,
@@ -250,6 +252,7 @@ class RolloutReportView(APIView):
         responses={(200, "application/json"): dict, (200, "text/csv"): str},
         parameters=[OpenApiParameter("format", str, enum=["json", "csv"], default="json")],
     )
+    @refuses(RolloutNotFoundError)
     def get(self, request: Request, uid: str) -> StreamingHttpResponse:
         """The rollout for a change ticket: who asked and approved, its waves, what was done by hand, and each node with
         what it had and what it got. `complete` is false while it has not ended."""

@@ -171,6 +171,12 @@ def rollout_events(uid: str, *, after: int, limit: int) -> list[RecordedEvent]:
     return load_positions(list(entries.values_list("position", flat=True)[:limit]))
 
 
+def newest_rollout_events(uid: str, *, limit: int) -> list[RecordedEvent]:
+    """The last of the events that tell the rollout's story, in their order."""
+    entries = TimelineEntry.objects.filter(rollout=uid).order_by("-position")
+    return load_positions(sorted(entries.values_list("position", flat=True)[:limit]))
+
+
 def event_document(recorded: RecordedEvent) -> dict[str, Any]:
     """As the API shows it, and webhooks get it."""
     return {
@@ -228,11 +234,6 @@ def nodes_with_liveness(rows: QuerySet[Node]) -> QuerySet[Node]:
         hello_at=Subquery(liveness.values("hello_at")),
         in_sync=~Exists(differing),
     )
-
-
-def modules_of(name: str) -> list[NodeModule]:
-    """What is wanted on the node and what is there, by module and version."""
-    return list(NodeModule.objects.filter(node=name).order_by("module_name", "version"))
 
 
 def newest_operations_of(name: str, *, limit: int) -> list[Operation]:

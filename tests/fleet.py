@@ -163,6 +163,9 @@ class Fleet:
     def rollout(self, uid):
         return self.get(f"{ROLLOUTS}/{uid}")
 
+    def wait_for_wave(self, uid, wave, phase):
+        wait_for(lambda: self.rollout(uid)["waves"][wave]["phase"] == phase)
+
     def operation(self, uid, node):
         return self.get(f"{ROLLOUTS}/{uid}/nodes/{node}")
 

@@ -1,6 +1,7 @@
 """A fleet in the database alone: nodes that beat, a module with a build, agents' reports. Nothing is published."""
 
 from artifacts_app.events import ArtifactUploaded, artifact_stream
+from artifacts_app.manifest import Member
 from eventstore import projections
 from eventstore.store import Append, append, head
 from rollout import intake, services
@@ -33,7 +34,7 @@ def upload(module_name="greet", version=1, platform=PLATFORM, content="c1"):
         size=10,
         storage_key=f"{module_name}/{version}",
         module_file="greet.so",
-        members=(),
+        members=(Member(path="greet.so", size=10, sha256=content),),
         dependencies=(),
         document={"module_name": module_name, "version": version, "commands": [{"command_name": "greet.hello"}]},
     )

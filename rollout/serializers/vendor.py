@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from modules_app.serializers import ModuleObjectSerializer
@@ -32,6 +33,7 @@ class ActionSerializer(serializers.Serializer[Any]):
     error_message = serializers.CharField(required=False)
 
 
+@extend_schema_serializer(many=False)
 class ActionsSerializer(serializers.Serializer[Any]):
     actions = ActionSerializer(many=True)
 

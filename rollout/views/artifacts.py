@@ -143,6 +143,7 @@ class LocalArtifactViewSet(PackageUploadView, SeedViewSet):
 
     @extend_schema(responses={200: NothingSerializer})
     @refuses(
+        ArtifactNotFoundError,
         NoSuchModuleError,
         NotFoundError,
         NoLocalNodeError,

@@ -2,6 +2,7 @@
 
 import json
 import time
+from typing import Literal
 
 from django.http import HttpResponse
 from drf_spectacular.utils import OpenApiParameter
@@ -25,12 +26,12 @@ AS_OF = OpenApiParameter(
     description="A position of the log or a time: the answer as it was then",
 )
 
-_HEADER = OpenApiParameter.HEADER
+_HEADER: Literal["header"] = "header"
 LOCATION = OpenApiParameter("Location", str, _HEADER, response=[202], required=True, description="What to poll")
 ETAG = OpenApiParameter("ETag", str, _HEADER, response=[200, 304], required=True, description="Of this state")
 IF_NONE_MATCH = OpenApiParameter("If-None-Match", str, _HEADER, description="The ETag that the client has")
 LAST_EVENT_ID = OpenApiParameter(
-    "Last-Event-ID", {"type": "string", "pattern": "^[0-9]{1,18}$"}, _HEADER, description="The position to go on after"
+    "Last-Event-ID", {"type": "string", "pattern": "^[0-9]{0,18}$"}, _HEADER, description="The position to go on after"
 )
 
 

@@ -195,7 +195,7 @@ class RolloutViewSet(ViewSet):
     @refuses(RolloutNotFoundError, RolloutFinalError, NotGatedError, WrongPhaseError)
     def promote(self, request: Request, uid: str) -> Response:
         """Open the gate after a wave."""
-        serializer = PromoteSerializer(data=request.data or {})
+        serializer = PromoteSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         verbs.promote_rollout(uid, wave=serializer.validated_data.get("wave"))
         return _accepted(request, uid)
@@ -262,7 +262,7 @@ class RolloutViewSet(ViewSet):
     @refuses(RolloutNotFoundError, NodeNotFoundError, OperationFinalError)
     def cancel(self, request: Request, uid: str, name: str) -> Response:
         """Do nothing (more) on one node; with `force` nobody waits for the node's answer."""
-        serializer = CancelSerializer(data=request.data or {})
+        serializer = CancelSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         verbs.cancel_node(uid, name, force=serializer.validated_data["force"])
         location = request.build_absolute_uri(f"/v2/rollouts/{uid}/nodes/{name}")

@@ -71,7 +71,7 @@ def test_remembered_it_is_not_hashed(bob, monkeypatch):
 
 
 def test_a_wrong_password_is_never_remembered(bob, monkeypatch):
-    assert verified_user("bob", "wrong") is None
+    assert verified_user("bob", "wrong", address="") is None
     assert remembered.get("bob", "wrong") is None
 
 
@@ -104,7 +104,7 @@ def test_after_a_change_of_role_the_password_is_good_again(alice, bob):
 
 
 def test_it_is_forgotten_after_a_minute(bob, monkeypatch):
-    verified_user("bob", PASSWORD)
+    verified_user("bob", PASSWORD, address="")
     now = credentials.time.monotonic()
     monkeypatch.setattr(credentials.time, "monotonic", lambda: now + credentials.REMEMBERED_SECONDS + 1)
     assert remembered.get("bob", PASSWORD) is None
@@ -120,5 +120,5 @@ def test_only_so_many_are_remembered():
 def test_an_unknown_login_is_hashed_like_a_known_one(bob, monkeypatch):
     hashed = []
     monkeypatch.setattr(credentials, "make_password", hashed.append)
-    assert verified_user("nobody", "x") is None
+    assert verified_user("nobody", "x", address="") is None
     assert hashed == ["x"]

@@ -59,10 +59,8 @@ def test_a_form_from_elsewhere_is_refused(fleet, alice, model, action):
     assert head() == before
 
 
-@pytest.mark.parametrize(
-    ("model", "action"), [each for each in ACTIONS if each[1] in {"abort", "decommission"} or "delete" in each[1]]
-)
-def test_what_cannot_be_undone_is_confirmed(fleet, admin, press, model, action):
+@pytest.mark.parametrize(("model", "action"), [each for each in ACTIONS if each[1] != "retry"])
+def test_what_changes_much_is_confirmed(fleet, admin, press, model, action):
     before = head()
     response = press(admin, model, action, key_of(fleet, model), confirm=False)
     assert "Are you sure?" in text(response)
@@ -133,10 +131,10 @@ def test_delete_an_unused_artifact(fleet, admin, press):
 
 
 def test_a_button_leads_back_to_its_page(fleet, admin):
-    page = f"/admin/rollout/rollout/{fleet.rollout}/change/"
-    assert '<input type="hidden" name="action" value="abort">' in text(admin.get(page))
-    form = {"action": "retry", "_selected_action": fleet.rollout, "_from_page": "1"}
-    assert admin.post("/admin/rollout/rollout/", form).url == page
+    page = "/admin/rollout/node/node-a/change/"
+    assert '<input type="hidden" name="action" value="drain">' in text(admin.get(page))
+    form = {"action": "drain", "_selected_action": "node-a", "_from_page": "1", "_confirmed": "1"}
+    assert admin.post("/admin/rollout/node/", form).url == page
 
 
 def test_a_deleted_row_has_no_page_to_go_back_to(fleet, admin):
@@ -150,10 +148,10 @@ def test_a_deleted_row_has_no_page_to_go_back_to(fleet, admin):
 
 
 def test_only_what_makes_sense_is_offered(fleet, admin):
-    fleet.end()
-    page = text(admin.get(f"/admin/rollout/rollout/{fleet.rollout}/change/"))
-    assert 'name="action" value="retry"' in page
-    assert 'name="action" value="abort"' not in page
+    services.drain_node("node-a")
+    page = text(admin.get("/admin/rollout/node/node-a/change/"))
+    assert 'name="action" value="activate"' in page
+    assert 'name="action" value="drain"' not in page
 
 
 def test_too_many_rows_at_a_time_are_refused(fleet, admin, press, monkeypatch):

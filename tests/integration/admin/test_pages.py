@@ -7,8 +7,8 @@ from django.contrib.admin.utils import quote
 from django.test import Client
 
 from accounts.roles import Role
+from eventstore.cells import page_url
 from eventstore.models import StoredEvent
-from eventstore.pages import page_url
 from rollout.projections.rollouts import operation_key
 from tests.integration.admin.conftest import EVIL, signed_in, text
 
@@ -68,7 +68,7 @@ def test_pages_open_and_have_no_forms(fleet, viewer, path):
 def test_nothing_is_added_changed_or_deleted_by_hand(fleet, admin, path):
     page = pages_of(fleet)[path]
     assert admin.post(f"/admin/{path}/add/").status_code == 403
-    assert admin.post(page, {"phase": "online"}).status_code == 403
+    assert admin.post(page, {"phase": "online"}).status_code in {403, 405}
     assert admin.post(page.replace("/change/", "/delete/"), {"post": "yes"}).status_code == 403
 
 
@@ -104,17 +104,17 @@ def test_what_a_node_says_is_shown(fleet, admin):
 
 def test_a_rollout_leads_to_its_nodes_and_they_to_their_events(fleet, admin):
     page = text(admin.get(pages_of(fleet)["rollout/rollout"]))
-    assert pages_of(fleet)["rollout/operation"] in page
     assert pages_of(fleet)["rollout/node"] in page
+    assert f"/admin/rollout/operation/?rollout={fleet.rollout}" in page
     assert f"/admin/eventstore/storedevent/?q=rollout%3A{fleet.rollout}" in page
     assert "/admin/eventstore/storedevent/?q=node%3Anode-b" in text(admin.get(pages_of(fleet)["rollout/node"]))
 
 
 def test_a_rollout_shows_the_numbers_of_the_api(fleet, admin):
-    page = text(admin.get(pages_of(fleet)["rollout/rollout"]))
-    assert '<progress class="bad" max="100" value="66"></progress> 66 %' in page
-    assert "of 3 nodes: 1 queued, 1 succeeded, 1 failed" in page
-    assert "load_failed" in page
+    page = text(admin.get("/admin/rollout/rollout/"))
+    assert "</svg> 66 %" in page
+    assert "of 3 nodes: 1 succeeded, 1 failed, 1 queued" in page
+    assert "load_failed" in text(admin.get(pages_of(fleet)["rollout/operation"]))
 
 
 def test_a_node_shows_its_modules(fleet, admin):
@@ -133,7 +133,7 @@ def test_a_node_that_never_beat_has_no_time(fleet, admin):
     assert admin.get(page_url("rollout_node", "node-a")).status_code == 200
 
 
-@pytest.mark.parametrize("path", LISTS)
+@pytest.mark.parametrize("path", [each for each in LISTS if each != "rollout/rollout"])
 def test_what_does_not_exist_leads_back(fleet, admin, path):
     response = admin.get(f"/admin/{path}/{quote('777')}/change/", follow=True)
     assert response.status_code == 200

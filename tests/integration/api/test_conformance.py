@@ -45,6 +45,7 @@ print(ended, under_way, user.uid)
 
 #: Operations with rules that no schema can say, so that not all that keeps to it is accepted; the reason beside each.
 BEYOND_SCHEMA = {
+    "POST /v1/users/authorize": "a name and a password come together",
     "POST /v1/users": "a password has to be strong",
     "PUT /v1/users/{uid}": "a password has to be strong",
     "POST /v2/modules/user-defined": "commands are checked one by one",
@@ -62,7 +63,9 @@ CONFIG = {
     # A node that does not answer is no fault of the server: its 503 is checked against the documents like all others.
     "checks": {"not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", "503"]}},
     "operations": [
-        {"include-name": name, "checks": {"positive_data_acceptance": {"enabled": False}}} for name in BEYOND_SCHEMA
+        *({"include-name": name, "checks": {"positive_data_acceptance": {"enabled": False}}} for name in BEYOND_SCHEMA),
+        # A header that is no ASCII never arrives: the server that carries the application leaves it out.
+        {"include-name": "GET /v2/rollouts/{uid}/events", "checks": {"negative_data_rejection": {"enabled": False}}},
     ],
 }
 #: Of schemathesis. The stateful one guesses its links; the tests of the rollouts play whole stories.
@@ -106,11 +109,15 @@ def conforming(tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("data")
     environment = {
         **{name: value for name, value in os.environ.items() if name != "MODFLEET_DATABASE_URL"},
-        "DJANGO_SETTINGS_MODULE": "config.settings",
+        "DJANGO_SETTINGS_MODULE": "tests.weak_passwords",
         "MODFLEET_DATA_DIR": str(data_dir),
         "MODFLEET_ADMIN_PASSWORD": PASSWORD,
         "MODFLEET_ALLOWED_HOSTS": "127.0.0.1",
         "MODFLEET_LOCAL_WAIT_SECONDS": "0.1",  # no agent is there to answer
+        "MODFLEET_FAILED_LOGINS_PER_MINUTE": "0",  # made up logins are wrong, and each asks for the same
+        "MODFLEET_FAILED_LOGINS_PER_ADDRESS_PER_MINUTE": "0",
+        "MODFLEET_REQUESTS_PER_MINUTE": "0",
+        "MODFLEET_UPLOADS_PER_MINUTE": "0",
     }
     for command in (["manage.py", "migrate", "--verbosity=0"], ["manage.py", "bootstrap"]):
         subprocess.run([sys.executable, *command], env=environment, check=True, stdout=subprocess.DEVNULL)
@@ -144,14 +151,15 @@ def test_every_operation_answers_as_documented(conforming, login):
         "phases": PHASES[login],
     }
     schema = schemathesis.openapi.from_path(DOCUMENT, config=schemathesis.Config.from_dict(config))
-    X = list(failures(engine.from_schema(schema).execute()))
-    Path(f"/tmp/fails-{login}.txt").write_text("\n@@".join(X))
-    assert X == []
+    found = list(failures(engine.from_schema(schema).execute()))
+    assert not found, "\n\n".join(found)
 
 
 def token_of(server: Server, login: str) -> str:
     """A password would be hashed for each request that has a wrong one."""
-    _, body = server.ask("POST", "/v1/users/authorize", "{}", {"Content-Type": "application/json", "Authorization": basic(login)})
+    _, body = server.ask(
+        "POST", "/v1/users/authorize", "{}", {"Content-Type": "application/json", "Authorization": basic(login)}
+    )
     return json.loads(body)["access_token"]
 
 

@@ -103,7 +103,17 @@ def test_a_cursor_of_another_ordering(five):
 
 @pytest.mark.parametrize(
     "query",
-    ["other=x", "ordering=password", "ordering=", "role=king", "uid=x", "uid=1.5", "active=1", "issued_before=now"],
+    [
+        "other=x",
+        "ordering=password",
+        "ordering=",
+        "role=king",
+        "role=",
+        "uid=x",
+        "uid=1.5",
+        "active=1",
+        "issued_before=now",
+    ],
 )
 def test_what_the_list_does_not_know_is_refused_by_its_name(db, query):
     response = get(f"/names?{query}")

@@ -1,6 +1,7 @@
 """The API behind its real server, as plain clients see it."""
 
 import json
+from urllib.parse import urlencode
 
 import pytest
 
@@ -11,6 +12,15 @@ pytestmark = pytest.mark.slow
 ADMIN = {"Authorization": basic("admin")}
 JSON = {"Content-Type": "application/json"}
 MEGABYTE = 1_000_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _low_limits():
+    """Before the module's server starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODFLEET_FAILED_LOGINS_PER_MINUTE", "1")
+        patch.setenv("MODFLEET_UPLOADS_PER_MINUTE", "1")
+        yield
 
 
 def test_it_works(server):
@@ -125,3 +135,20 @@ def test_options(server):
 def test_malformed_requests_are_the_clients_fault(server, request_line):
     answer = server.send(request_line + b"\r\nHost: 127.0.0.1\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 4"), answer
+
+
+def test_who_sends_one_upload_too_many_sees_why(server):
+    path, body = "/v2/modules/user-defined/artifacts", b"x" * 20 * MEGABYTE
+    answers = [server.ask("POST", path, body, ADMIN)[0] for _ in range(2)]
+    assert [each.status for each in answers] == [400, 429]
+    assert 0 < int(answers[-1].headers["Retry-After"]) <= 60
+
+
+def test_the_admin_sites_form_after_too_many_failures(server):
+    cookie = server.ask("GET", "/admin/login/")[0].headers["Set-Cookie"].split(";")[0]
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Cookie": cookie}
+    form = urlencode({"username": "nobody", "password": "x", "csrfmiddlewaretoken": cookie.split("=")[1]})
+    (first, _), (second, page) = (server.ask("POST", "/admin/login/", form, headers) for _ in range(2))
+    assert (first.status, second.status) == (200, 429)
+    assert b"Too many failed logins" in page
+    assert 0 < int(second.headers["Retry-After"]) <= 60

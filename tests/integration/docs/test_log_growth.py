@@ -54,10 +54,7 @@ def test_the_numbers_are_right():
     assert rollout(uid).phase == "succeeded"
     added = StoredEvent.objects.order_by("position")[events:]
     data = sum(len(each.data) + len(str(each.metadata)) for each in added)
-    per_node = {
-        "events": len(added) / NODES,
-        "bytes of JSON": data / NODES,
-        f"bytes on disk, {connection.vendor}": (on_disk() - bytes_before) / NODES,
-    }
-    for name, measured in per_node.items():
-        assert said(name) == pytest.approx(measured, rel=0.15), name
+    for name, measured in {"events": len(added), "bytes of JSON": data}.items():
+        assert said(name) == pytest.approx(measured / NODES, rel=0.15), name
+    # Less where tests that were rolled back have left pages to use again.
+    assert (on_disk() - bytes_before) / NODES <= 1.15 * said(f"bytes on disk, {connection.vendor}")

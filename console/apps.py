@@ -1,0 +1,14 @@
+from django.apps import AppConfig
+from django.contrib.admin import apps
+
+
+class ConsoleConfig(AppConfig):
+    name = "console"
+    default = True
+
+
+class ConsoleAdminConfig(apps.AdminConfig):
+    """The admin site with the console's pages among its own."""
+
+    default = False
+    default_site = "console.site.ConsoleSite"

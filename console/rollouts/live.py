@@ -1,0 +1,223 @@
+"""What a rollout's page shows, in a number of queries that does not grow with its nodes."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.urls import reverse
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
+
+from console.rollouts.buttons import Button, offered, standing_of
+from console.rollouts.story import Entry, story_of
+from rollout import selectors, why
+from rollout.decider.reasons import WORDS
+from rollout.events import RolloutPhase
+from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Phase, Reason
+
+#: How many nodes are listed with their reasons, how many of those that failed at once, and how many events.
+LISTED = 25
+FIRST = 4
+EVENTS = 80
+#: Up to so many nodes have their names on their tiles.
+NAMED_TILES = 40
+#: A bar has a part for each of these, and each has a colour.
+PARTS = ("succeeded", "rolled_back", "running", "queued", "failed", "timed_out", "skipped", "canceled", "scheduled")
+_BAD = frozenset({Phase.FAILED, Phase.TIMED_OUT})
+
+IN_WORDS: dict[RolloutPhase, str] = {
+    RolloutPhase.PLANNED: "Planned",
+    RolloutPhase.PENDING_APPROVAL: "Waits for approval",
+    RolloutPhase.SCHEDULED: "Scheduled",
+    RolloutPhase.RUNNING: "Running",
+    RolloutPhase.PAUSED: "Paused",
+    RolloutPhase.ABORTING: "Aborting",
+    RolloutPhase.ROLLING_BACK: "Rolling back",
+    RolloutPhase.SUCCEEDED: "Succeeded",
+    RolloutPhase.COMPLETED_WITH_FAILURES: "Completed with failures",
+    RolloutPhase.FAILED: "Failed",
+    RolloutPhase.ABORTED: "Aborted",
+    RolloutPhase.ROLLED_BACK: "Rolled back",
+    RolloutPhase.ROLLBACK_FAILED: "Rollback failed",
+    RolloutPhase.SUPERSEDED: "Superseded",
+    RolloutPhase.REJECTED: "Rejected",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Of a bar: `share` in percent of it."""
+
+    name: str
+    label: str
+    count: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wave:
+    """`number` is that of the API, from 0; None for the nodes that were skipped from the start."""
+
+    number: int | None
+    is_canary: bool
+    phase: str
+    total: int
+    parts: Sequence[Part]
+    tiles: SafeString
+    soak_until: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedNode:
+    node: str
+    phase: str
+    attempt: int
+    seconds: float | None
+    message: str
+    meaning: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """All of a rollout's page that may change. `newest` is the position of its newest event."""
+
+    uid: str
+    title: str
+    newest: int
+    phase: str
+    phase_in_words: str
+    is_final: bool
+    document: dict[str, Any]
+    reason: str
+    message: str
+    why: dict[str, Any]
+    freeze: dict[str, Any]
+    parts: Sequence[Part]
+    waves: Sequence[Wave]
+    has_names: bool
+    failing: Sequence[ListedNode]
+    rest: Sequence[ListedNode]
+    more_failing: int
+    in_hand: Sequence[ListedNode]
+    story: Sequence[Entry]
+    may_act: bool
+    buttons: Sequence[Button]
+    needs_another: bool
+
+
+def live(uid: str, *, by: str, may_act: bool) -> Live:
+    """Raises: `RolloutNotFoundError`."""
+    row = selectors.rollout_row(uid)
+    document, phase = json.loads(row.document), RolloutPhase(row.phase)
+    standing = standing_of(row, by=by)
+    listed = selectors.operations_to_look_at(uid, limit=LISTED)
+    failing = [_listed(each) for each in listed if each.phase in _BAD]
+    in_hand = [_listed(each) for each in listed if each.phase in selectors.IN_HAND]
+    reason, explained = document["reason"], why.of_rollout(uid).document
+    return Live(
+        uid=uid,
+        title=title_of(document),
+        newest=row.position,
+        phase=phase,
+        phase_in_words=IN_WORDS[phase],
+        is_final=phase.is_final,
+        document=document,
+        reason=WORDS[Reason(reason)].meaning if reason else "",
+        message="" if row.message.rstrip(".") in explained["summary"] else row.message,
+        why=explained,
+        freeze=selectors.freeze_document(),
+        parts=parts_of(document["progress"]),
+        waves=_waves(uid, document),
+        has_names=document["progress"]["total"] <= NAMED_TILES,
+        failing=failing[:FIRST],
+        rest=failing[FIRST:],
+        more_failing=max(0, standing.failed - len(failing)),
+        in_hand=in_hand,
+        story=_story(uid),
+        may_act=may_act,
+        buttons=offered(standing) if may_act else (),
+        needs_another=may_act and phase == RolloutPhase.PENDING_APPROVAL and standing.is_own,
+    )
+
+
+def title_of(document: dict[str, Any]) -> str:
+    verb = "Remove" if document["action"] == "remove" else "Install"
+    return f"{verb} {document['module_name']} {document['version']}"
+
+
+def parts_of(counters: dict[str, Any]) -> list[Part]:
+    total = max(1, counters["total"])
+    return [
+        Part(
+            name=name, label=name.replace("_", " "), count=counters[name], share=round(100 * counters[name] / total, 2)
+        )
+        for name in PARTS
+        if counters.get(name)
+    ]
+
+
+def _story(uid: str) -> list[Entry]:
+    """Newest first. How it began is never left out."""
+    newest = selectors.newest_rollout_events(uid, limit=EVENTS)
+    first = selectors.rollout_events(uid, after=0, limit=1)
+    return story_of([*(each for each in first if each.position < newest[0].position), *newest])[::-1]
+
+
+def _listed(row: Any) -> ListedNode:
+    words = WORDS[Reason(row.reason)] if row.reason else None
+    return ListedNode(
+        node=row.node,
+        phase=row.phase,
+        attempt=row.attempt,
+        seconds=row.seconds,
+        message=row.message,
+        meaning=words.meaning if words else "",
+        hint=words.hint if words else "",
+    )
+
+
+def _waves(uid: str, document: dict[str, Any]) -> list[Wave]:
+    nodes: dict[int, list[tuple[str, str, str]]] = {}
+    for wave, *node in selectors.operations(uid).values_list("wave", "node", "phase", "reason"):
+        nodes.setdefault(wave, []).append((node[0], node[1], node[2]))
+    shown = [
+        Wave(
+            number=number,
+            is_canary=number == 0 and document["strategy"]["canary"] not in {0, "0%"},
+            phase=each["phase"],
+            total=each["total"],
+            parts=parts_of(each),
+            tiles=_tiles(nodes.get(number, ())),
+            soak_until=each.get("soak_until", "") if each["phase"] == "soaking" else "",
+        )
+        for number, each in enumerate(document["waves"])
+    ]
+    if skipped := nodes.get(-1):
+        tiles = _tiles(skipped)
+        shown.append(
+            Wave(
+                number=None, is_canary=False, phase="skipped", total=len(skipped), parts=(), tiles=tiles, soak_until=""
+            )
+        )
+    return shown
+
+
+def _tiles(nodes: Iterable[tuple[str, str, str]]) -> SafeString:
+    """A link for each node: at a thousand of them every byte counts, so that the name stands once, in the title."""
+    folder = reverse("admin:rollout_node_changelist")
+    return format_html_join(
+        "\n",
+        '<a href="{}{}/change/" class="{}" title="{}: {}"></a>',
+        ((folder, name, _colour(phase), name, _said(phase, reason)) for name, phase, reason in nodes),
+    )
+
+
+def _colour(phase: str) -> str:
+    return "running" if phase in RUNNING_PHASES else phase
+
+
+def _said(phase: str, reason: str) -> str:
+    words = phase.replace("_", " ")
+    return f"{words}, {reason.replace('_', ' ')}" if reason and phase in FINAL_PHASES else words

@@ -1,0 +1,175 @@
+"""What has happened to a rollout, an event a sentence."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from eventstore.store import RecordedEvent
+from rollout.events import (
+    AbortRequested,
+    NodesReleased,
+    NodesRetried,
+    OperationCancelRequested,
+    OperationFinished,
+    OperationGivenBack,
+    OperationProgressed,
+    OperationReleased,
+    OperationReportedLate,
+    OperationScheduled,
+    ReportRejected,
+    RollbackRequested,
+    RollbackStarted,
+    RolloutApproved,
+    RolloutFinished,
+    RolloutPaused,
+    RolloutRejected,
+    RolloutResumed,
+    RolloutStarted,
+    WaveFailed,
+    WaveGated,
+    WavePassed,
+    WaveSoaking,
+    WaveStarted,
+)
+from rollout.messages import Phase
+
+#: How many names stand in a sentence.
+NAMED = 5
+_BAD = frozenset({Phase.FAILED, Phase.TIMED_OUT})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """`tone` is `good`, `bad`, `person` or empty; `actor` is a person's name, or empty."""
+
+    position: int
+    moment: datetime
+    text: str
+    more: str
+    tone: str
+    actor: str
+
+
+#: Nodes and the system itself act all the time: only people are named.
+_NOBODY = ("system", "node:")
+
+
+def story_of(events: Iterable[RecordedEvent]) -> list[Entry]:
+    """In the order of the events, without those that only say that a node is in line."""
+    return [_entry(each) for each in events if not isinstance(each.event, OperationScheduled | NodesReleased)]
+
+
+def _entry(recorded: RecordedEvent) -> Entry:
+    text, more = _words(recorded.event)
+    return Entry(
+        position=recorded.position,
+        moment=recorded.recorded_at,
+        text=text,
+        more=more,
+        tone=_tone(recorded.event),
+        actor="" if recorded.actor.startswith(_NOBODY) or not _is_asked_for(recorded.event) else recorded.actor,
+    )
+
+
+def _is_asked_for(event: Any) -> bool:
+    match event:
+        case RolloutPaused() | AbortRequested() | RollbackRequested():
+            return event.reason == "manual"
+        case NodesRetried():
+            return not event.automatic
+        case RolloutStarted() | RolloutApproved() | RolloutRejected() | RolloutResumed() | OperationCancelRequested():
+            return True
+        case WavePassed():
+            return True
+        case _:
+            return False
+
+
+def _tone(event: Any) -> str:
+    match event:
+        case WaveFailed():
+            return "bad"
+        case OperationFinished() if event.phase in _BAD:
+            return "bad"
+        case OperationFinished() if event.phase == Phase.SUCCEEDED:
+            return "good"
+        case RolloutFinished():
+            return "good" if event.phase in {"succeeded", "rolled_back"} else "bad"
+        case WavePassed():
+            return "good"
+        case WaveGated() | WaveSoaking() | RolloutPaused():
+            return "wait"
+        case _ if _is_asked_for(event):
+            return "person"
+        case _:
+            return ""
+
+
+def _words(event: Any) -> tuple[str, str]:
+    match event:
+        case RolloutStarted():
+            return f"Started for {_count(event.total)}", f"waves of {', '.join(map(str, event.waves)) or 'none'}"
+        case RolloutApproved() | RolloutRejected():
+            return "Approved" if isinstance(event, RolloutApproved) else "Rejected", event.remark
+        case WaveStarted():
+            return f"Wave {event.wave} started", ""
+        case WaveSoaking():
+            return f"Wave {event.wave} soaks", f"until {event.until:%H:%M:%S} UTC"
+        case WaveGated():
+            return f"Wave {event.wave} waits at its gate", "a person has to promote"
+        case WavePassed():
+            return f"Wave {event.wave} passed", ""
+        case WaveFailed():
+            return f"Wave {event.wave} failed", event.message
+        case RolloutPaused():
+            return "Paused", event.message
+        case RolloutResumed():
+            return "Resumed", ""
+        case AbortRequested():
+            return "Abort asked for", event.message
+        case RollbackRequested():
+            return "Rollback asked for", event.message
+        case RollbackStarted():
+            return f"Rollback of {_names(event.nodes)} started", ""
+        case NodesRetried():
+            return f"{_names(event.nodes)} tried again", "by itself" if event.automatic else ""
+        case RolloutFinished():
+            return f"Ended: {_plain(event.phase)}", event.message
+        case _:
+            return _words_of_node(event)
+
+
+def _words_of_node(event: Any) -> tuple[str, str]:
+    match event:
+        case OperationReleased():
+            return f"{event.node} has its turn", ""
+        case OperationCancelRequested():
+            return f"{event.node} is asked to give it up", ""
+        case OperationGivenBack():
+            return f"{event.node} went offline before it began", "it gets its turn when it is back"
+        case OperationProgressed():
+            return f"{event.node} is {_plain(event.phase)}", ""
+        case OperationFinished():
+            seconds = f" in {event.seconds:.2f} s" if event.seconds is not None else ""
+            said = ": ".join(filter(None, (_plain(event.reason or ""), event.message)))
+            return f"{event.node} {_plain(event.phase)}{seconds}", said
+        case OperationReportedLate():
+            return f"{event.node} answered late: {_plain(event.phase)}", event.message
+        case ReportRejected():
+            return f"{event.node} reported what was never asked for", event.why
+        case _:
+            return type(event).__name__, ""
+
+
+def _plain(word: str) -> str:
+    return str(word).replace("_", " ")
+
+
+def _count(total: int) -> str:
+    return "1 node" if total == 1 else f"{total} nodes"
+
+
+def _names(nodes: tuple[str, ...]) -> str:
+    more = len(nodes) - NAMED
+    return ", ".join(nodes[:NAMED]) + (f" and {more} more" if more > 0 else "")

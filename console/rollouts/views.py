@@ -1,0 +1,219 @@
+"""The pages on which rollouts are started, watched and steered, and the switch that freezes the fleet."""
+
+from hashlib import sha256
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.template.loader import render_to_string
+from django.urls import reverse
+from django.utils.html import format_html
+
+from accounts.roles import Permission
+from accounts.selectors import may
+from api.errors import ApiError, ConflictError
+from artifacts_app.selectors import uploaded_versions
+from console.page import Crumb, answer, page
+from console.rollouts.buttons import CANCEL, Button, button_of, offered, press, standing_of
+from console.rollouts.fields import ACTION, ACTIVATION, NODES, defaults, texts_of
+from console.rollouts.live import live
+from console.rollouts.request import ReasonSerializer, RemarkSerializer, StartForm
+from eventstore.cells import page_url
+from eventstore.store import ConcurrencyError
+from rollout import selectors, verbs
+from rollout.errors import NodeNotFoundError, RolloutNotFoundError
+
+#: How many module versions can be chosen from, and up to how many nodes are there to be ticked.
+VERSIONS = 1000
+TICKED = 60
+SCOPES = (("all", "The whole fleet"), ("named", "These nodes"), ("selected", "Nodes that are…"))
+_SEES, _CHANGES = Permission.VIEW_CLUSTER_MODULES, Permission.MANAGE_CLUSTER_MODULES
+
+
+# --- Starting ---------------------------------------------------------------------------------------------------------
+
+
+@page(sees=_CHANGES, changes=_CHANGES)
+def start(request: HttpRequest) -> HttpResponseBase:
+    """`?module=NAME&version=V` chooses what is rolled out; any field of the form may be given so too."""
+    if request.method == "POST":
+        form = StartForm(texts_of(request.POST))
+        if "start" in request.POST:
+            try:
+                uid = form.start()
+            except ConcurrencyError:
+                form.errors = {"": [ConflictError().description]}
+                uid = ""
+            if uid:
+                messages.success(request, "The rollout is on its way.")
+                return HttpResponseRedirect(rollout_url(uid))
+        else:
+            form.preview()
+        return _form(request, form)
+    given = texts_of(request.GET)
+    module, version = (given.pop(name, [""])[0] for name in ("module", "version"))
+    form = StartForm({**defaults(), **({"artifact": [f"{module}/{version}"]} if module else {}), **given})
+    if form.text("artifact"):
+        form.preview()
+    return _form(request, form)
+
+
+def _form(request: HttpRequest, form: StartForm) -> HttpResponse:
+    chosen = form.text("artifact")
+    artifacts = [f"{name}/{version}" for name, version in uploaded_versions()[:VERSIONS]]
+    names = list(selectors.nodes().values_list("name", flat=True)[: TICKED + 1])
+    (nodes,) = form.shown(NODES)
+    return answer(
+        request,
+        "console/rollouts/start.html",
+        title="Start a rollout",
+        trail=[_all_rollouts()],
+        form=form,
+        action=form.shown(ACTION)[0],
+        activation=form.shown(ACTIVATION)[0],
+        artifacts=[*artifacts, *([chosen] if chosen and chosen not in artifacts else [])],
+        chosen=[chosen],
+        artifact_errors=form.errors.get("artifact", ()),
+        selector_errors=form.errors.get("selector", ()),
+        general_errors=form.errors.get("", ()),
+        scopes=SCOPES,
+        scope=form.text("scope"),
+        nodes=nodes,
+        tickable=names if len(names) <= TICKED else (),
+        in_the_way=rollout_url(form.in_the_way) if form.in_the_way else "",
+    )
+
+
+# --- Watching ---------------------------------------------------------------------------------------------------------
+
+
+@page(sees=_SEES)
+def watch(request: HttpRequest, uid: str) -> HttpResponseBase:
+    """The rollout's page; with `?live` only what may change of it, and 304 for who has it already."""
+    try:
+        now = live(uid, by=request.user.get_username(), may_act=may(request.user, _CHANGES))
+    except RolloutNotFoundError as error:
+        raise Http404 from error
+    if "live" not in request.GET:
+        return answer(request, "console/rollouts/watch.html", title=now.title, trail=[_all_rollouts()], live=now)
+    text = render_to_string("console/rollouts/live.html", {"live": now}, request)
+    etag = f'"{sha256(text.encode()).hexdigest()[:32]}"'
+    if request.headers.get("If-None-Match", "").removeprefix("W/") == etag:
+        return HttpResponse(status=304, headers={"ETag": etag})
+    return HttpResponse(text, headers={"ETag": etag, "Cache-Control": "no-cache"})
+
+
+# --- Steering ---------------------------------------------------------------------------------------------------------
+
+
+@page(sees=_CHANGES, changes=_CHANGES)
+def verb(request: HttpRequest, uid: str, name: str) -> HttpResponseBase:
+    """Asks whether it is meant, and does it."""
+    if (button := button_of(name)) is None:
+        raise Http404
+    if request.method != "POST":
+        return _confirm(request, uid, button)
+    remark = ""
+    if button.remark:
+        serializer = RemarkSerializer(data={"remark": request.POST.get("remark", "")})
+        if not serializer.is_valid():
+            return _confirm(request, uid, button, error=" ".join(map(str, serializer.errors["remark"])))
+        remark = serializer.validated_data["remark"]
+    try:
+        follow = press(button, uid, by=request.user.get_username(), remark=remark)
+    except RolloutNotFoundError as error:
+        raise Http404 from error
+    except ApiError as error:
+        messages.error(request, error.description)
+        follow = uid
+    except ConcurrencyError:
+        messages.error(request, ConflictError().description)
+        follow = uid
+    else:
+        messages.success(request, button.done if follow == uid else _followed(button, uid))
+    return HttpResponseRedirect(rollout_url(follow))
+
+
+def _followed(button: Button, former: str) -> str:
+    return format_html(
+        '{} This is the new rollout that does it; <a href="{}">the former one</a> has ended.',
+        button.done,
+        rollout_url(former),
+    )
+
+
+@page(sees=_CHANGES, changes=_CHANGES)
+def cancel(request: HttpRequest, uid: str, node: str) -> HttpResponseBase:
+    """Asks whether the node is to be left alone, and does it."""
+    try:
+        if request.method != "POST":
+            selectors.operation(uid, node)
+            return _confirm(request, uid, CANCEL, node=node)
+        verbs.cancel_node(uid, node, force="force" in request.POST)
+        messages.success(request, f"{node}: {CANCEL.done}")
+    except (RolloutNotFoundError, NodeNotFoundError) as error:
+        raise Http404 from error
+    except ApiError as error:
+        messages.error(request, f"{node}: {error.description}")
+    except ConcurrencyError:
+        messages.error(request, ConflictError().description)
+    return HttpResponseRedirect(rollout_url(uid))
+
+
+def _confirm(request: HttpRequest, uid: str, button: Button, *, error: str = "", node: str = "") -> HttpResponse:
+    try:
+        row = selectors.rollout_row(uid)
+    except RolloutNotFoundError as missing:
+        raise Http404 from missing
+    standing = standing_of(row, by=request.user.get_username())
+    title = f"{row.action.capitalize()} {row.module_name} {row.version}"
+    return answer(
+        request,
+        "console/rollouts/confirm.html",
+        title=button.ask,
+        trail=[_all_rollouts(), Crumb(text=title, url=rollout_url(uid))],
+        what=title,
+        button=button,
+        node=node,
+        error=error,
+        remark=request.POST.get("remark", ""),
+        back=rollout_url(uid),
+        is_offered=button is CANCEL or button in offered(standing),
+        phase=standing.phase,
+    )
+
+
+# --- The whole fleet --------------------------------------------------------------------------------------------------
+
+
+@page(sees=_SEES, changes=_CHANGES)
+def freeze(request: HttpRequest) -> HttpResponseBase:
+    """Whether anything is released anywhere, and the switch for it."""
+    reason, error = request.POST.get("reason", ""), ""
+    if request.method == "POST" and "thaw" in request.POST:
+        verbs.thaw_fleet()
+        messages.success(request, "The fleet is thawed: rollouts go on.")
+        return HttpResponseRedirect(reverse("admin:freeze"))
+    if request.method == "POST":
+        serializer = ReasonSerializer(data={"reason": reason})
+        if serializer.is_valid():
+            verbs.freeze_fleet(serializer.validated_data["reason"])
+            messages.success(request, "The fleet is frozen: nothing more is released until it is thawed.")
+            return HttpResponseRedirect(reverse("admin:freeze"))
+        error = " ".join(map(str, serializer.errors["reason"]))
+    return answer(
+        request,
+        "console/rollouts/freeze.html",
+        title="Freeze the fleet",
+        freeze=selectors.freeze_document(),
+        may_act=may(request.user, _CHANGES),
+        reason=reason,
+        error=error,
+    )
+
+
+def rollout_url(uid: str) -> str:
+    return page_url("rollout_rollout", uid)
+
+
+def _all_rollouts() -> Crumb:
+    return Crumb(text="Rollouts", url=reverse("admin:rollout_rollout_changelist"))

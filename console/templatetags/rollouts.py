@@ -1,0 +1,53 @@
+"""Words and addresses on the pages of rollouts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django import template
+
+from eventstore.cells import page_url
+
+register = template.Library()
+#: How many names stand in a sentence.
+NAMED = 8
+
+
+@register.filter
+def node_page(name: str) -> str:
+    return page_url("rollout_node", name)
+
+
+@register.filter
+def plain(word: str) -> str:
+    return word.replace("_", " ")
+
+
+@register.filter
+def words(value: Any) -> str:
+    """A value of the strategy."""
+    match value:
+        case None | [] | "":
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return ", ".join(str(each) for each in value)
+        case _:
+            return str(value)
+
+
+@register.filter
+def names(nodes: Sequence[str]) -> str:
+    more = len(nodes) - NAMED
+    return ", ".join(nodes[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+@register.filter
+def unchanged(nodes: Sequence[dict[str, Any]]) -> int:
+    """How many of a plan's nodes are expected to be as they are to be."""
+    return sum(each["expected"] is not None for each in nodes)
+
+
+@register.filter
+def artifact(key: str) -> str:
+    return key.replace("/", " ")

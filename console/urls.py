@@ -1,0 +1,15 @@
+"""The console's own pages, below `/admin/` and named `admin:<name>`. The lists of rows are in each app's `admin.py`."""
+
+from django.urls import path
+
+from console.rollouts.urls import urlpatterns as rollout_pages
+from console.views import home, module, node, upload
+
+urlpatterns = [
+    path("live", home.live, name="live"),
+    path("modules/", module.modules, name="modules"),
+    path("modules/<str:name>", module.module, name="module"),
+    path("nodes/<str:name>/labels", node.labels, name="node_labels"),
+    path("upload", upload.upload, name="upload"),
+    *rollout_pages,
+]

@@ -1,0 +1,139 @@
+"""The home page: what needs a person, what is under way, which node has which module."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.paginator import Page, Paginator
+from django.http import HttpRequest, HttpResponseBase
+from django.template.response import TemplateResponse
+from django.utils.http import urlencode
+
+from accounts.roles import Permission
+from console.page import answer, page
+from eventstore.cells import list_url, page_url
+from rollout import overview, selectors
+from rollout.models import Node, NodeModule, Rollout
+from rollout.overview import MatrixFilter, ModuleOnNodes
+
+#: Rows of the matrix at a time, and bars of rollouts.
+NODES = 50
+ROLLOUTS = 10
+_BAD_STATES = {"error": "with an operation that failed", "missing": "without a module", "drifted": "that have drifted"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """Something that waits for a person; `kind` is the phase or state that its badge shows."""
+
+    kind: str
+    text: str
+    url: str
+
+
+def home(request: HttpRequest) -> TemplateResponse:
+    """Its address is the admin site's own, which asks for nothing but to be signed in."""
+    modules = overview.modules_on_nodes()
+    shown = _filter(request.GET)
+    nodes: Page[Node] = Paginator(overview.matrix_nodes(shown), NODES).get_page(request.GET.get("page"))
+    return answer(
+        request,
+        "console/home.html",
+        title="Overview",
+        **_state(modules),
+        matrix=_matrix(list(nodes.object_list), shown, modules),
+        nodes=nodes,
+        filter=shown,
+        phases=("online", "offline", "draining"),
+        states=overview.STATES,
+        query=urlencode(_given(request.GET)),
+    )
+
+
+@page(sees=Permission.VIEW_CLUSTER_MODULES)
+def live(request: HttpRequest) -> HttpResponseBase:
+    """The part of the home page that changes by itself."""
+    return TemplateResponse(request, "console/overview.html", _state(overview.modules_on_nodes()))
+
+
+def _state(modules: Sequence[ModuleOnNodes]) -> dict[str, Any]:
+    rollouts = overview.unfinished()
+    phases = overview.nodes_by_phase()
+    return {
+        "phases_of_nodes": phases,
+        "fleet_size": sum(phases.values()),
+        "tasks": _tasks(rollouts, modules, phases),
+        "rollouts": rollouts[:ROLLOUTS],
+        "more_rollouts": max(0, len(rollouts) - ROLLOUTS),
+        "freeze": selectors.freeze_document(),
+        "modules": [_with_links(each) for each in modules],
+        "differing": sum(count for each in modules for state, count in each.nodes.items() if state != "in_sync"),
+    }
+
+
+def _tasks(rollouts: Sequence[Rollout], modules: Sequence[ModuleOnNodes], phases: Mapping[str, int]) -> list[Task]:
+    waiting = [(each, words) for each in rollouts if (words := overview.waits_for_somebody(each))]
+    tasks = [
+        Task(
+            kind=row.phase if row.phase != "running" else "gated",
+            text=f"{row.action} {row.module_name} {row.version} {words}",
+            url=page_url("rollout_rollout", row.uid),
+        )
+        for row, words in waiting[:ROLLOUTS]
+    ]
+    for state, words in _BAD_STATES.items():
+        for each in modules:
+            if count := each.nodes.get(state):
+                of_module = {"module_name": each.module_name, "version": each.version, "state": state}
+                text = f"{_nodes(count)} {words}: {each.module_name} {each.version}"
+                tasks.append(Task(kind=state, text=text, url=list_url("rollout_nodemodule", of_module)))
+    if offline := phases.get("offline"):
+        text = f"{_nodes(offline)} not heard of for three beats or more"
+        tasks.append(Task(kind="offline", text=text, url=list_url("rollout_node", {"phase": "offline"})))
+    return tasks
+
+
+def _nodes(count: int) -> str:
+    return f"{count} node" if count == 1 else f"{count:,} nodes"
+
+
+def _with_links(module: ModuleOnNodes) -> dict[str, object]:
+    of_module = {"module_name": module.module_name, "version": module.version}
+    return {
+        "module": module,
+        "states": [
+            (state, count, list_url("rollout_nodemodule", {**of_module, "state": state}))
+            for state, count in module.nodes.items()
+        ],
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matrix:
+    modules: Sequence[str]
+    #: Modules that there is no column for.
+    more: int
+    rows: Sequence[tuple[Node, Sequence[Sequence[NodeModule]]]]
+
+
+def _matrix(nodes: Sequence[Node], shown: MatrixFilter, modules: Sequence[ModuleOnNodes]) -> Matrix:
+    """Columns for the modules of which most nodes differ, in the order of their names."""
+    if shown.module_name:
+        names = [shown.module_name]
+    else:
+        differing = {each.module_name: 0 for each in modules}
+        for each in modules:
+            differing[each.module_name] += each.total - each.nodes.get("in_sync", 0)
+        names = sorted(differing, key=lambda name: (-differing[name], name))
+    columns = sorted(names[: overview.MOST_MODULES])
+    cells = overview.matrix_cells([each.name for each in nodes], columns)
+    rows = [(each, [cells.get((each.name, name), []) for name in columns]) for each in nodes]
+    return Matrix(modules=columns, more=len(names) - len(columns), rows=rows)
+
+
+def _filter(query: Mapping[str, str]) -> MatrixFilter:
+    return MatrixFilter(**_given(query))
+
+
+def _given(query: Mapping[str, str]) -> dict[str, str]:
+    return {name: query[name] for name in ("name", "phase", "state", "module_name") if query.get(name)}

@@ -1,0 +1,131 @@
+"""Modules, and one module with all its versions: what it is, its builds, who has it, its rollouts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponseBase
+from django.urls import reverse
+from django.utils.http import urlencode
+
+from accounts.roles import Permission
+from artifacts_app.selectors import builds_of, uploaded_versions
+from console.page import Crumb, answer, page
+from eventstore.cells import list_url
+from modules_app.selectors import document_of, modules_named
+from modules_app.selectors import modules as module_objects
+from rollout import overview
+from rollout.overview import ModuleOnNodes
+
+NAMES = 100
+ROLLOUTS = 10
+#: Versions of a module on its page; the lists have them all.
+VERSIONS = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedModule:
+    """What the list of modules says about one."""
+
+    name: str
+    versions: Sequence[int]
+    newest_packaged: int | None
+    nodes: int
+    differing: int
+
+
+@page(sees=Permission.VIEW_CLUSTER_MODULES)
+def modules(request: HttpRequest) -> HttpResponseBase:
+    """Each that has a module object or a package, or is on a node."""
+    wanted = request.GET.get("q", "").strip()
+    shown = Paginator([each for each in _named() if wanted.lower() in each.name.lower()], NAMES)
+    return answer(
+        request,
+        "console/modules.html",
+        title="Modules",
+        about="What can be brought to the nodes. A module has versions; a version has an object, which says what it "
+        "is, and a package for each platform.",
+        shown=shown.get_page(request.GET.get("page")),
+        wanted=wanted,
+        query=urlencode({"q": wanted}) if wanted else "",
+    )
+
+
+def _named() -> list[NamedModule]:
+    versions: dict[str, set[int]] = {}
+    for name, version in module_objects().values_list("module_name", "version"):
+        versions.setdefault(name, set()).add(version)
+    packaged: dict[str, int] = {}
+    for name, version in uploaded_versions()[: NAMES * VERSIONS]:
+        versions.setdefault(name, set()).add(version)
+        packaged[name] = version
+    nodes: dict[str, list[ModuleOnNodes]] = {}
+    for each in overview.modules_on_nodes():
+        versions.setdefault(each.module_name, set()).add(each.version)
+        nodes.setdefault(each.module_name, []).append(each)
+    return [
+        NamedModule(
+            name=name,
+            versions=sorted(versions[name], reverse=True),
+            newest_packaged=packaged.get(name),
+            nodes=max((each.total for each in nodes.get(name, [])), default=0),
+            differing=sum(each.total - each.nodes.get("in_sync", 0) for each in nodes.get(name, [])),
+        )
+        for name in sorted(versions)
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    number: int
+    #: The module object, or nothing if only a package is there, or only a node has it.
+    uid: str
+    document: Mapping[str, Any]
+    registered_by: str
+    builds: Sequence[Any]
+    #: State, how many nodes, and where they are listed.
+    nodes: Sequence[tuple[str, int, str]]
+
+
+@page(sees=Permission.VIEW_CLUSTER_MODULES)
+def module(request: HttpRequest, name: str) -> HttpResponseBase:
+    versions = _versions(name)
+    if not versions:
+        raise Http404
+    packaged = [each.number for each in versions if each.builds]
+    return answer(
+        request,
+        "console/module.html",
+        title=name,
+        trail=[Crumb(text="Modules", url=reverse("admin:modules"))],
+        name=name,
+        versions=versions[:VERSIONS],
+        more_versions=max(0, len(versions) - VERSIONS),
+        newest=packaged[0] if packaged else None,
+        rollouts=overview.newest_rollouts_of(name, limit=ROLLOUTS),
+        all_rollouts=list_url("rollout_rollout", {"module_name": name}),
+        matrix_query=urlencode({"module_name": name}),
+    )
+
+
+def _versions(name: str) -> list[Version]:
+    objects = {each.version: each for each in modules_named(name)}
+    on_nodes = {each.version: each for each in overview.modules_on_nodes(name)}
+    builds: dict[int, list[Any]] = {}
+    for each in builds_of(name):
+        builds.setdefault(each.version, []).append(each)
+    return [
+        Version(
+            number=number,
+            uid=objects[number].uid if number in objects else "",
+            document=document_of(objects[number]) if number in objects else {},
+            registered_by=objects[number].registered_by if number in objects else "",
+            builds=builds.get(number, []),
+            nodes=[
+                (state, count, list_url("rollout_nodemodule", {"module_name": name, "version": number, "state": state}))
+                for state, count in (on_nodes[number].nodes.items() if number in on_nodes else ())
+            ],
+        )
+        for number in sorted({*objects, *builds, *on_nodes}, reverse=True)
+    ]

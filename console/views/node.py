@@ -1,0 +1,35 @@
+"""What is changed on a node's page besides its verbs. The page itself is in `rollout.admin`."""
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
+
+from accounts.roles import Permission
+from api.errors import ApiError
+from console.page import page
+from eventstore.cells import page_url
+from rollout import services
+from rollout.serializers.nodes import LabelsSerializer
+
+
+@page(sees=Permission.VIEW_ALL_NODES_INFO, changes=Permission.UPDATE_NODE)
+def labels(request: HttpRequest, name: str) -> HttpResponseBase:
+    """The labels that an operator gives the node: all of them, one `name=value` a line."""
+    there = HttpResponseRedirect(page_url("rollout_node", name))
+    if request.method != "POST":
+        return there
+    lines = [each.strip() for each in request.POST.get("labels", "").splitlines() if each.strip()]
+    if wrong := [each for each in lines if "=" not in each]:
+        messages.error(request, f"Write each label as name=value: {wrong[0]}")
+        return there
+    pairs = (each.partition("=") for each in lines)
+    serializer = LabelsSerializer(data={"labels": {name.strip(): value.strip() for name, _, value in pairs}})
+    if not serializer.is_valid():
+        messages.error(request, "; ".join(str(each) for each in serializer.errors["labels"]))
+        return there
+    try:
+        services.label_node(name, serializer.validated_data["labels"])
+    except ApiError as error:
+        messages.error(request, error.description)
+    else:
+        messages.success(request, f"The labels of {name} are set.")
+    return there

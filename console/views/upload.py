@@ -1,0 +1,82 @@
+"""Takes a package from a browser: from a plain form, or with progress by `upload.js`, which asks for JSON."""
+
+from django.conf import settings
+from django.contrib import messages
+from django.core.exceptions import SuspiciousOperation
+from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect, JsonResponse, UnreadablePostError
+from django.http.multipartparser import MultiPartParserError
+from django.template.defaultfilters import filesizeformat
+from django.urls import reverse
+from django.utils.html import format_html
+from django.views.decorators.csrf import csrf_exempt, csrf_protect
+
+from accounts.roles import Permission
+from accounts.selectors import require_modules_upload_allowed
+from api.errors import ApiError, ConflictError
+from artifacts_app.errors import NoModuleError
+from artifacts_app.services import Upload, add_build
+from artifacts_app.uploads import PackageHandler, refuse_too_large
+from console.links import start_url
+from console.page import answer, page
+from eventstore.store import ConcurrencyError
+
+
+@page(sees=Permission.MANAGE_CLUSTER_MODULES, changes=Permission.MANAGE_CLUSTER_MODULES)
+@csrf_exempt  # looking for the token reads the body: that is done below, when the bytes have a place to go to
+def upload(request: HttpRequest) -> HttpResponseBase:
+    """The module object is made of the package's `module.json` if there is none."""
+    if request.method != "POST":
+        return _form(request)
+    handler = PackageHandler(request)
+    request.upload_handlers = [handler]
+    try:
+        require_modules_upload_allowed()
+        refuse_too_large(request.META)
+        return _receive(request, handler)
+    except ApiError as error:
+        return _refusal(request, error)
+    except ConcurrencyError:
+        return _refusal(request, ConflictError())
+    except (MultiPartParserError, SuspiciousOperation, UnreadablePostError):
+        return _refusal(request, NoModuleError())
+    finally:
+        handler.close()
+
+
+@csrf_protect
+def _receive(request: HttpRequest, handler: PackageHandler) -> HttpResponseBase:
+    _ = request.POST  # reads the body, if nobody has looked for the token in it
+    if handler.spool is None or not handler.spool.size:
+        raise NoModuleError
+    return _done(request, add_build(handler.spool, register=True))
+
+
+def _done(request: HttpRequest, done: Upload) -> HttpResponseBase:
+    what = f"{done.module_name} {done.version} for {done.platform}"
+    said = f"{what} is uploaded." if done.created else f"{what} was there already: it is the very same build."
+    module, start = reverse("admin:module", args=[done.module_name]), start_url(done.module_name, done.version)
+    if _wants_json(request):
+        return JsonResponse({"said": said, "module": module, "start": start}, status=201 if done.created else 200)
+    messages.success(request, format_html('{} <a href="{}">Roll it out</a>', said, start))
+    return HttpResponseRedirect(module)
+
+
+def _refusal(request: HttpRequest, error: ApiError) -> HttpResponseBase:
+    if _wants_json(request):
+        return JsonResponse({"error_code": error.code, "description": error.description}, status=error.status)
+    return _form(request, error)
+
+
+def _form(request: HttpRequest, error: ApiError | None = None) -> HttpResponseBase:
+    return answer(
+        request,
+        "console/upload.html",
+        title="Upload a package",
+        status=error.status if error else 200,
+        error=error,
+        largest=filesizeformat(settings.ENVIRONMENT.max_upload_bytes),
+    )
+
+
+def _wants_json(request: HttpRequest) -> bool:
+    return request.headers.get("Accept", "") == "application/json"

@@ -1,0 +1,172 @@
+"""Values in the cells of pages: links, badges, digests, times, bars. Each escapes what it is given."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from django.contrib.admin.utils import quote
+from django.contrib.humanize.templatetags.humanize import naturaltime
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.http import urlencode
+
+NOTHING = "-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    url: str
+    text: str
+
+
+def page_url(page: str, key: object) -> str:
+    """Of one row; `page` is `<app>_<model>`."""
+    return reverse(f"admin:{page}_change", args=[quote(str(key))])
+
+
+def list_url(page: str, lookups: Mapping[str, Any]) -> str:
+    return f"{reverse(f'admin:{page}_changelist')}?{urlencode(lookups)}"
+
+
+def module_url(module_name: str, version: int) -> str:
+    """To the module's page, at the version."""
+    return f"{reverse('admin:module', args=[module_name])}#version-{version}"
+
+
+def events_link(stream: str) -> Link:
+    """To what the log holds of the stream."""
+    return Link(url=list_url("eventstore_storedevent", {"q": stream}), text="Events")
+
+
+def link(url: str, text: object) -> str:
+    return format_html('<a href="{}">{}</a>', url, text)
+
+
+def badge(value: str) -> str:
+    """A phase or a state: a sign and a colour by what it means, and the word."""
+    if not value:
+        return NOTHING
+    meaning = MEANINGS.get(value, Meaning.QUIET)
+    return format_html('<span class="badge badge-{} is-{}">{}</span>', value, meaning, value.replace("_", " "))
+
+
+class Meaning(StrEnum):
+    """Of a phase or state, for whoever looks: `console.css` gives each its colour and its sign."""
+
+    GOOD = "good"
+    BAD = "bad"
+    WARNING = "warning"
+    BUSY = "busy"
+    QUIET = "quiet"
+
+
+#: Of every phase and state that there is; others are quiet.
+MEANINGS: Mapping[str, Meaning] = {
+    **dict.fromkeys(["succeeded", "passed", "in_sync", "online", "enabled"], Meaning.GOOD),
+    **dict.fromkeys(
+        ["failed", "timed_out", "error", "missing", "offline", "rollback_failed", "rejected", "disabled"], Meaning.BAD
+    ),
+    **dict.fromkeys(
+        [
+            "completed_with_failures",
+            "drifted",
+            "draining",
+            "aborted",
+            "aborting",
+            "rolled_back",
+            "paused",
+            "gated",
+            "differing",
+        ],
+        Meaning.WARNING,
+    ),
+    **dict.fromkeys(["pending_approval", "frozen"], Meaning.WARNING),
+    **dict.fromkeys(["running", "soaking", "pending", "queued", "fetching", "verifying", "installing"], Meaning.BUSY),
+    **dict.fromkeys(["loading", "probing", "removing", "canceling", "rolling_back"], Meaning.BUSY),
+}
+
+
+#: The counters of a rollout's row that a bar shows, in its order, and what each means.
+BAR_PARTS: Mapping[str, Meaning] = {
+    "succeeded": Meaning.GOOD,
+    "skipped": Meaning.QUIET,
+    "rolled_back": Meaning.WARNING,
+    "failed": Meaning.BAD,
+    "timed_out": Meaning.BAD,
+    "canceled": Meaning.QUIET,
+    "running": Meaning.BUSY,
+    "queued": Meaning.BUSY,
+    "scheduled": Meaning.QUIET,
+}
+_UNFINISHED = ("running", "queued", "scheduled")
+
+
+def bar(counters: Mapping[str, int], *, total: int) -> str:
+    """How far a rollout is: its percent, a bar with a part for each of its counters, and the numbers in words."""
+    final = sum(count for name, count in counters.items() if name not in _UNFINISHED)
+    percent = 100 * final // total if total else 100
+    parts = format_html_join(
+        "",
+        '<rect class="is-{}" x="{}" width="{}" height="8"/>',
+        _widths([(BAR_PARTS[name], counters[name]) for name in BAR_PARTS if name != "scheduled"], total),
+    )
+    words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counters.items() if count)
+    return format_html(
+        '<span class="bar"><svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">{}</svg> {} % '
+        '<span class="numbers">of {} nodes: {}</span></span>',
+        parts,
+        percent,
+        total,
+        words or "none",
+    )
+
+
+def _widths(parts: Iterable[tuple[Meaning, int]], total: int) -> Iterator[tuple[Meaning, str, str]]:
+    """Meaning, start and width of each part that is there, in percent."""
+    start = 0.0
+    for meaning, count in parts:
+        width = 100 * count / total if total else 0
+        if width:
+            yield meaning, f"{start:g}", f"{width:g}"
+        start += width
+
+
+def digest(value: str) -> str:
+    """The beginning of a digest; all of it on hovering."""
+    return format_html('<code title="{}">{}</code>', value, value[:12]) if value else NOTHING
+
+
+def ago(moment: datetime | None) -> str:
+    """How long ago; the exact time on hovering."""
+    if moment is None:
+        return NOTHING
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>', moment.isoformat(), _exactly(moment), naturaltime(moment)
+    )
+
+
+def exactly(moment: datetime | None) -> str:
+    """The time, and how long ago that is."""
+    if moment is None:
+        return NOTHING
+    return format_html('<time datetime="{}">{}</time> ({})', moment.isoformat(), _exactly(moment), naturaltime(moment))
+
+
+def _exactly(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def duration(seconds: float | None) -> str:
+    """`0.42 s`, `3 min 20 s`."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
+def preformatted(text: str) -> str:
+    return format_html("<pre>{}</pre>", text)

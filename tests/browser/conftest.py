@@ -1,0 +1,177 @@
+"""One cluster and one browser for all; each test has a context of its own, and nothing in it may go wrong unseen."""
+
+import itertools
+import re
+from urllib.parse import urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from tests.browser.chromium import NoBrowserError, chromium_path, running_browser
+from tests.fleet import FINAL, PASSWORD, ROLLOUTS, Fleet, Up, remove_folder, sample, short_folder
+
+#: How long a page may take to show what is expected, milliseconds: the machine may be busy.
+PATIENCE = 20_000
+PEOPLE = {"carol": "admin", "bob": "cluster_viewer"}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        item.add_marker(pytest.mark.e2e)
+        item.add_marker(pytest.mark.timeout(300))  # the cluster's start counts too
+
+
+def pytest_sessionstart(session):
+    expect.set_options(timeout=PATIENCE)
+    try:
+        chromium_path()
+    except NoBrowserError as error:
+        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with running_browser() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """Three nodes, and the people who look at them."""
+    folder = short_folder()
+    up = Up(folder / "data", "--no-sample", output=folder)
+    try:
+        with (fleet := Fleet(up)).api:
+            for name, role in PEOPLE.items():
+                person = {"name": name, "email": f"{name}@example.com", "password": PASSWORD, "role": role}
+                fleet.post("/v1/users", person, status=200)
+            yield fleet
+        assert up.end() == 0
+        assert up.errors.read_text() == ""
+    finally:
+        up.sweep()
+        remove_folder(folder)
+
+
+@pytest.fixture
+def fleet(cluster):
+    """No rollout is under way, and every module loads."""
+    cluster.refuse_to_load()
+    yield cluster
+    for each in cluster.get(ROLLOUTS)["results"]:
+        if each["phase"] not in FINAL:
+            cluster.api.post(f"{ROLLOUTS}/{each['uid']}/abort")  # it may have ended in this moment
+            cluster.end_of(each["uid"])
+
+
+AXE = Axe().axe_script
+_versions = itertools.count(30000)
+
+
+@pytest.fixture
+def package(tmp_path):
+    """Builds a package of a version of greet that no other test has."""
+
+    def build(**options):
+        version = next(_versions)
+        return version, sample(tmp_path, version, **options)
+
+    return build
+
+
+@pytest.fixture
+def uploaded(fleet, package):
+    """Version of a package that has been uploaded."""
+
+    def upload(**options):
+        version, path = package(**options)
+        assert fleet.upload(path).status_code == 201
+        return version
+
+    return upload
+
+
+@pytest.fixture(scope="session")
+def sessions(browser, cluster):
+    """Logs in once for each person: what a browser keeps of it."""
+    kept = {}
+
+    def session_of(name):
+        if name not in kept:
+            context = browser.new_context(base_url=cluster.url)
+            page = context.new_page()
+            log_in(page, name)
+            kept[name] = context.storage_state()
+            context.close()
+        return kept[name]
+
+    return session_of
+
+
+def log_in(page, name):
+    page.goto("/admin/")
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    expect(page).to_have_url(re.compile(r"/admin/$"))
+
+
+@pytest.fixture
+def open_as(browser, cluster, sessions):
+    """A page of somebody who is logged in: `open_as("bob")`. In the end nothing has been said on its console, and
+    nothing was asked of another host."""
+    contexts, wrong = [], []
+
+    def opened(name, **options):
+        context = browser.new_context(base_url=cluster.url, storage_state=name and sessions(name), **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        watch(page, cluster.url, wrong)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def watch(page, url, wrong):
+    """Everything that goes wrong in the page is added to `wrong`."""
+    host = urlsplit(url).netloc
+
+    def said(message):
+        # What a server that is killed on purpose leaves unanswered is no fault of the page.
+        if (
+            message.type == "error"
+            and "ERR_CONNECTION" not in message.text
+            and "INCOMPLETE_CHUNKED" not in message.text
+        ):
+            wrong.append(f"{message.text} {message.location.get('url')}")
+
+    def asked(request):
+        parts = urlsplit(request.url)
+        if parts.scheme in {"http", "https"} and parts.netloc != host:
+            wrong.append(request.url)
+
+    page.on("console", said)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", asked)
+
+
+#: Only what is held against the page comes back: the rest is long.
+_CHECK = """
+async (options) => {
+  const found = await axe.run(document, {resultTypes: ["violations"], ...options});
+  const serious = found.violations.filter((each) => ["serious", "critical"].includes(each.impact));
+  return serious.map((each) => [each.id, ...each.nodes.slice(0, 3).map((node) => `${node.html} ${node.failureSummary}`)]);
+}
+"""
+
+
+def refusals(page, **options):
+    """What axe-core holds against the page that is serious or critical."""
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE)
+    return page.evaluate(_CHECK, options)

@@ -1,0 +1,10 @@
+"""The fleet of the admin site's tests, and one of a thousand recorded nodes."""
+
+import re
+
+from tests.integration.admin.conftest import *  # noqa: F403 - its fixtures
+
+
+def shown_text(response):
+    """What a person reads, without tags."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))

@@ -1,0 +1,102 @@
+"""The home page: what needs somebody, what is under way, which node has which module."""
+
+import pytest
+
+from accounts.roles import Role
+from rollout import services, verbs
+from tests.integration.admin.conftest import EVIL, signed_in, text
+from tests.integration.console.conftest import shown_text
+
+
+def test_it_works(fleet, admin):
+    page = shown_text(admin.get("/admin/"))
+    assert "3 nodes 3 online" in page
+    assert "1 node with an operation that failed: greet 2" in page
+    assert "install greet 2 running by olivia" in page
+    assert "66 % of 3 nodes: 1 succeeded, 1 failed, 1 queued" in page
+
+
+def test_the_matrix_has_a_cell_for_each_node_and_module(fleet, admin):
+    page = shown_text(admin.get("/admin/"))
+    for row in ("node-a ✓ online", "node-b online", "node-c online"):
+        assert row.replace("✓ ", "") in page
+    assert "node-a online 2 load" in page
+    assert "node-b online 2 error: absent" in page
+    assert "node-c online 2 pending: absent" in page
+
+
+def test_nodes_that_differ_come_first(fleet, admin):
+    nodes = [each.name for each in admin.get("/admin/").context["nodes"]]
+    assert nodes == ["node-b", "node-c", "node-a"]
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("name=node-a", ["node-a"]),
+        ("state=error", ["node-b"]),
+        ("state=error&module_name=other", []),
+        ("phase=offline", []),
+        ("phase=nonsense", []),
+        ("page=99", ["node-b", "node-c", "node-a"]),
+    ],
+)
+def test_the_matrix_is_filtered(fleet, admin, query, names):
+    assert [each.name for each in admin.get(f"/admin/?{query}").context["nodes"]] == names
+
+
+def test_what_waits_for_a_person_is_named(fleet, admin):
+    verbs.pause_rollout(fleet.rollout)
+    page = admin.get("/admin/")
+    assert ("paused", f"/admin/rollout/rollout/{fleet.rollout}/change/") in [
+        (each.kind, each.url) for each in page.context["tasks"]
+    ]
+
+
+def test_a_frozen_fleet_is_told_to_all(fleet, viewer):
+    verbs.freeze_fleet("Black Friday")
+    assert "Black Friday" in text(viewer.get("/admin/"))
+
+
+def test_a_node_that_left_is_counted_nowhere(fleet, admin):
+    services.decommission_node("node-b")
+    page = admin.get("/admin/")
+    assert page.context["fleet_size"] == 2
+    assert "node-b" not in text(page).split("Which node has what")[1]
+
+
+def test_the_live_part_is_that_of_the_page(fleet, viewer):
+    live = text(viewer.get("/admin/live"))
+    assert "Rollouts under way" in live
+    assert "<html" not in live
+
+
+def test_an_empty_fleet_says_what_to_do(db, admin):
+    page = text(admin.get("/admin/"))
+    assert "No node has joined yet" in page
+    assert "None." in page
+
+
+def test_a_viewer_is_offered_nothing_that_changes(fleet, viewer):
+    page = text(viewer.get("/admin/"))
+    main = page.split('id="content-main"')[1]
+    assert "Upload a package" not in page
+    assert 'method="post"' not in main
+    assert "start?" not in main
+
+
+@pytest.mark.parametrize("role", [each for each in Role if each != Role.NONE])
+def test_the_sidebar_leads_only_where_the_role_may_go(fleet, new_user, role):
+    browser = signed_in(new_user("walter", role))
+    for group in browser.get("/admin/").context["sidebar_navigation"]:
+        for item in group.items:
+            assert browser.get(item.url).status_code == 200, item
+
+
+def test_who_has_no_role_does_not_get_in(fleet, mallory):
+    assert signed_in(mallory).get("/admin/").status_code == 302
+    assert signed_in(mallory).get("/admin/live").status_code == 302
+
+
+def test_what_a_node_says_is_never_run(fleet, admin):
+    assert EVIL not in text(admin.get("/admin/"))

@@ -1,0 +1,241 @@
+"""The pages of rollouts without a browser: who may, what is refused and in which words, and what they cost."""
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from eventstore.cells import page_url
+from rollout import selectors, verbs
+from rollout.advance import advance
+from rollout.messages import Phase, Reason
+from rollout.strategy import Retries
+from tests.integration.admin.conftest import beat, text
+from tests.integration.console.conftest import shown_text
+from tests.recorded_fleet import join, say, start, upload
+
+START = "/admin/rollouts/start"
+LARGEST_PAGE = 300_000
+
+
+@pytest.fixture
+def start_form():
+    """What the form sends when nothing in it was touched but the module."""
+    return {"action": "install", "activation": "load", "artifact": "greet/2", "scope": "all", "strategy.canary": "1"}
+
+
+@pytest.fixture
+def idle(fleet):
+    """The three nodes, of which nothing is under way."""
+    fleet.end()
+    advance(fleet.rollout)
+    return fleet
+
+
+def verb_url(uid, name):
+    return f"/admin/rollouts/{uid}/{name}"
+
+
+def test_it_works(fleet, admin):
+    page = shown_text(admin.get(page_url("rollout_rollout", fleet.rollout)))
+    for each in ("Running", "66 %", "1 queued", "1 succeeded", "1 failed", "node-b", "Read the server"):
+        assert each in page
+
+
+def test_a_viewer_is_refused_every_verb(fleet, viewer):
+    for name in ["pause", "abort", "retry", "rollback", "promote", "approve", "resume", "reject"]:
+        assert viewer.post(verb_url(fleet.rollout, name), {"remark": "x"}).status_code == 403
+    assert selectors.rollout_row(fleet.rollout).phase == "running"
+
+
+def test_a_viewer_changes_nothing_else(fleet, viewer):
+    for path in [START, "/admin/freeze", "/admin/rollouts/{uid}/nodes/node-c/cancel"]:
+        assert viewer.post(path.format(uid=fleet.rollout), {"reason": "x"}).status_code == 403
+
+
+def test_a_viewer_sees_no_button(fleet, viewer):
+    page = text(viewer.get(page_url("rollout_rollout", fleet.rollout)))
+    assert "data-confirm" not in page
+
+
+def test_buttons_are_those_of_the_phase(fleet, admin):
+    page = text(admin.get(page_url("rollout_rollout", fleet.rollout)))
+    offered = [
+        name for name in ("pause", "resume", "promote", "approve", "abort") if verb_url(fleet.rollout, name) in page
+    ]
+    assert offered == ["pause", "abort"]
+
+
+def test_a_verb_is_asked_for_and_then_done(fleet, admin):
+    assert "Pause this rollout?" in text(admin.get(verb_url(fleet.rollout, "pause")))
+    assert selectors.rollout_row(fleet.rollout).phase == "running"
+    assert "Paused: no further node is started." in shown_text(
+        admin.post(verb_url(fleet.rollout, "pause"), follow=True)
+    )
+    assert selectors.rollout_row(fleet.rollout).phase == "paused"
+
+
+def test_a_verb_that_is_refused_says_why(fleet, admin):
+    page = shown_text(admin.post(verb_url(fleet.rollout, "resume"), follow=True))
+    assert selectors.rollout_row(fleet.rollout).phase == "running"
+    page = shown_text(admin.post(verb_url(fleet.rollout, "promote"), follow=True))
+    assert "It waits at no gate" in page
+
+
+def test_a_verb_that_there_is_not_is_not_found(fleet, admin):
+    assert admin.post(verb_url(fleet.rollout, "explode")).status_code == 404
+    assert admin.get(verb_url("f" * 32, "pause")).status_code == 404
+    assert admin.get(page_url("rollout_rollout", "f" * 32)).status_code == 404
+
+
+def test_an_approval_needs_a_remark(fleet, admin):
+    page = admin.post(verb_url(fleet.rollout, "approve"), {"remark": " "})
+    assert "This field may not be blank." in text(page)
+
+
+def test_one_node_is_canceled(fleet, admin):
+    path = f"/admin/rollouts/{fleet.rollout}/nodes/node-c/cancel"
+    assert "Cancel it on this node?" in text(admin.get(path))
+    admin.post(path, {"force": "on"})
+    assert selectors.operation(fleet.rollout, "node-c").phase == "canceled"
+
+
+def test_a_rollback_leads_to_the_new_rollout(idle, admin):
+    response = admin.post(verb_url(idle.rollout, "rollback"), follow=True)
+    assert page_url("rollout_rollout", idle.rollout) in text(response)
+    assert response.redirect_chain[0][0] != page_url("rollout_rollout", idle.rollout)
+
+
+def test_what_has_not_changed_is_not_sent_again(fleet, admin):
+    path = f"{page_url('rollout_rollout', fleet.rollout)}?live"
+    etag = admin.get(path)["ETag"]
+    assert admin.get(path, headers={"If-None-Match": etag}).status_code == 304
+    verbs.pause_rollout(fleet.rollout)
+    assert admin.get(path, headers={"If-None-Match": etag}).status_code == 200
+
+
+# --- The form ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_is_shown_and_nothing_started(idle, admin, start_form):
+    page = admin.post(START, start_form)
+    assert "Start this rollout" in text(page)
+    assert len(selectors.rollouts()) == 1
+
+
+def test_the_plan_that_was_seen_is_started(idle, admin, start_form):
+    plan = admin.post(START, start_form).context["form"].plan
+    response = admin.post(START, {**start_form, "start": "1", "plan_hash": plan["plan_hash"]})
+    newest = selectors.rollouts()[0]
+    assert response.url == page_url("rollout_rollout", newest.uid)
+    assert (newest.actor, newest.total) == ("alice", 3)
+
+
+def test_a_plan_that_has_changed_is_shown_anew(idle, admin, start_form):
+    plan = admin.post(START, start_form).context["form"].plan
+    beat("node-d")
+    page = admin.post(START, {**start_form, "start": "1", "plan_hash": plan["plan_hash"]})
+    assert "The plan has changed since you looked at it." in text(page)
+    assert page.context["form"].plan["total"] == 4
+    assert len(selectors.rollouts()) == 1
+
+
+WRONG = [
+    ({"strategy.canary": "many"}, "strategy.canary", "Must be an integer from 0 to 10000"),
+    ({"strategy.waves": "10%, 0"}, "strategy.waves", "Must be an integer from 1 to 10000"),
+    ({"strategy.soak_seconds": "long"}, "strategy.soak_seconds", "Must be a number."),
+    ({"strategy.retries.limit": "99"}, "strategy.retries.limit", "less than or equal to 10"),
+    ({"strategy.min_healthy": "3"}, "strategy.min_healthy", "keeps 3 of 3 nodes untouched"),
+    ({"strategy.start_at": "soon"}, "strategy.start_at", "Must be a time with its zone"),
+    ({"artifact": ""}, "artifact", "This field is required."),
+    ({"artifact": "nothing/1"}, "artifact", "There is no artifact of nothing 1."),
+    ({"scope": "named"}, "nodes", "at least 1 element"),
+    ({"scope": "named", "nodes": "node-z"}, "nodes", "The fleet has no node node-z."),
+    ({"scope": "selected"}, "selector", "Must have some of"),
+    ({"scope": "selected", "selector.labels": "zone"}, "selector.labels", "Must be an object of labels"),
+    ({"scope": "selected", "selector.roles": "replica"}, "selector", "No node of the fleet"),
+]
+
+
+def test_what_is_wrong_stands_beside_its_field(idle, admin, start_form):
+    for changes, field, words in WRONG:
+        form = admin.post(START, {**start_form, **changes}).context["form"]
+        assert words in " ".join(form.errors.get(field, ())), (changes, form.errors)
+        assert form.plan is None
+
+
+def test_a_rollout_in_the_way_is_named(fleet, admin, start_form):
+    page = admin.post(START, start_form)
+    assert page_url("rollout_rollout", fleet.rollout) in text(page)
+    assert admin.post(START, {**start_form, "supersede": "on"}).context["form"].plan
+
+
+def test_every_field_of_a_strategy_comes_through(idle, admin, start_form):
+    wanted = {
+        "strategy.canary": "0",
+        "strategy.waves": "1 50%",
+        "strategy.soak_seconds": "1.5",
+        "strategy.gate": "manual",
+        "strategy.approval": "on",
+        "strategy.start_at": "2030-01-02T03:04",
+        "strategy.retries.limit": "3",
+        "strategy.retries.reasons": ["disk_full", "io_error"],
+        "scope": "selected",
+        "selector.names": "node-a node-b",
+        "selector.roles": ["master"],
+    }
+    plan = admin.post(START, {**start_form, **wanted}).context["form"].plan
+    strategy = plan["strategy"]
+    assert (plan["total"], strategy["waves"], strategy["soak_seconds"]) == (2, (1, "50%"), 1.5)
+    assert (strategy["gate"], strategy["approval"], strategy["start_at"]) == ("manual", True, "2030-01-02T03:04:00Z")
+    assert strategy["retries"]["reasons"] == ("disk_full", "io_error")
+
+
+def test_the_form_is_filled_from_its_address(idle, admin):
+    page = admin.get(f"{START}?module=greet&version=2&scope=named&nodes=node-a&action=remove")
+    assert page.context["form"].plan["total"] == 1
+    assert page.context["form"].plan["action"] == "remove"
+
+
+# --- Freezing ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_fleet_is_frozen_with_a_reason_and_thawed(fleet, admin):
+    assert "This field may not be blank." in text(admin.post("/admin/freeze", {"reason": ""}))
+    admin.post("/admin/freeze", {"reason": "a change of the network"})
+    assert selectors.freeze_document()["actor"] == "alice"
+    assert "a change of the network" in text(admin.get(page_url("rollout_rollout", fleet.rollout)))
+    admin.post("/admin/freeze", {"thaw": "1"})
+    assert not selectors.freeze_document()["frozen"]
+
+
+# --- A thousand nodes -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def queries_of(admin):
+    def count(path):
+        with CaptureQueriesContext(connection) as captured:
+            response = admin.get(path)
+        assert response.status_code == 200
+        assert len(response.content) < LARGEST_PAGE
+        return len(captured)
+
+    return count
+
+
+@pytest.mark.slow
+def test_pages_of_a_thousand_nodes_are_small_and_ask_no_more(db, queries_of):
+    few = [queries_of(path) for path in pages_of(3, "few")]
+    assert [queries_of(path) for path in pages_of(1000, "many")] == few
+
+
+def pages_of(count, module_name):
+    """Of a rollout to so many nodes, one of which has failed, and of the form for another one."""
+    upload(module_name)
+    names = [f"n{number:04d}" for number in range(count)]
+    join(*names)
+    careful = {"canary": 1, "waves": ("10%",), "retries": Retries(limit=0)}
+    uid = start(module_name=module_name, careful=careful, max_parallel=100)
+    say(uid, names[0], Phase.FAILED, reason=Reason.LOAD_FAILED, message="no")
+    advance(uid)
+    return [page_url("rollout_rollout", uid), f"{START}?module={module_name}&version=1&supersede=on"]

@@ -1,0 +1,11 @@
+"""No test is kept waiting for what the tests before it did."""
+
+import pytest
+
+from accounts import failed_logins, throttles
+
+
+@pytest.fixture(autouse=True)
+def _counted_anew():
+    for limit in (failed_logins.of_account, failed_logins.of_address, throttles.requests, throttles.uploads):
+        limit.clear()
