@@ -28,7 +28,7 @@ FINAL = frozenset(
         "rejected",
     }
 )
-FAILED = frozenset({"failed", "timed_out"})
+FAILED = ["failed", "timed_out"]
 
 
 class StillRunningError(CommandError):
@@ -120,7 +120,7 @@ def _passes(error: RefusedError) -> bool:
 
 
 def failed_nodes(api: Client, uid: str) -> tuple[Document, ...]:
-    return tuple(each for each in api.every(f"{ROLLOUTS}/{uid}/nodes") if each["phase"] in FAILED)
+    return tuple(api.every(f"{ROLLOUTS}/{uid}/nodes", {"phase": FAILED}))
 
 
 def exit_code(rollout: Document) -> ExitCode | None:

@@ -1,10 +1,9 @@
 """`modfleet events`: the audit log."""
 
 import json
-from collections import deque
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
+from itertools import islice
 from typing import Annotated
 
 import typer
@@ -42,26 +41,21 @@ def events(
     # What the control plane can look for it need not send; wildcards are only known here.
     exact = {
         name: text
-        for name, text in (("stream", stream), ("type", kind), ("actor", actor))
+        for name, text in (("stream", stream), ("type", kind))
         if text is not None and not set("*?[").intersection(text)
     }
+    if actor is not None:
+        exact["actor"] = actor
     times = {"after": first and first - MOMENT, "before": last and last + MOMENT}
     asked = exact | {name: moment.isoformat() for name, moment in times.items() if moment is not None}
 
-    def matching() -> Iterator[Document]:
-        for each in session.api.every(EVENTS, asked):
-            moment = datetime.fromisoformat(each["recorded_at"])
-            if last is not None and moment > last:
-                return  # the log is in the order of time
-            if (
-                (first is None or moment >= first)
-                and (stream is None or fnmatchcase(each["stream"], stream))
-                and (kind is None or fnmatchcase(each["type"], kind))
-                and actor in {None, each["actor"]}
-            ):
-                yield each
-
-    session.show(list(deque(matching(), maxlen=limit or None)), _in_a_table)
+    newest_first = session.api.every(EVENTS, {**asked, "ordering": "-position"})
+    matching = (
+        each
+        for each in newest_first
+        if (stream is None or fnmatchcase(each["stream"], stream)) and (kind is None or fnmatchcase(each["type"], kind))
+    )
+    session.show(list(islice(matching, limit or None))[::-1], _in_a_table)
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -100,13 +100,7 @@ def list_rollouts(
     asked: dict[str, Query] = {"phase": phase} if phase else {}
     if module is not None:
         asked["module_name"] = module
-    found: list[Document] = []
-    for each in session.api.every(ROLLOUTS, asked):
-        if (not phase or each["phase"] in phase) and module in {None, each["module_name"]}:
-            found.append(each)
-            if len(found) == limit:
-                break
-    session.show(found, _in_a_table)
+    session.show(list(session.api.every(ROLLOUTS, asked, most=limit or None)), _in_a_table)
 
 
 def _in_a_table(found: list[Document]) -> RenderableType:
