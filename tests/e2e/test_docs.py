@@ -3,8 +3,13 @@
 import os
 import re
 import subprocess
+import sys
+from pathlib import Path
 
 from tests.fleet import PASSWORD, ROOT, sample
+
+#: Where `modfleet` is.
+COMMANDS = Path(sys.executable).parent
 
 
 def paste(fleet, page, mark, **environ):
@@ -15,7 +20,9 @@ def paste(fleet, page, mark, **environ):
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", "\n".join(blocks)],
         cwd=ROOT,
-        env=os.environ | {"MODFLEET_URL": fleet.url, "MODFLEET_PASSWORD": PASSWORD} | environ,
+        env=os.environ
+        | {"MODFLEET_URL": fleet.url, "MODFLEET_PASSWORD": PASSWORD, "PATH": f"{COMMANDS}:{os.environ['PATH']}"}
+        | environ,
         capture_output=True,
         text=True,
         timeout=120,
@@ -39,5 +46,9 @@ def test_who_has_which_bytes(fleet, uploaded):
     environ = {"MODFLEET_USER": "admin", "NODE": "node-2", "MODULE": "greet", "ROLLOUT": ended["uid"]}
     said = paste(fleet, "howto/who-has-which-bytes.md", "answered", MOMENT=ended["finished_at"], **environ)
     (has,) = [each for each in fleet.node("node-2")["modules"] if each["version"] == version]
-    assert has["content_sha256"] in said
-    assert re.search(rf"^\S+Z operation\.scheduled\.v1 admin {ended['uid']}$", said, re.MULTILINE)
+    by_command, by_request = said.split('{"name"', maxsplit=1)
+    assert has["content_sha256"] in by_command
+    assert re.search(
+        rf"^\d+\s+\S+Z\s+admin\s+\S+\s+operation\.scheduled\.v1\s.*{ended['uid']}", by_command, re.MULTILINE
+    )
+    assert by_request.count(has["content_sha256"]) > 1
