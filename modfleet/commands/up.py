@@ -68,8 +68,11 @@ def _serve(cluster: "Cluster", console: Console, *, sample: bool) -> None:
     console.print(f"  documents  {cluster.url}/docs")
     console.print(f"  admin      {cluster.url}/admin/")
     console.print(f"  user       admin, password {cluster.password}", markup=False)
+    trust = ""
     if cluster.certificate is not None:
         console.print(f"  trust      {cluster.certificate}")
+        trust = f" --cacert {cluster.certificate}"
+    console.print(f"  commands   modfleet login --url {cluster.url} --user admin{trust}", soft_wrap=True)
     console.print("Ctrl-C ends it; the data stays.")
     while True:
         time.sleep(3600)

@@ -41,6 +41,7 @@ def test_sample_answers_on_each_node_and_is_kept(start):
     again.wait_until_it_says("Ctrl-C")
     assert "node-1> GREET.HELLO node-1  ->  Hello, node-1, from greet 1.0.0" in again.said()
     assert f"user       admin, password {password}" in again.said()
+    assert f"modfleet login --url {again.url} --user admin" in again.said()
     rollouts = httpx.get(f"{again.url}/v2/rollouts", auth=("admin", password)).json()["results"]
     assert [each["phase"] for each in rollouts] == ["succeeded"]
 
