@@ -5,7 +5,6 @@ from django.contrib import messages
 from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect, JsonResponse, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
-from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
 from django.utils.html import format_html
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
@@ -74,7 +73,7 @@ def _form(request: HttpRequest, error: ApiError | None = None) -> HttpResponseBa
         title="Upload a package",
         status=error.status if error else 200,
         error=error,
-        largest=filesizeformat(settings.ENVIRONMENT.max_upload_bytes),
+        largest=f"{settings.ENVIRONMENT.max_upload_bytes / 1e6:,.0f} MB",
     )
 
 
