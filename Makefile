@@ -1,8 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest -q -n auto --dist loadfile
-# Clients and agents know no database: once is enough.
-NO_DATABASE := agent broker cli openapi
+# What knows no database or has one of its own: once is enough.
+NO_DATABASE := agent bench broker cli openapi
 CODE := accounts api artifacts_app config console eventstore modfleet modules_app operations rollout webhooks
 
 .PHONY: help setup run test test-full test-fast test-sqlite test-simulation test-postgres test-e2e test-browser screenshots lint docs fmt bench-quick lock clean
