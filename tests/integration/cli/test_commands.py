@@ -180,6 +180,13 @@ def test_promote_opens_the_gate(run, module):
     assert run("rollout", "watch", uid, "--timeout", "0").exit_code == 5
 
 
+def test_the_uid_is_whole_on_a_terminal(terminal, module):
+    uid = start(module_name=module)
+    listing = terminal("rollout", "list", "--module", module)
+    assert listing.end() == 0
+    assert uid in listing.text
+
+
 def test_a_second_person_approves_or_rejects(run, module):
     uid = begin(run, module, "--approval")
     alone = run("rollout", "approve", uid, "--remark", "fine")
