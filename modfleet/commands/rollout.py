@@ -6,7 +6,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from modfleet.client import ROLLOUTS, Document, Query
+from modfleet.client import ROLLOUTS, Document, Query, path_to
 from modfleet.commands.completion import NodeName, RolloutUid, node_names
 from modfleet.commands.parameters import builds
 from modfleet.commands.request import rollout_request
@@ -79,7 +79,7 @@ def watch(uid: RolloutUid, session: Session, timeout: Timeout = None, until_the_
 @builds(session=open_session)
 def status(uid: RolloutUid, session: Session) -> None:
     """Show how far a rollout is, and which nodes have failed."""
-    rollout = session.api.get(f"{ROLLOUTS}/{uid}")
+    rollout = session.api.get(path_to(ROLLOUTS, uid))
     if session.as_json:
         session.print_json(rollout)
         return
@@ -126,7 +126,7 @@ def _in_a_table(found: list[Document]) -> RenderableType:
 @builds(session=open_session)
 def list_nodes(uid: RolloutUid, session: Session) -> None:
     """List the rollout's nodes, in its order, and how far each is."""
-    session.show(list(session.api.every(f"{ROLLOUTS}/{uid}/nodes")), _nodes_in_a_table)
+    session.show(list(session.api.every(path_to(ROLLOUTS, uid, "nodes"))), _nodes_in_a_table)
 
 
 def _nodes_in_a_table(found: list[Document]) -> RenderableType:
@@ -207,7 +207,7 @@ def cancel(
     force: Annotated[bool, typer.Option("--force", help="End it without waiting for the node's answer.")] = False,
 ) -> None:
     """Do nothing (more) on one node of the rollout."""
-    operation = session.api.post(f"{ROLLOUTS}/{uid}/nodes/{node}/cancel", {"force": force})
+    operation = session.api.post(path_to(ROLLOUTS, uid, "nodes", node, "cancel"), {"force": force})
     session.show(operation, lambda each: printable(f"{each['node']}: {reason_of(each)}"))
 
 
@@ -221,12 +221,12 @@ def why(
     ] = None,
 ) -> None:
     """Say why a rollout, or one node of it, is in its phase, and what it waits for."""
-    path = f"{ROLLOUTS}/{uid}" if node is None else f"{ROLLOUTS}/{uid}/nodes/{node}"
-    session.show(session.api.get(f"{path}/why"), _why_in_words)
+    below = () if node is None else ("nodes", node)
+    session.show(session.api.get(path_to(ROLLOUTS, uid, *below, "why")), _why_in_words)
 
 
 def _ask_for(session: Session, uid: str, verb: str, body: Document = None) -> None:
-    session.show(session.api.post(f"{ROLLOUTS}/{uid}/{verb}", body), _phase_in_words)
+    session.show(session.api.post(path_to(ROLLOUTS, uid, verb), body), _phase_in_words)
 
 
 def _phase_in_words(rollout: Document) -> str:

@@ -78,6 +78,13 @@ def test_a_node(run):
         (["rollout", "start", "greet", "1", "--node", "n1", "--role", "master"], 2, "--node names nodes, and cannot"),
         (["rollout", "start", "nope", "1"], 1, "`modfleet push FILE.zip`"),
         (["rollout", "start", "greet", "1", "--canary", "few"], 2, "strategy.canary: Must be an integer"),
+        (["rollout", "start", "greet", "1", "--soak", "inf"], 2, "What is to be sent is no JSON: Out of range"),
+        (["rollout", "status", "../nodes"], 2, "'../nodes' is no name."),
+        (["rollout", "status", ""], 2, "'' is no name."),
+        (["nodes", "drain", "n1?x=1"], 1, "The fleet has no node of this name."),
+        (["nodes", "show", "\udcff"], 1, "The fleet has no node of this name."),
+        (["nodes", "list", "--label", "zone=\udcff"], 2, "A value is no text in UTF-8."),
+        (["freeze", "\udcff"], 2, "A value is no text in UTF-8."),
         (["modules", "show", "nope", "1"], 1, "There is no module nope 1: `modfleet modules` lists"),
         (["artifacts", "show", "nope", "1"], 1, "`modfleet push FILE.zip` uploads it"),
         (["users", "show", "nobody"], 1, "There is no user nobody: `modfleet users` lists"),
@@ -133,6 +140,12 @@ def test_the_strategy_comes_from_a_file_and_options_win(run, module, tmp_path):
     assert (strategy["canary"], strategy["soak_seconds"], strategy["retries"]["limit"]) == ("10%", 7, 4)
     planned = answer(run("rollout", "plan", module, "1", "--strategy", str(as_json), "--retries", "1", "--json"))
     assert (planned["strategy"]["canary"], planned["strategy"]["retries"]["limit"]) == (2, 1)
+
+
+def test_retries_of_a_strategy_that_are_no_object(run, module, tmp_path):
+    (tmp_path / "bad.yaml").write_text("retries: 3")
+    shown = run("rollout", "plan", module, "1", "--strategy", str(tmp_path / "bad.yaml"), "--retries", "1")
+    assert (shown.exit_code, "strategy.retries" in shown.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("content", ["canary: [", "- 1\n"])
