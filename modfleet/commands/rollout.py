@@ -12,7 +12,7 @@ from modfleet.commands.parameters import builds
 from modfleet.commands.request import rollout_request
 from modfleet.commands.session import Session, Yes, is_a_person_there, open_session, printable, sheet, table
 from modfleet.commands.watching import counted, reason_of, static_picture, title, watch_rollout
-from modfleet.failure import EXIT_CODES
+from modfleet.failure import EXIT_CODES, UsageError
 from modfleet.watch import Standing, failed_nodes
 
 app = typer.Typer(no_args_is_help=True, help="Plan, start, watch and steer rollouts.")
@@ -27,7 +27,7 @@ UntilTheEnd = Annotated[bool, typer.Option("--until-the-end", help="Go on watchi
 PlanHash = Annotated[
     str | None, typer.Option(metavar="HASH", help="Start only if it would do what the plan with this hash has shown.")
 ]
-Remark = Annotated[str, typer.Option(help="Why, for the log.", prompt="Why")]
+Remark = Annotated[str | None, typer.Option(help="Why, for the log. Asked for on a terminal.")]
 
 
 @app.command()
@@ -186,16 +186,23 @@ def rollback(uid: RolloutUid, session: Session, yes: Yes = False) -> None:
 
 @app.command()
 @builds(session=open_session)
-def approve(uid: RolloutUid, session: Session, remark: Remark) -> None:
+def approve(uid: RolloutUid, session: Session, remark: Remark = None) -> None:
     """Let it start. Somebody else than the one who asked for it has to."""
-    _ask_for(session, uid, "approve", {"remark": remark})
+    _ask_for(session, uid, "approve", {"remark": _reason(remark)})
 
 
 @app.command()
 @builds(session=open_session)
-def reject(uid: RolloutUid, session: Session, remark: Remark) -> None:
+def reject(uid: RolloutUid, session: Session, remark: Remark = None) -> None:
     """End it before it has started."""
-    _ask_for(session, uid, "reject", {"remark": remark})
+    _ask_for(session, uid, "reject", {"remark": _reason(remark)})
+
+
+def _reason(remark: str | None) -> str:
+    """Raises: `UsageError` where there is nobody to ask."""
+    if remark is None and not is_a_person_there():
+        raise UsageError("Say why, for the log: --remark TEXT.")
+    return typer.prompt("Why", err=True) if remark is None else remark
 
 
 @app.command()

@@ -79,6 +79,7 @@ def test_a_node(run):
         (["rollout", "start", "nope", "1"], 1, "`modfleet push FILE.zip`"),
         (["rollout", "start", "greet", "1", "--canary", "few"], 2, "strategy.canary: Must be an integer"),
         (["rollout", "start", "greet", "1", "--soak", "inf"], 2, "What is to be sent is no JSON: Out of range"),
+        (["rollout", "approve", "nope"], 2, "Say why, for the log: --remark TEXT."),
         (["rollout", "status", "../nodes"], 2, "'../nodes' is no name."),
         (["rollout", "status", ""], 2, "'' is no name."),
         (["nodes", "drain", "n1?x=1"], 1, "The fleet has no node of this name."),
