@@ -61,7 +61,7 @@ def start(
     if watch:
         raise typer.Exit(watch_rollout(session, rollout["uid"], timeout=timeout, until_the_end=until_the_end))
     session.show(rollout, _phase_in_words)
-    session.note(f"`modfleet rollout watch {rollout['uid']}` follows it.")
+    _tell_how_to_follow(session, rollout)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -233,7 +233,14 @@ def why(
 
 
 def _ask_for(session: Session, uid: str, verb: str, body: Document = None) -> None:
-    session.show(session.api.post(path_to(ROLLOUTS, uid, verb), body), _phase_in_words)
+    rollout = session.api.post(path_to(ROLLOUTS, uid, verb), body)
+    session.show(rollout, _phase_in_words)
+    if rollout["uid"] != uid:
+        _tell_how_to_follow(session, rollout)
+
+
+def _tell_how_to_follow(session: Session, rollout: Document) -> None:
+    session.note(f"`modfleet rollout watch {rollout['uid']}` follows it.")
 
 
 def _phase_in_words(rollout: Document) -> str:

@@ -194,6 +194,16 @@ def test_promote_opens_the_gate(run, module):
     assert run("rollout", "watch", uid, "--timeout", "0").exit_code == 5
 
 
+def test_a_verb_that_starts_another_rollout_says_how_to_follow_it(run, module):
+    uid = begin(run, module, "--node", "n1", "--max-failures", "100%", "--retries", "0")
+    say(uid, "n1", Phase.FAILED, reason=Reason.LOAD_FAILED)
+    advance(uid)
+    shown = run("rollout", "retry", uid)
+    other = answer(run("rollout", "list", "--limit", "1", "--json"))[0]["uid"]
+    assert uid != other
+    assert shown.stderr == f"`modfleet rollout watch {other}` follows it.\n"
+
+
 def test_the_uid_is_whole_on_a_terminal(terminal, module):
     uid = start(module_name=module)
     listing = terminal("rollout", "list", "--module", module)
