@@ -63,7 +63,8 @@ class RefusedError(CommandError):
         self.description = description
         #: Seconds to wait, if the answer says so.
         self.retry_after = int(retry_after) if retry_after.isascii() and retry_after.isdigit() else None
-        later = f"Try again in {retry_after} s." if retry_after else ""
+        is_said = "try again in" in description
+        later = f"Try again in {retry_after} s." if retry_after and not is_said else ""
         super().__init__(" ".join(filter(None, (_sentence(description), later, NEXT_STEPS.get(error_code, "")))))
         if status in {httpx.codes.BAD_REQUEST, httpx.codes.UNAUTHORIZED}:
             self.code = ExitCode.USAGE

@@ -2,6 +2,7 @@
 
 import pytest
 
+from modfleet.client import RefusedError
 from modfleet.commands.session import Session
 from modfleet.commands.watching import WAVES_SHOWN, Lines, _first_shown
 from modfleet.failure import ExitCode
@@ -70,3 +71,10 @@ def test_a_line_for_each_change_even_to_what_was_before(capsys):
         lines.show(Standing(rollout=rollout(phase, "pending") | what, failures=()))
     said = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
     assert said == ["rollout u1", "running", "paused", "running", "paused"]
+
+
+def test_the_seconds_to_wait_are_said_once():
+    said = "Too many failed logins: try again in 2 s."
+    assert str(RefusedError(status=429, error_code="too_many_requests", description=said, retry_after="2")) == said
+    busy = RefusedError(status=503, error_code="busy", description="Busy", retry_after="2")
+    assert str(busy) == "Busy. Try again in 2 s."
