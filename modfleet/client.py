@@ -1,10 +1,11 @@
 """The REST API as the command line uses it: documents in, documents out, two kinds of errors."""
 
+import json
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from types import TracebackType
 from typing import IO, Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -37,6 +38,7 @@ NEXT_STEPS: Mapping[str, str] = {
     "dependency_cycle": "Mend the dependencies in the modules' module.json.",
     "fleet_frozen": "`modfleet freeze` says why, `modfleet thaw` lifts it.",
     "module_not_found": "`modfleet push FILE.zip` registers it, `modfleet modules` lists what there is.",
+    "not_found": "Is the URL right (--url)?",
     "no_nodes": "`modfleet nodes` lists those that there are.",
     "node_not_found": "`modfleet nodes` lists those that there are.",
     "not_gated": "`modfleet rollout status UID` says what it waits for.",
@@ -61,7 +63,8 @@ class RefusedError(CommandError):
         self.description = description
         #: Seconds to wait, if the answer says so.
         self.retry_after = int(retry_after) if retry_after.isascii() and retry_after.isdigit() else None
-        later = f"Try again in {retry_after} s." if retry_after else ""
+        is_said = "try again in" in description
+        later = f"Try again in {retry_after} s." if retry_after and not is_said else ""
         super().__init__(" ".join(filter(None, (_sentence(description), later, NEXT_STEPS.get(error_code, "")))))
         if status in {httpx.codes.BAD_REQUEST, httpx.codes.UNAUTHORIZED}:
             self.code = ExitCode.USAGE
@@ -98,13 +101,13 @@ class Client:
         return _document(self._send("GET", path, params=query))
 
     def post(self, path: str, body: Document = None) -> Document:
-        return _document(self._send("POST", path, json=body) if body is not None else self._send("POST", path))
+        return _document(self._send("POST", path, **_json(body)) if body is not None else self._send("POST", path))
 
     def put(self, path: str, body: Document) -> Document:
-        return _document(self._send("PUT", path, json=body))
+        return _document(self._send("PUT", path, **_json(body)))
 
     def patch(self, path: str, body: Document) -> Document:
-        return _document(self._send("PATCH", path, json=body))
+        return _document(self._send("PATCH", path, **_json(body)))
 
     def delete(self, path: str) -> Document:
         return _document(self._send("DELETE", path))
@@ -148,6 +151,8 @@ class Client:
         try:
             # An empty mapping would take away the query that the path has.
             response = self._http.request(method, path, params=params or None, **more)
+        except UnicodeEncodeError as error:
+            raise UsageError("A value is no text in UTF-8.") from error
         except httpx.UnsupportedProtocol as error:
             raise UsageError(f"{self.url} is no URL of a control plane: see --url and MODFLEET_URL.") from error
         except httpx.HTTPError as error:
@@ -173,6 +178,25 @@ class Client:
             return UsageError(
                 f"{self.url} does not answer like a control plane ({response.status_code}): is the URL right (--url)?"
             )
+
+
+def path_to(collection: str, *names: str) -> str:
+    """Of one thing in a collection, and further below it. Raises: `UsageError`."""
+    if wrong := [name for name in names if name in {"", ".", ".."} or "/" in name]:
+        raise UsageError(f"{wrong[0]!r} is no name.")
+    # Undecodable bytes of an argument are sent as they were typed.
+    return "/".join((collection, *(quote(name, safe="", errors="surrogateescape") for name in names)))
+
+
+def _json(body: Document) -> dict[str, Any]:
+    """Raises: `UsageError` for what JSON does not have, such as a number that is infinite."""
+    try:
+        content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError("A value is no text in UTF-8.") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"What is to be sent is no JSON: {error}.") from error
+    return {"content": content, "headers": {"Content-Type": "application/json"}}
 
 
 def _document(response: httpx.Response) -> Document:

@@ -122,10 +122,19 @@ def access_from(given: Given, environ: Mapping[str, str], *, ask: Callable[[str]
 def url_from(given: Given, environ: Mapping[str, str], kept: Profile) -> str:
     """Raises: `UsageError`."""
     url = (given.url or environ.get("MODFLEET_URL") or kept.url or DEFAULT_URL).rstrip("/")
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query:
+    if not _is_control_plane(url):
         raise UsageError("The URL must be http(s)://HOST[:PORT] without credentials: see --url and MODFLEET_URL.")
     return url
+
+
+def _is_control_plane(url: str) -> bool:
+    try:
+        httpx.URL(url)
+        parts = urlsplit(url)
+        is_address = bool(parts.hostname) and parts.port != 0
+    except (ValueError, httpx.InvalidURL):
+        return False
+    return parts.scheme in {"http", "https"} and is_address and not {"@", "?", "#"}.intersection(url)
 
 
 def cacert_from(given: Given, environ: Mapping[str, str], kept: Profile) -> Path | None:

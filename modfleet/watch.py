@@ -7,7 +7,7 @@ from typing import Protocol
 
 import httpx
 
-from modfleet.client import ROLLOUTS, Client, Document, RefusedError, UnreachableError
+from modfleet.client import ROLLOUTS, Client, Document, RefusedError, UnreachableError, path_to
 from modfleet.failure import CommandError, ExitCode
 
 #: Seconds.
@@ -64,7 +64,7 @@ def standings(api: Client, uid: str, *, timeout: float | None, listener: Listene
     while True:
         left = LONGEST_WAIT if deadline is None else max(0.0, min(LONGEST_WAIT, deadline - time.monotonic()))
         try:
-            found = api.changed(f"{ROLLOUTS}/{uid}", etag=etag, wait=left if etag else 0)
+            found = api.changed(path_to(ROLLOUTS, uid), etag=etag, wait=left if etag else 0)
             if found is not None:
                 rollout, new_etag = found
                 count = (rollout["progress"]["failed"], rollout["progress"]["timed_out"])
@@ -120,7 +120,7 @@ def _passes(error: RefusedError) -> bool:
 
 
 def failed_nodes(api: Client, uid: str) -> tuple[Document, ...]:
-    return tuple(api.every(f"{ROLLOUTS}/{uid}/nodes", {"phase": FAILED}))
+    return tuple(api.every(path_to(ROLLOUTS, uid, "nodes"), {"phase": FAILED}))
 
 
 def exit_code(rollout: Document) -> ExitCode | None:

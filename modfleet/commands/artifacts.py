@@ -3,7 +3,7 @@
 import typer
 from rich.console import Group, RenderableType
 
-from modfleet.client import ARTIFACTS, Document
+from modfleet.client import ARTIFACTS, Document, path_to
 from modfleet.commands.completion import ModuleName, Version
 from modfleet.commands.parameters import builds
 from modfleet.commands.session import Session, Yes, open_session, sheet, table
@@ -55,7 +55,7 @@ def _in_a_table(found: list[Document]) -> RenderableType:
 @builds(session=open_session)
 def show(module_name: ModuleName, version: Version, session: Session) -> None:
     """Show one artifact and its builds."""
-    session.show(session.api.get(f"{ARTIFACTS}/{module_name}/{version}"), _in_words)
+    session.show(session.api.get(path_to(ARTIFACTS, module_name, str(version))), _in_words)
 
 
 def _in_words(artifact: Document) -> RenderableType:
@@ -70,5 +70,5 @@ def _in_words(artifact: Document) -> RenderableType:
 def delete(module_name: ModuleName, version: Version, session: Session, yes: Yes = False) -> None:
     """Delete an artifact that no node has and no rollout needs."""
     session.confirm(f"Delete the artifact {module_name} {version}?", yes=yes)
-    answer = session.api.delete(f"{ARTIFACTS}/{module_name}/{version}")
+    answer = session.api.delete(path_to(ARTIFACTS, module_name, str(version)))
     session.show(answer, lambda _: f"deleted the artifact {module_name} {version}")

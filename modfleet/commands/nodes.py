@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Group, RenderableType
 
-from modfleet.client import NODES, Document, Query
+from modfleet.client import NODES, Document, Query, path_to
 from modfleet.commands.completion import NodeName
 from modfleet.commands.parameters import builds
 from modfleet.commands.session import Session, Yes, in_a_line, open_session, sheet, table
@@ -73,7 +73,7 @@ def _in_a_table(found: list[Document]) -> RenderableType:
 @builds(session=open_session)
 def show(name: NodeName, session: Session) -> None:
     """Show one node and its modules: what is desired there, and what was observed."""
-    session.show(session.api.get(f"{NODES}/{name}"), _in_words)
+    session.show(session.api.get(path_to(NODES, name)), _in_words)
 
 
 def _in_words(node: Document) -> RenderableType:
@@ -87,14 +87,14 @@ def _in_words(node: Document) -> RenderableType:
 @builds(session=open_session)
 def drain(name: NodeName, session: Session) -> None:
     """Give it nothing new. `activate` ends that."""
-    _tell_phase(session, session.api.post(f"{NODES}/{name}/drain"))
+    _tell_phase(session, session.api.post(path_to(NODES, name, "drain")))
 
 
 @app.command()
 @builds(session=open_session)
 def activate(name: NodeName, session: Session) -> None:
     """End its draining."""
-    _tell_phase(session, session.api.post(f"{NODES}/{name}/activate"))
+    _tell_phase(session, session.api.post(path_to(NODES, name, "activate")))
 
 
 @app.command()
@@ -102,7 +102,7 @@ def activate(name: NodeName, session: Session) -> None:
 def decommission(name: NodeName, session: Session, yes: Yes = False) -> None:
     """Take it out of the fleet. It joins again when its agent is restarted."""
     session.confirm(f"Take {name} out of the fleet?", yes=yes)
-    _tell_phase(session, session.api.post(f"{NODES}/{name}/decommission"))
+    _tell_phase(session, session.api.post(path_to(NODES, name, "decommission")))
 
 
 @app.command()
@@ -118,7 +118,7 @@ def label(
     """Set a node's labels, in the place of all that an operator gave before."""
     if bool(labels) == clear:
         raise UsageError("Give the labels as NAME=VALUE, or --clear for none.")
-    session.show(session.api.patch(f"{NODES}/{name}", {"labels": labels_of(labels or [])}), _in_words)
+    session.show(session.api.patch(path_to(NODES, name), {"labels": labels_of(labels or [])}), _in_words)
 
 
 def labels_of(pairs: list[str]) -> dict[str, str]:

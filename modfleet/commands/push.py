@@ -3,6 +3,7 @@
 import json
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,11 +43,12 @@ def _metadata(file: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(file) as package, package.open("module.json") as member:
             document = json.loads(member.read(MAX_METADATA))
+        json.dumps(document, ensure_ascii=False, allow_nan=False).encode()  # Python reads more than JSON has
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror or error}.") from error
     except KeyError as error:
         raise UsageError(f"{file} has no module.json: `modfleet pack` makes a package of a module.") from error
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
         raise UsageError(f"{file} is no readable zip file: `modfleet pack` makes a package of a module.") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"The module.json of {file} is no JSON: {error}.") from error

@@ -96,7 +96,8 @@ def rollout_request(
     }
     careful = _read_strategy(strategy) | {field: value for field, value in options.items() if value not in (None, [])}
     if given := {field: value for field, value in retried.items() if value not in (None, [])}:
-        careful["retries"] = {**careful.get("retries", {}), **given}
+        kept = careful.get("retries") or {}
+        careful["retries"] = {**kept, **given} if isinstance(kept, dict) else kept
     optional = {"activation": activation, "nodes": node, "selector": chosen, "strategy": careful}
     return {
         "action": action,

@@ -6,13 +6,13 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from modfleet.client import ROLLOUTS, Document, Query
+from modfleet.client import ROLLOUTS, Document, Query, path_to
 from modfleet.commands.completion import NodeName, RolloutUid, node_names
 from modfleet.commands.parameters import builds
 from modfleet.commands.request import rollout_request
 from modfleet.commands.session import Session, Yes, is_a_person_there, open_session, printable, sheet, table
 from modfleet.commands.watching import counted, reason_of, static_picture, title, watch_rollout
-from modfleet.failure import EXIT_CODES
+from modfleet.failure import EXIT_CODES, UsageError
 from modfleet.watch import Standing, failed_nodes
 
 app = typer.Typer(no_args_is_help=True, help="Plan, start, watch and steer rollouts.")
@@ -27,7 +27,7 @@ UntilTheEnd = Annotated[bool, typer.Option("--until-the-end", help="Go on watchi
 PlanHash = Annotated[
     str | None, typer.Option(metavar="HASH", help="Start only if it would do what the plan with this hash has shown.")
 ]
-Remark = Annotated[str, typer.Option(help="Why, for the log.", prompt="Why")]
+Remark = Annotated[str | None, typer.Option(help="Why, for the log. Asked for on a terminal.")]
 
 
 @app.command()
@@ -61,7 +61,7 @@ def start(
     if watch:
         raise typer.Exit(watch_rollout(session, rollout["uid"], timeout=timeout, until_the_end=until_the_end))
     session.show(rollout, _phase_in_words)
-    session.note(f"`modfleet rollout watch {rollout['uid']}` follows it.")
+    _tell_how_to_follow(session, rollout)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -79,7 +79,7 @@ def watch(uid: RolloutUid, session: Session, timeout: Timeout = None, until_the_
 @builds(session=open_session)
 def status(uid: RolloutUid, session: Session) -> None:
     """Show how far a rollout is, and which nodes have failed."""
-    rollout = session.api.get(f"{ROLLOUTS}/{uid}")
+    rollout = session.api.get(path_to(ROLLOUTS, uid))
     if session.as_json:
         session.print_json(rollout)
         return
@@ -126,7 +126,7 @@ def _in_a_table(found: list[Document]) -> RenderableType:
 @builds(session=open_session)
 def list_nodes(uid: RolloutUid, session: Session) -> None:
     """List the rollout's nodes, in its order, and how far each is."""
-    session.show(list(session.api.every(f"{ROLLOUTS}/{uid}/nodes")), _nodes_in_a_table)
+    session.show(list(session.api.every(path_to(ROLLOUTS, uid, "nodes"))), _nodes_in_a_table)
 
 
 def _nodes_in_a_table(found: list[Document]) -> RenderableType:
@@ -186,16 +186,23 @@ def rollback(uid: RolloutUid, session: Session, yes: Yes = False) -> None:
 
 @app.command()
 @builds(session=open_session)
-def approve(uid: RolloutUid, session: Session, remark: Remark) -> None:
+def approve(uid: RolloutUid, session: Session, remark: Remark = None) -> None:
     """Let it start. Somebody else than the one who asked for it has to."""
-    _ask_for(session, uid, "approve", {"remark": remark})
+    _ask_for(session, uid, "approve", {"remark": _reason(remark)})
 
 
 @app.command()
 @builds(session=open_session)
-def reject(uid: RolloutUid, session: Session, remark: Remark) -> None:
+def reject(uid: RolloutUid, session: Session, remark: Remark = None) -> None:
     """End it before it has started."""
-    _ask_for(session, uid, "reject", {"remark": remark})
+    _ask_for(session, uid, "reject", {"remark": _reason(remark)})
+
+
+def _reason(remark: str | None) -> str:
+    """Raises: `UsageError` where there is nobody to ask."""
+    if remark is None and not is_a_person_there():
+        raise UsageError("Say why, for the log: --remark TEXT.")
+    return typer.prompt("Why", err=True) if remark is None else remark
 
 
 @app.command()
@@ -207,7 +214,7 @@ def cancel(
     force: Annotated[bool, typer.Option("--force", help="End it without waiting for the node's answer.")] = False,
 ) -> None:
     """Do nothing (more) on one node of the rollout."""
-    operation = session.api.post(f"{ROLLOUTS}/{uid}/nodes/{node}/cancel", {"force": force})
+    operation = session.api.post(path_to(ROLLOUTS, uid, "nodes", node, "cancel"), {"force": force})
     session.show(operation, lambda each: printable(f"{each['node']}: {reason_of(each)}"))
 
 
@@ -221,12 +228,19 @@ def why(
     ] = None,
 ) -> None:
     """Say why a rollout, or one node of it, is in its phase, and what it waits for."""
-    path = f"{ROLLOUTS}/{uid}" if node is None else f"{ROLLOUTS}/{uid}/nodes/{node}"
-    session.show(session.api.get(f"{path}/why"), _why_in_words)
+    below = () if node is None else ("nodes", node)
+    session.show(session.api.get(path_to(ROLLOUTS, uid, *below, "why")), _why_in_words)
 
 
 def _ask_for(session: Session, uid: str, verb: str, body: Document = None) -> None:
-    session.show(session.api.post(f"{ROLLOUTS}/{uid}/{verb}", body), _phase_in_words)
+    rollout = session.api.post(path_to(ROLLOUTS, uid, verb), body)
+    session.show(rollout, _phase_in_words)
+    if rollout["uid"] != uid:
+        _tell_how_to_follow(session, rollout)
+
+
+def _tell_how_to_follow(session: Session, rollout: Document) -> None:
+    session.note(f"`modfleet rollout watch {rollout['uid']}` follows it.")
 
 
 def _phase_in_words(rollout: Document) -> str:

@@ -22,6 +22,8 @@ from modfleet.failure import CommandError
 from modfleet.profile import Access, Given, access_from
 
 CONNECTION = "Connection"
+#: Of a table in a terminal, characters: three of text, and what is between two columns.
+COLUMN_LEAST = 6
 
 
 def open_session(
@@ -153,12 +155,16 @@ def printable(value: object) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> Table:
+    """The first column is what the next command is given: it is folded only where it would take the whole width."""
+    lines = [[Text(printable(each)) for each in row] for row in rows]
+    widest = max((line[0].cell_len for line in lines), default=0)
+    is_room = widest + COLUMN_LEAST * (len(columns) - 1) <= Console().width
     made = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, title=title or None, title_justify="left")
     made.pad_edge = made.show_edge = False
-    for name in columns:
-        made.add_column(name, overflow="fold")
-    for row in rows:
-        made.add_row(*(Text(printable(each)) for each in row))
+    for position, name in enumerate(columns):
+        made.add_column(name, overflow="fold", no_wrap=position == 0 and is_room)
+    for line in lines:
+        made.add_row(*line)
     return made
 
 

@@ -91,24 +91,26 @@ class Lines(Documents):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self._said: set[tuple[object, ...]] = set()
+        #: By what it is about; a rollout is paused, resumed and paused again.
+        self._last: dict[object, object] = {}
 
     def show(self, standing: Standing) -> None:
         rollout = standing.rollout
-        self._once(("title",), title(rollout))
+        self._say("title", None, title(rollout))
         for wave in rollout["waves"]:
             if wave["phase"] != "pending":
-                self._once((wave["wave"], wave["phase"]), f"wave {wave['wave']}: {wave['phase']}")
+                self._say(wave["wave"], wave["phase"], f"wave {wave['wave']}: {wave['phase']}")
         for each in standing.failures:
-            self._once((each["node"], each["attempt"], each["phase"]), f"{each['node']}: {reason_of(each)}")
+            self._say(each["node"], (each["attempt"], each["phase"]), f"{each['node']}: {reason_of(each)}")
         progress = rollout["progress"]
-        self._once((rollout["phase"], progress["percent"] // 5), f"{rollout['phase']}: {counted(progress)}")
+        reached = (rollout["phase"], progress["percent"] // 5)
+        self._say("progress", reached, f"{rollout['phase']}: {counted(progress)}")
         if rollout["phase"] in FINAL:
-            self._once(("end",), ending(rollout))
+            self._say("end", None, ending(rollout))
 
-    def _once(self, key: tuple[object, ...], line: str) -> None:
-        if key not in self._said:
-            self._said.add(key)
+    def _say(self, about: object, state: object, line: str) -> None:
+        if about not in self._last or self._last[about] != state:
+            self._last[about] = state
             self._session.say(printable(line))
 
 

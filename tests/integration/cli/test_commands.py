@@ -78,6 +78,14 @@ def test_a_node(run):
         (["rollout", "start", "greet", "1", "--node", "n1", "--role", "master"], 2, "--node names nodes, and cannot"),
         (["rollout", "start", "nope", "1"], 1, "`modfleet push FILE.zip`"),
         (["rollout", "start", "greet", "1", "--canary", "few"], 2, "strategy.canary: Must be an integer"),
+        (["rollout", "start", "greet", "1", "--soak", "inf"], 2, "What is to be sent is no JSON: Out of range"),
+        (["rollout", "approve", "nope"], 2, "Say why, for the log: --remark TEXT."),
+        (["rollout", "status", "../nodes"], 2, "'../nodes' is no name."),
+        (["rollout", "status", ""], 2, "'' is no name."),
+        (["nodes", "drain", "n1?x=1"], 1, "The fleet has no node of this name."),
+        (["nodes", "show", "\udcff"], 1, "The fleet has no node of this name."),
+        (["nodes", "list", "--label", "zone=\udcff"], 2, "A value is no text in UTF-8."),
+        (["freeze", "\udcff"], 2, "A value is no text in UTF-8."),
         (["modules", "show", "nope", "1"], 1, "There is no module nope 1: `modfleet modules` lists"),
         (["artifacts", "show", "nope", "1"], 1, "`modfleet push FILE.zip` uploads it"),
         (["users", "show", "nobody"], 1, "There is no user nobody: `modfleet users` lists"),
@@ -135,6 +143,12 @@ def test_the_strategy_comes_from_a_file_and_options_win(run, module, tmp_path):
     assert (planned["strategy"]["canary"], planned["strategy"]["retries"]["limit"]) == (2, 1)
 
 
+def test_retries_of_a_strategy_that_are_no_object(run, module, tmp_path):
+    (tmp_path / "bad.yaml").write_text("retries: 3")
+    shown = run("rollout", "plan", module, "1", "--strategy", str(tmp_path / "bad.yaml"), "--retries", "1")
+    assert (shown.exit_code, "strategy.retries" in shown.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("content", ["canary: [", "- 1\n"])
 def test_a_strategy_that_cannot_be_read(run, tmp_path, content):
     (tmp_path / "bad.yaml").write_text(content)
@@ -178,6 +192,23 @@ def test_promote_opens_the_gate(run, module):
     advance(uid)
     assert run("rollout", "promote", uid, "--wave", "0").exit_code == 0
     assert run("rollout", "watch", uid, "--timeout", "0").exit_code == 5
+
+
+def test_a_verb_that_starts_another_rollout_says_how_to_follow_it(run, module):
+    uid = begin(run, module, "--node", "n1", "--max-failures", "100%", "--retries", "0")
+    say(uid, "n1", Phase.FAILED, reason=Reason.LOAD_FAILED)
+    advance(uid)
+    shown = run("rollout", "retry", uid)
+    other = answer(run("rollout", "list", "--limit", "1", "--json"))[0]["uid"]
+    assert uid != other
+    assert shown.stderr == f"`modfleet rollout watch {other}` follows it.\n"
+
+
+def test_the_uid_is_whole_on_a_terminal(terminal, module):
+    uid = start(module_name=module)
+    listing = terminal("rollout", "list", "--module", module)
+    assert listing.end() == 0
+    assert uid in listing.text
 
 
 def test_a_second_person_approves_or_rejects(run, module):

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 
 import pytest
 
@@ -44,7 +45,13 @@ def test_other_bytes_of_the_same_version_are_refused(run, package):
     assert (shown.exit_code, shown.stdout, shown.stderr.count("\n")) == (1, "", 1)
 
 
-@pytest.mark.parametrize("members", [{}, {"module.json": "[]"}, {"module.json": "{"}, None])
+@pytest.mark.parametrize(
+    "members",
+    [
+        *[{}, {"module.json": "[]"}, {"module.json": "{"}, None],
+        *[{"module.json": '{"version": 1e400}'}, {"module.json": '{"module_name": "\\ud800"}'}],
+    ],
+)
 def test_a_file_that_is_no_package(run, tmp_path, members):
     file = tmp_path / "bad.zip"
     if members is None:
@@ -55,6 +62,14 @@ def test_a_file_that_is_no_package(run, tmp_path, members):
                 archive.writestr(name, content)
     shown = run("push", str(file))
     assert (shown.exit_code, shown.stderr.count("\n"), "bad.zip" in shown.stderr) == (2, 1, True)
+
+
+def test_a_package_that_is_damaged(run, tmp_path):
+    file = tmp_path / "bad.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("module.json", "{}")
+    file.write_bytes(file.read_bytes().replace(zlib.compress(b"{}", wbits=-15), b"\xff" * 4))
+    assert run("push", str(file)).stderr.startswith(f"{file} is no readable zip file: ")
 
 
 def test_a_file_that_is_not_there(run, tmp_path):

@@ -92,7 +92,13 @@ def test_a_file_that_cannot_be_used_is_named(environ, text):
         access(environ)
 
 
-@pytest.mark.parametrize("url", ["control", "ftp://control", "https://ada:p@control", "https://"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *["control", "ftp://control", "https://", "https://ada:p@control", "https://:p@control"],
+        *["https://[control", "https://control:x", "https://control:99999", "https://control\r", "https://control#x"],
+    ],
+)
 def test_a_url_that_is_none(environ, url):
     with pytest.raises(UsageError, match="The URL must be"):
         access(environ, url=url)

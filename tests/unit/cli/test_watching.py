@@ -2,9 +2,12 @@
 
 import pytest
 
-from modfleet.commands.watching import WAVES_SHOWN, _first_shown
+from modfleet.client import RefusedError
+from modfleet.commands.session import Session
+from modfleet.commands.watching import WAVES_SHOWN, Lines, _first_shown
 from modfleet.failure import ExitCode
-from modfleet.watch import exit_code, next_step
+from modfleet.profile import Given
+from modfleet.watch import Standing, exit_code, next_step
 
 
 def rollout(phase, *waves):
@@ -58,3 +61,20 @@ def test_the_wave_that_goes_on_is_among_those_that_fit(passed, first):
 
 def test_few_waves_are_all_shown():
     assert _first_shown(["passed"] * 3) == 0
+
+
+def test_a_line_for_each_change_even_to_what_was_before(capsys):
+    lines = Lines(Session(Given(), as_json=False))
+    counters = {"total": 1, "scheduled": 1, "queued": 0, "running": 0, "failed": 0, "timed_out": 0, "percent": 0}
+    what = {"action": "install", "module_name": "greet", "version": 1, "progress": counters}
+    for phase in ("running", "paused", "paused", "running", "paused"):
+        lines.show(Standing(rollout=rollout(phase, "pending") | what, failures=()))
+    said = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert said == ["rollout u1", "running", "paused", "running", "paused"]
+
+
+def test_the_seconds_to_wait_are_said_once():
+    said = "Too many failed logins: try again in 2 s."
+    assert str(RefusedError(status=429, error_code="too_many_requests", description=said, retry_after="2")) == said
+    busy = RefusedError(status=503, error_code="busy", description="Busy", retry_after="2")
+    assert str(busy) == "Busy. Try again in 2 s."
