@@ -35,11 +35,13 @@ LINGER_SECONDS = 0.02
 AT_ONCE_SECONDS = 0.002
 #: How often the thread looks whether it is to stop, and which nodes are silent, seconds.
 IDLE_SECONDS = 0.5
+#: A broker that takes longer to answer hangs, seconds.
+ANSWER_SECONDS = 1.0
 #: How long to wait before a broker or a database that is away is tried again, seconds.
 RETRY_SECONDS = 1.0
 
 Handler = Callable[[Sequence[Any]], None]
-#: Called with the seconds since the thread was connected, when the queue is empty.
+#: Called with the seconds since when the broker has answered all the time, when the queue is empty.
 Idle = Callable[[float], None]
 
 
@@ -80,10 +82,10 @@ def record_beats(bodies: Sequence[Any]) -> None:
         _publish_now()  # what a node that has started missed
 
 
-def judge_silence(connected_seconds: float) -> None:
-    """Declare silent nodes offline: not in the first three beats after this thread was connected, for they may have
-    had nobody to beat to. Called when no beat is waiting."""
-    if connected_seconds > clock.longest_silence():
+def judge_silence(heard_seconds: float) -> None:
+    """Declare silent nodes offline: not in the first three beats after this thread was connected, or after the broker
+    hung, for they may have had nobody to beat to. Called when no beat is waiting."""
+    if heard_seconds > clock.longest_silence():
         for name in clock.declare_silent_nodes_offline():
             _tried(partial(purge_queue, name), f"the queue of {name} is not purged")
 
@@ -98,6 +100,13 @@ def _tried(step: Callable[[], Any], otherwise: str) -> None:
         step()
     except (OperationalError, RedisError, OSError) as error:
         logger.warning("%s: %s", otherwise, error)
+
+
+def _ping(connection: Connection) -> None:
+    """Over a connection of its own: the channel's waits for messages. Raises: `RedisError`."""
+    channel: Any = connection.default_channel  # of the transport for Redis
+    with channel.conn_or_acquire() as client:
+        client.ping()
 
 
 class BatchConsumer(threading.Thread):
@@ -140,15 +149,22 @@ class BatchConsumer(threading.Thread):
                 accept=["json"],
                 prefetch_count=PREFETCH,
             )
-            connected_at = looked_at = time.monotonic()
+            answers_since = looked_at = time.monotonic()
             with consumer:
                 while not self.stopping.is_set():
+                    asked_at = time.monotonic()
                     is_drained = self._collect(connection)
-                    self._flush()
+                    is_due = self._idle is not None and is_drained and asked_at - looked_at >= IDLE_SECONDS
+                    if is_due:
+                        _ping(connection)  # an empty queue may be one that nobody can reach
                     now = time.monotonic()
-                    if is_drained and now - looked_at >= IDLE_SECONDS:
+                    if now - asked_at > IDLE_SECONDS + ANSWER_SECONDS:
+                        answers_since = now
+                    self._flush()
+                    if is_due and self._idle is not None:
                         looked_at = now
-                        self._look(now - connected_at)
+                        close_old_connections()
+                        self._idle(now - answers_since)
 
     def _take(self, body: Any, message: Message) -> None:
         self._batch.append((body, message))
@@ -179,8 +195,3 @@ class BatchConsumer(threading.Thread):
             for _, message in self._batch:
                 message.ack()
             self._batch.clear()
-
-    def _look(self, connected_seconds: float) -> None:
-        if self._idle is not None:
-            close_old_connections()
-            self._idle(connected_seconds)

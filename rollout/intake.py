@@ -13,7 +13,7 @@ from eventstore.store import append, database_now
 from eventstore.transact import Batch, load_states, retry_on_conflict
 from rollout import selectors
 from rollout.advance import advance_all
-from rollout.decider.node import NODE, RecordBeat, RecordInventory
+from rollout.decider.node import NODE, RecordBeat, RecordContact, RecordInventory
 from rollout.decider.placement import PLACEMENT, RecordReport
 from rollout.events import node_stream, placement_stream
 from rollout.messages import Beat, Report, from_json
@@ -31,8 +31,9 @@ Result = TypeVar("Result")
 def record_reports(bodies: Sequence[Any]) -> None:
     """Record a batch of reports in one transaction, then move their rollouts on. Reports may come more than once."""
     reports = [_tidy(report) for report in _parsed(Report, bodies)]
-    _all_or_each(_record, reports)
-    advance_all(dict.fromkeys(report.rollout for report in reports))
+    came_back = [name for names in _all_or_each(_record, reports) for name in names]
+    rollouts = [*(report.rollout for report in reports), *selectors.unfinished_rollouts_of(*came_back)]
+    advance_all(dict.fromkeys(rollouts))
 
 
 def _parsed(kind: type[Message], bodies: Iterable[Any]) -> list[Message]:
@@ -71,18 +72,28 @@ def _all_or_each(record: Callable[[Sequence[Message]], Result], messages: Sequen
 
 
 @retry_on_conflict
-def _record(reports: Sequence[Report]) -> None:
+def _record(reports: Sequence[Report]) -> list[str]:
+    """Names of the nodes that were taken for offline: a report is a sign of life too."""
     placements = load_states([placement_stream(each.node, each.module_name) for each in reports], PLACEMENT)
-    nodes = load_states([node_stream(each.node) for each in reports if each.inventory is not None], NODE)
+    names = sorted({each.node for each in reports})
+    silent = selectors.silent_among(names)
+    read = [*silent, *(each.node for each in reports if each.inventory is not None)]
+    nodes = load_states([node_stream(name) for name in read], NODE)
     changes = Batch()
+    for name in silent:
+        changes.decide(nodes[node_stream(name)], NODE, RecordContact(node=name))
     for report in reports:
         if report.inventory is not None:
             command = RecordInventory(node=report.node, inventory=report.inventory)
             changes.decide(nodes[node_stream(report.node)], NODE, command)
         placement = placements[placement_stream(report.node, report.module_name)]
         changes.decide(placement, PLACEMENT, RecordReport(report=report))
-    with acting_as(_actor(reports)):
-        append(*changes.appends())
+    with transaction.atomic(), acting_as(_actor(reports)):
+        append(*changes.appends())  # before the rows of Liveness are locked
+        known = Liveness.objects.filter(node__in=names)
+        list(known.order_by("node").select_for_update())  # in the order of names, as beats do
+        known.update(last_seen=database_now())
+    return silent
 
 
 def _actor(messages: Sequence[Report | Beat]) -> str:

@@ -102,6 +102,12 @@ def known_nodes(names: Iterable[str]) -> dict[str, KnownNode]:
     return {name: KnownNode(row=rows.get(name), modules=frozenset(modules[name])) for name in wanted}
 
 
+def silent_among(names: Iterable[str]) -> list[str]:
+    """Those that were declared offline and have not left the fleet, in the order of their names."""
+    silent = Node.objects.filter(name__in=names, online=False).exclude(phase=NodePhase.DECOMMISSIONED)
+    return list(silent.order_by("name").values_list("name", flat=True))
+
+
 # --- Rollouts ---------------------------------------------------------------------------------------------------------
 
 

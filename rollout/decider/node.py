@@ -98,6 +98,13 @@ class DecommissionNode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecordContact:
+    """The node was heard of, by anything but a beat."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordDrift:
     """A module is not as the last operation left it; `observed` is `load`, `files` or `absent`."""
 
@@ -118,6 +125,7 @@ class EndDrift:
 
 NodeCommand = (
     RecordBeat
+    | RecordContact
     | RecordInventory
     | DeclareOffline
     | LabelNode
@@ -133,6 +141,9 @@ def decide(state: NodeState, command: NodeCommand) -> list[NodeEvent]:
     match command:
         case RecordBeat():
             return _record_beat(state, command)
+        case RecordContact():
+            is_gone = state.profile is None or state.decommissioned
+            return [] if is_gone or state.online else [NodeCameBack(node=command.node)]
         case RecordInventory():
             return [] if state.profile is None else _record_inventory(state, command.node, command.inventory)
         case DeclareOffline():

@@ -153,8 +153,11 @@ class Agent:
             self.world.kill(self.name, seconds)
 
     def _end(self, order, phase, reason):
-        if phase == Phase.SUCCEEDED:
+        former = dict(self.disk)
+        if phase in {Phase.SUCCEEDED, Phase.SKIPPED}:
             self._change(order)
+        if phase == Phase.SKIPPED and self.disk != former:
+            phase = Phase.SUCCEEDED  # what is not there already cannot be skipped
         report = replace(_report(order, phase, reason), seconds=1.0 if phase == Phase.SUCCEEDED else None)
         self.journal[order.module_name].report = report
         if order == self.working:

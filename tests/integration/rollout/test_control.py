@@ -1,7 +1,9 @@
 """The control worker's threads, on a real broker and real commits."""
 
 import logging
+import signal
 import threading
+import time
 
 import pytest
 from celery import current_app
@@ -169,6 +171,19 @@ def test_nobody_is_judged_in_the_first_three_beats(broker):
     assert node(name).phase == "online"
     judge_silence(91.0)
     assert node(name).phase == "offline"
+
+
+def test_after_a_broker_has_hung_silence_counts_anew(broker, consuming, waits):
+    looks = []
+    consuming(BEATS, control.record_beats, idle=looks.append)
+    waits(lambda: looks and looks[-1] > 2 * control.ANSWER_SECONDS)
+    broker.process.send_signal(signal.SIGSTOP)
+    hung_at = time.monotonic()
+    waits(lambda: time.monotonic() > hung_at + 4 * control.ANSWER_SECONDS)
+    before = len(looks)
+    broker.process.send_signal(signal.SIGCONT)
+    waits(lambda: len(looks) > before)
+    assert looks[before] < control.ANSWER_SECONDS
 
 
 def test_the_queue_of_a_silent_node_is_emptied_and_its_operation_given_back(broker):

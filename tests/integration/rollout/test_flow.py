@@ -444,3 +444,23 @@ def test_operations_of_a_rollout_are_those_of_its_nodes():
     uid = start()
     assert Operation.objects.filter(rollout=uid).count() == rollout(uid).total == 3
     assert node("n0000").platform == PLATFORM
+
+
+def test_a_report_is_a_sign_of_life():
+    (name,) = fleet(1)
+    uid = start()
+    say(uid, name, Phase.LOADING)
+    silence(name)
+    clock.declare_silent_nodes_offline()
+    say(uid, name)
+    assert (node(name).phase, rollout(uid).phase) == ("online", "succeeded")
+    assert clock.declare_silent_nodes_offline() == []
+    assert differences() == {}
+
+
+def test_a_report_of_a_node_that_was_decommissioned_does_not_bring_it_back():
+    (name,) = fleet(1)
+    uid = start()
+    services.decommission_node(name)
+    say(uid, name)
+    assert node(name).phase == "decommissioned"
