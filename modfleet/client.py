@@ -100,6 +100,10 @@ class Client:
     def get(self, path: str, **query: Query) -> Document:
         return _document(self._send("GET", path, params=query))
 
+    def text(self, path: str, **query: Query) -> str:
+        """Of an answer that is no JSON."""
+        return self._send("GET", path, params=query).text
+
     def post(self, path: str, body: Document = None) -> Document:
         return _document(self._send("POST", path, **_json(body)) if body is not None else self._send("POST", path))
 

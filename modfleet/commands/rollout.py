@@ -232,6 +232,17 @@ def why(
     session.show(session.api.get(path_to(ROLLOUTS, uid, *below, "why")), _why_in_words)
 
 
+@app.command()
+@builds(session=open_session)
+def report(uid: RolloutUid, session: Session) -> None:
+    """Print a rollout's whole story for a change ticket: CSV, or JSON with --json."""
+    path = path_to(ROLLOUTS, uid, "report")
+    if session.as_json:
+        session.print_json(session.api.get(path, format="json"))
+    else:
+        session.print_file(session.api.text(path, format="csv"))
+
+
 def _ask_for(session: Session, uid: str, verb: str, body: Document = None) -> None:
     rollout = session.api.post(path_to(ROLLOUTS, uid, verb), body)
     session.show(rollout, _phase_in_words)

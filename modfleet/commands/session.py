@@ -116,6 +116,11 @@ class Session:
         self.console.file.write(json.dumps(document, indent=indent, ensure_ascii=False) + "\n")
         self.console.file.flush()
 
+    def print_file(self, text: str) -> None:
+        """As it is: to be written into a file."""
+        self.console.file.write(text)
+        self.console.file.flush()
+
     def say(self, what: RenderableType) -> None:
         """Folded to the width of a terminal, and as wide as it comes anywhere else."""
         if self.console.is_terminal:

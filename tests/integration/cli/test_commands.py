@@ -1,5 +1,6 @@
 """Every command against the live API: its exit code, the shape of its --json."""
 
+import csv
 import json
 
 import pytest
@@ -232,6 +233,13 @@ def test_why(run, module):
     assert "Paused since" in shown
     assert "waits for: " in shown
     assert answer(run("rollout", "why", uid, "n1", "--json"))["node"] == "n1"
+
+
+def test_a_report_is_a_file_for_a_ticket(run, module):
+    uid = start(module_name=module)
+    assert answer(run("rollout", "report", uid, "--json"))["uid"] == uid
+    kinds = [row["record"] for row in csv.DictReader(run("rollout", "report", uid).stdout.splitlines())]
+    assert kinds.count("node") == len(NODES)
 
 
 def test_a_list_of_rollouts_is_filtered(run, module):
