@@ -413,7 +413,7 @@ def _named(taken: Step) -> frozenset[str]:
 
 
 def _at(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _words(phase: str) -> str:

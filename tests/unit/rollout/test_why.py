@@ -76,7 +76,7 @@ def test_it_works():
     explained = why((*UNDER_WAY, paused), fleet(scheduled=4), scene)
     assert explained.rule == Rule.MAX_FAILURES
     assert explained.summary == (
-        "Paused since 2026-01-01T00:00:00Z by the rule max_failures: 1 node of wave 0 failed. a: load_failed. "
+        "Paused since 2026-01-01 00:00:00 UTC by the rule max_failures: 1 node of wave 0 failed. a: load_failed. "
         "It waits for a person who resumes it, rolls it back or aborts it."
     )
 
