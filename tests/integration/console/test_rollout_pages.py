@@ -186,6 +186,7 @@ def test_what_is_wrong_stands_beside_its_field(idle, admin, start_form):
 def test_a_rollout_in_the_way_is_named(fleet, admin, start_form):
     page = admin.post(START, start_form)
     assert page_url("rollout_rollout", fleet.rollout) in text(page)
+    assert "to mend" not in text(page)  # no field is wrong
     assert admin.post(START, {**start_form, "supersede": "on"}).context["form"].plan
 
 
