@@ -61,9 +61,10 @@ class TimeFilter(TypedFilter):
             return None
         try:
             moment = datetime.fromisoformat(str(self.value()))
-        except ValueError as error:
+            moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        except (ValueError, OverflowError) as error:  # the latter where its zone puts it before year 1
             raise IncorrectLookupParameters(self.title) from error
-        return position_at(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+        return position_at(moment)
 
 
 class SinceFilter(TimeFilter):

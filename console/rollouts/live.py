@@ -11,7 +11,7 @@ from django.utils.safestring import SafeString
 
 from console.rollouts.buttons import Button, offered, standing_of
 from console.rollouts.story import Entry, story_of
-from rollout import selectors, why
+from rollout import overview, selectors, why
 from rollout.decider.reasons import WORDS
 from rollout.events import RolloutPhase
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Phase, Reason
@@ -93,6 +93,8 @@ class Live:
     reason: str
     message: str
     why: dict[str, Any]
+    #: Whether it stands still until a person does something, or until its start: there is no telling how long.
+    is_held: bool
     freeze: dict[str, Any]
     parts: Sequence[Part]
     waves: Sequence[Wave]
@@ -116,6 +118,7 @@ def live(uid: str, *, by: str, may_act: bool) -> Live:
     failing = [_listed(each) for each in listed if each.phase in _BAD]
     in_hand = [_listed(each) for each in listed if each.phase in selectors.IN_HAND]
     reason, explained = document["reason"], why.of_rollout(uid).document
+    freeze = selectors.freeze_document()
     return Live(
         uid=uid,
         title=title_of(document),
@@ -127,7 +130,8 @@ def live(uid: str, *, by: str, may_act: bool) -> Live:
         reason=WORDS[Reason(reason)].meaning if reason else "",
         message="" if row.message.rstrip(".") in explained["summary"] else row.message,
         why=explained,
-        freeze=selectors.freeze_document(),
+        is_held=freeze["frozen"] or phase == RolloutPhase.SCHEDULED or bool(overview.waits_for_somebody(row)),
+        freeze=freeze,
         parts=parts_of(document["progress"]),
         waves=_waves(uid, document),
         has_names=document["progress"]["total"] <= NAMED_TILES,

@@ -121,7 +121,8 @@ class StartForm:
 
     @property
     def count_of_errors(self) -> int:
-        return sum(len(each) for each in self.errors.values())
+        """Those beside a field."""
+        return sum(len(each) for name, each in self.errors.items() if name)
 
 
 _IN_THE_WAY = (

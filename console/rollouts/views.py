@@ -197,7 +197,7 @@ def freeze(request: HttpRequest) -> HttpResponseBase:
         serializer = ReasonSerializer(data={"reason": reason})
         if serializer.is_valid():
             verbs.freeze_fleet(serializer.validated_data["reason"])
-            messages.success(request, "The fleet is frozen: nothing more is released until it is thawed.")
+            _tell_frozen(request, serializer.validated_data["reason"])
             return HttpResponseRedirect(reverse("admin:freeze"))
         error = " ".join(map(str, serializer.errors["reason"]))
     return answer(
@@ -209,6 +209,15 @@ def freeze(request: HttpRequest) -> HttpResponseBase:
         reason=reason,
         error=error,
     )
+
+
+def _tell_frozen(request: HttpRequest, reason: str) -> None:
+    """Somebody else may have been first: theirs is the reason that everybody reads."""
+    freeze = selectors.freeze_document()
+    if (freeze["actor"], freeze["reason"]) == (request.user.get_username(), reason):
+        messages.success(request, "The fleet is frozen: nothing more is released until it is thawed.")
+    else:
+        messages.warning(request, f"The fleet was frozen already by {freeze['actor']}: {freeze['reason']}")
 
 
 def rollout_url(uid: str) -> str:

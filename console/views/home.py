@@ -111,6 +111,8 @@ def _with_links(module: ModuleOnNodes) -> dict[str, object]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matrix:
     modules: Sequence[str]
+    #: Those that have a page: a person may have typed a name that no module has.
+    known: frozenset[str]
     #: Modules that there is no column for.
     more: int
     rows: Sequence[tuple[Node, Sequence[Sequence[NodeModule]]]]
@@ -128,7 +130,8 @@ def _matrix(nodes: Sequence[Node], shown: MatrixFilter, modules: Sequence[Module
     columns = sorted(names[: overview.MOST_MODULES])
     cells = overview.matrix_cells([each.name for each in nodes], columns)
     rows = [(each, [cells.get((each.name, name), []) for name in columns]) for each in nodes]
-    return Matrix(modules=columns, more=len(names) - len(columns), rows=rows)
+    known = frozenset(each.module_name for each in modules)
+    return Matrix(modules=columns, known=known, more=len(names) - len(columns), rows=rows)
 
 
 def _filter(query: Mapping[str, str]) -> MatrixFilter:

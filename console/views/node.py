@@ -1,5 +1,8 @@
 """What is changed on a node's page besides its verbs. The page itself is in `rollout.admin`."""
 
+from collections.abc import Iterator
+from typing import Any
+
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 
@@ -24,7 +27,7 @@ def labels(request: HttpRequest, name: str) -> HttpResponseBase:
     pairs = (each.partition("=") for each in lines)
     serializer = LabelsSerializer(data={"labels": {name.strip(): value.strip() for name, _, value in pairs}})
     if not serializer.is_valid():
-        messages.error(request, "; ".join(str(each) for each in serializer.errors["labels"]))
+        messages.error(request, "; ".join(_faults(serializer.errors["labels"])))
         return there
     try:
         services.label_node(name, serializer.validated_data["labels"])
@@ -33,3 +36,11 @@ def labels(request: HttpRequest, name: str) -> HttpResponseBase:
     else:
         messages.success(request, f"The labels of {name} are set.")
     return there
+
+
+def _faults(found: Any) -> Iterator[str]:
+    """Of all labels, or of each that is called by its name."""
+    if isinstance(found, dict):
+        yield from (f"{name}: {' '.join(map(str, each))}" for name, each in found.items())
+    else:
+        yield from map(str, found)

@@ -36,6 +36,7 @@ def test_nodes_that_differ_come_first(fleet, admin):
         ("name=node-a", ["node-a"]),
         ("state=error", ["node-b"]),
         ("state=error&module_name=other", []),
+        ("module_name=other/name", ["node-a", "node-b", "node-c"]),
         ("phase=offline", []),
         ("phase=nonsense", []),
         ("page=99", ["node-b", "node-c", "node-a"]),

@@ -39,6 +39,11 @@ def test_labels_that_are_none_are_refused(fleet, admin, labels):
     assert head() == before
 
 
+def test_what_is_wrong_with_a_label_is_said(fleet, admin):
+    response = admin.post(LABELS, {"labels": f"zone={'x' * 257}\nrack=7"}, follow=True)
+    assert messages(response) == ["zone: Ensure this field has no more than 256 characters."]
+
+
 def test_a_viewer_sees_no_form_and_sets_nothing(fleet, viewer):
     before = head()
     assert "labels-title" not in text(viewer.get(PAGE))

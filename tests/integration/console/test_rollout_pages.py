@@ -1,5 +1,7 @@
 """The pages of rollouts without a browser: who may, what is refused and in which words, and what they cost."""
 
+import re
+
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -79,6 +81,24 @@ def test_a_verb_that_is_refused_says_why(fleet, admin):
     assert selectors.rollout_row(fleet.rollout).phase == "running"
     page = shown_text(admin.post(verb_url(fleet.rollout, "promote"), follow=True))
     assert "It waits at no gate" in page
+
+
+def test_nothing_is_foreseen_of_what_waits_for_a_person(fleet, admin):
+    address = page_url("rollout_rollout", fleet.rollout)
+    assert " left " in shown_text(admin.get(address))
+    verbs.pause_rollout(fleet.rollout)
+    page = shown_text(admin.get(address))
+    assert "no estimate while it waits" in page
+    assert " left " not in page
+
+
+def test_a_start_to_come_is_told_with_its_day(idle, admin, start_form):
+    planned = {**start_form, "strategy.start_at": "2190-01-31T10:00"}
+    plan = admin.post(START, planned).context["form"].plan
+    form = {**planned, "plan_hash": plan["plan_hash"], "start": "1"}
+    page = shown_text(admin.post(START, form, follow=True))
+    assert "Its start until 2190-01-31 10:00:00 UTC" in page
+    assert re.search(r"Scheduled since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", page)
 
 
 def test_a_verb_that_there_is_not_is_not_found(fleet, admin):
@@ -166,6 +186,7 @@ def test_what_is_wrong_stands_beside_its_field(idle, admin, start_form):
 def test_a_rollout_in_the_way_is_named(fleet, admin, start_form):
     page = admin.post(START, start_form)
     assert page_url("rollout_rollout", fleet.rollout) in text(page)
+    assert "to mend" not in text(page)  # no field is wrong
     assert admin.post(START, {**start_form, "supersede": "on"}).context["form"].plan
 
 
@@ -206,6 +227,13 @@ def test_the_fleet_is_frozen_with_a_reason_and_thawed(fleet, admin):
     assert "a change of the network" in text(admin.get(page_url("rollout_rollout", fleet.rollout)))
     admin.post("/admin/freeze", {"thaw": "1"})
     assert not selectors.freeze_document()["frozen"]
+
+
+def test_who_comes_second_reads_why_the_fleet_is_frozen(fleet, admin):
+    verbs.freeze_fleet("a change of the network")
+    page = shown_text(admin.post("/admin/freeze", {"reason": "something else"}, follow=True))
+    assert "The fleet was frozen already by system: a change of the network" in page
+    assert "something else" not in page
 
 
 # --- A thousand nodes -------------------------------------------------------------------------------------------------
