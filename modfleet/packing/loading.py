@@ -115,7 +115,9 @@ def _connection(socket: Path) -> Any:
 def _answers(connection: Any) -> bool:
     try:
         connection.connect()
-    except redis.ConnectionError:
+        connection.send_command("PING")  # it takes connections before it has told its log that it has started
+        connection.read_response()
+    except redis.RedisError:
         return False
     return True
 
