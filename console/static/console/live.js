@@ -8,7 +8,8 @@ const lastText = new WeakMap();
 async function refresh(part) {
   if (document.hidden || part.contains(document.activeElement)) return;
   try {
-    const response = await fetch(part.dataset.live, { headers: { Accept: "text/html" }, redirect: "error" });
+    const response = await fetch(part.dataset.live, { headers: { Accept: "text/html" }, redirect: "manual" });
+    if (response.type === "opaqueredirect" || response.status === 403) { location.reload(); return; }  // the session has ended
     if (!response.ok) return;
     const text = await response.text();
     if (text !== lastText.get(part) && !part.contains(document.activeElement)) part.innerHTML = text;

@@ -31,7 +31,7 @@
       const answer = await fetch(form.getAttribute("action"), { method: "POST", body, signal: asking.signal });
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       const next = fresh.getElementById("plan");
-      if (answer.redirected) { location.reload(); return; }  /* the session has ended */
+      if (answer.redirected || answer.status === 403) { location.reload(); return; }  /* the session has ended, or is another */
       if (!next) throw new Error(answer.statusText);
       plan.replaceChildren(...next.childNodes);
       for (const each of form.querySelectorAll("[data-error]")) {

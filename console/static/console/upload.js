@@ -56,7 +56,9 @@ function send(file, item, bar, state) {
         tell("bad", element("code", { textContent: answer.error_code }), ` ${answer.description}`);
       } else {
         show("bad", "failed");
-        tell("bad", request.status ? `The server answered ${request.status}. Sign in again, and retry.` : "The connection broke. Try again.");
+        const isExpired = request.status === 403 || request.responseURL.includes("/login/");
+        if (isExpired) tell("bad", "Your session has ended, or this page is out of date: ", element("a", { href: location.pathname, textContent: "open it again" }), ".");
+        else tell("bad", request.status ? `The server answered ${request.status}. Try again.` : "The connection broke. Try again.");
       }
       resolve();
     };
@@ -71,6 +73,7 @@ function addAll(files) {
 }
 
 input.multiple = true;
+input.hasChangeListener = true;  // else unfold looks for a text field beside it, and there is none
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   addAll(input.files);

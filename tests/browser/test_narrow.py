@@ -1,0 +1,31 @@
+"""On a telephone: nothing is wider than the screen, and no word is broken into its letters."""
+
+import pytest
+from playwright.sync_api import expect
+
+PAGES = [
+    "/admin/",
+    "/admin/modules/",
+    "/admin/rollouts/start",
+    "/admin/rollout/node/node-1/change/",
+    "/admin/eventstore/storedevent/",
+]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_it_fits(uploaded, open_as, path):
+    uploaded()
+    page = open_as("admin", viewport={"width": 400, "height": 800})
+    page.goto(path)
+    heading = page.locator("h1")
+    expect(heading).to_be_visible()
+    assert heading.bounding_box()["height"] < 60
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
+
+
+def test_the_log_is_read_in_words(fleet, open_as):
+    page = open_as("admin", viewport={"width": 400, "height": 800})
+    page.goto("/admin/eventstore/storedevent/")
+    expect(page.locator(".rows td").first).to_be_visible()
+    heights = page.eval_on_selector_all(".rows td", "cells => cells.map((each) => each.offsetHeight)")
+    assert max(heights) < 90
