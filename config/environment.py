@@ -84,6 +84,9 @@ class Environment:
     log_level: str = "INFO"
     #: `line` for people, or `json`: an object on each line, for programs.
     log_format: Literal["line", "json"] = "line"
+    #: File to which the relay adds position and hash of the newest event at its start and every hour, for
+    #: `verify_log --heads`; empty: `log-heads` in the data folder. Copy it to another host.
+    log_heads_file: str = ""
     #: What Prometheus may send as `Authorization: Bearer` to read `/metrics`, and nothing else; at least 16 characters.
     #: Empty: only a user who may view the cluster reads it.
     metrics_token: str = field(default="", repr=False)
@@ -91,6 +94,10 @@ class Environment:
     @property
     def data_path(self) -> Path:
         return Path(self.data_dir).absolute()
+
+    @property
+    def log_heads_path(self) -> Path:
+        return Path(self.log_heads_file).absolute() if self.log_heads_file else self.data_path / "log-heads"
 
 
 def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:

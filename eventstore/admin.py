@@ -8,7 +8,8 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.paginator import Paginator
-from django.db.models import QuerySet
+from django.db.models import JSONField, QuerySet
+from django.db.models.functions import Cast
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 from django.utils.functional import cached_property
@@ -50,7 +51,10 @@ class ActorFilter(TypedFilter):
     title = parameter_name = "actor"
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(metadata__actor=self.value()) if self.value() else queryset
+        if not self.value():
+            return queryset
+        with_json: QuerySet[Any] = queryset.alias(as_json=Cast("metadata", JSONField()))
+        return with_json.filter(as_json__actor=self.value())
 
 
 class TimeFilter(TypedFilter):
@@ -161,5 +165,8 @@ class EventAdmin(ReadOnlyAdmin):
 
 
 def _metadata(row: StoredEvent, key: str) -> str:
-    metadata = row.metadata
+    try:
+        metadata = json.loads(row.metadata)
+    except ValueError:
+        return NOTHING
     return str(metadata.get(key) or NOTHING) if isinstance(metadata, dict) else NOTHING

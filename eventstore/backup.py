@@ -15,11 +15,12 @@ from django.db import transaction
 
 from eventstore import projections
 from eventstore.database import database_now, hold_append_lock, insert
-from eventstore.reading import BrokenLogError, batched, hash_at, head, read_stored_rows
-from eventstore.recorded import GENESIS_HASH, Row, chained_hash
-from eventstore.registry import is_known
+from eventstore.reading import batched, checked, hash_at, head, read_stored_rows
+from eventstore.recorded import GENESIS_HASH, Row
+from eventstore.registry import encode, is_known
 
-FORMAT = "modfleet-log-1"
+FORMAT = "modfleet-log-2"
+_READ_FORMATS = ("modfleet-log-1", FORMAT)
 
 #: Called with how many rows are done.
 Told = Callable[[int], None]
@@ -46,10 +47,18 @@ class _Line:
     version: int
     type: str
     data: str
-    metadata: dict[str, str]
+    metadata: str | dict[str, str]
     event_id: UUID
     recorded_at: datetime
     hash: str
+    format: int | None = None
+
+    def row(self) -> Row:
+        """Backups of the first format hold metadata as an object: its rows count the value, and any text will do."""
+        values = {name: getattr(self, name) for name in Row._fields}
+        if not isinstance(self.metadata, str):
+            values["metadata"] = encode(self.metadata)
+        return Row(**values)
 
 
 def header_of_now() -> Header:
@@ -63,7 +72,7 @@ def backup_lines(header: Header, *, told: Told) -> Iterator[bytes]:
     yield msgspec.json.encode(header) + b"\n"
     position, last_hash = 0, GENESIS_HASH
     for row in read_stored_rows(up_to=header.head):
-        position, last_hash = _checked(row, position, last_hash)
+        position, last_hash = checked(row, position, last_hash)
         yield msgspec.json.encode(row._asdict()) + b"\n"
         if position % 1000 == 0:
             told(position)
@@ -83,7 +92,7 @@ def restore(lines: Iterable[bytes], *, told: Told) -> Header:
         position, last_hash = 0, GENESIS_HASH
         for batch in batched(_row(line, number) for number, line in enumerate(iterator, start=2)):
             for row in batch:
-                position, last_hash = _checked(row, position, last_hash)
+                position, last_hash = checked(row, position, last_hash)
             insert(batch)
             told(position)
         if (position, last_hash) != (header.head, header.hash):
@@ -100,8 +109,10 @@ def _header(line: bytes) -> Header:
         header = msgspec.json.decode(line, type=Header)
     except msgspec.MsgspecError as error:
         raise RestoreError("the file is no backup of a log: its first line does not say so") from error
-    if header.format != FORMAT:
-        raise RestoreError(f"the backup has the format {header.format[:40]}, and this program reads {FORMAT}")
+    if header.format not in _READ_FORMATS:
+        raise RestoreError(
+            f"the backup has the format {header.format[:40]}, and this program reads {' and '.join(_READ_FORMATS)}"
+        )
     return header
 
 
@@ -114,13 +125,4 @@ def _row(line: bytes, number: int) -> Row:
         raise RestoreError(
             f"line {number} holds an event of the type {given.type[:100]}, which only a newer Modfleet knows"
         )
-    return Row(**{name: getattr(given, name) for name in Row._fields})
-
-
-def _checked(row: Row, position: int, last_hash: str) -> tuple[int, str]:
-    """Position and hash of the row, which has to follow these."""
-    if row.position != position + 1:
-        raise BrokenLogError(position + 1, f"position {position + 1} is missing")
-    if row.hash != chained_hash(last_hash, row):
-        raise BrokenLogError(row.position, f"position {row.position} is not what was appended: its hash does not match")
-    return row.position, row.hash
+    return given.row()

@@ -43,8 +43,8 @@ _INSERT = {
     "postgresql": "INSERT INTO eventstore_event SELECT * FROM json_populate_recordset(NULL::eventstore_event, %s)",
     "sqlite": """
         INSERT INTO eventstore_event
-        (position, stream, version, type, data, metadata, event_id, recorded_at, hash)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+        (position, stream, version, type, data, metadata, event_id, recorded_at, hash, format)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
 }
 
 _SIZE = {
@@ -98,10 +98,10 @@ def insert(rows: Sequence[Row]) -> None:
             cursor.executemany(_INSERT["sqlite"], [_as_sqlite_stores(row) for row in rows])
 
 
-def _as_sqlite_stores(row: Row) -> tuple[str | int, ...]:
-    """As Django writes and reads a JSON, a UUID and a date there."""
+def _as_sqlite_stores(row: Row) -> tuple[str | int | None, ...]:
+    """As Django writes and reads a UUID and a date there."""
     recorded_at = str(row.recorded_at.replace(tzinfo=None))
-    return (*row[:5], json.encode(row.metadata).decode(), row.event_id.hex, recorded_at, row.hash)
+    return (*row[:6], row.event_id.hex, recorded_at, row.hash, row.format)
 
 
 def database_now() -> datetime:

@@ -14,12 +14,15 @@ class StoredEvent(models.Model):
     type = models.CharField(max_length=100)
     #: Canonical JSON as text: what the hash covers, byte for byte. jsonb would reorder keys and rewrite numbers.
     data = models.TextField()
-    metadata = models.JSONField()
+    #: Canonical JSON as text too.
+    metadata = models.TextField()
     event_id = models.UUIDField(unique=True)
     #: The database's clock, so that one clock orders what many processes did.
     recorded_at = models.DateTimeField()
     #: SHA-256 in hex over the hash of the position before and this row.
     hash = models.CharField(max_length=64)
+    #: Which columns the hash covers, and how: see `recorded.chained_hash`. It never falls from one row to the next.
+    format = models.SmallIntegerField(null=True)
 
     class Meta:
         db_table = "eventstore_event"

@@ -3,25 +3,24 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import groupby, islice
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connection
 from django.db.models import Max, QuerySet, TextField
 from django.db.models.functions import Cast
-from msgspec import json
 
 from eventstore.database import utc
 from eventstore.models import StoredEvent
-from eventstore.recorded import GENESIS_HASH, RecordedEvent, Row, chained_hash, recorded
+from eventstore.recorded import FORMAT, GENESIS_HASH, RecordedEvent, Row, chained_hash, recorded
 from eventstore.registry import stored_names_of
 
 _BATCH = 1000
 _STREAMS_PER_QUERY = 500
 # As text, for every command reads a stream and most are short: building the query took longer than running it.
 _STREAM = """
-    SELECT position, stream, version, type, data,
-        CAST(metadata AS text), CAST(event_id AS text), CAST(recorded_at AS text), hash
+    SELECT position, stream, version, type, data, metadata,
+        CAST(event_id AS text), CAST(recorded_at AS text), hash, format
     FROM eventstore_event WHERE stream = %s AND version >= %s ORDER BY version"""
 # Positions have no gaps, and times never go back: a moment is found by halving, without an index of its own.
 _POSITION_AT = """
@@ -35,12 +34,22 @@ _POSITION_AT = """
     ) SELECT max(low) FROM bisect"""
 
 
+_FORMATS = (None, FORMAT)
+
+
 class BrokenLogError(Exception):
     """A row of the log is not what was appended; `position` is that of the first such row."""
 
     def __init__(self, position: int, message: str) -> None:
         super().__init__(message)
         self.position = position
+
+
+class Head(NamedTuple):
+    """A position of the log and the hash of its event."""
+
+    position: int
+    hash: str
 
 
 def load(stream: str, *, from_version: int = 1) -> tuple[RecordedEvent, ...]:
@@ -125,32 +134,38 @@ def position_at(moment: datetime) -> int:
     return int(position)
 
 
-def verify(*, after: int = 0, told: Callable[[int], None] = lambda _: None) -> int:
-    """Number of events after a position, each of which was checked: its position, its hash, its version in its stream.
+def verify(*, after: int = 0, heads: Iterable[Head] = (), told: Callable[[int], None] = lambda _: None) -> int:
+    """Return the number of events after a position, once each was checked: position, hash, version in its stream.
 
-    `told` is called with the position now and then. Raises: `BrokenLogError` for the first bad one.
-    Events cut off at the end leave a shorter log that is whole: only a copy of the newest hash kept elsewhere tells.
+    `heads` were noted at earlier times and kept outside of the database: they show that the end of the log was cut off,
+    or that the log was written anew from some position on. `told` is called with the position now and then.
+    Raises: `BrokenLogError` for the first fault.
     """
     position = after
     for position in verified_positions(after=after):
         if position % _BATCH == 0:
             told(position)
+    for each in heads:
+        if hash_at(each.position) != each.hash:
+            raise BrokenLogError(
+                each.position, f"position {each.position} has another hash than was noted: the log was written anew"
+            )
     return position - after
 
 
 def verified_positions(*, after: int) -> Iterator[int]:
     """Each position after one whose hash is trusted, once it is checked. Raises: `BrokenLogError`."""
-    position, last_hash = after, hash_at(after)
+    _refuse_rows_before_the_first()
+    position, last_hash, last_format = after, hash_at(after), 0
     versions: dict[str, int] = {}
     for batch in batched(_in_batches(StoredEvent.objects.all(), after=after)):
         if after:
             versions |= _versions_up_to(after, {row.stream for row in batch} - versions.keys())
         for row in batch:
-            position += 1
-            if row.position != position:
-                raise BrokenLogError(position, f"position {position} is missing")
-            if row.hash != (last_hash := chained_hash(last_hash, row)):
-                raise BrokenLogError(position, f"position {position} is not what was appended: its hash does not match")
+            position, last_hash = checked(row, position, last_hash)
+            if (row.format or 0) < last_format:
+                raise BrokenLogError(position, f"position {position} has an older format than the position before")
+            last_format = row.format or 0
             expected = versions.get(row.stream, 0) + 1
             if row.version != expected:
                 raise BrokenLogError(
@@ -158,6 +173,24 @@ def verified_positions(*, after: int) -> Iterator[int]:
                 )
             versions[row.stream] = expected
             yield position
+
+
+def _refuse_rows_before_the_first() -> None:
+    """Nothing reads them in the order of positions, but a stream or a list by type would show them."""
+    first = StoredEvent.objects.filter(position__lt=1).order_by("position").values_list("position", flat=True).first()
+    if first is not None:
+        raise BrokenLogError(first, f"position {first} was not appended: positions begin at 1")
+
+
+def checked(row: Row, position: int, last_hash: str) -> tuple[int, str]:
+    """The row's own position and hash, which must continue those given. Raises: `BrokenLogError`."""
+    if row.position != position + 1:
+        raise BrokenLogError(position + 1, f"position {position + 1} is missing")
+    if row.format not in _FORMATS:
+        raise BrokenLogError(row.position, f"position {row.position} has the format {row.format}, which is unknown")
+    if row.hash != chained_hash(last_hash, row):
+        raise BrokenLogError(row.position, f"position {row.position} is not what was appended: its hash does not match")
+    return row.position, row.hash
 
 
 def hash_at(position: int) -> str:
@@ -207,12 +240,12 @@ def _in_batches(query: QuerySet[StoredEvent], *, after: int) -> Iterator[Row]:
 
 
 def _rows(query: QuerySet[StoredEvent]) -> Iterator[Row]:
-    """Three columns are read as text and converted here: Django's own converters take most of a replay's time."""
-    as_text = (Cast(each, TextField()) for each in ("metadata", "event_id", "recorded_at"))
-    columns = query.values_list(*Row._fields[:5], *as_text, "hash")
+    """Two columns are read as text and converted here: Django's own converters take most of a replay's time."""
+    as_text = (Cast(each, TextField()) for each in ("event_id", "recorded_at"))
+    columns = query.values_list(*Row._fields[:6], *as_text, "hash", "format")
     yield from map(_row, columns)
 
 
 def _row(columns: Sequence[Any]) -> Row:
-    position, stream, version, name, data, metadata, event_id, recorded_at, digest = columns
-    return Row(position, stream, version, name, data, json.decode(metadata), UUID(event_id), utc(recorded_at), digest)
+    position, stream, version, name, data, metadata, event_id, recorded_at, digest, form = columns
+    return Row(position, stream, version, name, data, metadata, UUID(event_id), utc(recorded_at), digest, form)

@@ -1,4 +1,4 @@
-"""An event as it stands in the log, and the hash that ties it to the one before."""
+"""An event as it stands in the log, and the hash that chains it to the event before."""
 
 import hashlib
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import msgspec
+from msgspec import json
 
 from eventstore.registry import decode
 
@@ -14,18 +14,23 @@ from eventstore.registry import decode
 GENESIS_HASH = "0" * 64
 
 
+#: The format of new rows. Older ones have None, and keep their own rule.
+FORMAT = 2
+
+
 class Row(NamedTuple):
-    """One row of the table, its columns in order."""
+    """One row of the table, its columns in order. `data` and `metadata` are JSON as stored."""
 
     position: int
     stream: str
     version: int
     type: str
     data: str
-    metadata: dict[str, str]
+    metadata: str
     event_id: UUID
     recorded_at: datetime
     hash: str = ""
+    format: int | None = FORMAT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +60,7 @@ def recorded(row: Row, event: object | None = None) -> RecordedEvent:
         version=row.version,
         type=row.type,
         event=decode(row.type, row.data) if event is None else event,
-        metadata=row.metadata,
+        metadata=json.decode(row.metadata),
         event_id=row.event_id,
         recorded_at=row.recorded_at,
         hash=row.hash,
@@ -63,15 +68,22 @@ def recorded(row: Row, event: object | None = None) -> RecordedEvent:
 
 
 def chained_hash(previous: str, row: Row) -> str:
-    """SHA-256 in hex over the hash before and the row's other columns, as a JSON array without white space."""
-    columns = (
+    """SHA-256 in hex over the hash before and the row's other columns, as a JSON array without white space.
+
+    `data` and `metadata` count byte for byte. Rows without a format come from a version that stored `metadata` in a
+    column that did not keep its text: there its value counts, written with sorted keys.
+    """
+    metadata = json.decode(row.metadata) if row.format is None else row.metadata
+    columns: tuple[Any, ...] = (
         row.position,
         row.stream,
         row.version,
         row.type,
         row.data,
-        row.metadata,
+        metadata,
         row.event_id.hex,
         row.recorded_at.astimezone(UTC).isoformat(timespec="microseconds"),
     )
-    return hashlib.sha256(previous.encode() + msgspec.json.encode(columns, order="sorted")).hexdigest()
+    if row.format is not None:
+        columns = (row.format, *columns)
+    return hashlib.sha256(previous.encode() + json.encode(columns, order="sorted")).hexdigest()

@@ -100,7 +100,7 @@ def _insert(appends: Sequence[Append]) -> tuple[RecordedEvent, ...]:
     tip = read_tip(expected)
     if tip.found < len(expected):  # decided on a version that was rolled back: the unique index would let a gap in
         raise ConcurrencyError(_names(appends))
-    metadata = current_metadata()
+    metadata = encode(current_metadata())
     position, last_hash = tip.position, tip.hash
     rows, added = [], []
     for stream, version, event in _numbered(appends):

@@ -8,6 +8,8 @@ from typing import Any
 from django.db import connections
 
 _REFUSAL = "the log is append-only"
+_FUNCTION = f"""
+BEGIN RAISE EXCEPTION '{_REFUSAL}'; END """
 
 _SQLITE = f"""
 CREATE TRIGGER IF NOT EXISTS eventstore_no_update BEFORE UPDATE ON eventstore_event
@@ -17,8 +19,7 @@ BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END;
 """
 
 _POSTGRESQL = f"""
-CREATE OR REPLACE FUNCTION eventstore_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN RAISE EXCEPTION '{_REFUSAL}'; END $$;
+CREATE OR REPLACE FUNCTION eventstore_refuse() RETURNS trigger LANGUAGE plpgsql AS $${_FUNCTION}$$;
 CREATE OR REPLACE TRIGGER eventstore_no_change BEFORE UPDATE OR DELETE ON eventstore_event
 FOR EACH ROW EXECUTE FUNCTION eventstore_refuse();
 CREATE OR REPLACE TRIGGER eventstore_no_truncate BEFORE TRUNCATE ON eventstore_event
@@ -38,3 +39,25 @@ def create_triggers(using: str, **_: Any) -> None:
         for statement in _SQLITE.split("END;"):
             if statement.strip():
                 cursor.execute(f"{statement} END;")
+
+
+# On PostgreSQL a trigger may be there and switched off, or call a function that refuses nothing.
+_IN_PLACE = {
+    "postgresql": """
+        SELECT count(*) = 2 FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
+        WHERE tgrelid = 'eventstore_event'::regclass AND tgenabled IN ('O', 'A') AND prosrc = %s
+        AND tgname IN ('eventstore_no_change', 'eventstore_no_truncate')""",
+    "sqlite": """
+        SELECT count(*) = 2 FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'eventstore_event'
+        AND name IN ('eventstore_no_update', 'eventstore_no_delete') AND instr(sql, %s)""",
+}
+
+
+def triggers_are_in_place(using: str = "default") -> bool:
+    """Return whether the database refuses changes to the log now."""
+    connection = connections[using]
+    refusal = _FUNCTION if connection.vendor == "postgresql" else f"RAISE(ABORT, '{_REFUSAL}')"
+    with connection.cursor() as cursor:
+        cursor.execute(_IN_PLACE[connection.vendor], [refusal])
+        (found,) = cursor.fetchone()
+    return bool(found)

@@ -8,7 +8,7 @@ from typing import Any
 
 import django_filters
 from django.core.validators import RegexValidator
-from django.db.models import Exists, OuterRef, Q, QuerySet, TextField
+from django.db.models import Exists, JSONField, OuterRef, Q, QuerySet, TextField
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast
 
@@ -96,7 +96,7 @@ class EventFilters(django_filters.FilterSet):
         return rows.filter(Q(type__startswith=value) if value.endswith(".") else Q(type=value))
 
     def of_metadata(self, rows: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
-        found = Cast(KeyTextTransform(name, "metadata"), TextField())
+        found = Cast(KeyTextTransform(name, Cast("metadata", JSONField())), TextField())
         named: QuerySet[Any] = rows.alias(found=found).filter(found=value)
         return named
 

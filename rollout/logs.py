@@ -23,6 +23,7 @@ FIELDS = (
     "node",
     "module_name",
     "position",
+    "hash",
     "method",
     "route",
     "status",

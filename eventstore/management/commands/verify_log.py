@@ -1,17 +1,29 @@
 from argparse import ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from eventstore.heads import HeadError, parse_head, read_heads
 from eventstore.management.telling import Telling
-from eventstore.reading import hash_at
+from eventstore.reading import Head, hash_at
 from eventstore.store import BrokenLogError, verify
+from eventstore.triggers import triggers_are_in_place
+
+
+class UnprotectedLogError(Exception):
+    """The triggers that refuse changes to the log are missing, switched off or changed: run `migrate`."""
+
+    def __init__(self) -> None:
+        super().__init__(self.__doc__)
 
 
 class Command(BaseCommand):
     help = (
-        "Check every position and hash of the log, and the versions of each stream. Exits with 1 at the first fault. "
-        "Keep the last hash elsewhere: it tells whether the end of the log was cut off."
+        "Check every position and hash of the log, the versions of each stream, and the triggers that refuse changes. "
+        "Exits with 1 at the first fault. Only a head that was noted earlier, outside of the database, shows that the "
+        "end of the log was cut off or that the log was written anew: give it with --head or --heads."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -23,13 +35,42 @@ class Command(BaseCommand):
             metavar="POSITION",
             help="check only what comes after this position, up to which it was checked before",
         )
+        parser.add_argument(
+            "--head",
+            dest="given",
+            action="append",
+            default=[],
+            metavar="POSITION:HASH",
+            help="the log must hold this event with this hash; may be repeated",
+        )
+        parser.add_argument(
+            "--heads",
+            type=Path,
+            metavar="FILE",
+            help="the same for each line of a file, such as the one that the relay writes every hour",
+        )
         parser.add_argument("--json", action="store_true", help="answer in JSON")
 
-    def handle(self, *_: Any, after: int, json: bool, **__: Any) -> None:
+    def handle(self, *_: Any, after: int, given: Sequence[str], heads: Path | None, json: bool, **__: Any) -> None:
         telling = Telling(self, as_json=json)
         try:
-            count = verify(after=after, told=telling.count)
+            noted = _heads(given, heads)
+            count = verify(after=after, heads=noted, told=telling.count)
             last_hash = hash_at(after + count)
         except BrokenLogError as error:
             raise telling.refusal(error, position=error.position) from error
-        telling.answer(f"{count} events, none missing, none changed", events=count, head=after + count, hash=last_hash)
+        except (HeadError, OSError) as error:
+            raise telling.refusal(error) from error
+        if not triggers_are_in_place():
+            raise telling.refusal(UnprotectedLogError())
+        telling.answer(
+            f"{count} events, none missing, none changed; {len(noted)} noted heads found. Head: {after + count}:{last_hash}",
+            events=count,
+            head=after + count,
+            hash=last_hash,
+            heads=len(noted),
+        )
+
+
+def _heads(given: Sequence[str], file: Path | None) -> list[Head]:
+    return [*(parse_head(each) for each in given), *(read_heads(file) if file else ())]

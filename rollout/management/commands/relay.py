@@ -6,12 +6,14 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand
 from django.db import close_old_connections
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from eventstore.follow import wait_for_growth
+from eventstore.heads import note_head
 from eventstore.store import database_now, head
 from rollout import clock, selectors
 from rollout.advance import advance_all
@@ -24,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 #: How often everything is looked at even if nothing happened, seconds.
 SWEEP_SECONDS = 1.0
-#: How often storage and outbox are swept, seconds.
-STORAGE_SWEEP_SECONDS = 3600.0
+#: How often the head of the log is noted, and storage and outbox are swept, seconds.
+HOURLY_SECONDS = 3600.0
 #: Least time between two looks, seconds: the log grows with each report, and what reports bring about is done by the
 #: control workers, which take them in.
 PAUSE_SECONDS = 0.1
@@ -38,7 +40,8 @@ class Command(BaseCommand):
         stopping = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stopping.set())
-        next_sweep = time.monotonic() + STORAGE_SWEEP_SECONDS
+        next_sweep = time.monotonic() + HOURLY_SECONDS
+        _tried(_note_head)
         reconciler = Reconciler()
         while not stopping.is_set():
             try:
@@ -46,8 +49,9 @@ class Command(BaseCommand):
                 position = head()
                 is_well, wake_at = look(reconciler.look)
                 if time.monotonic() > next_sweep:
-                    next_sweep = time.monotonic() + STORAGE_SWEEP_SECONDS
+                    next_sweep = time.monotonic() + HOURLY_SECONDS
                     is_well = _tried(sweep.delay) and is_well
+                    _tried(_note_head)
                 if is_well:
                     relay_looked.send(Command, position=position)
                     stopping.wait(PAUSE_SECONDS)
@@ -81,6 +85,14 @@ def look(reconciled: Callable[[], Any] = reconcile) -> tuple[bool, datetime | No
     )
     outcomes = [_tried(step) for step in steps]
     return all(outcomes), wakes[0] if wakes else None
+
+
+def _note_head() -> None:
+    path = settings.ENVIRONMENT.log_heads_path
+    try:
+        note_head(path)
+    except OSError as error:  # the JSON log has it
+        logger.warning("the head of the log cannot be written to %s: %s", path, error)
 
 
 def _tried(step: Callable[[], Any]) -> bool:

@@ -160,7 +160,7 @@ def test_data_of_any_shape_is_shown(data):
     from eventstore.admin import EventAdmin
     from eventstore.models import StoredEvent
 
-    row = StoredEvent(data=data, metadata=["not", "ours"])
+    row = StoredEvent(data=data, metadata='["not", "ours"]')
     shown = EventAdmin.pretty_data(None, row)
     assert shown.startswith("<pre>")
     assert "<script>" not in shown

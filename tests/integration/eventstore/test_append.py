@@ -132,7 +132,7 @@ def test_old_names_are_found_by_the_current_class():
 
 
 def _store_as_v1(last_hash: str) -> None:
-    row = Row(2, "a", 2, "ledger.deposited.v1", '{"amount":7}', {}, uuid4(), database_now())
+    row = Row(2, "a", 2, "ledger.deposited.v1", '{"amount":7}', "{}", uuid4(), database_now())
     database.insert([row._replace(hash=chained_hash(last_hash, row))])
 
 

@@ -25,12 +25,13 @@ def test_its_json_names_the_head_and_the_last_hash(capsys):
     fill()
     call_command("verify_log", "--json")
     last = StoredEvent.objects.get(position=4).hash
-    assert json.loads(capsys.readouterr().out) == {"ok": True, "events": 4, "head": 4, "hash": last}
+    assert json.loads(capsys.readouterr().out) == {"ok": True, "events": 4, "head": 4, "hash": last, "heads": 0}
 
 
 def test_an_empty_log_is_whole(capsys):
     call_command("verify_log", "--json")
-    assert json.loads(capsys.readouterr().out) == {"ok": True, "events": 0, "head": 0, "hash": GENESIS_HASH}
+    answer = {"ok": True, "events": 0, "head": 0, "hash": GENESIS_HASH, "heads": 0}
+    assert json.loads(capsys.readouterr().out) == answer
 
 
 @pytest.mark.parametrize(("after", "count"), [(0, 4), (1, 3), (3, 1), (4, 0)])
