@@ -96,7 +96,7 @@ class Folded:
             rollouts=self.of_rollouts.rollouts,
             operations=self.of_rollouts.operations,
             nodes=self.of_nodes.nodes,
-            modules=self.of_nodes._modules._rows,
+            modules=self.of_nodes._modules.rows,
             freeze=None,
         )
 
