@@ -566,7 +566,8 @@ def _evolve_scheduled(state: PlacementState, event: OperationScheduled) -> Place
         yields=event.yields,
     )
     if state.ended is not None and event.attempt > 1:
-        operation = replace(operation, before=state.ended.before, was=state.ended.was)
+        # What is desired now is what was before the first attempt, unless that has succeeded late.
+        operation = replace(operation, before=state.ended.before, was=state.desired)
     generation = max(state.generation, event.generation)
     if event.behind:
         return replace(state, generation=generation, waiting=operation)

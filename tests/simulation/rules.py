@@ -145,11 +145,11 @@ class Rules:
 
     def _report_late(self, event):
         """The node has said after all what became of it: whoever asks now knows."""
-        for key in ((event.rollout, False), (event.rollout, True)):
-            self.open[event.node].discard(key)
+        key = (event.rollout, self.world.operation(event.rollout, event.node).rollback)
+        self.open[event.node].discard(key)
         for (_, node), keys in self.open_before.items():
             if node == event.node:
-                keys.discard((event.rollout, False))
+                keys.discard(key)
 
     def _restores_what_was_there(self, event, row):
         """Unless somebody or something changed the node that the control plane has never heard of."""

@@ -494,6 +494,12 @@ def test_a_late_success_counts_also_while_the_next_operation_is_under_way():
     assert restored(After(done), "r3") == 2
 
 
+def test_a_retry_that_fails_after_a_late_success_leaves_what_is_there():
+    after = given(*timed_out("r1", 1, 1), report(Phase.SUCCEEDED), retry(), release(), report(Phase.FAILED, attempt=2))
+    assert (after.state.desired, after.state.failed) == ((has(1),), 1)
+    assert after.state.changed.before == ()
+
+
 def test_a_late_success_of_what_a_person_canceled_is_not_desired():
     late = report(Phase.SUCCEEDED, "r2", 2)
     after = given(*DONE, schedule("r2", version=2), release("r2"), cancel("r2", force=True), late)
