@@ -406,9 +406,11 @@ def unfinished_on(nodes: Collection[str] | None, module_name: str) -> dict[str, 
 
 
 def other_modules_on(nodes: Collection[str] | None, module_name: str) -> list[tuple[str, str, int, str]]:
-    """What else is wanted there or on its way, sorted: node, module, version, and how far it is to be brought."""
+    """What else is wanted there or on its way, sorted: node, module, version, and how far it is to be brought. Not what
+    the reconciler has only scheduled."""
     wanted = NodeModule.objects.exclude(module_name=module_name).exclude(desired=ABSENT)
     coming = Operation.objects.exclude(module_name=module_name).filter(action=Action.INSTALL, finished_at__isnull=True)
+    coming = coming.exclude(yields=True, phase=Phase.SCHEDULED)
     if nodes is not None:
         wanted, coming = wanted.filter(node__in=nodes), coming.filter(node__in=nodes)
     return sorted(

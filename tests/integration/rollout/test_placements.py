@@ -4,7 +4,7 @@ import pytest
 
 from eventstore.store import append
 from eventstore.transact import load_state
-from rollout import clock, intake, selectors, services, verbs
+from rollout import clock, intake, selectors, services, verbs, why
 from rollout.advance import advance
 from rollout.decider.node import NODE
 from rollout.decider.placement import PLACEMENT
@@ -195,8 +195,9 @@ def test_a_version_that_failed_holds_no_artifact(n):
 
 
 def test_a_node_that_left_forgets(n):
-    install(n, has=[installed()])
+    uid = install(n, has=[installed()])
     services.decommission_node(n)
+    assert len(why.of_node(uid, n).events) == 3
     assert state_of(n) == ("absent", "load", "drifted")
     assert load_state(placement_stream(n, "greet"), PLACEMENT).state.had is None
 

@@ -24,7 +24,7 @@ from tests.recorded_fleet import (
     start,
     upload,
 )
-from tests.recorded_modules import package
+from tests.recorded_modules import load_on, package
 
 pytestmark = pytest.mark.usefixtures("db")
 
@@ -168,6 +168,15 @@ def test_a_persons_rollout_waits_for_no_dependency_that_the_reconciler_brings():
     uid = services.start_rollout(request(module_name="main", version=1, nodes=("n1",)))
     (needed,) = rollout(uid).needs
     assert (rollout(needed).origin, phases(needed)) == ("dependency", {"n1": "scheduled"})
+
+
+def test_a_module_that_only_the_reconciler_needs_may_be_removed():
+    join(INVENTED)
+    package("json")
+    package("main", needs=["json"])
+    load_on([INVENTED], "json")
+    services.start_rollout(request(module_name="main", version=1, nodes=(INVENTED,), yields=True))
+    assert plan_of(request(action=Action.REMOVE, module_name="json", version=1)).names == (INVENTED,)
 
 
 def test_its_own_dependencies_yield_too():
