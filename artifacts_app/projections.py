@@ -12,6 +12,7 @@ from eventstore.store import RecordedEvent
 
 class ArtifactProjection:
     name = "artifacts"
+    version = 1
     handles = (ArtifactUploaded, ArtifactDeleted)
     tables = (Build,)
 

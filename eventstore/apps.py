@@ -8,5 +8,7 @@ class EventstoreConfig(AppConfig):
 
     def ready(self) -> None:
         from eventstore.triggers import create_triggers
+        from eventstore.upgrades import report_stale_projections
 
         post_migrate.connect(create_triggers, sender=self, dispatch_uid="eventstore.triggers")
+        post_migrate.connect(report_stale_projections, sender=self, dispatch_uid="eventstore.upgrades")

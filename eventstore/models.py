@@ -33,3 +33,13 @@ class StoredEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.position} {self.type} {self.stream}@{self.version}"
+
+
+class ProjectionVersion(models.Model):
+    """The version of a projection that its rows were built with. No projection itself: written by a rebuild."""
+
+    name = models.CharField(primary_key=True, max_length=100)
+    version = models.IntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"

@@ -1,7 +1,8 @@
 """Projections: events to rows, inside the transaction of the append.
 
 A projection is told of a batch: one event when it happens, thousands in a rebuild. It must depend on nothing but the
-events, so that what a rebuild gives equals what was there: `check` says whether that holds.
+events, so that what a rebuild gives equals what was there: `check` says whether that holds. Rows that an older version
+of the projection has written are stale until they are rebuilt: `stale` names those projections.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,17 +12,21 @@ from typing import Any, Protocol
 from django.db import models, transaction
 
 from eventstore.database import hold_append_lock
-from eventstore.reading import read
+from eventstore.models import ProjectionVersion
+from eventstore.reading import head, read
 from eventstore.recorded import RecordedEvent
 
 REBUILD_BATCH = 2000
 
 
 class Projection(Protocol):
-    """`name` for people; `handles`: event classes it is told of; `tables`: the models that it alone writes."""
+    """`name` for people; `version` grows when the same events give other rows; `handles`: event classes it is told of;
+    `tables`: the models that it alone writes."""
 
     @property
     def name(self) -> str: ...
+    @property
+    def version(self) -> int: ...
     @property
     def handles(self) -> tuple[type, ...]: ...
     @property
@@ -43,6 +48,23 @@ def register(projection: Projection) -> None:
 
 def registered() -> tuple[Projection, ...]:
     return tuple(_projections.values())
+
+
+def stale() -> list[str]:
+    """Names of the projections whose rows were built by an older version, or never. One query."""
+    built = dict(ProjectionVersion.objects.values_list("name", "version"))
+    return [each.name for each in _projections.values() if built.get(each.name, 0) < each.version]
+
+
+def note_empty_log() -> None:
+    """While the log is empty, each projection's rows are those of its present version: there are none."""
+    if head() == 0:
+        for each in _projections.values():
+            _note_version(each)
+
+
+def _note_version(projection: Projection) -> None:
+    ProjectionVersion.objects.update_or_create(name=projection.name, defaults={"version": projection.version})
 
 
 def project(events: Sequence[RecordedEvent]) -> None:
@@ -67,6 +89,7 @@ def rebuild(projection: Projection, *, told: Callable[[int], None] = lambda _: N
             projection.apply(batch)
             count += len(batch)
             told(count)
+        _note_version(projection)
     return count
 
 

@@ -1,6 +1,7 @@
 """The embedded cluster: a broker, the control plane, and nodes with servers of their own, in one folder."""
 
 import fcntl
+import io
 import logging
 import os
 import secrets
@@ -237,7 +238,8 @@ class Cluster:
         from accounts.services import ensure_admin
 
         try:
-            call_command("migrate", verbosity=0)
+            call_command("migrate", verbosity=0, stdout=io.StringIO())
+            call_command("rebuild_projections", stdout=io.StringIO())
             self.password = os.environ.get("MODFLEET_ADMIN_PASSWORD") or self._kept_password()
             ensure_admin(self.password)
         except Error as error:

@@ -10,6 +10,7 @@ from modules_app.models import Module
 
 class ModuleProjection:
     name = "modules"
+    version = 1
     handles = (ModuleRegistered, ModuleDeleted)
     tables = (Module,)
 

@@ -16,6 +16,7 @@ from django.db import connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from artifacts_app.selectors import newest_storage_key
+from eventstore import upgrades
 from eventstore.store import database_now, head
 from operations import broker
 from operations.heartbeat import relay_heartbeat
@@ -36,8 +37,10 @@ class NotReadyError(Exception):
 class Check:
     """Whether a component answers. Threads may ask at once."""
 
-    def __init__(self, name: str, probe: Callable[[], None]) -> None:
+    def __init__(self, name: str, probe: Callable[[], str | None]) -> None:
         self.name = name
+        #: What the newest probe has to say though all is well.
+        self.warning: str | None = None
         self._probe = probe
         self._lock = threading.Lock()
         self._is_ok = False
@@ -63,7 +66,7 @@ class Check:
     def _run(self) -> None:
         is_ok = False
         try:
-            self._probe()
+            self.warning = self._probe()
             is_ok = True
         except Exception as error:  # noqa: BLE001  # whatever it is: the component does not answer as it should
             if self._is_ok or self._ended_at < 0:  # once, and not at each probe
@@ -74,8 +77,11 @@ class Check:
                 self._is_ok, self._ended_at, self._running = is_ok, time.monotonic(), None
 
 
-def probe_database() -> None:
+def probe_database() -> str | None:
+    """A warning while rows wait for their rebuild. The process is ready all the same: the log and its decisions are
+    right, and all processes would be taken out of service at once by one forgotten command."""
     head()
+    return upgrades.warning() or None
 
 
 def probe_storage() -> None:
@@ -123,8 +129,13 @@ def readyz(request: HttpRequest) -> HttpResponse:
     until = time.monotonic() + CHECK_SECONDS
     well = {check.name: check.is_ok(until=until) for check in CHECKS}
     is_ready = all(well.values())
-    checks = {name: _word(is_ok) for name, is_ok in well.items()}
-    return _answer({"status": _word(is_ready), "checks": checks}, 200 if is_ready else 503)
+    document: dict[str, object] = {
+        "status": _word(is_ready),
+        "checks": {name: _word(is_ok) for name, is_ok in well.items()},
+    }
+    if warnings := [check.warning for check in CHECKS if well[check.name] and check.warning]:
+        document["warnings"] = warnings
+    return _answer(document, 200 if is_ready else 503)
 
 
 def _word(is_ok: bool) -> str:

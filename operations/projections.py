@@ -10,6 +10,7 @@ from rollout.events import OperationFinished
 
 class OutcomeProjection:
     name = "outcomes"
+    version = 1
     handles = (OperationFinished,)
     tables = (Outcome,)
 

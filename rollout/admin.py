@@ -35,12 +35,12 @@ from rollout.decider.node import NodePhase
 from rollout.events import Origin, RolloutPhase, node_stream, placement_stream
 from rollout.messages import Action, Phase
 from rollout.models import Node, NodeModule, Operation, Rollout
+from rollout.projections.nodes import ModuleState
 from rollout.projections.rollouts import operation_key
 
 #: How many rows a table on another object's page shows.
 FIRST_ROWS = 50
 FIRST_EVENTS = 15
-NODE_MODULE_STATES = ("in_sync", "pending", "drifted", "missing", "error")
 
 BuildAdmin.refuse_if_used = staticmethod(selectors.refuse_if_used)
 
@@ -334,7 +334,7 @@ class NodeModuleAdmin(ReadOnlyAdmin):
     )
     list_display = ["of_node", "module", "desired", "observed", "state_badge", "observed_digest", "under_way"]
     list_display_links = None
-    list_filter = [choice_filter("state", NODE_MODULE_STATES)]
+    list_filter = [choice_filter("state", tuple(ModuleState))]
     search_fields = ["node", "module_name", "content_sha256"]
     search_help_text = "Node, module or digest"
     ordering = ["module_name", "version", "node"]

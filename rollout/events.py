@@ -137,7 +137,7 @@ NodeEvent = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What a node is to have of a module. `content_sha256` is that of the build."""
+    """One version of a module on a node. `content_sha256` is that of the build."""
 
     version: int
     activation: Activation
@@ -151,7 +151,7 @@ class OperationScheduled:
     that had started is waited for. `ordinal` is the node's place in the rollout, `wave` the wave it is in, both from 0;
     one that is skipped from the start is in no wave, -1. `rollback`: it gives back what was there before the rollout
     changed it, and `undoes` is the version which that had brought and which is to be gone, if any. `delay_seconds`: not
-    to be released sooner than that from now."""
+    to be released sooner than that from now. `yields`: any rollout of a person takes its place."""
 
     rollout: str
     node: str
@@ -168,12 +168,14 @@ class OperationScheduled:
     rollback: bool = False
     undoes: int | None = None
     delay_seconds: float = 0.0
+    yields: bool = False
 
 
 @event_type("operation.released.v1")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationReleased:
-    """From here on the node's desired state is what this operation brings about."""
+    """From here on the node's desired state is what this operation brings about. `before`: the versions of the module
+    in the node's inventory, if no operation has succeeded there yet; else None, because the log says what was there."""
 
     rollout: str
     node: str
@@ -183,6 +185,7 @@ class OperationReleased:
     activation: Activation
     content_sha256: str
     undoes: int | None = None
+    before: tuple[Target, ...] | None = None
 
 
 @event_type("operation.cancel_requested.v1")
@@ -255,6 +258,15 @@ class ReportRejected:
     why: str
 
 
+@event_type("placement.forgotten.v1")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementForgotten:
+    """The node has left the fleet: nothing is wanted of the module there, and what was there is not known any more."""
+
+    node: str
+    module_name: str
+
+
 PlacementEvent = (
     OperationScheduled
     | OperationReleased
@@ -264,6 +276,7 @@ PlacementEvent = (
     | OperationFinished
     | OperationReportedLate
     | ReportRejected
+    | PlacementForgotten
 )
 
 

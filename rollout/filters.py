@@ -20,9 +20,7 @@ from rollout.events import Origin, RolloutPhase
 from rollout.messages import Action, Phase, Reason
 from rollout.models import NodeModule
 from rollout.planning.selection import Selector, select
-
-#: Of a module version on a node.
-STATES = ("in_sync", "pending", "drifted", "missing", "error", "unknown")
+from rollout.projections.nodes import ModuleState
 
 
 class RolloutFilters(django_filters.FilterSet):
@@ -56,7 +54,7 @@ class NodeFilters(django_filters.FilterSet):
         help_text="Has it or is to have it: `name`, or `name:version`",
     )
     state = WordsFilter(
-        STATES, method="in_states", help_text="Has a module, that of `module` if given, in any of these"
+        ModuleState, method="in_states", help_text="Has a module, that of `module` if given, in any of these"
     )
     in_sync = TruthFilter(method="in_or_out_of_sync", help_text="Whether all modules are as they are to be")
 

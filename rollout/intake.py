@@ -18,6 +18,7 @@ from rollout.decider.placement import PLACEMENT, RecordReport
 from rollout.events import node_stream, placement_stream
 from rollout.messages import Beat, Report, from_json
 from rollout.models import Liveness
+from rollout.placements import forgetting, placement_changes
 
 logger = logging.getLogger(__name__)
 
@@ -124,8 +125,12 @@ def _record_beats(beats: Sequence[Beat]) -> list[str]:
         command = RecordBeat(node=beat.node, hello=beat.hello, profile=beat.profile, inventory=beat.inventory)
         changes.decide(states[node_stream(beat.node)], NODE, command)
     appends = changes.appends()
+    # Logs of before `placement.forgotten.v1` forget nothing when a node leaves.
+    rejoining = [beat.node for beat in unlike if beat.hello and known[beat.node].has_left]
     with transaction.atomic(), acting_as(_actor(unlike)):
-        append(*appends)  # before the rows of Liveness are locked
+        append(
+            *appends, *(placement_changes(forgetting(*rejoining)) if rejoining else ())
+        )  # before the rows of Liveness are locked
         _note_life(newest.values())
     changed = {each.stream for each in appends}
     return [name for name in newest if node_stream(name) in changed]

@@ -9,6 +9,7 @@ from eventstore.follow import wait_for_growth
 from eventstore.store import head
 from modules_app.errors import NoSuchModuleError
 from rollout import selectors, services
+from rollout.decider.placement import NOTHING_TO_DO
 from rollout.errors import (
     FleetFrozenError,
     ModuleInUseError,
@@ -17,12 +18,9 @@ from rollout.errors import (
     RolloutInProgressError,
 )
 from rollout.events import Origin
-from rollout.messages import Action, Activation, Phase, Reason
+from rollout.messages import Action, Activation, Phase
 from rollout.models import Node
 from rollout.requests import AT_ONCE, RolloutRequest
-
-#: Why an operation is skipped on a node that is as it was asked for.
-NOTHING_TO_DO = frozenset({Reason.ALREADY_INSTALLED, Reason.NOT_INSTALLED})
 
 
 def node_of(host: str) -> Node:

@@ -37,7 +37,7 @@ class Node(models.Model):
 class NodeModule(models.Model):
     """One module version on one node: what is wanted there, and what its agent sees.
 
-    `desired` and `observed` are `load`, `files` or `absent`.
+    `desired` and `observed` are `load`, `files` or `absent`. What is wanted is copied from `Placement.state`.
     """
 
     #: `<node>:<module_name>:<version>`
@@ -51,10 +51,11 @@ class NodeModule(models.Model):
     content_sha256 = models.CharField(max_length=64)
     #: The rollout whose operation was released and has not ended, or empty.
     rollout = models.CharField(max_length=32)
-    #: The last operation ended badly.
+    #: The newest operation that has ended on the module was about this version, and failed.
     failed = models.BooleanField()
     #: Since when it is not as the last operation left it.
     drifted_at = models.DateTimeField(null=True)
+    #: A `ModuleState`.
     state = models.CharField(max_length=10)
 
     class Meta:
@@ -145,6 +146,8 @@ class Operation(models.Model):
     #: It gives back what was there before; `undoes` is the version that has to go then.
     rollback = models.BooleanField(default=False)
     undoes = models.BigIntegerField(null=True)
+    #: The reconciler's: an operation of a person takes its place.
+    yields = models.BooleanField(default=False, db_default=False)
     #: It was released, in this attempt or an earlier one.
     touched = models.BooleanField(default=False)
     #: Its node has not failed in this rollout.
@@ -218,21 +221,25 @@ class FleetFreeze(models.Model):
 
 
 class Placement(models.Model):
-    """What was last released to a node of a module, whatever its version."""
+    """A module on a node, whatever its version."""
 
     #: `<node>:<module_name>`
     key = models.CharField(primary_key=True, max_length=257)
     node = models.CharField(max_length=128)
     module_name = models.CharField(max_length=128)
-    rollout = models.CharField(max_length=32)
-    released_position = models.BigIntegerField()
-    #: Of the operation that was released; final once it has ended.
-    phase = models.CharField(max_length=12)
-    reason = models.CharField(max_length=40)
-    finished_at = models.DateTimeField(null=True)
+    #: Of the newest release, None if nothing was ever released there.
+    released_position = models.BigIntegerField(null=True)
+    #: Its `PlacementState`, as JSON.
+    state = models.TextField()
+    #: The newest operation that was released has ended without success.
+    undone = models.BooleanField()
 
     class Meta:
-        indexes: ClassVar = [models.Index(fields=["module_name", "node"], name="placements_of_module")]
+        db_table = "rollout_placement_state"
+        indexes: ClassVar = [
+            models.Index(fields=["node", "module_name"], name="placements_of_node"),
+            models.Index(fields=["node"], name="placements_undone", condition=models.Q(undone=True)),
+        ]
 
     def __str__(self) -> str:
         return self.key

@@ -13,11 +13,10 @@ from rollout.decider.node import NodePhase
 from rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase, WavePhase
 from rollout.messages import Phase
 from rollout.models import Node, NodeModule, Operation, Rollout
+from rollout.projections.nodes import ModuleState
 
 #: How many modules the matrix has columns for.
 MOST_MODULES = 8
-#: Of a node and a module, the worst first.
-STATES = ("error", "missing", "drifted", "pending", "in_sync")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +41,7 @@ def modules_on_nodes(module_name: str = "") -> list[ModuleOnNodes]:
         found.setdefault((each["module_name"], each["version"]), {})[each["state"]] = each["nodes"]
     return [
         ModuleOnNodes(
-            module_name=name, version=version, nodes={state: states[state] for state in STATES if state in states}
+            module_name=name, version=version, nodes={state: states[state] for state in ModuleState if state in states}
         )
         for (name, version), states in found.items()
     ]
@@ -99,7 +98,7 @@ def matrix_nodes(wanted: MatrixFilter) -> QuerySet[Node]:
         rows = rows.filter(phase=wanted.phase)
     if wanted.state:
         rows = rows.filter(Exists(modules.filter(state=wanted.state)))
-    return rows.annotate(differs=Exists(modules.exclude(state="in_sync"))).order_by("-differs", "name")
+    return rows.annotate(differs=Exists(modules.exclude(state=ModuleState.IN_SYNC))).order_by("-differs", "name")
 
 
 def matrix_cells(nodes: Iterable[str], modules: Iterable[str]) -> dict[tuple[str, str], list[NodeModule]]:

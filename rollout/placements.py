@@ -1,23 +1,58 @@
 """Changes to the placements of many nodes at once: what a service appends beside the events of its own stream."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from eventstore.store import Append
 from eventstore.transact import Batch, load_states
-from rollout.decider.placement import PLACEMENT, End, PlacementCommand, RecordReport
-from rollout.events import placement_stream
-from rollout.messages import Phase, Reason
-from rollout.models import Operation
+from rollout import selectors
+from rollout.decider.placement import PLACEMENT, End, Forget, PlacementCommand, RecordReport, Release
+from rollout.events import Target, placement_stream
+from rollout.messages import Activation, Phase, Reason
+from rollout.models import NodeModule, Operation
+from rollout.projections.nodes import ABSENT
 
 
 def placement_changes(commands: Iterable[PlacementCommand]) -> list[Append]:
     """What to append to the placement streams, in a constant number of queries per 500 of them."""
     by_stream = [(_stream_of(command), command) for command in commands]
     states = load_states([stream for stream, _ in by_stream], PLACEMENT)
+    first = [
+        command for stream, command in by_stream if isinstance(command, Release) and states[stream].state.had is None
+    ]
+    seen = _inventories(first)
     changes = Batch()
     for stream, command in by_stream:
-        changes.decide(states[stream], PLACEMENT, command)
+        changes.decide(states[stream], PLACEMENT, _informed(command, seen))
     return changes.appends()
+
+
+def _informed(command: PlacementCommand, seen: Mapping[tuple[str, str], tuple[Target, ...]]) -> PlacementCommand:
+    if not isinstance(command, Release):
+        return command
+    return replace(command, inventory=seen.get((command.node, command.module_name), ()))
+
+
+def _inventories(releases: Sequence[Release]) -> dict[tuple[str, str], tuple[Target, ...]]:
+    """What the nodes were last seen with of the modules, by node and module; one query."""
+    if not releases:
+        return {}
+    of_module: dict[str, dict[str, list[NodeModule]]] = {}
+    for name in {each.module_name for each in releases}:
+        of_module[name] = selectors.modules_on([each.node for each in releases if each.module_name == name], name)
+    return {
+        (each.node, each.module_name): tuple(
+            Target(version=row.version, activation=Activation(row.observed), content_sha256=row.content_sha256)
+            for row in sorted(of_module[each.module_name].get(each.node, ()), key=lambda row: row.version)
+            if row.observed != ABSENT
+        )
+        for each in releases
+    }
+
+
+def forgetting(*names: str) -> list[Forget]:
+    """What nodes that leave or join the fleet take with them: all that was wanted of them."""
+    return [Forget(node=node, module_name=name) for node, name in selectors.modules_known_on(*names)]
 
 
 def _stream_of(command: PlacementCommand) -> str:

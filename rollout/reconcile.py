@@ -18,20 +18,21 @@ from api.errors import ApiError
 from artifacts_app.selectors import artifact_documents
 from eventstore.context import SYSTEM, acting_as
 from eventstore.database import hold_append_lock
+from eventstore.projections import stale
 from eventstore.store import Append, append, database_now, head
 from eventstore.transact import Batch, load_states
 from rollout import wanted
 from rollout.decider.node import NODE, EndDrift, NodePhase, RecordDrift
 from rollout.errors import RolloutInProgressError
 from rollout.events import Origin, node_stream
-from rollout.messages import Action, Activation, Phase, Reason
-from rollout.models import Liveness, NodeModule, Operation
+from rollout.messages import Action, Activation, Reason
+from rollout.models import Liveness, NodeModule
 from rollout.projections.nodes import ABSENT
 from rollout.requests import RolloutRequest
 from rollout.selectors import unfinished_rollouts
 from rollout.services import start_rollout
 from rollout.strategy import OnFailure, Strategy
-from rollout.wanted import DifferingModule, MissedTarget
+from rollout.wanted import DifferingModule, MissedTarget, UndoneOperation
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +69,6 @@ _JUDGED_ANEW = TRANSIENT | {
 }
 #: The node was not even asked: it need not start again first.
 _NEVER_SENT = frozenset({Reason.PROGRESS_DEADLINE})
-#: After one of these, or if nothing was ever released, what differs has drifted.
-_DONE = frozenset({None, Phase.SUCCEEDED, Phase.SKIPPED, Phase.ROLLED_BACK})
-
 #: A node and a module.
 Place = tuple[str, str]
 
@@ -83,12 +81,15 @@ class Intent:
     module_name: str
     version: int
     activation: Activation
+    undoes: int | None = None
 
 
 class Reconciler:
-    """Looks when something may have changed: the log has grown, an agent has started, or a wait is over."""
+    """Looks when something may have changed: the log has grown, an agent has started, or a wait is over. Never while a
+    projection waits for its rebuild: its rows would name work that is not due."""
 
     def __init__(self) -> None:
+        self._is_fresh = False
         self._not_before = 0.0
         self._seen: tuple[int, datetime | None] | None = None
         self._due: datetime | None = None
@@ -97,6 +98,9 @@ class Reconciler:
         if time.monotonic() < self._not_before:
             return
         self._not_before = time.monotonic() + LOOK_SECONDS
+        self._is_fresh = self._is_fresh or not stale()
+        if not self._is_fresh:
+            return
         seen = (head(), Liveness.objects.aggregate(newest=Max("hello_at"))["newest"])
         is_due = self._due is not None and self._due <= database_now()
         if seen != self._seen or is_due:
@@ -129,27 +133,27 @@ def reconcile() -> datetime | None:
 class _Standing:
     """Of nodes that are online and not draining; of `missed`, `drifted` and `undone` no operation is unfinished.
 
-    `drifted` and `undone`: modules that are not as they are to be, after an operation that succeeded (or none), and
-    after one that did not. `open_drifts`: node, module and version of what was recorded; `differing`: all such that are
+    `drifted`: modules that are not as they are to be, after an operation that succeeded (or none). `undone`: operations
+    that did not succeed. `open_drifts`: node, module and version of what was recorded; `differing`: all such that are
     as they were recorded or have changed, but are not as they are to be.
     """
 
     missed: dict[Place, MissedTarget]
     drifted: list[DifferingModule]
-    undone: list[DifferingModule]
+    undone: list[UndoneOperation]
     open_drifts: list[tuple[str, str, int]]
     differing: frozenset[tuple[str, str, int]]
 
 
 def _standing() -> _Standing:
-    """Three queries, however many nodes and modules there are."""
+    """Four queries, however many nodes and modules there are."""
     missed = {(each.node, each.module_name): each for each in wanted.missed_targets()}
     differing = wanted.differing_modules()
     idle = [each for each in differing if not each.is_busy and _place(each.row) not in missed]
     return _Standing(
         missed=missed,
-        drifted=[each for each in idle if not each.row.failed and each.last_phase in _DONE],
-        undone=[each for each in idle if each.row.failed or each.last_phase == Phase.CANCELED],
+        drifted=[each for each in idle if not each.is_undone],
+        undone=[each for each in wanted.undone_operations() if (each.row.node, each.row.module_name) not in missed],
         open_drifts=wanted.open_drifts(),
         differing=frozenset(_version(each.row) for each in differing if each.row.drifted_at is not None),
     )
@@ -248,26 +252,33 @@ def _intent_of(missed: MissedTarget) -> Intent:
 
 def _repetitions(standing: _Standing) -> list[_Task]:
     """What did not succeed for a reason that may be gone, on nodes that have started or come back since."""
-    if not standing.undone:
+    passing = [each for each in standing.undone if each.row.reason in TRANSIENT and not each.row.cancel_requested_at]
+    if not passing:
         return []
-    failures = wanted.newest_failures([each.row for each in standing.undone])
     # A rollout under way may still wait for a person, who decides.
     undecided = set(unfinished_rollouts())
-    return _tasks(
-        each
-        for each in standing.undone
-        if (failure := failures.get(_version(each.row))) is not None
-        and failure.reason in TRANSIENT
-        and failure.cancel_requested_at is None
-        and failure.rollout not in undecided
-        and (failure.reason in _NEVER_SENT or _has_been_heard_since(each, failure))
+    return [
+        _Task(node=each.row.node, platform=each.platform, intent=_same_again(each))
+        for each in passing
+        if each.row.rollout not in undecided and (each.row.reason in _NEVER_SENT or _has_been_heard_since(each))
+    ]
+
+
+def _same_again(undone: UndoneOperation) -> Intent:
+    row = undone.row
+    return Intent(
+        action=Action(row.action),
+        module_name=row.module_name,
+        version=row.version,
+        activation=Activation(row.activation),
+        undoes=row.undoes,
     )
 
 
-def _has_been_heard_since(module: DifferingModule, failure: Operation) -> bool:
+def _has_been_heard_since(undone: UndoneOperation) -> bool:
     """Whether the node has started or come back after it."""
-    ended = failure.finished_at
-    return module.heard_at is not None and ended is not None and module.heard_at > ended
+    ended = undone.row.finished_at
+    return undone.heard_at is not None and ended is not None and undone.heard_at > ended
 
 
 def _corrections(standing: _Standing) -> list[_Task]:
@@ -336,6 +347,8 @@ def _start(intent: Intent, nodes: Sequence[str]) -> None:
         nodes=tuple(nodes),
         strategy=STRATEGY,
         origin=Origin.RECONCILER,
+        undoes=intent.undoes,
+        yields=True,
     )
     try:
         start_rollout(request)

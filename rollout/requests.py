@@ -15,7 +15,8 @@ AT_ONCE = Strategy(canary=0, max_failures="100%")
 class RolloutRequest:
     """`nodes` and `selector` None: all of the fleet, which only with `may_be_empty` may have none.
     `plan_hash`: start only what this plan has shown.
-    `purge`: delete module object and artifact once every node has succeeded."""
+    `purge`: delete module object and artifact once every node has succeeded.
+    `undoes`: the version that is to be gone too. `yields`: any request of a person takes its place."""
 
     action: Action
     module_name: str
@@ -30,6 +31,8 @@ class RolloutRequest:
     retry_of: str = ""
     may_be_empty: bool = False
     purge: bool = False
+    undoes: int | None = None
+    yields: bool = False
 
     @property
     def named(self) -> bool:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from django.db.models import Case, Exists, OuterRef, QuerySet, Subquery, When
+from django.db.models import Case, Exists, OuterRef, Q, QuerySet, Subquery, When
 
 from api.fields import rfc3339
 from artifacts_app.selectors import dependencies_of
@@ -15,8 +15,8 @@ from rollout.decider.node import NodePhase
 from rollout.errors import ArtifactInUseError, NodeNotFoundError, NoLocalNodeError, RolloutNotFoundError
 from rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.messages import RUNNING_PHASES, Action, Beat, InstalledModule, Phase
-from rollout.models import FleetFreeze, Liveness, Node, NodeModule, Operation, Rollout, TimelineEntry
-from rollout.projections.nodes import ABSENT
+from rollout.models import FleetFreeze, Liveness, Node, NodeModule, Operation, Placement, Rollout, TimelineEntry
+from rollout.projections.nodes import ABSENT, ModuleState
 from rollout.projections.rollouts import operation_key
 from rollout.requests import RolloutRequest
 
@@ -43,6 +43,11 @@ def operations_of_gone_nodes() -> list[Operation]:
     return list(Operation.objects.filter(Exists(gone), finished_at__isnull=True))
 
 
+def modules_known_on(*names: str) -> list[tuple[str, str]]:
+    """Each node and module on which anything was ever scheduled."""
+    return list(Placement.objects.filter(node__in=names).order_by("key").values_list("node", "module_name"))
+
+
 def unfinished_rollouts_of(*nodes: str) -> list[str]:
     """Those with an unfinished operation on one of the nodes."""
     unfinished = Operation.objects.filter(node__in=nodes, finished_at__isnull=True)
@@ -66,12 +71,16 @@ class KnownNode:
     row: Node | None
     modules: frozenset[InstalledModule]
 
+    @property
+    def has_left(self) -> bool:
+        return self.row is not None and self.row.phase == NodePhase.DECOMMISSIONED
+
     def is_as(self, beat: Beat) -> bool:
         """Whether there is nothing in the beat that is not known."""
         row, profile = self.row, beat.profile
         if row is None:
             return False
-        if row.phase == NodePhase.DECOMMISSIONED:
+        if self.has_left:
             return not beat.hello
         known = (row.platform, row.server, row.server_version, row.role, tuple(row.api_hosts), row.agent_labels)
         said = (
@@ -234,7 +243,7 @@ def node(name: str) -> Node:
 def nodes_with_liveness(rows: QuerySet[Node]) -> QuerySet[Node]:
     """With `last_seen`, `hello_at`, and whether all of the node's modules are as they are to be (`in_sync`)."""
     liveness = Liveness.objects.filter(node=OuterRef("name"))
-    differing = NodeModule.objects.filter(node=OuterRef("name")).exclude(state="in_sync")
+    differing = NodeModule.objects.filter(node=OuterRef("name")).exclude(state=ModuleState.IN_SYNC)
     return rows.annotate(
         last_seen=Subquery(liveness.values("last_seen")),
         hello_at=Subquery(liveness.values("hello_at")),
@@ -322,12 +331,16 @@ def is_loaded(node_name: str, module_name: str, version: int) -> bool | None:
 
 
 def users_of(module_name: str, version: int) -> list[str]:
-    """Nodes that have the module version, or are to get it."""
-    rows = NodeModule.objects.filter(module_name=module_name, version=version, node__in=nodes().values("name"))
-    waiting = Operation.objects.filter(
-        module_name=module_name, version=version, action="install", finished_at__isnull=True
+    """Nodes that have the module version, or are to get it. What the reconciler has only scheduled does not count: it
+    may never end, and without the artifact it is not done."""
+    of_version = {"module_name": module_name, "version": version}
+    waiting = Operation.objects.filter(**of_version, action=Action.INSTALL, finished_at__isnull=True)
+    yielding = waiting.filter(yields=True, phase=Phase.SCHEDULED)
+    there = NodeModule.objects.filter(**of_version, node__in=nodes().values("name")).exclude(
+        Q(observed=ABSENT) & (Q(desired=ABSENT, rollout="") | Exists(yielding.filter(node=OuterRef("node"))))
     )
-    return sorted({row.node for row in rows} | set(waiting.values_list("node", flat=True)))
+    others = waiting.exclude(yields=True, phase=Phase.SCHEDULED)
+    return sorted({*there.values_list("node", flat=True), *others.values_list("node", flat=True)})
 
 
 def refuse_if_used(module_name: str, version: int) -> None:
@@ -383,16 +396,21 @@ def modules_on(nodes: Collection[str] | None, module_name: str) -> dict[str, lis
     return found
 
 
-def live_operations(nodes: Collection[str] | None, module_name: str) -> dict[str, Operation]:
-    """The operation of the module that has not ended and waits for no other, by node. `nodes` None: on all of them."""
-    rows = Operation.objects.filter(module_name=module_name, finished_at__isnull=True, behind=False)
-    return {row.node: row for row in (rows if nodes is None else rows.filter(node__in=nodes))}
+def unfinished_on(nodes: Collection[str] | None, module_name: str) -> dict[str, list[Operation]]:
+    """The operations of the module that have not ended, by node. `nodes` None: on all of them."""
+    rows = Operation.objects.filter(module_name=module_name, finished_at__isnull=True)
+    found: dict[str, list[Operation]] = {}
+    for row in rows if nodes is None else rows.filter(node__in=nodes):
+        found.setdefault(row.node, []).append(row)
+    return found
 
 
 def other_modules_on(nodes: Collection[str] | None, module_name: str) -> list[tuple[str, str, int, str]]:
-    """What else is wanted there or on its way, sorted: node, module, version, and how far it is to be brought."""
+    """What else is wanted there or on its way, sorted: node, module, version, and how far it is to be brought. Not what
+    the reconciler has only scheduled."""
     wanted = NodeModule.objects.exclude(module_name=module_name).exclude(desired=ABSENT)
     coming = Operation.objects.exclude(module_name=module_name).filter(action=Action.INSTALL, finished_at__isnull=True)
+    coming = coming.exclude(yields=True, phase=Phase.SCHEDULED)
     if nodes is not None:
         wanted, coming = wanted.filter(node__in=nodes), coming.filter(node__in=nodes)
     return sorted(

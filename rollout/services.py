@@ -15,7 +15,7 @@ from rollout.advance import advance_all
 from rollout.decider.node import NODE, ActivateNode, DecommissionNode, DrainNode, LabelNode
 from rollout.errors import PlanChangedError
 from rollout.events import node_stream
-from rollout.placements import end_of_gone, placement_changes
+from rollout.placements import end_of_gone, forgetting, placement_changes
 from rollout.planning.planner import appends_of, plan_of
 from rollout.requests import RolloutRequest
 
@@ -70,5 +70,5 @@ def decommission_node(name: str) -> None:
 def _decommission(name: str) -> None:
     loaded = load_state(node_stream(name), NODE)
     events = NODE.decide(loaded.state, DecommissionNode(node=name))
-    ends = placement_changes(end_of_gone(each) for each in selectors.unfinished_operations_of(name))
-    append(loaded.append(events), *ends)
+    ends = [end_of_gone(each) for each in selectors.unfinished_operations_of(name)]
+    append(loaded.append(events), *placement_changes([*ends, *forgetting(name)]))

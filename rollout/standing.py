@@ -158,7 +158,7 @@ def to_restore(uid: str) -> tuple[str, ...]:
     """Nodes that the rollout has changed, and nothing newer has since."""
     gone = Node.objects.filter(phase=NodePhase.DECOMMISSIONED).values("name")
     newer = Operation.objects.filter(
-        Q(touched=True) | Q(finished_at=None),
+        Q(touched=True) | Q(finished_at=None, yields=False),
         node=OuterRef("node"),
         module_name=OuterRef("module_name"),
         generation__gt=OuterRef("generation"),

@@ -11,8 +11,9 @@ from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet, Subquery
 
 from rollout.decider.node import NodePhase
 from rollout.events import Origin
-from rollout.messages import Action, Activation, Phase
+from rollout.messages import Action, Activation
 from rollout.models import FleetFreeze, Liveness, Node, NodeModule, Operation, Placement, Rollout
+from rollout.projections.nodes import ModuleState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,7 @@ class MissedTarget:
 _MISSED_TARGETS = """
     SELECT node.name, node.platform, origin.action, target.module_name, origin.version, target.activation
     FROM rollout_clustertarget AS target CROSS JOIN rollout_rollout AS origin CROSS JOIN rollout_node AS node
-    LEFT JOIN rollout_placement AS placement ON placement.key = node.name || ':' || target.module_name
+    LEFT JOIN rollout_placement_state AS placement ON placement.key = node.name || ':' || target.module_name
     LEFT JOIN rollout_nodemodule AS module
         ON placement.released_position < target.position
         AND module.key = node.name || ':' || target.module_name || ':' || origin.version
@@ -70,15 +71,13 @@ def missed_targets() -> list[MissedTarget]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DifferingModule:
-    """A module that is not as the last operation was to leave it. `is_busy`: an operation is unfinished there.
-    `last_phase`: how what was last released to the node ended, None if nothing ever was. `heard_at`: when its agent
-    last started or came back."""
+    """A module that is not as it is to be. `is_busy`: an operation is unfinished there. `is_undone`: the newest
+    operation that was released has ended without success."""
 
     row: NodeModule
     platform: str
-    heard_at: datetime | None
     is_busy: bool
-    last_phase: Phase | None
+    is_undone: bool
 
 
 def differing_modules() -> list[DifferingModule]:
@@ -87,25 +86,18 @@ def differing_modules() -> list[DifferingModule]:
     of_place = {"node": OuterRef("node"), "module_name": OuterRef("module_name")}
     rows: QuerySet[Any] = (
         NodeModule.objects.filter(
-            Exists(node.filter(phase=NodePhase.ONLINE)), state__in=["drifted", "missing", "error"]
+            Exists(node.filter(phase=NodePhase.ONLINE)),
+            state__in=[ModuleState.DRIFTED, ModuleState.MISSING, ModuleState.ERROR],
         )
         .annotate(
             platform=Subquery(node.values("platform")),
-            came_back_at=Subquery(node.values("came_back_at")),
-            hello_at=Subquery(Liveness.objects.filter(node=OuterRef("node")).values("hello_at")),
             is_busy=Exists(Operation.objects.filter(**of_place, finished_at__isnull=True)),
-            last_phase=Subquery(Placement.objects.filter(**of_place).values("phase")),
+            is_undone=Exists(Placement.objects.filter(**of_place, undone=True)),
         )
         .order_by()  # in any: by the index of an order all rows would be read, one by one
     )
     return [
-        DifferingModule(
-            row=row,
-            platform=row.platform,
-            heard_at=max((at for at in (row.hello_at, row.came_back_at) if at is not None), default=None),
-            is_busy=row.is_busy,
-            last_phase=Phase(row.last_phase) if row.last_phase else None,
-        )
+        DifferingModule(row=row, platform=row.platform, is_busy=row.is_busy, is_undone=row.is_undone)
         for row in sorted(rows, key=lambda row: (row.node, row.module_name, row.version))
     ]
 
@@ -125,19 +117,41 @@ def newest_unreleased_operations(places: Collection[tuple[str, str]]) -> list[Op
     return list(found)
 
 
-def newest_failures(rows: Collection[NodeModule]) -> dict[tuple[str, str, int], Operation]:
-    """By node, module and version, the newest operation that was to change that version and has not."""
-    found: dict[tuple[str, str, int], Operation] = {}
-    failed = Operation.objects.filter(
-        _of({(row.node, row.module_name) for row in rows}),
-        phase__in=[Phase.FAILED, Phase.TIMED_OUT, Phase.CANCELED],
-        touched=True,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UndoneOperation:
+    """The newest operation that was released to a node and module, and has ended without success. `heard_at`: when the
+    node's agent last started or came back."""
+
+    row: Operation
+    platform: str
+    heard_at: datetime | None
+
+
+def undone_operations() -> list[UndoneOperation]:
+    """Of nodes that are online; not where an operation is unfinished. A second query only if there are any."""
+    node = Node.objects.filter(name=OuterRef("node"), phase=NodePhase.ONLINE)
+    undone = Placement.objects.filter(Exists(node), undone=True)
+    places = set(undone.values_list("node", "module_name"))
+    if not places:
+        return []
+    of_place = {"node": OuterRef("node"), "module_name": OuterRef("module_name")}
+    unfinished = Operation.objects.filter(**of_place, finished_at__isnull=True)
+    newer = Operation.objects.filter(**of_place, generation__gt=OuterRef("generation"), touched=True)
+    rows: QuerySet[Any] = Operation.objects.filter(
+        _of(places), Exists(undone.filter(**of_place)), ~Exists(unfinished), ~Exists(newer), touched=True
+    ).annotate(
+        platform=Subquery(node.values("platform")),
+        came_back_at=Subquery(node.values("came_back_at")),
+        hello_at=Subquery(Liveness.objects.filter(node=OuterRef("node")).values("hello_at")),
     )
-    for each in failed.order_by("generation"):
-        found[each.node, each.module_name, each.version] = each
-        if each.undoes is not None:
-            found[each.node, each.module_name, each.undoes] = each
-    return found
+    return [
+        UndoneOperation(
+            row=row,
+            platform=row.platform,
+            heard_at=max((at for at in (row.hello_at, row.came_back_at) if at is not None), default=None),
+        )
+        for row in rows.order_by("node", "module_name")
+    ]
 
 
 def reconciler_operations(
@@ -151,7 +165,7 @@ def reconciler_operations(
 
 
 def _of(places: Collection[tuple[str, str]]) -> Q:
-    """Also what lies between them: any of the nodes with any of the modules."""
+    """Over-selects: the product of the nodes and the modules."""
     return Q(node__in={node for node, _ in places}, module_name__in={name for _, name in places})
 
 

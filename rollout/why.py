@@ -64,7 +64,7 @@ def of_node(uid: str, name: str) -> Answer:
     told = _told(uid)
     fleet = fleet_of(uid, told.state, now=database_now())
     stream = load(placement_stream(name, row.module_name))
-    events = tuple(each for each in stream if each.event.rollout == uid)
+    events = tuple(each for each in stream if getattr(each.event, "rollout", "") == uid)
     why = explain_node(told.state, told.started, fleet, _scene(told, ()), _place(row, events))
     document = {"uid": uid, "node": name, "phase": row.phase, "reason": row.reason or None, **_document(why)}
     return Answer(document=document, events=events[-EVENTS:])

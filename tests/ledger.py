@@ -87,6 +87,7 @@ class Balances:
     """Money per account; keeps the size of each batch that it was told of."""
 
     name = "balances"
+    version = 1
     handles = (Deposited,)
     tables = (Balance,)
 

@@ -16,6 +16,7 @@ from accounts import selectors
 from accounts.roles import Permission
 from console.links import start_url
 from eventstore import cells
+from rollout.projections.nodes import ModuleState
 
 register = template.Library()
 
@@ -87,7 +88,7 @@ def cell(row: Any) -> str:
     """A module version on a node in the matrix: its version, and in words what differs."""
     meaning = cells.MEANINGS.get(row.state, cells.Meaning.QUIET)
     words = f"{row.state.replace('_', ' ')}: {row.observed}, {row.desired} desired"
-    said = row.observed if row.state == "in_sync" else f"{row.state}: {row.observed}"
+    said = row.observed if row.state == ModuleState.IN_SYNC else f"{row.state}: {row.observed}"
     return format_html(
         '<span class="cell is-{}" title="{}">{} <small>{}</small></span>', meaning, words, row.version, said
     )

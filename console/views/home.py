@@ -15,11 +15,16 @@ from eventstore.cells import list_url, page_url
 from rollout import overview, selectors
 from rollout.models import Node, NodeModule, Rollout
 from rollout.overview import MatrixFilter, ModuleOnNodes
+from rollout.projections.nodes import ModuleState
 
 #: Rows of the matrix at a time, and bars of rollouts.
 NODES = 50
 ROLLOUTS = 10
-_BAD_STATES = {"error": "with an operation that failed", "missing": "without a module", "drifted": "that have drifted"}
+_BAD_STATES = {
+    ModuleState.ERROR: "with an operation that failed",
+    ModuleState.MISSING: "without a module",
+    ModuleState.DRIFTED: "that have drifted",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +50,7 @@ def home(request: HttpRequest) -> TemplateResponse:
         nodes=nodes,
         filter=shown,
         phases=("online", "offline", "draining"),
-        states=overview.STATES,
+        states=list(ModuleState),
         query=urlencode(_given(request.GET)),
     )
 
@@ -67,7 +72,9 @@ def _state(modules: Sequence[ModuleOnNodes]) -> dict[str, Any]:
         "more_rollouts": max(0, len(rollouts) - ROLLOUTS),
         "freeze": selectors.freeze_document(),
         "modules": [_with_links(each) for each in modules],
-        "differing": sum(count for each in modules for state, count in each.nodes.items() if state != "in_sync"),
+        "differing": sum(
+            count for each in modules for state, count in each.nodes.items() if state != ModuleState.IN_SYNC
+        ),
     }
 
 
@@ -125,7 +132,7 @@ def _matrix(nodes: Sequence[Node], shown: MatrixFilter, modules: Sequence[Module
     else:
         differing = {each.module_name: 0 for each in modules}
         for each in modules:
-            differing[each.module_name] += each.total - each.nodes.get("in_sync", 0)
+            differing[each.module_name] += each.total - each.nodes.get(ModuleState.IN_SYNC, 0)
         names = sorted(differing, key=lambda name: (-differing[name], name))
     columns = sorted(names[: overview.MOST_MODULES])
     cells = overview.matrix_cells([each.name for each in nodes], columns)

@@ -17,6 +17,7 @@ from modules_app.selectors import document_of, modules_named
 from modules_app.selectors import modules as module_objects
 from rollout import overview
 from rollout.overview import ModuleOnNodes
+from rollout.projections.nodes import ModuleState
 
 NAMES = 100
 ROLLOUTS = 10
@@ -70,7 +71,7 @@ def _named() -> list[NamedModule]:
             versions=sorted(versions[name], reverse=True),
             newest_packaged=packaged.get(name),
             nodes=max((each.total for each in nodes.get(name, [])), default=0),
-            differing=sum(each.total - each.nodes.get("in_sync", 0) for each in nodes.get(name, [])),
+            differing=sum(each.total - each.nodes.get(ModuleState.IN_SYNC, 0) for each in nodes.get(name, [])),
         )
         for name in sorted(versions)
     ]

@@ -1,11 +1,15 @@
 """The rules of one module on one node: at most one live operation, and a newer one may wait behind it.
 
 A generation is an intent: it grows with each operation, so that the node can refuse what is older. A retry keeps the
-generation and raises the attempt. Final is final: what the node says later is recorded beside the outcome. What the
-node is to have changes when an operation is released, and a rollback brings back what it was to have before that.
+generation and raises the attempt. Final is final: what the node says later is recorded beside the outcome.
+
+The desired state changes when an operation is released, and changes back when it ends without success. A rollback
+restores what the node had before the operation: what the last success left, or the inventory if there was none.
+Nothing else computes the desired state: `projections.nodes` stores what `evolve` says.
 """
 
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 from eventstore.decider import Decider
 from rollout.errors import RolloutInProgressError
@@ -18,6 +22,7 @@ from rollout.events import (
     OperationReportedLate,
     OperationScheduled,
     PlacementEvent,
+    PlacementForgotten,
     ReportRejected,
     Target,
 )
@@ -25,11 +30,14 @@ from rollout.messages import Action, Activation, Phase, Reason, Report
 
 #: A report never takes an operation back to an earlier one of these.
 _ORDER = tuple(Phase)
+#: Why a node skips an operation: it is as it was asked for.
+NOTHING_TO_DO = frozenset({Reason.ALREADY_INSTALLED, Reason.NOT_INSTALLED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """`before`: what the node was to have when it was first released, None until then."""
+    """`before`: what the node had when this was first released, None until then; `was`: what was desired at that time.
+    `yields`: an operation of a person takes its place. `succeeded`: the node is as this was to leave it."""
 
     rollout: str
     version: int
@@ -42,21 +50,44 @@ class Operation:
     wave: int
     rollback: bool
     undoes: int | None
+    yields: bool = False
     before: tuple[Target, ...] | None = None
+    was: tuple[Target, ...] = ()
     phase: Phase = Phase.SCHEDULED
     late: Phase | None = None
+    succeeded: bool = False
+
+    @property
+    def result(self) -> tuple[Target, ...]:
+        """What the node has after its success. Only of an operation that was released."""
+        return desired_after(self.before or (), self)
+
+    @property
+    def changes(self) -> frozenset[int]:
+        """The versions that it is about. Only of an operation that was released."""
+        differing = {each.version for each in {*self.was} ^ {*self.result}}
+        own = {self.version} if self.undoes is None else {self.version, self.undoes}
+        return frozenset(differing | own)
 
     def outcome_of(self, phase: Phase) -> Phase:
         """The final phase that the operation gets by a final report of `phase`."""
         return Phase.ROLLED_BACK if self.rollback and phase in {Phase.SUCCEEDED, Phase.SKIPPED} else phase
 
 
+class _Yielding(Protocol):
+    @property
+    def yields(self) -> bool: ...
+
+
+Busy = TypeVar("Busy", bound=_Yielding)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementState:
     """`waiting` is scheduled behind `live`; `ended` is the newest that is final; `rejected` is the last report that
     was (rollout, generation, attempt, phase), which is recorded once however often it comes. `desired`: what the node
-    is to have of the module, an entry for each version; at most one of them is loaded. `changed` is the newest that was
-    released and has ended."""
+    is to have of the module, an entry for each version; at most one of them is loaded. `had`: what the last success
+    left there, None without one. `changed` is the newest that was released and has ended."""
 
     generation: int = 0
     live: Operation | None = None
@@ -64,13 +95,33 @@ class PlacementState:
     ended: Operation | None = None
     rejected: tuple[str, int, int, Phase] | None = None
     desired: tuple[Target, ...] = ()
+    had: tuple[Target, ...] | None = None
     changed: Operation | None = None
+
+    @property
+    def at_work(self) -> frozenset[int]:
+        """The versions that an operation is about which was released and has not ended."""
+        return frozenset() if self.live is None or self.live.before is None else self.live.changes
+
+    @property
+    def undone(self) -> bool:
+        """Whether the newest operation that was released has ended without success."""
+        return self.changed is not None and not self.changed.succeeded
+
+    @property
+    def failed(self) -> int | None:
+        """The version whose operation failed, until another one that was released has ended."""
+        changed = self.changed
+        if changed is None or changed.succeeded or changed.phase not in {Phase.FAILED, Phase.TIMED_OUT}:
+            return None
+        return changed.version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     """`known_generation` is the newest that the node has journaled: after a restored backup it may be above ours.
-    `skip`: the node is in the rollout, and it is known already that nothing can be done there."""
+    `skip`: the node is in the rollout, and it is known already that nothing can be done there.
+    `yields`: it takes the place of nothing, and anything else takes its place."""
 
     rollout: str
     node: str
@@ -82,15 +133,20 @@ class Schedule:
     ordinal: int
     wave: int = 0
     known_generation: int = 0
+    undoes: int | None = None
     supersede: bool = False
+    yields: bool = False
     skip: tuple[Reason, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
+    """`inventory`: the versions of the module that the node was last seen with."""
+
     rollout: str
     node: str
     module_name: str
+    inventory: tuple[Target, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +204,15 @@ class RollBack:
     into: str
 
 
-PlacementCommand = Schedule | Release | GiveBack | RecordReport | End | Cancel | Retry | RollBack
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forget:
+    """The node leaves the fleet, or joins it again as a new one."""
+
+    node: str
+    module_name: str
+
+
+PlacementCommand = Schedule | Release | GiveBack | RecordReport | End | Cancel | Retry | RollBack | Forget
 
 
 def decide(state: PlacementState, command: PlacementCommand) -> list[PlacementEvent]:
@@ -159,7 +223,7 @@ def decide(state: PlacementState, command: PlacementCommand) -> list[PlacementEv
             live = state.live
             if live is None or live.rollout != rollout or live.phase != Phase.SCHEDULED:
                 return []
-            return [_released(live, command)]
+            return [_released(state, live, command)]
         case GiveBack():
             return _give_back(state, command)
         case RecordReport(report=report):
@@ -172,14 +236,25 @@ def decide(state: PlacementState, command: PlacementCommand) -> list[PlacementEv
             return _retry(state, command)
         case RollBack():
             return _roll_back(state, command)
+        case Forget(node=node, module_name=module_name):
+            is_known = state.desired or state.had is not None or state.changed is not None
+            return [PlacementForgotten(node=node, module_name=module_name)] if is_known else []
+
+
+def blocking(command_yields: bool, live: Busy | None, waiting: Busy | None) -> Busy | None:
+    """The operation that keeps another one from being scheduled: the live one, or if that yields the one behind it.
+    What yields itself is kept by any."""
+    if command_yields or live is None or not live.yields:
+        return live
+    return None if waiting is None or waiting.yields else waiting
 
 
 def _schedule(state: PlacementState, command: Schedule) -> list[PlacementEvent]:
     live = state.live
     if any(known is not None and known.rollout == command.rollout for known in (live, state.waiting, state.ended)):
         return []
-    if live is not None and not command.supersede:
-        raise RolloutInProgressError(live.rollout, command.node)
+    if not command.supersede and (other := blocking(command.yields, live, state.waiting)) is not None:
+        raise RolloutInProgressError(other.rollout, command.node)
     generation = max(state.generation, command.known_generation) + 1
     events: list[PlacementEvent] = [
         _finished(older, command, Phase.CANCELED, Reason.NEWER_ROLLOUT)
@@ -201,6 +276,8 @@ def _schedule(state: PlacementState, command: Schedule) -> list[PlacementEvent]:
             ordinal=command.ordinal,
             wave=command.wave,
             behind=behind,
+            undoes=command.undoes,
+            yields=command.yields,
         )
     )
     if command.skip is not None:
@@ -218,7 +295,7 @@ def _schedule(state: PlacementState, command: Schedule) -> list[PlacementEvent]:
     return events
 
 
-def _released(live: Operation, command: Release) -> OperationReleased:
+def _released(state: PlacementState, live: Operation, command: Release) -> OperationReleased:
     return OperationReleased(
         rollout=live.rollout,
         node=command.node,
@@ -228,6 +305,7 @@ def _released(live: Operation, command: Release) -> OperationReleased:
         activation=live.activation,
         content_sha256=live.content_sha256,
         undoes=live.undoes,
+        before=command.inventory if state.had is None and live.before is None else None,
     )
 
 
@@ -242,7 +320,11 @@ def _give_back(state: PlacementState, command: GiveBack) -> list[PlacementEvent]
 
 
 def _finished(
-    operation: Operation, command: Schedule | GiveBack | End | Cancel, phase: Phase, reason: Reason, message: str = ""
+    operation: Operation,
+    command: Schedule | GiveBack | End | Cancel | RollBack,
+    phase: Phase,
+    reason: Reason,
+    message: str = "",
 ) -> OperationFinished:
     return OperationFinished(
         rollout=operation.rollout,
@@ -255,14 +337,16 @@ def _finished(
 
 
 def _record(state: PlacementState, report: Report) -> list[PlacementEvent]:
-    live, ended = state.live, state.ended
+    live = state.live
     if live is not None and live.rollout == report.rollout:
         if (report.generation, report.attempt) < (live.generation, live.attempt):
             return []  # an answer to an attempt that was given up
         if (report.generation, report.attempt) > (live.generation, live.attempt):
             return _reject(state, report, f"the newest is generation {live.generation}, attempt {live.attempt}")
         return _record_live(live, report)
-    if ended is not None and ended.rollout == report.rollout:
+    for ended in (state.ended, state.changed):
+        if ended is None or ended.rollout != report.rollout:
+            continue
         if (report.generation, report.attempt) < (ended.generation, ended.attempt):
             return []
         if not report.phase.is_final or ended.outcome_of(report.phase) in {ended.phase, ended.late}:
@@ -380,6 +464,8 @@ def _retry(state: PlacementState, command: Retry) -> list[PlacementEvent]:
         return []
     if live is not None and live.rollout == command.rollout:
         return []
+    if live is not None and live.yields:
+        return []  # something newer is done there already, and keeps no other node from being tried again
     if live is not None:
         raise RolloutInProgressError(live.rollout, command.node)
     return [
@@ -397,19 +483,21 @@ def _retry(state: PlacementState, command: Retry) -> list[PlacementEvent]:
             wave=ended.wave,
             rollback=ended.rollback,
             undoes=ended.undoes,
+            yields=ended.yields,
             delay_seconds=command.delay_seconds,
         )
     ]
 
 
 def _roll_back(state: PlacementState, command: RollBack) -> list[PlacementEvent]:
-    changed = state.changed
-    if state.live is not None or changed is None or changed.rollout != command.rollout:
+    changed, live = state.changed, state.live
+    if changed is None or changed.rollout != command.rollout or changed.before is None or changed.rollback:
         return []
-    if changed.before is None or changed.rollback:
+    if live is not None and not (live.yields and live.before is None):
         return []
     target, undoes = _former(changed, changed.before)
     return [
+        *([] if live is None else [_finished(live, command, Phase.CANCELED, Reason.NEWER_ROLLOUT)]),
         OperationScheduled(
             rollout=command.into,
             node=command.node,
@@ -424,7 +512,7 @@ def _roll_back(state: PlacementState, command: RollBack) -> list[PlacementEvent]
             wave=changed.wave,
             rollback=True,
             undoes=undoes,
-        )
+        ),
     ]
 
 
@@ -454,10 +542,12 @@ def evolve(state: PlacementState, event: PlacementEvent) -> PlacementState:
         case OperationFinished():
             return _evolve_finished(state, event)
         case OperationReportedLate():
-            ended = state.ended
-            return state if ended is None else replace(state, ended=replace(ended, late=event.phase))
+            return _evolve_late(state, event)
         case ReportRejected():
             return replace(state, rejected=(event.rollout, event.generation, event.attempt, event.phase))
+        case PlacementForgotten():
+            live = None if state.live is None else replace(state.live, was=())
+            return replace(state, live=live, desired=(), had=None, changed=None)
 
 
 def _evolve_scheduled(state: PlacementState, event: OperationScheduled) -> PlacementState:
@@ -473,8 +563,11 @@ def _evolve_scheduled(state: PlacementState, event: OperationScheduled) -> Place
         wave=event.wave,
         rollback=event.rollback,
         undoes=event.undoes,
-        before=state.ended.before if state.ended is not None and event.attempt > 1 else None,
+        yields=event.yields,
     )
+    if state.ended is not None and event.attempt > 1:
+        # What is desired now is what was before the first attempt, unless that has succeeded late.
+        operation = replace(operation, before=state.ended.before, was=state.desired)
     generation = max(state.generation, event.generation)
     if event.behind:
         return replace(state, generation=generation, waiting=operation)
@@ -485,22 +578,32 @@ def _evolve_released(state: PlacementState, event: OperationReleased) -> Placeme
     live = state.live
     if live is None:
         return state
-    before = state.desired if live.before is None else live.before
-    desired = desired_after(state.desired, event)
-    return replace(state, live=replace(live, phase=Phase.QUEUED, before=before), desired=desired)
+    if live.before is None:
+        live = replace(live, before=_had(state, event), was=state.desired)
+    return replace(state, live=replace(live, phase=Phase.QUEUED), desired=live.result)
 
 
-def desired_after(desired: tuple[Target, ...], event: OperationReleased) -> tuple[Target, ...]:
-    """What the node is to have of the module once the operation is released; by version."""
-    former = {each.version: each for each in desired}
-    kept = {version: each for version, each in former.items() if version not in {event.version, event.undoes}}
-    if event.action == Action.INSTALL:
-        activation = event.activation
-        if event.version in former and event.undoes != event.version:
-            activation = max(activation, former[event.version].activation)  # files in place unload nothing
+def _had(state: PlacementState, event: OperationReleased) -> tuple[Target, ...]:
+    """What the node has. Where nothing has succeeded and no inventory was recorded, what it is to have."""
+    if state.had is not None:
+        return state.had
+    return state.desired if event.before is None else event.before
+
+
+def desired_after(had: tuple[Target, ...], operation: Operation) -> tuple[Target, ...]:
+    """What a node has of the module once the operation has succeeded where this was; by version."""
+    former = {each.version: each for each in had}
+    taken_away = {operation.version, operation.undoes}
+    kept = {version: each for version, each in former.items() if version not in taken_away}
+    if operation.action == Action.INSTALL:
+        activation = operation.activation
+        if operation.version in former and operation.undoes != operation.version:
+            activation = max(activation, former[operation.version].activation)  # files in place unload nothing
         if activation == Activation.LOAD:  # a server holds one version of a module at a time
             kept = {version: replace(each, activation=Activation.FILES) for version, each in kept.items()}
-        kept[event.version] = Target(version=event.version, activation=activation, content_sha256=event.content_sha256)
+        kept[operation.version] = Target(
+            version=operation.version, activation=activation, content_sha256=operation.content_sha256
+        )
     return tuple(kept[version] for version in sorted(kept))
 
 
@@ -511,11 +614,44 @@ def _with_live(state: PlacementState, phase: Phase) -> PlacementState:
 def _evolve_finished(state: PlacementState, event: OperationFinished) -> PlacementState:
     if state.waiting is not None and state.waiting.rollout == event.rollout:
         return replace(state, waiting=None, ended=replace(state.waiting, phase=event.phase))
-    if state.live is None or state.live.rollout != event.rollout:
+    live = state.live
+    if live is None or live.rollout != event.rollout:
         return state
-    ended = replace(state.live, phase=event.phase)
-    changed = state.changed if ended.before is None else ended
-    return replace(state, live=state.waiting, waiting=None, ended=ended, changed=changed)
+    ended = replace(live, phase=event.phase, succeeded=_has_succeeded(event))
+    state = replace(state, live=state.waiting, waiting=None, ended=ended)
+    if ended.before is None:
+        return state
+    if ended.succeeded:
+        return replace(state, changed=ended, desired=ended.result, had=ended.result)
+    return replace(state, changed=ended, desired=ended.was)
+
+
+def _has_succeeded(event: OperationFinished | OperationReportedLate) -> bool:
+    """Whether the node says that it is as it was asked for. The control plane skips a node too, which says nothing."""
+    if event.phase == Phase.SKIPPED:
+        return event.reason is None or event.reason in NOTHING_TO_DO
+    return event.phase in {Phase.SUCCEEDED, Phase.ROLLED_BACK}
+
+
+def _evolve_late(state: PlacementState, event: OperationReportedLate) -> PlacementState:
+    """A late success is what the node had when the next operation began there. What a person has canceled is not
+    desired for that."""
+    changed = state.changed
+    if state.ended is not None and state.ended.rollout == event.rollout:
+        state = replace(state, ended=replace(state.ended, late=event.phase))
+    if changed is None or changed.rollout != event.rollout:
+        return state
+    changed = replace(changed, late=event.phase)
+    if not _has_succeeded(event) or changed.before is None:
+        return replace(state, changed=changed)
+    desired = state.desired if state.live is None or state.live.before is None else state.live.was
+    if changed.phase != Phase.CANCELED:
+        changed, desired = replace(changed, succeeded=True), changed.result
+    state = replace(state, changed=changed, had=changed.result, desired=desired)
+    if state.live is None or state.live.before is None:
+        return state
+    live = replace(state.live, before=changed.result, was=desired)
+    return replace(state, live=live, desired=live.result)
 
 
 PLACEMENT = Decider(PlacementState(), decide, evolve)

@@ -83,7 +83,7 @@ def _unreachable(uid: str, node: str, module_name: str, phase: Phase) -> End:
 
 def _given_up(state: RolloutState, fleet: Fleet, uid: str, module_name: str) -> list[PlacementCommand]:
     """Nodes that cannot be given back what they had: all that are left once nothing has succeeded for too long. They
-    are released all the same, so that they are to have it when they are back."""
+    are released first: what was released and failed is repeated by the reconciler when they are back."""
     deadline = progress_deadline(state, fleet)
     if deadline is None or deadline > fleet.now:
         return []

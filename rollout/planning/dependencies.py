@@ -93,7 +93,7 @@ class _Search:
         return [
             node
             for node in nodes
-            if observed.bringing(name, node.name) or not observed.is_to_stay_loaded(name, node.name)
+            if observed.is_coming(name, node.name) or not observed.is_to_stay_loaded(name, node.name)
         ]
 
     def _ask_for(self, module: ModuleVersion, nodes: Sequence[Node]) -> None:

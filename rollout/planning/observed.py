@@ -2,22 +2,24 @@
 
 from collections.abc import Collection, Mapping
 
+from rollout.decider.placement import blocking
 from rollout.messages import Action, Activation
 from rollout.models import NodeModule, Operation
 from rollout.projections.nodes import ABSENT
-from rollout.selectors import live_operations, modules_on
+from rollout.selectors import modules_on, unfinished_on
 
 #: How far a module is brought: what is loaded is also there as files.
 REACH = {ABSENT: 0, Activation.FILES: 1, Activation.LOAD: 2}
 
 
 class Observed:
-    """Of some nodes, or of all of the fleet."""
+    """Of some nodes, or of all of the fleet. `yields`: what is planned takes the place of nothing."""
 
-    def __init__(self, nodes: Collection[str] | None) -> None:
+    def __init__(self, nodes: Collection[str] | None, *, yields: bool) -> None:
         self.nodes = nodes
+        self._yields = yields
         self._modules: dict[str, Mapping[str, list[NodeModule]]] = {}
-        self._live: dict[str, Mapping[str, Operation]] = {}
+        self._unfinished: dict[str, Mapping[str, list[Operation]]] = {}
 
     def versions(self, module_name: str, node: str) -> list[NodeModule]:
         """What is wanted and seen of the module on the node."""
@@ -28,22 +30,33 @@ class Observed:
     def version(self, module_name: str, version: int, node: str) -> NodeModule | None:
         return next((row for row in self.versions(module_name, node) if row.version == version), None)
 
-    def live(self, module_name: str, node: str) -> Operation | None:
-        """The one operation of the module on the node that has not ended and waits for no other."""
-        if module_name not in self._live:
-            self._live[module_name] = live_operations(self.nodes, module_name)
-        return self._live[module_name].get(node)
+    def blocking(self, module_name: str, node: str) -> Operation | None:
+        """The operation that keeps another one from being started without superseding it."""
+        return blocking(self._yields, *self._live_and_waiting(module_name, node))
+
+    def _live_and_waiting(self, module_name: str, node: str) -> tuple[Operation | None, Operation | None]:
+        """Of the module on the node, the one operation that has not ended and waits for no other; the one behind it."""
+        if module_name not in self._unfinished:
+            self._unfinished[module_name] = unfinished_on(self.nodes, module_name)
+        found = {row.behind: row for row in self._unfinished[module_name].get(node, ())}
+        return found.get(False), found.get(True)
+
+    def is_coming(self, module_name: str, node: str) -> bool:
+        """Whether the module is being loaded on the node."""
+        live, _ = self._live_and_waiting(module_name, node)
+        return live is not None and live.action == Action.INSTALL and live.activation == Activation.LOAD
 
     def bringing(self, module_name: str, node: str) -> str | None:
-        """The rollout under way that loads the module on the node."""
-        live = self.live(module_name, node)
-        if live is None or live.action != Action.INSTALL or live.activation != Activation.LOAD:
+        """The rollout under way that loads the module on the node, and that may be waited for: a person's rollout never
+        waits for one that yields."""
+        live, _ = self._live_and_waiting(module_name, node)
+        if live is None or (live.yields and not self._yields) or not self.is_coming(module_name, node):
             return None
         return live.rollout
 
     def is_to_stay_loaded(self, module_name: str, node: str) -> bool:
         """Whether some version of the module is wanted there as loaded, and is not being removed."""
-        live = self.live(module_name, node)
+        live, _ = self._live_and_waiting(module_name, node)
         leaving = live.version if live is not None and live.action == Action.REMOVE else None
         rows = self.versions(module_name, node)
         return any(row.desired == Activation.LOAD and row.version != leaving for row in rows)

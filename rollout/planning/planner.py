@@ -35,7 +35,7 @@ def plan_of(request: RolloutRequest) -> Plan:
     Raises: `RolloutError`, `artifacts_app.errors.ArtifactNotFoundError`.
     """
     chosen = _chosen_nodes(request)
-    observed = Observed([node.name for node in chosen] if request.named else None)
+    observed = Observed([node.name for node in chosen] if request.named else None, yields=request.yields)
     module = ModuleVersion(module_name=request.module_name, version=request.version, builds={})
     if request.action == Action.INSTALL:
         module = version_to_install(request.module_name, request.version)
@@ -83,8 +83,8 @@ def _reason_to_skip(request: RolloutRequest, module: ModuleVersion, node: Node) 
 def _refuse_overlap(plan: Plan, observed: Observed) -> None:
     """The streams of the placements refuse it too, but only once it is started."""
     for name in plan.names:
-        if live := observed.live(plan.request.module_name, name):
-            raise RolloutInProgressError(live.rollout, name)
+        if other := observed.blocking(plan.request.module_name, name):
+            raise RolloutInProgressError(other.rollout, name)
 
 
 def _planned(
@@ -180,6 +180,7 @@ def _planned_before(request: RolloutRequest, dependency: Dependency, observed: O
         strategy=replace(request.strategy, gate=Gate.NONE),
         supersede=request.supersede,
         origin=Origin.DEPENDENCY,
+        yields=request.yields,
     )
     plan = _planned(needed, module, dependency.nodes, {}, observed)
     return replace(plan, needs=dependency.needs, joined=dependency.joined)
@@ -237,7 +238,9 @@ def _schedules(plan: Plan, uid: str, generations: Mapping[str, Mapping[str, int]
             ordinal=ordinal,
             wave=wave,
             known_generation=generations.get(name, {}).get(request.module_name, 0),
+            undoes=request.undoes,
             supersede=request.supersede,
+            yields=request.yields,
             skip=skip,
         )
         for ordinal, (name, wave, content_sha256, skip) in enumerate([*places, *skips])

@@ -10,6 +10,7 @@ from rollout.projections.rows import save
 
 class FleetProjection:
     name = "fleet"
+    version = 1
     handles = (FleetFrozen, FleetThawed)
     tables = (FleetFreeze,)
 

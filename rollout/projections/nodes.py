@@ -1,12 +1,19 @@
-"""Nodes, what each is to have of every module, and what its agent sees there."""
+"""Nodes, what each is to have of every module, and what its agent sees there.
 
-from collections.abc import Callable, Sequence
+What it is to have is computed by the decider alone: its state is stored, and the rows are copied from it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from enum import StrEnum
+from typing import get_args
 
+import msgspec
 from django.db.models import Q
 
 from eventstore.store import RecordedEvent
 from rollout.decider.node import NodePhase
+from rollout.decider.placement import PLACEMENT, PlacementState
 from rollout.events import (
     NodeActivated,
     NodeCameBack,
@@ -19,21 +26,33 @@ from rollout.events import (
     NodeLabelled,
     NodeProfileChanged,
     NodeWentOffline,
-    OperationFinished,
     OperationReleased,
+    PlacementEvent,
+    PlacementForgotten,
 )
-from rollout.messages import Action, Activation, NodeProfile, Phase
+from rollout.messages import Activation, NodeProfile
 from rollout.models import Node, NodeModule, Placement
 from rollout.projections.rows import load, save
 
 ABSENT = "absent"
 
 
-_OF_OPERATIONS = (OperationReleased, OperationFinished)
+_OfModule = PlacementEvent | NodeDrifted | NodeDriftEnded
+
+
+class ModuleState(StrEnum):
+    """How a module version on a node stands, the worst first."""
+
+    ERROR = "error"
+    MISSING = "missing"
+    DRIFTED = "drifted"
+    PENDING = "pending"
+    IN_SYNC = "in_sync"
 
 
 class NodeProjection:
     name = "nodes"
+    version = 2
     handles = (
         NodeJoined,
         NodeProfileChanged,
@@ -46,57 +65,52 @@ class NodeProjection:
         NodeDecommissioned,
         NodeDrifted,
         NodeDriftEnded,
-        OperationReleased,
-        OperationFinished,
+        *get_args(PlacementEvent),
     )
     tables = (Node, NodeModule, Placement)
 
     def apply(self, batch: Sequence[RecordedEvent]) -> None:
-        known = {
-            each.event.node for each in batch if not isinstance(each.event, (*_OF_OPERATIONS, NodeInventoryChanged))
-        }
-        fold = NodeFold(load(Node, known), _modules_of(batch), _placements_of(batch))
+        known = {each.event.node for each in batch if not isinstance(each.event, PlacementEvent | NodeInventoryChanged)}
+        of_placements: list[PlacementEvent] = [each.event for each in batch if isinstance(each.event, PlacementEvent)]
+        keys = {placement_key(each.node, each.module_name) for each in of_placements}
+        fold = NodeFold(load(Node, known), _modules_of(batch), load(Placement, keys).values())
         for each in batch:
             fold.apply(each)
         save(Node, fold.finished_nodes())
         modules, gone = fold.finished_modules()
         NodeModule.objects.filter(key__in=gone).delete()
         save(NodeModule, modules)
-        Placement.objects.filter(key__in=fold.left).delete()
-        save(Placement, [each for key, each in fold.placements.items() if key in fold.released])
+        save(Placement, fold.finished_placements())
 
 
 def placement_key(node: str, module_name: str) -> str:
     return f"{node}:{module_name}"
 
 
+def state_of(placement: Placement) -> PlacementState:
+    """The module on the node as its decider knows it."""
+    return msgspec.json.decode(placement.state, type=PlacementState)
+
+
 def _modules_of(batch: Sequence[RecordedEvent]) -> list[NodeModule]:
     """An inventory is about all modules of its node, and so is its leaving; an operation is about one."""
     whole = (NodeInventoryChanged, NodeDecommissioned)
     nodes = {each.event.node for each in batch if isinstance(each.event, whole)}
-    single = [each.event for each in batch if isinstance(each.event, (*_OF_OPERATIONS, NodeDrifted, NodeDriftEnded))]
-    names = {each.module_name for each in single}
-    of_single = Q(node__in={each.node for each in single}, module_name__in=names)
+    single: list[_OfModule] = [each.event for each in batch if isinstance(each.event, _OfModule)]
+    if not (nodes or single):
+        return []
+    of_single = Q(node__in={each.node for each in single}, module_name__in={each.module_name for each in single})
     return list(NodeModule.objects.filter(Q(node__in=nodes) | of_single))
-
-
-def _placements_of(batch: Sequence[RecordedEvent]) -> list[Placement]:
-    nodes = {each.event.node for each in batch if isinstance(each.event, NodeDecommissioned)}
-    operations = [each.event for each in batch if isinstance(each.event, _OF_OPERATIONS)]
-    keys = {placement_key(each.node, each.module_name) for each in operations}
-    found = list(load(Placement, keys).values())
-    return found + list(Placement.objects.filter(node__in=nodes).exclude(key__in=keys)) if nodes else found
 
 
 class NodeFold:
     """The rows of some nodes while events are folded into them."""
 
-    def __init__(self, nodes: dict[str, Node], modules: Sequence[NodeModule], placements: Sequence[Placement]) -> None:
+    def __init__(self, nodes: dict[str, Node], modules: Iterable[NodeModule], placements: Iterable[Placement]) -> None:
         self.nodes = nodes
         self.placements = {each.key: each for each in placements}
-        #: Keys of the placements that have changed, and of those that are of no interest any more.
-        self.released: set[str] = set()
-        self.left: set[str] = set()
+        #: By key, what the decider says of those that have changed.
+        self._states: dict[str, PlacementState] = {}
         self._modules = _Modules(modules)
 
     def apply(self, recorded: RecordedEvent) -> None:
@@ -106,48 +120,39 @@ class NodeFold:
             case NodeDrifted() | NodeDriftEnded() as event:
                 self._modules.drift(event, recorded.recorded_at)
                 _note_drift(self.nodes[event.node], event)
-            case OperationReleased() as event:
-                self._modules.release(event)
-                self._release(event, recorded.position)
-            case OperationFinished() as event:
-                self._modules.end(event)
-                self._end(event, recorded.recorded_at)
             case NodeJoined() as event:
                 self.nodes[event.node] = _joined(recorded, self.nodes.get(event.node))
+            case event if isinstance(event, PlacementEvent):
+                self._evolve(event, recorded.position)
             case event:
                 _NODE_CHANGES[type(event)](self.nodes[event.node], event)
                 if isinstance(event, NodeCameBack):
                     self.nodes[event.node].came_back_at = recorded.recorded_at
                 if isinstance(event, NodeDecommissioned):
-                    self._leave(event.node)
+                    self._modules.end_drifts(event.node)
 
-    def _release(self, event: OperationReleased, position: int) -> None:
-        key = placement_key(event.node, event.module_name)
-        self.placements[key] = Placement(
-            key=key,
-            node=event.node,
-            module_name=event.module_name,
-            rollout=event.rollout,
-            released_position=position,
-            phase=Phase.QUEUED,
-            reason="",
-        )
-        self.released.add(key)
-        self.left.discard(key)
-
-    def _end(self, event: OperationFinished, now: datetime) -> None:
+    def _evolve(self, event: PlacementEvent, position: int) -> None:
         key = placement_key(event.node, event.module_name)
         placement = self.placements.get(key)
-        if placement is not None and placement.rollout == event.rollout:
-            placement.phase, placement.reason, placement.finished_at = event.phase, event.reason or "", now
-            self.released.add(key)
+        if placement is None:
+            placement = Placement(key=key, node=event.node, module_name=event.module_name)
+            self.placements[key] = placement
+            self._states[key] = PLACEMENT.initial
+        before = self._states.get(key) or state_of(placement)
+        state = self._states[key] = PLACEMENT.evolve(before, event)
+        if isinstance(event, OperationReleased):
+            placement.released_position = position
+        if isinstance(event, PlacementForgotten):
+            placement.released_position = None
+        if (before.desired, before.at_work, before.failed) != (state.desired, state.at_work, state.failed):
+            self._modules.want(event.node, event.module_name, state)
 
-    def _leave(self, node: str) -> None:
-        """Nothing is wanted of a node that has left: if it joins again it is treated as new."""
-        self._modules.want_nothing(node)
-        gone = {key for key, each in self.placements.items() if each.node == node}
-        self.left |= gone
-        self.released -= gone
+    def finished_placements(self) -> list[Placement]:
+        """Those that have changed."""
+        for key, state in self._states.items():
+            placement = self.placements[key]
+            placement.state, placement.undone = msgspec.json.encode(state).decode(), state.undone
+        return [self.placements[key] for key in self._states]
 
     def finished_nodes(self) -> list[Node]:
         for node in self.nodes.values():
@@ -208,116 +213,104 @@ _NODE_CHANGES: dict[type, Callable[[Node, object], None]] = {
 
 
 class _Modules:
-    """The module versions of some nodes, desired and observed."""
+    """The module versions of some nodes, desired and observed. What nobody wants and is not there has no row."""
 
-    def __init__(self, found: Sequence[NodeModule]) -> None:
-        self._rows = {row.key: row for row in found}
-        self._by_module: dict[tuple[str, str], list[NodeModule]] = {}
-        self._by_node: dict[str, list[NodeModule]] = {}
-        for row in self._rows.values():
-            self._index(row)
+    def __init__(self, found: Iterable[NodeModule]) -> None:
+        self.rows: dict[str, NodeModule] = {}
+        self._of_place: dict[tuple[str, str], dict[int, NodeModule]] = {}
+        self._of_node: dict[str, set[str]] = {}
         self._touched: dict[str, NodeModule] = {}
+        self._gone: set[str] = set()
+        for row in found:
+            self._add(row)
 
-    def _index(self, row: NodeModule) -> None:
-        self._by_module.setdefault((row.node, row.module_name), []).append(row)
-        self._by_node.setdefault(row.node, []).append(row)
-
-    def _touch(self, row: NodeModule) -> NodeModule:
-        self._touched[row.key] = row
-        return row
+    def _add(self, row: NodeModule) -> None:
+        self.rows[row.key] = row
+        self._of_place.setdefault((row.node, row.module_name), {})[row.version] = row
+        self._of_node.setdefault(row.node, set()).add(row.module_name)
 
     def _row(self, node: str, module_name: str, version: int) -> NodeModule:
         key = f"{node}:{module_name}:{version}"
-        if key not in self._rows:
-            self._rows[key] = NodeModule(
-                key=key,
-                node=node,
-                module_name=module_name,
-                version=version,
-                desired=ABSENT,
-                desired_sha256="",
-                observed=ABSENT,
-                content_sha256="",
-                rollout="",
-                failed=False,
+        if key not in self.rows:
+            self._add(
+                NodeModule(
+                    key=key,
+                    node=node,
+                    module_name=module_name,
+                    version=version,
+                    desired=ABSENT,
+                    desired_sha256="",
+                    observed=ABSENT,
+                    content_sha256="",
+                    rollout="",
+                    failed=False,
+                )
             )
-            self._index(self._rows[key])
-        row = self._touch(self._rows[key])
-        if _is_of_no_interest(row):  # as new: a batch that ended here would have deleted it
-            row.failed, row.drifted_at = False, None
-        return row
+        return self.rows[key]
+
+    def _keep(self, row: NodeModule) -> None:
+        """Note that the row has changed. At once, and not at the end of the batch: a row that comes again is a new one,
+        however the events are cut into batches."""
+        row.state = _state(row)
+        if row.desired == row.observed == ABSENT and not row.rollout and not row.failed:
+            self._gone.add(row.key)
+            self._touched.pop(row.key, None)
+            del self.rows[row.key], self._of_place[row.node, row.module_name][row.version]
+        else:
+            self._gone.discard(row.key)
+            self._touched[row.key] = row
+
+    def _rows_of(self, node: str) -> list[NodeModule]:
+        return [row for name in self._of_node.get(node, ()) for row in self._of_place[node, name].values()]
 
     def observe(self, event: NodeInventoryChanged) -> None:
         seen = {(each.module_name, each.version) for each in event.modules}
-        for row in self._by_node.get(event.node, []):
+        for row in self._rows_of(event.node):
             if row.observed != ABSENT and (row.module_name, row.version) not in seen:
-                self._touch(row).observed, row.content_sha256 = ABSENT, ""
+                row.observed, row.content_sha256 = ABSENT, ""
+                self._keep(row)
         for each in event.modules:
             row = self._row(event.node, each.module_name, each.version)
             row.observed = Activation.LOAD if each.loaded else Activation.FILES
             row.content_sha256 = each.content_sha256
+            self._keep(row)
 
-    def release(self, event: OperationReleased) -> None:
-        """As `rollout.decider.placement.desired_after` says, and that it differs until the operation has ended is no
-        drift."""
-        row = self._row(event.node, event.module_name, event.version)
-        if event.undoes is not None and event.undoes != event.version:
-            self._want(self._row(event.node, event.module_name, event.undoes), event.rollout, ABSENT, "")
-        if event.action == Action.REMOVE:
-            self._want(row, event.rollout, ABSENT, "")
-            return
-        activation = event.activation
-        if row.desired == Activation.LOAD and event.undoes != event.version:
-            activation = Activation.LOAD  # files in place unload nothing
-        self._want(row, event.rollout, activation, event.content_sha256)
-        if activation == Activation.LOAD:  # a server holds one version of a module at a time
-            for other in self._by_module[event.node, event.module_name]:
-                if other is not row and other.desired == Activation.LOAD:
-                    self._give_way(other, event.rollout)
-
-    def _want(self, row: NodeModule, rollout: str, desired: str, content_sha256: str) -> None:
-        self._touch(row).desired, row.desired_sha256 = desired, content_sha256
-        row.rollout, row.failed, row.drifted_at = rollout, False, None
-
-    def _give_way(self, other: NodeModule, rollout: str) -> None:
-        """Its files stay if they are there."""
-        if other.observed == ABSENT:
-            self._want(other, rollout, ABSENT, "")
-        else:
-            self._want(other, rollout, Activation.FILES, other.desired_sha256)
-
-    def want_nothing(self, node: str) -> None:
-        for row in self._by_node.get(node, []):
-            self._want(row, "", ABSENT, "")
+    def want(self, node: str, module_name: str, state: PlacementState) -> None:
+        """As the decider says. A module that differs while an operation is about it has not drifted."""
+        desired = {each.version: each for each in state.desired}
+        rows = self._of_place.get((node, module_name), {})
+        failed = set() if state.failed is None else {state.failed}
+        for version in sorted({*rows, *desired, *state.at_work, *failed}):
+            row, target = self._row(node, module_name, version), desired.get(version)
+            before = (row.desired, row.desired_sha256)
+            row.desired = ABSENT if target is None else target.activation
+            row.desired_sha256 = "" if target is None else target.content_sha256
+            row.rollout = state.live.rollout if state.live is not None and version in state.at_work else ""
+            row.failed = version == state.failed
+            if row.rollout or before != (row.desired, row.desired_sha256):
+                row.drifted_at = None
+            self._keep(row)
 
     def drift(self, event: NodeDrifted | NodeDriftEnded, now: datetime) -> None:
-        row = self._rows.get(f"{event.node}:{event.module_name}:{event.version}")
+        row = self.rows.get(f"{event.node}:{event.module_name}:{event.version}")
         if row is not None:
-            self._touch(row).drifted_at = now if isinstance(event, NodeDrifted) else None
+            row.drifted_at = now if isinstance(event, NodeDrifted) else None
+            self._keep(row)
 
-    def end(self, event: OperationFinished) -> None:
-        for row in self._by_module.get((event.node, event.module_name), []):
-            if row.rollout == event.rollout:
-                self._touch(row).rollout = ""
-                row.failed = event.phase in {Phase.FAILED, Phase.TIMED_OUT}
+    def end_drifts(self, node: str) -> None:
+        for row in self._rows_of(node):
+            row.drifted_at = None
+            self._keep(row)
 
     def finished(self) -> tuple[list[NodeModule], set[str]]:
-        for row in self._touched.values():
-            row.state = _state(row)
-        gone = {key for key, row in self._touched.items() if _is_of_no_interest(row)}
-        return [row for key, row in self._touched.items() if key not in gone], gone
+        return list(self._touched.values()), self._gone
 
 
-def _is_of_no_interest(row: NodeModule) -> bool:
-    """Nobody wants it, and it is not there."""
-    return row.desired == row.observed == ABSENT and not row.rollout
-
-
-def _state(row: NodeModule) -> str:
+def _state(row: NodeModule) -> ModuleState:
     if row.rollout:
-        return "pending"
-    if row.desired == row.observed and row.desired_sha256 == row.content_sha256:
-        return "in_sync"
+        return ModuleState.PENDING
     if row.failed:
-        return "error"
-    return "missing" if row.observed == ABSENT else "drifted"
+        return ModuleState.ERROR
+    if row.desired == row.observed and row.desired_sha256 == row.content_sha256:
+        return ModuleState.IN_SYNC
+    return ModuleState.MISSING if row.observed == ABSENT else ModuleState.DRIFTED

@@ -110,6 +110,7 @@ def state_of(rollout: Rollout) -> RolloutState:
 
 class RolloutProjection:
     name = "rollouts"
+    version = 1
     handles = (*_OF_ROLLOUTS, *_OF_OPERATIONS)
     tables = (Rollout, Operation, TimelineEntry, ClusterTarget)
 
@@ -210,6 +211,7 @@ class RolloutFold:
             wave=event.wave,
             rollback=event.rollback,
             undoes=event.undoes,
+            yields=event.yields,
             phase=Phase.SCHEDULED,
             reason="",
             message="",

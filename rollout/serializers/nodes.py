@@ -5,6 +5,7 @@ from typing import Any
 from rest_framework import serializers
 
 from api.fields import StrictCharField, StrictSerializer
+from rollout.projections.nodes import ModuleState
 
 
 class LabelsSerializer(StrictSerializer):
@@ -22,7 +23,7 @@ class NodeModuleSerializer(serializers.Serializer[Any]):
     desired = serializers.ChoiceField(["load", "files", "absent"])
     desired_sha256 = serializers.CharField(allow_null=True)
     observed = serializers.ChoiceField(["load", "files", "absent"])
-    state = serializers.ChoiceField(["in_sync", "pending", "drifted", "missing", "error", "unknown"])
+    state = serializers.ChoiceField(list(ModuleState))
     drifted_at = serializers.DateTimeField(
         allow_null=True, help_text="Since when it is not as the last operation left it"
     )

@@ -60,9 +60,10 @@ class Entry:
 
 class Agent:
     """`alive`: the process runs; `reachable`: what it sends and is sent arrives. `disk` has a digest and whether it is
-    loaded for each module version; `spoiled` are those that were changed by hand."""
+    loaded for each module version; `spoiled` are those that were changed by hand. `had`: what was there of the module
+    when the node first began to work on an operation of the rollout."""
 
-    def __init__(self, world, name):
+    def __init__(self, world, name, disk=()):
         self.world = world
         self.name = name
         self.alive = True
@@ -73,8 +74,10 @@ class Agent:
         self.working = None
         self.script = None
         self.run = 0
-        self.disk = {}
+        self.disk = dict(disk)
         self.spoiled = set()
+        self.is_spoiled = False
+        self.had = {}
 
     @property
     def is_heard(self):
@@ -120,6 +123,7 @@ class Agent:
 
     def _begin(self, order):
         self.journal[order.module_name] = Entry(order)
+        self.had.setdefault(order.rollout, self.versions(order.module_name))
         self.working, self.run = order, self.run + 1
         self.script = script = self.world.script_of(order)
         for number, phase in enumerate(script.said, start=1):
@@ -164,6 +168,16 @@ class Agent:
             self.working, self.run = None, self.run + 1
         self.world.carry_report(report)
         self._next()
+
+    def versions(self, module_name):
+        """Digest, and whether it is loaded, by version."""
+        return {version: found for (name, version), found in self.disk.items() if name == module_name}
+
+    def spoil(self, module_name, version):
+        """Somebody deletes its files."""
+        self.disk.pop((module_name, version), None)
+        self.spoiled.add((module_name, version))
+        self.is_spoiled = True
 
     def _change(self, order):
         name = order.module_name

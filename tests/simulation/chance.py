@@ -8,7 +8,7 @@ from rollout.events import RolloutPhase, WavePhase
 from rollout.messages import Action, Phase, Reason
 from rollout.strategy import Gate, Offline, OnAbort, OnFailure, Retries, Strategy
 from tests.simulation.agents import Deed, Script
-from tests.simulation.world import EPOCH, World
+from tests.simulation.world import EPOCH, MODULE, World
 
 #: How often people look at what is stuck once the faults have stopped, and how long it may all take then, seconds.
 ROUND_SECONDS = 60.0
@@ -24,7 +24,8 @@ def simulate(seed, **more):
     chance = world.chance
     world._scripts = Luck(chance.choice((0.0, 0.02, 0.1, 0.1, 0.3)))
     for number in range(_fleet_size(chance)):
-        world.join(f"n{number:03d}")
+        there = chance.random() < 0.2
+        world.join(f"n{number:03d}", {(MODULE, 9): ("c9", True), (MODULE, 8): ("c8", False)} if there else ())
     world.is_faulty = chance.random() < 0.7
     world.start(strategy(chance))
     span = chance.choice((30.0, 120.0, 600.0))
@@ -34,7 +35,25 @@ def simulate(seed, **more):
         world.after(chance.uniform(0, span), _start_another, world)
     world.run(span)
     settle(world)
+    if chance.random() < 0.5:
+        _one_after_another(world)
     return world
+
+
+def _one_after_another(world):
+    """Rollouts on nodes on which others have failed, timed out or succeeded before; then one of them is rolled back."""
+    chance = world.chance
+    world.is_faulty = chance.random() < 0.3
+    for _ in range(chance.randint(1, 3)):
+        world._scripts = Luck(chance.choice((0.0, 0.1, 0.5)))
+        _start_another(world)
+        world.run(chance.choice((30.0, 400.0)))
+        if chance.random() < 0.3:
+            world.tried(world.retry, world.uids[-1])
+            world.run(60.0)
+    world._scripts = Luck(chance.choice((0.0, 0.0, 0.3)))
+    world.tried(world.roll_back, world.uids[-1] if chance.random() < 0.8 else chance.choice(world.uids))
+    settle(world)
 
 
 def _fleet_size(chance):
@@ -129,7 +148,7 @@ def _start_another(world):
     world.tried(
         world.start,
         strategy(chance),
-        version=chance.choice((1, 2)),
+        version=chance.choice((1, 2, 3)),
         action=chance.choice((Action.INSTALL, Action.INSTALL, Action.REMOVE)),
         supersede=chance.random() < 0.7,
         nodes=chance.sample(names, chance.randint(1, len(names))) if chance.random() < 0.3 else None,

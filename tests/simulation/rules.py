@@ -5,7 +5,6 @@ Most rules follow the events by themselves, so that they share as little as poss
 
 from collections import Counter, defaultdict
 
-from rollout.decider.placement import desired_after
 from rollout.decider.rollout import Needs, is_due, progress_deadline
 from rollout.events import (
     NodesReleased,
@@ -16,6 +15,7 @@ from rollout.events import (
     OperationReleased,
     OperationReportedLate,
     OperationScheduled,
+    PlacementForgotten,
     ReportRejected,
     RollbackRequested,
     RollbackStarted,
@@ -28,7 +28,7 @@ from rollout.events import (
     WavePassed,
     WavePhase,
 )
-from rollout.messages import FINAL_PHASES, Action, Activation, Phase
+from rollout.messages import FINAL_PHASES, Action, Activation, Phase, Reason
 from rollout.projections.rollouts import COUNTERS, counter_of
 from tests.simulation.standing import IN_HAND
 
@@ -58,6 +58,9 @@ class Rules:
         self.worked_after_all = set()  # (rollout, node): given back, and worked on nevertheless
         self.failing = defaultdict(set)  # nodes whose last attempt failed, by rollout
         self.requested, self.restored = Counter(), Counter()
+        #: What has ended and may have happened on the node all the same, as (rollout, is a rollback), by node; and what
+        #: of that was open when an operation was released, by rollout and node.
+        self.open, self.open_before = defaultdict(set), {}
 
     def holds(self, condition, rule, detail=""):
         if not condition:
@@ -137,13 +140,29 @@ class Rules:
         self.holds(self.live.get((event.node, event.module_name)) == uid, "one live operation")
         if not row.rollback and row.wave > 0:
             self.holds((uid, row.wave - 1) in self.passed, "waves one after the other")
-        if row.rollback and row.attempt == 1:
-            self._gives_back_what_was_there(event)
+        if not row.rollback:
+            self.open_before.setdefault((uid, event.node), set(self.open[event.node]))
 
-    def _gives_back_what_was_there(self, event):
-        state = self.world.placements[event.node, event.module_name]
-        before = state.changed.before
-        self.holds(desired_after(state.desired, event) == before, "a rollback gives back what was there")
+    def _report_late(self, event):
+        """The node has said after all what became of it: whoever asks now knows."""
+        key = (event.rollout, self.world.operation(event.rollout, event.node).rollback)
+        self.open[event.node].discard(key)
+        for (_, node), keys in self.open_before.items():
+            if node == event.node:
+                keys.discard(key)
+
+    def _restores_what_was_there(self, event, row):
+        """Unless somebody or something changed the node that the control plane has never heard of."""
+        world, agent = self.world, self.world.agents[event.node]
+        uid = world.rollouts[event.rollout].started.rollback_of or event.rollout
+        if agent.is_spoiled or self.open_before.get((uid, event.node)):
+            return
+        had = agent.had.get(uid, agent.had[event.rollout])
+        self.holds(
+            agent.versions(event.module_name) == had,
+            "a rollback restores what the node had",
+            f"{event.node} {agent.versions(event.module_name)} {had}",
+        )
 
     def _progress(self, event):
         if self.world.operation(event.rollout, event.node).phase == Phase.SCHEDULED:
@@ -157,6 +176,9 @@ class Rules:
         row = self.world.operation(*key)
         self.holds(row.phase not in FINAL_PHASES, "final is final", str(key))
         self.worked_after_all.discard(key)
+        self._note_what_is_open(event, row)
+        if event.phase == Phase.ROLLED_BACK:
+            self._restores_what_was_there(event, row)
         (self.failing[event.rollout].add if event.phase in BAD else self.failing[event.rollout].discard)(event.node)
         if self.waiting.get(place) == event.rollout:
             del self.waiting[place]
@@ -164,6 +186,19 @@ class Rules:
             self.holds(self.live.pop(place, None) == event.rollout, "one live operation")
             if place in self.waiting:
                 self.live[place] = self.waiting.pop(place)
+
+    def _note_what_is_open(self, event, row):
+        """The control plane may end an operation without the node's answer."""
+        key = (event.rollout, row.rollback)
+        if event.phase in {Phase.SUCCEEDED, Phase.ROLLED_BACK}:
+            self.open[event.node].discard(key)
+        elif row.touched and (
+            event.phase == Phase.TIMED_OUT
+            or row.phase == Phase.SCHEDULED  # it was given back, and may have been started
+            or event.reason == Reason.NODE_DECOMMISSIONED
+            or (event.phase == Phase.CANCELED and event.message)
+        ):
+            self.open[event.node].add(key)
 
     # --- After an append
 
@@ -178,7 +213,7 @@ class Rules:
                     self._has_room(each.event)
                     self._keeps_healthy(each.event)
                     self._tolerates(each.event)
-                case OperationReportedLate() | ReportRejected():
+                case OperationReportedLate() | ReportRejected() | PlacementForgotten():
                     pass
                 case event if each.stream.startswith("placement:"):
                     self._has_a_deadline(self.world.operation(event.rollout, event.node))
@@ -271,6 +306,7 @@ class Rules:
         self.holds(not self.live and not self.waiting and not world.in_hand, "everything ends", f"{self.live}")
         self._counters_are_those_of_the_rows()
         self._nodes_have_what_they_said()
+        self._nodes_have_what_is_known()
         self._replay_is_the_same()
 
     def _counters_are_those_of_the_rows(self):
@@ -296,6 +332,17 @@ class Rules:
             if ended.action == Action.INSTALL:
                 wanted = (ended.content_sha256, ended.activation == Activation.LOAD)
             self.holds(is_there == wanted, "a success was one", f"{node} {is_there} {wanted}")
+
+    def _nodes_have_what_is_known(self):
+        """What the last success left is there, and desired; what failed is not."""
+        for (node, module_name), state in self.world.placements.items():
+            agent = self.world.agents[node]
+            if state.had is None or agent.is_spoiled or self.open[node]:
+                continue
+            known = {each.version: (each.content_sha256, each.activation == Activation.LOAD) for each in state.had}
+            self.holds(agent.versions(module_name) == known, "what is known is there", f"{node} {known}")
+            is_canceled = state.changed.phase == Phase.CANCELED
+            self.holds(is_canceled or state.desired == state.had, "what is there is desired", node)
 
     def _replay_is_the_same(self):
         world, again = self.world, self.world.blank()
@@ -330,5 +377,6 @@ _BEFORE = {
     OperationReleased: Rules._release,
     OperationProgressed: Rules._progress,
     OperationGivenBack: Rules._give_back,
+    OperationReportedLate: Rules._report_late,
     OperationFinished: Rules._finish,
 }

@@ -145,7 +145,7 @@ def to_restore(all_rows, rows):
         and not each.rollback
         and not (each.phase == Phase.SKIPPED and each.attempt == 1)
         and rows.phase(each) != NodePhase.DECOMMISSIONED
-        and not any(other.touched or other.finished_at is None for other in rows.others(each))
+        and not any(other.touched or (other.finished_at is None and not other.yields) for other in rows.others(each))
     )
 
 

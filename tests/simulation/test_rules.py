@@ -10,7 +10,9 @@ from rollout.decider.rollout import Pause
 from rollout.decider.step import Step, step
 from rollout.events import (
     NodesReleased,
+    OperationFinished,
     OperationReleased,
+    OperationReportedLate,
     OperationScheduled,
     RollbackRequested,
     RolloutResumed,
@@ -127,7 +129,36 @@ def test_a_rollback_to_something_else_is_found(monkeypatch):
     run(world, uid)
     two = Target(version=2, activation=Activation.LOAD, content_sha256="c2")
     monkeypatch.setattr(placement, "_former", lambda *_: (two, None))
-    breaks("a rollback gives back what was there", world.roll_back, uid)
+    into = world.roll_back(uid)
+    breaks("a rollback restores what the node had", run, world, into)
+
+
+def keeps_what_failed(state, event):
+    """As it was: the state before is what was released last, and what fails stays desired."""
+    after = PLACEMENT.evolve(state, event)
+    if isinstance(event, OperationReleased) and state.live is not None and state.live.before is None:
+        return replace(after, live=replace(after.live, before=state.desired))
+    is_over = isinstance(event, OperationFinished) and after.undone
+    return replace(after, desired=state.desired, had=state.desired) if is_over else after
+
+
+def forgets_late_successes(state, event):
+    return state if isinstance(event, OperationReportedLate) else PLACEMENT.evolve(state, event)
+
+
+def knows_no_inventory(state, event):
+    return PLACEMENT.evolve(state, replace(event, before=()) if isinstance(event, OperationReleased) else event)
+
+
+@pytest.mark.parametrize("wrong", [keeps_what_failed, forgets_late_successes, knows_no_inventory])
+def test_a_state_before_that_the_node_never_had_is_found(wrong):
+    for seed in range(300):
+        try:
+            simulate(seed, placement=replace(PLACEMENT, evolve=wrong))
+        except Broken as broken:
+            if broken.rule in {"a rollback restores what the node had", "what is known is there"}:
+                return
+    pytest.fail("nothing found")
 
 
 def test_work_without_a_deadline_is_found(monkeypatch):

@@ -7,7 +7,7 @@ seeded `Random`, so that a seed replays a run exactly.
 
 import heapq
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -24,7 +24,18 @@ from rollout.decider.node import (
     RecordBeat,
     RecordDrift,
 )
-from rollout.decider.placement import PLACEMENT, Cancel, End, GiveBack, RecordReport, Retry, RollBack, Schedule
+from rollout.decider.placement import (
+    PLACEMENT,
+    Cancel,
+    End,
+    Forget,
+    GiveBack,
+    RecordReport,
+    Release,
+    Retry,
+    RollBack,
+    Schedule,
+)
 from rollout.decider.rollout import ROLLOUT, Resume, RetryNodes, RollBackAll, RolloutState, Start
 from rollout.decider.step import step
 from rollout.errors import (
@@ -37,18 +48,27 @@ from rollout.errors import (
 from rollout.events import (
     FLEET_STREAM,
     FleetFrozen,
-    OperationFinished,
-    OperationReleased,
     OperationScheduled,
+    PlacementForgotten,
     RolloutStarted,
+    Target,
     node_stream,
     placement_stream,
     rollout_stream,
 )
-from rollout.messages import FINAL_PHASES, Action, Activation, Inventory, NodeProfile, Phase, Reason
+from rollout.messages import (
+    FINAL_PHASES,
+    Action,
+    Activation,
+    InstalledModule,
+    Inventory,
+    NodeProfile,
+    Phase,
+    Reason,
+)
 from rollout.models import FleetFreeze
 from rollout.placements import end_of_gone
-from rollout.projections.nodes import NodeFold
+from rollout.projections.nodes import ABSENT, NodeFold
 from rollout.projections.rollouts import RolloutFold, operation_key
 from rollout.strategy import Strategy
 from rollout.verbs import _CAN_BE_ROLLED_BACK_ANEW, ROLLBACKS, _without_conditions
@@ -88,7 +108,8 @@ class Dispatch:
 class Folded:
     """States and rows, made from nothing but the log."""
 
-    def __init__(self):
+    def __init__(self, placement=PLACEMENT):
+        self._placement = placement
         self.nodes, self.placements, self.rollouts, self.fleet = {}, {}, {}, FLEET.initial
         self.of_rollouts = RolloutFold({}, {})
         self.of_nodes = NodeFold({}, [], [])
@@ -96,7 +117,7 @@ class Folded:
             rollouts=self.of_rollouts.rollouts,
             operations=self.of_rollouts.operations,
             nodes=self.of_nodes.nodes,
-            modules=self.of_nodes._modules._rows,
+            modules=self.of_nodes._modules.rows,
             freeze=None,
         )
 
@@ -105,13 +126,14 @@ class Folded:
         match recorded.stream.partition(":")[0]:
             case "placement":
                 key = event.node, event.module_name
-                self.placements[key] = PLACEMENT.evolve(self.placements.get(key, PLACEMENT.initial), event)
+                self.placements[key] = self._placement.evolve(self.placements.get(key, PLACEMENT.initial), event)
+                self.of_nodes.apply(recorded)
+                if isinstance(event, PlacementForgotten):
+                    return
                 is_new = isinstance(event, OperationScheduled) and not self.operation(event.rollout, event.node)
                 self.of_rollouts.apply(recorded)
                 if is_new:
                     self.rows.index(self.operation(event.rollout, event.node))
-                if isinstance(event, OperationReleased | OperationFinished):
-                    self.of_nodes.apply(recorded)
             case "node":
                 self.nodes[event.node] = NODE.evolve(self.nodes.get(event.node, NODE.initial), event)
                 self.of_nodes.apply(recorded)
@@ -138,7 +160,7 @@ class World(Folded):
     control plane unless a test breaks them. `is_faulty`: the wire loses, doubles and delays what it carries."""
 
     def __init__(self, seed=0, *, nodes=3, scripts=None, step=step, placement=PLACEMENT, rules=Rules):
-        super().__init__()
+        super().__init__(placement)
         self.seed = seed
         self.chance = Random(seed)
         self.now = EPOCH
@@ -152,8 +174,8 @@ class World(Folded):
         self.undue = {}
         self.uids = []
         self._scripts = scripts or (lambda *_: Script())
-        self._step, self._placement = step, placement
-        self._due, self._numbers, self._looks_at = [], 0, None
+        self._step = step
+        self._due, self._numbers, self._looks_at, self._beats = [], 0, None, 0
         self.rules = rules(self)
         for number in range(nodes):
             self.join(f"n{number:03d}")
@@ -213,10 +235,24 @@ class World(Folded):
             at = command.report if isinstance(command, RecordReport) else command
             key = at.node, at.module_name
             state = states.get(key) or self.placements.get(key, PLACEMENT.initial)
-            events = self._placement.decide(state, command)
-            states[key] = PLACEMENT.fold(events, state)
+            events = self._placement.decide(state, self._informed(command))
+            states[key] = self._placement.fold(events, state)
             changes += [(placement_stream(*key), event) for event in events]
         return changes
+
+    def _informed(self, command):
+        if not isinstance(command, Release):
+            return command
+        return replace(command, inventory=self._seen(command.node, command.module_name))
+
+    def _seen(self, node, module_name):
+        """What the node's last beat has said of the module."""
+        rows = [each for each in self.rows.modules.values() if (each.node, each.module_name) == (node, module_name)]
+        return tuple(
+            Target(version=each.version, activation=Activation(each.observed), content_sha256=each.content_sha256)
+            for each in rows
+            if each.observed != ABSENT
+        )
 
     def _command_node(self, command):
         events = NODE.decide(self.nodes.get(command.node, NODE.initial), command)
@@ -337,14 +373,20 @@ class World(Folded):
 
     # --- Nodes
 
-    def join(self, name):
-        self.agents[name] = Agent(self, name)
+    def join(self, name, disk=()):
+        self.agents[name] = Agent(self, name, disk)
         self.beat(name, hello=True)
 
     def beat(self, name, *, hello=False):
         if hello:
             self.hello_at[name] = self.now
-        command = RecordBeat(node=name, hello=hello, profile=PROFILE, inventory=Inventory(sequence=0))
+        self._beats += 1
+        modules = tuple(
+            InstalledModule(module_name=module_name, version=version, content_sha256=content, loaded=loaded)
+            for (module_name, version), (content, loaded) in sorted(self.agents[name].disk.items())
+        )
+        inventory = Inventory(sequence=self._beats, modules=modules)
+        command = RecordBeat(node=name, hello=hello, profile=PROFILE, inventory=inventory)
         self.record(self._command_node(command))
         for uid in sorted({row.rollout for row in self.unfinished_on(name)}):
             self.advance(uid)
@@ -397,7 +439,8 @@ class World(Folded):
 
     def decommission(self, name):
         ends = [end_of_gone(row) for row in self.unfinished_on(name)]
-        self.record([*self._command_node(DecommissionNode(node=name)), *self._decided(ends)])
+        forgotten = Forget(node=name, module_name=MODULE)
+        self.record([*self._command_node(DecommissionNode(node=name)), *self._decided([*ends, forgotten])])
 
     def drift(self, name, version):
         """The files of the module are gone from the disk, and the node's next look says so."""
@@ -407,8 +450,7 @@ class World(Folded):
             and placement.live is None
             and any(each.version == version for each in placement.desired)
         ):
-            self.agents[name].disk.pop((MODULE, version), None)
-            self.agents[name].spoiled.add((MODULE, version))
+            self.agents[name].spoil(MODULE, version)
             command = RecordDrift(
                 node=name, module_name=MODULE, version=version, desired="load", observed="absent", content_sha256=""
             )
@@ -559,7 +601,8 @@ class World(Folded):
 
     # --- What it looks like
 
-    blank = Folded
+    def blank(self):
+        return Folded(self._placement)
 
     def phase(self, uid):
         return self.rollouts[uid].phase

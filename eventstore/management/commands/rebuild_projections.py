@@ -8,11 +8,14 @@ from eventstore.management.telling import Telling
 
 
 class Command(BaseCommand):
-    help = "Rebuild the read models from the log, each in one transaction."
+    help = "Rebuild the read models from the log, each in one transaction: those that an upgrade has made stale."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("names", nargs="*", metavar="projection", help="which ones; all if none is named")
-        parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a rebuild would")
+        parser.add_argument("names", nargs="*", metavar="projection", help="which ones, stale or not")
+        parser.add_argument("--all", action="store_true", help="all of them, stale or not")
+        parser.add_argument(
+            "--check", action="store_true", help="change nothing; exit with 1 if a rebuild of any would"
+        )
         parser.add_argument("--json", action="store_true", help="answer in JSON, one line for each projection")
 
     def handle(self, *_: Any, **options: Any) -> None:
@@ -22,7 +25,10 @@ class Command(BaseCommand):
             raise telling.refusal(
                 CommandError(f"no projection {', '.join(sorted(unknown))}; there are {', '.join(sorted(chosen))}")
             )
-        for name in options["names"] or chosen:
+        names = options["names"] or (chosen if options["all"] or options["check"] else projections.stale())
+        if not names:
+            telling.answer("No projection needs a rebuild; --all rebuilds each of them", rebuilt=0)
+        for name in names:
             if not options["check"]:
                 count = projections.rebuild(chosen[name], told=telling.count)
                 telling.answer(f"{name}: rebuilt from {count} events", projection=name, events=count)

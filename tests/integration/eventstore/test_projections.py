@@ -1,7 +1,10 @@
 """Read models: written in the append's transaction, and the same when rebuilt."""
 
+from io import StringIO
+
 import pytest
 from django.core.management import CommandError, call_command
+from django.core.management.sql import emit_post_migrate_signal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
@@ -94,3 +97,57 @@ def test_the_command_checks_and_rebuilds(balances, capsys):
 def test_an_unknown_name_is_a_clear_error(balances):
     with pytest.raises(CommandError, match="no projection ledgers; there are balances"):
         call_command("rebuild_projections", "ledgers")
+
+
+def migrated():
+    """What `migrate` says after an upgrade."""
+    said = StringIO()
+    emit_post_migrate_signal(verbosity=0, interactive=False, db="default", stdout=said)
+    return said.getvalue()
+
+
+def rebuilt(*words):
+    said = StringIO()
+    call_command("rebuild_projections", *words, stdout=said)
+    return said.getvalue()
+
+
+def test_an_upgrade_names_what_needs_a_rebuild_until_it_is_done(balances):
+    assert migrated() == ""  # the log is empty
+    append(Append("a", 0, [Deposited(cents=1)]))
+    assert migrated() == ""
+    balances.version = 2
+    Balance.objects.update(cents=99)  # as an older rule has written it
+
+    assert projections.stale() == ["balances"]
+    assert (
+        "need a rebuild, and give wrong answers until then: balances. Run: manage.py rebuild_projections" in migrated()
+    )
+    assert rebuilt() == "balances: rebuilt from 1 events\n"
+    assert (projections.stale(), migrated(), rows()) == ([], "", {"a": 1})
+
+
+def test_only_what_is_stale_is_rebuilt_unless_all_is_asked_for(balances):
+    migrated()
+    append(Append("a", 0, [Deposited(cents=1)]))
+    assert rebuilt() == "No projection needs a rebuild; --all rebuilds each of them\n"
+    assert rebuilt("--all") == rebuilt("balances") == "balances: rebuilt from 1 events\n"
+
+
+def test_rows_of_an_unknown_version_are_stale(balances):
+    append(Append("a", 0, [Deposited(cents=1)]))
+    assert projections.stale() == ["balances"]
+
+
+def test_a_check_notes_no_version(balances):
+    append(Append("a", 0, [Deposited(cents=1)]))
+    projections.check(balances)
+    assert projections.stale() == ["balances"]
+
+
+def test_an_older_process_takes_newer_rows_for_its_own(balances):
+    balances.version = 2
+    migrated()
+    balances.version = 1
+    append(Append("a", 0, [Deposited(cents=1)]))
+    assert projections.stale() == []

@@ -6,14 +6,18 @@ import socket
 import time
 from contextlib import contextmanager
 from datetime import timedelta
+from io import StringIO
 
 import pytest
+from django.core.management import call_command
 from django.db import connections
 from django.test import Client
 
 from eventstore.store import database_now
 from operations import health, heartbeat
 from operations.models import Heartbeat
+from rollout.projections.nodes import NodeProjection
+from rollout.reconcile import Reconciler
 from tests.recorded_fleet import upload
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -49,6 +53,23 @@ def well(committed_db, broker, storage):
 def test_all_is_well(well):
     words = dict.fromkeys(("database", "broker", "storage", "relay"), "ok")
     assert ready() == {"status": "ok", "checks": words}
+
+
+def test_rows_that_wait_for_their_rebuild_are_a_warning(well, monkeypatch):
+    """After an upgrade. The process stays in service, and the reconciler starts nothing."""
+    monkeypatch.setattr(NodeProjection, "version", NodeProjection.version + 1)
+    (warning,) = ready()["warnings"]
+    assert warning.endswith("wrong answers until then: nodes. Run: manage.py rebuild_projections")
+    reconciler = Reconciler()
+    reconciler.look()
+    assert reconciler._seen is None
+
+    call_command("rebuild_projections", stdout=StringIO())
+    monkeypatch.setattr(health, "CHECKS", tuple(health.Check(each.name, each._probe) for each in health.CHECKS))
+    assert "warnings" not in ready()
+    reconciler._not_before = 0.0
+    reconciler.look()
+    assert reconciler._seen is not None
 
 
 def test_a_broker_that_is_stopped(well, broker):

@@ -2,14 +2,23 @@
 
 import pytest
 
-from rollout import clock, intake, verbs
-from rollout.messages import Action, Activation, Phase
+from eventstore.store import append
+from eventstore.transact import load_state
+from rollout import clock, intake, selectors, services, verbs, why
+from rollout.advance import advance
+from rollout.decider.node import NODE
+from rollout.decider.placement import PLACEMENT
+from rollout.events import NodeDecommissioned, node_stream, placement_stream
+from rollout.messages import Action, Activation, Phase, Reason
+from rollout.models import NodeModule, Placement
+from rollout.projections.nodes import state_of as state_of_row
 from tests.recorded_fleet import (
     beat_of,
     differences,
     fleet,
     installed,
     inventory,
+    operation,
     say,
     silence,
     start,
@@ -32,10 +41,10 @@ def rebuilt_equals_live(db):
     assert differences() == {}
 
 
-def install(node, version=1, phase=Phase.SUCCEEDED, has=(), **more):
+def install(node, version=1, phase=Phase.SUCCEEDED, has=(), reason=None, **more):
     """A rollout to its end, after which the node has `has`."""
     uid = start(version=version, **more)
-    say(uid, node, phase, inventory=inventory(*has))
+    say(uid, node, phase, inventory=inventory(*has), reason=reason)
     return uid
 
 
@@ -53,13 +62,13 @@ def test_nothing_is_wanted_before_the_release(n):
 
 def test_a_load_that_failed_and_left_nothing(n):
     install(n, phase=Phase.FAILED)
-    assert state_of(n) == ("load", "absent", "error")
+    assert state_of(n) == ("absent", "absent", "error")
 
 
 def test_a_time_out_that_succeeds_late_is_in_sync(n):
     uid = start()
     say(uid, n, Phase.TIMED_OUT)
-    assert state_of(n)[2] == "error"
+    assert state_of(n) == ("absent", "absent", "error")
     say(uid, n, inventory=inventory(installed()))
     assert state_of(n) == ("load", "load", "in_sync")
 
@@ -96,7 +105,7 @@ def test_a_removal(n):
 def test_a_removal_that_failed(n):
     install(n, has=[installed()])
     install(n, action=Action.REMOVE, phase=Phase.FAILED, has=[installed()])
-    assert state_of(n) == ("absent", "load", "error")
+    assert state_of(n) == ("load", "load", "error")
 
 
 def test_files_only(n):
@@ -117,7 +126,7 @@ def test_an_upgrade_that_failed_and_was_undone(n):
     install(n, has=[installed()])
     upload(version=2, content="c2")
     install(n, 2, phase=Phase.FAILED, has=[installed()])
-    assert (state_of(n, 1), state_of(n, 2)) == (("files", "load", "error"), ("load", "absent", "error"))
+    assert (state_of(n, 1), state_of(n, 2)) == (("load", "load", "in_sync"), ("absent", "absent", "error"))
     install(n, 1, has=[installed()])
     assert (state_of(n, 1), state_of(n, 2)) == (("load", "load", "in_sync"), None)
 
@@ -129,13 +138,77 @@ def test_what_is_given_back_is_still_to_come(n):
     assert state_of(n) == ("load", "absent", "pending")
 
 
-def test_an_abort_of_what_was_given_back_leaves_it_wanted(n):
-    """Desired is what was released last; that it did not come about is for a person, or the reconciler, to see."""
+def test_an_abort_of_what_was_given_back_withdraws_it(n):
     uid = start()
     silence(n)
     clock.declare_silent_nodes_offline()
     verbs.abort_rollout(uid)
-    assert state_of(n) == ("load", "absent", "missing")
+    assert state_of(n) is None
+
+
+def test_a_version_that_never_worked_is_not_brought_back(n):
+    install(n, phase=Phase.FAILED, reason=Reason.LOAD_FAILED)
+    upload(version=2, content="c2")
+    second = install(n, 2, has=[installed(2, "c2")])
+    assert (state_of(n, 1), state_of(n, 2)) == (None, ("load", "load", "in_sync"))
+    back = verbs.roll_back_rollout(second)
+    advance(back)
+    row = operation(back, n)
+    assert (row.action, row.version) == ("remove", 2)
+    say(back, n, inventory=inventory())
+    assert (state_of(n, 1), state_of(n, 2)) == (None, None)
+
+
+def test_what_the_inventory_showed_before_the_first_operation_is_brought_back(n):
+    intake.record_beats([beat_of(n, modules=[installed(7, "c7")])])
+    first = install(n, has=[installed(), installed(7, "c7", loaded=False)])
+    assert state_of(n, 7) == ("files", "files", "in_sync")
+    back = verbs.roll_back_rollout(first)
+    advance(back)
+    row = operation(back, n)
+    assert (row.action, row.version, row.content_sha256, row.undoes) == ("install", 7, "c7", 1)
+    say(back, n, inventory=inventory(installed(7, "c7")))
+    assert (state_of(n, 1), state_of(n, 7)) == (None, ("load", "load", "in_sync"))
+
+
+def test_rows_say_what_the_decider_says(n):
+    install(n, has=[installed()])
+    upload(version=2, content="c2")
+    install(n, 2, phase=Phase.FAILED, has=[installed()])
+    state = load_state(placement_stream(n, "greet"), PLACEMENT).state
+    assert state_of_row(Placement.objects.get()) == state
+    rows = {row.version: row.desired for row in NodeModule.objects.all() if row.desired != "absent"}
+    assert rows == {each.version: each.activation for each in state.desired}
+
+
+def test_a_check_sees_a_state_that_the_log_does_not_tell(n):
+    install(n, has=[installed()])
+    before = Placement.objects.get().state
+    Placement.objects.update(state=before.replace("load", "files"))
+    assert "nodes" in differences()
+    Placement.objects.update(state=before)
+
+
+def test_a_version_that_failed_holds_no_artifact(n):
+    install(n, phase=Phase.FAILED)
+    assert selectors.users_of("greet", 1) == []
+
+
+def test_a_node_that_left_forgets(n):
+    uid = install(n, has=[installed()])
+    services.decommission_node(n)
+    assert len(why.of_node(uid, n).events) == 3
+    assert state_of(n) == ("absent", "load", "drifted")
+    assert load_state(placement_stream(n, "greet"), PLACEMENT).state.had is None
+
+
+def test_a_node_that_left_in_an_old_log_is_forgotten_when_it_joins_again(n):
+    install(n, has=[installed()])
+    loaded = load_state(node_stream(n), NODE)
+    append(loaded.append([NodeDecommissioned(node=n)]))
+    assert state_of(n) == ("load", "load", "in_sync")
+    intake.record_beats([beat_of(n, hello=True, modules=[installed()])])
+    assert state_of(n) == ("absent", "load", "drifted")
 
 
 def test_other_modules_are_left_alone(n):

@@ -52,7 +52,7 @@ def test_a_node_that_says_success_and_has_something_else_has_failed(db, has, obs
     say(uid, A, inventory=inventory(has))
     assert (operation(uid, A).phase, operation(uid, A).reason) == ("failed", "inventory_mismatch")
     assert said in operation(uid, A).message
-    assert state_of(A) == ("load", observed, "error")
+    assert state_of(A) == ("absent", observed, "error")
     assert (rollout(uid).phase, phases(uid)[B]) == ("paused", "scheduled")
 
 

@@ -16,6 +16,7 @@ from rollout.errors import (
 )
 from rollout.messages import Action, Phase, Reason
 from rollout.models import ClusterTarget, Operation, Rollout
+from rollout.reconcile import reconcile
 from rollout.strategy import Retries
 from tests.recorded_fleet import (
     beat_of,
@@ -223,7 +224,11 @@ def test_a_node_that_is_offline_is_to_have_what_it_had_all_the_same():
     advance(back)
     assert (phases(back), rollout(back).phase) == ({A: "rolled_back", B: "failed"}, "rollback_failed")
     assert operation(back, B).reason == "node_unreachable"
-    assert state_of(B) is None
+    assert state_of(B)[::2] == ("load", "error")
+    intake.record_beats([beat_of(B)])
+    reconcile()
+    again = Operation.objects.exclude(rollout__in=[uid, back]).get()
+    assert (again.node, again.action, again.version) == (B, "remove", 1)
 
 
 def test_a_rollback_waits_for_a_node_that_is_silent_for_a_while():

@@ -10,6 +10,7 @@ from rollout.decider.placement import (
     PLACEMENT,
     Cancel,
     End,
+    Forget,
     GiveBack,
     PlacementState,
     RecordReport,
@@ -27,6 +28,7 @@ from rollout.events import (
     OperationReleased,
     OperationReportedLate,
     OperationScheduled,
+    PlacementForgotten,
     ReportRejected,
     Target,
 )
@@ -86,6 +88,8 @@ def has(version, activation=Activation.LOAD, content="c"):
 
 
 GIVE_BACK = GiveBack(node="n1", module_name="greet")
+FORGET = Forget(node="n1", module_name="greet")
+DONE = (schedule(), release(), report(Phase.SUCCEEDED))
 
 
 @dataclass(frozen=True)
@@ -272,6 +276,43 @@ def test_an_automatic_retry_may_wait():
     assert (scheduled.attempt, scheduled.delay_seconds) == (2, 5.0)
 
 
+# --- What yields ------------------------------------------------------------------------------------------------------
+
+OWN = schedule("own", yields=True)
+
+
+def test_a_person_takes_the_place_of_what_yields():
+    assert phases(given(OWN).when(schedule())) == [
+        (OperationFinished, "own", Phase.CANCELED),
+        (OperationScheduled, "r1", None),
+    ]
+    after = given(OWN, release("own"), schedule())
+    assert (after.state.live.rollout, after.state.waiting.rollout) == ("own", "r1")
+
+
+def test_what_yields_takes_the_place_of_nothing():
+    for live in (schedule(), schedule("other", yields=True)):
+        with pytest.raises(RolloutInProgressError):
+            given(live).when(OWN)
+
+
+def test_a_second_person_meets_the_first_behind_what_yields():
+    with pytest.raises(RolloutInProgressError, match="r1"):
+        given(OWN, release("own"), schedule()).when(schedule("r2"))
+
+
+def test_what_yields_keeps_no_other_node_from_being_tried_again():
+    assert given(schedule(), release(), report(Phase.FAILED), OWN).when(retry()) == []
+
+
+def test_what_yields_and_was_not_released_keeps_nothing_from_being_rolled_back():
+    assert phases(given(*DONE, OWN).when(roll_back())) == [
+        (OperationFinished, "own", Phase.CANCELED),
+        (OperationScheduled, "r1", None),
+    ]
+    assert given(*DONE, OWN, release("own")).when(roll_back()) == []
+
+
 # --- To cancel --------------------------------------------------------------------------------------------------------
 
 
@@ -317,8 +358,43 @@ def after_success(*schedules):
 def test_a_release_changes_what_the_node_is_to_have():
     assert given(schedule()).state.desired == ()
     assert given(schedule(), release()).state.desired == (has(1),)
-    after = given(schedule(), release(), report(Phase.FAILED))
-    assert after.state.desired == (has(1),)
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        report(Phase.FAILED),
+        report(Phase.CANCELED),
+        end(Phase.TIMED_OUT),
+        cancel(force=True),
+        end(Phase.FAILED, reason=Reason.NODE_DECOMMISSIONED),
+    ],
+)
+def test_what_ends_without_success_withdraws_its_intent(ending):
+    assert given(schedule(), release(), ending).state.desired == ()
+    assert given(*DONE, schedule("r2", version=2), release("r2"), _of("r2", ending)).state.desired == (has(1),)
+
+
+def _of(rollout, command):
+    """The same about the second operation."""
+    if isinstance(command, RecordReport):
+        return RecordReport(report=replace(command.report, rollout=rollout, generation=2))
+    return replace(command, rollout=rollout)
+
+
+def test_what_the_control_plane_skips_withdraws_its_intent_and_what_the_node_skips_does_not():
+    offline = end(Phase.SKIPPED, reason=Reason.NODE_UNREACHABLE)
+    assert given(schedule(), release(), GIVE_BACK, offline).state.desired == ()
+    assert given(schedule(), release(), GIVE_BACK, offline).state.undone
+    there = given(schedule(), release(), report(Phase.SKIPPED, reason=Reason.ALREADY_INSTALLED))
+    assert (there.state.desired, there.state.had) == ((has(1),), (has(1),))
+
+
+def test_a_retry_makes_it_desired_again_when_it_is_released():
+    failed = (schedule(), release(), report(Phase.FAILED))
+    assert given(*failed, retry()).state.desired == ()
+    assert given(*failed, retry(), release()).state.desired == (has(1),)
+    assert given(*failed, retry(), release(), report(Phase.FAILED, attempt=2)).state.desired == ()
 
 
 def test_one_version_is_loaded_at_a_time():
@@ -333,6 +409,124 @@ def test_files_in_place_unload_nothing():
 def test_a_removal_takes_one_version_away():
     after = after_success(schedule(), schedule("r2", version=2), schedule("r3", version=2, action=Action.REMOVE))
     assert after.state.desired == (has(1, Activation.FILES),)
+
+
+def timed_out(rollout, version, generation):
+    return schedule(rollout, version=version), release(rollout), end(Phase.TIMED_OUT, rollout, Reason.NODE_DEADLINE)
+
+
+def restored(after, rollout):
+    """The version that a rollback brings back, None if it removes."""
+    scheduled = after.when(roll_back(rollout, rollout))[-1]
+    return scheduled.version if scheduled.action == Action.INSTALL else None
+
+
+def test_a_rollback_brings_back_no_version_that_never_worked():
+    failed = (schedule(), release(), report(Phase.FAILED))
+    second = (schedule("r2", version=2), release("r2"), report(Phase.SUCCEEDED, "r2", 2))
+    after = given(*failed, *second)
+    (scheduled,) = after.when(roll_back("r2", "r3"))
+    assert (scheduled.action, scheduled.version, scheduled.undoes) == (Action.REMOVE, 2, 2)
+
+
+@pytest.mark.parametrize(
+    "ending", [report(Phase.FAILED, "r2", 2), end(Phase.TIMED_OUT, "r2"), cancel("r2", force=True)]
+)
+def test_a_rollback_brings_back_the_last_success(ending):
+    undone = (schedule("r2", version=2), release("r2"), ending)
+    third = (schedule("r3", version=3), release("r3"), report(Phase.SUCCEEDED, "r3", 3))
+    after = given(*DONE, *undone, *third)
+    assert restored(after, "r3") == 1
+    assert after.state.changed.before == (has(1),)
+
+
+def test_a_rollback_brings_back_what_the_inventory_showed_where_nothing_had_succeeded():
+    seen = (has(7), has(8, Activation.FILES))
+    command = replace(release(), inventory=seen)
+    (released,) = given(schedule()).when(command)
+    assert released.before == seen
+    after = given(schedule(), command, report(Phase.SUCCEEDED))
+    assert after.state.desired == (has(1), has(7, Activation.FILES), has(8, Activation.FILES))
+    (scheduled,) = after.when(roll_back())
+    back = PLACEMENT.fold([scheduled], after.state)
+    assert PLACEMENT.fold(PLACEMENT.decide(back, release()), back).desired == seen
+    assert given(schedule(), command, report(Phase.FAILED)).state.desired == ()
+
+
+def test_the_inventory_counts_for_nothing_once_something_has_succeeded():
+    command = replace(release("r2"), inventory=(has(7),))
+    (released,) = given(*DONE, schedule("r2", version=2)).when(command)
+    assert released.before is None
+
+
+def test_events_of_before_the_inventory_was_recorded_read_as_what_was_desired():
+    after = given(schedule())
+    old = OperationReleased(
+        rollout="r1",
+        node="n1",
+        module_name="greet",
+        version=1,
+        action=Action.INSTALL,
+        activation=Activation.LOAD,
+        content_sha256="c",
+    )
+    assert PLACEMENT.evolve(after.state, old).live.before == ()
+
+
+def test_a_late_success_is_desired_after_all_and_is_what_the_node_had():
+    late = report(Phase.SUCCEEDED, "r2", 2)
+    after = given(*DONE, *timed_out("r2", 2, 2), late)
+    assert after.state.ended.phase is Phase.TIMED_OUT
+    assert (after.state.desired, after.state.undone, after.state.failed) == (
+        (has(1, Activation.FILES), has(2)),
+        False,
+        None,
+    )
+    third = (schedule("r3", version=3), release("r3"), report(Phase.SUCCEEDED, "r3", 3))
+    assert restored(given(*DONE, *timed_out("r2", 2, 2), late, *third), "r3") == 2
+
+
+def test_a_late_success_counts_also_while_the_next_operation_is_under_way():
+    late = report(Phase.SUCCEEDED, "r2", 2)
+    after = given(*DONE, *timed_out("r2", 2, 2), schedule("r3", version=3), release("r3"), late)
+    assert after.state.desired == (has(1, Activation.FILES), has(2, Activation.FILES), has(3))
+    done = PLACEMENT.fold(PLACEMENT.decide(after.state, report(Phase.SUCCEEDED, "r3", 3)), after.state)
+    assert restored(After(done), "r3") == 2
+
+
+def test_a_retry_that_fails_after_a_late_success_leaves_what_is_there():
+    after = given(*timed_out("r1", 1, 1), report(Phase.SUCCEEDED), retry(), release(), report(Phase.FAILED, attempt=2))
+    assert (after.state.desired, after.state.failed) == ((has(1),), 1)
+    assert after.state.changed.before == ()
+
+
+def test_a_late_success_of_what_a_person_canceled_is_not_desired():
+    late = report(Phase.SUCCEEDED, "r2", 2)
+    after = given(*DONE, schedule("r2", version=2), release("r2"), cancel("r2", force=True), late)
+    assert after.state.desired == (has(1),)
+    assert after.state.had == (has(1, Activation.FILES), has(2))
+
+
+def test_a_late_success_behind_one_that_was_never_released_is_recorded():
+    after = given(*timed_out("r1", 1, 1), schedule("r2", version=2), end(Phase.CANCELED, "r2"))
+    assert after.kinds(report(Phase.SUCCEEDED)) == [OperationReportedLate]
+
+
+def test_a_failure_is_shown_until_something_newer_that_was_released_has_ended():
+    failed = (schedule(), release(), report(Phase.FAILED))
+    assert given(*failed).state.failed == 1
+    assert given(*failed, schedule("r2", version=2), end(Phase.CANCELED, "r2")).state.failed == 1
+    assert given(*failed, schedule("r2", version=2), release("r2"), report(Phase.FAILED, "r2", 2)).state.failed == 2
+    assert (
+        given(*failed, schedule("r2", version=2), release("r2"), report(Phase.SUCCEEDED, "r2", 2)).state.failed is None
+    )
+
+
+def test_of_a_node_that_left_nothing_is_known_any_more():
+    after = given(*DONE, FORGET)
+    assert (after.state.desired, after.state.had, after.state.changed, after.state.generation) == ((), None, None, 1)
+    assert after.when(FORGET) == []
+    assert given(schedule()).when(FORGET) == []
 
 
 FORMER = [
@@ -402,11 +596,13 @@ COMMANDS = st.one_of(
         schedule,
         ROLLOUTS,
         supersede=st.booleans(),
+        yields=st.booleans(),
         known_generation=SMALL,
         skip=st.sampled_from([None, (Reason.NODE_DRAINING, "")]),
     ),
     st.builds(release, ROLLOUTS),
     st.just(GIVE_BACK),
+    st.just(FORGET),
     st.builds(report, st.sampled_from(Phase), ROLLOUTS, SMALL, SMALL),
     st.builds(end, st.sampled_from([Phase.CANCELED, Phase.FAILED, Phase.TIMED_OUT]), ROLLOUTS),
     st.builds(retry, ROLLOUTS),
@@ -449,6 +645,7 @@ EVENTS = st.one_of(
     st.builds(OperationFinished, rollout=ROLLOUTS, seconds=st.none()),
     st.builds(OperationReportedLate, rollout=ROLLOUTS),
     st.builds(OperationCancelRequested, rollout=ROLLOUTS),
+    st.builds(PlacementForgotten),
     st.builds(ReportRejected, rollout=ROLLOUTS),
 )
 
