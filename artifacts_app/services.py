@@ -14,7 +14,7 @@ from artifacts_app.events import ArtifactUploaded, artifact_stream
 from artifacts_app.models import Build
 from artifacts_app.package import InspectedPackage, InvalidArtifact, inspect_package
 from artifacts_app.storage import Spool, delete_package, remove_abandoned_spools, stored_keys
-from eventstore.store import Append, ConcurrencyError, append, database_now
+from eventstore.store import Append, ConcurrencyError, Condition, append, database_now
 from eventstore.transact import load_state, retry_on_conflict
 from modules_app.metadata import InvalidMetadata
 from modules_app.services import module_uid, package_described, packages_forgotten
@@ -141,13 +141,16 @@ def artifact_deletion(module_name: str, version: int) -> Append:
 
 
 @retry_on_conflict
-def delete_artifact(module_name: str, version: int, *, refuse_if_used: Callable[[str, int], None]) -> None:
-    """Raises: `ArtifactNotFoundError`, and what `refuse_if_used` raises. The bytes are swept later."""
+def delete_artifact(module_name: str, version: int, *, refuse_if_used: Callable[[str, int], Condition]) -> None:
+    """Raises: `ArtifactNotFoundError`, and what `refuse_if_used` raises. The bytes are swept later.
+
+    `refuse_if_used` returns what it has read, which must hold until the deletion is recorded.
+    """
     deletion = artifact_deletion(module_name, version)
     if not deletion.events:
         raise ArtifactNotFoundError
-    refuse_if_used(module_name, version)
-    append(deletion, packages_forgotten(module_uid(module_name, version)))
+    unused = refuse_if_used(module_name, version)
+    append(deletion, packages_forgotten(module_uid(module_name, version)), unless=[unused])
 
 
 def sweep_storage() -> int:
