@@ -23,10 +23,11 @@ run: setup ## start a whole cluster here, roll the sample out to it, and serve u
 test: lint test-sqlite test-simulation test-postgres test-e2e test-browser ## everything; needs Chromium; no server, no free port and no root
 
 test-full: export MODFLEET_SIMULATED = 50000
-test-full: test ## the same with 50,000 simulated rollouts instead of 2,000
+test-full: export PYTEST_ADDOPTS = -m ""
+test-full: test ## the same with what takes minutes, and 50,000 simulated rollouts instead of 2,000
 
 test-fast: setup ## the tests without whole clusters and without PostgreSQL
-	$(PYTEST) -m "not e2e and not slow" tests/unit tests/integration tests/simulation
+	$(PYTEST) -m "not e2e and not slow and not full" tests/unit tests/integration tests/simulation
 
 test-sqlite: setup
 	$(PYTEST) tests/unit tests/integration

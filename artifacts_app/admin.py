@@ -17,6 +17,7 @@ from artifacts_app.events import artifact_stream
 from artifacts_app.models import Build
 from eventstore.cells import Link, ago, digest, events_link, exactly, list_url, module_url, preformatted
 from eventstore.pages import Table
+from eventstore.store import Condition
 
 
 @admin.register(Build)
@@ -27,7 +28,7 @@ class BuildAdmin(ActingAdmin):
     )
     permission = Permission.MANAGE_CLUSTER_MODULES
     #: Given by `rollout.admin`: only rollouts know which artifacts are in use.
-    refuse_if_used: ClassVar[Callable[[str, int], None]]
+    refuse_if_used: ClassVar[Callable[[str, int], Condition]]
     actions = ["delete_artifact"]
     list_display = ["module_name", "version", "platform", "package_size", "content", "uploaded", "uploaded_by"]
     list_filter = ["platform"]

@@ -7,6 +7,8 @@ from datetime import timedelta
 from django.conf import settings
 from django.db import transaction
 
+from accounts.events import CLUSTER_STREAM
+from accounts.selectors import require_modules_upload_allowed
 from api.errors import ApiError
 from artifacts_app.decider import ARTIFACT, AddBuild, DeleteArtifact
 from artifacts_app.errors import ArtifactNotFoundError, InvalidArtifactMetadataError, UnreadableArtifactError
@@ -14,7 +16,7 @@ from artifacts_app.events import ArtifactUploaded, artifact_stream
 from artifacts_app.models import Build
 from artifacts_app.package import InspectedPackage, InvalidArtifact, inspect_package
 from artifacts_app.storage import Spool, delete_package, remove_abandoned_spools, stored_keys
-from eventstore.store import Append, ConcurrencyError, append, database_now
+from eventstore.store import Append, ConcurrencyError, Condition, append, database_now, head
 from eventstore.transact import load_state, retry_on_conflict
 from modules_app.metadata import InvalidMetadata
 from modules_app.services import module_uid, package_described, packages_forgotten
@@ -58,7 +60,7 @@ def add_build(spool: Spool, *, register: bool = False, also: Callable[[Upload], 
 
     `also` is called in the transaction of the events, after them. All that takes long happens before that transaction.
     Bytes first, event second: what fails in between leaves bytes that nothing names, and they are swept.
-    Raises: `ArtifactError`, `modules_app.errors.ModuleError`, what `also` raises.
+    Raises: `accounts.errors.ModulesUploadDisabledError`, `ArtifactError`, `modules_app.errors.ModuleError`, what `also` raises.
     """
     package = inspect(spool)
     build = _build(package, spool, storage_key="")
@@ -84,11 +86,14 @@ def _record(
     build: ArtifactUploaded, package: InspectedPackage, also: Callable[[Upload], None], *, register: bool
 ) -> Upload:
     with transaction.atomic():
+        # A body may take minutes: uploads were allowed when it began, and must be so still.
+        allowed = Condition(after=head(), streams=[CLUSTER_STREAM])
+        require_modules_upload_allowed()
         appends = _decided(build, package, register=register)
         created = _has_new_build(appends)
         if created and not build.storage_key:  # the same build was there a moment ago, and was deleted since
             raise ConcurrencyError
-        append(*appends)
+        append(*appends, unless=[allowed])
         upload = _upload(build, created=created)
         also(upload)
     return upload
@@ -141,13 +146,16 @@ def artifact_deletion(module_name: str, version: int) -> Append:
 
 
 @retry_on_conflict
-def delete_artifact(module_name: str, version: int, *, refuse_if_used: Callable[[str, int], None]) -> None:
-    """Raises: `ArtifactNotFoundError`, and what `refuse_if_used` raises. The bytes are swept later."""
+def delete_artifact(module_name: str, version: int, *, refuse_if_used: Callable[[str, int], Condition]) -> None:
+    """Raises: `ArtifactNotFoundError`, and what `refuse_if_used` raises. The bytes are swept later.
+
+    `refuse_if_used` returns what it has read, which must hold until the deletion is recorded.
+    """
     deletion = artifact_deletion(module_name, version)
     if not deletion.events:
         raise ArtifactNotFoundError
-    refuse_if_used(module_name, version)
-    append(deletion, packages_forgotten(module_uid(module_name, version)))
+    unused = refuse_if_used(module_name, version)
+    append(deletion, packages_forgotten(module_uid(module_name, version)), unless=[unused])
 
 
 def sweep_storage() -> int:

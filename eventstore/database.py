@@ -1,6 +1,6 @@
 """What the two databases say differently: the lock, the clock, the end of the log, the insert."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -18,13 +18,24 @@ _CLOCK = {
     "postgresql": "SELECT clock_timestamp()",
     "sqlite": "SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')",
 }
-# The inner count is a correlated subquery: a join would be planned as a scan of the table while it is small.
+# The inner queries are correlated: a join would be planned as a scan of the table while it is small. Whether a type has
+# grown is asked by comparing rows, in the order of the index: for `type = ? AND position > ? LIMIT 1` PostgreSQL expects
+# to meet a match soon, and would read the whole table.
 _TIP = {
     "postgresql": """
         SELECT clock_timestamp(), last.position, last.hash, last.recorded_at, (
             SELECT count((
                 SELECT 1 FROM eventstore_event WHERE stream = pair ->> 0 AND version = (pair ->> 1)::int
             )) FROM json_array_elements(%s::json) AS expected(pair)
+        ), EXISTS (
+            SELECT 1 FROM json_array_elements(%s::json) AS read(pair) WHERE (
+                SELECT position FROM eventstore_event WHERE stream = pair ->> 0 ORDER BY version DESC LIMIT 1
+            ) > (pair ->> 1)::bigint
+        ) OR EXISTS (
+            SELECT 1 FROM json_array_elements(%s::json) AS read(pair) WHERE (
+                SELECT type FROM eventstore_event WHERE (type, position) > (pair ->> 0, (pair ->> 1)::bigint)
+                ORDER BY type, position LIMIT 1
+            ) = pair ->> 0
         ) FROM (SELECT 1) AS one LEFT JOIN (
             SELECT position, hash, recorded_at FROM eventstore_event ORDER BY position DESC LIMIT 1
         ) AS last ON true""",
@@ -34,6 +45,17 @@ _TIP = {
                 SELECT 1 FROM eventstore_event
                 WHERE stream = json_extract(value, '$[0]') AND version = json_extract(value, '$[1]')
             )) FROM json_each(%s)
+        ), EXISTS (
+            SELECT 1 FROM json_each(%s) WHERE (
+                SELECT position FROM eventstore_event WHERE stream = json_extract(value, '$[0]')
+                ORDER BY version DESC LIMIT 1
+            ) > json_extract(value, '$[1]')
+        ) OR EXISTS (
+            SELECT 1 FROM json_each(%s) WHERE (
+                SELECT type FROM eventstore_event
+                WHERE (type, position) > (json_extract(value, '$[0]'), json_extract(value, '$[1]'))
+                ORDER BY type, position LIMIT 1
+            ) = json_extract(value, '$[0]')
         ) FROM (SELECT 1) AS one LEFT JOIN (
             SELECT position, hash, recorded_at FROM eventstore_event ORDER BY position DESC LIMIT 1
         ) AS last ON true""",
@@ -54,12 +76,17 @@ _SIZE = {
 
 
 class Tip(NamedTuple):
-    """Where the log ends, and how many of the expected versions stand in it."""
+    """Where the log ends, how many of the expected versions stand in it, and whether anything that was read has grown."""
 
     position: int
     hash: str
     now: datetime
     found: int
+    has_grown: bool
+
+
+#: The name of a stream or of an event type, and the position after which nothing may have been added to it.
+Growth = tuple[str, int]
 
 
 def hold_append_lock() -> None:
@@ -72,18 +99,23 @@ def hold_append_lock() -> None:
             cursor.execute("SELECT pg_advisory_xact_lock(%s), pg_notify(%s, '')", [APPEND_LOCK, CHANNEL])
 
 
-def read_tip(expected: Mapping[str, int]) -> Tip:
-    """The end of the log as it is under the lock, in one query for any number of `expected` versions by stream.
+def read_tip(expected: Mapping[str, int], streams: Collection[Growth] = (), types: Collection[Growth] = ()) -> Tip:
+    """The end of the log as it is under the lock, in one query for any number of `expected` versions by stream, and of
+    streams and types that must not have grown.
 
     On PostgreSQL it must not be the statement that takes the lock: that one's snapshot is older than the lock.
     """
     with connection.cursor() as cursor:
-        cursor.execute(_TIP[connection.vendor], [json.encode(list(expected.items())).decode()])
-        now, position, last_hash, recorded_at, found = cursor.fetchone()
+        cursor.execute(_TIP[connection.vendor], [_as_json(each) for each in (expected.items(), streams, types)])
+        now, position, last_hash, recorded_at, found, has_grown = cursor.fetchone()
     if position is None:
-        return Tip(0, GENESIS_HASH, utc(now), found)
+        return Tip(0, GENESIS_HASH, utc(now), found, has_grown=False)
     # A clock that was set back must not order an event before the one it follows.
-    return Tip(position, last_hash, max(utc(now), utc(recorded_at)), found)
+    return Tip(position, last_hash, max(utc(now), utc(recorded_at)), found, bool(has_grown))
+
+
+def _as_json(pairs: Collection[Growth]) -> str:
+    return json.encode(list(pairs)).decode()
 
 
 def insert(rows: Sequence[Row]) -> None:

@@ -6,7 +6,7 @@ nothing. The lock is the last thing a command takes: load and decide first, touc
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from uuid import uuid4
@@ -32,12 +32,13 @@ from eventstore.reading import (
     verify,
 )
 from eventstore.recorded import RecordedEvent, Row, chained_hash, recorded
-from eventstore.registry import encode, name_of
+from eventstore.registry import encode, name_of, stored_names_of
 
 __all__ = [
     "Append",
     "BrokenLogError",
     "ConcurrencyError",
+    "Condition",
     "RecordedEvent",
     "all_events",
     "append",
@@ -55,7 +56,7 @@ __all__ = [
 
 
 class ConcurrencyError(Exception):
-    """Another writer appended to one of the streams since it was loaded: load it again and decide anew."""
+    """Another writer appended to something that this decision has read: read it again and decide anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +68,33 @@ class Append:
     events: Sequence[object] = field(default_factory=tuple)
 
 
-def append(*appends: Append) -> tuple[RecordedEvent, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """What a decision has read beside the streams that it appends to. It holds while none of `streams` and no event of
+    `event_types`, under any of their stored names, has been added after the position `after`.
+
+    Take `after` with `head()` before the first row is read: rows are as new as that position at least. Never name a type
+    that reports append: those are added all the time.
+    """
+
+    after: int
+    streams: Collection[str] = ()
+    event_types: Collection[type] = ()
+
+
+def append(*appends: Append, unless: Sequence[Condition] = ()) -> tuple[RecordedEvent, ...]:
     """Add events to one or many streams in one transaction, and project them. All or nothing.
 
+    `unless`: conditions that do not hold any more refuse it, as a version does that is not the expected one.
     Raises: `ConcurrencyError`; nothing is written then, and an outer transaction may go on.
     """
     given = [each for each in appends if each.events]
     if not given:
         return ()
+    expected = _expected_versions(given)
     began = time.perf_counter()
     with transaction.atomic():
-        added = _insert(given)
+        added = _insert(given, expected, unless)
         inserted = time.perf_counter()
         projections.project(added)
         projection_seconds = time.perf_counter() - inserted
@@ -94,11 +111,13 @@ def _committed(added: Sequence[RecordedEvent], began: float, projection_seconds:
     )
 
 
-def _insert(appends: Sequence[Append]) -> tuple[RecordedEvent, ...]:
-    expected = _expected_versions(appends)
+def _insert(
+    appends: Sequence[Append], expected: Mapping[str, int], unless: Sequence[Condition]
+) -> tuple[RecordedEvent, ...]:
     hold_append_lock()
-    tip = read_tip(expected)
-    if tip.found < len(expected):  # decided on a version that was rolled back: the unique index would let a gap in
+    tip = read_tip(expected, _streams_read(unless), _types_read(unless))
+    # Fewer were found: decided on a version that was rolled back. The unique index would let a gap in.
+    if tip.found < len(expected) or tip.has_grown:
         raise ConcurrencyError(_names(appends))
     metadata = encode(current_metadata())
     position, last_hash = tip.position, tip.hash
@@ -129,6 +148,19 @@ def _expected_versions(appends: Iterable[Append]) -> dict[str, int]:
             raise ValueError(f"two appends to {each.stream} that do not follow each other")
         last[each.stream] = each.expected_version + len(each.events)
     return {stream: version for stream, version in first.items() if version}
+
+
+def _streams_read(conditions: Iterable[Condition]) -> list[tuple[str, int]]:
+    return [(stream, each.after) for each in conditions for stream in each.streams]
+
+
+def _types_read(conditions: Iterable[Condition]) -> list[tuple[str, int]]:
+    return [
+        (name, each.after)
+        for each in conditions
+        for event_class in each.event_types
+        for name in stored_names_of(event_class)
+    ]
 
 
 def _numbered(appends: Iterable[Append]) -> Iterator[tuple[str, int, object]]:

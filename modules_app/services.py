@@ -4,8 +4,10 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from eventstore.store import Append
-from eventstore.transact import load_state, transact
+from accounts.events import CLUSTER_STREAM
+from accounts.selectors import require_modules_upload_allowed
+from eventstore.store import Append, Condition, append, head
+from eventstore.transact import load_state, retry_on_conflict, transact
 from modules_app.decider import MODULE, DeleteModule, DescribePackage, ForgetPackages, ModuleCommand, RegisterModule
 from modules_app.errors import InvalidModuleError
 from modules_app.events import module_stream
@@ -23,15 +25,23 @@ def module_uid(module_name: str, version: int) -> str:
 def register_module(value: Any) -> str:
     """The uid of the module object `value`; the same object again changes nothing.
 
-    Raises: `InvalidModuleError`, `ModuleExistsError`, `MetadataMismatchError`.
+    Raises: `accounts.errors.ModulesUploadDisabledError`, `InvalidModuleError`, `ModuleExistsError`,
+    `MetadataMismatchError`.
     """
     try:
         metadata = parse_metadata(value)
     except InvalidMetadata as error:
         raise InvalidModuleError(str(error)) from error
     command = _registration(metadata)
-    transact(module_stream(command.uid), MODULE, command)
+    _register(command)
     return command.uid
+
+
+@retry_on_conflict
+def _register(command: RegisterModule) -> None:
+    allowed = Condition(after=head(), streams=[CLUSTER_STREAM])
+    require_modules_upload_allowed()
+    append(_changes(command.uid, [command]), unless=[allowed])
 
 
 def delete_module(uid: str) -> None:

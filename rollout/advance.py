@@ -9,14 +9,22 @@ from datetime import datetime
 
 from artifacts_app.services import artifact_deletion
 from eventstore.context import acting_as
-from eventstore.store import Append, append, database_now
+from eventstore.store import Append, Condition, append, database_now, head
 from eventstore.transact import load_state, retry_on_conflict
 from modules_app.services import module_purged, module_uid
 from rollout import selectors
 from rollout.decider.rollout import ROLLOUT
 from rollout.decider.step import step
-from rollout.events import RolloutEvent, RolloutFinished, RolloutPhase, RolloutStarted, rollout_stream
+from rollout.events import (
+    FLEET_STREAM,
+    RolloutEvent,
+    RolloutFinished,
+    RolloutPhase,
+    RolloutStarted,
+    rollout_stream,
+)
 from rollout.placements import placement_changes
+from rollout.premises import LEAVING, USING
 from rollout.standing import fleet_of
 
 logger = logging.getLogger(__name__)
@@ -48,14 +56,22 @@ def advance_all(uids: Iterable[str]) -> datetime | None:
 @retry_on_conflict
 def _advance_once(uid: str) -> tuple[bool, datetime | None]:
     """Whether anything was recorded."""
+    after = head()
     loaded = load_state(rollout_stream(uid), ROLLOUT)
     started = loaded.state.started
     if started is None or loaded.state.phase.is_final:
         return False, None
     taken = step(loaded.state, started, fleet_of(uid, loaded.state, now=database_now()))
+    purges = _purges(started, taken.events)
+    # Its own stream too: operations may be ended without an event of the rollout.
+    as_read = Condition(
+        after=after,
+        streams=[FLEET_STREAM, rollout_stream(uid)],
+        event_types=[*LEAVING, *(USING if purges else ())],
+    )
     # First of the rollout, then of its nodes: a projection folds the events in their order.
-    appends = [loaded.append(taken.events), *placement_changes(taken.commands), *_purges(started, taken.events)]
-    return bool(append(*appends)), taken.wake_at
+    appends = [loaded.append(taken.events), *placement_changes(taken.commands), *purges]
+    return bool(append(*appends, unless=[as_read])), taken.wake_at
 
 
 def _purges(started: RolloutStarted, events: Sequence[RolloutEvent]) -> list[Append]:

@@ -6,16 +6,17 @@ from datetime import timedelta
 from django.db.models import Max
 
 from eventstore.context import acting_as
-from eventstore.store import append, database_now
+from eventstore.store import Condition, append, database_now, head
 from eventstore.transact import load_state, retry_on_conflict
 from rollout import selectors
 from rollout.advance import advance_all
 from rollout.decider.node import NODE, DeclareOffline
 from rollout.decider.placement import End, GiveBack
-from rollout.events import node_stream
+from rollout.events import node_stream, placement_stream
 from rollout.messages import Phase, Reason
 from rollout.models import Liveness, Node, Operation
 from rollout.placements import end_of_gone, placement_changes
+from rollout.premises import SCHEDULING
 
 #: A node that has been silent for so many of its intervals is offline.
 MISSED_BEATS = 3
@@ -41,13 +42,24 @@ def declare_silent_nodes_offline() -> list[str]:
 
 @retry_on_conflict
 def _declare_offline(name: str) -> None:
+    after = head()
     loaded = load_state(node_stream(name), NODE)
+    operations = selectors.unfinished_operations_of(name)
     given_back = [
         GiveBack(node=name, module_name=operation.module_name)
-        for operation in selectors.unfinished_operations_of(name)
+        for operation in operations
         if operation.phase == Phase.QUEUED
     ]
-    append(loaded.append(NODE.decide(loaded.state, DeclareOffline(node=name))), *placement_changes(given_back))
+    as_read = Condition(
+        after=after,
+        streams=[placement_stream(name, each.module_name) for each in operations],  # one may be released meanwhile
+        event_types=SCHEDULING,
+    )
+    append(
+        loaded.append(NODE.decide(loaded.state, DeclareOffline(node=name))),
+        *placement_changes(given_back),
+        unless=[as_read],
+    )
 
 
 def end_overdue_operations() -> int:

@@ -1,12 +1,15 @@
 """The seed's local calls: a rollout of one node, waited for. A retry of the same call joins the one under way."""
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 from django.conf import settings
 from django.http.request import split_domain_port
 
 from eventstore.follow import wait_for_growth
-from eventstore.store import head
+from eventstore.store import Condition, head
+from eventstore.transact import retry_on_conflict
 from modules_app.errors import NoSuchModuleError
 from rollout import selectors, services
 from rollout.decider.placement import NOTHING_TO_DO
@@ -17,7 +20,7 @@ from rollout.errors import (
     NodeUnreachableError,
     RolloutInProgressError,
 )
-from rollout.events import Origin
+from rollout.events import Origin, placement_stream
 from rollout.messages import Action, Activation, Phase
 from rollout.models import Node
 from rollout.requests import AT_ONCE, RolloutRequest
@@ -34,17 +37,8 @@ def install(node: Node, module_name: str, version: int) -> None:
 
     Raises: `NodeRefusedError`, `NodeUnreachableError`, `RolloutInProgressError`, `FleetFrozenError`.
     """
-    _carry_out(
-        RolloutRequest(
-            action=Action.INSTALL,
-            module_name=module_name,
-            version=version,
-            activation=Activation.FILES,
-            nodes=(node.name,),
-            strategy=AT_ONCE,
-            origin=Origin.LOCAL,
-        )
-    )
+    request = _request(Action.INSTALL, node, module_name, version)
+    _carry_out(request, partial(services.start_rollout, request))
 
 
 def remove(node: Node, module_name: str, version: int) -> None:
@@ -53,6 +47,31 @@ def remove(node: Node, module_name: str, version: int) -> None:
     Raises: `NoSuchModuleError`, `ModuleInUseError`, `NodeRefusedError`, `NodeUnreachableError`,
     `RolloutInProgressError`, `FleetFrozenError`.
     """
+    request = _request(Action.REMOVE, node, module_name, version)
+
+    @retry_on_conflict
+    def start() -> str:
+        untouched = Condition(after=head(), streams=[placement_stream(node.name, module_name)])
+        _require_idle(node, module_name, version)
+        return services.start_unless(request, untouched)
+
+    _carry_out(request, start)
+
+
+def _request(action: Action, node: Node, module_name: str, version: int) -> RolloutRequest:
+    return RolloutRequest(
+        action=action,
+        module_name=module_name,
+        version=version,
+        activation=Activation.FILES,
+        nodes=(node.name,),
+        strategy=AT_ONCE,
+        origin=Origin.LOCAL,
+    )
+
+
+def _require_idle(node: Node, module_name: str, version: int) -> None:
+    """Raises: `NoSuchModuleError`, `ModuleInUseError`."""
     loaded = selectors.is_loaded(node.name, module_name, version)
     if loaded is None:
         raise NoSuchModuleError(f"{node.name} has no artifact of {module_name} {version}.")
@@ -60,25 +79,14 @@ def remove(node: Node, module_name: str, version: int) -> None:
         raise ModuleInUseError(
             f"{module_name} {version} is loaded in the server of {node.name}. A rollout with the action remove unloads it."
         )
-    _carry_out(
-        RolloutRequest(
-            action=Action.REMOVE,
-            module_name=module_name,
-            version=version,
-            activation=Activation.FILES,
-            nodes=(node.name,),
-            strategy=AT_ONCE,
-            origin=Origin.LOCAL,
-        )
-    )
 
 
-def _carry_out(request: RolloutRequest) -> None:
+def _carry_out(request: RolloutRequest, start: Callable[[], str]) -> None:
     if (freeze := selectors.freeze_document())["frozen"]:
         raise FleetFrozenError(f"{freeze['actor']} has frozen the fleet: {freeze['reason']}")
     (name,) = request.nodes or ()
     deadline = time.monotonic() + settings.ENVIRONMENT.local_wait_seconds
-    uid = _start_or_join(request, name)
+    uid = _start_or_join(request, name, start)
     while True:
         position = head()
         operation = selectors.operation(uid, name)
@@ -95,9 +103,9 @@ def _carry_out(request: RolloutRequest) -> None:
         wait_for_growth(position, timeout=left)
 
 
-def _start_or_join(request: RolloutRequest, node: str) -> str:
+def _start_or_join(request: RolloutRequest, node: str, start: Callable[[], str]) -> str:
     try:
-        return services.start_rollout(request)
+        return start()
     except RolloutInProgressError as error:
         if not selectors.is_same_intent(error.rollout, node, request):
             raise

@@ -1,7 +1,7 @@
 """Brings nodes to what is wanted of them: late joiners, nodes that come back, drift.
 
 The rules are in `docs/reference/desired-state.md`. May run any number of times, in any number of processes at once:
-what it does is decided under the log's lock, and a placement has one live operation at most.
+nothing is done on a placement that has changed since the look, and one has one live operation at most.
 """
 
 import logging
@@ -10,27 +10,26 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db import transaction
 from django.db.models import Max
 
+from accounts.events import CLUSTER_STREAM
 from accounts.selectors import drift_is_corrected
 from api.errors import ApiError
 from artifacts_app.selectors import artifact_documents
 from eventstore.context import SYSTEM, acting_as
-from eventstore.database import hold_append_lock
 from eventstore.projections import stale
-from eventstore.store import Append, append, database_now, head
-from eventstore.transact import Batch, load_states
+from eventstore.store import Append, Condition, append, database_now, head
+from eventstore.transact import Batch, load_states, retry_on_conflict
 from rollout import wanted
 from rollout.decider.node import NODE, EndDrift, NodePhase, RecordDrift
 from rollout.errors import RolloutInProgressError
-from rollout.events import Origin, node_stream
+from rollout.events import FLEET_STREAM, Origin, node_stream, placement_stream
 from rollout.messages import Action, Activation, Reason
 from rollout.models import Liveness, NodeModule
 from rollout.projections.nodes import ABSENT
 from rollout.requests import RolloutRequest
 from rollout.selectors import unfinished_rollouts
-from rollout.services import start_rollout
+from rollout.services import start_unless
 from rollout.strategy import OnFailure, Strategy
 from rollout.wanted import DifferingModule, MissedTarget, UndoneOperation
 
@@ -111,19 +110,20 @@ class Reconciler:
 def reconcile() -> datetime | None:
     """Record what has drifted, and start what is due. When to look again though nothing has happened, if ever."""
     with acting_as(SYSTEM):
-        standing = _standing()
-        if _drift_changes(standing):
-            with transaction.atomic():
-                hold_append_lock()  # a release in between would make drift of what is being put right
-                append(*_drift_changes(_standing()))
-        work, wake_at = _work(standing)
-        if work:
-            with transaction.atomic():
-                hold_append_lock()  # else an operator's rollout might begin and end in between
-                work, wake_at = _work(_standing())
-                for intent, nodes in work.items():
-                    _start(intent, nodes)
-        return wake_at
+        return _reconcile()
+
+
+@retry_on_conflict
+def _reconcile() -> datetime | None:
+    """What was recorded and started before another writer was first stays so: the next attempt finds it done."""
+    after = head()
+    standing = _standing()
+    # A release in between would make drift of what is being put right.
+    append(*_drift_changes(standing), unless=[Condition(after=after, streams=_placements(standing))])
+    work, wake_at = _work(standing)
+    for intent, nodes in work.items():
+        _start(intent, nodes, after)
+    return wake_at
 
 
 # --- How the fleet stands ---------------------------------------------------------------------------------------------
@@ -157,6 +157,12 @@ def _standing() -> _Standing:
         open_drifts=wanted.open_drifts(),
         differing=frozenset(_version(each.row) for each in differing if each.row.drifted_at is not None),
     )
+
+
+def _placements(standing: _Standing) -> list[str]:
+    """The streams of what has drifted, and of what has not any more."""
+    over = {(node, module_name) for node, module_name, _ in standing.open_drifts}
+    return [placement_stream(*place) for place in sorted(over | {_place(each.row) for each in standing.drifted})]
 
 
 def _place(row: NodeModule) -> Place:
@@ -337,8 +343,12 @@ def _waits(places: Collection[Place], now: datetime) -> dict[Place, datetime]:
     }
 
 
-def _start(intent: Intent, nodes: Sequence[str]) -> None:
-    """A rollout of its own, which supersedes nothing: a node on which another one is under way is left for later."""
+def _start(intent: Intent, nodes: Sequence[str], after: int) -> None:
+    """A rollout of its own, which supersedes nothing: a node on which another one is under way is left for later.
+
+    Not if anything was done there, or the fleet was frozen, after the position of the look: a rollout of a person's may
+    have begun and ended since. Raises: `ConcurrencyError`.
+    """
     request = RolloutRequest(
         action=intent.action,
         module_name=intent.module_name,
@@ -350,11 +360,12 @@ def _start(intent: Intent, nodes: Sequence[str]) -> None:
         undoes=intent.undoes,
         yields=True,
     )
+    places = [placement_stream(node, intent.module_name) for node in nodes]
     try:
-        start_rollout(request)
+        start_unless(request, Condition(after=after, streams=[*places, FLEET_STREAM, CLUSTER_STREAM]))
     except ApiError as error:  # what is refused on one node keeps no other from it
         half = len(nodes) // 2
         for some in (nodes[:half], nodes[half:]) if half else ():
-            _start(intent, some)
+            _start(intent, some, after)
         if not half and not isinstance(error, RolloutInProgressError):
             logger.warning("not brought to %s: %s %s: %s", nodes[0], intent.module_name, intent.version, error)

@@ -10,12 +10,13 @@ from django.db.models import Case, Exists, OuterRef, Q, QuerySet, Subquery, When
 
 from api.fields import rfc3339
 from artifacts_app.selectors import dependencies_of
-from eventstore.store import RecordedEvent, load_positions
+from eventstore.store import Condition, RecordedEvent, head, load_positions
 from rollout.decider.node import NodePhase
 from rollout.errors import ArtifactInUseError, NodeNotFoundError, NoLocalNodeError, RolloutNotFoundError
 from rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.messages import RUNNING_PHASES, Action, Beat, InstalledModule, Phase
 from rollout.models import FleetFreeze, Liveness, Node, NodeModule, Operation, Placement, Rollout, TimelineEntry
+from rollout.premises import USING
 from rollout.projections.nodes import ABSENT, ModuleState
 from rollout.projections.rollouts import operation_key
 from rollout.requests import RolloutRequest
@@ -339,15 +340,18 @@ def users_of(module_name: str, version: int) -> list[str]:
     there = NodeModule.objects.filter(**of_version, node__in=nodes().values("name")).exclude(
         Q(observed=ABSENT) & (Q(desired=ABSENT, rollout="") | Exists(yielding.filter(node=OuterRef("node"))))
     )
-    others = waiting.exclude(yields=True, phase=Phase.SCHEDULED)
-    return sorted({*there.values_list("node", flat=True), *others.values_list("node", flat=True)})
+    # In this order: an operation that ends between the queries has left its row of the module before.
+    coming = set(waiting.exclude(yields=True, phase=Phase.SCHEDULED).values_list("node", flat=True))
+    return sorted(coming | set(there.values_list("node", flat=True)))
 
 
-def refuse_if_used(module_name: str, version: int) -> None:
-    """Raises: `ArtifactInUseError` naming some of the nodes."""
+def refuse_if_used(module_name: str, version: int) -> Condition:
+    """What holds as long as nobody begins to use it. Raises: `ArtifactInUseError` naming some of the nodes."""
+    unused = Condition(after=head(), event_types=USING)
     if users := users_of(module_name, version):
         more = f" and {len(users) - 5} more" if len(users) > 5 else ""
         raise ArtifactInUseError(f"{', '.join(users[:5])}{more} have {module_name} {version}, or are to get it.")
+    return unused
 
 
 def is_same_intent(uid: str, node_name: str, request: RolloutRequest) -> bool:
@@ -415,8 +419,9 @@ def other_modules_on(nodes: Collection[str] | None, module_name: str) -> list[tu
         wanted, coming = wanted.filter(node__in=nodes), coming.filter(node__in=nodes)
     return sorted(
         {
-            *wanted.values_list("node", "module_name", "version", "desired"),
+            # In this order: what an operation that ends between the queries was to bring is wanted before.
             *coming.values_list("node", "module_name", "version", "activation"),
+            *wanted.values_list("node", "module_name", "version", "desired"),
         }
     )
 

@@ -5,18 +5,16 @@ Everything here may be repeated. `advance`, `intake` and `clock` do what follows
 
 import uuid
 
-from django.db import transaction
-
-from eventstore.database import hold_append_lock
-from eventstore.store import append
+from eventstore.store import Condition, append, head
 from eventstore.transact import load_state, retry_on_conflict, transact
 from rollout import selectors
 from rollout.advance import advance_all
 from rollout.decider.node import NODE, ActivateNode, DecommissionNode, DrainNode, LabelNode
 from rollout.errors import PlanChangedError
-from rollout.events import node_stream
+from rollout.events import node_stream, placement_stream
 from rollout.placements import end_of_gone, forgetting, placement_changes
 from rollout.planning.planner import appends_of, plan_of
+from rollout.premises import PLANNING, SCHEDULING
 from rollout.requests import RolloutRequest
 
 
@@ -25,22 +23,21 @@ def start_rollout(request: RolloutRequest) -> str:
 
     Raises: `RolloutError`, `artifacts_app.errors.ArtifactNotFoundError`.
     """
+    return retry_on_conflict(start_unless)(request)
+
+
+def start_unless(request: RolloutRequest, *conditions: Condition) -> str:
+    """As `start_rollout`, if these conditions hold too. For a caller that tries again by itself.
+
+    Raises: what `start_rollout` raises, `ConcurrencyError`.
+    """
+    after = head()
+    plan = plan_of(request)
+    if request.plan_hash and plan.hash != request.plan_hash:
+        raise PlanChangedError
     uid = uuid.uuid4().hex
-    _start(uid, request)
+    append(*appends_of(plan, uid), unless=[Condition(after=after, event_types=PLANNING), *conditions])
     return uid
-
-
-@retry_on_conflict
-def _start(uid: str, request: RolloutRequest) -> None:
-    if not request.plan_hash:
-        append(*appends_of(plan_of(request), uid))
-        return
-    with transaction.atomic():
-        hold_append_lock()  # nothing may change between the look at the fleet and the commit
-        plan = plan_of(request)
-        if plan.hash != request.plan_hash:
-            raise PlanChangedError
-        append(*appends_of(plan, uid))
 
 
 def label_node(name: str, labels: dict[str, str]) -> None:
@@ -68,7 +65,14 @@ def decommission_node(name: str) -> None:
 
 @retry_on_conflict
 def _decommission(name: str) -> None:
+    after = head()
     loaded = load_state(node_stream(name), NODE)
     events = NODE.decide(loaded.state, DecommissionNode(node=name))
-    ends = [end_of_gone(each) for each in selectors.unfinished_operations_of(name)]
-    append(loaded.append(events), *placement_changes([*ends, *forgetting(name)]))
+    operations = selectors.unfinished_operations_of(name)
+    ends = [end_of_gone(each) for each in operations]
+    as_read = Condition(
+        after=after,
+        streams=[placement_stream(name, each.module_name) for each in operations],  # their phases decide how they end
+        event_types=SCHEDULING,
+    )
+    append(loaded.append(events), *placement_changes([*ends, *forgetting(name)]), unless=[as_read])

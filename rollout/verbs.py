@@ -7,13 +7,14 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 
-from eventstore.store import Append, append
+from eventstore.store import Append, Condition, append, head
 from eventstore.transact import load_state, retry_on_conflict, transact
 from rollout import selectors
 from rollout.advance import advance, advance_all
 from rollout.decider.fleet import FLEET, Freeze, Thaw
 from rollout.decider.placement import Cancel, Retry, RollBack
 from rollout.decider.rollout import (
+    ROLLED_BACK_ANEW,
     ROLLOUT,
     Abort,
     Approve,
@@ -27,22 +28,8 @@ from rollout.decider.rollout import (
     RolloutState,
     Start,
 )
-from rollout.errors import (
-    NothingToRetryError,
-    NothingToRollBackError,
-    OperationFinalError,
-    RollbackOfRollbackError,
-    RolloutNotFoundError,
-    SecondPersonError,
-    WrongPhaseError,
-)
-from rollout.events import (
-    FLEET_STREAM,
-    OperationScheduled,
-    RolloutPhase,
-    RolloutStarted,
-    rollout_stream,
-)
+from rollout.errors import OperationFinalError
+from rollout.events import FLEET_STREAM, NodeDecommissioned, OperationScheduled, RolloutStarted, rollout_stream
 from rollout.messages import Action, Phase
 from rollout.placements import placement_changes
 from rollout.requests import RolloutRequest
@@ -52,22 +39,12 @@ from rollout.strategy import Strategy
 
 #: What a rollback's own uid is made from, so that a rollout has one at most.
 ROLLBACKS = uuid.UUID("6f4f0a0e-6a0f-4f0b-8f1d-0d6c5e3f7a21")
-_CAN_BE_ROLLED_BACK_ANEW = frozenset(
-    {
-        RolloutPhase.SUCCEEDED,
-        RolloutPhase.COMPLETED_WITH_FAILURES,
-        RolloutPhase.FAILED,
-        RolloutPhase.ABORTED,
-        RolloutPhase.SUPERSEDED,
-    }
-)
 
 
 def approve_rollout(uid: str, *, by: str, remark: str) -> None:
     """It may start. Raises: `SecondPersonError`, `WrongPhaseError`, `RolloutFinalError`, `RolloutNotFoundError`."""
-    if selectors.rollout_row(uid).actor == by:
-        raise SecondPersonError
-    _obey(uid, Approve(rollout=uid, remark=remark))
+    started_by = selectors.rollout_row(uid).actor
+    _obey(uid, Approve(rollout=uid, remark=remark, by=by, started_by=started_by))
 
 
 def reject_rollout(uid: str, *, remark: str) -> None:
@@ -82,8 +59,16 @@ def pause_rollout(uid: str) -> None:
 
 def resume_rollout(uid: str) -> None:
     """It goes on; failures so far do not count any more. Raises: `WrongPhaseError`, `RolloutFinalError`."""
+    _resume(uid)
+    advance(uid)
+
+
+@retry_on_conflict
+def _resume(uid: str) -> None:
+    loaded = load_state(rollout_stream(uid), ROLLOUT)
     selectors.rollout_row(uid)
-    _obey(uid, Resume(rollout=uid, bad=bad_nodes(uid)))
+    # After the stream: failures that a retry, recorded meanwhile, takes back must not be accepted.
+    append(loaded.append(ROLLOUT.decide(loaded.state, Resume(rollout=uid, bad=bad_nodes(uid)))))
 
 
 def promote_rollout(uid: str, *, wave: int | None = None) -> None:
@@ -109,20 +94,17 @@ def roll_back_rollout(uid: str) -> str:
 
     Raises: `NothingToRollBackError`, `RollbackOfRollbackError`, `WrongPhaseError`, `RolloutNotFoundError`.
     """
-    state = load_state(rollout_stream(uid), ROLLOUT).state
-    if state.started is None:
-        raise RolloutNotFoundError
-    if state.started.rollback_of:
-        raise RollbackOfRollbackError
-    if state.phase not in _CAN_BE_ROLLED_BACK_ANEW:
-        _obey(uid, RollBackAll(rollout=uid))
-        return uid
-    return _start_rollback(state.started)
+    state = transact(rollout_stream(uid), ROLLOUT, RollBackAll(rollout=uid))
+    if state.started is not None and state.phase in ROLLED_BACK_ANEW:
+        return _start_rollback(state.started)
+    advance(uid)
+    return uid
 
 
 @retry_on_conflict
 def _start_rollback(ended: RolloutStarted) -> str:
     uid = uuid.uuid5(ROLLBACKS, ended.rollout).hex
+    after = head()
     loaded = load_state(rollout_stream(uid), ROLLOUT)
     if loaded.state.started is not None:
         return uid
@@ -130,8 +112,6 @@ def _start_rollback(ended: RolloutStarted) -> str:
     changes = placement_changes(
         RollBack(rollout=ended.rollout, node=node, module_name=ended.module_name, into=uid) for node in nodes
     )
-    if not changes:
-        raise NothingToRollBackError
     started = RolloutStarted(
         rollout=uid,
         action=Action.REMOVE if ended.action == Action.INSTALL else Action.INSTALL,
@@ -145,7 +125,8 @@ def _start_rollback(ended: RolloutStarted) -> str:
         origin=ended.origin,
         rollback_of=ended.rollout,
     )
-    append(loaded.append(ROLLOUT.decide(RolloutState(), Start(started=started))), *changes)
+    as_read = Condition(after=after, event_types=[NodeDecommissioned])
+    append(loaded.append(ROLLOUT.decide(RolloutState(), Start(started=started))), *changes, unless=[as_read])
     return uid
 
 
@@ -159,7 +140,7 @@ def _fitting(strategy: Strategy, nodes: int) -> Strategy:
 def _sizes(changes: Sequence[Append]) -> tuple[int, ...]:
     """Of the waves, as they were: it skips them, but each node is shown in its own."""
     waves = [event.wave for each in changes for event in each.events if isinstance(event, OperationScheduled)]
-    return tuple(waves.count(wave) for wave in range(max(waves) + 1))
+    return tuple(waves.count(wave) for wave in range(max(waves, default=-1) + 1))
 
 
 def retry_rollout(uid: str) -> str:
@@ -168,49 +149,43 @@ def retry_rollout(uid: str) -> str:
     Nodes that have left the fleet since are not. Raises: `RolloutNotFoundError`, `NothingToRetryError`,
     `RolloutInProgressError`, `WrongPhaseError` while it is aborted or rolled back.
     """
-    state = load_state(rollout_stream(uid), ROLLOUT).state
-    started = state.started
-    if started is None:
-        raise RolloutNotFoundError
-    if state.phase == RolloutPhase.ROLLBACK_FAILED:
-        raise WrongPhaseError(
-            "A rollback is not retried. What was passing is seen to once the nodes are back; for the rest start a "
-            "rollout of the version that they are to have."
-        )
-    if not state.phase.is_final:
-        _retry_in_place(uid, started.module_name)
-        advance(uid)
-        return uid
-    nodes = tuple(selectors.failed_nodes(uid))
-    if not nodes:
-        raise NothingToRetryError
-    return start_rollout(
-        RolloutRequest(
-            action=started.action,
-            module_name=started.module_name,
-            version=started.version,
-            activation=started.activation,
-            nodes=nodes,
-            strategy=_without_conditions(started.strategy),
-            origin=started.origin,
-            retry_of=uid,
-            purge=started.purge,
-        )
-    )
+    anew = _retry_in_place(uid)
+    if anew is not None:
+        return start_rollout(anew)
+    advance(uid)
+    return uid
 
 
 @retry_on_conflict
-def _retry_in_place(uid: str, module_name: str) -> None:
+def _retry_in_place(uid: str) -> RolloutRequest | None:
+    """What to start instead if the rollout has ended."""
+    after = head()
     loaded = load_state(rollout_stream(uid), ROLLOUT)
-    nodes = selectors.failed_nodes(uid)
+    nodes = tuple(selectors.failed_nodes(uid))
     # Whether it may be retried at all is asked first: a rollback's nodes have failed too.
-    ROLLOUT.decide(loaded.state, RetryNodes(rollout=uid, nodes=tuple(nodes)))
-    retries = placement_changes(Retry(rollout=uid, node=node, module_name=module_name) for node in nodes)
+    ROLLOUT.decide(loaded.state, RetryNodes(rollout=uid, nodes=nodes))
+    started = loaded.state.started
+    if started is None or loaded.state.phase.is_final:
+        return None if started is None else _again(started, nodes)
+    retries = placement_changes(Retry(rollout=uid, node=node, module_name=started.module_name) for node in nodes)
     retried = tuple(event.node for each in retries for event in each.events if isinstance(event, OperationScheduled))
     events = ROLLOUT.decide(loaded.state, RetryNodes(rollout=uid, nodes=retried))
-    if not events:
-        raise NothingToRetryError
-    append(loaded.append(events), *retries)
+    append(loaded.append(events), *retries, unless=[Condition(after=after, event_types=[NodeDecommissioned])])
+    return None
+
+
+def _again(started: RolloutStarted, nodes: tuple[str, ...]) -> RolloutRequest:
+    return RolloutRequest(
+        action=started.action,
+        module_name=started.module_name,
+        version=started.version,
+        activation=started.activation,
+        nodes=nodes,
+        strategy=_without_conditions(started.strategy),
+        origin=started.origin,
+        retry_of=started.rollout,
+        purge=started.purge,
+    )
 
 
 def _without_conditions(strategy: Strategy) -> Strategy:

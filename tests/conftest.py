@@ -5,6 +5,7 @@ pytest_plugins = [
     "tests.plugins.cast",
     "tests.plugins.packages",
     "tests.plugins.played_nodes",
+    "tests.plugins.races",
     "tests.plugins.rate_limits",
     "tests.plugins.refusals",
     "tests.plugins.server",

@@ -10,8 +10,18 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from eventstore.decider import Decider
-from rollout.errors import NotGatedError, RolloutFinalError, RolloutNotFoundError, WrongPhaseError
+from rollout.errors import (
+    NotGatedError,
+    NothingToRetryError,
+    NothingToRollBackError,
+    RollbackOfRollbackError,
+    RolloutFinalError,
+    RolloutNotFoundError,
+    SecondPersonError,
+    WrongPhaseError,
+)
 from rollout.events import (
+    FINAL_ROLLOUT_PHASES,
     AbortRequested,
     NodesReleased,
     NodesRetried,
@@ -179,8 +189,12 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approve:
+    """`by` approves what `started_by` has started: the log's actors of both."""
+
     rollout: str
     remark: str
+    by: str
+    started_by: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,11 +231,15 @@ class Abort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RollBackAll:
+    """Nothing if the rollout has ended and may be rolled back by a rollout of its own: see `ROLLED_BACK_ANEW`."""
+
     rollout: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryNodes:
+    """Nothing if the rollout has ended and its nodes may be tried again by a rollout of its own."""
+
     rollout: str
     nodes: tuple[str, ...]
 
@@ -235,6 +253,8 @@ class Advance:
 RolloutCommand = Start | Approve | Reject | Pause | Resume | Promote | Abort | RollBackAll | RetryNodes | Advance
 
 _P = RolloutPhase
+#: A rollout that ended so is taken back by a rollout of its own.
+ROLLED_BACK_ANEW = frozenset({_P.SUCCEEDED, _P.COMPLETED_WITH_FAILURES, _P.FAILED, _P.ABORTED, _P.SUPERSEDED})
 #: In which phases each verb does something; in `DONE` it has nothing to do, in any other it is refused.
 ALLOWED: Mapping[type, frozenset[RolloutPhase]] = {
     Approve: frozenset({_P.PENDING_APPROVAL}),
@@ -253,8 +273,8 @@ DONE: Mapping[type, frozenset[RolloutPhase]] = {
     Resume: frozenset({_P.PLANNED, _P.SCHEDULED, _P.RUNNING}),
     Promote: frozenset(),
     Abort: frozenset({_P.ABORTING, _P.ABORTED}),
-    RollBackAll: frozenset({_P.ROLLING_BACK, _P.ROLLED_BACK, _P.ROLLBACK_FAILED}),
-    RetryNodes: frozenset(),
+    RollBackAll: ROLLED_BACK_ANEW | {_P.ROLLING_BACK, _P.ROLLED_BACK, _P.ROLLBACK_FAILED},
+    RetryNodes: FINAL_ROLLOUT_PHASES - {_P.ROLLBACK_FAILED},
 }
 _WORDS = {
     Approve: "approve",
@@ -273,15 +293,40 @@ _WORDS = {
 
 def decide(state: RolloutState, command: RolloutCommand) -> list[RolloutEvent]:
     if isinstance(command, Start):
-        return [] if state.started else [command.started]
+        return [] if state.started else _start(command.started)
     if state.started is None:
         raise RolloutNotFoundError
     if isinstance(command, Advance):
         return [] if state.phase.is_final else _advance(state, command.rollout, command.fleet)
+    _refuse(state, state.started, command)
     return [] if _is_done(state, command) else _obey(state, command)
 
 
+def _start(started: RolloutStarted) -> list[RolloutEvent]:
+    if started.rollback_of and not started.total:
+        raise NothingToRollBackError
+    return [started]
+
+
 Verb = Approve | Reject | Pause | Resume | Promote | Abort | RollBackAll | RetryNodes
+
+
+def _refuse(state: RolloutState, started: RolloutStarted, command: Verb) -> None:
+    """Raises what no phase of the rollout would change."""
+    match command:
+        case Approve(by=by, started_by=started_by) if by == started_by:
+            raise SecondPersonError
+        case RollBackAll() if started.rollback_of:
+            raise RollbackOfRollbackError
+        case RetryNodes() if state.phase == RolloutPhase.ROLLBACK_FAILED:
+            raise WrongPhaseError(
+                "A rollback is not retried. What has failed for a passing reason is repeated once the nodes are back; "
+                "for the rest start a rollout of the version that they are to have."
+            )
+        case RetryNodes(nodes=()) if state.phase.is_final or state.phase in ALLOWED[RetryNodes]:
+            raise NothingToRetryError
+        case _:
+            pass
 
 
 def _is_done(state: RolloutState, command: Verb) -> bool:
@@ -316,7 +361,7 @@ def _obey(state: RolloutState, command: Verb) -> list[RolloutEvent]:
         case RollBackAll(rollout=uid):
             return [RollbackRequested(rollout=uid)]
         case RetryNodes(rollout=uid, nodes=nodes):
-            return [NodesRetried(rollout=uid, nodes=nodes)] if nodes else []
+            return [NodesRetried(rollout=uid, nodes=nodes)]
 
 
 def _promote(state: RolloutState, command: Promote) -> list[RolloutEvent]:

@@ -36,13 +36,11 @@ from rollout.decider.placement import (
     RollBack,
     Schedule,
 )
-from rollout.decider.rollout import ROLLOUT, Resume, RetryNodes, RollBackAll, RolloutState, Start
+from rollout.decider.rollout import ROLLED_BACK_ANEW, ROLLOUT, Resume, RetryNodes, RollBackAll, RolloutState, Start
 from rollout.decider.step import step
 from rollout.errors import (
-    NothingToRetryError,
     NothingToRollBackError,
     OperationFinalError,
-    RollbackOfRollbackError,
     RolloutError,
 )
 from rollout.events import (
@@ -71,7 +69,7 @@ from rollout.placements import end_of_gone
 from rollout.projections.nodes import ABSENT, NodeFold
 from rollout.projections.rollouts import RolloutFold, operation_key
 from rollout.strategy import Strategy
-from rollout.verbs import _CAN_BE_ROLLED_BACK_ANEW, ROLLBACKS, _without_conditions
+from rollout.verbs import ROLLBACKS, _without_conditions
 from tests.simulation.agents import Agent, Order, Script
 from tests.simulation.rules import Broken, Rules
 from tests.simulation.standing import IN_HAND, Rows, fleet_of, to_restore
@@ -518,10 +516,8 @@ class World(Folded):
 
     def roll_back(self, uid):
         state = self.rollouts[uid]
-        if state.started.rollback_of:
-            raise RollbackOfRollbackError
-        if state.phase not in _CAN_BE_ROLLED_BACK_ANEW:
-            self.obey(uid, RollBackAll(rollout=uid))
+        self.obey(uid, RollBackAll(rollout=uid))
+        if state.phase not in ROLLED_BACK_ANEW:
             return uid
         into = uuid.uuid5(ROLLBACKS, uid).hex
         if into not in self.rollouts:
@@ -557,9 +553,8 @@ class World(Folded):
             for row in self.rows.of(uid)
             if row.phase in {Phase.FAILED, Phase.TIMED_OUT} and self.rows.phase(row) != NodePhase.DECOMMISSIONED
         )
+        ROLLOUT.decide(state, RetryNodes(rollout=uid, nodes=failed))
         if state.phase.is_final:
-            if not failed:
-                raise NothingToRetryError
             started = state.started
             return self.start(
                 _without_conditions(started.strategy),
@@ -568,12 +563,9 @@ class World(Folded):
                 nodes=failed,
                 retry_of=uid,
             )
-        ROLLOUT.decide(state, RetryNodes(rollout=uid, nodes=failed))
         retries = self._decided([Retry(rollout=uid, node=node, module_name=MODULE) for node in failed])
         retried = tuple(event.node for _, event in retries if isinstance(event, OperationScheduled))
         events = self._command_rollout(uid, RetryNodes(rollout=uid, nodes=retried))
-        if not events:
-            raise NothingToRetryError
         self.record([*events, *retries])
         self.advance(uid)
         return uid

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from accounts import services as accounts
+from artifacts_app import services
 from artifacts_app.models import Build
 from artifacts_app.services import add_build
 from artifacts_app.storage import Spool, open_package
@@ -207,6 +208,18 @@ def test_it_is_renamed_not_copied(pack, stored, db):
         inode = spool.file.fileno() and (stored / ".incoming" / spool.path.rpartition("/")[2]).stat().st_ino
         add_build(spool)
     assert (stored / files_in(stored)[0]).stat().st_ino == inode
+
+
+def test_uploads_that_are_switched_off_while_the_body_comes_in_are_refused(post, stored, monkeypatch):
+    real = services.inspect
+
+    def inspect(spool):
+        accounts.update_cluster_settings(allow_modules_upload=False)
+        return real(spool)
+
+    monkeypatch.setattr(services, "inspect", inspect)
+    refused(post(), 403, "modules_upload_disabled")
+    assert (Build.objects.count(), files_in(stored)) == (0, [])
 
 
 def test_two_at_the_same_moment_are_one(committed_admin, pack, stored):

@@ -77,14 +77,14 @@ def recorder(admin, monkeypatch):
     def record(*paths):
         made = Recorder(admin, *paths)
         for module in ("eventstore.transact", *(f"rollout.{each}" for each in WRITERS)):
-            monkeypatch.setattr(f"{module}.append", lambda *given: _and_look(made, given))
+            monkeypatch.setattr(f"{module}.append", lambda *given, **more: _and_look(made, given, more))
         return made
 
     return record
 
 
-def _and_look(made, given):
-    recorded = append(*given)
+def _and_look(made, given, more):
+    recorded = append(*given, **more)
     made.look()
     return recorded
 

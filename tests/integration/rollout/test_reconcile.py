@@ -563,10 +563,10 @@ def test_a_look_reads_by_the_same_number_of_queries_for_any_fleet():
     assert costs[0] == costs[1]
 
 
-def test_a_look_with_nothing_to_do_is_four_queries(django_assert_num_queries):
+def test_a_look_with_nothing_to_do_is_five_queries(django_assert_num_queries):
     fleet(50)
     everywhere(max_parallel=50)
-    with django_assert_num_queries(4):
+    with django_assert_num_queries(5):  # the position, and what is missed, differs, did not succeed and has drifted
         reconcile()
 
 

@@ -26,7 +26,16 @@ from rollout.decider.rollout import (
     Tally,
     wake_at,
 )
-from rollout.errors import NotGatedError, RolloutFinalError, RolloutNotFoundError, WrongPhaseError
+from rollout.errors import (
+    NotGatedError,
+    NothingToRetryError,
+    NothingToRollBackError,
+    RollbackOfRollbackError,
+    RolloutFinalError,
+    RolloutNotFoundError,
+    SecondPersonError,
+    WrongPhaseError,
+)
 from rollout.events import (
     AbortRequested,
     NodesReleased,
@@ -333,7 +342,7 @@ def test_a_rejected_rollout_ends_without_having_touched_a_node():
 
 def test_an_approved_rollout_starts():
     pending = (started(4, approval=True),)
-    (approved,) = when(pending, Approve(rollout="r1", remark="go"))
+    (approved,) = when(pending, Approve(rollout="r1", remark="go", by="bob", started_by="alice"))
     assert approved == RolloutApproved(rollout="r1", remark="go")
     assert names(when((*pending, approved), advance({"scheduled": 4}, ready="ab"))) == ["WaveStarted", "NodesReleased"]
 
@@ -366,7 +375,7 @@ def test_a_rollback_never_starts_a_rollback():
 
 
 VERBS = {
-    Approve(rollout="r1", remark="x"): {"pending_approval"},
+    Approve(rollout="r1", remark="x", by="bob", started_by="alice"): {"pending_approval"},
     Reject(rollout="r1", remark="x"): {"pending_approval"},
     Pause(rollout="r1"): {"planned", "scheduled", "running"},
     Resume(rollout="r1"): {"paused"},
@@ -381,18 +390,49 @@ VERBS = {
 def test_each_verb_works_does_nothing_or_is_refused(verb, phase):
     state = replace(ROLLOUT.fold([STARTED]), phase=phase)
     does_nothing = phase in DONE[type(verb)]
+    is_failed_rollback = isinstance(verb, RetryNodes) and phase == "rollback_failed"
     if phase in VERBS[verb] or does_nothing:
         events = ROLLOUT.decide(state, verb)
         assert bool(events) != does_nothing
         assert isinstance(verb, RetryNodes) or ROLLOUT.decide(ROLLOUT.fold(events, state), verb) == []  # twice is once
     else:
-        with pytest.raises(RolloutFinalError if phase.is_final else WrongPhaseError):
+        with pytest.raises(RolloutFinalError if phase.is_final and not is_failed_rollback else WrongPhaseError):
             ROLLOUT.decide(state, verb)
 
 
 def test_a_retry_names_its_nodes():
     assert when(UNDER_WAY, RetryNodes(rollout="r1", nodes=("a",))) == [NodesRetried(rollout="r1", nodes=("a",))]
-    assert when(UNDER_WAY, RetryNodes(rollout="r1", nodes=())) == []
+
+
+@pytest.mark.parametrize("events", [UNDER_WAY, ENDED])
+def test_a_retry_of_no_node_is_refused(events):
+    with pytest.raises(NothingToRetryError):
+        when(events, RetryNodes(rollout="r1", nodes=()))
+
+
+def test_whether_it_may_be_retried_at_all_is_asked_before_which_nodes_have_failed():
+    for events in ((*UNDER_WAY, RollbackRequested(rollout="r1")), ABORTING):
+        with pytest.raises(WrongPhaseError):
+            when(events, RetryNodes(rollout="r1", nodes=()))
+
+
+@pytest.mark.parametrize("phase", [RolloutPhase.PENDING_APPROVAL, RolloutPhase.RUNNING, RolloutPhase.ABORTED])
+def test_nobody_approves_what_they_have_started(phase):
+    state = replace(ROLLOUT.fold([STARTED]), phase=phase)
+    with pytest.raises(SecondPersonError):
+        ROLLOUT.decide(state, Approve(rollout="r1", remark="go", by="alice", started_by="alice"))
+
+
+def test_a_rollback_is_not_rolled_back():
+    back = replace(STARTED, rollback_of="r0")
+    for phase in RolloutPhase:
+        with pytest.raises(RollbackOfRollbackError):
+            ROLLOUT.decide(replace(ROLLOUT.fold([back]), phase=phase), RollBackAll(rollout="r1"))
+
+
+def test_a_rollback_of_nothing_is_not_started():
+    with pytest.raises(NothingToRollBackError):
+        ROLLOUT.decide(ROLLOUT.initial, Start(started=replace(STARTED, total=0, rollback_of="r0")))
 
 
 # --- The end ----------------------------------------------------------------------------------------------------------
