@@ -9,8 +9,10 @@ from redis.exceptions import RedisError
 
 from rollout.agent.settings import AgentSettings
 from rollout.messages import Beat, Report, queue_for, to_json
+from rollout.transport import register
 
 log = logging.getLogger(__name__)
+register()
 
 #: Seconds after which an unacknowledged command is delivered again: above `LONGEST_OPERATION` and its undoing.
 VISIBILITY_TIMEOUT = 3600
@@ -21,6 +23,7 @@ def transport_options(node: str) -> dict[str, object]:
     """How an agent speaks with a Redis or Valkey broker; other brokers ignore what they do not know."""
     return {
         "visibility_timeout": VISIBILITY_TIMEOUT,
+        "restores_visible": False,
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
         # Of its own: by default all workers share one list, and the shortest visibility timeout among them rules.

@@ -6,7 +6,6 @@ from typing import Any
 
 from celery import Celery, bootsteps
 from celery.signals import setup_logging
-from celery.worker.consumer import Consumer
 from kombu import Queue
 
 from rollout.agent.beats import Beats
@@ -16,6 +15,7 @@ from rollout.agent.runner import Runner
 from rollout.agent.settings import AgentSettings, SettingsError, settings_from
 from rollout.logs import formatter
 from rollout.messages import queue_for
+from rollout.transport import TaskConsumer
 
 
 class AgentApp(Celery):
@@ -26,7 +26,7 @@ class AgentApp(Celery):
     beats: Beats
 
 
-class QuietConsumer(Consumer):
+class QuietConsumer(TaskConsumer):
     """Consumes one queue and talks to no other worker: gossip, mingle and heart are options of the command line only."""
 
     def __init__(self, on_task_request: Any, *, worker_options: dict[str, Any] | None = None, **options: Any) -> None:
