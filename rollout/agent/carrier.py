@@ -2,6 +2,7 @@
 
 import logging
 import time
+from typing import Any
 
 from kombu import Connection, Producer
 from kombu.exceptions import OperationalError
@@ -46,6 +47,21 @@ def connected(settings: AgentSettings) -> Connection:
         connection.release()
         raise
     return connection
+
+
+def broker_time(settings: AgentSettings) -> float | None:
+    """Unix time by the broker's clock. None if the broker is away, is no Redis or Valkey, or does not allow TIME."""
+    try:
+        with connected(settings) as connection:
+            channel: Any = connection.default_channel
+            if not hasattr(channel, "conn_or_acquire"):
+                return None
+            with channel.conn_or_acquire() as client:
+                seconds, microseconds = client.time()
+    except (OperationalError, RedisError, OSError) as error:
+        log.warning("The broker does not tell the time: %s", error)
+        return None
+    return float(seconds) + microseconds / 1e6
 
 
 class Carrier:

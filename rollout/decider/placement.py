@@ -27,6 +27,10 @@ from rollout.messages import Action, Activation, Phase, Reason, Report
 _ORDER = tuple(Phase)
 
 
+#: So many intents for one module of one node may be lost with a restored backup.
+LARGEST_LEAD = 1000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """`before`: what the node was to have when it was first released, None until then."""
@@ -69,7 +73,8 @@ class PlacementState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """`known_generation` is the newest that the node has journaled: after a restored backup it may be above ours.
+    """`known_generation` is the newest that the node has journaled: after a restored backup it may be above ours. It
+    raises ours by `LARGEST_LEAD` at most, for a node may say anything.
     `skip`: the node is in the rollout, and it is known already that nothing can be done there."""
 
     rollout: str
@@ -180,7 +185,8 @@ def _schedule(state: PlacementState, command: Schedule) -> list[PlacementEvent]:
         return []
     if live is not None and not command.supersede:
         raise RolloutInProgressError(live.rollout, command.node)
-    generation = max(state.generation, command.known_generation) + 1
+    known = min(command.known_generation, state.generation + LARGEST_LEAD)
+    generation = max(state.generation, known) + 1
     events: list[PlacementEvent] = [
         _finished(older, command, Phase.CANCELED, Reason.NEWER_ROLLOUT)
         for older in (state.waiting, live)

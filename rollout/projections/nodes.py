@@ -14,6 +14,7 @@ from rollout.events import (
     NodeDrained,
     NodeDrifted,
     NodeDriftEnded,
+    NodeForgotten,
     NodeInventoryChanged,
     NodeJoined,
     NodeLabelled,
@@ -22,7 +23,7 @@ from rollout.events import (
     OperationFinished,
     OperationReleased,
 )
-from rollout.messages import Action, Activation, NodeProfile, Phase
+from rollout.messages import Action, Activation, InstalledModule, NodeProfile, Phase
 from rollout.models import Node, NodeModule, Placement
 from rollout.projections.rows import load, save
 
@@ -44,6 +45,7 @@ class NodeProjection:
         NodeDrained,
         NodeActivated,
         NodeDecommissioned,
+        NodeForgotten,
         NodeDrifted,
         NodeDriftEnded,
         OperationReleased,
@@ -72,7 +74,7 @@ def placement_key(node: str, module_name: str) -> str:
 
 def _modules_of(batch: Sequence[RecordedEvent]) -> list[NodeModule]:
     """An inventory is about all modules of its node, and so is its leaving; an operation is about one."""
-    whole = (NodeInventoryChanged, NodeDecommissioned)
+    whole = (NodeInventoryChanged, NodeDecommissioned, NodeForgotten)
     nodes = {each.event.node for each in batch if isinstance(each.event, whole)}
     single = [each.event for each in batch if isinstance(each.event, (*_OF_OPERATIONS, NodeDrifted, NodeDriftEnded))]
     names = {each.module_name for each in single}
@@ -102,7 +104,7 @@ class NodeFold:
     def apply(self, recorded: RecordedEvent) -> None:
         match recorded.event:
             case NodeInventoryChanged() as event:
-                self._modules.observe(event)
+                self._modules.observe(event.node, event.modules)
             case NodeDrifted() | NodeDriftEnded() as event:
                 self._modules.drift(event, recorded.recorded_at)
                 _note_drift(self.nodes[event.node], event)
@@ -120,6 +122,8 @@ class NodeFold:
                     self.nodes[event.node].came_back_at = recorded.recorded_at
                 if isinstance(event, NodeDecommissioned):
                     self._leave(event.node)
+                if isinstance(event, NodeForgotten):
+                    self._modules.observe(event.node, ())
 
     def _release(self, event: OperationReleased, position: int) -> None:
         key = placement_key(event.node, event.module_name)
@@ -204,6 +208,7 @@ _NODE_CHANGES: dict[type, Callable[[Node, object], None]] = {
     NodeDrained: _set(draining=True),
     NodeActivated: _set(draining=False),
     NodeDecommissioned: _set(online=False, phase=NodePhase.DECOMMISSIONED),
+    NodeForgotten: _set(online=False),
 }
 
 
@@ -247,13 +252,13 @@ class _Modules:
             row.failed, row.drifted_at = False, None
         return row
 
-    def observe(self, event: NodeInventoryChanged) -> None:
-        seen = {(each.module_name, each.version) for each in event.modules}
-        for row in self._by_node.get(event.node, []):
+    def observe(self, node: str, modules: Sequence[InstalledModule]) -> None:
+        seen = {(each.module_name, each.version) for each in modules}
+        for row in self._by_node.get(node, []):
             if row.observed != ABSENT and (row.module_name, row.version) not in seen:
                 self._touch(row).observed, row.content_sha256 = ABSENT, ""
-        for each in event.modules:
-            row = self._row(event.node, each.module_name, each.version)
+        for each in modules:
+            row = self._row(node, each.module_name, each.version)
             row.observed = Activation.LOAD if each.loaded else Activation.FILES
             row.content_sha256 = each.content_sha256
 
