@@ -112,6 +112,8 @@ DROPPED = Dropped()
 
 
 class QoS(redis.QoS):
+    channel: "Channel"
+
     def restore_visible(self, *args: Any, **options: Any) -> None:
         """Nothing for an agent: it takes back at each connection what it had not acknowledged, and kombu's way needs a
         lock that is released by a script. No node may run scripts on the broker."""
@@ -125,13 +127,13 @@ class Channel(redis.Channel):
     restores_visible = True
 
     def _create_client(self, asynchronous: bool = False) -> Any:
-        client = super()._create_client(asynchronous)
+        client = super()._create_client(asynchronous)  # type: ignore[misc]  # missing in the stubs
         client.set_response_callback("BRPOP", self._read)
         return client
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         # CLIENT SETINFO exists since Redis 7.2: an ACL file that allows it keeps a Redis 7.0 from starting.
-        return {**super()._connparams(asynchronous), "driver_info": None}
+        return {**super()._connparams(asynchronous), "driver_info": None}  # type: ignore[misc]  # missing in the stubs
 
     def _read(self, answer: Any, **_: Any) -> tuple[bytes, bytes] | None:
         """What BRPOP answered; None, as of an empty queue, if it cannot be read."""
@@ -156,6 +158,8 @@ def register() -> None:
 
 class TaskConsumer(Consumer):
     """Celery's consumer, which outlives a message that Celery cannot handle: it is dropped and counted."""
+
+    connection_errors: tuple[type[Exception], ...]
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         handle = super().create_task_handler(*args, **options)

@@ -102,9 +102,7 @@ USELESS = {
     "a nested body": envelope(b"[" * 100_000),
     "a typed body": envelope(b'{"__type__": "datetime", "__value__": "x"}'),
     "null as body": envelope(b"null"),
-    "a foreign address": envelope(
-        properties=_properties(delivery_info={"exchange": "x", "routing_key": "node.other"})
-    ),
+    "a foreign address": envelope(properties=_properties(delivery_info={"exchange": "x", "routing_key": "node.other"})),
     "no address": envelope(properties=_properties(delivery_info=None)),
     "a priority that is none": envelope(properties=_properties(priority={})),
     "an unknown task": task("os.system"),
@@ -129,7 +127,7 @@ USELESS = {
 
 def mutations(count, *, seed, of=None):
     """`count` items that were an envelope or a task before a field, or some bytes, were replaced."""
-    chance = random.Random(seed)  # noqa: S311 - so that a failure can be repeated
+    chance = random.Random(seed)
     for _ in range(count):
         item = of or chance.choice([envelope(b'{"rollout": "r"}'), task()])
         yield _other_bytes(item, chance) if chance.random() < 0.5 else _other_field(item, chance)

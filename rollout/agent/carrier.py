@@ -61,7 +61,7 @@ def broker_time(settings: AgentSettings) -> float | None:
     except (OperationalError, RedisError, OSError) as error:
         log.warning("The broker does not tell the time: %s", error)
         return None
-    return float(seconds) + microseconds / 1e6
+    return float(seconds + microseconds / 1e6)
 
 
 class Carrier:

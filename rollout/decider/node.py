@@ -27,7 +27,6 @@ from rollout.events import (
 )
 from rollout.messages import InstalledModule, Inventory, NodeProfile
 
-
 #: By how much a counter may grow from one look to the next: all between them may have been lost.
 LARGEST_STEP = 1_000_000
 #: How many former incarnations of a node are remembered.

@@ -19,7 +19,10 @@ def test_the_agent_goes_on(worker, site, built, waits, queue):
     worker.cancel(to_json(given_up))
     assert worker.final(given_up.rollout)[0].phase is Phase.CANCELED
     worker.send(to_json(done))
-    assert worker.final(done.rollout)[0].phase in {Phase.SUCCEEDED, Phase.FAILED}  # older than the cancel, by its number
+    assert worker.final(done.rollout)[0].phase in {
+        Phase.SUCCEEDED,
+        Phase.FAILED,
+    }  # older than the cancel, by its number
     assert worker.process.poll() is None
     waits(lambda: worker.broker.call("HLEN", f"unacked.{queue_for('n1')}") == 0)
     assert worker.logged("consumer: Connection to broker lost") == 0

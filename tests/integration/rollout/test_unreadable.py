@@ -9,13 +9,12 @@ import pytest
 from celery import current_app
 from kombu import Queue
 
-from rollout import control
-from rollout.control import BatchConsumer
+from rollout import census, control
 from rollout.messages import BEATS, REPORTS
 from rollout.transport import DROPPED
-from tests.envelopes import UNREADABLE, USELESS, mutations
+from tests.envelopes import UNREADABLE, USELESS, mutations, task
 from tests.integration.rollout.test_control import consuming
-from tests.recorded_fleet import beat_of, fleet, report_of, rollout, start
+from tests.recorded_fleet import fleet, report_of, rollout, start
 
 __all__ = ["consuming"]
 
@@ -92,3 +91,39 @@ def test_a_node_cannot_have_the_control_plane_write_into_another_queue(broker):
             connection.drain_events(timeout=5)
         got[0].requeue()
     assert (broker.waiting("node.other"), broker.waiting(REPORTS)) == (0, 1)
+
+
+@pytest.fixture
+def worker(broker, tmp_path):
+    """The control worker as a process, with the queue of its own tasks."""
+    environ = {**os.environ, "MODFLEET_BROKER_URL": broker.url, "MODFLEET_DATA_DIR": str(tmp_path)}
+    with (tmp_path / "output").open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "config", "worker", "-l", "INFO"],
+            env=environ,
+            stdout=output,
+            stderr=output,
+        )
+        yield process
+        process.terminate()
+        assert process.wait(timeout=60) == 0
+
+
+def test_the_control_worker_goes_on(broker, worker, waits, tmp_path):
+    """On all of its queues, and what it dropped is in the database for `/metrics`."""
+    (name,) = fleet(1)
+    uid = start()
+    for queue in ("control.tasks", REPORTS, BEATS):
+        broker.client().lpush(queue, *UNREADABLE.values(), *USELESS.values(), *mutations(100, seed=11))
+        broker.client().lpush(queue, *mutations(100, seed=12, of=task("modfleet.sweep")))
+    broker.send(REPORTS, report_of(uid, name))
+    current_app.send_task("modfleet.sweep", ignore_result=True)
+    waits(lambda: rollout(uid).phase == "succeeded")
+    waits(lambda: not any(broker.waiting(queue) for queue in ("control.tasks", REPORTS, BEATS)))
+    waits(lambda: broker.client().hlen("unacked") == 0)
+    waits(lambda: {queue for queue, _, _ in census.dropped_messages()} >= {"control.tasks", REPORTS, BEATS})
+    assert worker.poll() is None
+    output = (tmp_path / "output").read_text()
+    assert "Task modfleet.sweep" in output
+    assert "Connection to broker lost" not in output
+    assert output.count("Dropped") < 20  # a line now and then, however many there are
