@@ -7,7 +7,9 @@ from celery import Celery
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 from config.environment import read_environment  # after the name of the settings
+from rollout.transport import register
 
+register()
 app = Celery("modfleet")
 app.conf.update(
     broker_url=read_environment().broker_url,
@@ -30,6 +32,7 @@ app.conf.update(
     task_default_queue="control.tasks",
     worker_prefetch_multiplier=1,
     worker_pool="solo",
+    worker_consumer="rollout.transport:TaskConsumer",
     worker_hijack_root_logger=False,
     worker_enable_remote_control=False,
     worker_send_task_events=False,

@@ -94,6 +94,15 @@ def _nodes() -> Iterator[Metric]:
     for phase in ("online", "offline", "draining", "decommissioned"):
         nodes.add_metric([phase], by_phase.get(phase, 0))
     yield nodes
+    yield gauge("modfleet_nodes_clock_skewed", "Nodes whose clock differs by more than 30 s.", census.skewed_nodes())
+    dropped = CounterMetricFamily(
+        "modfleet_dropped_messages",
+        "Messages of the broker that the control workers could not use, and dropped.",
+        labels=["queue", "reason"],
+    )
+    for queue, reason, count in census.dropped_messages():
+        dropped.add_metric([queue, reason], count)
+    yield dropped
     placements = GaugeMetricFamily(
         "modfleet_node_modules", "Nodes on which a module is in a state.", labels=["module", "state"]
     )

@@ -184,7 +184,7 @@ class NodeAdmin(ActingAdmin):
     )
     permission = Permission.UPDATE_NODE
     change_form_template = "console/node.html"
-    actions = ["drain", "activate", "decommission"]
+    actions = ["drain", "activate", "forget", "decommission"]
     list_display = ["name", "phase_badge", "seen", "as_desired", "running_server", "role", "platform", "all_labels"]
     list_filter = [choice_filter("phase", NodePhase), "platform"]
     search_fields = ["name", "server", "server_version"]
@@ -199,7 +199,7 @@ class NodeAdmin(ActingAdmin):
     def offered(self, row: Node) -> list[str]:
         if row.phase == NodePhase.DECOMMISSIONED:
             return []
-        return ["activate" if row.draining else "drain", "decommission"]
+        return ["activate" if row.draining else "drain", "forget", "decommission"]
 
     def links(self, row: Node) -> list[Link]:
         of_modules = Link(url=events_link(f"placement:{row.name}:").url, text="Events of its modules")
@@ -268,14 +268,22 @@ class NodeAdmin(ActingAdmin):
     def activate(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
         return self.act(request, rows, _activate, ask="Activate these nodes? Rollouts reach them again.")
 
+    @admin.action(description="Forget what it said", permissions=["act"])
+    def forget(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
+        ask = (
+            "Forget what these nodes have said? Each is offline until its next heartbeat, which is taken as its first."
+        )
+        return self.act(request, rows, _forget, ask=ask)
+
     @admin.action(description="Decommission", permissions=["act"])
     def decommission(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
         ask = "Take these nodes out of the fleet? Rollouts that count on them go on without them."
         return self.act(request, rows, _decommission, ask=ask)
 
     @admin.display(description="phase", ordering="phase")
-    def phase_badge(self, row: Node) -> str:
-        return badge(row.phase)
+    def phase_badge(self, row: Any) -> str:
+        warnings = selectors.node_warnings(row.clock_skew_seconds, row.doubts or [])
+        return format_html("{} {}", badge(row.phase), " ".join(each["message"] for each in warnings))
 
     @admin.display(description="last seen", ordering="last_seen")
     def seen(self, row: Any) -> str:
@@ -319,6 +327,11 @@ def _drain(row: Node) -> str:
 def _activate(row: Node) -> str:
     services.activate_node(row.name)
     return f"{row} takes part in rollouts."
+
+
+def _forget(row: Node) -> str:
+    services.forget_node(row.name)
+    return f"What {row} has said is forgotten."
 
 
 def _decommission(row: Node) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 from django.db.models import Count, DurationField, ExpressionWrapper, F, Min, Q, Sum
 
-from rollout.models import FleetFreeze, Node, NodeModule, Operation, Rollout
+from rollout.decider.node import LARGEST_SKEW
+from rollout.models import DroppedMessages, FleetFreeze, Liveness, Node, NodeModule, Operation, Rollout
 from rollout.selectors import nodes
 
 #: Upper ends of the classes that rollouts are counted in by how long they took, seconds.
@@ -82,3 +83,14 @@ def frozen_since() -> datetime | None:
 def node_names() -> list[str]:
     """Of the nodes that have not left the fleet."""
     return list(nodes().order_by().values_list("name", flat=True))
+
+
+def skewed_nodes() -> int:
+    """How many nodes of the fleet have a clock that is wrong."""
+    skewed = Q(clock_skew_seconds__gt=LARGEST_SKEW) | Q(clock_skew_seconds__lt=-LARGEST_SKEW)
+    return Liveness.objects.filter(skewed, node__in=nodes().order_by().values("name")).count()
+
+
+def dropped_messages() -> list[tuple[str, str, int]]:
+    """Queue, reason, and how many messages the control workers have dropped for it."""
+    return list(DroppedMessages.objects.order_by("key").values_list("queue", "reason", "count"))

@@ -1,9 +1,8 @@
 """What time brings: silent nodes, overdue operations, and what has become impossible meanwhile."""
 
+import math
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
-
-from django.db.models import Max
+from datetime import datetime, timedelta
 
 from eventstore.context import acting_as
 from eventstore.store import Condition, append, database_now, head
@@ -24,20 +23,27 @@ MISSED_BEATS = 3
 ENDED_AT_ONCE = 500
 
 
-def declare_silent_nodes_offline() -> list[str]:
-    """Names of the nodes that are offline from now on. Gives back what they had not started."""
+def declare_silent_nodes_offline(*, heard_seconds: float = math.inf) -> list[str]:
+    """Names of the nodes that are offline from now on. Gives back what they had not started.
+
+    Whose three intervals are longer than `heard_seconds`, the time since when heartbeats could be heard, is not judged.
+    """
     now = database_now()
     online = Node.objects.filter(online=True).values("name")
     silent = [
         each.node
         for each in Liveness.objects.filter(node__in=online)
-        if each.last_seen + timedelta(seconds=MISSED_BEATS * each.interval_seconds) < now
+        if MISSED_BEATS * each.interval_seconds < heard_seconds and is_silent(each, now)
     ]
     for name in silent:
         with acting_as("system"):
             _declare_offline(name)
     advance_all(selectors.unfinished_rollouts_of(*silent))
     return silent
+
+
+def is_silent(liveness: Liveness, now: datetime) -> bool:
+    return liveness.last_seen + timedelta(seconds=MISSED_BEATS * liveness.interval_seconds) < now
 
 
 @retry_on_conflict
@@ -112,10 +118,3 @@ def _end_all(ends: Sequence[End]) -> int:
         ended = sum(attempt(ends[start : start + ENDED_AT_ONCE]) for start in range(0, len(ends), ENDED_AT_ONCE))
     advance_all(dict.fromkeys(end.rollout for end in ends))
     return ended
-
-
-def longest_silence() -> float:
-    """Seconds of silence after which any node that is online now would not be."""
-    online = Node.objects.filter(online=True).values("name")
-    longest = Liveness.objects.filter(node__in=online).aggregate(longest=Max("interval_seconds"))["longest"] or 0.0
-    return MISSED_BEATS * float(longest)

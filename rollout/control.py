@@ -26,6 +26,7 @@ from redis.exceptions import RedisError
 from rollout import clock, intake
 from rollout.dispatch import publish_due, purge_queue
 from rollout.messages import BEATS, REPORTS
+from rollout.transport import DROPPED
 
 logger = logging.getLogger(__name__)
 
@@ -83,11 +84,10 @@ def record_beats(bodies: Sequence[Any]) -> None:
 
 
 def judge_silence(heard_seconds: float) -> None:
-    """Declare silent nodes offline: not in the first three beats after this thread was connected, or after the broker
-    hung, for they may have had nobody to beat to. Called when no beat is waiting."""
-    if heard_seconds > clock.longest_silence():
-        for name in clock.declare_silent_nodes_offline():
-            _tried(partial(purge_queue, name), f"the queue of {name} is not purged")
+    """Declare silent nodes offline: none in its first three beats after this thread was connected, or after the broker
+    hung, for it may have had nobody to beat to. Called when no beat is waiting."""
+    for name in clock.declare_silent_nodes_offline(heard_seconds=heard_seconds):
+        _tried(partial(purge_queue, name), f"the queue of {name} is not purged")
 
 
 def _publish_now() -> None:
@@ -161,6 +161,7 @@ class BatchConsumer(threading.Thread):
                     if now - asked_at > IDLE_SECONDS + ANSWER_SECONDS:
                         answers_since = now
                     self._flush()
+                    intake.record_dropped()
                     if is_due and self._idle is not None:
                         looked_at = now
                         close_old_connections()
@@ -170,7 +171,7 @@ class BatchConsumer(threading.Thread):
         self._batch.append((body, message))
 
     def _drop(self, message: Message, error: Exception) -> None:
-        logger.warning("dropped a message that is no JSON: %s", error)
+        DROPPED.note(self._queue, "undecodable", error)
         message.ack()
 
     def _collect(self, connection: Connection) -> bool:

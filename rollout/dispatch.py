@@ -190,7 +190,7 @@ def _commands(operations: Sequence[Operation]) -> Iterator[tuple[Operation, Comm
     """The command of each operation. One whose build is gone is ended instead."""
     platforms = dict(Node.objects.filter(name__in=[each.node for each in operations]).values_list("name", "platform"))
     deadlines = _deadlines(each.rollout for each in operations)
-    expires = _expires()
+    sent_at = database_now().timestamp()
     found: dict[tuple[str, int, str], BuildToFetch | None] = {}
     gone: list[Operation] = []
     for each in operations:
@@ -203,7 +203,7 @@ def _commands(operations: Sequence[Operation]) -> Iterator[tuple[Operation, Comm
             if build is None or build.content_sha256 != each.content_sha256:
                 gone.append(each)
                 continue
-        yield each, _command(each, build, deadlines[each.rollout], expires)
+        yield each, _command(each, build, deadlines[each.rollout], sent_at)
     clock.end_for_lack_of_a_build(gone)
 
 
@@ -212,7 +212,7 @@ def _deadlines(rollouts: Iterable[str]) -> dict[str, float]:
     return {uid: strategy["node_deadline_seconds"] for uid, strategy in strategies}
 
 
-def _command(operation: Operation, build: BuildToFetch | None, deadline_seconds: float, expires: float) -> Command:
+def _command(operation: Operation, build: BuildToFetch | None, deadline_seconds: float, sent_at: float) -> Command:
     return Command(
         rollout=operation.rollout,
         node=operation.node,
@@ -222,18 +222,15 @@ def _command(operation: Operation, build: BuildToFetch | None, deadline_seconds:
         activation=Activation(operation.activation),
         generation=operation.generation,
         attempt=operation.attempt,
-        expires=expires,
+        # Half the life of a download link, so that one is never dead before its command is.
+        expires=sent_at + settings.ENVIRONMENT.download_seconds / 2,
+        sent_at=sent_at,
         deadline_seconds=deadline_seconds,
         package=None if build is None else _package(build, operation.node),
         command_line_args="" if build is None else build.command_line_args,
         commands=() if build is None else build.commands,
         undoes=operation.undoes,
     )
-
-
-def _expires() -> float:
-    """Half the life of a download link, so that one is never dead before its command is."""
-    return database_now().timestamp() + settings.ENVIRONMENT.download_seconds / 2
 
 
 def _package(build: BuildToFetch, node: str) -> Package:

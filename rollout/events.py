@@ -43,7 +43,7 @@ class NodeProfileChanged:
 @event_type("node.inventory_changed.v1")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeInventoryChanged:
-    """All that Modfleet installed on the node, as its agent saw it at its `sequence`."""
+    """All that Modfleet installed on the node, as its agent saw it when it counted `sequence`."""
 
     node: str
     sequence: int
@@ -93,6 +93,14 @@ class NodeDecommissioned:
     node: str
 
 
+@event_type("node.forgotten.v1")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeForgotten:
+    """What the node has said of itself counts no more; its next heartbeat is taken as if it were the first."""
+
+    node: str
+
+
 @event_type("node.drifted.v1")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeDrifted:
@@ -127,6 +135,7 @@ NodeEvent = (
     | NodeDrained
     | NodeActivated
     | NodeDecommissioned
+    | NodeForgotten
     | NodeDrifted
     | NodeDriftEnded
 )

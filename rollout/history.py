@@ -89,7 +89,7 @@ def node_as_of(name: str, position: int) -> dict[str, Any]:
     (row,) = fold.finished_nodes()
     modules, _ = fold.finished_modules()
     modules.sort(key=lambda each: (each.module_name, each.version))
-    return selectors.node_document(row, modules, last_seen=None)
+    return selectors.node_document(row, modules, None)
 
 
 def _events_of(name: str, position: int) -> Iterable[RecordedEvent]:

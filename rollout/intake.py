@@ -1,24 +1,39 @@
-"""Takes in what agents say, in batches. The same message may come any number of times."""
+"""Takes in what agents say, in batches. The same message may come any number of times.
+
+What a message says of its own order is checked against what was heard of its node (`decider.node.Heard`), and what
+cannot be is not believed: a bad node harms what is known of itself, and that for three heartbeats at most.
+"""
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import msgspec
 from django.db import InterfaceError, OperationalError, transaction
+from django.db.models import F
 
 from eventstore.context import acting_as
 from eventstore.store import append, database_now
 from eventstore.transact import Batch, load_states, retry_on_conflict
 from rollout import selectors
 from rollout.advance import advance_all
-from rollout.decider.node import NODE, RecordBeat, RecordContact, RecordInventory
+from rollout.clock import is_silent
+from rollout.decider.node import (
+    LARGEST_GENERATION,
+    NODE,
+    Heard,
+    RecordBeat,
+    RecordContact,
+    RecordInventory,
+    is_earlier,
+)
 from rollout.decider.placement import PLACEMENT, RecordReport
 from rollout.events import node_stream, placement_stream
-from rollout.messages import Beat, Report, from_json
-from rollout.models import Liveness
+from rollout.messages import BEATS, REPORTS, Beat, Inventory, Report, from_json
+from rollout.models import DroppedMessages, Liveness
 from rollout.placements import forgetting, placement_changes
+from rollout.transport import DROPPED
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +42,7 @@ LONGEST_MESSAGE = 4000
 
 Message = TypeVar("Message", Report, Beat)
 Result = TypeVar("Result")
+_QUEUES: Mapping[type, str] = {Report: REPORTS, Beat: BEATS}
 
 
 def record_reports(bodies: Sequence[Any]) -> None:
@@ -43,9 +59,24 @@ def _parsed(kind: type[Message], bodies: Iterable[Any]) -> list[Message]:
     for body in bodies:
         try:
             found.append(from_json(kind, body))
-        except msgspec.ValidationError as error:
-            logger.warning("dropped a malformed %s: %s", kind.__name__, error)
+        except (msgspec.ValidationError, RecursionError) as error:
+            DROPPED.note(_QUEUES[kind], "malformed", error)
     return found
+
+
+def record_dropped() -> None:
+    """Add to the counters what this process has dropped since the last call."""
+    counts = DROPPED.take()
+    try:
+        with transaction.atomic():
+            for (queue, reason), count in sorted(counts.items()):
+                key = f"{queue}:{reason}"
+                row = DroppedMessages(key=key, queue=queue, reason=reason, count=0)
+                DroppedMessages.objects.bulk_create([row], ignore_conflicts=True)
+                DroppedMessages.objects.filter(key=key).update(count=F("count") + count)
+    except BaseException:
+        DROPPED.put_back(counts)
+        raise
 
 
 def _tidy(report: Report) -> Report:
@@ -68,8 +99,40 @@ def _all_or_each(record: Callable[[Sequence[Message]], Result], messages: Sequen
     except Exception:
         if len(messages) == 1:
             logger.exception("dropped what cannot be recorded: %s", messages[0])
+            DROPPED.note(_QUEUES[type(messages[0])], "unrecorded", messages[0].node)
             return []
     return [result for message in messages for result in _all_or_each(record, [message])]
+
+
+class _Order:
+    """What was heard of some nodes, up to the message that is looked at."""
+
+    def __init__(self, queue: str, names: Iterable[str]) -> None:
+        self.now = database_now()
+        #: By node, where the batch has said anything new.
+        self.heard: dict[str, Heard] = {}
+        #: Nodes that counted further than they can have.
+        self.doubted: set[str] = set()
+        self._queue = queue
+        self._rows = {row.node: row for row in Liveness.objects.filter(node__in=names)}
+
+    def takes(self, node: str, said: Inventory, *, hello: bool = False) -> bool:
+        """Whether `said` is newer than all that was heard of the node so far. It counts as heard then."""
+        row = self._rows.get(node)
+        before = self.heard.get(node) or _heard(row)
+        silent = node not in self.heard and (row is None or is_silent(row, self.now))
+        after = before.after(said, hello=hello, silent=silent)
+        if after is not None:
+            self.heard[node] = after
+            return True
+        if not before.is_plausible(said):
+            self.doubted.add(node)
+            DROPPED.note(self._queue, "implausible", f"{node} counted {said.counter} after {before.counter}")
+        return False
+
+
+def _heard(row: Liveness | None) -> Heard:
+    return Heard(incarnation=row.incarnation, counter=row.counter, former=tuple(row.former)) if row else Heard()
 
 
 @retry_on_conflict
@@ -80,21 +143,30 @@ def _record(reports: Sequence[Report]) -> list[str]:
     silent = selectors.silent_among(names)
     read = [*silent, *(each.node for each in reports if each.inventory is not None)]
     nodes = load_states([node_stream(name) for name in read], NODE)
+    order = _Order(REPORTS, names)
     changes = Batch()
     for name in silent:
         changes.decide(nodes[node_stream(name)], NODE, RecordContact(node=name))
     for report in reports:
-        if report.inventory is not None:
+        if report.inventory is not None and order.takes(report.node, report.inventory):
             command = RecordInventory(node=report.node, inventory=report.inventory)
             changes.decide(nodes[node_stream(report.node)], NODE, command)
         placement = placements[placement_stream(report.node, report.module_name)]
         changes.decide(placement, PLACEMENT, RecordReport(report=report))
     with transaction.atomic(), acting_as(_actor(reports)):
         append(*changes.appends())  # before the rows of Liveness are locked
-        known = Liveness.objects.filter(node__in=names)
-        list(known.order_by("node").select_for_update())  # in the order of names, as beats do
-        known.update(last_seen=database_now())
+        _note_contact(names, order)
     return silent
+
+
+def _note_contact(names: Sequence[str], order: _Order) -> None:
+    rows = list(Liveness.objects.filter(node__in=names).order_by("node").select_for_update())  # as beats lock them
+    for row in rows:
+        row.last_seen = order.now
+        said = order.heard.get(row.node)
+        if said is not None and not (said.incarnation == row.incarnation and said.counter < row.counter):
+            row.incarnation, row.counter, row.former = said.incarnation, said.counter, list(said.former)
+    Liveness.objects.bulk_update(rows, ["last_seen", "incarnation", "counter", "former"])
 
 
 def _actor(messages: Sequence[Report | Beat]) -> str:
@@ -115,8 +187,9 @@ def record_beats(bodies: Sequence[Any]) -> bool:
 
 @retry_on_conflict
 def _record_beats(beats: Sequence[Beat]) -> list[str]:
-    """Names of the nodes with which anything has changed. Two queries read what is known, however many there are."""
-    newest = _newest(beats)
+    """Names of the nodes with which anything has changed. Three queries read what is known, however many there are."""
+    order = _Order(BEATS, {beat.node for beat in beats})
+    newest = _newest(beats, order)
     known = selectors.known_nodes(newest)
     unlike = [beat for beat in newest.values() if not known[beat.node].is_as(beat)]
     states = load_states([node_stream(beat.node) for beat in unlike], NODE)
@@ -128,40 +201,62 @@ def _record_beats(beats: Sequence[Beat]) -> list[str]:
     # Logs of before `placement.forgotten.v1` forget nothing when a node leaves.
     rejoining = [beat.node for beat in unlike if beat.hello and known[beat.node].has_left]
     with transaction.atomic(), acting_as(_actor(unlike)):
-        append(
-            *appends, *(placement_changes(forgetting(*rejoining)) if rejoining else ())
-        )  # before the rows of Liveness are locked
-        _note_life(newest.values())
+        # Before the rows of Liveness are locked.
+        append(*appends, *(placement_changes(forgetting(*rejoining)) if rejoining else ()))
+        _note_life(newest.values(), order)
     changed = {each.stream for each in appends}
     return [name for name in newest if node_stream(name) in changed]
 
 
-def _newest(beats: Sequence[Beat]) -> dict[str, Beat]:
+def _newest(beats: Sequence[Beat], order: _Order) -> dict[str, Beat]:
     """The newest beat of each node, a hello if any was, in the order of names: two workers that write the same rows in
-    different orders would wait for each other."""
+    different orders would wait for each other. Nodes that said nothing new are left out."""
     newest: dict[str, Beat] = {}
-    for beat in sorted(beats, key=lambda each: (each.node, each.inventory.sequence)):
-        said_hello = beat.node in newest and newest[beat.node].hello
-        newest[beat.node] = replace(beat, hello=beat.hello or said_hello)
-    return newest
+    for beat in beats:
+        if not order.takes(beat.node, beat.inventory, hello=beat.hello):
+            continue
+        before = newest.get(beat.node, beat)
+        latest = before if is_earlier(beat.inventory, before.inventory.sequence) else beat
+        newest[beat.node] = replace(latest, hello=beat.hello or before.hello)
+    return dict(sorted(newest.items()))
 
 
-def _note_life(beats: Collection[Beat]) -> None:
-    now = database_now()
+def _note_life(beats: Collection[Beat], order: _Order) -> None:
     for hello in (True, False):
         Liveness.objects.bulk_create(
-            (
-                Liveness(
-                    node=beat.node,
-                    last_seen=now,
-                    hello_at=now if hello else None,
-                    interval_seconds=beat.interval_seconds,
-                    generations=beat.generations,
-                )
-                for beat in beats
-                if beat.hello is hello
-            ),
+            (_life(beat, order) for beat in beats if beat.hello is hello),
             update_conflicts=True,
             unique_fields=["node"],
-            update_fields=["last_seen", "interval_seconds", "generations", *(["hello_at"] if hello else [])],
+            update_fields=[*_SAID, *(["hello_at"] if hello else [])],
         )
+    if order.doubted:
+        Liveness.objects.filter(node__in=order.doubted).update(doubts=["counter"])
+
+
+_SAID = (
+    "last_seen",
+    "interval_seconds",
+    "generations",
+    "incarnation",
+    "counter",
+    "former",
+    "clock_skew_seconds",
+    "doubts",
+)
+
+
+def _life(beat: Beat, order: _Order) -> Liveness:
+    heard = order.heard[beat.node]
+    generations = {name: number for name, number in beat.generations.items() if number <= LARGEST_GENERATION}
+    return Liveness(
+        node=beat.node,
+        last_seen=order.now,
+        hello_at=order.now if beat.hello else None,
+        interval_seconds=beat.interval_seconds,
+        generations=generations,
+        incarnation=heard.incarnation,
+        counter=heard.counter,
+        former=list(heard.former),
+        clock_skew_seconds=None if beat.sent_at is None else beat.sent_at - order.now.timestamp(),
+        doubts=[] if len(generations) == len(beat.generations) else ["generations"],
+    )

@@ -22,6 +22,9 @@ Digest = Annotated[str, Meta(max_length=64)]
 Word = Annotated[str, Meta(max_length=32)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 2)]
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
+#: Unix time in seconds, by the sender's clock.
+Moment = Annotated[float, Meta(ge=0, le=1e11)]
+Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 #: The Celery task that every agent registers; its only keyword argument is `command`, a `Command` as JSON.
 EXECUTE = "modfleet.execute"
@@ -114,6 +117,7 @@ class Reason(StrEnum):
     SERVER_UNREACHABLE = "server_unreachable"
     SERVER_CRASHED = "server_crashed"
     STALE_GENERATION = "stale_generation"
+    CLOCK_SKEW = "clock_skew"
     AGENT_ERROR = "agent_error"
     INVENTORY_MISMATCH = "inventory_mismatch"
     NODE_DECOMMISSIONED = "node_decommissioned"
@@ -142,7 +146,8 @@ class Command:
     """One operation for one node. `package` is None exactly when `action` is remove.
 
     `generation` grows with each new intent for (node, module), `attempt` with each retry of one intent.
-    `expires` is Unix time in seconds: later than that the agent drops the command without an answer.
+    `expires` is Unix time in seconds: later than that the agent drops the command without an answer. `sent_at` is when
+    it was published, by the same clock; None from a control plane that does not say.
     `deadline_seconds` bounds the work on the node. The same command on `cancel_queue_for(node)` asks to give it up:
     the answer is a final report, `canceled` if the node is as it was before.
     """
@@ -157,6 +162,7 @@ class Command:
     attempt: int
     expires: float
     deadline_seconds: float
+    sent_at: float | None = None
     package: Package | None = None
     command_line_args: str = ""
     commands: tuple[str, ...] = ()
@@ -177,10 +183,17 @@ class InstalledModule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """All that Modfleet installed on a node. `sequence` grows with each look at the node; older ones are ignored."""
+    """All that Modfleet installed on a node, at one look.
 
-    sequence: Annotated[int, Meta(ge=0, le=2**63 - 1)]
-    modules: tuple[InstalledModule, ...] = ()
+    `incarnation` is new at each start of the agent, and `counter` grows with each look of an incarnation: they order
+    the looks. An agent that does not know them (empty, 0) is ordered by `sequence`, which follows its clock; agents
+    still send that for older control planes.
+    """
+
+    sequence: Number
+    modules: Annotated[tuple[InstalledModule, ...], Meta(max_length=1000)] = ()
+    incarnation: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.-]{0,64}\Z")] = ""
+    counter: Number = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +235,7 @@ class Beat:
     """Sent at the start (`hello`) and at every interval. `generations`: newest generation journaled per module.
 
     `interval_seconds` is how long the control plane waits for the next one; silent for three of them is offline.
+    `sent_at` is the node's clock.
     """
 
     node: Name
@@ -229,7 +243,8 @@ class Beat:
     interval_seconds: Annotated[float, Meta(gt=0, le=3600)]
     profile: NodeProfile
     inventory: Inventory
-    generations: dict[Name, Count] = field(default_factory=dict)
+    generations: Annotated[dict[Name, Count], Meta(max_length=1000)] = field(default_factory=dict)
+    sent_at: Moment | None = None
 
 
 Message = TypeVar("Message", Command, Report, Beat)

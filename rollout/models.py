@@ -271,6 +271,14 @@ class Liveness(models.Model):
     interval_seconds = models.FloatField()
     #: Newest generation in the node's journal, by module.
     generations = models.JSONField()
+    #: Which start of its agent speaks, the number of the newest look, and the starts before: `decider.node.Heard`.
+    incarnation = models.CharField(max_length=64, default="")
+    counter = models.BigIntegerField(default=0)
+    former = models.JSONField(default=list)
+    #: By how much the node's clock is ahead of the database's; None while it has not said.
+    clock_skew_seconds = models.FloatField(null=True)
+    #: What it said that cannot be: `counter`, `generations`.
+    doubts = models.JSONField(default=list)
 
     class Meta:
         indexes: ClassVar = [models.Index(fields=["last_seen"], name="nodes_by_last_seen")]
@@ -295,3 +303,16 @@ class Dispatch(models.Model):
 
     def __str__(self) -> str:
         return self.operation
+
+
+class DroppedMessages(models.Model):
+    """How many messages the control workers have dropped, by queue and reason."""
+
+    #: `<queue>:<reason>`
+    key = models.CharField(primary_key=True, max_length=80)
+    queue = models.CharField(max_length=40)
+    reason = models.CharField(max_length=20)
+    count = models.BigIntegerField()
+
+    def __str__(self) -> str:
+        return self.key

@@ -11,7 +11,7 @@ from django.db.models import Case, Exists, OuterRef, Q, QuerySet, Subquery, When
 from api.fields import rfc3339
 from artifacts_app.selectors import dependencies_of
 from eventstore.store import Condition, RecordedEvent, head, load_positions
-from rollout.decider.node import NodePhase
+from rollout.decider.node import LARGEST_SKEW, NodePhase
 from rollout.errors import ArtifactInUseError, NodeNotFoundError, NoLocalNodeError, RolloutNotFoundError
 from rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.messages import RUNNING_PHASES, Action, Beat, InstalledModule, Phase
@@ -242,12 +242,15 @@ def node(name: str) -> Node:
 
 
 def nodes_with_liveness(rows: QuerySet[Node]) -> QuerySet[Node]:
-    """With `last_seen`, `hello_at`, and whether all of the node's modules are as they are to be (`in_sync`)."""
+    """With `last_seen`, `hello_at`, `clock_skew_seconds`, `doubts`, and whether all of the node's modules are as they
+    are to be (`in_sync`)."""
     liveness = Liveness.objects.filter(node=OuterRef("name"))
     differing = NodeModule.objects.filter(node=OuterRef("name")).exclude(state=ModuleState.IN_SYNC)
     return rows.annotate(
         last_seen=Subquery(liveness.values("last_seen")),
         hello_at=Subquery(liveness.values("hello_at")),
+        clock_skew_seconds=Subquery(liveness.values("clock_skew_seconds")),
+        doubts=Subquery(liveness.values("doubts")),
         in_sync=~Exists(differing),
     )
 
@@ -261,19 +264,22 @@ def node_documents(rows: Iterable[Node]) -> list[dict[str, Any]]:
     """The nodes as JSON, with their modules; three queries however many there are."""
     listed = list(rows)
     names = [each.name for each in listed]
-    last_seen = dict(Liveness.objects.filter(node__in=names).values_list("node", "last_seen"))
+    lives = Liveness.objects.in_bulk(names)
     modules: dict[str, list[NodeModule]] = {name: [] for name in names}
     for row in NodeModule.objects.filter(node__in=names).order_by("module_name", "version"):
         modules[row.node].append(row)
-    return [node_document(each, modules[each.name], last_seen=last_seen.get(each.name)) for each in listed]
+    return [node_document(each, modules[each.name], lives.get(each.name)) for each in listed]
 
 
-def node_document(row: Node, modules: Iterable[NodeModule], *, last_seen: datetime | None) -> dict[str, Any]:
+def node_document(row: Node, modules: Iterable[NodeModule], life: Liveness | None) -> dict[str, Any]:
     """The node as JSON, with these of its modules."""
+    skew = life.clock_skew_seconds if life else None
     return {
         "name": row.name,
         "phase": row.phase,
-        "last_seen": rfc3339(last_seen) if last_seen else None,
+        "last_seen": rfc3339(life.last_seen) if life else None,
+        "clock_skew_seconds": None if skew is None else round(skew, 1),
+        "warnings": node_warnings(skew, life.doubts if life else []),
         "platform": row.platform,
         "server": row.server,
         "server_version": row.server_version,
@@ -281,6 +287,21 @@ def node_document(row: Node, modules: Iterable[NodeModule], *, last_seen: dateti
         "labels": {**row.agent_labels, **row.labels},
         "modules": [_node_module_document(each) for each in modules],
     }
+
+
+def node_warnings(clock_skew_seconds: float | None, doubts: Iterable[str]) -> list[dict[str, str]]:
+    """What is wrong with what the node says, each with a code, and a message that says what to do."""
+    warnings = [{"code": f"implausible_{each}", "message": _DOUBTS[each]} for each in doubts]
+    if clock_skew_seconds is not None and abs(clock_skew_seconds) > LARGEST_SKEW:
+        words = f"{abs(clock_skew_seconds):.0f} s {'ahead' if clock_skew_seconds > 0 else 'behind'}"
+        warnings.append({"code": "clock_skew", "message": f"The node's clock is {words}. Set it."})
+    return warnings
+
+
+_DOUBTS = {
+    "counter": "Its agent counts its messages as no agent can, and they are ignored. Restart the agent.",
+    "generations": "Its journal names generations that no node can have reached. They are ignored. Look at its journal.",
+}
 
 
 def _node_module_document(row: NodeModule) -> dict[str, Any]:

@@ -5,13 +5,16 @@ Everything here may be repeated. `advance`, `intake` and `clock` do what follows
 
 import uuid
 
+from django.db import transaction
+
 from eventstore.store import Condition, append, head
 from eventstore.transact import load_state, retry_on_conflict, transact
 from rollout import selectors
 from rollout.advance import advance_all
-from rollout.decider.node import NODE, ActivateNode, DecommissionNode, DrainNode, LabelNode
+from rollout.decider.node import NODE, ActivateNode, DecommissionNode, DrainNode, ForgetNode, LabelNode
 from rollout.errors import PlanChangedError
 from rollout.events import node_stream, placement_stream
+from rollout.models import Liveness
 from rollout.placements import end_of_gone, forgetting, placement_changes
 from rollout.planning.planner import appends_of, plan_of
 from rollout.premises import PLANNING, SCHEDULING
@@ -54,6 +57,16 @@ def activate_node(name: str) -> None:
     """Raises: `NodeNotFoundError`, `NodePhaseError`."""
     transact(node_stream(name), NODE, ActivateNode(node=name))
     advance_all(selectors.unfinished_rollouts_of(name))
+
+
+@transaction.atomic
+def forget_node(name: str) -> None:
+    """What it has said of itself counts no more: it is offline until its next heartbeat, which is taken as its first.
+
+    Raises: `NodeNotFoundError`, `NodePhaseError`.
+    """
+    transact(node_stream(name), NODE, ForgetNode(node=name))
+    Liveness.objects.filter(node=name).delete()
 
 
 def decommission_node(name: str) -> None:

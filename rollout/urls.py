@@ -45,5 +45,6 @@ urlpatterns = [
     path("v2/nodes/<str:name>/drain", NodeViewSet.as_view({"post": "drain"})),
     path("v2/nodes/<str:name>/activate", NodeViewSet.as_view({"post": "activate"})),
     path("v2/nodes/<str:name>/decommission", NodeViewSet.as_view({"post": "decommission"})),
+    path("v2/nodes/<str:name>/forget", NodeViewSet.as_view({"post": "forget"})),
     path("v2/events", EventViewSet.as_view({"get": "list"})),
 ]

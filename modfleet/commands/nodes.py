@@ -50,7 +50,7 @@ def _show_all(session: Session, labels: dict[str, str], phase: str | None = None
 
 
 def _in_a_table(found: list[Document]) -> RenderableType:
-    columns = ("NODE", "PHASE", "PLATFORM", "SERVER", "ROLE", "LABELS", "LAST SEEN", "MODULES")
+    columns = ("NODE", "PHASE", "PLATFORM", "SERVER", "ROLE", "LABELS", "LAST SEEN", "MODULES", "WARNINGS")
     return table(
         columns,
         (
@@ -63,6 +63,7 @@ def _in_a_table(found: list[Document]) -> RenderableType:
                 in_a_line(each["labels"]),
                 each["last_seen"],
                 ", ".join(f"{one['module_name']} {one['version']} {one['state']}" for one in each["modules"]),
+                _warnings(each),
             )
             for each in found
         ),
@@ -77,7 +78,8 @@ def show(name: NodeName, session: Session) -> None:
 
 
 def _in_words(node: Document) -> RenderableType:
-    fields = sheet({name: value for name, value in node.items() if name != "modules"})
+    shown = {name: value for name, value in node.items() if name != "modules"}
+    fields = sheet(shown | {"warnings": _warnings(node)})
     columns = [each.upper().replace("_", " ") for each in MODULE_COLUMNS]
     rows = ([each[name] for name in MODULE_COLUMNS] for each in node["modules"])
     return Group(fields, "", table(columns, rows)) if node["modules"] else fields
@@ -95,6 +97,14 @@ def drain(name: NodeName, session: Session) -> None:
 def activate(name: NodeName, session: Session) -> None:
     """End its draining."""
     _tell_phase(session, session.api.post(path_to(NODES, name, "activate")))
+
+
+@app.command()
+@builds(session=open_session)
+def forget(name: NodeName, session: Session, yes: Yes = False) -> None:
+    """Forget what it has said of itself. It is offline until its next heartbeat, which is taken as its first."""
+    session.confirm(f"Forget what {name} has said? It is offline until its next heartbeat.", yes=yes)
+    _tell_phase(session, session.api.post(path_to(NODES, name, "forget")))
 
 
 @app.command()
@@ -119,6 +129,11 @@ def label(
     if bool(labels) == clear:
         raise UsageError("Give the labels as NAME=VALUE, or --clear for none.")
     session.show(session.api.patch(path_to(NODES, name), {"labels": labels_of(labels or [])}), _in_words)
+
+
+def _warnings(node: Document) -> str:
+    # A control plane of the version before sends none.
+    return " ".join(each["message"] for each in node.get("warnings", []))
 
 
 def labels_of(pairs: list[str]) -> dict[str, str]:

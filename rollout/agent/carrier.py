@@ -2,6 +2,7 @@
 
 import logging
 import time
+from typing import Any
 
 from kombu import Connection, Producer
 from kombu.exceptions import OperationalError
@@ -9,8 +10,10 @@ from redis.exceptions import RedisError
 
 from rollout.agent.settings import AgentSettings
 from rollout.messages import Beat, Report, queue_for, to_json
+from rollout.transport import register
 
 log = logging.getLogger(__name__)
+register()
 
 #: Seconds after which an unacknowledged command is delivered again: above `LONGEST_OPERATION` and its undoing.
 VISIBILITY_TIMEOUT = 3600
@@ -21,6 +24,7 @@ def transport_options(node: str) -> dict[str, object]:
     """How an agent speaks with a Redis or Valkey broker; other brokers ignore what they do not know."""
     return {
         "visibility_timeout": VISIBILITY_TIMEOUT,
+        "restores_visible": False,
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
         # Of its own: by default all workers share one list, and the shortest visibility timeout among them rules.
@@ -43,6 +47,21 @@ def connected(settings: AgentSettings) -> Connection:
         connection.release()
         raise
     return connection
+
+
+def broker_time(settings: AgentSettings) -> float | None:
+    """Unix time by the broker's clock. None if the broker is away, is no Redis or Valkey, or does not allow TIME."""
+    try:
+        with connected(settings) as connection:
+            channel: Any = connection.default_channel
+            if not hasattr(channel, "conn_or_acquire"):
+                return None
+            with channel.conn_or_acquire() as client:
+                seconds, microseconds = client.time()
+    except (OperationalError, RedisError, OSError) as error:
+        log.warning("The broker does not tell the time: %s", error)
+        return None
+    return float(seconds + microseconds / 1e6)
 
 
 class Carrier:

@@ -6,16 +6,19 @@ from typing import Any
 
 from celery import Celery, bootsteps
 from celery.signals import setup_logging
-from celery.worker.consumer import Consumer
 from kombu import Queue
 
 from rollout.agent.beats import Beats
 from rollout.agent.cancel import Cancels
-from rollout.agent.carrier import Carrier, transport_options
+from rollout.agent.carrier import Carrier, broker_time, transport_options
+from rollout.agent.clock import Clock
 from rollout.agent.runner import Runner
 from rollout.agent.settings import AgentSettings, SettingsError, settings_from
 from rollout.logs import formatter
 from rollout.messages import queue_for
+from rollout.transport import TaskConsumer
+
+log = logging.getLogger(__name__)
 
 
 class AgentApp(Celery):
@@ -26,7 +29,7 @@ class AgentApp(Celery):
     beats: Beats
 
 
-class QuietConsumer(Consumer):
+class QuietConsumer(TaskConsumer):
     """Consumes one queue and talks to no other worker: gossip, mingle and heart are options of the command line only."""
 
     def __init__(self, on_task_request: Any, *, worker_options: dict[str, Any] | None = None, **options: Any) -> None:
@@ -40,7 +43,8 @@ class Agent(bootsteps.StartStopStep):
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
         settings = agent_settings
-        worker.app.runner = self._runner = Runner(settings)
+        clock = Clock(lambda: broker_time(settings))
+        worker.app.runner = self._runner = Runner(settings, clock=clock)
         worker.app.carrier = Carrier(settings)
         worker.app.beats = self._beats = Beats(
             lambda hello: self._runner.beat(hello=hello), Carrier(settings), interval=settings.beat_seconds
@@ -48,7 +52,10 @@ class Agent(bootsteps.StartStopStep):
         self._cancels = Cancels(self._runner, settings)
 
     def start(self, worker: Any) -> None:
-        self._runner.recover()
+        try:
+            self._runner.recover()
+        except OSError as error:
+            log.error("This node can do nothing, and says so to each command: %s", error)  # noqa: TRY400 - likewise
         self._beats.start()
         self._cancels.start()
 

@@ -7,6 +7,7 @@ operation replaced, `.<version>.replaced` says that a running server still has t
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from rollout.agent.durable import sync_folder, unique_beside, write_file
@@ -20,7 +21,8 @@ class ModulesFolder:
         self._server_root = PurePosixPath(server_root)
         #: Held while a version appears or disappears, and while the inventory is taken.
         self.lock = threading.RLock()
-        root.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # each command says so; the node beats all the same
+            root.mkdir(parents=True, exist_ok=True)
 
     def path(self, module_name: str, version: int) -> Path:
         return self.root / module_name / str(version)

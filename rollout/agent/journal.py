@@ -6,7 +6,7 @@ One small JSON file per module. A generation is journaled before its work starts
 import fcntl
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,11 +56,13 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # each command says so; the node beats all the same
+            folder.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """One operation at a time on this node, also when an old agent is still at work while a new one starts."""
+        self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / ".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -102,13 +104,13 @@ class Journal:
         self._write(report.module_name, replace(entry, report=report))
 
     def generations(self) -> dict[str, int]:
-        """The newest generation of each module; one whose file is damaged is left out, so that the node still beats."""
+        """The newest generation of each module; one that cannot be read is left out, so that the node still beats."""
         found = {}
         for path in sorted(self._folder.glob("[!.]*.json")):
             try:
                 entry = self.entry(path.stem)
-            except Failure as failure:
-                log.warning("%s", failure)
+            except (Failure, OSError) as error:
+                log.warning("%s", error)
                 continue
             if entry:
                 found[path.stem] = entry.generation

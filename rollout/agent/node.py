@@ -4,7 +4,8 @@ import logging
 import platform
 import threading
 import time
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, replace
 
 from rollout.agent.digests import Digests
 from rollout.agent.failure import Failure
@@ -56,8 +57,12 @@ class Node:
         default = settings.modules_dir / "modfleet.conf"
         self.include = IncludeFile((settings.include_file or default) if settings.persist else None)
         self._last_facts = ServerFacts()
-        self._sequence = 0
-        self._sequence_lock = threading.Lock()
+        #: As last seen.
+        self._modules: tuple[InstalledModule, ...] = ()
+        #: New at each start: with a counter it orders the looks, whatever the clock does.
+        self._incarnation = uuid.uuid4().hex
+        self._counter = self._sequence = 0
+        self._count_lock = threading.Lock()
 
     def is_current(self, loaded: LoadedModule, run_id: str, module_name: str, version: int) -> bool:
         """Whether the server process `run_id` has in memory what that version's folder holds."""
@@ -76,12 +81,18 @@ class Node:
             raise Failure(Reason.SERVER_UNREACHABLE, f"The server refuses to be asked: {error}.") from error
 
     def inventory(self) -> Inventory:
-        """All that is installed, read from the disk and the server now."""
-        return self._look()[0]
+        """All that is installed, read from the disk and the server now. Raises: `OSError`."""
+        look, facts = self._look(), self._facts_or_none()
+        return replace(look, modules=self._installed(facts))
 
     def beat(self, *, hello: bool) -> Beat:
-        """What the control plane is told at every interval."""
-        inventory, facts = self._look()
+        """What the control plane is told at every interval: of a disk that cannot be read, what was last seen there."""
+        look, facts = self._look(), self._facts_or_none()
+        try:
+            modules = self._installed(facts)
+        except OSError as error:
+            log.warning("The modules folder cannot be read: %s", error)
+            modules = self._modules
         settings = self.settings
         return Beat(
             node=settings.node,
@@ -90,22 +101,20 @@ class Node:
             profile=NodeProfile(
                 platform=PLATFORM,
                 server=facts.server,
-                server_version=facts.version,
+                server_version=facts.version[:32],
                 role=facts.role,
                 api_hosts=settings.api_hosts,
                 labels=dict(settings.labels),
             ),
-            inventory=inventory,
+            inventory=replace(look, modules=modules),
             generations=self.journal.generations(),
+            sent_at=time.time(),
         )
 
-    def _look(self) -> tuple[Inventory, ServerFacts]:
-        # The number comes first: whoever looks later sees at least as much, and the larger number wins.
-        sequence = self._next_sequence()
-        facts = self._facts_or_none()
+    def _installed(self, facts: ServerFacts) -> tuple[InstalledModule, ...]:
         with self.folder.lock:
             versions = tuple(self.folder.versions())
-            modules = tuple(
+            self._modules = modules = tuple(
                 InstalledModule(
                     module_name=name,
                     version=version,
@@ -115,7 +124,7 @@ class Node:
                 for name, version, folder in versions
             )
             self.digests.forget_others(folder for _, _, folder in versions)
-        return Inventory(sequence=sequence, modules=modules), facts
+        return modules
 
     def _facts_or_none(self) -> ServerFacts:
         """The server now; as last seen while it is busy, for that it does not answer is no sign that it unloaded."""
@@ -127,8 +136,10 @@ class Node:
             log.warning("The server's modules are not known: %s", failure)
             return ServerFacts()
 
-    def _next_sequence(self) -> int:
-        """Grows with each call, also over restarts: it follows the clock."""
-        with self._sequence_lock:
+    def _look(self) -> Inventory:
+        """An empty inventory with the next number, taken before the look itself: whoever looks later sees at least as
+        much, and the larger number wins."""
+        with self._count_lock:
+            self._counter += 1
             self._sequence = max(time.time_ns(), self._sequence + 1)
-            return self._sequence
+            return Inventory(sequence=self._sequence, incarnation=self._incarnation, counter=self._counter)

@@ -4,8 +4,10 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
+from rollout.agent.clock import Clock
 from rollout.agent.deadline import LONGEST_OPERATION, Deadline
 from rollout.agent.failure import CanceledError, Failure, MalformedCommandError, as_failure
 from rollout.agent.install import install
@@ -14,7 +16,7 @@ from rollout.agent.journal import Before, Entry
 from rollout.agent.node import Node, ServerFacts
 from rollout.agent.remove import remove
 from rollout.agent.settings import AgentSettings
-from rollout.messages import Action, Activation, Beat, Command, Phase, Reason, Report
+from rollout.messages import Action, Activation, Beat, Command, Inventory, Phase, Reason, Report
 
 log = logging.getLogger(__name__)
 
@@ -28,28 +30,43 @@ _NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,128}")
 class Runner:
     """The node that `settings` describe, ready for commands. One operation runs at a time; beats at any time."""
 
-    def __init__(self, settings: AgentSettings) -> None:
+    def __init__(self, settings: AgentSettings, *, clock: Clock | None = None) -> None:
         self.node = Node(settings)
+        self._clock = clock or Clock()
+        self._is_swept = False
         #: To be given up, and not yet answered. Threads share it without a lock: each touches it by one operation.
         self._given_up: set[_Identity] = set()
 
     def recover(self) -> None:
-        """Call once at the start: what a crash left behind is swept, and the include file exists."""
+        """Call once at the start: what a crash left behind is swept, and the include file exists.
+
+        Raises: `OSError`. Then each command tries it again, and fails for the same reason.
+        """
         with self.node.journal.held():
-            self.node.include.ensure()
-            for module in [each for each in self.node.folder.root.iterdir() if each.is_dir()]:
-                self.node.folder.recover(module.name, unfinished=self._may_be_unfinished(module.name))
+            self._sweep()
+
+    def _sweep(self) -> None:
+        self.node.include.ensure()
+        for module in [each for each in self.node.folder.root.iterdir() if each.is_dir()]:
+            self.node.folder.recover(module.name, unfinished=self._may_be_unfinished(module.name))
+        self._is_swept = True
 
     def execute(self, command: Command, *, report: Say) -> Report | None:
         """The final report, which `report` was given last; None when the command has expired and nothing was done.
 
         `report` gets every change of phase and must not raise. A repeated command gets the report it got before.
-        Raises: `MalformedCommandError`.
+        Whatever goes wrong on the node ends in a report. Raises: `MalformedCommandError`.
         """
-        if not self._is_due(command):
-            return None
-        with self.node.journal.held():
-            final = self._answer(command, report)
+        _check(command, self.node.settings.node)
+        try:
+            if self._is_over(command):
+                return None
+            with self.node.journal.held():
+                if not self._is_swept:
+                    self._sweep()
+                final = self._answer(command, report)
+        except Exception as error:  # noqa: BLE001 - the outermost loop of a command: it must end in a report
+            final = self._final(command, _ended_by(error, command))
         report(final)
         return final
 
@@ -59,7 +76,11 @@ class Runner:
         False when it has expired, or was given up already and `cancel` has not yet returned. Never waits.
         Raises: `MalformedCommandError`.
         """
-        if not self._is_due(command) or _identity(command) in self._given_up:
+        _check(command, self.node.settings.node)
+        with suppress(Failure):  # `cancel` reports it
+            if self._is_over(command):
+                return False
+        if _identity(command) in self._given_up:
             return False
         self._given_up.add(_identity(command))
         return True
@@ -80,18 +101,17 @@ class Runner:
         """What to tell the control plane now."""
         return self.node.beat(hello=hello)
 
-    def _is_due(self, command: Command) -> bool:
-        _check(command, self.node.settings.node)
-        if command.expires > time.time():
+    def _is_over(self, command: Command) -> bool:
+        if self._clock.is_over(command):
+            log.info("Dropped %s of %s: expired", command.rollout, command.module_name)
             return True
-        log.info("Dropped %s of %s: expired", command.rollout, command.module_name)
         return False
 
     def _may_be_unfinished(self, module_name: str) -> bool:
         try:
             entry = self.node.journal.entry(module_name)
-        except Failure as failure:
-            log.warning("%s", failure)
+        except (Failure, OSError) as error:
+            log.warning("%s", error)
             return True
         return entry is not None and entry.report is None
 
@@ -179,7 +199,15 @@ class Runner:
         )
 
     def _final(self, command: Command, outcome: Outcome, *, seconds: float = 0.0) -> Report:
-        return replace(_report(command, outcome), seconds=seconds, inventory=self.node.inventory())
+        return replace(_report(command, outcome), seconds=seconds, inventory=self._inventory())
+
+    def _inventory(self) -> Inventory | None:
+        """None when it cannot be read: the report is sent without it, and the next heartbeat brings it."""
+        try:
+            return self.node.inventory()
+        except Exception:
+            log.exception("The inventory cannot be read")
+            return None
 
 
 def _run(job: Job) -> Outcome:
@@ -188,13 +216,15 @@ def _run(job: Job) -> Outcome:
         if job.command.action is Action.INSTALL and job.command.package:
             return install(job, job.command.package)
         return remove(job)
-    except (Failure, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - the outermost loop of an operation: what it began is journaled as ended
+        return _ended_by(error, job.command)
+
+
+def _ended_by(error: Exception, command: Command) -> Outcome:
+    if isinstance(error, (Failure, OSError)):
         return _failed(as_failure(error))
-    except Exception as error:  # the outermost loop of an operation: it must end in a report
-        log.exception("%s of %s failed", job.command.action, job.command.module_name)
-        return Outcome(
-            phase=Phase.FAILED, reason=Reason.AGENT_ERROR, message=f"The agent failed: {error!r}. See its log."
-        )
+    log.error("%s of %s failed", command.action, command.module_name, exc_info=error)
+    return Outcome(phase=Phase.FAILED, reason=Reason.AGENT_ERROR, message=f"The agent failed: {error!r}. See its log.")
 
 
 def _check(command: Command, node: str) -> None:
@@ -248,5 +278,6 @@ def _report(command: Command, outcome: Outcome) -> Report:
         attempt=command.attempt,
         phase=outcome.phase,
         reason=outcome.reason,
-        message=outcome.message,
+        # Names of files may hold what is no text; neither the journal nor the wire takes that.
+        message=outcome.message.encode(errors="backslashreplace").decode(),
     )

@@ -1,4 +1,8 @@
-"""The rules of one node: a beat that changes nothing is no event; an older look at the inventory is ignored."""
+"""The rules of one node: a beat that changes nothing is no event; an older look at the inventory is ignored.
+
+A node's clock orders nothing. `Heard` says which looks are new: those of the newest incarnation, in the order of their
+counter. An incarnation that was never heard of is newer than all that were.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,6 +18,7 @@ from rollout.events import (
     NodeDrifted,
     NodeDriftEnded,
     NodeEvent,
+    NodeForgotten,
     NodeInventoryChanged,
     NodeJoined,
     NodeLabelled,
@@ -22,12 +27,62 @@ from rollout.events import (
 )
 from rollout.messages import InstalledModule, Inventory, NodeProfile
 
+#: By how much a counter may grow from one look to the next: all between them may have been lost.
+LARGEST_STEP = 1_000_000
+#: How many former incarnations of a node are remembered.
+REMEMBERED = 16
+#: No node has obeyed so many commands for one module: what says so is not believed.
+LARGEST_GENERATION = 1_000_000
+#: A look of an agent without incarnations is older than another if its clock says so, by less than this: ten minutes in
+#: nanoseconds. By more, the clock was set.
+RECENT = 600 * 10**9
+#: A clock that differs more from the database's is said to be wrong, seconds.
+LARGEST_SKEW = 30.0
+
 
 class NodePhase(StrEnum):
     ONLINE = "online"
     OFFLINE = "offline"
     DRAINING = "draining"
     DECOMMISSIONED = "decommissioned"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """Which incarnation speaks for a node, the counter of its newest look, and the incarnations before it."""
+
+    incarnation: str = ""
+    counter: int = 0
+    former: tuple[str, ...] = ()
+
+    def after(self, said: Inventory, *, hello: bool, silent: bool) -> "Heard | None":
+        """The same with `said`; None if that is older than what was heard, or cannot be.
+
+        `silent`: nothing was heard of the node for so long that it counts as offline. Then whoever speaks is right: an
+        order that was wrong for any reason holds no longer than that.
+        """
+        same = said.incarnation == self.incarnation
+        if same and not said.incarnation:
+            return self  # ordered by `sequence`
+        if not silent and (self._is_former(said, hello=hello) or not self.is_plausible(said)):
+            return None
+        if same:
+            return replace(self, counter=said.counter) if silent or said.counter > self.counter else None
+        former = [each for each in (*self.former, self.incarnation) if each not in {"", said.incarnation}]
+        return Heard(incarnation=said.incarnation, counter=said.counter, former=tuple(former[-REMEMBERED:]))
+
+    def is_plausible(self, said: Inventory) -> bool:
+        before = self.counter if said.incarnation == self.incarnation else 0
+        return said.counter - before <= LARGEST_STEP
+
+    def _is_former(self, said: Inventory, *, hello: bool) -> bool:
+        """A start of an agent without incarnations may be new: it was installed in the place of a newer one."""
+        return said.incarnation in self.former or not (said.incarnation or hello)
+
+
+def is_earlier(said: Inventory, sequence: int) -> bool:
+    """Whether an agent without incarnations looked before it sent `sequence`."""
+    return not said.incarnation and 0 <= sequence - said.sequence < RECENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +153,13 @@ class DecommissionNode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetNode:
+    """What it has said of itself counts no more: it is offline until it says it again."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordContact:
     """The node was heard of, by anything but a beat."""
 
@@ -132,6 +194,7 @@ NodeCommand = (
     | DrainNode
     | ActivateNode
     | DecommissionNode
+    | ForgetNode
     | RecordDrift
     | EndDrift
 )
@@ -160,6 +223,9 @@ def decide(state: NodeState, command: NodeCommand) -> list[NodeEvent]:
             return [] if state.draining else [NodeDrained(node=command.node)]
         case ActivateNode():
             return [NodeActivated(node=command.node)] if state.draining else []
+        case ForgetNode():
+            is_forgotten = state.sequence == -1 and not state.online
+            return [] if is_forgotten else [NodeForgotten(node=command.node)]
         case RecordDrift():
             return _record_drift(state, command)
         case EndDrift(node=node, module_name=module_name, version=version):
@@ -183,9 +249,10 @@ def _record_beat(state: NodeState, beat: RecordBeat) -> list[NodeEvent]:
 
 
 def _record_inventory(state: NodeState, node: str, inventory: Inventory) -> list[NodeEvent]:
-    if inventory.sequence <= state.sequence or inventory.modules == state.modules:
+    if is_earlier(inventory, state.sequence) or inventory.modules == state.modules:
         return []
-    return [NodeInventoryChanged(node=node, sequence=inventory.sequence, modules=inventory.modules)]
+    number = inventory.counter if inventory.incarnation else inventory.sequence
+    return [NodeInventoryChanged(node=node, sequence=number, modules=inventory.modules)]
 
 
 def _record_drift(state: NodeState, command: RecordDrift) -> list[NodeEvent]:
@@ -223,6 +290,8 @@ def evolve(state: NodeState, event: NodeEvent) -> NodeState:
             return replace(state, draining=False)
         case NodeDecommissioned():
             return replace(state, decommissioned=True, online=False)
+        case NodeForgotten():
+            return replace(state, online=False, sequence=-1, modules=())
         case NodeDrifted():
             key = (event.module_name, event.version)
             return replace(state, drifts={**state.drifts, key: (event.observed, event.content_sha256)})

@@ -34,6 +34,10 @@ _ORDER = tuple(Phase)
 NOTHING_TO_DO = frozenset({Reason.ALREADY_INSTALLED, Reason.NOT_INSTALLED})
 
 
+#: So many intents for one module of one node may be lost with a restored backup.
+LARGEST_LEAD = 1000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """`before`: what the node had when this was first released, None until then; `was`: what was desired at that time.
@@ -119,7 +123,8 @@ class PlacementState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """`known_generation` is the newest that the node has journaled: after a restored backup it may be above ours.
+    """`known_generation` is the newest that the node has journaled: after a restored backup it may be above ours. It
+    raises ours by `LARGEST_LEAD` at most, for a node may say anything.
     `skip`: the node is in the rollout, and it is known already that nothing can be done there.
     `yields`: it takes the place of nothing, and anything else takes its place."""
 
@@ -255,7 +260,8 @@ def _schedule(state: PlacementState, command: Schedule) -> list[PlacementEvent]:
         return []
     if not command.supersede and (other := blocking(command.yields, live, state.waiting)) is not None:
         raise RolloutInProgressError(other.rollout, command.node)
-    generation = max(state.generation, command.known_generation) + 1
+    known = min(command.known_generation, state.generation + LARGEST_LEAD)
+    generation = max(state.generation, known) + 1
     events: list[PlacementEvent] = [
         _finished(older, command, Phase.CANCELED, Reason.NEWER_ROLLOUT)
         for older in (state.waiting, live)

@@ -70,6 +70,10 @@ WORDS: Mapping[Reason, Words] = {
     Reason.STALE_GENERATION: Words(
         "The node knows of something newer for this module.", "Retry: the next attempt stands above it."
     ),
+    Reason.CLOCK_SKEW: Words(
+        "The node's clock is wrong, or the control plane's is.",
+        "Set the clock of the node; GET /v2/nodes shows by how much it differs. Then retry.",
+    ),
     Reason.AGENT_ERROR: Words("The agent met an error of its own.", "Read the agent's log on that node, then retry."),
     Reason.INVENTORY_MISMATCH: Words(
         "The node said that it was done, and what it has says otherwise.",

@@ -21,6 +21,7 @@ from rollout.events import (
     NodeDrained,
     NodeDrifted,
     NodeDriftEnded,
+    NodeForgotten,
     NodeInventoryChanged,
     NodeJoined,
     NodeLabelled,
@@ -30,7 +31,7 @@ from rollout.events import (
     PlacementEvent,
     PlacementForgotten,
 )
-from rollout.messages import Activation, NodeProfile
+from rollout.messages import Activation, InstalledModule, NodeProfile
 from rollout.models import Node, NodeModule, Placement
 from rollout.projections.rows import load, save
 
@@ -63,6 +64,7 @@ class NodeProjection:
         NodeDrained,
         NodeActivated,
         NodeDecommissioned,
+        NodeForgotten,
         NodeDrifted,
         NodeDriftEnded,
         *get_args(PlacementEvent),
@@ -94,7 +96,7 @@ def state_of(placement: Placement) -> PlacementState:
 
 def _modules_of(batch: Sequence[RecordedEvent]) -> list[NodeModule]:
     """An inventory is about all modules of its node, and so is its leaving; an operation is about one."""
-    whole = (NodeInventoryChanged, NodeDecommissioned)
+    whole = (NodeInventoryChanged, NodeDecommissioned, NodeForgotten)
     nodes = {each.event.node for each in batch if isinstance(each.event, whole)}
     single: list[_OfModule] = [each.event for each in batch if isinstance(each.event, _OfModule)]
     if not (nodes or single):
@@ -116,7 +118,7 @@ class NodeFold:
     def apply(self, recorded: RecordedEvent) -> None:
         match recorded.event:
             case NodeInventoryChanged() as event:
-                self._modules.observe(event)
+                self._modules.observe(event.node, event.modules)
             case NodeDrifted() | NodeDriftEnded() as event:
                 self._modules.drift(event, recorded.recorded_at)
                 _note_drift(self.nodes[event.node], event)
@@ -130,6 +132,8 @@ class NodeFold:
                     self.nodes[event.node].came_back_at = recorded.recorded_at
                 if isinstance(event, NodeDecommissioned):
                     self._modules.end_drifts(event.node)
+                if isinstance(event, NodeForgotten):
+                    self._modules.observe(event.node, ())
 
     def _evolve(self, event: PlacementEvent, position: int) -> None:
         key = placement_key(event.node, event.module_name)
@@ -209,6 +213,7 @@ _NODE_CHANGES: dict[type, Callable[[Node, object], None]] = {
     NodeDrained: _set(draining=True),
     NodeActivated: _set(draining=False),
     NodeDecommissioned: _set(online=False, phase=NodePhase.DECOMMISSIONED),
+    NodeForgotten: _set(online=False),
 }
 
 
@@ -263,14 +268,14 @@ class _Modules:
     def _rows_of(self, node: str) -> list[NodeModule]:
         return [row for name in self._of_node.get(node, ()) for row in self._of_place[node, name].values()]
 
-    def observe(self, event: NodeInventoryChanged) -> None:
-        seen = {(each.module_name, each.version) for each in event.modules}
-        for row in self._rows_of(event.node):
+    def observe(self, node: str, modules: Sequence[InstalledModule]) -> None:
+        seen = {(each.module_name, each.version) for each in modules}
+        for row in self._rows_of(node):
             if row.observed != ABSENT and (row.module_name, row.version) not in seen:
                 row.observed, row.content_sha256 = ABSENT, ""
                 self._keep(row)
-        for each in event.modules:
-            row = self._row(event.node, each.module_name, each.version)
+        for each in modules:
+            row = self._row(node, each.module_name, each.version)
             row.observed = Activation.LOAD if each.loaded else Activation.FILES
             row.content_sha256 = each.content_sha256
             self._keep(row)

@@ -31,10 +31,19 @@ class NodeModuleSerializer(serializers.Serializer[Any]):
     loaded = serializers.BooleanField()
 
 
+class NodeWarningSerializer(serializers.Serializer[Any]):
+    code = serializers.ChoiceField(["clock_skew", "implausible_counter", "implausible_generations"])
+    message = serializers.CharField()
+
+
 class NodeSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     phase = serializers.ChoiceField(["online", "offline", "draining", "decommissioned"])
     last_seen = serializers.DateTimeField(allow_null=True)
+    clock_skew_seconds = serializers.FloatField(
+        allow_null=True, help_text="By how much the node's clock was ahead at its last heartbeat"
+    )
+    warnings = NodeWarningSerializer(many=True)
     platform = serializers.CharField()
     server = serializers.CharField()
     server_version = serializers.CharField()

@@ -76,6 +76,14 @@ class NodeViewSet(ViewSet):
         services.decommission_node(name)
         return _node(name)
 
+    @extend_schema(request=None, responses=NodeSerializer)
+    @refuses(NodeNotFoundError, NodePhaseError)
+    def forget(self, request: Request, name: str) -> Response:
+        """Forget what the node has said: its inventory, generations and clock. It is offline until its next heartbeat,
+        which is taken as its first."""
+        services.forget_node(name)
+        return _node(name)
+
 
 def _node(name: str) -> Response:
     (document,) = selectors.node_documents([selectors.node(name)])

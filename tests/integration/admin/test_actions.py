@@ -8,7 +8,7 @@ from eventstore.store import head, load
 from modules_app.models import Module
 from rollout import services, verbs
 from rollout.events import node_stream, rollout_stream
-from rollout.models import Node, Rollout
+from rollout.models import Liveness, Node, Rollout
 from tests.integration.admin.conftest import messages, text
 from tests.plugins.cast import PASSWORD
 
@@ -17,6 +17,7 @@ ACTIONS = [
     ("rollout/rollout", "retry"),
     ("rollout/node", "drain"),
     ("rollout/node", "activate"),
+    ("rollout/node", "forget"),
     ("rollout/node", "decommission"),
     ("modules_app/module", "delete_object"),
     ("artifacts_app/build", "delete_artifact"),
@@ -100,6 +101,18 @@ def test_drain_and_activate(fleet, admin, press):
     assert load(node_stream("node-a"))[-1].actor == "alice"
     press(admin, "rollout/node", "activate", "node-a")
     assert Node.objects.get(name="node-a").phase == "online"
+
+
+def test_forget(fleet, admin, press):
+    press(admin, "rollout/node", "forget", "node-a")
+    assert Node.objects.get(name="node-a").phase == "offline"
+    assert [(each.type, each.actor) for each in load(node_stream("node-a"))][-1] == ("node.forgotten.v1", "alice")
+
+
+def test_a_wrong_clock_is_shown(fleet, admin):
+    assert Liveness.objects.filter(node="node-a").update(clock_skew_seconds=-86_400.0) == 1
+    for page in ("/admin/rollout/node/", "/admin/rollout/node/node-a/change/"):
+        assert "clock is 86400 s behind. Set it." in text(admin.get(page, follow=True))
 
 
 def test_decommission(fleet, admin, press):

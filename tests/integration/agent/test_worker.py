@@ -26,6 +26,16 @@ from rollout.messages import (
 pytestmark = pytest.mark.slow
 
 
+#: `celery`, in a process whose clock is wrong by as many seconds as the first argument says.
+STARTS = """
+import sys, time
+off, right, right_ns = float(sys.argv.pop(1)), time.time, time.time_ns
+time.time, time.time_ns = lambda: right() + off, lambda: right_ns() + int(off * 1e9)
+from celery.__main__ import main
+sys.exit(main())
+"""
+
+
 class Worker:
     """A worker process, and the control plane's side of its broker."""
 
@@ -35,9 +45,10 @@ class Worker:
         self.seen = {REPORTS: [], BEATS: []}
         self.process = None
 
-    def start(self):
+    def start(self, *, clock_off=0):
+        """`clock_off`: seconds by which its clock is wrong."""
         environ = os.environ | self.site.environ | {"MODFLEET_BROKER_URL": self.url}
-        words = [sys.executable, "-m", "celery", "-A", "rollout.agent", "worker", "--loglevel", "INFO"]
+        words = [sys.executable, "-c", STARTS, str(clock_off), "-A", "rollout.agent", "worker", "--loglevel", "INFO"]
         with (self.site.root / "worker.log").open("a") as log:
             self.process = subprocess.Popen(words, env=environ, stdout=log, stderr=log)
 
@@ -52,6 +63,11 @@ class Worker:
     def cancel(self, body):
         with Connection(self.url) as connection:
             connection.Producer().publish(body, exchange="", routing_key=cancel_queue_for("n1"), serializer="json")
+
+    def push(self, queue, *items):
+        """Raw items, in order."""
+        for item in items:
+            self.broker.call("LPUSH", queue, item)
 
     def drained(self, queue, kind):
         """All messages so far that the worker has sent to `queue`."""

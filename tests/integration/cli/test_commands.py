@@ -62,6 +62,7 @@ def test_a_node(run):
     assert answer(run("nodes", "label", "other", "zone=a", "--json"))["labels"] == {"zone": "a"}
     assert [each["name"] for each in answer(run("nodes", "list", "--label", "zone=a", "--json"))] == ["other"]
     assert answer(run("nodes", "label", "other", "--clear", "--json"))["labels"] == {}
+    assert answer(run("nodes", "forget", "other", "--json", "--yes"))["phase"] == "offline"
     assert answer(run("nodes", "decommission", "other", "--json"))["phase"] == "decommissioned"
 
 

@@ -12,12 +12,14 @@ from eventstore import projections
 from eventstore.store import Append, append, head, load
 from operations import heartbeat
 from operations.models import Heartbeat
-from rollout import verbs
+from rollout import control, intake, verbs
 from rollout.advance import advance_all
 from rollout.dispatch import publish_due
 from rollout.events import NodeDrifted, node_stream
 from rollout.messages import REPORTS, Phase, Reason
+from rollout.models import Liveness
 from rollout.selectors import unfinished_rollouts
+from rollout.transport import DROPPED
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import differences, fleet, installed, inventory, join, say, start
 
@@ -105,6 +107,18 @@ def drifted(name):
     return NodeDrifted(node=name, module_name="greet", version=1, desired="load", observed="absent", content_sha256="")
 
 
+def test_what_was_dropped_and_whose_clock_is_wrong(scrape, broker):
+    fleet(2)
+    Liveness.objects.filter(node="n0001").update(clock_skew_seconds=-31.0)
+    DROPPED.take()
+    for bodies in ([{"phase": "x"}, {}], [{}]):
+        control.record_reports(bodies)
+        intake.record_dropped()
+    found = scrape()
+    assert found["modfleet_dropped_messages_total", "control", "malformed"] == 3
+    assert found["modfleet_nodes_clock_skewed",] == 1
+
+
 def test_a_relay_that_was_never_there_has_no_lag(scrape, broker, monkeypatch):
     assert ("modfleet_relay_lag_seconds",) not in scrape()
     monkeypatch.setattr(heartbeat, "_next_note", 0.0)
@@ -165,7 +179,7 @@ def test_it_costs_the_same_for_any_fleet(viewer, broker, django_assert_num_queri
     start()
     for count in (2, 60):
         join(*(f"m{number}" for number in range(count)))
-        with django_assert_num_queries(15):
+        with django_assert_num_queries(17):
             viewer.get("/metrics")
 
 

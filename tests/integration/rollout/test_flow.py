@@ -1,11 +1,15 @@
 """One rollout from its start to its end, as services and rows tell it."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from artifacts_app.errors import ArtifactNotFoundError
 from eventstore.store import read
 from rollout import clock, intake, services, standing, verbs
 from rollout.advance import advance, advance_all
+from rollout.decider.node import LARGEST_GENERATION
+from rollout.decider.placement import LARGEST_LEAD
 from rollout.errors import (
     InvalidRolloutError,
     NoNodesError,
@@ -327,6 +331,18 @@ def test_a_generation_follows_the_node_s_journal():
     assert operation(start(), "n1").generation == 41
 
 
+def test_a_generation_that_cannot_be_raises_ours_a_little():
+    upload()
+    join("n1", generations={"greet": 2**31 - 2, "other": 7})
+    assert Liveness.objects.get(node="n1").generations == {"other": 7}
+    join("n2", generations={"greet": LARGEST_GENERATION})
+    uid = start()
+    assert (operation(uid, "n1").generation, operation(uid, "n2").generation) == (1, LARGEST_LEAD + 1)
+    say(uid, "n1"), say(uid, "n2")
+    assert rollout(uid).phase == "succeeded"
+    assert operation(start(version=1), "n2").generation == 2 * LARGEST_LEAD + 2
+
+
 # --- Bad messages -----------------------------------------------------------------------------------------------------
 
 BAD = [
@@ -407,7 +423,7 @@ def test_a_beat_that_changes_nothing_is_no_event_and_costs_the_same_for_any_numb
     fleet(40)
     for count in (3, 40):
         beats = [beat_of(f"n{number:04d}") for number in range(count)]
-        with django_assert_num_queries(6):  # nodes, modules, clock, life, and the transaction's two
+        with django_assert_num_queries(7):  # nodes, modules, clock, life twice, and the transaction's two
             assert intake.record_beats(beats) is False
 
 
@@ -431,12 +447,13 @@ def test_a_hello_says_that_there_may_be_something_to_send():
     assert intake.record_beats([beat_of("n1", hello=True)]) is True
 
 
-def test_the_longest_silence_is_that_of_nodes_that_are_there():
+def test_each_node_is_judged_by_its_own_interval():
     join("n1")
     intake.record_beats([{**beat_of("slow", hello=True), "interval_seconds": 900.0}])
-    assert clock.longest_silence() == 2700
-    services.decommission_node("slow")
-    assert clock.longest_silence() == 90
+    Liveness.objects.update(last_seen=datetime(2020, 1, 1, tzinfo=UTC))
+    assert clock.declare_silent_nodes_offline(heard_seconds=89) == []
+    assert clock.declare_silent_nodes_offline(heard_seconds=91) == ["n1"]
+    assert clock.declare_silent_nodes_offline(heard_seconds=2701) == ["slow"]
 
 
 def test_operations_of_a_rollout_are_those_of_its_nodes():

@@ -323,7 +323,7 @@ def test_drain_activate_decommission(admin):
     assert admin.get("/v2/nodes").json()["results"] == []
 
 
-@pytest.mark.parametrize("verb", ["drain", "activate", "decommission"])
+@pytest.mark.parametrize("verb", ["drain", "activate", "forget", "decommission"])
 def test_an_unknown_node(admin, verb):
     assert error(admin.post(f"/v2/nodes/nope/{verb}")) == (404, "node_not_found")
     assert error(admin.get("/v2/nodes/nope")) == (404, "node_not_found")
@@ -373,6 +373,7 @@ ENDPOINTS = [
     ("post", "/v2/nodes/x/drain", CHANGE, 404),
     ("post", "/v2/nodes/x/activate", CHANGE, 404),
     ("post", "/v2/nodes/x/decommission", CHANGE, 404),
+    ("post", "/v2/nodes/x/forget", CHANGE, 404),
     ("get", "/v2/events", "log", 200),
 ]
 MAY = {

@@ -10,6 +10,7 @@ from rollout.decider.node import (
     DeclareOffline,
     DecommissionNode,
     DrainNode,
+    ForgetNode,
     LabelNode,
     NodePhase,
     RecordBeat,
@@ -76,6 +77,27 @@ def test_an_older_look_at_the_inventory_is_ignored():
     assert kinds(state, RecordInventory(node="n1", inventory=Inventory(sequence=10))) == [NodeInventoryChanged]
 
 
+def test_a_clock_that_was_set_back_freezes_nothing():
+    """An agent without incarnations counts by its clock, in nanoseconds."""
+    day = 86_400 * 10**9
+    state = given(HELLO, beat(sequence=2**62, modules=(GREET,)))
+    assert kinds(state, beat(sequence=2**62 - 1)) == []
+    assert kinds(state, beat(sequence=2**62 - day)) == [NodeInventoryChanged]
+    assert kinds(given(HELLO, beat(sequence=2**63 - 1, modules=(GREET,))), beat(sequence=day)) == [NodeInventoryChanged]
+
+
+def test_what_a_node_said_is_forgotten():
+    forget = ForgetNode(node="n1")
+    state = given(HELLO, beat(sequence=9, modules=(GREET,)), forget)
+    assert (state.modules, state.phase) == ((), NodePhase.OFFLINE)
+    assert kinds(state, forget) == []
+    assert kinds(state, beat(sequence=1, modules=(GREET,))) == [NodeCameBack, NodeInventoryChanged]
+    with pytest.raises(NodeNotFoundError):
+        kinds(given(), forget)
+    with pytest.raises(NodePhaseError):
+        kinds(given(HELLO, DECOMMISSION), forget)
+
+
 def test_an_inventory_of_a_stranger_is_ignored():
     assert kinds(given(), RecordInventory(node="n1", inventory=Inventory(sequence=1, modules=(GREET,)))) == []
 
@@ -135,7 +157,7 @@ BEATS = st.builds(
 )
 COMMANDS = st.one_of(
     BEATS,
-    st.sampled_from([OFFLINE, DRAIN, ACTIVATE, DECOMMISSION]),
+    st.sampled_from([OFFLINE, DRAIN, ACTIVATE, DECOMMISSION, ForgetNode(node="n1")]),
     st.builds(LabelNode, node=st.just("n1"), labels=st.sampled_from([{}, {"rack": "a"}])),
 )
 

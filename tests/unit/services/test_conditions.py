@@ -48,6 +48,7 @@ ACCEPTED = {
     "rollout.management.commands.relay.Command.handle": STEPS,
     "rollout.management.commands.relay.look": STEPS,
     "rollout.services.activate_node": WHOM_TO_ADVANCE,
+    "rollout.services.forget_node": "reads nothing: it deletes a row of what is no projection",
     "rollout.verbs._cancel": NO_RELEASE,
     "rollout.verbs._resume": "reads after its stream; reports only add failures, and what takes them back appends there",
     "rollout.verbs.approve_rollout": "who has started a rollout never changes",

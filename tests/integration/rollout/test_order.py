@@ -1,0 +1,184 @@
+"""What a node says is ordered by its incarnation; a node that says what cannot be harms only itself, and for a while."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from eventstore.store import read
+from rollout import census, intake
+from rollout.messages import Beat, Inventory, Phase, from_json, to_json
+from rollout.models import Liveness, NodeModule
+from tests.plugins.cast import client_of
+from tests.recorded_fleet import (
+    beat_of,
+    differences,
+    fleet,
+    grew,
+    installed,
+    join,
+    node,
+    operation,
+    report_of,
+    rollout,
+    say,
+    silence,
+    start,
+    upload,
+)
+
+pytestmark = pytest.mark.django_db
+
+LARGEST = 2**63 - 1
+
+
+def look(incarnation, counter, *modules, sequence=1):
+    return Inventory(sequence=sequence, modules=modules, incarnation=incarnation, counter=counter)
+
+
+def beats(*looks, name="n1", hello=False, **more):
+    intake.record_beats(
+        [to_json(replace(from_json(Beat, beat_of(name, hello=hello)), inventory=each, **more)) for each in looks]
+    )
+
+
+def seen(name="n1"):
+    """What is known to be on the node: versions."""
+    rows = NodeModule.objects.filter(node=name).exclude(observed="absent")
+    return sorted(rows.values_list("version", flat=True))
+
+
+def warnings(client, name="n1"):
+    return [each["code"] for each in client.get(f"/v2/nodes/{name}").json()["warnings"]]
+
+
+@pytest.fixture
+def admin(alice):
+    return client_of(alice)
+
+
+def test_a_clock_that_is_set_back_freezes_nothing():
+    beats(look("a", 1, installed(1), sequence=time.time_ns()))
+    beats(look("a", 2, installed(2), sequence=5))
+    assert seen() == [2]
+
+
+@pytest.mark.parametrize("sequence", [LARGEST, 2**62])
+def test_an_old_agent_with_a_wrong_clock_freezes_nothing(sequence):
+    join("n1")
+    for number, version in ((sequence, 1), (time.time_ns(), 2)):
+        beats(Inventory(sequence=number, modules=(installed(version),)))
+    assert seen() == [2]
+
+
+def test_a_counter_that_cannot_be_is_ignored_and_shown(admin):
+    beats(look("a", 1, installed(1)))
+    beats(look("a", LARGEST, installed(2)))
+    assert (seen(), warnings(admin)) == ([1], ["implausible_counter"])
+    beats(look("a", 2, installed(3)))
+    assert (seen(), warnings(admin)) == ([3], [])
+
+
+def test_a_late_message_of_an_older_start_is_ignored():
+    beats(look("a", 9, installed(1)), hello=True)
+    beats(look("b", 1, installed(2)), hello=True)
+    beats(look("a", 10, installed(1)))
+    assert seen() == [2]
+    beats(look("b", 2, installed(3)))
+    assert seen() == [3]
+
+
+def test_a_late_report_of_an_older_start_ends_its_operation_and_changes_no_inventory():
+    (name,) = fleet(1)
+    uid = start()
+    beats(look("a", 5), name=name, hello=True)
+    beats(look("b", 1, installed(7)), name=name, hello=True)
+    intake.record_reports([report_of(uid, name, inventory=look("a", 6, installed(1, "c1")))])
+    assert (rollout(uid).phase, seen(name)) == ("succeeded", [7])
+
+
+def test_a_restarted_agent_is_heard_before_its_hello():
+    """Its report and its hello come through two queues."""
+    (name,) = fleet(1)
+    beats(look("a", 5_000), name=name, hello=True)
+    uid = start()
+    intake.record_reports([report_of(uid, name, inventory=look("b", 1, installed(1)))])
+    assert (rollout(uid).phase, seen(name)) == ("succeeded", [1])
+
+
+def test_order_within_a_batch():
+    beats(look("a", 3, installed(3)), look("a", 1, installed(1)), look("a", 2, installed(2)))
+    assert seen() == [3]
+
+
+def test_one_node_s_nonsense_is_not_another_s():
+    beats(look("a", 1, installed(1)), name="n1")
+    beats(look("a", 1, installed(1)), name="n2")
+    beats(look("a", LARGEST, installed(9)), name="n1")
+    beats(look("a", 2, installed(2)), name="n2")
+    assert (seen("n1"), seen("n2")) == ([1], [2])
+
+
+def test_after_silence_whoever_speaks_is_believed():
+    beats(look("a", 900_000, installed(1)))
+    silence("n1")
+    beats(look("a", 3, installed(2)))
+    assert seen() == [2]
+
+
+def test_a_beat_that_changes_nothing_is_no_event_at_a_restart_either():
+    beats(look("a", 1, installed(1)), hello=True)
+    assert grew(lambda: beats(look("b", 1, installed(1)), hello=True)) == 0
+    assert Liveness.objects.get(node="n1").former == ["a"]
+
+
+def test_what_a_node_said_is_forgotten(admin):
+    (name,) = fleet(1)
+    uid = start()
+    say(uid, name, inventory=look("a", 9, installed(1)))
+    beats(look("a", 10, installed(1)), name=name, generations={"greet": 900})
+    answer = admin.post(f"/v2/nodes/{name}/forget").json()
+    assert (answer["phase"], answer["last_seen"], seen(name)) == ("offline", None, [])
+    assert [each.actor for each in read() if each.type == "node.forgotten.v1"] == ["alice"]
+    beats(look("a", 4, installed(1)), name=name)
+    assert (node(name).phase, seen(name)) == ("online", [1])
+    assert differences() == {}
+
+
+def test_a_forgotten_generation_raises_nothing(admin):
+    upload()
+    join("n1", generations={"greet": 500})
+    admin.post("/v2/nodes/n1/forget")
+    join("n1")
+    assert operation(start(), "n1").generation == 1
+
+
+def test_a_viewer_forgets_nothing(bob):
+    join("n1")
+    assert client_of(bob).post("/v2/nodes/n1/forget").status_code == 403
+
+
+@pytest.mark.parametrize(("off", "words"), [(86_400, "86400 s ahead"), (-90, "90 s behind")])
+def test_a_wrong_clock_is_shown(admin, off, words):
+    beats(look("a", 1), sent_at=time.time() + off)
+    found = admin.get("/v2/nodes").json()["results"][0]
+    assert abs(found["clock_skew_seconds"] - off) < 5
+    (warning,) = found["warnings"]
+    assert warning["code"] == "clock_skew"
+    assert abs(int(warning["message"].split()[4]) - abs(off)) < 5
+    assert warning["message"].endswith(f"{words.split()[-1]}. Set it.")
+    assert census.skewed_nodes() == 1
+    beats(look("a", 2), sent_at=time.time())
+    assert (warnings(admin), census.skewed_nodes()) == ([], 0)
+
+
+def test_an_agent_that_does_not_tell_its_time(admin):
+    join("n1")
+    assert admin.get("/v2/nodes/n1").json()["clock_skew_seconds"] is None
+
+
+def test_a_report_of_a_broken_disk_ends_the_operation():
+    (name,) = fleet(1)
+    uid = start()
+    say(uid, name, Phase.FAILED, reason="io_error", message="Read-only file system", inventory=None)
+    assert (rollout(uid).phase, operation(uid, name).reason) == ("failed", "io_error")

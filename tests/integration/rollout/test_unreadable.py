@@ -1,0 +1,129 @@
+"""What is pushed into the control plane's queues and cannot be read is dropped alone, at once, and counted."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from celery import current_app
+from kombu import Queue
+
+from rollout import census, control
+from rollout.messages import BEATS, REPORTS
+from rollout.transport import DROPPED
+from tests.envelopes import UNREADABLE, USELESS, mutations, task
+from tests.integration.rollout.test_control import consuming
+from tests.recorded_fleet import fleet, report_of, rollout, start
+
+__all__ = ["consuming"]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("committed_db"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+@pytest.fixture
+def dropped():
+    """How many were dropped since the test began."""
+    DROPPED.take()
+    seen = {}
+
+    def count():
+        for key, number in DROPPED.take().items():
+            seen[key] = seen.get(key, 0) + number
+        return sum(seen.values())
+
+    return count
+
+
+def test_a_word_costs_nothing(broker, consuming, waits):
+    taken = []
+    consuming(REPORTS, taken.extend)
+    broker.send(REPORTS, "before")
+    waits(lambda: taken == ["before"])
+    broker.client().lpush(REPORTS, *[b"x"] * 600)
+    began = time.monotonic()
+    broker.send(REPORTS, "after")
+    waits(lambda: taken == ["before", "after"])
+    assert time.monotonic() - began < 5  # it was a second for each
+
+
+@pytest.mark.parametrize("queue", [REPORTS, BEATS])
+def test_nothing_else_is_lost(broker, consuming, waits, queue):
+    taken = []
+    consuming(queue, taken.extend)
+    for number, item in enumerate([*UNREADABLE.values(), *USELESS.values(), *mutations(300, seed=7)]):
+        broker.client().lpush(queue, item)
+        broker.send(queue, {"honest": number})
+    honest = [{"honest": number} for number in range(number + 1)]
+    waits(lambda: taken and taken[-1] == honest[-1])
+    assert [each for each in taken if isinstance(each, dict) and "honest" in each] == honest
+    waits(lambda: broker.client().hlen("unacked") == 0)
+
+
+def test_a_report_between_unreadable_ones_is_recorded(broker, consuming, waits):
+    (name,) = fleet(1)
+    uid = start()
+    broker.client().lpush(REPORTS, *UNREADABLE.values())
+    broker.send(REPORTS, report_of(uid, name))
+    broker.client().lpush(REPORTS, *USELESS.values())
+    consuming(REPORTS, control.record_reports)
+    waits(lambda: rollout(uid).phase == "succeeded")
+
+
+def test_each_is_counted(broker, consuming, waits, dropped):
+    consuming(BEATS, lambda _: None)
+    for number, item in enumerate(UNREADABLE.values(), start=1):
+        broker.client().lpush(BEATS, item)
+        waits(lambda: dropped() == number)  # noqa: B023 - called at once
+
+
+def test_a_node_cannot_have_the_control_plane_write_into_another_queue(broker):
+    """kombu puts what it gives back where the envelope says: this one says `node.other`."""
+    broker.client().lpush(REPORTS, USELESS["a foreign address"])
+    with current_app.connection_for_read() as connection:
+        queue = Queue(REPORTS, routing_key=REPORTS)
+        got = []
+        with connection.Consumer([queue], on_message=got.append, accept=["json"]):
+            connection.drain_events(timeout=5)
+        got[0].requeue()
+    assert (broker.waiting("node.other"), broker.waiting(REPORTS)) == (0, 1)
+
+
+@pytest.fixture
+def worker(broker, tmp_path):
+    """The control worker as a process, with the queue of its own tasks."""
+    environ = {**os.environ, "MODFLEET_BROKER_URL": broker.url, "MODFLEET_DATA_DIR": str(tmp_path)}
+    with (tmp_path / "output").open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "config", "worker", "-l", "INFO"],
+            env=environ,
+            stdout=output,
+            stderr=output,
+        )
+        yield process
+        process.terminate()
+        assert process.wait(timeout=60) == 0
+
+
+def test_the_control_worker_goes_on(broker, worker, waits, tmp_path):
+    """On all of its queues, and what it dropped is in the database for `/metrics`."""
+    (name,) = fleet(1)
+    uid = start()
+    for queue in ("control.tasks", REPORTS, BEATS):
+        broker.client().lpush(queue, *UNREADABLE.values(), *USELESS.values(), *mutations(100, seed=11))
+        broker.client().lpush(queue, *mutations(100, seed=12, of=task("modfleet.sweep")))
+    broker.send(REPORTS, report_of(uid, name))
+    current_app.send_task("modfleet.sweep", ignore_result=True)
+    waits(lambda: rollout(uid).phase == "succeeded")
+    waits(lambda: not any(broker.waiting(queue) for queue in ("control.tasks", REPORTS, BEATS)))
+    waits(lambda: broker.client().hlen("unacked") == 0)
+    waits(lambda: {queue for queue, _, _ in census.dropped_messages()} >= {"control.tasks", REPORTS, BEATS})
+    assert worker.poll() is None
+    output = (tmp_path / "output").read_text()
+    assert "Task modfleet.sweep" in output
+    assert "Connection to broker lost" not in output
+    assert output.count("Dropped") < 20  # a line now and then, however many there are
