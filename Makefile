@@ -1,5 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# What the marker `full` names takes minutes: only `make test-full` runs it.
+SHORT := not full
 PYTEST := $(BIN)/pytest -q -n auto --dist loadfile
 # What knows no database or has one of its own: once is enough.
 NO_DATABASE := agent bench broker cli openapi
@@ -23,13 +25,14 @@ run: setup ## start a whole cluster here, roll the sample out to it, and serve u
 test: lint test-sqlite test-simulation test-postgres test-e2e test-browser ## everything; needs Chromium; no server, no free port and no root
 
 test-full: export MODFLEET_SIMULATED = 50000
-test-full: test ## the same with 50,000 simulated rollouts instead of 2,000
+test-full: SHORT := full or not full
+test-full: test ## the same with the tests that take minutes, and 50,000 simulated rollouts instead of 2,000
 
 test-fast: setup ## the tests without whole clusters and without PostgreSQL
-	$(PYTEST) -m "not e2e and not slow" tests/unit tests/integration tests/simulation
+	$(PYTEST) -m "not e2e and not slow and not full" tests/unit tests/integration tests/simulation
 
 test-sqlite: setup
-	$(PYTEST) tests/unit tests/integration
+	$(PYTEST) -m "$(SHORT)" tests/unit tests/integration
 
 test-simulation: setup ## thousands of rollouts under a virtual clock
 	$(BIN)/pytest -q -n auto --dist worksteal tests/simulation

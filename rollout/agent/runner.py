@@ -2,6 +2,7 @@
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,13 +33,14 @@ class Runner:
         self.node = Node(settings)
         #: To be given up, and not yet answered. Threads share it without a lock: each touches it by one operation.
         self._given_up: set[_Identity] = set()
+        self._cancels = threading.Condition()
 
     def recover(self) -> None:
         """Call once at the start: what a crash left behind is swept, and the include file exists."""
         with self.node.journal.held():
             self.node.include.ensure()
             for module in [each for each in self.node.folder.root.iterdir() if each.is_dir()]:
-                self.node.folder.recover(module.name, unfinished=self._may_be_unfinished(module.name))
+                self.node.recover(module.name, unfinished=self._may_be_unfinished(module.name))
 
     def execute(self, command: Command, *, report: Say) -> Report | None:
         """The final report, which `report` was given last; None when the command has expired and nothing was done.
@@ -62,6 +64,8 @@ class Runner:
         if not self._is_due(command) or _identity(command) in self._given_up:
             return False
         self._given_up.add(_identity(command))
+        with self._cancels:
+            self._cancels.notify_all()
         return True
 
     def cancel(self, command: Command, *, report: Say) -> Report | None:
@@ -123,7 +127,7 @@ class Runner:
     def _begin_and_run(self, command: Command, entry: Entry | None, report: Say) -> tuple[Outcome, Entry]:
         unfinished = entry if entry and entry.report is None else None
         resumed = unfinished if unfinished and unfinished.generation == command.generation else None
-        self.node.folder.recover(command.module_name, unfinished=resumed is not None)
+        self.node.recover(command.module_name, unfinished=resumed is not None)
         facts, unreachable = self._facts()
         before = self._before(command, unfinished, facts)
         begun = self.node.journal.begin(command, before, committed=resumed is not None and resumed.committed)
@@ -138,6 +142,10 @@ class Runner:
         def say(phase: Phase) -> None:
             deadline.remaining()
             report(_report(command, Outcome(phase=phase)))
+
+        def pause(seconds: float) -> None:
+            with self._cancels:
+                self._cancels.wait_for(is_given_up, seconds)
 
         if is_given_up():
             # What a crashed agent had begun is undone even while the server is away: the files at least.
@@ -155,6 +163,7 @@ class Runner:
             deadline=deadline,
             say=say,
             commit=commit,
+            pause=pause,
         )
         outcome = _run(job)
         return outcome, begun
@@ -176,6 +185,7 @@ class Runner:
         return Before(
             content_sha256=self.node.digests.content(folder.path(command.module_name, command.version)),
             loaded=loaded[0] if loaded else former,
+            commands=self.node.commands_of(command.module_name) if loaded else (),
         )
 
     def _final(self, command: Command, outcome: Outcome, *, seconds: float = 0.0) -> Report:
@@ -249,4 +259,5 @@ def _report(command: Command, outcome: Outcome) -> Report:
         phase=outcome.phase,
         reason=outcome.reason,
         message=outcome.message,
+        swap_seconds=outcome.swap_seconds,
     )
