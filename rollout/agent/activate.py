@@ -95,15 +95,17 @@ def _load(job: Job, package: Package, module: LoadedModule, facts: ServerFacts) 
         raise Failure(Reason.CHECKSUM_MISMATCH, f"`{package.module_file}` changed on the node's disk: check the disk.")
     loaded = next((each for each in facts.modules if each.name == module.name), None)
     seconds = job.deadline.step("Loading", LOAD_SECONDS).remaining()
-    with job.node.server.session(seconds) as session, told_as_crash(job):
-        refuse_restarted(job, session, facts.run_id)
-        if loaded is None:
-            load(session, module)
-            swap_seconds = None
-        else:
-            swap_seconds = swap(session, loaded, module, back=replace(loaded, path=job.path_now(loaded)))
-        if job.command.has_types or _leaves_writes_in_aof(session, module.name):
-            job.write_line(module)
+    with job.node.server.session(seconds) as session:
+        if session.info("server").get("run_id") != facts.run_id:
+            raise Failure(Reason.SERVER_UNREACHABLE, "The server was restarted before it got the module: retry.")
+        with told_as_crash(job):
+            if loaded is None:
+                load(session, module)
+                swap_seconds = None
+            else:
+                swap_seconds = swap(session, loaded, module, back=replace(loaded, path=job.path_now(loaded)))
+            if job.command.has_types or _leaves_writes_in_aof(session, module.name):
+                job.write_line(module)
     job.node.folder.clear_replaced(job.command.module_name, job.command.version)
     return Activated(has_loaded=True, swap_seconds=swap_seconds)
 

@@ -53,7 +53,8 @@ def _unload(job: Job) -> None:
     """
     seconds = job.deadline.step("Unloading", UNLOAD_SECONDS).remaining()
     line = nullcontext() if job.command.has_types else job.node.include.parked(job.server_target)
-    with job.node.server.session(seconds) as session, line, told_as_crash(job):
+    with job.node.server.session(seconds) as session, line:
         for loaded in session.modules():
             if job.is_at_target(loaded):
-                unload(session, loaded)
+                with told_as_crash(job):
+                    unload(session, loaded)

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from rollout.agent.digests import file_digest
 from rollout.messages import Action, Activation, Phase, Reason
 from tests.integration.agent.conftest import SERVERS
 
@@ -117,6 +118,19 @@ def test_a_server_that_is_busy_has_not_crashed(site, built, waits):
     report = site.run_and(site.command(built("greet"), **SETTLE), Phase.SETTLING, stop)
     assert report.phase is Phase.SUCCEEDED
     assert report.seconds > 1.5
+
+
+def test_a_restart_before_the_load_is_no_crash_of_the_module(site, built, monkeypatch):
+    site.install(built("greet"))
+
+    def digest_and_restart(path):
+        site.server.restart()
+        return file_digest(path)
+
+    monkeypatch.setattr("rollout.agent.activate.file_digest", digest_and_restart)
+    report = site.install(built("greet", 10001))
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.SERVER_UNREACHABLE)
+    assert (site.server.loaded(), lines(site)) == ({("greet", 10000)}, [("greet", "10000")])
 
 
 def test_the_deadline_counts_while_it_settles(site, built):
