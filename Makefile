@@ -1,5 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# What the marker `full` names takes minutes: only `make test-full` runs it.
+SHORT := not full
 PYTEST := $(BIN)/pytest -q -n auto --dist loadfile
 # What knows no database or has one of its own: once is enough.
 NO_DATABASE := agent bench broker cli openapi
@@ -30,7 +32,7 @@ test-fast: setup ## the tests without whole clusters and without PostgreSQL
 	$(PYTEST) -m "not e2e and not slow and not full" tests/unit tests/integration tests/simulation
 
 test-sqlite: setup
-	$(PYTEST) tests/unit tests/integration
+	$(PYTEST) -m "$(SHORT)" tests/unit tests/integration
 
 test-simulation: setup ## thousands of rollouts under a virtual clock
 	$(BIN)/pytest -q -n auto --dist worksteal tests/simulation

@@ -137,6 +137,7 @@ class OfferedBuild:
     """What is to be known of a build before a node gets it. `size` is that of the package in bytes.
 
     `dependencies` are those that `module.json` or `deps/` names, `packed` those that travel inside the package.
+    `capabilities` are those of `module.json`.
     """
 
     platform: str
@@ -145,6 +146,7 @@ class OfferedBuild:
     min_redis_version: str
     dependencies: frozenset[str]
     packed: frozenset[str]
+    capabilities: frozenset[str]
 
 
 def offered_builds(keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], list[OfferedBuild]]:
@@ -158,13 +160,15 @@ def offered_builds(keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], lis
 
 
 def _offered(row: Build) -> OfferedBuild:
+    metadata = metadata_of(row)
     return OfferedBuild(
         platform=row.platform,
         content_sha256=row.content_sha256,
         size=row.size,
-        min_redis_version=metadata_of(row).get("min_redis_version", ""),
+        min_redis_version=metadata.get("min_redis_version", ""),
         dependencies=frozenset(json.loads(row.dependencies)),
         packed=frozenset(packed_names(each.path for each in members_of(row))),
+        capabilities=frozenset(metadata.get("capabilities", ())),
     )
 
 

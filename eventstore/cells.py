@@ -84,7 +84,7 @@ MEANINGS: Mapping[str, Meaning] = {
     ),
     **dict.fromkeys(["pending_approval", "frozen"], Meaning.WARNING),
     **dict.fromkeys(["running", "soaking", "pending", "queued", "fetching", "verifying", "installing"], Meaning.BUSY),
-    **dict.fromkeys(["loading", "probing", "removing", "canceling", "rolling_back"], Meaning.BUSY),
+    **dict.fromkeys(["loading", "probing", "settling", "removing", "canceling", "rolling_back"], Meaning.BUSY),
 }
 
 

@@ -23,6 +23,7 @@ FILLED = {
     "installing": 55,
     "loading": 70,
     "probing": 85,
+    "settling": 90,
 }
 #: How long the rollout may take, seconds.
 PATIENCE_SECONDS = 300.0
@@ -67,7 +68,8 @@ def _roll_out(cluster: Cluster, api: httpx.Client, console: Console) -> None:
         "action": "install",
         "module_name": artifact["module_name"],
         "version": artifact["version"],
-        "strategy": {"max_parallel": len(ours)},
+        # One second is enough to see the phase; the default would make the first start wait.
+        "strategy": {"max_parallel": len(ours), "settle_seconds": 1},
         "supersede": True,  # an earlier start may have been interrupted in the middle of it
     }
     if ours != {each["name"] for each in nodes if each["phase"] != "decommissioned"}:

@@ -8,7 +8,7 @@ its queue is still there otherwise. What could not be published is still due.
 
 import logging
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -33,7 +33,9 @@ from rollout.messages import (
     to_json,
 )
 from rollout.models import Dispatch, Liveness, Node, Operation, Rollout
+from rollout.planning.load_order import LoadOrders
 from rollout.selectors import IN_HAND
+from rollout.strategy import Strategy
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +191,8 @@ def _send_cancel(command: Command, producer: Producer) -> None:
 def _commands(operations: Sequence[Operation]) -> Iterator[tuple[Operation, Command]]:
     """The command of each operation. One whose build is gone is ended instead."""
     platforms = dict(Node.objects.filter(name__in=[each.node for each in operations]).values_list("name", "platform"))
-    deadlines = _deadlines(each.rollout for each in operations)
+    strategies = _strategies(each.rollout for each in operations)
+    load_orders = LoadOrders(operations, platforms)
     sent_at = database_now().timestamp()
     found: dict[tuple[str, int, str], BuildToFetch | None] = {}
     gone: list[Operation] = []
@@ -203,16 +206,21 @@ def _commands(operations: Sequence[Operation]) -> Iterator[tuple[Operation, Comm
             if build is None or build.content_sha256 != each.content_sha256:
                 gone.append(each)
                 continue
-        yield each, _command(each, build, deadlines[each.rollout], sent_at)
+        yield each, _command(each, build, strategies[each.rollout], sent_at, load_orders)
     clock.end_for_lack_of_a_build(gone)
 
 
-def _deadlines(rollouts: Iterable[str]) -> dict[str, float]:
-    strategies = Rollout.objects.filter(uid__in=set(rollouts)).values_list("uid", "strategy")
-    return {uid: strategy["node_deadline_seconds"] for uid, strategy in strategies}
+def _strategies(rollouts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    return dict(Rollout.objects.filter(uid__in=set(rollouts)).values_list("uid", "strategy"))
 
 
-def _command(operation: Operation, build: BuildToFetch | None, deadline_seconds: float, sent_at: float) -> Command:
+def _command(
+    operation: Operation,
+    build: BuildToFetch | None,
+    strategy: Mapping[str, Any],
+    sent_at: float,
+    load_orders: LoadOrders,
+) -> Command:
     return Command(
         rollout=operation.rollout,
         node=operation.node,
@@ -225,7 +233,11 @@ def _command(operation: Operation, build: BuildToFetch | None, deadline_seconds:
         # Half the life of a download link, so that one is never dead before its command is.
         expires=sent_at + settings.ENVIRONMENT.download_seconds / 2,
         sent_at=sent_at,
-        deadline_seconds=deadline_seconds,
+        deadline_seconds=strategy["node_deadline_seconds"],
+        # A rollout that an older release has started has none.
+        settle_seconds=strategy.get("settle_seconds", Strategy().settle_seconds),
+        load_order=load_orders.of(operation.node),
+        has_types=load_orders.module(operation).has_types,
         package=None if build is None else _package(build, operation.node),
         command_line_args="" if build is None else build.command_line_args,
         commands=() if build is None else build.commands,

@@ -229,7 +229,8 @@ class OperationProgressed:
 @event_type("operation.finished.v1")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationFinished:
-    """`seconds` is how long the node worked on it, None if it never said."""
+    """`seconds` is how long the node worked on it, None if it never said; `swap_seconds` is how long its server answered
+    no client while it replaced one version by another, None if it did not."""
 
     rollout: str
     node: str
@@ -238,6 +239,7 @@ class OperationFinished:
     reason: Reason | None = None
     message: str = ""
     seconds: float | None = None
+    swap_seconds: float | None = None
 
 
 @event_type("operation.reported_late.v1")

@@ -66,6 +66,7 @@ class Phase(StrEnum):
     INSTALLING = "installing"
     LOADING = "loading"
     PROBING = "probing"
+    SETTLING = "settling"
     REMOVING = "removing"
     CANCELING = "canceling"
     SUCCEEDED = "succeeded"
@@ -90,6 +91,7 @@ RUNNING_PHASES = frozenset(
         Phase.INSTALLING,
         Phase.LOADING,
         Phase.PROBING,
+        Phase.SETTLING,
         Phase.REMOVING,
         Phase.CANCELING,
     }
@@ -169,6 +171,12 @@ class Command:
     #: The version that an operation had brought which this one takes back: once the rest has succeeded, its files are
     #: gone; if it is `version` itself, it is not loaded any more.
     undoes: int | None = None
+    #: How long the server has to run after the probe before the load counts as a success; within `deadline_seconds`.
+    settle_seconds: float = 0.0
+    #: Module names, each after those that it needs. A server loads its modules in this order when it starts.
+    load_order: tuple[str, ...] = ()
+    #: Whether the module declares data types: a server that has keys of them does not start without the module.
+    has_types: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +208,8 @@ class Inventory:
 class Report:
     """What the agent says of one operation. A final report carries the inventory after it.
 
-    The same report may arrive more than once. `seconds` is how long the attempt took on the node, None before its end.
+    The same report may arrive more than once. `seconds` is how long the attempt took on the node, None before its end;
+    `swap_seconds` is how long the server answered no client while it replaced one version by another, None if it did not.
     """
 
     rollout: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.-]{1,32}\Z")]
@@ -212,6 +221,7 @@ class Report:
     reason: Reason | None = None
     message: str = ""
     seconds: Seconds | None = None
+    swap_seconds: Seconds | None = None
     inventory: Inventory | None = None
 
 

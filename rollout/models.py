@@ -169,6 +169,8 @@ class Operation(models.Model):
     #: When it times out; there exactly while it is in hand.
     deadline_at = models.DateTimeField(null=True)
     seconds = models.FloatField(null=True)
+    #: How long the node's server answered no client while it replaced one version by another.
+    swap_seconds = models.FloatField(null=True)
 
     class Meta:
         ordering: ClassVar = ["rollout", "ordinal"]

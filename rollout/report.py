@@ -79,6 +79,7 @@ COLUMNS = (
     "to_version",
     "to_sha256",
     "seconds",
+    "swap_seconds",
 )
 #: A spreadsheet takes what begins so for a formula (OWASP, "CSV Injection").
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -186,6 +187,7 @@ def _node(row: Any) -> dict[str, Any]:
         "released_at": rfc3339(row.released_at) if row.released_at else None,
         "finished_at": rfc3339(row.finished_at) if row.finished_at else None,
         "seconds": row.seconds,
+        "swap_seconds": row.swap_seconds,
     }
 
 

@@ -178,6 +178,7 @@ def operation_document(row: Operation) -> dict[str, Any]:
         "started_at": rfc3339(row.started_at) if row.started_at else None,
         "finished_at": rfc3339(row.finished_at) if row.finished_at else None,
         "seconds": row.seconds,
+        "swap_seconds": row.swap_seconds,
     }
 
 

@@ -18,6 +18,8 @@ Amount = int | str
 
 #: The longest wait before an automatic retry, seconds.
 LONGEST_BACKOFF_SECONDS = 300.0
+#: The longest settling, seconds: an agent gives up any operation that takes longer than 3,000 s.
+LONGEST_SETTLING_SECONDS = 1800.0
 
 
 class OnFailure(StrEnum):
@@ -85,6 +87,9 @@ class Strategy:
     soak_seconds: float = 0.0
     #: `manual`: after each wave but the last a person has to promote.
     gate: Gate = Gate.NONE
+    #: How long a server has to run after a module was loaded before its node has succeeded; 0: not at all. It counts
+    #: towards the node's deadline, and has to be shorter.
+    settle_seconds: float = 10.0
     #: Longest for one node, from its release on.
     node_deadline_seconds: float = 300.0
     #: Longest without any success while a wave is running.

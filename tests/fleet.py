@@ -157,7 +157,8 @@ class Fleet:
     def start(self, version, action="install", **fields):
         """uid of a new rollout of greet."""
         at_once = {"canary": 0, "max_parallel": 10, "max_failures": "100%"}
-        body = {"action": action, "module_name": "greet", "version": version, "strategy": at_once, **fields}
+        strategy = {"settle_seconds": 0.1, **fields.pop("strategy", at_once)}
+        body = {"action": action, "module_name": "greet", "version": version, "strategy": strategy, **fields}
         return self.post(ROLLOUTS, body)["uid"]
 
     def rollout(self, uid):

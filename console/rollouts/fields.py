@@ -160,6 +160,13 @@ MORE = (
         unit="s",
     ),
     Field(
+        name="strategy.settle_seconds",
+        label="Settling",
+        help="How long a server has to run after the load before its node has succeeded.",
+        kind=Kind.NUMBER,
+        unit="s",
+    ),
+    Field(
         name="strategy.node_deadline_seconds",
         label="Longest for one node",
         kind=Kind.NUMBER,

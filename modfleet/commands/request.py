@@ -54,6 +54,9 @@ def rollout_request(
     on_abort: Annotated[str | None, _strategy("finish or undo what nodes have in hand.")] = None,
     soak: Annotated[float | None, _strategy("How long health is watched after each wave.", metavar="SECONDS")] = None,
     gate: Annotated[str | None, _strategy("manual: after each wave a person has to promote; none.")] = None,
+    settle: Annotated[
+        float | None, _strategy("How long a server has to run after the load; 0: not at all.", metavar="SECONDS")
+    ] = None,
     node_deadline: Annotated[float | None, _strategy("Longest for one node.", metavar="SECONDS")] = None,
     progress_deadline: Annotated[float | None, _strategy("Longest without any success.", metavar="SECONDS")] = None,
     retries: Annotated[int | None, _strategy("Automatic retries of one node.")] = None,
@@ -88,6 +91,7 @@ def rollout_request(
         "on_abort": on_abort,
         "soak_seconds": soak,
         "gate": gate,
+        "settle_seconds": settle,
         "node_deadline_seconds": node_deadline,
         "progress_deadline_seconds": progress_deadline,
         "offline": offline,

@@ -1,33 +1,47 @@
-"""Loads a version that is in place into the running server, probes it, and makes it last over a restart."""
+"""Loads a version that is in place into the running server, probes it, watches it, and makes it last over a restart."""
 
 import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from rollout.agent.digests import file_digest
 from rollout.agent.failure import Failure
 from rollout.agent.job import LOAD_SECONDS, PROBE_SECONDS, UNLOAD_SECONDS, Job
-from rollout.agent.node import observe
+from rollout.agent.node import ServerFacts, observe
 from rollout.agent.server import LoadedModule, RefusedError, ServerLostError, ServerSilentError, Session
+from rollout.agent.settle import crashed, refuse_restarted, settle
+from rollout.agent.swap import load, swap
 from rollout.messages import Package, Phase, Reason
 
 
-def activate(job: Job, package: Package) -> bool:
-    """Whether the server had to load the version; either way it is loaded, probed and in the include file.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activated:
+    """Whether the server had to load the version; `swap_seconds` if it replaced another one."""
+
+    has_loaded: bool
+    swap_seconds: float | None = None
+
+
+def activate(job: Job, package: Package) -> Activated:
+    """What was done so that the version is loaded, probed, settled and in the include file.
 
     Raises: `Failure`. What it changed in the server until then is for `undo`.
     """
-    args = _arguments(job)
-    has_to_load = _make_room(job)
-    if has_to_load:
+    module = _wanted(job, package)
+    facts = _look(job)
+    done = Activated(has_loaded=False)
+    if not any(job.is_current(each, facts.run_id) and each.args == module.args for each in facts.modules):
         job.say(Phase.LOADING)
-        _load(job, package, args)
+        done = _load(job, package, module, facts)
     job.say(Phase.PROBING)
-    _probe(job)
+    _probe(job, facts.run_id)
+    if job.command.settle_seconds and (done.has_loaded or job.resumed or not job.has_line(module)):
+        job.say(Phase.SETTLING)
+        settle(job, facts.run_id)
     job.commit()
-    module = job.server_target / package.module_file
-    job.node.include.remember(job.server_target.parent, module, args)
-    return has_to_load
+    job.write_line(module)
+    return done
 
 
 def refuse_foreign(job: Job, modules: Iterable[LoadedModule]) -> None:
@@ -41,78 +55,84 @@ def refuse_foreign(job: Job, modules: Iterable[LoadedModule]) -> None:
             )
 
 
-def unload(session: Session, loaded: LoadedModule) -> None:
-    """The module is no longer in the server. Raises: `Failure` (unload_refused, module_command_disabled)."""
-    try:
-        session.unload(loaded.name)
-    except RefusedError as error:
-        if _is_disabled(error):
-            raise _disabled(error) from error
-        raise Failure(
-            Reason.UNLOAD_REFUSED,
-            f"The server refuses to unload {loaded.name} {loaded.version} ({error}). A module that exports data types "
-            "or is in use leaves only with a restart of the server.",
-        ) from error
-
-
 @contextmanager
 def told_as_crash(job: Job) -> Iterator[None]:
     """A connection that breaks in here is a crash that the module caused, and silence is time that ran out."""
-    name = f"{job.command.module_name} {job.command.version}"
     try:
         yield
     except ServerLostError as error:
-        raise Failure(Reason.SERVER_CRASHED, f"The server went away over {name}: see the server's log.") from error
+        raise crashed(job) from error
     except ServerSilentError as error:
+        name = f"{job.command.module_name} {job.command.version}"
         raise Failure(Reason.NODE_DEADLINE, f"The server is still busy with {name}: {error.message}") from error
 
 
-def _arguments(job: Job) -> list[str]:
+def _wanted(job: Job, package: Package) -> LoadedModule:
     try:
-        return shlex.split(job.command.command_line_args)
+        args = tuple(shlex.split(job.command.command_line_args))
     except ValueError as error:
         raise Failure(Reason.LOAD_FAILED, f"The module's command_line_args cannot be split: {error}.") from error
+    return LoadedModule(
+        name=job.command.module_name,
+        version=job.command.version,
+        path=str(job.server_target / package.module_file),
+        args=args,
+    )
 
 
-def _make_room(job: Job) -> bool:
-    """Whether the version has to be loaded: no other one of the module is, and no former content of this one."""
-    seconds = job.deadline.step("Unloading", UNLOAD_SECONDS).remaining()
+def _look(job: Job) -> ServerFacts:
+    seconds = job.deadline.step("Looking at the server", UNLOAD_SECONDS).remaining()
     with job.node.server.session(seconds) as session:
         facts = observe(session)
-        refuse_foreign(job, facts.modules)
-        ours = [each for each in facts.modules if each.name == job.command.module_name]
-        if any(job.is_current(each, facts.run_id) for each in ours):
-            return False
-        for loaded in ours:
-            with told_as_crash(job):
-                unload(session, loaded)
-    job.node.folder.clear_replaced(job.command.module_name, job.command.version)
-    return True
+    refuse_foreign(job, facts.modules)
+    return facts
 
 
-def _load(job: Job, package: Package, args: list[str]) -> None:
-    # A truncated .so kills the server at MODULE LOAD (SIGBUS), so it is read once more.
+def _load(job: Job, package: Package, module: LoadedModule, facts: ServerFacts) -> Activated:
+    # A truncated .so kills the server at MODULE LOAD (SIGBUS), so it is read once more; before the swap, for it lasts.
     expected = next(member.sha256 for member in package.members if member.path == package.module_file)
     if file_digest(job.target / package.module_file) != expected:
         raise Failure(Reason.CHECKSUM_MISMATCH, f"`{package.module_file}` changed on the node's disk: check the disk.")
+    loaded = next((each for each in facts.modules if each.name == module.name), None)
     seconds = job.deadline.step("Loading", LOAD_SECONDS).remaining()
-    with job.node.server.session(seconds) as session, told_as_crash(job):
-        try:
-            session.load(str(job.server_target / package.module_file), args)
-        except RefusedError as error:
-            raise (_disabled(error) if _is_disabled(error) else _not_loaded(job, error)) from error
+    with job.node.server.session(seconds) as session:
+        if session.info("server").get("run_id") != facts.run_id:
+            raise Failure(Reason.SERVER_UNREACHABLE, "The server was restarted before it got the module: retry.")
+        with told_as_crash(job):
+            if loaded is None:
+                load(session, module)
+                swap_seconds = None
+            else:
+                swap_seconds = swap(session, loaded, module, back=replace(loaded, path=job.path_now(loaded)))
+            if job.command.has_types or _leaves_writes_in_aof(session, module.name):
+                job.write_line(module)
+    job.node.folder.clear_replaced(job.command.module_name, job.command.version)
+    return Activated(has_loaded=True, swap_seconds=swap_seconds)
 
 
-def _probe(job: Job) -> None:
+def _leaves_writes_in_aof(session: Session, module_name: str) -> bool:
+    """Whether a start may read the module's commands from the AOF; also if the server does not say."""
+    try:
+        return session.writes_aof() and bool(session.write_commands_of(module_name))
+    except RefusedError:
+        return True
+
+
+def _probe(job: Job, run_id: str) -> None:
     command = job.command
     seconds = job.deadline.step("Probing", PROBE_SECONDS).remaining()
     try:
         with job.node.server.session(seconds) as session, told_as_crash(job):
+            refuse_restarted(job, session, run_id)
             loaded = [each for each in session.modules() if job.is_at_target(each)]
             missing = session.missing(command.commands)
             session.ping()
     except RefusedError as error:
         raise Failure(Reason.PROBE_FAILED, f"The server refuses the probe: {error}.") from error
+    except Failure as failure:
+        if failure.reason is Reason.SERVER_UNREACHABLE:  # it could be reached before the load
+            raise crashed(job, failure) from failure
+        raise
     if [(each.name, each.version) for each in loaded] != [(command.module_name, command.version)]:
         found = ", ".join(f"{each.name} {each.version}" for each in loaded) or "nothing"
         raise Failure(
@@ -122,22 +142,3 @@ def _probe(job: Job) -> None:
         )
     if missing:
         raise Failure(Reason.PROBE_FAILED, f"The module was loaded but does not answer to {', '.join(missing)}.")
-
-
-def _is_disabled(error: RefusedError) -> bool:
-    return "command not allowed" in str(error)
-
-
-def _disabled(error: RefusedError) -> Failure:
-    return Failure(
-        Reason.MODULE_COMMAND_DISABLED,
-        "The server does not allow MODULE LOAD. Put `enable-module-command local` into its configuration and restart "
-        f"it (it cannot be changed while it runs). It said: {error}",
-    )
-
-
-def _not_loaded(job: Job, error: RefusedError) -> Failure:
-    name = f"{job.command.module_name} {job.command.version}"
-    return Failure(
-        Reason.LOAD_FAILED, f"The server refuses to load {name}: {error} See the server's log for the cause."
-    )

@@ -4,6 +4,7 @@ Names that start with a dot are ours: `*.tmp` is work in progress, `.<version>.f
 operation replaced, `.<version>.replaced` says that a running server still has the replaced files in memory.
 """
 
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -49,32 +50,35 @@ class ModulesFolder:
             sync_folder(self.root)
         return unique_beside(target)
 
-    def place(self, fresh: Path, module_name: str, version: int) -> None:
-        """`fresh` becomes the version's folder; what was there is set aside until `settle` or `put_back`."""
+    def set_aside(self, module_name: str, version: int) -> bool:
+        """Whether the version was there: its files are then also in the folder `former` until `settle`."""
         target, former = self.path(module_name, version), self._former(module_name, version)
-        with self.lock:
-            if target.exists():
-                target.rename(unique_beside(target) if former.exists() else former)
-            fresh.rename(target)
+        if target.exists() and not former.exists():
+            copy = unique_beside(target)
+            shutil.copytree(target, copy, copy_function=os.link)
+            copy.rename(former)
             sync_folder(target.parent)
+        return former.exists()
+
+    def place(self, fresh: Path, module_name: str, version: int) -> None:
+        """`fresh` becomes the version's folder."""
+        self._exchange(self.path(module_name, version), fresh)
 
     def put_back(self, module_name: str, version: int) -> bool:
-        """Undo `place`: whether something had been set aside, which is now in its place again."""
+        """Whether something had been set aside, which is now in its place again, and still set aside until `settle`."""
         target, former = self.path(module_name, version), self._former(module_name, version)
         if not former.exists():
             return False
-        with self.lock:
-            if target.exists():
-                target.rename(unique_beside(target))
-            former.rename(target)
-            self._replaced(module_name, version).unlink(missing_ok=True)
-            sync_folder(target.parent)
-        self.sweep(module_name)
+        copy = unique_beside(target)
+        shutil.copytree(former, copy, copy_function=os.link)
+        self._exchange(target, copy)
+        self._replaced(module_name, version).unlink(missing_ok=True)
         return True
 
-    def has_former(self, module_name: str, version: int) -> bool:
-        """Whether `place` set something aside that is neither settled nor put back."""
-        return self._former(module_name, version).exists()
+    def former(self, module_name: str, version: int) -> PurePosixPath | None:
+        """Where the server finds what was set aside and is neither settled nor put back."""
+        former = self._former(module_name, version)
+        return self._server_root / module_name / former.name if former.exists() else None
 
     def settle(self, module_name: str, version: int) -> None:
         """What `place` set aside is no longer needed."""
@@ -104,18 +108,17 @@ class ModulesFolder:
             module.rmdir()
             sync_folder(self.root)
 
-    def recover(self, module_name: str, *, unfinished: bool) -> None:
+    def recover(self, module_name: str) -> list[int]:
         """The module's folder after a crash: swept, and nothing missing that had been set aside.
 
-        What an `unfinished` operation set aside stays: its repetition decides.
+        Answers the versions that something is set aside of.
         """
-        for former in (self.root / module_name).glob(".*.former"):
-            version = int(former.name.split(".")[1])
+        versions = [int(each.name.split(".")[1]) for each in (self.root / module_name).glob(".*.former")]
+        for version in versions:
             if not self.path(module_name, version).exists():
                 self.put_back(module_name, version)
-            elif not unfinished:
-                self.settle(module_name, version)
         self.sweep(module_name)
+        return versions
 
     def mark_replaced(self, module_name: str, version: int, run_id: str) -> None:
         """The server process `run_id` keeps the former files of that version in memory, though its path is the same."""
@@ -130,6 +133,16 @@ class ModulesFolder:
 
     def clear_replaced(self, module_name: str, version: int) -> None:
         self._replaced(module_name, version).unlink(missing_ok=True)
+
+    def _exchange(self, target: Path, fresh: Path) -> None:
+        """`target` is what `fresh` was."""
+        replaced = unique_beside(target)
+        with self.lock:
+            if target.exists():
+                target.rename(replaced)
+            fresh.rename(target)
+            sync_folder(target.parent)
+        shutil.rmtree(replaced, ignore_errors=True)  # what stays is swept
 
     def _former(self, module_name: str, version: int) -> Path:
         return self.root / module_name / f".{version}.former"

@@ -20,8 +20,9 @@ def install(job: Job, package: Package) -> Outcome:
 
     Raises: `Failure`. The node was put back to what it was before the command, or only what it undoes is still there.
     """
-    command, folder = job.command, job.node.folder
+    command = job.command
     is_loading = command.activation is Activation.LOAD
+    swap_seconds = None
     try:
         job.deadline.remaining()
         check_manifest(package)
@@ -29,19 +30,21 @@ def install(job: Job, package: Package) -> Outcome:
             refuse_foreign(job, job.facts.modules)
         changed = _put_in_place(job, package)
         if is_loading:
-            changed |= activate(job, package)
+            activated = activate(job, package)
+            changed |= activated.has_loaded
+            swap_seconds = activated.swap_seconds
         elif command.undoes == command.version:
             job.say(Phase.REMOVING)
             changed |= deactivate(job)
-        if folder.has_former(command.module_name, command.version):
+        if job.former_target:
             job.commit()
     except (Failure, OSError) as error:
         raise undone(job, as_failure(error)) from error
-    folder.settle(command.module_name, command.version)
+    job.node.settle(command.module_name, command.version)
     if command.undoes is not None and command.undoes != command.version:
         changed |= _take_back(job, command.undoes)
     if changed or job.resumed:
-        return Outcome()
+        return Outcome(swap_seconds=swap_seconds)
     return Outcome(phase=Phase.SKIPPED, reason=Reason.ALREADY_INSTALLED, message="The same build is installed already.")
 
 
@@ -59,6 +62,9 @@ def _put_in_place(job: Job, package: Package) -> bool:
     archive.unlink()
     job.say(Phase.INSTALLING)
     _mark_replaced(job)
+    if node.folder.set_aside(command.module_name, command.version) and job.former_target:
+        # Until the new files have settled, a start of the server loads the former ones.
+        node.include.redirect(job.server_target, job.former_target)
     node.folder.place(fresh, command.module_name, command.version)
     node.digests.learn(job.target, package.members)
     return True

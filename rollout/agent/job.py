@@ -25,6 +25,7 @@ class Outcome:
     phase: Phase = Phase.SUCCEEDED
     reason: Reason | None = None
     message: str = ""
+    swap_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,8 @@ class Job:
     """`facts` is None when the server could not be asked and the operation does not need it.
 
     `resumed`: an agent has begun this before and has not come to its end. `commit` is called before what cannot be
-    taken back: no cancel is heeded any more, also after a crash. `say` and `deadline` heed it until then.
+    taken back: no cancel is heeded any more, also after a crash. `say` and `deadline` heed it until then. `pause` waits
+    so many seconds, or until a cancel comes.
     """
 
     node: Node
@@ -43,6 +45,7 @@ class Job:
     deadline: Deadline
     say: Callable[[Phase], None]
     commit: Callable[[], None]
+    pause: Callable[[float], None]
 
     @property
     def target(self) -> Path:
@@ -55,6 +58,40 @@ class Job:
     def is_at_target(self, loaded: LoadedModule) -> bool:
         """Whether the server loaded it from the folder of this job's version."""
         return loaded.path.startswith(f"{self.server_target}/")
+
+    def is_new(self, loaded: LoadedModule, run_id: str) -> bool:
+        """Whether the operation has brought what the server has loaded."""
+        former = self.before.loaded
+        if not self.is_at_target(loaded):
+            return False
+        if former is None or not self.is_at_target(former):
+            return True
+        if self.former_target is None:
+            return loaded.args != former.args
+        # A crash may have come between the swap and the note that the server's memory holds the new files.
+        return self.resumed or self.is_current(loaded, run_id)
+
+    @property
+    def former_target(self) -> PurePosixPath | None:
+        """Where the files are that the operation has replaced."""
+        return self.node.folder.former(self.command.module_name, self.command.version)
+
+    def path_now(self, loaded: LoadedModule) -> str:
+        """Where the files are now that the server loaded before the operation."""
+        former = self.former_target
+        if former is None or not self.is_at_target(loaded):
+            return loaded.path
+        return str(former / PurePosixPath(loaded.path).relative_to(self.server_target))
+
+    def has_line(self, module: LoadedModule) -> bool:
+        """Whether a start of the server loads exactly that."""
+        return self.node.include.has(PurePosixPath(module.path), module.args)
+
+    def write_line(self, module: LoadedModule) -> None:
+        """A start of the server loads `module`, after the modules that it needs."""
+        folder = self.server_target.parent
+        order = [folder.parent / name for name in self.command.load_order]
+        self.node.include.remember(folder, PurePosixPath(module.path), module.args, order)
 
     def is_current(self, loaded: LoadedModule, run_id: str) -> bool:
         """Likewise, and the folder still holds what was loaded."""

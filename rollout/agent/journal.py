@@ -25,11 +25,12 @@ class Before:
     """The node before an operation: what a failure puts back.
 
     `content_sha256` is what the operation's target held, empty when it did not exist; `loaded` is the version of
-    the module, installed by us, that the server had loaded.
+    the module, installed by us, that the server had loaded, and `commands` those that it had registered.
     """
 
     content_sha256: str = ""
     loaded: LoadedModule | None = None
+    commands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

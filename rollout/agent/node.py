@@ -71,6 +71,18 @@ class Node:
         replaced_under = self.folder.replaced_under(module_name, version)
         return not replaced_under or replaced_under != run_id
 
+    def settle(self, module_name: str, version: int) -> None:
+        """What was set aside of that version is no longer needed: a start loads what is in its place."""
+        if former := self.folder.former(module_name, version):
+            self.include.redirect(former, self.folder.server_path(module_name, version))
+            self.folder.settle(module_name, version)
+
+    def recover(self, module_name: str, *, unfinished: bool) -> None:
+        """The module after a crash. What an `unfinished` operation set aside stays: its repetition decides."""
+        for version in self.folder.recover(module_name):
+            if not unfinished:
+                self.settle(module_name, version)
+
     def facts(self) -> ServerFacts:
         """The server, now. Raises: `Failure` (server_unreachable)."""
         try:
@@ -79,6 +91,14 @@ class Node:
                 return self._last_facts
         except RefusedError as error:
             raise Failure(Reason.SERVER_UNREACHABLE, f"The server refuses to be asked: {error}.") from error
+
+    def commands_of(self, module_name: str) -> tuple[str, ...]:
+        """Names of the commands that a loaded module has registered; none if the server does not say."""
+        try:
+            with self.server.session() as session:
+                return tuple(session.commands_of(module_name))
+        except (Failure, RefusedError):
+            return ()
 
     def inventory(self) -> Inventory:
         """All that is installed, read from the disk and the server now. Raises: `OSError`."""

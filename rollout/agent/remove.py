@@ -1,7 +1,10 @@
 """Removes a version: unload, forget, delete. Repeated after a crash it finishes what is left."""
 
-from rollout.agent.activate import told_as_crash, unload
+from contextlib import nullcontext
+
+from rollout.agent.activate import told_as_crash
 from rollout.agent.job import UNLOAD_SECONDS, Job, Outcome
+from rollout.agent.swap import unload
 from rollout.messages import Phase, Reason
 
 
@@ -43,8 +46,14 @@ def _is_loaded(job: Job) -> bool:
 
 
 def _unload(job: Job) -> None:
+    """The line leaves first and comes back when the server refuses.
+
+    With data types it stays until the server has unloaded the module, which proves that there are none: whatever dies
+    in between, the server starts with its data.
+    """
     seconds = job.deadline.step("Unloading", UNLOAD_SECONDS).remaining()
-    with job.node.server.session(seconds) as session:
+    line = nullcontext() if job.command.has_types else job.node.include.parked(job.server_target)
+    with job.node.server.session(seconds) as session, line:
         for loaded in session.modules():
             if job.is_at_target(loaded):
                 with told_as_crash(job):

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,6 +37,7 @@ class Runner:
         self._is_swept = False
         #: To be given up, and not yet answered. Threads share it without a lock: each touches it by one operation.
         self._given_up: set[_Identity] = set()
+        self._cancels = threading.Condition()
 
     def recover(self) -> None:
         """Call once at the start: what a crash left behind is swept, and the include file exists.
@@ -48,7 +50,7 @@ class Runner:
     def _sweep(self) -> None:
         self.node.include.ensure()
         for module in [each for each in self.node.folder.root.iterdir() if each.is_dir()]:
-            self.node.folder.recover(module.name, unfinished=self._may_be_unfinished(module.name))
+            self.node.recover(module.name, unfinished=self._may_be_unfinished(module.name))
         self._is_swept = True
 
     def execute(self, command: Command, *, report: Say) -> Report | None:
@@ -83,6 +85,8 @@ class Runner:
         if _identity(command) in self._given_up:
             return False
         self._given_up.add(_identity(command))
+        with self._cancels:
+            self._cancels.notify_all()
         return True
 
     def cancel(self, command: Command, *, report: Say) -> Report | None:
@@ -143,7 +147,7 @@ class Runner:
     def _begin_and_run(self, command: Command, entry: Entry | None, report: Say) -> tuple[Outcome, Entry]:
         unfinished = entry if entry and entry.report is None else None
         resumed = unfinished if unfinished and unfinished.generation == command.generation else None
-        self.node.folder.recover(command.module_name, unfinished=resumed is not None)
+        self.node.recover(command.module_name, unfinished=resumed is not None)
         facts, unreachable = self._facts()
         before = self._before(command, unfinished, facts)
         begun = self.node.journal.begin(command, before, committed=resumed is not None and resumed.committed)
@@ -158,6 +162,10 @@ class Runner:
         def say(phase: Phase) -> None:
             deadline.remaining()
             report(_report(command, Outcome(phase=phase)))
+
+        def pause(seconds: float) -> None:
+            with self._cancels:
+                self._cancels.wait_for(is_given_up, seconds)
 
         if is_given_up():
             # What a crashed agent had begun is undone even while the server is away: the files at least.
@@ -175,6 +183,7 @@ class Runner:
             deadline=deadline,
             say=say,
             commit=commit,
+            pause=pause,
         )
         outcome = _run(job)
         return outcome, begun
@@ -196,6 +205,7 @@ class Runner:
         return Before(
             content_sha256=self.node.digests.content(folder.path(command.module_name, command.version)),
             loaded=loaded[0] if loaded else former,
+            commands=self.node.commands_of(command.module_name) if loaded else (),
         )
 
     def _final(self, command: Command, outcome: Outcome, *, seconds: float = 0.0) -> Report:
@@ -280,4 +290,5 @@ def _report(command: Command, outcome: Outcome) -> Report:
         reason=outcome.reason,
         # Names of files may hold what is no text; neither the journal nor the wire takes that.
         message=outcome.message.encode(errors="backslashreplace").decode(),
+        swap_seconds=outcome.swap_seconds,
     )

@@ -38,6 +38,13 @@ class ServerSilentError(Failure):
         super().__init__(Reason.SERVER_UNREACHABLE, f"The server did not answer {command} within {seconds:.1f} s.")
 
 
+class ServerLoadingError(Failure):
+    """The server reads its data and answers little else."""
+
+    def __init__(self) -> None:
+        super().__init__(Reason.SERVER_UNREACHABLE, "The server is still loading its data: retry later.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModule:
     """One line of MODULE LIST. `path` is the server's; empty for what is built in."""
@@ -65,6 +72,48 @@ class Session:
     def unload(self, name: str) -> None:
         self.call("MODULE", "UNLOAD", name)
 
+    def swap(self, name: str, path: str, args: Iterable[str]) -> tuple[RefusedError | None, RefusedError | None]:
+        """The refusals of UNLOAD `name` and of LOAD `path`, between which no client is served.
+
+        EXEC goes on after an error. Raises: `RefusedError` when neither was tried.
+        """
+        unload, load = ("MODULE", "UNLOAD", name), ("MODULE", "LOAD", path, *args)
+        with self._answering("MODULE UNLOAD and LOAD"):
+            self._connection.send_packed_command(self._connection.pack_commands([("MULTI",), unload, load, ("EXEC",)]))
+            queued = [self._read() for _ in range(3)]
+            answers = self._read()
+        if refused := next((each for each in queued if isinstance(each, ResponseError)), None):
+            raise RefusedError(str(refused))
+        if isinstance(answers, ResponseError):
+            raise RefusedError(str(answers))
+        unloaded, loaded = (RefusedError(str(each)) if isinstance(each, ResponseError) else None for each in answers)
+        return unloaded, loaded
+
+    def commands_of(self, module_name: str) -> list[str]:
+        """Names of the commands that a loaded module has registered."""
+        return list(self.call("COMMAND", "LIST", "FILTERBY", "MODULE", module_name))
+
+    def write_commands_of(self, module_name: str) -> list[str]:
+        """Those of them that write."""
+        names = self.commands_of(module_name)
+        answers = self.call("COMMAND", "INFO", *names) if names else []
+        return [name for name, answer in zip(names, answers, strict=True) if answer and _is_write(answer)]
+
+    def called(self, commands: Iterable[str]) -> list[str]:
+        """Those of `commands` that were called since their module was loaded, or the server started."""
+        stats = self.info("commandstats").items()
+        names = {
+            key.removeprefix("cmdstat_").partition("|")[0] for key, value in stats if not value.startswith("calls=0,")
+        }
+        return [each for each in commands if each.lower() in names]
+
+    def writes_aof(self) -> bool:
+        return self.info("persistence").get("aof_enabled") != "0"
+
+    def has_keys(self) -> bool:
+        """Whether any database holds a key."""
+        return bool(self.info("keyspace"))
+
     def missing(self, commands: Sequence[str]) -> list[str]:
         """Those of `commands` that the server does not know."""
         if not commands:
@@ -82,13 +131,25 @@ class Session:
 
     def call(self, *words: str) -> Any:
         """The server's answer. Raises: `RefusedError`, `ServerLostError`, `ServerSilentError`, `Failure`."""
-        try:
+        with self._answering(" ".join(words[:2])):
             self._connection.send_command(*words)
             return self._connection.read_response()
+
+    def _read(self) -> Any:
+        """The next answer, an error that the server answers too."""
+        try:
+            return self._connection.read_response()
+        except ResponseError as error:
+            return error
+
+    @contextmanager
+    def _answering(self, command: str) -> Iterator[None]:
+        try:
+            yield
         except BusyLoadingError as error:
-            raise Failure(Reason.SERVER_UNREACHABLE, "The server is still loading its data: retry later.") from error
+            raise ServerLoadingError from error
         except redis.TimeoutError as error:
-            raise ServerSilentError(" ".join(words[:2]), self._seconds) from error
+            raise ServerSilentError(command, self._seconds) from error
         except ResponseError as error:
             raise RefusedError(str(error)) from error
         except (RedisError, OSError) as error:
@@ -150,6 +211,12 @@ class Server:
             **{key: value for key, value in credentials.items() if value},
         )
         return pool.make_connection()
+
+
+def _is_write(answer: Sequence[Any]) -> bool:
+    """Whether COMMAND INFO's answer is that of a command that writes, or has a subcommand that does."""
+    subcommands = answer[9] if len(answer) > 9 else ()  # since Redis 7.0
+    return "write" in answer[2] or any(_is_write(each) for each in subcommands)
 
 
 def _loaded_module(pairs: Sequence[Any]) -> LoadedModule:

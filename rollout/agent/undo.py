@@ -1,15 +1,30 @@
-"""After a failed or canceled installation: the node as it was before, as far as the server lets us."""
+"""After a failed or canceled installation: the node as it was before, as far as the server and its data let us.
 
-from rollout.agent.activate import unload
+The line in the include file stays, or is written, where the next start may need the module: it is still loaded and
+exports data types, or keys or the AOF may be full of it. docs/adr/0009-swaps-and-lines.md has a table of all cases.
+"""
+
+import logging
+from dataclasses import replace
+from pathlib import PurePosixPath
+
 from rollout.agent.failure import CanceledError, Failure, as_failure
 from rollout.agent.job import Job
 from rollout.agent.node import observe
-from rollout.agent.server import RefusedError, ServerLostError
+from rollout.agent.server import LoadedModule, RefusedError, ServerLostError, Session
+from rollout.agent.swap import UnloadRefusedError, load, swap, unload
 from rollout.messages import Activation, Reason
+
+log = logging.getLogger(__name__)
 
 #: Seconds that a supervisor may take to start a server that crashed, and that each call of the undoing may take.
 COMES_BACK_SECONDS = 5.0
 UNDO_SECONDS = 30.0
+
+
+class _DataNeedsItError(Failure):
+    def __init__(self, words: str) -> None:
+        super().__init__(Reason.UNLOAD_REFUSED, f"{words} Its line stays, so that the server starts with its data.")
 
 
 def undone(job: Job, failure: Failure) -> Failure:
@@ -27,53 +42,117 @@ def _reason(problem: Failure | RefusedError | OSError) -> Reason:
 
 
 def _undo(job: Job, failure: Failure) -> None:
-    if failure.reason is Reason.SERVER_CRASHED:
-        # Before a supervisor starts the server again: it is to find the former files.
-        _put_files_back(job)
-        if not job.node.server.comes_back(COMES_BACK_SECONDS):
-            raise Failure(Reason.SERVER_CRASHED, f"the server is not back after {COMES_BACK_SECONDS:g} s: start it.")
-    if job.command.activation is Activation.FILES or failure.reason is Reason.SERVER_UNREACHABLE:
+    if job.command.activation is Activation.FILES:
         _put_files_back(job)
         return
+    if failure.reason is Reason.SERVER_UNREACHABLE:
+        _put_files_back_unasked(job)
+        return
+    if failure.reason is Reason.SERVER_CRASHED and not job.node.server.comes_back(COMES_BACK_SECONDS):
+        _put_files_back_unasked(job)
+        raise Failure(Reason.SERVER_CRASHED, f"the server is not back after {COMES_BACK_SECONDS:g} s: start it.")
     try:
-        _unload_target(job)
-    except Failure as problem:
-        if problem.reason is not Reason.UNLOAD_REFUSED:  # else the files stay beneath what is loaded
-            _put_files_back(job)
+        with job.node.server.session(UNDO_SECONDS) as session:
+            _put_server_back(job, session, failure)
+    except (UnloadRefusedError, _DataNeedsItError):
+        raise  # the files stay beneath what is loaded
+    except (Failure, RefusedError):
+        _put_files_back_unasked(job)
         raise
     _put_files_back(job)
-    _load_former(job)
+
+
+def _put_server_back(job: Job, session: Session, failure: Failure) -> None:
+    """The server has what it had loaded before, from where the files are now."""
+    facts = observe(session)
+    news = [each for each in facts.modules if job.is_new(each, facts.run_id)]
+    former = job.before.loaded and replace(job.before.loaded, path=job.path_now(job.before.loaded))
+    if news:
+        _refuse_if_aof_needs(job, session, news, failure)
+    try:
+        if former and not any(each.name == former.name and each not in news for each in facts.modules):
+            if news:
+                swap(session, news[0], former, back=news[0])
+            else:
+                load(session, former)
+            news = news[1:]
+        for each in news:
+            unload(session, each)
+    except UnloadRefusedError as refused:
+        if refused.exports_types:
+            _keep_line(job, session, news[0], failure)
+        raise
+    except ServerLostError as error:
+        raise Failure(Reason.SERVER_CRASHED, "the server went away while it was put back.") from error
+
+
+def _keep_line(job: Job, session: Session, loaded: LoadedModule, failure: Failure) -> None:
+    """What cannot leave gets its line: from now on there may be keys of its types.
+
+    Not if it has taken the server down, and there is no key at all: the next start is to be without it.
+    """
+    job.write_line(loaded)
+    if failure.reason is not Reason.SERVER_CRASHED or session.has_keys():
+        return
+    _put_line_back(job)
+    if session.has_keys():  # made in between
+        job.write_line(loaded)
+
+
+def _refuse_if_aof_needs(job: Job, session: Session, news: list[LoadedModule], failure: Failure) -> None:
+    """Raises: `Failure` when a start may find commands in the AOF that only the new version has."""
+    if not session.writes_aof():
+        return
+    writes = {name for each in news for name in session.write_commands_of(each.name)} - set(job.before.commands)
+    # The counts begin anew with the server: what was called before is not known.
+    is_counted = failure.reason is not Reason.SERVER_CRASHED and not job.resumed
+    if called := sorted(session.called(writes) if is_counted else writes):
+        job.write_line(news[0])
+        raise _DataNeedsItError(
+            f"the AOF may contain {', '.join(called)}: {news[0].name} {news[0].version} stays loaded until "
+            "BGREWRITEAOF has succeeded and the module is removed."
+        )
+
+
+def _put_files_back_unasked(job: Job) -> None:
+    """Likewise, of a server that does not answer. Raises: `Failure` when its data may need what was brought."""
+    former = job.before.loaded
+    is_written = job.node.include.names(job.server_target) and not (former and job.is_at_target(former))
+    if is_written:
+        raise _DataNeedsItError(f"whether the server's data needs {job.command.module_name} is not known.")
+    _put_files_back(job)
 
 
 def _put_files_back(job: Job) -> None:
-    folder, command = job.node.folder, job.command
-    if not folder.put_back(command.module_name, command.version) and not job.before.content_sha256:
-        # First the line, as in a removal: an agent that died after it was written may have left it.
-        job.node.include.forget(job.server_target)
-        folder.drop(command.module_name, command.version)
-    folder.sweep(command.module_name)
+    node, command = job.node, job.command
+    is_replaced = node.folder.put_back(command.module_name, command.version)
+    _put_line_back(job)
+    if is_replaced:
+        _load_from_target(job)
+        node.settle(command.module_name, command.version)
+    elif not job.before.content_sha256:
+        node.folder.drop(command.module_name, command.version)
+    node.folder.sweep(command.module_name)
 
 
-def _unload_target(job: Job) -> None:
-    """What the operation loaded is unloaded; a version that was loaded before, and whose files are the same, stays."""
-    was_loaded = job.before.loaded is not None and job.is_at_target(job.before.loaded)
-    is_replaced = job.node.folder.has_former(job.command.module_name, job.command.version)
-    if was_loaded and not is_replaced:
-        return
-    with job.node.server.session(UNDO_SECONDS) as session:
-        facts = observe(session)
-        for loaded in facts.modules:
-            if job.is_current(loaded, facts.run_id):
-                unload(session, loaded)
-
-
-def _load_former(job: Job) -> None:
+def _put_line_back(job: Job) -> None:
+    """First the line, as in a removal: a server whose configuration loads a missing file does not start."""
     former = job.before.loaded
     if former is None:
+        job.node.include.forget(job.server_target)
+    else:
+        job.node.include.restore(job.server_target.parent, PurePosixPath(former.path), former.args)
+
+
+def _load_from_target(job: Job) -> None:
+    """A server that has loaded the former files from where they were set aside has them from their place again."""
+    former, aside = job.before.loaded, job.former_target
+    if former is None or aside is None or job.command.activation is Activation.FILES:
         return
     try:
         with job.node.server.session(UNDO_SECONDS) as session:
-            if not any(each.name == former.name for each in session.modules()):
-                session.load(former.path, former.args)
-    except (RefusedError, ServerLostError) as error:
-        raise Failure(Reason.LOAD_FAILED, f"{former.name} {former.version} was not loaded again: {error}") from error
+            for loaded in session.modules():
+                if PurePosixPath(loaded.path).is_relative_to(aside):
+                    swap(session, loaded, former, back=loaded)
+    except (Failure, RefusedError) as error:
+        log.warning("%s %s stays loaded from a folder that is gone: %s", former.name, former.version, error)

@@ -384,6 +384,7 @@ def _record_live(live: Operation, report: Report) -> list[PlacementEvent]:
                 reason=reason,
                 message=message,
                 seconds=report.seconds,
+                swap_seconds=report.swap_seconds,
             )
         ]
     if _ORDER.index(report.phase) <= _ORDER.index(live.phase):

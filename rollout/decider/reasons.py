@@ -64,7 +64,7 @@ WORDS: Mapping[Reason, Words] = {
         "The agent could not reach its server.", "Check that the server runs and the agent's settings, then retry."
     ),
     Reason.SERVER_CRASHED: Words(
-        "The server ended while it loaded the module.",
+        "The server ended while it loaded the module, or while the module settled.",
         "Do not roll this version out further: read the server's log on that node, and mend the module.",
     ),
     Reason.STALE_GENERATION: Words(

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from artifacts_app.errors import ArtifactNotFoundError
 from artifacts_app.selectors import OfferedBuild, newest_version, offered_builds
@@ -13,19 +14,31 @@ from rollout.models import Node
 #: The Redis version that Valkey forked from, and says that it is: whatever its own version.
 REDIS_VERSION_OF_VALKEY = "7.2.4"
 
+#: The vendor's word for a module that adds data types of its own.
+TYPES = "types"
+
 #: Why nothing can be done on a node, for machines and for people.
 Skip = tuple[Reason, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModuleVersion:
-    """`builds` by platform. `dependencies` and `min_redis_version` are those of its module object."""
+    """`builds` by platform. The other fields are those of its module object; `capabilities` None: there is none."""
 
     module_name: str
     version: int
     builds: Mapping[str, OfferedBuild]
     dependencies: frozenset[str] = frozenset()
     min_redis_version: str = ""
+    capabilities: frozenset[str] | None = None
+
+    @property
+    def has_types(self) -> bool:
+        """Whether it declares data types, so that keys may need it; also if nothing is known of it any more."""
+        declared = [each.capabilities for each in self.builds.values()]
+        if self.capabilities is not None:
+            declared.append(self.capabilities)
+        return not declared or any(TYPES in each for each in declared)
 
     def needs(self, platform: str) -> frozenset[str]:
         """Names of what must be there first; what travels in the platform's package is not among them."""
@@ -86,9 +99,14 @@ def module_versions(keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Mo
             builds={each.platform: each for each in builds},
             dependencies=frozenset(documents.get((name, version), {}).get("dependencies", ())),
             min_redis_version=documents.get((name, version), {}).get("min_redis_version", ""),
+            capabilities=_capabilities(documents.get((name, version))),
         )
         for (name, version), builds in offered.items()
     }
+
+
+def _capabilities(document: Mapping[str, Any] | None) -> frozenset[str] | None:
+    return None if document is None else frozenset(document.get("capabilities", ()))
 
 
 def version_to_install(module_name: str, version: int) -> ModuleVersion:

@@ -242,7 +242,8 @@ class RolloutFold:
         operation, rollout = self._operation(event), self.rollouts[event.rollout]
         self._move(operation, event.phase)
         operation.reason, operation.message = event.reason or "", event.message
-        operation.seconds, operation.finished_at, operation.deadline_at = event.seconds, now, None
+        operation.seconds, operation.swap_seconds = event.seconds, event.swap_seconds
+        operation.finished_at, operation.deadline_at = now, None
         operation.healthy = event.phase not in {Phase.FAILED, Phase.TIMED_OUT}
         if waiting := self.behind.pop((event.node, event.module_name), None):
             waiting.behind = False  # either the one it waited for has ended, or it has itself

@@ -89,3 +89,6 @@ class OperationSerializer(serializers.Serializer[Any]):
     started_at = serializers.DateTimeField(allow_null=True)
     finished_at = serializers.DateTimeField(allow_null=True)
     seconds = serializers.FloatField(allow_null=True)
+    swap_seconds = serializers.FloatField(
+        allow_null=True, help_text="How long its server answered no client while it replaced another version"
+    )

@@ -17,7 +17,16 @@ from api.fields import (
     moment,
 )
 from rollout.messages import Reason
-from rollout.strategy import LONGEST_BACKOFF_SECONDS, Amount, Gate, Offline, OnAbort, OnFailure
+from rollout.strategy import (
+    LONGEST_BACKOFF_SECONDS,
+    LONGEST_SETTLING_SECONDS,
+    Amount,
+    Gate,
+    Offline,
+    OnAbort,
+    OnFailure,
+    Strategy,
+)
 
 MAX_NODES = 10_000
 
@@ -105,6 +114,12 @@ class StrategySerializer(StrictSerializer):
         min_value=0, max_value=DAY_SECONDS, required=False, help_text="How long health is watched after each wave"
     )
     gate = serializers.ChoiceField(choices(Gate), required=False)
+    settle_seconds = StrictFloatField(
+        min_value=0,
+        max_value=LONGEST_SETTLING_SECONDS,
+        required=False,
+        help_text="How long a server has to run after the load before its node has succeeded",
+    )
     node_deadline_seconds = StrictFloatField(
         min_value=1, max_value=DAY_SECONDS, required=False, help_text="Longest for one node"
     )
@@ -117,3 +132,13 @@ class StrategySerializer(StrictSerializer):
     )
     start_at = MomentField(required=False, allow_null=True, help_text="Not before then")
     approval = StrictBooleanField(required=False, help_text="Not before a second person has approved")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        default = Strategy()
+        settle = attrs.get("settle_seconds", default.settle_seconds)
+        deadline = attrs.get("node_deadline_seconds", default.node_deadline_seconds)
+        if settle >= deadline:
+            raise serializers.ValidationError(
+                {"settle_seconds": f"Must be less than node_deadline_seconds: {settle:g} s of {deadline:g} s."}
+            )
+        return attrs

@@ -29,7 +29,7 @@ def uid_of(page):
 
 
 def start_by_clicking(page, version, **strategy):
-    page.goto(f"/admin/rollouts/start?module=greet&version={version}")
+    page.goto(f"/admin/rollouts/start?module=greet&version={version}&strategy.settle_seconds=0")
     for label, value in strategy.items():
         field = page.locator(f"[name='strategy.{label}']")
         if value is True:

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from rollout.messages import Action, Activation, Phase, Reason, Report
 
-WORK = (Phase.FETCHING, Phase.VERIFYING, Phase.INSTALLING, Phase.LOADING, Phase.PROBING)
+WORK = (Phase.FETCHING, Phase.VERIFYING, Phase.INSTALLING, Phase.LOADING, Phase.PROBING, Phase.SETTLING)
 
 
 class Deed(StrEnum):

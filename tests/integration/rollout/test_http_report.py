@@ -42,12 +42,14 @@ def test_it_works(admin):
     finish(start(), names, seconds=1.5)
     upload(version=2, content="c2")
     uid = start(version=2)
-    finish(uid, names[:1], seconds=2.5)
+    finish(uid, names[:1], seconds=2.5, swap_seconds=0.004)
     finish(uid, names[1:], Phase.FAILED, reason=Reason.DISK_FULL, message="full")
     report = json_of(admin, uid)
     first, second = report["nodes"]
     assert (first["from_version"], first["from_sha256"], first["to_version"], first["to_sha256"]) == (1, "c1", 2, "c2")
     assert (first["seconds"], first["attempts"], first["phase"]) == (2.5, 1, "succeeded")
+    assert (first["swap_seconds"], second["swap_seconds"]) == (0.004, None)
+    assert admin.get(f"/v2/rollouts/{uid}/nodes/{names[0]}").json()["swap_seconds"] == 0.004
     assert (second["phase"], second["reason"], second["message"]) == ("failed", "disk_full", "full")
     assert (report["complete"], report["phase"], report["counts"]["failed"]) == (True, "completed_with_failures", 1)
     assert report["waves"][0]["finished_at"]

@@ -14,6 +14,7 @@ def place(folder, text):
     fresh = folder.scratch("greet", 1)
     fresh.mkdir()
     (fresh / "file").write_text(text)
+    folder.set_aside("greet", 1)
     folder.place(fresh, "greet", 1)
 
 
@@ -40,7 +41,8 @@ def test_what_was_set_aside_is_put_back(folder):
     place(folder, "one")
     place(folder, "two")
     assert folder.put_back("greet", 1)
-    assert (content(folder), names(folder)) == ("one", ["1"])
+    assert (content(folder), names(folder)) == ("one", [".1.former", "1"])
+    folder.settle("greet", 1)
     assert not folder.put_back("greet", 1)
 
 
@@ -48,24 +50,30 @@ def test_the_first_of_two_replacements_is_put_back(folder):
     for text in ("one", "two", "three"):
         place(folder, text)
     folder.put_back("greet", 1)
-    assert (content(folder), names(folder)) == ("one", ["1"])
+    assert content(folder) == "one"
 
 
-@pytest.mark.parametrize("unfinished", [True, False])
-def test_a_crash_between_the_renames_is_undone(folder, unfinished):
+def test_the_files_are_in_both_places(folder):
+    place(folder, "one")
+    assert folder.former("greet", 1) is None
+    assert folder.set_aside("greet", 1)
+    assert names(folder) == [".1.former", "1"]
+    assert str(folder.former("greet", 1)).endswith("/seen/greet/.1.former")
+
+
+def test_a_crash_between_the_renames_is_undone(folder):
     place(folder, "one")
     folder.path("greet", 1).rename(folder.root / "greet/.1.former")
-    folder.recover("greet", unfinished=unfinished)
-    assert (content(folder), names(folder)) == ("one", ["1"])
+    assert folder.recover("greet") == [1]
+    assert (content(folder), names(folder)) == ("one", [".1.former", "1"])
 
 
-@pytest.mark.parametrize(("unfinished", "left"), [(True, [".1.former", "1"]), (False, ["1"])])
-def test_what_an_unfinished_operation_set_aside_stays(folder, unfinished, left):
+def test_what_was_set_aside_stays(folder):
     place(folder, "one")
     place(folder, "two")
     folder.scratch("greet", 1).mkdir()
-    folder.recover("greet", unfinished=unfinished)
-    assert (content(folder), names(folder)) == ("two", left)
+    assert folder.recover("greet") == [1]
+    assert (content(folder), names(folder)) == ("two", [".1.former", "1"])
 
 
 @pytest.mark.parametrize(("path", "ours"), [("greet/1/x.so", True), ("../seen2/x.so", False), ("../other/x.so", False)])

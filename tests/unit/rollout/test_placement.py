@@ -227,6 +227,14 @@ def test_an_answer_to_what_was_never_asked_is_rejected_and_recorded_once():
     assert given(unknown).when(unknown) == []
 
 
+def test_settling_comes_after_the_probe():
+    after = given(schedule(), release(), report(Phase.SETTLING))
+    assert after.state.live.phase is Phase.SETTLING
+    assert after.when(report(Phase.PROBING)) == []
+    (finished,) = after.when(report(Phase.SUCCEEDED, swap_seconds=0.004))
+    assert finished.swap_seconds == 0.004
+
+
 def test_final_is_final_and_what_comes_later_stands_beside_it():
     after = given(schedule(), release(), end(Phase.TIMED_OUT, reason=Reason.NODE_DEADLINE))
     assert after.kinds(report(Phase.SUCCEEDED)) == [OperationReportedLate]

@@ -1,0 +1,79 @@
+/* KEEPS.SET key number, KEEPS.GET key: a module whose data type has keys. */
+#include <stdint.h>
+#include <stdlib.h>
+
+typedef int (*GetApi)(const char *name, void *function);
+typedef int (*Command)(void *, void **, int);
+
+typedef struct {
+    uint64_t version;
+    void *(*rdb_load)(void *, int);
+    void (*rdb_save)(void *, void *);
+    void (*aof_rewrite)(void *, void *, void *);
+    void *mem_usage, *digest;
+    void (*free)(void *);
+    void *more[32];
+} TypeMethods;
+
+static void (*set_module_attributes)(void *, const char *, int, int);
+static void *(*create_data_type)(void *, const char *, int, TypeMethods *);
+static int (*create_command)(void *, const char *, Command, const char *, int, int, int);
+static int (*reply_with_long_long)(void *, long long);
+static void *(*open_key)(void *, void *, int);
+static int (*set_value)(void *, void *, void *);
+static void *(*get_value)(void *);
+static void (*close_key)(void *);
+static int (*number_of)(void *, long long *);
+static void (*save_signed)(void *, int64_t);
+static int64_t (*load_signed)(void *);
+
+enum { READ = 1, WRITE = 2 };
+static void *type;
+
+static void *rdb_load(void *io, int version) {
+    long long *number = malloc(sizeof *number);
+    (void)version;
+    *number = load_signed(io);
+    return number;
+}
+
+static void rdb_save(void *io, void *value) { save_signed(io, *(long long *)value); }
+
+static void aof_rewrite(void *io, void *key, void *value) { (void)io, (void)key, (void)value; }
+
+static int set(void *context, void **words, int count) {
+    long long *number = malloc(sizeof *number);
+    if (count != 3 || number_of(words[2], number)) return reply_with_long_long(context, -1);
+    void *key = open_key(context, words[1], READ | WRITE);
+    set_value(key, type, number);
+    close_key(key);
+    return reply_with_long_long(context, *number);
+}
+
+static int get(void *context, void **words, int count) {
+    void *key = count == 2 ? open_key(context, words[1], READ) : 0;
+    long long *number = key ? get_value(key) : 0;
+    long long found = number ? *number : -1;
+    if (key) close_key(key);
+    return reply_with_long_long(context, found);
+}
+
+int RedisModule_OnLoad(void *context, void **words, int count) {
+    GetApi get_api = *(GetApi *)context;
+    TypeMethods methods = {
+        .version = 1, .rdb_load = rdb_load, .rdb_save = rdb_save, .aof_rewrite = aof_rewrite, .free = free};
+    (void)words, (void)count;
+    if (get_api("RedisModule_SetModuleAttribs", &set_module_attributes) ||
+        get_api("RedisModule_CreateDataType", &create_data_type) ||
+        get_api("RedisModule_CreateCommand", &create_command) ||
+        get_api("RedisModule_ReplyWithLongLong", &reply_with_long_long) ||
+        get_api("RedisModule_OpenKey", &open_key) || get_api("RedisModule_ModuleTypeSetValue", &set_value) ||
+        get_api("RedisModule_ModuleTypeGetValue", &get_value) || get_api("RedisModule_CloseKey", &close_key) ||
+        get_api("RedisModule_StringToLongLong", &number_of) || get_api("RedisModule_SaveSigned", &save_signed) ||
+        get_api("RedisModule_LoadSigned", &load_signed))
+        return 1;
+    set_module_attributes(context, "keeps", VERSION, 1);
+    if (!(type = create_data_type(context, "modkeeps1", 1, &methods))) return 1;
+    return create_command(context, "keeps.set", set, "write", 1, 1, 1) ||
+           create_command(context, "keeps.get", get, "readonly", 1, 1, 1);
+}
