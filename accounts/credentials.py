@@ -13,6 +13,7 @@ from collections import OrderedDict
 from threading import Lock
 
 from django.contrib.auth.hashers import check_password, make_password
+from django.db import close_old_connections
 
 from accounts.failed_logins import count_failed_login, require_attempts_left
 from accounts.models import User
@@ -43,6 +44,7 @@ def verified_user(login: str, password: str, *, address: str) -> User | None:
 
 def _checked_user(login: str, password: str) -> User | None:
     user = user_by_login(login)
+    close_old_connections()  # the slow hash asks no database
     if user is None:
         make_password(password)
         return None

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable
 
 from django.conf import settings
+from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponseBase
 from django.http.response import HttpResponse
 
@@ -32,6 +33,7 @@ class ApiMiddleware:
             else:
                 response = self._get_response(request)
             request.META["modfleet.actor"] = _person()
+        close_old_connections()  # the client may take long to read the answer, or to send what is drained
         response["X-Request-ID"] = request_id
         if isinstance(response, HttpResponse) and not response.has_header("Content-Length"):
             response["Content-Length"] = str(len(response.content))
@@ -65,7 +67,8 @@ def _replace_body(request: HttpRequest) -> BodyStream:
         length = max(0, int(request.META.get("CONTENT_LENGTH") or 0))
     except ValueError:
         length = 0
-    body = BodyStream(request.META["wsgi.input"], length, surplus=surplus)
+    # The client may take long to send it: the thread holds no connection meanwhile.
+    body = BodyStream(request.META["wsgi.input"], length, surplus=surplus, before=close_old_connections)
     request._stream = body  # type: ignore[assignment]  # noqa: SLF001  # there is no public way to replace it
     return body
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import transaction
+from django.db import close_old_connections, transaction
 
 from api.errors import ApiError
 from artifacts_app.decider import ARTIFACT, AddBuild, DeleteArtifact
@@ -60,9 +60,11 @@ def add_build(spool: Spool, *, register: bool = False, also: Callable[[Upload], 
     Bytes first, event second: what fails in between leaves bytes that nothing names, and they are swept.
     Raises: `ArtifactError`, `modules_app.errors.ModuleError`, what `also` raises.
     """
+    close_old_connections()  # to look at a large package takes long, and so does storing it
     package = inspect(spool)
     build = _build(package, spool, storage_key="")
     if _has_new_build(_decided(build, package, register=register)):
+        close_old_connections()
         build = replace(build, storage_key=spool.store())
     try:
         upload = _record(build, package, also, register=register)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connection, connections
 from msgspec import json
 
 from eventstore.recorded import GENESIS_HASH, Row
@@ -60,6 +60,14 @@ class Tip(NamedTuple):
     hash: str
     now: datetime
     found: int
+
+
+def leave_the_pool() -> None:
+    """Give this thread a connection of its own, which is closed when it has done with it: for one that listens, or that
+    asks how the database is, whatever the pool's connections are busy with."""
+    own = connection.copy()
+    own.settings_dict["OPTIONS"].pop("pool", None)
+    connections[DEFAULT_DB_ALIAS] = own
 
 
 def hold_append_lock() -> None:

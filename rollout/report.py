@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from django.db import close_old_connections
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import StreamingHttpResponse
@@ -190,8 +191,14 @@ def _node(row: Any) -> dict[str, Any]:
 
 
 def _nodes(report: Report) -> Iterator[dict[str, Any]]:
-    for row in report.operations.iterator(chunk_size=_CHUNK):
-        yield _node(row)
+    """By short queries: the client may take long to read what lies between them."""
+    rows = report.operations[:_CHUNK]
+    while batch := list(rows):
+        close_old_connections()
+        yield from map(_node, batch)
+        if len(batch) < _CHUNK:
+            return
+        rows = report.operations.filter(ordinal__gt=batch[-1].ordinal)[:_CHUNK]
 
 
 def as_json(report: Report) -> Iterator[str]:

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 
+from django.db import close_old_connections
 from rest_framework.request import Request
 
 from api.errors import InvalidRequestError
@@ -41,6 +42,7 @@ def story(uid: str, after: int) -> Iterator[str]:
         _, newest, phase = selectors.rollout_document(uid)
         while after < newest and (batch := selectors.rollout_events(uid, after=after, limit=STREAM_BATCH)):
             after = batch[-1].position
+            close_old_connections()  # the client may take long to read them
             yield "".join(_sse(each) for each in batch)
             spoke_at = time.monotonic()
         if phase in FINAL_ROLLOUT_PHASES:
