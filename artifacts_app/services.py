@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import close_old_connections, transaction
+from django.db import Error, close_old_connections, transaction
 
 from api.errors import ApiError
+from api.failures import Cause, database_cause
 from artifacts_app.decider import ARTIFACT, AddBuild, DeleteArtifact
 from artifacts_app.errors import ArtifactNotFoundError, InvalidArtifactMetadataError, UnreadableArtifactError
 from artifacts_app.events import ArtifactUploaded, artifact_stream
@@ -68,8 +69,12 @@ def add_build(spool: Spool, *, register: bool = False, also: Callable[[Upload], 
         build = replace(build, storage_key=spool.store())
     try:
         upload = _record(build, package, also, register=register)
-    except (ApiError, ConcurrencyError):  # after any other failure the commit may have come through
+    except (ApiError, ConcurrencyError):
         _drop(build)
+        raise
+    except Error as error:
+        if database_cause(error) in {Cause.FULL, Cause.LOCKED, Cause.READ_ONLY}:  # else the commit may have succeeded
+            _drop(build)
         raise
     if not upload.created:
         _drop(build)
