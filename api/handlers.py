@@ -12,6 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, Js
 from django.template.loader import get_template
 from django.views import defaults
 from rest_framework import exceptions
+from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 
 from api.errors import (
@@ -31,11 +32,14 @@ from eventstore.store import ConcurrencyError
 logger = logging.getLogger(__name__)
 
 
-def handle_exception(exception: Exception, _context: dict[str, Any]) -> Response | None:
-    """The answer to an exception raised in a view.
+def handle_exception(exception: Exception, context: dict[str, Any]) -> Response | None:
+    """The answer to an exception raised in a view: JSON, whatever the view answers else.
 
     None for what nobody expected: Django then logs it and answers `handle_500`.
     """
+    if (request := context.get("request")) is not None:
+        # A page's template would ask who the caller is, and so have the credentials checked that were just refused.
+        request.accepted_renderer, request.accepted_media_type = JSONRenderer(), JSONRenderer.media_type
     match exception:
         case ApiError():
             error = exception

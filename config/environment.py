@@ -171,8 +171,8 @@ def database(environment: Environment) -> dict[str, Any]:
     settings: dict[str, Any] = {**dj_database_url.parse(url, conn_max_age=600, conn_health_checks=True)}
     given = settings.get("OPTIONS", {})
     lock_timeout = f"-c lock_timeout={round(environment.database_lock_seconds * 1000)}"
-    options = f"{lock_timeout} {given.get('options', '')}".rstrip()
-    return {**settings, "OPTIONS": {"connect_timeout": 5, **given, "options": options}}
+    startup = f"{lock_timeout} {given.get('options', '')}".rstrip()
+    return {**settings, "OPTIONS": {"connect_timeout": 5, **given, "options": startup}}
 
 
 def pooled(database: Mapping[str, Any], environment: Environment) -> dict[str, Any]:
