@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import Error, close_old_connections, transaction
+from django.db import Error, transaction
 
 from api.errors import ApiError
 from api.failures import Cause, database_cause
@@ -15,6 +15,7 @@ from artifacts_app.events import ArtifactUploaded, artifact_stream
 from artifacts_app.models import Build
 from artifacts_app.package import InspectedPackage, InvalidArtifact, inspect_package
 from artifacts_app.storage import Spool, delete_package, remove_abandoned_spools, stored_keys
+from eventstore.database import give_connection_back
 from eventstore.store import Append, ConcurrencyError, append, database_now
 from eventstore.transact import load_state, retry_on_conflict
 from modules_app.metadata import InvalidMetadata
@@ -61,11 +62,11 @@ def add_build(spool: Spool, *, register: bool = False, also: Callable[[Upload], 
     Bytes first, event second: what fails in between leaves bytes that nothing names, and they are swept.
     Raises: `ArtifactError`, `modules_app.errors.ModuleError`, what `also` raises.
     """
-    close_old_connections()  # to look at a large package takes long, and so does storing it
+    give_connection_back()  # to look at a large package takes long, and so does storing it
     package = inspect(spool)
     build = _build(package, spool, storage_key="")
     if _has_new_build(_decided(build, package, register=register)):
-        close_old_connections()
+        give_connection_back()
         build = replace(build, storage_key=spool.store())
     try:
         upload = _record(build, package, also, register=register)

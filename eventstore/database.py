@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from django.db import DEFAULT_DB_ALIAS, connection, connections
+from django.db import DEFAULT_DB_ALIAS, close_old_connections, connection, connections
 from msgspec import json
 
 from eventstore.recorded import GENESIS_HASH, Row
@@ -60,6 +60,13 @@ class Tip(NamedTuple):
     hash: str
     now: datetime
     found: int
+
+
+def give_connection_back() -> None:
+    """To the pool, before something that may take long and asks nothing. It is kept in a transaction, and where there is
+    no pool."""
+    if not connection.in_atomic_block:
+        close_old_connections()
 
 
 def leave_the_pool() -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from django.db import close_old_connections
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import StreamingHttpResponse
@@ -25,6 +24,7 @@ from api.errors import InvalidRequestError
 from api.fields import rfc3339
 from api.refusals import refuses
 from eventstore.context import SYSTEM
+from eventstore.database import give_connection_back
 from eventstore.store import RecordedEvent, database_now, load_positions
 from rollout.errors import RolloutNotFoundError
 from rollout.events import (
@@ -194,7 +194,7 @@ def _nodes(report: Report) -> Iterator[dict[str, Any]]:
     """By short queries: the client may take long to read what lies between them."""
     rows = report.operations[:_CHUNK]
     while batch := list(rows):
-        close_old_connections()
+        give_connection_back()
         yield from map(_node, batch)
         if len(batch) < _CHUNK:
             return
