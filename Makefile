@@ -4,7 +4,7 @@ BIN := .venv/bin
 SHORT := not full
 PYTEST := $(BIN)/pytest -q -n auto --dist loadfile
 # What knows no database or has one of its own: once is enough.
-NO_DATABASE := agent bench broker cli openapi
+NO_DATABASE := agent bench broker cli database openapi
 CODE := accounts api artifacts_app config console eventstore modfleet modules_app operations rollout webhooks
 
 .PHONY: help setup run test test-full test-fast test-sqlite test-simulation test-postgres test-e2e test-browser screenshots lint docs fmt bench-quick lock clean

@@ -17,6 +17,7 @@ from django.contrib.auth.hashers import check_password, make_password
 from accounts.failed_logins import count_failed_login, require_attempts_left
 from accounts.models import User
 from accounts.selectors import user_by_login
+from eventstore.database import give_connection_back
 
 REMEMBERED_SECONDS = 60.0
 _REMEMBERED_AT_MOST = 1024
@@ -43,6 +44,7 @@ def verified_user(login: str, password: str, *, address: str) -> User | None:
 
 def _checked_user(login: str, password: str) -> User | None:
     user = user_by_login(login)
+    give_connection_back()  # the slow hash asks no database
     if user is None:
         make_password(password)
         return None

@@ -12,7 +12,7 @@ from accounts.permissions import Access
 from api.errors import ApiError
 from api.idempotency import KeyReusedError
 from api.refusals import codes_of, refusals_of
-from api.seed import SeedViewSet
+from api.seed import DOCUMENTED, SeedViewSet
 
 #: The first beginning that fits a path.
 TAGS = (
@@ -100,8 +100,8 @@ class OperationSchema(AutoSchema):
         return " ".join((self._handler().__doc__ or "").split())
 
     def _status_of(self, error: type[ApiError]) -> int:
-        is_conflict_of_seed = isinstance(self.view, SeedViewSet) and error.status == HTTPStatus.CONFLICT
-        return int(HTTPStatus.NOT_ACCEPTABLE if is_conflict_of_seed else error.status)
+        status = HTTPStatus(error.status)
+        return int(DOCUMENTED.get(status, status) if isinstance(self.view, SeedViewSet) else status)
 
     def _handler(self) -> Any:
         return getattr(self.view, getattr(self.view, "action", None) or self.method.lower())
@@ -139,7 +139,7 @@ def _refusal(status: int, codes: list[str], error: type[ApiError]) -> dict[str, 
         "content": {"application/json": {"schema": schema, "example": example}},
         "x-error-codes": codes,
     }
-    if header := {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}.get(status):
+    if header := {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After", 507: "Retry-After"}.get(status):
         body["headers"] = {header: {"schema": {"type": "string"}, "required": True}}
     return body
 

@@ -6,6 +6,7 @@ of the status when the server closes the connection on unread bytes. So what a v
 
 import io
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
 #: How long the rest of a body is waited for, seconds: below the 30 after which clients give up.
@@ -23,9 +24,12 @@ class Source(Protocol):
 
 class BodyStream(io.IOBase):
     """At most `length` bytes of `source`. `length` is exact if `Content-Length` gave it, else only a bound: then up to
-    `surplus` bytes more are drained."""
+    `surplus` bytes more are drained. `before` is called once, before the first byte is waited for."""
 
-    def __init__(self, source: Source, length: int, *, surplus: int = 0) -> None:
+    def __init__(
+        self, source: Source, length: int, *, surplus: int = 0, before: Callable[[], None] = lambda: None
+    ) -> None:
+        self._before = before
         self._source = source
         self._left = length
         self._surplus = surplus
@@ -39,7 +43,9 @@ class BodyStream(io.IOBase):
         wanted = self._left if size is None or size < 0 else min(size, self._left)
         if not wanted:
             return b""
-        self.started = True
+        if not self.started:
+            self.started = True
+            self._before()
         data = self._source.read(wanted)
         self._left -= len(data)
         if not data:

@@ -106,3 +106,29 @@ class TooManyRequestsError(ApiError):
     def __init__(self, description: str = "", *, seconds: float = 1.0) -> None:
         super().__init__(description)
         self.headers = {"Retry-After": str(max(1, ceil(seconds)))}
+
+
+class DatabaseUnavailableError(ApiError):
+    """The database cannot be used now. What the request asked for was not done, unless it was lost in the very moment
+    in which it was done: look, or send it again with the same Idempotency-Key."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "database_unavailable"
+    headers = {"Retry-After": "5"}
+
+
+class StorageUnavailableError(ApiError):
+    """The storage of packages cannot be used now. Nothing of the package was kept."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "storage_unavailable"
+    headers = {"Retry-After": "10"}
+
+
+class StorageFullError(ApiError):
+    """A disk of the control plane is full: the database's, or that of the packages. Nothing was changed. The routes of
+    Redis Enterprise answer 503."""
+
+    status = HTTPStatus.INSUFFICIENT_STORAGE
+    code = "storage_full"
+    headers = {"Retry-After": "60"}

@@ -1,13 +1,18 @@
 """The only places that turn an exception into an answer."""
 
+import logging
 import math
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 from django.core.exceptions import DisallowedHost, PermissionDenied
+from django.db import Error
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.template.loader import get_template
 from django.views import defaults
 from rest_framework import exceptions
+from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 
 from api.errors import (
@@ -21,14 +26,20 @@ from api.errors import (
     UnauthenticatedError,
     UnsupportedMediaTypeError,
 )
+from api.failures import database_refusal
 from eventstore.store import ConcurrencyError
 
+logger = logging.getLogger(__name__)
 
-def handle_exception(exception: Exception, _context: dict[str, Any]) -> Response | None:
-    """The answer to an exception raised in a view.
+
+def handle_exception(exception: Exception, context: dict[str, Any]) -> Response | None:
+    """The answer to an exception raised in a view: JSON, whatever the view answers else.
 
     None for what nobody expected: Django then logs it and answers `handle_500`.
     """
+    if (request := context.get("request")) is not None:
+        # A page's template would ask who the caller is, and so have the credentials checked that were just refused.
+        request.accepted_renderer, request.accepted_media_type = JSONRenderer(), JSONRenderer.media_type
     match exception:
         case ApiError():
             error = exception
@@ -42,6 +53,9 @@ def handle_exception(exception: Exception, _context: dict[str, Any]) -> Response
             error = InvalidRequestError("; ".join(_in_words(exception.detail)))
         case exceptions.APIException():
             return _answer_of_framework(exception)
+        case Error() if (refusal := database_refusal(exception)) is not None:
+            logger.warning("the database cannot be used: %s", " ".join(str(exception).split()))
+            error = refusal
         case _:
             return None
     return Response(_body(error.code, error.description), status=error.status, headers=dict(error.headers))
@@ -104,6 +118,12 @@ def _is_for_people(request: HttpRequest) -> bool:
     return request.path.startswith("/admin/")
 
 
+def _page(error: ApiError) -> HttpResponse:
+    """Without the frame of the other pages, which asks the database."""
+    page = get_template("unavailable.html").render({"description": error.description})
+    return HttpResponse(page, status=error.status, headers=dict(error.headers))
+
+
 def handle_400(request: HttpRequest, exception: Exception) -> HttpResponseBase:
     """A request that Django refuses before any view: a host name that is not ours, a body over the limit."""
     if _is_for_people(request):
@@ -129,6 +149,9 @@ def handle_404(request: HttpRequest, exception: Exception) -> HttpResponseBase:
 
 def handle_500(request: HttpRequest) -> HttpResponseBase:
     """Django has logged the exception; each line of the log carries the request's id."""
+    refusal = database_refusal(sys.exc_info()[1])
     if _is_for_people(request):
-        return defaults.server_error(request)
+        return defaults.server_error(request) if refusal is None else _page(refusal)
+    if refusal is not None:
+        return error_response(refusal)
     return error_response(ApiError("An error that nobody expected; it is in the log under this X-Request-ID."))

@@ -12,6 +12,7 @@ from api.body import ENVELOPE_BYTES, BodyStream
 from api.errors import InvalidRequestError
 from api.handlers import error_response
 from eventstore.context import SYSTEM, acting_as, current_metadata
+from eventstore.database import give_connection_back
 
 _SANE_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -32,6 +33,7 @@ class ApiMiddleware:
             else:
                 response = self._get_response(request)
             request.META["modfleet.actor"] = _person()
+        give_connection_back()  # the client may take long to read the answer, or to send what is drained
         response["X-Request-ID"] = request_id
         if isinstance(response, HttpResponse) and not response.has_header("Content-Length"):
             response["Content-Length"] = str(len(response.content))
@@ -65,7 +67,8 @@ def _replace_body(request: HttpRequest) -> BodyStream:
         length = max(0, int(request.META.get("CONTENT_LENGTH") or 0))
     except ValueError:
         length = 0
-    body = BodyStream(request.META["wsgi.input"], length, surplus=surplus)
+    # The client may take long to send it: the thread holds no connection meanwhile.
+    body = BodyStream(request.META["wsgi.input"], length, surplus=surplus, before=give_connection_back)
     request._stream = body  # type: ignore[assignment]  # noqa: SLF001  # there is no public way to replace it
     return body
 

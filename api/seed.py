@@ -1,4 +1,5 @@
-"""The seed's routes answer only the status codes that the vendor's page documents: a conflict is 406 there."""
+"""The seed's routes answer only the status codes that the vendor's page documents: a conflict is 406 there, and a full
+disk 503."""
 
 from http import HTTPStatus
 
@@ -15,11 +16,17 @@ class InvalidModuleJsonError(ApiError):
     code = "invalid_module"
 
 
+#: What is answered instead of statuses that the page does not have.
+DOCUMENTED = {
+    HTTPStatus.CONFLICT: HTTPStatus.NOT_ACCEPTABLE,
+    HTTPStatus.INSUFFICIENT_STORAGE: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+
 class SeedViewSet(ViewSet):
     invalid_json = InvalidModuleJsonError
 
     def handle_exception(self, exc: Exception) -> Response:
         response = super().handle_exception(exc)
-        if response.status_code == HTTPStatus.CONFLICT:
-            response.status_code = HTTPStatus.NOT_ACCEPTABLE
+        response.status_code = DOCUMENTED.get(HTTPStatus(response.status_code), response.status_code)
         return response

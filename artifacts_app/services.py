@@ -5,17 +5,19 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import transaction
+from django.db import Error, transaction
 
 from accounts.events import CLUSTER_STREAM
 from accounts.selectors import require_modules_upload_allowed
 from api.errors import ApiError
+from api.failures import Cause, database_cause
 from artifacts_app.decider import ARTIFACT, AddBuild, DeleteArtifact
 from artifacts_app.errors import ArtifactNotFoundError, InvalidArtifactMetadataError, UnreadableArtifactError
 from artifacts_app.events import ArtifactUploaded, artifact_stream
 from artifacts_app.models import Build
 from artifacts_app.package import InspectedPackage, InvalidArtifact, inspect_package
 from artifacts_app.storage import Spool, delete_package, remove_abandoned_spools, stored_keys
+from eventstore.database import give_connection_back
 from eventstore.store import Append, ConcurrencyError, Condition, append, database_now, head
 from eventstore.transact import load_state, retry_on_conflict
 from modules_app.metadata import InvalidMetadata
@@ -62,14 +64,20 @@ def add_build(spool: Spool, *, register: bool = False, also: Callable[[Upload], 
     Bytes first, event second: what fails in between leaves bytes that nothing names, and they are swept.
     Raises: `accounts.errors.ModulesUploadDisabledError`, `ArtifactError`, `modules_app.errors.ModuleError`, what `also` raises.
     """
+    give_connection_back()  # to look at a large package takes long, and so does storing it
     package = inspect(spool)
     build = _build(package, spool, storage_key="")
     if _has_new_build(_decided(build, package, register=register)):
+        give_connection_back()
         build = replace(build, storage_key=spool.store())
     try:
         upload = _record(build, package, also, register=register)
-    except (ApiError, ConcurrencyError):  # after any other failure the commit may have come through
+    except (ApiError, ConcurrencyError):
         _drop(build)
+        raise
+    except Error as error:
+        if database_cause(error) in {Cause.FULL, Cause.LOCKED, Cause.READ_ONLY}:  # else the commit may have succeeded
+            _drop(build)
         raise
     if not upload.created:
         _drop(build)

@@ -1,10 +1,12 @@
 """Where packages are kept: any django-storages backend, under keys that are never shared."""
 
 import hashlib
+import logging
 import os
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Self
@@ -13,24 +15,34 @@ from django.conf import settings
 from django.core.files import File
 from django.core.files.storage import FileSystemStorage, default_storage
 
+from api.failures import disk_refusal
+
+logger = logging.getLogger(__name__)
+
 CHUNK_BYTES = 1 << 20
 #: Beside the packages: what is on its way in.
 INCOMING = ".incoming"
 
 
 class Spool:
-    """A package on its way in: bytes to a temporary file, SHA-256 on the way. Removed when closed, unless stored."""
+    """A package on its way in: bytes to a temporary file, SHA-256 on the way. Removed when closed, unless stored.
+
+    Raises: `StorageFullError`, `StorageUnavailableError`, from every method that writes; nothing is left then.
+    """
 
     def __init__(self) -> None:
-        folder = _incoming()
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor, self.path = tempfile.mkstemp(dir=folder)
+        with _refused_in_words():
+            folder = _incoming()
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor, self.path = tempfile.mkstemp(dir=folder)
         self.file: IO[bytes] = os.fdopen(descriptor, "w+b")
         self.size = 0
         self._digest = hashlib.sha256()
 
     def write(self, chunk: bytes) -> None:
-        self.file.write(chunk)
+        with _refused_in_words():
+            self.file.write(chunk)
+            self.file.flush()
         self._digest.update(chunk)
         self.size += len(chunk)
 
@@ -41,18 +53,27 @@ class Spool:
     def store(self) -> str:
         """The key under which the whole package is now kept, durably."""
         key = f"{self.sha256}/{uuid.uuid4().hex}"
-        self.file.flush()
+        with _refused_in_words():
+            try:
+                self._store(key)
+            except Exception:
+                with suppress(Exception):
+                    delete_package(key)
+                raise
+        return key
+
+    def _store(self, key: str) -> None:
         os.fsync(self.file.fileno())
         self.file.seek(0)
-        key = default_storage.save(key, _OnDisk(self.file, self.path))
+        default_storage.save(key, _OnDisk(self.file, self.path))
         if (root := _root()) is not None:
             # A rename is durable once both folders are: the package's, and the one that names it.
             _sync_folder((root / key).parent)
             _sync_folder(root)
-        return key
 
     def close(self) -> None:
-        self.file.close()
+        with suppress(OSError):  # it tries once more to write what a full disk did not take
+            self.file.close()
         Path(self.path).unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
@@ -60,6 +81,16 @@ class Spool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextmanager
+def _refused_in_words() -> Iterator[None]:
+    """Raises: `StorageFullError`, `StorageUnavailableError`."""
+    try:
+        yield
+    except Exception as error:  # the library of each storage has errors of its own
+        logger.warning("a package cannot be kept: %s: %s", type(error).__name__, error)
+        raise disk_refusal(error) from error
 
 
 class _OnDisk(File[bytes]):
@@ -81,6 +112,14 @@ def _root() -> Path | None:
 def _incoming() -> Path:
     """On the storage's own file system where it has one, so that storing is a rename."""
     return (_root() or settings.ENVIRONMENT.data_path) / INCOMING
+
+
+def probe_spool() -> None:
+    """There is room for a package on its way in. Raises: `OSError`."""
+    folder = _incoming()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(CHUNK_BYTES))
 
 
 def _sync_folder(path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Literal
 
+import dj_database_url
 import msgspec
 
 PREFIX = "MODFLEET_"
@@ -31,6 +32,14 @@ class Environment:
     data_dir: str = ".modfleet"
     #: `sqlite:///path` or `postgresql://user:password@host/name`; empty: SQLite in the data folder.
     database_url: str = ""
+    #: PostgreSQL: how many connections the requests of an API process share, at least 1; beside them it has one that
+    #: listens.
+    database_pool_size: int = 16
+    #: PostgreSQL: longest a request waits for one of those connections, seconds; then it is answered 503.
+    database_pool_seconds: float = 10.0
+    #: Longest a statement waits for a lock in the database, seconds; then the request is answered 503. Clients give up
+    #: at 30.
+    database_lock_seconds: float = 20.0
     #: Redis or Valkey that carries the queues; it need not persist anything, and must never hold modules.
     broker_url: str = "redis://127.0.0.1:6379/0"
     #: Signs sessions, tokens and download links; empty: generated once and kept in the data folder.
@@ -117,6 +126,8 @@ def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
             shown = f"{variable}_FILE" if environ.get(f"{variable}_FILE") else f"{variable}={value}"
             raise SettingsError(f"{shown}: {error}") from error
     read = msgspec.convert(given, Environment, strict=False)
+    if read.database_pool_size < 1:
+        raise SettingsError(f"{PREFIX}DATABASE_POOL_SIZE={read.database_pool_size}: must be 1 or more")
     if 0 < len(read.metrics_token) < SHORTEST_TOKEN:
         raise SettingsError(f"{PREFIX}METRICS_TOKEN: must have at least {SHORTEST_TOKEN} characters")
     return read
@@ -150,6 +161,40 @@ def package_storage(environment: Environment) -> dict[str, Any]:
     if not options and environment.storage_backend == FOLDER_STORAGE:
         options = {"location": str(environment.data_path / "artifacts")}
     return {"BACKEND": environment.storage_backend, "OPTIONS": options}
+
+
+def database(environment: Environment) -> dict[str, Any]:
+    """Django's settings of the database."""
+    url = environment.database_url or f"sqlite:///{environment.data_path / 'modfleet.sqlite3'}"
+    if url.startswith("sqlite:"):
+        options: dict[str, Any] = {
+            # A transaction that reads first and writes later fails at once when another one wrote in between.
+            "transaction_mode": "IMMEDIATE",
+            "timeout": environment.database_lock_seconds,
+            # recursive_triggers: what REPLACE removes is refused by the log's triggers as well.
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA recursive_triggers=ON;",
+        }
+        return {**dj_database_url.parse(url, conn_max_age=600, conn_health_checks=True), "OPTIONS": options}
+    settings: dict[str, Any] = {**dj_database_url.parse(url, conn_max_age=600, conn_health_checks=True)}
+    given = settings.get("OPTIONS", {})
+    lock_timeout = f"-c lock_timeout={round(environment.database_lock_seconds * 1000)}"
+    startup = f"{lock_timeout} {given.get('options', '')}".rstrip()
+    return {**settings, "OPTIONS": {"connect_timeout": 5, **given, "options": startup}}
+
+
+def pooled(database: Mapping[str, Any], environment: Environment) -> dict[str, Any]:
+    """Settings of a database for a process with more threads than the database takes connections. SQLite needs none."""
+    if database["ENGINE"] != "django.db.backends.postgresql":
+        return {**database}
+    pool = {
+        "min_size": 0,
+        "max_size": environment.database_pool_size,
+        "timeout": environment.database_pool_seconds,
+        # Then the next request tries again at once: the pool itself would double its waits.
+        "reconnect_timeout": 1.0,
+    }
+    # What a thread has done with goes back to the pool, whose connections stay open.
+    return {**database, "CONN_MAX_AGE": 0, "OPTIONS": {**database["OPTIONS"], "pool": pool}}
 
 
 def secret_key(environment: Environment) -> str:

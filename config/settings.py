@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import dj_database_url
 import django_stubs_ext
 
-from config.environment import package_storage, read_environment, secret_key
+from config.environment import database, package_storage, read_environment, secret_key
 from console import look
 
 django_stubs_ext.monkeypatch()
@@ -74,21 +73,7 @@ TEMPLATES: list[dict[str, Any]] = [
     }
 ]
 
-DATABASES: dict[str, Any] = {
-    "default": dj_database_url.parse(
-        ENVIRONMENT.database_url or f"sqlite:///{ENVIRONMENT.data_path / 'modfleet.sqlite3'}",
-        conn_max_age=600,
-        conn_health_checks=True,
-    )
-}
-if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
-    DATABASES["default"]["OPTIONS"] = {
-        # A transaction that reads first and writes later fails at once when another one wrote in between.
-        "transaction_mode": "IMMEDIATE",
-        "timeout": 30,
-        # recursive_triggers: what REPLACE removes is refused by the log's triggers as well.
-        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA recursive_triggers=ON;",
-    }
+DATABASES: dict[str, Any] = {"default": database(ENVIRONMENT)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "accounts.User"
 AUTH_PASSWORD_VALIDATORS = [

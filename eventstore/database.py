@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, close_old_connections, connection, connections
 from msgspec import json
 
 from eventstore.recorded import GENESIS_HASH, Row
@@ -87,6 +87,21 @@ class Tip(NamedTuple):
 
 #: The name of a stream or of an event type, and the position after which nothing may have been added to it.
 Growth = tuple[str, int]
+
+
+def give_connection_back() -> None:
+    """To the pool, before something that may take long and asks nothing. It is kept in a transaction, and where there is
+    no pool."""
+    if not connection.in_atomic_block:
+        close_old_connections()
+
+
+def leave_the_pool() -> None:
+    """Give this thread a connection of its own, which is closed when it has done with it: for one that listens, or that
+    asks how the database is, whatever the pool's connections are busy with."""
+    own = connection.copy()
+    own.settings_dict["OPTIONS"].pop("pool", None)
+    connections[DEFAULT_DB_ALIAS] = own
 
 
 def hold_append_lock() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from django.db import Error, connection
 
-from eventstore.database import CHANNEL
+from eventstore.database import CHANNEL, leave_the_pool
 from eventstore.reading import head
 
 #: SQLite has no notifications: how often, in seconds, a process with sleepers looks whether another one wrote.
@@ -73,6 +73,7 @@ class Watcher:
         self._thread.start()
 
     def _watch(self) -> None:
+        leave_the_pool()
         while True:
             try:
                 for position in _positions():

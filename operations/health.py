@@ -1,25 +1,26 @@
-"""`/healthz`: this process answers. `/readyz`: what it needs does. For anybody, so they say no more than that.
+"""`/healthz`: this process answers. `/readyz`: what it needs does, or a word for why not. For anybody, so no more than that.
 
 Nobody can load the database by asking: an answer is kept for a second, and of each check one runs at a time. A check
 that takes too long is not waited for, and none is started beside it.
 """
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
-from django.core.files.storage import FileSystemStorage, default_storage
-from django.db import connection
+from django.core.files.storage import default_storage
+from django.db import Error, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
+from api.failures import database_cause, disk_cause
 from artifacts_app.selectors import newest_storage_key
+from artifacts_app.storage import probe_spool
 from eventstore import upgrades
+from eventstore.database import leave_the_pool
 from eventstore.store import database_now, head
 from operations import broker
-from operations.heartbeat import relay_heartbeat
+from operations.heartbeat import probe_write, relay_heartbeat
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +29,15 @@ KEPT_SECONDS = 1.0
 CHECK_SECONDS = 2.0
 #: A relay has a look at everything each second; one that had none for so long is stuck, seconds.
 RELAY_LATE_SECONDS = 30.0
+NO_ANSWER = "no_answer"
 
 
 class NotReadyError(Exception):
-    """What is wrong, for the log."""
+    """What is wrong, for the log, and the word for it that anybody may see."""
+
+    def __init__(self, message: str, *, cause: str) -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class Check:
@@ -43,7 +49,7 @@ class Check:
         self.warning: str | None = None
         self._probe = probe
         self._lock = threading.Lock()
-        self._is_ok = False
+        self._cause = NO_ANSWER
         self._ended_at = float("-inf")
         self._running: threading.Thread | None = None
 
@@ -54,59 +60,67 @@ class Check:
                 self._running = threading.Thread(target=self._run, name=f"check-{self.name}", daemon=True)
                 self._running.start()
 
-    def is_ok(self, *, until: float) -> bool:
-        """Waits for a check that runs, up to a moment of the monotonic clock; one that is late is not well."""
+    def cause(self, *, until: float) -> str:
+        """Why the component is not well, in a word; empty if it is.
+
+        Waits for a check that runs, up to a moment of the monotonic clock; one that is late is not well.
+        """
         with self._lock:
             running = self._running
         if running is not None:
             running.join(max(0.0, until - time.monotonic()))
         with self._lock:
-            return self._running is None and self._is_ok
+            return self._cause if self._running is None else NO_ANSWER
 
     def _run(self) -> None:
-        is_ok = False
+        cause = ""
         try:
+            leave_the_pool()
             self.warning = self._probe()
-            is_ok = True
         except Exception as error:  # noqa: BLE001  # whatever it is: the component does not answer as it should
-            if self._is_ok or self._ended_at < 0:  # once, and not at each probe
+            cause = _cause(error)
+            if not self._cause or self._ended_at < 0:  # once, and not at each probe
                 logger.warning("%s is not ready: %s: %s", self.name, type(error).__name__, error)
         finally:
             connection.close()
             with self._lock:
-                self._is_ok, self._ended_at, self._running = is_ok, time.monotonic(), None
+                self._cause, self._ended_at, self._running = cause, time.monotonic(), None
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, NotReadyError):
+        return error.cause
+    if isinstance(error, Error):
+        return database_cause(error) or "error"
+    return disk_cause(error)
 
 
 def probe_database() -> str | None:
-    """A warning while rows wait for their rebuild. The process is ready all the same: the log and its decisions are
-    right, and all processes would be taken out of service at once by one forgotten command."""
+    """It can be read, and written too. Returns a warning while rows wait for their rebuild.
+
+    The process is ready all the same: the log and its decisions are right, and all processes would be taken out of
+    service at once by one forgotten command.
+    """
     head()
+    probe_write()
     return upgrades.warning() or None
 
 
 def probe_storage() -> None:
-    """The package that was uploaded last is there. Before the first: there is a place for it."""
+    """The package that was uploaded last is there, and there is room for another one."""
     key = newest_storage_key()
-    if key is not None:
-        if not default_storage.exists(key):
-            raise NotReadyError("the newest package is not in the storage")
-    elif isinstance(default_storage, FileSystemStorage):
-        folder = Path(default_storage.location)
-        while not folder.exists():
-            folder = folder.parent  # it is made by the first upload
-        if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-            raise NotReadyError("the folder of the packages cannot be written")
-    else:
-        default_storage.exists("readyz")
+    if not default_storage.exists(key or "readyz") and key is not None:
+        raise NotReadyError("the newest package is not in the storage", cause="missing")
+    probe_spool()
 
 
 def probe_relay() -> None:
     beat = relay_heartbeat()
     if beat is None:
-        raise NotReadyError("no relay has ever been at work")
+        raise NotReadyError("no relay has ever been at work", cause="never")
     late = (database_now() - beat.looked_at).total_seconds()
     if late > RELAY_LATE_SECONDS:
-        raise NotReadyError(f"no relay has been at work for {late:.0f} s")
+        raise NotReadyError(f"no relay has been at work for {late:.0f} s", cause="late")
 
 
 CHECKS = (
@@ -127,13 +141,14 @@ def readyz(request: HttpRequest) -> HttpResponse:
     for check in CHECKS:
         check.start()
     until = time.monotonic() + CHECK_SECONDS
-    well = {check.name: check.is_ok(until=until) for check in CHECKS}
-    is_ready = all(well.values())
+    causes = {check.name: check.cause(until=until) for check in CHECKS}
+    is_ready = not any(causes.values())
     document: dict[str, object] = {
         "status": _word(is_ready),
-        "checks": {name: _word(is_ok) for name, is_ok in well.items()},
+        "checks": {name: _word(not cause) for name, cause in causes.items()},
+        "causes": {name: cause for name, cause in causes.items() if cause},
     }
-    if warnings := [check.warning for check in CHECKS if well[check.name] and check.warning]:
+    if warnings := [check.warning for check in CHECKS if not causes[check.name] and check.warning]:
         document["warnings"] = warnings
     return _answer(document, 200 if is_ready else 503)
 

@@ -7,6 +7,8 @@ from eventstore.store import database_now
 from operations.models import Heartbeat
 
 RELAY = "relay"
+#: Of nobody: a row that is written to see whether the database can be.
+PROBE = "probe"
 #: Least time between two notes, seconds: a relay looks ten times a second in a large rollout.
 NOTE_SECONDS = 2.0
 
@@ -20,6 +22,11 @@ def note_look(*, position: int, **_: Any) -> None:
         return
     Heartbeat.objects.update_or_create(name=RELAY, defaults={"looked_at": database_now(), "position": position})
     _next_note = time.monotonic() + NOTE_SECONDS
+
+
+def probe_write() -> None:
+    """A write as small as one can be, committed. Raises: `django.db.Error`."""
+    Heartbeat.objects.update_or_create(name=PROBE, defaults={"looked_at": database_now(), "position": 0})
 
 
 def relay_heartbeat() -> Heartbeat | None:

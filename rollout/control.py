@@ -23,8 +23,9 @@ from kombu.exceptions import OperationalError
 from kombu.message import Message
 from redis.exceptions import RedisError
 
+from api.failures import log_failure
 from rollout import clock, intake
-from rollout.dispatch import publish_due, purge_queue
+from rollout.dispatch import note_what_was_lost, publish_due, purge_queue
 from rollout.messages import BEATS, REPORTS
 from rollout.transport import DROPPED
 
@@ -86,6 +87,7 @@ def record_beats(bodies: Sequence[Any]) -> None:
 def judge_silence(heard_seconds: float) -> None:
     """Declare silent nodes offline: none in its first three beats after this thread was connected, or after the broker
     hung, for it may have had nobody to beat to. Called when no beat is waiting."""
+    note_what_was_lost()
     for name in clock.declare_silent_nodes_offline(heard_seconds=heard_seconds):
         _tried(partial(purge_queue, name), f"the queue of {name} is not purged")
 
@@ -128,8 +130,8 @@ class BatchConsumer(threading.Thread):
             except (OperationalError, RedisError) as error:  # the broker is away, which is foreseen: no traceback
                 logger.warning("%s: the broker is away, trying again in %s s: %s", self.name, RETRY_SECONDS, error)
                 self._begin_again()
-            except Exception:
-                logger.exception("%s: trying again in %s s", self.name, RETRY_SECONDS)
+            except Exception as error:  # noqa: BLE001  # the outermost loop: it is logged
+                log_failure(logger, f"{self.name}: trying again in {RETRY_SECONDS} s", error)
                 self._begin_again()
             finally:
                 close_old_connections()

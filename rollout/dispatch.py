@@ -8,6 +8,7 @@ its queue is still there otherwise. What could not be published is still due.
 
 import logging
 import uuid
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,6 +16,7 @@ from typing import Any
 
 from celery import current_app
 from django.conf import settings
+from django.db import Error
 from django.db.models import Count, Exists, F, Min, OuterRef, Q, Subquery
 from kombu import Producer, Queue
 
@@ -46,12 +48,28 @@ LONGEST_RESEND_SECONDS = 300
 BATCH = 500
 
 
+#: Claims whose outcome the database could not be given when it was lost, each with what had been sent: noted first when
+#: it is back, or they would hold their commands until their lease ends.
+_unnoted: deque[tuple["_Claim", Sequence[Any]]] = deque()
+
+
 def publish_due() -> int:
     """Publish all commands that are due. Returns how many were. Raises what the broker's client raises."""
+    note_what_was_lost()
     published = 0
     while (claim := _claim()) and (count := _publish(claim)):
         published += count
     return published
+
+
+def note_what_was_lost() -> None:
+    """Give back what this process claimed and could not note. Costs nothing when there is nothing."""
+    while _unnoted:
+        try:
+            claim, sent = _unnoted.popleft()
+        except IndexError:  # another thread was first
+            return
+        _note_or_keep(claim, sent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +86,15 @@ def _claim() -> _Claim | None:
     if not due:
         return None
     Dispatch.objects.bulk_create((Dispatch(operation=key) for key in sorted(due)), ignore_conflicts=True)
-    lease = uuid.uuid4()
-    claimed = Dispatch.objects.filter(free, operation__in=due).update(
-        lease=lease, leased_until=now + timedelta(seconds=LEASE_SECONDS)
-    )
-    return _Claim(lease, now) if claimed else None
+    claim = _Claim(uuid.uuid4(), now)
+    try:
+        claimed = Dispatch.objects.filter(free, operation__in=due).update(
+            lease=claim.lease, leased_until=now + timedelta(seconds=LEASE_SECONDS)
+        )
+    except Error:  # it may have been committed all the same
+        _unnoted.append((claim, ()))
+        raise
+    return claim if claimed else None
 
 
 def _due(now: datetime) -> Any:
@@ -126,16 +148,25 @@ def outbox(now: datetime) -> Outbox:
 
 def _publish(claim: _Claim) -> int:
     """Publish what this lease holds and is still due: another relay may have been first, between look and claim."""
-    operations = list(_due(claim.now).filter(lease=claim.lease))
     sent: list[Any] = []
     try:
+        operations = list(_due(claim.now).filter(lease=claim.lease))
         with current_app.producer_or_acquire() as producer:
             for operation, command in _commands(operations):
                 (_send_cancel if operation.phase == Phase.CANCELING else _send)(command, producer)
                 sent.append(operation)
     finally:
-        _note(claim, sent)
+        _note_or_keep(claim, sent)
     return len(sent)
+
+
+def _note_or_keep(claim: _Claim, sent: Sequence[Any]) -> None:
+    """Raises: `django.db.Error`; it is noted by the next `publish_due` then."""
+    try:
+        _note(claim, sent)
+    except Error:
+        _unnoted.append((claim, sent))
+        raise
 
 
 def _note(claim: _Claim, sent: Sequence[Any]) -> None:

@@ -24,6 +24,7 @@ from api.errors import InvalidRequestError
 from api.fields import rfc3339
 from api.refusals import refuses
 from eventstore.context import SYSTEM
+from eventstore.database import give_connection_back
 from eventstore.store import RecordedEvent, database_now, load_positions
 from rollout.errors import RolloutNotFoundError
 from rollout.events import (
@@ -192,8 +193,14 @@ def _node(row: Any) -> dict[str, Any]:
 
 
 def _nodes(report: Report) -> Iterator[dict[str, Any]]:
-    for row in report.operations.iterator(chunk_size=_CHUNK):
-        yield _node(row)
+    """By short queries: the client may take long to read what lies between them."""
+    rows = report.operations[:_CHUNK]
+    while batch := list(rows):
+        give_connection_back()
+        yield from map(_node, batch)
+        if len(batch) < _CHUNK:
+            return
+        rows = report.operations.filter(ordinal__gt=batch[-1].ordinal)[:_CHUNK]
 
 
 def as_json(report: Report) -> Iterator[str]:

@@ -4,6 +4,7 @@ The server lives in a temporary folder, listens on a Unix socket there, and is g
 may run beside each other. `--durable` keeps fsync on, for measurements.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
@@ -27,25 +29,72 @@ FAST = ("-cfsync=off", "-csynchronous_commit=off", "-cfull_page_writes=off")
 @contextmanager
 def postgres(*options: str) -> Iterator[str]:
     """The URL of an empty database on a new server. `options` go to the server."""
+    with serving(*options) as server:
+        yield server.url
+
+
+@dataclass
+class Server:
+    """A PostgreSQL that can be stopped, paused and started again."""
+
+    folder: Path
+    options: tuple[str, ...]
+    install: Path
+    user: str | None
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@{quote(str(self.folder), safe='')}/modfleet"
+
+    def start(self) -> None:
+        """It takes connections when this returns."""
+        words = [self.install / "bin/postgres", "-D", self.folder / "data", "-k", self.folder]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*words, "-clisten_addresses=", *self.options],
+                stdout=log,
+                stderr=log,
+                user=self.user,
+                start_new_session=True,  # Ctrl-C is for the command; the server ends after it
+            )
+        _wait_for(self.folder, self.process)
+
+    def stop(self) -> None:
+        """A fast shutdown: does not wait for clients."""
+        self.signal(signal.SIGCONT)
+        self.signal(signal.SIGINT)
+        if self.process is not None:
+            self.process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the server and all its children, which a pause has to reach too."""
+        if self.process is not None and self.process.poll() is None:
+            for pid in [self.process.pid, *_children(self.process.pid)]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@contextmanager
+def serving(*options: str) -> Iterator[Server]:
+    """A new server with an empty database. `options` go to the server."""
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # a socket's path has at most 107 bytes
     try:
         install, user = _install_for_server(folder)
         data = folder / "data"
         _run(install, user, "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
-        with (folder / "log").open("wb") as log:
-            server = subprocess.Popen(
-                [install / "bin/postgres", "-D", data, "-k", folder, "-clisten_addresses=", *options],
-                stdout=log,
-                stderr=log,
-                user=user,
-                start_new_session=True,  # Ctrl-C is for the command; the server ends after it
-            )
+        server = Server(folder, options, install, user)
         try:
-            _create_database(folder, server)
-            yield f"postgresql://postgres@{quote(str(folder), safe='')}/modfleet"
+            server.start()
+            with psycopg.connect(host=str(folder), user="postgres", autocommit=True) as connection:
+                connection.execute("CREATE DATABASE modfleet")
+            yield server
         finally:
-            server.send_signal(signal.SIGINT)  # fast shutdown: does not wait for clients
-            server.wait()
+            server.stop()
     finally:
         shutil.rmtree(folder)
 
@@ -69,17 +118,17 @@ def _run(install: Path, user: str | None, name: str, *arguments: str | Path) -> 
     subprocess.run(command, user=user, check=True, stdout=subprocess.DEVNULL)
 
 
-def _create_database(folder: Path, server: "subprocess.Popen[bytes]") -> None:
+def _wait_for(folder: Path, server: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            with psycopg.connect(host=str(folder), user="postgres", autocommit=True) as connection:
-                connection.execute("CREATE DATABASE modfleet")
-                return
+            psycopg.connect(host=str(folder), user="postgres", connect_timeout=START_SECONDS).close()
         except psycopg.OperationalError:
             if server.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit((folder / "log").read_text()) from None
             time.sleep(0.05)
+        else:
+            return
 
 
 def main(arguments: list[str]) -> int:

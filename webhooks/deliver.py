@@ -144,10 +144,10 @@ def note(claim: Claim, error: str | None) -> None:
         changes |= _failure(row, error[:MAX_ERROR_LENGTH], now, is_first=claim.reached is not None)
     changes["lease"] = claim.lease if claim.waiting else None
     changes["leased_until"] = now + timedelta(seconds=LEASE_SECONDS) if claim.waiting else None
-    claim.reached = None
     if error is not None and now - changes["failing_since"] >= DISABLED_AFTER:
         _give_up(row, claim, error[:MAX_ERROR_LENGTH])
     _held(claim).update(**changes)
+    claim.reached = None
 
 
 def release(claim: Claim) -> None:

@@ -18,6 +18,7 @@ import httpx
 from celery import bootsteps
 from django.db import Error, close_old_connections, connections
 
+from api.failures import log_failure
 from eventstore.follow import wait_for_growth
 from webhooks import deliver
 from webhooks.deliver import Claim, Look
@@ -92,8 +93,8 @@ class Deliverer(threading.Thread):
         while not self._stopping.is_set():
             try:
                 await self._deliver()
-            except Exception:
-                logger.exception("webhooks are delivered again in %s s", SWEEP_SECONDS)
+            except Exception as error:  # noqa: BLE001  # the outermost loop: it is logged
+                log_failure(logger, f"webhooks are delivered again in {SWEEP_SECONDS} s", error)
                 await asyncio.sleep(SWEEP_SECONDS)
 
     async def _deliver(self) -> None:
@@ -129,8 +130,8 @@ class Deliverer(threading.Thread):
             return await self._ask(
                 partial(deliver.claim_due, busy=frozenset(self._busy), most=most, least_skip=least_skip)
             )
-        except Exception:  # all that was to be done still stands in the database
-            logger.exception("webhooks are looked at again in %s s", SWEEP_SECONDS)
+        except Exception as error:  # noqa: BLE001  # logged; all that was to be done still stands in the database
+            log_failure(logger, f"webhooks are looked at again in {SWEEP_SECONDS} s", error)
             return Look(position=0, claims=(), is_any_enabled=False, seconds_to_next=None)
 
     async def _serve(self, client: httpx.AsyncClient, claim: Claim) -> None:
@@ -138,7 +139,7 @@ class Deliverer(threading.Thread):
         try:
             while claim.waiting:
                 error = await _send_for_a_while(client, claim)
-                await self._ask(partial(deliver.note, claim, error))
+                await self._note(claim, error)
         except asyncio.CancelledError:
             with suppress(Error):  # the database is away: the lease runs out
                 await self._ask(partial(deliver.release, claim))
@@ -147,6 +148,15 @@ class Deliverer(threading.Thread):
             logger.exception("webhook %s is delivered again when its lease has run out", claim.uid)
         finally:
             self._busy.discard(claim.uid)
+
+    async def _note(self, claim: Claim, error: str | None) -> None:
+        """As soon as the database is there, for nothing is delivered before the lease ends otherwise."""
+        while True:
+            try:
+                return await self._ask(partial(deliver.note, claim, error))
+            except Error as lost:
+                log_failure(logger, f"webhook {claim.uid} is noted again in {SWEEP_SECONDS} s", lost)
+                await asyncio.sleep(SWEEP_SECONDS)
 
     async def _ask(self, question: Callable[[], Result]) -> Result:
         """In the thread that has the database's connection."""

@@ -8,7 +8,7 @@ from rest_framework.viewsets import ViewSet
 from accounts.errors import ModulesUploadDisabledError
 from accounts.roles import Permission
 from accounts.selectors import require_modules_upload_allowed
-from api.errors import NotFoundError
+from api.errors import NotFoundError, StorageFullError, StorageUnavailableError
 from api.fields import NothingSerializer
 from api.idempotency import KeyReusedError, digest_of, keep_response, stored_response
 from api.pagination import Listing, page_of, paginate
@@ -67,6 +67,8 @@ class ArtifactViewSet(PackageUploadView, ViewSet):
         UnreadableArtifactError,
         InvalidArtifactMetadataError,
         ArtifactTooLargeError,
+        StorageFullError,
+        StorageUnavailableError,
         ArtifactExistsError,
         MetadataMismatchError,
         KeyReusedError,
@@ -120,6 +122,8 @@ class LocalArtifactViewSet(PackageUploadView, SeedViewSet):
         UnreadableArtifactError,
         InvalidArtifactMetadataError,
         ArtifactTooLargeError,
+        StorageFullError,
+        StorageUnavailableError,
         ArtifactExistsError,
         MetadataMismatchError,
         KeyReusedError,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rest_framework.request import Request
 
 from api.errors import InvalidRequestError
+from eventstore.database import give_connection_back
 from eventstore.follow import wait_for_growth
 from eventstore.store import RecordedEvent, head
 from rollout import selectors
@@ -41,6 +42,7 @@ def story(uid: str, after: int) -> Iterator[str]:
         _, newest, phase = selectors.rollout_document(uid)
         while after < newest and (batch := selectors.rollout_events(uid, after=after, limit=STREAM_BATCH)):
             after = batch[-1].position
+            give_connection_back()  # the client may take long to read them
             yield "".join(_sse(each) for each in batch)
             spoke_at = time.monotonic()
         if phase in FINAL_ROLLOUT_PHASES:

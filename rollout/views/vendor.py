@@ -11,7 +11,7 @@ from rest_framework.viewsets import ViewSet
 from accounts.errors import ModulesUploadDisabledError
 from accounts.roles import Permission
 from accounts.selectors import require_modules_upload_allowed
-from api.errors import NotFoundError
+from api.errors import NotFoundError, StorageFullError, StorageUnavailableError
 from api.fields import rfc3339
 from api.idempotency import KeyReusedError
 from api.refusals import refuses
@@ -88,6 +88,8 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
         UnreadableArtifactError,
         InvalidArtifactMetadataError,
         ArtifactTooLargeError,
+        StorageFullError,
+        StorageUnavailableError,
         ArtifactExistsError,
         MetadataMismatchError,
         KeyReusedError,

@@ -50,37 +50,48 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[Server]:
     data_dir = tmp_path_factory.mktemp("data")
+    with serving(prepared(data_dir), data_dir) as served:
+        yield served
+
+
+def prepared(data_dir: Path, **more: str) -> dict[str, str]:
+    """The environment of a server with an SQLite in that folder, made and with its first user."""
     environment = {
         **{name: value for name, value in os.environ.items() if name != "MODFLEET_DATABASE_URL"},
         "MODFLEET_DATA_DIR": str(data_dir),
         "MODFLEET_ADMIN_PASSWORD": PASSWORD,
         "MODFLEET_ALLOWED_HOSTS": "127.0.0.1",
+        **more,
     }
     for command in (["migrate", "--verbosity=0"], ["bootstrap"]):
         subprocess.run([sys.executable, "manage.py", *command], env=environment, check=True, stdout=subprocess.DEVNULL)
-    with serving(environment, data_dir) as served:
-        yield served
+    return environment
 
 
 @contextmanager
 def serving(environment: Mapping[str, str], data_dir: Path) -> Iterator[Server]:
     """The API's server as a process of its own, on the database that `environment` names."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--port", str(port), "config.wsgi:application"]
     process = subprocess.Popen(
         [*command, "--blocking-threads", str(THREADS)], env=environment, stdout=subprocess.DEVNULL
     )
     try:
-        _wait_for(port, process)
+        wait_for_port(port, process)
         yield Server(port, process, data_dir)
     finally:
         process.terminate()
         process.wait(timeout=30)
 
 
-def _wait_for(port: int, process: subprocess.Popen) -> None:
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for_port(port: int, process: subprocess.Popen) -> None:
+    """Until the process listens on it."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         assert process.poll() is None, "the server ended"

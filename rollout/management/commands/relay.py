@@ -12,6 +12,7 @@ from django.db import close_old_connections
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from api.failures import log_failure
 from eventstore.follow import wait_for_growth
 from eventstore.heads import note_head
 from eventstore.store import database_now, head
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 #: How often everything is looked at even if nothing happened, seconds.
 SWEEP_SECONDS = 1.0
+AGAIN = f"the relay tries again in {SWEEP_SECONDS} s"
 #: How often the head of the log is noted, and storage and outbox are swept, seconds.
 HOURLY_SECONDS = 3600.0
 #: Least time between two looks, seconds: the log grows with each report, and what reports bring about is done by the
@@ -58,8 +60,8 @@ class Command(BaseCommand):
                     wait_for_growth(position, timeout=_until(wake_at))
                 else:
                     stopping.wait(SWEEP_SECONDS)
-            except Exception:  # the database is away: all that was to be done still stands in the log
-                logger.exception("the relay tries again")
+            except Exception as error:  # noqa: BLE001  # logged; all that was to be done still stands in the log
+                log_failure(logger, AGAIN, error)
                 stopping.wait(SWEEP_SECONDS)
 
 
@@ -101,7 +103,7 @@ def _tried(step: Callable[[], Any]) -> bool:
     except (OperationalError, RedisError) as error:  # the broker is away, which is foreseen: no traceback
         logger.warning("the broker is away, the relay tries again in %s s: %s", SWEEP_SECONDS, error)
         return False
-    except Exception:  # what was to be done still stands in the log
-        logger.exception("the relay tries again in %s s", SWEEP_SECONDS)
+    except Exception as error:  # noqa: BLE001  # logged; what was to be done still stands in the log
+        log_failure(logger, AGAIN, error)
         return False
     return True

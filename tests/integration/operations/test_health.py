@@ -52,7 +52,7 @@ def well(committed_db, broker, storage):
 
 def test_all_is_well(well):
     words = dict.fromkeys(("database", "broker", "storage", "relay"), "ok")
-    assert ready() == {"status": "ok", "checks": words}
+    assert ready() == {"status": "ok", "checks": words, "causes": {}}
 
 
 def test_rows_that_wait_for_their_rebuild_are_a_warning(well, monkeypatch):
@@ -77,6 +77,7 @@ def test_a_broker_that_is_stopped(well, broker):
     document = ready(503)
     assert document["status"] == "not ok"
     assert not_ok(document) == {"broker"}
+    assert document["causes"] == {"broker": "unreachable"}
 
 
 def test_a_broker_that_hangs_is_not_waited_for(well, broker):
@@ -153,7 +154,7 @@ def test_what_an_outsider_asks_again_and_again_is_looked_at_once_a_second(well):
     counting = health.Check("database", lambda: asked.append(1))
     for _ in range(50):
         counting.start()
-        assert counting.is_ok(until=time.monotonic() + 5)
+        assert counting.cause(until=time.monotonic() + 5) == ""
     assert len(asked) == 1
 
 

@@ -4,12 +4,12 @@ from datetime import timedelta
 
 import pytest
 from django.conf import settings
-from django.db import connection
+from django.db import Error, connection
 from kombu.exceptions import OperationalError
 
 from artifacts_app.services import artifact_deletion
 from eventstore.store import append, database_now
-from rollout import clock, dispatch, intake, services, verbs
+from rollout import clock, control, dispatch, intake, services, verbs
 from rollout.advance import advance
 from rollout.dispatch import LEASE_SECONDS, forget_ended, publish_due
 from rollout.management.commands.relay import look
@@ -100,6 +100,57 @@ def test_of_a_batch_only_what_was_sent_is_marked(monkeypatch):
     assert Dispatch.objects.filter(published_at=None, lease=None).count() == 1
     sent.clear()
     assert publish_due() == 1
+
+
+@pytest.fixture
+def loses(monkeypatch):
+    """The database is lost at the first call of each of these functions of the relay."""
+
+    def lose(*names):
+        for name in names:
+            monkeypatch.setattr(dispatch, name, _lost_once(getattr(dispatch, name)))
+        with pytest.raises(Error):
+            publish_due()
+        assert Dispatch.objects.exclude(lease=None).exists()
+
+    return lose
+
+
+def _lost_once(real):
+    calls = []
+
+    def lose(*args):
+        calls.append(args)
+        if len(calls) == 1:
+            raise Error("the connection is lost")
+        return real(*args)
+
+    return lose
+
+
+def test_what_was_sent_when_the_database_was_lost_is_noted_later(sent, loses):
+    fleet(2)
+    start()
+    loses("_note")
+    assert publish_due() == 0
+    assert len(sent) == 2
+    assert set(Dispatch.objects.values_list("lease", "publishes")) == {(None, 1)}
+
+
+def test_what_was_claimed_when_the_database_was_lost_is_published_later(sent, loses):
+    fleet(2)
+    start()
+    loses("_commands", "_note")
+    assert publish_due() == 2
+    assert len(sent) == 2
+
+
+def test_the_control_worker_gives_back_what_was_lost_when_it_is_idle(sent, loses):
+    fleet(1)
+    start()
+    loses("_note")
+    control.judge_silence(0.0)
+    assert set(Dispatch.objects.values_list("lease", "publishes")) == {(None, 1)}
 
 
 def test_a_relay_that_died_is_followed_by_another_after_its_lease(sent):

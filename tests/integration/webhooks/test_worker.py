@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 
 from tests.integration.webhooks.conftest import join, register
 from webhooks import deliver
@@ -49,6 +49,25 @@ def test_it_goes_on_after_the_database_was_away(committed_db, receiver, deliveri
     delivering()
     waits(lambda: there.nodes == ["a"])
     assert caplog.text.count("looked at again") == 3
+
+
+def test_what_was_delivered_is_noted_when_the_database_is_back(committed_db, receiver, delivering, waits, monkeypatch):
+    """At once, and not when the lease ends; nothing is delivered twice."""
+    monkeypatch.setattr("webhooks.worker.SWEEP_SECONDS", 0.05)
+    there, held, failures = receiver(), deliver._held, iter(range(3))
+
+    def away(claim):
+        if next(failures, None) is not None:
+            raise OperationalError("away")
+        return held(claim)
+
+    monkeypatch.setattr(deliver, "_held", away)
+    uid = register(there.url, "node.")
+    join("a")
+    delivering()
+    waits(lambda: Webhook.objects.get(uid=uid).last_delivered_at, seconds=deliver.LEASE_SECONDS / 2)
+    join("b")
+    waits(lambda: there.nodes == ["a", "b"], seconds=deliver.LEASE_SECONDS / 2)
 
 
 def test_nothing_is_asked_of_a_log_that_nobody_wants(committed_db, monkeypatch, waits):

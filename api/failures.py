@@ -1,0 +1,106 @@
+"""What keeps a database or a disk from its work, told from its driver's error.
+
+SQLite's codes: https://www.sqlite.org/rescode.html; PostgreSQL's: its documentation, appendix A; POSIX's: errno.
+"""
+
+import errno
+import logging
+from enum import StrEnum
+
+from django.db import Error, InterfaceError, OperationalError
+from psycopg_pool import PoolTimeout
+
+from api.errors import ApiError, DatabaseUnavailableError, StorageFullError, StorageUnavailableError
+
+
+class Cause(StrEnum):
+    """Why nothing can be read or written now. `/readyz` says it to anybody."""
+
+    FULL = "full"
+    LOCKED = "locked"
+    #: All its connections are taken, or other means are used up.
+    BUSY = "busy"
+    READ_ONLY = "read_only"
+    UNREACHABLE = "unreachable"
+
+
+_WORDS = {
+    Cause.FULL: "its disk is full",
+    Cause.LOCKED: "another process holds a lock in it for long",
+    Cause.BUSY: "it has too much to do",
+    Cause.READ_ONLY: "it can be read only",
+    Cause.UNREACHABLE: "it cannot be reached, or has an error of its own",
+}
+#: The longest beginning that fits counts.
+_SQLSTATES = {
+    "53100": Cause.FULL,
+    "53": Cause.BUSY,
+    "55P03": Cause.LOCKED,
+    "57014": Cause.BUSY,  # a statement took too long
+    "25006": Cause.READ_ONLY,
+    "08": Cause.UNREACHABLE,
+    "57P": Cause.UNREACHABLE,  # shuts down, has crashed, starts
+    "58": Cause.UNREACHABLE,  # errors of its system, such as of the disk
+}
+_SQLITE_CODES = {
+    5: Cause.LOCKED,  # SQLITE_BUSY
+    6: Cause.LOCKED,  # SQLITE_LOCKED
+    8: Cause.READ_ONLY,  # SQLITE_READONLY
+    10: Cause.UNREACHABLE,  # SQLITE_IOERR
+    13: Cause.FULL,  # SQLITE_FULL
+    14: Cause.UNREACHABLE,  # SQLITE_CANTOPEN
+}
+_ERRNOS = {
+    errno.ENOSPC: Cause.FULL,
+    errno.EDQUOT: Cause.FULL,
+    errno.EFBIG: Cause.FULL,
+    errno.EROFS: Cause.READ_ONLY,
+    errno.EACCES: Cause.READ_ONLY,
+    errno.EPERM: Cause.READ_ONLY,
+}
+
+
+def database_cause(error: BaseException | None) -> Cause | None:
+    """None for an error that is the program's, which no waiting removes, and for any other exception."""
+    if not isinstance(error, Error):
+        return None
+    driver = error.__cause__
+    if isinstance(driver, PoolTimeout):
+        return Cause.BUSY
+    if (code := getattr(driver, "sqlite_errorcode", None)) is not None:
+        return _SQLITE_CODES.get(code & 0xFF)
+    if (state := getattr(driver, "sqlstate", None)) is not None:
+        return next((_SQLSTATES[state[:size]] for size in (5, 3, 2) if state[:size] in _SQLSTATES), None)
+    return Cause.UNREACHABLE if isinstance(error, OperationalError | InterfaceError) else None
+
+
+def disk_cause(error: Exception) -> Cause:
+    """Of the package storage's error; one without an errno is of a storage that is no disk here."""
+    return _ERRNOS.get(getattr(error, "errno", None) or 0, Cause.UNREACHABLE)
+
+
+def database_refusal(error: BaseException | None) -> ApiError | None:
+    """The answer to a request that failed for a cause which passes."""
+    match database_cause(error):
+        case None:
+            return None
+        case Cause.FULL:
+            return StorageFullError("The disk of the database is full. Nothing was changed.")
+        case cause:
+            return DatabaseUnavailableError(f"The database cannot be used now: {_WORDS[cause]}.")
+
+
+def disk_refusal(error: Exception) -> ApiError:
+    """The answer to an upload that could not be kept."""
+    cause = disk_cause(error)
+    if cause == Cause.FULL:
+        return StorageFullError("The disk of the packages is full. Nothing of this one was kept.")
+    return StorageUnavailableError(f"The storage of packages cannot be used now: {_WORDS[cause]}.")
+
+
+def log_failure(logger: logging.Logger, what_next: str, error: Exception) -> None:
+    """One line for a database that cannot be used now, which is expected at times; any other error with its traceback."""
+    if database_cause(error) is None:
+        logger.error(what_next, exc_info=error)
+    else:
+        logger.warning("%s: the database cannot be used: %s", what_next, " ".join(str(error).split()))
