@@ -1,6 +1,7 @@
 """Wiring only: every value that differs between installations comes from `config.environment`."""
 
 from typing import Any
+from urllib.parse import quote
 
 import dj_database_url
 import django_stubs_ext
@@ -76,7 +77,7 @@ TEMPLATES: list[dict[str, Any]] = [
 
 DATABASES: dict[str, Any] = {
     "default": dj_database_url.parse(
-        ENVIRONMENT.database_url or f"sqlite:///{ENVIRONMENT.data_path / 'modfleet.sqlite3'}",
+        ENVIRONMENT.database_url or f"sqlite:///{quote(str(ENVIRONMENT.data_path / 'modfleet.sqlite3'))}",
         conn_max_age=600,
         conn_health_checks=True,
     )
