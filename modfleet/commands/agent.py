@@ -33,7 +33,14 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument("--log-level", type=str.upper, choices=LEVELS, default="INFO", help="How much is logged.")
+    made.add_argument(
+        "--log-level",
+        type=str.upper,
+        choices=LEVELS,
+        default="INFO",
+        metavar="LEVEL",
+        help="DEBUG, INFO (the default), WARNING or ERROR.",
+    )
     made.add_argument(
         "--check", action="store_true", help="Make the worker, say whether it can start, and end without connecting."
     )
@@ -70,11 +77,11 @@ def _require_worker(node: str) -> None:
 
         with warnings.catch_warnings(action="ignore"):  # Celery's about root: another user runs the worker
             app.Worker(loglevel="WARNING")
-        folders = (agent_settings.modules_dir, agent_settings.journal_dir)
-        if refused := [str(each) for each in folders if not os.access(each, os.R_OK | os.W_OK | os.X_OK)]:
-            raise PermissionError(f"{refused[0]} cannot be written")
     except Exception as error:  # noqa: BLE001  # whatever the worker would end with
         _end(f"{node} cannot start: {type(error).__name__}: {error}".rstrip(".") + ".", ExitCode.FAILED)
+    for folder in (agent_settings.modules_dir, agent_settings.journal_dir):
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            _end(f"{node} cannot start: {folder} cannot be written.", ExitCode.FAILED)
 
 
 def _end(sentence: str, code: ExitCode) -> NoReturn:
