@@ -7,14 +7,14 @@ PYTEST := $(BIN)/pytest -q -n auto --dist loadfile
 NO_DATABASE := agent bench broker cli database openapi
 CODE := accounts api artifacts_app config console eventstore modfleet modules_app operations rollout webhooks
 
-.PHONY: help setup run test test-full test-fast test-sqlite test-simulation test-postgres test-e2e test-browser screenshots lint docs fmt bench-quick lock clean
+.PHONY: help setup run test test-full test-fast test-pythons test-sqlite test-simulation test-postgres test-e2e test-browser screenshots lint docs fmt bench-quick dist lock clean
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 setup: .venv/installed ## make .venv with exactly what requirements.lock names
 
 .venv/installed: requirements.lock pyproject.toml
-	$(PYTHON) -m venv .venv
+	"$(PYTHON)" -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
@@ -30,6 +30,11 @@ test-full: test ## the same with what takes minutes, and 50,000 simulated rollou
 
 test-fast: setup ## the tests without whole clusters and without PostgreSQL
 	$(PYTEST) -m "not e2e and not slow and not full" tests/unit tests/integration tests/simulation
+
+test-pythons: setup ## the fast tests on each Python that is found, each in a private folder with an odd name
+	$(BIN)/python tests/pythons.py
+
+test-full: test-pythons
 
 test-sqlite: setup
 	$(PYTEST) -m "$(SHORT)" tests/unit tests/integration
@@ -67,6 +72,11 @@ fmt: setup ## format the code
 
 bench-quick: setup ## ratios against a floor and against peers, in a few minutes
 	$(BIN)/python -m bench.quick
+
+dist: setup ## the wheel, the source archive with deploy/, and the locked versions as constraints.txt
+	rm -rf dist
+	$(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python --out-dir dist
+	sed -n 's/^\([a-z0-9][^\]*[^ \]\).*/\1/p' requirements.lock > dist/constraints.txt
 
 lock: ## resolve pyproject.toml anew into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \

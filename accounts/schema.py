@@ -4,6 +4,7 @@ from http import HTTPStatus
 from itertools import groupby
 from typing import Any
 
+import httpx
 from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiParameter
@@ -135,7 +136,8 @@ def _refusal(status: int, codes: list[str], error: type[ApiError]) -> dict[str, 
     schema = {"allOf": [{"$ref": "#/components/schemas/Error"}, {"properties": {"error_code": {"enum": codes}}}]}
     example = {"error_code": error.code, "description": words}
     body = {
-        "description": f"{HTTPStatus(status).phrase}: {', '.join(codes)}",
+        # Not by `http`, whose phrases differ between versions of Python.
+        "description": f"{httpx.codes.get_reason_phrase(status)}: {', '.join(codes)}",
         "content": {"application/json": {"schema": schema, "example": example}},
         "x-error-codes": codes,
     }

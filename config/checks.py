@@ -1,4 +1,4 @@
-"""What `manage.py check --deploy` says about our own settings, beside what Django says about its own."""
+"""What `modfleet-manage check --deploy` says about our own settings, beside what Django says about its own."""
 
 from collections.abc import Iterator
 from typing import Any

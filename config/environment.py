@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Literal
+from urllib.parse import quote
 
 import dj_database_url
 import msgspec
@@ -165,7 +166,7 @@ def package_storage(environment: Environment) -> dict[str, Any]:
 
 def database(environment: Environment) -> dict[str, Any]:
     """Django's settings of the database."""
-    url = environment.database_url or f"sqlite:///{environment.data_path / 'modfleet.sqlite3'}"
+    url = environment.database_url or f"sqlite:///{quote(str(environment.data_path / 'modfleet.sqlite3'))}"
     if url.startswith("sqlite:"):
         options: dict[str, Any] = {
             # A transaction that reads first and writes later fails at once when another one wrote in between.

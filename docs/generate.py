@@ -1,5 +1,6 @@
 """Writes docs/reference from the code: `make docs`. `tests/unit/docs` says when a page is not current."""
 
+import argparse
 import ast
 import dataclasses
 import enum
@@ -8,8 +9,7 @@ import inspect
 import re
 import textwrap
 import typing
-from collections.abc import Callable, Iterable, Iterator
-from http import HTTPStatus
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import django
 django.setup()
 
 import click
+import httpx
 import typer.main
 from django.apps import apps
 from django.core.management import load_command_class
@@ -27,6 +28,7 @@ from api.errors import ApiError
 from config.environment import Environment
 from eventstore.registry import registered_types
 from modfleet.cli import app as command_line
+from modfleet.commands import agent
 from rollout.agent.settings import AgentSettings
 from rollout.decider.reasons import WORDS
 from rollout.messages import Reason
@@ -179,8 +181,8 @@ def settings() -> str:
             ),
             "## Control plane\n",
             (
-                "For the API, the control worker, the relay and `manage.py`. `NODE_NAME` is read for `MODFLEET_NODE_NAME` "
-                "too. `MODFLEET_ADMIN_PASSWORD` is the first admin's password for `modfleet up` and `manage.py bootstrap`.\n"
+                "For the API, the control worker, the relay and `modfleet-manage`. `NODE_NAME` is read for `MODFLEET_NODE_NAME` "
+                "too. `MODFLEET_ADMIN_PASSWORD` is the first admin's password for `modfleet up` and `modfleet-manage bootstrap`.\n"
             ),
             _settings(Environment),
             "## Agent\n",
@@ -219,7 +221,7 @@ def errors() -> str:
         rows.setdefault((kind.code, int(kind.status), " ".join((kind.__doc__ or "").split())), kind.__module__)
     for status, code in handlers._FRAMEWORK_CODES.items():  # noqa: SLF001  # what the framework refuses has no class
         if all(known != (code, int(status)) for known in ((each[0], each[1]) for each in rows)):
-            rows[code, int(status), f"{HTTPStatus(status).phrase}."] = handlers.__name__
+            rows[code, int(status), f"{httpx.codes.get_reason_phrase(status)}."] = handlers.__name__
     table = [
         (f"`{code}`", str(status), meaning, f"`{module.replace('.', '/')}.py`")
         for (code, status, meaning), module in sorted(rows.items())
@@ -274,10 +276,11 @@ def command_lines() -> str:
     parts = ["# Command line\n", NOTE, "## modfleet\n"]
     parts += _command("modfleet", typer.main.get_command(command_line))
     parts += [
-        "## manage.py\n",
+        "## modfleet-manage\n",
         (
-            "On a host of the control plane, with its settings. Where Modfleet is installed as a package, "
-            "`python -m django` with `DJANGO_SETTINGS_MODULE=config.settings` takes the same commands.\n"
+            "On a host of the control plane, with the settings of its services: "
+            "[production](../howto/production.md#systemd) shows how. In a checkout, `.venv/bin/python manage.py` does the "
+            "same.\n"
         ),
     ]
     for config in apps.get_app_configs():
@@ -300,6 +303,8 @@ def _command(path: str, command: Any) -> Iterator[str]:
         rows.append((names, _shown(each.default), getattr(each, "help", "") or "", environment))
     if rows:
         yield _table(("option", "default", "", "variable"), rows)
+    if path == "modfleet agent":
+        yield from _options(agent.parser())
     for name, inner in sorted(getattr(command, "commands", {}).items()):
         if not inner.hidden:
             yield from _command(f"{path} {name}", inner)
@@ -313,15 +318,18 @@ def _shown(default: Any) -> str:
 
 def _management(app: str, name: str) -> Iterator[str]:
     command = load_command_class(app, name)
-    yield f"### `manage.py {name}`\n"
+    yield f"### `modfleet-manage {name}`\n"
     yield f"{command.help}\n"
-    parser = command.create_parser("manage.py", name)
     shared = set(load_command_class("django.core", "check").base_stealth_options)
-    general = {"help", "version", "verbosity", "settings", "pythonpath", "traceback", "no_color", "force_color"}
+    general = {"version", "verbosity", "settings", "pythonpath", "traceback", "no_color", "force_color"}
+    yield from _options(command.create_parser("modfleet-manage", name), besides=general | shared | {"skip_checks"})
+
+
+def _options(parser: argparse.ArgumentParser, *, besides: Collection[str] = ()) -> Iterator[str]:
     rows = [
         (", ".join(f"`{each}`" for each in option.option_strings) or f"`{option.dest}`", option.help or "")
         for option in parser._actions  # noqa: SLF001  # argparse has no public list of them
-        if option.dest not in general | shared | {"skip_checks"}
+        if option.dest not in {"help", *besides}
     ]
     if rows:
         yield _table(("option", ""), rows)

@@ -21,7 +21,7 @@ class StoredEvent(models.Model):
     recorded_at = models.DateTimeField()
     #: SHA-256 in hex over the hash of the position before and this row.
     hash = models.CharField(max_length=64)
-    #: Which columns the hash covers, and how: see `recorded.chained_hash`. It never falls from one row to the next.
+    #: Which columns the hash covers, and how: see `recorded.chained_hash`. None: the first rule.
     format = models.SmallIntegerField(null=True)
 
     class Meta:

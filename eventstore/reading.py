@@ -156,16 +156,13 @@ def verify(*, after: int = 0, heads: Iterable[Head] = (), told: Callable[[int], 
 def verified_positions(*, after: int) -> Iterator[int]:
     """Each position after one whose hash is trusted, once it is checked. Raises: `BrokenLogError`."""
     _refuse_rows_before_the_first()
-    position, last_hash, last_format = after, hash_at(after), 0
+    position, last_hash = after, hash_at(after)
     versions: dict[str, int] = {}
     for batch in batched(_in_batches(StoredEvent.objects.all(), after=after)):
         if after:
             versions |= _versions_up_to(after, {row.stream for row in batch} - versions.keys())
         for row in batch:
             position, last_hash = checked(row, position, last_hash)
-            if (row.format or 0) < last_format:
-                raise BrokenLogError(position, f"position {position} has an older format than the position before")
-            last_format = row.format or 0
             expected = versions.get(row.stream, 0) + 1
             if row.version != expected:
                 raise BrokenLogError(

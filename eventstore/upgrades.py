@@ -9,7 +9,7 @@ from eventstore import projections
 from eventstore.models import ProjectionVersion
 
 #: How stale rows are built anew.
-REBUILD = "manage.py rebuild_projections"
+REBUILD = "rebuild_projections"
 
 
 def warning() -> str:

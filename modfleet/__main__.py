@@ -1,3 +1,31 @@
-from modfleet.cli import main
+"""`modfleet`: `modfleet agent` needs the base installation alone, every other command the extra `cli`."""
 
-main()
+import sys
+from importlib.util import find_spec
+
+from modfleet.failure import ExitCode
+
+#: What the extra `cli` brings, by the names of its modules.
+CLI = ("typer", "rich", "httpx", "yaml")
+
+
+def main() -> None:
+    words = sys.argv[1:]
+    if words[:1] == ["agent"]:
+        from modfleet.commands import agent
+
+        agent.main(words[1:])
+    elif missing := [name for name in CLI if find_spec(name) is None]:
+        print(  # noqa: T201  # the person who typed the command reads it
+            f"Only `modfleet agent` is installed here: the other commands need modfleet[cli] (no {', '.join(missing)}).",
+            file=sys.stderr,
+        )
+        sys.exit(ExitCode.USAGE)
+    else:
+        from modfleet.cli import app
+
+        app()
+
+
+if __name__ == "__main__":
+    main()

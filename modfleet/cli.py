@@ -85,12 +85,13 @@ app.add_typer(users.app, name="users")
 app.command("freeze")(freeze.freeze)
 app.command("thaw")(freeze.thaw)
 app.command("up")(up.up)
-app.command("agent")(agent.agent)
 
 
-def main() -> None:
-    app()
-
-
-if __name__ == "__main__":
-    main()
+@app.command(
+    "agent",
+    help=agent.DESCRIPTION,
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def run_agent(ctx: typer.Context) -> None:
+    agent.main(ctx.args)

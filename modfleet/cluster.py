@@ -1,6 +1,7 @@
 """The embedded cluster: a broker, the control plane, and nodes with servers of their own, in one folder."""
 
 import fcntl
+import glob
 import io
 import logging
 import os
@@ -11,11 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 
 from modfleet.processes import Processes, StartError
 from modfleet.valkey import LONGEST_SOCKET_PATH, valkey_server
+from rollout.agent.include import quoted
 
 #: Raised when a data folder of an older version can no longer be used as it is.
 DATA_VERSION = "2"
@@ -157,7 +160,7 @@ class Cluster:
         return {
             "DJANGO_SETTINGS_MODULE": "config.settings",
             "MODFLEET_DATA_DIR": str(self.data_dir),
-            "MODFLEET_BROKER_URL": f"redis+socket://{self._broker_socket}",
+            "MODFLEET_BROKER_URL": f"redis+socket://{quote(str(self._broker_socket))}",
             "MODFLEET_PUBLIC_URL": self.url,
             "MODFLEET_ALLOWED_HOSTS": "*" if is_any else ",".join(dict.fromkeys(hosts)),
             "NODE_NAME": self.nodes[0].name if self.nodes else "",
@@ -186,7 +189,7 @@ class Cluster:
             "MODFLEET_NODE": node.name,
             "MODFLEET_BROKER_URL": os.environ["MODFLEET_BROKER_URL"],
             "MODFLEET_CONTROL_URL": self.url,
-            "MODFLEET_SERVER_URL": f"unix://{node.socket}",
+            "MODFLEET_SERVER_URL": f"unix://{quote(str(node.socket))}",
             "MODFLEET_MODULES_DIR": str(node.folder / "modules"),
             "MODFLEET_INCLUDE_FILE": str(node.include_file),
             "MODFLEET_JOURNAL_DIR": str(node.folder / "journal"),
@@ -289,7 +292,9 @@ def _prepare_settings() -> None:
 
 def _server_config(node: NodePaths) -> Path:
     path = node.folder / "valkey.conf"
-    path.write_text(f"enable-module-command local\nsave 3600 1\ninclude {node.include_file}\n")
+    # The server takes the name for a pattern.
+    include = quoted(glob.escape(str(node.include_file)))
+    path.write_text(f"enable-module-command local\nsave 3600 1\ninclude {include}\n")
     return path
 
 

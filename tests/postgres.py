@@ -107,10 +107,19 @@ def _install_for_server(folder: Path) -> tuple[Path, str | None]:
     install = max(Path(package.origin).parent.glob("pginstall*"))
     if os.geteuid() != 0:
         return install, None
-    shutil.chown(folder, "nobody")
-    if not all(each.stat().st_mode & 0o001 for each in install.parents):
-        install = shutil.copytree(install, folder / "install", symlinks=True)
+    if not all(each.stat().st_mode & 0o001 for each in (install / "bin/postgres", *install.parents)):
+        install = _copy(install, folder / "copy")
+    for each in (folder, *folder.rglob("*")):
+        shutil.chown(each, "nobody")
     return install, "nobody"
+
+
+def _copy(install: Path, to: Path) -> Path:
+    """For a user who may not enter the folders above `install`. The libraries that it loads lie beside the package."""
+    package = install.parent
+    libraries = f"{package.name}.libs"
+    shutil.copytree(package.parent / libraries, to / libraries)
+    return shutil.copytree(install, to / package.name / install.name, symlinks=True)
 
 
 def _run(install: Path, user: str | None, name: str, *arguments: str | Path) -> None:

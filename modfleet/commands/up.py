@@ -1,5 +1,6 @@
 """`modfleet up`: a whole cluster on this machine."""
 
+import shlex
 import signal
 import sys
 import time
@@ -36,7 +37,7 @@ def up(
     from modfleet.cluster import Cluster, ClusterOptions, require_control_plane
     from modfleet.sample import SampleError
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     options = ClusterOptions(nodes=nodes, host=host, port=port, data_dir=data_dir, tls=tls)
     cluster = Cluster(options, tell=console.print)
     ending = Ending(cluster)
@@ -67,11 +68,11 @@ def _serve(cluster: "Cluster", console: Console, *, sample: bool) -> None:
     console.print(f"  API        {cluster.url}/v2/nodes")
     console.print(f"  documents  {cluster.url}/docs")
     console.print(f"  admin      {cluster.url}/admin/")
-    console.print(f"  user       admin, password {cluster.password}", markup=False)
+    console.print(f"  user       admin, password {cluster.password}")
     trust = ""
     if cluster.certificate is not None:
         console.print(f"  trust      {cluster.certificate}")
-        trust = f" --cacert {cluster.certificate}"
+        trust = f" --cacert {shlex.quote(str(cluster.certificate))}"
     console.print(f"  commands   modfleet login --url {cluster.url} --user admin{trust}", soft_wrap=True)
     console.print("Ctrl-C ends it; the data stays.")
     while True:

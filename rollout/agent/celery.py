@@ -111,11 +111,6 @@ def make_app(settings: AgentSettings) -> AgentApp:
     return made
 
 
-# A link to a package is a credential, and httpx logs each address that it asks.
-logging.getLogger("httpx").setLevel(logging.WARNING)
-logging.getLogger("httpcore").setLevel(logging.WARNING)
-
-
 def _set_up_logging(*, loglevel: int, **_: Any) -> None:
     """Instead of Celery's own."""
     handler = logging.StreamHandler()

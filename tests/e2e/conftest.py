@@ -11,7 +11,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "tests/e2e/" in item.nodeid:
             item.add_marker(pytest.mark.e2e)
-            item.add_marker(pytest.mark.timeout(300))  # a cluster's start counts too, on a busy machine
+            if not item.get_closest_marker("timeout"):
+                item.add_marker(pytest.mark.timeout(300))  # a cluster's start counts too, on a busy machine
 
 
 @pytest.fixture

@@ -3,13 +3,15 @@
 import json
 import statistics
 import time
+from uuid import uuid4
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from eventstore import database
-from eventstore.database import read_tip
+from eventstore.database import database_now, read_tip
+from eventstore.recorded import Row
 from eventstore.store import Append, ConcurrencyError, Condition, append, head, load, read
 from eventstore.transact import retry_on_conflict
 from tests.ledger import Closed, Deposited, Opened
@@ -17,7 +19,6 @@ from tests.plugins.databases import at_once
 
 ALICE = Opened(owner="alice")
 MILLION = 1_000_000
-NOW = "2026-01-01 00:00:00+00:00"
 
 
 @pytest.fixture
@@ -69,10 +70,7 @@ def test_each_condition_has_a_position_of_its_own():
 @pytest.mark.usefixtures("log")
 def test_events_under_a_former_name_count():
     condition = Condition(after=head(), event_types=[Deposited])
-    with connection.cursor() as cursor:
-        cursor.execute(
-            database._INSERT["sqlite"], [head() + 1, "z", 1, "ledger.deposited.v1", "{}", "{}", "0" * 32, NOW, "h"]
-        )
+    database.insert([Row(head() + 1, "z", 1, "ledger.deposited.v1", "{}", "{}", uuid4(), database_now())])
     with pytest.raises(ConcurrencyError):
         append(Append("c", 0, [ALICE]), unless=[condition])
 

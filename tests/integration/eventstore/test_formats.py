@@ -22,9 +22,9 @@ pytestmark = pytest.mark.usefixtures("ledger")
 METADATA = {"request_id": "r1", "actor": "alice"}
 
 
-def former_rows() -> list[Row]:
-    rows, last_hash = [], GENESIS_HASH
-    for position in (1, 2):
+def former_rows(*positions: int, last_hash: str = GENESIS_HASH) -> list[Row]:
+    rows = []
+    for position in positions:
         text = msgspec.json.encode(METADATA).decode()
         moment = datetime(2026, 11, 23, 16, 20, position, 5, tzinfo=UTC)
         row = Row(position, "a", position, "ledger.deposited.v3", '{"cents":1}', text, uuid4(), moment, format=None)
@@ -49,23 +49,24 @@ def insert_as_then(rows: list[Row]) -> None:
 def test_it_is_migrated_verified_and_continued(committed_db):
     created = triggers()
     call_command("migrate", "eventstore", "0001", verbosity=0)
-    insert_as_then(former_rows())
+    insert_as_then(former_rows(1, 2))
 
     call_command("migrate", verbosity=0)
     assert triggers() == created
     with pytest.raises(DatabaseError, match="the log is append-only"):
         execute("UPDATE eventstore_event SET format = 2")
-    append(Append("a", 2, [Deposited(cents=4)]))
+    (new,) = append(Append("a", 2, [Deposited(cents=4)]))
+    insert_as_then(former_rows(4, last_hash=new.hash))  # a process that the upgrade has not reached yet
 
-    assert verify() == 3
-    assert list(StoredEvent.objects.values_list("format", flat=True)) == [None, None, FORMAT]
+    assert verify() == 4
+    assert list(StoredEvent.objects.values_list("format", flat=True)) == [None, None, FORMAT, None]
     assert [each.actor for each in load("a")[:2]] == ["alice", "alice"]
     call_command("verify_log")
 
 
 @pytest.mark.django_db
 def test_a_backup_of_then_is_restored():
-    rows = former_rows()
+    rows = former_rows(1, 2)
     header = {"format": "modfleet-log-1", "head": 2, "hash": rows[-1].hash, "taken_at": "2026-11-23T17:00:00Z"}
     lines = [{**row._asdict(), "metadata": METADATA} for row in rows]
     for each in lines:

@@ -89,7 +89,6 @@ def empty_and_go_on() -> None:
 
 
 def fall_back_to_the_former_format() -> None:
-    """From one row on: whoever knows the former rule may change how metadata is written."""
     write([row if row.position < 3 else row._replace(format=None) for row in rows()])
 
 
@@ -150,7 +149,7 @@ KINDS = {
     "one event put in, the rest rewritten": (rewrite_with_an_event_more, "5 has another hash than was noted"),
     "all rewritten in the former format": (rewrite_in_the_former_format, "5 has another hash than was noted"),
     "whole log replaced": (rewrite_all, "position 5 is missing"),
-    "former format from one event on": (fall_back_to_the_former_format, "3 has an older format"),
+    "former format from one event on": (fall_back_to_the_former_format, "5 has another hash than was noted"),
     "two events swapped": (swap, "2 is not what was appended"),
     "event before the first": (put_before_the_first, "position 0 was not appended"),
     "event after a gap": (append_past_a_gap, "position 6 is missing"),

@@ -59,7 +59,7 @@ def test_rows_that_wait_for_their_rebuild_are_a_warning(well, monkeypatch):
     """After an upgrade. The process stays in service, and the reconciler starts nothing."""
     monkeypatch.setattr(NodeProjection, "version", NodeProjection.version + 1)
     (warning,) = ready()["warnings"]
-    assert warning.endswith("wrong answers until then: nodes. Run: manage.py rebuild_projections")
+    assert warning.endswith("wrong answers until then: nodes. Run: rebuild_projections")
     reconciler = Reconciler()
     reconciler.look()
     assert reconciler._seen is None

@@ -25,23 +25,50 @@ def settings(tmp_path):
 
 
 def run(*words, environ):
-    return CliRunner().invoke(app, ["agent", *words], env=environ, prog_name="modfleet")
+    return subprocess.run(
+        [sys.executable, "-m", "modfleet", "agent", *words],
+        cwd=ROOT,
+        env=os.environ | environ,
+        capture_output=True,
+        text=True,
+    )
 
 
-def test_settings_that_do(settings):
+def test_it_can_start(settings):
     shown = run("--check", environ=settings)
-    assert (shown.exit_code, shown.stdout) == (0, "n1 has all that it needs.\n")
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, "n1 has all that it needs.\n", "")
+
+
+def test_the_check_makes_the_transport(settings):
+    shown = run("--check", environ=settings | {"MODFLEET_BROKER_URL": "foo://127.0.0.1"})
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert shown.stderr == "n1 cannot start: KeyError: 'No such transport: foo'.\n"
+
+
+def test_the_check_needs_its_folders(settings, tmp_path):
+    (tmp_path / "file").touch()
+    shown = run("--check", environ=settings | {"MODFLEET_JOURNAL_DIR": str(tmp_path / "file")})
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert shown.stderr == f"n1 cannot start: {tmp_path}/file cannot be written.\n"
+    assert len(shown.stderr.splitlines()) == 1
+
+
+def test_the_whole_command_line_has_it_too(settings):
+    shown = CliRunner().invoke(app, ["agent", "--log-level", "loud"], env=settings, prog_name="modfleet")
+    assert (shown.exit_code, shown.stdout, len(shown.stderr.splitlines())) == (2, "", 1)
 
 
 @pytest.mark.parametrize("name", ["MODFLEET_NODE", "MODFLEET_BROKER_URL", "MODFLEET_JOURNAL_DIR"])
 def test_a_setting_that_is_missing_is_named(settings, name):
     shown = run(environ={**settings, name: ""})
-    assert (shown.exit_code, shown.stdout) == (2, "")
+    assert (shown.returncode, shown.stdout) == (2, "")
     assert shown.stderr == f"{name} is not set. See `modfleet agent --help` for the settings that an agent needs.\n"
 
 
 def test_a_log_level_that_is_none(settings):
-    assert run("--log-level", "loud", environ=settings).exit_code == 2
+    shown = run("--log-level", "loud", environ=settings)
+    assert (shown.returncode, len(shown.stderr.splitlines())) == (2, 1)
+    assert shown.stderr.endswith("See `modfleet agent --help`.\n")
 
 
 @pytest.mark.slow

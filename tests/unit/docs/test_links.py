@@ -32,9 +32,13 @@ def test_files_and_tests_that_are_named_exist(page):
         assert not test or f"def {test}(" in path.read_text(), f"{name}::{test}"
 
 
-def test_commands_of_manage_py_exist(page):
-    for name in re.findall(r"(?:manage\.py|-m django) ([a-z_]+)", page.read_text()):
+def test_management_commands_exist(page):
+    for name in re.findall(r"(?:^manage|modfleet-manage|-m django) ([a-z_]+)", page.read_text(), re.MULTILINE):
         assert name in get_commands(), name
+
+
+def test_an_installed_program_runs_the_management_commands(page):
+    assert "manage.py" not in page.read_text() or page.name == "command-line.md"
 
 
 def test_targets_of_make_exist(page):
