@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.core.exceptions import DisallowedHost, PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, UnreadablePostError
 from django.views import defaults
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -38,6 +38,8 @@ def handle_exception(exception: Exception, _context: dict[str, Any]) -> Response
             error = PermissionDeniedError()
         case ConcurrencyError():
             error = ConflictError()
+        case UnreadablePostError():
+            error = InvalidRequestError("The body ended before its length.")
         case exceptions.ValidationError():
             error = InvalidRequestError("; ".join(_in_words(exception.detail)))
         case exceptions.APIException():

@@ -1,4 +1,4 @@
-"""What holds for every request: its id, who acts, a body that is read to its end, an answer with its length."""
+"""What holds for every request: its id, who acts, a body within limits, an answer with its length."""
 
 import re
 import uuid
@@ -32,12 +32,13 @@ class ApiMiddleware:
             else:
                 response = self._get_response(request)
             request.META["modfleet.actor"] = _person()
+        body.release()
+        if body.refusal is not None:
+            response.close()
+            response = error_response(body.refusal)
         response["X-Request-ID"] = request_id
         if isinstance(response, HttpResponse) and not response.has_header("Content-Length"):
             response["Content-Length"] = str(len(response.content))
-        # Reading would send `100 Continue` and so ask for the very body that was refused.
-        if not response.streaming and (body.started or not _waits_for_continue(request)):
-            body.drain()
         return response
 
 
@@ -57,22 +58,16 @@ def _replace_body(request: HttpRequest) -> BodyStream:
 
     A chunked body gets the largest length that any body may have: whoever reads it finds its end earlier.
     """
-    surplus = 0
     if "chunked" in request.headers.get("Transfer-Encoding", "").lower():
-        surplus = settings.ENVIRONMENT.max_upload_bytes
         request.META["CONTENT_LENGTH"] = str(settings.ENVIRONMENT.max_upload_bytes + ENVELOPE_BYTES)
     try:
         length = max(0, int(request.META.get("CONTENT_LENGTH") or 0))
     except ValueError:
         length = 0
-    body = BodyStream(request.META["wsgi.input"], length, surplus=surplus)
+    body = BodyStream(request.META["wsgi.input"], length)
     request._stream = body  # type: ignore[assignment]  # noqa: SLF001  # there is no public way to replace it
     return body
 
 
 def _has_nul(request: HttpRequest) -> bool:
     return "\x00" in request.path or "%00" in request.META.get("QUERY_STRING", "")
-
-
-def _waits_for_continue(request: HttpRequest) -> bool:
-    return request.headers.get("Expect", "").lower() == "100-continue"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from modfleet.cluster import SERVER_OPTIONS
 from tests.plugins.cast import PASSWORD
 
 #: How many requests the server works on at once.
@@ -24,6 +25,8 @@ class Server:
     port: int
     process: subprocess.Popen
     data_dir: Path
+    #: Of the probes' own listener, 0 if there is none.
+    probes: int = 0
 
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -63,14 +66,14 @@ def server(tmp_path_factory) -> Iterator[Server]:
 
 
 @contextmanager
-def serving(environment: Mapping[str, str], data_dir: Path) -> Iterator[Server]:
-    """The API's server as a process of its own, on the database that `environment` names."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--port", str(port), "config.wsgi:application"]
+def serving(environment: Mapping[str, str], data_dir: Path, *options: str) -> Iterator[Server]:
+    """The API's server as a process of its own, on the database that `environment` names, with further `options`."""
+    port = free_port()
+    command = [sys.executable, "-m", "granian", *SERVER_OPTIONS, *options, "--port", str(port)]
     process = subprocess.Popen(
-        [*command, "--blocking-threads", str(THREADS)], env=environment, stdout=subprocess.DEVNULL
+        [*command, "config.asgi:application"],
+        env={"MODFLEET_THREADS": str(THREADS), **environment},
+        stdout=subprocess.DEVNULL,
     )
     try:
         _wait_for(port, process)
@@ -78,6 +81,12 @@ def serving(environment: Mapping[str, str], data_dir: Path) -> Iterator[Server]:
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _wait_for(port: int, process: subprocess.Popen) -> None:

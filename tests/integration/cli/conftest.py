@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from accounts.roles import Role
 from accounts.services import create_user
 from modfleet.cli import app
+from modfleet.cluster import SERVER_OPTIONS
 from tests.fleet import ROOT
 from tests.plugins.cast import PASSWORD
 from tests.plugins.databases import _postgresql_copy, _sqlite_copy
@@ -45,9 +46,16 @@ class Control:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self):
-        words = ["-m", "granian", "--interface", "wsgi", "--port", str(self.port), "--blocking-threads", "8"]
         environ = os.environ | {"MODFLEET_DATA_DIR": str(self.data_dir), "MODFLEET_ALLOWED_HOSTS": "127.0.0.1"}
-        command = [sys.executable, *words, "config.wsgi:application"]
+        command = [
+            sys.executable,
+            "-m",
+            "granian",
+            *SERVER_OPTIONS,
+            "--port",
+            str(self.port),
+            "config.asgi:application",
+        ]
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, start_new_session=True
         )
