@@ -5,6 +5,7 @@ import time
 from django.conf import settings
 from django.http.request import split_domain_port
 
+from api.waiting import waiting
 from eventstore.follow import wait_for_growth
 from eventstore.store import head
 from modules_app.errors import NoSuchModuleError
@@ -78,6 +79,11 @@ def remove(node: Node, module_name: str, version: int) -> None:
 def _carry_out(request: RolloutRequest) -> None:
     if (freeze := selectors.freeze_document())["frozen"]:
         raise FleetFrozenError(f"{freeze['actor']} has frozen the fleet: {freeze['reason']}")
+    with waiting():  # before anything begins: what is refused has not happened
+        _start_and_wait(request)
+
+
+def _start_and_wait(request: RolloutRequest) -> None:
     (name,) = request.nodes or ()
     deadline = time.monotonic() + settings.ENVIRONMENT.local_wait_seconds
     uid = _start_or_join(request, name)
