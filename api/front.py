@@ -31,8 +31,9 @@ logger = logging.getLogger(__name__)
 #: a package is smaller.
 FIRST_BYTES = 64 * 1024
 FIRST_SECONDS = 2.0
-#: How long the rest of a body is read and dropped after the answer, seconds, and how many are at once. A client that
-#: sends everything before it looks for the answer sees a broken pipe otherwise.
+#: How long the rest of a body is read and dropped before the answer, and after it, seconds, and how many bodies are at
+#: once. A client that sends everything before it looks for the answer sees a broken pipe otherwise; a proxy (Caddy) ends
+#: the request with the answer. Only one that has been slow already is not waited for before.
 DRAIN_SECONDS = 2.0
 DRAINS = 32
 #: An answer of at most so many bytes is handed over whole: its thread is free at once.
@@ -54,6 +55,8 @@ class Body(io.IOBase):
         self._ended = False
         #: Whether anyone has asked for it: that is when the server sends `100 Continue`.
         self.started = False
+        #: Whether the beginning took too long.
+        self.is_slow = False
         #: Whether the client has closed the connection, as far as is known.
         self.is_gone = False
 
@@ -100,7 +103,7 @@ class Body(io.IOBase):
                 while not self._ended and len(self._chunks) < FIRST_BYTES:
                     await self.fetch(None)
         except TimeoutError:
-            pass
+            self.is_slow = True
 
     async def drain(self) -> None:
         """Read the rest and drop it, for a moment."""
@@ -187,18 +190,25 @@ class Front:
             answer = await answered
             if answer.body is None:
                 return
+            # Reading would send `100 Continue`, and so ask for the very body that was refused.
+            drains = has_body(environ) and (body.started or not waits_for_continue)
+            if drains and not body.is_slow:
+                await self._drain(body)
             await send(_start(answer.status, answer.headers))
             if isinstance(answer.body, str):
                 await send({"type": "http.response.pathsend", "path": answer.body})
                 return
             await send({"type": "http.response.body", "body": answer.body})
-            # Reading would send `100 Continue`, and so ask for the very body that was refused.
-            if has_body(environ) and (body.started or not waits_for_continue) and not self._drains.locked():
-                async with self._drains:
-                    await body.drain()
+            if drains:
+                await self._drain(body)
         finally:
             body.release()
             exchange.release()
+
+    async def _drain(self, body: Body) -> None:
+        if not self._drains.locked():
+            async with self._drains:
+                await body.drain()
 
 
 class _Exchange:

@@ -134,10 +134,11 @@ def test_a_client_that_goes_away_within_its_body(after):
     assert seen == [b"he"] * after + ["gone"]
 
 
-def test_a_slow_body_is_not_waited_for_and_not_drained_for_long(monkeypatch):
+@pytest.mark.parametrize("first", [[], [{"type": "http.request", "body": b"x" * 70_000, "more_body": True}]])
+def test_a_body_that_stops_is_not_drained_for_long(monkeypatch, first):
     monkeypatch.setattr(front, "FIRST_SECONDS", 0.05)
     monkeypatch.setattr(front, "DRAIN_SECONDS", 0.05)
-    start, _ = exchange(app_of([b""], [("Content-Length", "0")]), scope=WITH_BODY, messages=[])
+    start, _ = exchange(app_of([b""], [("Content-Length", "0")]), scope=WITH_BODY, messages=first)
     assert start["status"] == 200
 
 
