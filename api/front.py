@@ -67,7 +67,7 @@ class Body(io.IOBase):
         """Whether the next read waits for nothing."""
         return bool(self._chunks) or self._ended
 
-    def read(self, size: int = -1, /) -> bytes:
+    def read(self, size: int, /) -> bytes:
         """At most `size` bytes, as soon as there are any; none at the end."""
         return self.read_within(size, None)
 
@@ -231,6 +231,7 @@ class _Exchange:
         self._loop = loop
         self._status = 500
         self._headers: Headers = []
+        self._has_begun = False
 
     def run(self, answered: "asyncio.Future[Answer]") -> None:
         try:
@@ -239,7 +240,8 @@ class _Exchange:
             answer = self._to_send(None)
         except Exception:  # the outermost loop: Django has answered what it knows
             logger.exception("a request failed")
-            answer = Answer(status=500, headers=[("Content-Length", "0")], body=b"")
+            self._status, self._headers = 500, [("Content-Length", "0")]
+            answer = self._to_send(None if self._has_begun else b"")
         self._loop.call_soon_threadsafe(_settle, answered, answer)
 
     def release(self) -> None:
@@ -278,6 +280,7 @@ class _Exchange:
         asyncio.run_coroutine_threadsafe(sending, self._loop).result()
 
     async def _begin(self) -> None:
+        self._has_begun = True
         await self._send_within(_start(self._status, self._headers))
         self._watcher = asyncio.ensure_future(self._body.watch())
 

@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 
 import pytest
+from django.core import signing
 
 from tests.plugins.cast import PASSWORD, basic
 from tests.plugins.server import free_port, serving
@@ -22,6 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 #: As many as stopped a server with 512 threads, and more than three times as many as this one has.
 CLIENTS = 560
 THREADS = 160
+KEY = "key-of-the-attacked-server-0123456789-0123456789"
 ADMIN = {"Authorization": basic("admin")}
 JSON = "Content-Type: application/json"
 FORM = "Content-Type: application/x-www-form-urlencoded"
@@ -58,6 +60,7 @@ def attacked(tmp_path_factory):
     environ = {name: value for name, value in os.environ.items() if name != "MODFLEET_DATABASE_URL"} | {
         "MODFLEET_DATA_DIR": str(folder),
         "MODFLEET_ADMIN_PASSWORD": PASSWORD,
+        "MODFLEET_SECRET_KEY": KEY,
         "MODFLEET_ALLOWED_HOSTS": "127.0.0.1",
         "MODFLEET_THREADS": str(THREADS),
         "MODFLEET_PROBE_ADDRESS": f"127.0.0.1:{probes}",
@@ -163,16 +166,29 @@ def takes_nothing(server, request, *, count):
         yield opened
 
 
-def test_files_that_nobody_takes(attacked):
+def static_file(_server):
+    return "/static/drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js"
+
+
+def package(server):
+    """A node's link to a package of 5 MB."""
+    stored = server.data_dir / "artifacts" / "greet"
+    stored.mkdir(parents=True, exist_ok=True)
+    (stored / "1").write_bytes(b"x" * 5_000_000)
+    return f"/v2/downloads/{signing.dumps(['greet/1', 'p', 'n1'], key=KEY, salt='modfleet.download')}"
+
+
+@pytest.mark.parametrize("file", [static_file, package])
+def test_files_that_nobody_takes(attacked, file):
     """They hold no thread at all."""
-    script = "/static/drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js"
-    response, whole = attacked.ask("GET", script)
+    path = file(attacked)
+    response, whole = attacked.ask("GET", path)
     assert (response.status, len(whole) > 1_500_000, int(response.headers["Content-Length"])) == (200, True, len(whole))
-    with takes_nothing(attacked, head("GET", script), count=2 * THREADS):
+    with takes_nothing(attacked, head("GET", path), count=2 * THREADS):
         is_served(attacked)
-    response, part = attacked.ask("GET", script, headers={"Range": "bytes=5-9"})
+    response, part = attacked.ask("GET", path, headers={"Range": "bytes=5-9"})
     assert (response.status, part) == (200, whole)
-    assert attacked.ask("HEAD", script)[1] == b""
+    assert attacked.ask("HEAD", path)[1] == b""
 
 
 @pytest.mark.parametrize(

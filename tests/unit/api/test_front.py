@@ -106,6 +106,14 @@ def test_an_application_that_fails():
     assert (start["status"], body["body"]) == (500, b"")
 
 
+def test_an_answer_that_fails_halfway_just_ends():
+    def parts():
+        yield b"x"
+        raise ValueError
+
+    assert [each["type"] for each in exchange(app_of(parts()))] == ["http.response.start", "http.response.body"]
+
+
 def test_a_body_is_read_and_the_rest_is_dropped():
     read = []
     messages = [{"type": "http.request", "body": each, "more_body": True} for each in (b"hel", b"lo", b"wor")]
