@@ -97,6 +97,21 @@ class UnsupportedMediaTypeError(ApiError):
     code = "unsupported_media_type"
 
 
+class BodyTooSlowError(ApiError):
+    """The request's body came too slowly; the rest was not read."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+    code = "body_too_slow"
+
+
+class TooManyBodiesError(ApiError):
+    """Too many requests without credentials send their bodies slowly: try again, and send the body at once."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    code = "too_many_bodies"
+    headers = {"Retry-After": "5"}
+
+
 class TooManyRequestsError(ApiError):
     """Too many requests: wait for the seconds that Retry-After says."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.exceptions import DisallowedHost, PermissionDenied
 from django.db import Error
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, UnreadablePostError
 from django.template.loader import get_template
 from django.views import defaults
 from rest_framework import exceptions
@@ -49,6 +49,8 @@ def handle_exception(exception: Exception, context: dict[str, Any]) -> Response 
             error = PermissionDeniedError()
         case ConcurrencyError():
             error = ConflictError()
+        case UnreadablePostError():
+            error = InvalidRequestError("The body ended before its length.")
         case exceptions.ValidationError():
             error = InvalidRequestError("; ".join(_in_words(exception.detail)))
         case exceptions.APIException():

@@ -1,4 +1,4 @@
-"""What holds for every request: its id, who acts, a body that is read to its end, an answer with its length."""
+"""What holds for every request: its id, who acts, a body within limits, an answer with its length."""
 
 import re
 import uuid
@@ -33,13 +33,14 @@ class ApiMiddleware:
             else:
                 response = self._get_response(request)
             request.META["modfleet.actor"] = _person()
-        give_connection_back()  # the client may take long to read the answer, or to send what is drained
+        body.release()
+        if body.refusal is not None:
+            response.close()
+            response = error_response(body.refusal)
+        give_connection_back()  # the client may take long to read the answer
         response["X-Request-ID"] = request_id
         if isinstance(response, HttpResponse) and not response.has_header("Content-Length"):
             response["Content-Length"] = str(len(response.content))
-        # Reading would send `100 Continue` and so ask for the very body that was refused.
-        if not response.streaming and (body.started or not _waits_for_continue(request)):
-            body.drain()
         return response
 
 
@@ -59,23 +60,17 @@ def _replace_body(request: HttpRequest) -> BodyStream:
 
     A chunked body gets the largest length that any body may have: whoever reads it finds its end earlier.
     """
-    surplus = 0
     if "chunked" in request.headers.get("Transfer-Encoding", "").lower():
-        surplus = settings.ENVIRONMENT.max_upload_bytes
         request.META["CONTENT_LENGTH"] = str(settings.ENVIRONMENT.max_upload_bytes + ENVELOPE_BYTES)
     try:
         length = max(0, int(request.META.get("CONTENT_LENGTH") or 0))
     except ValueError:
         length = 0
     # The client may take long to send it: the thread holds no connection meanwhile.
-    body = BodyStream(request.META["wsgi.input"], length, surplus=surplus, before=give_connection_back)
+    body = BodyStream(request.META["wsgi.input"], length, before=give_connection_back)
     request._stream = body  # type: ignore[assignment]  # noqa: SLF001  # there is no public way to replace it
     return body
 
 
 def _has_nul(request: HttpRequest) -> bool:
     return "\x00" in request.path or "%00" in request.META.get("QUERY_STRING", "")
-
-
-def _waits_for_continue(request: HttpRequest) -> bool:
-    return request.headers.get("Expect", "").lower() == "100-continue"

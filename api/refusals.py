@@ -5,10 +5,12 @@ from typing import Any, TypeVar
 
 from api.errors import (
     ApiError,
+    BodyTooSlowError,
     ConflictError,
     InvalidRequestError,
     PayloadTooLargeError,
     PermissionDeniedError,
+    TooManyBodiesError,
     TooManyRequestsError,
     UnauthenticatedError,
     UnsupportedMediaTypeError,
@@ -41,7 +43,9 @@ def refusals_of(handler: Callable[..., Any], method: str, *, public: bool, takes
     if not public:
         errors |= {UnauthenticatedError, PermissionDeniedError}
     if takes_body:
-        errors |= {PayloadTooLargeError, UnsupportedMediaTypeError}
+        errors |= {PayloadTooLargeError, UnsupportedMediaTypeError, BodyTooSlowError}
+    if takes_body and public:
+        errors |= {TooManyBodiesError}
     if method in _CHANGING:
         errors |= {ConflictError}
     return tuple(sorted(errors, key=lambda each: (each.status, each.code, each.__name__)))

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from modfleet.cluster import SERVER_OPTIONS
 from modfleet.processes import Processes
 
 CONNECTIONS = 8
@@ -106,8 +107,7 @@ def targets(folder: Path, *, few: int, many: int, tell: Callable[[str], None]) -
 
 def _serve(processes: Processes, name: str, port: int, settings: str) -> None:
     """As the cluster serves its API."""
-    words = ["--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--blocking-threads", "64"]
-    words += ["--backpressure", "256", "--no-ws", "--http", "1", "config.wsgi:application"]
+    words = [*SERVER_OPTIONS, "--host", "127.0.0.1", "--port", str(port), "config.asgi:application"]
     environ = {**os.environ, "DJANGO_SETTINGS_MODULE": settings}
     processes.start(name, [sys.executable, "-m", "granian", *words], environ)
 

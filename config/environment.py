@@ -81,6 +81,24 @@ class Environment:
     #: Requests to the API a minute by one user, or from one client address without credentials; counted in each
     #: process. As many may come at once, then they are let in evenly. 0: no limit.
     requests_per_minute: int = 6_000
+    #: How many bodies of requests without valid credentials may be waited for at once, in each process, beyond the 64 KiB
+    #: that come within 2 s. One more is refused: 429. Each has to be whole after so many seconds, or is refused: 408.
+    anonymous_bodies: int = 32
+    anonymous_body_seconds: float = 10.0
+    #: The same for each user, with valid credentials: one more is refused with 429.
+    bodies_per_user: int = 64
+    #: Least rate of a body that comes with valid credentials, on the average of so many seconds; a slower one is refused:
+    #: 408. A client that takes nothing of its answer for so long is cut off.
+    body_bytes_per_second: int = 1_000
+    slow_client_seconds: float = 30.0
+    #: How many requests that wait for a change (`?wait`, event streams, local uploads) one user may have at once, and all
+    #: together, in each process. One more is refused: 429. Keep both below the number of threads.
+    waiting_requests_per_user: int = 500
+    waiting_requests: int = 512
+    #: How many requests one process of the API works on at once, each in a thread; further ones wait in line.
+    threads: int = 576
+    #: `host:port` of a listener for `/livez` and `/readyz` alone, which answers while the API's own is busy. Empty: none.
+    probe_address: str = ""
     #: How many proxies stand before the API, each adding to `X-Forwarded-For` the address that called it: that many
     #: entries from the right stands the client's. 0: the header is ignored, and the client is who connects.
     trusted_proxies: int = 0

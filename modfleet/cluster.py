@@ -23,9 +23,11 @@ from rollout.agent.include import quoted
 #: Raised when a data folder of an older version can no longer be used as it is.
 DATA_VERSION = "2"
 BEAT_SECONDS = "2"
-#: Requests may wait (long polls, event streams, local uploads), each in a thread of its own; threads are made when
-#: they are needed. One more than these waits in line.
-API_THREADS = 512
+#: What every installation gives the API's server: a connection that waits costs little, and headers have 10 s to come.
+SERVER_OPTIONS = (
+    *("--interface", "asgi", "--http", "1", "--no-ws", "--backlog", "4096", "--backpressure", "4096"),
+    *("--http1-header-read-timeout", "10000", "--workers-kill-timeout", "30"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,15 +216,9 @@ class Cluster:
             names = [self.options.host, "localhost", *(node.host for node in self.nodes)]
             certificate, key = ensure_certificate(self.data_dir / "tls", names)
             tls = ["--ssl-certificate", str(certificate), "--ssl-keyfile", str(key)]
-        threads = ["--blocking-threads", str(API_THREADS), "--backpressure", str(API_THREADS)]
         place = ["--host", self.options.host, "--port", str(self.port)]
-        self.processes.start(
-            "api",
-            [
-                *[sys.executable, "-m", "granian", "--interface", "wsgi", "--http", "1", "--no-ws"],
-                *[*place, *threads, *tls, "config.wsgi:application"],
-            ],
-        )
+        words = [sys.executable, "-m", "granian", *SERVER_OPTIONS, *place, *tls, "config.asgi:application"]
+        self.processes.start("api", words)
 
     def _start_worker_and_relay(self) -> None:
         python = sys.executable

@@ -1,4 +1,4 @@
-"""`/healthz`: this process answers. `/readyz`: what it needs does, or a word for why not. For anybody, so no more than that.
+"""`/livez`, or `/healthz`: this process answers. `/readyz`: what it needs does, or a word for why not. No more, for anybody.
 
 Nobody can load the database by asking: an answer is kept for a second, and of each check one runs at a time. A check
 that takes too long is not waited for, and none is started beside it.
@@ -131,7 +131,7 @@ CHECKS = (
 )
 
 
-def healthz(request: HttpRequest) -> HttpResponse:
+def livez(request: HttpRequest) -> HttpResponse:
     return _refusal(request) or _answer({"status": "ok"}, 200)
 
 
@@ -172,4 +172,4 @@ def _answer(document: Mapping[str, object], status: int) -> HttpResponse:
     return response
 
 
-PATHS: dict[str, Callable[[HttpRequest], HttpResponse]] = {"/healthz": healthz, "/readyz": readyz}
+PATHS: dict[str, Callable[[HttpRequest], HttpResponse]] = {"/livez": livez, "/healthz": livez, "/readyz": readyz}

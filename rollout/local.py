@@ -7,6 +7,7 @@ from functools import partial
 from django.conf import settings
 from django.http.request import split_domain_port
 
+from api.waiting import waiting
 from eventstore.follow import wait_for_growth
 from eventstore.store import Condition, head
 from eventstore.transact import retry_on_conflict
@@ -84,6 +85,11 @@ def _require_idle(node: Node, module_name: str, version: int) -> None:
 def _carry_out(request: RolloutRequest, start: Callable[[], str]) -> None:
     if (freeze := selectors.freeze_document())["frozen"]:
         raise FleetFrozenError(f"{freeze['actor']} has frozen the fleet: {freeze['reason']}")
+    with waiting():  # before anything begins: what is refused has not happened
+        _start_and_wait(request, start)
+
+
+def _start_and_wait(request: RolloutRequest, start: Callable[[], str]) -> None:
     (name,) = request.nodes or ()
     deadline = time.monotonic() + settings.ENVIRONMENT.local_wait_seconds
     uid = _start_or_join(request, name, start)

@@ -9,6 +9,7 @@ from drf_spectacular.utils import OpenApiParameter
 from rest_framework.request import Request
 
 from api.errors import InvalidRequestError
+from api.waiting import waiting
 from eventstore.follow import wait_for_growth
 from eventstore.store import head
 from rollout import history, selectors
@@ -63,7 +64,8 @@ def current_rollout(request: Request, uid: str) -> HttpResponse:
         left = deadline - time.monotonic()
         if etag not in known or phase in FINAL_ROLLOUT_PHASES or left <= 0:
             break
-        wait_for_growth(position, timeout=left)
+        with waiting():
+            wait_for_growth(position, timeout=left)
     return _document(document, etag, given)
 
 

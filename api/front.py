@@ -1,0 +1,351 @@
+"""Runs a WSGI application in threads behind an ASGI server, so that a slow client costs a connection and no thread.
+
+The server's event loop reads the beginning of each body before a thread is taken, and every later read and write has a
+deadline. A WSGI server cannot do that: a thread that reads a body is blocked in it for as long as the client likes.
+"""
+
+import asyncio
+import io
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from api.threads import Threads
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[str, str]]
+StartResponse = Callable[..., Any]
+WsgiApplication = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
+
+logger = logging.getLogger(__name__)
+
+#: How much of a body is read before a thread is taken, bytes, and how long that may take, seconds. Nearly every body but
+#: a package is smaller.
+FIRST_BYTES = 64 * 1024
+FIRST_SECONDS = 2.0
+#: How long the rest of a body is read and dropped before the answer, and after it, seconds, and how many bodies are at
+#: once. A client that sends everything before it looks for the answer sees a broken pipe otherwise; a proxy (Caddy) ends
+#: the request with the answer. Only one that has been slow already is not waited for before.
+DRAIN_SECONDS = 2.0
+DRAINS = 32
+#: An answer of at most so many bytes is handed over whole: its thread is free at once.
+WHOLE_BYTES = 2_000_000
+
+
+class ClientGoneError(ConnectionResetError):
+    """The client has closed the connection, or takes nothing."""
+
+
+class Body(io.IOBase):
+    """The request's body: `wsgi.input` for a thread, fed by the event loop."""
+
+    def __init__(self, receive: Receive, loop: asyncio.AbstractEventLoop) -> None:
+        self._receive = receive
+        self._loop = loop
+        self._message: asyncio.Future[Message] | None = None
+        self._chunks = bytearray()
+        self._ended = False
+        #: Whether anyone has asked for it: that is when the server sends `100 Continue`.
+        self.started = False
+        #: Whether the beginning took too long.
+        self.is_slow = False
+        #: Whether the client has closed the connection, as far as is known.
+        self.is_gone = False
+
+    # --- In a thread --------------------------------------------------------------------------------------------------
+
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether the next read waits for nothing."""
+        return bool(self._chunks) or self._ended
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes, as soon as there are any; none at the end."""
+        return self.read_within(size, None)
+
+    def read_within(self, size: int, seconds: float | None, /) -> bytes:
+        """The same. Raises: `TimeoutError` if none come in so many seconds, `ClientGoneError`."""
+        if not self.is_at_hand:
+            asyncio.run_coroutine_threadsafe(self.fetch(seconds), self._loop).result()
+        if not self._chunks and self.is_gone:
+            raise ClientGoneError
+        data = bytes(self._chunks[:size])
+        del self._chunks[:size]
+        return data
+
+    # --- On the event loop --------------------------------------------------------------------------------------------
+
+    async def fetch(self, seconds: float | None) -> None:
+        """Wait for more of it. Raises: `TimeoutError`."""
+        self.started = True
+        if self._message is None:
+            self._message = asyncio.ensure_future(self._receive())
+        done, _ = await asyncio.wait([self._message], timeout=seconds)
+        if not done:
+            raise TimeoutError
+        message, self._message = self._message.result(), None
+        self._chunks += message.get("body", b"")
+        self.is_gone = message["type"] == "http.disconnect"
+        self._ended = self.is_gone or not message.get("more_body", False)
+
+    async def begin(self) -> None:
+        """Read what comes at once: a small body is whole then, and its thread waits for nothing."""
+        try:
+            async with asyncio.timeout(FIRST_SECONDS):
+                while not self._ended and len(self._chunks) < FIRST_BYTES:
+                    await self.fetch(None)
+        except TimeoutError:
+            self.is_slow = True
+
+    async def drain(self) -> None:
+        """Read the rest and drop it, for a moment."""
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while not self._ended:
+                    self._chunks.clear()
+                    await self.fetch(None)
+        except TimeoutError:
+            pass
+
+    async def watch(self) -> None:
+        """Ends when the client has gone away. What is left of the body is dropped."""
+        while not self.is_gone:
+            self._chunks.clear()
+            await self.fetch(None)
+
+    def release(self) -> None:
+        """Nothing is read any more. The server closes a connection once nothing refers to its unread body, and an
+        exception's traceback may refer to this object for a while."""
+        if self._message is not None:
+            self._message.cancel()
+        self._receive = _nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    status: int
+    headers: Headers
+    #: What is left to send: bytes, a file's path, or nothing, for it was sent part by part.
+    body: bytes | str | None
+
+
+class FileAnswer:
+    """`wsgi.file_wrapper`: an answer that is a file."""
+
+    def __init__(self, file: Any, block_bytes: int) -> None:
+        self.file = file
+        self._block_bytes = block_bytes
+        self.close = file.close
+
+    def __iter__(self) -> Iterator[bytes]:
+        while block := self.file.read(self._block_bytes):
+            yield block
+
+    def path(self, length: int) -> str | None:
+        """Where the server finds the same `length` bytes; None if the file has no path, or only a part is meant."""
+        name = getattr(self.file, "name", None)
+        if not isinstance(name, str) or not Path(name).is_absolute():
+            return None
+        try:
+            found, opened = Path(name).stat(), os.fstat(self.file.fileno())
+        except (OSError, AttributeError):
+            return None
+        is_whole = os.path.samestat(found, opened) and opened.st_size == length and self.file.tell() == 0
+        return name if is_whole else None
+
+
+class Front:
+    """An ASGI application that answers with what `application` does, in one of at most `threads` threads.
+
+    A client that takes nothing of an answer for `send_seconds` holds a thread no longer.
+    """
+
+    def __init__(
+        self, application: WsgiApplication, *, threads: int, send_seconds: float, name: str = "request"
+    ) -> None:
+        self._application = application
+        self._send_seconds = send_seconds
+        self._threads = Threads(threads, name)
+        self._drains = asyncio.Semaphore(DRAINS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        environ = environ_of(scope)
+        body = Body(receive, loop)
+        exchange = _Exchange(self._application, environ, body, send, loop, self._send_seconds)
+        try:
+            waits_for_continue = environ.get("HTTP_EXPECT", "").lower() == "100-continue"
+            if has_body(environ) and not waits_for_continue:
+                await body.begin()
+            answered: asyncio.Future[Answer] = loop.create_future()
+            self._threads.submit(lambda: exchange.run(answered))
+            answer = await answered
+            if answer.body is None:
+                return
+            # Reading would send `100 Continue`, and so ask for the very body that was refused.
+            drains = has_body(environ) and (body.started or not waits_for_continue)
+            if drains and not body.is_slow:
+                await self._drain(body)
+            await send(_start(answer.status, answer.headers))
+            if isinstance(answer.body, str):
+                await send({"type": "http.response.pathsend", "path": answer.body})
+                return
+            await send({"type": "http.response.body", "body": answer.body})
+            if drains:
+                await self._drain(body)
+        finally:
+            body.release()
+            exchange.release()
+
+    async def _drain(self, body: Body) -> None:
+        if not self._drains.locked():
+            async with self._drains:
+                await body.drain()
+
+
+class _Exchange:
+    """One request and its answer, in a thread."""
+
+    def __init__(
+        self,
+        application: WsgiApplication,
+        environ: dict[str, Any],
+        body: Body,
+        send: Send,
+        loop: asyncio.AbstractEventLoop,
+        send_seconds: float,
+    ) -> None:
+        self._application = application
+        self._send_seconds = send_seconds
+        self._environ = environ | {"wsgi.input": body}
+        self._body = body
+        self._send = send
+        self._loop = loop
+        self._status = 500
+        self._headers: Headers = []
+        self._has_begun = False
+
+    def run(self, answered: "asyncio.Future[Answer]") -> None:
+        try:
+            answer = self._answer()
+        except ClientGoneError:
+            answer = self._to_send(None)
+        except Exception:  # the outermost loop: Django has answered what it knows
+            logger.exception("a request failed")
+            self._status, self._headers = 500, [("Content-Length", "0")]
+            answer = self._to_send(None if self._has_begun else b"")
+        self._loop.call_soon_threadsafe(_settle, answered, answer)
+
+    def release(self) -> None:
+        """Nothing is sent any more."""
+        self._send = _drop
+
+    def _answer(self) -> Answer:
+        chunks = self._application(self._environ, self._start_response)
+        try:
+            length = next((int(value) for name, value in self._headers if name.lower() == "content-length"), None)
+            if length is not None and isinstance(chunks, FileAnswer) and (path := chunks.path(length)) is not None:
+                return self._to_send(path)
+            if length is not None and length <= WHOLE_BYTES:
+                return self._to_send(b"".join(chunks))
+            self._stream(chunks)
+            return self._to_send(None)
+        finally:
+            if (close := getattr(chunks, "close", None)) is not None:
+                close()
+
+    def _to_send(self, body: bytes | str | None) -> Answer:
+        return Answer(status=self._status, headers=self._headers, body=body)
+
+    def _start_response(self, status: str, headers: Headers, _exc_info: object = None) -> None:
+        self._status = int(status.partition(" ")[0])
+        self._headers = headers
+
+    def _stream(self, chunks: Iterable[bytes]) -> None:
+        """Raises: `ClientGoneError`."""
+        self._wait_for(self._begin())
+        for chunk in chunks:
+            self._wait_for(self._send_within({"type": "http.response.body", "body": chunk, "more_body": True}))
+        self._wait_for(self._send_within({"type": "http.response.body", "body": b""}))
+
+    def _wait_for(self, sending: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(sending, self._loop).result()
+
+    async def _begin(self) -> None:
+        self._has_begun = True
+        await self._send_within(_start(self._status, self._headers))
+        self._watcher = asyncio.ensure_future(self._body.watch())
+
+    async def _send_within(self, message: Message) -> None:
+        if self._body.is_gone:
+            raise ClientGoneError
+        try:
+            async with asyncio.timeout(self._send_seconds):
+                await self._send(message)
+        except TimeoutError as error:
+            raise ClientGoneError from error
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
+
+
+async def _drop(_message: Message) -> None:
+    raise ClientGoneError
+
+
+def _settle(answered: "asyncio.Future[Answer]", answer: Answer) -> None:
+    if not answered.done():
+        answered.set_result(answer)
+
+
+def _start(status: int, headers: Headers) -> Message:
+    return {
+        "type": "http.response.start",
+        "status": status,
+        "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers],
+    }
+
+
+def has_body(environ: dict[str, Any]) -> bool:
+    return "HTTP_TRANSFER_ENCODING" in environ or environ.get("CONTENT_LENGTH", "0") != "0"
+
+
+def environ_of(scope: Scope) -> dict[str, Any]:
+    """What PEP 3333 asks for, but for the body."""
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(scope["raw_path"]).decode("latin-1"),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "SERVER_NAME": scope["server"][0],
+        "SERVER_PORT": str(scope["server"][1]),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "REMOTE_ADDR": scope["client"][0],
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope["scheme"],
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+        "wsgi.file_wrapper": FileAnswer,
+    }
+    for name, value in scope["headers"]:
+        # An underscore would let it pass for another header (X_Forwarded_For). Parts of files are not served: each would
+        # be in memory for as long as a slow client takes.
+        if b"_" in name or name == b"range":
+            continue
+        key = name.decode("latin-1").upper().replace("-", "_")
+        if key not in {"CONTENT_TYPE", "CONTENT_LENGTH"}:
+            key = f"HTTP_{key}"
+        text = value.decode("latin-1")
+        environ[key] = f"{environ[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{text}" if key in environ else text
+    return environ

@@ -1,0 +1,54 @@
+"""Threads that answer requests: made when they are needed, ended when they have been idle for a while."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+#: How long a thread without work is kept, seconds.
+IDLE_SECONDS = 30.0
+
+
+class Threads:
+    """At most `limit` at once; work beyond that waits in line. They do not hold up the end of the process."""
+
+    def __init__(self, limit: int, name: str) -> None:
+        self._limit = limit
+        self._name = name
+        self._ready = threading.Condition()
+        self._work: deque[Callable[[], None]] = deque()
+        self._running = 0
+        self._idle = 0
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Run `work`, which raises nothing, in one of the threads."""
+        with self._ready:
+            self._work.append(work)
+            if len(self._work) <= self._idle:
+                self._ready.notify()
+                return
+            if self._running >= self._limit:
+                return
+            self._running += 1
+        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+
+    def _run(self) -> None:
+        while self._run_next():
+            pass
+
+    def _run_next(self) -> bool:
+        """In a frame of its own: a thread that waits keeps nothing alive of what it did last."""
+        work = self._next()
+        if work is None:
+            return False
+        work()
+        return True
+
+    def _next(self) -> Callable[[], None] | None:
+        with self._ready:
+            self._idle += 1
+            self._ready.wait_for(lambda: self._work, timeout=IDLE_SECONDS)
+            self._idle -= 1
+            if self._work:
+                return self._work.popleft()
+            self._running -= 1
+            return None

@@ -1,0 +1,156 @@
+"""deploy/nginx.conf and deploy/Caddyfile in front of the API's real server, in the real proxies."""
+
+import http.client
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.plugins.cast import basic
+from tests.plugins.server import free_port, wait_for_port
+from tests.plugins.slow_clients import head, slow_clients, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+DEPLOY = Path(__file__).parents[3] / "deploy"
+#: Debian keeps it out of the path of users.
+NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
+ADMIN = {"Authorization": basic("admin")}
+UPLOAD = "/v2/modules/user-defined/artifacts"
+#: More than nginx lets one address have.
+CLIENTS = 300
+SLOW = {
+    "authorize": head("POST", "/v1/users/authorize", "Content-Type: application/json", "Content-Length: 100000"),
+    "upload": head("POST", UPLOAD, "Content-Type: application/zip", "Content-Length: 100000"),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _many_files():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextmanager
+def running(command, port, environ=None):
+    process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for_port(port, process)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def sooner(text):
+    """With time limits that a test can wait for."""
+    return text.replace(" 10s", " 2s").replace(" 30s", " 5s")
+
+
+@pytest.fixture(scope="module")
+def nginx(server, tmp_path_factory):
+    folder, port = tmp_path_factory.mktemp("nginx"), free_port()
+    site = sooner((DEPLOY / "nginx.conf").read_text()).replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")
+    site = re.sub(r"\n *ssl_certificate.*", "", site).replace("listen 443 ssl", f"listen 127.0.0.1:{port}")
+    places = "".join(
+        f"{each}_temp_path {folder}/{each};" for each in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (folder / "nginx.conf").write_text(
+        f"daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;"
+        f"events {{ worker_connections 4096; }} http {{ access_log off; {places} {site} }}"
+    )
+    with running([NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")], port):
+        yield port
+
+
+@pytest.fixture(scope="module")
+def caddy(server, tmp_path_factory):
+    folder, port = tmp_path_factory.mktemp("caddy"), free_port()
+    text = sooner((DEPLOY / "Caddyfile").read_text()).replace("control-plane:8000", f"127.0.0.1:{server.port}")
+    (folder / "Caddyfile").write_text(text.replace("{\n\tservers", "{\n\tadmin off\n\tservers", 1))
+    environ = {**os.environ, "HOME": str(folder), "MODFLEET_HOST": f"http://127.0.0.1:{port}, http://127.0.0.2:{port}"}
+    command = [
+        Path(sys.executable).with_name("caddy"),
+        "run",
+        "--adapter",
+        "caddyfile",
+        "--config",
+        str(folder / "Caddyfile"),
+    ]
+    with running(command, port, environ):
+        yield port
+
+
+@pytest.fixture(params=["nginx", "caddy"])
+def proxy(request):
+    return request.getfixturevalue(request.param)
+
+
+def ask(port, method, path, body=None, headers=ADMIN, source="127.0.0.2"):
+    """From an address of its own."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30, source_address=(source, 0))
+    try:
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def test_it_works(proxy):
+    assert ask(proxy, "GET", "/v2/nodes")[0] == 200
+    status, answer = ask(proxy, "POST", UPLOAD, b"x" * 20_000_000)
+    assert (status, b"no_module" in answer) == (400, True)
+    assert ask(proxy, "POST", UPLOAD, b"x" * 5_000_000, headers={})[0] == 401
+
+
+@pytest.mark.parametrize("kind", list(SLOW))
+def test_slow_bodies(proxy, server, kind):
+    with slow_clients(proxy, [SLOW[kind]], count=CLIENTS):
+        for _ in range(3):
+            assert ask(proxy, "GET", "/v2/nodes")[0] == 200
+            assert server.ask("GET", "/livez")[0].status == 200
+
+
+def test_nginx_keeps_slow_bodies_to_itself_and_counts_them(nginx):
+    with slow_clients(nginx, [SLOW["authorize"]], count=CLIENTS) as clients:
+        until(lambda: len(clients.statuses) == CLIENTS - 250)
+        assert set(clients.statuses) == {429}
+        assert clients.standing >= 250
+
+
+@pytest.mark.parametrize(
+    "request_line", [SLOW["authorize"], b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: "], ids=["body", "headers"]
+)
+def test_a_request_that_stops_is_ended(nginx, request_line):
+    with slow_clients(nginx, [request_line], count=5, drop=b"") as clients:
+        until(lambda: clients.standing == 0)
+
+
+def test_slow_headers_are_ended(proxy):
+    with slow_clients(proxy, [b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: "], count=5, drop=b"x") as clients:
+        until(lambda: clients.standing == 0)
+
+
+def test_nginx_accepts_the_file_as_it_is(tmp_path):
+    from modfleet.certificate import ensure_certificate
+
+    certificate, key = ensure_certificate(tmp_path, ["localhost"])
+    site = (DEPLOY / "nginx.conf").read_text()
+    for name, made in (("certificate", certificate), ("key", key)):
+        site = site.replace(f"/etc/modfleet/tls/{name}.pem", str(made))
+    (tmp_path / "nginx.conf").write_text(f"pid {tmp_path}/pid; events {{}} http {{ access_log off; {site} }}")
+    done = subprocess.run(
+        [NGINX, "-t", "-e", "stderr", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, "syntax is ok" in done.stderr) == (0, True), done.stderr
