@@ -1,8 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest -q -n auto --dist loadfile
-# What knows no database or has one of its own: once is enough.
-NO_DATABASE := agent bench broker cli openapi
+# What the marker `full` names takes minutes: only `make test-full` runs it.
+SHORT := and not full
 CODE := accounts api artifacts_app config console eventstore modfleet modules_app operations rollout webhooks
 
 .PHONY: help setup run test test-full test-fast test-sqlite test-simulation test-postgres test-e2e test-browser screenshots lint docs fmt bench-quick lock clean
@@ -23,25 +23,26 @@ run: setup ## start a whole cluster here, roll the sample out to it, and serve u
 test: lint test-sqlite test-simulation test-postgres test-e2e test-browser ## everything; needs Chromium; no server, no free port and no root
 
 test-full: export MODFLEET_SIMULATED = 50000
-test-full: test ## the same with 50,000 simulated rollouts instead of 2,000
+test-full: SHORT :=
+test-full: test ## the same with the tests that take minutes, and 50,000 simulated rollouts instead of 2,000
 
 test-fast: setup ## the tests without whole clusters and without PostgreSQL
-	$(PYTEST) -m "not e2e and not slow" tests/unit tests/integration tests/simulation
+	$(PYTEST) -m "not e2e and not slow and not full" tests/unit tests/integration tests/simulation
 
 test-sqlite: setup
-	$(PYTEST) tests/unit tests/integration
+	$(PYTEST) -m "not e2e $(SHORT)" tests/unit tests/integration
 
 test-simulation: setup ## thousands of rollouts under a virtual clock
-	$(BIN)/pytest -q -n auto --dist worksteal tests/simulation
+	$(BIN)/pytest -q -n auto --dist worksteal -m "not e2e $(SHORT)" tests/simulation
 
-test-postgres: setup
-	$(BIN)/python tests/postgres.py $(PYTEST) $(addprefix --ignore tests/integration/,$(NO_DATABASE)) tests/integration
+test-postgres: setup ## the tests that depend on the database, on PostgreSQL
+	$(BIN)/python tests/postgres.py $(PYTEST) -m "dialect $(SHORT)" tests/integration
 
 test-e2e: setup
-	$(BIN)/pytest -q -n 2 --dist loadfile tests/e2e
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "e2e $(SHORT)" tests/e2e
 
 test-browser: setup ## the console in a real browser; needs Chromium, and says so where there is none
-	$(BIN)/pytest -q -p no:xdist tests/browser
+	$(BIN)/pytest -q -p no:xdist -m "e2e $(SHORT)" tests/browser
 
 screenshots: setup ## docs/screenshots anew, at 3 and at 1,000 nodes
 	$(BIN)/python -m tests.browser.screenshots

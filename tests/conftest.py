@@ -1,5 +1,6 @@
 pytest_plugins = [
     "tests.plugins.databases",
+    "tests.plugins.dialect",
     "tests.plugins.interrupts",
     "tests.plugins.ledger",
     "tests.plugins.cast",
