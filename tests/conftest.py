@@ -9,4 +9,5 @@ pytest_plugins = [
     "tests.plugins.rate_limits",
     "tests.plugins.refusals",
     "tests.plugins.server",
+    "tests.plugins.static_files",
 ]
