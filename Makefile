@@ -1,8 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
-PYTEST := $(BIN)/pytest -q -n auto --dist loadfile
+PYTEST := $(BIN)/pytest -q -n auto --dist worksteal
 # What the marker `full` names takes minutes: only `make test-full` runs it.
 SHORT := and not full
+# After lint, those that wait most: one part works while another waits.
+PARTS := lint test-browser test-e2e test-sqlite test-postgres test-simulation
 CODE := accounts api artifacts_app config console eventstore modfleet modules_app operations rollout webhooks
 
 .PHONY: help setup run test test-full test-fast test-sqlite test-simulation test-postgres test-e2e test-browser screenshots lint docs fmt bench-quick lock clean
@@ -20,11 +22,11 @@ setup: .venv/installed ## make .venv with exactly what requirements.lock names
 run: setup ## start a whole cluster here, roll the sample out to it, and serve until Ctrl-C
 	@$(BIN)/python -m modfleet up
 
-test: lint test-sqlite test-simulation test-postgres test-e2e test-browser ## everything; needs Chromium; no server, no free port and no root
+test: setup ## everything, two parts at a time: each one's output comes when it ends; needs Chromium; no server, no free port and no root
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target $(PARTS)
 
-test-full: export MODFLEET_SIMULATED = 50000
-test-full: SHORT :=
-test-full: test ## the same with the tests that take minutes, and 50,000 simulated rollouts instead of 2,000
+test-full: ## the same with the tests that take minutes, and 50,000 simulated rollouts instead of 2,000
+	@MODFLEET_SIMULATED=50000 $(MAKE) --no-print-directory test SHORT=
 
 test-fast: setup ## the tests without whole clusters and without PostgreSQL
 	$(PYTEST) -m "not e2e and not slow and not full" tests/unit tests/integration tests/simulation
@@ -33,10 +35,10 @@ test-sqlite: setup
 	$(PYTEST) -m "not e2e $(SHORT)" tests/unit tests/integration
 
 test-simulation: setup ## thousands of rollouts under a virtual clock
-	$(BIN)/pytest -q -n auto --dist worksteal -m "not e2e $(SHORT)" tests/simulation
+	$(PYTEST) -m "not e2e $(SHORT)" tests/simulation
 
 test-postgres: setup ## the tests that depend on the database, on PostgreSQL
-	$(BIN)/python tests/postgres.py $(PYTEST) -m "dialect $(SHORT)" tests/integration
+	$(BIN)/python tests/postgres.py $(PYTEST) --guard-dialect -m "dialect $(SHORT)" tests/integration
 
 test-e2e: setup
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "e2e $(SHORT)" tests/e2e

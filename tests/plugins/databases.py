@@ -1,7 +1,7 @@
 """The test database, and copies of it for tests that really commit.
 
 The suite runs on the database that `MODFLEET_DATABASE_URL` names: on SQLite without it, on PostgreSQL under
-`python -m tests.postgres -- pytest tests/integration`.
+`python -m tests.postgres -- pytest tests/integration`. `tests/plugins/dialect.py` says which tests run on both.
 
 - `db` (or the mark `django_db`): all that the test does is rolled back. For nearly every test.
 - `committed_db`: the test commits, in as many threads and processes as it likes.
