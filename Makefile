@@ -1,10 +1,12 @@
+# Tests and clusters start hundreds of processes, and each would compile all of our code and rewrite all assertions.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest -q -n auto --dist worksteal
 # What the marker `full` names takes minutes: only `make test-full` runs it.
 SHORT := and not full
 # After lint, those that wait most: one part works while another waits.
-PARTS := lint test-browser test-e2e test-sqlite test-postgres test-simulation
+PARTS := lint test-browser test-e2e test-sqlite test-postgres
 CODE := accounts api artifacts_app config console eventstore modfleet modules_app operations rollout webhooks
 
 .PHONY: help setup run test test-full test-fast test-sqlite test-simulation test-postgres test-e2e test-browser screenshots lint docs fmt bench-quick lock clean
@@ -31,8 +33,8 @@ test-full: ## the same with the tests that take minutes, and 50,000 simulated ro
 test-fast: setup ## the tests without whole clusters and without PostgreSQL
 	$(PYTEST) -m "not e2e and not slow and not full" tests/unit tests/integration tests/simulation
 
-test-sqlite: setup
-	$(PYTEST) -m "not e2e $(SHORT)" tests/unit tests/integration
+test-sqlite: setup ## unit, integration and simulation
+	$(PYTEST) -m "not e2e $(SHORT)" tests/unit tests/integration tests/simulation
 
 test-simulation: setup ## thousands of rollouts under a virtual clock
 	$(PYTEST) -m "not e2e $(SHORT)" tests/simulation

@@ -48,8 +48,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if any(item.path.is_relative_to(TESTS / each) for each in BOTH_DATABASES):
+    if _is_dialect(item.path):
         item.add_marker(pytest.mark.dialect)
+
+
+@cache
+def _is_dialect(path: Path) -> bool:
+    return any(path.is_relative_to(TESTS / each) for each in BOTH_DATABASES)
 
 
 def pytest_configure(config: pytest.Config) -> None:
