@@ -1,10 +1,12 @@
+# Tests and clusters start hundreds of processes, and each would compile all of our code and rewrite all assertions.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/pytest -q -n auto --dist worksteal
 # What the marker `full` names takes minutes: only `make test-full` runs it.
-SHORT := not full
-PYTEST := $(BIN)/pytest -q -n auto --dist loadfile
-# What knows no database or has one of its own: once is enough.
-NO_DATABASE := agent bench broker cli database openapi
+SHORT := and not full
+# After lint, those that wait most: one part works while another waits.
+PARTS := lint test-browser test-e2e test-sqlite test-postgres
 CODE := accounts api artifacts_app config console eventstore modfleet modules_app operations rollout webhooks
 
 .PHONY: help setup run test test-full test-fast test-pythons test-sqlite test-simulation test-postgres test-e2e test-browser screenshots lint docs fmt bench-quick dist lock clean
@@ -22,11 +24,11 @@ setup: .venv/installed ## make .venv with exactly what requirements.lock names
 run: setup ## start a whole cluster here, roll the sample out to it, and serve until Ctrl-C
 	@$(BIN)/python -m modfleet up
 
-test: lint test-sqlite test-simulation test-postgres test-e2e test-browser ## everything; needs Chromium; no server, no free port and no root
+test: setup ## everything, two parts at a time: each one's output comes when it ends; needs Chromium; no server, no free port and no root
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target $(PARTS)
 
-test-full: export MODFLEET_SIMULATED = 50000
-test-full: export PYTEST_ADDOPTS = -m ""
-test-full: test ## the same with what takes minutes, and 50,000 simulated rollouts instead of 2,000
+test-full: ## the same with the tests that take minutes, 50,000 simulated rollouts instead of 2,000, and each Python
+	@MODFLEET_SIMULATED=50000 $(MAKE) --no-print-directory test SHORT= PARTS="$(PARTS) test-pythons"
 
 test-fast: setup ## the tests without whole clusters and without PostgreSQL
 	$(PYTEST) -m "not e2e and not slow and not full" tests/unit tests/integration tests/simulation
@@ -34,22 +36,20 @@ test-fast: setup ## the tests without whole clusters and without PostgreSQL
 test-pythons: setup ## the fast tests on each Python that is found, each in a private folder with an odd name
 	$(BIN)/python tests/pythons.py
 
-test-full: test-pythons
-
-test-sqlite: setup
-	$(PYTEST) -m "$(SHORT)" tests/unit tests/integration
+test-sqlite: setup ## unit, integration and simulation
+	$(PYTEST) -m "not e2e $(SHORT)" tests/unit tests/integration tests/simulation
 
 test-simulation: setup ## thousands of rollouts under a virtual clock
-	$(BIN)/pytest -q -n auto --dist worksteal tests/simulation
+	$(PYTEST) -m "not e2e $(SHORT)" tests/simulation
 
-test-postgres: setup
-	$(BIN)/python tests/postgres.py $(PYTEST) $(addprefix --ignore tests/integration/,$(NO_DATABASE)) tests/integration
+test-postgres: setup ## the tests that depend on the database, on PostgreSQL
+	$(BIN)/python tests/postgres.py $(PYTEST) --guard-dialect -m "dialect $(SHORT)" tests/integration
 
 test-e2e: setup
-	$(BIN)/pytest -q -n 2 --dist loadfile tests/e2e
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "e2e $(SHORT)" tests/e2e
 
 test-browser: setup ## the console in a real browser; needs Chromium, and says so where there is none
-	$(BIN)/pytest -q -p no:xdist tests/browser
+	$(BIN)/pytest -q -p no:xdist -m "e2e $(SHORT)" tests/browser
 
 screenshots: setup ## docs/screenshots anew, at 3 and at 1,000 nodes
 	$(BIN)/python -m tests.browser.screenshots

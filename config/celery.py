@@ -22,6 +22,9 @@ app.conf.update(
         "visibility_timeout": 600,
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
+        # Its callers try again by themselves; kombu would sleep 2 + 4 s in each of them.
+        "max_retries": 1,
+        "interval_start": 0,
     },
     # A request or a sweep must not hang on a broker that is away: the outbox keeps what was not published.
     task_publish_retry=False,

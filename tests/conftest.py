@@ -1,5 +1,6 @@
 pytest_plugins = [
     "tests.plugins.databases",
+    "tests.plugins.dialect",
     "tests.plugins.interrupts",
     "tests.plugins.ledger",
     "tests.plugins.cast",
@@ -9,4 +10,5 @@ pytest_plugins = [
     "tests.plugins.rate_limits",
     "tests.plugins.refusals",
     "tests.plugins.server",
+    "tests.plugins.static_files",
 ]

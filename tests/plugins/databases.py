@@ -1,7 +1,7 @@
 """The test database, and copies of it for tests that really commit.
 
 The suite runs on the database that `MODFLEET_DATABASE_URL` names: on SQLite without it, on PostgreSQL under
-`python -m tests.postgres -- pytest tests/integration`.
+`python -m tests.postgres -- pytest tests/integration`. `tests/plugins/dialect.py` says which tests run on both.
 
 - `db` (or the mark `django_db`): all that the test does is rolled back. For nearly every test.
 - `committed_db`: the test commits, in as many threads and processes as it likes.
@@ -9,7 +9,6 @@ The suite runs on the database that `MODFLEET_DATABASE_URL` names: on SQLite wit
 - `transactional_db`, `live_server`: cannot be used, because they empty tables and the log refuses that.
 """
 
-import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -50,7 +49,7 @@ def pytest_runtest_teardown(item):
 
 
 @pytest.fixture
-def committed_db(django_db_setup, django_db_blocker, tmp_path, monkeypatch) -> Iterator[str]:
+def committed_db(django_db_setup, django_db_blocker, tmp_path) -> Iterator[str]:
     """A database of the test's own, migrated and empty, in which commits are real; its value is the URL.
 
     `django.db.connection` is that database in every thread for as long as the test lasts, and `MODFLEET_DATABASE_URL`
@@ -59,12 +58,18 @@ def committed_db(django_db_setup, django_db_blocker, tmp_path, monkeypatch) -> I
         def test_two_rollouts_at_once(committed_db):
             first, second = at_once(lambda: start_rollout(...), lambda: start_rollout(...))
     """
-    with django_db_blocker.unblock():
-        assert not connection.in_atomic_block, "`committed_db` does not go together with `db`"
-        copy = _postgresql_copy() if connection.vendor == "postgresql" else _sqlite_copy(tmp_path / "copy.sqlite3")
-        with copy as url, monkeypatch.context() as patch:
-            patch.setitem(os.environ, "MODFLEET_DATABASE_URL", url)
-            yield url
+    with django_db_blocker.unblock(), new_database(tmp_path) as url:
+        yield url
+
+
+@contextmanager
+def new_database(folder: Path) -> Iterator[str]:
+    """What `committed_db` gives, for fixtures that several tests share; an SQLite file is made in `folder`."""
+    assert not connection.in_atomic_block, "`committed_db` does not go together with `db`"
+    copy = _postgresql_copy() if connection.vendor == "postgresql" else _sqlite_copy(folder / "copy.sqlite3")
+    with copy as url, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODFLEET_DATABASE_URL", url)
+        yield url
 
 
 def at_once(*functions: Callable[[], Result]) -> list[Result]:

@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from django.test import override_settings
 
+from accounts.services import bootstrap_admin
 from modfleet.cluster import SERVER_OPTIONS
+from tests import weak_passwords
 from tests.plugins.cast import PASSWORD
+from tests.plugins.databases import new_database
 
 #: How many requests the server works on at once.
 THREADS = 8
@@ -51,10 +55,28 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[Server]:
+def server(django_db_setup, django_db_blocker, tmp_path_factory) -> Iterator[Server]:
+    """One for the tests of a file; its database has one account, admin."""
     data_dir = tmp_path_factory.mktemp("data")
-    with serving(prepared(data_dir), data_dir) as served:
+    with django_db_blocker.unblock(), bootstrapped(data_dir) as environment, serving(environment, data_dir) as served:
         yield served
+
+
+@contextmanager
+def bootstrapped(data_dir: Path) -> Iterator[dict[str, str]]:
+    """The environment of a server on a new database, which `django.db.connection` is meanwhile.
+
+    Its passwords are quick to hash.
+    """
+    with new_database(data_dir):
+        with override_settings(PASSWORD_HASHERS=weak_passwords.PASSWORD_HASHERS):
+            assert bootstrap_admin(PASSWORD)
+        yield {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": weak_passwords.__name__,
+            "MODFLEET_DATA_DIR": str(data_dir),
+            "MODFLEET_ALLOWED_HOSTS": "127.0.0.1",
+        }
 
 
 def prepared(data_dir: Path, **more: str) -> dict[str, str]:

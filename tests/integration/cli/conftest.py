@@ -15,7 +15,6 @@ from itertools import count
 
 import pyte
 import pytest
-from django.db import connection
 from typer.testing import CliRunner
 
 from accounts.roles import Role
@@ -24,7 +23,7 @@ from modfleet.cli import app
 from modfleet.cluster import SERVER_OPTIONS
 from tests.fleet import ROOT
 from tests.plugins.cast import PASSWORD
-from tests.plugins.databases import _postgresql_copy, _sqlite_copy
+from tests.plugins.databases import new_database
 from tests.plugins.server import wait_for_port
 from tests.recorded_fleet import join, upload
 
@@ -87,19 +86,16 @@ def _free_port():
 def control(django_db_setup, django_db_blocker, tmp_path_factory):
     """With alice, an admin, bob, who may look, and three nodes that beat."""
     folder = tmp_path_factory.mktemp("control")
-    with django_db_blocker.unblock(), pytest.MonkeyPatch.context() as patch:
-        copy = _postgresql_copy() if connection.vendor == "postgresql" else _sqlite_copy(folder / "copy.sqlite3")
-        with copy as url:
-            patch.setenv("MODFLEET_DATABASE_URL", url)
-            for name, role in (("alice", Role.ADMIN), ("bob", Role.CLUSTER_VIEWER)):
-                create_user(name=name, email=f"{name}@example.com", password=PASSWORD, role=role, by=None)
-            join(*NODES)
-            made = Control(folder)
-            made.start()
-            try:
-                yield made
-            finally:
-                made.stop()
+    with django_db_blocker.unblock(), new_database(folder):
+        for name, role in (("alice", Role.ADMIN), ("bob", Role.CLUSTER_VIEWER)):
+            create_user(name=name, email=f"{name}@example.com", password=PASSWORD, role=role, by=None)
+        join(*NODES)
+        made = Control(folder)
+        made.start()
+        try:
+            yield made
+        finally:
+            made.stop()
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -14,34 +12,21 @@ from pathlib import Path
 
 import pytest
 import schemathesis
+from django.test import override_settings
 from schemathesis import engine
 from schemathesis.engine.events import EngineEvent, FatalError, NonFatalError, ScenarioFinished
 
-from tests.plugins.cast import PASSWORD, basic
-from tests.plugins.server import Server, serving
-
-DOCUMENT = Path("docs/reference/openapi.yaml")
-EXAMPLES = int(os.environ.get("MODFLEET_CONFORMANCE_EXAMPLES", "1"))
-
-#: Four nodes, one of them the local one; a rollout that has ended and one that goes on; a viewer, and whoever may be
-#: changed and deleted. Prints the uids of both rollouts and of that account.
-RECORD = f"""
-import django; django.setup()
+from accounts.models import User
 from accounts.roles import Role
 from accounts.services import create_user
 from rollout.advance import advance
 from tests import recorded_fleet as fleet
-fleet.fleet(3)
-fleet.join("local", api_hosts=("127.0.0.1",))
-fleet.upload(version=2)
-ended = fleet.start(nodes=("n0000", "n0001"))
-fleet.say(ended, "n0000"); fleet.say(ended, "n0001")
-advance(ended)
-under_way = fleet.start(version=2, nodes=("n0002",))
-for name in ("bob", "dave"):
-    user = create_user(name=name, email=name + "@example.com", password={PASSWORD!r}, role=Role.CLUSTER_VIEWER, by=None)
-print(ended, under_way, user.uid)
-"""
+from tests.plugins.cast import PASSWORD, basic
+from tests.plugins.server import Server, bootstrapped, serving
+from tests.weak_passwords import PASSWORD_HASHERS
+
+DOCUMENT = Path("docs/reference/openapi.yaml")
+EXAMPLES = int(os.environ.get("MODFLEET_CONFORMANCE_EXAMPLES", "1"))
 
 #: Operations with rules that no schema can say, so that not all that keeps to it is accepted; the reason beside each.
 BEYOND_SCHEMA = {
@@ -77,10 +62,19 @@ PHASES = {
 
 
 class Known:
-    """What is there, for requests that are to find something."""
+    """Four nodes, one of them the local one; a rollout that has ended and one that goes on; a viewer, and an account
+    that may be changed and deleted: for requests that are to find something."""
 
-    def __init__(self, ended: str, under_way: str, user: str) -> None:
-        self.ended, self.under_way, self.user = ended, under_way, int(user)
+    def __init__(self) -> None:
+        fleet.fleet(3)
+        fleet.join("local", api_hosts=("127.0.0.1",))
+        fleet.upload(version=2)
+        self.ended = fleet.start(nodes=("n0000", "n0001"))
+        fleet.say(self.ended, "n0000")
+        fleet.say(self.ended, "n0001")
+        advance(self.ended)
+        self.under_way = fleet.start(version=2, nodes=("n0002",))
+        self.user = [_viewer(name).uid for name in ("bob", "dave")][-1]
 
     def aim(self, case: schemathesis.Case) -> None:
         """Let a request that keeps to the documents be about something that is there."""
@@ -106,27 +100,28 @@ class Known:
         return self.ended if case.method == "GET" else self.under_way
 
 
+def _viewer(name: str) -> User:
+    email = f"{name}@example.com"
+    with override_settings(PASSWORD_HASHERS=PASSWORD_HASHERS):
+        return create_user(name=name, email=email, password=PASSWORD, role=Role.CLUSTER_VIEWER, by=None)
+
+
 @pytest.fixture(scope="module")
-def conforming(tmp_path_factory):
+def conforming(django_db_setup, django_db_blocker, tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("data")
-    environment = {
-        **{name: value for name, value in os.environ.items() if name != "MODFLEET_DATABASE_URL"},
-        "DJANGO_SETTINGS_MODULE": "tests.weak_passwords",
-        "MODFLEET_DATA_DIR": str(data_dir),
-        "MODFLEET_ADMIN_PASSWORD": PASSWORD,
-        "MODFLEET_ALLOWED_HOSTS": "127.0.0.1",
+    settings = {
         "MODFLEET_LOCAL_WAIT_SECONDS": "0.1",  # no agent is there to answer
         "MODFLEET_FAILED_LOGINS_PER_MINUTE": "0",  # made up logins are wrong, and each asks for the same
         "MODFLEET_FAILED_LOGINS_PER_ADDRESS_PER_MINUTE": "0",
         "MODFLEET_REQUESTS_PER_MINUTE": "0",
         "MODFLEET_UPLOADS_PER_MINUTE": "0",
     }
-    for command in (["manage.py", "migrate", "--verbosity=0"], ["manage.py", "bootstrap"]):
-        subprocess.run([sys.executable, *command], env=environment, check=True, stdout=subprocess.DEVNULL)
-    recorded = subprocess.run(
-        [sys.executable, "-c", RECORD], env=environment, check=True, capture_output=True, text=True
-    )
-    with serving(environment, data_dir) as served, aiming_at(Known(*recorded.stdout.split())):
+    with (
+        django_db_blocker.unblock(),
+        bootstrapped(data_dir) as environment,
+        aiming_at(Known()),
+        serving(environment | settings, data_dir) as served,
+    ):
         yield served
 
 

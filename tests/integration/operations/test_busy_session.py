@@ -2,13 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
 from tests.plugins.cast import PASSWORD, basic
-from tests.plugins.server import serving
+from tests.plugins.server import bootstrapped, serving
 
 pytestmark = pytest.mark.slow
 KEY, TOKEN, BROKER = "key-of-the-server-that-nobody-sees", "token-of-the-scraper-0123456789", "word-of-the-broker"
@@ -16,26 +14,22 @@ HOOK = "path-that-is-a-credential"
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory):
+def session(django_db_setup, django_db_blocker, tmp_path_factory):
     """The lines of the log after it, and what must stand in none of them."""
     folder = tmp_path_factory.mktemp("busy")
-    environ = {name: value for name, value in os.environ.items() if name != "MODFLEET_DATABASE_URL"} | {
-        "MODFLEET_DATA_DIR": str(folder),
-        "MODFLEET_ADMIN_PASSWORD": PASSWORD,
+    settings = {
         "MODFLEET_SECRET_KEY": KEY,
         "MODFLEET_METRICS_TOKEN": TOKEN,
         "MODFLEET_BROKER_URL": f"redis://:{BROKER}@127.0.0.1:1/0",
         "MODFLEET_LOG_FORMAT": "json",
         "MODFLEET_LOG_LEVEL": "INFO",
     }
-    for command in (["migrate", "--verbosity=0"], ["bootstrap"]):
-        subprocess.run([sys.executable, "manage.py", *command], env=environ, check=True, stdout=subprocess.DEVNULL)
     log = folder / "stderr"
-    with log.open("w") as file:
+    with log.open("w") as file, django_db_blocker.unblock(), bootstrapped(folder) as environ:
         kept = os.dup(2)
         os.dup2(file.fileno(), 2)
         try:
-            with serving(environ, folder) as server:
+            with serving(environ | settings, folder) as server:
                 secrets = use(server)
         finally:
             os.dup2(kept, 2)

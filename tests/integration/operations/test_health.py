@@ -135,7 +135,8 @@ def silent_database():
             settings.update(former)
 
 
-def test_a_database_that_does_not_answer(well):
+def test_a_database_that_does_not_answer(well, monkeypatch):
+    monkeypatch.setattr(health, "CHECK_SECONDS", 0.5)
     with silent_database():
         began = time.monotonic()
         assert not_ok(ready(503)) == {"database", "storage", "relay"}

@@ -173,7 +173,9 @@ def test_nobody_is_judged_in_the_first_three_beats(broker):
     assert node(name).phase == "offline"
 
 
-def test_after_a_broker_has_hung_silence_counts_anew(broker, consuming, waits):
+def test_after_a_broker_has_hung_silence_counts_anew(broker, consuming, waits, monkeypatch):
+    monkeypatch.setattr(control, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(control, "ANSWER_SECONDS", 0.3)
     looks = []
     consuming(BEATS, control.record_beats, idle=looks.append)
     waits(lambda: looks and looks[-1] > 2 * control.ANSWER_SECONDS)

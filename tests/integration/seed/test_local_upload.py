@@ -16,6 +16,7 @@ from rollout.models import Operation, Rollout
 from tests.plugins.databases import at_once
 from tests.plugins.packages import AARCH64, ARTIFACTS, LOCAL, as_upload, files_in
 from tests.plugins.played_nodes import answer, installed, join, play, playing
+from tests.recorded_fleet import overdue
 
 
 @pytest.fixture
@@ -155,11 +156,14 @@ def test_two_at_once_with_one_key_are_one(post):
     assert Build.objects.count() == 1
 
 
-@pytest.mark.slow
-def test_an_operation_timed_out_is_a_node_that_does_not_answer(post, settings):
-    settings.ENVIRONMENT = replace(settings.ENVIRONMENT, node_deadline_seconds=0.01)
-    with playing(lambda _: clock.end_overdue_operations()):
+def test_an_operation_timed_out_is_a_node_that_does_not_answer(post):
+    def time_out(operation):
+        overdue(operation.node)
+        clock.end_overdue_operations()
+
+    with playing(time_out):
         refused(post(), 503, "node_unreachable")
+    assert Operation.objects.get().phase == "timed_out"
 
 
 def test_another_operation_under_way_is_refused(post, impatient, pack):
