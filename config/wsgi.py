@@ -8,6 +8,6 @@ from config.environment import pooled
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
-settings.DATABASES["default"] = pooled(settings.DATABASES["default"], settings.ENVIRONMENT)
+settings.DATABASES["default"].update(pooled(settings.DATABASES["default"], settings.ENVIRONMENT))
 application = get_wsgi_application()
 application.request_class = Utf8Request

@@ -44,11 +44,16 @@ def up(
     try:
         require_control_plane()
         _serve(cluster, console, sample=sample and nodes > 0)
-    except (StartError, SampleError) as error:
-        typer.echo(" ".join(str(error).split()), err=True)
-        raise typer.Exit(ExitCode.USAGE) from error
     except Ended:
         console.print("stopping")
+    except Exception as error:
+        if ending.is_asked_for:  # a library made another error of it, as SQLite does of one in a function that it calls
+            console.print("stopping")
+        elif isinstance(error, StartError | SampleError):
+            typer.echo(" ".join(str(error).split()), err=True)
+            raise typer.Exit(ExitCode.USAGE) from error
+        else:
+            raise
     finally:
         ending.begin()
         cluster.stop()
@@ -91,6 +96,7 @@ class Ending:
     """
 
     def __init__(self, cluster: "Cluster") -> None:
+        self.is_asked_for = False
         self._has_begun = False
         self._cluster = cluster
         for number in (*ENDING, signal.SIGALRM):
@@ -103,6 +109,7 @@ class Ending:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.is_asked_for = True
         if not self._has_begun:
             signal.setitimer(signal.ITIMER_REAL, RAISED_AGAIN_SECONDS)
             raise Ended

@@ -65,7 +65,7 @@ WORDS: Mapping[Reason, Words] = {
     ),
     Reason.SERVER_CRASHED: Words(
         "The server ended while it loaded the module, or while the module settled.",
-        "Do not roll this version out further: read the server's log on that node, and mend the module.",
+        "Do not roll this version out further: read the server's log on that node, and fix the module.",
     ),
     Reason.STALE_GENERATION: Words(
         "The node knows of something newer for this module.", "Retry: the next attempt stands above it."

@@ -99,11 +99,12 @@ def proxy(place, *, port, upstream):
     place.mkdir()
     own = (
         "{\n\tadmin off\n\tskip_install_trust\n"
-        f"\thttp_port {free_port()}\n\thttps_port {port}\n\tstorage file_system {place}/storage\n}}\n"
+        f"\thttp_port {free_port()}\n\thttps_port {port}\n\tstorage file_system {place}/storage\n"
     )
     shown = (ROOT / "deploy/Caddyfile").read_text()
     assert "reverse_proxy control-plane:8000" in shown
-    (place / "Caddyfile").write_text(own + shown.replace("control-plane:8000", f"127.0.0.1:{upstream}"))
+    shown = shown.replace("control-plane:8000", f"127.0.0.1:{upstream}").replace("{\n", own, 1)
+    (place / "Caddyfile").write_text(shown)
     with (place / "log").open("wb") as log:
         process = subprocess.Popen(
             [BIN / "caddy", "run", "--config", place / "Caddyfile"],

@@ -134,7 +134,7 @@ def _switched_to(name: str) -> Iterator[None]:
         opened.append(connection)
 
     kept = connections["default"]  # SQLite's test database is in memory: it lives as long as its connection
-    settings = kept.settings_dict  # shared by the connections of all threads
+    settings = connections.settings["default"]  # what each thread makes its connections by
     former = settings["NAME"]
     del connections["default"]
     settings["NAME"] = name

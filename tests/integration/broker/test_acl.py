@@ -16,20 +16,20 @@ from kombu import Connection
 
 from rollout.broker_acl import control_line, node_line
 from rollout.messages import BEATS, EXECUTE, REPORTS, Phase, Report, cancel_queue_for, from_json, queue_for, to_json
-from tests.integration.agent.conftest import BINARY, wait_for
+from tests.integration.agent.conftest import VALKEY, wait_for
 
 pytestmark = pytest.mark.slow
 
 
 #: For the tests alone: looks at what the broker refused.
 OPERATOR = "user op on >o ~* &* +@all"
-SERVERS = [BINARY, "redis-server"]
+SERVERS = [VALKEY, "redis-server"]
 
 
 class GuardedBroker:
     """Knows two nodes and the control plane, and nobody else."""
 
-    def __init__(self, folder, binary=BINARY):
+    def __init__(self, folder, binary=VALKEY):
         folder.mkdir()
         self.socket = folder / "s"
         users = [control_line("c"), node_line("n1", "p1"), node_line("n2", "p2"), OPERATOR, "user default off"]

@@ -1,5 +1,6 @@
 """The log by actor and by time."""
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -15,7 +16,7 @@ def positions(browser, **query):
 
 def test_by_actor(fleet, viewer):
     rows = viewer.get(LOG, {"actor": "olivia"}).context["cl"].result_list
-    assert {row.metadata["actor"] for row in rows} == {"olivia"}
+    assert {json.loads(row.metadata)["actor"] for row in rows} == {"olivia"}
     assert positions(viewer, actor="nobody") == []
 
 
