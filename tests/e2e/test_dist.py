@@ -141,6 +141,7 @@ def control_plane(folder, checkout, ports):
                 "https://modfleet.example.com": f"https://localhost:{tls}",
                 "modfleet.example.com": "localhost",
                 "--port 8000": f"--port {api}",
+                "127.0.0.1:8001": f"127.0.0.1:{free_port()}",
             },
         )
         host.authority = authority
@@ -237,7 +238,7 @@ def test_systemd_brings_a_module_to_a_node(control_plane, node, workstation, nod
 
 
 def test_containers_bring_a_module_to_a_node(folder, checkout, workstation, tmp_path):
-    tls, api, port = free_port(), free_port(), free_port()
+    tls, api, probes, port = (free_port() for _ in range(4))
     host = Host(folder / "image", {})
     host.paste(blocks(PAGE, "containers"), cwd=checkout)
     image, secrets = host.root / "Containerfile", checkout / "deploy/secrets"
@@ -246,11 +247,12 @@ def test_containers_bring_a_module_to_a_node(folder, checkout, workstation, tmp_
 
     def here(text):
         text = text.replace("https://localhost", f"https://localhost:{tls}").replace("8000", str(api))
+        text = text.replace("8001", str(probes))
         return text.replace("/run/secrets", f"{host.root}/secrets").replace("/etc/valkey", str(checkout / "deploy"))
 
     def env(service):
-        given = {name: here(value) for name, value in service["environment"].items()}
-        return containers.environment(image, host.root) | given
+        given = containers.environment(image, host.root) | service["environment"]
+        return {name: here(value) for name, value in given.items()}
 
     def start(name, words, given):
         found = shutil.which(words[0], path=given["PATH"])

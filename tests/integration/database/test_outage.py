@@ -13,6 +13,7 @@ import pytest
 from eventstore.database import APPEND_LOCK
 from rollout.dispatch import LEASE_SECONDS
 from rollout.messages import REPORTS, queue_for
+from tests.integration.database.conftest import started
 from tests.integration.rollout.conftest import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # it starts a dozen processes
@@ -144,16 +145,23 @@ def outbox(plane):
         return database.execute(query).fetchone()
 
 
-def test_a_relay_notes_what_it_held_when_the_database_was_lost(plane, broker):
+@pytest.fixture
+def fresh(tmp_path):
+    """A control plane whose commands no relay has published yet."""
+    with started(tmp_path) as made:
+        yield made
+
+
+def test_a_relay_notes_what_it_held_when_the_database_was_lost(fresh, broker):
     """Lost while it publishes to a broker that hangs: the commands are out long before the lease would have ended."""
     queues = [queue_for(f"n{number:04d}") for number in range(3)]
     broker.process.send_signal(signal.SIGSTOP)
-    with plane.process("django", "relay", name="relay", MODFLEET_BROKER_URL=broker.url):
-        wait_for(lambda: outbox(plane) == (3, 0), seconds=60)
-        plane.database.stop()
+    with fresh.process("django", "relay", name="relay", MODFLEET_BROKER_URL=broker.url):
+        wait_for(lambda: outbox(fresh) == (3, 0), seconds=60)
+        fresh.database.stop()
         broker.process.send_signal(signal.SIGCONT)
-        plane.database.start()
-        wait_for(lambda: outbox(plane) == (0, 3), seconds=LEASE_SECONDS / 2)
+        fresh.database.start()
+        wait_for(lambda: outbox(fresh) == (0, 3), seconds=LEASE_SECONDS / 2)
     assert [broker.waiting(each) for each in queues] == [1, 1, 1]
 
 
