@@ -12,6 +12,7 @@ from rollout.agent.digests import file_digest
 from rollout.messages import Action, Activation, Phase, Reason
 from tests.integration.agent.conftest import SERVERS
 
+pytestmark = pytest.mark.slow
 BOTH = pytest.mark.parametrize("binary", SERVERS, ids=lambda path: path.name)
 AOF_OFF = pytest.mark.parametrize("aof", ["no"])
 SETTLE = {"settle_seconds": 0.5}

@@ -52,7 +52,7 @@ from tests.plugins.databases import at_once
 from tests.recorded_fleet import fleet, installed, inventory, join, node, phases, say, silence, start, upload
 from tests.recorded_modules import load_on, package
 
-pytestmark = pytest.mark.usefixtures("committed_db")
+pytestmark = [pytest.mark.usefixtures("committed_db"), pytest.mark.slow]
 
 #: One node at a time; the first that fails has it paused.
 PAUSED = {"canary": 0, "max_parallel": 1, "max_failures": 0, "retries": Retries(limit=0)}

@@ -27,12 +27,14 @@ def check_deploy(tmp_path, **changes):
     return subprocess.run(words, env=environ, cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_it_is_clean(tmp_path):
     done = check_deploy(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "System check identified no issues (0 silenced).\n"
 
 
+@pytest.mark.slow
 def test_what_production_needs_is_warned_of(tmp_path):
     done = check_deploy(tmp_path, MODFLEET_HTTPS="0", MODFLEET_DEBUG="1", MODFLEET_SECRET_KEY="short")
     assert done.returncode == 1
