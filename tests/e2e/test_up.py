@@ -61,6 +61,7 @@ def test_tls_with_a_certificate_that_clients_can_trust(start):
     up.wait_until_it_says("Ctrl-C")
     assert up.url.startswith("https://")
     assert "node-1> GREET.HELLO node-1" in up.said()
+    assert (up.folder / "log-heads").read_text().endswith("\n")
     trusted = ssl.create_default_context(cafile=up.folder / "tls" / "certificate.pem")
     trusted.verify_flags |= ssl.VERIFY_X509_STRICT
     for url in (up.url, up.url.replace("127.0.0.1", "localhost")):
