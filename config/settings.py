@@ -142,8 +142,8 @@ LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "chosen", "filters": ["request"]}},
     "root": {"handlers": ["stderr"], "level": ENVIRONMENT.log_level},
     "loggers": {
-        # Anybody can cause one: the answer says enough.
-        "django.security.DisallowedHost": {"level": "CRITICAL"},
+        # Anybody can cause them, and each would come with a traceback: the answer says enough.
+        "django.security": {"level": "CRITICAL"},
         # It names each address that it asks, and that of a webhook may be a credential.
         "httpx": {"level": "WARNING"},
     },

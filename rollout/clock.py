@@ -42,8 +42,10 @@ def declare_silent_nodes_offline(*, heard_seconds: float = math.inf) -> list[str
     return silent
 
 
-def is_silent(liveness: Liveness, now: datetime) -> bool:
-    return liveness.last_seen + timedelta(seconds=MISSED_BEATS * liveness.interval_seconds) < now
+def is_silent(liveness: Liveness, now: datetime, *, at_most: float = math.inf) -> bool:
+    """Return whether the node missed its heartbeats, or was silent for `at_most` seconds."""
+    seconds = min(MISSED_BEATS * liveness.interval_seconds, at_most)
+    return liveness.last_seen + timedelta(seconds=seconds) < now
 
 
 @retry_on_conflict

@@ -32,6 +32,8 @@ from rollout.transport import DROPPED
 logger = logging.getLogger(__name__)
 
 PREFETCH = 500
+#: A batch takes no more messages once its bodies have so many bytes: each takes many times that as Python objects.
+BATCH_BYTES = 2_000_000
 LINGER_SECONDS = 0.02
 #: Shorter than that, what comes was there already, seconds.
 AT_ONCE_SECONDS = 0.002
@@ -122,6 +124,7 @@ class BatchConsumer(threading.Thread):
         self._handler = handler
         self._idle = idle
         self._batch: list[tuple[Any, Message]] = []
+        self._bytes = 0
 
     def run(self) -> None:
         while not self.stopping.is_set():
@@ -137,7 +140,7 @@ class BatchConsumer(threading.Thread):
                 close_old_connections()
 
     def _begin_again(self) -> None:
-        self._batch.clear()  # not acknowledged: the broker hands it out again
+        self._forget()  # not acknowledged: the broker hands it out again
         self.stopping.wait(RETRY_SECONDS)
 
     def _consume(self) -> None:
@@ -171,6 +174,7 @@ class BatchConsumer(threading.Thread):
 
     def _take(self, body: Any, message: Message) -> None:
         self._batch.append((body, message))
+        self._bytes += len(message.body or "")
 
     def _drop(self, message: Message, error: Exception) -> None:
         DROPPED.note(self._queue, "undecodable", error)
@@ -182,7 +186,7 @@ class BatchConsumer(threading.Thread):
         Whether the queue is empty now.
         """
         timeout, end = IDLE_SECONDS, None
-        while len(self._batch) < PREFETCH:
+        while len(self._batch) < PREFETCH and self._bytes < BATCH_BYTES:
             try:
                 connection.drain_events(timeout=timeout)
             except TimeoutError:
@@ -197,4 +201,8 @@ class BatchConsumer(threading.Thread):
             self._handler([body for body, _ in self._batch])
             for _, message in self._batch:
                 message.ack()
-            self._batch.clear()
+            self._forget()
+
+    def _forget(self) -> None:
+        self._batch.clear()
+        self._bytes = 0

@@ -59,7 +59,7 @@ def _parsed(kind: type[Message], bodies: Iterable[Any]) -> list[Message]:
     for body in bodies:
         try:
             found.append(from_json(kind, body))
-        except (msgspec.ValidationError, RecursionError) as error:
+        except msgspec.ValidationError as error:
             DROPPED.note(_QUEUES[kind], "malformed", error)
     return found
 
@@ -104,6 +104,10 @@ def _all_or_each(record: Callable[[Sequence[Message]], Result], messages: Sequen
     return [result for message in messages for result in _all_or_each(record, [message])]
 
 
+#: An order that was wrong holds for three intervals of the node, as it gave them, and no longer than this, seconds.
+LONGEST_ORDER_SECONDS = 180.0
+
+
 class _Order:
     """What was heard of some nodes, up to the message that is looked at."""
 
@@ -120,7 +124,7 @@ class _Order:
         """Whether `said` is newer than all that was heard of the node so far. It counts as heard then."""
         row = self._rows.get(node)
         before = self.heard.get(node) or _heard(row)
-        silent = node not in self.heard and (row is None or is_silent(row, self.now))
+        silent = node not in self.heard and (row is None or is_silent(row, self.now, at_most=LONGEST_ORDER_SECONDS))
         after = before.after(said, hello=hello, silent=silent)
         if after is not None:
             self.heard[node] = after

@@ -17,9 +17,11 @@ from artifacts_app.manifest import Member as Member  # noqa: PLC0414 - marks it 
 from artifacts_app.manifest import content_digest as content_digest  # noqa: PLC0414 - likewise
 
 #: What agents say ends in columns and stream names: it is bounded here, where it comes in.
-Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.-]{1,128}\Z")]
+Name = Annotated[str, Meta(pattern=r"\A(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,128}\Z")]
 Digest = Annotated[str, Meta(max_length=64)]
 Word = Annotated[str, Meta(max_length=32)]
+Host = Annotated[str, Meta(max_length=255)]
+Label = Annotated[str, Meta(max_length=255)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 2)]
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 #: Unix time in seconds, by the sender's clock.
@@ -236,8 +238,8 @@ class NodeProfile:
     server: Word = ""
     server_version: Word = ""
     role: Annotated[str, Meta(max_length=16)] = ""
-    api_hosts: tuple[str, ...] = ()
-    labels: dict[str, str] = field(default_factory=dict)
+    api_hosts: Annotated[tuple[Host, ...], Meta(max_length=64)] = ()
+    labels: Annotated[dict[Label, Label], Meta(max_length=64)] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,5 +269,10 @@ def to_json(message: Command | Report | Beat) -> dict[str, Any]:
 
 
 def from_json(kind: type[Message], body: Mapping[str, Any]) -> Message:
-    """`body` checked and typed. Raises: `msgspec.ValidationError` naming the field that is wrong."""
-    return msgspec.convert(body, kind)
+    """`body` checked and typed. Raises: `msgspec.ValidationError`, whatever is wrong."""
+    try:
+        return msgspec.convert(body, kind)
+    except msgspec.ValidationError:
+        raise
+    except Exception as error:  # a lone surrogate, or nesting without end: what a stranger sends has no end
+        raise msgspec.ValidationError(repr(error)) from error

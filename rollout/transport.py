@@ -20,10 +20,14 @@ from kombu.transport import TRANSPORT_ALIASES, redis
 from msgspec import Meta
 from redis.exceptions import RedisError
 
+from rollout.messages import BEATS, REPORTS
+
 logger = logging.getLogger(__name__)
 
 #: The longest item of a queue that is read, bytes. The longest command, a package of 1,000 files, has a tenth of that.
 LONGEST_ITEM = 4 * 1024 * 1024
+#: The same for what any node may write. An inventory of 1,000 modules has a third of that.
+LONGEST_SAID = 512 * 1024
 #: Seconds between two lines of the log about what was dropped.
 QUIET_SECONDS = 10.0
 
@@ -54,8 +58,9 @@ def checked(queue: str, item: bytes) -> bytes:
     The address is written anew: kombu puts a message that it gives back where its envelope says, with the rights of
     the process that had read it. A node could have the control plane write into another node's queue.
     """
-    if len(item) > LONGEST_ITEM:
-        raise UnreadableError(f"{len(item)} bytes, at most {LONGEST_ITEM}")
+    longest = LONGEST_SAID if queue in {REPORTS, BEATS} else LONGEST_ITEM
+    if len(item) > longest:
+        raise UnreadableError(f"{len(item)} bytes, at most {longest}")
     try:
         envelope = msgspec.json.decode(item, type=_Envelope)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -29,6 +29,9 @@ JUNK = [
 ]
 
 
+REPORT = b'{"rollout": "r", "node": "n0", "module_name": "m", "generation": 1, "attempt": 1, "phase": "succeeded"}'
+
+
 def envelope(body=b"{}", **changes):
     """As kombu writes it; a change of None leaves the field out."""
     made = {
@@ -102,6 +105,12 @@ USELESS = {
     "a nested body": envelope(b"[" * 100_000),
     "a typed body": envelope(b'{"__type__": "datetime", "__value__": "x"}'),
     "null as body": envelope(b"null"),
+    "a lone surrogate as body": envelope(b'"\\ud800"'),
+    "a lone surrogate as phase": envelope(REPORT.replace(b"succeeded", b"\\ud800")),
+    "a lone surrogate as an unknown field": envelope(REPORT.replace(b"}", b', "\\ud800": 1}')),
+    "a lone surrogate as message": envelope(REPORT.replace(b"}", b', "message": "\\ud800"}')),
+    "a name that is a path": envelope(REPORT.replace(b"n0", b"..")),
+    "a heartbeat of a lone surrogate": envelope(b'{"node": "\\ud800", "hello": false}'),
     "a foreign address": envelope(properties=_properties(delivery_info={"exchange": "x", "routing_key": "node.other"})),
     "no address": envelope(properties=_properties(delivery_info=None)),
     "a priority that is none": envelope(properties=_properties(priority={})),

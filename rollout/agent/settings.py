@@ -18,7 +18,7 @@ from rollout.agent.failure import AgentError
 
 PREFIX = "MODFLEET_"
 
-NodeName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,128}\Z")]
+NodeName = Annotated[str, Meta(pattern=r"^(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,128}\Z")]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://")]
 ServerUrl = Annotated[str, Meta(pattern=r"^(unix|redis|rediss)://")]
 Seconds = Annotated[float, Meta(gt=0)]

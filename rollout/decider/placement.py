@@ -420,6 +420,8 @@ def _contradiction(live: Operation, report: Report) -> str:
 
 
 def _reject(state: PlacementState, report: Report, why: str) -> list[PlacementEvent]:
+    if not state.generation:
+        return []  # nothing was ever asked of this module there: any name could be reported, and begin a stream
     if state.rejected == (report.rollout, report.generation, report.attempt, report.phase):
         return []
     return [

@@ -12,7 +12,7 @@ from kombu import Queue
 from rollout import census, control
 from rollout.messages import BEATS, REPORTS
 from rollout.transport import DROPPED
-from tests.envelopes import UNREADABLE, USELESS, mutations, task
+from tests.envelopes import REPORT, UNREADABLE, USELESS, envelope, mutations, task
 from tests.integration.rollout.test_control import consuming
 from tests.recorded_fleet import fleet, report_of, rollout, start
 
@@ -72,6 +72,26 @@ def test_a_report_between_unreadable_ones_is_recorded(broker, consuming, waits):
     broker.client().lpush(REPORTS, *USELESS.values())
     consuming(REPORTS, control.record_reports)
     waits(lambda: rollout(uid).phase == "succeeded")
+
+
+@pytest.mark.parametrize("record", [control.record_reports, control.record_beats])
+def test_bodies_that_no_parser_foresees_are_dropped_alone(broker, consuming, waits, record):
+    """Those that are read as envelopes reach the parsers of reports and heartbeats."""
+    fleet(1)
+    queue = REPORTS if record is control.record_reports else BEATS
+    broker.client().lpush(queue, *USELESS.values(), *mutations(200, seed=3, of=envelope(REPORT)))
+    consuming(queue, record)
+    waits(lambda: broker.waiting(queue) == 0 and broker.client().hlen("unacked") == 0)
+
+
+def test_a_batch_is_bounded_in_bytes(broker, consuming, waits):
+    """Each of these takes some MB once it is read."""
+    batches = []
+    consuming(REPORTS, lambda bodies: batches.append(len(bodies)))
+    broker.client().lpush(REPORTS, *[envelope(b"[" + b",".join([b"[]"] * 100_000) + b"]")] * 40)
+    broker.client().lpush(REPORTS, *[envelope(b"[" + b",".join([b"[]"] * 1_000_000) + b"]")] * 5)
+    waits(lambda: broker.waiting(REPORTS) == 0 and sum(batches) == 40)
+    assert max(batches) <= control.BATCH_BYTES // 300_000 + 1
 
 
 def test_each_is_counted(broker, consuming, waits, dropped):

@@ -223,8 +223,12 @@ def test_an_answer_to_an_attempt_that_was_given_up_is_ignored():
 def test_an_answer_to_what_was_never_asked_is_rejected_and_recorded_once():
     assert given(schedule(), release()).kinds(report(Phase.SUCCEEDED, generation=9)) == [ReportRejected]
     unknown = report(Phase.SUCCEEDED, rollout="who", generation=9)
-    assert given().kinds(unknown) == [ReportRejected]
-    assert given(unknown).when(unknown) == []
+    assert given(schedule()).kinds(unknown) == [ReportRejected]
+    assert given(schedule(), unknown).when(unknown) == []
+
+
+def test_a_report_of_what_was_never_heard_of_begins_no_stream():
+    assert given().when(report(Phase.SUCCEEDED, rollout="who", generation=9)) == []
 
 
 def test_settling_comes_after_the_probe():
