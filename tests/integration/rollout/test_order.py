@@ -2,13 +2,14 @@
 
 import time
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
-from eventstore.store import read
+from eventstore.store import database_now, read
 from rollout import census, intake
 from rollout.messages import Beat, Inventory, Phase, from_json, to_json
-from rollout.models import Liveness, NodeModule
+from rollout.models import Liveness, Node, NodeModule
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import (
     beat_of,
@@ -124,6 +125,33 @@ def test_after_silence_whoever_speaks_is_believed():
     silence("n1")
     beats(look("a", 3, installed(2)))
     assert seen() == [2]
+
+
+def test_an_interval_that_was_claimed_delays_that_by_three_minutes_at_most():
+    beats(look("a", 1, installed(1)))
+    beats(look("b", 1), interval_seconds=3600.0)
+    beats(look("a", 2, installed(1)))
+    assert seen() == []
+    Liveness.objects.update(last_seen=database_now() - timedelta(seconds=intake.LONGEST_ORDER_SECONDS + 1))
+    beats(look("a", 3, installed(1)))
+    assert seen() == [1]
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_name_that_is_a_path_joins_no_fleet(name):
+    beat = to_json(from_json(Beat, beat_of("n1", hello=True)))
+    intake.record_beats([beat | {"node": name}])
+    assert not Node.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [{"labels": {f"x{number}": "y" for number in range(65)}}, {"labels": {"x": "y" * 256}}, {"api_hosts": ["h" * 256]}],
+)
+def test_what_a_node_says_of_itself_is_bounded(profile):
+    beat = to_json(from_json(Beat, beat_of("n1", hello=True)))
+    intake.record_beats([beat | {"profile": beat["profile"] | profile}])
+    assert not Node.objects.exists()
 
 
 def test_a_beat_that_changes_nothing_is_no_event_at_a_restart_either():
