@@ -24,13 +24,15 @@ def parse_head(text: str) -> Head:
     """The head that `POSITION:HASH` names. Raises: `HeadError`."""
     found = _LINE.fullmatch(text.strip())
     if found is None:
-        raise HeadError(f"{text.strip()[:100]!r} is no head: write POSITION:HASH, as `verify_log --json` answers them")
+        raise HeadError(f"{text.strip()[:100]!r} is no head: write POSITION:HASH, as `verify_log` prints it")
     return Head(int(found[1]), found[2])
 
 
 def read_heads(path: Path) -> list[Head]:
     """All heads in the file. A last line without its end is left out: a crash cut it off. Raises: `HeadError`, `OSError`."""
     *lines, _ = path.read_text().split("\n")
+    if not lines:
+        raise HeadError(f"{path} holds no head")
     return [parse_head(line) for line in lines]
 
 

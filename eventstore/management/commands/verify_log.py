@@ -63,8 +63,9 @@ class Command(BaseCommand):
             raise telling.refusal(error) from error
         if not triggers_are_in_place():
             raise telling.refusal(UnprotectedLogError())
+        found = f"; all noted heads ({len(noted)}) found" if noted else ""
         telling.answer(
-            f"{count} events, none missing, none changed; {len(noted)} noted heads found. Head: {after + count}:{last_hash}",
+            f"{count} events, none missing, none changed{found}. Head: {after + count}:{last_hash}",
             events=count,
             head=after + count,
             hash=last_hash,

@@ -241,6 +241,12 @@ def test_what_is_no_head_is_refused(text, tmp_path):
         call_command("verify_log", "--heads", str(tmp_path / "heads"))
 
 
+def test_a_file_without_a_head_proves_nothing(tmp_path):
+    (tmp_path / "heads").touch()
+    with pytest.raises(CommandError, match="heads holds no head"):
+        call_command("verify_log", "--heads", str(tmp_path / "heads"))
+
+
 def test_a_file_of_heads_that_is_not_there(tmp_path):
     with pytest.raises(CommandError, match=re.escape("No such file")):
         call_command("verify_log", "--heads", str(tmp_path / "heads"))
