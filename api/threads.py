@@ -4,6 +4,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from django.db import connections
+
 #: How long a thread without work is kept, seconds.
 IDLE_SECONDS = 30.0
 
@@ -32,8 +34,12 @@ class Threads:
         threading.Thread(target=self._run, name=self._name, daemon=True).start()
 
     def _run(self) -> None:
-        while self._run_next():
-            pass
+        try:
+            while self._run_next():
+                pass
+        finally:
+            # Else the database and its files stay open until the garbage collector finds them.
+            connections.close_all()
 
     def _run_next(self) -> bool:
         """In a frame of its own: a thread that waits keeps nothing alive of what it did last."""

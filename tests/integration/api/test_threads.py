@@ -1,0 +1,35 @@
+"""Threads that answer requests, and the database."""
+
+import gc
+import threading
+
+import pytest
+from django.db import connection
+
+from api import threads
+from api.threads import Threads
+
+
+@pytest.fixture
+def no_garbage_collection():
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_a_thread_that_ends_closes_its_connection(committed_db, monkeypatch, no_garbage_collection):
+    monkeypatch.setattr(threads, "IDLE_SECONDS", 0.05)
+    used, thread = [], []
+
+    def ask():
+        connection.ensure_connection()
+        used.append(connection.connection)
+        thread.append(threading.current_thread())
+        done.set()
+
+    done = threading.Event()
+    Threads(1, "test").submit(ask)
+    assert done.wait(10)
+    thread[0].join(10)
+    with pytest.raises(Exception, match="closed"):
+        used[0].cursor()
