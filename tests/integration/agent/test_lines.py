@@ -82,7 +82,7 @@ def test_a_refused_upgrade_leaves_a_data_type_and_its_keys_intact(site, built):
 
 def test_the_swap_is_measured(site, built):
     assert site.install(built("greet")).swap_seconds is None
-    assert 0 < site.install(built("greet", 10001)).swap_seconds < 5
+    assert site.install(built("greet", 10001)).swap_seconds > 0
 
 
 @BOTH

@@ -186,15 +186,17 @@ def test_a_viewer_forgets_nothing(bob):
     assert client_of(bob).post("/v2/nodes/n1/forget").status_code == 403
 
 
-@pytest.mark.parametrize(("off", "words"), [(86_400, "86400 s ahead"), (-90, "90 s behind")])
-def test_a_wrong_clock_is_shown(admin, off, words):
-    beats(look("a", 1), sent_at=time.time() + off)
+@pytest.mark.parametrize(("off", "direction"), [(86_400, "ahead"), (-90, "behind")])
+def test_a_wrong_clock_is_shown(admin, off, direction):
+    began = time.time()
+    beats(look("a", 1), sent_at=began + off)
+    late = time.time() - began
     found = admin.get("/v2/nodes").json()["results"][0]
-    assert abs(found["clock_skew_seconds"] - off) < 5
+    assert off - late - 1 <= found["clock_skew_seconds"] <= off + 1
     (warning,) = found["warnings"]
     assert warning["code"] == "clock_skew"
-    assert abs(int(warning["message"].split()[4]) - abs(off)) < 5
-    assert warning["message"].endswith(f"{words.split()[-1]}. Set it.")
+    assert abs(int(warning["message"].split()[4]) - abs(off)) <= late + 1
+    assert warning["message"].endswith(f"{direction}. Set it.")
     assert census.skewed_nodes() == 1
     beats(look("a", 2), sent_at=time.time())
     assert (warnings(admin), census.skewed_nodes()) == ([], 0)

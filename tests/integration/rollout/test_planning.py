@@ -1,13 +1,11 @@
 """What a plan says, and that a start does just that."""
 
-import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
 
 from eventstore.store import append, read
 from eventstore.transact import load_state
@@ -17,7 +15,6 @@ from rollout.decider.rollout import ROLLOUT
 from rollout.errors import InvalidRolloutError, NoMatchError
 from rollout.events import OperationScheduled, RolloutFinished, RolloutPhase, RolloutStarted, rollout_stream
 from rollout.messages import Action, Activation, Phase, Reason
-from rollout.models import Node
 from rollout.placements import placement_changes
 from rollout.planning.planner import plan_of
 from rollout.planning.selection import Selector
@@ -263,18 +260,3 @@ def test_starting_reads_as_often_for_any_number_of_nodes():
             services.start_rollout(replace(REQUEST, selector=Selector(names=(f"n{count}-*",))))
         reads.append(len([each for each in queries if each["sql"].startswith("SELECT")]))
     assert reads[0] == reads[1]
-
-
-@pytest.mark.slow
-def test_ten_thousand_nodes_are_planned_in_about_a_second():
-    (name,) = fleet(1)
-    one = Node.objects.get(name=name)
-    values = {field.name: getattr(one, field.name) for field in Node._meta.concrete_fields}
-    Node.objects.bulk_create(
-        Node(**{**values, "name": f"m{number:05d}", "joined_at": timezone.now()}) for number in range(10_000)
-    )
-    before = time.monotonic()
-    plan = planned()
-    assert len(plan.hash) == 64
-    assert time.monotonic() - before < 4  # several times what it takes on an idle machine
-    assert plan.total == 10_001

@@ -1,6 +1,5 @@
 """The outbox: what is published, when, and how often."""
 
-import time
 from datetime import timedelta
 
 import pytest
@@ -67,13 +66,12 @@ def test_a_request_never_talks_to_the_broker(dead_broker):
     assert rollout(uid).phase == "aborted"
 
 
-def test_what_could_not_be_published_is_still_due(dead_broker):
+def test_what_could_not_be_published_is_still_due(dead_broker, monkeypatch):
+    monkeypatch.setattr("kombu.utils.functional.sleep", lambda _: pytest.fail("kombu tries again itself"))
     fleet(2)
     start()
-    began = time.monotonic()
     with pytest.raises(OperationalError):
         publish_due()
-    assert time.monotonic() - began < 5  # kombu's own retries sleep 6 s
     assert not Dispatch.objects.exclude(published_at=None, lease=None, leased_until=None).exists()
 
 

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 from celery import current_app
@@ -45,10 +44,8 @@ def test_a_word_costs_nothing(broker, consuming, waits):
     broker.send(REPORTS, "before")
     waits(lambda: taken == ["before"])
     broker.client().lpush(REPORTS, *[b"x"] * 600)
-    began = time.monotonic()
     broker.send(REPORTS, "after")
-    waits(lambda: taken == ["before", "after"])
-    assert time.monotonic() - began < 5  # it was a second for each
+    waits(lambda: taken == ["before", "after"])  # at a second for each it would never come to that
 
 
 @pytest.mark.parametrize("queue", [REPORTS, BEATS])
