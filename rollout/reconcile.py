@@ -23,7 +23,7 @@ from eventstore.transact import Batch, load_states, retry_on_conflict
 from rollout import wanted
 from rollout.decider.node import NODE, EndDrift, NodePhase, RecordDrift
 from rollout.errors import RolloutInProgressError
-from rollout.events import FLEET_STREAM, Origin, node_stream, placement_stream
+from rollout.events import FLEET_STREAM, NodeDrifted, NodeDriftEnded, Origin, node_stream, placement_stream
 from rollout.messages import Action, Activation, Reason
 from rollout.models import Liveness, NodeModule
 from rollout.projections.nodes import ABSENT
@@ -118,8 +118,10 @@ def _reconcile() -> datetime | None:
     """What was recorded and started before another writer was first stays so: the next attempt finds it done."""
     after = head()
     standing = _standing()
-    # A release in between would make drift of what is being put right.
-    append(*_drift_changes(standing), unless=[Condition(after=after, streams=_placements(standing))])
+    # A release in between would make drift of what is being put right, and the rows may be from before and after what
+    # another process has recorded meanwhile.
+    unchanged = Condition(after=after, streams=_placements(standing), event_types=(NodeDrifted, NodeDriftEnded))
+    append(*_drift_changes(standing), unless=[unchanged])
     work, wake_at = _work(standing)
     for intent, nodes in work.items():
         _start(intent, nodes, after)

@@ -4,8 +4,8 @@ import pytest
 
 from accounts.services import update_cluster_settings
 from eventstore.store import read
-from rollout import intake
-from rollout.events import NodeDrifted
+from rollout import intake, wanted
+from rollout.events import NodeDrifted, NodeDriftEnded
 from rollout.messages import Phase
 from rollout.models import Operation, Rollout
 from rollout.reconcile import reconcile
@@ -40,6 +40,25 @@ def test_two_record_drift_once():
     intake.record_beats([beat_of(name) for name in names])
     at_once(reconcile, reconcile, reconcile)
     assert sorted(each.event.node for each in read(event_classes=[NodeDrifted])) == names
+    assert differences() == {}
+
+
+@pytest.mark.parametrize("function", ["differing_modules", "undone_operations", "open_drifts", "is_frozen"])
+def test_another_records_drift_while_one_looks(monkeypatch, function):
+    names = fleet(3)
+    everywhere(names)
+    intake.record_beats([beat_of(name) for name in names])
+    ask = getattr(wanted, function)
+
+    def ask_late():
+        monkeypatch.undo()
+        reconcile()
+        return ask()
+
+    monkeypatch.setattr(wanted, function, ask_late)
+    reconcile()
+    assert sorted(each.event.node for each in read(event_classes=[NodeDrifted])) == names
+    assert list(read(event_classes=[NodeDriftEnded])) == []
     assert differences() == {}
 
 
