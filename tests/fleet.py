@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 import zipfile
 from pathlib import Path
@@ -15,11 +14,10 @@ import httpx
 import redis
 
 from modfleet.sample import SOURCE, build_sample, compile_module, pack, sample_metadata
+from tests.waiting import PATIENCE, wait_for
 
 ROOT = Path(__file__).parents[1]
 PASSWORD = "correct horse battery"
-#: The machine may be busy: a condition may take so long, seconds.
-PATIENCE = 60
 FINAL = {
     "succeeded",
     "completed_with_failures",
@@ -32,15 +30,6 @@ FINAL = {
 }
 ROLLOUTS = "/v2/rollouts"
 ARTIFACTS = "/v2/modules/user-defined/artifacts"
-
-
-def wait_for(condition, *, seconds=PATIENCE, pause=0.02):
-    """What `condition` answers as soon as it is true."""
-    end = time.monotonic() + seconds
-    while not (answer := condition()):
-        assert time.monotonic() < end, f"{condition} did not come true in {seconds} s"
-        time.sleep(pause)
-    return answer
 
 
 class Up:

@@ -13,7 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.fleet import PATIENCE, ROOT
+from tests.fleet import ROOT
+from tests.waiting import PATIENCE
 
 UV = str(Path(sys.executable).with_name("uv"))
 SYSTEM = ("/opt/modfleet", "/etc/modfleet", "/etc/systemd/system", "/var/lib/modfleet")

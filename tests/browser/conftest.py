@@ -12,7 +12,7 @@ from tests.browser.chromium import NoBrowserError, chromium_path, running_browse
 from tests.fleet import FINAL, PASSWORD, ROLLOUTS, Fleet, Up, remove_folder, sample, short_folder
 
 #: How long a page may take to show what is expected, milliseconds: the machine may be busy.
-PATIENCE = 20_000
+PATIENCE = 60_000
 PEOPLE = {"carol": "admin", "bob": "cluster_viewer"}
 
 

@@ -14,7 +14,8 @@ from playwright.sync_api import expect
 from tests.browser.chromium import running_browser
 from tests.browser.conftest import log_in
 from tests.browser.pictures import smaller
-from tests.fleet import PASSWORD, Fleet, Up, remove_folder, sample, short_folder, wait_for
+from tests.fleet import PASSWORD, Fleet, Up, remove_folder, sample, short_folder
+from tests.waiting import wait_for
 
 PICTURES = Path(__file__).parents[2] / "docs" / "screenshots"
 SIZE = {"width": 1360, "height": 900}

@@ -23,7 +23,8 @@ PAGES = [
 @pytest.fixture(scope="module")
 def paused(cluster, tmp_path_factory):
     """uid of a rollout whose canary has failed; it stays as it is for all pages of this file."""
-    from tests.fleet import sample, wait_for
+    from tests.fleet import sample
+    from tests.waiting import wait_for
 
     version = 29000
     cluster.upload(sample(tmp_path_factory.mktemp("picky"), version, picky=True))

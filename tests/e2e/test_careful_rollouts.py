@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.fleet import PASSWORD, ROLLOUTS, Fleet, Up, remove_folder, short_folder, wait_for
+from tests.fleet import PASSWORD, ROLLOUTS, Fleet, Up, remove_folder, short_folder
+from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="module")

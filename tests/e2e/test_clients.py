@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from modfleet.sample import SOURCE, compile_module, pack, sample_metadata
-from tests.fleet import ARTIFACTS, PASSWORD, PATIENCE, ROLLOUTS, wait_for
+from tests.fleet import ARTIFACTS, PASSWORD, ROLLOUTS
+from tests.waiting import PATIENCE, wait_for
 
 LOCAL = "/v2/local/modules/user-defined/artifacts"
 

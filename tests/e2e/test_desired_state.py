@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from tests.fleet import Fleet, sample, wait_for
+from tests.fleet import Fleet, sample
+from tests.waiting import wait_for
 
 
 def module_of(fleet, name):

@@ -17,9 +17,10 @@ import redis
 
 from modfleet.valkey import valkey_server
 from tests import containers
-from tests.fleet import ROOT, remove_folder, sample, short_folder, wait_for
+from tests.fleet import ROOT, remove_folder, sample, short_folder
 from tests.host import UV, Host, blocks, clean
 from tests.postgres import FAST, postgres
+from tests.waiting import wait_for
 
 PAGE = ROOT / "docs/howto/production.md"
 BIN = ROOT / ".venv/bin"

@@ -7,7 +7,8 @@ import sys
 import time
 from contextlib import contextmanager
 
-from tests.fleet import ROOT, wait_for
+from tests.fleet import ROOT
+from tests.waiting import wait_for
 
 MEGABYTE = 1_000_000
 #: A worker that was stopped has asked the broker for a message, and would still get one for so long, seconds.

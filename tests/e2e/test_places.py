@@ -8,7 +8,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from tests.fleet import ROOT, Fleet, wait_for
+from tests.fleet import ROOT, Fleet
+from tests.waiting import wait_for
 
 #: A space, both quotes, what a shell, a URL or a format string takes for something else, and a letter beyond ASCII.
 ODD = """a b's "ä" #1%20$x{y}&"""

@@ -4,7 +4,8 @@ import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.fleet import PASSWORD, ROLLOUTS, wait_for
+from tests.fleet import PASSWORD, ROLLOUTS
+from tests.waiting import wait_for
 
 
 def test_it_works(fleet, uploaded):

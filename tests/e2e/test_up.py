@@ -11,7 +11,8 @@ import sys
 import httpx
 import pytest
 
-from tests.fleet import PASSWORD, PATIENCE, ROOT, Fleet, wait_for
+from tests.fleet import PASSWORD, ROOT, Fleet
+from tests.waiting import PATIENCE, wait_for
 
 
 def refused(up, *words):

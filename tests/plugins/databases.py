@@ -24,6 +24,8 @@ from django.db import connection, connections
 from django.db.backends.signals import connection_created
 from django.test.utils import setup_databases, teardown_databases
 
+from tests.waiting import PATIENCE
+
 Result = TypeVar("Result")
 
 
@@ -80,7 +82,7 @@ def at_once(*functions: Callable[[], Result]) -> list[Result]:
     barrier = threading.Barrier(len(functions))
 
     def run(function: Callable[[], Result]) -> Result:
-        barrier.wait(timeout=10)
+        barrier.wait(timeout=PATIENCE)
         try:
             return function()
         finally:
@@ -154,4 +156,4 @@ def _join_watcher() -> None:
     """The thread that follows the log notices that nobody waits any more, or that its database is gone."""
     for each in threading.enumerate():
         if each.name == "log-watcher":
-            each.join(timeout=10)
+            each.join(timeout=PATIENCE)

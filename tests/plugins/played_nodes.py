@@ -29,6 +29,7 @@ from rollout.messages import (
 )
 from rollout.models import Operation
 from tests.plugins.cast import PASSWORD, client_of
+from tests.waiting import PATIENCE
 
 _sequence = count(1)
 PLATFORM = "linux/x86_64"
@@ -118,4 +119,4 @@ def playing(reply: Callable[[Operation], None] = answer) -> Iterator[None]:
         yield
     finally:
         stopping.set()
-        thread.join(timeout=10)
+        thread.join(timeout=PATIENCE)

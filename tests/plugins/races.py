@@ -13,12 +13,10 @@ import pytest
 from api.errors import ApiError
 from eventstore import store
 from tests.plugins.databases import at_once
+from tests.waiting import PATIENCE
 
 Result = TypeVar("Result")
 Race = Callable[..., list[Result | ApiError]]
-
-#: A decision that appends nothing ends, and sets the other one free: nobody waits so long, seconds.
-PATIENCE = 10
 
 
 class _Meeting:
@@ -32,7 +30,7 @@ class _Meeting:
         if getattr(self._local, "has_met", True):
             return
         self._local.has_met = True
-        with suppress(threading.BrokenBarrierError):  # the other one has ended without an append
+        with suppress(threading.BrokenBarrierError):  # the other one has ended without an append, and set this one free
             self._barrier.wait(PATIENCE)
 
     def run(self, function: Callable[[], Result]) -> Result | ApiError:

@@ -19,6 +19,7 @@ from modfleet.cluster import SERVER_OPTIONS
 from tests import weak_passwords
 from tests.plugins.cast import PASSWORD
 from tests.plugins.databases import new_database
+from tests.waiting import PATIENCE
 
 #: How many requests the server works on at once.
 THREADS = 8
@@ -33,7 +34,7 @@ class Server:
     probes: int = 0
 
     def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
 
     def ask(self, method: str, path: str, body=None, headers=(), **options) -> tuple[http.client.HTTPResponse, bytes]:
         connection = self.connect()
@@ -46,7 +47,7 @@ class Server:
 
     def send(self, *parts: bytes) -> bytes:
         """What comes back for raw bytes, up to the end of the first answer; each part waits for one before it."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as connection:
             received = b""
             for part in parts:
                 connection.sendall(part)
@@ -108,7 +109,7 @@ def serving(environment: Mapping[str, str], data_dir: Path, *options: str) -> It
         yield Server(port, process, data_dir)
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=PATIENCE)
 
 
 def free_port() -> int:
@@ -119,7 +120,7 @@ def free_port() -> int:
 
 def wait_for_port(port: int, process: subprocess.Popen) -> None:
     """Until the process listens on it."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         assert process.poll() is None, "the server ended"
         try:

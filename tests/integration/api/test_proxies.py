@@ -14,7 +14,8 @@ import pytest
 
 from tests.plugins.cast import basic
 from tests.plugins.server import free_port, wait_for_port
-from tests.plugins.slow_clients import head, slow_clients, until
+from tests.plugins.slow_clients import head, slow_clients
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -122,7 +123,7 @@ def test_slow_bodies(proxy, server, kind):
 
 def test_nginx_keeps_slow_bodies_to_itself_and_counts_them(nginx):
     with slow_clients(nginx, [SLOW["authorize"]], count=CLIENTS) as clients:
-        until(lambda: len(clients.statuses) == CLIENTS - 250)
+        wait_for(lambda: len(clients.statuses) == CLIENTS - 250)
         assert set(clients.statuses) == {429}
         assert clients.standing >= 250
 
@@ -132,12 +133,12 @@ def test_nginx_keeps_slow_bodies_to_itself_and_counts_them(nginx):
 )
 def test_a_request_that_stops_is_ended(nginx, request_line):
     with slow_clients(nginx, [request_line], count=5, drop=b"") as clients:
-        until(lambda: clients.standing == 0)
+        wait_for(lambda: clients.standing == 0)
 
 
 def test_slow_headers_are_ended(proxy):
     with slow_clients(proxy, [b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: "], count=5, drop=b"x") as clients:
-        until(lambda: clients.standing == 0)
+        wait_for(lambda: clients.standing == 0)
 
 
 def test_nginx_accepts_the_file_as_it_is(tmp_path):

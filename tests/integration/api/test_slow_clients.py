@@ -16,7 +16,8 @@ from django.core import signing
 
 from tests.plugins.cast import PASSWORD, basic
 from tests.plugins.server import free_port, serving
-from tests.plugins.slow_clients import head, slow_clients, until
+from tests.plugins.slow_clients import head, slow_clients
+from tests.waiting import PATIENCE, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -77,7 +78,7 @@ def attacked(tmp_path_factory):
 def probe(server, path="/livez"):
     """The status that the probes' listener answers, and after how many seconds."""
     began = time.monotonic()
-    connection = http.client.HTTPConnection("127.0.0.1", server.probes, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", server.probes, timeout=PATIENCE)
     connection.request("GET", path)
     response = connection.getresponse()
     response.read()
@@ -87,7 +88,7 @@ def probe(server, path="/livez"):
 
 def is_served(server):
     """The probes' listener within a second, the probe on the other one, a read with a password, a login by a body."""
-    until(lambda: probe(server)[1] < 1)  # in one of a few tries: the machine may have other work
+    wait_for(lambda: probe(server)[1] < 1)  # in one of a few tries: the machine may have other work
     assert server.ask("GET", "/livez")[0].status == 200
     assert server.ask("GET", "/v2/nodes", headers=ADMIN)[0].status == 200
     body = json.dumps({"username": "admin", "password": PASSWORD})
@@ -98,9 +99,9 @@ def is_served(server):
 def test_slow_bodies_without_credentials(attacked):
     """Some are waited for, all others are refused at once, and none of them for long."""
     with slow_clients(attacked.port, AUTHORIZE, count=CLIENTS) as clients:
-        until(lambda: b"too_many_bodies" in b"".join(list(clients.answers.values())))
+        wait_for(lambda: b"too_many_bodies" in b"".join(list(clients.answers.values())))
         is_served(attacked)
-        until(lambda: clients.standing == 0, seconds=60)
+        wait_for(lambda: clients.standing == 0)
     said = b"".join(clients.answers.values())
     assert len(clients.answers) == CLIENTS == said.count(b"too_many_bodies") + said.count(b"body_too_slow")
     assert said.count(b"body_too_slow") >= 32
@@ -110,8 +111,8 @@ def test_refusals_do_not_wait_for_the_body(attacked):
     statuses = list(REFUSED)
     with slow_clients(attacked.port, list(REFUSED.values()), count=90) as clients:
         is_served(attacked)
-        until(lambda: len(clients.answers) == 90)
-        until(lambda: clients.standing == 0, seconds=60)
+        wait_for(lambda: len(clients.answers) == 90)
+        wait_for(lambda: clients.standing == 0)
     for number, answer in clients.answers.items():
         expected = {statuses[number % len(statuses)], 429, 408}  # the reader of 413 and of the form may be one too many
         assert int(answer[9:12]) in expected, answer
@@ -120,9 +121,9 @@ def test_refusals_do_not_wait_for_the_body(attacked):
 def test_a_slow_body_with_good_credentials(attacked):
     slow = head("POST", "/v2/rollouts", JSON, LONG, AUTHORIZATION)
     with slow_clients(attacked.port, [slow], count=40) as clients:
-        until(lambda: 429 in clients.statuses)
+        wait_for(lambda: 429 in clients.statuses)
         is_served(attacked)
-        until(lambda: clients.standing == 0)
+        wait_for(lambda: clients.standing == 0)
     assert set(clients.statuses) == {408, 429}
     assert len(clients.statuses) == 40
     assert clients.statuses.count(408) >= 8
@@ -151,7 +152,7 @@ def test_a_body_that_comes_steadily_is_read(attacked):
 def test_connections_without_a_request(attacked, beginnings, drop):
     with slow_clients(attacked.port, beginnings, count=CLIENTS, drop=drop) as clients:
         is_served(attacked)
-        until(lambda: clients.standing == 0)
+        wait_for(lambda: clients.standing == 0)
 
 
 @contextmanager
@@ -196,7 +197,7 @@ def test_files_that_nobody_takes(attacked, file):
     [(b"GET /v2/nodes HTTP/1.1", 404), (b"POST /livez HTTP/1.1", 405), (b"GET /readyz HTTP/1.1", 503), (b"x", 404)],
 )
 def test_the_probes_listener_answers_nothing_else(attacked, request_line, status):
-    with socket.create_connection(("127.0.0.1", attacked.probes), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", attacked.probes), timeout=PATIENCE) as connection:
         connection.sendall(request_line + b"\r\nAuthorization: " + basic("admin").encode() + b"\r\n\r\n")
         received = b""
         while data := connection.recv(65536):
@@ -207,7 +208,7 @@ def test_the_probes_listener_answers_nothing_else(attacked, request_line, status
 def test_the_probes_listener_has_slow_clients_too(attacked):
     with slow_clients(attacked.probes, [b"GET /livez HTTP/1.1\r\nX-Slow: "], count=90, drop=b"x") as clients:
         assert probe(attacked)[0] == 200
-        until(lambda: clients.standing == 0)
+        wait_for(lambda: clients.standing == 0)
 
 
 def test_a_probe_address_that_is_taken_is_named(attacked, tmp_path):

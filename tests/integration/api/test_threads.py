@@ -8,6 +8,7 @@ from django.db import connection
 
 from api import threads
 from api.threads import Threads
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def test_a_thread_that_ends_closes_its_connection(committed_db, monkeypatch, no_
 
     done = threading.Event()
     Threads(1, "test").submit(ask)
-    assert done.wait(10)
-    thread[0].join(10)
+    assert done.wait(PATIENCE)
+    thread[0].join(PATIENCE)
     with pytest.raises(Exception, match="closed"):
         used[0].cursor()

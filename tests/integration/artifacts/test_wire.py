@@ -10,6 +10,7 @@ import pytest
 
 from tests.plugins.cast import basic
 from tests.plugins.packages import ARTIFACTS, files_in
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -109,7 +110,7 @@ def test_a_package_that_is_too_large(server, how):
 def test_a_client_that_goes_away_leaves_nothing(server, pack):
     there = artifacts(server)
     lines = [f"{name}: {value}" for name, value in HEADERS.items()] + ["Host: 127.0.0.1", "Content-Length: 99000000"]
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as connection:
         connection.sendall(f"POST {ARTIFACTS} HTTP/1.1\r\n".encode() + "\r\n".join(lines).encode() + b"\r\n\r\n")
         connection.sendall(HEAD + bytes(3 * MEGABYTE))
         _wait_until(lambda: artifacts(server) != there)

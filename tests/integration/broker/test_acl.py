@@ -16,7 +16,8 @@ from kombu import Connection
 
 from rollout.broker_acl import control_line, node_line
 from rollout.messages import BEATS, EXECUTE, REPORTS, Phase, Report, cancel_queue_for, from_json, queue_for, to_json
-from tests.integration.agent.conftest import VALKEY, wait_for
+from tests.integration.agent.conftest import VALKEY
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 

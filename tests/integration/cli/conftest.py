@@ -26,8 +26,8 @@ from tests.plugins.cast import PASSWORD
 from tests.plugins.databases import new_database
 from tests.plugins.server import wait_for_port
 from tests.recorded_fleet import join, upload
+from tests.waiting import PATIENCE
 
-PATIENCE = 20
 NODES = ("n1", "n2", "n3")
 _numbers = count(1)
 

@@ -4,7 +4,7 @@ import pytest
 
 from rollout.messages import REPORTS, queue_for
 from tests.crowd import ask_all, watched
-from tests.integration.rollout.conftest import wait_for
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # it starts a dozen processes
 
@@ -41,9 +41,9 @@ def test_the_other_processes_have_as_many_as_the_docs_say(plane, broker):
         plane.process("django", "relay", name="relay", **carried),
         plane.process(*worker, name="worker", **carried),
     ):
-        wait_for(lambda: broker.waiting(queue_for("n0000")) >= 1, seconds=60)
+        wait_for(lambda: broker.waiting(queue_for("n0000")) >= 1)
         broker.send(REPORTS, *reports)
-        wait_for(lambda: plane.phase(uid) == "succeeded", seconds=60)
+        wait_for(lambda: plane.phase(uid) == "succeeded")
         with plane.process("django", "verify_log", name="command") as command:
             command.wait(timeout=60)
     assert 0 < activity.most["relay"] <= RELAY

@@ -14,11 +14,11 @@ import pytest
 from django.db import connection
 
 from eventstore.store import head
-from tests.integration.rollout.conftest import wait_for
 from tests.plugins.cast import PASSWORD, basic
 from tests.plugins.packages import ARTIFACTS, LOCAL, as_upload, files_in
 from tests.plugins.played_nodes import join
 from tests.plugins.server import Server, prepared, serving
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 

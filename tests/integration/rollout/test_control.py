@@ -12,6 +12,7 @@ from rollout.control import BatchConsumer, judge_silence
 from rollout.messages import BEATS, REPORTS, Phase, queue_for
 from rollout.transport import DROPPED
 from tests.recorded_fleet import beat_of, fleet, node, phases, report_of, rollout, silence, start
+from tests.waiting import PATIENCE
 
 pytestmark = [
     pytest.mark.slow,
@@ -72,7 +73,7 @@ def test_a_steady_trickle_does_not_hold_a_batch_open(broker, consuming, waits):
     sender = threading.Thread(target=trickle)
     sender.start()
     try:
-        assert arrived.wait(timeout=5)
+        assert arrived.wait(timeout=PATIENCE)
     finally:
         stop.set()
         sender.join()

@@ -122,7 +122,7 @@ def test_nothing_is_released_twice(broker, control_plane, waits):
     careful = {"waves": ["50%"], "retries": Retries(limit=1, backoff_seconds=0.1)}
     uid = start(max_parallel=PARALLEL, careful=careful, released=False)
     with agents(broker, names, answer) as played:
-        waits(lambda: rollout(uid).phase in FINAL_ROLLOUT_PHASES, seconds=90)
+        waits(lambda: rollout(uid).phase in FINAL_ROLLOUT_PHASES)
     assert (rollout(uid).phase, set(phases(uid).values())) == ("succeeded", {"succeeded"})
     released = Counter(node for each in read(event_classes=[NodesReleased]) for node in each.event.nodes)
     assert released == {name: 2 if name in failing else 1 for name in names}

@@ -14,6 +14,7 @@ from rollout.transport import DROPPED
 from tests.envelopes import REPORT, UNREADABLE, USELESS, envelope, mutations, task
 from tests.integration.rollout.test_control import consuming
 from tests.recorded_fleet import fleet, report_of, rollout, start
+from tests.waiting import PATIENCE
 
 __all__ = ["consuming"]
 
@@ -105,7 +106,7 @@ def test_a_node_cannot_have_the_control_plane_write_into_another_queue(broker):
         queue = Queue(REPORTS, routing_key=REPORTS)
         got = []
         with connection.Consumer([queue], on_message=got.append, accept=["json"]):
-            connection.drain_events(timeout=5)
+            connection.drain_events(timeout=PATIENCE)
         got[0].requeue()
     assert (broker.waiting("node.other"), broker.waiting(REPORTS)) == (0, 1)
 

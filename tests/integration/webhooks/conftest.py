@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,19 +11,11 @@ import pytest
 from eventstore.store import Append, append, load
 from rollout.events import NodeJoined, node_stream
 from rollout.messages import NodeProfile
+from tests.waiting import wait_for
 from webhooks import deliver, services
 from webhooks.worker import Deliverer
 
 PROFILE = NodeProfile(platform="linux/x86_64")
-
-
-def wait_for(condition, *, seconds=20):
-    """What `condition` answers as soon as it is true."""
-    end = time.monotonic() + seconds
-    while not (answer := condition()):
-        assert time.monotonic() < end, f"{condition} did not come true in {seconds} s"
-        time.sleep(0.005)
-    return answer
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ def test_a_dead_receiver_does_not_delay_another(receiver, delivering, waits):
     register(well.url, "node.")
     delivering()
     join("a", "b", "c")
-    waits(lambda: well.nodes == ["a", "b", "c"], seconds=5)
+    waits(lambda: well.nodes == ["a", "b", "c"])
     assert dead.nodes == ["a"]
     waits(lambda: row(refused).failures)
     assert "Connect" in row(refused).last_error
@@ -321,7 +321,7 @@ def test_a_test_has_a_failing_webhook_tried_at_once(receiver, delivering, waits)
     Webhook.objects.update(failures=9, next_attempt_at=database_now() + timedelta(minutes=5))
     delivering()
     services.request_test(uid)
-    waits(lambda: there.received, seconds=5)
+    waits(lambda: there.received)
 
 
 def test_waits_grow_up_to_five_minutes():

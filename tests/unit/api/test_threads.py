@@ -6,16 +6,17 @@ import weakref
 
 from api import threads
 from api.threads import Threads
+from tests.waiting import PATIENCE
 
 
 def test_as_many_as_there_is_work_up_to_the_limit():
     pool, together, rest = Threads(8, "test"), threading.Barrier(9), threading.Event()
     for _ in range(8):
-        pool.submit(lambda: together.wait(10) and None)
+        pool.submit(lambda: together.wait(PATIENCE) and None)
     pool.submit(rest.set)
     assert not rest.is_set()
-    together.wait(10)
-    assert rest.wait(10)
+    together.wait(PATIENCE)
+    assert rest.wait(PATIENCE)
 
 
 def test_an_idle_thread_is_used_again_and_ends_after_a_while(monkeypatch):
@@ -24,9 +25,9 @@ def test_an_idle_thread_is_used_again_and_ends_after_a_while(monkeypatch):
     for _ in range(3):
         done = threading.Event()
         pool.submit(lambda done=done: seen.append(threading.current_thread()) or done.set())
-        assert done.wait(10)
+        assert done.wait(PATIENCE)
     for each in seen:
-        each.join(10)
+        each.join(PATIENCE)
     assert len(set(seen)) <= 3
     assert pool._running == 0
 
@@ -42,9 +43,9 @@ def test_a_thread_that_waits_keeps_nothing_of_its_last_work_alive():
     ended = weakref.ref(request)
     pool.submit(work(request, done))
     del request
-    assert done.wait(10)
+    assert done.wait(PATIENCE)
     again = threading.Event()
     pool.submit(again.set)
-    assert again.wait(10)
+    assert again.wait(PATIENCE)
     gc.collect()
     assert ended() is None

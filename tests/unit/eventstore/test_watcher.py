@@ -9,6 +9,7 @@ import pytest
 from django.db import OperationalError
 
 from eventstore import follow
+from tests.waiting import PATIENCE
 
 
 class Log:
@@ -22,14 +23,14 @@ class Log:
 
     def look(self):
         while True:
-            seen = self.positions.get(timeout=10)
+            seen = self.positions.get(timeout=PATIENCE)
             if isinstance(seen, Exception):
                 raise seen
             yield seen
 
     def close(self) -> None:
         self.closing.set()
-        assert self.may_end.wait(timeout=10)
+        assert self.may_end.wait(timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def log(monkeypatch):
     for each in threading.enumerate():
         if each.name == "log-watcher":
             log.positions.put(0)
-            each.join(timeout=10)
+            each.join(timeout=PATIENCE)
             assert not each.is_alive()
 
 
@@ -75,7 +76,7 @@ def test_a_sleeper_that_comes_while_the_thread_ends_gets_a_new_one(log, pool):
     log.positions.put(1)
     assert watcher.wait(0, 10) == 1
     log.positions.put(1)
-    assert log.closing.wait(timeout=10)  # decided to end, and has not yet
+    assert log.closing.wait(timeout=PATIENCE)  # decided to end, and has not yet
 
     sleeper = pool.submit(watcher.wait, 1, 10)
     log.positions.put(2)
