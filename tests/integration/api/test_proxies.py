@@ -17,7 +17,7 @@ from tests.plugins.server import free_port, wait_for_port
 from tests.plugins.slow_clients import head, slow_clients
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 #: Debian keeps it out of the path of users.

@@ -19,7 +19,7 @@ from tests.plugins.server import free_port, serving
 from tests.plugins.slow_clients import head, slow_clients
 from tests.waiting import PATIENCE, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 #: As many as stopped a server with 512 threads, and more than three times as many as this one has.
 CLIENTS = 560

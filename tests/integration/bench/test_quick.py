@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import PATIENCE, wait_for
 
 ROOT = Path(__file__).parents[3]
 TINY = [
@@ -76,11 +77,8 @@ def test_it_works_and_the_floor_leaves_what_the_agent_leaves(folder):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_whoever_ends_it_ends_all_of_it(folder, number):
     with start(folder, "--hosts", "0") as bench:
-        end = time.monotonic() + 60
-        while not list(folder.glob("rollouts/nodes/node-*")):
-            assert bench.poll() is None, bench.stdout.read()
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        wait_for(lambda: list(folder.glob("rollouts/nodes/node-*")) or bench.poll() is not None)
+        assert bench.poll() is None, bench.stdout.read()
         bench.send_signal(number)
-        output, _ = bench.communicate(timeout=60)
+        output, _ = bench.communicate(timeout=PATIENCE)
     assert left_running(folder) == [], output

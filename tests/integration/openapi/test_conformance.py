@@ -139,6 +139,7 @@ def aiming_at(known: Known) -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # thousands of requests
 @pytest.mark.parametrize("login", PHASES)
 def test_every_operation_answers_as_documented(conforming, login):
     config = {

@@ -125,8 +125,14 @@ def test_a_relay_that_was_never_there_has_no_lag(scrape, broker, monkeypatch):
     began = time.monotonic()
     heartbeat.note_look(position=0)
     assert 0 <= scrape()["modfleet_relay_lag_seconds",] <= time.monotonic() - began
+
+
+def test_a_look_is_not_noted_again_at_once(monkeypatch):
+    monkeypatch.setattr(heartbeat, "_next_note", 0.0)
+    monkeypatch.setattr(heartbeat, "NOTE_SECONDS", 3600)
+    heartbeat.note_look(position=0)
     heartbeat.note_look(position=5)
-    assert Heartbeat.objects.get().position == 0  # within two seconds it is not noted again
+    assert Heartbeat.objects.get().position == 0
 
 
 def test_a_broker_that_is_down_breaks_nothing(scrape, dead_broker):
