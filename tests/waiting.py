@@ -10,10 +10,13 @@ PATIENCE = 90
 Answer = TypeVar("Answer")
 
 
-def wait_for(condition: Callable[[], Answer], *, pause: float = 0.01) -> Answer:
-    """What `condition` answers as soon as it is true; asked again after `pause` seconds."""
-    end = time.monotonic() + PATIENCE
+def wait_for(condition: Callable[[], Answer], *, seconds: float = PATIENCE, pause: float = 0.01) -> Answer:
+    """What `condition` answers as soon as it is true; asked again after `pause` seconds.
+
+    Fewer `seconds` are only for what would come true later for another reason, such as a default that is longer.
+    """
+    end = time.monotonic() + seconds
     while not (answer := condition()):
-        assert time.monotonic() < end, f"{condition} did not come true in {PATIENCE} s"
+        assert time.monotonic() < end, f"{condition} did not come true in {seconds} s"
         time.sleep(pause)
     return answer

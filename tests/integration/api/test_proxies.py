@@ -17,6 +17,9 @@ from tests.plugins.server import free_port, wait_for_port
 from tests.plugins.slow_clients import head, slow_clients
 from tests.waiting import wait_for
 
+#: Less than the 60 s after which nginx ends such clients without our settings.
+ENDED_SECONDS = 45
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
@@ -133,12 +136,12 @@ def test_nginx_keeps_slow_bodies_to_itself_and_counts_them(nginx):
 )
 def test_a_request_that_stops_is_ended(nginx, request_line):
     with slow_clients(nginx, [request_line], count=5, drop=b"") as clients:
-        wait_for(lambda: clients.standing == 0)
+        wait_for(lambda: clients.standing == 0, seconds=ENDED_SECONDS)
 
 
 def test_slow_headers_are_ended(proxy):
     with slow_clients(proxy, [b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: "], count=5, drop=b"x") as clients:
-        wait_for(lambda: clients.standing == 0)
+        wait_for(lambda: clients.standing == 0, seconds=ENDED_SECONDS)
 
 
 def test_nginx_accepts_the_file_as_it_is(tmp_path):

@@ -120,6 +120,12 @@ def delivering():
         assert not thread.is_alive()
 
 
+@pytest.fixture(autouse=True)
+def no_lease_ends(monkeypatch):
+    """What a worker gives back or notes at once would otherwise come with the end of its lease."""
+    monkeypatch.setattr(deliver, "LEASE_SECONDS", 3600)
+
+
 @pytest.fixture
 def soon(monkeypatch):
     """What failed is tried again at once."""

@@ -33,7 +33,7 @@ def hanging(release):
     """A receiver's answer that comes only in the end."""
 
     def answer(request):
-        release.wait(timeout=30)
+        release.wait(timeout=3600)
         return 204
 
     return answer
@@ -111,7 +111,8 @@ def test_events_come_in_the_order_of_the_log(receiver, delivering, waits, soon):
     assert list(dict.fromkeys(there.nodes)) == names
 
 
-def test_a_dead_receiver_does_not_delay_another(receiver, delivering, waits):
+def test_a_dead_receiver_does_not_delay_another(receiver, delivering, waits, monkeypatch):
+    monkeypatch.setattr(sending, "TIMEOUT_SECONDS", 3600)
     release = threading.Event()
     dead, well = receiver(hanging(release)), receiver()
     register(dead.url, "node.")

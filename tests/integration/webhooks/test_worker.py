@@ -54,7 +54,6 @@ def test_it_goes_on_after_the_database_was_away(committed_db, receiver, deliveri
 def test_what_was_delivered_is_noted_when_the_database_is_back(committed_db, receiver, delivering, waits, monkeypatch):
     """At once, and not when the lease ends; nothing is delivered twice."""
     monkeypatch.setattr("webhooks.worker.SWEEP_SECONDS", 0.05)
-    monkeypatch.setattr(deliver, "LEASE_SECONDS", 3600)
     there, held, failures = receiver(), deliver._held, iter(range(3))
 
     def away(claim):
