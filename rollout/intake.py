@@ -67,6 +67,8 @@ def _parsed(kind: type[Message], bodies: Iterable[Any]) -> list[Message]:
 def record_dropped() -> None:
     """Add to the counters what this process has dropped since the last call."""
     counts = DROPPED.take()
+    if not counts:
+        return
     try:
         with transaction.atomic():
             for (queue, reason), count in sorted(counts.items()):

@@ -4,6 +4,8 @@ import signal
 import time
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from prometheus_client.parser import text_string_to_metric_families
 from rest_framework.test import APIClient
 
@@ -114,6 +116,9 @@ def test_what_was_dropped_and_whose_clock_is_wrong(scrape, broker):
     for bodies in ([{"phase": "x"}, {}], [{}]):
         control.record_reports(bodies)
         intake.record_dropped()
+    with CaptureQueriesContext(connection) as queries:
+        intake.record_dropped()
+    assert len(queries) == 0
     found = scrape()
     assert found["modfleet_dropped_messages_total", "control", "malformed"] == 3
     assert found["modfleet_nodes_clock_skewed",] == 1
