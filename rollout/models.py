@@ -4,6 +4,9 @@ from typing import ClassVar
 
 from django.db import models
 
+from eventstore.context import Metadata
+from eventstore.store import RecordedEvent
+
 
 class Node(models.Model):
     name = models.CharField(primary_key=True, max_length=128)
@@ -26,6 +29,9 @@ class Node(models.Model):
     joined_at = models.DateTimeField()
     #: Position of the event by which it first joined: the vendor's API wants a number.
     joined_position = models.BigIntegerField()
+    #: Of the event by which it came to its phase.
+    phase_position = models.BigIntegerField(default=0)
+    phase_event_id = models.UUIDField(null=True)
 
     class Meta:
         ordering: ClassVar = ["name"]
@@ -68,7 +74,28 @@ class NodeModule(models.Model):
         return self.key
 
 
-class Rollout(models.Model):
+class Caused(models.Model):
+    """A row that knows its newest event, and the request that it follows."""
+
+    #: None, and empty, in rows that an older version has written.
+    event_id = models.UUIDField(null=True)
+    correlation_id = models.CharField(max_length=64, default="")
+    requested_by = models.CharField(max_length=160, default="")
+
+    class Meta:
+        abstract = True
+
+    def follow(self, recorded: RecordedEvent) -> None:
+        """The request of the event is the one that the row follows from now on."""
+        self.correlation_id, self.requested_by = recorded.metadata.correlation_id, recorded.metadata.requested_by
+
+    def leads_to(self, actor: str) -> Metadata:
+        """Metadata of what `actor` does because of the newest event."""
+        metadata = Metadata(actor=actor, requested_by=self.requested_by, correlation_id=self.correlation_id)
+        return metadata.because_of(self.event_id)
+
+
+class Rollout(Caused):
     uid = models.CharField(primary_key=True, max_length=32)
     action = models.CharField(max_length=10)
     module_name = models.CharField(max_length=128)
@@ -78,6 +105,7 @@ class Rollout(models.Model):
     reason = models.CharField(max_length=40)
     message = models.TextField(default="")
     origin = models.CharField(max_length=16)
+    #: As it is shown: a login name, or `system:reconciler`.
     actor = models.CharField(max_length=150)
     retry_of = models.CharField(max_length=32)
     rollback_of = models.CharField(max_length=32, default="")
@@ -135,7 +163,7 @@ class CurrentOperations(models.Manager["Operation"]):
         return super().get_queryset().filter(former=False)
 
 
-class Operation(models.Model):
+class Operation(Caused):
     """What one rollout does to one node. A retry and an undo are operations of their own: the attempt before stays as it
     ended, as a former one. `objects` has the newest attempt of each node in each rollout, `attempts` has all."""
 
@@ -171,8 +199,8 @@ class Operation(models.Model):
     message = models.TextField()
     #: Waits for an older operation that had started.
     behind = models.BooleanField()
-    #: The person who asked for the rollout, the retry or the rollback; else who started the rollout.
-    requested_by = models.CharField(max_length=150, default="", db_default="")
+    #: As it is shown: the person who asked for the rollout, the retry or the rollback; else who started the rollout.
+    asked_by = models.CharField(max_length=160, default="", db_default="")
     scheduled_at = models.DateTimeField()
     #: Position of the event by which it was scheduled.
     scheduled_position = models.BigIntegerField(default=0, db_default=0)
@@ -236,6 +264,9 @@ class FleetFreeze(models.Model):
     frozen = models.BooleanField()
     reason = models.TextField()
     actor = models.CharField(max_length=150)
+    #: Of the newest event.
+    position = models.BigIntegerField(default=0)
+    event_id = models.UUIDField(null=True)
     frozen_at = models.DateTimeField()
     thawed_at = models.DateTimeField(null=True)
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from api.fields import rfc3339
-from eventstore.context import SYSTEM
 from eventstore.recorded import RecordedEvent
 from rollout.decider.rollout import RolloutState
 from rollout.decider.why import STOPPED, rule_of
@@ -23,13 +22,6 @@ from rollout.models import Operation
 
 #: Phases of an attempt that did not bring about what it was to.
 BAD = (Phase.FAILED, Phase.TIMED_OUT)
-
-
-def person_of(recorded: RecordedEvent) -> str:
-    """Return the login of the person who did it, empty if the program or a node did."""
-    actor = recorded.actor
-    is_nobody = actor in {"", SYSTEM, "agents", getattr(recorded.event, "node", None)} or actor.startswith("node:")
-    return "" if is_nobody else actor
 
 
 # --- Attempts ---------------------------------------------------------------------------------------------------------
@@ -112,7 +104,7 @@ def stop_of(recorded: RecordedEvent, before: RolloutState) -> dict[str, Any] | N
         return None
     reason = Reason.MANUAL if isinstance(event, RolloutRejected) else event.reason
     message = event.remark if isinstance(event, RolloutRejected) else event.message
-    by = recorded.actor if reason == Reason.MANUAL else ""
+    by = recorded.shown_actor if reason == Reason.MANUAL else ""
     rule, at = rule_of(reason), rfc3339(recorded.recorded_at)
     who = f"by {by}" if by else f"by the rule {rule}"
     return {

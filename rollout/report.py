@@ -24,6 +24,7 @@ from accounts.roles import Permission
 from api.errors import InvalidRequestError
 from api.fields import rfc3339
 from api.refusals import refuses
+from eventstore.actors import is_person
 from eventstore.database import give_connection_back
 from eventstore.store import RecordedEvent, database_now, load_positions
 from rollout.decider.rollout import ROLLOUT
@@ -43,7 +44,7 @@ from rollout.events import (
 )
 from rollout.messages import Action, Phase
 from rollout.models import Operation, Rollout, TimelineEntry
-from rollout.outcomes import STOPS, outcomes_of, person_of, stop_of
+from rollout.outcomes import STOPS, outcomes_of, stop_of
 from rollout.selectors import rollout_row
 
 #: What a person can do to a rollout, by the event that it leaves. Some of these happen by themselves, too.
@@ -134,7 +135,7 @@ def _is_by_hand(recorded: RecordedEvent) -> bool:
         return True
     if type(event) not in VERBS or (isinstance(event, OperationFinished) and event.phase != Phase.CANCELED):
         return False
-    return bool(person_of(recorded))
+    return is_person(recorded.actor)
 
 
 def _stops(told: list[RecordedEvent]) -> list[dict[str, Any]]:
@@ -153,7 +154,7 @@ def _action(recorded: RecordedEvent) -> dict[str, Any]:
     nodes = [event.node] if hasattr(event, "node") else list(getattr(event, "nodes", ()))
     return {
         "at": rfc3339(recorded.recorded_at),
-        "actor": recorded.actor,
+        "actor": recorded.shown_actor,
         "action": VERBS[type(event)],
         "remark": remark or None,
         "reason": getattr(event, "reason", None) or None,

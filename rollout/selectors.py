@@ -10,6 +10,7 @@ from django.db.models import Case, Exists, OuterRef, Q, QuerySet, Subquery, When
 
 from api.fields import rfc3339
 from artifacts_app.selectors import dependencies_of
+from eventstore.actors import shown
 from eventstore.store import Condition, RecordedEvent, head, load_positions
 from rollout.decider.node import LARGEST_SKEW, NodePhase
 from rollout.errors import ArtifactInUseError, NodeNotFoundError, NoLocalNodeError, RolloutNotFoundError
@@ -32,6 +33,10 @@ def failed_nodes(uid: str) -> list[str]:
     """In the rollout's order, without those that have left the fleet."""
     failed = Operation.objects.filter(rollout=uid, phase__in=BAD, node__in=nodes().values("name"))
     return list(failed.order_by("ordinal").values_list("node", flat=True))
+
+
+def operations_by_key(keys: Iterable[str]) -> dict[str, Operation]:
+    return Operation.objects.in_bulk(set(keys))
 
 
 def unfinished_operations_of(node: str) -> list[Operation]:
@@ -208,8 +213,11 @@ def event_document(recorded: RecordedEvent) -> dict[str, Any]:
         "version": recorded.version,
         "type": recorded.type,
         "recorded_at": rfc3339(recorded.recorded_at),
-        "actor": recorded.actor,
-        "request_id": recorded.metadata.get("request_id", ""),
+        "event_id": recorded.event_id.hex,
+        "actor": recorded.shown_actor,
+        "requested_by": shown(recorded.metadata.requested_by),
+        "correlation_id": recorded.metadata.correlation_id,
+        "causation_id": recorded.metadata.causation_id,
         "data": msgspec.to_builtins(recorded.event),
     }
 
@@ -291,7 +299,7 @@ def attempt_document(row: Operation) -> dict[str, Any]:
         "message": row.message,
         "seconds": row.seconds,
         "rollout": row.rollout,
-        "requested_by": row.requested_by,
+        "requested_by": row.asked_by,
     }
 
 

@@ -101,14 +101,14 @@ class _Told:
 def _told(uid: str) -> _Told:
     selectors.rollout_row(uid)
     events = load(rollout_stream(uid))
-    state, since, actor = ROLLOUT.initial, events[0].recorded_at, events[0].actor
+    state, since, actor = ROLLOUT.initial, events[0].recorded_at, events[0].shown_actor
     stops: list[str] = []
     for each in events:
         before, state = state, ROLLOUT.evolve(state, each.event)
         if (before.phase, before.wave, before.wave_phase) != (state.phase, state.wave, state.wave_phase):
             since = each.recorded_at
         if isinstance(each.event, _VERBS):
-            actor = each.actor
+            actor = each.shown_actor
         if (stop := stop_of(each, before)) is not None:
             stops.append(stop["text"])
     started: RolloutStarted = events[0].event

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from api.fields import rfc3339
+from eventstore.actors import is_person, shown
 from eventstore.store import RecordedEvent
 from rollout.decider.rollout import ROLLOUT, RolloutState
 from rollout.events import (
@@ -41,7 +42,7 @@ from rollout.events import (
 )
 from rollout.messages import RUNNING_PHASES, Action, Phase, Reason
 from rollout.models import ClusterTarget, Operation, Rollout, TimelineEntry
-from rollout.outcomes import BAD, STOP_FIELDS, person_of, stop_of
+from rollout.outcomes import BAD, STOP_FIELDS, stop_of
 from rollout.projections.rows import load, save
 from rollout.strategy import Strategy
 
@@ -91,6 +92,8 @@ _OF_OPERATIONS = (
     OperationReportedLate,
     ReportRejected,
 )
+#: From then on a rollout does what these ask for.
+_TURNS = (RolloutStarted, RolloutRejected, AbortRequested, RollbackRequested)
 #: Those whose operation there always is.
 _OfOperation = (
     OperationGivenBack | OperationProgressed | OperationReleased | OperationCancelRequested | OperationFinished
@@ -118,7 +121,7 @@ def state_of(rollout: Rollout) -> RolloutState:
 
 class RolloutProjection:
     name = "rollouts"
-    version = 2
+    version = 3
     handles = (*_OF_ROLLOUTS, *_OF_OPERATIONS)
     tables = (Rollout, Operation, TimelineEntry, ClusterTarget)
 
@@ -164,7 +167,20 @@ class RolloutFold:
         else:
             self._apply_to_operation(event, now)
         if event.rollout in self.rollouts:
-            self.rollouts[event.rollout].position = recorded.position
+            self._note_cause(recorded)
+
+    def _note_cause(self, recorded: RecordedEvent) -> None:
+        """A rollout follows the request that started it, or the one that has turned it back since; an operation the
+        newest one that was about it."""
+        event, rollout = recorded.event, self.rollouts[recorded.event.rollout]
+        rollout.position, rollout.event_id = recorded.position, recorded.event_id
+        if isinstance(event, _TURNS):
+            rollout.follow(recorded)
+        if isinstance(event, _OF_OPERATIONS) and (
+            operation := self.operations.get(operation_key(event.rollout, event.node))
+        ):
+            operation.event_id = recorded.event_id
+            operation.follow(recorded)
 
     def _apply_to_operation(self, event: Any, now: datetime) -> None:
         match event:
@@ -226,7 +242,7 @@ class RolloutFold:
             reason="",
             message="",
             behind=event.behind,
-            requested_by=person_of(recorded) or _requested_by(self.rollouts[event.rollout], event),
+            asked_by=_asked_by(self.rollouts[event.rollout], recorded),
             scheduled_at=now,
             scheduled_position=recorded.position,
             ready_at=now + timedelta(seconds=event.delay_seconds) if event.delay_seconds else None,
@@ -281,10 +297,10 @@ class RolloutFold:
             _measure(rollout, event.node, event.seconds)
 
 
-def _requested_by(rollout: Rollout, event: OperationScheduled) -> str:
-    """Who asked for what the program schedules: for an undo, the person who asked for the rollback."""
-    asked = [each["by"] for each in rollout.stops if each["action"] == "rollback"] if event.rollback else []
-    return (asked and asked[-1]) or rollout.actor
+def _asked_by(rollout: Rollout, recorded: RecordedEvent) -> str:
+    """The person at whose request an operation was scheduled; else who started the rollout."""
+    requested_by = recorded.metadata.requested_by
+    return shown(requested_by) if is_person(requested_by) else rollout.actor
 
 
 def _new_rollout(event: RolloutStarted, recorded: RecordedEvent) -> Rollout:
@@ -295,7 +311,7 @@ def _new_rollout(event: RolloutStarted, recorded: RecordedEvent) -> Rollout:
         version=event.version,
         activation=event.activation,
         origin=event.origin,
-        actor=recorded.actor,
+        actor=recorded.shown_actor,
         retry_of=event.retry_of,
         rollback_of=event.rollback_of,
         needs=list(event.needs),

@@ -167,7 +167,7 @@ def test_a_persons_rollout_waits_for_no_dependency_that_the_reconciler_brings():
     services.start_rollout(request(module_name="json", version=1, nodes=("n1", INVENTED), yields=True))
     uid = services.start_rollout(request(module_name="main", version=1, nodes=("n1",)))
     (needed,) = rollout(uid).needs
-    assert (rollout(needed).origin, phases(needed)) == ("dependency", {"n1": "scheduled"})
+    assert (rollout(needed).origin, phases(needed)) == ("api", {"n1": "scheduled"})
 
 
 def test_a_module_that_only_the_reconciler_needs_may_be_removed():

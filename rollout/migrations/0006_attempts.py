@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('rollout', '0004_swap_seconds'),
+        ('rollout', '0005_requests'),
     ]
 
     operations = [
@@ -22,8 +22,8 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name='operation',
-            name='requested_by',
-            field=models.CharField(db_default='', default='', max_length=150),
+            name='asked_by',
+            field=models.CharField(db_default='', default='', max_length=160),
         ),
         migrations.AddField(
             model_name='operation',
