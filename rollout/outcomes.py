@@ -9,7 +9,7 @@ from typing import Any
 from api.fields import rfc3339
 from eventstore.recorded import RecordedEvent
 from rollout.decider.rollout import RolloutState
-from rollout.decider.why import STOPPED, rule_of
+from rollout.decider.why import STOPPED, in_utc, rule_of
 from rollout.events import (
     AbortRequested,
     RollbackRequested,
@@ -52,7 +52,7 @@ def outcomes_in(rows: Iterable[Operation], former: Iterable[Operation]) -> dict[
 
 def outcome(row: Operation) -> dict[str, Any]:
     """How one attempt ended. `text` says it in words."""
-    at = rfc3339(row.finished_at) if row.finished_at else None
+    ended = f"{attempt_in_words(row)} {_plain(row.phase)} at {in_utc(row.finished_at or row.scheduled_at)}"
     return {
         "attempt": row.attempt,
         "rollback": row.rollback,
@@ -61,9 +61,9 @@ def outcome(row: Operation) -> dict[str, Any]:
         "phase": row.phase,
         "reason": row.reason or None,
         "message": row.message,
-        "at": at,
+        "at": rfc3339(row.finished_at) if row.finished_at else None,
         "seconds": row.seconds,
-        "text": f"{attempt_in_words(row)} {_plain(row.phase)} at {at}{_because(row.reason, row.message)}",
+        "text": f"{ended}{_because(row.reason, row.message)}",
     }
 
 
@@ -105,7 +105,7 @@ def stop_of(recorded: RecordedEvent, before: RolloutState) -> dict[str, Any] | N
     reason = Reason.MANUAL if isinstance(event, RolloutRejected) else event.reason
     message = event.remark if isinstance(event, RolloutRejected) else event.message
     by = recorded.shown_actor if reason == Reason.MANUAL else ""
-    rule, at = rule_of(reason), rfc3339(recorded.recorded_at)
+    rule = rule_of(reason)
     who = f"by {by}" if by else f"by the rule {rule}"
     return {
         "action": action,
@@ -113,8 +113,8 @@ def stop_of(recorded: RecordedEvent, before: RolloutState) -> dict[str, Any] | N
         "rule": rule,
         "reason": reason,
         "message": message,
-        "at": at,
-        "text": f"{_DONE[action]} {who} at {at}{_because(message)}",
+        "at": rfc3339(recorded.recorded_at),
+        "text": f"{_DONE[action]} {who} at {in_utc(recorded.recorded_at)}{_because(message)}",
     }
 
 

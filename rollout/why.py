@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, Max, Min, OuterRef, QuerySet, Subquery
+from django.db.models import Case, Count, Max, Min, OuterRef, Q, QuerySet, Subquery, When
 from django.db.models.aggregates import Aggregate
 
 from api.fields import rfc3339
@@ -122,9 +122,11 @@ def _is_routine(recorded: RecordedEvent) -> bool:
 
 
 def _failed(uid: str) -> Sequence[Operation]:
-    """The first attempts that failed, also those that were retried or undone."""
-    rows = Operation.attempts.filter(rollout=uid, phase__in=BAD)
-    return list(rows.order_by("finished_at", "ordinal", "generation", "attempt")[:FAILURES])
+    """The first attempts that failed, also those that were retried or undone; then those that a newer rollout took over."""
+    taken_over = Q(phase=Phase.CANCELED, reason=Reason.NEWER_ROLLOUT)
+    rows = Operation.attempts.filter(Q(phase__in=BAD) | taken_over, rollout=uid)
+    order = (Case(When(taken_over, then=1), default=0), "finished_at", "ordinal", "generation", "attempt")
+    return list(rows.order_by(*order)[:FAILURES])
 
 
 def _endings(uid: str, rows: Sequence[Operation]) -> list[RecordedEvent]:
@@ -135,7 +137,9 @@ def _endings(uid: str, rows: Sequence[Operation]) -> list[RecordedEvent]:
 
 def _is_failure(recorded: RecordedEvent, uid: str) -> bool:
     event = recorded.event
-    return isinstance(event, OperationFinished) and event.rollout == uid and event.phase in BAD
+    if not isinstance(event, OperationFinished) or event.rollout != uid:
+        return False
+    return event.phase in BAD or event.reason == Reason.NEWER_ROLLOUT
 
 
 def _scene(told: _Told, failed: Sequence[Operation]) -> Scene:

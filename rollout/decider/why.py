@@ -121,7 +121,7 @@ class Nodes:
 class Scene:
     """What is told of a rollout beside its rules. `since`: when it came to its phase; `actor`: who asked last for
     anything else than to go on. `stops`: what has stopped it, `failed`: what the first attempts that failed said, also
-    those that were retried or undone. The groups but `in_hand` are of scheduled nodes that may
+    those that were retried or undone, and what took the place of others. The groups but `in_hand` are of scheduled nodes that may
     have their turn; `frozen`: who froze the fleet, and why."""
 
     since: datetime
@@ -210,7 +210,7 @@ def rule_of(reason: Reason) -> Rule:
 
 
 def _summary(state: RolloutState, fleet: Fleet, scene: Scene, rule: Rule, waits: tuple[Wait, ...]) -> Iterator[str]:
-    when = f"{_words(state.phase)} {'at' if state.phase.is_final else 'since'} {_at(scene.since)}"
+    when = f"{_words(state.phase)} {'at' if state.phase.is_final else 'since'} {in_utc(scene.since)}"
     if state.phase in STOPPED or state.phase.is_final:
         by = f"by {scene.actor}" if rule in {Rule.MANUAL, Rule.APPROVAL} else f"by the rule {rule}"
         yield f"{when} {by}: {sentence(state.message or _counted(fleet))}"
@@ -331,14 +331,14 @@ def explain_node(state: RolloutState, started: RolloutStarted, fleet: Fleet, sce
     return Why(
         rule=rule,
         rule_text=text_of(rule, state),
-        summary=f"{_words(place.phase)} since {_at(place.since)}{where}. It waits for {waits[0].text}.",
+        summary=f"{_words(place.phase)} since {in_utc(place.since)}{where}. It waits for {waits[0].text}.",
         waits_for=waits,
     )
 
 
 def _explain_end(state: RolloutState, taken: Step, place: Place) -> Why:
     rule = _rule_of_node(place)
-    said = [f"{_words(place.phase)} at {_at(place.since)} by the rule {rule}."]
+    said = [f"{_words(place.phase)} at {in_utc(place.since)} by the rule {rule}."]
     if place.reason is not None:
         words = WORDS[place.reason]
         said += [f"{place.reason}: {words.meaning}", sentence(place.message), words.hint]
@@ -421,7 +421,7 @@ def _named(taken: Step) -> frozenset[str]:
 # --- Words ------------------------------------------------------------------------------------------------------------
 
 
-def _at(moment: datetime) -> str:
+def in_utc(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 

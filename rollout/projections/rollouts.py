@@ -462,7 +462,7 @@ def _eta_seconds(rollout: Rollout) -> float | None:
 def _message(rollout: Rollout) -> str:
     others = [
         f"{count} {name.replace('_', ' ')}"
-        for name in ("skipped", "failed", "timed_out", "canceled", "rolled_back")
+        for name in ("skipped", "failed", "timed_out", "canceled", "rolled_back", "failed_before")
         if (count := getattr(rollout, name))
     ]
     counted = ", ".join([f"{rollout.succeeded} of {rollout.total} nodes succeeded", *others])
