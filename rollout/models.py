@@ -169,8 +169,9 @@ class Operation(Caused):
 
     #: `<rollout>:<node>`, and of a former one `<rollout>:<node>:<generation>:<attempt>`
     key = models.CharField(primary_key=True, max_length=190)
-    #: A newer attempt of the same rollout follows. Nothing changes it any more.
-    former = models.BooleanField(default=False, db_default=False)
+    #: A newer attempt of the same rollout follows. Nothing changes it any more. The database has no default for it: an
+    #: older version's process would take former attempts for newest ones, and so it can write none.
+    former = models.BooleanField(default=False)
     #: An attempt before it, in the same rollout, failed or timed out.
     failed_before = models.BooleanField(default=False, db_default=False)
     rollout = models.CharField(max_length=32)
