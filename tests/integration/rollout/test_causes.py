@@ -6,11 +6,12 @@ import pytest
 
 from accounts.roles import Role
 from eventstore.context import acting_as
+from eventstore.registry import decode, encode, name_of
 from eventstore.store import head, load, read
 from rollout import clock, intake, services, verbs
 from rollout.advance import advance_all
 from rollout.errors import RolloutError
-from rollout.events import placement_stream, rollout_stream
+from rollout.events import Origin, RolloutStarted, placement_stream, rollout_stream
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Reason
 from rollout.models import Operation, Rollout
 from rollout.reconcile import reconcile
@@ -155,6 +156,26 @@ def test_a_thaw_and_a_node_that_is_back_are_causes():
     assert (given_back.type, given_back.metadata.causation_id) == ("operation.given_back.v1", went.event_id.hex)
     intake.record_beats([beat_of(names[0], hello=True)])
     assert load(rollout_stream(uid))[-1].metadata.causation_id == load(f"node:{names[0]}")[-1].event_id.hex
+
+
+def test_a_new_rollout_has_the_origin_of_who_asks_for_it(admin):
+    names = fleet(1)
+    uid = start()
+    say(uid, names[0], Phase.FAILED)
+    by_cli = admin.post(f"/v2/rollouts/{uid}/retry", headers={"User-Agent": "modfleet-cli"}).json()
+    assert (by_cli["retry_of"], by_cli["origin"], by_cli["actor"]) == (uid, "cli", "alice")
+    advance_all([by_cli["uid"]])
+    say(by_cli["uid"], names[0])
+    back = verbs.roll_back_rollout(by_cli["uid"], origin=Origin.CONSOLE)
+    assert Rollout.objects.get(uid=back).origin == "console"
+
+
+@pytest.mark.parametrize(("recorded", "origin"), [("local", "vendor"), ("dependency", "api"), ("cli", "cli")])
+def test_origins_of_older_versions_are_read(recorded, origin):
+    fleet(1)
+    event = load(rollout_stream(start()))[0].event
+    text = encode(event).replace('"origin":"api"', f'"origin":"{recorded}"')
+    assert decode(name_of(RolloutStarted), text).origin == origin
 
 
 @pytest.mark.parametrize("seed", range(3))
