@@ -12,7 +12,7 @@ from eventstore.store import RecordedEvent
 
 class ArtifactProjection:
     name = "artifacts"
-    version = 1
+    version = 2
     handles = (ArtifactUploaded, ArtifactDeleted)
     tables = (Build,)
 

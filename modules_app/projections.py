@@ -10,7 +10,7 @@ from modules_app.models import Module
 
 class ModuleProjection:
     name = "modules"
-    version = 1
+    version = 2
     handles = (ModuleRegistered, ModuleDeleted)
     tables = (Module,)
 

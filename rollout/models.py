@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from django.db import models
 
-from eventstore.context import Metadata
+from eventstore.context import Metadata, begun_by
 from eventstore.store import RecordedEvent
 
 
@@ -90,7 +90,10 @@ class Caused(models.Model):
         self.correlation_id, self.requested_by = recorded.metadata.correlation_id, recorded.metadata.requested_by
 
     def leads_to(self, actor: str) -> Metadata:
-        """Metadata of what `actor` does because of the newest event."""
+        """Metadata of what `actor` does because of the newest event. Until a row of an older version is rebuilt, that is
+        a story of its own."""
+        if self.event_id is None:
+            return begun_by(actor)
         metadata = Metadata(actor=actor, requested_by=self.requested_by, correlation_id=self.correlation_id)
         return metadata.because_of(self.event_id)
 

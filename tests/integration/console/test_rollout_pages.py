@@ -147,7 +147,7 @@ def test_the_plan_that_was_seen_is_started(idle, admin, start_form):
     response = admin.post(START, {**start_form, "start": "1", "plan_hash": plan["plan_hash"]})
     newest = selectors.rollouts()[0]
     assert response.url == page_url("rollout_rollout", newest.uid)
-    assert (newest.actor, newest.total) == ("alice", 3)
+    assert (newest.actor, newest.origin, newest.total) == ("alice", "console", 3)
 
 
 def test_a_plan_that_has_changed_is_shown_anew(idle, admin, start_form):

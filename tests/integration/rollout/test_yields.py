@@ -5,6 +5,7 @@ import pytest
 from rollout import clock, selectors, services, verbs
 from rollout.advance import advance
 from rollout.errors import RolloutInProgressError
+from rollout.events import Origin
 from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import Operation, Rollout
 from rollout.planning.planner import plan_of
@@ -132,7 +133,9 @@ def test_the_reconciler_takes_the_place_of_no_person():
 
 
 def test_a_local_call_starts(theirs):
-    uid = services.start_rollout(request(version=1, activation=Activation.FILES, nodes=(INVENTED,), origin="local"))
+    uid = services.start_rollout(
+        request(version=1, activation=Activation.FILES, nodes=(INVENTED,), origin=Origin.VENDOR)
+    )
     assert phases(uid) == {INVENTED: "scheduled"}
 
 
