@@ -208,9 +208,13 @@ def title(rollout: Document) -> str:
 
 
 def counted(progress: Document) -> str:
-    failed = progress["failed"] + progress["timed_out"]
-    words = f"{_final(progress)} of {progress['total']} nodes done ({progress['percent']} %)"
-    return f"{words}, {failed} failed" if failed else words
+    words = [f"{_final(progress)} of {progress['total']} nodes done ({progress['percent']} %)"]
+    if failed := progress["failed"] + progress["timed_out"]:
+        words.append(f"{failed} failed")
+    # A control plane of the version before does not count these.
+    if before := progress.get("failed_before", 0):
+        words.append(f"{before} failed before")
+    return ", ".join(words)
 
 
 def ending(rollout: Document) -> str:

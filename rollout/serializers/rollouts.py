@@ -8,6 +8,9 @@ from rollout.events import RolloutPhase, WavePhase
 from rollout.messages import Action, Activation, Phase
 from rollout.serializers.strategy import StrategySerializer, choices
 
+ACTIONS = choices(Action)
+PHASES = choices(Phase)
+
 
 class ProgressSerializer(serializers.Serializer[Any]):
     total = serializers.IntegerField()
@@ -63,7 +66,7 @@ class StopSerializer(serializers.Serializer[Any]):
 
 class RolloutSerializer(serializers.Serializer[Any]):
     uid = serializers.CharField()
-    action = serializers.ChoiceField(choices(Action))
+    action = serializers.ChoiceField(ACTIONS)
     module_name = serializers.CharField()
     version = serializers.IntegerField()
     activation = serializers.ChoiceField(choices(Activation))
@@ -88,9 +91,9 @@ class RolloutSerializer(serializers.Serializer[Any]):
 class OutcomeSerializer(serializers.Serializer[Any]):
     attempt = serializers.IntegerField()
     rollback = serializers.BooleanField(help_text="It gave back what was there before")
-    action = serializers.ChoiceField(choices(Action))
+    action = serializers.ChoiceField(ACTIONS)
     version = serializers.IntegerField()
-    phase = serializers.ChoiceField(choices(Phase))
+    phase = serializers.ChoiceField(PHASES)
     reason = serializers.CharField(allow_null=True)
     message = serializers.CharField()
     at = serializers.DateTimeField()
@@ -101,14 +104,14 @@ class OutcomeSerializer(serializers.Serializer[Any]):
 class AttemptSerializer(serializers.Serializer[Any]):
     scheduled_at = serializers.DateTimeField()
     finished_at = serializers.DateTimeField(allow_null=True)
-    action = serializers.ChoiceField(choices(Action))
+    action = serializers.ChoiceField(ACTIONS)
     module_name = serializers.CharField()
     version = serializers.IntegerField()
     activation = serializers.ChoiceField(choices(Activation))
     content_sha256 = serializers.CharField(allow_null=True)
     rollback = serializers.BooleanField(help_text="It gives back what was there before")
     attempt = serializers.IntegerField()
-    phase = serializers.ChoiceField(choices(Phase))
+    phase = serializers.ChoiceField(PHASES)
     reason = serializers.CharField(allow_null=True)
     message = serializers.CharField()
     seconds = serializers.FloatField(allow_null=True)
@@ -120,9 +123,9 @@ class OperationSerializer(serializers.Serializer[Any]):
     node = serializers.CharField()
     module_name = serializers.CharField()
     version = serializers.IntegerField()
-    action = serializers.ChoiceField(choices(Action))
+    action = serializers.ChoiceField(ACTIONS)
     activation = serializers.ChoiceField(choices(Activation))
-    phase = serializers.ChoiceField(choices(Phase))
+    phase = serializers.ChoiceField(PHASES)
     reason = serializers.CharField(allow_null=True)
     message = serializers.CharField()
     generation = serializers.IntegerField()
