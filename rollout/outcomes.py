@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from api.fields import rfc3339
+from eventstore.actors import shown
 from eventstore.recorded import RecordedEvent
 from rollout.decider.rollout import RolloutState
 from rollout.decider.why import STOPPED, in_utc, rule_of
@@ -51,8 +52,9 @@ def outcomes_in(rows: Iterable[Operation], former: Iterable[Operation]) -> dict[
 
 
 def outcome(row: Operation) -> dict[str, Any]:
-    """How one attempt ended. `text` says it in words."""
-    ended = f"{attempt_in_words(row)} {_plain(row.phase)} at {in_utc(row.finished_at or row.scheduled_at)}"
+    """How one attempt ended. `by` is the person who canceled it; `text` says it in words."""
+    by, at = canceled_by(row), in_utc(row.finished_at or row.scheduled_at)
+    ended = f"{attempt_in_words(row)} {_plain(row.phase)} {f'by {by} ' if by else ''}at {at}"
     return {
         "attempt": row.attempt,
         "rollback": row.rollback,
@@ -61,10 +63,22 @@ def outcome(row: Operation) -> dict[str, Any]:
         "phase": row.phase,
         "reason": row.reason or None,
         "message": row.message,
+        "by": by or None,
         "at": rfc3339(row.finished_at) if row.finished_at else None,
         "seconds": row.seconds,
         "text": f"{ended}{_because(row.reason, row.message)}",
     }
+
+
+def canceled_by(row: Operation) -> str:
+    """The person who canceled it, or stopped the rollout before its turn; empty if nobody did."""
+    is_by_hand = row.phase == Phase.CANCELED and row.reason == Reason.MANUAL
+    return shown(row.requested_by) if is_by_hand else ""
+
+
+def earlier(outcomes: list[dict[str, Any]], *, has_ended: bool) -> list[dict[str, Any]]:
+    """The outcomes of the attempts before the newest one."""
+    return outcomes[:-1] if has_ended else outcomes
 
 
 def attempt_in_words(row: Operation) -> str:

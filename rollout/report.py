@@ -44,7 +44,7 @@ from rollout.events import (
 )
 from rollout.messages import Action, Phase
 from rollout.models import Operation, Rollout, TimelineEntry
-from rollout.outcomes import STOPS, outcomes_of, stop_of
+from rollout.outcomes import STOPS, earlier, outcomes_of, stop_of
 from rollout.selectors import rollout_row
 
 #: What a person can do to a rollout, by the event that it leaves. Some of these happen by themselves, too.
@@ -268,7 +268,8 @@ def _records(report: Report) -> Iterator[dict[str, Any]]:
         counts = ", ".join(f"{wave[name]} {name}" for name in ("total", "succeeded", "failed", "timed_out"))
         yield {**wave, "record": "wave", "at": wave["started_at"], "message": counts}
     for node in _nodes(report):
-        yield from (_attempt(node, each) for each in node["outcomes"] if each["at"] != node["finished_at"])
+        former = earlier(node["outcomes"], has_ended=node["finished_at"] is not None)
+        yield from (_attempt(node, each) for each in former)
         yield {**node, "record": "node", "at": node["released_at"], "module_name": rollout["module_name"]}
 
 

@@ -28,7 +28,7 @@ from rollout.events import (
 )
 from rollout.messages import Phase, Reason
 from rollout.models import FleetFreeze, Node, Operation
-from rollout.outcomes import BAD, attempt_in_words, outcomes_of, stop_of
+from rollout.outcomes import BAD, attempt_in_words, canceled_by, earlier, outcomes_of, stop_of
 from rollout.standing import fleet_of
 
 #: At most so many nodes that failed are shown with their events, and so many events of the rollout's own.
@@ -68,7 +68,8 @@ def of_node(uid: str, name: str) -> Answer:
     stream = load(placement_stream(name, row.module_name))
     events = tuple(each for each in stream if getattr(each.event, "rollout", "") == uid)
     why = explain_node(told.state, told.started, fleet, _scene(told, ()), _place(row, events))
-    said = (why.summary, *_earlier(row), *_stopped(told, row))
+    by = canceled_by(row)
+    said = (why.summary, *([f"Canceled by {by}."] if by else []), *_earlier(row), *_stopped(told, row))
     why = replace(why, summary=" ".join(said))
     document = {"uid": uid, "node": name, "phase": row.phase, "reason": row.reason or None, **_document(why)}
     return Answer(document=document, events=events[-EVENTS:])
@@ -187,8 +188,7 @@ def _named(row: Operation) -> str:
 
 def _earlier(row: Operation) -> list[str]:
     """How the attempts before this one ended."""
-    outcomes = outcomes_of([row])[row.key]
-    former = outcomes[:-1] if row.finished_at else outcomes
+    former = earlier(outcomes_of([row])[row.key], has_ended=row.finished_at is not None)
     return [sentence(f"Before: {'; '.join(each['text'] for each in former)}")] if former else []
 
 

@@ -96,6 +96,7 @@ class OutcomeSerializer(serializers.Serializer[Any]):
     phase = serializers.ChoiceField(PHASES)
     reason = serializers.CharField(allow_null=True)
     message = serializers.CharField()
+    by = serializers.CharField(allow_null=True, help_text="The person who canceled it; null for any other end")
     at = serializers.DateTimeField()
     seconds = serializers.FloatField(allow_null=True)
     text = serializers.CharField(help_text="All of it in words")

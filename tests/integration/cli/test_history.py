@@ -65,6 +65,7 @@ OF_NODE = {
     "superseded": ["newer_rollout", "rollout {canceled} took its place"],
     "canceled": ["canceled", "manual"],
 }
+WHY_OF_NODE = {**OF_NODE, "canceled": ["canceled by alice"]}
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ OF_NODE = {
         ("report", OF_NODE),
         ("report --json", OF_NODE),
         ("nodes", OF_NODE),
-        ("why n1", OF_NODE),
+        ("why n1", WHY_OF_NODE),
     ],
 )
 def test_a_view_tells_the_whole_story(run, four, view, told):
