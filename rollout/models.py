@@ -175,6 +175,8 @@ class Operation(Caused):
     #: A newer attempt of the same rollout follows. Nothing changes it any more. The database has no default for it: an
     #: older version's process would take former attempts for newest ones, and so it can write none.
     former = models.BooleanField(default=False)
+    #: The phase in which the node has answered after it had ended without its answer, or empty.
+    late = models.CharField(max_length=12, default="", db_default="")
     #: An attempt before it, in the same rollout, failed or timed out.
     failed_before = models.BooleanField(default=False, db_default=False)
     rollout = models.CharField(max_length=32)

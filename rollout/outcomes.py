@@ -52,8 +52,10 @@ def outcomes_in(rows: Iterable[Operation], former: Iterable[Operation]) -> dict[
 
 
 def outcome(row: Operation) -> dict[str, Any]:
-    """How one attempt ended. `by` is the person who canceled it; `text` says it in words."""
+    """How one attempt ended. `by` is the person who canceled it, `late` the phase that the node has reported since, and
+    `text` says it in words."""
     by, at = canceled_by(row), in_utc(row.finished_at or row.scheduled_at)
+    late = f" (the node has answered late: {_plain(row.late)})" if row.late else ""
     ended = f"{attempt_in_words(row)} {_plain(row.phase)} {f'by {by} ' if by else ''}at {at}"
     return {
         "attempt": row.attempt,
@@ -66,7 +68,8 @@ def outcome(row: Operation) -> dict[str, Any]:
         "by": by or None,
         "at": rfc3339(row.finished_at) if row.finished_at else None,
         "seconds": row.seconds,
-        "text": f"{ended}{_because(row.reason, row.message)}",
+        "late": row.late or None,
+        "text": f"{ended}{_because(row.reason, row.message)}{late}",
     }
 
 

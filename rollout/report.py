@@ -86,6 +86,7 @@ COLUMNS = (
     "to_sha256",
     "seconds",
     "swap_seconds",
+    "late",
 )
 #: A spreadsheet takes what begins so for a formula (OWASP, "CSV Injection").
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -206,6 +207,7 @@ def _node(row: Any, outcomes: list[dict[str, Any]]) -> dict[str, Any]:
         "finished_at": rfc3339(row.finished_at) if row.finished_at else None,
         "seconds": row.seconds,
         "swap_seconds": row.swap_seconds,
+        "late": row.late or None,
         "outcomes": outcomes,
     }
 

@@ -1,6 +1,6 @@
 """Reads what `rollout.decider.why` explains, in a number of queries that does not grow with the fleet."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -68,9 +68,7 @@ def of_node(uid: str, name: str) -> Answer:
     stream = load(placement_stream(name, row.module_name))
     events = tuple(each for each in stream if getattr(each.event, "rollout", "") == uid)
     why = explain_node(told.state, told.started, fleet, _scene(told, ()), _place(row, events))
-    by = canceled_by(row)
-    said = (why.summary, *([f"Canceled by {by}."] if by else []), *_earlier(row), *_stopped(told, row))
-    why = replace(why, summary=" ".join(said))
+    why = replace(why, summary=" ".join((why.summary, *_besides(row), *_earlier(row), *_stopped(told, row))))
     document = {"uid": uid, "node": name, "phase": row.phase, "reason": row.reason or None, **_document(why)}
     return Answer(document=document, events=events[-EVENTS:])
 
@@ -184,6 +182,13 @@ def _said(failed: Sequence[Operation]) -> tuple[str, ...]:
 
 def _named(row: Operation) -> str:
     return f"{row.node}, {attempt_in_words(row)}" if row.former or row.rollback or row.attempt > 1 else row.node
+
+
+def _besides(row: Operation) -> Iterator[str]:
+    if by := canceled_by(row):
+        yield f"Canceled by {by}."
+    if row.late:
+        yield f"The node has answered late: {row.late}."
 
 
 def _earlier(row: Operation) -> list[str]:

@@ -22,6 +22,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name='operation',
+            name='late',
+            field=models.CharField(db_default='', default='', max_length=12),
+        ),
+        migrations.AddField(
+            model_name='operation',
             name='asked_by',
             field=models.CharField(db_default='', default='', max_length=160),
         ),

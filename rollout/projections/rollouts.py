@@ -96,7 +96,12 @@ _OF_OPERATIONS = (
 _TURNS = (RolloutStarted, RolloutRejected, AbortRequested, RollbackRequested)
 #: Those whose operation there always is.
 _OfOperation = (
-    OperationGivenBack | OperationProgressed | OperationReleased | OperationCancelRequested | OperationFinished
+    OperationGivenBack
+    | OperationProgressed
+    | OperationReleased
+    | OperationCancelRequested
+    | OperationFinished
+    | OperationReportedLate
 )
 
 
@@ -202,7 +207,10 @@ class RolloutFold:
                 self._move(operation, event.phase)
             case OperationFinished():
                 self._finish(event, now)
-            case OperationReportedLate() | ReportRejected():
+            case OperationReportedLate():
+                # Answers to an attempt that another one of the rollout follows are not recorded.
+                self._operation(event).late = event.phase
+            case ReportRejected():
                 pass
 
     def _operation(self, event: _OfOperation) -> Operation:

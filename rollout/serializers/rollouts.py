@@ -99,6 +99,7 @@ class OutcomeSerializer(serializers.Serializer[Any]):
     by = serializers.CharField(allow_null=True, help_text="The person who canceled it; null for any other end")
     at = serializers.DateTimeField()
     seconds = serializers.FloatField(allow_null=True)
+    late = serializers.ChoiceField(PHASES, allow_null=True, help_text="What the node has reported after that")
     text = serializers.CharField(help_text="All of it in words")
 
 

@@ -9,13 +9,14 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from eventstore.store import head
-from rollout import verbs
+from rollout import intake, verbs
 from rollout.advance import advance, advance_all
+from rollout.clock import end_overdue_operations
 from rollout.messages import Phase, Reason
 from rollout.models import Operation
 from rollout.selectors import unfinished_rollouts
 from tests.plugins.cast import client_of
-from tests.recorded_fleet import differences, fleet, join, phases, rollout, say, start, upload
+from tests.recorded_fleet import differences, fleet, join, overdue, phases, report_of, rollout, say, start, upload
 
 pytestmark = pytest.mark.django_db
 MESSAGE = "ERR Error loading the extension"
@@ -164,6 +165,30 @@ def test_an_undo_is_by_the_person_who_asked_for_it(admin, new_user):
     advance(uid)
     lines = admin.get("/v2/nodes/n0000/operations").json()["results"]
     assert [(each["rollback"], each["requested_by"]) for each in lines] == [(True, "dave"), (False, "alice")]
+
+
+def test_a_late_answer_is_told_beside_the_outcome(admin):
+    fleet(2)
+    uid = start_by(admin)
+    late = report_of(uid, "n0000")
+    overdue("n0000")
+    end_overdue_operations()
+    advance(uid)
+    assert phases(uid)["n0000"] == "timed_out"
+    intake.record_reports([late])
+    path = f"/v2/rollouts/{uid}/nodes/n0000"
+    assert [(each["phase"], each["late"]) for each in admin.get(path).json()["outcomes"]] == [
+        ("timed_out", "succeeded")
+    ]
+    assert "answered late: succeeded" in admin.get(f"{path}/why").json()["summary"]
+    assert [each["late"] for each in rows_of(admin, uid) if each["node"] == "n0000"] == ["succeeded"]
+    verbs.roll_back_rollout(uid)
+    say(uid, "n0000")
+    advance(uid)
+    outcomes = admin.get(path).json()["outcomes"]
+    assert [(each["phase"], each["late"]) for each in outcomes] == [("timed_out", "succeeded"), ("rolled_back", None)]
+    assert "answered late: succeeded" in report(admin, uid)["nodes"][0]["outcomes"][0]["text"]
+    assert differences() == {}
 
 
 def test_a_list_finds_nodes_by_what_has_become_of_them(admin):
