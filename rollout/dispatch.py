@@ -287,10 +287,11 @@ def _package(build: BuildToFetch, node: str) -> Package:
     )
 
 
-def purge_queue(node: str) -> None:
-    """Take back what was published to a node that has not started it."""
-    with current_app.connection_for_write() as connection:
-        Queue(queue_for(node), channel=connection.default_channel).purge()
+def purge_queues(nodes: Iterable[str]) -> None:
+    """Take back what was published to nodes that have not started it. One broker connection, however many there are."""
+    with current_app.connection_or_acquire() as connection:
+        for node in nodes:
+            Queue(queue_for(node), channel=connection.default_channel).purge()
 
 
 def forget_ended() -> None:

@@ -35,8 +35,8 @@ def failed_nodes(uid: str) -> list[str]:
     return list(failed.order_by("ordinal").values_list("node", flat=True))
 
 
-def unfinished_operations_of(node: str) -> list[Operation]:
-    return list(Operation.objects.filter(node=node, finished_at__isnull=True))
+def unfinished_operations_of(*nodes: str) -> list[Operation]:
+    return list(Operation.objects.filter(node__in=nodes, finished_at__isnull=True))
 
 
 def operations_of_gone_nodes() -> list[Operation]:

@@ -315,7 +315,7 @@ def test_the_queue_of_a_silent_node_is_purged(broker):
     fleet(1)
     start()
     publish_due()
-    dispatch.purge_queue("n0000")
+    dispatch.purge_queues(["n0000"])
     assert broker.waiting(queue_for("n0000")) == 0
 
 
