@@ -16,11 +16,12 @@ from typing import Any
 
 from celery import current_app
 from django.conf import settings
-from django.db import Error
+from django.db import Error, transaction
 from django.db.models import Count, Exists, F, Min, OuterRef, Q, Subquery
 from kombu import Producer, Queue
 
 from artifacts_app.selectors import BuildToFetch, build_to_fetch
+from eventstore.database import delete_unlocked
 from eventstore.store import database_now
 from rollout import clock
 from rollout.messages import (
@@ -88,9 +89,12 @@ def _claim() -> _Claim | None:
     Dispatch.objects.bulk_create((Dispatch(operation=key) for key in sorted(due)), ignore_conflicts=True)
     claim = _Claim(uuid.uuid4(), now)
     try:
-        claimed = Dispatch.objects.filter(free, operation__in=due).update(
-            lease=claim.lease, leased_until=now + timedelta(seconds=LEASE_SECONDS)
-        )
+        with transaction.atomic():
+            # What another relay is claiming in this moment is not waited for.
+            rows = Dispatch.objects.select_for_update(skip_locked=True).filter(free, operation__in=due)
+            claimed = Dispatch.objects.filter(operation__in=list(rows.values_list("operation", flat=True))).update(
+                lease=claim.lease, leased_until=now + timedelta(seconds=LEASE_SECONDS)
+            )
     except Error:  # it may have been committed all the same
         _unnoted.append((claim, ()))
         raise
@@ -297,4 +301,4 @@ def purge_queues(nodes: Iterable[str]) -> None:
 def forget_ended() -> None:
     """Drop the outbox rows of operations that have ended."""
     unfinished = Operation.objects.filter(finished_at__isnull=True).values("key")
-    Dispatch.objects.exclude(operation__in=unfinished).delete()
+    delete_unlocked(Dispatch.objects.exclude(operation__in=unfinished))

@@ -166,13 +166,19 @@ def _record(reports: Sequence[Report]) -> list[str]:
 
 
 def _note_contact(names: Sequence[str], order: _Order) -> None:
-    rows = list(Liveness.objects.filter(node__in=names).order_by("node").select_for_update())  # as beats lock them
+    rows = _locked(names)
     for row in rows:
         row.last_seen = order.now
         said = order.heard.get(row.node)
         if said is not None and not (said.incarnation == row.incarnation and said.counter < row.counter):
             row.incarnation, row.counter, row.former = said.incarnation, said.counter, list(said.former)
     Liveness.objects.bulk_update(rows, ["last_seen", "incarnation", "counter", "former"])
+
+
+def _locked(names: Iterable[str]) -> list[Liveness]:
+    """The rows of the nodes, locked to the end of the transaction, always in the same order: two workers that lock the
+    same rows in different orders would wait for each other."""
+    return list(Liveness.objects.filter(node__in=names).order_by("node").select_for_update())
 
 
 def _actor(messages: Sequence[Report | Beat]) -> str:
@@ -215,8 +221,8 @@ def _record_beats(beats: Sequence[Beat]) -> list[str]:
 
 
 def _newest(beats: Sequence[Beat], order: _Order) -> dict[str, Beat]:
-    """The newest beat of each node, a hello if any was, in the order of names: two workers that write the same rows in
-    different orders would wait for each other. Nodes that said nothing new are left out."""
+    """The newest beat of each node, a hello if any was, in the order of names. Nodes that said nothing new are left
+    out."""
     newest: dict[str, Beat] = {}
     for beat in beats:
         if not order.takes(beat.node, beat.inventory, hello=beat.hello):
@@ -228,6 +234,7 @@ def _newest(beats: Sequence[Beat], order: _Order) -> dict[str, Beat]:
 
 
 def _note_life(beats: Collection[Beat], order: _Order) -> None:
+    _locked({beat.node for beat in beats} | order.doubted)
     for hello in (True, False):
         Liveness.objects.bulk_create(
             (_life(beat, order) for beat in beats if beat.hello is hello),

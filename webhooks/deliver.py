@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Any
 from uuid import UUID, uuid4
 
+from django.db import transaction
 from django.db.models import Q, QuerySet
 
 from eventstore.recorded import RecordedEvent
@@ -102,15 +103,23 @@ def claim_due(*, busy: Collection[str], most: int, least_skip: int = 1) -> Look:
             unwanted += [row.uid] if row.position <= position - least_skip else []
         elif (lease := _claim(row, now)) is not None:
             claims.append(_claimed(row, lease, recorded, rest))
-    # One write for all, and never backwards: another worker may have delivered something newer meanwhile.
     if unwanted:
-        Webhook.objects.filter(uid__in=unwanted, lease=None, position__lt=position).update(position=position)
+        _move_on(unwanted, position)
     return Look(
         position=position,
         claims=tuple(claims),
         is_any_enabled=bool(rows),
         seconds_to_next=(min(moments) - now).total_seconds() if moments else None,
     )
+
+
+@transaction.atomic
+def _move_on(uids: Collection[str], position: int) -> None:
+    """One write for all, and never backwards: another worker may have delivered something newer meanwhile. What another
+    one writes in this moment is left alone, and not waited for."""
+    behind = Webhook.objects.filter(uid__in=uids, lease=None, position__lt=position).order_by()
+    free = list(behind.select_for_update(skip_locked=True).values_list("uid", flat=True))
+    Webhook.objects.filter(uid__in=free).update(position=position)
 
 
 def _claim(row: Webhook, now: datetime) -> UUID | None:
