@@ -82,7 +82,7 @@ class _Claim:
 def _claim() -> _Claim | None:
     """None when nothing is due that is not another relay's already."""
     now = database_now()
-    free = Q(leased_until=None) | Q(leased_until__lt=now)
+    free = Q(leased_until=None) | _is_over("leased_until", now, longest=LEASE_SECONDS)
     due = list(_due(now).filter(free).values_list("key", flat=True)[:BATCH])
     if not due:
         return None
@@ -118,7 +118,9 @@ def _due(now: datetime) -> Any:
     released_since = Q(released_at__gt=F("published_at"))
     restarted_since = Q(hello_at__gt=F("published_at"))
     canceled_since = Q(cancel_requested_at__gt=F("published_at"))
-    unanswered = Q(due_at__lt=now, last_seen__gt=F("published_at"))
+    # Published in the future: the clock was set back, and nobody knows what was heard since.
+    heard_since = Q(last_seen__gt=F("published_at")) | Q(published_at__gt=now)
+    unanswered = _is_over("due_at", now, longest=LONGEST_RESEND_SECONDS) & heard_since
     return operations.filter(
         never | released_since | restarted_since | canceled_since | unanswered,
         # Not `node__in`: a planner would rather start from the nodes, and read all that was ever done on them.
@@ -126,6 +128,11 @@ def _due(now: datetime) -> Any:
         phase__in=IN_HAND,
         deadline_at__isnull=False,  # as every one in hand: for the index
     ).order_by("released_at")
+
+
+def _is_over(moment: str, now: datetime, *, longest: float) -> Q:
+    """Whether a wait of `longest` seconds at most is over. One that seems longer began before the clock was set back."""
+    return Q(**{f"{moment}__lt": now}) | Q(**{f"{moment}__gt": now + timedelta(seconds=longest)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

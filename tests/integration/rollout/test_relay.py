@@ -199,6 +199,87 @@ def test_a_hello_is_answered_at_once(sent):
     assert publish_due() == 0
 
 
+# --- A database whose clock was set back ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock_at(monkeypatch):
+    """`clock_at(seconds)`: the database's clock is ahead of the right time by so much. The log's own time never goes back."""
+
+    def turn(seconds):
+        def turned():
+            return database_now() + timedelta(seconds=seconds)
+
+        for module in (dispatch, intake, clock):
+            monkeypatch.setattr(module, "database_now", turned)
+
+    return turn
+
+
+@pytest.fixture
+def sent_often(monkeypatch):
+    """Names of the nodes to which commands were sent; fails when there is no end to it."""
+    found = []
+
+    def note(command, _):
+        found.append(command.node)
+        assert len(found) < 50, "published again and again"
+
+    monkeypatch.setattr(dispatch, "_send", note)
+    monkeypatch.setattr(dispatch, "_send_cancel", note)
+    return found
+
+
+@pytest.mark.parametrize("seconds", [-20, -3600, -400 * 86_400])
+@pytest.mark.parametrize("cause", ["release", "hello", "cancel"])
+def test_what_happened_before_the_clock_was_set_back_is_published_once(sent_often, clock_at, cause, seconds):
+    name, _ = fleet(2)
+    uid = start()
+    publish_due()
+    match cause:
+        case "release":
+            say(uid, name, Phase.FAILED)
+            verbs.retry_rollout(uid)
+            advance(uid)
+        case "hello":
+            intake.record_beats([beat_of(name, hello=True)])
+        case "cancel":
+            verbs.roll_back_rollout(uid)
+    clock_at(seconds)
+    publish_due()
+    publish_due()
+    assert sent_often.count(name) == 2
+
+
+@pytest.mark.parametrize("seconds", [-3600, -400 * 86_400])
+def test_a_command_is_sent_again_after_the_clock_was_set_back(sent_often, clock_at, seconds):
+    """However far: the node that has lost it would wait until the clock has caught up."""
+    (name,) = fleet(1)
+    start()
+    publish_due()
+    clock_at(seconds)
+    intake.record_beats([beat_of(name)])
+    publish_due()
+    assert len(sent_often) == 2
+    for attempt in range(1, 9):
+        publish_due()
+        assert len(sent_often) == attempt + 1, "it waits ever longer"
+        seconds += dispatch.LONGEST_RESEND_SECONDS + 1
+        clock_at(seconds)
+        intake.record_beats([beat_of(name)])
+        publish_due()
+        assert len(sent_often) == attempt + 2
+
+
+@pytest.mark.parametrize("seconds", [-3600, -400 * 86_400])
+def test_a_dead_relay_holds_nothing_after_the_clock_was_set_back(sent_often, clock_at, seconds):
+    fleet(1)
+    start()
+    assert dispatch._claim() is not None
+    clock_at(seconds)
+    assert publish_due() == 1
+
+
 def test_an_offline_node_gets_nothing(sent):
     fleet(2)
     start()
