@@ -131,8 +131,9 @@ def _due(now: datetime) -> Any:
 
 
 def _is_over(moment: str, now: datetime, *, longest: float) -> Q:
-    """Whether a wait of `longest` seconds at most is over. One that seems longer began before the clock was set back."""
-    return Q(**{f"{moment}__lt": now}) | Q(**{f"{moment}__gt": now + timedelta(seconds=longest)})
+    """Whether a wait of `longest` seconds at most is over. One that seems to last twice as long began before the clock
+    was set back; one that seems to last a little longer began after `now`."""
+    return Q(**{f"{moment}__lt": now}) | Q(**{f"{moment}__gt": now + timedelta(seconds=2 * longest)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,7 +90,7 @@ def claim_due(*, busy: Collection[str], most: int, least_skip: int = 1) -> Look:
         if row.uid in busy or len(claims) == most:
             continue
         until = max(filter(None, (row.next_attempt_at, row.leased_until)), default=now)
-        if until > now:
+        if now < until <= _latest(now, longest=max(LEASE_SECONDS, LONGEST_RETRY_SECONDS)):
             moments.append(until)
             continue
         try:
@@ -113,6 +113,12 @@ def claim_due(*, busy: Collection[str], most: int, least_skip: int = 1) -> Look:
     )
 
 
+def _latest(now: datetime, *, longest: float) -> datetime:
+    """When a wait of `longest` seconds ends at the latest, even if it began a little after `now`. What ends later began
+    before the clock was set back."""
+    return now + timedelta(seconds=2 * longest)
+
+
 @transaction.atomic
 def _move_on(uids: Collection[str], position: int) -> None:
     """One write for all, and never backwards: another worker may have delivered something newer meanwhile. What another
@@ -126,7 +132,7 @@ def _claim(row: Webhook, now: datetime) -> UUID | None:
     """None if another worker was first, even if that one has come to its end since."""
     lease = uuid4()
     as_seen = Webhook.objects.filter(
-        Q(leased_until=None) | Q(leased_until__lte=now),
+        Q(leased_until=None) | Q(leased_until__lte=now) | Q(leased_until__gt=_latest(now, longest=LEASE_SECONDS)),
         uid=row.uid,
         enabled=True,
         position=row.position,

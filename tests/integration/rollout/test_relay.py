@@ -271,6 +271,15 @@ def test_a_command_is_sent_again_after_the_clock_was_set_back(sent_often, clock_
         assert len(sent_often) == attempt + 2
 
 
+def test_a_claim_of_a_moment_later_is_another_relay_s(sent_often, clock_at):
+    fleet(1)
+    start()
+    clock_at(1)
+    assert dispatch._claim() is not None
+    clock_at(0)
+    assert publish_due() == 0
+
+
 @pytest.mark.parametrize("seconds", [-3600, -400 * 86_400])
 def test_a_dead_relay_holds_nothing_after_the_clock_was_set_back(sent_often, clock_at, seconds):
     fleet(1)
