@@ -13,7 +13,7 @@ from rollout import clock, control, dispatch, intake, services, verbs
 from rollout.advance import advance
 from rollout.dispatch import LEASE_SECONDS, forget_ended, publish_due
 from rollout.management.commands.relay import look
-from rollout.messages import Action, Phase, queue_for
+from rollout.messages import Action, Phase, Reason, queue_for
 from rollout.models import Dispatch, Liveness, Operation
 from tests.recorded_fleet import beat_of, fleet, join, operation, phases, rollout, say, silence, start, upload
 
@@ -349,6 +349,16 @@ def test_an_operation_whose_build_is_gone_fails(sent, again):
     publish_due()
     assert (operation(uid, names[0]).phase, operation(uid, names[0]).reason) == ("failed", "fetch_failed")
     assert sent == []
+
+
+def test_an_operation_whose_package_is_lost_ends_and_is_not_published_again(sent):
+    (name,) = fleet(1)
+    uid = start()
+    publish_due()
+    say(uid, name, Phase.FAILED, reason=Reason.FETCH_FAILED, message="api answered 410 Gone instead of the package.")
+    intake.record_beats([beat_of(name, hello=True)])
+    assert publish_due() == 0
+    assert (rollout(uid).phase, operation(uid, name).reason) == ("failed", "fetch_failed")
 
 
 def test_a_removal_needs_no_build(sent):
