@@ -53,7 +53,7 @@ class ModuleState(StrEnum):
 
 class NodeProjection:
     name = "nodes"
-    version = 2
+    version = 3
     handles = (
         NodeJoined,
         NodeProfileChanged,
