@@ -7,6 +7,8 @@ nothing.
 What a worker that was killed had not acknowledged, the broker hands out again only after the `visibility_timeout`, ten
 minutes. Nobody waits for that: the relay sends the command again within seconds, and the agent answers it from its
 journal. A beat is followed by the next one anyway.
+
+Silence is judged in batches by the thread that takes in beats: before each batch, all beats that wait are taken in.
 """
 
 import logging
