@@ -12,7 +12,6 @@ from django.contrib.auth.hashers import check_password, make_password
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Max, Q
-from django.utils import timezone
 
 from accounts.errors import (
     AdminOnlyError,
@@ -33,7 +32,7 @@ from accounts.events import (
 from accounts.models import ClusterSettings, User
 from accounts.roles import Role
 from accounts.selectors import Cluster, cluster, user_by_uid
-from eventstore.store import Append, append, load, load_many
+from eventstore.store import Append, append, database_now, load, load_many
 from eventstore.transact import retry_on_conflict
 
 FIRST_ADMIN = "admin"
@@ -68,7 +67,7 @@ def _create_user(*, name: str, email: str, encoded: str, role: Role) -> User:
         append(Append(account_stream(uid), 0, [AccountCreated(uid=uid, role=role)]))
         _require_free(uid, name, email)
         return User.objects.create(
-            uid=uid, username=name, email=email, password=encoded, role=role, password_issued_at=timezone.now()
+            uid=uid, username=name, email=email, password=encoded, role=role, password_issued_at=database_now()
         )
 
 
@@ -104,7 +103,7 @@ def _update_user(uid: int, changes: UserChanges, encoded: str | None, by: User |
         user.role = role
         user.is_active = user.is_active if changes.active is None else changes.active
         if encoded is not None:
-            user.password, user.password_issued_at = encoded, timezone.now()
+            user.password, user.password_issued_at = encoded, database_now()
         if {"password", "role", "status"}.intersection(changed):
             user.credential_version += 1
         _require_free(uid, user.username, user.email)

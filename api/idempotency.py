@@ -8,12 +8,11 @@ the first. Only success is kept: what was refused may be tried again.
 import json
 import re
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from django.db import IntegrityError, transaction
-from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from rest_framework.exceptions import APIException
 from rest_framework.renderers import JSONRenderer
@@ -23,7 +22,8 @@ from rest_framework.views import APIView
 
 from api.errors import ApiError, ConflictError, InvalidRequestError
 from api.models import IdempotencyRecord
-from eventstore.store import ConcurrencyError
+from eventstore.database import delete_unlocked
+from eventstore.store import ConcurrencyError, database_now
 
 KEPT = timedelta(hours=24)
 HEADER = "Idempotency-Key"
@@ -96,7 +96,7 @@ def stored_response(request: Request, digest: str) -> Response | None:
     """What the same request was answered before, if it was. Raises: `KeyReusedError`."""
     if not (key := key_of(request)):
         return None
-    record = IdempotencyRecord.objects.filter(**_owned(request, key), created_at__gt=timezone.now() - KEPT).first()
+    record = IdempotencyRecord.objects.filter(**_owned(request, key), created_at__gt=database_now() - KEPT).first()
     if record is None:
         return None
     if record.digest != digest:
@@ -113,7 +113,7 @@ def store_response(request: Request, digest: str, response: Response) -> None:
     """
     if not (key := key_of(request)) or not 200 <= response.status_code < 300:
         return
-    now = timezone.now()
+    now = database_now()
     owned = _owned(request, key)
     IdempotencyRecord.objects.filter(**owned, created_at__lte=now - KEPT).delete()
     try:
@@ -145,7 +145,6 @@ def _owned(request: Request, key: str) -> dict[str, Any]:
     return {"user_id": request.user.pk, "route": request.path, "key": key}
 
 
-def sweep_idempotency_records(now: datetime) -> int:
+def sweep_idempotency_records() -> int:
     """Delete the answers that are no longer kept. Returns their number."""
-    deleted, _ = IdempotencyRecord.objects.filter(created_at__lte=now - KEPT).delete()
-    return deleted
+    return delete_unlocked(IdempotencyRecord.objects.filter(created_at__lte=database_now() - KEPT))

@@ -18,6 +18,13 @@ class InvalidLinkError(ApiError):
     code = "invalid_link"
 
 
+class PackageGoneError(ApiError):
+    """The storage does not have this package any more. Upload the same package again."""
+
+    status = 410
+    code = "package_gone"
+
+
 def download_url(storage_key: str, *, package_sha256: str, node: str) -> str:
     """The storage's own signed link where it makes one, else one to this API, built on its public URL."""
     seconds = settings.ENVIRONMENT.download_seconds

@@ -12,11 +12,16 @@ from accounts.selectors import require_modules_upload_allowed
 from api.errors import ApiError
 from api.failures import Cause, database_cause
 from artifacts_app.decider import ARTIFACT, AddBuild, DeleteArtifact
-from artifacts_app.errors import ArtifactNotFoundError, InvalidArtifactMetadataError, UnreadableArtifactError
+from artifacts_app.errors import (
+    ArtifactExistsError,
+    ArtifactNotFoundError,
+    InvalidArtifactMetadataError,
+    UnreadableArtifactError,
+)
 from artifacts_app.events import ArtifactUploaded, artifact_stream
 from artifacts_app.models import Build
 from artifacts_app.package import InspectedPackage, InvalidArtifact, inspect_package
-from artifacts_app.storage import Spool, delete_package, remove_abandoned_spools, stored_keys
+from artifacts_app.storage import Spool, delete_package, is_kept, remove_abandoned_spools, stored_keys
 from eventstore.database import give_connection_back
 from eventstore.store import Append, ConcurrencyError, Condition, append, database_now, head
 from eventstore.transact import load_state, retry_on_conflict
@@ -61,7 +66,8 @@ def add_build(spool: Spool, *, register: bool = False, also: Callable[[Upload], 
     """Check the package, store its bytes, record the build; with `register` its module object too if it has none.
 
     `also` is called in the transaction of the events, after them. All that takes long happens before that transaction.
-    Bytes first, event second: what fails in between leaves bytes that nothing names, and they are swept.
+    Bytes first, event second: what fails in between leaves bytes that nothing names, and they are swept. Bytes that the
+    storage has lost are stored again.
     Raises: `accounts.errors.ModulesUploadDisabledError`, `ArtifactError`, `modules_app.errors.ModuleError`, what `also` raises.
     """
     give_connection_back()  # to look at a large package takes long, and so does storing it
@@ -70,6 +76,8 @@ def add_build(spool: Spool, *, register: bool = False, also: Callable[[Upload], 
     if _has_new_build(_decided(build, package, register=register)):
         give_connection_back()
         build = replace(build, storage_key=spool.store())
+    else:
+        _restore(build, spool)
     try:
         upload = _record(build, package, also, register=register)
     except (ApiError, ConcurrencyError):
@@ -82,6 +90,20 @@ def add_build(spool: Spool, *, register: bool = False, also: Callable[[Upload], 
     if not upload.created:
         _drop(build)
     return upload
+
+
+def _restore(build: ArtifactUploaded, spool: Spool) -> None:
+    """Store the bytes of a build that the storage has lost. Raises: `ArtifactExistsError` if they are not the same."""
+    row = Build.objects.filter(module_name=build.module_name, version=build.version, platform=build.platform).first()
+    give_connection_back()
+    if row is None or is_kept(row.storage_key):
+        return
+    if row.package_sha256 != spool.sha256:
+        raise ArtifactExistsError(
+            "The storage has lost the package of this build, and this one has the same content in other bytes. Upload "
+            "the package that was uploaded first, or delete the artifact."
+        )
+    spool.store(key=row.storage_key)
 
 
 def _drop(build: ArtifactUploaded) -> None:

@@ -50,9 +50,9 @@ class Spool:
     def sha256(self) -> str:
         return self._digest.hexdigest()
 
-    def store(self) -> str:
-        """The key under which the whole package is now kept, durably."""
-        key = f"{self.sha256}/{uuid.uuid4().hex}"
+    def store(self, *, key: str = "") -> str:
+        """The key under which the whole package is now kept, durably: a new one, or one that was lost."""
+        key = key or f"{self.sha256}/{uuid.uuid4().hex}"
         with _refused_in_words():
             try:
                 self._store(key)
@@ -133,6 +133,12 @@ def _sync_folder(path: Path) -> None:
 def open_package(storage_key: str) -> IO[bytes]:
     """The package's bytes. Raises: `FileNotFoundError`."""
     return default_storage.open(storage_key, "rb")
+
+
+def is_kept(storage_key: str) -> bool:
+    """Return True if the package's bytes are there. Raises: `StorageUnavailableError`."""
+    with _refused_in_words():
+        return default_storage.exists(storage_key)
 
 
 def delete_package(storage_key: str) -> None:

@@ -8,7 +8,7 @@ from rest_framework.views import APIView
 
 from accounts.permissions import Access
 from api.refusals import refuses
-from artifacts_app.downloads import InvalidLinkError, read_link
+from artifacts_app.downloads import InvalidLinkError, PackageGoneError, read_link
 from artifacts_app.storage import CHUNK_BYTES, open_package
 
 
@@ -25,11 +25,11 @@ class DownloadView(APIView):
     throttle_classes: list[Any] = []  # all nodes may fetch at once, and from one address
     schema = None
 
-    @refuses(InvalidLinkError)
+    @refuses(InvalidLinkError, PackageGoneError)
     def get(self, request: Request, signed: str) -> _PackageResponse:
         """The package's bytes."""
         try:
             file = open_package(read_link(signed))
         except FileNotFoundError as error:
-            raise InvalidLinkError("The package is gone.") from error
+            raise PackageGoneError from error
         return _PackageResponse(file, content_type="application/zip")

@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from django.db import DEFAULT_DB_ALIAS, close_old_connections, connection, connections
+from django.db import DEFAULT_DB_ALIAS, close_old_connections, connection, connections, transaction
+from django.db.models import QuerySet
 from msgspec import json
 
 from eventstore.recorded import GENESIS_HASH, Row
@@ -13,6 +14,9 @@ from eventstore.recorded import GENESIS_HASH, Row
 APPEND_LOCK = 0x6D6F6466
 #: PostgreSQL's channel that tells other processes of a commit.
 CHANNEL = "modfleet_log"
+
+#: Rows that `delete_unlocked` deletes in one transaction.
+DELETED_AT_ONCE = 1000
 
 _CLOCK = {
     "postgresql": "SELECT clock_timestamp()",
@@ -162,6 +166,22 @@ def utc(value: datetime | str) -> datetime:
     """SQLite answers text, in UTC and without saying so."""
     time = datetime.fromisoformat(value) if isinstance(value, str) else value
     return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def delete_unlocked(rows: QuerySet[Any]) -> int:
+    """Delete the rows, but for those that another process has locked. Returns how many were deleted.
+
+    Waits for nobody, so that two who delete the same rows in different orders do not wait for each other.
+    """
+    count = 0
+    while True:
+        with transaction.atomic():
+            unlocked = rows.select_for_update(skip_locked=True).values_list("pk", flat=True)
+            keys = list(unlocked[:DELETED_AT_ONCE])
+            if not keys:
+                return count
+            rows.model._default_manager.filter(pk__in=keys).delete()  # noqa: SLF001  # public to Django's users
+        count += len(keys)
 
 
 def size_bytes() -> int:

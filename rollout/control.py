@@ -7,6 +7,8 @@ nothing.
 What a worker that was killed had not acknowledged, the broker hands out again only after the `visibility_timeout`, ten
 minutes. Nobody waits for that: the relay sends the command again within seconds, and the agent answers it from its
 journal. A beat is followed by the next one anyway.
+
+Silence is judged in batches by the thread that takes in beats: before each batch, all beats that wait are taken in.
 """
 
 import logging
@@ -25,7 +27,7 @@ from redis.exceptions import RedisError
 
 from api.failures import log_failure
 from rollout import clock, intake
-from rollout.dispatch import note_what_was_lost, publish_due, purge_queue
+from rollout.dispatch import note_what_was_lost, publish_due, purge_queues
 from rollout.messages import BEATS, REPORTS
 from rollout.transport import DROPPED
 
@@ -45,8 +47,9 @@ ANSWER_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 
 Handler = Callable[[Sequence[Any]], None]
-#: Called with the seconds since when the broker has answered all the time, when the queue is empty.
-Idle = Callable[[float], None]
+#: Called with the seconds since when the broker has answered all the time, once all messages that waited are taken in.
+#: Returns True if it has more to do. Then it is called again as soon as what has come meanwhile is taken in.
+Idle = Callable[[float], bool]
 
 
 class ReportConsumers(bootsteps.StartStopStep):
@@ -86,12 +89,17 @@ def record_beats(bodies: Sequence[Any]) -> None:
         _publish_now()  # what a node that has started missed
 
 
-def judge_silence(heard_seconds: float) -> None:
-    """Declare silent nodes offline: none in its first three beats after this thread was connected, or after the broker
-    hung, for it may have had nobody to beat to. Called when no beat is waiting."""
+def judge_silence(heard_seconds: float) -> bool:
+    """Declare a batch of silent nodes offline. Return True if there may be more of them.
+
+    Judges none in its first three beats after this thread was connected, or after the broker hung: it may have had
+    nobody to beat to.
+    """
     note_what_was_lost()
-    for name in clock.declare_silent_nodes_offline(heard_seconds=heard_seconds):
-        _tried(partial(purge_queue, name), f"the queue of {name} is not purged")
+    silent = clock.declare_silent_nodes_offline(heard_seconds=heard_seconds)
+    if silent:
+        _tried(partial(purge_queues, silent), f"the queues of {len(silent)} silent nodes are not purged")
+    return len(silent) == clock.DECLARED_AT_ONCE
 
 
 def _publish_now() -> None:
@@ -106,11 +114,14 @@ def _tried(step: Callable[[], Any], otherwise: str) -> None:
         logger.warning("%s: %s", otherwise, error)
 
 
-def _ping(connection: Connection) -> None:
-    """Over a connection of its own: the channel's waits for messages. Raises: `RedisError`."""
+def _waiting(connection: Connection, queue: str) -> int:
+    """How many messages wait in the queue. Raises: `RedisError`.
+
+    Asked over a connection of its own: the channel's waits for messages.
+    """
     channel: Any = connection.default_channel  # of the transport for Redis
     with channel.conn_or_acquire() as client:
-        client.ping()
+        return int(client.llen(queue))
 
 
 class BatchConsumer(threading.Thread):
@@ -155,22 +166,24 @@ class BatchConsumer(threading.Thread):
                 prefetch_count=PREFETCH,
             )
             answers_since = looked_at = time.monotonic()
+            is_behind = False
             with consumer:
                 while not self.stopping.is_set():
-                    asked_at = time.monotonic()
-                    is_drained = self._collect(connection)
-                    is_due = self._idle is not None and is_drained and asked_at - looked_at >= IDLE_SECONDS
-                    if is_due:
-                        _ping(connection)  # an empty queue may be one that nobody can reach
+                    began = time.monotonic()
+                    is_due = self._idle is not None and (is_behind or began - looked_at >= IDLE_SECONDS)
+                    # Asked, because a queue that seems empty may be one that nobody can reach.
+                    waiting = _waiting(connection, self._queue) if is_due else 0
+                    is_drained = self._collect(connection, LINGER_SECONDS if is_due else IDLE_SECONDS)
+                    is_due = is_due and is_drained and len(self._batch) >= waiting
                     now = time.monotonic()
-                    if now - asked_at > IDLE_SECONDS + ANSWER_SECONDS:
+                    if now - began > IDLE_SECONDS + ANSWER_SECONDS:
                         answers_since = now
                     self._flush()
                     intake.record_dropped()
                     if is_due and self._idle is not None:
                         looked_at = now
                         close_old_connections()
-                        self._idle(now - answers_since)
+                        is_behind = self._idle(now - answers_since)
 
     def _take(self, body: Any, message: Message) -> None:
         self._batch.append((body, message))
@@ -180,12 +193,12 @@ class BatchConsumer(threading.Thread):
         DROPPED.note(self._queue, "undecodable", error)
         message.ack()
 
-    def _collect(self, connection: Connection) -> bool:
-        """Fill the batch: wait for a first message, a moment for more, and then take what is there.
+    def _collect(self, connection: Connection, seconds: float) -> bool:
+        """Fill the batch: wait `seconds` for a first message, a moment for more, and then take what is there.
 
         Whether the queue is empty now.
         """
-        timeout, end = IDLE_SECONDS, None
+        timeout, end = seconds, None
         while len(self._batch) < PREFETCH and self._bytes < BATCH_BYTES:
             try:
                 connection.drain_events(timeout=timeout)

@@ -16,11 +16,12 @@ from typing import Any
 
 from celery import current_app
 from django.conf import settings
-from django.db import Error
+from django.db import Error, transaction
 from django.db.models import Count, Exists, F, Min, OuterRef, Q, Subquery
 from kombu import Producer, Queue
 
 from artifacts_app.selectors import BuildToFetch, build_to_fetch
+from eventstore.database import delete_unlocked
 from eventstore.store import database_now
 from rollout import clock
 from rollout.messages import (
@@ -81,16 +82,19 @@ class _Claim:
 def _claim() -> _Claim | None:
     """None when nothing is due that is not another relay's already."""
     now = database_now()
-    free = Q(leased_until=None) | Q(leased_until__lt=now)
+    free = Q(leased_until=None) | _is_over("leased_until", now, longest=LEASE_SECONDS)
     due = list(_due(now).filter(free).values_list("key", flat=True)[:BATCH])
     if not due:
         return None
     Dispatch.objects.bulk_create((Dispatch(operation=key) for key in sorted(due)), ignore_conflicts=True)
     claim = _Claim(uuid.uuid4(), now)
     try:
-        claimed = Dispatch.objects.filter(free, operation__in=due).update(
-            lease=claim.lease, leased_until=now + timedelta(seconds=LEASE_SECONDS)
-        )
+        with transaction.atomic():
+            # What another relay is claiming in this moment is not waited for.
+            rows = Dispatch.objects.select_for_update(skip_locked=True).filter(free, operation__in=due)
+            claimed = Dispatch.objects.filter(operation__in=list(rows.values_list("operation", flat=True))).update(
+                lease=claim.lease, leased_until=now + timedelta(seconds=LEASE_SECONDS)
+            )
     except Error:  # it may have been committed all the same
         _unnoted.append((claim, ()))
         raise
@@ -114,7 +118,9 @@ def _due(now: datetime) -> Any:
     released_since = Q(released_at__gt=F("published_at"))
     restarted_since = Q(hello_at__gt=F("published_at"))
     canceled_since = Q(cancel_requested_at__gt=F("published_at"))
-    unanswered = Q(due_at__lt=now, last_seen__gt=F("published_at"))
+    # Published in the future: the clock was set back, and nobody knows what was heard since.
+    heard_since = Q(last_seen__gt=F("published_at")) | Q(published_at__gt=now)
+    unanswered = _is_over("due_at", now, longest=LONGEST_RESEND_SECONDS) & heard_since
     return operations.filter(
         never | released_since | restarted_since | canceled_since | unanswered,
         # Not `node__in`: a planner would rather start from the nodes, and read all that was ever done on them.
@@ -122,6 +128,12 @@ def _due(now: datetime) -> Any:
         phase__in=IN_HAND,
         deadline_at__isnull=False,  # as every one in hand: for the index
     ).order_by("released_at")
+
+
+def _is_over(moment: str, now: datetime, *, longest: float) -> Q:
+    """Whether a wait of `longest` seconds at most is over. One that seems to last twice as long began before the clock
+    was set back; one that seems to last a little longer began after `now`."""
+    return Q(**{f"{moment}__lt": now}) | Q(**{f"{moment}__gt": now + timedelta(seconds=2 * longest)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,13 +300,14 @@ def _package(build: BuildToFetch, node: str) -> Package:
     )
 
 
-def purge_queue(node: str) -> None:
-    """Take back what was published to a node that has not started it."""
-    with current_app.connection_for_write() as connection:
-        Queue(queue_for(node), channel=connection.default_channel).purge()
+def purge_queues(nodes: Iterable[str]) -> None:
+    """Take back what was published to nodes that have not started it. One broker connection, however many there are."""
+    with current_app.connection_or_acquire() as connection:
+        for node in nodes:
+            Queue(queue_for(node), channel=connection.default_channel).purge()
 
 
 def forget_ended() -> None:
     """Drop the outbox rows of operations that have ended."""
     unfinished = Operation.objects.filter(finished_at__isnull=True).values("key")
-    Dispatch.objects.exclude(operation__in=unfinished).delete()
+    delete_unlocked(Dispatch.objects.exclude(operation__in=unfinished))

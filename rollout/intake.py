@@ -13,9 +13,9 @@ import msgspec
 from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import F
 
-from eventstore.context import begun_by
+from eventstore.context import acting_as, begun_by
 from eventstore.store import Append, append, database_now
-from eventstore.transact import Batch, load_states, retry_on_conflict
+from eventstore.transact import Batch, load_states, retry_on_conflict, transact
 from rollout import selectors
 from rollout.advance import advance_all
 from rollout.clock import is_silent
@@ -28,7 +28,7 @@ from rollout.decider.node import (
     RecordInventory,
     is_earlier,
 )
-from rollout.decider.placement import PLACEMENT, RecordReport
+from rollout.decider.placement import PLACEMENT, RecordReport, RejectReport, refusal
 from rollout.events import actor_of, node_stream, placement_stream
 from rollout.messages import BEATS, REPORTS, Beat, Inventory, Report, from_json
 from rollout.models import DroppedMessages, Liveness
@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 #: A report's message is cut there, characters.
 LONGEST_MESSAGE = 4000
+#: So is the reason why one could not be recorded.
+LONGEST_REASON = 500
 
 Message = TypeVar("Message", Report, Beat)
 Result = TypeVar("Result")
@@ -84,8 +86,11 @@ def record_dropped() -> None:
 
 def _tidy(report: Report) -> Report:
     """Its message without what no database stores, and no longer than anybody reads."""
-    message = report.message.replace("\0", "").encode(errors="replace").decode()
-    return replace(report, message=message[:LONGEST_MESSAGE])
+    return replace(report, message=_storable(report.message)[:LONGEST_MESSAGE])
+
+
+def _storable(text: str) -> str:
+    return text.replace("\0", "").encode(errors="replace").decode()
 
 
 def _all_or_each(record: Callable[[Sequence[Message]], Result], messages: Sequence[Message]) -> list[Result]:
@@ -99,12 +104,27 @@ def _all_or_each(record: Callable[[Sequence[Message]], Result], messages: Sequen
         return [record(messages)]
     except (OperationalError, InterfaceError):
         raise
-    except Exception:
+    except Exception as error:
         if len(messages) == 1:
             logger.exception("dropped what cannot be recorded: %s", messages[0])
             DROPPED.note(_QUEUES[type(messages[0])], "unrecorded", messages[0].node)
+            if isinstance(messages[0], Report):
+                _try_to_reject(messages[0], error)
             return []
     return [result for message in messages for result in _all_or_each(record, [message])]
+
+
+def _try_to_reject(report: Report, error: Exception) -> None:
+    """Record that the report was rejected, and why. Raises: as `_all_or_each`."""
+    why = _storable(f"It could not be recorded: {type(error).__name__}: {error}")[:LONGEST_REASON]
+    stream = placement_stream(report.node, report.module_name)
+    try:
+        with acting_as(actor_of(report.node)):
+            transact(stream, PLACEMENT, RejectReport(report=report, why=why))
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        logger.exception("not even recorded as rejected: %s", report)
 
 
 #: An order that was wrong holds for three intervals of the node, as it gave them, and no longer than this, seconds.
@@ -120,6 +140,8 @@ class _Order:
         self.heard: dict[str, Heard] = {}
         #: Nodes that counted further than they can have.
         self.doubted: set[str] = set()
+        #: Why something is not taken, and words about it.
+        self._refused: list[tuple[str, str]] = []
         self._queue = queue
         self._rows = {row.node: row for row in Liveness.objects.filter(node__in=names)}
 
@@ -134,8 +156,16 @@ class _Order:
             return True
         if not before.is_plausible(said):
             self.doubted.add(node)
-            DROPPED.note(self._queue, "implausible", f"{node} counted {said.counter} after {before.counter}")
+            self.refuse("implausible", f"{node} counted {said.counter} after {before.counter}")
         return False
+
+    def refuse(self, reason: str, words: str) -> None:
+        self._refused.append((reason, words))
+
+    def note_refused(self) -> None:
+        """Count what was not taken. To be called once, when the rest is recorded: an attempt may be made again."""
+        for reason, words in self._refused:
+            DROPPED.note(self._queue, reason, words)
 
 
 def _heard(row: Liveness | None) -> Heard:
@@ -163,21 +193,30 @@ def _record(reports: Sequence[Report]) -> list[str]:
             inventory = RecordInventory(node=report.node, inventory=report.inventory)
             changes.decide(nodes[node_stream(report.node)], NODE, inventory, metadata)
         placement = placements[placement_stream(report.node, report.module_name)]
+        if why := refusal(placement.state, report):
+            order.refuse("rejected", f"{report.node} on {report.module_name}: {why}")
         changes.decide(placement, PLACEMENT, RecordReport(report=report), metadata)
     with transaction.atomic():
         append(*changes.appends())  # before the rows of Liveness are locked
         _note_contact(names, order)
+    order.note_refused()
     return silent
 
 
 def _note_contact(names: Sequence[str], order: _Order) -> None:
-    rows = list(Liveness.objects.filter(node__in=names).order_by("node").select_for_update())  # as beats lock them
+    rows = _locked(names)
     for row in rows:
         row.last_seen = order.now
         said = order.heard.get(row.node)
         if said is not None and not (said.incarnation == row.incarnation and said.counter < row.counter):
             row.incarnation, row.counter, row.former = said.incarnation, said.counter, list(said.former)
     Liveness.objects.bulk_update(rows, ["last_seen", "incarnation", "counter", "former"])
+
+
+def _locked(names: Iterable[str]) -> list[Liveness]:
+    """The rows of the nodes, locked to the end of the transaction, always in the same order: two workers that lock the
+    same rows in different orders would wait for each other."""
+    return list(Liveness.objects.filter(node__in=names).order_by("node").select_for_update())
 
 
 def record_beats(bodies: Sequence[Any]) -> bool:
@@ -210,6 +249,7 @@ def _record_beats(beats: Sequence[Beat]) -> list[str]:
         # Before the rows of Liveness are locked.
         append(*appends, *(_forgotten(rejoining, appends) if rejoining else ()))
         _note_life(newest.values(), order)
+    order.note_refused()
     changed = {each.stream for each in appends}
     return [name for name in newest if node_stream(name) in changed]
 
@@ -217,12 +257,14 @@ def _record_beats(beats: Sequence[Beat]) -> list[str]:
 def _forgotten(names: Sequence[str], joins: Sequence[Append]) -> list[Append]:
     """What nodes forget because they have joined again."""
     joined = {each.stream: each.leads_to for each in joins}
-    return caused_changes((each, joined[node_stream(each.node)]) for each in forgetting(*names))
+    return caused_changes(
+        (each, joined[node_stream(each.node)]) for each in forgetting(*names) if node_stream(each.node) in joined
+    )
 
 
 def _newest(beats: Sequence[Beat], order: _Order) -> dict[str, Beat]:
-    """The newest beat of each node, a hello if any was, in the order of names: two workers that write the same rows in
-    different orders would wait for each other. Nodes that said nothing new are left out."""
+    """The newest beat of each node, a hello if any was, in the order of names. Nodes that said nothing new are left
+    out."""
     newest: dict[str, Beat] = {}
     for beat in beats:
         if not order.takes(beat.node, beat.inventory, hello=beat.hello):
@@ -234,6 +276,7 @@ def _newest(beats: Sequence[Beat], order: _Order) -> dict[str, Beat]:
 
 
 def _note_life(beats: Collection[Beat], order: _Order) -> None:
+    _locked({beat.node for beat in beats} | order.doubted)
     for hello in (True, False):
         Liveness.objects.bulk_create(
             (_life(beat, order) for beat in beats if beat.hello is hello),

@@ -7,7 +7,7 @@ from eventstore.context import Metadata, current_metadata
 from eventstore.store import Append
 from eventstore.transact import Batch, load_states
 from rollout import selectors
-from rollout.decider.placement import PLACEMENT, End, Forget, PlacementCommand, RecordReport, Release
+from rollout.decider.placement import PLACEMENT, End, Forget, PlacementCommand, RecordReport, RejectReport, Release
 from rollout.events import Target, placement_stream
 from rollout.messages import Activation, Phase, Reason
 from rollout.models import NodeModule, Operation
@@ -63,7 +63,7 @@ def forgetting(*names: str) -> list[Forget]:
 
 
 def _stream_of(command: PlacementCommand) -> str:
-    if isinstance(command, RecordReport):
+    if isinstance(command, RecordReport | RejectReport):
         return placement_stream(command.report.node, command.report.module_name)
     return placement_stream(command.node, command.module_name)
 

@@ -39,8 +39,8 @@ def operations_by_key(keys: Iterable[str]) -> dict[str, Operation]:
     return Operation.objects.in_bulk(set(keys))
 
 
-def unfinished_operations_of(node: str) -> list[Operation]:
-    return list(Operation.objects.filter(node=node, finished_at__isnull=True))
+def unfinished_operations_of(*nodes: str) -> list[Operation]:
+    return list(Operation.objects.filter(node__in=nodes, finished_at__isnull=True))
 
 
 def operations_of_gone_nodes() -> list[Operation]:

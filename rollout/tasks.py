@@ -1,7 +1,6 @@
 """Celery entry points of the control worker."""
 
 from celery import shared_task
-from django.utils import timezone
 
 from api.idempotency import sweep_idempotency_records
 from artifacts_app.services import sweep_storage
@@ -13,4 +12,4 @@ def sweep() -> None:
     """Remove what nothing names any more. May run any number of times."""
     sweep_storage()
     forget_ended()
-    sweep_idempotency_records(timezone.now())
+    sweep_idempotency_records()

@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Any
 from uuid import UUID, uuid4
 
+from django.db import transaction
 from django.db.models import Q, QuerySet
 
 from eventstore.context import acting_as
@@ -90,7 +91,7 @@ def claim_due(*, busy: Collection[str], most: int, least_skip: int = 1) -> Look:
         if row.uid in busy or len(claims) == most:
             continue
         until = max(filter(None, (row.next_attempt_at, row.leased_until)), default=now)
-        if until > now:
+        if now < until <= _latest(now, longest=max(LEASE_SECONDS, LONGEST_RETRY_SECONDS)):
             moments.append(until)
             continue
         try:
@@ -103,9 +104,8 @@ def claim_due(*, busy: Collection[str], most: int, least_skip: int = 1) -> Look:
             unwanted += [row.uid] if row.position <= position - least_skip else []
         elif (lease := _claim(row, now)) is not None:
             claims.append(_claimed(row, lease, recorded, rest))
-    # One write for all, and never backwards: another worker may have delivered something newer meanwhile.
     if unwanted:
-        Webhook.objects.filter(uid__in=unwanted, lease=None, position__lt=position).update(position=position)
+        _move_on(unwanted, position)
     return Look(
         position=position,
         claims=tuple(claims),
@@ -114,11 +114,26 @@ def claim_due(*, busy: Collection[str], most: int, least_skip: int = 1) -> Look:
     )
 
 
+def _latest(now: datetime, *, longest: float) -> datetime:
+    """When a wait of `longest` seconds ends at the latest, even if it began a little after `now`. What ends later began
+    before the clock was set back."""
+    return now + timedelta(seconds=2 * longest)
+
+
+@transaction.atomic
+def _move_on(uids: Collection[str], position: int) -> None:
+    """One write for all, and never backwards: another worker may have delivered something newer meanwhile. What another
+    one writes in this moment is left alone, and not waited for."""
+    behind = Webhook.objects.filter(uid__in=uids, lease=None, position__lt=position).order_by()
+    free = list(behind.select_for_update(skip_locked=True).values_list("uid", flat=True))
+    Webhook.objects.filter(uid__in=free).update(position=position)
+
+
 def _claim(row: Webhook, now: datetime) -> UUID | None:
     """None if another worker was first, even if that one has come to its end since."""
     lease = uuid4()
     as_seen = Webhook.objects.filter(
-        Q(leased_until=None) | Q(leased_until__lte=now),
+        Q(leased_until=None) | Q(leased_until__lte=now) | Q(leased_until__gt=_latest(now, longest=LEASE_SECONDS)),
         uid=row.uid,
         enabled=True,
         position=row.position,

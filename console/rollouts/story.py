@@ -154,7 +154,7 @@ def _words_of_node(event: Any) -> tuple[str, str]:
         case OperationReportedLate():
             return f"{event.node} answered late: {_plain(event.phase)}", event.message
         case ReportRejected():
-            return f"{event.node} reported what was never asked for", event.why
+            return f"a report of {event.node} was rejected", event.why
         case _:
             return type(event).__name__, ""
 

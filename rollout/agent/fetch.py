@@ -118,8 +118,8 @@ def _opener(control_ca: Path | None) -> OpenerDirector:
 def _refused(package: Package, response: HTTPResponse) -> Failure:
     hints: dict[int, str] = {
         HTTPStatus.FORBIDDEN: "the link has expired or is for another node",
-        HTTPStatus.NOT_FOUND: "the artifact is gone",
-        HTTPStatus.GONE: "the artifact is gone",
+        HTTPStatus.NOT_FOUND: "the storage does not have it any more; upload the same package again",
+        HTTPStatus.GONE: "the storage does not have it any more; upload the same package again",
     }
     hint = hints.get(response.status, "see the log of the control plane")
     answer = f"{response.status} {response.reason}".strip()

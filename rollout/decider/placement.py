@@ -36,6 +36,9 @@ NOTHING_TO_DO = frozenset({Reason.ALREADY_INSTALLED, Reason.NOT_INSTALLED})
 
 #: So many intents for one module of one node may be lost with a restored backup.
 LARGEST_LEAD = 1000
+#: So many reports are recorded beside outcomes, as rejected or late, between two operations that are scheduled: a node
+#: may say anything, and the log must not grow by that without end.
+MOST_BESIDE = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +92,8 @@ Busy = TypeVar("Busy", bound=_Yielding)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementState:
     """`waiting` is scheduled behind `live`; `ended` is the newest that is final; `rejected` is the last report that
-    was (rollout, generation, attempt, phase), which is recorded once however often it comes. `desired`: what the node
+    was (rollout, generation, attempt, phase), which is recorded once however often it comes; `beside` counts those and
+    the late ones since an operation was last scheduled. `desired`: what the node
     is to have of the module, an entry for each version; at most one of them is loaded. `had`: what the last success
     left there, None without one. `changed` is the newest that was released and has ended."""
 
@@ -98,6 +102,7 @@ class PlacementState:
     waiting: Operation | None = None
     ended: Operation | None = None
     rejected: tuple[str, int, int, Phase] | None = None
+    beside: int = 0
     desired: tuple[Target, ...] = ()
     had: tuple[Target, ...] | None = None
     changed: Operation | None = None
@@ -166,6 +171,14 @@ class RecordReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RejectReport:
+    """The report could not be recorded."""
+
+    report: Report
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class End:
     """Ended by the control plane: `canceled` and `skipped` only what is still scheduled, `timed_out` only what is not,
     anything else whatever is not final.
@@ -217,7 +230,9 @@ class Forget:
     module_name: str
 
 
-PlacementCommand = Schedule | Release | GiveBack | RecordReport | End | Cancel | Retry | RollBack | Forget
+PlacementCommand = (
+    Schedule | Release | GiveBack | RecordReport | RejectReport | End | Cancel | Retry | RollBack | Forget
+)
 
 
 def decide(state: PlacementState, command: PlacementCommand) -> list[PlacementEvent]:
@@ -233,6 +248,8 @@ def decide(state: PlacementState, command: PlacementCommand) -> list[PlacementEv
             return _give_back(state, command)
         case RecordReport(report=report):
             return _record(state, report)
+        case RejectReport(report=report, why=why):
+            return _reject(state, report, why)
         case End():
             return _end(state, command)
         case Cancel():
@@ -346,13 +363,26 @@ def _finished(
     )
 
 
+def refusal(state: PlacementState, report: Report) -> str:
+    """Why the report answers nothing that was ever asked of the node; empty if it does."""
+    if not state.generation:
+        return "nothing was ever asked of this module there"
+    live = state.live
+    if live is not None and live.rollout == report.rollout:
+        is_ahead = (report.generation, report.attempt) > (live.generation, live.attempt)
+        return f"the newest is generation {live.generation}, attempt {live.attempt}" if is_ahead else ""
+    is_known = any(each is not None and each.rollout == report.rollout for each in (state.ended, state.changed))
+    # Nothing depends any more on operations before the newest one that ended.
+    return "" if is_known or report.generation <= state.generation else "no such operation"
+
+
 def _record(state: PlacementState, report: Report) -> list[PlacementEvent]:
+    if why := refusal(state, report):
+        return _reject(state, report, why)
     live = state.live
     if live is not None and live.rollout == report.rollout:
         if (report.generation, report.attempt) < (live.generation, live.attempt):
             return []  # an answer to an attempt that was given up
-        if (report.generation, report.attempt) > (live.generation, live.attempt):
-            return _reject(state, report, f"the newest is generation {live.generation}, attempt {live.attempt}")
         return _record_live(live, report)
     for ended in (state.ended, state.changed):
         if ended is None or ended.rollout != report.rollout:
@@ -360,6 +390,8 @@ def _record(state: PlacementState, report: Report) -> list[PlacementEvent]:
         if (report.generation, report.attempt) < (ended.generation, ended.attempt):
             return []
         if not report.phase.is_final or ended.outcome_of(report.phase) in {ended.phase, ended.late}:
+            return []
+        if state.beside >= MOST_BESIDE:
             return []
         return [
             OperationReportedLate(
@@ -371,9 +403,7 @@ def _record(state: PlacementState, report: Report) -> list[PlacementEvent]:
                 message=report.message,
             )
         ]
-    if report.generation <= state.generation:
-        return []  # of an operation before the newest one that ended: nothing depends on it any more
-    return _reject(state, report, "no such operation")
+    return []
 
 
 def _record_live(live: Operation, report: Report) -> list[PlacementEvent]:
@@ -426,7 +456,8 @@ def _contradiction(live: Operation, report: Report) -> str:
 def _reject(state: PlacementState, report: Report, why: str) -> list[PlacementEvent]:
     if not state.generation:
         return []  # nothing was ever asked of this module there: any name could be reported, and begin a stream
-    if state.rejected == (report.rollout, report.generation, report.attempt, report.phase):
+    is_known = state.rejected == (report.rollout, report.generation, report.attempt, report.phase)
+    if is_known or state.beside >= MOST_BESIDE:
         return []
     return [
         ReportRejected(
@@ -557,7 +588,8 @@ def evolve(state: PlacementState, event: PlacementEvent) -> PlacementState:
         case OperationReportedLate():
             return _evolve_late(state, event)
         case ReportRejected():
-            return replace(state, rejected=(event.rollout, event.generation, event.attempt, event.phase))
+            rejected = (event.rollout, event.generation, event.attempt, event.phase)
+            return replace(state, rejected=rejected, beside=state.beside + 1)
         case PlacementForgotten():
             live = None if state.live is None else replace(state.live, was=())
             return replace(state, live=live, desired=(), had=None, changed=None)
@@ -581,10 +613,8 @@ def _evolve_scheduled(state: PlacementState, event: OperationScheduled) -> Place
     if state.ended is not None and event.attempt > 1:
         # What is desired now is what was before the first attempt, unless that has succeeded late.
         operation = replace(operation, before=state.ended.before, was=state.desired)
-    generation = max(state.generation, event.generation)
-    if event.behind:
-        return replace(state, generation=generation, waiting=operation)
-    return replace(state, generation=generation, live=operation)
+    state = replace(state, generation=max(state.generation, event.generation), beside=0)
+    return replace(state, waiting=operation) if event.behind else replace(state, live=operation)
 
 
 def _evolve_released(state: PlacementState, event: OperationReleased) -> PlacementState:
@@ -650,6 +680,7 @@ def _evolve_late(state: PlacementState, event: OperationReportedLate) -> Placeme
     """A late success is what the node had when the next operation began there. What a person has canceled is not
     desired for that."""
     changed = state.changed
+    state = replace(state, beside=state.beside + 1)
     if state.ended is not None and state.ended.rollout == event.rollout:
         state = replace(state, ended=replace(state.ended, late=event.phase))
     if changed is None or changed.rollout != event.rollout:

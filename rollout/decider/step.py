@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from rollout.decider.placement import Cancel, End, PlacementCommand, RecordReport, Release, Retry, RollBack
+from rollout.decider.placement import Cancel, End, PlacementCommand, RecordReport, RejectReport, Release, Retry, RollBack
 from rollout.decider.rollout import ROLLOUT, Advance, Fleet, RolloutState, decide, progress_deadline, wake_at
 from rollout.events import NodesReleased, NodesRetried, RollbackStarted, RolloutEvent, RolloutPhase, RolloutStarted
 from rollout.messages import Phase, Reason
@@ -23,7 +23,7 @@ class Step:
     @property
     def nodes(self) -> frozenset[str]:
         """Those to which it does something."""
-        return frozenset(each.node for each in self.commands if not isinstance(each, RecordReport))
+        return frozenset(each.node for each in self.commands if not isinstance(each, RecordReport | RejectReport))
 
 
 def step(state: RolloutState, started: RolloutStarted, fleet: Fleet) -> Step:

@@ -63,7 +63,7 @@ class ModuleState(StrEnum):
 
 class NodeProjection:
     name = "nodes"
-    version = 3
+    version = 4
     handles = (
         NodeJoined,
         NodeProfileChanged,

@@ -109,6 +109,16 @@ def test_a_corrupted_package_is_refused(site, built, spoil):
     assert site.left() == []
 
 
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_package_that_the_storage_has_lost_is_said_so(site, built, status):
+    site.shelf.status = status
+    report = site.install(built("greet"))
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.FETCH_FAILED)
+    assert f"answered {status}" in report.message
+    assert "upload the same package again" in report.message
+    assert site.left() == []
+
+
 def test_a_truncated_module_never_reaches_the_server(site, built):
     greet = built("greet")
     site.install(greet, **FILES)

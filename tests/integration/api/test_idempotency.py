@@ -1,6 +1,6 @@
 """POST with an Idempotency-Key."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.utils import timezone
@@ -13,6 +13,7 @@ from api import idempotency
 from api.errors import ConflictError
 from api.idempotency import KEPT, idempotent, sweep_idempotency_records
 from api.models import IdempotencyRecord
+from eventstore.store import database_now
 
 
 class Things(APIView):
@@ -108,14 +109,23 @@ def test_refused_because_the_same_request_was_first(post, monkeypatch):
 
 def test_after_a_day_it_is_done_again(post):
     post()
-    IdempotencyRecord.objects.update(created_at=timezone.now() - KEPT)
+    IdempotencyRecord.objects.update(created_at=database_now() - KEPT)
     assert post({"a": 2}).data == {"number": 2}
     assert IdempotencyRecord.objects.count() == 1
+
+
+@pytest.mark.parametrize("days", [-2, 2])
+def test_the_day_is_one_of_the_database(post, monkeypatch, days):
+    first = post()
+    monkeypatch.setattr(timezone, "now", lambda: datetime.now(UTC) + timedelta(days=days))
+    assert post().data == first.data
+    IdempotencyRecord.objects.update(created_at=database_now() - KEPT)
+    assert post({"a": 2}).data == {"number": 2}
 
 
 def test_sweep(post):
     post()
     post(key="k2")
-    IdempotencyRecord.objects.filter(key="k1").update(created_at=timezone.now() - KEPT - timedelta(seconds=1))
-    assert sweep_idempotency_records(timezone.now()) == 1
+    IdempotencyRecord.objects.filter(key="k1").update(created_at=database_now() - KEPT - timedelta(seconds=1))
+    assert sweep_idempotency_records() == 1
     assert IdempotencyRecord.objects.get().key == "k2"

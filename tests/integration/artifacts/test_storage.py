@@ -1,7 +1,9 @@
 """Where packages are kept: spools, the sweep, and links by which nodes fetch them."""
 
+import io
 import os
 import time
+import zipfile
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -139,7 +141,31 @@ def test_an_expired_link(anyone, link, settings):
 
 def test_a_link_to_what_is_gone(anyone, build, link):
     delete_package(build.storage_key)
-    refused(anyone.get(link))
+    response = anyone.get(link)
+    assert (response.status_code, response.json()["error_code"]) == (410, "package_gone")
+
+
+def test_bytes_that_were_lost_are_stored_by_the_same_upload(admin, anyone, build, link, pack):
+    delete_package(build.storage_key)
+    assert admin.post(ARTIFACTS, as_upload(pack())).status_code == 200
+    assert b"".join(anyone.get(link).streaming_content) == pack()
+
+
+def test_other_bytes_do_not_take_the_place_of_those_that_were_lost(admin, build, pack, stored):
+    delete_package(build.storage_key)
+    response = admin.post(ARTIFACTS, as_upload(zipped_anew(pack())))
+    assert (response.status_code, response.json()["error_code"]) == (409, "artifact_exists")
+    assert "has lost the package" in response.json()["description"]
+    assert files_in(stored) == []
+
+
+def zipped_anew(package):
+    """The same content in other bytes."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(package)) as old, zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    return content.getvalue()
 
 
 def test_a_link_is_made_anew_for_each_node(build):

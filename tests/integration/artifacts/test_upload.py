@@ -6,16 +6,17 @@ import zipfile
 from dataclasses import replace
 
 import pytest
+from django.db import OperationalError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from accounts import services as accounts
 from artifacts_app import services
 from artifacts_app.models import Build
-from artifacts_app.services import add_build
+from artifacts_app.services import add_build, artifact_deletion
 from artifacts_app.storage import Spool, open_package
 from eventstore import projections
-from eventstore.store import head, load
+from eventstore.store import append, head, load
 from modules_app.services import module_uid
 from tests.plugins.databases import at_once
 from tests.plugins.packages import AARCH64, ARTIFACTS, as_upload, files_in, module_object
@@ -220,6 +221,37 @@ def test_uploads_that_are_switched_off_while_the_body_comes_in_are_refused(post,
     monkeypatch.setattr(services, "inspect", inspect)
     refused(post(), 403, "modules_upload_disabled")
     assert (Build.objects.count(), files_in(stored)) == (0, [])
+
+
+def test_no_build_is_recorded_without_bytes(post, pack, stored, monkeypatch):
+    """The same build was there when the package was looked at, so that its bytes were not stored, and is deleted then."""
+    post()
+    real = services._record
+
+    def record(*args, **more):
+        monkeypatch.setattr(services, "_record", real)
+        append(artifact_deletion("TestModule", 1))
+        return real(*args, **more)
+
+    monkeypatch.setattr(services, "_record", record)
+    refused(post(), 409, "conflict")
+    assert Build.objects.count() == 0
+    assert post().status_code == 201
+    with open_package(Build.objects.get().storage_key) as file:
+        assert file.read() == pack()
+
+
+def test_the_bytes_stay_when_nobody_knows_whether_the_build_was_recorded(post, pack, monkeypatch):
+    real = services._record
+
+    def record(*args, **more):
+        real(*args, **more)
+        raise OperationalError("the connection is lost")
+
+    monkeypatch.setattr(services, "_record", record)
+    assert post().status_code == 503
+    with open_package(Build.objects.get().storage_key) as file:
+        assert file.read() == pack()
 
 
 def test_two_at_the_same_moment_are_one(committed_admin, pack, stored):

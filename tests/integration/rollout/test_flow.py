@@ -423,7 +423,7 @@ def test_a_beat_that_changes_nothing_is_no_event_and_costs_the_same_for_any_numb
     fleet(40)
     for count in (3, 40):
         beats = [beat_of(f"n{number:04d}") for number in range(count)]
-        with django_assert_num_queries(7):  # nodes, modules, clock, life twice, and the transaction's two
+        with django_assert_num_queries(8):  # nodes, modules, clock, life three times, and the transaction's two
             assert intake.record_beats(beats) is False
 
 

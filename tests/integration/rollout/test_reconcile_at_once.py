@@ -5,8 +5,9 @@ import pytest
 from accounts.services import update_cluster_settings
 from eventstore.store import read
 from rollout import intake, wanted
+from rollout import reconcile as reconcile_module
 from rollout.events import NodeDrifted, NodeDriftEnded
-from rollout.messages import Phase
+from rollout.messages import Action, Phase
 from rollout.models import Operation, Rollout
 from rollout.reconcile import reconcile
 from tests.plugins.databases import at_once
@@ -43,23 +44,88 @@ def test_two_record_drift_once():
     assert differences() == {}
 
 
+def test_two_that_have_both_looked_start_one_rollout(race):
+    """Each has decided before either writes."""
+    everywhere(fleet(2))
+    for number in range(3):
+        join(f"late-{number}")
+        race(reconcile, reconcile)
+        assert (own(), Operation.objects.filter(node=f"late-{number}").count()) == (number + 1, 1)
+    assert differences() == {}
+
+
+def test_two_that_have_both_looked_record_drift_and_its_end_once(race):
+    names = fleet(3)
+    everywhere(names)
+    for modules, kind in (((), NodeDrifted), ((installed(),), NodeDriftEnded)):
+        intake.record_beats([beat_of(name, modules=modules) for name in names])
+        race(reconcile, reconcile)
+        assert sorted(each.event.node for each in read(event_classes=[kind])) == names
+    assert differences() == {}
+
+
 @pytest.mark.parametrize("function", ["differing_modules", "undone_operations", "open_drifts", "is_frozen"])
 def test_another_records_drift_while_one_looks(monkeypatch, function):
     names = fleet(3)
     everywhere(names)
     intake.record_beats([beat_of(name) for name in names])
-    ask = getattr(wanted, function)
-
-    def ask_late():
-        monkeypatch.undo()
-        reconcile()
-        return ask()
-
-    monkeypatch.setattr(wanted, function, ask_late)
+    first(monkeypatch, wanted, function, reconcile)
     reconcile()
     assert sorted(each.event.node for each in read(event_classes=[NodeDrifted])) == names
     assert list(read(event_classes=[NodeDriftEnded])) == []
     assert differences() == {}
+
+
+def test_another_records_the_end_of_drift_while_one_looks(monkeypatch):
+    names = fleet(3)
+    everywhere(names)
+    intake.record_beats([beat_of(name) for name in names])
+    reconcile()
+
+    def put_right():
+        intake.record_beats([beat_of(name, modules=[installed()]) for name in names])
+        reconcile()
+
+    first(monkeypatch, wanted, "undone_operations", put_right)
+    reconcile()
+    assert sorted(each.event.node for each in read(event_classes=[NodeDrifted])) == names
+    assert sorted(each.event.node for each in read(event_classes=[NodeDriftEnded])) == names
+    assert differences() == {}
+
+
+def first(monkeypatch, module, name, action):
+    """Carry out `action` just before the function of the module is called for the first time."""
+    real = getattr(module, name)
+
+    def act_first(*args):
+        monkeypatch.setattr(module, name, real)
+        action()
+        return real(*args)
+
+    monkeypatch.setattr(module, name, act_first)
+
+
+def test_what_a_person_has_done_between_look_and_start_stays_so(monkeypatch):
+    everywhere(fleet(2))
+    join("late")
+
+    def remove():
+        uid = start(nodes=("late",), action=Action.REMOVE)
+        intake.record_reports([report_of(uid, "late", inventory=inventory())])
+
+    first(monkeypatch, reconcile_module, "start_unless", remove)
+    reconcile()
+    assert own() == 0
+
+
+def test_drift_is_left_when_its_correction_is_switched_off_between_look_and_start(monkeypatch):
+    names = fleet(2)
+    everywhere(names)
+    update_cluster_settings(correct_drift=True)
+    intake.record_beats([beat_of(name) for name in names])
+    first(monkeypatch, reconcile_module, "start_unless", lambda: update_cluster_settings(correct_drift=False))
+    reconcile()
+    assert own() == 0
 
 
 def test_an_operator_and_the_reconciler_never_have_a_node_at_once():

@@ -13,7 +13,7 @@ from rollout import clock, control, dispatch, intake, services, verbs
 from rollout.advance import advance
 from rollout.dispatch import LEASE_SECONDS, forget_ended, publish_due
 from rollout.management.commands.relay import look
-from rollout.messages import Action, Phase, queue_for
+from rollout.messages import Action, Phase, Reason, queue_for
 from rollout.models import Dispatch, Liveness, Operation
 from tests.recorded_fleet import beat_of, fleet, join, operation, phases, rollout, say, silence, start, upload
 
@@ -199,6 +199,96 @@ def test_a_hello_is_answered_at_once(sent):
     assert publish_due() == 0
 
 
+# --- A database whose clock was set back ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock_at(monkeypatch):
+    """`clock_at(seconds)`: the database's clock is ahead of the right time by so much. The log's own time never goes back."""
+
+    def turn(seconds):
+        def turned():
+            return database_now() + timedelta(seconds=seconds)
+
+        for module in (dispatch, intake, clock):
+            monkeypatch.setattr(module, "database_now", turned)
+
+    return turn
+
+
+@pytest.fixture
+def sent_often(monkeypatch):
+    """Names of the nodes to which commands were sent; fails when there is no end to it."""
+    found = []
+
+    def note(command, _):
+        found.append(command.node)
+        assert len(found) < 50, "published again and again"
+
+    monkeypatch.setattr(dispatch, "_send", note)
+    monkeypatch.setattr(dispatch, "_send_cancel", note)
+    return found
+
+
+@pytest.mark.parametrize("seconds", [-20, -3600, -400 * 86_400])
+@pytest.mark.parametrize("cause", ["release", "hello", "cancel"])
+def test_what_happened_before_the_clock_was_set_back_is_published_once(sent_often, clock_at, cause, seconds):
+    name, _ = fleet(2)
+    uid = start()
+    publish_due()
+    match cause:
+        case "release":
+            say(uid, name, Phase.FAILED)
+            verbs.retry_rollout(uid)
+            advance(uid)
+        case "hello":
+            intake.record_beats([beat_of(name, hello=True)])
+        case "cancel":
+            verbs.roll_back_rollout(uid)
+    clock_at(seconds)
+    publish_due()
+    publish_due()
+    assert sent_often.count(name) == 2
+
+
+@pytest.mark.parametrize("seconds", [-3600, -400 * 86_400])
+def test_a_command_is_sent_again_after_the_clock_was_set_back(sent_often, clock_at, seconds):
+    """However far: the node that has lost it would wait until the clock has caught up."""
+    (name,) = fleet(1)
+    start()
+    publish_due()
+    clock_at(seconds)
+    intake.record_beats([beat_of(name)])
+    publish_due()
+    assert len(sent_often) == 2
+    for attempt in range(1, 9):
+        publish_due()
+        assert len(sent_often) == attempt + 1, "it waits ever longer"
+        seconds += dispatch.LONGEST_RESEND_SECONDS + 1
+        clock_at(seconds)
+        intake.record_beats([beat_of(name)])
+        publish_due()
+        assert len(sent_often) == attempt + 2
+
+
+def test_a_claim_of_a_moment_later_is_another_relay_s(sent_often, clock_at):
+    fleet(1)
+    start()
+    clock_at(1)
+    assert dispatch._claim() is not None
+    clock_at(0)
+    assert publish_due() == 0
+
+
+@pytest.mark.parametrize("seconds", [-3600, -400 * 86_400])
+def test_a_dead_relay_holds_nothing_after_the_clock_was_set_back(sent_often, clock_at, seconds):
+    fleet(1)
+    start()
+    assert dispatch._claim() is not None
+    clock_at(seconds)
+    assert publish_due() == 1
+
+
 def test_an_offline_node_gets_nothing(sent):
     fleet(2)
     start()
@@ -261,6 +351,16 @@ def test_an_operation_whose_build_is_gone_fails(sent, again):
     assert sent == []
 
 
+def test_an_operation_whose_package_is_lost_ends_and_is_not_published_again(sent):
+    (name,) = fleet(1)
+    uid = start()
+    publish_due()
+    say(uid, name, Phase.FAILED, reason=Reason.FETCH_FAILED, message="api answered 410 Gone instead of the package.")
+    intake.record_beats([beat_of(name, hello=True)])
+    assert publish_due() == 0
+    assert (rollout(uid).phase, operation(uid, name).reason) == ("failed", "fetch_failed")
+
+
 def test_a_removal_needs_no_build(sent):
     join("n1")
     start(action=Action.REMOVE)
@@ -270,11 +370,11 @@ def test_a_removal_needs_no_build(sent):
 def test_a_batch_costs_the_same_for_any_number(sent, django_assert_num_queries):
     fleet(60)
     start(nodes=tuple(f"n{n:04d}" for n in range(2)))
-    with django_assert_num_queries(16):
+    with django_assert_num_queries(19):
         publish_due()
     upload("other")
     start(module_name="other", max_parallel=60)
-    with django_assert_num_queries(16):
+    with django_assert_num_queries(19):
         publish_due()
 
 
@@ -315,7 +415,7 @@ def test_the_queue_of_a_silent_node_is_purged(broker):
     fleet(1)
     start()
     publish_due()
-    dispatch.purge_queue("n0000")
+    dispatch.purge_queues(["n0000"])
     assert broker.waiting(queue_for("n0000")) == 0
 
 

@@ -3,10 +3,10 @@
 from datetime import timedelta
 
 import pytest
-from django.utils import timezone
 
 from api.idempotency import KEPT
 from api.models import IdempotencyRecord
+from eventstore.store import database_now
 from rollout.models import Dispatch
 from rollout.tasks import sweep
 
@@ -24,8 +24,8 @@ def test_answers_that_are_no_longer_kept_go(settings, tmp_path):
         **settings.STORAGES,
         "default": {**settings.STORAGES["default"], "OPTIONS": {"location": tmp_path}},
     }
-    answer("old", timezone.now() - KEPT - timedelta(seconds=1))
-    answer("new", timezone.now())
+    answer("old", database_now() - KEPT - timedelta(seconds=1))
+    answer("new", database_now())
     sweep()
     assert [each.key for each in IdempotencyRecord.objects.all()] == ["new"]
 

@@ -340,6 +340,51 @@ def test_waits_grow_up_to_five_minutes():
     assert row(uid).failures == 12
 
 
+def test_failures_count_from_the_last_event_that_was_acknowledged():
+    uid = register("http://127.0.0.1:9/", "node.")
+    join("a", "b")
+    for _ in range(5):
+        claimed = claimed_now()
+        deliver.note(claimed, "answered 500")
+    assert (row(uid).failures, row(uid).last_error) == (5, "answered 500")
+    Webhook.objects.update(failing_since=database_now() - timedelta(hours=25))
+    claimed = claimed_now()
+    deliver.note(claimed, None)  # has the next ones at hand
+    claimed.acknowledge()
+    deliver.note(claimed, "answered 503")
+    failed = row(uid)
+    assert (failed.failures, failed.last_error, failed.enabled) == (1, "answered 503", True)
+    assert database_now() - failed.failing_since < timedelta(hours=1)
+    assert failed.next_attempt_at - database_now() <= timedelta(seconds=deliver.FIRST_RETRY_SECONDS)
+    deliver.note(claimed_now(), "answered 503")
+    assert (row(uid).failures, row(uid).failing_since) == (2, failed.failing_since)
+
+
+def claimed_now():
+    """The one claim, without its wait."""
+    Webhook.objects.update(next_attempt_at=None)
+    (claimed,) = deliver.claim_due(busy=(), most=1).claims
+    return claimed
+
+
+def test_who_changes_a_webhook_begins_its_count_anew():
+    uid = register("http://127.0.0.1:9/", "node.")
+    join("a")
+    for _ in range(3):
+        deliver.note(claimed_now(), "answered 500")
+    services.update_webhook(uid, services.WebhookChanges(url="http://127.0.0.1:10/"))
+    assert (row(uid).failures, row(uid).failing_since, row(uid).next_attempt_at) == (0, None, None)
+
+
+@pytest.mark.parametrize("column", ["next_attempt_at", "leased_until"])
+def test_nothing_waits_for_a_clock_that_was_set_back(column):
+    uid = register("http://127.0.0.1:9/", "node.")
+    join("a")
+    Webhook.objects.update(**{column: database_now() + timedelta(days=1)})
+    (claimed,) = deliver.claim_due(busy=(), most=1).claims
+    assert claimed.uid == uid
+
+
 def test_a_new_address_is_used_from_the_next_attempt_on(receiver, delivering, waits):
     there = receiver()
     uid = register("http://127.0.0.1:9/")

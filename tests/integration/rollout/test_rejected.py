@@ -1,0 +1,211 @@
+"""Reports that answer nothing, and those that cannot be recorded: counted, and in the log as long as they are few."""
+
+import pytest
+
+from eventstore.models import StoredEvent
+from eventstore.store import ConcurrencyError, read
+from rollout import intake
+from rollout.decider import placement
+from rollout.decider.placement import MOST_BESIDE
+from rollout.events import ReportRejected
+from rollout.messages import REPORTS, Action, Phase
+from rollout.models import Liveness, TimelineEntry
+from rollout.transport import DROPPED
+from tests.recorded_fleet import (
+    differences,
+    fleet,
+    grew,
+    installed,
+    inventory,
+    join,
+    operation,
+    phases,
+    report_of,
+    rollout,
+    say,
+    start,
+    upload,
+)
+
+pytestmark = pytest.mark.django_db
+
+
+def rejected():
+    return [each.event for each in read(event_classes=[ReportRejected])]
+
+
+def streams():
+    return set(StoredEvent.objects.values_list("stream", flat=True))
+
+
+@pytest.fixture
+def counted():
+    """What was dropped since the last call, by reason."""
+    DROPPED.take()
+
+    def take():
+        found = DROPPED.take()
+        assert {queue for queue, _ in found} <= {REPORTS}
+        return {reason: count for (_, reason), count in found.items()}
+
+    return take
+
+
+@pytest.mark.parametrize("phase", [Phase.FETCHING, Phase.SUCCEEDED])
+@pytest.mark.parametrize("has_inventory", [False, True])
+@pytest.mark.parametrize(
+    ("change", "is_recorded"),
+    [
+        ({"node": "stranger"}, False),
+        ({"node": "stranger", "generation": 0}, False),
+        ({"module_name": "nothing"}, False),
+        ({"module_name": "other"}, False),
+        ({"node": "stranger", "module_name": "nothing", "rollout": "who"}, False),
+        ({"node": "idle"}, False),
+        ({"rollout": "who", "generation": 7}, True),
+        ({"generation": 7}, True),
+        ({"attempt": 7}, True),
+        ({"node": "n0001", "generation": 7}, True),
+    ],
+)
+def test_a_report_that_answers_nothing_begins_no_stream_and_is_counted(
+    counted, change, is_recorded, has_inventory, phase
+):
+    """`other` is a module that there is, and `idle` a node of which nothing was ever asked."""
+    upload("other")
+    fleet(2)
+    uid = start()
+    join("idle")
+    before, life = streams(), set(Liveness.objects.values_list("node", flat=True))
+    seen = inventory(installed()) if has_inventory and change.get("node", "n0000") == "stranger" else None
+    said = {**report_of(uid, "n0000", phase, inventory=seen), **change}
+    assert grew(lambda: intake.record_reports([said, said])) == is_recorded
+    assert streams() == before
+    assert set(Liveness.objects.values_list("node", flat=True)) == life
+    assert [each.node for each in rejected()] == [said["node"]] * is_recorded
+    assert set(phases(uid).values()) == {"queued"}
+    assert counted() == {"rejected": 2}
+    assert differences() == {}
+
+
+def test_answers_are_not_counted(counted):
+    (name,) = fleet(1)
+    uid = start()
+    said = report_of(uid, name)
+    for _ in range(2):
+        intake.record_reports([report_of(uid, name, Phase.LOADING), said, said])
+    assert rollout(uid).phase == "succeeded"
+    assert counted() == {}
+
+
+@pytest.mark.parametrize("kind", ["the same two in turn", "ever new ones", "unknown rollouts"])
+def test_a_node_cannot_let_the_log_grow_without_end(counted, kind):
+    (name,) = fleet(1)
+    uid = start()
+    said = report_of(uid, name)
+    bad = [
+        {
+            "the same two in turn": {**said, "generation": 7 + number % 2},
+            "ever new ones": {**said, "generation": 7 + number},
+            "unknown rollouts": {**said, "generation": 7, "rollout": f"who-{number}"},
+        }[kind]
+        for number in range(100)
+    ]
+    assert grew(lambda: intake.record_reports(bad)) == MOST_BESIDE
+    assert grew(lambda: [intake.record_reports([each]) for each in bad]) == 0
+    assert counted() == {"rejected": 200}
+    assert TimelineEntry.objects.count() < 30
+    say(uid, name)
+    assert rollout(uid).phase == "succeeded"
+    assert differences() == {}
+
+
+def test_a_new_operation_has_rejections_recorded_again():
+    (name,) = fleet(1)
+    uid = start()
+    bad = [{**report_of(uid, name), "rollout": f"who-{number}", "generation": 7} for number in range(20)]
+    intake.record_reports(bad)
+    say(uid, name)
+    start(action=Action.REMOVE)
+    assert grew(lambda: intake.record_reports(bad)) == MOST_BESIDE
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """A report of this message cannot be recorded."""
+    real = placement._outcome
+
+    def outcome(live, report):
+        if report.message == "poison":
+            raise ValueError("nobody \0foresaw this")
+        return real(live, report)
+
+    monkeypatch.setattr(placement, "_outcome", outcome)
+    return {"message": "poison"}
+
+
+def test_what_cannot_be_recorded_is_in_the_log_as_rejected_with_its_reason(counted, poisoned):
+    bad, good = fleet(2)
+    uid = start()
+    said = [report_of(uid, bad, **poisoned), report_of(uid, good)]
+    for _ in range(2):
+        intake.record_reports(said)
+    (event,) = rejected()
+    assert (event.node, event.rollout, event.phase) == (bad, uid, Phase.SUCCEEDED)
+    assert event.why == "It could not be recorded: ValueError: nobody foresaw this"
+    assert phases(uid) == {bad: "queued", good: "succeeded"}
+    assert counted() == {"unrecorded": 2}
+    (recorded,) = read(event_classes=[ReportRejected])
+    assert bad in recorded.actor
+    assert differences() == {}
+
+
+def test_there_is_an_end_to_what_cannot_be_recorded(counted, poisoned):
+    (name,) = fleet(1)
+    uid = start()
+    phases_in_turn = [Phase.SUCCEEDED, Phase.FAILED] * 20
+    for phase in phases_in_turn:
+        say(uid, name, phase, **poisoned)
+    assert len(rejected()) == MOST_BESIDE
+    assert counted() == {"unrecorded": 40}
+    assert operation(uid, name).phase == "queued"
+
+
+def test_a_rejection_that_cannot_be_recorded_keeps_no_other_from_being_recorded(monkeypatch, counted, poisoned):
+    bad, good = fleet(2)
+    uid = start()
+
+    def fail(*_):
+        raise ValueError("nor this")
+
+    monkeypatch.setattr(placement, "_reject", fail)
+    intake.record_reports([report_of(uid, bad, **poisoned), report_of(uid, good)])
+    assert phases(uid) == {bad: "queued", good: "succeeded"}
+    assert counted() == {"unrecorded": 1}
+
+
+def test_what_is_tried_again_is_counted_once(monkeypatch, counted):
+    (name,) = fleet(1)
+    uid = start()
+    real, calls = intake.append, []
+
+    def twice_refused(*appends):
+        calls.append(appends)
+        if len(calls) < 3:
+            raise ConcurrencyError
+        return real(*appends)
+
+    monkeypatch.setattr(intake, "append", twice_refused)
+    intake.record_reports([{**report_of(uid, name), "generation": 7}])
+    assert counted() == {"rejected": 1}
+
+
+def test_late_answers_that_contradict_each_other_end_too():
+    (name,) = fleet(1)
+    uid = start()
+    say(uid, name)
+    late = [report_of(uid, name, phase) for phase in (Phase.FAILED, Phase.CANCELED) * 50]
+    assert grew(lambda: intake.record_reports(late)) == MOST_BESIDE
+    assert grew(lambda: [intake.record_reports([each]) for each in late]) == 0
+    assert operation(uid, name).phase == "succeeded"
+    assert differences() == {}

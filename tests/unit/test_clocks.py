@@ -1,0 +1,46 @@
+"""What is stored in the database, or compared with what is, goes by the database's clock: `eventstore.store.database_now`.
+
+Processes run on machines whose clocks differ. Durations are measured by `time.monotonic()`.
+"""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CODE = (
+    "accounts",
+    "api",
+    "artifacts_app",
+    "config",
+    "console",
+    "eventstore",
+    "modfleet",
+    "modules_app",
+    "operations",
+    "rollout",
+    "webhooks",
+)
+OWN_CLOCK = re.compile(
+    r"\b(?:timezone|datetime|date)\.(?:now|utcnow|today)\(|\btime\.(?:time|time_ns|gmtime|localtime)\("
+    r"|\bfrom time import|\bauto_now|\blocaltime\(|\bNow\(\)"
+)
+#: Files that use the clock of their own machine, each with its reason.
+ALLOWED = {
+    "accounts/tokens.py": "a token names its own end, and PyJWT compares that with the machine's clock",
+    "modfleet/access_token.py": "the command line asks for a new token before its own copy ends",
+    "modfleet/certificate.py": "a certificate is checked by the clock of whoever connects",
+    "modfleet/cluster.py": "`modfleet up` compares when its nodes were heard of: its database is on the same machine",
+    "rollout/agent/clock.py": "the agent knows no database, and checks its clock against the broker's",
+    "rollout/agent/node.py": "a heartbeat says what the node's clock shows, so that a wrong one is seen",
+    "webhooks/sending.py": "the receiver compares the header with its own clock",
+}
+
+
+def test_only_these_files_use_the_clock_of_their_machine():
+    found = {
+        str(path.relative_to(ROOT))
+        for folder in CODE
+        for path in (ROOT / folder).rglob("*.py")
+        if "migrations" not in path.parts and OWN_CLOCK.search(path.read_text())
+    }
+    assert found == set(ALLOWED)
