@@ -30,7 +30,7 @@ class Node(models.Model):
     #: Position of the event by which it first joined: the vendor's API wants a number.
     joined_position = models.BigIntegerField()
     #: Of the event by which it came to its phase.
-    phase_position = models.BigIntegerField(default=0)
+    phase_position = models.BigIntegerField(default=0, db_default=0)
     phase_event_id = models.UUIDField(null=True)
 
     class Meta:
@@ -79,8 +79,8 @@ class Caused(models.Model):
 
     #: None, and empty, in rows that an older version has written.
     event_id = models.UUIDField(null=True)
-    correlation_id = models.CharField(max_length=64, default="")
-    requested_by = models.CharField(max_length=160, default="")
+    correlation_id = models.CharField(max_length=64, default="", db_default="")
+    requested_by = models.CharField(max_length=160, default="", db_default="")
 
     class Meta:
         abstract = True
@@ -271,7 +271,7 @@ class FleetFreeze(models.Model):
     reason = models.TextField()
     actor = models.CharField(max_length=150)
     #: Of the newest event.
-    position = models.BigIntegerField(default=0)
+    position = models.BigIntegerField(default=0, db_default=0)
     event_id = models.UUIDField(null=True)
     frozen_at = models.DateTimeField()
     thawed_at = models.DateTimeField(null=True)

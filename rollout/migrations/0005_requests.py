@@ -18,7 +18,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='fleetfreeze',
             name='position',
-            field=models.BigIntegerField(default=0),
+            field=models.BigIntegerField(db_default=0, default=0),
         ),
         migrations.AddField(
             model_name='node',
@@ -28,12 +28,12 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='node',
             name='phase_position',
-            field=models.BigIntegerField(default=0),
+            field=models.BigIntegerField(db_default=0, default=0),
         ),
         migrations.AddField(
             model_name='operation',
             name='correlation_id',
-            field=models.CharField(default='', max_length=64),
+            field=models.CharField(db_default='', default='', max_length=64),
         ),
         migrations.AddField(
             model_name='operation',
@@ -43,12 +43,12 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='operation',
             name='requested_by',
-            field=models.CharField(default='', max_length=160),
+            field=models.CharField(db_default='', default='', max_length=160),
         ),
         migrations.AddField(
             model_name='rollout',
             name='correlation_id',
-            field=models.CharField(default='', max_length=64),
+            field=models.CharField(db_default='', default='', max_length=64),
         ),
         migrations.AddField(
             model_name='rollout',
@@ -58,6 +58,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='rollout',
             name='requested_by',
-            field=models.CharField(default='', max_length=160),
+            field=models.CharField(db_default='', default='', max_length=160),
         ),
     ]
