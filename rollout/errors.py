@@ -131,7 +131,7 @@ class NodePhaseError(RolloutError):
 
 
 class ModuleInUseError(RolloutError):
-    """The module is loaded in the node's server."""
+    """The module is loaded in a node's server, or is about to be. Remove it by a rollout with the action remove."""
 
     status = 406
     code = "module_in_use"

@@ -4,6 +4,8 @@ from typing import ClassVar
 
 from django.db import models
 
+from modules_app.operating_systems import fitting_platforms
+
 
 class Node(models.Model):
     name = models.CharField(primary_key=True, max_length=128)
@@ -11,6 +13,8 @@ class Node(models.Model):
     online = models.BooleanField()
     draining = models.BooleanField()
     platform = models.CharField(max_length=64)
+    #: Such as `rhel9`; empty if the node does not say.
+    operating_system = models.CharField(max_length=32, default="", db_default="")
     server = models.CharField(max_length=32)
     server_version = models.CharField(max_length=32)
     role = models.CharField(max_length=16)
@@ -32,6 +36,11 @@ class Node(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def fitting_platforms(self) -> tuple[str, ...]:
+        """The platforms of the builds that it can use, the closest first."""
+        return fitting_platforms(self.platform, self.operating_system)
 
 
 class NodeModule(models.Model):

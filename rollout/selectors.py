@@ -1,6 +1,6 @@
 """Answers about rollouts and nodes."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,9 +12,15 @@ from api.fields import rfc3339
 from artifacts_app.selectors import dependencies_of
 from eventstore.store import Condition, RecordedEvent, head, load_positions
 from rollout.decider.node import LARGEST_SKEW, NodePhase
-from rollout.errors import ArtifactInUseError, NodeNotFoundError, NoLocalNodeError, RolloutNotFoundError
+from rollout.errors import (
+    ArtifactInUseError,
+    ModuleInUseError,
+    NodeNotFoundError,
+    NoLocalNodeError,
+    RolloutNotFoundError,
+)
 from rollout.events import FINAL_ROLLOUT_PHASES
-from rollout.messages import RUNNING_PHASES, Action, Beat, InstalledModule, Phase
+from rollout.messages import RUNNING_PHASES, Action, Activation, Beat, InstalledModule, Phase
 from rollout.models import FleetFreeze, Liveness, Node, NodeModule, Operation, Placement, Rollout, TimelineEntry
 from rollout.premises import USING
 from rollout.projections.nodes import ABSENT, ModuleState
@@ -83,9 +89,18 @@ class KnownNode:
             return False
         if self.has_left:
             return not beat.hello
-        known = (row.platform, row.server, row.server_version, row.role, tuple(row.api_hosts), row.agent_labels)
+        known = (
+            row.platform,
+            row.operating_system,
+            row.server,
+            row.server_version,
+            row.role,
+            tuple(row.api_hosts),
+            row.agent_labels,
+        )
         said = (
             profile.platform,
+            profile.operating_system,
             profile.server,
             profile.server_version,
             profile.role,
@@ -282,6 +297,7 @@ def node_document(row: Node, modules: Iterable[NodeModule], life: Liveness | Non
         "clock_skew_seconds": None if skew is None else round(skew, 1),
         "warnings": node_warnings(skew, life.doubts if life else []),
         "platform": row.platform,
+        "operating_system": row.operating_system,
         "server": row.server,
         "server_version": row.server_version,
         "role": row.role,
@@ -371,9 +387,39 @@ def refuse_if_used(module_name: str, version: int) -> Condition:
     """What holds as long as nobody begins to use it. Raises: `ArtifactInUseError` naming some of the nodes."""
     unused = Condition(after=head(), event_types=USING)
     if users := users_of(module_name, version):
-        more = f" and {len(users) - 5} more" if len(users) > 5 else ""
-        raise ArtifactInUseError(f"{', '.join(users[:5])}{more} have {module_name} {version}, or are to get it.")
+        raise ArtifactInUseError(f"{some_of(users)} have {module_name} {version}, or are to get it.")
     return unused
+
+
+def refuse_if_loaded(module_name: str, version: int) -> Condition:
+    """What holds as long as nobody begins to load it. Raises: `ModuleInUseError` naming some of the nodes."""
+    unused = Condition(after=head(), event_types=USING)
+    if loaders := _loaders_of(module_name, version):
+        raise ModuleInUseError(
+            f"{some_of(loaders)} have loaded {module_name} {version}, or are to load it. "
+            "Remove it first, by a rollout with the action remove."
+        )
+    return unused
+
+
+def _loaders_of(module_name: str, version: int) -> list[str]:
+    """Nodes that have loaded the module version, or are to load it."""
+    of_version = {"module_name": module_name, "version": version}
+    waiting = Operation.objects.filter(
+        **of_version, action=Action.INSTALL, activation=Activation.LOAD, finished_at__isnull=True
+    )
+    there = NodeModule.objects.filter(
+        Q(observed=Activation.LOAD) | Q(desired=Activation.LOAD), **of_version, node__in=nodes().values("name")
+    )
+    # In this order: what an operation that ends between the queries was to load is wanted before.
+    coming = set(waiting.exclude(yields=True, phase=Phase.SCHEDULED).values_list("node", flat=True))
+    return sorted(coming | set(there.values_list("node", flat=True)))
+
+
+def some_of(names: Sequence[str], *, most: int = 5) -> str:
+    """`a, b, c, d, e and 7 more`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def is_same_intent(uid: str, node_name: str, request: RolloutRequest) -> bool:

@@ -25,7 +25,13 @@ from artifacts_app.errors import (
 from artifacts_app.selectors import platforms_of
 from artifacts_app.services import Upload
 from artifacts_app.uploads import PackageUploadView
-from modules_app.errors import MetadataMismatchError, ModuleExistsError, NoSuchModuleError, UnknownModuleError
+from modules_app.errors import (
+    MetadataMismatchError,
+    ModuleExistsError,
+    ModuleNameTakenError,
+    NoSuchModuleError,
+    UnknownModuleError,
+)
 from modules_app.selectors import document_of, module_document, module_key, modules
 from rollout import selectors, services
 from rollout.errors import DependencyCycleError, ModuleNeededError, RolloutInProgressError, RolloutNotFoundError
@@ -92,6 +98,7 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
         StorageUnavailableError,
         ArtifactExistsError,
         MetadataMismatchError,
+        ModuleNameTakenError,
         KeyReusedError,
         RolloutInProgressError,
         ModuleExistsError,
