@@ -6,27 +6,32 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from django.db.models import Case, Exists, OuterRef, Q, QuerySet, Subquery, When
+from django.db.models import Case, Count, Exists, OuterRef, Q, QuerySet, Subquery, When, Window
+from django.db.models.functions import RowNumber
 
 from api.fields import rfc3339
 from artifacts_app.selectors import dependencies_of
 from eventstore.store import Condition, RecordedEvent, head, load_positions
 from rollout.decider.node import LARGEST_SKEW, NodePhase
+from rollout.decider.placement import NOTHING_TO_DO
 from rollout.errors import (
     ArtifactInUseError,
+    FleetFrozenError,
     ModuleInUseError,
     NodeNotFoundError,
     NoLocalNodeError,
     RolloutNotFoundError,
 )
 from rollout.events import FINAL_ROLLOUT_PHASES
-from rollout.messages import RUNNING_PHASES, Action, Activation, Beat, InstalledModule, Phase
+from rollout.messages import RUNNING_PHASES, Action, Activation, Beat, InstalledModule, Phase, Reason
 from rollout.models import FleetFreeze, Liveness, Node, NodeModule, Operation, Placement, Rollout, TimelineEntry
 from rollout.premises import USING
 from rollout.projections.nodes import ABSENT, ModuleState
 from rollout.projections.rollouts import operation_key
 from rollout.requests import RolloutRequest
 
+#: Why an operation does nothing where nothing is lacking afterwards: the node is as it was asked for, or has left.
+_WITHOUT_LOSS = (*sorted(NOTHING_TO_DO), Reason.NODE_DECOMMISSIONED)
 IN_HAND = (Phase.QUEUED, *sorted(RUNNING_PHASES))
 
 
@@ -229,6 +234,12 @@ def operations_to_look_at(uid: str, *, limit: int) -> list[Operation]:
     return list(Operation.objects.filter(rollout=uid).order_by(urgency, "ordinal")[:limit])
 
 
+def refuse_if_frozen() -> None:
+    """Raises: `FleetFrozenError`."""
+    if (freeze := freeze_document())["frozen"]:
+        raise FleetFrozenError(f"{freeze['actor']} has frozen the fleet: {freeze['reason']}")
+
+
 def freeze_document() -> dict[str, Any]:
     """Whether the fleet is frozen; who did it and why, also after it was lifted."""
     row = FleetFreeze.objects.filter(id=1).first()
@@ -252,6 +263,14 @@ def nodes() -> QuerySet[Node]:
 def node(name: str) -> Node:
     """Raises: `NodeNotFoundError`."""
     row = Node.objects.filter(name=name).first()
+    if row is None:
+        raise NodeNotFoundError
+    return row
+
+
+def node_with_position(position: int) -> Node:
+    """The node of the fleet that first joined at this position. Raises: `NodeNotFoundError`."""
+    row = nodes().filter(joined_position=position).first()
     if row is None:
         raise NodeNotFoundError
     return row
@@ -445,15 +464,24 @@ def is_rollout_of(uid: str, request: RolloutRequest) -> bool:
     )
 
 
-def failure_messages(rollouts: Collection[Rollout]) -> dict[str, str]:
-    """What the first nodes that failed said, by rollout; empty for one without any. One query."""
-    failed = Operation.objects.filter(
-        rollout__in=[each.uid for each in rollouts], phase__in=[Phase.FAILED, Phase.TIMED_OUT]
+def shortfalls(rollouts: Collection[Rollout], *, most: int = 5) -> dict[str, str]:
+    """Which nodes are not as the rollout was to leave them, each with its reason, by rollout; the first `most` of each,
+    and how many more there are. One query."""
+    short = Operation.objects.filter(
+        Q(phase__in=[Phase.FAILED, Phase.TIMED_OUT, Phase.CANCELED, Phase.SKIPPED]) & ~Q(reason__in=_WITHOUT_LOSS),
+        rollout__in=[each.uid for each in rollouts],
     )
-    said: dict[str, list[str]] = {each.uid: [] for each in rollouts}
-    for each in failed.order_by("rollout", "ordinal"):
-        said[each.rollout].append(f"{each.node}: {each.message or each.reason}")
-    return {uid: "; ".join(words[:5]) for uid, words in said.items()}
+    ranked = short.annotate(
+        place=Window(RowNumber(), partition_by="rollout", order_by="ordinal"),
+        count=Window(Count("key"), partition_by="rollout"),
+    )
+    said: dict[str, list[str]] = {}
+    for each in ranked.filter(place__lte=most).order_by("rollout", "ordinal"):
+        words = said.setdefault(each.rollout, [])
+        words.append(f"{each.node}: {each.message or each.reason}")
+        if len(words) == most < each.count:
+            words.append(f"and {each.count - most} more nodes")
+    return {uid: "; ".join(words) for uid, words in said.items()}
 
 
 # --- For plans --------------------------------------------------------------------------------------------------------

@@ -191,7 +191,7 @@ def test_the_queries_do_not_depend_on_the_rows(admin, post, rows, django_assert_
 
 def test_paths_and_methods(admin):
     refused(admin.put("/v1/modules/1", {}, format="json"), 405, "method_not_allowed")
-    refused(admin.post("/v1/modules"), 405, "method_not_allowed")
+    refused(admin.post("/v2/modules/1"), 405, "method_not_allowed")
     refused(admin.get("/v2/modules"), 405, "method_not_allowed")
     refused(admin.get("/v1/modules/"), 404, "not_found")
 
