@@ -27,13 +27,14 @@ PLATFORM = f"{platform.system().lower()}/{platform.machine()}"
 
 
 def read_operating_system(files: Sequence[Path] = OS_RELEASES) -> str:
-    """Such as `rhel9`, by the first of the files that is there; empty if none of them names one."""
+    """Such as `rhel9`, by the first of the files that can be read; empty if it names none."""
     for file in files:
         try:
             said = dict(line.split("=", 1) for line in file.read_text().splitlines() if "=" in line)
         except (OSError, ValueError):
             continue
-        return operating_system("".join(said.get(name, "").strip("\"' ") for name in ("ID", "VERSION_ID")))
+        known = operating_system("".join(said.get(name, "").strip("\"' ") for name in ("ID", "VERSION_ID")))
+        return "" if known == "linux" else known  # what os-release(5) has for those that do not say
     return ""
 
 
@@ -72,7 +73,7 @@ class Node:
         self.digests = Digests()
         default = settings.modules_dir / "modfleet.conf"
         self.include = IncludeFile((settings.include_file or default) if settings.persist else None)
-        self._operating_system = read_operating_system()
+        self._operating_system = operating_system(settings.operating_system) or read_operating_system()
         self._last_facts = ServerFacts()
         #: As last seen.
         self._modules: tuple[InstalledModule, ...] = ()

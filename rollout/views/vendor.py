@@ -131,7 +131,7 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
         Nodes that are offline get it when they are back.
         """
         _require_uploads()
-        return self.add_once(request, _put_on_every_node, register=True)
+        return self.add_once(request, lambda upload: Response(_put_on_every_node(upload)), register=True)
 
     @extend_schema(request=UPLOAD, responses={200: ModuleObjectSerializer})
     @refuses(
@@ -145,8 +145,9 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
         def answer(upload: Upload) -> Response:
             if artifact_document(upload.module_name, upload.version)["dependencies"]:
                 raise DependenciesNotSupportedError
-            document = _put_on_every_node(upload).data
-            return Response({name: value for name, value in document.items() if name != "action_uid"})
+            document = _put_on_every_node(upload)
+            del document["action_uid"]
+            return Response(document)
 
         try:
             return self.add_once(request, answer, register=True)
@@ -184,7 +185,8 @@ def _require_uploads() -> None:
     selectors.refuse_if_frozen()
 
 
-def _put_on_every_node(upload: Upload) -> Response:
+def _put_on_every_node(upload: Upload) -> dict[str, Any]:
+    """The module object, and the `action_uid` of the rollout."""
     action_uid = _start(
         RolloutRequest(
             action=Action.INSTALL,
@@ -196,7 +198,7 @@ def _put_on_every_node(upload: Upload) -> Response:
             may_be_empty=True,
         )
     )
-    return Response({**module_document(upload.module_uid), "action_uid": action_uid})
+    return {**module_document(upload.module_uid), "action_uid": action_uid}
 
 
 def _start(request: RolloutRequest) -> str:

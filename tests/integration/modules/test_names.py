@@ -28,6 +28,7 @@ def ways(admin, pack):
     }
 
 
+pytestmark = pytest.mark.dialect
 ROUTES = (OBJECTS, ARTIFACTS, "/v2/modules")
 
 
@@ -60,7 +61,6 @@ def test_a_name_is_free_again_once_nothing_has_it(ways, admin):
     assert ways[OBJECTS]("search").status_code == 200
 
 
-@pytest.mark.dialect
 def test_of_two_at_once_one_comes_in(committed_db):
     def register(name):
         def registered():

@@ -16,7 +16,7 @@ from tests.plugins.packages import as_upload
 from tests.plugins.played_nodes import answer, installed, join, play
 from tests.recorded_fleet import differences, silence
 
-WORKING = ("queued", "running", "cancelling")
+pytestmark = pytest.mark.dialect
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from rollout.agent.node import read_operating_system
         ('NAME="Rocky Linux"\nID="rocky"\nID_LIKE="rhel"\nVERSION_ID="9.3"\n', "rhel9"),
         ("# comment\n\nID=debian\nVERSION_ID='12'\n", "debian12"),
         ("ID=arch\n", "arch"),
+        ("ID=linux\n", ""),
         ("PRETTY_NAME=Something\n", ""),
         ("", ""),
     ],
