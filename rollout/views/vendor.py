@@ -231,7 +231,8 @@ class ActionViewSet(ViewSet):
 
 
 def _actions(rollouts: Sequence[Rollout]) -> list[dict[str, Any]]:
-    short = selectors.shortfalls([each for each in rollouts if _status(each) in {"failed", "completed"}])
+    ended = [each for each in rollouts if _status(each) in {"failed", "completed"}]
+    short = selectors.shortfalls([each for each in ended if each.succeeded < each.total])
     return [_action(each, short.get(each.uid, "")) for each in rollouts]
 
 

@@ -100,6 +100,13 @@ def test_two_systems_of_one_version_are_no_conflict_and_one_is(upload):
     upload("rhel9", description="another", status=409)
 
 
+def test_the_vendors_map_has_a_platform_for_each(admin, pack, storage):
+    admin.post("/v2/modules", as_upload(pack(operating_systems=["rhel8", "rhel9"])))
+    (module,) = admin.get("/v1/modules").json()
+    assert sorted(module["platforms"]) == ["rhel8/x86_64", "rhel9/x86_64"]
+    assert module["operating_systems"] == ["rhel8", "rhel9"]
+
+
 def test_the_artifact_goes_with_all_its_builds(admin, upload):
     upload("rhel8", "rhel9")
     assert admin.delete(f"{ARTIFACTS}/TestModule/1").status_code == 200
