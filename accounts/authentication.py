@@ -12,7 +12,7 @@ from accounts.models import User
 from accounts.tokens import user_of_token
 from api.client_address import client_address
 from api.errors import BASIC_CHALLENGE
-from eventstore.context import set_actor
+from eventstore.context import set_person
 
 
 class BasicAuthentication(authentication.BaseAuthentication):
@@ -31,7 +31,7 @@ class BasicAuthentication(authentication.BaseAuthentication):
         user = verified_user(login, password, address=client_address(request.META))
         if user is None:
             raise AuthenticationFailed("The user or the password is wrong.")
-        set_actor(user.username)
+        set_person(user.username)
         return user, None
 
     def authenticate_header(self, request: Request) -> str:
@@ -48,7 +48,7 @@ class TokenAuthentication(authentication.BaseAuthentication):
         user = user_of_token(token.strip())
         if user is None:
             raise AuthenticationFailed("The token is expired, revoked or not ours.")
-        set_actor(user.username)
+        set_person(user.username)
         return user, None
 
     def authenticate_header(self, request: Request) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 
-from eventstore.context import set_actor
+from eventstore.context import set_person
 
 
 class SessionActorMiddleware:
@@ -16,5 +16,5 @@ class SessionActorMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if settings.SESSION_COOKIE_NAME in request.COOKIES and request.user.is_authenticated:
-            set_actor(request.user.get_username())
+            set_person(request.user.get_username())
         return self._get_response(request)

@@ -33,7 +33,6 @@ from accounts.events import (
 from accounts.models import ClusterSettings, User
 from accounts.roles import Role
 from accounts.selectors import Cluster, cluster, user_by_uid
-from eventstore.context import SYSTEM
 from eventstore.store import Append, append, load, load_many
 from eventstore.transact import retry_on_conflict
 
@@ -195,7 +194,7 @@ def _require_strong(password: str) -> None:
 def _require_free(uid: int, name: str, email: str) -> None:
     """A name must not be another one's email address either: both are used to log in."""
     others = User.objects.exclude(uid=uid)
-    if name == SYSTEM or others.filter(Q(username=name) | Q(email=name.lower())).exists():
+    if others.filter(Q(username=name) | Q(email=name.lower())).exists():
         raise NameTakenError
     if email and others.filter(Q(username__iexact=email) | Q(email=email)).exists():
         raise EmailTakenError

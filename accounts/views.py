@@ -38,7 +38,7 @@ from api.errors import InvalidRequestError, NotFoundError, PermissionDeniedError
 from api.fields import NothingSerializer
 from api.idempotency import KeyReusedError, idempotent
 from api.refusals import refuses
-from eventstore.context import set_actor
+from eventstore.context import set_person
 
 
 class Authorize(APIView):
@@ -60,7 +60,7 @@ class Authorize(APIView):
             user = verified_user(given["username"], given["password"], address=address)
         if user is None:
             raise UnauthenticatedError
-        set_actor(user.get_username())
+        set_person(user.get_username())
         return Response({"access_token": issue_token(user, ttl=given["ttl"])})
 
 

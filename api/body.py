@@ -15,7 +15,8 @@ from django.conf import settings
 from api.errors import ApiError, BodyTooSlowError, TooManyBodiesError
 from api.rate_limits import too_many
 from api.slots import Slots
-from eventstore.context import SYSTEM, current_metadata
+from eventstore.actors import is_person
+from eventstore.context import current_actor
 
 #: What a multipart body may be longer than the largest file that it may carry, bytes.
 ENVELOPE_BYTES = 100_000
@@ -96,8 +97,8 @@ class BodyStream(io.IOBase):
 
     def _slot(self) -> Callable[[], None]:
         """What gives it back. Raises: `RefusedBodyError`."""
-        actor, limits = current_metadata()["actor"], settings.ENVIRONMENT
-        if actor == SYSTEM:
+        actor, limits = current_actor(), settings.ENVIRONMENT
+        if not is_person(actor):
             slot = _slots.take(actor, limits.anonymous_bodies)
             if slot is None:
                 raise self._refused(TooManyBodiesError())
@@ -115,6 +116,6 @@ class BodyStream(io.IOBase):
 def _limits() -> tuple[float, float]:
     """A window, seconds, and how many bytes have to come in it. Without credentials the whole body has to."""
     limits = settings.ENVIRONMENT
-    if current_metadata()["actor"] == SYSTEM:
+    if not is_person(current_actor()):
         return limits.anonymous_body_seconds, math.inf
     return limits.slow_client_seconds, limits.slow_client_seconds * limits.body_bytes_per_second

@@ -4,7 +4,7 @@ import logging
 
 from django.http import HttpRequest
 
-from eventstore.context import current_metadata
+from eventstore.context import current_request
 
 
 class RequestIdFilter(logging.Filter):
@@ -12,7 +12,7 @@ class RequestIdFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         given = getattr(record, "request_id", "")  # of a line that is written when the request's context has ended
-        record.request_id = given or current_metadata()["request_id"] or _id_of(getattr(record, "request", None)) or "-"
+        record.request_id = given or current_request() or _id_of(getattr(record, "request", None)) or "-"
         return True
 
 

@@ -11,7 +11,8 @@ from django.http.response import HttpResponse
 from api.body import ENVELOPE_BYTES, BodyStream
 from api.errors import InvalidRequestError
 from api.handlers import error_response
-from eventstore.context import SYSTEM, acting_as, current_metadata
+from eventstore.actors import is_person, shown
+from eventstore.context import ANONYMOUS, acting_as, current_actor
 from eventstore.database import give_connection_back
 
 _SANE_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -27,7 +28,7 @@ class ApiMiddleware:
         request_id = _request_id(request)
         request.META["HTTP_X_REQUEST_ID"] = request_id
         body = _replace_body(request)
-        with acting_as(SYSTEM, request_id=request_id):
+        with acting_as(ANONYMOUS, correlation_id=request_id):
             if _has_nul(request):  # databases refuse it in a string, each in its own way
                 response: HttpResponseBase = error_response(InvalidRequestError("A path or query has no NUL."))
             else:
@@ -46,8 +47,8 @@ class ApiMiddleware:
 
 def _person() -> str:
     """Whose credentials were verified, for whoever looks at the request after this middleware; empty for nobody's."""
-    actor = current_metadata()["actor"]
-    return "" if actor == SYSTEM else actor
+    actor = current_actor()
+    return shown(actor) if is_person(actor) else ""
 
 
 def _request_id(request: HttpRequest) -> str:

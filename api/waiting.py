@@ -7,7 +7,7 @@ from django.conf import settings
 
 from api.rate_limits import too_many
 from api.slots import Slots
-from eventstore.context import current_metadata
+from eventstore.context import current_actor
 
 _slots = Slots()
 _ALL = object()
@@ -16,7 +16,7 @@ _ALL = object()
 def take_place() -> Callable[[], None]:
     """What gives the place back, to be called once. Raises: `TooManyRequestsError`."""
     limits = settings.ENVIRONMENT
-    for_user = _slots.take(current_metadata()["actor"], limits.waiting_requests_per_user)
+    for_user = _slots.take(current_actor(), limits.waiting_requests_per_user)
     if for_user is None:
         raise too_many("requests that wait", 1.0)
     for_all = _slots.take(_ALL, limits.waiting_requests)

@@ -12,7 +12,7 @@ from eventstore.store import RecordedEvent
 
 class ArtifactProjection:
     name = "artifacts"
-    version = 1
+    version = 2
     handles = (ArtifactUploaded, ArtifactDeleted)
     tables = (Build,)
 
@@ -45,5 +45,5 @@ def _row(recorded: RecordedEvent) -> Build:
         dependencies=json.dumps(event.dependencies),
         document=json.dumps(event.document, sort_keys=True),
         uploaded_at=recorded.recorded_at,
-        uploaded_by=recorded.actor,
+        uploaded_by=recorded.shown_actor,
     )

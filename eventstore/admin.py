@@ -5,19 +5,21 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.paginator import Paginator
-from django.db.models import JSONField, QuerySet
-from django.db.models.functions import Cast
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 from django.utils.functional import cached_property
 
-from eventstore.cells import NOTHING, Link, ago, events_link, exactly, link, preformatted
+from eventstore.actors import shown
+from eventstore.cells import NOTHING, Link, ago, events_link, exactly, link, list_url, page_url, preformatted
 from eventstore.models import StoredEvent
 from eventstore.pages import ReadOnlyAdmin, choice_filter
-from eventstore.reading import position_at
+from eventstore.reading import by_actor, of_request, position_at
+from eventstore.recorded import metadata_of
 from eventstore.registry import registered_types
 
 _BEFORE = "position__lt"
@@ -53,8 +55,16 @@ class ActorFilter(TypedFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         if not self.value():
             return queryset
-        with_json: QuerySet[Any] = queryset.alias(as_json=Cast("metadata", JSONField()))
-        return with_json.filter(as_json__actor=self.value())
+        return by_actor(queryset, str(self.value()))
+
+
+class RequestFilter(TypedFilter):
+    """Its story: all events that followed from one request."""
+
+    title, parameter_name = "request", "correlation_id"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return of_request(queryset, str(self.value())) if self.value() else queryset
 
 
 class TimeFilter(TypedFilter):
@@ -104,12 +114,23 @@ class EventAdmin(ReadOnlyAdmin):
     paginator = OnePage
     show_full_result_count = False
     change_list_template = "console/events.html"
-    fields = ["position", "type", "recorded_at_exactly", "actor", "request_id", "stream_link", "version", "event_id"]
+    fields = [
+        "position",
+        "type",
+        "recorded_at_exactly",
+        "actor",
+        "requested_by",
+        "story",
+        "cause",
+        "stream_link",
+        "version",
+        "event_id",
+    ]
     fields += ["pretty_data", "hash"]
 
     def get_list_filter(self, request: HttpRequest) -> Any:
         """Now, when all apps have registered their events."""
-        return [choice_filter("type", registered_types()), ActorFilter, SinceFilter, UntilFilter]
+        return [choice_filter("type", registered_types()), ActorFilter, RequestFilter, SinceFilter, UntilFilter]
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
@@ -148,11 +169,25 @@ class EventAdmin(ReadOnlyAdmin):
 
     @admin.display(description="actor")
     def actor(self, row: StoredEvent) -> str:
-        return _metadata(row, "actor")
+        return _actor(row, "actor")
+
+    @admin.display(description="requested by")
+    def requested_by(self, row: StoredEvent) -> str:
+        return _actor(row, "requested_by")
 
     @admin.display(description="request")
-    def request_id(self, row: StoredEvent) -> str:
-        return _metadata(row, "request_id")
+    def story(self, row: StoredEvent) -> str:
+        correlation_id = _metadata(row, "correlation_id")
+        if not correlation_id:
+            return NOTHING
+        return link(list_url("eventstore_storedevent", {"correlation_id": correlation_id}), correlation_id)
+
+    @admin.display(description="caused by")
+    def cause(self, row: StoredEvent) -> str:
+        """The event that led to it, which is there: events are never removed."""
+        causation_id = _metadata(row, "causation_id")
+        found = StoredEvent.objects.filter(event_id=causation_id).first() if causation_id else None
+        return NOTHING if found is None else link(page_url("eventstore_storedevent", found.position), found)
 
     @admin.display(description="data")
     def pretty_data(self, row: StoredEvent) -> str:
@@ -164,9 +199,14 @@ class EventAdmin(ReadOnlyAdmin):
         return preformatted(text)
 
 
-def _metadata(row: StoredEvent, key: str) -> str:
+def _actor(row: StoredEvent, name: str) -> str:
+    return shown(_metadata(row, name)) or NOTHING
+
+
+def _metadata(row: StoredEvent, name: str) -> str:
+    """Empty in a row that was changed in the database: the page shows it all the same."""
     try:
-        metadata = json.loads(row.metadata)
-    except ValueError:
-        return NOTHING
-    return str(metadata.get(key) or NOTHING) if isinstance(metadata, dict) else NOTHING
+        found: str = getattr(metadata_of(row.type, row.stream, row.metadata), name)
+    except msgspec.MsgspecError:
+        return ""
+    return found

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Max, QuerySet, TextField
+from django.db.models import Max, Q, QuerySet, TextField
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast
 
+from eventstore.actors import person
 from eventstore.database import utc
 from eventstore.models import StoredEvent
 from eventstore.recorded import FORMAT, GENESIS_HASH, RecordedEvent, Row, chained_hash, recorded
@@ -35,6 +37,12 @@ _POSITION_AT = """
 
 
 _FORMATS = (None, FORMAT)
+#: The request of an event; the index has the very same words.
+REQUEST = {
+    "postgresql": "coalesce(metadata::jsonb ->> 'correlation_id', metadata::jsonb ->> 'request_id')",
+    "sqlite": "coalesce(json_extract(metadata, '$.correlation_id'), json_extract(metadata, '$.request_id'))",
+}
+_ACTOR = {"postgresql": "(metadata::jsonb ->> 'actor')", "sqlite": "json_extract(metadata, '$.actor')"}
 
 
 class BrokenLogError(Exception):
@@ -94,6 +102,22 @@ def read(
 def all_events() -> QuerySet[Any]:
     """A query of the log's rows, for `read_rows`."""
     return StoredEvent.objects.all()
+
+
+def of_request(rows: QuerySet[Any], correlation_id: str) -> QuerySet[Any]:
+    """Those of the events that one request has led to; by an index."""
+    request = RawSQL(REQUEST[connection.vendor], ())  # noqa: S611  # a constant
+    found: QuerySet[Any] = rows.alias(of_request=request).filter(of_request=correlation_id)
+    return found
+
+
+def by_actor(rows: QuerySet[Any], actor: str) -> QuerySet[Any]:
+    """Those of the events that were done by `actor`, given as it is shown. What an older version has recorded is found by
+    its name, for no kind was stored. All rows are looked through."""
+    stored = actor if ":" in actor else person(actor)
+    by: Q = Q(of_actor=stored) | Q(of_actor=actor.rpartition(":")[2])
+    found: QuerySet[Any] = rows.alias(of_actor=RawSQL(_ACTOR[connection.vendor], ())).filter(by)  # noqa: S611  # a constant
+    return found
 
 
 def newest_of(stream: str, *, limit: int) -> list[RecordedEvent]:

@@ -6,9 +6,12 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import msgspec
 from msgspec import json
 
-from eventstore.registry import decode
+from eventstore.actors import shown
+from eventstore.context import Metadata
+from eventstore.registry import decode, upcast_metadata
 
 #: What the first event's hash is chained to.
 GENESIS_HASH = "0" * 64
@@ -42,29 +45,47 @@ class RecordedEvent:
     version: int
     type: str
     event: Any
-    metadata: dict[str, str]
+    metadata: Metadata
     event_id: UUID
     recorded_at: datetime
     hash: str
 
     @property
     def actor(self) -> str:
-        return self.metadata.get("actor", "")
+        """With its kind."""
+        return self.metadata.actor
+
+    @property
+    def shown_actor(self) -> str:
+        """A person's login name, any other actor with its kind."""
+        return shown(self.metadata.actor)
 
 
-def recorded(row: Row, event: object | None = None) -> RecordedEvent:
-    """The row as an event; `event` spares decoding what has just been encoded. Raises: `UnknownEventTypeError`."""
+def recorded(row: Row, event: object | None = None, metadata: Metadata | None = None) -> RecordedEvent:
+    """The row as an event; `event` and `metadata` spare decoding what has just been encoded.
+
+    Raises: `UnknownEventTypeError`.
+    """
     return RecordedEvent(
         position=row.position,
         stream=row.stream,
         version=row.version,
         type=row.type,
         event=decode(row.type, row.data) if event is None else event,
-        metadata=json.decode(row.metadata),
+        metadata=metadata or metadata_of(row.type, row.stream, row.metadata),
         event_id=row.event_id,
         recorded_at=row.recorded_at,
         hash=row.hash,
     )
+
+
+def metadata_of(name: str, stream: str, text: str) -> Metadata:
+    """The metadata stored as `text` with an event of the type `name`. Older versions have stored an actor without a kind,
+    and the id of a request. Raises: `msgspec.MsgspecError`."""
+    found = json.decode(text, type=dict[str, str])
+    if "correlation_id" not in found:
+        found = upcast_metadata(name, stream, found)
+    return msgspec.convert(found, Metadata)
 
 
 def chained_hash(previous: str, row: Row) -> str:

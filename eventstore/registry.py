@@ -10,7 +10,7 @@ When the shape of an event changes, the new class gets a new name and the old on
     def _(data: dict[str, Any]) -> dict[str, Any]: ...
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -18,11 +18,14 @@ import msgspec
 
 Json = dict[str, Any]
 Upcaster = Callable[[Json], Json]
+#: The actor with its kind, of an event by its type, its stream, and the metadata that an older version has stored.
+ActorUpcaster = Callable[[str, str, Mapping[str, str]], str]
 EventClass = TypeVar("EventClass", bound=type)
 
 _classes: dict[str, type] = {}
 _names: dict[type, str] = {}
 _upcasters: dict[str, tuple[str, Upcaster]] = {}
+_actor_upcasters: list[ActorUpcaster] = []
 
 
 class UnknownEventTypeError(LookupError):
@@ -52,6 +55,24 @@ def upcaster(name: str, *, to: str) -> Callable[[Upcaster], Upcaster]:
         return function
 
     return register
+
+
+def actor_upcaster(function: ActorUpcaster) -> ActorUpcaster:
+    """Register how the actors of events of before they had a kind get one. Raises: `ValueError` for a second one."""
+    if _actor_upcasters:
+        raise ValueError("there is an upcaster of actors already")
+    _actor_upcasters.append(function)
+    return function
+
+
+def upcast_metadata(name: str, stream: str, metadata: Mapping[str, str]) -> dict[str, str]:
+    """What an older version stored, `actor` and `request_id`, as it is stored now."""
+    actor = metadata.get("actor", "")
+    for upcast in _actor_upcasters:
+        actor = upcast(name, stream, metadata)
+    if ":" not in actor:
+        actor = f"unknown:{actor}"
+    return {"actor": actor, "requested_by": actor, "correlation_id": metadata.get("request_id", "")}
 
 
 def registered_types() -> dict[str, type]:

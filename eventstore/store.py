@@ -6,26 +6,28 @@ nothing. The lock is the last thing a command takes: load and decide first, touc
 """
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from django.db import IntegrityError, transaction
 
 from eventstore import projections
-from eventstore.context import current_metadata
+from eventstore.context import Metadata, current_metadata
 from eventstore.database import database_now, hold_append_lock, insert, read_tip
 from eventstore.follow import announce
 from eventstore.observe import Appended, tell_observers
 from eventstore.reading import (
     BrokenLogError,
     all_events,
+    by_actor,
     head,
     load,
     load_many,
     load_positions,
     newest_of,
+    of_request,
     position_at,
     read,
     read_rows,
@@ -42,12 +44,14 @@ __all__ = [
     "RecordedEvent",
     "all_events",
     "append",
+    "by_actor",
     "database_now",
     "head",
     "load",
     "load_many",
     "load_positions",
     "newest_of",
+    "of_request",
     "position_at",
     "read",
     "read_rows",
@@ -61,11 +65,26 @@ class ConcurrencyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Events for one stream, whose last version must be `expected_version` (0: the stream must not exist)."""
+    """Events for one stream, whose last version must be `expected_version` (0: the stream must not exist).
+
+    `metadata` is theirs: the context's, unless it is given. `last_event_id` is known before they are appended: what they
+    lead to in the same append names it.
+    """
 
     stream: str
     expected_version: int
     events: Sequence[object] = field(default_factory=tuple)
+    metadata: Metadata = field(default_factory=current_metadata)
+    last_event_id: UUID = field(default_factory=uuid4)
+
+    @property
+    def leads_to(self) -> Metadata:
+        """Of what follows from its last event, by the same actor and for the same request."""
+        return self.metadata.because_of(self.last_event_id)
+
+    def with_metadata(self, metadata: Metadata) -> "Append":
+        """The same, come about in another way."""
+        return replace(self, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,15 +138,17 @@ def _insert(
     # Fewer were found: decided on a version that was rolled back. The unique index would let a gap in.
     if tip.found < len(expected) or tip.has_grown:
         raise ConcurrencyError(_names(appends))
-    metadata = encode(current_metadata())
     position, last_hash = tip.position, tip.hash
     rows, added = [], []
-    for stream, version, event in _numbered(appends):
-        position += 1
-        row = Row(position, stream, version, name_of(type(event)), encode(event), metadata, uuid4(), tip.now)
-        row = row._replace(hash=(last_hash := chained_hash(last_hash, row)))
-        rows.append(row)
-        added.append(recorded(row, event))
+    for each in appends:
+        text, last_version = encode(each.metadata), each.expected_version + len(each.events)
+        for version, event in enumerate(each.events, start=each.expected_version + 1):
+            position += 1
+            event_id = each.last_event_id if version == last_version else uuid4()
+            row = Row(position, each.stream, version, name_of(type(event)), encode(event), text, event_id, tip.now)
+            row = row._replace(hash=(last_hash := chained_hash(last_hash, row)))
+            rows.append(row)
+            added.append(recorded(row, event, each.metadata))
     try:
         insert(rows)
     except IntegrityError as error:
@@ -161,12 +182,6 @@ def _types_read(conditions: Iterable[Condition]) -> list[tuple[str, int]]:
         for event_class in each.event_types
         for name in stored_names_of(event_class)
     ]
-
-
-def _numbered(appends: Iterable[Append]) -> Iterator[tuple[str, int, object]]:
-    for each in appends:
-        for version, event in enumerate(each.events, start=each.expected_version + 1):
-            yield each.stream, version, event
 
 
 def _names(appends: Sequence[Append]) -> str:

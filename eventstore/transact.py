@@ -2,13 +2,14 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any, Generic, ParamSpec, TypeVar
 from uuid import UUID
 
 from django.db import transaction
 
+from eventstore.context import Metadata, begun_by, current_metadata
 from eventstore.database import hold_append_lock
 from eventstore.decider import Command, Decider, State
 from eventstore.store import Append, ConcurrencyError, RecordedEvent, append, load, load_many
@@ -22,15 +23,24 @@ ATTEMPTS = 4
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Generic[State]):
-    """The state of a stream and the version it was folded up to."""
+    """The state of a stream and the version it was folded up to. Its newest event is at `position`, and has this id and
+    `metadata`; 0 and None if there is none."""
 
     stream: str
     version: int
     state: State
+    position: int = 0
+    event_id: UUID | None = None
+    metadata: Metadata | None = None
 
-    def append(self, events: Sequence[object]) -> Append:
+    def leads_to(self, actor: str) -> Metadata:
+        """Metadata of what `actor` does because of the newest event."""
+        metadata = begun_by(actor) if self.metadata is None else replace(self.metadata, actor=actor)
+        return metadata.because_of(self.event_id)
+
+    def append(self, events: Sequence[object], metadata: Metadata | None = None) -> Append:
         """What to append so that it only succeeds if nothing came in between."""
-        return Append(self.stream, self.version, events)
+        return Append(self.stream, self.version, events, metadata or current_metadata())
 
 
 def load_state(stream: str, decider: Decider[State, Any]) -> Loaded[State]:
@@ -92,23 +102,37 @@ def _folded(stream: str, decider: Decider[State, Any], events: Sequence[Recorded
 def _loaded(stream: str, decider: Decider[State, Any], events: Sequence[RecordedEvent], state: State) -> Loaded[State]:
     last = events[-1]
     _cache.put(decider, _Remembered(stream, last.version, last.position, last.event_id, state))
-    return Loaded(stream, last.version, state)
+    return Loaded(stream, last.version, state, last.position, last.event_id, last.metadata)
 
 
 class Batch:
     """Commands for many streams: each decided on the state that those before it have led to, all appended together."""
 
     def __init__(self) -> None:
-        self._changes: dict[str, tuple[Loaded[Any], list[object]]] = {}
+        self._changes: dict[str, tuple[Loaded[Any], list[tuple[Sequence[object], Metadata]]]] = {}
 
-    def decide(self, loaded: Loaded[State], decider: Decider[State, Command], command: Command) -> None:
-        """Raises what `decide` raises."""
-        _, events = self._changes.setdefault(loaded.stream, (loaded, []))
-        events.extend(decider.decide(decider.fold(events, loaded.state), command))
+    def decide(
+        self,
+        loaded: Loaded[State],
+        decider: Decider[State, Command],
+        command: Command,
+        metadata: Metadata | None = None,
+    ) -> None:
+        """`metadata` is that of the events, None for the context's. Raises what `decide` raises."""
+        _, decided = self._changes.setdefault(loaded.stream, (loaded, []))
+        state = decider.fold((event for events, _ in decided for event in events), loaded.state)
+        if events := decider.decide(state, command):
+            decided.append((events, metadata or current_metadata()))
 
     def appends(self) -> list[Append]:
-        """What to append, in the order in which the streams came up; nothing for a stream without events."""
-        return [loaded.append(events) for loaded, events in self._changes.values() if events]
+        """What to append, in the order in which the streams came up; one for each command that led to events."""
+        found = []
+        for loaded, decided in self._changes.values():
+            version = loaded.version
+            for events, metadata in decided:
+                found.append(Append(loaded.stream, version, events, metadata))
+                version += len(events)
+        return found
 
 
 def transact(stream: str, decider: Decider[State, Command], command: Command) -> State:

@@ -86,7 +86,7 @@ class Client:
             auth=access.auth,
             verify=access.trust(),
             timeout=httpx.Timeout(patience, connect=min(10.0, patience)),
-            headers={"Accept": "application/json", "User-Agent": "modfleet"},
+            headers={"Accept": "application/json", "User-Agent": "modfleet-cli"},
         )
 
     def __enter__(self) -> Self:

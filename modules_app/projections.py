@@ -10,7 +10,7 @@ from modules_app.models import Module
 
 class ModuleProjection:
     name = "modules"
-    version = 1
+    version = 2
     handles = (ModuleRegistered, ModuleDeleted)
     tables = (Module,)
 
@@ -29,5 +29,5 @@ def _row(recorded: RecordedEvent) -> Module:
         version=event.version,
         document=json.dumps(document, sort_keys=True),
         registered_at=recorded.recorded_at,
-        registered_by=recorded.actor,
+        registered_by=recorded.shown_actor,
     )

@@ -111,7 +111,7 @@ def _abort(row: Rollout) -> str:
 
 
 def _retry(row: Rollout) -> str:
-    uid = verbs.retry_rollout(row.uid)
+    uid = verbs.retry_rollout(row.uid, origin=Origin.CONSOLE)
     if uid == row.uid:
         return f"The nodes of {row} that failed are tried again."
     return format_html("The nodes of {} that failed are tried again in a new rollout: {}.", row, _rollout_link(uid))
@@ -263,7 +263,7 @@ class NodeAdmin(ActingAdmin):
                     (
                         ago(each.recorded_at),
                         link(page_url("eventstore_storedevent", each.position), each.type),
-                        each.actor,
+                        each.shown_actor,
                     )
                     for each in newest_of(node_stream(row.name), limit=FIRST_EVENTS)
                 ],

@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import datetime
 
 from artifacts_app.services import artifact_deletion
-from eventstore.context import acting_as
 from eventstore.store import Append, Condition, append, database_now, head
 from eventstore.transact import load_state, retry_on_conflict
 from modules_app.services import module_purged, module_uid
@@ -26,18 +25,17 @@ from rollout.events import (
 )
 from rollout.placements import placement_changes
 from rollout.premises import LEAVING, USING
-from rollout.standing import fleet_of
+from rollout.standing import cause_of, fleet_of
 
 logger = logging.getLogger(__name__)
 
 
 def advance(uid: str) -> datetime | None:
     """Release, cancel and end what is due. When it wants to be called again though nothing has happened, if ever."""
-    with acting_as("system"):
-        moved, wake_at = True, None
-        while moved:
-            moved, wake_at = _advance_once(uid)
-        return wake_at
+    moved, wake_at = True, None
+    while moved:
+        moved, wake_at = _advance_once(uid)
+    return wake_at
 
 
 def advance_all(uids: Iterable[str]) -> datetime | None:
@@ -74,9 +72,14 @@ def _advance_once(uid: str) -> tuple[bool, datetime | None]:
         streams=[FLEET_STREAM, rollout_stream(uid)],
         event_types=[*LEAVING, *(USING if is_purging else ())],
     )
+    if not (taken.events or taken.commands):
+        return False, taken.wake_at
+    cause = cause_of(uid, taken.nodes)
+    own = loaded.append(events, cause)
+    because = own.leads_to if taken.events else cause
+    following = [each.with_metadata(because) for each in [*placement_changes(taken.commands), *purges]]
     # First of the rollout, then of its nodes: a projection folds the events in their order.
-    appends = [loaded.append(events), *placement_changes(taken.commands), *purges]
-    return bool(append(*appends, unless=[as_read])), taken.wake_at
+    return bool(append(own, *following, unless=[as_read])), taken.wake_at
 
 
 def _is_purging(started: RolloutStarted, events: Sequence[RolloutEvent]) -> bool:

@@ -6,6 +6,7 @@ class RolloutConfig(AppConfig):
     verbose_name = "Rollouts and nodes"
 
     def ready(self) -> None:
+        import rollout.former_actors  # noqa: F401  # registers itself
         from eventstore.projections import register
         from rollout.projections.fleet import FleetProjection
         from rollout.projections.nodes import NodeProjection

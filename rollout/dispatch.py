@@ -274,6 +274,7 @@ def _command(
         command_line_args="" if build is None else build.command_line_args,
         commands=() if build is None else build.commands,
         undoes=operation.undoes,
+        correlation_id=operation.correlation_id,
     )
 
 

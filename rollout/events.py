@@ -9,6 +9,11 @@ from rollout.messages import Action, Activation, InstalledModule, NodeProfile, P
 from rollout.strategy import Strategy
 
 
+def actor_of(node: str) -> str:
+    """The actor of what the node itself has said."""
+    return f"node:{node}"
+
+
 def node_stream(name: str) -> str:
     return f"node:{name}"
 
@@ -342,14 +347,19 @@ FINAL_ROLLOUT_PHASES = frozenset(
 
 
 class Origin(StrEnum):
-    """What asked for a rollout: `POST /v2/rollouts`, a call of the seed's local routes, the vendor's /v2/modules, the
-    reconciler because a node differs from what it is to have, or another rollout whose module needs this one's."""
+    """From where a rollout was asked for: the console, the command line, another client of `/v2/rollouts`, the vendor's
+    routes; or the reconciler started it, because a node differs from what it is to have."""
 
+    CONSOLE = "console"
+    CLI = "cli"
     API = "api"
-    LOCAL = "local"
     VENDOR = "vendor"
     RECONCILER = "reconciler"
-    DEPENDENCY = "dependency"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Origin | None":
+        """What older versions have recorded."""
+        return {"local": cls.VENDOR, "dependency": cls.API}.get(str(value))
 
 
 @event_type("rollout.started.v1")

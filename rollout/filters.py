@@ -8,12 +8,10 @@ from typing import Any
 
 import django_filters
 from django.core.validators import RegexValidator
-from django.db.models import Exists, JSONField, OuterRef, Q, QuerySet, TextField
-from django.db.models.fields.json import KeyTextTransform
-from django.db.models.functions import Cast
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from api.filters import MomentFilter, PairsFilter, TextFilter, TruthFilter, WholeNumberFilter, WordsFilter
-from eventstore.store import position_at
+from eventstore.store import by_actor, of_request, position_at
 from rollout import selectors
 from rollout.decider.node import NodePhase
 from rollout.events import Origin, RolloutPhase
@@ -78,14 +76,14 @@ class NodeFilters(django_filters.FilterSet):
 class EventFilters(django_filters.FilterSet):
     """Times become positions: the log has no index of times, and needs none.
 
-    `actor` and `request_id` have no index, which each append would pay for: they read the log in its order until the
-    page is full. With `after` or `after_position` they read only what comes behind it."""
+    `actor` has no index, which each append would pay for: it reads the log in its order until the page is full. With
+    `after` or `after_position` it reads only what comes behind it."""
 
     stream = TextFilter(field_name="stream", help_text="Such as `rollout:<uid>` or `node:<name>`")
     stream_prefix = TextFilter(field_name="stream", lookup_expr="startswith", help_text="Such as `placement:<node>:`")
     type = TextFilter(method="of_type", help_text="Such as `rollout.started.v1`, or a beginning such as `rollout.`")
-    actor = TextFilter(method="of_metadata")
-    request_id = TextFilter(method="of_metadata")
+    actor = TextFilter(method="of_actor", help_text="A login name, or such as `node:n1`, `system:relay`")
+    correlation_id = TextFilter(method="of_one_request", help_text="All that followed from this request")
     after = MomentFilter(method="after_moment", help_text="Recorded later")
     before = MomentFilter(method="before_moment", help_text="Recorded earlier")
     after_position = WholeNumberFilter(field_name="position", lookup_expr="gt")
@@ -94,10 +92,11 @@ class EventFilters(django_filters.FilterSet):
     def of_type(self, rows: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
         return rows.filter(Q(type__startswith=value) if value.endswith(".") else Q(type=value))
 
-    def of_metadata(self, rows: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
-        found = Cast(KeyTextTransform(name, Cast("metadata", JSONField())), TextField())
-        named: QuerySet[Any] = rows.alias(found=found).filter(found=value)
-        return named
+    def of_actor(self, rows: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
+        return by_actor(rows, value)
+
+    def of_one_request(self, rows: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
+        return of_request(rows, value)
 
     def after_moment(self, rows: QuerySet[Any], name: str, value: datetime) -> QuerySet[Any]:
         return rows.filter(position__gt=position_at(value))

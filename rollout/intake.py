@@ -13,8 +13,8 @@ import msgspec
 from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import F
 
-from eventstore.context import acting_as
-from eventstore.store import append, database_now
+from eventstore.context import begun_by
+from eventstore.store import Append, append, database_now
 from eventstore.transact import Batch, load_states, retry_on_conflict
 from rollout import selectors
 from rollout.advance import advance_all
@@ -29,10 +29,11 @@ from rollout.decider.node import (
     is_earlier,
 )
 from rollout.decider.placement import PLACEMENT, RecordReport
-from rollout.events import node_stream, placement_stream
+from rollout.events import actor_of, node_stream, placement_stream
 from rollout.messages import BEATS, REPORTS, Beat, Inventory, Report, from_json
 from rollout.models import DroppedMessages, Liveness
-from rollout.placements import forgetting, placement_changes
+from rollout.placements import caused_changes, forgetting
+from rollout.projections.rollouts import operation_key
 from rollout.transport import DROPPED
 
 logger = logging.getLogger(__name__)
@@ -150,16 +151,20 @@ def _record(reports: Sequence[Report]) -> list[str]:
     read = [*silent, *(each.node for each in reports if each.inventory is not None)]
     nodes = load_states([node_stream(name) for name in read], NODE)
     order = _Order(REPORTS, names)
+    answered = selectors.operations_by_key([operation_key(each.rollout, each.node) for each in reports])
     changes = Batch()
     for name in silent:
-        changes.decide(nodes[node_stream(name)], NODE, RecordContact(node=name))
+        changes.decide(nodes[node_stream(name)], NODE, RecordContact(node=name), begun_by(actor_of(name)))
     for report in reports:
+        operation, actor = answered.get(operation_key(report.rollout, report.node)), actor_of(report.node)
+        # What the message says of its cause is not asked: the log knows what the node was told.
+        metadata = begun_by(actor) if operation is None else operation.leads_to(actor)
         if report.inventory is not None and order.takes(report.node, report.inventory):
-            command = RecordInventory(node=report.node, inventory=report.inventory)
-            changes.decide(nodes[node_stream(report.node)], NODE, command)
+            inventory = RecordInventory(node=report.node, inventory=report.inventory)
+            changes.decide(nodes[node_stream(report.node)], NODE, inventory, metadata)
         placement = placements[placement_stream(report.node, report.module_name)]
-        changes.decide(placement, PLACEMENT, RecordReport(report=report))
-    with transaction.atomic(), acting_as(_actor(reports)):
+        changes.decide(placement, PLACEMENT, RecordReport(report=report), metadata)
+    with transaction.atomic():
         append(*changes.appends())  # before the rows of Liveness are locked
         _note_contact(names, order)
     return silent
@@ -173,11 +178,6 @@ def _note_contact(names: Sequence[str], order: _Order) -> None:
         if said is not None and not (said.incarnation == row.incarnation and said.counter < row.counter):
             row.incarnation, row.counter, row.former = said.incarnation, said.counter, list(said.former)
     Liveness.objects.bulk_update(rows, ["last_seen", "incarnation", "counter", "former"])
-
-
-def _actor(messages: Sequence[Report | Beat]) -> str:
-    names = {each.node for each in messages}
-    return names.pop() if len(names) == 1 else "agents"
 
 
 def record_beats(bodies: Sequence[Any]) -> bool:
@@ -202,16 +202,22 @@ def _record_beats(beats: Sequence[Beat]) -> list[str]:
     changes = Batch()
     for beat in unlike:
         command = RecordBeat(node=beat.node, hello=beat.hello, profile=beat.profile, inventory=beat.inventory)
-        changes.decide(states[node_stream(beat.node)], NODE, command)
+        changes.decide(states[node_stream(beat.node)], NODE, command, begun_by(actor_of(beat.node)))
     appends = changes.appends()
     # Logs of before `placement.forgotten.v1` forget nothing when a node leaves.
     rejoining = [beat.node for beat in unlike if beat.hello and known[beat.node].has_left]
-    with transaction.atomic(), acting_as(_actor(unlike)):
+    with transaction.atomic():
         # Before the rows of Liveness are locked.
-        append(*appends, *(placement_changes(forgetting(*rejoining)) if rejoining else ()))
+        append(*appends, *(_forgotten(rejoining, appends) if rejoining else ()))
         _note_life(newest.values(), order)
     changed = {each.stream for each in appends}
     return [name for name in newest if node_stream(name) in changed]
+
+
+def _forgotten(names: Sequence[str], joins: Sequence[Append]) -> list[Append]:
+    """What nodes forget because they have joined again."""
+    joined = {each.stream: each.leads_to for each in joins}
+    return caused_changes((each, joined[node_stream(each.node)]) for each in forgetting(*names))
 
 
 def _newest(beats: Sequence[Beat], order: _Order) -> dict[str, Beat]:

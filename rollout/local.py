@@ -66,7 +66,7 @@ def _request(action: Action, node: Node, module_name: str, version: int) -> Roll
         activation=Activation.FILES,
         nodes=(node.name,),
         strategy=AT_ONCE,
-        origin=Origin.LOCAL,
+        origin=Origin.VENDOR,
     )
 
 

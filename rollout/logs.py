@@ -13,7 +13,8 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
-from eventstore.context import SYSTEM, current_metadata
+from eventstore.actors import shown
+from eventstore.context import ANONYMOUS, SYSTEM, current_actor, current_request
 
 #: Names of what a line may carry beside its message: as `extra`, or from `about`. Nothing else of a record is written.
 FIELDS = (
@@ -87,10 +88,10 @@ def without_secrets(text: str) -> str:
 
 def known_fields(record: logging.LogRecord) -> dict[str, Any]:
     """Those of `FIELDS` that are known of the record."""
-    metadata = current_metadata()
+    actor = current_actor()
     known: dict[str, Any] = {
-        "request_id": metadata["request_id"],
-        "actor": "" if metadata["actor"] == SYSTEM else metadata["actor"],
+        "request_id": current_request(),
+        "actor": "" if actor in {SYSTEM, ANONYMOUS} else shown(actor),
         "position": _position.get() or None,
         **_about.get(),
     }

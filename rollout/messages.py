@@ -181,6 +181,8 @@ class Command:
     load_order: tuple[str, ...] = ()
     #: Whether the module declares data types: a server that has keys of them does not start without the module.
     has_types: bool = False
+    #: The request that it follows from, for the lines of the agent's log.
+    correlation_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,8 @@ from typing import ClassVar
 
 from django.db import models
 
+from eventstore.context import Metadata, begun_by
+from eventstore.store import RecordedEvent
 from modules_app.operating_systems import fitting_platforms
 
 
@@ -30,6 +32,9 @@ class Node(models.Model):
     joined_at = models.DateTimeField()
     #: Position of the event by which it first joined: the vendor's API wants a number.
     joined_position = models.BigIntegerField()
+    #: Of the event by which it came to its phase.
+    phase_position = models.BigIntegerField(default=0)
+    phase_event_id = models.UUIDField(null=True)
 
     class Meta:
         ordering: ClassVar = ["name"]
@@ -77,7 +82,31 @@ class NodeModule(models.Model):
         return self.key
 
 
-class Rollout(models.Model):
+class Caused(models.Model):
+    """A row that knows its newest event, and the request that it follows."""
+
+    #: None, and empty, in rows that an older version has written.
+    event_id = models.UUIDField(null=True)
+    correlation_id = models.CharField(max_length=64, default="")
+    requested_by = models.CharField(max_length=160, default="")
+
+    class Meta:
+        abstract = True
+
+    def follow(self, recorded: RecordedEvent) -> None:
+        """The request of the event is the one that the row follows from now on."""
+        self.correlation_id, self.requested_by = recorded.metadata.correlation_id, recorded.metadata.requested_by
+
+    def leads_to(self, actor: str) -> Metadata:
+        """Metadata of what `actor` does because of the newest event. Until a row of an older version is rebuilt, that is
+        a story of its own."""
+        if self.event_id is None:
+            return begun_by(actor)
+        metadata = Metadata(actor=actor, requested_by=self.requested_by, correlation_id=self.correlation_id)
+        return metadata.because_of(self.event_id)
+
+
+class Rollout(Caused):
     uid = models.CharField(primary_key=True, max_length=32)
     action = models.CharField(max_length=10)
     module_name = models.CharField(max_length=128)
@@ -87,6 +116,7 @@ class Rollout(models.Model):
     reason = models.CharField(max_length=40)
     message = models.TextField(default="")
     origin = models.CharField(max_length=16)
+    #: As it is shown: a login name, or `system:reconciler`.
     actor = models.CharField(max_length=150)
     retry_of = models.CharField(max_length=32)
     rollback_of = models.CharField(max_length=32, default="")
@@ -135,7 +165,7 @@ class Rollout(models.Model):
         return f"{self.action} {self.module_name} {self.version} ({self.uid})"
 
 
-class Operation(models.Model):
+class Operation(Caused):
     """What one rollout does to one node."""
 
     #: `<rollout>:<node>`
@@ -224,6 +254,9 @@ class FleetFreeze(models.Model):
     frozen = models.BooleanField()
     reason = models.TextField()
     actor = models.CharField(max_length=150)
+    #: Of the newest event.
+    position = models.BigIntegerField(default=0)
+    event_id = models.UUIDField(null=True)
     frozen_at = models.DateTimeField()
     thawed_at = models.DateTimeField(null=True)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from eventstore.context import Metadata, current_metadata
 from eventstore.store import Append
 from eventstore.transact import Batch, load_states
 from rollout import selectors
@@ -15,15 +16,21 @@ from rollout.projections.nodes import ABSENT
 
 def placement_changes(commands: Iterable[PlacementCommand]) -> list[Append]:
     """What to append to the placement streams, in a constant number of queries per 500 of them."""
-    by_stream = [(_stream_of(command), command) for command in commands]
-    states = load_states([stream for stream, _ in by_stream], PLACEMENT)
+    metadata = current_metadata()
+    return caused_changes((command, metadata) for command in commands)
+
+
+def caused_changes(commands: Iterable[tuple[PlacementCommand, Metadata]]) -> list[Append]:
+    """The same, each command with the metadata of its events."""
+    by_stream = [(_stream_of(command), command, metadata) for command, metadata in commands]
+    states = load_states([stream for stream, _, _ in by_stream], PLACEMENT)
     first = [
-        command for stream, command in by_stream if isinstance(command, Release) and states[stream].state.had is None
+        command for stream, command, _ in by_stream if isinstance(command, Release) and states[stream].state.had is None
     ]
     seen = _inventories(first)
     changes = Batch()
-    for stream, command in by_stream:
-        changes.decide(states[stream], PLACEMENT, _informed(command, seen))
+    for stream, command, metadata in by_stream:
+        changes.decide(states[stream], PLACEMENT, _informed(command, seen), metadata)
     return changes.appends()
 
 

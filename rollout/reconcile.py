@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from django.db.models import Max
 
@@ -16,7 +17,7 @@ from accounts.events import CLUSTER_STREAM
 from accounts.selectors import drift_is_corrected
 from api.errors import ApiError
 from artifacts_app.selectors import artifact_documents
-from eventstore.context import SYSTEM, acting_as
+from eventstore.context import acting_as
 from eventstore.projections import stale
 from eventstore.store import Append, Condition, append, database_now, head
 from eventstore.transact import Batch, load_states, retry_on_conflict
@@ -35,6 +36,7 @@ from rollout.wanted import DifferingModule, MissedTarget, UndoneOperation
 
 logger = logging.getLogger(__name__)
 
+RECONCILER = "system:reconciler"
 #: Least time between two looks, seconds.
 LOOK_SECONDS = 0.5
 #: How long the second operation on a module of a node waits after the first; it doubles with each one more, seconds.
@@ -110,7 +112,7 @@ class Reconciler:
 
 def reconcile() -> datetime | None:
     """Record what has drifted, and start what is due. When to look again though nothing has happened, if ever."""
-    with acting_as(SYSTEM):
+    with acting_as(RECONCILER):
         return _reconcile()
 
 
@@ -191,7 +193,7 @@ def _drift_changes(standing: _Standing) -> list[Append]:
     for command in commands:
         loaded = states[node_stream(command.node)]
         if loaded.state.phase == NodePhase.ONLINE:
-            changes.decide(loaded, NODE, command)
+            changes.decide(loaded, NODE, command, loaded.leads_to(RECONCILER))
     return changes.appends()
 
 
@@ -347,6 +349,12 @@ def _waits(places: Collection[Place], now: datetime) -> dict[Place, datetime]:
     }
 
 
+def _newest_event_of(nodes: Sequence[str]) -> UUID | None:
+    """What has made the reconciler look at them: that one of them has joined, is back or differs."""
+    states = load_states([node_stream(name) for name in nodes], NODE)
+    return max(states.values(), key=lambda each: each.position).event_id
+
+
 def _start(intent: Intent, nodes: Sequence[str], after: int) -> None:
     """A rollout of its own, which supersedes nothing: a node on which another one is under way is left for later.
 
@@ -366,7 +374,8 @@ def _start(intent: Intent, nodes: Sequence[str], after: int) -> None:
     )
     places = [placement_stream(node, intent.module_name) for node in nodes]
     try:
-        start_unless(request, Condition(after=after, streams=[*places, FLEET_STREAM, CLUSTER_STREAM]))
+        with acting_as(RECONCILER, because_of=_newest_event_of(nodes)):
+            start_unless(request, Condition(after=after, streams=[*places, FLEET_STREAM, CLUSTER_STREAM]))
     except ApiError as error:  # what is refused on one node keeps no other from it
         half = len(nodes) // 2
         for some in (nodes[:half], nodes[half:]) if half else ():

@@ -23,7 +23,7 @@ from accounts.roles import Permission
 from api.errors import InvalidRequestError
 from api.fields import rfc3339
 from api.refusals import refuses
-from eventstore.context import SYSTEM
+from eventstore.actors import is_person
 from eventstore.database import give_connection_back
 from eventstore.store import RecordedEvent, database_now, load_positions
 from rollout.errors import RolloutNotFoundError
@@ -124,11 +124,9 @@ def _is_by_hand(recorded: RecordedEvent) -> bool:
     event = recorded.event
     if isinstance(event, RolloutStarted):
         return True
-    if isinstance(event, OperationFinished) and (
-        event.phase != Phase.CANCELED or recorded.actor in {event.node, "agents"}
-    ):
+    if isinstance(event, OperationFinished) and (event.phase != Phase.CANCELED):
         return False
-    return recorded.actor not in {"", SYSTEM}
+    return is_person(recorded.actor)
 
 
 def _action(recorded: RecordedEvent) -> dict[str, Any]:
@@ -137,7 +135,7 @@ def _action(recorded: RecordedEvent) -> dict[str, Any]:
     nodes = [event.node] if hasattr(event, "node") else list(getattr(event, "nodes", ()))
     return {
         "at": rfc3339(recorded.recorded_at),
-        "actor": recorded.actor,
+        "actor": recorded.shown_actor,
         "action": VERBS[type(event)],
         "remark": remark or None,
         "reason": getattr(event, "reason", None) or None,

@@ -19,7 +19,8 @@ class RolloutRequest:
     """`nodes` and `selector` None: all of the fleet, which only with `may_be_empty` may have none.
     `plan_hash`: start only what this plan has shown.
     `purge`: delete module object and artifact once every node has succeeded.
-    `undoes`: the version that is to be gone too. `yields`: any request of a person takes its place."""
+    `undoes`: the version that is to be gone too. `yields`: any request of a person takes its place.
+    `is_needed`: it brings a module that another rollout needs."""
 
     action: Action
     module_name: str
@@ -36,6 +37,7 @@ class RolloutRequest:
     purge: bool = False
     undoes: int | None = None
     yields: bool = False
+    is_needed: bool = False
 
     @property
     def named(self) -> bool:

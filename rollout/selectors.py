@@ -11,6 +11,7 @@ from django.db.models.functions import RowNumber
 
 from api.fields import rfc3339
 from artifacts_app.selectors import dependencies_of
+from eventstore.actors import shown
 from eventstore.store import Condition, RecordedEvent, head, load_positions
 from rollout.decider.node import LARGEST_SKEW, NodePhase
 from rollout.decider.placement import NOTHING_TO_DO
@@ -44,6 +45,10 @@ def failed_nodes(uid: str) -> list[str]:
         rollout=uid, phase__in=[Phase.FAILED, Phase.TIMED_OUT], node__in=nodes().values("name")
     )
     return list(failed.order_by("ordinal").values_list("node", flat=True))
+
+
+def operations_by_key(keys: Iterable[str]) -> dict[str, Operation]:
+    return Operation.objects.in_bulk(set(keys))
 
 
 def unfinished_operations_of(node: str) -> list[Operation]:
@@ -222,8 +227,11 @@ def event_document(recorded: RecordedEvent) -> dict[str, Any]:
         "version": recorded.version,
         "type": recorded.type,
         "recorded_at": rfc3339(recorded.recorded_at),
-        "actor": recorded.actor,
-        "request_id": recorded.metadata.get("request_id", ""),
+        "event_id": recorded.event_id.hex,
+        "actor": recorded.shown_actor,
+        "requested_by": shown(recorded.metadata.requested_by),
+        "correlation_id": recorded.metadata.correlation_id,
+        "causation_id": recorded.metadata.causation_id,
         "data": msgspec.to_builtins(recorded.event),
     }
 

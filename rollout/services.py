@@ -88,4 +88,6 @@ def _decommission(name: str) -> None:
         streams=[placement_stream(name, each.module_name) for each in operations],  # their phases decide how they end
         event_types=SCHEDULING,
     )
-    append(loaded.append(events), *placement_changes([*ends, *forgetting(name)]), unless=[as_read])
+    first = loaded.append(events)
+    following = placement_changes([*ends, *forgetting(name)])
+    append(first, *(each.with_metadata(first.leads_to) for each in following), unless=[as_read])

@@ -1,10 +1,12 @@
 """How a rollout stands, as `rollout.decider.step` wants to know it: a few queries, however many nodes it has."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import Any
 
 from django.db.models import Exists, Min, OuterRef, Q, QuerySet
 
+from eventstore.context import Metadata
 from rollout.decider.node import NodePhase
 from rollout.decider.rollout import Fleet, Needs, Ready, RolloutState, Tally
 from rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
@@ -15,6 +17,26 @@ from rollout.selectors import IN_HAND
 from rollout.strategy import Offline
 
 _FAILED = (Phase.FAILED, Phase.TIMED_OUT)
+
+
+#: The actor of what the rules of a rollout bring about, in whichever process.
+RELAY = "system:relay"
+
+
+def cause_of(uid: str, nodes: Collection[str]) -> Metadata:
+    """What leads to the rollout's next step, which is about these nodes: the newest of its own events, of the rollouts
+    that it needs, of the freeze, and of those by which the nodes came to their phases. At most four queries."""
+    row = Rollout.objects.only("position", "event_id", "correlation_id", "requested_by", "needs").get(uid=uid)
+    others: list[QuerySet[Any, Any]] = [
+        FleetFreeze.objects.values_list("position", "event_id"),
+        Node.objects.filter(name__in=nodes).order_by("-phase_position").values_list("phase_position", "phase_event_id"),
+    ]
+    if row.needs:
+        needed = Rollout.objects.filter(uid__in=row.needs).order_by("-position")
+        others.append(needed.values_list("position", "event_id"))
+    found = [(row.position, row.event_id), *(newest for each in others for newest in each[:1])]
+    _, event_id = max(found, key=lambda each: each[0])
+    return row.leads_to(RELAY).because_of(event_id)
 
 
 def fleet_of(uid: str, state: RolloutState, *, now: datetime) -> Fleet:

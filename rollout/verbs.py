@@ -29,7 +29,7 @@ from rollout.decider.rollout import (
     Start,
 )
 from rollout.errors import OperationFinalError
-from rollout.events import FLEET_STREAM, NodeDecommissioned, OperationScheduled, RolloutStarted, rollout_stream
+from rollout.events import FLEET_STREAM, NodeDecommissioned, OperationScheduled, Origin, RolloutStarted, rollout_stream
 from rollout.messages import Action, Phase
 from rollout.placements import placement_changes
 from rollout.requests import RolloutRequest
@@ -89,20 +89,20 @@ def _obey(uid: str, command: RolloutCommand) -> None:
     advance(uid)
 
 
-def roll_back_rollout(uid: str) -> str:
+def roll_back_rollout(uid: str, *, origin: Origin = Origin.API) -> str:
     """The rollout in which every node gets back what it had before: the same, or a new one if it has ended. At most one.
 
     Raises: `NothingToRollBackError`, `RollbackOfRollbackError`, `WrongPhaseError`, `RolloutNotFoundError`.
     """
     state = transact(rollout_stream(uid), ROLLOUT, RollBackAll(rollout=uid))
     if state.started is not None and state.phase in ROLLED_BACK_ANEW:
-        return _start_rollback(state.started)
+        return _start_rollback(state.started, origin)
     advance(uid)
     return uid
 
 
 @retry_on_conflict
-def _start_rollback(ended: RolloutStarted) -> str:
+def _start_rollback(ended: RolloutStarted, origin: Origin) -> str:
     uid = uuid.uuid5(ROLLBACKS, ended.rollout).hex
     after = head()
     loaded = load_state(rollout_stream(uid), ROLLOUT)
@@ -122,11 +122,12 @@ def _start_rollback(ended: RolloutStarted) -> str:
         waves=_sizes(changes),
         named=True,
         strategy=_fitting(ended.strategy, len(changes)),
-        origin=ended.origin,
+        origin=origin,
         rollback_of=ended.rollout,
     )
     as_read = Condition(after=after, event_types=[NodeDecommissioned])
-    append(loaded.append(ROLLOUT.decide(RolloutState(), Start(started=started))), *changes, unless=[as_read])
+    first = loaded.append(ROLLOUT.decide(RolloutState(), Start(started=started)))
+    append(first, *(each.with_metadata(first.leads_to) for each in changes), unless=[as_read])
     return uid
 
 
@@ -143,7 +144,7 @@ def _sizes(changes: Sequence[Append]) -> tuple[int, ...]:
     return tuple(waves.count(wave) for wave in range(max(waves, default=-1) + 1))
 
 
-def retry_rollout(uid: str) -> str:
+def retry_rollout(uid: str, *, origin: Origin = Origin.API) -> str:
     """The rollout in which the nodes that failed are tried again: the same, or a new one if it has ended.
 
     Nodes that have left the fleet since are not. Raises: `RolloutNotFoundError`, `NothingToRetryError`,
@@ -151,7 +152,7 @@ def retry_rollout(uid: str) -> str:
     """
     anew = _retry_in_place(uid)
     if anew is not None:
-        return start_rollout(anew)
+        return start_rollout(replace(anew, origin=origin))
     advance(uid)
     return uid
 
@@ -169,8 +170,9 @@ def _retry_in_place(uid: str) -> RolloutRequest | None:
         return None if started is None else _again(started, nodes)
     retries = placement_changes(Retry(rollout=uid, node=node, module_name=started.module_name) for node in nodes)
     retried = tuple(event.node for each in retries for event in each.events if isinstance(event, OperationScheduled))
-    events = ROLLOUT.decide(loaded.state, RetryNodes(rollout=uid, nodes=retried))
-    append(loaded.append(events), *retries, unless=[Condition(after=after, event_types=[NodeDecommissioned])])
+    first = loaded.append(ROLLOUT.decide(loaded.state, RetryNodes(rollout=uid, nodes=retried)))
+    following = [each.with_metadata(first.leads_to) for each in retries]
+    append(first, *following, unless=[Condition(after=after, event_types=[NodeDecommissioned])])
     return None
 
 
@@ -182,7 +184,6 @@ def _again(started: RolloutStarted, nodes: tuple[str, ...]) -> RolloutRequest:
         activation=started.activation,
         nodes=nodes,
         strategy=_without_conditions(started.strategy),
-        origin=started.origin,
         retry_of=started.rollout,
         purge=started.purge,
     )

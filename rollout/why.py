@@ -96,13 +96,13 @@ class _Told:
 def _told(uid: str) -> _Told:
     selectors.rollout_row(uid)
     events = load(rollout_stream(uid))
-    state, since, actor = ROLLOUT.initial, events[0].recorded_at, events[0].actor
+    state, since, actor = ROLLOUT.initial, events[0].recorded_at, events[0].shown_actor
     for each in events:
         before, state = state, ROLLOUT.evolve(state, each.event)
         if (before.phase, before.wave, before.wave_phase) != (state.phase, state.wave, state.wave_phase):
             since = each.recorded_at
         if isinstance(each.event, _VERBS):
-            actor = each.actor
+            actor = each.shown_actor
     started: RolloutStarted = events[0].event
     return _Told(state=state, started=started, events=events, since=since, actor=actor)
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from rollout import verbs
 from rollout.decider.rollout import ALLOWED, Abort, Approve, Pause, Promote, Reject, Resume, RetryNodes, RollBackAll
-from rollout.events import RolloutPhase, WavePhase
+from rollout.events import Origin, RolloutPhase, WavePhase
 from rollout.models import Rollout
 
 
@@ -179,8 +179,8 @@ def press(button: Button, uid: str, *, by: str, remark: str = "") -> str:
         "resume": lambda: verbs.resume_rollout(uid),
         "pause": lambda: verbs.pause_rollout(uid),
         "abort": lambda: verbs.abort_rollout(uid),
-        "retry": lambda: verbs.retry_rollout(uid),
-        "rollback": lambda: verbs.roll_back_rollout(uid),
+        "retry": lambda: verbs.retry_rollout(uid, origin=Origin.CONSOLE),
+        "rollback": lambda: verbs.roll_back_rollout(uid, origin=Origin.CONSOLE),
     }
     return acts[button.name]() or uid
 

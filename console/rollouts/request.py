@@ -10,6 +10,7 @@ from artifacts_app.errors import ArtifactNotFoundError
 from console.rollouts.fields import ALL, COMMON, MORE, SELECTOR, Errors, Field, Texts, body_of, defaults, errors_of
 from rollout import services
 from rollout.errors import NoMatchError, PlanChangedError, RolloutInProgressError, UnknownNodeError
+from rollout.events import Origin
 from rollout.planning.forecast import plan_document
 from rollout.planning.planner import plan_of
 from rollout.requests import RolloutRequest
@@ -66,7 +67,7 @@ class StartForm:
     def _checked(self, **more: str) -> RolloutRequest | None:
         serializer = StartRolloutSerializer(data={**body_of(self.texts), **more})
         if serializer.is_valid():
-            return serializer.to_request()
+            return serializer.to_request(Origin.CONSOLE)
         self.errors = errors_of(serializer.errors)
         return None
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from eventstore.actors import is_person
 from eventstore.store import RecordedEvent
 from rollout.events import (
     AbortRequested,
@@ -51,10 +52,6 @@ class Entry:
     actor: str
 
 
-#: Nodes and the system itself act all the time: only people are named.
-_NOBODY = ("system", "node:")
-
-
 def story_of(events: Iterable[RecordedEvent]) -> list[Entry]:
     """In the order of the events, without those that only say that a node is in line."""
     return [_entry(each) for each in events if not isinstance(each.event, OperationScheduled | NodesReleased)]
@@ -68,7 +65,7 @@ def _entry(recorded: RecordedEvent) -> Entry:
         text=text,
         more=more,
         tone=_tone(recorded.event),
-        actor="" if recorded.actor.startswith(_NOBODY) or not _is_asked_for(recorded.event) else recorded.actor,
+        actor=recorded.shown_actor if is_person(recorded.actor) and _is_asked_for(recorded.event) else "",
     )
 
 

@@ -28,7 +28,12 @@ def events(
         str | None,
         typer.Option("--type", help="Only of this type, such as rollout.started.v1; * and ? match: 'rollout.*'."),
     ] = None,
-    actor: Annotated[str | None, typer.Option(help="Only what this login name did.")] = None,
+    actor: Annotated[
+        str | None, typer.Option(help="Only what this one did: a login name, or such as node:n1, system:relay.")
+    ] = None,
+    request: Annotated[
+        str | None, typer.Option(help="Only what followed from this request: the correlation_id of an event.")
+    ] = None,
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help="Only from this time on, such as 2026-11-23T16:20:00Z.")
     ] = None,
@@ -46,6 +51,8 @@ def events(
     }
     if actor is not None:
         exact["actor"] = actor
+    if request is not None:
+        exact["correlation_id"] = request
     times = {"after": first and first - MOMENT, "before": last and last + MOMENT}
     asked = exact | {name: moment.isoformat() for name, moment in times.items() if moment is not None}
 
@@ -71,7 +78,7 @@ def _moment(text: str | None) -> datetime | None:
 
 def _in_a_table(found: list[Document]) -> RenderableType:
     return table(
-        ("POSITION", "RECORDED AT", "ACTOR", "STREAM", "TYPE", "DATA"),
+        ("POSITION", "RECORDED AT", "ACTOR", "STREAM", "TYPE", "DATA", "REQUESTED BY"),
         (
             (
                 each["position"],
@@ -80,6 +87,7 @@ def _in_a_table(found: list[Document]) -> RenderableType:
                 each["stream"],
                 each["type"],
                 json.dumps(each["data"], ensure_ascii=False),
+                each["requested_by"],
             )
             for each in found
         ),

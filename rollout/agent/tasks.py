@@ -23,7 +23,8 @@ def execute(command: Any = None) -> None:
     announce = Announcer(app.carrier)
     try:
         read = from_json(Command, command)
-        with about(rollout=read.rollout, node=read.node, module_name=read.module_name):
+        of_request = {"request_id": read.correlation_id, "rollout": read.rollout}
+        with about(**of_request, node=read.node, module_name=read.module_name):
             runner.execute(read, report=announce)
     except (msgspec.ValidationError, MalformedCommandError) as error:
         log.error("Dropped a command: %s", error)  # noqa: TRY400 - the traceback says nothing more

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from rollout.decider.placement import Cancel, End, PlacementCommand, Release, Retry, RollBack
+from rollout.decider.placement import Cancel, End, PlacementCommand, RecordReport, Release, Retry, RollBack
 from rollout.decider.rollout import ROLLOUT, Advance, Fleet, RolloutState, decide, progress_deadline, wake_at
 from rollout.events import NodesReleased, NodesRetried, RollbackStarted, RolloutEvent, RolloutPhase, RolloutStarted
 from rollout.messages import Phase, Reason
@@ -19,6 +19,11 @@ class Step:
     events: Sequence[RolloutEvent]
     commands: Sequence[PlacementCommand]
     wake_at: datetime | None
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """Those to which it does something."""
+        return frozenset(each.node for each in self.commands if not isinstance(each, RecordReport))
 
 
 def step(state: RolloutState, started: RolloutStarted, fleet: Fleet) -> Step:

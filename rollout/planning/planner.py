@@ -15,10 +15,10 @@ from rollout.errors import (
     RolloutInProgressError,
     UnknownNodeError,
 )
-from rollout.events import Origin, RolloutStarted, rollout_stream
+from rollout.events import RolloutStarted, rollout_stream
 from rollout.messages import Action, Activation, Reason
 from rollout.models import Node
-from rollout.placements import placement_changes
+from rollout.placements import caused_changes
 from rollout.planning.catalogue import ModuleVersion, Skip, version_to_install
 from rollout.planning.dependencies import Dependency, dependencies_of, refuse_if_needed
 from rollout.planning.observed import REACH, Observed
@@ -131,7 +131,7 @@ def _fitting(request: RolloutRequest, count: int) -> Strategy:
     strategy = request.strategy
     if not count or strategy.kept_healthy(count) < count:
         return strategy
-    if request.origin == Origin.DEPENDENCY or request.retry_of:
+    if request.is_needed or request.retry_of:
         return replace(strategy, min_healthy=count - 1)
     raise InvalidRolloutError(
         f"strategy.min_healthy: keeps {strategy.kept_healthy(count)} of {count} nodes untouched, which leaves none to "
@@ -179,7 +179,8 @@ def _planned_before(request: RolloutRequest, dependency: Dependency, observed: O
         nodes=tuple(node.name for node in dependency.nodes),
         strategy=replace(request.strategy, gate=Gate.NONE),
         supersede=request.supersede,
-        origin=Origin.DEPENDENCY,
+        origin=request.origin,
+        is_needed=True,
         yields=request.yields,
     )
     plan = _planned(needed, module, dependency.nodes, {}, observed)
@@ -197,8 +198,13 @@ def appends_of(plan: Plan, uid: str) -> list[Append]:
     generations = known_generations(plan.names if plan.request.named else None)
     # First the rollouts, then their nodes: a projection folds the events in their order.
     started = [_started(each, own, bringing) for each, own in rollouts]
-    schedules = [schedule for each, own in rollouts for schedule in _schedules(each, own, generations)]
-    return [*started, *placement_changes(schedules)]
+    causes = [each.leads_to for each in started]
+    schedules = [
+        (schedule, cause)
+        for (each, own), cause in zip(rollouts, causes, strict=True)
+        for schedule in _schedules(each, own, generations)
+    ]
+    return [*started, *caused_changes(schedules)]
 
 
 def _started(plan: Plan, uid: str, bringing: Mapping[str, Collection[str]]) -> Append:

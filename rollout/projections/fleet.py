@@ -10,7 +10,7 @@ from rollout.projections.rows import save
 
 class FleetProjection:
     name = "fleet"
-    version = 1
+    version = 2
     handles = (FleetFrozen, FleetThawed)
     tables = (FleetFreeze,)
 
@@ -19,8 +19,10 @@ class FleetProjection:
         for each in batch:
             match each.event:
                 case FleetFrozen(reason=reason):
-                    row = FleetFreeze(frozen=True, reason=reason, actor=each.actor, frozen_at=each.recorded_at)
+                    row = FleetFreeze(frozen=True, reason=reason, actor=each.shown_actor, frozen_at=each.recorded_at)
                 case FleetThawed() if row is not None:
                     row.frozen, row.thawed_at = False, each.recorded_at
+            if row is not None:
+                row.position, row.event_id = each.position, each.event_id
         if row is not None:
             save(FleetFreeze, [row])  # its key has a default, so that Django's own `save` would insert a second one

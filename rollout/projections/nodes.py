@@ -38,6 +38,16 @@ from rollout.projections.rows import load, save
 ABSENT = "absent"
 
 
+#: They change the phase of a node.
+_OF_PHASES = (
+    NodeJoined,
+    NodeWentOffline,
+    NodeCameBack,
+    NodeDrained,
+    NodeActivated,
+    NodeDecommissioned,
+    NodeForgotten,
+)
 _OfModule = PlacementEvent | NodeDrifted | NodeDriftEnded
 
 
@@ -53,7 +63,7 @@ class ModuleState(StrEnum):
 
 class NodeProjection:
     name = "nodes"
-    version = 2
+    version = 3
     handles = (
         NodeJoined,
         NodeProfileChanged,
@@ -126,6 +136,7 @@ class NodeFold:
                 self.nodes[event.node] = _joined(recorded, self.nodes.get(event.node))
             case event if isinstance(event, PlacementEvent):
                 self._evolve(event, recorded.position)
+                return
             case event:
                 _NODE_CHANGES[type(event)](self.nodes[event.node], event)
                 if isinstance(event, NodeCameBack):
@@ -134,6 +145,9 @@ class NodeFold:
                     self._modules.end_drifts(event.node)
                 if isinstance(event, NodeForgotten):
                     self._modules.observe(event.node, ())
+        if isinstance(recorded.event, _OF_PHASES):
+            node = self.nodes[recorded.event.node]
+            node.phase_position, node.phase_event_id = recorded.position, recorded.event_id
 
     def _evolve(self, event: PlacementEvent, position: int) -> None:
         key = placement_key(event.node, event.module_name)

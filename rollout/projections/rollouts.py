@@ -88,6 +88,8 @@ _OF_OPERATIONS = (
     OperationReportedLate,
     ReportRejected,
 )
+#: From then on a rollout does what these ask for.
+_TURNS = (RolloutStarted, RolloutRejected, AbortRequested, RollbackRequested)
 #: Those whose operation there always is.
 _OfOperation = (
     OperationGivenBack | OperationProgressed | OperationReleased | OperationCancelRequested | OperationFinished
@@ -152,7 +154,20 @@ class RolloutFold:
         else:
             self._apply_to_operation(event, now)
         if event.rollout in self.rollouts:
-            self.rollouts[event.rollout].position = recorded.position
+            self._note_cause(recorded)
+
+    def _note_cause(self, recorded: RecordedEvent) -> None:
+        """A rollout follows the request that started it, or the one that has turned it back since; an operation the
+        newest one that was about it."""
+        event, rollout = recorded.event, self.rollouts[recorded.event.rollout]
+        rollout.position, rollout.event_id = recorded.position, recorded.event_id
+        if isinstance(event, _TURNS):
+            rollout.follow(recorded)
+        if isinstance(event, _OF_OPERATIONS) and (
+            operation := self.operations.get(operation_key(event.rollout, event.node))
+        ):
+            operation.event_id = recorded.event_id
+            operation.follow(recorded)
 
     def _apply_to_operation(self, event: Any, now: datetime) -> None:
         match event:
@@ -266,7 +281,7 @@ def _new_rollout(event: RolloutStarted, recorded: RecordedEvent) -> Rollout:
         version=event.version,
         activation=event.activation,
         origin=event.origin,
-        actor=recorded.actor,
+        actor=recorded.shown_actor,
         retry_of=event.retry_of,
         rollback_of=event.rollback_of,
         needs=list(event.needs),

@@ -11,8 +11,11 @@ class EventSerializer(serializers.Serializer[Any]):
     version = serializers.IntegerField()
     type = serializers.CharField()
     recorded_at = serializers.DateTimeField()
-    actor = serializers.CharField()
-    request_id = serializers.CharField()
+    event_id = serializers.CharField()
+    actor = serializers.CharField(help_text="A login name, or `node:<name>`, `system:<part>`, `unknown:<name>`")
+    requested_by = serializers.CharField(help_text="The actor at whose request it happened")
+    correlation_id = serializers.CharField(help_text="That request: its `X-Request-ID`")
+    causation_id = serializers.CharField(help_text="The `event_id` that led to it; empty where a story begins")
     data = serializers.DictField()  # type: ignore[assignment]  # the field is called so; the class is documentation
 
 

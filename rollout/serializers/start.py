@@ -8,6 +8,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from api.fields import StrictBooleanField, StrictCharField, StrictIntegerField, StrictSerializer
+from rollout.events import Origin
 from rollout.messages import Action, Activation
 from rollout.requests import RolloutRequest
 from rollout.serializers.strategy import MAX_NODES, StrategySerializer, choices
@@ -88,6 +89,6 @@ class StartRolloutSerializer(StrictSerializer):
             raise serializers.ValidationError({"selector": ["Cannot go together with nodes."]})
         return attrs
 
-    def to_request(self) -> RolloutRequest:
+    def to_request(self, origin: Origin) -> RolloutRequest:
         """The names are those of the fields; what is left out has its default."""
-        return msgspec.convert(self.validated_data, RolloutRequest)
+        return msgspec.convert({**self.validated_data, "origin": origin}, RolloutRequest)

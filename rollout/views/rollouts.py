@@ -34,6 +34,7 @@ from rollout.errors import (
     UnknownNodeError,
     WrongPhaseError,
 )
+from rollout.events import Origin
 from rollout.filters import OperationFilters, RolloutFilters
 from rollout.planning.forecast import plan_document
 from rollout.planning.planner import plan_of
@@ -108,7 +109,7 @@ class RolloutViewSet(ViewSet):
         """Start a rollout. It is on its way when this answers; poll its `Location`."""
         serializer = StartRolloutSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        return _accepted(request, services.start_rollout(serializer.to_request()))
+        return _accepted(request, services.start_rollout(serializer.to_request(origin_of(request))))
 
     @extend_schema(request=StartRolloutSerializer, responses=PlanSerializer)
     @refuses(
@@ -124,7 +125,7 @@ class RolloutViewSet(ViewSet):
         """What a rollout would do, wave by node. Nothing is started: send the same with the `plan_hash` for that."""
         serializer = StartRolloutSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        return Response(plan_document(plan_of(serializer.to_request())))
+        return Response(plan_document(plan_of(serializer.to_request(origin_of(request)))))
 
     @extend_schema(responses={200: RolloutSerializer, 304: None}, parameters=[WAIT, AS_OF, IF_NONE_MATCH, ETAG])
     @refuses(RolloutNotFoundError)
@@ -225,7 +226,7 @@ class RolloutViewSet(ViewSet):
     )
     def retry(self, request: Request, uid: str) -> Response:
         """Try the failed nodes again: in this rollout, or in a new one if it has ended."""
-        return _accepted(request, verbs.retry_rollout(uid))
+        return _accepted(request, verbs.retry_rollout(uid, origin=origin_of(request)))
 
     @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @refuses(
@@ -243,7 +244,7 @@ class RolloutViewSet(ViewSet):
     )
     def rollback(self, request: Request, uid: str) -> Response:
         """Give every node back what it had before: in this rollout, or in a new one if it has ended."""
-        return _accepted(request, verbs.roll_back_rollout(uid))
+        return _accepted(request, verbs.roll_back_rollout(uid, origin=origin_of(request)))
 
     @extend_schema(request=RemarkSerializer, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError, SecondPersonError)
@@ -269,6 +270,11 @@ class RolloutViewSet(ViewSet):
         location = request.build_absolute_uri(f"/v2/rollouts/{uid}/nodes/{name}")
         document = selectors.operation_document(selectors.operation(uid, name))
         return Response(document, status=202, headers={"Location": location})
+
+
+def origin_of(request: Request) -> Origin:
+    """The command line says who it is; nothing but what is shown of a rollout depends on that."""
+    return Origin.CLI if request.headers.get("User-Agent", "").startswith("modfleet-cli") else Origin.API
 
 
 def _accepted(request: Request, uid: str) -> Response:

@@ -125,6 +125,7 @@ def a_thousand_nodes():
 
 def story_of_a_thousand():
     """In the third wave, with nodes that failed, that are at work, and that are yet to come."""
+    from eventstore.actors import person
     from eventstore.context import acting_as
     from rollout import intake
     from rollout.advance import advance
@@ -136,7 +137,7 @@ def story_of_a_thousand():
     fleet(1000)
     upload(version=2, content="c2")
     careful = {"canary": 10, "waves": ("10%", "30%"), "max_failures": 40, "retries": Retries(limit=0)}
-    with acting_as("olivia"):
+    with acting_as(person("olivia")):
         uid = start(careful=careful, max_parallel=80)
     ended = 0
     while ended < 300:

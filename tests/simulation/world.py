@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
+from eventstore.actors import person
+from eventstore.context import Metadata, begun_by
 from rollout.decider.fleet import FLEET, Freeze, Thaw
 from rollout.decider.node import (
     NODE,
@@ -85,13 +87,19 @@ LONGEST_RESEND_SECONDS = 300.0
 RESTLESS = 1000
 
 
+#: Who asked for what is told in the log itself, and not played here.
+ALICE = begun_by(person("alice"), correlation_id="r1")
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     position: int
     recorded_at: datetime
     stream: str
     event: Any
-    actor: str = "alice"
+    event_id: uuid.UUID
+    metadata: Metadata = ALICE
+    shown_actor: str = "alice"
 
 
 @dataclass(slots=True)
@@ -204,7 +212,9 @@ class World(Folded):
         """Append (stream, event) pairs, and fold them."""
         added = []
         for stream, event in changes:
-            added.append(recorded := Recorded(len(self.log) + 1, self.now, stream, event))
+            added.append(
+                recorded := Recorded(len(self.log) + 1, self.now, stream, event, uuid.UUID(int=len(self.log) + 1))
+            )
             self.log.append(recorded)
             self.rules.before(recorded)
             self.apply(recorded)

@@ -49,7 +49,7 @@ def test_the_own_password_goes_through_the_service(alice):
     form = {"old_password": PASSWORD, "new_password1": "another horse 2", "new_password2": "another horse 2"}
     assert client.post("/admin/password_change/", form).status_code == 302
     recorded = load(account_stream(alice.uid))[-1]
-    assert (recorded.event.changed, recorded.actor) == (("password",), "alice")
+    assert (recorded.event.changed, recorded.actor) == (("password",), "user:alice")
     assert client.get("/admin/").status_code == 200
 
 

@@ -22,7 +22,7 @@ def test_it_works(alice):
     assert not modules_upload_allowed()
     (recorded,) = load(CLUSTER_STREAM)
     assert recorded.event == ClusterSettingsChanged(name="modfleet", allow_modules_upload=False, correct_drift=False)
-    assert recorded.actor == "alice"
+    assert recorded.actor == "user:alice"
 
 
 def test_before_the_first_change_the_environment_counts(bob, monkeypatch):

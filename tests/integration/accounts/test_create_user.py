@@ -81,7 +81,6 @@ def test_a_weak_password(alice, password):
     [
         ({"name": "bob"}, "name_already_exists"),
         ({"name": "bob@example.com"}, "name_already_exists"),
-        ({"name": "system"}, "name_already_exists"),
         ({"email": "BOB@example.com"}, "email_already_exists"),
     ],
 )

@@ -25,7 +25,7 @@ def test_a_change_needs_the_token_in_the_header(alice):
     assert client.put(URL, {"name": "x"}, format="json").status_code == 403
     token = {"X-CSRFToken": client.cookies["csrftoken"].value}
     assert client.put(URL, {"name": "x"}, format="json", headers=token).status_code == 200
-    assert load(CLUSTER_STREAM)[0].actor == "alice"
+    assert load(CLUSTER_STREAM)[0].actor == "user:alice"
 
 
 def test_looking_for_the_token_does_not_read_the_body(alice):

@@ -18,7 +18,7 @@ def test_it_works(alice, bob):
     assert (response.json()["name"], response.json()["role"]) == ("robert", "db_member")
     recorded = load(account_stream(bob.uid))[-1]
     assert recorded.event == AccountUpdated(uid=bob.uid, role=Role.DB_MEMBER, changed=("name", "role"))
-    assert recorded.actor == "alice"
+    assert recorded.actor == "user:alice"
 
 
 def test_twice_is_one_event(alice, bob):

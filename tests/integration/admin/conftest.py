@@ -12,6 +12,7 @@ from django.test import Client
 from artifacts_app.selectors import refuse_other_spelling
 from artifacts_app.services import add_build
 from artifacts_app.storage import Spool
+from eventstore.actors import person
 from eventstore.context import acting_as
 from modules_app.services import register_module
 from rollout import intake, services
@@ -100,11 +101,11 @@ class Fleet:
         self.shared_object = shared_object
         self.nodes = ["node-a", "node-b", "node-c"]
         self.module = register_module(described("greet", 2), refuse_name=refuse_other_spelling)
-        with acting_as("olivia"):
+        with acting_as(person("olivia")):
             upload(shared_object, "greet", 2)
         for name in self.nodes:
             beat(name)
-        with acting_as("olivia"):
+        with acting_as(person("olivia")):
             self.rollout = self.start()
         report(self.rollout, "node-a", Phase.SUCCEEDED)
         report(self.rollout, "node-b", Phase.FAILED, reason=Reason.LOAD_FAILED, message=EVIL)

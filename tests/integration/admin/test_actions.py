@@ -38,7 +38,7 @@ def test_it_works(fleet, admin, press):
     assert messages(response) == [f"Nothing more is started of install greet 2 ({fleet.rollout})."]
     assert Rollout.objects.get().phase == "aborting"
     asked = [each for each in load(rollout_stream(fleet.rollout)) if each.type == "rollout.abort_requested.v1"]
-    assert [each.actor for each in asked] == ["alice"]
+    assert [each.actor for each in asked] == ["user:alice"]
 
 
 @pytest.mark.parametrize(("model", "action"), ACTIONS)
@@ -98,7 +98,7 @@ def test_retry_without_a_failure_shows_the_error(fleet, admin, press):
 def test_drain_and_activate(fleet, admin, press):
     press(admin, "rollout/node", "drain", "node-a", "node-c")
     assert list(Node.objects.filter(draining=True).values_list("name", flat=True)) == ["node-a", "node-c"]
-    assert load(node_stream("node-a"))[-1].actor == "alice"
+    assert load(node_stream("node-a"))[-1].actor == "user:alice"
     press(admin, "rollout/node", "activate", "node-a")
     assert Node.objects.get(name="node-a").phase == "online"
 
@@ -106,7 +106,7 @@ def test_drain_and_activate(fleet, admin, press):
 def test_forget(fleet, admin, press):
     press(admin, "rollout/node", "forget", "node-a")
     assert Node.objects.get(name="node-a").phase == "offline"
-    assert [(each.type, each.actor) for each in load(node_stream("node-a"))][-1] == ("node.forgotten.v1", "alice")
+    assert [(each.type, each.actor) for each in load(node_stream("node-a"))][-1] == ("node.forgotten.v1", "user:alice")
 
 
 def test_a_wrong_clock_is_shown(fleet, admin):

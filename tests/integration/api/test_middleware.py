@@ -1,13 +1,14 @@
 """What holds for every request."""
 
 import logging
+from dataclasses import asdict
 
 import pytest
 from django.test import Client
 from rest_framework.test import APIClient
 
 from accounts import selectors
-from eventstore.context import current_metadata
+from eventstore.context import SYSTEM, current_actor, current_metadata, current_request
 from tests.plugins.cast import client_of
 
 URL = "/v1/cluster"
@@ -27,10 +28,10 @@ def test_a_request_id_of_the_client(bob, given, kept):
 
 def test_it_is_recorded_and_the_actor_too(bob, monkeypatch):
     seen = {}
-    monkeypatch.setattr(selectors, "cluster", lambda: seen.update(current_metadata()))
+    monkeypatch.setattr(selectors, "cluster", lambda: seen.update(asdict(current_metadata())))
     client_of(bob).get(URL, headers={"X-Request-ID": "r1"})
-    assert seen == {"actor": "bob", "request_id": "r1"}
-    assert current_metadata() == {"actor": "system", "request_id": ""}
+    assert seen == {"actor": "user:bob", "requested_by": "user:bob", "correlation_id": "r1", "causation_id": ""}
+    assert (current_actor(), current_request()) == (SYSTEM, "")
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/v1/cluster/", "/%ff", "/v1/users/%2e%2e", "/é", "//"])

@@ -132,6 +132,7 @@ def test_a_rollout_is_started_as_it_was_planned(run, module):
     assert (changed.exit_code, "Look at `modfleet rollout plan` again" in changed.stderr) == (1, True)
     made = answer(run("rollout", "start", *words, "--plan-hash", plan["plan_hash"], "--json"))
     assert (made["strategy"]["canary"], set(phases(made["uid"]))) == ("50%", {"n1", "n2"})
+    assert made["origin"] == "cli"
 
 
 def test_the_strategy_comes_from_a_file_and_options_win(run, module, tmp_path):

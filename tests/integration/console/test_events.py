@@ -16,7 +16,7 @@ def positions(browser, **query):
 
 def test_by_actor(fleet, viewer):
     rows = viewer.get(LOG, {"actor": "olivia"}).context["cl"].result_list
-    assert {json.loads(row.metadata)["actor"] for row in rows} == {"olivia"}
+    assert {json.loads(row.metadata)["actor"] for row in rows} == {"user:olivia"}
     assert positions(viewer, actor="nobody") == []
 
 

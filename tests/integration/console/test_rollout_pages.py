@@ -147,7 +147,7 @@ def test_the_plan_that_was_seen_is_started(idle, admin, start_form):
     response = admin.post(START, {**start_form, "start": "1", "plan_hash": plan["plan_hash"]})
     newest = selectors.rollouts()[0]
     assert response.url == page_url("rollout_rollout", newest.uid)
-    assert (newest.actor, newest.total) == ("alice", 3)
+    assert (newest.actor, newest.origin, newest.total) == ("alice", "console", 3)
 
 
 def test_a_plan_that_has_changed_is_shown_anew(idle, admin, start_form):
@@ -232,7 +232,7 @@ def test_the_fleet_is_frozen_with_a_reason_and_thawed(fleet, admin):
 def test_who_comes_second_reads_why_the_fleet_is_frozen(fleet, admin):
     verbs.freeze_fleet("a change of the network")
     page = shown_text(admin.post("/admin/freeze", {"reason": "something else"}, follow=True))
-    assert "The fleet was frozen already by system: a change of the network" in page
+    assert "The fleet was frozen already by system:program: a change of the network" in page
     assert "something else" not in page
 
 

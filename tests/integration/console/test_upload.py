@@ -37,7 +37,7 @@ def test_it_works(package, admin):
     response = admin.post("/admin/upload", {"module": package()}, **JSON)
     assert response.status_code == 201
     assert response.json()["start"] == "/admin/rollouts/start?module=bloom&version=1"
-    assert [each.actor for each in load(artifact_stream("bloom", 1))] == ["alice"]
+    assert [each.actor for each in load(artifact_stream("bloom", 1))] == ["user:alice"]
     assert Module.objects.filter(module_name="bloom").exists()
 
 

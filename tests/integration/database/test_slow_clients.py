@@ -84,11 +84,11 @@ def test_uploads_that_wait_for_their_node(begin, plane, others_are_served, pack,
     body = b'--b\r\nContent-Disposition: form-data; name="module"; filename="m.zip"\r\n\r\n' + pack() + b"\r\n--b--\r\n"
     headers = ["Content-Type: multipart/form-data; boundary=b", f"Content-Length: {len(body)}"]
     waiting = [begin("POST", LOCAL, *headers, expect=b"", body=body) for _ in range(CLIENTS)]
-    local = "from rollout.models import Rollout; print(Rollout.objects.filter(origin='local').count())"
+    local = "from rollout.models import Rollout; print(Rollout.objects.filter(origin='vendor').count())"
     waits(lambda: plane.run(local).strip() == "1")
     assert others_are_served()
     plane.run(
         "from rollout.models import Rollout; from rollout.verbs import abort_rollout;"
-        "abort_rollout(Rollout.objects.get(origin='local').uid)"
+        "abort_rollout(Rollout.objects.get(origin='vendor').uid)"
     )
     assert {each.recv(4096).split(b" ")[1] for each in waiting} <= {b"406", b"503"}

@@ -7,7 +7,7 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 
 from eventstore import database, projections
-from eventstore.context import acting_as
+from eventstore.context import Metadata, acting_as
 from eventstore.recorded import Row, chained_hash
 from eventstore.store import Append, ConcurrencyError, append, database_now, head, load, load_many, read, verify
 from tests.ledger import Closed, Deposited, Opened
@@ -85,12 +85,12 @@ def test_a_projection_that_raises_takes_the_events_with_it(balances, monkeypatch
 
 
 def test_metadata_says_who_acted_in_answer_to_what():
-    with acting_as("alice", request_id="r-1"):
+    with acting_as("user:alice", correlation_id="r-1"):
         append(Append("a", 0, [ALICE]))
 
     (event,) = load("a")
-    assert event.metadata == {"actor": "alice", "request_id": "r-1"}
-    assert event.actor == "alice"
+    assert event.metadata == Metadata(actor="user:alice", requested_by="user:alice", correlation_id="r-1")
+    assert event.actor == "user:alice"
 
 
 def test_recorded_at_is_the_clock_of_the_database():

@@ -10,6 +10,7 @@ from django.core.management import call_command
 from django.db import DatabaseError, connection
 
 from eventstore.backup import restore
+from eventstore.context import Metadata
 from eventstore.models import StoredEvent
 from eventstore.reading import load
 from eventstore.recorded import FORMAT, GENESIS_HASH, Row, chained_hash
@@ -20,6 +21,7 @@ from tests.ledger import Deposited
 pytestmark = pytest.mark.usefixtures("ledger")
 
 METADATA = {"request_id": "r1", "actor": "alice"}
+UPCAST = Metadata(actor="user:alice", requested_by="user:alice", correlation_id="r1")
 
 
 def former_rows(*positions: int, last_hash: str = GENESIS_HASH) -> list[Row]:
@@ -60,7 +62,7 @@ def test_it_is_migrated_verified_and_continued(committed_db):
 
     assert verify() == 4
     assert list(StoredEvent.objects.values_list("format", flat=True)) == [None, None, FORMAT, None]
-    assert [each.actor for each in load("a")[:2]] == ["alice", "alice"]
+    assert [each.actor for each in load("a")[:2]] == ["user:alice", "user:alice"]
     call_command("verify_log")
 
 
@@ -75,4 +77,4 @@ def test_a_backup_of_then_is_restored():
     restore([json.dumps(header).encode(), *map(msgspec.json.encode, lines)], told=lambda _: None)
 
     assert verify() == 2
-    assert load("a")[0].metadata == METADATA
+    assert load("a")[0].metadata == UPCAST

@@ -180,7 +180,7 @@ def test_deleted_and_registered_again_continues_the_stream(admin, post):
 
 def test_the_actor_is_recorded(post, alice):
     uid = post(module_object()).json()["uid"]
-    assert load(module_stream(uid))[0].actor == "alice"
+    assert load(module_stream(uid))[0].actor == "user:alice"
     assert Module.objects.get(uid=uid).registered_by == "alice"
 
 

@@ -46,7 +46,7 @@ def test_what_is_needed_comes_first_by_a_rollout_of_its_own():
     json, main = started()["json"], started()["main"]
     assert list(started()) == ["json", "main"]
     assert (main.rollout, main.needs, main.named) == (uid, (json.rollout,), False)
-    assert (json.origin, json.named, json.activation, json.needs) == (Origin.DEPENDENCY, True, Activation.LOAD, ())
+    assert (json.origin, json.named, json.activation, json.needs) == (Origin.API, True, Activation.LOAD, ())
     assert phases(json.rollout) == {"n1": "scheduled", "n2": "scheduled"}
 
 
@@ -166,7 +166,11 @@ def test_what_is_being_brought_is_waited_for():
     under_way = released(["n1"], module_name="json")
     assert before() == [("json", 1, ("n2",))]
     services.start_rollout(REQUEST)
-    own = next(each.event for each in read(event_classes=[RolloutStarted]) if each.event.origin == Origin.DEPENDENCY)
+    own = next(
+        each.event
+        for each in read(event_classes=[RolloutStarted])
+        if each.event.rollout in started()["main"].needs and each.event.rollout != under_way
+    )
     assert started()["main"].needs == (under_way, own.rollout)
 
 

@@ -41,7 +41,7 @@ def three(db) -> str:
         ("module_name=greet&version=1", True),
         ("module_name=other", False),
         ("version=2", False),
-        ("actor=system", True),
+        ("actor=system:program", True),
         ("actor=alice", False),
         ("origin=reconciler", False),
         ("action=install", True),
@@ -102,7 +102,7 @@ def test_the_log_by_stream_type_and_position(ask, three):
 def test_the_log_by_who_asked_and_when(ask, three, alice):
     client_of(alice).post("/v2/freeze", {"reason": "night"}, format="json", headers={"X-Request-ID": "req-1"})
     assert ask("/v2/events?actor=alice", "type") == ["fleet.frozen.v1"]
-    assert ask(f"/v2/events?request_id=req-1&after={BEFORE}", "type") == ["fleet.frozen.v1"]
+    assert ask(f"/v2/events?correlation_id=req-1&after={BEFORE}", "type") == ["fleet.frozen.v1"]
     assert ask(f"/v2/events?after={LATER}", "type") == ask(f"/v2/events?before={BEFORE}", "type") == []
     verbs.thaw_fleet()
 

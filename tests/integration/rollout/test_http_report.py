@@ -75,7 +75,7 @@ def test_what_a_person_canceled_is_told_and_what_a_node_did_is_not(admin):
     finish(uid, names[:2])
     actions = json_of(admin, uid)["actions"]
     assert [(each["action"], each["nodes"]) for each in actions if each["actor"] == "alice"] == [("cancel", [names[2]])]
-    assert {each["actor"] for each in actions} == {"system", "alice"}
+    assert {each["actor"] for each in actions} == {"system:program", "alice"}
 
 
 def test_as_csv(admin):

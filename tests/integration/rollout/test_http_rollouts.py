@@ -346,7 +346,7 @@ def test_the_audit_log(admin, alice):
     assert [each["position"] for each in found] == list(range(1, len(found) + 1))
     (started,) = [each for each in found if each["type"] == "rollout.started.v1"]
     assert (started["actor"], started["data"]["rollout"], started["stream"]) == ("alice", uid, f"rollout:{uid}")
-    assert started["request_id"]
+    assert started["correlation_id"]
 
 
 def test_a_cursor_that_this_list_did_not_give(admin):

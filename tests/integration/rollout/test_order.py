@@ -167,7 +167,7 @@ def test_what_a_node_said_is_forgotten(admin):
     beats(look("a", 10, installed(1)), name=name, generations={"greet": 900})
     answer = admin.post(f"/v2/nodes/{name}/forget").json()
     assert (answer["phase"], answer["last_seen"], seen(name)) == ("offline", None, [])
-    assert [each.actor for each in read() if each.type == "node.forgotten.v1"] == ["alice"]
+    assert [each.actor for each in read() if each.type == "node.forgotten.v1"] == ["user:alice"]
     beats(look("a", 4, installed(1)), name=name)
     assert (node(name).phase, seen(name)) == ("online", [1])
     assert differences() == {}

@@ -124,7 +124,12 @@ def test_its_work_is_a_rollout_of_its_own():
     join("late")
     (uid,) = look()
     row = rollout(uid)
-    assert (row.origin, row.actor, row.named, row.strategy["on_failure"]) == ("reconciler", "system", True, "abort")
+    assert (row.origin, row.actor, row.named, row.strategy["on_failure"]) == (
+        "reconciler",
+        "system:reconciler",
+        True,
+        "abort",
+    )
 
 
 def test_the_relay_starts_and_releases_it_in_one_look(dead_broker):

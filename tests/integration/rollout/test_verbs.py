@@ -121,7 +121,7 @@ def test_a_paused_rollout_lets_run_what_runs():
 
 def test_a_second_person_approves():
     fleet(1)
-    with acting_as("alice"):
+    with acting_as("user:alice"):
         uid = start(careful={"approval": True})
     assert rollout(uid).phase == "pending_approval"
     with pytest.raises(SecondPersonError):

@@ -5,6 +5,7 @@ import pytest
 from rollout import clock, selectors, services, verbs
 from rollout.advance import advance
 from rollout.errors import RolloutInProgressError
+from rollout.events import Origin
 from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import Operation, Rollout
 from rollout.planning.planner import plan_of
@@ -132,7 +133,9 @@ def test_the_reconciler_takes_the_place_of_no_person():
 
 
 def test_a_local_call_starts(theirs):
-    uid = services.start_rollout(request(version=1, activation=Activation.FILES, nodes=(INVENTED,), origin="local"))
+    uid = services.start_rollout(
+        request(version=1, activation=Activation.FILES, nodes=(INVENTED,), origin=Origin.VENDOR)
+    )
     assert phases(uid) == {INVENTED: "scheduled"}
 
 
@@ -167,7 +170,7 @@ def test_a_persons_rollout_waits_for_no_dependency_that_the_reconciler_brings():
     services.start_rollout(request(module_name="json", version=1, nodes=("n1", INVENTED), yields=True))
     uid = services.start_rollout(request(module_name="main", version=1, nodes=("n1",)))
     (needed,) = rollout(uid).needs
-    assert (rollout(needed).origin, phases(needed)) == ("dependency", {"n1": "scheduled"})
+    assert (rollout(needed).origin, phases(needed)) == ("api", {"n1": "scheduled"})
 
 
 def test_a_module_that_only_the_reconciler_needs_may_be_removed():

@@ -27,6 +27,7 @@ def start(admin, pack):
 def test_it_works(admin, start):
     join("node1")
     uid = start()
+    assert admin.get(f"/v2/rollouts/{uid}").json()["origin"] == "vendor"
     shown = admin.get(f"/v1/actions/{uid}").json()
     assert all(isinstance(shown[name], str) for name in STRINGS)
     assert (shown["action_uid"], shown["name"], shown["status"]) == (uid, "install_module", "queued")

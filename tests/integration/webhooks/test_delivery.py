@@ -295,7 +295,7 @@ def test_it_is_disabled_after_a_day_of_failures(receiver, delivering, waits):
     waits(lambda: not row(uid).enabled)
     last = load(webhook_stream(uid))[-1]
     assert last.event == WebhookDisabled(uid=uid, host=row(uid).host, failures=201, last_error="answered 500")
-    assert last.actor == "system"
+    assert last.actor == "system:webhooks"
     assert row(uid).disabled_reason.startswith("Nothing could be delivered for 24 hours")
     there.answer = lambda _: 200
     services.update_webhook(uid, services.WebhookChanges(enabled=True))

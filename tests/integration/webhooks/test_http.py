@@ -88,7 +88,7 @@ def test_changes_are_recorded_without_the_address_and_the_secret(admin, made):
     assert admin.patch(f"{URL}/{uid}", change, format="json").json()["types"] == ["rollout."]
     assert admin.delete(f"{URL}/{uid}").json() == {}
     assert [(each.event, each.actor) for each in load(webhook_stream(uid))] == [
-        (WebhookRegistered(uid=uid, host=HOST, types=("node.",), enabled=True), "alice"),
+        (WebhookRegistered(uid=uid, host=HOST, types=("node.",), enabled=True), "user:alice"),
         (
             WebhookChanged(
                 uid=uid,
@@ -97,9 +97,9 @@ def test_changes_are_recorded_without_the_address_and_the_secret(admin, made):
                 enabled=False,
                 changed=("url", "types", "enabled", "secret"),
             ),
-            "alice",
+            "user:alice",
         ),
-        (WebhookDeleted(uid=uid, host="10.0.0.7"), "alice"),
+        (WebhookDeleted(uid=uid, host="10.0.0.7"), "user:alice"),
     ]
 
 

@@ -7,7 +7,7 @@ import pytest
 from api import body
 from api.body import BodyStream, RefusedBodyError
 from api.slots import Slots
-from eventstore.context import acting_as
+from eventstore.context import ANONYMOUS, acting_as
 
 
 class Slow:
@@ -65,7 +65,7 @@ def test_without_credentials_the_whole_body_has_a_deadline(monkeypatch, seconds)
 def test_with_credentials_it_has_a_least_rate(monkeypatch, seconds):
     source = Slow(monkeypatch, seconds)
     stream = BodyStream(source, 10**9)
-    with acting_as("alice"), pytest.raises(RefusedBodyError):
+    with acting_as("user:alice"), pytest.raises(RefusedBodyError):
         read_all(stream)
     assert source.now == pytest.approx(30)
     assert stream.refusal.code == "body_too_slow"
@@ -73,13 +73,13 @@ def test_with_credentials_it_has_a_least_rate(monkeypatch, seconds):
 
 def test_a_body_that_keeps_the_rate_may_take_as_long_as_it_likes(monkeypatch):
     source = Slow(monkeypatch, 0.9, b"x" * 1000)
-    with acting_as("alice"):
+    with acting_as("user:alice"):
         read_all(BodyStream(source, 100_000))
     assert source.now == pytest.approx(90, abs=1)
 
 
 @pytest.mark.parametrize(
-    ("actor", "limit", "code"), [("system", 32, "too_many_bodies"), ("al", 64, "too_many_requests")]
+    ("actor", "limit", "code"), [(ANONYMOUS, 32, "too_many_bodies"), ("user:al", 64, "too_many_requests")]
 )
 def test_only_so_many_are_waited_for_at_once(monkeypatch, actor, limit, code):
     source = Slow(monkeypatch, 0.001)

@@ -20,7 +20,7 @@ def line(message="done", **extra):
 
 
 def test_it_works():
-    with acting_as("alice", request_id="r1"), about(rollout="u1", node="n1"), noting_position():
+    with acting_as("user:alice", correlation_id="r1"), about(rollout="u1", node="n1"), noting_position():
         note_position(7)
         known = line()
     assert known.pop("time").endswith("Z")

@@ -1,0 +1,21 @@
+"""Who acts, in words: a kind, a colon, a name. No login name has a colon, so that what is shown tells them apart.
+
+The kinds are `user` (a person, by login name), `system` (a part of the program), `unknown` (an older log does not say),
+and those that the program adds. Knows no Django.
+"""
+
+_PERSON = "user:"
+
+
+def person(login: str) -> str:
+    """The actor of whoever has logged in."""
+    return f"{_PERSON}{login}"
+
+
+def is_person(actor: str) -> bool:
+    return actor.startswith(_PERSON)
+
+
+def shown(actor: str) -> str:
+    """A person's login name, any other actor with its kind: `alice`, `system:relay`."""
+    return actor.removeprefix(_PERSON)

@@ -1,0 +1,286 @@
+"""Each event knows who did it, at whose request, and what led to it."""
+
+from random import Random
+
+import pytest
+
+from accounts.roles import Role
+from eventstore.context import acting_as
+from eventstore.registry import decode, encode, name_of
+from eventstore.store import head, load, read
+from rollout import clock, intake, services, verbs
+from rollout.advance import advance_all
+from rollout.errors import RolloutError
+from rollout.events import Origin, RolloutStarted, placement_stream, rollout_stream
+from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Reason
+from rollout.models import Operation, Rollout
+from rollout.reconcile import reconcile
+from rollout.selectors import IN_HAND, unfinished_rollouts
+from rollout.strategy import OnFailure, Retries
+from tests.causes import gaps
+from tests.plugins.cast import client_of
+from tests.recorded_fleet import (
+    beat_of,
+    fleet,
+    installed,
+    inventory,
+    join,
+    overdue,
+    report_of,
+    say,
+    silence,
+    start,
+    upload,
+)
+
+pytestmark = pytest.mark.django_db
+
+BODY = {"action": "install", "module_name": "greet", "version": 1}
+
+
+@pytest.fixture
+def admin(alice):
+    return client_of(alice)
+
+
+def begin(admin, request_id, **more):
+    response = admin.post("/v2/rollouts", BODY | more, format="json", headers={"X-Request-ID": request_id})
+    assert response.status_code == 202
+    return response.json()["uid"]
+
+
+def story(admin, request_id):
+    return admin.get(f"/v2/events?correlation_id={request_id}&limit=1000").json()["results"]
+
+
+def test_the_whole_story_of_a_request(admin):
+    names = fleet(2)
+    uid = begin(admin, "r-1")
+    begin_other = admin.patch(f"/v2/nodes/{names[0]}", {"labels": {"a": "b"}}, format="json")
+    assert begin_other.status_code == 200
+    for name in names:
+        say(uid, name, Phase.INSTALLING)
+        say(uid, name, inventory=inventory(installed()))
+    told = story(admin, "r-1")
+    assert {(each["actor"], each["type"]) for each in told} == {
+        ("alice", "rollout.started.v1"),
+        ("alice", "operation.scheduled.v1"),
+        ("system:relay", "rollout.wave_started.v1"),
+        ("system:relay", "rollout.released.v1"),
+        ("system:relay", "operation.released.v1"),
+        *((f"node:{name}", f"operation.{what}.v1") for name in names for what in ("progressed", "finished")),
+        *((f"node:{name}", "node.inventory_changed.v1") for name in names),
+        ("system:relay", "rollout.wave_passed.v1"),
+        ("system:relay", "rollout.finished.v1"),
+    }
+    assert {each["requested_by"] for each in told} == {"alice"}
+    by_id = {each["event_id"]: each for each in told}
+    (first,) = [each for each in told if not each["causation_id"]]
+    assert first["type"] == "rollout.started.v1"
+    causes = {(each["type"], by_id[each["causation_id"]]["type"]) for each in told if each is not first}
+    assert ("operation.scheduled.v1", "rollout.started.v1") in causes
+    assert ("operation.released.v1", "rollout.released.v1") in causes
+    assert ("operation.progressed.v1", "operation.released.v1") in causes
+    assert ("operation.finished.v1", "operation.progressed.v1") in causes
+
+
+def test_two_nodes_in_one_batch_are_told_apart():
+    names = fleet(2)
+    uid = start()
+    intake.record_reports([report_of(uid, name) for name in names])
+    assert [load(placement_stream(name, "greet"))[-1].actor for name in names] == [f"node:{name}" for name in names]
+
+
+def test_a_node_that_is_called_like_a_person_is_told_apart(admin):
+    upload()
+    join("alice")
+    uid = begin(admin, "r-1")
+    say(uid, "alice")
+    by_alice, by_node = (
+        {each["type"] for each in admin.get(f"/v2/events?actor={actor}").json()["results"]}
+        for actor in ("alice", "node:alice")
+    )
+    assert by_alice == {"rollout.started.v1", "operation.scheduled.v1"}
+    assert by_node == {"node.joined.v1", "operation.finished.v1"}
+
+
+def test_a_message_of_a_node_cannot_choose_its_story():
+    """What is asked of the cause of a report is the log, not the report."""
+    names = fleet(1)
+    with acting_as("user:alice", correlation_id="hers"):
+        uid = start()
+    body = report_of(uid, names[0]) | {"correlation_id": "other", "causation_id": "other", "actor": "user:mallory"}
+    intake.record_reports([body])
+    last = load(placement_stream(names[0], "greet"))[-1]
+    assert (last.actor, last.metadata.correlation_id) == (f"node:{names[0]}", "hers")
+
+
+def test_who_turns_a_rollout_back_is_asked_for_what_follows(admin, new_user):
+    names = fleet(2)
+    uid = begin(admin, "r-1", strategy={"canary": 0, "max_parallel": 1})
+    bob = client_of(new_user("bob", Role.ADMIN))
+    verb = bob.post(f"/v2/rollouts/{uid}/pause", headers={"X-Request-ID": "r-2"})
+    assert verb.status_code == 202
+    bob.post(f"/v2/rollouts/{uid}/resume", headers={"X-Request-ID": "r-3"})
+    say(uid, names[0])
+    assert Operation.objects.get(rollout=uid, node=names[1]).requested_by == "user:alice"
+    bob.post(f"/v2/rollouts/{uid}/rollback", headers={"X-Request-ID": "r-4"})
+    say(uid, names[1], Phase.CANCELED)
+    for name in names:
+        say(uid, name)
+    assert Rollout.objects.get(uid=uid).phase == "rolled_back"
+    assert [each["type"] for each in story(admin, "r-2")] == ["rollout.paused.v1"]
+    assert [each["type"] for each in story(admin, "r-3")] == ["rollout.resumed.v1"]
+    turned = story(admin, "r-4")
+    assert {each["requested_by"] for each in turned} == {"bob"}
+    types = [each["type"] for each in turned]
+    assert (types[0], types[-1]) == ("rollout.rollback_requested.v1", "rollout.finished.v1")
+    assert {"operation.cancel_requested.v1", "rollout.rollback_started.v1", "operation.released.v1"} <= set(types)
+    assert types.count("operation.finished.v1") == 3
+
+
+def test_a_thaw_and_a_node_that_is_back_are_causes():
+    names = fleet(1)
+    with acting_as("user:alice"):
+        verbs.freeze_fleet("night")
+        uid = start()
+    with acting_as("user:bob"):
+        verbs.thaw_fleet()
+    released = load(rollout_stream(uid))[-1]
+    thawed = load("fleet")[-1]
+    assert (released.metadata.causation_id, released.metadata.requested_by) == (thawed.event_id.hex, "user:alice")
+    silence(*names)
+    clock.declare_silent_nodes_offline()
+    went, given_back = load(f"node:{names[0]}")[-1], load(placement_stream(names[0], "greet"))[-1]
+    assert (went.actor, went.metadata.causation_id) == (clock.CLOCK, "")
+    assert (given_back.type, given_back.metadata.causation_id) == ("operation.given_back.v1", went.event_id.hex)
+    intake.record_beats([beat_of(names[0], hello=True)])
+    assert load(rollout_stream(uid))[-1].metadata.causation_id == load(f"node:{names[0]}")[-1].event_id.hex
+
+
+def test_a_new_rollout_has_the_origin_of_who_asks_for_it(admin):
+    names = fleet(1)
+    uid = start()
+    say(uid, names[0], Phase.FAILED)
+    by_cli = admin.post(f"/v2/rollouts/{uid}/retry", headers={"User-Agent": "modfleet-cli"}).json()
+    assert (by_cli["retry_of"], by_cli["origin"], by_cli["actor"]) == (uid, "cli", "alice")
+    advance_all([by_cli["uid"]])
+    say(by_cli["uid"], names[0])
+    back = verbs.roll_back_rollout(by_cli["uid"], origin=Origin.CONSOLE)
+    assert Rollout.objects.get(uid=back).origin == "console"
+
+
+@pytest.mark.parametrize(("recorded", "origin"), [("local", "vendor"), ("dependency", "api"), ("cli", "cli")])
+def test_origins_of_older_versions_are_read(recorded, origin):
+    fleet(1)
+    event = load(rollout_stream(start()))[0].event
+    text = encode(event).replace('"origin":"api"', f'"origin":"{recorded}"')
+    assert decode(name_of(RolloutStarted), text).origin == origin
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_event_leads_back_to_where_a_story_may_begin(seed):
+    """A long random run of everything that people, nodes and time do."""
+    upload()
+    upload(version=2, content="c2")
+    began, run = head(), _Run(Random(seed))
+    for _ in range(400):
+        run.step()
+    told = list(read(after=began))
+    assert gaps(told) == []
+    assert len(told) > 300
+    kinds = {each.actor.partition(":")[0] if not each.actor.startswith("system") else each.actor for each in told}
+    assert {"user", "node", "system:relay", "system:clock", "system:reconciler"} <= kinds
+
+
+class _Run:
+    NODES = ("a", "b", "c", "d")
+
+    def __init__(self, chance):
+        self.chance = chance
+        join(*self.NODES)
+
+    def step(self):
+        self.chance.choice([self.person, self.person, self.node, self.node, self.node, self.time])()
+
+    def person(self):
+        uids = list(Rollout.objects.values_list("uid", flat=True))
+        uid = self.chance.choice(uids) if uids else ""
+        verb = self.chance.choice(
+            [
+                self.start,
+                self.start,
+                lambda: verbs.pause_rollout(uid),
+                lambda: verbs.resume_rollout(uid),
+                lambda: verbs.promote_rollout(uid),
+                lambda: verbs.abort_rollout(uid),
+                lambda: verbs.retry_rollout(uid),
+                lambda: verbs.roll_back_rollout(uid),
+                lambda: verbs.cancel_node(uid, self.name(), force=self.chance.random() < 0.5),
+                lambda: verbs.freeze_fleet("night"),
+                verbs.thaw_fleet,
+                verbs.thaw_fleet,
+                lambda: services.drain_node(self.name()),
+                lambda: services.activate_node(self.name()),
+                lambda: services.activate_node(self.name()),
+                *[lambda: services.decommission_node(self.name())] * (self.chance.random() < 0.2),
+                self.start,
+                verbs.thaw_fleet,
+                lambda: services.activate_node(self.name()),
+            ]
+        )
+        try:
+            with acting_as("user:alice"):
+                verb()
+        except RolloutError:
+            pass
+
+    def start(self):
+        start(
+            version=self.chance.choice([1, 2]),
+            action=self.chance.choice([Action.INSTALL, Action.INSTALL, Action.REMOVE]),
+            nodes=self.chance.choice([None, ("a", "b"), ("c",)]),
+            supersede=self.chance.random() < 0.5,
+            careful={
+                "canary": self.chance.choice([0, 1]),
+                "max_parallel": 2,
+                "on_failure": self.chance.choice(list(OnFailure)),
+                "retries": Retries(limit=1, backoff_seconds=0.0),
+                "max_failures": self.chance.choice([0, "100%"]),
+            },
+            released=False,
+        )
+
+    def name(self):
+        return self.chance.choice(self.NODES)
+
+    def node(self):
+        name = self.name()
+        in_hand = list(Operation.objects.filter(phase__in=IN_HAND))
+        if not in_hand or self.chance.random() < 0.3:
+            modules = self.chance.choice([(), (installed(),), (installed(2, "c2"),)])
+            intake.record_beats([beat_of(name, hello=self.chance.random() < 0.5, modules=modules)])
+            return
+        phases = [*sorted(RUNNING_PHASES - {Phase.CANCELING}), *sorted(FINAL_PHASES), *[Phase.SUCCEEDED] * 6]
+        intake.record_reports(
+            [
+                report_of(each.rollout, each.node, phase, reason=Reason.FETCH_FAILED if phase == Phase.FAILED else None)
+                for each in in_hand
+                for phase in [self.chance.choice(phases)]
+            ]
+        )
+
+    def time(self):
+        match self.chance.randrange(5):
+            case 0:
+                silence(self.name())
+                clock.declare_silent_nodes_offline()
+            case 1:
+                overdue(self.name())
+                clock.end_overdue_operations()
+            case 2:
+                reconcile()
+            case 3:
+                advance_all(unfinished_rollouts())
+            case 4:
+                clock.end_operations_of_gone_nodes()
