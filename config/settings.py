@@ -131,7 +131,12 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "ENUM_NAME_OVERRIDES": {"PresenceEnum": ["load", "files", "absent"]},  # both `desired` and `observed`
+    # Those of fields that have other names too, or whose name has other choices elsewhere.
+    "ENUM_NAME_OVERRIDES": {
+        "PresenceEnum": ["load", "files", "absent"],
+        "OperationPhaseEnum": "rollout.serializers.rollouts.PHASES",
+        "ActionEnum": "rollout.serializers.rollouts.ACTIONS",
+    },
 }
 
 LOGGING = {

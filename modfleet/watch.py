@@ -48,7 +48,7 @@ class Listener(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     rollout: Document
-    #: Operations that have failed or timed out, in the rollout's order.
+    #: Nodes on which an attempt has failed or timed out, also one that was retried or undone; in the rollout's order.
     failures: tuple[Document, ...]
 
 
@@ -59,7 +59,7 @@ def standings(api: Client, uid: str, *, timeout: float | None, listener: Listene
     none by then, `RefusedError`.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    etag, failures, counted = "", (), (0, 0)  # type: tuple[str, tuple[Document, ...], tuple[int, int]]
+    etag, failures, counted = "", (), (0, 0, 0)  # type: tuple[str, tuple[Document, ...], tuple[int, int, int]]
     connection = _Connection(listener, deadline)
     while True:
         left = LONGEST_WAIT if deadline is None else max(0.0, min(LONGEST_WAIT, deadline - time.monotonic()))
@@ -67,9 +67,9 @@ def standings(api: Client, uid: str, *, timeout: float | None, listener: Listene
             found = api.changed(path_to(ROLLOUTS, uid), etag=etag, wait=left if etag else 0)
             if found is not None:
                 rollout, new_etag = found
-                count = (rollout["progress"]["failed"], rollout["progress"]["timed_out"])
+                count = failure_counts(rollout)
                 if count != counted:
-                    failures = failed_nodes(api, uid)
+                    failures = failed_nodes(api, rollout)
         except (UnreachableError, RefusedError) as error:
             connection.lost(error)
             continue
@@ -119,8 +119,37 @@ def _passes(error: RefusedError) -> bool:
     return error.status >= httpx.codes.INTERNAL_SERVER_ERROR or error.status == httpx.codes.TOO_MANY_REQUESTS
 
 
-def failed_nodes(api: Client, uid: str) -> tuple[Document, ...]:
-    return tuple(api.every(path_to(ROLLOUTS, uid, "nodes"), {"phase": FAILED}))
+def failure_counts(rollout: Document) -> tuple[int, int, int]:
+    """Nodes that have failed, that have timed out, and that had before they were retried or undone."""
+    progress = rollout["progress"]
+    # A control plane of the version before counts none of the last kind.
+    return progress["failed"], progress["timed_out"], progress.get("failed_before", 0)
+
+
+def failed_nodes(api: Client, rollout: Document) -> tuple[Document, ...]:
+    failed, timed_out, before = failure_counts(rollout)
+    if not (failed or timed_out or before):
+        return ()
+    wanted = {"outcome": FAILED} if before else {"phase": FAILED}
+    return tuple(api.every(path_to(ROLLOUTS, rollout["uid"], "nodes"), wanted))
+
+
+def failed_attempts(failures: tuple[Document, ...]) -> list[tuple[Document, Document]]:
+    """Each node of these with each of its outcomes that is a failure."""
+    return [(node, each) for node in failures for each in outcomes_of(node) if each["phase"] in FAILED]
+
+
+def outcomes_of(node: Document) -> list[Document]:
+    # A control plane of the version before sends the newest alone, as the node's own fields.
+    found: list[Document] = node.get("outcomes", [node] if node["finished_at"] else [])
+    return found
+
+
+def attempt_in_words(outcome: Document) -> str:
+    number = outcome["attempt"]
+    if not outcome["rollback"]:
+        return str(number)
+    return "undo" if number == 1 else f"undo {number}"
 
 
 def exit_code(rollout: Document) -> ExitCode | None:

@@ -37,7 +37,6 @@ from rollout.events import Origin, RolloutPhase, node_stream, placement_stream
 from rollout.messages import Action, Phase
 from rollout.models import Node, NodeModule, Operation, Rollout
 from rollout.projections.nodes import ModuleState
-from rollout.projections.rollouts import operation_key
 
 #: How many rows a table on another object's page shows.
 FIRST_ROWS = 50
@@ -119,15 +118,21 @@ def _retry(row: Rollout) -> str:
 
 @admin.register(Operation)
 class OperationAdmin(ReadOnlyAdmin):
-    about = "What one rollout does to one node, how far that is, and what the node said."
-    list_display = ["node", "phase_badge", "reason", "message", "attempt", "took", "module", "of_rollout"]
+    about = (
+        "What one rollout does to one node, how far that is, and what the node said. Each attempt and each undo is an "
+        "entry of its own."
+    )
+    list_display = ["node", "what", "phase_badge", "reason", "message", "attempt", "took", "of_rollout", "asked_by"]
     list_filter = [choice_filter("phase", Phase), choice_filter("action", Action)]
     search_fields = ["node", "message"]
     search_help_text = "Node or message"
-    ordering = ["rollout", "ordinal"]
+    ordering = ["rollout", "ordinal", "scheduled_position"]
     show_full_result_count = False
-    fields = ["of_node", "of_rollout", "module", "action", "activation", "phase_badge", "reason", "message"]
+    fields = ["of_node", "of_rollout", "asked_by", "module", "what", "activation", "phase_badge", "reason", "message"]
     fields += ["attempt", "generation", "took", "content_sha256", "scheduled", "released", "started", "finished"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Operation]:
+        return Operation.attempts.order_by(*self.ordering)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         """Not on the home page: one comes here from a rollout or a node, and never to the operations of years."""
@@ -151,6 +156,10 @@ class OperationAdmin(ReadOnlyAdmin):
     @admin.display(description="module")
     def module(self, row: Operation) -> str:
         return _module_link(row)
+
+    @admin.display(description="operation", ordering="action")
+    def what(self, row: Operation) -> str:
+        return _what(row)
 
     @admin.display(description="phase", ordering="phase")
     def phase_badge(self, row: Operation) -> str:
@@ -218,7 +227,7 @@ class NodeAdmin(ActingAdmin):
         return [events_link(node_stream(row.name)), of_modules]
 
     def tables(self, row: Node) -> list[Table]:
-        operations = selectors.newest_operations_of(row.name, limit=FIRST_ROWS)
+        attempts = selectors.newest_attempts_on(row.name, limit=FIRST_ROWS)
         return [
             Table(
                 title="Modules",
@@ -241,20 +250,29 @@ class NodeAdmin(ActingAdmin):
             ),
             Table(
                 title="Newest operations",
-                columns=["Operation", "Phase", "Reason", "Message", "Attempt", "Seconds", "Scheduled"],
+                columns=[
+                    "Operation",
+                    "Phase",
+                    "Reason",
+                    "Message",
+                    "Attempt",
+                    "Seconds",
+                    "Scheduled",
+                    "By rollout",
+                    "By",
+                ],
                 rows=[
                     (
-                        link(
-                            page_url("rollout_operation", operation_key(each.rollout, each.node)),
-                            f"{each.action} {each.module_name} {each.version}",
-                        ),
+                        link(page_url("rollout_operation", each.key), _what(each)),
                         *_outcome(each),
                         ago(each.scheduled_at),
+                        _rollout_link(each.rollout),
+                        each.asked_by or NOTHING,
                     )
-                    for each in operations
+                    for each in attempts
                 ],
                 when_empty="No rollout has reached this node yet.",
-                more=list_url("rollout_operation", {"node": row.name}) if len(operations) == FIRST_ROWS else "",
+                more=list_url("rollout_operation", {"node": row.name}) if len(attempts) == FIRST_ROWS else "",
             ),
             Table(
                 title="Newest events",
@@ -389,6 +407,10 @@ class NodeModuleAdmin(ReadOnlyAdmin):
     @admin.display(description="rollout under way")
     def under_way(self, row: NodeModule) -> str:
         return _rollout_link(row.rollout)
+
+
+def _what(row: Operation) -> str:
+    return f"{'undo: ' if row.rollback else ''}{row.action} {row.module_name} {row.version}"
 
 
 def _outcome(row: Operation) -> Iterable[object]:

@@ -15,8 +15,8 @@ from eventstore.store import by_actor, of_request, position_at
 from rollout import selectors
 from rollout.decider.node import NodePhase
 from rollout.events import Origin, RolloutPhase
-from rollout.messages import Action, Phase, Reason
-from rollout.models import NodeModule
+from rollout.messages import FINAL_PHASES, Action, Phase, Reason
+from rollout.models import NodeModule, Operation
 from rollout.planning.selection import Selector, select
 from rollout.projections.nodes import ModuleState
 
@@ -35,8 +35,21 @@ class RolloutFilters(django_filters.FilterSet):
 class OperationFilters(django_filters.FilterSet):
     phase = WordsFilter(Phase, field_name="phase", help_text="Any of these")
     reason = WordsFilter(Reason, field_name="reason", help_text="Any of these")
+    outcome = WordsFilter(
+        sorted(FINAL_PHASES), method="with_outcome", help_text="One of its attempts has ended in any of these"
+    )
     wave = WholeNumberFilter(field_name="wave")
     node = TextFilter(field_name="node")
+
+    def with_outcome(self, rows: QuerySet[Any], name: str, value: list[str]) -> QuerySet[Any]:
+        attempts = Operation.attempts.filter(rollout=OuterRef("rollout"), node=OuterRef("node"), phase__in=value)
+        return rows.filter(Exists(attempts))
+
+
+class AttemptFilters(django_filters.FilterSet):
+    module_name = TextFilter(field_name="module_name")
+    rollout = TextFilter(field_name="rollout", help_text="Its uid")
+    phase = WordsFilter(Phase, field_name="phase", help_text="Any of these")
 
 
 class NodeFilters(django_filters.FilterSet):

@@ -15,6 +15,7 @@ from rollout import selectors
 from rollout.errors import NodeNotFoundError, RolloutNotFoundError
 from rollout.events import node_stream, placement_stream
 from rollout.models import Operation, TimelineEntry
+from rollout.outcomes import outcomes_in
 from rollout.projections.nodes import NodeFold, NodeProjection
 from rollout.projections.rollouts import RolloutFold, document, operation_key
 
@@ -45,11 +46,12 @@ def _moment(text: str) -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormerRollout:
-    """`position` is that of its newest event by then; `operations` are in its order."""
+    """`position` is that of its newest event by then; `operations` are in its order, `former` the attempts before."""
 
     document: dict[str, Any]
     position: int
     operations: tuple[Operation, ...]
+    former: tuple[Operation, ...]
 
 
 def rollout_as_of(uid: str, position: int) -> FormerRollout:
@@ -63,16 +65,18 @@ def rollout_as_of(uid: str, position: int) -> FormerRollout:
         fold.apply(each)
     row = fold.rollouts[uid]
     operations = sorted(fold.operations.values(), key=lambda operation: operation.ordinal)
-    return FormerRollout(document=document(row), position=row.position, operations=tuple(operations))
+    return FormerRollout(
+        document=document(row), position=row.position, operations=tuple(operations), former=tuple(fold.former)
+    )
 
 
-def operation_as_of(uid: str, node: str, position: int) -> Operation:
-    """Raises: `RolloutNotFoundError`, `NodeNotFoundError`."""
-    key = operation_key(uid, node)
-    found = next((each for each in rollout_as_of(uid, position).operations if each.key == key), None)
+def operation_as_of(uid: str, node: str, position: int) -> dict[str, Any]:
+    """The operation's document. Raises: `RolloutNotFoundError`, `NodeNotFoundError`."""
+    key, former = operation_key(uid, node), rollout_as_of(uid, position)
+    found = next((each for each in former.operations if each.key == key), None)
     if found is None:
         raise NodeNotFoundError(f"{node} was not part of this rollout at position {position}.")
-    return found
+    return selectors.operation_document(found, outcomes_in([found], former.former)[key])
 
 
 def node_as_of(name: str, position: int) -> dict[str, Any]:

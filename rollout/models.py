@@ -142,6 +142,10 @@ class Rollout(Caused):
     unrestored = models.IntegerField(default=0)
     #: Automatic retries so far.
     retries = models.IntegerField(default=0)
+    #: Nodes with an earlier attempt that failed or timed out: it was retried or undone.
+    failed_before = models.IntegerField(default=0, db_default=0)
+    #: What stopped it, the newest last: `outcomes.stop_of`.
+    stops = models.JSONField(default=list, db_default=models.Value([], models.JSONField()))
     #: One for each wave, in order: `phase`, `total` and the counters, times.
     waves = models.JSONField(default=list)
     #: Its `RolloutState`, as JSON.
@@ -165,11 +169,24 @@ class Rollout(Caused):
         return f"{self.action} {self.module_name} {self.version} ({self.uid})"
 
 
-class Operation(Caused):
-    """What one rollout does to one node."""
+class CurrentOperations(models.Manager["Operation"]):
+    def get_queryset(self) -> models.QuerySet["Operation"]:
+        return super().get_queryset().filter(former=False)
 
-    #: `<rollout>:<node>`
-    key = models.CharField(primary_key=True, max_length=161)
+
+class Operation(Caused):
+    """What one rollout does to one node. A retry and an undo are operations of their own: the attempt before stays as it
+    ended, as a former one. `objects` has the newest attempt of each node in each rollout, `attempts` has all."""
+
+    #: `<rollout>:<node>`, and of a former one `<rollout>:<node>:<generation>:<attempt>`
+    key = models.CharField(primary_key=True, max_length=190)
+    #: A newer attempt of the same rollout follows. Nothing changes it any more. The database has no default for it: an
+    #: older version's process would take former attempts for newest ones, and so it can write none.
+    former = models.BooleanField(default=False)
+    #: The phase in which the node has answered after it had ended without its answer, or empty.
+    late = models.CharField(max_length=12, default="", db_default="")
+    #: An attempt before it, in the same rollout, failed or timed out.
+    failed_before = models.BooleanField(default=False, db_default=False)
     rollout = models.CharField(max_length=32)
     node = models.CharField(max_length=128)
     module_name = models.CharField(max_length=128)
@@ -196,7 +213,11 @@ class Operation(Caused):
     message = models.TextField()
     #: Waits for an older operation that had started.
     behind = models.BooleanField()
+    #: As it is shown: the person who asked for the rollout, the retry or the rollback; else who started the rollout.
+    asked_by = models.CharField(max_length=160, default="", db_default="")
     scheduled_at = models.DateTimeField()
+    #: Position of the event by which it was scheduled.
+    scheduled_position = models.BigIntegerField(default=0, db_default=0)
     #: Not to be released before then.
     ready_at = models.DateTimeField(null=True)
     #: When the node was asked to give it up.
@@ -210,6 +231,9 @@ class Operation(Caused):
     seconds = models.FloatField(null=True)
     #: How long the node's server answered no client while it replaced one version by another.
     swap_seconds = models.FloatField(null=True)
+
+    objects = CurrentOperations()
+    attempts = models.Manager["Operation"]()
 
     class Meta:
         ordering: ClassVar = ["rollout", "ordinal"]

@@ -1,8 +1,9 @@
 """`GET /v2/rollouts/{uid}/report`: the whole story of a rollout for a change ticket, as JSON or CSV.
 
-Who asked for it and who approved, by which strategy, its waves, what was done by hand, and each node: what it had, what
-it got, when, and why not. One that has not ended yet is told as far as it is, and says so (`complete`). Streamed, in a
-number of queries that does not grow with the fleet.
+Who asked for it and who approved, by which strategy, its waves, what was done by hand, who or which rule stopped it, and
+each node: what it had, what it got, and the outcome of every attempt. Nothing that happens later takes an outcome away.
+One that has not ended yet is told as far as it is, and says so (`complete`). Streamed, in chunks of 2,000 nodes, each in
+two queries.
 """
 
 import csv
@@ -26,6 +27,7 @@ from api.refusals import refuses
 from eventstore.actors import is_person
 from eventstore.database import give_connection_back
 from eventstore.store import RecordedEvent, database_now, load_positions
+from rollout.decider.rollout import ROLLOUT
 from rollout.errors import RolloutNotFoundError
 from rollout.events import (
     AbortRequested,
@@ -42,6 +44,7 @@ from rollout.events import (
 )
 from rollout.messages import Action, Phase
 from rollout.models import Operation, Rollout, TimelineEntry
+from rollout.outcomes import STOPS, earlier, outcomes_of, stop_of
 from rollout.selectors import rollout_row
 
 #: What a person can do to a rollout, by the event that it leaves. Some of these happen by themselves, too.
@@ -74,13 +77,16 @@ COLUMNS = (
     "phase",
     "reason",
     "message",
+    "rule",
     "attempts",
+    "rollback",
     "from_version",
     "from_sha256",
     "to_version",
     "to_sha256",
     "seconds",
     "swap_seconds",
+    "late",
 )
 #: A spreadsheet takes what begins so for a formula (OWASP, "CSV Injection").
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -95,10 +101,10 @@ class Report:
 
 
 def report_of(uid: str) -> Report:
-    """Three queries, and one for the nodes. Raises: `RolloutNotFoundError`."""
+    """Three queries, and those for the nodes. Raises: `RolloutNotFoundError`."""
     row = rollout_row(uid)
     document = json.loads(row.document)
-    waves = document.pop("waves")
+    waves, told = document.pop("waves"), _told(row)
     return Report(
         rollout={
             "generated_at": rfc3339(database_now()),
@@ -106,17 +112,21 @@ def report_of(uid: str) -> Report:
             **{name: value for name, value in document.items() if name not in {"actor", "slowest_nodes", "progress"}},
             "requested_by": row.actor,
             "counts": {name: value for name, value in document["progress"].items() if name != "eta_seconds"},
-            "actions": [_action(each) for each in _done_by_hand(row)],
+            "actions": [_action(each) for each in told if _is_by_hand(each)],
+            "stops": _stops(told),
             "waves": waves,
         },
         operations=_operations(row),
     )
 
 
-def _done_by_hand(row: Rollout) -> list[RecordedEvent]:
-    classes = [each for each in VERBS if each is not OperationFinished or row.canceled]
+def _told(row: Rollout) -> list[RecordedEvent]:
+    """The events that tell what people did and what stopped the rollout."""
+    classes = {*VERBS, *STOPS}
+    if not row.canceled and all(each["action"] != "rollback" for each in row.stops):
+        classes.remove(OperationFinished)  # there is one for each node, and none that a person has canceled
     positions = TimelineEntry.objects.filter(rollout=row.uid).values("position")
-    return [each for each in load_positions(positions, event_classes=classes) if _is_by_hand(each)]
+    return load_positions(positions, event_classes=classes)
 
 
 def _is_by_hand(recorded: RecordedEvent) -> bool:
@@ -124,9 +134,19 @@ def _is_by_hand(recorded: RecordedEvent) -> bool:
     event = recorded.event
     if isinstance(event, RolloutStarted):
         return True
-    if isinstance(event, OperationFinished) and (event.phase != Phase.CANCELED):
+    if type(event) not in VERBS or (isinstance(event, OperationFinished) and event.phase != Phase.CANCELED):
         return False
     return is_person(recorded.actor)
+
+
+def _stops(told: list[RecordedEvent]) -> list[dict[str, Any]]:
+    state, found = ROLLOUT.initial, []
+    for each in told:
+        if isinstance(each.event, OperationFinished | OperationCancelRequested):
+            continue
+        found.append(stop_of(each, state))
+        state = ROLLOUT.evolve(state, each.event)
+    return [stop for stop in found if stop is not None]
 
 
 def _action(recorded: RecordedEvent) -> dict[str, Any]:
@@ -149,7 +169,7 @@ def _operations(row: Rollout) -> QuerySet[Operation]:
     """The rollout's, in its order, each with what the last operation before it had left: `before_version`, None where
     that was nothing, and `before_sha256`."""
     before = (
-        Operation.objects.filter(node=OuterRef("node"), module_name=OuterRef("module_name"))
+        Operation.attempts.filter(node=OuterRef("node"), module_name=OuterRef("module_name"))
         .exclude(rollout=OuterRef("rollout"))
         .filter(
             phase__in=_LEFT_ITS_VERSION,
@@ -168,7 +188,7 @@ def _operations(row: Rollout) -> QuerySet[Operation]:
     )
 
 
-def _node(row: Any) -> dict[str, Any]:
+def _node(row: Any, outcomes: list[dict[str, Any]]) -> dict[str, Any]:
     had = row.before_action == Action.INSTALL
     gets = row.action == Action.INSTALL
     return {
@@ -187,6 +207,8 @@ def _node(row: Any) -> dict[str, Any]:
         "finished_at": rfc3339(row.finished_at) if row.finished_at else None,
         "seconds": row.seconds,
         "swap_seconds": row.swap_seconds,
+        "late": row.late or None,
+        "outcomes": outcomes,
     }
 
 
@@ -194,8 +216,9 @@ def _nodes(report: Report) -> Iterator[dict[str, Any]]:
     """By short queries: the client may take long to read what lies between them."""
     rows = report.operations[:_CHUNK]
     while batch := list(rows):
+        outcomes = outcomes_of(batch)
         give_connection_back()
-        yield from map(_node, batch)
+        yield from (_node(each, outcomes[each.key]) for each in batch)
         if len(batch) < _CHUNK:
             return
         rows = report.operations.filter(ordinal__gt=batch[-1].ordinal)[:_CHUNK]
@@ -219,7 +242,8 @@ class _Line:
 
 
 def as_csv(report: Report) -> Iterator[str]:
-    """One table: `record` says what a row is about, a rollout, an action, a wave or a node."""
+    """One table: `record` says what a row is about, a rollout, an action, a stop, a wave, an attempt that another one
+    followed, or a node with its newest attempt."""
     writer = csv.DictWriter(_Line(), COLUMNS, extrasaction="ignore", lineterminator="\r\n")
     yield writer.writeheader()
     for record in _records(report):
@@ -240,11 +264,27 @@ def _records(report: Report) -> Iterator[dict[str, Any]]:
     }
     for action in rollout["actions"]:
         yield {**action, "record": "action", "message": action["remark"], "node": " ".join(action["nodes"])}
+    for stop in rollout["stops"]:
+        yield {**stop, "record": "stop", "actor": stop["by"]}
     for wave in rollout["waves"]:
         counts = ", ".join(f"{wave[name]} {name}" for name in ("total", "succeeded", "failed", "timed_out"))
         yield {**wave, "record": "wave", "at": wave["started_at"], "message": counts}
     for node in _nodes(report):
+        former = earlier(node["outcomes"], has_ended=node["finished_at"] is not None)
+        yield from (_attempt(node, each) for each in former)
         yield {**node, "record": "node", "at": node["released_at"], "module_name": rollout["module_name"]}
+
+
+def _attempt(node: dict[str, Any], outcome: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **outcome,
+        "record": "attempt",
+        "finished_at": outcome["at"],
+        "attempts": outcome["attempt"],
+        "node": node["node"],
+        "wave": node["wave"],
+        "to_version": outcome["version"] if outcome["action"] == Action.INSTALL else None,
+    }
 
 
 def _defused(value: Any) -> Any:
@@ -261,8 +301,9 @@ class RolloutReportView(APIView):
     )
     @refuses(RolloutNotFoundError)
     def get(self, request: Request, uid: str) -> StreamingHttpResponse:
-        """The rollout for a change ticket: who asked and approved, its waves, what was done by hand, and each node with
-        what it had and what it got. `complete` is false while it has not ended."""
+        """The rollout for a change ticket: who asked and approved, its waves, what was done by hand, what stopped it, and
+        each node with what it had, what it got and the outcome of every attempt. `complete` is false while it has not
+        ended."""
         match request.query_params.get("format", "json"):
             case "json" as ending:
                 lines, content_type = as_json, "application/json"

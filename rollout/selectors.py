@@ -23,9 +23,10 @@ from rollout.errors import (
     NoLocalNodeError,
     RolloutNotFoundError,
 )
-from rollout.events import FINAL_ROLLOUT_PHASES
+from rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
 from rollout.messages import RUNNING_PHASES, Action, Activation, Beat, InstalledModule, Phase, Reason
 from rollout.models import FleetFreeze, Liveness, Node, NodeModule, Operation, Placement, Rollout, TimelineEntry
+from rollout.outcomes import BAD, outcomes_of
 from rollout.premises import USING
 from rollout.projections.nodes import ABSENT, ModuleState
 from rollout.projections.rollouts import operation_key
@@ -41,9 +42,7 @@ IN_HAND = (Phase.QUEUED, *sorted(RUNNING_PHASES))
 
 def failed_nodes(uid: str) -> list[str]:
     """In the rollout's order, without those that have left the fleet."""
-    failed = Operation.objects.filter(
-        rollout=uid, phase__in=[Phase.FAILED, Phase.TIMED_OUT], node__in=nodes().values("name")
-    )
+    failed = Operation.objects.filter(rollout=uid, phase__in=BAD, node__in=nodes().values("name"))
     return list(failed.order_by("ordinal").values_list("node", flat=True))
 
 
@@ -183,7 +182,13 @@ def operation(uid: str, node: str) -> Operation:
     return row
 
 
-def operation_document(row: Operation) -> dict[str, Any]:
+def operation_documents(rows: Sequence[Operation]) -> list[dict[str, Any]]:
+    """The operations as JSON, each with all its outcomes; at most one query."""
+    outcomes = outcomes_of(rows)
+    return [operation_document(each, outcomes[each.key]) for each in rows]
+
+
+def operation_document(row: Operation, outcomes: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "node": row.node,
         "module_name": row.module_name,
@@ -204,6 +209,7 @@ def operation_document(row: Operation) -> dict[str, Any]:
         "finished_at": rfc3339(row.finished_at) if row.finished_at else None,
         "seconds": row.seconds,
         "swap_seconds": row.swap_seconds,
+        "outcomes": outcomes,
     }
 
 
@@ -236,10 +242,11 @@ def event_document(recorded: RecordedEvent) -> dict[str, Any]:
     }
 
 
-def operations_to_look_at(uid: str, *, limit: int) -> list[Operation]:
-    """The first of the rollout's nodes: those that failed, then those in hand, then the others."""
-    urgency = Case(When(phase__in=[Phase.FAILED, Phase.TIMED_OUT], then=0), When(phase__in=IN_HAND, then=1), default=2)
-    return list(Operation.objects.filter(rollout=uid).order_by(urgency, "ordinal")[:limit])
+def attempts_to_look_at(uid: str, *, limit: int) -> list[Operation]:
+    """The first attempts of the rollout that failed, also those that were retried or undone, then those in hand."""
+    urgency = Case(When(phase__in=BAD, then=0), default=1)
+    rows = Operation.attempts.filter(rollout=uid, phase__in=(*BAD, *IN_HAND))
+    return list(rows.order_by(urgency, "former", "ordinal", "generation", "attempt")[:limit])
 
 
 def refuse_if_frozen() -> None:
@@ -298,9 +305,36 @@ def nodes_with_liveness(rows: QuerySet[Node]) -> QuerySet[Node]:
     )
 
 
-def newest_operations_of(name: str, *, limit: int) -> list[Operation]:
+def attempts_on(name: str) -> QuerySet[Operation]:
+    """Everything that was done to the node: each attempt and each undo. Raises: `NodeNotFoundError`."""
+    node(name)
+    return Operation.attempts.filter(node=name)
+
+
+def newest_attempts_on(name: str, *, limit: int) -> list[Operation]:
     """What was last done to the node."""
-    return list(Operation.objects.filter(node=name).order_by("-scheduled_at", "key")[:limit])
+    return list(Operation.attempts.filter(node=name).order_by("-scheduled_position")[:limit])
+
+
+def attempt_document(row: Operation) -> dict[str, Any]:
+    """One line of a node's history."""
+    return {
+        "scheduled_at": rfc3339(row.scheduled_at),
+        "finished_at": rfc3339(row.finished_at) if row.finished_at else None,
+        "action": row.action,
+        "module_name": row.module_name,
+        "version": row.version,
+        "activation": row.activation,
+        "content_sha256": row.content_sha256 or None,
+        "rollback": row.rollback,
+        "attempt": row.attempt,
+        "phase": row.phase,
+        "reason": row.reason or None,
+        "message": row.message,
+        "seconds": row.seconds,
+        "rollout": row.rollout,
+        "requested_by": row.asked_by,
+    }
 
 
 def node_documents(rows: Iterable[Node]) -> list[dict[str, Any]]:
@@ -474,21 +508,25 @@ def is_rollout_of(uid: str, request: RolloutRequest) -> bool:
 
 def shortfalls(rollouts: Collection[Rollout], *, most: int = 5) -> dict[str, str]:
     """Which nodes are not as the rollout was to leave them, each with its reason, by rollout; the first `most` of each,
-    and how many more there are. One query."""
-    short = Operation.objects.filter(
-        Q(phase__in=[Phase.FAILED, Phase.TIMED_OUT, Phase.CANCELED, Phase.SKIPPED]) & ~Q(reason__in=_WITHOUT_LOSS),
+    and how many more there are; of a rollout that did not succeed also what failed before it was retried or undone. One
+    query."""
+    bad = [each.uid for each in rollouts if each.phase != RolloutPhase.SUCCEEDED]
+    short = Operation.attempts.filter(
+        Q(former=False) | Q(phase__in=BAD, rollout__in=bad),
+        Q(phase__in=[*BAD, Phase.CANCELED, Phase.SKIPPED]) & ~Q(reason__in=_WITHOUT_LOSS),
         rollout__in=[each.uid for each in rollouts],
     )
+    order = ("ordinal", "generation", "attempt")
     ranked = short.annotate(
-        place=Window(RowNumber(), partition_by="rollout", order_by="ordinal"),
+        place=Window(RowNumber(), partition_by="rollout", order_by=order),
         count=Window(Count("key"), partition_by="rollout"),
     )
     said: dict[str, list[str]] = {}
-    for each in ranked.filter(place__lte=most).order_by("rollout", "ordinal"):
+    for each in ranked.filter(place__lte=most).order_by("rollout", *order):
         words = said.setdefault(each.rollout, [])
         words.append(f"{each.node}: {each.message or each.reason}")
         if len(words) == most < each.count:
-            words.append(f"and {each.count - most} more nodes")
+            words.append(f"and {each.count - most} more")
     return {uid: "; ".join(words) for uid, words in said.items()}
 
 

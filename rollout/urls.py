@@ -46,6 +46,7 @@ urlpatterns = [
     path("v2/freeze", FreezeViewSet.as_view({"get": "retrieve", "post": "create", "delete": "destroy"})),
     path("v2/nodes", NodeViewSet.as_view({"get": "list"})),
     path("v2/nodes/<str:name>", NodeViewSet.as_view({"get": "retrieve", "patch": "partial_update"})),
+    path("v2/nodes/<str:name>/operations", NodeViewSet.as_view({"get": "operations"})),
     path("v2/nodes/<str:name>/drain", NodeViewSet.as_view({"post": "drain"})),
     path("v2/nodes/<str:name>/activate", NodeViewSet.as_view({"post": "activate"})),
     path("v2/nodes/<str:name>/decommission", NodeViewSet.as_view({"post": "decommission"})),

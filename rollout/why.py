@@ -1,11 +1,11 @@
 """Reads what `rollout.decider.why` explains, in a number of queries that does not grow with the fleet."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, Max, Min, OuterRef, QuerySet, Subquery
+from django.db.models import Case, Count, Max, Min, OuterRef, Q, QuerySet, Subquery, When
 from django.db.models.aggregates import Aggregate
 
 from api.fields import rfc3339
@@ -13,7 +13,7 @@ from eventstore.store import RecordedEvent, database_now, load, load_many
 from rollout import selectors
 from rollout.decider.node import NodePhase
 from rollout.decider.rollout import ROLLOUT, RolloutState
-from rollout.decider.why import NAMED, Nodes, Place, Scene, Why, explain_node, explain_rollout
+from rollout.decider.why import NAMED, Nodes, Place, Scene, Why, explain_node, explain_rollout, sentence
 from rollout.events import (
     AbortRequested,
     NodesReleased,
@@ -28,12 +28,14 @@ from rollout.events import (
 )
 from rollout.messages import Phase, Reason
 from rollout.models import FleetFreeze, Node, Operation
+from rollout.outcomes import BAD, attempt_in_words, canceled_by, earlier, outcomes_of, stop_of
 from rollout.standing import fleet_of
 
 #: At most so many nodes that failed are shown with their events, and so many events of the rollout's own.
 FAILURES = 10
 EVENTS = 200
-_FAILED = (Phase.FAILED, Phase.TIMED_OUT)
+#: So many of the newest stops are named.
+STOPS = 5
 _VERBS = (RolloutPaused, AbortRequested, RollbackRequested, RolloutRejected)
 
 
@@ -66,6 +68,7 @@ def of_node(uid: str, name: str) -> Answer:
     stream = load(placement_stream(name, row.module_name))
     events = tuple(each for each in stream if getattr(each.event, "rollout", "") == uid)
     why = explain_node(told.state, told.started, fleet, _scene(told, ()), _place(row, events))
+    why = replace(why, summary=" ".join((why.summary, *_besides(row), *_earlier(row), *_stopped(told, row))))
     document = {"uid": uid, "node": name, "phase": row.phase, "reason": row.reason or None, **_document(why)}
     return Answer(document=document, events=events[-EVENTS:])
 
@@ -83,28 +86,32 @@ def _document(why: Why) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Told:
-    """A rollout's own events and what they make of it; `since` when it is so, and who asked last for anything else than
-    to go on."""
+    """A rollout's own events and what they make of it; `since` when it is so, who asked last for anything else than to go
+    on, and what has stopped it, in words."""
 
     state: RolloutState
     started: RolloutStarted
     events: tuple[RecordedEvent, ...]
     since: datetime
     actor: str
+    stops: tuple[str, ...]
 
 
 def _told(uid: str) -> _Told:
     selectors.rollout_row(uid)
     events = load(rollout_stream(uid))
     state, since, actor = ROLLOUT.initial, events[0].recorded_at, events[0].shown_actor
+    stops: list[str] = []
     for each in events:
         before, state = state, ROLLOUT.evolve(state, each.event)
         if (before.phase, before.wave, before.wave_phase) != (state.phase, state.wave, state.wave_phase):
             since = each.recorded_at
         if isinstance(each.event, _VERBS):
             actor = each.shown_actor
+        if (stop := stop_of(each, before)) is not None:
+            stops.append(stop["text"])
     started: RolloutStarted = events[0].event
-    return _Told(state=state, started=started, events=events, since=since, actor=actor)
+    return _Told(state=state, started=started, events=events, since=since, actor=actor, stops=tuple(stops[-STOPS:]))
 
 
 def _is_routine(recorded: RecordedEvent) -> bool:
@@ -114,24 +121,29 @@ def _is_routine(recorded: RecordedEvent) -> bool:
 
 
 def _failed(uid: str) -> Sequence[Operation]:
-    """The first that failed and are not tried again."""
-    return list(Operation.objects.filter(rollout=uid, phase__in=_FAILED).order_by("finished_at", "ordinal")[:FAILURES])
+    """The first attempts that failed, also those that were retried or undone; then those that a newer rollout took over."""
+    taken_over = Q(phase=Phase.CANCELED, reason=Reason.NEWER_ROLLOUT)
+    rows = Operation.attempts.filter(Q(phase__in=BAD) | taken_over, rollout=uid)
+    order = (Case(When(taken_over, then=1), default=0), "finished_at", "ordinal", "generation", "attempt")
+    return list(rows.order_by(*order)[:FAILURES])
 
 
 def _endings(uid: str, rows: Sequence[Operation]) -> list[RecordedEvent]:
-    """The event by which each of them ended, in one query."""
+    """The events by which they ended, in one query."""
     streams = load_many(placement_stream(each.node, each.module_name) for each in rows)
-    found = ([each for each in stream if _ends(each, uid)][-1:] for stream in streams.values())
-    return [each for last in found for each in last]
+    return [each for stream in streams.values() for each in stream if _is_failure(each, uid)]
 
 
-def _ends(recorded: RecordedEvent, uid: str) -> bool:
-    return isinstance(recorded.event, OperationFinished) and recorded.event.rollout == uid
+def _is_failure(recorded: RecordedEvent, uid: str) -> bool:
+    event = recorded.event
+    if not isinstance(event, OperationFinished) or event.rollout != uid:
+        return False
+    return event.phase in BAD or event.reason == Reason.NEWER_ROLLOUT
 
 
 def _scene(told: _Told, failed: Sequence[Operation]) -> Scene:
     uid, state = told.started.rollout, told.state
-    scene = Scene(since=told.since, actor=told.actor, failed=_said(failed))
+    scene = Scene(since=told.since, actor=told.actor, stops=told.stops, failed=_said(failed))
     if state.phase.is_final:
         return scene
     rows = Operation.objects.filter(rollout=uid)
@@ -164,8 +176,31 @@ def _frozen() -> str:
 
 def _said(failed: Sequence[Operation]) -> tuple[str, ...]:
     return tuple(
-        ": ".join(filter(None, (each.node, each.reason or each.phase, each.message))) for each in failed[:NAMED]
+        ": ".join(filter(None, (_named(each), each.reason or each.phase, each.message))) for each in failed[:NAMED]
     )
+
+
+def _named(row: Operation) -> str:
+    return f"{row.node}, {attempt_in_words(row)}" if row.former or row.rollback or row.attempt > 1 else row.node
+
+
+def _besides(row: Operation) -> Iterator[str]:
+    if by := canceled_by(row):
+        yield f"Canceled by {by}."
+    if row.late:
+        yield f"The node has answered late: {row.late}."
+
+
+def _earlier(row: Operation) -> list[str]:
+    """How the attempts before this one ended."""
+    former = earlier(outcomes_of([row])[row.key], has_ended=row.finished_at is not None)
+    return [sentence(f"Before: {'; '.join(each['text'] for each in former)}")] if former else []
+
+
+def _stopped(told: _Told, row: Operation) -> list[str]:
+    """What stopped the rollout, where that is why something else was done on the node."""
+    is_told = told.stops and (row.rollback or row.phase == Phase.CANCELED)
+    return [sentence(f"The rollout: {'; '.join(told.stops)}")] if is_told else []
 
 
 def _place(row: Operation, events: Sequence[RecordedEvent]) -> Place:

@@ -156,6 +156,9 @@ class Fleet:
     def wait_for_wave(self, uid, wave, phase):
         wait_for(lambda: self.rollout(uid)["waves"][wave]["phase"] == phase)
 
+    def wait_for_rollout(self, uid, phase):
+        wait_for(lambda: self.rollout(uid)["phase"] == phase)
+
     def operation(self, uid, node):
         return self.get(f"{ROLLOUTS}/{uid}/nodes/{node}")
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.urls import reverse
 from django.utils.html import format_html_join
@@ -14,7 +14,8 @@ from console.rollouts.story import Entry, story_of
 from rollout import overview, selectors, why
 from rollout.decider.reasons import WORDS
 from rollout.events import RolloutPhase
-from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Phase, Reason
+from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Reason
+from rollout.outcomes import BAD, attempt_in_words
 
 #: How many nodes are listed with their reasons, how many of those that failed at once, and how many events.
 LISTED = 25
@@ -24,8 +25,6 @@ EVENTS = 80
 NAMED_TILES = 40
 #: A bar has a part for each of these, and each has a colour.
 PARTS = ("succeeded", "rolled_back", "running", "queued", "failed", "timed_out", "skipped", "canceled", "scheduled")
-_BAD = frozenset({Phase.FAILED, Phase.TIMED_OUT})
-
 IN_WORDS: dict[RolloutPhase, str] = {
     RolloutPhase.PLANNED: "Planned",
     RolloutPhase.PENDING_APPROVAL: "Waits for approval",
@@ -57,12 +56,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wave:
-    """`number` is that of the API, from 0; None for the nodes that were skipped from the start."""
+    """`number` is that of the API, from 0; None for the nodes that were skipped from the start. `failed_before`: how many
+    of its nodes had failed before they were retried or undone."""
 
     number: int | None
     is_canary: bool
     phase: str
     total: int
+    failed_before: int
     parts: Sequence[Part]
     tiles: SafeString
     soak_until: str
@@ -70,9 +71,12 @@ class Wave:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedNode:
+    """`attempt` is in words, empty for a first one that nothing has followed. `is_over`: it was retried or undone."""
+
     node: str
     phase: str
-    attempt: int
+    attempt: str
+    is_over: bool
     seconds: float | None
     message: str
     meaning: str
@@ -101,7 +105,10 @@ class Live:
     has_names: bool
     failing: Sequence[ListedNode]
     rest: Sequence[ListedNode]
-    more_failing: int
+    #: Whether there are more of them than are listed.
+    more_failing: bool
+    #: Whether all of those that are listed were retried or undone.
+    failed_before: bool
     in_hand: Sequence[ListedNode]
     story: Sequence[Entry]
     may_act: bool
@@ -114,8 +121,8 @@ def live(uid: str, *, by: str, may_act: bool) -> Live:
     row = selectors.rollout_row(uid)
     document, phase = json.loads(row.document), RolloutPhase(row.phase)
     standing = standing_of(row, by=by)
-    listed = selectors.operations_to_look_at(uid, limit=LISTED)
-    failing = [_listed(each) for each in listed if each.phase in _BAD]
+    listed = selectors.attempts_to_look_at(uid, limit=LISTED)
+    failing = [_listed(each) for each in listed if each.phase in BAD]
     in_hand = [_listed(each) for each in listed if each.phase in selectors.IN_HAND]
     reason, explained = document["reason"], why.of_rollout(uid).document
     freeze = selectors.freeze_document()
@@ -137,7 +144,8 @@ def live(uid: str, *, by: str, may_act: bool) -> Live:
         has_names=document["progress"]["total"] <= NAMED_TILES,
         failing=failing[:FIRST],
         rest=failing[FIRST:],
-        more_failing=max(0, standing.failed - len(failing)),
+        more_failing=len(failing) == LISTED,
+        failed_before=all(each.is_over for each in failing),
         in_hand=in_hand,
         story=_story(uid),
         may_act=may_act,
@@ -174,7 +182,8 @@ def _listed(row: Any) -> ListedNode:
     return ListedNode(
         node=row.node,
         phase=row.phase,
-        attempt=row.attempt,
+        attempt=attempt_in_words(row) if row.former or row.rollback or row.attempt > 1 else "",
+        is_over=row.former,
         seconds=row.seconds,
         message=row.message,
         meaning=words.meaning if words else "",
@@ -183,15 +192,17 @@ def _listed(row: Any) -> ListedNode:
 
 
 def _waves(uid: str, document: dict[str, Any]) -> list[Wave]:
-    nodes: dict[int, list[tuple[str, str, str]]] = {}
-    for wave, *node in selectors.operations(uid).values_list("wave", "node", "phase", "reason"):
-        nodes.setdefault(wave, []).append((node[0], node[1], node[2]))
+    nodes: dict[int, list[_Tile]] = {}
+    columns = ("wave", "node", "phase", "reason", "failed_before")
+    for wave, *columns_of_node in selectors.operations(uid).values_list(*columns):
+        nodes.setdefault(wave, []).append(_Tile(*columns_of_node))
     shown = [
         Wave(
             number=number,
             is_canary=number == 0 and document["strategy"]["canary"] not in {0, "0%"},
             phase=each["phase"],
             total=each["total"],
+            failed_before=each.get("failed_before", 0),
             parts=parts_of(each),
             tiles=_tiles(nodes.get(number, ())),
             soak_until=each.get("soak_until", "") if each["phase"] == "soaking" else "",
@@ -202,26 +213,45 @@ def _waves(uid: str, document: dict[str, Any]) -> list[Wave]:
         tiles = _tiles(skipped)
         shown.append(
             Wave(
-                number=None, is_canary=False, phase="skipped", total=len(skipped), parts=(), tiles=tiles, soak_until=""
+                number=None,
+                is_canary=False,
+                phase="skipped",
+                total=len(skipped),
+                failed_before=0,
+                parts=(),
+                tiles=tiles,
+                soak_until="",
             )
         )
     return shown
 
 
-def _tiles(nodes: Iterable[tuple[str, str, str]]) -> SafeString:
+class _Tile(NamedTuple):
+    node: str
+    phase: str
+    reason: str
+    failed_before: bool
+
+
+def _tiles(nodes: Iterable[_Tile]) -> SafeString:
     """A link for each node: at a thousand of them every byte counts, so that the name stands once, in the title."""
     folder = reverse("admin:rollout_node_changelist")
     return format_html_join(
         "\n",
         '<a href="{}{}/change/" class="{}" title="{}: {}"></a>',
-        ((folder, name, _colour(phase), name, _said(phase, reason)) for name, phase, reason in nodes),
+        ((folder, each.node, _look(each), each.node, _said(each)) for each in nodes),
     )
 
 
-def _colour(phase: str) -> str:
-    return "running" if phase in RUNNING_PHASES else phase
+def _look(tile: _Tile) -> str:
+    colour = "running" if tile.phase in RUNNING_PHASES else tile.phase
+    return f"{colour} failed-before" if tile.failed_before else colour
 
 
-def _said(phase: str, reason: str) -> str:
-    words = phase.replace("_", " ")
-    return f"{words}, {reason.replace('_', ' ')}" if reason and phase in FINAL_PHASES else words
+def _said(tile: _Tile) -> str:
+    words = [tile.phase.replace("_", " ")]
+    if tile.reason and tile.phase in FINAL_PHASES:
+        words.append(tile.reason.replace("_", " "))
+    if tile.failed_before:
+        words.append("failed before")
+    return ", ".join(words)

@@ -88,6 +88,40 @@ def _in_words(node: Document) -> RenderableType:
 
 @app.command()
 @builds(session=open_session)
+def history(
+    name: NodeName,
+    session: Session,
+    module: Annotated[str | None, typer.Option(help="Only what was done with this module.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="The newest so many; 0 for all.")] = 50,
+) -> None:
+    """List what was done to a node, the newest first: each attempt and each undo, and at whose request."""
+    asked: dict[str, Query] = {} if module is None else {"module_name": module}
+    found = session.api.every(path_to(NODES, name, "operations"), asked, most=limit or None)
+    session.show(list(found), _history_in_a_table)
+
+
+def _history_in_a_table(found: list[Document]) -> RenderableType:
+    return table(
+        ("WHEN", "WHAT", "ATTEMPT", "PHASE", "REASON", "MESSAGE", "SECONDS", "ROLLOUT", "BY"),
+        (
+            (
+                each["finished_at"] or each["scheduled_at"],
+                f"{'undo: ' if each['rollback'] else ''}{each['action']} {each['module_name']} {each['version']}",
+                each["attempt"],
+                each["phase"],
+                each["reason"],
+                each["message"],
+                each["seconds"],
+                each["rollout"],
+                each["requested_by"],
+            )
+            for each in found
+        ),
+    )
+
+
+@app.command()
+@builds(session=open_session)
 def drain(name: NodeName, session: Session) -> None:
     """Give it nothing new. `activate` ends that."""
     _tell_phase(session, session.api.post(path_to(NODES, name, "drain")))

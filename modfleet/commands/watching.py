@@ -16,7 +16,7 @@ from rich.text import Text
 from modfleet.client import Document
 from modfleet.commands.session import Session, printable, table
 from modfleet.failure import ExitCode
-from modfleet.watch import FINAL, Standing, exit_code, next_step, standings
+from modfleet.watch import FINAL, Standing, attempt_in_words, exit_code, failed_attempts, next_step, standings
 
 #: What fits on a screen.
 WAVES_SHOWN, FAILURES_SHOWN = 12, 10
@@ -142,9 +142,11 @@ class Screen:
 def picture(standing: Standing) -> RenderableType:
     rollout = standing.rollout
     parts: list[RenderableType] = [Text(printable(title(rollout)), style="bold"), _bars(rollout)]
+    parts += [Text(printable(each)) for each in stops(rollout)]
     if standing.failures:
-        parts += ["", failures_table(standing.failures[:FAILURES_SHOWN])]
-        if (more := len(standing.failures) - FAILURES_SHOWN) > 0:
+        found = failed_attempts(standing.failures)
+        parts += ["", failures_table(found[:FAILURES_SHOWN])]
+        if (more := len(found) - FAILURES_SHOWN) > 0:
             parts.append(Text(f"and {more} more: modfleet rollout status {rollout['uid']}"))
     if rollout["phase"] in FINAL:
         parts.append(Text(printable(ending(rollout))))
@@ -206,9 +208,13 @@ def title(rollout: Document) -> str:
 
 
 def counted(progress: Document) -> str:
-    failed = progress["failed"] + progress["timed_out"]
-    words = f"{_final(progress)} of {progress['total']} nodes done ({progress['percent']} %)"
-    return f"{words}, {failed} failed" if failed else words
+    words = [f"{_final(progress)} of {progress['total']} nodes done ({progress['percent']} %)"]
+    if failed := progress["failed"] + progress["timed_out"]:
+        words.append(f"{failed} failed")
+    # A control plane of the version before does not count these.
+    if before := progress.get("failed_before", 0):
+        words.append(f"{before} failed before")
+    return ", ".join(words)
 
 
 def ending(rollout: Document) -> str:
@@ -219,9 +225,21 @@ def reason_of(operation: Document) -> str:
     return ": ".join(filter(None, (operation["phase"], operation["reason"], operation["message"])))
 
 
-def failures_table(failures: tuple[Document, ...]) -> Table:
-    columns = ("FAILED NODE", "PHASE", "REASON", "MESSAGE")
-    return table(columns, ((each["node"], each["phase"], each["reason"], each["message"]) for each in failures))
+def stops(rollout: Document) -> list[str]:
+    """Who or which rule stopped it, the oldest first."""
+    # A control plane of the version before sends none.
+    return [each["text"] for each in rollout.get("stops", [])]
+
+
+def failures_table(found: list[tuple[Document, Document]]) -> Table:
+    columns = ("FAILED NODE", "ATTEMPT", "PHASE", "NOW", "REASON", "MESSAGE")
+    return table(
+        columns,
+        (
+            (node["node"], attempt_in_words(each), each["phase"], node["phase"], each["reason"], each["message"])
+            for node, each in found
+        ),
+    )
 
 
 def static_picture(standing: Standing, console: Console) -> RenderableType:
@@ -236,6 +254,7 @@ def static_picture(standing: Standing, console: Console) -> RenderableType:
             for each in rollout["waves"]
         ),
     )
-    head = f"{title(rollout)}\n{rollout['phase']}: {rollout['message']}"
+    head = "\n".join([title(rollout), f"{rollout['phase']}: {rollout['message']}", *map(printable, stops(rollout))])
     parts: list[RenderableType] = [Text(head), waves]
-    return Group(*parts, failures_table(standing.failures)) if standing.failures else Group(*parts)
+    found = failed_attempts(standing.failures)
+    return Group(*parts, failures_table(found)) if found else Group(*parts)

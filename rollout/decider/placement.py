@@ -263,7 +263,7 @@ def _schedule(state: PlacementState, command: Schedule) -> list[PlacementEvent]:
     known = min(command.known_generation, state.generation + LARGEST_LEAD)
     generation = max(state.generation, known) + 1
     events: list[PlacementEvent] = [
-        _finished(older, command, Phase.CANCELED, Reason.NEWER_ROLLOUT)
+        _superseded(older, command, command.rollout)
         for older in (state.waiting, live)
         if older is not None and older.phase == Phase.SCHEDULED
     ]
@@ -322,7 +322,11 @@ def _give_back(state: PlacementState, command: GiveBack) -> list[PlacementEvent]
     given_back = OperationGivenBack(rollout=live.rollout, node=command.node, module_name=command.module_name)
     if state.waiting is None:
         return [given_back]
-    return [given_back, _finished(live, command, Phase.CANCELED, Reason.NEWER_ROLLOUT)]
+    return [given_back, _superseded(live, command, state.waiting.rollout)]
+
+
+def _superseded(operation: Operation, command: Schedule | GiveBack | RollBack, newer: str) -> OperationFinished:
+    return _finished(operation, command, Phase.CANCELED, Reason.NEWER_ROLLOUT, f"Rollout {newer} took its place.")
 
 
 def _finished(
@@ -507,7 +511,7 @@ def _roll_back(state: PlacementState, command: RollBack) -> list[PlacementEvent]
         return []
     target, undoes = _former(changed, changed.before)
     return [
-        *([] if live is None else [_finished(live, command, Phase.CANCELED, Reason.NEWER_ROLLOUT)]),
+        *([] if live is None else [_superseded(live, command, command.into)]),
         OperationScheduled(
             rollout=command.into,
             node=command.node,

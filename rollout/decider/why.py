@@ -99,7 +99,8 @@ _OF_REASONS: Mapping[Reason, Rule] = {
     Reason.NODE_DECOMMISSIONED: Rule.DECOMMISSIONED,
 }
 
-_STOPPED = frozenset({RolloutPhase.PAUSED, RolloutPhase.ABORTING, RolloutPhase.ROLLING_BACK})
+#: Phases of a rollout that a person or a rule has stopped.
+STOPPED = frozenset({RolloutPhase.PAUSED, RolloutPhase.ABORTING, RolloutPhase.ROLLING_BACK})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,11 +120,13 @@ class Nodes:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
     """What is told of a rollout beside its rules. `since`: when it came to its phase; `actor`: who asked last for
-    anything else than to go on. `failed`: what the first nodes that failed said. The groups but `in_hand` are of scheduled nodes that may
+    anything else than to go on. `stops`: what has stopped it, `failed`: what the first attempts that failed said, also
+    those that were retried or undone, and what took the place of others. The groups but `in_hand` are of scheduled nodes that may
     have their turn; `frozen`: who froze the fleet, and why."""
 
     since: datetime
     actor: str
+    stops: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
     in_hand: Nodes = Nodes()
     offline: Nodes = Nodes()
@@ -185,7 +188,7 @@ def text_of(rule: Rule, state: RolloutState) -> str:
 
 def explain_rollout(state: RolloutState, started: RolloutStarted, fleet: Fleet, scene: Scene) -> Why:
     waits = () if state.phase.is_final else tuple(_waits(state, started, fleet, scene)) or (_NEXT_STEP,)
-    rule = _rule_of_end(state) if state.phase.is_final or state.phase in _STOPPED else waits[0].what
+    rule = _rule_of_end(state) if state.phase.is_final or state.phase in STOPPED else waits[0].what
     return Why(
         rule=rule,
         rule_text=text_of(rule, state),
@@ -198,21 +201,27 @@ def _rule_of_end(state: RolloutState) -> Rule:
     """By which it was stopped, or has ended."""
     if state.rejected:
         return Rule.APPROVAL
-    if state.reason is None:
-        return Rule.OUTCOME
-    return Rule.NEEDS if state.reason == Reason.MISSING_DEPENDENCY else _OF_REASONS.get(state.reason, Rule.OUTCOME)
+    return Rule.OUTCOME if state.reason is None else rule_of(state.reason)
+
+
+def rule_of(reason: Reason) -> Rule:
+    """Return the rule by which a rollout is stopped with this reason."""
+    return Rule.NEEDS if reason == Reason.MISSING_DEPENDENCY else _OF_REASONS.get(reason, Rule.OUTCOME)
 
 
 def _summary(state: RolloutState, fleet: Fleet, scene: Scene, rule: Rule, waits: tuple[Wait, ...]) -> Iterator[str]:
-    when = f"{_words(state.phase)} {'at' if state.phase.is_final else 'since'} {_at(scene.since)}"
-    if state.phase in _STOPPED or state.phase.is_final:
+    when = f"{_words(state.phase)} {'at' if state.phase.is_final else 'since'} {in_utc(scene.since)}"
+    if state.phase in STOPPED or state.phase.is_final:
         by = f"by {scene.actor}" if rule in {Rule.MANUAL, Rule.APPROVAL} else f"by the rule {rule}"
-        yield f"{when} {by}: {_sentence(state.message or _counted(fleet))}"
-        if scene.failed:
-            yield _sentence("; ".join(scene.failed))
+        yield f"{when} {by}: {sentence(state.message or _counted(fleet))}"
     else:
         wave = f", wave {state.wave} of {len(fleet.waves)} is {state.wave_phase}" if state.wave >= 0 else ""
         yield f"{when}{wave}: {_counted(fleet)}."
+    is_stopped = state.reason is not None or state.rejected
+    if earlier := scene.stops[:-1] if is_stopped else scene.stops:
+        yield sentence(f"Before: {'; '.join(earlier)}")
+    if scene.failed:
+        yield sentence("; ".join(scene.failed))
     if waits:
         yield f"It waits for {waits[0].text}."
 
@@ -322,19 +331,19 @@ def explain_node(state: RolloutState, started: RolloutStarted, fleet: Fleet, sce
     return Why(
         rule=rule,
         rule_text=text_of(rule, state),
-        summary=f"{_words(place.phase)} since {_at(place.since)}{where}. It waits for {waits[0].text}.",
+        summary=f"{_words(place.phase)} since {in_utc(place.since)}{where}. It waits for {waits[0].text}.",
         waits_for=waits,
     )
 
 
 def _explain_end(state: RolloutState, taken: Step, place: Place) -> Why:
     rule = _rule_of_node(place)
-    said = [f"{_words(place.phase)} at {_at(place.since)} by the rule {rule}."]
+    said = [f"{_words(place.phase)} at {in_utc(place.since)} by the rule {rule}."]
     if place.reason is not None:
         words = WORDS[place.reason]
-        said += [f"{place.reason}: {words.meaning}", _sentence(place.message), words.hint]
+        said += [f"{place.reason}: {words.meaning}", sentence(place.message), words.hint]
     else:
-        said.append(_sentence(place.message))
+        said.append(sentence(place.message))
     waits: tuple[Wait, ...] = ()
     if place.node in _named(taken):
         waits = (Wait(what=Rule.NEXT_STEP, text=f"another operation on {place.node}, which is about to be scheduled"),)
@@ -412,7 +421,7 @@ def _named(taken: Step) -> frozenset[str]:
 # --- Words ------------------------------------------------------------------------------------------------------------
 
 
-def _at(moment: datetime) -> str:
+def in_utc(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
@@ -420,5 +429,5 @@ def _words(phase: str) -> str:
     return phase.replace("_", " ").capitalize()
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
     return f"{text}." if text and text[-1] not in ".!?" else text

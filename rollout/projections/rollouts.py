@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from api.fields import rfc3339
+from eventstore.actors import is_person, shown
 from eventstore.store import RecordedEvent
 from rollout.decider.rollout import ROLLOUT, RolloutState
 from rollout.events import (
@@ -41,6 +42,7 @@ from rollout.events import (
 )
 from rollout.messages import RUNNING_PHASES, Action, Phase, Reason
 from rollout.models import ClusterTarget, Operation, Rollout, TimelineEntry
+from rollout.outcomes import BAD, STOP_FIELDS, stop_of
 from rollout.projections.rows import load, save
 from rollout.strategy import Strategy
 
@@ -59,6 +61,8 @@ COUNTERS = (
 #: How many of the newest durations an estimate is made from, and how many of the slowest nodes are named.
 DURATIONS = 100
 SLOWEST = 5
+#: How many of the newest stops a rollout's document has. The report has all.
+STOPS = 10
 
 _OF_ROLLOUTS = (
     RolloutStarted,
@@ -92,12 +96,22 @@ _OF_OPERATIONS = (
 _TURNS = (RolloutStarted, RolloutRejected, AbortRequested, RollbackRequested)
 #: Those whose operation there always is.
 _OfOperation = (
-    OperationGivenBack | OperationProgressed | OperationReleased | OperationCancelRequested | OperationFinished
+    OperationGivenBack
+    | OperationProgressed
+    | OperationReleased
+    | OperationCancelRequested
+    | OperationFinished
+    | OperationReportedLate
 )
 
 
 def operation_key(rollout: str, node: str) -> str:
     return f"{rollout}:{node}"
+
+
+def former_key(operation: Operation) -> str:
+    """The key of an attempt that another one of the same rollout follows."""
+    return f"{operation.rollout}:{operation.node}:{operation.generation}:{operation.attempt}"
 
 
 def counter_of(phase: str) -> str:
@@ -112,7 +126,7 @@ def state_of(rollout: Rollout) -> RolloutState:
 
 class RolloutProjection:
     name = "rollouts"
-    version = 2
+    version = 3
     handles = (*_OF_ROLLOUTS, *_OF_OPERATIONS)
     tables = (Rollout, Operation, TimelineEntry, ClusterTarget)
 
@@ -127,7 +141,7 @@ class RolloutProjection:
         for rollout in fold.rollouts.values():
             rollout.document = json.dumps(document(rollout))
         save(Rollout, fold.rollouts.values())
-        save(Operation, fold.operations.values())
+        save(Operation, (*fold.operations.values(), *fold.former))
         TimelineEntry.objects.bulk_create(
             (TimelineEntry(position=each.position, rollout=each.event.rollout) for each in batch), batch_size=1000
         )
@@ -142,6 +156,8 @@ class RolloutFold:
     def __init__(self, rollouts: dict[str, Rollout], operations: dict[str, Operation]) -> None:
         self.rollouts = rollouts
         self.operations = operations
+        #: Attempts that were followed by another one while events were folded in.
+        self.former: list[Operation] = []
         #: The operation that waits behind the live one, by node and module.
         self.behind = {(each.node, each.module_name): each for each in operations.values() if each.behind}
 
@@ -150,7 +166,9 @@ class RolloutFold:
         if isinstance(event, RolloutStarted):
             self.rollouts[event.rollout] = _new_rollout(event, recorded)
         if isinstance(event, _OF_ROLLOUTS):
-            _tell(self.rollouts[event.rollout], event, now)
+            _tell(self.rollouts[event.rollout], recorded)
+        elif isinstance(event, OperationScheduled):
+            self._schedule(event, recorded)
         else:
             self._apply_to_operation(event, now)
         if event.rollout in self.rollouts:
@@ -171,8 +189,6 @@ class RolloutFold:
 
     def _apply_to_operation(self, event: Any, now: datetime) -> None:
         match event:
-            case OperationScheduled():
-                self._schedule(event, now)
             case OperationReleased():
                 self._release(event, now)
             case OperationCancelRequested():
@@ -191,7 +207,10 @@ class RolloutFold:
                 self._move(operation, event.phase)
             case OperationFinished():
                 self._finish(event, now)
-            case OperationReportedLate() | ReportRejected():
+            case OperationReportedLate():
+                # Answers to an attempt that another one of the rollout follows are not recorded.
+                self._operation(event).late = event.phase
+            case ReportRejected():
                 pass
 
     def _operation(self, event: _OfOperation) -> Operation:
@@ -208,8 +227,8 @@ class RolloutFold:
         if operation.wave >= 0:
             rollout.waves[operation.wave][name] += change
 
-    def _schedule(self, event: OperationScheduled, now: datetime) -> None:
-        key = operation_key(event.rollout, event.node)
+    def _schedule(self, event: OperationScheduled, recorded: RecordedEvent) -> None:
+        key, now = operation_key(event.rollout, event.node), recorded.recorded_at
         before = self.operations.get(key)
         operation = Operation(
             key=key,
@@ -231,17 +250,31 @@ class RolloutFold:
             reason="",
             message="",
             behind=event.behind,
+            asked_by=_asked_by(self.rollouts[event.rollout], recorded),
             scheduled_at=now,
+            scheduled_position=recorded.position,
             ready_at=now + timedelta(seconds=event.delay_seconds) if event.delay_seconds else None,
         )
         if before is not None:  # a retry, or what was done is taken back
             self._count(before, -1)
             operation.healthy = before.healthy
             operation.touched = before.touched and event.attempt > 1
+            operation.failed_before = before.failed_before or before.phase in BAD
+            if operation.failed_before and not before.failed_before:
+                self._count_failed_before(operation)
+            before.key, before.former = former_key(before), True
+            self.former.append(before)
         self.operations[key] = operation
         self._count(operation, 1)
         if event.behind:
             self.behind[event.node, event.module_name] = operation
+
+    def _count_failed_before(self, operation: Operation) -> None:
+        rollout = self.rollouts[operation.rollout]
+        rollout.failed_before += 1
+        if operation.wave >= 0:
+            wave = rollout.waves[operation.wave]
+            wave["failed_before"] = wave.get("failed_before", 0) + 1
 
     def _release(self, event: OperationReleased, now: datetime) -> None:
         operation = self._operation(event)
@@ -273,6 +306,12 @@ class RolloutFold:
             _measure(rollout, event.node, event.seconds)
 
 
+def _asked_by(rollout: Rollout, recorded: RecordedEvent) -> str:
+    """The person at whose request an operation was scheduled; else who started the rollout."""
+    requested_by = recorded.metadata.requested_by
+    return shown(requested_by) if is_person(requested_by) else rollout.actor
+
+
 def _new_rollout(event: RolloutStarted, recorded: RecordedEvent) -> Rollout:
     return Rollout(
         uid=event.rollout,
@@ -297,6 +336,7 @@ def _new_rollout(event: RolloutStarted, recorded: RecordedEvent) -> Rollout:
 
 def _new_wave(total: int) -> dict[str, Any]:
     counters = dict.fromkeys(COUNTERS, 0)
+    counters["failed_before"] = 0
     return {"phase": WavePhase.PENDING, "total": total, **counters, "started_at": None, "finished_at": None}
 
 
@@ -305,11 +345,14 @@ def _new_wave(total: int) -> dict[str, Any]:
 _CLOCK_STARTS = (WaveStarted, WavePassed, RolloutResumed, RollbackStarted)
 
 
-def _tell(rollout: Rollout, event: RolloutEvent, now: datetime) -> None:
+def _tell(rollout: Rollout, recorded: RecordedEvent) -> None:
+    event, now = recorded.event, recorded.recorded_at
     before = RolloutState() if isinstance(event, RolloutStarted) else state_of(rollout)
     state = ROLLOUT.evolve(before, event)
     rollout.state = msgspec.json.encode(state).decode()
     rollout.phase, rollout.reason, rollout.message = state.phase, state.reason or "", state.message
+    if (stop := stop_of(recorded, before)) is not None:
+        rollout.stops = [*rollout.stops[1 - STOPS :], stop]
     if isinstance(event, _CLOCK_STARTS) or (isinstance(event, RolloutStarted) and event.rollback_of):
         rollout.progressed_at = now
     match event:
@@ -372,6 +415,7 @@ def document(rollout: Rollout) -> dict[str, object]:
         "created_at": rfc3339(rollout.created_at),
         "finished_at": rfc3339(ended) if ended else None,
         "seconds": round((ended - rollout.created_at).total_seconds(), 3) if ended else None,
+        "stops": [{name: stop[name] for name in STOP_FIELDS} for stop in rollout.stops],
         "progress": progress(rollout),
         "waves": [{"wave": number, **_in_order(wave)} for number, wave in enumerate(rollout.waves)],
         "slowest_nodes": [{"node": node, "seconds": seconds} for node, seconds in rollout.slowest],
@@ -380,16 +424,22 @@ def document(rollout: Rollout) -> dict[str, object]:
 
 def _in_order(wave: dict[str, Any]) -> dict[str, Any]:
     """PostgreSQL gives a JSON object back with its keys in another order, and the same row is to be the same text."""
-    names = ("phase", "total", *COUNTERS, "started_at", "soak_until", "finished_at")
+    names = ("phase", "total", *COUNTERS, "failed_before", "started_at", "soak_until", "finished_at")
     return {name: wave[name] for name in names if name in wave}
 
 
 def progress(rollout: Rollout) -> dict[str, object]:
-    """The counters, which add up to `total`, `percent` and `eta_seconds`."""
+    """The counters, which add up to `total`; `failed_before`, `percent` and `eta_seconds`."""
     counters = {name: getattr(rollout, name) for name in COUNTERS}
     final = rollout.total - rollout.scheduled - rollout.queued - rollout.running
     percent = 100 * final // rollout.total if rollout.total else 100
-    return {"total": rollout.total, **counters, "percent": percent, "eta_seconds": _eta_seconds(rollout)}
+    return {
+        "total": rollout.total,
+        **counters,
+        "failed_before": rollout.failed_before,
+        "percent": percent,
+        "eta_seconds": _eta_seconds(rollout),
+    }
 
 
 def _measure(rollout: Rollout, node: str, seconds: float) -> None:
@@ -421,7 +471,7 @@ def _eta_seconds(rollout: Rollout) -> float | None:
 def _message(rollout: Rollout) -> str:
     others = [
         f"{count} {name.replace('_', ' ')}"
-        for name in ("skipped", "failed", "timed_out", "canceled", "rolled_back")
+        for name in ("skipped", "failed", "timed_out", "canceled", "rolled_back", "failed_before")
         if (count := getattr(rollout, name))
     ]
     counted = ", ".join([f"{rollout.succeeded} of {rollout.total} nodes succeeded", *others])

@@ -8,6 +8,9 @@ from rollout.events import RolloutPhase, WavePhase
 from rollout.messages import Action, Activation, Phase
 from rollout.serializers.strategy import StrategySerializer, choices
 
+ACTIONS = choices(Action)
+PHASES = choices(Phase)
+
 
 class ProgressSerializer(serializers.Serializer[Any]):
     total = serializers.IntegerField()
@@ -20,6 +23,7 @@ class ProgressSerializer(serializers.Serializer[Any]):
     canceled = serializers.IntegerField()
     skipped = serializers.IntegerField()
     rolled_back = serializers.IntegerField()
+    failed_before = serializers.IntegerField(help_text="Nodes with a failed attempt that was retried or undone")
     percent = serializers.IntegerField(help_text="Floor of 100 * final / total")
     eta_seconds = serializers.FloatField(allow_null=True)
 
@@ -37,6 +41,9 @@ class WaveSerializer(serializers.Serializer[Any]):
     canceled = serializers.IntegerField()
     skipped = serializers.IntegerField()
     rolled_back = serializers.IntegerField()
+    failed_before = serializers.IntegerField(
+        required=False, help_text="Nodes with a failed attempt that was retried or undone"
+    )
     started_at = serializers.DateTimeField(allow_null=True)
     finished_at = serializers.DateTimeField(allow_null=True)
     soak_until = serializers.DateTimeField(required=False, help_text="There once it soaks")
@@ -47,9 +54,19 @@ class NodeSecondsSerializer(serializers.Serializer[Any]):
     seconds = serializers.FloatField()
 
 
+class StopSerializer(serializers.Serializer[Any]):
+    action = serializers.ChoiceField(["pause", "abort", "rollback", "reject", "end"])
+    by = serializers.CharField(allow_null=True, help_text="The person who stopped it; null where a rule did")
+    rule = serializers.CharField(help_text="One of those in docs/reference/why.md: `manual` where a person did")
+    reason = serializers.CharField()
+    message = serializers.CharField()
+    at = serializers.DateTimeField()
+    text = serializers.CharField(help_text="All of it in words")
+
+
 class RolloutSerializer(serializers.Serializer[Any]):
     uid = serializers.CharField()
-    action = serializers.ChoiceField(choices(Action))
+    action = serializers.ChoiceField(ACTIONS)
     module_name = serializers.CharField()
     version = serializers.IntegerField()
     activation = serializers.ChoiceField(choices(Activation))
@@ -65,18 +82,52 @@ class RolloutSerializer(serializers.Serializer[Any]):
     created_at = serializers.DateTimeField()
     finished_at = serializers.DateTimeField(allow_null=True)
     seconds = serializers.FloatField(allow_null=True)
+    stops = StopSerializer(many=True, help_text="What stopped it, the newest 10, oldest first; the report has all")
     progress = ProgressSerializer()
     waves = WaveSerializer(many=True)
     slowest_nodes = NodeSecondsSerializer(many=True)
+
+
+class OutcomeSerializer(serializers.Serializer[Any]):
+    attempt = serializers.IntegerField()
+    rollback = serializers.BooleanField(help_text="It gave back what was there before")
+    action = serializers.ChoiceField(ACTIONS)
+    version = serializers.IntegerField()
+    phase = serializers.ChoiceField(PHASES)
+    reason = serializers.CharField(allow_null=True)
+    message = serializers.CharField()
+    by = serializers.CharField(allow_null=True, help_text="The person who canceled it; null for any other end")
+    at = serializers.DateTimeField()
+    seconds = serializers.FloatField(allow_null=True)
+    late = serializers.ChoiceField(PHASES, allow_null=True, help_text="What the node has reported after that")
+    text = serializers.CharField(help_text="All of it in words")
+
+
+class AttemptSerializer(serializers.Serializer[Any]):
+    scheduled_at = serializers.DateTimeField()
+    finished_at = serializers.DateTimeField(allow_null=True)
+    action = serializers.ChoiceField(ACTIONS)
+    module_name = serializers.CharField()
+    version = serializers.IntegerField()
+    activation = serializers.ChoiceField(choices(Activation))
+    content_sha256 = serializers.CharField(allow_null=True)
+    rollback = serializers.BooleanField(help_text="It gives back what was there before")
+    attempt = serializers.IntegerField()
+    phase = serializers.ChoiceField(PHASES)
+    reason = serializers.CharField(allow_null=True)
+    message = serializers.CharField()
+    seconds = serializers.FloatField(allow_null=True)
+    rollout = serializers.CharField(help_text="Its uid")
+    requested_by = serializers.CharField(help_text="Who asked for the rollout, the retry or the rollback")
 
 
 class OperationSerializer(serializers.Serializer[Any]):
     node = serializers.CharField()
     module_name = serializers.CharField()
     version = serializers.IntegerField()
-    action = serializers.ChoiceField(choices(Action))
+    action = serializers.ChoiceField(ACTIONS)
     activation = serializers.ChoiceField(choices(Activation))
-    phase = serializers.ChoiceField(choices(Phase))
+    phase = serializers.ChoiceField(PHASES)
     reason = serializers.CharField(allow_null=True)
     message = serializers.CharField()
     generation = serializers.IntegerField()
@@ -92,3 +143,4 @@ class OperationSerializer(serializers.Serializer[Any]):
     swap_seconds = serializers.FloatField(
         allow_null=True, help_text="How long its server answered no client while it replaced another version"
     )
+    outcomes = OutcomeSerializer(many=True, help_text="How each attempt has ended, in order; nothing overwrites them")

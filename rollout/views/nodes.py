@@ -10,8 +10,9 @@ from api.pagination import Listing, page_of, paginate
 from api.refusals import refuses
 from rollout import history, selectors, services
 from rollout.errors import NodeNotFoundError, NodePhaseError
-from rollout.filters import NodeFilters
+from rollout.filters import AttemptFilters, NodeFilters
 from rollout.serializers.nodes import LabelsSerializer, NodeSerializer
+from rollout.serializers.rollouts import AttemptSerializer
 from rollout.views.documents import AS_OF, as_of
 
 NODES = Listing(
@@ -25,6 +26,7 @@ NODES = Listing(
     default="name",
     filters=NodeFilters,
 )
+ATTEMPTS = Listing(orders={"scheduled_at": ("scheduled_position",)}, default="-scheduled_at", filters=AttemptFilters)
 
 
 class NodeViewSet(ViewSet):
@@ -45,6 +47,19 @@ class NodeViewSet(ViewSet):
         """One node. As it was, `last_seen` is null: that is not in the log."""
         former = as_of(request)
         return _node(name) if former is None else Response(history.node_as_of(name, former))
+
+    @extend_schema(
+        operation_id="v2_nodes_operations_list", parameters=ATTEMPTS.parameters, responses=page_of(AttemptSerializer)
+    )
+    @refuses(NodeNotFoundError)
+    def operations(self, request: Request, name: str) -> Response:
+        """List everything that was done to the node, newest first: each attempt and each undo is an entry of its own."""
+        return paginate(
+            request,
+            selectors.attempts_on(name),
+            ATTEMPTS,
+            serialize=lambda rows: [selectors.attempt_document(row) for row in rows],
+        )
 
     @extend_schema(request=LabelsSerializer, responses=NodeSerializer)
     @refuses(NodeNotFoundError, NodePhaseError)

@@ -1,6 +1,7 @@
 """`/v2/rollouts`: started, looked at, and told what to do."""
 
 import json
+from typing import Any
 
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from drf_spectacular.utils import extend_schema
@@ -144,7 +145,7 @@ class RolloutViewSet(ViewSet):
             request,
             selectors.operations(uid),
             OPERATIONS,
-            serialize=lambda rows: [selectors.operation_document(row) for row in rows],
+            serialize=selectors.operation_documents,
         )
 
     @extend_schema(responses=OperationSerializer, parameters=[AS_OF])
@@ -152,8 +153,7 @@ class RolloutViewSet(ViewSet):
     def node(self, request: Request, uid: str, name: str) -> Response:
         """One node of the rollout."""
         former = as_of(request)
-        row = selectors.operation(uid, name) if former is None else history.operation_as_of(uid, name, former)
-        return Response(selectors.operation_document(row))
+        return Response(_operation(uid, name) if former is None else history.operation_as_of(uid, name, former))
 
     @extend_schema(responses=WhySerializer)
     @refuses(RolloutNotFoundError)
@@ -268,8 +268,12 @@ class RolloutViewSet(ViewSet):
         serializer.is_valid(raise_exception=True)
         verbs.cancel_node(uid, name, force=serializer.validated_data["force"])
         location = request.build_absolute_uri(f"/v2/rollouts/{uid}/nodes/{name}")
-        document = selectors.operation_document(selectors.operation(uid, name))
-        return Response(document, status=202, headers={"Location": location})
+        return Response(_operation(uid, name), status=202, headers={"Location": location})
+
+
+def _operation(uid: str, name: str) -> dict[str, Any]:
+    (document,) = selectors.operation_documents([selectors.operation(uid, name)])
+    return document
 
 
 def origin_of(request: Request) -> Origin:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.fleet import PASSWORD, ROOT, sample
+from tests.fleet import PASSWORD, ROLLOUTS, ROOT, sample
 
 #: Where `modfleet` is.
 COMMANDS = Path(sys.executable).parent
@@ -42,13 +42,17 @@ def test_the_tutorial(fleet, tmp_path):
 
 def test_who_has_which_bytes(fleet, uploaded):
     version = uploaded()
-    ended = fleet.carry_out(version)
+    user = {"name": "alice", "email": "alice@example.com", "password": PASSWORD, "role": "admin"}
+    fleet.post("/v1/users", user, status=200)
+    with fleet.client("alice", PASSWORD) as alice:
+        body = {"action": "install", "module_name": "greet", "version": version, "strategy": {"settle_seconds": 0}}
+        ended = fleet.end_of(alice.post(ROLLOUTS, json=body).json()["uid"])
     environ = {"MODFLEET_USER": "admin", "NODE": "node-2", "MODULE": "greet", "ROLLOUT": ended["uid"]}
     said = paste(fleet, "howto/who-has-which-bytes.md", "answered", MOMENT=ended["finished_at"], **environ)
     (has,) = [each for each in fleet.node("node-2")["modules"] if each["version"] == version]
     by_command, by_request = said.split('{"name"', maxsplit=1)
     assert has["content_sha256"] in by_command
     assert re.search(
-        rf"^\d+\s+\S+Z\s+admin\s+\S+\s+operation\.scheduled\.v1\s.*{ended['uid']}", by_command, re.MULTILINE
+        rf"^\S+Z\s+install greet {version}\s+1\s+succeeded\s.*{ended['uid']}\s+alice$", by_command, re.MULTILINE
     )
     assert by_request.count(has["content_sha256"]) > 1

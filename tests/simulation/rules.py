@@ -305,6 +305,7 @@ class Rules:
         self.holds(not unfinished, "everything ends", f"{[world.rollouts[uid].phase for uid in unfinished]}")
         self.holds(not self.live and not self.waiting and not world.in_hand, "everything ends", f"{self.live}")
         self._counters_are_those_of_the_rows()
+        self._every_outcome_stays()
         self._nodes_have_what_they_said()
         self._nodes_have_what_is_known()
         self._replay_is_the_same()
@@ -318,6 +319,14 @@ class Rules:
 
     def _waves(self, row, rows):
         return [(wave, [each for each in rows if each.wave == number]) for number, wave in enumerate(row.waves)]
+
+    def _every_outcome_stays(self):
+        """Whatever came after it."""
+        rows = [*self.world.rows.operations.values(), *self.world.of_rollouts.former]
+        ends = [each.event for each in self.world.log if isinstance(each.event, OperationFinished)]
+        kept = Counter((each.rollout, each.node, each.phase, each.message) for each in rows if each.finished_at)
+        told = Counter((each.rollout, each.node, each.phase, each.message) for each in ends)
+        self.holds(kept == told, "every outcome stays", f"{kept - told} {told - kept}")
 
     def _nodes_have_what_they_said(self):
         """A success was one: the version is there with the right bytes, or gone."""

@@ -245,9 +245,15 @@ def test_counters_that_add_up_and_are_wrong_are_found():
     breaks("counters add up", world.rules.at_end)
 
 
+def test_an_outcome_that_was_overwritten_is_found():
+    world, uid = ended()
+    world.operation(uid, "n001").message = "newer"
+    breaks("every outcome stays", world.rules.at_end)
+
+
 def test_rows_that_the_log_does_not_tell_are_found():
     world, uid = ended()
-    world.operation(uid, "n001").message = "x"
+    world.operation(uid, "n001").seconds = 99.0
     breaks("replay equals state", world.rules.at_end)
 
 

@@ -49,6 +49,7 @@ def test_it_works(admin):
         "canceled": 0,
         "skipped": 0,
         "rolled_back": 0,
+        "failed_before": 0,
         "percent": 0,
         "eta_seconds": None,
     }

@@ -134,7 +134,7 @@ def test_nodes_that_do_nothing_end_it(upload, action, delete):
     assert (ended["status"], ended["error_code"]) == ("failed", "progress_deadline")
     assert "No node has succeeded for 600 s" in ended["error_message"]
     assert "node00: It is stuck." in ended["error_message"]
-    assert ended["error_message"].endswith("and 7 more nodes")
+    assert ended["error_message"].endswith("and 7 more")
     delete(module["uid"])
 
 

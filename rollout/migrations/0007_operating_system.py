@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('rollout', '0005_requests'),
+        ('rollout', '0006_attempts'),
     ]
 
     operations = [

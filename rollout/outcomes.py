@@ -1,0 +1,139 @@
+"""What became of a rollout: how each attempt ended, and what stopped it, each with a sentence.
+
+Attempts are read from `Operation.attempts`, where nothing overwrites them; stops are read from the rollout's own events.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from api.fields import rfc3339
+from eventstore.actors import shown
+from eventstore.recorded import RecordedEvent
+from rollout.decider.rollout import RolloutState
+from rollout.decider.why import STOPPED, in_utc, rule_of
+from rollout.events import (
+    AbortRequested,
+    RollbackRequested,
+    RolloutFinished,
+    RolloutPaused,
+    RolloutRejected,
+)
+from rollout.messages import Phase, Reason
+from rollout.models import Operation
+
+#: Phases of an attempt that did not bring about what it was to.
+BAD = (Phase.FAILED, Phase.TIMED_OUT)
+
+
+# --- Attempts ---------------------------------------------------------------------------------------------------------
+
+
+def outcomes_of(rows: Sequence[Operation]) -> dict[str, list[dict[str, Any]]]:
+    """Return the outcomes of each operation and of the attempts before it, in order, by the operation's key.
+
+    At most one query, and none where there was one attempt of each.
+    """
+    repeated = {(each.rollout, each.node) for each in rows if each.attempt > 1 or each.rollback}
+    former = Operation.attempts.filter(
+        former=True, rollout__in={rollout for rollout, _ in repeated}, node__in={node for _, node in repeated}
+    )
+    return outcomes_in(rows, list(former) if repeated else ())
+
+
+def outcomes_in(rows: Iterable[Operation], former: Iterable[Operation]) -> dict[str, list[dict[str, Any]]]:
+    """Return the same, from the former attempts that were read before."""
+    before: dict[tuple[str, str], list[Operation]] = {}
+    for each in sorted(former, key=lambda each: (each.generation, each.attempt)):
+        before.setdefault((each.rollout, each.node), []).append(each)
+    return {
+        row.key: [outcome(each) for each in (*before.get((row.rollout, row.node), ()), row) if each.finished_at]
+        for row in rows
+    }
+
+
+def outcome(row: Operation) -> dict[str, Any]:
+    """How one attempt ended. `by` is the person who canceled it, `late` the phase that the node has reported since, and
+    `text` says it in words."""
+    by, at = canceled_by(row), in_utc(row.finished_at or row.scheduled_at)
+    late = f" (the node has answered late: {_plain(row.late)})" if row.late else ""
+    ended = f"{attempt_in_words(row)} {_plain(row.phase)} {f'by {by} ' if by else ''}at {at}"
+    return {
+        "attempt": row.attempt,
+        "rollback": row.rollback,
+        "action": row.action,
+        "version": row.version,
+        "phase": row.phase,
+        "reason": row.reason or None,
+        "message": row.message,
+        "by": by or None,
+        "at": rfc3339(row.finished_at) if row.finished_at else None,
+        "seconds": row.seconds,
+        "late": row.late or None,
+        "text": f"{ended}{_because(row.reason, row.message)}{late}",
+    }
+
+
+def canceled_by(row: Operation) -> str:
+    """The person who canceled it, or stopped the rollout before its turn; empty if nobody did."""
+    is_by_hand = row.phase == Phase.CANCELED and row.reason == Reason.MANUAL
+    return shown(row.requested_by) if is_by_hand else ""
+
+
+def earlier(outcomes: list[dict[str, Any]], *, has_ended: bool) -> list[dict[str, Any]]:
+    """The outcomes of the attempts before the newest one."""
+    return outcomes[:-1] if has_ended else outcomes
+
+
+def attempt_in_words(row: Operation) -> str:
+    if not row.rollback:
+        return f"attempt {row.attempt}"
+    return "undo" if row.attempt == 1 else f"undo, attempt {row.attempt}"
+
+
+def _because(*words: str) -> str:
+    said = ": ".join(filter(None, words))
+    return f": {said}" if said else ""
+
+
+# --- Stops ------------------------------------------------------------------------------------------------------------
+
+_ACTIONS: dict[type, str] = {
+    RolloutPaused: "pause",
+    AbortRequested: "abort",
+    RollbackRequested: "rollback",
+    RolloutRejected: "reject",
+    RolloutFinished: "end",
+}
+#: The events that `stop_of` returns a stop for.
+STOPS = tuple(_ACTIONS)
+STOP_FIELDS = ("action", "by", "rule", "reason", "message", "at", "text")
+_DONE = {"pause": "paused", "abort": "aborted", "rollback": "rollback asked for", "reject": "rejected", "end": "ended"}
+
+
+def stop_of(recorded: RecordedEvent, before: RolloutState) -> dict[str, Any] | None:
+    """Return what stopped the rollout: `by` a person, or else a `rule`. None if the event stops nothing.
+
+    `before` is the rollout's state before the event: an end is a stop only where nothing else has stopped it.
+    """
+    event = recorded.event
+    action = _ACTIONS.get(type(event))
+    if action is None or (action == "end" and (not event.reason or before.phase in STOPPED)):
+        return None
+    reason = Reason.MANUAL if isinstance(event, RolloutRejected) else event.reason
+    message = event.remark if isinstance(event, RolloutRejected) else event.message
+    by = recorded.shown_actor if reason == Reason.MANUAL else ""
+    rule = rule_of(reason)
+    who = f"by {by}" if by else f"by the rule {rule}"
+    return {
+        "action": action,
+        "by": by or None,
+        "rule": rule,
+        "reason": reason,
+        "message": message,
+        "at": rfc3339(recorded.recorded_at),
+        "text": f"{_DONE[action]} {who} at {in_utc(recorded.recorded_at)}{_because(message)}",
+    }
+
+
+def _plain(word: str) -> str:
+    return word.replace("_", " ")

@@ -1,0 +1,115 @@
+"""Four rollouts of one node: one failed and undone, one retried, one superseded, one canceled. Every view tells all."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from rollout.advance import advance
+from rollout.messages import Phase, Reason
+from tests.recorded_fleet import rollout, say, upload
+
+pytestmark = pytest.mark.slow
+NODE = "n1"
+MESSAGE = "no symbol"
+
+
+def begin(run, module, version, *words):
+    result = run("rollout", "start", module, str(version), "--canary", "1", "--max-failures", "0", "--json", *words)
+    uid = json.loads(result.stdout)["uid"]
+    advance(uid)
+    return uid
+
+
+def fail(uid):
+    say(uid, NODE, Phase.FAILED, reason=Reason.LOAD_FAILED, message=MESSAGE)
+    advance(uid)
+    assert rollout(uid).phase == "paused"
+
+
+@pytest.fixture
+def four(run, module):
+    """The uids of the four, by what has become of them."""
+    for version in (2, 3, 4):
+        upload(module_name=module, version=version, content=f"c{version}")
+    undone = begin(run, module, 1)
+    fail(undone)
+    assert run("rollout", "rollback", undone, "--yes").exit_code == 0
+    say(undone, NODE)
+    advance(undone)
+    retried = begin(run, module, 2)
+    fail(retried)
+    for verb in ("retry", "resume"):
+        assert run("rollout", verb, retried).exit_code == 0
+    for node in (NODE, "n2", "n3"):
+        say(retried, node)
+        advance(retried)
+    superseded = begin(run, module, 3, "--node", NODE, "--approval")
+    canceled = begin(run, module, 4, "--node", NODE, "--supersede", "--approval")
+    advance(superseded)
+    assert run("rollout", "cancel", canceled, NODE).exit_code == 0
+    return {"undone": undone, "retried": retried, "superseded": superseded, "canceled": canceled}
+
+
+#: What a view of the rollout has to say, and what a view of the node in it; `{canceled}` is that one's uid.
+OF_ROLLOUT = {
+    "undone": ["load_failed", MESSAGE, "max_failures", "by alice", "rolled"],
+    "retried": ["load_failed", MESSAGE, "max_failures", "succeeded"],
+    "superseded": ["superseded", "newer_rollout"],
+    "canceled": ["canceled"],
+}
+OF_NODE = {
+    "undone": ["load_failed", MESSAGE, "rolled"],
+    "retried": ["load_failed", MESSAGE, "succeeded"],
+    "superseded": ["newer_rollout", "rollout {canceled} took its place"],
+    "canceled": ["canceled", "manual"],
+}
+WHY_OF_NODE = {**OF_NODE, "canceled": ["canceled by alice"]}
+
+
+@pytest.mark.parametrize(
+    ("view", "told"),
+    [
+        ("report --json", OF_ROLLOUT),
+        ("why", OF_ROLLOUT),
+        ("status", OF_ROLLOUT),
+        ("report", OF_NODE),
+        ("report --json", OF_NODE),
+        ("nodes", OF_NODE),
+        ("why n1", WHY_OF_NODE),
+    ],
+)
+def test_a_view_tells_the_whole_story(run, four, view, told):
+    name, *more = view.split()
+    for kind, words in told.items():
+        shown = run("rollout", name, four[kind], *more)
+        assert shown.exit_code == 0, shown.output
+        missing = [each for each in words if each.format(**four) not in shown.stdout.lower()]
+        assert missing == [], shown.stdout
+
+
+def test_the_history_of_the_node_has_a_line_for_each(run, module, four):
+    table = run("nodes", "history", NODE, "--module", module).stdout
+    head, *lines = table.splitlines()
+    assert head.split()[-1] == "BY"
+    assert {each.split()[-1] for each in lines} == {"alice"}
+    found = json.loads(run("nodes", "history", NODE, "--module", module, "--json").stdout)
+    undone, retried, superseded, canceled = four.values()
+    assert [(each["rollout"], each["phase"], each["rollback"], each["attempt"]) for each in found] == [
+        (canceled, "canceled", False, 1),
+        (superseded, "canceled", False, 1),
+        (retried, "succeeded", False, 2),
+        (retried, "failed", False, 1),
+        (undone, "rolled_back", True, 1),
+        (undone, "failed", False, 1),
+    ]
+    assert len(lines) == len(found)
+
+
+def test_the_table_of_the_report_has_each_attempt_and_each_stop(run, four):
+    rows = list(csv.DictReader(io.StringIO(run("rollout", "report", four["undone"]).stdout)))
+    kinds = [(each["record"], each["phase"], each["reason"]) for each in rows if each["node"] == NODE]
+    assert kinds == [("attempt", "failed", "load_failed"), ("node", "rolled_back", "")]
+    stops = [(each["action"], each["rule"], each["actor"]) for each in rows if each["record"] == "stop"]
+    assert stops == [("pause", "max_failures", ""), ("rollback", "manual", "alice")]
