@@ -141,8 +141,8 @@ class StorageUnavailableError(ApiError):
 
 
 class StorageFullError(ApiError):
-    """A disk of the control plane is full: the database's, or that of the packages. Nothing was changed. The routes of
-    Redis Enterprise answer 503."""
+    """A disk of the control plane is full: the database's, or that of the packages. Nothing was changed. The
+    vendor's routes of user-defined modules answer 503."""
 
     status = HTTPStatus.INSUFFICIENT_STORAGE
     code = "storage_full"

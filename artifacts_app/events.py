@@ -14,7 +14,7 @@ def artifact_stream(module_name: str, version: int) -> str:
 @event_type("artifact.uploaded.v1")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactUploaded:
-    """A build. `size` is that of the package in bytes, `storage_key` where its bytes are."""
+    """A build for one platform, such as `linux/x86_64`, or `rhel9/x86_64` for one operating system. `size` is that of the package in bytes, `storage_key` where its bytes are."""
 
     module_name: str
     version: int

@@ -17,7 +17,8 @@ class Build(models.Model):
     package_sha256 = models.CharField(max_length=64)
     #: Bytes of the package.
     size = models.BigIntegerField()
-    storage_key = models.CharField(max_length=200, unique=True)
+    #: The builds for the operating systems of one package share its bytes.
+    storage_key = models.CharField(max_length=200)
     module_file = models.CharField(max_length=255)
     #: JSON arrays and objects as text, as they stand in the event.
     members = models.TextField()

@@ -37,8 +37,8 @@ class InspectedPackage:
     metadata: ModuleMetadata
     #: Name of the shared object.
     module_file: str
-    #: As in `linux/x86_64`, read from the shared object.
-    platform: str
+    #: As in `linux/x86_64`, its machine read from the shared object; one for each operating system that is named.
+    platforms: tuple[str, ...]
     #: All files, sorted by path.
     members: tuple[Member, ...]
     #: The build's identity, see `content_digest`.
@@ -110,11 +110,16 @@ def _look(
     return InspectedPackage(
         metadata=metadata,
         module_file=module_file,
-        platform=platform,
+        platforms=_platforms(metadata, platform),
         members=tuple(members[path] for path in sorted(members)),
         content_sha256=content_digest(members.values()),
         dependencies=_dependencies(metadata, members),
     )
+
+
+def _platforms(metadata: ModuleMetadata, platform: str) -> tuple[str, ...]:
+    machine = platform.partition("/")[2]
+    return tuple(f"{system}/{machine}" for system in metadata.operating_systems) or (platform,)
 
 
 def _is_shared_object(path: str) -> bool:
@@ -163,17 +168,31 @@ def _wrong_claims(
     if metadata.module_file not in {"", module_file}:
         wrong["module_file"] = f"is not the package's {module_file}"
     claimed = str(metadata.document.get("architecture", "")).lower()
-    machine = platform.partition("/")[2]
+    system, _, machine = platform.partition("/")
     if MACHINE_ALIASES.get(claimed, claimed) not in {"", machine}:
         wrong["architecture"] = f"is not the shared object's {machine}"
+    if str(metadata.document.get("os", "")).lower() not in {"", system}:
+        wrong["os"] = f"is not the shared object's {system}"
     if wrong:
         yield InvalidMetadata(wrong)
     if metadata.sha256 not in {"", members[module_file].sha256}:
         yield InvalidArtifact(f"{module_file} is not the file that module.json was made for: its SHA-256 differs")
+    yield from _wrong_dependencies(metadata, members)
+
+
+def _wrong_dependencies(metadata: ModuleMetadata, members: Mapping[str, Member]) -> Iterator[Problem]:
+    """A dependency with an address or a digest is a file, and nodes get their files from the package alone; any other
+    is the name of a module."""
+    packed = {_packed_name(path): members[path] for path in sorted(members) if path.startswith(DEPENDENCIES_FOLDER)}
     for name, dependency in metadata.document.get("dependencies", {}).items():
-        packed = members.get(f"{DEPENDENCIES_FOLDER}{name}.tgz")
-        if packed is not None and dependency.get("sha256", packed.sha256) != packed.sha256:
-            yield InvalidArtifact(f"{packed.path} is not the file that module.json was made for: its SHA-256 differs")
+        file = packed.get(name)
+        if file is None and (dependency.get("sha256") or dependency.get("url")):
+            yield InvalidArtifact(
+                f"{DEPENDENCIES_FOLDER}{name}.tgz is declared in module.json and not in the package; nothing is "
+                "downloaded from elsewhere"
+            )
+        elif file is not None and dependency.get("sha256", file.sha256) != file.sha256:
+            yield InvalidArtifact(f"{file.path} is not the file that module.json was made for: its SHA-256 differs")
 
 
 def _dependencies(metadata: ModuleMetadata, members: Mapping[str, Member]) -> tuple[str, ...]:
@@ -182,8 +201,8 @@ def _dependencies(metadata: ModuleMetadata, members: Mapping[str, Member]) -> tu
 
 def packed_names(paths: Iterable[str]) -> set[str]:
     """Names of the dependencies that the package brings along. RAMP packs one as `deps/<name>.tgz`."""
-    return {
-        path.removeprefix(DEPENDENCIES_FOLDER).removesuffix(".tgz")
-        for path in paths
-        if path.startswith(DEPENDENCIES_FOLDER)
-    }
+    return {_packed_name(path) for path in paths if path.startswith(DEPENDENCIES_FOLDER)}
+
+
+def _packed_name(path: str) -> str:
+    return path.removeprefix(DEPENDENCIES_FOLDER).removesuffix(".tgz")

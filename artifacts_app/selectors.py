@@ -1,7 +1,7 @@
 """Answers about artifacts and their builds."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -12,9 +12,25 @@ from django.db.models import Max, QuerySet
 from api.fields import rfc3339
 from artifacts_app.downloads import download_url
 from artifacts_app.errors import ArtifactNotFoundError
+from artifacts_app.events import ArtifactUploaded
 from artifacts_app.manifest import Member
 from artifacts_app.models import Build
 from artifacts_app.package import packed_names
+from eventstore.store import Condition, head
+from modules_app.errors import ModuleNameTakenError
+from modules_app.events import ModuleRegistered
+from modules_app.models import Module
+
+
+def refuse_other_spelling(module_name: str) -> Condition:
+    """What holds as long as no other module comes in. Raises: `ModuleNameTakenError` if there is a module whose name
+    differs from `module_name` only in case: to a server the commands of both are the same."""
+    unique = Condition(after=head(), event_types=[ModuleRegistered, ArtifactUploaded])
+    for rows in (Module.objects.all(), Build.objects.all()):
+        other = rows.filter(module_name__iexact=module_name).exclude(module_name=module_name).first()
+        if other is not None:
+            raise ModuleNameTakenError(f"There is a module {other.module_name} already: use that spelling of its name.")
+    return unique
 
 
 def builds(module_name: str, version: int) -> list[Build]:
@@ -115,8 +131,12 @@ class BuildToFetch:
         return download_url(self.storage_key, package_sha256=self.package_sha256, node=node)
 
 
-def build_to_fetch(module_name: str, version: int, platform: str) -> BuildToFetch | None:
-    row = Build.objects.filter(module_name=module_name, version=version, platform=platform).first()
+def build_to_fetch(
+    module_name: str, version: int, content_sha256: str, platforms: Collection[str]
+) -> BuildToFetch | None:
+    """The build with that content for one of the platforms; None if it is gone."""
+    of_version = Build.objects.filter(module_name=module_name, version=version)
+    row = of_version.filter(content_sha256=content_sha256, platform__in=platforms).first()
     if row is None:
         return None
     metadata = metadata_of(row)

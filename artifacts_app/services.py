@@ -21,6 +21,7 @@ from artifacts_app.errors import (
 from artifacts_app.events import ArtifactUploaded, artifact_stream
 from artifacts_app.models import Build
 from artifacts_app.package import InspectedPackage, InvalidArtifact, inspect_package
+from artifacts_app.selectors import refuse_other_spelling
 from artifacts_app.storage import Spool, delete_package, is_kept, remove_abandoned_spools, stored_keys
 from eventstore.database import give_connection_back
 from eventstore.store import Append, ConcurrencyError, Condition, append, database_now, head
@@ -40,7 +41,7 @@ class Upload:
     module_name: str
     version: int
     module_uid: str
-    platform: str
+    platforms: tuple[str, ...]
     content_sha256: str
     created: bool
 
@@ -72,7 +73,7 @@ def add_build(spool: Spool, *, register: bool = False, also: Callable[[Upload], 
     """
     give_connection_back()  # to look at a large package takes long, and so does storing it
     package = inspect(spool)
-    build = _build(package, spool, storage_key="")
+    build = _build(package, spool)
     if _has_new_build(_decided(build, package, register=register)):
         give_connection_back()
         build = replace(build, storage_key=spool.store())
@@ -119,12 +120,13 @@ def _record(
         # A body may take minutes: uploads were allowed when it began, and must be so still.
         allowed = Condition(after=head(), streams=[CLUSTER_STREAM])
         require_modules_upload_allowed()
+        unique = refuse_other_spelling(build.module_name)
         appends = _decided(build, package, register=register)
         created = _has_new_build(appends)
         if created and not build.storage_key:  # the same build was there a moment ago, and was deleted since
             raise ConcurrencyError
-        append(*appends, unless=[allowed])
-        upload = _upload(build, created=created)
+        append(*appends, unless=[allowed, unique])
+        upload = _upload(build, package, created=created)
         also(upload)
     return upload
 
@@ -134,23 +136,26 @@ def _has_new_build(appends: Sequence[Append]) -> bool:
 
 
 def _decided(build: ArtifactUploaded, package: InspectedPackage, *, register: bool) -> list[Append]:
-    """Changes of the artifact and of its module."""
+    """Changes of the artifact, which gets a build for each platform of the package, and of its module."""
     loaded = load_state(artifact_stream(build.module_name, build.version), ARTIFACT)
-    return [
-        loaded.append(ARTIFACT.decide(loaded.state, AddBuild(build=build))),
-        package_described(package.metadata, package.platform, register=register),
+    added = [
+        event
+        for platform in package.platforms
+        for event in ARTIFACT.decide(loaded.state, AddBuild(build=replace(build, platform=platform)))
     ]
+    return [loaded.append(added), package_described(package.metadata, package.platforms, register=register)]
 
 
-def _build(package: InspectedPackage, spool: Spool, *, storage_key: str) -> ArtifactUploaded:
+def _build(package: InspectedPackage, spool: Spool) -> ArtifactUploaded:
+    """The build for the first of the package's platforms; its bytes are not stored yet."""
     return ArtifactUploaded(
         module_name=package.metadata.module_name,
         version=package.metadata.version,
-        platform=package.platform,
+        platform=package.platforms[0],
         content_sha256=package.content_sha256,
         package_sha256=spool.sha256,
         size=spool.size,
-        storage_key=storage_key,
+        storage_key="",
         module_file=package.module_file,
         members=package.members,
         dependencies=package.dependencies,
@@ -158,12 +163,12 @@ def _build(package: InspectedPackage, spool: Spool, *, storage_key: str) -> Arti
     )
 
 
-def _upload(build: ArtifactUploaded, *, created: bool) -> Upload:
+def _upload(build: ArtifactUploaded, package: InspectedPackage, *, created: bool) -> Upload:
     return Upload(
         module_name=build.module_name,
         version=build.version,
         module_uid=module_uid(build.module_name, build.version),
-        platform=build.platform,
+        platforms=package.platforms,
         content_sha256=build.content_sha256,
         created=created,
     )

@@ -22,6 +22,12 @@ class ModuleExistsError(ModuleError):
     code = "module_exists"
 
 
+class ModuleNameTakenError(ModuleError):
+    """A module whose name differs only in case is there already. Servers do not tell the two apart: use one spelling."""
+
+    code = "module_name_taken"
+
+
 class MetadataMismatchError(ModuleError):
     """The module object and the package's module.json contradict each other."""
 

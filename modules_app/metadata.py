@@ -6,9 +6,11 @@ the right type, or all that are wrong are named at once.
 
 import re
 import shlex
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from modules_app.operating_systems import ANY, operating_system
 
 #: What POST /v2/modules/user-defined documents as required.
 MODULE_OBJECT_FIELDS = (
@@ -26,6 +28,8 @@ PACKAGE_FIELDS = ("module_name", "version", "semantic_version", "min_redis_versi
 
 #: Redis keeps a module's version in an int.
 MAX_VERSION = 2**31 - 1
+#: A package is for at most so many operating systems.
+MAX_OPERATING_SYSTEMS = 16
 #: More wrong fields than these are counted in the message, not listed.
 LISTED_FIELDS = 20
 
@@ -67,6 +71,8 @@ class ModuleMetadata:
     module_file: str
     #: Of the shared object, in lowercase hex.
     sha256: str
+    #: Those that the package is for, such as `rhel9`, sorted; empty: any.
+    operating_systems: tuple[str, ...]
     #: The complete object, unknown fields too: `version` is an int, `dependencies` an object, known fields are not null.
     document: dict[str, Any]
 
@@ -101,8 +107,14 @@ def parse_metadata(value: Any, *, required: Collection[str] = MODULE_OBJECT_FIEL
         dependencies=tuple(document.get("dependencies", ())),
         module_file=document.get("module_file", ""),
         sha256=document.get("sha256", ""),
+        operating_systems=_named_systems(document.get("operating_systems") or document.get("os_list") or ()),
         document=document,
     )
+
+
+def _named_systems(names: Iterable[str]) -> tuple[str, ...]:
+    systems = {operating_system(name) for name in names}
+    return () if ANY in systems else tuple(sorted(systems))
 
 
 def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, ...]:
@@ -254,7 +266,18 @@ def _commands(value: Any) -> list[dict[str, Any]]:
             wrong |= {f"[{index}]{inner}": words for inner, words in error.places.items()}
     if wrong:
         raise _Wrong(places=wrong)
+    # To a server the names are the same in any case.
+    if len({each["command_name"].lower() for each in checked}) < len(checked):
+        raise _Wrong("must not name the same command twice")
     return checked
+
+
+def _operating_systems(value: Any) -> list[str]:
+    """Kept as they came: `ModuleMetadata.operating_systems` has their usual names."""
+    names = _texts(value)
+    if len(names) > MAX_OPERATING_SYSTEMS or not all(operating_system(name) for name in names):
+        raise _Wrong(f"must be at most {MAX_OPERATING_SYSTEMS} names such as rhel9 or ubuntu22")
+    return names
 
 
 def _dependencies(value: Any) -> dict[str, Any]:
@@ -333,8 +356,8 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "dependencies": _dependencies,
     "architecture": _text,
     "os": _text,
-    "operating_systems": _texts,
-    "os_list": _texts,
+    "operating_systems": _operating_systems,
+    "os_list": _operating_systems,
     "sha256": _digest,
     "module_file": _file_name,
 }

@@ -1,17 +1,18 @@
 """Registers and deletes module objects."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from accounts.events import CLUSTER_STREAM
 from accounts.selectors import require_modules_upload_allowed
 from eventstore.store import Append, Condition, append, head
-from eventstore.transact import load_state, retry_on_conflict, transact
+from eventstore.transact import load_state, retry_on_conflict
 from modules_app.decider import MODULE, DeleteModule, DescribePackage, ForgetPackages, ModuleCommand, RegisterModule
 from modules_app.errors import InvalidModuleError
 from modules_app.events import module_stream
 from modules_app.metadata import InvalidMetadata, ModuleMetadata, parse_metadata
+from modules_app.selectors import module_key
 
 #: Makes the uid of (name, version): the same everywhere and for ever.
 NAMESPACE = uuid.UUID("b8e4d2f6-6d2b-4a70-9a4e-3f6d6f6d6f64")
@@ -22,44 +23,55 @@ def module_uid(module_name: str, version: int) -> str:
     return uuid.uuid5(NAMESPACE, f"{module_name}/{version}").hex
 
 
-def register_module(value: Any) -> str:
+def register_module(value: Any, *, refuse_name: Callable[[str], Condition]) -> str:
     """The uid of the module object `value`; the same object again changes nothing.
 
+    `refuse_name` returns what it has read, which must hold until the object is recorded.
     Raises: `accounts.errors.ModulesUploadDisabledError`, `InvalidModuleError`, `ModuleExistsError`,
-    `MetadataMismatchError`.
+    `MetadataMismatchError`, and what `refuse_name` raises.
     """
     try:
         metadata = parse_metadata(value)
     except InvalidMetadata as error:
         raise InvalidModuleError(str(error)) from error
     command = _registration(metadata)
-    _register(command)
+    _register(command, refuse_name)
     return command.uid
 
 
 @retry_on_conflict
-def _register(command: RegisterModule) -> None:
+def _register(command: RegisterModule, refuse_name: Callable[[str], Condition]) -> None:
     allowed = Condition(after=head(), streams=[CLUSTER_STREAM])
     require_modules_upload_allowed()
-    append(_changes(command.uid, [command]), unless=[allowed])
+    unique = refuse_name(command.module_name)
+    append(_changes(command.uid, [command]), unless=[allowed, unique])
 
 
-def delete_module(uid: str) -> None:
-    """Raises: `NoSuchModuleError`."""
-    transact(module_stream(uid), MODULE, DeleteModule(uid=uid))
+@retry_on_conflict
+def delete_module(uid: str, *, refuse_if_used: Callable[[str, int], Condition]) -> None:
+    """Raises: `NoSuchModuleError`, and what `refuse_if_used` raises.
+
+    `refuse_if_used` returns what it has read, which must hold until the deletion is recorded.
+    """
+    loaded = load_state(module_stream(uid), MODULE)
+    deletion = loaded.append(MODULE.decide(loaded.state, DeleteModule(uid=uid)))
+    unused = refuse_if_used(*module_key(uid))
+    append(deletion, unless=[unused])
 
 
 # --- For services that change other streams in the same transaction -------------------------------------------------
 
 
-def package_described(metadata: ModuleMetadata, platform: str, *, register: bool) -> Append:
+def package_described(metadata: ModuleMetadata, platforms: Iterable[str], *, register: bool) -> Append:
     """What to append when a package of the module has come in; with `register` and if there is no module object yet,
     it is made of the package: one that is there stays as it is, whatever the package leaves out or adds.
 
     Raises: `MetadataMismatchError`.
     """
     uid = module_uid(metadata.module_name, metadata.version)
-    commands: list[ModuleCommand] = [DescribePackage(uid=uid, platform=platform, document=metadata.document)]
+    commands: list[ModuleCommand] = [
+        DescribePackage(uid=uid, platform=platform, document=metadata.document) for platform in platforms
+    ]
     if register and not _is_registered(uid):
         commands.append(_registration(metadata))
     return _changes(uid, commands)

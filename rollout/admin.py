@@ -30,6 +30,7 @@ from eventstore.cells import (
 )
 from eventstore.pages import ReadOnlyAdmin, Table, choice_filter
 from eventstore.store import newest_of
+from modules_app.admin import ModuleAdmin
 from rollout import overview, selectors, services, verbs
 from rollout.decider.node import NodePhase
 from rollout.events import Origin, RolloutPhase, node_stream, placement_stream
@@ -42,6 +43,7 @@ FIRST_ROWS = 50
 FIRST_EVENTS = 15
 
 BuildAdmin.refuse_if_used = staticmethod(selectors.refuse_if_used)
+ModuleAdmin.refuse_if_used = staticmethod(selectors.refuse_if_loaded)
 
 
 @admin.register(Rollout)
@@ -194,12 +196,22 @@ class NodeAdmin(ActingAdmin):
     permission = Permission.UPDATE_NODE
     change_form_template = "console/node.html"
     actions = ["drain", "activate", "forget", "decommission"]
-    list_display = ["name", "phase_badge", "seen", "as_desired", "running_server", "role", "platform", "all_labels"]
+    list_display = [
+        "name",
+        "phase_badge",
+        "seen",
+        "as_desired",
+        "running_server",
+        "role",
+        "platform",
+        "runs",
+        "all_labels",
+    ]
     list_filter = [choice_filter("phase", NodePhase), "platform"]
     search_fields = ["name", "server", "server_version"]
     search_help_text = "Name or server"
     ordering = ["name"]
-    fields = ["name", "phase_badge", "seen_exactly", "agent_started", "running_server", "role", "platform"]
+    fields = ["name", "phase_badge", "seen_exactly", "agent_started", "running_server", "role", "platform", "runs"]
     fields += ["hosts", "all_labels", "as_desired", "joined"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Node]:
@@ -322,6 +334,10 @@ class NodeAdmin(ActingAdmin):
     @admin.display(description="server", ordering="server")
     def running_server(self, row: Node) -> str:
         return f"{row.server} {row.server_version}".strip() or NOTHING
+
+    @admin.display(description="operating system", ordering="operating_system")
+    def runs(self, row: Node) -> str:
+        return row.operating_system or NOTHING
 
     @admin.display(description="host names")
     def hosts(self, row: Node) -> str:

@@ -5,6 +5,7 @@ May be called any number of times, in any number of processes at once.
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from artifacts_app.services import artifact_deletion
@@ -60,28 +61,41 @@ def _advance_once(uid: str) -> tuple[bool, datetime | None]:
     if started is None or loaded.state.phase.is_final:
         return False, None
     taken = step(loaded.state, started, fleet_of(uid, loaded.state, now=database_now()))
-    purges = _purges(started, taken.events)
+    events, is_purging, purges = taken.events, _is_purging(started, taken.events), []
+    if is_purging and (users := selectors.users_of(started.module_name, started.version)):
+        events = [_kept_for(users, each) for each in events]
+    elif is_purging:
+        purges = _purges(started)
     # Its own stream too: operations may be ended without an event of the rollout.
     as_read = Condition(
         after=after,
         streams=[FLEET_STREAM, rollout_stream(uid)],
-        event_types=[*LEAVING, *(USING if purges else ())],
+        event_types=[*LEAVING, *(USING if is_purging else ())],
     )
     if not (taken.events or taken.commands):
         return False, taken.wake_at
     cause = cause_of(uid, taken.nodes)
-    own = loaded.append(taken.events, cause)
+    own = loaded.append(events, cause)
     because = own.leads_to if taken.events else cause
     following = [each.with_metadata(because) for each in [*placement_changes(taken.commands), *purges]]
     # First of the rollout, then of its nodes: a projection folds the events in their order.
     return bool(append(own, *following, unless=[as_read])), taken.wake_at
 
 
-def _purges(started: RolloutStarted, events: Sequence[RolloutEvent]) -> list[Append]:
-    """Deletion of the module object and the artifact, whichever are still there; not while a node was skipped and has
-    them: one that is draining."""
-    name, version = started.module_name, started.version
+def _is_purging(started: RolloutStarted, events: Sequence[RolloutEvent]) -> bool:
     has_succeeded = any(isinstance(each, RolloutFinished) and each.phase == RolloutPhase.SUCCEEDED for each in events)
-    if not (started.purge and has_succeeded) or selectors.users_of(name, version):
-        return []
+    return started.purge and has_succeeded
+
+
+def _purges(started: RolloutStarted) -> list[Append]:
+    """Deletion of the module object and the artifact, whichever are still there."""
+    name, version = started.module_name, started.version
     return [artifact_deletion(name, version), module_purged(module_uid(name, version))]
+
+
+def _kept_for(users: Sequence[str], event: RolloutEvent) -> RolloutEvent:
+    """The event; an end says that nodes which were skipped keep the module object and the artifact."""
+    if not isinstance(event, RolloutFinished):
+        return event
+    message = f"The module object and the artifact stay, for {selectors.some_of(users)}. Delete the module again later."
+    return replace(event, message=message)

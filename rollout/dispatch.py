@@ -233,20 +233,21 @@ def _send_cancel(command: Command, producer: Producer) -> None:
 
 def _commands(operations: Sequence[Operation]) -> Iterator[tuple[Operation, Command]]:
     """The command of each operation. One whose build is gone is ended instead."""
-    platforms = dict(Node.objects.filter(name__in=[each.node for each in operations]).values_list("name", "platform"))
+    nodes = Node.objects.filter(name__in=[each.node for each in operations])
+    platforms = {node.name: node.fitting_platforms for node in nodes}
     strategies = _strategies(each.rollout for each in operations)
     load_orders = LoadOrders(operations, platforms)
     sent_at = database_now().timestamp()
-    found: dict[tuple[str, int, str], BuildToFetch | None] = {}
+    found: dict[tuple[str, int, str, tuple[str, ...]], BuildToFetch | None] = {}
     gone: list[Operation] = []
     for each in operations:
         build = None
         if each.action == Action.INSTALL:
-            wanted = (each.module_name, each.version, platforms[each.node])
+            wanted = (each.module_name, each.version, each.content_sha256, platforms[each.node])
             if wanted not in found:
                 found[wanted] = build_to_fetch(*wanted)
             build = found[wanted]
-            if build is None or build.content_sha256 != each.content_sha256:
+            if build is None:
                 gone.append(each)
                 continue
         yield each, _command(each, build, strategies[each.rollout], sent_at, load_orders)

@@ -130,8 +130,26 @@ class NodePhaseError(RolloutError):
     code = "node_decommissioned"
 
 
+class InvalidModulePackageError(RolloutError):
+    """`POST /v1/modules`: the package cannot be read, or what its module.json says is wrong."""
+
+    code = "invalid_module"
+
+
+class ModuleThereError(RolloutError):
+    """`POST /v1/modules`: another build of this module, version and platform is there already."""
+
+    code = "module_exists"
+
+
+class DependenciesNotSupportedError(RolloutError):
+    """`POST /v1/modules` takes no module with dependencies. Upload it by `POST /v2/modules`."""
+
+    code = "dependencies_not_supported"
+
+
 class ModuleInUseError(RolloutError):
-    """The module is loaded in the node's server."""
+    """The module is loaded in a node's server, or is about to be. Remove it by a rollout with the action remove."""
 
     status = 406
     code = "module_in_use"

@@ -57,6 +57,7 @@ class NodeFilters(django_filters.FilterSet):
         [each for each in NodePhase if each != NodePhase.DECOMMISSIONED], field_name="phase", help_text="Any of these"
     )
     platform = TextFilter(field_name="platform", help_text="Such as `linux/x86_64`")
+    operating_system = TextFilter(field_name="operating_system", help_text="Such as `rhel9`")
     server = TextFilter(field_name="server", help_text="`valkey` or `redis`")
     label = PairsFilter(method="with_labels", help_text="`name=value`; all of these")
     module = TextFilter(

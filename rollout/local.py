@@ -15,7 +15,6 @@ from modules_app.errors import NoSuchModuleError
 from rollout import selectors, services
 from rollout.decider.placement import NOTHING_TO_DO
 from rollout.errors import (
-    FleetFrozenError,
     ModuleInUseError,
     NodeRefusedError,
     NodeUnreachableError,
@@ -83,8 +82,7 @@ def _require_idle(node: Node, module_name: str, version: int) -> None:
 
 
 def _carry_out(request: RolloutRequest, start: Callable[[], str]) -> None:
-    if (freeze := selectors.freeze_document())["frozen"]:
-        raise FleetFrozenError(f"{freeze['actor']} has frozen the fleet: {freeze['reason']}")
+    selectors.refuse_if_frozen()
     with waiting():  # before anything begins: what is refused has not happened
         _start_and_wait(request, start)
 

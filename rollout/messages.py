@@ -15,6 +15,7 @@ from msgspec import Meta
 # Exported again: the agent knows packages by their manifest only, and imports no other app.
 from artifacts_app.manifest import Member as Member  # noqa: PLC0414 - marks it as exported
 from artifacts_app.manifest import content_digest as content_digest  # noqa: PLC0414 - likewise
+from modules_app.operating_systems import operating_system as operating_system  # noqa: PLC0414 - likewise
 
 #: What agents say ends in columns and stream names: it is bounded here, where it comes in.
 Name = Annotated[str, Meta(pattern=r"\A(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,128}\Z")]
@@ -106,6 +107,7 @@ class Reason(StrEnum):
     ALREADY_INSTALLED = "already_installed"
     NOT_INSTALLED = "not_installed"
     INCOMPATIBLE_ARCH = "incompatible_arch"
+    INCOMPATIBLE_OS = "incompatible_os"
     INCOMPATIBLE_REDIS_VERSION = "incompatible_redis_version"
     MISSING_DEPENDENCY = "missing_dependency"
     NODE_DRAINING = "node_draining"
@@ -233,10 +235,12 @@ class Report:
 class NodeProfile:
     """What an agent knows of its node. `platform` is `<os>/<machine>` as in `linux/x86_64`.
 
-    `server` is `valkey` or `redis`, empty while the server cannot be reached; `role` is `master`, `replica` or empty.
+    `operating_system` is such as `rhel9`, empty if the node or its agent does not say. `server` is `valkey` or `redis`,
+    empty while the server cannot be reached; `role` is `master`, `replica` or empty.
     """
 
     platform: Annotated[str, Meta(max_length=64)]
+    operating_system: Word = ""
     server: Word = ""
     server_version: Word = ""
     role: Annotated[str, Meta(max_length=16)] = ""

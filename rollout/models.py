@@ -6,6 +6,7 @@ from django.db import models
 
 from eventstore.context import Metadata, begun_by
 from eventstore.store import RecordedEvent
+from modules_app.operating_systems import fitting_platforms
 
 
 class Node(models.Model):
@@ -14,6 +15,8 @@ class Node(models.Model):
     online = models.BooleanField()
     draining = models.BooleanField()
     platform = models.CharField(max_length=64)
+    #: Such as `rhel9`; empty if the node does not say.
+    operating_system = models.CharField(max_length=32, default="", db_default="")
     server = models.CharField(max_length=32)
     server_version = models.CharField(max_length=32)
     role = models.CharField(max_length=16)
@@ -38,6 +41,11 @@ class Node(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def fitting_platforms(self) -> tuple[str, ...]:
+        """The platforms of the builds that it can use, the closest first."""
+        return fitting_platforms(self.platform, self.operating_system)
 
 
 class NodeModule(models.Model):

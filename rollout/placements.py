@@ -69,11 +69,12 @@ def _stream_of(command: PlacementCommand) -> str:
 
 
 def end_of_gone(operation: Operation) -> End:
+    """How an operation ends whose node has left the fleet: that is no failure of the module."""
     return End(
         rollout=operation.rollout,
         node=operation.node,
         module_name=operation.module_name,
-        phase=Phase.CANCELED if operation.phase == Phase.SCHEDULED else Phase.FAILED,
+        phase=Phase.CANCELED,
         reason=Reason.NODE_DECOMMISSIONED,
         message=f"{operation.node} has left the fleet.",
     )

@@ -64,6 +64,7 @@ TRANSIENT = frozenset(
 _JUDGED_ANEW = TRANSIENT | {
     Reason.NODE_DRAINING,
     Reason.INCOMPATIBLE_ARCH,
+    Reason.INCOMPATIBLE_OS,
     Reason.MISSING_DEPENDENCY,
     Reason.NEWER_ROLLOUT,
     Reason.NODE_DECOMMISSIONED,
@@ -213,7 +214,7 @@ def _drift_of(row: NodeModule) -> RecordDrift:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Task:
     node: str
-    platform: str
+    platforms: tuple[str, ...]
     intent: Intent
 
     @property
@@ -245,7 +246,7 @@ def _missed(standing: _Standing) -> list[_Task]:
         if each.reason not in _JUDGED_ANEW
     }
     return [
-        _Task(node=each.node, platform=each.platform, intent=_intent_of(each))
+        _Task(node=each.node, platforms=each.platforms, intent=_intent_of(each))
         for each in standing.missed.values()
         if (each.node, each.module_name, each.version, each.action) not in kept
     ]
@@ -268,7 +269,7 @@ def _repetitions(standing: _Standing) -> list[_Task]:
     # A rollout under way may still wait for a person, who decides.
     undecided = set(unfinished_rollouts())
     return [
-        _Task(node=each.row.node, platform=each.platform, intent=_same_again(each))
+        _Task(node=each.row.node, platforms=each.platforms, intent=_same_again(each))
         for each in passing
         if each.row.rollout not in undecided and (each.row.reason in _NEVER_SENT or _has_been_heard_since(each))
     ]
@@ -315,7 +316,7 @@ def _tasks(modules: Iterable[DifferingModule]) -> list[_Task]:
                 version=row.version,
                 activation=Activation(row.desired),
             )
-        tasks.setdefault(_place(row), _Task(node=row.node, platform=each.platform, intent=intent))
+        tasks.setdefault(_place(row), _Task(node=row.node, platforms=each.platforms, intent=intent))
     return list(tasks.values())
 
 
@@ -330,7 +331,8 @@ def _with_a_build(tasks: Collection[_Task]) -> list[_Task]:
     return [
         each
         for each in tasks
-        if not _brings(each) or (each.intent.module_name, each.intent.version, each.platform) in there
+        if not _brings(each)
+        or any((each.intent.module_name, each.intent.version, platform) in there for platform in each.platforms)
     ]
 
 

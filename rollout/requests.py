@@ -1,14 +1,17 @@
 """What a rollout is asked to do."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rollout.events import Origin
 from rollout.messages import Action, Activation
 from rollout.planning.selection import Selector
-from rollout.strategy import Strategy
+from rollout.strategy import Offline, OnFailure, Strategy
 
-#: For calls that know no strategies, such as the vendor's: one node that fails neither pauses nor stops the others.
-AT_ONCE = Strategy(canary=0, max_failures="100%")
+#: For calls that know no strategies: one node that fails neither pauses nor stops the others, and a rollout in which
+#: nothing succeeds for too long ends. It never waits for a person.
+AT_ONCE = Strategy(canary=0, max_failures="100%", on_failure=OnFailure.ABORT)
+#: For the vendor's calls, whose clients poll for the end: nodes that are offline are skipped, and get it when they are back.
+WHERE_ONLINE = replace(AT_ONCE, offline=Offline.SKIP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,16 +6,25 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from django.db.models import Case, Exists, OuterRef, Q, QuerySet, Subquery, When
+from django.db.models import Case, Count, Exists, OuterRef, Q, QuerySet, Subquery, When, Window
+from django.db.models.functions import RowNumber
 
 from api.fields import rfc3339
 from artifacts_app.selectors import dependencies_of
 from eventstore.actors import shown
 from eventstore.store import Condition, RecordedEvent, head, load_positions
 from rollout.decider.node import LARGEST_SKEW, NodePhase
-from rollout.errors import ArtifactInUseError, NodeNotFoundError, NoLocalNodeError, RolloutNotFoundError
-from rollout.events import FINAL_ROLLOUT_PHASES
-from rollout.messages import RUNNING_PHASES, Action, Beat, InstalledModule, Phase
+from rollout.decider.placement import NOTHING_TO_DO
+from rollout.errors import (
+    ArtifactInUseError,
+    FleetFrozenError,
+    ModuleInUseError,
+    NodeNotFoundError,
+    NoLocalNodeError,
+    RolloutNotFoundError,
+)
+from rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
+from rollout.messages import RUNNING_PHASES, Action, Activation, Beat, InstalledModule, Phase, Reason
 from rollout.models import FleetFreeze, Liveness, Node, NodeModule, Operation, Placement, Rollout, TimelineEntry
 from rollout.outcomes import BAD, outcomes_of
 from rollout.premises import USING
@@ -23,6 +32,8 @@ from rollout.projections.nodes import ABSENT, ModuleState
 from rollout.projections.rollouts import operation_key
 from rollout.requests import RolloutRequest
 
+#: Why an operation does nothing where nothing is lacking afterwards: the node is as it was asked for, or has left.
+_WITHOUT_LOSS = (*sorted(NOTHING_TO_DO), Reason.NODE_DECOMMISSIONED)
 IN_HAND = (Phase.QUEUED, *sorted(RUNNING_PHASES))
 
 
@@ -87,9 +98,18 @@ class KnownNode:
             return False
         if self.has_left:
             return not beat.hello
-        known = (row.platform, row.server, row.server_version, row.role, tuple(row.api_hosts), row.agent_labels)
+        known = (
+            row.platform,
+            row.operating_system,
+            row.server,
+            row.server_version,
+            row.role,
+            tuple(row.api_hosts),
+            row.agent_labels,
+        )
         said = (
             profile.platform,
+            profile.operating_system,
             profile.server,
             profile.server_version,
             profile.role,
@@ -229,6 +249,12 @@ def attempts_to_look_at(uid: str, *, limit: int) -> list[Operation]:
     return list(rows.order_by(urgency, "former", "ordinal", "generation", "attempt")[:limit])
 
 
+def refuse_if_frozen() -> None:
+    """Raises: `FleetFrozenError`."""
+    if (freeze := freeze_document())["frozen"]:
+        raise FleetFrozenError(f"{freeze['actor']} has frozen the fleet: {freeze['reason']}")
+
+
 def freeze_document() -> dict[str, Any]:
     """Whether the fleet is frozen; who did it and why, also after it was lifted."""
     row = FleetFreeze.objects.filter(id=1).first()
@@ -252,6 +278,14 @@ def nodes() -> QuerySet[Node]:
 def node(name: str) -> Node:
     """Raises: `NodeNotFoundError`."""
     row = Node.objects.filter(name=name).first()
+    if row is None:
+        raise NodeNotFoundError
+    return row
+
+
+def node_with_position(position: int) -> Node:
+    """The node of the fleet that first joined at this position. Raises: `NodeNotFoundError`."""
+    row = nodes().filter(joined_position=position).first()
     if row is None:
         raise NodeNotFoundError
     return row
@@ -324,6 +358,7 @@ def node_document(row: Node, modules: Iterable[NodeModule], life: Liveness | Non
         "clock_skew_seconds": None if skew is None else round(skew, 1),
         "warnings": node_warnings(skew, life.doubts if life else []),
         "platform": row.platform,
+        "operating_system": row.operating_system,
         "server": row.server,
         "server_version": row.server_version,
         "role": row.role,
@@ -413,9 +448,39 @@ def refuse_if_used(module_name: str, version: int) -> Condition:
     """What holds as long as nobody begins to use it. Raises: `ArtifactInUseError` naming some of the nodes."""
     unused = Condition(after=head(), event_types=USING)
     if users := users_of(module_name, version):
-        more = f" and {len(users) - 5} more" if len(users) > 5 else ""
-        raise ArtifactInUseError(f"{', '.join(users[:5])}{more} have {module_name} {version}, or are to get it.")
+        raise ArtifactInUseError(f"{some_of(users)} have {module_name} {version}, or are to get it.")
     return unused
+
+
+def refuse_if_loaded(module_name: str, version: int) -> Condition:
+    """What holds as long as nobody begins to load it. Raises: `ModuleInUseError` naming some of the nodes."""
+    unused = Condition(after=head(), event_types=USING)
+    if loaders := _loaders_of(module_name, version):
+        raise ModuleInUseError(
+            f"{some_of(loaders)} have loaded {module_name} {version}, or are to load it. "
+            "Remove it first, by a rollout with the action remove."
+        )
+    return unused
+
+
+def _loaders_of(module_name: str, version: int) -> list[str]:
+    """Nodes that have loaded the module version, or are to load it."""
+    of_version = {"module_name": module_name, "version": version}
+    waiting = Operation.objects.filter(
+        **of_version, action=Action.INSTALL, activation=Activation.LOAD, finished_at__isnull=True
+    )
+    there = NodeModule.objects.filter(
+        Q(observed=Activation.LOAD) | Q(desired=Activation.LOAD), **of_version, node__in=nodes().values("name")
+    )
+    # In this order: what an operation that ends between the queries was to load is wanted before.
+    coming = set(waiting.exclude(yields=True, phase=Phase.SCHEDULED).values_list("node", flat=True))
+    return sorted(coming | set(there.values_list("node", flat=True)))
+
+
+def some_of(names: Sequence[str], *, most: int = 5) -> str:
+    """`a, b, c, d, e and 7 more`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def is_same_intent(uid: str, node_name: str, request: RolloutRequest) -> bool:
@@ -441,13 +506,28 @@ def is_rollout_of(uid: str, request: RolloutRequest) -> bool:
     )
 
 
-def failure_messages(rollouts: Collection[Rollout]) -> dict[str, str]:
-    """What the first attempts that failed said, by rollout; empty for one without any. One query."""
-    failed = Operation.attempts.filter(rollout__in=[each.uid for each in rollouts], phase__in=BAD)
-    said: dict[str, list[str]] = {each.uid: [] for each in rollouts}
-    for each in failed.order_by("rollout", "ordinal", "generation", "attempt"):
-        said[each.rollout].append(f"{each.node}: {each.message or each.reason}")
-    return {uid: "; ".join(words[:5]) for uid, words in said.items()}
+def shortfalls(rollouts: Collection[Rollout], *, most: int = 5) -> dict[str, str]:
+    """Which nodes are not as the rollout was to leave them, each with its reason, by rollout; the first `most` of each,
+    and how many more there are; of a rollout that did not succeed also what failed before it was retried or undone. One
+    query."""
+    bad = [each.uid for each in rollouts if each.phase != RolloutPhase.SUCCEEDED]
+    short = Operation.attempts.filter(
+        Q(former=False) | Q(phase__in=BAD, rollout__in=bad),
+        Q(phase__in=[*BAD, Phase.CANCELED, Phase.SKIPPED]) & ~Q(reason__in=_WITHOUT_LOSS),
+        rollout__in=[each.uid for each in rollouts],
+    )
+    order = ("ordinal", "generation", "attempt")
+    ranked = short.annotate(
+        place=Window(RowNumber(), partition_by="rollout", order_by=order),
+        count=Window(Count("key"), partition_by="rollout"),
+    )
+    said: dict[str, list[str]] = {}
+    for each in ranked.filter(place__lte=most).order_by("rollout", *order):
+        words = said.setdefault(each.rollout, [])
+        words.append(f"{each.node}: {each.message or each.reason}")
+        if len(words) == most < each.count:
+            words.append(f"and {each.count - most} more")
+    return {uid: "; ".join(words) for uid, words in said.items()}
 
 
 # --- For plans --------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from eventstore.context import Metadata
 from rollout.decider.node import NodePhase
 from rollout.decider.rollout import Fleet, Needs, Ready, RolloutState, Tally
 from rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
-from rollout.messages import Action, Phase
+from rollout.messages import Action, Phase, Reason
 from rollout.models import FleetFreeze, Node, NodeModule, Operation, Rollout
 from rollout.projections.rollouts import COUNTERS
 from rollout.selectors import IN_HAND
@@ -61,6 +61,7 @@ def fleet_of(uid: str, state: RolloutState, *, now: datetime) -> Fleet:
         scheduled=_named(_scheduled(uid)) if ending and row.scheduled else (),
         cancelable=_named(_in_hand(uid).exclude(phase=Phase.CANCELING)) if ending and not is_over else (),
         superseded=row.superseded,
+        gone=_gone(uid) if is_over and row.canceled else 0,
         unrestored=row.unrestored,
         progressed_at=_clock_start(row, freeze),
         wake_at=_wakes(uid, now) if row.retries else None,
@@ -174,6 +175,11 @@ def _lost(uid: str, row: Rollout) -> list[int]:
         for wave in rows.values_list("wave", flat=True):
             lost[wave] += 1
     return lost
+
+
+def _gone(uid: str) -> int:
+    """How many operations were ended because their node has left the fleet."""
+    return Operation.objects.filter(rollout=uid, phase=Phase.CANCELED, reason=Reason.NODE_DECOMMISSIONED).count()
 
 
 def to_restore(uid: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 from django.db import connection
 from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet, Subquery
 
+from modules_app.operating_systems import fitting_platforms
 from rollout.decider.node import NodePhase
 from rollout.events import Origin
 from rollout.messages import Action, Activation
@@ -21,7 +22,7 @@ class MissedTarget:
     """What the cluster's target asks of a node that is online, and nobody has asked of the node."""
 
     node: str
-    platform: str
+    platforms: tuple[str, ...]
     action: Action
     module_name: str
     version: int
@@ -31,7 +32,8 @@ class MissedTarget:
 # Each node with each target: what no query of Django's says. One CASE, which is judged in its order: nearly always the
 # placement alone tells. Rows are found by their keys, whatever a database believes of its other indexes.
 _MISSED_TARGETS = """
-    SELECT node.name, node.platform, origin.action, target.module_name, origin.version, target.activation
+    SELECT node.name, node.platform, node.operating_system, origin.action, target.module_name, origin.version,
+        target.activation
     FROM rollout_clustertarget AS target CROSS JOIN rollout_rollout AS origin CROSS JOIN rollout_node AS node
     LEFT JOIN rollout_placement_state AS placement ON placement.key = node.name || ':' || target.module_name
     LEFT JOIN rollout_nodemodule AS module
@@ -59,13 +61,13 @@ def missed_targets() -> list[MissedTarget]:
         return [
             MissedTarget(
                 node=node,
-                platform=platform,
+                platforms=fitting_platforms(platform, operating_system),
                 action=Action(action),
                 module_name=module_name,
                 version=version,
                 activation=Activation(activation),
             )
-            for node, platform, action, module_name, version, activation in sorted(cursor.fetchall())
+            for node, platform, operating_system, action, module_name, version, activation in sorted(cursor.fetchall())
         ]
 
 
@@ -75,7 +77,7 @@ class DifferingModule:
     operation that was released has ended without success."""
 
     row: NodeModule
-    platform: str
+    platforms: tuple[str, ...]
     is_busy: bool
     is_undone: bool
 
@@ -91,13 +93,19 @@ def differing_modules() -> list[DifferingModule]:
         )
         .annotate(
             platform=Subquery(node.values("platform")),
+            operating_system=Subquery(node.values("operating_system")),
             is_busy=Exists(Operation.objects.filter(**of_place, finished_at__isnull=True)),
             is_undone=Exists(Placement.objects.filter(**of_place, undone=True)),
         )
         .order_by()  # in any: by the index of an order all rows would be read, one by one
     )
     return [
-        DifferingModule(row=row, platform=row.platform, is_busy=row.is_busy, is_undone=row.is_undone)
+        DifferingModule(
+            row=row,
+            platforms=fitting_platforms(row.platform, row.operating_system),
+            is_busy=row.is_busy,
+            is_undone=row.is_undone,
+        )
         for row in sorted(rows, key=lambda row: (row.node, row.module_name, row.version))
     ]
 
@@ -123,7 +131,7 @@ class UndoneOperation:
     node's agent last started or came back."""
 
     row: Operation
-    platform: str
+    platforms: tuple[str, ...]
     heard_at: datetime | None
 
 
@@ -141,13 +149,14 @@ def undone_operations() -> list[UndoneOperation]:
         _of(places), Exists(undone.filter(**of_place)), ~Exists(unfinished), ~Exists(newer), touched=True
     ).annotate(
         platform=Subquery(node.values("platform")),
+        operating_system=Subquery(node.values("operating_system")),
         came_back_at=Subquery(node.values("came_back_at")),
         hello_at=Subquery(Liveness.objects.filter(node=OuterRef("node")).values("hello_at")),
     )
     return [
         UndoneOperation(
             row=row,
-            platform=row.platform,
+            platforms=fitting_platforms(row.platform, row.operating_system),
             heard_at=max((at for at in (row.hello_at, row.came_back_at) if at is not None), default=None),
         )
         for row in rows.order_by("node", "module_name")

@@ -51,7 +51,7 @@ def _receive(request: HttpRequest, handler: PackageHandler) -> HttpResponseBase:
 
 
 def _done(request: HttpRequest, done: Upload) -> HttpResponseBase:
-    what = f"{done.module_name} {done.version} for {done.platform}"
+    what = f"{done.module_name} {done.version} for {', '.join(done.platforms)}"
     said = f"{what} is uploaded." if done.created else f"{what} was there already: it is the very same build."
     module, start = reverse("admin:module", args=[done.module_name]), start_url(done.module_name, done.version)
     if _wants_json(request):

@@ -58,7 +58,7 @@ def show(module_name: ModuleName, version: Version, session: Session) -> None:
 @app.command()
 @builds(session=open_session)
 def delete(module_name: ModuleName, version: Version, session: Session, yes: Yes = False) -> None:
-    """Delete a module object. Its artifact and what nodes have stay as they are."""
+    """Delete the object of a module that no node has loaded. Its artifact and its files on nodes stay."""
     session.confirm(f"Delete {module_name} {version}?", yes=yes)
     answer = session.api.delete(f"{MODULES}/{registered(session.api, module_name, version)['uid']}")
     session.show(answer, lambda _: f"deleted {module_name} {version}")

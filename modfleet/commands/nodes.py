@@ -50,7 +50,7 @@ def _show_all(session: Session, labels: dict[str, str], phase: str | None = None
 
 
 def _in_a_table(found: list[Document]) -> RenderableType:
-    columns = ("NODE", "PHASE", "PLATFORM", "SERVER", "ROLE", "LABELS", "LAST SEEN", "MODULES", "WARNINGS")
+    columns = ("NODE", "PHASE", "PLATFORM", "SYSTEM", "SERVER", "ROLE", "LABELS", "LAST SEEN", "MODULES", "WARNINGS")
     return table(
         columns,
         (
@@ -58,6 +58,7 @@ def _in_a_table(found: list[Document]) -> RenderableType:
                 each["name"],
                 each["phase"],
                 each["platform"],
+                each["operating_system"],
                 f"{each['server']} {each['server_version']}",
                 each["role"],
                 in_a_line(each["labels"]),

@@ -73,10 +73,16 @@ def pack(
         str | None, typer.Option(help="The command by which it is configured at run time.", rich_help_panel=SAYS)
     ] = None,
     dependency: Annotated[
-        list[str] | None, typer.Option(metavar="NAME[=URL[#sha256=HEX]]", help="Repeatable.", rich_help_panel=SAYS)
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=URL[#sha256=HEX]]",
+            help="Name of a module that has to be there first; or where a file that --deps packs comes from. Repeatable.",
+            rich_help_panel=SAYS,
+        ),
     ] = None,
     operating_system: Annotated[
-        list[str] | None, typer.Option("--os", help="Such as rhel9 or debian12; repeatable.", rich_help_panel=SAYS)
+        list[str] | None,
+        typer.Option("--os", help="Such as rhel9 or debian12; repeatable. Default: any.", rich_help_panel=SAYS),
     ] = None,
     min_redis_version: Annotated[str | None, typer.Option(help="Default: 7.0.", rich_help_panel=SAYS)] = None,
     compatible_redis_version: Annotated[
@@ -176,7 +182,7 @@ def _print_summary(report: "Report") -> None:
     summary = report.summary
     lines = {
         "module": f"{summary['module_name']} {summary['version']} ({summary['semantic_version']})",
-        "platform": f"{summary['platform']}, Redis {summary['min_redis_version']} or later",
+        "platform": f"{', '.join(summary['platforms'])}, Redis {summary['min_redis_version']} or later",
         "size": f"{summary['size']} bytes",
         "package": f"sha256 {summary['package_sha256']}",
         "content": f"sha256 {summary['content_sha256']}",

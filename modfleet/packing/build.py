@@ -21,7 +21,7 @@ from modules_app.metadata import is_file_name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What is to be packed. `to` None: a name made of module, version and machine, here."""
+    """What is to be packed. `to` None: a name made of module, version, operating systems and machine, here."""
 
     module: Path
     to: Path | None = None
@@ -66,7 +66,8 @@ def _make(order: Order, binary: Binary) -> Packed:
         binary, loaded=loaded, manifest=order.manifest, flags=order.flags, dependencies=order.dependencies
     )
     machine = document["architecture"]
-    to = order.to or Path(f"{document['module_name']}-{document['semantic_version']}-{machine}.zip")
+    named = "-".join([document["module_name"], document["semantic_version"], *document["operating_systems"], machine])
+    to = order.to or Path(f"{named}.zip")
     with tempfile.TemporaryDirectory(prefix=".modfleet-", dir=to.parent) as folder:
         package = pack(binary.path, document, Path(folder) / to.name, dependencies=order.dependencies)
         report = check_package(package)

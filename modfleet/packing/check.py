@@ -62,7 +62,7 @@ def _summary(package: InspectedPackage, path: Path) -> dict[str, Any]:
         "module_name": metadata.module_name,
         "version": metadata.version,
         "semantic_version": metadata.semantic_version,
-        "platform": package.platform,
+        "platforms": list(package.platforms),
         "size": path.stat().st_size,
         "package_sha256": sha256_of(path),
         "content_sha256": package.content_sha256,

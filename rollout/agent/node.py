@@ -5,7 +5,9 @@ import platform
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from rollout.agent.digests import Digests
 from rollout.agent.failure import Failure
@@ -14,11 +16,26 @@ from rollout.agent.include import IncludeFile
 from rollout.agent.journal import Journal
 from rollout.agent.server import LoadedModule, RefusedError, Server, ServerSilentError, Session
 from rollout.agent.settings import AgentSettings
-from rollout.messages import Beat, InstalledModule, Inventory, NodeProfile, Reason
+from rollout.messages import Beat, InstalledModule, Inventory, NodeProfile, Reason, operating_system
+
+#: Where a node says what it runs: os-release(5).
+OS_RELEASES = (Path("/etc/os-release"), Path("/usr/lib/os-release"))
 
 log = logging.getLogger(__name__)
 
 PLATFORM = f"{platform.system().lower()}/{platform.machine()}"
+
+
+def read_operating_system(files: Sequence[Path] = OS_RELEASES) -> str:
+    """Such as `rhel9`, by the first of the files that can be read; empty if it names none."""
+    for file in files:
+        try:
+            said = dict(line.split("=", 1) for line in file.read_text().splitlines() if "=" in line)
+        except (OSError, ValueError):
+            continue
+        known = operating_system("".join(said.get(name, "").strip("\"' ") for name in ("ID", "VERSION_ID")))
+        return "" if known == "linux" else known  # what os-release(5) has for those that do not say
+    return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +73,7 @@ class Node:
         self.digests = Digests()
         default = settings.modules_dir / "modfleet.conf"
         self.include = IncludeFile((settings.include_file or default) if settings.persist else None)
+        self._operating_system = operating_system(settings.operating_system) or read_operating_system()
         self._last_facts = ServerFacts()
         #: As last seen.
         self._modules: tuple[InstalledModule, ...] = ()
@@ -120,6 +138,7 @@ class Node:
             interval_seconds=settings.beat_seconds,
             profile=NodeProfile(
                 platform=PLATFORM,
+                operating_system=self._operating_system,
                 server=facts.server,
                 server_version=facts.version[:32],
                 role=facts.role,

@@ -21,6 +21,7 @@ PREFIX = "MODFLEET_"
 NodeName = Annotated[str, Meta(pattern=r"^(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,128}\Z")]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://")]
 ServerUrl = Annotated[str, Meta(pattern=r"^(unix|redis|rediss)://")]
+OperatingSystem = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9 ._-]{0,31}\Z")]
 Seconds = Annotated[float, Meta(gt=0)]
 
 
@@ -55,6 +56,9 @@ class AgentSettings:
     include_file: Path | None = None
     #: Whether the include file is written.
     persist: bool = True
+    #: What the server's machine or container runs, such as `rhel9`, if the agent runs in another one. The agent's
+    #: `/etc/os-release` says it when not set.
+    operating_system: OperatingSystem = ""
     #: Labels that the node is chosen by, `zone=a,tier=cache`.
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     #: Host names under which clients of the REST API mean this node, separated by commas.

@@ -180,8 +180,8 @@ class RejectReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """Ended by the control plane: `canceled` and `skipped` only what is still scheduled, `timed_out` only what is not,
-    anything else whatever is not final.
+    """Ended by the control plane: `canceled` and `skipped` only what is still scheduled or whose node has left the fleet,
+    `timed_out` only what is not scheduled, anything else whatever is not final.
     `attempt`: only if this one, for what was judged by rows may have been retried since."""
 
     rollout: str
@@ -479,7 +479,8 @@ def _end(state: PlacementState, command: End) -> list[PlacementEvent]:
         if command.attempt not in {None, operation.attempt}:
             return []
         is_scheduled = operation.phase == Phase.SCHEDULED
-        if (command.phase in {Phase.CANCELED, Phase.SKIPPED} and not is_scheduled) or (
+        is_free = is_scheduled or command.reason == Reason.NODE_DECOMMISSIONED
+        if (command.phase in {Phase.CANCELED, Phase.SKIPPED} and not is_free) or (
             command.phase == Phase.TIMED_OUT and is_scheduled
         ):
             return []

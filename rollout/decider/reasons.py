@@ -20,6 +20,11 @@ WORDS: Mapping[Reason, Words] = {
     Reason.INCOMPATIBLE_ARCH: Words(
         "There is no build for the node's platform.", "Upload a build for it, then start a rollout of that node."
     ),
+    Reason.INCOMPATIBLE_OS: Words(
+        "The module's builds are for other operating systems than the node's.",
+        "Upload a build for it, or one that names no operating system; an agent of an older release does not say what "
+        "its node runs. Then start a rollout of that node.",
+    ),
     Reason.INCOMPATIBLE_REDIS_VERSION: Words(
         "The node's server is older than the module needs.", "Upgrade the server, or roll out an older module."
     ),

@@ -144,7 +144,8 @@ class Fleet:
     attempt, with the number of attempts so far. `healthy`: nodes that are online, not in hand and have not failed.
     `to_restore`: nodes that it has changed, and nothing newer has since. `scheduled`, `cancelable`: all that have not
     been released, and that are in hand and were not asked to give up; looked up only while it is coming to its end.
-    `superseded`: canceled ones that a newer rollout has taken over. `unrestored`: nodes that could not be given back what they had. `progressed_at`: last
+    `superseded`: canceled ones that a newer rollout has taken over. `gone`: canceled ones whose node has left the fleet;
+    looked up once all have ended. `unrestored`: nodes that could not be given back what they had. `progressed_at`: last
     success, or when the clock was last started. `wake_at`: when the next scheduled node has waited long enough.
     """
 
@@ -159,6 +160,7 @@ class Fleet:
     scheduled: tuple[str, ...] = ()
     cancelable: tuple[str, ...] = ()
     superseded: int = 0
+    gone: int = 0
     unrestored: int = 0
     progressed_at: datetime | None = None
     wake_at: datetime | None = None
@@ -563,6 +565,8 @@ def _finished(state: RolloutState, uid: str, fleet: Fleet) -> list[RolloutEvent]
         phase = RolloutPhase.ROLLBACK_FAILED if fleet.unrestored else RolloutPhase.ROLLED_BACK
         return [_end(uid, phase, state.reason, state.message)]
     phase = _outcome(fleet)
+    if phase == RolloutPhase.ABORTED:
+        return [_end(uid, phase, Reason.NODE_DECOMMISSIONED, "All of its nodes have left the fleet.")]
     if phase == RolloutPhase.SUPERSEDED:
         return [_end(uid, phase, Reason.NEWER_ROLLOUT, "")]
     if phase == RolloutPhase.SUCCEEDED:
@@ -571,10 +575,14 @@ def _finished(state: RolloutState, uid: str, fleet: Fleet) -> list[RolloutEvent]
 
 
 def _outcome(fleet: Fleet) -> RolloutPhase:
+    """A node that has left the fleet before its turn was over counts for nothing; if all have, nothing was done."""
     good = fleet.counts.get(Phase.SUCCEEDED, 0) + fleet.counts.get(Phase.SKIPPED, 0)
-    if good == fleet.total:
+    there = fleet.total - fleet.gone
+    if fleet.gone and not there:
+        return RolloutPhase.ABORTED
+    if good == there:
         return RolloutPhase.SUCCEEDED
-    if good + fleet.superseded == fleet.total:
+    if good + fleet.superseded == there:
         return RolloutPhase.SUPERSEDED
     return RolloutPhase.COMPLETED_WITH_FAILURES if good else RolloutPhase.FAILED
 

@@ -40,20 +40,25 @@ class ModuleVersion:
             declared.append(self.capabilities)
         return not declared or any(TYPES in each for each in declared)
 
-    def needs(self, platform: str) -> frozenset[str]:
-        """Names of what must be there first; what travels in the platform's package is not among them."""
-        build = self.builds.get(platform)
+    def build_for(self, platforms: Iterable[str]) -> OfferedBuild | None:
+        """The build for the first of the platforms that has one."""
+        return next((self.builds[each] for each in platforms if each in self.builds), None)
+
+    def needs(self, platforms: Iterable[str]) -> frozenset[str]:
+        """Names of what must be there first; what travels in the package of that build is not among them."""
+        build = self.build_for(platforms)
         return self.dependencies if build is None else (self.dependencies | build.dependencies) - build.packed
 
-    def content_sha256(self, platform: str) -> str:
-        return self.builds[platform].content_sha256 if platform in self.builds else ""
+    def content_sha256(self, node: Node) -> str:
+        """Of the build that the node gets, empty if there is none."""
+        build = self.build_for(node.fitting_platforms)
+        return "" if build is None else build.content_sha256
 
     def reason_to_skip(self, node: Node) -> Skip | None:
         """Why it cannot be installed there, as far as that is known beforehand."""
-        build = self.builds.get(node.platform)
+        build = self.build_for(node.fitting_platforms)
         if build is None:
-            there = ", ".join(sorted(self.builds)) or "no platform"
-            return Reason.INCOMPATIBLE_ARCH, f"{node.name} is {node.platform}; there are builds for {there}."
+            return self._lack_of_a_build(node)
         wanted, has = build.min_redis_version or self.min_redis_version, redis_version_of(node)
         if not is_older(has, wanted):
             return None
@@ -61,6 +66,19 @@ class ModuleVersion:
         return (
             Reason.INCOMPATIBLE_REDIS_VERSION,
             f"{self.module_name} {self.version} wants Redis {wanted} at least; {server}.",
+        )
+
+    def _lack_of_a_build(self, node: Node) -> Skip:
+        there = ", ".join(sorted(self.builds)) or "no platform"
+        machine = node.platform.partition("/")[2]
+        if not any(platform.partition("/")[2] == machine for platform in self.builds):
+            return Reason.INCOMPATIBLE_ARCH, f"{node.name} is {node.platform}; there are builds for {there}."
+        if not node.operating_system:
+            message = f"{node.name} does not say which operating system it runs; there are builds for {there}."
+            return Reason.INCOMPATIBLE_OS, message
+        return (
+            Reason.INCOMPATIBLE_OS,
+            f"{node.name} runs {node.operating_system} on {machine}; there are builds for {there}.",
         )
 
 

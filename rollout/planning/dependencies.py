@@ -75,10 +75,12 @@ class _Search:
         self._asked: set[tuple[str, str]] = set()
 
     def look_at(self, module: ModuleVersion, nodes: Sequence[Node]) -> None:
-        needs = {platform: module.needs(platform) for platform in {node.platform for node in nodes}}
+        needs = {platforms: module.needs(platforms) for platforms in {node.fitting_platforms for node in nodes}}
         for name in sorted(set().union(*needs.values())):
             needed = self._known(name)
-            if needed is not None and (lacking := self._lacking(name, [n for n in nodes if name in needs[n.platform]])):
+            if needed is not None and (
+                lacking := self._lacking(name, [n for n in nodes if name in needs[n.fitting_platforms]])
+            ):
                 self.needed_by.setdefault(module.module_name, set()).add(name)
                 self._ask_for(needed, lacking)
 
@@ -127,7 +129,7 @@ def _in_order(needs: Mapping[str, Sequence[str]]) -> list[str]:
 def refuse_if_needed(module_name: str, version: int, nodes: Sequence[Node], observed: Observed) -> None:
     """Raises: `ModuleNeededError` if a module that lists this one would lose it: on nodes where another version of it
     reaches as far, it does not."""
-    platforms = {node.name: node.platform for node in nodes}
+    platforms = {node.name: node.fitting_platforms for node in nodes}
     others = [each for each in other_modules_on(observed.nodes, module_name) if each[0] in platforms]
     known = module_versions({(name, its_version) for _, name, its_version, _ in others})
     losing: dict[str, list[str]] = {}

@@ -1,6 +1,6 @@
 """In which order the servers of some nodes have to load their modules when they start."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 from rollout.models import NodeModule, Operation
@@ -8,9 +8,12 @@ from rollout.planning.catalogue import ModuleVersion, module_versions
 
 
 class LoadOrders:
-    """Of the nodes of `operations`, and of what these bring or take away; three queries, however many they are."""
+    """Of the nodes of `operations`, and of what these bring or take away; three queries, however many they are.
 
-    def __init__(self, operations: Iterable[Operation], platforms: Mapping[str, str]) -> None:
+    `platforms`: those whose builds fit each node, the closest first.
+    """
+
+    def __init__(self, operations: Iterable[Operation], platforms: Mapping[str, Sequence[str]]) -> None:
         self._platforms = platforms
         self._on: dict[str, set[tuple[str, int]]] = {}
         rows = NodeModule.objects.filter(node__in=platforms).values_list("node", "module_name", "version")

@@ -106,7 +106,7 @@ def _planned(
             PlannedNode(
                 name=node.name,
                 wave=wave,
-                content_sha256=module.content_sha256(node.platform),
+                content_sha256=module.content_sha256(node),
                 size=_bytes_to_move(module, node, observed),
                 expected=expected[node.name],
             )
@@ -115,7 +115,7 @@ def _planned(
         skipped=tuple(
             SkippedNode(
                 name=node.name,
-                content_sha256=module.content_sha256(node.platform),
+                content_sha256=module.content_sha256(node),
                 reason=skips[node.name][0],
                 message=skips[node.name][1],
             )
@@ -144,16 +144,16 @@ def _expected(request: RolloutRequest, module: ModuleVersion, node: Node, observ
     reach = REACH[row.observed] if row else 0
     if request.action == Action.REMOVE:
         return None if reach else Reason.NOT_INSTALLED
-    if row and row.content_sha256 == module.content_sha256(node.platform) and reach >= REACH[request.activation]:
+    if row and row.content_sha256 == module.content_sha256(node) and reach >= REACH[request.activation]:
         return Reason.ALREADY_INSTALLED
     return None
 
 
 def _bytes_to_move(module: ModuleVersion, node: Node, observed: Observed) -> int:
-    if not module.builds:  # a removal
+    build = module.build_for(node.fitting_platforms)
+    if build is None:  # a removal
         return 0
     row = observed.version(module.module_name, module.version, node.name)
-    build = module.builds[node.platform]
     return 0 if row and row.content_sha256 == build.content_sha256 else build.size
 
 

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Protocol, TypeVar
 
+from modules_app.operating_systems import fitting_platforms
+
 
 class Selectable(Protocol):
     """A node: `agent_labels` are those that its agent reports; `labels`, an operator's, stand above them."""
 
     name: str
     platform: str
+    operating_system: str
     server: str
     server_version: str
     role: str
@@ -29,6 +32,7 @@ class Selector:
     names: tuple[str, ...] | None = None
     #: The values that are wanted, by label.
     labels: Mapping[str, tuple[str, ...]] | None = None
+    #: Such as `linux/x86_64`, or `rhel9/x86_64` for one operating system.
     platforms: tuple[str, ...] | None = None
     servers: tuple[str, ...] | None = None
     #: Versions or their beginnings, by whole components: `8.1` is 8.1 and 8.1.3, and not 8.10.
@@ -45,7 +49,7 @@ def matches(selector: Selector, node: Selectable) -> bool:
     return (
         _any(selector.names, lambda pattern: fnmatchcase(node.name, pattern))
         and _has_labels(selector.labels or {}, {**node.agent_labels, **node.labels})
-        and _any(selector.platforms, node.platform.__eq__)
+        and _any(selector.platforms, fitting_platforms(node.platform, node.operating_system).__contains__)
         and _any(selector.servers, node.server.__eq__)
         and _any(selector.versions, lambda wanted: f"{node.server_version}.".startswith(f"{wanted}."))
         and _any(selector.roles, node.role.__eq__)

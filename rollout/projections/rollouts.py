@@ -297,7 +297,8 @@ class RolloutFold:
             waiting.behind = False  # either the one it waited for has ended, or it has itself
         if event.phase == Phase.CANCELED and event.reason == Reason.NEWER_ROLLOUT:
             rollout.superseded += 1
-        if operation.rollback and event.phase != Phase.ROLLED_BACK:
+        # What a node had that has left the fleet is given back to nobody.
+        if operation.rollback and event.phase != Phase.ROLLED_BACK and event.reason != Reason.NODE_DECOMMISSIONED:
             rollout.unrestored += 1
         if event.phase in {Phase.SUCCEEDED, Phase.SKIPPED, Phase.ROLLED_BACK}:
             rollout.progressed_at = now

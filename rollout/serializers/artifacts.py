@@ -6,7 +6,7 @@ from rest_framework import serializers
 
 
 class BuildSerializer(serializers.Serializer[Any]):
-    platform = serializers.CharField()
+    platform = serializers.CharField(help_text="Such as `linux/x86_64`; `rhel9/x86_64` for one operating system")
     content_sha256 = serializers.CharField()
     package_sha256 = serializers.CharField()
     size = serializers.IntegerField(help_text="Bytes of the package")

@@ -44,7 +44,10 @@ class NodeSerializer(serializers.Serializer[Any]):
         allow_null=True, help_text="By how much the node's clock was ahead at its last heartbeat"
     )
     warnings = NodeWarningSerializer(many=True)
-    platform = serializers.CharField()
+    platform = serializers.CharField(help_text="Such as `linux/x86_64`")
+    operating_system = serializers.CharField(
+        allow_blank=True, help_text="Such as `rhel9`; empty if the node does not say"
+    )
     server = serializers.CharField()
     server_version = serializers.CharField()
     role = serializers.CharField()

@@ -30,7 +30,9 @@ class ActionSerializer(serializers.Serializer[Any]):
     object_name = serializers.CharField()
     creation_time = serializers.DateTimeField()
     error_code = serializers.CharField(required=False, help_text="There if it failed")
-    error_message = serializers.CharField(required=False)
+    error_message = serializers.CharField(
+        required=False, help_text="Which nodes are not as the action was to leave them, and why; also if it completed"
+    )
 
 
 @extend_schema_serializer(many=False)
@@ -48,4 +50,5 @@ class VendorNodeSerializer(serializers.Serializer[Any]):
     addr = serializers.CharField(allow_blank=True)
     status = serializers.ChoiceField(["active", "down"])
     architecture = serializers.CharField()
+    os_version = serializers.CharField(allow_blank=True, help_text="Such as `rhel9`; empty if the node does not say")
     software_version = serializers.CharField()

@@ -26,7 +26,7 @@ from artifacts_app.filters import ArtifactFilters
 from artifacts_app.selectors import artifact_document, artifact_documents, uploaded_versions
 from artifacts_app.services import Upload, add_build, delete_artifact
 from artifacts_app.uploads import PackageUploadView
-from modules_app.errors import MetadataMismatchError, NoSuchModuleError
+from modules_app.errors import MetadataMismatchError, ModuleNameTakenError, NoSuchModuleError
 from rollout import local, selectors
 from rollout.errors import (
     ArtifactInUseError,
@@ -71,6 +71,7 @@ class ArtifactViewSet(PackageUploadView, ViewSet):
         StorageUnavailableError,
         ArtifactExistsError,
         MetadataMismatchError,
+        ModuleNameTakenError,
         KeyReusedError,
     )
     def create(self, request: Request) -> Response:
@@ -126,6 +127,7 @@ class LocalArtifactViewSet(PackageUploadView, SeedViewSet):
         StorageUnavailableError,
         ArtifactExistsError,
         MetadataMismatchError,
+        ModuleNameTakenError,
         KeyReusedError,
         NoLocalNodeError,
         RolloutInProgressError,

@@ -11,7 +11,7 @@ from rest_framework.viewsets import ViewSet
 from accounts.errors import ModulesUploadDisabledError
 from accounts.roles import Permission
 from accounts.selectors import require_modules_upload_allowed
-from api.errors import NotFoundError, StorageFullError, StorageUnavailableError
+from api.errors import ApiError, NotFoundError, StorageFullError, StorageUnavailableError
 from api.fields import rfc3339
 from api.idempotency import KeyReusedError
 from api.refusals import refuses
@@ -22,17 +22,35 @@ from artifacts_app.errors import (
     NoModuleError,
     UnreadableArtifactError,
 )
-from artifacts_app.selectors import platforms_of
+from artifacts_app.selectors import artifact_document, platforms_of
 from artifacts_app.services import Upload
 from artifacts_app.uploads import PackageUploadView
-from modules_app.errors import MetadataMismatchError, ModuleExistsError, NoSuchModuleError, UnknownModuleError
+from modules_app.errors import (
+    MetadataMismatchError,
+    ModuleExistsError,
+    ModuleNameTakenError,
+    NoSuchModuleError,
+    UnknownModuleError,
+)
 from modules_app.selectors import document_of, module_document, module_key, modules
+from modules_app.serializers import ModuleObjectSerializer
 from rollout import selectors, services
-from rollout.errors import DependencyCycleError, ModuleNeededError, RolloutInProgressError, RolloutNotFoundError
+from rollout.errors import (
+    DependenciesNotSupportedError,
+    DependencyCycleError,
+    FleetFrozenError,
+    InvalidModulePackageError,
+    ModuleInUseError,
+    ModuleNeededError,
+    ModuleThereError,
+    NodeNotFoundError,
+    RolloutInProgressError,
+    RolloutNotFoundError,
+)
 from rollout.events import Origin, RolloutPhase
-from rollout.messages import Action, Activation
+from rollout.messages import Action, Activation, Reason
 from rollout.models import Node, Rollout
-from rollout.requests import AT_ONCE, RolloutRequest
+from rollout.requests import WHERE_ONLINE, RolloutRequest
 from rollout.serializers.vendor import (
     ActionSerializer,
     ActionsSerializer,
@@ -43,7 +61,7 @@ from rollout.serializers.vendor import (
 )
 from rollout.views.artifacts import UPLOAD
 
-#: The vendor's word for a phase; for any other it is `failed`.
+#: The vendor's word for a phase; for any other it is `failed`. Exceptions are in `_status`.
 STATUS_OF = {
     RolloutPhase.PLANNED: "queued",
     RolloutPhase.PENDING_APPROVAL: "queued",
@@ -55,6 +73,22 @@ STATUS_OF = {
     RolloutPhase.ABORTED: "cancelled",
     RolloutPhase.SUCCEEDED: "completed",
 }
+
+
+#: Digits of a node's uid, which is a position of the log.
+LONGEST_UID = 18
+#: What either upload may refuse in the same words.
+_REFUSALS: tuple[type[ApiError], ...] = (
+    ModulesUploadDisabledError,
+    FleetFrozenError,
+    NoModuleError,
+    ArtifactTooLargeError,
+    StorageFullError,
+    StorageUnavailableError,
+    KeyReusedError,
+    RolloutInProgressError,
+    DependencyCycleError,
+)
 
 
 class VendorModuleViewSet(PackageUploadView, ViewSet):
@@ -83,57 +117,88 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
 
     @extend_schema(request=UPLOAD, responses={200: StartedUploadSerializer})
     @refuses(
-        ModulesUploadDisabledError,
-        NoModuleError,
+        *_REFUSALS,
         UnreadableArtifactError,
         InvalidArtifactMetadataError,
-        ArtifactTooLargeError,
-        StorageFullError,
-        StorageUnavailableError,
         ArtifactExistsError,
         MetadataMismatchError,
-        KeyReusedError,
-        RolloutInProgressError,
+        ModuleNameTakenError,
         ModuleExistsError,
-        DependencyCycleError,
     )
     def create(self, request: Request) -> Response:
-        """Upload a package, register its module, and put it on the disk of every node: poll the `action_uid`."""
-        require_modules_upload_allowed()
+        """Upload a package, register its module, and put it on the disk of every node: poll the `action_uid`.
+
+        Nodes that are offline get it when they are back.
+        """
+        _require_uploads()
+        return self.add_once(request, lambda upload: Response(_put_on_every_node(upload)), register=True)
+
+    @extend_schema(request=UPLOAD, responses={200: ModuleObjectSerializer})
+    @refuses(
+        *_REFUSALS, ModuleNameTakenError, DependenciesNotSupportedError, InvalidModulePackageError, ModuleThereError
+    )
+    def create_v1(self, request: Request) -> Response:
+        """As `POST /v2/modules`, for a module without dependencies; the answer does not name the action, which
+        `GET /v1/actions` lists. Deprecated by the vendor."""
+        _require_uploads()
 
         def answer(upload: Upload) -> Response:
-            action_uid = _start(
-                RolloutRequest(
-                    action=Action.INSTALL,
-                    module_name=upload.module_name,
-                    version=upload.version,
-                    activation=Activation.FILES,
-                    strategy=AT_ONCE,
-                    origin=Origin.VENDOR,
-                    may_be_empty=True,
-                )
-            )
-            return Response({**module_document(upload.module_uid), "action_uid": action_uid})
+            if artifact_document(upload.module_name, upload.version)["dependencies"]:
+                raise DependenciesNotSupportedError
+            document = _put_on_every_node(upload)
+            del document["action_uid"]
+            return Response(document)
 
-        return self.add_once(request, answer, register=True)
+        try:
+            return self.add_once(request, answer, register=True)
+        except (UnreadableArtifactError, InvalidArtifactMetadataError, MetadataMismatchError) as error:
+            raise InvalidModulePackageError(str(error)) from error
+        except (ArtifactExistsError, ModuleExistsError) as error:
+            raise ModuleThereError(str(error)) from error
 
     @extend_schema(responses={200: StartedSerializer})
-    @refuses(NoSuchModuleError, RolloutInProgressError, ModuleNeededError)
+    @refuses(NoSuchModuleError, RolloutInProgressError, ModuleNeededError, FleetFrozenError)
     def destroy(self, request: Request, uid: str) -> Response:
-        """Remove the module from every node; object and artifact go when every node has succeeded."""
+        """Remove the module from every node, then delete its object and its artifact: poll the `action_uid`.
+
+        They stay while a node has the module that is offline or draining; the action says so.
+        """
+        selectors.refuse_if_frozen()
         module_name, version = module_key(uid)
         action_uid = _start(
             RolloutRequest(
                 action=Action.REMOVE,
                 module_name=module_name,
                 version=version,
-                strategy=AT_ONCE,
+                strategy=WHERE_ONLINE,
                 origin=Origin.VENDOR,
                 may_be_empty=True,
                 purge=True,
             )
         )
         return Response({"action_uid": action_uid})
+
+
+def _require_uploads() -> None:
+    """Raises: `ModulesUploadDisabledError`, `FleetFrozenError`."""
+    require_modules_upload_allowed()
+    selectors.refuse_if_frozen()
+
+
+def _put_on_every_node(upload: Upload) -> dict[str, Any]:
+    """The module object, and the `action_uid` of the rollout."""
+    action_uid = _start(
+        RolloutRequest(
+            action=Action.INSTALL,
+            module_name=upload.module_name,
+            version=upload.version,
+            activation=Activation.FILES,
+            strategy=WHERE_ONLINE,
+            origin=Origin.VENDOR,
+            may_be_empty=True,
+        )
+    )
+    return {**module_document(upload.module_uid), "action_uid": action_uid}
 
 
 def _start(request: RolloutRequest) -> str:
@@ -166,15 +231,19 @@ class ActionViewSet(ViewSet):
 
 
 def _actions(rollouts: Sequence[Rollout]) -> list[dict[str, Any]]:
-    messages = selectors.failure_messages([each for each in rollouts if _status(each) == "failed"])
-    return [_action(each, messages.get(each.uid, "")) for each in rollouts]
+    ended = [each for each in rollouts if _status(each) in {"failed", "completed"}]
+    short = selectors.shortfalls([each for each in ended if each.succeeded < each.total])
+    return [_action(each, short.get(each.uid, "")) for each in rollouts]
 
 
 def _status(rollout: Rollout) -> str:
-    return STATUS_OF.get(RolloutPhase(rollout.phase), "failed")
+    phase = RolloutPhase(rollout.phase)
+    is_kept = phase == RolloutPhase.SUCCEEDED and rollout.message  # a deletion after which the module is still there
+    is_given_up = phase == RolloutPhase.ABORTED and rollout.reason != Reason.MANUAL
+    return "failed" if is_kept or is_given_up else STATUS_OF.get(phase, "failed")
 
 
-def _action(rollout: Rollout, failure_message: str) -> dict[str, Any]:
+def _action(rollout: Rollout, shortfall: str) -> dict[str, Any]:
     # Clients decode progress, node_uid and task_id as strings, whatever the vendor's table of types says.
     status = _status(rollout)
     final = rollout.total - rollout.scheduled - rollout.queued - rollout.running
@@ -188,8 +257,13 @@ def _action(rollout: Rollout, failure_message: str) -> dict[str, Any]:
         "object_name": f"module:{rollout.module_name}:{rollout.version}",
         "creation_time": rfc3339(rollout.created_at),
     }
+    message = " ".join(filter(None, (rollout.message, shortfall)))
     if status == "failed":
-        document |= {"error_code": rollout.reason or rollout.phase, "error_message": failure_message}
+        is_kept = rollout.phase == RolloutPhase.SUCCEEDED
+        code = ModuleInUseError.code if is_kept else rollout.reason or rollout.phase
+        document |= {"error_code": code, "error_message": message}
+    elif status == "completed" and message:
+        document["error_message"] = message
     return document
 
 
@@ -201,6 +275,14 @@ class VendorNodeViewSet(ViewSet):
         """All nodes."""
         return Response([_node(row) for row in selectors.nodes()])
 
+    @extend_schema(responses=VendorNodeSerializer)
+    @refuses(NodeNotFoundError)
+    def retrieve(self, request: Request, uid: str) -> Response:
+        """One node."""
+        if not (uid.isascii() and uid.isdigit() and len(uid) <= LONGEST_UID):
+            raise NodeNotFoundError
+        return Response(_node(selectors.node_with_position(int(uid))))
+
 
 def _node(row: Node) -> dict[str, Any]:
     return {
@@ -209,5 +291,6 @@ def _node(row: Node) -> dict[str, Any]:
         "addr": row.api_hosts[0] if row.api_hosts else "",
         "status": {"online": "active", "draining": "active"}.get(row.phase, "down"),
         "architecture": row.platform.rpartition("/")[2],
+        "os_version": row.operating_system,
         "software_version": row.server_version,
     }

@@ -1,7 +1,11 @@
 """Clients of the API against a whole cluster: uploads, the vendor's tools, roles, many who wait."""
 
+import json
+import os
 import signal
 import socket
+import subprocess
+import sys
 from urllib.parse import urlsplit
 
 import httpx
@@ -59,6 +63,59 @@ def test_vendors_upload_and_deletion_are_polled_to_their_ends(fleet, package):
     assert _status(fleet, gone["action_uid"]) == "completed"
     assert [fleet.files(name) for name in fleet.names] == [[], [], []]
     assert fleet.api.get(f"/v1/modules/{module['uid']}").status_code == 404
+    assert fleet.api.get(f"{ARTIFACTS}/greet/{version}").status_code == 404
+
+
+SCRIPT = """
+set -eu
+curl -sk -u "$USER_AND_PASSWORD" -F "module=@$PACKAGE" "$URL/v1/modules" > module.json
+uid=$("$PYTHON" -c 'import json; print(json.load(open("module.json"))["uid"])')
+while [ "$(curl -sk -o /dev/null -w '%{http_code}' -u "$USER_AND_PASSWORD" "$URL/v1/modules/$uid")" != "200" ]; do sleep 1; done
+curl -sk -L -u "$USER_AND_PASSWORD" --location-trusted -H "Content-Type: application/json" -X GET "$URL/v1/nodes" > nodes.json
+for node in $("$PYTHON" -c 'import json; print(*(each["uid"] for each in json.load(open("nodes.json"))))'); do
+  curl -sk -u "$USER_AND_PASSWORD" "$URL/v1/nodes/$node"; echo
+done
+curl -sk -u "$USER_AND_PASSWORD" -F "module=@$PACKAGE" "$URL/v1/modules" > again.json
+"""
+
+
+def test_script_that_uploads_by_v1_and_looks_at_each_node(fleet, package, tmp_path):
+    """As scripts in public repositories have it: curl, multipart, the module object, a loop until it is there."""
+    version, path = package()
+    words = {"USER_AND_PASSWORD": f"admin:{PASSWORD}", "PACKAGE": str(path), "URL": fleet.url, "PYTHON": sys.executable}
+    done = subprocess.run(
+        ["sh", "-c", SCRIPT], cwd=tmp_path, env={**os.environ, **words}, check=True, capture_output=True, text=True
+    )
+    nodes = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sorted(each["name"] for each in nodes) == sorted(fleet.names)
+    assert {each["status"] for each in nodes} == {"active"}
+    module = json.loads((tmp_path / "module.json").read_text())
+    assert (module["module_name"], module["version"]) == ("greet", version)
+    assert "action_uid" not in module
+    assert json.loads((tmp_path / "again.json").read_text()) == module
+    for action in fleet.get("/v1/actions")["actions"]:
+        assert _status(fleet, action["action_uid"]) == "completed"
+    assert [fleet.files(name)[1] for name in fleet.names] == [f"greet/{version}"] * 3
+    gone = fleet.api.delete(f"/v1/modules/{module['uid']}").json()
+    assert _status(fleet, gone["action_uid"]) == "completed"
+
+
+def test_upload_with_an_agent_away_ends_and_the_module_can_be_deleted(fleet, package):
+    version, path = package()
+    fleet.up.send("node-3-agent", signal.SIGSTOP)
+    try:
+        _upload_and_delete_without_node_3(fleet, version, path)
+    finally:
+        fleet.up.send("node-3-agent", signal.SIGCONT)
+
+
+def _upload_and_delete_without_node_3(fleet, version, path):
+    fleet.wait_for_phase("node-3", "offline")
+    module = fleet.upload(path, "/v2/modules").json()
+    assert _status(fleet, module["action_uid"]) == "completed"
+    assert "node-3: node-3 was offline" in fleet.get(f"/v1/actions/{module['action_uid']}")["error_message"]
+    gone = fleet.api.delete(f"/v2/modules/{module['uid']}").json()
+    assert _status(fleet, gone["action_uid"]) == "completed"
     assert fleet.api.get(f"{ARTIFACTS}/greet/{version}").status_code == 404
 
 

@@ -3,7 +3,7 @@
 from rollout.decider.node import NodePhase
 from rollout.decider.rollout import Fleet, Needs, Ready
 from rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
-from rollout.messages import RUNNING_PHASES, Action, Phase
+from rollout.messages import RUNNING_PHASES, Action, Phase, Reason
 from rollout.projections.rollouts import COUNTERS
 from rollout.standing import _FAILED, _RELEASING, _clock_start, _phase_counted, tallies
 from rollout.strategy import Offline
@@ -64,12 +64,17 @@ def fleet_of(uid, state, rows, *, now):
             each for each in all_rows if ending and each.phase in IN_HAND and each.phase != Phase.CANCELING
         ),
         superseded=row.superseded,
+        gone=_gone(all_rows) if is_over else 0,
         unrestored=row.unrestored,
         progressed_at=_clock_start(row, rows.freeze),
         wake_at=_wakes(all_rows, now) if row.retries else None,
         needs=_needs(row.needs, rows) if state.wave < 0 else Needs.MET,
         frozen=rows.freeze is not None and rows.freeze.frozen,
     )
+
+
+def _gone(all_rows):
+    return sum((each.phase, each.reason) == (Phase.CANCELED, Reason.NODE_DECOMMISSIONED) for each in all_rows)
 
 
 def _named(found):

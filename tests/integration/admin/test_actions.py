@@ -123,7 +123,15 @@ def test_decommission(fleet, admin, press):
     assert "node-c: " in messages(response)[0]
 
 
+def test_the_object_of_a_loaded_module_stays(fleet, admin, press):
+    response = press(admin, "modules_app/module", "delete_object", fleet.module)
+    assert "have loaded greet 2, or are to load it." in messages(response)[0]
+    assert Module.objects.exists()
+
+
 def test_delete_a_module_object(fleet, admin, press):
+    for each in fleet.nodes:
+        services.decommission_node(each)
     response = press(admin, "modules_app/module", "delete_object", fleet.module)
     assert messages(response) == ["The module object greet 2 is deleted."]
     assert not Module.objects.exists()
@@ -151,6 +159,8 @@ def test_a_button_leads_back_to_its_page(fleet, admin):
 
 
 def test_a_deleted_row_has_no_page_to_go_back_to(fleet, admin):
+    for each in fleet.nodes:
+        services.decommission_node(each)
     form = {
         "action": "delete_object",
         "_selected_action": fleet.module,

@@ -28,8 +28,10 @@ def test_package_and_module_object_agree(admin, packed):
         registered = admin.post(MODULES, json.loads(archive.read("module.json")), format="json")
     assert (uploaded.status_code, registered.status_code) == (201, 200)
     build = uploaded.json()["builds"][0]
-    assert {name: packed.report.summary[name] for name in build if name in packed.report.summary} == {
-        name: build[name] for name in ("platform", "content_sha256", "package_sha256", "size")
+    summary = packed.report.summary
+    assert summary["platforms"] == [build["platform"]]
+    assert {name: summary[name] for name in build if name in summary} == {
+        name: build[name] for name in ("content_sha256", "package_sha256", "size")
     }
 
 

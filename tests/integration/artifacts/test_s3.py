@@ -11,6 +11,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from artifacts_app import services
+from artifacts_app.models import Build
 from artifacts_app.selectors import build_to_fetch
 from config.environment import Environment, package_storage
 from tests.plugins.packages import ARTIFACTS, as_upload, files_in
@@ -52,7 +53,7 @@ def bucket(endpoint, settings, tmp_path):
 @pytest.fixture
 def build(bucket, admin, pack):
     assert admin.post(ARTIFACTS, as_upload(pack())).status_code == 201
-    return build_to_fetch("TestModule", 1, "linux/x86_64")
+    return build_to_fetch("TestModule", 1, Build.objects.get().content_sha256, ["linux/x86_64"])
 
 
 def test_it_works(build, bucket, tmp_path):

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from django.core import signing
 
+from artifacts_app.models import Build
 from artifacts_app.selectors import build_to_fetch
 from artifacts_app.services import ORPHAN_GRACE, sweep_storage
 from artifacts_app.storage import Spool, delete_package, open_package
@@ -22,7 +23,7 @@ DAY = ORPHAN_GRACE.total_seconds()
 @pytest.fixture
 def build(admin, pack):
     admin.post(ARTIFACTS, as_upload(pack()))
-    return build_to_fetch("TestModule", 1, "linux/x86_64")
+    return build_to_fetch("TestModule", 1, Build.objects.get().content_sha256, ["linux/x86_64"])
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """POST /v2/modules/user-defined/artifacts: once for the whole cluster."""
 
+import hashlib
 import io
 import stat
 import zipfile
@@ -93,6 +94,14 @@ def test_another_build_of_the_platform_is_refused(post, pack, stored):
     position, files = head(), files_in(stored)
     refused(post(pack(description="another")), 409, "artifact_exists")
     assert (head(), files_in(stored)) == (position, files)
+
+
+def test_a_package_without_a_declared_file_leaves_its_place_to_the_right_one(post, pack, stored):
+    declared = {"dependencies": {"jdk": {"sha256": hashlib.sha256(b"jdk").hexdigest()}}}
+    position = head()
+    refused(post(pack(**declared)), 400, "invalid_artifact")
+    assert (head(), files_in(stored)) == (position, [])
+    assert post(pack(**declared, members={"deps/jdk.tgz": b"jdk"})).status_code == 201
 
 
 @pytest.mark.parametrize("first", ["object", "package"])

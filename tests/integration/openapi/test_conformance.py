@@ -36,6 +36,7 @@ BEYOND_SCHEMA = {
     "POST /v2/modules/user-defined": "commands are checked one by one",
     "POST /v2/modules/user-defined/artifacts": "a package is a zip of an ELF file and its module.json",
     "POST /v2/local/modules/user-defined/artifacts": "a package is a zip of an ELF file and its module.json",
+    "POST /v1/modules": "a package is a zip of an ELF file and its module.json",
     "POST /v2/modules": "a package is a zip of an ELF file and its module.json",
     "POST /v2/rollouts": "nodes and selector exclude each other, and must name nodes that are there",
     "POST /v2/rollouts/plan": "nodes and selector exclude each other, and must name nodes that are there",

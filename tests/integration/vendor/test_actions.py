@@ -66,7 +66,7 @@ def test_a_failure_says_why(admin, start):
 @pytest.mark.parametrize("phase", RolloutPhase)
 def test_each_phase_has_a_status_of_the_vendor(admin, start, phase):
     uid = start()
-    Rollout.objects.update(phase=phase)
+    Rollout.objects.update(phase=phase, reason="manual" if phase == RolloutPhase.ABORTED else "")
     expected = STATUS_OF.get(phase, "failed")
     assert admin.get(f"/v1/actions/{uid}").json()["status"] == expected
     assert expected in {"queued", "starting", "running", "cancelling", "cancelled", "completed", "failed"}
@@ -115,3 +115,24 @@ def test_the_queries_for_nodes_do_not_depend_on_the_rows(admin, rows, django_ass
     admin.get("/v1/nodes")
     with django_assert_num_queries(2):
         assert len(admin.get("/v1/nodes").json()) == rows
+
+
+def test_one_node(admin):
+    join("node1")
+    join("node2", platform="linux/aarch64")
+    for listed in admin.get("/v1/nodes").json():
+        assert admin.get(f"/v1/nodes/{listed['uid']}").json() == listed
+
+
+@pytest.mark.parametrize("uid", ["0", "999999", "node1", "-1", "1.0", "\u0661", "9" * 400])
+def test_an_unknown_node(admin, uid):
+    join("node1")
+    response = admin.get(f"/v1/nodes/{uid}")
+    assert (response.status_code, response.json()["error_code"]) == (404, "node_not_found")
+
+
+def test_a_node_that_has_left_is_unknown(admin):
+    join("node1")
+    (listed,) = admin.get("/v1/nodes").json()
+    services.decommission_node("node1")
+    assert admin.get(f"/v1/nodes/{listed['uid']}").status_code == 404

@@ -1,5 +1,6 @@
 """The vendor's older routes for modules: POST /v2/modules, GET /v1/modules, DELETE of both."""
 
+import hashlib
 from functools import partial
 
 import pytest
@@ -152,7 +153,9 @@ def test_with_the_gate_closed_even_an_admin_is_refused(post):
 
 
 def test_the_list_is_a_bare_array(admin, post):
-    post(version=10203.0, commands=[], dependencies={"d": {"url": "https://example.com/d", "sha256": "0" * 64}})
+    digest = hashlib.sha256(b"d").hexdigest()
+    dependencies = {"d": {"url": "https://example.com/d", "sha256": digest}}
+    post(version=10203.0, commands=[], dependencies=dependencies, members={"deps/d.tgz": b"d"})
     (listed,) = admin.get("/v1/modules").json()
     assert (listed["version"], listed["is_bundled"]) == (10203, False)
     (platform,) = listed["platforms"].items()
@@ -188,7 +191,7 @@ def test_the_queries_do_not_depend_on_the_rows(admin, post, rows, django_assert_
 
 def test_paths_and_methods(admin):
     refused(admin.put("/v1/modules/1", {}, format="json"), 405, "method_not_allowed")
-    refused(admin.post("/v1/modules"), 405, "method_not_allowed")
+    refused(admin.post("/v2/modules/1"), 405, "method_not_allowed")
     refused(admin.get("/v2/modules"), 405, "method_not_allowed")
     refused(admin.get("/v1/modules/"), 404, "not_found")
 

@@ -18,7 +18,7 @@ def test_it_works(inspect, zipped, files, machine, sha256):
     assert package.metadata.module_name == "test"
     assert package.metadata.version == 10203
     assert package.module_file == "test.so"
-    assert package.platform == f"linux/{machine}"
+    assert package.platforms == (f"linux/{machine}",)
     assert package.dependencies == ()
     assert package.members == tuple(
         Member(path=path, size=len(files[path]), sha256=sha256(files[path])) for path in sorted(files)
@@ -33,12 +33,12 @@ def test_packed_again_it_is_the_same_build(inspect, zipped, files):
 
 
 def test_dependencies_are_what_module_json_and_the_folder_have(inspect, zipped, files, document, sha256):
-    named = {**document, "dependencies": {"jdk": {"sha256": sha256(b"jdk")}, "far": {"url": "https://example.com"}}}
+    named = {**document, "dependencies": {"jdk": {"sha256": sha256(b"jdk")}, "json": {}}}
     packed = {"deps/": b"", "deps/jdk.tgz": b"jdk", "deps/libx.so": b"x", "module.json": json.dumps(named)}
 
     package = inspect(zipped({**files, **packed}))
 
-    assert package.dependencies == ("far", "jdk", "libx.so")
+    assert package.dependencies == ("jdk", "json", "libx.so")
     assert [member.path for member in package.members] == ["deps/jdk.tgz", "deps/libx.so", "module.json", "test.so"]
 
 

@@ -76,7 +76,7 @@ def test_json_has_all_of_the_summary(run, module):
     document = json.loads(run(module(), "-o", "greet.zip", "--json").stdout)
     assert document.keys() == {
         *("fine", "problems", "warnings", "changed", "file", "module_name", "version", "semantic_version"),
-        *("platform", "size", "package_sha256", "content_sha256", "module_file", "commands", "capabilities"),
+        *("platforms", "size", "package_sha256", "content_sha256", "module_file", "commands", "capabilities"),
         *("command_line_args", "min_redis_version", "dependencies"),
     }
     assert (document["fine"], document["problems"], document["warnings"]) == (True, [], [])
@@ -200,10 +200,23 @@ def test_two_files_for_deps_of_one_name(refused, module, tmp_path_factory):
     assert "same name: a.tgz" in refused(module(), "-o", "a.zip", "--deps", files[0], "--deps", files[1])
 
 
-def test_a_dependency_elsewhere(run, module):
-    link = f"https://example.com/jdk.tgz#sha256={'a' * 64}"
-    run(module(), "-o", "a.zip", "--dependency", f"jdk={link}", "--dependency", "other")
+def test_where_a_packed_dependency_comes_from(run, module, tmp_path):
+    (tmp_path / "jdk.tgz").write_bytes(b"jdk")
+    link = "https://example.com/jdk.tgz"
+    run(module(), "-o", "a.zip", "--deps", "jdk.tgz", "--dependency", f"jdk={link}", "--dependency", "other")
     assert module_json_of("a.zip")["dependencies"] == {
-        "jdk": {"url": "https://example.com/jdk.tgz", "sha256": "a" * 64},
+        "jdk": {"url": link, "sha256": hashlib.sha256(b"jdk").hexdigest()},
         "other": {},
     }
+
+
+@pytest.mark.parametrize("link", ["https://example.com/jdk.tgz", f"#sha256={'a' * 64}"])
+def test_a_dependency_that_is_not_packed(refused, module, link):
+    assert "deps/jdk.tgz is declared" in refused(module(), "-o", "a.zip", "--dependency", f"jdk={link}")
+
+
+def test_a_package_for_two_operating_systems(run, module):
+    document = json.loads(run(module(), "--os", "rhel9", "--os", "rhel8", "--json").stdout)
+    machine = document["platforms"][0].partition("/")[2]
+    assert document["platforms"] == [f"rhel8/{machine}", f"rhel9/{machine}"]
+    assert document["file"].endswith(f"-rhel9-rhel8-{machine}.zip")

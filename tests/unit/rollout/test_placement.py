@@ -379,7 +379,7 @@ def test_a_release_changes_what_the_node_is_to_have():
         report(Phase.CANCELED),
         end(Phase.TIMED_OUT),
         cancel(force=True),
-        end(Phase.FAILED, reason=Reason.NODE_DECOMMISSIONED),
+        end(Phase.CANCELED, reason=Reason.NODE_DECOMMISSIONED),
     ],
 )
 def test_what_ends_without_success_withdraws_its_intent(ending):

@@ -439,22 +439,28 @@ def test_a_rollback_of_nothing_is_not_started():
 
 
 @pytest.mark.parametrize(
-    ("counts", "superseded", "phase"),
+    ("counts", "less", "phase"),
     [
-        ({"succeeded": 4}, 0, RolloutPhase.SUCCEEDED),
-        ({"skipped": 4}, 0, RolloutPhase.SUCCEEDED),
-        ({"succeeded": 3, "failed": 1}, 0, RolloutPhase.COMPLETED_WITH_FAILURES),
-        ({"skipped": 3, "timed_out": 1}, 0, RolloutPhase.COMPLETED_WITH_FAILURES),
-        ({"succeeded": 1, "canceled": 3}, 0, RolloutPhase.COMPLETED_WITH_FAILURES),
-        ({"failed": 2, "timed_out": 2}, 0, RolloutPhase.FAILED),
-        ({"canceled": 4}, 0, RolloutPhase.FAILED),
-        ({"succeeded": 2, "canceled": 2}, 2, RolloutPhase.SUPERSEDED),
-        ({"succeeded": 1, "canceled": 2, "failed": 1}, 2, RolloutPhase.COMPLETED_WITH_FAILURES),
+        ({"succeeded": 4}, {}, RolloutPhase.SUCCEEDED),
+        ({"skipped": 4}, {}, RolloutPhase.SUCCEEDED),
+        ({"succeeded": 3, "failed": 1}, {}, RolloutPhase.COMPLETED_WITH_FAILURES),
+        ({"skipped": 3, "timed_out": 1}, {}, RolloutPhase.COMPLETED_WITH_FAILURES),
+        ({"succeeded": 1, "canceled": 3}, {}, RolloutPhase.COMPLETED_WITH_FAILURES),
+        ({"failed": 2, "timed_out": 2}, {}, RolloutPhase.FAILED),
+        ({"canceled": 4}, {}, RolloutPhase.FAILED),
+        ({"succeeded": 2, "canceled": 2}, {"superseded": 2}, RolloutPhase.SUPERSEDED),
+        ({"succeeded": 1, "canceled": 2, "failed": 1}, {"superseded": 2}, RolloutPhase.COMPLETED_WITH_FAILURES),
+        ({"succeeded": 3, "canceled": 1}, {"gone": 1}, RolloutPhase.SUCCEEDED),
+        ({"succeeded": 2, "canceled": 2}, {"gone": 1}, RolloutPhase.COMPLETED_WITH_FAILURES),
+        ({"succeeded": 2, "failed": 1, "canceled": 1}, {"gone": 1}, RolloutPhase.COMPLETED_WITH_FAILURES),
+        ({"failed": 3, "canceled": 1}, {"gone": 1}, RolloutPhase.FAILED),
+        ({"canceled": 4}, {"superseded": 2, "gone": 2}, RolloutPhase.SUPERSEDED),
+        ({"canceled": 4}, {"gone": 4}, RolloutPhase.ABORTED),
     ],
 )
-def test_the_end_says_how_the_nodes_ended(counts, superseded, phase):
+def test_the_end_says_how_the_nodes_ended(counts, less, phase):
     events = (started(4, max_failures="100%"), *UNDER_WAY[1:])
-    assert end_of(events, advance(counts, superseded=superseded)).phase is phase
+    assert end_of(events, advance(counts, **less)).phase is phase
 
 
 def test_a_rollout_of_no_nodes_has_succeeded():

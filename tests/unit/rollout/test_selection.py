@@ -11,6 +11,7 @@ def node(name="db-1", **changes):
     given = {
         "name": name,
         "platform": "linux/x86_64",
+        "operating_system": "rhel9",
         "server": "valkey",
         "server_version": "8.1.3",
         "role": "master",
@@ -61,6 +62,7 @@ def test_a_version_is_a_beginning_of_whole_components(wanted, version, is_meant)
     ("field", "right", "wrong"),
     [
         ("platforms", "linux/x86_64", "linux/aarch64"),
+        ("platforms", "rhel9/x86_64", "rhel8/x86_64"),
         ("servers", "valkey", "redis"),
         ("roles", "master", "replica"),
     ],

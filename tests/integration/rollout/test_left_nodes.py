@@ -1,0 +1,115 @@
+"""A node that leaves the fleet during a rollout is no failure: its outcome, its thresholds and its rollback go on as if
+it had not been there."""
+
+import pytest
+
+from eventstore.store import append
+from eventstore.transact import load_state
+from rollout import clock, services, verbs
+from rollout.advance import advance
+from rollout.decider.node import NODE
+from rollout.events import NodeDecommissioned, node_stream
+from rollout.messages import Phase, Reason
+from rollout.models import ClusterTarget
+from rollout.projections.rollouts import progress
+from tests.recorded_fleet import (
+    differences,
+    fleet,
+    installed,
+    inventory,
+    operation,
+    phases,
+    rollout,
+    say,
+    start,
+)
+
+pytestmark = pytest.mark.django_db
+
+
+def leave_scheduled(uid, name):
+    assert phases(uid)[name] == "scheduled"
+    services.decommission_node(name)
+
+
+def leave_in_hand(uid, name):
+    advance(uid)
+    services.decommission_node(name)
+
+
+def leave_at_work(uid, name):
+    advance(uid)
+    say(uid, name, Phase.FETCHING)
+    services.decommission_node(name)
+
+
+def leave_unnoticed(uid, name):
+    """It was scheduled in the moment in which the node left."""
+    append(load_state(node_stream(name), NODE).append([NodeDecommissioned(node=name)]))
+    assert clock.end_operations_of_gone_nodes() == 1
+
+
+WAYS = [leave_scheduled, leave_in_hand, leave_at_work, leave_unnoticed]
+
+
+@pytest.mark.parametrize("leave", WAYS)
+def test_it_succeeds_when_all_others_have(leave):
+    first, second, third = fleet(3)
+    uid = start(released=False, careful={"canary": 0, "max_failures": 0})
+    leave(uid, first)
+    advance(uid)
+    for name in (second, third):
+        say(uid, name)
+    assert (rollout(uid).phase, rollout(uid).reason) == ("succeeded", "")
+    assert (operation(uid, first).phase, operation(uid, first).reason) == ("canceled", "node_decommissioned")
+    counted = progress(rollout(uid))
+    assert (counted["succeeded"], counted["canceled"], counted["failed"]) == (2, 1, 0)
+    assert ClusterTarget.objects.get().version == 1
+    assert differences() == {}
+
+
+def test_it_counts_against_no_threshold():
+    names = fleet(4)
+    uid = start(careful={"canary": 0, "max_failures": 1})
+    for name in names[:2]:
+        services.decommission_node(name)
+    say(uid, names[2], Phase.FAILED, reason=Reason.LOAD_FAILED)
+    assert rollout(uid).phase == "running"
+    say(uid, names[3])
+    assert rollout(uid).phase == "completed_with_failures"
+
+
+def test_a_failure_before_it_left_stays_a_failure():
+    first, second = fleet(2)
+    uid = start()
+    say(uid, first, Phase.FAILED, reason=Reason.LOAD_FAILED)
+    services.decommission_node(first)
+    say(uid, second)
+    assert rollout(uid).phase == "completed_with_failures"
+
+
+def test_when_all_have_left_it_is_aborted():
+    names = fleet(2)
+    uid = start()
+    for name in names:
+        services.decommission_node(name)
+    row = rollout(uid)
+    assert (row.phase, row.reason, row.message) == (
+        "aborted",
+        "node_decommissioned",
+        "All of its nodes have left the fleet.",
+    )
+    assert not ClusterTarget.objects.exists()
+    assert differences() == {}
+
+
+def test_a_rollback_goes_on_without_it():
+    first, second = fleet(2)
+    uid = start()
+    for name in (first, second):
+        say(uid, name, inventory=inventory(installed()))
+    back = verbs.roll_back_rollout(uid)
+    services.decommission_node(first)
+    say(back, second, inventory=inventory())
+    assert rollout(back).phase == "rolled_back"
+    assert differences() == {}

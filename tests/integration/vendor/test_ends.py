@@ -1,0 +1,175 @@
+"""An action ends, whatever its nodes do, and says which of them are not as it was to leave them."""
+
+import re
+from datetime import timedelta
+
+import pytest
+
+from artifacts_app.models import Build
+from modules_app.models import Module
+from rollout import clock, services, verbs
+from rollout.advance import advance
+from rollout.messages import Phase, Reason
+from rollout.models import NodeModule, Rollout
+from rollout.reconcile import reconcile
+from tests.plugins.packages import as_upload
+from tests.plugins.played_nodes import answer, installed, join, play
+from tests.recorded_fleet import differences, silence
+
+pytestmark = pytest.mark.dialect
+
+
+@pytest.fixture
+def upload(admin, pack):
+    def uploaded():
+        return admin.post("/v2/modules", as_upload(pack())).json()
+
+    return uploaded
+
+
+@pytest.fixture
+def action(admin):
+    return lambda uid: admin.get(f"/v1/actions/{uid}").json()
+
+
+@pytest.fixture
+def delete(admin):
+    def deleted(uid):
+        response = admin.delete(f"/v2/modules/{uid}")
+        assert response.status_code == 200, response.content
+        return response.json()["action_uid"]
+
+    return deleted
+
+
+def go_offline(*names):
+    silence(*names)
+    assert sorted(clock.declare_silent_nodes_offline()) == sorted(names)
+
+
+def has(name):
+    return NodeModule.objects.filter(node=name).exclude(observed="absent").exists()
+
+
+def test_a_node_that_is_offline_is_not_waited_for_and_named(upload, action, delete):
+    join("node1")
+    join("node2")
+    go_offline("node2")
+    module = upload()
+    play()
+    play()
+    ended = action(module["action_uid"])
+    assert (ended["status"], ended["progress"]) == ("completed", "100")
+    assert ended["error_message"] == "node2: node2 was offline when it was its turn."
+    assert "error_code" not in ended
+    gone = delete(module["uid"])
+    play()
+    play()
+    assert action(gone)["status"] == "completed"
+    assert not Module.objects.exists()
+    assert not Build.objects.exists()
+    assert differences() == {}
+
+
+def test_it_gets_the_module_when_it_is_back(upload):
+    join("node1")
+    join("node2")
+    go_offline("node2")
+    upload()
+    play()
+    play()
+    join("node2")
+    reconcile()
+    play()
+    assert has("node2")
+
+
+def test_a_node_that_goes_offline_with_the_operation_in_its_queue(upload, action):
+    join("node1")
+    join("node2")
+    uid = upload()["action_uid"]
+    advance(uid)
+    go_offline("node2")
+    play()
+    play()
+    assert action(uid)["status"] == "completed"
+    assert "node2: " in action(uid)["error_message"]
+
+
+def test_a_module_stays_while_an_offline_node_has_it_and_the_action_says_so(upload, action, delete):
+    for name in ("node1", "node2"):
+        join(name)
+    module = upload()
+    play()
+    go_offline("node2")
+    uid = delete(module["uid"])
+    play()
+    play()
+    ended = action(uid)
+    assert (ended["status"], ended["error_code"]) == ("failed", "module_in_use")
+    assert re.search("stay, for node2.*node2: node2 was offline", ended["error_message"])
+    assert Module.objects.exists()
+    join("node2", installed("TestModule", 1))
+    reconcile()
+    play()
+    assert not has("node2")
+    again = delete(module["uid"])
+    play()
+    assert action(again)["status"] == "completed"
+    assert not Module.objects.exists()
+    assert action(uid) == ended
+    assert differences() == {}
+
+
+def test_nodes_that_do_nothing_end_it(upload, action, delete):
+    """All are online, hold what they were sent, and never answer."""
+    for number in range(12):
+        join(f"node{number:02}")
+    module = upload()
+    advance(module["action_uid"])
+    Rollout.objects.update(progressed_at=Rollout.objects.get().progressed_at - timedelta(seconds=601))
+    advance(module["action_uid"])
+    play(lambda operation: answer(operation, Phase.FAILED, Reason.AGENT_ERROR, "It is stuck."))
+    ended = action(module["action_uid"])
+    assert (ended["status"], ended["error_code"]) == ("failed", "progress_deadline")
+    assert "No node has succeeded for 600 s" in ended["error_message"]
+    assert "node00: It is stuck." in ended["error_message"]
+    assert ended["error_message"].endswith("and 7 more")
+    delete(module["uid"])
+
+
+def test_nodes_of_another_machine_are_named_and_no_failure(upload, action):
+    join("node1")
+    join("arm", platform="linux/aarch64")
+    uid = upload()["action_uid"]
+    play()
+    assert action(uid)["status"] == "completed"
+    assert action(uid)["error_message"].startswith("arm: arm is linux/aarch64;")
+
+
+def test_what_a_person_aborts_is_cancelled(upload, action):
+    join("node1")
+    uid = upload()["action_uid"]
+    verbs.abort_rollout(uid)
+    assert action(uid)["status"] == "cancelled"
+
+
+def test_a_node_that_has_left_is_no_failure(upload, action):
+    join("node1")
+    join("node2")
+    uid = upload()["action_uid"]
+    services.decommission_node("node2")
+    play()
+    assert action(uid)["status"] == "completed"
+    assert "error_message" not in action(uid)
+
+
+@pytest.mark.parametrize("route", ["/v1/modules", "/v2/modules"])
+def test_nothing_is_begun_in_a_frozen_fleet(admin, pack, route, stored):
+    uid = admin.post("/v2/modules", as_upload(pack())).json()["uid"]
+    play()
+    verbs.freeze_fleet("An incident.")
+    for response in (admin.post(route, as_upload(pack(version=2))), admin.delete(f"{route}/{uid}")):
+        assert (response.status_code, response.json()["error_code"]) == (503, "fleet_frozen")
+        assert "An incident." in response.json()["description"]
+    assert Module.objects.count() == 1
