@@ -1,8 +1,6 @@
 """Builds in the admin site."""
 
 import json
-from collections.abc import Callable
-from typing import ClassVar
 
 from django.contrib import admin
 from django.db.models import QuerySet
@@ -17,7 +15,6 @@ from artifacts_app.events import artifact_stream
 from artifacts_app.models import Build
 from eventstore.cells import Link, ago, digest, events_link, exactly, list_url, module_url, preformatted
 from eventstore.pages import Table
-from eventstore.store import Condition
 
 
 @admin.register(Build)
@@ -27,8 +24,6 @@ class BuildAdmin(ActingAdmin):
         "an artifact is deleted with all its builds, once no node has it and no rollout is about to bring it."
     )
     permission = Permission.MANAGE_CLUSTER_MODULES
-    #: Given by `rollout.admin`: only rollouts know which artifacts are in use.
-    refuse_if_used: ClassVar[Callable[[str, int], Condition]]
     actions = ["delete_artifact"]
     list_display = ["module_name", "version", "platform", "package_size", "content", "uploaded", "uploaded_by"]
     list_filter = ["platform"]
@@ -70,11 +65,7 @@ class BuildAdmin(ActingAdmin):
     def delete_artifact(self, request: HttpRequest, rows: QuerySet[Build]) -> HttpResponseBase | None:
         one_of_each = {(row.module_name, row.version): row for row in rows}.values()
         ask = "Delete these artifacts, with the builds for all platforms?"
-        return self.act(request, one_of_each, self._delete, ask=ask)
-
-    def _delete(self, row: Build) -> str:
-        services.delete_artifact(row.module_name, row.version, refuse_if_used=type(self).refuse_if_used)
-        return f"The artifact {row.module_name} {row.version} is deleted."
+        return self.act(request, one_of_each, _delete, ask=ask)
 
     @admin.display(description="size", ordering="size")
     def package_size(self, row: Build) -> str:
@@ -99,3 +90,8 @@ class BuildAdmin(ActingAdmin):
     @admin.display(description="module.json")
     def pretty_document(self, row: Build) -> str:
         return preformatted(json.dumps(selectors.metadata_of(row), indent=2, ensure_ascii=False))
+
+
+def _delete(row: Build) -> str:
+    services.delete_artifact(row.module_name, row.version)
+    return f"The artifact {row.module_name} {row.version} is deleted."

@@ -23,6 +23,7 @@ from artifacts_app.models import Build
 from artifacts_app.package import InspectedPackage, InvalidArtifact, inspect_package
 from artifacts_app.selectors import refuse_other_spelling
 from artifacts_app.storage import Spool, delete_package, is_kept, remove_abandoned_spools, stored_keys
+from artifacts_app.vetoes import DELETION
 from eventstore.database import give_connection_back
 from eventstore.store import Append, ConcurrencyError, Condition, append, database_now, head
 from eventstore.transact import load_state, retry_on_conflict
@@ -181,16 +182,13 @@ def artifact_deletion(module_name: str, version: int) -> Append:
 
 
 @retry_on_conflict
-def delete_artifact(module_name: str, version: int, *, refuse_if_used: Callable[[str, int], Condition]) -> None:
-    """Raises: `ArtifactNotFoundError`, and what `refuse_if_used` raises. The bytes are swept later.
-
-    `refuse_if_used` returns what it has read, which must hold until the deletion is recorded.
-    """
+def delete_artifact(module_name: str, version: int) -> None:
+    """Raises: `ArtifactNotFoundError`, and what a veto raises. The bytes are swept later."""
     deletion = artifact_deletion(module_name, version)
     if not deletion.events:
         raise ArtifactNotFoundError
-    unused = refuse_if_used(module_name, version)
-    append(deletion, packages_forgotten(module_uid(module_name, version)), unless=[unused])
+    vetoes = DELETION.conditions(module_name, version)
+    append(deletion, packages_forgotten(module_uid(module_name, version)), unless=vetoes)
 
 
 def sweep_storage() -> int:

@@ -1,8 +1,6 @@
 """Module objects in the admin site."""
 
 import json
-from collections.abc import Callable
-from typing import ClassVar
 
 from django.contrib import admin
 from django.db.models import QuerySet
@@ -11,7 +9,6 @@ from django.http import HttpRequest, HttpResponseBase
 from accounts.admin import ActingAdmin
 from accounts.roles import Permission
 from eventstore.cells import Link, ago, events_link, exactly, list_url, module_url, preformatted
-from eventstore.store import Condition
 from modules_app import selectors, services
 from modules_app.events import module_stream
 from modules_app.models import Module
@@ -24,8 +21,6 @@ class ModuleAdmin(ActingAdmin):
         "It is deleted once no node has the module loaded; that leaves its artifact and its files on nodes."
     )
     permission = Permission.MANAGE_CLUSTER_MODULES
-    #: Given by `rollout.admin`: only rollouts know which modules are loaded.
-    refuse_if_used: ClassVar[Callable[[str, int], Condition]]
     actions = ["delete_object"]
     list_display = ["module_name", "version", "semantic_version", "uid", "registered", "registered_by"]
     search_fields = ["module_name", "uid"]
@@ -45,11 +40,7 @@ class ModuleAdmin(ActingAdmin):
 
     @admin.action(description="Delete the module object, if it is unused", permissions=["act"])
     def delete_object(self, request: HttpRequest, rows: QuerySet[Module]) -> HttpResponseBase | None:
-        return self.act(request, rows, self._delete, ask="Delete these module objects?")
-
-    def _delete(self, row: Module) -> str:
-        services.delete_module(row.uid, refuse_if_used=type(self).refuse_if_used)
-        return f"The module object {row} is deleted."
+        return self.act(request, rows, _delete, ask="Delete these module objects?")
 
     @admin.display(description="semantic version")
     def semantic_version(self, row: Module) -> str:
@@ -66,3 +57,8 @@ class ModuleAdmin(ActingAdmin):
     @admin.display(description="module object")
     def pretty_document(self, row: Module) -> str:
         return preformatted(json.dumps(selectors.document_of(row), indent=2, ensure_ascii=False))
+
+
+def _delete(row: Module) -> str:
+    services.delete_module(row.uid)
+    return f"The module object {row} is deleted."

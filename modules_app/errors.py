@@ -28,6 +28,12 @@ class ModuleNameTakenError(ModuleError):
     code = "module_name_taken"
 
 
+class ModuleInUseError(ModuleError):
+    """The module is loaded in a node's server, or is about to be. Remove it by a rollout with the action remove."""
+
+    code = "module_in_use"
+
+
 class MetadataMismatchError(ModuleError):
     """The module object and the package's module.json contradict each other."""
 

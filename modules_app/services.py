@@ -1,7 +1,7 @@
 """Registers and deletes module objects."""
 
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from accounts.events import CLUSTER_STREAM
@@ -13,6 +13,7 @@ from modules_app.errors import InvalidModuleError
 from modules_app.events import module_stream
 from modules_app.metadata import InvalidMetadata, ModuleMetadata, parse_metadata
 from modules_app.selectors import module_key
+from modules_app.vetoes import DELETION, REGISTRATION
 
 #: Makes the uid of (name, version): the same everywhere and for ever.
 NAMESPACE = uuid.UUID("b8e4d2f6-6d2b-4a70-9a4e-3f6d6f6d6f64")
@@ -23,40 +24,35 @@ def module_uid(module_name: str, version: int) -> str:
     return uuid.uuid5(NAMESPACE, f"{module_name}/{version}").hex
 
 
-def register_module(value: Any, *, refuse_name: Callable[[str], Condition]) -> str:
+def register_module(value: Any) -> str:
     """The uid of the module object `value`; the same object again changes nothing.
 
-    `refuse_name` returns what it has read, which must hold until the object is recorded.
     Raises: `accounts.errors.ModulesUploadDisabledError`, `InvalidModuleError`, `ModuleExistsError`,
-    `MetadataMismatchError`, and what `refuse_name` raises.
+    `MetadataMismatchError`, and what a veto raises.
     """
     try:
         metadata = parse_metadata(value)
     except InvalidMetadata as error:
         raise InvalidModuleError(str(error)) from error
     command = _registration(metadata)
-    _register(command, refuse_name)
+    _register(command)
     return command.uid
 
 
 @retry_on_conflict
-def _register(command: RegisterModule, refuse_name: Callable[[str], Condition]) -> None:
+def _register(command: RegisterModule) -> None:
     allowed = Condition(after=head(), streams=[CLUSTER_STREAM])
     require_modules_upload_allowed()
-    unique = refuse_name(command.module_name)
-    append(_changes(command.uid, [command]), unless=[allowed, unique])
+    vetoes = REGISTRATION.conditions(command.module_name)
+    append(_changes(command.uid, [command]), unless=[allowed, *vetoes])
 
 
 @retry_on_conflict
-def delete_module(uid: str, *, refuse_if_used: Callable[[str, int], Condition]) -> None:
-    """Raises: `NoSuchModuleError`, and what `refuse_if_used` raises.
-
-    `refuse_if_used` returns what it has read, which must hold until the deletion is recorded.
-    """
+def delete_module(uid: str) -> None:
+    """Raises: `NoSuchModuleError`, and what a veto raises."""
     loaded = load_state(module_stream(uid), MODULE)
     deletion = loaded.append(MODULE.decide(loaded.state, DeleteModule(uid=uid)))
-    unused = refuse_if_used(*module_key(uid))
-    append(deletion, unless=[unused])
+    append(deletion, unless=DELETION.conditions(*module_key(uid)))
 
 
 # --- For services that change other streams in the same transaction -------------------------------------------------

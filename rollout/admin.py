@@ -11,7 +11,6 @@ from django.utils.html import format_html
 
 from accounts.admin import ActingAdmin
 from accounts.roles import Permission
-from artifacts_app.admin import BuildAdmin
 from eventstore.cells import (
     BAR_PARTS,
     NOTHING,
@@ -30,7 +29,6 @@ from eventstore.cells import (
 )
 from eventstore.pages import ReadOnlyAdmin, Table, choice_filter
 from eventstore.store import newest_of
-from modules_app.admin import ModuleAdmin
 from rollout import overview, selectors, services, verbs
 from rollout.decider.node import NodePhase
 from rollout.events import Origin, RolloutPhase, node_stream, placement_stream
@@ -41,9 +39,6 @@ from rollout.projections.nodes import ModuleState
 #: How many rows a table on another object's page shows.
 FIRST_ROWS = 50
 FIRST_EVENTS = 15
-
-BuildAdmin.refuse_if_used = staticmethod(selectors.refuse_if_used)
-ModuleAdmin.refuse_if_used = staticmethod(selectors.refuse_if_loaded)
 
 
 @admin.register(Rollout)

@@ -6,12 +6,17 @@ class RolloutConfig(AppConfig):
     verbose_name = "Rollouts and nodes"
 
     def ready(self) -> None:
+        import artifacts_app.vetoes
+        import modules_app.vetoes
         import rollout.former_actors  # noqa: F401  # registers itself
         from eventstore.projections import register
+        from rollout import selectors
         from rollout.projections.fleet import FleetProjection
         from rollout.projections.nodes import NodeProjection
         from rollout.projections.rollouts import RolloutProjection
 
+        artifacts_app.vetoes.DELETION.register(selectors.refuse_if_used)
+        modules_app.vetoes.DELETION.register(selectors.refuse_if_loaded)
         register(RolloutProjection())
         register(NodeProjection())
         register(FleetProjection())

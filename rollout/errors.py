@@ -148,13 +148,6 @@ class DependenciesNotSupportedError(RolloutError):
     code = "dependencies_not_supported"
 
 
-class ModuleInUseError(RolloutError):
-    """The module is loaded in a node's server, or is about to be. Remove it by a rollout with the action remove."""
-
-    status = 406
-    code = "module_in_use"
-
-
 class FleetFrozenError(RolloutError):
     """The fleet is frozen: nothing is done to any node until that is lifted."""
 

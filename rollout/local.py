@@ -11,11 +11,10 @@ from api.waiting import waiting
 from eventstore.follow import wait_for_growth
 from eventstore.store import Condition, head
 from eventstore.transact import retry_on_conflict
-from modules_app.errors import NoSuchModuleError
+from modules_app.errors import ModuleInUseError, NoSuchModuleError
 from rollout import selectors, services
 from rollout.decider.placement import NOTHING_TO_DO
 from rollout.errors import (
-    ModuleInUseError,
     NodeRefusedError,
     NodeUnreachableError,
     RolloutInProgressError,

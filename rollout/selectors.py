@@ -13,12 +13,12 @@ from api.fields import rfc3339
 from artifacts_app.selectors import dependencies_of
 from eventstore.actors import shown
 from eventstore.store import Condition, RecordedEvent, head, load_positions
+from modules_app.errors import ModuleInUseError
 from rollout.decider.node import LARGEST_SKEW, NodePhase
 from rollout.decider.placement import NOTHING_TO_DO
 from rollout.errors import (
     ArtifactInUseError,
     FleetFrozenError,
-    ModuleInUseError,
     NodeNotFoundError,
     NoLocalNodeError,
     RolloutNotFoundError,

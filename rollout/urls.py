@@ -5,7 +5,6 @@ from rollout.report import RolloutReportView
 from rollout.views.artifacts import ArtifactViewSet, LocalArtifactViewSet
 from rollout.views.events import EventViewSet
 from rollout.views.freeze import FreezeViewSet
-from rollout.views.modules import ModuleViewSet
 from rollout.views.nodes import NodeViewSet
 from rollout.views.rollouts import RolloutViewSet
 
@@ -16,15 +15,12 @@ urlpatterns = [
         "v2/local/modules/user-defined/artifacts/<str:module_name>/<str:version>",
         LocalArtifactViewSet.as_view({"delete": "destroy"}),
     ),
-    path("v2/modules/user-defined", ModuleViewSet.as_view({"get": "list", "post": "create"})),
     # Ours
     path("v2/modules/user-defined/artifacts", ArtifactViewSet.as_view({"get": "list", "post": "create"})),
     path(
         "v2/modules/user-defined/artifacts/<str:module_name>/<str:version>",
         ArtifactViewSet.as_view({"get": "retrieve", "delete": "destroy"}),
     ),
-    # The seed's; it would catch `.../artifacts`.
-    path("v2/modules/user-defined/<str:uid>", ModuleViewSet.as_view({"get": "retrieve", "delete": "destroy"})),
     path("v2/rollouts", RolloutViewSet.as_view({"get": "list", "post": "create"})),
     path(
         "v2/rollouts/plan",

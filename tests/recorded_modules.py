@@ -2,7 +2,6 @@
 
 from artifacts_app.events import ArtifactUploaded, artifact_stream
 from artifacts_app.manifest import Member
-from artifacts_app.selectors import refuse_other_spelling
 from eventstore.store import Append, append
 from modules_app.services import register_module
 from rollout.messages import Phase
@@ -47,7 +46,7 @@ def module_object(module_name, version=1, **fields):
         "min_redis_version": "2.1",
     }
     document = {"module_name": module_name, "version": version, **required, **fields}
-    register_module(document, refuse_name=refuse_other_spelling)
+    register_module(document)
 
 
 def load_on(nodes, module_name, version=1):

@@ -5,7 +5,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from rollout.decider.placement import Cancel, End, PlacementCommand, RecordReport, RejectReport, Release, Retry, RollBack
+from rollout.decider.placement import (
+    Cancel,
+    End,
+    PlacementCommand,
+    RecordReport,
+    RejectReport,
+    Release,
+    Retry,
+    RollBack,
+)
 from rollout.decider.rollout import ROLLOUT, Advance, Fleet, RolloutState, decide, progress_deadline, wake_at
 from rollout.events import NodesReleased, NodesRetried, RollbackStarted, RolloutEvent, RolloutPhase, RolloutStarted
 from rollout.messages import Phase, Reason

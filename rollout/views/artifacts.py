@@ -26,12 +26,11 @@ from artifacts_app.filters import ArtifactFilters
 from artifacts_app.selectors import artifact_document, artifact_documents, uploaded_versions
 from artifacts_app.services import Upload, add_build, delete_artifact
 from artifacts_app.uploads import PackageUploadView
-from modules_app.errors import MetadataMismatchError, ModuleNameTakenError, NoSuchModuleError
+from modules_app.errors import MetadataMismatchError, ModuleInUseError, ModuleNameTakenError, NoSuchModuleError
 from rollout import local, selectors
 from rollout.errors import (
     ArtifactInUseError,
     FleetFrozenError,
-    ModuleInUseError,
     NodeRefusedError,
     NodeUnreachableError,
     NoLocalNodeError,
@@ -94,7 +93,7 @@ class ArtifactViewSet(PackageUploadView, ViewSet):
     @refuses(ArtifactNotFoundError, NotFoundError, ArtifactInUseError)
     def destroy(self, request: Request, module_name: str, version: str) -> Response:
         """Delete an artifact that no node has and no rollout needs."""
-        delete_artifact(module_name, version_in_path(version), refuse_if_used=selectors.refuse_if_used)
+        delete_artifact(module_name, version_in_path(version))
         return Response({})
 
 

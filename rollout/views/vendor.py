@@ -28,6 +28,7 @@ from artifacts_app.uploads import PackageUploadView
 from modules_app.errors import (
     MetadataMismatchError,
     ModuleExistsError,
+    ModuleInUseError,
     ModuleNameTakenError,
     NoSuchModuleError,
     UnknownModuleError,
@@ -40,7 +41,6 @@ from rollout.errors import (
     DependencyCycleError,
     FleetFrozenError,
     InvalidModulePackageError,
-    ModuleInUseError,
     ModuleNeededError,
     ModuleThereError,
     NodeNotFoundError,

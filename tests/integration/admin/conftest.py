@@ -9,7 +9,6 @@ import zipfile
 import pytest
 from django.test import Client
 
-from artifacts_app.selectors import refuse_other_spelling
 from artifacts_app.services import add_build
 from artifacts_app.storage import Spool
 from eventstore.actors import person
@@ -100,7 +99,7 @@ class Fleet:
     def __init__(self, shared_object):
         self.shared_object = shared_object
         self.nodes = ["node-a", "node-b", "node-c"]
-        self.module = register_module(described("greet", 2), refuse_name=refuse_other_spelling)
+        self.module = register_module(described("greet", 2))
         with acting_as(person("olivia")):
             upload(shared_object, "greet", 2)
         for name in self.nodes:

@@ -1,6 +1,5 @@
 """The modules, and the page of one: versions, builds, who has it, its rollouts."""
 
-from artifacts_app.selectors import refuse_other_spelling
 from modules_app.services import register_module
 from tests.integration.admin.conftest import PLATFORM, described, text
 from tests.integration.console.conftest import shown_text
@@ -22,7 +21,7 @@ def test_roll_out_is_the_next_step(fleet, admin, viewer):
 
 
 def test_a_version_without_a_package_cannot_be_rolled_out(fleet, admin):
-    register_module(described("greet", 3), refuse_name=refuse_other_spelling)
+    register_module(described("greet", 3))
     page = text(admin.get("/admin/modules/greet"))
     assert "Version 3" in page
     assert "version=3" not in page
@@ -30,7 +29,7 @@ def test_a_version_without_a_package_cannot_be_rolled_out(fleet, admin):
 
 
 def test_the_list_has_all_that_have_an_object_a_package_or_a_node(fleet, viewer):
-    register_module(described("bloom", 1), refuse_name=refuse_other_spelling)
+    register_module(described("bloom", 1))
     shown = viewer.get("/admin/modules/").context["shown"]
     assert [(each.name, each.versions, each.newest_packaged, each.nodes) for each in shown] == [
         ("bloom", [1], None, 0),

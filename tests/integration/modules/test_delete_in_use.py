@@ -3,8 +3,10 @@
 import pytest
 
 from artifacts_app.models import Build
+from modules_app.errors import ModuleInUseError
 from modules_app.models import Module
 from modules_app.services import delete_module, module_uid
+from modules_app.vetoes import Vetoes
 from rollout import selectors, services
 from rollout.advance import advance
 from rollout.messages import Action, Activation
@@ -73,16 +75,19 @@ def test_the_other_ways_of_deleting(admin):
     assert not Build.objects.exists()
 
 
-def test_a_rollout_that_starts_meanwhile_is_seen():
+def test_a_rollout_that_starts_meanwhile_is_seen(monkeypatch):
     """The first look finds nothing, and what it has read does not hold any more."""
     first = []
 
-    def refuse_if_used(name, version):
+    def veto(name, version):
         unused = selectors.refuse_if_loaded(name, version)
         if not first:
             first.append(roll_out(nodes=("node1",)))
         return unused
 
-    with pytest.raises(selectors.ModuleInUseError):
-        delete_module(module_uid("TestModule", 1), refuse_if_used=refuse_if_used)
+    vetoes = Vetoes()
+    vetoes.register(veto)
+    monkeypatch.setattr("modules_app.services.DELETION", vetoes)
+    with pytest.raises(ModuleInUseError):
+        delete_module(module_uid("TestModule", 1))
     assert Module.objects.exists()

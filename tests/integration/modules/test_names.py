@@ -3,7 +3,6 @@
 import pytest
 
 from artifacts_app.models import Build
-from artifacts_app.selectors import refuse_other_spelling
 from eventstore.store import head
 from modules_app.models import Module
 from modules_app.services import register_module
@@ -65,7 +64,7 @@ def test_of_two_at_once_one_comes_in(committed_db):
     def register(name):
         def registered():
             try:
-                return register_module(module_object(module_name=name), refuse_name=refuse_other_spelling)
+                return register_module(module_object(module_name=name))
             except Exception as error:  # noqa: BLE001  # what it was is asserted
                 return error
 

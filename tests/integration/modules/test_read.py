@@ -2,9 +2,7 @@
 
 import pytest
 
-from artifacts_app.selectors import refuse_other_spelling
 from eventstore import projections
-from eventstore.store import Condition, head
 from modules_app.services import delete_module, register_module
 from tests.plugins.packages import module_object
 
@@ -12,7 +10,7 @@ URL = "/v2/modules/user-defined"
 
 
 def register(*versions):
-    return [register_module(module_object(version=each), refuse_name=refuse_other_spelling) for each in versions]
+    return [register_module(module_object(version=each)) for each in versions]
 
 
 def test_it_works(admin):
@@ -28,7 +26,7 @@ def test_an_unknown_uid(admin):
 
 def test_the_list_comes_in_pages(admin):
     register(3, 1, 2)
-    register_module(module_object(module_name="Another", version=9), refuse_name=refuse_other_spelling)
+    register_module(module_object(module_name="Another", version=9))
     first = admin.get(URL, {"limit": 3}).json()
     second = admin.get(first["next"]).json()
     assert [each["version"] for each in first["results"] + second["results"]] == [9, 1, 2, 3]
@@ -73,7 +71,7 @@ def test_head_and_options(admin):
 
 def test_rebuilt_equals_live(db):
     first, _ = register(1, 2)
-    delete_module(first, refuse_if_used=lambda *_: Condition(after=head()))
-    register_module(module_object(display_name="another"), refuse_name=refuse_other_spelling)
+    delete_module(first)
+    register_module(module_object(display_name="another"))
     for projection in projections.registered():
         assert projections.check(projection) == []

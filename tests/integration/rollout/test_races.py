@@ -12,11 +12,11 @@ from artifacts_app.errors import ArtifactNotFoundError
 from artifacts_app.models import Build
 from artifacts_app.services import delete_artifact
 from eventstore.store import load, read
-from rollout import clock, local, reconcile, selectors, services, verbs
+from modules_app.errors import ModuleInUseError
+from rollout import clock, local, reconcile, services, verbs
 from rollout.advance import advance
 from rollout.errors import (
     ArtifactInUseError,
-    ModuleInUseError,
     ModuleNeededError,
     NoMatchError,
     NothingToRetryError,
@@ -103,7 +103,7 @@ class DeleteAndStart(Game):
     rounds = 15
 
     def run(self):
-        delete = lambda: delete_artifact(self.name, 1, refuse_if_used=selectors.refuse_if_used)  # noqa: E731
+        delete = lambda: delete_artifact(self.name, 1)  # noqa: E731
         return delete, self.start
 
     def holds(self, outcomes):
@@ -451,7 +451,7 @@ def test_a_plan_of_what_was_deleted_is_not_started_over_http(meanwhile, alice):
     fleet(1)
     body = {"action": "install", "module_name": "greet", "version": 1}
     plan = client_of(alice).post("/v2/rollouts/plan", body, format="json").json()["plan_hash"]
-    meanwhile(services, lambda: delete_artifact("greet", 1, refuse_if_used=selectors.refuse_if_used))
+    meanwhile(services, lambda: delete_artifact("greet", 1))
     answer = client_of(alice).post("/v2/rollouts", {**body, "plan_hash": plan}, format="json")
     assert (answer.status_code, answer.json()["error_code"]) == (404, "artifact_not_found")
 

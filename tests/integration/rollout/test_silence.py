@@ -128,11 +128,11 @@ def test_nobody_is_judged_while_a_heartbeat_waits(broker, waits, monkeypatch):
     silence(*names)
     consumer = BatchConsumer(current_app, BEATS, control.record_beats, idle=lambda _: judge_silence(1000.0))
     collect = consumer._collect
-    reads = []
+    before_judging = []
 
     def slow(broker_connection, seconds):
-        reads.append(seconds)
-        return True if len(reads) < 5 else collect(broker_connection, seconds)
+        before_judging.extend([seconds] if seconds == control.LINGER_SECONDS else [])
+        return True if len(before_judging) < 3 else collect(broker_connection, seconds)
 
     consumer._collect = slow
     broker.send(BEATS, beat_of("n0001"))

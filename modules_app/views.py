@@ -12,20 +12,18 @@ from api.idempotency import KeyReusedError, idempotent
 from api.pagination import Listing, page_of, paginate
 from api.refusals import refuses
 from api.seed import SeedViewSet
-from artifacts_app.selectors import refuse_other_spelling
 from modules_app import selectors, services
 from modules_app.errors import (
     InvalidModuleError,
     MetadataMismatchError,
     ModuleExistsError,
+    ModuleInUseError,
     ModuleNameTakenError,
     NoSuchModuleError,
     UnknownModuleError,
 )
 from modules_app.filters import ModuleFilters
 from modules_app.serializers import ModuleObjectSerializer
-from rollout.errors import ModuleInUseError
-from rollout.selectors import refuse_if_loaded
 
 MODULES = Listing(
     orders={"module_name": ("module_name", "version"), "version": ("version", "module_name")},
@@ -68,7 +66,7 @@ class ModuleViewSet(SeedViewSet):
     def create(self, request: Request) -> Response:
         """Create a module object; the same object again is the same object."""
         require_modules_upload_allowed()
-        uid = services.register_module(request.data, refuse_name=refuse_other_spelling)
+        uid = services.register_module(request.data)
         return Response(selectors.module_document(uid))
 
     @extend_schema(responses=ModuleObjectSerializer)
@@ -81,5 +79,5 @@ class ModuleViewSet(SeedViewSet):
     @refuses(NoSuchModuleError, ModuleInUseError)
     def destroy(self, request: Request, uid: str) -> Response:
         """Delete the object of a module that no node has loaded. Its artifact and its files on nodes stay."""
-        services.delete_module(uid, refuse_if_used=refuse_if_loaded)
+        services.delete_module(uid)
         return Response({})
