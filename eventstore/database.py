@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db import DEFAULT_DB_ALIAS, close_old_connections, connection, connections
 from msgspec import json
@@ -61,6 +61,21 @@ _TIP = {
         ) AS last ON true""",
 }
 
+# As `reading` wants the columns. Correlated too: each stream is found by the index of its own.
+_COLUMNS = """position, stream, version, type, data, metadata,
+        CAST(event_id AS text) AS event_id, CAST(recorded_at AS text) AS recorded_at, hash, format"""
+_TAILS = {
+    "postgresql": f"""
+        SELECT tail.* FROM json_array_elements(%s::json) AS wanted(pair) CROSS JOIN LATERAL (
+            SELECT {_COLUMNS} FROM eventstore_event
+            WHERE stream = pair ->> 0 AND version >= (pair ->> 1)::int OFFSET 0
+        ) AS tail ORDER BY stream, version""",
+    "sqlite": f"""
+        SELECT {_COLUMNS} FROM (
+            SELECT json_extract(value, '$[0]') AS name, json_extract(value, '$[1]') AS least FROM json_each(%s)
+        ) CROSS JOIN eventstore_event WHERE stream = name AND version >= least ORDER BY stream, version""",
+}
+
 _INSERT = {
     "postgresql": "INSERT INTO eventstore_event SELECT * FROM json_populate_recordset(NULL::eventstore_event, %s)",
     "sqlite": """
@@ -85,7 +100,8 @@ class Tip(NamedTuple):
     has_grown: bool
 
 
-#: The name of a stream or of an event type, and the position after which nothing may have been added to it.
+#: The name of a stream or of an event type, and a number: the position after which nothing may have been added to it, or
+#: the version from which on it is read.
 Growth = tuple[str, int]
 
 
@@ -127,6 +143,13 @@ def read_tip(expected: Mapping[str, int], streams: Collection[Growth] = (), type
         return Tip(0, GENESIS_HASH, utc(now), found, has_grown=False)
     # A clock that was set back must not order an event before the one it follows.
     return Tip(position, last_hash, max(utc(now), utc(recorded_at)), found, bool(has_grown))
+
+
+def read_tails(versions: Collection[Growth]) -> list[tuple[Any, ...]]:
+    """The columns of events by stream and version: of each stream those from a version on."""
+    with connection.cursor() as cursor:
+        cursor.execute(_TAILS[connection.vendor], [_as_json(versions)])
+        return list(cursor.fetchall())
 
 
 def _as_json(pairs: Collection[Growth]) -> str:
