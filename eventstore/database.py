@@ -1,10 +1,11 @@
 """What the two databases say differently: the lock, the clock, the end of the log, the insert."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from django.db import DEFAULT_DB_ALIAS, close_old_connections, connection, connections
+from django.db import DEFAULT_DB_ALIAS, close_old_connections, connection, connections, transaction
 from msgspec import json
 
 from eventstore.recorded import GENESIS_HASH, Row
@@ -118,6 +119,42 @@ def leave_the_pool() -> None:
     own = connection.copy()
     own.settings_dict["OPTIONS"].pop("pool", None)
     connections[DEFAULT_DB_ALIAS] = own
+
+
+@contextmanager
+def snapshot() -> Iterator[None]:
+    """All queries inside see the database as it was at the first of them. Nothing is written inside.
+
+    Inside of a transaction it does nothing: the last attempt of a decision holds the append lock, so that nothing that is
+    read from the log changes.
+    """
+    if connection.in_atomic_block:
+        yield
+        return
+    connection.ensure_connection()  # which sets SQLite's `transaction_mode`
+    with _read_only(), transaction.atomic():
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:  # holds for this transaction alone
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield
+
+
+@contextmanager
+def _read_only() -> Iterator[None]:
+    """On SQLite transactions begin as readers do, which wait for no writer; and what is written is refused."""
+    if connection.vendor != "sqlite":
+        yield
+        return
+    sqlite: Any = connection
+    mode, sqlite.transaction_mode = sqlite.transaction_mode, "DEFERRED"
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA query_only = ON")
+        yield
+    finally:
+        sqlite.transaction_mode = mode
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA query_only = OFF")
 
 
 def hold_append_lock() -> None:

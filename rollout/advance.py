@@ -9,6 +9,7 @@ from datetime import datetime
 
 from artifacts_app.services import artifact_deletion
 from eventstore.context import acting_as
+from eventstore.database import snapshot
 from eventstore.store import Append, Condition, append, database_now, head
 from eventstore.transact import load_state, retry_on_conflict
 from modules_app.services import module_purged, module_uid
@@ -56,13 +57,15 @@ def advance_all(uids: Iterable[str]) -> datetime | None:
 @retry_on_conflict
 def _advance_once(uid: str) -> tuple[bool, datetime | None]:
     """Whether anything was recorded."""
-    after = head()
-    loaded = load_state(rollout_stream(uid), ROLLOUT)
-    started = loaded.state.started
-    if started is None or loaded.state.phase.is_final:
-        return False, None
-    taken = step(loaded.state, started, fleet_of(uid, loaded.state, now=database_now()))
-    purges = _purges(started, taken.events)
+    with snapshot():
+        after = head()
+        loaded = load_state(rollout_stream(uid), ROLLOUT)
+        started = loaded.state.started
+        if started is None or loaded.state.phase.is_final:
+            return False, None
+        taken = step(loaded.state, started, fleet_of(uid, loaded.state, now=database_now()))
+        purges = _purges(started, taken.events)
+        changes = placement_changes(taken.commands)
     # Its own stream too: operations may be ended without an event of the rollout.
     as_read = Condition(
         after=after,
@@ -70,7 +73,7 @@ def _advance_once(uid: str) -> tuple[bool, datetime | None]:
         event_types=[*LEAVING, *(USING if purges else ())],
     )
     # First of the rollout, then of its nodes: a projection folds the events in their order.
-    appends = [loaded.append(taken.events), *placement_changes(taken.commands), *purges]
+    appends = [loaded.append(taken.events), *changes, *purges]
     return bool(append(*appends, unless=[as_read])), taken.wake_at
 
 

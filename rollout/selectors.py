@@ -10,6 +10,7 @@ from django.db.models import Case, Exists, OuterRef, Q, QuerySet, Subquery, When
 
 from api.fields import rfc3339
 from artifacts_app.selectors import dependencies_of
+from eventstore.database import snapshot
 from eventstore.store import Condition, RecordedEvent, head, load_positions
 from rollout.decider.node import LARGEST_SKEW, NodePhase
 from rollout.errors import ArtifactInUseError, NodeNotFoundError, NoLocalNodeError, RolloutNotFoundError
@@ -261,6 +262,7 @@ def newest_operations_of(name: str, *, limit: int) -> list[Operation]:
     return list(Operation.objects.filter(node=name).order_by("-scheduled_at", "key")[:limit])
 
 
+@snapshot()
 def node_documents(rows: Iterable[Node]) -> list[dict[str, Any]]:
     """The nodes as JSON, with their modules; three queries however many there are."""
     listed = list(rows)
