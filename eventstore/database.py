@@ -62,19 +62,19 @@ _TIP = {
         ) AS last ON true""",
 }
 
-# As `reading` wants the columns. Correlated too: each stream is found by the index of its own.
-_COLUMNS = """position, stream, version, type, data, metadata,
-        CAST(event_id AS text) AS event_id, CAST(recorded_at AS text) AS recorded_at, hash, format"""
+# With the columns as `reading` wants them. Correlated too: each stream is found by the index.
 _TAILS = {
-    "postgresql": f"""
+    "postgresql": """
         SELECT tail.* FROM json_array_elements(%s::json) AS wanted(pair) CROSS JOIN LATERAL (
-            SELECT {_COLUMNS} FROM eventstore_event
-            WHERE stream = pair ->> 0 AND version >= (pair ->> 1)::int OFFSET 0
+            SELECT position, stream, version, type, data, metadata,
+                CAST(event_id AS text), CAST(recorded_at AS text), hash, format
+            FROM eventstore_event WHERE stream = pair ->> 0 AND version >= (pair ->> 1)::int OFFSET 0
         ) AS tail ORDER BY stream, version""",
-    "sqlite": f"""
-        SELECT {_COLUMNS} FROM (
-            SELECT json_extract(value, '$[0]') AS name, json_extract(value, '$[1]') AS least FROM json_each(%s)
-        ) CROSS JOIN eventstore_event WHERE stream = name AND version >= least ORDER BY stream, version""",
+    "sqlite": """
+        SELECT position, stream, version, type, data, metadata,
+            CAST(event_id AS text), CAST(recorded_at AS text), hash, format
+        FROM (SELECT json_extract(value, '$[0]') AS name, json_extract(value, '$[1]') AS least FROM json_each(%s))
+        CROSS JOIN eventstore_event WHERE stream = name AND version >= least ORDER BY stream, version""",
 }
 
 _INSERT = {

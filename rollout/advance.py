@@ -40,18 +40,18 @@ def advance(uid: str) -> datetime | None:
         return wake_at
 
 
-def advance_all(uids: Iterable[str]) -> datetime | None:
-    """The earliest moment at which one of them wants to be called again.
+def advance_all(uids: Iterable[str]) -> dict[str, datetime | None]:
+    """By rollout, what `advance` answers.
 
-    One that cannot move on keeps no other from it: the relay tries again.
+    One that cannot move on is missing, and keeps no other from it: the relay tries again.
     """
-    moments = []
+    moments = {}
     for uid in uids:
         try:
-            moments.append(advance(uid))
+            moments[uid] = advance(uid)
         except Exception:
             logger.exception("rollout %s cannot move on", uid, extra={"rollout": uid})
-    return min((each for each in moments if each is not None), default=None)
+    return moments
 
 
 @retry_on_conflict

@@ -71,14 +71,14 @@ def test_only_the_tail_of_a_known_stream_is_read(account, django_assert_num_quer
         assert len(cursor.fetchall()) == 2
 
 
-def test_only_the_tails_of_known_streams_are_read(account, django_assert_num_queries):
+def test_only_the_tails_of_known_streams_are_read(account):
     for name in ("a", "b"):
         append(Append(name, 0, [Deposited(cents=1)] * 50))
     load_states(["a", "b"], account)
     append(Append("a", 50, [Deposited(cents=1)]))
 
-    with django_assert_num_queries(1) as queries:
-        states = load_states(["a", "b"], account)
+    assert cost_of(lambda: load_states(["a", "b"], account)) == (1, 3)
+    states = load_states(["a", "b"], account)
     assert {name: (each.version, each.state) for name, each in states.items()} == {"a": (51, 51), "b": (50, 50)}
     assert cost_of(lambda: load_states(["a", "b"], account)) == (1, 2)
 

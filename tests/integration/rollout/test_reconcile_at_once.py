@@ -52,7 +52,7 @@ def test_another_records_drift_while_one_looks(monkeypatch, function):
 
     def ask_late():
         monkeypatch.undo()
-        reconcile()
+        at_once(reconcile)
         return ask()
 
     monkeypatch.setattr(wanted, function, ask_late)

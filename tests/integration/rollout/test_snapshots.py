@@ -104,8 +104,5 @@ def test_a_report(between_queries):
 def test_a_node(between_queries):
     fleet(1)
     before = selectors.node_documents([selectors.node("n0000")])
-    with between_queries(
-        "rollout_liveness", lambda: intake.record_beats([beat_of("n0000", modules=[installed()])])
-    ):
+    with between_queries("rollout_liveness", lambda: intake.record_beats([beat_of("n0000", modules=[installed()])])):
         assert json.dumps(selectors.node_documents([selectors.node("n0000")])) == json.dumps(before)
-
