@@ -166,6 +166,11 @@ def rollout_document(uid: str) -> tuple[str, int, str]:
     return found
 
 
+def newest_positions(uids: Collection[str]) -> dict[str, int]:
+    """The position of the newest event of each of these rollouts. One query."""
+    return dict(Rollout.objects.filter(uid__in=uids).values_list("uid", "position"))
+
+
 def operations(uid: str) -> QuerySet[Operation]:
     """The rollout's nodes in its order. Raises: `RolloutNotFoundError`."""
     if not Rollout.objects.filter(uid=uid).exists():
