@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from console.rollouts.live import live
 from eventstore.context import acting_as
 from rollout import advance, intake, reconcile, report, selectors, services, verbs, why
 from rollout.messages import Action
@@ -106,3 +107,11 @@ def test_a_node(between_queries):
     before = selectors.node_documents([selectors.node("n0000")])
     with between_queries("rollout_liveness", lambda: intake.record_beats([beat_of("n0000", modules=[installed()])])):
         assert json.dumps(selectors.node_documents([selectors.node("n0000")])) == json.dumps(before)
+
+
+def test_a_page_of_a_rollout(between_queries):
+    names = fleet(2)
+    uid = start(max_parallel=1)
+    before = live(uid, by="alice", may_act=True)
+    with between_queries('"rollout_rollout"', lambda: finish(uid, *names)):
+        assert live(uid, by="alice", may_act=True) == before
