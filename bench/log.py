@@ -17,6 +17,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 BATCH = 1000
 SINGLES = 300
 ROUNDS = 5
+#: Streams that are loaded together, and how often all but one of them have grown since that one was loaded.
+STREAMS = 200
+GROWN = 20
 INDEXES = ("position", "stream, version", "event_id", "type, position")
 
 
@@ -59,6 +62,7 @@ def measure() -> dict[str, tuple[float, float]]:
     from tests.ledger import Opened
 
     event = Opened(owner="alice")
+    states = measure_states(event)
     before = head()
     batch = seconds(lambda: append(Append(f"batch:{before}", 0, [event] * BATCH)))
 
@@ -81,8 +85,26 @@ def measure() -> dict[str, tuple[float, float]]:
         "append of 1,000": (BATCH / seconds(lambda: write_floor(rows[:BATCH])), BATCH / batch),
         "append of 1, each committed": (SINGLES / seconds(write_singles), SINGLES / singles),
         "replay": (count / seconds(replay_floor), count / seconds(lambda: list(read(after=before)))),
+        "states, one of 200 is stale": states,
         "verify": (count / seconds(replay_floor), head() / seconds(verify)),
     }
+
+
+def measure_states(event: object) -> tuple[float, float]:
+    """States per second of streams that were all loaded a moment ago, and with one among them that was not."""
+    from eventstore.decider import Decider
+    from eventstore.store import Append, append, head
+    from eventstore.transact import load_states
+
+    counter: Decider[int, object] = Decider(0, lambda *_: [], lambda count, _: count + 1)
+    names = [f"state:{head()}:{number}" for number in range(STREAMS)]
+    append(*(Append(name, 0, [event]) for name in names))
+    load_states(names, counter)
+    for version in range(1, GROWN):
+        append(*(Append(name, version, [event]) for name in names[1:]))
+        load_states(names[1:], counter)
+    fresh = seconds(lambda: load_states(names[1:], counter))
+    return (STREAMS - 1) / fresh, STREAMS / seconds(lambda: load_states(names, counter))
 
 
 def stored_rows(after: int) -> list[tuple[object, ...]]:

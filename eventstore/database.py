@@ -1,6 +1,7 @@
 """What the two databases say differently: the lock, the clock, the end of the log, the insert."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -65,6 +66,21 @@ _TIP = {
         ) AS last ON true""",
 }
 
+# With the columns as `reading` wants them. Correlated too: each stream is found by the index.
+_TAILS = {
+    "postgresql": """
+        SELECT tail.* FROM json_array_elements(%s::json) AS wanted(pair) CROSS JOIN LATERAL (
+            SELECT position, stream, version, type, data, metadata,
+                CAST(event_id AS text), CAST(recorded_at AS text), hash, format
+            FROM eventstore_event WHERE stream = pair ->> 0 AND version >= (pair ->> 1)::int OFFSET 0
+        ) AS tail ORDER BY stream, version""",
+    "sqlite": """
+        SELECT position, stream, version, type, data, metadata,
+            CAST(event_id AS text), CAST(recorded_at AS text), hash, format
+        FROM (SELECT json_extract(value, '$[0]') AS name, json_extract(value, '$[1]') AS least FROM json_each(%s))
+        CROSS JOIN eventstore_event WHERE stream = name AND version >= least ORDER BY stream, version""",
+}
+
 _INSERT = {
     "postgresql": "INSERT INTO eventstore_event SELECT * FROM json_populate_recordset(NULL::eventstore_event, %s)",
     "sqlite": """
@@ -89,7 +105,8 @@ class Tip(NamedTuple):
     has_grown: bool
 
 
-#: The name of a stream or of an event type, and the position after which nothing may have been added to it.
+#: The name of a stream or of an event type, and a number: the position after which nothing may have been added to it, or
+#: the version from which on it is read.
 Growth = tuple[str, int]
 
 
@@ -106,6 +123,42 @@ def leave_the_pool() -> None:
     own = connection.copy()
     own.settings_dict["OPTIONS"].pop("pool", None)
     connections[DEFAULT_DB_ALIAS] = own
+
+
+@contextmanager
+def snapshot() -> Iterator[None]:
+    """All queries inside see the database as it was at the first of them. Nothing is written inside.
+
+    Inside of a transaction it does nothing: the last attempt of a decision holds the append lock, so that nothing that is
+    read from the log changes.
+    """
+    if connection.in_atomic_block:
+        yield
+        return
+    connection.ensure_connection()  # which sets SQLite's `transaction_mode`
+    with _read_only(), transaction.atomic():
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:  # holds for this transaction alone
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield
+
+
+@contextmanager
+def _read_only() -> Iterator[None]:
+    """On SQLite transactions begin as readers do, which wait for no writer; and what is written is refused."""
+    if connection.vendor != "sqlite":
+        yield
+        return
+    sqlite: Any = connection
+    mode, sqlite.transaction_mode = sqlite.transaction_mode, "DEFERRED"
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA query_only = ON")
+        yield
+    finally:
+        sqlite.transaction_mode = mode
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA query_only = OFF")
 
 
 def hold_append_lock() -> None:
@@ -131,6 +184,13 @@ def read_tip(expected: Mapping[str, int], streams: Collection[Growth] = (), type
         return Tip(0, GENESIS_HASH, utc(now), found, has_grown=False)
     # A clock that was set back must not order an event before the one it follows.
     return Tip(position, last_hash, max(utc(now), utc(recorded_at)), found, bool(has_grown))
+
+
+def read_tails(versions: Collection[Growth]) -> list[tuple[Any, ...]]:
+    """The columns of events by stream and version: of each stream those from a version on."""
+    with connection.cursor() as cursor:
+        cursor.execute(_TAILS[connection.vendor], [_as_json(versions)])
+        return list(cursor.fetchall())
 
 
 def _as_json(pairs: Collection[Growth]) -> str:

@@ -1,6 +1,6 @@
 """Reading the log: one stream, many, or all events in the order of commits."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby, islice
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast
 
 from eventstore.actors import person
-from eventstore.database import utc
+from eventstore.database import read_tails, utc
 from eventstore.models import StoredEvent
 from eventstore.recorded import FORMAT, GENESIS_HASH, RecordedEvent, Row, chained_hash, recorded
 from eventstore.registry import stored_names_of
@@ -67,23 +67,27 @@ def load(stream: str, *, from_version: int = 1) -> tuple[RecordedEvent, ...]:
         return tuple(recorded(_row(columns)) for columns in cursor.fetchall())
 
 
-def load_many(
-    streams: Iterable[str], *, from_position: int = 1, up_to: int | None = None
-) -> dict[str, tuple[RecordedEvent, ...]]:
-    """The events of many streams from a position of the log on, up to another; an entry for each name asked for.
-
-    One query per 500 streams.
-    """
+def load_many(streams: Iterable[str], *, up_to: int | None = None) -> dict[str, tuple[RecordedEvent, ...]]:
+    """The events of many streams, up to a position of the log; an entry for each name asked for. One query per 500
+    streams."""
     names = sorted(set(streams))
     found: dict[str, tuple[RecordedEvent, ...]] = dict.fromkeys(names, ())
     for start in range(0, len(names), _STREAMS_PER_QUERY):
-        query = StoredEvent.objects.filter(
-            stream__in=names[start : start + _STREAMS_PER_QUERY], position__gte=from_position
-        )
+        query = StoredEvent.objects.filter(stream__in=names[start : start + _STREAMS_PER_QUERY])
         if up_to is not None:
             query = query.filter(position__lte=up_to)
         for stream, rows in groupby(_rows(query.order_by("stream", "version")), key=lambda row: row.stream):
             found[stream] = tuple(recorded(row) for row in rows)
+    return found
+
+
+def load_tails(versions: Mapping[str, int]) -> dict[str, tuple[RecordedEvent, ...]]:
+    """The events of many streams, of each from its own version on; an entry for each. One query per 500 streams."""
+    wanted = sorted(versions.items())
+    found: dict[str, tuple[RecordedEvent, ...]] = dict.fromkeys(versions, ())
+    for start in range(0, len(wanted), _STREAMS_PER_QUERY):
+        rows = map(_row, read_tails(wanted[start : start + _STREAMS_PER_QUERY]))
+        found |= {stream: tuple(map(recorded, tail)) for stream, tail in groupby(rows, key=lambda row: row.stream)}
     return found
 
 

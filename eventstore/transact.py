@@ -12,7 +12,7 @@ from django.db import transaction
 from eventstore.context import Metadata, begun_by, current_metadata
 from eventstore.database import hold_append_lock
 from eventstore.decider import Command, Decider, State
-from eventstore.store import Append, ConcurrencyError, RecordedEvent, append, load, load_many
+from eventstore.store import Append, ConcurrencyError, RecordedEvent, append, load, load_tails
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
@@ -54,20 +54,16 @@ def load_state(stream: str, decider: Decider[State, Any]) -> Loaded[State]:
 
 
 def load_states(streams: Iterable[str], decider: Decider[State, Any]) -> dict[str, Loaded[State]]:
-    """The states of many streams, in at most two queries per 500 of them. Only tails are read of those remembered."""
-    names = list(dict.fromkeys(streams))
-    known = [each for each in (_cache.get(name, decider) for name in names) if each is not None]
-    found: dict[str, Loaded[State]] = {}
-    if known:
-        tails = load_many((each.stream for each in known), from_position=min(each.position for each in known))
-        for each in known:
-            tail = [event for event in tails[each.stream] if event.version >= each.version]
-            if (loaded := _continued(each, decider, tail)) is not None:
-                found[each.stream] = loaded
-    unknown = [name for name in names if name not in found]
-    if unknown:
-        found |= {name: _folded(name, decider, events) for name, events in load_many(unknown).items()}
-    return found
+    """The states of many streams, in one query per 500 of them. Only tails are read of those remembered; a second query
+    reads the whole of those whose memory came from a transaction that was rolled back."""
+    known = {name: _cache.get(name, decider) for name in streams}
+    tails = load_tails({name: 1 if each is None else each.version for name, each in known.items()})
+    found = {
+        name: _folded(name, decider, tails[name]) if each is None else _continued(each, decider, tails[name])
+        for name, each in known.items()
+    }
+    unlike = load_tails({name: 1 for name, loaded in found.items() if loaded is None})
+    return {name: loaded or _folded(name, decider, unlike[name]) for name, loaded in found.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +72,6 @@ class _Remembered(Generic[State]):
 
     stream: str
     version: int
-    position: int
     event_id: UUID
     state: State
 
@@ -101,7 +96,7 @@ def _folded(stream: str, decider: Decider[State, Any], events: Sequence[Recorded
 
 def _loaded(stream: str, decider: Decider[State, Any], events: Sequence[RecordedEvent], state: State) -> Loaded[State]:
     last = events[-1]
-    _cache.put(decider, _Remembered(stream, last.version, last.position, last.event_id, state))
+    _cache.put(decider, _Remembered(stream, last.version, last.event_id, state))
     return Loaded(stream, last.version, state, last.position, last.event_id, last.metadata)
 
 

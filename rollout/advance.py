@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from artifacts_app.services import artifact_deletion
+from eventstore.database import snapshot
 from eventstore.store import Append, Condition, append, database_now, head
 from eventstore.transact import load_state, retry_on_conflict
 from modules_app.services import module_purged, module_uid
@@ -38,46 +39,45 @@ def advance(uid: str) -> datetime | None:
     return wake_at
 
 
-def advance_all(uids: Iterable[str]) -> datetime | None:
-    """The earliest moment at which one of them wants to be called again.
+def advance_all(uids: Iterable[str]) -> dict[str, datetime | None]:
+    """By rollout, what `advance` answers.
 
-    One that cannot move on keeps no other from it: the relay tries again.
+    One that cannot move on is missing, and keeps no other from it: the relay tries again.
     """
-    moments = []
+    moments = {}
     for uid in uids:
         try:
-            moments.append(advance(uid))
+            moments[uid] = advance(uid)
         except Exception:
             logger.exception("rollout %s cannot move on", uid, extra={"rollout": uid})
-    return min((each for each in moments if each is not None), default=None)
+    return moments
 
 
 @retry_on_conflict
 def _advance_once(uid: str) -> tuple[bool, datetime | None]:
     """Whether anything was recorded."""
-    after = head()
-    loaded = load_state(rollout_stream(uid), ROLLOUT)
-    started = loaded.state.started
-    if started is None or loaded.state.phase.is_final:
-        return False, None
-    taken = step(loaded.state, started, fleet_of(uid, loaded.state, now=database_now()))
-    events, is_purging, purges = taken.events, _is_purging(started, taken.events), []
-    if is_purging and (users := selectors.users_of(started.module_name, started.version)):
-        events = [_kept_for(users, each) for each in events]
-    elif is_purging:
-        purges = _purges(started)
+    with snapshot():
+        after = head()
+        loaded = load_state(rollout_stream(uid), ROLLOUT)
+        started = loaded.state.started
+        if started is None or loaded.state.phase.is_final:
+            return False, None
+        taken = step(loaded.state, started, fleet_of(uid, loaded.state, now=database_now()))
+        if not (taken.events or taken.commands):
+            return False, taken.wake_at
+        is_purging = _is_purging(started, taken.events)
+        events, purges = _purged(started, taken.events) if is_purging else (taken.events, [])
+        cause = cause_of(uid, taken.nodes)
+        changes = placement_changes(taken.commands)
+    own = loaded.append(events, cause)
+    because = own.leads_to if events else cause
+    following = [each.with_metadata(because) for each in [*changes, *purges]]
     # Its own stream too: operations may be ended without an event of the rollout.
     as_read = Condition(
         after=after,
         streams=[FLEET_STREAM, rollout_stream(uid)],
         event_types=[*LEAVING, *(USING if is_purging else ())],
     )
-    if not (taken.events or taken.commands):
-        return False, taken.wake_at
-    cause = cause_of(uid, taken.nodes)
-    own = loaded.append(events, cause)
-    because = own.leads_to if taken.events else cause
-    following = [each.with_metadata(because) for each in [*placement_changes(taken.commands), *purges]]
     # First of the rollout, then of its nodes: a projection folds the events in their order.
     return bool(append(own, *following, unless=[as_read])), taken.wake_at
 
@@ -87,10 +87,13 @@ def _is_purging(started: RolloutStarted, events: Sequence[RolloutEvent]) -> bool
     return started.purge and has_succeeded
 
 
-def _purges(started: RolloutStarted) -> list[Append]:
-    """Deletion of the module object and the artifact, whichever are still there."""
+def _purged(started: RolloutStarted, events: Sequence[RolloutEvent]) -> tuple[Sequence[RolloutEvent], Sequence[Append]]:
+    """The events, and the deletion of the module object and the artifact, whichever are still there. Both stay while a
+    node that was skipped has the module."""
     name, version = started.module_name, started.version
-    return [artifact_deletion(name, version), module_purged(module_uid(name, version))]
+    if users := selectors.users_of(name, version):
+        return [_kept_for(users, each) for each in events], []
+    return events, [artifact_deletion(name, version), module_purged(module_uid(name, version))]
 
 
 def _kept_for(users: Sequence[str], event: RolloutEvent) -> RolloutEvent:

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.http.request import split_domain_port
 
 from api.waiting import waiting
-from eventstore.follow import wait_for_growth
+from eventstore.follow import wait_for_news
 from eventstore.store import Condition, head
 from eventstore.transact import retry_on_conflict
 from modules_app.errors import ModuleInUseError, NoSuchModuleError
@@ -91,7 +91,7 @@ def _start_and_wait(request: RolloutRequest, start: Callable[[], str]) -> None:
     deadline = time.monotonic() + settings.ENVIRONMENT.local_wait_seconds
     uid = _start_or_join(request, name, start)
     while True:
-        position = head()
+        position = selectors.newest_positions([uid])[uid]
         operation = selectors.operation(uid, name)
         phase = Phase(operation.phase)
         if phase == Phase.SUCCEEDED or (phase == Phase.SKIPPED and operation.reason in NOTHING_TO_DO):
@@ -103,7 +103,7 @@ def _start_and_wait(request: RolloutRequest, start: Callable[[], str]) -> None:
             raise NodeUnreachableError(
                 f"{name} has not answered yet. Rollout {uid} goes on; send the same request again to wait for it."
             )
-        wait_for_growth(position, timeout=left)
+        wait_for_news(uid, after=position, newest=selectors.newest_positions, timeout=left)
 
 
 def _start_or_join(request: RolloutRequest, node: str, start: Callable[[], str]) -> str:

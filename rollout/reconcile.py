@@ -18,6 +18,7 @@ from accounts.selectors import drift_is_corrected
 from api.errors import ApiError
 from artifacts_app.selectors import artifact_documents
 from eventstore.context import acting_as
+from eventstore.database import snapshot
 from eventstore.projections import stale
 from eventstore.store import Append, Condition, append, database_now, head
 from eventstore.transact import Batch, load_states, retry_on_conflict
@@ -119,13 +120,14 @@ def reconcile() -> datetime | None:
 @retry_on_conflict
 def _reconcile() -> datetime | None:
     """What was recorded and started before another writer was first stays so: the next attempt finds it done."""
-    after = head()
-    standing = _standing()
-    # A release in between would make drift of what is being put right, and the rows may be from before and after what
-    # another process has recorded meanwhile.
+    with snapshot():
+        after = head()
+        standing = _standing()
+        changes = _drift_changes(standing)
+        work, wake_at = _work(standing)
+    # A release in between would make drift of what is being put right.
     unchanged = Condition(after=after, streams=_placements(standing), event_types=(NodeDrifted, NodeDriftEnded))
-    append(*_drift_changes(standing), unless=[unchanged])
-    work, wake_at = _work(standing)
+    append(*changes, unless=[unchanged])
     for intent, nodes in work.items():
         _start(intent, nodes, after)
     return wake_at

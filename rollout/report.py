@@ -25,7 +25,7 @@ from api.errors import InvalidRequestError
 from api.fields import rfc3339
 from api.refusals import refuses
 from eventstore.actors import is_person
-from eventstore.database import give_connection_back
+from eventstore.database import give_connection_back, snapshot
 from eventstore.store import RecordedEvent, database_now, load_positions
 from rollout.decider.rollout import ROLLOUT
 from rollout.errors import RolloutNotFoundError
@@ -100,8 +100,9 @@ class Report:
     operations: QuerySet[Operation]
 
 
+@snapshot()
 def report_of(uid: str) -> Report:
-    """Three queries, and those for the nodes. Raises: `RolloutNotFoundError`."""
+    """Three queries of one moment; the nodes are read while they are told. Raises: `RolloutNotFoundError`."""
     row = rollout_row(uid)
     document = json.loads(row.document)
     waves, told = document.pop("waves"), _told(row)

@@ -12,6 +12,7 @@ from django.db.models.functions import RowNumber
 from api.fields import rfc3339
 from artifacts_app.selectors import dependencies_of
 from eventstore.actors import shown
+from eventstore.database import snapshot
 from eventstore.store import Condition, RecordedEvent, head, load_positions
 from modules_app.errors import ModuleInUseError
 from rollout.decider.node import LARGEST_SKEW, NodePhase
@@ -71,8 +72,31 @@ def unfinished_rollouts_of(*nodes: str) -> list[str]:
 
 
 def unfinished_rollouts() -> list[str]:
-    unfinished = Rollout.objects.exclude(phase__in=FINAL_ROLLOUT_PHASES).order_by("created_at")
-    return list(unfinished.values_list("uid", flat=True))
+    return list(_unfinished().values_list("uid", flat=True))
+
+
+def unfinished_rollouts_among(
+    uids: Collection[str], *, nodes: Collection[str], places: Collection[tuple[str, str]]
+) -> list[str]:
+    """Those of `uids`, those that have an operation on one of the nodes, ended or not, and those that have one on one of
+    the places: a node and a module."""
+    own = Operation.objects.filter(rollout=OuterRef("uid"))
+    of_places = Q(module_name__in={name for _, name in places}) & Exists(
+        own.filter(node__in={node for node, _ in places})
+    )
+    found = _unfinished().filter(Q(uid__in=uids) | Exists(own.filter(node__in=nodes)) | of_places)
+    return list(found.values_list("uid", flat=True))
+
+
+def unfinished_rollouts_that_need(uids: Collection[str]) -> list[str]:
+    """Those that one of these has to succeed for."""
+    waiting = _unfinished().exclude(needs=[]).values_list("uid", "needs")
+    return [uid for uid, needs in waiting if not set(uids).isdisjoint(needs)]
+
+
+def _unfinished() -> QuerySet[Rollout]:
+    """The oldest first. By the phases that they may have: what has ended is not read."""
+    return Rollout.objects.filter(phase__in=sorted(set(RolloutPhase) - FINAL_ROLLOUT_PHASES)).order_by("created_at")
 
 
 def overdue_operations(now: datetime) -> list[Operation]:
@@ -164,6 +188,11 @@ def rollout_document(uid: str) -> tuple[str, int, str]:
     if found is None:
         raise RolloutNotFoundError
     return found
+
+
+def newest_positions(uids: Collection[str]) -> dict[str, int]:
+    """The position of the newest event of each of these rollouts. One query."""
+    return dict(Rollout.objects.filter(uid__in=uids).values_list("uid", "position"))
 
 
 def operations(uid: str) -> QuerySet[Operation]:
@@ -337,6 +366,7 @@ def attempt_document(row: Operation) -> dict[str, Any]:
     }
 
 
+@snapshot()
 def node_documents(rows: Iterable[Node]) -> list[dict[str, Any]]:
     """The nodes as JSON, with their modules; three queries however many there are."""
     listed = list(rows)

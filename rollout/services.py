@@ -7,6 +7,7 @@ import uuid
 
 from django.db import transaction
 
+from eventstore.database import snapshot
 from eventstore.store import Condition, append, head
 from eventstore.transact import load_state, retry_on_conflict, transact
 from rollout import selectors
@@ -34,12 +35,14 @@ def start_unless(request: RolloutRequest, *conditions: Condition) -> str:
 
     Raises: what `start_rollout` raises, `ConcurrencyError`.
     """
-    after = head()
-    plan = plan_of(request)
-    if request.plan_hash and plan.hash != request.plan_hash:
-        raise PlanChangedError
     uid = uuid.uuid4().hex
-    append(*appends_of(plan, uid), unless=[Condition(after=after, event_types=PLANNING), *conditions])
+    with snapshot():
+        after = head()
+        plan = plan_of(request)
+        if request.plan_hash and plan.hash != request.plan_hash:
+            raise PlanChangedError
+        appends = appends_of(plan, uid)
+    append(*appends, unless=[Condition(after=after, event_types=PLANNING), *conditions])
     return uid
 
 

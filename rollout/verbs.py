@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 
+from eventstore.database import snapshot
 from eventstore.store import Append, Condition, append, head
 from eventstore.transact import load_state, retry_on_conflict, transact
 from rollout import selectors
@@ -65,10 +66,11 @@ def resume_rollout(uid: str) -> None:
 
 @retry_on_conflict
 def _resume(uid: str) -> None:
-    loaded = load_state(rollout_stream(uid), ROLLOUT)
-    selectors.rollout_row(uid)
-    # After the stream: failures that a retry, recorded meanwhile, takes back must not be accepted.
-    append(loaded.append(ROLLOUT.decide(loaded.state, Resume(rollout=uid, bad=bad_nodes(uid)))))
+    with snapshot():
+        loaded = load_state(rollout_stream(uid), ROLLOUT)
+        selectors.rollout_row(uid)
+        events = ROLLOUT.decide(loaded.state, Resume(rollout=uid, bad=bad_nodes(uid)))
+    append(loaded.append(events))
 
 
 def promote_rollout(uid: str, *, wave: int | None = None) -> None:

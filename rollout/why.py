@@ -9,6 +9,7 @@ from django.db.models import Case, Count, Max, Min, OuterRef, Q, QuerySet, Subqu
 from django.db.models.aggregates import Aggregate
 
 from api.fields import rfc3339
+from eventstore.database import snapshot
 from eventstore.store import RecordedEvent, database_now, load, load_many
 from rollout import selectors
 from rollout.decider.node import NodePhase
@@ -47,6 +48,7 @@ class Answer:
     events: tuple[RecordedEvent, ...]
 
 
+@snapshot()
 def of_rollout(uid: str) -> Answer:
     """Raises: `RolloutNotFoundError`."""
     told = _told(uid)
@@ -60,6 +62,7 @@ def of_rollout(uid: str) -> Answer:
     return Answer(document=document, events=tuple(sorted(shown, key=lambda each: each.position)))
 
 
+@snapshot()
 def of_node(uid: str, name: str) -> Answer:
     """Raises: `RolloutNotFoundError`, `NodeNotFoundError`."""
     row = selectors.operation(uid, name)

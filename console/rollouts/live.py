@@ -11,6 +11,7 @@ from django.utils.safestring import SafeString
 
 from console.rollouts.buttons import Button, offered, standing_of
 from console.rollouts.story import Entry, story_of
+from eventstore.database import snapshot
 from rollout import overview, selectors, why
 from rollout.decider.reasons import WORDS
 from rollout.events import RolloutPhase
@@ -116,6 +117,7 @@ class Live:
     needs_another: bool
 
 
+@snapshot()
 def live(uid: str, *, by: str, may_act: bool) -> Live:
     """Raises: `RolloutNotFoundError`."""
     row = selectors.rollout_row(uid)

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from eventstore.database import snapshot
 from eventstore.store import Append
 from rollout.decider.node import NodePhase
 from rollout.decider.placement import Schedule
@@ -29,8 +30,9 @@ from rollout.selectors import known_generations, nodes
 from rollout.strategy import Gate, Strategy, rounded_up
 
 
+@snapshot()
 def plan_of(request: RolloutRequest) -> Plan:
-    """What the request would do to the fleet as it is now, in a constant number of queries for each module it involves.
+    """What the request would do to the fleet as it is at one moment, in a constant number of queries for each module it involves.
 
     Raises: `RolloutError`, `artifacts_app.errors.ArtifactNotFoundError`.
     """

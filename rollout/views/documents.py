@@ -10,8 +10,7 @@ from rest_framework.request import Request
 
 from api.errors import InvalidRequestError
 from api.waiting import waiting
-from eventstore.follow import wait_for_growth
-from eventstore.store import head
+from eventstore.follow import wait_for_news
 from rollout import history, selectors
 from rollout.events import FINAL_ROLLOUT_PHASES
 
@@ -57,7 +56,6 @@ def current_rollout(request: Request, uid: str) -> HttpResponse:
     deadline = time.monotonic() + _wait_seconds(request)
     known = given - {"*"}
     while True:
-        position = head()
         document, version, phase = selectors.rollout_document(uid)
         etag = f'"{version}"'
         known = known or {etag}
@@ -65,7 +63,7 @@ def current_rollout(request: Request, uid: str) -> HttpResponse:
         if etag not in known or phase in FINAL_ROLLOUT_PHASES or left <= 0:
             break
         with waiting():
-            wait_for_growth(position, timeout=left)
+            wait_for_news(uid, after=version, newest=selectors.newest_positions, timeout=left)
     return _document(document, etag, given)
 
 

@@ -8,8 +8,8 @@ from rest_framework.request import Request
 
 from api.errors import InvalidRequestError
 from eventstore.database import give_connection_back
-from eventstore.follow import wait_for_growth
-from eventstore.store import RecordedEvent, head
+from eventstore.follow import watcher
+from eventstore.store import RecordedEvent
 from rollout import selectors
 from rollout.events import FINAL_ROLLOUT_PHASES
 
@@ -35,10 +35,9 @@ def is_over(uid: str, after: int) -> bool:
 
 def story(uid: str, after: int) -> Iterator[str]:
     """The rollout's events after a position, as they come; ends with the rollout. Reads them only when there are new
-    ones, and speaks up when it had nothing to say for a while, however much else is going on."""
+    ones; asks nothing while others are busy; and speaks up when it had nothing to say for a while."""
     spoke_at = time.monotonic()
     while True:
-        position = head()
         _, newest, phase = selectors.rollout_document(uid)
         while after < newest and (batch := selectors.rollout_events(uid, after=after, limit=STREAM_BATCH)):
             after = batch[-1].position
@@ -47,12 +46,13 @@ def story(uid: str, after: int) -> Iterator[str]:
             spoke_at = time.monotonic()
         if phase in FINAL_ROLLOUT_PHASES:
             return
-        grown = position
-        while grown == position:
-            grown = wait_for_growth(position, timeout=max(0.0, spoke_at + HEARTBEAT_SECONDS - time.monotonic()))
-            if time.monotonic() >= spoke_at + HEARTBEAT_SECONDS:
-                spoke_at = time.monotonic()
-                yield ": nothing new\n\n"
+        with watcher.subscribed(uid, newest, selectors.newest_positions) as subscription:
+            has_news = False
+            while not has_news:
+                has_news = subscription.wait(max(0.0, spoke_at + HEARTBEAT_SECONDS - time.monotonic()))
+                if time.monotonic() >= spoke_at + HEARTBEAT_SECONDS:
+                    spoke_at = time.monotonic()
+                    yield ": nothing new\n\n"
 
 
 def _sse(recorded: RecordedEvent) -> str:

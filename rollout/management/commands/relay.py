@@ -16,9 +16,9 @@ from api.failures import log_failure
 from eventstore.follow import wait_for_growth
 from eventstore.heads import note_head
 from eventstore.store import database_now, head
-from rollout import clock, selectors
-from rollout.advance import advance_all
+from rollout import clock
 from rollout.dispatch import publish_due
+from rollout.follower import Follower
 from rollout.reconcile import Reconciler, reconcile
 from rollout.signals import relay_looked
 from rollout.tasks import sweep
@@ -44,12 +44,12 @@ class Command(BaseCommand):
             signal.signal(number, lambda *_: stopping.set())
         next_sweep = time.monotonic() + HOURLY_SECONDS
         _tried(_note_head)
-        reconciler = Reconciler()
+        reconciler, follower = Reconciler(), Follower()
         while not stopping.is_set():
             try:
                 close_old_connections()
                 position = head()
-                is_well, wake_at = look(reconciler.look)
+                is_well, wake_at = look(reconciler.look, follower)
                 if time.monotonic() > next_sweep:
                     next_sweep = time.monotonic() + HOURLY_SECONDS
                     is_well = _tried(sweep.delay) and is_well
@@ -72,17 +72,18 @@ def _until(moment: datetime | None) -> float:
     return min(max((moment - database_now()).total_seconds(), 0.0), SWEEP_SECONDS)
 
 
-def look(reconciled: Callable[[], Any] = reconcile) -> tuple[bool, datetime | None]:
+def look(reconciled: Callable[[], Any] = reconcile, follower: Follower | None = None) -> tuple[bool, datetime | None]:
     """Do all that is due now. Whether each step succeeded, and when a rollout wants to be looked at next.
 
-    A step that fails keeps no other from its work.
+    A step that fails keeps no other from its work. Without a `follower` all rollouts are looked at.
     """
+    moved = (follower or Follower()).look
     wakes: list[datetime | None] = []
     steps: tuple[Callable[[], Any], ...] = (
         clock.end_overdue_operations,
         clock.end_operations_of_gone_nodes,
         reconciled,
-        lambda: wakes.append(advance_all(selectors.unfinished_rollouts())),
+        lambda: wakes.append(moved()),
         publish_due,
     )
     outcomes = [_tried(step) for step in steps]

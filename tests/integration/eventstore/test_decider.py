@@ -1,8 +1,12 @@
 """Load, fold, decide, append."""
 
+import re
+
 import pytest
 from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 
+from eventstore import reading
 from eventstore.decider import Decider
 from eventstore.store import Append, ConcurrencyError, append, head, load
 from eventstore.transact import load_state, load_states, transact
@@ -11,9 +15,22 @@ from tests.ledger import Deposited, Opened, OverdrawnError, decide_deposit_once,
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ledger")]
 
 
+STREAMS = [f"s{number}" for number in range(200)]
+
+
 @pytest.fixture
 def account():
     return Decider(initial=0, decide=decide_deposit_once, evolve=evolve)
+
+
+def cost_of(function):
+    """How many queries the function makes, and how many rows of the log it decodes."""
+    with CaptureQueriesContext(connection) as queries, pytest.MonkeyPatch.context() as patch:
+        decoded = []
+        real = reading.recorded
+        patch.setattr(reading, "recorded", lambda row: decoded.append(row) or real(row))
+        function()
+    return len(queries), len(decoded)
 
 
 def test_a_command_answers_the_state_after_it(account):
@@ -54,25 +71,53 @@ def test_only_the_tail_of_a_known_stream_is_read(account, django_assert_num_quer
         assert len(cursor.fetchall()) == 2
 
 
-def test_only_the_tails_of_known_streams_are_read(account, django_assert_num_queries):
+def test_only_the_tails_of_known_streams_are_read(account):
     for name in ("a", "b"):
         append(Append(name, 0, [Deposited(cents=1)] * 50))
     load_states(["a", "b"], account)
     append(Append("a", 50, [Deposited(cents=1)]))
 
-    with django_assert_num_queries(1) as queries:
-        states = load_states(["a", "b"], account)
+    assert cost_of(lambda: load_states(["a", "b"], account)) == (1, 3)
+    states = load_states(["a", "b"], account)
     assert {name: (each.version, each.state) for name, each in states.items()} == {"a": (51, 51), "b": (50, 50)}
+    assert cost_of(lambda: load_states(["a", "b"], account)) == (1, 2)
+
+
+def test_a_stale_stream_among_many_costs_no_more_than_its_own_tail(account):
+    append(*(Append(name, 0, [Deposited(cents=1)]) for name in STREAMS))
+    load_states(STREAMS, account)
+    for version in range(1, 20):
+        append(*(Append(name, version, [Deposited(cents=1)]) for name in STREAMS[1:]))
+        load_states(STREAMS[1:], account)
+    queries, decoded = cost_of(lambda: load_states(STREAMS[1:], account))
+
+    assert cost_of(lambda: load_states(STREAMS, account)) == (queries, decoded + 1)
+    assert (queries, decoded) == (1, len(STREAMS) - 1)
+
+
+@pytest.mark.parametrize("rounds", [1, 100])
+def test_tails_are_found_by_the_index_whatever_the_size_of_the_log(account, rounds):
+    for version in range(rounds):
+        append(*(Append(name, version, [Deposited(cents=1)]) for name in STREAMS))
+    load_states(STREAMS, account)
+    with CaptureQueriesContext(connection) as queries:
+        load_states(STREAMS, account)
     with connection.cursor() as cursor:
-        cursor.execute(queries[0]["sql"])
-        assert len(cursor.fetchall()) < 60
+        if connection.vendor == "postgresql":
+            cursor.execute("ANALYZE eventstore_event")
+        cursor.execute(f"EXPLAIN {'' if connection.vendor == 'postgresql' else 'QUERY PLAN'} {queries[0]['sql']}")
+        plan = "\n".join(str(row) for row in cursor.fetchall())
+    assert "eventstore_event" in plan
+    if rounds > 1 or connection.vendor == "sqlite":
+        assert not re.search(r"(Seq Scan on|SCAN) eventstore_event", plan), plan
+        assert "version" in plan, plan
 
 
 def test_known_and_unknown_streams_are_loaded_together(account, django_assert_num_queries):
     append(Append("a", 0, [Deposited(cents=1)]), Append("b", 0, [Deposited(cents=2)]))
     load_state("a", account)
 
-    with django_assert_num_queries(2):
+    with django_assert_num_queries(1):
         states = load_states(["a", "b", "none"], account)
     assert {name: each.state for name, each in states.items()} == {"a": 1, "b": 2, "none": 0}
 

@@ -185,7 +185,7 @@ def test_reading_costs_the_same_for_any_number_of_nodes(admin, count, django_ass
     fleet(count)
     uid = start()
     admin.get("/v2/rollouts")
-    with django_assert_num_queries(3):  # who asks, the head of the log, the document
+    with django_assert_num_queries(2):  # who asks, the document
         admin.get(f"/v2/rollouts/{uid}")
     with django_assert_num_queries(3):
         admin.get(f"/v2/rollouts/{uid}/nodes")
@@ -215,7 +215,7 @@ def test_a_bad_wait(admin, wait):
 
 
 def test_what_has_ended_is_not_waited_for(admin, monkeypatch):
-    monkeypatch.setattr(documents, "wait_for_growth", lambda *_, **__: pytest.fail("it waits"))
+    monkeypatch.setattr(documents, "wait_for_news", lambda *_, **__: pytest.fail("it waits"))
     fleet(1)
     uid = start()
     say(uid, "n0000")

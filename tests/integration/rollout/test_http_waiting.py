@@ -3,14 +3,19 @@
 import json
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 from django.db import connection, connections
+from django.db.backends.signals import connection_created
 
 from api import waiting
 from api.slots import Slots
-from rollout import selectors
+from eventstore import follow
+from eventstore.store import head
+from rollout import local, selectors, verbs
+from rollout.messages import Action
 from rollout.views import documents
 from rollout.views import stream as streaming
 from tests.plugins.cast import client_of
@@ -77,7 +82,7 @@ def test_a_wait_holds_no_connection(committed, monkeypatch):
     fleet(1)
     uid = start()
     held = []
-    real = documents.wait_for_growth
+    real = documents.wait_for_news
 
     def look(*args, **more):
         watch = later(lambda: None)
@@ -86,7 +91,7 @@ def test_a_wait_holds_no_connection(committed, monkeypatch):
         watch.join()
         return answer
 
-    monkeypatch.setattr(documents, "wait_for_growth", look)
+    monkeypatch.setattr(documents, "wait_for_news", look)
     committed.get(f"/v2/rollouts/{uid}?wait=0.3")
     assert held
     assert not any(held)
@@ -175,3 +180,92 @@ def test_all_together_have_a_limit_too(committed, one_place, settings):
     assert committed.get(f"/v2/rollouts/{uid}?wait=30").status_code == 429
     stream.close()
     assert committed.get(f"/v2/rollouts/{uid}?wait=0.1").status_code == 200
+
+
+@pytest.fixture
+def asked():
+    """How many queries about rollouts, and about anything else, each thread has made: by its name."""
+    counts = Counter()
+
+    def count(execute, sql, params, many, context):
+        counts[threading.current_thread().name, "rollout_rollout" in sql] += 1
+        return execute(sql, params, many, context)
+
+    def watch(connection, **_):
+        connection.execute_wrappers.append(count)
+
+    connection_created.connect(watch)
+    yield counts
+    connection_created.disconnect(watch)
+
+
+@pytest.fixture
+def asleep(monkeypatch):
+    """The requests that sleep, or have slept."""
+    found, real = set(), follow.Subscription.wait
+
+    def wait(subscription, timeout):
+        found.add(threading.current_thread().name)
+        return real(subscription, timeout)
+
+    monkeypatch.setattr(follow.Subscription, "wait", wait)
+    return found
+
+
+SLEEPERS, EVENTS = 50, 200
+
+
+@pytest.mark.parametrize("path", ["/v2/rollouts/{}?wait=60", "/v2/rollouts/{}/events"])
+def test_requests_that_wait_ask_nothing_while_another_rollout_is_busy(committed, asked, asleep, waits, path):
+    fleet(2)
+    quiet, busy = start(nodes=("n0000",)), start(nodes=("n0001",))
+    answers = []
+
+    def wait():
+        response = committed.get(path.format(quiet))
+        answers.append(b"".join(response) if response.streaming else response.content)
+        connections.close_all()
+
+    sleepers = [threading.Thread(target=wait, name=f"sleeper-{number}") for number in range(SLEEPERS)]
+    for each in sleepers:
+        each.start()
+    waits(lambda: len(asleep) == SLEEPERS)
+    before, first = Counter(asked), head()
+    for _ in range(EVENTS // 2):
+        verbs.pause_rollout(busy)
+        verbs.resume_rollout(busy)
+    waits(lambda: follow.watcher._position == head() == first + EVENTS)
+    made = asked - before
+    assert [name for name, _ in made if name.startswith("sleeper")] == []
+    assert made["log-watcher", True] <= EVENTS + 1
+    assert answers == []
+    say(quiet, "n0000")
+    for each in sleepers:
+        each.join()
+    assert len(answers) == SLEEPERS
+    assert all(b"succeeded" in each for each in answers)
+
+
+def test_a_local_call_asks_nothing_while_another_rollout_is_busy(committed_db, asked, asleep, waits):
+    fleet(2)
+    busy = start(nodes=("n0001",))
+    request = local._request(Action.INSTALL, selectors.node("n0000"), "greet", 1)
+
+    def install():
+        try:
+            local._carry_out(request, lambda: start(nodes=("n0000",)))
+        finally:
+            connections.close_all()
+
+    sleeper = threading.Thread(target=install, name="sleeper")
+    sleeper.start()
+    waits(lambda: asleep)
+    before, first = Counter(asked), head()
+    for _ in range(EVENTS // 2):
+        verbs.pause_rollout(busy)
+        verbs.resume_rollout(busy)
+    waits(lambda: follow.watcher._position == head() == first + EVENTS)
+    assert [name for name, _ in asked - before if name == "sleeper"] == []
+    (uid,) = selectors.unfinished_rollouts_of("n0000")
+    say(uid, "n0000")
+    sleeper.join()

@@ -6,6 +6,7 @@ work on it after all.
 
 import os
 from collections import Counter
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -17,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from eventstore.context import acting_as
 from eventstore.store import database_now, head, load, read
-from rollout import clock, intake, services, standing, verbs
+from rollout import clock, intake, selectors, services, standing, verbs
 from rollout.advance import advance_all
 from rollout.errors import RolloutError
 from rollout.events import (
@@ -30,12 +31,13 @@ from rollout.events import (
     placement_stream,
     rollout_stream,
 )
+from rollout.follower import Follower
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Reason, Report, to_json
 from rollout.models import FleetFreeze, Node, NodeModule, Operation, Rollout
 from rollout.projections.rollouts import COUNTERS, counter_of, state_of
 from rollout.strategy import Gate, Offline, OnAbort, OnFailure, Retries
 from tests.causes import gaps
-from tests.recorded_fleet import beat_of, differences, installed, inventory, join, overdue, silence, start, upload
+from tests.recorded_fleet import beat_of, differences, grew, installed, inventory, join, overdue, silence, start, upload
 from tests.simulation.standing import Rows, fleet_of
 
 pytestmark = pytest.mark.slow
@@ -84,6 +86,7 @@ class Fleet(RuleBasedStateMachine):
         upload(version=2, content="c2")
         self.began = head()
         join(*NODES)
+        self.follower = Follower()
         self.rollouts = []
         self.asked = []  # every command that a node may still have somewhere
 
@@ -191,8 +194,14 @@ class Fleet(RuleBasedStateMachine):
     @rule()
     def sweep(self):
         clock.end_operations_of_gone_nodes()
-        advance_all(self.rollouts)
+        self.follower.look()
+        self.nothing_is_missed()
         self.note_commands()
+
+    def nothing_is_missed(self):
+        """What the relay has not looked at would have done nothing; unless its moment has come meanwhile."""
+        due = {uid for uid, at in self.follower._wakes.items() if at <= database_now() + timedelta(seconds=1)}
+        assert grew(lambda: advance_all(set(selectors.unfinished_rollouts()) - due)) == 0
 
     def note_commands(self):
         for each in Operation.objects.filter(phase__in=IN_HAND):
@@ -317,14 +326,26 @@ class Fleet(RuleBasedStateMachine):
             return None
 
 
-def test_whatever_happens(db):
+def run(examples):
     run_state_machine_as_test(
         Fleet,
         settings=settings(
-            max_examples=int(os.environ.get("MODFLEET_EXAMPLES", "15")),
+            max_examples=int(os.environ.get("MODFLEET_EXAMPLES", examples)),
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             print_blob=True,
         ),
     )
+
+
+def test_whatever_happens(db):
+    run(15)
+
+
+def test_the_relay_alone_moves_rollouts_on(db, monkeypatch):
+    """Whoever else appends dies before it does."""
+    monkeypatch.setattr(verbs, "advance", lambda _: None)
+    for module in (clock, intake, services, verbs):
+        monkeypatch.setattr(module, "advance_all", lambda _: {})
+    run(10)

@@ -94,12 +94,13 @@ def test_another_records_the_end_of_drift_while_one_looks(monkeypatch):
 
 
 def first(monkeypatch, module, name, action):
-    """Carry out `action` just before the function of the module is called for the first time."""
+    """Carry out `action`, on a connection of its own, just before the function of the module is called for the first
+    time."""
     real = getattr(module, name)
 
     def act_first(*args):
         monkeypatch.setattr(module, name, real)
-        action()
+        at_once(action)
         return real(*args)
 
     monkeypatch.setattr(module, name, act_first)

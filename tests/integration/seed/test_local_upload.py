@@ -72,14 +72,14 @@ def test_it_is_files_on_this_node_only(post):
 
 
 def test_no_connection_is_held_while_it_waits(post, monkeypatch):
-    held = []
+    held, real = [], follow.Watcher.sleeper
 
-    def wait(_, after, timeout):
+    def sleeper(watcher):
         held.append(connection.connection)
         play()
-        return after
+        return real(watcher)
 
-    monkeypatch.setattr(follow.Watcher, "wait", wait)
+    monkeypatch.setattr(follow.Watcher, "sleeper", sleeper)
     assert post().status_code == 200
     assert held == [None]
 

@@ -9,14 +9,19 @@ import pytest
 from django.db import OperationalError
 
 from eventstore import follow
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, wait_for
 
 
 class Log:
-    """Stands for the database: `positions` are what the thread sees, one a look."""
+    """Stands for the database: `positions` are what the thread sees, one a look; `news` is the newest about each key."""
+
+    in_atomic_block = True  # nobody has a connection to give back
 
     def __init__(self) -> None:
         self.positions: queue.Queue[int | Exception] = queue.Queue()
+        self.news: dict[str, int] = {}
+        self.asked: list[set[str]] = []
+        self.failures: list[Exception] = []
         self.closing = threading.Event()
         self.may_end = threading.Event()
         self.may_end.set()
@@ -27,6 +32,12 @@ class Log:
             if isinstance(seen, Exception):
                 raise seen
             yield seen
+
+    def newest(self, keys):
+        self.asked.append(set(keys))
+        if self.failures:
+            raise self.failures.pop()
+        return {key: self.news[key] for key in keys if key in self.news}
 
     def close(self) -> None:
         self.closing.set()
@@ -124,3 +135,57 @@ def test_no_sleeper_hangs_however_they_come_and_go(log, pool, monkeypatch):
     for head in range(1, 60):  # read by `look`
         sleepers = [pool.submit(watcher.wait, head - 1, 10) for _ in range(4)]
         assert all(each.result() >= head for each in sleepers)
+
+
+def wait_for_news(watcher, log, key, after=0):
+    with watcher.subscribed(key, after, log.newest) as subscription:
+        return subscription.wait(PATIENCE)
+
+
+def test_one_question_is_asked_for_all_that_wait_for_news(log, pool):
+    watcher = follow.Watcher()
+    sleepers = {key: pool.submit(wait_for_news, watcher, log, key) for key in "abc"}
+    wait_for(lambda: watcher._sleepers == 3)
+    log.asked.clear()
+    for position in (1, 1, 2):
+        log.positions.put(position)
+    wait_for(lambda: len(log.asked) == 2)  # the log has grown twice
+    log.news = {"a": 3, "x": 3}
+    log.positions.put(3)
+    assert sleepers["a"].result()
+    assert log.asked == [{"a", "b", "c"}] * 3
+    log.news |= {"b": 4, "c": 4}
+    log.positions.put(4)
+    assert all(each.result() for each in sleepers.values())
+    assert log.asked[3:] == [{"b", "c"}]
+
+
+def test_news_from_before_it_slept_is_news(log):
+    watcher = follow.Watcher()
+    log.news = {"a": 3}
+
+    assert wait_for_news(watcher, log, "a", after=2)
+
+
+def test_news_while_no_thread_looked_is_seen_by_the_next(log):
+    watcher = follow.Watcher()
+    with watcher.subscribed("a", 2, log.newest) as subscription:
+        log.positions.put(2)
+        assert not subscription.wait(0.01)
+        log.positions.put(2)
+        wait_for(lambda: watcher._thread is None)
+        log.news = {"a": 3}
+        log.positions.put(3)
+        assert subscription.wait(PATIENCE)
+
+
+def test_news_that_could_not_be_asked_for_is_asked_for_again(log, pool):
+    watcher = follow.Watcher()
+    sleeper = pool.submit(wait_for_news, watcher, log, "a")
+    wait_for(lambda: watcher._sleepers == 1)
+    log.failures = [OperationalError("gone")]
+    log.news = {"a": 1}
+    log.positions.put(1)
+    log.positions.put(1)
+    assert sleeper.result()
+    assert log.failures == []

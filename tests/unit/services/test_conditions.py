@@ -46,7 +46,6 @@ ACCEPTED = {
     "rollout.intake.record_beats": WHOM_TO_ADVANCE,
     "rollout.intake.record_reports": WHOM_TO_ADVANCE,
     "rollout.management.commands.relay.Command.handle": STEPS,
-    "rollout.management.commands.relay.look": STEPS,
     "rollout.services.activate_node": WHOM_TO_ADVANCE,
     "rollout.services.forget_node": "reads nothing: it deletes a row of what is no projection",
     "rollout.verbs._cancel": NO_RELEASE,

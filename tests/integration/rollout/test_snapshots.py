@@ -1,0 +1,117 @@
+"""What is read by several queries is of one moment, whatever others commit in between."""
+
+import json
+import threading
+
+import pytest
+
+from console.rollouts.live import live
+from eventstore.context import acting_as
+from rollout import advance, intake, reconcile, report, selectors, services, verbs, why
+from rollout.messages import Action
+from rollout.planning.forecast import plan_document
+from rollout.planning.planner import plan_of
+from rollout.planning.selection import Selector
+from rollout.requests import RolloutRequest
+from rollout.strategy import Strategy
+from tests.recorded_fleet import beat_of, fleet, installed, phases, say, start
+
+pytestmark = pytest.mark.usefixtures("committed_db")
+
+
+def spied(monkeypatch, module, name):
+    """The arguments of all calls of the module's function in this thread."""
+    calls, real, own = [], getattr(module, name), threading.get_ident()
+
+    def spy(*args):
+        if threading.get_ident() == own:
+            calls.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(module, name, spy)
+    return calls
+
+
+def finish(uid, *names):
+    for name in names:
+        say(uid, name)
+
+
+def test_a_step_of_a_rollout(between_queries, monkeypatch):
+    fleet(3)
+    uid = start(max_parallel=1)
+    steps = spied(monkeypatch, advance, "step")
+    with between_queries('"rollout_rollout"', lambda: finish(uid, "n0000")):
+        advance.advance(uid)
+    seen = steps[0][2]
+    assert (seen.counts["queued"], seen.counts["succeeded"]) == (1, 0)
+    assert [each.node for each in seen.ready] == ["n0001"]
+    assert phases(uid) == {"n0000": "succeeded", "n0001": "queued", "n0002": "scheduled"}
+
+
+def test_how_the_fleet_stands(between_queries, monkeypatch):
+    fleet(1)
+    finish(start(), "n0000")
+    intake.record_beats([beat_of("n0000")])
+    standings = spied(monkeypatch, reconcile, "_drift_changes")
+    with between_queries("rollout_clustertarget", reconcile.reconcile):
+        reconcile.reconcile()
+    seen = standings[0][0]
+    assert (len(seen.drifted), seen.open_drifts) == (1, [])
+
+
+def test_a_plan(between_queries):
+    fleet(2)
+    services.label_node("n0000", {"zone": "a"})
+    request = RolloutRequest(
+        action=Action.INSTALL,
+        module_name="greet",
+        version=1,
+        selector=Selector(labels={"zone": ("a",)}),
+        strategy=Strategy(),
+    )
+    before = plan_document(plan_of(request))
+
+    def move_and_install():
+        services.label_node("n0000", {"zone": "b"})
+        intake.record_beats([beat_of("n0000", modules=[installed()])])
+
+    with between_queries('"rollout_node"', move_and_install):
+        assert plan_document(plan_of(request)) == before
+
+
+@pytest.mark.parametrize("ask", [why.of_rollout, lambda uid: why.of_node(uid, "n0001")])
+def test_why_it_waits(between_queries, ask):
+    names = fleet(2)
+    uid = start(max_parallel=1)
+    before = ask(uid).document
+    with between_queries("eventstore_event", lambda: finish(uid, *names)):
+        assert ask(uid).document == before
+
+
+def test_a_report(between_queries):
+    fleet(2)
+    uid = start()
+    before = report.report_of(uid).rollout
+
+    def abort():
+        with acting_as("user:alice"):
+            verbs.abort_rollout(uid)
+
+    with between_queries('"rollout_rollout"', abort):
+        assert report.report_of(uid).rollout | {"generated_at": before["generated_at"]} == before
+
+
+def test_a_node(between_queries):
+    fleet(1)
+    before = selectors.node_documents([selectors.node("n0000")])
+    with between_queries("rollout_liveness", lambda: intake.record_beats([beat_of("n0000", modules=[installed()])])):
+        assert json.dumps(selectors.node_documents([selectors.node("n0000")])) == json.dumps(before)
+
+
+def test_a_page_of_a_rollout(between_queries):
+    names = fleet(2)
+    uid = start(max_parallel=1)
+    before = live(uid, by="alice", may_act=True)
+    with between_queries('"rollout_rollout"', lambda: finish(uid, *names)):
+        assert live(uid, by="alice", may_act=True) == before
