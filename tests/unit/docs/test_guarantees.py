@@ -32,6 +32,12 @@ def test_the_file_has_tests(path):
     assert names_in(path)
 
 
+def test_the_tests_that_pages_name_without_a_file_are_there():
+    named = {name for page in PAGES for name in re.findall(r"`(test_\w+)`", page.read_text())}
+    assert named
+    assert named <= {name for path in (ROOT / "tests").rglob("test_*.py") for name in names_in(path.relative_to(ROOT))}
+
+
 def test_each_guarantee_names_a_test():
     _, *rows = (ROOT / "docs/explanation/guarantees.md").read_text().split("|---|---|---|\n")[1].splitlines()
     assert len(rows) > 10
