@@ -1,12 +1,29 @@
-"""What `modfleet-manage check --deploy` says about our own settings, beside what Django says about its own."""
+"""What `modfleet-manage check` says about our own settings, beside what Django says about its own."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Tags, Warning, register  # noqa: A004  # Django's name
+from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004  # Django's name
+from django.core.files.storage import storages
 
 from config.environment import Environment
+
+
+@register(Tags.files)
+def check_storage(*_: Any, **__: Any) -> list[CheckMessage]:
+    """The storage of packages can be made with its options; it is not asked for anything."""
+    try:
+        storages.create_storage(settings.STORAGES["default"])
+    except Exception as error:  # noqa: BLE001  # the library of each storage has errors of its own
+        return [
+            Error(
+                f"MODFLEET_STORAGE_BACKEND and MODFLEET_STORAGE_OPTIONS make no storage: {error}",
+                hint="Give the options that the documentation of the backend names, and install its library.",
+                id="modfleet.E001",
+            )
+        ]
+    return []
 
 
 @register(Tags.security, deploy=True)

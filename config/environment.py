@@ -1,20 +1,39 @@
 """The control plane's settings: read from the environment once, typed, each with its meaning beside it."""
 
+import math
 import os
+import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import dj_database_url
 import msgspec
 
 PREFIX = "MODFLEET_"
 SHORTEST_TOKEN = 16
+#: How each URL may begin.
+BROKERS = ("redis", "rediss", "redis+socket")
+POSTGRESQL = ("postgres", "postgresql")
+#: With 0 of these nothing works; all other numbers may be 0.
+POSITIVE = (
+    "database_pool_size",
+    "database_pool_seconds",
+    "database_lock_seconds",
+    "max_upload_bytes",
+    "max_unpacked_bytes",
+    "node_deadline_seconds",
+    "download_seconds",
+    "resend_seconds",
+    "anonymous_body_seconds",
+    "slow_client_seconds",
+    "threads",
+)
 FOLDER_STORAGE = "django.core.files.storage.FileSystemStorage"
 
 
@@ -109,7 +128,7 @@ class Environment:
     #: Accept uploads before `PUT /v1/cluster` has said otherwise.
     allow_modules_upload: bool = True
     #: `DEBUG`, `INFO`, `WARNING` or `ERROR`.
-    log_level: str = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     #: `line` for people, or `json`: an object on each line, for programs.
     log_format: Literal["line", "json"] = "line"
     #: File to which the relay adds position and hash of the newest event at its start and every hour, for
@@ -145,11 +164,61 @@ def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
             shown = f"{variable}_FILE" if environ.get(f"{variable}_FILE") else f"{variable}={value}"
             raise SettingsError(f"{shown}: {error}") from error
     read = msgspec.convert(given, Environment, strict=False)
-    if read.database_pool_size < 1:
-        raise SettingsError(f"{PREFIX}DATABASE_POOL_SIZE={read.database_pool_size}: must be 1 or more")
-    if 0 < len(read.metrics_token) < SHORTEST_TOKEN:
-        raise SettingsError(f"{PREFIX}METRICS_TOKEN: must have at least {SHORTEST_TOKEN} characters")
+    for name, wrong in _wrong(read):
+        raise SettingsError(f"{PREFIX}{name.upper()}: {wrong}")
     return read
+
+
+def _wrong(environment: Environment) -> Iterator[tuple[str, str]]:
+    """Settings that cannot be used, each with what it must be. No value is shown: some hold passwords."""
+    for each in fields(environment):
+        value = getattr(environment, each.name)
+        if each.type in {int, float} and not (math.isfinite(value) and value >= 0):
+            yield each.name, "must be a number, 0 or more"
+        elif each.name in POSITIVE and value <= 0:
+            yield each.name, "must be more than 0"
+    if not _is_base_url(environment.public_url):
+        yield "public_url", "must be http(s)://HOST[:PORT], the address at which nodes reach the API"
+    if not _has_scheme(environment.broker_url, BROKERS):
+        yield (
+            "broker_url",
+            "must be redis://HOST:PORT/0, rediss://HOST:PORT/0 or redis+socket:///PATH of a Redis or Valkey",
+        )
+    if environment.database_url and _database_is_wrong(environment.database_url):
+        yield "database_url", "must be postgresql://USER:PASSWORD@HOST/NAME or sqlite:///PATH"
+    if environment.storage_options and _json_object(environment.storage_options) is None:
+        yield "storage_options", 'must be a JSON object, such as {"bucket_name": "modfleet"}'
+    if environment.probe_address and not re.fullmatch(r".+:\d{1,5}", environment.probe_address):
+        yield "probe_address", "must be HOST:PORT"
+    if 0 < len(environment.metrics_token) < SHORTEST_TOKEN:
+        yield "metrics_token", f"must have at least {SHORTEST_TOKEN} characters"
+
+
+def _has_scheme(url: str, schemes: Collection[str]) -> bool:
+    """Whether the URL has one of them, a host or a path, and a port that is a number."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in schemes and bool(parts.hostname or parts.path.strip("/")) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _is_base_url(url: str) -> bool:
+    parts = urlsplit(url) if _has_scheme(url, ("http", "https")) else None
+    return bool(parts and parts.hostname and not (parts.username or parts.query or parts.fragment))
+
+
+def _database_is_wrong(url: str) -> bool:
+    if url.startswith("sqlite:"):
+        return not url.startswith("sqlite:///") or url == "sqlite:///"
+    return not _has_scheme(url, POSTGRESQL) or not urlsplit(url).path.strip("/")
+
+
+def _json_object(text: str) -> dict[str, Any] | None:
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return None
 
 
 def given_value(variable: str, environ: Mapping[str, str] = os.environ) -> str | None:
@@ -170,13 +239,8 @@ def given_value(variable: str, environ: Mapping[str, str] = os.environ) -> str |
 
 
 def package_storage(environment: Environment) -> dict[str, Any]:
-    """Django's settings of the storage of packages. Raises: `SettingsError`."""
-    options: dict[str, Any] = {}
-    if environment.storage_options:
-        try:
-            options = msgspec.json.decode(environment.storage_options, type=dict[str, Any])
-        except msgspec.MsgspecError as error:
-            raise SettingsError(f"{PREFIX}STORAGE_OPTIONS: must be a JSON object: {error}") from error
+    """Django's settings of the storage of packages."""
+    options = _json_object(environment.storage_options) or {}
     if not options and environment.storage_backend == FOLDER_STORAGE:
         options = {"location": str(environment.data_path / "artifacts")}
     return {"BACKEND": environment.storage_backend, "OPTIONS": options}
@@ -216,17 +280,47 @@ def pooled(database: Mapping[str, Any], environment: Environment) -> dict[str, A
     return {**database, "CONN_MAX_AGE": 0, "OPTIONS": {**database["OPTIONS"], "pool": pool}}
 
 
+def private_files(environment: Environment) -> tuple[Path, ...]:
+    """Those that hold secrets, in the data folder or where a setting says; some may not be there."""
+    kept = (environment.data_path / "secret_key", environment.log_heads_path)
+    settings = database(environment)
+    if settings["ENGINE"] != "django.db.backends.sqlite3":
+        return kept
+    return (*kept, *(Path(f"{settings['NAME']}{suffix}").absolute() for suffix in ("", "-wal", "-shm", "-journal")))
+
+
+def make_data_folder(environment: Environment) -> None:
+    """The data folder is there, for its owner alone, where a secret key or SQLite goes into it. Raises: `SettingsError`."""
+    if environment.secret_key and environment.database_url:
+        return
+    try:
+        environment.data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"{PREFIX}DATA_DIR={environment.data_dir}: the folder cannot be made ({error.strerror}); "
+            "name one that you may write to"
+        ) from error
+
+
 def secret_key(environment: Environment) -> str:
-    """The one given, else one kept in the data folder, made at the first start and readable by its owner only."""
+    """The one given, else one kept in the data folder, made at the first start and readable by its owner only.
+
+    Raises: `SettingsError`.
+    """
     if environment.secret_key:
         return environment.secret_key
+    make_data_folder(environment)
     path = environment.data_path / "secret_key"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        # Whole or not there: services that start together read what the first of them has written.
-        with NamedTemporaryFile("w", dir=path.parent) as file:  # readable by its owner only
-            file.write(secrets.token_urlsafe(50))
-            file.flush()
-            with suppress(FileExistsError):
-                os.link(file.name, path)
-    return path.read_text()
+    try:
+        if not path.exists():
+            # Whole or not there: services that start together read what the first of them has written.
+            with NamedTemporaryFile("w", dir=path.parent) as file:  # readable by its owner only
+                file.write(secrets.token_urlsafe(50))
+                file.flush()
+                with suppress(FileExistsError):
+                    os.link(file.name, path)
+        return path.read_text()
+    except OSError as error:
+        raise SettingsError(
+            f"{PREFIX}DATA_DIR={environment.data_dir}: the secret key in it cannot be read or made ({error.strerror})"
+        ) from error

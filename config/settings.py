@@ -4,12 +4,15 @@ from typing import Any
 
 import django_stubs_ext
 
-from config.environment import database, package_storage, read_environment, secret_key
+from config.environment import database, make_data_folder, package_storage, private_files, read_environment, secret_key
+from config.private import keep_files_private, tighten
 from console import look
 
 django_stubs_ext.monkeypatch()
 
+keep_files_private()
 ENVIRONMENT = read_environment()
+make_data_folder(ENVIRONMENT)
 
 SECRET_KEY = secret_key(ENVIRONMENT)
 DEBUG = ENVIRONMENT.debug
@@ -74,6 +77,7 @@ TEMPLATES: list[dict[str, Any]] = [
 ]
 
 DATABASES: dict[str, Any] = {"default": database(ENVIRONMENT)}
+tighten(ENVIRONMENT.data_path, private_files(ENVIRONMENT))
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "accounts.User"
 AUTH_PASSWORD_VALIDATORS = [
@@ -87,6 +91,7 @@ STORAGES = {
 }
 STATIC_URL = "static/"
 WHITENOISE_USE_FINDERS = True
+FILE_UPLOAD_PERMISSIONS = 0o600
 # A package is bounded by its own limit, while it is streamed; everything else is small.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2_000_000
 

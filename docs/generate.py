@@ -232,10 +232,11 @@ def errors() -> str:
             NOTE,
             (
                 'Every refusal is `{"error_code": ..., "description": ...}`. Codes are stable and meant for programs; the '
-                "description is for people, often says more than here, and may change. On the vendor's routes of "
-                "user-defined modules a 409 is answered as 406, as its page has it, and a 507 as 503; what its older routes "
-                "answer is said in [redis-enterprise.md](redis-enterprise.md). A local upload that the node refuses is 406 "
-                "with the node's [reason](reasons.md) as its code.\n"
+                "description is for people, often says more than here, and may change. For module objects "
+                "(`/v2/modules/user-defined`) and local artifacts (`/v2/local/...`) the vendor's pages have no 409 and no 507: "
+                "there they are answered as 406 and as 503. What the vendor's older routes answer is said in "
+                "[redis-enterprise.md](redis-enterprise.md). All other routes answer the status that stands here. A local "
+                "upload that the node refuses is 406 with the node's [reason](reasons.md) as its code.\n"
             ),
             _table(("code", "status", "meaning", "said in"), table),
         ]

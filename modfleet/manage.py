@@ -12,9 +12,9 @@ def main() -> None:
         _refuse("`modfleet-manage` needs the control plane: install modfleet[server].")
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     try:
-        from config.environment import read_environment
+        from django.conf import settings
 
-        read_environment()
+        _ = settings.INSTALLED_APPS  # reads them all
     except ValueError as error:  # `SettingsError`, already from the import
         _refuse(f"{error}.")
     from django.core.management import execute_from_command_line

@@ -26,14 +26,14 @@ def push(
     file: Annotated[Path, typer.Argument(metavar="FILE.zip", help="The package: one .so and its module.json.")],
     session: Session,
 ) -> None:
-    """Register the module that a package holds, and upload the package, once for the whole cluster.
+    """Upload a package, once for the whole cluster, and register the module that it holds.
 
-    Again it changes nothing, and says so. Each platform has a package of its own.
+    A package that is refused leaves nothing behind. The same package again changes nothing, and the command says so. Each platform has a package of its own.
     """
     metadata = _metadata(file)
     known = find_registered(session.api, str(metadata.get("module_name")), _version(metadata))
+    artifact, is_new = _upload(session.api, file)  # first: a package that is refused leaves no module behind
     module = known or session.api.post(MODULES, _module_object(metadata))
-    artifact, is_new = _upload(session.api, file)
     answer = {"module": module, "module_created": known is None, "artifact": artifact, "artifact_created": is_new}
     session.show(answer, _in_words)
 

@@ -198,4 +198,4 @@ def in_a_line(value: Any) -> object:
 
 
 #: For commands that ask before they do what cannot be undone.
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; nobody is asked anyway where no terminal is.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask. Without a terminal there is no question either.")]

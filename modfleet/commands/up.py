@@ -1,5 +1,6 @@
 """`modfleet up`: a whole cluster on this machine."""
 
+import os
 import shlex
 import signal
 import sys
@@ -37,6 +38,7 @@ def up(
     from modfleet.cluster import Cluster, ClusterOptions, require_control_plane
     from modfleet.sample import SampleError
 
+    os.umask(0o077)  # all that is kept, and what each process makes, is for this user alone
     console = Console(highlight=False, markup=False, soft_wrap=True)
     options = ClusterOptions(nodes=nodes, host=host, port=port, data_dir=data_dir, tls=tls)
     cluster = Cluster(options, tell=console.print)

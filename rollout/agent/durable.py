@@ -19,11 +19,14 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
-    """`path` holds `content`; a reader, and a restart, sees the whole of the old or of the new one."""
+def write_file(path: Path, content: bytes, *, mode: int) -> None:
+    """`path` holds `content`; a reader, and a restart, sees the whole of the old or of the new one.
+
+    It never has more rights than `mode`, and has those whatever the process's mask is.
+    """
     fresh = unique_beside(path)
     try:
-        with fresh.open("wb") as file:
+        with os.fdopen(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode), "wb") as file:
             os.fchmod(file.fileno(), mode)
             file.write(content)
             file.flush()

@@ -122,7 +122,7 @@ class ModulesFolder:
 
     def mark_replaced(self, module_name: str, version: int, run_id: str) -> None:
         """The server process `run_id` keeps the former files of that version in memory, though its path is the same."""
-        write_file(self._replaced(module_name, version), run_id.encode())
+        write_file(self._replaced(module_name, version), run_id.encode(), mode=0o600)
 
     def replaced_under(self, module_name: str, version: int) -> str:
         """`run_id` given to `mark_replaced`, empty when what is on disk is what a server would have loaded."""

@@ -97,7 +97,8 @@ class IncludeFile:
     def _write(self, lines: list[str]) -> None:
         if self._path:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(self._path, "".join(f"{line}\n" for line in [HEADER, *lines]).encode())
+            text = "".join(f"{line}\n" for line in [HEADER, *lines])
+            write_file(self._path, text.encode(), mode=0o644)  # the server, another user, reads it
 
 
 def _line(module_path: PurePosixPath, args: Iterable[str]) -> str:

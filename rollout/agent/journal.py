@@ -5,6 +5,7 @@ One small JSON file per module. A generation is journaled before its work starts
 
 import fcntl
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -58,13 +59,15 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         with suppress(OSError):  # each command says so; the node beats all the same
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for path in folder.glob("*"):  # an older version let others read them; arguments may hold passwords
+                path.chmod(0o600)
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """One operation at a time on this node, also when an old agent is still at work while a new one starts."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / ".lock").open("w") as file:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with os.fdopen(os.open(self._folder / ".lock", os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -121,4 +124,4 @@ class Journal:
         return self._folder / f"{module_name}.json"
 
     def _write(self, module_name: str, entry: Entry) -> None:
-        write_file(self._file(module_name), msgspec.json.encode(entry))
+        write_file(self._file(module_name), msgspec.json.encode(entry), mode=0o600)

@@ -77,8 +77,8 @@ RULES: Mapping[Rule, str] = {
     "doubles from {strategy.retries.backoff_seconds:g} s on.",
     Rule.SKIPPED_FROM_START: "A node at which nothing can be done is skipped from the start, and counts in no wave.",
     Rule.DECOMMISSIONED: "A node that has left the fleet is not waited for.",
-    Rule.MAX_FAILURES: "More failed nodes than max_failures ({strategy.max_failures}) accepts, of a wave or in all, stop "
-    "the rollout; on_failure is {strategy.on_failure}.",
+    Rule.MAX_FAILURES: "The rollout stops when more nodes have failed than max_failures ({strategy.max_failures}) "
+    "accepts, in one wave or in all; on_failure is {strategy.on_failure}.",
     Rule.PROGRESS_DEADLINE: "No success for progress_deadline_seconds, {strategy.progress_deadline_seconds:g} s, while a "
     "wave is running stops the rollout; on_failure is {strategy.on_failure}.",
     Rule.NEWER_ROLLOUT: "A newer rollout of the module takes over what an older one has not started.",

@@ -7,14 +7,15 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from rollout.broker_acl import CONTROL_USER, control_line, node_line, user_of
+from rollout.broker_acl import CONTROL_USER, OPERATOR_USER, control_line, node_line, operator_line, user_of
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 
 class Command(BaseCommand):
     help = (
-        "Print the line of the broker's ACL file for a node, or for the control plane. The password is the first line "
+        "Print the line of the broker's ACL file for a node, for the control plane, or for the operator, the only one who "
+        "may run ACL LOAD once `user default off` is in the file. Redis 7.0 and all newer servers read it. The password is the first line "
         "of --password-file; else it is generated, and told on standard error."
     )
     requires_system_checks = ()
@@ -23,6 +24,7 @@ class Command(BaseCommand):
         who = parser.add_mutually_exclusive_group(required=True)
         who.add_argument("node", nargs="?", help="name of the node: MODFLEET_NODE of its agent")
         who.add_argument("--control", action="store_true", help="the control plane itself")
+        who.add_argument("--operator", action="store_true", help="the person who looks after the broker")
         parser.add_argument("--password-file", metavar="FILE", help="its first line is the password; - for stdin")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -30,9 +32,15 @@ class Command(BaseCommand):
         if node is not None and not NAME.fullmatch(node):
             raise CommandError("A node's name has letters, digits, `_`, `.` and `-`, at most 128 of them.")
         password = _first_line(path) if path else secrets.token_urlsafe(24)
-        self.stdout.write(control_line(password) if node is None else node_line(node, password))
+        if node is not None:
+            user, line = user_of(node), node_line(node, password)
+        elif options["operator"]:
+            user, line = OPERATOR_USER, operator_line(password)
+        else:
+            user, line = CONTROL_USER, control_line(password)
+        self.stdout.write(line)
         if not path:
-            self.stderr.write(f"user {CONTROL_USER if node is None else user_of(node)}, password {password}")
+            self.stderr.write(f"user {user}, password {password}")
 
 
 def _first_line(path: str) -> str:

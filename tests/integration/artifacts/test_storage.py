@@ -14,7 +14,7 @@ from artifacts_app.models import Build
 from artifacts_app.selectors import build_to_fetch
 from artifacts_app.services import ORPHAN_GRACE, sweep_storage
 from artifacts_app.storage import Spool, delete_package, open_package
-from config.environment import Environment, SettingsError, package_storage
+from config.environment import Environment, SettingsError, package_storage, read_environment
 from tests.plugins.packages import ARTIFACTS, as_upload, files_in
 
 DAY = ORPHAN_GRACE.total_seconds()
@@ -186,7 +186,7 @@ def test_a_link_is_for_reading(anyone, link):
 @pytest.mark.parametrize("options", ["{", "[]", "1", '"text"', "location=/tmp"])
 def test_options_that_are_no_json_object(options):
     with pytest.raises(SettingsError, match=r"^MODFLEET_STORAGE_OPTIONS: must be a JSON object"):
-        package_storage(Environment(storage_options=options))
+        read_environment({"MODFLEET_STORAGE_OPTIONS": options})
 
 
 def test_the_default_is_a_folder_of_the_data_folder():

@@ -206,10 +206,10 @@ def test_a_refusal_is_not_kept(post, pack):
     assert post(**{"Idempotency-Key": "k1"}).status_code == 201
 
 
-def test_what_is_stored_can_be_read_by_its_group_and_is_no_program(post, stored):
+def test_what_is_stored_can_be_read_by_its_owner_alone_and_is_no_program(post, stored):
     post()
     (name,) = files_in(stored)
-    assert stat.S_IMODE((stored / name).stat().st_mode) == 0o644
+    assert stat.S_IMODE((stored / name).stat().st_mode) == 0o600
 
 
 def test_it_is_renamed_not_copied(pack, stored, db):

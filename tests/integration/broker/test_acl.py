@@ -14,7 +14,7 @@ from celery import Celery
 from django.core.management import CommandError, call_command
 from kombu import Connection
 
-from rollout.broker_acl import control_line, node_line
+from rollout.broker_acl import control_line, node_line, operator_line
 from rollout.messages import BEATS, EXECUTE, REPORTS, Phase, Report, cancel_queue_for, from_json, queue_for, to_json
 from tests.integration.agent.conftest import VALKEY
 from tests.waiting import wait_for
@@ -33,8 +33,9 @@ class GuardedBroker:
     def __init__(self, folder, binary=VALKEY):
         folder.mkdir()
         self.socket = folder / "s"
-        users = [control_line("c"), node_line("n1", "p1"), node_line("n2", "p2"), OPERATOR, "user default off"]
-        (folder / "users.acl").write_text("\n".join(users) + "\n")
+        users = [control_line("c"), node_line("n1", "p1"), node_line("n2", "p2"), operator_line("o"), OPERATOR]
+        self.users = folder / "users.acl"
+        self.users.write_text("\n".join([*users, "user default off"]) + "\n")
         words = ["--port", "0", "--unixsocket", self.socket, "--save", "", "--aclfile", folder / "users.acl"]
         words += ["--enable-debug-command", "yes", "--enable-module-command", "yes"]  # so that only the ACL refuses
         self.process = subprocess.Popen([binary, *words, "--dir", folder], stdout=subprocess.DEVNULL)
@@ -237,6 +238,61 @@ def test_the_commands_that_a_node_may_use_are_few():
 def test_the_control_plane_rules_no_broker(broker, command):
     with broker.client("modfleet", "c") as control, pytest.raises(redis.exceptions.NoPermissionError):
         control.execute_command(*command.split())
+
+
+def test_only_the_operator_loads_the_users_anew(broker):
+    broker.users.write_text(broker.users.read_text().replace("user node.n2 on", "user node.n2 off"))
+    for user, password in (("modfleet", "c"), ("node.n1", "p1")):
+        with broker.client(user, password) as client, pytest.raises(redis.exceptions.NoPermissionError):
+            client.execute_command("ACL LOAD")
+    with broker.client(None, None) as nobody, pytest.raises(redis.exceptions.AuthenticationError):
+        nobody.execute_command("ACL LOAD")
+    with broker.client("operator", "o") as operator:
+        assert operator.execute_command("ACL LOAD")
+    with broker.client("node.n2", "p2") as client, pytest.raises(redis.exceptions.AuthenticationError):
+        client.ping()
+
+
+def test_the_operator_looks_after_the_broker_and_reads_no_queue(broker):
+    with broker.client("operator", "o") as operator:
+        for words in (
+            "INFO",
+            "CLIENT LIST",
+            "SLOWLOG GET",
+            "MEMORY USAGE control",
+            "CONFIG GET maxmemory",
+            "LLEN control",
+        ):
+            operator.execute_command(*words.split())
+        operator.execute_command("ACL SETUSER node.n1 off")
+        operator.execute_command("CLIENT KILL USER node.n1")
+        for words in (
+            "LRANGE control 0 -1",
+            "RPOP control",
+            "FLUSHALL",
+            "SHUTDOWN NOSAVE",
+            "MODULE LOAD /x",
+            "EVAL x 0",
+        ):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                operator.execute_command(*words.split())
+
+
+@pytest.mark.parametrize("binary", SERVERS, ids=lambda binary: Path(binary).name)
+def test_each_server_starts_with_what_the_command_prints(short_folder, binary):
+    """As the page says it: the command's own output, one line for each user."""
+    lines = []
+    for words in (["--control"], ["--operator"], ["node-1"]):
+        out = io.StringIO()
+        call_command("broker_acl", *words, stdout=out, stderr=io.StringIO())
+        lines.append(out.getvalue())
+    path = short_folder / "users.acl"
+    path.write_text("".join(lines) + "user default off\n")
+    words = [binary, "--port", "0", "--unixsocket", short_folder / "s", "--save", "", "--aclfile", path]
+    with subprocess.Popen([*words, "--dir", short_folder], stdout=subprocess.PIPE, text=True) as server:
+        started = any("eady to accept connections" in line for line in server.stdout)
+        server.kill()
+    assert started
 
 
 def test_the_command_prints_the_line(tmp_path):

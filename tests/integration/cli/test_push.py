@@ -64,6 +64,15 @@ def test_a_file_that_is_no_package(run, tmp_path, members):
     assert (shown.exit_code, shown.stderr.count("\n"), "bad.zip" in shown.stderr) == (2, 1, True)
 
 
+def test_a_package_that_is_refused_leaves_nothing_behind(run, package, tmp_path):
+    with zipfile.ZipFile(package("refused")) as good, zipfile.ZipFile(tmp_path / "bad.zip", "w") as bad:
+        for name in good.namelist():
+            bad.writestr(name, good.read(name) if name == "module.json" else b"no shared object")
+    assert run("push", str(tmp_path / "bad.zip")).exit_code == 2
+    for kind in ("modules", "artifacts"):
+        assert "refused" not in {each["module_name"] for each in json.loads(run(kind, "list", "--json").stdout)}
+
+
 def test_a_package_that_is_damaged(run, tmp_path):
     file = tmp_path / "bad.zip"
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:

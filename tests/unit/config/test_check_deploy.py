@@ -55,3 +55,32 @@ def test_our_own_warnings(changes, warnings):
     given = {name.removeprefix("MODFLEET_").lower(): value for name, value in PRODUCTION.items()}
     given["https"] = True
     assert [each.id for each in warnings_about(Environment(**{**given, **changes}))] == warnings
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PUBLIC_URL", "foo"),
+        ("BROKER_URL", "http://x"),
+        ("DATABASE_URL", "mysql://u:p@h/d"),
+        ("STORAGE_OPTIONS", "{"),
+        ("DATA_DIR", "/dev/null/data"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_one_sentence(tmp_path, name, value):
+    done = check_deploy(tmp_path, **{f"MODFLEET_{name}": value})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"MODFLEET_{name}")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes", [{"MODFLEET_STORAGE_OPTIONS": '{"colour": 1}'}, {"MODFLEET_STORAGE_BACKEND": "storages.None"}]
+)
+def test_a_storage_that_cannot_be_made_is_named(tmp_path, changes):
+    done = check_deploy(tmp_path, **changes)
+    assert done.returncode == 1
+    assert "modfleet.E001" in done.stderr
+    assert "Traceback" not in done.stderr

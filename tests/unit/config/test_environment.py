@@ -5,12 +5,21 @@ import pytest
 from config.environment import SettingsError, database, pooled, read_environment, secret_key
 
 
-@pytest.mark.parametrize("name", ["secret_key", "database_url", "broker_url", "storage_options", "max_upload_bytes"])
-def test_any_setting_may_come_from_a_file(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("secret_key", "17"),
+        ("database_url", "sqlite:///17"),
+        ("broker_url", "redis://h/17"),
+        ("storage_options", "{}"),
+        ("max_upload_bytes", "17"),
+    ],
+)
+def test_any_setting_may_come_from_a_file(tmp_path, name, value):
     path = tmp_path / name
-    path.write_text("17\n")
+    path.write_text(f"{value}\n")
     found = read_environment({f"MODFLEET_{name.upper()}_FILE": str(path)})
-    assert str(getattr(found, name)) == "17"
+    assert str(getattr(found, name)) == value
 
 
 def test_a_file_keeps_all_but_the_end_of_its_last_line(tmp_path):
@@ -63,5 +72,54 @@ def test_sqlite_has_no_pool():
 
 
 def test_a_pool_of_nothing():
-    with pytest.raises(SettingsError, match="MODFLEET_DATABASE_POOL_SIZE=0"):
+    with pytest.raises(SettingsError, match="MODFLEET_DATABASE_POOL_SIZE: must be more than 0"):
         read_environment({"MODFLEET_DATABASE_POOL_SIZE": "0"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("PUBLIC_URL", "foo", "must be http"),
+        ("PUBLIC_URL", "https://", "must be http"),
+        ("PUBLIC_URL", "https://user:secret@host", "must be http"),
+        ("PUBLIC_URL", "https://host:many", "must be http"),
+        ("BROKER_URL", "http://x", "must be redis://"),
+        ("BROKER_URL", "redis://:secret@", "must be redis://"),
+        ("BROKER_URL", "redis://[::1", "must be redis://"),
+        ("DATABASE_URL", "mysql://u:secret@h/d", "must be postgresql://"),
+        ("DATABASE_URL", "postgresql://u:secret@h:port/d", "must be postgresql://"),
+        ("DATABASE_URL", "postgresql://u:secret@h", "must be postgresql://"),
+        ("DATABASE_URL", "sqlite://", "must be postgresql://"),
+        ("STORAGE_OPTIONS", "{secret", "must be a JSON object"),
+        ("STORAGE_OPTIONS", "[1]", "must be a JSON object"),
+        ("PROBE_ADDRESS", "8001", "must be HOST:PORT"),
+        ("METRICS_TOKEN", "secret", "at least 16"),
+        ("LOG_LEVEL", "LOUD", "Invalid enum value"),
+        ("THREADS", "0", "must be more than 0"),
+        ("DOWNLOAD_SECONDS", "nan", "must be a number"),
+        ("UPLOADS_PER_MINUTE", "-1", "must be a number, 0 or more"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused_by_its_name_and_no_secret_is_shown(name, value, said):
+    with pytest.raises(SettingsError, match=f"^MODFLEET_{name}.*{said}") as raised:
+        read_environment({f"MODFLEET_{name}": value})
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"PUBLIC_URL": "http://[::1]:8000"},
+        {"PUBLIC_URL": "https://modfleet.example.com/below"},
+        {"BROKER_URL": "redis+socket:///run/broker.sock"},
+        {"BROKER_URL": "redis+socket://user:secret@/run/broker.sock"},
+        {"BROKER_URL": "rediss://user:secret@host:6379/0?ssl_cert_reqs=required"},
+        {"DATABASE_URL": "postgresql://u:p@/d?host=/run/postgresql"},
+        {"DATABASE_URL": "sqlite:////var/lib/modfleet.sqlite3"},
+        {"DATABASE_URL": "postgres://%2Frun%2Fpostgresql/d"},
+        {"REQUESTS_PER_MINUTE": "0"},
+        {"PROBE_ADDRESS": "[::1]:8001"},
+    ],
+)
+def test_what_works_is_taken(given):
+    assert read_environment({f"MODFLEET_{name}": value for name, value in given.items()})
