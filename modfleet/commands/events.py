@@ -78,16 +78,16 @@ def _moment(text: str | None) -> datetime | None:
 
 def _in_a_table(found: list[Document]) -> RenderableType:
     return table(
-        ("POSITION", "RECORDED AT", "ACTOR", "STREAM", "TYPE", "DATA", "REQUESTED BY"),
+        ("POSITION", "RECORDED AT", "ACTOR", "REQUESTED BY", "STREAM", "TYPE", "DATA"),
         (
             (
                 each["position"],
                 each["recorded_at"],
                 each["actor"],
+                each["requested_by"],
                 each["stream"],
                 each["type"],
                 json.dumps(each["data"], ensure_ascii=False),
-                each["requested_by"],
             )
             for each in found
         ),

@@ -154,8 +154,8 @@ def ask_password(user: str) -> str:
 
 
 def printable(value: object) -> str:
-    """Text of somebody else's, which could hold the control codes of a terminal."""
-    text = "" if value is None else str(value)
+    """Text of somebody else's, which could hold the control codes of a terminal; seconds with two digits."""
+    text = "" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
     return "".join(each if each.isprintable() else " " for each in text)
 
 
