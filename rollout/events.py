@@ -146,6 +146,18 @@ NodeEvent = (
 )
 
 
+#: Those by which a node comes to its phase.
+NODE_PHASES = (
+    NodeJoined,
+    NodeWentOffline,
+    NodeCameBack,
+    NodeDrained,
+    NodeActivated,
+    NodeDecommissioned,
+    NodeForgotten,
+)
+
+
 # --- placement:<node>:<module> ----------------------------------------------------------------------------------------
 
 

@@ -13,17 +13,11 @@ from eventstore.store import RecordedEvent, database_now, head, read
 from rollout import selectors
 from rollout.advance import advance_all
 from rollout.events import (
+    NODE_PHASES,
     FleetFrozen,
     FleetThawed,
-    NodeActivated,
-    NodeCameBack,
-    NodeDecommissioned,
-    NodeDrained,
     NodeDrifted,
     NodeDriftEnded,
-    NodeForgotten,
-    NodeJoined,
-    NodeWentOffline,
     PlacementEvent,
     RolloutEvent,
     RolloutFinished,
@@ -33,15 +27,6 @@ from rollout.events import (
 MOST_EVENTS = 10_000
 
 _OF_PLACES = (*get_args(PlacementEvent), NodeDrifted, NodeDriftEnded)
-_OF_NODES = (
-    NodeJoined,
-    NodeWentOffline,
-    NodeCameBack,
-    NodeDrained,
-    NodeActivated,
-    NodeDecommissioned,
-    NodeForgotten,
-)
 _OF_ROLLOUTS = get_args(RolloutEvent)
 _OF_ALL = (FleetFrozen, FleetThawed)
 
@@ -78,7 +63,7 @@ class Follower:
         return list(dict.fromkeys([*concerned, *due, *sorted(self._failed)]))
 
 
-CONCERNING: tuple[type, ...] = (*_OF_PLACES, *_OF_NODES, *_OF_ROLLOUTS, *_OF_ALL)
+CONCERNING: tuple[type, ...] = (*_OF_PLACES, *NODE_PHASES, *_OF_ROLLOUTS, *_OF_ALL)
 
 
 def concerned_by(events: Iterable[RecordedEvent]) -> list[str]:
@@ -90,7 +75,7 @@ def concerned_by(events: Iterable[RecordedEvent]) -> list[str]:
     places = [each for each in happened if isinstance(each, _OF_PLACES)]
     concerned = selectors.unfinished_rollouts_among(
         {each.rollout for each in happened if hasattr(each, "rollout")},
-        nodes={each.node for each in happened if isinstance(each, _OF_NODES)},
+        nodes={each.node for each in happened if isinstance(each, NODE_PHASES)},
         places={(each.node, each.module_name) for each in places},
     )
     ended = {each.rollout for each in happened if isinstance(each, RolloutFinished)}

@@ -15,6 +15,7 @@ from eventstore.store import RecordedEvent
 from rollout.decider.node import NodePhase
 from rollout.decider.placement import PLACEMENT, PlacementState
 from rollout.events import (
+    NODE_PHASES,
     NodeActivated,
     NodeCameBack,
     NodeDecommissioned,
@@ -38,16 +39,6 @@ from rollout.projections.rows import load, save
 ABSENT = "absent"
 
 
-#: They change the phase of a node.
-_OF_PHASES = (
-    NodeJoined,
-    NodeWentOffline,
-    NodeCameBack,
-    NodeDrained,
-    NodeActivated,
-    NodeDecommissioned,
-    NodeForgotten,
-)
 _OfModule = PlacementEvent | NodeDrifted | NodeDriftEnded
 
 
@@ -145,7 +136,7 @@ class NodeFold:
                     self._modules.end_drifts(event.node)
                 if isinstance(event, NodeForgotten):
                     self._modules.observe(event.node, ())
-        if isinstance(recorded.event, _OF_PHASES):
+        if isinstance(recorded.event, NODE_PHASES):
             node = self.nodes[recorded.event.node]
             node.phase_position, node.phase_event_id = recorded.position, recorded.event_id
 
