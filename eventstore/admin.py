@@ -100,10 +100,10 @@ class UntilFilter(TimeFilter):
 @admin.register(StoredEvent)
 class EventAdmin(ReadOnlyAdmin):
     about = (
-        "Everything that ever happened, as it was recorded: what, to which stream, by whom and when. "
+        "Every change, as it was recorded: what, to which stream, by whom, at whose request and when. "
         "Events are only ever added; all other pages are computed from them."
     )
-    list_display = ["position", "recorded", "type", "actor", "stream_link"]
+    list_display = ["position", "recorded", "type", "actor", "requested_by", "stream_link"]
     search_fields = ["stream"]
     search_help_text = (
         "A stream, or how its name begins: node:<name>, rollout:<uid>, module:<uid>, artifact:<name>:<version>, "
