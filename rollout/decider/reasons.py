@@ -47,11 +47,12 @@ WORDS: Mapping[Reason, Words] = {
         "The node could not read or write its files.", "Check its disk and the rights on its folders, then retry."
     ),
     Reason.LOAD_FAILED: Words(
-        "The server refused to load the module.", "Read the server's log on that node, mend the module, and upload it."
+        "The server refused to load the module.",
+        "Read the server's log on that node, fix the module, and upload it as a new version.",
     ),
     Reason.PROBE_FAILED: Words(
         "The module was loaded, and did not answer as its package says.",
-        "Compare its commands with its module.json, mend it, and upload it.",
+        "Compare its commands with its module.json, fix it, and upload it as a new version.",
     ),
     Reason.MODULE_COMMAND_DISABLED: Words(
         "The server does not allow modules to be loaded while it runs.",

@@ -26,3 +26,9 @@ def test_nobody_is_sent_to_retry_in_vain(reason):
     hint = WORDS[reason].hint.lower()
     assert "then retry" not in hint
     assert not hint.startswith("retry")
+
+
+@pytest.mark.parametrize("reason", [Reason.LOAD_FAILED, Reason.PROBE_FAILED])
+def test_a_module_that_does_not_work_gets_a_new_version(reason):
+    """A build never changes: another one of the same version is refused."""
+    assert "new version" in WORDS[reason].hint
