@@ -20,7 +20,6 @@ from uuid import UUID, uuid4
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from eventstore.context import acting_as
 from eventstore.recorded import RecordedEvent
 from eventstore.registry import UnknownEventTypeError
 from eventstore.store import database_now, head
@@ -199,8 +198,7 @@ def _give_up(row: Webhook, claim: Claim, last_error: str) -> None:
     hours = DISABLED_AFTER.total_seconds() / 3600
     logger.warning("webhook %s is disabled: %s", row, last_error)
     reason = f"Nothing could be delivered for {hours:.0f} hours. The last attempt: {last_error}"
-    with acting_as("system:webhooks"):
-        disable_failing_webhook(row.uid, lease=claim.lease, last_error=last_error, reason=reason)
+    disable_failing_webhook(row.uid, lease=claim.lease, last_error=last_error, reason=reason)
 
 
 def _held(claim: Claim) -> QuerySet[Webhook]:

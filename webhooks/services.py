@@ -1,6 +1,6 @@
 """Changes of webhooks. Each appends its audit event first, which takes the log's lock, and then writes its row."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID, uuid4
 
 from django.db import transaction
@@ -19,6 +19,9 @@ from webhooks.events import (
 from webhooks.models import Webhook
 from webhooks.selectors import webhook
 from webhooks.signature import new_secret
+
+#: The actor of what failing deliveries lead to.
+DELIVERER = "system:webhooks"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,15 +101,19 @@ def request_test(uid: str) -> RecordedEvent:
 
 @retry_on_conflict
 def disable_failing_webhook(uid: str, *, lease: UUID, last_error: str, reason: str) -> None:
-    """Nothing is done if the lease is not held any more, or the webhook was changed meanwhile."""
+    """Nothing is done if the lease is not held any more, or the webhook was changed meanwhile.
+
+    Its cause is the webhook's newest event.
+    """
     with transaction.atomic():
-        version = _last_version(uid)
+        *_, newest = load(webhook_stream(uid))
         row = Webhook.objects.filter(uid=uid, lease=lease, enabled=True).exclude(failing_since=None).first()
         if row is None:
             return
         failures = row.failures + 1
         event = WebhookDisabled(uid=uid, host=row.host, failures=failures, last_error=last_error)
-        append(Append(webhook_stream(uid), version, [event]))
+        because = replace(newest.metadata, actor=DELIVERER).because_of(newest.event_id)
+        append(Append(webhook_stream(uid), newest.version, [event], because))
         Webhook.objects.filter(uid=uid).update(
             enabled=False,
             disabled_reason=reason,

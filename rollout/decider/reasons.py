@@ -29,7 +29,7 @@ WORDS: Mapping[Reason, Words] = {
         "The node's server is older than the module needs.", "Upgrade the server, or roll out an older module."
     ),
     Reason.MISSING_DEPENDENCY: Words(
-        "A module that this one needs is not there.", "Roll that module out first, then retry."
+        "A module that this one needs is not there.", "Roll that module out first, then start a rollout of that node."
     ),
     Reason.NODE_DRAINING: Words(
         "The node was draining, and got nothing new.", "Activate it, then start a rollout of that node."
@@ -47,11 +47,12 @@ WORDS: Mapping[Reason, Words] = {
         "The node could not read or write its files.", "Check its disk and the rights on its folders, then retry."
     ),
     Reason.LOAD_FAILED: Words(
-        "The server refused to load the module.", "Read the server's log on that node, mend the module, and upload it."
+        "The server refused to load the module.",
+        "Read the server's log on that node, fix the module, and upload it as a new version.",
     ),
     Reason.PROBE_FAILED: Words(
         "The module was loaded, and did not answer as its package says.",
-        "Compare its commands with its module.json, mend it, and upload it.",
+        "Compare its commands with its module.json, fix it, and upload it as a new version.",
     ),
     Reason.MODULE_COMMAND_DISABLED: Words(
         "The server does not allow modules to be loaded while it runs.",
@@ -69,11 +70,12 @@ WORDS: Mapping[Reason, Words] = {
         "The agent could not reach its server.", "Check that the server runs and the agent's settings, then retry."
     ),
     Reason.SERVER_CRASHED: Words(
-        "The server ended while it loaded the module, or while the module settled.",
+        "The server ended while it loaded or unloaded the module, or while the module settled.",
         "Do not roll this version out further: read the server's log on that node, and fix the module.",
     ),
     Reason.STALE_GENERATION: Words(
-        "The node knows of something newer for this module.", "Retry: the next attempt stands above it."
+        "The node knows of something newer for this module.",
+        "Start a new rollout of that node: a retry in the same rollout would be refused again.",
     ),
     Reason.CLOCK_SKEW: Words(
         "The node's clock is wrong, or the control plane's is.",
@@ -87,7 +89,10 @@ WORDS: Mapping[Reason, Words] = {
     Reason.NODE_DECOMMISSIONED: Words(
         "The node has left the fleet.", "If that was a mistake, restart its agent: it joins anew."
     ),
-    Reason.NODE_UNREACHABLE: Words("The node was offline when it was its turn.", "Bring its agent back, then retry."),
+    Reason.NODE_UNREACHABLE: Words(
+        "The node was offline when it was its turn.",
+        "Bring its agent back. Retry the node if it has failed; start a rollout of it if it was skipped.",
+    ),
     Reason.NODE_DEADLINE: Words(
         "The node did not answer in time.",
         "See in GET /v2/nodes what it has now; check its agent, or allow a longer node_deadline_seconds, then retry.",

@@ -83,7 +83,8 @@ RULES: Mapping[Rule, str] = {
     "wave is running stops the rollout; on_failure is {strategy.on_failure}.",
     Rule.NEWER_ROLLOUT: "A newer rollout of the module takes over what an older one has not started.",
     Rule.MANUAL: "A person asked for it.",
-    Rule.ROLLBACK: "Once no node has it in hand any more, each node that it has changed gets back what it had before.",
+    Rule.ROLLBACK: "Once no node has it in hand any more, each node that it has changed gets back what it had before, unless "
+    "something newer was done there.",
     Rule.OUTCOME: "A rollout ends when all its nodes have ended: succeeded, if all that have not left the fleet succeeded "
     "or were skipped; completed_with_failures, if some did; failed, if none did.",
     Rule.NEXT_STEP: "Nothing keeps it from going on: its next step is about to be taken.",

@@ -17,7 +17,7 @@ from rollout.management.commands import relay
 from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import NodeModule, Operation, Rollout
 from rollout.reconcile import Reconciler, reconcile
-from rollout.strategy import Offline
+from rollout.strategy import Offline, Retries
 from tests.recorded_fleet import (
     beat_of,
     differences,
@@ -226,6 +226,33 @@ def test_a_rollback_restores_the_target():
     join("late")
     (uid,) = look()
     assert rollout(uid).version == 1
+
+
+def test_a_late_joiner_keeps_what_it_got_when_the_target_is_rolled_back():
+    fleet(1)
+    upload(version=2, content="c2")
+    everywhere()
+    newer = everywhere(installed(2, "c2"), version=2)
+    join("late")
+    look(installed(2, "c2"))
+    succeed(verbs.roll_back_rollout(newer), GREET)
+    assert look() == []
+    assert state_of("late", 2) == ("load", "load", "in_sync")
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_only_a_retry_before_the_end_sets_the_target(has_ended):
+    names = fleet(1 if has_ended else 2)
+    uid = start(careful={"canary": 1, "retries": Retries(limit=0)})
+    say(uid, names[0], Phase.FAILED, reason=Reason.LOAD_FAILED)
+    assert rollout(uid).phase == ("failed" if has_ended else "paused")
+    again = verbs.retry_rollout(uid)
+    if not has_ended:
+        verbs.resume_rollout(uid)
+    succeed(again, GREET)
+    assert rollout(again).phase == "succeeded"
+    join("late")
+    assert bool(look()) is not has_ended
 
 
 def test_a_removal_that_a_node_missed_is_made_up_for():
@@ -490,6 +517,30 @@ def test_nothing_is_started_while_the_fleet_is_frozen():
     assert look() == []
     verbs.thaw_fleet()
     assert len(look()) == 1
+
+
+def test_drift_is_recorded_while_the_fleet_is_frozen():
+    (name,) = fleet(1)
+    everywhere()
+    drift(name)
+    verbs.freeze_fleet("an incident")
+    assert look() == []
+    assert len(recorded(NodeDrifted)) == 1
+
+
+def test_it_does_nothing_while_a_projection_waits_for_its_rebuild(monkeypatch):
+    monkeypatch.setattr("rollout.reconcile.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("rollout.reconcile.stale", lambda: ["nodes"])
+    (name,) = fleet(1)
+    everywhere()
+    drift(name)
+    join("late")
+    reconciler = Reconciler()
+    reconciler.look()
+    assert (own(), recorded(NodeDrifted)) == ([], [])
+    monkeypatch.setattr("rollout.reconcile.stale", list)
+    reconciler.look()
+    assert (len(own()), len(recorded(NodeDrifted))) == (1, 1)
 
 
 def test_it_never_supersedes_an_operators_rollout():

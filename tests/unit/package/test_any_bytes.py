@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import zipfile
 
 import pytest
 from hypothesis import given, settings
@@ -56,6 +57,21 @@ def test_a_package_with_a_changed_directory(inspect, good, where, content):
     at = max(0, len(good) - where)
 
     assert outcome(inspect, good[:at] + content + good[at + len(content) :])
+
+
+def test_what_is_accepted_is_what_zipfile_reads(inspect, good, sha256):
+    """Whatever byte of the directory is another one. Only what stands twice, or counts for nothing, may be."""
+    accepted = 0
+    for at in range(good.index(b"PK\1\2"), len(good)):
+        for value in (good[at] ^ 1, good[at] ^ 0x80):
+            data = good[:at] + bytes([value]) + good[at + 1 :]
+            package = outcome(inspect, data)
+            if isinstance(package, InspectedPackage):
+                accepted += 1
+                with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                    read = {each: sha256(archive.read(each)) for each in archive.namelist() if not each.endswith("/")}
+                assert {each.path: each.sha256 for each in package.members} == read
+    assert accepted > 100
 
 
 @given(where=fraction)
