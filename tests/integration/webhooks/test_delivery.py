@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 import threading
 import time
 from dataclasses import replace
@@ -188,6 +189,20 @@ def test_a_redirect_is_a_failure(receiver, delivering, waits):
     waits(lambda: row(uid).failures)
     assert row(uid).last_error == "answered 307"
     assert other.received == []
+
+
+@pytest.mark.parametrize("answer", [b"-ERR of another server\r\n\r\n", b"HTTP/1.1 200 OK\r\na secret\r\n\r\n"])
+def test_nothing_of_an_answer_that_is_no_http_is_kept(delivering, waits, answer):
+    """Who may register an address must not read by it what else listens there."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        uid = register(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+        join("a")
+        delivering()
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(answer)
+            waits(lambda: row(uid).failures)
+    assert row(uid).last_error == "the answer is not HTTP, or ended too soon"
 
 
 def test_a_crash_before_the_cursor_moves_delivers_again_with_the_same_id(receiver, delivering, waits):
