@@ -38,6 +38,8 @@ def test_the_table_of_the_strategy_has_each_field_with_its_default():
 
 
 def test_each_setting_has_a_meaning_and_a_default_that_is_no_code():
-    rows = re.findall(r"^\| `(MODFLEET_\w+)` \| [^|]*(?:\\\|[^|]*)* \| ([^|]*) \| ([^|]*)", pages()["settings.md"](), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(MODFLEET_\w+)` \| [^|]*(?:\\\|[^|]*)* \| ([^|]*) \| ([^|]*)", pages()["settings.md"](), re.MULTILINE
+    )
     assert len(rows) == len(fields_of(Environment)) + len(fields_of(AgentSettings))
     assert [name for name, default, meaning in rows if not meaning.strip() or "(" in default] == []
