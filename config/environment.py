@@ -27,7 +27,6 @@ POSITIVE = (
     "database_lock_seconds",
     "max_upload_bytes",
     "max_unpacked_bytes",
-    "node_deadline_seconds",
     "download_seconds",
     "resend_seconds",
     "anonymous_body_seconds",
@@ -79,8 +78,6 @@ class Environment:
     max_upload_bytes: int = 500_000_000
     #: Largest sum of the sizes of a package's unpacked files, bytes.
     max_unpacked_bytes: int = 2_000_000_000
-    #: How long an agent may be expected to take over one operation, seconds.
-    node_deadline_seconds: float = 300.0
     #: How long a download link works, seconds.
     download_seconds: float = 600.0
     #: Shortest wait before a command that brought no answer is sent again, seconds; doubled each time.
@@ -101,18 +98,22 @@ class Environment:
     #: process. As many may come at once, then they are let in evenly. 0: no limit.
     requests_per_minute: int = 6_000
     #: How many bodies of requests without valid credentials may be waited for at once, in each process, beyond the 64 KiB
-    #: that come within 2 s. One more is refused: 429. Each has to be whole after so many seconds, or is refused: 408.
+    #: that come within 2 s. One more is refused: 429.
     anonymous_bodies: int = 32
+    #: Seconds after which each of those has to be whole, or is refused: 408.
     anonymous_body_seconds: float = 10.0
-    #: The same for each user, with valid credentials: one more is refused with 429.
+    #: How many bodies of one user, with valid credentials, may be waited for at once, in each process. One more is
+    #: refused: 429.
     bodies_per_user: int = 64
-    #: Least rate of a body that comes with valid credentials, on the average of so many seconds; a slower one is refused:
-    #: 408. A client that takes nothing of its answer for so long is cut off.
+    #: Least rate of a body that comes with valid credentials, bytes a second on the average of
+    #: `MODFLEET_SLOW_CLIENT_SECONDS`; a slower one is refused: 408.
     body_bytes_per_second: int = 1_000
+    #: Seconds over which that rate is taken. A client that takes nothing of its answer for so long is cut off.
     slow_client_seconds: float = 30.0
-    #: How many requests that wait for a change (`?wait`, event streams, local uploads) one user may have at once, and all
-    #: together, in each process. One more is refused: 429. Keep both below the number of threads.
+    #: How many requests that wait for a change (`?wait`, event streams, local uploads) one user may have at once, in each
+    #: process. One more is refused: 429. Keep it below the number of threads.
     waiting_requests_per_user: int = 500
+    #: The same for all users together.
     waiting_requests: int = 512
     #: How many requests one process of the API works on at once, each in a thread; further ones wait in line.
     threads: int = 576

@@ -204,7 +204,7 @@ def _default(written: str) -> str:
     match written:
         case "":
             return "must be set"
-        case '""' | "None" | "()" | "dataclasses.field(default_factory=dict)":
+        case '""' | 'field(default="", repr=False)' | "None" | "()" | "dataclasses.field(default_factory=dict)":
             return "empty"
         case "FOLDER_STORAGE":
             return "a folder"

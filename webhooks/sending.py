@@ -51,6 +51,8 @@ async def send(client: httpx.AsyncClient, recorded: RecordedEvent, *, url: str, 
             await _drain(response)
     except TimeoutError:
         return f"no whole answer within {TIMEOUT_SECONDS:.0f} s"
+    except httpx.RemoteProtocolError:  # its text quotes what came, and that may be from any server
+        return "the answer is not HTTP, or ended too soon"
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         return f"{type(error).__name__}: {error}".removesuffix(": ")
     return None if response.is_success else f"answered {response.status_code}"

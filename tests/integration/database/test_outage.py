@@ -17,7 +17,9 @@ from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # it starts a dozen processes
 
+METRICS_TOKEN = "token-of-the-scraper"
 IMPATIENT = {
+    "MODFLEET_METRICS_TOKEN": METRICS_TOKEN,
     "MODFLEET_DATABASE_POOL_SIZE": "2",
     "MODFLEET_DATABASE_POOL_SECONDS": "2",
     "MODFLEET_DATABASE_LOCK_SECONDS": "0.5",
@@ -67,6 +69,26 @@ def test_stopped_and_started(plane, ask):
     plane.database.start()
     wait_for(lambda: ask("/v2/nodes")[0] == 200)
     wait_for(lambda: "database" not in causes(ask))
+
+
+def test_a_stopped_database_is_told_to_who_scrapes_by_the_token(plane, api, ask):
+    def scraped():
+        connection = http.client.HTTPConnection("127.0.0.1", api, timeout=60)
+        connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {METRICS_TOKEN}"})
+        response = connection.getresponse()
+        text = response.read().decode()
+        connection.close()
+        return response.status, text
+
+    status, text = scraped()
+    assert (status, "modfleet_database_up 1.0" in text) == (200, True)
+    plane.database.stop()
+    status, text = scraped()
+    assert (status, "modfleet_database_up 0.0" in text, "modfleet_nodes{" in text) == (200, True, False)
+    refused(ask("/metrics"), 503, "database_unavailable")
+    plane.database.start()
+    wait_for(lambda: "modfleet_database_up 1.0" in scraped()[1])
+    wait_for(lambda: ask("/v2/nodes")[0] == 200)
 
 
 def test_paused(plane, api, ask):

@@ -6,11 +6,12 @@ from datetime import timedelta
 import pytest
 
 from artifacts_app.models import Build
+from eventstore.store import database_now
 from modules_app.models import Module
 from rollout import clock, services, verbs
 from rollout.advance import advance
 from rollout.messages import Phase, Reason
-from rollout.models import NodeModule, Rollout
+from rollout.models import NodeModule, Operation, Rollout
 from rollout.reconcile import reconcile
 from tests.plugins.packages import as_upload
 from tests.plugins.played_nodes import answer, installed, join, play
@@ -138,6 +139,21 @@ def test_nodes_that_do_nothing_end_it(upload, action, delete):
     delete(module["uid"])
 
 
+def test_a_node_that_does_not_answer_has_failed_and_stops_no_other(upload, action):
+    for number in range(12):
+        join(f"node{number:02}")
+    uid = upload()["action_uid"]
+    advance(uid)
+    Operation.objects.filter(node="node00").update(deadline_at=database_now() - timedelta(seconds=1))
+    assert clock.end_overdue_operations() == 1
+    play()
+    play()
+    ended = action(uid)
+    assert (ended["status"], ended["progress"]) == ("failed", "100")
+    assert "node00: node00 did not finish in time" in ended["error_message"]
+    assert Operation.objects.filter(phase=Phase.SUCCEEDED).count() == 11
+
+
 def test_nodes_of_another_machine_are_named_and_no_failure(upload, action):
     join("node1")
     join("arm", platform="linux/aarch64")
@@ -173,3 +189,14 @@ def test_nothing_is_begun_in_a_frozen_fleet(admin, pack, route, stored):
         assert (response.status_code, response.json()["error_code"]) == (503, "fleet_frozen")
         assert "An incident." in response.json()["description"]
     assert Module.objects.count() == 1
+
+
+def test_what_was_under_way_goes_on_when_the_freeze_is_lifted(upload, action):
+    join("node1")
+    uid = upload()["action_uid"]
+    verbs.freeze_fleet("An incident.")
+    assert play() == 0
+    assert action(uid)["status"] == "queued"
+    verbs.thaw_fleet()
+    assert play() == 1
+    assert action(uid)["status"] == "completed"

@@ -1,6 +1,7 @@
 """Receivers on real sockets, and deliverers that run beside the test."""
 
 import json
+import ssl
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,18 +42,23 @@ class Request:
 class Receiver:
     """Keeps what it gets; `answer` is called with each request and returns a status, or a status, headers and a body."""
 
-    def __init__(self, answer):
+    def __init__(self, answer, tls):
         self.received = []
         self.answer = answer
         self.ended = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
+        self._scheme = "https" if tls else "http"
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*tls)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self._server.server_port}/hook"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_port}/hook"
 
     @property
     def nodes(self):
@@ -90,11 +96,11 @@ class Receiver:
 
 @pytest.fixture
 def receiver():
-    """Makes receivers; they acknowledge unless told otherwise."""
+    """Makes receivers; they acknowledge unless told otherwise. `tls`: the files of a certificate and its key."""
     made = []
 
-    def make(answer=lambda _: 204):
-        made.append(Receiver(answer))
+    def make(answer=lambda _: 204, tls=None):
+        made.append(Receiver(answer, tls))
         return made[-1]
 
     yield make

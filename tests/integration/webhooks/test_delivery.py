@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 import threading
 import time
 from dataclasses import replace
@@ -16,6 +17,7 @@ from django.core.management import call_command
 from eventstore import registry
 from eventstore.follow import LISTEN_SECONDS
 from eventstore.store import database_now, head, load, read
+from modfleet.certificate import ensure_certificate
 from rollout.selectors import event_document
 from tests.integration.webhooks.conftest import join, register
 from webhooks import deliver, sending, services
@@ -188,6 +190,47 @@ def test_a_redirect_is_a_failure(receiver, delivering, waits):
     waits(lambda: row(uid).failures)
     assert row(uid).last_error == "answered 307"
     assert other.received == []
+
+
+@pytest.mark.parametrize("answer", [b"-ERR of another server\r\n\r\n", b"HTTP/1.1 200 OK\r\na secret\r\n\r\n"])
+def test_nothing_of_an_answer_that_is_no_http_is_kept(delivering, waits, answer):
+    """Who may register an address must not read by it what else listens there."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        uid = register(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+        join("a")
+        delivering()
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(answer)
+            waits(lambda: row(uid).failures)
+    assert row(uid).last_error == "the answer is not HTTP, or ended too soon"
+
+
+def test_a_proxy_is_honoured_and_left_out_for_whom_it_is_not(receiver, delivering, waits, monkeypatch):
+    proxy, near = receiver(), receiver()
+    monkeypatch.setenv("HTTP_PROXY", proxy.url)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    register("http://receiver.example.com/far")
+    register(near.url)
+    join("a")
+    delivering()
+    waits(lambda: proxy.received and near.received)
+    assert proxy.received[0].path == "http://receiver.example.com/far"
+    assert near.received[0].path == "/hook"
+
+
+def test_an_authority_of_ones_own(receiver, delivering, waits, soon, monkeypatch, tmp_path):
+    certificate, key = ensure_certificate(tmp_path, ["127.0.0.1"])
+    there = receiver(tls=(certificate, key))
+    uid = register(there.url)
+    join("a")
+    without = delivering()
+    waits(lambda: "CERTIFICATE_VERIFY_FAILED" in row(uid).last_error)
+    without.stop()
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    delivering()
+    waits(lambda: row(uid).position == head())
+    assert there.nodes == ["a"]
 
 
 def test_a_crash_before_the_cursor_moves_delivers_again_with_the_same_id(receiver, delivering, waits):

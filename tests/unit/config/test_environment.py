@@ -1,8 +1,16 @@
 """The control plane's settings from its environment."""
 
+import ast
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 
-from config.environment import SettingsError, database, pooled, read_environment, secret_key
+from config.environment import Environment, SettingsError, database, pooled, read_environment, secret_key
+
+ROOT = Path(__file__).parents[3]
+#: What variables that hold an `Environment` are called.
+HOLDERS = {"ENVIRONMENT", "environment", "limits", "self"}
 
 
 @pytest.mark.parametrize(
@@ -123,3 +131,15 @@ def test_a_value_that_cannot_be_used_is_refused_by_its_name_and_no_secret_is_sho
 )
 def test_what_works_is_taken(given):
     assert read_environment({f"MODFLEET_{name}": value for name, value in given.items()})
+
+
+def test_each_setting_is_used():
+    """The reference would promise what one that nothing reads does not do."""
+    sources = [each for each in ROOT.glob("*/**/*.py") if each.relative_to(ROOT).parts[0] not in {".venv", "tests"}]
+    used = {
+        node.attr
+        for source in sources
+        for node in ast.walk(ast.parse(source.read_text()))
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value).rpartition(".")[2] in HOLDERS
+    }
+    assert {each.name for each in fields(Environment)} - used == set()

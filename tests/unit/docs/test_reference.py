@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from docs.generate import REFERENCE, pages
+from config.environment import Environment
+from docs.generate import REFERENCE, fields_of, pages
+from rollout.agent.settings import AgentSettings
 from rollout.strategy import Strategy
 
 #: Their defaults are written as a word, the others as JSON.
@@ -33,3 +35,11 @@ def test_the_table_of_the_strategy_has_each_field_with_its_default():
     rows = re.findall(r"^\| `([\w.]+)` \| [^|]* \| `([^`]+)` \|", fields, re.MULTILINE)
     said = {name: default if name in WORDS else json.loads(default) for name, default in rows}
     assert said == json.loads(json.dumps(dict(flat(asdict(Strategy())))))
+
+
+def test_each_setting_has_a_meaning_and_a_default_that_is_no_code():
+    rows = re.findall(
+        r"^\| `(MODFLEET_\w+)` \| [^|]*(?:\\\|[^|]*)* \| ([^|]*) \| ([^|]*)", pages()["settings.md"](), re.MULTILINE
+    )
+    assert len(rows) == len(fields_of(Environment)) + len(fields_of(AgentSettings))
+    assert [name for name, default, meaning in rows if not meaning.strip() or "(" in default] == []
