@@ -461,16 +461,15 @@ def is_loaded(node_name: str, module_name: str, version: int) -> bool | None:
 
 
 def users_of(module_name: str, version: int) -> list[str]:
-    """Nodes that have the module version, or are to get it. What the reconciler has only scheduled does not count: it
-    may never end, and without the artifact it is not done."""
+    """Nodes that have the module version, or are to get it; also if only the reconciler is to bring it, for it may be
+    released at any moment."""
     of_version = {"module_name": module_name, "version": version}
     waiting = Operation.objects.filter(**of_version, action=Action.INSTALL, finished_at__isnull=True)
-    yielding = waiting.filter(yields=True, phase=Phase.SCHEDULED)
     there = NodeModule.objects.filter(**of_version, node__in=nodes().values("name")).exclude(
-        Q(observed=ABSENT) & (Q(desired=ABSENT, rollout="") | Exists(yielding.filter(node=OuterRef("node"))))
+        observed=ABSENT, desired=ABSENT, rollout=""
     )
     # In this order: an operation that ends between the queries has left its row of the module before.
-    coming = set(waiting.exclude(yields=True, phase=Phase.SCHEDULED).values_list("node", flat=True))
+    coming = set(waiting.values_list("node", flat=True))
     return sorted(coming | set(there.values_list("node", flat=True)))
 
 
@@ -494,7 +493,7 @@ def refuse_if_loaded(module_name: str, version: int) -> Condition:
 
 
 def _loaders_of(module_name: str, version: int) -> list[str]:
-    """Nodes that have loaded the module version, or are to load it."""
+    """Nodes that have loaded the module version, or are to load it, whoever has asked for that."""
     of_version = {"module_name": module_name, "version": version}
     waiting = Operation.objects.filter(
         **of_version, action=Action.INSTALL, activation=Activation.LOAD, finished_at__isnull=True
@@ -503,7 +502,7 @@ def _loaders_of(module_name: str, version: int) -> list[str]:
         Q(observed=Activation.LOAD) | Q(desired=Activation.LOAD), **of_version, node__in=nodes().values("name")
     )
     # In this order: what an operation that ends between the queries was to load is wanted before.
-    coming = set(waiting.exclude(yields=True, phase=Phase.SCHEDULED).values_list("node", flat=True))
+    coming = set(waiting.values_list("node", flat=True))
     return sorted(coming | set(there.values_list("node", flat=True)))
 
 
