@@ -32,7 +32,9 @@ class NodeModuleSerializer(serializers.Serializer[Any]):
 
 
 class NodeWarningSerializer(serializers.Serializer[Any]):
-    code = serializers.ChoiceField(["clock_skew", "implausible_counter", "implausible_generations"])
+    code = serializers.ChoiceField(
+        ["changes_too_often", "clock_skew", "implausible_counter", "implausible_generations"]
+    )
     message = serializers.CharField()
 
 
