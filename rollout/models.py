@@ -25,6 +25,8 @@ class Node(models.Model):
     #: Labels that the agent reports, and those an operator gave, which stand above them.
     agent_labels = models.JSONField()
     labels = models.JSONField()
+    #: Names of the modules that the server has loaded and Modfleet did not bring.
+    other_modules = models.JSONField(default=list)
     #: Drifts that were recorded and have not ended, each as [module_name, version].
     drifts = models.JSONField(default=list)
     #: When it was last heard of again after it had been offline.

@@ -157,6 +157,7 @@ def profile_of(row: Node) -> NodeProfile:
         role=row.role,
         api_hosts=tuple(row.api_hosts),
         labels=row.agent_labels,
+        other_modules=tuple(row.other_modules),
     )
 
 
@@ -422,6 +423,7 @@ def node_document(row: Node, modules: Iterable[NodeModule], life: Liveness | Non
         "server_version": row.server_version,
         "role": row.role,
         "labels": {**row.agent_labels, **row.labels},
+        "other_modules": row.other_modules,
         "modules": [_node_module_document(each) for each in modules],
     }
 

@@ -18,6 +18,7 @@ from artifacts_app.errors import ArtifactNotFoundError
 from rollout import history, selectors, services, verbs, why
 from rollout.errors import (
     DependencyCycleError,
+    MissingDependencyError,
     ModuleNeededError,
     NodeNotFoundError,
     NoMatchError,
@@ -102,6 +103,7 @@ class RolloutViewSet(ViewSet):
         RolloutInProgressError,
         ArtifactNotFoundError,
         DependencyCycleError,
+        MissingDependencyError,
         ModuleNeededError,
         PlanChangedError,
         KeyReusedError,
@@ -120,6 +122,7 @@ class RolloutViewSet(ViewSet):
         RolloutInProgressError,
         ArtifactNotFoundError,
         DependencyCycleError,
+        MissingDependencyError,
         ModuleNeededError,
     )
     def plan(self, request: Request) -> Response:
@@ -219,6 +222,7 @@ class RolloutViewSet(ViewSet):
         RolloutInProgressError,
         ArtifactNotFoundError,
         DependencyCycleError,
+        MissingDependencyError,
         ModuleNeededError,
         NothingToRetryError,
         WrongPhaseError,
