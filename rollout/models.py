@@ -26,7 +26,7 @@ class Node(models.Model):
     agent_labels = models.JSONField()
     labels = models.JSONField()
     #: Names of the modules that the server has loaded and Modfleet did not bring.
-    other_modules = models.JSONField(default=list)
+    other_modules = models.JSONField(default=list, db_default=models.Value([], models.JSONField()))
     #: Drifts that were recorded and have not ended, each as [module_name, version].
     drifts = models.JSONField(default=list)
     #: When it was last heard of again after it had been offline.
@@ -350,7 +350,7 @@ class Liveness(models.Model):
     #: What is wrong with what it said: `counter`, `generations`, `changes`.
     doubts = models.JSONField(default=list)
     #: By kind of change, from when on as many may be recorded at once as at first, Unix time: `decider.pace`.
-    pace = models.JSONField(default=dict)
+    pace = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()))
 
     class Meta:
         indexes: ClassVar = [models.Index(fields=["last_seen"], name="nodes_by_last_seen")]
