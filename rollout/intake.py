@@ -162,6 +162,9 @@ class _Order:
             self.refuse("implausible", f"{node} counted {said.counter} after {before.counter}")
         return False
 
+    def has_row(self, node: str) -> bool:
+        return node in self._rows
+
     def holds(self, node: str, change: Change) -> bool:
         """Whether the node has changed so often that this is not recorded yet."""
         return is_held(self.pace(node).get(change, 0.0), self.now.timestamp())
@@ -317,6 +320,10 @@ def _newest(beats: Sequence[Beat], order: _Order) -> dict[str, Beat]:
 
 
 def _note_life(beats: Collection[Beat], order: _Order) -> None:
+    """Rows that are missing are made first, in the order of `beats`, which is that of names: what inserts the same rows in
+    another order would wait for this one, and this one for it."""
+    if missing := [beat for beat in beats if not order.has_row(beat.node)]:
+        Liveness.objects.bulk_create((_life(beat, order) for beat in missing), ignore_conflicts=True)
     _locked({beat.node for beat in beats} | order.doubted)
     for hello in (True, False):
         Liveness.objects.bulk_create(
