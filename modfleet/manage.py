@@ -8,10 +8,11 @@ from typing import NoReturn
 
 from modfleet.failure import ExitCode
 
-#: Those that only read the database.
-READING = frozenset({"backup_log", "dumpdata", "rebuild_projections", "showmigrations", "verify_log"})
+#: Those that need a log, and make none.
+OF_A_LOG = frozenset({"backup_log", "dumpdata", "rebuild_projections", "showmigrations", "verify_log"})
 #: Those that need none, and make none. Not `check`, which tries whether the data folder can be made.
 TELLING = frozenset({"broker_acl", "diffsettings", "help", "version"})
+_NAME_IT = "Name the one that you mean by MODFLEET_DATA_DIR or MODFLEET_DATABASE_URL, or make a new one: modfleet-manage migrate."
 
 
 def main() -> None:
@@ -19,9 +20,9 @@ def main() -> None:
         _refuse("`modfleet-manage` needs the control plane: install modfleet[server].")
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     command = sys.argv[1] if len(sys.argv) > 1 else "help"
-    only_reads = command in READING
+    needs_a_log = command in OF_A_LOG
     try:
-        if only_reads or command in TELLING or command.startswith("-"):
+        if needs_a_log or command in TELLING or command.startswith("-"):
             from config import environment
 
             environment.make_nothing()
@@ -30,7 +31,7 @@ def main() -> None:
         _ = settings.INSTALLED_APPS  # reads them all
     except ValueError as error:  # `SettingsError`, already from the import
         _refuse(f"{error}.")
-    if only_reads and not {"-h", "--help"}.intersection(sys.argv):
+    if needs_a_log and not {"-h", "--help"}.intersection(sys.argv):
         _refuse_without_a_log()
     from django.core.management import execute_from_command_line
 
@@ -55,9 +56,6 @@ def _refuse_without_a_log() -> None:
         _refuse(f"The database cannot be read: {str(error).strip()}")
     if StoredEvent._meta.db_table not in tables:
         _refuse(f"The database {where} has no log yet. {_NAME_IT}")
-
-
-_NAME_IT = "Name the one that you mean by MODFLEET_DATA_DIR or MODFLEET_DATABASE_URL, or make a new one: modfleet-manage migrate."
 
 
 def _refuse(sentence: str) -> NoReturn:
