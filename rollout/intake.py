@@ -147,6 +147,8 @@ class _Order:
         self._queue = queue
         self._rows = {row.node: row for row in Liveness.objects.filter(node__in=names)}
         self._paces: dict[str, dict[str, float]] = {name: dict(row.pace) for name, row in self._rows.items()}
+        #: Nodes of which a change is recorded.
+        self._changed: set[str] = set()
 
     def takes(self, node: str, said: Inventory, *, hello: bool = False) -> bool:
         """Whether `said` is newer than all that was heard of the node so far. It counts as heard then."""
@@ -171,9 +173,15 @@ class _Order:
 
     def note(self, node: str, change: Change) -> None:
         """Count a change that is recorded."""
+        self._changed.add(node)
         if not self.holds(node, change):
             pace = self._paces.setdefault(node, {})
             pace[change] = full_after(pace.get(change, 0.0), self.now.timestamp())
+
+    def reread(self, rows: Iterable[Liveness]) -> None:
+        """Take over what others have counted since, of rows that are locked. Of a node of which a change is recorded
+        nobody has: the append would have been refused."""
+        self._paces |= {row.node: dict(row.pace) for row in rows if row.node not in self._changed}
 
     def pace(self, node: str) -> Mapping[str, float]:
         return self._paces.get(node, {})
@@ -229,6 +237,7 @@ def _record(reports: Sequence[Report]) -> list[str]:
 
 def _note_contact(names: Sequence[str], order: _Order) -> None:
     rows = _locked(names)
+    order.reread(rows)
     for row in rows:
         row.last_seen, row.pace = order.now, order.pace(row.node)
         said = order.heard.get(row.node)
@@ -324,7 +333,7 @@ def _note_life(beats: Collection[Beat], order: _Order) -> None:
     another order would wait for this one, and this one for it."""
     if missing := [beat for beat in beats if not order.has_row(beat.node)]:
         Liveness.objects.bulk_create((_life(beat, order) for beat in missing), ignore_conflicts=True)
-    _locked({beat.node for beat in beats} | order.doubted)
+    order.reread(_locked({beat.node for beat in beats} | order.doubted))
     for hello in (True, False):
         Liveness.objects.bulk_create(
             (_life(beat, order) for beat in beats if beat.hello is hello),

@@ -134,3 +134,18 @@ def test_a_node_s_clock_orders_nothing(n):
         body = beat_of(n, server_version=f"9.0.{number}")
         intake.record_beats([body | {"sent_at": 1e9 + number * SECONDS}])
     assert count(NodeProfileChanged) == AT_ONCE
+
+
+def test_what_another_worker_has_counted_meanwhile_stays_counted(n, monkeypatch):
+    """Between the look of a worker that records nothing of the node, and its row."""
+    locked, others = intake._locked, []
+
+    def locked_later(names):
+        if not others:
+            others.append(True)
+            beat(n, server_version="9.0.1")
+        return locked(names)
+
+    monkeypatch.setattr(intake, "_locked", locked_later)
+    beat(n)
+    assert set(Liveness.objects.get().pace) == {"profile"}
