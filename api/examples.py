@@ -63,6 +63,7 @@ VALUES: dict[str, Any] = {
     "operating_system": "rhel9",
     "origin": "api",
     "os_version": "rhel9",
+    "other_modules": ["vectorset"],
     "package_sha256": SHA256,
     "password": "correct horse 1",
     "plan_hash": SHA256,

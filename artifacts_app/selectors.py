@@ -134,7 +134,7 @@ class BuildToFetch:
 def build_to_fetch(
     module_name: str, version: int, content_sha256: str, platforms: Collection[str]
 ) -> BuildToFetch | None:
-    """The build with that content for one of the platforms; None if it is gone."""
+    """Return the build with this content that fits one of the platforms, or None if there is none."""
     of_version = Build.objects.filter(module_name=module_name, version=version)
     row = of_version.filter(content_sha256=content_sha256, platform__in=platforms).first()
     if row is None:

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from bench.processors import seconds_of
 from modfleet.cluster import Cluster, ClusterOptions, NodePaths
 
 #: How often the rollout is asked for, seconds: a client that wants to know, and does not hammer.
@@ -43,6 +45,10 @@ class Fleet:
         with package.open("rb") as file:
             artifact = self.answer("POST", "/v2/modules/user-defined/artifacts", files={"module": (package.name, file)})
         return artifact["module_name"], artifact["version"]
+
+    def processor_seconds(self) -> Counter[str]:
+        """By part, the processor time that was taken so far."""
+        return seconds_of(self.cluster.data_dir / "run")
 
     def roll_out(self, module_name: str, version: int) -> float:
         """Seconds from the request to the moment at which a client that polls sees `succeeded`."""

@@ -31,10 +31,13 @@ from bench.fleet import fleet
 from bench.package import build_package
 from bench.peer import FORKS, Peer
 from bench.polling import CONNECTIONS, targets
+from bench.processors import PARTS
 
 RESULTS = Path(__file__).with_name("results")
 FIRST_VERSION = 10000
 WORKERS = 2
+#: Beside the parts of the cluster, whose names are in `processors.PARTS`.
+FLOOR = "floor"
 Round = dict[str, float]
 
 
@@ -63,8 +66,8 @@ class Line:
     aim: str = ""
 
 
-def measure_rollouts(folder: Path, options: Options, tell: Callable[[str], None]) -> list[Round]:
-    """Seconds per node of the floor, of a rollout and of Ansible, a round each."""
+def measure_rollouts(folder: Path, options: Options, tell: Callable[[str], None]) -> tuple[list[Round], list[Round]]:
+    """A round each: seconds per node of the floor, of a rollout and of Ansible; processor seconds per node by part."""
     tell(f"packages of {options.size / 1e6:.1f} MB, a control plane, {options.nodes} nodes in {WORKERS} workers")
     packages = [
         build_package(folder / "packages", version=FIRST_VERSION + number, size=options.size)
@@ -74,20 +77,24 @@ def measure_rollouts(folder: Path, options: Options, tell: Callable[[str], None]
     with fleet(folder, nodes=options.nodes, processes=WORKERS, tell=tell) as made:
         made.roll_out(*made.upload(packages[0]))  # each process has done it once
         forks = _best_forks(peer, packages[0], tell) if peer else 0
-        rounds = []
+        rounds: list[Round] = []
+        processors: list[Round] = []
         for number, package in enumerate(packages[1:], start=1):
             digest, members = floor.digest_of(package), floor.digests_of_members(package)
             uploaded = made.upload(package)
             nodes = [folder / "floor" / name / uploaded[0] / str(uploaded[1]) for name in made.nodes]
-            began = time.perf_counter()
+            began, floor_began = time.perf_counter(), time.process_time()
             floor.install_everywhere(package, digest=digest, members=members, module="greet.so", targets=nodes)
             bare = (time.perf_counter() - began) / options.nodes
+            floor_took, before = time.process_time() - floor_began, made.processor_seconds()
             ours = made.roll_out(*uploaded) / options.nodes
+            taken = {FLOOR: floor_took, **(made.processor_seconds() - before)}
             rounds.append({"floor": bare, "ours": ours})
+            processors.append({part: seconds / options.nodes for part, seconds in taken.items()})
             if peer:
                 rounds[-1]["peer"] = peer.install(package, run=str(number), forks=forks)
             tell(f"round {number}: " + ", ".join(f"{name} {1000 * each:.1f} ms" for name, each in rounds[-1].items()))
-    return rounds
+    return rounds, processors
 
 
 def _best_forks(peer: Peer, package: Path, tell: Callable[[str], None]) -> int:
@@ -172,19 +179,30 @@ def table_of(shown: list[Line]) -> Table:
     return table
 
 
+def processor_table(processors: list[Round]) -> Table:
+    table = Table(title="processor time for one node of the rollout")
+    for column in ("part", "median"):
+        table.add_column(column, no_wrap=True)
+    for part in dict.fromkeys((FLOOR, *PARTS.values())):
+        taken = statistics.median(each.get(part, 0.0) for each in processors)
+        table.add_row(part, f"{1000 * taken:6.1f} ms")
+    return table
+
+
 def run(options: Options, console: Console) -> list[Line]:
     def tell(message: str) -> None:
         console.print(message, style="dim")
 
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
         folder = Path(options.folder or temporary)
-        rollouts = measure_rollouts(folder / "rollouts", options, tell)
+        rollouts, processors = measure_rollouts(folder / "rollouts", options, tell)
         polls = measure_polls(folder / "polls", options, tell)
     log = measure_log(tell) if options.log else ""
     shown = lines(rollouts, polls, options)
     console.print(table_of(shown))
+    console.print(processor_table(processors))
     console.print(log)
-    _keep({"rollouts": rollouts, "polls": polls, "log": log.splitlines()})
+    _keep({"rollouts": rollouts, "processors": processors, "polls": polls, "log": log.splitlines()})
     return shown
 
 

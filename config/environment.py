@@ -290,9 +290,19 @@ def private_files(environment: Environment) -> tuple[Path, ...]:
     return (*kept, *(Path(f"{settings['NAME']}{suffix}").absolute() for suffix in ("", "-wal", "-shm", "-journal")))
 
 
+#: Whether the data folder and the secret key are made if they are missing.
+_makes_files = True
+
+
+def make_nothing() -> None:
+    """From now on neither a data folder nor a secret key is made: a command that only reads leaves nothing behind."""
+    global _makes_files  # noqa: PLW0603  # Django reads the settings once, without arguments
+    _makes_files = False
+
+
 def make_data_folder(environment: Environment) -> None:
     """The data folder is there, for its owner alone, where a secret key or SQLite goes into it. Raises: `SettingsError`."""
-    if environment.secret_key and environment.database_url:
+    if not _makes_files or (environment.secret_key and environment.database_url):
         return
     try:
         environment.data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -312,6 +322,8 @@ def secret_key(environment: Environment) -> str:
         return environment.secret_key
     make_data_folder(environment)
     path = environment.data_path / "secret_key"
+    if not _makes_files and not path.exists():
+        return secrets.token_urlsafe(50)  # what only reads signs nothing
     try:
         if not path.exists():
             # Whole or not there: services that start together read what the first of them has written.

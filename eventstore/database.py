@@ -127,7 +127,8 @@ def leave_the_pool() -> None:
 
 @contextmanager
 def snapshot() -> Iterator[None]:
-    """All queries inside see the database as it was at the first of them. Nothing is written inside.
+    """All queries inside see the database as it was at the first of them. Nothing is written inside, and nothing is yielded
+    (`tests/unit/test_snapshots.py`): the caller of a generator may do anything before it goes on.
 
     Inside of a transaction it does nothing: the last attempt of a decision holds the append lock, so that nothing that is
     read from the log changes.

@@ -66,7 +66,10 @@ class Subscription:
     def tell(self, position: int) -> None:
         """The newest event about the key is at this position."""
         if position > self._after:
-            self._has_news.set()
+            self.wake()
+
+    def wake(self) -> None:
+        self._has_news.set()
 
     def wait(self, timeout: float) -> bool:
         """As `wait_for_news`; may be called again."""
@@ -142,10 +145,14 @@ class Watcher:
 
     def _watch(self) -> None:
         leave_the_pool()
+        newest = 0
         while True:
             told = -1
             try:
                 for position in _positions():
+                    if position < newest:
+                        self._go_back_to(position)
+                    newest = position
                     self.publish(position)
                     if position != told:
                         self._tell_of_growth()
@@ -159,6 +166,13 @@ class Watcher:
                 time.sleep(RETRY_SECONDS)
             finally:
                 connection.close()
+
+    def _go_back_to(self, position: int) -> None:
+        """The database was restored: what was waited for may never come, so everybody looks anew."""
+        with self._condition:
+            self._position = position
+            for each in self._subscriptions:
+                each.wake()
 
     def _wanted(self) -> bool:
         """Whether anyone sleeps; if not, the next sleeper starts a thread of its own, from this moment on."""

@@ -112,12 +112,13 @@ class Batch:
         decider: Decider[State, Command],
         command: Command,
         metadata: Metadata | None = None,
-    ) -> None:
-        """`metadata` is that of the events, None for the context's. Raises what `decide` raises."""
+    ) -> bool:
+        """Return True if there are events. `metadata` is theirs, None for the context's. Raises what `decide` raises."""
         _, decided = self._changes.setdefault(loaded.stream, (loaded, []))
         state = decider.fold((event for events, _ in decided for event in events), loaded.state)
         if events := decider.decide(state, command):
             decided.append((events, metadata or current_metadata()))
+        return bool(events)
 
     def appends(self) -> list[Append]:
         """What to append, in the order in which the streams came up; one for each command that led to events."""

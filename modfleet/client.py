@@ -37,6 +37,7 @@ NEXT_STEPS: Mapping[str, str] = {
     "artifact_not_found": "`modfleet push FILE.zip` uploads it, `modfleet artifacts` lists what there is.",
     "dependency_cycle": "Mend the dependencies in the modules' module.json.",
     "fleet_frozen": "`modfleet freeze` says why, `modfleet thaw` lifts it.",
+    "missing_dependency": "`modfleet push FILE.zip` uploads a package.",
     "module_not_found": "`modfleet push FILE.zip` registers it, `modfleet modules` lists what there is.",
     "not_found": "Is the URL right (--url)?",
     "no_nodes": "`modfleet nodes` lists those that there are.",

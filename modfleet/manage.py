@@ -3,25 +3,61 @@
 import os
 import sys
 from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
 
 from modfleet.failure import ExitCode
+
+#: Those that need a log, and make none.
+OF_A_LOG = frozenset({"backup_log", "dumpdata", "rebuild_projections", "showmigrations", "verify_log"})
+#: Those that need none, and make none. Not `check`, which tries whether the data folder can be made.
+TELLING = frozenset({"broker_acl", "diffsettings", "help", "version"})
+_NAME_IT = "Name the one that you mean by MODFLEET_DATA_DIR or MODFLEET_DATABASE_URL, or make a new one: modfleet-manage migrate."
 
 
 def main() -> None:
     if find_spec("django") is None:
         _refuse("`modfleet-manage` needs the control plane: install modfleet[server].")
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    command = sys.argv[1] if len(sys.argv) > 1 else "help"
+    needs_a_log = command in OF_A_LOG
     try:
+        if needs_a_log or command in TELLING or command.startswith("-"):
+            from config import environment
+
+            environment.make_nothing()
         from django.conf import settings
 
         _ = settings.INSTALLED_APPS  # reads them all
     except ValueError as error:  # `SettingsError`, already from the import
         _refuse(f"{error}.")
+    if needs_a_log and not {"-h", "--help"}.intersection(sys.argv):
+        _refuse_without_a_log()
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(sys.argv)
 
 
-def _refuse(sentence: str) -> None:
+def _refuse_without_a_log() -> None:
+    import django
+    from django.conf import settings
+    from django.db import Error, connection
+
+    where = settings.DATABASES["default"]["NAME"]
+    if connection.vendor == "sqlite" and not Path(where).exists():
+        _refuse(f"There is no database at {where}. {_NAME_IT}")
+    django.setup()
+    from eventstore.models import StoredEvent
+
+    try:
+        with connection.cursor() as cursor:
+            tables = connection.introspection.table_names(cursor)
+    except Error as error:
+        _refuse(f"The database cannot be read: {str(error).strip()}")
+    if StoredEvent._meta.db_table not in tables:
+        _refuse(f"The database {where} has no log yet. {_NAME_IT}")
+
+
+def _refuse(sentence: str) -> NoReturn:
     print(sentence, file=sys.stderr)  # noqa: T201  # the person who typed the command reads it
     sys.exit(ExitCode.USAGE)

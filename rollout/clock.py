@@ -16,6 +16,7 @@ from rollout.events import node_stream, placement_stream
 from rollout.messages import Phase, Reason
 from rollout.models import Liveness, Node, Operation
 from rollout.placements import caused_changes, end_of_gone, placement_changes
+from rollout.planning.catalogue import Skip
 from rollout.premises import SCHEDULING
 
 #: The actor of what time brings.
@@ -112,19 +113,20 @@ def end_operations_of_gone_nodes() -> int:
     return _end_all(selectors.operations_of_gone_nodes(), end_of_gone)
 
 
-def end_for_lack_of_a_build(operations: Sequence[Operation]) -> int:
-    """How many operations were ended because the build that they were to bring is not there any more."""
-    return _end_all(operations, _without_a_build)
+def end_for_lack_of_a_build(operations: Sequence[tuple[Operation, Skip]]) -> int:
+    """How many operations were ended because their node cannot get the build that was planned, each with its reason."""
+    why = {operation.key: skip for operation, skip in operations}
+    return _end_all([operation for operation, _ in operations], lambda each: _without_a_build(each, *why[each.key]))
 
 
-def _without_a_build(operation: Operation) -> End:
+def _without_a_build(operation: Operation, reason: Reason, message: str) -> End:
     return End(
         rollout=operation.rollout,
         node=operation.node,
         module_name=operation.module_name,
         phase=Phase.FAILED,
-        reason=Reason.FETCH_FAILED,
-        message=f"The build of {operation.module_name} {operation.version} for {operation.node} is gone.",
+        reason=reason,
+        message=message,
         attempt=operation.attempt,
     )
 

@@ -36,6 +36,7 @@ from rollout.messages import (
     to_json,
 )
 from rollout.models import Dispatch, Liveness, Node, Operation, Rollout
+from rollout.planning.catalogue import Skip
 from rollout.planning.load_order import LoadOrders
 from rollout.selectors import IN_HAND
 from rollout.strategy import Strategy
@@ -232,14 +233,14 @@ def _send_cancel(command: Command, producer: Producer) -> None:
 
 
 def _commands(operations: Sequence[Operation]) -> Iterator[tuple[Operation, Command]]:
-    """The command of each operation. One whose build is gone is ended instead."""
-    nodes = Node.objects.filter(name__in=[each.node for each in operations])
-    platforms = {node.name: node.fitting_platforms for node in nodes}
+    """The command of each operation. One whose build is gone, or does not fit its node any more, is ended instead."""
+    nodes = Node.objects.in_bulk([each.node for each in operations])
+    platforms = {name: node.fitting_platforms for name, node in nodes.items()}
     strategies = _strategies(each.rollout for each in operations)
     load_orders = LoadOrders(operations, platforms)
     sent_at = database_now().timestamp()
     found: dict[tuple[str, int, str, tuple[str, ...]], BuildToFetch | None] = {}
-    gone: list[Operation] = []
+    lacking: list[tuple[Operation, Skip]] = []
     for each in operations:
         build = None
         if each.action == Action.INSTALL:
@@ -248,10 +249,11 @@ def _commands(operations: Sequence[Operation]) -> Iterator[tuple[Operation, Comm
                 found[wanted] = build_to_fetch(*wanted)
             build = found[wanted]
             if build is None:
-                gone.append(each)
+                module = load_orders.module(each)
+                lacking.append((each, module.lack_of_planned_build(nodes[each.node], each.content_sha256)))
                 continue
         yield each, _command(each, build, strategies[each.rollout], sent_at, load_orders)
-    clock.end_for_lack_of_a_build(gone)
+    clock.end_for_lack_of_a_build(lacking)
 
 
 def _strategies(rollouts: Iterable[str]) -> dict[str, dict[str, Any]]:

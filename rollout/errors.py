@@ -203,6 +203,13 @@ class DependencyCycleError(RolloutError):
     code = "dependency_cycle"
 
 
+class MissingDependencyError(RolloutError):
+    """The module needs another one, which some node does not have, and of which there is no package. Upload that first."""
+
+    status = 409
+    code = "missing_dependency"
+
+
 class ModuleNeededError(RolloutError):
     """Another module needs this one."""
 

@@ -40,17 +40,18 @@ class Follower:
         self._position: int | None = None
         self._wakes: dict[str, datetime] = {}
         self._failed: set[str] = set()
-        self._is_fresh = False
 
     def look(self) -> datetime | None:
         """Move on what can be moved on. When to look again though nothing has happened, if ever."""
-        self._is_fresh = self._is_fresh or not stale()
+        is_stale = bool(stale())
+        if is_stale:
+            self._position = None
         position = head()
         uids = self._to_look_at(position)
         moments = advance_all(uids)
         self._wakes = {uid: at for uid, at in (self._wakes | moments).items() if at is not None}
         self._failed = set(uids) - moments.keys()
-        self._position = position if self._is_fresh else None
+        self._position = None if is_stale else position
         return min(self._wakes.values(), default=None)
 
     def _to_look_at(self, position: int) -> Collection[str]:

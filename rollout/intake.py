@@ -1,7 +1,8 @@
 """Takes in what agents say, in batches. The same message may come any number of times.
 
 What a message says of its own order is checked against what was heard of its node (`decider.node.Heard`), and what
-cannot be is not believed: a bad node harms what is known of itself, and that for three heartbeats at most.
+cannot be is not believed: a bad node harms what is known of itself, and that for three heartbeats at most. What
+changes too often is recorded now and then (`decider.pace`).
 """
 
 import logging
@@ -28,6 +29,7 @@ from rollout.decider.node import (
     RecordInventory,
     is_earlier,
 )
+from rollout.decider.pace import Change, full_after, is_held
 from rollout.decider.placement import PLACEMENT, RecordReport, RejectReport, refusal
 from rollout.events import actor_of, node_stream, placement_stream
 from rollout.messages import BEATS, REPORTS, Beat, Inventory, Report, from_json
@@ -144,6 +146,9 @@ class _Order:
         self._refused: list[tuple[str, str]] = []
         self._queue = queue
         self._rows = {row.node: row for row in Liveness.objects.filter(node__in=names)}
+        self._paces: dict[str, dict[str, float]] = {name: dict(row.pace) for name, row in self._rows.items()}
+        #: Nodes of which a change is recorded.
+        self._changed: set[str] = set()
 
     def takes(self, node: str, said: Inventory, *, hello: bool = False) -> bool:
         """Whether `said` is newer than all that was heard of the node so far. It counts as heard then."""
@@ -158,6 +163,28 @@ class _Order:
             self.doubted.add(node)
             self.refuse("implausible", f"{node} counted {said.counter} after {before.counter}")
         return False
+
+    def has_row(self, node: str) -> bool:
+        return node in self._rows
+
+    def holds(self, node: str, change: Change) -> bool:
+        """Whether the node has changed so often that this is not recorded yet."""
+        return is_held(self.pace(node).get(change, 0.0), self.now.timestamp())
+
+    def note(self, node: str, change: Change) -> None:
+        """Count a change that is recorded."""
+        self._changed.add(node)
+        if not self.holds(node, change):
+            pace = self._paces.setdefault(node, {})
+            pace[change] = full_after(pace.get(change, 0.0), self.now.timestamp())
+
+    def reread(self, rows: Iterable[Liveness]) -> None:
+        """Take over what others have counted since, of rows that are locked. Of a node of which a change is recorded
+        nobody has: the append would have been refused."""
+        self._paces |= {row.node: dict(row.pace) for row in rows if row.node not in self._changed}
+
+    def pace(self, node: str) -> Mapping[str, float]:
+        return self._paces.get(node, {})
 
     def refuse(self, reason: str, words: str) -> None:
         self._refused.append((reason, words))
@@ -174,30 +201,35 @@ def _heard(row: Liveness | None) -> Heard:
 
 @retry_on_conflict
 def _record(reports: Sequence[Report]) -> list[str]:
-    """Names of the nodes that were taken for offline: a report is a sign of life too."""
+    """Names of the nodes that were taken for offline: a report is a sign of life too.
+
+    The inventory of a report that is not recorded is left to the next heartbeat: a report may be repeated without end.
+    """
     placements = load_states([placement_stream(each.node, each.module_name) for each in reports], PLACEMENT)
     names = sorted({each.node for each in reports})
-    silent = selectors.silent_among(names)
+    order = _Order(REPORTS, names)
+    silent = [name for name in selectors.silent_among(names) if not order.holds(name, Change.CONTACT)]
     read = [*silent, *(each.node for each in reports if each.inventory is not None)]
     nodes = load_states([node_stream(name) for name in read], NODE)
-    order = _Order(REPORTS, names)
     answered = selectors.operations_by_key([operation_key(each.rollout, each.node) for each in reports])
-    changes = Batch()
+    of_nodes, of_placements = Batch(), Batch()
     for name in silent:
-        changes.decide(nodes[node_stream(name)], NODE, RecordContact(node=name), begun_by(actor_of(name)))
+        order.note(name, Change.CONTACT)
+        of_nodes.decide(nodes[node_stream(name)], NODE, RecordContact(node=name), begun_by(actor_of(name)))
     for report in reports:
         operation, actor = answered.get(operation_key(report.rollout, report.node)), actor_of(report.node)
         # What the message says of its cause is not asked: the log knows what the node was told.
         metadata = begun_by(actor) if operation is None else operation.leads_to(actor)
-        if report.inventory is not None and order.takes(report.node, report.inventory):
-            inventory = RecordInventory(node=report.node, inventory=report.inventory)
-            changes.decide(nodes[node_stream(report.node)], NODE, inventory, metadata)
         placement = placements[placement_stream(report.node, report.module_name)]
         if why := refusal(placement.state, report):
             order.refuse("rejected", f"{report.node} on {report.module_name}: {why}")
-        changes.decide(placement, PLACEMENT, RecordReport(report=report), metadata)
+        is_recorded = of_placements.decide(placement, PLACEMENT, RecordReport(report=report), metadata)
+        if report.inventory is not None and order.takes(report.node, report.inventory) and is_recorded:
+            inventory = RecordInventory(node=report.node, inventory=report.inventory)
+            of_nodes.decide(nodes[node_stream(report.node)], NODE, inventory, metadata)
     with transaction.atomic():
-        append(*changes.appends())  # before the rows of Liveness are locked
+        # Before the rows of Liveness are locked.
+        append(*of_nodes.appends(), *of_placements.appends())
         _note_contact(names, order)
     order.note_refused()
     return silent
@@ -205,12 +237,13 @@ def _record(reports: Sequence[Report]) -> list[str]:
 
 def _note_contact(names: Sequence[str], order: _Order) -> None:
     rows = _locked(names)
+    order.reread(rows)
     for row in rows:
-        row.last_seen = order.now
+        row.last_seen, row.pace = order.now, order.pace(row.node)
         said = order.heard.get(row.node)
         if said is not None and not (said.incarnation == row.incarnation and said.counter < row.counter):
             row.incarnation, row.counter, row.former = said.incarnation, said.counter, list(said.former)
-    Liveness.objects.bulk_update(rows, ["last_seen", "incarnation", "counter", "former"])
+    Liveness.objects.bulk_update(rows, ["last_seen", "incarnation", "counter", "former", "pace"])
 
 
 def _locked(names: Iterable[str]) -> list[Liveness]:
@@ -232,15 +265,22 @@ def record_beats(bodies: Sequence[Any]) -> bool:
 
 @retry_on_conflict
 def _record_beats(beats: Sequence[Beat]) -> list[str]:
-    """Names of the nodes with which anything has changed. Three queries read what is known, however many there are."""
+    """Names of the nodes with which anything new is recorded. Three queries read what is known, however many there are."""
     order = _Order(BEATS, {beat.node for beat in beats})
     newest = _newest(beats, order)
     known = selectors.known_nodes(newest)
-    unlike = [beat for beat in newest.values() if not known[beat.node].is_as(beat)]
+    news = {name: _news(known[name], beat, order) for name, beat in newest.items()}
+    unlike = [beat for name, beat in newest.items() if news[name]]
     states = load_states([node_stream(beat.node) for beat in unlike], NODE)
     changes = Batch()
     for beat in unlike:
-        command = RecordBeat(node=beat.node, hello=beat.hello, profile=beat.profile, inventory=beat.inventory)
+        command = RecordBeat(
+            node=beat.node,
+            hello=beat.hello,
+            profile=beat.profile,
+            inventory=beat.inventory,
+            changes=news[beat.node],
+        )
         changes.decide(states[node_stream(beat.node)], NODE, command, begun_by(actor_of(beat.node)))
     appends = changes.appends()
     # Logs of before `placement.forgotten.v1` forget nothing when a node leaves.
@@ -252,6 +292,19 @@ def _record_beats(beats: Sequence[Beat]) -> list[str]:
     order.note_refused()
     changed = {each.stream for each in appends}
     return [name for name in newest if node_stream(name) in changed]
+
+
+def _news(known: selectors.KnownNode, beat: Beat, order: _Order) -> frozenset[Change]:
+    """What is to be recorded of the beat: what is not known, without what is held back."""
+    changes = known.changes(beat)
+    if not known.is_member:
+        return changes
+    news = {each for each in changes if not order.holds(beat.node, each)}
+    if Change.INVENTORY in changes and known.is_contradicted_by(beat.inventory):
+        news.add(Change.INVENTORY)
+    for each in news:
+        order.note(beat.node, each)
+    return frozenset(news)
 
 
 def _forgotten(names: Sequence[str], joins: Sequence[Append]) -> list[Append]:
@@ -276,7 +329,11 @@ def _newest(beats: Sequence[Beat], order: _Order) -> dict[str, Beat]:
 
 
 def _note_life(beats: Collection[Beat], order: _Order) -> None:
-    _locked({beat.node for beat in beats} | order.doubted)
+    """Rows that are missing are made first, in the order of `beats`, which is that of names: what inserts the same rows in
+    another order would wait for this one, and this one for it."""
+    if missing := [beat for beat in beats if not order.has_row(beat.node)]:
+        Liveness.objects.bulk_create((_life(beat, order) for beat in missing), ignore_conflicts=True)
+    order.reread(_locked({beat.node for beat in beats} | order.doubted))
     for hello in (True, False):
         Liveness.objects.bulk_create(
             (_life(beat, order) for beat in beats if beat.hello is hello),
@@ -297,12 +354,16 @@ _SAID = (
     "former",
     "clock_skew_seconds",
     "doubts",
+    "pace",
 )
 
 
 def _life(beat: Beat, order: _Order) -> Liveness:
     heard = order.heard[beat.node]
     generations = {name: number for name, number in beat.generations.items() if number <= LARGEST_GENERATION}
+    doubts = [] if len(generations) == len(beat.generations) else ["generations"]
+    if any(order.holds(beat.node, each) for each in Change):
+        doubts.append("changes")
     return Liveness(
         node=beat.node,
         last_seen=order.now,
@@ -313,5 +374,6 @@ def _life(beat: Beat, order: _Order) -> Liveness:
         counter=heard.counter,
         former=list(heard.former),
         clock_skew_seconds=None if beat.sent_at is None else beat.sent_at - order.now.timestamp(),
-        doubts=[] if len(generations) == len(beat.generations) else ["generations"],
+        doubts=doubts,
+        pace=order.pace(beat.node),
     )

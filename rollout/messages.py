@@ -236,7 +236,8 @@ class NodeProfile:
     """What an agent knows of its node. `platform` is `<os>/<machine>` as in `linux/x86_64`.
 
     `operating_system` is such as `rhel9`, empty if the node or its agent does not say. `server` is `valkey` or `redis`,
-    empty while the server cannot be reached; `role` is `master`, `replica` or empty.
+    empty while the server cannot be reached; `role` is `master`, `replica` or empty. `other_modules` names those that the
+    server has loaded and Modfleet did not bring, as those that are built in.
     """
 
     platform: Annotated[str, Meta(max_length=64)]
@@ -246,6 +247,7 @@ class NodeProfile:
     role: Annotated[str, Meta(max_length=16)] = ""
     api_hosts: Annotated[tuple[Host, ...], Meta(max_length=64)] = ()
     labels: Annotated[dict[Label, Label], Meta(max_length=64)] = field(default_factory=dict)
+    other_modules: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

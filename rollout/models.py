@@ -25,6 +25,8 @@ class Node(models.Model):
     #: Labels that the agent reports, and those an operator gave, which stand above them.
     agent_labels = models.JSONField()
     labels = models.JSONField()
+    #: Names of the modules that the server has loaded and Modfleet did not bring.
+    other_modules = models.JSONField(default=list, db_default=models.Value([], models.JSONField()))
     #: Drifts that were recorded and have not ended, each as [module_name, version].
     drifts = models.JSONField(default=list)
     #: When it was last heard of again after it had been offline.
@@ -345,8 +347,10 @@ class Liveness(models.Model):
     former = models.JSONField(default=list)
     #: By how much the node's clock is ahead of the database's; None while it has not said.
     clock_skew_seconds = models.FloatField(null=True)
-    #: What it said that cannot be: `counter`, `generations`.
+    #: What is wrong with what it said: `counter`, `generations`, `changes`.
     doubts = models.JSONField(default=list)
+    #: By kind of change, from when on as many may be recorded at once as at first, Unix time: `decider.pace`.
+    pace = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()))
 
     class Meta:
         indexes: ClassVar = [models.Index(fields=["last_seen"], name="nodes_by_last_seen")]

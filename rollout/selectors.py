@@ -16,6 +16,7 @@ from eventstore.database import snapshot
 from eventstore.store import Condition, RecordedEvent, head, load_positions
 from modules_app.errors import ModuleInUseError
 from rollout.decider.node import LARGEST_SKEW, NodePhase
+from rollout.decider.pace import SECONDS, Change
 from rollout.decider.placement import NOTHING_TO_DO
 from rollout.errors import (
     ArtifactInUseError,
@@ -25,7 +26,17 @@ from rollout.errors import (
     RolloutNotFoundError,
 )
 from rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
-from rollout.messages import RUNNING_PHASES, Action, Activation, Beat, InstalledModule, Phase, Reason
+from rollout.messages import (
+    RUNNING_PHASES,
+    Action,
+    Activation,
+    Beat,
+    InstalledModule,
+    Inventory,
+    NodeProfile,
+    Phase,
+    Reason,
+)
 from rollout.models import FleetFreeze, Liveness, Node, NodeModule, Operation, Placement, Rollout, TimelineEntry
 from rollout.outcomes import BAD, outcomes_of
 from rollout.premises import USING
@@ -106,58 +117,77 @@ def overdue_operations(now: datetime) -> list[Operation]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownNode:
-    """A node as the read models have it; `row` is None for one that was never heard of."""
+    """A node as the read models have it; `row` is None for one that was never heard of. `settled`: those of its modules
+    that are as they are to be; empty if any is not."""
 
     row: Node | None
     modules: frozenset[InstalledModule]
+    settled: frozenset[InstalledModule]
 
     @property
     def has_left(self) -> bool:
         return self.row is not None and self.row.phase == NodePhase.DECOMMISSIONED
 
-    def is_as(self, beat: Beat) -> bool:
-        """Whether there is nothing in the beat that is not known."""
-        row, profile = self.row, beat.profile
-        if row is None:
-            return False
-        if self.has_left:
-            return not beat.hello
-        known = (
-            row.platform,
-            row.operating_system,
-            row.server,
-            row.server_version,
-            row.role,
-            tuple(row.api_hosts),
-            row.agent_labels,
-        )
-        said = (
-            profile.platform,
-            profile.operating_system,
-            profile.server,
-            profile.server_version,
-            profile.role,
-            profile.api_hosts,
-            profile.labels,
-        )
-        return row.online and known == said and self.modules == frozenset(beat.inventory.modules)
+    @property
+    def is_member(self) -> bool:
+        return self.row is not None and not self.has_left
+
+    def changes(self, beat: Beat) -> frozenset[Change]:
+        """Return what the beat says that is not known: all if the node joins by it."""
+        if self.row is None or self.has_left:
+            return frozenset(Change) if self.row is None or beat.hello else frozenset()
+        changed = {
+            Change.CONTACT: not self.row.online,
+            Change.PROFILE: profile_of(self.row) != beat.profile,
+            Change.INVENTORY: self.modules != frozenset(beat.inventory.modules),
+        }
+        return frozenset(change for change, is_new in changed.items() if is_new)
+
+    def is_contradicted_by(self, inventory: Inventory) -> bool:
+        """Return True if a node that was as it was to be is not any more."""
+        return not self.settled <= frozenset(inventory.modules)
+
+
+def profile_of(row: Node) -> NodeProfile:
+    return NodeProfile(
+        platform=row.platform,
+        operating_system=row.operating_system,
+        server=row.server,
+        server_version=row.server_version,
+        role=row.role,
+        api_hosts=tuple(row.api_hosts),
+        labels=row.agent_labels,
+        other_modules=tuple(row.other_modules),
+    )
 
 
 def known_nodes(names: Iterable[str]) -> dict[str, KnownNode]:
     """An entry for each name, in two queries."""
     wanted = list(names)
     rows = {row.name: row for row in Node.objects.filter(name__in=wanted)}
-    modules: dict[str, set[InstalledModule]] = {name: set() for name in wanted}
-    for row in NodeModule.objects.filter(node__in=wanted).exclude(observed=ABSENT):
-        modules[row.node].add(
-            InstalledModule(
+    modules: dict[str, dict[InstalledModule, bool]] = {name: {} for name in wanted}
+    unsettled = set()
+    for row in NodeModule.objects.filter(node__in=wanted):
+        if row.desired != ABSENT and row.state != ModuleState.IN_SYNC:
+            unsettled.add(row.node)
+        if row.observed != ABSENT:
+            module = InstalledModule(
                 module_name=row.module_name,
                 version=row.version,
                 content_sha256=row.content_sha256,
                 loaded=row.observed == "load",
             )
+            modules[row.node][module] = row.state == ModuleState.IN_SYNC
+    return {
+        name: KnownNode(
+            row=rows.get(name),
+            modules=frozenset(modules[name]),
+            settled=frozenset(
+                module for module, is_settled in modules[name].items() if is_settled and name not in unsettled
+            ),
         )
-    return {name: KnownNode(row=rows.get(name), modules=frozenset(modules[name])) for name in wanted}
+        for name in wanted
+    }
 
 
 def silent_among(names: Iterable[str]) -> list[str]:
@@ -393,13 +423,14 @@ def node_document(row: Node, modules: Iterable[NodeModule], life: Liveness | Non
         "server_version": row.server_version,
         "role": row.role,
         "labels": {**row.agent_labels, **row.labels},
+        "other_modules": row.other_modules,
         "modules": [_node_module_document(each) for each in modules],
     }
 
 
 def node_warnings(clock_skew_seconds: float | None, doubts: Iterable[str]) -> list[dict[str, str]]:
     """What is wrong with what the node says, each with a code, and a message that says what to do."""
-    warnings = [{"code": f"implausible_{each}", "message": _DOUBTS[each]} for each in doubts]
+    warnings = [{"code": code, "message": message} for code, message in (_DOUBTS[each] for each in doubts)]
     if clock_skew_seconds is not None and abs(clock_skew_seconds) > LARGEST_SKEW:
         words = f"{abs(clock_skew_seconds):.0f} s {'ahead' if clock_skew_seconds > 0 else 'behind'}"
         warnings.append({"code": "clock_skew", "message": f"The node's clock is {words}. Set it."})
@@ -407,8 +438,18 @@ def node_warnings(clock_skew_seconds: float | None, doubts: Iterable[str]) -> li
 
 
 _DOUBTS = {
-    "counter": "Its agent counts its messages as no agent can, and they are ignored. Restart the agent.",
-    "generations": "Its journal names generations that no node can have reached. They are ignored. Look at its journal.",
+    "counter": (
+        "implausible_counter",
+        "Its agent counts its messages as no agent can, and they are ignored. Restart the agent.",
+    ),
+    "generations": (
+        "implausible_generations",
+        "Its journal names generations that no node can have reached. They are ignored. Look at its journal.",
+    ),
+    "changes": (
+        "changes_too_often",
+        f"It changes too often: one change in {SECONDS / 60:.0f} minutes is recorded. Does another agent have its name?",
+    ),
 }
 
 
@@ -461,16 +502,15 @@ def is_loaded(node_name: str, module_name: str, version: int) -> bool | None:
 
 
 def users_of(module_name: str, version: int) -> list[str]:
-    """Nodes that have the module version, or are to get it. What the reconciler has only scheduled does not count: it
-    may never end, and without the artifact it is not done."""
+    """Nodes that have the module version, or are to get it; also if only the reconciler is to bring it, for it may be
+    released at any moment."""
     of_version = {"module_name": module_name, "version": version}
     waiting = Operation.objects.filter(**of_version, action=Action.INSTALL, finished_at__isnull=True)
-    yielding = waiting.filter(yields=True, phase=Phase.SCHEDULED)
     there = NodeModule.objects.filter(**of_version, node__in=nodes().values("name")).exclude(
-        Q(observed=ABSENT) & (Q(desired=ABSENT, rollout="") | Exists(yielding.filter(node=OuterRef("node"))))
+        observed=ABSENT, desired=ABSENT, rollout=""
     )
     # In this order: an operation that ends between the queries has left its row of the module before.
-    coming = set(waiting.exclude(yields=True, phase=Phase.SCHEDULED).values_list("node", flat=True))
+    coming = set(waiting.values_list("node", flat=True))
     return sorted(coming | set(there.values_list("node", flat=True)))
 
 
@@ -494,7 +534,7 @@ def refuse_if_loaded(module_name: str, version: int) -> Condition:
 
 
 def _loaders_of(module_name: str, version: int) -> list[str]:
-    """Nodes that have loaded the module version, or are to load it."""
+    """Nodes that have loaded the module version, or are to load it, whoever has asked for that."""
     of_version = {"module_name": module_name, "version": version}
     waiting = Operation.objects.filter(
         **of_version, action=Action.INSTALL, activation=Activation.LOAD, finished_at__isnull=True
@@ -503,7 +543,7 @@ def _loaders_of(module_name: str, version: int) -> list[str]:
         Q(observed=Activation.LOAD) | Q(desired=Activation.LOAD), **of_version, node__in=nodes().values("name")
     )
     # In this order: what an operation that ends between the queries was to load is wanted before.
-    coming = set(waiting.exclude(yields=True, phase=Phase.SCHEDULED).values_list("node", flat=True))
+    coming = set(waiting.values_list("node", flat=True))
     return sorted(coming | set(there.values_list("node", flat=True)))
 
 

@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from modfleet.client import EVENTS, Document
 from modfleet.commands.parameters import builds
 from modfleet.commands.session import Session, open_session, table
-from modfleet.failure import UsageError
+from modfleet.failure import CommandError, UsageError
 
 #: The least difference of two times: the API's `after` and `before` leave out the time itself.
 MOMENT = timedelta(microseconds=1)
@@ -62,7 +62,10 @@ def events(
         for each in newest_first
         if (stream is None or fnmatchcase(each["stream"], stream)) and (kind is None or fnmatchcase(each["type"], kind))
     )
-    session.show(list(islice(matching, limit or None))[::-1], _in_a_table)
+    found = list(islice(matching, limit or None))
+    if request is not None and not found:
+        raise CommandError(f"No event has the correlation_id {request}. `modfleet events` shows that of each event.")
+    session.show(found[::-1], _in_a_table)
 
 
 def _moment(text: str | None) -> datetime | None:
@@ -78,13 +81,14 @@ def _moment(text: str | None) -> datetime | None:
 
 def _in_a_table(found: list[Document]) -> RenderableType:
     return table(
-        ("POSITION", "RECORDED AT", "ACTOR", "REQUESTED BY", "STREAM", "TYPE", "DATA"),
+        ("POSITION", "RECORDED AT", "ACTOR", "REQUESTED BY", "CORRELATION ID", "STREAM", "TYPE", "DATA"),
         (
             (
                 each["position"],
                 each["recorded_at"],
                 each["actor"],
                 each["requested_by"],
+                each["correlation_id"],
                 each["stream"],
                 each["type"],
                 json.dumps(each["data"], ensure_ascii=False),

@@ -2,6 +2,7 @@
 
 import logging
 import platform
+import re
 import threading
 import time
 import uuid
@@ -20,6 +21,10 @@ from rollout.messages import Beat, InstalledModule, Inventory, NodeProfile, Reas
 
 #: Where a node says what it runs: os-release(5).
 OS_RELEASES = (Path("/etc/os-release"), Path("/usr/lib/os-release"))
+
+#: What a heartbeat can say of modules that are not ours: `messages.NodeProfile`.
+OTHER_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+MOST_OTHERS = 64
 
 log = logging.getLogger(__name__)
 
@@ -144,11 +149,18 @@ class Node:
                 role=facts.role,
                 api_hosts=settings.api_hosts,
                 labels=dict(settings.labels),
+                other_modules=self._other_modules(),
             ),
             inventory=replace(look, modules=modules),
             generations=self.journal.generations(),
             sent_at=time.time(),
         )
+
+    def _other_modules(self) -> tuple[str, ...]:
+        """Names of what the server has loaded from elsewhere, as last seen: one that is away has not lost them."""
+        own = f"{self.settings.server_modules_dir or self.settings.modules_dir}/"
+        names = {each.name for each in self._last_facts.modules if not each.path.startswith(own)}
+        return tuple(sorted(name for name in names if OTHER_NAME.fullmatch(name)))[:MOST_OTHERS]
 
     def _installed(self, facts: ServerFacts) -> tuple[InstalledModule, ...]:
         with self.folder.lock:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from eventstore.decider import Decider
+from rollout.decider.pace import Change
 from rollout.errors import NodeNotFoundError, NodePhaseError
 from rollout.events import (
     NodeActivated,
@@ -110,12 +111,14 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordBeat:
-    """`hello`: the agent has just started. Only that brings a decommissioned node back."""
+    """`hello`: the agent has just started. Only that brings a decommissioned node back. `changes`: what may be recorded
+    of a node that is known."""
 
     node: str
     hello: bool
     profile: NodeProfile
     inventory: Inventory
+    changes: frozenset[Change] = frozenset(Change)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,10 +244,12 @@ def _record_beat(state: NodeState, beat: RecordBeat) -> list[NodeEvent]:
     if state.profile is None or state.decommissioned:
         events.append(NodeJoined(node=beat.node, profile=beat.profile))
     else:
-        if not state.online:
+        if Change.CONTACT in beat.changes and not state.online:
             events.append(NodeCameBack(node=beat.node))
-        if state.profile != beat.profile:
+        if Change.PROFILE in beat.changes and state.profile != beat.profile:
             events.append(NodeProfileChanged(node=beat.node, profile=beat.profile))
+    if Change.INVENTORY not in beat.changes:
+        return events
     return events + _record_inventory(state, beat.node, beat.inventory)
 
 

@@ -68,6 +68,23 @@ class ModuleVersion:
             f"{self.module_name} {self.version} wants Redis {wanted} at least; {server}.",
         )
 
+    def lack_of_planned_build(self, node: Node, content_sha256: str) -> Skip:
+        """Why the node cannot get the build that was planned for it: the build is gone, or the node is another now."""
+        planned = sorted(name for name, build in self.builds.items() if build.content_sha256 == content_sha256)
+        if not planned:
+            return Reason.FETCH_FAILED, f"The build of {self.module_name} {self.version} for {node.name} is gone."
+        machine = node.platform.partition("/")[2]
+        if not any(platform.partition("/")[2] == machine for platform in planned):
+            reason, now = Reason.INCOMPATIBLE_ARCH, f"is {node.platform} now"
+        elif node.operating_system:
+            reason, now = Reason.INCOMPATIBLE_OS, f"runs {node.operating_system} on {machine} now"
+        else:
+            reason, now = Reason.INCOMPATIBLE_OS, "does not say any more which operating system it runs"
+        return reason, (
+            f"{node.name} {now}; the rollout was planned with the build for {', '.join(planned)}. "
+            "Start another rollout for it."
+        )
+
     def _lack_of_a_build(self, node: Node) -> Skip:
         there = ", ".join(sorted(self.builds)) or "no platform"
         machine = node.platform.partition("/")[2]

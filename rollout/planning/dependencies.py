@@ -4,13 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 
-from rollout.errors import DependencyCycleError, ModuleNeededError
+from rollout.errors import DependencyCycleError, MissingDependencyError, ModuleNeededError
 from rollout.models import Node
 from rollout.planning.catalogue import ModuleVersion, module_versions, newest_of
 from rollout.planning.observed import REACH, Observed
-from rollout.selectors import other_modules_on
-
-LISTED_NODES = 5
+from rollout.selectors import other_modules_on, some_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +33,7 @@ class Dependencies:
 
 
 def dependencies_of(module: ModuleVersion, nodes: Sequence[Node], observed: Observed) -> Dependencies:
-    """What must be loaded on the nodes before the module is. Raises: `DependencyCycleError`."""
+    """What must be loaded on the nodes before the module is. Raises: `DependencyCycleError`, `MissingDependencyError`."""
     search = _Search(module.module_name, observed)
     search.look_at(module, nodes)
     needs = {name: tuple(sorted(needed)) for name, needed in search.needed_by.items()}
@@ -77,12 +75,26 @@ class _Search:
     def look_at(self, module: ModuleVersion, nodes: Sequence[Node]) -> None:
         needs = {platforms: module.needs(platforms) for platforms in {node.fitting_platforms for node in nodes}}
         for name in sorted(set().union(*needs.values())):
+            lacking = self._lacking(name, [n for n in nodes if name in needs[n.fitting_platforms]])
+            if not lacking:
+                continue
             needed = self._known(name)
-            if needed is not None and (
-                lacking := self._lacking(name, [n for n in nodes if name in needs[n.fitting_platforms]])
-            ):
-                self.needed_by.setdefault(module.module_name, set()).add(name)
-                self._ask_for(needed, lacking)
+            if needed is None or not needed.builds:
+                self._cannot_have(name, module, lacking)
+                continue
+            self.needed_by.setdefault(module.module_name, set()).add(name)
+            self._ask_for(needed, lacking)
+
+    def _cannot_have(self, name: str, module: ModuleVersion, lacking: Sequence[Node]) -> None:
+        """There is no package of `name`. A person is told; the reconciler leaves these nodes for later."""
+        needs = f"{module.module_name} {module.version} needs {name}, of which there is no package"
+        if not self._observed.yields:
+            where = some_of([node.name for node in lacking])
+            raise MissingDependencyError(
+                f"{needs}, and which is not loaded on {where}. Upload a package of {name} first."
+            )
+        for node in lacking:
+            self.missing.setdefault(node.name, f"{needs}. Upload it first.")
 
     def _known(self, name: str) -> ModuleVersion | None:
         if name not in self._newest:
@@ -95,7 +107,8 @@ class _Search:
         return [
             node
             for node in nodes
-            if observed.is_coming(name, node.name) or not observed.is_to_stay_loaded(name, node.name)
+            if name not in node.other_modules
+            and (observed.is_coming(name, node.name) or not observed.is_to_stay_loaded(name, node.name))
         ]
 
     def _ask_for(self, module: ModuleVersion, nodes: Sequence[Node]) -> None:
@@ -141,7 +154,4 @@ def refuse_if_needed(module_name: str, version: int, nodes: Sequence[Node], obse
             losing.setdefault(f"{name} {its_version}", []).append(node)
     if losing:
         needing, names = next(iter(losing.items()))
-        more = f" and {len(names) - LISTED_NODES} more" if len(names) > LISTED_NODES else ""
-        raise ModuleNeededError(
-            f"{needing} needs {module_name} on {', '.join(names[:LISTED_NODES])}{more}. Remove it there first."
-        )
+        raise ModuleNeededError(f"{needing} needs {module_name} on {some_of(names)}. Remove it there first.")

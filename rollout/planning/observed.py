@@ -54,12 +54,20 @@ class Observed:
             return None
         return live.rollout
 
+    @property
+    def yields(self) -> bool:
+        return self._yields
+
     def is_to_stay_loaded(self, module_name: str, node: str) -> bool:
-        """Whether some version of the module is wanted there as loaded, and is not being removed."""
+        """Whether some version of the module is wanted there as loaded, or is loaded unasked, and is not being removed."""
         live, _ = self._live_and_waiting(module_name, node)
         leaving = live.version if live is not None and live.action == Action.REMOVE else None
         rows = self.versions(module_name, node)
-        return any(row.desired == Activation.LOAD and row.version != leaving for row in rows)
+        return any(
+            Activation.LOAD in {row.desired, row.observed if row.desired == ABSENT else ABSENT}
+            and row.version != leaving
+            for row in rows
+        )
 
     def reach(self, module_name: str, node: str, *, without: int | None = None) -> int:
         """How far the module is wanted there, one version of it aside."""

@@ -186,6 +186,7 @@ def _joined(recorded: RecordedEvent, before: Node | None) -> Node:
 def _set_profile(node: Node, profile: NodeProfile) -> None:
     node.platform, node.server, node.server_version = profile.platform, profile.server, profile.server_version
     node.operating_system = profile.operating_system
+    node.other_modules = list(profile.other_modules)
     node.role, node.api_hosts, node.agent_labels = profile.role, list(profile.api_hosts), profile.labels
 
 

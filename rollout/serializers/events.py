@@ -23,5 +23,5 @@ class SentEventSerializer(serializers.Serializer[Any]):
     """A server-sent event."""
 
     id = serializers.CharField(required=False, help_text="The position in the log")
-    event = serializers.CharField(required=False, help_text="The event's type")
+    event = serializers.CharField(required=False, help_text="The event's type, or `log.restored`")
     data = serializers.CharField(required=False, help_text="The event as JSON")  # type: ignore[assignment]

@@ -32,7 +32,9 @@ class NodeModuleSerializer(serializers.Serializer[Any]):
 
 
 class NodeWarningSerializer(serializers.Serializer[Any]):
-    code = serializers.ChoiceField(["clock_skew", "implausible_counter", "implausible_generations"])
+    code = serializers.ChoiceField(
+        ["changes_too_often", "clock_skew", "implausible_counter", "implausible_generations"]
+    )
     message = serializers.CharField()
 
 
@@ -52,4 +54,7 @@ class NodeSerializer(serializers.Serializer[Any]):
     server_version = serializers.CharField()
     role = serializers.CharField()
     labels = serializers.DictField(child=serializers.CharField())
+    other_modules = serializers.ListField(
+        child=serializers.CharField(), help_text="What its server has loaded and Modfleet did not bring, by name"
+    )
     modules = NodeModuleSerializer(many=True)

@@ -18,6 +18,7 @@ from artifacts_app.errors import ArtifactNotFoundError
 from rollout import history, selectors, services, verbs, why
 from rollout.errors import (
     DependencyCycleError,
+    MissingDependencyError,
     ModuleNeededError,
     NodeNotFoundError,
     NoMatchError,
@@ -102,6 +103,7 @@ class RolloutViewSet(ViewSet):
         RolloutInProgressError,
         ArtifactNotFoundError,
         DependencyCycleError,
+        MissingDependencyError,
         ModuleNeededError,
         PlanChangedError,
         KeyReusedError,
@@ -120,6 +122,7 @@ class RolloutViewSet(ViewSet):
         RolloutInProgressError,
         ArtifactNotFoundError,
         DependencyCycleError,
+        MissingDependencyError,
         ModuleNeededError,
     )
     def plan(self, request: Request) -> Response:
@@ -171,7 +174,8 @@ class RolloutViewSet(ViewSet):
     @refuses(RolloutNotFoundError)
     def events(self, request: Request, uid: str) -> HttpResponseBase:
         """Stream the rollout's events as they happen (SSE). `Last-Event-ID` resumes after that position of the log; 204
-        if the rollout has ended and that was its last, at which a browser's EventSource does not come again."""
+        if the rollout has ended and that was its last, at which a browser's EventSource does not come again. The event
+        `log.restored`, with id 0, ends the stream: a backup was restored, and the client begins anew."""
         after = position_after(request)
         if is_over(uid, after):
             return HttpResponse(status=204)
@@ -219,6 +223,7 @@ class RolloutViewSet(ViewSet):
         RolloutInProgressError,
         ArtifactNotFoundError,
         DependencyCycleError,
+        MissingDependencyError,
         ModuleNeededError,
         NothingToRetryError,
         WrongPhaseError,

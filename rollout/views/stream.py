@@ -9,14 +9,17 @@ from rest_framework.request import Request
 from api.errors import InvalidRequestError
 from eventstore.database import give_connection_back
 from eventstore.follow import watcher
-from eventstore.store import RecordedEvent
+from eventstore.store import RecordedEvent, head
 from rollout import selectors
+from rollout.errors import RolloutNotFoundError
 from rollout.events import FINAL_ROLLOUT_PHASES
 
 #: How often a stream speaks up on which nothing happens, seconds: proxies keep it open then, and a client that has gone
 #: away is noticed, which holds a thread of the server until then.
 HEARTBEAT_SECONDS = 2.0
 STREAM_BATCH = 500
+#: With this id a browser's EventSource comes again for the story from its beginning.
+RESTORED = "id: 0\nevent: log.restored\ndata: {}\n\n"
 
 
 def position_after(request: Request) -> int:
@@ -30,15 +33,24 @@ def position_after(request: Request) -> int:
 def is_over(uid: str, after: int) -> bool:
     """Whether nothing comes after this position any more. Raises: `RolloutNotFoundError`."""
     _, newest, phase = selectors.rollout_document(uid)
-    return phase in FINAL_ROLLOUT_PHASES and after >= newest
+    return phase in FINAL_ROLLOUT_PHASES and newest <= after <= head()
 
 
 def story(uid: str, after: int) -> Iterator[str]:
     """The rollout's events after a position, as they come; ends with the rollout. Reads them only when there are new
-    ones; asks nothing while others are busy; and speaks up when it had nothing to say for a while."""
+    ones; asks nothing while others are busy; and speaks up when it had nothing to say for a while.
+
+    If the log was restored to an earlier position, the last event is `RESTORED`: the client begins anew."""
     spoke_at = time.monotonic()
     while True:
-        _, newest, phase = selectors.rollout_document(uid)
+        try:
+            _, newest, phase = selectors.rollout_document(uid)
+        except RolloutNotFoundError:  # it was there when the stream began
+            yield RESTORED
+            return
+        if newest <= after and after > head():
+            yield RESTORED
+            return
         while after < newest and (batch := selectors.rollout_events(uid, after=after, limit=STREAM_BATCH)):
             after = batch[-1].position
             give_connection_back()  # the client may take long to read them

@@ -78,6 +78,7 @@
       soon();
       if (stream.readyState === EventSource.CLOSED) retry = setTimeout(follow, RETRY);
     };
+    stream.addEventListener("log.restored", () => location.reload());
     for (const type of SHOWN) stream.addEventListener(type, (event) => { last = event.lastEventId; soon(); });
   }
 

@@ -14,9 +14,10 @@ NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 class Command(BaseCommand):
     help = (
-        "Print the line of the broker's ACL file for a node, for the control plane, or for the operator, the only one who "
-        "may run ACL LOAD once `user default off` is in the file. Redis 7.0 and all newer servers read it. The password is the first line "
-        "of --password-file; else it is generated, and told on standard error."
+        "Print one line of the broker's ACL file: the user of a node, of the control plane (--control), or of the operator "
+        "(--operator). Once the file says `user default off`, only the operator may run ACL LOAD. Redis 7.0, Valkey 7.2 and "
+        "newer versions read the line. The password is the first line of --password-file. Without that option a password is "
+        "generated and written to standard error."
     )
     requires_system_checks = ()
 

@@ -1,6 +1,7 @@
 """The benchmark runs, measures the same work on both sides, and leaves no process behind."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -67,6 +68,9 @@ def test_it_works_and_the_floor_leaves_what_the_agent_leaves(folder):
         output, _ = bench.communicate()
     assert bench.returncode == 0, output
     assert "x floor" in output
+    parts = dict(re.findall(r"│ ([\w ,]+?) +│ +([\d.]+) ms │", output))
+    assert set(parts) == {"floor", "agents", "control worker", "relay", "API", "broker, server"}
+    assert float(parts["agents"]) > 0
     for node in ("node-001", "node-002", "node-003"):
         agent = tree(folder / "rollouts" / "nodes" / node / "modules" / "greet" / "10001")
         assert set(map(str, agent)) == {"greet.so", "module.json"}

@@ -77,6 +77,7 @@ def test_a_node(run):
         (["nodes", "label", "n1"], 2, "Give the labels as NAME=VALUE, or --clear for none."),
         (["nodes", "label", "n1", "zone"], 2, "zone is no label: write it as NAME=VALUE."),
         (["events", "--since", "soon"], 2, "soon is no time: write it as 2026-11-23T16:20:00Z."),
+        (["events", "--request", "nope"], 1, "No event has the correlation_id nope. `modfleet events` shows"),
         (["rollout", "start", "greet", "1", "--node", "n1", "--role", "master"], 2, "--node names nodes, and cannot"),
         (["rollout", "start", "nope", "1"], 1, "`modfleet push FILE.zip`"),
         (["rollout", "start", "greet", "1", "--canary", "few"], 2, "strategy.canary: Must be an integer"),
@@ -101,7 +102,8 @@ def test_an_error_is_one_sentence_that_says_what_to_do(run, words, code, sentenc
     assert sentence in shown.stderr
 
 
-def test_events_are_filtered_and_the_newest_come_last(run, module):
+def test_events_are_filtered_and_the_newest_come_last(run, module, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
     uid = start(module_name=module)
     found = answer(run("events", "--stream", f"rollout:{uid}", "--json"))
     assert {each["stream"] for each in found} == {f"rollout:{uid}"}
@@ -109,6 +111,9 @@ def test_events_are_filtered_and_the_newest_come_last(run, module):
     (one,) = answer(run("events", "--type", "rollout.started.*", "--limit", "1", "--json"))
     assert one["stream"] == f"rollout:{uid}"
     assert answer(run("events", "--actor", "nobody", "--json")) == []
+    correlation_id = found[0]["correlation_id"]
+    assert found[0] in answer(run("events", "--request", correlation_id, "--json"))
+    assert correlation_id in run("events", "--request", correlation_id).stdout
     assert answer(run("events", "--until", "2020-01-01", "--json")) == []
     assert answer(run("events", "--since", "2020-01-01", "--limit", "0", "--json"))[0]["position"] == 1
 

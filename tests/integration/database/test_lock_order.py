@@ -110,6 +110,25 @@ def test_hellos_and_heartbeats_of_the_same_nodes(on_postgresql):
     assert Liveness.objects.filter(hello_at__isnull=False).count() == 4
 
 
+def test_nodes_whose_rows_were_lost(on_postgresql, monkeypatch):
+    """Each worker has a hello of one node and a heartbeat of the other, and makes the rows of both."""
+    intake.record_beats([beat_of(name, hello=True) for name in "az"])
+    Liveness.objects.all().delete()
+    met, here, life = threading.Barrier(2), threading.local(), intake._life
+
+    def life_of(beat, order):
+        if not (beat.hello or hasattr(here, "has_met")):
+            here.has_met = True
+            met.wait(PATIENCE)
+        return life(beat, order)
+
+    monkeypatch.setattr(intake, "_life", life_of)
+    first = [beat_of("z", hello=True), beat_of("a")]
+    second = [beat_of("a", hello=True), beat_of("z")]
+    at_once(lambda: intake.record_beats(first), lambda: intake.record_beats(second))
+    assert Liveness.objects.filter(hello_at__isnull=False).count() == 2
+
+
 def rewrite(model, keys):
     """The rows lie on the disk in the order of `keys`."""
     rows = {row.pk: row for row in model.objects.filter(pk__in=keys)}

@@ -7,13 +7,13 @@ import pytest
 
 from eventstore.store import read
 from rollout import services
-from rollout.errors import DependencyCycleError, ModuleNeededError, RolloutInProgressError
+from rollout.errors import DependencyCycleError, MissingDependencyError, ModuleNeededError, RolloutInProgressError
 from rollout.events import Origin, RolloutStarted
 from rollout.messages import Action, Activation
 from rollout.planning.planner import plan_of
 from rollout.requests import RolloutRequest
 from rollout.strategy import Gate, Strategy
-from tests.recorded_fleet import join, operation, phases
+from tests.recorded_fleet import installed, join, operation, phases
 from tests.recorded_modules import load_on, module_object, package, released
 
 pytestmark = pytest.mark.django_db
@@ -91,10 +91,51 @@ def test_what_travels_in_the_package_is_not_needed():
     assert before() == []
 
 
-def test_a_name_that_is_no_module_of_ours_is_not_needed():
+def test_a_module_that_was_never_uploaded_is_named():
+    join("n1", "n2")
+    package("main", needs=["json"])
+    with pytest.raises(MissingDependencyError) as error:
+        services.start_rollout(REQUEST)
+    assert error.value.code == "missing_dependency"
+    assert str(error.value) == (
+        "main 1 needs json, of which there is no package, and which is not loaded on n1, n2. "
+        "Upload a package of json first."
+    )
+    assert started() == {}
+
+
+def test_what_a_dependency_needs_is_named_too():
     join("n1")
-    package("main", needs=["libssl"])
+    package("json", needs=["base"])
+    package("main", needs=["json"])
+    with pytest.raises(MissingDependencyError, match="json 1 needs base"):
+        plan_of(REQUEST)
+
+
+def test_what_is_built_into_the_server_is_there():
+    join("n1", other_modules=("json",))
+    package("main", needs=["json"])
+    assert (before(), plan_of(REQUEST).names) == ([], ("n1",))
+    package("json")
     assert before() == []
+    join("n2")
+    assert before() == [("json", 1, ("n2",))]
+
+
+def test_what_is_loaded_though_nobody_asked_for_it_is_there():
+    join("n1", modules=[installed(module_name="json")])
+    package("main", needs=["json"])
+    assert plan_of(REQUEST).names == ("n1",)
+
+
+def test_the_reconciler_leaves_such_nodes_for_later():
+    join("n1")
+    package("main", needs=["json"])
+    (skipped,) = plan_of(replace(REQUEST, yields=True)).skipped
+    assert (skipped.reason, skipped.message) == (
+        "missing_dependency",
+        "main 1 needs json, of which there is no package. Upload it first.",
+    )
 
 
 def test_what_only_the_module_object_lists_is_needed_too():
@@ -156,7 +197,8 @@ def test_a_module_without_any_package_cannot_be_had():
     join("n1")
     module_object("json")
     package("main", needs=["json"])
-    assert [each.reason for each in plan_of(REQUEST).skipped] == ["missing_dependency"]
+    with pytest.raises(MissingDependencyError):
+        plan_of(REQUEST)
 
 
 def test_what_is_being_brought_is_waited_for():

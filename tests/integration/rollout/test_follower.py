@@ -8,6 +8,7 @@ from django.test.utils import CaptureQueriesContext
 
 from accounts.services import update_cluster_settings
 from eventstore.models import ProjectionVersion
+from eventstore.projections import rebuild, registered
 from eventstore.store import database_now
 from rollout import advance, clock, dispatch, follower, intake, services, verbs
 from rollout.follower import Follower
@@ -396,10 +397,19 @@ def test_after_very_many_events_all_are_looked_at(relay, looked_at, monkeypatch)
     assert looked_at == [uid]
 
 
-def test_all_are_looked_at_while_a_projection_waits_for_its_rebuild(relay, looked_at):
+@pytest.mark.parametrize("looks_before", [0, 2])
+def test_all_are_looked_at_while_a_projection_waits_for_its_rebuild(relay, looked_at, looks_before):
     fleet(1)
     uid = start()
+    for _ in range(looks_before):
+        relay()
+    looked_at.clear()
     ProjectionVersion.objects.update(version=0)
     for _ in range(3):
         relay()
     assert looked_at == [uid, uid, uid]
+    for each in registered():
+        rebuild(each)
+    relay()
+    relay()
+    assert looked_at == [uid, uid, uid, uid]

@@ -2,7 +2,6 @@
 
 import pytest
 
-from artifacts_app.services import delete_artifact
 from eventstore.store import head
 from rollout import services
 from tests.plugins.cast import client_of
@@ -141,6 +140,8 @@ def test_what_is_needed_and_cycles_are_conflicts(admin):
     assert error(plan(admin, action="remove", module_name="json")) == (409, "module_needed")
     package("cycle", needs=["cycle"])
     assert error(plan(admin, module_name="cycle")) == (409, "dependency_cycle")
+    package("needs", needs=["nothing"])
+    assert error(plan(admin, module_name="needs")) == (409, "missing_dependency")
 
 
 # --- Predictions ------------------------------------------------------------------------------------------------------
@@ -197,7 +198,7 @@ def test_a_plan_that_has_changed_is_not_started(admin):
         lambda: services.drain_node("n0001"),
         lambda: services.decommission_node("n0001"),
         lambda: load_on(["n0000"], "greet"),
-        lambda: delete_artifact("json", 1),
+        lambda: load_on(["n0000", "n0001", "n0002"], "json"),
     ],
     ids=["a node more", "one to skip", "a node less", "another canary", "nothing to come before"],
 )

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from eventstore.store import head
 from rollout.advance import advance
 from rollout.messages import Phase
 from rollout.views import documents
@@ -245,6 +246,16 @@ def test_the_stream_of_an_ended_rollout_ends(admin):
     answer = admin.get(f"/v2/rollouts/{uid}/events")
     assert answer["Content-Type"].startswith("text/event-stream")
     assert list(events(answer))[-1]["type"] == "rollout.finished.v1"
+
+
+@pytest.mark.parametrize("phase", [None, "succeeded"])
+def test_a_client_that_has_seen_what_was_lost_with_a_restored_backup_begins_anew(admin, phase):
+    fleet(1)
+    uid = start()
+    if phase:
+        say(uid, "n0000")
+    answer = admin.get(f"/v2/rollouts/{uid}/events?after={head() + 5}")
+    assert b"".join(answer.streaming_content) == b"id: 0\nevent: log.restored\ndata: {}\n\n"
 
 
 # --- Verbs ------------------------------------------------------------------------------------------------------------

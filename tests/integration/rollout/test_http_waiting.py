@@ -16,6 +16,7 @@ from eventstore import follow
 from eventstore.store import head
 from rollout import local, selectors, verbs
 from rollout.messages import Action
+from rollout.models import Rollout
 from rollout.views import documents
 from rollout.views import stream as streaming
 from tests.plugins.cast import client_of
@@ -111,6 +112,22 @@ def test_a_stream_tells_every_event_once_over_interruptions(committed):
     assert [*first, *rest] == whole
     assert (whole[0]["type"], whole[-1]["type"]) == ("rollout.started.v1", "rollout.finished.v1")
     assert len({each["position"] for each in whole}) == len(whole)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_stream_ends_when_a_backup_is_restored(committed, monkeypatch, lost):
+    """Of a rollout that was started after the backup, and of one that had come further."""
+    monkeypatch.setattr(streaming, "HEARTBEAT_SECONDS", 0.1)
+    fleet(1)
+    uid = start()
+    stream = streaming.story(uid, 0)
+    while "nothing new" not in next(stream):
+        pass
+    if lost:
+        Rollout.objects.all().delete()
+    monkeypatch.setattr(streaming, "head", lambda: 1)
+    follow.watcher._go_back_to(1)
+    assert list(stream)[-1] == streaming.RESTORED
 
 
 def test_a_stream_speaks_up_although_others_are_busy(committed, monkeypatch):

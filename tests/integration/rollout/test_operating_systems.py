@@ -84,6 +84,43 @@ def test_a_closer_build_that_comes_later_does_not_take_the_planned_one_away(uplo
     assert platform_of(row) == "linux/x86_64"
 
 
+@pytest.mark.parametrize(
+    ("changed", "reason", "words"),
+    [
+        ({"operating_system": "rhel8"}, "incompatible_os", "n1 runs rhel8 on x86_64 now; the rollout was planned with"),
+        ({"operating_system": ""}, "incompatible_os", "n1 does not say any more which operating system it runs;"),
+        (
+            {"operating_system": "rhel9", "platform": "linux/aarch64"},
+            "incompatible_arch",
+            "n1 is linux/aarch64 now; the rollout was planned with the build for rhel9/x86_64.",
+        ),
+    ],
+)
+@pytest.mark.parametrize("other_build", [False, True])
+def test_a_node_that_changes_between_plan_and_dispatch(upload, changed, reason, words, other_build):
+    upload("rhel9")
+    if other_build:
+        upload("rhel8", description="for rhel8")
+    join("n1", operating_system="rhel9")
+    uid = start(module_name="TestModule", careful={})
+    intake.record_beats([beat_of("n1", **changed)])
+    assert list(_commands(list(Operation.objects.all()))) == []
+    row = Operation.objects.get(rollout=uid)
+    assert (row.phase, row.reason, row.attempt) == ("failed", reason, 1)
+    assert row.message.startswith(words)
+    assert row.message.endswith("Start another rollout for it.")
+
+
+def test_a_build_that_is_gone_is_said_to_be_gone(upload):
+    upload("rhel9")
+    join("n1", operating_system="rhel9")
+    uid = started()
+    Build.objects.all().delete()
+    assert list(_commands(list(Operation.objects.all()))) == []
+    row = Operation.objects.get(rollout=uid)
+    assert (row.reason, row.message) == ("fetch_failed", "The build of TestModule 1 for n1 is gone.")
+
+
 def test_a_build_of_another_machine_is_another_platform(upload):
     upload("rhel9")
     join("arm", platform="linux/aarch64", operating_system="rhel9")

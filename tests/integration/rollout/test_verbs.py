@@ -22,6 +22,8 @@ from tests.recorded_fleet import (
     beat_of,
     differences,
     fleet,
+    installed,
+    inventory,
     join,
     operation,
     phases,
@@ -371,3 +373,14 @@ def test_what_a_phase_does_not_allow_is_refused_in_words():
     uid = start()
     with pytest.raises(WrongPhaseError, match="A rollout that is running cannot be asked to reject"):
         verbs.reject_rollout(uid, remark="no")
+
+
+def test_who_resumes_accepts_what_was_lost_while_it_was_paused():
+    fleet(2)
+    uid = start(careful={"canary": 1, "soak_seconds": 1000.0})
+    say(uid, "n0000", inventory=inventory(installed()))
+    verbs.pause_rollout(uid)
+    silence("n0000")
+    clock.declare_silent_nodes_offline()
+    verbs.resume_rollout(uid)
+    assert rollout(uid).phase == "running"

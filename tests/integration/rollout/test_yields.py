@@ -2,9 +2,12 @@
 
 import pytest
 
-from rollout import clock, selectors, services, verbs
+from artifacts_app.services import delete_artifact
+from modules_app.errors import ModuleInUseError
+from modules_app.services import delete_module, module_uid
+from rollout import clock, services, verbs
 from rollout.advance import advance
-from rollout.errors import RolloutInProgressError
+from rollout.errors import ArtifactInUseError, RolloutInProgressError
 from rollout.events import Origin
 from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import Operation, Rollout
@@ -25,7 +28,7 @@ from tests.recorded_fleet import (
     start,
     upload,
 )
-from tests.recorded_modules import load_on, package
+from tests.recorded_modules import load_on, module_object, package
 
 pytestmark = pytest.mark.usefixtures("db")
 
@@ -139,10 +142,21 @@ def test_a_local_call_starts(theirs):
     assert phases(uid) == {INVENTED: "scheduled"}
 
 
-@pytest.mark.parametrize("theirs", ["scheduled", "given_back"], indirect=True)
-def test_an_artifact_that_only_the_reconciler_would_bring_may_be_deleted(theirs, names):
+def test_what_the_reconciler_would_bring_is_not_deleted(theirs, names):
+    """A release may follow at any moment, and no node is to be told to fetch what is gone."""
+    module_object("greet")
     finish(start(action=Action.REMOVE, nodes=tuple(names), released=False))
-    assert selectors.users_of("greet", 1) == []
+    with pytest.raises(ArtifactInUseError, match=INVENTED):
+        delete_artifact("greet", 1)
+    with pytest.raises(ModuleInUseError, match=INVENTED):
+        delete_module(module_uid("greet", 1))
+
+
+def test_once_a_person_has_taken_its_place_it_is_deleted(scheduled):
+    uid = start(action=Action.REMOVE)
+    finish(uid)
+    say(uid, INVENTED, inventory=inventory())
+    delete_artifact("greet", 1)
 
 
 def test_the_others_are_tried_again(names):

@@ -81,6 +81,19 @@ def test_a_position_never_goes_back(log, pool):
     assert last_sleeper.result() == 101
 
 
+@pytest.mark.parametrize("lost", [[], [OperationalError("restarted")]])
+def test_after_a_restore_everybody_looks_anew(log, pool, lost):
+    watcher = follow.Watcher()
+    log.news = {"a": 9}
+    sleeper = pool.submit(wait_for_news, watcher, log, "a", 9)
+    wait_for(lambda: watcher._sleepers)
+    for each in (9, *lost, 4):
+        log.positions.put(each)
+    assert sleeper.result()
+    log.positions.put(5)
+    assert watcher.wait(4, PATIENCE) == 5
+
+
 def test_a_sleeper_that_comes_while_the_thread_ends_gets_a_new_one(log, pool):
     watcher = follow.Watcher()
     log.may_end.clear()

@@ -1,0 +1,151 @@
+"""A node that changes with each of its messages: the log grows within a bound, and bad news is known at once."""
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from eventstore.store import read
+from rollout import clock, intake
+from rollout.decider.pace import AT_ONCE, SECONDS
+from rollout.events import NodeCameBack, NodeInventoryChanged, NodeProfileChanged, NodeWentOffline
+from rollout.models import Liveness
+from rollout.reconcile import reconcile
+from rollout.selectors import node_documents
+from tests.recorded_fleet import beat_of, fleet, installed, inventory, node, say, silence, start, state_of
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def n():
+    (name,) = fleet(1)
+    return name
+
+
+def beat(name, *modules, **profile):
+    intake.record_beats([beat_of(name, modules=modules, **profile)])
+
+
+def count(*kinds):
+    return len(list(read(event_classes=kinds)))
+
+
+def pass_time(seconds=SECONDS):
+    for row in Liveness.objects.all():
+        row.pace = {change: full_at - seconds for change, full_at in row.pace.items()}
+        row.save()
+
+
+def test_a_profile_that_changes_with_each_heartbeat(n):
+    for number in range(60):
+        beat(n, server_version=f"9.0.{number}")
+    assert count(NodeProfileChanged) == AT_ONCE
+    assert node(n).server_version == "9.0.9"
+    pass_time()
+    for number in range(60, 120):
+        beat(n, server_version=f"9.0.{number}")
+    assert count(NodeProfileChanged) == AT_ONCE + 1
+    assert node(n).server_version == "9.0.60"
+
+
+def test_modules_that_change_with_each_heartbeat(n):
+    for number in range(60):
+        beat(n, installed(content=f"c{number}"))
+    assert count(NodeInventoryChanged) == AT_ONCE
+
+
+def test_a_node_that_goes_silent_again_and_again(n):
+    for _ in range(30):
+        silence(n)
+        clock.declare_silent_nodes_offline()
+        assert node(n).phase == "offline"
+        beat(n)
+    assert (count(NodeWentOffline), count(NodeCameBack)) == (AT_ONCE + 1, AT_ONCE)
+    assert node(n).phase == "offline"
+    pass_time()
+    beat(n)
+    assert node(n).phase == "online"
+
+
+def test_a_module_that_is_lost_is_known_at_once(n):
+    say(start(), n, inventory=inventory(installed()))
+    for number in range(60):
+        beat(n, installed(), installed(7, f"c{number}", loaded=False))
+    beat(n)
+    assert state_of(n) == ("load", "absent", "missing")
+    reconcile()
+    assert node(n).drifts == [["greet", 1]]
+
+
+def test_a_module_that_comes_and_goes(n):
+    say(start(), n, inventory=inventory(installed()))
+    before = count(NodeInventoryChanged)
+    for _ in range(60):
+        beat(n)
+        beat(n, installed())
+    assert state_of(n) == ("load", "absent", "missing")
+    assert count(NodeInventoryChanged) - before <= 2 * AT_ONCE
+
+
+def test_a_report_that_comes_again_with_other_modules(n):
+    uid = start()
+    say(uid, n, inventory=inventory(installed()))
+    for number in range(60):
+        say(uid, n, inventory=inventory(installed(content=f"c{number}")))
+    assert count(NodeInventoryChanged) == 1
+    beat(n, installed(content="c59"))
+    assert node_documents([node(n)])[0]["modules"][0]["content_sha256"] == "c59"
+
+
+def test_what_an_operation_leaves_is_recorded_whatever_was_before(n):
+    for number in range(60):
+        beat(n, installed(7, f"c{number}", loaded=False))
+    say(start(), n, inventory=inventory(installed()))
+    assert state_of(n) == ("load", "load", "in_sync")
+
+
+def test_what_is_held_back_costs_as_much_as_what_says_nothing_new(n):
+    def queries(**profile):
+        with CaptureQueriesContext(connection) as captured:
+            beat(n, **profile)
+        return len(captured)
+
+    same = queries()
+    for number in range(AT_ONCE):
+        beat(n, server_version=f"9.0.{number}")
+    assert queries(server_version="8.0") == same
+
+
+def test_it_is_shown_until_it_is_over(n):
+    for number in range(60):
+        beat(n, server_version=f"9.0.{number}")
+    (shown,) = node_documents([node(n)])
+    assert [each["code"] for each in shown["warnings"]] == ["changes_too_often"]
+    pass_time()
+    beat(n, server_version="9.0.9")
+    (shown,) = node_documents([node(n)])
+    assert shown["warnings"] == []
+
+
+def test_a_node_s_clock_orders_nothing(n):
+    """Only the database's clock counts."""
+    body = beat_of(n)
+    for number in range(60):
+        body = beat_of(n, server_version=f"9.0.{number}")
+        intake.record_beats([body | {"sent_at": 1e9 + number * SECONDS}])
+    assert count(NodeProfileChanged) == AT_ONCE
+
+
+def test_what_another_worker_has_counted_meanwhile_stays_counted(n, monkeypatch):
+    """Between the look of a worker that records nothing of the node, and its row."""
+    locked, others = intake._locked, []
+
+    def locked_later(names):
+        if not others:
+            others.append(True)
+            beat(n, server_version="9.0.1")
+        return locked(names)
+
+    monkeypatch.setattr(intake, "_locked", locked_later)
+    beat(n)
+    assert set(Liveness.objects.get().pace) == {"profile"}
