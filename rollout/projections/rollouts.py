@@ -90,7 +90,6 @@ _OF_OPERATIONS = (
     OperationProgressed,
     OperationFinished,
     OperationReportedLate,
-    ReportRejected,
 )
 #: From then on a rollout does what these ask for.
 _TURNS = (RolloutStarted, RolloutRejected, AbortRequested, RollbackRequested)
@@ -126,24 +125,23 @@ def state_of(rollout: Rollout) -> RolloutState:
 
 class RolloutProjection:
     name = "rollouts"
-    version = 3
-    handles = (*_OF_ROLLOUTS, *_OF_OPERATIONS)
+    version = 4
+    handles = (*_OF_ROLLOUTS, *_OF_OPERATIONS, ReportRejected)
     tables = (Rollout, Operation, TimelineEntry, ClusterTarget)
 
     def apply(self, batch: Sequence[RecordedEvent]) -> None:
-        uids = {each.event.rollout for each in batch}
+        uids = {each.event.rollout for each in batch if not isinstance(each.event, ReportRejected)}
         keys = {operation_key(each.event.rollout, each.event.node) for each in batch if hasattr(each.event, "node")}
         ended = {each.event.node for each in batch if isinstance(each.event, OperationFinished)}
         behind = {each.key: each for each in Operation.objects.filter(behind=True, node__in=ended)} if ended else {}
         fold = RolloutFold(load(Rollout, uids), behind | load(Operation, keys))
-        for each in batch:
-            fold.apply(each)
+        story = [each for each in batch if fold.apply(each)]
         for rollout in fold.rollouts.values():
             rollout.document = json.dumps(document(rollout))
         save(Rollout, fold.rollouts.values())
         save(Operation, (*fold.operations.values(), *fold.former))
         TimelineEntry.objects.bulk_create(
-            (TimelineEntry(position=each.position, rollout=each.event.rollout) for each in batch), batch_size=1000
+            (TimelineEntry(position=each.position, rollout=each.event.rollout) for each in story), batch_size=1000
         )
         for each in batch:
             if isinstance(each.event, RolloutFinished):
@@ -161,8 +159,12 @@ class RolloutFold:
         #: The operation that waits behind the live one, by node and module.
         self.behind = {(each.node, each.module_name): each for each in operations.values() if each.behind}
 
-    def apply(self, recorded: RecordedEvent) -> None:
+    def apply(self, recorded: RecordedEvent) -> bool:
+        """Fold the event in. Return whether the rollout's timeline has it: a node may report about any rollout."""
         event, now = recorded.event, recorded.recorded_at
+        if isinstance(event, ReportRejected):
+            operation = self.operations.get(operation_key(event.rollout, event.node))
+            return operation is not None and operation.module_name == event.module_name
         if isinstance(event, RolloutStarted):
             self.rollouts[event.rollout] = _new_rollout(event, recorded)
         if isinstance(event, _OF_ROLLOUTS):
@@ -171,21 +173,21 @@ class RolloutFold:
             self._schedule(event, recorded)
         else:
             self._apply_to_operation(event, now)
-        if event.rollout in self.rollouts:
-            self._note_cause(recorded)
+        self._note_cause(recorded)
+        return True
 
     def _note_cause(self, recorded: RecordedEvent) -> None:
         """A rollout follows the request that started it, or the one that has turned it back since; an operation the
-        newest one that was about it."""
+        newest one that was about it, which an answer after its end is not."""
         event, rollout = recorded.event, self.rollouts[recorded.event.rollout]
         rollout.position, rollout.event_id = recorded.position, recorded.event_id
         if isinstance(event, _TURNS):
             rollout.follow(recorded)
-        if isinstance(event, _OF_OPERATIONS) and (
-            operation := self.operations.get(operation_key(event.rollout, event.node))
-        ):
+        if isinstance(event, _OF_OPERATIONS):
+            operation = self.operations[operation_key(event.rollout, event.node)]
             operation.event_id = recorded.event_id
-            operation.follow(recorded)
+            if not isinstance(event, OperationReportedLate):
+                operation.follow(recorded)
 
     def _apply_to_operation(self, event: Any, now: datetime) -> None:
         match event:
@@ -210,8 +212,6 @@ class RolloutFold:
             case OperationReportedLate():
                 # Answers to an attempt that another one of the rollout follows are not recorded.
                 self._operation(event).late = event.phase
-            case ReportRejected():
-                pass
 
     def _operation(self, event: _OfOperation) -> Operation:
         return self.operations[operation_key(event.rollout, event.node)]

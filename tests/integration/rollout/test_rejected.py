@@ -1,16 +1,22 @@
 """Reports that answer nothing, and those that cannot be recorded: counted, and in the log as long as they are few."""
 
+from uuid import uuid5
+
 import pytest
 
 from eventstore.models import StoredEvent
-from eventstore.store import ConcurrencyError, read
-from rollout import clock, intake
+from eventstore.store import ConcurrencyError, head, read
+from rollout import clock, follower, intake, verbs
+from rollout.advance import advance
 from rollout.decider import placement
 from rollout.decider.placement import MOST_REJECTED
 from rollout.events import ReportRejected
+from rollout.follower import Follower
 from rollout.messages import FINAL_PHASES, REPORTS, Action, Phase
 from rollout.models import Liveness, TimelineEntry
 from rollout.transport import DROPPED
+from rollout.verbs import ROLLBACKS
+from tests.plugins.cast import client_of
 from tests.recorded_fleet import (
     differences,
     fleet,
@@ -33,7 +39,11 @@ pytestmark = pytest.mark.django_db
 
 
 def rejected():
-    return [each.event for each in read(event_classes=[ReportRejected])]
+    return [each.event for each in rejections()]
+
+
+def rejections():
+    return list(read(event_classes=[ReportRejected]))
 
 
 def streams():
@@ -158,7 +168,7 @@ def test_what_cannot_be_recorded_is_in_the_log_as_rejected_with_its_reason(count
     assert event.why == "It could not be recorded: ValueError: nobody foresaw this"
     assert phases(uid) == {bad: "queued", good: "succeeded"}
     assert counted() == {"unrecorded": 2}
-    (recorded,) = read(event_classes=[ReportRejected])
+    (recorded,) = rejections()
     assert bad in recorded.actor
     assert differences() == {}
 
@@ -224,3 +234,89 @@ def test_rejected_reports_hide_no_late_success():
     assert operation(uid, name).late == "succeeded"
     assert state_of(name) == ("load", "absent", "missing")
     assert differences() == {}
+
+
+# --- Rollouts of others -----------------------------------------------------------------------------------------------
+
+
+def versions(uid):
+    """What shows that a rollout has moved: its newest event, and its timeline."""
+    row = rollout(uid)
+    return row.position, row.event_id, list(TimelineEntry.objects.filter(rollout=uid).values_list("position", flat=True))
+
+
+@pytest.fixture
+def stranger():
+    """A rollout that has its operation on n0000 alone; n0001 had another one."""
+    fleet(2)
+    say(start(nodes=("n0001",)), "n0001")
+    return start(nodes=("n0000",))
+
+
+REJECTED = {"node": "n0001", "generation": 7}
+
+
+def test_a_rejected_report_moves_no_rollout_of_others(stranger, alice):
+    admin = client_of(alice)
+    url = f"/v2/rollouts/{stranger}"
+    etag, before = admin.get(url)["ETag"], versions(stranger)
+    assert grew(lambda: intake.record_reports([report_of(stranger, "n0000") | REJECTED])) == 1
+    assert versions(stranger) == before
+    assert admin.get(url, headers={"If-None-Match": etag}).status_code == 304
+    assert differences() == {}
+
+
+def test_nor_one_about_another_module_of_the_node():
+    """n0000 is in the rollout, with another module."""
+    upload("other")
+    fleet(1)
+    say(start(module_name="other"), "n0000", module_name="other")
+    uid = start()
+    before = versions(uid)
+    assert grew(lambda: intake.record_reports([report_of(uid, "n0000", module_name="other", generation=7)])) == 1
+    assert versions(uid) == before
+    assert differences() == {}
+
+
+def test_a_rejected_report_is_told_of_its_own_operation_and_moves_nothing():
+    (name,) = fleet(1)
+    uid = start()
+    position, event_id, timeline = versions(uid)
+    caused = operation(uid, name).event_id
+    assert grew(lambda: say(uid, name, generation=7)) == 1
+    assert versions(uid) == (position, event_id, [*timeline, head()])
+    assert operation(uid, name).event_id == caused
+    assert differences() == {}
+
+
+def test_a_report_about_a_rollout_to_come_is_not_told_of_it(stranger):
+    """The uid of a rollback is known before there is one."""
+    say(stranger, "n0000")
+    into = uuid5(ROLLBACKS, stranger).hex
+    intake.record_reports([report_of(stranger, "n0000") | {"rollout": into, "generation": 7}])
+    assert verbs.roll_back_rollout(stranger) == into
+    assert not TimelineEntry.objects.filter(position=rejections()[0].position).exists()
+    assert differences() == {}
+
+
+@pytest.mark.parametrize("change", [{"generation": 7}, REJECTED])
+def test_a_rejected_report_is_no_cause(change):
+    say_of = fleet(2)
+    say(start(), "n0001")
+    uid = start(version=1, action=Action.REMOVE, nodes=tuple(say_of), supersede=True, released=False)
+    intake.record_reports([report_of(uid, "n0000") | change])
+    advance(uid)
+    say(uid, "n0000")
+    rejection = rejections()[0].event_id.hex
+    assert rejection not in {each.metadata.causation_id for each in read()}
+
+
+def test_a_rejected_report_has_no_rollout_looked_at(stranger, monkeypatch):
+    known = Follower()
+    known.look()
+    looked = []
+    for module in (intake, follower):
+        monkeypatch.setattr(module, "advance_all", lambda uids: dict.fromkeys(looked.extend(uids) or []))
+    intake.record_reports([report_of(stranger, "n0000") | REJECTED])
+    known.look()
+    assert looked == []
