@@ -10,6 +10,7 @@ from eventstore.registry import decode, encode, name_of
 from eventstore.store import head, load, read
 from rollout import clock, intake, services, verbs
 from rollout.advance import advance_all
+from rollout.decider import placement
 from rollout.errors import RolloutError
 from rollout.events import Origin, RolloutStarted, placement_stream, rollout_stream
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Reason
@@ -113,6 +114,51 @@ def test_a_message_of_a_node_cannot_choose_its_story():
     intake.record_reports([body])
     last = load(placement_stream(names[0], "greet"))[-1]
     assert (last.actor, last.metadata.correlation_id) == (f"node:{names[0]}", "hers")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_a_node_reports_its_operation_stays_in_its_request(seed, unrecordable):
+    """The answers of a node that says anything, in any order, some of which cannot be recorded."""
+    chance, names = Random(seed), fleet(2)
+    with acting_as("user:bob", correlation_id="his"):
+        other = start(nodes=names[1:])
+    with acting_as("user:alice", correlation_id="hers"):
+        uid = start(nodes=names[:1])
+    for _ in range(150):
+        said = report_of(uid, names[0], chance.choice(list(Phase)), message=chance.choice(["", unrecordable]))
+        strange = {
+            "generation": chance.choice([1, 1, 1, 0, 2, 7]),
+            "attempt": chance.choice([1, 1, 1, 0, 2]),
+            "rollout": chance.choice([uid, uid, uid, other, "who"]),
+            "module_name": chance.choice(["greet", "greet", "other"]),
+        }
+        intake.record_reports([said | strange])
+        if chance.random() < 0.02:
+            overdue(*names)
+            clock.end_overdue_operations()
+    uploaded, *told = read()
+    assert (uploaded.type, gaps(told)) == ("artifact.uploaded.v1", [])
+    of_operation = [each for each in told if getattr(each.event, "rollout", "") == uid]
+    assert {each.metadata.correlation_id for each in of_operation} == {"hers"}
+    assert {each.metadata.requested_by for each in of_operation} == {"user:alice"}
+    assert {each.type for each in of_operation} >= {"report.rejected.v1", "operation.reported_late.v1"}
+    assert Operation.objects.get(rollout=uid).correlation_id == "hers"
+    of_other = [*load(rollout_stream(other)), *load(placement_stream(names[1], "greet"))]
+    assert {each.metadata.correlation_id for each in of_other} == {"his"}
+
+
+@pytest.fixture
+def unrecordable(monkeypatch):
+    """The message of a report that cannot be recorded."""
+    real = placement._record
+
+    def record(state, report):
+        if report.message == "poison":
+            raise ValueError("nobody foresaw this")
+        return real(state, report)
+
+    monkeypatch.setattr(placement, "_record", record)
+    return "poison"
 
 
 def test_who_turns_a_rollout_back_is_asked_for_what_follows(admin, new_user):
