@@ -8,9 +8,11 @@ from accounts.roles import Role
 from eventstore.context import acting_as
 from eventstore.registry import decode, encode, name_of
 from eventstore.store import head, load, read
+from eventstore.transact import transact
 from rollout import clock, intake, services, verbs
 from rollout.advance import advance_all
 from rollout.decider import placement
+from rollout.decider.node import NODE, DecommissionNode
 from rollout.errors import RolloutError
 from rollout.events import Origin, RolloutStarted, placement_stream, rollout_stream
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Reason
@@ -269,7 +271,8 @@ class _Run:
                 lambda: services.drain_node(self.name()),
                 lambda: services.activate_node(self.name()),
                 lambda: services.activate_node(self.name()),
-                *[lambda: services.decommission_node(self.name())] * (self.chance.random() < 0.2),
+                *[lambda: services.decommission_node(self.name())] * (self.chance.random() < 0.5),
+                *[self.leave] * (self.chance.random() < 0.5),
                 self.start,
                 verbs.thaw_fleet,
                 lambda: services.activate_node(self.name()),
@@ -297,6 +300,13 @@ class _Run:
             released=False,
         )
 
+    def leave(self):
+        """As an older version has recorded it: what is under way there is not ended, and nothing is forgotten."""
+        name = self.name()
+        transact(f"node:{name}", NODE, DecommissionNode(node=name))
+        if self.chance.random() < 0.5:
+            services.decommission_node(name)
+
     def name(self):
         return self.chance.choice(self.NODES)
 
@@ -307,6 +317,9 @@ class _Run:
             modules = self.chance.choice([(), (installed(),), (installed(2, "c2"),)])
             intake.record_beats([beat_of(name, hello=self.chance.random() < 0.5, modules=modules)])
             return
+        if self.chance.random() < 0.3:
+            self.strange()
+            return
         phases = [*sorted(RUNNING_PHASES - {Phase.CANCELING}), *sorted(FINAL_PHASES), *[Phase.SUCCEEDED] * 6]
         intake.record_reports(
             [
@@ -315,6 +328,19 @@ class _Run:
                 for phase in [self.chance.choice(phases)]
             ]
         )
+
+    def strange(self):
+        """A node says what nobody has asked, or has asked long ago; also one that has left."""
+        about = self.chance.choice(list(Operation.attempts.all()))
+        said = {
+            "rollout": about.rollout,
+            "node": self.chance.choice([about.node, self.name()]),
+            "module_name": about.module_name,
+            "generation": about.generation + self.chance.choice([0, 0, 1]),
+            "attempt": about.attempt,
+            "phase": self.chance.choice([*FINAL_PHASES, *[Phase.SUCCEEDED] * 6]),
+        }
+        intake.record_reports([said])
 
     def time(self):
         match self.chance.randrange(5):
