@@ -242,7 +242,11 @@ def test_rejected_reports_hide_no_late_success():
 def versions(uid):
     """What shows that a rollout has moved: its newest event, and its timeline."""
     row = rollout(uid)
-    return row.position, row.event_id, list(TimelineEntry.objects.filter(rollout=uid).values_list("position", flat=True))
+    return (
+        row.position,
+        row.event_id,
+        list(TimelineEntry.objects.filter(rollout=uid).values_list("position", flat=True)),
+    )
 
 
 @pytest.fixture
