@@ -90,6 +90,7 @@ _OF_OPERATIONS = (
     OperationProgressed,
     OperationFinished,
     OperationReportedLate,
+    ReportRejected,
 )
 #: From then on a rollout does what these ask for.
 _TURNS = (RolloutStarted, RolloutRejected, AbortRequested, RollbackRequested)
@@ -126,11 +127,11 @@ def state_of(rollout: Rollout) -> RolloutState:
 class RolloutProjection:
     name = "rollouts"
     version = 4
-    handles = (*_OF_ROLLOUTS, *_OF_OPERATIONS, ReportRejected)
+    handles = (*_OF_ROLLOUTS, *_OF_OPERATIONS)
     tables = (Rollout, Operation, TimelineEntry, ClusterTarget)
 
     def apply(self, batch: Sequence[RecordedEvent]) -> None:
-        uids = {each.event.rollout for each in batch if not isinstance(each.event, ReportRejected)}
+        uids = {each.event.rollout for each in batch}
         keys = {operation_key(each.event.rollout, each.event.node) for each in batch if hasattr(each.event, "node")}
         ended = {each.event.node for each in batch if isinstance(each.event, OperationFinished)}
         behind = {each.key: each for each in Operation.objects.filter(behind=True, node__in=ended)} if ended else {}
@@ -160,11 +161,10 @@ class RolloutFold:
         self.behind = {(each.node, each.module_name): each for each in operations.values() if each.behind}
 
     def apply(self, recorded: RecordedEvent) -> bool:
-        """Fold the event in. Return whether the rollout's timeline has it: a node may report about any rollout."""
+        """Fold the event in. Return False if it is not about the rollout that it names: a node may report about any."""
         event, now = recorded.event, recorded.recorded_at
-        if isinstance(event, ReportRejected):
-            operation = self.operations.get(operation_key(event.rollout, event.node))
-            return operation is not None and operation.module_name == event.module_name
+        if isinstance(event, ReportRejected) and not self._is_own(event):
+            return False
         if isinstance(event, RolloutStarted):
             self.rollouts[event.rollout] = _new_rollout(event, recorded)
         if isinstance(event, _OF_ROLLOUTS):
@@ -176,18 +176,24 @@ class RolloutFold:
         self._note_cause(recorded)
         return True
 
+    def _is_own(self, event: ReportRejected) -> bool:
+        operation = self.operations.get(operation_key(event.rollout, event.node))
+        return operation is not None and operation.module_name == event.module_name
+
     def _note_cause(self, recorded: RecordedEvent) -> None:
         """A rollout follows the request that started it, or the one that has turned it back since; an operation the
-        newest one that was about it, which an answer after its end is not."""
+        newest one that was about it. A report that is rejected or late leads to nothing."""
         event, rollout = recorded.event, self.rollouts[recorded.event.rollout]
-        rollout.position, rollout.event_id = recorded.position, recorded.event_id
+        rollout.position = recorded.position
+        if isinstance(event, OperationReportedLate | ReportRejected):
+            return
+        rollout.event_id = recorded.event_id
         if isinstance(event, _TURNS):
             rollout.follow(recorded)
         if isinstance(event, _OF_OPERATIONS):
             operation = self.operations[operation_key(event.rollout, event.node)]
             operation.event_id = recorded.event_id
-            if not isinstance(event, OperationReportedLate):
-                operation.follow(recorded)
+            operation.follow(recorded)
 
     def _apply_to_operation(self, event: Any, now: datetime) -> None:
         match event:
@@ -212,6 +218,8 @@ class RolloutFold:
             case OperationReportedLate():
                 # Answers to an attempt that another one of the rollout follows are not recorded.
                 self._operation(event).late = event.phase
+            case ReportRejected():
+                pass
 
     def _operation(self, event: _OfOperation) -> Operation:
         return self.operations[operation_key(event.rollout, event.node)]

@@ -19,6 +19,7 @@ from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Reason
 from rollout.models import Operation, Rollout
 from rollout.reconcile import reconcile
 from rollout.selectors import IN_HAND, unfinished_rollouts
+from rollout.standing import cause_of
 from rollout.strategy import OnFailure, Retries
 from tests.causes import gaps
 from tests.plugins.cast import client_of
@@ -204,6 +205,23 @@ def test_a_thaw_and_a_node_that_is_back_are_causes():
     assert (given_back.type, given_back.metadata.causation_id) == ("operation.given_back.v1", went.event_id.hex)
     intake.record_beats([beat_of(names[0], hello=True)])
     assert load(rollout_stream(uid))[-1].metadata.causation_id == load(f"node:{names[0]}")[-1].event_id.hex
+
+
+@pytest.mark.parametrize("phase", [Phase.FAILED, Phase.SUCCEEDED])
+@pytest.mark.parametrize("generation", [1, 7])
+def test_what_a_node_says_after_the_end_is_no_cause(generation, phase):
+    """Neither of its own rollout nor of one that needs it."""
+    names = fleet(2)
+    needed = start(nodes=names[1:])
+    say(needed, names[1], Phase.SUCCEEDED if phase == Phase.FAILED else Phase.FAILED)
+    verbs.freeze_fleet("night")
+    uid = start(nodes=names[:1], released=False)
+    Rollout.objects.filter(uid=uid).update(needs=[needed])
+    verbs.thaw_fleet()
+    *_, before = read()
+    say(needed, names[1], phase, generation=generation)
+    assert head() == before.position + 1
+    assert cause_of(uid, names[:1]).causation_id == before.event_id.hex
 
 
 def test_a_new_rollout_has_the_origin_of_who_asks_for_it(admin):

@@ -282,13 +282,13 @@ def test_nor_one_about_another_module_of_the_node():
     assert differences() == {}
 
 
-def test_a_rejected_report_is_told_of_its_own_operation_and_moves_nothing():
+def test_a_rejected_report_is_told_of_its_own_operation_and_causes_nothing():
     (name,) = fleet(1)
     uid = start()
-    position, event_id, timeline = versions(uid)
+    _, event_id, timeline = versions(uid)
     caused = operation(uid, name).event_id
     assert grew(lambda: say(uid, name, generation=7)) == 1
-    assert versions(uid) == (position, event_id, [*timeline, head()])
+    assert versions(uid) == (head(), event_id, [*timeline, head()])
     assert operation(uid, name).event_id == caused
     assert differences() == {}
 
