@@ -101,6 +101,10 @@ RUNNING_PHASES = frozenset(
 )
 
 
+#: What an agent says of an operation. Into the other phases the control plane alone brings it.
+REPORTED_PHASES = (RUNNING_PHASES | FINAL_PHASES) - {Phase.CANCELING, Phase.TIMED_OUT, Phase.ROLLED_BACK}
+
+
 class Reason(StrEnum):
     """Why an operation, a rollout or a node is in its phase."""
 

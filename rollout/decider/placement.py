@@ -26,7 +26,7 @@ from rollout.events import (
     ReportRejected,
     Target,
 )
-from rollout.messages import Action, Activation, Phase, Reason, Report
+from rollout.messages import REPORTED_PHASES, Action, Activation, Phase, Reason, Report
 
 #: A report never takes an operation back to an earlier one of these.
 _ORDER = tuple(Phase)
@@ -366,8 +366,12 @@ def refusal(state: PlacementState, report: Report) -> str:
     """Why the report answers nothing that was ever asked of the node; empty if it does."""
     if not state.generation:
         return "nothing was ever asked of this module there"
+    if report.phase not in REPORTED_PHASES:
+        return f"no agent reports that it is {report.phase}"
     live = state.live
     if live is not None and live.rollout == report.rollout:
+        if live.phase == Phase.SCHEDULED and live.before is None:
+            return "the operation was not released yet"
         is_ahead = (report.generation, report.attempt) > (live.generation, live.attempt)
         return f"the newest is generation {live.generation}, attempt {live.attempt}" if is_ahead else ""
     is_known = any(each is not None and each.rollout == report.rollout for each in (state.ended, state.changed))

@@ -50,6 +50,7 @@ def admin(alice):
 def begin(admin, request_id, **more):
     response = admin.post("/v2/rollouts", BODY | more, format="json", headers={"X-Request-ID": request_id})
     assert response.status_code == 202
+    advance_all([response.json()["uid"]])
     return response.json()["uid"]
 
 

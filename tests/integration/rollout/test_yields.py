@@ -146,7 +146,7 @@ def test_an_artifact_that_only_the_reconciler_would_bring_may_be_deleted(theirs,
 
 
 def test_the_others_are_tried_again(names):
-    say(own()[0], INVENTED, Phase.CANCELED)
+    verbs.cancel_node(own()[0], INVENTED, force=False)
     uid = start(version=2, careful={"canary": 0, "max_parallel": 3, "retries": Retries(limit=0)})
     for name in (INVENTED, names[0]):
         say(uid, name, Phase.FAILED, reason=Reason.LOAD_FAILED)

@@ -33,7 +33,7 @@ from rollout.events import (
     ReportRejected,
     Target,
 )
-from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Activation, Phase, Reason, Report
+from rollout.messages import FINAL_PHASES, REPORTED_PHASES, RUNNING_PHASES, Action, Activation, Phase, Reason, Report
 
 
 def schedule(rollout="r1", **changes):
@@ -578,7 +578,7 @@ def test_what_failed_is_given_back_too_and_after_a_retry_what_was_there_first():
         release("r2"),
     ):
         first = PLACEMENT.fold(PLACEMENT.decide(first, command), first)
-    first = PLACEMENT.fold(PLACEMENT.decide(first, report(Phase.TIMED_OUT, "r2", 2, 2)), first)
+    first = PLACEMENT.fold(PLACEMENT.decide(first, end(Phase.TIMED_OUT, "r2")), first)
     (scheduled,) = PLACEMENT.decide(first, roll_back("r2", "r2"))
     assert (scheduled.version, scheduled.undoes) == (1, 2)
 
@@ -667,6 +667,23 @@ EVENTS = st.one_of(
 def test_events_in_any_order_fold(events):
     state = PLACEMENT.fold(events)
     assert replace(state, generation=0).generation == 0
+
+
+@pytest.mark.parametrize("phase", sorted(set(Phase) - REPORTED_PHASES))
+def test_what_only_the_control_plane_decides_is_no_report(phase):
+    after = given(schedule(), release())
+    assert after.kinds(report(phase)) == [ReportRejected]
+    assert given(schedule(), release(), report(phase)).kinds(cancel()) == [OperationCancelRequested]
+    assert given(*DONE).kinds(report(phase)) == [ReportRejected]
+
+
+@pytest.mark.parametrize("phase", sorted(REPORTED_PHASES))
+def test_an_operation_that_was_not_released_has_no_report(phase):
+    """The uid, the generation and the attempt of a rollback are known before it begins."""
+    assert given(schedule()).kinds(report(phase)) == [ReportRejected]
+    undone = (*DONE, roll_back())
+    assert given(*undone).kinds(report(phase, generation=2)) == [ReportRejected]
+    assert given(*undone, release()).kinds(report(phase, generation=2)) != [ReportRejected]
 
 
 # --- A node that says anything ----------------------------------------------------------------------------------------
