@@ -276,8 +276,8 @@ class OperationReportedLate:
 @event_type("report.rejected.v1")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportRejected:
-    """A report of an operation that was never asked for, or one that could not be recorded. At most 10 for a module on
-    a node between two operations that are scheduled there."""
+    """A report of an operation that was never asked for, one that says what no agent says, or one that could not be
+    recorded. At most 10 for a module on a node between two operations that are scheduled there."""
 
     rollout: str
     node: str

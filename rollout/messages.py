@@ -139,6 +139,31 @@ class Reason(StrEnum):
     MANUAL = "manual"
 
 
+#: What an agent gives as a reason. The control plane alone knows of the others.
+REPORTED_REASONS = frozenset(
+    {
+        Reason.ALREADY_INSTALLED,
+        Reason.NOT_INSTALLED,
+        Reason.CHECKSUM_MISMATCH,
+        Reason.FETCH_FAILED,
+        Reason.DISK_FULL,
+        Reason.IO_ERROR,
+        Reason.LOAD_FAILED,
+        Reason.PROBE_FAILED,
+        Reason.MODULE_COMMAND_DISABLED,
+        Reason.MODULE_NOT_OURS,
+        Reason.UNLOAD_REFUSED,
+        Reason.SERVER_UNREACHABLE,
+        Reason.SERVER_CRASHED,
+        Reason.STALE_GENERATION,
+        Reason.CLOCK_SKEW,
+        Reason.AGENT_ERROR,
+        Reason.NODE_DEADLINE,
+        Reason.MANUAL,
+    }
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
     """Where a build's package is fetched from, and everything needed to check it. `size` is in bytes."""

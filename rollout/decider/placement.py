@@ -26,7 +26,7 @@ from rollout.events import (
     ReportRejected,
     Target,
 )
-from rollout.messages import REPORTED_PHASES, Action, Activation, Phase, Reason, Report
+from rollout.messages import REPORTED_PHASES, REPORTED_REASONS, Action, Activation, Phase, Reason, Report
 
 #: A report never takes an operation back to an earlier one of these.
 _ORDER = tuple(Phase)
@@ -368,6 +368,8 @@ def refusal(state: PlacementState, report: Report) -> str:
         return "nothing was ever asked of this module there"
     if report.phase not in REPORTED_PHASES:
         return f"no agent reports that it is {report.phase}"
+    if report.reason is not None and report.reason not in REPORTED_REASONS:
+        return f"no agent gives the reason {report.reason}"
     live = state.live
     if live is not None and live.rollout == report.rollout:
         if live.phase == Phase.SCHEDULED and live.before is None:
@@ -434,7 +436,11 @@ def _record_live(live: Operation, report: Report) -> list[PlacementEvent]:
 
 
 def _outcome(live: Operation, report: Report) -> tuple[Phase, Reason | None, str]:
-    """As the node says, unless what it has says otherwise: a success counts only with the bytes that were asked for."""
+    """As the node says, unless what it has says otherwise: a success counts only with the bytes that were asked for, and
+    only what was to be canceled is."""
+    if report.phase == Phase.CANCELED and live.phase != Phase.CANCELING:
+        message = f"{report.node} gave it up, and nobody had asked for that. {report.message}".rstrip()
+        return Phase.FAILED, Reason.AGENT_ERROR, message
     if report.phase in {Phase.SUCCEEDED, Phase.SKIPPED} and (found := _contradiction(live, report)):
         message = f"{report.node} says that it is done, but {found}. {report.message}".rstrip()
         return Phase.FAILED, Reason.INVENTORY_MISMATCH, message

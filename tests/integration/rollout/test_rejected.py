@@ -4,6 +4,7 @@ from uuid import uuid5
 
 import pytest
 
+from eventstore.context import acting_as
 from eventstore.models import StoredEvent
 from eventstore.store import ConcurrencyError, head, read
 from rollout import clock, follower, intake, verbs
@@ -12,8 +13,10 @@ from rollout.decider import placement
 from rollout.decider.placement import MOST_REJECTED
 from rollout.events import ReportRejected
 from rollout.follower import Follower
-from rollout.messages import FINAL_PHASES, REPORTS, Action, Phase
+from rollout.messages import FINAL_PHASES, REPORTS, Action, Phase, Reason
 from rollout.models import Liveness, TimelineEntry
+from rollout.outcomes import canceled_by
+from rollout.strategy import Retries
 from rollout.transport import DROPPED
 from rollout.verbs import ROLLBACKS
 from tests.plugins.cast import client_of
@@ -324,3 +327,40 @@ def test_a_rejected_report_has_no_rollout_looked_at(stranger, monkeypatch):
     intake.record_reports([report_of(stranger, "n0000") | REJECTED])
     known.look()
     assert looked == []
+
+
+# --- What a node says of its own operation ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", [Phase.CANCELED, Phase.FAILED, Phase.SKIPPED])
+@pytest.mark.parametrize("reason", [Reason.NODE_DECOMMISSIONED, Reason.NEWER_ROLLOUT, Reason.NODE_DRAINING])
+def test_a_node_cannot_give_a_reason_of_the_control_plane(counted, phase, reason):
+    """It would not count as a failure then."""
+    bad, good = fleet(2)
+    uid = start(careful={"canary": 0, "max_failures": 0, "retries": Retries(limit=0)})
+    say(uid, bad, phase, reason=reason)
+    say(uid, good)
+    assert phases(uid) == {bad: "queued", good: "succeeded"}
+    assert [each.why for each in rejected()] == [f"no agent gives the reason {reason}"]
+    assert counted() == {"rejected": 1}
+
+
+@pytest.mark.parametrize("reason", [None, Reason.MANUAL])
+def test_what_nobody_has_canceled_is_a_failure(reason):
+    bad, _ = fleet(2)
+    with acting_as("user:alice"):
+        uid = start(careful={"canary": 0, "max_failures": 0, "retries": Retries(limit=0)})
+    say(uid, bad, Phase.CANCELED, reason=reason, message="The operation was canceled.")
+    row = operation(uid, bad)
+    assert (row.phase, row.reason, canceled_by(row)) == ("failed", "agent_error", "")
+    assert row.message == f"{bad} gave it up, and nobody had asked for that. The operation was canceled."
+    assert rollout(uid).phase == "paused"
+
+
+def test_what_a_person_has_canceled_is_canceled():
+    (name,) = fleet(1)
+    uid = start()
+    with acting_as("user:bob"):
+        verbs.cancel_node(uid, name, force=False)
+    say(uid, name, Phase.CANCELED, reason=Reason.MANUAL)
+    assert (operation(uid, name).phase, canceled_by(operation(uid, name))) == ("canceled", "bob")
