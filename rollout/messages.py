@@ -19,10 +19,12 @@ from modules_app.operating_systems import operating_system as operating_system  
 
 #: What agents say ends in columns and stream names: it is bounded here, where it comes in.
 Name = Annotated[str, Meta(pattern=r"\A(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,128}\Z")]
-Digest = Annotated[str, Meta(max_length=64)]
-Word = Annotated[str, Meta(max_length=32)]
-Host = Annotated[str, Meta(max_length=255)]
-Label = Annotated[str, Meta(max_length=255)]
+#: What a database stores: no NUL, and no half of a character.
+_STORABLE = r"\A[^\x00\ud800-\udfff]*\Z"
+Digest = Annotated[str, Meta(pattern=_STORABLE, max_length=64)]
+Word = Annotated[str, Meta(pattern=_STORABLE, max_length=32)]
+Host = Annotated[str, Meta(pattern=_STORABLE, max_length=255)]
+Label = Annotated[str, Meta(pattern=_STORABLE, max_length=255)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 2)]
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 #: Unix time in seconds, by the sender's clock.
@@ -268,11 +270,11 @@ class NodeProfile:
     empty while the server cannot be reached; `role` is `master`, `replica` or empty.
     """
 
-    platform: Annotated[str, Meta(max_length=64)]
+    platform: Annotated[str, Meta(pattern=_STORABLE, max_length=64)]
     operating_system: Word = ""
     server: Word = ""
     server_version: Word = ""
-    role: Annotated[str, Meta(max_length=16)] = ""
+    role: Annotated[str, Meta(pattern=_STORABLE, max_length=16)] = ""
     api_hosts: Annotated[tuple[Host, ...], Meta(max_length=64)] = ()
     labels: Annotated[dict[Label, Label], Meta(max_length=64)] = field(default_factory=dict)
 
