@@ -12,24 +12,28 @@ from django.db.models import Max, QuerySet
 from api.fields import rfc3339
 from artifacts_app.downloads import download_url
 from artifacts_app.errors import ArtifactNotFoundError
-from artifacts_app.events import ArtifactUploaded
+from artifacts_app.events import ArtifactDeleted, ArtifactUploaded
 from artifacts_app.manifest import Member
 from artifacts_app.models import Build
 from artifacts_app.package import packed_names
 from eventstore.store import Condition, head
 from modules_app.errors import ModuleNameTakenError
-from modules_app.events import ModuleRegistered
+from modules_app.events import ModuleDeleted, ModuleRegistered
 from modules_app.models import Module
 
 
 def refuse_other_spelling(module_name: str) -> Condition:
-    """What holds as long as no other module comes in. Raises: `ModuleNameTakenError` if there is a module whose name
-    differs from `module_name` only in case: to a server the commands of both are the same."""
-    unique = Condition(after=head(), event_types=[ModuleRegistered, ArtifactUploaded])
-    for rows in (Module.objects.all(), Build.objects.all()):
-        other = rows.filter(module_name__iexact=module_name).exclude(module_name=module_name).first()
-        if other is not None:
-            raise ModuleNameTakenError(f"There is a module {other.module_name} already: use that spelling of its name.")
+    """What holds as long as no module comes in or goes. Raises: `ModuleNameTakenError` if no module has this name, and one
+    has a name that differs from it only in case: to a server the commands of both are the same. An older log may have
+    several spellings; each of them stays allowed."""
+    unique = Condition(after=head(), event_types=[ModuleRegistered, ModuleDeleted, ArtifactUploaded, ArtifactDeleted])
+    spellings = {
+        name
+        for rows in (Module.objects, Build.objects)
+        for name in rows.filter(module_name__iexact=module_name).values_list("module_name", flat=True)
+    }
+    if spellings and module_name not in spellings:
+        raise ModuleNameTakenError(f"There is a module {min(spellings)} already: use that spelling of its name.")
     return unique
 
 

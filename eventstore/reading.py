@@ -1,6 +1,6 @@
 """Reading the log: one stream, many, or all events in the order of commits."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby, islice
 from typing import Any, NamedTuple
@@ -122,6 +122,12 @@ def by_actor(rows: QuerySet[Any], actor: str) -> QuerySet[Any]:
     by: Q = Q(of_actor=stored) | Q(of_actor=actor.rpartition(":")[2])
     found: QuerySet[Any] = rows.alias(of_actor=RawSQL(_ACTOR[connection.vendor], ())).filter(by)  # noqa: S611  # a constant
     return found
+
+
+def newest_event(event_ids: Collection[UUID]) -> UUID | None:
+    """Which of these events was recorded last; None if none of them was."""
+    found = StoredEvent.objects.filter(event_id__in=event_ids).order_by("-position")
+    return found.values_list("event_id", flat=True).first()
 
 
 def newest_of(stream: str, *, limit: int) -> list[RecordedEvent]:

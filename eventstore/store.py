@@ -27,6 +27,7 @@ from eventstore.reading import (
     load_many,
     load_positions,
     load_tails,
+    newest_event,
     newest_of,
     of_request,
     position_at,
@@ -52,6 +53,7 @@ __all__ = [
     "load_many",
     "load_positions",
     "load_tails",
+    "newest_event",
     "newest_of",
     "of_request",
     "position_at",
@@ -81,7 +83,12 @@ class Append:
 
     @property
     def leads_to(self) -> Metadata:
-        """Of what follows from its last event, by the same actor and for the same request."""
+        """Of what follows from its last event, by the same actor and for the same request.
+
+        Raises: `ValueError` without events: a cause has to be in the log.
+        """
+        if not self.events:
+            raise ValueError(f"nothing is appended to {self.stream} that could lead to anything")
         return self.metadata.because_of(self.last_event_id)
 
     def with_metadata(self, metadata: Metadata) -> "Append":

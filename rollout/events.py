@@ -262,7 +262,8 @@ class OperationFinished:
 @event_type("operation.reported_late.v1")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationReportedLate:
-    """The node's answer to an operation that had ended without it. The outcome stays as it is."""
+    """The node's answer to an operation that had ended without it. The outcome stays as it is. Each phase once for an
+    attempt; `skipped` twice, if it is a success once."""
 
     rollout: str
     node: str
@@ -275,8 +276,8 @@ class OperationReportedLate:
 @event_type("report.rejected.v1")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportRejected:
-    """A report of an operation that was never asked for, or one that could not be recorded. With those that
-    came late, at most 10 for a module on a node between two operations that are scheduled there."""
+    """A report of an operation that was never asked for, one that says what no agent says, or one that could not be
+    recorded. At most 10 for a module on a node between two operations that are scheduled there."""
 
     rollout: str
     node: str

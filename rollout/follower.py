@@ -19,6 +19,7 @@ from rollout.events import (
     NodeDrifted,
     NodeDriftEnded,
     PlacementEvent,
+    ReportRejected,
     RolloutEvent,
     RolloutFinished,
 )
@@ -26,7 +27,8 @@ from rollout.events import (
 #: When the log has grown by more events since the last look, all rollouts that have not ended are looked at instead.
 MOST_EVENTS = 10_000
 
-_OF_PLACES = (*get_args(PlacementEvent), NodeDrifted, NodeDriftEnded)
+#: Not a rejected report, which changes nothing and may name any rollout.
+_OF_PLACES = (*(set(get_args(PlacementEvent)) - {ReportRejected}), NodeDrifted, NodeDriftEnded)
 _OF_ROLLOUTS = get_args(RolloutEvent)
 _OF_ALL = (FleetFrozen, FleetThawed)
 

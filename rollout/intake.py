@@ -14,9 +14,9 @@ import msgspec
 from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import F
 
-from eventstore.context import acting_as, begun_by
+from eventstore.context import Metadata, begun_by
 from eventstore.store import Append, append, database_now
-from eventstore.transact import Batch, load_states, retry_on_conflict, transact
+from eventstore.transact import Batch, load_state, load_states, retry_on_conflict
 from rollout import selectors
 from rollout.advance import advance_all
 from rollout.clock import is_silent
@@ -33,7 +33,7 @@ from rollout.decider.pace import Change, full_after, is_held
 from rollout.decider.placement import PLACEMENT, RecordReport, RejectReport, refusal
 from rollout.events import actor_of, node_stream, placement_stream
 from rollout.messages import BEATS, REPORTS, Beat, Inventory, Report, from_json
-from rollout.models import DroppedMessages, Liveness
+from rollout.models import DroppedMessages, Liveness, Operation
 from rollout.placements import caused_changes, forgetting
 from rollout.projections.rollouts import operation_key
 from rollout.transport import DROPPED
@@ -53,9 +53,8 @@ _QUEUES: Mapping[type, str] = {Report: REPORTS, Beat: BEATS}
 def record_reports(bodies: Sequence[Any]) -> None:
     """Record a batch of reports in one transaction, then move their rollouts on. Reports may come more than once."""
     reports = [_tidy(report) for report in _parsed(Report, bodies)]
-    came_back = [name for names in _all_or_each(_record, reports) for name in names]
-    rollouts = [*(report.rollout for report in reports), *selectors.unfinished_rollouts_of(*came_back)]
-    advance_all(dict.fromkeys(rollouts))
+    concerned = [uid for uids in _all_or_each(_record, reports) for uid in uids]
+    advance_all(dict.fromkeys(concerned))
 
 
 def _parsed(kind: type[Message], bodies: Iterable[Any]) -> list[Message]:
@@ -119,14 +118,20 @@ def _all_or_each(record: Callable[[Sequence[Message]], Result], messages: Sequen
 def _try_to_reject(report: Report, error: Exception) -> None:
     """Record that the report was rejected, and why. Raises: as `_all_or_each`."""
     why = _storable(f"It could not be recorded: {type(error).__name__}: {error}")[:LONGEST_REASON]
-    stream = placement_stream(report.node, report.module_name)
     try:
-        with acting_as(actor_of(report.node)):
-            transact(stream, PLACEMENT, RejectReport(report=report, why=why))
+        _reject(RejectReport(report=report, why=why))
     except (OperationalError, InterfaceError):
         raise
     except Exception:
         logger.exception("not even recorded as rejected: %s", report)
+
+
+@retry_on_conflict
+def _reject(command: RejectReport) -> None:
+    report = command.report
+    loaded = load_state(placement_stream(report.node, report.module_name), PLACEMENT)
+    metadata = _metadata_of(report, _operations_of([report]))
+    append(loaded.append(PLACEMENT.decide(loaded.state, command), metadata))
 
 
 #: An order that was wrong holds for three intervals of the node, as it gave them, and no longer than this, seconds.
@@ -201,7 +206,8 @@ def _heard(row: Liveness | None) -> Heard:
 
 @retry_on_conflict
 def _record(reports: Sequence[Report]) -> list[str]:
-    """Names of the nodes that were taken for offline: a report is a sign of life too.
+    """Uids of the rollouts that the reports are about, and of those with work for nodes that were taken for offline: a
+    report is a sign of life too.
 
     The inventory of a report that is not recorded is left to the next heartbeat: a report may be repeated without end.
     """
@@ -211,15 +217,13 @@ def _record(reports: Sequence[Report]) -> list[str]:
     silent = [name for name in selectors.silent_among(names) if not order.holds(name, Change.CONTACT)]
     read = [*silent, *(each.node for each in reports if each.inventory is not None)]
     nodes = load_states([node_stream(name) for name in read], NODE)
-    answered = selectors.operations_by_key([operation_key(each.rollout, each.node) for each in reports])
+    answered = _operations_of(reports)
     of_nodes, of_placements = Batch(), Batch()
     for name in silent:
         order.note(name, Change.CONTACT)
         of_nodes.decide(nodes[node_stream(name)], NODE, RecordContact(node=name), begun_by(actor_of(name)))
     for report in reports:
-        operation, actor = answered.get(operation_key(report.rollout, report.node)), actor_of(report.node)
-        # What the message says of its cause is not asked: the log knows what the node was told.
-        metadata = begun_by(actor) if operation is None else operation.leads_to(actor)
+        metadata = _metadata_of(report, answered)
         placement = placements[placement_stream(report.node, report.module_name)]
         if why := refusal(placement.state, report):
             order.refuse("rejected", f"{report.node} on {report.module_name}: {why}")
@@ -232,7 +236,22 @@ def _record(reports: Sequence[Report]) -> list[str]:
         append(*of_nodes.appends(), *of_placements.appends())
         _note_contact(names, order)
     order.note_refused()
-    return silent
+    return [*(each.rollout for each in answered.values()), *selectors.unfinished_rollouts_of(*silent)]
+
+
+def _operations_of(reports: Iterable[Report]) -> dict[str, Operation]:
+    """The operations that the reports name, by key: none for what was never asked of the node."""
+    return selectors.operations_by_key(operation_key(each.rollout, each.node) for each in reports)
+
+
+def _metadata_of(report: Report, operations: Mapping[str, Operation]) -> Metadata:
+    """Of the events that the report leads to: they follow from its operation. What the message says of its cause is not
+    asked, because the log knows what the node was told."""
+    operation = operations.get(operation_key(report.rollout, report.node))
+    actor = actor_of(report.node)
+    if operation is None or operation.module_name != report.module_name:
+        return begun_by(actor)
+    return operation.leads_to(actor)
 
 
 def _note_contact(names: Sequence[str], order: _Order) -> None:

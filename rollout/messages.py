@@ -19,10 +19,12 @@ from modules_app.operating_systems import operating_system as operating_system  
 
 #: What agents say ends in columns and stream names: it is bounded here, where it comes in.
 Name = Annotated[str, Meta(pattern=r"\A(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,128}\Z")]
-Digest = Annotated[str, Meta(max_length=64)]
-Word = Annotated[str, Meta(max_length=32)]
-Host = Annotated[str, Meta(max_length=255)]
-Label = Annotated[str, Meta(max_length=255)]
+#: What a database stores: no NUL, and no half of a character.
+_STORABLE = r"\A[^\x00\ud800-\udfff]*\Z"
+Digest = Annotated[str, Meta(pattern=_STORABLE, max_length=64)]
+Word = Annotated[str, Meta(pattern=_STORABLE, max_length=32)]
+Host = Annotated[str, Meta(pattern=_STORABLE, max_length=255)]
+Label = Annotated[str, Meta(pattern=_STORABLE, max_length=255)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 2)]
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 #: Unix time in seconds, by the sender's clock.
@@ -101,6 +103,10 @@ RUNNING_PHASES = frozenset(
 )
 
 
+#: What an agent says of an operation. Into the other phases the control plane alone brings it.
+REPORTED_PHASES = (RUNNING_PHASES | FINAL_PHASES) - {Phase.CANCELING, Phase.TIMED_OUT, Phase.ROLLED_BACK}
+
+
 class Reason(StrEnum):
     """Why an operation, a rollout or a node is in its phase."""
 
@@ -133,6 +139,31 @@ class Reason(StrEnum):
     PROGRESS_DEADLINE = "progress_deadline"
     NEWER_ROLLOUT = "newer_rollout"
     MANUAL = "manual"
+
+
+#: What an agent gives as a reason. The control plane alone knows of the others.
+REPORTED_REASONS = frozenset(
+    {
+        Reason.ALREADY_INSTALLED,
+        Reason.NOT_INSTALLED,
+        Reason.CHECKSUM_MISMATCH,
+        Reason.FETCH_FAILED,
+        Reason.DISK_FULL,
+        Reason.IO_ERROR,
+        Reason.LOAD_FAILED,
+        Reason.PROBE_FAILED,
+        Reason.MODULE_COMMAND_DISABLED,
+        Reason.MODULE_NOT_OURS,
+        Reason.UNLOAD_REFUSED,
+        Reason.SERVER_UNREACHABLE,
+        Reason.SERVER_CRASHED,
+        Reason.STALE_GENERATION,
+        Reason.CLOCK_SKEW,
+        Reason.AGENT_ERROR,
+        Reason.NODE_DEADLINE,
+        Reason.MANUAL,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,11 +271,11 @@ class NodeProfile:
     server has loaded and Modfleet did not bring, as those that are built in.
     """
 
-    platform: Annotated[str, Meta(max_length=64)]
+    platform: Annotated[str, Meta(pattern=_STORABLE, max_length=64)]
     operating_system: Word = ""
     server: Word = ""
     server_version: Word = ""
-    role: Annotated[str, Meta(max_length=16)] = ""
+    role: Annotated[str, Meta(pattern=_STORABLE, max_length=16)] = ""
     api_hosts: Annotated[tuple[Host, ...], Meta(max_length=64)] = ()
     labels: Annotated[dict[Label, Label], Meta(max_length=64)] = field(default_factory=dict)
     other_modules: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()

@@ -93,4 +93,6 @@ def _decommission(name: str) -> None:
     )
     first = loaded.append(events)
     following = placement_changes([*ends, *forgetting(name)])
-    append(first, *(each.with_metadata(first.leads_to) for each in following), unless=[as_read])
+    if events:  # else it had left, and what is still to end or to be forgotten follows from this request alone
+        following = [each.with_metadata(first.leads_to) for each in following]
+    append(first, *following, unless=[as_read])

@@ -7,6 +7,7 @@ from typing import Any
 from django.db.models import Exists, Min, OuterRef, Q, QuerySet
 
 from eventstore.context import Metadata
+from eventstore.store import newest_event
 from rollout.decider.node import NodePhase
 from rollout.decider.rollout import Fleet, Needs, Ready, RolloutState, Tally
 from rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
@@ -25,18 +26,17 @@ RELAY = "system:relay"
 
 def cause_of(uid: str, nodes: Collection[str]) -> Metadata:
     """What leads to the rollout's next step, which is about these nodes: the newest of its own events, of the rollouts
-    that it needs, of the freeze, and of those by which the nodes came to their phases. At most four queries."""
-    row = Rollout.objects.only("position", "event_id", "correlation_id", "requested_by", "needs").get(uid=uid)
+    that it needs, of the freeze, and of those by which the nodes came to their phases. At most five queries."""
+    row = Rollout.objects.only("event_id", "correlation_id", "requested_by", "needs").get(uid=uid)
+    phases = Node.objects.filter(name__in=nodes).order_by("-phase_position")
     others: list[QuerySet[Any, Any]] = [
-        FleetFreeze.objects.values_list("position", "event_id"),
-        Node.objects.filter(name__in=nodes).order_by("-phase_position").values_list("phase_position", "phase_event_id"),
+        FleetFreeze.objects.values_list("event_id", flat=True),
+        phases.values_list("phase_event_id", flat=True)[:1],
     ]
     if row.needs:
-        needed = Rollout.objects.filter(uid__in=row.needs).order_by("-position")
-        others.append(needed.values_list("position", "event_id"))
-    found = [(row.position, row.event_id), *(newest for each in others for newest in each[:1])]
-    _, event_id = max(found, key=lambda each: each[0])
-    return row.leads_to(RELAY).because_of(event_id)
+        others.append(Rollout.objects.filter(uid__in=row.needs).values_list("event_id", flat=True))
+    found = {row.event_id, *(event_id for each in others for event_id in each)}
+    return row.leads_to(RELAY).because_of(newest_event(found - {None}))
 
 
 def fleet_of(uid: str, state: RolloutState, *, now: datetime) -> Fleet:

@@ -26,7 +26,7 @@ from rollout.events import (
     ReportRejected,
     Target,
 )
-from rollout.messages import Action, Activation, Phase, Reason, Report
+from rollout.messages import REPORTED_PHASES, REPORTED_REASONS, Action, Activation, Phase, Reason, Report
 
 #: A report never takes an operation back to an earlier one of these.
 _ORDER = tuple(Phase)
@@ -36,15 +36,16 @@ NOTHING_TO_DO = frozenset({Reason.ALREADY_INSTALLED, Reason.NOT_INSTALLED})
 
 #: So many intents for one module of one node may be lost with a restored backup.
 LARGEST_LEAD = 1000
-#: So many reports are recorded beside outcomes, as rejected or late, between two operations that are scheduled: a node
-#: may say anything, and the log must not grow by that without end.
-MOST_BESIDE = 10
+#: So many rejected reports are recorded between two operations that are scheduled: a node may say anything, and the log
+#: must not grow by that without end.
+MOST_REJECTED = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """`before`: what the node had when this was first released, None until then; `was`: what was desired at that time.
-    `yields`: an operation of a person takes its place. `succeeded`: the node is as this was to leave it."""
+    `yields`: an operation of a person takes its place. `succeeded`: the node is as this was to leave it.
+    `answers`: how the attempt has ended, and what the node has said of it since: a phase and whether it is a success."""
 
     rollout: str
     version: int
@@ -61,7 +62,7 @@ class Operation:
     before: tuple[Target, ...] | None = None
     was: tuple[Target, ...] = ()
     phase: Phase = Phase.SCHEDULED
-    late: Phase | None = None
+    answers: tuple[tuple[Phase, bool], ...] = ()
     succeeded: bool = False
 
     @property
@@ -91,18 +92,16 @@ Busy = TypeVar("Busy", bound=_Yielding)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementState:
-    """`waiting` is scheduled behind `live`; `ended` is the newest that is final; `rejected` is the last report that
-    was (rollout, generation, attempt, phase), which is recorded once however often it comes; `beside` counts those and
-    the late ones since an operation was last scheduled. `desired`: what the node
-    is to have of the module, an entry for each version; at most one of them is loaded. `had`: what the last success
-    left there, None without one. `changed` is the newest that was released and has ended."""
+    """`waiting` is scheduled behind `live`; `ended` is the newest that is final; `rejections` are the reports that were
+    rejected since an operation was last scheduled (rollout, generation, attempt, phase). `desired`: what the node is to
+    have of the module, an entry for each version; at most one of them is loaded. `had`: what the last success left
+    there, None without one. `changed` is the newest that was released and has ended."""
 
     generation: int = 0
     live: Operation | None = None
     waiting: Operation | None = None
     ended: Operation | None = None
-    rejected: tuple[str, int, int, Phase] | None = None
-    beside: int = 0
+    rejections: tuple[tuple[str, int, int, Phase], ...] = ()
     desired: tuple[Target, ...] = ()
     had: tuple[Target, ...] | None = None
     changed: Operation | None = None
@@ -367,8 +366,14 @@ def refusal(state: PlacementState, report: Report) -> str:
     """Why the report answers nothing that was ever asked of the node; empty if it does."""
     if not state.generation:
         return "nothing was ever asked of this module there"
+    if report.phase not in REPORTED_PHASES:
+        return f"no agent reports that it is {report.phase}"
+    if report.reason is not None and report.reason not in REPORTED_REASONS:
+        return f"no agent gives the reason {report.reason}"
     live = state.live
     if live is not None and live.rollout == report.rollout:
+        if live.phase == Phase.SCHEDULED and live.before is None:
+            return "the operation was not released yet"
         is_ahead = (report.generation, report.attempt) > (live.generation, live.attempt)
         return f"the newest is generation {live.generation}, attempt {live.attempt}" if is_ahead else ""
     is_known = any(each is not None and each.rollout == report.rollout for each in (state.ended, state.changed))
@@ -387,23 +392,23 @@ def _record(state: PlacementState, report: Report) -> list[PlacementEvent]:
     for ended in (state.ended, state.changed):
         if ended is None or ended.rollout != report.rollout:
             continue
-        if (report.generation, report.attempt) < (ended.generation, ended.attempt):
+        if not report.phase.is_final or (report.generation, report.attempt) < (ended.generation, ended.attempt):
             return []
-        if not report.phase.is_final or ended.outcome_of(report.phase) in {ended.phase, ended.late}:
-            return []
-        if state.beside >= MOST_BESIDE:
-            return []
-        return [
-            OperationReportedLate(
-                rollout=report.rollout,
-                node=report.node,
-                module_name=report.module_name,
-                phase=ended.outcome_of(report.phase),
-                reason=report.reason,
-                message=report.message,
-            )
-        ]
+        late = OperationReportedLate(
+            rollout=report.rollout,
+            node=report.node,
+            module_name=report.module_name,
+            phase=ended.outcome_of(report.phase),
+            reason=report.reason,
+            message=report.message,
+        )
+        # Each answer once: a success is taken whatever was said before, and a node that contradicts itself comes to an end.
+        return [] if _answer(late) in ended.answers else [late]
     return []
+
+
+def _answer(event: OperationFinished | OperationReportedLate) -> tuple[Phase, bool]:
+    return event.phase, _has_succeeded(event)
 
 
 def _record_live(live: Operation, report: Report) -> list[PlacementEvent]:
@@ -431,7 +436,11 @@ def _record_live(live: Operation, report: Report) -> list[PlacementEvent]:
 
 
 def _outcome(live: Operation, report: Report) -> tuple[Phase, Reason | None, str]:
-    """As the node says, unless what it has says otherwise: a success counts only with the bytes that were asked for."""
+    """As the node says, unless what it has says otherwise: a success counts only with the bytes that were asked for, and
+    only what was to be canceled is."""
+    if report.phase == Phase.CANCELED and live.phase != Phase.CANCELING:
+        message = f"{report.node} gave it up, and nobody had asked for that. {report.message}".rstrip()
+        return Phase.FAILED, Reason.AGENT_ERROR, message
     if report.phase in {Phase.SUCCEEDED, Phase.SKIPPED} and (found := _contradiction(live, report)):
         message = f"{report.node} says that it is done, but {found}. {report.message}".rstrip()
         return Phase.FAILED, Reason.INVENTORY_MISMATCH, message
@@ -456,8 +465,8 @@ def _contradiction(live: Operation, report: Report) -> str:
 def _reject(state: PlacementState, report: Report, why: str) -> list[PlacementEvent]:
     if not state.generation:
         return []  # nothing was ever asked of this module there: any name could be reported, and begin a stream
-    is_known = state.rejected == (report.rollout, report.generation, report.attempt, report.phase)
-    if is_known or state.beside >= MOST_BESIDE:
+    is_known = (report.rollout, report.generation, report.attempt, report.phase) in state.rejections
+    if is_known or len(state.rejections) >= MOST_REJECTED:
         return []
     return [
         ReportRejected(
@@ -590,7 +599,7 @@ def evolve(state: PlacementState, event: PlacementEvent) -> PlacementState:
             return _evolve_late(state, event)
         case ReportRejected():
             rejected = (event.rollout, event.generation, event.attempt, event.phase)
-            return replace(state, rejected=rejected, beside=state.beside + 1)
+            return replace(state, rejections=(*state.rejections, rejected))
         case PlacementForgotten():
             live = None if state.live is None else replace(state.live, was=())
             return replace(state, live=live, desired=(), had=None, changed=None)
@@ -614,7 +623,7 @@ def _evolve_scheduled(state: PlacementState, event: OperationScheduled) -> Place
     if state.ended is not None and event.attempt > 1:
         # What is desired now is what was before the first attempt, unless that has succeeded late.
         operation = replace(operation, before=state.ended.before, was=state.desired)
-    state = replace(state, generation=max(state.generation, event.generation), beside=0)
+    state = replace(state, generation=max(state.generation, event.generation), rejections=())
     return replace(state, waiting=operation) if event.behind else replace(state, live=operation)
 
 
@@ -657,11 +666,12 @@ def _with_live(state: PlacementState, phase: Phase) -> PlacementState:
 
 def _evolve_finished(state: PlacementState, event: OperationFinished) -> PlacementState:
     if state.waiting is not None and state.waiting.rollout == event.rollout:
-        return replace(state, waiting=None, ended=replace(state.waiting, phase=event.phase))
+        ended = replace(state.waiting, phase=event.phase, answers=(_answer(event),))
+        return replace(state, waiting=None, ended=ended)
     live = state.live
     if live is None or live.rollout != event.rollout:
         return state
-    ended = replace(live, phase=event.phase, succeeded=_has_succeeded(event))
+    ended = replace(live, phase=event.phase, succeeded=_has_succeeded(event), answers=(_answer(event),))
     state = replace(state, live=state.waiting, waiting=None, ended=ended)
     if ended.before is None:
         return state
@@ -681,12 +691,11 @@ def _evolve_late(state: PlacementState, event: OperationReportedLate) -> Placeme
     """A late success is what the node had when the next operation began there. What a person has canceled is not
     desired for that."""
     changed = state.changed
-    state = replace(state, beside=state.beside + 1)
     if state.ended is not None and state.ended.rollout == event.rollout:
-        state = replace(state, ended=replace(state.ended, late=event.phase))
+        state = replace(state, ended=_answered(state.ended, event))
     if changed is None or changed.rollout != event.rollout:
         return state
-    changed = replace(changed, late=event.phase)
+    changed = _answered(changed, event)
     if not _has_succeeded(event) or changed.before is None:
         return replace(state, changed=changed)
     desired = state.desired if state.live is None or state.live.before is None else state.live.was
@@ -697,6 +706,10 @@ def _evolve_late(state: PlacementState, event: OperationReportedLate) -> Placeme
         return state
     live = replace(state.live, before=changed.result, was=desired)
     return replace(state, live=live, desired=live.result)
+
+
+def _answered(operation: Operation, event: OperationReportedLate) -> Operation:
+    return replace(operation, answers=(*operation.answers, _answer(event)))
 
 
 PLACEMENT = Decider(PlacementState(), decide, evolve)

@@ -54,7 +54,7 @@ class ModuleState(StrEnum):
 
 class NodeProjection:
     name = "nodes"
-    version = 4
+    version = 5
     handles = (
         NodeJoined,
         NodeProfileChanged,

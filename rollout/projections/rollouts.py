@@ -126,7 +126,7 @@ def state_of(rollout: Rollout) -> RolloutState:
 
 class RolloutProjection:
     name = "rollouts"
-    version = 3
+    version = 4
     handles = (*_OF_ROLLOUTS, *_OF_OPERATIONS)
     tables = (Rollout, Operation, TimelineEntry, ClusterTarget)
 
@@ -136,14 +136,13 @@ class RolloutProjection:
         ended = {each.event.node for each in batch if isinstance(each.event, OperationFinished)}
         behind = {each.key: each for each in Operation.objects.filter(behind=True, node__in=ended)} if ended else {}
         fold = RolloutFold(load(Rollout, uids), behind | load(Operation, keys))
-        for each in batch:
-            fold.apply(each)
+        story = [each for each in batch if fold.apply(each)]
         for rollout in fold.rollouts.values():
             rollout.document = json.dumps(document(rollout))
         save(Rollout, fold.rollouts.values())
         save(Operation, (*fold.operations.values(), *fold.former))
         TimelineEntry.objects.bulk_create(
-            (TimelineEntry(position=each.position, rollout=each.event.rollout) for each in batch), batch_size=1000
+            (TimelineEntry(position=each.position, rollout=each.event.rollout) for each in story), batch_size=1000
         )
         for each in batch:
             if isinstance(each.event, RolloutFinished):
@@ -161,8 +160,11 @@ class RolloutFold:
         #: The operation that waits behind the live one, by node and module.
         self.behind = {(each.node, each.module_name): each for each in operations.values() if each.behind}
 
-    def apply(self, recorded: RecordedEvent) -> None:
+    def apply(self, recorded: RecordedEvent) -> bool:
+        """Fold the event in. Return False if it is not about the rollout that it names: a node may report about any."""
         event, now = recorded.event, recorded.recorded_at
+        if isinstance(event, ReportRejected) and not self._is_own(event):
+            return False
         if isinstance(event, RolloutStarted):
             self.rollouts[event.rollout] = _new_rollout(event, recorded)
         if isinstance(event, _OF_ROLLOUTS):
@@ -171,19 +173,25 @@ class RolloutFold:
             self._schedule(event, recorded)
         else:
             self._apply_to_operation(event, now)
-        if event.rollout in self.rollouts:
-            self._note_cause(recorded)
+        self._note_cause(recorded)
+        return True
+
+    def _is_own(self, event: ReportRejected) -> bool:
+        operation = self.operations.get(operation_key(event.rollout, event.node))
+        return operation is not None and operation.module_name == event.module_name
 
     def _note_cause(self, recorded: RecordedEvent) -> None:
         """A rollout follows the request that started it, or the one that has turned it back since; an operation the
-        newest one that was about it."""
+        newest one that was about it. A report that is rejected or late leads to nothing."""
         event, rollout = recorded.event, self.rollouts[recorded.event.rollout]
-        rollout.position, rollout.event_id = recorded.position, recorded.event_id
+        rollout.position = recorded.position
+        if isinstance(event, OperationReportedLate | ReportRejected):
+            return
+        rollout.event_id = recorded.event_id
         if isinstance(event, _TURNS):
             rollout.follow(recorded)
-        if isinstance(event, _OF_OPERATIONS) and (
-            operation := self.operations.get(operation_key(event.rollout, event.node))
-        ):
+        if isinstance(event, _OF_OPERATIONS):
+            operation = self.operations[operation_key(event.rollout, event.node)]
             operation.event_id = recorded.event_id
             operation.follow(recorded)
 

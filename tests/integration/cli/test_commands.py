@@ -204,8 +204,8 @@ def test_promote_opens_the_gate(run, module):
 
 def test_a_verb_that_starts_another_rollout_says_how_to_follow_it(run, module):
     uid = begin(run, module, "--node", "n1", "--max-failures", "100%", "--retries", "0")
-    say(uid, "n1", Phase.FAILED, reason=Reason.LOAD_FAILED)
     advance(uid)
+    say(uid, "n1", Phase.FAILED, reason=Reason.LOAD_FAILED)
     shown = run("rollout", "retry", uid)
     other = answer(run("rollout", "list", "--limit", "1", "--json"))[0]["uid"]
     assert uid != other

@@ -33,6 +33,14 @@ def test_no_events_are_no_append(django_assert_num_queries):
         assert append(Append("account:1", 0, []), Append("account:2", 7)) == ()
 
 
+def test_what_appends_nothing_leads_to_nothing():
+    first = Append("a", 0, [ALICE])
+    append(first, Append("b", 0, [ALICE], first.leads_to))
+    assert load("b")[0].metadata.causation_id == load("a")[0].event_id.hex
+    with pytest.raises(ValueError, match="nothing is appended to a"):
+        _ = Append("a", 1, []).leads_to
+
+
 def test_many_streams_in_one_append():
     append(Append("a", 0, [ALICE]))
     recorded = append(Append("a", 1, [Deposited(cents=1)]), Append("b", 0, [ALICE]), Append("c", 0, [ALICE, Closed()]))

@@ -3,11 +3,14 @@
 import pytest
 
 from artifacts_app.models import Build
-from eventstore.store import head
+from artifacts_app.selectors import refuse_other_spelling
+from eventstore.store import Append, ConcurrencyError, append, head
+from modules_app.events import ModuleRegistered, module_stream
 from modules_app.models import Module
-from modules_app.services import register_module
+from modules_app.services import delete_module, module_uid, register_module
 from tests.plugins.databases import at_once
 from tests.plugins.packages import ARTIFACTS, as_upload, files_in, module_object
+from tests.recorded_fleet import upload
 
 OBJECTS = "/v2/modules/user-defined"
 
@@ -52,6 +55,31 @@ def test_another_version_is_refused_too(ways, admin):
 def test_any_other_name_is_not(ways, other):
     ways[OBJECTS]("Search")
     assert ways[OBJECTS](other).status_code == 200
+
+
+def an_object(name):
+    uid, document = module_uid(name, 7), {"module_name": name, "version": 7, "commands": []}
+    return Append(module_stream(uid), 0, [ModuleRegistered(uid=uid, module_name=name, version=7, document=document)])
+
+
+@pytest.mark.parametrize("first", ["an object", "a build"])
+@pytest.mark.parametrize("second", ["an object", "a build"])
+@pytest.mark.parametrize("route", ROUTES)
+def test_each_spelling_that_an_older_log_has_stays_allowed(ways, route, first, second):
+    for kind, name in ((first, "Search"), (second, "search")):
+        append(an_object(name)) if kind == "an object" else upload(name, 7)
+    for name in ("Search", "search"):
+        assert ways[route](name).status_code in {200, 201}
+    response = ways[route]("SEARCH")
+    assert (response.status_code, response.json()["error_code"]) == (406, "module_name_taken")
+
+
+def test_a_spelling_that_goes_meanwhile_is_not_there(ways):
+    append(an_object("Search"), an_object("search"))
+    unless = refuse_other_spelling("search")
+    delete_module(module_uid("search", 7))
+    with pytest.raises(ConcurrencyError):
+        append(an_object("other"), unless=[unless])
 
 
 def test_a_name_is_free_again_once_nothing_has_it(ways, admin):

@@ -8,14 +8,18 @@ from accounts.roles import Role
 from eventstore.context import acting_as
 from eventstore.registry import decode, encode, name_of
 from eventstore.store import head, load, read
+from eventstore.transact import transact
 from rollout import clock, intake, services, verbs
 from rollout.advance import advance_all
+from rollout.decider import placement
+from rollout.decider.node import NODE, DecommissionNode
 from rollout.errors import RolloutError
 from rollout.events import Origin, RolloutStarted, placement_stream, rollout_stream
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Reason
 from rollout.models import Operation, Rollout
 from rollout.reconcile import reconcile
 from rollout.selectors import IN_HAND, unfinished_rollouts
+from rollout.standing import cause_of
 from rollout.strategy import OnFailure, Retries
 from tests.causes import gaps
 from tests.plugins.cast import client_of
@@ -46,6 +50,7 @@ def admin(alice):
 def begin(admin, request_id, **more):
     response = admin.post("/v2/rollouts", BODY | more, format="json", headers={"X-Request-ID": request_id})
     assert response.status_code == 202
+    advance_all([response.json()["uid"]])
     return response.json()["uid"]
 
 
@@ -115,6 +120,51 @@ def test_a_message_of_a_node_cannot_choose_its_story():
     assert (last.actor, last.metadata.correlation_id) == (f"node:{names[0]}", "hers")
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_a_node_reports_its_operation_stays_in_its_request(seed, unrecordable):
+    """The answers of a node that says anything, in any order, some of which cannot be recorded."""
+    chance, names = Random(seed), fleet(2)
+    with acting_as("user:bob", correlation_id="his"):
+        other = start(nodes=names[1:])
+    with acting_as("user:alice", correlation_id="hers"):
+        uid = start(nodes=names[:1])
+    for _ in range(150):
+        said = report_of(uid, names[0], chance.choice(list(Phase)), message=chance.choice(["", unrecordable]))
+        strange = {
+            "generation": chance.choice([1, 1, 1, 0, 2, 7]),
+            "attempt": chance.choice([1, 1, 1, 0, 2]),
+            "rollout": chance.choice([uid, uid, uid, other, "who"]),
+            "module_name": chance.choice(["greet", "greet", "other"]),
+        }
+        intake.record_reports([said | strange])
+        if chance.random() < 0.02:
+            overdue(*names)
+            clock.end_overdue_operations()
+    uploaded, *told = read()
+    assert (uploaded.type, gaps(told)) == ("artifact.uploaded.v1", [])
+    of_operation = [each for each in told if getattr(each.event, "rollout", "") == uid]
+    assert {each.metadata.correlation_id for each in of_operation} == {"hers"}
+    assert {each.metadata.requested_by for each in of_operation} == {"user:alice"}
+    assert {each.type for each in of_operation} >= {"report.rejected.v1", "operation.reported_late.v1"}
+    assert Operation.objects.get(rollout=uid).correlation_id == "hers"
+    of_other = [*load(rollout_stream(other)), *load(placement_stream(names[1], "greet"))]
+    assert {each.metadata.correlation_id for each in of_other} == {"his"}
+
+
+@pytest.fixture
+def unrecordable(monkeypatch):
+    """The message of a report that cannot be recorded."""
+    real = placement._record
+
+    def record(state, report):
+        if report.message == "poison":
+            raise ValueError("nobody foresaw this")
+        return real(state, report)
+
+    monkeypatch.setattr(placement, "_record", record)
+    return "poison"
+
+
 def test_who_turns_a_rollout_back_is_asked_for_what_follows(admin, new_user):
     names = fleet(2)
     uid = begin(admin, "r-1", strategy={"canary": 0, "max_parallel": 1})
@@ -156,6 +206,23 @@ def test_a_thaw_and_a_node_that_is_back_are_causes():
     assert (given_back.type, given_back.metadata.causation_id) == ("operation.given_back.v1", went.event_id.hex)
     intake.record_beats([beat_of(names[0], hello=True)])
     assert load(rollout_stream(uid))[-1].metadata.causation_id == load(f"node:{names[0]}")[-1].event_id.hex
+
+
+@pytest.mark.parametrize("phase", [Phase.FAILED, Phase.SUCCEEDED])
+@pytest.mark.parametrize("generation", [1, 7])
+def test_what_a_node_says_after_the_end_is_no_cause(generation, phase):
+    """Neither of its own rollout nor of one that needs it."""
+    names = fleet(2)
+    needed = start(nodes=names[1:])
+    say(needed, names[1], Phase.SUCCEEDED if phase == Phase.FAILED else Phase.FAILED)
+    verbs.freeze_fleet("night")
+    uid = start(nodes=names[:1], released=False)
+    Rollout.objects.filter(uid=uid).update(needs=[needed])
+    verbs.thaw_fleet()
+    *_, before = read()
+    say(needed, names[1], phase, generation=generation)
+    assert head() == before.position + 1
+    assert cause_of(uid, names[:1]).causation_id == before.event_id.hex
 
 
 def test_a_new_rollout_has_the_origin_of_who_asks_for_it(admin):
@@ -223,7 +290,8 @@ class _Run:
                 lambda: services.drain_node(self.name()),
                 lambda: services.activate_node(self.name()),
                 lambda: services.activate_node(self.name()),
-                *[lambda: services.decommission_node(self.name())] * (self.chance.random() < 0.2),
+                *[lambda: services.decommission_node(self.name())] * (self.chance.random() < 0.5),
+                *[self.leave] * (self.chance.random() < 0.5),
                 self.start,
                 verbs.thaw_fleet,
                 lambda: services.activate_node(self.name()),
@@ -251,6 +319,13 @@ class _Run:
             released=False,
         )
 
+    def leave(self):
+        """As an older version has recorded it: what is under way there is not ended, and nothing is forgotten."""
+        name = self.name()
+        transact(f"node:{name}", NODE, DecommissionNode(node=name))
+        if self.chance.random() < 0.5:
+            services.decommission_node(name)
+
     def name(self):
         return self.chance.choice(self.NODES)
 
@@ -261,6 +336,9 @@ class _Run:
             modules = self.chance.choice([(), (installed(),), (installed(2, "c2"),)])
             intake.record_beats([beat_of(name, hello=self.chance.random() < 0.5, modules=modules)])
             return
+        if self.chance.random() < 0.3:
+            self.strange()
+            return
         phases = [*sorted(RUNNING_PHASES - {Phase.CANCELING}), *sorted(FINAL_PHASES), *[Phase.SUCCEEDED] * 6]
         intake.record_reports(
             [
@@ -269,6 +347,19 @@ class _Run:
                 for phase in [self.chance.choice(phases)]
             ]
         )
+
+    def strange(self):
+        """A node says what nobody has asked, or has asked long ago; also one that has left."""
+        about = self.chance.choice(list(Operation.attempts.all()))
+        said = {
+            "rollout": about.rollout,
+            "node": self.chance.choice([about.node, self.name()]),
+            "module_name": about.module_name,
+            "generation": about.generation + self.chance.choice([0, 0, 1]),
+            "attempt": about.attempt,
+            "phase": self.chance.choice([*FINAL_PHASES, *[Phase.SUCCEEDED] * 6]),
+        }
+        intake.record_reports([said])
 
     def time(self):
         match self.chance.randrange(5):

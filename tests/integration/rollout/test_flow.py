@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
+from msgspec import to_builtins
 
 from artifacts_app.errors import ArtifactNotFoundError
 from eventstore.store import read
@@ -18,14 +19,16 @@ from rollout.errors import (
     UnknownNodeError,
     WrongPhaseError,
 )
-from rollout.messages import Action, Phase, Reason
+from rollout.messages import BEATS, Action, Inventory, Phase, Reason
 from rollout.models import Liveness, Operation
+from rollout.transport import DROPPED
 from tests.recorded_fleet import (
     PLATFORM,
     beat_of,
     differences,
     fleet,
     grew,
+    installed,
     join,
     node,
     operation,
@@ -413,6 +416,30 @@ def test_a_message_holds_what_databases_store():
 )
 def test_a_bad_beat_keeps_no_other_from_being_recorded(change):
     intake.record_beats([*BAD, {**beat_of("bad"), **change}, beat_of("good", hello=True)])
+    assert node("good").phase == "online"
+
+
+@pytest.mark.dialect
+@pytest.mark.parametrize("text", ["a\0b", "a\ud800b"])
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda text: {"profile": {"platform": text}},
+        lambda text: {"profile": {"platform": "p", "operating_system": text}},
+        lambda text: {"profile": {"platform": "p", "server": text}},
+        lambda text: {"profile": {"platform": "p", "server_version": text}},
+        lambda text: {"profile": {"platform": "p", "role": text}},
+        lambda text: {"profile": {"platform": "p", "api_hosts": [text]}},
+        lambda text: {"profile": {"platform": "p", "labels": {text: ""}}},
+        lambda text: {"profile": {"platform": "p", "labels": {"a": text}}},
+        lambda text: {"inventory": to_builtins(Inventory(sequence=10**9, modules=(installed(content=text),)))},
+    ],
+)
+def test_what_no_database_stores_is_dropped_before_the_others_are_recorded(of, text):
+    """Else a node could have each batch recorded one by one."""
+    DROPPED.take()
+    intake.record_beats([{**beat_of("bad", hello=True), **of(text)}, beat_of("good", hello=True)])
+    assert DROPPED.take() == {(BEATS, "malformed"): 1}
     assert node("good").phase == "online"
 
 

@@ -197,7 +197,7 @@ def test_a_plan_that_has_changed_is_not_started(admin):
         lambda: join("n9999"),
         lambda: services.drain_node("n0001"),
         lambda: services.decommission_node("n0001"),
-        lambda: load_on(["n0000"], "greet"),
+        lambda: (load_on(["n0000"], "json"), load_on(["n0000"], "greet")),
         lambda: load_on(["n0000", "n0001", "n0002"], "json"),
     ],
     ids=["a node more", "one to skip", "a node less", "another canary", "nothing to come before"],

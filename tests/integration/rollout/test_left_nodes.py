@@ -3,12 +3,13 @@ it had not been there."""
 
 import pytest
 
-from eventstore.store import append
+from eventstore.context import acting_as
+from eventstore.store import append, read
 from eventstore.transact import load_state
 from rollout import clock, services, verbs
 from rollout.advance import advance
 from rollout.decider.node import NODE
-from rollout.events import NodeDecommissioned, node_stream
+from rollout.events import NodeDecommissioned, PlacementForgotten, node_stream
 from rollout.messages import Phase, Reason
 from rollout.models import ClusterTarget
 from rollout.projections.rollouts import progress
@@ -47,6 +48,20 @@ def leave_unnoticed(uid, name):
     """It was scheduled in the moment in which the node left."""
     append(load_state(node_stream(name), NODE).append([NodeDecommissioned(node=name)]))
     assert clock.end_operations_of_gone_nodes() == 1
+
+
+def test_what_is_repeated_after_a_node_has_left_names_no_event_that_there_is_not():
+    """It had left before it answered, and its answer is to be forgotten."""
+    (name,) = fleet(1)
+    uid = start()
+    append(load_state(node_stream(name), NODE).append([NodeDecommissioned(node=name)]))
+    say(uid, name, inventory=inventory(installed()))
+    with acting_as("user:bob", correlation_id="his"):
+        services.decommission_node(name)
+    (forgotten,) = read(event_classes=[PlacementForgotten])
+    assert (forgotten.metadata.requested_by, forgotten.metadata.correlation_id) == ("user:bob", "his")
+    known = {each.event_id.hex for each in read()}
+    assert {each.metadata.causation_id for each in read()} <= {"", *known}
 
 
 WAYS = [leave_scheduled, leave_in_hand, leave_at_work, leave_unnoticed]

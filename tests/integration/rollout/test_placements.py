@@ -19,6 +19,7 @@ from tests.recorded_fleet import (
     installed,
     inventory,
     operation,
+    overdue,
     say,
     silence,
     start,
@@ -67,7 +68,8 @@ def test_a_load_that_failed_and_left_nothing(n):
 
 def test_a_time_out_that_succeeds_late_is_in_sync(n):
     uid = start()
-    say(uid, n, Phase.TIMED_OUT)
+    overdue(n)
+    clock.end_overdue_operations()
     assert state_of(n) == ("absent", "absent", "error")
     say(uid, n, inventory=inventory(installed()))
     assert state_of(n) == ("load", "load", "in_sync")

@@ -314,9 +314,9 @@ def test_what_a_person_has_canceled_is_not_started_again():
 # --- What did not succeed ---------------------------------------------------------------------------------------------
 
 
-def failed(name, reason, phase=Phase.FAILED):
+def failed(name, reason):
     uid = start(nodes=(name,))
-    say(uid, name, phase, reason=reason)
+    say(uid, name, Phase.FAILED, reason=reason)
 
 
 @pytest.mark.parametrize("reason", [Reason.FETCH_FAILED, Reason.SERVER_UNREACHABLE, Reason.IO_ERROR])
@@ -353,7 +353,9 @@ def test_what_failed_for_a_permanent_reason_is_not_repeated(reason):
 
 def test_what_a_person_had_a_node_give_up_is_not_repeated():
     (name,) = fleet(1)
-    failed(name, Reason.MANUAL, Phase.CANCELED)
+    uid = start(nodes=(name,))
+    verbs.cancel_node(uid, name, force=False)
+    say(uid, name, Phase.CANCELED, reason=Reason.MANUAL)
     hello(name)
     assert look() == []
     assert recorded(NodeDrifted) == []

@@ -1,16 +1,25 @@
 """Reports that answer nothing, and those that cannot be recorded: counted, and in the log as long as they are few."""
 
+from uuid import uuid5
+
 import pytest
 
+from eventstore.context import acting_as
 from eventstore.models import StoredEvent
-from eventstore.store import ConcurrencyError, read
-from rollout import intake
+from eventstore.store import ConcurrencyError, head, read
+from rollout import clock, follower, intake, verbs
+from rollout.advance import advance
 from rollout.decider import placement
-from rollout.decider.placement import MOST_BESIDE
+from rollout.decider.placement import MOST_REJECTED
 from rollout.events import ReportRejected
-from rollout.messages import REPORTS, Action, Phase
+from rollout.follower import Follower
+from rollout.messages import FINAL_PHASES, REPORTS, Action, Phase, Reason
 from rollout.models import Liveness, TimelineEntry
+from rollout.outcomes import canceled_by
+from rollout.strategy import Retries
 from rollout.transport import DROPPED
+from rollout.verbs import ROLLBACKS
+from tests.plugins.cast import client_of
 from tests.recorded_fleet import (
     differences,
     fleet,
@@ -19,11 +28,13 @@ from tests.recorded_fleet import (
     inventory,
     join,
     operation,
+    overdue,
     phases,
     report_of,
     rollout,
     say,
     start,
+    state_of,
     upload,
 )
 
@@ -31,7 +42,11 @@ pytestmark = pytest.mark.django_db
 
 
 def rejected():
-    return [each.event for each in read(event_classes=[ReportRejected])]
+    return [each.event for each in rejections()]
+
+
+def rejections():
+    return list(read(event_classes=[ReportRejected]))
 
 
 def streams():
@@ -111,7 +126,8 @@ def test_a_node_cannot_let_the_log_grow_without_end(counted, kind):
         }[kind]
         for number in range(100)
     ]
-    assert grew(lambda: intake.record_reports(bad)) == MOST_BESIDE
+    most = 2 if kind == "the same two in turn" else MOST_REJECTED
+    assert grew(lambda: intake.record_reports(bad)) == most
     assert grew(lambda: [intake.record_reports([each]) for each in bad]) == 0
     assert counted() == {"rejected": 200}
     assert TimelineEntry.objects.count() < 30
@@ -127,7 +143,7 @@ def test_a_new_operation_has_rejections_recorded_again():
     intake.record_reports(bad)
     say(uid, name)
     start(action=Action.REMOVE)
-    assert grew(lambda: intake.record_reports(bad)) == MOST_BESIDE
+    assert grew(lambda: intake.record_reports(bad)) == MOST_REJECTED
 
 
 @pytest.fixture
@@ -155,7 +171,7 @@ def test_what_cannot_be_recorded_is_in_the_log_as_rejected_with_its_reason(count
     assert event.why == "It could not be recorded: ValueError: nobody foresaw this"
     assert phases(uid) == {bad: "queued", good: "succeeded"}
     assert counted() == {"unrecorded": 2}
-    (recorded,) = read(event_classes=[ReportRejected])
+    (recorded,) = rejections()
     assert bad in recorded.actor
     assert differences() == {}
 
@@ -163,11 +179,10 @@ def test_what_cannot_be_recorded_is_in_the_log_as_rejected_with_its_reason(count
 def test_there_is_an_end_to_what_cannot_be_recorded(counted, poisoned):
     (name,) = fleet(1)
     uid = start()
-    phases_in_turn = [Phase.SUCCEEDED, Phase.FAILED] * 20
-    for phase in phases_in_turn:
+    for phase in [*FINAL_PHASES] * 3:
         say(uid, name, phase, **poisoned)
-    assert len(rejected()) == MOST_BESIDE
-    assert counted() == {"unrecorded": 40}
+    assert len(rejected()) == len(FINAL_PHASES)
+    assert counted() == {"unrecorded": 12, "rejected": 6}  # no agent says that it has timed out, or is rolled back
     assert operation(uid, name).phase == "queued"
 
 
@@ -205,7 +220,147 @@ def test_late_answers_that_contradict_each_other_end_too():
     uid = start()
     say(uid, name)
     late = [report_of(uid, name, phase) for phase in (Phase.FAILED, Phase.CANCELED) * 50]
-    assert grew(lambda: intake.record_reports(late)) == MOST_BESIDE
+    assert grew(lambda: intake.record_reports(late)) == 2
     assert grew(lambda: [intake.record_reports([each]) for each in late]) == 0
     assert operation(uid, name).phase == "succeeded"
     assert differences() == {}
+
+
+def test_rejected_reports_hide_no_late_success():
+    (name,) = fleet(1)
+    uid = start()
+    overdue(name)
+    clock.end_overdue_operations()
+    bad = [{**report_of(uid, name), "rollout": f"who-{number}", "generation": 7} for number in range(20)]
+    assert grew(lambda: intake.record_reports(bad)) == MOST_REJECTED
+    say(uid, name)
+    assert operation(uid, name).late == "succeeded"
+    assert state_of(name) == ("load", "absent", "missing")
+    assert differences() == {}
+
+
+# --- Rollouts of others -----------------------------------------------------------------------------------------------
+
+
+def versions(uid):
+    """What shows that a rollout has moved: its newest event, and its timeline."""
+    row = rollout(uid)
+    return (
+        row.position,
+        row.event_id,
+        list(TimelineEntry.objects.filter(rollout=uid).values_list("position", flat=True)),
+    )
+
+
+@pytest.fixture
+def stranger():
+    """A rollout that has its operation on n0000 alone; n0001 had another one."""
+    fleet(2)
+    say(start(nodes=("n0001",)), "n0001")
+    return start(nodes=("n0000",))
+
+
+REJECTED = {"node": "n0001", "generation": 7}
+
+
+def test_a_rejected_report_moves_no_rollout_of_others(stranger, alice):
+    admin = client_of(alice)
+    url = f"/v2/rollouts/{stranger}"
+    etag, before = admin.get(url)["ETag"], versions(stranger)
+    assert grew(lambda: intake.record_reports([report_of(stranger, "n0000") | REJECTED])) == 1
+    assert versions(stranger) == before
+    assert admin.get(url, headers={"If-None-Match": etag}).status_code == 304
+    assert differences() == {}
+
+
+def test_nor_one_about_another_module_of_the_node():
+    """n0000 is in the rollout, with another module."""
+    upload("other")
+    fleet(1)
+    say(start(module_name="other"), "n0000", module_name="other")
+    uid = start()
+    before = versions(uid)
+    assert grew(lambda: intake.record_reports([report_of(uid, "n0000", module_name="other", generation=7)])) == 1
+    assert versions(uid) == before
+    assert differences() == {}
+
+
+def test_a_rejected_report_is_told_of_its_own_operation_and_causes_nothing():
+    (name,) = fleet(1)
+    uid = start()
+    _, event_id, timeline = versions(uid)
+    caused = operation(uid, name).event_id
+    assert grew(lambda: say(uid, name, generation=7)) == 1
+    assert versions(uid) == (head(), event_id, [*timeline, head()])
+    assert operation(uid, name).event_id == caused
+    assert differences() == {}
+
+
+def test_a_report_about_a_rollout_to_come_is_not_told_of_it(stranger):
+    """The uid of a rollback is known before there is one."""
+    say(stranger, "n0000")
+    into = uuid5(ROLLBACKS, stranger).hex
+    intake.record_reports([report_of(stranger, "n0000") | {"rollout": into, "generation": 7}])
+    assert verbs.roll_back_rollout(stranger) == into
+    assert not TimelineEntry.objects.filter(position=rejections()[0].position).exists()
+    assert differences() == {}
+
+
+@pytest.mark.parametrize("change", [{"generation": 7}, REJECTED])
+def test_a_rejected_report_is_no_cause(change):
+    say_of = fleet(2)
+    say(start(), "n0001")
+    uid = start(version=1, action=Action.REMOVE, nodes=tuple(say_of), supersede=True, released=False)
+    intake.record_reports([report_of(uid, "n0000") | change])
+    advance(uid)
+    say(uid, "n0000")
+    rejection = rejections()[0].event_id.hex
+    assert rejection not in {each.metadata.causation_id for each in read()}
+
+
+def test_a_rejected_report_has_no_rollout_looked_at(stranger, monkeypatch):
+    known = Follower()
+    known.look()
+    looked = []
+    for module in (intake, follower):
+        monkeypatch.setattr(module, "advance_all", lambda uids: dict.fromkeys(looked.extend(uids) or []))
+    intake.record_reports([report_of(stranger, "n0000") | REJECTED])
+    known.look()
+    assert looked == []
+
+
+# --- What a node says of its own operation ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", [Phase.CANCELED, Phase.FAILED, Phase.SKIPPED])
+@pytest.mark.parametrize("reason", [Reason.NODE_DECOMMISSIONED, Reason.NEWER_ROLLOUT, Reason.NODE_DRAINING])
+def test_a_node_cannot_give_a_reason_of_the_control_plane(counted, phase, reason):
+    """It would not count as a failure then."""
+    bad, good = fleet(2)
+    uid = start(careful={"canary": 0, "max_failures": 0, "retries": Retries(limit=0)})
+    say(uid, bad, phase, reason=reason)
+    say(uid, good)
+    assert phases(uid) == {bad: "queued", good: "succeeded"}
+    assert [each.why for each in rejected()] == [f"no agent gives the reason {reason}"]
+    assert counted() == {"rejected": 1}
+
+
+@pytest.mark.parametrize("reason", [None, Reason.MANUAL])
+def test_what_nobody_has_canceled_is_a_failure(reason):
+    bad, _ = fleet(2)
+    with acting_as("user:alice"):
+        uid = start(careful={"canary": 0, "max_failures": 0, "retries": Retries(limit=0)})
+    say(uid, bad, Phase.CANCELED, reason=reason, message="The operation was canceled.")
+    row = operation(uid, bad)
+    assert (row.phase, row.reason, canceled_by(row)) == ("failed", "agent_error", "")
+    assert row.message == f"{bad} gave it up, and nobody had asked for that. The operation was canceled."
+    assert rollout(uid).phase == "paused"
+
+
+def test_what_a_person_has_canceled_is_canceled():
+    (name,) = fleet(1)
+    uid = start()
+    with acting_as("user:bob"):
+        verbs.cancel_node(uid, name, force=False)
+    say(uid, name, Phase.CANCELED, reason=Reason.MANUAL)
+    assert (operation(uid, name).phase, canceled_by(operation(uid, name))) == ("canceled", "bob")

@@ -160,7 +160,7 @@ def test_once_a_person_has_taken_its_place_it_is_deleted(scheduled):
 
 
 def test_the_others_are_tried_again(names):
-    say(own()[0], INVENTED, Phase.CANCELED)
+    verbs.cancel_node(own()[0], INVENTED, force=False)
     uid = start(version=2, careful={"canary": 0, "max_parallel": 3, "retries": Retries(limit=0)})
     for name in (INVENTED, names[0]):
         say(uid, name, Phase.FAILED, reason=Reason.LOAD_FAILED)

@@ -7,6 +7,7 @@ from hypothesis import given as given_any
 from hypothesis import strategies as st
 
 from rollout.decider.placement import (
+    MOST_REJECTED,
     PLACEMENT,
     Cancel,
     End,
@@ -32,7 +33,7 @@ from rollout.events import (
     ReportRejected,
     Target,
 )
-from rollout.messages import FINAL_PHASES, Action, Activation, Phase, Reason, Report
+from rollout.messages import FINAL_PHASES, REPORTED_PHASES, RUNNING_PHASES, Action, Activation, Phase, Reason, Report
 
 
 def schedule(rollout="r1", **changes):
@@ -267,9 +268,10 @@ def test_a_retry_keeps_the_generation_and_raises_the_attempt():
     assert (scheduled.generation, scheduled.attempt) == (1, 2)
 
 
-@pytest.mark.parametrize("phase", sorted(FINAL_PHASES - {Phase.FAILED, Phase.TIMED_OUT}))
+@pytest.mark.parametrize("phase", [Phase.SUCCEEDED, Phase.SKIPPED, Phase.CANCELED])
 def test_what_did_not_fail_is_not_retried(phase):
-    assert given(schedule(), release(), report(phase)).when(retry()) == []
+    canceled = (cancel(),) if phase == Phase.CANCELED else ()
+    assert given(schedule(), release(), *canceled, report(phase)).when(retry()) == []
 
 
 def test_a_retry_twice_is_one():
@@ -577,7 +579,7 @@ def test_what_failed_is_given_back_too_and_after_a_retry_what_was_there_first():
         release("r2"),
     ):
         first = PLACEMENT.fold(PLACEMENT.decide(first, command), first)
-    first = PLACEMENT.fold(PLACEMENT.decide(first, report(Phase.TIMED_OUT, "r2", 2, 2)), first)
+    first = PLACEMENT.fold(PLACEMENT.decide(first, end(Phase.TIMED_OUT, "r2")), first)
     (scheduled,) = PLACEMENT.decide(first, roll_back("r2", "r2"))
     assert (scheduled.version, scheduled.undoes) == (1, 2)
 
@@ -666,3 +668,76 @@ EVENTS = st.one_of(
 def test_events_in_any_order_fold(events):
     state = PLACEMENT.fold(events)
     assert replace(state, generation=0).generation == 0
+
+
+@pytest.mark.parametrize("phase", sorted(set(Phase) - REPORTED_PHASES))
+def test_what_only_the_control_plane_decides_is_no_report(phase):
+    after = given(schedule(), release())
+    assert after.kinds(report(phase)) == [ReportRejected]
+    assert given(schedule(), release(), report(phase)).kinds(cancel()) == [OperationCancelRequested]
+    assert given(*DONE).kinds(report(phase)) == [ReportRejected]
+
+
+@pytest.mark.parametrize("phase", sorted(REPORTED_PHASES))
+def test_an_operation_that_was_not_released_has_no_report(phase):
+    """The uid, the generation and the attempt of a rollback are known before it begins."""
+    assert given(schedule()).kinds(report(phase)) == [ReportRejected]
+    undone = (*DONE, roll_back())
+    assert given(*undone).kinds(report(phase, generation=2)) == [ReportRejected]
+    assert given(*undone, release()).kinds(report(phase, generation=2)) != [ReportRejected]
+
+
+# --- A node that says anything ----------------------------------------------------------------------------------------
+
+REPORTS = st.lists(
+    st.builds(
+        report,
+        st.sampled_from(Phase),
+        st.sampled_from(["r1", "r2", "stranger"]),
+        SMALL,
+        SMALL,
+        reason=st.sampled_from([None, Reason.ALREADY_INSTALLED, Reason.INCOMPATIBLE_OS, Reason.LOAD_FAILED]),
+    ),
+    max_size=120,
+)
+TIMED_OUT = (schedule(), release(), end(Phase.TIMED_OUT))
+#: Operations about which the node may say something: what has ended last, and what is live.
+BEFORE = st.sampled_from([TIMED_OUT, (*TIMED_OUT, schedule("r2")), (*TIMED_OUT, schedule("r2"), release("r2"))])
+#: What it may say of one: its progress, its end, and each other end late; to skip it is a success, or is none.
+MOST_OF_ONE = len(RUNNING_PHASES) + 1 + len(FINAL_PHASES)
+
+
+def told(state, commands):
+    """The state after the reports, and their events."""
+    events = []
+    for command in commands:
+        events += (new := PLACEMENT.decide(state, command))
+        state = PLACEMENT.fold(new, state)
+    return state, events
+
+
+@given_any(BEFORE, REPORTS)
+def test_what_a_node_says_between_two_operations_is_bounded(before, reports):
+    _, events = told(given(*before).state, [*reports, *reports])
+    assert len(events) <= MOST_REJECTED + 2 * MOST_OF_ONE
+    assert len([each for each in events if isinstance(each, ReportRejected)]) <= MOST_REJECTED
+
+
+@given_any(st.sampled_from([report(Phase.SUCCEEDED), report(Phase.SKIPPED, reason=Reason.ALREADY_INSTALLED)]), REPORTS)
+def test_a_late_success_is_known_whatever_was_said_before(success, reports):
+    state, _ = told(given(*TIMED_OUT).state, [*reports, success])
+    assert state.changed.succeeded
+    assert state.had == state.desired == (has(1),)
+
+
+@given_any(REPORTS)
+def test_the_answer_of_an_operation_at_work_is_known_whatever_was_said_before(reports):
+    state, _ = told(given(schedule(), release()).state, [*reports, report(Phase.SUCCEEDED)])
+    assert state.had == (has(1),)
+
+
+@given_any(REPORTS)
+def test_what_a_person_canceled_is_known_to_be_there_whatever_was_said_before(reports):
+    before = given(schedule(), release(), cancel(force=True)).state
+    state, _ = told(before, [*reports, report(Phase.SUCCEEDED)])
+    assert (state.had, state.desired) == ((has(1),), ())

@@ -44,7 +44,7 @@ ACCEPTED = {
     "rollout.intake._record": WHAT_TO_LOAD,
     "rollout.intake._record_beats": WHAT_TO_LOAD,
     "rollout.intake.record_beats": WHOM_TO_ADVANCE,
-    "rollout.intake.record_reports": WHOM_TO_ADVANCE,
+    "rollout.intake._reject": OWN_ROW,
     "rollout.management.commands.relay.Command.handle": STEPS,
     "rollout.services.activate_node": WHOM_TO_ADVANCE,
     "rollout.services.forget_node": "reads nothing: it deletes a row of what is no projection",
