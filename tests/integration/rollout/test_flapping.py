@@ -1,17 +1,24 @@
 """A node that changes with each of its messages: the log grows within a bound, and bad news is known at once."""
 
+import re
+from datetime import timedelta
+from pathlib import Path
+
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from eventstore.store import read
+from eventstore.models import StoredEvent
+from eventstore.store import database_now, read
 from rollout import clock, intake
 from rollout.decider.pace import AT_ONCE, SECONDS
-from rollout.events import NodeCameBack, NodeInventoryChanged, NodeProfileChanged, NodeWentOffline
+from rollout.events import NodeCameBack, NodeInventoryChanged, NodeProfileChanged, NodeWentOffline, node_stream
 from rollout.models import Liveness
 from rollout.reconcile import reconcile
 from rollout.selectors import node_documents
 from tests.recorded_fleet import beat_of, fleet, installed, inventory, node, say, silence, start, state_of
+
+PAGE = (Path(__file__).parents[3] / "docs/explanation/log-growth.md").read_text()
 
 pytestmark = pytest.mark.django_db
 
@@ -34,6 +41,24 @@ def pass_time(seconds=SECONDS):
     for row in Liveness.objects.all():
         row.pace = {change: full_at - seconds for change, full_at in row.pace.items()}
         row.save()
+
+
+@pytest.mark.slow
+def test_the_figure_for_a_day_is_right(n, monkeypatch):
+    """In `docs/explanation/log-growth.md`. The node is another and has other modules at each heartbeat, and is away before
+    each."""
+    say(start(), n, inventory=inventory(installed()))
+    of_node = StoredEvent.objects.filter(stream=node_stream(n))
+    before, began, step = of_node.count(), database_now(), SECONDS / 4
+    for number in range(int(86_400 / step)):
+        now = began + timedelta(seconds=number * step)
+        for module in (intake, clock):
+            monkeypatch.setattr(module, "database_now", lambda now=now: now)
+        clock.declare_silent_nodes_offline()
+        beat(n, installed(), server_version=f"1.{number}")
+        beat(n, server_version=f"2.{number}")
+    day, first = (int(number) for number in re.findall(r"^\| (?:a|the first) day \| (\d+)", PAGE, re.MULTILINE))
+    assert 0.9 * day < of_node.count() - before <= day + first
 
 
 def test_a_profile_that_changes_with_each_heartbeat(n):
