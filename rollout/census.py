@@ -8,7 +8,7 @@ from typing import Any
 from django.db.models import Count, DurationField, ExpressionWrapper, F, Min, Q, Sum
 
 from rollout.decider.node import LARGEST_SKEW
-from rollout.models import DroppedMessages, FleetFreeze, Liveness, Node, NodeModule, Operation, Rollout
+from rollout.models import DroppedMessages, FleetFreeze, Liveness, Node, NodeModule, Operation, Placement, Rollout
 from rollout.selectors import nodes
 
 #: Upper ends of the classes that rollouts are counted in by how long they took, seconds.
@@ -67,8 +67,10 @@ class PlacementCount:
 
 
 def placements_by_state() -> list[PlacementCount]:
-    """Of the nodes that have not left the fleet."""
-    rows = NodeModule.objects.filter(node__in=nodes().order_by().values("name")).order_by()
+    """Of the nodes that have not left the fleet, and of modules that were asked for on any: a node may say that it has
+    any number of others."""
+    asked_for = Placement.objects.values("module_name")
+    rows = NodeModule.objects.filter(node__in=nodes().order_by().values("name"), module_name__in=asked_for).order_by()
     counted = rows.values("module_name", "state").annotate(
         count=Count("key"), drifted=Count("drifted_at"), drifted_at=Min("drifted_at")
     )

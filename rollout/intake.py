@@ -130,8 +130,8 @@ def _try_to_reject(report: Report, error: Exception) -> None:
 def _reject(command: RejectReport) -> None:
     report = command.report
     loaded = load_state(placement_stream(report.node, report.module_name), PLACEMENT)
-    metadata = _metadata_of(report, _operations_of([report]))
-    append(loaded.append(PLACEMENT.decide(loaded.state, command), metadata))
+    operation = _operation_of(report, _operations_of([report]))
+    append(loaded.append(PLACEMENT.decide(loaded.state, command), _caused_by(operation, report)))
 
 
 #: An order that was wrong holds for three intervals of the node, as it gave them, and no longer than this, seconds.
@@ -223,14 +223,18 @@ def _record(reports: Sequence[Report]) -> list[str]:
         order.note(name, Change.CONTACT)
         of_nodes.decide(nodes[node_stream(name)], NODE, RecordContact(node=name), begun_by(actor_of(name)))
     for report in reports:
-        metadata = _metadata_of(report, answered)
+        operation = _operation_of(report, answered)
         placement = placements[placement_stream(report.node, report.module_name)]
         if why := refusal(placement.state, report):
             order.refuse("rejected", f"{report.node} on {report.module_name}: {why}")
-        is_recorded = of_placements.decide(placement, PLACEMENT, RecordReport(report=report), metadata)
+        is_recorded = of_placements.decide(
+            placement, PLACEMENT, RecordReport(report=report), _caused_by(operation, report)
+        )
         if report.inventory is not None and order.takes(report.node, report.inventory) and is_recorded:
             inventory = RecordInventory(node=report.node, inventory=report.inventory)
-            of_nodes.decide(nodes[node_stream(report.node)], NODE, inventory, metadata)
+            # Once the operation has ended, the node says of its own what it has.
+            awaited = None if operation is None or operation.finished_at else operation
+            of_nodes.decide(nodes[node_stream(report.node)], NODE, inventory, _caused_by(awaited, report))
     with transaction.atomic():
         # Before the rows of Liveness are locked.
         append(*of_nodes.appends(), *of_placements.appends())
@@ -244,14 +248,16 @@ def _operations_of(reports: Iterable[Report]) -> dict[str, Operation]:
     return selectors.operations_by_key(operation_key(each.rollout, each.node) for each in reports)
 
 
-def _metadata_of(report: Report, operations: Mapping[str, Operation]) -> Metadata:
-    """Of the events that the report leads to: they follow from its operation. What the message says of its cause is not
-    asked, because the log knows what the node was told."""
+def _operation_of(report: Report, operations: Mapping[str, Operation]) -> Operation | None:
     operation = operations.get(operation_key(report.rollout, report.node))
+    return operation if operation is not None and operation.module_name == report.module_name else None
+
+
+def _caused_by(operation: Operation | None, report: Report) -> Metadata:
+    """Metadata of what the node says because of the operation, or of its own. What the message says of its cause is not
+    asked, because the log knows what the node was told."""
     actor = actor_of(report.node)
-    if operation is None or operation.module_name != report.module_name:
-        return begun_by(actor)
-    return operation.leads_to(actor)
+    return begun_by(actor) if operation is None else operation.leads_to(actor)
 
 
 def _note_contact(names: Sequence[str], order: _Order) -> None:

@@ -207,11 +207,12 @@ def decide(state: NodeState, command: NodeCommand) -> list[NodeEvent]:
     match command:
         case RecordBeat():
             return _record_beat(state, command)
+        case RecordContact() | RecordInventory() if state.profile is None or state.decommissioned:
+            return []
         case RecordContact():
-            is_gone = state.profile is None or state.decommissioned
-            return [] if is_gone or state.online else [NodeCameBack(node=command.node)]
+            return [] if state.online else [NodeCameBack(node=command.node)]
         case RecordInventory():
-            return [] if state.profile is None else _record_inventory(state, command.node, command.inventory)
+            return _record_inventory(state, command.node, command.inventory)
         case DeclareOffline():
             return [NodeWentOffline(node=command.node)] if state.online and not state.decommissioned else []
         case _ if state.profile is None:

@@ -23,7 +23,7 @@ from rollout.models import Liveness
 from rollout.selectors import unfinished_rollouts
 from rollout.transport import DROPPED
 from tests.plugins.cast import client_of
-from tests.recorded_fleet import differences, fleet, installed, inventory, join, say, start
+from tests.recorded_fleet import beat_of, differences, fleet, installed, inventory, join, say, start
 
 pytestmark = pytest.mark.django_db
 TOKEN = "0123456789abcdef"
@@ -103,6 +103,15 @@ def test_a_frozen_fleet_and_a_drifted_module(scrape, broker):
     found = scrape()
     assert found["modfleet_drifted_node_modules", "greet"] == found["modfleet_fleet_frozen",] == 1
     assert found["modfleet_oldest_drift_seconds",] > 0
+
+
+def test_a_node_names_no_modules_of_the_metrics(scrape, broker):
+    names = fleet(2)
+    say(start(), names[0], inventory=inventory(installed()))
+    invented = [installed(module_name=f"m{number}") for number in range(20)]
+    intake.record_beats([beat_of(names[1], modules=[installed(), *invented])])
+    found = scrape()
+    assert {key[1] for key in found if "node_modules" in key[0]} == {"greet"}
 
 
 def drifted(name):

@@ -151,6 +151,20 @@ def test_whatever_a_node_reports_its_operation_stays_in_its_request(seed, unreco
     assert {each.metadata.correlation_id for each in of_other} == {"his"}
 
 
+def test_what_a_node_says_it_has_after_the_end_is_a_story_of_its_own():
+    """Else it could add to the story of a request for ever."""
+    (name,) = fleet(1)
+    with acting_as("user:alice", correlation_id="hers"):
+        uid = start()
+    say(uid, name, inventory=inventory(installed()))
+    before = head()
+    for number in range(5):
+        say(uid, name, inventory=inventory(installed(content=f"c{number}")))
+    told = list(read(after=before))
+    assert {each.type for each in told} == {"node.inventory_changed.v1"}
+    assert {each.metadata.requested_by for each in told} == {f"node:{name}"}
+
+
 @pytest.fixture
 def unrecordable(monkeypatch):
     """The message of a report that cannot be recorded."""

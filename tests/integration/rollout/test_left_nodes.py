@@ -16,6 +16,7 @@ from rollout.projections.rollouts import progress
 from tests.recorded_fleet import (
     differences,
     fleet,
+    grew,
     installed,
     inventory,
     operation,
@@ -62,6 +63,15 @@ def test_what_is_repeated_after_a_node_has_left_names_no_event_that_there_is_not
     assert (forgotten.metadata.requested_by, forgotten.metadata.correlation_id) == ("user:bob", "his")
     known = {each.event_id.hex for each in read()}
     assert {each.metadata.causation_id for each in read()} <= {"", *known}
+
+
+def test_what_a_node_has_that_has_left_is_not_recorded():
+    (name,) = fleet(1)
+    uid = start()
+    say(uid, name, inventory=inventory(installed()))
+    services.decommission_node(name)
+    for number in range(3):
+        assert grew(lambda content=f"c{number}": say(uid, name, inventory=inventory(installed(content=content)))) == 0
 
 
 WAYS = [leave_scheduled, leave_in_hand, leave_at_work, leave_unnoticed]
