@@ -16,6 +16,11 @@ def is_person(actor: str) -> bool:
     return actor.startswith(_PERSON)
 
 
+def is_shown_person(shown: str) -> bool:
+    """Whether an actor is a person, from how it is shown."""
+    return ":" not in shown
+
+
 def shown(actor: str) -> str:
     """A person's login name, any other actor with its kind: `alice`, `system:relay`."""
     return actor.removeprefix(_PERSON)

@@ -173,7 +173,7 @@ def next_step(rollout: Document) -> str:
         case "paused":
             return f"It waits for a person: see {verb.format('why')}, then resume, rollback or abort it."
         case "pending_approval":
-            return f"It waits for approval by somebody else than {rollout['actor']}: {verb.format('approve')}."
+            return f"It waits for approval by another person than {rollout['actor']}: {verb.format('approve')}."
         case "succeeded" | "superseded":
             return ""
         case "rejected" | "rolled_back" | "aborted":

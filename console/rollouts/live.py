@@ -118,7 +118,7 @@ class Live:
 
 
 @snapshot()
-def live(uid: str, *, by: str, may_act: bool) -> Live:
+def live(uid: str, *, by: int, may_act: bool) -> Live:
     """Raises: `RolloutNotFoundError`."""
     row = selectors.rollout_row(uid)
     document, phase = json.loads(row.document), RolloutPhase(row.phase)

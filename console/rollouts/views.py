@@ -9,7 +9,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from accounts.roles import Permission
-from accounts.selectors import may
+from accounts.selectors import may, uid_of
 from api.errors import ApiError, ConflictError
 from artifacts_app.selectors import uploaded_versions
 from console.page import Crumb, answer, page
@@ -90,7 +90,7 @@ def _form(request: HttpRequest, form: StartForm) -> HttpResponse:
 def watch(request: HttpRequest, uid: str) -> HttpResponseBase:
     """The rollout's page; with `?live` only what may change of it, and 304 for who has it already."""
     try:
-        now = live(uid, by=request.user.get_username(), may_act=may(request.user, _CHANGES))
+        now = live(uid, by=uid_of(request.user), may_act=may(request.user, _CHANGES))
     except RolloutNotFoundError as error:
         raise Http404 from error
     if "live" not in request.GET:
@@ -119,7 +119,7 @@ def verb(request: HttpRequest, uid: str, name: str) -> HttpResponseBase:
             return _confirm(request, uid, button, error=" ".join(map(str, serializer.errors["remark"])))
         remark = serializer.validated_data["remark"]
     try:
-        follow = press(button, uid, by=request.user.get_username(), remark=remark)
+        follow = press(button, uid, by=uid_of(request.user), remark=remark)
     except RolloutNotFoundError as error:
         raise Http404 from error
     except ApiError as error:
@@ -164,7 +164,7 @@ def _confirm(request: HttpRequest, uid: str, button: Button, *, error: str = "",
         row = selectors.rollout_row(uid)
     except RolloutNotFoundError as missing:
         raise Http404 from missing
-    standing = standing_of(row, by=request.user.get_username())
+    standing = standing_of(row, by=uid_of(request.user))
     title = f"{row.action.capitalize()} {row.module_name} {row.version}"
     return answer(
         request,

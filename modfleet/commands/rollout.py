@@ -193,7 +193,7 @@ def rollback(uid: RolloutUid, session: Session, yes: Yes = False) -> None:
 @app.command()
 @builds(session=open_session)
 def approve(uid: RolloutUid, session: Session, remark: Remark = None) -> None:
-    """Let it start. Somebody else than the one who asked for it has to."""
+    """Let it start. Another person than the one who started it has to."""
     _ask_for(session, uid, "approve", {"remark": _reason(remark)})
 
 

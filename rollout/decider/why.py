@@ -52,7 +52,7 @@ class Rule(StrEnum):
 
 
 RULES: Mapping[Rule, str] = {
-    Rule.APPROVAL: "Somebody else than the one who started the rollout has to approve it: approval is true.",
+    Rule.APPROVAL: "Another person than the one who started the rollout has to approve it: approval is true.",
     Rule.START_AT: "Nothing is released before start_at: {strategy.start_at}.",
     Rule.NEEDS: "The rollouts of the modules that this one needs have to succeed first.",
     Rule.FROZEN: "A frozen fleet releases nothing anywhere until it is thawed.",
@@ -278,7 +278,7 @@ def _in_hand(scene: Scene) -> Iterator[Wait]:
 def _held(hold: Hold, state: RolloutState, scene: Scene) -> Wait:
     match hold:
         case Hold.APPROVAL:
-            return Wait(what=Rule.APPROVAL, text="somebody else than the one who started it to approve it")
+            return Wait(what=Rule.APPROVAL, text="another person than the one who started it to approve it")
         case Hold.START_AT:
             return Wait(what=Rule.START_AT, text="its start", until=state.strategy.start_at)
         case Hold.NEEDS:
