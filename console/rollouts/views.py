@@ -17,6 +17,7 @@ from console.rollouts.buttons import CANCEL, Button, button_of, offered, press, 
 from console.rollouts.fields import ACTION, ACTIVATION, NODES, defaults, texts_of
 from console.rollouts.live import live
 from console.rollouts.request import ReasonSerializer, RemarkSerializer, StartForm
+from eventstore.actors import in_words
 from eventstore.cells import page_url
 from eventstore.store import ConcurrencyError
 from rollout import selectors, verbs
@@ -217,7 +218,7 @@ def _tell_frozen(request: HttpRequest, reason: str) -> None:
     if (freeze["actor"], freeze["reason"]) == (request.user.get_username(), reason):
         messages.success(request, "The fleet is frozen: nothing more is released until it is thawed.")
     else:
-        messages.warning(request, f"The fleet was frozen already by {freeze['actor']}: {freeze['reason']}")
+        messages.warning(request, f"The fleet was frozen already by {in_words(freeze['actor'])}: {freeze['reason']}")
 
 
 def rollout_url(uid: str) -> str:

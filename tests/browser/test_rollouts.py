@@ -120,7 +120,7 @@ def test_somebody_else_approves(fleet, uploaded, open_as):
     other.get_by_label("Remark").fill("looked at it")
     other.get_by_role("button", name="Yes: approve").click()
     expect(phase(page)).to_have_text("Succeeded")
-    expect(page.locator(".ro-story")).to_contain_text("Approved by carol")
+    expect(page.locator(".ro-story")).to_contain_text("Approved by the user carol")
 
 
 def test_an_abort_starts_nothing_more(fleet, uploaded, open_as):
