@@ -9,6 +9,7 @@ from typing import Any
 from api.fields import rfc3339
 from eventstore.actors import in_words, is_person
 from eventstore.recorded import RecordedEvent
+from rollout.decider.placement import NOTHING_TO_DO
 from rollout.decider.rollout import RolloutState
 from rollout.decider.why import STOPPED, in_utc, rule_of
 from rollout.events import (
@@ -66,6 +67,8 @@ def outcome(row: Operation) -> dict[str, Any]:
     by = f"by {in_words(row.canceled_by)} " if row.canceled_by else ""
     ended = f"{attempt_in_words(row)}{begun} {_plain(row.phase)} {by}at {at}"
     reason = "" if row.canceled_by and row.reason == Reason.MANUAL else row.reason
+    if row.phase == Phase.ROLLED_BACK and row.reason in NOTHING_TO_DO:
+        reason = f"nothing was left to undo: {reason}"
     return {
         "attempt": row.attempt,
         "rollback": row.rollback,

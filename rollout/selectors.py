@@ -319,7 +319,7 @@ def node_with_position(position: int) -> Node:
     """The node of the fleet that first joined at this position. Raises: `NodeNotFoundError`."""
     row = nodes().filter(joined_position=position).first()
     if row is None:
-        raise NodeNotFoundError
+        raise NodeNotFoundError(f"The fleet has no node with the uid {position}.")
     return row
 
 

@@ -165,6 +165,31 @@ def test_a_stop_by_a_person_cancels_what_was_not_begun(admin, other):
     assert nodes_of(admin, uid)[0]["canceled_by"] is None
 
 
+def test_an_undo_is_told_as_it_went(admin, other):
+    fleet(2)
+    uid = start_by(admin)
+    other.post(f"/v2/rollouts/{uid}/rollback")
+    say(uid, A, Phase.CANCELED, reason=Reason.MANUAL, message="The operation was canceled.")
+    advance(uid)
+    under_way = why(admin, uid, "nodes", A)["summary"]
+    assert f"The undo, remove greet 1, was asked for by the user {A}." in under_way
+    assert f"Before: attempt 1 canceled by the user {A} at" in under_way
+    say(uid, A, Phase.SKIPPED, reason=Reason.NOT_INSTALLED)
+    text = nodes_of(admin, uid)[0]["outcomes"][1]["text"]
+    assert text.startswith(f"undo, asked for by the user {A}, rolled back at")
+    assert text.endswith("nothing was left to undo: not_installed")
+
+
+def test_an_undo_that_was_canceled(admin, other):
+    fleet(1)
+    uid = start_by(admin)
+    say(uid, A, Phase.FAILED, **FAILED)
+    undo = admin.post(f"/v2/rollouts/{uid}/rollback").json()["uid"]
+    other.post(f"/v2/rollouts/{undo}/nodes/{A}/cancel", {"force": True}, format="json")
+    text = nodes_of(admin, undo)[0]["outcomes"][0]["text"]
+    assert text.startswith(f"undo, asked for by the user alice, canceled by the user {A} at")
+
+
 def test_an_actor_is_told_with_its_kind():
     told = {each: in_words(each) for each in ("user:n1", "n1", "node:n1", "system:relay", "unknown:n1")}
     assert list(told.values()) == ["the user n1", "the user n1", "the node n1", "the relay", "n1, of an unknown kind"]
