@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from eventstore.actors import in_words, is_person
+from eventstore.actors import is_person
 from eventstore.store import RecordedEvent
 from rollout.events import (
     AbortRequested,
@@ -42,7 +42,7 @@ _BAD = frozenset({Phase.FAILED, Phase.TIMED_OUT})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """`tone` is `good`, `bad`, `person` or empty; `actor` is the person who asked for it, in words, or empty."""
+    """`tone` is `good`, `bad`, `person` or empty; `actor` is the person who asked for it, or empty."""
 
     position: int
     moment: datetime
@@ -65,7 +65,7 @@ def _entry(recorded: RecordedEvent) -> Entry:
         text=text,
         more=more,
         tone=_tone(recorded.event),
-        actor=in_words(recorded.actor) if is_person(recorded.actor) and _is_asked_for(recorded.event) else "",
+        actor=recorded.shown_actor if is_person(recorded.actor) and _is_asked_for(recorded.event) else "",
     )
 
 

@@ -70,7 +70,12 @@ def test_every_page_tells_the_whole_story(four, open_as):
     expect(page.locator(".ro-failing")).to_contain_text("The server refused to load the module.")
     expect(page.locator(".ro-failing")).to_contain_text("retried or undone since")
     story = page.locator(".ro-story")
-    for words in (f"Started for 2 nodes by the user {NAME}", "load failed", "Paused", f"Rollback asked for by the user {NAME}"):
+    for words in (
+        f"Started for 2 nodes by the user {NAME}",
+        "load failed",
+        "Paused",
+        f"Rollback asked for by the user {NAME}",
+    ):
         expect(story).to_contain_text(words)
     expect(story).to_contain_text(f"{NODE} rolled back")
     assert refusals(page) == []

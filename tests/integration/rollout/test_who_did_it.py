@@ -1,5 +1,8 @@
 """Who started, canceled, took over, retried, resumed: each view of a rollout and of a node names them."""
 
+import re
+from pathlib import Path
+
 import pytest
 from django.urls import reverse
 
@@ -193,3 +196,9 @@ def test_an_undo_that_was_canceled(admin, other):
 def test_an_actor_is_told_with_its_kind():
     told = {each: in_words(each) for each in ("user:n1", "n1", "node:n1", "system:relay", "unknown:n1")}
     assert list(told.values()) == ["the user n1", "the user n1", "the node n1", "the relay", "n1, of an unknown kind"]
+
+
+def test_no_sentence_of_a_page_has_an_actor_without_its_kind():
+    templates = Path(__file__).parents[3] / "console" / "templates"
+    bare = re.compile(r"\bby \{\{ [\w.]*(?:actor|_by) \}\}")
+    assert [each.name for each in templates.rglob("*.html") if bare.search(each.read_text())] == []
