@@ -6,4 +6,8 @@ class AccountsConfig(AppConfig):
     verbose_name = "Accounts"
 
     def ready(self) -> None:
-        from accounts import events, schema  # noqa: F401  # registers event types; describes credentials in the schema
+        from accounts import schema  # noqa: F401  # describes credentials in the schema
+        from accounts.projections import AccountNameProjection
+        from eventstore.projections import register
+
+        register(AccountNameProjection())

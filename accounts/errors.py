@@ -17,6 +17,12 @@ class NameTakenError(ConflictError):
     code = "name_already_exists"
 
 
+class NameUsedBeforeError(ConflictError):
+    """Another account had this name before, and the log means that one by it: choose another name."""
+
+    code = "name_used_before"
+
+
 class EmailTakenError(ConflictError):
     """The email address is already taken."""
 

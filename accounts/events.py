@@ -1,4 +1,5 @@
-"""What is recorded of accounts and settings: who has which role, never an email address, a password or a hash."""
+"""What is recorded of accounts and settings: who has which name and role, never a password or a hash. An email address is
+in the log only where it is the account's name."""
 
 from dataclasses import dataclass
 
@@ -15,18 +16,24 @@ def account_stream(uid: int) -> str:
 @event_type("account.created.v1")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountCreated:
+    """`name` is empty where an older version has recorded it."""
+
     uid: int
     role: Role
+    name: str = ""
 
 
 @event_type("account.updated.v1")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountUpdated:
-    """`role` is the one after the change, `changed` the names of the fields that have a new value."""
+    """`role` is the one after the change, `changed` the names of the fields that have a new value. `name` and `former_name`
+    are there where the name has changed, and empty where an older version has recorded it."""
 
     uid: int
     role: Role
     changed: tuple[str, ...]
+    name: str = ""
+    former_name: str = ""
 
 
 @event_type("account.deleted.v1")

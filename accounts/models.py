@@ -1,4 +1,5 @@
-"""Accounts and the cluster's settings: written by `accounts.services` alone, never rebuilt from the log."""
+"""Accounts and the cluster's settings: written by `accounts.services` alone, never rebuilt from the log. And the names of
+accounts, which a projection adds to."""
 
 from typing import ClassVar
 
@@ -79,6 +80,18 @@ class User(AbstractBaseUser):
 
     def has_module_perms(self, app_label: str) -> bool:
         return self.has_perm(f"{app_label}.view_")
+
+
+class AccountName(models.Model):
+    """A name that an account has, or has had. It never becomes the name of another account, also after the account was
+    renamed or deleted: the log means this account by it. Names of before events had them are here only, so a rebuild
+    deletes none."""
+
+    name = models.CharField(primary_key=True, max_length=150)
+    uid = models.BigIntegerField()
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class ClusterSettings(models.Model):

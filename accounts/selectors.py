@@ -1,11 +1,12 @@
 """What others ask about accounts and the cluster's settings."""
 
 from dataclasses import dataclass
+from typing import cast
 
 from django.conf import settings
 
 from accounts.errors import ModulesUploadDisabledError, UserNotFoundError
-from accounts.models import ClusterSettings, User
+from accounts.models import AccountName, ClusterSettings, User
 from accounts.roles import Permission
 
 DEFAULT_CLUSTER_NAME = "modfleet"
@@ -21,6 +22,11 @@ class Cluster:
 def may(user: object, permission: Permission) -> bool:
     """Whether somebody who is signed in may; nobody else may anything."""
     return isinstance(user, User) and user.may(permission)
+
+
+def uid_of(user: object) -> int:
+    """The uid of a person who is signed in."""
+    return cast(User, user).uid
 
 
 def all_users() -> list[User]:
@@ -41,6 +47,11 @@ def user_by_login(login: str) -> User | None:
         return User.objects.get_by_natural_key(login)
     except User.DoesNotExist:
         return None
+
+
+def account_called(login: str) -> int | None:
+    """The uid of the account that has this name or has had it, also if it was deleted since; None if there was none."""
+    return AccountName.objects.filter(name=login).values_list("uid", flat=True).first()
 
 
 def cluster() -> Cluster:

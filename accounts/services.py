@@ -5,7 +5,8 @@ second one sees the first one's rows when it checks what must hold for all accou
 one writer anyway. Hashing a password is slow and happens before.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import chain, count
 
 from django.contrib.auth import password_validation
 from django.contrib.auth.hashers import check_password, make_password
@@ -18,6 +19,7 @@ from accounts.errors import (
     EmailTakenError,
     LastAdminError,
     NameTakenError,
+    NameUsedBeforeError,
     SamePasswordError,
     WeakPasswordError,
 )
@@ -29,7 +31,7 @@ from accounts.events import (
     ClusterSettingsChanged,
     account_stream,
 )
-from accounts.models import ClusterSettings, User
+from accounts.models import AccountName, ClusterSettings, User
 from accounts.roles import Role
 from accounts.selectors import Cluster, cluster, user_by_uid
 from eventstore.store import Append, append, database_now, load, load_many
@@ -53,7 +55,7 @@ class UserChanges:
 def create_user(*, name: str, email: str, password: str, role: Role, by: User | None) -> User:
     """`by` is None for the program itself.
 
-    Raises: `AdminOnlyError`, `WeakPasswordError`, `NameTakenError`, `EmailTakenError`.
+    Raises: `AdminOnlyError`, `WeakPasswordError`, `NameTakenError`, `NameUsedBeforeError`, `EmailTakenError`.
     """
     _require_admin_for(by, role)
     _require_strong(password)
@@ -64,8 +66,9 @@ def create_user(*, name: str, email: str, password: str, role: Role, by: User | 
 def _create_user(*, name: str, email: str, encoded: str, role: Role) -> User:
     with transaction.atomic():
         uid = _unused_uid()
-        append(Append(account_stream(uid), 0, [AccountCreated(uid=uid, role=role)]))
-        _require_free(uid, name, email)
+        append(Append(account_stream(uid), 0, [AccountCreated(uid=uid, role=role, name=name)]))
+        _require_free_name(uid, name)
+        _require_free_email(uid, email)
         return User.objects.create(
             uid=uid, username=name, email=email, password=encoded, role=role, password_issued_at=database_now()
         )
@@ -97,8 +100,12 @@ def _update_user(uid: int, changes: UserChanges, encoded: str | None, by: User |
         if not changed:
             return user
         former_role, role = user.role, changes.role or Role(user.role)
-        append(Append(account_stream(uid), version, [AccountUpdated(uid=uid, role=role, changed=changed)]))
-        user.username = changes.name or user.username
+        name, former_name = changes.name or user.username, user.username
+        event = AccountUpdated(uid=uid, role=role, changed=changed)
+        if name != former_name:
+            event = replace(event, name=name, former_name=former_name)
+        append(Append(account_stream(uid), version, [event]))
+        user.username = name
         user.email = user.email if changes.email is None else changes.email.lower()
         user.role = role
         user.is_active = user.is_active if changes.active is None else changes.active
@@ -106,7 +113,10 @@ def _update_user(uid: int, changes: UserChanges, encoded: str | None, by: User |
             user.password, user.password_issued_at = encoded, database_now()
         if {"password", "role", "status"}.intersection(changed):
             user.credential_version += 1
-        _require_free(uid, user.username, user.email)
+        if "name" in changed:
+            _require_free_name(uid, user.username)
+        if "email" in changed:
+            _require_free_email(uid, user.email)
         user.save(force_update=True)
         _require_an_admin_after(former_role)
         return user
@@ -128,24 +138,40 @@ def delete_user(uid: int, *, by: User | None) -> None:
     attempt()
 
 
-def bootstrap_admin(password: str) -> bool:
-    """Whether the first account was made, an admin called `admin`: False, and nothing done, if there is any account."""
+def bootstrap_admin(password: str) -> str:
+    """Make the first account, an admin, and return its name: `admin`, or `admin-2` and so on if that one is used up.
+    Empty, and nothing done, if there is any account."""
     if User.objects.exists():
-        return False
+        return ""
+    name = _name_of_admin()
     try:
-        create_user(name=FIRST_ADMIN, email="", password=password, role=Role.ADMIN, by=None)
+        create_user(name=name, email="", password=password, role=Role.ADMIN, by=None)
     except NameTakenError:  # another process starts at the same moment
-        return False
-    return True
+        return ""
+    return name
 
 
-def ensure_admin(password: str) -> None:
-    """There is an account called `admin`, and this is its password."""
-    admin = User.objects.filter(username=FIRST_ADMIN).first()
+def ensure_admin(password: str) -> str:
+    """Return the name of an admin's account with this password: `admin`, or `admin-2` and so on if that one was renamed
+    or deleted."""
+    name = _name_of_admin()
+    admin = User.objects.filter(username=name).first()
     if admin is None:
-        create_user(name=FIRST_ADMIN, email="", password=password, role=Role.ADMIN, by=None)
+        create_user(name=name, email="", password=password, role=Role.ADMIN, by=None)
     elif not check_password(password, admin.password):
         update_user(admin.uid, UserChanges(password=password), by=None)
+    return name
+
+
+def _name_of_admin() -> str:
+    """The first that an account has now, or that none has ever had."""
+    had = {
+        each.lower()
+        for each in AccountName.objects.filter(name__istartswith=FIRST_ADMIN).values_list("name", flat=True)
+    }
+    has = set(User.objects.filter(username__startswith=FIRST_ADMIN).values_list("username", flat=True))
+    names = chain([FIRST_ADMIN], (f"{FIRST_ADMIN}-{number}" for number in count(2)))
+    return next(each for each in names if each in has or each not in had)
 
 
 @retry_on_conflict
@@ -190,11 +216,19 @@ def _require_strong(password: str) -> None:
         raise WeakPasswordError(f"password: {' '.join(error.messages)}") from error
 
 
-def _require_free(uid: int, name: str, email: str) -> None:
-    """A name must not be another one's email address either: both are used to log in."""
+def _require_free_name(uid: int, name: str) -> None:
+    """Raises if another account has the name, has had it, or has it as its email address, in any case of the letters:
+    people would take one for the other. Called after the append, which has noted the name if it was free."""
     others = User.objects.exclude(uid=uid)
-    if others.filter(Q(username=name) | Q(email=name.lower())).exists():
+    if others.filter(Q(username__iexact=name) | Q(email=name.lower())).exists():
         raise NameTakenError
+    if AccountName.objects.filter(name__iexact=name).exclude(uid=uid).exists():
+        raise NameUsedBeforeError
+
+
+def _require_free_email(uid: int, email: str) -> None:
+    """An email address must not be another account's name either: both are used to log in."""
+    others = User.objects.exclude(uid=uid)
     if email and others.filter(Q(username__iexact=email) | Q(email=email)).exists():
         raise EmailTakenError
 

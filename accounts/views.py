@@ -16,6 +16,7 @@ from accounts.errors import (
     EmailTakenError,
     LastAdminError,
     NameTakenError,
+    NameUsedBeforeError,
     SamePasswordError,
     UserNotFoundError,
     WeakPasswordError,
@@ -91,7 +92,7 @@ class Users(ViewSet):
 
     @extend_schema(operation_id="users_create", request=NewUserSerializer, responses={200: UserSerializer})
     @idempotent
-    @refuses(NameTakenError, EmailTakenError, WeakPasswordError, AdminOnlyError, KeyReusedError)
+    @refuses(NameTakenError, NameUsedBeforeError, EmailTakenError, WeakPasswordError, AdminOnlyError, KeyReusedError)
     def create(self, request: Request) -> Response:
         """Create an account."""
         asked = NewUserSerializer(data=request.data)
@@ -123,6 +124,7 @@ class UserDetail(ViewSet):
     @extend_schema(operation_id="users_update", request=UserChangesSerializer, responses=UserSerializer)
     @refuses(
         NameTakenError,
+        NameUsedBeforeError,
         EmailTakenError,
         WeakPasswordError,
         AdminOnlyError,

@@ -21,6 +21,7 @@ VALUES: dict[str, Any] = {
     "auth_method": "regular",
     "bdbs_email_alerts": [],
     "by": "alice",
+    "canceled_by": "alice",
     "canary": 1,
     "capabilities": ["types"],
     "commands": [

@@ -16,6 +16,26 @@ def is_person(actor: str) -> bool:
     return actor.startswith(_PERSON)
 
 
+def is_shown_person(shown: str) -> bool:
+    """Whether an actor is a person, from how it is shown."""
+    return ":" not in shown
+
+
+def in_words(actor: str) -> str:
+    """An actor in a sentence, given with its kind or as it is shown: `the user alice`, `the node n1`, `the relay`. A person
+    and a node may have the same name."""
+    kind, colon, name = actor.partition(":")
+    match kind:
+        case _ if not colon:
+            return f"the user {actor}"
+        case "system":
+            return f"the {name}"
+        case "unknown":
+            return f"{name}, of an unknown kind"
+        case _:
+            return f"the {kind} {name}"
+
+
 def shown(actor: str) -> str:
     """A person's login name, any other actor with its kind: `alice`, `system:relay`."""
     return actor.removeprefix(_PERSON)

@@ -60,6 +60,8 @@ def _fail_usage(error: Any) -> ExitCode:
         error.show()
         return ExitCode.USAGE
     sentence = message if message.endswith((".", "?")) else f"{message}."
+    if message.startswith(("Missing ", "Got unexpected ")):
+        sentence = f"{sentence} {' '.join(error.ctx.get_usage().split())}."
     return _fail(f"{sentence} See `{error.ctx.command_path} --help`.", ExitCode.USAGE)
 
 

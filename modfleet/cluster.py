@@ -70,7 +70,7 @@ class Cluster:
             for number in range(1, options.nodes + 1)
         ]
         self.processes = Processes(self.data_dir, tell)
-        self.password = ""
+        self.user = self.password = ""
         self._port: socket.socket | None = None
 
     @property
@@ -92,7 +92,7 @@ class Cluster:
         """A client of the API with the credentials of the first user."""
         logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request else
         verify = str(self.certificate) if self.certificate else True
-        return httpx.Client(base_url=self.url, auth=("admin", self.password), verify=verify, timeout=60)
+        return httpx.Client(base_url=self.url, auth=(self.user, self.password), verify=verify, timeout=60)
 
     def start(self) -> None:
         """The API answers and all nodes are online. Raises: `StartError`; `stop` has to be called even then."""
@@ -240,7 +240,7 @@ class Cluster:
             call_command("migrate", verbosity=0, stdout=io.StringIO())
             call_command("rebuild_projections", stdout=io.StringIO())
             self.password = os.environ.get("MODFLEET_ADMIN_PASSWORD") or self._kept_password()
-            ensure_admin(self.password)
+            self.user = ensure_admin(self.password)
         except Error as error:
             raise StartError(f"The database cannot be used: {' '.join(str(error).split())}.") from error
         except WeakPasswordError as error:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import httpx
 
+from eventstore.actors import in_words
 from modfleet.client import ROLLOUTS, Client, Document, RefusedError, UnreachableError, path_to
 from modfleet.failure import CommandError, ExitCode
 
@@ -152,6 +153,17 @@ def attempt_in_words(outcome: Document) -> str:
     return "undo" if number == 1 else f"undo {number}"
 
 
+def whose(attempt: Document) -> str:
+    """At whose request an attempt was made, and who canceled it."""
+    # A control plane of the version before does not say who retried and who canceled.
+    asked = "the strategy" if attempt.get("automatic") else attempt.get("requested_by", "")
+    canceled = attempt.get("by") or attempt.get("canceled_by")
+    if not canceled:
+        return str(asked)
+    verb = "taken over" if attempt["reason"] == "newer_rollout" else "canceled"
+    return f"{asked}, {verb} by {in_words(canceled)}"
+
+
 def exit_code(rollout: Document) -> ExitCode | None:
     """With which a watch of it ends; None while it goes on by itself."""
     if rollout["phase"] in FINAL:
@@ -173,7 +185,9 @@ def next_step(rollout: Document) -> str:
         case "paused":
             return f"It waits for a person: see {verb.format('why')}, then resume, rollback or abort it."
         case "pending_approval":
-            return f"It waits for approval by somebody else than {rollout['actor']}: {verb.format('approve')}."
+            return (
+                f"It waits for approval by another person than {in_words(rollout['actor'])}: {verb.format('approve')}."
+            )
         case "succeeded" | "superseded":
             return ""
         case "rejected" | "rolled_back" | "aborted":

@@ -11,6 +11,7 @@ from django.utils.html import format_html
 
 from accounts.admin import ActingAdmin
 from accounts.roles import Permission
+from eventstore.actors import in_words
 from eventstore.cells import (
     BAR_PARTS,
     NOTHING,
@@ -32,7 +33,7 @@ from eventstore.store import newest_of
 from rollout import overview, selectors, services, verbs
 from rollout.decider.node import NodePhase
 from rollout.events import Origin, RolloutPhase, node_stream, placement_stream
-from rollout.messages import Action, Phase
+from rollout.messages import Action, Phase, Reason
 from rollout.models import Node, NodeModule, Operation, Rollout
 from rollout.projections.nodes import ModuleState
 
@@ -117,13 +118,13 @@ class OperationAdmin(ReadOnlyAdmin):
         "What one rollout does to one node, how far that is, and what the node said. Each attempt and each undo is an "
         "entry of its own."
     )
-    list_display = ["node", "what", "phase_badge", "reason", "message", "attempt", "took", "of_rollout", "asked_by"]
+    list_display = ["node", "what", "phase_badge", "reason", "message", "attempt", "took", "of_rollout", "whose"]
     list_filter = [choice_filter("phase", Phase), choice_filter("action", Action)]
     search_fields = ["node", "message"]
     search_help_text = "Node or message"
     ordering = ["rollout", "ordinal", "scheduled_position"]
     show_full_result_count = False
-    fields = ["of_node", "of_rollout", "asked_by", "module", "what", "activation", "phase_badge", "reason", "message"]
+    fields = ["of_node", "of_rollout", "whose", "module", "what", "activation", "phase_badge", "reason", "message"]
     fields += ["attempt", "generation", "took", "content_sha256", "scheduled", "released", "started", "finished"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Operation]:
@@ -147,6 +148,10 @@ class OperationAdmin(ReadOnlyAdmin):
     @admin.display(description="rollout")
     def of_rollout(self, row: Operation) -> str:
         return _rollout_link(row.rollout)
+
+    @admin.display(description="by", ordering="asked_by")
+    def whose(self, row: Operation) -> str:
+        return _whose(row)
 
     @admin.display(description="module")
     def module(self, row: Operation) -> str:
@@ -262,7 +267,7 @@ class NodeAdmin(ActingAdmin):
                         *_outcome(each),
                         ago(each.scheduled_at),
                         _rollout_link(each.rollout),
-                        each.asked_by or NOTHING,
+                        _whose(each),
                     )
                     for each in attempts
                 ],
@@ -406,6 +411,15 @@ class NodeModuleAdmin(ReadOnlyAdmin):
 
 def _what(row: Operation) -> str:
     return f"{'undo: ' if row.rollback else ''}{row.action} {row.module_name} {row.version}"
+
+
+def _whose(row: Operation) -> str:
+    """At whose request it was done, and who canceled it."""
+    asked = "the strategy" if row.automatic else row.asked_by or NOTHING
+    if not row.canceled_by:
+        return asked
+    verb = "taken over" if row.reason == Reason.NEWER_ROLLOUT else "canceled"
+    return f"{asked}, {verb} by {in_words(row.canceled_by)}"
 
 
 def _outcome(row: Operation) -> Iterable[object]:

@@ -74,7 +74,7 @@ class NotGatedError(RolloutError):
 
 
 class SecondPersonError(RolloutError):
-    """Somebody else than the one who started the rollout has to approve it."""
+    """Another person than the one who started the rollout has to approve it."""
 
     status = 403
     code = "second_person_required"

@@ -148,6 +148,8 @@ class Rollout(Caused):
     failed_before = models.IntegerField(default=0, db_default=0)
     #: What stopped it, the newest last: `outcomes.stop_of`.
     stops = models.JSONField(default=list, db_default=models.Value([], models.JSONField()))
+    #: What people did beside that, and which rollouts took over nodes, the newest last: `outcomes.action_of`.
+    actions = models.JSONField(default=list, db_default=models.Value([], models.JSONField()))
     #: One for each wave, in order: `phase`, `total` and the counters, times.
     waves = models.JSONField(default=list)
     #: Its `RolloutState`, as JSON.
@@ -217,6 +219,10 @@ class Operation(Caused):
     behind = models.BooleanField()
     #: As it is shown: the person who asked for the rollout, the retry or the rollback; else who started the rollout.
     asked_by = models.CharField(max_length=160, default="", db_default="")
+    #: It was retried or undone by the strategy, and not at a person's request.
+    automatic = models.BooleanField(default=False, db_default=False)
+    #: As it is shown: the person who canceled it, or whose newer rollout took its place. Empty if a rule or nobody did.
+    canceled_by = models.CharField(max_length=160, default="", db_default="")
     scheduled_at = models.DateTimeField()
     #: Position of the event by which it was scheduled.
     scheduled_position = models.BigIntegerField(default=0, db_default=0)

@@ -1,22 +1,29 @@
-"""What became of a rollout: how each attempt ended, and what stopped it, each with a sentence.
+"""What became of a rollout: how each attempt ended, what stopped it and what people did, each with a sentence.
 
-Attempts are read from `Operation.attempts`, where nothing overwrites them; stops are read from the rollout's own events.
+Attempts are read from `Operation.attempts`, where nothing overwrites them; stops and actions are read from the events.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from api.fields import rfc3339
-from eventstore.actors import shown
+from eventstore.actors import in_words, is_person
 from eventstore.recorded import RecordedEvent
+from rollout.decider.placement import NOTHING_TO_DO
 from rollout.decider.rollout import RolloutState
 from rollout.decider.why import STOPPED, in_utc, rule_of
 from rollout.events import (
     AbortRequested,
+    NodesRetried,
+    OperationCancelRequested,
+    OperationFinished,
     RollbackRequested,
+    RolloutApproved,
     RolloutFinished,
     RolloutPaused,
     RolloutRejected,
+    RolloutResumed,
+    WavePassed,
 )
 from rollout.messages import Phase, Reason
 from rollout.models import Operation
@@ -52,11 +59,16 @@ def outcomes_in(rows: Iterable[Operation], former: Iterable[Operation]) -> dict[
 
 
 def outcome(row: Operation) -> dict[str, Any]:
-    """How one attempt ended. `by` is the person who canceled it, `late` the phase that the node has reported since, and
-    `text` says it in words."""
-    by, at = canceled_by(row), in_utc(row.finished_at or row.scheduled_at)
+    """How one attempt ended. `by` is the person who canceled it, or whose newer rollout took its place; `late` the phase
+    that the node has reported since, and `text` says it in words."""
+    at = in_utc(row.finished_at or row.scheduled_at)
     late = f" (the node has answered late: {_plain(row.late)})" if row.late else ""
-    ended = f"{attempt_in_words(row)} {_plain(row.phase)} {f'by {by} ' if by else ''}at {at}"
+    begun = f", {begun_in_words(row)}," if begun_in_words(row) else ""
+    by = f"by {in_words(row.canceled_by)} " if row.canceled_by else ""
+    ended = f"{attempt_in_words(row)}{begun} {_plain(row.phase)} {by}at {at}"
+    reason = "" if row.canceled_by and row.reason == Reason.MANUAL else row.reason
+    if row.phase == Phase.ROLLED_BACK and row.reason in NOTHING_TO_DO:
+        reason = f"nothing was left to undo: {reason}"
     return {
         "attempt": row.attempt,
         "rollback": row.rollback,
@@ -65,18 +77,14 @@ def outcome(row: Operation) -> dict[str, Any]:
         "phase": row.phase,
         "reason": row.reason or None,
         "message": row.message,
-        "by": by or None,
+        "by": row.canceled_by or None,
+        "requested_by": row.asked_by,
+        "automatic": row.automatic,
         "at": rfc3339(row.finished_at) if row.finished_at else None,
         "seconds": row.seconds,
         "late": row.late or None,
-        "text": f"{ended}{_because(row.reason, row.message)}{late}",
+        "text": f"{ended}{_because(reason, row.message)}{late}",
     }
-
-
-def canceled_by(row: Operation) -> str:
-    """The person who canceled it, or stopped the rollout before its turn; empty if nobody did."""
-    is_by_hand = row.phase == Phase.CANCELED and row.reason == Reason.MANUAL
-    return shown(row.requested_by) if is_by_hand else ""
 
 
 def earlier(outcomes: list[dict[str, Any]], *, has_ended: bool) -> list[dict[str, Any]]:
@@ -88,6 +96,14 @@ def attempt_in_words(row: Operation) -> str:
     if not row.rollback:
         return f"attempt {row.attempt}"
     return "undo" if row.attempt == 1 else f"undo, attempt {row.attempt}"
+
+
+def begun_in_words(row: Operation) -> str:
+    """Who retried it, or asked for the undo; empty for a first attempt."""
+    if row.attempt == 1 and not row.rollback:
+        return ""
+    verb = "retried" if row.attempt > 1 else "asked for"
+    return f"{verb} by {'the strategy' if row.automatic else in_words(row.asked_by)}"
 
 
 def _because(*words: str) -> str:
@@ -123,7 +139,7 @@ def stop_of(recorded: RecordedEvent, before: RolloutState) -> dict[str, Any] | N
     message = event.remark if isinstance(event, RolloutRejected) else event.message
     by = recorded.shown_actor if reason == Reason.MANUAL else ""
     rule = rule_of(reason)
-    who = f"by {by}" if by else f"by the rule {rule}"
+    who = f"by {in_words(by)}" if by else f"by the rule {rule}"
     return {
         "action": action,
         "by": by or None,
@@ -133,6 +149,66 @@ def stop_of(recorded: RecordedEvent, before: RolloutState) -> dict[str, Any] | N
         "at": rfc3339(recorded.recorded_at),
         "text": f"{_DONE[action]} {who} at {in_utc(recorded.recorded_at)}{_because(message)}",
     }
+
+
+# --- Actions ----------------------------------------------------------------------------------------------------------
+
+_VERBS: dict[type, tuple[str, str]] = {
+    RolloutApproved: ("approve", "approved"),
+    RolloutResumed: ("resume", "resumed"),
+    WavePassed: ("promote", "promoted"),
+    NodesRetried: ("retry", "retried"),
+    OperationCancelRequested: ("cancel", "cancel asked for"),
+    OperationFinished: ("cancel", "canceled"),
+}
+ACTION_FIELDS = ("action", "actor", "at", "remark", "nodes", "count", "text")
+#: How many nodes an action names before the others are only counted.
+NAMED = 5
+
+
+def action_of(recorded: RecordedEvent) -> dict[str, Any] | None:
+    """Return what a person did by the event, beside stopping the rollout; or which newer rollout took over a node. None for
+    any other event."""
+    event = recorded.event
+    if type(event) not in _VERBS:
+        return None
+    verb, done = _VERBS[type(event)]
+    if isinstance(event, OperationFinished):
+        if event.phase != Phase.CANCELED or event.reason not in {Reason.MANUAL, Reason.NEWER_ROLLOUT}:
+            return None
+        if event.reason == Reason.NEWER_ROLLOUT:
+            verb, done = "supersede", "taken over"
+    if verb != "supersede" and not is_person(recorded.actor):
+        return None
+    nodes = [event.node] if hasattr(event, "node") else list(getattr(event, "nodes", ()))
+    action = {
+        "action": verb,
+        "actor": recorded.shown_actor if is_person(recorded.actor) else None,
+        "at": rfc3339(recorded.recorded_at),
+        "remark": getattr(event, "remark", "") or getattr(event, "message", ""),
+        "nodes": nodes[:NAMED],
+        "count": len(nodes),
+        "done": f"wave {event.wave} {done}" if isinstance(event, WavePassed) else done,
+        "when": in_utc(recorded.recorded_at),
+    }
+    return {**action, "text": _in_words(action)}
+
+
+def joined(actions: list[dict[str, Any]], action: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the actions with another one. What was done to many nodes at once is one action."""
+    same = ("action", "actor", "at", "remark", "done")
+    if not actions or not action["nodes"] or any(actions[-1][name] != action[name] for name in same):
+        return [*actions, action]
+    last = actions[-1]
+    both = {**last, "nodes": [*last["nodes"], *action["nodes"]][:NAMED], "count": last["count"] + action["count"]}
+    return [*actions[:-1], {**both, "text": _in_words(both)}]
+
+
+def _in_words(action: dict[str, Any]) -> str:
+    more = action["count"] - len(action["nodes"])
+    nodes = f"{', '.join(action['nodes'])}{f' and {more} more' if more else ''} " if action["nodes"] else ""
+    by = f" by {in_words(action['actor'])}" if action["actor"] else ""
+    return f"{nodes}{action['done']}{by} at {action['when']}{_because(action['remark'])}"
 
 
 def _plain(word: str) -> str:

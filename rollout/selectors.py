@@ -11,7 +11,7 @@ from django.db.models.functions import RowNumber
 
 from api.fields import rfc3339
 from artifacts_app.selectors import dependencies_of
-from eventstore.actors import shown
+from eventstore.actors import in_words, shown
 from eventstore.database import snapshot
 from eventstore.store import Condition, RecordedEvent, head, load_positions
 from modules_app.errors import ModuleInUseError
@@ -261,6 +261,9 @@ def operation_document(row: Operation, outcomes: list[dict[str, Any]]) -> dict[s
         "attempt": row.attempt,
         "wave": row.wave if row.wave >= 0 else None,
         "rollback": row.rollback,
+        "requested_by": row.asked_by,
+        "automatic": row.automatic,
+        "canceled_by": row.canceled_by or None,
         "content_sha256": row.content_sha256 or None,
         "scheduled_at": rfc3339(row.scheduled_at),
         "released_at": rfc3339(row.released_at) if row.released_at else None,
@@ -311,7 +314,7 @@ def attempts_to_look_at(uid: str, *, limit: int) -> list[Operation]:
 def refuse_if_frozen() -> None:
     """Raises: `FleetFrozenError`."""
     if (freeze := freeze_document())["frozen"]:
-        raise FleetFrozenError(f"{freeze['actor']} has frozen the fleet: {freeze['reason']}")
+        raise FleetFrozenError(f"The fleet is frozen by {in_words(freeze['actor'])}: {freeze['reason']}")
 
 
 def freeze_document() -> dict[str, Any]:
@@ -346,7 +349,7 @@ def node_with_position(position: int) -> Node:
     """The node of the fleet that first joined at this position. Raises: `NodeNotFoundError`."""
     row = nodes().filter(joined_position=position).first()
     if row is None:
-        raise NodeNotFoundError
+        raise NodeNotFoundError(f"The fleet has no node with the uid {position}.")
     return row
 
 
@@ -393,6 +396,8 @@ def attempt_document(row: Operation) -> dict[str, Any]:
         "seconds": row.seconds,
         "rollout": row.rollout,
         "requested_by": row.asked_by,
+        "automatic": row.automatic,
+        "canceled_by": row.canceled_by or None,
     }
 
 

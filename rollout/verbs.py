@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 
+from accounts.selectors import account_called
+from eventstore.actors import is_shown_person
 from eventstore.database import snapshot
 from eventstore.store import Append, Condition, append, head
 from eventstore.transact import load_state, retry_on_conflict, transact
@@ -32,6 +34,7 @@ from rollout.decider.rollout import (
 from rollout.errors import OperationFinalError
 from rollout.events import FLEET_STREAM, NodeDecommissioned, OperationScheduled, Origin, RolloutStarted, rollout_stream
 from rollout.messages import Action, Phase
+from rollout.models import Rollout
 from rollout.placements import placement_changes
 from rollout.requests import RolloutRequest
 from rollout.services import start_rollout
@@ -42,10 +45,19 @@ from rollout.strategy import Strategy
 ROLLBACKS = uuid.UUID("6f4f0a0e-6a0f-4f0b-8f1d-0d6c5e3f7a21")
 
 
-def approve_rollout(uid: str, *, by: str, remark: str) -> None:
-    """It may start. Raises: `SecondPersonError`, `WrongPhaseError`, `RolloutFinalError`, `RolloutNotFoundError`."""
-    started_by = selectors.rollout_row(uid).actor
-    _obey(uid, Approve(rollout=uid, remark=remark, by=by, started_by=started_by))
+def approve_rollout(uid: str, *, by: int, remark: str) -> None:
+    """It may start. `by` is the uid of the account that approves it.
+
+    Raises: `SecondPersonError`, `WrongPhaseError`, `RolloutFinalError`, `RolloutNotFoundError`.
+    """
+    by_another = is_another_person(selectors.rollout_row(uid), by)
+    _obey(uid, Approve(rollout=uid, remark=remark, by_another=by_another))
+
+
+def is_another_person(row: Rollout, uid: int) -> bool:
+    """Whether the account is another one than the account of the person who started the rollout, whatever both were
+    called since. No, if that person's account is not known."""
+    return not is_shown_person(row.actor) or account_called(row.actor) not in {None, uid}
 
 
 def reject_rollout(uid: str, *, remark: str) -> None:

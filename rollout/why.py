@@ -9,16 +9,18 @@ from django.db.models import Case, Count, Max, Min, OuterRef, Q, QuerySet, Subqu
 from django.db.models.aggregates import Aggregate
 
 from api.fields import rfc3339
+from eventstore.actors import in_words
 from eventstore.database import snapshot
 from eventstore.store import RecordedEvent, database_now, load, load_many
 from rollout import selectors
 from rollout.decider.node import NodePhase
 from rollout.decider.rollout import ROLLOUT, RolloutState
-from rollout.decider.why import NAMED, Nodes, Place, Scene, Why, explain_node, explain_rollout, sentence
+from rollout.decider.why import NAMED, Nodes, Place, Scene, Why, explain_node, explain_rollout, listed
 from rollout.events import (
     AbortRequested,
     NodesReleased,
     NodesRetried,
+    OperationCancelRequested,
     OperationFinished,
     RollbackRequested,
     RolloutPaused,
@@ -28,15 +30,15 @@ from rollout.events import (
     rollout_stream,
 )
 from rollout.messages import Phase, Reason
-from rollout.models import FleetFreeze, Node, Operation
-from rollout.outcomes import BAD, attempt_in_words, canceled_by, earlier, outcomes_of, stop_of
+from rollout.models import FleetFreeze, Node, Operation, Rollout
+from rollout.outcomes import BAD, attempt_in_words, begun_in_words, earlier, outcomes_of
 from rollout.standing import fleet_of
 
 #: At most so many nodes that failed are shown with their events, and so many events of the rollout's own.
 FAILURES = 10
 EVENTS = 200
-#: So many of the newest stops are named.
-STOPS = 5
+#: So many are named of the newest stops and of what people did.
+TOLD = 10
 _VERBS = (RolloutPaused, AbortRequested, RollbackRequested, RolloutRejected)
 
 
@@ -90,31 +92,36 @@ def _document(why: Why) -> dict[str, Any]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Told:
     """A rollout's own events and what they make of it; `since` when it is so, who asked last for anything else than to go
-    on, and what has stopped it, in words."""
+    on."""
 
+    row: Rollout
     state: RolloutState
     started: RolloutStarted
     events: tuple[RecordedEvent, ...]
     since: datetime
     actor: str
-    stops: tuple[str, ...]
+
+    @property
+    def history(self) -> tuple[str, ...]:
+        """What has stopped it and what people did, in words and in order, but for the stop that holds."""
+        holds = self.state.reason is not None or self.state.rejected
+        stops = self.row.stops[:-1] if holds else self.row.stops
+        told = sorted([*stops, *self.row.actions], key=lambda each: each["at"])
+        return tuple(each["text"] for each in told[-TOLD:])
 
 
 def _told(uid: str) -> _Told:
-    selectors.rollout_row(uid)
+    row = selectors.rollout_row(uid)
     events = load(rollout_stream(uid))
     state, since, actor = ROLLOUT.initial, events[0].recorded_at, events[0].shown_actor
-    stops: list[str] = []
     for each in events:
         before, state = state, ROLLOUT.evolve(state, each.event)
         if (before.phase, before.wave, before.wave_phase) != (state.phase, state.wave, state.wave_phase):
             since = each.recorded_at
         if isinstance(each.event, _VERBS):
             actor = each.shown_actor
-        if (stop := stop_of(each, before)) is not None:
-            stops.append(stop["text"])
     started: RolloutStarted = events[0].event
-    return _Told(state=state, started=started, events=events, since=since, actor=actor, stops=tuple(stops[-STOPS:]))
+    return _Told(row=row, state=state, started=started, events=events, since=since, actor=actor)
 
 
 def _is_routine(recorded: RecordedEvent) -> bool:
@@ -124,29 +131,32 @@ def _is_routine(recorded: RecordedEvent) -> bool:
 
 
 def _failed(uid: str) -> Sequence[Operation]:
-    """The first attempts that failed, also those that were retried or undone; then those that a newer rollout took over."""
-    taken_over = Q(phase=Phase.CANCELED, reason=Reason.NEWER_ROLLOUT)
-    rows = Operation.attempts.filter(Q(phase__in=BAD) | taken_over, rollout=uid)
-    order = (Case(When(taken_over, then=1), default=0), "finished_at", "ordinal", "generation", "attempt")
+    """The first attempts that failed, also those that were retried or undone; then those that a newer rollout took over,
+    then those that a person canceled."""
+    canceled, taken_over = ~Q(canceled_by=""), Q(phase=Phase.CANCELED, reason=Reason.NEWER_ROLLOUT)
+    rows = Operation.attempts.filter(Q(phase__in=BAD) | taken_over | canceled, rollout=uid)
+    rank = Case(When(taken_over, then=1), When(canceled, then=2), default=0)
+    order = (rank, "finished_at", "ordinal", "generation", "attempt")
     return list(rows.order_by(*order)[:FAILURES])
 
 
 def _endings(uid: str, rows: Sequence[Operation]) -> list[RecordedEvent]:
-    """The events by which they ended, in one query."""
+    """The events by which they ended, and by which nodes were asked to give them up; in one query."""
     streams = load_many(placement_stream(each.node, each.module_name) for each in rows)
-    return [each for stream in streams.values() for each in stream if _is_failure(each, uid)]
+    return [each for stream in streams.values() for each in stream if _is_ending(each, uid)]
 
 
-def _is_failure(recorded: RecordedEvent, uid: str) -> bool:
+def _is_ending(recorded: RecordedEvent, uid: str) -> bool:
     event = recorded.event
-    if not isinstance(event, OperationFinished) or event.rollout != uid:
+    if getattr(event, "rollout", "") != uid:
         return False
-    return event.phase in BAD or event.reason == Reason.NEWER_ROLLOUT
+    is_end = isinstance(event, OperationFinished) and event.phase in {*BAD, Phase.CANCELED}
+    return is_end or isinstance(event, OperationCancelRequested)
 
 
 def _scene(told: _Told, failed: Sequence[Operation]) -> Scene:
     uid, state = told.started.rollout, told.state
-    scene = Scene(since=told.since, actor=told.actor, stops=told.stops, failed=_said(failed))
+    scene = Scene(since=told.since, actor=told.actor, before=told.history, failed=_said(failed))
     if state.phase.is_final:
         return scene
     rows = Operation.objects.filter(rollout=uid)
@@ -174,12 +184,14 @@ def _group(rows: QuerySet[Operation], until: Aggregate | None = None) -> Nodes:
 
 def _frozen() -> str:
     row = FleetFreeze.objects.filter(id=1, frozen=True).first()
-    return f"by {row.actor} since {rfc3339(row.frozen_at)}: {row.reason}" if row else ""
+    return f"by {in_words(row.actor)} since {rfc3339(row.frozen_at)}: {row.reason}" if row else ""
 
 
 def _said(failed: Sequence[Operation]) -> tuple[str, ...]:
+    """What a person canceled is told where people's actions are."""
+    told = [each for each in failed if not each.canceled_by]
     return tuple(
-        ": ".join(filter(None, (_named(each), each.reason or each.phase, each.message))) for each in failed[:NAMED]
+        ": ".join(filter(None, (_named(each), each.reason or each.phase, each.message))) for each in told[:NAMED]
     )
 
 
@@ -188,8 +200,12 @@ def _named(row: Operation) -> str:
 
 
 def _besides(row: Operation) -> Iterator[str]:
-    if by := canceled_by(row):
-        yield f"Canceled by {by}."
+    if begun := begun_in_words(row):
+        is_undo = row.rollback and row.attempt == 1
+        what = f"The undo, {row.action} {row.module_name} {row.version}," if is_undo else "It"
+        yield f"{what} was {begun}."
+    if row.canceled_by and row.finished_at is None:
+        yield f"The node was asked to give it up by {in_words(row.canceled_by)}."
     if row.late:
         yield f"The node has answered late: {row.late}."
 
@@ -197,13 +213,14 @@ def _besides(row: Operation) -> Iterator[str]:
 def _earlier(row: Operation) -> list[str]:
     """How the attempts before this one ended."""
     former = earlier(outcomes_of([row])[row.key], has_ended=row.finished_at is not None)
-    return [sentence(f"Before: {'; '.join(each['text'] for each in former)}")] if former else []
+    return [f"Before: {listed([each['text'] for each in former])}"] if former else []
 
 
 def _stopped(told: _Told, row: Operation) -> list[str]:
     """What stopped the rollout, where that is why something else was done on the node."""
-    is_told = told.stops and (row.rollback or row.phase == Phase.CANCELED)
-    return [sentence(f"The rollout: {'; '.join(told.stops)}")] if is_told else []
+    stops = [each["text"] for each in told.row.stops]
+    is_told = stops and (row.rollback or row.phase == Phase.CANCELED)
+    return [f"The rollout: {listed(stops)}"] if is_told else []
 
 
 def _place(row: Operation, events: Sequence[RecordedEvent]) -> Place:
@@ -223,4 +240,5 @@ def _place(row: Operation, events: Sequence[RecordedEvent]) -> Place:
         ready_at=row.ready_at,
         deadline_at=row.deadline_at,
         touched=row.touched,
+        canceled_by=row.canceled_by,
     )

@@ -39,6 +39,7 @@ class Standing:
     failed: int
     changed: int
     is_rollback: bool
+    #: It waits for an approval, and not for this person's.
     is_own: bool
 
 
@@ -158,19 +159,19 @@ def _is_offered(button: Button, standing: Standing) -> bool:
             return is_allowed
 
 
-def standing_of(row: Rollout, *, by: str) -> Standing:
-    """As the person sees it who is called so."""
+def standing_of(row: Rollout, *, by: int) -> Standing:
+    """As the person sees it whose account has the uid `by`."""
     return Standing(
         phase=RolloutPhase(row.phase),
         is_gated=any(each["phase"] == WavePhase.GATED for each in row.waves),
         failed=row.failed + row.timed_out,
         changed=row.succeeded + row.failed + row.timed_out + row.queued + row.running,
         is_rollback=bool(row.rollback_of),
-        is_own=row.actor == by,
+        is_own=row.phase == RolloutPhase.PENDING_APPROVAL and not verbs.is_another_person(row, by),
     )
 
 
-def press(button: Button, uid: str, *, by: str, remark: str = "") -> str:
+def press(button: Button, uid: str, *, by: int, remark: str = "") -> str:
     """The rollout to look at then. Raises: `RolloutError`."""
     acts: dict[str, Callable[[], str | None]] = {
         "approve": lambda: verbs.approve_rollout(uid, by=by, remark=remark),

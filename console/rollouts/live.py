@@ -11,6 +11,7 @@ from django.utils.safestring import SafeString
 
 from console.rollouts.buttons import Button, offered, standing_of
 from console.rollouts.story import Entry, story_of
+from eventstore.actors import in_words
 from eventstore.database import snapshot
 from rollout import overview, selectors, why
 from rollout.decider.reasons import WORDS
@@ -118,7 +119,7 @@ class Live:
 
 
 @snapshot()
-def live(uid: str, *, by: str, may_act: bool) -> Live:
+def live(uid: str, *, by: int, may_act: bool) -> Live:
     """Raises: `RolloutNotFoundError`."""
     row = selectors.rollout_row(uid)
     document, phase = json.loads(row.document), RolloutPhase(row.phase)
@@ -195,7 +196,7 @@ def _listed(row: Any) -> ListedNode:
 
 def _waves(uid: str, document: dict[str, Any]) -> list[Wave]:
     nodes: dict[int, list[_Tile]] = {}
-    columns = ("wave", "node", "phase", "reason", "failed_before")
+    columns = ("wave", "node", "phase", "reason", "failed_before", "canceled_by")
     for wave, *columns_of_node in selectors.operations(uid).values_list(*columns):
         nodes.setdefault(wave, []).append(_Tile(*columns_of_node))
     shown = [
@@ -233,6 +234,7 @@ class _Tile(NamedTuple):
     phase: str
     reason: str
     failed_before: bool
+    canceled_by: str
 
 
 def _tiles(nodes: Iterable[_Tile]) -> SafeString:
@@ -254,6 +256,8 @@ def _said(tile: _Tile) -> str:
     words = [tile.phase.replace("_", " ")]
     if tile.reason and tile.phase in FINAL_PHASES:
         words.append(tile.reason.replace("_", " "))
+    if tile.canceled_by:
+        words.append(f"by {in_words(tile.canceled_by)}")
     if tile.failed_before:
         words.append("failed before")
     return ", ".join(words)

@@ -42,7 +42,7 @@ _BAD = frozenset({Phase.FAILED, Phase.TIMED_OUT})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """`tone` is `good`, `bad`, `person` or empty; `actor` is a person's name, or empty."""
+    """`tone` is `good`, `bad`, `person` or empty; `actor` is the person who asked for it, or empty."""
 
     position: int
     moment: datetime
@@ -79,6 +79,8 @@ def _is_asked_for(event: Any) -> bool:
             return True
         case WavePassed():
             return True
+        case OperationFinished():
+            return event.phase == Phase.CANCELED
         case _:
             return False
 

@@ -9,7 +9,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from accounts.roles import Permission
-from accounts.selectors import may
+from accounts.selectors import may, uid_of
 from api.errors import ApiError, ConflictError
 from artifacts_app.selectors import uploaded_versions
 from console.page import Crumb, answer, page
@@ -17,6 +17,7 @@ from console.rollouts.buttons import CANCEL, Button, button_of, offered, press, 
 from console.rollouts.fields import ACTION, ACTIVATION, NODES, defaults, texts_of
 from console.rollouts.live import live
 from console.rollouts.request import ReasonSerializer, RemarkSerializer, StartForm
+from eventstore.actors import in_words
 from eventstore.cells import page_url
 from eventstore.store import ConcurrencyError
 from rollout import selectors, verbs
@@ -90,7 +91,7 @@ def _form(request: HttpRequest, form: StartForm) -> HttpResponse:
 def watch(request: HttpRequest, uid: str) -> HttpResponseBase:
     """The rollout's page; with `?live` only what may change of it, and 304 for who has it already."""
     try:
-        now = live(uid, by=request.user.get_username(), may_act=may(request.user, _CHANGES))
+        now = live(uid, by=uid_of(request.user), may_act=may(request.user, _CHANGES))
     except RolloutNotFoundError as error:
         raise Http404 from error
     if "live" not in request.GET:
@@ -119,7 +120,7 @@ def verb(request: HttpRequest, uid: str, name: str) -> HttpResponseBase:
             return _confirm(request, uid, button, error=" ".join(map(str, serializer.errors["remark"])))
         remark = serializer.validated_data["remark"]
     try:
-        follow = press(button, uid, by=request.user.get_username(), remark=remark)
+        follow = press(button, uid, by=uid_of(request.user), remark=remark)
     except RolloutNotFoundError as error:
         raise Http404 from error
     except ApiError as error:
@@ -164,7 +165,7 @@ def _confirm(request: HttpRequest, uid: str, button: Button, *, error: str = "",
         row = selectors.rollout_row(uid)
     except RolloutNotFoundError as missing:
         raise Http404 from missing
-    standing = standing_of(row, by=request.user.get_username())
+    standing = standing_of(row, by=uid_of(request.user))
     title = f"{row.action.capitalize()} {row.module_name} {row.version}"
     return answer(
         request,
@@ -217,7 +218,7 @@ def _tell_frozen(request: HttpRequest, reason: str) -> None:
     if (freeze["actor"], freeze["reason"]) == (request.user.get_username(), reason):
         messages.success(request, "The fleet is frozen: nothing more is released until it is thawed.")
     else:
-        messages.warning(request, f"The fleet was frozen already by {freeze['actor']}: {freeze['reason']}")
+        messages.warning(request, f"The fleet was frozen already by {in_words(freeze['actor'])}: {freeze['reason']}")
 
 
 def rollout_url(uid: str) -> str:

@@ -16,6 +16,7 @@ from accounts import selectors
 from accounts.roles import Permission
 from console.links import start_url
 from eventstore import cells
+from eventstore.actors import in_words
 from rollout.projections.nodes import ModuleState
 
 register = template.Library()
@@ -24,6 +25,7 @@ register.filter("badge", cells.badge)
 register.filter("digest", cells.digest)
 register.filter("duration", cells.duration)
 register.filter("page_url", cells.page_url)
+register.filter("in_words", in_words)
 
 
 @register.filter

@@ -1,6 +1,7 @@
 """What a shell may complete: asked of the control plane, quickly, or not at all."""
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from typing import Annotated
 
@@ -32,4 +33,21 @@ module_names = _names(lambda api: (each["module_name"] for each in api.every(MOD
 RolloutUid = Annotated[str, typer.Argument(metavar="UID", help="The rollout.", autocompletion=rollout_uids)]
 NodeName = Annotated[str, typer.Argument(metavar="NODE", help="Name of the node.", autocompletion=node_names)]
 ModuleName = Annotated[str, typer.Argument(metavar="MODULE", help="Name of the module.", autocompletion=module_names)]
-Version = Annotated[int, typer.Argument(metavar="VERSION", help="A whole number, as in module.json.", min=0)]
+
+
+def version_number(text: str) -> int:
+    """Raises: `typer.BadParameter`, which says the number that a semantic version stands for."""
+    if re.fullmatch("[0-9]+", text):
+        return int(text)
+    if parts := re.fullmatch(r"v?([0-9]+)\.([0-9]{1,2})\.([0-9]{1,2})", text):
+        major, minor, patch = map(int, parts.groups())
+        number = 10_000 * major + 100 * minor + patch
+        raise typer.BadParameter(f"{text} is not a whole number. Write the version as in module.json: {number}.")
+    raise typer.BadParameter(
+        f"{text} is not a whole number. Write the version as in module.json; `modfleet modules` lists them."
+    )
+
+
+Version = Annotated[
+    int, typer.Argument(metavar="VERSION", help="A whole number, as in module.json.", parser=version_number)
+]

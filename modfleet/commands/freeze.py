@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from eventstore.actors import in_words
 from modfleet.client import FREEZE, Document
 from modfleet.commands.parameters import builds
 from modfleet.commands.session import Session, open_session
@@ -29,4 +30,4 @@ def thaw(session: Session) -> None:
 def _in_words(state: Document) -> str:
     if not state["frozen"]:
         return "not frozen"
-    return f"frozen by {state['actor']} since {state['frozen_at']}: {state['reason']}"
+    return f"frozen by {in_words(state['actor'])} since {state['frozen_at']}: {state['reason']}"

@@ -10,6 +10,7 @@ from modfleet.commands.completion import NodeName
 from modfleet.commands.parameters import builds
 from modfleet.commands.session import Session, Yes, in_a_line, open_session, sheet, table
 from modfleet.failure import UsageError
+from modfleet.watch import whose
 
 app = typer.Typer(invoke_without_command=True, help="The fleet: who is in it, and what each node has.")
 
@@ -94,7 +95,8 @@ def history(
     module: Annotated[str | None, typer.Option(help="Only what was done with this module.")] = None,
     limit: Annotated[int, typer.Option(min=0, help="The newest so many; 0 for all.")] = 50,
 ) -> None:
-    """List what was done to a node, the newest first: each attempt and each undo, and at whose request."""
+    """List what was done to a node, the newest first: each attempt and each undo, at whose request, and
+    who canceled it."""
     asked: dict[str, Query] = {} if module is None else {"module_name": module}
     found = session.api.every(path_to(NODES, name, "operations"), asked, most=limit or None)
     session.show(list(found), _history_in_a_table)
@@ -113,7 +115,7 @@ def _history_in_a_table(found: list[Document]) -> RenderableType:
                 each["message"],
                 each["seconds"],
                 each["rollout"],
-                each["requested_by"],
+                whose(each),
             )
             for each in found
         ),

@@ -13,7 +13,7 @@ from modfleet.commands.request import rollout_request
 from modfleet.commands.session import Session, Yes, is_a_person_there, open_session, printable, sheet, table
 from modfleet.commands.watching import counted, reason_of, static_picture, title, watch_rollout
 from modfleet.failure import EXIT_CODES, UsageError
-from modfleet.watch import Standing, attempt_in_words, failed_nodes, outcomes_of
+from modfleet.watch import Standing, attempt_in_words, failed_nodes, outcomes_of, whose
 
 app = typer.Typer(no_args_is_help=True, help="Plan, start, watch and steer rollouts.")
 
@@ -78,7 +78,8 @@ def watch(uid: RolloutUid, session: Session, timeout: Timeout = None, until_the_
 @app.command()
 @builds(session=open_session)
 def status(uid: RolloutUid, session: Session) -> None:
-    """Show how far a rollout is, what has stopped it, and each attempt that failed, also if it was retried or undone."""
+    """Show who started a rollout and how far it is, what has stopped it, what people did, and each attempt that failed,
+    also if it was retried or undone."""
     rollout = session.api.get(path_to(ROLLOUTS, uid))
     if session.as_json:
         session.print_json(rollout)
@@ -124,13 +125,16 @@ def _in_a_table(found: list[Document]) -> RenderableType:
 @app.command("nodes")
 @builds(session=open_session)
 def list_nodes(uid: RolloutUid, session: Session) -> None:
-    """List the rollout's nodes, in its order, and how far each is. Each attempt and each undo has a line."""
+    """List the rollout's nodes, in its order, and how far each is. Each attempt and each undo has a line, with who asked
+    for it and who canceled it."""
     session.show(list(session.api.every(path_to(ROLLOUTS, uid, "nodes"))), _nodes_in_a_table)
 
 
 def _nodes_in_a_table(found: list[Document]) -> RenderableType:
-    names = ("node", "wave", "phase", "reason", "attempt", "seconds", "message")
-    lines = ({**each, "attempt": attempt_in_words(each)} for node in found for each in _attempts(node))
+    names = ("node", "wave", "phase", "reason", "attempt", "seconds", "by", "message")
+    lines = (
+        {**each, "attempt": attempt_in_words(each), "by": whose(each)} for node in found for each in _attempts(node)
+    )
     return table([name.upper() for name in names], ([each[name] for name in names] for each in lines))
 
 
@@ -193,7 +197,7 @@ def rollback(uid: RolloutUid, session: Session, yes: Yes = False) -> None:
 @app.command()
 @builds(session=open_session)
 def approve(uid: RolloutUid, session: Session, remark: Remark = None) -> None:
-    """Let it start. Somebody else than the one who asked for it has to."""
+    """Let it start. Another person than the one who started it has to."""
     _ask_for(session, uid, "approve", {"remark": _reason(remark)})
 
 

@@ -75,12 +75,12 @@ def _serve(cluster: "Cluster", console: Console, *, sample: bool) -> None:
     console.print(f"  API        {cluster.url}/v2/nodes")
     console.print(f"  documents  {cluster.url}/docs")
     console.print(f"  admin      {cluster.url}/admin/")
-    console.print(f"  user       admin, password {cluster.password}")
+    console.print(f"  user       {cluster.user}, password {cluster.password}")
     trust = ""
     if cluster.certificate is not None:
         console.print(f"  trust      {cluster.certificate}")
         trust = f" --cacert {shlex.quote(str(cluster.certificate))}"
-    console.print(f"  commands   modfleet login --url {cluster.url} --user admin{trust}", soft_wrap=True)
+    console.print(f"  commands   modfleet login --url {cluster.url} --user {cluster.user}{trust}", soft_wrap=True)
     console.print("Ctrl-C ends it; the data stays.")
     while True:
         time.sleep(3600)

@@ -13,13 +13,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from eventstore.actors import in_words
 from modfleet.client import Document
-from modfleet.commands.session import Session, printable, table
+from modfleet.commands.session import Session, in_a_line, printable, table
 from modfleet.failure import ExitCode
 from modfleet.watch import FINAL, Standing, attempt_in_words, exit_code, failed_attempts, next_step, standings
 
 #: What fits on a screen.
 WAVES_SHOWN, FAILURES_SHOWN = 12, 10
+#: Values of a strategy by which nothing is done.
+_NOTHING: tuple[object, ...] = (None, [], "none", 0, False)
 COLORS = {
     "passed": "green",
     "failed": "red",
@@ -142,7 +145,7 @@ class Screen:
 def picture(standing: Standing) -> RenderableType:
     rollout = standing.rollout
     parts: list[RenderableType] = [Text(printable(title(rollout)), style="bold"), _bars(rollout)]
-    parts += [Text(printable(each)) for each in stops(rollout)]
+    parts += [Text(printable(each)) for each in history(rollout)]
     if standing.failures:
         found = failed_attempts(standing.failures)
         parts += ["", failures_table(found[:FAILURES_SHOWN])]
@@ -225,10 +228,22 @@ def reason_of(operation: Document) -> str:
     return ": ".join(filter(None, (operation["phase"], operation["reason"], operation["message"])))
 
 
-def stops(rollout: Document) -> list[str]:
-    """Who or which rule stopped it, the oldest first."""
+def beginning(rollout: Document) -> list[str]:
+    """Who started it, when and from where; and the essentials of its strategy."""
+    strategy = rollout["strategy"]
+    always = ("canary", "max_parallel", "max_failures", "on_failure")
+    more = ("waves", "gate", "soak_seconds", "min_healthy", "approval", "start_at")
+    told = [*always, *(name for name in more if strategy.get(name) not in _NOTHING)]
+    words = [f"{name} {in_a_line(strategy.get(name))}" for name in told]
+    by = f"started by {in_words(rollout['actor'])} at {rollout['created_at']}, origin {rollout['origin']}"
+    return [by, f"strategy: {', '.join(words)}"]
+
+
+def history(rollout: Document) -> list[str]:
+    """Who or which rule stopped it, and what people did; the oldest first."""
     # A control plane of the version before sends none.
-    return [each["text"] for each in rollout.get("stops", [])]
+    told = [*rollout.get("stops", []), *rollout.get("actions", [])]
+    return [each["text"] for each in sorted(told, key=lambda each: str(each["at"]))]
 
 
 def failures_table(found: list[tuple[Document, Document]]) -> Table:
@@ -244,9 +259,10 @@ def failures_table(found: list[tuple[Document, Document]]) -> Table:
 
 def static_picture(standing: Standing, console: Console) -> RenderableType:
     """For `status`: bars in a terminal, a table of the waves elsewhere."""
-    if console.is_terminal:
-        return picture(standing)
     rollout = standing.rollout
+    begun = list(map(printable, beginning(rollout)))
+    if console.is_terminal:
+        return Group(Text("\n".join(begun)), picture(standing))
     waves = table(
         ("WAVE", "PHASE", "DONE", "TOTAL", "FAILED"),
         (
@@ -254,7 +270,7 @@ def static_picture(standing: Standing, console: Console) -> RenderableType:
             for each in rollout["waves"]
         ),
     )
-    head = "\n".join([title(rollout), f"{rollout['phase']}: {rollout['message']}", *map(printable, stops(rollout))])
-    parts: list[RenderableType] = [Text(head), waves]
+    told = [title(rollout), *begun, f"{rollout['phase']}: {rollout['message']}", *history(rollout)]
+    parts: list[RenderableType] = [Text("\n".join(map(printable, told))), waves]
     found = failed_attempts(standing.failures)
     return Group(*parts, failures_table(found)) if found else Group(*parts)

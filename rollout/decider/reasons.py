@@ -106,5 +106,5 @@ WORDS: Mapping[Reason, Words] = {
         "Look at what the nodes in hand and the nodes offline are doing; then resume, roll back, or abort.",
     ),
     Reason.NEWER_ROLLOUT: Words("A newer rollout of the module has taken over.", "Follow that one."),
-    Reason.MANUAL: Words("A person asked for it.", "The event says who."),
+    Reason.MANUAL: Words("A person asked for it.", "If that was a mistake, start a rollout of that node."),
 }

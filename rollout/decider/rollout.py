@@ -191,12 +191,11 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approve:
-    """`by` approves what `started_by` has started: the log's actors of both."""
+    """`by_another`: another person approves it than the one who started it."""
 
     rollout: str
     remark: str
-    by: str
-    started_by: str
+    by_another: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,7 +315,7 @@ Verb = Approve | Reject | Pause | Resume | Promote | Abort | RollBackAll | Retry
 def _refuse(state: RolloutState, started: RolloutStarted, command: Verb) -> None:
     """Raises what no phase of the rollout would change."""
     match command:
-        case Approve(by=by, started_by=started_by) if by == started_by:
+        case Approve(by_another=False):
             raise SecondPersonError
         case RollBackAll() if started.rollback_of:
             raise RollbackOfRollbackError

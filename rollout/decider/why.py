@@ -4,11 +4,12 @@ It asks what decides: `step` whether anything is due, `held`, `free_slots`, `spa
 nothing is. So an explanation cannot differ from a decision. The rules' sentences are in `docs/reference/why.md` too.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from eventstore.actors import in_words
 from rollout.decider.node import NodePhase
 from rollout.decider.reasons import WORDS
 from rollout.decider.rollout import Fleet, Hold, RolloutState, free_slots, held, progress_deadline, spare_nodes
@@ -52,7 +53,7 @@ class Rule(StrEnum):
 
 
 RULES: Mapping[Rule, str] = {
-    Rule.APPROVAL: "Somebody else than the one who started the rollout has to approve it: approval is true.",
+    Rule.APPROVAL: "Another person than the one who started the rollout has to approve it: approval is true.",
     Rule.START_AT: "Nothing is released before start_at: {strategy.start_at}.",
     Rule.NEEDS: "The rollouts of the modules that this one needs have to succeed first.",
     Rule.FROZEN: "A frozen fleet releases nothing anywhere until it is thawed.",
@@ -121,13 +122,13 @@ class Nodes:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
     """What is told of a rollout beside its rules. `since`: when it came to its phase; `actor`: who asked last for
-    anything else than to go on. `stops`: what has stopped it, `failed`: what the first attempts that failed said, also
+    anything else than to go on. `before`: what has stopped it and what people did, `failed`: what the first attempts that failed said, also
     those that were retried or undone, and what took the place of others. The groups but `in_hand` are of scheduled nodes that may
     have their turn; `frozen`: who froze the fleet, and why."""
 
     since: datetime
     actor: str
-    stops: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
     in_hand: Nodes = Nodes()
     offline: Nodes = Nodes()
@@ -141,7 +142,7 @@ class Scene:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """One node of a rollout. `since`: when it came to its phase; `behind`: the rollout that is waited for, or empty;
-    `touched`: it was released."""
+    `touched`: it was released; `canceled_by`: the person who canceled it, or whose newer rollout took its place."""
 
     node: str
     node_phase: NodePhase
@@ -154,6 +155,7 @@ class Place:
     ready_at: datetime | None = None
     deadline_at: datetime | None = None
     touched: bool = False
+    canceled_by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,16 +215,15 @@ def rule_of(reason: Reason) -> Rule:
 def _summary(state: RolloutState, fleet: Fleet, scene: Scene, rule: Rule, waits: tuple[Wait, ...]) -> Iterator[str]:
     when = f"{_words(state.phase)} {'at' if state.phase.is_final else 'since'} {in_utc(scene.since)}"
     if state.phase in STOPPED or state.phase.is_final:
-        by = f"by {scene.actor}" if rule in {Rule.MANUAL, Rule.APPROVAL} else f"by the rule {rule}"
+        by = f"by {in_words(scene.actor)}" if rule in {Rule.MANUAL, Rule.APPROVAL} else f"by the rule {rule}"
         yield f"{when} {by}: {sentence(state.message or _counted(fleet))}"
     else:
         wave = f", wave {state.wave} of {len(fleet.waves)} is {state.wave_phase}" if state.wave >= 0 else ""
         yield f"{when}{wave}: {_counted(fleet)}."
-    is_stopped = state.reason is not None or state.rejected
-    if earlier := scene.stops[:-1] if is_stopped else scene.stops:
-        yield sentence(f"Before: {'; '.join(earlier)}")
+    if scene.before:
+        yield f"Before: {listed(scene.before)}"
     if scene.failed:
-        yield sentence("; ".join(scene.failed))
+        yield listed(scene.failed)
     if waits:
         yield f"It waits for {waits[0].text}."
 
@@ -278,7 +279,7 @@ def _in_hand(scene: Scene) -> Iterator[Wait]:
 def _held(hold: Hold, state: RolloutState, scene: Scene) -> Wait:
     match hold:
         case Hold.APPROVAL:
-            return Wait(what=Rule.APPROVAL, text="somebody else than the one who started it to approve it")
+            return Wait(what=Rule.APPROVAL, text="another person than the one who started it to approve it")
         case Hold.START_AT:
             return Wait(what=Rule.START_AT, text="its start", until=state.strategy.start_at)
         case Hold.NEEDS:
@@ -339,8 +340,9 @@ def explain_node(state: RolloutState, started: RolloutStarted, fleet: Fleet, sce
 
 def _explain_end(state: RolloutState, taken: Step, place: Place) -> Why:
     rule = _rule_of_node(place)
-    said = [f"{_words(place.phase)} at {in_utc(place.since)} by the rule {rule}."]
-    if place.reason is not None:
+    by = in_words(place.canceled_by) if place.canceled_by else f"the rule {rule}"
+    said = [f"{_words(place.phase)} at {in_utc(place.since)} by {by}."]
+    if place.reason is not None and not (place.canceled_by and rule == Rule.MANUAL):
         words = WORDS[place.reason]
         said += [f"{place.reason}: {words.meaning}", sentence(place.message), words.hint]
     else:
@@ -428,6 +430,11 @@ def in_utc(moment: datetime) -> str:
 
 def _words(phase: str) -> str:
     return phase.replace("_", " ").capitalize()
+
+
+def listed(texts: Sequence[str]) -> str:
+    """Return the texts as one sentence."""
+    return sentence("; ".join(each.rstrip(".") for each in texts))
 
 
 def sentence(text: str) -> str:

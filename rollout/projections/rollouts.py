@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from api.fields import rfc3339
-from eventstore.actors import is_person, shown
+from eventstore.actors import is_person, is_shown_person, shown
 from eventstore.store import RecordedEvent
 from rollout.decider.rollout import ROLLOUT, RolloutState
 from rollout.events import (
@@ -42,7 +42,7 @@ from rollout.events import (
 )
 from rollout.messages import RUNNING_PHASES, Action, Phase, Reason
 from rollout.models import ClusterTarget, Operation, Rollout, TimelineEntry
-from rollout.outcomes import BAD, STOP_FIELDS, stop_of
+from rollout.outcomes import ACTION_FIELDS, BAD, STOP_FIELDS, action_of, joined, stop_of
 from rollout.projections.rows import load, save
 from rollout.strategy import Strategy
 
@@ -61,7 +61,7 @@ COUNTERS = (
 #: How many of the newest durations an estimate is made from, and how many of the slowest nodes are named.
 DURATIONS = 100
 SLOWEST = 5
-#: How many of the newest stops a rollout's document has. The report has all.
+#: How many of the newest stops, and of the newest actions, a rollout's document has. The report has all.
 STOPS = 10
 
 _OF_ROLLOUTS = (
@@ -162,7 +162,7 @@ class RolloutFold:
 
     def apply(self, recorded: RecordedEvent) -> bool:
         """Fold the event in. Return False if it is not about the rollout that it names: a node may report about any."""
-        event, now = recorded.event, recorded.recorded_at
+        event = recorded.event
         if isinstance(event, ReportRejected) and not self._is_own(event):
             return False
         if isinstance(event, RolloutStarted):
@@ -172,13 +172,19 @@ class RolloutFold:
         elif isinstance(event, OperationScheduled):
             self._schedule(event, recorded)
         else:
-            self._apply_to_operation(event, now)
+            self._apply_to_operation(recorded)
+        self._note_action(recorded)
         self._note_cause(recorded)
         return True
 
     def _is_own(self, event: ReportRejected) -> bool:
         operation = self.operations.get(operation_key(event.rollout, event.node))
         return operation is not None and operation.module_name == event.module_name
+
+    def _note_action(self, recorded: RecordedEvent) -> None:
+        if (action := action_of(recorded)) is not None:
+            rollout = self.rollouts[recorded.event.rollout]
+            rollout.actions = joined(rollout.actions, action)[-STOPS:]
 
     def _note_cause(self, recorded: RecordedEvent) -> None:
         """A rollout follows the request that started it, or the one that has turned it back since; an operation the
@@ -195,13 +201,15 @@ class RolloutFold:
             operation.event_id = recorded.event_id
             operation.follow(recorded)
 
-    def _apply_to_operation(self, event: Any, now: datetime) -> None:
+    def _apply_to_operation(self, recorded: RecordedEvent) -> None:
+        event, now = recorded.event, recorded.recorded_at
         match event:
             case OperationReleased():
                 self._release(event, now)
             case OperationCancelRequested():
                 operation = self._operation(event)
                 operation.cancel_requested_at = now
+                operation.canceled_by = _canceled_by(self.rollouts[event.rollout], recorded)
                 self._move(operation, Phase.CANCELING)
             case OperationGivenBack():
                 operation = self._operation(event)
@@ -214,7 +222,7 @@ class RolloutFold:
                 operation.deadline_at = operation.deadline_at or self._deadline(event.rollout, now)
                 self._move(operation, event.phase)
             case OperationFinished():
-                self._finish(event, now)
+                self._finish(event, recorded)
             case OperationReportedLate():
                 # Answers to an attempt that another one of the rollout follows are not recorded.
                 self._operation(event).late = event.phase
@@ -259,6 +267,7 @@ class RolloutFold:
             message="",
             behind=event.behind,
             asked_by=_asked_by(self.rollouts[event.rollout], recorded),
+            automatic=_is_automatic(self.rollouts[event.rollout], recorded),
             scheduled_at=now,
             scheduled_position=recorded.position,
             ready_at=now + timedelta(seconds=event.delay_seconds) if event.delay_seconds else None,
@@ -294,17 +303,24 @@ class RolloutFold:
     def _deadline(self, rollout: str, released_at: datetime) -> datetime:
         return released_at + timedelta(seconds=self.rollouts[rollout].strategy["node_deadline_seconds"])
 
-    def _finish(self, event: OperationFinished, now: datetime) -> None:
-        operation, rollout = self._operation(event), self.rollouts[event.rollout]
+    def _finish(self, event: OperationFinished, recorded: RecordedEvent) -> None:
+        operation, rollout, now = self._operation(event), self.rollouts[event.rollout], recorded.recorded_at
+        is_canceled = event.phase == Phase.CANCELED
         self._move(operation, event.phase)
+        operation.canceled_by = (operation.canceled_by or _canceled_by(rollout, recorded)) if is_canceled else ""
         operation.reason, operation.message = event.reason or "", event.message
+        if is_canceled and event.reason == Reason.MANUAL and not operation.canceled_by:
+            operation.reason = rollout.reason or Reason.MANUAL  # a node does not know why it is asked to give up
         operation.seconds, operation.swap_seconds = event.seconds, event.swap_seconds
         operation.finished_at, operation.deadline_at = now, None
         operation.healthy = event.phase not in {Phase.FAILED, Phase.TIMED_OUT}
-        if waiting := self.behind.pop((event.node, event.module_name), None):
+        waiting = self.behind.pop((event.node, event.module_name), None)
+        if waiting is not None:
             waiting.behind = False  # either the one it waited for has ended, or it has itself
-        if event.phase == Phase.CANCELED and event.reason == Reason.NEWER_ROLLOUT:
+        if is_canceled and event.reason == Reason.NEWER_ROLLOUT:
             rollout.superseded += 1
+            if waiting is not None and waiting is not operation and is_shown_person(waiting.asked_by):
+                operation.canceled_by = operation.canceled_by or waiting.asked_by
         # What a node had that has left the fleet is given back to nobody.
         if operation.rollback and event.phase != Phase.ROLLED_BACK and event.reason != Reason.NODE_DECOMMISSIONED:
             rollout.unrestored += 1
@@ -318,6 +334,27 @@ def _asked_by(rollout: Rollout, recorded: RecordedEvent) -> str:
     """The person at whose request an operation was scheduled; else who started the rollout."""
     requested_by = recorded.metadata.requested_by
     return shown(requested_by) if is_person(requested_by) else rollout.actor
+
+
+def _is_automatic(rollout: Rollout, recorded: RecordedEvent) -> bool:
+    """Whether the strategy retries or undoes it, and no person."""
+    event: OperationScheduled = recorded.event
+    if event.attempt > 1:
+        return not is_person(recorded.actor)
+    return event.rollback and rollout.reason not in {"", Reason.MANUAL}
+
+
+def _canceled_by(rollout: Rollout, recorded: RecordedEvent) -> str:
+    """The person who cancels an operation by this event: by itself, by stopping the rollout, or by a newer rollout. Empty
+    if a rule does, a deadline, or a node of its own."""
+    if is_person(recorded.actor):
+        return recorded.shown_actor
+    requested_by = recorded.metadata.requested_by
+    is_stop = (
+        rollout.reason in {"", Reason.MANUAL} and getattr(recorded.event, "reason", Reason.MANUAL) == Reason.MANUAL
+    )
+    is_by_person = is_person(requested_by) and recorded.actor.startswith("system:")
+    return shown(requested_by) if is_stop and is_by_person else ""
 
 
 def _new_rollout(event: RolloutStarted, recorded: RecordedEvent) -> Rollout:
@@ -424,6 +461,7 @@ def document(rollout: Rollout) -> dict[str, object]:
         "finished_at": rfc3339(ended) if ended else None,
         "seconds": round((ended - rollout.created_at).total_seconds(), 3) if ended else None,
         "stops": [{name: stop[name] for name in STOP_FIELDS} for stop in rollout.stops],
+        "actions": [{name: action[name] for name in ACTION_FIELDS} for action in rollout.actions],
         "progress": progress(rollout),
         "waves": [{"wave": number, **_in_order(wave)} for number, wave in enumerate(rollout.waves)],
         "slowest_nodes": [{"node": node, "seconds": seconds} for node, seconds in rollout.slowest],

@@ -10,6 +10,9 @@ from rollout.serializers.strategy import StrategySerializer, choices
 
 ACTIONS = choices(Action)
 PHASES = choices(Phase)
+REQUESTED_BY = "Who asked for the rollout, the retry or the rollback"
+AUTOMATIC = "It was retried or undone by the strategy, and not at a person's request"
+CANCELED_BY = "The person who canceled it, or whose newer rollout took its place; null for any other end"
 
 
 class ProgressSerializer(serializers.Serializer[Any]):
@@ -64,6 +67,18 @@ class StopSerializer(serializers.Serializer[Any]):
     text = serializers.CharField(help_text="All of it in words")
 
 
+class RolloutActionSerializer(serializers.Serializer[Any]):
+    action = serializers.ChoiceField(["approve", "resume", "promote", "retry", "cancel", "supersede"])
+    actor = serializers.CharField(allow_null=True, help_text="Null where it followed from what somebody did before")
+    at = serializers.DateTimeField()
+    remark = serializers.CharField(
+        allow_blank=True, help_text="What was said about it; of `supersede` by which rollout"
+    )
+    nodes = serializers.ListField(child=serializers.CharField(), help_text="The first 5 nodes that it is about")
+    count = serializers.IntegerField(help_text="How many nodes these are")
+    text = serializers.CharField(help_text="All of it in words")
+
+
 class RolloutSerializer(serializers.Serializer[Any]):
     uid = serializers.CharField()
     action = serializers.ChoiceField(ACTIONS)
@@ -83,6 +98,10 @@ class RolloutSerializer(serializers.Serializer[Any]):
     finished_at = serializers.DateTimeField(allow_null=True)
     seconds = serializers.FloatField(allow_null=True)
     stops = StopSerializer(many=True, help_text="What stopped it, the newest 10, oldest first; the report has all")
+    actions = RolloutActionSerializer(
+        many=True,
+        help_text="What people did beside that, and which rollouts took over nodes, the newest 10, oldest first",
+    )
     progress = ProgressSerializer()
     waves = WaveSerializer(many=True)
     slowest_nodes = NodeSecondsSerializer(many=True)
@@ -90,13 +109,15 @@ class RolloutSerializer(serializers.Serializer[Any]):
 
 class OutcomeSerializer(serializers.Serializer[Any]):
     attempt = serializers.IntegerField()
-    rollback = serializers.BooleanField(help_text="It gave back what was there before")
+    rollback = serializers.BooleanField(help_text="An undo: it was to give back what was there before")
     action = serializers.ChoiceField(ACTIONS)
     version = serializers.IntegerField()
     phase = serializers.ChoiceField(PHASES)
     reason = serializers.CharField(allow_null=True)
     message = serializers.CharField()
-    by = serializers.CharField(allow_null=True, help_text="The person who canceled it; null for any other end")
+    by = serializers.CharField(allow_null=True, help_text=CANCELED_BY)
+    requested_by = serializers.CharField(help_text=REQUESTED_BY)
+    automatic = serializers.BooleanField(help_text=AUTOMATIC)
     at = serializers.DateTimeField()
     seconds = serializers.FloatField(allow_null=True)
     late = serializers.ChoiceField(PHASES, allow_null=True, help_text="What the node has reported after that")
@@ -111,14 +132,16 @@ class AttemptSerializer(serializers.Serializer[Any]):
     version = serializers.IntegerField()
     activation = serializers.ChoiceField(choices(Activation))
     content_sha256 = serializers.CharField(allow_null=True)
-    rollback = serializers.BooleanField(help_text="It gives back what was there before")
+    rollback = serializers.BooleanField(help_text="An undo: it is to give back what was there before")
     attempt = serializers.IntegerField()
     phase = serializers.ChoiceField(PHASES)
     reason = serializers.CharField(allow_null=True)
     message = serializers.CharField()
     seconds = serializers.FloatField(allow_null=True)
     rollout = serializers.CharField(help_text="Its uid")
-    requested_by = serializers.CharField(help_text="Who asked for the rollout, the retry or the rollback")
+    requested_by = serializers.CharField(help_text=REQUESTED_BY)
+    automatic = serializers.BooleanField(help_text=AUTOMATIC)
+    canceled_by = serializers.CharField(allow_null=True, help_text=CANCELED_BY)
 
 
 class OperationSerializer(serializers.Serializer[Any]):
@@ -133,7 +156,10 @@ class OperationSerializer(serializers.Serializer[Any]):
     generation = serializers.IntegerField()
     attempt = serializers.IntegerField()
     wave = serializers.IntegerField(allow_null=True)
-    rollback = serializers.BooleanField(help_text="It gives back what was there before")
+    rollback = serializers.BooleanField(help_text="An undo: it is to give back what was there before")
+    requested_by = serializers.CharField(help_text=REQUESTED_BY)
+    automatic = serializers.BooleanField(help_text=AUTOMATIC)
+    canceled_by = serializers.CharField(allow_null=True, help_text=CANCELED_BY)
     content_sha256 = serializers.CharField(allow_null=True)
     scheduled_at = serializers.DateTimeField()
     released_at = serializers.DateTimeField(allow_null=True)

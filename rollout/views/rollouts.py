@@ -10,6 +10,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from accounts.roles import Permission
+from accounts.selectors import uid_of
 from api.idempotency import KeyReusedError, idempotent
 from api.pagination import Listing, page_of, paginate
 from api.refusals import refuses
@@ -254,8 +255,8 @@ class RolloutViewSet(ViewSet):
     @extend_schema(request=RemarkSerializer, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError, SecondPersonError)
     def approve(self, request: Request, uid: str) -> Response:
-        """Let it start. Somebody else than the one who asked for it has to."""
-        verbs.approve_rollout(uid, by=request.user.get_username(), remark=_remark(request))
+        """Let it start. Another person than the one who started it has to."""
+        verbs.approve_rollout(uid, by=uid_of(request.user), remark=_remark(request))
         return _accepted(request, uid)
 
     @extend_schema(request=RemarkSerializer, responses={202: RolloutSerializer}, parameters=[LOCATION])

@@ -280,7 +280,9 @@ class VendorNodeViewSet(ViewSet):
     def retrieve(self, request: Request, uid: str) -> Response:
         """One node."""
         if not (uid.isascii() and uid.isdigit() and len(uid) <= LONGEST_UID):
-            raise NodeNotFoundError
+            raise NodeNotFoundError(
+                "A node's uid is a whole number, as GET /v1/nodes lists it. /v2/nodes/NAME takes names."
+            )
         return Response(_node(selectors.node_with_position(int(uid))))
 
 

@@ -58,7 +58,7 @@ def test_every_page_tells_the_whole_story(four, open_as):
 
     page.goto(page_of(undone))
     expect(page.locator("#ro-phase")).to_have_text("Rolled back")
-    expect(page.locator(".ro-summary")).to_contain_text(f"by {NAME}")
+    expect(page.locator(".ro-summary")).to_contain_text(f"by the user {NAME}")
     expect(page.locator(".ro-summary")).to_contain_text("paused by the rule max_failures")
     expect(page.locator(".ro-summary")).to_contain_text("load_failed")
     expect(page.locator(".ro-legend")).to_contain_text("1 rolled back")
@@ -70,21 +70,28 @@ def test_every_page_tells_the_whole_story(four, open_as):
     expect(page.locator(".ro-failing")).to_contain_text("The server refused to load the module.")
     expect(page.locator(".ro-failing")).to_contain_text("retried or undone since")
     story = page.locator(".ro-story")
-    for words in (f"Started for 2 nodes by {NAME}", "load failed", "Paused", f"Rollback asked for by {NAME}"):
+    for words in (
+        f"Started for 2 nodes by the user {NAME}",
+        "load failed",
+        "Paused",
+        f"Rollback asked for by the user {NAME}",
+    ):
         expect(story).to_contain_text(words)
     expect(story).to_contain_text(f"{NODE} rolled back")
     assert refusals(page) == []
 
     page.goto(page_of(retried))
     expect(page.locator(".ro-legend")).to_contain_text("1 failed before")
-    expect(story).to_contain_text(f"{NODE} tried again by {NAME}")
+    expect(story).to_contain_text(f"{NODE} tried again by the user {NAME}")
     expect(story).to_contain_text("load failed")
     expect(page.locator(".ro-tiles .succeeded.failed-before")).to_have_count(1)
     page.goto(page_of(superseded))
+    expect(page.locator(".ro-summary")).to_contain_text(f"{NODE} taken over by the user {NAME}")
     expect(page.locator(".ro-summary")).to_contain_text(f"Rollout {canceled} took its place")
     expect(story).to_contain_text(f"{NODE} canceled")
     page.goto(page_of(canceled))
-    expect(story).to_contain_text(f"{NODE} canceled")
+    expect(page.locator(".ro-summary")).to_contain_text(f"{NODE} canceled by the user {NAME}")
+    expect(story).to_contain_text(f"{NODE} canceled by the user {NAME}")
 
     page.goto(f"/admin/rollout/node/{NODE}/change/")
     lines = page.get_by_role("table").filter(has_text="Scheduled").locator("tbody tr")
@@ -92,6 +99,8 @@ def test_every_page_tells_the_whole_story(four, open_as):
     for number, end in enumerate(ends):
         expect(lines.nth(number)).to_contain_text(end)
         expect(lines.nth(number)).to_contain_text(NAME)
+    expect(lines.nth(0)).to_contain_text(f"canceled by the user {NAME}")
+    expect(lines.nth(1)).to_contain_text(f"taken over by the user {NAME}")
     expect(lines.nth(4)).to_contain_text("undo: remove greet")
     lines.nth(5).get_by_role("link").first.click()
     expect(page.get_by_text("load_failed")).to_be_visible()

@@ -112,7 +112,7 @@ def test_a_gate_opens_by_a_click(fleet, uploaded, open_as):
 def test_somebody_else_approves(fleet, uploaded, open_as):
     page = open_as("admin")
     uid = start_by_clicking(page, uploaded(), approval=True)
-    expect(page.get_by_text("Somebody else than you has to approve it")).to_be_visible()
+    expect(page.get_by_text("Another person than the one who started it has to approve it")).to_be_visible()
     expect(page.get_by_role("button", name="Approve")).to_have_count(0)
     other = open_as("carol")
     other.goto(page_of(uid))
@@ -120,7 +120,7 @@ def test_somebody_else_approves(fleet, uploaded, open_as):
     other.get_by_label("Remark").fill("looked at it")
     other.get_by_role("button", name="Yes: approve").click()
     expect(phase(page)).to_have_text("Succeeded")
-    expect(page.locator(".ro-story")).to_contain_text("Approved by carol")
+    expect(page.locator(".ro-story")).to_contain_text("Approved by the user carol")
 
 
 def test_an_abort_starts_nothing_more(fleet, uploaded, open_as):

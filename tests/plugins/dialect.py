@@ -28,6 +28,7 @@ BOTH_DATABASES = {
     "integration/webhooks": "deliveries are claimed by conditional updates",
     "integration/accounts/test_at_once.py": "the last admin stays, whichever of two requests is first",
     "integration/accounts/test_create_user.py": "addresses are compared without case",
+    "integration/accounts/test_names.py": "names are compared without case, and inserted unless they are there",
     "integration/admin/test_lists.py": "searches, filters and columns that lists are sorted by",
     "integration/api/test_idempotency.py": "a unique key decides which of two requests is first",
     "integration/api/test_idempotency_at_once.py": "the same, with threads",

@@ -168,7 +168,7 @@ def _cancel(world, name, uid):
 HAPPENINGS = {
     "abort": _verb(lambda uid: Abort(rollout=uid)),
     "another": lambda world, *_: _start_another(world),
-    "approve": _verb(lambda uid: Approve(rollout=uid, remark="go", by="bob", started_by="alice")),
+    "approve": _verb(lambda uid: Approve(rollout=uid, remark="go", by_another=True)),
     "cancel": _cancel,
     "cut": _cut,
     "cut too": _cut,
@@ -214,7 +214,7 @@ def _help(world):
     for uid in list(world.uids):
         state = world.rollouts[uid]
         if state.phase == RolloutPhase.PENDING_APPROVAL:
-            world.obey(uid, Approve(rollout=uid, remark="go", by="bob", started_by="alice"))
+            world.obey(uid, Approve(rollout=uid, remark="go", by_another=True))
         elif state.phase == RolloutPhase.PAUSED and _is_hopeless(world, uid, state):
             world.obey(uid, Abort(rollout=uid))
         elif state.phase == RolloutPhase.PAUSED:

@@ -100,6 +100,7 @@ class Recorded:
     event_id: uuid.UUID
     metadata: Metadata = ALICE
     shown_actor: str = "alice"
+    actor: str = ALICE.actor
 
 
 @dataclass(slots=True)

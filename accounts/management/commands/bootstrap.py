@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from accounts.errors import WeakPasswordError
-from accounts.services import FIRST_ADMIN, bootstrap_admin
+from accounts.services import bootstrap_admin
 
 VARIABLE = "MODFLEET_ADMIN_PASSWORD"
 
@@ -27,15 +27,15 @@ class Command(BaseCommand):
         given = _first_line(path) if path else os.environ.get(VARIABLE, "")
         password = given or secrets.token_urlsafe(12)
         try:
-            is_made = bootstrap_admin(password)
+            name = bootstrap_admin(password)
         except WeakPasswordError as error:
             raise CommandError(f"The password cannot be used: {error}") from error
-        if not is_made:
+        if not name:
             self.stdout.write("accounts exist, nothing to do")
         elif given:
-            self.stdout.write(f"user {FIRST_ADMIN}, password from {path or VARIABLE}")
+            self.stdout.write(f"user {name}, password from {path or VARIABLE}")
         else:
-            self.stdout.write(f"user {FIRST_ADMIN}, password {password}")
+            self.stdout.write(f"user {name}, password {password}")
 
 
 def _first_line(path: str) -> str:

@@ -100,7 +100,7 @@ def test_a_uid_is_never_used_twice(alice):
     client = client_of(alice)
     first = client.post(URL, DAVE, format="json").json()["uid"]
     client.delete(f"{URL}/{first}")
-    assert client.post(URL, DAVE, format="json").json()["uid"] == first + 1
+    assert client.post(URL, DAVE | {"name": "dave-2"}, format="json").json()["uid"] == first + 1
 
 
 def test_uids_that_were_used_in_plenty_are_skipped(alice, new_user, monkeypatch):

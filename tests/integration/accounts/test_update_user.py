@@ -17,7 +17,9 @@ def test_it_works(alice, bob):
     assert response.status_code == 200
     assert (response.json()["name"], response.json()["role"]) == ("robert", "db_member")
     recorded = load(account_stream(bob.uid))[-1]
-    assert recorded.event == AccountUpdated(uid=bob.uid, role=Role.DB_MEMBER, changed=("name", "role"))
+    assert recorded.event == AccountUpdated(
+        uid=bob.uid, role=Role.DB_MEMBER, changed=("name", "role"), name="robert", former_name="bob"
+    )
     assert recorded.actor == "user:alice"
 
 

@@ -121,7 +121,7 @@ def test_events_are_filtered_and_the_newest_come_last(run, module, monkeypatch):
 def test_a_frozen_fleet_and_a_thawed_one(run):
     assert run("freeze").stdout == "not frozen\n"
     assert answer(run("freeze", "holidays", "--json"))["reason"] == "holidays"
-    assert run("freeze").stdout.startswith("frozen by alice since ")
+    assert run("freeze").stdout.startswith("frozen by the user alice since ")
     assert answer(run("thaw", "--json"))["frozen"] is False
 
 

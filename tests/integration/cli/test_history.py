@@ -54,29 +54,44 @@ def four(run, module):
 
 #: What a view of the rollout has to say, and what a view of the node in it; `{canceled}` is that one's uid.
 OF_ROLLOUT = {
-    "undone": ["load_failed", MESSAGE, "max_failures", "by alice", "rolled"],
-    "retried": ["load_failed", MESSAGE, "max_failures", "succeeded"],
-    "superseded": ["superseded", "newer_rollout"],
-    "canceled": ["canceled"],
+    "undone": ["load_failed", MESSAGE, "max_failures", "by the user alice", "rolled"],
+    "retried": [
+        *("load_failed", MESSAGE, "max_failures", "succeeded"),
+        *("retried by the user alice", "resumed by the user alice"),
+    ],
+    "superseded": [
+        "superseded",
+        "newer_rollout",
+        "n1 taken over by the user alice",
+        "rollout {canceled} took its place",
+    ],
+    "canceled": ["n1 canceled by the user alice"],
 }
+#: The report has actions with their fields, and no sentences.
+OF_REPORT = {**OF_ROLLOUT, "retried": ["retry", "resume"], "superseded": ["newer_rollout"], "canceled": ["cancel"]}
 OF_NODE = {
     "undone": ["load_failed", MESSAGE, "rolled"],
     "retried": ["load_failed", MESSAGE, "succeeded"],
     "superseded": ["newer_rollout", "rollout {canceled} took its place"],
     "canceled": ["canceled", "manual"],
 }
-WHY_OF_NODE = {**OF_NODE, "canceled": ["canceled by alice"]}
+OF_NODES = {
+    **OF_NODE,
+    "superseded": [*OF_NODE["superseded"], "alice, taken over by the user alice"],
+    "canceled": ["alice, canceled by the user alice"],
+}
+WHY_OF_NODE = {**OF_NODE, "canceled": ["canceled at", "by the user alice"]}
 
 
 @pytest.mark.parametrize(
     ("view", "told"),
     [
-        ("report --json", OF_ROLLOUT),
+        ("report --json", OF_REPORT),
         ("why", OF_ROLLOUT),
         ("status", OF_ROLLOUT),
         ("report", OF_NODE),
         ("report --json", OF_NODE),
-        ("nodes", OF_NODE),
+        ("nodes", OF_NODES),
         ("why n1", WHY_OF_NODE),
     ],
 )
@@ -93,7 +108,8 @@ def test_the_history_of_the_node_has_a_line_for_each(run, module, four):
     table = run("nodes", "history", NODE, "--module", module).stdout
     head, *lines = table.splitlines()
     assert head.split()[-1] == "BY"
-    assert {each.split()[-1] for each in lines} == {"alice"}
+    asked = [each.split("  ")[-1].strip() for each in lines]
+    assert asked == ["alice, canceled by the user alice", "alice, taken over by the user alice", *["alice"] * 4]
     found = json.loads(run("nodes", "history", NODE, "--module", module, "--json").stdout)
     undone, retried, superseded, canceled = four.values()
     assert [(each["rollout"], each["phase"], each["rollback"], each["attempt"]) for each in found] == [
@@ -105,6 +121,13 @@ def test_the_history_of_the_node_has_a_line_for_each(run, module, four):
         (undone, "failed", False, 1),
     ]
     assert len(lines) == len(found)
+
+
+def test_the_status_says_who_started_it_and_how(run, four):
+    shown = run("rollout", "status", four["undone"]).stdout
+    assert "started by the user alice at 20" in shown
+    assert "origin cli" in shown
+    assert "strategy: canary 1, max_parallel 10, max_failures 0, on_failure pause" in shown
 
 
 def test_the_table_of_the_report_has_each_attempt_and_each_stop(run, four):

@@ -12,7 +12,7 @@ def test_it_works(fleet, admin):
     page = shown_text(admin.get("/admin/"))
     assert "3 nodes 3 online" in page
     assert "1 node with an operation that failed: greet 2" in page
-    assert "install greet 2 running by olivia" in page
+    assert "install greet 2 running by the user olivia" in page
     assert "66 % of 3 nodes: 1 succeeded, 1 failed, 1 queued" in page
 
 

@@ -232,7 +232,7 @@ def test_the_fleet_is_frozen_with_a_reason_and_thawed(fleet, admin):
 def test_who_comes_second_reads_why_the_fleet_is_frozen(fleet, admin):
     verbs.freeze_fleet("a change of the network")
     page = shown_text(admin.post("/admin/freeze", {"reason": "something else"}, follow=True))
-    assert "The fleet was frozen already by system:program: a change of the network" in page
+    assert "The fleet was frozen already by the program: a change of the network" in page
     assert "something else" not in page
 
 

@@ -125,7 +125,7 @@ def test_only_what_an_event_is_about_is_looked_at(relay, looked_at):
     looked_at.clear()
     relay()
     assert looked_at == []
-    verbs.approve_rollout(uids[0], by="bob", remark="")
+    verbs.approve_rollout(uids[0], by=2, remark="")
     silence(names[3])
     clock.declare_silent_nodes_offline()
     looked_at.clear()
@@ -145,7 +145,7 @@ def test_only_what_an_event_is_about_is_looked_at(relay, looked_at):
 @pytest.mark.parametrize(
     ("strategy", "verb", "expected"),
     [
-        ({"approval": True}, lambda uid: verbs.approve_rollout(uid, by="bob", remark=""), "running"),
+        ({"approval": True}, lambda uid: verbs.approve_rollout(uid, by=2, remark=""), "running"),
         ({"approval": True}, lambda uid: verbs.reject_rollout(uid, remark=""), "rejected"),
         ({"approval": True}, verbs.abort_rollout, "aborted"),
         ({}, verbs.roll_back_rollout, "rolling_back"),

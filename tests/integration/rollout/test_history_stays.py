@@ -79,14 +79,14 @@ def test_a_rollback_hides_no_failure(admin):
     stops = [(each["action"], each["by"], each["rule"]) for each in document["stops"]]
     assert stops == [("pause", None, "max_failures"), ("rollback", "alice", "manual")]
     why = admin.get(f"/v2/rollouts/{uid}/why").json()
-    assert "by alice" in why["summary"]
+    assert "by the user alice" in why["summary"]
     assert "by the rule max_failures" in why["summary"]
     assert MESSAGE in why["summary"]
     assert [each["type"] for each in why["events"] if each["data"].get("reason") == "load_failed"]
     of_node = admin.get(f"/v2/rollouts/{uid}/nodes/n0000/why").json()["summary"]
     assert of_node.startswith("Rolled back at")
     assert f"load_failed: {MESSAGE}" in of_node
-    assert "by alice" in of_node
+    assert "by the user alice" in of_node
 
 
 def test_the_report_has_every_outcome_and_what_stopped_it(admin):

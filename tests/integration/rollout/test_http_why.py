@@ -71,7 +71,7 @@ def test_the_verb_is_shown_with_who_asked_and_when(why, admin):
     admin.post(f"/v2/rollouts/{uid}/pause")
     answer = why(uid)
     assert answer["rule"]["id"] == "manual"
-    assert "by alice" in answer["summary"]
+    assert "by the user alice" in answer["summary"]
     paused = answer["events"][-1]
     assert (paused["type"], paused["actor"]) == ("rollout.paused.v1", "alice")
     assert waits(answer) == ["manual", "node_deadline"]
@@ -86,7 +86,7 @@ def test_who_aborted_is_said_also_after_the_end(why, admin):
         say(uid, name)
     answer = why(uid)
     assert (answer["phase"], answer["rule"]["id"], answer["waits_for"]) == ("aborted", "manual", [])
-    assert "by alice" in answer["summary"]
+    assert "by the user alice" in answer["summary"]
 
 
 def test_a_node_that_failed_says_what_can_be_done(why):
@@ -179,7 +179,7 @@ def test_a_frozen_fleet_is_said_with_who_froze_it_and_why(why, admin):
     admin.post("/v2/freeze", {"reason": "night of the audit"}, format="json")
     answer = why(uid)
     assert (answer["rule"]["id"], waits(answer)) == ("frozen", ["frozen"])
-    assert "by alice" in answer["waits_for"][0]["text"]
+    assert "by the user alice" in answer["waits_for"][0]["text"]
     assert "night of the audit" in answer["waits_for"][0]["text"]
     assert waits(why(uid, "n0001")) == ["frozen"]
 
@@ -191,7 +191,7 @@ def test_an_approval_is_waited_for_and_a_rejection_is_said_with_its_remark(why, 
     admin.post(f"/v2/rollouts/{uid}/reject", {"remark": "not on a Friday"}, format="json")
     answer = why(uid)
     assert (answer["phase"], answer["rule"]["id"]) == ("rejected", "approval")
-    assert "by alice: not on a Friday." in answer["summary"]
+    assert "by the user alice: not on a Friday." in answer["summary"]
 
 
 def test_a_paused_rollout_keeps_its_nodes_waiting_by_the_same_rule(why):

@@ -64,7 +64,7 @@ STRATEGIES = st.fixed_dictionaries(
     },
 )
 VERBS = [
-    lambda uid: verbs.approve_rollout(uid, by="bob", remark="go"),
+    lambda uid: verbs.approve_rollout(uid, by=2, remark="go"),
     lambda uid: verbs.reject_rollout(uid, remark="no"),
     verbs.pause_rollout,
     verbs.resume_rollout,
@@ -312,7 +312,7 @@ class Fleet(RuleBasedStateMachine):
         intake.record_reports([to_json(each) for each in reports])
 
     def help(self, uid, *, is_hopeful):
-        self.tried(lambda: verbs.approve_rollout(uid, by="bob", remark="go"))
+        self.tried(lambda: verbs.approve_rollout(uid, by=2, remark="go"))
         self.tried(lambda: verbs.resume_rollout(uid))
         self.tried(lambda: verbs.promote_rollout(uid))
         if not is_hopeful:

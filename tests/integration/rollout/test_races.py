@@ -209,7 +209,7 @@ class ApproveAndAbort(Game):
 
     def run(self):
         self.uid = self.start(careful={"canary": 0, "approval": True})
-        return lambda: verbs.approve_rollout(self.uid, by="bob", remark="go"), lambda: verbs.abort_rollout(self.uid)
+        return lambda: verbs.approve_rollout(self.uid, by=2, remark="go"), lambda: verbs.abort_rollout(self.uid)
 
     def holds(self, outcomes):
         assert unexpected(outcomes, WrongPhaseError, RolloutFinalError) == []

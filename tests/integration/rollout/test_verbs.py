@@ -4,6 +4,9 @@ from datetime import timedelta
 
 import pytest
 
+from accounts import services as accounts
+from accounts.roles import Role
+from accounts.services import UserChanges
 from eventstore.context import acting_as
 from rollout import clock, intake, verbs
 from rollout.advance import advance
@@ -121,15 +124,37 @@ def test_a_paused_rollout_lets_run_what_runs():
     assert phases(uid)[B] == "queued"
 
 
-def test_a_second_person_approves():
+def test_a_second_person_approves(alice, carol):
     fleet(1)
     with acting_as("user:alice"):
         uid = start(careful={"approval": True})
     assert rollout(uid).phase == "pending_approval"
     with pytest.raises(SecondPersonError):
-        verbs.approve_rollout(uid, by="alice", remark="fine")
-    verbs.approve_rollout(uid, by="carol", remark="fine")
+        verbs.approve_rollout(uid, by=alice.uid, remark="fine")
+    verbs.approve_rollout(uid, by=carol.uid, remark="fine")
     assert phases(uid) == {A: "queued"}
+
+
+def test_a_person_by_another_name_is_no_second_person(alice, carol):
+    fleet(1)
+    with acting_as("user:alice"):
+        uid = start(careful={"approval": True})
+    accounts.update_user(alice.uid, UserChanges(name="alison"), by=None)
+    with pytest.raises(SecondPersonError):
+        verbs.approve_rollout(uid, by=alice.uid, remark="fine")
+    accounts.update_user(carol.uid, UserChanges(role=Role.ADMIN), by=None)
+    accounts.delete_user(alice.uid, by=None)
+    verbs.approve_rollout(uid, by=carol.uid, remark="fine")
+    assert phases(uid) == {A: "queued"}
+
+
+def test_who_started_it_has_to_be_known(carol):
+    fleet(1)
+    with acting_as("user:nobody"):
+        uid = start(careful={"approval": True})
+    with pytest.raises(SecondPersonError):
+        verbs.approve_rollout(uid, by=carol.uid, remark="fine")
+    verbs.reject_rollout(uid, remark="start it again")
 
 
 def test_a_rejected_rollout_ends_untouched():

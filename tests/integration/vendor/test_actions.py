@@ -129,6 +129,7 @@ def test_an_unknown_node(admin, uid):
     join("node1")
     response = admin.get(f"/v1/nodes/{uid}")
     assert (response.status_code, response.json()["error_code"]) == (404, "node_not_found")
+    assert "uid" in response.json()["description"]
 
 
 def test_a_node_that_has_left_is_unknown(admin):

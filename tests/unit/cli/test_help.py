@@ -43,7 +43,24 @@ def test_exit_codes_are_in_the_help():
     ("words", "sentence"),
     [
         (["nods"], "No such command 'nods'. Did you mean 'nodes'? See `modfleet --help`."),
-        (["nodes", "show"], "Missing argument 'NODE'. See `modfleet nodes show --help`."),
+        (
+            ["nodes", "show"],
+            "Missing argument 'NODE'. Usage: modfleet nodes show [OPTIONS] {NODE}. See `modfleet nodes show --help`.",
+        ),
+        (
+            ["rollout", "start", "greet", "1.2.0"],
+            (
+                "Invalid value for 'VERSION': 1.2.0 is not a whole number. Write the version as in module.json: 10200. "
+                "See `modfleet rollout start --help`."
+            ),
+        ),
+        (
+            ["modules", "show", "greet", "latest"],
+            (
+                "Invalid value for 'VERSION': latest is not a whole number. Write the version as in module.json; "
+                "`modfleet modules` lists them. See `modfleet modules show --help`."
+            ),
+        ),
         (["--nothing-like-it"], "No such option: --nothing-like-it. See `modfleet --help`."),
     ],
 )

@@ -1,0 +1,20 @@
+"""Account events to rows of `AccountName`."""
+
+from collections.abc import Sequence
+
+from accounts.events import AccountCreated, AccountUpdated
+from accounts.models import AccountName
+from eventstore.store import RecordedEvent
+
+
+class AccountNameProjection:
+    """Adds names and takes none away: who came first keeps a name. It owns no table that a rebuild would empty."""
+
+    name = "account_names"
+    version = 1
+    handles = (AccountCreated, AccountUpdated)
+    tables = ()
+
+    def apply(self, batch: Sequence[RecordedEvent]) -> None:
+        names = [AccountName(name=each.event.name, uid=each.event.uid) for each in batch if each.event.name]
+        AccountName.objects.bulk_create(names, ignore_conflicts=True)
