@@ -228,7 +228,7 @@ def operation_document(row: Operation, outcomes: list[dict[str, Any]]) -> dict[s
         "reason": row.reason or None,
         "message": row.message,
         "generation": row.generation,
-        "attempt": row.attempt,
+        "attempt": row.newest_attempt,
         "wave": row.wave if row.wave >= 0 else None,
         "rollback": row.rollback,
         "content_sha256": row.content_sha256 or None,
@@ -356,7 +356,7 @@ def attempt_document(row: Operation) -> dict[str, Any]:
         "activation": row.activation,
         "content_sha256": row.content_sha256 or None,
         "rollback": row.rollback,
-        "attempt": row.attempt,
+        "attempt": row.newest_attempt,
         "phase": row.phase,
         "reason": row.reason or None,
         "message": row.message,
@@ -554,7 +554,7 @@ def shortfalls(rollouts: Collection[Rollout], *, most: int = 5) -> dict[str, str
     said: dict[str, list[str]] = {}
     for each in ranked.filter(place__lte=most).order_by("rollout", *order):
         words = said.setdefault(each.rollout, [])
-        words.append(f"{each.node}: {each.message or each.reason}")
+        words.append(f"{each.node}: {each.message or (each.reason or each.phase).replace('_', ' ')}")
         if len(words) == most < each.count:
             words.append(f"and {each.count - most} more")
     return {uid: "; ".join(words) for uid, words in said.items()}

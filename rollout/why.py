@@ -29,7 +29,7 @@ from rollout.events import (
 )
 from rollout.messages import Phase, Reason
 from rollout.models import FleetFreeze, Node, Operation
-from rollout.outcomes import BAD, attempt_in_words, canceled_by, earlier, outcomes_of, stop_of
+from rollout.outcomes import BAD, attempt_in_words, besides, canceled_by, earlier, outcomes_of, stop_of
 from rollout.standing import fleet_of
 
 #: At most so many nodes that failed are shown with their events, and so many events of the rollout's own.
@@ -90,7 +90,7 @@ def _document(why: Why) -> dict[str, Any]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Told:
     """A rollout's own events and what they make of it; `since` when it is so, who asked last for anything else than to go
-    on, and what has stopped it, in words."""
+    on, what has stopped it, and what is told `besides`, in words."""
 
     state: RolloutState
     started: RolloutStarted
@@ -98,10 +98,11 @@ class _Told:
     since: datetime
     actor: str
     stops: tuple[str, ...]
+    besides: tuple[str, ...]
 
 
 def _told(uid: str) -> _Told:
-    selectors.rollout_row(uid)
+    row = selectors.rollout_row(uid)
     events = load(rollout_stream(uid))
     state, since, actor = ROLLOUT.initial, events[0].recorded_at, events[0].shown_actor
     stops: list[str] = []
@@ -114,7 +115,15 @@ def _told(uid: str) -> _Told:
         if (stop := stop_of(each, before)) is not None:
             stops.append(stop["text"])
     started: RolloutStarted = events[0].event
-    return _Told(state=state, started=started, events=events, since=since, actor=actor, stops=tuple(stops[-STOPS:]))
+    return _Told(
+        state=state,
+        started=started,
+        events=events,
+        since=since,
+        actor=actor,
+        stops=tuple(stops[-STOPS:]),
+        besides=tuple(besides(row)),
+    )
 
 
 def _is_routine(recorded: RecordedEvent) -> bool:
@@ -146,7 +155,7 @@ def _is_failure(recorded: RecordedEvent, uid: str) -> bool:
 
 def _scene(told: _Told, failed: Sequence[Operation]) -> Scene:
     uid, state = told.started.rollout, told.state
-    scene = Scene(since=told.since, actor=told.actor, stops=told.stops, failed=_said(failed))
+    scene = Scene(since=told.since, actor=told.actor, stops=told.stops, failed=_said(failed), besides=told.besides)
     if state.phase.is_final:
         return scene
     rows = Operation.objects.filter(rollout=uid)

@@ -97,8 +97,8 @@ def test_the_history_of_the_node_has_a_line_for_each(run, module, four):
     found = json.loads(run("nodes", "history", NODE, "--module", module, "--json").stdout)
     undone, retried, superseded, canceled = four.values()
     assert [(each["rollout"], each["phase"], each["rollback"], each["attempt"]) for each in found] == [
-        (canceled, "canceled", False, 1),
-        (superseded, "canceled", False, 1),
+        (canceled, "canceled", False, 0),
+        (superseded, "canceled", False, 0),
         (retried, "succeeded", False, 2),
         (retried, "failed", False, 1),
         (undone, "rolled_back", True, 1),
