@@ -554,7 +554,8 @@ def shortfalls(rollouts: Collection[Rollout], *, most: int = 5) -> dict[str, str
     said: dict[str, list[str]] = {}
     for each in ranked.filter(place__lte=most).order_by("rollout", *order):
         words = said.setdefault(each.rollout, [])
-        words.append(f"{each.node}: {each.message or (each.reason or each.phase).replace('_', ' ')}")
+        reason = each.phase if each.reason in {"", Reason.MANUAL} else each.reason
+        words.append(f"{each.node}: {each.message or reason.replace('_', ' ')}")
         if len(words) == most < each.count:
             words.append(f"and {each.count - most} more")
     return {uid: "; ".join(words) for uid, words in said.items()}

@@ -505,16 +505,20 @@ def _eta_seconds(rollout: Rollout) -> float | None:
     return round(seconds, 1)
 
 
-def _message(rollout: Rollout) -> str:
+def counted(rollout: Rollout) -> str:
+    """How many of its nodes have succeeded, and what became of the others."""
     others = [
         f"{count} {name.replace('_', ' ')}"
         for name in ("skipped", "failed", "timed_out", "canceled", "rolled_back", "failed_before")
         if (count := getattr(rollout, name))
     ]
-    if left := (rollout.left_alone or {}).get("count"):
+    if left := rollout.left_alone.get("count"):
         others.append(f"{left} left alone")
-    counted = ", ".join([f"{rollout.succeeded} of {rollout.total} nodes succeeded", *others])
-    return f"{rollout.message} {counted}." if rollout.message else counted
+    return ", ".join([f"{rollout.succeeded} of {rollout.total} nodes succeeded", *others])
+
+
+def _message(rollout: Rollout) -> str:
+    return f"{rollout.message} {counted(rollout)}." if rollout.message else counted(rollout)
 
 
 # --- What the whole fleet is to have ----------------------------------------------------------------------------------
