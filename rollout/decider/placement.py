@@ -713,7 +713,7 @@ def _brought(state: PlacementState, succeeded: Operation) -> tuple[Operation, ..
         return others[:-1] if is_taken_back else others
     if succeeded.yields and changes_nothing:
         return others
-    return (*others, succeeded)[-MOST_BROUGHT:]
+    return (*others, replace(succeeded, was=()))[-MOST_BROUGHT:]
 
 
 def _has_succeeded(event: OperationFinished | OperationReportedLate) -> bool:

@@ -447,7 +447,7 @@ def document(rollout: Rollout) -> dict[str, object]:
         "rollback_of": rollout.rollback_of or None,
         "retried_by": rollout.retried_by,
         "rolled_back_by": rollout.rolled_back_by or None,
-        "left_alone": rollout.left_alone or _left(()),
+        "left_alone": _left_in_order(rollout.left_alone or _left(())),
         "strategy": msgspec.to_builtins(msgspec.convert(rollout.strategy, Strategy)),
         "created_at": rfc3339(rollout.created_at),
         "finished_at": rfc3339(ended) if ended else None,
@@ -463,6 +463,11 @@ def _in_order(wave: dict[str, Any]) -> dict[str, Any]:
     """PostgreSQL gives a JSON object back with its keys in another order, and the same row is to be the same text."""
     names = ("phase", "total", *COUNTERS, "failed_before", "started_at", "soak_until", "finished_at")
     return {name: wave[name] for name in names if name in wave}
+
+
+def _left_in_order(left: dict[str, Any]) -> dict[str, Any]:
+    by = [{name: each[name] for name in ("rollout", "count", "nodes")} for each in left["by"]]
+    return {"count": left["count"], "by": by, "text": left["text"]}
 
 
 def progress(rollout: Rollout) -> dict[str, object]:

@@ -19,7 +19,7 @@ from tests.plugins.cast import client_of
 from tests.random_run import RandomRun
 from tests.recorded_fleet import differences, fleet, operation, phases, rollout, say, start, upload
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.dialect]
 
 A, B = "n0000", "n0001"
 

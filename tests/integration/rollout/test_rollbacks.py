@@ -26,7 +26,7 @@ from tests.recorded_fleet import (
     upload,
 )
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.dialect]
 
 A, B, C = "n0000", "n0001", "n0002"
 CAREFUL = {"canary": 1, "max_failures": 0}
