@@ -52,7 +52,8 @@ def fleet_of(uid: str, state: RolloutState, *, now: datetime) -> Fleet:
     ending = state.phase in {RolloutPhase.ABORTING, RolloutPhase.ROLLING_BACK}
     is_over = row.scheduled + row.queued + row.running == 0
     freeze = FleetFreeze.objects.filter(id=1).first()
-    restoration = restoration_of(uid) if ending and is_over and not state.restoring else Restoration()
+    begins_to_restore = state.phase == RolloutPhase.ROLLING_BACK and is_over and not state.restoring
+    restored = restoration_of(uid) if begins_to_restore else Restoration()
     return Fleet(
         now=now,
         counts=counts,
@@ -61,8 +62,8 @@ def fleet_of(uid: str, state: RolloutState, *, now: datetime) -> Fleet:
         offline=_offline(open_, state) if row.scheduled else (),
         retriable=_retriable(open_, state) if row.failed + row.timed_out else (),
         healthy=_healthy(uid) if keeps_health else 0,
-        to_restore=restoration.nodes,
-        left_alone=restoration.left_alone,
+        to_restore=restored.nodes,
+        left_alone=restored.left_alone,
         scheduled=_named(_scheduled(uid)) if ending and row.scheduled else (),
         cancelable=_named(_in_hand(uid).exclude(phase=Phase.CANCELING)) if ending and not is_over else (),
         superseded=row.superseded,

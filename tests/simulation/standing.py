@@ -52,7 +52,8 @@ def fleet_of(uid, state, rows, *, now):
     ending = state.phase in {RolloutPhase.ABORTING, RolloutPhase.ROLLING_BACK}
     is_over = row.scheduled + row.queued + row.running == 0
     keeps_health = state.strategy.kept_healthy(state.nodes) > 0
-    restored = restoration_of(uid, rows) if ending and is_over and not state.restoring else Restoration()
+    begins_to_restore = state.phase == RolloutPhase.ROLLING_BACK and is_over and not state.restoring
+    restored = restoration_of(uid, rows) if begins_to_restore else Restoration()
     return Fleet(
         now=now,
         counts={PHASE_OF[name]: getattr(row, name) for name in COUNTERS},
