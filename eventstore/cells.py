@@ -103,8 +103,10 @@ BAR_PARTS: Mapping[str, Meaning] = {
 _UNFINISHED = ("running", "queued", "scheduled")
 
 
-def bar(counters: Mapping[str, int], *, total: int) -> str:
-    """How far a rollout is: its percent, a bar with a part for each of its counters, and the numbers in words."""
+def bar(row: Any) -> str:
+    """How far a rollout is: its percent, a bar with a part for each of its counters, and the numbers in words; also how
+    many nodes had failed before, which are in one of the counters too."""
+    counters, total = {name: getattr(row, name) for name in BAR_PARTS}, row.total
     final = sum(count for name, count in counters.items() if name not in _UNFINISHED)
     percent = 100 * final // total if total else 100
     parts = format_html_join(
@@ -112,7 +114,8 @@ def bar(counters: Mapping[str, int], *, total: int) -> str:
         '<rect class="is-{}" x="{}" width="{}" height="8"/>',
         _widths([(BAR_PARTS[name], counters[name]) for name in BAR_PARTS if name != "scheduled"], total),
     )
-    words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counters.items() if count)
+    said = {**counters, "failed before": row.failed_before}
+    words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in said.items() if count)
     return format_html(
         '<span class="bar"><svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">{}</svg> {} % '
         '<span class="numbers">of {} nodes: {}</span></span>',

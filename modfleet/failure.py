@@ -21,7 +21,7 @@ class ExitCode(IntEnum):
 
 
 EXIT_CODES = (
-    "Exit codes: 0 done (a watched rollout has succeeded), 1 refused (a watched rollout ended otherwise), 2 wrong "
+    "Exit codes: 0 done (a watched rollout has succeeded, or given back what another one had changed), 1 refused (a watched rollout ended otherwise), 2 wrong "
     "command, file, setting or credentials, 3 the watched rollout waits for a person (gate, approval, paused), 4 the "
     "control plane cannot be reached, 5 --timeout passed while the rollout goes on, 130 Ctrl-C."
 )

@@ -150,7 +150,7 @@ def attempt_in_words(outcome: Document) -> str:
     number = outcome["attempt"]
     if not outcome["rollback"]:
         return str(number)
-    return "undo" if number == 1 else f"undo {number}"
+    return "undo" if number <= 1 else f"undo {number}"
 
 
 def whose(attempt: Document) -> str:
@@ -167,7 +167,8 @@ def whose(attempt: Document) -> str:
 def exit_code(rollout: Document) -> ExitCode | None:
     """With which a watch of it ends; None while it goes on by itself."""
     if rollout["phase"] in FINAL:
-        return ExitCode.SUCCEEDED if rollout["phase"] == "succeeded" else ExitCode.FAILED
+        is_rollback = rollout["phase"] == "rolled_back" and rollout["rollback_of"]
+        return ExitCode.SUCCEEDED if rollout["phase"] == "succeeded" or is_rollback else ExitCode.FAILED
     if rollout["phase"] in {"paused", "pending_approval"} or gated_wave(rollout) is not None:
         return ExitCode.WAITS_FOR_PERSON
     return None
@@ -189,6 +190,8 @@ def next_step(rollout: Document) -> str:
                 f"It waits for approval by another person than {in_words(rollout['actor'])}: {verb.format('approve')}."
             )
         case "succeeded" | "superseded":
+            return ""
+        case "rolled_back" if rollout["rollback_of"]:
             return ""
         case "rejected" | "rolled_back" | "aborted":
             return f"See {verb.format('why')}."

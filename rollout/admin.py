@@ -13,7 +13,6 @@ from accounts.admin import ActingAdmin
 from accounts.roles import Permission
 from eventstore.actors import in_words
 from eventstore.cells import (
-    BAR_PARTS,
     NOTHING,
     Link,
     ago,
@@ -81,7 +80,7 @@ class RolloutAdmin(ActingAdmin):
 
     @admin.display(description="rollout", ordering="module_name")
     def what(self, row: Rollout) -> str:
-        return f"{row.action} {row.module_name} {row.version}"
+        return row.title
 
     @admin.display(description="phase", ordering="phase")
     def phase_badge(self, row: Rollout) -> str:
@@ -89,7 +88,7 @@ class RolloutAdmin(ActingAdmin):
 
     @admin.display(description="progress")
     def bar(self, row: Rollout) -> str:
-        return bar({name: getattr(row, name) for name in BAR_PARTS}, total=row.total)
+        return bar(row)
 
     @admin.display(description="started", ordering="started_position")
     def created(self, row: Rollout) -> str:
@@ -118,14 +117,14 @@ class OperationAdmin(ReadOnlyAdmin):
         "What one rollout does to one node, how far that is, and what the node said. Each attempt and each undo is an "
         "entry of its own."
     )
-    list_display = ["node", "what", "phase_badge", "reason", "message", "attempt", "took", "of_rollout", "whose"]
+    list_display = ["node", "what", "phase_badge", "reason", "message", "newest", "took", "of_rollout", "whose"]
     list_filter = [choice_filter("phase", Phase), choice_filter("action", Action)]
     search_fields = ["node", "message"]
     search_help_text = "Node or message"
     ordering = ["rollout", "ordinal", "scheduled_position"]
     show_full_result_count = False
     fields = ["of_node", "of_rollout", "whose", "module", "what", "activation", "phase_badge", "reason", "message"]
-    fields += ["attempt", "generation", "took", "content_sha256", "scheduled", "released", "started", "finished"]
+    fields += ["newest", "generation", "took", "content_sha256", "scheduled", "released", "started", "finished"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Operation]:
         return Operation.attempts.order_by(*self.ordering)
@@ -152,6 +151,10 @@ class OperationAdmin(ReadOnlyAdmin):
     @admin.display(description="by", ordering="asked_by")
     def whose(self, row: Operation) -> str:
         return _whose(row)
+
+    @admin.display(description="attempt", ordering="attempt")
+    def newest(self, row: Operation) -> int:
+        return row.newest_attempt
 
     @admin.display(description="module")
     def module(self, row: Operation) -> str:

@@ -201,7 +201,8 @@ class OperationScheduled:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationReleased:
     """From here on the node's desired state is what this operation brings about. `before`: the versions of the module
-    in the node's inventory, if no operation has succeeded there yet; else None, because the log says what was there."""
+    that the node has: what the last success left, or where there was none, what its inventory shows. None in older logs
+    where there was one."""
 
     rollout: str
     node: str
@@ -376,13 +377,21 @@ class Origin(StrEnum):
         return {"local": cls.VENDOR, "dependency": cls.API}.get(str(value))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftAlone:
+    """Nodes that a rollback leaves as they are, because `rollout` has changed them since or is about to."""
+
+    rollout: str
+    nodes: tuple[str, ...]
+
+
 @event_type("rollout.started.v1")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutStarted:
     """`total` counts its nodes, `waves` those of each wave; the others are skipped from the start.
     `named`: its nodes were chosen, so that it says nothing about nodes that join later.
     `needs`: rollouts that must have succeeded before the first wave, because their modules are needed by this one.
-    `rollback_of`: it takes back what that one, which had ended, did.
+    `rollback_of`: it takes back what that one, which had ended, did, but on the nodes that are `left_alone`.
     `purge`: when every node has succeeded, the module object and the artifact are deleted too."""
 
     rollout: str
@@ -398,6 +407,7 @@ class RolloutStarted:
     needs: tuple[str, ...] = ()
     retry_of: str = ""
     rollback_of: str = ""
+    left_alone: tuple[LeftAlone, ...] = ()
     purge: bool = False
 
 
@@ -509,10 +519,11 @@ class RollbackRequested:
 @event_type("rollout.rollback_started.v1")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RollbackStarted:
-    """`nodes`: those that get back what they had. Not those that a newer rollout has changed since."""
+    """`nodes`: those that get back what they had."""
 
     rollout: str
     nodes: tuple[str, ...]
+    left_alone: tuple[LeftAlone, ...] = ()
 
 
 @event_type("rollout.nodes_retried.v1")
@@ -523,6 +534,16 @@ class NodesRetried:
     rollout: str
     nodes: tuple[str, ...]
     automatic: bool = False
+
+
+@event_type("rollout.followed.v1")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutFollowed:
+    """It had ended, and `follower` was started: a rollout that tries its failed nodes again, or takes it back."""
+
+    rollout: str
+    follower: str
+    is_rollback: bool
 
 
 @event_type("rollout.finished.v1")
@@ -551,6 +572,7 @@ RolloutEvent = (
     | RollbackStarted
     | NodesRetried
     | RolloutFinished
+    | RolloutFollowed
 )
 
 

@@ -7,6 +7,7 @@ from django.db import models
 from eventstore.context import Metadata, begun_by
 from eventstore.store import RecordedEvent
 from modules_app.operating_systems import fitting_platforms
+from rollout.messages import Action
 
 
 class Node(models.Model):
@@ -122,6 +123,12 @@ class Rollout(Caused):
     actor = models.CharField(max_length=150)
     retry_of = models.CharField(max_length=32)
     rollback_of = models.CharField(max_length=32, default="")
+    #: Uids of the rollouts that were started to follow it: the newest that tried its nodes again, and the one that has
+    #: taken it back.
+    retried_by = models.JSONField(default=list, db_default=models.Value([], models.JSONField()))
+    rolled_back_by = models.CharField(max_length=32, default="", db_default="")
+    #: What its rollback has left alone: the `count` of the nodes, the first of them `by` rollout, and a `text`.
+    left_alone = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()))
     #: Uids of the rollouts that have to succeed first.
     needs = models.JSONField(default=list)
     named = models.BooleanField()
@@ -144,7 +151,7 @@ class Rollout(Caused):
     unrestored = models.IntegerField(default=0)
     #: Automatic retries so far.
     retries = models.IntegerField(default=0)
-    #: Nodes with an earlier attempt that failed or timed out: it was retried or undone.
+    #: Nodes that have not failed, but an earlier attempt has failed or timed out: it was retried or undone.
     failed_before = models.IntegerField(default=0, db_default=0)
     #: What stopped it, the newest last: `outcomes.stop_of`.
     stops = models.JSONField(default=list, db_default=models.Value([], models.JSONField()))
@@ -170,7 +177,15 @@ class Rollout(Caused):
         indexes: ClassVar = [models.Index(fields=["phase"], name="rollouts_by_phase")]
 
     def __str__(self) -> str:
-        return f"{self.action} {self.module_name} {self.version} ({self.uid})"
+        return f"{self.title} ({self.uid})"
+
+    @property
+    def title(self) -> str:
+        """What it does. A rollback brings each node what it had, whatever that was."""
+        what = f"{self.module_name} {self.version}"
+        if not self.rollback_of:
+            return f"{self.action} {what}"
+        return f"roll back {what}" if self.action == Action.REMOVE else f"roll back the removal of {what}"
 
 
 class CurrentOperations(models.Manager["Operation"]):
@@ -208,6 +223,9 @@ class Operation(Caused):
     undoes = models.BigIntegerField(null=True)
     #: The reconciler's: an operation of a person takes its place.
     yields = models.BooleanField(default=False, db_default=False)
+    #: What the node had of the module when this was released, as `version`, `activation` and `content_sha256`, by
+    #: version. None until then, and where an older version has released it.
+    had = models.JSONField(null=True)
     #: It was released, in this attempt or an earlier one.
     touched = models.BooleanField(default=False)
     #: Its node has not failed in this rollout.
@@ -260,6 +278,11 @@ class Operation(Caused):
 
     def __str__(self) -> str:
         return self.key
+
+    @property
+    def newest_attempt(self) -> int:
+        """The number of the newest attempt, 0 if the node was never asked."""
+        return self.attempt if self.touched else 0
 
 
 class ClusterTarget(models.Model):

@@ -3,7 +3,7 @@
 Attempts are read from `Operation.attempts`, where nothing overwrites them; stops and actions are read from the events.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from api.fields import rfc3339
@@ -25,8 +25,8 @@ from rollout.events import (
     RolloutResumed,
     WavePassed,
 )
-from rollout.messages import Phase, Reason
-from rollout.models import Operation
+from rollout.messages import Activation, Phase, Reason
+from rollout.models import Operation, Rollout
 
 #: Phases of an attempt that did not bring about what it was to.
 BAD = (Phase.FAILED, Phase.TIMED_OUT)
@@ -63,25 +63,29 @@ def outcome(row: Operation) -> dict[str, Any]:
     that the node has reported since, and `text` says it in words."""
     at = in_utc(row.finished_at or row.scheduled_at)
     late = f" (the node has answered late: {_plain(row.late)})" if row.late else ""
-    begun = f", {begun_in_words(row)}," if begun_in_words(row) else ""
+    begun = f", {begun_in_words(row)}," if begun_in_words(row) else "" if row.touched else ","
     by = f"by {in_words(row.canceled_by)} " if row.canceled_by else ""
     ended = f"{attempt_in_words(row)}{begun} {_plain(row.phase)} {by}at {at}"
     reason = "" if row.canceled_by and row.reason == Reason.MANUAL else row.reason
     if row.phase == Phase.ROLLED_BACK and row.reason in NOTHING_TO_DO:
         reason = f"nothing was left to undo: {reason}"
     return {
-        "attempt": row.attempt,
+        "attempt": row.newest_attempt,
         "rollback": row.rollback,
         "action": row.action,
         "version": row.version,
+        "content_sha256": row.content_sha256 or None,
+        "had": had_by(row),
         "phase": row.phase,
         "reason": row.reason or None,
         "message": row.message,
         "by": row.canceled_by or None,
         "requested_by": row.asked_by,
         "automatic": row.automatic,
+        "released_at": rfc3339(row.released_at) if row.released_at else None,
         "at": rfc3339(row.finished_at) if row.finished_at else None,
         "seconds": row.seconds,
+        "swap_seconds": row.swap_seconds,
         "late": row.late or None,
         "text": f"{ended}{_because(reason, row.message)}{late}",
     }
@@ -92,7 +96,15 @@ def earlier(outcomes: list[dict[str, Any]], *, has_ended: bool) -> list[dict[str
     return outcomes[:-1] if has_ended else outcomes
 
 
+def had_by(row: Operation) -> dict[str, Any] | None:
+    """What the node had of the module when the operation was released: the version that was loaded, or else the newest
+    of those whose files were there. None if there was nothing, or if it is not known."""
+    return max(row.had or (), key=lambda each: (each["activation"] == Activation.LOAD, each["version"]), default=None)
+
+
 def attempt_in_words(row: Operation) -> str:
+    if not row.touched:
+        return "undo, never released" if row.rollback else "never released"
     if not row.rollback:
         return f"attempt {row.attempt}"
     return "undo" if row.attempt == 1 else f"undo, attempt {row.attempt}"
@@ -209,6 +221,23 @@ def _in_words(action: dict[str, Any]) -> str:
     nodes = f"{', '.join(action['nodes'])}{f' and {more} more' if more else ''} " if action["nodes"] else ""
     by = f" by {in_words(action['actor'])}" if action["actor"] else ""
     return f"{nodes}{action['done']}{by} at {action['when']}{_because(action['remark'])}"
+
+
+# --- Other rollouts ---------------------------------------------------------------------------------------------------
+
+
+def besides(row: Rollout) -> Iterator[str]:
+    """Sentences about the rollouts that it follows and that follow it, and about the nodes that its rollback left alone."""
+    if row.retry_of:
+        yield f"It tries the failed nodes of rollout {row.retry_of} again."
+    if row.rollback_of:
+        yield f"It rolls rollout {row.rollback_of} back."
+    if row.retried_by:
+        yield f"Its failed nodes were tried again by rollout {', '.join(row.retried_by)}."
+    if row.rolled_back_by:
+        yield f"It was rolled back by rollout {row.rolled_back_by}."
+    if row.left_alone.get("count"):
+        yield row.left_alone["text"]
 
 
 def _plain(word: str) -> str:

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from django.db.models import OuterRef, QuerySet, Subquery
-from django.db.models.functions import Coalesce
+from django.db.models import QuerySet
 from django.http import StreamingHttpResponse
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
@@ -35,6 +34,7 @@ from rollout.events import (
     OperationCancelRequested,
     OperationFinished,
     RollbackRequested,
+    RollbackStarted,
     RolloutApproved,
     RolloutPaused,
     RolloutRejected,
@@ -44,7 +44,8 @@ from rollout.events import (
 )
 from rollout.messages import Action, Phase
 from rollout.models import Operation, Rollout, TimelineEntry
-from rollout.outcomes import STOPS, earlier, outcomes_of, stop_of
+from rollout.outcomes import STOPS, earlier, had_by, outcomes_of, stop_of
+from rollout.projections.rollouts import COUNTERS
 from rollout.selectors import rollout_row
 
 #: What a person can do to a rollout, by the event that it leaves. Some of these happen by themselves, too.
@@ -61,8 +62,6 @@ VERBS: dict[type, str] = {
     OperationCancelRequested: "cancel",
     OperationFinished: "cancel",
 }
-#: An operation that ended so has left its node with what it brought.
-_LEFT_ITS_VERSION = (Phase.SUCCEEDED, Phase.SKIPPED, Phase.ROLLED_BACK)
 _CHUNK = 2000
 
 COLUMNS = (
@@ -81,12 +80,17 @@ COLUMNS = (
     "attempts",
     "rollback",
     "from_version",
+    "from_activation",
     "from_sha256",
     "to_version",
     "to_sha256",
     "seconds",
     "swap_seconds",
     "late",
+    "retry_of",
+    "rollback_of",
+    "retried_by",
+    "rolled_back_by",
 )
 #: A spreadsheet takes what begins so for a formula (OWASP, "CSV Injection").
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -115,15 +119,16 @@ def report_of(uid: str) -> Report:
             "counts": {name: value for name, value in document["progress"].items() if name != "eta_seconds"},
             "actions": [_action(each) for each in told if _is_by_hand(each)],
             "stops": _stops(told),
+            "left_alone": _left_alone(told),
             "waves": waves,
         },
-        operations=_operations(row),
+        operations=Operation.objects.filter(rollout=row.uid).order_by("ordinal"),
     )
 
 
 def _told(row: Rollout) -> list[RecordedEvent]:
     """The events that tell what people did and what stopped the rollout."""
-    classes = {*VERBS, *STOPS}
+    classes = {*VERBS, *STOPS, RollbackStarted}
     if not row.canceled and all(each["action"] != "rollback" for each in row.stops):
         classes.remove(OperationFinished)  # there is one for each node, and none that a person has canceled
     positions = TimelineEntry.objects.filter(rollout=row.uid).values("position")
@@ -150,6 +155,12 @@ def _stops(told: list[RecordedEvent]) -> list[dict[str, Any]]:
     return [stop for stop in found if stop is not None]
 
 
+def _left_alone(told: list[RecordedEvent]) -> list[dict[str, Any]]:
+    """All nodes that a rollback has left alone, with the rollout that came after this one, or after the one it takes back."""
+    groups = [group for each in told for group in getattr(each.event, "left_alone", ())]
+    return [{"rollout": each.rollout, "nodes": list(each.nodes)} for each in groups]
+
+
 def _action(recorded: RecordedEvent) -> dict[str, Any]:
     event = recorded.event
     remark = getattr(event, "remark", "") or getattr(event, "message", "")
@@ -166,50 +177,34 @@ def _action(recorded: RecordedEvent) -> dict[str, Any]:
     }
 
 
-def _operations(row: Rollout) -> QuerySet[Operation]:
-    """The rollout's, in its order, each with what the last operation before it had left: `before_version`, None where
-    that was nothing, and `before_sha256`."""
-    before = (
-        Operation.attempts.filter(node=OuterRef("node"), module_name=OuterRef("module_name"))
-        .exclude(rollout=OuterRef("rollout"))
-        .filter(
-            phase__in=_LEFT_ITS_VERSION,
-            finished_at__lte=Coalesce(OuterRef("released_at"), OuterRef("scheduled_at")),
-        )
-        .order_by("-finished_at", "-generation")
-    )
-    return (
-        Operation.objects.filter(rollout=row.uid)
-        .annotate(
-            before_action=Subquery(before.values("action")[:1]),
-            before_version=Subquery(before.values("version")[:1]),
-            before_sha256=Subquery(before.values("content_sha256")[:1]),
-        )
-        .order_by("ordinal")
-    )
-
-
-def _node(row: Any, outcomes: list[dict[str, Any]]) -> dict[str, Any]:
-    had = row.before_action == Action.INSTALL
-    gets = row.action == Action.INSTALL
+def _node(row: Operation, outcomes: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "node": row.node,
         "wave": row.wave if row.wave >= 0 else None,
         "phase": row.phase,
         "reason": row.reason or None,
         "message": row.message,
-        "attempts": row.attempt if row.released_at else 0,
+        "attempts": row.newest_attempt,
         "rollback": row.rollback,
-        "from_version": row.before_version if had else None,
-        "from_sha256": (row.before_sha256 or None) if had else None,
-        "to_version": row.version if gets else None,
-        "to_sha256": (row.content_sha256 or None) if gets else None,
+        **_from_to(had_by(row), row.action, row.version, row.content_sha256 or None),
         "released_at": rfc3339(row.released_at) if row.released_at else None,
         "finished_at": rfc3339(row.finished_at) if row.finished_at else None,
         "seconds": row.seconds,
         "swap_seconds": row.swap_seconds,
         "late": row.late or None,
         "outcomes": outcomes,
+    }
+
+
+def _from_to(had: dict[str, Any] | None, action: str, version: int, content_sha256: str | None) -> dict[str, Any]:
+    """What the node had loaded, or else had the files of; and what it was to get."""
+    gets = action == Action.INSTALL
+    return {
+        "from_version": had["version"] if had else None,
+        "from_activation": had["activation"] if had else None,
+        "from_sha256": had["content_sha256"] if had else None,
+        "to_version": version if gets else None,
+        "to_sha256": content_sha256 if gets else None,
     }
 
 
@@ -243,8 +238,8 @@ class _Line:
 
 
 def as_csv(report: Report) -> Iterator[str]:
-    """One table: `record` says what a row is about, a rollout, an action, a stop, a wave, an attempt that another one
-    followed, or a node with its newest attempt."""
+    """One table: `record` says what a row is about, a rollout, an action, a stop, nodes that were left alone, a wave, an
+    attempt that another one followed, or a node with its newest attempt."""
     writer = csv.DictWriter(_Line(), COLUMNS, extrasaction="ignore", lineterminator="\r\n")
     yield writer.writeheader()
     for record in _records(report):
@@ -260,31 +255,40 @@ def _records(report: Report) -> Iterator[dict[str, Any]]:
         "record": "rollout",
         "at": rollout["created_at"],
         "actor": rollout["requested_by"],
-        "to_version": rollout["version"] if rollout["action"] == Action.INSTALL else None,
-        "message": f"{rollout['message']}; {state}; strategy {strategy}; uid {rollout['uid']}",
+        "action": "rollback" if rollout["rollback_of"] else rollout["action"],
+        "to_version": rollout["version"]
+        if rollout["action"] == Action.INSTALL and not rollout["rollback_of"]
+        else None,
+        "retried_by": " ".join(rollout["retried_by"]),
+        "message": f"{rollout['title']}: {rollout['message']}; {state}; strategy {strategy}; uid {rollout['uid']}",
     }
     for action in rollout["actions"]:
         yield {**action, "record": "action", "message": action["remark"], "node": " ".join(action["nodes"])}
     for stop in rollout["stops"]:
         yield {**stop, "record": "stop", "actor": stop["by"]}
+    for left in rollout["left_alone"]:
+        message = f"changed since, or about to be, by rollout {left['rollout']}"
+        yield {"record": "left_alone", "node": " ".join(left["nodes"]), "message": message}
     for wave in rollout["waves"]:
-        counts = ", ".join(f"{wave[name]} {name}" for name in ("total", "succeeded", "failed", "timed_out"))
+        counts = ", ".join(f"{wave[name]} {name}" for name in ("total", *COUNTERS, "failed_before") if wave.get(name))
         yield {**wave, "record": "wave", "at": wave["started_at"], "message": counts}
     for node in _nodes(report):
         former = earlier(node["outcomes"], has_ended=node["finished_at"] is not None)
-        yield from (_attempt(node, each) for each in former)
+        yield from ({**_attempt(node, each), "module_name": rollout["module_name"]} for each in former)
         yield {**node, "record": "node", "at": node["released_at"], "module_name": rollout["module_name"]}
 
 
 def _attempt(node: dict[str, Any], outcome: dict[str, Any]) -> dict[str, Any]:
     return {
         **outcome,
+        **_from_to(outcome["had"], outcome["action"], outcome["version"], outcome["content_sha256"]),
         "record": "attempt",
+        "at": outcome["released_at"],
         "finished_at": outcome["at"],
+        "actor": outcome["by"],
         "attempts": outcome["attempt"],
         "node": node["node"],
         "wave": node["wave"],
-        "to_version": outcome["version"] if outcome["action"] == Action.INSTALL else None,
     }
 
 

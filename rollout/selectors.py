@@ -258,7 +258,7 @@ def operation_document(row: Operation, outcomes: list[dict[str, Any]]) -> dict[s
         "reason": row.reason or None,
         "message": row.message,
         "generation": row.generation,
-        "attempt": row.attempt,
+        "attempt": row.newest_attempt,
         "wave": row.wave if row.wave >= 0 else None,
         "rollback": row.rollback,
         "requested_by": row.asked_by,
@@ -389,7 +389,7 @@ def attempt_document(row: Operation) -> dict[str, Any]:
         "activation": row.activation,
         "content_sha256": row.content_sha256 or None,
         "rollback": row.rollback,
-        "attempt": row.attempt,
+        "attempt": row.newest_attempt,
         "phase": row.phase,
         "reason": row.reason or None,
         "message": row.message,
@@ -599,7 +599,8 @@ def shortfalls(rollouts: Collection[Rollout], *, most: int = 5) -> dict[str, str
     said: dict[str, list[str]] = {}
     for each in ranked.filter(place__lte=most).order_by("rollout", *order):
         words = said.setdefault(each.rollout, [])
-        words.append(f"{each.node}: {each.message or each.reason}")
+        reason = each.phase if each.reason in {"", Reason.MANUAL} else each.reason
+        words.append(f"{each.node}: {each.message or reason.replace('_', ' ')}")
         if len(words) == most < each.count:
             words.append(f"and {each.count - most} more")
     return {uid: "; ".join(words) for uid, words in said.items()}

@@ -1,18 +1,21 @@
 """How a rollout stands, as `rollout.decider.step` wants to know it: a few queries, however many nodes it has."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Exists, Min, OuterRef, Q, QuerySet
+from django.db.models import Exists, Min, OuterRef, Q, QuerySet, Subquery
 
 from eventstore.context import Metadata
 from eventstore.store import newest_event
 from rollout.decider.node import NodePhase
+from rollout.decider.placement import PlacementState, kept_by, to_undo
 from rollout.decider.rollout import Fleet, Needs, Ready, RolloutState, Tally
-from rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
+from rollout.events import FINAL_ROLLOUT_PHASES, LeftAlone, RolloutPhase
 from rollout.messages import Action, Phase, Reason
-from rollout.models import FleetFreeze, Node, NodeModule, Operation, Rollout
+from rollout.models import FleetFreeze, Node, NodeModule, Operation, Placement, Rollout
+from rollout.projections.nodes import decoded
 from rollout.projections.rollouts import COUNTERS
 from rollout.selectors import IN_HAND
 from rollout.strategy import Offline
@@ -49,6 +52,8 @@ def fleet_of(uid: str, state: RolloutState, *, now: datetime) -> Fleet:
     ending = state.phase in {RolloutPhase.ABORTING, RolloutPhase.ROLLING_BACK}
     is_over = row.scheduled + row.queued + row.running == 0
     freeze = FleetFreeze.objects.filter(id=1).first()
+    begins_to_restore = state.phase == RolloutPhase.ROLLING_BACK and is_over and not state.restoring
+    restored = restoration_of(uid) if begins_to_restore else Restoration()
     return Fleet(
         now=now,
         counts=counts,
@@ -57,11 +62,13 @@ def fleet_of(uid: str, state: RolloutState, *, now: datetime) -> Fleet:
         offline=_offline(open_, state) if row.scheduled else (),
         retriable=_retriable(open_, state) if row.failed + row.timed_out else (),
         healthy=_healthy(uid) if keeps_health else 0,
-        to_restore=to_restore(uid) if ending and is_over and not state.restoring else (),
+        to_restore=restored.nodes,
+        left_alone=restored.left_alone,
         scheduled=_named(_scheduled(uid)) if ending and row.scheduled else (),
         cancelable=_named(_in_hand(uid).exclude(phase=Phase.CANCELING)) if ending and not is_over else (),
         superseded=row.superseded,
-        gone=_gone(uid) if is_over and row.canceled else 0,
+        gone=_canceled(uid, Reason.NODE_DECOMMISSIONED, state) if is_over and row.canceled else 0,
+        called_off=_canceled(uid, Reason.MANUAL, state) if is_over and row.canceled else 0,
         unrestored=row.unrestored,
         progressed_at=_clock_start(row, freeze),
         wake_at=_wakes(uid, now) if row.retries else None,
@@ -177,22 +184,41 @@ def _lost(uid: str, row: Rollout) -> list[int]:
     return lost
 
 
-def _gone(uid: str) -> int:
-    """How many operations were ended because their node has left the fleet."""
-    return Operation.objects.filter(rollout=uid, phase=Phase.CANCELED, reason=Reason.NODE_DECOMMISSIONED).count()
+def _canceled(uid: str, reason: Reason, state: RolloutState) -> int:
+    """How many operations were canceled for this reason; of those that give back what was there, once there are any."""
+    rows = Operation.objects.filter(rollout=uid, phase=Phase.CANCELED, reason=reason)
+    return (rows.filter(rollback=True) if state.restoring else rows).count()
 
 
-def to_restore(uid: str) -> tuple[str, ...]:
-    """Nodes that the rollout has changed, and nothing newer has since."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restoration:
+    """What a rollback does: nodes that get back what they had, in the rollout's order, and those that stay as they are."""
+
+    nodes: tuple[str, ...] = ()
+    left_alone: tuple[LeftAlone, ...] = ()
+
+
+def restoration_of(uid: str) -> Restoration:
+    """What a rollback of the rollout would do now, as the deciders of its placements say. One query."""
     gone = Node.objects.filter(phase=NodePhase.DECOMMISSIONED).values("name")
-    newer = Operation.objects.filter(
-        Q(touched=True) | Q(finished_at=None, yields=False),
-        node=OuterRef("node"),
-        module_name=OuterRef("module_name"),
-        generation__gt=OuterRef("generation"),
-    )
-    rows = Operation.objects.filter(~Q(Exists(newer)), rollout=uid, touched=True, rollback=False)
-    return _named(rows.exclude(phase=Phase.SKIPPED, attempt=1).exclude(node__in=gone))
+    place = Placement.objects.filter(node=OuterRef("node"), module_name=OuterRef("module_name"))
+    rows = Operation.objects.filter(rollout=uid, touched=True, rollback=False).exclude(phase=Phase.SKIPPED, attempt=1)
+    found = rows.exclude(node__in=gone).order_by("ordinal").annotate(state=Subquery(place.values("state")[:1]))
+    states = found.values_list("node", "generation", "state")
+    return restoration(uid, ((node, generation, decoded(state)) for node, generation, state in states))
+
+
+def restoration(uid: str, places: Iterable[tuple[str, int, PlacementState]]) -> Restoration:
+    """The same for these nodes, each with the generation of the rollout's operation and the state of its placement."""
+    nodes: list[str] = []
+    left: dict[str, list[str]] = {}
+    for node, generation, state in places:
+        if to_undo(state, uid) is not None:
+            nodes.append(node)
+        elif newer := kept_by(state, uid, generation):
+            left.setdefault(newer, []).append(node)
+    left_alone = tuple(LeftAlone(rollout=newer, nodes=tuple(names)) for newer, names in left.items())
+    return Restoration(nodes=tuple(nodes), left_alone=left_alone)
 
 
 def _clock_start(row: Rollout, freeze: FleetFreeze | None) -> datetime | None:

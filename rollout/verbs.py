@@ -33,12 +33,13 @@ from rollout.decider.rollout import (
 )
 from rollout.errors import OperationFinalError
 from rollout.events import FLEET_STREAM, NodeDecommissioned, OperationScheduled, Origin, RolloutStarted, rollout_stream
+from rollout.followers import followed
 from rollout.messages import Action, Phase
 from rollout.models import Rollout
 from rollout.placements import placement_changes
 from rollout.requests import RolloutRequest
 from rollout.services import start_rollout
-from rollout.standing import bad_nodes, to_restore
+from rollout.standing import bad_nodes, restoration_of
 from rollout.strategy import Strategy
 
 #: What a rollback's own uid is made from, so that a rollout has one at most.
@@ -122,9 +123,10 @@ def _start_rollback(ended: RolloutStarted, origin: Origin) -> str:
     loaded = load_state(rollout_stream(uid), ROLLOUT)
     if loaded.state.started is not None:
         return uid
-    nodes = to_restore(ended.rollout)
+    restoration = restoration_of(ended.rollout)
     changes = placement_changes(
-        RollBack(rollout=ended.rollout, node=node, module_name=ended.module_name, into=uid) for node in nodes
+        RollBack(rollout=ended.rollout, node=node, module_name=ended.module_name, into=uid)
+        for node in restoration.nodes
     )
     started = RolloutStarted(
         rollout=uid,
@@ -138,10 +140,12 @@ def _start_rollback(ended: RolloutStarted, origin: Origin) -> str:
         strategy=_fitting(ended.strategy, len(changes)),
         origin=origin,
         rollback_of=ended.rollout,
+        left_alone=restoration.left_alone,
     )
     as_read = Condition(after=after, event_types=[NodeDecommissioned])
     first = loaded.append(ROLLOUT.decide(RolloutState(), Start(started=started)))
-    append(first, *(each.with_metadata(first.leads_to) for each in changes), unless=[as_read])
+    following = [*changes, followed(ended.rollout, by=uid, is_rollback=True)]
+    append(first, *(each.with_metadata(first.leads_to) for each in following), unless=[as_read])
     return uid
 
 

@@ -31,7 +31,7 @@ from rollout.events import (
 )
 from rollout.messages import Phase, Reason
 from rollout.models import FleetFreeze, Node, Operation, Rollout
-from rollout.outcomes import BAD, attempt_in_words, begun_in_words, earlier, outcomes_of
+from rollout.outcomes import BAD, attempt_in_words, begun_in_words, besides, earlier, outcomes_of
 from rollout.standing import fleet_of
 
 #: At most so many nodes that failed are shown with their events, and so many events of the rollout's own.
@@ -156,7 +156,8 @@ def _is_ending(recorded: RecordedEvent, uid: str) -> bool:
 
 def _scene(told: _Told, failed: Sequence[Operation]) -> Scene:
     uid, state = told.started.rollout, told.state
-    scene = Scene(since=told.since, actor=told.actor, before=told.history, failed=_said(failed))
+    besides_it = tuple(besides(told.row))
+    scene = Scene(since=told.since, actor=told.actor, before=told.history, failed=_said(failed), besides=besides_it)
     if state.phase.is_final:
         return scene
     rows = Operation.objects.filter(rollout=uid)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from django.urls import reverse
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 
 from console.rollouts.buttons import Button, offered, standing_of
 from console.rollouts.story import Entry, story_of
@@ -131,7 +132,7 @@ def live(uid: str, *, by: int, may_act: bool) -> Live:
     freeze = selectors.freeze_document()
     return Live(
         uid=uid,
-        title=title_of(document),
+        title=capfirst(row.title),
         newest=row.position,
         phase=phase,
         phase_in_words=IN_WORDS[phase],
@@ -155,11 +156,6 @@ def live(uid: str, *, by: int, may_act: bool) -> Live:
         buttons=offered(standing) if may_act else (),
         needs_another=may_act and phase == RolloutPhase.PENDING_APPROVAL and standing.is_own,
     )
-
-
-def title_of(document: dict[str, Any]) -> str:
-    verb = "Remove" if document["action"] == "remove" else "Install"
-    return f"{verb} {document['module_name']} {document['version']}"
 
 
 def parts_of(counters: dict[str, Any]) -> list[Part]:
@@ -249,7 +245,7 @@ def _tiles(nodes: Iterable[_Tile]) -> SafeString:
 
 def _look(tile: _Tile) -> str:
     colour = "running" if tile.phase in RUNNING_PHASES else tile.phase
-    return f"{colour} failed-before" if tile.failed_before else colour
+    return f"{colour} failed-before" if tile.failed_before and tile.phase not in BAD else colour
 
 
 def _said(tile: _Tile) -> str:
@@ -258,6 +254,6 @@ def _said(tile: _Tile) -> str:
         words.append(tile.reason.replace("_", " "))
     if tile.canceled_by:
         words.append(f"by {in_words(tile.canceled_by)}")
-    if tile.failed_before:
+    if tile.failed_before and tile.phase not in BAD:
         words.append("failed before")
     return ", ".join(words)

@@ -7,6 +7,7 @@ from typing import Any
 
 from eventstore.actors import is_person
 from eventstore.store import RecordedEvent
+from rollout.decider.rollout import left_alone_in_words
 from rollout.events import (
     AbortRequested,
     NodesReleased,
@@ -23,6 +24,7 @@ from rollout.events import (
     RollbackStarted,
     RolloutApproved,
     RolloutFinished,
+    RolloutFollowed,
     RolloutPaused,
     RolloutRejected,
     RolloutResumed,
@@ -75,7 +77,14 @@ def _is_asked_for(event: Any) -> bool:
             return event.reason == "manual"
         case NodesRetried():
             return not event.automatic
-        case RolloutStarted() | RolloutApproved() | RolloutRejected() | RolloutResumed() | OperationCancelRequested():
+        case (
+            RolloutFollowed()
+            | RolloutStarted()
+            | RolloutApproved()
+            | RolloutRejected()
+            | RolloutResumed()
+            | OperationCancelRequested()
+        ):
             return True
         case WavePassed():
             return True
@@ -108,7 +117,8 @@ def _tone(event: Any) -> str:
 def _words(event: Any) -> tuple[str, str]:
     match event:
         case RolloutStarted():
-            return f"Started for {_count(event.total)}", f"waves of {', '.join(map(str, event.waves)) or 'none'}"
+            waves = f"waves of {', '.join(map(str, event.waves)) or 'none'}"
+            return f"Started for {_count(event.total)}", left_alone_in_words(event.left_alone) or waves
         case RolloutApproved() | RolloutRejected():
             return "Approved" if isinstance(event, RolloutApproved) else "Rejected", event.remark
         case WaveStarted():
@@ -130,7 +140,10 @@ def _words(event: Any) -> tuple[str, str]:
         case RollbackRequested():
             return "Rollback asked for", event.message
         case RollbackStarted():
-            return f"Rollback of {_names(event.nodes)} started", ""
+            return f"Rollback of {_names(event.nodes) or 'no node'} started", left_alone_in_words(event.left_alone)
+        case RolloutFollowed():
+            done = "Rolled back" if event.is_rollback else "Its failed nodes are tried again"
+            return f"{done} by rollout {event.follower[:8]}", ""
         case NodesRetried():
             return f"{_names(event.nodes)} tried again", "by itself" if event.automatic else ""
         case RolloutFinished():

@@ -7,13 +7,14 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, Ht
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.html import format_html
+from django.utils.text import capfirst
 
 from accounts.roles import Permission
 from accounts.selectors import may, uid_of
 from api.errors import ApiError, ConflictError
 from artifacts_app.selectors import uploaded_versions
 from console.page import Crumb, answer, page
-from console.rollouts.buttons import CANCEL, Button, button_of, offered, press, standing_of
+from console.rollouts.buttons import CANCEL, ROLL_BACK, Button, button_of, offered, press, standing_of
 from console.rollouts.fields import ACTION, ACTIVATION, NODES, defaults, texts_of
 from console.rollouts.live import live
 from console.rollouts.request import ReasonSerializer, RemarkSerializer, StartForm
@@ -21,7 +22,9 @@ from eventstore.actors import in_words
 from eventstore.cells import page_url
 from eventstore.store import ConcurrencyError
 from rollout import selectors, verbs
+from rollout.decider.rollout import left_alone_in_words
 from rollout.errors import NodeNotFoundError, RolloutNotFoundError
+from rollout.standing import restoration_of
 
 #: How many module versions can be chosen from, and up to how many nodes are there to be ticked.
 VERSIONS = 1000
@@ -166,7 +169,7 @@ def _confirm(request: HttpRequest, uid: str, button: Button, *, error: str = "",
     except RolloutNotFoundError as missing:
         raise Http404 from missing
     standing = standing_of(row, by=uid_of(request.user))
-    title = f"{row.action.capitalize()} {row.module_name} {row.version}"
+    title = capfirst(row.title)
     return answer(
         request,
         "console/rollouts/confirm.html",
@@ -174,6 +177,7 @@ def _confirm(request: HttpRequest, uid: str, button: Button, *, error: str = "",
         trail=[_all_rollouts(), Crumb(text=title, url=rollout_url(uid))],
         what=title,
         button=button,
+        left_alone=left_alone_in_words(restoration_of(uid).left_alone) if button is ROLL_BACK else "",
         node=node,
         error=error,
         remark=request.POST.get("remark", ""),

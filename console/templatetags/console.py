@@ -82,7 +82,7 @@ def page_query(number: int, cl: ChangeList) -> str:
 @register.simple_tag
 def bar(row: Any) -> str:
     """Progress of a rollout's row: a bar in the colours of its counters, its percent and its numbers in words."""
-    return cells.bar({name: getattr(row, name) for name in cells.BAR_PARTS}, total=row.total)
+    return cells.bar(row)
 
 
 @register.simple_tag

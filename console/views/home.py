@@ -83,7 +83,7 @@ def _tasks(rollouts: Sequence[Rollout], modules: Sequence[ModuleOnNodes], phases
     tasks = [
         Task(
             kind=row.phase if row.phase != "running" else "gated",
-            text=f"{row.action} {row.module_name} {row.version} {words}",
+            text=f"{row.title} {words}",
             url=page_url("rollout_rollout", row.uid),
         )
         for row, words in waiting[:ROLLOUTS]

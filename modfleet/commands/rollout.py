@@ -109,7 +109,7 @@ def _in_a_table(found: list[Document]) -> RenderableType:
         (
             (
                 each["uid"],
-                each["action"],
+                "roll back" if each["rollback_of"] else each["action"],
                 each["module_name"],
                 each["version"],
                 each["phase"],
@@ -256,6 +256,8 @@ def report(uid: RolloutUid, session: Session) -> None:
 def _ask_for(session: Session, uid: str, verb: str, body: Document = None) -> None:
     rollout = session.api.post(path_to(ROLLOUTS, uid, verb), body)
     session.show(rollout, _phase_in_words)
+    if left := rollout.get("left_alone", {}).get("text"):
+        session.note(printable(left))
     if rollout["uid"] != uid:
         _tell_how_to_follow(session, rollout)
 

@@ -145,7 +145,7 @@ class Screen:
 def picture(standing: Standing) -> RenderableType:
     rollout = standing.rollout
     parts: list[RenderableType] = [Text(printable(title(rollout)), style="bold"), _bars(rollout)]
-    parts += [Text(printable(each)) for each in history(rollout)]
+    parts += [Text(printable(each)) for each in (*history(rollout), *others(rollout))]
     if standing.failures:
         found = failed_attempts(standing.failures)
         parts += ["", failures_table(found[:FAILURES_SHOWN])]
@@ -207,7 +207,9 @@ def _eta(progress: Document) -> str:
 
 
 def title(rollout: Document) -> str:
-    return f"rollout {rollout['uid']}: {rollout['action']} {rollout['module_name']} {rollout['version']}"
+    # A control plane of the version before sends no title.
+    named = f"{rollout['action']} {rollout['module_name']} {rollout['version']}"
+    return f"rollout {rollout['uid']}: {rollout.get('title', named)}"
 
 
 def counted(progress: Document) -> str:
@@ -246,6 +248,20 @@ def history(rollout: Document) -> list[str]:
     return [each["text"] for each in sorted(told, key=lambda each: str(each["at"]))]
 
 
+def others(rollout: Document) -> list[str]:
+    """The rollouts that it follows and that follow it, and what its rollback has left alone."""
+    # A control plane of the version before does not send the last three.
+    named = {
+        "retry of": [rollout["retry_of"]],
+        "rollback of": [rollout["rollback_of"]],
+        "retried by": rollout.get("retried_by", []),
+        "rolled back by": [rollout.get("rolled_back_by")],
+    }
+    lines = [f"{words} rollout {', '.join(uids)}" for words, uids in named.items() if all(uids) and uids]
+    left = rollout.get("left_alone", {}).get("text")
+    return [*lines, left] if left else lines
+
+
 def failures_table(found: list[tuple[Document, Document]]) -> Table:
     columns = ("FAILED NODE", "ATTEMPT", "PHASE", "NOW", "REASON", "MESSAGE")
     return table(
@@ -270,7 +286,8 @@ def static_picture(standing: Standing, console: Console) -> RenderableType:
             for each in rollout["waves"]
         ),
     )
-    told = [title(rollout), *begun, f"{rollout['phase']}: {rollout['message']}", *history(rollout)]
+    state = f"{rollout['phase']}: {rollout['message']}"
+    told = [title(rollout), *begun, state, *history(rollout), *others(rollout)]
     parts: list[RenderableType] = [Text("\n".join(map(printable, told))), waves]
     found = failed_attempts(standing.failures)
     return Group(*parts, failures_table(found)) if found else Group(*parts)

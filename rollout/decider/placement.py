@@ -39,6 +39,8 @@ LARGEST_LEAD = 1000
 #: So many rejected reports are recorded between two operations that are scheduled: a node may say anything, and the log
 #: must not grow by that without end.
 MOST_REJECTED = 10
+#: So many of the newest successes may be taken back one after the other, the newest first.
+MOST_BROUGHT = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,8 @@ class PlacementState:
     """`waiting` is scheduled behind `live`; `ended` is the newest that is final; `rejections` are the reports that were
     rejected since an operation was last scheduled (rollout, generation, attempt, phase). `desired`: what the node is to
     have of the module, an entry for each version; at most one of them is loaded. `had`: what the last success left
-    there, None without one. `changed` is the newest that was released and has ended."""
+    there, None without one. `changed` is the newest that was released and has ended. `brought`: the newest successes
+    that were not taken back, the newest last: what the node has is the work of the last of them."""
 
     generation: int = 0
     live: Operation | None = None
@@ -105,6 +108,7 @@ class PlacementState:
     desired: tuple[Target, ...] = ()
     had: tuple[Target, ...] | None = None
     changed: Operation | None = None
+    brought: tuple[Operation, ...] = ()
 
     @property
     def at_work(self) -> frozenset[int]:
@@ -213,7 +217,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RollBack:
-    """Take back what `rollout` did here, as a part of `into`: nothing, if something newer has been done since."""
+    """Take back what `rollout` did here, as a part of `into`: nothing, if the node has the work of another one."""
 
     rollout: str
     node: str
@@ -318,6 +322,7 @@ def _schedule(state: PlacementState, command: Schedule) -> list[PlacementEvent]:
 
 
 def _released(state: PlacementState, live: Operation, command: Release) -> OperationReleased:
+    known = live.before if live.before is not None else state.had
     return OperationReleased(
         rollout=live.rollout,
         node=command.node,
@@ -327,7 +332,7 @@ def _released(state: PlacementState, live: Operation, command: Release) -> Opera
         activation=live.activation,
         content_sha256=live.content_sha256,
         undoes=live.undoes,
-        before=command.inventory if state.had is None and live.before is None else None,
+        before=command.inventory if known is None else known,
     )
 
 
@@ -543,27 +548,56 @@ def _retry(state: PlacementState, command: Retry) -> list[PlacementEvent]:
     ]
 
 
+def to_undo(state: PlacementState, rollout: str) -> Operation | None:
+    """Return the operation that a rollback of `rollout` takes back here, None if there is none.
+
+    That is its last one if nothing newer was released. Else it is the one whose work the node still has: what came after
+    it has changed nothing.
+    """
+    if _comes_first(state.live):
+        return None
+    newest = state.changed
+    if newest is None or newest.rollout != rollout:
+        newest = state.brought[-1] if state.brought else None
+    is_own = newest is not None and newest.rollout == rollout and not newest.rollback
+    return newest if is_own else None
+
+
+def kept_by(state: PlacementState, rollout: str, generation: int) -> str:
+    """Return the rollout because of which a rollback of `rollout`, whose operation has this generation, leaves the node
+    alone: it has changed the node since, or is about to. Empty if there is none."""
+    live = state.live
+    if live is not None and _comes_first(live) and live.rollout != rollout:
+        return live.rollout
+    newest = state.brought[-1] if state.brought else state.changed
+    is_newer = newest is not None and newest.succeeded and newest.generation > generation
+    return newest.rollout if newest is not None and is_newer and newest.rollout != rollout else ""
+
+
+def _comes_first(live: Operation | None) -> bool:
+    """Whether a rollback has to leave the node alone: what the reconciler has only scheduled makes room."""
+    return live is not None and not (live.yields and live.before is None)
+
+
 def _roll_back(state: PlacementState, command: RollBack) -> list[PlacementEvent]:
-    changed, live = state.changed, state.live
-    if changed is None or changed.rollout != command.rollout or changed.before is None or changed.rollback:
+    undone, live = to_undo(state, command.rollout), state.live
+    if undone is None or undone.before is None:
         return []
-    if live is not None and not (live.yields and live.before is None):
-        return []
-    target, undoes = _former(changed, changed.before)
+    target, undoes = _former(undone, undone.before)
     return [
         *([] if live is None else [_superseded(live, command, command.into)]),
         OperationScheduled(
             rollout=command.into,
             node=command.node,
             module_name=command.module_name,
-            version=changed.version if target is None else target.version,
+            version=undone.version if target is None else target.version,
             action=Action.REMOVE if target is None else Action.INSTALL,
-            activation=changed.activation if target is None else target.activation,
+            activation=undone.activation if target is None else target.activation,
             content_sha256="" if target is None else target.content_sha256,
             generation=state.generation + 1,
             attempt=1,
-            ordinal=changed.ordinal,
-            wave=changed.wave,
+            ordinal=undone.ordinal,
+            wave=undone.wave,
             rollback=True,
             undoes=undoes,
         ),
@@ -602,7 +636,7 @@ def evolve(state: PlacementState, event: PlacementEvent) -> PlacementState:
             return replace(state, rejections=(*state.rejections, rejected))
         case PlacementForgotten():
             live = None if state.live is None else replace(state.live, was=())
-            return replace(state, live=live, desired=(), had=None, changed=None)
+            return replace(state, live=live, desired=(), had=None, changed=None, brought=())
 
 
 def _evolve_scheduled(state: PlacementState, event: OperationScheduled) -> PlacementState:
@@ -676,8 +710,20 @@ def _evolve_finished(state: PlacementState, event: OperationFinished) -> Placeme
     if ended.before is None:
         return state
     if ended.succeeded:
-        return replace(state, changed=ended, desired=ended.result, had=ended.result)
+        return replace(state, changed=ended, desired=ended.result, had=ended.result, brought=_brought(state, ended))
     return replace(state, changed=ended, desired=ended.was)
+
+
+def _brought(state: PlacementState, succeeded: Operation) -> tuple[Operation, ...]:
+    """Whose work the node has after this success. The reconciler puts right what another one has brought."""
+    others = tuple(each for each in state.brought if each.generation != succeeded.generation)
+    changes_nothing = succeeded.result == succeeded.before
+    if succeeded.rollback:
+        is_taken_back = others and not changes_nothing and succeeded.result == others[-1].before
+        return others[:-1] if is_taken_back else others
+    if succeeded.yields and changes_nothing:
+        return others
+    return (*others, replace(succeeded, was=()))[-MOST_BROUGHT:]
 
 
 def _has_succeeded(event: OperationFinished | OperationReportedLate) -> bool:
@@ -699,9 +745,10 @@ def _evolve_late(state: PlacementState, event: OperationReportedLate) -> Placeme
     if not _has_succeeded(event) or changed.before is None:
         return replace(state, changed=changed)
     desired = state.desired if state.live is None or state.live.before is None else state.live.was
+    brought = state.brought if changed.succeeded else _brought(state, replace(changed, succeeded=True))
     if changed.phase != Phase.CANCELED:
         changed, desired = replace(changed, succeeded=True), changed.result
-    state = replace(state, changed=changed, had=changed.result, desired=desired)
+    state = replace(state, changed=changed, had=changed.result, desired=desired, brought=brought)
     if state.live is None or state.live.before is None:
         return state
     live = replace(state.live, before=changed.result, was=desired)

@@ -23,6 +23,7 @@ from rollout.errors import (
 from rollout.events import (
     FINAL_ROLLOUT_PHASES,
     AbortRequested,
+    LeftAlone,
     NodesReleased,
     NodesRetried,
     RollbackRequested,
@@ -30,6 +31,7 @@ from rollout.events import (
     RolloutApproved,
     RolloutEvent,
     RolloutFinished,
+    RolloutFollowed,
     RolloutPaused,
     RolloutPhase,
     RolloutRejected,
@@ -123,6 +125,10 @@ class Hold(StrEnum):
     FROZEN = "frozen"
 
 
+#: What an end says where nothing was done.
+ALL_CALLED_OFF = "A person has canceled it on all nodes that are left."
+#: So many nodes and rollouts are named in a sentence.
+MOST_NAMED = 5
 #: Those that come before anything else: nothing that has gone wrong is looked at before they are met.
 _BEFORE_START = frozenset({Hold.APPROVAL, Hold.START_AT, Hold.NEEDS})
 
@@ -142,11 +148,13 @@ class Fleet:
     `ready`, `offline` and `retriable` are of the waves up to the open one, and of all once the nodes are given back what
     they had: nodes that may be released, in order; scheduled ones that are offline; failed ones that are worth another
     attempt, with the number of attempts so far. `healthy`: nodes that are online, not in hand and have not failed.
-    `to_restore`: nodes that it has changed, and nothing newer has since. `scheduled`, `cancelable`: all that have not
-    been released, and that are in hand and were not asked to give up; looked up only while it is coming to its end.
+    `to_restore`: nodes that have what it brought, or where its attempt was the last; `left_alone`: those where a newer
+    rollout came after it. `scheduled`, `cancelable`: all that have not been released, and that are in hand and were not
+    asked to give up; looked up only while it is coming to its end.
     `superseded`: canceled ones that a newer rollout has taken over. `gone`: canceled ones whose node has left the fleet;
-    looked up once all have ended. `unrestored`: nodes that could not be given back what they had. `progressed_at`: last
-    success, or when the clock was last started. `wake_at`: when the next scheduled node has waited long enough.
+    `called_off`: those that a person has canceled; both looked up once all have ended. `unrestored`: nodes that could not
+    be given back what they had. `progressed_at`: last success, or when the clock was last started. `wake_at`: when the
+    next scheduled node has waited long enough.
     """
 
     now: datetime
@@ -157,10 +165,12 @@ class Fleet:
     retriable: tuple[tuple[str, int], ...] = ()
     healthy: int = 0
     to_restore: tuple[str, ...] = ()
+    left_alone: tuple[LeftAlone, ...] = ()
     scheduled: tuple[str, ...] = ()
     cancelable: tuple[str, ...] = ()
     superseded: int = 0
     gone: int = 0
+    called_off: int = 0
     unrestored: int = 0
     progressed_at: datetime | None = None
     wake_at: datetime | None = None
@@ -305,8 +315,24 @@ def decide(state: RolloutState, command: RolloutCommand) -> list[RolloutEvent]:
 
 def _start(started: RolloutStarted) -> list[RolloutEvent]:
     if started.rollback_of and not started.total:
-        raise NothingToRollBackError
+        words = left_alone_in_words(started.left_alone)
+        raise NothingToRollBackError(f"Nothing is left to roll back. {words}") if words else NothingToRollBackError
     return [started]
+
+
+def left_alone_in_words(left: Sequence[LeftAlone]) -> str:
+    """A sentence that names some of the nodes and the rollouts; empty if there are none."""
+    if not left:
+        return ""
+    groups = [f"{_some(each.nodes)} by rollout {each.rollout}" for each in left[:MOST_NAMED]]
+    if (more := len(left) - MOST_NAMED) > 0:
+        groups.append(f"others by {more} more rollouts")
+    return f"Left alone, because they were changed since or are about to be: {'; '.join(groups)}."
+
+
+def _some(nodes: Sequence[str]) -> str:
+    more = len(nodes) - MOST_NAMED
+    return ", ".join(nodes[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 Verb = Approve | Reject | Pause | Resume | Promote | Abort | RollBackAll | RetryNodes
@@ -546,8 +572,9 @@ def _restore(state: RolloutState, uid: str, fleet: Fleet) -> list[RolloutEvent]:
     if not state.restoring:
         if fleet.ended < fleet.total:
             return []
-        if fleet.to_restore:
-            return [] if fleet.frozen else [RollbackStarted(rollout=uid, nodes=fleet.to_restore)]
+        if fleet.to_restore or fleet.left_alone:
+            begun = RollbackStarted(rollout=uid, nodes=fleet.to_restore, left_alone=fleet.left_alone)
+            return [] if fleet.frozen else [begun]
     if fleet.ended == fleet.total:
         return _finished(state, uid, fleet)
     if fleet.retriable:
@@ -561,9 +588,10 @@ def _finished(state: RolloutState, uid: str, fleet: Fleet) -> list[RolloutEvent]
     if state.phase == RolloutPhase.ABORTING:
         return [_end(uid, RolloutPhase.ABORTED, state.reason, state.message)]
     if state.phase == RolloutPhase.ROLLING_BACK:
-        phase = RolloutPhase.ROLLBACK_FAILED if fleet.unrestored else RolloutPhase.ROLLED_BACK
-        return [_end(uid, phase, state.reason, state.message)]
+        return [_rolled_back(state, uid, fleet)]
     phase = _outcome(fleet)
+    if phase == RolloutPhase.ABORTED and fleet.called_off:
+        return [_end(uid, phase, None, ALL_CALLED_OFF)]
     if phase == RolloutPhase.ABORTED:
         return [_end(uid, phase, Reason.NODE_DECOMMISSIONED, "All of its nodes have left the fleet.")]
     if phase == RolloutPhase.SUPERSEDED:
@@ -573,11 +601,22 @@ def _finished(state: RolloutState, uid: str, fleet: Fleet) -> list[RolloutEvent]
     return [_end(uid, phase, state.reason, state.message)]
 
 
+def _rolled_back(state: RolloutState, uid: str, fleet: Fleet) -> RolloutFinished:
+    """An undo that a person has canceled is no failure, unless nothing at all was given back."""
+    if fleet.unrestored:
+        return _end(uid, RolloutPhase.ROLLBACK_FAILED, state.reason, state.message)
+    if fleet.counts.get(Phase.ROLLED_BACK, 0) or not (state.restoring and fleet.called_off):
+        return _end(uid, RolloutPhase.ROLLED_BACK, state.reason, state.message)
+    is_own = state.started is not None and state.started.rollback_of
+    return _end(uid, RolloutPhase.ABORTED if is_own else RolloutPhase.ROLLBACK_FAILED, None, ALL_CALLED_OFF)
+
+
 def _outcome(fleet: Fleet) -> RolloutPhase:
-    """A node that has left the fleet before its turn was over counts for nothing; if all have, nothing was done."""
+    """A node that has left the fleet before its turn was over counts for nothing, and so does one that a person has
+    canceled; if that is all of them, nothing was done."""
     good = fleet.counts.get(Phase.SUCCEEDED, 0) + fleet.counts.get(Phase.SKIPPED, 0)
-    there = fleet.total - fleet.gone
-    if fleet.gone and not there:
+    there = fleet.total - fleet.gone - fleet.called_off
+    if fleet.total and not there:
         return RolloutPhase.ABORTED
     if good == there:
         return RolloutPhase.SUCCEEDED
@@ -638,7 +677,7 @@ def evolve(state: RolloutState, event: RolloutEvent) -> RolloutState:
             return replace(state, phase=event.phase, reason=event.reason, message=event.message)
         case NodesRetried():
             return state if event.automatic else replace(state, forgiven=())
-        case NodesReleased():
+        case NodesReleased() | RolloutFollowed():
             return state
 
 

@@ -85,9 +85,10 @@ RULES: Mapping[Rule, str] = {
     Rule.NEWER_ROLLOUT: "A newer rollout of the module takes over what an older one has not started.",
     Rule.MANUAL: "A person asked for it.",
     Rule.ROLLBACK: "Once no node has it in hand any more, each node that it has changed gets back what it had before, unless "
-    "something newer was done there.",
-    Rule.OUTCOME: "A rollout ends when all its nodes have ended: succeeded, if all that have not left the fleet succeeded "
-    "or were skipped; completed_with_failures, if some did; failed, if none did.",
+    "something newer has changed it since, or is about to.",
+    Rule.OUTCOME: "A rollout ends when all its nodes have ended: succeeded, if all succeeded or were skipped that have not "
+    "left the fleet and that no person has canceled; aborted, if there are no such nodes; completed_with_failures, if some "
+    "of them did; failed, if none did.",
     Rule.NEXT_STEP: "Nothing keeps it from going on: its next step is about to be taken.",
 }
 
@@ -122,14 +123,17 @@ class Nodes:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
     """What is told of a rollout beside its rules. `since`: when it came to its phase; `actor`: who asked last for
-    anything else than to go on. `before`: what has stopped it and what people did, `failed`: what the first attempts that failed said, also
-    those that were retried or undone, and what took the place of others. The groups but `in_hand` are of scheduled nodes that may
+    anything else than to go on. `before`: what has stopped it and what people did, `failed`: what the first attempts that
+    failed said, also those that were retried or undone, and what took the place of others. `besides`: sentences about the
+    rollouts that it follows or that follow it, and about nodes that its rollback leaves alone. The groups but `in_hand` are
+    of scheduled nodes that may
     have their turn; `frozen`: who froze the fleet, and why."""
 
     since: datetime
     actor: str
     before: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
+    besides: tuple[str, ...] = ()
     in_hand: Nodes = Nodes()
     offline: Nodes = Nodes()
     draining: Nodes = Nodes()
@@ -224,6 +228,7 @@ def _summary(state: RolloutState, fleet: Fleet, scene: Scene, rule: Rule, waits:
         yield f"Before: {listed(scene.before)}"
     if scene.failed:
         yield listed(scene.failed)
+    yield from scene.besides
     if waits:
         yield f"It waits for {waits[0].text}."
 

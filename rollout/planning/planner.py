@@ -17,6 +17,7 @@ from rollout.errors import (
     UnknownNodeError,
 )
 from rollout.events import RolloutStarted, rollout_stream
+from rollout.followers import followed
 from rollout.messages import Action, Activation, Reason
 from rollout.models import Node
 from rollout.placements import caused_changes
@@ -206,7 +207,9 @@ def appends_of(plan: Plan, uid: str) -> list[Append]:
         for (each, own), cause in zip(rollouts, causes, strict=True)
         for schedule in _schedules(each, own, generations)
     ]
-    return [*started, *caused_changes(schedules)]
+    former = plan.request.retry_of
+    following = [followed(former, by=uid).with_metadata(causes[-1])] if former else []
+    return [*started, *following, *caused_changes(schedules)]
 
 
 def _started(plan: Plan, uid: str, bringing: Mapping[str, Collection[str]]) -> Append:

@@ -92,7 +92,12 @@ def placement_key(node: str, module_name: str) -> str:
 
 def state_of(placement: Placement) -> PlacementState:
     """The module on the node as its decider knows it."""
-    return msgspec.json.decode(placement.state, type=PlacementState)
+    return decoded(placement.state)
+
+
+def decoded(state: str) -> PlacementState:
+    """What `Placement.state` says."""
+    return msgspec.json.decode(state, type=PlacementState)
 
 
 def _modules_of(batch: Sequence[RecordedEvent]) -> list[NodeModule]:

@@ -10,9 +10,10 @@ import msgspec
 from api.fields import rfc3339
 from eventstore.actors import is_person, is_shown_person, shown
 from eventstore.store import RecordedEvent
-from rollout.decider.rollout import ROLLOUT, RolloutState
+from rollout.decider.rollout import ROLLOUT, RolloutState, left_alone_in_words
 from rollout.events import (
     AbortRequested,
+    LeftAlone,
     NodesReleased,
     NodesRetried,
     OperationCancelRequested,
@@ -22,12 +23,14 @@ from rollout.events import (
     OperationReleased,
     OperationReportedLate,
     OperationScheduled,
+    Origin,
     ReportRejected,
     RollbackRequested,
     RollbackStarted,
     RolloutApproved,
     RolloutEvent,
     RolloutFinished,
+    RolloutFollowed,
     RolloutPaused,
     RolloutPhase,
     RolloutRejected,
@@ -61,7 +64,8 @@ COUNTERS = (
 #: How many of the newest durations an estimate is made from, and how many of the slowest nodes are named.
 DURATIONS = 100
 SLOWEST = 5
-#: How many of the newest stops, and of the newest actions, a rollout's document has. The report has all.
+#: How many of the newest stops, actions and retries a rollout's document has, and how many nodes and rollouts it names of
+#: those that were left alone. The report has all.
 STOPS = 10
 
 _OF_ROLLOUTS = (
@@ -81,6 +85,7 @@ _OF_ROLLOUTS = (
     RollbackStarted,
     NodesRetried,
     RolloutFinished,
+    RolloutFollowed,
 )
 _OF_OPERATIONS = (
     OperationScheduled,
@@ -94,6 +99,8 @@ _OF_OPERATIONS = (
 )
 #: From then on a rollout does what these ask for.
 _TURNS = (RolloutStarted, RolloutRejected, AbortRequested, RollbackRequested)
+#: Why a node is not given back what it had though nothing has failed: a person wants it so, or it has left the fleet.
+_NOT_UNRESTORED = (Reason.MANUAL, Reason.NEWER_ROLLOUT, Reason.NODE_DECOMMISSIONED)
 #: Those whose operation there always is.
 _OfOperation = (
     OperationGivenBack
@@ -240,8 +247,12 @@ class RolloutFold:
     def _count(self, operation: Operation, change: int) -> None:
         rollout, name = self.rollouts[operation.rollout], counter_of(operation.phase)
         setattr(rollout, name, getattr(rollout, name) + change)
+        had_failed = change if operation.failed_before and operation.phase not in BAD else 0
+        rollout.failed_before += had_failed
         if operation.wave >= 0:
-            rollout.waves[operation.wave][name] += change
+            wave = rollout.waves[operation.wave]
+            wave[name] += change
+            wave["failed_before"] = wave.get("failed_before", 0) + had_failed
 
     def _schedule(self, event: OperationScheduled, recorded: RecordedEvent) -> None:
         key, now = operation_key(event.rollout, event.node), recorded.recorded_at
@@ -277,26 +288,20 @@ class RolloutFold:
             operation.healthy = before.healthy
             operation.touched = before.touched and event.attempt > 1
             operation.failed_before = before.failed_before or before.phase in BAD
-            if operation.failed_before and not before.failed_before:
-                self._count_failed_before(operation)
             before.key, before.former = former_key(before), True
             self.former.append(before)
         self.operations[key] = operation
         self._count(operation, 1)
+        if operation.wave >= 0:
+            self.rollouts[event.rollout].waves[operation.wave]["finished_at"] = None
         if event.behind:
             self.behind[event.node, event.module_name] = operation
-
-    def _count_failed_before(self, operation: Operation) -> None:
-        rollout = self.rollouts[operation.rollout]
-        rollout.failed_before += 1
-        if operation.wave >= 0:
-            wave = rollout.waves[operation.wave]
-            wave["failed_before"] = wave.get("failed_before", 0) + 1
 
     def _release(self, event: OperationReleased, now: datetime) -> None:
         operation = self._operation(event)
         self._move(operation, Phase.QUEUED)
         operation.touched = True
+        operation.had = None if event.before is None else msgspec.to_builtins(event.before)
         operation.released_at = now
         operation.deadline_at = self._deadline(event.rollout, now)
 
@@ -321,13 +326,21 @@ class RolloutFold:
             rollout.superseded += 1
             if waiting is not None and waiting is not operation and is_shown_person(waiting.asked_by):
                 operation.canceled_by = operation.canceled_by or waiting.asked_by
-        # What a node had that has left the fleet is given back to nobody.
-        if operation.rollback and event.phase != Phase.ROLLED_BACK and event.reason != Reason.NODE_DECOMMISSIONED:
+        if operation.wave >= 0:
+            _close_if_ended(rollout.waves[operation.wave], now)
+        if operation.rollback and event.phase != Phase.ROLLED_BACK and event.reason not in _NOT_UNRESTORED:
             rollout.unrestored += 1
         if event.phase in {Phase.SUCCEEDED, Phase.SKIPPED, Phase.ROLLED_BACK}:
             rollout.progressed_at = now
         if event.phase == Phase.SUCCEEDED and event.seconds is not None:
             _measure(rollout, event.node, event.seconds)
+
+
+def _close_if_ended(wave: dict[str, Any], now: datetime) -> None:
+    """A wave that was started has finished when the last of its nodes has ended."""
+    unfinished = wave["scheduled"] + wave["queued"] + wave["running"]
+    if wave["started_at"] and not wave["finished_at"] and not unfinished:
+        wave["finished_at"] = rfc3339(now)
 
 
 def _asked_by(rollout: Rollout, recorded: RecordedEvent) -> str:
@@ -368,6 +381,7 @@ def _new_rollout(event: RolloutStarted, recorded: RecordedEvent) -> Rollout:
         actor=recorded.shown_actor,
         retry_of=event.retry_of,
         rollback_of=event.rollback_of,
+        left_alone=_left(event.left_alone),
         needs=list(event.needs),
         named=event.named,
         strategy=msgspec.to_builtins(event.strategy),
@@ -377,6 +391,14 @@ def _new_rollout(event: RolloutStarted, recorded: RecordedEvent) -> Rollout:
         position=recorded.position,
         waves=[_new_wave(total) for total in event.waves],
     )
+
+
+def _left(groups: Sequence[LeftAlone]) -> dict[str, Any]:
+    first = [
+        {"rollout": each.rollout, "count": len(each.nodes), "nodes": list(each.nodes[:STOPS])}
+        for each in groups[:STOPS]
+    ]
+    return {"count": sum(len(each.nodes) for each in groups), "by": first, "text": left_alone_in_words(groups)}
 
 
 def _new_wave(total: int) -> dict[str, Any]:
@@ -405,6 +427,12 @@ def _tell(rollout: Rollout, recorded: RecordedEvent) -> None:
             rollout.retries += len(nodes) if automatic else 0
             rollout.unrestored -= len(nodes) if state.restoring else 0
             rollout.progressed_at = rollout.progressed_at if automatic else now
+        case RollbackStarted(left_alone=left_alone):
+            rollout.left_alone = _left(left_alone)
+        case RolloutFollowed(follower=follower, is_rollback=True):
+            rollout.rolled_back_by = follower
+        case RolloutFollowed(follower=follower):
+            rollout.retried_by = [*rollout.retried_by[1 - STOPS :], follower]
         case RolloutFinished():
             rollout.finished_at = now
     _tell_waves(rollout.waves, state, event, now)
@@ -412,26 +440,31 @@ def _tell(rollout: Rollout, recorded: RecordedEvent) -> None:
 
 def _tell_waves(waves: list[dict[str, Any]], state: RolloutState, event: RolloutEvent, now: datetime) -> None:
     match event:
+        case RolloutStarted(rollback_of=former) if former:
+            for each in waves:
+                each |= {"phase": WavePhase.RUNNING, "started_at": rfc3339(now)}  # all at once
         case WaveStarted(wave=wave):
             waves[wave] |= {"phase": WavePhase.RUNNING, "started_at": rfc3339(now)}
+            _close_if_ended(waves[wave], now)
         case WaveSoaking(wave=wave, until=until):
             waves[wave] |= {"phase": WavePhase.SOAKING, "soak_until": rfc3339(until)}
         case WaveGated(wave=wave):
             waves[wave]["phase"] = WavePhase.GATED
         case WavePassed(wave=wave):
-            waves[wave] |= {"phase": WavePhase.PASSED, "finished_at": rfc3339(now)}
+            waves[wave]["phase"] = WavePhase.PASSED
         case WaveFailed(wave=wave):
             waves[wave]["phase"] = WavePhase.FAILED
         case RolloutResumed() if state.wave >= 0:
             waves[state.wave]["phase"] = state.wave_phase
+        case RolloutFinished(phase=RolloutPhase.ROLLED_BACK) if state.started is not None and state.started.rollback_of:
+            for each in waves:
+                each["phase"] = WavePhase.PASSED
         case AbortRequested() | RolloutRejected() | RollbackRequested() | RolloutFinished():
             for each in waves:
                 if state.phase == RolloutPhase.SUCCEEDED and each["phase"] == WavePhase.FAILED:
                     each["phase"] = WavePhase.PASSED  # the answer that was missed came after all
                 if each["phase"] not in {WavePhase.PASSED, WavePhase.FAILED}:
                     each["phase"] = WavePhase.CANCELED
-                if each["started_at"] and not each["finished_at"]:
-                    each["finished_at"] = rfc3339(now)
         case _:
             pass
 
@@ -444,6 +477,7 @@ def document(rollout: Rollout) -> dict[str, object]:
     ended = rollout.finished_at
     return {
         "uid": rollout.uid,
+        "title": rollout.title,
         "action": rollout.action,
         "module_name": rollout.module_name,
         "version": rollout.version,
@@ -456,6 +490,9 @@ def document(rollout: Rollout) -> dict[str, object]:
         "needs": rollout.needs,
         "retry_of": rollout.retry_of or None,
         "rollback_of": rollout.rollback_of or None,
+        "retried_by": rollout.retried_by,
+        "rolled_back_by": rollout.rolled_back_by or None,
+        "left_alone": _left_in_order(rollout.left_alone or _left(())),
         "strategy": msgspec.to_builtins(msgspec.convert(rollout.strategy, Strategy)),
         "created_at": rfc3339(rollout.created_at),
         "finished_at": rfc3339(ended) if ended else None,
@@ -472,6 +509,11 @@ def _in_order(wave: dict[str, Any]) -> dict[str, Any]:
     """PostgreSQL gives a JSON object back with its keys in another order, and the same row is to be the same text."""
     names = ("phase", "total", *COUNTERS, "failed_before", "started_at", "soak_until", "finished_at")
     return {name: wave[name] for name in names if name in wave}
+
+
+def _left_in_order(left: dict[str, Any]) -> dict[str, Any]:
+    by = [{name: each[name] for name in ("rollout", "count", "nodes")} for each in left["by"]]
+    return {"count": left["count"], "by": by, "text": left["text"]}
 
 
 def progress(rollout: Rollout) -> dict[str, object]:
@@ -509,31 +551,44 @@ def _eta_seconds(rollout: Rollout) -> float | None:
     for wave in rollout.waves:
         if left := wave["scheduled"] + wave["queued"] + wave["running"]:
             seconds += max(left / parallel * mean, slow)
-        if wave["phase"] in {WavePhase.PENDING, WavePhase.RUNNING}:
+        if wave["phase"] in {WavePhase.PENDING, WavePhase.RUNNING} and not state.restoring:
             seconds += state.strategy.soak_seconds
     return round(seconds, 1)
 
 
-def _message(rollout: Rollout) -> str:
+def counted(rollout: Rollout) -> str:
+    """How many of its nodes have succeeded, and what became of the others."""
     others = [
         f"{count} {name.replace('_', ' ')}"
         for name in ("skipped", "failed", "timed_out", "canceled", "rolled_back", "failed_before")
         if (count := getattr(rollout, name))
     ]
-    counted = ", ".join([f"{rollout.succeeded} of {rollout.total} nodes succeeded", *others])
-    return f"{rollout.message} {counted}." if rollout.message else counted
+    if left := rollout.left_alone.get("count"):
+        others.append(f"{left} left alone")
+    return ", ".join([f"{rollout.succeeded} of {rollout.total} nodes succeeded", *others])
+
+
+def _message(rollout: Rollout) -> str:
+    return f"{rollout.message} {counted(rollout)}." if rollout.message else counted(rollout)
 
 
 # --- What the whole fleet is to have ----------------------------------------------------------------------------------
 
 
 def _set_target(rollout: Rollout, phase: RolloutPhase) -> None:
-    """A rollout that named no nodes and has succeeded sets the target, and its rollback restores the one before."""
+    """A rollout that named no nodes and has succeeded sets the target, and its rollback restores the one before.
+
+    One of the vendor's API does so too if it has succeeded on some nodes: nobody decides about the others, which get it
+    when they are back if they were skipped.
+    """
+    has_brought = phase == RolloutPhase.SUCCEEDED or (
+        phase == RolloutPhase.COMPLETED_WITH_FAILURES and rollout.origin == Origin.VENDOR and rollout.succeeded
+    )
     target = ClusterTarget.objects.filter(module_name=rollout.module_name).first()
     if rollout.rollback_of:
         if target is not None and target.rollout == rollout.rollback_of:
             _restore_target(target)
-    elif phase == RolloutPhase.SUCCEEDED and not rollout.named:
+    elif has_brought and not rollout.named:
         _replace_target(target, rollout)
 
 

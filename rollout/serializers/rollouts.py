@@ -26,7 +26,9 @@ class ProgressSerializer(serializers.Serializer[Any]):
     canceled = serializers.IntegerField()
     skipped = serializers.IntegerField()
     rolled_back = serializers.IntegerField()
-    failed_before = serializers.IntegerField(help_text="Nodes with a failed attempt that was retried or undone")
+    failed_before = serializers.IntegerField(
+        help_text="Nodes that have not failed, but an attempt before has; it was retried or undone"
+    )
     percent = serializers.IntegerField(help_text="Floor of 100 * final / total")
     eta_seconds = serializers.FloatField(allow_null=True)
 
@@ -45,10 +47,10 @@ class WaveSerializer(serializers.Serializer[Any]):
     skipped = serializers.IntegerField()
     rolled_back = serializers.IntegerField()
     failed_before = serializers.IntegerField(
-        required=False, help_text="Nodes with a failed attempt that was retried or undone"
+        required=False, help_text="Nodes that have not failed, but an attempt before has; it was retried or undone"
     )
     started_at = serializers.DateTimeField(allow_null=True)
-    finished_at = serializers.DateTimeField(allow_null=True)
+    finished_at = serializers.DateTimeField(allow_null=True, help_text="When the last of its nodes has ended")
     soak_until = serializers.DateTimeField(required=False, help_text="There once it soaks")
 
 
@@ -79,8 +81,21 @@ class RolloutActionSerializer(serializers.Serializer[Any]):
     text = serializers.CharField(help_text="All of it in words")
 
 
+class LeftForSerializer(serializers.Serializer[Any]):
+    rollout = serializers.CharField(help_text="It has changed them since, or is about to")
+    count = serializers.IntegerField()
+    nodes = serializers.ListField(child=serializers.CharField(), help_text="The first 10; the report has all")
+
+
+class LeftAloneSerializer(serializers.Serializer[Any]):
+    count = serializers.IntegerField()
+    by = LeftForSerializer(many=True, help_text="The first 10 rollouts; the report has all")
+    text = serializers.CharField(allow_blank=True, help_text="All of it in words")
+
+
 class RolloutSerializer(serializers.Serializer[Any]):
     uid = serializers.CharField()
+    title = serializers.CharField(help_text="What it does, in words")
     action = serializers.ChoiceField(ACTIONS)
     module_name = serializers.CharField()
     version = serializers.IntegerField()
@@ -91,8 +106,16 @@ class RolloutSerializer(serializers.Serializer[Any]):
     origin = serializers.CharField()
     actor = serializers.CharField()
     needs = serializers.ListField(child=serializers.CharField(), help_text="Rollouts that have to succeed first")
-    retry_of = serializers.CharField(allow_null=True)
-    rollback_of = serializers.CharField(allow_null=True)
+    retry_of = serializers.CharField(allow_null=True, help_text="The rollout whose failed nodes it tries again")
+    rollback_of = serializers.CharField(allow_null=True, help_text="The rollout that it takes back")
+    retried_by = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Rollouts that tried its failed nodes again after its end, the newest 10",
+    )
+    rolled_back_by = serializers.CharField(
+        allow_null=True, help_text="The rollout that has taken it back after its end"
+    )
+    left_alone = LeftAloneSerializer(help_text="Nodes that its rollback has left as they are")
     strategy = StrategySerializer()
     created_at = serializers.DateTimeField()
     finished_at = serializers.DateTimeField(allow_null=True)
@@ -107,19 +130,32 @@ class RolloutSerializer(serializers.Serializer[Any]):
     slowest_nodes = NodeSecondsSerializer(many=True)
 
 
+class HadSerializer(serializers.Serializer[Any]):
+    version = serializers.IntegerField()
+    activation = serializers.ChoiceField(choices(Activation))
+    content_sha256 = serializers.CharField()
+
+
 class OutcomeSerializer(serializers.Serializer[Any]):
-    attempt = serializers.IntegerField()
+    attempt = serializers.IntegerField(help_text="0 if the node was never asked")
     rollback = serializers.BooleanField(help_text="An undo: it was to give back what was there before")
     action = serializers.ChoiceField(ACTIONS)
     version = serializers.IntegerField()
+    content_sha256 = serializers.CharField(allow_null=True)
+    had = HadSerializer(
+        allow_null=True,
+        help_text="What was loaded when it was released; if nothing was, the newest files that were there",
+    )
     phase = serializers.ChoiceField(PHASES)
     reason = serializers.CharField(allow_null=True)
     message = serializers.CharField()
     by = serializers.CharField(allow_null=True, help_text=CANCELED_BY)
     requested_by = serializers.CharField(help_text=REQUESTED_BY)
     automatic = serializers.BooleanField(help_text=AUTOMATIC)
+    released_at = serializers.DateTimeField(allow_null=True)
     at = serializers.DateTimeField()
     seconds = serializers.FloatField(allow_null=True)
+    swap_seconds = serializers.FloatField(allow_null=True)
     late = serializers.ChoiceField(PHASES, allow_null=True, help_text="What the node has reported after that")
     text = serializers.CharField(help_text="All of it in words")
 
@@ -133,7 +169,7 @@ class AttemptSerializer(serializers.Serializer[Any]):
     activation = serializers.ChoiceField(choices(Activation))
     content_sha256 = serializers.CharField(allow_null=True)
     rollback = serializers.BooleanField(help_text="An undo: it is to give back what was there before")
-    attempt = serializers.IntegerField()
+    attempt = serializers.IntegerField(help_text="0 if the node was never asked")
     phase = serializers.ChoiceField(PHASES)
     reason = serializers.CharField(allow_null=True)
     message = serializers.CharField()
@@ -154,7 +190,7 @@ class OperationSerializer(serializers.Serializer[Any]):
     reason = serializers.CharField(allow_null=True)
     message = serializers.CharField()
     generation = serializers.IntegerField()
-    attempt = serializers.IntegerField()
+    attempt = serializers.IntegerField(help_text="0 if the node was never asked")
     wave = serializers.IntegerField(allow_null=True)
     rollback = serializers.BooleanField(help_text="An undo: it is to give back what was there before")
     requested_by = serializers.CharField(help_text=REQUESTED_BY)

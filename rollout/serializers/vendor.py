@@ -31,7 +31,9 @@ class ActionSerializer(serializers.Serializer[Any]):
     creation_time = serializers.DateTimeField()
     error_code = serializers.CharField(required=False, help_text="There if it failed")
     error_message = serializers.CharField(
-        required=False, help_text="Which nodes are not as the action was to leave them, and why; also if it completed"
+        required=False,
+        help_text="Which nodes are not as the action was to leave them, and why; there if it failed, and where such nodes "
+        "are once it has ended",
     )
 
 

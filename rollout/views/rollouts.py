@@ -144,7 +144,8 @@ class RolloutViewSet(ViewSet):
     )
     @refuses(RolloutNotFoundError)
     def nodes(self, request: Request, uid: str) -> Response:
-        """List the rollout's nodes, in its order."""
+        """List the rollout's nodes, in its order, as they are now. How they were: ask for one of them with `as_of`, or for
+        the rollout's counters; a page of a list of then would have to fold all events of the rollout."""
         return paginate(
             request,
             selectors.operations(uid),

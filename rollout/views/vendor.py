@@ -50,6 +50,7 @@ from rollout.errors import (
 from rollout.events import Origin, RolloutPhase
 from rollout.messages import Action, Activation, Reason
 from rollout.models import Node, Rollout
+from rollout.projections.rollouts import counted
 from rollout.requests import WHERE_ONLINE, RolloutRequest
 from rollout.serializers.vendor import (
     ActionSerializer,
@@ -61,7 +62,7 @@ from rollout.serializers.vendor import (
 )
 from rollout.views.artifacts import UPLOAD
 
-#: The vendor's word for a phase; for any other it is `failed`. Exceptions are in `_status`.
+#: The vendor's word for a phase. Exceptions are in `_status`.
 STATUS_OF = {
     RolloutPhase.PLANNED: "queued",
     RolloutPhase.PENDING_APPROVAL: "queued",
@@ -70,9 +71,17 @@ STATUS_OF = {
     RolloutPhase.PAUSED: "running",
     RolloutPhase.ROLLING_BACK: "running",
     RolloutPhase.ABORTING: "cancelling",
-    RolloutPhase.ABORTED: "cancelled",
     RolloutPhase.SUCCEEDED: "completed",
+    RolloutPhase.COMPLETED_WITH_FAILURES: "failed",
+    RolloutPhase.FAILED: "failed",
+    RolloutPhase.ABORTED: "cancelled",
+    RolloutPhase.ROLLED_BACK: "cancelled",
+    RolloutPhase.ROLLBACK_FAILED: "failed",
+    RolloutPhase.SUPERSEDED: "cancelled",
+    RolloutPhase.REJECTED: "cancelled",
 }
+#: Those that nobody has asked for end as `failed`; empty where a person has canceled it on all nodes.
+_BY_PERSON = ("", Reason.MANUAL)
 
 
 #: Digits of a node's uid, which is a position of the log.
@@ -231,16 +240,19 @@ class ActionViewSet(ViewSet):
 
 
 def _actions(rollouts: Sequence[Rollout]) -> list[dict[str, Any]]:
-    ended = [each for each in rollouts if _status(each) in {"failed", "completed"}]
+    ended = [each for each in rollouts if RolloutPhase(each.phase).is_final]
     short = selectors.shortfalls([each for each in ended if each.succeeded < each.total])
     return [_action(each, short.get(each.uid, "")) for each in rollouts]
 
 
 def _status(rollout: Rollout) -> str:
+    """It is `completed` when what was asked for was done, `cancelled` when a person has decided otherwise since."""
     phase = RolloutPhase(rollout.phase)
+    if phase == RolloutPhase.ROLLED_BACK and rollout.rollback_of:
+        return "completed"
     is_kept = phase == RolloutPhase.SUCCEEDED and rollout.message  # a deletion after which the module is still there
-    is_given_up = phase == RolloutPhase.ABORTED and rollout.reason != Reason.MANUAL
-    return "failed" if is_kept or is_given_up else STATUS_OF.get(phase, "failed")
+    is_given_up = phase in {RolloutPhase.ABORTED, RolloutPhase.ROLLED_BACK} and rollout.reason not in _BY_PERSON
+    return "failed" if is_kept or is_given_up else STATUS_OF[phase]
 
 
 def _action(rollout: Rollout, shortfall: str) -> dict[str, Any]:
@@ -249,7 +261,7 @@ def _action(rollout: Rollout, shortfall: str) -> dict[str, Any]:
     final = rollout.total - rollout.scheduled - rollout.queued - rollout.running
     document: dict[str, Any] = {
         "action_uid": rollout.uid,
-        "name": f"{rollout.action}_module",
+        "name": f"{'roll_back' if rollout.rollback_of else rollout.action}_module",
         "status": status,
         "progress": str(100 * final // rollout.total if rollout.total else 100),
         "node_uid": "",
@@ -257,13 +269,13 @@ def _action(rollout: Rollout, shortfall: str) -> dict[str, Any]:
         "object_name": f"module:{rollout.module_name}:{rollout.version}",
         "creation_time": rfc3339(rollout.created_at),
     }
-    message = " ".join(filter(None, (rollout.message, shortfall)))
+    message = " ".join(filter(None, (rollout.message, shortfall, rollout.left_alone.get("text"))))
     if status == "failed":
         is_kept = rollout.phase == RolloutPhase.SUCCEEDED
-        code = ModuleInUseError.code if is_kept else rollout.reason or rollout.phase
-        document |= {"error_code": code, "error_message": message}
-    elif status == "completed" and message:
-        document["error_message"] = message
+        code = rollout.phase if rollout.reason in _BY_PERSON else rollout.reason
+        document["error_code"] = ModuleInUseError.code if is_kept else code
+    if RolloutPhase(rollout.phase).is_final and (message or status == "failed"):
+        document["error_message"] = message or counted(rollout)
     return document
 
 

@@ -221,6 +221,11 @@ class Rules:
     def _counters_add_up(self, row):
         counted = sum([getattr(row, name) for name in COUNTERS])
         self.holds(counted == row.total, "counters add up", f"{counted} of {row.total}")
+        in_no_wave = sum(each.wave < 0 for each in self.world.rows.of(row.uid))
+        in_waves = sum(each["total"] for each in row.waves)
+        self.holds(in_waves + in_no_wave == row.total, "counters add up", f"{in_waves} in waves, {in_no_wave} in none")
+        before = sum(wave["failed_before"] for wave in row.waves)
+        self.holds(before == row.failed_before, "counters add up", f"{before} of {row.failed_before} failed before")
         for wave in row.waves:
             self.holds(sum([wave[name] for name in COUNTERS]) == wave["total"], "counters add up", str(wave))
 

@@ -5,7 +5,7 @@ from rollout.decider.rollout import Fleet, Needs, Ready
 from rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
 from rollout.messages import RUNNING_PHASES, Action, Phase, Reason
 from rollout.projections.rollouts import COUNTERS
-from rollout.standing import _FAILED, _RELEASING, _clock_start, _phase_counted, tallies
+from rollout.standing import _FAILED, _RELEASING, Restoration, _clock_start, _phase_counted, restoration, tallies
 from rollout.strategy import Offline
 
 IN_HAND = frozenset({Phase.QUEUED, *RUNNING_PHASES})
@@ -13,13 +13,15 @@ PHASE_OF = {name: _phase_counted(name) for name in COUNTERS}
 
 
 class Rows:
-    """All that is known: rollouts, nodes and operations by key, modules on nodes, the switch for everything."""
+    """All that is known: rollouts, nodes and operations by key, modules on nodes, placements, the switch for everything."""
 
-    def __init__(self, *, rollouts, operations, nodes, modules, freeze):
+    def __init__(self, *, rollouts, operations, nodes, modules, placements, freeze):
         self.rollouts = rollouts
         self.operations = operations
         self.nodes = nodes
         self.modules = modules
+        #: By node and module, as their deciders know them.
+        self.placements = placements
         self.freeze = freeze
         #: Keys of the operations of each rollout, and of each module on each node.
         self.of_rollout = {}
@@ -50,6 +52,8 @@ def fleet_of(uid, state, rows, *, now):
     ending = state.phase in {RolloutPhase.ABORTING, RolloutPhase.ROLLING_BACK}
     is_over = row.scheduled + row.queued + row.running == 0
     keeps_health = state.strategy.kept_healthy(state.nodes) > 0
+    begins_to_restore = state.phase == RolloutPhase.ROLLING_BACK and is_over and not state.restoring
+    restored = restoration_of(uid, rows) if begins_to_restore else Restoration()
     return Fleet(
         now=now,
         counts={PHASE_OF[name]: getattr(row, name) for name in COUNTERS},
@@ -58,13 +62,15 @@ def fleet_of(uid, state, rows, *, now):
         offline=_offline(open_rows, state, rows) if row.scheduled else (),
         retriable=_retriable(open_rows, state, rows) if row.failed + row.timed_out else (),
         healthy=_healthy(all_rows, rows) if keeps_health else 0,
-        to_restore=to_restore(all_rows, rows) if ending and is_over and not state.restoring else (),
+        to_restore=restored.nodes,
+        left_alone=restored.left_alone,
         scheduled=_named(each for each in all_rows if ending and each.phase == Phase.SCHEDULED),
         cancelable=_named(
             each for each in all_rows if ending and each.phase in IN_HAND and each.phase != Phase.CANCELING
         ),
         superseded=row.superseded,
-        gone=_gone(all_rows) if is_over else 0,
+        gone=_canceled(all_rows, Reason.NODE_DECOMMISSIONED, state) if is_over else 0,
+        called_off=_canceled(all_rows, Reason.MANUAL, state) if is_over else 0,
         unrestored=row.unrestored,
         progressed_at=_clock_start(row, rows.freeze),
         wake_at=_wakes(all_rows, now) if row.retries else None,
@@ -73,8 +79,9 @@ def fleet_of(uid, state, rows, *, now):
     )
 
 
-def _gone(all_rows):
-    return sum((each.phase, each.reason) == (Phase.CANCELED, Reason.NODE_DECOMMISSIONED) for each in all_rows)
+def _canceled(all_rows, reason, state):
+    counted = [each for each in all_rows if each.rollback or not state.restoring]
+    return sum((each.phase, each.reason) == (Phase.CANCELED, reason) for each in counted)
 
 
 def _named(found):
@@ -142,15 +149,17 @@ def _lost(row, all_rows, rows):
     return lost
 
 
-def to_restore(all_rows, rows):
-    return _named(
+def restoration_of(uid, rows):
+    changed = [
         each
-        for each in all_rows
+        for each in rows.of(uid)
         if each.touched
         and not each.rollback
         and not (each.phase == Phase.SKIPPED and each.attempt == 1)
         and rows.phase(each) != NodePhase.DECOMMISSIONED
-        and not any(other.touched or (other.finished_at is None and not other.yields) for other in rows.others(each))
+    ]
+    return restoration(
+        uid, [(each.node, each.generation, rows.placements[each.node, each.module_name]) for each in changed]
     )
 
 

@@ -74,7 +74,7 @@ from rollout.strategy import Strategy
 from rollout.verbs import ROLLBACKS, _without_conditions
 from tests.simulation.agents import Agent, Order, Script
 from tests.simulation.rules import Broken, Rules
-from tests.simulation.standing import IN_HAND, Rows, fleet_of, to_restore
+from tests.simulation.standing import IN_HAND, Rows, fleet_of, restoration_of
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 PROFILE = NodeProfile(platform="linux/x86_64")
@@ -125,6 +125,7 @@ class Folded:
             operations=self.of_rollouts.operations,
             nodes=self.of_nodes.nodes,
             modules=self.of_nodes._modules.rows,
+            placements=self.placements,
             freeze=None,
         )
 
@@ -536,9 +537,9 @@ class World(Folded):
         return into
 
     def _start_rollback(self, ended, into):
-        nodes = to_restore(self.rows.of(ended.rollout), self.rows)
+        restored = restoration_of(ended.rollout, self.rows)
         changes = self._decided(
-            RollBack(rollout=ended.rollout, node=node, module_name=MODULE, into=into) for node in nodes
+            RollBack(rollout=ended.rollout, node=node, module_name=MODULE, into=into) for node in restored.nodes
         )
         if not changes:
             raise NothingToRollBackError
@@ -554,6 +555,7 @@ class World(Folded):
             named=True,
             strategy=_without_conditions(ended.strategy),
             rollback_of=ended.rollout,
+            left_alone=restored.left_alone,
         )
         self._begin(into, started, changes)
 

@@ -113,8 +113,8 @@ def test_the_history_of_the_node_has_a_line_for_each(run, module, four):
     found = json.loads(run("nodes", "history", NODE, "--module", module, "--json").stdout)
     undone, retried, superseded, canceled = four.values()
     assert [(each["rollout"], each["phase"], each["rollback"], each["attempt"]) for each in found] == [
-        (canceled, "canceled", False, 1),
-        (superseded, "canceled", False, 1),
+        (canceled, "canceled", False, 0),
+        (superseded, "canceled", False, 0),
         (retried, "succeeded", False, 2),
         (retried, "failed", False, 1),
         (undone, "rolled_back", True, 1),
@@ -136,3 +136,24 @@ def test_the_table_of_the_report_has_each_attempt_and_each_stop(run, four):
     assert kinds == [("attempt", "failed", "load_failed"), ("node", "rolled_back", "")]
     stops = [(each["action"], each["rule"], each["actor"]) for each in rows if each["record"] == "stop"]
     assert stops == [("pause", "max_failures", ""), ("rollback", "manual", "alice")]
+
+
+def test_a_rollback_says_what_it_is_what_it_follows_and_what_it_leaves_alone(run, module):
+    upload(module_name=module, version=2, content="c2")
+    first = begin(run, module, 1)
+    for node in (NODE, "n2", "n3"):
+        say(first, node)
+        advance(first)
+    newer = begin(run, module, 2, "--node", "n2")
+    say(newer, "n2")
+    answer = run("rollout", "rollback", first, "--yes")
+    left = f"n2 by rollout {newer}"
+    assert f"roll back {module} 1" in answer.stdout
+    assert left in answer.stderr
+    back = rollout(first).rolled_back_by
+    status = run("rollout", "status", back).stdout
+    assert f"rollback of rollout {first}" in status
+    assert left in status
+    assert f"rolled back by rollout {back}" in run("rollout", "status", first).stdout
+    listed = run("rollout", "list", "--module", module).stdout.splitlines()
+    assert any(back in line and "roll back" in line for line in listed)

@@ -267,3 +267,32 @@ def pages_of(count, module_name):
     say(uid, names[0], Phase.FAILED, reason=Reason.LOAD_FAILED, message="no")
     advance(uid)
     return [page_url("rollout_rollout", uid), f"{START}?module={module_name}&version=1&supersede=on"]
+
+
+def test_a_rollback_and_its_original_name_each_other_and_what_is_left_alone(admin):
+    upload()
+    upload(version=2, content="c2")
+    join("n1", "n2")
+    uid, newer = start(), ""
+    for name in ("n1", "n2"):
+        say(uid, name)
+    newer = start(version=2, nodes=("n2",))
+    say(newer, "n2")
+    asked = shown_text(admin.get(verb_url(uid, "rollback")))
+    assert f"n2 by rollout {newer}" in asked
+    back = admin.post(verb_url(uid, "rollback"))["Location"].split("/")[-3]
+    page = shown_text(admin.get(page_url("rollout_rollout", back)))
+    assert "Roll back greet 1" in page
+    assert re.search(f"Left alone n2, changed since or about to be by {newer[:8]}", page)
+    assert re.search(f"Rollback of {uid[:8]}", page)
+    assert re.search(f"Rolled back by {back[:8]}", shown_text(admin.get(page_url("rollout_rollout", uid))))
+
+
+def test_the_list_says_what_had_failed_before(admin):
+    upload()
+    join("n1", "n2")
+    uid = start(careful={"canary": 1, "max_failures": 0})
+    say(uid, "n1", Phase.FAILED, reason=Reason.LOAD_FAILED)
+    advance(uid)
+    verbs.retry_rollout(uid)
+    assert "1 failed before" in shown_text(admin.get("/admin/rollout/rollout/"))

@@ -8,21 +8,16 @@ from accounts.roles import Role
 from eventstore.context import acting_as
 from eventstore.registry import decode, encode, name_of
 from eventstore.store import head, load, read
-from eventstore.transact import transact
-from rollout import clock, intake, services, verbs
+from rollout import clock, intake, verbs
 from rollout.advance import advance_all
 from rollout.decider import placement
-from rollout.decider.node import NODE, DecommissionNode
-from rollout.errors import RolloutError
 from rollout.events import Origin, RolloutStarted, placement_stream, rollout_stream
-from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Reason
+from rollout.messages import Phase
 from rollout.models import Operation, Rollout
-from rollout.reconcile import reconcile
-from rollout.selectors import IN_HAND, unfinished_rollouts
 from rollout.standing import cause_of
-from rollout.strategy import OnFailure, Retries
 from tests.causes import gaps
 from tests.plugins.cast import client_of
+from tests.random_run import RandomRun
 from tests.recorded_fleet import (
     beat_of,
     fleet,
@@ -267,7 +262,7 @@ def test_every_event_leads_back_to_where_a_story_may_begin(seed):
     """A long random run of everything that people, nodes and time do."""
     upload()
     upload(version=2, content="c2")
-    began, run = head(), _Run(Random(seed))
+    began, run = head(), RandomRun(Random(seed))
     for _ in range(400):
         run.step()
     told = list(read(after=began))
@@ -275,120 +270,3 @@ def test_every_event_leads_back_to_where_a_story_may_begin(seed):
     assert len(told) > 300
     kinds = {each.actor.partition(":")[0] if not each.actor.startswith("system") else each.actor for each in told}
     assert {"user", "node", "system:relay", "system:clock", "system:reconciler"} <= kinds
-
-
-class _Run:
-    NODES = ("a", "b", "c", "d")
-
-    def __init__(self, chance):
-        self.chance = chance
-        join(*self.NODES)
-
-    def step(self):
-        self.chance.choice([self.person, self.person, self.node, self.node, self.node, self.time])()
-
-    def person(self):
-        uids = list(Rollout.objects.values_list("uid", flat=True))
-        uid = self.chance.choice(uids) if uids else ""
-        verb = self.chance.choice(
-            [
-                self.start,
-                self.start,
-                lambda: verbs.pause_rollout(uid),
-                lambda: verbs.resume_rollout(uid),
-                lambda: verbs.promote_rollout(uid),
-                lambda: verbs.abort_rollout(uid),
-                lambda: verbs.retry_rollout(uid),
-                lambda: verbs.roll_back_rollout(uid),
-                lambda: verbs.cancel_node(uid, self.name(), force=self.chance.random() < 0.5),
-                lambda: verbs.freeze_fleet("night"),
-                verbs.thaw_fleet,
-                verbs.thaw_fleet,
-                lambda: services.drain_node(self.name()),
-                lambda: services.activate_node(self.name()),
-                lambda: services.activate_node(self.name()),
-                *[lambda: services.decommission_node(self.name())] * (self.chance.random() < 0.5),
-                *[self.leave] * (self.chance.random() < 0.5),
-                self.start,
-                verbs.thaw_fleet,
-                lambda: services.activate_node(self.name()),
-            ]
-        )
-        try:
-            with acting_as("user:alice"):
-                verb()
-        except RolloutError:
-            pass
-
-    def start(self):
-        start(
-            version=self.chance.choice([1, 2]),
-            action=self.chance.choice([Action.INSTALL, Action.INSTALL, Action.REMOVE]),
-            nodes=self.chance.choice([None, ("a", "b"), ("c",)]),
-            supersede=self.chance.random() < 0.5,
-            careful={
-                "canary": self.chance.choice([0, 1]),
-                "max_parallel": 2,
-                "on_failure": self.chance.choice(list(OnFailure)),
-                "retries": Retries(limit=1, backoff_seconds=0.0),
-                "max_failures": self.chance.choice([0, "100%"]),
-            },
-            released=False,
-        )
-
-    def leave(self):
-        """As an older version has recorded it: what is under way there is not ended, and nothing is forgotten."""
-        name = self.name()
-        transact(f"node:{name}", NODE, DecommissionNode(node=name))
-        if self.chance.random() < 0.5:
-            services.decommission_node(name)
-
-    def name(self):
-        return self.chance.choice(self.NODES)
-
-    def node(self):
-        name = self.name()
-        in_hand = list(Operation.objects.filter(phase__in=IN_HAND))
-        if not in_hand or self.chance.random() < 0.3:
-            modules = self.chance.choice([(), (installed(),), (installed(2, "c2"),)])
-            intake.record_beats([beat_of(name, hello=self.chance.random() < 0.5, modules=modules)])
-            return
-        if self.chance.random() < 0.3:
-            self.strange()
-            return
-        phases = [*sorted(RUNNING_PHASES - {Phase.CANCELING}), *sorted(FINAL_PHASES), *[Phase.SUCCEEDED] * 6]
-        intake.record_reports(
-            [
-                report_of(each.rollout, each.node, phase, reason=Reason.FETCH_FAILED if phase == Phase.FAILED else None)
-                for each in in_hand
-                for phase in [self.chance.choice(phases)]
-            ]
-        )
-
-    def strange(self):
-        """A node says what nobody has asked, or has asked long ago; also one that has left."""
-        about = self.chance.choice(list(Operation.attempts.all()))
-        said = {
-            "rollout": about.rollout,
-            "node": self.chance.choice([about.node, self.name()]),
-            "module_name": about.module_name,
-            "generation": about.generation + self.chance.choice([0, 0, 1]),
-            "attempt": about.attempt,
-            "phase": self.chance.choice([*FINAL_PHASES, *[Phase.SUCCEEDED] * 6]),
-        }
-        intake.record_reports([said])
-
-    def time(self):
-        match self.chance.randrange(5):
-            case 0:
-                silence(self.name())
-                clock.declare_silent_nodes_offline()
-            case 1:
-                overdue(self.name())
-                clock.end_overdue_operations()
-            case 2:
-                reconcile()
-            case 3:
-                advance_all(unfinished_rollouts())
-            case 4:
-                clock.end_operations_of_gone_nodes()

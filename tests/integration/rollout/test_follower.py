@@ -149,7 +149,7 @@ def test_only_what_an_event_is_about_is_looked_at(relay, looked_at):
         ({"approval": True}, lambda uid: verbs.reject_rollout(uid, remark=""), "rejected"),
         ({"approval": True}, verbs.abort_rollout, "aborted"),
         ({}, verbs.roll_back_rollout, "rolling_back"),
-        ({}, lambda uid: verbs.cancel_node(uid, "n0000", force=True), "failed"),
+        ({}, lambda uid: verbs.cancel_node(uid, "n0000", force=True), "aborted"),
         ({}, lambda _: services.decommission_node("n0000"), "aborted"),
         ({}, lambda _: overdue("n0000"), "failed"),
     ],

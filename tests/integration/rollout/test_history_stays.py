@@ -131,7 +131,7 @@ def test_what_was_superseded_names_what_took_its_place(admin):
     assert document["phase"] == "superseded"
     assert [(each["action"], each["rule"]) for each in document["stops"]] == [("end", "newer_rollout")]
     node = report(admin, older)["nodes"][0]
-    assert told(node["outcomes"]) == [(1, False, "canceled", "newer_rollout")]
+    assert told(node["outcomes"]) == [(0, False, "canceled", "newer_rollout")]
     assert newer in node["outcomes"][0]["message"]
 
 

@@ -33,7 +33,8 @@ from rollout.events import (
 )
 from rollout.follower import Follower
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Reason, Report, to_json
-from rollout.models import FleetFreeze, Node, NodeModule, Operation, Rollout
+from rollout.models import FleetFreeze, Node, NodeModule, Operation, Placement, Rollout
+from rollout.projections.nodes import state_of as state_of_placement
 from rollout.projections.rollouts import COUNTERS, counter_of, state_of
 from rollout.strategy import Gate, Offline, OnAbort, OnFailure, Retries
 from tests.causes import gaps
@@ -225,6 +226,7 @@ class Fleet(RuleBasedStateMachine):
             operations={each.key: each for each in Operation.objects.all()},
             nodes={each.name: each for each in Node.objects.all()},
             modules={each.key: each for each in NodeModule.objects.all()},
+            placements={(each.node, each.module_name): state_of_placement(each) for each in Placement.objects.all()},
             freeze=FleetFreeze.objects.first(),
         )
         self.one_live_operation_per_placement(rows)
@@ -286,6 +288,7 @@ class Fleet(RuleBasedStateMachine):
                 self.help(uid, is_hopeful=number < HOPEFUL_ROUNDS)
         assert not Rollout.objects.exclude(phase__in=FINAL_ROLLOUT_PHASES).exists()
         self.nothing_was_released_after_a_threshold()
+        self.what_was_to_be_restored_was_scheduled()
         assert differences() == {}
         assert gaps(read(after=self.began)) == []
 
@@ -296,6 +299,15 @@ class Fleet(RuleBasedStateMachine):
                 is_stopped |= isinstance(event, WaveFailed)
                 is_stopped &= not isinstance(event, RolloutResumed | RollbackStarted)
                 assert not (is_stopped and isinstance(event, NodesReleased))
+
+    def what_was_to_be_restored_was_scheduled(self):
+        """Who chooses the nodes of a rollback and who decides about each of them are of one mind."""
+        for uid in self.rollouts:
+            for event in (each.event for each in load(rollout_stream(uid))):
+                if isinstance(event, RollbackStarted):
+                    undone = Operation.attempts.filter(rollout=uid, rollback=True).values_list("node", flat=True)
+                    assert set(undone) == set(event.nodes)
+                    assert set(event.nodes).isdisjoint(node for each in event.left_alone for node in each.nodes)
 
     def answer(self):
         reports = [

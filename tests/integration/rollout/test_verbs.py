@@ -8,7 +8,7 @@ from accounts import services as accounts
 from accounts.roles import Role
 from accounts.services import UserChanges
 from eventstore.context import acting_as
-from rollout import clock, intake, verbs
+from rollout import clock, intake, services, verbs
 from rollout.advance import advance
 from rollout.errors import (
     NothingToRollBackError,
@@ -296,8 +296,50 @@ def test_one_node_is_canceled_by_handshake_or_by_force():
     say(uid, A)
     with pytest.raises(OperationFinalError):
         verbs.cancel_node(uid, A, force=True)
-    assert rollout(uid).phase == "completed_with_failures"
+    assert (rollout(uid).phase, rollout(uid).canceled) == ("succeeded", 2)
     assert differences() == {}
+
+
+@pytest.mark.parametrize("has_left", [False, True])
+def test_a_rollout_that_was_canceled_on_all_its_nodes_is_aborted(has_left):
+    fleet(2)
+    uid = start(max_parallel=1)
+    verbs.cancel_node(uid, B, force=False)
+    if has_left:
+        services.decommission_node(A)
+    else:
+        verbs.cancel_node(uid, A, force=True)
+    ended = rollout(uid)
+    assert (ended.phase, ended.reason) == ("aborted", "")
+    assert ended.message == "A person has canceled it on all nodes that are left."
+    assert not ClusterTarget.objects.exists()
+
+
+def test_an_undo_that_was_canceled_by_hand_is_no_failure():
+    fleet(2)
+    uid = rolled_out(1, A, B)
+    back = verbs.roll_back_rollout(uid)
+    advance(back)
+    verbs.cancel_node(back, A, force=True)
+    say(back, B)
+    assert (rollout(back).phase, rollout(back).canceled) == ("rolled_back", 1)
+    assert [each["phase"] for each in rollout(back).waves] == ["passed"]
+
+
+def test_a_rollback_that_was_canceled_on_all_its_nodes_is_aborted():
+    fleet(1)
+    back = verbs.roll_back_rollout(rolled_out(1, A))
+    verbs.cancel_node(back, A, force=False)
+    assert rollout(back).phase == "aborted"
+
+
+def test_one_under_way_that_gives_nothing_back_has_failed():
+    fleet(2)
+    uid = start(careful={"canary": 1, "gate": "manual"})
+    say(uid, A)
+    verbs.roll_back_rollout(uid)
+    verbs.cancel_node(uid, A, force=True)
+    assert (rollout(uid).phase, rollout(uid).reason) == ("rollback_failed", "")
 
 
 def test_an_abort_may_undo_what_runs():

@@ -10,14 +10,18 @@ from eventstore.store import database_now
 from modules_app.models import Module
 from rollout import clock, services, verbs
 from rollout.advance import advance
+from rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.messages import Phase, Reason
 from rollout.models import NodeModule, Operation, Rollout
 from rollout.reconcile import reconcile
 from tests.plugins.packages import as_upload
 from tests.plugins.played_nodes import answer, installed, join, play
-from tests.recorded_fleet import differences, silence
+from tests.recorded_fleet import differences, rollout, say, silence, start
+from tests.recorded_fleet import upload as upload_of
 
 pytestmark = pytest.mark.dialect
+
+AT_ONCE = {"canary": 0, "max_failures": "100%"}
 
 
 @pytest.fixture
@@ -200,3 +204,115 @@ def test_what_was_under_way_goes_on_when_the_freeze_is_lifted(upload, action):
     verbs.thaw_fleet()
     assert play() == 1
     assert action(uid)["status"] == "completed"
+
+
+def every_end():
+    """A rollout for each way in which it may end, each with the status that it is to have, and its error code."""
+    upload_of()
+    join("node1")
+    join("node2")
+
+    def begun(*names, **more):
+        return start(nodes=names or None, **more)
+
+    done = begun("node1", "node2", careful=AT_ONCE)
+    say(done, "node1")
+    say(done, "node2")
+    back = verbs.roll_back_rollout(done)
+    advance(back)
+    say(back, "node1")
+    say(back, "node2")
+    yield done, "completed", None
+    yield back, "completed", None
+    canceled = begun("node1", "node2", careful=AT_ONCE)
+    verbs.cancel_node(canceled, "node1", force=True)
+    say(canceled, "node2")
+    yield canceled, "completed", None
+    none_left = begun("node1", careful=AT_ONCE)
+    verbs.cancel_node(none_left, "node1", force=True)
+    yield none_left, "cancelled", None
+    for phase, rule in ((Phase.SUCCEEDED, "cancelled"), (Phase.FAILED, "failed")):
+        undone = begun("node1", "node2", careful={"canary": 1, "max_failures": 0, "on_failure": "rollback"})
+        say(undone, "node1", phase)
+        verbs.roll_back_rollout(undone)
+        say(undone, "node2", Phase.CANCELED, reason=Reason.MANUAL)
+        advance(undone)
+        for each in Operation.objects.filter(rollout=undone, phase=Phase.QUEUED):
+            say(undone, each.node)
+        yield undone, rule, None if rule == "cancelled" else "error_threshold"
+    failed = begun("node1", careful=AT_ONCE)
+    say(failed, "node1", Phase.FAILED)
+    yield failed, "failed", "failed"
+    partly = begun("node1", "node2", careful=AT_ONCE)
+    say(partly, "node1", Phase.FAILED)
+    say(partly, "node2")
+    yield partly, "failed", "completed_with_failures"
+    stuck = verbs.roll_back_rollout(partly)
+    advance(stuck)
+    for name in ("node1", "node2"):
+        say(stuck, name, Phase.FAILED)
+    yield stuck, "failed", "rollback_failed"
+    older = begun("node1", released=False)
+    newer = begun("node1", supersede=True)
+    advance(older)
+    yield older, "cancelled", None
+    verbs.abort_rollout(newer)
+    say(newer, "node1")
+    yield newer, "cancelled", None
+    refused = begun("node2", careful={"approval": True})
+    verbs.reject_rollout(refused, remark="not today")
+    yield refused, "cancelled", None
+
+
+def test_an_action_is_completed_when_what_was_asked_was_done_and_says_why_it_failed(action, db):
+    seen = set()
+    for uid, status, code in every_end():
+        ended = action(uid)
+        seen.add(rollout(uid).phase)
+        assert (ended["status"], ended.get("error_code")) == (status, code), rollout(uid).phase
+        assert status != "failed" or re.search("node[12]: .", ended["error_message"]), ended
+    assert seen == {*FINAL_ROLLOUT_PHASES}
+
+
+def test_what_is_canceled_by_hand_is_named(upload, action):
+    join("node1")
+    join("node2")
+    uid = upload()["action_uid"]
+    advance(uid)
+    verbs.cancel_node(uid, "node2", force=True)
+    play()
+    assert action(uid)["status"] == "completed"
+    assert action(uid)["error_message"].startswith("node2: ")
+
+
+def test_a_node_that_was_skipped_catches_up_where_another_one_has_failed(upload, action):
+    for number in range(3):
+        join(f"node{number}")
+    go_offline("node2")
+    uid = upload()["action_uid"]
+    play(
+        lambda operation: (
+            answer(operation, Phase.FAILED, Reason.DISK_FULL, "full") if operation.node == "node0" else None
+        )
+    )
+    play()
+    play()
+    assert action(uid)["status"] == "failed"
+    join("node2")
+    reconcile()
+    play()
+    assert (has("node2"), has("node0")) == (True, False)
+
+
+def test_nor_is_it_given_what_has_failed_everywhere(upload, action):
+    join("node1")
+    join("node2")
+    go_offline("node2")
+    uid = upload()["action_uid"]
+    play(lambda operation: answer(operation, Phase.FAILED, Reason.DISK_FULL, "full"))
+    play()
+    assert action(uid)["status"] == "failed"
+    join("node2")
+    reconcile()
+    play()
+    assert not has("node2")

@@ -15,6 +15,7 @@ def rollout(phase, *waves):
         "uid": "u1",
         "phase": phase,
         "actor": "ada",
+        "rollback_of": None,
         "waves": [{"wave": number, "phase": each} for number, each in enumerate(waves)],
     }
 
@@ -40,6 +41,11 @@ def rollout(phase, *waves):
 )
 def test_exit_code_of_each_phase(phase, code):
     assert exit_code(rollout(phase, "running", "pending")) == code
+
+
+def test_a_rollback_that_worked_is_a_success():
+    back = rollout("rolled_back", "passed") | {"rollback_of": "r1"}
+    assert (exit_code(back), next_step(back)) == (ExitCode.SUCCEEDED, "")
 
 
 def test_every_phase_of_a_rollout_is_known():

@@ -1,0 +1,156 @@
+"""A rollback takes back what its rollout did wherever the node still has it, and names the nodes that it leaves alone."""
+
+import json
+
+import pytest
+
+from accounts.services import update_cluster_settings
+from rollout import intake, verbs
+from rollout.advance import advance
+from rollout.errors import NothingToRollBackError
+from rollout.messages import Activation, Phase, Reason
+from rollout.models import Operation
+from rollout.reconcile import reconcile
+from tests.plugins.cast import client_of
+from tests.recorded_fleet import (
+    beat_of,
+    differences,
+    fleet,
+    installed,
+    operation,
+    phases,
+    rollout,
+    say,
+    start,
+    state_of,
+    upload,
+)
+
+pytestmark = [pytest.mark.django_db, pytest.mark.dialect]
+
+A, B, C = "n0000", "n0001", "n0002"
+CAREFUL = {"canary": 1, "max_failures": 0}
+
+
+@pytest.fixture
+def admin(alice):
+    return client_of(alice)
+
+
+def done(version, *names, phase=Phase.SUCCEEDED, **more):
+    """uid of a rollout of these nodes, which have all answered so."""
+    uid = start(version=version, nodes=names, **more)
+    for name in names:
+        say(uid, name, phase, reason=Reason.LOAD_FAILED if phase == Phase.FAILED else None)
+    advance(uid)
+    return uid
+
+
+def taken_back(uid):
+    back = verbs.roll_back_rollout(uid)
+    advance(back)
+    for each in Operation.objects.filter(rollout=back, phase=Phase.QUEUED):
+        say(back, each.node)
+    advance(back)
+    assert rollout(back).phase == "rolled_back"
+    return back
+
+
+def test_newer_attempts_that_failed_keep_no_node_from_being_rolled_back():
+    fleet(2)
+    upload(version=2, content="c2")
+    first = done(1, A, B)
+    done(2, B, phase=Phase.FAILED)
+    done(2, B, phase=Phase.FAILED)
+    back = taken_back(first)
+    assert phases(back) == {A: "rolled_back", B: "rolled_back"}
+    assert rollout(back).left_alone["count"] == 0
+    assert state_of(B)[0] == "absent" if state_of(B) else True
+    assert differences() == {}
+
+
+def test_nor_in_a_rollout_that_is_under_way():
+    fleet(2)
+    upload(version=2, content="c2")
+    first = start(careful={"canary": 1, "gate": "manual"})
+    say(first, A)
+    done(2, A, phase=Phase.FAILED)
+    assert taken_back(first) == first
+    assert (operation(first, A).rollback, operation(first, A).phase) == (True, "rolled_back")
+
+
+def test_what_something_newer_has_changed_is_named(admin):
+    fleet(3)
+    upload(version=2, content="c2")
+    first = done(1, A, B, C)
+    second = done(2, B)
+    third = start(version=2, nodes=(C,))
+    back = taken_back(first)
+    assert phases(back) == {A: "rolled_back"}
+    document = admin.get(f"/v2/rollouts/{back}").json()
+    left = document["left_alone"]
+    assert (left["count"], {each["rollout"]: each["nodes"] for each in left["by"]}) == (2, {second: [B], third: [C]})
+    assert document["message"].endswith("1 rolled back, 2 left alone")
+    words = f"Left alone, because they were changed since or are about to be: {B} by rollout {second}; {C} by rollout"
+    assert words in admin.get(f"/v2/rollouts/{back}/why").json()["summary"]
+    told = json.loads(b"".join(admin.get(f"/v2/rollouts/{back}/report").streaming_content))
+    assert told["left_alone"] == [{"rollout": second, "nodes": [B]}, {"rollout": third, "nodes": [C]}]
+    lines = b"".join(admin.get(f"/v2/rollouts/{back}/report?format=csv").streaming_content).decode().splitlines()
+    assert [each.split(",")[0] for each in lines if B in each] == ["left_alone"]
+    assert differences() == {}
+
+
+def test_a_rollback_of_one_under_way_names_them_too(admin):
+    fleet(2)
+    upload(version=2, content="c2")
+    first = start(careful={"canary": 1, "gate": "manual"})
+    say(first, A)
+    second = done(2, A)
+    assert taken_back(first) == first
+    left = admin.get(f"/v2/rollouts/{first}").json()["left_alone"]
+    assert (left["by"], phases(first)[A]) == ([{"rollout": second, "count": 1, "nodes": [A]}], "succeeded")
+    assert second in admin.get(f"/v2/rollouts/{first}/why").json()["summary"]
+
+
+def test_where_nothing_is_left_the_refusal_names_them():
+    fleet(2)
+    upload(version=2, content="c2")
+    first = done(1, A, B)
+    second = done(2, A, B)
+    with pytest.raises(NothingToRollBackError, match=f"{A}, {B} by rollout {second}"):
+        verbs.roll_back_rollout(first)
+
+
+def test_rollouts_are_taken_back_one_after_the_other():
+    fleet(1)
+    for version in range(2, 5):
+        upload(version=version, content=f"c{version}")
+    uids = [done(version, A) for version in range(1, 5)]
+    for version, uid in zip((3, 2, 1), uids[:0:-1], strict=True):
+        back = operation(taken_back(uid), A)
+        assert (back.action, back.version) == ("install", version)
+    with pytest.raises(NothingToRollBackError):  # only the newest of them are remembered
+        verbs.roll_back_rollout(uids[0])
+    assert differences() == {}
+
+
+def test_what_the_reconciler_has_put_right_is_still_the_work_of_the_rollout():
+    fleet(1)
+    first = done(1, A)
+    update_cluster_settings(correct_drift=True)
+    intake.record_beats([beat_of(A)])
+    reconcile()
+    put_right = Operation.objects.exclude(rollout=first).get()
+    advance(put_right.rollout)
+    say(put_right.rollout, A)
+    intake.record_beats([beat_of(A, modules=[installed()])])
+    assert phases(taken_back(first)) == {A: "rolled_back"}
+
+
+def test_files_that_came_since_are_a_change():
+    fleet(1)
+    upload(version=2, content="c2")
+    first = done(1, A)
+    second = done(2, A, activation=Activation.FILES)
+    with pytest.raises(NothingToRollBackError, match=second):
+        verbs.roll_back_rollout(first)
