@@ -441,8 +441,10 @@ def _tell(rollout: Rollout, recorded: RecordedEvent) -> None:
 def _tell_waves(waves: list[dict[str, Any]], state: RolloutState, event: RolloutEvent, now: datetime) -> None:
     match event:
         case RolloutStarted(rollback_of=former) if former:
-            for each in waves:
-                each |= {"phase": WavePhase.RUNNING, "started_at": rfc3339(now)}  # all at once
+            for each in waves:  # all at once; one of which no node is given back anything is over
+                each |= {"phase": WavePhase.RUNNING, "started_at": rfc3339(now)}
+                if not each["total"]:
+                    each |= {"phase": WavePhase.PASSED, "finished_at": rfc3339(now)}
         case WaveStarted(wave=wave):
             waves[wave] |= {"phase": WavePhase.RUNNING, "started_at": rfc3339(now)}
             _close_if_ended(waves[wave], now)

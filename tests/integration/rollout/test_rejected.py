@@ -15,7 +15,6 @@ from rollout.events import ReportRejected
 from rollout.follower import Follower
 from rollout.messages import FINAL_PHASES, REPORTS, Action, Phase, Reason
 from rollout.models import Liveness, TimelineEntry
-from rollout.outcomes import canceled_by
 from rollout.strategy import Retries
 from rollout.transport import DROPPED
 from rollout.verbs import ROLLBACKS
@@ -352,7 +351,7 @@ def test_what_nobody_has_canceled_is_a_failure(reason):
         uid = start(careful={"canary": 0, "max_failures": 0, "retries": Retries(limit=0)})
     say(uid, bad, Phase.CANCELED, reason=reason, message="The operation was canceled.")
     row = operation(uid, bad)
-    assert (row.phase, row.reason, canceled_by(row)) == ("failed", "agent_error", "")
+    assert (row.phase, row.reason, row.canceled_by) == ("failed", "agent_error", "")
     assert row.message == f"{bad} gave it up, and nobody had asked for that. The operation was canceled."
     assert rollout(uid).phase == "paused"
 
@@ -363,4 +362,4 @@ def test_what_a_person_has_canceled_is_canceled():
     with acting_as("user:bob"):
         verbs.cancel_node(uid, name, force=False)
     say(uid, name, Phase.CANCELED, reason=Reason.MANUAL)
-    assert (operation(uid, name).phase, canceled_by(operation(uid, name))) == ("canceled", "bob")
+    assert (operation(uid, name).phase, operation(uid, name).canceled_by) == ("canceled", "bob")

@@ -190,7 +190,7 @@ def test_an_undo_that_was_canceled(admin, other):
     undo = admin.post(f"/v2/rollouts/{uid}/rollback").json()["uid"]
     other.post(f"/v2/rollouts/{undo}/nodes/{A}/cancel", {"force": True}, format="json")
     text = nodes_of(admin, undo)[0]["outcomes"][0]["text"]
-    assert text.startswith(f"undo, asked for by the user alice, canceled by the user {A} at")
+    assert text.startswith(f"undo, never released, asked for by the user alice, canceled by the user {A} at")
 
 
 def test_an_actor_is_told_with_its_kind():
