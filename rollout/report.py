@@ -63,6 +63,7 @@ VERBS: dict[type, str] = {
     OperationFinished: "cancel",
 }
 _CHUNK = 2000
+_COUNTS = (*COUNTERS, "failed_before")
 
 COLUMNS = (
     "record",
@@ -270,8 +271,8 @@ def _records(report: Report) -> Iterator[dict[str, Any]]:
         message = f"changed since, or about to be, by rollout {left['rollout']}"
         yield {"record": "left_alone", "node": " ".join(left["nodes"]), "message": message}
     for wave in rollout["waves"]:
-        counts = ", ".join(f"{wave[name]} {name}" for name in ("total", *COUNTERS, "failed_before") if wave.get(name))
-        yield {**wave, "record": "wave", "at": wave["started_at"], "message": counts}
+        counts = [f"{wave['total']} total", *(f"{wave[name]} {name}" for name in _COUNTS if wave.get(name))]
+        yield {**wave, "record": "wave", "at": wave["started_at"], "message": ", ".join(counts)}
     for node in _nodes(report):
         former = earlier(node["outcomes"], has_ended=node["finished_at"] is not None)
         yield from ({**_attempt(node, each), "module_name": rollout["module_name"]} for each in former)
