@@ -33,10 +33,10 @@ from rollout.decider.rollout import (
 )
 from rollout.errors import OperationFinalError
 from rollout.events import FLEET_STREAM, NodeDecommissioned, OperationScheduled, Origin, RolloutStarted, rollout_stream
-from rollout.followers import followed
 from rollout.messages import Action, Phase
 from rollout.models import Rollout
 from rollout.placements import placement_changes
+from rollout.planning.planner import followed
 from rollout.requests import RolloutRequest
 from rollout.services import start_rollout
 from rollout.standing import bad_nodes, restoration_of

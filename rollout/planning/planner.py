@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from eventstore.database import snapshot
 from eventstore.store import Append
+from eventstore.transact import load_state
 from rollout.decider.node import NodePhase
 from rollout.decider.placement import Schedule
 from rollout.decider.rollout import ROLLOUT, RolloutState, Start
@@ -16,8 +17,7 @@ from rollout.errors import (
     RolloutInProgressError,
     UnknownNodeError,
 )
-from rollout.events import RolloutStarted, rollout_stream
-from rollout.followers import followed
+from rollout.events import RolloutFollowed, RolloutStarted, rollout_stream
 from rollout.messages import Action, Activation, Reason
 from rollout.models import Node
 from rollout.placements import caused_changes
@@ -210,6 +210,12 @@ def appends_of(plan: Plan, uid: str) -> list[Append]:
     former = plan.request.retry_of
     following = [followed(former, by=uid).with_metadata(causes[-1])] if former else []
     return [*started, *following, *caused_changes(schedules)]
+
+
+def followed(uid: str, *, by: str, is_rollback: bool = False) -> Append:
+    """What the stream of a rollout that has ended gets when the rollout `by` is started to follow it."""
+    event = RolloutFollowed(rollout=uid, follower=by, is_rollback=is_rollback)
+    return load_state(rollout_stream(uid), ROLLOUT).append([event])
 
 
 def _started(plan: Plan, uid: str, bringing: Mapping[str, Collection[str]]) -> Append:
