@@ -32,20 +32,27 @@ def main() -> None:
     except ValueError as error:  # `SettingsError`, already from the import
         _refuse(f"{error}.")
     if needs_a_log and not {"-h", "--help"}.intersection(sys.argv):
-        _refuse_without_a_log()
+        _refuse_without_a_file()
+        refuse_without_a_log()
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(sys.argv)
 
 
-def _refuse_without_a_log() -> None:
-    import django
+def _refuse_without_a_file() -> None:
+    """SQLite would make it."""
     from django.conf import settings
+
+    database = settings.DATABASES["default"]
+    if "sqlite3" in database["ENGINE"] and not Path(database["NAME"]).exists():
+        _refuse(f"There is no database at {database['NAME']}. {_NAME_IT}")
+
+
+def refuse_without_a_log() -> None:
+    """Exit with a sentence if the database does not answer, or has no log."""
+    import django
     from django.db import Error, connection
 
-    where = settings.DATABASES["default"]["NAME"]
-    if connection.vendor == "sqlite" and not Path(where).exists():
-        _refuse(f"There is no database at {where}. {_NAME_IT}")
     django.setup()
     from eventstore.models import StoredEvent
 
@@ -55,7 +62,7 @@ def _refuse_without_a_log() -> None:
     except Error as error:
         _refuse(f"The database cannot be read: {str(error).strip()}")
     if StoredEvent._meta.db_table not in tables:
-        _refuse(f"The database {where} has no log yet. {_NAME_IT}")
+        _refuse(f"The database {connection.settings_dict['NAME']} has no log yet. {_NAME_IT}")
 
 
 def _refuse(sentence: str) -> NoReturn:
