@@ -248,7 +248,8 @@ class OperationProgressed:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationFinished:
     """`seconds` is how long the node worked on it, None if it never said; `swap_seconds` is how long its server answered
-    no client while it replaced one version by another, None if it did not."""
+    no client while it replaced one version by another, None if it did not. `answered`: the node has said so; None in
+    older logs, which do not say."""
 
     rollout: str
     node: str
@@ -258,6 +259,7 @@ class OperationFinished:
     message: str = ""
     seconds: float | None = None
     swap_seconds: float | None = None
+    answered: bool | None = None
 
 
 @event_type("operation.reported_late.v1")

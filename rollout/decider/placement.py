@@ -47,7 +47,8 @@ MOST_BROUGHT = 3
 class Operation:
     """`before`: what the node had when this was first released, None until then; `was`: what was desired at that time.
     `yields`: an operation of a person takes its place. `succeeded`: the node is as this was to leave it.
-    `answers`: how the attempt has ended, and what the node has said of it since: a phase and whether it is a success."""
+    `answers`: how the attempt has ended, and what the node has said of it since: a phase and whether it is a success.
+    `answered`: the node has said at least once how it ended."""
 
     rollout: str
     version: int
@@ -65,12 +66,23 @@ class Operation:
     was: tuple[Target, ...] = ()
     phase: Phase = Phase.SCHEDULED
     answers: tuple[tuple[Phase, bool], ...] = ()
+    answered: bool = False
     succeeded: bool = False
 
     @property
     def result(self) -> tuple[Target, ...]:
         """What the node has after its success. Only of an operation that was released."""
         return desired_after(self.before or (), self)
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether its success leaves the node as it was. Only of an operation that was released."""
+        return self.result == self.before
+
+    @property
+    def may_still_change(self) -> bool:
+        """Whether it has ended, and the node may bring it about all the same."""
+        return not (self.answered or self.before is None or self.changes_nothing)
 
     @property
     def changes(self) -> frozenset[int]:
@@ -364,6 +376,7 @@ def _finished(
         phase=phase,
         reason=reason,
         message=message,
+        answered=False,
     )
 
 
@@ -381,9 +394,11 @@ def refusal(state: PlacementState, report: Report) -> str:
             return "the operation was not released yet"
         is_ahead = (report.generation, report.attempt) > (live.generation, live.attempt)
         return f"the newest is generation {live.generation}, attempt {live.attempt}" if is_ahead else ""
-    is_known = any(each is not None and each.rollout == report.rollout for each in (state.ended, state.changed))
+    known = [each for each in (state.ended, state.changed) if each is not None and each.rollout == report.rollout]
+    if known and all(each.before is None for each in known):
+        return "the operation was never released"
     # Nothing depends any more on operations before the newest one that ended.
-    return "" if is_known or report.generation <= state.generation else "no such operation"
+    return "" if known or report.generation <= state.generation else "no such operation"
 
 
 def _record(state: PlacementState, report: Report) -> list[PlacementEvent]:
@@ -429,6 +444,7 @@ def _record_live(live: Operation, report: Report) -> list[PlacementEvent]:
                 message=message,
                 seconds=report.seconds,
                 swap_seconds=report.swap_seconds,
+                answered=True,
             )
         ]
     if _ORDER.index(report.phase) <= _ORDER.index(live.phase):
@@ -552,12 +568,14 @@ def to_undo(state: PlacementState, rollout: str) -> Operation | None:
     """Return the operation that a rollback of `rollout` takes back here, None if there is none.
 
     That is its last one if nothing newer was released. Else it is the one whose work the node still has: what came after
-    it has changed nothing.
+    it has changed nothing, and will not.
     """
     if _comes_first(state.live):
         return None
     newest = state.changed
     if newest is None or newest.rollout != rollout:
+        if newest is not None and newest.may_still_change:
+            return None
         newest = state.brought[-1] if state.brought else None
     is_own = newest is not None and newest.rollout == rollout and not newest.rollback
     return newest if is_own else None
@@ -569,9 +587,12 @@ def kept_by(state: PlacementState, rollout: str, generation: int) -> str:
     live = state.live
     if live is not None and _comes_first(live) and live.rollout != rollout:
         return live.rollout
-    newest = state.brought[-1] if state.brought else state.changed
-    is_newer = newest is not None and newest.succeeded and newest.generation > generation
-    return newest.rollout if newest is not None and is_newer and newest.rollout != rollout else ""
+    newest = state.changed
+    if newest is None or not newest.may_still_change:
+        newest = state.brought[-1] if state.brought else newest
+    if newest is None or newest.rollout == rollout or newest.generation <= generation:
+        return ""
+    return newest.rollout if newest.succeeded or newest.may_still_change else ""
 
 
 def _comes_first(live: Operation | None) -> bool:
@@ -700,12 +721,18 @@ def _with_live(state: PlacementState, phase: Phase) -> PlacementState:
 
 def _evolve_finished(state: PlacementState, event: OperationFinished) -> PlacementState:
     if state.waiting is not None and state.waiting.rollout == event.rollout:
-        ended = replace(state.waiting, phase=event.phase, answers=(_answer(event),))
+        ended = replace(state.waiting, phase=event.phase, answers=(_answer(event),))  # it was never released
         return replace(state, waiting=None, ended=ended)
     live = state.live
     if live is None or live.rollout != event.rollout:
         return state
-    ended = replace(live, phase=event.phase, succeeded=_has_succeeded(event), answers=(_answer(event),))
+    ended = replace(
+        live,
+        phase=event.phase,
+        succeeded=_has_succeeded(event),
+        answers=(_answer(event),),
+        answered=_is_answered(event),
+    )
     state = replace(state, live=state.waiting, waiting=None, ended=ended)
     if ended.before is None:
         return state
@@ -715,14 +742,15 @@ def _evolve_finished(state: PlacementState, event: OperationFinished) -> Placeme
 
 
 def _brought(state: PlacementState, succeeded: Operation) -> tuple[Operation, ...]:
-    """Whose work the node has after this success. The reconciler puts right what another one has brought."""
-    others = tuple(each for each in state.brought if each.generation != succeeded.generation)
-    changes_nothing = succeeded.result == succeeded.before
-    if succeeded.rollback:
-        is_taken_back = others and not changes_nothing and succeeded.result == others[-1].before
-        return others[:-1] if is_taken_back else others
-    if succeeded.yields and changes_nothing:
+    """Whose work the node has after this success. What was there already is still the work of who has brought it."""
+    others = state.brought
+    if succeeded.rollback:  # what the node has is the work of another one again, or of none that is known
+        while others and others[-1].result != succeeded.result:
+            others = others[:-1]
         return others
+    if succeeded.changes_nothing:
+        return others
+    others = tuple(each for each in others if each.generation != succeeded.generation)
     return (*others, replace(succeeded, was=()))[-MOST_BROUGHT:]
 
 
@@ -756,7 +784,12 @@ def _evolve_late(state: PlacementState, event: OperationReportedLate) -> Placeme
 
 
 def _answered(operation: Operation, event: OperationReportedLate) -> Operation:
-    return replace(operation, answers=(*operation.answers, _answer(event)))
+    return replace(operation, answers=(*operation.answers, _answer(event)), answered=True)
+
+
+def _is_answered(event: OperationFinished) -> bool:
+    """Older logs do not say. There the control plane has ended most of what was canceled, and all that has timed out."""
+    return event.phase not in {Phase.CANCELED, Phase.TIMED_OUT} if event.answered is None else event.answered
 
 
 PLACEMENT = Decider(PlacementState(), decide, evolve)
