@@ -50,8 +50,8 @@ def user_by_login(login: str) -> User | None:
 
 
 def account_called(login: str) -> int | None:
-    """The uid of the account that has this name or has had it, also if it was deleted since; None if there was none."""
-    return AccountName.objects.filter(name=login).values_list("uid", flat=True).first()
+    """The uid of the account that has this name or has had it, also if it was deleted since; None if that is not known."""
+    return AccountName.objects.filter(name=login, uid__gt=0).values_list("uid", flat=True).first()
 
 
 def cluster() -> Cluster:

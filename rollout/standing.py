@@ -66,7 +66,7 @@ def fleet_of(uid: str, state: RolloutState, *, now: datetime) -> Fleet:
         left_alone=restored.left_alone,
         scheduled=_named(_scheduled(uid)) if ending and row.scheduled else (),
         cancelable=_named(_in_hand(uid).exclude(phase=Phase.CANCELING)) if ending and not is_over else (),
-        superseded=row.superseded,
+        superseded=_canceled(uid, Reason.NEWER_ROLLOUT, state) if state.restoring and is_over else row.superseded,
         gone=_canceled(uid, Reason.NODE_DECOMMISSIONED, state) if is_over and row.canceled else 0,
         called_off=_canceled(uid, Reason.MANUAL, state) if is_over and row.canceled else 0,
         unrestored=row.unrestored,

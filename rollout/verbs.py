@@ -6,12 +6,13 @@ What each verb does to nodes that are scheduled, queued, running and finished is
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 
 from accounts.selectors import account_called
 from eventstore.actors import is_shown_person
 from eventstore.database import snapshot
 from eventstore.store import Append, Condition, append, head
-from eventstore.transact import load_state, retry_on_conflict, transact
+from eventstore.transact import Loaded, load_state, retry_on_conflict, transact
 from rollout import selectors
 from rollout.advance import advance, advance_all
 from rollout.decider.fleet import FLEET, Freeze, Thaw
@@ -32,11 +33,22 @@ from rollout.decider.rollout import (
     Start,
 )
 from rollout.errors import OperationFinalError
-from rollout.events import FLEET_STREAM, NodeDecommissioned, OperationScheduled, Origin, RolloutStarted, rollout_stream
+from rollout.events import (
+    FLEET_STREAM,
+    NodeDecommissioned,
+    OperationScheduled,
+    Origin,
+    RolloutPhase,
+    RolloutStarted,
+    rollout_stream,
+)
 from rollout.messages import Action, Phase
 from rollout.models import Rollout
 from rollout.placements import placement_changes
+from rollout.planning.dependencies import refuse_if_needed
+from rollout.planning.observed import Observed
 from rollout.planning.planner import followed
+from rollout.premises import PLANNING
 from rollout.requests import RolloutRequest
 from rollout.services import start_rollout
 from rollout.standing import bad_nodes, restoration_of
@@ -105,9 +117,10 @@ def _obey(uid: str, command: RolloutCommand) -> None:
 
 
 def roll_back_rollout(uid: str, *, origin: Origin = Origin.API) -> str:
-    """The rollout in which every node gets back what it had before: the same, or a new one if it has ended. At most one.
+    """The rollout in which every node gets back what it had before: the same, or a new one if it has ended. At most one
+    that has given anything back.
 
-    Raises: `NothingToRollBackError`, `RollbackOfRollbackError`, `WrongPhaseError`, `RolloutNotFoundError`.
+    Raises: `NothingToRollBackError`, `RollbackOfRollbackError`, `ModuleNeededError`, `WrongPhaseError`, `RolloutNotFoundError`.
     """
     state = transact(rollout_stream(uid), ROLLOUT, RollBackAll(rollout=uid))
     if state.started is not None and state.phase in ROLLED_BACK_ANEW:
@@ -118,16 +131,17 @@ def roll_back_rollout(uid: str, *, origin: Origin = Origin.API) -> str:
 
 @retry_on_conflict
 def _start_rollback(ended: RolloutStarted, origin: Origin) -> str:
-    uid = uuid.uuid5(ROLLBACKS, ended.rollout).hex
-    after = head()
-    loaded = load_state(rollout_stream(uid), ROLLOUT)
-    if loaded.state.started is not None:
-        return uid
-    restoration = restoration_of(ended.rollout)
-    changes = placement_changes(
-        RollBack(rollout=ended.rollout, node=node, module_name=ended.module_name, into=uid)
-        for node in restoration.nodes
-    )
+    with snapshot():
+        after = head()
+        uid, loaded = _rollback_of(ended.rollout)
+        if loaded.state.started is not None:
+            return uid
+        restoration = restoration_of(ended.rollout)
+        changes = placement_changes(
+            RollBack(rollout=ended.rollout, node=node, module_name=ended.module_name, into=uid)
+            for node in restoration.nodes
+        )
+        _refuse_if_needed(changes)
     started = RolloutStarted(
         rollout=uid,
         action=Action.REMOVE if ended.action == Action.INSTALL else Action.INSTALL,
@@ -142,11 +156,36 @@ def _start_rollback(ended: RolloutStarted, origin: Origin) -> str:
         rollback_of=ended.rollout,
         left_alone=restoration.left_alone,
     )
-    as_read = Condition(after=after, event_types=[NodeDecommissioned])
+    as_read = Condition(after=after, event_types=PLANNING)
     first = loaded.append(ROLLOUT.decide(RolloutState(), Start(started=started)))
     following = [*changes, followed(ended.rollout, by=uid, is_rollback=True)]
     append(first, *(each.with_metadata(first.leads_to) for each in following), unless=[as_read])
     return uid
+
+
+def _rollback_of(uid: str) -> tuple[str, Loaded[RolloutState]]:
+    """The uid of the rollout's rollback, and its state. One that gave nothing back is followed by another one."""
+    for number in count():
+        own = uuid.uuid5(ROLLBACKS, f"{uid}:{number}" if number else uid).hex
+        loaded = load_state(rollout_stream(own), ROLLOUT)
+        if loaded.state.phase not in {RolloutPhase.ABORTED, RolloutPhase.SUPERSEDED}:
+            break
+    return own, loaded
+
+
+def _refuse_if_needed(changes: Sequence[Append]) -> None:
+    """Raises: `ModuleNeededError` if another module would lose one that it needs."""
+    removals = [
+        event
+        for each in changes
+        for event in each.events
+        if isinstance(event, OperationScheduled) and event.action == Action.REMOVE
+    ]
+    if not removals:
+        return
+    names = [each.node for each in removals]
+    nodes = selectors.nodes().filter(name__in=names)
+    refuse_if_needed(removals[0].module_name, removals[0].version, list(nodes), Observed(names, yields=False))
 
 
 def _fitting(strategy: Strategy, nodes: int) -> Strategy:

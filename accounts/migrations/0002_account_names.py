@@ -1,14 +1,39 @@
+import json
+
 from django.db import migrations, models
+
+#: Of names in the log that no account has any more, nobody knows whose they were.
+UNKNOWN = 0
 
 
 def fill(apps, schema_editor):
     names = apps.get_model("accounts", "AccountName").objects
     users = apps.get_model("accounts", "User").objects
-    names.bulk_create(names.model(name=name, uid=uid) for name, uid in users.values_list("username", "uid"))
+    known = {name: uid for name, uid in users.values_list("username", "uid")}
+    for name in people_in(texts(apps.get_model("eventstore", "StoredEvent"))):
+        known.setdefault(name, UNKNOWN)
+    names.bulk_create(names.model(name=name, uid=uid) for name, uid in known.items())
+
+
+def texts(events):
+    return events.objects.order_by("position").values_list("metadata", flat=True).iterator()
+
+
+def people_in(metadata_texts):
+    """Login names of those who have acted. In older events they stand alone, and only requests of people have an id."""
+    found = set()
+    for text in metadata_texts:
+        metadata = json.loads(text)
+        actor = metadata.get("actor", "")
+        if actor.startswith("user:"):
+            found.add(actor.removeprefix("user:"))
+        elif metadata.get("request_id") and actor and ":" not in actor:
+            found.add(actor)
+    return found - {"system", "anonymous"}
 
 
 class Migration(migrations.Migration):
-    dependencies = [("accounts", "0001_initial")]
+    dependencies = [("accounts", "0001_initial"), ("eventstore", "0004_requests")]
 
     operations = [
         migrations.CreateModel(

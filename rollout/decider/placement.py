@@ -48,7 +48,7 @@ class Operation:
     """`before`: what the node had when this was first released, None until then; `was`: what was desired at that time.
     `yields`: an operation of a person takes its place. `succeeded`: the node is as this was to leave it.
     `answers`: how the attempt has ended, and what the node has said of it since: a phase and whether it is a success.
-    `answered`: the node has said at least once how it ended."""
+    `released`: the node was asked, in this attempt. `answered`: it has said at least once how the attempt ended."""
 
     rollout: str
     version: int
@@ -65,6 +65,7 @@ class Operation:
     before: tuple[Target, ...] | None = None
     was: tuple[Target, ...] = ()
     phase: Phase = Phase.SCHEDULED
+    released: bool = False
     answers: tuple[tuple[Phase, bool], ...] = ()
     answered: bool = False
     succeeded: bool = False
@@ -390,9 +391,10 @@ def refusal(state: PlacementState, report: Report) -> str:
         return f"no agent gives the reason {report.reason}"
     live = state.live
     if live is not None and live.rollout == report.rollout:
-        if live.phase == Phase.SCHEDULED and live.before is None:
+        asked, newest = (report.generation, report.attempt), (live.generation, live.attempt)
+        if live.phase == Phase.SCHEDULED and asked == newest and not live.released:
             return "the operation was not released yet"
-        is_ahead = (report.generation, report.attempt) > (live.generation, live.attempt)
+        is_ahead = asked > newest
         return f"the newest is generation {live.generation}, attempt {live.attempt}" if is_ahead else ""
     known = [each for each in (state.ended, state.changed) if each is not None and each.rollout == report.rollout]
     if known and all(each.before is None for each in known):
@@ -688,7 +690,7 @@ def _evolve_released(state: PlacementState, event: OperationReleased) -> Placeme
         return state
     if live.before is None:
         live = replace(live, before=_had(state, event), was=state.desired)
-    return replace(state, live=replace(live, phase=Phase.QUEUED), desired=live.result)
+    return replace(state, live=replace(live, phase=Phase.QUEUED, released=True), desired=live.result)
 
 
 def _had(state: PlacementState, event: OperationReleased) -> tuple[Target, ...]:

@@ -590,25 +590,33 @@ def _finished(state: RolloutState, uid: str, fleet: Fleet) -> list[RolloutEvent]
     if state.phase == RolloutPhase.ROLLING_BACK:
         return [_rolled_back(state, uid, fleet)]
     phase = _outcome(fleet)
-    if phase == RolloutPhase.ABORTED and fleet.called_off:
-        return [_end(uid, phase, None, ALL_CALLED_OFF)]
-    if phase == RolloutPhase.ABORTED:
-        return [_end(uid, phase, Reason.NODE_DECOMMISSIONED, "All of its nodes have left the fleet.")]
-    if phase == RolloutPhase.SUPERSEDED:
-        return [_end(uid, phase, Reason.NEWER_ROLLOUT, "")]
+    if phase in {RolloutPhase.ABORTED, RolloutPhase.SUPERSEDED}:
+        return [_nothing_done(uid, fleet)]
     if phase == RolloutPhase.SUCCEEDED:
         return [_end(uid, phase, None, "")]
     return [_end(uid, phase, state.reason, state.message)]
 
 
 def _rolled_back(state: RolloutState, uid: str, fleet: Fleet) -> RolloutFinished:
-    """An undo that a person has canceled is no failure, unless nothing at all was given back."""
+    """An undo that was canceled is no failure, unless nothing at all was given back."""
     if fleet.unrestored:
         return _end(uid, RolloutPhase.ROLLBACK_FAILED, state.reason, state.message)
-    if fleet.counts.get(Phase.ROLLED_BACK, 0) or not (state.restoring and fleet.called_off):
-        return _end(uid, RolloutPhase.ROLLED_BACK, state.reason, state.message)
     is_own = state.started is not None and state.started.rollback_of
-    return _end(uid, RolloutPhase.ABORTED if is_own else RolloutPhase.ROLLBACK_FAILED, None, ALL_CALLED_OFF)
+    if state.restoring and not fleet.counts.get(Phase.ROLLED_BACK, 0):
+        if fleet.superseded or (is_own and (fleet.called_off or fleet.gone)):
+            return _nothing_done(uid, fleet)
+        if fleet.called_off:
+            return _end(uid, RolloutPhase.ROLLBACK_FAILED, None, ALL_CALLED_OFF)
+    return _end(uid, RolloutPhase.ROLLED_BACK, state.reason, state.message)
+
+
+def _nothing_done(uid: str, fleet: Fleet) -> RolloutFinished:
+    """Its nodes were taken over or canceled, or have left the fleet."""
+    if fleet.superseded:
+        return _end(uid, RolloutPhase.SUPERSEDED, Reason.NEWER_ROLLOUT, "")
+    if fleet.called_off:
+        return _end(uid, RolloutPhase.ABORTED, None, ALL_CALLED_OFF)
+    return _end(uid, RolloutPhase.ABORTED, Reason.NODE_DECOMMISSIONED, "All of its nodes have left the fleet.")
 
 
 def _outcome(fleet: Fleet) -> RolloutPhase:

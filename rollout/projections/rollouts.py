@@ -578,7 +578,8 @@ def _message(rollout: Rollout) -> str:
 
 
 def _set_target(rollout: Rollout, phase: RolloutPhase) -> None:
-    """A rollout that named no nodes and has succeeded sets the target, and its rollback restores the one before.
+    """A rollout that named no nodes and has succeeded sets the target. Its rollback restores the one before, if any node
+    was given back what it had.
 
     One of the vendor's API does so too if it has succeeded on some nodes: nobody decides about the others, which get it
     when they are back if they were skipped.
@@ -588,7 +589,7 @@ def _set_target(rollout: Rollout, phase: RolloutPhase) -> None:
     )
     target = ClusterTarget.objects.filter(module_name=rollout.module_name).first()
     if rollout.rollback_of:
-        if target is not None and target.rollout == rollout.rollback_of:
+        if target is not None and target.rollout == rollout.rollback_of and rollout.rolled_back:
             _restore_target(target)
     elif has_brought and not rollout.named:
         _replace_target(target, rollout)

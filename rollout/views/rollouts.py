@@ -247,6 +247,7 @@ class RolloutViewSet(ViewSet):
         ModuleNeededError,
         NothingToRollBackError,
         RollbackOfRollbackError,
+        ModuleNeededError,
         WrongPhaseError,
     )
     def rollback(self, request: Request, uid: str) -> Response:

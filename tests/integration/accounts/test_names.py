@@ -1,6 +1,7 @@
 """A name belongs to one account for ever: the log means that account by it."""
 
 import importlib
+import json
 
 import pytest
 from django.apps import apps
@@ -98,6 +99,27 @@ def test_the_upgrade_notes_the_present_names(alice, bob):
     for each in projections.registered():
         projections.rebuild(each)
     assert AccountName.objects.count() == 2
+
+
+@pytest.mark.parametrize(
+    ("actor", "request_id", "is_kept"),
+    [
+        ("user:dave", "", True),
+        ("dave", "r1", True),
+        ("dave", "", False),  # it may be a node
+        ("node:dave", "", False),
+        ("system:dave", "r1", False),
+    ],
+)
+def test_the_upgrade_keeps_names_that_were_given_up(alice, monkeypatch, actor, request_id, is_kept):
+    """Else a new account would be taken for the one that has acted."""
+    AccountName.objects.all().delete()
+    migration = importlib.import_module("accounts.migrations.0002_account_names")
+    text = json.dumps({"actor": actor, "request_id": request_id})
+    monkeypatch.setattr(migration, "texts", lambda _: [text])
+    migration.fill(apps, None)
+    assert (created(alice, name="dave") == (409, "name_used_before")) is is_kept
+    assert account_called("dave") is None or not is_kept
 
 
 @pytest.mark.slow

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from accounts.services import update_cluster_settings
-from rollout import intake, verbs
+from rollout import clock, intake, services, verbs
 from rollout.advance import advance
-from rollout.errors import NothingToRollBackError
+from rollout.errors import ModuleNeededError, NothingToRollBackError
 from rollout.messages import Activation, Phase, Reason
-from rollout.models import Operation
+from rollout.models import ClusterTarget, Operation
 from rollout.reconcile import reconcile
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import (
@@ -17,14 +17,17 @@ from tests.recorded_fleet import (
     differences,
     fleet,
     installed,
+    join,
     operation,
+    overdue,
     phases,
+    report_of,
     rollout,
     say,
     start,
-    state_of,
     upload,
 )
+from tests.recorded_modules import package
 
 pytestmark = [pytest.mark.django_db, pytest.mark.dialect]
 
@@ -65,7 +68,6 @@ def test_newer_attempts_that_failed_keep_no_node_from_being_rolled_back():
     back = taken_back(first)
     assert phases(back) == {A: "rolled_back", B: "rolled_back"}
     assert rollout(back).left_alone["count"] == 0
-    assert state_of(B)[0] == "absent" if state_of(B) else True
     assert differences() == {}
 
 
@@ -154,3 +156,138 @@ def test_files_that_came_since_are_a_change():
     second = done(2, A, activation=Activation.FILES)
     with pytest.raises(NothingToRollBackError, match=second):
         verbs.roll_back_rollout(first)
+
+
+# --- A newer attempt without an answer --------------------------------------------------------------------------------
+
+
+def without_an_answer(version):
+    """uid of a rollout that has timed out on the node, and the node's answer, which comes later."""
+    uid = start(version=version, nodes=(A,))
+    answer = report_of(uid, A)
+    overdue(A)
+    clock.end_overdue_operations()
+    assert phases(uid) == {A: "timed_out"}
+    return uid, answer
+
+
+def test_where_a_newer_attempt_may_still_come_the_node_is_left_alone():
+    fleet(1)
+    upload(version=2, content="c2")
+    first = done(1, A)
+    second, answer = without_an_answer(2)
+    with pytest.raises(NothingToRollBackError, match=second):
+        verbs.roll_back_rollout(first)
+    intake.record_reports([answer])
+    with pytest.raises(NothingToRollBackError, match=second):  # now it has changed the node
+        verbs.roll_back_rollout(first)
+    assert (operation(taken_back(second), A).action, operation(taken_back(second), A).version) == ("install", 1)
+    taken_back(first)
+    assert differences() == {}
+
+
+def test_once_it_has_said_that_it_failed_the_node_is_rolled_back():
+    fleet(1)
+    upload(version=2, content="c2")
+    first = done(1, A)
+    second, _ = without_an_answer(2)
+    say(second, A, Phase.FAILED, reason=Reason.LOAD_FAILED)
+    assert phases(taken_back(first)) == {A: "rolled_back"}
+
+
+def test_what_a_node_had_already_is_the_work_of_who_has_brought_it():
+    fleet(1)
+    first = done(1, A)
+    second, answer = without_an_answer(1)
+    back = verbs.roll_back_rollout(first)
+    advance(back)
+    intake.record_reports([answer])
+    say(back, A)
+    advance(back)
+    assert rollout(back).phase == "rolled_back"
+    with pytest.raises(NothingToRollBackError):  # it is gone, and must not come back
+        verbs.roll_back_rollout(second)
+    assert differences() == {}
+
+
+def test_the_same_version_again_changes_nothing():
+    fleet(1)
+    first = done(1, A)
+    second = start(nodes=(A,))
+    say(second, A, Phase.SKIPPED, reason=Reason.ALREADY_INSTALLED)
+    with pytest.raises(NothingToRollBackError):
+        verbs.roll_back_rollout(second)
+    assert phases(taken_back(first)) == {A: "rolled_back"}
+
+
+# --- Rollbacks that give nothing back ---------------------------------------------------------------------------------
+
+
+def test_one_that_was_canceled_keeps_the_target_and_can_be_asked_for_again():
+    fleet(1)
+    first = start()
+    say(first, A)
+    back = verbs.roll_back_rollout(first)
+    verbs.cancel_node(back, A, force=True)
+    advance(back)
+    assert rollout(back).phase == "aborted"
+    assert ClusterTarget.objects.get(module_name="greet").rollout == first
+    intake.record_reports([report_of(back, A, Phase.CANCELED)])
+    again = taken_back(first)
+    assert again != back
+    assert rollout(first).rolled_back_by == again
+    assert not ClusterTarget.objects.filter(module_name="greet", version__isnull=False).exists()
+
+
+def test_one_that_a_newer_rollout_has_taken_over_is_superseded(admin):
+    fleet(1)
+    upload(version=2, content="c2")
+    first = done(1, A)
+    back = verbs.roll_back_rollout(first)
+    start(version=2, supersede=True, released=False)
+    advance(back)
+    assert (rollout(back).phase, phases(back)) == ("superseded", {A: "canceled"})
+    assert admin.get(f"/v1/actions/{back}").json()["status"] == "cancelled"
+
+
+def test_one_whose_nodes_have_left_is_aborted():
+    fleet(2)
+    first = done(1, A)
+    back = verbs.roll_back_rollout(first)
+    services.decommission_node(A)
+    advance(back)
+    assert (rollout(back).phase, rollout(back).reason) == ("aborted", "node_decommissioned")
+
+
+# --- What a rollback reads --------------------------------------------------------------------------------------------
+
+
+def test_a_rollout_that_starts_meanwhile_is_seen(monkeypatch):
+    fleet(2)
+    upload(version=2, content="c2")
+    first, real, newer = done(1, A, B), verbs.restoration_of, []
+
+    def restoration_of(uid):
+        found = real(uid)
+        if not newer:
+            newer.append(start(version=2, nodes=(B,)))
+        return found
+
+    monkeypatch.setattr(verbs, "restoration_of", restoration_of)
+    back = verbs.roll_back_rollout(first)
+    assert phases(back).keys() == {A}
+    assert [(each["rollout"], each["nodes"]) for each in rollout(back).left_alone["by"]] == [(newer[0], [B])]
+
+
+def test_what_another_module_needs_is_not_rolled_back():
+    join("n1")
+    package("json")
+    package("greet", needs=["json"])
+    first = start(module_name="json")
+    say(first, "n1")
+    second = start()
+    say(second, "n1")
+    with pytest.raises(ModuleNeededError, match="greet 1 needs json on n1"):
+        verbs.roll_back_rollout(first)
+    taken_back(second)
+    taken_back(first)

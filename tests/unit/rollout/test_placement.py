@@ -597,7 +597,13 @@ def test_nothing_is_taken_back_twice_nor_what_was_never_released_nor_what_someth
     assert given(*done, roll_back(), release(), report(Phase.SUCCEEDED, generation=2)).when(roll_back()) == []
     assert given(schedule(), end(Phase.CANCELED)).when(roll_back()) == []
     assert given(*done, schedule("r2", version=2)).when(roll_back()) == []
-    assert given(*done, schedule("r2"), release("r2"), report(Phase.SUCCEEDED, "r2", 2)).when(roll_back()) == []
+    newer = (schedule("r2", version=2), release("r2"))
+    assert given(*done, *newer, report(Phase.SUCCEEDED, "r2", 2)).when(roll_back()) == []
+    assert given(*done, *newer, end(Phase.TIMED_OUT, "r2")).when(roll_back()) == []  # it may still come
+    assert given(*done, *newer, end(Phase.TIMED_OUT, "r2"), report(Phase.FAILED, "r2", 2)).when(roll_back()) != []
+    assert given(*done, *newer, report(Phase.FAILED, "r2", 2)).when(roll_back()) != []
+    again = (schedule("r2"), release("r2"), report(Phase.SUCCEEDED, "r2", 2))
+    assert given(*done, *again).when(roll_back()) != []  # which has changed nothing
     assert given(*done, schedule("r2"), end(Phase.CANCELED, "r2")).when(roll_back()) != []
 
 
