@@ -232,10 +232,10 @@ def besides(row: Rollout) -> Iterator[str]:
         yield f"It tries the failed nodes of rollout {row.retry_of} again."
     if row.rollback_of:
         yield f"It rolls rollout {row.rollback_of} back."
-    if row.retried_by:
-        yield f"Its failed nodes were tried again by rollout {', '.join(row.retried_by)}."
+    for retry in row.retried_by:
+        yield f"Rollout {retry} tries its failed nodes again."
     if row.rolled_back_by:
-        yield f"It was rolled back by rollout {row.rolled_back_by}."
+        yield f"Its rollback is rollout {row.rolled_back_by}."
     if row.left_alone.get("count"):
         yield row.left_alone["text"]
 

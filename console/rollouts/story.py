@@ -142,8 +142,12 @@ def _words(event: Any) -> tuple[str, str]:
         case RollbackStarted():
             return f"Rollback of {_names(event.nodes) or 'no node'} started", left_alone_in_words(event.left_alone)
         case RolloutFollowed():
-            done = "Rolled back" if event.is_rollback else "Its failed nodes are tried again"
-            return f"{done} by rollout {event.follower[:8]}", ""
+            uid = event.follower[:8]
+            is_rollback = event.is_rollback
+            return (
+                f"Its rollback is rollout {uid}" if is_rollback else f"Rollout {uid} tries its failed nodes again",
+                "",
+            )
         case NodesRetried():
             return f"{_names(event.nodes)} tried again", "by itself" if event.automatic else ""
         case RolloutFinished():

@@ -110,10 +110,10 @@ class RolloutSerializer(serializers.Serializer[Any]):
     rollback_of = serializers.CharField(allow_null=True, help_text="The rollout that it takes back")
     retried_by = serializers.ListField(
         child=serializers.CharField(),
-        help_text="Rollouts that tried its failed nodes again after its end, the newest 10",
+        help_text="Rollouts that try its failed nodes again, the newest 10",
     )
     rolled_back_by = serializers.CharField(
-        allow_null=True, help_text="The rollout that has taken it back after its end"
+        allow_null=True, help_text="The rollout that is its rollback, however that ends"
     )
     left_alone = LeftAloneSerializer(help_text="Nodes that its rollback has left as they are")
     strategy = StrategySerializer()

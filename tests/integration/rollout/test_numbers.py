@@ -205,6 +205,9 @@ def test_a_retry_and_its_original_name_each_other(admin):
     assert (head["retried_by"], head["rolled_back_by"]) == (retry, back["uid"])
     for here, other in ((uid, retry), (uid, back["uid"]), (retry, uid), (back["uid"], uid)):
         assert other in admin.get(f"/v2/rollouts/{here}/why").json()["summary"]
+    summary = admin.get(f"/v2/rollouts/{uid}/why").json()["summary"]
+    assert f"Rollout {retry} tries its failed nodes again." in summary
+    assert f"Its rollback is rollout {back['uid']}." in summary
     then = admin.get(f"/v2/rollouts/{uid}?as_of={etag.strip(chr(34))}").json()
     assert (then["retried_by"], then["rolled_back_by"]) == ([], None)
     assert differences() == {}
