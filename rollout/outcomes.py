@@ -165,7 +165,8 @@ def stop_of(recorded: RecordedEvent, before: RolloutState) -> dict[str, Any] | N
 
 # --- Actions ----------------------------------------------------------------------------------------------------------
 
-_VERBS: dict[type, tuple[str, str]] = {
+#: What `action_of` calls an event, and in words.
+VERBS: dict[type, tuple[str, str]] = {
     RolloutApproved: ("approve", "approved"),
     RolloutResumed: ("resume", "resumed"),
     WavePassed: ("promote", "promoted"),
@@ -178,13 +179,17 @@ ACTION_FIELDS = ("action", "actor", "at", "remark", "nodes", "count", "text")
 NAMED = 5
 
 
-def action_of(recorded: RecordedEvent) -> dict[str, Any] | None:
+def action_of(recorded: RecordedEvent, canceled_by: str) -> dict[str, Any] | None:
     """Return what a person did by the event, beside stopping the rollout; or which newer rollout took over a node. None for
-    any other event."""
+    any other event.
+
+    `canceled_by` is that of the operation, if it ends by the event: a newer rollout may take over only once the node is
+    silent, and then no person is the event's actor.
+    """
     event = recorded.event
-    if type(event) not in _VERBS:
+    if type(event) not in VERBS:
         return None
-    verb, done = _VERBS[type(event)]
+    verb, done = VERBS[type(event)]
     if isinstance(event, OperationFinished):
         if event.phase != Phase.CANCELED or event.reason not in {Reason.MANUAL, Reason.NEWER_ROLLOUT}:
             return None
@@ -192,18 +197,26 @@ def action_of(recorded: RecordedEvent) -> dict[str, Any] | None:
             verb, done = "supersede", "taken over"
     if verb != "supersede" and not is_person(recorded.actor):
         return None
-    nodes = [event.node] if hasattr(event, "node") else list(getattr(event, "nodes", ()))
+    nodes = nodes_of(event)
     action = {
         "action": verb,
-        "actor": recorded.shown_actor if is_person(recorded.actor) else None,
+        "actor": recorded.shown_actor if is_person(recorded.actor) else canceled_by or None,
         "at": rfc3339(recorded.recorded_at),
-        "remark": getattr(event, "remark", "") or getattr(event, "message", ""),
+        "remark": remark_of(event),
         "nodes": nodes[:NAMED],
         "count": len(nodes),
         "done": f"wave {event.wave} {done}" if isinstance(event, WavePassed) else done,
         "when": in_utc(recorded.recorded_at),
     }
     return {**action, "text": _in_words(action)}
+
+
+def nodes_of(event: Any) -> list[str]:
+    return [event.node] if hasattr(event, "node") else list(getattr(event, "nodes", ()))
+
+
+def remark_of(event: Any) -> str:
+    return getattr(event, "remark", "") or getattr(event, "message", "")
 
 
 def joined(actions: list[dict[str, Any]], action: dict[str, Any]) -> list[dict[str, Any]]:

@@ -68,7 +68,12 @@ OF_ROLLOUT = {
     "canceled": ["n1 canceled by the user alice"],
 }
 #: The report has actions with their fields, and no sentences.
-OF_REPORT = {**OF_ROLLOUT, "retried": ["retry", "resume"], "superseded": ["newer_rollout"], "canceled": ["cancel"]}
+OF_REPORT = {
+    **OF_ROLLOUT,
+    "retried": ["retry", "resume"],
+    "superseded": ["supersede", "newer_rollout"],
+    "canceled": ["cancel"],
+}
 OF_NODE = {
     "undone": ["load_failed", MESSAGE, "rolled"],
     "retried": ["load_failed", MESSAGE, "succeeded"],

@@ -1,5 +1,8 @@
 """Who started, canceled, took over, retried, resumed: each view of a rollout and of a node names them."""
 
+import csv
+import io
+import json
 import re
 from pathlib import Path
 
@@ -58,6 +61,19 @@ def told(client, uid):
     return [each["text"].rpartition(" at ")[0] for each in document["actions"]]
 
 
+def reported(client, uid):
+    """The actions of the report but the start; the table has the same."""
+    content = [
+        b"".join(client.get(f"/v2/rollouts/{uid}/report{query}").streaming_content) for query in ("", "?format=csv")
+    ]
+    told = [each for each in json.loads(content[0])["actions"] if each["action"] != "start"]
+    rows = [each for each in csv.DictReader(io.StringIO(content[1].decode())) if each["record"] == "action"]
+    assert [(each["action"], each["actor"]) for each in rows[1:]] == [
+        (each["action"], each["actor"] or "") for each in told
+    ]
+    return [(each["action"], each["actor"], each["reason"], each["nodes"]) for each in told]
+
+
 @pytest.mark.parametrize("is_started", [False, True])
 @pytest.mark.parametrize("force", [False, True])
 def test_a_cancel(admin, other, alice, client, is_started, force):
@@ -98,6 +114,7 @@ def test_what_took_its_place(admin, other):
     assert (found["canceled_by"], found["reason"]) == (A, "newer_rollout")
     assert newer in found["outcomes"][0]["text"]
     assert told(admin, older) == [f"{A}, {B} taken over by the user {A}"]
+    assert reported(admin, older) == [("supersede", A, "newer_rollout", [A]), ("supersede", A, "newer_rollout", [B])]
     assert f"taken over by the user {A}" in why(admin, older)["summary"]
     assert why(admin, older, "nodes", B)["summary"].startswith("Canceled at")
     assert f"by the user {A}." in why(admin, older, "nodes", B)["summary"]
@@ -114,7 +131,19 @@ def test_what_took_its_place_once_the_node_was_silent(admin, other):
     clock.declare_silent_nodes_offline()
     found = nodes_of(admin, older)[0]
     assert (found["phase"], found["canceled_by"]) == ("canceled", A)
+    assert told(admin, older) == [f"{A} taken over by the user {A}"]
+    assert reported(admin, older) == [("supersede", A, "newer_rollout", [A])]
+    assert f"{A} taken over by the user {A}" in why(admin, older)["summary"]
     assert differences() == {}
+
+
+def test_a_takeover_by_no_person_names_none(admin):
+    fleet(1)
+    upload(version=2, content="c2")
+    older = start(released=False)
+    start(version=2, supersede=True)
+    assert reported(admin, older) == [("supersede", None, "newer_rollout", [A])]
+    assert told(admin, older) == [f"{A} taken over"]
 
 
 def test_a_retry_and_a_resume(admin, other, alice, client):
