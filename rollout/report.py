@@ -84,6 +84,8 @@ COLUMNS = (
     "rollback_of",
     "retried_by",
     "rolled_back_by",
+    "requested_by",
+    "automatic",
 )
 #: A spreadsheet takes what begins so for a formula (OWASP, "CSV Injection").
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -190,6 +192,9 @@ def _node(row: Operation, outcomes: list[dict[str, Any]]) -> dict[str, Any]:
         "message": row.message,
         "attempts": row.newest_attempt,
         "rollback": row.rollback,
+        "requested_by": row.asked_by,
+        "automatic": row.automatic,
+        "canceled_by": row.canceled_by or None,
         **_from_to(had_by(row), row.action, row.version, row.content_sha256 or None),
         "released_at": rfc3339(row.released_at) if row.released_at else None,
         "finished_at": rfc3339(row.finished_at) if row.finished_at else None,
@@ -279,7 +284,13 @@ def _records(report: Report) -> Iterator[dict[str, Any]]:
     for node in _nodes(report):
         former = earlier(node["outcomes"], has_ended=node["finished_at"] is not None)
         yield from ({**_attempt(node, each), "module_name": rollout["module_name"]} for each in former)
-        yield {**node, "record": "node", "at": node["released_at"], "module_name": rollout["module_name"]}
+        yield {
+            **node,
+            "record": "node",
+            "at": node["released_at"],
+            "actor": node["canceled_by"],
+            "module_name": rollout["module_name"],
+        }
 
 
 def _attempt(node: dict[str, Any], outcome: dict[str, Any]) -> dict[str, Any]:

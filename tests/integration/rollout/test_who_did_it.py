@@ -61,17 +61,23 @@ def told(client, uid):
     return [each["text"].rpartition(" at ")[0] for each in document["actions"]]
 
 
+def json_report(client, uid):
+    return json.loads(b"".join(client.get(f"/v2/rollouts/{uid}/report").streaming_content))
+
+
+def table(client, uid):
+    content = b"".join(client.get(f"/v2/rollouts/{uid}/report?format=csv").streaming_content)
+    return list(csv.DictReader(io.StringIO(content.decode())))
+
+
 def reported(client, uid):
     """The actions of the report but the start; the table has the same."""
-    content = [
-        b"".join(client.get(f"/v2/rollouts/{uid}/report{query}").streaming_content) for query in ("", "?format=csv")
+    told = json_report(client, uid)["actions"]
+    rows = [(each["action"], each["actor"]) for each in table(client, uid) if each["record"] == "action"]
+    assert rows == [(each["action"], each["actor"] or "") for each in told]
+    return [
+        (each["action"], each["actor"], each["reason"], each["nodes"]) for each in told if each["action"] != "start"
     ]
-    told = [each for each in json.loads(content[0])["actions"] if each["action"] != "start"]
-    rows = [each for each in csv.DictReader(io.StringIO(content[1].decode())) if each["record"] == "action"]
-    assert [(each["action"], each["actor"]) for each in rows[1:]] == [
-        (each["action"], each["actor"] or "") for each in told
-    ]
-    return [(each["action"], each["actor"], each["reason"], each["nodes"]) for each in told]
 
 
 @pytest.mark.parametrize("is_started", [False, True])
@@ -102,6 +108,25 @@ def test_a_cancel(admin, other, alice, client, is_started, force):
     assert f"by the user {A}" in page
     assert f"canceled by the user {A}" in client.get(f"/admin/rollout/node/{node}/change/").content.decode()
     assert differences() == {}
+
+
+def test_the_table_says_who_for_the_newest_attempt_too(admin, other):
+    fleet(2)
+    uid = start_by(admin)
+    say(uid, A, Phase.FAILED, **FAILED)
+    advance(uid)
+    other.post(f"/v2/rollouts/{uid}/retry")
+    admin.post(f"/v2/rollouts/{uid}/nodes/{A}/cancel", {"force": True}, format="json")
+    head, *rows = table(admin, uid)
+    assert (head["actor"], head["requested_by"]) == ("alice", "alice")
+    found = {(each["record"], each["node"]): each for each in rows}
+    shown = {key: tuple(found[key][name] for name in ("actor", "requested_by", "automatic")) for key in found if key[1]}
+    assert shown["attempt", A] == ("", "alice", "False")
+    assert shown["node", A] == ("alice", A, "False")
+    assert shown["node", B] == ("", "alice", "False")
+    first, second = json_report(admin, uid)["nodes"]
+    assert (first["canceled_by"], first["requested_by"], first["automatic"]) == ("alice", A, False)
+    assert second["canceled_by"] is None
 
 
 def test_what_took_its_place(admin, other):
