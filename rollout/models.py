@@ -281,8 +281,10 @@ class Operation(Caused):
 
     @property
     def newest_attempt(self) -> int:
-        """The number of the newest attempt, 0 if the node was never asked."""
-        return self.attempt if self.touched else 0
+        """The number of the newest attempt, 0 if the node was never asked. A retry that waits for its release is none."""
+        if not self.touched:
+            return 0
+        return self.attempt if self.released_at else self.attempt - 1
 
 
 class ClusterTarget(models.Model):

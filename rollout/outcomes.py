@@ -63,7 +63,7 @@ def outcome(row: Operation) -> dict[str, Any]:
     that the node has reported since, and `text` says it in words."""
     at = in_utc(row.finished_at or row.scheduled_at)
     late = f" (the node has answered late: {_plain(row.late)})" if row.late else ""
-    begun = f", {begun_in_words(row)}," if begun_in_words(row) else "" if row.touched else ","
+    begun = f", {begun_in_words(row)}," if begun_in_words(row) else "" if row.released_at else ","
     by = f"by {in_words(row.canceled_by)} " if row.canceled_by else ""
     ended = f"{attempt_in_words(row)}{begun} {_plain(row.phase)} {by}at {at}"
     reason = "" if row.canceled_by and row.reason == Reason.MANUAL else row.reason
@@ -103,8 +103,9 @@ def had_by(row: Operation) -> dict[str, Any] | None:
 
 
 def attempt_in_words(row: Operation) -> str:
-    if not row.touched:
-        return "undo, never released" if row.rollback else "never released"
+    if row.released_at is None:
+        what = "undo, " if row.rollback else "retry, " if row.attempt > 1 else ""
+        return f"{what}never released"
     if not row.rollback:
         return f"attempt {row.attempt}"
     return "undo" if row.attempt == 1 else f"undo, attempt {row.attempt}"
