@@ -123,8 +123,8 @@ class Rollout(Caused):
     actor = models.CharField(max_length=150)
     retry_of = models.CharField(max_length=32)
     rollback_of = models.CharField(max_length=32, default="")
-    #: Uids of the rollouts that were started to follow it: the newest that tried its nodes again, and the one that has
-    #: taken it back.
+    #: Uids of the rollouts that were started to follow it: the newest that try its nodes again, and the one that is
+    #: its rollback, however that ends.
     retried_by = models.JSONField(default=list, db_default=models.Value([], models.JSONField()))
     rolled_back_by = models.CharField(max_length=32, default="", db_default="")
     #: What its rollback has left alone: the `count` of the nodes, the first of them `by` rollout, and a `text`.
@@ -281,8 +281,10 @@ class Operation(Caused):
 
     @property
     def newest_attempt(self) -> int:
-        """The number of the newest attempt, 0 if the node was never asked."""
-        return self.attempt if self.touched else 0
+        """The number of the newest attempt, 0 if the node was never asked. A retry that waits for its release is none."""
+        if not self.touched:
+            return 0
+        return self.attempt if self.released_at else self.attempt - 1
 
 
 class ClusterTarget(models.Model):

@@ -63,7 +63,7 @@ def outcome(row: Operation) -> dict[str, Any]:
     that the node has reported since, and `text` says it in words."""
     at = in_utc(row.finished_at or row.scheduled_at)
     late = f" (the node has answered late: {_plain(row.late)})" if row.late else ""
-    begun = f", {begun_in_words(row)}," if begun_in_words(row) else "" if row.touched else ","
+    begun = f", {begun_in_words(row)}," if begun_in_words(row) else "" if row.released_at else ","
     by = f"by {in_words(row.canceled_by)} " if row.canceled_by else ""
     ended = f"{attempt_in_words(row)}{begun} {_plain(row.phase)} {by}at {at}"
     reason = "" if row.canceled_by and row.reason == Reason.MANUAL else row.reason
@@ -103,8 +103,9 @@ def had_by(row: Operation) -> dict[str, Any] | None:
 
 
 def attempt_in_words(row: Operation) -> str:
-    if not row.touched:
-        return "undo, never released" if row.rollback else "never released"
+    if row.released_at is None:
+        what = "undo, " if row.rollback else "retry, " if row.attempt > 1 else ""
+        return f"{what}never released"
     if not row.rollback:
         return f"attempt {row.attempt}"
     return "undo" if row.attempt == 1 else f"undo, attempt {row.attempt}"
@@ -165,7 +166,8 @@ def stop_of(recorded: RecordedEvent, before: RolloutState) -> dict[str, Any] | N
 
 # --- Actions ----------------------------------------------------------------------------------------------------------
 
-_VERBS: dict[type, tuple[str, str]] = {
+#: What `action_of` calls an event, and in words.
+VERBS: dict[type, tuple[str, str]] = {
     RolloutApproved: ("approve", "approved"),
     RolloutResumed: ("resume", "resumed"),
     WavePassed: ("promote", "promoted"),
@@ -178,13 +180,17 @@ ACTION_FIELDS = ("action", "actor", "at", "remark", "nodes", "count", "text")
 NAMED = 5
 
 
-def action_of(recorded: RecordedEvent) -> dict[str, Any] | None:
+def action_of(recorded: RecordedEvent, canceled_by: str) -> dict[str, Any] | None:
     """Return what a person did by the event, beside stopping the rollout; or which newer rollout took over a node. None for
-    any other event."""
+    any other event.
+
+    `canceled_by` is that of the operation, if it ends by the event: a newer rollout may take over only once the node is
+    silent, and then no person is the event's actor.
+    """
     event = recorded.event
-    if type(event) not in _VERBS:
+    if type(event) not in VERBS:
         return None
-    verb, done = _VERBS[type(event)]
+    verb, done = VERBS[type(event)]
     if isinstance(event, OperationFinished):
         if event.phase != Phase.CANCELED or event.reason not in {Reason.MANUAL, Reason.NEWER_ROLLOUT}:
             return None
@@ -192,18 +198,26 @@ def action_of(recorded: RecordedEvent) -> dict[str, Any] | None:
             verb, done = "supersede", "taken over"
     if verb != "supersede" and not is_person(recorded.actor):
         return None
-    nodes = [event.node] if hasattr(event, "node") else list(getattr(event, "nodes", ()))
+    nodes = nodes_of(event)
     action = {
         "action": verb,
-        "actor": recorded.shown_actor if is_person(recorded.actor) else None,
+        "actor": recorded.shown_actor if is_person(recorded.actor) else canceled_by or None,
         "at": rfc3339(recorded.recorded_at),
-        "remark": getattr(event, "remark", "") or getattr(event, "message", ""),
+        "remark": remark_of(event),
         "nodes": nodes[:NAMED],
         "count": len(nodes),
         "done": f"wave {event.wave} {done}" if isinstance(event, WavePassed) else done,
         "when": in_utc(recorded.recorded_at),
     }
     return {**action, "text": _in_words(action)}
+
+
+def nodes_of(event: Any) -> list[str]:
+    return [event.node] if hasattr(event, "node") else list(getattr(event, "nodes", ()))
+
+
+def remark_of(event: Any) -> str:
+    return getattr(event, "remark", "") or getattr(event, "message", "")
 
 
 def joined(actions: list[dict[str, Any]], action: dict[str, Any]) -> list[dict[str, Any]]:
@@ -232,10 +246,10 @@ def besides(row: Rollout) -> Iterator[str]:
         yield f"It tries the failed nodes of rollout {row.retry_of} again."
     if row.rollback_of:
         yield f"It rolls rollout {row.rollback_of} back."
-    if row.retried_by:
-        yield f"Its failed nodes were tried again by rollout {', '.join(row.retried_by)}."
+    for retry in row.retried_by:
+        yield f"Rollout {retry} tries its failed nodes again."
     if row.rolled_back_by:
-        yield f"It was rolled back by rollout {row.rolled_back_by}."
+        yield f"Its rollback is rollout {row.rolled_back_by}."
     if row.left_alone.get("count"):
         yield row.left_alone["text"]
 

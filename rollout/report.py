@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from django.db.models import QuerySet
@@ -30,37 +31,28 @@ from rollout.decider.rollout import ROLLOUT
 from rollout.errors import RolloutNotFoundError
 from rollout.events import (
     AbortRequested,
-    NodesRetried,
     OperationCancelRequested,
     OperationFinished,
     RollbackRequested,
     RollbackStarted,
-    RolloutApproved,
     RolloutPaused,
     RolloutRejected,
-    RolloutResumed,
     RolloutStarted,
     WavePassed,
 )
-from rollout.messages import Action, Phase
+from rollout.messages import Action, Phase, Reason
 from rollout.models import Operation, Rollout, TimelineEntry
-from rollout.outcomes import STOPS, earlier, had_by, outcomes_of, stop_of
+from rollout.outcomes import STOPS, VERBS, action_of, earlier, had_by, nodes_of, outcomes_of, remark_of, stop_of
 from rollout.projections.rollouts import COUNTERS
 from rollout.selectors import rollout_row
 
-#: What a person can do to a rollout, by the event that it leaves. Some of these happen by themselves, too.
-VERBS: dict[type, str] = {
+#: The actions of the report beside those of `outcomes.action_of`: the start, and the stops that people caused.
+_MORE_VERBS: dict[type, str] = {
     RolloutStarted: "start",
-    RolloutApproved: "approve",
     RolloutRejected: "reject",
     RolloutPaused: "pause",
-    RolloutResumed: "resume",
-    WavePassed: "promote",
-    NodesRetried: "retry",
     AbortRequested: "abort",
     RollbackRequested: "rollback",
-    OperationCancelRequested: "cancel",
-    OperationFinished: "cancel",
 }
 _CHUNK = 2000
 _COUNTS = (*COUNTERS, "failed_before")
@@ -92,6 +84,8 @@ COLUMNS = (
     "rollback_of",
     "retried_by",
     "rolled_back_by",
+    "requested_by",
+    "automatic",
 )
 #: A spreadsheet takes what begins so for a formula (OWASP, "CSV Injection").
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -107,7 +101,10 @@ class Report:
 
 @snapshot()
 def report_of(uid: str) -> Report:
-    """Three queries of one moment; the nodes are read while they are told. Raises: `RolloutNotFoundError`."""
+    """Three queries of one moment, four if a newer rollout took over nodes; the nodes are read while they are told.
+
+    Raises: `RolloutNotFoundError`.
+    """
     row = rollout_row(uid)
     document = json.loads(row.document)
     waves, told = document.pop("waves"), _told(row)
@@ -118,7 +115,7 @@ def report_of(uid: str) -> Report:
             **{name: value for name, value in document.items() if name not in {"actor", "slowest_nodes", "progress"}},
             "requested_by": row.actor,
             "counts": {name: value for name, value in document["progress"].items() if name != "eta_seconds"},
-            "actions": [_action(each) for each in told if _is_by_hand(each)],
+            "actions": _actions(told, _who_took_over(row)),
             "stops": _stops(told),
             "left_alone": _left_alone(told),
             "waves": waves,
@@ -129,21 +126,19 @@ def report_of(uid: str) -> Report:
 
 def _told(row: Rollout) -> list[RecordedEvent]:
     """The events that tell what people did and what stopped the rollout."""
-    classes = {*VERBS, *STOPS, RollbackStarted}
+    classes = {*_MORE_VERBS, *VERBS, *STOPS, RollbackStarted}
     if not row.canceled and all(each["action"] != "rollback" for each in row.stops):
         classes.remove(OperationFinished)  # there is one for each node, and none that a person has canceled
     positions = TimelineEntry.objects.filter(rollout=row.uid).values("position")
     return load_positions(positions, event_classes=classes)
 
 
-def _is_by_hand(recorded: RecordedEvent) -> bool:
-    """What came of a strategy is done by nobody, and what a node has answered is in the node's own line."""
-    event = recorded.event
-    if isinstance(event, RolloutStarted):
-        return True
-    if type(event) not in VERBS or (isinstance(event, OperationFinished) and event.phase != Phase.CANCELED):
-        return False
-    return is_person(recorded.actor)
+def _who_took_over(row: Rollout) -> dict[UUID | None, str]:
+    """The users whose newer rollouts took over nodes, by the event with which the operation ended."""
+    if not row.superseded:
+        return {}
+    rows = Operation.attempts.filter(rollout=row.uid, phase=Phase.CANCELED, reason=Reason.NEWER_ROLLOUT)
+    return dict(rows.values_list("event_id", "canceled_by"))
 
 
 def _stops(told: list[RecordedEvent]) -> list[dict[str, Any]]:
@@ -162,20 +157,30 @@ def _left_alone(told: list[RecordedEvent]) -> list[dict[str, Any]]:
     return [{"rollout": each.rollout, "nodes": list(each.nodes)} for each in groups]
 
 
-def _action(recorded: RecordedEvent) -> dict[str, Any]:
-    event = recorded.event
-    remark = getattr(event, "remark", "") or getattr(event, "message", "")
-    nodes = [event.node] if hasattr(event, "node") else list(getattr(event, "nodes", ()))
-    return {
-        "at": rfc3339(recorded.recorded_at),
-        "actor": recorded.shown_actor,
-        "action": VERBS[type(event)],
-        "remark": remark or None,
-        "reason": getattr(event, "reason", None) or None,
-        "wave": event.wave if isinstance(event, WavePassed) else None,
-        "nodes": nodes,
-        "position": recorded.position,
-    }
+def _actions(told: list[RecordedEvent], took_over: dict[UUID | None, str]) -> list[dict[str, Any]]:
+    """What people did, the start, and which nodes newer rollouts took over. An action names all its nodes."""
+    return [
+        {
+            "at": rfc3339(each.recorded_at),
+            "actor": done["actor"],
+            "action": done["action"],
+            "remark": remark_of(each.event) or None,
+            "reason": getattr(each.event, "reason", None) or None,
+            "wave": each.event.wave if isinstance(each.event, WavePassed) else None,
+            "nodes": nodes_of(each.event),
+            "position": each.position,
+        }
+        for each in told
+        if (done := action_of(each, took_over.get(each.event_id, "")) or _more(each)) is not None
+    ]
+
+
+def _more(recorded: RecordedEvent) -> dict[str, Any] | None:
+    """The start, whoever did it, and what a person stopped: a stop by a rule is no action."""
+    verb = _MORE_VERBS.get(type(recorded.event))
+    if verb is None or (verb != "start" and not is_person(recorded.actor)):
+        return None
+    return {"action": verb, "actor": recorded.shown_actor}
 
 
 def _node(row: Operation, outcomes: list[dict[str, Any]]) -> dict[str, Any]:
@@ -187,6 +192,9 @@ def _node(row: Operation, outcomes: list[dict[str, Any]]) -> dict[str, Any]:
         "message": row.message,
         "attempts": row.newest_attempt,
         "rollback": row.rollback,
+        "requested_by": row.asked_by,
+        "automatic": row.automatic,
+        "canceled_by": row.canceled_by or None,
         **_from_to(had_by(row), row.action, row.version, row.content_sha256 or None),
         "released_at": rfc3339(row.released_at) if row.released_at else None,
         "finished_at": rfc3339(row.finished_at) if row.finished_at else None,
@@ -276,7 +284,13 @@ def _records(report: Report) -> Iterator[dict[str, Any]]:
     for node in _nodes(report):
         former = earlier(node["outcomes"], has_ended=node["finished_at"] is not None)
         yield from ({**_attempt(node, each), "module_name": rollout["module_name"]} for each in former)
-        yield {**node, "record": "node", "at": node["released_at"], "module_name": rollout["module_name"]}
+        yield {
+            **node,
+            "record": "node",
+            "at": node["released_at"],
+            "actor": node["canceled_by"],
+            "module_name": rollout["module_name"],
+        }
 
 
 def _attempt(node: dict[str, Any], outcome: dict[str, Any]) -> dict[str, Any]:

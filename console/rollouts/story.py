@@ -141,9 +141,10 @@ def _words(event: Any) -> tuple[str, str]:
             return "Rollback asked for", event.message
         case RollbackStarted():
             return f"Rollback of {_names(event.nodes) or 'no node'} started", left_alone_in_words(event.left_alone)
+        case RolloutFollowed(is_rollback=True):
+            return f"Its rollback is rollout {event.follower[:8]}", ""
         case RolloutFollowed():
-            done = "Rolled back" if event.is_rollback else "Its failed nodes are tried again"
-            return f"{done} by rollout {event.follower[:8]}", ""
+            return f"Rollout {event.follower[:8]} tries its failed nodes again", ""
         case NodesRetried():
             return f"{_names(event.nodes)} tried again", "by itself" if event.automatic else ""
         case RolloutFinished():

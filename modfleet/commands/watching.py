@@ -254,8 +254,8 @@ def others(rollout: Document) -> list[str]:
     named = {
         "retry of": [rollout["retry_of"]],
         "rollback of": [rollout["rollback_of"]],
-        "retried by": rollout.get("retried_by", []),
-        "rolled back by": [rollout.get("rolled_back_by")],
+        "its retries:": rollout.get("retried_by", []),
+        "its rollback is": [rollout.get("rolled_back_by")],
     }
     lines = [f"{words} rollout {', '.join(uids)}" for words, uids in named.items() if all(uids) and uids]
     left = rollout.get("left_alone", {}).get("text")

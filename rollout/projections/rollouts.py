@@ -133,7 +133,7 @@ def state_of(rollout: Rollout) -> RolloutState:
 
 class RolloutProjection:
     name = "rollouts"
-    version = 4
+    version = 5
     handles = (*_OF_ROLLOUTS, *_OF_OPERATIONS)
     tables = (Rollout, Operation, TimelineEntry, ClusterTarget)
 
@@ -189,8 +189,10 @@ class RolloutFold:
         return operation is not None and operation.module_name == event.module_name
 
     def _note_action(self, recorded: RecordedEvent) -> None:
-        if (action := action_of(recorded)) is not None:
-            rollout = self.rollouts[recorded.event.rollout]
+        event = recorded.event
+        canceled_by = self._operation(event).canceled_by if isinstance(event, OperationFinished) else ""
+        if (action := action_of(recorded, canceled_by)) is not None:
+            rollout = self.rollouts[event.rollout]
             rollout.actions = joined(rollout.actions, action)[-STOPS:]
 
     def _note_cause(self, recorded: RecordedEvent) -> None:

@@ -13,6 +13,7 @@ PHASES = choices(Phase)
 REQUESTED_BY = "Who asked for the rollout, the retry or the rollback"
 AUTOMATIC = "It was retried or undone by the strategy, and not at a person's request"
 CANCELED_BY = "The person who canceled it, or whose newer rollout took its place; null for any other end"
+ATTEMPT = "0 if the node was never asked; a retry that was not released has the number of the attempt before"
 
 
 class ProgressSerializer(serializers.Serializer[Any]):
@@ -110,10 +111,10 @@ class RolloutSerializer(serializers.Serializer[Any]):
     rollback_of = serializers.CharField(allow_null=True, help_text="The rollout that it takes back")
     retried_by = serializers.ListField(
         child=serializers.CharField(),
-        help_text="Rollouts that tried its failed nodes again after its end, the newest 10",
+        help_text="Rollouts that try its failed nodes again, the newest 10",
     )
     rolled_back_by = serializers.CharField(
-        allow_null=True, help_text="The rollout that has taken it back after its end"
+        allow_null=True, help_text="The rollout that is its rollback, however that ends"
     )
     left_alone = LeftAloneSerializer(help_text="Nodes that its rollback has left as they are")
     strategy = StrategySerializer()
@@ -137,7 +138,7 @@ class HadSerializer(serializers.Serializer[Any]):
 
 
 class OutcomeSerializer(serializers.Serializer[Any]):
-    attempt = serializers.IntegerField(help_text="0 if the node was never asked")
+    attempt = serializers.IntegerField(help_text=ATTEMPT)
     rollback = serializers.BooleanField(help_text="An undo: it was to give back what was there before")
     action = serializers.ChoiceField(ACTIONS)
     version = serializers.IntegerField()
@@ -169,7 +170,7 @@ class AttemptSerializer(serializers.Serializer[Any]):
     activation = serializers.ChoiceField(choices(Activation))
     content_sha256 = serializers.CharField(allow_null=True)
     rollback = serializers.BooleanField(help_text="An undo: it is to give back what was there before")
-    attempt = serializers.IntegerField(help_text="0 if the node was never asked")
+    attempt = serializers.IntegerField(help_text=ATTEMPT)
     phase = serializers.ChoiceField(PHASES)
     reason = serializers.CharField(allow_null=True)
     message = serializers.CharField()
@@ -190,7 +191,7 @@ class OperationSerializer(serializers.Serializer[Any]):
     reason = serializers.CharField(allow_null=True)
     message = serializers.CharField()
     generation = serializers.IntegerField()
-    attempt = serializers.IntegerField(help_text="0 if the node was never asked")
+    attempt = serializers.IntegerField(help_text=ATTEMPT)
     wave = serializers.IntegerField(allow_null=True)
     rollback = serializers.BooleanField(help_text="An undo: it is to give back what was there before")
     requested_by = serializers.CharField(help_text=REQUESTED_BY)

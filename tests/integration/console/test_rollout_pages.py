@@ -285,7 +285,10 @@ def test_a_rollback_and_its_original_name_each_other_and_what_is_left_alone(admi
     assert "Roll back greet 1" in page
     assert re.search(f"Left alone n2, changed since or about to be by {newer[:8]}", page)
     assert re.search(f"Rollback of {uid[:8]}", page)
-    assert re.search(f"Rolled back by {back[:8]}", shown_text(admin.get(page_url("rollout_rollout", uid))))
+    original = shown_text(admin.get(page_url("rollout_rollout", uid)))
+    assert re.search(f"Rollback {back[:8]}", original)
+    assert f"Its rollback is rollout {back[:8]}" in original
+    assert "Rolled back by" not in original
 
 
 def test_the_list_says_what_had_failed_before(admin):

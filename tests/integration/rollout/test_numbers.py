@@ -4,12 +4,13 @@ import csv
 import io
 import json
 from collections import Counter
+from datetime import datetime
 from random import Random
 
 import pytest
 
 from api.fields import rfc3339
-from rollout import verbs
+from rollout import clock, verbs
 from rollout.advance import advance
 from rollout.messages import Activation, Phase, Reason
 from rollout.models import Operation, Rollout
@@ -17,7 +18,7 @@ from rollout.outcomes import BAD
 from rollout.projections.rollouts import COUNTERS, counter_of
 from tests.plugins.cast import client_of
 from tests.random_run import RandomRun
-from tests.recorded_fleet import differences, fleet, operation, phases, rollout, say, start, upload
+from tests.recorded_fleet import differences, fleet, operation, phases, rollout, say, silence, start, upload
 
 pytestmark = [pytest.mark.django_db, pytest.mark.dialect]
 
@@ -71,7 +72,15 @@ def rows_and_counters_agree():
             if None in ends or not wave["started_at"]:
                 assert wave["finished_at"] is None
             else:
-                assert wave["finished_at"] == max([*map(rfc3339, ends), wave["started_at"]])
+                assert wave["finished_at"] == max([*map(rfc3339, ends), wave["started_at"]], key=datetime.fromisoformat)
+
+
+def made(name, uid):
+    """The attempts of the newest operation, forward or undo, that were released to the node."""
+    newest = operation(uid, name)
+    return Operation.attempts.filter(
+        rollout=uid, node=name, generation=newest.generation, released_at__isnull=False
+    ).values("attempt")
 
 
 def views_agree(client):
@@ -95,6 +104,7 @@ def views_agree(client):
             attempts = {each["attempts"], listed[name]["attempt"], history[name]["attempt"]}
             assert attempts == {int(of_csv[name]["attempts"])}
             assert listed[name]["released_at"] is None or each["attempts"] > 0
+            assert each["attempts"] == max((one["attempt"] for one in made(name, row.uid)), default=0)
             assert (each["from_version"] or "") == (int(of_csv[name]["from_version"] or 0) or "")
         waves = [each for each in lines if each["record"] == "wave"]
         for wave, line in zip(document["waves"], waves, strict=True):
@@ -171,6 +181,44 @@ def test_an_attempt_has_all_that_is_known(admin):
     assert attempt["at"] < attempt["finished_at"]
 
 
+def attempt_shown(client, uid, node):
+    """The number of the newest attempt, which all views agree on."""
+    views_agree(client)
+    return client.get(f"/v2/rollouts/{uid}/nodes/{node}").json()["attempt"]
+
+
+def test_a_retry_that_was_never_released_is_no_attempt(admin):
+    fleet(2)
+    uid = start(careful={"canary": 1, "max_failures": 0})
+    say(uid, A, Phase.FAILED, reason=Reason.LOAD_FAILED)
+    advance(uid)
+    assert (rollout(uid).phase, attempt_shown(admin, uid, A)) == ("paused", 1)
+    verbs.retry_rollout(uid)
+    assert (operation(uid, A).attempt, operation(uid, A).phase) == (2, "scheduled")
+    assert (attempt_shown(admin, uid, A), attempt_shown(admin, uid, B)) == (1, 0)
+    verbs.abort_rollout(uid)
+    advance(uid)
+    assert attempt_shown(admin, uid, A) == 1
+    first, second = report(admin, uid)["nodes"][0]["outcomes"]
+    assert first["text"].startswith("attempt 1 failed")
+    assert second["text"].startswith("retry, never released, retried by ")
+    assert differences() == {}
+
+
+def test_what_a_node_was_asked_before_it_went_offline_is_an_attempt(admin):
+    fleet(1)
+    uid = start()
+    released_at = operation(uid, A).released_at
+    silence(A)
+    clock.declare_silent_nodes_offline()
+    assert (operation(uid, A).phase, operation(uid, A).released_at) == ("scheduled", released_at)
+    assert attempt_shown(admin, uid, A) == 1
+    verbs.abort_rollout(uid)
+    advance(uid)
+    assert report(admin, uid)["nodes"][0]["outcomes"][0]["text"].startswith("attempt 1 canceled")
+    assert differences() == {}
+
+
 def test_a_wave_has_finished_when_its_nodes_have_ended(admin):
     fleet(2)
     uid = start(careful={"canary": 1, "gate": "manual"})
@@ -205,6 +253,9 @@ def test_a_retry_and_its_original_name_each_other(admin):
     assert (head["retried_by"], head["rolled_back_by"]) == (retry, back["uid"])
     for here, other in ((uid, retry), (uid, back["uid"]), (retry, uid), (back["uid"], uid)):
         assert other in admin.get(f"/v2/rollouts/{here}/why").json()["summary"]
+    summary = admin.get(f"/v2/rollouts/{uid}/why").json()["summary"]
+    assert f"Rollout {retry} tries its failed nodes again." in summary
+    assert f"Its rollback is rollout {back['uid']}." in summary
     then = admin.get(f"/v2/rollouts/{uid}?as_of={etag.strip(chr(34))}").json()
     assert (then["retried_by"], then["rolled_back_by"]) == ([], None)
     assert differences() == {}

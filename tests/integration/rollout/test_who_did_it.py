@@ -1,5 +1,8 @@
 """Who started, canceled, took over, retried, resumed: each view of a rollout and of a node names them."""
 
+import csv
+import io
+import json
 import re
 from pathlib import Path
 
@@ -58,6 +61,25 @@ def told(client, uid):
     return [each["text"].rpartition(" at ")[0] for each in document["actions"]]
 
 
+def json_report(client, uid):
+    return json.loads(b"".join(client.get(f"/v2/rollouts/{uid}/report").streaming_content))
+
+
+def table(client, uid):
+    content = b"".join(client.get(f"/v2/rollouts/{uid}/report?format=csv").streaming_content)
+    return list(csv.DictReader(io.StringIO(content.decode())))
+
+
+def reported(client, uid):
+    """The actions of the report but the start; the table has the same."""
+    told = json_report(client, uid)["actions"]
+    rows = [(each["action"], each["actor"]) for each in table(client, uid) if each["record"] == "action"]
+    assert rows == [(each["action"], each["actor"] or "") for each in told]
+    return [
+        (each["action"], each["actor"], each["reason"], each["nodes"]) for each in told if each["action"] != "start"
+    ]
+
+
 @pytest.mark.parametrize("is_started", [False, True])
 @pytest.mark.parametrize("force", [False, True])
 def test_a_cancel(admin, other, alice, client, is_started, force):
@@ -88,6 +110,25 @@ def test_a_cancel(admin, other, alice, client, is_started, force):
     assert differences() == {}
 
 
+def test_the_table_says_who_for_the_newest_attempt_too(admin, other):
+    fleet(2)
+    uid = start_by(admin)
+    say(uid, A, Phase.FAILED, **FAILED)
+    advance(uid)
+    other.post(f"/v2/rollouts/{uid}/retry")
+    admin.post(f"/v2/rollouts/{uid}/nodes/{A}/cancel", {"force": True}, format="json")
+    head, *rows = table(admin, uid)
+    assert (head["actor"], head["requested_by"]) == ("alice", "alice")
+    found = {(each["record"], each["node"]): each for each in rows}
+    shown = {key: tuple(found[key][name] for name in ("actor", "requested_by", "automatic")) for key in found if key[1]}
+    assert shown["attempt", A] == ("", "alice", "False")
+    assert shown["node", A] == ("alice", A, "False")
+    assert shown["node", B] == ("", "alice", "False")
+    first, second = json_report(admin, uid)["nodes"]
+    assert (first["canceled_by"], first["requested_by"], first["automatic"]) == ("alice", A, False)
+    assert second["canceled_by"] is None
+
+
 def test_what_took_its_place(admin, other):
     fleet(2)
     upload(version=2, content="c2")
@@ -98,6 +139,7 @@ def test_what_took_its_place(admin, other):
     assert (found["canceled_by"], found["reason"]) == (A, "newer_rollout")
     assert newer in found["outcomes"][0]["text"]
     assert told(admin, older) == [f"{A}, {B} taken over by the user {A}"]
+    assert reported(admin, older) == [("supersede", A, "newer_rollout", [A]), ("supersede", A, "newer_rollout", [B])]
     assert f"taken over by the user {A}" in why(admin, older)["summary"]
     assert why(admin, older, "nodes", B)["summary"].startswith("Canceled at")
     assert f"by the user {A}." in why(admin, older, "nodes", B)["summary"]
@@ -114,7 +156,19 @@ def test_what_took_its_place_once_the_node_was_silent(admin, other):
     clock.declare_silent_nodes_offline()
     found = nodes_of(admin, older)[0]
     assert (found["phase"], found["canceled_by"]) == ("canceled", A)
+    assert told(admin, older) == [f"{A} taken over by the user {A}"]
+    assert reported(admin, older) == [("supersede", A, "newer_rollout", [A])]
+    assert f"{A} taken over by the user {A}" in why(admin, older)["summary"]
     assert differences() == {}
+
+
+def test_a_takeover_by_no_person_names_none(admin):
+    fleet(1)
+    upload(version=2, content="c2")
+    older = start(released=False)
+    start(version=2, supersede=True)
+    assert reported(admin, older) == [("supersede", None, "newer_rollout", [A])]
+    assert told(admin, older) == [f"{A} taken over"]
 
 
 def test_a_retry_and_a_resume(admin, other, alice, client):
