@@ -133,7 +133,7 @@ def state_of(rollout: Rollout) -> RolloutState:
 
 class RolloutProjection:
     name = "rollouts"
-    version = 5
+    version = 4
     handles = (*_OF_ROLLOUTS, *_OF_OPERATIONS)
     tables = (Rollout, Operation, TimelineEntry, ClusterTarget)
 
