@@ -112,8 +112,8 @@ def attempt_in_words(row: Operation) -> str:
 
 
 def begun_in_words(row: Operation) -> str:
-    """Who retried it, or asked for the undo; empty for a first attempt."""
-    if row.attempt == 1 and not row.rollback:
+    """Who retried it, or asked for the undo; empty for a first attempt, and if an older version has written the row."""
+    if (row.attempt == 1 and not row.rollback) or not (row.automatic or row.asked_by):
         return ""
     verb = "retried" if row.attempt > 1 else "asked for"
     return f"{verb} by {'the strategy' if row.automatic else in_words(row.asked_by)}"

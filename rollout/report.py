@@ -43,7 +43,7 @@ from rollout.events import (
 from rollout.messages import Action, Phase, Reason
 from rollout.models import Operation, Rollout, TimelineEntry
 from rollout.outcomes import STOPS, VERBS, action_of, earlier, had_by, nodes_of, outcomes_of, remark_of, stop_of
-from rollout.projections.rollouts import COUNTERS
+from rollout.projections.rollouts import COUNTERS, document
 from rollout.selectors import rollout_row
 
 #: The actions of the report beside those of `outcomes.action_of`: the start, and the stops that people caused.
@@ -106,19 +106,23 @@ def report_of(uid: str) -> Report:
     Raises: `RolloutNotFoundError`.
     """
     row = rollout_row(uid)
-    document = json.loads(row.document)
-    waves, told = document.pop("waves"), _told(row)
+    shown = document(row)  # the stored one may lack what this version adds, until the rows are rebuilt
+    told = _told(row)
     return Report(
         rollout={
             "generated_at": rfc3339(database_now()),
             "complete": row.finished_at is not None,
-            **{name: value for name, value in document.items() if name not in {"actor", "slowest_nodes", "progress"}},
+            **{
+                name: value
+                for name, value in shown.items()
+                if name not in {"actor", "slowest_nodes", "progress", "waves"}
+            },
             "requested_by": row.actor,
-            "counts": {name: value for name, value in document["progress"].items() if name != "eta_seconds"},
+            "counts": {name: value for name, value in shown["progress"].items() if name != "eta_seconds"},
             "actions": _actions(told, _who_took_over(row)),
             "stops": _stops(told),
             "left_alone": _left_alone(told),
-            "waves": waves,
+            "waves": shown["waves"],
         },
         operations=Operation.objects.filter(rollout=row.uid).order_by("ordinal"),
     )

@@ -1,6 +1,5 @@
 """What a rollout's page shows, in a number of queries that does not grow with its nodes."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from rollout.decider.reasons import WORDS
 from rollout.events import RolloutPhase
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Reason
 from rollout.outcomes import BAD, attempt_in_words
+from rollout.projections.rollouts import document
 
 #: How many nodes are listed with their reasons, how many of those that failed at once, and how many events.
 LISTED = 25
@@ -123,12 +123,12 @@ class Live:
 def live(uid: str, *, by: int, may_act: bool) -> Live:
     """Raises: `RolloutNotFoundError`."""
     row = selectors.rollout_row(uid)
-    document, phase = json.loads(row.document), RolloutPhase(row.phase)
+    shown, phase = document(row), RolloutPhase(row.phase)
     standing = standing_of(row, by=by)
     listed = selectors.attempts_to_look_at(uid, limit=LISTED)
     failing = [_listed(each) for each in listed if each.phase in BAD]
     in_hand = [_listed(each) for each in listed if each.phase in selectors.IN_HAND]
-    reason, explained = document["reason"], why.of_rollout(uid).document
+    reason, explained = shown["reason"], why.of_rollout(uid).document
     freeze = selectors.freeze_document()
     return Live(
         uid=uid,
@@ -137,15 +137,15 @@ def live(uid: str, *, by: int, may_act: bool) -> Live:
         phase=phase,
         phase_in_words=IN_WORDS[phase],
         is_final=phase.is_final,
-        document=document,
+        document=shown,
         reason=WORDS[Reason(reason)].meaning if reason else "",
         message="" if row.message.rstrip(".") in explained["summary"] else row.message,
         why=explained,
         is_held=freeze["frozen"] or phase == RolloutPhase.SCHEDULED or bool(overview.waits_for_somebody(row)),
         freeze=freeze,
-        parts=parts_of(document["progress"]),
-        waves=_waves(uid, document),
-        has_names=document["progress"]["total"] <= NAMED_TILES,
+        parts=parts_of(shown["progress"]),
+        waves=_waves(uid, shown),
+        has_names=shown["progress"]["total"] <= NAMED_TILES,
         failing=failing[:FIRST],
         rest=failing[FIRST:],
         more_failing=len(failing) == LISTED,

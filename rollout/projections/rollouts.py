@@ -476,7 +476,7 @@ def _tell_waves(waves: list[dict[str, Any]], state: RolloutState, event: Rollout
 # --- What is shown ----------------------------------------------------------------------------------------------------
 
 
-def document(rollout: Rollout) -> dict[str, object]:
+def document(rollout: Rollout) -> dict[str, Any]:
     """The answer to `GET /v2/rollouts/{uid}`."""
     ended = rollout.finished_at
     return {

@@ -7,13 +7,14 @@ import json
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
 
 from eventstore.store import head
 from rollout import intake, verbs
 from rollout.advance import advance, advance_all
 from rollout.clock import end_overdue_operations
 from rollout.messages import Phase, Reason
-from rollout.models import Operation
+from rollout.models import Operation, Rollout
 from rollout.selectors import unfinished_rollouts
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import differences, fleet, join, overdue, phases, report_of, rollout, say, start, upload
@@ -256,3 +257,49 @@ def test_queries_do_not_grow_with_what_was_undone(admin):
         paths = [*(f"/v2/rollouts/{uid}{end}" for end in ends), f"/v2/nodes/{names[0]}/operations"]
         counts.append([queries(admin, path) for path in paths])
     assert counts[0] == counts[1]
+
+
+#: Fields of rows and of stored documents that the version before does not write.
+NEW_OF_ROLLOUT = {
+    "retried_by": [],
+    "rolled_back_by": "",
+    "left_alone": {},
+    "actions": [],
+    "stops": [],
+    "failed_before": 0,
+}
+NEW_OF_OPERATION = {"asked_by": "", "automatic": False, "canceled_by": "", "late": "", "had": None, "event_id": None}
+
+
+def written_by_the_version_before(uid):
+    """The rows as they stand between `migrate` and `rebuild_projections`: with the defaults of the database."""
+    row = rollout(uid)
+    kept = {name: each for name, each in json.loads(row.document).items() if name not in {"title", *NEW_OF_ROLLOUT}}
+    waves = [{name: each for name, each in wave.items() if name != "failed_before"} for wave in row.waves]
+    Rollout.objects.filter(uid=uid).update(document=json.dumps(kept), waves=waves, **NEW_OF_ROLLOUT)
+    Operation.attempts.filter(rollout=uid).update(**NEW_OF_OPERATION)
+
+
+def test_rows_of_the_version_before_are_told_until_they_are_rebuilt(admin, client, alice):
+    upload()
+    join("n1", "n2")
+    uid = start(careful={"canary": 1, "gate": "manual"})
+    say(uid, "n1")
+    verbs.roll_back_rollout(uid)
+    say(uid, "n1")
+    advance(uid)
+    written_by_the_version_before(uid)
+    told = [b"".join(admin.get(f"/v2/rollouts/{uid}/report{each}").streaming_content) for each in ("", "?format=csv")]
+    assert json.loads(told[0])["title"] == "install greet 1"
+    assert json.loads(told[0])["retried_by"] == []
+    rows = list(csv.DictReader(io.StringIO(told[1].decode())))
+    assert rows[0]["message"].startswith("install greet 1: ")
+    assert {each["node"] for each in rows if each["record"] == "node"} == {"n1", "n2"}
+    (_, undo) = json.loads(told[0])["nodes"][0]["outcomes"]
+    assert undo["text"].startswith("undo rolled back at")
+    for each in ("", "/why", "/nodes", "/nodes/n1/why", f"?as_of={rollout(uid).position}"):
+        assert admin.get(f"/v2/rollouts/{uid}{each}").json()
+    assert admin.get(f"/v1/actions/{uid}").json()["status"]
+    client.force_login(alice)
+    page = client.get(reverse("admin:rollout", args=[uid]))
+    assert page.context["live"].document["title"] == "install greet 1"
