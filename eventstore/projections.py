@@ -102,10 +102,18 @@ def check(projection: Projection) -> list[str]:
         after = _rows(projection)
         transaction.set_rollback(True)
     return [
-        f"{' '.join(key)}: is {before.get(key)}, rebuilt {after.get(key)}"
+        f"{' '.join(key)}: {_difference(before.get(key), after.get(key))}"
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     ]
+
+
+def _difference(row: dict[str, Any] | None, rebuilt: dict[str, Any] | None) -> str:
+    """The columns in which two rows differ, of which one may be missing."""
+    if row is None or rebuilt is None:
+        return "is missing" if row is None else "is there, and is not when it is rebuilt"
+    columns = [name for name in row if row[name] != rebuilt[name]]
+    return f"is { {name: row[name] for name in columns} }, rebuilt { {name: rebuilt[name] for name in columns} }"
 
 
 def _rows(projection: Projection) -> dict[tuple[str, str], dict[str, Any]]:

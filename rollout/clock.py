@@ -11,6 +11,7 @@ from eventstore.transact import load_states, retry_on_conflict
 from rollout import selectors
 from rollout.advance import advance_all
 from rollout.decider.node import NODE, DeclareOffline
+from rollout.decider.pace import Change, is_held
 from rollout.decider.placement import End, GiveBack
 from rollout.events import node_stream, placement_stream
 from rollout.messages import Phase, Reason
@@ -42,13 +43,18 @@ def declare_silent_nodes_offline(*, heard_seconds: float = math.inf) -> list[str
 
 
 def _silent_nodes(heard_seconds: float) -> list[str]:
-    """Return the names of online nodes that are silent, in their order, at most `DECLARED_AT_ONCE`."""
+    """Return the names of online nodes that are silent, in their order, at most `DECLARED_AT_ONCE`.
+
+    One that has come back too often has to wait for its turn (`decider.pace`).
+    """
     now = database_now()
     online = Node.objects.filter(online=True).values("name")
     silent = (
         each.node
         for each in Liveness.objects.filter(node__in=online).order_by("node")
-        if MISSED_BEATS * each.interval_seconds < heard_seconds and is_silent(each, now)
+        if MISSED_BEATS * each.interval_seconds < heard_seconds
+        and is_silent(each, now)
+        and not is_held(each.pace.get(Change.CONTACT, 0.0), now.timestamp())
     )
     return list(islice(silent, DECLARED_AT_ONCE))
 

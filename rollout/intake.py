@@ -214,7 +214,7 @@ def _record(reports: Sequence[Report]) -> list[str]:
     placements = load_states([placement_stream(each.node, each.module_name) for each in reports], PLACEMENT)
     names = sorted({each.node for each in reports})
     order = _Order(REPORTS, names)
-    silent = [name for name in selectors.silent_among(names) if not order.holds(name, Change.CONTACT)]
+    silent = selectors.silent_among(names)
     read = [*silent, *(each.node for each in reports if each.inventory is not None)]
     nodes = load_states([node_stream(name) for name in read], NODE)
     answered = _operations_of(reports)
@@ -294,22 +294,15 @@ def _record_beats(beats: Sequence[Beat]) -> list[str]:
     order = _Order(BEATS, {beat.node for beat in beats})
     newest = _newest(beats, order)
     known = selectors.known_nodes(newest)
-    news = {name: _news(known[name], beat, order) for name, beat in newest.items()}
-    unlike = [beat for name, beat in newest.items() if news[name]]
-    states = load_states([node_stream(beat.node) for beat in unlike], NODE)
+    news = [_news(known[name], beat, order) for name, beat in newest.items()]
+    unlike = [each for each in news if each.changes or each.lost]
+    states = load_states([node_stream(each.node) for each in unlike], NODE)
     changes = Batch()
-    for beat in unlike:
-        command = RecordBeat(
-            node=beat.node,
-            hello=beat.hello,
-            profile=beat.profile,
-            inventory=beat.inventory,
-            changes=news[beat.node],
-        )
-        changes.decide(states[node_stream(beat.node)], NODE, command, begun_by(actor_of(beat.node)))
+    for command in unlike:
+        changes.decide(states[node_stream(command.node)], NODE, command, begun_by(actor_of(command.node)))
     appends = changes.appends()
     # Logs of before `placement.forgotten.v1` forget nothing when a node leaves.
-    rejoining = [beat.node for beat in unlike if beat.hello and known[beat.node].has_left]
+    rejoining = [each.node for each in unlike if each.hello and known[each.node].has_left]
     with transaction.atomic():
         # Before the rows of Liveness are locked.
         append(*appends, *(_forgotten(rejoining, appends) if rejoining else ()))
@@ -319,17 +312,19 @@ def _record_beats(beats: Sequence[Beat]) -> list[str]:
     return [name for name in newest if node_stream(name) in changed]
 
 
-def _news(known: selectors.KnownNode, beat: Beat, order: _Order) -> frozenset[Change]:
+def _news(known: selectors.KnownNode, beat: Beat, order: _Order) -> RecordBeat:
     """What is to be recorded of the beat: what is not known, without what is held back."""
-    changes = known.changes(beat)
-    if not known.is_member:
-        return changes
-    news = {each for each in changes if not order.holds(beat.node, each)}
-    if Change.INVENTORY in changes and known.is_contradicted_by(beat.inventory):
-        news.add(Change.INVENTORY)
-    for each in news:
-        order.note(beat.node, each)
-    return frozenset(news)
+    changes, lost = known.changes(beat), frozenset[tuple[str, int]]()
+    if known.is_member:
+        held = {each for each in changes if each != Change.CONTACT and order.holds(beat.node, each)}
+        if Change.INVENTORY in held:
+            lost = known.lost(beat.inventory)
+        changes -= held
+        for each in changes:
+            order.note(beat.node, each)
+    return RecordBeat(
+        node=beat.node, hello=beat.hello, profile=beat.profile, inventory=beat.inventory, changes=changes, lost=lost
+    )
 
 
 def _forgotten(names: Sequence[str], joins: Sequence[Append]) -> list[Append]:
@@ -387,8 +382,9 @@ def _life(beat: Beat, order: _Order) -> Liveness:
     heard = order.heard[beat.node]
     generations = {name: number for name, number in beat.generations.items() if number <= LARGEST_GENERATION}
     doubts = [] if len(generations) == len(beat.generations) else ["generations"]
-    if any(order.holds(beat.node, each) for each in Change):
-        doubts.append("changes")
+    held = {each for each in Change if order.holds(beat.node, each)}
+    doubts += ["contact"] if Change.CONTACT in held else []
+    doubts += ["changes"] if held - {Change.CONTACT} else []
     return Liveness(
         node=beat.node,
         last_seen=order.now,

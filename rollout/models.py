@@ -378,7 +378,7 @@ class Liveness(models.Model):
     former = models.JSONField(default=list)
     #: By how much the node's clock is ahead of the database's; None while it has not said.
     clock_skew_seconds = models.FloatField(null=True)
-    #: What is wrong with what it said: `counter`, `generations`, `changes`.
+    #: What is wrong with what it said: `counter`, `generations`, `contact`, `changes`.
     doubts = models.JSONField(default=list)
     #: By kind of change, from when on as many may be recorded at once as at first, Unix time: `decider.pace`.
     pace = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()))

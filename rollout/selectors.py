@@ -118,7 +118,7 @@ def overdue_operations(now: datetime) -> list[Operation]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownNode:
     """A node as the read models have it; `row` is None for one that was never heard of. `settled`: those of its modules
-    that are as they are to be; empty if any is not."""
+    that are as they are to be."""
 
     row: Node | None
     modules: frozenset[InstalledModule]
@@ -136,16 +136,24 @@ class KnownNode:
         """Return what the beat says that is not known: all if the node joins by it."""
         if self.row is None or self.has_left:
             return frozenset(Change) if self.row is None or beat.hello else frozenset()
+        known, said = profile_of(self.row), beat.profile
+        gets_others = _build_of(known) != _build_of(said)
         changed = {
             Change.CONTACT: not self.row.online,
-            Change.PROFILE: profile_of(self.row) != beat.profile,
+            Change.PLATFORM: gets_others,
+            Change.PROFILE: known != said and not gets_others,
             Change.INVENTORY: self.modules != frozenset(beat.inventory.modules),
         }
         return frozenset(change for change, is_new in changed.items() if is_new)
 
-    def is_contradicted_by(self, inventory: Inventory) -> bool:
-        """Return True if a node that was as it was to be is not any more."""
-        return not self.settled <= frozenset(inventory.modules)
+    def lost(self, inventory: Inventory) -> frozenset[tuple[str, int]]:
+        """Return name and version of each module that was as it was to be and is not any more."""
+        return frozenset((each.module_name, each.version) for each in self.settled.difference(inventory.modules))
+
+
+def _build_of(profile: NodeProfile) -> tuple[str, ...]:
+    """What decides which build the node gets."""
+    return profile.platform, profile.operating_system, profile.server
 
 
 def profile_of(row: Node) -> NodeProfile:
@@ -165,11 +173,9 @@ def known_nodes(names: Iterable[str]) -> dict[str, KnownNode]:
     """An entry for each name, in two queries."""
     wanted = list(names)
     rows = {row.name: row for row in Node.objects.filter(name__in=wanted)}
-    modules: dict[str, dict[InstalledModule, bool]] = {name: {} for name in wanted}
-    unsettled = set()
+    modules: dict[str, set[InstalledModule]] = {name: set() for name in wanted}
+    settled: dict[str, set[InstalledModule]] = {name: set() for name in wanted}
     for row in NodeModule.objects.filter(node__in=wanted):
-        if row.desired != ABSENT and row.state != ModuleState.IN_SYNC:
-            unsettled.add(row.node)
         if row.observed != ABSENT:
             module = InstalledModule(
                 module_name=row.module_name,
@@ -177,15 +183,11 @@ def known_nodes(names: Iterable[str]) -> dict[str, KnownNode]:
                 content_sha256=row.content_sha256,
                 loaded=row.observed == "load",
             )
-            modules[row.node][module] = row.state == ModuleState.IN_SYNC
+            modules[row.node].add(module)
+            if row.state == ModuleState.IN_SYNC:
+                settled[row.node].add(module)
     return {
-        name: KnownNode(
-            row=rows.get(name),
-            modules=frozenset(modules[name]),
-            settled=frozenset(
-                module for module, is_settled in modules[name].items() if is_settled and name not in unsettled
-            ),
-        )
+        name: KnownNode(row=rows.get(name), modules=frozenset(modules[name]), settled=frozenset(settled[name]))
         for name in wanted
     }
 
@@ -454,6 +456,10 @@ _DOUBTS = {
     "changes": (
         "changes_too_often",
         f"It changes too often: one change in {SECONDS / 60:.0f} minutes is recorded. Does another agent have its name?",
+    ),
+    "contact": (
+        "changes_too_often",
+        f"It falls silent too often: it may count as online for {SECONDS / 60:.0f} minutes without a heartbeat. Look at its network.",
     ),
 }
 

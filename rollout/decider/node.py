@@ -4,7 +4,7 @@ A node's clock orders nothing. `Heard` says which looks are new: those of the ne
 counter. An incarnation that was never heard of is newer than all that were.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -112,13 +112,15 @@ class NodeState:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordBeat:
     """`hello`: the agent has just started. Only that brings a decommissioned node back. `changes`: what may be recorded
-    of a node that is known."""
+    of a node that is known. `lost`: names and versions of the modules of which alone the inventory may be recorded, if
+    not all of it may."""
 
     node: str
     hello: bool
     profile: NodeProfile
     inventory: Inventory
     changes: frozenset[Change] = frozenset(Change)
+    lost: frozenset[tuple[str, int]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,11 +249,18 @@ def _record_beat(state: NodeState, beat: RecordBeat) -> list[NodeEvent]:
     else:
         if Change.CONTACT in beat.changes and not state.online:
             events.append(NodeCameBack(node=beat.node))
-        if Change.PROFILE in beat.changes and state.profile != beat.profile:
+        if beat.changes & {Change.PLATFORM, Change.PROFILE} and state.profile != beat.profile:
             events.append(NodeProfileChanged(node=beat.node, profile=beat.profile))
-    if Change.INVENTORY not in beat.changes:
-        return events
-    return events + _record_inventory(state, beat.node, beat.inventory)
+    is_whole = Change.INVENTORY in beat.changes
+    inventory = beat.inventory if is_whole else replace(beat.inventory, modules=_without_lost(state.modules, beat))
+    return events + _record_inventory(state, beat.node, inventory)
+
+
+def _without_lost(modules: Sequence[InstalledModule], beat: RecordBeat) -> tuple[InstalledModule, ...]:
+    """The modules as they were, but those that are lost as the beat says."""
+    kept = (each for each in modules if (each.module_name, each.version) not in beat.lost)
+    said = (each for each in beat.inventory.modules if (each.module_name, each.version) in beat.lost)
+    return (*kept, *said)
 
 
 def _record_inventory(state: NodeState, node: str, inventory: Inventory) -> list[NodeEvent]:

@@ -1,8 +1,11 @@
 """How often changes of one node are recorded: a node that flaps must not let the log grow without a bound.
 
 Of each kind `AT_ONCE` changes are recorded as they come, then one in `SECONDS`. What is held back costs nothing: the next
-heartbeat says it again, and the newest state is recorded once its turn has come. Bad news is never held back: that a node
-is silent, or that a module which was as it was to be is not any more. So there are at most twice as many of those kinds.
+heartbeat says it again, and the newest state is recorded once its turn has come.
+
+Two kinds are not held back. That a module which was as it was to be is not any more is recorded at once, of that module
+alone. That a node is back is recorded at once too: a node that has come back too often is not declared offline before its
+turn, so it may count as online while it is silent, but never as offline while it works.
 """
 
 from enum import StrEnum
@@ -12,9 +15,10 @@ SECONDS = 600.0
 
 
 class Change(StrEnum):
-    """What a heartbeat may say that is not known: the node is back, is another, has other modules."""
+    """What a heartbeat may say that is not known: the node is back, gets other builds, is another, has other modules."""
 
     CONTACT = "contact"
+    PLATFORM = "platform"
     PROFILE = "profile"
     INVENTORY = "inventory"
 

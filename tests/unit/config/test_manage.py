@@ -33,6 +33,11 @@ def manage(folder, *words, **variables):
         ["rebuild_projections", "--check"],
         ["dumpdata"],
         ["showmigrations"],
+        ["bootstrap"],
+        ["restore_log", "copy"],
+        ["migrate", "--check"],
+        ["migrate", "--plan"],
+        ["sqlmigrate", "rollout", "0001"],
     ],
 )
 def test_what_reads_says_that_there_is_no_database(tmp_path, words):
@@ -53,6 +58,17 @@ def test_a_database_without_a_log(tmp_path):
     assert ended.stderr.count("\n") == 1
 
 
+def test_a_database_of_the_version_before(tmp_path):
+    assert manage(tmp_path, "migrate").returncode == 0
+    assert manage(tmp_path, "migrate", "rollout", "0009").returncode == 0
+    for words in (["rebuild_projections", "--check"], ["bootstrap"]):
+        ended = manage(tmp_path, *words)
+        assert (ended.returncode, ended.stderr) == (
+            2,
+            "The database is of another version. Run `modfleet-manage migrate` first.\n",
+        )
+
+
 def test_a_database_that_does_not_answer(tmp_path):
     ended = manage(tmp_path, "verify_log", MODFLEET_DATABASE_URL=f"postgresql:///modfleet?host={tmp_path}")
     assert ended.returncode == 2
@@ -61,7 +77,18 @@ def test_a_database_that_does_not_answer(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [[], ["help"], ["--version"], ["verify_log", "--help"], ["broker_acl", "n1"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["help"],
+        ["--version"],
+        ["verify_log", "--help"],
+        ["broker_acl", "n1"],
+        ["spectacular"],
+        ["makemigrations", "--check"],
+    ],
+)
 def test_what_only_tells_leaves_nothing_behind(tmp_path, words):
     assert manage(tmp_path, *words).returncode == 0
     assert list(tmp_path.iterdir()) == []
