@@ -84,8 +84,8 @@ class User(AbstractBaseUser):
 
 class AccountName(models.Model):
     """A name that an account has, or has had. It never becomes the name of another account, also after the account was
-    renamed or deleted: the log means this account by it. Names of before events had them are here only, so a rebuild
-    deletes none; the `uid` of those that were given up by then is 0."""
+    renamed or deleted: the log means this account by it. Older events have no names. Names from that time are in this
+    table only, so a rebuild deletes none. If such a name was given up by then, its `uid` is 0."""
 
     name = models.CharField(primary_key=True, max_length=150)
     uid = models.BigIntegerField()

@@ -2,7 +2,7 @@ import json
 
 from django.db import migrations, models
 
-#: Of names in the log that no account has any more, nobody knows whose they were.
+#: The uid of names that stand in the log and belong to no account now: the log does not say whose they were.
 UNKNOWN = 0
 
 
