@@ -19,9 +19,9 @@ from accounts.models import ClusterSettings, User
 from accounts.roles import Permission
 from api.client_address import client_address
 from api.errors import ApiError, ConflictError, TooManyRequestsError
-from eventstore.cells import page_url
-from eventstore.pages import ReadOnlyAdmin
-from eventstore.store import ConcurrencyError
+from eventstore import ConcurrencyError
+from ui.cells import page_url
+from ui.pages import ReadOnlyAdmin
 
 #: How many rows an action takes at a time.
 MOST_ROWS = 500

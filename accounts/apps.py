@@ -8,6 +8,6 @@ class AccountsConfig(AppConfig):
     def ready(self) -> None:
         from accounts import schema  # noqa: F401  # describes credentials in the schema
         from accounts.projections import AccountNameProjection
-        from eventstore.projections import register
+        from eventstore import register_projection
 
-        register(AccountNameProjection())
+        register_projection(AccountNameProjection())

@@ -12,7 +12,7 @@ from accounts.models import User
 from accounts.tokens import user_of_token
 from api.client_address import client_address
 from api.errors import BASIC_CHALLENGE
-from eventstore.context import set_person
+from eventstore import set_person
 
 
 class BasicAuthentication(authentication.BaseAuthentication):

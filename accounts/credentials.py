@@ -17,7 +17,7 @@ from django.contrib.auth.hashers import check_password, make_password
 from accounts.failed_logins import count_failed_login, require_attempts_left
 from accounts.models import User
 from accounts.selectors import user_by_login
-from eventstore.database import give_connection_back
+from eventstore import give_connection_back
 
 REMEMBERED_SECONDS = 60.0
 _REMEMBERED_AT_MOST = 1024

@@ -1,10 +1,8 @@
 """What is recorded of accounts and settings: who has which name and role, never a password or a hash. An email address is
 in the log only where it is the account's name."""
 
-from dataclasses import dataclass
-
 from accounts.roles import Role
-from eventstore.registry import event_type
+from eventstore import event
 
 CLUSTER_STREAM = "cluster"
 
@@ -13,8 +11,7 @@ def account_stream(uid: int) -> str:
     return f"account:{uid}"
 
 
-@event_type("account.created.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("account.created.v1")
 class AccountCreated:
     """`name` is empty where an older version has recorded it."""
 
@@ -23,8 +20,7 @@ class AccountCreated:
     name: str = ""
 
 
-@event_type("account.updated.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("account.updated.v1")
 class AccountUpdated:
     """`role` is the one after the change, `changed` the names of the fields that have a new value. `name` and `former_name`
     are there where the name has changed, and empty where an older version has recorded it."""
@@ -36,15 +32,13 @@ class AccountUpdated:
     former_name: str = ""
 
 
-@event_type("account.deleted.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("account.deleted.v1")
 class AccountDeleted:
     uid: int
     role: Role
 
 
-@event_type("cluster.settings_changed.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("cluster.settings_changed.v1")
 class ClusterSettingsChanged:
     """All settings as they are after the change."""
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 
-from eventstore.context import set_person
+from eventstore import set_person
 
 
 class SessionActorMiddleware:

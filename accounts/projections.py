@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from accounts.events import AccountCreated, AccountUpdated
 from accounts.models import AccountName
-from eventstore.store import RecordedEvent
+from eventstore import RecordedEvent
 
 
 class AccountNameProjection:

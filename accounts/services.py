@@ -34,8 +34,7 @@ from accounts.events import (
 from accounts.models import AccountName, ClusterSettings, User
 from accounts.roles import Role
 from accounts.selectors import Cluster, cluster, user_by_uid
-from eventstore.store import Append, append, database_now, load, load_many
-from eventstore.transact import retry_on_conflict
+from eventstore import Append, append, database_now, load, load_many, retry_on_conflict
 
 FIRST_ADMIN = "admin"
 _UIDS_AT_A_TIME = 100

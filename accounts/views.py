@@ -39,7 +39,7 @@ from api.errors import InvalidRequestError, NotFoundError, PermissionDeniedError
 from api.fields import NothingSerializer
 from api.idempotency import KeyReusedError, idempotent
 from api.refusals import refuses
-from eventstore.context import set_person
+from eventstore import set_person
 
 
 class Authorize(APIView):

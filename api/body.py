@@ -15,8 +15,7 @@ from django.conf import settings
 from api.errors import ApiError, BodyTooSlowError, TooManyBodiesError
 from api.rate_limits import too_many
 from api.slots import Slots
-from eventstore.actors import is_person
-from eventstore.context import current_actor
+from eventstore import current_actor, is_person
 
 #: What a multipart body may be longer than the largest file that it may carry, bytes.
 ENVELOPE_BYTES = 100_000

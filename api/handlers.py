@@ -27,7 +27,7 @@ from api.errors import (
     UnsupportedMediaTypeError,
 )
 from api.failures import database_refusal
-from eventstore.store import ConcurrencyError
+from eventstore import ConcurrencyError
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,7 @@ from rest_framework.views import APIView
 
 from api.errors import ApiError, ConflictError, InvalidRequestError
 from api.models import IdempotencyRecord
-from eventstore.database import delete_unlocked
-from eventstore.store import ConcurrencyError, database_now
+from eventstore import ConcurrencyError, database_now, delete_unlocked
 
 KEPT = timedelta(hours=24)
 HEADER = "Idempotency-Key"

@@ -4,7 +4,7 @@ import logging
 
 from django.http import HttpRequest
 
-from eventstore.context import current_request
+from eventstore import current_request
 
 
 class RequestIdFilter(logging.Filter):

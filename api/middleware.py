@@ -11,9 +11,7 @@ from django.http.response import HttpResponse
 from api.body import ENVELOPE_BYTES, BodyStream
 from api.errors import InvalidRequestError
 from api.handlers import error_response
-from eventstore.actors import is_person, shown
-from eventstore.context import ANONYMOUS, acting_as, current_actor
-from eventstore.database import give_connection_back
+from eventstore import ANONYMOUS, acting_as, current_actor, give_connection_back, is_person, shown
 
 _SANE_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 

@@ -7,7 +7,7 @@ from django.conf import settings
 
 from api.rate_limits import too_many
 from api.slots import Slots
-from eventstore.context import current_actor
+from eventstore import current_actor
 
 _slots = Slots()
 _ALL = object()

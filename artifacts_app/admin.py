@@ -13,8 +13,8 @@ from accounts.roles import Permission
 from artifacts_app import selectors, services
 from artifacts_app.events import artifact_stream
 from artifacts_app.models import Build
-from eventstore.cells import Link, ago, digest, events_link, exactly, list_url, module_url, preformatted
-from eventstore.pages import Table
+from ui.cells import Link, ago, digest, events_link, exactly, list_url, module_url, preformatted
+from ui.pages import Table
 
 
 @admin.register(Build)

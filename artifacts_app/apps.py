@@ -8,8 +8,8 @@ class ArtifactsConfig(AppConfig):
     def ready(self) -> None:
         from artifacts_app.projections import ArtifactProjection
         from artifacts_app.selectors import refuse_other_spelling
-        from eventstore.projections import register
+        from eventstore import register_projection
         from modules_app.vetoes import REGISTRATION
 
         REGISTRATION.register(refuse_other_spelling)
-        register(ArtifactProjection())
+        register_projection(ArtifactProjection())

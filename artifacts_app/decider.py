@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from artifacts_app.errors import ArtifactExistsError
 from artifacts_app.events import ArtifactDeleted, ArtifactEvent, ArtifactUploaded
-from eventstore.decider import Decider
+from eventstore import Decider
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,18 +1,16 @@
 """What is stored in `artifact:<name>:<version>`: the builds of one module version, one per platform."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from artifacts_app.manifest import Member
-from eventstore.registry import event_type
+from eventstore import event
 
 
 def artifact_stream(module_name: str, version: int) -> str:
     return f"artifact:{module_name}:{version}"
 
 
-@event_type("artifact.uploaded.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("artifact.uploaded.v1")
 class ArtifactUploaded:
     """A build for one platform, such as `linux/x86_64`, or `rhel9/x86_64` for one operating system. `size` is that of the package in bytes, `storage_key` where its bytes are."""
 
@@ -29,8 +27,7 @@ class ArtifactUploaded:
     document: dict[str, Any]
 
 
-@event_type("artifact.deleted.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("artifact.deleted.v1")
 class ArtifactDeleted:
     """All builds of the version are gone."""
 

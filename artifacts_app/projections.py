@@ -7,7 +7,7 @@ import msgspec
 
 from artifacts_app.events import ArtifactDeleted, ArtifactUploaded
 from artifacts_app.models import Build
-from eventstore.store import RecordedEvent
+from eventstore import RecordedEvent
 
 
 class ArtifactProjection:

@@ -16,7 +16,7 @@ from artifacts_app.events import ArtifactDeleted, ArtifactUploaded
 from artifacts_app.manifest import Member
 from artifacts_app.models import Build
 from artifacts_app.package import packed_names
-from eventstore.store import Condition, head
+from eventstore import Condition, head
 from modules_app.errors import ModuleNameTakenError
 from modules_app.events import ModuleDeleted, ModuleRegistered
 from modules_app.models import Module

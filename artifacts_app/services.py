@@ -24,9 +24,17 @@ from artifacts_app.package import InspectedPackage, InvalidArtifact, inspect_pac
 from artifacts_app.selectors import refuse_other_spelling
 from artifacts_app.storage import Spool, delete_package, is_kept, remove_abandoned_spools, stored_keys
 from artifacts_app.vetoes import DELETION
-from eventstore.database import give_connection_back
-from eventstore.store import Append, ConcurrencyError, Condition, append, database_now, head
-from eventstore.transact import load_state, retry_on_conflict
+from eventstore import (
+    Append,
+    ConcurrencyError,
+    Condition,
+    append,
+    database_now,
+    give_connection_back,
+    head,
+    load_state,
+    retry_on_conflict,
+)
 from modules_app.metadata import InvalidMetadata
 from modules_app.services import module_uid, package_described, packages_forgotten
 

@@ -21,7 +21,7 @@ from api.idempotency import digest_of, store_response, stored_response
 from artifacts_app.errors import ArtifactTooLargeError, NoModuleError
 from artifacts_app.services import Upload, add_build
 from artifacts_app.storage import CHUNK_BYTES, Spool
-from eventstore.store import ConcurrencyError
+from eventstore import ConcurrencyError
 
 FIELD = "module"
 

@@ -57,8 +57,7 @@ def measure() -> dict[str, tuple[float, float]]:
     """Floor's and log's events per second."""
     from django.db import connection
 
-    from eventstore.reading import read
-    from eventstore.store import Append, append, head, verify
+    from eventstore import Append, append, head, read, verify
     from tests.ledger import Opened
 
     event = Opened(owner="alice")
@@ -92,9 +91,7 @@ def measure() -> dict[str, tuple[float, float]]:
 
 def measure_states(event: object) -> tuple[float, float]:
     """States per second of streams that were all loaded a moment ago, and with one among them that was not."""
-    from eventstore.decider import Decider
-    from eventstore.store import Append, append, head
-    from eventstore.transact import load_states
+    from eventstore import Append, Decider, append, head, load_states
 
     counter: Decider[int, object] = Decider(0, lambda *_: [], lambda count, _: count + 1)
     names = [f"state:{head()}:{number}" for number in range(STREAMS)]

@@ -26,7 +26,7 @@ from django.core.management import load_command_class
 from api import handlers
 from api.errors import ApiError
 from config.environment import Environment
-from eventstore.registry import registered_types
+from eventstore import registered_types
 from modfleet.cli import app as command_line
 from modfleet.commands import agent
 from rollout.agent.settings import AgentSettings

@@ -15,8 +15,8 @@ from django.db import transaction
 
 from eventstore import projections
 from eventstore.database import database_now, hold_append_lock, insert
+from eventstore.envelope import GENESIS_HASH, Row
 from eventstore.reading import batched, checked, hash_at, head, read_stored_rows
-from eventstore.recorded import GENESIS_HASH, Row
 from eventstore.registry import encode, is_known
 
 FORMAT = "modfleet-log-2"

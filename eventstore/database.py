@@ -9,7 +9,7 @@ from django.db import DEFAULT_DB_ALIAS, close_old_connections, connection, conne
 from django.db.models import QuerySet
 from msgspec import json
 
-from eventstore.recorded import GENESIS_HASH, Row
+from eventstore.envelope import GENESIS_HASH, Row
 
 #: Any constant will do, as long as nothing else in the database uses it.
 APPEND_LOCK = 0x6D6F6466

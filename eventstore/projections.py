@@ -2,7 +2,7 @@
 
 A projection is told of a batch: one event when it happens, thousands in a rebuild. It must depend on nothing but the
 events, so that what a rebuild gives equals what was there: `check` says whether that holds. Rows that an older version
-of the projection has written are stale until they are rebuilt: `stale` names those projections.
+of the projection has written are stale until they are rebuilt: `stale_projections` names those projections.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +12,9 @@ from typing import Any, Protocol
 from django.db import models, transaction
 
 from eventstore.database import hold_append_lock
+from eventstore.envelope import RecordedEvent
 from eventstore.models import ProjectionVersion
 from eventstore.reading import head, read
-from eventstore.recorded import RecordedEvent
 
 REBUILD_BATCH = 2000
 
@@ -39,7 +39,7 @@ class Projection(Protocol):
 _projections: dict[str, Projection] = {}
 
 
-def register(projection: Projection) -> None:
+def register_projection(projection: Projection) -> None:
     """Called once for each projection, when its app is ready. Raises: `ValueError` if the name is taken."""
     if projection.name in _projections:
         raise ValueError(f"projection {projection.name} is registered twice")
@@ -50,7 +50,7 @@ def registered() -> tuple[Projection, ...]:
     return tuple(_projections.values())
 
 
-def stale() -> list[str]:
+def stale_projections() -> list[str]:
     """Names of the projections whose rows were built by an older version, or never. One query."""
     built = dict(ProjectionVersion.objects.values_list("name", "version"))
     return [each.name for each in _projections.values() if built.get(each.name, 0) < each.version]

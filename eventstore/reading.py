@@ -13,8 +13,8 @@ from django.db.models.functions import Cast
 
 from eventstore.actors import person
 from eventstore.database import read_tails, utc
+from eventstore.envelope import FORMAT, GENESIS_HASH, RecordedEvent, Row, chained_hash, recorded
 from eventstore.models import StoredEvent
-from eventstore.recorded import FORMAT, GENESIS_HASH, RecordedEvent, Row, chained_hash, recorded
 from eventstore.registry import stored_names_of
 
 _BATCH = 1000

@@ -1,18 +1,18 @@
 """Stable names for event types, and events to and from canonical JSON. Knows no Django.
 
-    @event_type("artifact.uploaded.v1")
-    @dataclass(frozen=True, slots=True, kw_only=True)
+    @event("artifact.uploaded.v1")
     class ArtifactUploaded: ...
 
 When the shape of an event changes, the new class gets a new name and the old one an upcaster:
 
-    @upcaster("artifact.uploaded.v1", to="artifact.uploaded.v2")
+    @upcaster("order.placed.v1", to="order.placed.v2")
     def _(data: dict[str, Any]) -> dict[str, Any]: ...
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, dataclass_transform
 
 import msgspec
 
@@ -20,7 +20,7 @@ Json = dict[str, Any]
 Upcaster = Callable[[Json], Json]
 #: The actor with its kind, of an event by its type, its stream, and the metadata that an older version has stored.
 ActorUpcaster = Callable[[str, str, Mapping[str, str]], str]
-EventClass = TypeVar("EventClass", bound=type)
+Event = TypeVar("Event")
 
 _classes: dict[str, type] = {}
 _names: dict[type, str] = {}
@@ -32,17 +32,27 @@ class UnknownEventTypeError(LookupError):
     """The log holds an event of a type that this version of the program does not know."""
 
 
-def event_type(name: str) -> Callable[[EventClass], EventClass]:
-    """Register a frozen dataclass under the name that is stored. Raises: `ValueError` if the name is taken."""
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def event(name: str) -> Callable[[type[Event]], type[Event]]:
+    """Make the class a frozen, keyword-only dataclass, and register it under the name that is stored.
 
-    def register(cls: EventClass) -> EventClass:
-        if name in _classes or name in _upcasters:
-            raise ValueError(f"event type {name} is registered twice")
-        _classes[name] = cls
-        _names[cls] = name
-        return cls
+    Raises: `ValueError` if the name is taken.
+    """
 
-    return register
+    def make(cls: type[Event]) -> type[Event]:
+        made = dataclass(frozen=True, slots=True, kw_only=True)(cls)
+        register_event(name, made)
+        return made
+
+    return make
+
+
+def register_event(name: str, event_class: type) -> None:
+    """Register a dataclass under the name that is stored. Raises: `ValueError` if the name is taken."""
+    if name in _classes or name in _upcasters:
+        raise ValueError(f"event type {name} is registered twice")
+    _classes[name] = event_class
+    _names[event_class] = name
 
 
 def upcaster(name: str, *, to: str) -> Callable[[Upcaster], Upcaster]:

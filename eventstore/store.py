@@ -16,7 +16,7 @@ from django.db import IntegrityError, transaction
 from eventstore import projections
 from eventstore.context import Metadata, current_metadata
 from eventstore.database import database_now, hold_append_lock, insert, read_tip
-from eventstore.follow import announce
+from eventstore.envelope import RecordedEvent, Row, chained_hash, recorded
 from eventstore.observe import Appended, tell_observers
 from eventstore.reading import (
     BrokenLogError,
@@ -35,8 +35,8 @@ from eventstore.reading import (
     read_rows,
     verify,
 )
-from eventstore.recorded import RecordedEvent, Row, chained_hash, recorded
 from eventstore.registry import encode, name_of, stored_names_of
+from eventstore.subscription import announce
 
 __all__ = [
     "Append",

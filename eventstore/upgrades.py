@@ -14,7 +14,7 @@ REBUILD = "rebuild_projections"
 
 def warning() -> str:
     """Which projections need a rebuild, and the command for it; empty if none does."""
-    if not (names := projections.stale()):
+    if not (names := projections.stale_projections()):
         return ""
     return f"These projections need a rebuild, and give wrong answers until then: {', '.join(names)}. Run: {REBUILD}"
 

@@ -61,7 +61,7 @@ def refuse_without_a_log() -> None:
     from django.db import Error, connection
 
     django.setup()
-    from eventstore.models import StoredEvent
+    from eventstore import StoredEvent
 
     try:
         with connection.cursor() as cursor:

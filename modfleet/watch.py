@@ -7,7 +7,7 @@ from typing import Protocol
 
 import httpx
 
-from eventstore.actors import in_words
+from eventstore import in_words
 from modfleet.client import ROLLOUTS, Client, Document, RefusedError, UnreachableError, path_to
 from modfleet.failure import CommandError, ExitCode
 

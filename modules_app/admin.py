@@ -8,10 +8,10 @@ from django.http import HttpRequest, HttpResponseBase
 
 from accounts.admin import ActingAdmin
 from accounts.roles import Permission
-from eventstore.cells import Link, ago, events_link, exactly, list_url, module_url, preformatted
 from modules_app import selectors, services
 from modules_app.events import module_stream
 from modules_app.models import Module
+from ui.cells import Link, ago, events_link, exactly, list_url, module_url, preformatted
 
 
 @admin.register(Module)

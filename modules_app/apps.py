@@ -6,7 +6,7 @@ class ModulesConfig(AppConfig):
     verbose_name = "Modules"
 
     def ready(self) -> None:
-        from eventstore.projections import register
+        from eventstore import register_projection
         from modules_app.projections import ModuleProjection
 
-        register(ModuleProjection())
+        register_projection(ModuleProjection())

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from eventstore.decider import Decider
+from eventstore import Decider
 from modules_app.errors import MetadataMismatchError, ModuleExistsError, NoSuchModuleError
 from modules_app.events import ModuleDeleted, ModuleEvent, ModulePackaged, ModulePackagesDeleted, ModuleRegistered
 from modules_app.metadata import differing_fields

@@ -1,17 +1,15 @@
 """What is stored in `module:<uid>`: the module object of one (name, version), and what its packages say of it."""
 
-from dataclasses import dataclass
 from typing import Any
 
-from eventstore.registry import event_type
+from eventstore import event
 
 
 def module_stream(uid: str) -> str:
     return f"module:{uid}"
 
 
-@event_type("module.registered.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("module.registered.v1")
 class ModuleRegistered:
     """`document` is the complete object as given, unknown keys and all, its version a whole number."""
 
@@ -21,14 +19,12 @@ class ModuleRegistered:
     document: dict[str, Any]
 
 
-@event_type("module.deleted.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("module.deleted.v1")
 class ModuleDeleted:
     uid: str
 
 
-@event_type("module.packaged.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("module.packaged.v1")
 class ModulePackaged:
     """A package of this module came in: `document` is its module.json. Whatever is registered must agree with it."""
 
@@ -37,8 +33,7 @@ class ModulePackaged:
     document: dict[str, Any]
 
 
-@event_type("module.packages_deleted.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("module.packages_deleted.v1")
 class ModulePackagesDeleted:
     uid: str
 

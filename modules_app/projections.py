@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from eventstore.store import RecordedEvent
+from eventstore import RecordedEvent
 from modules_app.events import ModuleDeleted, ModuleRegistered
 from modules_app.models import Module
 

@@ -6,8 +6,7 @@ from typing import Any
 
 from accounts.events import CLUSTER_STREAM
 from accounts.selectors import require_modules_upload_allowed
-from eventstore.store import Append, Condition, append, head
-from eventstore.transact import load_state, retry_on_conflict
+from eventstore import Append, Condition, append, head, load_state, retry_on_conflict
 from modules_app.decider import MODULE, DeleteModule, DescribePackage, ForgetPackages, ModuleCommand, RegisterModule
 from modules_app.errors import InvalidModuleError
 from modules_app.events import module_stream

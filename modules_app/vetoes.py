@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Generic, ParamSpec
 
-from eventstore.store import Condition
+from eventstore import Condition
 
 Asked = ParamSpec("Asked")
 

@@ -6,13 +6,12 @@ class OperationsConfig(AppConfig):
     verbose_name = "Operations"
 
     def ready(self) -> None:
-        from eventstore.observe import observe_appends
-        from eventstore.projections import register
+        from eventstore import observe_appends, register_projection
         from operations.heartbeat import note_look
         from operations.measures import count_append
         from operations.projections import OutcomeProjection
         from rollout.signals import relay_looked
 
-        register(OutcomeProjection())
+        register_projection(OutcomeProjection())
         observe_appends(count_append)
         relay_looked.connect(note_look, dispatch_uid="operations.heartbeat")

@@ -10,8 +10,7 @@ from django.db import Error
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from eventstore.database import size_bytes
-from eventstore.store import database_now, head
+from eventstore import database_now, head, size_bytes
 from operations.broker import BrokerAwayError, depths
 from operations.heartbeat import relay_heartbeat
 from operations.models import Outcome

@@ -16,9 +16,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from api.failures import database_cause, disk_cause
 from artifacts_app.selectors import newest_storage_key
 from artifacts_app.storage import probe_spool
-from eventstore import upgrades
-from eventstore.database import leave_the_pool
-from eventstore.store import database_now, head
+from eventstore import database_now, head, leave_the_pool, upgrades
 from operations import broker
 from operations.heartbeat import probe_write, relay_heartbeat
 

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from eventstore.store import database_now
+from eventstore import database_now
 from operations.models import Heartbeat
 
 RELAY = "relay"

@@ -4,7 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from eventstore.observe import Appended
+from eventstore import Appended
 from rollout.logs import note_position
 
 REGISTRY = CollectorRegistry()

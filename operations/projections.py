@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from eventstore.store import RecordedEvent
+from eventstore import RecordedEvent
 from operations.models import Outcome
 from rollout.events import OperationFinished
 

@@ -11,8 +11,14 @@ from django.utils.html import format_html
 
 from accounts.admin import ActingAdmin
 from accounts.roles import Permission
-from eventstore.actors import in_words
-from eventstore.cells import (
+from eventstore import in_words, newest_of
+from rollout import overview, selectors, services, verbs
+from rollout.decider.node import NodePhase
+from rollout.events import Origin, RolloutPhase, node_stream, placement_stream
+from rollout.messages import Action, Phase, Reason
+from rollout.models import Node, NodeModule, Operation, Rollout
+from rollout.projections.nodes import ModuleState
+from ui.cells import (
     NOTHING,
     Link,
     ago,
@@ -27,14 +33,7 @@ from eventstore.cells import (
     module_url,
     page_url,
 )
-from eventstore.pages import ReadOnlyAdmin, Table, choice_filter
-from eventstore.store import newest_of
-from rollout import overview, selectors, services, verbs
-from rollout.decider.node import NodePhase
-from rollout.events import Origin, RolloutPhase, node_stream, placement_stream
-from rollout.messages import Action, Phase, Reason
-from rollout.models import Node, NodeModule, Operation, Rollout
-from rollout.projections.nodes import ModuleState
+from ui.pages import ReadOnlyAdmin, Table, choice_filter
 
 #: How many rows a table on another object's page shows.
 FIRST_ROWS = 50

@@ -9,9 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from artifacts_app.services import artifact_deletion
-from eventstore.database import snapshot
-from eventstore.store import Append, Condition, append, database_now, head
-from eventstore.transact import load_state, retry_on_conflict
+from eventstore import Append, Condition, append, database_now, head, load_state, retry_on_conflict, snapshot
 from modules_app.services import module_purged, module_uid
 from rollout import selectors
 from rollout.decider.rollout import ROLLOUT

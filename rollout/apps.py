@@ -9,7 +9,7 @@ class RolloutConfig(AppConfig):
         import artifacts_app.vetoes
         import modules_app.vetoes
         import rollout.former_actors  # noqa: F401  # registers itself
-        from eventstore.projections import register
+        from eventstore import register_projection
         from rollout import selectors
         from rollout.projections.fleet import FleetProjection
         from rollout.projections.nodes import NodeProjection
@@ -17,6 +17,6 @@ class RolloutConfig(AppConfig):
 
         artifacts_app.vetoes.DELETION.register(selectors.refuse_if_used)
         modules_app.vetoes.DELETION.register(selectors.refuse_if_loaded)
-        register(RolloutProjection())
-        register(NodeProjection())
-        register(FleetProjection())
+        register_projection(RolloutProjection())
+        register_projection(NodeProjection())
+        register_projection(FleetProjection())

@@ -5,9 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 
-from eventstore.context import acting_as
-from eventstore.store import Append, Condition, append, database_now, head
-from eventstore.transact import load_states, retry_on_conflict
+from eventstore import Append, Condition, acting_as, append, database_now, head, load_states, retry_on_conflict
 from rollout import selectors
 from rollout.advance import advance_all
 from rollout.decider.node import NODE, DeclareOffline

@@ -21,8 +21,7 @@ from django.db.models import Count, Exists, F, Min, OuterRef, Q, Subquery
 from kombu import Producer, Queue
 
 from artifacts_app.selectors import BuildToFetch, build_to_fetch
-from eventstore.database import delete_unlocked
-from eventstore.store import database_now
+from eventstore import database_now, delete_unlocked
 from rollout import clock
 from rollout.messages import (
     EXECUTE,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from eventstore.registry import event_type
+from eventstore import event
 from rollout.messages import Action, Activation, InstalledModule, NodeProfile, Phase, Reason
 from rollout.strategy import Strategy
 
@@ -29,8 +29,7 @@ def rollout_stream(uid: str) -> str:
 # --- node:<name> ------------------------------------------------------------------------------------------------------
 
 
-@event_type("node.joined.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("node.joined.v1")
 class NodeJoined:
     """The first beat of a node, or the first since it was decommissioned."""
 
@@ -38,15 +37,13 @@ class NodeJoined:
     profile: NodeProfile
 
 
-@event_type("node.profile_changed.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("node.profile_changed.v1")
 class NodeProfileChanged:
     node: str
     profile: NodeProfile
 
 
-@event_type("node.inventory_changed.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("node.inventory_changed.v1")
 class NodeInventoryChanged:
     """All that Modfleet installed on the node, as its agent saw it when it counted `sequence`."""
 
@@ -55,8 +52,7 @@ class NodeInventoryChanged:
     modules: tuple[InstalledModule, ...]
 
 
-@event_type("node.labelled.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("node.labelled.v1")
 class NodeLabelled:
     """All labels that an operator gave; they stand above those that the agent reports."""
 
@@ -64,50 +60,43 @@ class NodeLabelled:
     labels: dict[str, str]
 
 
-@event_type("node.went_offline.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("node.went_offline.v1")
 class NodeWentOffline:
     node: str
 
 
-@event_type("node.came_back.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("node.came_back.v1")
 class NodeCameBack:
     node: str
 
 
-@event_type("node.drained.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("node.drained.v1")
 class NodeDrained:
     """It gets nothing new until it is activated."""
 
     node: str
 
 
-@event_type("node.activated.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("node.activated.v1")
 class NodeActivated:
     node: str
 
 
-@event_type("node.decommissioned.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("node.decommissioned.v1")
 class NodeDecommissioned:
     """It has left the fleet; the first beat of a restarted agent makes it join anew."""
 
     node: str
 
 
-@event_type("node.forgotten.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("node.forgotten.v1")
 class NodeForgotten:
     """What the node has said of itself counts no more; its next heartbeat is taken as if it were the first."""
 
     node: str
 
 
-@event_type("node.drifted.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("node.drifted.v1")
 class NodeDrifted:
     """The module differs from what the last operation left: `observed` is `load`, `files` or `absent`, with the digest
     of what is on the disk."""
@@ -120,8 +109,7 @@ class NodeDrifted:
     content_sha256: str
 
 
-@event_type("node.drift_ended.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("node.drift_ended.v1")
 class NodeDriftEnded:
     """The module is as it is to be again, or something else is wanted by now."""
 
@@ -170,8 +158,7 @@ class Target:
     content_sha256: str
 
 
-@event_type("operation.scheduled.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("operation.scheduled.v1")
 class OperationScheduled:
     """`content_sha256` is that of the build the node is to have, empty for a removal. `behind`: an older operation
     that had started is waited for. `ordinal` is the node's place in the rollout, `wave` the wave it is in, both from 0;
@@ -197,8 +184,7 @@ class OperationScheduled:
     yields: bool = False
 
 
-@event_type("operation.released.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("operation.released.v1")
 class OperationReleased:
     """From here on the node's desired state is what this operation brings about. `before`: the versions of the module
     that the node has: what the last success left, or where there was none, what its inventory shows. None in older logs
@@ -215,8 +201,7 @@ class OperationReleased:
     before: tuple[Target, ...] | None = None
 
 
-@event_type("operation.cancel_requested.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("operation.cancel_requested.v1")
 class OperationCancelRequested:
     """The node is asked to give it up, and to put back what it has changed; it answers with the operation's end."""
 
@@ -225,8 +210,7 @@ class OperationCancelRequested:
     module_name: str
 
 
-@event_type("operation.given_back.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("operation.given_back.v1")
 class OperationGivenBack:
     """The node went offline before it started: released again when it is back."""
 
@@ -235,8 +219,7 @@ class OperationGivenBack:
     module_name: str
 
 
-@event_type("operation.progressed.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("operation.progressed.v1")
 class OperationProgressed:
     rollout: str
     node: str
@@ -244,8 +227,7 @@ class OperationProgressed:
     phase: Phase
 
 
-@event_type("operation.finished.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("operation.finished.v1")
 class OperationFinished:
     """`seconds` is how long the node worked on it, None if it never said; `swap_seconds` is how long its server answered
     no client while it replaced one version by another, None if it did not. `answered`: the node has said so; None in
@@ -262,8 +244,7 @@ class OperationFinished:
     answered: bool | None = None
 
 
-@event_type("operation.reported_late.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("operation.reported_late.v1")
 class OperationReportedLate:
     """The node's answer to an operation that had ended without it. The outcome stays as it is. Each phase once for an
     attempt; `skipped` twice, if it is a success once."""
@@ -276,8 +257,7 @@ class OperationReportedLate:
     message: str = ""
 
 
-@event_type("report.rejected.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("report.rejected.v1")
 class ReportRejected:
     """A report of an operation that was never asked for, one that says what no agent says, or one that could not be
     recorded. At most 10 for a module on a node between two operations that are scheduled there."""
@@ -291,8 +271,7 @@ class ReportRejected:
     why: str
 
 
-@event_type("placement.forgotten.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("placement.forgotten.v1")
 class PlacementForgotten:
     """The node has left the fleet: nothing is wanted of the module there, and what was there is not known any more."""
 
@@ -387,8 +366,7 @@ class LeftAlone:
     nodes: tuple[str, ...]
 
 
-@event_type("rollout.started.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("rollout.started.v1")
 class RolloutStarted:
     """`total` counts its nodes, `waves` those of each wave; the others are skipped from the start.
     `named`: its nodes were chosen, so that it says nothing about nodes that join later.
@@ -413,29 +391,25 @@ class RolloutStarted:
     purge: bool = False
 
 
-@event_type("rollout.approved.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("rollout.approved.v1")
 class RolloutApproved:
     rollout: str
     remark: str
 
 
-@event_type("rollout.rejected.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("rollout.rejected.v1")
 class RolloutRejected:
     rollout: str
     remark: str
 
 
-@event_type("rollout.wave_started.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("rollout.wave_started.v1")
 class WaveStarted:
     rollout: str
     wave: int
 
 
-@event_type("rollout.wave_soaking.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("rollout.wave_soaking.v1")
 class WaveSoaking:
     """All its nodes have ended; their health is watched until then."""
 
@@ -444,8 +418,7 @@ class WaveSoaking:
     until: datetime
 
 
-@event_type("rollout.wave_gated.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("rollout.wave_gated.v1")
 class WaveGated:
     """A person has to promote before the next wave starts."""
 
@@ -453,8 +426,7 @@ class WaveGated:
     wave: int
 
 
-@event_type("rollout.wave_passed.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("rollout.wave_passed.v1")
 class WavePassed:
     """Nothing keeps the next wave from starting any more."""
 
@@ -462,8 +434,7 @@ class WavePassed:
     wave: int
 
 
-@event_type("rollout.wave_failed.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("rollout.wave_failed.v1")
 class WaveFailed:
     """The rollout is stopped by its `max_failures` or its `progress_deadline_seconds`: nothing is released after it
     unless a person resumes or retries. What follows is the strategy's `on_failure`."""
@@ -474,8 +445,7 @@ class WaveFailed:
     message: str
 
 
-@event_type("rollout.released.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("rollout.released.v1")
 class NodesReleased:
     """Its version in the stream is what keeps two processes from releasing more than `max_parallel`."""
 
@@ -483,16 +453,14 @@ class NodesReleased:
     nodes: tuple[str, ...]
 
 
-@event_type("rollout.paused.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("rollout.paused.v1")
 class RolloutPaused:
     rollout: str
     reason: Reason
     message: str = ""
 
 
-@event_type("rollout.resumed.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("rollout.resumed.v1")
 class RolloutResumed:
     """`forgiven`: nodes that had failed by then, by wave; they do not count against `max_failures` any more."""
 
@@ -500,16 +468,14 @@ class RolloutResumed:
     forgiven: tuple[int, ...] = ()
 
 
-@event_type("rollout.abort_requested.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("rollout.abort_requested.v1")
 class AbortRequested:
     rollout: str
     reason: Reason = Reason.MANUAL
     message: str = ""
 
 
-@event_type("rollout.rollback_requested.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("rollout.rollback_requested.v1")
 class RollbackRequested:
     """Nothing new is released; what is in hand is given up; then every node gets back what it had before."""
 
@@ -518,8 +484,7 @@ class RollbackRequested:
     message: str = ""
 
 
-@event_type("rollout.rollback_started.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("rollout.rollback_started.v1")
 class RollbackStarted:
     """`nodes`: those that get back what they had."""
 
@@ -528,8 +493,7 @@ class RollbackStarted:
     left_alone: tuple[LeftAlone, ...] = ()
 
 
-@event_type("rollout.nodes_retried.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("rollout.nodes_retried.v1")
 class NodesRetried:
     """`automatic`: by the strategy's `retries`."""
 
@@ -538,8 +502,7 @@ class NodesRetried:
     automatic: bool = False
 
 
-@event_type("rollout.followed.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("rollout.followed.v1")
 class RolloutFollowed:
     """It had ended, and `follower` was started: a rollout that tries its failed nodes again, or takes it back."""
 
@@ -548,8 +511,7 @@ class RolloutFollowed:
     is_rollback: bool
 
 
-@event_type("rollout.finished.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("rollout.finished.v1")
 class RolloutFinished:
     rollout: str
     phase: RolloutPhase
@@ -583,16 +545,14 @@ RolloutEvent = (
 FLEET_STREAM = "fleet"
 
 
-@event_type("fleet.frozen.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("fleet.frozen.v1")
 class FleetFrozen:
     """Nothing is released anywhere until it is thawed."""
 
     reason: str
 
 
-@event_type("fleet.thawed.v1")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event("fleet.thawed.v1")
 class FleetThawed:
     pass
 

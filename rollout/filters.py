@@ -11,7 +11,7 @@ from django.core.validators import RegexValidator
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from api.filters import MomentFilter, PairsFilter, TextFilter, TruthFilter, WholeNumberFilter, WordsFilter
-from eventstore.store import by_actor, of_request, position_at
+from eventstore import by_actor, of_request, position_at
 from rollout import selectors
 from rollout.decider.node import NodePhase
 from rollout.events import Origin, RolloutPhase

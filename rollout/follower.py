@@ -8,8 +8,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import get_args
 
-from eventstore.projections import stale
-from eventstore.store import RecordedEvent, database_now, head, read
+from eventstore import RecordedEvent, database_now, head, read, stale_projections
 from rollout import selectors
 from rollout.advance import advance_all
 from rollout.events import (
@@ -45,7 +44,7 @@ class Follower:
 
     def look(self) -> datetime | None:
         """Move on what can be moved on. When to look again though nothing has happened, if ever."""
-        is_stale = bool(stale())
+        is_stale = bool(stale_projections())
         if is_stale:
             self._position = None
         position = head()

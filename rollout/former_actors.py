@@ -6,8 +6,7 @@ people had an id, messages of nodes had none. What can be either of both is unkn
 
 from collections.abc import Mapping
 
-from eventstore.actors import person
-from eventstore.registry import actor_upcaster
+from eventstore import actor_upcaster, person
 
 #: Beginnings of the types of events that only people bring about, and the program (`system`).
 _BY_PEOPLE = ("account.", "artifact.", "cluster.", "fleet.", "module.", "rollout.", "webhook.")

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from api.errors import InvalidRequestError
-from eventstore.store import RecordedEvent, head, load_many, load_positions, position_at
+from eventstore import RecordedEvent, head, load_many, load_positions, position_at
 from rollout import selectors
 from rollout.errors import NodeNotFoundError, RolloutNotFoundError
 from rollout.events import node_stream, placement_stream

@@ -14,9 +14,17 @@ import msgspec
 from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import F
 
-from eventstore.context import Metadata, begun_by
-from eventstore.store import Append, append, database_now
-from eventstore.transact import Batch, load_state, load_states, retry_on_conflict
+from eventstore import (
+    Append,
+    Batch,
+    Metadata,
+    append,
+    begun_by,
+    database_now,
+    load_state,
+    load_states,
+    retry_on_conflict,
+)
 from rollout import selectors
 from rollout.advance import advance_all
 from rollout.clock import is_silent

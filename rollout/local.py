@@ -8,9 +8,7 @@ from django.conf import settings
 from django.http.request import split_domain_port
 
 from api.waiting import waiting
-from eventstore.follow import wait_for_news
-from eventstore.store import Condition, head
-from eventstore.transact import retry_on_conflict
+from eventstore import Condition, head, retry_on_conflict, wait_for_news
 from modules_app.errors import ModuleInUseError, NoSuchModuleError
 from rollout import selectors, services
 from rollout.decider.placement import NOTHING_TO_DO

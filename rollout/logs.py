@@ -13,8 +13,7 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
-from eventstore.actors import shown
-from eventstore.context import ANONYMOUS, SYSTEM, current_actor, current_request
+from eventstore import ANONYMOUS, SYSTEM, current_actor, current_request, shown
 
 #: Names of what a line may carry beside its message: as `extra`, or from `about`. Nothing else of a record is written.
 FIELDS = (

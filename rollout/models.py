@@ -4,8 +4,7 @@ from typing import ClassVar
 
 from django.db import models
 
-from eventstore.context import Metadata, begun_by
-from eventstore.store import RecordedEvent
+from eventstore import Metadata, RecordedEvent, begun_by
 from modules_app.operating_systems import fitting_platforms
 from rollout.messages import Action
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from api.fields import rfc3339
-from eventstore.actors import in_words, is_person
-from eventstore.recorded import RecordedEvent
+from eventstore import RecordedEvent, in_words, is_person
 from rollout.decider.placement import NOTHING_TO_DO
 from rollout.decider.rollout import RolloutState
 from rollout.decider.why import STOPPED, in_utc, rule_of

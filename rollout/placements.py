@@ -3,9 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from eventstore.context import Metadata, current_metadata
-from eventstore.store import Append
-from eventstore.transact import Batch, load_states
+from eventstore import Append, Batch, Metadata, current_metadata, load_states
 from rollout import selectors
 from rollout.decider.placement import PLACEMENT, End, Forget, PlacementCommand, RecordReport, RejectReport, Release
 from rollout.events import Target, placement_stream

@@ -17,11 +17,19 @@ from accounts.events import CLUSTER_STREAM
 from accounts.selectors import drift_is_corrected
 from api.errors import ApiError
 from artifacts_app.selectors import artifact_documents
-from eventstore.context import acting_as
-from eventstore.database import snapshot
-from eventstore.projections import stale
-from eventstore.store import Append, Condition, append, database_now, head
-from eventstore.transact import Batch, load_states, retry_on_conflict
+from eventstore import (
+    Append,
+    Batch,
+    Condition,
+    acting_as,
+    append,
+    database_now,
+    head,
+    load_states,
+    retry_on_conflict,
+    snapshot,
+    stale_projections,
+)
 from rollout import wanted
 from rollout.decider.node import NODE, EndDrift, NodePhase, RecordDrift
 from rollout.errors import RolloutInProgressError
@@ -101,7 +109,7 @@ class Reconciler:
         if time.monotonic() < self._not_before:
             return
         self._not_before = time.monotonic() + LOOK_SECONDS
-        self._is_fresh = self._is_fresh or not stale()
+        self._is_fresh = self._is_fresh or not stale_projections()
         if not self._is_fresh:
             return
         seen = (head(), Liveness.objects.aggregate(newest=Max("hello_at"))["newest"])

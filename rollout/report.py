@@ -24,9 +24,7 @@ from accounts.roles import Permission
 from api.errors import InvalidRequestError
 from api.fields import rfc3339
 from api.refusals import refuses
-from eventstore.actors import is_person
-from eventstore.database import give_connection_back, snapshot
-from eventstore.store import RecordedEvent, database_now, load_positions
+from eventstore import RecordedEvent, database_now, give_connection_back, is_person, load_positions, snapshot
 from rollout.decider.rollout import ROLLOUT
 from rollout.errors import RolloutNotFoundError
 from rollout.events import (

@@ -11,9 +11,7 @@ from django.db.models.functions import RowNumber
 
 from api.fields import rfc3339
 from artifacts_app.selectors import dependencies_of
-from eventstore.actors import in_words, shown
-from eventstore.database import snapshot
-from eventstore.store import Condition, RecordedEvent, head, load_positions
+from eventstore import Condition, RecordedEvent, head, in_words, load_positions, shown, snapshot
 from modules_app.errors import ModuleInUseError
 from rollout.decider.node import LARGEST_SKEW, NodePhase
 from rollout.decider.pace import SECONDS, Change

@@ -7,9 +7,7 @@ import uuid
 
 from django.db import transaction
 
-from eventstore.database import snapshot
-from eventstore.store import Condition, append, head
-from eventstore.transact import load_state, retry_on_conflict, transact
+from eventstore import Condition, append, head, load_state, retry_on_conflict, snapshot, transact
 from rollout import selectors
 from rollout.advance import advance_all
 from rollout.decider.node import NODE, ActivateNode, DecommissionNode, DrainNode, ForgetNode, LabelNode

@@ -7,8 +7,7 @@ from typing import Any
 
 from django.db.models import Exists, Min, OuterRef, Q, QuerySet, Subquery
 
-from eventstore.context import Metadata
-from eventstore.store import newest_event
+from eventstore import Metadata, newest_event
 from rollout.decider.node import NodePhase
 from rollout.decider.placement import PlacementState, kept_by, to_undo
 from rollout.decider.rollout import Fleet, Needs, Ready, RolloutState, Tally

@@ -9,10 +9,18 @@ from dataclasses import replace
 from itertools import count
 
 from accounts.selectors import account_called
-from eventstore.actors import is_shown_person
-from eventstore.database import snapshot
-from eventstore.store import Append, Condition, append, head
-from eventstore.transact import Loaded, load_state, retry_on_conflict, transact
+from eventstore import (
+    Append,
+    Condition,
+    Loaded,
+    append,
+    head,
+    is_shown_person,
+    load_state,
+    retry_on_conflict,
+    snapshot,
+    transact,
+)
 from rollout import selectors
 from rollout.advance import advance, advance_all
 from rollout.decider.fleet import FLEET, Freeze, Thaw

@@ -9,9 +9,7 @@ from django.db.models import Case, Count, Max, Min, OuterRef, Q, QuerySet, Subqu
 from django.db.models.aggregates import Aggregate
 
 from api.fields import rfc3339
-from eventstore.actors import in_words
-from eventstore.database import snapshot
-from eventstore.store import RecordedEvent, database_now, load, load_many
+from eventstore import RecordedEvent, database_now, in_words, load, load_many, snapshot
 from rollout import selectors
 from rollout.decider.node import NodePhase
 from rollout.decider.rollout import ROLLOUT, RolloutState

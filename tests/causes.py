@@ -1,6 +1,6 @@
 """Whether each event's cause leads back to where a story may begin."""
 
-from eventstore.actors import is_person
+from eventstore import is_person
 from rollout.clock import CLOCK
 
 

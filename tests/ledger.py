@@ -11,8 +11,7 @@ from typing import Any
 
 from django.db import connection, models
 
-from eventstore import registry
-from eventstore.recorded import RecordedEvent
+from eventstore import RecordedEvent, registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +50,7 @@ def register_events() -> None:
         ("ledger.deposited.v3", Deposited),
         ("ledger.closed.v1", Closed),
     ):
-        registry.event_type(name)(event_class)
+        registry.register_event(name, event_class)
     registry.upcaster("ledger.deposited.v1", to="ledger.deposited.v2")(_name_the_unit)
     registry.upcaster("ledger.deposited.v2", to="ledger.deposited.v3")(_count_in_cents)
 

@@ -1,7 +1,6 @@
 """Everything that people, nodes and time may do to a small fleet, by chance."""
 
-from eventstore.context import acting_as
-from eventstore.transact import transact
+from eventstore import acting_as, transact
 from rollout import clock, intake, services, verbs
 from rollout.advance import advance_all
 from rollout.decider.node import NODE, DecommissionNode

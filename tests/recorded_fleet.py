@@ -2,8 +2,7 @@
 
 from artifacts_app.events import ArtifactUploaded, artifact_stream
 from artifacts_app.manifest import Member
-from eventstore import projections
-from eventstore.store import Append, append, head
+from eventstore import Append, append, head, projections
 from rollout import intake, services
 from rollout.advance import advance
 from rollout.messages import (

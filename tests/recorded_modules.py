@@ -2,7 +2,7 @@
 
 from artifacts_app.events import ArtifactUploaded, artifact_stream
 from artifacts_app.manifest import Member
-from eventstore.store import Append, append
+from eventstore import Append, append
 from modules_app.services import register_module
 from rollout.messages import Phase
 from rollout.requests import AT_ONCE

@@ -8,7 +8,7 @@ from django.http import HttpRequest
 
 from accounts.admin import ActingAdmin
 from accounts.roles import Permission
-from eventstore.cells import Link, ago, events_link, exactly
+from ui.cells import Link, ago, events_link, exactly
 from webhooks.events import webhook_stream
 from webhooks.models import Webhook
 

@@ -20,9 +20,7 @@ from uuid import UUID, uuid4
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from eventstore.recorded import RecordedEvent
-from eventstore.registry import UnknownEventTypeError
-from eventstore.store import database_now, head
+from eventstore import RecordedEvent, UnknownEventTypeError, database_now, head
 from webhooks.models import Webhook
 from webhooks.selectors import wanted_events
 from webhooks.services import disable_failing_webhook

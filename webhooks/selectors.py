@@ -7,9 +7,7 @@ from django.db.models import Count, Min, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
 from api.fields import rfc3339
-from eventstore.recorded import RecordedEvent
-from eventstore.registry import registered_types, stored_names_of
-from eventstore.store import read
+from eventstore import RecordedEvent, read, registered_types, stored_names_of
 from webhooks.errors import WebhookNotFoundError
 from webhooks.events import WebhookTestRequested
 from webhooks.models import Webhook

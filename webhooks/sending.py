@@ -7,7 +7,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import httpx
 import msgspec
 
-from eventstore.recorded import RecordedEvent
+from eventstore import RecordedEvent
 from rollout.selectors import event_document
 from webhooks.signature import signature
 

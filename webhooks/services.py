@@ -5,8 +5,7 @@ from uuid import UUID, uuid4
 
 from django.db import transaction
 
-from eventstore.store import Append, RecordedEvent, append, load
-from eventstore.transact import retry_on_conflict
+from eventstore import Append, RecordedEvent, append, load, retry_on_conflict
 from webhooks.errors import WebhookDisabledError
 from webhooks.events import (
     WebhookChanged,

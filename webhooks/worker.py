@@ -19,7 +19,7 @@ from celery import bootsteps
 from django.db import Error, close_old_connections, connections
 
 from api.failures import log_failure
-from eventstore.follow import wait_for_growth
+from eventstore import wait_for_growth
 from webhooks import deliver
 from webhooks.deliver import Claim, Look
 from webhooks.sending import new_client, send

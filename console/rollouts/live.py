@@ -11,8 +11,7 @@ from django.utils.text import capfirst
 
 from console.rollouts.buttons import Button, offered, standing_of
 from console.rollouts.story import Entry, story_of
-from eventstore.actors import in_words
-from eventstore.database import snapshot
+from eventstore import in_words, snapshot
 from rollout import overview, selectors, why
 from rollout.decider.reasons import WORDS
 from rollout.events import RolloutPhase

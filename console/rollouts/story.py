@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from eventstore.actors import is_person
-from eventstore.store import RecordedEvent
+from eventstore import RecordedEvent, is_person
 from rollout.decider.rollout import left_alone_in_words
 from rollout.events import (
     AbortRequested,

@@ -18,13 +18,12 @@ from console.rollouts.buttons import CANCEL, ROLL_BACK, Button, button_of, offer
 from console.rollouts.fields import ACTION, ACTIVATION, NODES, defaults, texts_of
 from console.rollouts.live import live
 from console.rollouts.request import ReasonSerializer, RemarkSerializer, StartForm
-from eventstore.actors import in_words
-from eventstore.cells import page_url
-from eventstore.store import ConcurrencyError
+from eventstore import ConcurrencyError, in_words
 from rollout import selectors, verbs
 from rollout.decider.rollout import left_alone_in_words
 from rollout.errors import NodeNotFoundError, RolloutNotFoundError
 from rollout.standing import restoration_of
+from ui.cells import page_url
 
 #: How many module versions can be chosen from, and up to how many nodes are there to be ticked.
 VERSIONS = 1000

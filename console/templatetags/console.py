@@ -15,9 +15,9 @@ from django.utils.html import format_html
 from accounts import selectors
 from accounts.roles import Permission
 from console.links import start_url
-from eventstore import cells
-from eventstore.actors import in_words
+from eventstore import in_words
 from rollout.projections.nodes import ModuleState
+from ui import cells
 
 register = template.Library()
 

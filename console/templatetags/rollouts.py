@@ -5,7 +5,7 @@ from typing import Any
 
 from django import template
 
-from eventstore.cells import page_url
+from ui.cells import page_url
 
 register = template.Library()
 #: How many names stand in a sentence.

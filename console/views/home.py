@@ -11,11 +11,11 @@ from django.utils.http import urlencode
 
 from accounts.roles import Permission
 from console.page import answer, page
-from eventstore.cells import list_url, page_url
 from rollout import overview, selectors
 from rollout.models import Node, NodeModule, Rollout
 from rollout.overview import MatrixFilter, ModuleOnNodes
 from rollout.projections.nodes import ModuleState
+from ui.cells import list_url, page_url
 
 #: Rows of the matrix at a time, and bars of rollouts.
 NODES = 50

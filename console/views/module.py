@@ -12,12 +12,12 @@ from django.utils.http import urlencode
 from accounts.roles import Permission
 from artifacts_app.selectors import builds_of, uploaded_versions
 from console.page import Crumb, answer, page
-from eventstore.cells import list_url
 from modules_app.selectors import document_of, modules_named
 from modules_app.selectors import modules as module_objects
 from rollout import overview
 from rollout.overview import ModuleOnNodes
 from rollout.projections.nodes import ModuleState
+from ui.cells import list_url
 
 NAMES = 100
 ROLLOUTS = 10

@@ -9,9 +9,9 @@ from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from accounts.roles import Permission
 from api.errors import ApiError
 from console.page import page
-from eventstore.cells import page_url
 from rollout import services
 from rollout.serializers.nodes import LabelsSerializer
+from ui.cells import page_url
 
 
 @page(sees=Permission.VIEW_ALL_NODES_INFO, changes=Permission.UPDATE_NODE)

@@ -17,7 +17,7 @@ from artifacts_app.services import Upload, add_build
 from artifacts_app.uploads import PackageHandler, refuse_too_large
 from console.links import start_url
 from console.page import answer, page
-from eventstore.store import ConcurrencyError
+from eventstore import ConcurrencyError
 
 
 @page(sees=Permission.MANAGE_CLUSTER_MODULES, changes=Permission.MANAGE_CLUSTER_MODULES)

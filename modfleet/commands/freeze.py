@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from eventstore.actors import in_words
+from eventstore import in_words
 from modfleet.client import FREEZE, Document
 from modfleet.commands.parameters import builds
 from modfleet.commands.session import Session, open_session

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from eventstore.actors import in_words
+from eventstore import in_words
 from modfleet.client import Document
 from modfleet.commands.session import Session, in_a_line, printable, table
 from modfleet.failure import ExitCode

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from eventstore.decider import Decider
+from eventstore import Decider
 from rollout.events import FleetEvent, FleetFrozen, FleetThawed
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from eventstore.decider import Decider
+from eventstore import Decider
 from rollout.decider.pace import Change
 from rollout.errors import NodeNotFoundError, NodePhaseError
 from rollout.events import (

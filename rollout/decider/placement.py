@@ -11,7 +11,7 @@ Nothing else computes the desired state: `projections.nodes` stores what `evolve
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from eventstore.decider import Decider
+from eventstore import Decider
 from rollout.errors import RolloutInProgressError
 from rollout.events import (
     OperationCancelRequested,

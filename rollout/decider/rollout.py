@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from eventstore.decider import Decider
+from eventstore import Decider
 from rollout.errors import (
     NotGatedError,
     NothingToRetryError,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from eventstore.actors import in_words
+from eventstore import in_words
 from rollout.decider.node import NodePhase
 from rollout.decider.reasons import WORDS
 from rollout.decider.rollout import Fleet, Hold, RolloutState, free_slots, held, progress_deadline, spare_nodes

@@ -4,9 +4,7 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from eventstore.database import snapshot
-from eventstore.store import Append
-from eventstore.transact import load_state
+from eventstore import Append, load_state, snapshot
 from rollout.decider.node import NodePhase
 from rollout.decider.placement import Schedule
 from rollout.decider.rollout import ROLLOUT, RolloutState, Start

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from eventstore.store import RecordedEvent
+from eventstore import RecordedEvent
 from rollout.events import FleetFrozen, FleetThawed
 from rollout.models import FleetFreeze
 from rollout.projections.rows import save

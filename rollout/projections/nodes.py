@@ -11,7 +11,7 @@ from typing import get_args
 import msgspec
 from django.db.models import Q
 
-from eventstore.store import RecordedEvent
+from eventstore import RecordedEvent
 from rollout.decider.node import NodePhase
 from rollout.decider.placement import PLACEMENT, PlacementState
 from rollout.events import (

@@ -8,8 +8,7 @@ from typing import Any
 import msgspec
 
 from api.fields import rfc3339
-from eventstore.actors import is_person, is_shown_person, shown
-from eventstore.store import RecordedEvent
+from eventstore import RecordedEvent, is_person, is_shown_person, shown
 from rollout.decider.rollout import ROLLOUT, RolloutState, left_alone_in_words
 from rollout.events import (
     AbortRequested,

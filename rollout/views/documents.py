@@ -10,7 +10,7 @@ from rest_framework.request import Request
 
 from api.errors import InvalidRequestError
 from api.waiting import waiting
-from eventstore.follow import wait_for_news
+from eventstore import wait_for_news
 from rollout import history, selectors
 from rollout.events import FINAL_ROLLOUT_PHASES
 

@@ -7,7 +7,7 @@ from rest_framework.viewsets import ViewSet
 
 from accounts.roles import Permission
 from api.pagination import Listing, page_of, paginate
-from eventstore.store import all_events, read_rows
+from eventstore import all_events, read_rows
 from rollout import selectors
 from rollout.filters import EventFilters
 from rollout.serializers.events import EventSerializer

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from rest_framework.request import Request
 
 from api.errors import InvalidRequestError
-from eventstore.database import give_connection_back
-from eventstore.follow import watcher
-from eventstore.store import RecordedEvent, head
+from eventstore import RecordedEvent, give_connection_back, head, watcher
 from rollout import selectors
 from rollout.errors import RolloutNotFoundError
 from rollout.events import FINAL_ROLLOUT_PHASES

@@ -125,8 +125,7 @@ def a_thousand_nodes():
 
 def story_of_a_thousand():
     """In the third wave, with nodes that failed, that are at work, and that are yet to come."""
-    from eventstore.actors import person
-    from eventstore.context import acting_as
+    from eventstore import acting_as, person
     from rollout import intake
     from rollout.advance import advance
     from rollout.messages import Phase, Reason

@@ -22,5 +22,5 @@ def balances(ledger, db):
     from tests.ledger import Balances, create_table
 
     create_table()
-    projections.register(made := Balances())
+    projections.register_projection(made := Balances())
     return made

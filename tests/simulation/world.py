@@ -12,8 +12,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
-from eventstore.actors import person
-from eventstore.context import Metadata, begun_by
+from eventstore import Metadata, begun_by, person
 from rollout.decider.fleet import FLEET, Freeze, Thaw
 from rollout.decider.node import (
     NODE,

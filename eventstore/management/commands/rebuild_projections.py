@@ -25,7 +25,7 @@ class Command(BaseCommand):
             raise telling.refusal(
                 CommandError(f"no projection {', '.join(sorted(unknown))}; there are {', '.join(sorted(chosen))}")
             )
-        names = options["names"] or (chosen if options["all"] or options["check"] else projections.stale())
+        names = options["names"] or (chosen if options["all"] or options["check"] else projections.stale_projections())
         if not names:
             telling.answer("No projection needs a rebuild; --all rebuilds each of them", rebuilt=0)
         for name in names:

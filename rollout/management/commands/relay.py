@@ -13,9 +13,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from api.failures import log_failure
-from eventstore.follow import wait_for_growth
-from eventstore.heads import note_head
-from eventstore.store import database_now, head
+from eventstore import database_now, head, note_head, wait_for_growth
 from rollout import clock
 from rollout.dispatch import publish_due
 from rollout.follower import Follower

@@ -4,7 +4,7 @@ import pytest
 from django.test import Client
 
 from accounts.events import account_stream
-from eventstore.store import load
+from eventstore import load
 from tests.plugins.cast import PASSWORD
 
 

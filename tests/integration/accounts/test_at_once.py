@@ -7,7 +7,7 @@ from accounts.errors import LastAdminError, NameTakenError
 from accounts.models import User
 from accounts.roles import Role
 from accounts.services import UserChanges
-from eventstore.store import verify
+from eventstore import verify
 from tests.plugins.databases import at_once
 
 

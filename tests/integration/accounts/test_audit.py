@@ -3,8 +3,8 @@
 from accounts import services
 from accounts.roles import Role
 from accounts.services import UserChanges
+from eventstore import read
 from eventstore.registry import encode
-from eventstore.store import read
 from tests.plugins.cast import PASSWORD
 
 

@@ -8,7 +8,7 @@ from django.conf import settings
 from accounts.errors import ModulesUploadDisabledError
 from accounts.events import CLUSTER_STREAM, ClusterSettingsChanged
 from accounts.selectors import drift_is_corrected, modules_upload_allowed, require_modules_upload_allowed
-from eventstore.store import load
+from eventstore import load
 from tests.plugins.cast import client_of
 
 URL = "/v1/cluster"

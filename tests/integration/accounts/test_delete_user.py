@@ -3,7 +3,7 @@
 from accounts.events import AccountDeleted, account_stream
 from accounts.models import User
 from accounts.roles import Role
-from eventstore.store import load
+from eventstore import load
 from tests.plugins.cast import client_of
 
 

@@ -13,9 +13,8 @@ from accounts.models import AccountName, User
 from accounts.roles import Role
 from accounts.selectors import account_called
 from accounts.services import UserChanges
-from eventstore import projections
+from eventstore import load, projections
 from eventstore.registry import decode
-from eventstore.store import load
 from tests.plugins.cast import PASSWORD, client_of
 
 

@@ -3,7 +3,7 @@
 from rest_framework.test import APIClient
 
 from accounts.events import CLUSTER_STREAM
-from eventstore.store import load
+from eventstore import load
 from tests.plugins.cast import PASSWORD
 
 URL = "/v1/cluster"

@@ -4,7 +4,7 @@ import pytest
 
 from accounts.events import AccountUpdated, account_stream
 from accounts.roles import Role
-from eventstore.store import load
+from eventstore import load
 from tests.plugins.cast import PASSWORD, basic, client_of
 
 

@@ -11,8 +11,7 @@ from django.test import Client
 
 from artifacts_app.services import add_build
 from artifacts_app.storage import Spool
-from eventstore.actors import person
-from eventstore.context import acting_as
+from eventstore import acting_as, person
 from modules_app.services import register_module
 from rollout import intake, services
 from rollout.advance import advance

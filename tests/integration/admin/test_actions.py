@@ -4,7 +4,7 @@ import pytest
 from django.test import Client
 
 from artifacts_app.models import Build
-from eventstore.store import head, load
+from eventstore import head, load
 from modules_app.models import Module
 from rollout import services, verbs
 from rollout.events import node_stream, rollout_stream

@@ -8,7 +8,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from artifacts_app.events import ArtifactUploaded, artifact_stream
-from eventstore.store import Append, append, head
+from eventstore import Append, append, head
 from modules_app.events import ModuleRegistered, module_stream
 from rollout import services
 from rollout.advance import advance
@@ -157,8 +157,8 @@ def test_an_event_of_an_unknown_type_is_shown(db, admin, monkeypatch):
 
 @pytest.mark.parametrize("data", ["no JSON <b>", "[]", "null", json.dumps({"a": "<script>"})])
 def test_data_of_any_shape_is_shown(data):
-    from eventstore.admin import EventAdmin
-    from eventstore.models import StoredEvent
+    from console.admin import EventAdmin
+    from eventstore import StoredEvent
 
     row = StoredEvent(data=data, metadata='["not", "ours"]')
     shown = EventAdmin.pretty_data(None, row)

@@ -7,10 +7,10 @@ from django.contrib.admin.utils import quote
 from django.test import Client
 
 from accounts.roles import Role
-from eventstore.cells import page_url
-from eventstore.models import StoredEvent
+from eventstore import StoredEvent
 from rollout.projections.rollouts import operation_key
 from tests.integration.admin.conftest import EVIL, signed_in, text
+from ui.cells import page_url
 
 LISTS = [
     "modules_app/module",

@@ -13,7 +13,7 @@ from api import idempotency
 from api.errors import ConflictError
 from api.idempotency import KEPT, idempotent, sweep_idempotency_records
 from api.models import IdempotencyRecord
-from eventstore.store import database_now
+from eventstore import database_now
 
 
 class Things(APIView):

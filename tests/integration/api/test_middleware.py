@@ -8,7 +8,7 @@ from django.test import Client
 from rest_framework.test import APIClient
 
 from accounts import selectors
-from eventstore.context import SYSTEM, current_actor, current_metadata, current_request
+from eventstore import SYSTEM, current_actor, current_metadata, current_request
 from tests.plugins.cast import client_of
 
 URL = "/v1/cluster"

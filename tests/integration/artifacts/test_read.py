@@ -3,7 +3,7 @@
 import pytest
 
 from artifacts_app.models import Build
-from eventstore.store import head, load
+from eventstore import head, load
 from rollout.messages import Action, Activation
 from rollout.requests import RolloutRequest
 from rollout.services import start_rollout

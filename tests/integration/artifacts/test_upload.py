@@ -16,8 +16,7 @@ from artifacts_app import services
 from artifacts_app.models import Build
 from artifacts_app.services import add_build, artifact_deletion
 from artifacts_app.storage import Spool, open_package
-from eventstore import projections
-from eventstore.store import append, head, load
+from eventstore import append, head, load, projections
 from modules_app.services import module_uid
 from tests.plugins.databases import at_once
 from tests.plugins.packages import AARCH64, ARTIFACTS, as_upload, files_in, module_object

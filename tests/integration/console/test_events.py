@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from eventstore.models import StoredEvent
+from eventstore import StoredEvent
 
 LOG = "/admin/eventstore/storedevent/"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from eventstore.store import head
+from eventstore import head
 from rollout.models import Node
 from tests.integration.admin.conftest import messages, text
 from tests.integration.console.conftest import shown_text

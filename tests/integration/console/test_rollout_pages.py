@@ -6,7 +6,6 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from eventstore.cells import page_url
 from rollout import selectors, verbs
 from rollout.advance import advance
 from rollout.messages import Phase, Reason
@@ -14,6 +13,7 @@ from rollout.strategy import Retries
 from tests.integration.admin.conftest import beat, text
 from tests.integration.console.conftest import shown_text
 from tests.recorded_fleet import join, say, start, upload
+from ui.cells import page_url
 
 START = "/admin/rollouts/start"
 LARGEST_PAGE = 300_000

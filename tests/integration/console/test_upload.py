@@ -11,7 +11,7 @@ from django.test import Client
 from accounts.models import ClusterSettings
 from artifacts_app.events import artifact_stream
 from artifacts_app.models import Build
-from eventstore.store import head, load
+from eventstore import head, load
 from modules_app.models import Module
 from tests.integration.admin.conftest import described, messages, text
 from tests.plugins.cast import PASSWORD

@@ -8,7 +8,7 @@ from django.utils import timezone
 from accounts import services
 from accounts.roles import Role
 from api.models import IdempotencyRecord
-from eventstore.store import database_now
+from eventstore import database_now
 from rollout.tasks import sweep
 
 pytestmark = pytest.mark.django_db

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from eventstore.store import head
+from eventstore import head
 from tests.plugins.cast import PASSWORD, basic
 from tests.plugins.packages import ARTIFACTS, LOCAL, as_upload, files_in
 from tests.plugins.played_nodes import join

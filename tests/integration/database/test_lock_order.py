@@ -10,7 +10,7 @@ from django.db import connection
 
 from api.idempotency import KEPT, sweep_idempotency_records
 from api.models import IdempotencyRecord
-from eventstore.store import database_now
+from eventstore import database_now
 from rollout import dispatch, intake
 from rollout.models import Dispatch, Liveness
 from tests.plugins.databases import at_once

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from eventstore.models import StoredEvent
+from eventstore import StoredEvent
 from rollout import intake
 from rollout.advance import advance
 from tests.recorded_fleet import installed, inventory, join, report_of, rollout, start, upload

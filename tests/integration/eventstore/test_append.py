@@ -6,10 +6,22 @@ from uuid import uuid4
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from eventstore import database, projections
-from eventstore.context import Metadata, acting_as
-from eventstore.recorded import Row, chained_hash
-from eventstore.store import Append, ConcurrencyError, append, database_now, head, load, load_many, read, verify
+from eventstore import (
+    Append,
+    ConcurrencyError,
+    Metadata,
+    acting_as,
+    append,
+    database,
+    database_now,
+    head,
+    load,
+    load_many,
+    projections,
+    read,
+    verify,
+)
+from eventstore.envelope import Row, chained_hash
 from tests.ledger import Closed, Deposited, Opened
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ledger")]
@@ -174,4 +186,4 @@ def test_thousands_of_streams_fit_into_one_append():
 
 def test_a_projection_name_is_not_registered_twice(balances):
     with pytest.raises(ValueError, match="registered twice"):
-        projections.register(balances)
+        projections.register_projection(balances)

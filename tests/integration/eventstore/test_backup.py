@@ -8,9 +8,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection
 
+from eventstore import Append, StoredEvent, append, head, verify
 from eventstore.backup import backup_lines, header_of_now, restore
-from eventstore.models import StoredEvent
-from eventstore.store import Append, append, head, verify
 from tests.ledger import Balance, Deposited, Opened
 
 pytestmark = pytest.mark.django_db

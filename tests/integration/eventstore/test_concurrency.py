@@ -6,9 +6,7 @@ from contextlib import suppress
 import pytest
 from django.db import transaction
 
-from eventstore.decider import Decider
-from eventstore.store import Append, append, head, load, read, verify
-from eventstore.transact import transact
+from eventstore import Append, Decider, append, head, load, read, transact, verify
 from tests.ledger import Deposited, Opened, evolve
 from tests.plugins.databases import at_once
 

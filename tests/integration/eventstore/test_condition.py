@@ -9,11 +9,20 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from eventstore import database
-from eventstore.database import database_now, read_tip
-from eventstore.recorded import Row
-from eventstore.store import Append, ConcurrencyError, Condition, append, head, load, read
-from eventstore.transact import retry_on_conflict
+from eventstore import (
+    Append,
+    ConcurrencyError,
+    Condition,
+    append,
+    database,
+    database_now,
+    head,
+    load,
+    read,
+    retry_on_conflict,
+)
+from eventstore.database import read_tip
+from eventstore.envelope import Row
 from tests.ledger import Closed, Deposited, Opened
 from tests.plugins.databases import at_once
 

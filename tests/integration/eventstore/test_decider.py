@@ -6,10 +6,7 @@ import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from eventstore import reading
-from eventstore.decider import Decider
-from eventstore.store import Append, ConcurrencyError, append, head, load
-from eventstore.transact import load_state, load_states, transact
+from eventstore import Append, ConcurrencyError, Decider, append, head, load, load_state, load_states, reading, transact
 from tests.ledger import Deposited, Opened, OverdrawnError, decide_deposit_once, evolve
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ledger")]

@@ -9,12 +9,9 @@ import pytest
 from django.core.management import call_command
 from django.db import DatabaseError, connection
 
+from eventstore import Append, Metadata, StoredEvent, append, load, verify
 from eventstore.backup import restore
-from eventstore.context import Metadata
-from eventstore.models import StoredEvent
-from eventstore.reading import load
-from eventstore.recorded import FORMAT, GENESIS_HASH, Row, chained_hash
-from eventstore.store import Append, append, verify
+from eventstore.envelope import FORMAT, GENESIS_HASH, Row, chained_hash
 from tests.integration.eventstore.test_triggers import execute, triggers
 from tests.ledger import Deposited
 

@@ -5,9 +5,9 @@ import logging
 
 import pytest
 
-from eventstore.heads import note_head, read_heads
-from eventstore.recorded import GENESIS_HASH
-from eventstore.store import Append, append, verify
+from eventstore import Append, append, note_head, verify
+from eventstore.envelope import GENESIS_HASH
+from eventstore.heads import read_heads
 from rollout.logs import formatter
 from tests.ledger import Deposited
 

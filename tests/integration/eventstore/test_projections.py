@@ -8,8 +8,7 @@ from django.core.management.sql import emit_post_migrate_signal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from eventstore import projections
-from eventstore.store import Append, append, head
+from eventstore import Append, append, head, projections
 from tests.ledger import Balance, Deposited, Opened
 
 pytestmark = pytest.mark.django_db
@@ -119,10 +118,10 @@ def test_an_upgrade_names_what_needs_a_rebuild_until_it_is_done(balances):
     balances.version = 2
     Balance.objects.update(cents=99)  # as an older rule has written it
 
-    assert projections.stale() == ["balances"]
+    assert projections.stale_projections() == ["balances"]
     assert "need a rebuild, and give wrong answers until then: balances. Run: rebuild_projections" in migrated()
     assert rebuilt() == "balances: rebuilt from 1 events\n"
-    assert (projections.stale(), migrated(), rows()) == ([], "", {"a": 1})
+    assert (projections.stale_projections(), migrated(), rows()) == ([], "", {"a": 1})
 
 
 def test_only_what_is_stale_is_rebuilt_unless_all_is_asked_for(balances):
@@ -134,13 +133,13 @@ def test_only_what_is_stale_is_rebuilt_unless_all_is_asked_for(balances):
 
 def test_rows_of_an_unknown_version_are_stale(balances):
     append(Append("a", 0, [Deposited(cents=1)]))
-    assert projections.stale() == ["balances"]
+    assert projections.stale_projections() == ["balances"]
 
 
 def test_a_check_notes_no_version(balances):
     append(Append("a", 0, [Deposited(cents=1)]))
     projections.check(balances)
-    assert projections.stale() == ["balances"]
+    assert projections.stale_projections() == ["balances"]
 
 
 def test_an_older_process_takes_newer_rows_for_its_own(balances):
@@ -148,4 +147,4 @@ def test_an_older_process_takes_newer_rows_for_its_own(balances):
     migrated()
     balances.version = 1
     append(Append("a", 0, [Deposited(cents=1)]))
-    assert projections.stale() == []
+    assert projections.stale_projections() == []

@@ -6,8 +6,7 @@ from uuid import uuid4
 import pytest
 from django.db import connection
 
-from eventstore.context import acting_as
-from eventstore.store import Append, all_events, append, by_actor, of_request, read_rows
+from eventstore import Append, acting_as, all_events, append, by_actor, of_request, read_rows
 from tests.ledger import Deposited
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ledger")]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from eventstore.store import ConcurrencyError
-from eventstore.transact import ATTEMPTS, retry_on_conflict
+from eventstore import ConcurrencyError, retry_on_conflict
+from eventstore.transact import ATTEMPTS
 
 pytestmark = pytest.mark.django_db
 

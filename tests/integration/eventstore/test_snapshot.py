@@ -3,10 +3,7 @@
 import pytest
 from django.db import DatabaseError, connection, transaction
 
-from eventstore.database import snapshot
-from eventstore.decider import Decider
-from eventstore.store import Append, append, head
-from eventstore.transact import load_state
+from eventstore import Append, Decider, append, head, load_state, snapshot
 from tests.ledger import Deposited, decide_deposit_once, evolve
 
 pytestmark = pytest.mark.usefixtures("ledger", "committed_db")

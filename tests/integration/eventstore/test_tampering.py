@@ -12,10 +12,9 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from eventstore.models import StoredEvent
-from eventstore.reading import Head, head, read_stored_rows
-from eventstore.recorded import FORMAT, GENESIS_HASH, Row, chained_hash
-from eventstore.store import Append, BrokenLogError, append, verify
+from eventstore import Append, BrokenLogError, StoredEvent, append, head, verify
+from eventstore.envelope import FORMAT, GENESIS_HASH, Row, chained_hash
+from eventstore.reading import Head, read_stored_rows
 from eventstore.triggers import create_triggers
 from tests.integration.eventstore.test_triggers import drop_triggers, execute
 from tests.ledger import Deposited, Opened

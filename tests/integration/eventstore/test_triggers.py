@@ -5,8 +5,7 @@ from django.core.management import CommandError, call_command
 from django.core.management.sql import emit_post_migrate_signal
 from django.db import DatabaseError, connection, models
 
-from eventstore.models import StoredEvent
-from eventstore.store import Append, BrokenLogError, append, verify
+from eventstore import Append, BrokenLogError, StoredEvent, append, verify
 from tests.ledger import Opened
 
 pytestmark = pytest.mark.usefixtures("ledger")

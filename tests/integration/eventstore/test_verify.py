@@ -5,11 +5,9 @@ import json
 import pytest
 from django.core.management import CommandError, call_command
 
-from eventstore.models import StoredEvent
-from eventstore.observe import Appended, observe_appends
+from eventstore import Append, Appended, BrokenLogError, StoredEvent, append, observe_appends, verify
+from eventstore.envelope import GENESIS_HASH
 from eventstore.reading import chained_hash
-from eventstore.recorded import GENESIS_HASH
-from eventstore.store import Append, BrokenLogError, append, verify
 from tests.integration.eventstore.test_triggers import drop_triggers, execute
 from tests.ledger import Deposited, Opened
 

@@ -3,7 +3,7 @@
 import pytest
 
 from accounts import services as accounts
-from eventstore.store import head
+from eventstore import head
 from modules_app.models import Module
 from tests.plugins.packages import ARTIFACTS, as_upload, module_object
 

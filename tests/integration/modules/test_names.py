@@ -4,7 +4,7 @@ import pytest
 
 from artifacts_app.models import Build
 from artifacts_app.selectors import refuse_other_spelling
-from eventstore.store import Append, ConcurrencyError, append, head
+from eventstore import Append, ConcurrencyError, append, head
 from modules_app.events import ModuleRegistered, module_stream
 from modules_app.models import Module
 from modules_app.services import delete_module, module_uid, register_module

@@ -9,7 +9,7 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from accounts import services as accounts
-from eventstore.store import head, load
+from eventstore import head, load
 from modules_app.events import module_stream
 from modules_app.models import Module
 from modules_app.services import module_uid

@@ -13,7 +13,7 @@ from django.core.management import call_command
 from django.db import connections
 from django.test import Client
 
-from eventstore.store import database_now
+from eventstore import database_now
 from operations import health, heartbeat
 from operations.models import Heartbeat
 from rollout.projections.nodes import NodeProjection

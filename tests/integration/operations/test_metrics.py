@@ -10,8 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rest_framework.test import APIClient
 
 from config.environment import SettingsError, read_environment
-from eventstore import projections
-from eventstore.store import Append, append, head, load
+from eventstore import Append, append, head, load, projections
 from operations import heartbeat
 from operations.models import Heartbeat
 from rollout import control, intake, verbs

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from eventstore.store import ConcurrencyError, read
+from eventstore import ConcurrencyError, read
 from rollout import clock, dispatch, intake, services
 from rollout.advance import advance
 from rollout.dispatch import publish_due

@@ -5,9 +5,8 @@ from random import Random
 import pytest
 
 from accounts.roles import Role
-from eventstore.context import acting_as
+from eventstore import acting_as, head, load, read
 from eventstore.registry import decode, encode, name_of
-from eventstore.store import head, load, read
 from rollout import clock, intake, verbs
 from rollout.advance import advance_all
 from rollout.decider import placement

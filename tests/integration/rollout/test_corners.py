@@ -4,8 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from eventstore.store import database_now
-from eventstore.transact import load_state
+from eventstore import database_now, load_state
 from rollout import clock, intake, selectors, services, standing, verbs
 from rollout.advance import advance
 from rollout.decider.rollout import ROLLOUT

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from eventstore.store import read
+from eventstore import read
 from rollout import services
 from rollout.errors import DependencyCycleError, MissingDependencyError, ModuleNeededError, RolloutInProgressError
 from rollout.events import Origin, RolloutStarted

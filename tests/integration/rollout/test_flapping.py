@@ -8,8 +8,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from eventstore.models import StoredEvent
-from eventstore.store import database_now, read
+from eventstore import StoredEvent, database_now, read
 from rollout import clock, intake
 from rollout.decider.pace import AT_ONCE, SECONDS
 from rollout.events import NodeCameBack, NodeInventoryChanged, NodeProfileChanged, NodeWentOffline, node_stream

@@ -6,7 +6,7 @@ import pytest
 from msgspec import to_builtins
 
 from artifacts_app.errors import ArtifactNotFoundError
-from eventstore.store import read
+from eventstore import read
 from rollout import clock, intake, services, standing, verbs
 from rollout.advance import advance, advance_all
 from rollout.decider.node import LARGEST_GENERATION

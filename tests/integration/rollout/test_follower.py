@@ -7,9 +7,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from accounts.services import update_cluster_settings
+from eventstore import database_now
 from eventstore.models import ProjectionVersion
 from eventstore.projections import rebuild, registered
-from eventstore.store import database_now
 from rollout import advance, clock, dispatch, follower, intake, services, verbs
 from rollout.follower import Follower
 from rollout.management.commands.relay import look

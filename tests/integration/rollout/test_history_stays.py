@@ -9,7 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from eventstore.store import head
+from eventstore import head
 from rollout import intake, verbs
 from rollout.advance import advance, advance_all
 from rollout.clock import end_overdue_operations

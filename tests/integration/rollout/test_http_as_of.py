@@ -6,7 +6,7 @@ from urllib.parse import quote
 import pytest
 
 from api.fields import rfc3339
-from eventstore.store import Append, append, head, position_at, read
+from eventstore import Append, append, head, position_at, read
 from rollout import clock, intake, services, verbs
 from rollout.events import NodeDrifted, node_stream
 from rollout.messages import Action, Phase, Reason

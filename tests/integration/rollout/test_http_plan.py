@@ -2,7 +2,7 @@
 
 import pytest
 
-from eventstore.store import head
+from eventstore import head
 from rollout import services
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import fleet, join, say, start, upload

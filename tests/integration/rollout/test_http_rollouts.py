@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from eventstore.store import head
+from eventstore import head
 from rollout.advance import advance
 from rollout.messages import Phase
 from rollout.views import documents

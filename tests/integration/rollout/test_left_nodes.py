@@ -3,9 +3,7 @@ it had not been there."""
 
 import pytest
 
-from eventstore.context import acting_as
-from eventstore.store import append, read
-from eventstore.transact import load_state
+from eventstore import acting_as, append, load_state, read
 from rollout import clock, services, verbs
 from rollout.advance import advance
 from rollout.decider.node import NODE

@@ -16,8 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from eventstore.context import acting_as
-from eventstore.store import database_now, head, load, read
+from eventstore import acting_as, database_now, head, load, read
 from rollout import clock, intake, selectors, services, standing, verbs
 from rollout.advance import advance_all
 from rollout.errors import RolloutError

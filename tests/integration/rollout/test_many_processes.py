@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 from kombu import Connection, Consumer, Queue
 
-from eventstore.store import read
+from eventstore import read
 from rollout.events import FINAL_ROLLOUT_PHASES, NodesReleased, OperationFinished, OperationReleased
 from rollout.messages import REPORTS, Command, Phase, Reason, Report, from_json, queue_for, to_json
 from rollout.strategy import Retries

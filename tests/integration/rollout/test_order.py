@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from eventstore.store import database_now, read
+from eventstore import database_now, read
 from rollout import census, intake
 from rollout.messages import Beat, Inventory, Phase, from_json, to_json
 from rollout.models import Liveness, Node, NodeModule

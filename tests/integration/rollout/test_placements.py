@@ -2,8 +2,7 @@
 
 import pytest
 
-from eventstore.store import append
-from eventstore.transact import load_state
+from eventstore import append, load_state
 from rollout import clock, intake, selectors, services, verbs, why
 from rollout.advance import advance
 from rollout.decider.node import NODE

@@ -2,7 +2,7 @@
 
 import pytest
 
-from eventstore.store import read
+from eventstore import read
 from rollout import services
 from rollout.errors import PlanChangedError, RolloutInProgressError
 from rollout.events import NodeDrained, RolloutStarted

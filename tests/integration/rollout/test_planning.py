@@ -7,8 +7,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from eventstore.store import append, read
-from eventstore.transact import load_state
+from eventstore import append, load_state, read
 from rollout import clock, intake, services, verbs
 from rollout.decider.placement import End
 from rollout.decider.rollout import ROLLOUT

@@ -11,7 +11,7 @@ from artifacts_app import services as artifacts
 from artifacts_app.errors import ArtifactNotFoundError
 from artifacts_app.models import Build
 from artifacts_app.services import delete_artifact
-from eventstore.store import load, read
+from eventstore import load, read
 from modules_app.errors import ModuleInUseError
 from rollout import clock, local, reconcile, services, verbs
 from rollout.advance import advance

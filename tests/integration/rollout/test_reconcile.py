@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 from accounts.services import update_cluster_settings
 from artifacts_app.events import artifact_stream
-from eventstore.store import Append, append, database_now, load, read
+from eventstore import Append, append, database_now, load, read
 from rollout import clock, intake, services, verbs
 from rollout.advance import advance
 from rollout.events import NodeDrifted, NodeDriftEnded

@@ -3,7 +3,7 @@
 import pytest
 
 from accounts.services import update_cluster_settings
-from eventstore.store import read
+from eventstore import read
 from rollout import intake, wanted
 from rollout import reconcile as reconcile_module
 from rollout.events import NodeDrifted, NodeDriftEnded

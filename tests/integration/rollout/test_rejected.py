@@ -4,9 +4,7 @@ from uuid import uuid5
 
 import pytest
 
-from eventstore.context import acting_as
-from eventstore.models import StoredEvent
-from eventstore.store import ConcurrencyError, head, read
+from eventstore import ConcurrencyError, StoredEvent, acting_as, head, read
 from rollout import clock, follower, intake, verbs
 from rollout.advance import advance
 from rollout.decider import placement

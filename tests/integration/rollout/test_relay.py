@@ -8,7 +8,7 @@ from django.db import Error, connection
 from kombu.exceptions import OperationalError
 
 from artifacts_app.services import artifact_deletion
-from eventstore.store import append, database_now
+from eventstore import append, database_now
 from rollout import clock, control, dispatch, intake, services, verbs
 from rollout.advance import advance
 from rollout.dispatch import LEASE_SECONDS, forget_ended, publish_due

@@ -5,7 +5,7 @@ from celery import current_app
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from eventstore.store import read
+from eventstore import read
 from rollout import clock, control, intake
 from rollout.control import BatchConsumer, judge_silence
 from rollout.events import NodeWentOffline, OperationGivenBack

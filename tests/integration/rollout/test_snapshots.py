@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from console.rollouts.live import live
-from eventstore.context import acting_as
+from eventstore import acting_as
 from rollout import advance, intake, reconcile, report, selectors, services, verbs, why
 from rollout.messages import Action
 from rollout.planning.forecast import plan_document

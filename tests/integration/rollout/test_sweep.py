@@ -6,7 +6,7 @@ import pytest
 
 from api.idempotency import KEPT
 from api.models import IdempotencyRecord
-from eventstore.store import database_now
+from eventstore import database_now
 from rollout.models import Dispatch
 from rollout.tasks import sweep
 

@@ -7,7 +7,7 @@ import pytest
 from accounts import services as accounts
 from accounts.roles import Role
 from accounts.services import UserChanges
-from eventstore.context import acting_as
+from eventstore import acting_as
 from rollout import clock, intake, services, verbs
 from rollout.advance import advance
 from rollout.errors import (

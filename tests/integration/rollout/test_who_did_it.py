@@ -10,7 +10,7 @@ import pytest
 from django.urls import reverse
 
 from accounts.roles import Role
-from eventstore.actors import in_words
+from eventstore import in_words
 from rollout import clock, verbs
 from rollout.advance import advance, advance_all
 from rollout.messages import Phase, Reason

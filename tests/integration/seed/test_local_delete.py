@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from accounts import services as accounts
-from eventstore.store import head
+from eventstore import head
 from rollout.messages import Phase, Reason
 from rollout.models import Rollout
 from tests.plugins.packages import ARTIFACTS, LOCAL, as_upload, module_object

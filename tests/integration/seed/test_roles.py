@@ -3,7 +3,7 @@
 import pytest
 
 from accounts.roles import Role
-from eventstore.store import head
+from eventstore import head
 from tests.plugins.cast import basic, client_of
 from tests.plugins.packages import ARTIFACTS, LOCAL
 

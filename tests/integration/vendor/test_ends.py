@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from artifacts_app.models import Build
-from eventstore.store import database_now
+from eventstore import database_now
 from modules_app.models import Module
 from rollout import clock, services, verbs
 from rollout.advance import advance

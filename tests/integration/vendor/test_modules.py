@@ -7,8 +7,7 @@ import pytest
 
 from accounts import services as accounts
 from artifacts_app.models import Build
-from eventstore import projections
-from eventstore.store import head
+from eventstore import head, projections
 from modules_app.models import Module
 from rollout import services
 from rollout.messages import Action, Phase, Reason

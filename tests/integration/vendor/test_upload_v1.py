@@ -3,7 +3,7 @@
 import pytest
 
 from artifacts_app.models import Build
-from eventstore.store import head
+from eventstore import head
 from modules_app.models import Module
 from rollout.models import Operation, Rollout
 from tests.plugins.packages import AARCH64, as_upload, files_in, module_object

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from eventstore.store import Append, append, load
+from eventstore import Append, append, load
 from rollout.events import NodeJoined, node_stream
 from rollout.messages import NodeProfile
 from tests.waiting import wait_for

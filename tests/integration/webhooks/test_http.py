@@ -6,7 +6,7 @@ import pytest
 from django.test import Client
 
 from accounts.roles import Role
-from eventstore.store import head, load, read
+from eventstore import head, load, read
 from tests.plugins.cast import PASSWORD, client_of
 from webhooks.events import WebhookChanged, WebhookDeleted, WebhookRegistered, webhook_stream
 from webhooks.models import Webhook

@@ -7,7 +7,7 @@ import pytest
 from api import body
 from api.body import BodyStream, RefusedBodyError
 from api.slots import Slots
-from eventstore.context import ANONYMOUS, acting_as
+from eventstore import ANONYMOUS, acting_as
 
 
 class Slow:

@@ -7,7 +7,7 @@ from rest_framework import exceptions
 
 from api.errors import ApiError, ConflictError, InvalidRequestError, UnauthenticatedError
 from api.handlers import handle_exception
-from eventstore.store import ConcurrencyError
+from eventstore import ConcurrencyError
 
 
 class TeapotError(ApiError):

@@ -3,15 +3,17 @@
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
-from eventstore.actors import is_person, person, shown
-from eventstore.context import (
+from eventstore import (
     ANONYMOUS,
     SYSTEM,
     acting_as,
     current_actor,
     current_metadata,
     current_request,
+    is_person,
+    person,
     set_person,
+    shown,
 )
 
 

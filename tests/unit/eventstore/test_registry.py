@@ -6,16 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from eventstore.registry import (
-    UnknownEventTypeError,
-    decode,
-    encode,
-    event_type,
-    name_of,
-    registered_types,
-    stored_names_of,
-    upcaster,
-)
+from eventstore import UnknownEventTypeError, event, registered_types, stored_names_of, upcaster
+from eventstore.registry import decode, encode, name_of
 from tests.ledger import Deposited, Opened
 
 pytestmark = pytest.mark.usefixtures("ledger")
@@ -27,18 +19,26 @@ class Shipped:
     weights: dict[str, float]
 
 
-def test_an_event_is_stored_under_its_stable_name():
-    event_type("ledger.shipped.v1")(Shipped)
+def new_class():
+    class Returned:
+        to: str
 
-    assert name_of(Shipped) == "ledger.shipped.v1"
-    assert registered_types()["ledger.shipped.v1"] is Shipped
+    return Returned
+
+
+def test_an_event_is_stored_under_its_stable_name():
+    made = event("ledger.returned.v1")(new_class())
+
+    assert made(to="here") == made(to="here")
+    assert name_of(made) == "ledger.returned.v1"
+    assert registered_types()["ledger.returned.v1"] is made
     assert list(registered_types()) == sorted(registered_types())
 
 
 @pytest.mark.parametrize("taken", ["ledger.opened.v1", "ledger.deposited.v1"])
 def test_a_name_is_not_registered_twice(taken):
     with pytest.raises(ValueError, match="registered twice"):
-        event_type(taken)(Shipped)
+        event(taken)(new_class())
     with pytest.raises(ValueError, match="registered twice"):
         upcaster(taken, to="ledger.opened.v1")(dict)
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from eventstore.context import acting_as
+from eventstore import acting_as
 from rollout.logs import about, formatter, note_position, noting_position, without_secrets
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 import rollout.former_actors  # noqa: F401  # registers itself
-from eventstore.recorded import metadata_of
+from eventstore import metadata_of
 
 NODE, PLACEMENT, ROLLOUT = "node:n1", "placement:n1:greet", "rollout:u1"
 

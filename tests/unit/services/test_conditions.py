@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[3]
 APPS = ("accounts", "api", "artifacts_app", "modules_app", "operations", "rollout", "webhooks")
 #: Folds of the log; and what answers with rows after it has called one service.
 LEFT_OUT = {"migrations", "projections", "projections.py", "models.py", "agent", "views", "views.py", "console"}
-APPENDS = {"eventstore.store.append", "eventstore.transact.transact"}
+APPENDS = {"eventstore.append", "eventstore.transact"}
 
 UNDER_THE_LOCK = (
     "appends first, which takes the lock to the commit; what must hold for all accounts is checked after it"
@@ -175,7 +175,7 @@ def test_what_is_accepted_is_still_there():
 
 
 GUARDED = """
-from eventstore.store import append, head
+from eventstore import append, head
 from rollout import selectors
 
 def delete(name):

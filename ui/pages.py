@@ -14,7 +14,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from unfold.admin import ModelAdmin
 
-from eventstore.cells import Link
+from ui.cells import Link
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,13 +14,9 @@ from django.http import HttpRequest
 from django.template.response import TemplateResponse
 from django.utils.functional import cached_property
 
-from eventstore.actors import shown
-from eventstore.cells import NOTHING, Link, ago, events_link, exactly, link, list_url, page_url, preformatted
-from eventstore.models import StoredEvent
-from eventstore.pages import ReadOnlyAdmin, choice_filter
-from eventstore.reading import by_actor, of_request, position_at
-from eventstore.recorded import metadata_of
-from eventstore.registry import registered_types
+from eventstore import StoredEvent, by_actor, metadata_of, of_request, position_at, registered_types, shown
+from ui.cells import NOTHING, Link, ago, events_link, exactly, link, list_url, page_url, preformatted
+from ui.pages import ReadOnlyAdmin, choice_filter
 
 _BEFORE = "position__lt"
 
