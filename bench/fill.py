@@ -16,7 +16,7 @@ def main(few: int, many: int) -> None:
     from accounts.services import ensure_admin
     from accounts.tokens import issue_token
     from bench.polling import TOKEN_SECONDS
-    from rollout import intake
+    from rollout.delivery import ingestion
     from rollout.messages import Beat, Inventory, NodeProfile, to_json
 
     call_command("migrate", verbosity=0)
@@ -29,17 +29,17 @@ def main(few: int, many: int) -> None:
         Beat(node=name, hello=True, interval_seconds=3600, profile=profile, inventory=Inventory(sequence=1))
         for name in names
     ]
-    intake.record_beats([to_json(each) for each in beats])
+    ingestion.record_beats([to_json(each) for each in beats])
     uids = [_start("few", names[:few]), _start("many", names)]
     print(issue_token(user, ttl=TOKEN_SECONDS), *uids)
 
 
 def _start(module_name: str, names: list[str]) -> str:
     """A removal: it needs no package."""
-    from rollout.advance import advance
+    from rollout.domain.request import RolloutRequest
     from rollout.messages import Action
-    from rollout.requests import RolloutRequest
-    from rollout.services import start_rollout
+    from rollout.process.advance import advance
+    from rollout.services.start import start_rollout
 
     request = RolloutRequest(action=Action.REMOVE, module_name=module_name, version=1, nodes=tuple(names))
     uid = start_rollout(request)

@@ -42,5 +42,5 @@ app.conf.update(
 )
 app.autodiscover_tasks(["rollout"])
 # By name: they need the apps, which are not ready when this module is read.
-app.steps["consumer"].add("rollout.control:ReportConsumers")
+app.steps["consumer"].add("rollout.delivery.consumer:ReportConsumers")
 app.steps["worker"].add("webhooks.worker:WebhookDeliverer")

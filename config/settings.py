@@ -139,8 +139,8 @@ SPECTACULAR_SETTINGS = {
     # Those of fields that have other names too, or whose name has other choices elsewhere.
     "ENUM_NAME_OVERRIDES": {
         "PresenceEnum": ["load", "files", "absent"],
-        "OperationPhaseEnum": "rollout.serializers.rollouts.PHASES",
-        "ActionEnum": "rollout.serializers.rollouts.ACTIONS",
+        "OperationPhaseEnum": "rollout.api.serializers.rollouts.PHASES",
+        "ActionEnum": "rollout.api.serializers.rollouts.ACTIONS",
     },
 }
 

@@ -18,9 +18,9 @@ urlpatterns = [
     path("", include("accounts.urls")),
     path("", include("artifacts_app.urls")),
     # In this order: `v2/modules/user-defined/<uid>` would catch `.../artifacts`, and `v2/modules/<uid>` either.
-    path("", include("rollout.urls")),
+    path("", include("rollout.api.urls")),
     path("", include("modules_app.urls")),
-    path("", include("rollout.vendor_urls")),
+    path("", include("rollout.api.vendor_urls")),
     path("", include("webhooks.urls")),
     path("", include("operations.urls")),
     path(

@@ -30,7 +30,7 @@ from eventstore import registered_types
 from modfleet.cli import app as command_line
 from modfleet.commands import agent
 from rollout.agent.settings import AgentSettings
-from rollout.decider.reasons import WORDS
+from rollout.domain.reasons import WORDS
 from rollout.messages import Reason
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -72,14 +72,12 @@ def events() -> str:
 
 
 def stream_of(name: str, kind: type) -> str:
-    """From the heading above the class in its file, or else from the stream that begins as the event's name does."""
+    """Return the only stream in the file of the class, or else the one that begins as the event's name does."""
     module = inspect.getmodule(kind)
     source = inspect.getsource(module) if module else ""
-    above = source[: source.index(f'"{name}"')]
-    if headings := re.findall(r"^# --- (\S+) -+$", above, re.MULTILINE):
-        return str(headings[-1])
-    streams = re.findall(r'^(?:    return f|\w+_STREAM = )"([^"]+)"$', source, re.MULTILINE)
-    (found,) = [each for each in streams if each.split(":")[0] == name.split(".", maxsplit=1)[0]]
+    streams = re.findall(r'^(?:def \w+_stream\(.*\) -> str:\n    return f|\w+_STREAM = )"([^"]+)"$', source, re.MULTILINE)
+    same_name = [each for each in streams if each.split(":")[0] == name.split(".", maxsplit=1)[0]]
+    (found,) = same_name or streams
     return re.sub(r"{(\w+)}", lambda match: f"<{match[1].removeprefix('module_')}>", found)
 
 

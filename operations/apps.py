@@ -10,7 +10,7 @@ class OperationsConfig(AppConfig):
         from operations.heartbeat import note_look
         from operations.measures import count_append
         from operations.projections import OutcomeProjection
-        from rollout.signals import relay_looked
+        from rollout.delivery.signals import relay_looked
 
         register_projection(OutcomeProjection())
         observe_appends(count_append)

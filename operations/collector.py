@@ -14,9 +14,9 @@ from eventstore import database_now, head, size_bytes
 from operations.broker import BrokerAwayError, depths
 from operations.heartbeat import relay_heartbeat
 from operations.models import Outcome
-from rollout import census
-from rollout.dispatch import outbox
-from rollout.events import RolloutPhase
+from rollout.delivery.outbox import outbox
+from rollout.domain.rollout.events import RolloutPhase
+from rollout.queries import statistics
 from webhooks.selectors import backlog
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class FleetCollector(Collector):
         try:
             # All of them before the first one is told: half an answer would look like a fleet that has shrunk.
             found = [*_rollouts(), *_operations(), *_nodes(), *_log_and_relay()]
-            names = census.node_names()
+            names = statistics.node_names()
         except Error as error:
             logger.warning("the database cannot be asked for metrics: %s", error)
             found, names = [], []
@@ -46,7 +46,7 @@ def gauge(name: str, help_text: str, value: float) -> GaugeMetricFamily:
 
 
 def _rollouts() -> Iterator[Metric]:
-    counts = {each.phase: each for each in census.rollouts_by_phase()}
+    counts = {each.phase: each for each in statistics.rollouts_by_phase()}
     rollouts = GaugeMetricFamily("modfleet_rollouts", "Rollouts, by phase.", labels=["phase"])
     for phase in RolloutPhase:
         rollouts.add_metric([phase], counts[phase].count if phase in counts else 0)
@@ -58,7 +58,7 @@ def _rollouts() -> Iterator[Metric]:
     )
     for each in counts.values():
         if each.ended:
-            ends = zip(census.ROLLOUT_SECONDS, each.within, strict=True)
+            ends = zip(statistics.ROLLOUT_SECONDS, each.within, strict=True)
             buckets = [*((str(float(end)), float(count)) for end, count in ends), ("+Inf", float(each.ended))]
             durations.add_metric([each.phase], buckets, each.seconds)
     yield durations
@@ -68,7 +68,7 @@ def _operations() -> Iterator[Metric]:
     unfinished = GaugeMetricFamily(
         "modfleet_operations_unfinished", "Operations that have not ended, by phase.", labels=["phase", "reason"]
     )
-    for (phase, reason), count in census.unfinished_operations_by_phase().items():
+    for (phase, reason), count in statistics.unfinished_operations_by_phase().items():
         unfinished.add_metric([phase, reason], count)
     yield unfinished
     outcomes = list(Outcome.objects.all())
@@ -88,18 +88,20 @@ def _operations() -> Iterator[Metric]:
 
 
 def _nodes() -> Iterator[Metric]:
-    by_phase = census.nodes_by_phase()
+    by_phase = statistics.nodes_by_phase()
     nodes = GaugeMetricFamily("modfleet_nodes", "Nodes, by phase.", labels=["phase"])
     for phase in ("online", "offline", "draining", "decommissioned"):
         nodes.add_metric([phase], by_phase.get(phase, 0))
     yield nodes
-    yield gauge("modfleet_nodes_clock_skewed", "Nodes whose clock differs by more than 30 s.", census.skewed_nodes())
+    yield gauge(
+        "modfleet_nodes_clock_skewed", "Nodes whose clock differs by more than 30 s.", statistics.skewed_nodes()
+    )
     dropped = CounterMetricFamily(
         "modfleet_dropped_messages",
         "Messages of the broker that the control workers could not use, and dropped.",
         labels=["queue", "reason"],
     )
-    for queue, reason, count in census.dropped_messages():
+    for queue, reason, count in statistics.dropped_messages():
         dropped.add_metric([queue, reason], count)
     yield dropped
     placements = GaugeMetricFamily(
@@ -111,7 +113,7 @@ def _nodes() -> Iterator[Metric]:
         labels=["module"],
     )
     now, by_module, since = database_now(), dict[str, int](), None
-    for each in census.placements_by_state():
+    for each in statistics.placements_by_state():
         placements.add_metric([each.module_name, each.state], each.count)
         by_module[each.module_name] = by_module.get(each.module_name, 0) + each.drifted
         since = min(filter(None, (since, each.drifted_at)), default=None)
@@ -121,7 +123,7 @@ def _nodes() -> Iterator[Metric]:
     yield drifted
     age = max(0.0, (now - since).total_seconds()) if since else 0
     yield gauge("modfleet_oldest_drift_seconds", "Since when a module has differed on any node; 0 if none does.", age)
-    frozen = census.frozen_since()
+    frozen = statistics.frozen_since()
     yield gauge("modfleet_fleet_frozen", "1 while nothing may be released anywhere.", 1 if frozen else 0)
 
 

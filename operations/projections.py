@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from eventstore import RecordedEvent
 from operations.models import Outcome
-from rollout.events import OperationFinished
+from rollout.domain.placement.events import OperationFinished
 
 
 class OutcomeProjection:

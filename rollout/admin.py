@@ -12,12 +12,18 @@ from django.utils.html import format_html
 from accounts.admin import ActingAdmin
 from accounts.roles import Permission
 from eventstore import in_words, newest_of
-from rollout import overview, selectors, services, verbs
-from rollout.decider.node import NodePhase
-from rollout.events import Origin, RolloutPhase, node_stream, placement_stream
+from rollout.domain.node.decider import NodePhase
+from rollout.domain.node.events import node_stream
+from rollout.domain.placement.events import placement_stream
+from rollout.domain.rollout.events import Origin, RolloutPhase
 from rollout.messages import Action, Phase, Reason
 from rollout.models import Node, NodeModule, Operation, Rollout
 from rollout.projections.nodes import ModuleState
+from rollout.queries import dashboard
+from rollout.queries.nodes import node_warnings, nodes_with_liveness
+from rollout.queries.operations import newest_attempts_on
+from rollout.services.nodes import activate_node, decommission_node, drain_node, forget_node
+from rollout.services.rollouts import abort_rollout, retry_rollout
 from ui.cells import (
     NOTHING,
     Link,
@@ -99,12 +105,12 @@ class RolloutAdmin(ActingAdmin):
 
 
 def _abort(row: Rollout) -> str:
-    verbs.abort_rollout(row.uid)
+    abort_rollout(row.uid)
     return f"Nothing more is started of {row}."
 
 
 def _retry(row: Rollout) -> str:
-    uid = verbs.retry_rollout(row.uid, origin=Origin.CONSOLE)
+    uid = retry_rollout(row.uid, origin=Origin.CONSOLE)
     if uid == row.uid:
         return f"The nodes of {row} that failed are tried again."
     return format_html("The nodes of {} that failed are tried again in a new rollout: {}.", row, _rollout_link(uid))
@@ -217,7 +223,7 @@ class NodeAdmin(ActingAdmin):
     fields += ["hosts", "all_labels", "as_desired", "joined"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Node]:
-        return selectors.nodes_with_liveness(super().get_queryset(request))
+        return nodes_with_liveness(super().get_queryset(request))
 
     def offered(self, row: Node) -> list[str]:
         if row.phase == NodePhase.DECOMMISSIONED:
@@ -229,7 +235,7 @@ class NodeAdmin(ActingAdmin):
         return [events_link(node_stream(row.name)), of_modules]
 
     def tables(self, row: Node) -> list[Table]:
-        attempts = selectors.newest_attempts_on(row.name, limit=FIRST_ROWS)
+        attempts = newest_attempts_on(row.name, limit=FIRST_ROWS)
         return [
             Table(
                 title="Modules",
@@ -246,7 +252,7 @@ class NodeAdmin(ActingAdmin):
                         each.by_actor or NOTHING,
                         ago(each.drifted_at),
                     )
-                    for each in cast("list[Any]", overview.modules_with_origin(row.name))
+                    for each in cast("list[Any]", dashboard.modules_with_origin(row.name))
                 ],
                 when_empty="Nothing is wanted on this node, and nothing is there.",
             ),
@@ -314,7 +320,7 @@ class NodeAdmin(ActingAdmin):
 
     @admin.display(description="phase", ordering="phase")
     def phase_badge(self, row: Any) -> str:
-        warnings = selectors.node_warnings(row.clock_skew_seconds, row.doubts or [])
+        warnings = node_warnings(row.clock_skew_seconds, row.doubts or [])
         return format_html("{} {}", badge(row.phase), " ".join(each["message"] for each in warnings))
 
     @admin.display(description="last seen", ordering="last_seen")
@@ -356,22 +362,22 @@ class NodeAdmin(ActingAdmin):
 
 
 def _drain(row: Node) -> str:
-    services.drain_node(row.name)
+    drain_node(row.name)
     return f"{row} gets nothing new."
 
 
 def _activate(row: Node) -> str:
-    services.activate_node(row.name)
+    activate_node(row.name)
     return f"{row} takes part in rollouts."
 
 
 def _forget(row: Node) -> str:
-    services.forget_node(row.name)
+    forget_node(row.name)
     return f"What {row} has said is forgotten."
 
 
 def _decommission(row: Node) -> str:
-    services.decommission_node(row.name)
+    decommission_node(row.name)
     return f"{row} has left the fleet."
 
 

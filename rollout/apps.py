@@ -8,15 +8,15 @@ class RolloutConfig(AppConfig):
     def ready(self) -> None:
         import artifacts_app.vetoes
         import modules_app.vetoes
-        import rollout.former_actors  # noqa: F401  # registers itself
+        import rollout.domain.actor_upcaster  # noqa: F401  # registers itself
         from eventstore import register_projection
-        from rollout import selectors
         from rollout.projections.fleet import FleetProjection
         from rollout.projections.nodes import NodeProjection
         from rollout.projections.rollouts import RolloutProjection
+        from rollout.queries.modules import refuse_if_loaded, refuse_if_used
 
-        artifacts_app.vetoes.DELETION.register(selectors.refuse_if_used)
-        modules_app.vetoes.DELETION.register(selectors.refuse_if_loaded)
+        artifacts_app.vetoes.DELETION.register(refuse_if_used)
+        modules_app.vetoes.DELETION.register(refuse_if_loaded)
         register_projection(RolloutProjection())
         register_projection(NodeProjection())
         register_projection(FleetProjection())

@@ -101,7 +101,7 @@ def known_fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 class LineFormatter(logging.Formatter):
-    """For people: `2026-11-23 16:20:00,000 INFO rollout.advance [request]: message rollout=...`."""
+    """For people: `2026-11-23 16:20:00,000 INFO rollout.process.advance [request]: message rollout=...`."""
 
     def format(self, record: logging.LogRecord) -> str:
         known = known_fields(record)

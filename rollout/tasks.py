@@ -4,7 +4,7 @@ from celery import shared_task
 
 from api.idempotency import sweep_idempotency_records
 from artifacts_app.services import sweep_storage
-from rollout.dispatch import forget_ended
+from rollout.delivery.outbox import forget_ended
 
 
 @shared_task(name="modfleet.sweep")

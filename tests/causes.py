@@ -1,7 +1,7 @@
 """Whether each event's cause leads back to where a story may begin."""
 
 from eventstore import is_person
-from rollout.clock import CLOCK
+from rollout.process.timeouts import CLOCK
 
 
 def begins(recorded):

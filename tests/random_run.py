@@ -1,15 +1,28 @@
 """Everything that people, nodes and time may do to a small fleet, by chance."""
 
 from eventstore import acting_as, transact
-from rollout import clock, intake, services, verbs
-from rollout.advance import advance_all
-from rollout.decider.node import NODE, DecommissionNode
-from rollout.errors import RolloutError
+from rollout.delivery import ingestion
+from rollout.domain.errors import RolloutError
+from rollout.domain.node.decider import NODE, DecommissionNode
+from rollout.domain.strategy import OnFailure, Retries
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Reason
 from rollout.models import Operation, Rollout
-from rollout.reconcile import reconcile
-from rollout.selectors import IN_HAND, unfinished_rollouts
-from rollout.strategy import OnFailure, Retries
+from rollout.process import timeouts
+from rollout.process.advance import advance_all
+from rollout.queries.operations import IN_HAND
+from rollout.queries.rollouts import unfinished_rollouts
+from rollout.reconciliation.reconciler import reconcile
+from rollout.services.freeze import freeze_fleet, thaw_fleet
+from rollout.services.nodes import activate_node, decommission_node, drain_node
+from rollout.services.rollback import roll_back_rollout
+from rollout.services.rollouts import (
+    abort_rollout,
+    cancel_node,
+    pause_rollout,
+    promote_rollout,
+    resume_rollout,
+    retry_rollout,
+)
 from tests.recorded_fleet import beat_of, installed, join, overdue, report_of, silence, start
 
 
@@ -32,24 +45,24 @@ class RandomRun:
             [
                 self.start,
                 self.start,
-                lambda: verbs.pause_rollout(uid),
-                lambda: verbs.resume_rollout(uid),
-                lambda: verbs.promote_rollout(uid),
-                lambda: verbs.abort_rollout(uid),
-                lambda: verbs.retry_rollout(uid),
-                lambda: verbs.roll_back_rollout(uid),
-                lambda: verbs.cancel_node(uid, self.name(), force=self.chance.random() < 0.5),
-                lambda: verbs.freeze_fleet("night"),
-                verbs.thaw_fleet,
-                verbs.thaw_fleet,
-                lambda: services.drain_node(self.name()),
-                lambda: services.activate_node(self.name()),
-                lambda: services.activate_node(self.name()),
-                *[lambda: services.decommission_node(self.name())] * (self.chance.random() < 0.5),
+                lambda: pause_rollout(uid),
+                lambda: resume_rollout(uid),
+                lambda: promote_rollout(uid),
+                lambda: abort_rollout(uid),
+                lambda: retry_rollout(uid),
+                lambda: roll_back_rollout(uid),
+                lambda: cancel_node(uid, self.name(), force=self.chance.random() < 0.5),
+                lambda: freeze_fleet("night"),
+                thaw_fleet,
+                thaw_fleet,
+                lambda: drain_node(self.name()),
+                lambda: activate_node(self.name()),
+                lambda: activate_node(self.name()),
+                *[lambda: decommission_node(self.name())] * (self.chance.random() < 0.5),
                 *[self.leave] * (self.chance.random() < 0.5),
                 self.start,
-                verbs.thaw_fleet,
-                lambda: services.activate_node(self.name()),
+                thaw_fleet,
+                lambda: activate_node(self.name()),
             ]
         )
         try:
@@ -79,7 +92,7 @@ class RandomRun:
         name = self.name()
         transact(f"node:{name}", NODE, DecommissionNode(node=name))
         if self.chance.random() < 0.5:
-            services.decommission_node(name)
+            decommission_node(name)
 
     def name(self):
         return self.chance.choice(self.NODES)
@@ -89,13 +102,13 @@ class RandomRun:
         in_hand = list(Operation.objects.filter(phase__in=IN_HAND))
         if not in_hand or self.chance.random() < 0.3:
             modules = self.chance.choice([(), (installed(),), (installed(2, "c2"),)])
-            intake.record_beats([beat_of(name, hello=self.chance.random() < 0.5, modules=modules)])
+            ingestion.record_beats([beat_of(name, hello=self.chance.random() < 0.5, modules=modules)])
             return
         if self.chance.random() < 0.3:
             self.strange()
             return
         phases = [*sorted(RUNNING_PHASES - {Phase.CANCELING}), *sorted(FINAL_PHASES), *[Phase.SUCCEEDED] * 6]
-        intake.record_reports(
+        ingestion.record_reports(
             [
                 report_of(each.rollout, each.node, phase, reason=Reason.FETCH_FAILED if phase == Phase.FAILED else None)
                 for each in in_hand
@@ -114,19 +127,19 @@ class RandomRun:
             "attempt": about.attempt,
             "phase": self.chance.choice([*FINAL_PHASES, *[Phase.SUCCEEDED] * 6]),
         }
-        intake.record_reports([said])
+        ingestion.record_reports([said])
 
     def time(self):
         match self.chance.randrange(5):
             case 0:
                 silence(self.name())
-                clock.declare_silent_nodes_offline()
+                timeouts.declare_silent_nodes_offline()
             case 1:
                 overdue(self.name())
-                clock.end_overdue_operations()
+                timeouts.end_overdue_operations()
             case 2:
                 reconcile()
             case 3:
                 advance_all(unfinished_rollouts())
             case 4:
-                clock.end_operations_of_gone_nodes()
+                timeouts.end_operations_of_gone_nodes()

@@ -3,8 +3,9 @@
 from artifacts_app.events import ArtifactUploaded, artifact_stream
 from artifacts_app.manifest import Member
 from eventstore import Append, append, head, projections
-from rollout import intake, services
-from rollout.advance import advance
+from rollout.delivery import ingestion
+from rollout.domain.request import RolloutRequest
+from rollout.domain.strategy import Retries, Strategy
 from rollout.messages import (
     Action,
     Beat,
@@ -16,8 +17,8 @@ from rollout.messages import (
     to_json,
 )
 from rollout.models import Node, NodeModule, Operation, Rollout
-from rollout.requests import RolloutRequest
-from rollout.strategy import Retries, Strategy
+from rollout.process.advance import advance
+from rollout.services.start import start_rollout
 
 PLATFORM = "linux/x86_64"
 
@@ -63,7 +64,7 @@ next_sequence.last = 0
 
 
 def join(*names, **more):
-    intake.record_beats([beat_of(name, hello=True, **more) for name in names])
+    ingestion.record_beats([beat_of(name, hello=True, **more) for name in names])
 
 
 def fleet(count=3):
@@ -84,7 +85,7 @@ def start(*, max_parallel=10, deadline=300.0, released=True, careful=None, **mor
         "version": 1,
         "strategy": Strategy(**{"max_parallel": max_parallel, "node_deadline_seconds": deadline, **fields}),
     }
-    uid = services.start_rollout(RolloutRequest(**{**given, **more}))
+    uid = start_rollout(RolloutRequest(**{**given, **more}))
     if released:
         advance(uid)
     return uid
@@ -98,7 +99,7 @@ def report_of(uid, node, phase=Phase.SUCCEEDED, **more):
 
 
 def say(uid, node, phase=Phase.SUCCEEDED, **more):
-    intake.record_reports([report_of(uid, node, phase, **more)])
+    ingestion.record_reports([report_of(uid, node, phase, **more)])
 
 
 def inventory(*modules):

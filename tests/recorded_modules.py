@@ -4,8 +4,8 @@ from artifacts_app.events import ArtifactUploaded, artifact_stream
 from artifacts_app.manifest import Member
 from eventstore import Append, append
 from modules_app.services import register_module
+from rollout.domain.request import AT_ONCE
 from rollout.messages import Phase
-from rollout.requests import AT_ONCE
 from tests.recorded_fleet import PLATFORM, installed, inventory, say, start
 
 

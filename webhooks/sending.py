@@ -7,8 +7,8 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import httpx
 import msgspec
 
+from api.events import event_document
 from eventstore import RecordedEvent
-from rollout.selectors import event_document
 from webhooks.signature import signature
 
 #: Longest for a whole attempt, from the name's look-up to the end of the answer, seconds.

@@ -6,12 +6,12 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from accounts.roles import Permission
+from api.events import event_document
 from api.fields import NothingSerializer
 from api.idempotency import KeyReusedError, idempotent
 from api.pagination import Listing, page_of, paginate
 from api.refusals import refuses
-from rollout.selectors import event_document
-from rollout.serializers.events import EventSerializer
+from rollout.api.serializers.events import EventSerializer
 from webhooks import selectors, services
 from webhooks.errors import WebhookDisabledError, WebhookNotFoundError
 from webhooks.filters import WebhookFilters

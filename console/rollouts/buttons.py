@@ -4,10 +4,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rollout import verbs
-from rollout.decider.rollout import ALLOWED, Abort, Approve, Pause, Promote, Reject, Resume, RetryNodes, RollBackAll
-from rollout.events import Origin, RolloutPhase, WavePhase
+from rollout.domain.rollout.decider import (
+    ALLOWED,
+    Abort,
+    Approve,
+    Pause,
+    Promote,
+    Reject,
+    Resume,
+    RetryNodes,
+    RollBackAll,
+)
+from rollout.domain.rollout.events import Origin, RolloutPhase, WavePhase
 from rollout.models import Rollout
+from rollout.services.rollback import roll_back_rollout
+from rollout.services.rollouts import (
+    abort_rollout,
+    approve_rollout,
+    is_another_person,
+    pause_rollout,
+    promote_rollout,
+    reject_rollout,
+    resume_rollout,
+    retry_rollout,
+)
 
 
 class Look(StrEnum):
@@ -167,21 +187,21 @@ def standing_of(row: Rollout, *, by: int) -> Standing:
         failed=row.failed + row.timed_out,
         changed=row.succeeded + row.failed + row.timed_out + row.queued + row.running,
         is_rollback=bool(row.rollback_of),
-        is_own=row.phase == RolloutPhase.PENDING_APPROVAL and not verbs.is_another_person(row, by),
+        is_own=row.phase == RolloutPhase.PENDING_APPROVAL and not is_another_person(row, by),
     )
 
 
 def press(button: Button, uid: str, *, by: int, remark: str = "") -> str:
     """The rollout to look at then. Raises: `RolloutError`."""
     acts: dict[str, Callable[[], str | None]] = {
-        "approve": lambda: verbs.approve_rollout(uid, by=by, remark=remark),
-        "reject": lambda: verbs.reject_rollout(uid, remark=remark),
-        "promote": lambda: verbs.promote_rollout(uid),
-        "resume": lambda: verbs.resume_rollout(uid),
-        "pause": lambda: verbs.pause_rollout(uid),
-        "abort": lambda: verbs.abort_rollout(uid),
-        "retry": lambda: verbs.retry_rollout(uid, origin=Origin.CONSOLE),
-        "rollback": lambda: verbs.roll_back_rollout(uid, origin=Origin.CONSOLE),
+        "approve": lambda: approve_rollout(uid, by=by, remark=remark),
+        "reject": lambda: reject_rollout(uid, remark=remark),
+        "promote": lambda: promote_rollout(uid),
+        "resume": lambda: resume_rollout(uid),
+        "pause": lambda: pause_rollout(uid),
+        "abort": lambda: abort_rollout(uid),
+        "retry": lambda: retry_rollout(uid, origin=Origin.CONSOLE),
+        "rollback": lambda: roll_back_rollout(uid, origin=Origin.CONSOLE),
     }
     return acts[button.name]() or uid
 

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 from django.http import QueryDict
 
+from rollout.domain.strategy import Strategy
 from rollout.messages import Reason
-from rollout.strategy import Strategy
 
 
 class Kind(Enum):

@@ -12,12 +12,15 @@ from django.utils.text import capfirst
 from console.rollouts.buttons import Button, offered, standing_of
 from console.rollouts.story import Entry, story_of
 from eventstore import in_words, snapshot
-from rollout import overview, selectors, why
-from rollout.decider.reasons import WORDS
-from rollout.events import RolloutPhase
+from rollout.domain.reasons import WORDS
+from rollout.domain.rollout.events import RolloutPhase
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Reason
-from rollout.outcomes import BAD, attempt_in_words
+from rollout.projections.outcomes import BAD, attempt_in_words
 from rollout.projections.rollouts import document
+from rollout.queries import dashboard, explanations
+from rollout.queries.freeze import freeze_document
+from rollout.queries.operations import IN_HAND, attempts_to_look_at, operation_rows
+from rollout.queries.rollouts import newest_rollout_events, rollout_events, rollout_row
 
 #: How many nodes are listed with their reasons, how many of those that failed at once, and how many events.
 LISTED = 25
@@ -121,14 +124,14 @@ class Live:
 @snapshot()
 def live(uid: str, *, by: int, may_act: bool) -> Live:
     """Raises: `RolloutNotFoundError`."""
-    row = selectors.rollout_row(uid)
+    row = rollout_row(uid)
     shown, phase = document(row), RolloutPhase(row.phase)
     standing = standing_of(row, by=by)
-    listed = selectors.attempts_to_look_at(uid, limit=LISTED)
+    listed = attempts_to_look_at(uid, limit=LISTED)
     failing = [_listed(each) for each in listed if each.phase in BAD]
-    in_hand = [_listed(each) for each in listed if each.phase in selectors.IN_HAND]
-    reason, explained = shown["reason"], why.of_rollout(uid).document
-    freeze = selectors.freeze_document()
+    in_hand = [_listed(each) for each in listed if each.phase in IN_HAND]
+    reason, explained = shown["reason"], explanations.of_rollout(uid).document
+    freeze = freeze_document()
     return Live(
         uid=uid,
         title=capfirst(row.title),
@@ -140,7 +143,7 @@ def live(uid: str, *, by: int, may_act: bool) -> Live:
         reason=WORDS[Reason(reason)].meaning if reason else "",
         message="" if row.message.rstrip(".") in explained["summary"] else row.message,
         why=explained,
-        is_held=freeze["frozen"] or phase == RolloutPhase.SCHEDULED or bool(overview.waits_for_somebody(row)),
+        is_held=freeze["frozen"] or phase == RolloutPhase.SCHEDULED or bool(dashboard.waits_for_somebody(row)),
         freeze=freeze,
         parts=parts_of(shown["progress"]),
         waves=_waves(uid, shown),
@@ -170,8 +173,8 @@ def parts_of(counters: dict[str, Any]) -> list[Part]:
 
 def _story(uid: str) -> list[Entry]:
     """Newest first. How it began is never left out."""
-    newest = selectors.newest_rollout_events(uid, limit=EVENTS)
-    first = selectors.rollout_events(uid, after=0, limit=1)
+    newest = newest_rollout_events(uid, limit=EVENTS)
+    first = rollout_events(uid, after=0, limit=1)
     return story_of([*(each for each in first if each.position < newest[0].position), *newest])[::-1]
 
 
@@ -192,7 +195,7 @@ def _listed(row: Any) -> ListedNode:
 def _waves(uid: str, document: dict[str, Any]) -> list[Wave]:
     nodes: dict[int, list[_Tile]] = {}
     columns = ("wave", "node", "phase", "reason", "failed_before", "canceled_by")
-    for wave, *columns_of_node in selectors.operations(uid).values_list(*columns):
+    for wave, *columns_of_node in operation_rows(uid).values_list(*columns):
         nodes.setdefault(wave, []).append(_Tile(*columns_of_node))
     shown = [
         Wave(

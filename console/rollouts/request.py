@@ -8,15 +8,15 @@ from typing import Any
 from api.errors import ApiError
 from artifacts_app.errors import ArtifactNotFoundError
 from console.rollouts.fields import ALL, COMMON, MORE, SELECTOR, Errors, Field, Texts, body_of, defaults, errors_of
-from rollout import services
-from rollout.errors import NoMatchError, PlanChangedError, RolloutInProgressError, UnknownNodeError
-from rollout.events import Origin
+from rollout.api.serializers.freeze import ReasonSerializer as ReasonSerializer  # noqa: PLC0414 - from one place, likewise
+from rollout.api.serializers.start import StartRolloutSerializer
+from rollout.api.serializers.verbs import RemarkSerializer as RemarkSerializer  # noqa: PLC0414 - likewise
+from rollout.domain.errors import NoMatchError, PlanChangedError, RolloutInProgressError, UnknownNodeError
+from rollout.domain.request import RolloutRequest
+from rollout.domain.rollout.events import Origin
 from rollout.planning.forecast import plan_document
 from rollout.planning.planner import plan_of
-from rollout.requests import RolloutRequest
-from rollout.serializers.freeze import ReasonSerializer as ReasonSerializer  # noqa: PLC0414 - from one place, likewise
-from rollout.serializers.start import StartRolloutSerializer
-from rollout.serializers.verbs import RemarkSerializer as RemarkSerializer  # noqa: PLC0414 - likewise
+from rollout.services.start import start_rollout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class StartForm:
         if (request := self._checked(plan_hash=self.text("plan_hash"))) is None:
             return ""
         try:
-            return services.start_rollout(request)
+            return start_rollout(request)
         except PlanChangedError:
             self.has_changed = True
             self.preview()

@@ -6,11 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from eventstore import RecordedEvent, is_person
-from rollout.decider.rollout import left_alone_in_words
-from rollout.events import (
-    AbortRequested,
-    NodesReleased,
-    NodesRetried,
+from rollout.domain.placement.events import (
     OperationCancelRequested,
     OperationFinished,
     OperationGivenBack,
@@ -19,6 +15,12 @@ from rollout.events import (
     OperationReportedLate,
     OperationScheduled,
     ReportRejected,
+)
+from rollout.domain.rollout.decider import left_alone_in_words
+from rollout.domain.rollout.events import (
+    AbortRequested,
+    NodesReleased,
+    NodesRetried,
     RollbackRequested,
     RollbackStarted,
     RolloutApproved,

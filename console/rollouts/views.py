@@ -19,10 +19,15 @@ from console.rollouts.fields import ACTION, ACTIVATION, NODES, defaults, texts_o
 from console.rollouts.live import live
 from console.rollouts.request import ReasonSerializer, RemarkSerializer, StartForm
 from eventstore import ConcurrencyError, in_words
-from rollout import selectors, verbs
-from rollout.decider.rollout import left_alone_in_words
-from rollout.errors import NodeNotFoundError, RolloutNotFoundError
-from rollout.standing import restoration_of
+from rollout.domain.errors import NodeNotFoundError, RolloutNotFoundError
+from rollout.domain.rollout.decider import left_alone_in_words
+from rollout.queries.freeze import freeze_document
+from rollout.queries.nodes import node_rows
+from rollout.queries.operations import operation_row
+from rollout.queries.rollouts import rollout_row
+from rollout.queries.snapshot import restoration_of
+from rollout.services.freeze import freeze_fleet, thaw_fleet
+from rollout.services.rollouts import cancel_node
 from ui.cells import page_url
 
 #: How many module versions can be chosen from, and up to how many nodes are there to be ticked.
@@ -63,7 +68,7 @@ def start(request: HttpRequest) -> HttpResponseBase:
 def _form(request: HttpRequest, form: StartForm) -> HttpResponse:
     chosen = form.text("artifact")
     artifacts = [f"{name}/{version}" for name, version in uploaded_versions()[:VERSIONS]]
-    names = list(selectors.nodes().values_list("name", flat=True)[: TICKED + 1])
+    names = list(node_rows().values_list("name", flat=True)[: TICKED + 1])
     (nodes,) = form.shown(NODES)
     return answer(
         request,
@@ -149,9 +154,9 @@ def cancel(request: HttpRequest, uid: str, node: str) -> HttpResponseBase:
     """Asks whether the node is to be left alone, and does it."""
     try:
         if request.method != "POST":
-            selectors.operation(uid, node)
+            operation_row(uid, node)
             return _confirm(request, uid, CANCEL, node=node)
-        verbs.cancel_node(uid, node, force="force" in request.POST)
+        cancel_node(uid, node, force="force" in request.POST)
         messages.success(request, f"{node}: {CANCEL.done}")
     except (RolloutNotFoundError, NodeNotFoundError) as error:
         raise Http404 from error
@@ -164,7 +169,7 @@ def cancel(request: HttpRequest, uid: str, node: str) -> HttpResponseBase:
 
 def _confirm(request: HttpRequest, uid: str, button: Button, *, error: str = "", node: str = "") -> HttpResponse:
     try:
-        row = selectors.rollout_row(uid)
+        row = rollout_row(uid)
     except RolloutNotFoundError as missing:
         raise Http404 from missing
     standing = standing_of(row, by=uid_of(request.user))
@@ -194,13 +199,13 @@ def freeze(request: HttpRequest) -> HttpResponseBase:
     """Whether anything is released anywhere, and the switch for it."""
     reason, error = request.POST.get("reason", ""), ""
     if request.method == "POST" and "thaw" in request.POST:
-        verbs.thaw_fleet()
+        thaw_fleet()
         messages.success(request, "The fleet is thawed: rollouts go on.")
         return HttpResponseRedirect(reverse("admin:freeze"))
     if request.method == "POST":
         serializer = ReasonSerializer(data={"reason": reason})
         if serializer.is_valid():
-            verbs.freeze_fleet(serializer.validated_data["reason"])
+            freeze_fleet(serializer.validated_data["reason"])
             _tell_frozen(request, serializer.validated_data["reason"])
             return HttpResponseRedirect(reverse("admin:freeze"))
         error = " ".join(map(str, serializer.errors["reason"]))
@@ -208,7 +213,7 @@ def freeze(request: HttpRequest) -> HttpResponseBase:
         request,
         "console/rollouts/freeze.html",
         title="Freeze the fleet",
-        freeze=selectors.freeze_document(),
+        freeze=freeze_document(),
         may_act=may(request.user, _CHANGES),
         reason=reason,
         error=error,
@@ -217,7 +222,7 @@ def freeze(request: HttpRequest) -> HttpResponseBase:
 
 def _tell_frozen(request: HttpRequest, reason: str) -> None:
     """Somebody else may have been first: theirs is the reason that everybody reads."""
-    freeze = selectors.freeze_document()
+    freeze = freeze_document()
     if (freeze["actor"], freeze["reason"]) == (request.user.get_username(), reason):
         messages.success(request, "The fleet is frozen: nothing more is released until it is thawed.")
     else:

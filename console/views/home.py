@@ -11,10 +11,11 @@ from django.utils.http import urlencode
 
 from accounts.roles import Permission
 from console.page import answer, page
-from rollout import overview, selectors
 from rollout.models import Node, NodeModule, Rollout
-from rollout.overview import MatrixFilter, ModuleOnNodes
 from rollout.projections.nodes import ModuleState
+from rollout.queries import dashboard
+from rollout.queries.dashboard import MatrixFilter, ModuleOnNodes
+from rollout.queries.freeze import freeze_document
 from ui.cells import list_url, page_url
 
 #: Rows of the matrix at a time, and bars of rollouts.
@@ -38,9 +39,9 @@ class Task:
 
 def home(request: HttpRequest) -> TemplateResponse:
     """Its address is the admin site's own, which asks for nothing but to be signed in."""
-    modules = overview.modules_on_nodes()
+    modules = dashboard.modules_on_nodes()
     shown = _filter(request.GET)
-    nodes: Page[Node] = Paginator(overview.matrix_nodes(shown), NODES).get_page(request.GET.get("page"))
+    nodes: Page[Node] = Paginator(dashboard.matrix_nodes(shown), NODES).get_page(request.GET.get("page"))
     return answer(
         request,
         "console/home.html",
@@ -58,19 +59,19 @@ def home(request: HttpRequest) -> TemplateResponse:
 @page(sees=Permission.VIEW_CLUSTER_MODULES)
 def live(request: HttpRequest) -> HttpResponseBase:
     """The part of the home page that changes by itself."""
-    return TemplateResponse(request, "console/overview.html", _state(overview.modules_on_nodes()))
+    return TemplateResponse(request, "console/overview.html", _state(dashboard.modules_on_nodes()))
 
 
 def _state(modules: Sequence[ModuleOnNodes]) -> dict[str, Any]:
-    rollouts = overview.unfinished()
-    phases = overview.nodes_by_phase()
+    rollouts = dashboard.unfinished()
+    phases = dashboard.nodes_by_phase()
     return {
         "phases_of_nodes": phases,
         "fleet_size": sum(phases.values()),
         "tasks": _tasks(rollouts, modules, phases),
         "rollouts": rollouts[:ROLLOUTS],
         "more_rollouts": max(0, len(rollouts) - ROLLOUTS),
-        "freeze": selectors.freeze_document(),
+        "freeze": freeze_document(),
         "modules": [_with_links(each) for each in modules],
         "differing": sum(
             count for each in modules for state, count in each.nodes.items() if state != ModuleState.IN_SYNC
@@ -79,7 +80,7 @@ def _state(modules: Sequence[ModuleOnNodes]) -> dict[str, Any]:
 
 
 def _tasks(rollouts: Sequence[Rollout], modules: Sequence[ModuleOnNodes], phases: Mapping[str, int]) -> list[Task]:
-    waiting = [(each, words) for each in rollouts if (words := overview.waits_for_somebody(each))]
+    waiting = [(each, words) for each in rollouts if (words := dashboard.waits_for_somebody(each))]
     tasks = [
         Task(
             kind=row.phase if row.phase != "running" else "gated",
@@ -134,8 +135,8 @@ def _matrix(nodes: Sequence[Node], shown: MatrixFilter, modules: Sequence[Module
         for each in modules:
             differing[each.module_name] += each.total - each.nodes.get(ModuleState.IN_SYNC, 0)
         names = sorted(differing, key=lambda name: (-differing[name], name))
-    columns = sorted(names[: overview.MOST_MODULES])
-    cells = overview.matrix_cells([each.name for each in nodes], columns)
+    columns = sorted(names[: dashboard.MOST_MODULES])
+    cells = dashboard.matrix_cells([each.name for each in nodes], columns)
     rows = [(each, [cells.get((each.name, name), []) for name in columns]) for each in nodes]
     known = frozenset(each.module_name for each in modules)
     return Matrix(modules=columns, known=known, more=len(names) - len(columns), rows=rows)

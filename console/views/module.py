@@ -14,9 +14,9 @@ from artifacts_app.selectors import builds_of, uploaded_versions
 from console.page import Crumb, answer, page
 from modules_app.selectors import document_of, modules_named
 from modules_app.selectors import modules as module_objects
-from rollout import overview
-from rollout.overview import ModuleOnNodes
 from rollout.projections.nodes import ModuleState
+from rollout.queries import dashboard
+from rollout.queries.dashboard import ModuleOnNodes
 from ui.cells import list_url
 
 NAMES = 100
@@ -62,7 +62,7 @@ def _named() -> list[NamedModule]:
         versions.setdefault(name, set()).add(version)
         packaged[name] = version
     nodes: dict[str, list[ModuleOnNodes]] = {}
-    for each in overview.modules_on_nodes():
+    for each in dashboard.modules_on_nodes():
         versions.setdefault(each.module_name, set()).add(each.version)
         nodes.setdefault(each.module_name, []).append(each)
     return [
@@ -104,7 +104,7 @@ def module(request: HttpRequest, name: str) -> HttpResponseBase:
         versions=versions[:VERSIONS],
         more_versions=max(0, len(versions) - VERSIONS),
         newest=packaged[0] if packaged else None,
-        rollouts=overview.newest_rollouts_of(name, limit=ROLLOUTS),
+        rollouts=dashboard.newest_rollouts_of(name, limit=ROLLOUTS),
         all_rollouts=list_url("rollout_rollout", {"module_name": name}),
         matrix_query=urlencode({"module_name": name}),
     )
@@ -112,7 +112,7 @@ def module(request: HttpRequest, name: str) -> HttpResponseBase:
 
 def _versions(name: str) -> list[Version]:
     objects = {each.version: each for each in modules_named(name)}
-    on_nodes = {each.version: each for each in overview.modules_on_nodes(name)}
+    on_nodes = {each.version: each for each in dashboard.modules_on_nodes(name)}
     builds: dict[int, list[Any]] = {}
     for each in builds_of(name):
         builds.setdefault(each.version, []).append(each)

@@ -9,8 +9,8 @@ from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from accounts.roles import Permission
 from api.errors import ApiError
 from console.page import page
-from rollout import services
-from rollout.serializers.nodes import LabelsSerializer
+from rollout.api.serializers.nodes import LabelsSerializer
+from rollout.services.nodes import label_node
 from ui.cells import page_url
 
 
@@ -30,7 +30,7 @@ def labels(request: HttpRequest, name: str) -> HttpResponseBase:
         messages.error(request, "; ".join(_faults(serializer.errors["labels"])))
         return there
     try:
-        services.label_node(name, serializer.validated_data["labels"])
+        label_node(name, serializer.validated_data["labels"])
     except ApiError as error:
         messages.error(request, error.description)
     else:

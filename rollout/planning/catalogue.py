@@ -8,6 +8,7 @@ from typing import Any
 from artifacts_app.errors import ArtifactNotFoundError
 from artifacts_app.selectors import OfferedBuild, newest_version, offered_builds
 from modules_app.selectors import document_of, modules
+from rollout.domain.placement.skip import Skip
 from rollout.messages import Reason
 from rollout.models import Node
 
@@ -16,9 +17,6 @@ REDIS_VERSION_OF_VALKEY = "7.2.4"
 
 #: The vendor's word for a module that adds data types of its own.
 TYPES = "types"
-
-#: Why nothing can be done on a node, for machines and for people.
-Skip = tuple[Reason, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 
-from rollout.errors import DependencyCycleError, MissingDependencyError, ModuleNeededError
+from rollout.domain.errors import DependencyCycleError, MissingDependencyError, ModuleNeededError
 from rollout.models import Node
 from rollout.planning.catalogue import ModuleVersion, module_versions, newest_of
 from rollout.planning.observed import REACH, Observed
-from rollout.selectors import other_modules_on, some_of
+from rollout.queries.modules import other_modules_on, some_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from rollout.planning.plan import Plan, PlannedNode
-from rollout.selectors import measured_seconds
+from rollout.queries.rollouts import measured_seconds
 
 #: How many of the newest measured operations a prediction looks at.
 LOOKED_AT = 200

@@ -2,11 +2,12 @@
 
 from collections.abc import Collection, Mapping
 
-from rollout.decider.placement import blocking
+from rollout.domain.placement.decider import blocking
 from rollout.messages import Action, Activation
 from rollout.models import NodeModule, Operation
 from rollout.projections.nodes import ABSENT
-from rollout.selectors import modules_on, unfinished_on
+from rollout.queries.modules import modules_on
+from rollout.queries.operations import unfinished_on
 
 #: How far a module is brought: what is loaded is also there as files.
 REACH = {ABSENT: 0, Activation.FILES: 1, Activation.LOAD: 2}

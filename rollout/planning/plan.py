@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
+from rollout.domain.request import RolloutRequest
 from rollout.messages import Reason
-from rollout.requests import RolloutRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

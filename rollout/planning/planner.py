@@ -1,32 +1,28 @@
-"""Turns a request into a plan, and a plan into what is appended to start it. Reads; writes nothing."""
+"""Turns a request into a plan. Reads; writes nothing."""
 
-import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from eventstore import Append, load_state, snapshot
-from rollout.decider.node import NodePhase
-from rollout.decider.placement import Schedule
-from rollout.decider.rollout import ROLLOUT, RolloutState, Start
-from rollout.errors import (
+from eventstore import snapshot
+from rollout.domain.errors import (
     InvalidRolloutError,
     NoMatchError,
     NoNodesError,
     RolloutInProgressError,
     UnknownNodeError,
 )
-from rollout.events import RolloutFollowed, RolloutStarted, rollout_stream
+from rollout.domain.node.decider import NodePhase
+from rollout.domain.placement.skip import Skip
+from rollout.domain.request import RolloutRequest
+from rollout.domain.selector import select
+from rollout.domain.strategy import Gate, Strategy, rounded_up
 from rollout.messages import Action, Activation, Reason
 from rollout.models import Node
-from rollout.placements import caused_changes
-from rollout.planning.catalogue import ModuleVersion, Skip, version_to_install
+from rollout.planning.catalogue import ModuleVersion, version_to_install
 from rollout.planning.dependencies import Dependency, dependencies_of, refuse_if_needed
 from rollout.planning.observed import REACH, Observed
 from rollout.planning.plan import Plan, PlannedNode, SkippedNode
-from rollout.planning.selection import select
-from rollout.requests import RolloutRequest
-from rollout.selectors import known_generations, nodes
-from rollout.strategy import Gate, Strategy, rounded_up
+from rollout.queries.nodes import node_rows
 
 
 @snapshot()
@@ -58,7 +54,7 @@ def plan_of(request: RolloutRequest) -> Plan:
 
 
 def _chosen_nodes(request: RolloutRequest) -> list[Node]:
-    fleet = nodes().defer("api_hosts")
+    fleet = node_rows().defer("api_hosts")
     if request.selector is not None:
         if not (matching := select(request.selector, fleet)):
             raise NoMatchError
@@ -186,77 +182,3 @@ def _planned_before(request: RolloutRequest, dependency: Dependency, observed: O
     )
     plan = _planned(needed, module, dependency.nodes, {}, observed)
     return replace(plan, needs=dependency.needs, joined=dependency.joined)
-
-
-# --- What is appended -------------------------------------------------------------------------------------------------
-
-
-def appends_of(plan: Plan, uid: str) -> list[Append]:
-    """What starts the plan as the rollout `uid`, and before it a rollout for each module that it needs."""
-    before = [(each, uuid.uuid4().hex if each.nodes else "") for each in plan.before]
-    bringing = {each.request.module_name: (*each.joined, *([own] if own else [])) for each, own in before}
-    rollouts = [*((each, own) for each, own in before if own), (plan, uid)]
-    generations = known_generations(plan.names if plan.request.named else None)
-    # First the rollouts, then their nodes: a projection folds the events in their order.
-    started = [_started(each, own, bringing) for each, own in rollouts]
-    causes = [each.leads_to for each in started]
-    schedules = [
-        (schedule, cause)
-        for (each, own), cause in zip(rollouts, causes, strict=True)
-        for schedule in _schedules(each, own, generations)
-    ]
-    former = plan.request.retry_of
-    following = [followed(former, by=uid).with_metadata(causes[-1])] if former else []
-    return [*started, *following, *caused_changes(schedules)]
-
-
-def followed(uid: str, *, by: str, is_rollback: bool = False) -> Append:
-    """What the stream of a rollout that has ended gets when the rollout `by` is started to follow it."""
-    event = RolloutFollowed(rollout=uid, follower=by, is_rollback=is_rollback)
-    return load_state(rollout_stream(uid), ROLLOUT).append([event])
-
-
-def _started(plan: Plan, uid: str, bringing: Mapping[str, Collection[str]]) -> Append:
-    request = plan.request
-    started = RolloutStarted(
-        rollout=uid,
-        action=request.action,
-        module_name=request.module_name,
-        version=request.version,
-        activation=request.activation,
-        total=plan.total,
-        waves=plan.wave_sizes,
-        named=request.named,
-        strategy=request.strategy,
-        origin=request.origin,
-        needs=tuple(each for name in plan.needs for each in bringing.get(name, ())),
-        retry_of=request.retry_of,
-        purge=request.purge,
-    )
-    return Append(rollout_stream(uid), 0, ROLLOUT.decide(RolloutState(), Start(started=started)))
-
-
-def _schedules(plan: Plan, uid: str, generations: Mapping[str, Mapping[str, int]]) -> list[Schedule]:
-    """The skipped ones come last, in no wave."""
-    places = [(each.name, each.wave, each.content_sha256, None) for each in plan.nodes]
-    skips = [(each.name, -1, each.content_sha256, (each.reason, each.message)) for each in plan.skipped]
-    request = plan.request
-    return [
-        Schedule(
-            rollout=uid,
-            node=name,
-            module_name=request.module_name,
-            version=request.version,
-            action=request.action,
-            activation=request.activation,
-            content_sha256=content_sha256,
-            ordinal=ordinal,
-            wave=wave,
-            known_generation=generations.get(name, {}).get(request.module_name, 0),
-            undoes=request.undoes,
-            supersede=request.supersede,
-            yields=request.yields,
-            skip=skip,
-        )
-        for ordinal, (name, wave, content_sha256, skip) in enumerate([*places, *skips])
-    ]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from eventstore import RecordedEvent
-from rollout.events import FleetFrozen, FleetThawed
+from rollout.domain.fleet.events import FleetFrozen, FleetThawed
 from rollout.models import FleetFreeze
 from rollout.projections.rows import save
 

@@ -12,9 +12,8 @@ import msgspec
 from django.db.models import Q
 
 from eventstore import RecordedEvent
-from rollout.decider.node import NodePhase
-from rollout.decider.placement import PLACEMENT, PlacementState
-from rollout.events import (
+from rollout.domain.node.decider import NodePhase
+from rollout.domain.node.events import (
     NODE_PHASES,
     NodeActivated,
     NodeCameBack,
@@ -28,10 +27,9 @@ from rollout.events import (
     NodeLabelled,
     NodeProfileChanged,
     NodeWentOffline,
-    OperationReleased,
-    PlacementEvent,
-    PlacementForgotten,
 )
+from rollout.domain.placement.decider import PLACEMENT, PlacementState
+from rollout.domain.placement.events import OperationReleased, PlacementEvent, PlacementForgotten
 from rollout.messages import Activation, InstalledModule, NodeProfile
 from rollout.models import Node, NodeModule, Placement
 from rollout.projections.rows import load, save

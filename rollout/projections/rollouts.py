@@ -9,12 +9,7 @@ import msgspec
 
 from api.fields import rfc3339
 from eventstore import RecordedEvent, is_person, is_shown_person, shown
-from rollout.decider.rollout import ROLLOUT, RolloutState, left_alone_in_words
-from rollout.events import (
-    AbortRequested,
-    LeftAlone,
-    NodesReleased,
-    NodesRetried,
+from rollout.domain.placement.events import (
     OperationCancelRequested,
     OperationFinished,
     OperationGivenBack,
@@ -22,8 +17,15 @@ from rollout.events import (
     OperationReleased,
     OperationReportedLate,
     OperationScheduled,
-    Origin,
     ReportRejected,
+)
+from rollout.domain.rollout.decider import ROLLOUT, RolloutState, left_alone_in_words
+from rollout.domain.rollout.events import (
+    AbortRequested,
+    LeftAlone,
+    NodesReleased,
+    NodesRetried,
+    Origin,
     RollbackRequested,
     RollbackStarted,
     RolloutApproved,
@@ -42,11 +44,11 @@ from rollout.events import (
     WaveSoaking,
     WaveStarted,
 )
+from rollout.domain.strategy import Strategy
 from rollout.messages import RUNNING_PHASES, Action, Phase, Reason
 from rollout.models import ClusterTarget, Operation, Rollout, TimelineEntry
-from rollout.outcomes import ACTION_FIELDS, BAD, STOP_FIELDS, action_of, joined, stop_of
+from rollout.projections.outcomes import ACTION_FIELDS, BAD, STOP_FIELDS, action_of, joined, stop_of
 from rollout.projections.rows import load, save
-from rollout.strategy import Strategy
 
 #: Phases with a counter of their own; those in which the node works share `running`.
 COUNTERS = (

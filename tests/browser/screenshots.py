@@ -126,11 +126,11 @@ def a_thousand_nodes():
 def story_of_a_thousand():
     """In the third wave, with nodes that failed, that are at work, and that are yet to come."""
     from eventstore import acting_as, person
-    from rollout import intake
-    from rollout.advance import advance
+    from rollout.delivery import ingestion
+    from rollout.domain.strategy import Retries
     from rollout.messages import Phase, Reason
     from rollout.models import Operation
-    from rollout.strategy import Retries
+    from rollout.process.advance import advance
     from tests.recorded_fleet import fleet, report_of, start, upload
 
     fleet(1000)
@@ -149,11 +149,11 @@ def story_of_a_thousand():
             more = {"reason": reason, "message": "the server said no"} if bad else {}
             seconds = 0.4 + (ended * 37 % 100) / 60
             reports.append(report_of(uid, node, Phase.FAILED if bad else Phase.SUCCEEDED, seconds=seconds, **more))
-        intake.record_reports(reports)
+        ingestion.record_reports(reports)
         advance(uid)
     queued = list(Operation.objects.filter(rollout=uid, phase=Phase.QUEUED).values_list("node", flat=True))
     phases = [Phase.FETCHING, Phase.INSTALLING, Phase.LOADING, Phase.PROBING]
-    intake.record_reports([report_of(uid, node, phases[at % 4]) for at, node in enumerate(queued[:60])])
+    ingestion.record_reports([report_of(uid, node, phases[at % 4]) for at, node in enumerate(queued[:60])])
     return {
         "home": "/admin/",
         "rollout": page_of(uid),

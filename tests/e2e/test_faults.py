@@ -18,7 +18,7 @@ DELIVER = """
 import sys, django
 django.setup()
 from celery import current_app
-from rollout.dispatch import _commands, _send
+from rollout.delivery.outbox import _commands, _send
 from rollout.models import Operation
 operations = list(Operation.objects.filter(rollout=sys.argv[1], node=sys.argv[2]))
 with current_app.producer_or_acquire() as producer:

@@ -13,8 +13,7 @@ from rest_framework.test import APIClient
 from accounts.credentials import remembered
 from accounts.roles import Role
 from accounts.services import create_user
-from rollout import intake, selectors
-from rollout.advance import advance_all
+from rollout.delivery import ingestion
 from rollout.messages import (
     Action,
     Activation,
@@ -28,6 +27,10 @@ from rollout.messages import (
     to_json,
 )
 from rollout.models import Operation
+from rollout.process.advance import advance_all
+from rollout.queries.nodes import node_documents, node_row
+from rollout.queries.operations import IN_HAND
+from rollout.queries.rollouts import unfinished_rollouts
 from tests.plugins.cast import PASSWORD, client_of
 from tests.waiting import PATIENCE
 
@@ -53,7 +56,7 @@ def join(name: str, *modules: InstalledModule, platform: str = PLATFORM, api_hos
         profile=NodeProfile(platform=platform, server="valkey", server_version="9.1.0", api_hosts=api_hosts),
         inventory=Inventory(sequence=next(_sequence), modules=modules),
     )
-    intake.record_beats([to_json(beat)])
+    ingestion.record_beats([to_json(beat)])
 
 
 def installed(module_name: str, version: int, *, loaded: bool = False, content: str = "0" * 64) -> InstalledModule:
@@ -64,8 +67,8 @@ def answer(
     operation: Operation, phase: Phase = Phase.SUCCEEDED, reason: Reason | None = None, message: str = ""
 ) -> None:
     """The node reports how the operation ended. What failed has changed nothing."""
-    row = selectors.node(operation.node)
-    (document,) = selectors.node_documents([row])
+    row = node_row(operation.node)
+    (document,) = node_documents([row])
     key = (operation.module_name, operation.version)
     modules = [
         installed(
@@ -89,13 +92,13 @@ def answer(
         seconds=0.1,
         inventory=Inventory(sequence=next(_sequence), modules=tuple(modules)),
     )
-    intake.record_reports([to_json(report)])
+    ingestion.record_reports([to_json(report)])
 
 
 def play(reply: Callable[[Operation], None] = answer) -> int:
     """Move all rollouts on and let every node reply to what it was asked. Returns how many replied."""
-    advance_all(selectors.unfinished_rollouts())
-    asked = list(Operation.objects.filter(phase__in=selectors.IN_HAND))
+    advance_all(unfinished_rollouts())
+    asked = list(Operation.objects.filter(phase__in=IN_HAND))
     for operation in asked:
         reply(operation)
     return len(asked)

@@ -5,10 +5,7 @@ Most rules follow the events by themselves, so that they share as little as poss
 
 from collections import Counter, defaultdict
 
-from rollout.decider.rollout import Needs, is_due, progress_deadline
-from rollout.events import (
-    NodesReleased,
-    NodesRetried,
+from rollout.domain.placement.events import (
     OperationFinished,
     OperationGivenBack,
     OperationProgressed,
@@ -17,6 +14,11 @@ from rollout.events import (
     OperationScheduled,
     PlacementForgotten,
     ReportRejected,
+)
+from rollout.domain.rollout.decider import Needs, is_due, progress_deadline
+from rollout.domain.rollout.events import (
+    NodesReleased,
+    NodesRetried,
     RollbackRequested,
     RollbackStarted,
     RolloutFinished,

@@ -1,12 +1,20 @@
-"""How a rollout stands, from rows in memory: what `rollout.standing` asks of the database."""
+"""How a rollout stands, from rows in memory: what `rollout.queries.snapshot` asks of the database."""
 
-from rollout.decider.node import NodePhase
-from rollout.decider.rollout import Fleet, Needs, Ready
-from rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
+from rollout.domain.node.decider import NodePhase
+from rollout.domain.rollout.decider import Fleet, Needs, Ready
+from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
+from rollout.domain.strategy import Offline
 from rollout.messages import RUNNING_PHASES, Action, Phase, Reason
 from rollout.projections.rollouts import COUNTERS
-from rollout.standing import _FAILED, _RELEASING, Restoration, _clock_start, _phase_counted, restoration, tallies
-from rollout.strategy import Offline
+from rollout.queries.snapshot import (
+    _FAILED,
+    _RELEASING,
+    Restoration,
+    _clock_start,
+    _phase_counted,
+    restoration,
+    tallies,
+)
 
 IN_HAND = frozenset({Phase.QUEUED, *RUNNING_PHASES})
 PHASE_OF = {name: _phase_counted(name) for name in COUNTERS}

@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Retries, Strategy
 from rollout.messages import Action, Phase, Reason
-from rollout.strategy import Gate, Offline, OnAbort, OnFailure, Retries, Strategy
 from tests.simulation.agents import Deed, Script
 from tests.simulation.chance import HAPPENINGS, settle
 from tests.simulation.world import World

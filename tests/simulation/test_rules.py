@@ -4,27 +4,29 @@ from dataclasses import replace
 
 import pytest
 
-from rollout.decider import placement
-from rollout.decider.placement import PLACEMENT, Schedule
-from rollout.decider.rollout import Pause
-from rollout.decider.step import Step, step
-from rollout.events import (
-    NodesReleased,
+from rollout.domain.placement import decider
+from rollout.domain.placement.decider import PLACEMENT, Schedule
+from rollout.domain.placement.events import (
     OperationFinished,
     OperationReleased,
     OperationReportedLate,
     OperationScheduled,
+    Target,
+    placement_stream,
+)
+from rollout.domain.rollout.decider import Pause
+from rollout.domain.rollout.events import (
+    NodesReleased,
     RollbackRequested,
     RolloutResumed,
-    Target,
     WaveFailed,
     WavePhase,
-    placement_stream,
     rollout_stream,
 )
+from rollout.domain.rollout.step import Step, step
+from rollout.domain.strategy import OnFailure, Strategy
 from rollout.messages import Activation, Reason
 from rollout.projections.rollouts import RolloutFold
-from rollout.strategy import OnFailure, Strategy
 from tests.simulation.chance import simulate
 from tests.simulation.rules import Broken
 from tests.simulation.test_world import ALL, run
@@ -128,7 +130,7 @@ def test_a_rollback_to_something_else_is_found(monkeypatch):
     uid = world.start(ALL)
     run(world, uid)
     two = Target(version=2, activation=Activation.LOAD, content_sha256="c2")
-    monkeypatch.setattr(placement, "_former", lambda *_: (two, None))
+    monkeypatch.setattr(decider, "_former", lambda *_: (two, None))
     into = world.roll_back(uid)
     breaks("a rollback restores what the node had", run, world, into)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rollout.decider.rollout import Pause
+from rollout.domain.rollout.decider import Pause
+from rollout.domain.strategy import Offline, OnFailure, Retries, Strategy
 from rollout.messages import Phase, Reason
-from rollout.strategy import Offline, OnFailure, Retries, Strategy
 from tests.simulation.agents import Deed, Script
 from tests.simulation.chance import settle, simulate
 from tests.simulation.world import World

@@ -13,8 +13,10 @@ from random import Random
 from typing import Any
 
 from eventstore import Metadata, begun_by, person
-from rollout.decider.fleet import FLEET, Freeze, Thaw
-from rollout.decider.node import (
+from rollout.domain.errors import NothingToRollBackError, OperationFinalError, RolloutError
+from rollout.domain.fleet.decider import FLEET, Freeze, Thaw
+from rollout.domain.fleet.events import FLEET_STREAM, FleetFrozen
+from rollout.domain.node.decider import (
     NODE,
     ActivateNode,
     DeclareOffline,
@@ -25,7 +27,8 @@ from rollout.decider.node import (
     RecordBeat,
     RecordDrift,
 )
-from rollout.decider.placement import (
+from rollout.domain.node.events import node_stream
+from rollout.domain.placement.decider import (
     PLACEMENT,
     Cancel,
     End,
@@ -37,24 +40,19 @@ from rollout.decider.placement import (
     RollBack,
     Schedule,
 )
-from rollout.decider.rollout import ROLLED_BACK_ANEW, ROLLOUT, Resume, RetryNodes, RollBackAll, RolloutState, Start
-from rollout.decider.step import step
-from rollout.errors import (
-    NothingToRollBackError,
-    OperationFinalError,
-    RolloutError,
+from rollout.domain.placement.events import OperationScheduled, PlacementForgotten, Target, placement_stream
+from rollout.domain.rollout.decider import (
+    ROLLED_BACK_ANEW,
+    ROLLOUT,
+    Resume,
+    RetryNodes,
+    RollBackAll,
+    RolloutState,
+    Start,
 )
-from rollout.events import (
-    FLEET_STREAM,
-    FleetFrozen,
-    OperationScheduled,
-    PlacementForgotten,
-    RolloutStarted,
-    Target,
-    node_stream,
-    placement_stream,
-    rollout_stream,
-)
+from rollout.domain.rollout.events import RolloutStarted, rollout_stream
+from rollout.domain.rollout.step import step
+from rollout.domain.strategy import Strategy
 from rollout.messages import (
     FINAL_PHASES,
     Action,
@@ -66,11 +64,11 @@ from rollout.messages import (
     Reason,
 )
 from rollout.models import FleetFreeze
-from rollout.placements import end_of_gone
+from rollout.process.placements import end_of_gone
 from rollout.projections.nodes import ABSENT, NodeFold
 from rollout.projections.rollouts import RolloutFold, operation_key
-from rollout.strategy import Strategy
-from rollout.verbs import ROLLBACKS, _without_conditions
+from rollout.services.rollback import ROLLBACKS
+from rollout.services.rollouts import _without_conditions
 from tests.simulation.agents import Agent, Order, Script
 from tests.simulation.rules import Broken, Rules
 from tests.simulation.standing import IN_HAND, Rows, fleet_of, restoration_of

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from rollout.broker_acl import CONTROL_USER, OPERATOR_USER, control_line, node_line, operator_line, user_of
+from rollout.delivery.broker_acl import CONTROL_USER, OPERATOR_USER, control_line, node_line, operator_line, user_of
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 

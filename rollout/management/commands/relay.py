@@ -14,11 +14,11 @@ from redis.exceptions import RedisError
 
 from api.failures import log_failure
 from eventstore import database_now, head, note_head, wait_for_growth
-from rollout import clock
-from rollout.dispatch import publish_due
-from rollout.follower import Follower
-from rollout.reconcile import Reconciler, reconcile
-from rollout.signals import relay_looked
+from rollout.delivery.outbox import publish_due
+from rollout.delivery.signals import relay_looked
+from rollout.process import timeouts
+from rollout.process.manager import Follower
+from rollout.reconciliation.reconciler import Reconciler, reconcile
 from rollout.tasks import sweep
 
 logger = logging.getLogger(__name__)
@@ -78,8 +78,8 @@ def look(reconciled: Callable[[], Any] = reconcile, follower: Follower | None = 
     moved = (follower or Follower()).look
     wakes: list[datetime | None] = []
     steps: tuple[Callable[[], Any], ...] = (
-        clock.end_overdue_operations,
-        clock.end_operations_of_gone_nodes,
+        timeouts.end_overdue_operations,
+        timeouts.end_operations_of_gone_nodes,
         reconciled,
         lambda: wakes.append(moved()),
         publish_due,

@@ -13,11 +13,12 @@ from artifacts_app.services import add_build
 from artifacts_app.storage import Spool
 from eventstore import acting_as, person
 from modules_app.services import register_module
-from rollout import intake, services
-from rollout.advance import advance
+from rollout.delivery import ingestion
+from rollout.domain.request import AT_ONCE, RolloutRequest
 from rollout.messages import Activation, Beat, InstalledModule, Inventory, NodeProfile, Phase, Reason, Report, to_json
 from rollout.models import Operation
-from rollout.requests import AT_ONCE, RolloutRequest
+from rollout.process.advance import advance
+from rollout.services.start import start_rollout
 from tests.plugins.cast import PASSWORD
 
 SOURCE = "int RedisModule_OnLoad(void *context, void **arguments, int count) { return context == arguments && count; }"
@@ -65,7 +66,7 @@ def beat(name, *modules, sequence=1):
     )
     inventory = Inventory(sequence=sequence, modules=modules)
     said = Beat(node=name, hello=True, interval_seconds=5, profile=profile, inventory=inventory)
-    intake.record_beats([to_json(said)])
+    ingestion.record_beats([to_json(said)])
 
 
 def report(uid, node, phase, *, reason=None, message=""):
@@ -89,7 +90,7 @@ def report(uid, node, phase, *, reason=None, message=""):
         seconds=0.5,
         inventory=inventory,
     )
-    intake.record_reports([to_json(said)])
+    ingestion.record_reports([to_json(said)])
 
 
 class Fleet:
@@ -110,7 +111,7 @@ class Fleet:
 
     def start(self, **changes):
         asked = {"action": "install", "module_name": "greet", "version": 2, "activation": Activation.LOAD}
-        uid = services.start_rollout(RolloutRequest(**asked, strategy=AT_ONCE, **changes))
+        uid = start_rollout(RolloutRequest(**asked, strategy=AT_ONCE, **changes))
         advance(uid)
         return uid
 

@@ -6,9 +6,11 @@ from django.test import Client
 from artifacts_app.models import Build
 from eventstore import head, load
 from modules_app.models import Module
-from rollout import services, verbs
-from rollout.events import node_stream, rollout_stream
+from rollout.domain.node.events import node_stream
+from rollout.domain.rollout.events import rollout_stream
 from rollout.models import Liveness, Node, Rollout
+from rollout.services.nodes import decommission_node, drain_node
+from rollout.services.rollouts import retry_rollout
 from tests.integration.admin.conftest import messages, text
 from tests.plugins.cast import PASSWORD
 
@@ -90,7 +92,7 @@ def test_retry_of_what_has_ended_links_to_the_new_rollout(fleet, admin, press):
 
 
 def test_retry_without_a_failure_shows_the_error(fleet, admin, press):
-    verbs.retry_rollout(fleet.rollout)
+    retry_rollout(fleet.rollout)
     response = press(admin, "rollout/rollout", "retry", fleet.rollout)
     assert "No node of this rollout has failed." in messages(response)[0]
 
@@ -131,7 +133,7 @@ def test_the_object_of_a_loaded_module_stays(fleet, admin, press):
 
 def test_delete_a_module_object(fleet, admin, press):
     for each in fleet.nodes:
-        services.decommission_node(each)
+        decommission_node(each)
     response = press(admin, "modules_app/module", "delete_object", fleet.module)
     assert messages(response) == ["The module object greet 2 is deleted."]
     assert not Module.objects.exists()
@@ -145,7 +147,7 @@ def test_an_artifact_in_use_stays(fleet, admin, press):
 
 def test_delete_an_unused_artifact(fleet, admin, press):
     for each in fleet.nodes:
-        services.decommission_node(each)
+        decommission_node(each)
     response = press(admin, "artifacts_app/build", "delete_artifact", Build.objects.get().key)
     assert messages(response) == ["The artifact greet 2 is deleted."]
     assert not Build.objects.exists()
@@ -160,7 +162,7 @@ def test_a_button_leads_back_to_its_page(fleet, admin):
 
 def test_a_deleted_row_has_no_page_to_go_back_to(fleet, admin):
     for each in fleet.nodes:
-        services.decommission_node(each)
+        decommission_node(each)
     form = {
         "action": "delete_object",
         "_selected_action": fleet.module,
@@ -171,7 +173,7 @@ def test_a_deleted_row_has_no_page_to_go_back_to(fleet, admin):
 
 
 def test_only_what_makes_sense_is_offered(fleet, admin):
-    services.drain_node("node-a")
+    drain_node("node-a")
     page = text(admin.get("/admin/rollout/node/node-a/change/"))
     assert 'name="action" value="activate"' in page
     assert 'name="action" value="drain"' not in page

@@ -10,12 +10,13 @@ from django.test.utils import CaptureQueriesContext
 from artifacts_app.events import ArtifactUploaded, artifact_stream
 from eventstore import Append, append, head
 from modules_app.events import ModuleRegistered, module_stream
-from rollout import services
-from rollout.advance import advance
-from rollout.events import NodeJoined, RolloutStarted, node_stream, rollout_stream
+from rollout.domain.node.events import NodeJoined, node_stream
+from rollout.domain.request import RolloutRequest
+from rollout.domain.rollout.events import RolloutStarted, rollout_stream
+from rollout.domain.strategy import Strategy
 from rollout.messages import Action, Activation, NodeProfile
-from rollout.requests import RolloutRequest
-from rollout.strategy import Strategy
+from rollout.process.advance import advance
+from rollout.services.start import start_rollout
 from tests.integration.admin.conftest import PLATFORM, text
 
 pytestmark = pytest.mark.slow
@@ -73,7 +74,7 @@ def many_operations(count):
     many_nodes(count)
     strategy = Strategy(canary=0, max_parallel=count)
     request = RolloutRequest(action=Action.REMOVE, module_name="greet", version=1, strategy=strategy)
-    return services.start_rollout(request)
+    return start_rollout(request)
 
 
 def many_placements(count):

@@ -4,9 +4,9 @@ import pytest
 
 from artifacts_app.models import Build
 from eventstore import head, load
+from rollout.domain.request import RolloutRequest
 from rollout.messages import Action, Activation
-from rollout.requests import RolloutRequest
-from rollout.services import start_rollout
+from rollout.services.start import start_rollout
 from tests.plugins.packages import AARCH64, ARTIFACTS, as_upload, files_in, module_object
 from tests.plugins.played_nodes import installed, join, play
 

@@ -14,7 +14,7 @@ from celery import Celery
 from django.core.management import CommandError, call_command
 from kombu import Connection
 
-from rollout.broker_acl import control_line, node_line, operator_line
+from rollout.delivery.broker_acl import control_line, node_line, operator_line
 from rollout.messages import BEATS, EXECUTE, REPORTS, Phase, Report, cancel_queue_for, from_json, queue_for, to_json
 from tests.integration.agent.conftest import VALKEY
 from tests.waiting import wait_for

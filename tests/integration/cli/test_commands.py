@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from rollout import verbs
-from rollout.advance import advance
+from rollout.domain.strategy import Gate
 from rollout.messages import Phase, Reason
-from rollout.strategy import Gate
+from rollout.process.advance import advance
+from rollout.services.rollouts import pause_rollout
 from tests.integration.cli.conftest import NODES
 from tests.recorded_fleet import join, phases, rollout, say, start
 
@@ -234,7 +234,7 @@ def test_abort(run, module):
 
 def test_why(run, module):
     uid = start(module_name=module)
-    verbs.pause_rollout(uid)
+    pause_rollout(uid)
     assert answer(run("rollout", "why", uid, "--json"))["rule"]["id"] == "manual"
     shown = run("rollout", "why", uid).stdout
     assert "Paused since" in shown

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from rollout.advance import advance
 from rollout.messages import Phase, Reason
+from rollout.process.advance import advance
 from tests.recorded_fleet import rollout, say, upload
 
 pytestmark = pytest.mark.slow

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from rollout import verbs
-from rollout.advance import advance
+from rollout.domain.strategy import Gate
 from rollout.messages import Phase, Reason
-from rollout.strategy import Gate
+from rollout.process.advance import advance
+from rollout.services.rollouts import pause_rollout, resume_rollout
 from tests.integration.cli.conftest import NODES
 from tests.recorded_fleet import say, start
 
@@ -61,7 +61,7 @@ def test_2_for_a_command_that_cannot_be_read(run, words):
 
 def test_3_for_one_that_is_paused(run, module):
     uid = start(module_name=module)
-    verbs.pause_rollout(uid)
+    pause_rollout(uid)
     shown = run("rollout", "watch", uid)
     assert (shown.exit_code, shown.stderr.startswith("It waits for a person: ")) == (3, True)
 
@@ -150,10 +150,10 @@ def test_bars_per_wave_and_the_failing_nodes_in_a_terminal(terminal, module):
 
 def test_it_goes_on_until_the_end_if_it_is_told_so(terminal, module):
     uid = start(module_name=module)
-    verbs.pause_rollout(uid)
+    pause_rollout(uid)
     watching = terminal("rollout", "watch", uid, "--until-the-end")
     watching.wait_until(lambda text: "paused" in text)
-    verbs.resume_rollout(uid)
+    resume_rollout(uid)
     for name in NODES:
         say(uid, name)
     advance(uid)

@@ -3,7 +3,9 @@
 import pytest
 
 from accounts.roles import Role
-from rollout import services, verbs
+from rollout.services.freeze import freeze_fleet
+from rollout.services.nodes import decommission_node
+from rollout.services.rollouts import pause_rollout
 from tests.integration.admin.conftest import EVIL, signed_in, text
 from tests.integration.console.conftest import shown_text
 
@@ -47,7 +49,7 @@ def test_the_matrix_is_filtered(fleet, admin, query, names):
 
 
 def test_what_waits_for_a_person_is_named(fleet, admin):
-    verbs.pause_rollout(fleet.rollout)
+    pause_rollout(fleet.rollout)
     page = admin.get("/admin/")
     assert ("paused", f"/admin/rollout/rollout/{fleet.rollout}/change/") in [
         (each.kind, each.url) for each in page.context["tasks"]
@@ -55,12 +57,12 @@ def test_what_waits_for_a_person_is_named(fleet, admin):
 
 
 def test_a_frozen_fleet_is_told_to_all(fleet, viewer):
-    verbs.freeze_fleet("Black Friday")
+    freeze_fleet("Black Friday")
     assert "Black Friday" in text(viewer.get("/admin/"))
 
 
 def test_a_node_that_left_is_counted_nowhere(fleet, admin):
-    services.decommission_node("node-b")
+    decommission_node("node-b")
     page = admin.get("/admin/")
     assert page.context["fleet_size"] == 2
     assert "node-b" not in text(page).split("Which node has what")[1]

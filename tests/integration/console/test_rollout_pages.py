@@ -6,10 +6,14 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from rollout import selectors, verbs
-from rollout.advance import advance
+from rollout.domain.strategy import Retries
 from rollout.messages import Phase, Reason
-from rollout.strategy import Retries
+from rollout.process.advance import advance
+from rollout.queries.freeze import freeze_document
+from rollout.queries.operations import operation_row
+from rollout.queries.rollouts import rollout_row, rollout_rows
+from rollout.services.freeze import freeze_fleet
+from rollout.services.rollouts import pause_rollout, retry_rollout
 from tests.integration.admin.conftest import beat, text
 from tests.integration.console.conftest import shown_text
 from tests.recorded_fleet import join, say, start, upload
@@ -46,7 +50,7 @@ def test_it_works(fleet, admin):
 def test_a_viewer_is_refused_every_verb(fleet, viewer):
     for name in ["pause", "abort", "retry", "rollback", "promote", "approve", "resume", "reject"]:
         assert viewer.post(verb_url(fleet.rollout, name), {"remark": "x"}).status_code == 403
-    assert selectors.rollout_row(fleet.rollout).phase == "running"
+    assert rollout_row(fleet.rollout).phase == "running"
 
 
 def test_a_viewer_changes_nothing_else(fleet, viewer):
@@ -69,16 +73,16 @@ def test_buttons_are_those_of_the_phase(fleet, admin):
 
 def test_a_verb_is_asked_for_and_then_done(fleet, admin):
     assert "Pause this rollout?" in text(admin.get(verb_url(fleet.rollout, "pause")))
-    assert selectors.rollout_row(fleet.rollout).phase == "running"
+    assert rollout_row(fleet.rollout).phase == "running"
     assert "Paused: no further node is started." in shown_text(
         admin.post(verb_url(fleet.rollout, "pause"), follow=True)
     )
-    assert selectors.rollout_row(fleet.rollout).phase == "paused"
+    assert rollout_row(fleet.rollout).phase == "paused"
 
 
 def test_a_verb_that_is_refused_says_why(fleet, admin):
     page = shown_text(admin.post(verb_url(fleet.rollout, "resume"), follow=True))
-    assert selectors.rollout_row(fleet.rollout).phase == "running"
+    assert rollout_row(fleet.rollout).phase == "running"
     page = shown_text(admin.post(verb_url(fleet.rollout, "promote"), follow=True))
     assert "It waits at no gate" in page
 
@@ -86,7 +90,7 @@ def test_a_verb_that_is_refused_says_why(fleet, admin):
 def test_nothing_is_foreseen_of_what_waits_for_a_person(fleet, admin):
     address = page_url("rollout_rollout", fleet.rollout)
     assert " left " in shown_text(admin.get(address))
-    verbs.pause_rollout(fleet.rollout)
+    pause_rollout(fleet.rollout)
     page = shown_text(admin.get(address))
     assert "no estimate while it waits" in page
     assert " left " not in page
@@ -116,7 +120,7 @@ def test_one_node_is_canceled(fleet, admin):
     path = f"/admin/rollouts/{fleet.rollout}/nodes/node-c/cancel"
     assert "Cancel it on this node?" in text(admin.get(path))
     admin.post(path, {"force": "on"})
-    assert selectors.operation(fleet.rollout, "node-c").phase == "canceled"
+    assert operation_row(fleet.rollout, "node-c").phase == "canceled"
 
 
 def test_a_rollback_leads_to_the_new_rollout(idle, admin):
@@ -129,7 +133,7 @@ def test_what_has_not_changed_is_not_sent_again(fleet, admin):
     path = f"{page_url('rollout_rollout', fleet.rollout)}?live"
     etag = admin.get(path)["ETag"]
     assert admin.get(path, headers={"If-None-Match": etag}).status_code == 304
-    verbs.pause_rollout(fleet.rollout)
+    pause_rollout(fleet.rollout)
     assert admin.get(path, headers={"If-None-Match": etag}).status_code == 200
 
 
@@ -139,13 +143,13 @@ def test_what_has_not_changed_is_not_sent_again(fleet, admin):
 def test_a_plan_is_shown_and_nothing_started(idle, admin, start_form):
     page = admin.post(START, start_form)
     assert "Start this rollout" in text(page)
-    assert len(selectors.rollouts()) == 1
+    assert len(rollout_rows()) == 1
 
 
 def test_the_plan_that_was_seen_is_started(idle, admin, start_form):
     plan = admin.post(START, start_form).context["form"].plan
     response = admin.post(START, {**start_form, "start": "1", "plan_hash": plan["plan_hash"]})
-    newest = selectors.rollouts()[0]
+    newest = rollout_rows()[0]
     assert response.url == page_url("rollout_rollout", newest.uid)
     assert (newest.actor, newest.origin, newest.total) == ("alice", "console", 3)
 
@@ -156,7 +160,7 @@ def test_a_plan_that_has_changed_is_shown_anew(idle, admin, start_form):
     page = admin.post(START, {**start_form, "start": "1", "plan_hash": plan["plan_hash"]})
     assert "The plan has changed since you looked at it." in text(page)
     assert page.context["form"].plan["total"] == 4
-    assert len(selectors.rollouts()) == 1
+    assert len(rollout_rows()) == 1
 
 
 WRONG = [
@@ -223,14 +227,14 @@ def test_the_form_is_filled_from_its_address(idle, admin):
 def test_the_fleet_is_frozen_with_a_reason_and_thawed(fleet, admin):
     assert "This field may not be blank." in text(admin.post("/admin/freeze", {"reason": ""}))
     admin.post("/admin/freeze", {"reason": "a change of the network"})
-    assert selectors.freeze_document()["actor"] == "alice"
+    assert freeze_document()["actor"] == "alice"
     assert "a change of the network" in text(admin.get(page_url("rollout_rollout", fleet.rollout)))
     admin.post("/admin/freeze", {"thaw": "1"})
-    assert not selectors.freeze_document()["frozen"]
+    assert not freeze_document()["frozen"]
 
 
 def test_who_comes_second_reads_why_the_fleet_is_frozen(fleet, admin):
-    verbs.freeze_fleet("a change of the network")
+    freeze_fleet("a change of the network")
     page = shown_text(admin.post("/admin/freeze", {"reason": "something else"}, follow=True))
     assert "The fleet was frozen already by the program: a change of the network" in page
     assert "something else" not in page
@@ -297,5 +301,5 @@ def test_the_list_says_what_had_failed_before(admin):
     uid = start(careful={"canary": 1, "max_failures": 0})
     say(uid, "n1", Phase.FAILED, reason=Reason.LOAD_FAILED)
     advance(uid)
-    verbs.retry_rollout(uid)
+    retry_rollout(uid)
     assert "1 failed before" in shown_text(admin.get("/admin/rollout/rollout/"))

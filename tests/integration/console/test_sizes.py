@@ -4,10 +4,10 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from rollout import intake
-from rollout.advance import advance
+from rollout.delivery import ingestion
 from rollout.messages import Phase, Reason
 from rollout.models import Operation
+from rollout.process.advance import advance
 from tests.integration.admin.conftest import signed_in
 from tests.recorded_fleet import installed, inventory, join, report_of, start, upload
 from tests.recorded_modules import module_object
@@ -43,7 +43,7 @@ def grow(names):
         report_of(uid, node, Phase.FAILED, reason=Reason.LOAD_FAILED, message="undefined symbol " * 5)
         for node in released[half : half + tenth]
     ]
-    intake.record_reports([*good, *bad])
+    ingestion.record_reports([*good, *bad])
     advance(uid)
 
 

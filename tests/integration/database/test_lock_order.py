@@ -11,7 +11,7 @@ from django.db import connection
 from api.idempotency import KEPT, sweep_idempotency_records
 from api.models import IdempotencyRecord
 from eventstore import database_now
-from rollout import dispatch, intake
+from rollout.delivery import ingestion, outbox
 from rollout.models import Dispatch, Liveness
 from tests.plugins.databases import at_once
 from tests.recorded_fleet import beat_of, fleet, start
@@ -96,7 +96,7 @@ def either_way(function):
 
 
 def test_hellos_and_heartbeats_of_the_same_nodes(on_postgresql):
-    intake.record_beats([beat_of(name, hello=True) for name in ("0a", "0b", "a", "z")])
+    ingestion.record_beats([beat_of(name, hello=True) for name in ("0a", "0b", "a", "z")])
     first = [beat_of("z", hello=True), beat_of("0a"), beat_of("a")]
     second = [beat_of("a", hello=True), beat_of("0b"), beat_of("z")]
     collide(
@@ -104,17 +104,17 @@ def test_hellos_and_heartbeats_of_the_same_nodes(on_postgresql):
         "rollout_liveness",
         "node",
         ["0a", "0b"],
-        lambda: intake.record_beats(first),
-        lambda: intake.record_beats(second),
+        lambda: ingestion.record_beats(first),
+        lambda: ingestion.record_beats(second),
     )
     assert Liveness.objects.filter(hello_at__isnull=False).count() == 4
 
 
 def test_nodes_whose_rows_were_lost(on_postgresql, monkeypatch):
     """Each worker has a hello of one node and a heartbeat of the other, and makes the rows of both."""
-    intake.record_beats([beat_of(name, hello=True) for name in "az"])
+    ingestion.record_beats([beat_of(name, hello=True) for name in "az"])
     Liveness.objects.all().delete()
-    met, here, life = threading.Barrier(2), threading.local(), intake._life
+    met, here, life = threading.Barrier(2), threading.local(), ingestion._life
 
     def life_of(beat, order):
         if not (beat.hello or hasattr(here, "has_met")):
@@ -122,10 +122,10 @@ def test_nodes_whose_rows_were_lost(on_postgresql, monkeypatch):
             met.wait(PATIENCE)
         return life(beat, order)
 
-    monkeypatch.setattr(intake, "_life", life_of)
+    monkeypatch.setattr(ingestion, "_life", life_of)
     first = [beat_of("z", hello=True), beat_of("a")]
     second = [beat_of("a", hello=True), beat_of("z")]
-    at_once(lambda: intake.record_beats(first), lambda: intake.record_beats(second))
+    at_once(lambda: ingestion.record_beats(first), lambda: ingestion.record_beats(second))
     assert Liveness.objects.filter(hello_at__isnull=False).count() == 2
 
 
@@ -148,9 +148,9 @@ def test_two_relays_claim_the_same_commands(on_postgresql, monkeypatch):
         met.wait(PATIENCE)
         return dispatch_claim(*fields)
 
-    dispatch_claim = dispatch._Claim
-    monkeypatch.setattr(dispatch, "_Claim", claim_of)
-    collide(on_postgresql, "rollout_dispatch", "operation", [keys[2]], *either_way(dispatch._claim))
+    dispatch_claim = outbox._Claim
+    monkeypatch.setattr(outbox, "_Claim", claim_of)
+    collide(on_postgresql, "rollout_dispatch", "operation", [keys[2]], *either_way(outbox._claim))
     assert Dispatch.objects.exclude(lease=None).count() == 4
 
 
@@ -160,7 +160,7 @@ def test_who_sweeps_the_outbox_waits_for_nobody(on_postgresql):
     with connection.cursor() as cursor:
         cursor.execute("SET lock_timeout = '1s'")
     with locked(on_postgresql, "rollout_dispatch", "operation", "m"):
-        dispatch.forget_ended()
+        outbox.forget_ended()
     assert list(Dispatch.objects.values_list("operation", flat=True)) == ["m"]
 
 
@@ -170,7 +170,7 @@ def test_two_workers_move_the_cursors_of_webhooks(on_postgresql):
         for _ in range(5)
     )
     rewrite(Webhook, uids[::-1])
-    intake.record_beats([beat_of("n1", hello=True)])
+    ingestion.record_beats([beat_of("n1", hello=True)])
     looks = either_way(lambda: deliver.claim_due(busy=(), most=9))
     collide(on_postgresql, "webhooks_webhook", "uid", [uids[2]], *looks)
 

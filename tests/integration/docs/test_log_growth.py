@@ -7,8 +7,8 @@ import pytest
 from django.db import connection
 
 from eventstore import StoredEvent
-from rollout import intake
-from rollout.advance import advance
+from rollout.delivery import ingestion
+from rollout.process.advance import advance
 from tests.recorded_fleet import installed, inventory, join, report_of, rollout, start, upload
 
 PAGE = (Path(__file__).parents[3] / "docs/explanation/log-growth.md").read_text()
@@ -49,7 +49,7 @@ def test_the_numbers_are_right():
     events, bytes_before = StoredEvent.objects.count(), on_disk()
     uid = start(max_parallel=NODES)
     has = installed(content=CONTENT)
-    intake.record_reports([report_of(uid, name, seconds=1.0, inventory=inventory(has)) for name in names])
+    ingestion.record_reports([report_of(uid, name, seconds=1.0, inventory=inventory(has)) for name in names])
     advance(uid)
     assert rollout(uid).phase == "succeeded"
     added = StoredEvent.objects.order_by("position")[events:]

@@ -7,11 +7,12 @@ from modules_app.errors import ModuleInUseError
 from modules_app.models import Module
 from modules_app.services import delete_module, module_uid
 from modules_app.vetoes import Vetoes
-from rollout import selectors, services
-from rollout.advance import advance
+from rollout.domain.request import AT_ONCE, RolloutRequest
 from rollout.messages import Action, Activation
 from rollout.models import NodeModule
-from rollout.requests import AT_ONCE, RolloutRequest
+from rollout.process.advance import advance
+from rollout.queries.modules import refuse_if_loaded
+from rollout.services.start import start_rollout
 from tests.plugins.packages import ARTIFACTS, LOCAL, as_upload
 from tests.plugins.played_nodes import join, play
 
@@ -28,7 +29,7 @@ def uploaded(admin, pack, storage):
 
 def roll_out(action=Action.INSTALL, **more):
     request = RolloutRequest(action=action, module_name="TestModule", version=1, strategy=AT_ONCE, **more)
-    return services.start_rollout(request)
+    return start_rollout(request)
 
 
 def refused(response, status, code):
@@ -80,7 +81,7 @@ def test_a_rollout_that_starts_meanwhile_is_seen(monkeypatch):
     first = []
 
     def veto(name, version):
-        unused = selectors.refuse_if_loaded(name, version)
+        unused = refuse_if_loaded(name, version)
         if not first:
             first.append(roll_out(nodes=("node1",)))
         return unused

@@ -19,7 +19,7 @@ from schemathesis.engine.events import EngineEvent, FatalError, NonFatalError, S
 from accounts.models import User
 from accounts.roles import Role
 from accounts.services import create_user
-from rollout.advance import advance
+from rollout.process.advance import advance
 from tests import recorded_fleet as fleet
 from tests.plugins.cast import PASSWORD, basic
 from tests.plugins.server import Server, bootstrapped, serving

@@ -17,7 +17,7 @@ from eventstore import database_now
 from operations import health, heartbeat
 from operations.models import Heartbeat
 from rollout.projections.nodes import NodeProjection
-from rollout.reconcile import Reconciler
+from rollout.reconciliation.reconciler import Reconciler
 from tests.recorded_fleet import upload
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

@@ -13,13 +13,14 @@ from config.environment import SettingsError, read_environment
 from eventstore import Append, append, head, load, projections
 from operations import heartbeat
 from operations.models import Heartbeat
-from rollout import control, intake, verbs
-from rollout.advance import advance_all
-from rollout.dispatch import publish_due
-from rollout.events import NodeDrifted, node_stream
+from rollout.delivery import consumer, ingestion
+from rollout.delivery.outbox import publish_due
+from rollout.domain.node.events import NodeDrifted, node_stream
 from rollout.messages import REPORTS, Phase, Reason
 from rollout.models import Liveness
-from rollout.selectors import unfinished_rollouts
+from rollout.process.advance import advance_all
+from rollout.queries.rollouts import unfinished_rollouts
+from rollout.services.freeze import freeze_fleet
 from rollout.transport import DROPPED
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import beat_of, differences, fleet, installed, inventory, join, say, start
@@ -98,7 +99,7 @@ def test_a_frozen_fleet_and_a_drifted_module(scrape, broker):
     assert found["modfleet_node_modules", "greet", "in_sync"] == 1
     assert found["modfleet_drifted_node_modules", "greet"] == found["modfleet_fleet_frozen",] == 0
     append(Append(node_stream(name), len(load(node_stream(name))), [drifted(name)]))
-    verbs.freeze_fleet("holidays")
+    freeze_fleet("holidays")
     found = scrape()
     assert found["modfleet_drifted_node_modules", "greet"] == found["modfleet_fleet_frozen",] == 1
     assert found["modfleet_oldest_drift_seconds",] > 0
@@ -108,7 +109,7 @@ def test_a_node_names_no_modules_of_the_metrics(scrape, broker):
     names = fleet(2)
     say(start(), names[0], inventory=inventory(installed()))
     invented = [installed(module_name=f"m{number}") for number in range(20)]
-    intake.record_beats([beat_of(names[1], modules=[installed(), *invented])])
+    ingestion.record_beats([beat_of(names[1], modules=[installed(), *invented])])
     found = scrape()
     assert {key[1] for key in found if "node_modules" in key[0]} == {"greet"}
 
@@ -122,10 +123,10 @@ def test_what_was_dropped_and_whose_clock_is_wrong(scrape, broker):
     Liveness.objects.filter(node="n0001").update(clock_skew_seconds=-31.0)
     DROPPED.take()
     for bodies in ([{"phase": "x"}, {}], [{}]):
-        control.record_reports(bodies)
-        intake.record_dropped()
+        consumer.record_reports(bodies)
+        ingestion.record_dropped()
     with CaptureQueriesContext(connection) as queries:
-        intake.record_dropped()
+        ingestion.record_dropped()
     assert len(queries) == 0
     found = scrape()
     assert found["modfleet_dropped_messages_total", "control", "malformed"] == 3

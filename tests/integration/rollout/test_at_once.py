@@ -5,13 +5,16 @@ from collections import Counter
 import pytest
 
 from eventstore import ConcurrencyError, read
-from rollout import clock, dispatch, intake, services
-from rollout.advance import advance
-from rollout.dispatch import publish_due
-from rollout.errors import RolloutInProgressError
-from rollout.events import NodesReleased, OperationReleased, RolloutFinished
+from rollout.delivery import ingestion, outbox
+from rollout.delivery.outbox import publish_due
+from rollout.domain.errors import RolloutInProgressError
+from rollout.domain.placement.events import OperationReleased
+from rollout.domain.rollout.events import NodesReleased, RolloutFinished
 from rollout.messages import Phase
 from rollout.models import Operation
+from rollout.process import timeouts
+from rollout.process.advance import advance
+from rollout.services.nodes import decommission_node
 from tests.plugins.databases import at_once
 from tests.recorded_fleet import beat_of, differences, fleet, node, phases, report_of, rollout, start
 
@@ -43,7 +46,7 @@ def test_the_last_two_reports_at_the_same_moment_end_the_rollout():
     for _ in range(5):
         uid = start()
         reports = [report_of(uid, name) for name in names]
-        at_once(*(lambda one=one: intake.record_reports([one]) for one in reports))
+        at_once(*(lambda one=one: ingestion.record_reports([one]) for one in reports))
         assert rollout(uid).phase == "succeeded"
     assert len(events_of(RolloutFinished)) == 5
 
@@ -60,8 +63,8 @@ def test_several_relays_publish_each_command_once(monkeypatch):
     names = fleet(12)
     start(max_parallel=12)
     sent = []
-    monkeypatch.setattr(dispatch, "_send", lambda command, _: sent.append(command.node))
-    monkeypatch.setattr(dispatch, "BATCH", 3)
+    monkeypatch.setattr(outbox, "_send", lambda command, _: sent.append(command.node))
+    monkeypatch.setattr(outbox, "BATCH", 3)
     at_once(*[publish_due] * 4)
     publish_due()
     assert sorted(sent) == names
@@ -74,14 +77,14 @@ def test_two_control_workers_with_the_same_nodes():
         [report_of(uid, name, phase) for name in ordered for phase in (Phase.FETCHING, Phase.SUCCEEDED)]
         for ordered in (names, names[::-1])
     ]
-    at_once(*(lambda batch=batch: intake.record_reports(batch) for batch in batches))
+    at_once(*(lambda batch=batch: ingestion.record_reports(batch) for batch in batches))
     assert (rollout(uid).phase, rollout(uid).succeeded) == ("succeeded", 6)
     assert differences() == {}
 
 
 def test_two_control_workers_with_the_same_beats():
     beats = [beat_of(f"n{number}", hello=True) for number in range(10)]
-    at_once(*(lambda some=some: intake.record_beats(some) for some in (beats, beats[::-1], beats)))
+    at_once(*(lambda some=some: ingestion.record_beats(some) for some in (beats, beats[::-1], beats)))
     assert node("n9").phase == "online"
     assert differences() == {}
 
@@ -89,7 +92,7 @@ def test_two_control_workers_with_the_same_beats():
 def test_a_conflict_is_tried_again(monkeypatch):
     names = fleet(2)
     uid = start()
-    real, calls = intake.append, []
+    real, calls = ingestion.append, []
 
     def once_refused(*appends):
         calls.append(appends)
@@ -97,8 +100,8 @@ def test_a_conflict_is_tried_again(monkeypatch):
             raise ConcurrencyError
         return real(*appends)
 
-    monkeypatch.setattr(intake, "append", once_refused)
-    intake.record_reports([report_of(uid, name) for name in names])
+    monkeypatch.setattr(ingestion, "append", once_refused)
+    ingestion.record_reports([report_of(uid, name) for name in names])
     assert rollout(uid).phase == "succeeded"
 
 
@@ -110,22 +113,22 @@ def test_silence_and_a_beat_at_the_same_moment():
     for _ in range(5):
         silence("n0000")
         at_once(
-            clock.declare_silent_nodes_offline,
-            lambda: intake.record_beats([beat_of("n0000")]),
+            timeouts.declare_silent_nodes_offline,
+            lambda: ingestion.record_beats([beat_of("n0000")]),
         )
-        intake.record_beats([beat_of("n0000")])
+        ingestion.record_beats([beat_of("n0000")])
         assert (node("n0000").phase, phases(uid)) == ("online", {"n0000": "queued"})
 
 
 def test_a_node_that_leaves_while_a_rollout_starts_holds_nobody_up():
     for _ in range(5):
         fleet_names = ["a", "b"]
-        intake.record_beats([beat_of(name, hello=True) for name in fleet_names])
+        ingestion.record_beats([beat_of(name, hello=True) for name in fleet_names])
         if not Operation.objects.exists():
             fleet(0)
-        uid, _ = at_once(lambda: start(released=False, supersede=True), lambda: services.decommission_node("a"))
-        clock.end_operations_of_gone_nodes()
+        uid, _ = at_once(lambda: start(released=False, supersede=True), lambda: decommission_node("a"))
+        timeouts.end_operations_of_gone_nodes()
         advance(uid)
-        intake.record_reports([report_of(uid, "b")])
+        ingestion.record_reports([report_of(uid, "b")])
         assert rollout(uid).phase in {"succeeded", "completed_with_failures"}
     assert differences() == {}

@@ -7,13 +7,17 @@ import pytest
 from accounts.roles import Role
 from eventstore import acting_as, head, load, read
 from eventstore.registry import decode, encode, name_of
-from rollout import clock, intake, verbs
-from rollout.advance import advance_all
-from rollout.decider import placement
-from rollout.events import Origin, RolloutStarted, placement_stream, rollout_stream
+from rollout.delivery import ingestion
+from rollout.domain.placement import decider
+from rollout.domain.placement.events import placement_stream
+from rollout.domain.rollout.events import Origin, RolloutStarted, rollout_stream
 from rollout.messages import Phase
 from rollout.models import Operation, Rollout
-from rollout.standing import cause_of
+from rollout.process import timeouts
+from rollout.process.advance import advance_all
+from rollout.queries.snapshot import cause_of
+from rollout.services.freeze import freeze_fleet, thaw_fleet
+from rollout.services.rollback import roll_back_rollout
 from tests.causes import gaps
 from tests.plugins.cast import client_of
 from tests.random_run import RandomRun
@@ -86,7 +90,7 @@ def test_the_whole_story_of_a_request(admin):
 def test_two_nodes_in_one_batch_are_told_apart():
     names = fleet(2)
     uid = start()
-    intake.record_reports([report_of(uid, name) for name in names])
+    ingestion.record_reports([report_of(uid, name) for name in names])
     assert [load(placement_stream(name, "greet"))[-1].actor for name in names] == [f"node:{name}" for name in names]
 
 
@@ -109,7 +113,7 @@ def test_a_message_of_a_node_cannot_choose_its_story():
     with acting_as("user:alice", correlation_id="hers"):
         uid = start()
     body = report_of(uid, names[0]) | {"correlation_id": "other", "causation_id": "other", "actor": "user:mallory"}
-    intake.record_reports([body])
+    ingestion.record_reports([body])
     last = load(placement_stream(names[0], "greet"))[-1]
     assert (last.actor, last.metadata.correlation_id) == (f"node:{names[0]}", "hers")
 
@@ -130,10 +134,10 @@ def test_whatever_a_node_reports_its_operation_stays_in_its_request(seed, unreco
             "rollout": chance.choice([uid, uid, uid, other, "who"]),
             "module_name": chance.choice(["greet", "greet", "other"]),
         }
-        intake.record_reports([said | strange])
+        ingestion.record_reports([said | strange])
         if chance.random() < 0.02:
             overdue(*names)
-            clock.end_overdue_operations()
+            timeouts.end_overdue_operations()
     uploaded, *told = read()
     assert (uploaded.type, gaps(told)) == ("artifact.uploaded.v1", [])
     of_operation = [each for each in told if getattr(each.event, "rollout", "") == uid]
@@ -165,14 +169,14 @@ def test_what_a_node_says_it_has_after_the_end_is_a_story_of_its_own():
 @pytest.fixture
 def unrecordable(monkeypatch):
     """The message of a report that cannot be recorded."""
-    real = placement._record
+    real = decider._record
 
     def record(state, report):
         if report.message == "poison":
             raise ValueError("nobody foresaw this")
         return real(state, report)
 
-    monkeypatch.setattr(placement, "_record", record)
+    monkeypatch.setattr(decider, "_record", record)
     return "poison"
 
 
@@ -203,19 +207,19 @@ def test_who_turns_a_rollout_back_is_asked_for_what_follows(admin, new_user):
 def test_a_thaw_and_a_node_that_is_back_are_causes():
     names = fleet(1)
     with acting_as("user:alice"):
-        verbs.freeze_fleet("night")
+        freeze_fleet("night")
         uid = start()
     with acting_as("user:bob"):
-        verbs.thaw_fleet()
+        thaw_fleet()
     released = load(rollout_stream(uid))[-1]
     thawed = load("fleet")[-1]
     assert (released.metadata.causation_id, released.metadata.requested_by) == (thawed.event_id.hex, "user:alice")
     silence(*names)
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     went, given_back = load(f"node:{names[0]}")[-1], load(placement_stream(names[0], "greet"))[-1]
-    assert (went.actor, went.metadata.causation_id) == (clock.CLOCK, "")
+    assert (went.actor, went.metadata.causation_id) == (timeouts.CLOCK, "")
     assert (given_back.type, given_back.metadata.causation_id) == ("operation.given_back.v1", went.event_id.hex)
-    intake.record_beats([beat_of(names[0], hello=True)])
+    ingestion.record_beats([beat_of(names[0], hello=True)])
     assert load(rollout_stream(uid))[-1].metadata.causation_id == load(f"node:{names[0]}")[-1].event_id.hex
 
 
@@ -226,10 +230,10 @@ def test_what_a_node_says_after_the_end_is_no_cause(generation, phase):
     names = fleet(2)
     needed = start(nodes=names[1:])
     say(needed, names[1], Phase.SUCCEEDED if phase == Phase.FAILED else Phase.FAILED)
-    verbs.freeze_fleet("night")
+    freeze_fleet("night")
     uid = start(nodes=names[:1], released=False)
     Rollout.objects.filter(uid=uid).update(needs=[needed])
-    verbs.thaw_fleet()
+    thaw_fleet()
     *_, before = read()
     say(needed, names[1], phase, generation=generation)
     assert head() == before.position + 1
@@ -244,7 +248,7 @@ def test_a_new_rollout_has_the_origin_of_who_asks_for_it(admin):
     assert (by_cli["retry_of"], by_cli["origin"], by_cli["actor"]) == (uid, "cli", "alice")
     advance_all([by_cli["uid"]])
     say(by_cli["uid"], names[0])
-    back = verbs.roll_back_rollout(by_cli["uid"], origin=Origin.CONSOLE)
+    back = roll_back_rollout(by_cli["uid"], origin=Origin.CONSOLE)
     assert Rollout.objects.get(uid=back).origin == "console"
 
 

@@ -7,9 +7,10 @@ import time
 import pytest
 from celery import current_app
 
-from rollout import census, control, intake
-from rollout.control import BatchConsumer, judge_silence
+from rollout.delivery import consumer, ingestion
+from rollout.delivery.consumer import BatchConsumer, judge_silence
 from rollout.messages import BEATS, REPORTS, Phase, queue_for
+from rollout.queries import statistics
 from rollout.transport import DROPPED
 from tests.recorded_fleet import beat_of, fleet, node, phases, report_of, rollout, silence, start
 from tests.waiting import PATIENCE
@@ -43,7 +44,7 @@ def consuming(broker):
 def test_it_works(broker, consuming, waits):
     names = fleet(3)
     uid = start(max_parallel=2)
-    consuming(REPORTS, control.record_reports)
+    consuming(REPORTS, consumer.record_reports)
     broker.send(REPORTS, *[report_of(uid, name) for name in names[:2]])
     waits(lambda: phases(uid)[names[2]] == "queued")
     waits(lambda: broker.waiting(queue_for(names[2])) == 1)
@@ -57,7 +58,7 @@ def test_what_is_there_comes_as_one_batch(broker, consuming, waits):
     consuming(REPORTS, batches.append)
     waits(lambda: sum(map(len, batches)) == 700)
     assert len(batches) <= 70  # one message at a time would be 700
-    assert max(map(len, batches)) <= control.PREFETCH
+    assert max(map(len, batches)) <= consumer.PREFETCH
     waits(lambda: broker.client().hlen("unacked") == 0)
 
 
@@ -80,7 +81,7 @@ def test_a_steady_trickle_does_not_hold_a_batch_open(broker, consuming, waits):
 
 
 def test_what_was_not_recorded_comes_again(broker, consuming, waits, monkeypatch, caplog):
-    monkeypatch.setattr(control, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(consumer, "RETRY_SECONDS", 0.01)
     seen = []
 
     def fail_once(bodies):
@@ -104,14 +105,14 @@ def test_garbage_in_the_queue_is_dropped_and_counted(broker, consuming, waits):
         for body, kind in ((b"{", "application/json"), (b"\x80", "application/x-python-serialize")):
             producer.publish(body, exchange="", routing_key=REPORTS, content_type=kind, content_encoding="utf-8")
     broker.send(REPORTS, None, [], {"phase": "x"}, report_of(uid, name))
-    consuming(REPORTS, control.record_reports)
+    consuming(REPORTS, consumer.record_reports)
     waits(lambda: rollout(uid).phase == "succeeded")
-    waits(lambda: sum(count for _, _, count in census.dropped_messages()) == 5)
+    waits(lambda: sum(count for _, _, count in statistics.dropped_messages()) == 5)
     waits(lambda: broker.client().hlen("unacked") == 0)
 
 
 def test_it_goes_on_after_the_broker_was_killed(broker, carried_by, consuming, waits, monkeypatch, caplog):
-    monkeypatch.setattr(control, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(consumer, "RETRY_SECONDS", 0.05)
     seen = []
     consuming(REPORTS, seen.extend)
     broker.send(REPORTS, 1)
@@ -132,15 +133,15 @@ def test_reports_are_recorded_while_nothing_can_be_published(broker, carried_by,
     def away():
         raise ConnectionError
 
-    monkeypatch.setattr(control, "publish_due", away)
-    control.record_reports([report_of(uid, name)])
+    monkeypatch.setattr(consumer, "publish_due", away)
+    consumer.record_reports([report_of(uid, name)])
     assert rollout(uid).phase == "succeeded"
 
 
 def test_a_hello_gets_its_command_at_once(broker, consuming, waits):
     (name,) = fleet(1)
     start()
-    consuming(BEATS, control.record_beats)
+    consuming(BEATS, consumer.record_beats)
     broker.send(BEATS, beat_of(name, hello=True))
     waits(lambda: broker.waiting(queue_for(name)) == 1)
 
@@ -148,8 +149,8 @@ def test_a_hello_gets_its_command_at_once(broker, consuming, waits):
 def test_a_silent_node_is_found_while_others_keep_beating(broker, consuming, waits):
     fleet(2)
     for name in ("n0000", "n0001"):
-        intake.record_beats([{**beat_of(name), "interval_seconds": 0.2}])
-    consuming(BEATS, control.record_beats, idle=judge_silence)
+        ingestion.record_beats([{**beat_of(name), "interval_seconds": 0.2}])
+    consuming(BEATS, consumer.record_beats, idle=judge_silence)
     stop = threading.Event()
 
     def beat():
@@ -175,24 +176,24 @@ def test_nobody_is_judged_in_the_first_three_beats(broker):
 
 
 def test_after_a_broker_has_hung_silence_counts_anew(broker, consuming, waits, monkeypatch):
-    monkeypatch.setattr(control, "IDLE_SECONDS", 0.1)
-    monkeypatch.setattr(control, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(consumer, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(consumer, "ANSWER_SECONDS", 0.3)
     looks = []
-    consuming(BEATS, control.record_beats, idle=looks.append)
-    waits(lambda: looks and looks[-1] > 2 * control.ANSWER_SECONDS)
+    consuming(BEATS, consumer.record_beats, idle=looks.append)
+    waits(lambda: looks and looks[-1] > 2 * consumer.ANSWER_SECONDS)
     broker.process.send_signal(signal.SIGSTOP)
     hung_at = time.monotonic()
-    waits(lambda: time.monotonic() > hung_at + 4 * control.ANSWER_SECONDS)
+    waits(lambda: time.monotonic() > hung_at + 4 * consumer.ANSWER_SECONDS)
     before = len(looks)
     broker.process.send_signal(signal.SIGCONT)
     waits(lambda: len(looks) > before)
-    assert looks[before] < control.ANSWER_SECONDS
+    assert looks[before] < consumer.ANSWER_SECONDS
 
 
 def test_the_queue_of_a_silent_node_is_emptied_and_its_operation_given_back(broker):
     (name,) = fleet(1)
     uid = start()
-    control.publish_due()
+    consumer.publish_due()
     assert broker.waiting(queue_for(name)) == 1
     silence(name)
     judge_silence(1000.0)
@@ -210,6 +211,6 @@ def test_silence_is_judged_without_a_broker(dead_broker, caplog):
 def test_late_phases_do_no_harm(broker, consuming, waits):
     (name,) = fleet(1)
     uid = start()
-    consuming(REPORTS, control.record_reports)
+    consuming(REPORTS, consumer.record_reports)
     broker.send(REPORTS, *[report_of(uid, name, phase) for phase in (Phase.SUCCEEDED, Phase.FETCHING, Phase.FAILED)])
     waits(lambda: rollout(uid).phase == "succeeded")

@@ -5,17 +5,24 @@ from datetime import timedelta
 import pytest
 
 from eventstore import database_now, load_state
-from rollout import clock, intake, selectors, services, standing, verbs
-from rollout.advance import advance
-from rollout.decider.rollout import ROLLOUT
-from rollout.decider.step import step
-from rollout.errors import WrongPhaseError
-from rollout.events import rollout_stream
+from rollout.delivery import ingestion
+from rollout.domain.errors import WrongPhaseError
+from rollout.domain.request import RolloutRequest
+from rollout.domain.rollout.decider import ROLLOUT
+from rollout.domain.rollout.events import rollout_stream
+from rollout.domain.rollout.step import step
+from rollout.domain.strategy import Retries, Strategy
 from rollout.messages import Action, Phase, Reason
 from rollout.models import Operation, Rollout
-from rollout.reconcile import reconcile
-from rollout.requests import RolloutRequest
-from rollout.strategy import Retries, Strategy
+from rollout.process import timeouts
+from rollout.process.advance import advance
+from rollout.queries import snapshot
+from rollout.queries.freeze import freeze_document
+from rollout.reconciliation.reconciler import reconcile
+from rollout.services.freeze import freeze_fleet
+from rollout.services.rollback import roll_back_rollout
+from rollout.services.rollouts import abort_rollout, cancel_node, pause_rollout, promote_rollout, retry_rollout
+from rollout.services.start import start_rollout
 from tests.recorded_fleet import (
     beat_of,
     fleet,
@@ -60,9 +67,9 @@ def test_a_node_that_had_it_at_its_second_attempt_is_rolled_back_too():
     rolled_out(1, A, B)
     uid = start(version=2)
     say(uid, A, Phase.FAILED, reason=Reason.NODE_DEADLINE)  # it goes on all the same, and has it in the end
-    verbs.retry_rollout(uid)
+    retry_rollout(uid)
     say(uid, A, Phase.SKIPPED, reason=Reason.ALREADY_INSTALLED)
-    verbs.roll_back_rollout(uid)
+    roll_back_rollout(uid)
     say(uid, B, Phase.CANCELED)
     assert (operation(uid, A).rollback, operation(uid, A).version) == (True, 1)
 
@@ -71,9 +78,9 @@ def test_the_rollback_of_a_canary_is_not_kept_from_it_by_min_healthy():
     fleet(3)
     uid = start(careful={"min_healthy": 2, "gate": "manual"})
     say(uid, A)
-    verbs.abort_rollout(uid)
+    abort_rollout(uid)
     assert rollout(uid).phase == "aborted"
-    back = verbs.roll_back_rollout(uid)
+    back = roll_back_rollout(uid)
     advance(back)
     assert phases(back) == {A: "queued"}
 
@@ -111,13 +118,13 @@ def test_a_retry_during_the_soak_has_a_progress_deadline():
     uid = start(careful={"canary": 2, "max_failures": 1, "soak_seconds": 60})
     say(uid, A)
     say(uid, B, Phase.FAILED)
-    verbs.retry_rollout(uid)
+    retry_rollout(uid)
     silence(B)
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     assert (rollout(uid).waves[0]["phase"], phases(uid)[B]) == ("soaking", "scheduled")
     later = database_now() + timedelta(days=2)  # long after the soak: B never comes back
     state = load_state(rollout_stream(uid), ROLLOUT).state
-    seen = standing.fleet_of(uid, state, now=later)
+    seen = snapshot.fleet_of(uid, state, now=later)
     assert step(state, state.started, seen).events
 
 
@@ -148,7 +155,7 @@ def test_a_superseded_rollout_gates_no_wave_in_which_nothing_was_done():
     uid = start(careful={"gate": "manual", "waves": (1, 1)})
     say(uid, A)
     start(version=2, supersede=True)
-    verbs.promote_rollout(uid)
+    promote_rollout(uid)
     assert rollout(uid).phase == "superseded"
 
 
@@ -157,10 +164,10 @@ def test_a_node_that_cannot_be_corrected_keeps_no_other_from_it():
     rolled_out(1, A, B)
     package("main", needs=["greet"])
     silence(A, B)
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     uid = start(action=Action.REMOVE, careful={"offline": "skip", "canary": 0})
     assert (rollout(uid).phase, set(phases(uid).values())) == ("succeeded", {"skipped"})
-    intake.record_beats([beat_of(A, modules=[installed()]), beat_of(B, modules=[installed()])])
+    ingestion.record_beats([beat_of(A, modules=[installed()]), beat_of(B, modules=[installed()])])
     load_on([A], "main")
     reconcile()
     assert [each.node for each in Operation.objects.filter(rollout__in=own())] == [B]
@@ -168,19 +175,19 @@ def test_a_node_that_cannot_be_corrected_keeps_no_other_from_it():
 
 def test_a_rollback_that_failed_is_not_retried():
     fleet(1)
-    back = verbs.roll_back_rollout(rolled_out(1, A))
+    back = roll_back_rollout(rolled_out(1, A))
     advance(back)
     say(back, A, Phase.FAILED, reason=Reason.UNLOAD_REFUSED)
     with pytest.raises(WrongPhaseError, match="A rollback is not retried"):
-        verbs.retry_rollout(back)
+        retry_rollout(back)
 
 
 def test_what_a_person_canceled_is_not_brought_by_the_reconciler():
     fleet(1)
     uid = start()
-    verbs.cancel_node(uid, A, force=False)
+    cancel_node(uid, A, force=False)
     overdue(A)
-    clock.end_overdue_operations()
+    timeouts.end_overdue_operations()
     join(A)
     reconcile()
     assert (operation(uid, A).reason, own()) == ("node_deadline", [])
@@ -188,17 +195,17 @@ def test_what_a_person_canceled_is_not_brought_by_the_reconciler():
 
 def test_a_rollback_that_has_nothing_to_release_ends_in_a_frozen_fleet():
     fleet(2)
-    verbs.freeze_fleet("the holidays")
+    freeze_fleet("the holidays")
     uid = start()
-    verbs.pause_rollout(uid)
-    verbs.roll_back_rollout(uid)
+    pause_rollout(uid)
+    roll_back_rollout(uid)
     assert rollout(uid).phase == "rolled_back"
 
 
 def test_a_frozen_fleet_keeps_the_first_reason():
-    verbs.freeze_fleet("the holidays")
-    verbs.freeze_fleet("something else")
-    assert selectors.freeze_document()["reason"] == "the holidays"
+    freeze_fleet("the holidays")
+    freeze_fleet("something else")
+    assert freeze_document()["reason"] == "the holidays"
 
 
 def test_nothing_is_released_for_a_rollout_before_it_is_approved():
@@ -206,7 +213,7 @@ def test_nothing_is_released_for_a_rollout_before_it_is_approved():
     package("json")
     package("main", needs=["json"])
     request = RolloutRequest(action=Action.INSTALL, module_name="main", version=1, strategy=Strategy(approval=True))
-    services.start_rollout(request)
+    start_rollout(request)
     for row in Rollout.objects.all():
         advance(row.uid)
     assert not Operation.objects.exclude(phase="scheduled").exists()
@@ -217,10 +224,10 @@ def test_a_node_that_did_not_get_its_turn_in_a_rollback_is_seen_to_while_it_is_o
     upload(version=2, content="c2")
     rolled_out(1, A, B, C)
     uid = rolled_out(2, A, B, C, careful={"canary": 0, "min_healthy": 2, "max_parallel": 3, "max_failures": "100%"})
-    back = verbs.roll_back_rollout(uid)
+    back = roll_back_rollout(uid)
     advance(back)
     silence(B)
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     say(back, A, inventory=inventory(installed(1, "c1")))
     turn_back(back, 601)
     advance(back)

@@ -6,13 +6,18 @@ from datetime import UTC, datetime
 import pytest
 
 from eventstore import read
-from rollout import services
-from rollout.errors import DependencyCycleError, MissingDependencyError, ModuleNeededError, RolloutInProgressError
-from rollout.events import Origin, RolloutStarted
+from rollout.domain.errors import (
+    DependencyCycleError,
+    MissingDependencyError,
+    ModuleNeededError,
+    RolloutInProgressError,
+)
+from rollout.domain.request import RolloutRequest
+from rollout.domain.rollout.events import Origin, RolloutStarted
+from rollout.domain.strategy import Gate, Strategy
 from rollout.messages import Action, Activation
 from rollout.planning.planner import plan_of
-from rollout.requests import RolloutRequest
-from rollout.strategy import Gate, Strategy
+from rollout.services.start import start_rollout
 from tests.recorded_fleet import installed, join, operation, phases
 from tests.recorded_modules import load_on, module_object, package, released
 
@@ -42,7 +47,7 @@ def test_what_is_needed_comes_first_by_a_rollout_of_its_own():
     join("n1", "n2")
     package("json")
     package("main", needs=["json"])
-    uid = services.start_rollout(REQUEST)
+    uid = start_rollout(REQUEST)
     json, main = started()["json"], started()["main"]
     assert list(started()) == ["json", "main"]
     assert (main.rollout, main.needs, main.named) == (uid, (json.rollout,), False)
@@ -73,7 +78,7 @@ def test_files_alone_are_not_enough():
     package("json")
     package("main", needs=["json"])
     released(["n1"], module_name="json", activation=Activation.FILES)
-    services.start_rollout(replace(REQUEST, supersede=True))
+    start_rollout(replace(REQUEST, supersede=True))
     assert list(started()) == ["json", "main"]
 
 
@@ -95,7 +100,7 @@ def test_a_module_that_was_never_uploaded_is_named():
     join("n1", "n2")
     package("main", needs=["json"])
     with pytest.raises(MissingDependencyError) as error:
-        services.start_rollout(REQUEST)
+        start_rollout(REQUEST)
     assert error.value.code == "missing_dependency"
     assert str(error.value) == (
         "main 1 needs json, of which there is no package, and which is not loaded on n1, n2. "
@@ -152,7 +157,7 @@ def test_what_is_needed_needs_others_and_each_comes_once():
     package("left", needs=["base"])
     package("right", needs=["base"])
     package("main", needs=["left", "right"])
-    services.start_rollout(REQUEST)
+    start_rollout(REQUEST)
     all_started = started()
     assert list(all_started) == ["base", "left", "right", "main"]
     base, left, right = (all_started[name].rollout for name in ("base", "left", "right"))
@@ -207,7 +212,7 @@ def test_what_is_being_brought_is_waited_for():
     package("main", needs=["json"])
     under_way = released(["n1"], module_name="json")
     assert before() == [("json", 1, ("n2",))]
-    services.start_rollout(REQUEST)
+    start_rollout(REQUEST)
     own = next(
         each.event
         for each in read(event_classes=[RolloutStarted])
@@ -223,7 +228,7 @@ def test_what_is_being_removed_is_in_the_way():
     package("main", needs=["json"])
     uid = released(["n1"], module_name="json", action=Action.REMOVE)
     with pytest.raises(RolloutInProgressError) as error:
-        services.start_rollout(REQUEST)
+        start_rollout(REQUEST)
     assert error.value.rollout == uid
 
 
@@ -234,7 +239,7 @@ def test_what_comes_before_has_no_gates_and_no_less_approval():
     strategy = Strategy(
         approval=True, gate=Gate.MANUAL, start_at=datetime(2030, 1, 1, tzinfo=UTC), soak_seconds=5, min_healthy=1
     )
-    services.start_rollout(replace(REQUEST, strategy=strategy))
+    start_rollout(replace(REQUEST, strategy=strategy))
     assert started()["main"].strategy == strategy
     assert started()["json"].strategy == replace(strategy, gate=Gate.NONE)
 
@@ -244,7 +249,7 @@ def test_what_comes_before_keeps_no_more_nodes_healthy_than_it_can():
     package("json")
     load_on(["n1"], "json")
     package("main", needs=["json"])
-    services.start_rollout(replace(REQUEST, strategy=Strategy(min_healthy=1)))
+    start_rollout(replace(REQUEST, strategy=Strategy(min_healthy=1)))
     assert [each.event.strategy.min_healthy for each in read(event_classes=[RolloutStarted])][-2:] == [0, 1]
 
 
@@ -277,7 +282,7 @@ def test_what_a_module_on_its_way_will_need_is_not_removed():
     package("json")
     load_on(["n1"], "json")
     package("main", needs=["json"])
-    services.start_rollout(replace(REQUEST, strategy=Strategy(approval=True)))
+    start_rollout(replace(REQUEST, strategy=Strategy(approval=True)))
     with pytest.raises(ModuleNeededError):
         plan_of(REMOVAL)
 

@@ -9,14 +9,21 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from eventstore import StoredEvent, database_now, read
-from rollout import clock, intake
-from rollout.decider.pace import AT_ONCE, SECONDS
-from rollout.events import NodeCameBack, NodeInventoryChanged, NodeProfileChanged, NodeWentOffline, node_stream
+from rollout.delivery import ingestion
+from rollout.domain.node.events import (
+    NodeCameBack,
+    NodeInventoryChanged,
+    NodeProfileChanged,
+    NodeWentOffline,
+    node_stream,
+)
+from rollout.domain.node.pace import AT_ONCE, SECONDS
+from rollout.domain.strategy import Offline
 from rollout.models import Liveness
-from rollout.reconcile import reconcile
-from rollout.selectors import node_documents
-from rollout.standing import bad_nodes
-from rollout.strategy import Offline
+from rollout.process import timeouts
+from rollout.queries.nodes import node_documents
+from rollout.queries.snapshot import bad_nodes
+from rollout.reconciliation.reconciler import reconcile
 from tests.recorded_fleet import (
     beat_of,
     fleet,
@@ -44,7 +51,7 @@ def n():
 
 
 def beat(name, *modules, **profile):
-    intake.record_beats([beat_of(name, modules=modules, **profile)])
+    ingestion.record_beats([beat_of(name, modules=modules, **profile)])
 
 
 def count(*kinds):
@@ -66,9 +73,9 @@ def test_the_figure_for_a_day_is_right(n, monkeypatch):
     before, began, step = of_node.count(), database_now(), SECONDS / 4
     for number in range(int(86_400 / step)):
         now = began + timedelta(seconds=number * step)
-        for module in (intake, clock):
+        for module in (ingestion, timeouts):
             monkeypatch.setattr(module, "database_now", lambda now=now: now)
-        clock.declare_silent_nodes_offline()
+        timeouts.declare_silent_nodes_offline()
         beat(n, installed(), server_version=f"1.{number}", operating_system=node(n).operating_system)
         beat(n, server_version=node(n).server_version, operating_system=f"rhel{number}")
     day, first = (int(number) for number in re.findall(r"^\| (?:a|the first) day \| (\d+)", PAGE, re.MULTILINE))
@@ -96,20 +103,20 @@ def test_modules_that_change_with_each_heartbeat(n):
 def test_a_node_that_goes_silent_again_and_again(n):
     for _ in range(30):
         silence(n)
-        clock.declare_silent_nodes_offline()
+        timeouts.declare_silent_nodes_offline()
         beat(n)
         assert node(n).phase == "online"
     assert (count(NodeWentOffline), count(NodeCameBack)) == (AT_ONCE, AT_ONCE)
     silence(n)
     pass_time()
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     assert node(n).phase == "offline"
 
 
 def fall_silent_too_often(name, *modules):
     for _ in range(AT_ONCE + 1):
         silence(name)
-        clock.declare_silent_nodes_offline()
+        timeouts.declare_silent_nodes_offline()
         beat(name, *modules)
 
 
@@ -243,13 +250,13 @@ def test_a_node_s_clock_orders_nothing(n):
     body = beat_of(n)
     for number in range(60):
         body = beat_of(n, server_version=f"9.0.{number}")
-        intake.record_beats([body | {"sent_at": 1e9 + number * SECONDS}])
+        ingestion.record_beats([body | {"sent_at": 1e9 + number * SECONDS}])
     assert count(NodeProfileChanged) == AT_ONCE
 
 
 def test_what_another_worker_has_counted_meanwhile_stays_counted(n, monkeypatch):
     """Between the look of a worker that records nothing of the node, and its row."""
-    locked, others = intake._locked, []
+    locked, others = ingestion._locked, []
 
     def locked_later(names):
         if not others:
@@ -257,6 +264,6 @@ def test_what_another_worker_has_counted_meanwhile_stays_counted(n, monkeypatch)
             beat(n, server_version="9.0.1")
         return locked(names)
 
-    monkeypatch.setattr(intake, "_locked", locked_later)
+    monkeypatch.setattr(ingestion, "_locked", locked_later)
     beat(n)
     assert set(Liveness.objects.get().pace) == {"profile"}

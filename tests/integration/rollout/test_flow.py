@@ -7,11 +7,8 @@ from msgspec import to_builtins
 
 from artifacts_app.errors import ArtifactNotFoundError
 from eventstore import read
-from rollout import clock, intake, services, standing, verbs
-from rollout.advance import advance, advance_all
-from rollout.decider.node import LARGEST_GENERATION
-from rollout.decider.placement import LARGEST_LEAD
-from rollout.errors import (
+from rollout.delivery import ingestion
+from rollout.domain.errors import (
     InvalidRolloutError,
     NoNodesError,
     NothingToRetryError,
@@ -19,8 +16,15 @@ from rollout.errors import (
     UnknownNodeError,
     WrongPhaseError,
 )
+from rollout.domain.node.decider import LARGEST_GENERATION
+from rollout.domain.placement.decider import LARGEST_LEAD
 from rollout.messages import BEATS, Action, Inventory, Phase, Reason
 from rollout.models import Liveness, Operation
+from rollout.process import timeouts
+from rollout.process.advance import advance, advance_all
+from rollout.queries import snapshot
+from rollout.services.nodes import activate_node, decommission_node, drain_node
+from rollout.services.rollouts import abort_rollout, retry_rollout
 from rollout.transport import DROPPED
 from tests.recorded_fleet import (
     PLATFORM,
@@ -60,14 +64,14 @@ def test_reports_may_come_again():
     (name,) = fleet(1)
     uid = start()
     said = report_of(uid, name)
-    intake.record_reports([said])
-    assert grew(lambda: intake.record_reports([said, said])) == 0
+    ingestion.record_reports([said])
+    assert grew(lambda: ingestion.record_reports([said, said])) == 0
 
 
 def test_a_batch_that_ends_a_rollout_twice_ends_it_once():
     names = fleet(2)
     uid = start()
-    intake.record_reports([report_of(uid, name) for name in names for _ in range(3)])
+    ingestion.record_reports([report_of(uid, name) for name in names for _ in range(3)])
     assert (rollout(uid).phase, rollout(uid).succeeded) == ("succeeded", 2)
 
 
@@ -134,19 +138,19 @@ def test_a_newer_one_takes_over():
 def test_an_abort_lets_run_what_runs():
     first, second = fleet(2)
     uid = start(max_parallel=1)
-    verbs.abort_rollout(uid)
+    abort_rollout(uid)
     assert phases(uid) == {first: "queued", second: "canceled"}
     assert rollout(uid).phase == "aborting"
     say(uid, first)
     assert rollout(uid).phase == "aborted"
-    verbs.abort_rollout(uid)
+    abort_rollout(uid)
 
 
 def test_a_retry_in_an_unfinished_rollout_is_another_attempt():
     first, second = fleet(2)
     uid = start()
     say(uid, first, Phase.FAILED, reason=Reason.DISK_FULL)
-    assert verbs.retry_rollout(uid) == uid
+    assert retry_rollout(uid) == uid
     assert (operation(uid, first).attempt, operation(uid, first).phase, operation(uid, first).reason) == (
         2,
         "queued",
@@ -163,7 +167,7 @@ def test_a_retry_of_an_ended_rollout_is_a_new_one_of_the_failed_nodes():
     uid = start()
     say(uid, first, Phase.FAILED)
     say(uid, second)
-    again = verbs.retry_rollout(uid)
+    again = retry_rollout(uid)
     assert (rollout(again).retry_of, list(phases(again))) == (uid, [first])
 
 
@@ -171,38 +175,38 @@ def test_there_is_nothing_to_retry():
     first, _ = fleet(2)
     uid = start()
     with pytest.raises(NothingToRetryError):
-        verbs.retry_rollout(uid)
+        retry_rollout(uid)
     say(uid, first, Phase.FAILED)
-    verbs.retry_rollout(uid)
+    retry_rollout(uid)
     with pytest.raises(NothingToRetryError):
-        verbs.retry_rollout(uid)
+        retry_rollout(uid)
 
 
 def test_a_retry_leaves_out_who_has_left():
     first, second = fleet(2)
     uid = start()
     say(uid, first, Phase.FAILED)
-    services.decommission_node(first)
+    decommission_node(first)
     with pytest.raises(NothingToRetryError):
-        verbs.retry_rollout(uid)
+        retry_rollout(uid)
     say(uid, second, Phase.FAILED)
-    assert list(phases(verbs.retry_rollout(uid))) == [second]
+    assert list(phases(retry_rollout(uid))) == [second]
 
 
 def test_no_retry_while_it_is_aborted():
     first, _ = fleet(2)
     uid = start()
     say(uid, first, Phase.FAILED)
-    verbs.abort_rollout(uid)
+    abort_rollout(uid)
     with pytest.raises(WrongPhaseError, match="aborting"):
-        verbs.retry_rollout(uid)
+        retry_rollout(uid)
 
 
 def test_what_takes_too_long_times_out_and_a_late_answer_stands_beside_it():
     (name,) = fleet(1)
     uid = start()
     overdue(name)
-    assert clock.end_overdue_operations() == 1
+    assert timeouts.end_overdue_operations() == 1
     assert (rollout(uid).phase, operation(uid, name).reason) == ("failed", "node_deadline")
     say(uid, name)
     assert operation(uid, name).phase == "timed_out"
@@ -214,7 +218,7 @@ def test_timeouts_of_many_nodes_are_one_transaction(django_assert_max_num_querie
     uid = start(max_parallel=30)
     overdue(*names)
     with django_assert_max_num_queries(40):
-        clock.end_overdue_operations()
+        timeouts.end_overdue_operations()
     assert rollout(uid).timed_out == 30
 
 
@@ -222,9 +226,9 @@ def test_silence_gives_back_what_has_not_started_and_frees_its_slot():
     first, second = fleet(2)
     uid = start(max_parallel=1)
     silence(first)
-    assert clock.declare_silent_nodes_offline() == [first]
+    assert timeouts.declare_silent_nodes_offline() == [first]
     assert phases(uid) == {first: "scheduled", second: "queued"}
-    intake.record_beats([beat_of(first)])
+    ingestion.record_beats([beat_of(first)])
     assert phases(uid)[first] == "scheduled", "its slot is taken"
     say(uid, second)
     assert phases(uid)[first] == "queued"
@@ -235,10 +239,10 @@ def test_what_runs_on_a_silent_node_waits_for_its_deadline():
     uid = start()
     say(uid, name, Phase.LOADING)
     silence(name)
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     assert phases(uid) == {name: "loading"}
     overdue(name)
-    clock.end_overdue_operations()
+    timeouts.end_overdue_operations()
     assert phases(uid) == {name: "timed_out"}
 
 
@@ -246,7 +250,7 @@ def test_what_was_given_back_and_runs_after_all_still_has_a_deadline():
     (name,) = fleet(1)
     uid = start()
     silence(name)
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     assert operation(uid, name).deadline_at is None
     say(uid, name, Phase.FETCHING)
     assert operation(uid, name).deadline_at is not None
@@ -258,22 +262,22 @@ def test_a_node_that_comes_back_gets_the_newest_of_what_it_missed():
     upload(version=2, content="c2")
     old = start()
     silence(name)
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     new = start(version=2, supersede=True)
     assert (phases(old), phases(new)) == ({name: "canceled"}, {name: "scheduled"})
-    intake.record_beats([beat_of(name)])
+    ingestion.record_beats([beat_of(name)])
     assert phases(new) == {name: "queued"}
 
 
 def test_a_draining_node_is_skipped_and_what_it_had_to_come_waits():
     first, second = fleet(2)
     uid = start(max_parallel=1)
-    services.drain_node(second)
+    drain_node(second)
     say(uid, first)
     assert phases(uid)[second] == "scheduled"
-    services.activate_node(second)
+    activate_node(second)
     assert phases(uid)[second] == "queued"
-    services.drain_node(first)
+    drain_node(first)
     other = start(nodes=(first,))
     assert (rollout(other).phase, operation(other, first).reason) == ("succeeded", "node_draining")
     assert operation(other, first).message == f"{first} is draining: activate it, and start another rollout for it."
@@ -284,7 +288,7 @@ def test_rollouts_go_on_without_a_node_that_left():
     upload(version=2, content="c2")
     old = start(max_parallel=1)
     new = start(version=2, supersede=True)  # on the first node it waits behind the old one
-    services.decommission_node(first)
+    decommission_node(first)
     assert (phases(old)[first], phases(new)[first]) == ("canceled", "canceled")
     assert rollout(old).phase == "superseded"
     for name in (second, third):
@@ -297,16 +301,16 @@ def test_an_operation_scheduled_while_its_node_left_is_ended():
     (name,) = fleet(1)
     uid = start(released=False)
     node(name).__class__.objects.filter(name=name).update(phase="decommissioned")
-    assert clock.end_operations_of_gone_nodes() == 1
+    assert timeouts.end_operations_of_gone_nodes() == 1
     assert rollout(uid).phase == "aborted"
 
 
 def test_a_node_joins_again_when_its_agent_is_restarted():
     (name,) = fleet(1)
-    services.decommission_node(name)
-    intake.record_beats([beat_of(name)])
+    decommission_node(name)
+    ingestion.record_beats([beat_of(name)])
     assert node(name).phase == "decommissioned"
-    intake.record_beats([beat_of(name, hello=True)])
+    ingestion.record_beats([beat_of(name, hello=True)])
     assert node(name).phase == "online"
     assert phases(start()) == {name: "queued"}
 
@@ -315,14 +319,14 @@ def test_one_rollout_that_cannot_move_keeps_no_other_from_it(monkeypatch, caplog
     fleet(2)
     bad = start(nodes=("n0000",), released=False)
     good = start(nodes=("n0001",), released=False)
-    real = standing.fleet_of
+    real = snapshot.fleet_of
 
     def broken(uid, state, *, now):
         if uid == bad:
             raise RuntimeError("boom")
         return real(uid, state, now=now)
 
-    monkeypatch.setattr("rollout.advance.fleet_of", broken)
+    monkeypatch.setattr("rollout.process.advance.fleet_of", broken)
     advance_all([bad, good])
     assert phases(good) == {"n0001": "queued"}
     assert bad in caplog.text
@@ -382,7 +386,7 @@ def test_a_bad_report_keeps_no_other_from_being_recorded(change):
     (name,) = fleet(1)
     uid = start()
     good = report_of(uid, name)
-    intake.record_reports([*BAD, {**good, **change}, good])
+    ingestion.record_reports([*BAD, {**good, **change}, good])
     assert rollout(uid).phase == "succeeded"
 
 
@@ -390,8 +394,8 @@ def test_a_report_of_an_unknown_rollout_is_recorded_as_rejected_once():
     (name,) = fleet(1)
     uid = start()
     stray = {**report_of(uid, name), "rollout": "who", "generation": 7}
-    assert grew(lambda: intake.record_reports([stray, stray])) == 1
-    assert grew(lambda: intake.record_reports([stray])) == 0
+    assert grew(lambda: ingestion.record_reports([stray, stray])) == 1
+    assert grew(lambda: ingestion.record_reports([stray])) == 0
     assert differences() == {}
 
 
@@ -415,7 +419,7 @@ def test_a_message_holds_what_databases_store():
     ],
 )
 def test_a_bad_beat_keeps_no_other_from_being_recorded(change):
-    intake.record_beats([*BAD, {**beat_of("bad"), **change}, beat_of("good", hello=True)])
+    ingestion.record_beats([*BAD, {**beat_of("bad"), **change}, beat_of("good", hello=True)])
     assert node("good").phase == "online"
 
 
@@ -438,7 +442,7 @@ def test_a_bad_beat_keeps_no_other_from_being_recorded(change):
 def test_what_no_database_stores_is_dropped_before_the_others_are_recorded(of, text):
     """Else a node could have each batch recorded one by one."""
     DROPPED.take()
-    intake.record_beats([{**beat_of("bad", hello=True), **of(text)}, beat_of("good", hello=True)])
+    ingestion.record_beats([{**beat_of("bad", hello=True), **of(text)}, beat_of("good", hello=True)])
     assert DROPPED.take() == {(BEATS, "malformed"): 1}
     assert node("good").phase == "online"
 
@@ -451,36 +455,36 @@ def test_a_beat_that_changes_nothing_is_no_event_and_costs_the_same_for_any_numb
     for count in (3, 40):
         beats = [beat_of(f"n{number:04d}") for number in range(count)]
         with django_assert_num_queries(8):  # nodes, modules, clock, life three times, and the transaction's two
-            assert intake.record_beats(beats) is False
+            assert ingestion.record_beats(beats) is False
 
 
 def test_a_hello_is_kept_when_a_plain_beat_follows():
-    intake.record_beats([beat_of("n1", hello=True), beat_of("n1")])
+    ingestion.record_beats([beat_of("n1", hello=True), beat_of("n1")])
     assert Liveness.objects.get(node="n1").hello_at is not None
-    services.decommission_node("n1")
-    intake.record_beats([beat_of("n1", hello=True), beat_of("n1")])
+    decommission_node("n1")
+    ingestion.record_beats([beat_of("n1", hello=True), beat_of("n1")])
     assert node("n1").phase == "online"
 
 
 def test_the_newest_beat_counts_whatever_the_order():
     older, newer = beat_of("n1", server="redis"), beat_of("n1", server="valkey")
-    intake.record_beats([newer, older])
+    ingestion.record_beats([newer, older])
     assert node("n1").server == "valkey"
 
 
 def test_a_hello_says_that_there_may_be_something_to_send():
-    assert intake.record_beats([beat_of("n1")]) is True, "it joined"
-    assert intake.record_beats([beat_of("n1")]) is False
-    assert intake.record_beats([beat_of("n1", hello=True)]) is True
+    assert ingestion.record_beats([beat_of("n1")]) is True, "it joined"
+    assert ingestion.record_beats([beat_of("n1")]) is False
+    assert ingestion.record_beats([beat_of("n1", hello=True)]) is True
 
 
 def test_each_node_is_judged_by_its_own_interval():
     join("n1")
-    intake.record_beats([{**beat_of("slow", hello=True), "interval_seconds": 900.0}])
+    ingestion.record_beats([{**beat_of("slow", hello=True), "interval_seconds": 900.0}])
     Liveness.objects.update(last_seen=datetime(2020, 1, 1, tzinfo=UTC))
-    assert clock.declare_silent_nodes_offline(heard_seconds=89) == []
-    assert clock.declare_silent_nodes_offline(heard_seconds=91) == ["n1"]
-    assert clock.declare_silent_nodes_offline(heard_seconds=2701) == ["slow"]
+    assert timeouts.declare_silent_nodes_offline(heard_seconds=89) == []
+    assert timeouts.declare_silent_nodes_offline(heard_seconds=91) == ["n1"]
+    assert timeouts.declare_silent_nodes_offline(heard_seconds=2701) == ["slow"]
 
 
 def test_operations_of_a_rollout_are_those_of_its_nodes():
@@ -495,16 +499,16 @@ def test_a_report_is_a_sign_of_life():
     uid = start()
     say(uid, name, Phase.LOADING)
     silence(name)
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     say(uid, name)
     assert (node(name).phase, rollout(uid).phase) == ("online", "succeeded")
-    assert clock.declare_silent_nodes_offline() == []
+    assert timeouts.declare_silent_nodes_offline() == []
     assert differences() == {}
 
 
 def test_a_report_of_a_node_that_was_decommissioned_does_not_bring_it_back():
     (name,) = fleet(1)
     uid = start()
-    services.decommission_node(name)
+    decommission_node(name)
     say(uid, name)
     assert node(name).phase == "decommissioned"

@@ -10,12 +10,25 @@ from accounts.services import update_cluster_settings
 from eventstore import database_now
 from eventstore.models import ProjectionVersion
 from eventstore.projections import rebuild, registered
-from rollout import advance, clock, dispatch, follower, intake, services, verbs
-from rollout.follower import Follower
+from rollout.delivery import ingestion, outbox
+from rollout.domain.strategy import Gate, Offline, Retries
 from rollout.management.commands.relay import look
 from rollout.messages import Phase
-from rollout.reconcile import reconcile
-from rollout.strategy import Gate, Offline, Retries
+from rollout.process import advance, manager, timeouts
+from rollout.process.manager import Follower
+from rollout.reconciliation.reconciler import reconcile
+from rollout.services import freeze, nodes, rollback, rollouts
+from rollout.services.freeze import freeze_fleet, thaw_fleet
+from rollout.services.nodes import activate_node, decommission_node, drain_node, forget_node
+from rollout.services.rollback import roll_back_rollout
+from rollout.services.rollouts import (
+    abort_rollout,
+    approve_rollout,
+    cancel_node,
+    pause_rollout,
+    promote_rollout,
+    reject_rollout,
+)
 from tests.recorded_fleet import (
     beat_of,
     fleet,
@@ -42,7 +55,7 @@ NEVER = 1e6
 def sent(monkeypatch):
     """The nodes to which commands are sent."""
     found = []
-    monkeypatch.setattr(dispatch, "_send", lambda command, _: found.append(command.node))
+    monkeypatch.setattr(outbox, "_send", lambda command, _: found.append(command.node))
     return found
 
 
@@ -56,9 +69,14 @@ def relay(sent):
 @pytest.fixture
 def dies(monkeypatch):
     """Whoever appends dies before it moves any rollout on."""
-    for module, name in ((verbs, "advance"), (verbs, "advance_all"), (intake, "advance_all")):
+    for module, name in (
+        (rollouts, "advance"),
+        (rollback, "advance"),
+        (freeze, "advance_all"),
+        (ingestion, "advance_all"),
+    ):
         monkeypatch.setattr(module, name, lambda *_: None)
-    for module in (clock, services):
+    for module in (timeouts, nodes):
         monkeypatch.setattr(module, "advance_all", lambda *_: None)
 
 
@@ -67,7 +85,7 @@ def later(monkeypatch):
     """So many seconds pass for the relay."""
 
     def go(seconds):
-        for module in (advance, follower):
+        for module in (advance, manager):
             monkeypatch.setattr(module, "database_now", lambda: database_now() + timedelta(seconds=seconds))
 
     return go
@@ -98,7 +116,7 @@ def waiting(names, number):
     if number % 5 in {2, 3}:
         say(uid, mine[0], inventory=inventory(installed()))
     if number % 5 == 4:
-        verbs.pause_rollout(uid)
+        pause_rollout(uid)
     return uid
 
 
@@ -125,15 +143,15 @@ def test_only_what_an_event_is_about_is_looked_at(relay, looked_at):
     looked_at.clear()
     relay()
     assert looked_at == []
-    verbs.approve_rollout(uids[0], by=2, remark="")
+    approve_rollout(uids[0], by=2, remark="")
     silence(names[3])
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     looked_at.clear()
     relay()
     assert set(looked_at) == {uids[0], uids[1]}
     looked_at.clear()
-    verbs.thaw_fleet()
-    verbs.freeze_fleet("night")
+    thaw_fleet()
+    freeze_fleet("night")
     relay()
     assert set(looked_at) == set(uids)
 
@@ -145,12 +163,12 @@ def test_only_what_an_event_is_about_is_looked_at(relay, looked_at):
 @pytest.mark.parametrize(
     ("strategy", "verb", "expected"),
     [
-        ({"approval": True}, lambda uid: verbs.approve_rollout(uid, by=2, remark=""), "running"),
-        ({"approval": True}, lambda uid: verbs.reject_rollout(uid, remark=""), "rejected"),
-        ({"approval": True}, verbs.abort_rollout, "aborted"),
-        ({}, verbs.roll_back_rollout, "rolling_back"),
-        ({}, lambda uid: verbs.cancel_node(uid, "n0000", force=True), "aborted"),
-        ({}, lambda _: services.decommission_node("n0000"), "aborted"),
+        ({"approval": True}, lambda uid: approve_rollout(uid, by=2, remark=""), "running"),
+        ({"approval": True}, lambda uid: reject_rollout(uid, remark=""), "rejected"),
+        ({"approval": True}, abort_rollout, "aborted"),
+        ({}, roll_back_rollout, "rolling_back"),
+        ({}, lambda uid: cancel_node(uid, "n0000", force=True), "aborted"),
+        ({}, lambda _: decommission_node("n0000"), "aborted"),
         ({}, lambda _: overdue("n0000"), "failed"),
     ],
 )
@@ -183,7 +201,7 @@ def test_a_gate_that_is_opened(relay):
     relay()
     relay()
     assert phases(uid)["n0001"] == "scheduled"
-    verbs.promote_rollout(uid)
+    promote_rollout(uid)
     relay()
     assert phases(uid)["n0001"] == "queued"
 
@@ -191,12 +209,12 @@ def test_a_gate_that_is_opened(relay):
 @pytest.mark.usefixtures("dies")
 def test_a_thaw(relay):
     fleet(1)
-    verbs.freeze_fleet("night")
+    freeze_fleet("night")
     uid = start()
     relay()
     relay()
     assert phases(uid) == {"n0000": "scheduled"}
-    verbs.thaw_fleet()
+    thaw_fleet()
     relay()
     assert phases(uid) == {"n0000": "queued"}
 
@@ -206,11 +224,11 @@ def test_a_thaw(relay):
     ("leave", "come_back"),
     [
         (
-            lambda: silence("n0000") or clock.declare_silent_nodes_offline(),
-            lambda: intake.record_beats([beat_of("n0000")]),
+            lambda: silence("n0000") or timeouts.declare_silent_nodes_offline(),
+            lambda: ingestion.record_beats([beat_of("n0000")]),
         ),
-        (lambda: services.forget_node("n0000"), lambda: intake.record_beats([beat_of("n0000", hello=True)])),
-        (lambda: services.drain_node("n0000"), lambda: services.activate_node("n0000")),
+        (lambda: forget_node("n0000"), lambda: ingestion.record_beats([beat_of("n0000", hello=True)])),
+        (lambda: drain_node("n0000"), lambda: activate_node("n0000")),
     ],
 )
 def test_a_node_that_comes_back(relay, leave, come_back):
@@ -232,7 +250,7 @@ def test_a_node_that_goes_offline(relay):
     relay()
     relay()
     silence("n0001")
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     relay()
     assert phases(uid) == {"n0000": "queued", "n0001": "failed"}
 
@@ -243,16 +261,16 @@ def test_a_node_that_is_lost_after_it_has_succeeded(relay, how):
     fleet(1)
     uid = start(careful={"canary": 0, "max_failures": 0, "soak_seconds": NEVER})
     say(uid, "n0000")
-    intake.record_beats([beat_of("n0000", modules=[installed()])])
+    ingestion.record_beats([beat_of("n0000", modules=[installed()])])
     relay()
     relay()
     assert rollout(uid).waves[0]["phase"] == "soaking"
     if how == "silence":
         silence("n0000")
-        clock.declare_silent_nodes_offline()
+        timeouts.declare_silent_nodes_offline()
     else:
         update_cluster_settings(correct_drift=False)
-        intake.record_beats([beat_of("n0000")])
+        ingestion.record_beats([beat_of("n0000")])
         reconcile()
     relay()
     assert (rollout(uid).phase, rollout(uid).reason) == ("paused", "error_threshold")
@@ -378,7 +396,7 @@ def test_events_that_could_not_be_read_are_read_again(relay, monkeypatch):
     relay()
     say(uid, "n0000")
     with monkeypatch.context() as patch:
-        patch.setattr(follower, "concerned_by", lambda _: 1 / 0)
+        patch.setattr(manager, "concerned_by", lambda _: 1 / 0)
         assert relay()[0] is False
     relay()
     assert rollout(uid).phase == "succeeded"
@@ -391,7 +409,7 @@ def test_after_very_many_events_all_are_looked_at(relay, looked_at, monkeypatch)
     relay()
     relay()
     looked_at.clear()
-    monkeypatch.setattr(follower, "MOST_EVENTS", 0)
+    monkeypatch.setattr(manager, "MOST_EVENTS", 0)
     join("stranger")
     relay()
     assert looked_at == [uid]

@@ -10,12 +10,13 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from eventstore import head
-from rollout import intake, verbs
-from rollout.advance import advance, advance_all
-from rollout.clock import end_overdue_operations
+from rollout.delivery import ingestion
 from rollout.messages import Phase, Reason
 from rollout.models import Operation, Rollout
-from rollout.selectors import unfinished_rollouts
+from rollout.process.advance import advance, advance_all
+from rollout.process.timeouts import end_overdue_operations
+from rollout.queries.rollouts import unfinished_rollouts
+from rollout.services.rollback import roll_back_rollout
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import differences, fleet, join, overdue, phases, report_of, rollout, say, start, upload
 
@@ -176,14 +177,14 @@ def test_a_late_answer_is_told_beside_the_outcome(admin):
     end_overdue_operations()
     advance(uid)
     assert phases(uid)["n0000"] == "timed_out"
-    intake.record_reports([late])
+    ingestion.record_reports([late])
     path = f"/v2/rollouts/{uid}/nodes/n0000"
     assert [(each["phase"], each["late"]) for each in admin.get(path).json()["outcomes"]] == [
         ("timed_out", "succeeded")
     ]
     assert "answered late: succeeded" in admin.get(f"{path}/why").json()["summary"]
     assert [each["late"] for each in rows_of(admin, uid) if each["node"] == "n0000"] == ["succeeded"]
-    verbs.roll_back_rollout(uid)
+    roll_back_rollout(uid)
     say(uid, "n0000")
     advance(uid)
     outcomes = admin.get(path).json()["outcomes"]
@@ -207,7 +208,7 @@ def test_as_it_was_has_the_outcomes_up_to_then(admin):
     say(uid, "n0000", Phase.FAILED, **FAILED)
     advance(uid)
     then = head()
-    verbs.roll_back_rollout(uid)
+    roll_back_rollout(uid)
     say(uid, "n0000")
     path = f"/v2/rollouts/{uid}/nodes/n0000"
     assert told(admin.get(f"{path}?as_of={then}").json()["outcomes"]) == UNDONE[:1]
@@ -246,7 +247,7 @@ def test_queries_do_not_grow_with_what_was_undone(admin):
         uid = start(version=version, nodes=tuple(names), max_parallel=30, careful={"canary": 0, "max_failures": 0})
         for name in names[:-1]:
             say(uid, name, Phase.FAILED, **FAILED)
-        verbs.roll_back_rollout(uid)
+        roll_back_rollout(uid)
         say(uid, names[-1])
         advance(uid)
         for name in names:
@@ -285,7 +286,7 @@ def test_rows_of_the_version_before_are_told_until_they_are_rebuilt(admin, clien
     join("n1", "n2")
     uid = start(careful={"canary": 1, "gate": "manual"})
     say(uid, "n1")
-    verbs.roll_back_rollout(uid)
+    roll_back_rollout(uid)
     say(uid, "n1")
     advance(uid)
     written_by_the_version_before(uid)

@@ -7,10 +7,14 @@ import pytest
 
 from api.fields import rfc3339
 from eventstore import Append, append, head, position_at, read
-from rollout import clock, intake, services, verbs
-from rollout.events import NodeDrifted, node_stream
+from rollout.delivery import ingestion
+from rollout.domain.node.events import NodeDrifted, node_stream
+from rollout.domain.strategy import Retries
 from rollout.messages import Action, Phase, Reason
-from rollout.strategy import Retries
+from rollout.process import timeouts
+from rollout.services.nodes import activate_node, decommission_node, drain_node, label_node
+from rollout.services.rollback import roll_back_rollout
+from rollout.services.rollouts import pause_rollout, resume_rollout
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import (
     beat_of,
@@ -95,7 +99,7 @@ def node_paths(uid, *names):
 
 def answer(uid, name, phase=Phase.SUCCEEDED, *modules, **more):
     """The node reports, and what it has then."""
-    intake.record_reports([report_of(uid, name, phase, inventory=inventory(*modules), **more)])
+    ingestion.record_reports([report_of(uid, name, phase, inventory=inventory(*modules), **more)])
 
 
 def test_it_works(then, admin):
@@ -114,18 +118,18 @@ def test_a_rollout_and_its_nodes_were_what_they_were_in_all_its_life(recorder):
     uid = start(released=False, careful=careful)
     seen = recorder(f"/v2/rollouts/{uid}", *node_paths(uid, *names[:2]))
     seen.look()
-    verbs.pause_rollout(uid)
-    verbs.resume_rollout(uid)
-    intake.record_reports([report_of(uid, "n0000", Phase.FETCHING)])
+    pause_rollout(uid)
+    resume_rollout(uid)
+    ingestion.record_reports([report_of(uid, "n0000", Phase.FETCHING)])
     answer(uid, "n0000", Phase.FAILED, reason=Reason.FETCH_FAILED)
-    clock.advance_all([uid])
+    timeouts.advance_all([uid])
     answer(uid, "n0000", Phase.SUCCEEDED, installed(), seconds=1.5)
     silence("n0001")
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     join("n0001")
     answer(uid, "n0001", Phase.SUCCEEDED, installed(), seconds=0.5)
     answer(uid, "n0002", Phase.FAILED, reason=Reason.LOAD_FAILED, message="no such symbol")
-    verbs.roll_back_rollout(uid)
+    roll_back_rollout(uid)
     answer(uid, "n0003", Phase.CANCELED)
     for name in names:
         answer(uid, name)
@@ -141,13 +145,13 @@ def test_a_node_was_what_it_was_in_all_its_life(recorder):
     answer(start(), name, Phase.SUCCEEDED, installed())
     _drift(name)
     seen.look()
-    intake.record_beats([beat_of(name)])
+    ingestion.record_beats([beat_of(name)])
     answer(start(version=2), name, Phase.SUCCEEDED, installed(), installed(2, "c2"))
-    services.drain_node(name)
-    services.label_node(name, {"rack": "7"})
-    services.activate_node(name)
+    drain_node(name)
+    label_node(name, {"rack": "7"})
+    activate_node(name)
     answer(start(action=Action.REMOVE), name, Phase.SUCCEEDED, installed(2, "c2"))
-    services.decommission_node(name)
+    decommission_node(name)
     join(name, modules=[installed(2, "c2")])
     seen.check()
 

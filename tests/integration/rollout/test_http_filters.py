@@ -2,7 +2,8 @@
 
 import pytest
 
-from rollout import services, verbs
+from rollout.services.freeze import thaw_fleet
+from rollout.services.nodes import drain_node, label_node
 from tests.plugins.cast import client_of
 from tests.plugins.played_nodes import installed, join, play
 from tests.recorded_fleet import fleet, start, upload
@@ -85,8 +86,8 @@ def test_nodes_of_a_rollout(ask, three, query, names):
     ],
 )
 def test_nodes(ask, three, query, names):
-    services.label_node("n0001", {"rack": "a"})
-    services.drain_node("n0002")
+    label_node("n0001", {"rack": "a"})
+    drain_node("n0002")
     assert ask(f"/v2/nodes?{query}", "name") == names
 
 
@@ -104,7 +105,7 @@ def test_the_log_by_who_asked_and_when(ask, three, alice):
     assert ask("/v2/events?actor=alice", "type") == ["fleet.frozen.v1"]
     assert ask(f"/v2/events?correlation_id=req-1&after={BEFORE}", "type") == ["fleet.frozen.v1"]
     assert ask(f"/v2/events?after={LATER}", "type") == ask(f"/v2/events?before={BEFORE}", "type") == []
-    verbs.thaw_fleet()
+    thaw_fleet()
 
 
 def test_artifacts(ask, db):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rollout import intake
-from rollout.reconcile import reconcile
+from rollout.delivery import ingestion
+from rollout.reconciliation.reconciler import reconcile
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import beat_of, fleet, installed, inventory, report_of, start
 
@@ -17,7 +17,7 @@ def admin(alice):
 
 def everywhere(names):
     uid = start(max_parallel=len(names))
-    intake.record_reports([report_of(uid, name, inventory=inventory(installed())) for name in names])
+    ingestion.record_reports([report_of(uid, name, inventory=inventory(installed())) for name in names])
 
 
 def test_a_module_as_it_is_to_be(admin):
@@ -38,7 +38,7 @@ def test_a_module_as_it_is_to_be(admin):
 
 def test_a_module_that_has_drifted(admin):
     everywhere(fleet(1))
-    intake.record_beats([beat_of("n0000", modules=[installed(content="patched")])])
+    ingestion.record_beats([beat_of("n0000", modules=[installed(content="patched")])])
     reconcile()
     (module,) = admin.get("/v2/nodes").json()["results"][0]["modules"]
     assert (module["state"], module["desired_sha256"], module["content_sha256"]) == ("drifted", "c1", "patched")

@@ -3,7 +3,7 @@
 import pytest
 
 from eventstore import head
-from rollout import services
+from rollout.services.nodes import decommission_node, drain_node
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import fleet, join, say, start, upload
 from tests.recorded_modules import load_on, package
@@ -195,8 +195,8 @@ def test_a_plan_that_has_changed_is_not_started(admin):
     "change",
     [
         lambda: join("n9999"),
-        lambda: services.drain_node("n0001"),
-        lambda: services.decommission_node("n0001"),
+        lambda: drain_node("n0001"),
+        lambda: decommission_node("n0001"),
         lambda: (load_on(["n0000"], "json"), load_on(["n0000"], "greet")),
         lambda: load_on(["n0000", "n0001", "n0002"], "json"),
     ],

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from accounts.roles import Role
+from rollout.api.report import COLUMNS, _defused
 from rollout.messages import Action, Phase, Reason
-from rollout.report import COLUMNS, _defused
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import fleet, join, phases, say, start, upload
 

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from eventstore import head
-from rollout.advance import advance
+from rollout.api.views import documents
 from rollout.messages import Phase
-from rollout.views import documents
+from rollout.process.advance import advance
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import fleet, join, node, operation, phases, rollout, say, start, upload
 

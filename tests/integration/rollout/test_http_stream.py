@@ -11,13 +11,17 @@ from django.db import connections
 
 from accounts.roles import Role
 from accounts.services import create_user
-from rollout import clock, intake, selectors, verbs
-from rollout.advance import advance_all
-from rollout.errors import RolloutError
-from rollout.events import FINAL_ROLLOUT_PHASES
+from rollout.delivery import ingestion
+from rollout.domain.errors import RolloutError
+from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES
+from rollout.domain.strategy import Gate, Retries
 from rollout.messages import Phase, Reason
 from rollout.models import Operation, TimelineEntry
-from rollout.strategy import Gate, Retries
+from rollout.process import timeouts
+from rollout.process.advance import advance_all
+from rollout.queries.operations import IN_HAND
+from rollout.queries.rollouts import unfinished_rollouts
+from rollout.services.rollouts import pause_rollout, promote_rollout, resume_rollout
 from tests.plugins.cast import PASSWORD, basic
 from tests.plugins.databases import at_once
 from tests.plugins.server import THREADS, serving
@@ -110,20 +114,20 @@ def _until(ended, work):
 
 def _report(uid):
     """What the nodes in hand say: each a little work, some a failure."""
-    names = Operation.objects.filter(rollout=uid, phase__in=selectors.IN_HAND).values_list("node", flat=True)
+    names = Operation.objects.filter(rollout=uid, phase__in=IN_HAND).values_list("node", flat=True)
     for name in list(names)[:3]:
         phase = random.choice([Phase.FETCHING, Phase.LOADING, Phase.SUCCEEDED, Phase.FAILED])
         reason = Reason.FETCH_FAILED if phase == Phase.FAILED else None
-        intake.record_reports([report_of(uid, name, phase, reason=reason)])
+        ingestion.record_reports([report_of(uid, name, phase, reason=reason)])
 
 
 def _sweep():
-    clock.end_overdue_operations()
-    advance_all(selectors.unfinished_rollouts())
+    timeouts.end_overdue_operations()
+    advance_all(unfinished_rollouts())
 
 
 def _steer(uid):
-    for verb in (verbs.pause_rollout, verbs.resume_rollout, verbs.promote_rollout):
+    for verb in (pause_rollout, resume_rollout, promote_rollout):
         try:
             verb(uid)
         except RolloutError:

@@ -13,11 +13,14 @@ from django.db.backends.signals import connection_created
 from api import waiting
 from api.slots import Slots
 from eventstore import head, subscription
-from rollout import local, selectors, verbs
+from rollout.api.views import documents
+from rollout.api.views import stream as streaming
 from rollout.messages import Action
 from rollout.models import Rollout
-from rollout.views import documents
-from rollout.views import stream as streaming
+from rollout.queries.nodes import node_row
+from rollout.queries.rollouts import rollout_events, unfinished_rollouts_of
+from rollout.services import local
+from rollout.services.rollouts import pause_rollout, resume_rollout
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import fleet, join, say, start
 
@@ -159,8 +162,8 @@ def test_a_stream_reads_no_events_when_others_are_busy(committed, monkeypatch):
     fleet(1)
     uid = start()
     read = []
-    real = selectors.rollout_events
-    monkeypatch.setattr(selectors, "rollout_events", lambda *args, **more: read.append(1) or real(*args, **more))
+    real = rollout_events
+    monkeypatch.setattr(streaming, "rollout_events", lambda *args, **more: read.append(1) or real(*args, **more))
     lines = iter(committed.get(f"/v2/rollouts/{uid}/events").streaming_content)
     next(lines)
     other = later(lambda: join("stranger"))
@@ -248,8 +251,8 @@ def test_requests_that_wait_ask_nothing_while_another_rollout_is_busy(committed,
     waits(lambda: len(asleep) == SLEEPERS)
     before, first = Counter(asked), head()
     for _ in range(EVENTS // 2):
-        verbs.pause_rollout(busy)
-        verbs.resume_rollout(busy)
+        pause_rollout(busy)
+        resume_rollout(busy)
     waits(lambda: subscription.watcher._position == head() == first + EVENTS)
     made = asked - before
     assert [name for name, _ in made if name.startswith("sleeper")] == []
@@ -265,7 +268,7 @@ def test_requests_that_wait_ask_nothing_while_another_rollout_is_busy(committed,
 def test_a_local_call_asks_nothing_while_another_rollout_is_busy(committed_db, asked, asleep, waits):
     fleet(2)
     busy = start(nodes=("n0001",))
-    request = local._request(Action.INSTALL, selectors.node("n0000"), "greet", 1)
+    request = local._request(Action.INSTALL, node_row("n0000"), "greet", 1)
 
     def install():
         try:
@@ -278,10 +281,10 @@ def test_a_local_call_asks_nothing_while_another_rollout_is_busy(committed_db, a
     waits(lambda: asleep)
     before, first = Counter(asked), head()
     for _ in range(EVENTS // 2):
-        verbs.pause_rollout(busy)
-        verbs.resume_rollout(busy)
+        pause_rollout(busy)
+        resume_rollout(busy)
     waits(lambda: subscription.watcher._position == head() == first + EVENTS)
     assert [name for name, _ in asked - before if name == "sleeper"] == []
-    (uid,) = selectors.unfinished_rollouts_of("n0000")
+    (uid,) = unfinished_rollouts_of("n0000")
     say(uid, "n0000")
     sleeper.join()

@@ -2,12 +2,14 @@
 
 import pytest
 
-from rollout import clock, services, verbs
-from rollout.advance import advance
-from rollout.events import FINAL_ROLLOUT_PHASES
+from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES
+from rollout.domain.strategy import Gate, OnFailure, Retries
 from rollout.messages import Phase, Reason
 from rollout.models import Operation
-from rollout.strategy import Gate, OnFailure, Retries
+from rollout.process import timeouts
+from rollout.process.advance import advance
+from rollout.services.nodes import drain_node
+from rollout.services.rollouts import promote_rollout
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import fleet, operation, rollout, say, silence, start
 
@@ -116,7 +118,7 @@ def test_a_gated_rollout_waits_for_a_person(why):
     say(uid, "n0000")
     assert waits(why(uid)) == ["gate"]
     assert waits(why(uid, "n0001")) == ["gate", "wave_turn"]
-    verbs.promote_rollout(uid)
+    promote_rollout(uid)
     assert waits(why(uid))[0] == "node_deadline"
 
 
@@ -135,7 +137,7 @@ def test_the_slots_of_max_parallel_are_waited_for(why):
 def test_min_healthy_is_waited_for(why):
     fleet(3)
     silence("n0002")
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     uid = start(careful=careful(canary=0, min_healthy=2))
     assert waits(why(uid)) == ["min_healthy", "offline_wait", "progress_deadline"]
     assert waits(why(uid, "n0000")) == ["min_healthy"]
@@ -144,9 +146,9 @@ def test_min_healthy_is_waited_for(why):
 def test_each_node_that_cannot_have_its_turn_is_named(why):
     names = fleet(9)
     silence(*names[:7])
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     uid = start(max_parallel=1)
-    services.drain_node("n0008")
+    drain_node("n0008")
     say(uid, "n0007")
     texts = {each["what"]: each["text"] for each in why(uid)["waits_for"]}
     assert texts["offline_wait"] == "n0000, n0001, n0002, n0003, n0004 and 2 more to be online again"
@@ -251,7 +253,7 @@ def test_there_is_always_something_to_wait_for_until_the_end(why):
 
 def _go_on(uid):
     if rollout(uid).waves[0]["phase"] == "gated" or rollout(uid).waves[1]["phase"] == "gated":
-        verbs.promote_rollout(uid)
+        promote_rollout(uid)
     advance(uid)
     for row in Operation.objects.filter(rollout=uid, phase=Phase.QUEUED)[:1]:
         say(uid, row.node)

@@ -4,13 +4,16 @@ it had not been there."""
 import pytest
 
 from eventstore import acting_as, append, load_state, read
-from rollout import clock, services, verbs
-from rollout.advance import advance
-from rollout.decider.node import NODE
-from rollout.events import NodeDecommissioned, PlacementForgotten, node_stream
+from rollout.domain.node.decider import NODE
+from rollout.domain.node.events import NodeDecommissioned, node_stream
+from rollout.domain.placement.events import PlacementForgotten
 from rollout.messages import Phase, Reason
 from rollout.models import ClusterTarget
+from rollout.process import timeouts
+from rollout.process.advance import advance
 from rollout.projections.rollouts import progress
+from rollout.services.nodes import decommission_node
+from rollout.services.rollback import roll_back_rollout
 from tests.recorded_fleet import (
     differences,
     fleet,
@@ -29,24 +32,24 @@ pytestmark = pytest.mark.django_db
 
 def leave_scheduled(uid, name):
     assert phases(uid)[name] == "scheduled"
-    services.decommission_node(name)
+    decommission_node(name)
 
 
 def leave_in_hand(uid, name):
     advance(uid)
-    services.decommission_node(name)
+    decommission_node(name)
 
 
 def leave_at_work(uid, name):
     advance(uid)
     say(uid, name, Phase.FETCHING)
-    services.decommission_node(name)
+    decommission_node(name)
 
 
 def leave_unnoticed(uid, name):
     """It was scheduled in the moment in which the node left."""
     append(load_state(node_stream(name), NODE).append([NodeDecommissioned(node=name)]))
-    assert clock.end_operations_of_gone_nodes() == 1
+    assert timeouts.end_operations_of_gone_nodes() == 1
 
 
 def test_what_is_repeated_after_a_node_has_left_names_no_event_that_there_is_not():
@@ -56,7 +59,7 @@ def test_what_is_repeated_after_a_node_has_left_names_no_event_that_there_is_not
     append(load_state(node_stream(name), NODE).append([NodeDecommissioned(node=name)]))
     say(uid, name, inventory=inventory(installed()))
     with acting_as("user:bob", correlation_id="his"):
-        services.decommission_node(name)
+        decommission_node(name)
     (forgotten,) = read(event_classes=[PlacementForgotten])
     assert (forgotten.metadata.requested_by, forgotten.metadata.correlation_id) == ("user:bob", "his")
     known = {each.event_id.hex for each in read()}
@@ -67,7 +70,7 @@ def test_what_a_node_has_that_has_left_is_not_recorded():
     (name,) = fleet(1)
     uid = start()
     say(uid, name, inventory=inventory(installed()))
-    services.decommission_node(name)
+    decommission_node(name)
     for number in range(3):
         assert grew(lambda content=f"c{number}": say(uid, name, inventory=inventory(installed(content=content)))) == 0
 
@@ -95,7 +98,7 @@ def test_it_counts_against_no_threshold():
     names = fleet(4)
     uid = start(careful={"canary": 0, "max_failures": 1})
     for name in names[:2]:
-        services.decommission_node(name)
+        decommission_node(name)
     say(uid, names[2], Phase.FAILED, reason=Reason.LOAD_FAILED)
     assert rollout(uid).phase == "running"
     say(uid, names[3])
@@ -106,7 +109,7 @@ def test_a_failure_before_it_left_stays_a_failure():
     first, second = fleet(2)
     uid = start()
     say(uid, first, Phase.FAILED, reason=Reason.LOAD_FAILED)
-    services.decommission_node(first)
+    decommission_node(first)
     say(uid, second)
     assert rollout(uid).phase == "completed_with_failures"
 
@@ -115,7 +118,7 @@ def test_when_all_have_left_it_is_aborted():
     names = fleet(2)
     uid = start()
     for name in names:
-        services.decommission_node(name)
+        decommission_node(name)
     row = rollout(uid)
     assert (row.phase, row.reason, row.message) == (
         "aborted",
@@ -131,8 +134,8 @@ def test_a_rollback_goes_on_without_it():
     uid = start()
     for name in (first, second):
         say(uid, name, inventory=inventory(installed()))
-    back = verbs.roll_back_rollout(uid)
-    services.decommission_node(first)
+    back = roll_back_rollout(uid)
+    decommission_node(first)
     say(back, second, inventory=inventory())
     assert rollout(back).phase == "rolled_back"
     assert differences() == {}

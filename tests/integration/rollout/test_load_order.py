@@ -2,8 +2,8 @@
 
 import pytest
 
-from rollout import dispatch
-from rollout.dispatch import publish_due
+from rollout.delivery import outbox
+from rollout.delivery.outbox import publish_due
 from rollout.messages import Action
 from rollout.models import Rollout
 from rollout.planning.load_order import in_order
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 def sent(monkeypatch):
     """The commands by node."""
     found = {}
-    monkeypatch.setattr(dispatch, "_send", lambda command, _: found.update({command.node: command}))
+    monkeypatch.setattr(outbox, "_send", lambda command, _: found.update({command.node: command}))
     return found
 
 

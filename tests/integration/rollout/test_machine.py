@@ -17,25 +17,41 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from eventstore import acting_as, database_now, head, load, read
-from rollout import clock, intake, selectors, services, standing, verbs
-from rollout.advance import advance_all
-from rollout.errors import RolloutError
-from rollout.events import (
+from rollout.delivery import ingestion
+from rollout.domain.errors import RolloutError
+from rollout.domain.placement.events import OperationGivenBack, placement_stream
+from rollout.domain.rollout.events import (
     FINAL_ROLLOUT_PHASES,
     NodesReleased,
-    OperationGivenBack,
     RollbackStarted,
     RolloutResumed,
     WaveFailed,
-    placement_stream,
     rollout_stream,
 )
-from rollout.follower import Follower
+from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Retries
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Reason, Report, to_json
 from rollout.models import FleetFreeze, Node, NodeModule, Operation, Placement, Rollout
+from rollout.process import timeouts
+from rollout.process.advance import advance_all
+from rollout.process.manager import Follower
 from rollout.projections.nodes import state_of as state_of_placement
 from rollout.projections.rollouts import COUNTERS, counter_of, state_of
-from rollout.strategy import Gate, Offline, OnAbort, OnFailure, Retries
+from rollout.queries import snapshot
+from rollout.queries.rollouts import unfinished_rollouts
+from rollout.services import freeze, nodes, rollback, rollouts
+from rollout.services.freeze import freeze_fleet, thaw_fleet
+from rollout.services.nodes import activate_node, decommission_node, drain_node
+from rollout.services.rollback import roll_back_rollout
+from rollout.services.rollouts import (
+    abort_rollout,
+    approve_rollout,
+    cancel_node,
+    pause_rollout,
+    promote_rollout,
+    reject_rollout,
+    resume_rollout,
+    retry_rollout,
+)
 from tests.causes import gaps
 from tests.recorded_fleet import beat_of, differences, grew, installed, inventory, join, overdue, silence, start, upload
 from tests.simulation.standing import Rows, fleet_of
@@ -64,14 +80,14 @@ STRATEGIES = st.fixed_dictionaries(
     },
 )
 VERBS = [
-    lambda uid: verbs.approve_rollout(uid, by=2, remark="go"),
-    lambda uid: verbs.reject_rollout(uid, remark="no"),
-    verbs.pause_rollout,
-    verbs.resume_rollout,
-    verbs.promote_rollout,
-    verbs.abort_rollout,
-    verbs.retry_rollout,
-    verbs.roll_back_rollout,
+    lambda uid: approve_rollout(uid, by=2, remark="go"),
+    lambda uid: reject_rollout(uid, remark="no"),
+    pause_rollout,
+    resume_rollout,
+    promote_rollout,
+    abort_rollout,
+    retry_rollout,
+    roll_back_rollout,
 ]
 #: Rounds in which everybody answers, and those after which a person aborts what `min_healthy` leaves no room for.
 ROUNDS, HOPEFUL_ROUNDS = 100, 60
@@ -132,15 +148,15 @@ class Fleet(RuleBasedStateMachine):
     @rule(data=st.data(), name=st.sampled_from(NODES), force=st.booleans())
     def cancel(self, data, name, force):
         uid = data.draw(st.sampled_from(self.rollouts))
-        self.tried(lambda: verbs.cancel_node(uid, name, force=force))
+        self.tried(lambda: cancel_node(uid, name, force=force))
 
     @rule(is_frozen=st.booleans())
     def freeze(self, is_frozen):
-        self.tried(partial(verbs.freeze_fleet, "night") if is_frozen else verbs.thaw_fleet)
+        self.tried(partial(freeze_fleet, "night") if is_frozen else thaw_fleet)
 
     @rule(
         name=st.sampled_from(NODES),
-        verb=st.sampled_from([services.drain_node, services.activate_node, services.decommission_node]),
+        verb=st.sampled_from([drain_node, activate_node, decommission_node]),
     )
     def order(self, name, verb):
         self.tried(lambda: verb(name))
@@ -149,7 +165,7 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NODES), hello=st.booleans(), has=st.sampled_from([(), (1,), (2,)]))
     def beat(self, name, hello, has):
-        intake.record_beats([beat_of(name, hello=hello, modules=[installed(version) for version in has])])
+        ingestion.record_beats([beat_of(name, hello=hello, modules=[installed(version) for version in has])])
 
     @precondition(lambda self: self.asked)
     @rule(data=st.data(), phase=st.sampled_from([*WORK, *ANSWERS]), times=st.integers(1, 2))
@@ -164,28 +180,28 @@ class Fleet(RuleBasedStateMachine):
             )
             for each in reports
         ]
-        intake.record_reports([to_json(each) for each in given] * times)
+        ingestion.record_reports([to_json(each) for each in given] * times)
 
     @precondition(lambda self: self.asked)
     @rule(data=st.data(), shift=st.sampled_from([(1, 0), (0, 1), (-1, 0)]), phase=st.sampled_from(Phase))
     def confused_report(self, data, shift, phase):
         asked = data.draw(st.sampled_from(self.asked))
         numbers = {"generation": asked["generation"] + shift[0], "attempt": asked["attempt"] + shift[1]}
-        intake.record_reports([to_json(Report(**{**asked, **numbers}, phase=phase))])
+        ingestion.record_reports([to_json(Report(**{**asked, **numbers}, phase=phase))])
 
     # --- What time does
 
     @rule(name=st.sampled_from(NODES))
     def fall_silent(self, name):
         silence(name)
-        clock.declare_silent_nodes_offline()
+        timeouts.declare_silent_nodes_offline()
 
     @rule(name=st.sampled_from(NODES))
     def take_too_long(self, name):
         with transaction.atomic():
             before = list(Operation.objects.filter(node=name, deadline_at__isnull=False).values("key", "deadline_at"))
             overdue(name)
-            clock.end_overdue_operations()
+            timeouts.end_overdue_operations()
             for row in before:  # those that did not time out keep the deadline that the log tells
                 Operation.objects.filter(key=row["key"], deadline_at__isnull=False).update(
                     deadline_at=row["deadline_at"]
@@ -193,7 +209,7 @@ class Fleet(RuleBasedStateMachine):
 
     @rule()
     def sweep(self):
-        clock.end_operations_of_gone_nodes()
+        timeouts.end_operations_of_gone_nodes()
         self.follower.look()
         self.nothing_is_missed()
         self.note_commands()
@@ -201,7 +217,7 @@ class Fleet(RuleBasedStateMachine):
     def nothing_is_missed(self):
         """What the relay has not looked at would have done nothing; unless its moment has come meanwhile."""
         due = {uid for uid, at in self.follower._wakes.items() if at <= database_now() + timedelta(seconds=1)}
-        assert grew(lambda: advance_all(set(selectors.unfinished_rollouts()) - due)) == 0
+        assert grew(lambda: advance_all(set(unfinished_rollouts()) - due)) == 0
 
     def note_commands(self):
         for each in Operation.objects.filter(phase__in=IN_HAND):
@@ -260,7 +276,7 @@ class Fleet(RuleBasedStateMachine):
     def the_simulation_sees_what_the_control_plane_sees(self, rollout, rows):
         if rollout.phase not in FINAL_ROLLOUT_PHASES:
             state, now = state_of(rollout), database_now()
-            assert standing.fleet_of(rollout.uid, state, now=now) == fleet_of(rollout.uid, state, rows, now=now)
+            assert snapshot.fleet_of(rollout.uid, state, now=now) == fleet_of(rollout.uid, state, rows, now=now)
 
     @invariant()
     def what_is_in_hand_has_a_deadline(self):
@@ -272,11 +288,11 @@ class Fleet(RuleBasedStateMachine):
 
     def everybody_answers(self):
         """Then every rollout ends, and the rows are those that the log tells."""
-        self.tried(verbs.thaw_fleet)
+        self.tried(thaw_fleet)
         for name in NODES:
-            intake.record_beats([beat_of(name, hello=True)])
+            ingestion.record_beats([beat_of(name, hello=True)])
             if Node.objects.get(name=name).draining:
-                self.tried(partial(services.activate_node, name))
+                self.tried(partial(activate_node, name))
         for number in range(ROUNDS):
             self.sweep()
             self.answer()
@@ -320,14 +336,14 @@ class Fleet(RuleBasedStateMachine):
             )
             for each in Operation.objects.filter(phase__in=IN_HAND)
         ]
-        intake.record_reports([to_json(each) for each in reports])
+        ingestion.record_reports([to_json(each) for each in reports])
 
     def help(self, uid, *, is_hopeful):
-        self.tried(lambda: verbs.approve_rollout(uid, by=2, remark="go"))
-        self.tried(lambda: verbs.resume_rollout(uid))
-        self.tried(lambda: verbs.promote_rollout(uid))
+        self.tried(lambda: approve_rollout(uid, by=2, remark="go"))
+        self.tried(lambda: resume_rollout(uid))
+        self.tried(lambda: promote_rollout(uid))
         if not is_hopeful:
-            self.tried(lambda: verbs.abort_rollout(uid))
+            self.tried(lambda: abort_rollout(uid))
 
     def tried(self, function):
         try:
@@ -356,7 +372,8 @@ def test_whatever_happens(db):
 
 def test_the_relay_alone_moves_rollouts_on(db, monkeypatch):
     """Whoever else appends dies before it does."""
-    monkeypatch.setattr(verbs, "advance", lambda _: None)
-    for module in (clock, intake, services, verbs):
+    for module in (rollouts, rollback):
+        monkeypatch.setattr(module, "advance", lambda _: None)
+    for module in (timeouts, ingestion, nodes, freeze):
         monkeypatch.setattr(module, "advance_all", lambda _: {})
     run(10)

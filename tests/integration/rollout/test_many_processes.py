@@ -11,9 +11,10 @@ import pytest
 from kombu import Connection, Consumer, Queue
 
 from eventstore import read
-from rollout.events import FINAL_ROLLOUT_PHASES, NodesReleased, OperationFinished, OperationReleased
+from rollout.domain.placement.events import OperationFinished, OperationReleased
+from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, NodesReleased
+from rollout.domain.strategy import Retries
 from rollout.messages import REPORTS, Command, Phase, Reason, Report, from_json, queue_for, to_json
-from rollout.strategy import Retries
 from tests.recorded_fleet import differences, fleet, installed, inventory, phases, rollout, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("committed_db")]

@@ -10,12 +10,14 @@ from random import Random
 import pytest
 
 from api.fields import rfc3339
-from rollout import clock, verbs
-from rollout.advance import advance
 from rollout.messages import Activation, Phase, Reason
 from rollout.models import Operation, Rollout
-from rollout.outcomes import BAD
+from rollout.process import timeouts
+from rollout.process.advance import advance
+from rollout.projections.outcomes import BAD
 from rollout.projections.rollouts import COUNTERS, counter_of
+from rollout.services.rollback import roll_back_rollout
+from rollout.services.rollouts import abort_rollout, retry_rollout
 from tests.plugins.cast import client_of
 from tests.random_run import RandomRun
 from tests.recorded_fleet import differences, fleet, operation, phases, rollout, say, silence, start, upload
@@ -161,7 +163,7 @@ def test_an_attempt_has_all_that_is_known(admin):
     uid = start(version=2, careful={"canary": 1, "max_failures": 0})
     say(uid, A, Phase.FAILED, reason=Reason.LOAD_FAILED, message="no", seconds=2.0, swap_seconds=0.5)
     advance(uid)
-    verbs.retry_rollout(uid)
+    retry_rollout(uid)
     (attempt,) = [each for each in table(admin, uid) if each["record"] == "attempt"]
     expected = {
         "module_name": "greet",
@@ -193,10 +195,10 @@ def test_a_retry_that_was_never_released_is_no_attempt(admin):
     say(uid, A, Phase.FAILED, reason=Reason.LOAD_FAILED)
     advance(uid)
     assert (rollout(uid).phase, attempt_shown(admin, uid, A)) == ("paused", 1)
-    verbs.retry_rollout(uid)
+    retry_rollout(uid)
     assert (operation(uid, A).attempt, operation(uid, A).phase) == (2, "scheduled")
     assert (attempt_shown(admin, uid, A), attempt_shown(admin, uid, B)) == (1, 0)
-    verbs.abort_rollout(uid)
+    abort_rollout(uid)
     advance(uid)
     assert attempt_shown(admin, uid, A) == 1
     first, second = report(admin, uid)["nodes"][0]["outcomes"]
@@ -210,10 +212,10 @@ def test_what_a_node_was_asked_before_it_went_offline_is_an_attempt(admin):
     uid = start()
     released_at = operation(uid, A).released_at
     silence(A)
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     assert (operation(uid, A).phase, operation(uid, A).released_at) == ("scheduled", released_at)
     assert attempt_shown(admin, uid, A) == 1
-    verbs.abort_rollout(uid)
+    abort_rollout(uid)
     advance(uid)
     assert report(admin, uid)["nodes"][0]["outcomes"][0]["text"].startswith("attempt 1 canceled")
     assert differences() == {}
@@ -226,7 +228,7 @@ def test_a_wave_has_finished_when_its_nodes_have_ended(admin):
     advance(uid)
     ended = rfc3339(operation(uid, A).finished_at)
     assert rollout(uid).waves[0]["finished_at"] == ended
-    verbs.roll_back_rollout(uid)
+    roll_back_rollout(uid)
     assert rollout(uid).waves[0]["finished_at"] is None
     say(uid, A)
     advance(uid)

@@ -7,9 +7,10 @@ from datetime import timedelta
 import pytest
 
 from eventstore import database_now, read
-from rollout import census, intake
+from rollout.delivery import ingestion
 from rollout.messages import Beat, Inventory, Phase, from_json, to_json
 from rollout.models import Liveness, Node, NodeModule
+from rollout.queries import statistics
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import (
     beat_of,
@@ -38,7 +39,7 @@ def look(incarnation, counter, *modules, sequence=1):
 
 
 def beats(*looks, name="n1", hello=False, **more):
-    intake.record_beats(
+    ingestion.record_beats(
         [to_json(replace(from_json(Beat, beat_of(name, hello=hello)), inventory=each, **more)) for each in looks]
     )
 
@@ -94,7 +95,7 @@ def test_a_late_report_of_an_older_start_ends_its_operation_and_changes_no_inven
     uid = start()
     beats(look("a", 5), name=name, hello=True)
     beats(look("b", 1, installed(7)), name=name, hello=True)
-    intake.record_reports([report_of(uid, name, inventory=look("a", 6, installed(1, "c1")))])
+    ingestion.record_reports([report_of(uid, name, inventory=look("a", 6, installed(1, "c1")))])
     assert (rollout(uid).phase, seen(name)) == ("succeeded", [7])
 
 
@@ -103,7 +104,7 @@ def test_a_restarted_agent_is_heard_before_its_hello():
     (name,) = fleet(1)
     beats(look("a", 5_000), name=name, hello=True)
     uid = start()
-    intake.record_reports([report_of(uid, name, inventory=look("b", 1, installed(1)))])
+    ingestion.record_reports([report_of(uid, name, inventory=look("b", 1, installed(1)))])
     assert (rollout(uid).phase, seen(name)) == ("succeeded", [1])
 
 
@@ -132,7 +133,7 @@ def test_an_interval_that_was_claimed_delays_that_by_three_minutes_at_most():
     beats(look("b", 1), interval_seconds=3600.0)
     beats(look("a", 2, installed(1)))
     assert seen() == []
-    Liveness.objects.update(last_seen=database_now() - timedelta(seconds=intake.LONGEST_ORDER_SECONDS + 1))
+    Liveness.objects.update(last_seen=database_now() - timedelta(seconds=ingestion.LONGEST_ORDER_SECONDS + 1))
     beats(look("a", 3, installed(1)))
     assert seen() == [1]
 
@@ -140,7 +141,7 @@ def test_an_interval_that_was_claimed_delays_that_by_three_minutes_at_most():
 @pytest.mark.parametrize("name", [".", ".."])
 def test_a_name_that_is_a_path_joins_no_fleet(name):
     beat = to_json(from_json(Beat, beat_of("n1", hello=True)))
-    intake.record_beats([beat | {"node": name}])
+    ingestion.record_beats([beat | {"node": name}])
     assert not Node.objects.exists()
 
 
@@ -150,7 +151,7 @@ def test_a_name_that_is_a_path_joins_no_fleet(name):
 )
 def test_what_a_node_says_of_itself_is_bounded(profile):
     beat = to_json(from_json(Beat, beat_of("n1", hello=True)))
-    intake.record_beats([beat | {"profile": beat["profile"] | profile}])
+    ingestion.record_beats([beat | {"profile": beat["profile"] | profile}])
     assert not Node.objects.exists()
 
 
@@ -197,9 +198,9 @@ def test_a_wrong_clock_is_shown(admin, off, direction):
     assert warning["code"] == "clock_skew"
     assert abs(int(warning["message"].split()[4]) - abs(off)) <= late + 1
     assert warning["message"].endswith(f"{direction}. Set it.")
-    assert census.skewed_nodes() == 1
+    assert statistics.skewed_nodes() == 1
     beats(look("a", 2), sent_at=time.time())
-    assert (warnings(admin), census.skewed_nodes()) == ([], 0)
+    assert (warnings(admin), statistics.skewed_nodes()) == ([], 0)
 
 
 def test_an_agent_that_does_not_tell_its_time(admin):

@@ -3,14 +3,21 @@
 import pytest
 
 from eventstore import append, load_state
-from rollout import clock, intake, selectors, services, verbs, why
-from rollout.advance import advance
-from rollout.decider.node import NODE
-from rollout.decider.placement import PLACEMENT
-from rollout.events import NodeDecommissioned, node_stream, placement_stream
+from rollout.delivery import ingestion
+from rollout.domain.node.decider import NODE
+from rollout.domain.node.events import NodeDecommissioned, node_stream
+from rollout.domain.placement.decider import PLACEMENT
+from rollout.domain.placement.events import placement_stream
 from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import NodeModule, Placement
+from rollout.process import timeouts
+from rollout.process.advance import advance
 from rollout.projections.nodes import state_of as state_of_row
+from rollout.queries import explanations
+from rollout.queries.modules import users_of
+from rollout.services.nodes import decommission_node
+from rollout.services.rollback import roll_back_rollout
+from rollout.services.rollouts import abort_rollout
 from tests.recorded_fleet import (
     beat_of,
     differences,
@@ -68,7 +75,7 @@ def test_a_load_that_failed_and_left_nothing(n):
 def test_a_time_out_that_succeeds_late_is_in_sync(n):
     uid = start()
     overdue(n)
-    clock.end_overdue_operations()
+    timeouts.end_overdue_operations()
     assert state_of(n) == ("absent", "absent", "error")
     say(uid, n, inventory=inventory(installed()))
     assert state_of(n) == ("load", "load", "in_sync")
@@ -76,22 +83,22 @@ def test_a_time_out_that_succeeds_late_is_in_sync(n):
 
 def test_files_that_somebody_deleted_are_missing(n):
     install(n, has=[installed()])
-    intake.record_beats([beat_of(n)])
+    ingestion.record_beats([beat_of(n)])
     assert state_of(n) == ("load", "absent", "missing")
 
 
 def test_other_bytes_or_unloaded_is_drift(n):
     install(n, has=[installed()])
-    intake.record_beats([beat_of(n, modules=[installed(content="c9")])])
+    ingestion.record_beats([beat_of(n, modules=[installed(content="c9")])])
     assert state_of(n) == ("load", "load", "drifted")
-    intake.record_beats([beat_of(n, modules=[installed(loaded=False)])])
+    ingestion.record_beats([beat_of(n, modules=[installed(loaded=False)])])
     assert state_of(n) == ("load", "files", "drifted")
-    intake.record_beats([beat_of(n, modules=[installed()])])
+    ingestion.record_beats([beat_of(n, modules=[installed()])])
     assert state_of(n) == ("load", "load", "in_sync")
 
 
 def test_what_nobody_asked_for_is_drift(n):
-    intake.record_beats([beat_of(n, modules=[installed()])])
+    ingestion.record_beats([beat_of(n, modules=[installed()])])
     assert state_of(n) == ("absent", "load", "drifted")
 
 
@@ -135,15 +142,15 @@ def test_an_upgrade_that_failed_and_was_undone(n):
 def test_what_is_given_back_is_still_to_come(n):
     start()
     silence(n)
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     assert state_of(n) == ("load", "absent", "pending")
 
 
 def test_an_abort_of_what_was_given_back_withdraws_it(n):
     uid = start()
     silence(n)
-    clock.declare_silent_nodes_offline()
-    verbs.abort_rollout(uid)
+    timeouts.declare_silent_nodes_offline()
+    abort_rollout(uid)
     assert state_of(n) is None
 
 
@@ -152,7 +159,7 @@ def test_a_version_that_never_worked_is_not_brought_back(n):
     upload(version=2, content="c2")
     second = install(n, 2, has=[installed(2, "c2")])
     assert (state_of(n, 1), state_of(n, 2)) == (None, ("load", "load", "in_sync"))
-    back = verbs.roll_back_rollout(second)
+    back = roll_back_rollout(second)
     advance(back)
     row = operation(back, n)
     assert (row.action, row.version) == ("remove", 2)
@@ -161,10 +168,10 @@ def test_a_version_that_never_worked_is_not_brought_back(n):
 
 
 def test_what_the_inventory_showed_before_the_first_operation_is_brought_back(n):
-    intake.record_beats([beat_of(n, modules=[installed(7, "c7")])])
+    ingestion.record_beats([beat_of(n, modules=[installed(7, "c7")])])
     first = install(n, has=[installed(), installed(7, "c7", loaded=False)])
     assert state_of(n, 7) == ("files", "files", "in_sync")
-    back = verbs.roll_back_rollout(first)
+    back = roll_back_rollout(first)
     advance(back)
     row = operation(back, n)
     assert (row.action, row.version, row.content_sha256, row.undoes) == ("install", 7, "c7", 1)
@@ -192,13 +199,13 @@ def test_a_check_sees_a_state_that_the_log_does_not_tell(n):
 
 def test_a_version_that_failed_holds_no_artifact(n):
     install(n, phase=Phase.FAILED)
-    assert selectors.users_of("greet", 1) == []
+    assert users_of("greet", 1) == []
 
 
 def test_a_node_that_left_forgets(n):
     uid = install(n, has=[installed()])
-    services.decommission_node(n)
-    assert len(why.of_node(uid, n).events) == 3
+    decommission_node(n)
+    assert len(explanations.of_node(uid, n).events) == 3
     assert state_of(n) == ("absent", "load", "drifted")
     assert load_state(placement_stream(n, "greet"), PLACEMENT).state.had is None
 
@@ -208,7 +215,7 @@ def test_a_node_that_left_in_an_old_log_is_forgotten_when_it_joins_again(n):
     loaded = load_state(node_stream(n), NODE)
     append(loaded.append([NodeDecommissioned(node=n)]))
     assert state_of(n) == ("load", "load", "in_sync")
-    intake.record_beats([beat_of(n, hello=True, modules=[installed()])])
+    ingestion.record_beats([beat_of(n, hello=True, modules=[installed()])])
     assert state_of(n) == ("absent", "load", "drifted")
 
 

@@ -3,12 +3,14 @@
 import pytest
 
 from eventstore import read
-from rollout import services
-from rollout.errors import PlanChangedError, RolloutInProgressError
-from rollout.events import NodeDrained, RolloutStarted
+from rollout.domain.errors import PlanChangedError, RolloutInProgressError
+from rollout.domain.node.events import NodeDrained
+from rollout.domain.request import RolloutRequest
+from rollout.domain.rollout.events import RolloutStarted
 from rollout.messages import Action
 from rollout.planning.planner import plan_of
-from rollout.requests import RolloutRequest
+from rollout.services.nodes import drain_node
+from rollout.services.start import start_rollout
 from tests.plugins.databases import at_once
 from tests.recorded_fleet import fleet
 
@@ -22,7 +24,7 @@ def as_planned():
 
 def tried(request):
     try:
-        return services.start_rollout(request)
+        return start_rollout(request)
     except (PlanChangedError, RolloutInProgressError) as error:
         return error
 
@@ -34,7 +36,7 @@ def position_of(kind):
 def test_nothing_changes_between_the_look_at_the_fleet_and_the_start():
     fleet(3)
     request = as_planned()
-    outcome, _ = at_once(lambda: tried(request), lambda: services.drain_node("n0002"))
+    outcome, _ = at_once(lambda: tried(request), lambda: drain_node("n0002"))
     if isinstance(outcome, str):
         assert position_of(RolloutStarted) < position_of(NodeDrained)
     else:

@@ -8,17 +8,22 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from eventstore import append, load_state, read
-from rollout import clock, intake, services, verbs
-from rollout.decider.placement import End
-from rollout.decider.rollout import ROLLOUT
-from rollout.errors import InvalidRolloutError, NoMatchError
-from rollout.events import OperationScheduled, RolloutFinished, RolloutPhase, RolloutStarted, rollout_stream
+from rollout.delivery import ingestion
+from rollout.domain.errors import InvalidRolloutError, NoMatchError
+from rollout.domain.placement.decider import End
+from rollout.domain.placement.events import OperationScheduled
+from rollout.domain.request import AT_ONCE, RolloutRequest
+from rollout.domain.rollout.decider import ROLLOUT
+from rollout.domain.rollout.events import RolloutFinished, RolloutPhase, RolloutStarted, rollout_stream
+from rollout.domain.selector import Selector
+from rollout.domain.strategy import Strategy
 from rollout.messages import Action, Activation, Phase, Reason
-from rollout.placements import placement_changes
 from rollout.planning.planner import plan_of
-from rollout.planning.selection import Selector
-from rollout.requests import AT_ONCE, RolloutRequest
-from rollout.strategy import Strategy
+from rollout.process import timeouts
+from rollout.process.placements import placement_changes
+from rollout.services.nodes import decommission_node, drain_node
+from rollout.services.rollouts import retry_rollout
+from rollout.services.start import start_rollout
 from tests.recorded_fleet import (
     beat_of,
     differences,
@@ -51,7 +56,7 @@ def skips(plan):
 
 
 def has(name, *modules, **profile):
-    intake.record_beats([beat_of(name, modules=modules, **profile)])
+    ingestion.record_beats([beat_of(name, modules=modules, **profile)])
 
 
 # --- Waves ------------------------------------------------------------------------------------------------------------
@@ -70,7 +75,7 @@ def test_waves_are_filled_in_the_order_in_which_nodes_are_named():
 def test_the_canary_is_online_and_does_not_have_it_yet():
     fleet(4)
     silence("n0000")
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     has("n0001", installed())
     assert waves(planned()) == [["n0002"], ["n0000", "n0001", "n0003"]]
     assert waves(planned(strategy=Strategy(canary=3))) == [["n0002", "n0003", "n0001"], ["n0000"]]
@@ -84,7 +89,7 @@ def test_without_a_canary_the_order_stays():
 
 def test_skipped_nodes_count_in_no_wave():
     fleet(4)
-    services.drain_node("n0000")
+    drain_node("n0000")
     plan = planned(strategy=Strategy(canary="50%"))
     assert waves(plan) == [["n0001", "n0002"], ["n0003"]]
     assert (plan.total, plan.wave_sizes) == (4, (2, 1))
@@ -95,7 +100,7 @@ def test_skipped_nodes_count_in_no_wave():
 
 def test_a_draining_node_is_skipped():
     fleet(2)
-    services.drain_node("n0001")
+    drain_node("n0001")
     assert skips(planned()) == {"n0001": "node_draining"}
     assert skips(planned(action=Action.REMOVE)) == {"n0001": "node_draining"}
 
@@ -181,7 +186,7 @@ def test_a_selector_that_matches_nothing_is_refused():
 
 def test_nodes_that_have_left_are_not_selected():
     fleet(2)
-    services.decommission_node("n0000")
+    decommission_node("n0000")
     plan = planned(selector=Selector(names=("*",)))
     assert waves(plan) == [["n0001"]]
     assert plan.request.named
@@ -192,9 +197,9 @@ def test_nodes_that_have_left_are_not_selected():
 
 def test_what_is_started_is_what_was_planned():
     fleet(4)
-    services.drain_node("n0000")
+    drain_node("n0000")
     plan = planned()
-    uid = services.start_rollout(REQUEST)
+    uid = start_rollout(REQUEST)
     (started,) = [each.event for each in read(event_classes=[RolloutStarted])]
     scheduled = [each.event for each in read(event_classes=[OperationScheduled])]
     assert (started.total, started.waves, started.named, started.needs) == (4, (1, 2), False, ())
@@ -218,9 +223,9 @@ def test_a_selector_makes_a_named_rollout():
 def test_a_retry_waits_for_no_approval_no_time_and_no_more_healthy_nodes_than_there_are():
     fleet(2)
     strategy = Strategy(min_healthy="50%", approval=True, start_at=datetime(2030, 1, 1, tzinfo=UTC))
-    uid = services.start_rollout(replace(REQUEST, strategy=strategy))
+    uid = start_rollout(replace(REQUEST, strategy=strategy))
     end(uid, n0000=Phase.CANCELED, n0001=Phase.FAILED)
-    retried = rollout(verbs.retry_rollout(uid))
+    retried = rollout(retry_rollout(uid))
     assert (retried.retry_of, retried.total, retried.strategy["approval"]) == (uid, 1, False)
     assert (retried.strategy["start_at"], retried.strategy["min_healthy"]) == (None, 0)
 
@@ -256,6 +261,6 @@ def test_starting_reads_as_often_for_any_number_of_nodes():
     for count in (5, 50):
         join(*(f"n{count}-{number}" for number in range(count)))
         with CaptureQueriesContext(connection) as queries:
-            services.start_rollout(replace(REQUEST, selector=Selector(names=(f"n{count}-*",))))
+            start_rollout(replace(REQUEST, selector=Selector(names=(f"n{count}-*",))))
         reads.append(len([each for each in queries if each["sql"].startswith("SELECT")]))
     assert reads[0] == reads[1]

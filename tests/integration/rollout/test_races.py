@@ -13,9 +13,7 @@ from artifacts_app.models import Build
 from artifacts_app.services import delete_artifact
 from eventstore import load, read
 from modules_app.errors import ModuleInUseError
-from rollout import clock, local, reconcile, services, verbs
-from rollout.advance import advance
-from rollout.errors import (
+from rollout.domain.errors import (
     ArtifactInUseError,
     ModuleNeededError,
     NoMatchError,
@@ -26,27 +24,34 @@ from rollout.errors import (
     UnknownNodeError,
     WrongPhaseError,
 )
-from rollout.events import (
+from rollout.domain.fleet.events import FleetFrozen, FleetThawed
+from rollout.domain.node.events import NodeDrained, NodeLabelled, NodeWentOffline
+from rollout.domain.request import AT_ONCE, RolloutRequest
+from rollout.domain.rollout.events import (
     AbortRequested,
-    FleetFrozen,
-    FleetThawed,
-    NodeDrained,
-    NodeLabelled,
     NodesReleased,
     NodesRetried,
-    NodeWentOffline,
     RollbackRequested,
     RolloutApproved,
     RolloutResumed,
     RolloutStarted,
     rollout_stream,
 )
+from rollout.domain.selector import Selector
+from rollout.domain.strategy import Retries
 from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import Operation
 from rollout.planning.planner import plan_of
-from rollout.planning.selection import Selector
-from rollout.requests import AT_ONCE, RolloutRequest
-from rollout.strategy import Retries
+from rollout.process import timeouts
+from rollout.process.advance import advance
+from rollout.reconciliation import reconciler
+from rollout.services import local, rollouts
+from rollout.services import start as start_module
+from rollout.services.freeze import freeze_fleet, thaw_fleet
+from rollout.services.nodes import decommission_node, drain_node, label_node
+from rollout.services.rollback import roll_back_rollout
+from rollout.services.rollouts import abort_rollout, approve_rollout, resume_rollout, retry_rollout
+from rollout.services.start import start_rollout
 from tests.plugins.cast import client_of
 from tests.plugins.databases import at_once
 from tests.recorded_fleet import fleet, installed, inventory, join, node, phases, say, silence, start, upload
@@ -122,7 +127,7 @@ class DeleteAndStartAsPlanned(DeleteAndStart):
         )
 
     def start(self):
-        return services.start_rollout(self.request)
+        return start_rollout(self.request)
 
 
 class RemoveAndInstallWhatNeedsIt(Game):
@@ -148,7 +153,7 @@ class DecommissionAndStart(Game):
     rounds = 15
 
     def run(self):
-        return lambda: services.decommission_node(self.node), self.start
+        return lambda: decommission_node(self.node), self.start
 
     def holds(self, outcomes):
         assert unexpected(outcomes, UnknownNodeError) == []
@@ -158,7 +163,7 @@ class DecommissionAndStart(Game):
 class DecommissionAndRelease(Game):
     def run(self):
         uid = self.start()
-        return lambda: services.decommission_node(self.node), lambda: advance(uid)
+        return lambda: decommission_node(self.node), lambda: advance(uid)
 
     def holds(self, outcomes):
         assert unexpected(outcomes) == []
@@ -170,7 +175,7 @@ class FreezeAndRelease(Game):
 
     def run(self):
         self.uid = self.start()
-        return lambda: verbs.freeze_fleet("race"), lambda: advance(self.uid)
+        return lambda: freeze_fleet("race"), lambda: advance(self.uid)
 
     def holds(self, outcomes):
         assert unexpected(outcomes) == []
@@ -178,14 +183,14 @@ class FreezeAndRelease(Game):
         return order[-1] == "FleetFrozen"
 
     def finish(self):
-        verbs.thaw_fleet()
+        thaw_fleet()
         say(self.uid, self.node)
 
 
 class DrainAndRelease(Game):
     def run(self):
         self.uid = self.start()
-        return lambda: services.drain_node(self.node), lambda: advance(self.uid)
+        return lambda: drain_node(self.node), lambda: advance(self.uid)
 
     def holds(self, outcomes):
         assert unexpected(outcomes) == []
@@ -196,7 +201,7 @@ class OfflineAndRelease(Game):
     def run(self):
         self.uid = self.start()
         silence(self.node)
-        return clock.declare_silent_nodes_offline, lambda: advance(self.uid)
+        return timeouts.declare_silent_nodes_offline, lambda: advance(self.uid)
 
     def holds(self, outcomes):
         assert unexpected(outcomes) == []
@@ -209,7 +214,7 @@ class ApproveAndAbort(Game):
 
     def run(self):
         self.uid = self.start(careful={"canary": 0, "approval": True})
-        return lambda: verbs.approve_rollout(self.uid, by=2, remark="go"), lambda: verbs.abort_rollout(self.uid)
+        return lambda: approve_rollout(self.uid, by=2, remark="go"), lambda: abort_rollout(self.uid)
 
     def holds(self, outcomes):
         assert unexpected(outcomes, WrongPhaseError, RolloutFinalError) == []
@@ -225,7 +230,7 @@ class RollbackAndRetryInPlace(Game):
         nodes = (self.node, f"{self.node}-other")
         self.uid = start(module_name=self.name, nodes=nodes, careful=PAUSED)
         say(self.uid, self.node, Phase.FAILED, reason=Reason.LOAD_FAILED)
-        return lambda: verbs.roll_back_rollout(self.uid), lambda: verbs.retry_rollout(self.uid)
+        return lambda: roll_back_rollout(self.uid), lambda: retry_rollout(self.uid)
 
     def holds(self, outcomes):
         assert unexpected(outcomes, WrongPhaseError) == []
@@ -237,7 +242,7 @@ class RollbackAndRetryOfWhatHasEnded(Game):
     def run(self):
         uid = self.start(released=True)
         say(uid, self.node, Phase.FAILED, reason=Reason.LOAD_FAILED)
-        return lambda: verbs.roll_back_rollout(uid), lambda: verbs.retry_rollout(uid)
+        return lambda: roll_back_rollout(uid), lambda: retry_rollout(uid)
 
     def holds(self, outcomes):
         assert self.live().count() == 1, outcomes
@@ -249,7 +254,7 @@ class RetryInPlaceAndDecommission(Game):
         join(f"{self.node}-other")
         uid = start(module_name=self.name, nodes=(self.node, f"{self.node}-other"), careful=PAUSED)
         say(uid, self.node, Phase.FAILED, reason=Reason.LOAD_FAILED)
-        return lambda: verbs.retry_rollout(uid), lambda: services.decommission_node(self.node)
+        return lambda: retry_rollout(uid), lambda: decommission_node(self.node)
 
     def holds(self, outcomes):
         assert unexpected(outcomes, NothingToRetryError) == []
@@ -260,7 +265,7 @@ class RollbackAndDecommission(Game):
     def run(self):
         uid = self.start(released=True)
         say(uid, self.node)
-        return lambda: verbs.roll_back_rollout(uid), lambda: services.decommission_node(self.node)
+        return lambda: roll_back_rollout(uid), lambda: decommission_node(self.node)
 
     def holds(self, outcomes):
         assert unexpected(outcomes, NothingToRollBackError) == []
@@ -278,7 +283,7 @@ class ReconcileAndStart(Game):
             upload()
             say(start(), "first", inventory=inventory(installed()))
         join(self.node)
-        return reconcile.reconcile, lambda: start(nodes=(self.node,), action=Action.REMOVE, released=False)
+        return reconciler.reconcile, lambda: start(nodes=(self.node,), action=Action.REMOVE, released=False)
 
     def prepare(self):
         pass
@@ -312,7 +317,7 @@ class PurgeAndStart(Game):
 class LabelAndStart(Game):
     def prepare(self):
         super().prepare()
-        services.label_node(self.node, {"tier": self.name})
+        label_node(self.node, {"tier": self.name})
 
     def run(self):
         request = RolloutRequest(
@@ -322,7 +327,7 @@ class LabelAndStart(Game):
             selector=Selector(labels={"tier": (self.name,)}),
             strategy=AT_ONCE,
         )
-        return lambda: services.label_node(self.node, {}), lambda: services.start_rollout(request)
+        return lambda: label_node(self.node, {}), lambda: start_rollout(request)
 
     def holds(self, outcomes):
         assert unexpected(outcomes, NoMatchError) == []
@@ -400,8 +405,8 @@ def test_what_a_person_has_begun_and_ended_is_not_undone_by_the_reconciler(meanw
     def remove():
         say(start(nodes=("late",), action=Action.REMOVE), "late", inventory=inventory())
 
-    meanwhile(services, remove)
-    reconcile.reconcile()
+    meanwhile(start_module, remove)
+    reconciler.reconcile()
     assert not Operation.objects.filter(node="late", action="install").exists()
 
 
@@ -409,8 +414,8 @@ def test_a_freeze_keeps_the_reconciler_from_starting(meanwhile):
     fleet(1)
     say(start(), "n0000", inventory=inventory(installed()))
     join("late")
-    meanwhile(services, lambda: verbs.freeze_fleet("holidays"))
-    reconcile.reconcile()
+    meanwhile(start_module, lambda: freeze_fleet("holidays"))
+    reconciler.reconcile()
     assert not Operation.objects.filter(node="late").exists()
 
 
@@ -418,15 +423,15 @@ def test_what_is_put_right_meanwhile_has_not_drifted(meanwhile):
     fleet(1)
     say(start(), "n0000", inventory=inventory(installed()))
     join("n0000")  # it has nothing any more
-    meanwhile(reconcile, lambda: start(nodes=("n0000",)))
-    reconcile.reconcile()
+    meanwhile(reconciler, lambda: start(nodes=("n0000",)))
+    reconciler.reconcile()
     assert node("n0000").drifts == []
 
 
 def test_what_is_being_loaded_is_not_deleted_from_the_disk(meanwhile):
     fleet(1)
     say(start(activation=Activation.FILES), "n0000", inventory=inventory(installed(loaded=False)))
-    meanwhile(services, lambda: say(start(), "n0000", inventory=inventory(installed())))
+    meanwhile(start_module, lambda: say(start(), "n0000", inventory=inventory(installed())))
     with pytest.raises(ModuleInUseError):
         local.remove(node("n0000"), "greet", 1)
 
@@ -435,8 +440,8 @@ def test_failures_that_a_retry_takes_back_are_not_accepted_by_a_resume(meanwhile
     fleet(2)
     uid = start(careful=PAUSED)
     say(uid, "n0000", Phase.FAILED)
-    meanwhile(verbs, lambda: verbs.retry_rollout(uid))
-    verbs.resume_rollout(uid)
+    meanwhile(rollouts, lambda: retry_rollout(uid))
+    resume_rollout(uid)
     assert [each.event.forgiven for each in read(event_classes=[RolloutResumed])] == [(0,)]
 
 
@@ -451,7 +456,7 @@ def test_a_plan_of_what_was_deleted_is_not_started_over_http(meanwhile, alice):
     fleet(1)
     body = {"action": "install", "module_name": "greet", "version": 1}
     plan = client_of(alice).post("/v2/rollouts/plan", body, format="json").json()["plan_hash"]
-    meanwhile(services, lambda: delete_artifact("greet", 1))
+    meanwhile(start_module, lambda: delete_artifact("greet", 1))
     answer = client_of(alice).post("/v2/rollouts", {**body, "plan_hash": plan}, format="json")
     assert (answer.status_code, answer.json()["error_code"]) == (404, "artifact_not_found")
 
@@ -460,6 +465,6 @@ def test_a_plan_that_lost_a_node_is_not_started_over_http(meanwhile, alice):
     fleet(2)
     body = {"action": "install", "module_name": "greet", "version": 1}
     plan = client_of(alice).post("/v2/rollouts/plan", body, format="json").json()["plan_hash"]
-    meanwhile(services, lambda: services.decommission_node("n0001"))
+    meanwhile(start_module, lambda: decommission_node("n0001"))
     answer = client_of(alice).post("/v2/rollouts", {**body, "plan_hash": plan}, format="json")
     assert (answer.status_code, answer.json()["error_code"]) == (409, "plan_changed")

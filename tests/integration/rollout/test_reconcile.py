@@ -10,14 +10,19 @@ from django.test.utils import CaptureQueriesContext
 from accounts.services import update_cluster_settings
 from artifacts_app.events import artifact_stream
 from eventstore import Append, append, database_now, load, read
-from rollout import clock, intake, services, verbs
-from rollout.advance import advance
-from rollout.events import NodeDrifted, NodeDriftEnded
+from rollout.delivery import ingestion
+from rollout.domain.node.events import NodeDrifted, NodeDriftEnded
+from rollout.domain.strategy import Offline, Retries
 from rollout.management.commands import relay
 from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import NodeModule, Operation, Rollout
-from rollout.reconcile import Reconciler, reconcile
-from rollout.strategy import Offline, Retries
+from rollout.process import timeouts
+from rollout.process.advance import advance
+from rollout.reconciliation.reconciler import Reconciler, reconcile
+from rollout.services.freeze import freeze_fleet, thaw_fleet
+from rollout.services.nodes import activate_node, decommission_node, drain_node
+from rollout.services.rollback import roll_back_rollout
+from rollout.services.rollouts import abort_rollout, cancel_node, resume_rollout, retry_rollout
 from tests.recorded_fleet import (
     beat_of,
     differences,
@@ -52,7 +57,7 @@ def succeed(uid, *has):
     """All that are asked say that they have done it, and have `has` from then on."""
     advance(uid)
     while asked := [name for name, phase in phases(uid).items() if phase == Phase.QUEUED]:
-        intake.record_reports([report_of(uid, name, inventory=inventory(*has)) for name in asked])
+        ingestion.record_reports([report_of(uid, name, inventory=inventory(*has)) for name in asked])
     return uid
 
 
@@ -77,7 +82,7 @@ def look(*has):
 
 
 def hello(*names, modules=()):
-    intake.record_beats([beat_of(name, hello=True, modules=modules) for name in names])
+    ingestion.record_beats([beat_of(name, hello=True, modules=modules) for name in names])
 
 
 def recorded(kind):
@@ -86,7 +91,7 @@ def recorded(kind):
 
 def drift(name="n0000", *modules):
     """Somebody has changed the node by hand; a beat says so."""
-    intake.record_beats([beat_of(name, modules=modules)])
+    ingestion.record_beats([beat_of(name, modules=modules)])
 
 
 @pytest.fixture
@@ -189,21 +194,21 @@ def test_a_rollout_that_did_not_succeed_sets_no_target():
 def test_a_node_that_was_skipped_while_it_was_offline_catches_up():
     names = fleet(2)
     silence(names[1])
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     uid = everywhere(careful={"canary": 0, "offline": Offline.SKIP})
     assert operation(uid, names[1]).reason == "node_unreachable"
     assert look() == []
-    intake.record_beats([beat_of(names[1])])
+    ingestion.record_beats([beat_of(names[1])])
     look()
     assert state_of(names[1]) == ("load", "load", "in_sync")
 
 
 def test_a_node_that_was_drained_catches_up_when_it_is_activated():
     names = fleet(2)
-    services.drain_node(names[1])
+    drain_node(names[1])
     everywhere()
     assert look() == []
-    services.activate_node(names[1])
+    activate_node(names[1])
     look()
     assert state_of(names[1]) == ("load", "load", "in_sync")
 
@@ -222,7 +227,7 @@ def test_a_rollback_restores_the_target():
     upload(version=2, content="c2")
     everywhere()
     newer = everywhere(installed(2, "c2"), version=2)
-    succeed(verbs.roll_back_rollout(newer), GREET)
+    succeed(roll_back_rollout(newer), GREET)
     join("late")
     (uid,) = look()
     assert rollout(uid).version == 1
@@ -235,7 +240,7 @@ def test_a_late_joiner_keeps_what_it_got_when_the_target_is_rolled_back():
     newer = everywhere(installed(2, "c2"), version=2)
     join("late")
     look(installed(2, "c2"))
-    succeed(verbs.roll_back_rollout(newer), GREET)
+    succeed(roll_back_rollout(newer), GREET)
     assert look() == []
     assert state_of("late", 2) == ("load", "load", "in_sync")
 
@@ -246,9 +251,9 @@ def test_only_a_retry_before_the_end_sets_the_target(has_ended):
     uid = start(careful={"canary": 1, "retries": Retries(limit=0)})
     say(uid, names[0], Phase.FAILED, reason=Reason.LOAD_FAILED)
     assert rollout(uid).phase == ("failed" if has_ended else "paused")
-    again = verbs.retry_rollout(uid)
+    again = retry_rollout(uid)
     if not has_ended:
-        verbs.resume_rollout(uid)
+        resume_rollout(uid)
     succeed(again, GREET)
     assert rollout(again).phase == "succeeded"
     join("late")
@@ -258,9 +263,9 @@ def test_only_a_retry_before_the_end_sets_the_target(has_ended):
 def test_a_removal_that_a_node_missed_is_made_up_for():
     names = fleet(2)
     everywhere()
-    services.drain_node(names[1])
+    drain_node(names[1])
     succeed(start(action=Action.REMOVE, released=False))
-    services.activate_node(names[1])
+    activate_node(names[1])
     reconcile()
     (uid,) = own()
     assert (rollout(uid).action, phases(uid)) == ("remove", {names[1]: "scheduled"})
@@ -281,7 +286,7 @@ def test_a_target_that_was_removed_asks_nothing_of_late_joiners():
 def test_a_node_that_left_and_joins_again_is_treated_as_new():
     names = fleet(2)
     everywhere()
-    services.decommission_node(names[1])
+    decommission_node(names[1])
     assert look() == []
     hello(names[1])
     look()
@@ -306,7 +311,7 @@ def test_what_a_person_has_canceled_is_not_started_again():
     join("late")
     reconcile()
     (uid,) = own()
-    verbs.abort_rollout(uid)
+    abort_rollout(uid)
     assert phases(uid) == {"late": "canceled"}
     assert look() == []
 
@@ -333,12 +338,12 @@ def test_a_time_out_is_repeated_once_the_node_is_back():
     (name,) = fleet(1)
     uid = start()
     overdue(name)
-    clock.end_overdue_operations()
+    timeouts.end_overdue_operations()
     assert phases(uid) == {name: "timed_out"}
     silence(name)
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     assert look() == []
-    intake.record_beats([beat_of(name)])
+    ingestion.record_beats([beat_of(name)])
     look()
     assert state_of(name) == ("load", "load", "in_sync")
 
@@ -354,7 +359,7 @@ def test_what_failed_for_a_permanent_reason_is_not_repeated(reason):
 def test_what_a_person_had_a_node_give_up_is_not_repeated():
     (name,) = fleet(1)
     uid = start(nodes=(name,))
-    verbs.cancel_node(uid, name, force=False)
+    cancel_node(uid, name, force=False)
     say(uid, name, Phase.CANCELED, reason=Reason.MANUAL)
     hello(name)
     assert look() == []
@@ -378,14 +383,14 @@ def test_a_rollback_that_an_offline_node_missed_is_made_up_for():
     everywhere()
     newer = everywhere(old, new, version=2)
     silence(names[1])
-    clock.declare_silent_nodes_offline()
-    back = succeed(verbs.roll_back_rollout(newer), GREET)
+    timeouts.declare_silent_nodes_offline()
+    back = succeed(roll_back_rollout(newer), GREET)
     row, progressed_at = Rollout.objects.filter(uid=back), rollout(back).progressed_at
     row.update(progressed_at=progressed_at - timedelta(seconds=601))
     advance(back)
     row.update(progressed_at=progressed_at)
     assert look() == []
-    intake.record_beats([beat_of(names[1], modules=[old, new])])
+    ingestion.record_beats([beat_of(names[1], modules=[old, new])])
     look(GREET)
     assert (state_of(names[1], 1), state_of(names[1], 2)) == (("load", "load", "in_sync"), None)
 
@@ -496,14 +501,14 @@ def test_what_differs_while_an_operation_is_under_way_is_no_drift():
     assert recorded(NodeDrifted) == []
 
 
-@pytest.mark.parametrize("take_away", [services.drain_node, silence])
+@pytest.mark.parametrize("take_away", [drain_node, silence])
 def test_nodes_that_are_offline_or_draining_are_left_alone(take_away):
     (name,) = fleet(1)
     update_cluster_settings(correct_drift=True)
     everywhere()
     drift(name)
     take_away(name)
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     assert look() == []
     assert recorded(NodeDrifted) == []
 
@@ -515,9 +520,9 @@ def test_nothing_is_started_while_the_fleet_is_frozen():
     fleet(1)
     everywhere()
     join("late")
-    verbs.freeze_fleet("an incident")
+    freeze_fleet("an incident")
     assert look() == []
-    verbs.thaw_fleet()
+    thaw_fleet()
     assert len(look()) == 1
 
 
@@ -525,14 +530,14 @@ def test_drift_is_recorded_while_the_fleet_is_frozen():
     (name,) = fleet(1)
     everywhere()
     drift(name)
-    verbs.freeze_fleet("an incident")
+    freeze_fleet("an incident")
     assert look() == []
     assert len(recorded(NodeDrifted)) == 1
 
 
 def test_it_does_nothing_while_a_projection_waits_for_its_rebuild(monkeypatch):
-    monkeypatch.setattr("rollout.reconcile.LOOK_SECONDS", 0.0)
-    monkeypatch.setattr("rollout.reconcile.stale", lambda: ["nodes"])
+    monkeypatch.setattr("rollout.reconciliation.reconciler.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("rollout.reconciliation.reconciler.stale_projections", lambda: ["nodes"])
     (name,) = fleet(1)
     everywhere()
     drift(name)
@@ -540,7 +545,7 @@ def test_it_does_nothing_while_a_projection_waits_for_its_rebuild(monkeypatch):
     reconciler = Reconciler()
     reconciler.look()
     assert (own(), recorded(NodeDrifted)) == ([], [])
-    monkeypatch.setattr("rollout.reconcile.stale", list)
+    monkeypatch.setattr("rollout.reconciliation.reconciler.stale_projections", list)
     reconciler.look()
     assert (len(own()), len(recorded(NodeDrifted))) == (1, 1)
 
@@ -611,7 +616,7 @@ def test_a_look_reads_by_the_same_number_of_queries_for_any_fleet():
         old, late = ([f"{kind}-{count}-{number}" for number in range(count)] for kind in ("old", "late"))
         join(*old)
         succeed(start(nodes=tuple(old), max_parallel=count), GREET)
-        intake.record_beats([beat_of(name) for name in old])
+        ingestion.record_beats([beat_of(name) for name in old])
         join(*late)
         with CaptureQueriesContext(connection) as queries:
             reconcile()
@@ -629,7 +634,7 @@ def test_a_look_with_nothing_to_do_is_five_queries(django_assert_num_queries):
 
 
 def test_it_looks_only_when_something_may_have_changed(monkeypatch):
-    monkeypatch.setattr("rollout.reconcile.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("rollout.reconciliation.reconciler.LOOK_SECONDS", 0.0)
     fleet(1)
     everywhere()
     reconciler = Reconciler()

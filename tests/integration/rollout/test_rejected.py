@@ -5,17 +5,19 @@ from uuid import uuid5
 import pytest
 
 from eventstore import ConcurrencyError, StoredEvent, acting_as, head, read
-from rollout import clock, follower, intake, verbs
-from rollout.advance import advance
-from rollout.decider import placement
-from rollout.decider.placement import MOST_REJECTED
-from rollout.events import ReportRejected
-from rollout.follower import Follower
+from rollout.delivery import ingestion
+from rollout.domain.placement import decider
+from rollout.domain.placement.decider import MOST_REJECTED
+from rollout.domain.placement.events import ReportRejected
+from rollout.domain.strategy import Retries
 from rollout.messages import FINAL_PHASES, REPORTS, Action, Phase, Reason
 from rollout.models import Liveness, TimelineEntry
-from rollout.strategy import Retries
+from rollout.process import manager, timeouts
+from rollout.process.advance import advance
+from rollout.process.manager import Follower
+from rollout.services.rollback import ROLLBACKS, roll_back_rollout
+from rollout.services.rollouts import cancel_node
 from rollout.transport import DROPPED
-from rollout.verbs import ROLLBACKS
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import (
     differences,
@@ -91,7 +93,7 @@ def test_a_report_that_answers_nothing_begins_no_stream_and_is_counted(
     before, life = streams(), set(Liveness.objects.values_list("node", flat=True))
     seen = inventory(installed()) if has_inventory and change.get("node", "n0000") == "stranger" else None
     said = {**report_of(uid, "n0000", phase, inventory=seen), **change}
-    assert grew(lambda: intake.record_reports([said, said])) == is_recorded
+    assert grew(lambda: ingestion.record_reports([said, said])) == is_recorded
     assert streams() == before
     assert set(Liveness.objects.values_list("node", flat=True)) == life
     assert [each.node for each in rejected()] == [said["node"]] * is_recorded
@@ -105,7 +107,7 @@ def test_answers_are_not_counted(counted):
     uid = start()
     said = report_of(uid, name)
     for _ in range(2):
-        intake.record_reports([report_of(uid, name, Phase.LOADING), said, said])
+        ingestion.record_reports([report_of(uid, name, Phase.LOADING), said, said])
     assert rollout(uid).phase == "succeeded"
     assert counted() == {}
 
@@ -124,8 +126,8 @@ def test_a_node_cannot_let_the_log_grow_without_end(counted, kind):
         for number in range(100)
     ]
     most = 2 if kind == "the same two in turn" else MOST_REJECTED
-    assert grew(lambda: intake.record_reports(bad)) == most
-    assert grew(lambda: [intake.record_reports([each]) for each in bad]) == 0
+    assert grew(lambda: ingestion.record_reports(bad)) == most
+    assert grew(lambda: [ingestion.record_reports([each]) for each in bad]) == 0
     assert counted() == {"rejected": 200}
     assert TimelineEntry.objects.count() < 30
     say(uid, name)
@@ -137,23 +139,23 @@ def test_a_new_operation_has_rejections_recorded_again():
     (name,) = fleet(1)
     uid = start()
     bad = [{**report_of(uid, name), "rollout": f"who-{number}", "generation": 7} for number in range(20)]
-    intake.record_reports(bad)
+    ingestion.record_reports(bad)
     say(uid, name)
     start(action=Action.REMOVE)
-    assert grew(lambda: intake.record_reports(bad)) == MOST_REJECTED
+    assert grew(lambda: ingestion.record_reports(bad)) == MOST_REJECTED
 
 
 @pytest.fixture
 def poisoned(monkeypatch):
     """A report of this message cannot be recorded."""
-    real = placement._outcome
+    real = decider._outcome
 
     def outcome(live, report):
         if report.message == "poison":
             raise ValueError("nobody \0foresaw this")
         return real(live, report)
 
-    monkeypatch.setattr(placement, "_outcome", outcome)
+    monkeypatch.setattr(decider, "_outcome", outcome)
     return {"message": "poison"}
 
 
@@ -162,7 +164,7 @@ def test_what_cannot_be_recorded_is_in_the_log_as_rejected_with_its_reason(count
     uid = start()
     said = [report_of(uid, bad, **poisoned), report_of(uid, good)]
     for _ in range(2):
-        intake.record_reports(said)
+        ingestion.record_reports(said)
     (event,) = rejected()
     assert (event.node, event.rollout, event.phase) == (bad, uid, Phase.SUCCEEDED)
     assert event.why == "It could not be recorded: ValueError: nobody foresaw this"
@@ -190,8 +192,8 @@ def test_a_rejection_that_cannot_be_recorded_keeps_no_other_from_being_recorded(
     def fail(*_):
         raise ValueError("nor this")
 
-    monkeypatch.setattr(placement, "_reject", fail)
-    intake.record_reports([report_of(uid, bad, **poisoned), report_of(uid, good)])
+    monkeypatch.setattr(decider, "_reject", fail)
+    ingestion.record_reports([report_of(uid, bad, **poisoned), report_of(uid, good)])
     assert phases(uid) == {bad: "queued", good: "succeeded"}
     assert counted() == {"unrecorded": 1}
 
@@ -199,7 +201,7 @@ def test_a_rejection_that_cannot_be_recorded_keeps_no_other_from_being_recorded(
 def test_what_is_tried_again_is_counted_once(monkeypatch, counted):
     (name,) = fleet(1)
     uid = start()
-    real, calls = intake.append, []
+    real, calls = ingestion.append, []
 
     def twice_refused(*appends):
         calls.append(appends)
@@ -207,8 +209,8 @@ def test_what_is_tried_again_is_counted_once(monkeypatch, counted):
             raise ConcurrencyError
         return real(*appends)
 
-    monkeypatch.setattr(intake, "append", twice_refused)
-    intake.record_reports([{**report_of(uid, name), "generation": 7}])
+    monkeypatch.setattr(ingestion, "append", twice_refused)
+    ingestion.record_reports([{**report_of(uid, name), "generation": 7}])
     assert counted() == {"rejected": 1}
 
 
@@ -217,8 +219,8 @@ def test_late_answers_that_contradict_each_other_end_too():
     uid = start()
     say(uid, name)
     late = [report_of(uid, name, phase) for phase in (Phase.FAILED, Phase.CANCELED) * 50]
-    assert grew(lambda: intake.record_reports(late)) == 2
-    assert grew(lambda: [intake.record_reports([each]) for each in late]) == 0
+    assert grew(lambda: ingestion.record_reports(late)) == 2
+    assert grew(lambda: [ingestion.record_reports([each]) for each in late]) == 0
     assert operation(uid, name).phase == "succeeded"
     assert differences() == {}
 
@@ -227,9 +229,9 @@ def test_rejected_reports_hide_no_late_success():
     (name,) = fleet(1)
     uid = start()
     overdue(name)
-    clock.end_overdue_operations()
+    timeouts.end_overdue_operations()
     bad = [{**report_of(uid, name), "rollout": f"who-{number}", "generation": 7} for number in range(20)]
-    assert grew(lambda: intake.record_reports(bad)) == MOST_REJECTED
+    assert grew(lambda: ingestion.record_reports(bad)) == MOST_REJECTED
     say(uid, name)
     assert operation(uid, name).late == "succeeded"
     assert state_of(name) == ("load", "absent", "missing")
@@ -264,7 +266,7 @@ def test_a_rejected_report_moves_no_rollout_of_others(stranger, alice):
     admin = client_of(alice)
     url = f"/v2/rollouts/{stranger}"
     etag, before = admin.get(url)["ETag"], versions(stranger)
-    assert grew(lambda: intake.record_reports([report_of(stranger, "n0000") | REJECTED])) == 1
+    assert grew(lambda: ingestion.record_reports([report_of(stranger, "n0000") | REJECTED])) == 1
     assert versions(stranger) == before
     assert admin.get(url, headers={"If-None-Match": etag}).status_code == 304
     assert differences() == {}
@@ -277,7 +279,7 @@ def test_nor_one_about_another_module_of_the_node():
     say(start(module_name="other"), "n0000", module_name="other")
     uid = start()
     before = versions(uid)
-    assert grew(lambda: intake.record_reports([report_of(uid, "n0000", module_name="other", generation=7)])) == 1
+    assert grew(lambda: ingestion.record_reports([report_of(uid, "n0000", module_name="other", generation=7)])) == 1
     assert versions(uid) == before
     assert differences() == {}
 
@@ -297,8 +299,8 @@ def test_a_report_about_a_rollout_to_come_is_not_told_of_it(stranger):
     """The uid of a rollback is known before there is one."""
     say(stranger, "n0000")
     into = uuid5(ROLLBACKS, stranger).hex
-    intake.record_reports([report_of(stranger, "n0000") | {"rollout": into, "generation": 7}])
-    assert verbs.roll_back_rollout(stranger) == into
+    ingestion.record_reports([report_of(stranger, "n0000") | {"rollout": into, "generation": 7}])
+    assert roll_back_rollout(stranger) == into
     assert not TimelineEntry.objects.filter(position=rejections()[0].position).exists()
     assert differences() == {}
 
@@ -308,7 +310,7 @@ def test_a_rejected_report_is_no_cause(change):
     say_of = fleet(2)
     say(start(), "n0001")
     uid = start(version=1, action=Action.REMOVE, nodes=tuple(say_of), supersede=True, released=False)
-    intake.record_reports([report_of(uid, "n0000") | change])
+    ingestion.record_reports([report_of(uid, "n0000") | change])
     advance(uid)
     say(uid, "n0000")
     rejection = rejections()[0].event_id.hex
@@ -319,9 +321,9 @@ def test_a_rejected_report_has_no_rollout_looked_at(stranger, monkeypatch):
     known = Follower()
     known.look()
     looked = []
-    for module in (intake, follower):
+    for module in (ingestion, manager):
         monkeypatch.setattr(module, "advance_all", lambda uids: dict.fromkeys(looked.extend(uids) or []))
-    intake.record_reports([report_of(stranger, "n0000") | REJECTED])
+    ingestion.record_reports([report_of(stranger, "n0000") | REJECTED])
     known.look()
     assert looked == []
 
@@ -358,6 +360,6 @@ def test_what_a_person_has_canceled_is_canceled():
     (name,) = fleet(1)
     uid = start()
     with acting_as("user:bob"):
-        verbs.cancel_node(uid, name, force=False)
+        cancel_node(uid, name, force=False)
     say(uid, name, Phase.CANCELED, reason=Reason.MANUAL)
     assert (operation(uid, name).phase, operation(uid, name).canceled_by) == ("canceled", "bob")

@@ -9,12 +9,16 @@ from kombu.exceptions import OperationalError
 
 from artifacts_app.services import artifact_deletion
 from eventstore import append, database_now
-from rollout import clock, control, dispatch, intake, services, verbs
-from rollout.advance import advance
-from rollout.dispatch import LEASE_SECONDS, forget_ended, publish_due
+from rollout.delivery import consumer, ingestion, outbox
+from rollout.delivery.outbox import LEASE_SECONDS, forget_ended, publish_due
 from rollout.management.commands.relay import look
 from rollout.messages import Action, Phase, Reason, queue_for
 from rollout.models import Dispatch, Liveness, Operation
+from rollout.process import timeouts
+from rollout.process.advance import advance
+from rollout.services.nodes import decommission_node, drain_node
+from rollout.services.rollback import roll_back_rollout
+from rollout.services.rollouts import abort_rollout, retry_rollout
 from tests.recorded_fleet import beat_of, fleet, join, operation, phases, rollout, say, silence, start, upload
 
 pytestmark = pytest.mark.django_db
@@ -25,7 +29,7 @@ def sent(monkeypatch):
     """Commands instead of messages: (node, rollout, attempt)."""
     found = []
     monkeypatch.setattr(
-        dispatch, "_send", lambda command, _: found.append((command.node, command.rollout, command.attempt))
+        outbox, "_send", lambda command, _: found.append((command.node, command.rollout, command.attempt))
     )
     return found
 
@@ -61,8 +65,8 @@ def test_it_works(broker):
 def test_a_request_never_talks_to_the_broker(dead_broker):
     fleet(1)
     uid = start()
-    verbs.abort_rollout(uid)
-    services.decommission_node("n0000")
+    abort_rollout(uid)
+    decommission_node("n0000")
     assert rollout(uid).phase == "aborted"
 
 
@@ -93,7 +97,7 @@ def test_of_a_batch_only_what_was_sent_is_marked(monkeypatch):
             raise ConnectionError
         sent.append(command.node)
 
-    monkeypatch.setattr(dispatch, "_send", send_two)
+    monkeypatch.setattr(outbox, "_send", send_two)
     with pytest.raises(ConnectionError):
         publish_due()
     assert Dispatch.objects.filter(published_at=None, lease=None).count() == 1
@@ -107,7 +111,7 @@ def loses(monkeypatch):
 
     def lose(*names):
         for name in names:
-            monkeypatch.setattr(dispatch, name, _lost_once(getattr(dispatch, name)))
+            monkeypatch.setattr(outbox, name, _lost_once(getattr(outbox, name)))
         with pytest.raises(Error):
             publish_due()
         assert Dispatch.objects.exclude(lease=None).exists()
@@ -148,14 +152,14 @@ def test_the_control_worker_gives_back_what_was_lost_when_it_is_idle(sent, loses
     fleet(1)
     start()
     loses("_note")
-    control.judge_silence(0.0)
+    consumer.judge_silence(0.0)
     assert set(Dispatch.objects.values_list("lease", "publishes")) == {(None, 1)}
 
 
 def test_a_relay_that_died_is_followed_by_another_after_its_lease(sent):
     fleet(1)
     start()
-    assert dispatch._claim() is not None
+    assert outbox._claim() is not None
     assert publish_due() == 0
     shift(LEASE_SECONDS + 1)
     assert publish_due() == 1
@@ -164,11 +168,11 @@ def test_a_relay_that_died_is_followed_by_another_after_its_lease(sent):
 def test_what_another_relay_was_first_with_is_not_published_again(sent):
     fleet(1)
     start()
-    claim = dispatch._claim()
+    claim = outbox._claim()
     Dispatch.objects.update(leased_until=None)
     publish_due()
     Dispatch.objects.update(lease=claim.lease)
-    assert dispatch._publish(claim) == 0
+    assert outbox._publish(claim) == 0
     assert len(sent) == 1
 
 
@@ -182,7 +186,7 @@ def test_a_command_is_sent_again_ever_less_often_to_a_node_that_beats(sent):
         waits.append(round((row.due_at - row.published_at).total_seconds()))
         shift(1000)
         assert publish_due() == 0, "it has not beaten since"
-        intake.record_beats([beat_of("n0000")])
+        ingestion.record_beats([beat_of("n0000")])
         assert publish_due() == 1
     assert waits == [settings.ENVIRONMENT.resend_seconds * 2**n for n in range(6)] + [300, 300]
 
@@ -191,9 +195,9 @@ def test_a_hello_is_answered_at_once(sent):
     fleet(1)
     start()
     publish_due()
-    intake.record_beats([beat_of("n0000")])
+    ingestion.record_beats([beat_of("n0000")])
     assert publish_due() == 0
-    intake.record_beats([beat_of("n0000", hello=True)])
+    ingestion.record_beats([beat_of("n0000", hello=True)])
     assert publish_due() == 1
     assert Dispatch.objects.get().publishes == 1, "the wait starts anew"
     assert publish_due() == 0
@@ -210,7 +214,7 @@ def clock_at(monkeypatch):
         def turned():
             return database_now() + timedelta(seconds=seconds)
 
-        for module in (dispatch, intake, clock):
+        for module in (outbox, ingestion, timeouts):
             monkeypatch.setattr(module, "database_now", turned)
 
     return turn
@@ -225,8 +229,8 @@ def sent_often(monkeypatch):
         found.append(command.node)
         assert len(found) < 50, "published again and again"
 
-    monkeypatch.setattr(dispatch, "_send", note)
-    monkeypatch.setattr(dispatch, "_send_cancel", note)
+    monkeypatch.setattr(outbox, "_send", note)
+    monkeypatch.setattr(outbox, "_send_cancel", note)
     return found
 
 
@@ -239,12 +243,12 @@ def test_what_happened_before_the_clock_was_set_back_is_published_once(sent_ofte
     match cause:
         case "release":
             say(uid, name, Phase.FAILED)
-            verbs.retry_rollout(uid)
+            retry_rollout(uid)
             advance(uid)
         case "hello":
-            intake.record_beats([beat_of(name, hello=True)])
+            ingestion.record_beats([beat_of(name, hello=True)])
         case "cancel":
-            verbs.roll_back_rollout(uid)
+            roll_back_rollout(uid)
     clock_at(seconds)
     publish_due()
     publish_due()
@@ -258,15 +262,15 @@ def test_a_command_is_sent_again_after_the_clock_was_set_back(sent_often, clock_
     start()
     publish_due()
     clock_at(seconds)
-    intake.record_beats([beat_of(name)])
+    ingestion.record_beats([beat_of(name)])
     publish_due()
     assert len(sent_often) == 2
     for attempt in range(1, 9):
         publish_due()
         assert len(sent_often) == attempt + 1, "it waits ever longer"
-        seconds += dispatch.LONGEST_RESEND_SECONDS + 1
+        seconds += outbox.LONGEST_RESEND_SECONDS + 1
         clock_at(seconds)
-        intake.record_beats([beat_of(name)])
+        ingestion.record_beats([beat_of(name)])
         publish_due()
         assert len(sent_often) == attempt + 2
 
@@ -275,7 +279,7 @@ def test_a_claim_of_a_moment_later_is_another_relay_s(sent_often, clock_at):
     fleet(1)
     start()
     clock_at(1)
-    assert dispatch._claim() is not None
+    assert outbox._claim() is not None
     clock_at(0)
     assert publish_due() == 0
 
@@ -284,7 +288,7 @@ def test_a_claim_of_a_moment_later_is_another_relay_s(sent_often, clock_at):
 def test_a_dead_relay_holds_nothing_after_the_clock_was_set_back(sent_often, clock_at, seconds):
     fleet(1)
     start()
-    assert dispatch._claim() is not None
+    assert outbox._claim() is not None
     clock_at(seconds)
     assert publish_due() == 1
 
@@ -293,10 +297,10 @@ def test_an_offline_node_gets_nothing(sent):
     fleet(2)
     start()
     silence("n0000")
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     publish_due()
     assert [name for name, *_ in sent] == ["n0001"]
-    intake.record_beats([beat_of("n0000")])
+    ingestion.record_beats([beat_of("n0000")])
     assert publish_due() == 1
 
 
@@ -305,9 +309,9 @@ def test_what_was_given_back_is_published_at_once_when_it_is_released_again(sent
     uid = start()
     publish_due()
     silence("n0000")
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     assert phases(uid) == {"n0000": "scheduled"}
-    intake.record_beats([beat_of("n0000")])
+    ingestion.record_beats([beat_of("n0000")])
     assert publish_due() == 1
     assert Dispatch.objects.get().publishes == 1
 
@@ -317,7 +321,7 @@ def test_a_retry_is_published_at_once(sent):
     uid = start()
     publish_due()
     say(uid, "n0000", Phase.FAILED)
-    verbs.retry_rollout(uid)
+    retry_rollout(uid)
     advance(uid)
     publish_due()
     assert sent[2:] == [("n0000", uid, 2)]
@@ -326,12 +330,12 @@ def test_a_retry_is_published_at_once(sent):
 def test_a_draining_node_still_answers_for_what_it_has(sent):
     fleet(1)
     start()
-    services.drain_node("n0000")
+    drain_node("n0000")
     assert publish_due() == 1
 
 
 def test_rollouts_side_by_side_and_more_than_a_batch(sent, monkeypatch):
-    monkeypatch.setattr(dispatch, "BATCH", 3)
+    monkeypatch.setattr(outbox, "BATCH", 3)
     fleet(4)
     upload("other")
     first, second = start(), start(module_name="other")
@@ -356,7 +360,7 @@ def test_an_operation_whose_package_is_lost_ends_and_is_not_published_again(sent
     uid = start()
     publish_due()
     say(uid, name, Phase.FAILED, reason=Reason.FETCH_FAILED, message="api answered 410 Gone instead of the package.")
-    intake.record_beats([beat_of(name, hello=True)])
+    ingestion.record_beats([beat_of(name, hello=True)])
     assert publish_due() == 0
     assert (rollout(uid).phase, operation(uid, name).reason) == ("failed", "fetch_failed")
 
@@ -394,7 +398,7 @@ def test_a_step_that_fails_keeps_no_other_from_its_work(sent, monkeypatch, caplo
     def broken():
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(clock, "end_overdue_operations", broken)
+    monkeypatch.setattr(timeouts, "end_overdue_operations", broken)
     assert look()[0] is False
     assert (phases(uid), len(sent)) == ({"n0000": "queued"}, 1)
     assert "boom" in caplog.text
@@ -406,7 +410,7 @@ def test_flushall_delays_and_changes_nothing_else(broker):
     publish_due()
     broker.flush()
     shift(1000)
-    intake.record_beats([beat_of(name) for name in names])
+    ingestion.record_beats([beat_of(name) for name in names])
     assert publish_due() == 2
     assert [broker.waiting(queue_for(name)) for name in names] == [1, 1]
 
@@ -415,7 +419,7 @@ def test_the_queue_of_a_silent_node_is_purged(broker):
     fleet(1)
     start()
     publish_due()
-    dispatch.purge_queues(["n0000"])
+    outbox.purge_queues(["n0000"])
     assert broker.waiting(queue_for("n0000")) == 0
 
 
@@ -451,7 +455,7 @@ def test_what_is_due_is_found_without_reading_what_has_ended(sent):
     now = database_now()
     overdue = Operation.objects.filter(phase__in=["queued", "loading"], deadline_at__lt=now)
     for query, index in [
-        (dispatch._due(now), "operations_in_hand"),
+        (outbox._due(now), "operations_in_hand"),
         (overdue, "operations_in_hand"),
         (Operation.objects.filter(node="m1", finished_at__isnull=True), "operations_unfinished"),
         (Operation.objects.filter(behind=True, node__in=[f"m{number}" for number in range(500)]), "operations_behind"),

@@ -2,12 +2,14 @@
 
 import pytest
 
-from rollout import clock, verbs
-from rollout.advance import advance
-from rollout.decider.rollout import Abort
-from rollout.errors import RollbackOfRollbackError, RolloutFinalError
+from rollout.domain.errors import RollbackOfRollbackError, RolloutFinalError
+from rollout.domain.rollout.decider import Abort
+from rollout.domain.strategy import Offline, OnAbort, OnFailure, Retries, Strategy
 from rollout.messages import Phase, Reason
-from rollout.strategy import Offline, OnAbort, OnFailure, Retries, Strategy
+from rollout.process import timeouts
+from rollout.process.advance import advance
+from rollout.services.rollback import roll_back_rollout
+from rollout.services.rollouts import abort_rollout
 from tests.recorded_fleet import (
     fleet,
     grew,
@@ -74,7 +76,7 @@ def test_a_node_that_never_answers_times_out(db):
     uid = start(careful={"canary": 0, "retries": NO_RETRY})
     say(uid, B)
     overdue(A)
-    clock.end_overdue_operations()
+    timeouts.end_overdue_operations()
     assert phases(uid) == {A: "timed_out", B: "succeeded"}
     assert (rollout(uid).phase, rollout(uid).reason) == ("completed_with_failures", "error_threshold")
 
@@ -118,10 +120,10 @@ def test_a_rollback_is_not_rolled_back(db):
     fleet(1)
     uid = start()
     say(uid, A)
-    rollback = verbs.roll_back_rollout(uid)
-    assert verbs.roll_back_rollout(uid) == rollback
+    rollback = roll_back_rollout(uid)
+    assert roll_back_rollout(uid) == rollback
     with pytest.raises(RollbackOfRollbackError):
-        verbs.roll_back_rollout(rollback)
+        roll_back_rollout(rollback)
 
 
 # --- A revert goes through the canary again, while the bad version stays: hashicorp/nomad#10882
@@ -132,7 +134,7 @@ def test_a_rollback_skips_the_waves(db):
     uid = start(careful={"waves": (1,), "retries": NO_RETRY})
     for name in (A, B, C):
         say(uid, name)
-    rollback = verbs.roll_back_rollout(uid)
+    rollback = roll_back_rollout(uid)
     advance(rollback)
     assert phases(rollback) == {A: "queued", B: "queued", C: "queued"}
 
@@ -146,7 +148,7 @@ def test_an_abort_of_what_has_ended_changes_nothing(db):
     say(uid, A)
     say(uid, B)
     with pytest.raises(RolloutFinalError):
-        verbs.abort_rollout(uid)
+        abort_rollout(uid)
     assert phases(uid) == {A: "succeeded", B: "succeeded"}
     assert grew(lambda: advance(uid)) == 0
 
@@ -179,7 +181,7 @@ def test_one_failure_in_each_wave_is_too_many_in_all():
 def test_a_node_that_cannot_be_reached_counts_as_failed(db):
     fleet(2)
     silence(A)
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     uid = start(careful={"canary": 0, "max_parallel": 1, "offline": Offline.FAIL})
     assert (operation(uid, A).phase, operation(uid, A).reason) == ("failed", "node_unreachable")
     assert rollout(uid).phase == "paused"

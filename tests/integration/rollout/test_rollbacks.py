@@ -5,12 +5,17 @@ import json
 import pytest
 
 from accounts.services import update_cluster_settings
-from rollout import clock, intake, services, verbs
-from rollout.advance import advance
-from rollout.errors import ModuleNeededError, NothingToRollBackError
+from rollout.delivery import ingestion
+from rollout.domain.errors import ModuleNeededError, NothingToRollBackError
 from rollout.messages import Activation, Phase, Reason
 from rollout.models import ClusterTarget, Operation
-from rollout.reconcile import reconcile
+from rollout.process import timeouts
+from rollout.process.advance import advance
+from rollout.reconciliation.reconciler import reconcile
+from rollout.services import rollback
+from rollout.services.nodes import decommission_node
+from rollout.services.rollback import roll_back_rollout
+from rollout.services.rollouts import cancel_node
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import (
     beat_of,
@@ -50,7 +55,7 @@ def done(version, *names, phase=Phase.SUCCEEDED, **more):
 
 
 def taken_back(uid):
-    back = verbs.roll_back_rollout(uid)
+    back = roll_back_rollout(uid)
     advance(back)
     for each in Operation.objects.filter(rollout=back, phase=Phase.QUEUED):
         say(back, each.node)
@@ -120,7 +125,7 @@ def test_where_nothing_is_left_the_refusal_names_them():
     first = done(1, A, B)
     second = done(2, A, B)
     with pytest.raises(NothingToRollBackError, match=f"{A}, {B} by rollout {second}"):
-        verbs.roll_back_rollout(first)
+        roll_back_rollout(first)
 
 
 def test_rollouts_are_taken_back_one_after_the_other():
@@ -132,7 +137,7 @@ def test_rollouts_are_taken_back_one_after_the_other():
         back = operation(taken_back(uid), A)
         assert (back.action, back.version) == ("install", version)
     with pytest.raises(NothingToRollBackError):  # only the newest of them are remembered
-        verbs.roll_back_rollout(uids[0])
+        roll_back_rollout(uids[0])
     assert differences() == {}
 
 
@@ -140,12 +145,12 @@ def test_what_the_reconciler_has_put_right_is_still_the_work_of_the_rollout():
     fleet(1)
     first = done(1, A)
     update_cluster_settings(correct_drift=True)
-    intake.record_beats([beat_of(A)])
+    ingestion.record_beats([beat_of(A)])
     reconcile()
     put_right = Operation.objects.exclude(rollout=first).get()
     advance(put_right.rollout)
     say(put_right.rollout, A)
-    intake.record_beats([beat_of(A, modules=[installed()])])
+    ingestion.record_beats([beat_of(A, modules=[installed()])])
     assert phases(taken_back(first)) == {A: "rolled_back"}
 
 
@@ -155,7 +160,7 @@ def test_files_that_came_since_are_a_change():
     first = done(1, A)
     second = done(2, A, activation=Activation.FILES)
     with pytest.raises(NothingToRollBackError, match=second):
-        verbs.roll_back_rollout(first)
+        roll_back_rollout(first)
 
 
 # --- A newer attempt without an answer --------------------------------------------------------------------------------
@@ -166,7 +171,7 @@ def without_an_answer(version):
     uid = start(version=version, nodes=(A,))
     answer = report_of(uid, A)
     overdue(A)
-    clock.end_overdue_operations()
+    timeouts.end_overdue_operations()
     assert phases(uid) == {A: "timed_out"}
     return uid, answer
 
@@ -177,10 +182,10 @@ def test_where_a_newer_attempt_may_still_come_the_node_is_left_alone():
     first = done(1, A)
     second, answer = without_an_answer(2)
     with pytest.raises(NothingToRollBackError, match=second):
-        verbs.roll_back_rollout(first)
-    intake.record_reports([answer])
+        roll_back_rollout(first)
+    ingestion.record_reports([answer])
     with pytest.raises(NothingToRollBackError, match=second):  # now it has changed the node
-        verbs.roll_back_rollout(first)
+        roll_back_rollout(first)
     assert (operation(taken_back(second), A).action, operation(taken_back(second), A).version) == ("install", 1)
     taken_back(first)
     assert differences() == {}
@@ -199,14 +204,14 @@ def test_what_a_node_had_already_is_the_work_of_who_has_brought_it():
     fleet(1)
     first = done(1, A)
     second, answer = without_an_answer(1)
-    back = verbs.roll_back_rollout(first)
+    back = roll_back_rollout(first)
     advance(back)
-    intake.record_reports([answer])
+    ingestion.record_reports([answer])
     say(back, A)
     advance(back)
     assert rollout(back).phase == "rolled_back"
     with pytest.raises(NothingToRollBackError):  # it is gone, and must not come back
-        verbs.roll_back_rollout(second)
+        roll_back_rollout(second)
     assert differences() == {}
 
 
@@ -216,7 +221,7 @@ def test_the_same_version_again_changes_nothing():
     second = start(nodes=(A,))
     say(second, A, Phase.SKIPPED, reason=Reason.ALREADY_INSTALLED)
     with pytest.raises(NothingToRollBackError):
-        verbs.roll_back_rollout(second)
+        roll_back_rollout(second)
     assert phases(taken_back(first)) == {A: "rolled_back"}
 
 
@@ -227,12 +232,12 @@ def test_one_that_was_canceled_keeps_the_target_and_can_be_asked_for_again():
     fleet(1)
     first = start()
     say(first, A)
-    back = verbs.roll_back_rollout(first)
-    verbs.cancel_node(back, A, force=True)
+    back = roll_back_rollout(first)
+    cancel_node(back, A, force=True)
     advance(back)
     assert rollout(back).phase == "aborted"
     assert ClusterTarget.objects.get(module_name="greet").rollout == first
-    intake.record_reports([report_of(back, A, Phase.CANCELED)])
+    ingestion.record_reports([report_of(back, A, Phase.CANCELED)])
     again = taken_back(first)
     assert again != back
     assert rollout(first).rolled_back_by == again
@@ -243,7 +248,7 @@ def test_one_that_a_newer_rollout_has_taken_over_is_superseded(admin):
     fleet(1)
     upload(version=2, content="c2")
     first = done(1, A)
-    back = verbs.roll_back_rollout(first)
+    back = roll_back_rollout(first)
     start(version=2, supersede=True, released=False)
     advance(back)
     assert (rollout(back).phase, phases(back)) == ("superseded", {A: "canceled"})
@@ -253,8 +258,8 @@ def test_one_that_a_newer_rollout_has_taken_over_is_superseded(admin):
 def test_one_whose_nodes_have_left_is_aborted():
     fleet(2)
     first = done(1, A)
-    back = verbs.roll_back_rollout(first)
-    services.decommission_node(A)
+    back = roll_back_rollout(first)
+    decommission_node(A)
     advance(back)
     assert (rollout(back).phase, rollout(back).reason) == ("aborted", "node_decommissioned")
 
@@ -265,7 +270,7 @@ def test_one_whose_nodes_have_left_is_aborted():
 def test_a_rollout_that_starts_meanwhile_is_seen(monkeypatch):
     fleet(2)
     upload(version=2, content="c2")
-    first, real, newer = done(1, A, B), verbs.restoration_of, []
+    first, real, newer = done(1, A, B), rollback.restoration_of, []
 
     def restoration_of(uid):
         found = real(uid)
@@ -273,8 +278,8 @@ def test_a_rollout_that_starts_meanwhile_is_seen(monkeypatch):
             newer.append(start(version=2, nodes=(B,)))
         return found
 
-    monkeypatch.setattr(verbs, "restoration_of", restoration_of)
-    back = verbs.roll_back_rollout(first)
+    monkeypatch.setattr(rollback, "restoration_of", restoration_of)
+    back = roll_back_rollout(first)
     assert phases(back).keys() == {A}
     assert [(each["rollout"], each["nodes"]) for each in rollout(back).left_alone["by"]] == [(newer[0], [B])]
 
@@ -288,6 +293,6 @@ def test_what_another_module_needs_is_not_rolled_back():
     second = start()
     say(second, "n1")
     with pytest.raises(ModuleNeededError, match="greet 1 needs json on n1"):
-        verbs.roll_back_rollout(first)
+        roll_back_rollout(first)
     taken_back(second)
     taken_back(first)

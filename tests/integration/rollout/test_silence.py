@@ -6,11 +6,13 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from eventstore import read
-from rollout import clock, control, intake
-from rollout.control import BatchConsumer, judge_silence
-from rollout.events import NodeWentOffline, OperationGivenBack
+from rollout.delivery import consumer, ingestion
+from rollout.delivery.consumer import BatchConsumer, judge_silence
+from rollout.domain.node.events import NodeWentOffline
+from rollout.domain.placement.events import OperationGivenBack
 from rollout.messages import BEATS, queue_for
 from rollout.models import Node
+from rollout.process import timeouts
 from tests.integration.rollout.test_control import consuming
 from tests.recorded_fleet import beat_of, differences, fleet, node, phases, silence, start
 
@@ -37,7 +39,7 @@ def test_a_thousand_silent_nodes_cost_one_append_and_the_same_queries_for_each_b
             is_behind = judge_silence(1000.0)
         batches.append((appends_of(queries), len(queries)))
     *full, (none, _) = batches
-    assert len(full) == 1000 / clock.DECLARED_AT_ONCE
+    assert len(full) == 1000 / timeouts.DECLARED_AT_ONCE
     assert {appends for appends, _ in full} == {1}
     assert max(count for _, count in full) < 20
     assert none == 0
@@ -52,7 +54,7 @@ def test_a_batch_costs_the_same_for_any_number_of_nodes_with_operations(dead_bro
     uid = start(max_parallel=count)
     silence(*names)
     with CaptureQueriesContext(connection) as queries:
-        silent = clock.declare_silent_nodes_offline()
+        silent = timeouts.declare_silent_nodes_offline()
     assert silent == names
     assert set(phases(uid).values()) == {"scheduled"}
     assert len(queries) < 50
@@ -64,7 +66,7 @@ def test_each_node_is_followed_by_what_it_gives_back():
     fleet(2)
     start()
     silence("n0000", "n0001")
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     told = [
         (type(each.event).__name__, each.event.node)
         for each in read(event_classes=[NodeWentOffline, OperationGivenBack])
@@ -81,17 +83,17 @@ def test_each_node_is_followed_by_what_it_gives_back():
 def test_who_is_heard_while_it_is_judged_stays_online(meanwhile):
     fleet(2)
     silence("n0000", "n0001")
-    meanwhile(clock, lambda: intake.record_beats([beat_of("n0001", server="redis")]))
-    assert clock.declare_silent_nodes_offline() == ["n0000"]
+    meanwhile(timeouts, lambda: ingestion.record_beats([beat_of("n0001", server="redis")]))
+    assert timeouts.declare_silent_nodes_offline() == ["n0000"]
     assert node("n0001").phase == "online"
 
 
 @pytest.mark.django_db
 def test_all_queues_are_purged_over_one_connection(broker, monkeypatch):
-    monkeypatch.setattr(clock, "DECLARED_AT_ONCE", 10)
+    monkeypatch.setattr(timeouts, "DECLARED_AT_ONCE", 10)
     names = fleet(40)
     start(max_parallel=40)
-    control.publish_due()
+    consumer.publish_due()
     silence(*names)
     with broker.client() as client:
         before = client.info("stats")["total_connections_received"]
@@ -105,7 +107,7 @@ def test_all_queues_are_purged_over_one_connection(broker, monkeypatch):
 @pytest.mark.usefixtures("committed_db")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_heartbeats_that_wait_are_taken_in_before_the_next_batch(broker, consuming, waits, monkeypatch):
-    monkeypatch.setattr(clock, "DECLARED_AT_ONCE", 2)
+    monkeypatch.setattr(timeouts, "DECLARED_AT_ONCE", 2)
     names = fleet(6)
     silence(*names)
 
@@ -114,7 +116,7 @@ def test_heartbeats_that_wait_are_taken_in_before_the_next_batch(broker, consumi
         broker.send(BEATS, *[beat_of(name) for name in names[2:5]])
         return is_behind
 
-    consuming(BEATS, control.record_beats, idle=judge)
+    consuming(BEATS, consumer.record_beats, idle=judge)
     waits(lambda: not Node.objects.filter(name=names[5], online=True).exists())
     assert went_offline() == [names[0], names[1], names[5]]
 
@@ -123,23 +125,23 @@ def test_heartbeats_that_wait_are_taken_in_before_the_next_batch(broker, consumi
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_nobody_is_judged_while_a_heartbeat_waits(broker, waits, monkeypatch):
     """However slow the broker is: here a read that ends without a message says nothing of the queue."""
-    monkeypatch.setattr(control, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(consumer, "IDLE_SECONDS", 0.01)
     names = fleet(2)
     silence(*names)
-    consumer = BatchConsumer(current_app, BEATS, control.record_beats, idle=lambda _: judge_silence(1000.0))
-    collect = consumer._collect
+    thread = BatchConsumer(current_app, BEATS, consumer.record_beats, idle=lambda _: judge_silence(1000.0))
+    collect = thread._collect
     before_judging = []
 
     def slow(broker_connection, seconds):
-        before_judging.extend([seconds] if seconds == control.LINGER_SECONDS else [])
+        before_judging.extend([seconds] if seconds == consumer.LINGER_SECONDS else [])
         return True if len(before_judging) < 3 else collect(broker_connection, seconds)
 
-    consumer._collect = slow
+    thread._collect = slow
     broker.send(BEATS, beat_of("n0001"))
-    consumer.start()
+    thread.start()
     try:
         waits(lambda: node("n0000").phase == "offline")
     finally:
-        consumer.stopping.set()
-        consumer.join()
+        thread.stopping.set()
+        thread.join()
     assert went_offline() == ["n0000"]

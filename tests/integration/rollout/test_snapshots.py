@@ -7,13 +7,20 @@ import pytest
 
 from console.rollouts.live import live
 from eventstore import acting_as
-from rollout import advance, intake, reconcile, report, selectors, services, verbs, why
+from rollout.api import report
+from rollout.delivery import ingestion
+from rollout.domain.request import RolloutRequest
+from rollout.domain.selector import Selector
+from rollout.domain.strategy import Strategy
 from rollout.messages import Action
 from rollout.planning.forecast import plan_document
 from rollout.planning.planner import plan_of
-from rollout.planning.selection import Selector
-from rollout.requests import RolloutRequest
-from rollout.strategy import Strategy
+from rollout.process import advance
+from rollout.queries import explanations
+from rollout.queries.nodes import node_documents, node_row
+from rollout.reconciliation import reconciler
+from rollout.services.nodes import label_node
+from rollout.services.rollouts import abort_rollout
 from tests.recorded_fleet import beat_of, fleet, installed, phases, say, start
 
 pytestmark = pytest.mark.usefixtures("committed_db")
@@ -52,17 +59,17 @@ def test_a_step_of_a_rollout(between_queries, monkeypatch):
 def test_how_the_fleet_stands(between_queries, monkeypatch):
     fleet(1)
     finish(start(), "n0000")
-    intake.record_beats([beat_of("n0000")])
-    standings = spied(monkeypatch, reconcile, "_drift_changes")
-    with between_queries("rollout_clustertarget", reconcile.reconcile):
-        reconcile.reconcile()
+    ingestion.record_beats([beat_of("n0000")])
+    standings = spied(monkeypatch, reconciler, "_drift_changes")
+    with between_queries("rollout_clustertarget", reconciler.reconcile):
+        reconciler.reconcile()
     seen = standings[0][0]
     assert (len(seen.drifted), seen.open_drifts) == (1, [])
 
 
 def test_a_plan(between_queries):
     fleet(2)
-    services.label_node("n0000", {"zone": "a"})
+    label_node("n0000", {"zone": "a"})
     request = RolloutRequest(
         action=Action.INSTALL,
         module_name="greet",
@@ -73,14 +80,14 @@ def test_a_plan(between_queries):
     before = plan_document(plan_of(request))
 
     def move_and_install():
-        services.label_node("n0000", {"zone": "b"})
-        intake.record_beats([beat_of("n0000", modules=[installed()])])
+        label_node("n0000", {"zone": "b"})
+        ingestion.record_beats([beat_of("n0000", modules=[installed()])])
 
     with between_queries('"rollout_node"', move_and_install):
         assert plan_document(plan_of(request)) == before
 
 
-@pytest.mark.parametrize("ask", [why.of_rollout, lambda uid: why.of_node(uid, "n0001")])
+@pytest.mark.parametrize("ask", [explanations.of_rollout, lambda uid: explanations.of_node(uid, "n0001")])
 def test_why_it_waits(between_queries, ask):
     names = fleet(2)
     uid = start(max_parallel=1)
@@ -96,7 +103,7 @@ def test_a_report(between_queries):
 
     def abort():
         with acting_as("user:alice"):
-            verbs.abort_rollout(uid)
+            abort_rollout(uid)
 
     with between_queries('"rollout_rollout"', abort):
         assert report.report_of(uid).rollout | {"generated_at": before["generated_at"]} == before
@@ -104,9 +111,9 @@ def test_a_report(between_queries):
 
 def test_a_node(between_queries):
     fleet(1)
-    before = selectors.node_documents([selectors.node("n0000")])
-    with between_queries("rollout_liveness", lambda: intake.record_beats([beat_of("n0000", modules=[installed()])])):
-        assert json.dumps(selectors.node_documents([selectors.node("n0000")])) == json.dumps(before)
+    before = node_documents([node_row("n0000")])
+    with between_queries("rollout_liveness", lambda: ingestion.record_beats([beat_of("n0000", modules=[installed()])])):
+        assert json.dumps(node_documents([node_row("n0000")])) == json.dumps(before)
 
 
 def test_a_page_of_a_rollout(between_queries):

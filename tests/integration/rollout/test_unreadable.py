@@ -8,8 +8,9 @@ import pytest
 from celery import current_app
 from kombu import Queue
 
-from rollout import census, control
+from rollout.delivery import consumer
 from rollout.messages import BEATS, REPORTS
+from rollout.queries import statistics
 from rollout.transport import DROPPED
 from tests.envelopes import REPORT, UNREADABLE, USELESS, envelope, mutations, task
 from tests.integration.rollout.test_control import consuming
@@ -54,15 +55,15 @@ def test_a_report_between_unreadable_ones_is_recorded(broker, consuming, waits):
     broker.client().lpush(REPORTS, *UNREADABLE.values())
     broker.send(REPORTS, report_of(uid, name))
     broker.client().lpush(REPORTS, *USELESS.values())
-    consuming(REPORTS, control.record_reports)
+    consuming(REPORTS, consumer.record_reports)
     waits(lambda: rollout(uid).phase == "succeeded")
 
 
-@pytest.mark.parametrize("record", [control.record_reports, control.record_beats])
+@pytest.mark.parametrize("record", [consumer.record_reports, consumer.record_beats])
 def test_bodies_that_no_parser_foresees_are_dropped_alone(broker, consuming, waits, record):
     """Those that are read as envelopes reach the parsers of reports and heartbeats."""
     fleet(1)
-    queue = REPORTS if record is control.record_reports else BEATS
+    queue = REPORTS if record is consumer.record_reports else BEATS
     broker.client().lpush(queue, *USELESS.values(), *mutations(200, seed=3, of=envelope(REPORT)))
     consuming(queue, record)
     waits(lambda: broker.waiting(queue) == 0 and broker.client().hlen("unacked") == 0)
@@ -75,16 +76,16 @@ def test_a_batch_is_bounded_in_bytes(broker, consuming, waits):
     broker.client().lpush(REPORTS, *[envelope(b"[" + b",".join([b"[]"] * 100_000) + b"]")] * 40)
     broker.client().lpush(REPORTS, *[envelope(b"[" + b",".join([b"[]"] * 1_000_000) + b"]")] * 5)
     waits(lambda: broker.waiting(REPORTS) == 0 and sum(batches) == 40)
-    assert max(batches) <= control.BATCH_BYTES // 300_000 + 1
+    assert max(batches) <= consumer.BATCH_BYTES // 300_000 + 1
 
 
 def test_each_is_counted(broker, consuming, waits, monkeypatch):
-    monkeypatch.setattr(control, "IDLE_SECONDS", 0.05)  # then it records what it has dropped
+    monkeypatch.setattr(consumer, "IDLE_SECONDS", 0.05)  # then it records what it has dropped
     DROPPED.take()
     consuming(BEATS, lambda _: None)
     for number, item in enumerate(UNREADABLE.values(), start=1):
         broker.client().lpush(BEATS, item)
-        waits(lambda: sum(count for *_, count in census.dropped_messages()) == number)  # noqa: B023 - called at once
+        waits(lambda: sum(count for *_, count in statistics.dropped_messages()) == number)  # noqa: B023 - called at once
 
 
 def test_a_node_cannot_have_the_control_plane_write_into_another_queue(broker):
@@ -127,7 +128,7 @@ def test_the_control_worker_goes_on(broker, worker, waits, tmp_path):
     waits(lambda: rollout(uid).phase == "succeeded")
     waits(lambda: not any(broker.waiting(queue) for queue in ("control.tasks", REPORTS, BEATS)))
     waits(lambda: broker.client().hlen("unacked") == 0)
-    waits(lambda: {queue for queue, _, _ in census.dropped_messages()} >= {"control.tasks", REPORTS, BEATS})
+    waits(lambda: {queue for queue, _, _ in statistics.dropped_messages()} >= {"control.tasks", REPORTS, BEATS})
     assert worker.poll() is None
     output = (tmp_path / "output").read_text()
     assert "Task modfleet.sweep" in output

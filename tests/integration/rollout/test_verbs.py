@@ -8,19 +8,33 @@ from accounts import services as accounts
 from accounts.roles import Role
 from accounts.services import UserChanges
 from eventstore import acting_as
-from rollout import clock, intake, services, verbs
-from rollout.advance import advance
-from rollout.errors import (
+from rollout.delivery import ingestion
+from rollout.domain.errors import (
     NothingToRollBackError,
     OperationFinalError,
     RollbackOfRollbackError,
     SecondPersonError,
     WrongPhaseError,
 )
+from rollout.domain.strategy import Retries
 from rollout.messages import Action, Phase, Reason
 from rollout.models import ClusterTarget, Operation, Rollout
-from rollout.reconcile import reconcile
-from rollout.strategy import Retries
+from rollout.process import timeouts
+from rollout.process.advance import advance
+from rollout.reconciliation.reconciler import reconcile
+from rollout.services.freeze import freeze_fleet, thaw_fleet
+from rollout.services.nodes import decommission_node
+from rollout.services.rollback import roll_back_rollout
+from rollout.services.rollouts import (
+    abort_rollout,
+    approve_rollout,
+    cancel_node,
+    pause_rollout,
+    promote_rollout,
+    reject_rollout,
+    resume_rollout,
+    retry_rollout,
+)
 from tests.recorded_fleet import (
     beat_of,
     differences,
@@ -81,8 +95,8 @@ def test_to_resume_accepts_the_failures_so_far():
     fleet(3)
     uid = start(careful={})
     say(uid, A, Phase.FAILED)
-    verbs.resume_rollout(uid)
-    verbs.resume_rollout(uid)
+    resume_rollout(uid)
+    resume_rollout(uid)
     assert phases(uid) == {A: "failed", B: "queued", C: "queued"}
     say(uid, B)
     say(uid, C, Phase.FAILED)
@@ -94,9 +108,9 @@ def test_to_retry_and_to_resume_goes_on_from_the_canary():
     fleet(2)
     uid = start(careful={})
     say(uid, A, Phase.FAILED)
-    verbs.retry_rollout(uid)
+    retry_rollout(uid)
     assert (rollout(uid).phase, operation(uid, A).attempt) == ("paused", 2)
-    verbs.resume_rollout(uid)
+    resume_rollout(uid)
     say(uid, A)
     say(uid, B)
     assert rollout(uid).phase == "succeeded"
@@ -107,20 +121,20 @@ def test_a_gate_is_opened_by_a_person():
     uid = start(careful={"gate": "manual"})
     say(uid, A)
     assert (rollout(uid).phase, waves(uid)) == ("running", ["gated", "pending"])
-    verbs.promote_rollout(uid)
-    verbs.promote_rollout(uid, wave=0)
+    promote_rollout(uid)
+    promote_rollout(uid, wave=0)
     assert waves(uid) == ["passed", "running"]
 
 
 def test_a_paused_rollout_lets_run_what_runs():
     fleet(3)
     uid = start(max_parallel=1)
-    verbs.pause_rollout(uid)
-    verbs.pause_rollout(uid)
+    pause_rollout(uid)
+    pause_rollout(uid)
     say(uid, A)
     assert phases(uid) == {A: "succeeded", B: "scheduled", C: "scheduled"}
     assert rollout(uid).reason == "manual"
-    verbs.resume_rollout(uid)
+    resume_rollout(uid)
     assert phases(uid)[B] == "queued"
 
 
@@ -130,8 +144,8 @@ def test_a_second_person_approves(alice, carol):
         uid = start(careful={"approval": True})
     assert rollout(uid).phase == "pending_approval"
     with pytest.raises(SecondPersonError):
-        verbs.approve_rollout(uid, by=alice.uid, remark="fine")
-    verbs.approve_rollout(uid, by=carol.uid, remark="fine")
+        approve_rollout(uid, by=alice.uid, remark="fine")
+    approve_rollout(uid, by=carol.uid, remark="fine")
     assert phases(uid) == {A: "queued"}
 
 
@@ -141,10 +155,10 @@ def test_a_person_by_another_name_is_no_second_person(alice, carol):
         uid = start(careful={"approval": True})
     accounts.update_user(alice.uid, UserChanges(name="alison"), by=None)
     with pytest.raises(SecondPersonError):
-        verbs.approve_rollout(uid, by=alice.uid, remark="fine")
+        approve_rollout(uid, by=alice.uid, remark="fine")
     accounts.update_user(carol.uid, UserChanges(role=Role.ADMIN), by=None)
     accounts.delete_user(alice.uid, by=None)
-    verbs.approve_rollout(uid, by=carol.uid, remark="fine")
+    approve_rollout(uid, by=carol.uid, remark="fine")
     assert phases(uid) == {A: "queued"}
 
 
@@ -153,15 +167,15 @@ def test_who_started_it_has_to_be_known(carol):
     with acting_as("user:nobody"):
         uid = start(careful={"approval": True})
     with pytest.raises(SecondPersonError):
-        verbs.approve_rollout(uid, by=carol.uid, remark="fine")
-    verbs.reject_rollout(uid, remark="start it again")
+        approve_rollout(uid, by=carol.uid, remark="fine")
+    reject_rollout(uid, remark="start it again")
 
 
 def test_a_rejected_rollout_ends_untouched():
     fleet(2)
     uid = start(careful={"approval": True})
-    verbs.reject_rollout(uid, remark="not on a Friday")
-    verbs.reject_rollout(uid, remark="not on a Friday")
+    reject_rollout(uid, remark="not on a Friday")
+    reject_rollout(uid, remark="not on a Friday")
     row = rollout(uid)
     assert (row.phase, row.message, set(phases(uid).values())) == ("rejected", "not on a Friday", {"canceled"})
     assert differences() == {}
@@ -183,7 +197,7 @@ def test_a_rollback_under_way_gives_every_node_back_what_it_had():
     rolled_out(1, A, B, C)
     uid = start(version=2, max_parallel=1)
     say(uid, A)
-    assert verbs.roll_back_rollout(uid) == uid
+    assert roll_back_rollout(uid) == uid
     assert phases(uid) == {A: "succeeded", B: "canceling", C: "canceled"}
     say(uid, B, Phase.CANCELED)
     assert (operation(uid, A).version, operation(uid, A).undoes, operation(uid, A).rollback) == (1, 2, True)
@@ -191,7 +205,7 @@ def test_a_rollback_under_way_gives_every_node_back_what_it_had():
     say(uid, B, Phase.SKIPPED)
     assert phases(uid) == {A: "rolled_back", B: "rolled_back", C: "canceled"}
     assert (rollout(uid).phase, rollout(uid).reason) == ("rolled_back", "manual")
-    assert verbs.roll_back_rollout(uid) == uid
+    assert roll_back_rollout(uid) == uid
     assert differences() == {}
 
 
@@ -215,8 +229,8 @@ def test_an_ended_rollout_is_rolled_back_by_a_new_one_and_only_once():
     first = rolled_out(1, A, B)
     second = rolled_out(2, A, B)
     assert ClusterTarget.objects.get().rollout == second
-    uid = verbs.roll_back_rollout(second)
-    assert (uid != second, verbs.roll_back_rollout(second)) == (True, uid)
+    uid = roll_back_rollout(second)
+    assert (uid != second, roll_back_rollout(second)) == (True, uid)
     assert (rollout(uid).phase, rollout(uid).rollback_of) == ("rolling_back", second)
     advance(uid)
     say(uid, A)
@@ -224,14 +238,14 @@ def test_an_ended_rollout_is_rolled_back_by_a_new_one_and_only_once():
     assert rollout(uid).phase == "rolled_back"
     assert (ClusterTarget.objects.get().rollout, ClusterTarget.objects.get().version) == (first, 1)
     with pytest.raises(RollbackOfRollbackError):
-        verbs.roll_back_rollout(uid)
+        roll_back_rollout(uid)
     assert differences() == {}
 
 
 def test_a_rollback_that_fails_says_so():
     fleet(2)
     uid = rolled_out(1, A, B)
-    back = verbs.roll_back_rollout(uid)
+    back = roll_back_rollout(uid)
     advance(back)
     say(back, A, Phase.FAILED, reason=Reason.UNLOAD_REFUSED)
     say(back, B)
@@ -243,8 +257,8 @@ def test_a_node_that_is_offline_is_to_have_what_it_had_all_the_same():
     fleet(2)
     uid = rolled_out(1, A, B)
     silence(B)
-    clock.declare_silent_nodes_offline()
-    back = verbs.roll_back_rollout(uid)
+    timeouts.declare_silent_nodes_offline()
+    back = roll_back_rollout(uid)
     advance(back)
     say(back, A)
     turn_back(back, seconds=601)
@@ -252,7 +266,7 @@ def test_a_node_that_is_offline_is_to_have_what_it_had_all_the_same():
     assert (phases(back), rollout(back).phase) == ({A: "rolled_back", B: "failed"}, "rollback_failed")
     assert operation(back, B).reason == "node_unreachable"
     assert state_of(B)[::2] == ("load", "error")
-    intake.record_beats([beat_of(B)])
+    ingestion.record_beats([beat_of(B)])
     reconcile()
     again = Operation.objects.exclude(rollout__in=[uid, back]).get()
     assert (again.node, again.action, again.version) == (B, "remove", 1)
@@ -262,12 +276,12 @@ def test_a_rollback_waits_for_a_node_that_is_silent_for_a_while():
     fleet(2)
     uid = rolled_out(1, A, B)
     silence(B)
-    clock.declare_silent_nodes_offline()
-    back = verbs.roll_back_rollout(uid)
+    timeouts.declare_silent_nodes_offline()
+    back = roll_back_rollout(uid)
     advance(back)
     say(back, A)
     assert phases(back) == {A: "rolled_back", B: "scheduled"}
-    intake.record_beats([beat_of(B)])
+    ingestion.record_beats([beat_of(B)])
     advance(back)
     say(back, B)
     assert rollout(back).phase == "rolled_back"
@@ -279,7 +293,7 @@ def test_what_something_newer_has_changed_is_left_alone():
     first = rolled_out(1, A, B)
     rolled_out(2, A, B)
     with pytest.raises(NothingToRollBackError):
-        verbs.roll_back_rollout(first)
+        roll_back_rollout(first)
 
 
 # --- One node, and all of them ----------------------------------------------------------------------------------------
@@ -288,14 +302,14 @@ def test_what_something_newer_has_changed_is_left_alone():
 def test_one_node_is_canceled_by_handshake_or_by_force():
     fleet(3)
     uid = start(max_parallel=2)
-    verbs.cancel_node(uid, C, force=False)
-    verbs.cancel_node(uid, A, force=False)
-    verbs.cancel_node(uid, B, force=True)
+    cancel_node(uid, C, force=False)
+    cancel_node(uid, A, force=False)
+    cancel_node(uid, B, force=True)
     assert phases(uid) == {A: "canceling", B: "canceled", C: "canceled"}
-    verbs.cancel_node(uid, C, force=False)
+    cancel_node(uid, C, force=False)
     say(uid, A)
     with pytest.raises(OperationFinalError):
-        verbs.cancel_node(uid, A, force=True)
+        cancel_node(uid, A, force=True)
     assert (rollout(uid).phase, rollout(uid).canceled) == ("succeeded", 2)
     assert differences() == {}
 
@@ -304,11 +318,11 @@ def test_one_node_is_canceled_by_handshake_or_by_force():
 def test_a_rollout_that_was_canceled_on_all_its_nodes_is_aborted(has_left):
     fleet(2)
     uid = start(max_parallel=1)
-    verbs.cancel_node(uid, B, force=False)
+    cancel_node(uid, B, force=False)
     if has_left:
-        services.decommission_node(A)
+        decommission_node(A)
     else:
-        verbs.cancel_node(uid, A, force=True)
+        cancel_node(uid, A, force=True)
     ended = rollout(uid)
     assert (ended.phase, ended.reason) == ("aborted", "")
     assert ended.message == "A person has canceled it on all nodes that are left."
@@ -318,9 +332,9 @@ def test_a_rollout_that_was_canceled_on_all_its_nodes_is_aborted(has_left):
 def test_an_undo_that_was_canceled_by_hand_is_no_failure():
     fleet(2)
     uid = rolled_out(1, A, B)
-    back = verbs.roll_back_rollout(uid)
+    back = roll_back_rollout(uid)
     advance(back)
-    verbs.cancel_node(back, A, force=True)
+    cancel_node(back, A, force=True)
     say(back, B)
     assert (rollout(back).phase, rollout(back).canceled) == ("rolled_back", 1)
     assert [each["phase"] for each in rollout(back).waves] == ["passed"]
@@ -328,8 +342,8 @@ def test_an_undo_that_was_canceled_by_hand_is_no_failure():
 
 def test_a_rollback_that_was_canceled_on_all_its_nodes_is_aborted():
     fleet(1)
-    back = verbs.roll_back_rollout(rolled_out(1, A))
-    verbs.cancel_node(back, A, force=False)
+    back = roll_back_rollout(rolled_out(1, A))
+    cancel_node(back, A, force=False)
     assert rollout(back).phase == "aborted"
 
 
@@ -337,15 +351,15 @@ def test_one_under_way_that_gives_nothing_back_has_failed():
     fleet(2)
     uid = start(careful={"canary": 1, "gate": "manual"})
     say(uid, A)
-    verbs.roll_back_rollout(uid)
-    verbs.cancel_node(uid, A, force=True)
+    roll_back_rollout(uid)
+    cancel_node(uid, A, force=True)
     assert (rollout(uid).phase, rollout(uid).reason) == ("rollback_failed", "")
 
 
 def test_an_abort_may_undo_what_runs():
     fleet(3)
     uid = start(max_parallel=2, careful={"canary": 0, "on_abort": "undo"})
-    verbs.abort_rollout(uid)
+    abort_rollout(uid)
     assert phases(uid) == {A: "canceling", B: "canceling", C: "canceled"}
     say(uid, A, Phase.CANCELED)
     say(uid, B)
@@ -354,12 +368,12 @@ def test_an_abort_may_undo_what_runs():
 
 def test_a_frozen_fleet_releases_nothing_until_it_is_thawed():
     fleet(2)
-    verbs.freeze_fleet("the holidays")
-    verbs.freeze_fleet("the holidays")
+    freeze_fleet("the holidays")
+    freeze_fleet("the holidays")
     uid = start()
     assert (rollout(uid).phase, set(phases(uid).values())) == ("planned", {"scheduled"})
-    verbs.thaw_fleet()
-    verbs.thaw_fleet()
+    thaw_fleet()
+    thaw_fleet()
     assert set(phases(uid).values()) == {"queued"}
     assert differences() == {}
 
@@ -383,7 +397,7 @@ def test_what_is_worth_it_is_tried_again_after_a_while():
 def test_offline_says_what_becomes_of_a_node_that_is_offline_when_it_is_its_turn(offline, phase):
     fleet(2)
     silence(B)
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     uid = start(careful={"offline": offline, "canary": 0})
     assert phases(uid) == {A: "queued", B: phase}
 
@@ -391,7 +405,7 @@ def test_offline_says_what_becomes_of_a_node_that_is_offline_when_it_is_its_turn
 def test_a_node_that_is_waited_for_gets_its_turn_when_it_is_back():
     fleet(2)
     silence(B)
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     uid = start(careful={"canary": 0})
     join(B)
     assert phases(uid) == {A: "queued", B: "queued"}
@@ -400,13 +414,13 @@ def test_a_node_that_is_waited_for_gets_its_turn_when_it_is_back():
 def test_one_dead_node_does_not_hang_it_for_ever():
     fleet(2)
     silence(B)
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     uid = start(careful={"canary": 0})
     say(uid, A)
     turn_back(uid, seconds=601)
     advance(uid)
     assert (rollout(uid).phase, rollout(uid).reason) == ("paused", "progress_deadline")
-    verbs.resume_rollout(uid)
+    resume_rollout(uid)
     assert rollout(uid).phase == "running"  # its clock was started anew
 
 
@@ -415,7 +429,7 @@ def test_min_healthy_is_kept_by_what_is_released():
     uid = start(careful={"canary": 0, "min_healthy": 2})
     assert list(phases(uid).values()).count("queued") == 1
     silence(C)
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     say(uid, A)
     assert phases(uid) == {A: "succeeded", B: "scheduled", C: "scheduled"}
     join(C)
@@ -428,7 +442,7 @@ def test_a_node_lost_after_its_success_counts_as_failed():
     say(uid, A)
     assert waves(uid) == ["soaking", "pending"]
     silence(A)
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     advance(uid)
     assert rollout(uid).message == (
         "1 node of wave 0 failed, 1 of them after they had succeeded; max_failures accepts 0."
@@ -439,15 +453,15 @@ def test_what_a_phase_does_not_allow_is_refused_in_words():
     fleet(1)
     uid = start()
     with pytest.raises(WrongPhaseError, match="A rollout that is running cannot be asked to reject"):
-        verbs.reject_rollout(uid, remark="no")
+        reject_rollout(uid, remark="no")
 
 
 def test_who_resumes_accepts_what_was_lost_while_it_was_paused():
     fleet(2)
     uid = start(careful={"canary": 1, "soak_seconds": 1000.0})
     say(uid, "n0000", inventory=inventory(installed()))
-    verbs.pause_rollout(uid)
+    pause_rollout(uid)
     silence("n0000")
-    clock.declare_silent_nodes_offline()
-    verbs.resume_rollout(uid)
+    timeouts.declare_silent_nodes_offline()
+    resume_rollout(uid)
     assert rollout(uid).phase == "running"

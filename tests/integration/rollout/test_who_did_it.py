@@ -11,12 +11,13 @@ from django.urls import reverse
 
 from accounts.roles import Role
 from eventstore import in_words
-from rollout import clock, verbs
-from rollout.advance import advance, advance_all
+from rollout.domain.strategy import OnFailure, Retries
 from rollout.messages import Phase, Reason
 from rollout.models import Operation
-from rollout.selectors import unfinished_rollouts
-from rollout.strategy import OnFailure, Retries
+from rollout.process import timeouts
+from rollout.process.advance import advance, advance_all
+from rollout.queries.rollouts import unfinished_rollouts
+from rollout.services.rollouts import cancel_node
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import differences, fleet, phases, rollout, say, silence, start, upload
 
@@ -153,7 +154,7 @@ def test_what_took_its_place_once_the_node_was_silent(admin, other):
     older = start_by(admin)
     start_by(other, version=2, supersede=True)
     silence(A)
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     found = nodes_of(admin, older)[0]
     assert (found["phase"], found["canceled_by"]) == ("canceled", A)
     assert told(admin, older) == [f"{A} taken over by the user {A}"]
@@ -218,7 +219,7 @@ def test_a_stop_by_a_person_cancels_what_was_not_begun(admin, other):
     other.post(f"/v2/rollouts/{uid}/abort")
     assert phases(uid)[B] == "canceled"
     assert nodes_of(admin, uid)[1]["canceled_by"] == A
-    verbs.cancel_node(uid, A, force=True)
+    cancel_node(uid, A, force=True)
     assert nodes_of(admin, uid)[0]["canceled_by"] is None
 
 

@@ -5,16 +5,19 @@ import pytest
 from artifacts_app.services import delete_artifact
 from modules_app.errors import ModuleInUseError
 from modules_app.services import delete_module, module_uid
-from rollout import clock, services, verbs
-from rollout.advance import advance
-from rollout.errors import ArtifactInUseError, RolloutInProgressError
-from rollout.events import Origin
+from rollout.domain.errors import ArtifactInUseError, RolloutInProgressError
+from rollout.domain.request import RolloutRequest
+from rollout.domain.rollout.events import Origin
+from rollout.domain.strategy import Retries
 from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import Operation, Rollout
 from rollout.planning.planner import plan_of
-from rollout.reconcile import reconcile
-from rollout.requests import RolloutRequest
-from rollout.strategy import Retries
+from rollout.process import timeouts
+from rollout.process.advance import advance
+from rollout.reconciliation.reconciler import reconcile
+from rollout.services.rollback import roll_back_rollout
+from rollout.services.rollouts import cancel_node, retry_rollout
+from rollout.services.start import start_rollout
 from tests.recorded_fleet import (
     fleet,
     installed,
@@ -77,7 +80,7 @@ def released(scheduled):
 @pytest.fixture
 def given_back(released):
     silence(INVENTED)
-    clock.declare_silent_nodes_offline()
+    timeouts.declare_silent_nodes_offline()
     assert phases(released) == {INVENTED: "scheduled"}
     return released
 
@@ -132,13 +135,11 @@ def test_the_reconciler_takes_the_place_of_no_person():
     reconcile()
     assert own() == []
     with pytest.raises(RolloutInProgressError, match=uid):
-        services.start_rollout(request(version=1, nodes=("late",), yields=True))
+        start_rollout(request(version=1, nodes=("late",), yields=True))
 
 
 def test_a_local_call_starts(theirs):
-    uid = services.start_rollout(
-        request(version=1, activation=Activation.FILES, nodes=(INVENTED,), origin=Origin.VENDOR)
-    )
+    uid = start_rollout(request(version=1, activation=Activation.FILES, nodes=(INVENTED,), origin=Origin.VENDOR))
     assert phases(uid) == {INVENTED: "scheduled"}
 
 
@@ -160,20 +161,20 @@ def test_once_a_person_has_taken_its_place_it_is_deleted(scheduled):
 
 
 def test_the_others_are_tried_again(names):
-    verbs.cancel_node(own()[0], INVENTED, force=False)
+    cancel_node(own()[0], INVENTED, force=False)
     uid = start(version=2, careful={"canary": 0, "max_parallel": 3, "retries": Retries(limit=0)})
     for name in (INVENTED, names[0]):
         say(uid, name, Phase.FAILED, reason=Reason.LOAD_FAILED)
     assert rollout(uid).phase == "paused"
-    services.start_rollout(request(version=1, nodes=(INVENTED,), yields=True))
-    verbs.retry_rollout(uid)
+    start_rollout(request(version=1, nodes=(INVENTED,), yields=True))
+    retry_rollout(uid)
     assert [operation(uid, name).attempt for name in (INVENTED, names[0])] == [1, 2]
 
 
 def test_what_it_has_only_scheduled_keeps_no_node_from_being_rolled_back(names):
     uid = finish(start(version=2, nodes=tuple(names), released=False), installed(2, "c2"))
-    services.start_rollout(request(nodes=(names[0],), yields=True))
-    back = verbs.roll_back_rollout(uid)
+    start_rollout(request(nodes=(names[0],), yields=True))
+    back = roll_back_rollout(uid)
     assert set(phases(back)) == set(names)
 
 
@@ -181,8 +182,8 @@ def test_a_persons_rollout_waits_for_no_dependency_that_the_reconciler_brings():
     join("n1", INVENTED)
     package("json")
     package("main", needs=["json"])
-    services.start_rollout(request(module_name="json", version=1, nodes=("n1", INVENTED), yields=True))
-    uid = services.start_rollout(request(module_name="main", version=1, nodes=("n1",)))
+    start_rollout(request(module_name="json", version=1, nodes=("n1", INVENTED), yields=True))
+    uid = start_rollout(request(module_name="main", version=1, nodes=("n1",)))
     (needed,) = rollout(uid).needs
     assert (rollout(needed).origin, phases(needed)) == ("api", {"n1": "scheduled"})
 
@@ -192,7 +193,7 @@ def test_a_module_that_only_the_reconciler_needs_may_be_removed():
     package("json")
     package("main", needs=["json"])
     load_on([INVENTED], "json")
-    services.start_rollout(request(module_name="main", version=1, nodes=(INVENTED,), yields=True))
+    start_rollout(request(module_name="main", version=1, nodes=(INVENTED,), yields=True))
     assert plan_of(request(action=Action.REMOVE, module_name="json", version=1)).names == (INVENTED,)
 
 
@@ -200,5 +201,5 @@ def test_its_own_dependencies_yield_too():
     join("n1")
     package("json")
     package("main", needs=["json"])
-    services.start_rollout(request(module_name="main", version=1, nodes=("n1",), yields=True))
+    start_rollout(request(module_name="main", version=1, nodes=("n1",), yields=True))
     assert set(Operation.objects.values_list("yields", flat=True)) == {True}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rollout import services
+from rollout.services.nodes import decommission_node
 from tests.plugins.packages import ARTIFACTS, LOCAL, as_upload
 from tests.plugins.played_nodes import installed, join
 
@@ -53,7 +53,7 @@ def test_any_other_host_means_the_named_node(admin, named):
 @pytest.mark.parametrize(("method", "path"), [("get", LOCAL), ("post", LOCAL), ("delete", f"{LOCAL}/greet/1")])
 def test_without_a_local_node(admin, named, name, method, path):
     join("gone")
-    services.decommission_node("gone")
+    decommission_node("gone")
     named(name)
     response = getattr(admin, method)(path)
     assert (response.status_code, response.json()["error_code"]) == (503, "no_local_node")

@@ -9,9 +9,11 @@ from django.db import connection
 from accounts import services as accounts
 from artifacts_app.models import Build
 from eventstore import head, projections, subscription
-from rollout import clock, services, verbs
 from rollout.messages import Phase, Reason
 from rollout.models import Operation, Rollout
+from rollout.process import timeouts
+from rollout.services.freeze import freeze_fleet
+from rollout.services.nodes import drain_node
 from tests.plugins.databases import at_once
 from tests.plugins.packages import AARCH64, ARTIFACTS, LOCAL, as_upload, files_in
 from tests.plugins.played_nodes import answer, installed, join, play, playing
@@ -94,13 +96,13 @@ def test_a_package_for_another_platform_is_refused(post, pack):
 
 
 def test_a_draining_node_refuses(post):
-    services.drain_node("node1")
+    drain_node("node1")
     with playing():
         refused(post(), 406, "node_draining")
 
 
 def test_a_frozen_fleet_says_so_at_once(post):
-    verbs.freeze_fleet("the holidays")
+    freeze_fleet("the holidays")
     assert "the holidays" in refused(post(), 503, "fleet_frozen")
 
 
@@ -158,7 +160,7 @@ def test_two_at_once_with_one_key_are_one(post):
 def test_an_operation_timed_out_is_a_node_that_does_not_answer(post):
     def time_out(operation):
         overdue(operation.node)
-        clock.end_overdue_operations()
+        timeouts.end_overdue_operations()
 
     with playing(time_out):
         refused(post(), 503, "node_unreachable")

@@ -4,12 +4,12 @@ from functools import partial
 
 import pytest
 
-from rollout import services
-from rollout.advance import advance
-from rollout.events import RolloutPhase
+from rollout.api.views.vendor import STATUS_OF
+from rollout.domain.rollout.events import RolloutPhase
 from rollout.messages import Phase, Reason
 from rollout.models import Node, Rollout
-from rollout.views.vendor import STATUS_OF
+from rollout.process.advance import advance
+from rollout.services.nodes import decommission_node, drain_node
 from tests.plugins.packages import as_upload
 from tests.plugins.played_nodes import answer, join, play
 
@@ -92,8 +92,8 @@ def test_the_nodes(admin):
     join("node1", api_hosts=("one.localhost",))
     join("node2", platform="linux/aarch64")
     join("node3")
-    services.decommission_node("node3")
-    services.drain_node("node2")
+    decommission_node("node3")
+    drain_node("node2")
     first, second = admin.get("/v1/nodes").json()
     assert (first["name"], first["addr"], first["architecture"]) == ("node1", "one.localhost", "x86_64")
     assert (second["name"], second["addr"], second["architecture"]) == ("node2", "", "aarch64")
@@ -135,5 +135,5 @@ def test_an_unknown_node(admin, uid):
 def test_a_node_that_has_left_is_unknown(admin):
     join("node1")
     (listed,) = admin.get("/v1/nodes").json()
-    services.decommission_node("node1")
+    decommission_node("node1")
     assert admin.get(f"/v1/nodes/{listed['uid']}").status_code == 404

@@ -8,12 +8,16 @@ import pytest
 from artifacts_app.models import Build
 from eventstore import database_now
 from modules_app.models import Module
-from rollout import clock, services, verbs
-from rollout.advance import advance
-from rollout.events import FINAL_ROLLOUT_PHASES
+from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.messages import Phase, Reason
 from rollout.models import NodeModule, Operation, Rollout
-from rollout.reconcile import reconcile
+from rollout.process import timeouts
+from rollout.process.advance import advance
+from rollout.reconciliation.reconciler import reconcile
+from rollout.services.freeze import freeze_fleet, thaw_fleet
+from rollout.services.nodes import decommission_node
+from rollout.services.rollback import roll_back_rollout
+from rollout.services.rollouts import abort_rollout, cancel_node, reject_rollout
 from tests.plugins.packages import as_upload
 from tests.plugins.played_nodes import answer, installed, join, play
 from tests.recorded_fleet import differences, rollout, say, silence, start
@@ -49,7 +53,7 @@ def delete(admin):
 
 def go_offline(*names):
     silence(*names)
-    assert sorted(clock.declare_silent_nodes_offline()) == sorted(names)
+    assert sorted(timeouts.declare_silent_nodes_offline()) == sorted(names)
 
 
 def has(name):
@@ -149,7 +153,7 @@ def test_a_node_that_does_not_answer_has_failed_and_stops_no_other(upload, actio
     uid = upload()["action_uid"]
     advance(uid)
     Operation.objects.filter(node="node00").update(deadline_at=database_now() - timedelta(seconds=1))
-    assert clock.end_overdue_operations() == 1
+    assert timeouts.end_overdue_operations() == 1
     play()
     play()
     ended = action(uid)
@@ -170,7 +174,7 @@ def test_nodes_of_another_machine_are_named_and_no_failure(upload, action):
 def test_what_a_person_aborts_is_cancelled(upload, action):
     join("node1")
     uid = upload()["action_uid"]
-    verbs.abort_rollout(uid)
+    abort_rollout(uid)
     assert action(uid)["status"] == "cancelled"
 
 
@@ -178,7 +182,7 @@ def test_a_node_that_has_left_is_no_failure(upload, action):
     join("node1")
     join("node2")
     uid = upload()["action_uid"]
-    services.decommission_node("node2")
+    decommission_node("node2")
     play()
     assert action(uid)["status"] == "completed"
     assert "error_message" not in action(uid)
@@ -188,7 +192,7 @@ def test_a_node_that_has_left_is_no_failure(upload, action):
 def test_nothing_is_begun_in_a_frozen_fleet(admin, pack, route, stored):
     uid = admin.post("/v2/modules", as_upload(pack())).json()["uid"]
     play()
-    verbs.freeze_fleet("An incident.")
+    freeze_fleet("An incident.")
     for response in (admin.post(route, as_upload(pack(version=2))), admin.delete(f"{route}/{uid}")):
         assert (response.status_code, response.json()["error_code"]) == (503, "fleet_frozen")
         assert "An incident." in response.json()["description"]
@@ -198,10 +202,10 @@ def test_nothing_is_begun_in_a_frozen_fleet(admin, pack, route, stored):
 def test_what_was_under_way_goes_on_when_the_freeze_is_lifted(upload, action):
     join("node1")
     uid = upload()["action_uid"]
-    verbs.freeze_fleet("An incident.")
+    freeze_fleet("An incident.")
     assert play() == 0
     assert action(uid)["status"] == "queued"
-    verbs.thaw_fleet()
+    thaw_fleet()
     assert play() == 1
     assert action(uid)["status"] == "completed"
 
@@ -218,23 +222,23 @@ def every_end():
     done = begun("node1", "node2", careful=AT_ONCE)
     say(done, "node1")
     say(done, "node2")
-    back = verbs.roll_back_rollout(done)
+    back = roll_back_rollout(done)
     advance(back)
     say(back, "node1")
     say(back, "node2")
     yield done, "completed", None
     yield back, "completed", None
     canceled = begun("node1", "node2", careful=AT_ONCE)
-    verbs.cancel_node(canceled, "node1", force=True)
+    cancel_node(canceled, "node1", force=True)
     say(canceled, "node2")
     yield canceled, "completed", None
     none_left = begun("node1", careful=AT_ONCE)
-    verbs.cancel_node(none_left, "node1", force=True)
+    cancel_node(none_left, "node1", force=True)
     yield none_left, "cancelled", None
     for phase, rule in ((Phase.SUCCEEDED, "cancelled"), (Phase.FAILED, "failed")):
         undone = begun("node1", "node2", careful={"canary": 1, "max_failures": 0, "on_failure": "rollback"})
         say(undone, "node1", phase)
-        verbs.roll_back_rollout(undone)
+        roll_back_rollout(undone)
         say(undone, "node2", Phase.CANCELED, reason=Reason.MANUAL)
         advance(undone)
         for each in Operation.objects.filter(rollout=undone, phase=Phase.QUEUED):
@@ -247,7 +251,7 @@ def every_end():
     say(partly, "node1", Phase.FAILED)
     say(partly, "node2")
     yield partly, "failed", "completed_with_failures"
-    stuck = verbs.roll_back_rollout(partly)
+    stuck = roll_back_rollout(partly)
     advance(stuck)
     for name in ("node1", "node2"):
         say(stuck, name, Phase.FAILED)
@@ -256,11 +260,11 @@ def every_end():
     newer = begun("node1", supersede=True)
     advance(older)
     yield older, "cancelled", None
-    verbs.abort_rollout(newer)
+    abort_rollout(newer)
     say(newer, "node1")
     yield newer, "cancelled", None
     refused = begun("node2", careful={"approval": True})
-    verbs.reject_rollout(refused, remark="not today")
+    reject_rollout(refused, remark="not today")
     yield refused, "cancelled", None
 
 
@@ -279,7 +283,7 @@ def test_what_is_canceled_by_hand_is_named(upload, action):
     join("node2")
     uid = upload()["action_uid"]
     advance(uid)
-    verbs.cancel_node(uid, "node2", force=True)
+    cancel_node(uid, "node2", force=True)
     play()
     assert action(uid)["status"] == "completed"
     assert action(uid)["error_message"].startswith("node2: ")

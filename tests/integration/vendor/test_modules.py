@@ -9,10 +9,11 @@ from accounts import services as accounts
 from artifacts_app.models import Build
 from eventstore import head, projections
 from modules_app.models import Module
-from rollout import services
+from rollout.domain.request import RolloutRequest
 from rollout.messages import Action, Phase, Reason
 from rollout.models import Operation, Rollout
-from rollout.requests import RolloutRequest
+from rollout.services.nodes import drain_node
+from rollout.services.start import start_rollout
 from tests.plugins.packages import AARCH64, as_upload, files_in, module_object
 from tests.plugins.played_nodes import answer, join, play
 
@@ -88,7 +89,7 @@ def test_an_idempotency_key_of_another_package_is_refused(post, stored):
 
 def test_refused_for_another_rollout_it_leaves_nothing(post, stored):
     join("node1")
-    services.start_rollout(RolloutRequest(action=Action.REMOVE, module_name="TestModule", version=1))
+    start_rollout(RolloutRequest(action=Action.REMOVE, module_name="TestModule", version=1))
     position = head()
     refused(post(key="k1"), 409, "rollout_in_progress")
     assert (head(), files_in(stored)) == (position, [])
@@ -242,7 +243,7 @@ def test_a_retry_after_a_failure_deletes_it(admin, uid):
 
 
 def test_it_stays_while_a_draining_node_has_it(admin, uid):
-    services.drain_node("node2")
+    drain_node("node2")
     admin.delete(f"/v2/modules/{uid}")
     play()
     assert Module.objects.exists()
@@ -278,7 +279,7 @@ def test_deleting_an_unknown_module(admin, path):
 
 
 def test_another_rollout_under_way_is_in_the_way(admin, uid):
-    services.start_rollout(RolloutRequest(action=Action.INSTALL, module_name="TestModule", version=1))
+    start_rollout(RolloutRequest(action=Action.INSTALL, module_name="TestModule", version=1))
     refused(admin.delete(f"/v2/modules/{uid}"), 409, "rollout_in_progress")
 
 

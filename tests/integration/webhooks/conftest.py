@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from eventstore import Append, append, load
-from rollout.events import NodeJoined, node_stream
+from rollout.domain.node.events import NodeJoined, node_stream
 from rollout.messages import NodeProfile
 from tests.waiting import wait_for
 from webhooks import deliver, services

@@ -14,10 +14,10 @@ from io import StringIO
 import pytest
 from django.core.management import call_command
 
+from api.events import event_document
 from eventstore import database_now, head, load, read, registry
 from eventstore.subscription import LISTEN_SECONDS
 from modfleet.certificate import ensure_certificate
-from rollout.selectors import event_document
 from tests.integration.webhooks.conftest import join, register
 from webhooks import deliver, sending, services
 from webhooks.events import WebhookDisabled, webhook_stream

@@ -50,7 +50,7 @@ def test_a_rollback_that_worked_is_a_success():
 
 def test_every_phase_of_a_rollout_is_known():
     from modfleet.watch import FINAL
-    from rollout.events import FINAL_ROLLOUT_PHASES
+    from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES
 
     assert {each.value for each in FINAL_ROLLOUT_PHASES} == FINAL
 

@@ -10,7 +10,7 @@ import pytest
 from config.environment import Environment
 from docs.generate import REFERENCE, fields_of, pages
 from rollout.agent.settings import AgentSettings
-from rollout.strategy import Strategy
+from rollout.domain.strategy import Strategy
 
 #: Their defaults are written as a word, the others as JSON.
 WORDS = {"on_failure", "on_abort", "gate", "offline"}

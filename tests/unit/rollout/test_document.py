@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from rollout.domain.strategy import Strategy
 from rollout.models import Rollout
 from rollout.projections.rollouts import _new_wave, document
-from rollout.strategy import Strategy
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

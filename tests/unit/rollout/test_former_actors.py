@@ -2,7 +2,7 @@
 
 import pytest
 
-import rollout.former_actors  # noqa: F401  # registers itself
+import rollout.domain.actor_upcaster  # noqa: F401  # registers itself
 from eventstore import metadata_of
 
 NODE, PLACEMENT, ROLLOUT = "node:n1", "placement:n1:greet", "rollout:u1"

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout.decider.node import LARGEST_STEP, REMEMBERED, Heard
+from rollout.domain.node.decider import LARGEST_STEP, REMEMBERED, Heard
 from rollout.messages import Inventory
 
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given as given_any
 from hypothesis import strategies as st
 
-from rollout.decider.node import (
+from rollout.domain.errors import NodeNotFoundError, NodePhaseError
+from rollout.domain.node.decider import (
     NODE,
     ActivateNode,
     DeclareOffline,
@@ -16,8 +17,7 @@ from rollout.decider.node import (
     RecordBeat,
     RecordInventory,
 )
-from rollout.errors import NodeNotFoundError, NodePhaseError
-from rollout.events import (
+from rollout.domain.node.events import (
     NodeActivated,
     NodeCameBack,
     NodeDecommissioned,

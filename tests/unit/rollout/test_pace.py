@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout.decider.pace import AT_ONCE, SECONDS, full_after, is_held
+from rollout.domain.node.pace import AT_ONCE, SECONDS, full_after, is_held
 
 DAY = 86_400.0
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given as given_any
 from hypothesis import strategies as st
 
-from rollout.decider.placement import (
+from rollout.domain.errors import RolloutInProgressError
+from rollout.domain.placement.decider import (
     MOST_REJECTED,
     PLACEMENT,
     Cancel,
@@ -20,8 +21,7 @@ from rollout.decider.placement import (
     RollBack,
     Schedule,
 )
-from rollout.errors import RolloutInProgressError
-from rollout.events import (
+from rollout.domain.placement.events import (
     OperationCancelRequested,
     OperationFinished,
     OperationGivenBack,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rollout.decider.reasons import WORDS
+from rollout.domain.reasons import WORDS
 from rollout.messages import Reason
 
 #: A node that ends for one of these was skipped or canceled, and only what failed or timed out is retried. A retry keeps

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from rollout.decider.placement import (
+from rollout.domain.placement.decider import (
     PLACEMENT,
     Cancel,
     End,

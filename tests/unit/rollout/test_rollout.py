@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given as given_any
 from hypothesis import strategies as st
 
-from rollout.decider.rollout import (
+from rollout.domain.errors import (
+    NotGatedError,
+    NothingToRetryError,
+    NothingToRollBackError,
+    RollbackOfRollbackError,
+    RolloutFinalError,
+    RolloutNotFoundError,
+    SecondPersonError,
+    WrongPhaseError,
+)
+from rollout.domain.rollout.decider import (
     DONE,
     ROLLOUT,
     Abort,
@@ -26,17 +36,7 @@ from rollout.decider.rollout import (
     Tally,
     wake_at,
 )
-from rollout.errors import (
-    NotGatedError,
-    NothingToRetryError,
-    NothingToRollBackError,
-    RollbackOfRollbackError,
-    RolloutFinalError,
-    RolloutNotFoundError,
-    SecondPersonError,
-    WrongPhaseError,
-)
-from rollout.events import (
+from rollout.domain.rollout.events import (
     AbortRequested,
     NodesReleased,
     NodesRetried,
@@ -55,8 +55,8 @@ from rollout.events import (
     WaveSoaking,
     WaveStarted,
 )
+from rollout.domain.strategy import Gate, OnFailure, Strategy
 from rollout.messages import FINAL_PHASES, Action, Activation, Phase, Reason
-from rollout.strategy import Gate, OnFailure, Strategy
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

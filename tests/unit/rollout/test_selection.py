@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rollout.planning.selection import Selector, matches, select
+from rollout.domain.selector import Selector, matches, select
 
 
 def node(name="db-1", **changes):

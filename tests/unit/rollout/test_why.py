@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given as given_any
 from hypothesis import strategies as st
 
-from rollout.decider.node import NodePhase
-from rollout.decider.reasons import WORDS
-from rollout.decider.rollout import ROLLOUT, Fleet, Needs, Ready, Tally
-from rollout.decider.step import step
-from rollout.decider.why import RULES, Nodes, Place, Rule, Scene, explain_node, explain_rollout, text_of
-from rollout.events import (
+from rollout.domain.explanation import RULES, Nodes, Place, Rule, Scene, explain_node, explain_rollout, text_of
+from rollout.domain.node.decider import NodePhase
+from rollout.domain.reasons import WORDS
+from rollout.domain.rollout.decider import ROLLOUT, Fleet, Needs, Ready, Tally
+from rollout.domain.rollout.events import (
     RolloutApproved,
     RolloutPaused,
     RolloutStarted,
@@ -22,8 +21,9 @@ from rollout.events import (
     WaveSoaking,
     WaveStarted,
 )
+from rollout.domain.rollout.step import step
+from rollout.domain.strategy import Gate, Retries, Strategy
 from rollout.messages import Action, Activation, Phase, Reason
-from rollout.strategy import Gate, Retries, Strategy
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)

@@ -1,0 +1,25 @@
+"""An event as the API shows it, and as webhooks get it."""
+
+from typing import Any
+
+import msgspec
+
+from api.fields import rfc3339
+from eventstore import RecordedEvent, shown
+
+
+def event_document(recorded: RecordedEvent) -> dict[str, Any]:
+    """As the API shows it, and webhooks get it."""
+    return {
+        "position": recorded.position,
+        "stream": recorded.stream,
+        "version": recorded.version,
+        "type": recorded.type,
+        "recorded_at": rfc3339(recorded.recorded_at),
+        "event_id": recorded.event_id.hex,
+        "actor": recorded.shown_actor,
+        "requested_by": shown(recorded.metadata.requested_by),
+        "correlation_id": recorded.metadata.correlation_id,
+        "causation_id": recorded.metadata.causation_id,
+        "data": msgspec.to_builtins(recorded.event),
+    }

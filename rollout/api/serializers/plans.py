@@ -1,0 +1,61 @@
+"""What a rollout would do."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from rollout.api.serializers.strategy import StrategySerializer, choices
+from rollout.messages import Action, Activation, Reason
+
+
+class PlannedNodeSerializer(serializers.Serializer[Any]):
+    node = serializers.CharField()
+    bytes = serializers.IntegerField(help_text="To be moved there")
+    expected = serializers.ChoiceField(
+        [Reason.ALREADY_INSTALLED.value, Reason.NOT_INSTALLED.value],
+        allow_null=True,
+        help_text="Why nothing will have to be done, by what was last seen there",
+    )
+
+
+class PlannedWaveSerializer(serializers.Serializer[Any]):
+    wave = serializers.IntegerField()
+    nodes = PlannedNodeSerializer(many=True)
+    total = serializers.IntegerField()
+    max_parallel = serializers.IntegerField()
+    max_failures = serializers.IntegerField()
+    bytes = serializers.IntegerField()
+
+
+class SkippedNodeSerializer(serializers.Serializer[Any]):
+    node = serializers.CharField()
+    reason = serializers.CharField()
+    message = serializers.CharField()
+
+
+class PlannedDependencySerializer(serializers.Serializer[Any]):
+    module_name = serializers.CharField()
+    version = serializers.IntegerField()
+    nodes = serializers.ListField(child=serializers.CharField(), help_text="Those that get it by a rollout of its own")
+    joined = serializers.ListField(
+        child=serializers.CharField(), help_text="Rollouts under way that bring it to other nodes"
+    )
+    bytes = serializers.IntegerField()
+    predicted_seconds = serializers.FloatField(allow_null=True)
+
+
+class PlanSerializer(serializers.Serializer[Any]):
+    plan_hash = serializers.CharField()
+    action = serializers.ChoiceField(choices(Action))
+    module_name = serializers.CharField()
+    version = serializers.IntegerField()
+    activation = serializers.ChoiceField(choices(Activation))
+    total = serializers.IntegerField(help_text="All nodes, with the skipped ones")
+    strategy = StrategySerializer()
+    waves = PlannedWaveSerializer(many=True)
+    skipped = SkippedNodeSerializer(many=True)
+    min_healthy = serializers.IntegerField()
+    max_failures = serializers.IntegerField()
+    bytes = serializers.IntegerField(help_text="Without those of dependencies")
+    predicted_seconds = serializers.FloatField(allow_null=True, help_text="With those of dependencies")
+    dependencies = PlannedDependencySerializer(many=True, help_text="In the order in which they are installed")

@@ -1,0 +1,94 @@
+"""What starts a rollout, or plans one."""
+
+from typing import Any
+
+import msgspec
+from django.core.validators import RegexValidator
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from api.fields import StrictBooleanField, StrictCharField, StrictIntegerField, StrictSerializer
+from rollout.api.serializers.strategy import MAX_NODES, StrategySerializer, choices
+from rollout.domain.request import RolloutRequest
+from rollout.domain.rollout.events import Origin
+from rollout.messages import Action, Activation
+
+
+def _words() -> serializers.ListField:
+    return serializers.ListField(child=StrictCharField(max_length=128), min_length=1, max_length=100, required=False)
+
+
+@extend_schema_field(
+    {
+        "type": "object",
+        "additionalProperties": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+    }
+)
+class LabelValuesField(serializers.Field[Any, Any, Any, Any]):
+    """The values that are wanted, by label: one, or a list of which any will do."""
+
+    def to_internal_value(self, data: Any) -> dict[str, tuple[str, ...]]:
+        if not isinstance(data, dict) or not data:
+            raise serializers.ValidationError("Must be an object of labels and their values.")
+        wanted = {name: tuple(values) if isinstance(values, list) else (values,) for name, values in data.items()}
+        if wrong := [name for name, values in wanted.items() if not values or not _are_texts(values)]:
+            raise serializers.ValidationError({name: ["Must be a string, or a list of some."] for name in wrong})
+        return wanted
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+def _are_texts(values: tuple[Any, ...]) -> bool:
+    return all(isinstance(each, str) for each in values)
+
+
+class SelectorSerializer(StrictSerializer):
+    """All that is given must match; of the values inside one, any."""
+
+    names = _words()
+    labels = LabelValuesField(required=False)
+    platforms = _words()
+    servers = serializers.ListField(
+        child=serializers.ChoiceField(["valkey", "redis"]), min_length=1, max_length=2, required=False
+    )
+    versions = _words()
+    roles = serializers.ListField(
+        child=serializers.ChoiceField(["master", "replica"]), min_length=1, max_length=2, required=False
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if not attrs:
+            raise serializers.ValidationError(f"Must have some of {', '.join(self.fields)}.")
+        return attrs
+
+
+class StartRolloutSerializer(StrictSerializer):
+    action = serializers.ChoiceField(choices(Action))
+    module_name = StrictCharField(validators=[RegexValidator(r"\A[A-Za-z0-9_.-]{1,128}\Z")])
+    version = StrictIntegerField(min_value=0, max_value=2**31 - 1)
+    activation = serializers.ChoiceField(choices(Activation), default=Activation.LOAD.value)
+    nodes = serializers.ListField(
+        child=StrictCharField(max_length=128),
+        min_length=1,
+        max_length=MAX_NODES,
+        required=False,
+        help_text="By name; without nodes and selector: all",
+    )
+    selector = SelectorSerializer(required=False)
+    strategy = StrategySerializer(required=False)
+    supersede = StrictBooleanField(default=False)
+    plan_hash = StrictCharField(
+        validators=[RegexValidator(r"\A[0-9a-f]{64}\Z")],
+        required=False,
+        help_text="Start only if it would do what this plan has shown",
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "nodes" in attrs and "selector" in attrs:
+            raise serializers.ValidationError({"selector": ["Cannot go together with nodes."]})
+        return attrs
+
+    def to_request(self, origin: Origin) -> RolloutRequest:
+        """The names are those of the fields; what is left out has its default."""
+        return msgspec.convert({**self.validated_data, "origin": origin}, RolloutRequest)

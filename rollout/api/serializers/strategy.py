@@ -1,0 +1,144 @@
+"""The strategy of a rollout."""
+
+import re
+from contextlib import suppress
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from api.fields import (
+    StrictBooleanField,
+    StrictFloatField,
+    StrictIntegerField,
+    StrictSerializer,
+    moment,
+)
+from rollout.domain.strategy import (
+    LONGEST_BACKOFF_SECONDS,
+    LONGEST_SETTLING_SECONDS,
+    Amount,
+    Gate,
+    Offline,
+    OnAbort,
+    OnFailure,
+    Strategy,
+)
+from rollout.messages import Reason
+
+MAX_NODES = 10_000
+
+
+MAX_WAVES = 100
+
+
+DAY_SECONDS = 86_400
+
+
+def choices(words: type[StrEnum]) -> list[str]:
+    return [each.value for each in words]
+
+
+@extend_schema_field({"oneOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]{1,3}%$"}]})
+class AmountField(serializers.Field[Any, Any, Any, Any]):
+    """A number of nodes from `least` on, or a share such as `"10%"`, which is not 0 % where `least` is not 0."""
+
+    def __init__(self, *, least: int = 0, **more: Any) -> None:
+        super().__init__(**more)
+        self.least = least
+
+    def to_internal_value(self, data: Any) -> Amount:
+        match data:
+            case bool():
+                pass
+            case int() if self.least <= data <= MAX_NODES:
+                return data
+            case str() if (share := re.fullmatch("(0|[1-9][0-9]?|100)%", data)) and int(share[1]) >= self.least:
+                return data
+        raise serializers.ValidationError(
+            f'Must be an integer from {self.least} to {MAX_NODES}, or a share from "{self.least}%" to "100%".'
+        )
+
+    def to_representation(self, value: Amount) -> Amount:
+        return value
+
+
+@extend_schema_field({"type": "string", "format": "date-time"})
+class MomentField(serializers.Field[Any, Any, Any, Any]):
+    """RFC 3339, with its zone."""
+
+    def to_internal_value(self, data: Any) -> datetime:
+        if isinstance(data, str):
+            with suppress(ValueError):
+                return moment(data)
+        raise serializers.ValidationError('Must be a time with its zone, such as "2026-11-23T16:20:00Z".')
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+class RetriesSerializer(StrictSerializer):
+    limit = StrictIntegerField(min_value=0, max_value=10, required=False, help_text="Automatic retries of one node")
+    backoff_seconds = StrictFloatField(
+        min_value=0,
+        max_value=LONGEST_BACKOFF_SECONDS,
+        required=False,
+        help_text="Wait before the first one; it doubles from retry to retry",
+    )
+    reasons = serializers.ListField(
+        child=serializers.ChoiceField(choices(Reason)),
+        max_length=len(Reason),
+        required=False,
+        help_text="Those worth a retry",
+    )
+
+
+class StrategySerializer(StrictSerializer):
+    """Every field may be left out. An amount is a number of nodes, or a share of them such as `"10%"`."""
+
+    canary = AmountField(required=False, help_text="Size of the first wave; 0 for none")
+    waves = serializers.ListField(
+        child=AmountField(least=1),
+        max_length=MAX_WAVES,
+        required=False,
+        help_text="Sizes of the waves after the canary; what is left is one more",
+    )
+    max_parallel = AmountField(least=1, required=False, help_text="Nodes that may have it in hand at once")
+    min_healthy = AmountField(required=False, help_text="Nodes that stay online, untouched and without a failure")
+    max_failures = AmountField(required=False, help_text="Failures that are accepted: more of them stop the rollout")
+    on_failure = serializers.ChoiceField(choices(OnFailure), required=False)
+    on_abort = serializers.ChoiceField(choices(OnAbort), required=False)
+    soak_seconds = StrictFloatField(
+        min_value=0, max_value=DAY_SECONDS, required=False, help_text="How long health is watched after each wave"
+    )
+    gate = serializers.ChoiceField(choices(Gate), required=False)
+    settle_seconds = StrictFloatField(
+        min_value=0,
+        max_value=LONGEST_SETTLING_SECONDS,
+        required=False,
+        help_text="How long a server has to run after the load before its node has succeeded",
+    )
+    node_deadline_seconds = StrictFloatField(
+        min_value=1, max_value=DAY_SECONDS, required=False, help_text="Longest for one node"
+    )
+    progress_deadline_seconds = StrictFloatField(
+        min_value=1, max_value=7 * DAY_SECONDS, required=False, help_text="Longest without any success"
+    )
+    retries = RetriesSerializer(required=False)
+    offline = serializers.ChoiceField(
+        choices(Offline), required=False, help_text="What becomes of a node that is offline when it is its turn"
+    )
+    start_at = MomentField(required=False, allow_null=True, help_text="Not before then")
+    approval = StrictBooleanField(required=False, help_text="Not before a second person has approved")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        default = Strategy()
+        settle = attrs.get("settle_seconds", default.settle_seconds)
+        deadline = attrs.get("node_deadline_seconds", default.node_deadline_seconds)
+        if settle >= deadline:
+            raise serializers.ValidationError(
+                {"settle_seconds": f"Must be less than node_deadline_seconds: {settle:g} s of {deadline:g} s."}
+            )
+        return attrs

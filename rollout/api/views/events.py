@@ -1,0 +1,30 @@
+"""`/v2/events`: the audit log."""
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
+
+from accounts.roles import Permission
+from api.events import event_document
+from api.pagination import Listing, page_of, paginate
+from eventstore import all_events, read_rows
+from rollout.api.filters import EventFilters
+from rollout.api.serializers.events import EventSerializer
+
+EVENTS = Listing(orders={"position": ("position",)}, default="position", filters=EventFilters)
+
+
+class EventViewSet(ViewSet):
+    permissions = {"GET": Permission.VIEW_LOGGED_EVENTS}
+
+    @extend_schema(parameters=EVENTS.parameters, responses=page_of(EventSerializer))
+    def list(self, request: Request) -> Response:
+        """The audit log: all events in the order in which they were recorded."""
+        return paginate(
+            request,
+            all_events(),
+            EVENTS,
+            read=read_rows,
+            serialize=lambda rows: [event_document(each) for each in rows],
+        )

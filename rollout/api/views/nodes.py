@@ -1,0 +1,108 @@
+"""`/v2/nodes`."""
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
+
+from accounts.roles import Permission
+from api.pagination import Listing, page_of, paginate
+from api.refusals import refuses
+from rollout.api.filters import AttemptFilters, NodeFilters
+from rollout.api.serializers.nodes import LabelsSerializer, NodeSerializer
+from rollout.api.serializers.rollouts import AttemptSerializer
+from rollout.api.views.documents import AS_OF, as_of
+from rollout.domain.errors import NodeNotFoundError, NodePhaseError
+from rollout.queries.as_of import node_as_of
+from rollout.queries.nodes import node_documents, node_row, node_rows
+from rollout.queries.operations import attempt_document, attempts_on
+from rollout.services.nodes import activate_node, decommission_node, drain_node, forget_node, label_node
+
+NODES = Listing(
+    orders={
+        "name": ("name",),
+        "phase": ("phase", "name"),
+        "platform": ("platform", "name"),
+        "server_version": ("server_version", "name"),
+        "joined_at": ("joined_position",),
+    },
+    default="name",
+    filters=NodeFilters,
+)
+ATTEMPTS = Listing(orders={"scheduled_at": ("scheduled_position",)}, default="-scheduled_at", filters=AttemptFilters)
+
+
+class NodeViewSet(ViewSet):
+    permissions = {
+        "GET": Permission.VIEW_ALL_NODES_INFO,
+        "PATCH": Permission.UPDATE_NODE,
+        "POST": Permission.UPDATE_NODE,
+    }
+
+    @extend_schema(parameters=NODES.parameters, responses=page_of(NodeSerializer))
+    def list(self, request: Request) -> Response:
+        """List nodes by name, each with its modules: what is desired there and what was observed."""
+        return paginate(request, node_rows(), NODES, serialize=node_documents)
+
+    @extend_schema(responses=NodeSerializer, parameters=[AS_OF])
+    @refuses(NodeNotFoundError)
+    def retrieve(self, request: Request, name: str) -> Response:
+        """One node. As it was, `last_seen` is null: that is not in the log."""
+        former = as_of(request)
+        return _node(name) if former is None else Response(node_as_of(name, former))
+
+    @extend_schema(
+        operation_id="v2_nodes_operations_list", parameters=ATTEMPTS.parameters, responses=page_of(AttemptSerializer)
+    )
+    @refuses(NodeNotFoundError)
+    def operations(self, request: Request, name: str) -> Response:
+        """List everything that was done to the node, newest first: each attempt and each undo is an entry of its own."""
+        return paginate(
+            request,
+            attempts_on(name),
+            ATTEMPTS,
+            serialize=lambda rows: [attempt_document(row) for row in rows],
+        )
+
+    @extend_schema(request=LabelsSerializer, responses=NodeSerializer)
+    @refuses(NodeNotFoundError, NodePhaseError)
+    def partial_update(self, request: Request, name: str) -> Response:
+        """Set the node's labels: all that an operator gave."""
+        serializer = LabelsSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        label_node(name, serializer.validated_data["labels"])
+        return _node(name)
+
+    @extend_schema(request=None, responses=NodeSerializer)
+    @refuses(NodeNotFoundError, NodePhaseError)
+    def drain(self, request: Request, name: str) -> Response:
+        """Give it nothing new."""
+        drain_node(name)
+        return _node(name)
+
+    @extend_schema(request=None, responses=NodeSerializer)
+    @refuses(NodeNotFoundError, NodePhaseError)
+    def activate(self, request: Request, name: str) -> Response:
+        """End its draining."""
+        activate_node(name)
+        return _node(name)
+
+    @extend_schema(request=None, responses=NodeSerializer)
+    @refuses(NodeNotFoundError, NodePhaseError)
+    def decommission(self, request: Request, name: str) -> Response:
+        """Take it out of the fleet. It joins again when its agent is restarted."""
+        decommission_node(name)
+        return _node(name)
+
+    @extend_schema(request=None, responses=NodeSerializer)
+    @refuses(NodeNotFoundError, NodePhaseError)
+    def forget(self, request: Request, name: str) -> Response:
+        """Forget what the node has said: its inventory, generations and clock. It is offline until its next heartbeat,
+        which is taken as its first."""
+        forget_node(name)
+        return _node(name)
+
+
+def _node(name: str) -> Response:
+    (document,) = node_documents([node_row(name)])
+    return Response(document)

@@ -1,0 +1,322 @@
+"""`/v2/rollouts`: started, looked at, and told what to do."""
+
+import json
+from typing import Any
+
+from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
+
+from accounts.roles import Permission
+from accounts.selectors import uid_of
+from api.events import event_document
+from api.idempotency import KeyReusedError, idempotent
+from api.pagination import Listing, page_of, paginate
+from api.refusals import refuses
+from api.waiting import WaitingStream
+from artifacts_app.errors import ArtifactNotFoundError
+from rollout.api.filters import OperationFilters, RolloutFilters
+from rollout.api.serializers.events import SentEventSerializer
+from rollout.api.serializers.plans import PlanSerializer
+from rollout.api.serializers.rollouts import OperationSerializer, RolloutSerializer
+from rollout.api.serializers.start import StartRolloutSerializer
+from rollout.api.serializers.verbs import CancelSerializer, PromoteSerializer, RemarkSerializer
+from rollout.api.serializers.why import WhySerializer
+from rollout.api.views.documents import (
+    AS_OF,
+    ETAG,
+    IF_NONE_MATCH,
+    LAST_EVENT_ID,
+    LOCATION,
+    WAIT,
+    as_of,
+    current_rollout,
+    former_rollout,
+)
+from rollout.api.views.stream import is_over, position_after, story
+from rollout.domain.errors import (
+    DependencyCycleError,
+    MissingDependencyError,
+    ModuleNeededError,
+    NodeNotFoundError,
+    NoMatchError,
+    NoNodesError,
+    NotGatedError,
+    NothingToRetryError,
+    NothingToRollBackError,
+    OperationFinalError,
+    PlanChangedError,
+    RollbackOfRollbackError,
+    RolloutFinalError,
+    RolloutInProgressError,
+    RolloutNotFoundError,
+    SecondPersonError,
+    UnknownNodeError,
+    WrongPhaseError,
+)
+from rollout.domain.rollout.events import Origin
+from rollout.planning.forecast import plan_document
+from rollout.planning.planner import plan_of
+from rollout.queries import explanations
+from rollout.queries.as_of import operation_as_of
+from rollout.queries.operations import operation_documents, operation_row, operation_rows
+from rollout.queries.rollouts import rollout_document, rollout_rows
+from rollout.services.rollback import roll_back_rollout
+from rollout.services.rollouts import (
+    abort_rollout,
+    approve_rollout,
+    cancel_node,
+    pause_rollout,
+    promote_rollout,
+    reject_rollout,
+    resume_rollout,
+    retry_rollout,
+)
+from rollout.services.start import start_rollout
+
+ROLLOUTS = Listing(
+    orders={
+        "created_at": ("started_position",),
+        "changed_at": ("position",),
+        "module_name": ("module_name", "version", "started_position"),
+        "phase": ("phase", "started_position"),
+    },
+    default="-created_at",
+    filters=RolloutFilters,
+)
+OPERATIONS = Listing(
+    orders={
+        "ordinal": ("ordinal",),
+        "node": ("node",),
+        "phase": ("phase", "ordinal"),
+        "wave": ("wave", "ordinal"),
+    },
+    default="ordinal",
+    filters=OperationFilters,
+)
+
+
+class RolloutViewSet(ViewSet):
+    permissions = {"GET": Permission.VIEW_CLUSTER_MODULES, "POST": Permission.MANAGE_CLUSTER_MODULES}
+
+    @extend_schema(parameters=ROLLOUTS.parameters, responses=page_of(RolloutSerializer))
+    def list(self, request: Request) -> Response:
+        """List rollouts, newest first."""
+        return paginate(
+            request,
+            rollout_rows(),
+            ROLLOUTS,
+            serialize=lambda rows: [json.loads(row.document) for row in rows],
+        )
+
+    @extend_schema(request=StartRolloutSerializer, responses={202: RolloutSerializer}, parameters=[LOCATION])
+    @idempotent
+    @refuses(
+        UnknownNodeError,
+        NoNodesError,
+        NoMatchError,
+        RolloutInProgressError,
+        ArtifactNotFoundError,
+        DependencyCycleError,
+        MissingDependencyError,
+        ModuleNeededError,
+        PlanChangedError,
+        KeyReusedError,
+    )
+    def create(self, request: Request) -> Response:
+        """Start a rollout. It is on its way when this answers; poll its `Location`."""
+        serializer = StartRolloutSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        return _accepted(request, start_rollout(serializer.to_request(origin_of(request))))
+
+    @extend_schema(request=StartRolloutSerializer, responses=PlanSerializer)
+    @refuses(
+        UnknownNodeError,
+        NoNodesError,
+        NoMatchError,
+        RolloutInProgressError,
+        ArtifactNotFoundError,
+        DependencyCycleError,
+        MissingDependencyError,
+        ModuleNeededError,
+    )
+    def plan(self, request: Request) -> Response:
+        """What a rollout would do, wave by node. Nothing is started: send the same with the `plan_hash` for that."""
+        serializer = StartRolloutSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        return Response(plan_document(plan_of(serializer.to_request(origin_of(request)))))
+
+    @extend_schema(responses={200: RolloutSerializer, 304: None}, parameters=[WAIT, AS_OF, IF_NONE_MATCH, ETAG])
+    @refuses(RolloutNotFoundError)
+    def retrieve(self, request: Request, uid: str) -> HttpResponseBase:
+        """One rollout with its progress. Send its ETag as `If-None-Match`: 304 while nothing has changed."""
+        former = as_of(request)
+        return current_rollout(request, uid) if former is None else former_rollout(request, uid, former)
+
+    @extend_schema(
+        operation_id="v2_rollouts_nodes_list", parameters=OPERATIONS.parameters, responses=page_of(OperationSerializer)
+    )
+    @refuses(RolloutNotFoundError)
+    def nodes(self, request: Request, uid: str) -> Response:
+        """List the rollout's nodes, in its order, as they are now. How they were: ask for one of them with `as_of`, or for
+        the rollout's counters; a page of a list of then would have to fold all events of the rollout."""
+        return paginate(
+            request,
+            operation_rows(uid),
+            OPERATIONS,
+            serialize=operation_documents,
+        )
+
+    @extend_schema(responses=OperationSerializer, parameters=[AS_OF])
+    @refuses(RolloutNotFoundError, NodeNotFoundError)
+    def node(self, request: Request, uid: str, name: str) -> Response:
+        """One node of the rollout."""
+        former = as_of(request)
+        return Response(_operation(uid, name) if former is None else operation_as_of(uid, name, former))
+
+    @extend_schema(responses=WhySerializer)
+    @refuses(RolloutNotFoundError)
+    def why(self, request: Request, uid: str) -> Response:
+        """Why the rollout is in its phase, and what it waits for: the rule and the events, in words."""
+        return _answer(explanations.of_rollout(uid))
+
+    @extend_schema(responses=WhySerializer)
+    @refuses(RolloutNotFoundError, NodeNotFoundError)
+    def node_why(self, request: Request, uid: str, name: str) -> Response:
+        """Why the rollout is so far on this node, what it waits for there, and what a person can do."""
+        return _answer(explanations.of_node(uid, name))
+
+    @extend_schema(responses={(200, "text/event-stream"): SentEventSerializer, 204: None}, parameters=[LAST_EVENT_ID])
+    @refuses(RolloutNotFoundError)
+    def events(self, request: Request, uid: str) -> HttpResponseBase:
+        """Stream the rollout's events as they happen (SSE). `Last-Event-ID` resumes after that position of the log; 204
+        if the rollout has ended and that was its last, at which a browser's EventSource does not come again. The event
+        `log.restored`, with id 0, ends the stream: a backup was restored, and the client begins anew."""
+        after = position_after(request)
+        if is_over(uid, after):
+            return HttpResponse(status=204)
+        return StreamingHttpResponse(
+            WaitingStream(story(uid, after)), content_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+        )
+
+    @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
+    @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError)
+    def pause(self, request: Request, uid: str) -> Response:
+        """Release nothing new. What was released goes on."""
+        pause_rollout(uid)
+        return _accepted(request, uid)
+
+    @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
+    @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError)
+    def resume(self, request: Request, uid: str) -> Response:
+        """Go on. Failures so far do not count any more."""
+        resume_rollout(uid)
+        return _accepted(request, uid)
+
+    @extend_schema(request=PromoteSerializer, responses={202: RolloutSerializer}, parameters=[LOCATION])
+    @refuses(RolloutNotFoundError, RolloutFinalError, NotGatedError, WrongPhaseError)
+    def promote(self, request: Request, uid: str) -> Response:
+        """Open the gate after a wave."""
+        serializer = PromoteSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        promote_rollout(uid, wave=serializer.validated_data.get("wave"))
+        return _accepted(request, uid)
+
+    @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
+    @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError)
+    def abort(self, request: Request, uid: str) -> Response:
+        """Start nothing more. What runs finishes or is undone, as `on_abort` says."""
+        abort_rollout(uid)
+        return _accepted(request, uid)
+
+    @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
+    @idempotent
+    @refuses(
+        RolloutNotFoundError,
+        UnknownNodeError,
+        NoNodesError,
+        NoMatchError,
+        RolloutInProgressError,
+        ArtifactNotFoundError,
+        DependencyCycleError,
+        MissingDependencyError,
+        ModuleNeededError,
+        NothingToRetryError,
+        WrongPhaseError,
+        KeyReusedError,
+    )
+    def retry(self, request: Request, uid: str) -> Response:
+        """Try the failed nodes again: in this rollout, or in a new one if it has ended."""
+        return _accepted(request, retry_rollout(uid, origin=origin_of(request)))
+
+    @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
+    @refuses(
+        RolloutNotFoundError,
+        UnknownNodeError,
+        NoNodesError,
+        NoMatchError,
+        RolloutInProgressError,
+        ArtifactNotFoundError,
+        DependencyCycleError,
+        ModuleNeededError,
+        NothingToRollBackError,
+        RollbackOfRollbackError,
+        ModuleNeededError,
+        WrongPhaseError,
+    )
+    def rollback(self, request: Request, uid: str) -> Response:
+        """Give every node back what it had before: in this rollout, or in a new one if it has ended."""
+        return _accepted(request, roll_back_rollout(uid, origin=origin_of(request)))
+
+    @extend_schema(request=RemarkSerializer, responses={202: RolloutSerializer}, parameters=[LOCATION])
+    @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError, SecondPersonError)
+    def approve(self, request: Request, uid: str) -> Response:
+        """Let it start. Another person than the one who started it has to."""
+        approve_rollout(uid, by=uid_of(request.user), remark=_remark(request))
+        return _accepted(request, uid)
+
+    @extend_schema(request=RemarkSerializer, responses={202: RolloutSerializer}, parameters=[LOCATION])
+    @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError)
+    def reject(self, request: Request, uid: str) -> Response:
+        """End it before it has started."""
+        reject_rollout(uid, remark=_remark(request))
+        return _accepted(request, uid)
+
+    @extend_schema(request=CancelSerializer, responses={202: OperationSerializer}, parameters=[LOCATION])
+    @refuses(RolloutNotFoundError, NodeNotFoundError, OperationFinalError)
+    def cancel(self, request: Request, uid: str, name: str) -> Response:
+        """Do nothing (more) on one node; with `force` nobody waits for the node's answer."""
+        serializer = CancelSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        cancel_node(uid, name, force=serializer.validated_data["force"])
+        location = request.build_absolute_uri(f"/v2/rollouts/{uid}/nodes/{name}")
+        return Response(_operation(uid, name), status=202, headers={"Location": location})
+
+
+def _operation(uid: str, name: str) -> dict[str, Any]:
+    (document,) = operation_documents([operation_row(uid, name)])
+    return document
+
+
+def origin_of(request: Request) -> Origin:
+    """The command line says who it is; nothing but what is shown of a rollout depends on that."""
+    return Origin.CLI if request.headers.get("User-Agent", "").startswith("modfleet-cli") else Origin.API
+
+
+def _accepted(request: Request, uid: str) -> Response:
+    document, _, _ = rollout_document(uid)
+    location = request.build_absolute_uri(f"/v2/rollouts/{uid}")
+    return Response(json.loads(document), status=202, headers={"Location": location})
+
+
+def _answer(found: explanations.Answer) -> Response:
+    return Response({**found.document, "events": [event_document(each) for each in found.events]})
+
+
+def _remark(request: Request) -> str:
+    serializer = RemarkSerializer(data=request.data)
+    serializer.is_valid(raise_exception=True)
+    remark: str = serializer.validated_data["remark"]
+    return remark

@@ -1,0 +1,96 @@
+"""Moves rollouts on: releases, cancels and ends what is due. Nothing else decides that.
+
+May be called any number of times, in any number of processes at once.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from artifacts_app.services import artifact_deletion
+from eventstore import Append, Condition, append, database_now, head, load_state, retry_on_conflict, snapshot
+from modules_app.services import module_purged, module_uid
+from rollout.domain.conditions import LEAVING, USING
+from rollout.domain.fleet.events import FLEET_STREAM
+from rollout.domain.rollout.decider import ROLLOUT
+from rollout.domain.rollout.events import RolloutEvent, RolloutFinished, RolloutPhase, RolloutStarted, rollout_stream
+from rollout.domain.rollout.step import step
+from rollout.process.placements import placement_changes
+from rollout.queries.modules import some_of, users_of
+from rollout.queries.snapshot import cause_of, fleet_of
+
+logger = logging.getLogger(__name__)
+
+
+def advance(uid: str) -> datetime | None:
+    """Release, cancel and end what is due. When it wants to be called again though nothing has happened, if ever."""
+    moved, wake_at = True, None
+    while moved:
+        moved, wake_at = _advance_once(uid)
+    return wake_at
+
+
+def advance_all(uids: Iterable[str]) -> dict[str, datetime | None]:
+    """By rollout, what `advance` answers.
+
+    One that cannot move on is missing, and keeps no other from it: the relay tries again.
+    """
+    moments = {}
+    for uid in uids:
+        try:
+            moments[uid] = advance(uid)
+        except Exception:
+            logger.exception("rollout %s cannot move on", uid, extra={"rollout": uid})
+    return moments
+
+
+@retry_on_conflict
+def _advance_once(uid: str) -> tuple[bool, datetime | None]:
+    """Whether anything was recorded."""
+    with snapshot():
+        after = head()
+        loaded = load_state(rollout_stream(uid), ROLLOUT)
+        started = loaded.state.started
+        if started is None or loaded.state.phase.is_final:
+            return False, None
+        taken = step(loaded.state, started, fleet_of(uid, loaded.state, now=database_now()))
+        if not (taken.events or taken.commands):
+            return False, taken.wake_at
+        is_purging = _is_purging(started, taken.events)
+        events, purges = _purged(started, taken.events) if is_purging else (taken.events, [])
+        cause = cause_of(uid, taken.nodes)
+        changes = placement_changes(taken.commands)
+    own = loaded.append(events, cause)
+    because = own.leads_to if events else cause
+    following = [each.with_metadata(because) for each in [*changes, *purges]]
+    # Its own stream too: operations may be ended without an event of the rollout.
+    as_read = Condition(
+        after=after,
+        streams=[FLEET_STREAM, rollout_stream(uid)],
+        event_types=[*LEAVING, *(USING if is_purging else ())],
+    )
+    # First of the rollout, then of its nodes: a projection folds the events in their order.
+    return bool(append(own, *following, unless=[as_read])), taken.wake_at
+
+
+def _is_purging(started: RolloutStarted, events: Sequence[RolloutEvent]) -> bool:
+    has_succeeded = any(isinstance(each, RolloutFinished) and each.phase == RolloutPhase.SUCCEEDED for each in events)
+    return started.purge and has_succeeded
+
+
+def _purged(started: RolloutStarted, events: Sequence[RolloutEvent]) -> tuple[Sequence[RolloutEvent], Sequence[Append]]:
+    """The events, and the deletion of the module object and the artifact, whichever are still there. Both stay while a
+    node that was skipped has the module."""
+    name, version = started.module_name, started.version
+    if users := users_of(name, version):
+        return [_kept_for(users, each) for each in events], []
+    return events, [artifact_deletion(name, version), module_purged(module_uid(name, version))]
+
+
+def _kept_for(users: Sequence[str], event: RolloutEvent) -> RolloutEvent:
+    """The event; an end says that nodes which were skipped keep the module object and the artifact."""
+    if not isinstance(event, RolloutFinished):
+        return event
+    message = f"The module object and the artifact stay, for {some_of(users)}. Delete the module again later."
+    return replace(event, message=message)

@@ -1,0 +1,151 @@
+"""What time brings: silent nodes, overdue operations, and what has become impossible meanwhile."""
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from itertools import islice
+
+from eventstore import Append, Condition, acting_as, append, database_now, head, load_states, retry_on_conflict
+from rollout.domain.conditions import SCHEDULING
+from rollout.domain.node.decider import NODE, DeclareOffline
+from rollout.domain.node.events import node_stream
+from rollout.domain.node.pace import Change, is_held
+from rollout.domain.placement.decider import End, GiveBack
+from rollout.domain.placement.events import placement_stream
+from rollout.domain.placement.skip import Skip
+from rollout.messages import Phase, Reason
+from rollout.models import Liveness, Node, Operation
+from rollout.process.advance import advance_all
+from rollout.process.placements import caused_changes, end_of_gone, placement_changes
+from rollout.queries.operations import operations_of_gone_nodes, overdue_operations, unfinished_operations_of
+from rollout.queries.rollouts import unfinished_rollouts_of
+
+#: The actor of what time brings.
+CLOCK = "system:clock"
+#: A node that has been silent for so many of its intervals is offline.
+MISSED_BEATS = 3
+#: Nodes that are declared offline in one transaction. Heartbeats are taken in between two of them.
+DECLARED_AT_ONCE = 250
+#: Operations that are ended in one transaction.
+ENDED_AT_ONCE = 500
+
+
+def declare_silent_nodes_offline(*, heard_seconds: float = math.inf) -> list[str]:
+    """Declare up to `DECLARED_AT_ONCE` silent nodes offline in one append, and give back what they had not started.
+
+    Returns their names. Does not judge nodes whose three intervals are longer than `heard_seconds`, the time since when
+    heartbeats could be heard.
+    """
+    with acting_as(CLOCK):
+        silent = _declare_offline(heard_seconds)
+    advance_all(unfinished_rollouts_of(*silent))
+    return silent
+
+
+def _silent_nodes(heard_seconds: float) -> list[str]:
+    """Return the names of online nodes that are silent, in their order, at most `DECLARED_AT_ONCE`.
+
+    One that has come back too often has to wait for its turn (`decider.pace`).
+    """
+    now = database_now()
+    online = Node.objects.filter(online=True).values("name")
+    silent = (
+        each.node
+        for each in Liveness.objects.filter(node__in=online).order_by("node")
+        if MISSED_BEATS * each.interval_seconds < heard_seconds
+        and is_silent(each, now)
+        and not is_held(each.pace.get(Change.CONTACT, 0.0), now.timestamp())
+    )
+    return list(islice(silent, DECLARED_AT_ONCE))
+
+
+def is_silent(liveness: Liveness, now: datetime, *, at_most: float = math.inf) -> bool:
+    """Return whether the node missed its heartbeats, or was silent for `at_most` seconds."""
+    seconds = min(MISSED_BEATS * liveness.interval_seconds, at_most)
+    return liveness.last_seen + timedelta(seconds=seconds) < now
+
+
+@retry_on_conflict
+def _declare_offline(heard_seconds: float) -> list[str]:
+    """Each attempt judges anew: the other writer may have recorded a heartbeat."""
+    after = head()
+    silent = _silent_nodes(heard_seconds)
+    nodes = load_states([node_stream(name) for name in silent], NODE)
+    operations = unfinished_operations_of(*silent)
+    given_back = placement_changes(
+        GiveBack(node=operation.node, module_name=operation.module_name)
+        for operation in operations
+        if operation.phase == Phase.QUEUED
+    )
+    by_stream = {each.stream: each for each in given_back}
+    places: dict[str, set[str]] = {name: set() for name in silent}
+    for each in operations:
+        places[each.node].add(placement_stream(each.node, each.module_name))
+    appends: list[Append] = []
+    for name in silent:
+        loaded = nodes[node_stream(name)]
+        if events := NODE.decide(loaded.state, DeclareOffline(node=name)):
+            offline = loaded.append(events)
+            following = [by_stream[place] for place in sorted(places[name]) if place in by_stream]
+            appends += [offline, *(each.with_metadata(offline.leads_to) for each in following)]
+    as_read = Condition(
+        after=after,
+        streams=[place for of_node in places.values() for place in of_node],  # one may be released meanwhile
+        event_types=SCHEDULING,
+    )
+    append(*appends, unless=[as_read])
+    return silent
+
+
+def end_overdue_operations() -> int:
+    """How many operations were timed out: released, and not ended by their deadline."""
+    return _end_all(overdue_operations(database_now()), _timed_out)
+
+
+def _timed_out(operation: Operation) -> End:
+    return End(
+        rollout=operation.rollout,
+        node=operation.node,
+        module_name=operation.module_name,
+        phase=Phase.TIMED_OUT,
+        reason=Reason.NODE_DEADLINE,
+        message=f"{operation.node} did not finish in time; it was last {operation.phase}.",
+        attempt=operation.attempt,
+    )
+
+
+def end_operations_of_gone_nodes() -> int:
+    """How many operations were ended that were scheduled on a node in the moment in which it left the fleet."""
+    return _end_all(operations_of_gone_nodes(), end_of_gone)
+
+
+def end_for_lack_of_a_build(operations: Sequence[tuple[Operation, Skip]]) -> int:
+    """How many operations were ended because their node cannot get the build that was planned, each with its reason."""
+    why = {operation.key: skip for operation, skip in operations}
+    return _end_all([operation for operation, _ in operations], lambda each: _without_a_build(each, *why[each.key]))
+
+
+def _without_a_build(operation: Operation, reason: Reason, message: str) -> End:
+    return End(
+        rollout=operation.rollout,
+        node=operation.node,
+        module_name=operation.module_name,
+        phase=Phase.FAILED,
+        reason=reason,
+        message=message,
+        attempt=operation.attempt,
+    )
+
+
+def _end_all(operations: Sequence[Operation], end: Callable[[Operation], End]) -> int:
+    """What each of the operations has come to leads to its end."""
+
+    @retry_on_conflict
+    def attempt(some: Sequence[Operation]) -> int:
+        return len(append(*caused_changes((end(each), each.leads_to(CLOCK)) for each in some)))
+
+    ended = sum(
+        attempt(operations[start : start + ENDED_AT_ONCE]) for start in range(0, len(operations), ENDED_AT_ONCE)
+    )
+    advance_all(dict.fromkeys(each.rollout for each in operations))
+    return ended

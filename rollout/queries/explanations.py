@@ -1,0 +1,242 @@
+"""Reads what `rollout.domain.explanation` explains, in a number of queries that does not grow with the fleet."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Case, Count, Max, Min, OuterRef, Q, QuerySet, Subquery, When
+from django.db.models.aggregates import Aggregate
+
+from api.fields import rfc3339
+from eventstore import RecordedEvent, database_now, in_words, load, load_many, snapshot
+from rollout.domain.explanation import NAMED, Nodes, Place, Scene, Why, explain_node, explain_rollout, listed
+from rollout.domain.node.decider import NodePhase
+from rollout.domain.placement.events import OperationCancelRequested, OperationFinished, placement_stream
+from rollout.domain.rollout.decider import ROLLOUT, RolloutState
+from rollout.domain.rollout.events import (
+    AbortRequested,
+    NodesReleased,
+    NodesRetried,
+    RollbackRequested,
+    RolloutPaused,
+    RolloutRejected,
+    RolloutStarted,
+    rollout_stream,
+)
+from rollout.messages import Phase, Reason
+from rollout.models import FleetFreeze, Node, Operation, Rollout
+from rollout.projections.outcomes import BAD, attempt_in_words, begun_in_words, besides, earlier, outcomes_of
+from rollout.queries.operations import IN_HAND, operation_row
+from rollout.queries.rollouts import rollout_row
+from rollout.queries.snapshot import fleet_of
+
+#: At most so many nodes that failed are shown with their events, and so many events of the rollout's own.
+FAILURES = 10
+EVENTS = 200
+#: So many are named of the newest stops and of what people did.
+TOLD = 10
+_VERBS = (RolloutPaused, AbortRequested, RollbackRequested, RolloutRejected)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """`document` is the answer without its `events`."""
+
+    document: dict[str, Any]
+    events: tuple[RecordedEvent, ...]
+
+
+@snapshot()
+def of_rollout(uid: str) -> Answer:
+    """Raises: `RolloutNotFoundError`."""
+    told = _told(uid)
+    fleet = fleet_of(uid, told.state, now=database_now())
+    failed = _failed(uid)
+    why = explain_rollout(told.state, told.started, fleet, _scene(told, failed))
+    reason = told.state.reason
+    document = {"uid": uid, "phase": told.state.phase, "reason": reason, **_document(why)}
+    own = [each for each in told.events if not _is_routine(each)]
+    shown = [*own[:1], *own[1:][-EVENTS:], *_endings(uid, failed)]
+    return Answer(document=document, events=tuple(sorted(shown, key=lambda each: each.position)))
+
+
+@snapshot()
+def of_node(uid: str, name: str) -> Answer:
+    """Raises: `RolloutNotFoundError`, `NodeNotFoundError`."""
+    row = operation_row(uid, name)
+    told = _told(uid)
+    fleet = fleet_of(uid, told.state, now=database_now())
+    stream = load(placement_stream(name, row.module_name))
+    events = tuple(each for each in stream if getattr(each.event, "rollout", "") == uid)
+    why = explain_node(told.state, told.started, fleet, _scene(told, ()), _place(row, events))
+    why = replace(why, summary=" ".join((why.summary, *_besides(row), *_earlier(row), *_stopped(told, row))))
+    document = {"uid": uid, "node": name, "phase": row.phase, "reason": row.reason or None, **_document(why)}
+    return Answer(document=document, events=events[-EVENTS:])
+
+
+def _document(why: Why) -> dict[str, Any]:
+    waits = [
+        {"what": each.what, "text": each.text, "until": rfc3339(each.until) if each.until else None}
+        for each in why.waits_for
+    ]
+    return {"summary": why.summary, "rule": {"id": why.rule, "text": why.rule_text}, "waits_for": waits}
+
+
+# --- What there is to tell --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """A rollout's own events and what they make of it; `since` when it is so, who asked last for anything else than to go
+    on."""
+
+    row: Rollout
+    state: RolloutState
+    started: RolloutStarted
+    events: tuple[RecordedEvent, ...]
+    since: datetime
+    actor: str
+
+    @property
+    def history(self) -> tuple[str, ...]:
+        """What has stopped it and what people did, in words and in order, but for the stop that holds."""
+        holds = self.state.reason is not None or self.state.rejected
+        stops = self.row.stops[:-1] if holds else self.row.stops
+        told = sorted([*stops, *self.row.actions], key=lambda each: each["at"])
+        return tuple(each["text"] for each in told[-TOLD:])
+
+
+def _told(uid: str) -> _Told:
+    row = rollout_row(uid)
+    events = load(rollout_stream(uid))
+    state, since, actor = ROLLOUT.initial, events[0].recorded_at, events[0].shown_actor
+    for each in events:
+        before, state = state, ROLLOUT.evolve(state, each.event)
+        if (before.phase, before.wave, before.wave_phase) != (state.phase, state.wave, state.wave_phase):
+            since = each.recorded_at
+        if isinstance(each.event, _VERBS):
+            actor = each.shown_actor
+    started: RolloutStarted = events[0].event
+    return _Told(row=row, state=state, started=started, events=events, since=since, actor=actor)
+
+
+def _is_routine(recorded: RecordedEvent) -> bool:
+    """Whether it only tells whose turn it was: there may be one for each node."""
+    event = recorded.event
+    return isinstance(event, NodesReleased) or (isinstance(event, NodesRetried) and event.automatic)
+
+
+def _failed(uid: str) -> Sequence[Operation]:
+    """The first attempts that failed, also those that were retried or undone; then those that a newer rollout took over,
+    then those that a person canceled."""
+    canceled, taken_over = ~Q(canceled_by=""), Q(phase=Phase.CANCELED, reason=Reason.NEWER_ROLLOUT)
+    rows = Operation.attempts.filter(Q(phase__in=BAD) | taken_over | canceled, rollout=uid)
+    rank = Case(When(taken_over, then=1), When(canceled, then=2), default=0)
+    order = (rank, "finished_at", "ordinal", "generation", "attempt")
+    return list(rows.order_by(*order)[:FAILURES])
+
+
+def _endings(uid: str, rows: Sequence[Operation]) -> list[RecordedEvent]:
+    """The events by which they ended, and by which nodes were asked to give them up; in one query."""
+    streams = load_many(placement_stream(each.node, each.module_name) for each in rows)
+    return [each for stream in streams.values() for each in stream if _is_ending(each, uid)]
+
+
+def _is_ending(recorded: RecordedEvent, uid: str) -> bool:
+    event = recorded.event
+    if getattr(event, "rollout", "") != uid:
+        return False
+    is_end = isinstance(event, OperationFinished) and event.phase in {*BAD, Phase.CANCELED}
+    return is_end or isinstance(event, OperationCancelRequested)
+
+
+def _scene(told: _Told, failed: Sequence[Operation]) -> Scene:
+    uid, state = told.started.rollout, told.state
+    besides_it = tuple(besides(told.row))
+    scene = Scene(since=told.since, actor=told.actor, before=told.history, failed=_said(failed), besides=besides_it)
+    if state.phase.is_final:
+        return scene
+    rows = Operation.objects.filter(rollout=uid)
+    nodes = Node.objects.filter(name=OuterRef("node"))
+    waiting = rows.filter(phase=Phase.SCHEDULED).annotate(node_phase=Subquery(nodes.values("phase")))
+    if not state.restoring:
+        waiting = waiting.filter(wave__lte=state.open_wave)
+    return replace(
+        scene,
+        in_hand=_group(rows.filter(phase__in=IN_HAND), Max("deadline_at")),
+        offline=_group(waiting.filter(node_phase=NodePhase.OFFLINE)),
+        draining=_group(waiting.filter(node_phase=NodePhase.DRAINING)),
+        behind=_group(waiting.filter(behind=True)),
+        backing_off=_group(waiting.filter(ready_at__gt=database_now()), Min("ready_at")),
+        needs=told.started.needs,
+        frozen=_frozen(),
+    )
+
+
+def _group(rows: QuerySet[Operation], until: Aggregate | None = None) -> Nodes:
+    found = rows.aggregate(count=Count("key"), **({} if until is None else {"until": until}))
+    names = rows.order_by("ordinal").values_list("node", flat=True)[:NAMED] if found["count"] else ()
+    return Nodes(count=found["count"], names=tuple(names), until=found.get("until"))
+
+
+def _frozen() -> str:
+    row = FleetFreeze.objects.filter(id=1, frozen=True).first()
+    return f"by {in_words(row.actor)} since {rfc3339(row.frozen_at)}: {row.reason}" if row else ""
+
+
+def _said(failed: Sequence[Operation]) -> tuple[str, ...]:
+    """What a person canceled is told where people's actions are."""
+    told = [each for each in failed if not each.canceled_by]
+    return tuple(
+        ": ".join(filter(None, (_named(each), each.reason or each.phase, each.message))) for each in told[:NAMED]
+    )
+
+
+def _named(row: Operation) -> str:
+    return f"{row.node}, {attempt_in_words(row)}" if row.former or row.rollback or row.attempt > 1 else row.node
+
+
+def _besides(row: Operation) -> Iterator[str]:
+    if begun := begun_in_words(row):
+        is_undo = row.rollback and row.attempt == 1
+        what = f"The undo, {row.action} {row.module_name} {row.version}," if is_undo else "It"
+        yield f"{what} was {begun}."
+    if row.canceled_by and row.finished_at is None:
+        yield f"The node was asked to give it up by {in_words(row.canceled_by)}."
+    if row.late:
+        yield f"The node has answered late: {row.late}."
+
+
+def _earlier(row: Operation) -> list[str]:
+    """How the attempts before this one ended."""
+    former = earlier(outcomes_of([row])[row.key], has_ended=row.finished_at is not None)
+    return [f"Before: {listed([each['text'] for each in former])}"] if former else []
+
+
+def _stopped(told: _Told, row: Operation) -> list[str]:
+    """What stopped the rollout, where that is why something else was done on the node."""
+    stops = [each["text"] for each in told.row.stops]
+    is_told = stops and (row.rollback or row.phase == Phase.CANCELED)
+    return [f"The rollout: {listed(stops)}"] if is_told else []
+
+
+def _place(row: Operation, events: Sequence[RecordedEvent]) -> Place:
+    node = Node.objects.filter(name=row.node).first()
+    older = Operation.objects.filter(
+        node=row.node, module_name=row.module_name, generation__lt=row.generation, finished_at__isnull=True
+    )
+    return Place(
+        node=row.node,
+        node_phase=NodePhase.DECOMMISSIONED if node is None else NodePhase(node.phase),
+        wave=row.wave,
+        phase=Phase(row.phase),
+        since=row.finished_at or events[-1].recorded_at,
+        reason=Reason(row.reason) if row.reason else None,
+        message=row.message,
+        behind=older.order_by("generation").values_list("rollout", flat=True).first() or "" if row.behind else "",
+        ready_at=row.ready_at,
+        deadline_at=row.deadline_at,
+        touched=row.touched,
+        canceled_by=row.canceled_by,
+    )

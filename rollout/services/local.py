@@ -1,0 +1,115 @@
+"""The seed's local calls: a rollout of one node, waited for. A retry of the same call joins the one under way."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+from django.conf import settings
+from django.http.request import split_domain_port
+
+from api.waiting import waiting
+from eventstore import Condition, head, retry_on_conflict, wait_for_news
+from modules_app.errors import ModuleInUseError, NoSuchModuleError
+from rollout.domain.errors import NodeRefusedError, NodeUnreachableError, RolloutInProgressError
+from rollout.domain.placement.decider import NOTHING_TO_DO
+from rollout.domain.placement.events import placement_stream
+from rollout.domain.request import AT_ONCE, RolloutRequest
+from rollout.domain.rollout.events import Origin
+from rollout.messages import Action, Activation, Phase
+from rollout.models import Node
+from rollout.queries.freeze import refuse_if_frozen
+from rollout.queries.modules import is_loaded
+from rollout.queries.nodes import local_node
+from rollout.queries.operations import is_same_intent, operation_row
+from rollout.queries.rollouts import newest_positions
+from rollout.services.start import start_rollout, start_unless
+
+
+def node_of(host: str) -> Node:
+    """The node that a request to `host` means, its port aside. Raises: `NoLocalNodeError`."""
+    domain, _ = split_domain_port(host)
+    return local_node(domain, settings.ENVIRONMENT.node_name)
+
+
+def install(node: Node, module_name: str, version: int) -> None:
+    """Put the artifact on the node's disk; returns once the node has said that it is there.
+
+    Raises: `NodeRefusedError`, `NodeUnreachableError`, `RolloutInProgressError`, `FleetFrozenError`.
+    """
+    request = _request(Action.INSTALL, node, module_name, version)
+    _carry_out(request, partial(start_rollout, request))
+
+
+def remove(node: Node, module_name: str, version: int) -> None:
+    """Delete the module version from the node's disk; returns once the node has said that it is gone.
+
+    Raises: `NoSuchModuleError`, `ModuleInUseError`, `NodeRefusedError`, `NodeUnreachableError`,
+    `RolloutInProgressError`, `FleetFrozenError`.
+    """
+    request = _request(Action.REMOVE, node, module_name, version)
+
+    @retry_on_conflict
+    def start() -> str:
+        untouched = Condition(after=head(), streams=[placement_stream(node.name, module_name)])
+        _require_idle(node, module_name, version)
+        return start_unless(request, untouched)
+
+    _carry_out(request, start)
+
+
+def _request(action: Action, node: Node, module_name: str, version: int) -> RolloutRequest:
+    return RolloutRequest(
+        action=action,
+        module_name=module_name,
+        version=version,
+        activation=Activation.FILES,
+        nodes=(node.name,),
+        strategy=AT_ONCE,
+        origin=Origin.VENDOR,
+    )
+
+
+def _require_idle(node: Node, module_name: str, version: int) -> None:
+    """Raises: `NoSuchModuleError`, `ModuleInUseError`."""
+    loaded = is_loaded(node.name, module_name, version)
+    if loaded is None:
+        raise NoSuchModuleError(f"{node.name} has no artifact of {module_name} {version}.")
+    if loaded:
+        raise ModuleInUseError(
+            f"{module_name} {version} is loaded in the server of {node.name}. A rollout with the action remove unloads it."
+        )
+
+
+def _carry_out(request: RolloutRequest, start: Callable[[], str]) -> None:
+    refuse_if_frozen()
+    with waiting():  # before anything begins: what is refused has not happened
+        _start_and_wait(request, start)
+
+
+def _start_and_wait(request: RolloutRequest, start: Callable[[], str]) -> None:
+    (name,) = request.nodes or ()
+    deadline = time.monotonic() + settings.ENVIRONMENT.local_wait_seconds
+    uid = _start_or_join(request, name, start)
+    while True:
+        position = newest_positions([uid])[uid]
+        operation = operation_row(uid, name)
+        phase = Phase(operation.phase)
+        if phase == Phase.SUCCEEDED or (phase == Phase.SKIPPED and operation.reason in NOTHING_TO_DO):
+            return
+        if phase.is_final and phase != Phase.TIMED_OUT:
+            raise NodeRefusedError(operation.message or operation.reason, code=operation.reason)
+        left = deadline - time.monotonic()
+        if left <= 0 or phase == Phase.TIMED_OUT:
+            raise NodeUnreachableError(
+                f"{name} has not answered yet. Rollout {uid} goes on; send the same request again to wait for it."
+            )
+        wait_for_news(uid, after=position, newest=newest_positions, timeout=left)
+
+
+def _start_or_join(request: RolloutRequest, node: str, start: Callable[[], str]) -> str:
+    try:
+        return start()
+    except RolloutInProgressError as error:
+        if not is_same_intent(error.rollout, node, request):
+            raise
+        return error.rollout

@@ -1,0 +1,66 @@
+"""What people ask of nodes: label, drain, activate, forget, decommission. Each may be repeated."""
+
+from django.db import transaction
+
+from eventstore import Condition, append, head, load_state, retry_on_conflict, transact
+from rollout.domain.conditions import SCHEDULING
+from rollout.domain.node.decider import NODE, ActivateNode, DecommissionNode, DrainNode, ForgetNode, LabelNode
+from rollout.domain.node.events import node_stream
+from rollout.domain.placement.events import placement_stream
+from rollout.models import Liveness
+from rollout.process.advance import advance_all
+from rollout.process.placements import end_of_gone, forgetting, placement_changes
+from rollout.queries.operations import unfinished_operations_of
+from rollout.queries.rollouts import unfinished_rollouts_of
+
+
+def label_node(name: str, labels: dict[str, str]) -> None:
+    """Raises: `NodeNotFoundError`, `NodePhaseError`."""
+    transact(node_stream(name), NODE, LabelNode(node=name, labels=labels))
+
+
+def drain_node(name: str) -> None:
+    """It gets nothing new. Raises: `NodeNotFoundError`, `NodePhaseError`."""
+    transact(node_stream(name), NODE, DrainNode(node=name))
+
+
+def activate_node(name: str) -> None:
+    """Raises: `NodeNotFoundError`, `NodePhaseError`."""
+    transact(node_stream(name), NODE, ActivateNode(node=name))
+    advance_all(unfinished_rollouts_of(name))
+
+
+@transaction.atomic
+def forget_node(name: str) -> None:
+    """What it has said of itself counts no more: it is offline until its next heartbeat, which is taken as its first.
+
+    Raises: `NodeNotFoundError`, `NodePhaseError`.
+    """
+    transact(node_stream(name), NODE, ForgetNode(node=name))
+    Liveness.objects.filter(node=name).delete()
+
+
+def decommission_node(name: str) -> None:
+    """It leaves the fleet, and every rollout that still counts on it goes on without it. Raises: `NodeNotFoundError`."""
+    rollouts = unfinished_rollouts_of(name)
+    _decommission(name)
+    advance_all(rollouts)
+
+
+@retry_on_conflict
+def _decommission(name: str) -> None:
+    after = head()
+    loaded = load_state(node_stream(name), NODE)
+    events = NODE.decide(loaded.state, DecommissionNode(node=name))
+    operations = unfinished_operations_of(name)
+    ends = [end_of_gone(each) for each in operations]
+    as_read = Condition(
+        after=after,
+        streams=[placement_stream(name, each.module_name) for each in operations],  # their phases decide how they end
+        event_types=SCHEDULING,
+    )
+    first = loaded.append(events)
+    following = placement_changes([*ends, *forgetting(name)])
+    if events:  # else it had left, and what is still to end or to be forgotten follows from this request alone
+        following = [each.with_metadata(first.leads_to) for each in following]
+    append(first, *following, unless=[as_read])
