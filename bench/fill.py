@@ -17,7 +17,7 @@ def main(few: int, many: int) -> None:
     from accounts.tokens import issue_token
     from bench.polling import TOKEN_SECONDS
     from rollout.delivery import ingestion
-    from rollout.messages import Beat, Inventory, NodeProfile, to_json
+    from rollout.messages import Heartbeat, Inventory, NodeProfile, to_json
 
     call_command("migrate", verbosity=0)
     ensure_admin("not-a-secret")
@@ -25,11 +25,11 @@ def main(few: int, many: int) -> None:
     assert user
     names = [f"node-{number:04}" for number in range(1, many + 1)]
     profile = NodeProfile(platform="linux/x86_64", server="valkey", server_version="9.1.0", role="master")
-    beats = [
-        Beat(node=name, hello=True, interval_seconds=3600, profile=profile, inventory=Inventory(sequence=1))
+    heartbeats = [
+        Heartbeat(node=name, hello=True, interval_seconds=3600, profile=profile, inventory=Inventory(sequence=1))
         for name in names
     ]
-    ingestion.record_beats([to_json(each) for each in beats])
+    ingestion.record_heartbeats([to_json(each) for each in heartbeats])
     uids = [_start("few", names[:few]), _start("many", names)]
     print(issue_token(user, ttl=TOKEN_SECONDS), *uids)
 

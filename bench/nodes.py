@@ -1,4 +1,4 @@
-"""Many nodes in one Celery worker: the agent's own app, task, runner, journal, carrier and beats, a set of them per node.
+"""Many nodes in one Celery worker: the agent's own app, task, runner, journal, publisher and heartbeats, a set of them per node.
 
 A hundred agents as processes would measure how two cores start a hundred interpreters. So a few workers each consume
 the queues of many nodes, one command at a time, and hand each command to the runner of its node.
@@ -15,9 +15,9 @@ from typing import Any
 from celery import bootsteps
 from kombu import Queue
 
-from rollout.agent.beats import Beats
-from rollout.agent.carrier import Carrier
 from rollout.agent.celery import Agent, TakeBack, agent_settings, app
+from rollout.agent.heartbeat import Heartbeats
+from rollout.agent.publisher import Publisher
 from rollout.agent.runner import Runner
 from rollout.agent.settings import AgentSettings
 from rollout.messages import Command, Report, queue_for
@@ -53,24 +53,24 @@ class Nodes(bootsteps.StartStopStep):
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
         worker.app.runner = self._runners = Runners()
-        worker.app.carrier = Carrier(agent_settings)
-        self._beats = [_beats_of(runner) for runner in self._runners.by_node.values()]
+        worker.app.publisher = Publisher(agent_settings)
+        self._heartbeats = [_heartbeats_of(runner) for runner in self._runners.by_node.values()]
 
     def start(self, worker: Any) -> None:
         for runner in self._runners.by_node.values():
             runner.recover()
-        for each in self._beats:
+        for each in self._heartbeats:
             each.start()
 
     def stop(self, worker: Any) -> None:
-        for each in self._beats:
+        for each in self._heartbeats:
             each.stop()
-        worker.app.carrier.close()
+        worker.app.publisher.close()
 
 
-def _beats_of(runner: Runner) -> Beats:
+def _heartbeats_of(runner: Runner) -> Heartbeats:
     settings = runner.node.settings
-    return Beats(lambda hello: runner.beat(hello=hello), Carrier(settings), interval=settings.beat_seconds)
+    return Heartbeats(lambda hello: runner.heartbeat(hello=hello), Publisher(settings), interval=settings.beat_seconds)
 
 
 app.steps["worker"].discard(Agent)

@@ -75,7 +75,9 @@ def stream_of(name: str, kind: type) -> str:
     """Return the only stream in the file of the class, or else the one that begins as the event's name does."""
     module = inspect.getmodule(kind)
     source = inspect.getsource(module) if module else ""
-    streams = re.findall(r'^(?:def \w+_stream\(.*\) -> str:\n    return f|\w+_STREAM = )"([^"]+)"$', source, re.MULTILINE)
+    streams = re.findall(
+        r'^(?:def \w+_stream\(.*\) -> str:\n    return f|\w+_STREAM = )"([^"]+)"$', source, re.MULTILINE
+    )
     same_name = [each for each in streams if each.split(":")[0] == name.split(".", maxsplit=1)[0]]
     (found,) = same_name or streams
     return re.sub(r"{(\w+)}", lambda match: f"<{match[1].removeprefix('module_')}>", found)

@@ -12,14 +12,14 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from rollout.messages import BEATS, REPORTS, queue_for
+from rollout.messages import HEARTBEATS, REPORTS, queue_for
 
 #: Of each step, and of all of them together, seconds.
 STEP_SECONDS = 1.0
 TOTAL_SECONDS = 3.0
 #: How many queues are asked about in one round trip.
 BATCH = 1000
-CONTROL_QUEUES = (REPORTS, BEATS, "control.tasks")
+CONTROL_QUEUES = (REPORTS, HEARTBEATS, "control.tasks")
 
 
 class BrokerAwayError(Exception):

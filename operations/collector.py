@@ -136,10 +136,10 @@ def _log_and_relay() -> Iterator[Metric]:
     age = max(0.0, (now - oldest).total_seconds()) if oldest else 0
     yield gauge("modfleet_outbox_commands", "Commands that are to be published now.", standing.due)
     yield gauge("modfleet_outbox_oldest_seconds", "Age of the oldest that never was published; 0 if none.", age)
-    if (beat := relay_heartbeat()) is not None:
-        lag = max(0.0, (now - beat.looked_at).total_seconds())
+    if (heartbeat := relay_heartbeat()) is not None:
+        lag = max(0.0, (now - heartbeat.looked_at).total_seconds())
         yield gauge("modfleet_relay_lag_seconds", "Since a relay had last done all that was due.", lag)
-        behind = max(0, position - beat.position)
+        behind = max(0, position - heartbeat.position)
         yield gauge("modfleet_relay_lag_events", "How much the log has grown since that relay looked.", behind)
     waiting = backlog(position)
     webhooks = GaugeMetricFamily("modfleet_webhooks", "Webhooks, by state.", labels=["state"])

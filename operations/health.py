@@ -113,10 +113,10 @@ def probe_storage() -> None:
 
 
 def probe_relay() -> None:
-    beat = relay_heartbeat()
-    if beat is None:
+    heartbeat = relay_heartbeat()
+    if heartbeat is None:
         raise NotReadyError("no relay has ever been at work", cause="never")
-    late = (database_now() - beat.looked_at).total_seconds()
+    late = (database_now() - heartbeat.looked_at).total_seconds()
     if late > RELAY_LATE_SECONDS:
         raise NotReadyError(f"no relay has been at work for {late:.0f} s", cause="late")
 

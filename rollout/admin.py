@@ -197,7 +197,7 @@ class OperationAdmin(ReadOnlyAdmin):
 @admin.register(Node)
 class NodeAdmin(ActingAdmin):
     about = (
-        "A node is a server process with an agent beside it; it joins with its agent's first beat. A draining node "
+        "A node is a server process with an agent beside it; it joins with its agent's first heartbeat. A draining node "
         "keeps what it has and gets nothing new; a decommissioned one has left the fleet, until its agent is "
         "restarted."
     )

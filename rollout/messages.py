@@ -1,7 +1,7 @@
 """What travels over the broker between the control plane and the agents: JSON, one dataclass per message.
 
 Delivery is at least once and in no order. `Command` goes to `queue_for(node)` as the Celery task `EXECUTE`;
-`Report` goes to `REPORTS`, `Beat` to `BEATS`, both as plain messages.
+`Report` goes to `REPORTS`, `Heartbeat` to `HEARTBEATS`, both as plain messages.
 """
 
 from collections.abc import Mapping
@@ -35,8 +35,8 @@ Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 EXECUTE = "modfleet.execute"
 #: Queue of the reports, read by the control workers.
 REPORTS = "control"
-#: Queue of the beats, read by the control workers; a beat expires after one interval.
-BEATS = "control.beats"
+#: Queue of the heartbeats, read by the control workers; a heartbeat expires after one interval.
+HEARTBEATS = "control.beats"
 
 
 def queue_for(node: str) -> str:
@@ -282,7 +282,7 @@ class NodeProfile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beat:
+class Heartbeat:
     """Sent at the start (`hello`) and at every interval. `generations`: newest generation journaled per module.
 
     `interval_seconds` is how long the control plane waits for the next one; silent for three of them is offline.
@@ -298,10 +298,10 @@ class Beat:
     sent_at: Moment | None = None
 
 
-Message = TypeVar("Message", Command, Report, Beat)
+Message = TypeVar("Message", Command, Report, Heartbeat)
 
 
-def to_json(message: Command | Report | Beat) -> dict[str, Any]:
+def to_json(message: Command | Report | Heartbeat) -> dict[str, Any]:
     """`message` as plain JSON values."""
     built: dict[str, Any] = msgspec.to_builtins(message)
     return built

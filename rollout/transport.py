@@ -20,7 +20,7 @@ from kombu.transport import TRANSPORT_ALIASES, redis
 from msgspec import Meta
 from redis.exceptions import RedisError
 
-from rollout.messages import BEATS, REPORTS
+from rollout.messages import HEARTBEATS, REPORTS
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def checked(queue: str, item: bytes) -> bytes:
     The address is written anew: kombu puts a message that it gives back where its envelope says, with the rights of
     the process that had read it. A node could have the control plane write into another node's queue.
     """
-    longest = LONGEST_SAID if queue in {REPORTS, BEATS} else LONGEST_ITEM
+    longest = LONGEST_SAID if queue in {REPORTS, HEARTBEATS} else LONGEST_ITEM
     if len(item) > longest:
         raise UnreadableError(f"{len(item)} bytes, at most {longest}")
     try:

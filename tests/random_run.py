@@ -23,7 +23,7 @@ from rollout.services.rollouts import (
     resume_rollout,
     retry_rollout,
 )
-from tests.recorded_fleet import beat_of, installed, join, overdue, report_of, silence, start
+from tests.recorded_fleet import heartbeat_of, installed, join, overdue, report_of, silence, start
 
 
 class RandomRun:
@@ -102,7 +102,7 @@ class RandomRun:
         in_hand = list(Operation.objects.filter(phase__in=IN_HAND))
         if not in_hand or self.chance.random() < 0.3:
             modules = self.chance.choice([(), (installed(),), (installed(2, "c2"),)])
-            ingestion.record_beats([beat_of(name, hello=self.chance.random() < 0.5, modules=modules)])
+            ingestion.record_heartbeats([heartbeat_of(name, hello=self.chance.random() < 0.5, modules=modules)])
             return
         if self.chance.random() < 0.3:
             self.strange()

@@ -1,4 +1,4 @@
-"""A fleet in the database alone: nodes that beat, a module with a build, agents' reports. Nothing is published."""
+"""A fleet in the database alone: nodes that heartbeat, a module with a build, agents' reports. Nothing is published."""
 
 from artifacts_app.events import ArtifactUploaded, artifact_stream
 from artifacts_app.manifest import Member
@@ -8,7 +8,7 @@ from rollout.domain.request import RolloutRequest
 from rollout.domain.strategy import Retries, Strategy
 from rollout.messages import (
     Action,
-    Beat,
+    Heartbeat,
     InstalledModule,
     Inventory,
     NodeProfile,
@@ -41,10 +41,10 @@ def upload(module_name="greet", version=1, platform=PLATFORM, content="c1"):
     append(Append(artifact_stream(module_name, version), 0, [build]))
 
 
-def beat_of(node, *, hello=False, modules=(), platform=PLATFORM, generations=None, **profile):
+def heartbeat_of(node, *, hello=False, modules=(), platform=PLATFORM, generations=None, **profile):
     """As it comes from the broker. Each is newer than the ones before."""
     return to_json(
-        Beat(
+        Heartbeat(
             node=node,
             hello=hello,
             interval_seconds=30.0,
@@ -64,7 +64,7 @@ next_sequence.last = 0
 
 
 def join(*names, **more):
-    ingestion.record_beats([beat_of(name, hello=True, **more) for name in names])
+    ingestion.record_heartbeats([heartbeat_of(name, hello=True, **more) for name in names])
 
 
 def fleet(count=3):

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from rollout.agent.digests import file_digest
 from rollout.agent.failure import Failure
-from rollout.agent.job import LOAD_SECONDS, PROBE_SECONDS, UNLOAD_SECONDS, Job
 from rollout.agent.node import ServerFacts, observe
+from rollout.agent.operation import LOAD_SECONDS, PROBE_SECONDS, UNLOAD_SECONDS, Operation
 from rollout.agent.server import LoadedModule, RefusedError, ServerLostError, ServerSilentError, Session
 from rollout.agent.settle import crashed, refuse_restarted, settle
 from rollout.agent.swap import load, swap
@@ -23,31 +23,31 @@ class Activated:
     swap_seconds: float | None = None
 
 
-def activate(job: Job, package: Package) -> Activated:
+def activate(operation: Operation, package: Package) -> Activated:
     """What was done so that the version is loaded, probed, settled and in the include file.
 
     Raises: `Failure`. What it changed in the server until then is for `undo`.
     """
-    module = _wanted(job, package)
-    facts = _look(job)
+    module = _wanted(operation, package)
+    facts = _look(operation)
     done = Activated(has_loaded=False)
-    if not any(job.is_current(each, facts.run_id) and each.args == module.args for each in facts.modules):
-        job.say(Phase.LOADING)
-        done = _load(job, package, module, facts)
-    job.say(Phase.PROBING)
-    _probe(job, facts.run_id)
-    if job.command.settle_seconds and (done.has_loaded or job.resumed or not job.has_line(module)):
-        job.say(Phase.SETTLING)
-        settle(job, facts.run_id)
-    job.commit()
-    job.write_line(module)
+    if not any(operation.is_current(each, facts.run_id) and each.args == module.args for each in facts.modules):
+        operation.say(Phase.LOADING)
+        done = _load(operation, package, module, facts)
+    operation.say(Phase.PROBING)
+    _probe(operation, facts.run_id)
+    if operation.command.settle_seconds and (done.has_loaded or operation.resumed or not operation.has_line(module)):
+        operation.say(Phase.SETTLING)
+        settle(operation, facts.run_id)
+    operation.commit()
+    operation.write_line(module)
     return done
 
 
-def refuse_foreign(job: Job, modules: Iterable[LoadedModule]) -> None:
+def refuse_foreign(operation: Operation, modules: Iterable[LoadedModule]) -> None:
     """Raises: `Failure` (module_not_ours) when somebody else loaded a module of that name."""
     for loaded in modules:
-        if loaded.name == job.command.module_name and not job.node.folder.is_ours(loaded.path):
+        if loaded.name == operation.command.module_name and not operation.node.folder.is_ours(loaded.path):
             raise Failure(
                 Reason.MODULE_NOT_OURS,
                 f"The server has loaded {loaded.name} {loaded.version} from {loaded.path or 'its own program'}, "
@@ -56,57 +56,57 @@ def refuse_foreign(job: Job, modules: Iterable[LoadedModule]) -> None:
 
 
 @contextmanager
-def told_as_crash(job: Job) -> Iterator[None]:
+def told_as_crash(operation: Operation) -> Iterator[None]:
     """A connection that breaks in here is a crash that the module caused, and silence is time that ran out."""
     try:
         yield
     except ServerLostError as error:
-        raise crashed(job) from error
+        raise crashed(operation) from error
     except ServerSilentError as error:
-        name = f"{job.command.module_name} {job.command.version}"
+        name = f"{operation.command.module_name} {operation.command.version}"
         raise Failure(Reason.NODE_DEADLINE, f"The server is still busy with {name}: {error.message}") from error
 
 
-def _wanted(job: Job, package: Package) -> LoadedModule:
+def _wanted(operation: Operation, package: Package) -> LoadedModule:
     try:
-        args = tuple(shlex.split(job.command.command_line_args))
+        args = tuple(shlex.split(operation.command.command_line_args))
     except ValueError as error:
         raise Failure(Reason.LOAD_FAILED, f"The module's command_line_args cannot be split: {error}.") from error
     return LoadedModule(
-        name=job.command.module_name,
-        version=job.command.version,
-        path=str(job.server_target / package.module_file),
+        name=operation.command.module_name,
+        version=operation.command.version,
+        path=str(operation.server_target / package.module_file),
         args=args,
     )
 
 
-def _look(job: Job) -> ServerFacts:
-    seconds = job.deadline.step("Looking at the server", UNLOAD_SECONDS).remaining()
-    with job.node.server.session(seconds) as session:
+def _look(operation: Operation) -> ServerFacts:
+    seconds = operation.deadline.step("Looking at the server", UNLOAD_SECONDS).remaining()
+    with operation.node.server.session(seconds) as session:
         facts = observe(session)
-    refuse_foreign(job, facts.modules)
+    refuse_foreign(operation, facts.modules)
     return facts
 
 
-def _load(job: Job, package: Package, module: LoadedModule, facts: ServerFacts) -> Activated:
+def _load(operation: Operation, package: Package, module: LoadedModule, facts: ServerFacts) -> Activated:
     # A truncated .so kills the server at MODULE LOAD (SIGBUS), so it is read once more; before the swap, for it lasts.
     expected = next(member.sha256 for member in package.members if member.path == package.module_file)
-    if file_digest(job.target / package.module_file) != expected:
+    if file_digest(operation.target / package.module_file) != expected:
         raise Failure(Reason.CHECKSUM_MISMATCH, f"`{package.module_file}` changed on the node's disk: check the disk.")
     loaded = next((each for each in facts.modules if each.name == module.name), None)
-    seconds = job.deadline.step("Loading", LOAD_SECONDS).remaining()
-    with job.node.server.session(seconds) as session:
+    seconds = operation.deadline.step("Loading", LOAD_SECONDS).remaining()
+    with operation.node.server.session(seconds) as session:
         if session.info("server").get("run_id") != facts.run_id:
             raise Failure(Reason.SERVER_UNREACHABLE, "The server was restarted before it got the module: retry.")
-        with told_as_crash(job):
+        with told_as_crash(operation):
             if loaded is None:
                 load(session, module)
                 swap_seconds = None
             else:
-                swap_seconds = swap(session, loaded, module, back=replace(loaded, path=job.path_now(loaded)))
-            if job.command.has_types or _leaves_writes_in_aof(session, module.name):
-                job.write_line(module)
-    job.node.folder.clear_replaced(job.command.module_name, job.command.version)
+                swap_seconds = swap(session, loaded, module, back=replace(loaded, path=operation.path_now(loaded)))
+            if operation.command.has_types or _leaves_writes_in_aof(session, module.name):
+                operation.write_line(module)
+    operation.node.folder.clear_replaced(operation.command.module_name, operation.command.version)
     return Activated(has_loaded=True, swap_seconds=swap_seconds)
 
 
@@ -118,20 +118,20 @@ def _leaves_writes_in_aof(session: Session, module_name: str) -> bool:
         return True
 
 
-def _probe(job: Job, run_id: str) -> None:
-    command = job.command
-    seconds = job.deadline.step("Probing", PROBE_SECONDS).remaining()
+def _probe(operation: Operation, run_id: str) -> None:
+    command = operation.command
+    seconds = operation.deadline.step("Probing", PROBE_SECONDS).remaining()
     try:
-        with job.node.server.session(seconds) as session, told_as_crash(job):
-            refuse_restarted(job, session, run_id)
-            loaded = [each for each in session.modules() if job.is_at_target(each)]
+        with operation.node.server.session(seconds) as session, told_as_crash(operation):
+            refuse_restarted(operation, session, run_id)
+            loaded = [each for each in session.modules() if operation.is_at_target(each)]
             missing = session.missing(command.commands)
             session.ping()
     except RefusedError as error:
         raise Failure(Reason.PROBE_FAILED, f"The server refuses the probe: {error}.") from error
     except Failure as failure:
         if failure.reason is Reason.SERVER_UNREACHABLE:  # it could be reached before the load
-            raise crashed(job, failure) from failure
+            raise crashed(operation, failure) from failure
         raise
     if [(each.name, each.version) for each in loaded] != [(command.module_name, command.version)]:
         found = ", ".join(f"{each.name} {each.version}" for each in loaded) or "nothing"

@@ -2,7 +2,7 @@
 
 import threading
 
-from rollout.agent.carrier import Carrier
+from rollout.agent.publisher import Publisher
 from rollout.messages import REPORTS, Report
 
 #: A phase that is over sooner is not worth a message, seconds: most operations are told by their end alone.
@@ -15,9 +15,9 @@ FINAL_PATIENCE = 30.0
 class Announcer:
     """Called with each report in turn, the final one last. Nothing is sent after that one."""
 
-    def __init__(self, carrier: Carrier) -> None:
-        self._carrier = carrier
-        #: A carrier is for one thread at a time.
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        #: A publisher is for one thread at a time.
         self._lock = threading.Lock()
         self._newest: Report | None = None
         self._timer: threading.Timer | None = None
@@ -28,7 +28,7 @@ class Announcer:
             if self._timer is not None:
                 self._timer.cancel()
             if report.phase.is_final:
-                self._carrier.send(report, queue=REPORTS, patience=FINAL_PATIENCE)
+                self._publisher.send(report, queue=REPORTS, patience=FINAL_PATIENCE)
                 return
             self._timer = threading.Timer(LASTING_SECONDS, self._send_if_it_lasts, [report])
             self._timer.daemon = True
@@ -37,4 +37,4 @@ class Announcer:
     def _send_if_it_lasts(self, report: Report) -> None:
         with self._lock:
             if report is self._newest:
-                self._carrier.send(report, queue=REPORTS, patience=0)
+                self._publisher.send(report, queue=REPORTS, patience=0)

@@ -15,8 +15,8 @@ from kombu import Consumer, Queue
 from kombu.exceptions import ContentDisallowed, DecodeError
 
 from rollout.agent.announce import Announcer
-from rollout.agent.carrier import RETRY_SECONDS, Carrier, connected
 from rollout.agent.failure import MalformedCommandError
+from rollout.agent.publisher import RETRY_SECONDS, Publisher, connected
 from rollout.agent.runner import Runner
 from rollout.agent.settings import AgentSettings
 from rollout.messages import Command, cancel_queue_for, from_json
@@ -87,10 +87,10 @@ class Cancels:
             log.error("Dropped a cancel: %s", error)  # noqa: TRY400 - the traceback says nothing more
 
     def _answer(self) -> None:
-        carrier = Carrier(self._settings)
+        publisher = Publisher(self._settings)
         while command := self._heard.get():
             try:
-                self._runner.cancel(command, report=Announcer(carrier))
+                self._runner.cancel(command, report=Announcer(publisher))
             except Exception:  # the thread's outermost loop: the next cancel is to be answered all the same
                 log.exception("The cancel of %s could not be answered", command.rollout)
-        carrier.close()
+        publisher.close()

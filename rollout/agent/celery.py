@@ -8,10 +8,10 @@ from celery import Celery, bootsteps
 from celery.signals import setup_logging
 from kombu import Queue
 
-from rollout.agent.beats import Beats
 from rollout.agent.cancel import Cancels
-from rollout.agent.carrier import Carrier, broker_time, transport_options
 from rollout.agent.clock import Clock
+from rollout.agent.heartbeat import Heartbeats
+from rollout.agent.publisher import Publisher, broker_time, transport_options
 from rollout.agent.runner import Runner
 from rollout.agent.settings import AgentSettings, SettingsError, settings_from
 from rollout.logs import formatter
@@ -25,8 +25,8 @@ class AgentApp(Celery):
     """Celery, and what the worker's tasks work with; set before the first task."""
 
     runner: Runner
-    carrier: Carrier
-    beats: Beats
+    publisher: Publisher
+    heartbeats: Heartbeats
 
 
 class QuietConsumer(TaskConsumer):
@@ -45,9 +45,9 @@ class Agent(bootsteps.StartStopStep):
         settings = agent_settings
         clock = Clock(lambda: broker_time(settings))
         worker.app.runner = self._runner = Runner(settings, clock=clock)
-        worker.app.carrier = Carrier(settings)
-        worker.app.beats = self._beats = Beats(
-            lambda hello: self._runner.beat(hello=hello), Carrier(settings), interval=settings.beat_seconds
+        worker.app.publisher = Publisher(settings)
+        worker.app.heartbeats = self._heartbeats = Heartbeats(
+            lambda hello: self._runner.heartbeat(hello=hello), Publisher(settings), interval=settings.beat_seconds
         )
         self._cancels = Cancels(self._runner, settings)
 
@@ -56,17 +56,17 @@ class Agent(bootsteps.StartStopStep):
             self._runner.recover()
         except OSError as error:
             log.error("This node can do nothing, and says so to each command: %s", error)  # noqa: TRY400 - likewise
-        self._beats.start()
+        self._heartbeats.start()
         self._cancels.start()
 
     def stop(self, worker: Any) -> None:
         self._cancels.stop()
-        self._beats.stop()
-        worker.app.carrier.close()
+        self._heartbeats.stop()
+        worker.app.publisher.close()
 
 
 class TakeBack(bootsteps.StartStopStep):
-    """At each connection: the command that a killed worker left unacknowledged comes first, and a beat leaves.
+    """At each connection: the command that a killed worker left unacknowledged comes first, and a heartbeat leaves.
 
     Only this worker consumes the queue and one command at a time, so nothing unacknowledged is being worked on.
     """
@@ -79,7 +79,7 @@ class TakeBack(bootsteps.StartStopStep):
             with channel.conn_or_acquire() as client:
                 for tag in client.zrange(channel.unacked_index_key, 0, -1):
                     channel.qos.restore_by_tag(tag, client)
-        consumer.app.beats.soon()
+        consumer.app.heartbeats.soon()
 
 
 def make_app(settings: AgentSettings) -> AgentApp:

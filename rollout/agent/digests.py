@@ -86,5 +86,5 @@ def _files(root: str) -> Iterator[str]:
 
 
 def _member(path: str, root: str, digest_of: Callable[[str, _Stamp], str]) -> Member:
-    stamp = _stamp(os.stat(path))  # noqa: PTH116 - every beat walks all files; a Path of each doubles its cost
+    stamp = _stamp(os.stat(path))  # noqa: PTH116 - every heartbeat walks all files; a Path of each doubles its cost
     return Member(path=path[len(root) + 1 :], size=stamp.size, sha256=digest_of(path, stamp))

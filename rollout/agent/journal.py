@@ -58,7 +58,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        with suppress(OSError):  # each command says so; the node beats all the same
+        with suppress(OSError):  # each command says so; the node heartbeats all the same
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for path in folder.glob("*"):  # an older version let others read them; arguments may hold passwords
                 path.chmod(0o600)
@@ -108,7 +108,7 @@ class Journal:
         self._write(report.module_name, replace(entry, report=report))
 
     def generations(self) -> dict[str, int]:
-        """The newest generation of each module; one that cannot be read is left out, so that the node still beats."""
+        """The newest generation of each module; one that cannot be read is left out, so that the node still heartbeats."""
         found = {}
         for path in sorted(self._folder.glob("[!.]*.json")):
             try:

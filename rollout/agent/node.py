@@ -12,12 +12,12 @@ from pathlib import Path
 
 from rollout.agent.digests import Digests
 from rollout.agent.failure import Failure
-from rollout.agent.folder import ModulesFolder
 from rollout.agent.include import IncludeFile
 from rollout.agent.journal import Journal
+from rollout.agent.module_store import ModuleStore
 from rollout.agent.server import LoadedModule, RefusedError, Server, ServerSilentError, Session
 from rollout.agent.settings import AgentSettings
-from rollout.messages import Beat, InstalledModule, Inventory, NodeProfile, Reason, operating_system
+from rollout.messages import Heartbeat, InstalledModule, Inventory, NodeProfile, Reason, operating_system
 
 #: Where a node says what it runs: os-release(5).
 OS_RELEASES = (Path("/etc/os-release"), Path("/usr/lib/os-release"))
@@ -72,7 +72,7 @@ class Node:
 
     def __init__(self, settings: AgentSettings) -> None:
         self.settings = settings
-        self.folder = ModulesFolder(settings.modules_dir, settings.server_modules_dir or settings.modules_dir)
+        self.folder = ModuleStore(settings.modules_dir, settings.server_modules_dir or settings.modules_dir)
         self.server = Server(settings)
         self.journal = Journal(settings.journal_dir)
         self.digests = Digests()
@@ -128,7 +128,7 @@ class Node:
         look, facts = self._look(), self._facts_or_none()
         return replace(look, modules=self._installed(facts))
 
-    def beat(self, *, hello: bool) -> Beat:
+    def heartbeat(self, *, hello: bool) -> Heartbeat:
         """What the control plane is told at every interval: of a disk that cannot be read, what was last seen there."""
         look, facts = self._look(), self._facts_or_none()
         try:
@@ -137,7 +137,7 @@ class Node:
             log.warning("The modules folder cannot be read: %s", error)
             modules = self._modules
         settings = self.settings
-        return Beat(
+        return Heartbeat(
             node=settings.node,
             hello=hello,
             interval_seconds=settings.beat_seconds,

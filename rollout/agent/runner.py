@@ -12,12 +12,12 @@ from rollout.agent.clock import Clock
 from rollout.agent.deadline import LONGEST_OPERATION, Deadline
 from rollout.agent.failure import CanceledError, Failure, MalformedCommandError, as_failure
 from rollout.agent.install import install
-from rollout.agent.job import Job, Outcome
 from rollout.agent.journal import Before, Entry
 from rollout.agent.node import Node, ServerFacts
+from rollout.agent.operation import Operation, Outcome
 from rollout.agent.remove import remove
 from rollout.agent.settings import AgentSettings
-from rollout.messages import Action, Activation, Beat, Command, Inventory, Phase, Reason, Report
+from rollout.messages import Action, Activation, Command, Heartbeat, Inventory, Phase, Reason, Report
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,128}")
 
 
 class Runner:
-    """The node that `settings` describe, ready for commands. One operation runs at a time; beats at any time."""
+    """The node that `settings` describe, ready for commands. One operation runs at a time; heartbeats at any time."""
 
     def __init__(self, settings: AgentSettings, *, clock: Clock | None = None) -> None:
         self.node = Node(settings)
@@ -101,9 +101,9 @@ class Runner:
         finally:
             self._given_up.discard(_identity(command))
 
-    def beat(self, *, hello: bool) -> Beat:
+    def heartbeat(self, *, hello: bool) -> Heartbeat:
         """What to tell the control plane now."""
-        return self.node.beat(hello=hello)
+        return self.node.heartbeat(hello=hello)
 
     def _is_over(self, command: Command) -> bool:
         if self._clock.is_over(command):
@@ -174,7 +174,7 @@ class Runner:
         elif unreachable and _needs_server(command):
             return _failed(unreachable), begun
         deadline = Deadline(min(command.deadline_seconds, LONGEST_OPERATION), is_given_up=is_given_up)
-        job = Job(
+        operation = Operation(
             node=self.node,
             command=command,
             before=before,
@@ -185,7 +185,7 @@ class Runner:
             commit=commit,
             pause=pause,
         )
-        outcome = _run(job)
+        outcome = _run(operation)
         return outcome, begun
 
     def _facts(self) -> tuple[ServerFacts | None, Failure | None]:
@@ -220,14 +220,14 @@ class Runner:
             return None
 
 
-def _run(job: Job) -> Outcome:
-    """How the job ended, whatever happened."""
+def _run(operation: Operation) -> Outcome:
+    """How the operation ended, whatever happened."""
     try:
-        if job.command.action is Action.INSTALL and job.command.package:
-            return install(job, job.command.package)
-        return remove(job)
+        if operation.command.action is Action.INSTALL and operation.command.package:
+            return install(operation, operation.command.package)
+        return remove(operation)
     except Exception as error:  # noqa: BLE001 - the outermost loop of an operation: what it began is journaled as ended
-        return _ended_by(error, job.command)
+        return _ended_by(error, operation.command)
 
 
 def _ended_by(error: Exception, command: Command) -> Outcome:

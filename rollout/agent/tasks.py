@@ -20,7 +20,7 @@ def execute(command: Any = None) -> None:
     """Carries out `command`, a `Command` as JSON; may run more than once. What cannot be understood is refused with a
     report if it says of which operation, and dropped otherwise."""
     runner: Runner = app.runner
-    announce = Announcer(app.carrier)
+    announce = Announcer(app.publisher)
     try:
         read = from_json(Command, command)
         of_request = {"request_id": read.correlation_id, "rollout": read.rollout}

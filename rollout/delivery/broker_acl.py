@@ -8,8 +8,8 @@ runs for ever stops the broker for all, and a script that has written cannot be 
 
 from hashlib import sha256
 
-from rollout.agent.carrier import transport_options
-from rollout.messages import BEATS, REPORTS, cancel_queue_for, queue_for
+from rollout.agent.publisher import transport_options
+from rollout.messages import HEARTBEATS, REPORTS, cancel_queue_for, queue_for
 
 CONTROL_USER = "modfleet"
 OPERATOR_USER = "operator"
@@ -37,7 +37,7 @@ def node_line(node: str, password: str) -> str:
     own = " ".join(f"~{key}" for key in keys)
     rights = f"resetchannels {own} -@all {_CONNECTION} {_QUEUES} {_UNACKNOWLEDGED}"
     # Rights of their own: what may be done to the node's keys must not be done to these.
-    put = f"(%W~{REPORTS} %W~{BEATS} -@all +lpush)"
+    put = f"(%W~{REPORTS} %W~{HEARTBEATS} -@all +lpush)"
     return f"{_user(user_of(node), password)} {rights} {put}"
 
 

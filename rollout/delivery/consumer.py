@@ -1,4 +1,4 @@
-"""The control worker's own step: takes in reports and beats in batches, and acts on them at once.
+"""The control worker's own step: takes in reports and heartbeats in batches, and acts on them at once.
 
 What is in the queue is taken, up to `PREFETCH` messages, waiting at most `LINGER_SECONDS` for more; recorded in one
 transaction, and acknowledged after its commit. So a crash loses nothing, and may record a report twice, which changes
@@ -6,9 +6,9 @@ nothing.
 
 What a worker that was killed had not acknowledged, the broker hands out again only after the `visibility_timeout`, ten
 minutes. Nobody waits for that: the relay sends the command again within seconds, and the agent answers it from its
-journal. A beat is followed by the next one anyway.
+journal. A heartbeat is followed by the next one anyway.
 
-Silence is judged in batches by the thread that takes in beats: before each batch, all beats that wait are taken in.
+Silence is judged in batches by the thread that takes in heartbeats: before each batch, all heartbeats that wait are taken in.
 """
 
 import logging
@@ -28,7 +28,7 @@ from redis.exceptions import RedisError
 from api.failures import log_failure
 from rollout.delivery import ingestion
 from rollout.delivery.outbox import note_what_was_lost, publish_due, purge_queues
-from rollout.messages import BEATS, REPORTS
+from rollout.messages import HEARTBEATS, REPORTS
 from rollout.process import timeouts
 from rollout.transport import DROPPED
 
@@ -54,7 +54,7 @@ Idle = Callable[[float], bool]
 
 
 class ReportConsumers(bootsteps.StartStopStep):
-    """Two threads beside the worker's own loop: one for reports, one for beats and what silence means."""
+    """Two threads beside the worker's own loop: one for reports, one for heartbeats and what silence means."""
 
     requires = ("celery.worker.consumer:Connection",)
 
@@ -65,7 +65,7 @@ class ReportConsumers(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         self._threads = [
             BatchConsumer(parent.app, REPORTS, record_reports),
-            BatchConsumer(parent.app, BEATS, record_beats, idle=judge_silence),
+            BatchConsumer(parent.app, HEARTBEATS, record_heartbeats, idle=judge_silence),
         ]
         for thread in self._threads:
             thread.start()
@@ -85,16 +85,16 @@ def record_reports(bodies: Sequence[Any]) -> None:
     _publish_now()  # what the reports made room for
 
 
-def record_beats(bodies: Sequence[Any]) -> None:
-    if ingestion.record_beats(bodies):
+def record_heartbeats(bodies: Sequence[Any]) -> None:
+    if ingestion.record_heartbeats(bodies):
         _publish_now()  # what a node that has started missed
 
 
 def judge_silence(heard_seconds: float) -> bool:
     """Declare a batch of silent nodes offline. Return True if there may be more of them.
 
-    Judges none in its first three beats after this thread was connected, or after the broker hung: it may have had
-    nobody to beat to.
+    Judges none in its first three heartbeats after this thread was connected, or after the broker hung: it may have had
+    nobody to heartbeat to.
     """
     note_what_was_lost()
     silent = timeouts.declare_silent_nodes_offline(heard_seconds=heard_seconds)

@@ -29,8 +29,8 @@ from rollout.domain.node.decider import (
     LARGEST_GENERATION,
     NODE,
     Heard,
-    RecordBeat,
     RecordContact,
+    RecordHeartbeat,
     RecordInventory,
     is_earlier,
 )
@@ -38,7 +38,7 @@ from rollout.domain.node.events import actor_of, node_stream
 from rollout.domain.node.pace import Change, full_after, is_held
 from rollout.domain.placement.decider import PLACEMENT, RecordReport, RejectReport, refusal
 from rollout.domain.placement.events import placement_stream
-from rollout.messages import BEATS, REPORTS, Beat, Inventory, Report, from_json
+from rollout.messages import HEARTBEATS, REPORTS, Heartbeat, Inventory, Report, from_json
 from rollout.models import DroppedMessages, Liveness, Operation
 from rollout.process.advance import advance_all
 from rollout.process.placements import caused_changes, forgetting
@@ -56,9 +56,9 @@ LONGEST_MESSAGE = 4000
 #: So is the reason why one could not be recorded.
 LONGEST_REASON = 500
 
-Message = TypeVar("Message", Report, Beat)
+Message = TypeVar("Message", Report, Heartbeat)
 Result = TypeVar("Result")
-_QUEUES: Mapping[type, str] = {Report: REPORTS, Beat: BEATS}
+_QUEUES: Mapping[type, str] = {Report: REPORTS, Heartbeat: HEARTBEATS}
 
 
 def record_reports(bodies: Sequence[Any]) -> None:
@@ -288,24 +288,24 @@ def _locked(names: Iterable[str]) -> list[Liveness]:
     return list(Liveness.objects.filter(node__in=names).order_by("node").select_for_update())
 
 
-def record_beats(bodies: Sequence[Any]) -> bool:
+def record_heartbeats(bodies: Sequence[Any]) -> bool:
     """Note when the nodes were last heard of; record as events only what has changed with them.
 
     Answers whether a node has started or changed, so that there may be something to send to it.
     """
-    beats = _parsed(Beat, bodies)
-    changed = [name for names in _all_or_each(_record_beats, beats) for name in names]
+    heartbeats = _parsed(Heartbeat, bodies)
+    changed = [name for names in _all_or_each(_record_heartbeats, heartbeats) for name in names]
     advance_all(unfinished_rollouts_of(*changed))
-    return bool(changed) or any(beat.hello for beat in beats)
+    return bool(changed) or any(heartbeat.hello for heartbeat in heartbeats)
 
 
 @retry_on_conflict
-def _record_beats(beats: Sequence[Beat]) -> list[str]:
+def _record_heartbeats(heartbeats: Sequence[Heartbeat]) -> list[str]:
     """Names of the nodes with which anything new is recorded. Three queries read what is known, however many there are."""
-    order = _Order(BEATS, {beat.node for beat in beats})
-    newest = _newest(beats, order)
+    order = _Order(HEARTBEATS, {heartbeat.node for heartbeat in heartbeats})
+    newest = _newest(heartbeats, order)
     known = known_nodes(newest)
-    news = [_news(known[name], beat, order) for name, beat in newest.items()]
+    news = [_news(known[name], heartbeat, order) for name, heartbeat in newest.items()]
     unlike = [each for each in news if each.changes or each.lost]
     states = load_states([node_stream(each.node) for each in unlike], NODE)
     changes = Batch()
@@ -323,18 +323,23 @@ def _record_beats(beats: Sequence[Beat]) -> list[str]:
     return [name for name in newest if node_stream(name) in changed]
 
 
-def _news(known: KnownNode, beat: Beat, order: _Order) -> RecordBeat:
-    """What is to be recorded of the beat: what is not known, without what is held back."""
-    changes, lost = known.changes(beat), frozenset[tuple[str, int]]()
+def _news(known: KnownNode, heartbeat: Heartbeat, order: _Order) -> RecordHeartbeat:
+    """What is to be recorded of the heartbeat: what is not known, without what is held back."""
+    changes, lost = known.changes(heartbeat), frozenset[tuple[str, int]]()
     if known.is_member:
-        held = {each for each in changes if each != Change.CONTACT and order.holds(beat.node, each)}
+        held = {each for each in changes if each != Change.CONTACT and order.holds(heartbeat.node, each)}
         if Change.INVENTORY in held:
-            lost = known.lost(beat.inventory)
+            lost = known.lost(heartbeat.inventory)
         changes -= held
         for each in changes:
-            order.note(beat.node, each)
-    return RecordBeat(
-        node=beat.node, hello=beat.hello, profile=beat.profile, inventory=beat.inventory, changes=changes, lost=lost
+            order.note(heartbeat.node, each)
+    return RecordHeartbeat(
+        node=heartbeat.node,
+        hello=heartbeat.hello,
+        profile=heartbeat.profile,
+        inventory=heartbeat.inventory,
+        changes=changes,
+        lost=lost,
     )
 
 
@@ -346,28 +351,28 @@ def _forgotten(names: Sequence[str], joins: Sequence[Append]) -> list[Append]:
     )
 
 
-def _newest(beats: Sequence[Beat], order: _Order) -> dict[str, Beat]:
-    """The newest beat of each node, a hello if any was, in the order of names. Nodes that said nothing new are left
+def _newest(heartbeats: Sequence[Heartbeat], order: _Order) -> dict[str, Heartbeat]:
+    """The newest heartbeat of each node, a hello if any was, in the order of names. Nodes that said nothing new are left
     out."""
-    newest: dict[str, Beat] = {}
-    for beat in beats:
-        if not order.takes(beat.node, beat.inventory, hello=beat.hello):
+    newest: dict[str, Heartbeat] = {}
+    for heartbeat in heartbeats:
+        if not order.takes(heartbeat.node, heartbeat.inventory, hello=heartbeat.hello):
             continue
-        before = newest.get(beat.node, beat)
-        latest = before if is_earlier(beat.inventory, before.inventory.sequence) else beat
-        newest[beat.node] = replace(latest, hello=beat.hello or before.hello)
+        before = newest.get(heartbeat.node, heartbeat)
+        latest = before if is_earlier(heartbeat.inventory, before.inventory.sequence) else heartbeat
+        newest[heartbeat.node] = replace(latest, hello=heartbeat.hello or before.hello)
     return dict(sorted(newest.items()))
 
 
-def _note_life(beats: Collection[Beat], order: _Order) -> None:
-    """Rows that are missing are made first, in the order of `beats`, which is that of names: what inserts the same rows in
+def _note_life(heartbeats: Collection[Heartbeat], order: _Order) -> None:
+    """Rows that are missing are made first, in the order of `heartbeats`, which is that of names: what inserts the same rows in
     another order would wait for this one, and this one for it."""
-    if missing := [beat for beat in beats if not order.has_row(beat.node)]:
-        Liveness.objects.bulk_create((_life(beat, order) for beat in missing), ignore_conflicts=True)
-    order.reread(_locked({beat.node for beat in beats} | order.doubted))
+    if missing := [heartbeat for heartbeat in heartbeats if not order.has_row(heartbeat.node)]:
+        Liveness.objects.bulk_create((_life(heartbeat, order) for heartbeat in missing), ignore_conflicts=True)
+    order.reread(_locked({heartbeat.node for heartbeat in heartbeats} | order.doubted))
     for hello in (True, False):
         Liveness.objects.bulk_create(
-            (_life(beat, order) for beat in beats if beat.hello is hello),
+            (_life(heartbeat, order) for heartbeat in heartbeats if heartbeat.hello is hello),
             update_conflicts=True,
             unique_fields=["node"],
             update_fields=[*_SAID, *(["hello_at"] if hello else [])],
@@ -389,23 +394,23 @@ _SAID = (
 )
 
 
-def _life(beat: Beat, order: _Order) -> Liveness:
-    heard = order.heard[beat.node]
-    generations = {name: number for name, number in beat.generations.items() if number <= LARGEST_GENERATION}
-    doubts = [] if len(generations) == len(beat.generations) else ["generations"]
-    held = {each for each in Change if order.holds(beat.node, each)}
+def _life(heartbeat: Heartbeat, order: _Order) -> Liveness:
+    heard = order.heard[heartbeat.node]
+    generations = {name: number for name, number in heartbeat.generations.items() if number <= LARGEST_GENERATION}
+    doubts = [] if len(generations) == len(heartbeat.generations) else ["generations"]
+    held = {each for each in Change if order.holds(heartbeat.node, each)}
     doubts += ["contact"] if Change.CONTACT in held else []
     doubts += ["changes"] if held - {Change.CONTACT} else []
     return Liveness(
-        node=beat.node,
+        node=heartbeat.node,
         last_seen=order.now,
-        hello_at=order.now if beat.hello else None,
-        interval_seconds=beat.interval_seconds,
+        hello_at=order.now if heartbeat.hello else None,
+        interval_seconds=heartbeat.interval_seconds,
         generations=generations,
         incarnation=heard.incarnation,
         counter=heard.counter,
         former=list(heard.former),
-        clock_skew_seconds=None if beat.sent_at is None else beat.sent_at - order.now.timestamp(),
+        clock_skew_seconds=None if heartbeat.sent_at is None else heartbeat.sent_at - order.now.timestamp(),
         doubts=doubts,
-        pace=order.pace(beat.node),
+        pace=order.pace(heartbeat.node),
     )

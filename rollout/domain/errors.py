@@ -25,7 +25,7 @@ class UnknownNodeError(RolloutError):
 
 
 class NoNodesError(RolloutError):
-    """The fleet has no nodes. Start an agent on each server; it joins with its first beat."""
+    """The fleet has no nodes. Start an agent on each server; it joins with its first heartbeat."""
 
     status = 409
     code = "no_nodes"

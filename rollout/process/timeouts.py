@@ -23,7 +23,7 @@ from rollout.queries.rollouts import unfinished_rollouts_of
 #: The actor of what time brings.
 CLOCK = "system:clock"
 #: A node that has been silent for so many of its intervals is offline.
-MISSED_BEATS = 3
+MISSED_HEARTBEATS = 3
 #: Nodes that are declared offline in one transaction. Heartbeats are taken in between two of them.
 DECLARED_AT_ONCE = 250
 #: Operations that are ended in one transaction.
@@ -52,7 +52,7 @@ def _silent_nodes(heard_seconds: float) -> list[str]:
     silent = (
         each.node
         for each in Liveness.objects.filter(node__in=online).order_by("node")
-        if MISSED_BEATS * each.interval_seconds < heard_seconds
+        if MISSED_HEARTBEATS * each.interval_seconds < heard_seconds
         and is_silent(each, now)
         and not is_held(each.pace.get(Change.CONTACT, 0.0), now.timestamp())
     )
@@ -61,7 +61,7 @@ def _silent_nodes(heard_seconds: float) -> list[str]:
 
 def is_silent(liveness: Liveness, now: datetime, *, at_most: float = math.inf) -> bool:
     """Return whether the node missed its heartbeats, or was silent for `at_most` seconds."""
-    seconds = min(MISSED_BEATS * liveness.interval_seconds, at_most)
+    seconds = min(MISSED_HEARTBEATS * liveness.interval_seconds, at_most)
     return liveness.last_seen + timedelta(seconds=seconds) < now
 
 

@@ -12,7 +12,7 @@ from rollout.domain.errors import NodeNotFoundError, NoLocalNodeError
 from rollout.domain.node.decider import LARGEST_SKEW, NodePhase
 from rollout.domain.node.pace import SECONDS, Change
 from rollout.messages import (
-    Beat,
+    Heartbeat,
     InstalledModule,
     Inventory,
     NodeProfile,
@@ -38,17 +38,17 @@ class KnownNode:
     def is_member(self) -> bool:
         return self.row is not None and not self.has_left
 
-    def changes(self, beat: Beat) -> frozenset[Change]:
-        """Return what the beat says that is not known: all if the node joins by it."""
+    def changes(self, heartbeat: Heartbeat) -> frozenset[Change]:
+        """Return what the heartbeat says that is not known: all if the node joins by it."""
         if self.row is None or self.has_left:
-            return frozenset(Change) if self.row is None or beat.hello else frozenset()
-        known, said = profile_of(self.row), beat.profile
+            return frozenset(Change) if self.row is None or heartbeat.hello else frozenset()
+        known, said = profile_of(self.row), heartbeat.profile
         gets_others = _build_of(known) != _build_of(said)
         changed = {
             Change.CONTACT: not self.row.online,
             Change.PLATFORM: gets_others,
             Change.PROFILE: known != said and not gets_others,
-            Change.INVENTORY: self.modules != frozenset(beat.inventory.modules),
+            Change.INVENTORY: self.modules != frozenset(heartbeat.inventory.modules),
         }
         return frozenset(change for change, is_new in changed.items() if is_new)
 

@@ -17,7 +17,7 @@ from rollout.delivery import ingestion
 from rollout.messages import (
     Action,
     Activation,
-    Beat,
+    Heartbeat,
     InstalledModule,
     Inventory,
     NodeProfile,
@@ -49,14 +49,14 @@ def committed_admin(committed_db) -> Iterator[APIClient]:
 
 def join(name: str, *modules: InstalledModule, platform: str = PLATFORM, api_hosts: tuple[str, ...] = ()) -> None:
     """The node says hello, and what it has."""
-    beat = Beat(
+    heartbeat = Heartbeat(
         node=name,
         hello=True,
         interval_seconds=30,
         profile=NodeProfile(platform=platform, server="valkey", server_version="9.1.0", api_hosts=api_hosts),
         inventory=Inventory(sequence=next(_sequence), modules=modules),
     )
-    ingestion.record_beats([to_json(beat)])
+    ingestion.record_heartbeats([to_json(heartbeat)])
 
 
 def installed(module_name: str, version: int, *, loaded: bool = False, content: str = "0" * 64) -> InstalledModule:

@@ -126,7 +126,7 @@ def _drain(world, name, uid):
 def _decommission(world, name, uid):
     world.tried(world.decommission, name)
     if world.chance.random() < 0.5:  # its agent is started again
-        world.after(world.chance.uniform(1, 100), world.beat, name)
+        world.after(world.chance.uniform(1, 100), world.heartbeat, name)
         world.after(world.chance.uniform(1, 100), _restart, world, name)
 
 

@@ -24,8 +24,8 @@ from rollout.domain.node.decider import (
     DrainNode,
     EndDrift,
     NodePhase,
-    RecordBeat,
     RecordDrift,
+    RecordHeartbeat,
 )
 from rollout.domain.node.events import node_stream
 from rollout.domain.placement.decider import (
@@ -180,7 +180,7 @@ class World(Folded):
         self.uids = []
         self._scripts = scripts or (lambda *_: Script())
         self._step = step
-        self._due, self._numbers, self._looks_at, self._beats = [], 0, None, 0
+        self._due, self._numbers, self._looks_at, self._heartbeats = [], 0, None, 0
         self.rules = rules(self)
         for number in range(nodes):
             self.join(f"n{number:03d}")
@@ -253,7 +253,7 @@ class World(Folded):
         return replace(command, inventory=self._seen(command.node, command.module_name))
 
     def _seen(self, node, module_name):
-        """What the node's last beat has said of the module."""
+        """What the node's last heartbeat has said of the module."""
         rows = [each for each in self.rows.modules.values() if (each.node, each.module_name) == (node, module_name)]
         return tuple(
             Target(version=each.version, activation=Activation(each.observed), content_sha256=each.content_sha256)
@@ -382,18 +382,18 @@ class World(Folded):
 
     def join(self, name, disk=()):
         self.agents[name] = Agent(self, name, disk)
-        self.beat(name, hello=True)
+        self.heartbeat(name, hello=True)
 
-    def beat(self, name, *, hello=False):
+    def heartbeat(self, name, *, hello=False):
         if hello:
             self.hello_at[name] = self.now
-        self._beats += 1
+        self._heartbeats += 1
         modules = tuple(
             InstalledModule(module_name=module_name, version=version, content_sha256=content, loaded=loaded)
             for (module_name, version), (content, loaded) in sorted(self.agents[name].disk.items())
         )
-        inventory = Inventory(sequence=self._beats, modules=modules)
-        command = RecordBeat(node=name, hello=hello, profile=PROFILE, inventory=inventory)
+        inventory = Inventory(sequence=self._heartbeats, modules=modules)
+        command = RecordHeartbeat(node=name, hello=hello, profile=PROFILE, inventory=inventory)
         self.record(self._command_node(command))
         for uid in sorted({row.rollout for row in self.unfinished_on(name)}):
             self.advance(uid)
@@ -436,7 +436,7 @@ class World(Folded):
             return
         agent.silent_since = None
         agent.start()
-        self.beat(name, hello=is_new)
+        self.heartbeat(name, hello=is_new)
 
     def drain(self, name):
         self.record(self._command_node(DrainNode(node=name)))

@@ -1,4 +1,4 @@
-"""The rules of one node: a beat that changes nothing is no event; an older look at the inventory is ignored.
+"""The rules of one node: a heartbeat that changes nothing is no event; an older look at the inventory is ignored.
 
 A node's clock orders nothing. `Heard` says which looks are new: those of the newest incarnation, in the order of their
 counter. An incarnation that was never heard of is newer than all that were.
@@ -110,7 +110,7 @@ class NodeState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecordBeat:
+class RecordHeartbeat:
     """`hello`: the agent has just started. Only that brings a decommissioned node back. `changes`: what may be recorded
     of a node that is known. `lost`: names and versions of the modules of which alone the inventory may be recorded, if
     not all of it may."""
@@ -166,7 +166,7 @@ class ForgetNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordContact:
-    """The node was heard of, by anything but a beat."""
+    """The node was heard of, by anything but a heartbeat."""
 
     node: str
 
@@ -191,7 +191,7 @@ class EndDrift:
 
 
 NodeCommand = (
-    RecordBeat
+    RecordHeartbeat
     | RecordContact
     | RecordInventory
     | DeclareOffline
@@ -207,8 +207,8 @@ NodeCommand = (
 
 def decide(state: NodeState, command: NodeCommand) -> list[NodeEvent]:
     match command:
-        case RecordBeat():
-            return _record_beat(state, command)
+        case RecordHeartbeat():
+            return _record_heartbeat(state, command)
         case RecordContact() | RecordInventory() if state.profile is None or state.decommissioned:
             return []
         case RecordContact():
@@ -240,26 +240,30 @@ def decide(state: NodeState, command: NodeCommand) -> list[NodeEvent]:
             return [NodeDriftEnded(node=node, module_name=module_name, version=version)]
 
 
-def _record_beat(state: NodeState, beat: RecordBeat) -> list[NodeEvent]:
-    if state.decommissioned and not beat.hello:
+def _record_heartbeat(state: NodeState, heartbeat: RecordHeartbeat) -> list[NodeEvent]:
+    if state.decommissioned and not heartbeat.hello:
         return []
     events: list[NodeEvent] = []
     if state.profile is None or state.decommissioned:
-        events.append(NodeJoined(node=beat.node, profile=beat.profile))
+        events.append(NodeJoined(node=heartbeat.node, profile=heartbeat.profile))
     else:
-        if Change.CONTACT in beat.changes and not state.online:
-            events.append(NodeCameBack(node=beat.node))
-        if beat.changes & {Change.PLATFORM, Change.PROFILE} and state.profile != beat.profile:
-            events.append(NodeProfileChanged(node=beat.node, profile=beat.profile))
-    is_whole = Change.INVENTORY in beat.changes
-    inventory = beat.inventory if is_whole else replace(beat.inventory, modules=_without_lost(state.modules, beat))
-    return events + _record_inventory(state, beat.node, inventory)
+        if Change.CONTACT in heartbeat.changes and not state.online:
+            events.append(NodeCameBack(node=heartbeat.node))
+        if heartbeat.changes & {Change.PLATFORM, Change.PROFILE} and state.profile != heartbeat.profile:
+            events.append(NodeProfileChanged(node=heartbeat.node, profile=heartbeat.profile))
+    is_whole = Change.INVENTORY in heartbeat.changes
+    inventory = (
+        heartbeat.inventory
+        if is_whole
+        else replace(heartbeat.inventory, modules=_without_lost(state.modules, heartbeat))
+    )
+    return events + _record_inventory(state, heartbeat.node, inventory)
 
 
-def _without_lost(modules: Sequence[InstalledModule], beat: RecordBeat) -> tuple[InstalledModule, ...]:
-    """The modules as they were, but those that are lost as the beat says."""
-    kept = (each for each in modules if (each.module_name, each.version) not in beat.lost)
-    said = (each for each in beat.inventory.modules if (each.module_name, each.version) in beat.lost)
+def _without_lost(modules: Sequence[InstalledModule], heartbeat: RecordHeartbeat) -> tuple[InstalledModule, ...]:
+    """The modules as they were, but those that are lost as the heartbeat says."""
+    kept = (each for each in modules if (each.module_name, each.version) not in heartbeat.lost)
+    said = (each for each in heartbeat.inventory.modules if (each.module_name, each.version) in heartbeat.lost)
     return (*kept, *said)
 
 

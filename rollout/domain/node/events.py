@@ -15,7 +15,7 @@ def node_stream(name: str) -> str:
 
 @event("node.joined.v1")
 class NodeJoined:
-    """The first beat of a node, or the first since it was decommissioned."""
+    """The first heartbeat of a node, or the first since it was decommissioned."""
 
     node: str
     profile: NodeProfile
@@ -68,7 +68,7 @@ class NodeActivated:
 
 @event("node.decommissioned.v1")
 class NodeDecommissioned:
-    """It has left the fleet; the first beat of a restarted agent makes it join anew."""
+    """It has left the fleet; the first heartbeat of a restarted agent makes it join anew."""
 
     node: str
 

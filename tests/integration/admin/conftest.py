@@ -15,7 +15,17 @@ from eventstore import acting_as, person
 from modules_app.services import register_module
 from rollout.delivery import ingestion
 from rollout.domain.request import AT_ONCE, RolloutRequest
-from rollout.messages import Activation, Beat, InstalledModule, Inventory, NodeProfile, Phase, Reason, Report, to_json
+from rollout.messages import (
+    Activation,
+    Heartbeat,
+    InstalledModule,
+    Inventory,
+    NodeProfile,
+    Phase,
+    Reason,
+    Report,
+    to_json,
+)
 from rollout.models import Operation
 from rollout.process.advance import advance
 from rollout.services.start import start_rollout
@@ -59,14 +69,14 @@ def upload(shared_object, name, version):
         return add_build(spool)
 
 
-def beat(name, *modules, sequence=1):
+def heartbeat(name, *modules, sequence=1):
     """The node says that it is there, and what it has."""
     profile = NodeProfile(
         platform=PLATFORM, server="valkey", server_version="9.1.2", role="master", labels={"zone": EVIL}
     )
     inventory = Inventory(sequence=sequence, modules=modules)
-    said = Beat(node=name, hello=True, interval_seconds=5, profile=profile, inventory=inventory)
-    ingestion.record_beats([to_json(said)])
+    said = Heartbeat(node=name, hello=True, interval_seconds=5, profile=profile, inventory=inventory)
+    ingestion.record_heartbeats([to_json(said)])
 
 
 def report(uid, node, phase, *, reason=None, message=""):
@@ -103,7 +113,7 @@ class Fleet:
         with acting_as(person("olivia")):
             upload(shared_object, "greet", 2)
         for name in self.nodes:
-            beat(name)
+            heartbeat(name)
         with acting_as(person("olivia")):
             self.rollout = self.start()
         report(self.rollout, "node-a", Phase.SUCCEEDED)

@@ -70,18 +70,18 @@ def refuses(worker, command):
 def test_before_it_starts(worker, site, built, breaks, waits):
     breaks(site)
     worker.start()
-    waits(worker.beats)  # the node is there, and says so
+    waits(worker.heartbeats)  # the node is there, and says so
     refuses(worker, site.command(built("greet")))
 
 
 @pytest.mark.parametrize("breaks", BEFORE)
 def test_while_it_waits(worker, site, built, breaks, waits):
     worker.start()
-    waits(worker.beats)
+    waits(worker.heartbeats)
     breaks(site)
     refuses(worker, site.command(built("greet")))
-    seen = len(worker.beats())
-    waits(lambda: len(worker.beats()) > seen)
+    seen = len(worker.heartbeats())
+    waits(lambda: len(worker.heartbeats()) > seen)
 
 
 @pytest.mark.parametrize("breaks", [the_modules, the_journal, the_include_file])
@@ -109,7 +109,7 @@ def test_before_a_removal(worker, site, built, breaks):
 
 def test_a_cancel_is_answered_too(worker, site, built, waits):
     worker.start()
-    waits(worker.beats)
+    waits(worker.heartbeats)
     the_journal(site)
     command = site.command(built("greet"))
     worker.cancel(to_json(command))
@@ -119,7 +119,7 @@ def test_a_cancel_is_answered_too(worker, site, built, waits):
 def test_a_disk_that_comes_back_needs_no_restart(worker, site, built, waits):
     the_journal(site)
     worker.start()
-    waits(worker.beats)
+    waits(worker.heartbeats)
     refuses(worker, site.command(built("greet")))
     (site.root / "journal").unlink()
     command = site.command(built("greet"))

@@ -35,8 +35,8 @@ def test_a_wrong_clock_drops_no_command(worker, site, built, off):
     command = sent(site, built)
     worker.send(to_json(command))
     assert worker.final(command.rollout)[0].phase is Phase.SUCCEEDED
-    beat = worker.beats()[-1]
-    assert abs(beat.sent_at - time.time() - off) < 60
+    heartbeat = worker.heartbeats()[-1]
+    assert abs(heartbeat.sent_at - time.time() - off) < 60
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ def test_an_older_generation_is_refused(site, built):
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.STALE_GENERATION)
     assert report.generation == old.generation
     assert (site.left(), site.shelf.asked) == ([], [])
-    assert site.runner.beat(hello=False).generations == {"greet": new.generation}
+    assert site.runner.heartbeat(hello=False).generations == {"greet": new.generation}
 
 
 def test_another_rollout_under_the_same_number_is_refused(site, built):
@@ -127,7 +127,7 @@ def test_a_damaged_journal_is_told(site, built):
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.IO_ERROR)
     assert "greet.json" in report.message
     site.restart_agent()
-    assert site.runner.beat(hello=True).generations == {}
+    assert site.runner.heartbeat(hello=True).generations == {}
 
 
 def test_sequences_grow_over_restarts(site):

@@ -270,7 +270,7 @@ def test_an_upgrade_that_cannot_unload_changes_nothing(site, built):
 
 def test_what_is_ours_is_no_other_module(site, built):
     site.install(built("greet"))
-    assert "greet" not in site.runner.beat(hello=False).profile.other_modules
+    assert "greet" not in site.runner.heartbeat(hello=False).profile.other_modules
 
 
 def test_a_foreign_module_is_not_touched(site, built, tmp_path):
@@ -281,7 +281,7 @@ def test_a_foreign_module_is_not_touched(site, built, tmp_path):
     site.server.call("MODULE", "LOAD", str(foreign))
     report = site.install(built("greet", 10001))
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.MODULE_NOT_OURS)
-    assert "greet" in site.runner.beat(hello=False).profile.other_modules
+    assert "greet" in site.runner.heartbeat(hello=False).profile.other_modules
     assert (site.left(), site.shelf.asked, site.server.loaded()) == ([], [], {("greet", 10000)})
 
 

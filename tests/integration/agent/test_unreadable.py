@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("queue", [queue_for("n1"), cancel_queue_for("n1")])
 def test_the_agent_goes_on(worker, site, built, waits, queue):
-    waits(worker.beats)
+    waits(worker.heartbeats)
     worker.push(queue, *UNREADABLE.values(), *USELESS.values(), *mutations(150, seed=3, of=task()))
     done, given_up = site.command(built("greet")), site.command(built("greet", 20000))
     worker.cancel(to_json(given_up))
@@ -30,7 +30,7 @@ def test_the_agent_goes_on(worker, site, built, waits, queue):
 
 
 def test_what_was_fetched_with_it_is_not_lost(worker, site, built, waits):
-    waits(worker.beats)
+    waits(worker.heartbeats)
     commands = [site.command(built("greet", version)) for version in (10000, 20000, 30000)]
     for command in commands:
         worker.push(queue_for("n1"), b"x", *list(UNREADABLE.values())[:5])

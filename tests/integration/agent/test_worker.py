@@ -1,4 +1,4 @@
-"""The Celery worker as a process: commands from its queue, reports and beats to the control plane's."""
+"""The Celery worker as a process: commands from its queue, reports and heartbeats to the control plane's."""
 
 import json
 import os
@@ -11,10 +11,10 @@ from celery import Celery
 from kombu import Connection
 
 from rollout.messages import (
-    BEATS,
     EXECUTE,
+    HEARTBEATS,
     REPORTS,
-    Beat,
+    Heartbeat,
     Phase,
     Report,
     cancel_queue_for,
@@ -42,7 +42,7 @@ class Worker:
     def __init__(self, site, broker, waits):
         self.site, self.broker, self.waits = site, broker, waits
         self.url = f"redis+socket://{broker.socket}"
-        self.seen = {REPORTS: [], BEATS: []}
+        self.seen = {REPORTS: [], HEARTBEATS: []}
         self.process = None
 
     def start(self, *, clock_off=0):
@@ -76,8 +76,8 @@ class Worker:
                 self.seen[queue].append(from_json(kind, message.decode()))
         return self.seen[queue]
 
-    def beats(self):
-        return self.drained(BEATS, Beat)
+    def heartbeats(self):
+        return self.drained(HEARTBEATS, Heartbeat)
 
     def reports(self):
         return self.drained(REPORTS, Report)
@@ -129,8 +129,8 @@ def test_a_phase_that_lasts_is_told(worker, site, built):
 
 
 def test_the_first_beat_is_the_hello(worker, waits):
-    waits(lambda: len(worker.beats()) >= 3)
-    hello, *others = worker.beats()
+    waits(lambda: len(worker.heartbeats()) >= 3)
+    hello, *others = worker.heartbeats()
     assert hello.hello
     assert not any(each.hello for each in others)
     assert (hello.profile.server, hello.profile.role, hello.interval_seconds) == ("valkey", "master", 1.0)
@@ -142,8 +142,8 @@ def test_it_beats_while_it_works(worker, site, built, waits):
     command = site.command(built("greet"))
     worker.send(to_json(command))
     worker.hears(Phase.FETCHING)
-    seen = len(worker.beats())
-    waits(lambda: len(worker.beats()) >= seen + 2)
+    seen = len(worker.heartbeats())
+    waits(lambda: len(worker.heartbeats()) >= seen + 2)
     site.shelf.gate.set()
     assert worker.final(command.rollout)[0].phase is Phase.SUCCEEDED
 
@@ -212,7 +212,7 @@ def test_a_cancel_waits_for_a_worker_that_was_killed(worker, site, built):
 
 @pytest.mark.parametrize("loss", ["restart", "flush"])
 def test_a_cancel_is_heard_after_the_broker_lost_everything(worker, site, built, waits, loss):
-    waits(worker.beats)
+    waits(worker.heartbeats)
     if loss == "restart":
         worker.broker.kill()
         waits(lambda: worker.logged("no cancel is heard"))
@@ -235,14 +235,14 @@ def test_a_cancel_that_is_nonsense_is_dropped(worker, site, built, nonsense):
 
 
 def test_it_outlives_the_broker(worker, site, built, waits):
-    waits(worker.beats)
+    waits(worker.heartbeats)
     worker.broker.kill()
     worker.broker.start()
     command = site.command(built("greet"))
     worker.send(to_json(command))
     assert worker.final(command.rollout)[0].phase is Phase.SUCCEEDED
-    seen = len(worker.beats())
-    waits(lambda: len(worker.beats()) > seen)
+    seen = len(worker.heartbeats())
+    waits(lambda: len(worker.heartbeats()) > seen)
 
 
 def test_a_report_waits_for_the_broker(worker, site, built):
@@ -258,7 +258,7 @@ def test_a_report_waits_for_the_broker(worker, site, built):
 
 
 def test_it_needs_no_binding_after_flushall(worker, site, built, waits):
-    waits(worker.beats)
+    waits(worker.heartbeats)
     worker.broker.call("FLUSHALL")
     command = site.command(built("greet"))
     worker.send(to_json(command))

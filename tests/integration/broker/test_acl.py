@@ -15,7 +15,17 @@ from django.core.management import CommandError, call_command
 from kombu import Connection
 
 from rollout.delivery.broker_acl import control_line, node_line, operator_line
-from rollout.messages import BEATS, EXECUTE, REPORTS, Phase, Report, cancel_queue_for, from_json, queue_for, to_json
+from rollout.messages import (
+    EXECUTE,
+    HEARTBEATS,
+    REPORTS,
+    Phase,
+    Report,
+    cancel_queue_for,
+    from_json,
+    queue_for,
+    to_json,
+)
 from tests.integration.agent.conftest import VALKEY
 from tests.waiting import wait_for
 
@@ -121,7 +131,7 @@ def test_an_agent_works_as_its_own_user_also_after_it_was_killed(agent, broker, 
     assert second.wait(timeout=30) == 0
     assert broker.refused() == []
     with broker.client("modfleet", "c") as client:
-        assert client.llen(BEATS) > 0
+        assert client.llen(HEARTBEATS) > 0
 
 
 @pytest.mark.parametrize("key", [queue_for("n2"), cancel_queue_for("n2"), f"{queue_for('n1')}x.3", "unacked.node.n2"])
@@ -138,7 +148,7 @@ def test_it_reads_and_writes_nothing_of_another_node(node, key):
             node.execute_command(*words)
 
 
-@pytest.mark.parametrize("queue", [REPORTS, BEATS])
+@pytest.mark.parametrize("queue", [REPORTS, HEARTBEATS])
 def test_it_only_adds_to_the_queues_of_the_control_plane(node, queue):
     assert node.lpush(queue, "x") == 1
     for words in (["RPOP", queue], ["LLEN", queue], ["DEL", queue], ["RPUSH", queue, "x"], ["SET", queue, "x"]):

@@ -84,7 +84,7 @@ def _free_port():
 
 @pytest.fixture(scope="module")
 def control(django_db_setup, django_db_blocker, tmp_path_factory):
-    """With alice, an admin, bob, who may look, and three nodes that beat."""
+    """With alice, an admin, bob, who may look, and three nodes that heartbeat."""
     folder = tmp_path_factory.mktemp("control")
     with django_db_blocker.unblock(), new_database(folder):
         for name, role in (("alice", Role.ADMIN), ("bob", Role.CLUSTER_VIEWER)):

@@ -14,7 +14,7 @@ from rollout.queries.operations import operation_row
 from rollout.queries.rollouts import rollout_row, rollout_rows
 from rollout.services.freeze import freeze_fleet
 from rollout.services.rollouts import pause_rollout, retry_rollout
-from tests.integration.admin.conftest import beat, text
+from tests.integration.admin.conftest import heartbeat, text
 from tests.integration.console.conftest import shown_text
 from tests.recorded_fleet import join, say, start, upload
 from ui.cells import page_url
@@ -156,7 +156,7 @@ def test_the_plan_that_was_seen_is_started(idle, admin, start_form):
 
 def test_a_plan_that_has_changed_is_shown_anew(idle, admin, start_form):
     plan = admin.post(START, start_form).context["form"].plan
-    beat("node-d")
+    heartbeat("node-d")
     page = admin.post(START, {**start_form, "start": "1", "plan_hash": plan["plan_hash"]})
     assert "The plan has changed since you looked at it." in text(page)
     assert page.context["form"].plan["total"] == 4

@@ -14,7 +14,7 @@ from eventstore import database_now
 from rollout.delivery import ingestion, outbox
 from rollout.models import Dispatch, Liveness
 from tests.plugins.databases import at_once
-from tests.recorded_fleet import beat_of, fleet, start
+from tests.recorded_fleet import fleet, heartbeat_of, start
 from tests.waiting import PATIENCE, wait_for
 from webhooks import deliver, services
 from webhooks.models import Webhook
@@ -96,36 +96,36 @@ def either_way(function):
 
 
 def test_hellos_and_heartbeats_of_the_same_nodes(on_postgresql):
-    ingestion.record_beats([beat_of(name, hello=True) for name in ("0a", "0b", "a", "z")])
-    first = [beat_of("z", hello=True), beat_of("0a"), beat_of("a")]
-    second = [beat_of("a", hello=True), beat_of("0b"), beat_of("z")]
+    ingestion.record_heartbeats([heartbeat_of(name, hello=True) for name in ("0a", "0b", "a", "z")])
+    first = [heartbeat_of("z", hello=True), heartbeat_of("0a"), heartbeat_of("a")]
+    second = [heartbeat_of("a", hello=True), heartbeat_of("0b"), heartbeat_of("z")]
     collide(
         on_postgresql,
         "rollout_liveness",
         "node",
         ["0a", "0b"],
-        lambda: ingestion.record_beats(first),
-        lambda: ingestion.record_beats(second),
+        lambda: ingestion.record_heartbeats(first),
+        lambda: ingestion.record_heartbeats(second),
     )
     assert Liveness.objects.filter(hello_at__isnull=False).count() == 4
 
 
 def test_nodes_whose_rows_were_lost(on_postgresql, monkeypatch):
     """Each worker has a hello of one node and a heartbeat of the other, and makes the rows of both."""
-    ingestion.record_beats([beat_of(name, hello=True) for name in "az"])
+    ingestion.record_heartbeats([heartbeat_of(name, hello=True) for name in "az"])
     Liveness.objects.all().delete()
     met, here, life = threading.Barrier(2), threading.local(), ingestion._life
 
-    def life_of(beat, order):
-        if not (beat.hello or hasattr(here, "has_met")):
+    def life_of(heartbeat, order):
+        if not (heartbeat.hello or hasattr(here, "has_met")):
             here.has_met = True
             met.wait(PATIENCE)
-        return life(beat, order)
+        return life(heartbeat, order)
 
     monkeypatch.setattr(ingestion, "_life", life_of)
-    first = [beat_of("z", hello=True), beat_of("a")]
-    second = [beat_of("a", hello=True), beat_of("z")]
-    at_once(lambda: ingestion.record_beats(first), lambda: ingestion.record_beats(second))
+    first = [heartbeat_of("z", hello=True), heartbeat_of("a")]
+    second = [heartbeat_of("a", hello=True), heartbeat_of("z")]
+    at_once(lambda: ingestion.record_heartbeats(first), lambda: ingestion.record_heartbeats(second))
     assert Liveness.objects.filter(hello_at__isnull=False).count() == 2
 
 
@@ -170,7 +170,7 @@ def test_two_workers_move_the_cursors_of_webhooks(on_postgresql):
         for _ in range(5)
     )
     rewrite(Webhook, uids[::-1])
-    ingestion.record_beats([beat_of("n1", hello=True)])
+    ingestion.record_heartbeats([heartbeat_of("n1", hello=True)])
     looks = either_way(lambda: deliver.claim_due(busy=(), most=9))
     collide(on_postgresql, "webhooks_webhook", "uid", [uids[2]], *looks)
 

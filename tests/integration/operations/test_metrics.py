@@ -23,7 +23,7 @@ from rollout.queries.rollouts import unfinished_rollouts
 from rollout.services.freeze import freeze_fleet
 from rollout.transport import DROPPED
 from tests.plugins.cast import client_of
-from tests.recorded_fleet import beat_of, differences, fleet, installed, inventory, join, say, start
+from tests.recorded_fleet import differences, fleet, heartbeat_of, installed, inventory, join, say, start
 
 pytestmark = pytest.mark.django_db
 TOKEN = "0123456789abcdef"
@@ -109,7 +109,7 @@ def test_a_node_names_no_modules_of_the_metrics(scrape, broker):
     names = fleet(2)
     say(start(), names[0], inventory=inventory(installed()))
     invented = [installed(module_name=f"m{number}") for number in range(20)]
-    ingestion.record_beats([beat_of(names[1], modules=[installed(), *invented])])
+    ingestion.record_heartbeats([heartbeat_of(names[1], modules=[installed(), *invented])])
     found = scrape()
     assert {key[1] for key in found if "node_modules" in key[0]} == {"greet"}
 

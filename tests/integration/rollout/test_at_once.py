@@ -16,7 +16,7 @@ from rollout.process import timeouts
 from rollout.process.advance import advance
 from rollout.services.nodes import decommission_node
 from tests.plugins.databases import at_once
-from tests.recorded_fleet import beat_of, differences, fleet, node, phases, report_of, rollout, start
+from tests.recorded_fleet import differences, fleet, heartbeat_of, node, phases, report_of, rollout, start
 
 pytestmark = pytest.mark.usefixtures("committed_db")
 
@@ -83,8 +83,10 @@ def test_two_control_workers_with_the_same_nodes():
 
 
 def test_two_control_workers_with_the_same_beats():
-    beats = [beat_of(f"n{number}", hello=True) for number in range(10)]
-    at_once(*(lambda some=some: ingestion.record_beats(some) for some in (beats, beats[::-1], beats)))
+    heartbeats = [heartbeat_of(f"n{number}", hello=True) for number in range(10)]
+    at_once(
+        *(lambda some=some: ingestion.record_heartbeats(some) for some in (heartbeats, heartbeats[::-1], heartbeats))
+    )
     assert node("n9").phase == "online"
     assert differences() == {}
 
@@ -114,16 +116,16 @@ def test_silence_and_a_beat_at_the_same_moment():
         silence("n0000")
         at_once(
             timeouts.declare_silent_nodes_offline,
-            lambda: ingestion.record_beats([beat_of("n0000")]),
+            lambda: ingestion.record_heartbeats([heartbeat_of("n0000")]),
         )
-        ingestion.record_beats([beat_of("n0000")])
+        ingestion.record_heartbeats([heartbeat_of("n0000")])
         assert (node("n0000").phase, phases(uid)) == ("online", {"n0000": "queued"})
 
 
 def test_a_node_that_leaves_while_a_rollout_starts_holds_nobody_up():
     for _ in range(5):
         fleet_names = ["a", "b"]
-        ingestion.record_beats([beat_of(name, hello=True) for name in fleet_names])
+        ingestion.record_heartbeats([heartbeat_of(name, hello=True) for name in fleet_names])
         if not Operation.objects.exists():
             fleet(0)
         uid, _ = at_once(lambda: start(released=False, supersede=True), lambda: decommission_node("a"))

@@ -22,8 +22,8 @@ from tests.causes import gaps
 from tests.plugins.cast import client_of
 from tests.random_run import RandomRun
 from tests.recorded_fleet import (
-    beat_of,
     fleet,
+    heartbeat_of,
     installed,
     inventory,
     join,
@@ -219,7 +219,7 @@ def test_a_thaw_and_a_node_that_is_back_are_causes():
     went, given_back = load(f"node:{names[0]}")[-1], load(placement_stream(names[0], "greet"))[-1]
     assert (went.actor, went.metadata.causation_id) == (timeouts.CLOCK, "")
     assert (given_back.type, given_back.metadata.causation_id) == ("operation.given_back.v1", went.event_id.hex)
-    ingestion.record_beats([beat_of(names[0], hello=True)])
+    ingestion.record_heartbeats([heartbeat_of(names[0], hello=True)])
     assert load(rollout_stream(uid))[-1].metadata.causation_id == load(f"node:{names[0]}")[-1].event_id.hex
 
 

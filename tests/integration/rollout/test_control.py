@@ -9,10 +9,10 @@ from celery import current_app
 
 from rollout.delivery import consumer, ingestion
 from rollout.delivery.consumer import BatchConsumer, judge_silence
-from rollout.messages import BEATS, REPORTS, Phase, queue_for
+from rollout.messages import HEARTBEATS, REPORTS, Phase, queue_for
 from rollout.queries import statistics
 from rollout.transport import DROPPED
-from tests.recorded_fleet import beat_of, fleet, node, phases, report_of, rollout, silence, start
+from tests.recorded_fleet import fleet, heartbeat_of, node, phases, report_of, rollout, silence, start
 from tests.waiting import PATIENCE
 
 pytestmark = [
@@ -141,23 +141,23 @@ def test_reports_are_recorded_while_nothing_can_be_published(broker, carried_by,
 def test_a_hello_gets_its_command_at_once(broker, consuming, waits):
     (name,) = fleet(1)
     start()
-    consuming(BEATS, consumer.record_beats)
-    broker.send(BEATS, beat_of(name, hello=True))
+    consuming(HEARTBEATS, consumer.record_heartbeats)
+    broker.send(HEARTBEATS, heartbeat_of(name, hello=True))
     waits(lambda: broker.waiting(queue_for(name)) == 1)
 
 
 def test_a_silent_node_is_found_while_others_keep_beating(broker, consuming, waits):
     fleet(2)
     for name in ("n0000", "n0001"):
-        ingestion.record_beats([{**beat_of(name), "interval_seconds": 0.2}])
-    consuming(BEATS, consumer.record_beats, idle=judge_silence)
+        ingestion.record_heartbeats([{**heartbeat_of(name), "interval_seconds": 0.2}])
+    consuming(HEARTBEATS, consumer.record_heartbeats, idle=judge_silence)
     stop = threading.Event()
 
-    def beat():
+    def heartbeat():
         while not stop.wait(0.03):
-            broker.send(BEATS, {**beat_of("n0001"), "interval_seconds": 0.2})
+            broker.send(HEARTBEATS, {**heartbeat_of("n0001"), "interval_seconds": 0.2})
 
-    beating = threading.Thread(target=beat)
+    beating = threading.Thread(target=heartbeat)
     beating.start()
     try:
         waits(lambda: node("n0000").phase == "offline")
@@ -179,7 +179,7 @@ def test_after_a_broker_has_hung_silence_counts_anew(broker, consuming, waits, m
     monkeypatch.setattr(consumer, "IDLE_SECONDS", 0.1)
     monkeypatch.setattr(consumer, "ANSWER_SECONDS", 0.3)
     looks = []
-    consuming(BEATS, consumer.record_beats, idle=looks.append)
+    consuming(HEARTBEATS, consumer.record_heartbeats, idle=looks.append)
     waits(lambda: looks and looks[-1] > 2 * consumer.ANSWER_SECONDS)
     broker.process.send_signal(signal.SIGSTOP)
     hung_at = time.monotonic()

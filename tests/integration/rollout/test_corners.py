@@ -24,8 +24,8 @@ from rollout.services.rollback import roll_back_rollout
 from rollout.services.rollouts import abort_rollout, cancel_node, pause_rollout, promote_rollout, retry_rollout
 from rollout.services.start import start_rollout
 from tests.recorded_fleet import (
-    beat_of,
     fleet,
+    heartbeat_of,
     installed,
     inventory,
     join,
@@ -167,7 +167,7 @@ def test_a_node_that_cannot_be_corrected_keeps_no_other_from_it():
     timeouts.declare_silent_nodes_offline()
     uid = start(action=Action.REMOVE, careful={"offline": "skip", "canary": 0})
     assert (rollout(uid).phase, set(phases(uid).values())) == ("succeeded", {"skipped"})
-    ingestion.record_beats([beat_of(A, modules=[installed()]), beat_of(B, modules=[installed()])])
+    ingestion.record_heartbeats([heartbeat_of(A, modules=[installed()]), heartbeat_of(B, modules=[installed()])])
     load_on([A], "main")
     reconcile()
     assert [each.node for each in Operation.objects.filter(rollout__in=own())] == [B]

@@ -25,8 +25,8 @@ from rollout.queries.nodes import node_documents
 from rollout.queries.snapshot import bad_nodes
 from rollout.reconciliation.reconciler import reconcile
 from tests.recorded_fleet import (
-    beat_of,
     fleet,
+    heartbeat_of,
     installed,
     inventory,
     node,
@@ -50,8 +50,8 @@ def n():
     return name
 
 
-def beat(name, *modules, **profile):
-    ingestion.record_beats([beat_of(name, modules=modules, **profile)])
+def heartbeat(name, *modules, **profile):
+    ingestion.record_heartbeats([heartbeat_of(name, modules=modules, **profile)])
 
 
 def count(*kinds):
@@ -76,27 +76,27 @@ def test_the_figure_for_a_day_is_right(n, monkeypatch):
         for module in (ingestion, timeouts):
             monkeypatch.setattr(module, "database_now", lambda now=now: now)
         timeouts.declare_silent_nodes_offline()
-        beat(n, installed(), server_version=f"1.{number}", operating_system=node(n).operating_system)
-        beat(n, server_version=node(n).server_version, operating_system=f"rhel{number}")
+        heartbeat(n, installed(), server_version=f"1.{number}", operating_system=node(n).operating_system)
+        heartbeat(n, server_version=node(n).server_version, operating_system=f"rhel{number}")
     day, first = (int(number) for number in re.findall(r"^\| (?:a|the first) day \| (\d+)", PAGE, re.MULTILINE))
     assert 0.9 * day < of_node.count() - before <= day + first
 
 
 def test_a_profile_that_changes_with_each_heartbeat(n):
     for number in range(60):
-        beat(n, server_version=f"9.0.{number}")
+        heartbeat(n, server_version=f"9.0.{number}")
     assert count(NodeProfileChanged) == AT_ONCE
     assert node(n).server_version == "9.0.9"
     pass_time()
     for number in range(60, 120):
-        beat(n, server_version=f"9.0.{number}")
+        heartbeat(n, server_version=f"9.0.{number}")
     assert count(NodeProfileChanged) == AT_ONCE + 1
     assert node(n).server_version == "9.0.60"
 
 
 def test_modules_that_change_with_each_heartbeat(n):
     for number in range(60):
-        beat(n, installed(content=f"c{number}"))
+        heartbeat(n, installed(content=f"c{number}"))
     assert count(NodeInventoryChanged) == AT_ONCE
 
 
@@ -104,7 +104,7 @@ def test_a_node_that_goes_silent_again_and_again(n):
     for _ in range(30):
         silence(n)
         timeouts.declare_silent_nodes_offline()
-        beat(n)
+        heartbeat(n)
         assert node(n).phase == "online"
     assert (count(NodeWentOffline), count(NodeCameBack)) == (AT_ONCE, AT_ONCE)
     silence(n)
@@ -117,7 +117,7 @@ def fall_silent_too_often(name, *modules):
     for _ in range(AT_ONCE + 1):
         silence(name)
         timeouts.declare_silent_nodes_offline()
-        beat(name, *modules)
+        heartbeat(name, *modules)
 
 
 def test_a_node_that_works_is_never_taken_for_offline(n):
@@ -144,23 +144,23 @@ def test_a_node_that_falls_silent_too_often_says_so(n):
 )
 def test_what_decides_the_build_is_known_whatever_else_changes(n, other):
     for number in range(AT_ONCE + 1):
-        beat(n, server_version=f"9.0.{number}")
-    beat(n, server_version="8.0", **other)
+        heartbeat(n, server_version=f"9.0.{number}")
+    heartbeat(n, server_version="8.0", **other)
     ((name, value),) = other.items()
     assert getattr(node(n), name) == value
 
 
 def test_a_platform_that_changes_with_each_heartbeat(n):
     for number in range(60):
-        beat(n, operating_system=f"rhel{number}")
+        heartbeat(n, operating_system=f"rhel{number}")
     assert count(NodeProfileChanged) == AT_ONCE
 
 
 def test_a_module_that_is_lost_is_known_at_once(n):
     say(start(), n, inventory=inventory(installed()))
     for number in range(60):
-        beat(n, installed(), installed(7, f"c{number}", loaded=False))
-    beat(n)
+        heartbeat(n, installed(), installed(7, f"c{number}", loaded=False))
+    heartbeat(n)
     assert state_of(n) == ("load", "absent", "missing")
     reconcile()
     assert ["greet", 1] in node(n).drifts
@@ -170,8 +170,8 @@ def test_a_module_that_comes_and_goes(n):
     say(start(), n, inventory=inventory(installed()))
     before = count(NodeInventoryChanged)
     for _ in range(60):
-        beat(n)
-        beat(n, installed())
+        heartbeat(n)
+        heartbeat(n, installed())
     assert state_of(n) == ("load", "absent", "missing")
     assert count(NodeInventoryChanged) - before <= 2 * AT_ONCE
 
@@ -182,13 +182,13 @@ def test_a_module_that_is_lost_is_known_at_once_whatever_another_does(n):
     say(start(), n, inventory=inventory(installed()))
     say(start(module_name="other"), n, inventory=inventory(installed(), other))
     for _ in range(AT_ONCE):
-        beat(n, installed())
-        beat(n, installed(), other)
-    beat(n, installed())
-    beat(n, other)
+        heartbeat(n, installed())
+        heartbeat(n, installed(), other)
+    heartbeat(n, installed())
+    heartbeat(n, other)
     assert (state_of(n)[2], state_of(n, module_name="other")[2]) == ("missing", "missing")
     pass_time()
-    beat(n, other)
+    heartbeat(n, other)
     assert (state_of(n)[2], state_of(n, module_name="other")[2]) == ("missing", "in_sync")
 
 
@@ -200,8 +200,8 @@ def test_modules_that_come_and_go_in_turn(n):
     say(start(module_name="other"), n, inventory=inventory(installed(), other))
     before = count(NodeInventoryChanged)
     for _ in range(60):
-        beat(n, installed())
-        beat(n, other)
+        heartbeat(n, installed())
+        heartbeat(n, other)
     assert count(NodeInventoryChanged) - before <= 3 * AT_ONCE
 
 
@@ -211,13 +211,13 @@ def test_a_report_that_comes_again_with_other_modules(n):
     for number in range(60):
         say(uid, n, inventory=inventory(installed(content=f"c{number}")))
     assert count(NodeInventoryChanged) == 1
-    beat(n, installed(content="c59"))
+    heartbeat(n, installed(content="c59"))
     assert node_documents([node(n)])[0]["modules"][0]["content_sha256"] == "c59"
 
 
 def test_what_an_operation_leaves_is_recorded_whatever_was_before(n):
     for number in range(60):
-        beat(n, installed(7, f"c{number}", loaded=False))
+        heartbeat(n, installed(7, f"c{number}", loaded=False))
     say(start(), n, inventory=inventory(installed()))
     assert state_of(n) == ("load", "load", "in_sync")
 
@@ -225,32 +225,32 @@ def test_what_an_operation_leaves_is_recorded_whatever_was_before(n):
 def test_what_is_held_back_costs_as_much_as_what_says_nothing_new(n):
     def queries(**profile):
         with CaptureQueriesContext(connection) as captured:
-            beat(n, **profile)
+            heartbeat(n, **profile)
         return len(captured)
 
     same = queries()
     for number in range(AT_ONCE):
-        beat(n, server_version=f"9.0.{number}")
+        heartbeat(n, server_version=f"9.0.{number}")
     assert queries(server_version="8.0") == same
 
 
 def test_it_is_shown_until_it_is_over(n):
     for number in range(60):
-        beat(n, server_version=f"9.0.{number}")
+        heartbeat(n, server_version=f"9.0.{number}")
     (shown,) = node_documents([node(n)])
     assert [each["code"] for each in shown["warnings"]] == ["changes_too_often"]
     pass_time()
-    beat(n, server_version="9.0.9")
+    heartbeat(n, server_version="9.0.9")
     (shown,) = node_documents([node(n)])
     assert shown["warnings"] == []
 
 
 def test_a_node_s_clock_orders_nothing(n):
     """Only the database's clock counts."""
-    body = beat_of(n)
+    body = heartbeat_of(n)
     for number in range(60):
-        body = beat_of(n, server_version=f"9.0.{number}")
-        ingestion.record_beats([body | {"sent_at": 1e9 + number * SECONDS}])
+        body = heartbeat_of(n, server_version=f"9.0.{number}")
+        ingestion.record_heartbeats([body | {"sent_at": 1e9 + number * SECONDS}])
     assert count(NodeProfileChanged) == AT_ONCE
 
 
@@ -261,9 +261,9 @@ def test_what_another_worker_has_counted_meanwhile_stays_counted(n, monkeypatch)
     def locked_later(names):
         if not others:
             others.append(True)
-            beat(n, server_version="9.0.1")
+            heartbeat(n, server_version="9.0.1")
         return locked(names)
 
     monkeypatch.setattr(ingestion, "_locked", locked_later)
-    beat(n)
+    heartbeat(n)
     assert set(Liveness.objects.get().pace) == {"profile"}

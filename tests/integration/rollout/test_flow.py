@@ -18,7 +18,7 @@ from rollout.domain.errors import (
 )
 from rollout.domain.node.decider import LARGEST_GENERATION
 from rollout.domain.placement.decider import LARGEST_LEAD
-from rollout.messages import BEATS, Action, Inventory, Phase, Reason
+from rollout.messages import HEARTBEATS, Action, Inventory, Phase, Reason
 from rollout.models import Liveness, Operation
 from rollout.process import timeouts
 from rollout.process.advance import advance, advance_all
@@ -28,10 +28,10 @@ from rollout.services.rollouts import abort_rollout, retry_rollout
 from rollout.transport import DROPPED
 from tests.recorded_fleet import (
     PLATFORM,
-    beat_of,
     differences,
     fleet,
     grew,
+    heartbeat_of,
     installed,
     join,
     node,
@@ -228,7 +228,7 @@ def test_silence_gives_back_what_has_not_started_and_frees_its_slot():
     silence(first)
     assert timeouts.declare_silent_nodes_offline() == [first]
     assert phases(uid) == {first: "scheduled", second: "queued"}
-    ingestion.record_beats([beat_of(first)])
+    ingestion.record_heartbeats([heartbeat_of(first)])
     assert phases(uid)[first] == "scheduled", "its slot is taken"
     say(uid, second)
     assert phases(uid)[first] == "queued"
@@ -265,7 +265,7 @@ def test_a_node_that_comes_back_gets_the_newest_of_what_it_missed():
     timeouts.declare_silent_nodes_offline()
     new = start(version=2, supersede=True)
     assert (phases(old), phases(new)) == ({name: "canceled"}, {name: "scheduled"})
-    ingestion.record_beats([beat_of(name)])
+    ingestion.record_heartbeats([heartbeat_of(name)])
     assert phases(new) == {name: "queued"}
 
 
@@ -308,9 +308,9 @@ def test_an_operation_scheduled_while_its_node_left_is_ended():
 def test_a_node_joins_again_when_its_agent_is_restarted():
     (name,) = fleet(1)
     decommission_node(name)
-    ingestion.record_beats([beat_of(name)])
+    ingestion.record_heartbeats([heartbeat_of(name)])
     assert node(name).phase == "decommissioned"
-    ingestion.record_beats([beat_of(name, hello=True)])
+    ingestion.record_heartbeats([heartbeat_of(name, hello=True)])
     assert node(name).phase == "online"
     assert phases(start()) == {name: "queued"}
 
@@ -419,7 +419,7 @@ def test_a_message_holds_what_databases_store():
     ],
 )
 def test_a_bad_beat_keeps_no_other_from_being_recorded(change):
-    ingestion.record_beats([*BAD, {**beat_of("bad"), **change}, beat_of("good", hello=True)])
+    ingestion.record_heartbeats([*BAD, {**heartbeat_of("bad"), **change}, heartbeat_of("good", hello=True)])
     assert node("good").phase == "online"
 
 
@@ -442,45 +442,45 @@ def test_a_bad_beat_keeps_no_other_from_being_recorded(change):
 def test_what_no_database_stores_is_dropped_before_the_others_are_recorded(of, text):
     """Else a node could have each batch recorded one by one."""
     DROPPED.take()
-    ingestion.record_beats([{**beat_of("bad", hello=True), **of(text)}, beat_of("good", hello=True)])
-    assert DROPPED.take() == {(BEATS, "malformed"): 1}
+    ingestion.record_heartbeats([{**heartbeat_of("bad", hello=True), **of(text)}, heartbeat_of("good", hello=True)])
+    assert DROPPED.take() == {(HEARTBEATS, "malformed"): 1}
     assert node("good").phase == "online"
 
 
-# --- Beats ------------------------------------------------------------------------------------------------------------
+# --- Heartbeats ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_beat_that_changes_nothing_is_no_event_and_costs_the_same_for_any_number(django_assert_num_queries):
     fleet(40)
     for count in (3, 40):
-        beats = [beat_of(f"n{number:04d}") for number in range(count)]
+        heartbeats = [heartbeat_of(f"n{number:04d}") for number in range(count)]
         with django_assert_num_queries(8):  # nodes, modules, clock, life three times, and the transaction's two
-            assert ingestion.record_beats(beats) is False
+            assert ingestion.record_heartbeats(heartbeats) is False
 
 
 def test_a_hello_is_kept_when_a_plain_beat_follows():
-    ingestion.record_beats([beat_of("n1", hello=True), beat_of("n1")])
+    ingestion.record_heartbeats([heartbeat_of("n1", hello=True), heartbeat_of("n1")])
     assert Liveness.objects.get(node="n1").hello_at is not None
     decommission_node("n1")
-    ingestion.record_beats([beat_of("n1", hello=True), beat_of("n1")])
+    ingestion.record_heartbeats([heartbeat_of("n1", hello=True), heartbeat_of("n1")])
     assert node("n1").phase == "online"
 
 
 def test_the_newest_beat_counts_whatever_the_order():
-    older, newer = beat_of("n1", server="redis"), beat_of("n1", server="valkey")
-    ingestion.record_beats([newer, older])
+    older, newer = heartbeat_of("n1", server="redis"), heartbeat_of("n1", server="valkey")
+    ingestion.record_heartbeats([newer, older])
     assert node("n1").server == "valkey"
 
 
 def test_a_hello_says_that_there_may_be_something_to_send():
-    assert ingestion.record_beats([beat_of("n1")]) is True, "it joined"
-    assert ingestion.record_beats([beat_of("n1")]) is False
-    assert ingestion.record_beats([beat_of("n1", hello=True)]) is True
+    assert ingestion.record_heartbeats([heartbeat_of("n1")]) is True, "it joined"
+    assert ingestion.record_heartbeats([heartbeat_of("n1")]) is False
+    assert ingestion.record_heartbeats([heartbeat_of("n1", hello=True)]) is True
 
 
 def test_each_node_is_judged_by_its_own_interval():
     join("n1")
-    ingestion.record_beats([{**beat_of("slow", hello=True), "interval_seconds": 900.0}])
+    ingestion.record_heartbeats([{**heartbeat_of("slow", hello=True), "interval_seconds": 900.0}])
     Liveness.objects.update(last_seen=datetime(2020, 1, 1, tzinfo=UTC))
     assert timeouts.declare_silent_nodes_offline(heard_seconds=89) == []
     assert timeouts.declare_silent_nodes_offline(heard_seconds=91) == ["n1"]

@@ -30,8 +30,8 @@ from rollout.services.rollouts import (
     reject_rollout,
 )
 from tests.recorded_fleet import (
-    beat_of,
     fleet,
+    heartbeat_of,
     installed,
     inventory,
     join,
@@ -225,9 +225,9 @@ def test_a_thaw(relay):
     [
         (
             lambda: silence("n0000") or timeouts.declare_silent_nodes_offline(),
-            lambda: ingestion.record_beats([beat_of("n0000")]),
+            lambda: ingestion.record_heartbeats([heartbeat_of("n0000")]),
         ),
-        (lambda: forget_node("n0000"), lambda: ingestion.record_beats([beat_of("n0000", hello=True)])),
+        (lambda: forget_node("n0000"), lambda: ingestion.record_heartbeats([heartbeat_of("n0000", hello=True)])),
         (lambda: drain_node("n0000"), lambda: activate_node("n0000")),
     ],
 )
@@ -261,7 +261,7 @@ def test_a_node_that_is_lost_after_it_has_succeeded(relay, how):
     fleet(1)
     uid = start(careful={"canary": 0, "max_failures": 0, "soak_seconds": NEVER})
     say(uid, "n0000")
-    ingestion.record_beats([beat_of("n0000", modules=[installed()])])
+    ingestion.record_heartbeats([heartbeat_of("n0000", modules=[installed()])])
     relay()
     relay()
     assert rollout(uid).waves[0]["phase"] == "soaking"
@@ -270,7 +270,7 @@ def test_a_node_that_is_lost_after_it_has_succeeded(relay, how):
         timeouts.declare_silent_nodes_offline()
     else:
         update_cluster_settings(correct_drift=False)
-        ingestion.record_beats([beat_of("n0000")])
+        ingestion.record_heartbeats([heartbeat_of("n0000")])
         reconcile()
     relay()
     assert (rollout(uid).phase, rollout(uid).reason) == ("paused", "error_threshold")

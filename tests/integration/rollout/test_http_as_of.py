@@ -17,8 +17,8 @@ from rollout.services.rollback import roll_back_rollout
 from rollout.services.rollouts import pause_rollout, resume_rollout
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import (
-    beat_of,
     fleet,
+    heartbeat_of,
     installed,
     inventory,
     join,
@@ -145,7 +145,7 @@ def test_a_node_was_what_it_was_in_all_its_life(recorder):
     answer(start(), name, Phase.SUCCEEDED, installed())
     _drift(name)
     seen.look()
-    ingestion.record_beats([beat_of(name)])
+    ingestion.record_heartbeats([heartbeat_of(name)])
     answer(start(version=2), name, Phase.SUCCEEDED, installed(), installed(2, "c2"))
     drain_node(name)
     label_node(name, {"rack": "7"})

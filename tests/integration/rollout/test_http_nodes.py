@@ -5,7 +5,7 @@ import pytest
 from rollout.delivery import ingestion
 from rollout.reconciliation.reconciler import reconcile
 from tests.plugins.cast import client_of
-from tests.recorded_fleet import beat_of, fleet, installed, inventory, report_of, start
+from tests.recorded_fleet import fleet, heartbeat_of, installed, inventory, report_of, start
 
 pytestmark = pytest.mark.django_db
 
@@ -38,7 +38,7 @@ def test_a_module_as_it_is_to_be(admin):
 
 def test_a_module_that_has_drifted(admin):
     everywhere(fleet(1))
-    ingestion.record_beats([beat_of("n0000", modules=[installed(content="patched")])])
+    ingestion.record_heartbeats([heartbeat_of("n0000", modules=[installed(content="patched")])])
     reconcile()
     (module,) = admin.get("/v2/nodes").json()["results"][0]["modules"]
     assert (module["state"], module["desired_sha256"], module["content_sha256"]) == ("drifted", "c1", "patched")

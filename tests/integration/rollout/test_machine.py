@@ -53,7 +53,18 @@ from rollout.services.rollouts import (
     retry_rollout,
 )
 from tests.causes import gaps
-from tests.recorded_fleet import beat_of, differences, grew, installed, inventory, join, overdue, silence, start, upload
+from tests.recorded_fleet import (
+    differences,
+    grew,
+    heartbeat_of,
+    installed,
+    inventory,
+    join,
+    overdue,
+    silence,
+    start,
+    upload,
+)
 from tests.simulation.standing import Rows, fleet_of
 
 pytestmark = pytest.mark.slow
@@ -164,8 +175,8 @@ class Fleet(RuleBasedStateMachine):
     # --- What nodes do
 
     @rule(name=st.sampled_from(NODES), hello=st.booleans(), has=st.sampled_from([(), (1,), (2,)]))
-    def beat(self, name, hello, has):
-        ingestion.record_beats([beat_of(name, hello=hello, modules=[installed(version) for version in has])])
+    def heartbeat(self, name, hello, has):
+        ingestion.record_heartbeats([heartbeat_of(name, hello=hello, modules=[installed(version) for version in has])])
 
     @precondition(lambda self: self.asked)
     @rule(data=st.data(), phase=st.sampled_from([*WORK, *ANSWERS]), times=st.integers(1, 2))
@@ -290,7 +301,7 @@ class Fleet(RuleBasedStateMachine):
         """Then every rollout ends, and the rows are those that the log tells."""
         self.tried(thaw_fleet)
         for name in NODES:
-            ingestion.record_beats([beat_of(name, hello=True)])
+            ingestion.record_heartbeats([heartbeat_of(name, hello=True)])
             if Node.objects.get(name=name).draining:
                 self.tried(partial(activate_node, name))
         for number in range(ROUNDS):

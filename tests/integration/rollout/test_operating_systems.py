@@ -5,12 +5,12 @@ import pytest
 from artifacts_app.models import Build
 from rollout.delivery import ingestion
 from rollout.delivery.outbox import _commands
-from rollout.messages import Beat, from_json
+from rollout.messages import Heartbeat, from_json
 from rollout.models import Operation
 from rollout.process.advance import advance
 from tests.plugins.cast import client_of
 from tests.plugins.packages import ARTIFACTS, as_upload
-from tests.recorded_fleet import beat_of, join, node, rollout, say, start
+from tests.recorded_fleet import heartbeat_of, join, node, rollout, say, start
 
 pytestmark = pytest.mark.django_db
 
@@ -103,7 +103,7 @@ def test_a_node_that_changes_between_plan_and_dispatch(upload, changed, reason, 
         upload("rhel8", description="for rhel8")
     join("n1", operating_system="rhel9")
     uid = start(module_name="TestModule", careful={})
-    ingestion.record_beats([beat_of("n1", **changed)])
+    ingestion.record_heartbeats([heartbeat_of("n1", **changed)])
     assert list(_commands(list(Operation.objects.all()))) == []
     row = Operation.objects.get(rollout=uid)
     assert (row.phase, row.reason, row.attempt) == ("failed", reason, 1)
@@ -154,7 +154,7 @@ def test_an_agent_that_says_later_what_it_runs_gets_the_build(upload):
     upload("rhel9")
     join("n1")
     assert outcomes(started()) == {"n1": "incompatible_os"}
-    ingestion.record_beats([beat_of("n1", operating_system="rhel9")])
+    ingestion.record_heartbeats([heartbeat_of("n1", operating_system="rhel9")])
     assert node("n1").operating_system == "rhel9"
     uid = started()
     assert outcomes(uid) == {"n1": "rhel9/x86_64"}
@@ -173,6 +173,6 @@ def test_nodes_show_it_and_are_found_by_it(admin, upload):
 
 
 def test_the_beat_of_an_older_agent_is_read():
-    body = beat_of("n1")
+    body = heartbeat_of("n1")
     del body["profile"]["operating_system"]
-    assert from_json(Beat, body).profile.operating_system == ""
+    assert from_json(Heartbeat, body).profile.operating_system == ""

@@ -8,15 +8,15 @@ import pytest
 
 from eventstore import database_now, read
 from rollout.delivery import ingestion
-from rollout.messages import Beat, Inventory, Phase, from_json, to_json
+from rollout.messages import Heartbeat, Inventory, Phase, from_json, to_json
 from rollout.models import Liveness, Node, NodeModule
 from rollout.queries import statistics
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import (
-    beat_of,
     differences,
     fleet,
     grew,
+    heartbeat_of,
     installed,
     join,
     node,
@@ -38,9 +38,12 @@ def look(incarnation, counter, *modules, sequence=1):
     return Inventory(sequence=sequence, modules=modules, incarnation=incarnation, counter=counter)
 
 
-def beats(*looks, name="n1", hello=False, **more):
-    ingestion.record_beats(
-        [to_json(replace(from_json(Beat, beat_of(name, hello=hello)), inventory=each, **more)) for each in looks]
+def heartbeats(*looks, name="n1", hello=False, **more):
+    ingestion.record_heartbeats(
+        [
+            to_json(replace(from_json(Heartbeat, heartbeat_of(name, hello=hello)), inventory=each, **more))
+            for each in looks
+        ]
     )
 
 
@@ -60,8 +63,8 @@ def admin(alice):
 
 
 def test_a_clock_that_is_set_back_freezes_nothing():
-    beats(look("a", 1, installed(1), sequence=time.time_ns()))
-    beats(look("a", 2, installed(2), sequence=5))
+    heartbeats(look("a", 1, installed(1), sequence=time.time_ns()))
+    heartbeats(look("a", 2, installed(2), sequence=5))
     assert seen() == [2]
 
 
@@ -69,32 +72,32 @@ def test_a_clock_that_is_set_back_freezes_nothing():
 def test_an_old_agent_with_a_wrong_clock_freezes_nothing(sequence):
     join("n1")
     for number, version in ((sequence, 1), (time.time_ns(), 2)):
-        beats(Inventory(sequence=number, modules=(installed(version),)))
+        heartbeats(Inventory(sequence=number, modules=(installed(version),)))
     assert seen() == [2]
 
 
 def test_a_counter_that_cannot_be_is_ignored_and_shown(admin):
-    beats(look("a", 1, installed(1)))
-    beats(look("a", LARGEST, installed(2)))
+    heartbeats(look("a", 1, installed(1)))
+    heartbeats(look("a", LARGEST, installed(2)))
     assert (seen(), warnings(admin)) == ([1], ["implausible_counter"])
-    beats(look("a", 2, installed(3)))
+    heartbeats(look("a", 2, installed(3)))
     assert (seen(), warnings(admin)) == ([3], [])
 
 
 def test_a_late_message_of_an_older_start_is_ignored():
-    beats(look("a", 9, installed(1)), hello=True)
-    beats(look("b", 1, installed(2)), hello=True)
-    beats(look("a", 10, installed(1)))
+    heartbeats(look("a", 9, installed(1)), hello=True)
+    heartbeats(look("b", 1, installed(2)), hello=True)
+    heartbeats(look("a", 10, installed(1)))
     assert seen() == [2]
-    beats(look("b", 2, installed(3)))
+    heartbeats(look("b", 2, installed(3)))
     assert seen() == [3]
 
 
 def test_a_late_report_of_an_older_start_ends_its_operation_and_changes_no_inventory():
     (name,) = fleet(1)
     uid = start()
-    beats(look("a", 5), name=name, hello=True)
-    beats(look("b", 1, installed(7)), name=name, hello=True)
+    heartbeats(look("a", 5), name=name, hello=True)
+    heartbeats(look("b", 1, installed(7)), name=name, hello=True)
     ingestion.record_reports([report_of(uid, name, inventory=look("a", 6, installed(1, "c1")))])
     assert (rollout(uid).phase, seen(name)) == ("succeeded", [7])
 
@@ -102,46 +105,46 @@ def test_a_late_report_of_an_older_start_ends_its_operation_and_changes_no_inven
 def test_a_restarted_agent_is_heard_before_its_hello():
     """Its report and its hello come through two queues."""
     (name,) = fleet(1)
-    beats(look("a", 5_000), name=name, hello=True)
+    heartbeats(look("a", 5_000), name=name, hello=True)
     uid = start()
     ingestion.record_reports([report_of(uid, name, inventory=look("b", 1, installed(1)))])
     assert (rollout(uid).phase, seen(name)) == ("succeeded", [1])
 
 
 def test_order_within_a_batch():
-    beats(look("a", 3, installed(3)), look("a", 1, installed(1)), look("a", 2, installed(2)))
+    heartbeats(look("a", 3, installed(3)), look("a", 1, installed(1)), look("a", 2, installed(2)))
     assert seen() == [3]
 
 
 def test_one_node_s_nonsense_is_not_another_s():
-    beats(look("a", 1, installed(1)), name="n1")
-    beats(look("a", 1, installed(1)), name="n2")
-    beats(look("a", LARGEST, installed(9)), name="n1")
-    beats(look("a", 2, installed(2)), name="n2")
+    heartbeats(look("a", 1, installed(1)), name="n1")
+    heartbeats(look("a", 1, installed(1)), name="n2")
+    heartbeats(look("a", LARGEST, installed(9)), name="n1")
+    heartbeats(look("a", 2, installed(2)), name="n2")
     assert (seen("n1"), seen("n2")) == ([1], [2])
 
 
 def test_after_silence_whoever_speaks_is_believed():
-    beats(look("a", 900_000, installed(1)))
+    heartbeats(look("a", 900_000, installed(1)))
     silence("n1")
-    beats(look("a", 3, installed(2)))
+    heartbeats(look("a", 3, installed(2)))
     assert seen() == [2]
 
 
 def test_an_interval_that_was_claimed_delays_that_by_three_minutes_at_most():
-    beats(look("a", 1, installed(1)))
-    beats(look("b", 1), interval_seconds=3600.0)
-    beats(look("a", 2, installed(1)))
+    heartbeats(look("a", 1, installed(1)))
+    heartbeats(look("b", 1), interval_seconds=3600.0)
+    heartbeats(look("a", 2, installed(1)))
     assert seen() == []
     Liveness.objects.update(last_seen=database_now() - timedelta(seconds=ingestion.LONGEST_ORDER_SECONDS + 1))
-    beats(look("a", 3, installed(1)))
+    heartbeats(look("a", 3, installed(1)))
     assert seen() == [1]
 
 
 @pytest.mark.parametrize("name", [".", ".."])
 def test_a_name_that_is_a_path_joins_no_fleet(name):
-    beat = to_json(from_json(Beat, beat_of("n1", hello=True)))
-    ingestion.record_beats([beat | {"node": name}])
+    heartbeat = to_json(from_json(Heartbeat, heartbeat_of("n1", hello=True)))
+    ingestion.record_heartbeats([heartbeat | {"node": name}])
     assert not Node.objects.exists()
 
 
@@ -150,14 +153,14 @@ def test_a_name_that_is_a_path_joins_no_fleet(name):
     [{"labels": {f"x{number}": "y" for number in range(65)}}, {"labels": {"x": "y" * 256}}, {"api_hosts": ["h" * 256]}],
 )
 def test_what_a_node_says_of_itself_is_bounded(profile):
-    beat = to_json(from_json(Beat, beat_of("n1", hello=True)))
-    ingestion.record_beats([beat | {"profile": beat["profile"] | profile}])
+    heartbeat = to_json(from_json(Heartbeat, heartbeat_of("n1", hello=True)))
+    ingestion.record_heartbeats([heartbeat | {"profile": heartbeat["profile"] | profile}])
     assert not Node.objects.exists()
 
 
 def test_a_beat_that_changes_nothing_is_no_event_at_a_restart_either():
-    beats(look("a", 1, installed(1)), hello=True)
-    assert grew(lambda: beats(look("b", 1, installed(1)), hello=True)) == 0
+    heartbeats(look("a", 1, installed(1)), hello=True)
+    assert grew(lambda: heartbeats(look("b", 1, installed(1)), hello=True)) == 0
     assert Liveness.objects.get(node="n1").former == ["a"]
 
 
@@ -165,11 +168,11 @@ def test_what_a_node_said_is_forgotten(admin):
     (name,) = fleet(1)
     uid = start()
     say(uid, name, inventory=look("a", 9, installed(1)))
-    beats(look("a", 10, installed(1)), name=name, generations={"greet": 900})
+    heartbeats(look("a", 10, installed(1)), name=name, generations={"greet": 900})
     answer = admin.post(f"/v2/nodes/{name}/forget").json()
     assert (answer["phase"], answer["last_seen"], seen(name)) == ("offline", None, [])
     assert [each.actor for each in read() if each.type == "node.forgotten.v1"] == ["user:alice"]
-    beats(look("a", 4, installed(1)), name=name)
+    heartbeats(look("a", 4, installed(1)), name=name)
     assert (node(name).phase, seen(name)) == ("online", [1])
     assert differences() == {}
 
@@ -190,7 +193,7 @@ def test_a_viewer_forgets_nothing(bob):
 @pytest.mark.parametrize(("off", "direction"), [(86_400, "ahead"), (-90, "behind")])
 def test_a_wrong_clock_is_shown(admin, off, direction):
     began = time.time()
-    beats(look("a", 1), sent_at=began + off)
+    heartbeats(look("a", 1), sent_at=began + off)
     late = time.time() - began
     found = admin.get("/v2/nodes").json()["results"][0]
     assert off - late - 1 <= found["clock_skew_seconds"] <= off + 1
@@ -199,7 +202,7 @@ def test_a_wrong_clock_is_shown(admin, off, direction):
     assert abs(int(warning["message"].split()[4]) - abs(off)) <= late + 1
     assert warning["message"].endswith(f"{direction}. Set it.")
     assert statistics.skewed_nodes() == 1
-    beats(look("a", 2), sent_at=time.time())
+    heartbeats(look("a", 2), sent_at=time.time())
     assert (warnings(admin), statistics.skewed_nodes()) == ([], 0)
 
 

@@ -19,9 +19,9 @@ from rollout.services.nodes import decommission_node
 from rollout.services.rollback import roll_back_rollout
 from rollout.services.rollouts import abort_rollout
 from tests.recorded_fleet import (
-    beat_of,
     differences,
     fleet,
+    heartbeat_of,
     installed,
     inventory,
     operation,
@@ -83,22 +83,22 @@ def test_a_time_out_that_succeeds_late_is_in_sync(n):
 
 def test_files_that_somebody_deleted_are_missing(n):
     install(n, has=[installed()])
-    ingestion.record_beats([beat_of(n)])
+    ingestion.record_heartbeats([heartbeat_of(n)])
     assert state_of(n) == ("load", "absent", "missing")
 
 
 def test_other_bytes_or_unloaded_is_drift(n):
     install(n, has=[installed()])
-    ingestion.record_beats([beat_of(n, modules=[installed(content="c9")])])
+    ingestion.record_heartbeats([heartbeat_of(n, modules=[installed(content="c9")])])
     assert state_of(n) == ("load", "load", "drifted")
-    ingestion.record_beats([beat_of(n, modules=[installed(loaded=False)])])
+    ingestion.record_heartbeats([heartbeat_of(n, modules=[installed(loaded=False)])])
     assert state_of(n) == ("load", "files", "drifted")
-    ingestion.record_beats([beat_of(n, modules=[installed()])])
+    ingestion.record_heartbeats([heartbeat_of(n, modules=[installed()])])
     assert state_of(n) == ("load", "load", "in_sync")
 
 
 def test_what_nobody_asked_for_is_drift(n):
-    ingestion.record_beats([beat_of(n, modules=[installed()])])
+    ingestion.record_heartbeats([heartbeat_of(n, modules=[installed()])])
     assert state_of(n) == ("absent", "load", "drifted")
 
 
@@ -168,7 +168,7 @@ def test_a_version_that_never_worked_is_not_brought_back(n):
 
 
 def test_what_the_inventory_showed_before_the_first_operation_is_brought_back(n):
-    ingestion.record_beats([beat_of(n, modules=[installed(7, "c7")])])
+    ingestion.record_heartbeats([heartbeat_of(n, modules=[installed(7, "c7")])])
     first = install(n, has=[installed(), installed(7, "c7", loaded=False)])
     assert state_of(n, 7) == ("files", "files", "in_sync")
     back = roll_back_rollout(first)
@@ -215,7 +215,7 @@ def test_a_node_that_left_in_an_old_log_is_forgotten_when_it_joins_again(n):
     loaded = load_state(node_stream(n), NODE)
     append(loaded.append([NodeDecommissioned(node=n)]))
     assert state_of(n) == ("load", "load", "in_sync")
-    ingestion.record_beats([beat_of(n, hello=True, modules=[installed()])])
+    ingestion.record_heartbeats([heartbeat_of(n, hello=True, modules=[installed()])])
     assert state_of(n) == ("absent", "load", "drifted")
 
 

@@ -25,9 +25,9 @@ from rollout.services.nodes import decommission_node, drain_node
 from rollout.services.rollouts import retry_rollout
 from rollout.services.start import start_rollout
 from tests.recorded_fleet import (
-    beat_of,
     differences,
     fleet,
+    heartbeat_of,
     installed,
     join,
     operation,
@@ -56,7 +56,7 @@ def skips(plan):
 
 
 def has(name, *modules, **profile):
-    ingestion.record_beats([beat_of(name, modules=modules, **profile)])
+    ingestion.record_heartbeats([heartbeat_of(name, modules=modules, **profile)])
 
 
 # --- Waves ------------------------------------------------------------------------------------------------------------

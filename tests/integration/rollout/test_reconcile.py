@@ -24,9 +24,9 @@ from rollout.services.nodes import activate_node, decommission_node, drain_node
 from rollout.services.rollback import roll_back_rollout
 from rollout.services.rollouts import abort_rollout, cancel_node, resume_rollout, retry_rollout
 from tests.recorded_fleet import (
-    beat_of,
     differences,
     fleet,
+    heartbeat_of,
     installed,
     inventory,
     join,
@@ -82,7 +82,7 @@ def look(*has):
 
 
 def hello(*names, modules=()):
-    ingestion.record_beats([beat_of(name, hello=True, modules=modules) for name in names])
+    ingestion.record_heartbeats([heartbeat_of(name, hello=True, modules=modules) for name in names])
 
 
 def recorded(kind):
@@ -90,8 +90,8 @@ def recorded(kind):
 
 
 def drift(name="n0000", *modules):
-    """Somebody has changed the node by hand; a beat says so."""
-    ingestion.record_beats([beat_of(name, modules=modules)])
+    """Somebody has changed the node by hand; a heartbeat says so."""
+    ingestion.record_heartbeats([heartbeat_of(name, modules=modules)])
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_a_node_that_was_skipped_while_it_was_offline_catches_up():
     uid = everywhere(careful={"canary": 0, "offline": Offline.SKIP})
     assert operation(uid, names[1]).reason == "node_unreachable"
     assert look() == []
-    ingestion.record_beats([beat_of(names[1])])
+    ingestion.record_heartbeats([heartbeat_of(names[1])])
     look()
     assert state_of(names[1]) == ("load", "load", "in_sync")
 
@@ -343,7 +343,7 @@ def test_a_time_out_is_repeated_once_the_node_is_back():
     silence(name)
     timeouts.declare_silent_nodes_offline()
     assert look() == []
-    ingestion.record_beats([beat_of(name)])
+    ingestion.record_heartbeats([heartbeat_of(name)])
     look()
     assert state_of(name) == ("load", "load", "in_sync")
 
@@ -390,7 +390,7 @@ def test_a_rollback_that_an_offline_node_missed_is_made_up_for():
     advance(back)
     row.update(progressed_at=progressed_at)
     assert look() == []
-    ingestion.record_beats([beat_of(names[1], modules=[old, new])])
+    ingestion.record_heartbeats([heartbeat_of(names[1], modules=[old, new])])
     look(GREET)
     assert (state_of(names[1], 1), state_of(names[1], 2)) == (("load", "load", "in_sync"), None)
 
@@ -616,7 +616,7 @@ def test_a_look_reads_by_the_same_number_of_queries_for_any_fleet():
         old, late = ([f"{kind}-{count}-{number}" for number in range(count)] for kind in ("old", "late"))
         join(*old)
         succeed(start(nodes=tuple(old), max_parallel=count), GREET)
-        ingestion.record_beats([beat_of(name) for name in old])
+        ingestion.record_heartbeats([heartbeat_of(name) for name in old])
         join(*late)
         with CaptureQueriesContext(connection) as queries:
             reconcile()

@@ -12,7 +12,7 @@ from rollout.reconciliation import desired_state
 from rollout.reconciliation import reconciler as reconcile_module
 from rollout.reconciliation.reconciler import reconcile
 from tests.plugins.databases import at_once
-from tests.recorded_fleet import beat_of, differences, fleet, installed, inventory, join, report_of, start
+from tests.recorded_fleet import differences, fleet, heartbeat_of, installed, inventory, join, report_of, start
 
 pytestmark = pytest.mark.usefixtures("committed_db")
 
@@ -39,7 +39,7 @@ def test_two_start_one_rollout_for_a_node():
 def test_two_record_drift_once():
     names = fleet(3)
     everywhere(names)
-    ingestion.record_beats([beat_of(name) for name in names])
+    ingestion.record_heartbeats([heartbeat_of(name) for name in names])
     at_once(reconcile, reconcile, reconcile)
     assert sorted(each.event.node for each in read(event_classes=[NodeDrifted])) == names
     assert differences() == {}
@@ -59,7 +59,7 @@ def test_two_that_have_both_looked_record_drift_and_its_end_once(race):
     names = fleet(3)
     everywhere(names)
     for modules, kind in (((), NodeDrifted), ((installed(),), NodeDriftEnded)):
-        ingestion.record_beats([beat_of(name, modules=modules) for name in names])
+        ingestion.record_heartbeats([heartbeat_of(name, modules=modules) for name in names])
         race(reconcile, reconcile)
         assert sorted(each.event.node for each in read(event_classes=[kind])) == names
     assert differences() == {}
@@ -69,7 +69,7 @@ def test_two_that_have_both_looked_record_drift_and_its_end_once(race):
 def test_another_records_drift_while_one_looks(monkeypatch, function):
     names = fleet(3)
     everywhere(names)
-    ingestion.record_beats([beat_of(name) for name in names])
+    ingestion.record_heartbeats([heartbeat_of(name) for name in names])
     first(monkeypatch, desired_state, function, reconcile)
     reconcile()
     assert sorted(each.event.node for each in read(event_classes=[NodeDrifted])) == names
@@ -80,11 +80,11 @@ def test_another_records_drift_while_one_looks(monkeypatch, function):
 def test_another_records_the_end_of_drift_while_one_looks(monkeypatch):
     names = fleet(3)
     everywhere(names)
-    ingestion.record_beats([beat_of(name) for name in names])
+    ingestion.record_heartbeats([heartbeat_of(name) for name in names])
     reconcile()
 
     def put_right():
-        ingestion.record_beats([beat_of(name, modules=[installed()]) for name in names])
+        ingestion.record_heartbeats([heartbeat_of(name, modules=[installed()]) for name in names])
         reconcile()
 
     first(monkeypatch, desired_state, "undone_operations", put_right)
@@ -124,7 +124,7 @@ def test_drift_is_left_when_its_correction_is_switched_off_between_look_and_star
     names = fleet(2)
     everywhere(names)
     update_cluster_settings(correct_drift=True)
-    ingestion.record_beats([beat_of(name) for name in names])
+    ingestion.record_heartbeats([heartbeat_of(name) for name in names])
     first(monkeypatch, reconcile_module, "start_unless", lambda: update_cluster_settings(correct_drift=False))
     reconcile()
     assert own() == 0
@@ -134,7 +134,7 @@ def test_an_operator_and_the_reconciler_never_have_a_node_at_once():
     names = fleet(2)
     everywhere(names)
     update_cluster_settings(correct_drift=True)
-    ingestion.record_beats([beat_of(name) for name in names])
+    ingestion.record_heartbeats([heartbeat_of(name) for name in names])
     _, uid = at_once(reconcile, lambda: start(released=False, supersede=True))
     live = Operation.objects.filter(finished_at__isnull=True)
     assert sorted(live.values_list("node", "rollout")) == [(name, uid) for name in names]

@@ -19,7 +19,7 @@ from rollout.process.advance import advance
 from rollout.services.nodes import decommission_node, drain_node
 from rollout.services.rollback import roll_back_rollout
 from rollout.services.rollouts import abort_rollout, retry_rollout
-from tests.recorded_fleet import beat_of, fleet, join, operation, phases, rollout, say, silence, start, upload
+from tests.recorded_fleet import fleet, heartbeat_of, join, operation, phases, rollout, say, silence, start, upload
 
 pytestmark = pytest.mark.django_db
 
@@ -186,7 +186,7 @@ def test_a_command_is_sent_again_ever_less_often_to_a_node_that_beats(sent):
         waits.append(round((row.due_at - row.published_at).total_seconds()))
         shift(1000)
         assert publish_due() == 0, "it has not beaten since"
-        ingestion.record_beats([beat_of("n0000")])
+        ingestion.record_heartbeats([heartbeat_of("n0000")])
         assert publish_due() == 1
     assert waits == [settings.ENVIRONMENT.resend_seconds * 2**n for n in range(6)] + [300, 300]
 
@@ -195,9 +195,9 @@ def test_a_hello_is_answered_at_once(sent):
     fleet(1)
     start()
     publish_due()
-    ingestion.record_beats([beat_of("n0000")])
+    ingestion.record_heartbeats([heartbeat_of("n0000")])
     assert publish_due() == 0
-    ingestion.record_beats([beat_of("n0000", hello=True)])
+    ingestion.record_heartbeats([heartbeat_of("n0000", hello=True)])
     assert publish_due() == 1
     assert Dispatch.objects.get().publishes == 1, "the wait starts anew"
     assert publish_due() == 0
@@ -246,7 +246,7 @@ def test_what_happened_before_the_clock_was_set_back_is_published_once(sent_ofte
             retry_rollout(uid)
             advance(uid)
         case "hello":
-            ingestion.record_beats([beat_of(name, hello=True)])
+            ingestion.record_heartbeats([heartbeat_of(name, hello=True)])
         case "cancel":
             roll_back_rollout(uid)
     clock_at(seconds)
@@ -262,7 +262,7 @@ def test_a_command_is_sent_again_after_the_clock_was_set_back(sent_often, clock_
     start()
     publish_due()
     clock_at(seconds)
-    ingestion.record_beats([beat_of(name)])
+    ingestion.record_heartbeats([heartbeat_of(name)])
     publish_due()
     assert len(sent_often) == 2
     for attempt in range(1, 9):
@@ -270,7 +270,7 @@ def test_a_command_is_sent_again_after_the_clock_was_set_back(sent_often, clock_
         assert len(sent_often) == attempt + 1, "it waits ever longer"
         seconds += outbox.LONGEST_RESEND_SECONDS + 1
         clock_at(seconds)
-        ingestion.record_beats([beat_of(name)])
+        ingestion.record_heartbeats([heartbeat_of(name)])
         publish_due()
         assert len(sent_often) == attempt + 2
 
@@ -300,7 +300,7 @@ def test_an_offline_node_gets_nothing(sent):
     timeouts.declare_silent_nodes_offline()
     publish_due()
     assert [name for name, *_ in sent] == ["n0001"]
-    ingestion.record_beats([beat_of("n0000")])
+    ingestion.record_heartbeats([heartbeat_of("n0000")])
     assert publish_due() == 1
 
 
@@ -311,7 +311,7 @@ def test_what_was_given_back_is_published_at_once_when_it_is_released_again(sent
     silence("n0000")
     timeouts.declare_silent_nodes_offline()
     assert phases(uid) == {"n0000": "scheduled"}
-    ingestion.record_beats([beat_of("n0000")])
+    ingestion.record_heartbeats([heartbeat_of("n0000")])
     assert publish_due() == 1
     assert Dispatch.objects.get().publishes == 1
 
@@ -360,7 +360,7 @@ def test_an_operation_whose_package_is_lost_ends_and_is_not_published_again(sent
     uid = start()
     publish_due()
     say(uid, name, Phase.FAILED, reason=Reason.FETCH_FAILED, message="api answered 410 Gone instead of the package.")
-    ingestion.record_beats([beat_of(name, hello=True)])
+    ingestion.record_heartbeats([heartbeat_of(name, hello=True)])
     assert publish_due() == 0
     assert (rollout(uid).phase, operation(uid, name).reason) == ("failed", "fetch_failed")
 
@@ -410,7 +410,7 @@ def test_flushall_delays_and_changes_nothing_else(broker):
     publish_due()
     broker.flush()
     shift(1000)
-    ingestion.record_beats([beat_of(name) for name in names])
+    ingestion.record_heartbeats([heartbeat_of(name) for name in names])
     assert publish_due() == 2
     assert [broker.waiting(queue_for(name)) for name in names] == [1, 1]
 

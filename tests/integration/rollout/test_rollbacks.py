@@ -18,9 +18,9 @@ from rollout.services.rollback import roll_back_rollout
 from rollout.services.rollouts import cancel_node
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import (
-    beat_of,
     differences,
     fleet,
+    heartbeat_of,
     installed,
     join,
     operation,
@@ -145,12 +145,12 @@ def test_what_the_reconciler_has_put_right_is_still_the_work_of_the_rollout():
     fleet(1)
     first = done(1, A)
     update_cluster_settings(correct_drift=True)
-    ingestion.record_beats([beat_of(A)])
+    ingestion.record_heartbeats([heartbeat_of(A)])
     reconcile()
     put_right = Operation.objects.exclude(rollout=first).get()
     advance(put_right.rollout)
     say(put_right.rollout, A)
-    ingestion.record_beats([beat_of(A, modules=[installed()])])
+    ingestion.record_heartbeats([heartbeat_of(A, modules=[installed()])])
     assert phases(taken_back(first)) == {A: "rolled_back"}
 
 

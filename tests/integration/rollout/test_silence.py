@@ -10,11 +10,11 @@ from rollout.delivery import consumer, ingestion
 from rollout.delivery.consumer import BatchConsumer, judge_silence
 from rollout.domain.node.events import NodeWentOffline
 from rollout.domain.placement.events import OperationGivenBack
-from rollout.messages import BEATS, queue_for
+from rollout.messages import HEARTBEATS, queue_for
 from rollout.models import Node
 from rollout.process import timeouts
 from tests.integration.rollout.test_control import consuming
-from tests.recorded_fleet import beat_of, differences, fleet, node, phases, silence, start
+from tests.recorded_fleet import differences, fleet, heartbeat_of, node, phases, silence, start
 
 __all__ = ["consuming"]
 
@@ -83,7 +83,7 @@ def test_each_node_is_followed_by_what_it_gives_back():
 def test_who_is_heard_while_it_is_judged_stays_online(meanwhile):
     fleet(2)
     silence("n0000", "n0001")
-    meanwhile(timeouts, lambda: ingestion.record_beats([beat_of("n0001", server="redis")]))
+    meanwhile(timeouts, lambda: ingestion.record_heartbeats([heartbeat_of("n0001", server="redis")]))
     assert timeouts.declare_silent_nodes_offline() == ["n0000"]
     assert node("n0001").phase == "online"
 
@@ -113,10 +113,10 @@ def test_heartbeats_that_wait_are_taken_in_before_the_next_batch(broker, consumi
 
     def judge(heard_seconds):
         is_behind = judge_silence(1000.0)
-        broker.send(BEATS, *[beat_of(name) for name in names[2:5]])
+        broker.send(HEARTBEATS, *[heartbeat_of(name) for name in names[2:5]])
         return is_behind
 
-    consuming(BEATS, consumer.record_beats, idle=judge)
+    consuming(HEARTBEATS, consumer.record_heartbeats, idle=judge)
     waits(lambda: not Node.objects.filter(name=names[5], online=True).exists())
     assert went_offline() == [names[0], names[1], names[5]]
 
@@ -128,7 +128,7 @@ def test_nobody_is_judged_while_a_heartbeat_waits(broker, waits, monkeypatch):
     monkeypatch.setattr(consumer, "IDLE_SECONDS", 0.01)
     names = fleet(2)
     silence(*names)
-    thread = BatchConsumer(current_app, BEATS, consumer.record_beats, idle=lambda _: judge_silence(1000.0))
+    thread = BatchConsumer(current_app, HEARTBEATS, consumer.record_heartbeats, idle=lambda _: judge_silence(1000.0))
     collect = thread._collect
     before_judging = []
 
@@ -137,7 +137,7 @@ def test_nobody_is_judged_while_a_heartbeat_waits(broker, waits, monkeypatch):
         return True if len(before_judging) < 3 else collect(broker_connection, seconds)
 
     thread._collect = slow
-    broker.send(BEATS, beat_of("n0001"))
+    broker.send(HEARTBEATS, heartbeat_of("n0001"))
     thread.start()
     try:
         waits(lambda: node("n0000").phase == "offline")

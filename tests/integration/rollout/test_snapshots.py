@@ -21,7 +21,7 @@ from rollout.queries.nodes import node_documents, node_row
 from rollout.reconciliation import reconciler
 from rollout.services.nodes import label_node
 from rollout.services.rollouts import abort_rollout
-from tests.recorded_fleet import beat_of, fleet, installed, phases, say, start
+from tests.recorded_fleet import fleet, heartbeat_of, installed, phases, say, start
 
 pytestmark = pytest.mark.usefixtures("committed_db")
 
@@ -59,7 +59,7 @@ def test_a_step_of_a_rollout(between_queries, monkeypatch):
 def test_how_the_fleet_stands(between_queries, monkeypatch):
     fleet(1)
     finish(start(), "n0000")
-    ingestion.record_beats([beat_of("n0000")])
+    ingestion.record_heartbeats([heartbeat_of("n0000")])
     standings = spied(monkeypatch, reconciler, "_drift_changes")
     with between_queries("rollout_clustertarget", reconciler.reconcile):
         reconciler.reconcile()
@@ -81,7 +81,7 @@ def test_a_plan(between_queries):
 
     def move_and_install():
         label_node("n0000", {"zone": "b"})
-        ingestion.record_beats([beat_of("n0000", modules=[installed()])])
+        ingestion.record_heartbeats([heartbeat_of("n0000", modules=[installed()])])
 
     with between_queries('"rollout_node"', move_and_install):
         assert plan_document(plan_of(request)) == before
@@ -112,7 +112,9 @@ def test_a_report(between_queries):
 def test_a_node(between_queries):
     fleet(1)
     before = node_documents([node_row("n0000")])
-    with between_queries("rollout_liveness", lambda: ingestion.record_beats([beat_of("n0000", modules=[installed()])])):
+    with between_queries(
+        "rollout_liveness", lambda: ingestion.record_heartbeats([heartbeat_of("n0000", modules=[installed()])])
+    ):
         assert json.dumps(node_documents([node_row("n0000")])) == json.dumps(before)
 
 

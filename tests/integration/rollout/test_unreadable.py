@@ -9,7 +9,7 @@ from celery import current_app
 from kombu import Queue
 
 from rollout.delivery import consumer
-from rollout.messages import BEATS, REPORTS
+from rollout.messages import HEARTBEATS, REPORTS
 from rollout.queries import statistics
 from rollout.transport import DROPPED
 from tests.envelopes import REPORT, UNREADABLE, USELESS, envelope, mutations, task
@@ -36,7 +36,7 @@ def test_a_word_costs_nothing(broker, consuming, waits):
     waits(lambda: taken == ["before", "after"])  # at a second for each it would never come to that
 
 
-@pytest.mark.parametrize("queue", [REPORTS, BEATS])
+@pytest.mark.parametrize("queue", [REPORTS, HEARTBEATS])
 def test_nothing_else_is_lost(broker, consuming, waits, queue):
     taken = []
     consuming(queue, taken.extend)
@@ -59,11 +59,11 @@ def test_a_report_between_unreadable_ones_is_recorded(broker, consuming, waits):
     waits(lambda: rollout(uid).phase == "succeeded")
 
 
-@pytest.mark.parametrize("record", [consumer.record_reports, consumer.record_beats])
+@pytest.mark.parametrize("record", [consumer.record_reports, consumer.record_heartbeats])
 def test_bodies_that_no_parser_foresees_are_dropped_alone(broker, consuming, waits, record):
     """Those that are read as envelopes reach the parsers of reports and heartbeats."""
     fleet(1)
-    queue = REPORTS if record is consumer.record_reports else BEATS
+    queue = REPORTS if record is consumer.record_reports else HEARTBEATS
     broker.client().lpush(queue, *USELESS.values(), *mutations(200, seed=3, of=envelope(REPORT)))
     consuming(queue, record)
     waits(lambda: broker.waiting(queue) == 0 and broker.client().hlen("unacked") == 0)
@@ -82,9 +82,9 @@ def test_a_batch_is_bounded_in_bytes(broker, consuming, waits):
 def test_each_is_counted(broker, consuming, waits, monkeypatch):
     monkeypatch.setattr(consumer, "IDLE_SECONDS", 0.05)  # then it records what it has dropped
     DROPPED.take()
-    consuming(BEATS, lambda _: None)
+    consuming(HEARTBEATS, lambda _: None)
     for number, item in enumerate(UNREADABLE.values(), start=1):
-        broker.client().lpush(BEATS, item)
+        broker.client().lpush(HEARTBEATS, item)
         waits(lambda: sum(count for *_, count in statistics.dropped_messages()) == number)  # noqa: B023 - called at once
 
 
@@ -120,15 +120,15 @@ def test_the_control_worker_goes_on(broker, worker, waits, tmp_path):
     """On all of its queues, and what it dropped is in the database for `/metrics`."""
     (name,) = fleet(1)
     uid = start()
-    for queue in ("control.tasks", REPORTS, BEATS):
+    for queue in ("control.tasks", REPORTS, HEARTBEATS):
         broker.client().lpush(queue, *UNREADABLE.values(), *USELESS.values(), *mutations(100, seed=11))
         broker.client().lpush(queue, *mutations(100, seed=12, of=task("modfleet.sweep")))
     broker.send(REPORTS, report_of(uid, name))
     current_app.send_task("modfleet.sweep", ignore_result=True)
     waits(lambda: rollout(uid).phase == "succeeded")
-    waits(lambda: not any(broker.waiting(queue) for queue in ("control.tasks", REPORTS, BEATS)))
+    waits(lambda: not any(broker.waiting(queue) for queue in ("control.tasks", REPORTS, HEARTBEATS)))
     waits(lambda: broker.client().hlen("unacked") == 0)
-    waits(lambda: {queue for queue, _, _ in statistics.dropped_messages()} >= {"control.tasks", REPORTS, BEATS})
+    waits(lambda: {queue for queue, _, _ in statistics.dropped_messages()} >= {"control.tasks", REPORTS, HEARTBEATS})
     assert worker.poll() is None
     output = (tmp_path / "output").read_text()
     assert "Task modfleet.sweep" in output

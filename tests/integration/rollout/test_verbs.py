@@ -36,9 +36,9 @@ from rollout.services.rollouts import (
     retry_rollout,
 )
 from tests.recorded_fleet import (
-    beat_of,
     differences,
     fleet,
+    heartbeat_of,
     installed,
     inventory,
     join,
@@ -266,7 +266,7 @@ def test_a_node_that_is_offline_is_to_have_what_it_had_all_the_same():
     assert (phases(back), rollout(back).phase) == ({A: "rolled_back", B: "failed"}, "rollback_failed")
     assert operation(back, B).reason == "node_unreachable"
     assert state_of(B)[::2] == ("load", "error")
-    ingestion.record_beats([beat_of(B)])
+    ingestion.record_heartbeats([heartbeat_of(B)])
     reconcile()
     again = Operation.objects.exclude(rollout__in=[uid, back]).get()
     assert (again.node, again.action, again.version) == (B, "remove", 1)
@@ -281,7 +281,7 @@ def test_a_rollback_waits_for_a_node_that_is_silent_for_a_while():
     advance(back)
     say(back, A)
     assert phases(back) == {A: "rolled_back", B: "scheduled"}
-    ingestion.record_beats([beat_of(B)])
+    ingestion.record_heartbeats([heartbeat_of(B)])
     advance(back)
     say(back, B)
     assert rollout(back).phase == "rolled_back"

@@ -35,7 +35,7 @@ from tests.recorded_modules import load_on, module_object, package
 
 pytestmark = pytest.mark.usefixtures("db")
 
-#: A name that somebody has made up: it beats once, and never answers.
+#: A name that somebody has made up: it heartbeats once, and never answers.
 INVENTED = "invented"
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from rollout.agent.folder import ModulesFolder
+from rollout.agent.module_store import ModuleStore
 
 
 @pytest.fixture
 def folder(tmp_path):
-    return ModulesFolder(tmp_path / "modules", tmp_path / "seen")
+    return ModuleStore(tmp_path / "modules", tmp_path / "seen")
 
 
 def place(folder, text):

@@ -14,7 +14,7 @@ from rollout.domain.node.decider import (
     ForgetNode,
     LabelNode,
     NodePhase,
-    RecordBeat,
+    RecordHeartbeat,
     RecordInventory,
 )
 from rollout.domain.node.events import (
@@ -34,12 +34,12 @@ PROFILE = NodeProfile(platform="linux/x86_64")
 GREET = InstalledModule(module_name="greet", version=1, content_sha256="c", loaded=True)
 
 
-def beat(*, hello=False, profile=PROFILE, sequence=1, modules=()):
+def heartbeat(*, hello=False, profile=PROFILE, sequence=1, modules=()):
     inventory = Inventory(sequence=sequence, modules=modules)
-    return RecordBeat(node="n1", hello=hello, profile=profile, inventory=inventory)
+    return RecordHeartbeat(node="n1", hello=hello, profile=profile, inventory=inventory)
 
 
-HELLO = beat(hello=True)
+HELLO = heartbeat(hello=True)
 OFFLINE, DRAIN = DeclareOffline(node="n1"), DrainNode(node="n1")
 ACTIVATE, DECOMMISSION = ActivateNode(node="n1"), DecommissionNode(node="n1")
 
@@ -58,21 +58,21 @@ def kinds(state, command):
 def test_it_works():
     assert kinds(given(), HELLO) == [NodeJoined]
     assert given(HELLO).phase is NodePhase.ONLINE
-    assert kinds(given(HELLO), beat(sequence=2)) == []
+    assert kinds(given(HELLO), heartbeat(sequence=2)) == []
 
 
 def test_any_beat_makes_a_stranger_join():
-    assert kinds(given(), beat()) == [NodeJoined]
+    assert kinds(given(), heartbeat()) == [NodeJoined]
 
 
 def test_a_beat_tells_what_has_changed():
-    assert kinds(given(HELLO), beat(profile=NodeProfile(platform="linux/arm64"))) == [NodeProfileChanged]
-    assert kinds(given(HELLO), beat(sequence=2, modules=(GREET,))) == [NodeInventoryChanged]
+    assert kinds(given(HELLO), heartbeat(profile=NodeProfile(platform="linux/arm64"))) == [NodeProfileChanged]
+    assert kinds(given(HELLO), heartbeat(sequence=2, modules=(GREET,))) == [NodeInventoryChanged]
 
 
 def test_an_older_look_at_the_inventory_is_ignored():
-    state = given(HELLO, beat(sequence=9, modules=(GREET,)))
-    assert kinds(state, beat(sequence=8)) == []
+    state = given(HELLO, heartbeat(sequence=9, modules=(GREET,)))
+    assert kinds(state, heartbeat(sequence=8)) == []
     assert kinds(state, RecordInventory(node="n1", inventory=Inventory(sequence=9))) == []
     assert kinds(state, RecordInventory(node="n1", inventory=Inventory(sequence=10))) == [NodeInventoryChanged]
 
@@ -80,18 +80,20 @@ def test_an_older_look_at_the_inventory_is_ignored():
 def test_a_clock_that_was_set_back_freezes_nothing():
     """An agent without incarnations counts by its clock, in nanoseconds."""
     day = 86_400 * 10**9
-    state = given(HELLO, beat(sequence=2**62, modules=(GREET,)))
-    assert kinds(state, beat(sequence=2**62 - 1)) == []
-    assert kinds(state, beat(sequence=2**62 - day)) == [NodeInventoryChanged]
-    assert kinds(given(HELLO, beat(sequence=2**63 - 1, modules=(GREET,))), beat(sequence=day)) == [NodeInventoryChanged]
+    state = given(HELLO, heartbeat(sequence=2**62, modules=(GREET,)))
+    assert kinds(state, heartbeat(sequence=2**62 - 1)) == []
+    assert kinds(state, heartbeat(sequence=2**62 - day)) == [NodeInventoryChanged]
+    assert kinds(given(HELLO, heartbeat(sequence=2**63 - 1, modules=(GREET,))), heartbeat(sequence=day)) == [
+        NodeInventoryChanged
+    ]
 
 
 def test_what_a_node_said_is_forgotten():
     forget = ForgetNode(node="n1")
-    state = given(HELLO, beat(sequence=9, modules=(GREET,)), forget)
+    state = given(HELLO, heartbeat(sequence=9, modules=(GREET,)), forget)
     assert (state.modules, state.phase) == ((), NodePhase.OFFLINE)
     assert kinds(state, forget) == []
-    assert kinds(state, beat(sequence=1, modules=(GREET,))) == [NodeCameBack, NodeInventoryChanged]
+    assert kinds(state, heartbeat(sequence=1, modules=(GREET,))) == [NodeCameBack, NodeInventoryChanged]
     with pytest.raises(NodeNotFoundError):
         kinds(given(), forget)
     with pytest.raises(NodePhaseError):
@@ -105,14 +107,14 @@ def test_an_inventory_of_a_stranger_is_ignored():
 def test_silence_and_the_way_back():
     assert kinds(given(HELLO), OFFLINE) == [NodeWentOffline]
     assert kinds(given(HELLO, OFFLINE), OFFLINE) == []
-    assert kinds(given(HELLO, OFFLINE), beat()) == [NodeCameBack]
+    assert kinds(given(HELLO, OFFLINE), heartbeat()) == [NodeCameBack]
     assert kinds(given(), OFFLINE) == []
 
 
 def test_draining_lasts_over_silence():
     assert kinds(given(HELLO), DRAIN) == [NodeDrained]
     assert given(HELLO, DRAIN, OFFLINE).phase is NodePhase.OFFLINE
-    state = given(HELLO, DRAIN, OFFLINE, beat())
+    state = given(HELLO, DRAIN, OFFLINE, heartbeat())
     assert state.phase is NodePhase.DRAINING
     assert kinds(state, ACTIVATE) == [NodeActivated]
     assert kinds(given(HELLO), ACTIVATE) == []
@@ -125,9 +127,15 @@ def test_labels_replace_those_before():
 
 
 def test_only_a_restarted_agent_brings_a_decommissioned_node_back():
-    state = given(HELLO, beat(sequence=5, modules=(GREET,)), DRAIN, DECOMMISSION)
-    assert (state.phase, kinds(state, beat(sequence=6)), kinds(state, OFFLINE)) == (NodePhase.DECOMMISSIONED, [], [])
-    again = given(HELLO, beat(sequence=5, modules=(GREET,)), DRAIN, DECOMMISSION, beat(hello=True, sequence=6))
+    state = given(HELLO, heartbeat(sequence=5, modules=(GREET,)), DRAIN, DECOMMISSION)
+    assert (state.phase, kinds(state, heartbeat(sequence=6)), kinds(state, OFFLINE)) == (
+        NodePhase.DECOMMISSIONED,
+        [],
+        [],
+    )
+    again = given(
+        HELLO, heartbeat(sequence=5, modules=(GREET,)), DRAIN, DECOMMISSION, heartbeat(hello=True, sequence=6)
+    )
     assert (again.phase, again.modules) == (NodePhase.ONLINE, ())
 
 
@@ -148,15 +156,15 @@ def test_a_decommission_twice_is_one():
     assert kinds(given(HELLO, DECOMMISSION), DECOMMISSION) == []
 
 
-BEATS = st.builds(
-    beat,
+HEARTBEATS = st.builds(
+    heartbeat,
     hello=st.booleans(),
     sequence=st.integers(0, 5),
     modules=st.sampled_from([(), (GREET,)]),
     profile=st.sampled_from([PROFILE, NodeProfile(platform="linux/arm64")]),
 )
 COMMANDS = st.one_of(
-    BEATS,
+    HEARTBEATS,
     st.sampled_from([OFFLINE, DRAIN, ACTIVATE, DECOMMISSION, ForgetNode(node="n1")]),
     st.builds(LabelNode, node=st.just("n1"), labels=st.sampled_from([{}, {"rack": "a"}])),
 )

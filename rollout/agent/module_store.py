@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from rollout.agent.durable import sync_folder, unique_beside, write_file
 
 
-class ModulesFolder:
+class ModuleStore:
     """The folder `root`, which the server sees as `server_root`."""
 
     def __init__(self, root: Path, server_root: Path) -> None:
@@ -22,7 +22,7 @@ class ModulesFolder:
         self._server_root = PurePosixPath(server_root)
         #: Held while a version appears or disappears, and while the inventory is taken.
         self.lock = threading.RLock()
-        with suppress(OSError):  # each command says so; the node beats all the same
+        with suppress(OSError):  # each command says so; the node heartbeats all the same
             root.mkdir(parents=True, exist_ok=True)
 
     def path(self, module_name: str, version: int) -> Path:

@@ -1,4 +1,4 @@
-"""Sends reports and beats to the control plane's queues. The broker may be away: then it is tried again for a while."""
+"""Sends reports and heartbeats to the control plane's queues. The broker may be away: then it is tried again for a while."""
 
 import logging
 import time
@@ -9,7 +9,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from rollout.agent.settings import AgentSettings
-from rollout.messages import Beat, Report, queue_for, to_json
+from rollout.messages import Heartbeat, Report, queue_for, to_json
 from rollout.transport import register
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def broker_time(settings: AgentSettings) -> float | None:
     return float(seconds + microseconds / 1e6)
 
 
-class Carrier:
+class Publisher:
     """A connection to the broker, opened when something is sent. For one thread only."""
 
     def __init__(self, settings: AgentSettings) -> None:
@@ -72,7 +72,7 @@ class Carrier:
         self._connection: Connection | None = None
         self._producer: Producer | None = None
 
-    def send(self, message: Report | Beat, *, queue: str, patience: float, expires: float | None = None) -> bool:
+    def send(self, message: Report | Heartbeat, *, queue: str, patience: float, expires: float | None = None) -> bool:
         """Whether the broker took `message` within about `patience` seconds. It may arrive twice.
 
         It goes through the anonymous exchange: a broker that lost all its keys needs no binding to take it.

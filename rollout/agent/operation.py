@@ -29,7 +29,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Operation:
     """`facts` is None when the server could not be asked and the operation does not need it.
 
     `resumed`: an agent has begun this before and has not come to its end. `commit` is called before what cannot be
@@ -56,7 +56,7 @@ class Job:
         return self.node.folder.server_path(self.command.module_name, self.command.version)
 
     def is_at_target(self, loaded: LoadedModule) -> bool:
-        """Whether the server loaded it from the folder of this job's version."""
+        """Whether the server loaded it from the folder of this operation's version."""
         return loaded.path.startswith(f"{self.server_target}/")
 
     def is_new(self, loaded: LoadedModule, run_id: str) -> bool:
