@@ -12,7 +12,6 @@ import msgspec
 from django.db.models import Q
 
 from eventstore import RecordedEvent
-from rollout.domain.node.decider import NodePhase
 from rollout.domain.node.events import (
     NODE_PHASES,
     NodeActivated,
@@ -28,8 +27,10 @@ from rollout.domain.node.events import (
     NodeProfileChanged,
     NodeWentOffline,
 )
-from rollout.domain.placement.decider import PLACEMENT, PlacementState
+from rollout.domain.node.state import NodePhase
+from rollout.domain.placement.decider import PLACEMENT
 from rollout.domain.placement.events import OperationReleased, PlacementEvent, PlacementForgotten
+from rollout.domain.placement.state import PlacementState
 from rollout.messages import Activation, InstalledModule, NodeProfile
 from rollout.models import Node, NodeModule, Placement
 from rollout.projections.rows import load, save

@@ -19,10 +19,10 @@ from rollout.domain.placement.events import (
     OperationScheduled,
     ReportRejected,
 )
-from rollout.domain.rollout.decider import ROLLOUT, RolloutState, left_alone_in_words
+from rollout.domain.rollout.decider import ROLLOUT
 from rollout.domain.rollout.events import (
     AbortRequested,
-    LeftAlone,
+    LeftUnchanged,
     NodesReleased,
     NodesRetried,
     Origin,
@@ -44,6 +44,8 @@ from rollout.domain.rollout.events import (
     WaveSoaking,
     WaveStarted,
 )
+from rollout.domain.rollout.rollback import left_unchanged_sentence
+from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Strategy
 from rollout.messages import RUNNING_PHASES, Action, Phase, Reason
 from rollout.models import ClusterTarget, Operation, Rollout, TimelineEntry
@@ -396,12 +398,12 @@ def _new_rollout(event: RolloutStarted, recorded: RecordedEvent) -> Rollout:
     )
 
 
-def _left(groups: Sequence[LeftAlone]) -> dict[str, Any]:
+def _left(groups: Sequence[LeftUnchanged]) -> dict[str, Any]:
     first = [
         {"rollout": each.rollout, "count": len(each.nodes), "nodes": list(each.nodes[:STOPS])}
         for each in groups[:STOPS]
     ]
-    return {"count": sum(len(each.nodes) for each in groups), "by": first, "text": left_alone_in_words(groups)}
+    return {"count": sum(len(each.nodes) for each in groups), "by": first, "text": left_unchanged_sentence(groups)}
 
 
 def _new_wave(total: int) -> dict[str, Any]:

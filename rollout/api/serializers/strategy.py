@@ -16,16 +16,8 @@ from api.fields import (
     StrictSerializer,
     moment,
 )
-from rollout.domain.strategy import (
-    LONGEST_BACKOFF_SECONDS,
-    LONGEST_SETTLING_SECONDS,
-    Amount,
-    Gate,
-    Offline,
-    OnAbort,
-    OnFailure,
-    Strategy,
-)
+from rollout.domain.retries import LONGEST_BACKOFF_SECONDS
+from rollout.domain.strategy import LONGEST_SETTLING_SECONDS, Amount, Gate, Offline, OnAbort, OnFailure, Strategy
 from rollout.messages import Reason
 
 MAX_NODES = 10_000
