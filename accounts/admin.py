@@ -19,6 +19,7 @@ from accounts.models import ClusterSettings, User
 from accounts.roles import Permission
 from api.client_address import client_address
 from api.errors import ApiError, ConflictError, TooManyRequestsError
+from api.statuses import headers_of, status_of
 from eventstore import ConcurrencyError
 from ui.cells import page_url
 from ui.pages import ReadOnlyAdmin
@@ -63,8 +64,8 @@ def log_in(request: HttpRequest) -> HttpResponseBase:
         require_attempts_left(login, address=address)
     except TooManyRequestsError as error:
         context = {**admin.site.each_context(request), "title": "Wait a moment", "description": error.description}
-        page = TemplateResponse(request, "accounts/too_many.html", context, status=error.status)
-        for name, value in error.headers.items():
+        page = TemplateResponse(request, "accounts/too_many.html", context, status=status_of(error))
+        for name, value in headers_of(error).items():
             page[name] = value
         return page
     response = admin.site.login(request)
