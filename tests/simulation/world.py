@@ -547,7 +547,7 @@ class World(Folded):
             named=True,
             strategy=_without_conditions(ended.strategy),
             rollback_of=ended.rollout,
-            left_alone=restored.left_unchanged,
+            left_alone=restored.unchanged,
         )
         self._begin(into, started, changes)
 
