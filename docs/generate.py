@@ -72,7 +72,7 @@ def events() -> str:
 
 
 def stream_of(name: str, kind: type) -> str:
-    """Return the stream that the heading above the class names, or else the stream that begins like the event's name."""
+    """From the heading above the class in its file, or else from the stream that begins as the event's name does."""
     module = inspect.getmodule(kind)
     source = inspect.getsource(module) if module else ""
     above = source[: source.index(f'"{name}"')]
