@@ -39,6 +39,7 @@ from rollout.domain.rollout.events import (
 )
 from rollout.messages import Action, Phase, Reason
 from rollout.models import Operation, Rollout, TimelineEntry
+from rollout.projections.counters import COUNTERS
 from rollout.projections.outcomes import (
     STOPS,
     VERBS,
@@ -50,7 +51,7 @@ from rollout.projections.outcomes import (
     remark_of,
     stop_of,
 )
-from rollout.projections.rollouts import COUNTERS, document
+from rollout.projections.rollout_document import document
 from rollout.queries.rollouts import rollout_row
 
 #: The actions of the report beside those of `outcomes.action_of`: the start, and the stops that people caused.
