@@ -1,4 +1,4 @@
-"""Words and addresses on the pages of rollouts."""
+"""Filters for the pages of rollouts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from django import template
 from eventstore.cells import page_url
 
 register = template.Library()
-#: How many names stand in a sentence.
+#: How many nodes a sentence names.
 NAMED = 8
 
 
@@ -24,7 +24,7 @@ def plain(word: str) -> str:
 
 @register.filter
 def words(value: Any) -> str:
-    """A value of the strategy."""
+    """Return a value of the strategy in words."""
     match value:
         case None | [] | "":
             return "none"
@@ -44,7 +44,7 @@ def names(nodes: Sequence[str]) -> str:
 
 @register.filter
 def unchanged(nodes: Sequence[dict[str, Any]]) -> int:
-    """How many of a plan's nodes are expected to be as they are to be."""
+    """Return how many of the planned nodes are expected to need no change."""
     return sum(each["expected"] is not None for each in nodes)
 
 
