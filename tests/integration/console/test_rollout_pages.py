@@ -70,9 +70,7 @@ def test_buttons_are_those_of_the_phase(fleet, admin):
 def test_a_verb_is_asked_for_and_then_done(fleet, admin):
     assert "Pause this rollout?" in text(admin.get(verb_url(fleet.rollout, "pause")))
     assert selectors.rollout_row(fleet.rollout).phase == "running"
-    assert "Paused. No more nodes are started." in shown_text(
-        admin.post(verb_url(fleet.rollout, "pause"), follow=True)
-    )
+    assert "Paused. No more nodes are started." in shown_text(admin.post(verb_url(fleet.rollout, "pause"), follow=True))
     assert selectors.rollout_row(fleet.rollout).phase == "paused"
 
 
