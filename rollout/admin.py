@@ -386,14 +386,14 @@ class NodeModuleAdmin(ReadOnlyAdmin):
         "Each row is a module version on a node: its desired state (load, files or absent), the state that the agent "
         "observed, and the digest of the files."
     )
-    list_display = ["of_node", "module", "desired", "observed", "state_badge", "observed_digest", "under_way"]
+    list_display = ["of_node", "module", "desired", "observed", "state_badge", "observed_digest", "in_progress"]
     list_display_links = None
     list_filter = [choice_filter("state", tuple(ModuleState))]
     search_fields = ["node", "module_name", "content_sha256"]
     search_help_text = "Node, module or digest"
     ordering = ["module_name", "version", "node"]
     fields = ["of_node", "module", "desired", "desired_sha256", "observed", "content_sha256", "state_badge"]
-    fields += ["under_way"]
+    fields += ["in_progress"]
 
     @admin.display(description="node", ordering="node")
     def of_node(self, row: NodeModule) -> str:
@@ -412,7 +412,7 @@ class NodeModuleAdmin(ReadOnlyAdmin):
         return digest(row.content_sha256)
 
     @admin.display(description="rollout in progress")
-    def under_way(self, row: NodeModule) -> str:
+    def in_progress(self, row: NodeModule) -> str:
         return _rollout_link(row.rollout)
 
 
@@ -450,7 +450,3 @@ def _rollout_link(uid: str) -> str:
 
 def _module_link(row: Rollout | Operation | NodeModule) -> str:
     return link(module_url(row.module_name, row.version), f"{row.module_name} {row.version}")
-
-
-def _operations_url(row: Rollout) -> str:
-    return list_url("rollout_operation", {"rollout": row.uid})

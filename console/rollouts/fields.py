@@ -137,7 +137,7 @@ COMMON = (
     Field(
         name="strategy.max_failures",
         label="Failures accepted",
-        help="More failed nodes stop the rollout: a number, or a share such as 10%.",
+        help="The rollout stops when more nodes have failed: a number, or a share such as 10%.",
         kind=Kind.AMOUNT,
     ),
     Field(
@@ -164,7 +164,7 @@ COMMON = (
 MORE = (
     Field(
         name="strategy.min_healthy",
-        label="Healthy nodes",
+        label="Minimum healthy nodes",
         help="Nodes that must stay online, without a failure and without an operation in progress: a number, or a share "
         "such as 80%.",
         kind=Kind.AMOUNT,
@@ -186,14 +186,14 @@ MORE = (
     Field(
         name="strategy.node_deadline_seconds",
         label="Deadline for each node",
-        help="Longest time from release to end. After that the operation has timed out.",
+        help="Time limit for an operation, from release to end. After that the operation has timed out.",
         kind=Kind.NUMBER,
         unit="s",
     ),
     Field(
         name="strategy.progress_deadline_seconds",
         label="Progress deadline",
-        help="Longest time without a success while a wave is running. After that the rollout stops.",
+        help="Time limit without a success while a wave is running. After that the rollout stops.",
         kind=Kind.NUMBER,
         unit="s",
     ),

@@ -59,15 +59,15 @@ def timeline_of(events: Iterable[RecordedEvent]) -> list[Entry]:
     return [_entry(each) for each in events if not isinstance(each.event, OperationScheduled | NodesReleased)]
 
 
-def _entry(recorded: RecordedEvent) -> Entry:
-    text, more = _words(recorded.event)
+def _entry(envelope: RecordedEvent) -> Entry:
+    text, more = _words(envelope.event)
     return Entry(
-        position=recorded.position,
-        moment=recorded.recorded_at,
+        position=envelope.position,
+        moment=envelope.recorded_at,
         text=text,
         more=more,
-        tone=_tone(recorded.event),
-        actor=recorded.shown_actor if is_person(recorded.actor) and _is_requested(recorded.event) else "",
+        tone=_tone(envelope.event),
+        actor=envelope.shown_actor if is_person(envelope.actor) and _is_requested(envelope.event) else "",
     )
 
 

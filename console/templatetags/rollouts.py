@@ -30,8 +30,10 @@ def words(value: Any) -> str:
             return "none"
         case bool():
             return "yes" if value else "no"
-        case list():
+        case list() | tuple():
             return ", ".join(str(each) for each in value)
+        case float():
+            return f"{value:g}"
         case _:
             return str(value)
 

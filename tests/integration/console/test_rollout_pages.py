@@ -43,6 +43,12 @@ def test_it_works(fleet, admin):
         assert each in page
 
 
+def test_the_strategy_is_shown_in_words(fleet, admin):
+    page = shown_text(admin.get(page_url("rollout_rollout", fleet.rollout)))
+    for each in ("progress_deadline_seconds 600 ", "retries.reasons fetch_failed, server_unreachable", "waves none"):
+        assert each in page
+
+
 def test_a_viewer_is_refused_every_verb(fleet, viewer):
     for name in ["pause", "abort", "retry", "rollback", "promote", "approve", "resume", "reject"]:
         assert viewer.post(verb_url(fleet.rollout, name), {"remark": "x"}).status_code == 403
@@ -138,6 +144,12 @@ def test_a_plan_is_shown_and_nothing_started(idle, admin, start_form):
     page = admin.post(START, start_form)
     assert "Start this rollout" in text(page)
     assert len(selectors.rollouts()) == 1
+
+
+def test_each_field_of_the_strategy_names_its_default(idle, admin):
+    page = text(admin.get(START))
+    for default in ("1", "none", "Pause and wait for a person", "no", "600 s", "fetch failed, server unreachable"):
+        assert f" Default: {default}.</p>" in page
 
 
 def test_the_plan_that_was_seen_is_started(idle, admin, start_form):
