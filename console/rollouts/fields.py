@@ -123,8 +123,8 @@ COMMON = (
     ),
     Field(
         name="strategy.waves",
-        label="Waves after the canary",
-        help="Their sizes, such as 10% 50%. The remaining nodes are one more wave.",
+        label="Later waves",
+        help="Sizes of the waves after the canary, such as 10% 50%. The remaining nodes are one more wave.",
         kind=Kind.AMOUNTS,
         placeholder="10% 50%",
     ),
