@@ -71,7 +71,7 @@ class BuildAdmin(ActingAdmin):
     def package_size(self, row: Build) -> str:
         return filesizeformat(row.size)
 
-    @admin.display(description="content")
+    @admin.display(description="content SHA-256")
     def content(self, row: Build) -> str:
         return digest(row.content_sha256)
 
