@@ -69,11 +69,11 @@ def waits_for_somebody(row: Rollout) -> str:
     """What somebody has to decide before the rollout goes on, in words; empty if it goes on by itself."""
     match row.phase:
         case RolloutPhase.PENDING_APPROVAL:
-            return "waits for an approval"
+            return "waits for approval"
         case RolloutPhase.PAUSED:
             return row.message or "is paused"
         case _ if any(each["phase"] == WavePhase.GATED for each in row.waves):
-            return "waits at a gate to be promoted"
+            return "waits at a gate until a person promotes it"
         case _:
             return ""
 
