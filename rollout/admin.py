@@ -18,7 +18,7 @@ from rollout.domain.placement.events import placement_stream
 from rollout.domain.rollout.events import Origin, RolloutPhase
 from rollout.messages import Action, Phase, Reason
 from rollout.models import Node, NodeModule, Operation, Rollout
-from rollout.projections.nodes import ModuleState
+from rollout.projections.node_modules import ModuleState
 from rollout.queries import dashboard
 from rollout.queries.nodes import node_warnings, nodes_with_liveness
 from rollout.queries.operations import newest_attempts_on

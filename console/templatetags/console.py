@@ -16,7 +16,7 @@ from accounts import selectors
 from accounts.roles import Permission
 from console.links import start_url
 from eventstore import in_words
-from rollout.projections.nodes import ModuleState
+from rollout.projections.node_modules import ModuleState
 from ui import cells
 
 register = template.Library()

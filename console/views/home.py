@@ -12,7 +12,7 @@ from django.utils.http import urlencode
 from accounts.roles import Permission
 from console.page import answer, page
 from rollout.models import Node, NodeModule, Rollout
-from rollout.projections.nodes import ModuleState
+from rollout.projections.node_modules import ModuleState
 from rollout.queries import dashboard
 from rollout.queries.dashboard import MatrixFilter, ModuleOnNodes
 from rollout.queries.freeze import freeze_document

@@ -14,7 +14,7 @@ from artifacts_app.selectors import builds_of, uploaded_versions
 from console.page import Crumb, answer, page
 from modules_app.selectors import document_of, modules_named
 from modules_app.selectors import modules as module_objects
-from rollout.projections.nodes import ModuleState
+from rollout.projections.node_modules import ModuleState
 from rollout.queries import dashboard
 from rollout.queries.dashboard import ModuleOnNodes
 from ui.cells import list_url

@@ -17,7 +17,7 @@ from rollout.domain.rollout.events import Origin, RolloutPhase
 from rollout.domain.selector import Selector, select
 from rollout.messages import FINAL_PHASES, Action, Phase, Reason
 from rollout.models import NodeModule, Operation
-from rollout.projections.nodes import ModuleState
+from rollout.projections.node_modules import ModuleState
 from rollout.queries.nodes import nodes_with_liveness
 
 

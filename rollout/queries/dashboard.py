@@ -12,7 +12,7 @@ from rollout.domain.node.decider import NodePhase
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase, WavePhase
 from rollout.messages import Phase
 from rollout.models import Node, NodeModule, Operation, Rollout
-from rollout.projections.nodes import ModuleState
+from rollout.projections.node_modules import ModuleState
 from rollout.queries.nodes import node_rows
 from rollout.queries.rollouts import rollout_rows
 

@@ -5,7 +5,7 @@ from typing import Any
 from rest_framework import serializers
 
 from api.fields import StrictCharField, StrictSerializer
-from rollout.projections.nodes import ModuleState
+from rollout.projections.node_modules import ModuleState
 
 
 class LabelsSerializer(StrictSerializer):
