@@ -11,8 +11,8 @@ from rollout.domain.errors import (
     RolloutInProgressError,
     UnknownNodeError,
 )
-from rollout.domain.node.decider import NodePhase
-from rollout.domain.placement.skip import Skip
+from rollout.domain.node.state import NodePhase
+from rollout.domain.placement.commands import Skip
 from rollout.domain.request import RolloutRequest
 from rollout.domain.selector import select
 from rollout.domain.strategy import Gate, Strategy, rounded_up

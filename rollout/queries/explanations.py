@@ -10,10 +10,13 @@ from django.db.models.aggregates import Aggregate
 
 from api.fields import rfc3339
 from eventstore import RecordedEvent, database_now, in_words, load, load_many, snapshot
-from rollout.domain.explanation import NAMED, Nodes, Place, Scene, Why, explain_node, explain_rollout, listed
-from rollout.domain.node.decider import NodePhase
+from rollout.domain.explanation.facts import NAMED, NodeFacts, Nodes, RolloutFacts, Why
+from rollout.domain.explanation.node import explain_node
+from rollout.domain.explanation.rollout import explain_rollout
+from rollout.domain.explanation.sentences import listed
+from rollout.domain.node.state import NodePhase
 from rollout.domain.placement.events import OperationCancelRequested, OperationFinished, placement_stream
-from rollout.domain.rollout.decider import ROLLOUT, RolloutState
+from rollout.domain.rollout.decider import ROLLOUT
 from rollout.domain.rollout.events import (
     AbortRequested,
     NodesReleased,
@@ -24,12 +27,13 @@ from rollout.domain.rollout.events import (
     RolloutStarted,
     rollout_stream,
 )
+from rollout.domain.rollout.state import RolloutState
 from rollout.messages import Phase, Reason
 from rollout.models import FleetFreeze, Node, Operation, Rollout
 from rollout.projections.outcomes import BAD, attempt_in_words, begun_in_words, besides, earlier, outcomes_of
 from rollout.queries.operations import IN_HAND, operation_row
 from rollout.queries.rollouts import rollout_row
-from rollout.queries.snapshot import fleet_of
+from rollout.queries.snapshot import snapshot_of
 
 #: At most so many nodes that failed are shown with their events, and so many events of the rollout's own.
 FAILURES = 10
@@ -51,7 +55,7 @@ class Answer:
 def of_rollout(uid: str) -> Answer:
     """Raises: `RolloutNotFoundError`."""
     told = _told(uid)
-    fleet = fleet_of(uid, told.state, now=database_now())
+    fleet = snapshot_of(uid, told.state, now=database_now())
     failed = _failed(uid)
     why = explain_rollout(told.state, told.started, fleet, _scene(told, failed))
     reason = told.state.reason
@@ -66,7 +70,7 @@ def of_node(uid: str, name: str) -> Answer:
     """Raises: `RolloutNotFoundError`, `NodeNotFoundError`."""
     row = operation_row(uid, name)
     told = _told(uid)
-    fleet = fleet_of(uid, told.state, now=database_now())
+    fleet = snapshot_of(uid, told.state, now=database_now())
     stream = load(placement_stream(name, row.module_name))
     events = tuple(each for each in stream if getattr(each.event, "rollout", "") == uid)
     why = explain_node(told.state, told.started, fleet, _scene(told, ()), _place(row, events))
@@ -151,10 +155,12 @@ def _is_ending(recorded: RecordedEvent, uid: str) -> bool:
     return is_end or isinstance(event, OperationCancelRequested)
 
 
-def _scene(told: _Told, failed: Sequence[Operation]) -> Scene:
+def _scene(told: _Told, failed: Sequence[Operation]) -> RolloutFacts:
     uid, state = told.started.rollout, told.state
     besides_it = tuple(besides(told.row))
-    scene = Scene(since=told.since, actor=told.actor, before=told.history, failed=_said(failed), besides=besides_it)
+    scene = RolloutFacts(
+        since=told.since, actor=told.actor, before=told.history, failed=_said(failed), related=besides_it
+    )
     if state.phase.is_final:
         return scene
     rows = Operation.objects.filter(rollout=uid)
@@ -164,7 +170,7 @@ def _scene(told: _Told, failed: Sequence[Operation]) -> Scene:
         waiting = waiting.filter(wave__lte=state.open_wave)
     return replace(
         scene,
-        in_hand=_group(rows.filter(phase__in=IN_HAND), Max("deadline_at")),
+        in_progress=_group(rows.filter(phase__in=IN_HAND), Max("deadline_at")),
         offline=_group(waiting.filter(node_phase=NodePhase.OFFLINE)),
         draining=_group(waiting.filter(node_phase=NodePhase.DRAINING)),
         behind=_group(waiting.filter(behind=True)),
@@ -221,13 +227,13 @@ def _stopped(told: _Told, row: Operation) -> list[str]:
     return [f"The rollout: {listed(stops)}"] if is_told else []
 
 
-def _place(row: Operation, events: Sequence[RecordedEvent]) -> Place:
+def _place(row: Operation, events: Sequence[RecordedEvent]) -> NodeFacts:
     node = Node.objects.filter(name=row.node).first()
     older = Operation.objects.filter(
         node=row.node, module_name=row.module_name, generation__lt=row.generation, finished_at__isnull=True
     )
-    return Place(
-        node=row.node,
+    return NodeFacts(
+        name=row.node,
         node_phase=NodePhase.DECOMMISSIONED if node is None else NodePhase(node.phase),
         wave=row.wave,
         phase=Phase(row.phase),

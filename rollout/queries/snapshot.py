@@ -8,10 +8,12 @@ from typing import Any
 from django.db.models import Exists, Min, OuterRef, Q, QuerySet, Subquery
 
 from eventstore import Metadata, newest_event
-from rollout.domain.node.decider import NodePhase
-from rollout.domain.placement.decider import PlacementState, kept_by, to_undo
-from rollout.domain.rollout.decider import Fleet, Needs, Ready, RolloutState, Tally
-from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, LeftAlone, RolloutPhase
+from rollout.domain.node.state import NodePhase
+from rollout.domain.placement.rollback import kept_by, to_undo
+from rollout.domain.placement.state import PlacementState
+from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, LeftUnchanged, RolloutPhase
+from rollout.domain.rollout.snapshot import Needs, Ready, Snapshot, WaveCounts
+from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Offline
 from rollout.messages import Action, Phase, Reason
 from rollout.models import FleetFreeze, Node, NodeModule, Operation, Placement, Rollout
@@ -41,7 +43,7 @@ def cause_of(uid: str, nodes: Collection[str]) -> Metadata:
     return row.leads_to(RELAY).because_of(newest_event(found - {None}))
 
 
-def fleet_of(uid: str, state: RolloutState, *, now: datetime) -> Fleet:
+def snapshot_of(uid: str, state: RolloutState, *, now: datetime) -> Snapshot:
     """How the operations of the rollout in `state` stand at `now`."""
     row = Rollout.objects.get(uid=uid)
     open_ = _open_operations(uid, state)
@@ -53,7 +55,7 @@ def fleet_of(uid: str, state: RolloutState, *, now: datetime) -> Fleet:
     freeze = FleetFreeze.objects.filter(id=1).first()
     begins_to_restore = state.phase == RolloutPhase.ROLLING_BACK and is_over and not state.restoring
     restored = restoration_of(uid) if begins_to_restore else Restoration()
-    return Fleet(
+    return Snapshot(
         now=now,
         counts=counts,
         waves=tallies(row, _lost(uid, row)),
@@ -62,12 +64,12 @@ def fleet_of(uid: str, state: RolloutState, *, now: datetime) -> Fleet:
         retriable=_retriable(open_, state) if row.failed + row.timed_out else (),
         healthy=_healthy(uid) if keeps_health else 0,
         to_restore=restored.nodes,
-        left_alone=restored.left_alone,
+        left_unchanged=restored.left_unchanged,
         scheduled=_named(_scheduled(uid)) if ending and row.scheduled else (),
         cancelable=_named(_in_hand(uid).exclude(phase=Phase.CANCELING)) if ending and not is_over else (),
         superseded=_canceled(uid, Reason.NEWER_ROLLOUT, state) if state.restoring and is_over else row.superseded,
-        gone=_canceled(uid, Reason.NODE_DECOMMISSIONED, state) if is_over and row.canceled else 0,
-        called_off=_canceled(uid, Reason.MANUAL, state) if is_over and row.canceled else 0,
+        decommissioned=_canceled(uid, Reason.NODE_DECOMMISSIONED, state) if is_over and row.canceled else 0,
+        canceled_by_person=_canceled(uid, Reason.MANUAL, state) if is_over and row.canceled else 0,
         unrestored=row.unrestored,
         progressed_at=_clock_start(row, freeze),
         wake_at=_wakes(uid, now) if row.retries else None,
@@ -79,9 +81,9 @@ def fleet_of(uid: str, state: RolloutState, *, now: datetime) -> Fleet:
 _RELEASING = frozenset({RolloutPhase.PLANNED, RolloutPhase.SCHEDULED, RolloutPhase.RUNNING, RolloutPhase.ROLLING_BACK})
 
 
-def tallies(row: Rollout, lost: Sequence[int]) -> tuple[Tally, ...]:
+def tallies(row: Rollout, lost: Sequence[int]) -> tuple[WaveCounts, ...]:
     return tuple(
-        Tally(
+        WaveCounts(
             total=wave["total"],
             ended=wave["total"] - wave["scheduled"] - wave["queued"] - wave["running"],
             failed=wave["failed"] + wave["timed_out"],
@@ -194,7 +196,7 @@ class Restoration:
     """What a rollback does: nodes that get back what they had, in the rollout's order, and those that stay as they are."""
 
     nodes: tuple[str, ...] = ()
-    left_alone: tuple[LeftAlone, ...] = ()
+    left_unchanged: tuple[LeftUnchanged, ...] = ()
 
 
 def restoration_of(uid: str) -> Restoration:
@@ -216,8 +218,8 @@ def restoration(uid: str, places: Iterable[tuple[str, int, PlacementState]]) -> 
             nodes.append(node)
         elif newer := kept_by(state, uid, generation):
             left.setdefault(newer, []).append(node)
-    left_alone = tuple(LeftAlone(rollout=newer, nodes=tuple(names)) for newer, names in left.items())
-    return Restoration(nodes=tuple(nodes), left_alone=left_alone)
+    left_unchanged = tuple(LeftUnchanged(rollout=newer, nodes=tuple(names)) for newer, names in left.items())
+    return Restoration(nodes=tuple(nodes), left_unchanged=left_unchanged)
 
 
 def _clock_start(row: Rollout, freeze: FleetFreeze | None) -> datetime | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db.models import Count, DurationField, ExpressionWrapper, F, Min, Q, Sum
 
-from rollout.domain.node.decider import LARGEST_SKEW
+from rollout.domain.node.state import LARGEST_SKEW
 from rollout.models import DroppedMessages, FleetFreeze, Liveness, Node, NodeModule, Operation, Placement, Rollout
 from rollout.queries.nodes import node_rows
 

@@ -10,7 +10,7 @@ from django.db import connection
 from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet, Subquery
 
 from modules_app.operating_systems import fitting_platforms
-from rollout.domain.node.decider import NodePhase
+from rollout.domain.node.state import NodePhase
 from rollout.domain.rollout.events import Origin
 from rollout.messages import Action, Activation
 from rollout.models import FleetFreeze, Liveness, Node, NodeModule, Operation, Placement, Rollout

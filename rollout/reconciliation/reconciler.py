@@ -32,8 +32,10 @@ from eventstore import (
 )
 from rollout.domain.errors import RolloutInProgressError
 from rollout.domain.fleet.events import FLEET_STREAM
-from rollout.domain.node.decider import NODE, EndDrift, NodePhase, RecordDrift
+from rollout.domain.node.commands import EndDrift, RecordDrift
+from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import NodeDrifted, NodeDriftEnded, node_stream
+from rollout.domain.node.state import NodePhase
 from rollout.domain.placement.events import placement_stream
 from rollout.domain.request import RolloutRequest
 from rollout.domain.rollout.events import Origin

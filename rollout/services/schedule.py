@@ -4,9 +4,11 @@ import uuid
 from collections.abc import Collection, Mapping
 
 from eventstore import Append, load_state
-from rollout.domain.placement.decider import Schedule
-from rollout.domain.rollout.decider import ROLLOUT, RolloutState, Start
+from rollout.domain.placement.commands import Schedule
+from rollout.domain.rollout.commands import Start
+from rollout.domain.rollout.decider import ROLLOUT
 from rollout.domain.rollout.events import RolloutFollowed, RolloutStarted, rollout_stream
+from rollout.domain.rollout.state import RolloutState
 from rollout.planning.plan import Plan
 from rollout.process.placements import caused_changes
 from rollout.queries.nodes import known_generations
