@@ -15,7 +15,7 @@ import pytest
 from django.core.management import call_command
 
 from eventstore import database_now, head, load, read, registry
-from eventstore.subscription import LISTEN_SECONDS
+from eventstore.waiting import LISTEN_SECONDS
 from modfleet.certificate import ensure_certificate
 from rollout.selectors import event_document
 from tests.integration.webhooks.conftest import join, register
