@@ -56,10 +56,10 @@ def story(uid: str, after: int) -> Iterator[str]:
             spoke_at = time.monotonic()
         if phase in FINAL_ROLLOUT_PHASES:
             return
-        with watcher.subscribed(uid, newest, selectors.newest_positions) as subscription:
+        with watcher.waiter(uid, newest, selectors.newest_positions) as waiter:
             has_news = False
             while not has_news:
-                has_news = subscription.wait(max(0.0, spoke_at + HEARTBEAT_SECONDS - time.monotonic()))
+                has_news = waiter.wait(max(0.0, spoke_at + HEARTBEAT_SECONDS - time.monotonic()))
                 if time.monotonic() >= spoke_at + HEARTBEAT_SECONDS:
                     spoke_at = time.monotonic()
                     yield ": nothing new\n\n"
