@@ -23,7 +23,7 @@ class Metadata:
 
     #: Who did it, with its kind: `user:alice`, `system:relay`.
     actor: str
-    #: At whose request, with its kind. The same as `actor` if nobody else asked for it.
+    #: Who asked for it, with its kind. The same as `actor` unless it acts for another one.
     requested_by: str
     #: The id of the request. All events that follow from one request have the same.
     correlation_id: str

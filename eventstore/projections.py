@@ -59,7 +59,10 @@ def registered() -> tuple[Projection, ...]:
 
 
 def stale_projections() -> list[str]:
-    """Return the names of the projections whose rows an older version built, or none. One query."""
+    """Return the names of the projections that need a rebuild. One query.
+
+    A projection needs one if an older version of it built the rows, or if it was never built.
+    """
     built = dict(ProjectionVersion.objects.values_list("name", "version"))
     return [each.name for each in _projections.values() if built.get(each.name, 0) < each.version]
 
@@ -86,7 +89,7 @@ def project(events: Sequence[RecordedEvent]) -> None:
 def rebuild(projection: Projection, *, progress: Progress = lambda _: None) -> int:
     """Empty the projection's tables and fill them from the log, in one transaction. Return the number of events.
 
-    Nothing is appended meanwhile: it holds the append lock. `progress` is called with the number of events that are done.
+    It keeps the append lock, so nothing is appended during the rebuild. `progress` is called with the number of events that are done.
     """
     with transaction.atomic():
         hold_append_lock()
@@ -104,7 +107,7 @@ def rebuild(projection: Projection, *, progress: Progress = lambda _: None) -> i
 def check(projection: Projection) -> list[str]:
     """Return the differences between the rows and those of a rebuild, a sentence for each row. Changes nothing."""
     with transaction.atomic():
-        hold_append_lock()  # an event appended meanwhile would look like a difference
+        hold_append_lock()  # an event appended during the check would look like a difference
         before = _rows(projection)
         rebuild(projection)
         after = _rows(projection)

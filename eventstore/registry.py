@@ -31,7 +31,7 @@ _actor_upcasters: list[ActorUpcaster] = []
 
 
 class UnknownEventTypeError(LookupError):
-    """The log holds an event of a type that this version of the program does not know."""
+    """The log has an event of a type that this version of the program does not know."""
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)

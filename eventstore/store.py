@@ -58,10 +58,10 @@ class Append:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """What a decision has read besides the streams that it appends to.
+    """What a decision has read besides the streams that it appends to. The append fails if any of it has grown.
 
-    The condition is true while no event was added after a position to any of the streams, or of any of the types. Do not
-    name a type that is appended all the time: then the condition is never true.
+    Something has grown if an event was added after a position: to one of the streams, or of one of the types. Do not name
+    a type that is appended all the time, because then the append fails all the time.
     """
 
     #: The position `head()` before the first read of the decision.
@@ -74,9 +74,9 @@ class Condition:
 def append(*appends: Append, unless: Sequence[Condition] = ()) -> tuple[RecordedEvent, ...]:
     """Append events to one or many streams and update the projections, in one transaction. Return the events.
 
-    Raises: `ConcurrencyError` if a stream has not its expected version, or a condition of `unless` is no longer true.
-    Nothing is written then, and an outer transaction may continue. `ValueError` if two appends to one stream do not
-    follow each other.
+    `unless` names what else the decision has read. Raises: `ConcurrencyError` if a stream does not have its expected
+    version, or if something in `unless` has grown. Nothing is written then, and an outer transaction may continue.
+    `ValueError` if two appends to one stream do not follow each other.
     """
     given = [each for each in appends if each.events]
     if not given:

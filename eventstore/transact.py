@@ -157,8 +157,8 @@ def transact(stream: str, decider: Decider[State, Command], command: Command) ->
 def retry_on_conflict(function: Callable[Params, Result]) -> Callable[Params, Result]:
     """Decorate a function that reads, decides and appends: on `ConcurrencyError` it is called again, 4 times in all.
 
-    The function must have no other effect than its append. The last attempt holds the append lock from the start, so it
-    succeeds however many others write to the same stream.
+    The function must have no other effect than its append. The last attempt takes the append lock at the start, so no
+    other writer can be first.
     """
 
     def retrying(*args: Params.args, **kwargs: Params.kwargs) -> Result:
@@ -200,5 +200,5 @@ class _StateCache:
                 self._entries.popitem(last=False)
 
 
-#: An entry takes about a kilobyte.
+#: An entry takes about a kilobyte: 10 MB in all.
 _cache = _StateCache(size=10_000)

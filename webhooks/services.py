@@ -39,9 +39,9 @@ def register_webhook(*, url: str, types: tuple[str, ...], enabled: bool, secret:
     row = Webhook(uid=uid, url=url, types=list(types), enabled=enabled, secret=secret or new_secret())
     with transaction.atomic():
         event = WebhookRegistered(uid=uid, host=row.host, types=types, enabled=enabled)
-        (recorded,) = append(Append(webhook_stream(uid), 0, [event]))
-        row.position = row.registered_position = recorded.position
-        row.created_at = recorded.recorded_at
+        (envelope,) = append(Append(webhook_stream(uid), 0, [event]))
+        row.position = row.registered_position = envelope.position
+        row.created_at = envelope.recorded_at
         row.save(force_insert=True)
     return row
 
@@ -93,9 +93,9 @@ def request_test(uid: str) -> RecordedEvent:
         version = last_version(webhook_stream(uid))
         if not webhook(uid).enabled:
             raise WebhookDisabledError
-        (recorded,) = append(Append(webhook_stream(uid), version, [WebhookTestRequested(uid=uid)]))
+        (envelope,) = append(Append(webhook_stream(uid), version, [WebhookTestRequested(uid=uid)]))
         Webhook.objects.filter(uid=uid).update(next_attempt_at=None)
-        return recorded
+        return envelope
 
 
 @retry_on_conflict

@@ -40,13 +40,13 @@ class Command(BaseCommand):
             action="append",
             default=[],
             metavar="POSITION:HASH",
-            help="the log must hold this event with this hash; may be repeated",
+            help="check that the log has this event with this hash; may be repeated",
         )
         parser.add_argument(
             "--heads",
             type=Path,
             metavar="FILE",
-            help="a file with one POSITION:HASH per line: the log must hold all of them",
+            help="the same for each line of a file",
         )
         parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
