@@ -21,6 +21,12 @@ from .database import snapshot as snapshot
 from .decider import Decider as Decider
 from .envelope import RecordedEvent as RecordedEvent
 from .envelope import metadata_of as metadata_of
+from .handling import Batch as Batch
+from .handling import Loaded as Loaded
+from .handling import load_state as load_state
+from .handling import load_states as load_states
+from .handling import retry_on_conflict as retry_on_conflict
+from .handling import transact as transact
 from .heads import note_head as note_head
 from .models import StoredEvent as StoredEvent
 from .observe import Appended as Appended
@@ -51,12 +57,6 @@ from .store import ConcurrencyError as ConcurrencyError
 from .store import Condition as Condition
 from .store import append as append
 from .subscription import Subscription as Subscription
-from .transact import Batch as Batch
-from .transact import Loaded as Loaded
-from .transact import load_state as load_state
-from .transact import load_states as load_states
-from .transact import retry_on_conflict as retry_on_conflict
-from .transact import transact as transact
 from .verification import BrokenLogError as BrokenLogError
 from .verification import verify as verify
 from .waiting import wait_for_growth as wait_for_growth

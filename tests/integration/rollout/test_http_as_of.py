@@ -76,7 +76,7 @@ def recorder(admin, monkeypatch):
 
     def record(*paths):
         made = Recorder(admin, *paths)
-        for module in ("eventstore.transact", *(f"rollout.{each}" for each in WRITERS)):
+        for module in ("eventstore.handling", *(f"rollout.{each}" for each in WRITERS)):
             monkeypatch.setattr(f"{module}.append", lambda *given, **more: _and_look(made, given, more))
         return made
 

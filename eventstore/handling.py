@@ -1,4 +1,4 @@
-"""Run a decider on its stream: load, fold, decide, append. Retry if another writer was first."""
+"""Handle commands: load a stream, fold it, decide, append. Retry if another writer was first."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
