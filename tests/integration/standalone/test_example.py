@@ -1,10 +1,11 @@
-"""The application of docs/explanation/event-sourcing-in-django.md works, in a project that has nothing else.
+"""The application of docs/explanation/event-sourcing-in-django.md works with a copy of `eventstore/`, without the rest of our code.
 
 Blocks that begin with a file's name are put together to that file. Blocks of a Python session are run as doctests.
 """
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,12 +28,15 @@ text = "\\n".join(re.findall(r"^```pycon\\n(.*?)^```$", open(sys.argv[1]).read()
 test = doctest.DocTestParser().get_doctest(text, {}, "session", sys.argv[1], 0)
 found = doctest.DocTestRunner().run(test)
 assert found.attempted and not found.failed, found
+import eventstore, os
+assert os.path.dirname(eventstore.__path__[0]) == os.getcwd()
 """
 
 
 @pytest.fixture
 def run(tmp_path):
-    """Write the files of a part of the page, then run a Python program beside them."""
+    """Write the files of a part of the page, then run a Python program in their directory."""
+    shutil.copytree(ROOT / "eventstore", tmp_path / "eventstore")
 
     def write_and_run(part, *words):
         (tmp_path / "shop").mkdir(exist_ok=True)
