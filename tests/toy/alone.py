@@ -9,9 +9,9 @@ REFUSED = {each.name for each in ROOT.iterdir() if any(each.glob("*.py"))} - {"e
 
 
 class Refusal(MetaPathFinder):
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
         if fullname.partition(".")[0] in REFUSED:
-            raise ModuleNotFoundError(f"{fullname} is not to be imported: the log must not need it")
+            raise ModuleNotFoundError(f"{fullname} is refused: the log must not need it")
 
 
 sys.meta_path.insert(0, Refusal())
