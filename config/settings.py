@@ -79,6 +79,8 @@ TEMPLATES: list[dict[str, Any]] = [
 DATABASES: dict[str, Any] = {"default": database(ENVIRONMENT)}
 tighten(ENVIRONMENT.data_path, private_files(ENVIRONMENT))
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+#: Names in the database and in backups. A change would shut out running processes and older backups.
+EVENTSTORE = {"CHANNEL": "modfleet_log", "APPEND_LOCK": 0x6D6F6466, "BACKUP_FORMAT": "modfleet-log"}
 AUTH_USER_MODEL = "accounts.User"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 8}},

@@ -57,10 +57,10 @@ def event_stream(uid: str, after: int) -> Iterator[str]:
             sent_at = time.monotonic()
         if phase in FINAL_ROLLOUT_PHASES:
             return
-        with watcher.subscribed(uid, newest, newest_positions) as subscription:
+        with watcher.waiter(uid, newest, newest_positions) as waiter:
             has_news = False
             while not has_news:
-                has_news = subscription.wait(max(0.0, sent_at + HEARTBEAT_SECONDS - time.monotonic()))
+                has_news = waiter.wait(max(0.0, sent_at + HEARTBEAT_SECONDS - time.monotonic()))
                 if time.monotonic() >= sent_at + HEARTBEAT_SECONDS:
                     sent_at = time.monotonic()
                     yield ": nothing new\n\n"

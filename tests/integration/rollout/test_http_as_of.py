@@ -89,7 +89,7 @@ def recorder(admin, monkeypatch):
 
     def record(*paths):
         made = Recorder(admin, *paths)
-        for name in ("eventstore.transact", *(f"rollout.{each}" for each in WRITERS)):
+        for name in ("eventstore.handling", *(f"rollout.{each}" for each in WRITERS)):
             monkeypatch.setattr(import_module(name), "append", lambda *given, **more: _and_look(made, given, more))
         return made
 
