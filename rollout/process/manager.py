@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import get_args
 
-from eventstore import RecordedEvent, database_now, head, read, stale_projections
+from eventstore import RecordedEvent, Subscription, database_now, head, stale_projections
 from rollout.domain.fleet.events import FleetFrozen, FleetThawed
 from rollout.domain.node.events import NODE_PHASES, NodeDrifted, NodeDriftEnded
 from rollout.domain.placement.events import PlacementEvent, ReportRejected
@@ -30,8 +30,8 @@ class Follower:
     it does while a projection waits for its rebuild, whose rows change without an event."""
 
     def __init__(self) -> None:
-        #: Whatever stands in the log up to there has been looked at; None if all rollouts have to be.
-        self._position: int | None = None
+        #: The events that no look has handled; None if all rollouts have to be looked at.
+        self._subscription: Subscription | None = None
         self._wakes: dict[str, datetime] = {}
         self._failed: set[str] = set()
 
@@ -39,22 +39,23 @@ class Follower:
         """Move on what can be moved on. When to look again though nothing has happened, if ever."""
         is_stale = bool(stale_projections())
         if is_stale:
-            self._position = None
-        position = head()
-        uids = self._to_look_at(position)
+            self._subscription = None
+        end = head()
+        uids = self._to_look_at(end)
         moments = advance_all(uids)
         self._wakes = {uid: at for uid, at in (self._wakes | moments).items() if at is not None}
         self._failed = set(uids) - moments.keys()
-        self._position = None if is_stale else position
+        self._subscription = None if is_stale else Subscription(after=end, event_classes=CONCERNING)
         return min(self._wakes.values(), default=None)
 
-    def _to_look_at(self, position: int) -> Collection[str]:
-        if self._position is None or not 0 <= position - self._position <= MOST_EVENTS:
+    def _to_look_at(self, end: int) -> Collection[str]:
+        new = self._subscription
+        if new is None or not 0 <= new.lag(end) <= MOST_EVENTS:
             self._wakes = {}
             return unfinished_rollouts()
         now = database_now()
         due = [uid for uid, at in self._wakes.items() if at <= now]
-        concerned = concerned_by(read(after=self._position, up_to=position, event_classes=CONCERNING))
+        concerned = concerned_by(new.pending(up_to=end))
         return list(dict.fromkeys([*concerned, *due, *sorted(self._failed)]))
 
 

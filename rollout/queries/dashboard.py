@@ -12,7 +12,7 @@ from rollout.domain.node.state import NodePhase
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase, WavePhase
 from rollout.messages import Phase
 from rollout.models import Node, NodeModule, Operation, Rollout
-from rollout.projections.nodes import ModuleState
+from rollout.projections.node_modules import ModuleState
 from rollout.queries.nodes import node_rows
 from rollout.queries.rollouts import rollout_rows
 
@@ -69,11 +69,11 @@ def waits_for_somebody(row: Rollout) -> str:
     """What somebody has to decide before the rollout goes on, in words; empty if it goes on by itself."""
     match row.phase:
         case RolloutPhase.PENDING_APPROVAL:
-            return "waits for an approval"
+            return "waits for approval"
         case RolloutPhase.PAUSED:
             return row.message or "is paused"
         case _ if any(each["phase"] == WavePhase.GATED for each in row.waves):
-            return "waits at a gate to be promoted"
+            return "waits at a gate until a person promotes it"
         case _:
             return ""
 

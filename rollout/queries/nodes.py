@@ -11,14 +11,9 @@ from eventstore import snapshot
 from rollout.domain.errors import NodeNotFoundError, NoLocalNodeError
 from rollout.domain.node.pace import SECONDS, Change
 from rollout.domain.node.state import LARGEST_SKEW, NodePhase
-from rollout.messages import (
-    Heartbeat,
-    InstalledModule,
-    Inventory,
-    NodeProfile,
-)
+from rollout.messages import Heartbeat, InstalledModule, Inventory, NodeProfile
 from rollout.models import Liveness, Node, NodeModule
-from rollout.projections.nodes import ABSENT, ModuleState
+from rollout.projections.node_modules import ABSENT, ModuleState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,7 @@ from rollout.domain.errors import RolloutNotFoundError
 from rollout.domain.placement.outcomes import NOTHING_TO_DO
 from rollout.domain.request import RolloutRequest
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
-from rollout.messages import (
-    Action,
-    Phase,
-    Reason,
-)
+from rollout.messages import Action, Phase, Reason
 from rollout.models import Operation, Rollout, TimelineEntry
 from rollout.projections.outcomes import BAD
 from rollout.queries.nodes import node_rows

@@ -17,8 +17,8 @@ from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Offline
 from rollout.messages import Action, Phase, Reason
 from rollout.models import FleetFreeze, Node, NodeModule, Operation, Placement, Rollout
+from rollout.projections.counters import COUNTERS
 from rollout.projections.nodes import decoded
-from rollout.projections.rollouts import COUNTERS
 from rollout.queries.operations import IN_HAND
 
 _FAILED = (Phase.FAILED, Phase.TIMED_OUT)

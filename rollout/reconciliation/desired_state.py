@@ -14,7 +14,7 @@ from rollout.domain.node.state import NodePhase
 from rollout.domain.rollout.events import Origin
 from rollout.messages import Action, Activation
 from rollout.models import FleetFreeze, Liveness, Node, NodeModule, Operation, Placement, Rollout
-from rollout.projections.nodes import ModuleState
+from rollout.projections.node_modules import ModuleState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

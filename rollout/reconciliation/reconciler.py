@@ -42,7 +42,7 @@ from rollout.domain.rollout.events import Origin
 from rollout.domain.strategy import OnFailure, Strategy
 from rollout.messages import Action, Activation, Reason
 from rollout.models import Liveness, NodeModule
-from rollout.projections.nodes import ABSENT
+from rollout.projections.node_modules import ABSENT
 from rollout.queries.rollouts import unfinished_rollouts
 from rollout.reconciliation import desired_state
 from rollout.reconciliation.desired_state import DifferingModule, MissedTarget, UndoneOperation

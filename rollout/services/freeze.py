@@ -1,8 +1,6 @@
 """Freezes and thaws the fleet."""
 
-from eventstore import (
-    transact,
-)
+from eventstore import transact
 from rollout.domain.fleet.events import FLEET_STREAM
 from rollout.domain.fleet.freeze import FLEET, Freeze, Thaw
 from rollout.process.advance import advance_all

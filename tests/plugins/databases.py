@@ -93,6 +93,28 @@ def at_once(*functions: Callable[[], Result]) -> list[Result]:
     return [each.result() for each in started]
 
 
+@pytest.fixture
+def between_queries():
+    """`with between_queries(table, action)`: once the first query of the table is answered, another connection carries
+    `action` out before this thread asks anything more."""
+
+    @contextmanager
+    def arrange(table, action):
+        waiting = [action]
+
+        def act(execute, sql, params, many, context):
+            answer = execute(sql, params, many, context)
+            if table in sql and waiting:
+                at_once(waiting.pop())
+            return answer
+
+        with connection.execute_wrapper(act):
+            yield
+        assert not waiting, f"{table} was not asked"
+
+    return arrange
+
+
 @contextmanager
 def _sqlite_copy(path: Path) -> Iterator[str]:
     connection.ensure_connection()

@@ -5,11 +5,10 @@ A barrier before the lock of the first append of each thread, for two threads th
 
 import threading
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TypeVar
 
 import pytest
-from django.db import connection
 
 from api.errors import ApiError
 from eventstore import store
@@ -80,27 +79,5 @@ def meanwhile(monkeypatch):
             return real(*appends, **more)
 
         monkeypatch.setattr(module, "append", act_first)
-
-    return arrange
-
-
-@pytest.fixture
-def between_queries():
-    """`with between_queries(table, action)`: once the first query of the table is answered, another connection carries
-    `action` out before this thread asks anything more."""
-
-    @contextmanager
-    def arrange(table, action):
-        waiting = [action]
-
-        def act(execute, sql, params, many, context):
-            answer = execute(sql, params, many, context)
-            if table in sql and waiting:
-                at_once(waiting.pop())
-            return answer
-
-        with connection.execute_wrapper(act):
-            yield
-        assert not waiting, f"{table} was not asked"
 
     return arrange

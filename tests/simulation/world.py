@@ -48,20 +48,13 @@ from rollout.domain.rollout.rollback import ROLLED_BACK_BY_A_NEW_ROLLOUT
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.rollout.step import step
 from rollout.domain.strategy import Strategy
-from rollout.messages import (
-    FINAL_PHASES,
-    Action,
-    Activation,
-    InstalledModule,
-    Inventory,
-    NodeProfile,
-    Phase,
-    Reason,
-)
+from rollout.messages import FINAL_PHASES, Action, Activation, InstalledModule, Inventory, NodeProfile, Phase, Reason
 from rollout.models import FleetFreeze
 from rollout.process.placements import end_of_gone
-from rollout.projections.nodes import ABSENT, NodeFold
-from rollout.projections.rollouts import RolloutFold, operation_key
+from rollout.projections.counters import operation_key
+from rollout.projections.node_modules import ABSENT
+from rollout.projections.nodes import NodeFold
+from rollout.projections.rollouts import RolloutFold
 from rollout.services.rollback import ROLLBACKS
 from rollout.services.rollouts import _without_conditions
 from tests.simulation.agents import Agent, Order, Script

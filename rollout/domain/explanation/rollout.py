@@ -59,7 +59,7 @@ def _counted(snapshot: Snapshot) -> str:
     parts += [
         f"{count} {word}"
         for word, count in (
-            ("in hand", snapshot.in_progress),
+            ("in progress", snapshot.in_progress),
             *(
                 (phase.replace("_", " "), counts.get(phase, 0))
                 for phase in Phase

@@ -40,6 +40,6 @@ def wait_for_room(state: RolloutState, snapshot: Snapshot, facts: RolloutFacts) 
         return Wait(what=Rule.MIN_HEALTHY, text=f"more than {state.strategy.kept_healthy(state.nodes)} healthy nodes")
     return Wait(
         what=Rule.MAX_PARALLEL,
-        text=f"a free slot: {snapshot.in_progress} nodes are in hand",
+        text=f"a free slot: {snapshot.in_progress} nodes are in progress",
         until=facts.in_progress.until,
     )

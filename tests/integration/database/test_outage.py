@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import psycopg
 import pytest
 
-from eventstore.database import APPEND_LOCK
+from eventstore.conf import conf
 from rollout.messages import REPORTS, queue_for
 from tests.integration.database.conftest import started
 from tests.waiting import wait_for
@@ -118,7 +118,7 @@ def _asking(port, token):
 
 def test_locked_for_long(plane, ask):
     with psycopg.connect(plane.database.url) as other:
-        other.execute("SELECT pg_advisory_xact_lock(%s)", [APPEND_LOCK])
+        other.execute("SELECT pg_advisory_xact_lock(%s)", [conf().append_lock])
         refused(ask("/v2/freeze", FREEZE), 503, "database_unavailable")
         assert ask("/v2/nodes")[0] == 200
         other.execute("LOCK TABLE eventstore_event, operations_heartbeat IN ACCESS EXCLUSIVE MODE")

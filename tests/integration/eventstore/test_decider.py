@@ -24,8 +24,8 @@ def cost_of(function):
     """How many queries the function makes, and how many rows of the log it decodes."""
     with CaptureQueriesContext(connection) as queries, pytest.MonkeyPatch.context() as patch:
         decoded = []
-        real = reading.recorded
-        patch.setattr(reading, "recorded", lambda row: decoded.append(row) or real(row))
+        real = reading.from_row
+        patch.setattr(reading, "from_row", lambda row: decoded.append(row) or real(row))
         function()
     return len(queries), len(decoded)
 

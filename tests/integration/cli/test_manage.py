@@ -5,7 +5,7 @@ from django.db import connection
 
 from modfleet.manage import refuse_without_a_log
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.dialect]
 
 
 def test_a_log_is_there():

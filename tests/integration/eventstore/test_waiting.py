@@ -9,7 +9,7 @@ import time
 import pytest
 from django.db import connection, transaction
 
-from eventstore import Append, append, subscription, wait_for_growth
+from eventstore import Append, append, wait_for_growth, waiting
 from tests.ledger import Opened
 from tests.plugins.databases import at_once
 
@@ -19,7 +19,7 @@ EVENT = Opened(owner="alice")
 APPEND_ELSEWHERE = """
 import sys, time, django
 django.setup()
-from eventstore.store import Append, append
+from eventstore import Append, append
 from tests.ledger import Opened, register_events
 register_events()
 print("ready", flush=True)
@@ -44,7 +44,7 @@ def other_process(request):
 
 
 def test_an_append_by_another_process_wakes(other_process, monkeypatch):
-    monkeypatch.setattr(subscription, "LISTEN_SECONDS", 3600)  # so that it is the notification which wakes
+    monkeypatch.setattr(waiting, "LISTEN_SECONDS", 3600)  # so that it is the notification which wakes
 
     def append_there() -> float:
         time.sleep(0.3)
@@ -94,9 +94,9 @@ def test_the_watcher_ends_when_nobody_waits():
     wait_for_growth(0, timeout=0.05)
 
     (thread,) = [each for each in threading.enumerate() if each.name == "log-watcher"]
-    thread.join(timeout=subscription.LISTEN_SECONDS + 2)
+    thread.join(timeout=waiting.LISTEN_SECONDS + 2)
     assert not thread.is_alive()
-    assert subscription.watcher._thread is None
+    assert waiting.watcher._thread is None
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
@@ -132,7 +132,7 @@ def test_what_is_rolled_back_is_not_announced():
 def test_a_lost_connection_is_replaced(monkeypatch):
     if connection.vendor != "postgresql":
         pytest.skip("nothing to lose: SQLite's connection is a file")
-    monkeypatch.setattr(subscription, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(waiting, "RETRY_SECONDS", 0.05)
 
     def cut_and_append() -> None:
         time.sleep(0.5)
