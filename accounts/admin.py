@@ -19,6 +19,7 @@ from accounts.models import ClusterSettings, User
 from accounts.roles import Permission
 from api.client_address import client_address
 from api.errors import ApiError, ConflictError, TooManyRequestsError
+from api.statuses import headers_of, status_of
 from eventstore import ConcurrencyError
 from ui.cells import page_url
 from ui.pages import ReadOnlyAdmin
@@ -67,8 +68,8 @@ def log_in(request: HttpRequest) -> HttpResponseBase:
             "title": "Too many failed logins",
             "description": error.description,
         }
-        page = TemplateResponse(request, "accounts/too_many.html", context, status=error.status)
-        for name, value in error.headers.items():
+        page = TemplateResponse(request, "accounts/too_many.html", context, status=status_of(error))
+        for name, value in headers_of(error).items():
             page[name] = value
         return page
     response = admin.site.login(request)

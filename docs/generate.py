@@ -25,6 +25,7 @@ from django.core.management import load_command_class
 
 from api import handlers
 from api.errors import ApiError
+from api.statuses import status_of
 from config.environment import Environment
 from eventstore import registered_types
 from modfleet.cli import app as command_line
@@ -228,7 +229,7 @@ def _default(written: str) -> str:
 def errors() -> str:
     rows: dict[tuple[str, int, str], str] = {}
     for kind in _error_classes():
-        rows.setdefault((kind.code, int(kind.status), " ".join((kind.__doc__ or "").split())), kind.__module__)
+        rows.setdefault((kind.code, int(status_of(kind)), " ".join((kind.__doc__ or "").split())), kind.__module__)
     for status, code in handlers._FRAMEWORK_CODES.items():  # noqa: SLF001  # what the framework refuses has no class
         if all(known != (code, int(status)) for known in ((each[0], each[1]) for each in rows)):
             rows[code, int(status), f"{httpx.codes.get_reason_phrase(status)}."] = handlers.__name__

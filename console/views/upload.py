@@ -12,6 +12,7 @@ from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from accounts.roles import Permission
 from accounts.selectors import require_modules_upload_allowed
 from api.errors import ApiError, ConflictError
+from api.statuses import status_of
 from artifacts_app.errors import NoModuleError
 from artifacts_app.services import Upload, add_build
 from artifacts_app.uploads import PackageHandler, refuse_too_large
@@ -62,7 +63,7 @@ def _done(request: HttpRequest, done: Upload) -> HttpResponseBase:
 
 def _refusal(request: HttpRequest, error: ApiError) -> HttpResponseBase:
     if _wants_json(request):
-        return JsonResponse({"error_code": error.code, "description": error.description}, status=error.status)
+        return JsonResponse({"error_code": error.code, "description": error.description}, status=status_of(error))
     return _form(request, error)
 
 
@@ -71,7 +72,7 @@ def _form(request: HttpRequest, error: ApiError | None = None) -> HttpResponseBa
         request,
         "console/upload.html",
         title="Upload a package",
-        status=error.status if error else 200,
+        status=status_of(error) if error else 200,
         error=error,
         largest=f"{settings.ENVIRONMENT.max_upload_bytes / 1e6:,.0f} MB",
     )

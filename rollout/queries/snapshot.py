@@ -64,7 +64,7 @@ def snapshot_of(uid: str, state: RolloutState, *, now: datetime) -> Snapshot:
         retriable=_retriable(open_, state) if row.failed + row.timed_out else (),
         healthy=_healthy(uid) if keeps_health else 0,
         to_restore=restored.nodes,
-        left_unchanged=restored.left_unchanged,
+        unchanged=restored.unchanged,
         scheduled=_named(_scheduled(uid)) if ending and row.scheduled else (),
         cancelable=_named(_in_hand(uid).exclude(phase=Phase.CANCELING)) if ending and not is_over else (),
         superseded=_canceled(uid, Reason.NEWER_ROLLOUT, state) if state.restoring and is_over else row.superseded,
@@ -196,7 +196,7 @@ class Restoration:
     """What a rollback does: nodes that get back what they had, in the rollout's order, and those that stay as they are."""
 
     nodes: tuple[str, ...] = ()
-    left_unchanged: tuple[LeftUnchanged, ...] = ()
+    unchanged: tuple[LeftUnchanged, ...] = ()
 
 
 def restoration_of(uid: str) -> Restoration:
@@ -218,8 +218,8 @@ def restoration(uid: str, places: Iterable[tuple[str, int, PlacementState]]) -> 
             nodes.append(node)
         elif newer := kept_by(state, uid, generation):
             left.setdefault(newer, []).append(node)
-    left_unchanged = tuple(LeftUnchanged(rollout=newer, nodes=tuple(names)) for newer, names in left.items())
-    return Restoration(nodes=tuple(nodes), left_unchanged=left_unchanged)
+    unchanged = tuple(LeftUnchanged(rollout=newer, nodes=tuple(names)) for newer, names in left.items())
+    return Restoration(nodes=tuple(nodes), unchanged=unchanged)
 
 
 def _clock_start(row: Rollout, freeze: FleetFreeze | None) -> datetime | None:

@@ -67,7 +67,7 @@ def _start_rollback(ended: RolloutStarted, origin: Origin) -> str:
         strategy=_fitting(ended.strategy, len(changes)),
         origin=origin,
         rollback_of=ended.rollout,
-        left_alone=restoration.left_unchanged,
+        left_alone=restoration.unchanged,
     )
     as_read = Condition(after=after, event_types=PLANNING)
     first = loaded.append(ROLLOUT.decide(RolloutState(), Start(started=started)))

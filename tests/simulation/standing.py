@@ -71,7 +71,7 @@ def snapshot_of(uid, state, rows, *, now):
         retriable=_retriable(open_rows, state, rows) if row.failed + row.timed_out else (),
         healthy=_healthy(all_rows, rows) if keeps_health else 0,
         to_restore=restored.nodes,
-        left_unchanged=restored.left_unchanged,
+        unchanged=restored.unchanged,
         scheduled=_named(each for each in all_rows if ending and each.phase == Phase.SCHEDULED),
         cancelable=_named(
             each for each in all_rows if ending and each.phase in IN_HAND and each.phase != Phase.CANCELING

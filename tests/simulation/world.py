@@ -14,8 +14,8 @@ from typing import Any
 
 from eventstore import Metadata, begun_by, person
 from rollout.domain.errors import NothingToRollBackError, OperationFinalError, RolloutError
-from rollout.domain.fleet.decider import FLEET, Freeze, Thaw
 from rollout.domain.fleet.events import FLEET_STREAM, FleetFrozen
+from rollout.domain.fleet.freeze import FLEET, Freeze, Thaw
 from rollout.domain.node.commands import (
     ActivateNode,
     DeclareOffline,
@@ -540,7 +540,7 @@ class World(Folded):
             named=True,
             strategy=_without_conditions(ended.strategy),
             rollback_of=ended.rollout,
-            left_alone=restored.left_unchanged,
+            left_alone=restored.unchanged,
         )
         self._begin(into, started, changes)
 

@@ -29,8 +29,8 @@ def restore(state: RolloutState, snapshot: Snapshot) -> list[RolloutEvent]:
     if not state.restoring:
         if not snapshot.has_ended:
             return []
-        if snapshot.to_restore or snapshot.left_unchanged:
-            started = RollbackStarted(rollout=state.uid, nodes=snapshot.to_restore, left_alone=snapshot.left_unchanged)
+        if snapshot.to_restore or snapshot.unchanged:
+            started = RollbackStarted(rollout=state.uid, nodes=snapshot.to_restore, left_alone=snapshot.unchanged)
             return [] if snapshot.frozen else [started]
     if snapshot.has_ended:
         return finish(state, snapshot)

@@ -56,7 +56,7 @@ class Snapshot:
     automatically, each with the number of its attempts.
 
     `healthy`: how many nodes are online, not in progress and have not failed. `to_restore`: nodes that a rollback
-    restores; `left_unchanged`: nodes that it leaves unchanged. `scheduled`: all scheduled nodes; `cancelable`: nodes in
+    restores; `unchanged`: nodes that it leaves unchanged. `scheduled`: all scheduled nodes; `cancelable`: nodes in
     progress that were not asked to cancel; both only while the rollout is aborted or rolled back.
 
     Canceled operations: `superseded` by a newer rollout; `decommissioned`, because the node left the fleet, and
@@ -74,7 +74,7 @@ class Snapshot:
     retriable: tuple[tuple[str, int], ...] = ()
     healthy: int = 0
     to_restore: tuple[str, ...] = ()
-    left_unchanged: tuple[LeftUnchanged, ...] = ()
+    unchanged: tuple[LeftUnchanged, ...] = ()
     scheduled: tuple[str, ...] = ()
     cancelable: tuple[str, ...] = ()
     superseded: int = 0

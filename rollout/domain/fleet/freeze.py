@@ -1,4 +1,4 @@
-"""The one switch for everything: a frozen fleet releases nothing anywhere."""
+"""The rules of the freeze: a frozen fleet releases nothing to any node. Freezing a frozen fleet does nothing."""
 
 from dataclasses import dataclass
 
@@ -8,19 +8,21 @@ from rollout.domain.fleet.events import FleetEvent, FleetFrozen, FleetThawed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetState:
-    """`frozen`: why, None while nothing keeps rollouts from going on."""
+    """`frozen`: the reason of the freeze, None while the fleet is not frozen."""
 
     frozen: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Freeze:
+    """Stop all releases. `reason` is for people. Do nothing if the fleet is frozen: the first reason stays."""
+
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thaw:
-    pass
+    """End the freeze. Do nothing if the fleet is not frozen."""
 
 
 FleetCommand = Freeze | Thaw
