@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import httpx
 
-from modfleet.processes import Processes, StartError
+from modfleet.supervisor import StartError, Supervisor
 from modfleet.valkey import LONGEST_SOCKET_PATH, valkey_server
 from rollout.agent.include import quoted
 
@@ -69,7 +69,7 @@ class Cluster:
             NodePaths(name=f"node-{number}", folder=self.data_dir / "nodes" / f"node-{number}")
             for number in range(1, options.nodes + 1)
         ]
-        self.processes = Processes(self.data_dir, tell)
+        self.supervisor = Supervisor(self.data_dir, tell)
         self.user = self.password = ""
         self._port: socket.socket | None = None
 
@@ -117,14 +117,14 @@ class Cluster:
         self._prepare_database()
         self._start_worker_and_relay()
         with self.client() as api:
-            self.processes.wait_until(lambda: self._is_ready(api, began), "waiting for the API and the nodes")
-        self.processes.keep_alive()
+            self.supervisor.wait_until(lambda: self._is_ready(api, began), "waiting for the API and the nodes")
+        self.supervisor.keep_alive()
 
     def stop(self) -> None:
-        self.processes.stop()
-        if self.processes.lock is not None:
-            os.close(self.processes.lock)
-            self.processes.lock = None
+        self.supervisor.stop()
+        if self.supervisor.lock is not None:
+            os.close(self.supervisor.lock)
+            self.supervisor.lock = None
         if self._port is not None:
             self._port.close()
 
@@ -133,8 +133,8 @@ class Cluster:
     def _take_folder(self) -> None:
         try:
             self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.processes.lock = os.open(self.data_dir / "lock", os.O_CREAT | os.O_RDWR, 0o600)
-            fcntl.flock(self.processes.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.supervisor.lock = os.open(self.data_dir / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+            fcntl.flock(self.supervisor.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StartError(f"{self.data_dir} is in use by another `modfleet up`.") from error
         except OSError as error:
@@ -180,7 +180,7 @@ class Cluster:
     def _start_valkey(self, name: str, path: Path, words: list[str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         common = ["--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700", "--dir", str(path.parent)]
-        self.processes.start(name, [str(valkey_server()), *words, *common])
+        self.supervisor.start(name, [str(valkey_server()), *words, *common])
 
     def _start_node(self, node: NodePaths) -> None:
         node.folder.mkdir(parents=True, exist_ok=True)
@@ -200,7 +200,7 @@ class Cluster:
         }
         if self.certificate is not None:
             environ["MODFLEET_CONTROL_CA"] = str(self.certificate)
-        self.processes.start(
+        self.supervisor.start(
             f"{node.name}-agent",
             [sys.executable, "-m", "celery", "-A", "rollout.agent", "worker", "-l", "INFO"],
             environ,
@@ -218,12 +218,12 @@ class Cluster:
             tls = ["--ssl-certificate", str(certificate), "--ssl-keyfile", str(key)]
         place = ["--host", self.options.host, "--port", str(self.port)]
         words = [sys.executable, "-m", "granian", *SERVER_OPTIONS, *place, *tls, "config.asgi:application"]
-        self.processes.start("api", words)
+        self.supervisor.start("api", words)
 
     def _start_worker_and_relay(self) -> None:
         python = sys.executable
-        self.processes.start("worker", [python, "-m", "celery", "-A", "config", "worker", "-l", "INFO"])
-        self.processes.start("relay", [python, "-m", "django", "relay"])
+        self.supervisor.start("worker", [python, "-m", "celery", "-A", "config", "worker", "-l", "INFO"])
+        self.supervisor.start("relay", [python, "-m", "django", "relay"])
 
     def _prepare_database(self) -> None:
         """Tables and the first user, in this process: it has nothing else to do while the others read their code."""

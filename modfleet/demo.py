@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from modfleet.cluster import Cluster
-from modfleet.processes import StartError
 from modfleet.sample import build_sample, require_compiler, sample_path
+from modfleet.supervisor import StartError
 
 #: How far each phase of an operation fills its bar.
 FILLED = {

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from modfleet.processes import StartError
+from modfleet.supervisor import StartError
 
 #: What the kernel allows for the path of a Unix socket, bytes.
 LONGEST_SOCKET_PATH = 107

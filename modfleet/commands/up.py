@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from modfleet.failure import ExitCode
-from modfleet.processes import StartError
+from modfleet.supervisor import StartError
 
 if TYPE_CHECKING:
     from modfleet.cluster import Cluster
@@ -116,7 +116,7 @@ class Ending:
             signal.setitimer(signal.ITIMER_REAL, RAISED_AGAIN_SECONDS)
             raise Ended
         if number != signal.SIGALRM:
-            self._cluster.processes.hurry()
+            self._cluster.supervisor.kill_all()
 
 
 def _tell_but_for_the_end(unraisable: "sys.UnraisableHookArgs") -> None:

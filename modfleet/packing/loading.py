@@ -13,7 +13,7 @@ from typing import Any
 import redis
 
 from modfleet.packing import PackError, require_extra
-from modfleet.processes import Processes, StartError
+from modfleet.supervisor import StartError, Supervisor
 from modfleet.valkey import LONGEST_SOCKET_PATH, valkey_server
 from rollout.agent.server import LoadedModule, RefusedError, ServerLostError, ServerSilentError, Session
 
@@ -84,19 +84,19 @@ def _running(program: str, folder: Path) -> Iterator[Session]:
             f"The folder for temporary files has too long a path, {folder.parent}: set TMPDIR to a shorter."
         )
     connection = _connection(socket)
-    processes = Processes(folder, lambda _: None)
+    supervisor = Supervisor(folder, lambda _: None)
     words = [program, "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700", "--dir", str(folder)]
     try:
-        processes.start(_SERVER, [*words, "--save", "", "--appendonly", "no", "--enable-module-command", "local"])
-        processes.wait_until(lambda: _answers(connection), "starting", seconds=START_SECONDS)
+        supervisor.start(_SERVER, [*words, "--save", "", "--appendonly", "no", "--enable-module-command", "local"])
+        supervisor.wait_until(lambda: _answers(connection), "starting", seconds=START_SECONDS)
         yield Session(connection, LOAD_SECONDS)
     except (StartError, OSError) as error:
         said = _Log(folder / "logs" / f"{_SERVER}.log").end() or str(error)
         raise PackError(f"The server {program} does not start: {said}.") from error
     finally:
         connection.disconnect()
-        processes.hurry()  # there is nothing in it to save
-        processes.stop()
+        supervisor.kill_all()  # the server has no data to save
+        supervisor.stop()
 
 
 def _connection(socket: Path) -> Any:
