@@ -13,7 +13,7 @@ from modfleet.commands.request import rollout_request
 from modfleet.commands.session import Session, Yes, is_a_person_there, open_session, printable, sheet, table
 from modfleet.commands.watching import counted, reason_of, static_picture, title, watch_rollout
 from modfleet.failure import EXIT_CODES, UsageError
-from modfleet.watch import Standing, attempt_in_words, failed_nodes, outcomes_of, whose
+from modfleet.watch import Snapshot, attempt_in_words, failed_nodes, outcomes_of, whose
 
 app = typer.Typer(no_args_is_help=True, help="Plan, start, watch and steer rollouts.")
 
@@ -85,7 +85,7 @@ def status(uid: RolloutUid, session: Session) -> None:
         session.print_json(rollout)
         return
     failures = failed_nodes(session.api, rollout)
-    session.say(static_picture(Standing(rollout=rollout, failures=failures), session.console))
+    session.say(static_picture(Snapshot(rollout=rollout, failures=failures), session.console))
 
 
 @app.command("list")
