@@ -72,7 +72,7 @@ def test_a_node(run):
         (
             ["nodes", "show", "nope"],
             1,
-            "The fleet has no node of this name. `modfleet nodes` lists those that there are.",
+            "The fleet has no node of this name. `modfleet nodes` lists all nodes.",
         ),
         (["nodes", "label", "n1"], 2, "Give the labels as NAME=VALUE, or --clear for none."),
         (["nodes", "label", "n1", "zone"], 2, "zone is no label: write it as NAME=VALUE."),
@@ -81,14 +81,14 @@ def test_a_node(run):
         (["rollout", "start", "greet", "1", "--node", "n1", "--role", "master"], 2, "--node names nodes, and cannot"),
         (["rollout", "start", "nope", "1"], 1, "`modfleet push FILE.zip`"),
         (["rollout", "start", "greet", "1", "--canary", "few"], 2, "strategy.canary: Must be an integer"),
-        (["rollout", "start", "greet", "1", "--soak", "inf"], 2, "What is to be sent is no JSON: Out of range"),
+        (["rollout", "start", "greet", "1", "--soak", "inf"], 2, "The request cannot be written as JSON: Out of range"),
         (["rollout", "approve", "nope"], 2, "Say why, for the log: --remark TEXT."),
-        (["rollout", "status", "../nodes"], 2, "'../nodes' is no name."),
-        (["rollout", "status", ""], 2, "'' is no name."),
+        (["rollout", "status", "../nodes"], 2, "'../nodes' is not a valid name."),
+        (["rollout", "status", ""], 2, "'' is not a valid name."),
         (["nodes", "drain", "n1?x=1"], 1, "The fleet has no node of this name."),
         (["nodes", "show", "\udcff"], 1, "The fleet has no node of this name."),
-        (["nodes", "list", "--label", "zone=\udcff"], 2, "A value is no text in UTF-8."),
-        (["freeze", "\udcff"], 2, "A value is no text in UTF-8."),
+        (["nodes", "list", "--label", "zone=\udcff"], 2, "A value is not valid UTF-8."),
+        (["freeze", "\udcff"], 2, "A value is not valid UTF-8."),
         (["modules", "show", "nope", "1"], 1, "There is no module nope 1: `modfleet modules` lists"),
         (["artifacts", "show", "nope", "1"], 1, "`modfleet push FILE.zip` uploads it"),
         (["users", "show", "nobody"], 1, "There is no user nobody: `modfleet users` lists"),
@@ -134,7 +134,7 @@ def test_a_rollout_is_started_as_it_was_planned(run, module):
     assert [each["total"] for each in plan["waves"]] == [1, 1]
     assert plan["plan_hash"] in run("rollout", "plan", *words).stdout
     changed = run("rollout", "start", module, "1", "--plan-hash", plan["plan_hash"])
-    assert (changed.exit_code, "Look at `modfleet rollout plan` again" in changed.stderr) == (1, True)
+    assert (changed.exit_code, "Run `modfleet rollout plan` again" in changed.stderr) == (1, True)
     made = answer(run("rollout", "start", *words, "--plan-hash", plan["plan_hash"], "--json"))
     assert (made["strategy"]["canary"], set(phases(made["uid"]))) == ("50%", {"n1", "n2"})
     assert made["origin"] == "cli"

@@ -103,7 +103,7 @@ def test_130_for_ctrl_c(terminal, module):
 def test_one_that_is_not_there_is_refused(run):
     shown = run("rollout", "watch", "nope")
     assert (shown.exit_code, shown.stdout) == (1, "")
-    assert "`modfleet rollout list` lists those that there are." in shown.stderr
+    assert "`modfleet rollout list` lists all rollouts." in shown.stderr
 
 
 # --- What it shows ----------------------------------------------------------------------------------------------------
