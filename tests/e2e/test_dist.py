@@ -349,7 +349,7 @@ def agent_settings(folder):
 def test_the_check_finds_what_the_worker_would_miss(node, tmp_path):
     program = node.root / "opt/modfleet/bin/modfleet"
     checked = run(program, "agent", "--check", cwd=tmp_path, **agent_settings(tmp_path))
-    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "n1 has all that it needs.\n", "")
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "The agent of n1 can start.\n", "")
     (tmp_path / "packaging.py").write_text("raise ModuleNotFoundError(\"No module named 'packaging'\")")
     without = agent_settings(tmp_path) | {"PYTHONPATH": str(tmp_path)}
     checked = run(program, "agent", "--check", cwd=tmp_path, **without)
@@ -362,8 +362,8 @@ def test_other_commands_say_which_extra_they_need(node, tmp_path):
         refused = run(node.root / "opt/modfleet/bin/modfleet", *words, cwd=tmp_path)
         assert (refused.returncode, refused.stdout) == (2, "")
         assert refused.stderr == (
-            "Only `modfleet agent` is installed here: the other commands need modfleet[cli] "
-            "(no typer, rich, httpx, yaml).\n"
+            "Only `modfleet agent` works here. For the other commands install modfleet[cli] "
+            "(missing: typer, rich, httpx, yaml).\n"
         )
     refused = run(node.root / "opt/modfleet/bin/modfleet-manage", "migrate", cwd=tmp_path)
     assert (refused.returncode, refused.stdout) == (2, "")

@@ -80,5 +80,5 @@ def test_a_bug_is_one_sentence_too(monkeypatch):
     shown = run("nodes")
     assert (shown.exit_code, shown.stdout) == (1, "")
     assert shown.stderr == (
-        "A bug in this command: ZeroDivisionError: division by zero. MODFLEET_TRACEBACK=1 shows where.\n"
+        "This command has a bug: ZeroDivisionError: division by zero. Set MODFLEET_TRACEBACK=1 to see the traceback.\n"
     )
