@@ -367,7 +367,7 @@ def test_other_commands_say_which_extra_they_need(node, tmp_path):
         )
     refused = run(node.root / "opt/modfleet/bin/modfleet-manage", "migrate", cwd=tmp_path)
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr == "`modfleet-manage` needs the control plane: install modfleet[server].\n"
+    assert refused.stderr == "`modfleet-manage` needs the control plane. Install modfleet[server].\n"
 
 
 def test_the_command_line_needs_no_control_plane(workstation, tmp_path):
