@@ -382,7 +382,7 @@ def test_the_command_line_needs_no_control_plane(workstation, tmp_path):
     assert (done.stdout, done.stderr) == ("True\n", "")
     refused = run(workstation / "modfleet", "up", "--port", "0", cwd=tmp_path)
     assert refused.returncode == 2
-    assert refused.stderr.startswith("`modfleet up` needs the control plane: install modfleet[server]")
+    assert refused.stderr.startswith("`modfleet up` needs modfleet[server]. Install it")
     assert len(refused.stderr.splitlines()) == 1
     unreachable = run(
         workstation / "modfleet", "nodes", "--url", "http://127.0.0.1:1", cwd=tmp_path, MODFLEET_TOKEN="t"
