@@ -20,12 +20,15 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-EXIT_CODES = (
-    "Exit codes: 0 done (a watched rollout succeeded, or rolled another one back); 1 refused (a watched rollout did not "
-    "succeed); 2 the command, a file, a setting or the credentials are wrong; 3 the watched rollout waits for a person "
-    "(gate, approval, paused); 4 the control plane cannot be reached; 5 --timeout passed before the rollout ended; 130 "
-    "Ctrl-C."
-)
+#: Shown at the end of the help.
+EXIT_CODES = """Exit codes:
+0: Done. A watched rollout succeeded, or rolled another one back.
+1: Refused. A watched rollout did not succeed.
+2: The command, a file, a setting or the credentials are wrong.
+3: The watched rollout waits for a person: it is paused, waits at a gate, or needs approval.
+4: The control plane cannot be reached.
+5: --timeout passed before the rollout ended.
+130: Ctrl-C."""
 
 
 class CommandError(Exception):

@@ -12,9 +12,9 @@ from modfleet.failure import ExitCode
 SUMMARY = "Run the agent of this node until SIGTERM. Each server needs one agent on its host."
 DESCRIPTION = f"""{SUMMARY}
 
-Environment variables are its settings. It requires MODFLEET_NODE, MODFLEET_BROKER_URL, MODFLEET_CONTROL_URL,
-MODFLEET_SERVER_URL, MODFLEET_MODULES_DIR and MODFLEET_JOURNAL_DIR; docs/reference/settings.md describes all settings.
-It opens no port: it reads the queue of its node from the broker.
+The agent reads its settings from environment variables. Required are MODFLEET_NODE, MODFLEET_BROKER_URL,
+MODFLEET_CONTROL_URL, MODFLEET_SERVER_URL, MODFLEET_MODULES_DIR and MODFLEET_JOURNAL_DIR. docs/reference/settings.md
+describes all settings. The agent opens no port: it reads the queue of its node from the broker.
 """
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 

@@ -26,7 +26,7 @@ def freeze(
 
 @builds(session=open_session)
 def thaw(session: Session) -> None:
-    """End the freeze."""
+    """Thaw the fleet: end the freeze, so that rollouts continue."""
     session.show(session.api.delete(FREEZE), _in_words)
 
 

@@ -32,7 +32,7 @@ def list_nodes(
     phase: Annotated[str | None, typer.Option(help="Only nodes in this phase: online, offline or draining.")] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Only nodes with this label. Repeatable: nodes with all of them."),
+        typer.Option(metavar="NAME=VALUE", help="Only nodes with this label. Repeatable: all labels must match."),
     ] = None,
 ) -> None:
     """List the nodes and their modules."""
@@ -139,7 +139,7 @@ def activate(name: NodeName, session: Session) -> None:
 @app.command()
 @builds(session=open_session)
 def forget(name: NodeName, session: Session, yes: Yes = False) -> None:
-    """Forget what a node reported about itself. It is offline until its next heartbeat, which counts as its first."""
+    """Forget what a node reported about itself. The node is offline until its next heartbeat, which counts as its first."""
     session.confirm(f"Forget what {name} reported? It is offline until its next heartbeat.", yes=yes)
     _tell_phase(session, session.api.post(path_to(NODES, name, "forget")))
 
@@ -157,9 +157,7 @@ def decommission(name: NodeName, session: Session, yes: Yes = False) -> None:
 def label(
     name: NodeName,
     session: Session,
-    labels: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME=VALUE...", help="All labels that operators give the node.")
-    ] = None,
+    labels: Annotated[list[str] | None, typer.Argument(metavar="NAME=VALUE...", help="Labels to set.")] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Remove all labels that operators gave the node.")] = False,
 ) -> None:
     """Set the labels of a node. They replace all labels that operators gave it before."""

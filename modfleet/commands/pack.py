@@ -31,7 +31,9 @@ def pack(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE.zip", help="Package to write. Default: NAME-VERSION-MACHINE.zip."),
     ] = None,
-    check: Annotated[Path | None, typer.Option(metavar="FILE.zip", help="Check this package, and make none.")] = None,
+    check: Annotated[
+        Path | None, typer.Option(metavar="FILE.zip", help="Check this package, instead of making one.")
+    ] = None,
     manifest: Annotated[
         Path | None,
         typer.Option(
@@ -52,7 +54,8 @@ def pack(
     load: Annotated[
         bool,
         typer.Option(
-            "--load/--no-load", help="With --no-load, the manifest must have module_name, version and commands."
+            "--load/--no-load",
+            help="Load the module. With --no-load, the manifest must have module_name, version and commands.",
         ),
     ] = True,
     server: Annotated[
@@ -69,7 +72,7 @@ def pack(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing package.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")] = False,
     display_name: Annotated[
-        str | None, typer.Option(help="Name for people. Default: the module's name.", rich_help_panel=FIELDS)
+        str | None, typer.Option(help="Name to show. Default: the module's name.", rich_help_panel=FIELDS)
     ] = None,
     description: Annotated[
         str | None, typer.Option(help="One sentence about what the module does.", rich_help_panel=FIELDS)
@@ -118,7 +121,10 @@ def pack(
         ),
     ] = None,
     min_redis_pack_version: Annotated[
-        str | None, typer.Option(help="Oldest Redis Enterprise version. Default: 5.2.", rich_help_panel=FIELDS)
+        str | None,
+        typer.Option(
+            help="Oldest Redis Enterprise version that the module works with. Default: 5.2.", rich_help_panel=FIELDS
+        ),
     ] = None,
 ) -> None:
     """Make a package of a module, or check one with --check.

@@ -26,10 +26,10 @@ def _strategy(help_text: str, *, flag: str | None = None, **more: Any) -> Any:
 def rollout_request(
     module_name: ModuleName,
     version: Version,
-    action: Annotated[str, typer.Option(help="install or remove the module.")] = "install",
+    action: Annotated[str, typer.Option(help="What to do: install or remove.")] = "install",
     activation: Annotated[
         str | None,
-        typer.Option(help="load: load the module now and check it; files: only put the files on disk. Default: load."),
+        typer.Option(help="load: load the module now and check it. files: only put the files on disk. Default: load."),
     ] = None,
     supersede: Annotated[
         bool,
@@ -45,7 +45,7 @@ def rollout_request(
     label: Annotated[
         list[str] | None,
         _nodes(
-            "Only nodes with this label. Repeatable: any of the values of one name, all of several names.",
+            "Only nodes with this label. Repeatable: values of one name are alternatives; different names must all match.",
             metavar="NAME=VALUE",
         ),
     ] = None,
@@ -61,7 +61,7 @@ def rollout_request(
         Path | None, _strategy("JSON or YAML file with a strategy. The options override it.", metavar="FILE")
     ] = None,
     canary: Annotated[
-        str | None, _strategy("Nodes in the first wave: a number, or a share such as 10%; 0: no canary. Default: 1.")
+        str | None, _strategy("Nodes in the first wave: a number, or a share such as 10%. 0: no canary. Default: 1.")
     ] = None,
     wave: Annotated[
         list[str] | None,

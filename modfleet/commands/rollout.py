@@ -43,7 +43,7 @@ Remark = Annotated[
 @app.command()
 @builds(session=open_session, request=rollout_request)
 def plan(session: Session, request: dict[str, Any]) -> None:
-    """Show what a rollout would do: its waves, their nodes, and the nodes that it skips. Start nothing."""
+    """Show the plan of a rollout without starting it: its waves, their nodes, and the skipped nodes."""
     session.show(session.api.post(f"{ROLLOUTS}/plan", request), _plan_in_words)
 
 
@@ -183,7 +183,10 @@ def promote(
     uid: RolloutUid,
     session: Session,
     wave: Annotated[
-        int | None, typer.Option(min=0, help="Number of the wave. Default: the wave at which the rollout waits.")
+        int | None,
+        typer.Option(
+            min=0, help="Number of the wave before the gate. Default: the wave after which the rollout waits."
+        ),
     ] = None,
 ) -> None:
     """Open the gate after a wave, so that the next wave starts."""
@@ -193,7 +196,10 @@ def promote(
 @app.command()
 @builds(session=open_session)
 def abort(uid: RolloutUid, session: Session, yes: Yes = False) -> None:
-    """Abort a rollout: start no further nodes. Nodes in progress finish, or are undone with --on-abort undo."""
+    """Abort a rollout: start no further nodes.
+
+    Nodes in progress finish. If the rollout was started with --on-abort undo, they undo their work.
+    """
     session.confirm(f"Abort rollout {uid}?", yes=yes)
     _send_verb(session, uid, "abort")
 
@@ -201,14 +207,14 @@ def abort(uid: RolloutUid, session: Session, yes: Yes = False) -> None:
 @app.command()
 @builds(session=open_session)
 def retry(uid: RolloutUid, session: Session) -> None:
-    """Retry the failed nodes: in this rollout, or in a new one if this one has ended."""
+    """Retry the failed nodes of a rollout. If it has ended, a new rollout does this."""
     _send_verb(session, uid, "retry")
 
 
 @app.command()
 @builds(session=open_session)
 def rollback(uid: RolloutUid, session: Session, yes: Yes = False) -> None:
-    """Restore what each node had before: in this rollout, or in a new one if this one has ended."""
+    """Roll back a rollout: restore what each node had before. If it has ended, a new rollout does this."""
     session.confirm(f"Roll back rollout {uid}?", yes=yes)
     _send_verb(session, uid, "rollback")
 
@@ -223,7 +229,7 @@ def approve(uid: RolloutUid, session: Session, remark: Remark = None) -> None:
 @app.command()
 @builds(session=open_session)
 def reject(uid: RolloutUid, session: Session, remark: Remark = None) -> None:
-    """Reject a rollout that waits for approval. It ends without a start."""
+    """Reject a rollout that waits for approval. The rollout ends without starting."""
     _send_verb(session, uid, "reject", {"remark": _reason(remark)})
 
 

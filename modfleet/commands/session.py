@@ -204,6 +204,6 @@ def in_a_line(value: Any) -> object:
 Yes = Annotated[
     bool,
     typer.Option(
-        "--yes", "-y", help="Do not ask for confirmation. Without a terminal or with --json it is never asked for."
+        "--yes", "-y", help="Do not ask for confirmation. The command never asks with --json or without a terminal."
     ),
 ]
