@@ -79,7 +79,7 @@ def fleet(folder: Path, *, nodes: int, processes: int, tell: Callable[[str], Non
     try:
         cluster.start()
         names = [f"node-{number:03}" for number in range(1, nodes + 1)]
-        server = NodePaths(name="server", folder=folder / "server")
+        server = NodePaths(name="server", directory=folder / "server")
         cluster._start_valkey("server", server.socket, ["--save", ""])  # noqa: SLF001 - as the cluster starts them
         for number in range(processes):
             start_nodes(cluster, f"nodes-{number}", names[number::processes], folder=folder, server=server.socket)

@@ -29,15 +29,15 @@ _MAY_SIGN_ITSELF = x509.KeyUsage(
 )
 
 
-def ensure_certificate(folder: Path, names: Sequence[str]) -> tuple[Path, Path]:
+def ensure_certificate(directory: Path, names: Sequence[str]) -> tuple[Path, Path]:
     """Return the files of the certificate and the key, for `names` and loopback. Only their owner can read the key.
 
     A certificate that is valid for all names is kept, because clients may trust it.
     """
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    certificate, key = directory / "certificate.pem", directory / "key.pem"
     alternatives = _alternatives(names)
     if not (certificate.exists() and _is_good(certificate, alternatives)):
-        folder.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
         private = ec.generate_private_key(ec.SECP256R1())
         pem = private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

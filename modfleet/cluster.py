@@ -43,7 +43,7 @@ class ClusterOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePaths:
     name: str
-    folder: Path
+    directory: Path
 
     @property
     def host(self) -> str:
@@ -52,11 +52,11 @@ class NodePaths:
 
     @property
     def socket(self) -> Path:
-        return self.folder / "valkey.sock"
+        return self.directory / "valkey.sock"
 
     @property
     def include_file(self) -> Path:
-        return self.folder / "modules.conf"
+        return self.directory / "modules.conf"
 
 
 class Cluster:
@@ -66,7 +66,7 @@ class Cluster:
         self.options = options
         self.data_dir = options.data_dir.absolute()
         self.nodes = [
-            NodePaths(name=f"node-{number}", folder=self.data_dir / "nodes" / f"node-{number}")
+            NodePaths(name=f"node-{number}", directory=self.data_dir / "nodes" / f"node-{number}")
             for number in range(1, options.nodes + 1)
         ]
         self.supervisor = Supervisor(self.data_dir, tell)
@@ -183,7 +183,7 @@ class Cluster:
         self.supervisor.start(name, [str(valkey_server()), *words, *common])
 
     def _start_node(self, node: NodePaths) -> None:
-        node.folder.mkdir(parents=True, exist_ok=True)
+        node.directory.mkdir(parents=True, exist_ok=True)
         node.include_file.touch()
         self._start_valkey(f"{node.name}-server", node.socket, [str(_server_config(node))])
         environ = {
@@ -192,9 +192,9 @@ class Cluster:
             "MODFLEET_BROKER_URL": os.environ["MODFLEET_BROKER_URL"],
             "MODFLEET_CONTROL_URL": self.url,
             "MODFLEET_SERVER_URL": f"unix://{quote(str(node.socket))}",
-            "MODFLEET_MODULES_DIR": str(node.folder / "modules"),
+            "MODFLEET_MODULES_DIR": str(node.directory / "modules"),
             "MODFLEET_INCLUDE_FILE": str(node.include_file),
-            "MODFLEET_JOURNAL_DIR": str(node.folder / "journal"),
+            "MODFLEET_JOURNAL_DIR": str(node.directory / "journal"),
             "MODFLEET_API_HOSTS": node.host,
             "MODFLEET_BEAT_SECONDS": os.environ.get("MODFLEET_BEAT_SECONDS", HEARTBEAT_SECONDS),
         }
@@ -287,7 +287,7 @@ def _prepare_settings() -> None:
 
 
 def _server_config(node: NodePaths) -> Path:
-    path = node.folder / "valkey.conf"
+    path = node.directory / "valkey.conf"
     # The server reads the name as a pattern.
     include = quoted(glob.escape(str(node.include_file)))
     path.write_text(f"enable-module-command local\nsave 3600 1\ninclude {include}\n")

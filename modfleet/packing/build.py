@@ -68,8 +68,8 @@ def _make(order: Order, binary: Binary) -> Packed:
     machine = document["architecture"]
     named = "-".join([document["module_name"], document["semantic_version"], *document["operating_systems"], machine])
     to = order.to or Path(f"{named}.zip")
-    with tempfile.TemporaryDirectory(prefix=".modfleet-", dir=to.parent) as folder:
-        package = pack(binary.path, document, Path(folder) / to.name, dependencies=order.dependencies)
+    with tempfile.TemporaryDirectory(prefix=".modfleet-", dir=to.parent) as directory:
+        package = pack(binary.path, document, Path(directory) / to.name, dependencies=order.dependencies)
         report = check_package(package)
         if report.problems:
             problems = "; ".join(each["description"] for each in report.problems)

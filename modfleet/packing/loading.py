@@ -47,10 +47,10 @@ def load_module(module: Path, *, args: Sequence[str], dependencies: Sequence[Pat
     """
     program = _program(server)
     with tempfile.TemporaryDirectory(prefix="modfleet-") as name:
-        folder = Path(name)
-        path = _lay_out(folder, module, dependencies)
-        with _running(program, folder) as session:
-            return _load(session, path, args, _Log(folder / "logs" / f"{_SERVER}.log"))
+        directory = Path(name)
+        path = _lay_out(directory, module, dependencies)
+        with _running(program, directory) as session:
+            return _load(session, path, args, _Log(directory / "logs" / f"{_SERVER}.log"))
 
 
 def _program(server: str) -> str:
@@ -65,33 +65,33 @@ def _program(server: str) -> str:
         raise PackError(f"{error} Give one with --server, or use --no-load and a manifest.") from error
 
 
-def _lay_out(folder: Path, module: Path, dependencies: Sequence[Path]) -> Path:
+def _lay_out(directory: Path, module: Path, dependencies: Sequence[Path]) -> Path:
     """Copy the files, because Valkey requires the execute bit. Return the path of the module."""
-    (folder / "deps").mkdir()
+    (directory / "deps").mkdir()
     for file in dependencies:
-        shutil.copyfile(file, folder / "deps" / file.name)
-    path = Path(shutil.copyfile(module, folder / module.name))
+        shutil.copyfile(file, directory / "deps" / file.name)
+    path = Path(shutil.copyfile(module, directory / module.name))
     path.chmod(0o700)
     return path
 
 
 @contextmanager
-def _running(program: str, folder: Path) -> Iterator[Session]:
+def _running(program: str, directory: Path) -> Iterator[Session]:
     """Start a server and connect to it. It ends afterwards, even if this program is killed. Raises: `PackError`."""
-    socket = folder / "server.sock"
+    socket = directory / "server.sock"
     if len(os.fsencode(socket)) > LONGEST_SOCKET_PATH:
         raise PackError(
-            f"The path of the directory for temporary files is too long: {folder.parent}. Set TMPDIR to a shorter one."
+            f"The path of the directory for temporary files is too long: {directory.parent}. Set TMPDIR to a shorter one."
         )
     connection = _connection(socket)
-    supervisor = Supervisor(folder, lambda _: None)
-    words = [program, "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700", "--dir", str(folder)]
+    supervisor = Supervisor(directory, lambda _: None)
+    words = [program, "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700", "--dir", str(directory)]
     try:
         supervisor.start(_SERVER, [*words, "--save", "", "--appendonly", "no", "--enable-module-command", "local"])
         supervisor.wait_until(lambda: _answers(connection), "starting", seconds=START_SECONDS)
         yield Session(connection, LOAD_SECONDS)
     except (StartError, OSError) as error:
-        reason = _Log(folder / "logs" / f"{_SERVER}.log").end() or str(error)
+        reason = _Log(directory / "logs" / f"{_SERVER}.log").end() or str(error)
         raise PackError(f"The server {program} does not start: {reason}.") from error
     finally:
         connection.disconnect()

@@ -37,9 +37,9 @@ class SampleError(Exception):
 def build_sample(out_dir: Path, *, version: int = 10000) -> Path:
     """Build a package of greet in `out_dir`. `version`: major * 10000 + minor * 100 + patch. Raises: `SampleError`."""
     out_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out_dir) as folder:
-        module = compile_module(SOURCE, Path(folder) / "greet.so", defines={"GREET_VERSION": str(version)})
-        package = pack(module, sample_metadata(module, version=version), Path(folder) / "greet.zip")
+    with tempfile.TemporaryDirectory(dir=out_dir) as directory:
+        module = compile_module(SOURCE, Path(directory) / "greet.so", defines={"GREET_VERSION": str(version)})
+        package = pack(module, sample_metadata(module, version=version), Path(directory) / "greet.zip")
         return package.replace(sample_path(out_dir, version=version))  # complete, or absent
 
 
