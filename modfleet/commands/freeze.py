@@ -1,4 +1,4 @@
-"""`modfleet freeze` and `modfleet thaw`: stop the whole fleet, and continue."""
+"""`modfleet freeze` and `modfleet thaw`: freeze and thaw the fleet."""
 
 from typing import Annotated
 

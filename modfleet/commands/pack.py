@@ -134,9 +134,8 @@ def pack(
     """
     from modfleet.packing import require_extra
 
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # SIGTERM ends the server and removes its files, as Ctrl-C does
+    # SIGTERM, like Ctrl-C, then ends the server and removes its files.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     fields = {
         "display_name": display_name,
         "description": description,

@@ -46,9 +46,8 @@ def _metadata(file: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(file) as package, package.open("module.json") as member:
             document = json.loads(member.read(MAX_METADATA))
-        json.dumps(
-            document, ensure_ascii=False, allow_nan=False
-        ).encode()  # Python reads values that JSON does not have
+        # Python reads values that JSON does not have.
+        json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror or error}.") from error
     except KeyError as error:

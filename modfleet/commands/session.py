@@ -96,7 +96,7 @@ class Session:
 
     @property
     def api(self) -> Client:
-        """Raises: `UsageError`."""
+        """Return the API client. Raises: `UsageError`."""
         if self._client is None:
             self._client = Client(self.access())
         return self._client

@@ -10,6 +10,6 @@ class PackError(CommandError):
 
 
 def require_extra(*modules: str) -> None:
-    """Raises: `PackError` if a module is not installed."""
+    """Check that the modules are installed. Raises: `PackError`."""
     if missing := [name for name in modules if find_spec(name) is None]:
         raise PackError(f"`modfleet pack` needs modfleet[server]. Install it (missing: {', '.join(missing)}).")
