@@ -86,7 +86,7 @@ def test_bars_in_a_terminal(folder):
     os.close(slave)
     seen = b""
     try:
-        while b"Ctrl-C ends it" not in seen:
+        while b"Ctrl-C stops the cluster" not in seen:
             seen += os.read(master, 65536)
     finally:
         process.send_signal(signal.SIGINT)
