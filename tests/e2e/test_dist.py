@@ -354,7 +354,7 @@ def test_the_check_finds_what_the_worker_would_miss(node, tmp_path):
     without = agent_settings(tmp_path) | {"PYTHONPATH": str(tmp_path)}
     checked = run(program, "agent", "--check", cwd=tmp_path, **without)
     assert (checked.returncode, checked.stdout) == (1, "")
-    assert checked.stderr == "n1 cannot start: ModuleNotFoundError: No module named 'packaging'.\n"
+    assert checked.stderr == "The agent of n1 cannot start: ModuleNotFoundError: No module named 'packaging'.\n"
 
 
 def test_other_commands_say_which_extra_they_need(node, tmp_path):
