@@ -33,7 +33,7 @@ def _show_all(session: Session) -> None:
 
 def _in_a_table(found: list[Document]) -> RenderableType:
     return table(
-        ("MODULE", "VERSION", "SEMANTIC", "NEEDS REDIS", "COMMANDS", "UID"),
+        ("MODULE", "VERSION", "SEMANTIC VERSION", "MIN REDIS", "COMMANDS", "UID"),
         (
             (
                 each["module_name"],

@@ -68,7 +68,7 @@ def start(
     if plan_hash is None and not yes and not session.as_json and is_a_person_there():
         shown = session.api.post(f"{ROLLOUTS}/plan", request)
         session.show(shown, _plan_in_words)
-        session.confirm("Start it?", yes=False)
+        session.confirm("Start this rollout?", yes=False)
         plan_hash = shown["plan_hash"]
     rollout = session.api.post(ROLLOUTS, request if plan_hash is None else {**request, "plan_hash": plan_hash})
     if watch:

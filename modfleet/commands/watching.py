@@ -263,7 +263,7 @@ def related_rollouts(rollout: Document) -> list[str]:
 
 
 def failures_table(found: list[tuple[Document, Document]]) -> Table:
-    columns = ("FAILED NODE", "ATTEMPT", "PHASE", "NOW", "REASON", "MESSAGE")
+    columns = ("FAILED NODE", "ATTEMPT", "PHASE", "PHASE NOW", "REASON", "MESSAGE")
     return table(
         columns,
         (

@@ -263,7 +263,7 @@ def test_a_viewer_may_not(run, module):
 
 def test_on_a_terminal_the_plan_is_shown_and_a_person_decides(terminal, module):
     asking = terminal("rollout", "start", module, "1")
-    asking.wait_until(lambda text: "Start it? [y/N]:" in text)
+    asking.wait_until(lambda text: "Start this rollout? [y/N]:" in text)
     assert "plan_hash" in asking.text
     asking.type("n\n")
     assert asking.end() == 1
