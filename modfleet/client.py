@@ -45,7 +45,7 @@ NEXT_STEPS: Mapping[str, str] = {
     "not_gated": "`modfleet rollout status UID` shows what the rollout waits for.",
     "permission_denied": "Ask an admin for the permission, or sign in as another user with `modfleet login`.",
     "plan_changed": "Run `modfleet rollout plan` again.",
-    "rollout_final": "`modfleet rollout status UID` shows how it ended.",
+    "rollout_final": "`modfleet rollout status UID` shows the details.",
     "rollout_in_progress": "`modfleet rollout watch UID` shows its progress; --supersede cancels what it has not started.",
     "rollout_not_found": "`modfleet rollout list` lists all rollouts.",
     "unauthenticated": "Run `modfleet login`, or set MODFLEET_USER and MODFLEET_PASSWORD.",
