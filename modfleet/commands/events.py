@@ -57,9 +57,9 @@ def events(
     if request is not None:
         exact["correlation_id"] = request
     times = {"after": first and first - MOMENT, "before": last and last + MOMENT}
-    asked = exact | {name: moment.isoformat() for name, moment in times.items() if moment is not None}
+    query = exact | {name: moment.isoformat() for name, moment in times.items() if moment is not None}
 
-    newest_first = session.api.every(EVENTS, {**asked, "ordering": "-position"})
+    newest_first = session.api.every(EVENTS, {**query, "ordering": "-position"})
     matching = (
         each
         for each in newest_first

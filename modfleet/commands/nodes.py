@@ -40,12 +40,12 @@ def list_nodes(
 
 
 def _show_all(session: Session, labels: dict[str, str], phase: str | None = None) -> None:
-    asked: dict[str, Query] = {"label": [f"{name}={value}" for name, value in labels.items()]} if labels else {}
+    query: dict[str, Query] = {"label": [f"{name}={value}" for name, value in labels.items()]} if labels else {}
     if phase is not None:
-        asked["phase"] = phase
+        query["phase"] = phase
     found = [
         each
-        for each in session.api.every(NODES, asked)
+        for each in session.api.every(NODES, query)
         if phase in {None, each["phase"]} and labels.items() <= each["labels"].items()
     ]
     session.show(found, _in_a_table)
@@ -97,8 +97,8 @@ def list_operations(
     limit: Annotated[int, typer.Option(min=0, help="Number of operations to show, the newest first; 0 for all.")] = 50,
 ) -> None:
     """List the operations on a node, the newest first: each attempt and undo, who requested it and who canceled it."""
-    asked: dict[str, Query] = {} if module is None else {"module_name": module}
-    found = session.api.every(path_to(NODES, name, "operations"), asked, most=limit or None)
+    query: dict[str, Query] = {} if module is None else {"module_name": module}
+    found = session.api.every(path_to(NODES, name, "operations"), query, most=limit or None)
     session.show(list(found), _operations_in_a_table)
 
 
@@ -126,14 +126,14 @@ def _operations_in_a_table(found: list[Document]) -> RenderableType:
 @builds(session=open_session)
 def drain(name: NodeName, session: Session) -> None:
     """Drain a node: start nothing new on it until `modfleet nodes activate`."""
-    _tell_phase(session, session.api.post(path_to(NODES, name, "drain")))
+    _show_phase(session, session.api.post(path_to(NODES, name, "drain")))
 
 
 @app.command()
 @builds(session=open_session)
 def activate(name: NodeName, session: Session) -> None:
     """Activate a draining node, so that rollouts use it again."""
-    _tell_phase(session, session.api.post(path_to(NODES, name, "activate")))
+    _show_phase(session, session.api.post(path_to(NODES, name, "activate")))
 
 
 @app.command()
@@ -141,7 +141,7 @@ def activate(name: NodeName, session: Session) -> None:
 def forget(name: NodeName, session: Session, yes: Yes = False) -> None:
     """Forget what a node reported about itself. The node is offline until its next heartbeat, which counts as its first."""
     session.confirm(f"Forget what {name} reported? It is offline until its next heartbeat.", yes=yes)
-    _tell_phase(session, session.api.post(path_to(NODES, name, "forget")))
+    _show_phase(session, session.api.post(path_to(NODES, name, "forget")))
 
 
 @app.command()
@@ -149,7 +149,7 @@ def forget(name: NodeName, session: Session, yes: Yes = False) -> None:
 def decommission(name: NodeName, session: Session, yes: Yes = False) -> None:
     """Decommission a node: remove it from the fleet. It joins again when its agent restarts."""
     session.confirm(f"Decommission {name}?", yes=yes)
-    _tell_phase(session, session.api.post(path_to(NODES, name, "decommission")))
+    _show_phase(session, session.api.post(path_to(NODES, name, "decommission")))
 
 
 @app.command()
@@ -179,5 +179,5 @@ def labels_of(pairs: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in split}
 
 
-def _tell_phase(session: Session, node: Any) -> None:
+def _show_phase(session: Session, node: Any) -> None:
     session.show(node, lambda each: f"{each['name']} is {each['phase']}")

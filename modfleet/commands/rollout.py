@@ -114,10 +114,10 @@ def list_rollouts(
     limit: Annotated[int, typer.Option(min=0, help="Number of rollouts to show, the newest first; 0 for all.")] = 50,
 ) -> None:
     """List the rollouts, the newest first."""
-    asked: dict[str, Query] = {"phase": phase} if phase else {}
+    query: dict[str, Query] = {"phase": phase} if phase else {}
     if module is not None:
-        asked["module_name"] = module
-    session.show(list(session.api.every(ROLLOUTS, asked, most=limit or None)), _in_a_table)
+        query["module_name"] = module
+    session.show(list(session.api.every(ROLLOUTS, query, most=limit or None)), _in_a_table)
 
 
 def _in_a_table(found: list[Document]) -> RenderableType:
