@@ -29,19 +29,19 @@ def rollout_request(
     action: Annotated[str, typer.Option(help="What to do: install or remove.")] = "install",
     activation: Annotated[
         str | None,
-        typer.Option(help="load: load the module now and check it. files: only put the files on disk. Default: load."),
+        typer.Option(
+            help="load: load the module into the server and probe its commands. files: only copy its files. Default: load."
+        ),
     ] = None,
     supersede: Annotated[
         bool,
         typer.Option(
             "--supersede",
-            help="Replace unfinished rollouts of this module: cancel what they have not started, then wait for the rest.",
+            help="Replace unfinished rollouts of this module: cancel their operations that have not started, on the same nodes.",
         ),
     ] = False,
     node: Annotated[list[str] | None, _nodes("Only this node. Repeatable.", autocompletion=node_names)] = None,
-    name: Annotated[
-        list[str] | None, _nodes("Only nodes whose name matches, such as 'db-*'. Repeatable: any of them.")
-    ] = None,
+    name: Annotated[list[str] | None, _nodes("Only nodes whose name matches, such as 'cache-*'. Repeatable.")] = None,
     label: Annotated[
         list[str] | None,
         _nodes(
@@ -54,7 +54,7 @@ def rollout_request(
     ] = None,
     server: Annotated[list[str] | None, _nodes("Only nodes with this server: valkey or redis. Repeatable.")] = None,
     server_version: Annotated[
-        list[str] | None, _nodes("Only nodes with this server version, such as '9.*'. Repeatable.")
+        list[str] | None, _nodes("Only nodes with this server version or its beginning: 8.1 matches 8.1.3. Repeatable.")
     ] = None,
     role: Annotated[list[str] | None, _nodes("Only nodes with this role: master or replica. Repeatable.")] = None,
     strategy: Annotated[
@@ -73,14 +73,15 @@ def rollout_request(
     min_healthy: Annotated[
         str | None,
         _strategy(
-            "Nodes that must stay healthy: online, not being updated, not failed. A number or a share. Default: 0."
+            "Nodes that must stay online, without a failure and without an operation in progress: a number or a share. Default: 0."
         ),
     ] = None,
     max_failures: Annotated[
         str | None, _strategy("Nodes that may fail: a number or a share. More failures stop the rollout. Default: 0.")
     ] = None,
     on_failure: Annotated[
-        str | None, _strategy("After too many failures: pause, abort or rollback. Default: pause.")
+        str | None,
+        _strategy("If more nodes fail, or no node succeeds for too long: pause, abort or rollback. Default: pause."),
     ] = None,
     on_abort: Annotated[
         str | None, _strategy("Nodes in progress at an abort: finish or undo. Default: finish.")

@@ -21,7 +21,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
-            "--password-file", metavar="FILE", help="File whose first line is the password; - for standard input."
+            "--password-file", metavar="FILE", help="file whose first line is the password; - for standard input"
         )
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -22,13 +22,13 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         who = parser.add_mutually_exclusive_group(required=True)
-        who.add_argument("node", nargs="?", help="Name of the node, which is MODFLEET_NODE of its agent.")
-        who.add_argument("--control", action="store_true", help="Print the line of the control plane.")
+        who.add_argument("node", nargs="?", help="name of the node, which is MODFLEET_NODE of its agent")
+        who.add_argument("--control", action="store_true", help="print the line of the control plane")
         who.add_argument(
-            "--operator", action="store_true", help="Print the line of the person who administers the broker."
+            "--operator", action="store_true", help="print the line of the person who administers the broker"
         )
         parser.add_argument(
-            "--password-file", metavar="FILE", help="File whose first line is the password; - for standard input."
+            "--password-file", metavar="FILE", help="file whose first line is the password; - for standard input"
         )
 
     def handle(self, *args: Any, **options: Any) -> None:

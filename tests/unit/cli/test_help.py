@@ -5,7 +5,7 @@ import typer
 from typer.testing import CliRunner
 
 from modfleet.cli import app
-from rollout.strategy import Strategy
+from rollout.domain.strategy import Strategy
 
 
 def run(*words, **environ):
