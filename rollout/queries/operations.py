@@ -9,7 +9,6 @@ from django.db.models import Case, Exists, OuterRef, QuerySet, When
 from api.fields import rfc3339
 from rollout.domain.errors import NodeNotFoundError, RolloutNotFoundError
 from rollout.domain.node.decider import NodePhase
-from rollout.domain.request import RolloutRequest
 from rollout.messages import (
     RUNNING_PHASES,
     Phase,
@@ -130,17 +129,6 @@ def attempt_document(row: Operation) -> dict[str, Any]:
         "automatic": row.automatic,
         "canceled_by": row.canceled_by or None,
     }
-
-
-def is_same_intent(uid: str, node_name: str, request: RolloutRequest) -> bool:
-    """Whether the operation of the rollout on the node brings about what the request asks for."""
-    row = operation_row(uid, node_name)
-    return (row.module_name, row.version, row.action, row.activation) == (
-        request.module_name,
-        request.version,
-        request.action,
-        request.activation,
-    )
 
 
 def unfinished_on(nodes: Collection[str] | None, module_name: str) -> dict[str, list[Operation]]:

@@ -8,7 +8,6 @@ from django.db.models.functions import RowNumber
 from eventstore import RecordedEvent, load_positions
 from rollout.domain.errors import RolloutNotFoundError
 from rollout.domain.placement.decider import NOTHING_TO_DO
-from rollout.domain.request import RolloutRequest
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
 from rollout.messages import (
     Action,
@@ -99,18 +98,6 @@ def newest_rollout_events(uid: str, *, limit: int) -> list[RecordedEvent]:
     """The last of the events that tell the rollout's story, in their order."""
     entries = TimelineEntry.objects.filter(rollout=uid).order_by("-position")
     return load_positions(sorted(entries.values_list("position", flat=True)[:limit]))
-
-
-def is_rollout_of(uid: str, request: RolloutRequest) -> bool:
-    """Whether the rollout is one of the whole fleet that brings about what the request asks for."""
-    row = rollout_row(uid)
-    return not row.named and (row.module_name, row.version, row.action, row.activation, row.origin) == (
-        request.module_name,
-        request.version,
-        request.action,
-        request.activation,
-        request.origin,
-    )
 
 
 def shortfalls(rollouts: Collection[Rollout], *, most: int = 5) -> dict[str, str]:

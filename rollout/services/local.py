@@ -10,7 +10,7 @@ from django.http.request import split_domain_port
 from api.waiting import waiting
 from eventstore import Condition, head, retry_on_conflict, wait_for_news
 from modules_app.errors import ModuleInUseError, NoSuchModuleError
-from rollout.domain.errors import NodeRefusedError, NodeUnreachableError, RolloutInProgressError
+from rollout.domain.errors import NodeRefusedError, NodeUnreachableError
 from rollout.domain.placement.decider import NOTHING_TO_DO
 from rollout.domain.placement.events import placement_stream
 from rollout.domain.request import AT_ONCE, RolloutRequest
@@ -20,8 +20,9 @@ from rollout.models import Node
 from rollout.queries.freeze import refuse_if_frozen
 from rollout.queries.modules import is_loaded
 from rollout.queries.nodes import local_node
-from rollout.queries.operations import is_same_intent, operation_row
+from rollout.queries.operations import operation_row
 from rollout.queries.rollouts import newest_positions
+from rollout.services.join import start_or_join
 from rollout.services.start import start_rollout, start_unless
 
 
@@ -89,7 +90,7 @@ def _carry_out(request: RolloutRequest, start: Callable[[], str]) -> None:
 def _start_and_wait(request: RolloutRequest, start: Callable[[], str]) -> None:
     (name,) = request.nodes or ()
     deadline = time.monotonic() + settings.ENVIRONMENT.local_wait_seconds
-    uid = _start_or_join(request, name, start)
+    uid = start_or_join(request, start)
     while True:
         position = newest_positions([uid])[uid]
         operation = operation_row(uid, name)
@@ -104,12 +105,3 @@ def _start_and_wait(request: RolloutRequest, start: Callable[[], str]) -> None:
                 f"{name} has not answered yet. Rollout {uid} goes on; send the same request again to wait for it."
             )
         wait_for_news(uid, after=position, newest=newest_positions, timeout=left)
-
-
-def _start_or_join(request: RolloutRequest, node: str, start: Callable[[], str]) -> str:
-    try:
-        return start()
-    except RolloutInProgressError as error:
-        if not is_same_intent(error.rollout, node, request):
-            raise
-        return error.rollout

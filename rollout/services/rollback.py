@@ -23,14 +23,13 @@ from rollout.domain.rollout.decider import ROLLED_BACK_ANEW, ROLLOUT, RollBackAl
 from rollout.domain.rollout.events import Origin, RolloutPhase, RolloutStarted, rollout_stream
 from rollout.domain.strategy import Strategy
 from rollout.messages import Action
-from rollout.planning.dependencies import refuse_if_needed
+from rollout.planning.dependents import refuse_if_needed
 from rollout.planning.observed import Observed
 from rollout.process.advance import advance
 from rollout.process.placements import placement_changes
 from rollout.queries.nodes import node_rows
 from rollout.queries.snapshot import restoration_of
-from rollout.services.rollouts import _without_conditions
-from rollout.services.schedule import followed
+from rollout.services.start import followed, without_start_conditions
 
 #: What a rollback's own uid is made from, so that a rollout has one at most.
 ROLLBACKS = uuid.UUID("6f4f0a0e-6a0f-4f0b-8f1d-0d6c5e3f7a21")
@@ -112,7 +111,7 @@ def _fitting(strategy: Strategy, nodes: int) -> Strategy:
     """The same, without what kept it from starting; `min_healthy` was said about more nodes, and leaves one of these to
     work on."""
     kept = min(strategy.kept_healthy(nodes), nodes - 1)
-    return replace(_without_conditions(strategy), min_healthy=kept)
+    return replace(without_start_conditions(strategy), min_healthy=kept)
 
 
 def _sizes(changes: Sequence[Append]) -> tuple[int, ...]:

@@ -33,7 +33,6 @@ from rollout.domain.rollout.decider import (
     RolloutCommand,
 )
 from rollout.domain.rollout.events import Origin, RolloutStarted, rollout_stream
-from rollout.domain.strategy import Strategy
 from rollout.messages import Phase
 from rollout.models import Rollout
 from rollout.process.advance import advance
@@ -41,7 +40,7 @@ from rollout.process.placements import placement_changes
 from rollout.queries.operations import operation_row
 from rollout.queries.rollouts import failed_nodes, rollout_row
 from rollout.queries.snapshot import bad_nodes
-from rollout.services.start import start_rollout
+from rollout.services.start import start_rollout, without_start_conditions
 
 
 def approve_rollout(uid: str, *, by: int, remark: str) -> None:
@@ -141,15 +140,10 @@ def _again(started: RolloutStarted, nodes: tuple[str, ...]) -> RolloutRequest:
         version=started.version,
         activation=started.activation,
         nodes=nodes,
-        strategy=_without_conditions(started.strategy),
+        strategy=without_start_conditions(started.strategy),
         retry_of=started.rollout,
         purge=started.purge,
     )
-
-
-def _without_conditions(strategy: Strategy) -> Strategy:
-    """The same, without what kept it from starting: that was met once."""
-    return replace(strategy, approval=False, start_at=None)
 
 
 def cancel_node(uid: str, name: str, *, force: bool) -> None:

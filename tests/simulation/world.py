@@ -68,7 +68,7 @@ from rollout.process.placements import end_of_gone
 from rollout.projections.nodes import ABSENT, NodeFold
 from rollout.projections.rollouts import RolloutFold, operation_key
 from rollout.services.rollback import ROLLBACKS
-from rollout.services.rollouts import _without_conditions
+from rollout.services.start import without_start_conditions
 from tests.simulation.agents import Agent, Order, Script
 from tests.simulation.rules import Broken, Rules
 from tests.simulation.standing import IN_HAND, Rows, fleet_of, restoration_of
@@ -550,7 +550,7 @@ class World(Folded):
             total=len(changes),
             waves=tuple(waves.count(wave) for wave in range(max(waves) + 1)),
             named=True,
-            strategy=_without_conditions(ended.strategy),
+            strategy=without_start_conditions(ended.strategy),
             rollback_of=ended.rollout,
             left_alone=restored.left_alone,
         )
@@ -567,7 +567,7 @@ class World(Folded):
         if state.phase.is_final:
             started = state.started
             return self.start(
-                _without_conditions(started.strategy),
+                without_start_conditions(started.strategy),
                 version=started.version,
                 action=started.action,
                 nodes=failed,
