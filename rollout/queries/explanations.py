@@ -25,8 +25,9 @@ from rollout.domain.rollout.events import (
     rollout_stream,
 )
 from rollout.messages import Phase, Reason
-from rollout.models import FleetFreeze, Node, Operation, Rollout
+from rollout.models import Node, Operation, Rollout
 from rollout.projections.outcomes import BAD, attempt_in_words, begun_in_words, besides, earlier, outcomes_of
+from rollout.queries.freeze import freeze_in_words
 from rollout.queries.operations import IN_HAND, operation_row
 from rollout.queries.rollouts import rollout_row
 from rollout.queries.snapshot import fleet_of
@@ -170,7 +171,7 @@ def _scene(told: _Told, failed: Sequence[Operation]) -> Scene:
         behind=_group(waiting.filter(behind=True)),
         backing_off=_group(waiting.filter(ready_at__gt=database_now()), Min("ready_at")),
         needs=told.started.needs,
-        frozen=_frozen(),
+        frozen=freeze_in_words(),
     )
 
 
@@ -178,11 +179,6 @@ def _group(rows: QuerySet[Operation], until: Aggregate | None = None) -> Nodes:
     found = rows.aggregate(count=Count("key"), **({} if until is None else {"until": until}))
     names = rows.order_by("ordinal").values_list("node", flat=True)[:NAMED] if found["count"] else ()
     return Nodes(count=found["count"], names=tuple(names), until=found.get("until"))
-
-
-def _frozen() -> str:
-    row = FleetFreeze.objects.filter(id=1, frozen=True).first()
-    return f"by {in_words(row.actor)} since {rfc3339(row.frozen_at)}: {row.reason}" if row else ""
 
 
 def _said(failed: Sequence[Operation]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from rollout.messages import Action, Phase, Reason
 from rollout.models import FleetFreeze, Node, NodeModule, Operation, Placement, Rollout
 from rollout.projections.nodes import decoded
 from rollout.projections.rollouts import COUNTERS
+from rollout.queries.freeze import newest_freeze
 from rollout.queries.operations import IN_HAND
 
 _FAILED = (Phase.FAILED, Phase.TIMED_OUT)
@@ -32,12 +33,12 @@ def cause_of(uid: str, nodes: Collection[str]) -> Metadata:
     row = Rollout.objects.only("event_id", "correlation_id", "requested_by", "needs").get(uid=uid)
     phases = Node.objects.filter(name__in=nodes).order_by("-phase_position")
     others: list[QuerySet[Any, Any]] = [
-        FleetFreeze.objects.values_list("event_id", flat=True),
         phases.values_list("phase_event_id", flat=True)[:1],
     ]
     if row.needs:
         others.append(Rollout.objects.filter(uid__in=row.needs).values_list("event_id", flat=True))
-    found = {row.event_id, *(event_id for each in others for event_id in each)}
+    freeze = newest_freeze()
+    found = {row.event_id, freeze and freeze.event_id, *(event_id for each in others for event_id in each)}
     return row.leads_to(RELAY).because_of(newest_event(found - {None}))
 
 
@@ -50,7 +51,7 @@ def fleet_of(uid: str, state: RolloutState, *, now: datetime) -> Fleet:
     keeps_health, releases = state.strategy.kept_healthy(state.nodes) > 0, state.phase in _RELEASING
     ending = state.phase in {RolloutPhase.ABORTING, RolloutPhase.ROLLING_BACK}
     is_over = row.scheduled + row.queued + row.running == 0
-    freeze = FleetFreeze.objects.filter(id=1).first()
+    freeze = newest_freeze()
     begins_to_restore = state.phase == RolloutPhase.ROLLING_BACK and is_over and not state.restoring
     restored = restoration_of(uid) if begins_to_restore else Restoration()
     return Fleet(

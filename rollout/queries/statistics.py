@@ -8,7 +8,7 @@ from typing import Any
 from django.db.models import Count, DurationField, ExpressionWrapper, F, Min, Q, Sum
 
 from rollout.domain.node.decider import LARGEST_SKEW
-from rollout.models import DroppedMessages, FleetFreeze, Liveness, Node, NodeModule, Operation, Placement, Rollout
+from rollout.models import DroppedMessages, Liveness, Node, NodeModule, Operation, Placement, Rollout
 from rollout.queries.nodes import node_rows
 
 #: Upper ends of the classes that rollouts are counted in by how long they took, seconds.
@@ -77,11 +77,6 @@ def placements_by_state() -> list[PlacementCount]:
         count=Count("key"), drifted=Count("drifted_at"), drifted_at=Min("drifted_at")
     )
     return [PlacementCount(**row) for row in counted.order_by("module_name", "state")]
-
-
-def frozen_since() -> datetime | None:
-    """None if the fleet is not frozen."""
-    return FleetFreeze.objects.filter(frozen=True).values_list("frozen_at", flat=True).first()
 
 
 def node_names() -> list[str]:

@@ -13,7 +13,7 @@ from modules_app.operating_systems import fitting_platforms
 from rollout.domain.node.decider import NodePhase
 from rollout.domain.rollout.events import Origin
 from rollout.messages import Action, Activation
-from rollout.models import FleetFreeze, Liveness, Node, NodeModule, Operation, Placement, Rollout
+from rollout.models import Liveness, Node, NodeModule, Operation, Placement, Rollout
 from rollout.projections.nodes import ModuleState
 
 
@@ -176,7 +176,3 @@ def reconciler_operations(
 def _of(places: Collection[tuple[str, str]]) -> Q:
     """Over-selects: the product of the nodes and the modules."""
     return Q(node__in={node for node, _ in places}, module_name__in={name for _, name in places})
-
-
-def is_frozen() -> bool:
-    return FleetFreeze.objects.filter(frozen=True).exists()

@@ -41,6 +41,7 @@ from rollout.domain.strategy import OnFailure, Strategy
 from rollout.messages import Action, Activation, Reason
 from rollout.models import Liveness, NodeModule
 from rollout.projections.nodes import ABSENT
+from rollout.queries.freeze import current_freeze
 from rollout.queries.rollouts import unfinished_rollouts
 from rollout.reconciliation import desired_state
 from rollout.reconciliation.desired_state import DifferingModule, MissedTarget, UndoneOperation
@@ -240,7 +241,7 @@ class _Task:
 def _work(standing: _Standing) -> tuple[dict[Intent, list[str]], datetime | None]:
     """Nodes by what is to be asked of them now, and when the first of those is due that have to wait."""
     tasks = {each.place: each for each in [*_corrections(standing), *_repetitions(standing), *_missed(standing)]}
-    if not tasks or desired_state.is_frozen():
+    if not tasks or current_freeze():
         return {}, None
     now = database_now()
     waits = _waits(tasks, now)

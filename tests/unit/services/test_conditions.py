@@ -12,7 +12,17 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 APPS = ("accounts", "api", "artifacts_app", "modules_app", "operations", "rollout", "webhooks")
 #: Folds of the log; and what answers with rows after it has called one service.
-LEFT_OUT = {"migrations", "projections", "projections.py", "models.py", "agent", "views", "views.py", "console"}
+LEFT_OUT = {
+    "migrations",
+    "projections",
+    "projections.py",
+    "models",
+    "models.py",
+    "agent",
+    "views",
+    "views.py",
+    "console",
+}
 APPENDS = {"eventstore.append", "eventstore.transact"}
 
 UNDER_THE_LOCK = (
