@@ -7,20 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from modfleet.commands import (
-    agent,
-    artifacts,
-    events,
-    freeze,
-    login,
-    modules,
-    nodes,
-    pack,
-    push,
-    rollout,
-    up,
-    users,
-)
+from modfleet.commands import agent, artifacts, events, freeze, login, modules, nodes, pack, push, rollout, up, users
 from modfleet.commands.parameters import builds
 from modfleet.commands.session import Session, open_session, printable
 from modfleet.failure import EXIT_CODES, CommandError, ExitCode

@@ -16,7 +16,7 @@ from rollout.domain.reasons import WORDS
 from rollout.domain.rollout.events import RolloutPhase
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Reason
 from rollout.projections.outcomes import BAD, attempt_in_words
-from rollout.projections.rollouts import document
+from rollout.projections.rollout_document import document
 from rollout.queries import dashboard, explanations
 from rollout.queries.freeze import freeze_document
 from rollout.queries.operations import IN_HAND, attempts_to_look_at, operation_rows

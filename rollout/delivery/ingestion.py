@@ -43,7 +43,7 @@ from rollout.models import DroppedMessages, Liveness, Operation
 from rollout.process.advance import advance_all
 from rollout.process.placements import caused_changes, forgetting
 from rollout.process.timeouts import is_silent
-from rollout.projections.rollouts import operation_key
+from rollout.projections.counters import operation_key
 from rollout.queries.nodes import KnownNode, known_nodes, silent_among
 from rollout.queries.operations import operations_by_key
 from rollout.queries.rollouts import unfinished_rollouts_of

@@ -24,17 +24,7 @@ from artifacts_app.selectors import BuildToFetch, build_to_fetch
 from eventstore import database_now, delete_unlocked
 from rollout.domain.placement.skip import Skip
 from rollout.domain.strategy import Strategy
-from rollout.messages import (
-    EXECUTE,
-    Action,
-    Activation,
-    Command,
-    Package,
-    Phase,
-    cancel_queue_for,
-    queue_for,
-    to_json,
-)
+from rollout.messages import EXECUTE, Action, Activation, Command, Package, Phase, cancel_queue_for, queue_for, to_json
 from rollout.models import Dispatch, Liveness, Node, Operation, Rollout
 from rollout.planning.load_order import LoadOrders
 from rollout.process import timeouts

@@ -53,43 +53,43 @@ class Rule(StrEnum):
 
 
 RULES: Mapping[Rule, str] = {
-    Rule.APPROVAL: "Another person than the one who started the rollout has to approve it: approval is true.",
+    Rule.APPROVAL: "A person other than the one who started the rollout has to approve it: approval is true.",
     Rule.START_AT: "Nothing is released before start_at: {strategy.start_at}.",
     Rule.NEEDS: "The rollouts of the modules that this one needs have to succeed first.",
-    Rule.FROZEN: "A frozen fleet releases nothing anywhere until it is thawed.",
-    Rule.WAVE_TURN: "Waves come one after the other: one starts when the one before it has passed.",
-    Rule.SOAK: "After each wave health is watched for soak_seconds: {strategy.soak_seconds:g} s.",
-    Rule.GATE: "After each wave but the last a person has to promote: gate is {strategy.gate}.",
+    Rule.FROZEN: "Nothing is released while the fleet is frozen.",
+    Rule.WAVE_TURN: "Waves run one after the other: a wave starts when the one before it has passed.",
+    Rule.SOAK: "After each wave, health is watched for soak_seconds: {strategy.soak_seconds:g} s.",
+    Rule.GATE: "After each wave except the last, a person has to promote: gate is {strategy.gate}.",
     Rule.MAX_PARALLEL: (
-        "At most {parallel} of {nodes} nodes are in hand at once: max_parallel is {strategy.max_parallel}."
+        "At most {parallel} of {nodes} nodes are in progress at once: max_parallel is {strategy.max_parallel}."
     ),
     Rule.MIN_HEALTHY: (
-        "At least {kept} of {nodes} nodes stay online, untouched and without a failure: "
+        "At least {kept} of {nodes} nodes stay online, without an operation in progress and without a failure: "
         "min_healthy is {strategy.min_healthy}."
     ),
-    Rule.NODE_DEADLINE: "A node that was released answers within node_deadline_seconds, "
-    "{strategy.node_deadline_seconds:g} s, or has timed out.",
-    Rule.NODE_ANSWER: "What the node itself answers is how it ends.",
-    Rule.OFFLINE_WAIT: "A node that is offline gets its turn when it is back.",
-    Rule.OFFLINE: "A node that is offline when it is its turn is not waited for: offline is {strategy.offline}.",
-    Rule.DRAINING: "A draining node gets nothing new until it is activated.",
-    Rule.BEHIND: "A node has one operation of a module in hand at a time: a newer one waits until the older has ended.",
-    Rule.RETRY_BACKOFF: "A node that failed is tried again at most {strategy.retries.limit} times, after a wait that "
-    "doubles from {strategy.retries.backoff_seconds:g} s on.",
-    Rule.SKIPPED_FROM_START: "A node at which nothing can be done is skipped from the start, and counts in no wave.",
-    Rule.DECOMMISSIONED: "A node that has left the fleet is not waited for.",
+    Rule.NODE_DEADLINE: "A node that was released has to answer within node_deadline_seconds, "
+    "{strategy.node_deadline_seconds:g} s. Otherwise it times out.",
+    Rule.NODE_ANSWER: "The node's own answer decides how its operation ends.",
+    Rule.OFFLINE_WAIT: "An offline node gets its turn when it is back online.",
+    Rule.OFFLINE: "The rollout does not wait for a node that is offline when it is its turn: offline is {strategy.offline}.",
+    Rule.DRAINING: "A draining node gets no new operation until it is activated.",
+    Rule.BEHIND: "A node runs one operation of a module at a time: a newer one waits until the older one has ended.",
+    Rule.RETRY_BACKOFF: "A node that failed is retried at most {strategy.retries.limit} times. The wait before a retry "
+    "doubles each time, from {strategy.retries.backoff_seconds:g} s.",
+    Rule.SKIPPED_FROM_START: "A node on which nothing can be done is skipped from the start, and is in no wave.",
+    Rule.DECOMMISSIONED: "The rollout does not wait for a node that was decommissioned.",
     Rule.MAX_FAILURES: "The rollout stops when more nodes have failed than max_failures ({strategy.max_failures}) "
-    "accepts, in one wave or in all; on_failure is {strategy.on_failure}.",
-    Rule.PROGRESS_DEADLINE: "No success for progress_deadline_seconds, {strategy.progress_deadline_seconds:g} s, while a "
-    "wave is running stops the rollout; on_failure is {strategy.on_failure}.",
+    "accepts, in one wave or in total; on_failure is {strategy.on_failure}.",
+    Rule.PROGRESS_DEADLINE: "The rollout stops when no node succeeds for progress_deadline_seconds, "
+    "{strategy.progress_deadline_seconds:g} s, while a wave is running; on_failure is {strategy.on_failure}.",
     Rule.NEWER_ROLLOUT: "A newer rollout of the module takes over what an older one has not started.",
-    Rule.MANUAL: "A person asked for it.",
-    Rule.ROLLBACK: "Once no node has it in hand any more, each node that it has changed gets back what it had before, unless "
-    "something newer has changed it since, or is about to.",
-    Rule.OUTCOME: "A rollout ends when all its nodes have ended: succeeded, if all succeeded or were skipped that have not "
-    "left the fleet and that no person has canceled; aborted, if there are no such nodes; completed_with_failures, if some "
-    "of them did; failed, if none did.",
-    Rule.NEXT_STEP: "Nothing keeps it from going on: its next step is about to be taken.",
+    Rule.MANUAL: "A person requested this.",
+    Rule.ROLLBACK: "When no node has an operation in progress, each node that the rollout has changed gets back what it had "
+    "before, unless a newer rollout has changed it since or is about to.",
+    Rule.OUTCOME: "A rollout ends when all its nodes have ended. Nodes that were decommissioned or that a person has canceled "
+    "do not count. The rollout is succeeded if all others succeeded or were skipped, completed_with_failures if some of them "
+    "did, failed if none did, and aborted if there are no others.",
+    Rule.NEXT_STEP: "Nothing blocks the rollout: its next step is about to be taken.",
 }
 
 _OF_REASONS: Mapping[Reason, Rule] = {
@@ -239,7 +239,7 @@ def _counted(fleet: Fleet) -> str:
     said += [
         f"{count} {word}"
         for word, count in (
-            ("in hand", fleet.in_hand),
+            ("in progress", fleet.in_hand),
             *(
                 (phase.replace("_", " "), counts.get(phase, 0))
                 for phase in Phase
@@ -320,7 +320,7 @@ def _room(state: RolloutState, fleet: Fleet, scene: Scene) -> Wait:
     if 0 < free_slots(state, fleet) > spare_nodes(state, fleet):
         return Wait(what=Rule.MIN_HEALTHY, text=f"more than {state.strategy.kept_healthy(state.nodes)} healthy nodes")
     return Wait(
-        what=Rule.MAX_PARALLEL, text=f"a free slot: {fleet.in_hand} nodes are in hand", until=scene.in_hand.until
+        what=Rule.MAX_PARALLEL, text=f"a free slot: {fleet.in_hand} nodes are in progress", until=scene.in_hand.until
     )
 
 

@@ -10,11 +10,7 @@ from eventstore import Condition, head
 from modules_app.errors import ModuleInUseError
 from rollout.domain.conditions import USING
 from rollout.domain.errors import ArtifactInUseError
-from rollout.messages import (
-    Action,
-    Activation,
-    Phase,
-)
+from rollout.messages import Action, Activation, Phase
 from rollout.models import NodeModule, Operation, Placement
 from rollout.projections.nodes import ABSENT
 from rollout.queries.nodes import node_rows

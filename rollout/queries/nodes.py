@@ -11,12 +11,7 @@ from eventstore import snapshot
 from rollout.domain.errors import NodeNotFoundError, NoLocalNodeError
 from rollout.domain.node.decider import LARGEST_SKEW, NodePhase
 from rollout.domain.node.pace import SECONDS, Change
-from rollout.messages import (
-    Heartbeat,
-    InstalledModule,
-    Inventory,
-    NodeProfile,
-)
+from rollout.messages import Heartbeat, InstalledModule, Inventory, NodeProfile
 from rollout.models import Liveness, Node, NodeModule
 from rollout.projections.nodes import ABSENT, ModuleState
 

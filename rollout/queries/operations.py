@@ -9,13 +9,10 @@ from django.db.models import Case, Exists, OuterRef, QuerySet, When
 from api.fields import rfc3339
 from rollout.domain.errors import NodeNotFoundError, RolloutNotFoundError
 from rollout.domain.node.decider import NodePhase
-from rollout.messages import (
-    RUNNING_PHASES,
-    Phase,
-)
+from rollout.messages import RUNNING_PHASES, Phase
 from rollout.models import Node, Operation, Rollout
+from rollout.projections.counters import operation_key
 from rollout.projections.outcomes import BAD, outcomes_of
-from rollout.projections.rollouts import operation_key
 from rollout.queries.nodes import node_row
 from rollout.queries.rollouts import rollout_row
 

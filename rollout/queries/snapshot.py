@@ -15,8 +15,8 @@ from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, LeftAlone, Rollo
 from rollout.domain.strategy import Offline
 from rollout.messages import Action, Phase, Reason
 from rollout.models import FleetFreeze, Node, NodeModule, Operation, Placement, Rollout
+from rollout.projections.counters import COUNTERS
 from rollout.projections.nodes import decoded
-from rollout.projections.rollouts import COUNTERS
 from rollout.queries.freeze import newest_freeze
 from rollout.queries.operations import IN_HAND
 

@@ -1,8 +1,6 @@
 """Freezes and thaws the fleet."""
 
-from eventstore import (
-    transact,
-)
+from eventstore import transact
 from rollout.domain.fleet.decider import FLEET, Freeze, Thaw
 from rollout.domain.fleet.events import FLEET_STREAM
 from rollout.process.advance import advance_all

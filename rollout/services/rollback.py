@@ -5,17 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 
-from eventstore import (
-    Append,
-    Condition,
-    Loaded,
-    append,
-    head,
-    load_state,
-    retry_on_conflict,
-    snapshot,
-    transact,
-)
+from eventstore import Append, Condition, Loaded, append, head, load_state, retry_on_conflict, snapshot, transact
 from rollout.domain.conditions import PLANNING
 from rollout.domain.placement.decider import RollBack
 from rollout.domain.placement.events import OperationScheduled

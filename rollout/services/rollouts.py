@@ -6,16 +6,7 @@ What each verb does to nodes that are scheduled, queued, running and finished is
 from dataclasses import replace
 
 from accounts.selectors import account_called
-from eventstore import (
-    Condition,
-    append,
-    head,
-    is_shown_person,
-    load_state,
-    retry_on_conflict,
-    snapshot,
-    transact,
-)
+from eventstore import Condition, append, head, is_shown_person, load_state, retry_on_conflict, snapshot, transact
 from rollout.domain.errors import OperationFinalError
 from rollout.domain.node.events import NodeDecommissioned
 from rollout.domain.placement.decider import Cancel, Retry

@@ -31,7 +31,7 @@ from rollout.domain.rollout.events import (
     WavePhase,
 )
 from rollout.messages import FINAL_PHASES, Action, Activation, Phase, Reason
-from rollout.projections.rollouts import COUNTERS, counter_of
+from rollout.projections.counters import COUNTERS, counter_of
 from tests.simulation.standing import IN_HAND
 
 BAD = (Phase.FAILED, Phase.TIMED_OUT)

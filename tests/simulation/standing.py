@@ -5,7 +5,7 @@ from rollout.domain.rollout.decider import Fleet, Needs, Ready
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
 from rollout.domain.strategy import Offline
 from rollout.messages import RUNNING_PHASES, Action, Phase, Reason
-from rollout.projections.rollouts import COUNTERS
+from rollout.projections.counters import COUNTERS
 from rollout.queries.snapshot import (
     _FAILED,
     _RELEASING,

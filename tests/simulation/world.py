@@ -53,20 +53,12 @@ from rollout.domain.rollout.decider import (
 from rollout.domain.rollout.events import RolloutStarted, rollout_stream
 from rollout.domain.rollout.step import step
 from rollout.domain.strategy import Strategy
-from rollout.messages import (
-    FINAL_PHASES,
-    Action,
-    Activation,
-    InstalledModule,
-    Inventory,
-    NodeProfile,
-    Phase,
-    Reason,
-)
+from rollout.messages import FINAL_PHASES, Action, Activation, InstalledModule, Inventory, NodeProfile, Phase, Reason
 from rollout.models import FleetFreeze
 from rollout.process.placements import end_of_gone
+from rollout.projections.counters import operation_key
 from rollout.projections.nodes import ABSENT, NodeFold
-from rollout.projections.rollouts import RolloutFold, operation_key
+from rollout.projections.rollouts import RolloutFold
 from rollout.services.rollback import ROLLBACKS
 from rollout.services.start import without_start_conditions
 from tests.simulation.agents import Agent, Order, Script

@@ -60,7 +60,7 @@ from rollout.domain.request import WHERE_ONLINE, RolloutRequest
 from rollout.domain.rollout.events import Origin, RolloutPhase
 from rollout.messages import Action, Activation, Reason
 from rollout.models import Node, Rollout
-from rollout.projections.rollouts import counted
+from rollout.projections.rollout_document import counted
 from rollout.queries.freeze import refuse_if_frozen
 from rollout.queries.nodes import node_rows, node_with_position
 from rollout.queries.rollouts import rollout_row, rollout_rows, shortfalls

@@ -8,7 +8,7 @@ from django.test import Client
 
 from accounts.roles import Role
 from eventstore import StoredEvent
-from rollout.projections.rollouts import operation_key
+from rollout.projections.counters import operation_key
 from tests.integration.admin.conftest import EVIL, signed_in, text
 from ui.cells import page_url
 

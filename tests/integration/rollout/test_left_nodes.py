@@ -11,21 +11,10 @@ from rollout.messages import Phase, Reason
 from rollout.models import ClusterTarget
 from rollout.process import timeouts
 from rollout.process.advance import advance
-from rollout.projections.rollouts import progress
+from rollout.projections.rollout_document import progress
 from rollout.services.nodes import decommission_node
 from rollout.services.rollback import roll_back_rollout
-from tests.recorded_fleet import (
-    differences,
-    fleet,
-    grew,
-    installed,
-    inventory,
-    operation,
-    phases,
-    rollout,
-    say,
-    start,
-)
+from tests.recorded_fleet import differences, fleet, grew, installed, inventory, operation, phases, rollout, say, start
 
 pytestmark = pytest.mark.django_db
 

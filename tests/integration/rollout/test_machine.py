@@ -34,8 +34,8 @@ from rollout.models import FleetFreeze, Node, NodeModule, Operation, Placement, 
 from rollout.process import timeouts
 from rollout.process.advance import advance_all
 from rollout.process.manager import Follower
+from rollout.projections.counters import COUNTERS, counter_of, state_of
 from rollout.projections.nodes import state_of as state_of_placement
-from rollout.projections.rollouts import COUNTERS, counter_of, state_of
 from rollout.queries import snapshot
 from rollout.queries.rollouts import unfinished_rollouts
 from rollout.services import freeze, nodes, rollback, rollouts

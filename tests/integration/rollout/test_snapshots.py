@@ -7,7 +7,6 @@ import pytest
 
 from console.rollouts.live import live
 from eventstore import acting_as
-from rollout.api import report
 from rollout.delivery import ingestion
 from rollout.domain.request import RolloutRequest
 from rollout.domain.selector import Selector
@@ -16,7 +15,7 @@ from rollout.messages import Action
 from rollout.planning.forecast import plan_document
 from rollout.planning.planner import plan_of
 from rollout.process import advance
-from rollout.queries import explanations
+from rollout.queries import explanations, report
 from rollout.queries.nodes import node_documents, node_row
 from rollout.reconciliation import reconciler
 from rollout.services.nodes import label_node
