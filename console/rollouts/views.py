@@ -24,8 +24,8 @@ from rollout.domain.rollout.decider import left_alone_in_words
 from rollout.queries.freeze import freeze_document
 from rollout.queries.nodes import node_rows
 from rollout.queries.operations import operation_row
+from rollout.queries.restoration import restoration_of
 from rollout.queries.rollouts import rollout_row
-from rollout.queries.snapshot import restoration_of
 from rollout.services.freeze import freeze_fleet, thaw_fleet
 from rollout.services.rollouts import cancel_node
 from ui.cells import page_url
@@ -181,7 +181,7 @@ def _confirm(request: HttpRequest, uid: str, button: Button, *, error: str = "",
         trail=[_all_rollouts(), Crumb(text=title, url=rollout_url(uid))],
         what=title,
         button=button,
-        left_alone=left_alone_in_words(restoration_of(uid).left_alone) if button is ROLL_BACK else "",
+        left_alone=left_alone_in_words(restoration_of(uid).unchanged) if button is ROLL_BACK else "",
         node=node,
         error=error,
         remark=request.POST.get("remark", ""),

@@ -17,8 +17,9 @@ from rollout.domain.rollout.decider import ROLLOUT
 from rollout.domain.rollout.events import RolloutEvent, RolloutFinished, RolloutPhase, RolloutStarted, rollout_stream
 from rollout.domain.rollout.step import step
 from rollout.process.placements import placement_changes
+from rollout.queries.causes import cause_of
 from rollout.queries.modules import some_of, users_of
-from rollout.queries.snapshot import cause_of, fleet_of
+from rollout.queries.snapshot import fleet_of
 
 logger = logging.getLogger(__name__)
 

@@ -74,7 +74,7 @@ def _stream_of(command: PlacementCommand) -> str:
     return placement_stream(command.node, command.module_name)
 
 
-def end_of_gone(operation: Operation) -> End:
+def end_of_decommissioned(operation: Operation) -> End:
     """How an operation ends whose node has left the fleet: that is no failure of the module."""
     return End(
         rollout=operation.rollout,

@@ -16,8 +16,8 @@ from rollout.domain.placement.skip import Skip
 from rollout.messages import Phase, Reason
 from rollout.models import Liveness, Node, Operation
 from rollout.process.advance import advance_all
-from rollout.process.placements import caused_changes, end_of_gone, placement_changes
-from rollout.queries.operations import operations_of_gone_nodes, overdue_operations, unfinished_operations_of
+from rollout.process.placements import caused_changes, end_of_decommissioned, placement_changes
+from rollout.queries.operations import operations_of_decommissioned_nodes, overdue_operations, unfinished_operations_of
 from rollout.queries.rollouts import unfinished_rollouts_of
 
 #: The actor of what time brings.
@@ -114,9 +114,9 @@ def _timed_out(operation: Operation) -> End:
     )
 
 
-def end_operations_of_gone_nodes() -> int:
+def end_operations_of_decommissioned_nodes() -> int:
     """How many operations were ended that were scheduled on a node in the moment in which it left the fleet."""
-    return _end_all(operations_of_gone_nodes(), end_of_gone)
+    return _end_all(operations_of_decommissioned_nodes(), end_of_decommissioned)
 
 
 def end_for_lack_of_a_build(operations: Sequence[tuple[Operation, Skip]]) -> int:

@@ -50,7 +50,7 @@ def _moment(text: str) -> datetime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FormerRollout:
+class PastRollout:
     """`position` is that of its newest event by then; `operations` are in its order, `former` the attempts before."""
 
     document: dict[str, Any]
@@ -59,7 +59,7 @@ class FormerRollout:
     former: tuple[Operation, ...]
 
 
-def rollout_as_of(uid: str, position: int) -> FormerRollout:
+def rollout_as_of(uid: str, position: int) -> PastRollout:
     """Three queries, however many nodes it has. Raises: `RolloutNotFoundError`."""
     started_position = rollout_row(uid).started_position
     if position < started_position:
@@ -70,7 +70,7 @@ def rollout_as_of(uid: str, position: int) -> FormerRollout:
         fold.apply(each)
     row = fold.rollouts[uid]
     operations = sorted(fold.operations.values(), key=lambda operation: operation.ordinal)
-    return FormerRollout(
+    return PastRollout(
         document=document(row), position=row.position, operations=tuple(operations), former=tuple(fold.former)
     )
 

@@ -65,7 +65,7 @@ def newest_rollouts_of(module_name: str, *, limit: int) -> list[Rollout]:
     return list(rows.defer("document", "state", "durations", "slowest")[:limit])
 
 
-def waits_for_somebody(row: Rollout) -> str:
+def decision_needed(row: Rollout) -> str:
     """What somebody has to decide before the rollout goes on, in words; empty if it goes on by itself."""
     match row.phase:
         case RolloutPhase.PENDING_APPROVAL:

@@ -28,7 +28,7 @@ from rollout.messages import Phase, Reason
 from rollout.models import Node, Operation, Rollout
 from rollout.projections.outcomes import BAD, attempt_in_words, begun_in_words, besides, earlier, outcomes_of
 from rollout.queries.freeze import freeze_in_words
-from rollout.queries.operations import IN_HAND, operation_row
+from rollout.queries.operations import IN_PROGRESS, operation_row
 from rollout.queries.rollouts import rollout_row
 from rollout.queries.snapshot import fleet_of
 
@@ -165,7 +165,7 @@ def _scene(told: _Told, failed: Sequence[Operation]) -> Scene:
         waiting = waiting.filter(wave__lte=state.open_wave)
     return replace(
         scene,
-        in_hand=_group(rows.filter(phase__in=IN_HAND), Max("deadline_at")),
+        in_hand=_group(rows.filter(phase__in=IN_PROGRESS), Max("deadline_at")),
         offline=_group(waiting.filter(node_phase=NodePhase.OFFLINE)),
         draining=_group(waiting.filter(node_phase=NodePhase.DRAINING)),
         behind=_group(waiting.filter(behind=True)),

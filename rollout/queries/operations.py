@@ -16,7 +16,7 @@ from rollout.projections.outcomes import BAD, outcomes_of
 from rollout.queries.nodes import node_row
 from rollout.queries.rollouts import rollout_row
 
-IN_HAND = (Phase.QUEUED, *sorted(RUNNING_PHASES))
+IN_PROGRESS = (Phase.QUEUED, *sorted(RUNNING_PHASES))
 
 
 def operations_by_key(keys: Iterable[str]) -> dict[str, Operation]:
@@ -27,14 +27,14 @@ def unfinished_operations_of(*nodes: str) -> list[Operation]:
     return list(Operation.objects.filter(node__in=nodes, finished_at__isnull=True))
 
 
-def operations_of_gone_nodes() -> list[Operation]:
+def operations_of_decommissioned_nodes() -> list[Operation]:
     gone = Node.objects.filter(name=OuterRef("node"), phase=NodePhase.DECOMMISSIONED)
     return list(Operation.objects.filter(Exists(gone), finished_at__isnull=True))
 
 
 def overdue_operations(now: datetime) -> list[Operation]:
     """Released, and not ended by their deadline."""
-    return list(Operation.objects.filter(phase__in=IN_HAND, deadline_at__lt=now))
+    return list(Operation.objects.filter(phase__in=IN_PROGRESS, deadline_at__lt=now))
 
 
 def operation_rows(uid: str) -> QuerySet[Operation]:
@@ -87,10 +87,10 @@ def operation_document(row: Operation, outcomes: list[dict[str, Any]]) -> dict[s
     }
 
 
-def attempts_to_look_at(uid: str, *, limit: int) -> list[Operation]:
+def attempts_needing_attention(uid: str, *, limit: int) -> list[Operation]:
     """The first attempts of the rollout that failed, also those that were retried or undone, then those in hand."""
     urgency = Case(When(phase__in=BAD, then=0), default=1)
-    rows = Operation.attempts.filter(rollout=uid, phase__in=(*BAD, *IN_HAND))
+    rows = Operation.attempts.filter(rollout=uid, phase__in=(*BAD, *IN_PROGRESS))
     return list(rows.order_by(urgency, "former", "ordinal", "generation", "attempt")[:limit])
 
 

@@ -9,7 +9,7 @@ from rollout.domain.node.events import node_stream
 from rollout.domain.placement.events import placement_stream
 from rollout.models import Liveness
 from rollout.process.advance import advance_all
-from rollout.process.placements import end_of_gone, forgetting, placement_changes
+from rollout.process.placements import end_of_decommissioned, forgetting, placement_changes
 from rollout.queries.operations import unfinished_operations_of
 from rollout.queries.rollouts import unfinished_rollouts_of
 
@@ -53,7 +53,7 @@ def _decommission(name: str) -> None:
     loaded = load_state(node_stream(name), NODE)
     events = NODE.decide(loaded.state, DecommissionNode(node=name))
     operations = unfinished_operations_of(name)
-    ends = [end_of_gone(each) for each in operations]
+    ends = [end_of_decommissioned(each) for each in operations]
     as_read = Condition(
         after=after,
         streams=[placement_stream(name, each.module_name) for each in operations],  # their phases decide how they end

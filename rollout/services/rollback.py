@@ -18,7 +18,7 @@ from rollout.planning.observed import Observed
 from rollout.process.advance import advance
 from rollout.process.placements import placement_changes
 from rollout.queries.nodes import node_rows
-from rollout.queries.snapshot import restoration_of
+from rollout.queries.restoration import restoration_of
 from rollout.services.start import followed, without_start_conditions
 
 #: What a rollback's own uid is made from, so that a rollout has one at most.
@@ -63,7 +63,7 @@ def _start_rollback(ended: RolloutStarted, origin: Origin) -> str:
         strategy=_fitting(ended.strategy, len(changes)),
         origin=origin,
         rollback_of=ended.rollout,
-        left_alone=restoration.left_alone,
+        left_alone=restoration.unchanged,
     )
     as_read = Condition(after=after, event_types=PLANNING)
     first = loaded.append(ROLLOUT.decide(RolloutState(), Start(started=started)))

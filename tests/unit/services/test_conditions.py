@@ -46,7 +46,7 @@ ACCEPTED = {
     "accounts.services.update_cluster_settings": OWN_ROW,
     "accounts.services.update_user": READ_AGAIN,
     "rollout.process.timeouts._end_all.attempt": NO_RELEASE,
-    "rollout.process.timeouts.end_operations_of_gone_nodes": WHAT_TO_LOAD,
+    "rollout.process.timeouts.end_operations_of_decommissioned_nodes": WHAT_TO_LOAD,
     "rollout.process.timeouts.end_overdue_operations": ITS_ATTEMPT,
     "rollout.delivery.outbox._commands": ITS_ATTEMPT,
     "rollout.delivery.outbox._publish": ITS_ATTEMPT,

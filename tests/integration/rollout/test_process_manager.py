@@ -15,7 +15,7 @@ from rollout.domain.strategy import Gate, Offline, Retries
 from rollout.management.commands.relay import look
 from rollout.messages import Phase
 from rollout.process import advance, manager, timeouts
-from rollout.process.manager import Follower
+from rollout.process.manager import ProcessManager
 from rollout.reconciliation.reconciler import reconcile
 from rollout.services import freeze, nodes, rollback, rollouts
 from rollout.services.freeze import freeze_fleet, thaw_fleet
@@ -62,7 +62,7 @@ def sent(monkeypatch):
 @pytest.fixture
 def relay(sent):
     """Looks once. It has no reconciler."""
-    known = Follower()
+    known = ProcessManager()
     return lambda: look(lambda: None, known)
 
 
@@ -122,7 +122,7 @@ def waiting(names, number):
 
 def test_what_waits_costs_nothing(sent):
     names = fleet(80)
-    known, seen = Follower(), {}
+    known, seen = ProcessManager(), {}
     for count in range(40):
         waiting(names, count)
         if count in {0, 39}:
@@ -365,7 +365,7 @@ def test_a_retry_after_its_wait(relay, later):
 def test_what_another_relay_has_moved_on_is_known_to_this_one(sent, later):
     fleet(1)
     uid = start(careful=AT_ONCE | {"soak_seconds": LATER / 2})
-    first, second = Follower(), Follower()
+    first, second = ProcessManager(), ProcessManager()
     for each in (first, second):
         look(lambda: None, each)
     say(uid, "n0000")
