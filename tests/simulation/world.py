@@ -544,7 +544,7 @@ class World(Folded):
             named=True,
             strategy=without_start_conditions(ended.strategy),
             rollback_of=ended.rollout,
-            left_alone=restored.left_alone,
+            left_alone=restored.unchanged,
         )
         self._begin(into, started, changes)
 
