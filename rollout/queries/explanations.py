@@ -1,4 +1,4 @@
-"""Reads what `rollout.domain.explanation` explains, in a number of queries that does not grow with the fleet."""
+"""Explains rollouts and operations: reads what `rollout.domain.explanation` needs, in a constant number of queries."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -32,11 +32,11 @@ from rollout.queries.operations import IN_PROGRESS, operation_row
 from rollout.queries.rollouts import rollout_row
 from rollout.queries.snapshot import fleet_of
 
-#: At most so many nodes that failed are shown with their events, and so many events of the rollout's own.
+#: Most failed nodes that are shown with their events, and most events of the rollout itself.
 FAILURES = 10
 EVENTS = 200
-#: So many are named of the newest stops and of what people did.
-TOLD = 10
+#: Most stops and actions of people that are named, the newest ones.
+NEWEST = 10
 _VERBS = (RolloutPaused, AbortRequested, RollbackRequested, RolloutRejected)
 
 
@@ -51,13 +51,13 @@ class Answer:
 @snapshot()
 def of_rollout(uid: str) -> Answer:
     """Raises: `RolloutNotFoundError`."""
-    told = _told(uid)
-    fleet = fleet_of(uid, told.state, now=database_now())
+    timeline = _timeline_of(uid)
+    fleet = fleet_of(uid, timeline.state, now=database_now())
     failed = _failed(uid)
-    why = explain_rollout(told.state, told.started, fleet, _scene(told, failed))
-    reason = told.state.reason
-    document = {"uid": uid, "phase": told.state.phase, "reason": reason, **_document(why)}
-    own = [each for each in told.events if not _is_routine(each)]
+    why = explain_rollout(timeline.state, timeline.started, fleet, _scene(timeline, failed))
+    reason = timeline.state.reason
+    document = {"uid": uid, "phase": timeline.state.phase, "reason": reason, **_document(why)}
+    own = [each for each in timeline.events if not _is_routine(each)]
     shown = [*own[:1], *own[1:][-EVENTS:], *_endings(uid, failed)]
     return Answer(document=document, events=tuple(sorted(shown, key=lambda each: each.position)))
 
@@ -66,12 +66,12 @@ def of_rollout(uid: str) -> Answer:
 def of_node(uid: str, name: str) -> Answer:
     """Raises: `RolloutNotFoundError`, `NodeNotFoundError`."""
     row = operation_row(uid, name)
-    told = _told(uid)
-    fleet = fleet_of(uid, told.state, now=database_now())
+    timeline = _timeline_of(uid)
+    fleet = fleet_of(uid, timeline.state, now=database_now())
     stream = load(placement_stream(name, row.module_name))
     events = tuple(each for each in stream if getattr(each.event, "rollout", "") == uid)
-    why = explain_node(told.state, told.started, fleet, _scene(told, ()), _place(row, events))
-    why = replace(why, summary=" ".join((why.summary, *_besides(row), *_earlier(row), *_stopped(told, row))))
+    why = explain_node(timeline.state, timeline.started, fleet, _scene(timeline, ()), _place(row, events))
+    why = replace(why, summary=" ".join((why.summary, *_besides(row), *_earlier(row), *_stopped(timeline, row))))
     document = {"uid": uid, "node": name, "phase": row.phase, "reason": row.reason or None, **_document(why)}
     return Answer(document=document, events=events[-EVENTS:])
 
@@ -84,13 +84,13 @@ def _document(why: Why) -> dict[str, Any]:
     return {"summary": why.summary, "rule": {"id": why.rule, "text": why.rule_text}, "waits_for": waits}
 
 
-# --- What there is to tell --------------------------------------------------------------------------------------------
+# --- What is explained ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Told:
-    """A rollout's own events and what they make of it; `since` when it is so, who asked last for anything else than to go
-    on."""
+class _Timeline:
+    """A rollout folded from its own events. `since`: when it came to its phase and wave. `actor`: the last one who
+    asked for a stop, else the starter."""
 
     row: Rollout
     state: RolloutState
@@ -100,15 +100,15 @@ class _Told:
     actor: str
 
     @property
-    def history(self) -> tuple[str, ...]:
-        """What has stopped it and what people did, in words and in order, but for the stop that holds."""
+    def past(self) -> tuple[str, ...]:
+        """Return what stopped it and what people did, in words and in order, without the stop that holds now."""
         holds = self.state.reason is not None or self.state.rejected
         stops = self.row.stops[:-1] if holds else self.row.stops
-        told = sorted([*stops, *self.row.actions], key=lambda each: each["at"])
-        return tuple(each["text"] for each in told[-TOLD:])
+        entries = sorted([*stops, *self.row.actions], key=lambda each: each["at"])
+        return tuple(each["text"] for each in entries[-NEWEST:])
 
 
-def _told(uid: str) -> _Told:
+def _timeline_of(uid: str) -> _Timeline:
     row = rollout_row(uid)
     events = load(rollout_stream(uid))
     state, since, actor = ROLLOUT.initial, events[0].recorded_at, events[0].shown_actor
@@ -119,18 +119,18 @@ def _told(uid: str) -> _Told:
         if isinstance(each.event, _VERBS):
             actor = each.shown_actor
     started: RolloutStarted = events[0].event
-    return _Told(row=row, state=state, started=started, events=events, since=since, actor=actor)
+    return _Timeline(row=row, state=state, started=started, events=events, since=since, actor=actor)
 
 
 def _is_routine(recorded: RecordedEvent) -> bool:
-    """Whether it only tells whose turn it was: there may be one for each node."""
+    """Return True if the event only releases or retries nodes: there may be one for each node."""
     event = recorded.event
     return isinstance(event, NodesReleased) or (isinstance(event, NodesRetried) and event.automatic)
 
 
 def _failed(uid: str) -> Sequence[Operation]:
-    """The first attempts that failed, also those that were retried or undone; then those that a newer rollout took over,
-    then those that a person canceled."""
+    """Return the first attempts that failed, also those that were retried or undone; then those that a newer rollout
+    took over; then those that a person canceled."""
     canceled, taken_over = ~Q(canceled_by=""), Q(phase=Phase.CANCELED, reason=Reason.NEWER_ROLLOUT)
     rows = Operation.attempts.filter(Q(phase__in=BAD) | taken_over | canceled, rollout=uid)
     rank = Case(When(taken_over, then=1), When(canceled, then=2), default=0)
@@ -139,7 +139,7 @@ def _failed(uid: str) -> Sequence[Operation]:
 
 
 def _endings(uid: str, rows: Sequence[Operation]) -> list[RecordedEvent]:
-    """The events by which they ended, and by which nodes were asked to give them up; in one query."""
+    """Return the events by which they ended, and by which nodes were asked to cancel them; in one query."""
     streams = load_many(placement_stream(each.node, each.module_name) for each in rows)
     return [each for stream in streams.values() for each in stream if _is_ending(each, uid)]
 
@@ -152,10 +152,15 @@ def _is_ending(recorded: RecordedEvent, uid: str) -> bool:
     return is_end or isinstance(event, OperationCancelRequested)
 
 
-def _scene(told: _Told, failed: Sequence[Operation]) -> Scene:
-    uid, state = told.started.rollout, told.state
-    besides_it = tuple(besides(told.row))
-    scene = Scene(since=told.since, actor=told.actor, before=told.history, failed=_said(failed), besides=besides_it)
+def _scene(timeline: _Timeline, failed: Sequence[Operation]) -> Scene:
+    uid, state = timeline.started.rollout, timeline.state
+    scene = Scene(
+        since=timeline.since,
+        actor=timeline.actor,
+        before=timeline.past,
+        failed=_in_words(failed),
+        besides=tuple(besides(timeline.row)),
+    )
     if state.phase.is_final:
         return scene
     rows = Operation.objects.filter(rollout=uid)
@@ -170,7 +175,7 @@ def _scene(told: _Told, failed: Sequence[Operation]) -> Scene:
         draining=_group(waiting.filter(node_phase=NodePhase.DRAINING)),
         behind=_group(waiting.filter(behind=True)),
         backing_off=_group(waiting.filter(ready_at__gt=database_now()), Min("ready_at")),
-        needs=told.started.needs,
+        needs=timeline.started.needs,
         frozen=freeze_in_words(),
     )
 
@@ -181,11 +186,11 @@ def _group(rows: QuerySet[Operation], until: Aggregate | None = None) -> Nodes:
     return Nodes(count=found["count"], names=tuple(names), until=found.get("until"))
 
 
-def _said(failed: Sequence[Operation]) -> tuple[str, ...]:
-    """What a person canceled is told where people's actions are."""
-    told = [each for each in failed if not each.canceled_by]
+def _in_words(failed: Sequence[Operation]) -> tuple[str, ...]:
+    """Return the failures in words, without those that a person canceled: people's actions name these."""
+    rows = [each for each in failed if not each.canceled_by]
     return tuple(
-        ": ".join(filter(None, (_named(each), each.reason or each.phase, each.message))) for each in told[:NAMED]
+        ": ".join(filter(None, (_named(each), each.reason or each.phase, each.message))) for each in rows[:NAMED]
     )
 
 
@@ -199,22 +204,22 @@ def _besides(row: Operation) -> Iterator[str]:
         what = f"The undo, {row.action} {row.module_name} {row.version}," if is_undo else "It"
         yield f"{what} was {begun}."
     if row.canceled_by and row.finished_at is None:
-        yield f"The node was asked to give it up by {in_words(row.canceled_by)}."
+        yield f"The node was asked to cancel it by {in_words(row.canceled_by)}."
     if row.late:
-        yield f"The node has answered late: {row.late}."
+        yield f"The node answered late: {row.late}."
 
 
 def _earlier(row: Operation) -> list[str]:
-    """How the attempts before this one ended."""
+    """Return how the attempts before this one ended."""
     former = earlier(outcomes_of([row])[row.key], has_ended=row.finished_at is not None)
     return [f"Before: {listed([each['text'] for each in former])}"] if former else []
 
 
-def _stopped(told: _Told, row: Operation) -> list[str]:
-    """What stopped the rollout, where that is why something else was done on the node."""
-    stops = [each["text"] for each in told.row.stops]
-    is_told = stops and (row.rollback or row.phase == Phase.CANCELED)
-    return [f"The rollout: {listed(stops)}"] if is_told else []
+def _stopped(timeline: _Timeline, row: Operation) -> list[str]:
+    """Return what stopped the rollout, if the operation was undone or canceled because of that."""
+    stops = [each["text"] for each in timeline.row.stops]
+    is_affected = stops and (row.rollback or row.phase == Phase.CANCELED)
+    return [f"The rollout: {listed(stops)}"] if is_affected else []
 
 
 def _place(row: Operation, events: Sequence[RecordedEvent]) -> Place:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from django.db.models import OuterRef, Subquery
 
-from rollout.domain.node.decider import NodePhase
 from rollout.domain.placement.decider import PlacementState, kept_by, to_undo
 from rollout.domain.rollout.events import LeftAlone
 from rollout.messages import Phase
-from rollout.models import Node, Operation, Placement
+from rollout.models import Operation, Placement
 from rollout.projections.nodes import decoded
+from rollout.queries.nodes import decommissioned_nodes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +24,9 @@ class Restoration:
 
 def restoration_of(uid: str) -> Restoration:
     """Return what a rollback of the rollout would do now, as the deciders of its placements say. One query."""
-    decommissioned = Node.objects.filter(phase=NodePhase.DECOMMISSIONED).values("name")
     placement = Placement.objects.filter(node=OuterRef("node"), module_name=OuterRef("module_name"))
     rows = Operation.objects.filter(rollout=uid, touched=True, rollback=False).exclude(phase=Phase.SKIPPED, attempt=1)
-    found = rows.exclude(node__in=decommissioned).order_by("ordinal")
+    found = rows.exclude(node__in=decommissioned_nodes()).order_by("ordinal")
     states = found.annotate(state=Subquery(placement.values("state")[:1])).values_list("node", "generation", "state")
     return restoration(uid, ((node, generation, decoded(state)) for node, generation, state in states))
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from django.db.models import Exists, Min, OuterRef, Q, QuerySet
+from django.db.models import Exists, Min, Q, QuerySet
 
 from rollout.domain.node.decider import NodePhase
 from rollout.domain.rollout.decider import Fleet, Needs, Ready, RolloutState, Tally
@@ -13,7 +13,8 @@ from rollout.messages import Action, Phase, Reason
 from rollout.models import FleetFreeze, Node, NodeModule, Operation, Rollout
 from rollout.projections.counters import COUNTERS
 from rollout.queries.freeze import newest_freeze
-from rollout.queries.operations import IN_PROGRESS
+from rollout.queries.nodes import decommissioned_nodes
+from rollout.queries.operations import IN_PROGRESS, newer_operations
 from rollout.queries.restoration import Restoration, restoration_of
 
 _FAILED = (Phase.FAILED, Phase.TIMED_OUT)
@@ -123,7 +124,7 @@ def _retriable(rows: QuerySet[Operation], state: RolloutState) -> tuple[tuple[st
         return ()
     found = rows.filter(
         _untouched_since(), phase__in=_FAILED, attempt__lte=retries.limit, reason__in=retries.reasons
-    ).filter(node__in=Node.objects.exclude(phase=NodePhase.DECOMMISSIONED).values("name"))
+    ).exclude(node__in=decommissioned_nodes())
     if state.restoring:
         found = found.filter(rollback=True)
     return tuple(found.order_by("ordinal").values_list("node", "attempt"))
@@ -131,13 +132,7 @@ def _retriable(rows: QuerySet[Operation], state: RolloutState) -> tuple[tuple[st
 
 def _untouched_since() -> Q:
     """Match operations that are the newest of their module on their node."""
-    return ~Q(
-        Exists(
-            Operation.objects.filter(
-                node=OuterRef("node"), module_name=OuterRef("module_name"), generation__gt=OuterRef("generation")
-            )
-        )
-    )
+    return ~Q(Exists(newer_operations()))
 
 
 def _healthy(uid: str) -> int:
