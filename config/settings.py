@@ -6,7 +6,7 @@ import django_stubs_ext
 
 from config.environment import database, make_data_folder, package_storage, private_files, read_environment, secret_key
 from config.private import keep_files_private, tighten
-from console import look
+from console import theme
 
 django_stubs_ext.monkeypatch()
 
@@ -99,7 +99,7 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = ENVIRONMENT.h
 SECURE_HSTS_SECONDS = 31_536_000 if ENVIRONMENT.https else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = ENVIRONMENT.https
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if ENVIRONMENT.https else None
-UNFOLD = look.UNFOLD
+UNFOLD = theme.UNFOLD
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"
 

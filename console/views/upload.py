@@ -1,4 +1,4 @@
-"""Takes a package from a browser: from a plain form, or with progress by `upload.js`, which asks for JSON."""
+"""Uploads a package from a browser: from a plain form, or from `upload.js`, which shows progress and asks for JSON."""
 
 from django.conf import settings
 from django.contrib import messages
@@ -21,9 +21,9 @@ from eventstore import ConcurrencyError
 
 
 @page(sees=Permission.MANAGE_CLUSTER_MODULES, changes=Permission.MANAGE_CLUSTER_MODULES)
-@csrf_exempt  # looking for the token reads the body: that is done below, when the bytes have a place to go to
+@csrf_exempt  # the check reads the body: `_receive` does it, after the upload handler is set
 def upload(request: HttpRequest) -> HttpResponseBase:
-    """The module object is made of the package's `module.json` if there is none."""
+    """Show the form, or store the package. Without a module object, one is created from the package's `module.json`."""
     if request.method != "POST":
         return _form(request)
     handler = PackageHandler(request)
@@ -44,7 +44,7 @@ def upload(request: HttpRequest) -> HttpResponseBase:
 
 @csrf_protect
 def _receive(request: HttpRequest, handler: PackageHandler) -> HttpResponseBase:
-    _ = request.POST  # reads the body, if nobody has looked for the token in it
+    _ = request.POST  # reads the body, if the check of the token has not
     if handler.spool is None or not handler.spool.size:
         raise NoModuleError
     return _done(request, add_build(handler.spool, register=True))
@@ -52,7 +52,7 @@ def _receive(request: HttpRequest, handler: PackageHandler) -> HttpResponseBase:
 
 def _done(request: HttpRequest, done: Upload) -> HttpResponseBase:
     what = f"{done.module_name} {done.version} for {', '.join(done.platforms)}"
-    said = f"{what} is uploaded." if done.created else f"{what} was there already: it is the very same build."
+    said = f"Uploaded {what}." if done.created else f"{what} was already uploaded: this build is identical."
     module, start = reverse("admin:module", args=[done.module_name]), start_url(done.module_name, done.version)
     if _wants_json(request):
         return JsonResponse({"said": said, "module": module, "start": start}, status=201 if done.created else 200)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from rollout.domain.placement.decider import blocking
 from rollout.messages import Action, Activation
 from rollout.models import NodeModule, Operation
-from rollout.projections.nodes import ABSENT
+from rollout.projections.node_modules import ABSENT
 from rollout.queries.modules import modules_on
 from rollout.queries.operations import unfinished_on
 

@@ -16,7 +16,7 @@ from rollout.domain.placement.decider import (
 from rollout.domain.placement.events import Target, placement_stream
 from rollout.messages import Activation, Phase, Reason
 from rollout.models import NodeModule, Operation
-from rollout.projections.nodes import ABSENT
+from rollout.projections.node_modules import ABSENT
 from rollout.queries.modules import modules_known_on, modules_on
 
 

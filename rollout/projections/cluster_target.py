@@ -6,11 +6,11 @@ from rollout.models import ClusterTarget, Rollout
 
 
 def update_target(rollout: Rollout, phase: RolloutPhase) -> None:
-    """A rollout that named no nodes and has succeeded sets the target. Its rollback restores the one before, if any node
-    was given back what it had.
+    """Set the target of the module if the rollout named no nodes and has succeeded. A rollback that restored at least one
+    node restores the previous target.
 
-    One of the vendor's API does so too if it has succeeded on some nodes: nobody decides about the others, which get it
-    when they are back if they were skipped.
+    A rollout of the vendor's routes sets the target also if it has succeeded on some nodes only. The reconciler brings
+    the module to the nodes that were skipped because they were offline.
     """
     has_brought = phase == RolloutPhase.SUCCEEDED or (
         phase == RolloutPhase.COMPLETED_WITH_FAILURES and rollout.origin == Origin.VENDOR and rollout.succeeded

@@ -6,7 +6,7 @@ from rollout.domain.rollout.decider import RolloutState
 from rollout.messages import RUNNING_PHASES
 from rollout.models import Operation, Rollout
 
-#: Phases with a counter of their own; those in which the node works share `running`.
+#: The phases that are counted. All phases in which the node works count as `running`.
 COUNTERS = (
     "scheduled",
     "queued",
@@ -25,15 +25,15 @@ def operation_key(rollout: str, node: str) -> str:
 
 
 def former_key(operation: Operation) -> str:
-    """The key of an attempt that another one of the same rollout follows."""
+    """Return the key of an attempt that another attempt of the rollout has followed."""
     return f"{operation.rollout}:{operation.node}:{operation.generation}:{operation.attempt}"
 
 
 def counter_of(phase: str) -> str:
-    """The counter that an operation in this phase is counted in."""
+    """Return the counter for operations in this phase."""
     return "running" if phase in RUNNING_PHASES else str(phase)
 
 
 def state_of(rollout: Rollout) -> RolloutState:
-    """The rollout as its decider knows it."""
+    """Return the decider's state of the rollout."""
     return msgspec.json.decode(rollout.state, type=RolloutState)

@@ -7,13 +7,13 @@ from rollout.models import Rollout
 
 
 def requester_of(rollout: Rollout, recorded: RecordedEvent) -> str:
-    """The person at whose request an operation was scheduled; else who started the rollout."""
+    """Return the user who requested the operation, or else the actor who started the rollout."""
     requested_by = recorded.metadata.requested_by
     return shown(requested_by) if is_person(requested_by) else rollout.actor
 
 
 def is_automatic(rollout: Rollout, recorded: RecordedEvent) -> bool:
-    """Whether the strategy retries or undoes it, and no person."""
+    """Return True if the strategy retries or undoes it, and no person."""
     event: OperationScheduled = recorded.event
     if event.attempt > 1:
         return not is_person(recorded.actor)
@@ -21,8 +21,8 @@ def is_automatic(rollout: Rollout, recorded: RecordedEvent) -> bool:
 
 
 def canceler_of(rollout: Rollout, recorded: RecordedEvent) -> str:
-    """The person who cancels an operation by this event: by itself, by stopping the rollout, or by a newer rollout. Empty
-    if a rule does, a deadline, or a node of its own."""
+    """Return the user who cancels the operation: directly, by stopping the rollout, or by a newer rollout. Empty if a rule,
+    a deadline or the node cancels it."""
     if is_person(recorded.actor):
         return recorded.shown_actor
     requested_by = recorded.metadata.requested_by

@@ -14,7 +14,7 @@ from rollout.projections.rollout_rows import left_alone_summary
 
 
 def document(rollout: Rollout) -> dict[str, Any]:
-    """The answer to `GET /v2/rollouts/{uid}`."""
+    """Return the rollout as JSON."""
     ended = rollout.finished_at
     return {
         "uid": rollout.uid,
@@ -47,7 +47,7 @@ def document(rollout: Rollout) -> dict[str, Any]:
 
 
 def _in_order(wave: dict[str, Any]) -> dict[str, Any]:
-    """PostgreSQL gives a JSON object back with its keys in another order, and the same row is to be the same text."""
+    """Order the keys. PostgreSQL changes their order, and the same row must give the same text."""
     names = ("phase", "total", *COUNTERS, "failed_before", "started_at", "soak_until", "finished_at")
     return {name: wave[name] for name in names if name in wave}
 
@@ -58,7 +58,7 @@ def _left_in_order(left: dict[str, Any]) -> dict[str, Any]:
 
 
 def progress(rollout: Rollout) -> dict[str, object]:
-    """The counters, which add up to `total`; `failed_before`, `percent` and `eta_seconds`."""
+    """Return the counters, which add up to `total`, with `failed_before`, `percent` and `eta_seconds`."""
     counters = {name: getattr(rollout, name) for name in COUNTERS}
     final = rollout.total - rollout.scheduled - rollout.queued - rollout.running
     percent = 100 * final // rollout.total if rollout.total else 100
@@ -72,8 +72,8 @@ def progress(rollout: Rollout) -> dict[str, object]:
 
 
 def _eta_seconds(rollout: Rollout) -> float | None:
-    """For each wave to come: the work that is left shared by the slots, but no less than a slow node takes; and its
-    soak. Persons and pauses are not foreseen. None until a node has said how long it took."""
+    """Estimate the seconds to the end. For each unfinished wave: the remaining work divided by the slots, at least the time
+    of a slow node, plus the soak. Gates and pauses are not included. None before the first duration is known."""
     if rollout.finished_at is not None:
         return 0
     if not rollout.durations:
@@ -92,14 +92,14 @@ def _eta_seconds(rollout: Rollout) -> float | None:
 
 
 def counted(rollout: Rollout) -> str:
-    """How many of its nodes have succeeded, and what became of the others."""
+    """Return how many nodes have succeeded, and how the others ended, as a phrase."""
     others = [
         f"{count} {name.replace('_', ' ')}"
         for name in ("skipped", "failed", "timed_out", "canceled", "rolled_back", "failed_before")
         if (count := getattr(rollout, name))
     ]
     if left := rollout.left_alone.get("count"):
-        others.append(f"{left} left alone")
+        others.append(f"{left} left unchanged")
     return ", ".join([f"{rollout.succeeded} of {rollout.total} nodes succeeded", *others])
 
 

@@ -33,16 +33,16 @@ from rollout.models import Rollout
 from rollout.projections.counters import COUNTERS, state_of
 from rollout.projections.outcomes import stop_of
 
-#: How many of the newest stops, actions and retries a rollout's document has, and how many nodes and rollouts it names of
-#: those that were left alone. The report has all.
+#: How many of the newest stops, actions and retries the document of a rollout has, and how many nodes and rollouts of
+#: `left_alone`. The report has all.
 MOST_KEPT = 10
-#: How many of the newest durations an estimate is made from, and how many of the slowest nodes are named.
+#: The newest durations that the estimate uses, and the slowest nodes that are named.
 DURATIONS = 100
 SLOWEST = 5
 
 
 def close_wave_if_ended(wave: dict[str, Any], now: datetime) -> None:
-    """A wave that was started has finished when the last of its nodes has ended."""
+    """Set the wave's `finished_at` if it was started and its last node has ended."""
     unfinished = wave["scheduled"] + wave["queued"] + wave["running"]
     if wave["started_at"] and not wave["finished_at"] and not unfinished:
         wave["finished_at"] = rfc3339(now)
@@ -117,7 +117,7 @@ def apply_to_rollout(rollout: Rollout, recorded: RecordedEvent) -> None:
 def _apply_to_waves(waves: list[dict[str, Any]], state: RolloutState, event: RolloutEvent, now: datetime) -> None:
     match event:
         case RolloutStarted(rollback_of=former) if former:
-            for each in waves:  # all at once; one of which no node is given back anything is over
+            for each in waves:  # all start at once; a wave without a node to restore has passed
                 each |= {"phase": WavePhase.RUNNING, "started_at": rfc3339(now)}
                 if not each["total"]:
                     each |= {"phase": WavePhase.PASSED, "finished_at": rfc3339(now)}
@@ -140,7 +140,7 @@ def _apply_to_waves(waves: list[dict[str, Any]], state: RolloutState, event: Rol
         case AbortRequested() | RolloutRejected() | RollbackRequested() | RolloutFinished():
             for each in waves:
                 if state.phase == RolloutPhase.SUCCEEDED and each["phase"] == WavePhase.FAILED:
-                    each["phase"] = WavePhase.PASSED  # the answer that was missed came after all
+                    each["phase"] = WavePhase.PASSED  # the missing answer came late
                 if each["phase"] not in {WavePhase.PASSED, WavePhase.FAILED}:
                     each["phase"] = WavePhase.CANCELED
         case _:

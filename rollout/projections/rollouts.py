@@ -76,11 +76,11 @@ OPERATION_EVENTS = (
     OperationReportedLate,
     ReportRejected,
 )
-#: From then on a rollout does what these ask for.
+#: Events after which a rollout belongs to another request.
 _TURNS = (RolloutStarted, RolloutRejected, AbortRequested, RollbackRequested)
-#: Why a node is not given back what it had though nothing has failed: a person wants it so, or it has left the fleet.
+#: Reasons for which a node is not restored, but that are no failure: canceled, taken over, decommissioned.
 _NOT_UNRESTORED = (Reason.MANUAL, Reason.NEWER_ROLLOUT, Reason.NODE_DECOMMISSIONED)
-#: Those whose operation there always is.
+#: Events whose operation always exists.
 _OfOperation = (
     OperationGivenBack
     | OperationProgressed
@@ -103,13 +103,13 @@ class RolloutProjection:
         ended = {each.event.node for each in batch if isinstance(each.event, OperationFinished)}
         behind = {each.key: each for each in Operation.objects.filter(behind=True, node__in=ended)} if ended else {}
         fold = RolloutFold(load(Rollout, uids), behind | load(Operation, keys))
-        story = [each for each in batch if fold.apply(each)]
+        timeline = [each for each in batch if fold.apply(each)]
         for rollout in fold.rollouts.values():
             rollout.document = json.dumps(document(rollout))
         save(Rollout, fold.rollouts.values())
         save(Operation, (*fold.operations.values(), *fold.former))
         TimelineEntry.objects.bulk_create(
-            (TimelineEntry(position=each.position, rollout=each.event.rollout) for each in story), batch_size=1000
+            (TimelineEntry(position=each.position, rollout=each.event.rollout) for each in timeline), batch_size=1000
         )
         for each in batch:
             if isinstance(each.event, RolloutFinished):
@@ -117,18 +117,18 @@ class RolloutProjection:
 
 
 class RolloutFold:
-    """The rows of some rollouts while events are folded into them."""
+    """Folds events into the rows of some rollouts."""
 
     def __init__(self, rollouts: dict[str, Rollout], operations: dict[str, Operation]) -> None:
         self.rollouts = rollouts
         self.operations = operations
-        #: Attempts that were followed by another one while events were folded in.
+        #: Attempts that another attempt has followed.
         self.former: list[Operation] = []
-        #: The operation that waits behind the live one, by node and module.
+        #: The operation that waits for the one in progress, by node and module.
         self.behind = {(each.node, each.module_name): each for each in operations.values() if each.behind}
 
     def apply(self, recorded: RecordedEvent) -> bool:
-        """Fold the event in. Return False if it is not about the rollout that it names: a node may report about any."""
+        """Fold the event. Return False if the rollout has no such operation: a node may report about any rollout."""
         event = recorded.event
         if isinstance(event, ReportRejected) and not self._is_own(event):
             return False
@@ -156,8 +156,8 @@ class RolloutFold:
             rollout.actions = joined(rollout.actions, action)[-MOST_KEPT:]
 
     def _note_cause(self, recorded: RecordedEvent) -> None:
-        """A rollout follows the request that started it, or the one that has turned it back since; an operation the
-        newest one that was about it. A report that is rejected or late leads to nothing."""
+        """Set the cause of what follows. A rollout belongs to the request that started it, or to the one that aborted, rejected
+        or rolled it back. An operation belongs to the newest request about it. Rejected and late reports cause nothing."""
         event, rollout = recorded.event, self.rollouts[recorded.event.rollout]
         rollout.position = recorded.position
         if isinstance(event, OperationReportedLate | ReportRejected):
@@ -187,13 +187,13 @@ class RolloutFold:
             case OperationProgressed():
                 operation = self._operation(event)
                 operation.started_at = operation.started_at or now
-                # A node may have started what was given back when it seemed offline.
+                # A node may start an operation that was taken back while the node seemed offline.
                 operation.deadline_at = operation.deadline_at or self._deadline(event.rollout, now)
                 self._move(operation, event.phase)
             case OperationFinished():
                 self._finish(event, recorded)
             case OperationReportedLate():
-                # Answers to an attempt that another one of the rollout follows are not recorded.
+                # Late reports about an attempt that was followed by another one are not recorded.
                 self._operation(event).late = event.phase
             case ReportRejected():
                 pass
@@ -245,7 +245,7 @@ class RolloutFold:
             scheduled_position=recorded.position,
             ready_at=now + timedelta(seconds=event.delay_seconds) if event.delay_seconds else None,
         )
-        if before is not None:  # a retry, or what was done is taken back
+        if before is not None:  # a retry or an undo
             self._count(before, -1)
             operation.healthy = before.healthy
             operation.touched = before.touched and event.attempt > 1
@@ -277,13 +277,13 @@ class RolloutFold:
         operation.canceled_by = (operation.canceled_by or canceler_of(rollout, recorded)) if is_canceled else ""
         operation.reason, operation.message = event.reason or "", event.message
         if is_canceled and event.reason == Reason.MANUAL and not operation.canceled_by:
-            operation.reason = rollout.reason or Reason.MANUAL  # a node does not know why it is asked to give up
+            operation.reason = rollout.reason or Reason.MANUAL  # the node does not know why it was asked to cancel
         operation.seconds, operation.swap_seconds = event.seconds, event.swap_seconds
         operation.finished_at, operation.deadline_at = now, None
         operation.healthy = event.phase not in {Phase.FAILED, Phase.TIMED_OUT}
         waiting = self.behind.pop((event.node, event.module_name), None)
         if waiting is not None:
-            waiting.behind = False  # either the one it waited for has ended, or it has itself
+            waiting.behind = False  # the operation that it waited for has ended, or this one has
         if is_canceled and event.reason == Reason.NEWER_ROLLOUT:
             rollout.superseded += 1
             if waiting is not None and waiting is not operation and is_shown_person(waiting.asked_by):

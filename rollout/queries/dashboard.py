@@ -11,7 +11,7 @@ from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Subquery
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase, WavePhase
 from rollout.messages import Phase
 from rollout.models import Node, NodeModule, Operation, Rollout
-from rollout.projections.nodes import ModuleState
+from rollout.projections.node_modules import ModuleState
 from rollout.queries.nodes import count_by_phase, decommissioned_nodes, node_rows
 from rollout.queries.rollouts import rollout_rows
 
@@ -75,7 +75,7 @@ def decision_needed(row: Rollout) -> str:
         case RolloutPhase.PAUSED:
             return row.message or "is paused"
         case _ if any(each["phase"] == WavePhase.GATED for each in row.waves):
-            return "waits at a gate to be promoted"
+            return "waits at a gate until a person promotes it"
         case _:
             return ""
 

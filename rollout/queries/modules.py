@@ -12,7 +12,7 @@ from rollout.domain.conditions import USING
 from rollout.domain.errors import ArtifactInUseError
 from rollout.messages import Action, Activation, Phase
 from rollout.models import NodeModule, Operation, Placement
-from rollout.projections.nodes import ABSENT
+from rollout.projections.node_modules import ABSENT
 from rollout.queries.nodes import by_node, node_rows
 
 

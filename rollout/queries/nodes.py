@@ -13,7 +13,7 @@ from rollout.domain.node.decider import LARGEST_SKEW, NodePhase
 from rollout.domain.node.pace import SECONDS, Change
 from rollout.messages import Heartbeat, InstalledModule, Inventory, NodeProfile
 from rollout.models import Liveness, Node, NodeModule, Operation
-from rollout.projections.nodes import ABSENT, ModuleState
+from rollout.projections.node_modules import ABSENT, ModuleState
 
 Row = TypeVar("Row", NodeModule, Operation)
 

@@ -13,7 +13,7 @@ from rollout.domain.node.decider import NodePhase
 from rollout.domain.rollout.events import Origin
 from rollout.messages import Action, Activation
 from rollout.models import Liveness, Node, NodeModule, Operation, Placement, Rollout
-from rollout.projections.nodes import ModuleState
+from rollout.projections.node_modules import ModuleState
 from rollout.queries.operations import newer_operations
 
 

@@ -11,7 +11,7 @@ from accounts.selectors import drift_is_corrected
 from artifacts_app.selectors import artifact_documents
 from eventstore import database_now
 from rollout.messages import Action, Activation, Reason
-from rollout.projections.nodes import ABSENT
+from rollout.projections.node_modules import ABSENT
 from rollout.queries.freeze import current_freeze
 from rollout.queries.rollouts import unfinished_rollouts
 from rollout.reconciliation import desired_state

@@ -57,7 +57,8 @@ from rollout.messages import FINAL_PHASES, Action, Activation, InstalledModule, 
 from rollout.models import FleetFreeze
 from rollout.process.placements import end_of_decommissioned
 from rollout.projections.counters import operation_key
-from rollout.projections.nodes import ABSENT, NodeFold
+from rollout.projections.node_modules import ABSENT
+from rollout.projections.nodes import NodeFold
 from rollout.projections.rollouts import RolloutFold
 from rollout.services.rollback import ROLLBACKS
 from rollout.services.start import without_start_conditions

@@ -122,7 +122,7 @@ def test_a_node_shows_its_modules(fleet, admin):
     assert "greet 2" in page
     assert "badge-in_sync" in page
     assert "master" in page
-    assert "No rollout has reached" not in page
+    assert "No operations yet." not in page
 
 
 def test_a_node_that_never_beat_has_no_time(fleet, admin):

@@ -1,6 +1,7 @@
 """Rollouts and nodes as they were at a position of the log, or at a time."""
 
 from datetime import timedelta
+from importlib import import_module
 from urllib.parse import quote
 
 import pytest
@@ -51,7 +52,15 @@ def then(admin):
     return ask
 
 
-WRITERS = ("advance", "intake", "clock", "verbs", "services")
+WRITERS = (
+    "delivery.ingestion",
+    "process.advance",
+    "process.timeouts",
+    "services.nodes",
+    "services.rollback",
+    "services.rollouts",
+    "services.start",
+)
 
 
 class Recorder:
@@ -80,8 +89,8 @@ def recorder(admin, monkeypatch):
 
     def record(*paths):
         made = Recorder(admin, *paths)
-        for module in ("eventstore.transact", *(f"rollout.{each}" for each in WRITERS)):
-            monkeypatch.setattr(f"{module}.append", lambda *given, **more: _and_look(made, given, more))
+        for name in ("eventstore.transact", *(f"rollout.{each}" for each in WRITERS)):
+            monkeypatch.setattr(import_module(name), "append", lambda *given, **more: _and_look(made, given, more))
         return made
 
     return record

@@ -122,7 +122,7 @@ def test_a_stream_ends_when_a_backup_is_restored(committed, monkeypatch, lost):
     monkeypatch.setattr(streaming, "HEARTBEAT_SECONDS", 0.1)
     fleet(1)
     uid = start()
-    stream = streaming.story(uid, 0)
+    stream = streaming.event_stream(uid, 0)
     while "nothing new" not in next(stream):
         pass
     if lost:

@@ -1,4 +1,4 @@
-"""What has happened to a rollout, an event a sentence."""
+"""A rollout's timeline: one sentence for each event."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,14 +38,14 @@ from rollout.domain.rollout.events import (
 )
 from rollout.messages import Phase
 
-#: How many names stand in a sentence.
+#: How many nodes a sentence names.
 NAMED = 5
 _BAD = frozenset({Phase.FAILED, Phase.TIMED_OUT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """`tone` is `good`, `bad`, `person` or empty; `actor` is the person who asked for it, or empty."""
+    """`tone` is `good`, `bad`, `wait`, `person` or empty; `actor` is the person who requested it, or empty."""
 
     position: int
     moment: datetime
@@ -55,24 +55,24 @@ class Entry:
     actor: str
 
 
-def story_of(events: Iterable[RecordedEvent]) -> list[Entry]:
-    """In the order of the events, without those that only say that a node is in line."""
+def timeline_of(events: Iterable[RecordedEvent]) -> list[Entry]:
+    """Return an entry for each event, in order, without events that only queue operations."""
     return [_entry(each) for each in events if not isinstance(each.event, OperationScheduled | NodesReleased)]
 
 
-def _entry(recorded: RecordedEvent) -> Entry:
-    text, more = _words(recorded.event)
+def _entry(envelope: RecordedEvent) -> Entry:
+    text, more = _words(envelope.event)
     return Entry(
-        position=recorded.position,
-        moment=recorded.recorded_at,
+        position=envelope.position,
+        moment=envelope.recorded_at,
         text=text,
         more=more,
-        tone=_tone(recorded.event),
-        actor=recorded.shown_actor if is_person(recorded.actor) and _is_asked_for(recorded.event) else "",
+        tone=_tone(envelope.event),
+        actor=envelope.shown_actor if is_person(envelope.actor) and _is_requested(envelope.event) else "",
     )
 
 
-def _is_asked_for(event: Any) -> bool:
+def _is_requested(event: Any) -> bool:
     match event:
         case RolloutPaused() | AbortRequested() | RollbackRequested():
             return event.reason == "manual"
@@ -109,7 +109,7 @@ def _tone(event: Any) -> str:
             return "good"
         case WaveGated() | WaveSoaking() | RolloutPaused():
             return "wait"
-        case _ if _is_asked_for(event):
+        case _ if _is_requested(event):
             return "person"
         case _:
             return ""
@@ -125,9 +125,9 @@ def _words(event: Any) -> tuple[str, str]:
         case WaveStarted():
             return f"Wave {event.wave} started", ""
         case WaveSoaking():
-            return f"Wave {event.wave} soaks", f"until {event.until:%H:%M:%S} UTC"
+            return f"Wave {event.wave} is soaking", f"until {event.until:%H:%M:%S} UTC"
         case WaveGated():
-            return f"Wave {event.wave} waits at its gate", "a person has to promote"
+            return f"Wave {event.wave} waits at the gate", "a person must promote the rollout"
         case WavePassed():
             return f"Wave {event.wave} passed", ""
         case WaveFailed():
@@ -137,17 +137,17 @@ def _words(event: Any) -> tuple[str, str]:
         case RolloutResumed():
             return "Resumed", ""
         case AbortRequested():
-            return "Abort asked for", event.message
+            return "Abort requested", event.message
         case RollbackRequested():
-            return "Rollback asked for", event.message
+            return "Rollback requested", event.message
         case RollbackStarted():
             return f"Rollback of {_names(event.nodes) or 'no node'} started", left_alone_in_words(event.left_alone)
         case RolloutFollowed(is_rollback=True):
-            return f"Its rollback is rollout {event.follower[:8]}", ""
+            return f"Rollback started as rollout {event.follower[:8]}", ""
         case RolloutFollowed():
-            return f"Rollout {event.follower[:8]} tries its failed nodes again", ""
+            return f"Failed nodes retried in rollout {event.follower[:8]}", ""
         case NodesRetried():
-            return f"{_names(event.nodes)} tried again", "by itself" if event.automatic else ""
+            return f"{_names(event.nodes)} retried", "automatically" if event.automatic else ""
         case RolloutFinished():
             return f"Ended: {_plain(event.phase)}", event.message
         case _:
@@ -157,11 +157,11 @@ def _words(event: Any) -> tuple[str, str]:
 def _words_of_node(event: Any) -> tuple[str, str]:
     match event:
         case OperationReleased():
-            return f"{event.node} has its turn", ""
+            return f"Operation released to {event.node}", ""
         case OperationCancelRequested():
-            return f"{event.node} is asked to give it up", ""
+            return f"Cancel requested on {event.node}", ""
         case OperationGivenBack():
-            return f"{event.node} went offline before it began", "it gets its turn when it is back"
+            return f"{event.node} went offline before it started", "its operation is released again when it is online"
         case OperationProgressed():
             return f"{event.node} is {_plain(event.phase)}", ""
         case OperationFinished():
@@ -169,9 +169,9 @@ def _words_of_node(event: Any) -> tuple[str, str]:
             said = ": ".join(filter(None, (_plain(event.reason or ""), event.message)))
             return f"{event.node} {_plain(event.phase)}{seconds}", said
         case OperationReportedLate():
-            return f"{event.node} answered late: {_plain(event.phase)}", event.message
+            return f"{event.node} reported late: {_plain(event.phase)}", event.message
         case ReportRejected():
-            return f"a report of {event.node} was rejected", event.why
+            return f"Report of {event.node} rejected", event.why
         case _:
             return type(event).__name__, ""
 

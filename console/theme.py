@@ -1,4 +1,4 @@
-"""What `UNFOLD` in the settings says: names, logo and colours. Sidebar and pages are in `site`, `navigation`, `urls`."""
+"""The setting `UNFOLD`: names, logo and colours. The sidebar and the pages are in `site`, `navigation` and `urls`."""
 
 from typing import Any
 
