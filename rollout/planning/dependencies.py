@@ -110,14 +110,14 @@ class _Search:
 
     def _skip_for_lack_of(self, name: str, module: ModuleVersion, lacking: Sequence[Node]) -> None:
         """There is no package of `name`. A person gets an error; the reconciler skips these nodes for now."""
-        needs = f"{module.module_name} {module.version} needs {name}, of which there is no package"
+        needs = f"{module.module_name} {module.version} needs {name}"
         if not self._observed.yields:
             where = some_of([node.name for node in lacking])
             raise MissingDependencyError(
-                f"{needs}, and which is not loaded on {where}. Upload a package of {name} first."
+                f"{needs}, which has no package and is not loaded on {where}. Upload a package of {name} first."
             )
         for node in lacking:
-            self._skip(node, f"{needs}. Upload it first.")
+            self._skip(node, f"{needs}, which has no package. Upload a package of {name} first.")
 
     def _require(self, module: ModuleVersion, nodes: Sequence[Node]) -> None:
         name = module.module_name
@@ -132,7 +132,7 @@ class _Search:
             if uid := self._observed.bringing(name, node.name):
                 self.joined.setdefault(name, {})[node.name] = uid
             elif skip := module.reason_to_skip(node):
-                self._skip(node, f"{name} {module.version} must be there first: {skip[1]}")
+                self._skip(node, f"{name} {module.version} must be loaded first: {skip[1]}")
             else:
                 getting.append(node)
         self.lacking.setdefault(name, []).extend(getting)
@@ -147,4 +147,4 @@ def _in_order(needs: Mapping[str, Sequence[str]]) -> list[str]:
     try:
         return list(TopologicalSorter(needs).static_order())
     except CycleError as error:
-        raise DependencyCycleError(f"None can be first: {' needs '.join(reversed(error.args[1]))}.") from error
+        raise DependencyCycleError(f"Modules need each other: {' needs '.join(reversed(error.args[1]))}.") from error

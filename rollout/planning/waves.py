@@ -65,8 +65,8 @@ def _fitting(request: RolloutRequest, count: int) -> Strategy:
     if request.is_needed or request.retry_of:
         return replace(strategy, min_healthy=count - 1)
     raise InvalidRolloutError(
-        f"strategy.min_healthy: keeps {strategy.kept_healthy(count)} of {count} nodes untouched, which leaves none to "
-        "work on."
+        f"strategy.min_healthy: keeps {strategy.kept_healthy(count)} of {count} nodes untouched; at least 1 must be free to "
+        "change."
     )
 
 

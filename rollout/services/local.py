@@ -27,13 +27,13 @@ from rollout.services.start import start_rollout, start_unless
 
 
 def node_of(host: str) -> Node:
-    """The node that a request to `host` means, its port aside. Raises: `NoLocalNodeError`."""
+    """Return the node that a request to `host` means; a port in it is ignored. Raises: `NoLocalNodeError`."""
     domain, _ = split_domain_port(host)
     return local_node(domain, settings.ENVIRONMENT.node_name)
 
 
 def install(node: Node, module_name: str, version: int) -> None:
-    """Put the artifact on the node's disk; returns once the node has said that it is there.
+    """Put the artifact on the node's disk. Return once the node has reported that it is there.
 
     Raises: `NodeRefusedError`, `NodeUnreachableError`, `RolloutInProgressError`, `FleetFrozenError`.
     """
@@ -42,7 +42,7 @@ def install(node: Node, module_name: str, version: int) -> None:
 
 
 def remove(node: Node, module_name: str, version: int) -> None:
-    """Delete the module version from the node's disk; returns once the node has said that it is gone.
+    """Delete the module version from the node's disk. Return once the node has reported that it is deleted.
 
     Raises: `NoSuchModuleError`, `ModuleInUseError`, `NodeRefusedError`, `NodeUnreachableError`,
     `RolloutInProgressError`, `FleetFrozenError`.
@@ -71,19 +71,19 @@ def _request(action: Action, node: Node, module_name: str, version: int) -> Roll
 
 
 def _require_idle(node: Node, module_name: str, version: int) -> None:
-    """Raises: `NoSuchModuleError`, `ModuleInUseError`."""
+    """Raise `NoSuchModuleError` if the node lacks the module, `ModuleInUseError` if it is loaded there."""
     loaded = is_loaded(node.name, module_name, version)
     if loaded is None:
         raise NoSuchModuleError(f"{node.name} has no artifact of {module_name} {version}.")
     if loaded:
         raise ModuleInUseError(
-            f"{module_name} {version} is loaded in the server of {node.name}. A rollout with the action remove unloads it."
+            f"{module_name} {version} is loaded in the server of {node.name}. Start a rollout with the action remove to unload it."
         )
 
 
 def _carry_out(request: RolloutRequest, start: Callable[[], str]) -> None:
     refuse_if_frozen()
-    with waiting():  # before anything begins: what is refused has not happened
+    with waiting():  # first: a call that is refused here has started nothing
         _start_and_wait(request, start)
 
 
@@ -102,6 +102,6 @@ def _start_and_wait(request: RolloutRequest, start: Callable[[], str]) -> None:
         left = deadline - time.monotonic()
         if left <= 0 or phase == Phase.TIMED_OUT:
             raise NodeUnreachableError(
-                f"{name} has not answered yet. Rollout {uid} goes on; send the same request again to wait for it."
+                f"{name} has not answered yet. Rollout {uid} continues; send the same request again to wait for it."
             )
         wait_for_news(uid, after=position, newest=newest_positions, timeout=left)

@@ -30,7 +30,7 @@ UNDER_THE_LOCK = (
 )
 OWN_ROW = "reads the row of its own stream, after the stream: each change of the row appends there"
 READ_AGAIN = "reads in order to refuse early; what it calls reads it again"
-WHOM_TO_ADVANCE = "reads only which rollouts to look at next"
+WHOM_TO_ADVANCE = "reads only which rollouts to advance next"
 WHAT_TO_LOAD = "reads only which streams may have to change; they decide"
 STEPS = "one step after the other, each of which is looked at by itself"
 NO_RELEASE = "only a release reads rows, the inventory, and it releases nothing"
@@ -45,7 +45,7 @@ ACCEPTED = {
     "accounts.services.ensure_admin": READ_AGAIN,
     "accounts.services.update_cluster_settings": OWN_ROW,
     "accounts.services.update_user": READ_AGAIN,
-    "rollout.process.timeouts._end_all.attempt": NO_RELEASE,
+    "rollout.process.timeouts._end_all.append_ends": NO_RELEASE,
     "rollout.process.timeouts.end_operations_of_decommissioned_nodes": WHAT_TO_LOAD,
     "rollout.process.timeouts.end_overdue_operations": ITS_ATTEMPT,
     "rollout.delivery.outbox._commands": ITS_ATTEMPT,
