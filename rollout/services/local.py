@@ -1,4 +1,4 @@
-"""The seed's local calls: a rollout of one node, waited for. A retry of the same call joins the one under way."""
+"""The vendor's local routes: start a rollout of one node, and wait for its end. A repeated call joins it."""
 
 import time
 from collections.abc import Callable
