@@ -131,6 +131,15 @@ class Field:
 
 
 def fields_of(kind: type) -> list[Field]:
+    """Return the fields of a dataclass, those of its base classes first."""
+    found: dict[str, Field] = {}
+    for each in reversed(kind.__mro__):
+        if dataclasses.is_dataclass(each):
+            found |= {field.name: field for field in _own_fields(each)}
+    return list(found.values())
+
+
+def _own_fields(kind: type) -> list[Field]:
     source = textwrap.dedent(inspect.getsource(kind))
     lines = source.splitlines()
     (node,) = [each for each in ast.parse(source).body if isinstance(each, ast.ClassDef)]

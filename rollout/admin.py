@@ -12,8 +12,8 @@ from django.utils.html import format_html
 from accounts.admin import ActingAdmin
 from accounts.roles import Permission
 from eventstore import in_words, newest_of
-from rollout.domain.node.decider import NodePhase
 from rollout.domain.node.events import node_stream
+from rollout.domain.node.state import NodePhase
 from rollout.domain.placement.events import placement_stream
 from rollout.domain.rollout.events import Origin, RolloutPhase
 from rollout.messages import Action, Phase, Reason

@@ -3,8 +3,10 @@
 from eventstore import acting_as, transact
 from rollout.delivery import ingestion
 from rollout.domain.errors import RolloutError
-from rollout.domain.node.decider import NODE, DecommissionNode
-from rollout.domain.strategy import OnFailure, Retries
+from rollout.domain.node.commands import DecommissionNode
+from rollout.domain.node.decider import NODE
+from rollout.domain.retries import Retries
+from rollout.domain.strategy import OnFailure
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Reason
 from rollout.models import Operation, Rollout
 from rollout.process import timeouts

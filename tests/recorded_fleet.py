@@ -5,8 +5,18 @@ from artifacts_app.manifest import Member
 from eventstore import Append, append, head, projections
 from rollout.delivery import ingestion
 from rollout.domain.request import RolloutRequest
-from rollout.domain.strategy import Retries, Strategy
-from rollout.messages import Action, Heartbeat, InstalledModule, Inventory, NodeProfile, Phase, Report, to_json
+from rollout.domain.retries import Retries
+from rollout.domain.strategy import Strategy
+from rollout.messages import (
+    Action,
+    Heartbeat,
+    InstalledModule,
+    Inventory,
+    NodeProfile,
+    Phase,
+    Report,
+    to_json,
+)
 from rollout.models import Node, NodeModule, Operation, Rollout
 from rollout.process.advance import advance
 from rollout.services.start import start_rollout

@@ -4,18 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rollout.domain.rollout.decider import (
-    ALLOWED,
-    Abort,
-    Approve,
-    Pause,
-    Promote,
-    Reject,
-    Resume,
-    RetryNodes,
-    RollBackAll,
-)
+from rollout.domain.rollout.commands import Abort, Approve, Pause, Promote, Reject, Resume, RetryNodes, RollBackAll
 from rollout.domain.rollout.events import Origin, RolloutPhase, WavePhase
+from rollout.domain.rollout.operator_commands import ALLOWED
 from rollout.models import Rollout
 from rollout.services.rollback import roll_back_rollout
 from rollout.services.rollouts import (

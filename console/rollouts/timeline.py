@@ -16,7 +16,6 @@ from rollout.domain.placement.events import (
     OperationScheduled,
     ReportRejected,
 )
-from rollout.domain.rollout.decider import left_alone_in_words
 from rollout.domain.rollout.events import (
     AbortRequested,
     NodesReleased,
@@ -36,6 +35,7 @@ from rollout.domain.rollout.events import (
     WaveSoaking,
     WaveStarted,
 )
+from rollout.domain.rollout.rollback import left_unchanged_sentence
 from rollout.messages import Phase
 
 #: How many nodes a sentence names.
@@ -119,7 +119,7 @@ def _words(event: Any) -> tuple[str, str]:
     match event:
         case RolloutStarted():
             waves = f"waves of {', '.join(map(str, event.waves)) or 'none'}"
-            return f"Started for {_count(event.total)}", left_alone_in_words(event.left_alone) or waves
+            return f"Started for {_count(event.total)}", left_unchanged_sentence(event.left_alone) or waves
         case RolloutApproved() | RolloutRejected():
             return "Approved" if isinstance(event, RolloutApproved) else "Rejected", event.remark
         case WaveStarted():
@@ -141,7 +141,7 @@ def _words(event: Any) -> tuple[str, str]:
         case RollbackRequested():
             return "Rollback requested", event.message
         case RollbackStarted():
-            return f"Rollback of {_names(event.nodes) or 'no node'} started", left_alone_in_words(event.left_alone)
+            return f"Rollback of {_names(event.nodes) or 'no node'} started", left_unchanged_sentence(event.left_alone)
         case RolloutFollowed(is_rollback=True):
             return f"Rollback started as rollout {event.follower[:8]}", ""
         case RolloutFollowed():

@@ -20,7 +20,7 @@ from console.rollouts.live import live
 from console.rollouts.request import ReasonSerializer, RemarkSerializer, StartForm
 from eventstore import ConcurrencyError, in_words
 from rollout.domain.errors import NodeNotFoundError, RolloutNotFoundError
-from rollout.domain.rollout.decider import left_alone_in_words
+from rollout.domain.rollout.rollback import left_unchanged_sentence
 from rollout.queries.freeze import freeze_document
 from rollout.queries.nodes import node_rows
 from rollout.queries.operations import operation_row
@@ -181,7 +181,7 @@ def _confirm(request: HttpRequest, uid: str, button: Button, *, error: str = "",
         trail=[_all_rollouts(), Crumb(text=title, url=rollout_url(uid))],
         what=title,
         button=button,
-        left_unchanged=left_alone_in_words(restoration_of(uid).unchanged) if button is ROLL_BACK else "",
+        left_unchanged=left_unchanged_sentence(restoration_of(uid).left_unchanged) if button is ROLL_BACK else "",
         node=node,
         error=error,
         remark=request.POST.get("remark", ""),

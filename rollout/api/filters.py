@@ -12,7 +12,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from api.filters import MomentFilter, PairsFilter, TextFilter, TruthFilter, WholeNumberFilter, WordsFilter
 from eventstore import by_actor, of_request, position_at
-from rollout.domain.node.decider import NodePhase
+from rollout.domain.node.state import NodePhase
 from rollout.domain.rollout.events import Origin, RolloutPhase
 from rollout.domain.selector import Selector, select
 from rollout.messages import FINAL_PHASES, Action, Phase, Reason

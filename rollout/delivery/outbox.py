@@ -22,7 +22,7 @@ from kombu import Producer, Queue
 
 from artifacts_app.selectors import BuildToFetch, build_to_fetch
 from eventstore import database_now, delete_unlocked
-from rollout.domain.placement.skip import Skip
+from rollout.domain.placement.commands import Skip
 from rollout.domain.strategy import Strategy
 from rollout.messages import EXECUTE, Action, Activation, Command, Package, Phase, cancel_queue_for, queue_for, to_json
 from rollout.models import Dispatch, Liveness, Node, Operation, Rollout

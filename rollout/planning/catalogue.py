@@ -8,7 +8,7 @@ from typing import Any
 from artifacts_app.errors import ArtifactNotFoundError
 from artifacts_app.selectors import OfferedBuild, newest_version, offered_builds
 from modules_app.selectors import document_of, modules
-from rollout.domain.placement.skip import Skip
+from rollout.domain.placement.commands import Skip
 from rollout.messages import Reason
 from rollout.models import Node
 

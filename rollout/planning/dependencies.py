@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 
 from rollout.domain.errors import DependencyCycleError, MissingDependencyError
-from rollout.domain.placement.skip import Skip
+from rollout.domain.placement.commands import Skip
 from rollout.domain.request import RolloutRequest
 from rollout.domain.strategy import Gate
 from rollout.messages import Action, Reason

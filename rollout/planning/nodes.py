@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from rollout.domain.errors import InvalidRolloutError, NoMatchError, NoNodesError, UnknownNodeError
-from rollout.domain.placement.skip import Skip
+from rollout.domain.placement.commands import Skip
 from rollout.domain.request import RolloutRequest
 from rollout.domain.selector import select
 from rollout.messages import Action, Reason

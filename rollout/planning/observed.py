@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
-from rollout.domain.placement.decider import blocking
+from rollout.domain.placement.scheduling import blocking
 from rollout.messages import Action, Activation
 from rollout.models import NodeModule, Operation
 from rollout.projections.node_modules import ABSENT

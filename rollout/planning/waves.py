@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from rollout.domain.errors import InvalidRolloutError
-from rollout.domain.node.decider import NodePhase
-from rollout.domain.placement.skip import Skip
+from rollout.domain.node.state import NodePhase
+from rollout.domain.placement.commands import Skip
 from rollout.domain.request import RolloutRequest
 from rollout.domain.strategy import Strategy, rounded_up
 from rollout.messages import Action, Reason

@@ -19,7 +19,7 @@ from rollout.domain.rollout.step import step
 from rollout.process.placements import placement_changes
 from rollout.queries.causes import cause_of
 from rollout.queries.modules import some_of, users_of
-from rollout.queries.snapshot import fleet_of
+from rollout.queries.snapshot import snapshot_of
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def _advance_once(uid: str) -> tuple[bool, datetime | None]:
         started = loaded.state.started
         if started is None or loaded.state.phase.is_final:
             return False, None
-        taken = step(loaded.state, started, fleet_of(uid, loaded.state, now=database_now()))
+        taken = step(loaded.state, started, snapshot_of(uid, loaded.state, now=database_now()))
         if not (taken.events or taken.commands):
             return False, taken.wake_at
         is_purging = _is_purging(started, taken.events)

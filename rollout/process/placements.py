@@ -4,15 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from eventstore import Append, Batch, Metadata, current_metadata, load_states
-from rollout.domain.placement.decider import (
-    PLACEMENT,
-    End,
-    Forget,
-    PlacementCommand,
-    RecordReport,
-    RejectReport,
-    Release,
-)
+from rollout.domain.placement.commands import End, Forget, PlacementCommand, RecordReport, RejectReport, Release
+from rollout.domain.placement.decider import PLACEMENT
 from rollout.domain.placement.events import Target, placement_stream
 from rollout.messages import Activation, Phase, Reason
 from rollout.models import NodeModule, Operation

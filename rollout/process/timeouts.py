@@ -7,12 +7,12 @@ from itertools import islice
 
 from eventstore import Append, Condition, acting_as, append, database_now, head, load_states, retry_on_conflict
 from rollout.domain.conditions import SCHEDULING
-from rollout.domain.node.decider import NODE, DeclareOffline
+from rollout.domain.node.commands import DeclareOffline
+from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import node_stream
-from rollout.domain.node.pace import Change, is_held
-from rollout.domain.placement.decider import End, GiveBack
+from rollout.domain.node.pace import Change, is_limited
+from rollout.domain.placement.commands import End, GiveBack, Skip
 from rollout.domain.placement.events import placement_stream
-from rollout.domain.placement.skip import Skip
 from rollout.messages import Phase, Reason
 from rollout.models import Liveness, Node, Operation
 from rollout.process.advance import advance_all
@@ -54,7 +54,7 @@ def _silent_nodes(heard_seconds: float) -> list[str]:
         for each in Liveness.objects.filter(node__in=online).order_by("node")
         if MISSED_HEARTBEATS * each.interval_seconds < heard_seconds
         and is_silent(each, now)
-        and not is_held(each.pace.get(Change.CONTACT, 0.0), now.timestamp())
+        and not is_limited(each.pace.get(Change.CONTACT, 0.0), now.timestamp())
     )
     return list(islice(silent, DECLARED_AT_ONCE))
 

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from rollout.domain.rollout.decider import RolloutState
+from rollout.domain.rollout.state import RolloutState
 from rollout.messages import RUNNING_PHASES
 from rollout.models import Operation, Rollout
 

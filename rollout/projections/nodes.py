@@ -9,7 +9,6 @@ from typing import get_args
 import msgspec
 
 from eventstore import RecordedEvent
-from rollout.domain.node.decider import NodePhase
 from rollout.domain.node.events import (
     NODE_PHASES,
     NodeActivated,
@@ -25,8 +24,10 @@ from rollout.domain.node.events import (
     NodeProfileChanged,
     NodeWentOffline,
 )
-from rollout.domain.placement.decider import PLACEMENT, PlacementState
+from rollout.domain.node.state import NodePhase
+from rollout.domain.placement.decider import PLACEMENT
 from rollout.domain.placement.events import OperationReleased, PlacementEvent, PlacementForgotten
+from rollout.domain.placement.state import PlacementState
 from rollout.messages import NodeProfile
 from rollout.models import Node, NodeModule, Placement
 from rollout.projections.node_modules import ModulesOfNodes, modules_of

@@ -8,10 +8,10 @@ import msgspec
 
 from api.fields import rfc3339
 from eventstore import RecordedEvent
-from rollout.domain.rollout.decider import ROLLOUT, RolloutState, left_alone_in_words
+from rollout.domain.rollout.decider import ROLLOUT
 from rollout.domain.rollout.events import (
     AbortRequested,
-    LeftAlone,
+    LeftUnchanged,
     NodesRetried,
     RollbackRequested,
     RollbackStarted,
@@ -29,6 +29,8 @@ from rollout.domain.rollout.events import (
     WaveSoaking,
     WaveStarted,
 )
+from rollout.domain.rollout.rollback import left_unchanged_sentence
+from rollout.domain.rollout.state import RolloutState
 from rollout.models import Rollout
 from rollout.projections.counters import COUNTERS, state_of
 from rollout.projections.outcomes import stop_of
@@ -71,12 +73,12 @@ def new_rollout(event: RolloutStarted, recorded: RecordedEvent) -> Rollout:
     )
 
 
-def left_alone_summary(groups: Sequence[LeftAlone]) -> dict[str, Any]:
+def left_alone_summary(groups: Sequence[LeftUnchanged]) -> dict[str, Any]:
     first = [
         {"rollout": each.rollout, "count": len(each.nodes), "nodes": list(each.nodes[:MOST_KEPT])}
         for each in groups[:MOST_KEPT]
     ]
-    return {"count": sum(len(each.nodes) for each in groups), "by": first, "text": left_alone_in_words(groups)}
+    return {"count": sum(len(each.nodes) for each in groups), "by": first, "text": left_unchanged_sentence(groups)}
 
 
 def new_wave(total: int) -> dict[str, Any]:

@@ -10,10 +10,13 @@ from django.db.models.aggregates import Aggregate
 
 from api.fields import rfc3339
 from eventstore import RecordedEvent, database_now, in_words, load, load_many, snapshot
-from rollout.domain.explanation import NAMED, Nodes, Place, Scene, Why, explain_node, explain_rollout, listed
-from rollout.domain.node.decider import NodePhase
+from rollout.domain.explanation.facts import NAMED, NodeFacts, Nodes, RolloutFacts, Why
+from rollout.domain.explanation.node import explain_node
+from rollout.domain.explanation.rollout import explain_rollout
+from rollout.domain.explanation.sentences import listed
+from rollout.domain.node.state import NodePhase
 from rollout.domain.placement.events import OperationCancelRequested, OperationFinished, placement_stream
-from rollout.domain.rollout.decider import ROLLOUT, RolloutState
+from rollout.domain.rollout.decider import ROLLOUT
 from rollout.domain.rollout.events import (
     AbortRequested,
     NodesReleased,
@@ -24,13 +27,14 @@ from rollout.domain.rollout.events import (
     RolloutStarted,
     rollout_stream,
 )
+from rollout.domain.rollout.state import RolloutState
 from rollout.messages import Phase, Reason
 from rollout.models import Node, Operation, Rollout
 from rollout.projections.outcomes import BAD, attempt_in_words, begun_in_words, besides, earlier, outcomes_of
 from rollout.queries.freeze import freeze_in_words
 from rollout.queries.operations import IN_PROGRESS, operation_row
 from rollout.queries.rollouts import rollout_row
-from rollout.queries.snapshot import fleet_of
+from rollout.queries.snapshot import snapshot_of
 
 #: Most failed nodes that are shown with their events, and most events of the rollout itself.
 FAILURES = 10
@@ -50,11 +54,11 @@ class Answer:
 
 @snapshot()
 def of_rollout(uid: str) -> Answer:
-    """Raises: `RolloutNotFoundError`."""
+    """Explain what the rollout waits for, or how it ended. Raises: `RolloutNotFoundError`."""
     timeline = _timeline_of(uid)
-    fleet = fleet_of(uid, timeline.state, now=database_now())
+    current = snapshot_of(uid, timeline.state, now=database_now())
     failed = _failed(uid)
-    why = explain_rollout(timeline.state, timeline.started, fleet, _scene(timeline, failed))
+    why = explain_rollout(timeline.state, timeline.started, current, _rollout_facts(timeline, failed))
     reason = timeline.state.reason
     document = {"uid": uid, "phase": timeline.state.phase, "reason": reason, **_document(why)}
     own = [each for each in timeline.events if not _is_routine(each)]
@@ -64,13 +68,15 @@ def of_rollout(uid: str) -> Answer:
 
 @snapshot()
 def of_node(uid: str, name: str) -> Answer:
-    """Raises: `RolloutNotFoundError`, `NodeNotFoundError`."""
+    """Explain what the rollout's operation on the node waits for, or how it ended. Raises: `RolloutNotFoundError`, `NodeNotFoundError`."""
     row = operation_row(uid, name)
     timeline = _timeline_of(uid)
-    fleet = fleet_of(uid, timeline.state, now=database_now())
+    current = snapshot_of(uid, timeline.state, now=database_now())
     stream = load(placement_stream(name, row.module_name))
     events = tuple(each for each in stream if getattr(each.event, "rollout", "") == uid)
-    why = explain_node(timeline.state, timeline.started, fleet, _scene(timeline, ()), _place(row, events))
+    why = explain_node(
+        timeline.state, timeline.started, current, _rollout_facts(timeline, ()), _node_facts(row, events)
+    )
     why = replace(why, summary=" ".join((why.summary, *_besides(row), *_earlier(row), *_stopped(timeline, row))))
     document = {"uid": uid, "node": name, "phase": row.phase, "reason": row.reason or None, **_document(why)}
     return Answer(document=document, events=events[-EVENTS:])
@@ -152,25 +158,25 @@ def _is_ending(recorded: RecordedEvent, uid: str) -> bool:
     return is_end or isinstance(event, OperationCancelRequested)
 
 
-def _scene(timeline: _Timeline, failed: Sequence[Operation]) -> Scene:
+def _rollout_facts(timeline: _Timeline, failed: Sequence[Operation]) -> RolloutFacts:
     uid, state = timeline.started.rollout, timeline.state
-    scene = Scene(
+    facts = RolloutFacts(
         since=timeline.since,
         actor=timeline.actor,
         before=timeline.past,
         failed=_in_words(failed),
-        besides=tuple(besides(timeline.row)),
+        related=tuple(besides(timeline.row)),
     )
     if state.phase.is_final:
-        return scene
+        return facts
     rows = Operation.objects.filter(rollout=uid)
     nodes = Node.objects.filter(name=OuterRef("node"))
     waiting = rows.filter(phase=Phase.SCHEDULED).annotate(node_phase=Subquery(nodes.values("phase")))
     if not state.restoring:
         waiting = waiting.filter(wave__lte=state.open_wave)
     return replace(
-        scene,
-        in_hand=_group(rows.filter(phase__in=IN_PROGRESS), Max("deadline_at")),
+        facts,
+        in_progress=_group(rows.filter(phase__in=IN_PROGRESS), Max("deadline_at")),
         offline=_group(waiting.filter(node_phase=NodePhase.OFFLINE)),
         draining=_group(waiting.filter(node_phase=NodePhase.DRAINING)),
         behind=_group(waiting.filter(behind=True)),
@@ -222,13 +228,13 @@ def _stopped(timeline: _Timeline, row: Operation) -> list[str]:
     return [f"The rollout: {listed(stops)}"] if is_affected else []
 
 
-def _place(row: Operation, events: Sequence[RecordedEvent]) -> Place:
+def _node_facts(row: Operation, events: Sequence[RecordedEvent]) -> NodeFacts:
     node = Node.objects.filter(name=row.node).first()
     older = Operation.objects.filter(
         node=row.node, module_name=row.module_name, generation__lt=row.generation, finished_at__isnull=True
     )
-    return Place(
-        node=row.node,
+    return NodeFacts(
+        name=row.node,
         node_phase=NodePhase.DECOMMISSIONED if node is None else NodePhase(node.phase),
         wave=row.wave,
         phase=Phase(row.phase),

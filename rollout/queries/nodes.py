@@ -9,8 +9,8 @@ from django.db.models import Count, Exists, OuterRef, QuerySet, Subquery
 from api.fields import rfc3339
 from eventstore import snapshot
 from rollout.domain.errors import NodeNotFoundError, NoLocalNodeError
-from rollout.domain.node.decider import LARGEST_SKEW, NodePhase
 from rollout.domain.node.pace import SECONDS, Change
+from rollout.domain.node.state import LARGEST_SKEW, NodePhase
 from rollout.messages import Heartbeat, InstalledModule, Inventory, NodeProfile
 from rollout.models import Liveness, Node, NodeModule, Operation
 from rollout.projections.node_modules import ABSENT, ModuleState

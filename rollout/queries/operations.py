@@ -8,7 +8,7 @@ from django.db.models import Case, Exists, OuterRef, QuerySet, When
 
 from api.fields import rfc3339
 from rollout.domain.errors import NodeNotFoundError, RolloutNotFoundError
-from rollout.domain.node.decider import NodePhase
+from rollout.domain.node.state import NodePhase
 from rollout.messages import RUNNING_PHASES, Phase
 from rollout.models import Node, Operation, Rollout
 from rollout.projections.counters import operation_key

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from django.db.models import OuterRef, Subquery
 
-from rollout.domain.placement.decider import PlacementState, kept_by, to_undo
-from rollout.domain.rollout.events import LeftAlone
+from rollout.domain.placement.rollback import kept_by, to_undo
+from rollout.domain.placement.state import PlacementState
+from rollout.domain.rollout.events import LeftUnchanged
 from rollout.messages import Phase
 from rollout.models import Operation, Placement
 from rollout.projections.nodes import decoded
@@ -15,11 +16,11 @@ from rollout.queries.nodes import decommissioned_nodes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restoration:
-    """`nodes`: those that get back what they had, in the rollout's order. `unchanged`: those left as they are, by the
+    """`nodes`: those that get back what they had, in the rollout's order. `left_unchanged`: those left as they are, by the
     newer rollout."""
 
     nodes: tuple[str, ...] = ()
-    unchanged: tuple[LeftAlone, ...] = ()
+    left_unchanged: tuple[LeftUnchanged, ...] = ()
 
 
 def restoration_of(uid: str) -> Restoration:
@@ -41,5 +42,5 @@ def restoration(uid: str, places: Iterable[tuple[str, int, PlacementState]]) -> 
             nodes.append(node)
         elif newer := kept_by(state, uid, generation):
             by_rollout.setdefault(newer, []).append(node)
-    unchanged = tuple(LeftAlone(rollout=newer, nodes=tuple(names)) for newer, names in by_rollout.items())
-    return Restoration(nodes=tuple(nodes), unchanged=unchanged)
+    left_unchanged = tuple(LeftUnchanged(rollout=newer, nodes=tuple(names)) for newer, names in by_rollout.items())
+    return Restoration(nodes=tuple(nodes), left_unchanged=left_unchanged)

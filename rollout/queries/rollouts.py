@@ -7,7 +7,7 @@ from django.db.models.functions import RowNumber
 
 from eventstore import RecordedEvent, load_positions
 from rollout.domain.errors import RolloutNotFoundError
-from rollout.domain.placement.decider import NOTHING_TO_DO
+from rollout.domain.placement.outcomes import NOTHING_TO_DO
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
 from rollout.messages import Action, Phase, Reason
 from rollout.models import Operation, Rollout, TimelineEntry

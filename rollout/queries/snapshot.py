@@ -5,9 +5,10 @@ from datetime import datetime
 
 from django.db.models import Exists, Min, Q, QuerySet
 
-from rollout.domain.node.decider import NodePhase
-from rollout.domain.rollout.decider import Fleet, Needs, Ready, RolloutState, Tally
+from rollout.domain.node.state import NodePhase
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
+from rollout.domain.rollout.snapshot import Needs, Ready, Snapshot, WaveCounts
+from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Offline
 from rollout.messages import Action, Phase, Reason
 from rollout.models import FleetFreeze, Node, NodeModule, Operation, Rollout
@@ -20,7 +21,7 @@ from rollout.queries.restoration import Restoration, restoration_of
 _FAILED = (Phase.FAILED, Phase.TIMED_OUT)
 
 
-def fleet_of(uid: str, state: RolloutState, *, now: datetime) -> Fleet:
+def snapshot_of(uid: str, state: RolloutState, *, now: datetime) -> Snapshot:
     """Return the snapshot of the rollout in `state` at `now`."""
     row = Rollout.objects.get(uid=uid)
     candidates = _open_operations(uid, state)
@@ -32,7 +33,7 @@ def fleet_of(uid: str, state: RolloutState, *, now: datetime) -> Fleet:
     freeze = newest_freeze()
     begins_to_restore = state.phase == RolloutPhase.ROLLING_BACK and is_over and not state.restoring
     restored = restoration_of(uid) if begins_to_restore else Restoration()
-    return Fleet(
+    return Snapshot(
         now=now,
         counts=counts,
         waves=tallies(row, _lost(uid, row)),
@@ -41,12 +42,12 @@ def fleet_of(uid: str, state: RolloutState, *, now: datetime) -> Fleet:
         retriable=_retriable(candidates, state) if row.failed + row.timed_out else (),
         healthy=_healthy(uid) if keeps_health else 0,
         to_restore=restored.nodes,
-        left_alone=restored.unchanged,
+        left_unchanged=restored.left_unchanged,
         scheduled=_named(_scheduled(uid)) if ending and row.scheduled else (),
         cancelable=_named(_in_progress(uid).exclude(phase=Phase.CANCELING)) if ending and not is_over else (),
         superseded=_canceled(uid, Reason.NEWER_ROLLOUT, state) if state.restoring and is_over else row.superseded,
-        gone=_canceled(uid, Reason.NODE_DECOMMISSIONED, state) if is_over and row.canceled else 0,
-        called_off=_canceled(uid, Reason.MANUAL, state) if is_over and row.canceled else 0,
+        decommissioned=_canceled(uid, Reason.NODE_DECOMMISSIONED, state) if is_over and row.canceled else 0,
+        canceled_by_person=_canceled(uid, Reason.MANUAL, state) if is_over and row.canceled else 0,
         unrestored=row.unrestored,
         progressed_at=progress_clock_start(row, freeze),
         wake_at=_next_ready_at(uid, now) if row.retries else None,
@@ -58,10 +59,10 @@ def fleet_of(uid: str, state: RolloutState, *, now: datetime) -> Fleet:
 _RELEASING = frozenset({RolloutPhase.PLANNED, RolloutPhase.SCHEDULED, RolloutPhase.RUNNING, RolloutPhase.ROLLING_BACK})
 
 
-def tallies(row: Rollout, lost: Sequence[int]) -> tuple[Tally, ...]:
-    """Return the tally of each wave; `lost` has the number of lost nodes of each."""
+def tallies(row: Rollout, lost: Sequence[int]) -> tuple[WaveCounts, ...]:
+    """Return the counts of each wave; `lost` has the number of lost nodes of each."""
     return tuple(
-        Tally(
+        WaveCounts(
             total=wave["total"],
             ended=wave["total"] - wave["scheduled"] - wave["queued"] - wave["running"],
             failed=wave["failed"] + wave["timed_out"],

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db.models import Count, DurationField, ExpressionWrapper, F, Min, Q, Sum
 
-from rollout.domain.node.decider import LARGEST_SKEW
+from rollout.domain.node.state import LARGEST_SKEW
 from rollout.models import DroppedMessages, Liveness, Node, NodeModule, Operation, Placement, Rollout
 from rollout.queries.nodes import count_by_phase, node_rows
 

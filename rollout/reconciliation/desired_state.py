@@ -9,7 +9,7 @@ from django.db import connection
 from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet, Subquery
 
 from modules_app.operating_systems import fitting_platforms
-from rollout.domain.node.decider import NodePhase
+from rollout.domain.node.state import NodePhase
 from rollout.domain.rollout.events import Origin
 from rollout.messages import Action, Activation
 from rollout.models import Liveness, Node, NodeModule, Operation, Placement, Rollout

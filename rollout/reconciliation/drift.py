@@ -1,8 +1,10 @@
 """Records drift: that it began, that it changed, and that it ended."""
 
 from eventstore import Append, Batch, load_states
-from rollout.domain.node.decider import NODE, EndDrift, NodePhase, RecordDrift
+from rollout.domain.node.commands import EndDrift, RecordDrift
+from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import node_stream
+from rollout.domain.node.state import NodePhase
 from rollout.domain.placement.events import placement_stream
 from rollout.models import NodeModule
 from rollout.reconciliation.differences import Differences, place_of

@@ -11,8 +11,8 @@ from api.waiting import waiting
 from eventstore import Condition, head, retry_on_conflict, wait_for_news
 from modules_app.errors import ModuleInUseError, NoSuchModuleError
 from rollout.domain.errors import NodeRefusedError, NodeUnreachableError
-from rollout.domain.placement.decider import NOTHING_TO_DO
 from rollout.domain.placement.events import placement_stream
+from rollout.domain.placement.outcomes import NOTHING_TO_DO
 from rollout.domain.request import AT_ONCE, RolloutRequest
 from rollout.domain.rollout.events import Origin
 from rollout.messages import Action, Activation, Phase

@@ -4,7 +4,8 @@ from django.db import transaction
 
 from eventstore import Condition, append, head, load_state, retry_on_conflict, transact
 from rollout.domain.conditions import SCHEDULING
-from rollout.domain.node.decider import NODE, ActivateNode, DecommissionNode, DrainNode, ForgetNode, LabelNode
+from rollout.domain.node.commands import ActivateNode, DecommissionNode, DrainNode, ForgetNode, LabelNode
+from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import node_stream
 from rollout.domain.placement.events import placement_stream
 from rollout.models import Liveness

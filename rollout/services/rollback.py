@@ -7,10 +7,13 @@ from itertools import count
 
 from eventstore import Append, Condition, Loaded, append, head, load_state, retry_on_conflict, snapshot, transact
 from rollout.domain.conditions import PLANNING
-from rollout.domain.placement.decider import RollBack
+from rollout.domain.placement.commands import RollBack
 from rollout.domain.placement.events import OperationScheduled
-from rollout.domain.rollout.decider import ROLLED_BACK_ANEW, ROLLOUT, RollBackAll, RolloutState, Start
+from rollout.domain.rollout.commands import RollBackAll, Start
+from rollout.domain.rollout.decider import ROLLOUT
 from rollout.domain.rollout.events import Origin, RolloutPhase, RolloutStarted, rollout_stream
+from rollout.domain.rollout.rollback import ROLLED_BACK_BY_A_NEW_ROLLOUT
+from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Strategy
 from rollout.messages import Action
 from rollout.planning.dependents import refuse_if_needed
@@ -32,7 +35,7 @@ def roll_back_rollout(uid: str, *, origin: Origin = Origin.API) -> str:
     Raises: `NothingToRollBackError`, `RollbackOfRollbackError`, `ModuleNeededError`, `WrongPhaseError`, `RolloutNotFoundError`.
     """
     state = transact(rollout_stream(uid), ROLLOUT, RollBackAll(rollout=uid))
-    if state.started is not None and state.phase in ROLLED_BACK_ANEW:
+    if state.started is not None and state.phase in ROLLED_BACK_BY_A_NEW_ROLLOUT:
         return _start_rollback(state.started, origin)
     advance(uid)
     return uid
@@ -63,7 +66,7 @@ def _start_rollback(ended: RolloutStarted, origin: Origin) -> str:
         strategy=_fitting(ended.strategy, len(changes)),
         origin=origin,
         rollback_of=ended.rollout,
-        left_alone=restoration.unchanged,
+        left_alone=restoration.left_unchanged,
     )
     as_read = Condition(after=after, event_types=PLANNING)
     first = loaded.append(ROLLOUT.decide(RolloutState(), Start(started=started)))

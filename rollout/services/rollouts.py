@@ -9,20 +9,11 @@ from accounts.selectors import account_called
 from eventstore import Condition, append, head, is_shown_person, load_state, retry_on_conflict, snapshot, transact
 from rollout.domain.errors import OperationFinalError
 from rollout.domain.node.events import NodeDecommissioned
-from rollout.domain.placement.decider import Cancel, Retry
+from rollout.domain.placement.commands import Cancel, Retry
 from rollout.domain.placement.events import OperationScheduled
 from rollout.domain.request import RolloutRequest
-from rollout.domain.rollout.decider import (
-    ROLLOUT,
-    Abort,
-    Approve,
-    Pause,
-    Promote,
-    Reject,
-    Resume,
-    RetryNodes,
-    RolloutCommand,
-)
+from rollout.domain.rollout.commands import Abort, Approve, Pause, Promote, Reject, Resume, RetryNodes, RolloutCommand
+from rollout.domain.rollout.decider import ROLLOUT
 from rollout.domain.rollout.events import Origin, RolloutStarted, rollout_stream
 from rollout.messages import Phase
 from rollout.models import Rollout

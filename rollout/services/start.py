@@ -7,10 +7,12 @@ from dataclasses import replace
 from eventstore import Append, Condition, append, head, load_state, retry_on_conflict, snapshot
 from rollout.domain.conditions import PLANNING
 from rollout.domain.errors import PlanChangedError
-from rollout.domain.placement.decider import Schedule
+from rollout.domain.placement.commands import Schedule
 from rollout.domain.request import RolloutRequest
-from rollout.domain.rollout.decider import ROLLOUT, RolloutState, Start
+from rollout.domain.rollout.commands import Start
+from rollout.domain.rollout.decider import ROLLOUT
 from rollout.domain.rollout.events import RolloutFollowed, RolloutStarted, rollout_stream
+from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Strategy
 from rollout.planning.plan import Plan
 from rollout.planning.planner import plan_of

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from rollout.domain.rollout.decider import Abort, Approve, Pause, Promote, Reject
+from rollout.domain.retries import Retries
+from rollout.domain.rollout.commands import Abort, Approve, Pause, Promote, Reject
 from rollout.domain.rollout.events import RolloutPhase, WavePhase
-from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Retries, Strategy
+from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Strategy
 from rollout.messages import Action, Phase, Reason
 from tests.simulation.agents import Deed, Script
 from tests.simulation.world import EPOCH, MODULE, World

@@ -15,7 +15,7 @@ from rollout.domain.placement.events import (
     PlacementForgotten,
     ReportRejected,
 )
-from rollout.domain.rollout.decider import Needs, is_due, progress_deadline
+from rollout.domain.rollout.blockers import is_start_due
 from rollout.domain.rollout.events import (
     NodesReleased,
     NodesRetried,
@@ -30,6 +30,8 @@ from rollout.domain.rollout.events import (
     WavePassed,
     WavePhase,
 )
+from rollout.domain.rollout.progress_deadline import progress_deadline
+from rollout.domain.rollout.snapshot import Needs
 from rollout.messages import FINAL_PHASES, Action, Activation, Phase, Reason
 from rollout.projections.counters import COUNTERS, counter_of
 from tests.simulation.snapshot import IN_PROGRESS
@@ -287,20 +289,20 @@ class Rules:
             state.phase in {RolloutPhase.PAUSED, RolloutPhase.PENDING_APPROVAL}
             or fleet.frozen
             or fleet.needs == Needs.PENDING
-            or not is_due(state, fleet)
+            or not is_start_due(state, fleet)
             or state.wave_phase in {WavePhase.SOAKING, WavePhase.GATED}
             or progress_deadline(state, fleet) is not None
             or self._is_behind(uid)
-            or (state.phase == RolloutPhase.ROLLING_BACK and fleet.in_hand > 0)
+            or (state.phase == RolloutPhase.ROLLING_BACK and fleet.in_progress > 0)
         )
         self.holds(waits, "what is scheduled has a clock", f"{state.phase} {state.wave_phase}")
 
     def _is_awaited(self, uid, state, fleet):
         person_or_clock = state.phase == RolloutPhase.PAUSED or fleet.frozen
         person_or_clock |= state.wave_phase in {WavePhase.SOAKING, WavePhase.GATED}
-        person_or_clock |= fleet.needs == Needs.PENDING or not is_due(state, fleet)
+        person_or_clock |= fleet.needs == Needs.PENDING or not is_start_due(state, fleet)
         person_or_clock |= state.phase == RolloutPhase.PENDING_APPROVAL
-        return person_or_clock or fleet.in_hand > 0
+        return person_or_clock or fleet.in_progress > 0
 
     def _is_behind(self, uid):
         return any(row.behind for row in self.world.rows.of(uid))

@@ -1,8 +1,8 @@
 """The snapshot of a rollout from rows in memory: `rollout.queries.snapshot` reads the same from the database."""
 
-from rollout.domain.node.decider import NodePhase
-from rollout.domain.rollout.decider import Fleet, Needs, Ready
+from rollout.domain.node.state import NodePhase
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
+from rollout.domain.rollout.snapshot import Needs, Ready, Snapshot
 from rollout.domain.strategy import Offline
 from rollout.messages import RUNNING_PHASES, Action, Phase, Reason
 from rollout.projections.counters import COUNTERS
@@ -46,7 +46,7 @@ class Rows:
         return self.nodes[row.node].phase
 
 
-def fleet_of(uid, state, rows, *, now):
+def snapshot_of(uid, state, rows, *, now):
     row, all_rows = rows.rollouts[uid], rows.of(uid)
     open_wave = state.open_wave
     open_rows = all_rows if state.restoring else [each for each in all_rows if each.wave <= open_wave]
@@ -55,7 +55,7 @@ def fleet_of(uid, state, rows, *, now):
     keeps_health = state.strategy.kept_healthy(state.nodes) > 0
     begins_to_restore = state.phase == RolloutPhase.ROLLING_BACK and is_over and not state.restoring
     restored = restoration_of(uid, rows) if begins_to_restore else Restoration()
-    return Fleet(
+    return Snapshot(
         now=now,
         counts={PHASE_OF[name]: getattr(row, name) for name in COUNTERS},
         waves=tallies(row, _lost(row, all_rows, rows)),
@@ -64,14 +64,14 @@ def fleet_of(uid, state, rows, *, now):
         retriable=_retriable(open_rows, state, rows) if row.failed + row.timed_out else (),
         healthy=_healthy(all_rows, rows) if keeps_health else 0,
         to_restore=restored.nodes,
-        left_alone=restored.unchanged,
+        left_unchanged=restored.left_unchanged,
         scheduled=_named(each for each in all_rows if ending and each.phase == Phase.SCHEDULED),
         cancelable=_named(
             each for each in all_rows if ending and each.phase in IN_PROGRESS and each.phase != Phase.CANCELING
         ),
         superseded=row.superseded,
-        gone=_canceled(all_rows, Reason.NODE_DECOMMISSIONED, state) if is_over else 0,
-        called_off=_canceled(all_rows, Reason.MANUAL, state) if is_over else 0,
+        decommissioned=_canceled(all_rows, Reason.NODE_DECOMMISSIONED, state) if is_over else 0,
+        canceled_by_person=_canceled(all_rows, Reason.MANUAL, state) if is_over else 0,
         unrestored=row.unrestored,
         progressed_at=progress_clock_start(row, rows.freeze),
         wake_at=_next_ready_at(all_rows, now) if row.retries else None,

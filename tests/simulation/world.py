@@ -16,20 +16,19 @@ from eventstore import Metadata, begun_by, person
 from rollout.domain.errors import NothingToRollBackError, OperationFinalError, RolloutError
 from rollout.domain.fleet.decider import FLEET, Freeze, Thaw
 from rollout.domain.fleet.events import FLEET_STREAM, FleetFrozen
-from rollout.domain.node.decider import (
-    NODE,
+from rollout.domain.node.commands import (
     ActivateNode,
     DeclareOffline,
     DecommissionNode,
     DrainNode,
     EndDrift,
-    NodePhase,
     RecordDrift,
     RecordHeartbeat,
 )
+from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import node_stream
-from rollout.domain.placement.decider import (
-    PLACEMENT,
+from rollout.domain.node.state import NodePhase
+from rollout.domain.placement.commands import (
     Cancel,
     End,
     Forget,
@@ -40,17 +39,13 @@ from rollout.domain.placement.decider import (
     RollBack,
     Schedule,
 )
+from rollout.domain.placement.decider import PLACEMENT
 from rollout.domain.placement.events import OperationScheduled, PlacementForgotten, Target, placement_stream
-from rollout.domain.rollout.decider import (
-    ROLLED_BACK_ANEW,
-    ROLLOUT,
-    Resume,
-    RetryNodes,
-    RollBackAll,
-    RolloutState,
-    Start,
-)
+from rollout.domain.rollout.commands import Resume, RetryNodes, RollBackAll, Start
+from rollout.domain.rollout.decider import ROLLOUT
 from rollout.domain.rollout.events import RolloutStarted, rollout_stream
+from rollout.domain.rollout.rollback import ROLLED_BACK_BY_A_NEW_ROLLOUT
+from rollout.domain.rollout.state import RolloutState
 from rollout.domain.rollout.step import step
 from rollout.domain.strategy import Strategy
 from rollout.messages import FINAL_PHASES, Action, Activation, InstalledModule, Inventory, NodeProfile, Phase, Reason
@@ -64,7 +59,7 @@ from rollout.services.rollback import ROLLBACKS
 from rollout.services.start import without_start_conditions
 from tests.simulation.agents import Agent, Order, Script
 from tests.simulation.rules import Broken, Rules
-from tests.simulation.snapshot import IN_PROGRESS, Rows, fleet_of, restoration_of
+from tests.simulation.snapshot import IN_PROGRESS, Rows, restoration_of, snapshot_of
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 PROFILE = NodeProfile(platform="linux/x86_64")
@@ -270,7 +265,7 @@ class World(Folded):
             if state.phase.is_final:
                 return
             self.steps += 1
-            fleet = fleet_of(uid, state, self.rows, now=self.now)
+            fleet = snapshot_of(uid, state, self.rows, now=self.now)
             taken = self._step(state, state.started, fleet)
             events = [(rollout_stream(uid), event) for event in taken.events]
             if not self.record([*events, *self._decided(taken.commands)]):
@@ -513,13 +508,13 @@ class World(Folded):
         self.advance(uid)
 
     def resume(self, uid):
-        fleet = fleet_of(uid, self.rollouts[uid], self.rows, now=self.now)
+        fleet = snapshot_of(uid, self.rollouts[uid], self.rows, now=self.now)
         self.obey(uid, Resume(rollout=uid, bad=tuple(each.bad for each in fleet.waves)))
 
     def roll_back(self, uid):
         state = self.rollouts[uid]
         self.obey(uid, RollBackAll(rollout=uid))
-        if state.phase not in ROLLED_BACK_ANEW:
+        if state.phase not in ROLLED_BACK_BY_A_NEW_ROLLOUT:
             return uid
         into = uuid.uuid5(ROLLBACKS, uid).hex
         if into not in self.rollouts:
@@ -545,7 +540,7 @@ class World(Folded):
             named=True,
             strategy=without_start_conditions(ended.strategy),
             rollback_of=ended.rollout,
-            left_alone=restored.unchanged,
+            left_alone=restored.left_unchanged,
         )
         self._begin(into, started, changes)
 

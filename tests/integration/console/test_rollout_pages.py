@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from rollout.domain.strategy import Retries
+from rollout.domain.retries import Retries
 from rollout.messages import Phase, Reason
 from rollout.process.advance import advance
 from rollout.queries.freeze import freeze_document

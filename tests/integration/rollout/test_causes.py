@@ -169,14 +169,14 @@ def test_what_a_node_says_it_has_after_the_end_is_a_story_of_its_own():
 @pytest.fixture
 def unrecordable(monkeypatch):
     """The message of a report that cannot be recorded."""
-    real = decider._record
+    real = decider.record_report
 
     def record(state, report):
         if report.message == "poison":
             raise ValueError("nobody foresaw this")
         return real(state, report)
 
-    monkeypatch.setattr(decider, "_record", record)
+    monkeypatch.setattr(decider, "record_report", record)
     return "poison"
 
 

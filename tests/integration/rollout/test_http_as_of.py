@@ -10,7 +10,7 @@ from api.fields import rfc3339
 from eventstore import Append, append, head, position_at, read
 from rollout.delivery import ingestion
 from rollout.domain.node.events import NodeDrifted, node_stream
-from rollout.domain.strategy import Retries
+from rollout.domain.retries import Retries
 from rollout.messages import Action, Phase, Reason
 from rollout.process import timeouts
 from rollout.services.nodes import activate_node, decommission_node, drain_node, label_node

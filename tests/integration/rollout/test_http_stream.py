@@ -13,8 +13,9 @@ from accounts.roles import Role
 from accounts.services import create_user
 from rollout.delivery import ingestion
 from rollout.domain.errors import RolloutError
+from rollout.domain.retries import Retries
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES
-from rollout.domain.strategy import Gate, Retries
+from rollout.domain.strategy import Gate
 from rollout.messages import Phase, Reason
 from rollout.models import Operation, TimelineEntry
 from rollout.process import timeouts

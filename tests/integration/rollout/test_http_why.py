@@ -2,8 +2,9 @@
 
 import pytest
 
+from rollout.domain.retries import Retries
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES
-from rollout.domain.strategy import Gate, OnFailure, Retries
+from rollout.domain.strategy import Gate, OnFailure
 from rollout.messages import Phase, Reason
 from rollout.models import Operation
 from rollout.process import timeouts

@@ -20,6 +20,7 @@ from eventstore import acting_as, database_now, head, load, read
 from rollout.delivery import ingestion
 from rollout.domain.errors import RolloutError
 from rollout.domain.placement.events import OperationGivenBack, placement_stream
+from rollout.domain.retries import Retries
 from rollout.domain.rollout.events import (
     FINAL_ROLLOUT_PHASES,
     NodesReleased,
@@ -28,7 +29,7 @@ from rollout.domain.rollout.events import (
     WaveFailed,
     rollout_stream,
 )
-from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Retries
+from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Reason, Report, to_json
 from rollout.models import FleetFreeze, Node, NodeModule, Operation, Placement, Rollout
 from rollout.process import timeouts
@@ -65,7 +66,7 @@ from tests.recorded_fleet import (
     start,
     upload,
 )
-from tests.simulation.snapshot import Rows, fleet_of
+from tests.simulation.snapshot import Rows, snapshot_of
 
 pytestmark = pytest.mark.slow
 
@@ -287,7 +288,7 @@ class Fleet(RuleBasedStateMachine):
     def the_simulation_sees_what_the_control_plane_sees(self, rollout, rows):
         if rollout.phase not in FINAL_ROLLOUT_PHASES:
             state, now = state_of(rollout), database_now()
-            assert snapshot.fleet_of(rollout.uid, state, now=now) == fleet_of(rollout.uid, state, rows, now=now)
+            assert snapshot.snapshot_of(rollout.uid, state, now=now) == snapshot_of(rollout.uid, state, rows, now=now)
 
     @invariant()
     def what_is_in_hand_has_a_deadline(self):

@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from eventstore import append, load_state, read
 from rollout.delivery import ingestion
 from rollout.domain.errors import InvalidRolloutError, NoMatchError
-from rollout.domain.placement.decider import End
+from rollout.domain.placement.commands import End
 from rollout.domain.placement.events import OperationScheduled
 from rollout.domain.request import AT_ONCE, RolloutRequest
 from rollout.domain.rollout.decider import ROLLOUT

@@ -11,7 +11,8 @@ from eventstore import database_now
 from eventstore.models import ProjectionVersion
 from eventstore.projections import rebuild, registered
 from rollout.delivery import ingestion, outbox
-from rollout.domain.strategy import Gate, Offline, Retries
+from rollout.domain.retries import Retries
+from rollout.domain.strategy import Gate, Offline
 from rollout.management.commands.relay import look
 from rollout.messages import Phase
 from rollout.process import advance, manager, timeouts

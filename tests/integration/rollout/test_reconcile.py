@@ -12,7 +12,8 @@ from artifacts_app.events import artifact_stream
 from eventstore import Append, append, database_now, load, read
 from rollout.delivery import ingestion
 from rollout.domain.node.events import NodeDrifted, NodeDriftEnded
-from rollout.domain.strategy import Offline, Retries
+from rollout.domain.retries import Retries
+from rollout.domain.strategy import Offline
 from rollout.management.commands import relay
 from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import NodeModule, Operation, Rollout

@@ -6,10 +6,10 @@ import pytest
 
 from eventstore import ConcurrencyError, StoredEvent, acting_as, head, read
 from rollout.delivery import ingestion
-from rollout.domain.placement import decider
-from rollout.domain.placement.decider import MOST_REJECTED
+from rollout.domain.placement import decider, reports
 from rollout.domain.placement.events import ReportRejected
-from rollout.domain.strategy import Retries
+from rollout.domain.placement.reports import MOST_REJECTED
+from rollout.domain.retries import Retries
 from rollout.messages import FINAL_PHASES, REPORTS, Action, Phase, Reason
 from rollout.models import Liveness, TimelineEntry
 from rollout.process import manager, timeouts
@@ -148,14 +148,14 @@ def test_a_new_operation_has_rejections_recorded_again():
 @pytest.fixture
 def poisoned(monkeypatch):
     """A report of this message cannot be recorded."""
-    real = decider._outcome
+    real = reports.reported_outcome
 
     def outcome(live, report):
         if report.message == "poison":
             raise ValueError("nobody \0foresaw this")
         return real(live, report)
 
-    monkeypatch.setattr(decider, "_outcome", outcome)
+    monkeypatch.setattr(reports, "reported_outcome", outcome)
     return {"message": "poison"}
 
 
@@ -192,7 +192,7 @@ def test_a_rejection_that_cannot_be_recorded_keeps_no_other_from_being_recorded(
     def fail(*_):
         raise ValueError("nor this")
 
-    monkeypatch.setattr(decider, "_reject", fail)
+    monkeypatch.setattr(decider, "reject_report", fail)
     ingestion.record_reports([report_of(uid, bad, **poisoned), report_of(uid, good)])
     assert phases(uid) == {bad: "queued", good: "succeeded"}
     assert counted() == {"unrecorded": 1}

@@ -11,7 +11,8 @@ from django.urls import reverse
 
 from accounts.roles import Role
 from eventstore import in_words
-from rollout.domain.strategy import OnFailure, Retries
+from rollout.domain.retries import Retries
+from rollout.domain.strategy import OnFailure
 from rollout.messages import Phase, Reason
 from rollout.models import Operation
 from rollout.process import timeouts

@@ -4,17 +4,10 @@ from random import Random
 
 import pytest
 
-from rollout.domain.placement.decider import (
-    PLACEMENT,
-    Cancel,
-    End,
-    RecordReport,
-    Release,
-    RollBack,
-    Schedule,
-    desired_after,
-    to_undo,
-)
+from rollout.domain.placement.commands import Cancel, End, RecordReport, Release, RollBack, Schedule
+from rollout.domain.placement.decider import PLACEMENT
+from rollout.domain.placement.desired_state import desired_after
+from rollout.domain.placement.rollback import to_undo
 from rollout.messages import Action, Activation, Phase, Reason, Report
 
 PLACE = {"node": "n1", "module_name": "greet"}
