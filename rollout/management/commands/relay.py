@@ -17,7 +17,7 @@ from eventstore import database_now, head, note_head, wait_for_growth
 from rollout.delivery.outbox import publish_due
 from rollout.delivery.signals import relay_looked
 from rollout.process import timeouts
-from rollout.process.manager import Follower
+from rollout.process.manager import ProcessManager
 from rollout.reconciliation.reconciler import Reconciler, reconcile
 from rollout.tasks import sweep
 
@@ -45,12 +45,12 @@ class Command(BaseCommand):
             signal.signal(number, lambda *_: stopping.set())
         next_sweep = time.monotonic() + HOURLY_SECONDS
         _tried(_note_head)
-        reconciler, follower = Reconciler(), Follower()
+        reconciler, manager = Reconciler(), ProcessManager()
         while not stopping.is_set():
             try:
                 close_old_connections()
                 position = head()
-                is_well, wake_at = look(reconciler.look, follower)
+                is_well, wake_at = look(reconciler.poll, manager)
                 if time.monotonic() > next_sweep:
                     next_sweep = time.monotonic() + HOURLY_SECONDS
                     is_well = _tried(sweep.delay) and is_well
@@ -73,16 +73,18 @@ def _until(moment: datetime | None) -> float:
     return min(max((moment - database_now()).total_seconds(), 0.0), SWEEP_SECONDS)
 
 
-def look(reconciled: Callable[[], Any] = reconcile, follower: Follower | None = None) -> tuple[bool, datetime | None]:
+def look(
+    reconciled: Callable[[], Any] = reconcile, manager: ProcessManager | None = None
+) -> tuple[bool, datetime | None]:
     """Run all steps. Return True if all succeeded, and the time of the next step of a rollout.
 
-    A step that fails does not stop the others. Without a `follower`, all rollouts are advanced.
+    A step that fails does not stop the others. Without a `manager`, all rollouts are advanced.
     """
-    moved = (follower or Follower()).look
+    moved = (manager or ProcessManager()).poll
     wakes: list[datetime | None] = []
     steps: tuple[Callable[[], Any], ...] = (
         timeouts.end_overdue_operations,
-        timeouts.end_operations_of_gone_nodes,
+        timeouts.end_operations_of_decommissioned_nodes,
         reconciled,
         lambda: wakes.append(moved()),
         publish_due,
