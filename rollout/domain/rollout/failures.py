@@ -40,7 +40,7 @@ def _forgiven(state: RolloutState, snapshot: Snapshot) -> Sequence[int]:
 def _too_many(where: str, count: int, allowed: int, counts: WaveCounts | None) -> str:
     nodes = "1 node" if count == 1 else f"{count} nodes"
     lost = f", {counts.lost} of them after they had succeeded" if counts is not None and counts.lost else ""
-    return f"{nodes} {where} failed{lost}; max_failures accepts {allowed}."
+    return f"{nodes} {where} failed{lost}; the limit is {allowed} (max_failures)."
 
 
 def stop(state: RolloutState, snapshot: Snapshot, reason: Reason, message: str) -> list[RolloutEvent]:

@@ -172,7 +172,7 @@ def test_one_failure_in_each_wave_is_too_many_in_all():
     uid = world.start(Strategy(canary=0, waves=(4, 4), max_failures=1, retries=NO_RETRY))
     world.run(600)
     assert world.phase(uid) == "paused"
-    assert world.rollouts[uid].message == "2 nodes in all failed; max_failures accepts 1."
+    assert world.rollouts[uid].message == "2 nodes in all failed; the limit is 1 (max_failures)."
     assert not world.rows.rollouts[uid].waves[2]["started_at"]
 
 

@@ -85,7 +85,7 @@ def test_a_canary_that_fails_pauses_the_rollout_and_no_other_node_is_touched():
     say(uid, A, Phase.FAILED, reason=Reason.LOAD_FAILED, message="it does not load")
     row = rollout(uid)
     assert (row.phase, row.reason) == ("paused", "error_threshold")
-    assert row.message == "1 node of wave 0 failed; max_failures accepts 0."
+    assert row.message == "1 node of wave 0 failed; the limit is 0 (max_failures)."
     assert phases(uid) == {A: "failed", B: "scheduled", C: "scheduled"}
     assert waves(uid) == ["failed", "pending"]
     assert differences() == {}
@@ -445,7 +445,7 @@ def test_a_node_lost_after_its_success_counts_as_failed():
     timeouts.declare_silent_nodes_offline()
     advance(uid)
     assert rollout(uid).message == (
-        "1 node of wave 0 failed, 1 of them after they had succeeded; max_failures accepts 0."
+        "1 node of wave 0 failed, 1 of them after they had succeeded; the limit is 0 (max_failures)."
     )
 
 
