@@ -11,7 +11,7 @@ from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Reason
 from rollout.models import Operation, Rollout
 from rollout.process import timeouts
 from rollout.process.advance import advance_all
-from rollout.queries.operations import IN_HAND
+from rollout.queries.operations import IN_PROGRESS
 from rollout.queries.rollouts import unfinished_rollouts
 from rollout.reconciliation.reconciler import reconcile
 from rollout.services.freeze import freeze_fleet, thaw_fleet
@@ -101,7 +101,7 @@ class RandomRun:
 
     def node(self):
         name = self.name()
-        in_hand = list(Operation.objects.filter(phase__in=IN_HAND))
+        in_hand = list(Operation.objects.filter(phase__in=IN_PROGRESS))
         if not in_hand or self.chance.random() < 0.3:
             modules = self.chance.choice([(), (installed(),), (installed(2, "c2"),)])
             ingestion.record_heartbeats([heartbeat_of(name, hello=self.chance.random() < 0.5, modules=modules)])
@@ -144,4 +144,4 @@ class RandomRun:
             case 3:
                 advance_all(unfinished_rollouts())
             case 4:
-                timeouts.end_operations_of_gone_nodes()
+                timeouts.end_operations_of_decommissioned_nodes()

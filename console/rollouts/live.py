@@ -19,7 +19,7 @@ from rollout.projections.outcomes import BAD, attempt_in_words
 from rollout.projections.rollout_document import document
 from rollout.queries import dashboard, explanations
 from rollout.queries.freeze import freeze_document
-from rollout.queries.operations import IN_HAND, attempts_to_look_at, operation_rows
+from rollout.queries.operations import IN_PROGRESS, attempts_needing_attention, operation_rows
 from rollout.queries.rollouts import newest_rollout_events, rollout_events, rollout_row
 
 #: How many nodes are listed with their reasons, how many failed ones of them are shown at first, and how many events.
@@ -127,9 +127,9 @@ def live(uid: str, *, by: int, may_act: bool) -> Live:
     row = rollout_row(uid)
     shown, phase = document(row), RolloutPhase(row.phase)
     conditions = conditions_of(row, by=by)
-    listed = attempts_to_look_at(uid, limit=LISTED)
+    listed = attempts_needing_attention(uid, limit=LISTED)
     failing = [_listed(each) for each in listed if each.phase in BAD]
-    in_progress = [_listed(each) for each in listed if each.phase in IN_HAND]
+    in_progress = [_listed(each) for each in listed if each.phase in IN_PROGRESS]
     reason, explained = shown["reason"], explanations.of_rollout(uid).document
     freeze = freeze_document()
     return Live(
@@ -143,7 +143,7 @@ def live(uid: str, *, by: int, may_act: bool) -> Live:
         reason=WORDS[Reason(reason)].meaning if reason else "",
         message="" if row.message.rstrip(".") in explained["summary"] else row.message,
         why=explained,
-        is_waiting=freeze["frozen"] or phase == RolloutPhase.SCHEDULED or bool(dashboard.waits_for_somebody(row)),
+        is_waiting=freeze["frozen"] or phase == RolloutPhase.SCHEDULED or bool(dashboard.decision_needed(row)),
         freeze=freeze,
         parts=parts_of(shown["progress"]),
         waves=_waves(uid, shown),

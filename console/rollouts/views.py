@@ -24,8 +24,8 @@ from rollout.domain.rollout.rollback import left_unchanged_sentence
 from rollout.queries.freeze import freeze_document
 from rollout.queries.nodes import node_rows
 from rollout.queries.operations import operation_row
+from rollout.queries.restoration import restoration_of
 from rollout.queries.rollouts import rollout_row
-from rollout.queries.snapshot import restoration_of
 from rollout.services.freeze import freeze_fleet, thaw_fleet
 from rollout.services.rollouts import cancel_node
 from ui.cells import page_url

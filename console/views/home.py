@@ -80,7 +80,7 @@ def _state(modules: Sequence[ModuleOnNodes]) -> dict[str, Any]:
 
 
 def _tasks(rollouts: Sequence[Rollout], modules: Sequence[ModuleOnNodes], phases: Mapping[str, int]) -> list[Task]:
-    waiting = [(each, words) for each in rollouts if (words := dashboard.waits_for_somebody(each))]
+    waiting = [(each, words) for each in rollouts if (words := dashboard.decision_needed(each))]
     tasks = [
         Task(
             kind=row.phase if row.phase != "running" else "gated",

@@ -164,11 +164,11 @@ class RolloutFold:
             return
         rollout.event_id = recorded.event_id
         if isinstance(event, _TURNS):
-            rollout.follow(recorded)
+            rollout.adopt_request(recorded)
         if isinstance(event, OPERATION_EVENTS):
             operation = self.operations[operation_key(event.rollout, event.node)]
             operation.event_id = recorded.event_id
-            operation.follow(recorded)
+            operation.adopt_request(recorded)
 
     def _apply_to_operation(self, recorded: RecordedEvent) -> None:
         event, now = recorded.event, recorded.recorded_at

@@ -34,7 +34,7 @@ from rollout.domain.rollout.progress_deadline import progress_deadline
 from rollout.domain.rollout.snapshot import Needs
 from rollout.messages import FINAL_PHASES, Action, Activation, Phase, Reason
 from rollout.projections.counters import COUNTERS, counter_of
-from tests.simulation.standing import IN_HAND
+from tests.simulation.snapshot import IN_PROGRESS
 
 BAD = (Phase.FAILED, Phase.TIMED_OUT)
 
@@ -251,7 +251,7 @@ class Rules:
             if row.wave >= 0
             and row.node not in self.failing[uid]
             and world.nodes[row.node].online
-            and self.live_phase(row) not in IN_HAND
+            and self.live_phase(row) not in IN_PROGRESS
         ]
         self.holds(len(healthy) >= kept, "min_healthy stay untouched", f"{len(healthy)} of {kept}")
 
@@ -273,7 +273,9 @@ class Rules:
         self.holds(bad.total() <= strategy.tolerated(state.nodes), "max_failures in all", str(bad.total()))
 
     def _has_a_deadline(self, row):
-        self.holds((row.phase in IN_HAND) == (row.deadline_at is not None), "what is in hand has a deadline", row.phase)
+        self.holds(
+            (row.phase in IN_PROGRESS) == (row.deadline_at is not None), "what is in hand has a deadline", row.phase
+        )
         self.holds((row.phase in FINAL_PHASES) == (row.finished_at is not None), "what is in hand has a deadline")
 
     # --- When a rollout has come to rest

@@ -50,16 +50,16 @@ from rollout.domain.rollout.step import step
 from rollout.domain.strategy import Strategy
 from rollout.messages import FINAL_PHASES, Action, Activation, InstalledModule, Inventory, NodeProfile, Phase, Reason
 from rollout.models import FleetFreeze
-from rollout.process.placements import end_of_gone
+from rollout.process.placements import end_of_decommissioned
 from rollout.projections.counters import operation_key
 from rollout.projections.node_modules import ABSENT
 from rollout.projections.nodes import NodeFold
 from rollout.projections.rollouts import RolloutFold
 from rollout.services.rollback import ROLLBACKS
-from rollout.services.rollouts import _without_conditions
+from rollout.services.start import without_start_conditions
 from tests.simulation.agents import Agent, Order, Script
 from tests.simulation.rules import Broken, Rules
-from tests.simulation.standing import IN_HAND, Rows, restoration_of, snapshot_of
+from tests.simulation.snapshot import IN_PROGRESS, Rows, restoration_of, snapshot_of
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 PROFILE = NodeProfile(platform="linux/x86_64")
@@ -216,7 +216,7 @@ class World(Folded):
         row = self.operation(event.rollout, event.node)
         if row is None:  # a report of what was never asked for
             return
-        if row.phase not in IN_HAND:
+        if row.phase not in IN_PROGRESS:
             self.in_hand.pop(row.key, None)
             return
         if row.key not in self.in_hand:
@@ -290,7 +290,7 @@ class World(Folded):
         self._looks_at = None
         overdue = [row for row in self.in_hand.values() if row.deadline_at < self.now]
         self.record(self._decided([_timeout(row) for row in overdue]))
-        self.record(self._decided([end_of_gone(row) for row in self._left_behind()]))
+        self.record(self._decided([end_of_decommissioned(row) for row in self._left_behind()]))
         self.advance_all()
         self._publish()
 
@@ -433,7 +433,7 @@ class World(Folded):
         self.record(self._command_node(ActivateNode(node=name)))
 
     def decommission(self, name):
-        ends = [end_of_gone(row) for row in self.unfinished_on(name)]
+        ends = [end_of_decommissioned(row) for row in self.unfinished_on(name)]
         forgotten = Forget(node=name, module_name=MODULE)
         self.record([*self._command_node(DecommissionNode(node=name)), *self._decided([*ends, forgotten])])
 
@@ -538,7 +538,7 @@ class World(Folded):
             total=len(changes),
             waves=tuple(waves.count(wave) for wave in range(max(waves) + 1)),
             named=True,
-            strategy=_without_conditions(ended.strategy),
+            strategy=without_start_conditions(ended.strategy),
             rollback_of=ended.rollout,
             left_alone=restored.unchanged,
         )
@@ -555,7 +555,7 @@ class World(Folded):
         if state.phase.is_final:
             started = state.started
             return self.start(
-                _without_conditions(started.strategy),
+                without_start_conditions(started.strategy),
                 version=started.version,
                 action=started.action,
                 nodes=failed,

@@ -1,6 +1,7 @@
 """The vendor's neighbouring routes, for tools that exist: modules, actions and nodes as Redis Enterprise shows them."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from drf_spectacular.utils import extend_schema
@@ -62,7 +63,8 @@ from rollout.models import Node, Rollout
 from rollout.projections.rollout_document import counted
 from rollout.queries.freeze import refuse_if_frozen
 from rollout.queries.nodes import node_rows, node_with_position
-from rollout.queries.rollouts import is_rollout_of, rollout_row, rollout_rows, shortfalls
+from rollout.queries.rollouts import rollout_row, rollout_rows, shortfalls
+from rollout.services.join import start_or_join
 from rollout.services.start import start_rollout
 
 #: The vendor's status for each phase. `_status` has the exceptions.
@@ -214,13 +216,8 @@ def _put_on_every_node(upload: Upload) -> dict[str, Any]:
 
 
 def _start(request: RolloutRequest) -> str:
-    """The rollout's uid: a new one, or the one under way that the vendor's API started for the same thing."""
-    try:
-        return start_rollout(request)
-    except RolloutInProgressError as error:
-        if is_rollout_of(error.rollout, request):
-            return error.rollout
-        raise
+    """Return the uid of a new rollout, or of the one in progress that the vendor's API started for the same."""
+    return start_or_join(request, partial(start_rollout, request))
 
 
 class ActionViewSet(ViewSet):

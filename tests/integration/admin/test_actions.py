@@ -127,7 +127,7 @@ def test_decommission(fleet, admin, press):
 
 def test_the_object_of_a_loaded_module_stays(fleet, admin, press):
     response = press(admin, "modules_app/module", "delete_object", fleet.module)
-    assert "have loaded greet 2, or are to load it." in messages(response)[0]
+    assert "have loaded greet 2 or will load it." in messages(response)[0]
     assert Module.objects.exists()
 
 
@@ -141,7 +141,7 @@ def test_delete_a_module_object(fleet, admin, press):
 
 def test_an_artifact_in_use_stays(fleet, admin, press):
     response = press(admin, "artifacts_app/build", "delete_artifact", Build.objects.get().key)
-    assert "have greet 2, or are to get it." in messages(response)[0]
+    assert "have greet 2 or will get it." in messages(response)[0]
     assert Build.objects.exists()
 
 

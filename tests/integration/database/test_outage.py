@@ -195,7 +195,7 @@ def test_all_that_runs_goes_on_when_the_database_is_back(plane, broker):
         wait_for(lambda: broker.waiting(queue_for("n0000")) >= 1)
         plane.database.stop()
         broker.send(REPORTS, *reports)
-        wait_for(lambda: all(word in plane.output() for word in ("the relay tries again", "trying again")))
+        wait_for(lambda: all(word in plane.output() for word in ("the relay retries", "trying again")))
         plane.database.start()
         wait_for(lambda: plane.phase(uid) == "succeeded")
     assert "Traceback" not in plane.output()

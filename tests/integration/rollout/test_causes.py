@@ -15,7 +15,7 @@ from rollout.messages import Phase
 from rollout.models import Operation, Rollout
 from rollout.process import timeouts
 from rollout.process.advance import advance_all
-from rollout.queries.snapshot import cause_of
+from rollout.queries.causes import cause_of
 from rollout.services.freeze import freeze_fleet, thaw_fleet
 from rollout.services.rollback import roll_back_rollout
 from tests.causes import gaps

@@ -133,7 +133,7 @@ def test_a_node_that_falls_silent_too_often_says_so(n):
     fall_silent_too_often(n)
     (shown,) = node_documents([node(n)])
     assert [each["message"] for each in shown["warnings"]] == [
-        "It falls silent too often: it may count as online for 10 minutes without a heartbeat. Look at its network."
+        "It falls silent too often: it may count as online for 10 minutes without a heartbeat. Check its network."
     ]
 
 

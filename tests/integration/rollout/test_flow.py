@@ -300,7 +300,7 @@ def test_an_operation_scheduled_while_its_node_left_is_ended():
     (name,) = fleet(1)
     uid = start(released=False)
     node(name).__class__.objects.filter(name=name).update(phase="decommissioned")
-    assert timeouts.end_operations_of_gone_nodes() == 1
+    assert timeouts.end_operations_of_decommissioned_nodes() == 1
     assert rollout(uid).phase == "aborted"
 
 

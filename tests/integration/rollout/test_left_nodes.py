@@ -38,7 +38,7 @@ def leave_at_work(uid, name):
 def leave_unnoticed(uid, name):
     """It was scheduled in the moment in which the node left."""
     append(load_state(node_stream(name), NODE).append([NodeDecommissioned(node=name)]))
-    assert timeouts.end_operations_of_gone_nodes() == 1
+    assert timeouts.end_operations_of_decommissioned_nodes() == 1
 
 
 def test_what_is_repeated_after_a_node_has_left_names_no_event_that_there_is_not():

@@ -14,7 +14,7 @@ from rollout.messages import FINAL_PHASES, REPORTS, Action, Phase, Reason
 from rollout.models import Liveness, TimelineEntry
 from rollout.process import manager, timeouts
 from rollout.process.advance import advance
-from rollout.process.manager import Follower
+from rollout.process.manager import ProcessManager
 from rollout.services.rollback import ROLLBACKS, roll_back_rollout
 from rollout.services.rollouts import cancel_node
 from rollout.transport import DROPPED
@@ -318,13 +318,13 @@ def test_a_rejected_report_is_no_cause(change):
 
 
 def test_a_rejected_report_has_no_rollout_looked_at(stranger, monkeypatch):
-    known = Follower()
-    known.look()
+    known = ProcessManager()
+    known.poll()
     looked = []
     for module in (ingestion, manager):
         monkeypatch.setattr(module, "advance_all", lambda uids: dict.fromkeys(looked.extend(uids) or []))
     ingestion.record_reports([report_of(stranger, "n0000") | REJECTED])
-    known.look()
+    known.poll()
     assert looked == []
 
 

@@ -59,10 +59,10 @@ def test_how_the_fleet_stands(between_queries, monkeypatch):
     fleet(1)
     finish(start(), "n0000")
     ingestion.record_heartbeats([heartbeat_of("n0000")])
-    standings = spied(monkeypatch, reconciler, "_drift_changes")
+    differences = spied(monkeypatch, reconciler, "drift_changes")
     with between_queries("rollout_clustertarget", reconciler.reconcile):
         reconciler.reconcile()
-    seen = standings[0][0]
+    seen = differences[0][0]
     assert (len(seen.drifted), seen.open_drifts) == (1, [])
 
 

@@ -107,7 +107,7 @@ def test_a_frozen_fleet_says_so_at_once(post):
 
 
 def test_a_node_that_does_not_answer(post, impatient):
-    assert "goes on" in refused(post(), 503, "node_unreachable")
+    assert "continues" in refused(post(), 503, "node_unreachable")
     assert not Phase(Operation.objects.get().phase).is_final
 
 

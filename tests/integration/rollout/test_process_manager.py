@@ -16,7 +16,7 @@ from rollout.domain.strategy import Gate, Offline
 from rollout.management.commands.relay import look
 from rollout.messages import Phase
 from rollout.process import advance, manager, timeouts
-from rollout.process.manager import Follower
+from rollout.process.manager import ProcessManager
 from rollout.reconciliation.reconciler import reconcile
 from rollout.services import freeze, nodes, rollback, rollouts
 from rollout.services.freeze import freeze_fleet, thaw_fleet
@@ -63,7 +63,7 @@ def sent(monkeypatch):
 @pytest.fixture
 def relay(sent):
     """Looks once. It has no reconciler."""
-    known = Follower()
+    known = ProcessManager()
     return lambda: look(lambda: None, known)
 
 
@@ -123,7 +123,7 @@ def waiting(names, number):
 
 def test_what_waits_costs_nothing(sent):
     names = fleet(80)
-    known, seen = Follower(), {}
+    known, seen = ProcessManager(), {}
     for count in range(40):
         waiting(names, count)
         if count in {0, 39}:
@@ -366,7 +366,7 @@ def test_a_retry_after_its_wait(relay, later):
 def test_what_another_relay_has_moved_on_is_known_to_this_one(sent, later):
     fleet(1)
     uid = start(careful=AT_ONCE | {"soak_seconds": LATER / 2})
-    first, second = Follower(), Follower()
+    first, second = ProcessManager(), ProcessManager()
     for each in (first, second):
         look(lambda: None, each)
     say(uid, "n0000")
@@ -384,7 +384,7 @@ def test_a_rollout_that_cannot_move_on_is_tried_again(relay, monkeypatch, caplog
         patch.setattr(advance, "step", lambda *_: 1 / 0)
         relay()
         relay()
-    assert caplog.text.count("cannot move on") >= 2
+    assert caplog.text.count("cannot be advanced") >= 2
     relay()
     assert phases(uid) == {"n0000": "queued"}
 

@@ -1,7 +1,7 @@
-"""Ends the cluster's processes when `modfleet up` itself is gone, however it went.
+"""End the cluster's processes when `modfleet up` has ended or was killed.
 
-Run as a program with a pipe as its input: `+<pid>` and `-<pid>`, a line each, say which process groups there are. The
-end of the input is the end of `modfleet up`. It imports nothing of the project, so that it starts at once.
+Run as a program whose standard input is a pipe from `modfleet up`. The line `+<pid>` adds a process group, `-<pid>`
+removes it. The pipe closes when `modfleet up` ends. This file imports nothing of the project, so that it starts at once.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 
-#: How long the groups may take to end before they are killed, seconds.
+#: Seconds that the process groups have to end before they are killed.
 STOP_SECONDS = 5.0
 
 
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def is_alive(group: int) -> bool:
-    """Whether the process group has a member."""
+    """Return True if the process group has a member."""
     try:
         os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):
@@ -41,7 +41,7 @@ def _send(groups: set[int], number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, number)
             if number == signal.SIGTERM:
-                os.killpg(group, signal.SIGCONT)  # one that is stopped would never see it
+                os.killpg(group, signal.SIGCONT)  # a stopped process would never receive SIGTERM
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How a rollout stands, from rows in memory: what `rollout.queries.snapshot` asks of the database."""
+"""The snapshot of a rollout from rows in memory: `rollout.queries.snapshot` reads the same from the database."""
 
 from rollout.domain.node.state import NodePhase
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
@@ -6,17 +6,10 @@ from rollout.domain.rollout.snapshot import Needs, Ready, Snapshot
 from rollout.domain.strategy import Offline
 from rollout.messages import RUNNING_PHASES, Action, Phase, Reason
 from rollout.projections.counters import COUNTERS
-from rollout.queries.snapshot import (
-    _FAILED,
-    _RELEASING,
-    Restoration,
-    _clock_start,
-    _phase_counted,
-    restoration,
-    tallies,
-)
+from rollout.queries.restoration import Restoration, restoration
+from rollout.queries.snapshot import _FAILED, _RELEASING, _phase_counted, progress_clock_start, tallies
 
-IN_HAND = frozenset({Phase.QUEUED, *RUNNING_PHASES})
+IN_PROGRESS = frozenset({Phase.QUEUED, *RUNNING_PHASES})
 PHASE_OF = {name: _phase_counted(name) for name in COUNTERS}
 
 
@@ -74,14 +67,14 @@ def snapshot_of(uid, state, rows, *, now):
         unchanged=restored.unchanged,
         scheduled=_named(each for each in all_rows if ending and each.phase == Phase.SCHEDULED),
         cancelable=_named(
-            each for each in all_rows if ending and each.phase in IN_HAND and each.phase != Phase.CANCELING
+            each for each in all_rows if ending and each.phase in IN_PROGRESS and each.phase != Phase.CANCELING
         ),
         superseded=row.superseded,
         decommissioned=_canceled(all_rows, Reason.NODE_DECOMMISSIONED, state) if is_over else 0,
         canceled_by_person=_canceled(all_rows, Reason.MANUAL, state) if is_over else 0,
         unrestored=row.unrestored,
-        progressed_at=_clock_start(row, rows.freeze),
-        wake_at=_wakes(all_rows, now) if row.retries else None,
+        progressed_at=progress_clock_start(row, rows.freeze),
+        wake_at=_next_ready_at(all_rows, now) if row.retries else None,
         needs=_needs(row.needs, rows) if state.wave < 0 else Needs.MET,
         frozen=rows.freeze is not None and rows.freeze.frozen,
     )
@@ -137,7 +130,7 @@ def _retriable(open_rows, state, rows):
 
 def _healthy(all_rows, rows):
     return sum(
-        each.wave >= 0 and each.healthy and each.phase not in IN_HAND and rows.nodes[each.node].online
+        each.wave >= 0 and each.healthy and each.phase not in IN_PROGRESS and rows.nodes[each.node].online
         for each in all_rows
     )
 
@@ -171,7 +164,7 @@ def restoration_of(uid, rows):
     )
 
 
-def _wakes(all_rows, now):
+def _next_ready_at(all_rows, now):
     moments = [each.ready_at for each in all_rows if each.phase == Phase.SCHEDULED and each.ready_at is not None]
     return min((each for each in moments if each > now), default=None)
 
