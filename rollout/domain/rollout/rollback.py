@@ -47,7 +47,7 @@ def left_unchanged_sentence(left: Sequence[LeftUnchanged]) -> str:
     groups = [f"{_some(each.nodes)} by rollout {each.rollout}" for each in left[:MOST_NAMED]]
     if (more := len(left) - MOST_NAMED) > 0:
         groups.append(f"others by {more} more rollouts")
-    return f"Left alone, because they were changed since or are about to be: {'; '.join(groups)}."
+    return f"Left unchanged, because a newer rollout has changed them or is about to: {'; '.join(groups)}."
 
 
 def _some(nodes: Sequence[str]) -> str:
