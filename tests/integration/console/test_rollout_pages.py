@@ -88,7 +88,7 @@ def test_a_verb_that_is_refused_says_why(fleet, admin):
     page = shown_text(admin.post(verb_url(fleet.rollout, "resume"), follow=True))
     assert rollout_row(fleet.rollout).phase == "running"
     page = shown_text(admin.post(verb_url(fleet.rollout, "promote"), follow=True))
-    assert "It waits at no gate" in page
+    assert "The rollout does not wait at a gate" in page
 
 
 def test_nothing_is_foreseen_of_what_waits_for_a_person(fleet, admin):

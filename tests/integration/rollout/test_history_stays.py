@@ -97,7 +97,7 @@ def test_the_report_has_every_outcome_and_what_stopped_it(admin):
     found = report(admin, uid)
     assert told(found["nodes"][0]["outcomes"]) == UNDONE
     assert [each["rule"] for each in found["stops"]] == ["max_failures", "manual"]
-    assert found["stops"][0]["message"] == "1 node of wave 0 failed; the limit is 0 (max_failures)."
+    assert found["stops"][0]["message"] == "1 node failed in wave 0; the limit is 0."
     rows = rows_of(admin, uid)
     attempt, node = rows[-3:-1]
     assert (attempt["record"], attempt["phase"], attempt["message"]) == ("attempt", "failed", MESSAGE)

@@ -340,7 +340,7 @@ def test_a_node_cannot_give_a_reason_of_the_control_plane(counted, phase, reason
     say(uid, bad, phase, reason=reason)
     say(uid, good)
     assert phases(uid) == {bad: "queued", good: "succeeded"}
-    assert [each.why for each in rejected()] == [f"no agent gives the reason {reason}"]
+    assert [each.why for each in rejected()] == [f"no agent reports the reason {reason}"]
     assert counted() == {"rejected": 1}
 
 
@@ -352,7 +352,7 @@ def test_what_nobody_has_canceled_is_a_failure(reason):
     say(uid, bad, Phase.CANCELED, reason=reason, message="The operation was canceled.")
     row = operation(uid, bad)
     assert (row.phase, row.reason, row.canceled_by) == ("failed", "agent_error", "")
-    assert row.message == f"{bad} gave it up, and nobody had asked for that. The operation was canceled."
+    assert row.message == f"{bad} canceled the operation without a request. The operation was canceled."
     assert rollout(uid).phase == "paused"
 
 
