@@ -4,20 +4,22 @@ A barrier before the lock of the first append of each thread, for two threads th
 """
 
 import threading
-from collections.abc import Callable
-from contextlib import contextmanager, suppress
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from types import ModuleType
+from typing import Any, TypeVar
 
 import pytest
 from django.db import connection
 
 from api.errors import ApiError
-from eventstore import store
+from eventstore import Append, store
 from tests.plugins.databases import at_once
 from tests.waiting import PATIENCE
 
 Result = TypeVar("Result")
-Race = Callable[..., list[Result | ApiError]]
+#: What each of the functions returned, or the `ApiError` that it raised.
+Race = Callable[..., list[Any]]
 
 
 class _Meeting:
@@ -45,19 +47,19 @@ class _Meeting:
 
 
 @pytest.fixture
-def race(monkeypatch) -> Race:
+def race(monkeypatch: pytest.MonkeyPatch) -> Race:
     """Calls functions at once; what each returned, or was refused for. Each decides before any of them has written."""
     meetings: list[_Meeting] = []
     real = store._expected_versions
 
-    def meet(appends):
+    def meet(appends: Sequence[Append]) -> Any:
         if meetings:
             meetings[-1].wait()
         return real(appends)
 
     monkeypatch.setattr(store, "_expected_versions", meet)
 
-    def run(*functions):
+    def run(*functions: Callable[[], Any]) -> list[Any]:
         meeting = _Meeting(len(functions))
         meetings.append(meeting)
         outcomes = at_once(*(lambda function=function: meeting.run(function) for function in functions))
@@ -68,13 +70,13 @@ def race(monkeypatch) -> Race:
 
 
 @pytest.fixture
-def meanwhile(monkeypatch):
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType, Callable[[], object]], None]:
     """`meanwhile(module, action)`: `action` is carried out just before the module's next append, after it has decided."""
 
-    def arrange(module, action):
+    def arrange(module: Any, action: Callable[[], object]) -> None:
         real = module.append
 
-        def act_first(*appends, **more):
+        def act_first(*appends: Append, **more: Any) -> Any:
             monkeypatch.setattr(module, "append", real)
             action()
             return real(*appends, **more)
@@ -85,15 +87,15 @@ def meanwhile(monkeypatch):
 
 
 @pytest.fixture
-def between_queries():
+def between_queries() -> Callable[[str, Callable[[], object]], AbstractContextManager[None]]:
     """`with between_queries(table, action)`: once the first query of the table is answered, another connection carries
     `action` out before this thread asks anything more."""
 
     @contextmanager
-    def arrange(table, action):
+    def arrange(table: str, action: Callable[[], object]) -> Iterator[None]:
         waiting = [action]
 
-        def act(execute, sql, params, many, context):
+        def act(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
             answer = execute(sql, params, many, context)
             if table in sql and waiting:
                 at_once(waiting.pop())

@@ -41,15 +41,19 @@ class TeapotError(ApiError):
 )
 def test_it_works(exception, status, code, description):
     response = handle_exception(exception, {})
+    assert response
     assert (response.status_code, response.data) == (status, {"error_code": code, "description": description})
 
 
 def test_a_challenge():
-    assert handle_exception(UnauthenticatedError(), {})["WWW-Authenticate"].startswith("Basic ")
+    response = handle_exception(UnauthenticatedError(), {})
+    assert response
+    assert response["WWW-Authenticate"].startswith("Basic ")
 
 
 def test_wait_a_while():
     response = handle_exception(exceptions.Throttled(wait=7.2), {})
+    assert response
     assert (response.status_code, response["Retry-After"]) == (429, "8")
     assert response.data["error_code"] == "too_many_requests"
 

@@ -1,5 +1,7 @@
 """Every command explains itself, and one that cannot be read says where to look."""
 
+from typing import Any
+
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -27,7 +29,7 @@ def test_help(path):
 
 @pytest.mark.parametrize("path", [path for path in all_commands() if path], ids=" ".join)
 def test_every_command_is_described(path):
-    command = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)  # a group of commands, down to the last
     for name in path:
         command = command.commands[name]
     assert command.help

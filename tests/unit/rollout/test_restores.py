@@ -1,6 +1,7 @@
 """A rollback against a node that does what it is asked, and whose answers come late or not at all."""
 
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -15,9 +16,10 @@ from rollout.domain.placement.decider import (
     desired_after,
     to_undo,
 )
+from rollout.domain.placement.events import Target
 from rollout.messages import Action, Activation, Phase, Reason, Report
 
-PLACE = {"node": "n1", "module_name": "greet"}
+PLACE: dict[str, Any] = {"node": "n1", "module_name": "greet"}
 
 
 class World:
@@ -26,7 +28,7 @@ class World:
     def __init__(self, seed):
         self.chance = Random(seed)
         self.state = PLACEMENT.initial
-        self.has = ()
+        self.has: tuple[Target, ...] = ()
         self.coming = []
         self.rollouts = []
         self.undone = set()
@@ -73,7 +75,9 @@ class World:
             return
         uid = self.chance.choice(able)
         self.undone.add(uid)
-        self.promised = (f"b-{uid}", to_undo(self.state, uid).before)
+        undone = to_undo(self.state, uid)
+        assert undone
+        self.promised = (f"b-{uid}", undone.before)
         self.do(RollBack(**PLACE, rollout=uid, into=f"b-{uid}"))
 
     def work(self, operation):
