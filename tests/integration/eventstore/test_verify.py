@@ -6,8 +6,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from eventstore import Append, Appended, BrokenLogError, StoredEvent, append, observe_appends, verify
-from eventstore.envelope import GENESIS_HASH
-from eventstore.reading import chained_hash
+from eventstore.envelope import GENESIS_HASH, chained_hash
 from tests.integration.eventstore.test_triggers import drop_triggers, execute
 from tests.ledger import Deposited, Opened
 
@@ -82,8 +81,9 @@ def test_the_json_of_a_fault_names_its_position(capsys):
 
 
 def test_observers_are_told_of_each_commit(django_capture_on_commit_callbacks, monkeypatch):
-    monkeypatch.setattr("eventstore.observe._observers", seen := [])
-    told = []
+    seen: list[object] = []
+    monkeypatch.setattr("eventstore.observe._observers", seen)
+    told: list[Appended] = []
     observe_appends(told.append)
     with django_capture_on_commit_callbacks(execute=True):
         fill()

@@ -257,7 +257,9 @@ def test_origins_of_older_versions_are_read(recorded, origin):
     fleet(1)
     event = load(rollout_stream(start()))[0].event
     text = encode(event).replace('"origin":"api"', f'"origin":"{recorded}"')
-    assert decode(name_of(RolloutStarted), text).origin == origin
+    started = decode(name_of(RolloutStarted), text)
+    assert isinstance(started, RolloutStarted)
+    assert started.origin == origin
 
 
 @pytest.mark.parametrize("seed", range(3))

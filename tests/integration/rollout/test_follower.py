@@ -1,6 +1,8 @@
 """What the relay looks at: what events and time concern, and nothing that only waits."""
 
 from datetime import timedelta
+from functools import partial
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -95,7 +97,12 @@ def later(monkeypatch):
 def looked_at(monkeypatch):
     """The rollouts that were looked at."""
     found, real = [], advance.advance
-    monkeypatch.setattr(advance, "advance", lambda uid: found.append(uid) or real(uid))
+
+    def look_at(uid):
+        found.append(uid)
+        return real(uid)
+
+    monkeypatch.setattr(advance, "advance", look_at)
     return found
 
 
@@ -104,7 +111,7 @@ def looked_at(monkeypatch):
 
 def waiting(names, number):
     """A rollout that waits, in one of five ways, on two nodes of its own."""
-    ways = (
+    ways: tuple[dict[str, Any], ...] = (
         {"approval": True},
         {"start_at": database_now() + timedelta(days=30)},
         {"canary": 1, "gate": Gate.MANUAL},
@@ -122,7 +129,8 @@ def waiting(names, number):
 
 def test_what_waits_costs_nothing(sent):
     names = fleet(80)
-    known, seen = Follower(), {}
+    known = Follower()
+    seen: dict[int, list[int]] = {}
     for count in range(40):
         waiting(names, count)
         if count in {0, 39}:
@@ -224,7 +232,7 @@ def test_a_thaw(relay):
     ("leave", "come_back"),
     [
         (
-            lambda: silence("n0000") or timeouts.declare_silent_nodes_offline(),
+            lambda: [each() for each in (partial(silence, "n0000"), timeouts.declare_silent_nodes_offline)],
             lambda: ingestion.record_heartbeats([heartbeat_of("n0000")]),
         ),
         (lambda: forget_node("n0000"), lambda: ingestion.record_heartbeats([heartbeat_of("n0000", hello=True)])),
