@@ -1,4 +1,4 @@
-"""Accounts in the admin site: to look at. They are changed over the API, but for the own password."""
+"""Users in the admin site, read-only. They are changed over the API, except the user's own password."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from http import HTTPStatus
@@ -19,6 +19,7 @@ from accounts.models import ClusterSettings, User
 from accounts.roles import Permission
 from api.client_address import client_address
 from api.errors import ApiError, ConflictError, TooManyRequestsError
+from api.statuses import headers_of, status_of
 from eventstore import ConcurrencyError
 from ui.cells import page_url
 from ui.pages import ReadOnlyAdmin
@@ -30,7 +31,7 @@ admin.site.unregister(Group)
 
 
 class OwnPasswordForm(AdminOwnPasswordChangeForm):
-    """Goes through the service, which records it and ends other sessions and tokens."""
+    """Changes the password through the service, which records the change and ends other sessions and tokens."""
 
     def clean(self) -> dict[str, Any]:
         given = super().clean() or {}
@@ -46,7 +47,7 @@ class OwnPasswordForm(AdminOwnPasswordChangeForm):
 
 
 def change_own_password(request: HttpRequest) -> HttpResponseBase:
-    """In place of the admin site's own page, which writes the row and nothing else."""
+    """Show the form for the user's own password. It replaces the admin site's, which only writes the row."""
     return PasswordChangeView.as_view(
         form_class=OwnPasswordForm,
         success_url=reverse_lazy("admin:password_change_done"),
@@ -55,44 +56,48 @@ def change_own_password(request: HttpRequest) -> HttpResponseBase:
 
 
 def log_in(request: HttpRequest) -> HttpResponseBase:
-    """The admin site's own form, which looks at no password after too many failures."""
+    """Show the admin site's login form, and refuse logins after too many failures."""
     if request.method != "POST":
         return admin.site.login(request)
     login, address = request.POST.get("username", ""), client_address(request.META)
     try:
         require_attempts_left(login, address=address)
     except TooManyRequestsError as error:
-        context = {**admin.site.each_context(request), "title": "Wait a moment", "description": error.description}
-        page = TemplateResponse(request, "accounts/too_many.html", context, status=error.status)
-        for name, value in error.headers.items():
+        context = {
+            **admin.site.each_context(request),
+            "title": "Too many failed logins",
+            "description": error.description,
+        }
+        page = TemplateResponse(request, "accounts/too_many.html", context, status=status_of(error))
+        for name, value in headers_of(error).items():
             page[name] = value
         return page
     response = admin.site.login(request)
-    if response.status_code == HTTPStatus.OK:  # the form once more: who gets in is sent on
+    if response.status_code == HTTPStatus.OK:  # the form again: a successful login redirects
         count_failed_login(login, address=address)
     return response
 
 
 class ActingAdmin(ReadOnlyAdmin):
-    """With actions that call services: on the list for the selected rows, on a row's page as buttons.
+    """A read-only admin with actions that call services: for selected rows of the list, and as buttons on a row's page.
 
     An action is a method with `@admin.action(permissions=["act"])` that returns `self.act(...)`.
     """
 
-    #: What the actions ask for.
+    #: The permission that the actions need.
     permission: Permission
 
     def has_act_permission(self, request: HttpRequest) -> bool:
         return isinstance(request.user, User) and request.user.may(self.permission)
 
     def offered(self, row: Any) -> Collection[str]:
-        """Names of the actions that make sense for the row."""
+        """Return the names of the actions that the row allows."""
         return [each for each in self.actions or () if isinstance(each, str)]
 
     def act(
         self, request: HttpRequest, rows: Iterable[Any], do: Callable[[Any], str], *, ask: str = ""
     ) -> HttpResponseBase | None:
-        """Do it to each row, and show what `do` returns or the service's error. `ask`: what to confirm before."""
+        """Call `do` for each row, and show what it returns or the service's error. `ask`: a question to confirm first."""
         chosen = list(rows)
         if len(chosen) > MOST_ROWS:
             self.message_user(request, f"Select at most {MOST_ROWS} rows at a time.", messages.ERROR)
@@ -144,7 +149,7 @@ class ActingAdmin(ReadOnlyAdmin):
 
 @admin.register(User)
 class UserAdmin(ReadOnlyAdmin):
-    about = "Who may log in, and with which role. Accounts are changed over the API: /v1/users."
+    about = "Users who may log in, and their roles. To change users, use the API: /v1/users."
     list_display = ["uid", "username", "email", "role", "is_active", "last_login"]
     list_filter = ["role", "is_active"]
     search_fields = ["username", "email"]
@@ -153,5 +158,5 @@ class UserAdmin(ReadOnlyAdmin):
 
 @admin.register(ClusterSettings)
 class ClusterSettingsAdmin(ReadOnlyAdmin):
-    about = "Settings that hold for the whole cluster, once they were changed over the API: PUT /v1/cluster."
+    about = "Settings of the whole cluster, listed once they have been changed over the API: PUT /v1/cluster."
     list_display = ["name", "allow_modules_upload", "correct_drift"]

@@ -11,7 +11,7 @@ from accounts.credentials import verified_user
 from accounts.models import User
 from accounts.tokens import user_of_token
 from api.client_address import client_address
-from api.errors import BASIC_CHALLENGE
+from api.statuses import BASIC_CHALLENGE
 from eventstore import set_person
 
 

@@ -1,6 +1,4 @@
-"""What accounts and settings refuse; codes are the vendor's where it has one."""
-
-from http import HTTPStatus
+"""Errors of requests about users and settings. The codes are the vendor's where the vendor has one."""
 
 from api.errors import ConflictError, InvalidRequestError, NotAcceptableError, NotFoundError, PermissionDeniedError
 
@@ -54,5 +52,4 @@ class AdminOnlyError(PermissionDeniedError):
 class ModulesUploadDisabledError(PermissionDeniedError):
     """Uploads are turned off: PUT /v1/cluster {"allow_modules_upload": true} turns them on."""
 
-    status = HTTPStatus.FORBIDDEN
     code = "modules_upload_disabled"

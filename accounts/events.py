@@ -1,5 +1,5 @@
-"""What is recorded of accounts and settings: who has which name and role, never a password or a hash. An email address is
-in the log only where it is the account's name."""
+"""Events of users and cluster settings: names and roles, never a password or a hash. An email address is in the log only if
+it is the user's name."""
 
 from accounts.roles import Role
 from eventstore import event
@@ -13,7 +13,7 @@ def account_stream(uid: int) -> str:
 
 @event("account.created.v1")
 class AccountCreated:
-    """`name` is empty where an older version has recorded it."""
+    """A user was created. `uid`: the user's number. `name`: the login name, empty in older logs."""
 
     uid: int
     role: Role
@@ -22,8 +22,8 @@ class AccountCreated:
 
 @event("account.updated.v1")
 class AccountUpdated:
-    """`role` is the one after the change, `changed` the names of the fields that have a new value. `name` and `former_name`
-    are there where the name has changed, and empty where an older version has recorded it."""
+    """A user was changed. `role`: the role after the change. `changed`: the names of the changed fields. `name` and
+    `former_name`: the login names after and before the change; empty if the name did not change, and in older logs."""
 
     uid: int
     role: Role
@@ -34,13 +34,18 @@ class AccountUpdated:
 
 @event("account.deleted.v1")
 class AccountDeleted:
+    """A user was deleted. `role`: the user's last role."""
+
     uid: int
     role: Role
 
 
 @event("cluster.settings_changed.v1")
 class ClusterSettingsChanged:
-    """All settings as they are after the change."""
+    """Cluster settings were changed. The event has all settings as they are after the change.
+
+    `name`: the cluster's name. `allow_modules_upload`: packages may be uploaded. `correct_drift`: the reconciler corrects
+    modules that drifted."""
 
     name: str
     allow_modules_upload: bool

@@ -1,6 +1,5 @@
 """How operations and their credentials are described in the OpenAPI document."""
 
-from http import HTTPStatus
 from itertools import groupby
 from typing import Any
 
@@ -14,6 +13,7 @@ from api.errors import ApiError
 from api.idempotency import KeyReusedError
 from api.refusals import codes_of, refusals_of
 from api.seed import DOCUMENTED, SeedViewSet
+from api.statuses import status_of
 
 #: The first beginning that fits a path.
 TAGS = (
@@ -101,7 +101,7 @@ class OperationSchema(AutoSchema):
         return " ".join((self._handler().__doc__ or "").split())
 
     def _status_of(self, error: type[ApiError]) -> int:
-        status = HTTPStatus(error.status)
+        status = status_of(error)
         return int(DOCUMENTED.get(status, status) if isinstance(self.view, SeedViewSet) else status)
 
     def _handler(self) -> Any:

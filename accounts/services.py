@@ -34,7 +34,7 @@ from accounts.events import (
 from accounts.models import AccountName, ClusterSettings, User
 from accounts.roles import Role
 from accounts.selectors import Cluster, cluster, user_by_uid
-from eventstore import Append, append, database_now, load, load_many, retry_on_conflict
+from eventstore import Append, append, database_now, last_version, load_many, retry_on_conflict
 
 FIRST_ADMIN = "admin"
 _UIDS_AT_A_TIME = 100
@@ -92,7 +92,7 @@ def update_user(uid: int, changes: UserChanges, *, by: User | None) -> User:
 @retry_on_conflict
 def _update_user(uid: int, changes: UserChanges, encoded: str | None, by: User | None) -> User:
     with transaction.atomic():
-        version = _last_version(account_stream(uid))
+        version = last_version(account_stream(uid))
         user = user_by_uid(uid)
         _require_admin_for(by, Role(user.role), changes.role)
         changed = _changed(user, changes)
@@ -127,7 +127,7 @@ def delete_user(uid: int, *, by: User | None) -> None:
     @retry_on_conflict
     def attempt() -> None:
         with transaction.atomic():
-            version = _last_version(account_stream(uid))
+            version = last_version(account_stream(uid))
             user = user_by_uid(uid)
             _require_admin_for(by, Role(user.role))
             append(Append(account_stream(uid), version, [AccountDeleted(uid=uid, role=Role(user.role))]))
@@ -179,7 +179,7 @@ def update_cluster_settings(
 ) -> Cluster:
     """The settings after the change; None leaves one as it is."""
     with transaction.atomic():
-        version = _last_version(CLUSTER_STREAM)
+        version = last_version(CLUSTER_STREAM)
         before = cluster()
         after = changed_settings(
             before, name=name, allow_modules_upload=allow_modules_upload, correct_drift=correct_drift
@@ -257,8 +257,3 @@ def _unused_uid() -> int:
             if not streams[account_stream(each)]:
                 return each
         uid += _UIDS_AT_A_TIME
-
-
-def _last_version(stream: str) -> int:
-    events = load(stream)
-    return events[-1].version if events else 0

@@ -1,30 +1,52 @@
-"""Errors as clients see them: `{"error_code", "description"}` and a status. Knows no Django: deciders raise them too.
+"""Errors as clients see them: a stable code, a description, and a kind. Knows neither HTTP nor Django.
 
-A part of the program raises a subclass of `ApiError`; `api.handlers` alone turns an exception into an answer.
+Each app raises subclasses of `ApiError`, its deciders too. `api.statuses` maps kinds to HTTP statuses and headers, and
+`api.handlers` turns exceptions into answers.
 """
 
-from collections.abc import Mapping
-from http import HTTPStatus
+from enum import Enum, auto
 from math import ceil
 
-#: What a 401 asks for, unless the view asks for something else.
-BASIC_CHALLENGE = 'Basic realm="modfleet", charset="UTF-8"'
+
+class Kind(Enum):
+    """What sort of error it is, whatever the protocol."""
+
+    #: The request is malformed, or has a value that cannot be used.
+    INVALID = auto()
+    UNAUTHENTICATED = auto()
+    FORBIDDEN = auto()
+    NOT_FOUND = auto()
+    #: The object existed, and exists no more.
+    GONE = auto()
+    #: The current state does not allow this.
+    CONFLICT = auto()
+    #: The object itself is refused.
+    NOT_ACCEPTABLE = auto()
+    TOO_LARGE = auto()
+    TOO_SLOW = auto()
+    TOO_MANY = auto()
+    UNKNOWN_METHOD = auto()
+    UNKNOWN_MEDIA_TYPE = auto()
+    #: Something that is needed cannot be used now.
+    UNAVAILABLE = auto()
+    #: A disk is full.
+    FULL = auto()
+    INTERNAL = auto()
 
 
 class ApiError(Exception):
     """The request cannot be answered."""
 
-    #: HTTP status of the answer.
-    status: int = HTTPStatus.INTERNAL_SERVER_ERROR
+    kind: Kind = Kind.INTERNAL
     #: Stable and meant for machines: `error_code` of the answer.
     code: str = "internal_error"
     #: All that `code` may be, if it is one of several.
     codes: tuple[str, ...] = ()
-    #: Sent with the answer.
-    headers: Mapping[str, str] = {}
+    #: When to repeat the request, seconds; None if a repetition does not help by itself.
+    retry_after_seconds: int | None = None
 
     def __init__(self, description: str = "") -> None:
-        #: Meant for people; the docstring of the class when none is given.
+        #: Meant for people. Default: the docstring of the class.
         self.description = description or (type(self).__doc__ or "").strip()
         super().__init__(self.description)
 
@@ -32,7 +54,7 @@ class ApiError(Exception):
 class InvalidRequestError(ApiError):
     """The request is malformed."""
 
-    status = HTTPStatus.BAD_REQUEST
+    kind = Kind.INVALID
     code = "invalid_request"
 
 
@@ -43,107 +65,106 @@ class InvalidJsonError(InvalidRequestError):
 class UnauthenticatedError(ApiError):
     """The credentials are missing or wrong."""
 
-    status = HTTPStatus.UNAUTHORIZED
+    kind = Kind.UNAUTHENTICATED
     code = "unauthenticated"
-    headers = {"WWW-Authenticate": BASIC_CHALLENGE}
 
 
 class PermissionDeniedError(ApiError):
     """Your role does not allow this."""
 
-    status = HTTPStatus.FORBIDDEN
+    kind = Kind.FORBIDDEN
     code = "permission_denied"
 
 
 class NotFoundError(ApiError):
     """There is no such object."""
 
-    status = HTTPStatus.NOT_FOUND
+    kind = Kind.NOT_FOUND
     code = "not_found"
 
 
 class NotAcceptableError(ApiError):
     """The object is not acceptable."""
 
-    status = HTTPStatus.NOT_ACCEPTABLE
+    kind = Kind.NOT_ACCEPTABLE
     code = "not_acceptable"
 
 
 class ConflictError(ApiError):
     """Another request was first: try again."""
 
-    status = HTTPStatus.CONFLICT
+    kind = Kind.CONFLICT
     code = "conflict"
 
 
 class PayloadTooLargeError(ApiError):
     """The request's body is too large."""
 
-    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    kind = Kind.TOO_LARGE
     code = "payload_too_large"
 
 
 class MethodNotAllowedError(ApiError):
     """The path does not take this method."""
 
-    status = HTTPStatus.METHOD_NOT_ALLOWED
+    kind = Kind.UNKNOWN_METHOD
     code = "method_not_allowed"
 
 
 class UnsupportedMediaTypeError(ApiError):
     """The request's body has a Content-Type that is not read here."""
 
-    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    kind = Kind.UNKNOWN_MEDIA_TYPE
     code = "unsupported_media_type"
 
 
 class BodyTooSlowError(ApiError):
     """The request's body came too slowly; the rest was not read."""
 
-    status = HTTPStatus.REQUEST_TIMEOUT
+    kind = Kind.TOO_SLOW
     code = "body_too_slow"
 
 
 class TooManyBodiesError(ApiError):
     """Too many requests without credentials send their bodies slowly: try again, and send the body at once."""
 
-    status = HTTPStatus.TOO_MANY_REQUESTS
+    kind = Kind.TOO_MANY
     code = "too_many_bodies"
-    headers = {"Retry-After": "5"}
+    retry_after_seconds = 5
 
 
 class TooManyRequestsError(ApiError):
     """Too many requests: wait for the seconds that Retry-After says."""
 
-    status = HTTPStatus.TOO_MANY_REQUESTS
+    kind = Kind.TOO_MANY
     code = "too_many_requests"
 
     def __init__(self, description: str = "", *, seconds: float = 1.0) -> None:
         super().__init__(description)
-        self.headers = {"Retry-After": str(max(1, ceil(seconds)))}
+        self.retry_after_seconds = max(1, ceil(seconds))
 
 
 class DatabaseUnavailableError(ApiError):
     """The database cannot be used now. What the request asked for was not done, unless it was lost in the very moment
     in which it was done: look, or send it again with the same Idempotency-Key."""
 
-    status = HTTPStatus.SERVICE_UNAVAILABLE
+    kind = Kind.UNAVAILABLE
     code = "database_unavailable"
-    headers = {"Retry-After": "5"}
+    retry_after_seconds = 5
 
 
 class StorageUnavailableError(ApiError):
     """The storage of packages cannot be used now. Nothing of the package was kept."""
 
-    status = HTTPStatus.SERVICE_UNAVAILABLE
+    kind = Kind.UNAVAILABLE
     code = "storage_unavailable"
-    headers = {"Retry-After": "10"}
+    retry_after_seconds = 10
 
 
 class StorageFullError(ApiError):
     """A disk of the control plane is full: the database's, or that of the packages. Nothing was changed. The
     vendor's routes of user-defined modules answer 503."""
 
-    status = HTTPStatus.INSUFFICIENT_STORAGE
+    kind = Kind.FULL
     code = "storage_full"
-    headers = {"Retry-After": "60"}
+    retry_after_seconds = 60

@@ -27,6 +27,7 @@ from api.errors import (
     UnsupportedMediaTypeError,
 )
 from api.failures import database_refusal
+from api.statuses import headers_of, status_of
 from eventstore import ConcurrencyError
 
 logger = logging.getLogger(__name__)
@@ -60,16 +61,16 @@ def handle_exception(exception: Exception, context: dict[str, Any]) -> Response 
             error = refusal
         case _:
             return None
-    return Response(_body(error.code, error.description), status=error.status, headers=dict(error.headers))
+    return Response(_body(error.code, error.description), status=status_of(error), headers=headers_of(error))
 
 
 def error_response(error: ApiError) -> HttpResponse:
     """The answer to an error outside of any view."""
-    return JsonResponse(_body(error.code, error.description), status=error.status, headers=dict(error.headers))
+    return JsonResponse(_body(error.code, error.description), status=status_of(error), headers=headers_of(error))
 
 
 _FRAMEWORK_CODES = {
-    int(each.status): each.code
+    int(status_of(each)): each.code
     for each in (
         InvalidRequestError,
         UnauthenticatedError,
@@ -123,7 +124,7 @@ def _is_for_people(request: HttpRequest) -> bool:
 def _page(error: ApiError) -> HttpResponse:
     """Without the frame of the other pages, which asks the database."""
     page = get_template("unavailable.html").render({"description": error.description})
-    return HttpResponse(page, status=error.status, headers=dict(error.headers))
+    return HttpResponse(page, status=status_of(error), headers=headers_of(error))
 
 
 def handle_400(request: HttpRequest, exception: Exception) -> HttpResponseBase:

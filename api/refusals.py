@@ -15,6 +15,7 @@ from api.errors import (
     UnauthenticatedError,
     UnsupportedMediaTypeError,
 )
+from api.statuses import status_of
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 Errors = tuple[type[ApiError], ...]
@@ -48,4 +49,4 @@ def refusals_of(handler: Callable[..., Any], method: str, *, public: bool, takes
         errors |= {TooManyBodiesError}
     if method in _CHANGING:
         errors |= {ConflictError}
-    return tuple(sorted(errors, key=lambda each: (each.status, each.code, each.__name__)))
+    return tuple(sorted(errors, key=lambda each: (status_of(each), each.code, each.__name__)))

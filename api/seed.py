@@ -6,13 +6,13 @@ from http import HTTPStatus
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
-from api.errors import ApiError
+from api.errors import ApiError, Kind
 
 
 class InvalidModuleJsonError(ApiError):
     """The request's body is no module object."""
 
-    status = HTTPStatus.NOT_ACCEPTABLE
+    kind = Kind.NOT_ACCEPTABLE
     code = "invalid_module"
 
 

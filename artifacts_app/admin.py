@@ -20,8 +20,8 @@ from ui.pages import Table
 @admin.register(Build)
 class BuildAdmin(ActingAdmin):
     about = (
-        "The packages that were uploaded, one build for each platform of a module version. A build never changes; "
-        "an artifact is deleted with all its builds, once no node has it and no rollout is about to bring it."
+        "Uploaded packages: one build for each platform of a module version. A build never changes. An artifact is "
+        "deleted with all its builds, and only if no node has it and no rollout is about to install it."
     )
     permission = Permission.MANAGE_CLUSTER_MODULES
     actions = ["delete_artifact"]
@@ -61,17 +61,17 @@ class BuildAdmin(ActingAdmin):
             )
         ]
 
-    @admin.action(description="Delete the artifact, if it is unused", permissions=["act"])
+    @admin.action(description="Delete artifact if unused", permissions=["act"])
     def delete_artifact(self, request: HttpRequest, rows: QuerySet[Build]) -> HttpResponseBase | None:
         one_of_each = {(row.module_name, row.version): row for row in rows}.values()
-        ask = "Delete these artifacts, with the builds for all platforms?"
+        ask = "Delete these artifacts, with their builds for all platforms?"
         return self.act(request, one_of_each, _delete, ask=ask)
 
     @admin.display(description="size", ordering="size")
     def package_size(self, row: Build) -> str:
         return filesizeformat(row.size)
 
-    @admin.display(description="content")
+    @admin.display(description="content SHA-256")
     def content(self, row: Build) -> str:
         return digest(row.content_sha256)
 
@@ -94,4 +94,4 @@ class BuildAdmin(ActingAdmin):
 
 def _delete(row: Build) -> str:
     services.delete_artifact(row.module_name, row.version)
-    return f"The artifact {row.module_name} {row.version} is deleted."
+    return f"Deleted the artifact {row.module_name} {row.version}."

@@ -1,4 +1,4 @@
-"""The rules of one artifact: a build never changes; the same content again is no event."""
+"""The rules of one artifact. A build never changes. The same content again leads to no event."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,17 +10,24 @@ from eventstore import Decider
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactState:
-    #: Digest of the content of each platform's build.
+    #: The digest of the files of each platform's build.
     builds: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddBuild:
+    """Add a build. Do nothing if the platform has a build with the same content.
+
+    Raises: `ArtifactExistsError` if the platform has another build.
+    """
+
     build: ArtifactUploaded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteArtifact:
+    """Delete all builds. Do nothing if there are none."""
+
     module_name: str
     version: int
 

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.core import signing
 from django.core.files.storage import FileSystemStorage, default_storage
 
-from api.errors import ApiError
+from api.errors import ApiError, Kind
 
 _SALT = "modfleet.download"
 
@@ -14,14 +14,14 @@ _SALT = "modfleet.download"
 class InvalidLinkError(ApiError):
     """The download link has expired or was never one."""
 
-    status = 403
+    kind = Kind.FORBIDDEN
     code = "invalid_link"
 
 
 class PackageGoneError(ApiError):
     """The storage does not have this package any more. Upload the same package again."""
 
-    status = 410
+    kind = Kind.GONE
     code = "package_gone"
 
 

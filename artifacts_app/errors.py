@@ -1,12 +1,12 @@
-"""What can be wrong with an artifact. The status is that of our own routes. Knows no Django."""
+"""Errors of requests about artifacts."""
 
-from api.errors import ApiError
+from api.errors import ApiError, Kind
 
 
 class ArtifactError(ApiError):
     """The artifact was refused."""
 
-    status = 400
+    kind = Kind.INVALID
     code = "invalid_artifact"
 
 
@@ -23,26 +23,26 @@ class UnreadableArtifactError(ArtifactError):
 class InvalidArtifactMetadataError(ArtifactError):
     """The package's module.json lacks a required field or has an invalid value."""
 
-    status = 406
+    kind = Kind.NOT_ACCEPTABLE
     code = "invalid_module"
 
 
 class ArtifactTooLargeError(ArtifactError):
     """The package is larger than this cluster accepts."""
 
-    status = 413
+    kind = Kind.TOO_LARGE
     code = "artifact_too_large"
 
 
 class ArtifactExistsError(ArtifactError):
     """Another build of this version and platform is there already, and a build never changes. Raise the version."""
 
-    status = 409
+    kind = Kind.CONFLICT
     code = "artifact_exists"
 
 
 class ArtifactNotFoundError(ArtifactError):
     """There is no artifact of this module and version."""
 
-    status = 404
+    kind = Kind.NOT_FOUND
     code = "artifact_not_found"

@@ -1,4 +1,4 @@
-"""What is stored in `artifact:<name>:<version>`: the builds of one module version, one per platform."""
+"""Events of `artifact:<name>:<version>`: the builds of one module version, one for each platform."""
 
 from typing import Any
 
@@ -12,7 +12,12 @@ def artifact_stream(module_name: str, version: int) -> str:
 
 @event("artifact.uploaded.v1")
 class ArtifactUploaded:
-    """A build for one platform, such as `linux/x86_64`, or `rhel9/x86_64` for one operating system. `size` is that of the package in bytes, `storage_key` where its bytes are."""
+    """A build for one platform was uploaded.
+
+    `platform`: such as `linux/x86_64`, or `rhel9/x86_64` for one operating system. `content_sha256`: the digest of the
+    package's files. `package_sha256`: the digest of the package, the .zip file. `size`: the package's size, bytes.
+    `storage_key`: where the storage has the package. `module_file`: the file that a server loads. `members`: all files of
+    the package. `dependencies`: names of the modules that this one needs. `document`: the package's module.json."""
 
     module_name: str
     version: int
@@ -29,7 +34,7 @@ class ArtifactUploaded:
 
 @event("artifact.deleted.v1")
 class ArtifactDeleted:
-    """All builds of the version are gone."""
+    """All builds of the version were deleted."""
 
     module_name: str
     version: int

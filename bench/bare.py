@@ -8,7 +8,7 @@ from rest_framework.generics import RetrieveAPIView
 
 from accounts.roles import Permission
 from rollout.models import Rollout
-from rollout.projections.rollouts import COUNTERS
+from rollout.projections.counters import COUNTERS
 
 
 class RowSerializer(serializers.ModelSerializer[Rollout]):

@@ -78,12 +78,12 @@ def fleet(folder: Path, *, nodes: int, processes: int, tell: Callable[[str], Non
     try:
         cluster.start()
         names = [f"node-{number:03}" for number in range(1, nodes + 1)]
-        server = NodePaths(name="server", folder=folder / "server")
+        server = NodePaths(name="server", directory=folder / "server")
         cluster._start_valkey("server", server.socket, ["--save", ""])  # noqa: SLF001 - as the cluster starts them
         for number in range(processes):
             start_nodes(cluster, f"nodes-{number}", names[number::processes], folder=folder, server=server.socket)
         made = Fleet(cluster, names)
-        cluster.processes.wait_until(lambda: _online(made) == nodes, "waiting for the nodes")
+        cluster.supervisor.wait_until(lambda: _online(made) == nodes, "waiting for the nodes")
         yield made
         made.api.close()
     finally:
@@ -105,7 +105,7 @@ def start_nodes(cluster: Cluster, name: str, nodes: list[str], *, folder: Path, 
         "BENCH_NODES": ",".join(nodes),
         "BENCH_FOLDER": str(folder / "nodes"),
     }
-    cluster.processes.start(
+    cluster.supervisor.start(
         name, [sys.executable, "-m", "celery", "-A", "bench.nodes", "worker", "-l", "INFO"], environ
     )
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from modfleet.cluster import SERVER_OPTIONS
-from modfleet.processes import Processes
+from modfleet.supervisor import Supervisor
 
 CONNECTIONS = 8
 TOKEN_SECONDS = 86_400
@@ -77,7 +77,7 @@ def _some(client: socket.socket) -> bytes:
 def targets(folder: Path, *, few: int, many: int, tell: Callable[[str], None]) -> Iterator[dict[str, Target]]:
     """`few`, `many` and `bare`, served by two granians over one database; they have ended when this does."""
     kept = dict(os.environ)
-    processes = Processes(folder / "logs", tell)
+    supervisor = Supervisor(folder / "logs", tell)
     try:
         os.environ.update(
             {
@@ -90,27 +90,27 @@ def targets(folder: Path, *, few: int, many: int, tell: Callable[[str], None]) -
         filled = subprocess.run(words, capture_output=True, text=True, check=True)
         token, few_uid, many_uid = filled.stdout.split()[-3:]
         ours, bare = _free_port(), _free_port()
-        _serve(processes, "ours", ours, "config.settings")
-        _serve(processes, "bare", bare, "bench.bare_settings")
+        _serve(supervisor, "ours", ours, "config.settings")
+        _serve(supervisor, "bare", bare, "bench.bare_settings")
         found = {
             "few": Target(ours, f"/v2/rollouts/{few_uid}", token),
             "many": Target(ours, f"/v2/rollouts/{many_uid}", token),
             "bare": Target(bare, f"/v2/rollouts/{many_uid}", token),
         }
         for each in found.values():
-            processes.wait_until(partial(_listens, each.port), "waiting for the servers")
+            supervisor.wait_until(partial(_listens, each.port), "waiting for the servers")
         yield found
     finally:
-        processes.stop()
+        supervisor.stop()
         os.environ.clear()
         os.environ.update(kept)
 
 
-def _serve(processes: Processes, name: str, port: int, settings: str) -> None:
+def _serve(supervisor: Supervisor, name: str, port: int, settings: str) -> None:
     """As the cluster serves its API."""
     words = [*SERVER_OPTIONS, "--host", "127.0.0.1", "--port", str(port), "config.asgi:application"]
     environ = {**os.environ, "DJANGO_SETTINGS_MODULE": settings}
-    processes.start(name, [sys.executable, "-m", "granian", *words], environ)
+    supervisor.start(name, [sys.executable, "-m", "granian", *words], environ)
 
 
 def _free_port() -> int:

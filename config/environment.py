@@ -1,4 +1,4 @@
-"""The control plane's settings: read from the environment once, typed, each with its meaning beside it."""
+"""The control plane's settings, read from the environment once. The comment above each field is its text in the docs."""
 
 import math
 import os
@@ -17,10 +17,10 @@ import msgspec
 
 PREFIX = "MODFLEET_"
 SHORTEST_TOKEN = 16
-#: How each URL may begin.
+#: URL schemes that are accepted.
 BROKERS = ("redis", "rediss", "redis+socket")
 POSTGRESQL = ("postgres", "postgresql")
-#: With 0 of these nothing works; all other numbers may be 0.
+#: These must be more than 0, or nothing works. All other numbers may be 0.
 POSITIVE = (
     "database_pool_size",
     "database_pool_seconds",
@@ -42,101 +42,105 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """A field `name` is read from `MODFLEET_<NAME>`, or from the file that `MODFLEET_<NAME>_FILE` names.
+    """Each field is read from `MODFLEET_<FIELD>`, or from the file that `MODFLEET_<FIELD>_FILE` names.
 
-    `node_name` is read from `NODE_NAME` too.
+    `node_name` is also read from `NODE_NAME`.
     """
 
-    #: Folder of everything the control plane keeps itself: the SQLite database, uploads, the generated secret key.
+    #: Directory for everything that the control plane keeps itself: the SQLite database, uploads, the generated secret
+    #: key.
     data_dir: str = ".modfleet"
-    #: `sqlite:///path` or `postgresql://user:password@host/name`; empty: SQLite in the data folder.
+    #: `sqlite:///path` or `postgresql://user:password@host/name`. Empty: SQLite in the data directory.
     database_url: str = ""
-    #: PostgreSQL: how many connections the requests of an API process share, at least 1; beside them it has one that
-    #: listens.
+    #: PostgreSQL: number of connections that the requests of one API process share, at least 1. The process has one
+    #: more connection, which listens.
     database_pool_size: int = 16
-    #: PostgreSQL: longest a request waits for one of those connections, seconds; then it is answered 503.
+    #: PostgreSQL: longest time that a request waits for one of those connections, seconds. After that it is answered
+    #: with 503.
     database_pool_seconds: float = 10.0
-    #: Longest a statement waits for a lock in the database, seconds; then the request is answered 503. Clients give up
-    #: at 30.
+    #: Longest time that a statement waits for a lock in the database, seconds. After that the request is answered with
+    #: 503. Clients give up after 30 s.
     database_lock_seconds: float = 20.0
-    #: Redis or Valkey that carries the queues; it need not persist anything, and must never hold modules.
+    #: Redis or Valkey for the queues. It need not persist anything, and must never load modules.
     broker_url: str = "redis://127.0.0.1:6379/0"
-    #: Signs sessions, tokens and download links; empty: generated once and kept in the data folder.
+    #: Signs sessions, tokens and download links. Empty: generated once and kept in the data directory.
     secret_key: str = ""
-    #: Where nodes reach this API; download links are built on it, never on a request's Host header.
+    #: URL at which nodes reach this API. Download links use it, never a request's Host header.
     public_url: str = "http://127.0.0.1:8000"
-    #: Host names that requests may name, comma-separated; `*` for any.
+    #: Host names that requests may use, separated by commas. `*`: any.
     allowed_hosts: str = "localhost,127.0.0.1,[::1],.localhost"
-    #: Node that `/v2/local/...` means when no node has reported the request's host name as its own.
+    #: Node that `/v2/local/...` means if no node has reported the request's host name as its own.
     node_name: str = ""
-    #: Class of the storage of packages, by its import path: any of django-storages works.
+    #: Class of the storage for packages, as an import path. Any storage of django-storages works.
     storage_backend: str = FOLDER_STORAGE
-    #: Keyword arguments of that class, a JSON object; empty: its defaults, and for the default class a folder in the
-    #: data folder.
+    #: Keyword arguments of that class, as a JSON object. Empty: the class's defaults; for the default class, a
+    #: directory in the data directory.
     storage_options: str = ""
     #: Largest package accepted, bytes.
     max_upload_bytes: int = 500_000_000
-    #: Largest sum of the sizes of a package's unpacked files, bytes.
+    #: Largest total size of a package's unpacked files, bytes.
     max_unpacked_bytes: int = 2_000_000_000
     #: How long a download link works, seconds.
     download_seconds: float = 600.0
-    #: Shortest wait before a command that brought no answer is sent again, seconds; doubled each time.
+    #: Shortest wait before a command without an answer is sent again, seconds. The wait doubles each time.
     resend_seconds: float = 5.0
-    #: Longest a local upload waits for its node, seconds; clients give up at 30.
+    #: Longest time that a local upload waits for its node, seconds. Clients give up after 30 s.
     local_wait_seconds: float = 25.0
-    #: Failed logins a minute with one login from one client address, after which the password is not looked at: 429
-    #: with `Retry-After`. Who has logged in within the last minute is let in still, and so is the same account from any
-    #: other address. 0: no limit. This limit and those below count in the memory of each process: with N processes of
-    #: the API up to N times as many pass, and a restart begins anew.
+    #: Failed logins per minute with one login from one client address. After that many, the password is not checked:
+    #: 429 with `Retry-After`. A user who logged in within the last minute can still log in, and so can the same user
+    #: from any other address. 0: no limit. This limit and the limits below are counted in the memory of each process: N
+    #: API processes allow up to N times as many, and a restart starts from 0.
     failed_logins_per_minute: int = 10
-    #: The same for all logins together from one client address; above what an office behind one address needs. 0: no
-    #: limit.
+    #: Failed logins per minute from one client address, with all logins together. Set it above what an office behind
+    #: one address needs. 0: no limit.
     failed_logins_per_address_per_minute: int = 100
-    #: Uploads of packages a minute by one user; counted in each process. 0: no limit.
+    #: Uploads of packages per minute by one user, counted in each process. 0: no limit.
     uploads_per_minute: int = 600
-    #: Requests to the API a minute by one user, or from one client address without credentials; counted in each
-    #: process. As many may come at once, then they are let in evenly. 0: no limit.
+    #: Requests to the API per minute by one user, or from one client address without credentials, counted in each
+    #: process. That many may come at once; after that they are allowed at an even rate. 0: no limit.
     requests_per_minute: int = 6_000
-    #: How many bodies of requests without valid credentials may be waited for at once, in each process, beyond the 64 KiB
-    #: that come within 2 s. One more is refused: 429.
+    #: Number of bodies without valid credentials that may arrive at once in each process, beyond the 64 KiB that arrive
+    #: within 2 s. One more is refused: 429.
     anonymous_bodies: int = 32
-    #: Seconds after which each of those has to be whole, or is refused: 408.
+    #: Longest time for each of those bodies, seconds. A slower body is refused: 408.
     anonymous_body_seconds: float = 10.0
-    #: How many bodies of one user, with valid credentials, may be waited for at once, in each process. One more is
+    #: Number of bodies of one user, with valid credentials, that may arrive at once in each process. One more is
     #: refused: 429.
     bodies_per_user: int = 64
-    #: Least rate of a body that comes with valid credentials, bytes a second on the average of
-    #: `MODFLEET_SLOW_CLIENT_SECONDS`; a slower one is refused: 408.
+    #: Lowest rate of a body with valid credentials, bytes per second, as the average over
+    #: `MODFLEET_SLOW_CLIENT_SECONDS`. A slower body is refused: 408.
     body_bytes_per_second: int = 1_000
-    #: Seconds over which that rate is taken. A client that takes nothing of its answer for so long is cut off.
+    #: Seconds over which that rate is measured. A client that receives nothing of its answer for this time is
+    #: disconnected.
     slow_client_seconds: float = 30.0
-    #: How many requests that wait for a change (`?wait`, event streams, local uploads) one user may have at once, in each
-    #: process. One more is refused: 429. Keep it below the number of threads.
+    #: Number of requests of one user that may wait for a change at once in each process (`?wait`, event streams, local
+    #: uploads). One more is refused: 429. Keep it below the number of threads.
     waiting_requests_per_user: int = 500
     #: The same for all users together.
     waiting_requests: int = 512
-    #: How many requests one process of the API works on at once, each in a thread; further ones wait in line.
+    #: Number of requests that one API process works on at once, each in a thread. More requests wait.
     threads: int = 576
-    #: `host:port` of a listener for `/livez` and `/readyz` alone, which answers while the API's own is busy. Empty: none.
+    #: `host:port` of a listener for `/livez` and `/readyz` only. It answers even if the API is busy. Empty: no such
+    #: listener.
     probe_address: str = ""
-    #: How many proxies stand before the API, each adding to `X-Forwarded-For` the address that called it: that many
-    #: entries from the right stands the client's. 0: the header is ignored, and the client is who connects.
+    #: Number of proxies in front of the API. Each adds the address of its caller to `X-Forwarded-For`, so the client's
+    #: address is that many entries from the right. 0: the header is ignored, and the client is the one that connects.
     trusted_proxies: int = 0
     #: Show errors in the browser. Never in production.
     debug: bool = False
     #: Serve over HTTPS only: secure cookies and HSTS.
     https: bool = False
-    #: Accept uploads before `PUT /v1/cluster` has said otherwise.
+    #: Accept uploads of modules. `PUT /v1/cluster` overrides this setting.
     allow_modules_upload: bool = True
     #: `DEBUG`, `INFO`, `WARNING` or `ERROR`.
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    #: `line` for people, or `json`: an object on each line, for programs.
+    #: `line` for people; `json` for programs, with one object per line.
     log_format: Literal["line", "json"] = "line"
-    #: File to which the relay adds position and hash of the newest event at its start and every hour, for
-    #: `verify_log --heads`; empty: `log-heads` in the data folder. Copy it to another host.
+    #: File to which the relay adds the position and hash of the newest event, at its start and every hour, for
+    #: `verify_log --heads`. Empty: `log-heads` in the data directory. Copy it to another host.
     log_heads_file: str = ""
-    #: What Prometheus may send as `Authorization: Bearer` to read `/metrics`, and nothing else; at least 16 characters.
-    #: Empty: only a user who may view the cluster reads it.
+    #: Token that Prometheus sends as `Authorization: Bearer` to read `/metrics`; it allows nothing else. At least 16
+    #: characters. Empty: only a user who may view the cluster can read `/metrics`.
     metrics_token: str = field(default="", repr=False)
 
     @property
@@ -149,7 +153,7 @@ class Environment:
 
 
 def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
-    """Raises: `SettingsError` that names the variable."""
+    """Return the settings in `environ`. Raises: `SettingsError` that names the variable."""
     given = {
         each.name: value
         for each in fields(Environment)
@@ -171,7 +175,7 @@ def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
 
 
 def _wrong(environment: Environment) -> Iterator[tuple[str, str]]:
-    """Settings that cannot be used, each with what it must be. No value is shown: some hold passwords."""
+    """Return the settings that cannot be used, each with a requirement. No value is shown: some contain passwords."""
     for each in fields(environment):
         value = getattr(environment, each.name)
         if each.type in {int, float} and not (math.isfinite(value) and value >= 0):
@@ -196,7 +200,7 @@ def _wrong(environment: Environment) -> Iterator[tuple[str, str]]:
 
 
 def _has_scheme(url: str, schemes: Collection[str]) -> bool:
-    """Whether the URL has one of them, a host or a path, and a port that is a number."""
+    """Return True if the URL has one of the schemes, a host or a path, and a port that is a number."""
     try:
         parts = urlsplit(url)
         return parts.scheme in schemes and bool(parts.hostname or parts.path.strip("/")) and parts.port != 0
@@ -223,16 +227,16 @@ def _json_object(text: str) -> dict[str, Any] | None:
 
 
 def given_value(variable: str, environ: Mapping[str, str] = os.environ) -> str | None:
-    """What `variable` says, or the file that `<variable>_FILE` names, without the end of its last line; else None.
+    """Return the value of `variable`, or the content of the file that `<variable>_FILE` names, without its last line end.
 
-    Secrets come as files: an environment is inherited by each child, and shown to whoever may look at the process.
-    Raises: `SettingsError` if both are there, or the file cannot be read.
+    None if neither is set. Use files for secrets: each child process inherits the environment, and users who can inspect
+    the process see it. Raises: `SettingsError` if both are set, or the file cannot be read.
     """
     path = environ.get(f"{variable}_FILE")
     if not path:
         return environ.get(variable)
     if variable in environ:
-        raise SettingsError(f"{variable} and {variable}_FILE are both set: leave one out")
+        raise SettingsError(f"{variable} and {variable}_FILE are both set: set only one")
     try:
         return Path(path).read_text().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -240,7 +244,7 @@ def given_value(variable: str, environ: Mapping[str, str] = os.environ) -> str |
 
 
 def package_storage(environment: Environment) -> dict[str, Any]:
-    """Django's settings of the storage of packages."""
+    """Return Django's settings for the storage of packages."""
     options = _json_object(environment.storage_options) or {}
     if not options and environment.storage_backend == FOLDER_STORAGE:
         options = {"location": str(environment.data_path / "artifacts")}
@@ -248,14 +252,14 @@ def package_storage(environment: Environment) -> dict[str, Any]:
 
 
 def database(environment: Environment) -> dict[str, Any]:
-    """Django's settings of the database."""
+    """Return Django's settings for the database."""
     url = environment.database_url or f"sqlite:///{quote(str(environment.data_path / 'modfleet.sqlite3'))}"
     if url.startswith("sqlite:"):
         options: dict[str, Any] = {
             # A transaction that reads first and writes later fails at once when another one wrote in between.
             "transaction_mode": "IMMEDIATE",
             "timeout": environment.database_lock_seconds,
-            # recursive_triggers: what REPLACE removes is refused by the log's triggers as well.
+            # recursive_triggers: the log's triggers also refuse what REPLACE deletes.
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA recursive_triggers=ON;",
         }
         return {**dj_database_url.parse(url, conn_max_age=600, conn_health_checks=True), "OPTIONS": options}
@@ -267,22 +271,25 @@ def database(environment: Environment) -> dict[str, Any]:
 
 
 def pooled(database: Mapping[str, Any], environment: Environment) -> dict[str, Any]:
-    """Settings of a database for a process with more threads than the database takes connections. SQLite needs none."""
+    """Return the database settings for a process with more threads than the database accepts connections.
+
+    SQLite needs no pool.
+    """
     if database["ENGINE"] != "django.db.backends.postgresql":
         return {**database}
     pool = {
         "min_size": 0,
         "max_size": environment.database_pool_size,
         "timeout": environment.database_pool_seconds,
-        # Then the next request tries again at once: the pool itself would double its waits.
+        # After that the next request tries again at once: the pool itself would double its waits.
         "reconnect_timeout": 1.0,
     }
-    # What a thread has done with goes back to the pool, whose connections stay open.
+    # A thread returns its connection to the pool, whose connections stay open.
     return {**database, "CONN_MAX_AGE": 0, "OPTIONS": {**database["OPTIONS"], "pool": pool}}
 
 
 def private_files(environment: Environment) -> tuple[Path, ...]:
-    """Those that hold secrets, in the data folder or where a setting says; some may not be there."""
+    """Return the paths of files with secrets, in the data directory or where a setting says. Some may not exist."""
     kept = (environment.data_path / "secret_key", environment.log_heads_path)
     settings = database(environment)
     if settings["ENGINE"] != "django.db.backends.sqlite3":
@@ -290,43 +297,43 @@ def private_files(environment: Environment) -> tuple[Path, ...]:
     return (*kept, *(Path(f"{settings['NAME']}{suffix}").absolute() for suffix in ("", "-wal", "-shm", "-journal")))
 
 
-#: Whether the data folder and the secret key are made if they are missing.
+#: The data directory and the secret key are made if they are missing.
 _makes_files = True
 
 
 def make_nothing() -> None:
-    """From now on neither a data folder nor a secret key is made: a command that only reads leaves nothing behind."""
+    """From now on, make no data directory and no secret key: a command that only reads leaves nothing behind."""
     global _makes_files  # noqa: PLW0603  # Django reads the settings once, without arguments
     _makes_files = False
 
 
 def make_data_folder(environment: Environment) -> None:
-    """The data folder is there, for its owner alone, where a secret key or SQLite goes into it. Raises: `SettingsError`."""
+    """Make the data directory, for its owner only, if the secret key or SQLite needs it. Raises: `SettingsError`."""
     if not _makes_files or (environment.secret_key and environment.database_url):
         return
     try:
         environment.data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise SettingsError(
-            f"{PREFIX}DATA_DIR={environment.data_dir}: the folder cannot be made ({error.strerror}); "
-            "name one that you may write to"
+            f"{PREFIX}DATA_DIR={environment.data_dir}: cannot make the directory ({error.strerror}); "
+            "set it to a directory that you may write to"
         ) from error
 
 
 def secret_key(environment: Environment) -> str:
-    """The one given, else one kept in the data folder, made at the first start and readable by its owner only.
+    """Return the secret key that is set, or else the key in the data directory.
 
-    Raises: `SettingsError`.
+    That key is made at the first start; only its owner may read it. Raises: `SettingsError`.
     """
     if environment.secret_key:
         return environment.secret_key
     make_data_folder(environment)
     path = environment.data_path / "secret_key"
     if not _makes_files and not path.exists():
-        return secrets.token_urlsafe(50)  # what only reads signs nothing
+        return secrets.token_urlsafe(50)  # a command that only reads signs nothing
     try:
         if not path.exists():
-            # Whole or not there: services that start together read what the first of them has written.
+            # The file is complete or missing: services that start together read the key that the first of them wrote.
             with NamedTemporaryFile("w", dir=path.parent) as file:  # readable by its owner only
                 file.write(secrets.token_urlsafe(50))
                 file.flush()
@@ -335,5 +342,5 @@ def secret_key(environment: Environment) -> str:
         return path.read_text()
     except OSError as error:
         raise SettingsError(
-            f"{PREFIX}DATA_DIR={environment.data_dir}: the secret key in it cannot be read or made ({error.strerror})"
+            f"{PREFIX}DATA_DIR={environment.data_dir}: cannot read or make the secret key in it ({error.strerror})"
         ) from error

@@ -6,7 +6,7 @@ import django_stubs_ext
 
 from config.environment import database, make_data_folder, package_storage, private_files, read_environment, secret_key
 from config.private import keep_files_private, tighten
-from console import look
+from console import theme
 
 django_stubs_ext.monkeypatch()
 
@@ -79,6 +79,8 @@ TEMPLATES: list[dict[str, Any]] = [
 DATABASES: dict[str, Any] = {"default": database(ENVIRONMENT)}
 tighten(ENVIRONMENT.data_path, private_files(ENVIRONMENT))
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+#: Names in the database and in backups. A change would shut out running processes and older backups.
+EVENTSTORE = {"CHANNEL": "modfleet_log", "APPEND_LOCK": 0x6D6F6466, "BACKUP_FORMAT": "modfleet-log"}
 AUTH_USER_MODEL = "accounts.User"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 8}},
@@ -99,7 +101,7 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = ENVIRONMENT.h
 SECURE_HSTS_SECONDS = 31_536_000 if ENVIRONMENT.https else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = ENVIRONMENT.https
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if ENVIRONMENT.https else None
-UNFOLD = look.UNFOLD
+UNFOLD = theme.UNFOLD
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"
 

@@ -1,4 +1,4 @@
-"""The event log in the admin site: newest first, page by page by position, never counted."""
+"""The event log in the admin site: newest first, paged by position, never counted."""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ _BEFORE = "position__lt"
 
 
 class OnePage(Paginator[Any]):
-    """Counts to one more than fits on the page: enough to know whether there is an older one."""
+    """Counts at most one row more than the page shows: enough to know whether there is an older one."""
 
     @cached_property
     def count(self) -> int:
@@ -31,7 +31,7 @@ class OnePage(Paginator[Any]):
 
 
 class TypedFilter(admin.SimpleListFilter):
-    """Its value is typed in by a person: there is nothing to choose from."""
+    """A filter with a text that a person types, instead of choices."""
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
         return ()
@@ -44,7 +44,7 @@ class TypedFilter(admin.SimpleListFilter):
 
 
 class ActorFilter(TypedFilter):
-    """Looks through all events from the newest on."""
+    """Events of an actor. Scans all events, from the newest."""
 
     title = parameter_name = "actor"
 
@@ -55,7 +55,7 @@ class ActorFilter(TypedFilter):
 
 
 class RequestFilter(TypedFilter):
-    """Its story: all events that followed from one request."""
+    """All events that followed from one request."""
 
     title, parameter_name = "request", "correlation_id"
 
@@ -64,7 +64,7 @@ class RequestFilter(TypedFilter):
 
 
 class TimeFilter(TypedFilter):
-    """A moment, UTC if it names no zone; it is looked up by position, for times have no index."""
+    """A time, UTC if it names no zone. The filter uses the position at that time, because times have no index."""
 
     def position(self) -> int | None:
         if not self.value():
@@ -72,7 +72,7 @@ class TimeFilter(TypedFilter):
         try:
             moment = datetime.fromisoformat(str(self.value()))
             moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-        except (ValueError, OverflowError) as error:  # the latter where its zone puts it before year 1
+        except (ValueError, OverflowError) as error:  # OverflowError: its zone puts it before year 1
             raise IncorrectLookupParameters(self.title) from error
         return position_at(moment)
 
@@ -96,13 +96,13 @@ class UntilFilter(TimeFilter):
 @admin.register(StoredEvent)
 class EventAdmin(ReadOnlyAdmin):
     about = (
-        "Every change, as it was recorded: what, to which stream, by whom, at whose request and when. "
-        "Events are only ever added; all other pages are computed from them."
+        "Every change, as it was recorded: what, in which stream, by whom, at whose request and when. Events are only "
+        "added, never changed. All other pages are computed from them."
     )
     list_display = ["position", "recorded", "type", "actor", "requested_by", "stream_link"]
     search_fields = ["stream"]
     search_help_text = (
-        "A stream, or how its name begins: node:<name>, rollout:<uid>, module:<uid>, artifact:<name>:<version>, "
+        "A stream or the start of its name: node:<name>, rollout:<uid>, module:<uid>, artifact:<name>:<version>, "
         "placement:<node>:<module>, account:<uid>."
     )
     ordering = ["-position"]
@@ -116,7 +116,7 @@ class EventAdmin(ReadOnlyAdmin):
         "recorded_at_exactly",
         "actor",
         "requested_by",
-        "story",
+        "request_link",
         "cause",
         "stream_link",
         "version",
@@ -125,13 +125,13 @@ class EventAdmin(ReadOnlyAdmin):
     fields += ["pretty_data", "hash"]
 
     def get_list_filter(self, request: HttpRequest) -> Any:
-        """Now, when all apps have registered their events."""
+        """Return the filters. Built for each request, because all apps have registered their events by then."""
         return [choice_filter("type", registered_types()), ActorFilter, RequestFilter, SinceFilter, UntilFilter]
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """A whole name is looked up by its index; else all events are looked through from the newest on."""
+        """Find a whole stream name by its index. Otherwise scan all events from the newest for the prefix."""
         if not search_term:
             return queryset, False
         if StoredEvent.objects.filter(stream=search_term).exists():
@@ -172,7 +172,7 @@ class EventAdmin(ReadOnlyAdmin):
         return _actor(row, "requested_by")
 
     @admin.display(description="request")
-    def story(self, row: StoredEvent) -> str:
+    def request_link(self, row: StoredEvent) -> str:
         correlation_id = _metadata(row, "correlation_id")
         if not correlation_id:
             return NOTHING
@@ -180,14 +180,14 @@ class EventAdmin(ReadOnlyAdmin):
 
     @admin.display(description="caused by")
     def cause(self, row: StoredEvent) -> str:
-        """The event that led to it, which is there: events are never removed."""
+        """Return a link to the event that caused this one."""
         causation_id = _metadata(row, "causation_id")
         found = StoredEvent.objects.filter(event_id=causation_id).first() if causation_id else None
         return NOTHING if found is None else link(page_url("eventstore_storedevent", found.position), found)
 
     @admin.display(description="data")
     def pretty_data(self, row: StoredEvent) -> str:
-        """As stored: an event of a type that this version does not know is shown like any other."""
+        """Return the data as stored, also for an event type that this version does not know."""
         try:
             text = json.dumps(json.loads(row.data), indent=2, ensure_ascii=False)
         except ValueError:
@@ -200,7 +200,7 @@ def _actor(row: StoredEvent, name: str) -> str:
 
 
 def _metadata(row: StoredEvent, name: str) -> str:
-    """Empty in a row that was changed in the database: the page shows it all the same."""
+    """Return the value, or an empty text if the row's metadata cannot be read: the page shows the row all the same."""
     try:
         found: str = getattr(metadata_of(row.type, row.stream, row.metadata), name)
     except msgspec.MsgspecError:

@@ -8,7 +8,7 @@ class ConsoleConfig(AppConfig):
 
 
 class ConsoleAdminConfig(apps.AdminConfig):
-    """The admin site with the console's pages among its own."""
+    """The admin app, with `ConsoleSite` as its site."""
 
     default = False
     default_site = "console.site.ConsoleSite"

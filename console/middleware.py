@@ -1,11 +1,13 @@
-"""What a page of the admin site may load and run: what comes from its own host, should anything ever get through the
-escaping."""
+"""The content security policy of the admin site: pages load and run only what their own host serves.
+
+It limits the damage if text ever gets past the escaping.
+"""
 
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponseBase
 
-#: Alpine, which unfold's pages are made with, evaluates its attributes; bars and colours are styles of elements.
+#: Unfold's pages use Alpine, which evaluates attributes (`unsafe-eval`). Bars set inline styles (`unsafe-inline`).
 _RULES = (
     "default-src 'self'",
     "script-src 'self' 'unsafe-eval'",
@@ -20,7 +22,7 @@ POLICY = "; ".join(_RULES)
 
 
 class PolicyMiddleware:
-    """Adds the policy to every answer below `/admin/`."""
+    """Adds the policy to every response below `/admin/`."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response

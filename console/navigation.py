@@ -1,4 +1,4 @@
-"""The sidebar: where an operator goes, in groups; what the role may not see is not there."""
+"""The sidebar: groups of links. Links that the user's role may not open are left out."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from accounts.selectors import may
 class Item:
     title: str
     url: str
-    #: Name of a symbol in unfold's font.
+    #: Name of a symbol in unfold's icon font.
     icon: str
     active: bool
 
@@ -29,16 +29,16 @@ class Group:
 class _Place:
     title: str
     icon: str
-    #: Name of its URL in the admin site; it is active there and below.
+    #: Name of its URL in the admin site. The link is active on that page and below.
     name: str
     needs: Permission | None = None
-    #: Where else it is active: paths begin like this.
+    #: Other paths, by their beginning, on which the link is active.
     also: tuple[str, ...] = ()
 
 
 _PLACES: dict[str, tuple[_Place, ...]] = {
     "": (_Place(title="Overview", icon="dashboard", name="index"),),
-    "Deliver": (
+    "Delivery": (
         _Place(
             title="Rollouts",
             icon="rocket_launch",
@@ -84,9 +84,9 @@ _PLACES: dict[str, tuple[_Place, ...]] = {
             needs=Permission.VIEW_LOGGED_EVENTS,
         ),
     ),
-    "Administer": (
+    "Administration": (
         _Place(title="Webhooks", icon="webhook", name="webhooks_webhook_changelist", needs=Permission.UPDATE_CLUSTER),
-        _Place(title="Accounts", icon="group", name="accounts_user_changelist", needs=Permission.VIEW_ALL_USERS_INFO),
+        _Place(title="Users", icon="group", name="accounts_user_changelist", needs=Permission.VIEW_ALL_USERS_INFO),
         _Place(
             title="Settings",
             icon="tune",
@@ -98,6 +98,8 @@ _PLACES: dict[str, tuple[_Place, ...]] = {
 
 
 def navigation(request: HttpRequest) -> list[Group]:
+    """Return the groups of links for the user."""
+
     def items(places: Iterable[_Place]) -> tuple[Item, ...]:
         return tuple(
             _item(each, request.path) for each in places if each.needs is None or may(request.user, each.needs)

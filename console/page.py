@@ -1,4 +1,4 @@
-"""How a page of the console is declared and answered.
+"""Decorator and response for the console's pages.
 
 @page(sees=Permission.VIEW_CLUSTER_MODULES, changes=Permission.MANAGE_CLUSTER_MODULES)
 def greet(request: HttpRequest, name: str) -> HttpResponseBase:
@@ -26,23 +26,24 @@ _SAFE = frozenset({"GET", "HEAD"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crumb:
-    """A step of the trail above a page's title; neither the page itself nor the home page is one."""
+    """One link of the breadcrumb, which has no link for the home page and the page itself."""
 
     text: str
     url: str
 
 
 def page(*, sees: Permission | None, changes: Permission | None = None) -> Callable[[View[P]], View[P]]:
-    """For those who are signed in to the admin site; others are led to the login, a role that may not gets 403.
+    """Return a decorator for a view that needs a login and permissions.
 
-    GET asks for `sees` (None: any role that gets in at all), POST for `changes`; without it there is no POST.
+    GET needs the permission `sees` (None: any role of the admin site), POST needs `changes` (None: POST gives 405).
+    A user without the permission gets 403. A visitor without a login is redirected to the login page.
     """
 
     def declare(view: View[P]) -> View[P]:
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
             request = args[0]
-            assert isinstance(request, HttpRequest)  # noqa: S101  # Django hands it over first
+            assert isinstance(request, HttpRequest)  # noqa: S101  # Django passes the request first
             if request.method not in _SAFE and (request.method != "POST" or changes is None):
                 return HttpResponseNotAllowed(["GET", "HEAD", *(["POST"] if changes else [])])
             needed = sees if request.method in _SAFE else changes
@@ -64,7 +65,7 @@ def answer(
     status: int = 200,
     **context: Any,
 ) -> TemplateResponse:
-    """The page; its template extends `console/base.html`, which says what blocks there are."""
-    request.current_app = admin.site.name  # where templates look for `admin:` URLs
+    """Return the page. Its template extends `console/base.html`, which lists the blocks."""
+    request.current_app = admin.site.name  # templates resolve `admin:` URLs by it
     context = {**admin.site.each_context(request), "title": title, "trail": trail, **context}
     return TemplateResponse(request, template, context, status=status)

@@ -1,4 +1,4 @@
-"""The admin site as the console: its own home page, sidebar and pages beside the lists that the apps register."""
+"""The admin site as the console: its home page, sidebar and pages, next to the lists that the apps register."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from unfold.sites import UnfoldAdminSite
 
 from console.navigation import navigation
 
-#: As unfold calls them, and as people do.
+#: Unfold's names of the themes, and the labels of their buttons.
 THEMES = (("light", "Light"), ("dark", "Dark"), ("auto", "Auto"))
 
 

@@ -1,4 +1,4 @@
-"""The console's own pages, below `/admin/` and named `admin:<name>`. The lists of rows are in each app's `admin.py`."""
+"""URLs of the console's own pages, below `/admin/` and named `admin:<name>`. Each app's `admin.py` has its lists."""
 
 from django.urls import path
 

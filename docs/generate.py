@@ -1,4 +1,4 @@
-"""Writes docs/reference from the code: `make docs`. `tests/unit/docs` says when a page is not current."""
+"""Write docs/reference from the code: `make docs`. `tests/unit/docs` fails when a page is not current."""
 
 import argparse
 import ast
@@ -25,6 +25,7 @@ from django.core.management import load_command_class
 
 from api import handlers
 from api.errors import ApiError
+from api.statuses import status_of
 from config.environment import Environment
 from eventstore import registered_types
 from modfleet.cli import app as command_line
@@ -35,7 +36,7 @@ from rollout.messages import Reason
 
 REFERENCE = Path(__file__).parent / "reference"
 ROOT = Path(__file__).parent.parent
-NOTE = "*Written from the code by `make docs`.*\n"
+NOTE = "*This page is generated from the code by `make docs`.*\n"
 
 
 def pages() -> dict[str, Callable[[], str]]:
@@ -60,14 +61,14 @@ def events() -> str:
         "# Events\n",
         NOTE,
         (
-            "Every type that the log holds, by the stream in which it stands. A name never changes its meaning: another shape "
-            "is another name, and old events are read as the newest. `GET /v2/events` and webhooks show an event's fields "
-            "as `data`; each event also has `position`, `stream`, `version`, `recorded_at` and who caused it.\n"
+            "All event types, by the stream that they are recorded in. The meaning of a name never changes: a new shape gets "
+            "a new name, and old events are read in the newest shape. `GET /v2/events` and webhooks show an event's fields "
+            "as `data`. Each event also has `position`, `stream`, `version`, `recorded_at` and its actor.\n"
         ),
     ]
     for stream, described in sorted(by_stream.items()):
         parts += [f"## `{stream}`\n", *described]
-    parts += ["## Shapes\n", "What fields of these types hold.\n", *(_shape(each) for each in _shapes(types.values()))]
+    parts += ["## Shapes\n", "Types that event fields use.\n", *(_shape(each) for each in _shapes(types.values()))]
     return "\n".join(parts)
 
 
@@ -89,7 +90,7 @@ def _event(name: str, kind: type) -> str:
 
 
 def _shapes(kinds: Iterable[type]) -> list[type]:
-    """Dataclasses and enums that fields name, also indirectly."""
+    """Return the dataclasses and enums that fields use, directly or indirectly."""
     found: dict[str, type] = {}
     waiting = list(kinds)
     while waiting:
@@ -122,7 +123,7 @@ def _shape(kind: type) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """`default` as written; empty where the field must be given. `meaning` is what `#:` says above it."""
+    """`default` is the default as written, empty for a required field. `meaning` is the `#:` comment above the field."""
 
     name: str
     annotation: str
@@ -131,6 +132,15 @@ class Field:
 
 
 def fields_of(kind: type) -> list[Field]:
+    """Return the fields of a dataclass, those of its base classes first."""
+    found: dict[str, Field] = {}
+    for each in reversed(kind.__mro__):
+        if dataclasses.is_dataclass(each):
+            found |= {field.name: field for field in _own_fields(each)}
+    return list(found.values())
+
+
+def _own_fields(kind: type) -> list[Field]:
     source = textwrap.dedent(inspect.getsource(kind))
     lines = source.splitlines()
     (node,) = [each for each in ast.parse(source).body if isinstance(each, ast.ClassDef)]
@@ -175,18 +185,19 @@ def settings() -> str:
             "# Settings\n",
             NOTE,
             (
-                "All come from the environment, are read once at the start, and a wrong one ends the process with a sentence "
-                "that names it. Each may come from a file instead: `<NAME>_FILE` holds its path. Use that for what is "
-                "secret.\n"
+                "Settings are environment variables. They are read once, at the start. A wrong value stops the process with "
+                "an error that names the variable. A setting can also come from a file: set `<NAME>_FILE` to its path. Use "
+                "files for secrets.\n"
             ),
             "## Control plane\n",
             (
-                "For the API, the control worker, the relay and `modfleet-manage`. `NODE_NAME` is read for `MODFLEET_NODE_NAME` "
-                "too. `MODFLEET_ADMIN_PASSWORD` is the first admin's password for `modfleet up` and `modfleet-manage bootstrap`.\n"
+                "For the API, the control worker, the relay and `modfleet-manage`. `NODE_NAME` is used if "
+                "`MODFLEET_NODE_NAME` is not set. `modfleet up` and `modfleet-manage bootstrap` read the first admin's "
+                "password from `MODFLEET_ADMIN_PASSWORD`.\n"
             ),
             _settings(Environment),
             "## Agent\n",
-            "For `celery -A rollout.agent worker`, beside each server.\n",
+            "For `celery -A rollout.agent worker`, next to each server.\n",
             _settings(AgentSettings),
         ]
     )
@@ -207,7 +218,7 @@ def _default(written: str) -> str:
         case '""' | 'field(default="", repr=False)' | "None" | "()" | "dataclasses.field(default_factory=dict)":
             return "empty"
         case "FOLDER_STORAGE":
-            return "a folder"
+            return "a directory"
         case _:
             return f"`{written.strip(chr(34))}`"
 
@@ -218,7 +229,7 @@ def _default(written: str) -> str:
 def errors() -> str:
     rows: dict[tuple[str, int, str], str] = {}
     for kind in _error_classes():
-        rows.setdefault((kind.code, int(kind.status), " ".join((kind.__doc__ or "").split())), kind.__module__)
+        rows.setdefault((kind.code, int(status_of(kind)), " ".join((kind.__doc__ or "").split())), kind.__module__)
     for status, code in handlers._FRAMEWORK_CODES.items():  # noqa: SLF001  # what the framework refuses has no class
         if all(known != (code, int(status)) for known in ((each[0], each[1]) for each in rows)):
             rows[code, int(status), f"{httpx.codes.get_reason_phrase(status)}."] = handlers.__name__
@@ -231,14 +242,14 @@ def errors() -> str:
             "# Error codes\n",
             NOTE,
             (
-                'Every refusal is `{"error_code": ..., "description": ...}`. Codes are stable and meant for programs; the '
-                "description is for people, often says more than here, and may change. For module objects "
+                'Every error is `{"error_code": ..., "description": ...}`. Codes are stable and meant for programs. The '
+                "description is for people, often says more than this page, and may change. For module objects "
                 "(`/v2/modules/user-defined`) and local artifacts (`/v2/local/...`) the vendor's pages have no 409 and no 507: "
-                "there they are answered as 406 and as 503. What the vendor's older routes answer is said in "
-                "[redis-enterprise.md](redis-enterprise.md). All other routes answer the status that stands here. A local "
-                "upload that the node refuses is 406 with the node's [reason](reasons.md) as its code.\n"
+                "there, 409 becomes 406 and 507 becomes 503. [redis-enterprise.md](redis-enterprise.md) has the answers of the "
+                "vendor's older routes. All other routes answer the status of this page. A local upload that the node refuses "
+                "is 406 with the node's [reason](reasons.md) as its code.\n"
             ),
-            _table(("code", "status", "meaning", "said in"), table),
+            _table(("code", "status", "meaning", "defined in"), table),
         ]
     )
 
@@ -263,10 +274,11 @@ def reasons() -> str:
             "# Reasons\n",
             NOTE,
             (
-                "Why an operation, a rollout or a node is in its phase: the field `reason`. Which of them are tried again by "
-                "themselves is said in [desired-state.md](desired-state.md) and in `retries` of [strategy.md](strategy.md).\n"
+                "The field `reason` says why an operation, a rollout or a node is in its phase. "
+                "[desired-state.md](desired-state.md#transient-reasons) and `retries` in [strategy.md](strategy.md#retries) say "
+                "which reasons are retried automatically.\n"
             ),
-            _table(("reason", "meaning", "what can be done"), rows),
+            _table(("reason", "meaning", "what to do"), rows),
         ]
     )
 
@@ -280,7 +292,7 @@ def command_lines() -> str:
     parts += [
         "## modfleet-manage\n",
         (
-            "On a host of the control plane, with the settings of its services: "
+            "Run it on a host of the control plane, with the settings of its services: "
             "[production](../howto/production.md#systemd) shows how. In a checkout, `.venv/bin/python manage.py` does the "
             "same.\n"
         ),
@@ -338,7 +350,7 @@ def _options(parser: argparse.ArgumentParser, *, besides: Collection[str] = ()) 
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    """Markdown; columns that are empty in each row are left out."""
+    """Return a Markdown table without the columns that are empty in every row."""
     rows = list(rows)
     kept = [index for index in range(len(head)) if any(row[index] for row in rows)] or [0]
     lines = [[head[index] for index in kept], ["---"] * len(kept)]

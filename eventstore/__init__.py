@@ -1,7 +1,8 @@
-"""An append-only event log for Django: the public API. `__init__.pyi` lists it.
+"""An append-only event log for Django: the public API. `__init__.pyi` lists its names.
 
-Each name is loaded from its module when it is first used, so that events and deciders can be defined before Django is
-set up, and without it.
+docs/explanation/event-sourcing-in-django.md builds an application with it. `eventstore.conf` has its settings.
+
+Each name is loaded when it is first used. So events and deciders can be imported before Django is set up, or without it.
 """
 
 import lazy_loader

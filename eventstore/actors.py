@@ -1,29 +1,34 @@
-"""Who acts, in words: a kind, a colon, a name. No login name has a colon, so that what is shown tells them apart.
+"""Actors: who did something. An actor is `<kind>:<name>`, such as `user:alice` or `system:relay`.
 
-The kinds are `user` (a person, by login name), `system` (a part of the program), `unknown` (an older log does not say),
-and those that the program adds. Knows no Django.
+Three kinds have a meaning here: `user` is a person, by login name; `system` is a part of the program; `unknown` marks
+events of older logs that have no kind. A program may use any other kind. Login names must not contain a colon. Needs no
+Django.
 """
 
 _PERSON = "user:"
 
 
 def person(login: str) -> str:
-    """The actor of whoever has logged in."""
+    """Return the actor of the person with this login name: `user:alice`."""
     return f"{_PERSON}{login}"
 
 
 def is_person(actor: str) -> bool:
+    """Return True if the actor, given with its kind, is a person."""
     return actor.startswith(_PERSON)
 
 
 def is_shown_person(shown: str) -> bool:
-    """Whether an actor is a person, from how it is shown."""
+    """Return True if the actor, given in the short form of `shown`, is a person."""
     return ":" not in shown
 
 
 def in_words(actor: str) -> str:
-    """An actor in a sentence, given with its kind or as it is shown: `the user alice`, `the node n1`, `the relay`. A person
-    and a node may have the same name."""
+    """Return the actor for use in a sentence: `the user alice`, `the printer p1`, `the relay`.
+
+    Accepts an actor with its kind, or in the short form of `shown`. The kind is part of the answer because a person and
+    something else may have the same name.
+    """
     kind, colon, name = actor.partition(":")
     match kind:
         case _ if not colon:
@@ -37,5 +42,5 @@ def in_words(actor: str) -> str:
 
 
 def shown(actor: str) -> str:
-    """A person's login name, any other actor with its kind: `alice`, `system:relay`."""
+    """Return the short form of an actor: a person's login name, any other actor with its kind (`system:relay`)."""
     return actor.removeprefix(_PERSON)

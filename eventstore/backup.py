@@ -1,11 +1,11 @@
-"""The whole log as JSON lines, and back into an empty database with the same positions, ids, times and hashes.
+"""Backups: the log as JSON lines, and back into an empty database with the same positions, ids, times and hashes.
 
-The first line says where the log ended and with which hash; each of the others is a row, `data` as the text that its
-hash covers. Rows never change and positions have no gaps, so that a copy up to the end of a moment is one of that
-moment, without a transaction and however much is appended meanwhile.
+The first line has the head of the log. Each other line is a row; `data` is the text that the hash covers. A backup takes
+no transaction, and appends may go on during it: rows never change and positions have no gaps, so a copy up to a position
+is the log as it was when that position was the newest.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -14,16 +14,12 @@ import msgspec
 from django.db import transaction
 
 from eventstore import projections
+from eventstore.conf import conf
 from eventstore.database import database_now, hold_append_lock, insert
 from eventstore.envelope import GENESIS_HASH, Row
-from eventstore.reading import batched, checked, hash_at, head, read_stored_rows
+from eventstore.reading import head, read_stored_rows
 from eventstore.registry import encode, is_known
-
-FORMAT = "modfleet-log-2"
-_READ_FORMATS = ("modfleet-log-1", FORMAT)
-
-#: Called with how many rows are done.
-Told = Callable[[int], None]
+from eventstore.verification import Progress, batched, checked, newest_head
 
 
 class RestoreError(Exception):
@@ -32,11 +28,14 @@ class RestoreError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """`hash` is that of the event at the position `head`; both tell one backup from another."""
+    """The first line of a backup."""
 
+    #: The name and version of the format.
     format: str
+    #: The position of the last event, and its hash.
     head: int
     hash: str
+    #: When the backup began, by the database's clock.
     taken_at: datetime
 
 
@@ -54,50 +53,54 @@ class _Line:
     format: int | None = None
 
     def row(self) -> Row:
-        """Backups of the first format hold metadata as an object: its rows count the value, and any text will do."""
+        """Return the row. Backups of format 1 have metadata as an object: the hash covers its value, not its text."""
         values = {name: getattr(self, name) for name in Row._fields}
         if not isinstance(self.metadata, str):
             values["metadata"] = encode(self.metadata)
         return Row(**values)
 
 
-def header_of_now() -> Header:
-    """Of a backup that is taken now."""
-    position = head()
-    return Header(format=FORMAT, head=position, hash=hash_at(position), taken_at=database_now())
+def new_header() -> Header:
+    """Return the header of a backup that begins now."""
+    newest = newest_head()
+    return Header(format=_formats()[-1], head=newest.position, hash=newest.hash, taken_at=database_now())
 
 
-def backup_lines(header: Header, *, told: Told) -> Iterator[bytes]:
-    """Each line of the backup, checked on its way. Raises: `BrokenLogError`: a broken log is none to keep."""
+def backup_lines(header: Header, *, progress: Progress) -> Iterator[bytes]:
+    """Yield the lines of the backup, each with its line end. `progress` is called with the position, every 1,000 events.
+
+    Each row is checked: a broken log gives no backup. Raises: `BrokenLogError`.
+    """
     yield msgspec.json.encode(header) + b"\n"
     position, last_hash = 0, GENESIS_HASH
     for row in read_stored_rows(up_to=header.head):
         position, last_hash = checked(row, position, last_hash)
         yield msgspec.json.encode(row._asdict()) + b"\n"
         if position % 1000 == 0:
-            told(position)
+            progress(position)
 
 
-def restore(lines: Iterable[bytes], *, told: Told) -> Header:
-    """Append the rows of a backup to an empty log and rebuild all projections: all of it, or nothing.
+def restore(lines: Iterable[bytes], *, progress: Progress) -> Header:
+    """Add the rows of a backup to an empty log, and rebuild all projections, in one transaction. Return the header.
 
-    Raises: `RestoreError`, `BrokenLogError`.
+    `progress` is called with the position, every 1,000 events.
+    Raises: `RestoreError`; `BrokenLogError` if a row was changed. Nothing is written then.
     """
     iterator = iter(lines)
     header = _header(next(iterator, b""))
     with transaction.atomic():
         hold_append_lock()
         if head():
-            raise RestoreError("the log of this database is not empty: restore into a new one, after `migrate`")
+            raise RestoreError("the log of this database is not empty: restore into a new database, after `migrate`")
         position, last_hash = 0, GENESIS_HASH
         for batch in batched(_row(line, number) for number, line in enumerate(iterator, start=2)):
             for row in batch:
                 position, last_hash = checked(row, position, last_hash)
             insert(batch)
-            told(position)
+            progress(position)
         if (position, last_hash) != (header.head, header.hash):
             raise RestoreError(
-                f"the backup ends at position {position}, and was taken up to {header.head}: it is cut off"
+                f"the backup is cut off: it ends at position {position}, and its header says {header.head}"
             )
         for projection in projections.registered():
             projections.rebuild(projection)
@@ -108,10 +111,10 @@ def _header(line: bytes) -> Header:
     try:
         header = msgspec.json.decode(line, type=Header)
     except msgspec.MsgspecError as error:
-        raise RestoreError("the file is no backup of a log: its first line does not say so") from error
-    if header.format not in _READ_FORMATS:
+        raise RestoreError("the file is not a backup of a log: its first line is not the header of one") from error
+    if header.format not in _formats():
         raise RestoreError(
-            f"the backup has the format {header.format[:40]}, and this program reads {' and '.join(_READ_FORMATS)}"
+            f"the backup has the format {header.format[:40]}, and this program reads {' and '.join(_formats())}"
         )
     return header
 
@@ -120,9 +123,15 @@ def _row(line: bytes, number: int) -> Row:
     try:
         given = msgspec.json.decode(line, type=_Line)
     except msgspec.MsgspecError as error:
-        raise RestoreError(f"line {number} of the backup is no event: {error}") from error
+        raise RestoreError(f"line {number} of the backup is not an event: {error}") from error
     if not is_known(given.type):
         raise RestoreError(
-            f"line {number} holds an event of the type {given.type[:100]}, which only a newer Modfleet knows"
+            f"line {number} has an event of the type {given.type[:100]}, which only a newer version of this program knows"
         )
     return given.row()
+
+
+def _formats() -> tuple[str, ...]:
+    """Return the formats that can be restored. New backups have the last one."""
+    name = conf().backup_format
+    return f"{name}-1", f"{name}-2"

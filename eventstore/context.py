@@ -1,4 +1,7 @@
-"""Who acts, at whose request and because of what: goes into the metadata of every event appended meanwhile."""
+"""The metadata of new events: who acts, at whose request, and which event was the cause.
+
+A context variable holds them. Each append takes them from there unless it is given others.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +11,7 @@ from uuid import UUID, uuid4
 
 from eventstore.actors import person
 
-#: The actor of everything that nobody has taken responsibility for.
+#: The actor outside of any context.
 SYSTEM = "system:program"
 #: The actor of requests without credentials.
 ANONYMOUS = "system:anonymous"
@@ -16,25 +19,24 @@ ANONYMOUS = "system:anonymous"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metadata:
-    """How an event came about. Values are strings only, so that their stored form cannot change what the hash covers.
+    """How an event came about. All values are strings: the hash covers their stored form, which then cannot change."""
 
-    `actor` did it, at the request of `requested_by`; both have their kind: `user:alice`, `system:relay`.
-    `correlation_id`: that request; all that follows from it has the same. `causation_id`: the id of the event that led
-    to this one, empty where a story begins.
-    """
-
+    #: Who did it, with its kind: `user:alice`, `system:relay`.
     actor: str
+    #: Who asked for it, with its kind. The same as `actor` unless it acts for another one.
     requested_by: str
+    #: The id of the request. All events that follow from one request have the same.
     correlation_id: str
+    #: The id of the event that led to this one, 32 hex digits; empty for the first event of a request.
     causation_id: str = ""
 
     def because_of(self, event_id: UUID | None) -> "Metadata":
-        """Of what follows from that event of the same request; None where an older version has not noted it."""
+        """Return the metadata of an event of the same request that this event caused. None: the cause is unknown."""
         return replace(self, causation_id="" if event_id is None else event_id.hex)
 
 
 def begun_by(actor: str, *, correlation_id: str = "") -> Metadata:
-    """Of a new request; its id is made if none is given."""
+    """Return the metadata of a new request by `actor`. Without a `correlation_id` the request gets a random one."""
     return Metadata(actor=actor, requested_by=actor, correlation_id=correlation_id or uuid4().hex)
 
 
@@ -42,30 +44,37 @@ _metadata: ContextVar[Metadata | None] = ContextVar("metadata", default=None)
 
 
 def current_metadata() -> Metadata:
-    """Outside of `acting_as` each call begins a request of its own."""
+    """Return the metadata of this context. Outside of any context, each call returns a new request by `SYSTEM`."""
     return _metadata.get() or begun_by(SYSTEM)
 
 
 def current_actor() -> str:
+    """Return the actor of this context with its kind, or `SYSTEM` outside of any context."""
     known = _metadata.get()
     return SYSTEM if known is None else known.actor
 
 
 def current_request() -> str:
-    """The id of the request in whose context this is called, empty if there is none."""
+    """Return the request id of this context, or an empty string outside of any context."""
     known = _metadata.get()
     return "" if known is None else known.correlation_id
 
 
 def set_person(login: str) -> None:
-    """For the rest of this context, as of the moment a request's credentials are verified."""
+    """Make the person with this login name the actor for the rest of this context.
+
+    Call it once a request's credentials are verified.
+    """
     actor = person(login)
     _metadata.set(replace(current_metadata(), actor=actor, requested_by=actor))
 
 
 @contextmanager
 def acting_as(actor: str, *, correlation_id: str = "", because_of: UUID | None = None) -> Iterator[None]:
-    """Everything appended inside is recorded as done by `actor`, for a request of its own."""
+    """Record all events that are appended inside as done by `actor`, for a new request.
+
+    `because_of` is the id of the event that caused them.
+    """
     token = _metadata.set(begun_by(actor, correlation_id=correlation_id).because_of(because_of))
     try:
         yield

@@ -1,4 +1,8 @@
-"""What the two databases say differently: the lock, the clock, the end of the log, the insert."""
+"""The SQL that differs between PostgreSQL and SQLite: the append lock, the clock, the end of the log, the insert.
+
+On SQLite the database needs `"transaction_mode": "IMMEDIATE"` among its `OPTIONS`, so that one transaction writes at a
+time, and `PRAGMA recursive_triggers=ON`, so that the log's triggers see what REPLACE removes.
+"""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,23 +13,19 @@ from django.db import DEFAULT_DB_ALIAS, close_old_connections, connection, conne
 from django.db.models import QuerySet
 from msgspec import json
 
+from eventstore.conf import conf
 from eventstore.envelope import GENESIS_HASH, Row
 
-#: Any constant will do, as long as nothing else in the database uses it.
-APPEND_LOCK = 0x6D6F6466
-#: PostgreSQL's channel that tells other processes of a commit.
-CHANNEL = "modfleet_log"
-
-#: Rows that `delete_unlocked` deletes in one transaction.
+#: How many rows `delete_unlocked` deletes in one transaction.
 DELETED_AT_ONCE = 1000
 
 _CLOCK = {
     "postgresql": "SELECT clock_timestamp()",
     "sqlite": "SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')",
 }
-# The inner queries are correlated: a join would be planned as a scan of the table while it is small. Whether a type has
-# grown is asked by comparing rows, in the order of the index: for `type = ? AND position > ? LIMIT 1` PostgreSQL expects
-# to meet a match soon, and would read the whole table.
+# The inner queries are correlated: while the table is small, a join would be planned as a scan of it. The test of whether
+# a type has grown compares rows in the order of the index: for `type = ? AND position > ? LIMIT 1` PostgreSQL expects an
+# early match and would read the whole table.
 _TIP = {
     "postgresql": """
         SELECT clock_timestamp(), last.position, last.hash, last.recorded_at, (
@@ -66,10 +66,10 @@ _TIP = {
         ) AS last ON true""",
 }
 
-# With the columns as `reading` wants them. Correlated too: each stream is found by the index.
+# The columns in the order of `Row`. Correlated too: each stream is found by the index.
 _TAILS = {
     "postgresql": """
-        SELECT tail.* FROM json_array_elements(%s::json) AS wanted(pair) CROSS JOIN LATERAL (
+        SELECT tail.* FROM json_array_elements(%s::json) AS asked(pair) CROSS JOIN LATERAL (
             SELECT position, stream, version, type, data, metadata,
                 CAST(event_id AS text), CAST(recorded_at AS text), hash, format
             FROM eventstore_event WHERE stream = pair ->> 0 AND version >= (pair ->> 1)::int OFFSET 0
@@ -96,30 +96,39 @@ _SIZE = {
 
 
 class Tip(NamedTuple):
-    """Where the log ends, how many of the expected versions stand in it, and whether anything that was read has grown."""
+    """The end of the log, and what an append has to know about it."""
 
+    #: The newest position, 0 for an empty log.
     position: int
+    #: The hash at this position.
     hash: str
+    #: The time for the next event.
     now: datetime
+    #: How many of the expected versions are in the log.
     found: int
+    #: True if a stream or a type has grown that must not have grown.
     has_grown: bool
 
 
-#: The name of a stream or of an event type, and a number: the position after which nothing may have been added to it, or
-#: the version from which on it is read.
+#: A stream with a version or a position, or an event type with a position.
 Growth = tuple[str, int]
 
 
 def give_connection_back() -> None:
-    """To the pool, before something that may take long and asks nothing. It is kept in a transaction, and where there is
-    no pool."""
+    """Give this thread's connection back to the pool, before long work that needs no database.
+
+    Like Django between two requests, it keeps a connection whose `CONN_MAX_AGE` has not passed. Inside a transaction it
+    does nothing.
+    """
     if not connection.in_atomic_block:
         close_old_connections()
 
 
 def leave_the_pool() -> None:
-    """Give this thread a connection of its own, which is closed when it has done with it: for one that listens, or that
-    asks how the database is, whatever the pool's connections are busy with."""
+    """Give this thread a connection of its own, outside of the pool. The caller closes it.
+
+    For a thread that listens for notifications, or that must reach the database while the pool is busy.
+    """
     own = connection.copy()
     own.settings_dict["OPTIONS"].pop("pool", None)
     connections[DEFAULT_DB_ALIAS] = own
@@ -127,11 +136,12 @@ def leave_the_pool() -> None:
 
 @contextmanager
 def snapshot() -> Iterator[None]:
-    """All queries inside see the database as it was at the first of them. Nothing is written inside, and nothing is yielded
-    (`tests/unit/test_snapshots.py`): the caller of a generator may do anything before it goes on.
+    """Let all queries inside see the database as it is at the first of them.
 
-    Inside of a transaction it does nothing: the last attempt of a decision holds the append lock, so that nothing that is
-    read from the log changes.
+    Write nothing inside. Do not yield inside a generator either: its caller may do anything before it continues.
+
+    Inside a transaction this does nothing. `retry_on_conflict` holds the append lock in its last attempt, so the log does
+    not change then.
     """
     if connection.in_atomic_block:
         yield
@@ -146,7 +156,7 @@ def snapshot() -> Iterator[None]:
 
 @contextmanager
 def _read_only() -> Iterator[None]:
-    """On SQLite transactions begin as readers do, which wait for no writer; and what is written is refused."""
+    """On SQLite, begin transactions as a reader, which does not wait for a writer, and refuse writes."""
     if connection.vendor != "sqlite":
         yield
         return
@@ -163,32 +173,36 @@ def _read_only() -> Iterator[None]:
 
 
 def hold_append_lock() -> None:
-    """Nothing is appended by others until this transaction ends; then followers in other processes are woken.
+    """Keep all others from appending until this transaction ends. Its commit wakes the waiters of other processes.
 
-    SQLite's transactions are `IMMEDIATE`: there is one writer anyway. The notification shares the lock's round trip.
+    SQLite needs no lock: its transactions are `IMMEDIATE`, so there is one writer. The notification is sent in the same
+    statement as the lock to save a round trip.
     """
     if connection.vendor == "postgresql":
+        names = conf()
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s), pg_notify(%s, '')", [APPEND_LOCK, CHANNEL])
+            cursor.execute("SELECT pg_advisory_xact_lock(%s), pg_notify(%s, '')", [names.append_lock, names.channel])
 
 
 def read_tip(expected: Mapping[str, int], streams: Collection[Growth] = (), types: Collection[Growth] = ()) -> Tip:
-    """The end of the log as it is under the lock, in one query for any number of `expected` versions by stream, and of
-    streams and types that must not have grown.
+    """Return the end of the log. Call it with the append lock held. One query, however many names are given.
 
-    On PostgreSQL it must not be the statement that takes the lock: that one's snapshot is older than the lock.
+    `expected`: versions by stream that must be in the log. `streams`, `types`: names that must not have grown after a
+    position.
+
+    On PostgreSQL this cannot be the statement that takes the lock: the snapshot of that statement is older than the lock.
     """
     with connection.cursor() as cursor:
         cursor.execute(_TIP[connection.vendor], [_as_json(each) for each in (expected.items(), streams, types)])
         now, position, last_hash, recorded_at, found, has_grown = cursor.fetchone()
     if position is None:
         return Tip(0, GENESIS_HASH, utc(now), found, has_grown=False)
-    # A clock that was set back must not order an event before the one it follows.
+    # If the clock was set back, an event still gets no earlier time than the one before it.
     return Tip(position, last_hash, max(utc(now), utc(recorded_at)), found, bool(has_grown))
 
 
 def read_tails(versions: Collection[Growth]) -> list[tuple[Any, ...]]:
-    """The columns of events by stream and version: of each stream those from a version on."""
+    """Return the rows of each stream from a version on, ordered by stream and version."""
     with connection.cursor() as cursor:
         cursor.execute(_TAILS[connection.vendor], [_as_json(versions)])
         return list(cursor.fetchall())
@@ -199,9 +213,9 @@ def _as_json(pairs: Collection[Growth]) -> str:
 
 
 def insert(rows: Sequence[Row]) -> None:
-    """Add the rows in one statement, the quickest that each driver has.
+    """Add the rows in one statement.
 
-    PostgreSQL takes them as one JSON text: three times as many a second as by `bulk_create` or `executemany`.
+    PostgreSQL takes them as one JSON text: three times as many rows a second as `bulk_create` or `executemany`.
     """
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
@@ -211,28 +225,28 @@ def insert(rows: Sequence[Row]) -> None:
 
 
 def _as_sqlite_stores(row: Row) -> tuple[str | int | None, ...]:
-    """As Django writes and reads a UUID and a date there."""
+    """Return the columns as Django writes them on SQLite: a UUID as hex, a time without its zone."""
     recorded_at = str(row.recorded_at.replace(tzinfo=None))
     return (*row[:6], row.event_id.hex, recorded_at, row.hash, row.format)
 
 
 def database_now() -> datetime:
-    """The database's clock, UTC."""
+    """Return the time by the database's clock, in UTC. It is the one clock that all processes share."""
     with connection.cursor() as cursor:
         cursor.execute(_CLOCK[connection.vendor])
         return utc(cursor.fetchone()[0])
 
 
 def utc(value: datetime | str) -> datetime:
-    """SQLite answers text, in UTC and without saying so."""
+    """Return the time in UTC. SQLite returns a text in UTC that does not name its zone."""
     time = datetime.fromisoformat(value) if isinstance(value, str) else value
     return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def delete_unlocked(rows: QuerySet[Any]) -> int:
-    """Delete the rows, but for those that another process has locked. Returns how many were deleted.
+    """Delete the rows that no other transaction has locked, 1,000 in a transaction. Return how many were deleted.
 
-    Waits for nobody, so that two who delete the same rows in different orders do not wait for each other.
+    Locked rows are skipped. So two processes that delete the same rows in different orders never wait for each other.
     """
     count = 0
     while True:
@@ -246,7 +260,7 @@ def delete_unlocked(rows: QuerySet[Any]) -> int:
 
 
 def size_bytes() -> int:
-    """What the log takes on disk, with its indexes; on SQLite what the whole database does."""
+    """Return the size of the log on disk with its indexes, in bytes. On SQLite: of the whole database."""
     with connection.cursor() as cursor:
         cursor.execute(_SIZE[connection.vendor])
         return int(cursor.fetchone()[0])

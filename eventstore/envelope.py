@@ -1,4 +1,4 @@
-"""An event as it stands in the log, and the hash that chains it to the event before."""
+"""The envelope of an event: its row in the log, and the hash that chains the row to the one before."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,16 +13,15 @@ from eventstore.actors import shown
 from eventstore.context import Metadata
 from eventstore.registry import decode, upcast_metadata
 
-#: What the first event's hash is chained to.
+#: The hash before the first event.
 GENESIS_HASH = "0" * 64
 
-
-#: The format of new rows. Older ones have None, and keep their own rule.
+#: The format of new rows: which columns the hash covers, and how. Rows of the first format have None.
 FORMAT = 2
 
 
 class Row(NamedTuple):
-    """One row of the table, its columns in order. `data` and `metadata` are JSON as stored."""
+    """A row of the table, with its columns in order. `data` and `metadata` are JSON text as stored."""
 
     position: int
     stream: str
@@ -38,31 +37,37 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedEvent:
-    """An event as it stands in the log; `event` is the typed, upcast dataclass."""
+    """An event in its envelope, as it was appended."""
 
+    #: Its place among all events, from 1 and without gaps: the order of the commits.
     position: int
     stream: str
+    #: Its place in its stream, from 1 and without gaps.
     version: int
+    #: The name under which it is stored, such as `order.placed.v1`. May be an old name.
     type: str
+    #: The event itself: an instance of its current class.
     event: Any
     metadata: Metadata
     event_id: UUID
+    #: By the database's clock, in UTC. Never earlier than that of the position before.
     recorded_at: datetime
+    #: SHA-256 in hex, see `chained_hash`.
     hash: str
 
     @property
     def actor(self) -> str:
-        """With its kind."""
+        """Who did it, with its kind: `user:alice`."""
         return self.metadata.actor
 
     @property
     def shown_actor(self) -> str:
-        """A person's login name, any other actor with its kind."""
+        """Who did it, in the short form of `actors.shown`: `alice`, `system:relay`."""
         return shown(self.metadata.actor)
 
 
-def recorded(row: Row, event: object | None = None, metadata: Metadata | None = None) -> RecordedEvent:
-    """The row as an event; `event` and `metadata` spare decoding what has just been encoded.
+def from_row(row: Row, event: object | None = None, metadata: Metadata | None = None) -> RecordedEvent:
+    """Return the event in its envelope. Pass `event` and `metadata` if they are known: then they are not decoded.
 
     Raises: `UnknownEventTypeError`.
     """
@@ -80,8 +85,11 @@ def recorded(row: Row, event: object | None = None, metadata: Metadata | None = 
 
 
 def metadata_of(name: str, stream: str, text: str) -> Metadata:
-    """The metadata stored as `text` with an event of the type `name`. Older versions have stored an actor without a kind,
-    and the id of a request. Raises: `msgspec.MsgspecError`."""
+    """Return the metadata that is stored as `text` with an event of the type `name`.
+
+    Older rows have an actor without a kind and a request id instead: they are converted.
+    Raises: `msgspec.MsgspecError` if the text is not the JSON of metadata.
+    """
     found = json.decode(text, type=dict[str, str])
     if "correlation_id" not in found:
         found = upcast_metadata(name, stream, found)
@@ -89,10 +97,10 @@ def metadata_of(name: str, stream: str, text: str) -> Metadata:
 
 
 def chained_hash(previous: str, row: Row) -> str:
-    """SHA-256 in hex over the hash before and the row's other columns, as a JSON array without white space.
+    """Return the hash of the row: SHA-256 in hex over the hash before it and a JSON array of its other columns.
 
-    `data` and `metadata` count byte for byte. Rows without a format come from a version that stored `metadata` in a
-    column that did not keep its text: there its value counts, written with sorted keys.
+    The array has no white space. `data` and `metadata` are in it as text, byte for byte. Rows of the first format (None)
+    had `metadata` in a column that did not keep the text: for them the array has its value, with sorted keys.
     """
     metadata = json.decode(row.metadata) if row.format is None else row.metadata
     columns: tuple[Any, ...] = (

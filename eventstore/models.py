@@ -1,4 +1,4 @@
-"""The table of the log. Rows are added by `store.append` alone and never change: triggers refuse it."""
+"""The table of the log. Only `store.append` adds rows. Rows never change: triggers refuse it."""
 
 from typing import ClassVar
 
@@ -6,22 +6,20 @@ from django.db import models
 
 
 class StoredEvent(models.Model):
-    """One fact. `position` orders all of them without gaps, `version` those of one stream, both from 1."""
+    """An event. Its columns are described at `envelope.RecordedEvent`."""
 
     position = models.BigIntegerField(primary_key=True)
     stream = models.CharField(max_length=300)
     version = models.IntegerField()
     type = models.CharField(max_length=100)
-    #: Canonical JSON as text: what the hash covers, byte for byte. jsonb would reorder keys and rewrite numbers.
+    #: Canonical JSON as text, because the hash covers each byte. jsonb would reorder keys and rewrite numbers.
     data = models.TextField()
-    #: Canonical JSON as text too.
+    #: Canonical JSON as text, for the same reason.
     metadata = models.TextField()
     event_id = models.UUIDField(unique=True)
-    #: The database's clock, so that one clock orders what many processes did.
     recorded_at = models.DateTimeField()
-    #: SHA-256 in hex over the hash of the position before and this row.
     hash = models.CharField(max_length=64)
-    #: Which columns the hash covers, and how: see `recorded.chained_hash`. None: the first rule.
+    #: Which columns the hash covers, and how: see `envelope.chained_hash`. None is the first format.
     format = models.SmallIntegerField(null=True)
 
     class Meta:
@@ -36,7 +34,7 @@ class StoredEvent(models.Model):
 
 
 class ProjectionVersion(models.Model):
-    """The version of a projection that its rows were built with. No projection itself: written by a rebuild."""
+    """The version of a projection that has built its rows. Not a projection itself: a rebuild writes it."""
 
     name = models.CharField(primary_key=True, max_length=100)
     version = models.IntegerField()

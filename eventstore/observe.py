@@ -1,4 +1,4 @@
-"""Who is told what an append cost: measured here, counted by whoever wants to. Knows no Django."""
+"""Hooks that are called after each committed append. Needs no Django."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Appended:
-    """An append that is committed. `seconds` from the wait for the lock to the commit; those of the projections are part
-    of it."""
+    """A committed append, and how long it took."""
 
+    #: The position of its last event.
     position: int
+    #: How many events it added.
     events: int
+    #: From the start of the append to the commit, with the wait for the lock, in seconds.
     seconds: float
+    #: The part of `seconds` that the projections took.
     projection_seconds: float
 
 
@@ -21,10 +24,11 @@ _observers: list[Observer] = []
 
 
 def observe_appends(observer: Observer) -> None:
-    """`observer` is called after each commit, in the thread that appended. It must be quick, and never raise."""
+    """Call `observer` after each commit, in the thread that appended. It must be quick and must not raise."""
     _observers.append(observer)
 
 
-def tell_observers(appended: Appended) -> None:
+def notify_observers(appended: Appended) -> None:
+    """Call all observers."""
     for observer in _observers:
         observer(appended)

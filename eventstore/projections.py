@@ -1,11 +1,11 @@
-"""Projections: events to rows, inside the transaction of the append.
+"""Projections: rows that are built from events, in the transaction of the append.
 
-A projection is told of a batch: one event when it happens, thousands in a rebuild. It must depend on nothing but the
-events, so that what a rebuild gives equals what was there: `check` says whether that holds. Rows that an older version
-of the projection has written are stale until they are rebuilt: `stale_projections` names those projections.
+A projection gets events in batches: those of one append, or 2,000 at a time in a rebuild. Its rows must depend on nothing
+but the events, so that a rebuild gives the same rows. `check` compares them. If an older version of a projection built the
+rows, they are stale until a rebuild.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
@@ -15,49 +15,60 @@ from eventstore.database import hold_append_lock
 from eventstore.envelope import RecordedEvent
 from eventstore.models import ProjectionVersion
 from eventstore.reading import head, read
+from eventstore.verification import Progress
 
 REBUILD_BATCH = 2000
 
 
 class Projection(Protocol):
-    """`name` for people; `version` grows when the same events give other rows; `handles`: event classes it is told of;
-    `tables`: the models that it alone writes."""
+    """What a projection has to provide. Class attributes will do for the properties."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The unique name, for people."""
+
     @property
-    def version(self) -> int: ...
+    def version(self) -> int:
+        """From 1. Raise it when the same events give other rows than before."""
+
     @property
-    def handles(self) -> tuple[type, ...]: ...
+    def handles(self) -> tuple[type, ...]:
+        """The event classes that `apply` gets."""
+
     @property
-    def tables(self) -> tuple[type[models.Model], ...]: ...
+    def tables(self) -> tuple[type[models.Model], ...]:
+        """The models that only this projection writes. A rebuild empties them."""
 
     def apply(self, batch: Sequence[RecordedEvent]) -> None:
-        """Write what the events, in order, change."""
+        """Change the rows by these events, which are in the order of the log. Runs in the transaction of the append."""
 
 
 _projections: dict[str, Projection] = {}
 
 
 def register_projection(projection: Projection) -> None:
-    """Called once for each projection, when its app is ready. Raises: `ValueError` if the name is taken."""
+    """Register a projection. Call it once, from the `ready` method of its app. Raises: `ValueError` if the name is taken."""
     if projection.name in _projections:
         raise ValueError(f"projection {projection.name} is registered twice")
     _projections[projection.name] = projection
 
 
 def registered() -> tuple[Projection, ...]:
+    """Return all projections, in the order in which they were registered."""
     return tuple(_projections.values())
 
 
 def stale_projections() -> list[str]:
-    """Names of the projections whose rows were built by an older version, or never. One query."""
+    """Return the names of the projections that need a rebuild. One query.
+
+    A projection needs one if an older version of it built the rows, or if it was never built.
+    """
     built = dict(ProjectionVersion.objects.values_list("name", "version"))
     return [each.name for each in _projections.values() if built.get(each.name, 0) < each.version]
 
 
 def note_empty_log() -> None:
-    """While the log is empty, each projection's rows are those of its present version: there are none."""
+    """If the log is empty, note that no projection needs a rebuild."""
     if head() == 0:
         for each in _projections.values():
             _note_version(each)
@@ -68,35 +79,35 @@ def _note_version(projection: Projection) -> None:
 
 
 def project(events: Sequence[RecordedEvent]) -> None:
-    """Tell each projection of those events that it handles. Runs in the caller's transaction."""
+    """Give each projection the events that it handles. Runs in the caller's transaction."""
     for projection in _projections.values():
         batch = [each for each in events if isinstance(each.event, projection.handles)]
         if batch:
             projection.apply(batch)
 
 
-def rebuild(projection: Projection, *, told: Callable[[int], None] = lambda _: None) -> int:
-    """Empty the projection's tables and fill them from the log, in one transaction. Returns the number of events.
+def rebuild(projection: Projection, *, progress: Progress = lambda _: None) -> int:
+    """Empty the projection's tables and fill them from the log, in one transaction. Return the number of events.
 
-    `told` is called with how many are done.
+    It keeps the append lock, so nothing is appended during the rebuild. `progress` is called with the number of events that are done.
     """
     with transaction.atomic():
-        hold_append_lock()  # nothing may be appended between the last event read and the commit
+        hold_append_lock()
         for table in projection.tables:
             table._base_manager.all().delete()
         count = 0
         for batch in _batches(projection):
             projection.apply(batch)
             count += len(batch)
-            told(count)
+            progress(count)
         _note_version(projection)
     return count
 
 
 def check(projection: Projection) -> list[str]:
-    """Differences between the rows as they are and as a rebuild gives them, in words; changes nothing."""
+    """Return the differences between the rows and those of a rebuild, a sentence for each row. Changes nothing."""
     with transaction.atomic():
-        hold_append_lock()  # what is appended meanwhile would be taken for a difference
+        hold_append_lock()  # an event appended during the check would look like a difference
         before = _rows(projection)
         rebuild(projection)
         after = _rows(projection)
@@ -109,9 +120,9 @@ def check(projection: Projection) -> list[str]:
 
 
 def _difference(row: dict[str, Any] | None, rebuilt: dict[str, Any] | None) -> str:
-    """The columns in which two rows differ, of which one may be missing."""
+    """Return the columns in which two rows differ. None stands for a missing row."""
     if row is None or rebuilt is None:
-        return "is missing" if row is None else "is there, and is not when it is rebuilt"
+        return "is missing" if row is None else "exists, and a rebuild does not make it"
     columns = [name for name in row if row[name] != rebuilt[name]]
     return f"is { {name: row[name] for name in columns} }, rebuilt { {name: rebuilt[name] for name in columns} }"
 

@@ -1,12 +1,14 @@
-"""Stable names for event types, and events to and from canonical JSON. Knows no Django.
+"""The names of event types, and events to and from canonical JSON. Needs no Django.
 
-    @event("artifact.uploaded.v1")
-    class ArtifactUploaded: ...
+    @event("order.placed.v1")
+    class OrderPlaced:
+        cents: int
 
-When the shape of an event changes, the new class gets a new name and the old one an upcaster:
+When the fields of an event change, give the class a new name, and the old name an upcaster:
 
     @upcaster("order.placed.v1", to="order.placed.v2")
-    def _(data: dict[str, Any]) -> dict[str, Any]: ...
+    def _(data: dict[str, Any]) -> dict[str, Any]:
+        return {"cents": data["euros"] * 100}
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +20,7 @@ import msgspec
 
 Json = dict[str, Any]
 Upcaster = Callable[[Json], Json]
-#: The actor with its kind, of an event by its type, its stream, and the metadata that an older version has stored.
+#: Returns the actor with its kind, from an event's type, its stream, and the metadata that an older version stored.
 ActorUpcaster = Callable[[str, str, Mapping[str, str]], str]
 Event = TypeVar("Event")
 
@@ -29,12 +31,12 @@ _actor_upcasters: list[ActorUpcaster] = []
 
 
 class UnknownEventTypeError(LookupError):
-    """The log holds an event of a type that this version of the program does not know."""
+    """The log has an event of a type that this version of the program does not know."""
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def event(name: str) -> Callable[[type[Event]], type[Event]]:
-    """Make the class a frozen, keyword-only dataclass, and register it under the name that is stored.
+    """Make the class a frozen, keyword-only dataclass, and register it. `name` is stored with each of its events.
 
     Raises: `ValueError` if the name is taken.
     """
@@ -48,7 +50,7 @@ def event(name: str) -> Callable[[type[Event]], type[Event]]:
 
 
 def register_event(name: str, event_class: type) -> None:
-    """Register a dataclass under the name that is stored. Raises: `ValueError` if the name is taken."""
+    """Register a dataclass. `name` is stored with each of its events. Raises: `ValueError` if the name is taken."""
     if name in _classes or name in _upcasters:
         raise ValueError(f"event type {name} is registered twice")
     _classes[name] = event_class
@@ -56,7 +58,10 @@ def register_event(name: str, event_class: type) -> None:
 
 
 def upcaster(name: str, *, to: str) -> Callable[[Upcaster], Upcaster]:
-    """Register how data stored under the old `name` becomes data of the type `to`."""
+    """Register a function that converts data stored under the old `name` to data of the type `to`.
+
+    `to` may be an old name too: then its upcaster runs next. Raises: `ValueError` if `name` is taken.
+    """
 
     def register(function: Upcaster) -> Upcaster:
         if name in _classes or name in _upcasters:
@@ -68,7 +73,7 @@ def upcaster(name: str, *, to: str) -> Callable[[Upcaster], Upcaster]:
 
 
 def actor_upcaster(function: ActorUpcaster) -> ActorUpcaster:
-    """Register how the actors of events of before they had a kind get one. Raises: `ValueError` for a second one."""
+    """Register the function that adds a kind to the actors of older events. Raises: `ValueError` if there is one."""
     if _actor_upcasters:
         raise ValueError("there is an upcaster of actors already")
     _actor_upcasters.append(function)
@@ -76,7 +81,7 @@ def actor_upcaster(function: ActorUpcaster) -> ActorUpcaster:
 
 
 def upcast_metadata(name: str, stream: str, metadata: Mapping[str, str]) -> dict[str, str]:
-    """What an older version stored, `actor` and `request_id`, as it is stored now."""
+    """Convert the metadata of an older version (`actor`, `request_id`) to the present form."""
     actor = metadata.get("actor", "")
     for upcast in _actor_upcasters:
         actor = upcast(name, stream, metadata)
@@ -86,22 +91,22 @@ def upcast_metadata(name: str, stream: str, metadata: Mapping[str, str]) -> dict
 
 
 def registered_types() -> dict[str, type]:
-    """Each current stored name and its class, sorted by name."""
+    """Return the class of each current name, sorted by name."""
     return dict(sorted(_classes.items()))
 
 
 def is_known(name: str) -> bool:
-    """Whether events stored under the name can be read."""
+    """Return True if events stored under this name can be read."""
     return name in _classes or name in _upcasters
 
 
 def name_of(event_class: type) -> str:
-    """The name under which events of the class are stored."""
+    """Return the name under which events of the class are stored. Raises: `KeyError` if it is not registered."""
     return _names[event_class]
 
 
 def stored_names_of(event_class: type) -> tuple[str, ...]:
-    """All names under which such events may stand in the log: the current one and those upcast to it."""
+    """Return all names under which the log may have such events: the current one, and the old ones upcast to it."""
     names = [_names[event_class]]
     for name in names:
         names.extend(old for old, (new, _) in _upcasters.items() if new == name)
@@ -109,12 +114,15 @@ def stored_names_of(event_class: type) -> tuple[str, ...]:
 
 
 def encode(event: object) -> str:
-    """Canonical JSON of an event: sorted keys, no white space. Equal events give equal text."""
+    """Return an event as canonical JSON: sorted keys, no white space. Equal events give equal text."""
     return msgspec.json.encode(event, order="sorted").decode()
 
 
 def decode(name: str, text: str) -> object:
-    """The event stored as `text` under `name`, upcast to its current class. Raises: `UnknownEventTypeError`."""
+    """Return the event that is stored as `text` under `name`, as an instance of its current class.
+
+    Raises: `UnknownEventTypeError`.
+    """
     if name in _classes:
         return _decoder(_classes[name]).decode(text)
     data = msgspec.json.decode(text)
@@ -128,5 +136,5 @@ def decode(name: str, text: str) -> object:
 
 @cache
 def _decoder(event_class: type) -> msgspec.json.Decoder[Any]:
-    """Made at the first event read, when all names in the class's annotations are defined."""
+    """Return the decoder of a class. It is made at the first event, because annotations may name later classes."""
     return msgspec.json.Decoder(event_class)

@@ -1,8 +1,9 @@
-"""The append-only log: append with expected versions, load a stream, read in the order of commits.
+"""Appending to the log, with expected versions and conditions.
 
-Positions have no gaps and their order is the order of commits: on PostgreSQL an advisory lock is taken before they are
-assigned and held to the end of the transaction (SQLite has one writer anyway). So whoever follows positions misses
-nothing. The lock is the last thing a command takes: load and decide first, touch rows of other tables after.
+Positions have no gaps, and their order is the order of the commits. On PostgreSQL an advisory lock is taken before
+positions are given, and held to the end of the transaction; SQLite has one writer anyway. So a reader that continues
+after a position misses no event. To keep the lock short, a command loads and decides first, then appends, and changes
+rows of other tables last.
 """
 
 import time
@@ -15,106 +16,67 @@ from django.db import IntegrityError, transaction
 
 from eventstore import projections
 from eventstore.context import Metadata, current_metadata
-from eventstore.database import database_now, hold_append_lock, insert, read_tip
-from eventstore.envelope import RecordedEvent, Row, chained_hash, recorded
-from eventstore.observe import Appended, tell_observers
-from eventstore.reading import (
-    BrokenLogError,
-    all_events,
-    by_actor,
-    head,
-    load,
-    load_many,
-    load_positions,
-    load_tails,
-    newest_event,
-    newest_of,
-    of_request,
-    position_at,
-    read,
-    read_rows,
-    verify,
-)
+from eventstore.database import hold_append_lock, insert, read_tip
+from eventstore.envelope import RecordedEvent, Row, chained_hash, from_row
+from eventstore.observe import Appended, notify_observers
 from eventstore.registry import encode, name_of, stored_names_of
-from eventstore.subscription import announce
-
-__all__ = [
-    "Append",
-    "BrokenLogError",
-    "ConcurrencyError",
-    "Condition",
-    "RecordedEvent",
-    "all_events",
-    "append",
-    "by_actor",
-    "database_now",
-    "head",
-    "load",
-    "load_many",
-    "load_positions",
-    "load_tails",
-    "newest_event",
-    "newest_of",
-    "of_request",
-    "position_at",
-    "read",
-    "read_rows",
-    "verify",
-]
+from eventstore.waiting import announce
 
 
 class ConcurrencyError(Exception):
-    """Another writer appended to something that this decision has read: read it again and decide anew."""
+    """Another writer appended to something that this decision has read. Read and decide again: see `retry_on_conflict`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Events for one stream, whose last version must be `expected_version` (0: the stream must not exist).
+    """Events to append to one stream."""
 
-    `metadata` is theirs: the context's, unless it is given. `last_event_id` is known before they are appended: what they
-    lead to in the same append names it.
-    """
-
+    #: The stream's name, at most 300 characters.
     stream: str
+    #: The version of the stream's last event that the decision has seen; 0 if the stream must not exist.
     expected_version: int
     events: Sequence[object] = field(default_factory=tuple)
+    #: By default that of the context.
     metadata: Metadata = field(default_factory=current_metadata)
+    #: The id that the last event will have, so that other events of the same append can name it as their cause.
     last_event_id: UUID = field(default_factory=uuid4)
 
     @property
     def leads_to(self) -> Metadata:
-        """Of what follows from its last event, by the same actor and for the same request.
+        """Return the metadata for events that the last of these events causes.
 
-        Raises: `ValueError` without events: a cause has to be in the log.
+        Raises: `ValueError` without events, because a cause has to be in the log.
         """
         if not self.events:
-            raise ValueError(f"nothing is appended to {self.stream} that could lead to anything")
+            raise ValueError(f"nothing is appended to {self.stream} that could be a cause")
         return self.metadata.because_of(self.last_event_id)
 
     def with_metadata(self, metadata: Metadata) -> "Append":
-        """The same, come about in another way."""
+        """Return the same append with other metadata."""
         return replace(self, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """What a decision has read beside the streams that it appends to. It holds while none of `streams` and no event of
-    `event_types`, under any of their stored names, has been added after the position `after`.
+    """What a decision has read besides the streams that it appends to. The append fails if any of it has grown.
 
-    Take `after` with `head()` before the first row is read: rows are as new as that position at least. Never name a type
-    that reports append: those are added all the time.
+    Something has grown if an event was added after a position: to one of the streams, or of one of the types. Do not name
+    a type that is appended all the time, because then the append fails all the time.
     """
 
+    #: The position `head()` before the first read of the decision.
     after: int
     streams: Collection[str] = ()
+    #: Event classes. Events under an old name of the class count too.
     event_types: Collection[type] = ()
 
 
 def append(*appends: Append, unless: Sequence[Condition] = ()) -> tuple[RecordedEvent, ...]:
-    """Add events to one or many streams in one transaction, and project them. All or nothing.
+    """Append events to one or many streams and update the projections, in one transaction. Return the events.
 
-    `unless`: conditions that do not hold any more refuse it, as a version does that is not the expected one.
-    Raises: `ConcurrencyError`; nothing is written then, and an outer transaction may go on.
+    `unless` names what else the decision has read. Raises: `ConcurrencyError` if a stream does not have its expected
+    version, or if something in `unless` has grown. Nothing is written then, and an outer transaction may continue.
+    `ValueError` if two appends to one stream do not follow each other.
     """
     given = [each for each in appends if each.events]
     if not given:
@@ -134,7 +96,7 @@ def _committed(added: Sequence[RecordedEvent], began: float, projection_seconds:
     position = added[-1].position
     announce(position)
     seconds = time.perf_counter() - began
-    tell_observers(
+    notify_observers(
         Appended(position=position, events=len(added), seconds=seconds, projection_seconds=projection_seconds)
     )
 
@@ -144,7 +106,7 @@ def _insert(
 ) -> tuple[RecordedEvent, ...]:
     hold_append_lock()
     tip = read_tip(expected, _streams_read(unless), _types_read(unless))
-    # Fewer were found: decided on a version that was rolled back. The unique index would let a gap in.
+    # Fewer versions than expected: decided on a version that was rolled back. The unique index would allow the gap.
     if tip.found < len(expected) or tip.has_grown:
         raise ConcurrencyError(_names(appends))
     position, last_hash = tip.position, tip.hash
@@ -157,7 +119,7 @@ def _insert(
             row = Row(position, each.stream, version, name_of(type(event)), encode(event), text, event_id, tip.now)
             row = row._replace(hash=(last_hash := chained_hash(last_hash, row)))
             rows.append(row)
-            added.append(recorded(row, event, each.metadata))
+            added.append(from_row(row, event, each.metadata))
     try:
         insert(rows)
     except IntegrityError as error:
@@ -169,7 +131,7 @@ def _insert(
 
 
 def _expected_versions(appends: Iterable[Append]) -> dict[str, int]:
-    """The version that must stand in the log already, for each stream that is continued."""
+    """Return the version that each stream must have. New streams (0) are left out: the unique index refuses a second one."""
     first: dict[str, int] = {}
     last: dict[str, int] = {}
     for each in appends:

@@ -1,6 +1,6 @@
 """Triggers that refuse any change to the log, on both databases.
 
-They are created anew after every `migrate`: altering a table on SQLite rebuilds it and silently drops its triggers.
+Every `migrate` creates them again: on SQLite, altering a table rebuilds it and silently drops its triggers.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ FOR EACH STATEMENT EXECUTE FUNCTION eventstore_refuse();
 
 
 def create_triggers(using: str, **_: Any) -> None:
-    """Receiver of `post_migrate`; may run any number of times."""
+    """Create the triggers. A receiver of `post_migrate`; may run any number of times."""
     connection = connections[using]
     if "eventstore_event" not in connection.introspection.table_names():
         return  # migrated back to before the first migration
@@ -41,7 +41,7 @@ def create_triggers(using: str, **_: Any) -> None:
                 cursor.execute(f"{statement} END;")
 
 
-# On PostgreSQL a trigger may be there and switched off, or call a function that refuses nothing.
+# On PostgreSQL a trigger may exist and be switched off, or call a function that refuses nothing.
 _IN_PLACE = {
     "postgresql": """
         SELECT count(*) = 2 FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
@@ -54,7 +54,7 @@ _IN_PLACE = {
 
 
 def triggers_are_in_place(using: str = "default") -> bool:
-    """Return whether the database refuses changes to the log now."""
+    """Return True if the database refuses changes to the log now."""
     connection = connections[using]
     refusal = _FUNCTION if connection.vendor == "postgresql" else f"RAISE(ABORT, '{_REFUSAL}')"
     with connection.cursor() as cursor:

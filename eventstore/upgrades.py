@@ -1,4 +1,4 @@
-"""What `migrate` says about projections after an upgrade."""
+"""The warning about stale projections that `migrate` prints after an upgrade."""
 
 import sys
 from typing import Any
@@ -8,19 +8,19 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from eventstore import projections
 from eventstore.models import ProjectionVersion
 
-#: How stale rows are built anew.
+#: The command that rebuilds them.
 REBUILD = "rebuild_projections"
 
 
 def warning() -> str:
-    """Which projections need a rebuild, and the command for it; empty if none does."""
+    """Return a sentence that names the projections that need a rebuild, and the command; empty if none does."""
     if not (names := projections.stale_projections()):
         return ""
     return f"These projections need a rebuild, and give wrong answers until then: {', '.join(names)}. Run: {REBUILD}"
 
 
 def report_stale_projections(using: str, stdout: Any = None, **_: Any) -> None:
-    """Receiver of `post_migrate`; may run any number of times."""
+    """Print the warning. A receiver of `post_migrate`; may run any number of times."""
     if using != DEFAULT_DB_ALIAS:
         return
     if ProjectionVersion._meta.db_table not in connections[using].introspection.table_names():

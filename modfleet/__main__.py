@@ -1,11 +1,11 @@
-"""`modfleet`: `modfleet agent` needs the base installation alone, every other command the extra `cli`."""
+"""Run `modfleet`. `modfleet agent` needs only the base installation, all other commands the extra `cli`."""
 
 import sys
 from importlib.util import find_spec
 
 from modfleet.failure import ExitCode
 
-#: What the extra `cli` brings, by the names of its modules.
+#: Modules that the extra `cli` installs.
 CLI = ("typer", "rich", "httpx", "yaml")
 
 
@@ -17,7 +17,7 @@ def main() -> None:
         agent.main(words[1:])
     elif missing := [name for name in CLI if find_spec(name) is None]:
         print(  # noqa: T201  # the person who typed the command reads it
-            f"Only `modfleet agent` is installed here: the other commands need modfleet[cli] (no {', '.join(missing)}).",
+            f"Only `modfleet agent` works here. For the other commands install modfleet[cli] (missing: {', '.join(missing)}).",
             file=sys.stderr,
         )
         sys.exit(ExitCode.USAGE)

@@ -1,4 +1,4 @@
-"""An access token that lives on: a new one is asked for when half of its time is over."""
+"""Renew an access token when half of its lifetime has passed."""
 
 import base64
 import json
@@ -7,12 +7,12 @@ from collections.abc import Callable, Generator
 
 import httpx
 
-#: After a refusal, seconds.
+#: Least seconds between two requests for a new token.
 ASK_AGAIN_SECONDS = 60.0
 
 
 class TokenAuth(httpx.Auth):
-    """`keep` is given each new token. A token that cannot be renewed is used until the control plane refuses it."""
+    """Send a token, and call `keep` with each new one. A token that cannot be renewed is sent until it is refused."""
 
     requires_response_body = True
 
@@ -50,7 +50,7 @@ class TokenAuth(httpx.Auth):
 
 
 def lifetime(token: str) -> tuple[float, float]:
-    """When it was issued and when it expires, seconds since 1970; both endless for what is no JWT (RFC 7519)."""
+    """Return when a JWT (RFC 7519) was issued and when it expires, in seconds since 1970; infinity for other tokens."""
     try:
         _, payload, _ = token.split(".")
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))

@@ -1,4 +1,4 @@
-"""The self-signed certificate of `modfleet up --tls`."""
+"""Make the self-signed certificate of `modfleet up --tls`."""
 
 import datetime as dt
 import ipaddress
@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 VALID = dt.timedelta(days=825)
-#: One that is valid for less than this is made anew.
+#: A certificate that expires sooner than this is replaced.
 RENEWED = dt.timedelta(days=30)
 
-#: Strict clients ask for it of what is its own authority.
+#: Strict clients require it of a certificate that signs itself.
 _MAY_SIGN_ITSELF = x509.KeyUsage(
     digital_signature=True,
     key_cert_sign=True,
@@ -29,30 +29,30 @@ _MAY_SIGN_ITSELF = x509.KeyUsage(
 )
 
 
-def ensure_certificate(folder: Path, names: Sequence[str]) -> tuple[Path, Path]:
-    """Certificate and key for `names` and this machine's loopback; the key only its owner may read.
+def ensure_certificate(directory: Path, names: Sequence[str]) -> tuple[Path, Path]:
+    """Return the files of the certificate and the key, for `names` and loopback. Only their owner can read the key.
 
-    What is there is kept as long as it is valid for all of them: clients were told to trust it.
+    A certificate that is valid for all names is kept, because clients may trust it.
     """
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    wanted = _alternatives(names)
-    if not (certificate.exists() and _is_good(certificate, wanted)):
-        folder.mkdir(parents=True, exist_ok=True)
+    certificate, key = directory / "certificate.pem", directory / "key.pem"
+    alternatives = _alternatives(names)
+    if not (certificate.exists() and _is_good(certificate, alternatives)):
+        directory.mkdir(parents=True, exist_ok=True)
         private = ec.generate_private_key(ec.SECP256R1())
         pem = private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         with os.fdopen(os.open(key, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
             file.write(pem)
-        certificate.write_bytes(_signed(private, wanted).public_bytes(serialization.Encoding.PEM))
+        certificate.write_bytes(_signed(private, alternatives).public_bytes(serialization.Encoding.PEM))
     return certificate, key
 
 
-def _is_good(path: Path, wanted: list[x509.GeneralName]) -> bool:
+def _is_good(path: Path, required: list[x509.GeneralName]) -> bool:
     certificate = x509.load_pem_x509_certificate(path.read_bytes())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     left = certificate.not_valid_after_utc - dt.datetime.now(dt.UTC)
-    return left > RENEWED and set(wanted) <= set(names)
+    return left > RENEWED and set(required) <= set(names)
 
 
 def _signed(private: ec.EllipticCurvePrivateKey, names: list[x509.GeneralName]) -> x509.Certificate:

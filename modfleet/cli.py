@@ -1,4 +1,4 @@
-"""The operator's command line: which commands there are, and how each of them ends."""
+"""The command line `modfleet`: its commands, and how errors become exit codes."""
 
 import os
 import sys
@@ -7,30 +7,17 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from modfleet.commands import (
-    agent,
-    artifacts,
-    events,
-    freeze,
-    login,
-    modules,
-    nodes,
-    pack,
-    push,
-    rollout,
-    up,
-    users,
-)
+from modfleet.commands import agent, artifacts, events, freeze, login, modules, nodes, pack, push, rollout, up, users
 from modfleet.commands.parameters import builds
 from modfleet.commands.session import Session, open_session, printable
 from modfleet.failure import EXIT_CODES, CommandError, ExitCode
 
-#: What typer raises for a command line that it cannot read.
+#: Typer raises it for a command line that it cannot parse.
 CommandLineError: Any = typer.BadParameter.__base__
 
 
 class Commands(TyperGroup):
-    """Every error is one sentence on the standard error, and an exit code."""
+    """Print each error as one line to standard error, and exit with its code."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
         try:
@@ -44,8 +31,10 @@ class Commands(TyperGroup):
         except Exception as error:
             if os.environ.get("MODFLEET_TRACEBACK"):
                 raise
-            said = f"{type(error).__name__}: {error}".removesuffix(".")
-            code = _fail(f"A bug in this command: {said}. MODFLEET_TRACEBACK=1 shows where.", ExitCode.FAILED)
+            message = f"{type(error).__name__}: {error}".removesuffix(".")
+            code = _fail(
+                f"This command has a bug: {message}. Set MODFLEET_TRACEBACK=1 to see the traceback.", ExitCode.FAILED
+            )
         sys.exit(int(code) if isinstance(code, int) else ExitCode.SUCCEEDED)
 
 
@@ -56,7 +45,7 @@ def _fail(sentence: str, code: ExitCode) -> ExitCode:
 
 def _fail_usage(error: Any) -> ExitCode:
     message = error.format_message()
-    if error.ctx is None or not message or "\n" in message:  # no command at all: this shows the help
+    if error.ctx is None or not message or "\n" in message:  # no command was given: this shows the help
         error.show()
         return ExitCode.USAGE
     sentence = message if message.endswith((".", "?")) else f"{message}."
@@ -71,7 +60,7 @@ app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=True, prett
 @app.callback(epilog=EXIT_CODES)
 @builds(session=open_session)
 def modfleet(session: Session) -> None:
-    """Modfleet rolls user-defined Redis and Valkey modules out to every node of a fleet."""
+    """Roll out user-defined Redis and Valkey modules to every node of a fleet."""
 
 
 app.command("login")(login.login)

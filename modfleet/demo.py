@@ -1,4 +1,4 @@
-"""What `modfleet up` shows at its start: the sample module, uploaded once, rolled out to every node, and called there."""
+"""Roll out the sample module at the start of `modfleet up`, and call its command on every node."""
 
 import time
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from modfleet.cluster import Cluster
-from modfleet.processes import StartError
 from modfleet.sample import build_sample, require_compiler, sample_path
+from modfleet.supervisor import StartError
 
-#: How far each phase of an operation fills its bar.
+#: Percent of the bar for each phase of an operation.
 FILLED = {
     "scheduled": 0,
     "queued": 5,
@@ -25,18 +25,18 @@ FILLED = {
     "probing": 85,
     "settling": 90,
 }
-#: How long the rollout may take, seconds.
+#: Longest time for the rollout, seconds.
 PATIENCE_SECONDS = 300.0
 
 
 def require_sample(cluster: Cluster) -> None:
-    """The sample's package is there, or can be built. Raises: `SampleError`."""
-    if not _kept_package(cluster).exists():
+    """Check that the sample's package exists or can be built. Raises: `SampleError`."""
+    if not _saved_package(cluster).exists():
         require_compiler()
 
 
 def call_sample(cluster: Cluster, console: Console) -> None:
-    """Every node has the sample's command and has answered it. Raises: `StartError`, `SampleError`."""
+    """Roll out the sample and call its command on every node. Raises: `StartError`, `SampleError`."""
     try:
         with cluster.client() as api:
             _roll_out(cluster, api, console)
@@ -45,13 +45,13 @@ def call_sample(cluster: Cluster, console: Console) -> None:
                 answer = server.execute_command("GREET.HELLO", node.name)
                 console.print(f"{node.name}> GREET.HELLO {node.name}  ->  {answer.decode()}")
     except httpx.TransportError as error:
-        raise StartError(f"The API has stopped answering: {error}.") from error
+        raise StartError(f"The API no longer answers: {error}.") from error
     except redis.RedisError as error:
         raise StartError(f"A node's server does not answer the sample's command: {error}.") from error
 
 
-def _kept_package(cluster: Cluster) -> Path:
-    """Built once: another compiler would make other bytes of the same version, which the control plane refuses."""
+def _saved_package(cluster: Cluster) -> Path:
+    """Return the path of the package. It is built once, because the control plane refuses other bytes of a version."""
     return sample_path(cluster.data_dir / "sample")
 
 
@@ -59,26 +59,26 @@ def _roll_out(cluster: Cluster, api: httpx.Client, console: Console) -> None:
     nodes = _answer(api.get("/v2/nodes", params={"limit": 1000}))["results"]
     ours = {each.name for each in cluster.nodes}
     if all(_has_greet(each) for each in nodes if each["name"] in ours):
-        console.print("greet is loaded on every node already")
+        console.print("greet is already loaded on every node")
         return
-    package = _kept_package(cluster)
+    package = _saved_package(cluster)
     artifact = _upload(api, package if package.exists() else build_sample(package.parent))
-    console.print(f"uploaded {artifact['module_name']} {artifact['version']} once")
-    wanted = {
+    console.print(f"uploaded {artifact['module_name']} {artifact['version']}")
+    request = {
         "action": "install",
         "module_name": artifact["module_name"],
         "version": artifact["version"],
-        # One second is enough to see the phase; the default would make the first start wait.
+        # One second is enough to show the phase; the default would delay the first start.
         "strategy": {"max_parallel": len(ours), "settle_seconds": 1},
-        "supersede": True,  # an earlier start may have been interrupted in the middle of it
+        "supersede": True,  # an earlier start may have been interrupted during its rollout
     }
     if ours != {each["name"] for each in nodes if each["phase"] != "decommissioned"}:
-        wanted["nodes"] = sorted(ours)  # of an earlier start with more nodes some are away
-    rollout = _watch(api, _answer(api.post("/v2/rollouts", json=wanted))["uid"], console)
+        request["nodes"] = sorted(ours)  # an earlier start may have had more nodes, which are offline now
+    rollout = _watch(api, _answer(api.post("/v2/rollouts", json=request))["uid"], console)
     console.print(f"rollout {rollout['uid']} {rollout['phase']}: {rollout['message']}")
     if rollout["phase"] != "succeeded":
         raise StartError(
-            f"The sample's rollout ended as {rollout['phase']}; /v2/rollouts/{rollout['uid']}/nodes says why."
+            f"The sample's rollout ended as {rollout['phase']}. /v2/rollouts/{rollout['uid']}/nodes has the reasons."
         )
 
 
@@ -99,7 +99,7 @@ def _answer(response: httpx.Response) -> Mapping[str, Any]:
 
 
 def _watch(api: httpx.Client, uid: str, console: Console) -> Mapping[str, Any]:
-    """The rollout at its end; meanwhile a bar for each node, and a line for each change where there is no terminal."""
+    """Wait for the end of the rollout and return it. Show a bar for each node; without a terminal, a line for each change."""
     columns = (TextColumn("{task.description:12}"), BarColumn(), TextColumn("{task.fields[phase]}"))
     deadline = time.monotonic() + PATIENCE_SECONDS
     etag = ""

@@ -1,39 +1,43 @@
-"""How a command ends: its exit codes, and the one exception that becomes a sentence on the standard error."""
+"""The exit codes of the commands, and the error whose message is printed to standard error."""
 
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    #: It was done; a rollout that was watched has succeeded.
+    #: Done. A watched rollout succeeded.
     SUCCEEDED = 0
-    #: The control plane refused it; a rollout that was watched ended in any other way.
+    #: The control plane refused the request, or a watched rollout did not succeed.
     FAILED = 1
     #: The command, a file, a setting or the credentials are wrong.
     USAGE = 2
-    #: A rollout that was watched waits for a person: at a gate, for approval, or paused.
+    #: A watched rollout waits for a person: at a gate, for approval, or paused.
     WAITS_FOR_PERSON = 3
     #: The control plane cannot be reached.
     UNREACHABLE = 4
-    #: `--timeout` has passed, and the rollout that was watched goes on.
+    #: `--timeout` passed before the watched rollout ended.
     STILL_RUNNING = 5
     #: Ctrl-C.
     INTERRUPTED = 130
 
 
-EXIT_CODES = (
-    "Exit codes: 0 done (a watched rollout has succeeded, or given back what another one had changed), 1 refused (a watched rollout ended otherwise), 2 wrong "
-    "command, file, setting or credentials, 3 the watched rollout waits for a person (gate, approval, paused), 4 the "
-    "control plane cannot be reached, 5 --timeout passed while the rollout goes on, 130 Ctrl-C."
-)
+#: Shown at the end of the help.
+EXIT_CODES = """Exit codes:
+0: Done. A watched rollout succeeded, or rolled another one back.
+1: Refused. A watched rollout did not succeed.
+2: The command, a file, a setting or the credentials are wrong.
+3: The watched rollout waits for a person: it is paused, waits at a gate, or needs approval.
+4: The control plane cannot be reached.
+5: --timeout passed before the rollout ended.
+130: Ctrl-C."""
 
 
 class CommandError(Exception):
-    """The message is one sentence, or two: what is wrong, and what to do next."""
+    """The message says what is wrong and what to do next, in one or two sentences."""
 
     code = ExitCode.FAILED
 
 
 class UsageError(CommandError):
-    """What the person gave is wrong: an option, a file, a setting, credentials."""
+    """An option, a file, a setting or the credentials are wrong."""
 
     code = ExitCode.USAGE

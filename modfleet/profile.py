@@ -1,8 +1,8 @@
-"""Which control plane is meant, and who asks: from options, the environment, or the file that `modfleet login` writes.
+"""Find the URL and the credentials: from options, the environment, or the file that `modfleet login` writes.
 
-An option wins over the environment, and that over the file. Secrets come from the environment, files or a prompt, never
-from an option's value: the machine's list of processes shows those. What the file holds of credentials is for its
-own URL only.
+An option overrides the environment, which overrides the file. Secrets come from the environment, files or a prompt,
+never from the value of an option, which the list of processes would show. Credentials in the file are used only for the
+URL in the file.
 """
 
 import json
@@ -26,11 +26,11 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """The options of a command; None for those that were left out."""
+    """The connection options of a command; None for an option that was not given."""
 
     url: str | None = None
     user: str | None = None
-    #: `-`: the standard input.
+    #: `-`: standard input.
     password_file: Path | None = None
     token_file: Path | None = None
     cacert: Path | None = None
@@ -38,7 +38,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """What the file keeps."""
+    """The fields of the file."""
 
     url: str | None = None
     user: str | None = None
@@ -51,28 +51,28 @@ class Profile:
 class Access:
     url: str
     auth: httpx.Auth | None
-    #: Trusted certificates of authorities; None for those of the machine.
+    #: File of certificate authorities; None for those of the machine.
     cacert: Path | None = None
 
     def trust(self) -> ssl.SSLContext | bool:
-        """Raises: `UsageError`."""
+        """Return the TLS setting for httpx. Raises: `UsageError`."""
         if self.cacert is None:
             return True
         try:
             return ssl.create_default_context(cafile=str(self.cacert))
         except (OSError, ssl.SSLError) as error:
-            raise UsageError(f"{self.cacert} cannot be used as --cacert: it must be a readable PEM file.") from error
+            raise UsageError(f"{self.cacert} cannot be used for --cacert: it must be a readable PEM file.") from error
 
 
 def profile_path(environ: Mapping[str, str]) -> Path:
     if given := environ.get("MODFLEET_CONFIG"):
         return Path(given)
-    folder = environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(folder) / "modfleet" / "config.toml"
+    directory = environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(directory) / "modfleet" / "config.toml"
 
 
 def read_profile(path: Path) -> Profile:
-    """An empty one if there is no file. Raises: `UsageError`."""
+    """Return the profile; an empty one if there is no file. Raises: `UsageError`."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -81,21 +81,19 @@ def read_profile(path: Path) -> Profile:
         return Profile()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise UsageError(
-            f"{path} cannot be read ({reason}): mend it, or remove it and run `modfleet login`."
-        ) from error
+        raise UsageError(f"{path} cannot be read ({reason}). Fix it, or remove it and run `modfleet login`.") from error
     names = Profile.__dataclass_fields__.keys()
     if wrong := sorted(name for name, value in document.items() if name not in names or not isinstance(value, str)):
-        raise UsageError(f"{path} may have {', '.join(names)}, each a string; wrong: {', '.join(wrong)}.")
+        raise UsageError(f"{path} has wrong fields: {', '.join(wrong)}. Allowed are strings for {', '.join(names)}.")
     if mode & 0o077 and {"password", "token"} & document.keys():
-        raise UsageError(f"{path} holds a secret and others may read it: run `chmod 600 {path}`.")
+        raise UsageError(f"{path} has a secret, and other users can read it. Run `chmod 600 {path}`.")
     return Profile(**document)
 
 
 def write_profile(path: Path, profile: Profile) -> None:
-    """The file is there whole, for its owner alone. Raises: `UsageError`."""
+    """Replace the file at once, readable only by its owner. Raises: `UsageError`."""
     values = {name: getattr(profile, name) for name in Profile.__dataclass_fields__}
-    # A string of JSON is one of TOML, as long as it escapes no surrogates.
+    # A JSON string is a TOML string, unless it escapes surrogates.
     text = "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items() if value)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -104,11 +102,11 @@ def write_profile(path: Path, profile: Profile) -> None:
             file.write(text)
         temporary.replace(path)
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}; MODFLEET_CONFIG names another file.") from error
+        raise UsageError(f"{path} cannot be written: {error.strerror}. Set MODFLEET_CONFIG to another file.") from error
 
 
 def access_from(given: Given, environ: Mapping[str, str], *, ask: Callable[[str], str] | None) -> Access:
-    """`ask` gets the password of a user from a person; None where there is nobody. Raises: `UsageError`."""
+    """Return the URL and the credentials. `ask` asks for a password; None without a terminal. Raises: `UsageError`."""
     path = profile_path(environ)
     kept = read_profile(path)
     url = url_from(given, environ, kept)
@@ -120,10 +118,10 @@ def access_from(given: Given, environ: Mapping[str, str], *, ask: Callable[[str]
 
 
 def url_from(given: Given, environ: Mapping[str, str], kept: Profile) -> str:
-    """Raises: `UsageError`."""
+    """Return the URL. Raises: `UsageError`."""
     url = (given.url or environ.get("MODFLEET_URL") or kept.url or DEFAULT_URL).rstrip("/")
     if not _is_control_plane(url):
-        raise UsageError("The URL must be http(s)://HOST[:PORT] without credentials: see --url and MODFLEET_URL.")
+        raise UsageError("The URL must be http(s)://HOST[:PORT] without credentials. Set --url or MODFLEET_URL.")
     return url
 
 
@@ -143,27 +141,27 @@ def cacert_from(given: Given, environ: Mapping[str, str], kept: Profile) -> Path
 
 
 def read_secret(path: Path) -> str:
-    """The first line of the file, or of the standard input if it is `-`. Raises: `UsageError`."""
+    """Return the first line of the file, or of standard input if it is `-`. Raises: `UsageError`."""
     try:
         text = sys.stdin.readline() if str(path) == "-" else path.read_text(encoding="utf-8").partition("\n")[0]
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: give a text file with the secret in its first line.") from error
+        raise UsageError(f"{path} cannot be read. Give a text file whose first line is the secret.") from error
     if not (secret := text.rstrip("\r\n")):
-        raise UsageError(f"{'The standard input' if str(path) == '-' else path} holds no secret in its first line.")
+        raise UsageError(f"{'Standard input' if str(path) == '-' else path} has no secret in its first line.")
     return secret
 
 
 def password_from(
     given: Given, environ: Mapping[str, str], kept: Profile, *, user: str, ask: Callable[[str], str] | None
 ) -> str:
-    """Raises: `UsageError`."""
+    """Return the password of the user. Raises: `UsageError`."""
     if given.password_file is not None:
         return read_secret(given.password_file)
     if password := environ.get("MODFLEET_PASSWORD") or (kept.password if kept.user == user else None):
         return password
     if ask is None:
         raise UsageError(
-            f"There is no password for {user}: run `modfleet login` on a terminal, set MODFLEET_PASSWORD, or give "
+            f"No password for {user}: run `modfleet login` on a terminal, set MODFLEET_PASSWORD, or give "
             "--password-file FILE."
         )
     return ask(user)
@@ -187,7 +185,6 @@ def _credentials(
     user = given.user or environ.get("MODFLEET_USER") or kept.user
     if not user:
         raise UsageError(
-            f"There are no credentials for {url}: run `modfleet login --url {url}`, or set MODFLEET_USER and "
-            "MODFLEET_PASSWORD."
+            f"No credentials for {url}: run `modfleet login --url {url}`, or set MODFLEET_USER and MODFLEET_PASSWORD."
         )
     return httpx.BasicAuth(user, password_from(given, environ, kept, user=user, ask=ask))

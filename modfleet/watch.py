@@ -1,4 +1,4 @@
-"""A rollout as it changes, however often the connection is lost."""
+"""Watch a rollout until it ends, through lost connections."""
 
 import time
 from collections.abc import Iterator
@@ -11,10 +11,11 @@ from eventstore import in_words
 from modfleet.client import ROLLOUTS, Client, Document, RefusedError, UnreachableError, path_to
 from modfleet.failure import CommandError, ExitCode
 
-#: Seconds.
+#: Longest wait of one request for a change, seconds.
 LONGEST_WAIT = 20.0
-#: A thousand nodes report more often than anybody can look.
-BETWEEN_LOOKS = 0.2
+#: Least seconds between two requests: a thousand nodes report more often than a person can read.
+POLL_SECONDS = 0.2
+#: Seconds between two attempts to connect. They double up to the longest.
 FIRST_RETRY, LONGEST_RETRY = 0.25, 5.0
 
 FINAL = frozenset(
@@ -33,13 +34,13 @@ FAILED = ["failed", "timed_out"]
 
 
 class StillRunningError(CommandError):
-    """The time that somebody wanted to wait is over."""
+    """`--timeout` has passed and the rollout is still running."""
 
     code = ExitCode.STILL_RUNNING
 
 
 class Listener(Protocol):
-    """Is told about the connection."""
+    """Receives the changes of the connection."""
 
     def lost(self, reason: str) -> None: ...
 
@@ -47,17 +48,17 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class Snapshot:
     rollout: Document
-    #: Nodes on which an attempt has failed or timed out, also one that was retried or undone; in the rollout's order.
+    #: Nodes with an attempt that failed or timed out, also if it was retried or undone; in the rollout's order.
     failures: tuple[Document, ...]
 
 
-def standings(api: Client, uid: str, *, timeout: float | None, listener: Listener) -> Iterator[Standing]:
-    """The rollout now, and after each change; the last one is final.
+def snapshots(api: Client, uid: str, *, timeout: float | None, listener: Listener) -> Iterator[Snapshot]:
+    """Yield the rollout now and after each change, until it has ended.
 
-    Raises: `StillRunningError` after `timeout` seconds, `UnreachableError` if there is no connection at the start or
-    none by then, `RefusedError`.
+    Raises: `StillRunningError` after `timeout` seconds; `UnreachableError` without a connection at the start or at the
+    timeout; `RefusedError`.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     etag, failures, counted = "", (), (0, 0, 0)  # type: tuple[str, tuple[Document, ...], tuple[int, int, int]]
@@ -77,18 +78,18 @@ def standings(api: Client, uid: str, *, timeout: float | None, listener: Listene
         connection.works()
         if found is not None:
             etag, counted = new_etag, count
-            yield Standing(rollout=rollout, failures=failures)
+            yield Snapshot(rollout=rollout, failures=failures)
             if rollout["phase"] in FINAL:
                 return
         if deadline is not None and time.monotonic() >= deadline:
             raise StillRunningError(
-                f"The rollout goes on after {timeout:g} s: `modfleet rollout watch {uid}` follows it further."
+                f"Not finished after {timeout:g} s; the rollout continues. To watch it again, run `modfleet rollout watch {uid}`."
             )
-        time.sleep(BETWEEN_LOOKS)
+        time.sleep(POLL_SECONDS)
 
 
 class _Connection:
-    """Waits longer from failure to failure, and gives up at the deadline. What never worked is not waited for."""
+    """Wait longer after each failure, and give up at the deadline or if no request has succeeded yet."""
 
     def __init__(self, listener: Listener, deadline: float | None) -> None:
         self._listener = listener
@@ -102,8 +103,8 @@ class _Connection:
         self._has_worked, self._is_lost, self._pause = True, False, FIRST_RETRY
 
     def lost(self, error: UnreachableError | RefusedError) -> None:
-        """Returns when it is time to try again. Raises: the error, if trying again does not help."""
-        if not self._has_worked or (isinstance(error, RefusedError) and not _passes(error)):
+        """Wait until the next attempt. Raises: the error, if another attempt would not help."""
+        if not self._has_worked or (isinstance(error, RefusedError) and not _is_temporary(error)):
             raise error
         if self._deadline is not None and time.monotonic() + self._pause >= self._deadline:
             raise error
@@ -115,15 +116,15 @@ class _Connection:
         self._pause = min(2 * self._pause, LONGEST_RETRY)
 
 
-def _passes(error: RefusedError) -> bool:
-    """A server that starts, is overloaded or has lost its database is one to come back to."""
+def _is_temporary(error: RefusedError) -> bool:
+    """Return True if the control plane is starting, is overloaded or has lost its database."""
     return error.status >= httpx.codes.INTERNAL_SERVER_ERROR or error.status == httpx.codes.TOO_MANY_REQUESTS
 
 
 def failure_counts(rollout: Document) -> tuple[int, int, int]:
-    """Nodes that have failed, that have timed out, and that had before they were retried or undone."""
+    """Return the numbers of nodes that failed, that timed out, and that failed before a retry or an undo."""
     progress = rollout["progress"]
-    # A control plane of the version before counts none of the last kind.
+    # The previous version of the control plane does not send the last one.
     return progress["failed"], progress["timed_out"], progress.get("failed_before", 0)
 
 
@@ -131,17 +132,17 @@ def failed_nodes(api: Client, rollout: Document) -> tuple[Document, ...]:
     failed, timed_out, before = failure_counts(rollout)
     if not (failed or timed_out or before):
         return ()
-    wanted = {"outcome": FAILED} if before else {"phase": FAILED}
-    return tuple(api.every(path_to(ROLLOUTS, rollout["uid"], "nodes"), wanted))
+    query = {"outcome": FAILED} if before else {"phase": FAILED}
+    return tuple(api.every(path_to(ROLLOUTS, rollout["uid"], "nodes"), query))
 
 
 def failed_attempts(failures: tuple[Document, ...]) -> list[tuple[Document, Document]]:
-    """Each node of these with each of its outcomes that is a failure."""
+    """Return a pair of node and outcome for each failed attempt."""
     return [(node, each) for node in failures for each in outcomes_of(node) if each["phase"] in FAILED]
 
 
 def outcomes_of(node: Document) -> list[Document]:
-    # A control plane of the version before sends the newest alone, as the node's own fields.
+    # The previous version of the control plane sends only the newest, as fields of the node.
     found: list[Document] = node.get("outcomes", [node] if node["finished_at"] else [])
     return found
 
@@ -154,8 +155,8 @@ def attempt_in_words(outcome: Document) -> str:
 
 
 def whose(attempt: Document) -> str:
-    """At whose request an attempt was made, and who canceled it."""
-    # A control plane of the version before does not say who retried and who canceled.
+    """Return who requested an attempt, and who canceled it."""
+    # The previous version of the control plane does not send who retried and who canceled.
     asked = "the strategy" if attempt.get("automatic") else attempt.get("requested_by", "")
     canceled = attempt.get("by") or attempt.get("canceled_by")
     if not canceled:
@@ -165,7 +166,7 @@ def whose(attempt: Document) -> str:
 
 
 def exit_code(rollout: Document) -> ExitCode | None:
-    """With which a watch of it ends; None while it goes on by itself."""
+    """Return the exit code of a watch; None while the rollout continues without a person."""
     if rollout["phase"] in FINAL:
         is_rollback = rollout["phase"] == "rolled_back" and rollout["rollback_of"]
         return ExitCode.SUCCEEDED if rollout["phase"] == "succeeded" or is_rollback else ExitCode.FAILED
@@ -179,24 +180,25 @@ def gated_wave(rollout: Document) -> int | None:
 
 
 def next_step(rollout: Document) -> str:
-    """For a person who has watched it up to here; empty if there is nothing to do."""
+    """Return what a person can do next; empty if there is nothing."""
     uid, phase = rollout["uid"], rollout["phase"]
     verb = f"`modfleet rollout {{}} {uid}`"
     match phase:
         case "paused":
-            return f"It waits for a person: see {verb.format('why')}, then resume, rollback or abort it."
+            return f"The rollout is paused: {verb.format('why')} shows the reason. Then run `resume`, `rollback` or `abort`."
         case "pending_approval":
             return (
-                f"It waits for approval by another person than {in_words(rollout['actor'])}: {verb.format('approve')}."
+                f"The rollout waits for approval by a person other than {in_words(rollout['actor'])}: run "
+                f"{verb.format('approve')}."
             )
         case "succeeded" | "superseded":
             return ""
         case "rolled_back" if rollout["rollback_of"]:
             return ""
         case "rejected" | "rolled_back" | "aborted":
-            return f"See {verb.format('why')}."
+            return f"{verb.format('why')} shows the reason."
         case "failed" | "completed_with_failures" | "rollback_failed":
-            return f"See {verb.format('why')}; {verb.format('retry')} tries the failed nodes again."
+            return f"{verb.format('why')} shows the reason; {verb.format('retry')} tries the failed nodes again."
     if (wave := gated_wave(rollout)) is not None:
-        return f"It waits at the gate after wave {wave}: {verb.format('promote')} opens it."
+        return f"The rollout waits at the gate after wave {wave}: {verb.format('promote')} opens the gate."
     return ""

@@ -17,14 +17,14 @@ from ui.cells import Link, ago, events_link, exactly, list_url, module_url, pref
 @admin.register(Module)
 class ModuleAdmin(ActingAdmin):
     about = (
-        "What the cluster knows of each module and version: its commands, its arguments, what it needs. "
-        "It is deleted once no node has the module loaded; that leaves its artifact and its files on nodes."
+        "A module object describes one version of a module: its commands, arguments and requirements. It can be deleted "
+        "when no node has the module loaded. The artifact, and the files on nodes, stay."
     )
     permission = Permission.MANAGE_CLUSTER_MODULES
     actions = ["delete_object"]
     list_display = ["module_name", "version", "semantic_version", "uid", "registered", "registered_by"]
     search_fields = ["module_name", "uid"]
-    search_help_text = "Name or uid"
+    search_help_text = "Name or UID"
     ordering = ["module_name", "version"]
     fields = ["module_name", "version", "uid", "registered_exactly", "registered_by", "pretty_document"]
 
@@ -38,7 +38,7 @@ class ModuleAdmin(ActingAdmin):
             events_link(module_stream(row.uid)),
         ]
 
-    @admin.action(description="Delete the module object, if it is unused", permissions=["act"])
+    @admin.action(description="Delete module object if unused", permissions=["act"])
     def delete_object(self, request: HttpRequest, rows: QuerySet[Module]) -> HttpResponseBase | None:
         return self.act(request, rows, _delete, ask="Delete these module objects?")
 
@@ -61,4 +61,4 @@ class ModuleAdmin(ActingAdmin):
 
 def _delete(row: Module) -> str:
     services.delete_module(row.uid)
-    return f"The module object {row} is deleted."
+    return f"Deleted the module object {row}."

@@ -1,6 +1,6 @@
-"""The rules of one module object: the same again is no event, another body is a conflict.
+"""The rules of one module object. The same object again leads to no event, another object is a conflict.
 
-The object and its packages come in either order; whichever is later must not contradict the earlier.
+The object and its packages arrive in any order. The later one must not contradict the earlier one.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModuleState:
-    """`document` is None while no object is registered; `packages` holds each platform's module.json."""
+    """`document` is None while no object is registered. `packages`: the module.json of each platform's package."""
 
     document: Document | None = None
     packages: Mapping[str, Document] = field(default_factory=dict)
@@ -25,6 +25,11 @@ class ModuleState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterModule:
+    """Register the module object. Do nothing if the same object is registered.
+
+    Raises: `ModuleExistsError` if another object is registered, `MetadataMismatchError` if a package contradicts it.
+    """
+
     uid: str
     module_name: str
     version: int
@@ -33,11 +38,18 @@ class RegisterModule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteModule:
+    """Delete the module object. Raises: `NoSuchModuleError`."""
+
     uid: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DescribePackage:
+    """Record the module.json of a package. Do nothing if it is the same as before.
+
+    Raises: `MetadataMismatchError` if it contradicts the registered module object.
+    """
+
     uid: str
     platform: str
     document: Document
@@ -45,6 +57,8 @@ class DescribePackage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForgetPackages:
+    """Drop the module.json of all packages, because the packages were deleted."""
+
     uid: str
 
 

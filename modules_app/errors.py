@@ -1,14 +1,14 @@
-"""What can be wrong with a module object. The status is that of the seed's routes. Knows no Django."""
+"""Errors of requests about module objects. The vendor's routes document most of them as not acceptable."""
 
 from collections.abc import Iterable
 
-from api.errors import ApiError
+from api.errors import ApiError, Kind
 
 
 class ModuleError(ApiError):
     """The module object was refused."""
 
-    status = 406
+    kind = Kind.NOT_ACCEPTABLE
     code = "invalid_module"
 
 
@@ -46,12 +46,12 @@ class MetadataMismatchError(ModuleError):
 class UnknownModuleError(ModuleError):
     """There is no module object with this uid."""
 
-    status = 404
+    kind = Kind.NOT_FOUND
     code = "module_not_found"
 
 
 class NoSuchModuleError(ModuleError):
     """There is no module object with this uid."""
 
-    status = 404
+    kind = Kind.NOT_FOUND
     code = "module_delete_failed"

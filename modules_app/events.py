@@ -1,4 +1,4 @@
-"""What is stored in `module:<uid>`: the module object of one (name, version), and what its packages say of it."""
+"""Events of `module:<uid>`: the module object of one name and version, and the module.json of its packages."""
 
 from typing import Any
 
@@ -11,7 +11,8 @@ def module_stream(uid: str) -> str:
 
 @event("module.registered.v1")
 class ModuleRegistered:
-    """`document` is the complete object as given, unknown keys and all, its version a whole number."""
+    """A module object was registered. `document`: the whole object as it was sent, with unknown keys; its version is an
+    integer."""
 
     uid: str
     module_name: str
@@ -21,12 +22,14 @@ class ModuleRegistered:
 
 @event("module.deleted.v1")
 class ModuleDeleted:
+    """The module object was deleted. The module.json of its packages stays."""
+
     uid: str
 
 
 @event("module.packaged.v1")
 class ModulePackaged:
-    """A package of this module came in: `document` is its module.json. Whatever is registered must agree with it."""
+    """A package of this module was uploaded. `document` is its module.json. A registered module object must agree with it."""
 
     uid: str
     platform: str
@@ -35,6 +38,8 @@ class ModulePackaged:
 
 @event("module.packages_deleted.v1")
 class ModulePackagesDeleted:
+    """All packages of the module were deleted, and their module.json with them."""
+
     uid: str
 
 

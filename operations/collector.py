@@ -17,6 +17,7 @@ from operations.models import Outcome
 from rollout.delivery.outbox import outbox
 from rollout.domain.rollout.events import RolloutPhase
 from rollout.queries import statistics
+from rollout.queries.freeze import current_freeze
 from webhooks.selectors import backlog
 
 logger = logging.getLogger(__name__)
@@ -123,8 +124,8 @@ def _nodes() -> Iterator[Metric]:
     yield drifted
     age = max(0.0, (now - since).total_seconds()) if since else 0
     yield gauge("modfleet_oldest_drift_seconds", "Since when a module has differed on any node; 0 if none does.", age)
-    frozen = statistics.frozen_since()
-    yield gauge("modfleet_fleet_frozen", "1 while nothing may be released anywhere.", 1 if frozen else 0)
+    frozen = 1 if current_freeze() else 0
+    yield gauge("modfleet_fleet_frozen", "1 while nothing may be released anywhere.", frozen)
 
 
 def _log_and_relay() -> Iterator[Metric]:

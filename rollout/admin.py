@@ -1,4 +1,4 @@
-"""Nodes and rollouts in the admin site. Every number of nodes comes from the counters of a rollout's row."""
+"""Nodes and rollouts in the admin site. All node counts come from the counters of the rollout's row."""
 
 from collections.abc import Iterable
 from typing import Any, cast
@@ -12,13 +12,13 @@ from django.utils.html import format_html
 from accounts.admin import ActingAdmin
 from accounts.roles import Permission
 from eventstore import in_words, newest_of
-from rollout.domain.node.decider import NodePhase
 from rollout.domain.node.events import node_stream
+from rollout.domain.node.state import NodePhase
 from rollout.domain.placement.events import placement_stream
 from rollout.domain.rollout.events import Origin, RolloutPhase
 from rollout.messages import Action, Phase, Reason
 from rollout.models import Node, NodeModule, Operation, Rollout
-from rollout.projections.nodes import ModuleState
+from rollout.projections.node_modules import ModuleState
 from rollout.queries import dashboard
 from rollout.queries.nodes import node_warnings, nodes_with_liveness
 from rollout.queries.operations import newest_attempts_on
@@ -48,12 +48,12 @@ FIRST_EVENTS = 15
 
 @admin.register(Rollout)
 class RolloutAdmin(ActingAdmin):
-    """The list. A rollout's own page is in `console.rollouts`, at the address that the admin site gives it."""
+    """The list of rollouts. A rollout's page is in `console.rollouts`, at the admin site's URL."""
 
     about = (
-        "A rollout brings a module version to many nodes, or takes it away: a few nodes at a time, each in an "
-        "operation of its own. Aborting starts nothing more and lets what runs come to its end; retrying tries "
-        "the nodes that failed again, in a new rollout if this one has ended."
+        "A rollout installs a module version on many nodes, or removes it, a few nodes at a time. Each node has its own "
+        "operation. Abort: no more nodes are started. Retry: the failed nodes are tried again, in a new rollout if this "
+        "one has ended."
     )
     permission = Permission.MANAGE_CLUSTER_MODULES
     actions = ["abort", "retry"]
@@ -64,7 +64,7 @@ class RolloutAdmin(ActingAdmin):
         choice_filter("origin", Origin),
     ]
     search_fields = ["uid", "module_name", "actor"]
-    search_help_text = "uid, module or actor"
+    search_help_text = "UID, module or actor"
     ordering = ["-started_position"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Rollout]:
@@ -77,9 +77,9 @@ class RolloutAdmin(ActingAdmin):
 
     @admin.action(description="Abort", permissions=["act"])
     def abort(self, request: HttpRequest, rows: QuerySet[Rollout]) -> HttpResponseBase | None:
-        return self.act(request, rows, _abort, ask="Abort these rollouts? What runs, runs to its end.")
+        return self.act(request, rows, _abort, ask=_ABORT)
 
-    @admin.action(description="Retry the nodes that failed", permissions=["act"])
+    @admin.action(description="Retry failed nodes", permissions=["act"])
     def retry(self, request: HttpRequest, rows: QuerySet[Rollout]) -> HttpResponseBase | None:
         return self.act(request, rows, _retry)
 
@@ -104,23 +104,29 @@ class RolloutAdmin(ActingAdmin):
         return duration((row.finished_at - row.created_at).total_seconds() if row.finished_at else None)
 
 
+_ABORT = (
+    "Abort these rollouts? No more nodes are started. Operations in progress finish or are undone, as each rollout's "
+    "strategy says."
+)
+
+
 def _abort(row: Rollout) -> str:
     abort_rollout(row.uid)
-    return f"Nothing more is started of {row}."
+    return f"Abort requested for {row}. No more nodes are started."
 
 
 def _retry(row: Rollout) -> str:
     uid = retry_rollout(row.uid, origin=Origin.CONSOLE)
     if uid == row.uid:
-        return f"The nodes of {row} that failed are tried again."
-    return format_html("The nodes of {} that failed are tried again in a new rollout: {}.", row, _rollout_link(uid))
+        return f"The failed nodes of {row} are scheduled again."
+    return format_html("The failed nodes of {} are scheduled in a new rollout: {}.", row, _rollout_link(uid))
 
 
 @admin.register(Operation)
 class OperationAdmin(ReadOnlyAdmin):
     about = (
-        "What one rollout does to one node, how far that is, and what the node said. Each attempt and each undo is an "
-        "entry of its own."
+        "An operation is what one rollout does on one node: its phase, and what the node reported. Each attempt and each "
+        "undo has its own row."
     )
     list_display = ["node", "what", "phase_badge", "reason", "message", "newest", "took", "of_rollout", "whose"]
     list_filter = [choice_filter("phase", Phase), choice_filter("action", Action)]
@@ -135,7 +141,7 @@ class OperationAdmin(ReadOnlyAdmin):
         return Operation.attempts.order_by(*self.ordering)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
-        """Not on the home page: one comes here from a rollout or a node, and never to the operations of years."""
+        """Hide the list from the index: it opens from a rollout or a node, because the full list is very long."""
         return False
 
     def links(self, row: Operation) -> list[Link]:
@@ -197,9 +203,9 @@ class OperationAdmin(ReadOnlyAdmin):
 @admin.register(Node)
 class NodeAdmin(ActingAdmin):
     about = (
-        "A node is a server process with an agent beside it; it joins with its agent's first heartbeat. A draining node "
-        "keeps what it has and gets nothing new; a decommissioned one has left the fleet, until its agent is "
-        "restarted."
+        "A node is a Redis or Valkey server with its agent. It joins the fleet with the agent's first heartbeat. A "
+        "draining node keeps its modules and gets nothing new. A decommissioned node is out of the fleet until its agent "
+        "is restarted."
     )
     permission = Permission.UPDATE_NODE
     change_form_template = "console/node.html"
@@ -254,10 +260,10 @@ class NodeAdmin(ActingAdmin):
                     )
                     for each in cast("list[Any]", dashboard.modules_with_origin(row.name))
                 ],
-                when_empty="Nothing is wanted on this node, and nothing is there.",
+                when_empty="This node has no modules, and none are desired.",
             ),
             Table(
-                title="Newest operations",
+                title="Latest operations",
                 columns=[
                     "Operation",
                     "Phase",
@@ -279,11 +285,11 @@ class NodeAdmin(ActingAdmin):
                     )
                     for each in attempts
                 ],
-                when_empty="No rollout has reached this node yet.",
+                when_empty="No operations yet.",
                 more=list_url("rollout_operation", {"node": row.name}) if len(attempts) == FIRST_ROWS else "",
             ),
             Table(
-                title="Newest events",
+                title="Latest events",
                 columns=["Time", "Event", "By"],
                 rows=[
                     (
@@ -293,29 +299,27 @@ class NodeAdmin(ActingAdmin):
                     )
                     for each in newest_of(node_stream(row.name), limit=FIRST_EVENTS)
                 ],
-                when_empty="There are none.",
+                when_empty="No events yet.",
                 more=events_link(node_stream(row.name)).url,
             ),
         ]
 
     @admin.action(description="Drain", permissions=["act"])
     def drain(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
-        return self.act(request, rows, _drain, ask="Drain these nodes? They keep what they have and get nothing new.")
+        return self.act(request, rows, _drain, ask="Drain these nodes? They keep their modules and get nothing new.")
 
     @admin.action(description="Activate", permissions=["act"])
     def activate(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
-        return self.act(request, rows, _activate, ask="Activate these nodes? Rollouts reach them again.")
+        return self.act(request, rows, _activate, ask="Activate these nodes? Rollouts include them again.")
 
-    @admin.action(description="Forget what it said", permissions=["act"])
+    @admin.action(description="Forget reports", permissions=["act"])
     def forget(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
-        ask = (
-            "Forget what these nodes have said? Each is offline until its next heartbeat, which is taken as its first."
-        )
+        ask = "Forget what these nodes have reported? Each node is offline until its next heartbeat, which counts as its first."
         return self.act(request, rows, _forget, ask=ask)
 
     @admin.action(description="Decommission", permissions=["act"])
     def decommission(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
-        ask = "Take these nodes out of the fleet? Rollouts that count on them go on without them."
+        ask = "Decommission these nodes? Rollouts in progress continue without them."
         return self.act(request, rows, _decommission, ask=ask)
 
     @admin.display(description="phase", ordering="phase")
@@ -363,38 +367,38 @@ class NodeAdmin(ActingAdmin):
 
 def _drain(row: Node) -> str:
     drain_node(row.name)
-    return f"{row} gets nothing new."
+    return f"{row} is draining and gets nothing new."
 
 
 def _activate(row: Node) -> str:
     activate_node(row.name)
-    return f"{row} takes part in rollouts."
+    return f"{row} is active. Rollouts include it again."
 
 
 def _forget(row: Node) -> str:
     forget_node(row.name)
-    return f"What {row} has said is forgotten."
+    return f"Forgot what {row} has reported."
 
 
 def _decommission(row: Node) -> str:
     decommission_node(row.name)
-    return f"{row} has left the fleet."
+    return f"{row} is decommissioned."
 
 
 @admin.register(NodeModule)
 class NodeModuleAdmin(ReadOnlyAdmin):
     about = (
-        "Which node has which module version: what is desired there (loaded, only its files, or absent), what its "
-        "agent observed, and whether the bytes are those of the build."
+        "Each row is a module version on a node: its desired state (load, files or absent), the state that the agent "
+        "observed, and the digest of the files."
     )
-    list_display = ["of_node", "module", "desired", "observed", "state_badge", "observed_digest", "under_way"]
+    list_display = ["of_node", "module", "desired", "observed", "state_badge", "observed_digest", "in_progress"]
     list_display_links = None
     list_filter = [choice_filter("state", tuple(ModuleState))]
     search_fields = ["node", "module_name", "content_sha256"]
     search_help_text = "Node, module or digest"
     ordering = ["module_name", "version", "node"]
     fields = ["of_node", "module", "desired", "desired_sha256", "observed", "content_sha256", "state_badge"]
-    fields += ["under_way"]
+    fields += ["in_progress"]
 
     @admin.display(description="node", ordering="node")
     def of_node(self, row: NodeModule) -> str:
@@ -412,8 +416,8 @@ class NodeModuleAdmin(ReadOnlyAdmin):
     def observed_digest(self, row: NodeModule) -> str:
         return digest(row.content_sha256)
 
-    @admin.display(description="rollout under way")
-    def under_way(self, row: NodeModule) -> str:
+    @admin.display(description="rollout in progress")
+    def in_progress(self, row: NodeModule) -> str:
         return _rollout_link(row.rollout)
 
 
@@ -422,7 +426,7 @@ def _what(row: Operation) -> str:
 
 
 def _whose(row: Operation) -> str:
-    """At whose request it was done, and who canceled it."""
+    """Return who requested the operation, and who canceled it."""
     asked = "the strategy" if row.automatic else row.asked_by or NOTHING
     if not row.canceled_by:
         return asked
@@ -435,7 +439,7 @@ def _outcome(row: Operation) -> Iterable[object]:
 
 
 def _digests(row: NodeModule) -> str:
-    """Of what is there; and of what is to be there, where that is something else."""
+    """Return the digest of the files on the node, and the desired digest if it differs."""
     if not row.desired_sha256 or row.content_sha256 in {"", row.desired_sha256}:
         return digest(row.content_sha256 or row.desired_sha256)
     return format_html("{} instead of {}", digest(row.content_sha256), digest(row.desired_sha256))
@@ -451,7 +455,3 @@ def _rollout_link(uid: str) -> str:
 
 def _module_link(row: Rollout | Operation | NodeModule) -> str:
     return link(module_url(row.module_name, row.version), f"{row.module_name} {row.version}")
-
-
-def _operations_url(row: Rollout) -> str:
-    return list_url("rollout_operation", {"rollout": row.uid})

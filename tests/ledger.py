@@ -1,11 +1,11 @@
-"""A domain for tests of the log that is none of Modfleet's: accounts, money in and money out.
+"""A domain for tests of the log: accounts, money in and money out.
 
 Its event types and its projection are registered by the fixture `ledger` for one test, so that no other test and no
 generated page sees them.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -53,6 +53,11 @@ def register_events() -> None:
         registry.register_event(name, event_class)
     registry.upcaster("ledger.deposited.v1", to="ledger.deposited.v2")(_name_the_unit)
     registry.upcaster("ledger.deposited.v2", to="ledger.deposited.v3")(_count_in_cents)
+
+
+def actor_with_kind(name: str, stream: str, metadata: Mapping[str, str]) -> str:
+    """In older logs, all were people."""
+    return f"user:{metadata.get('actor', '')}"
 
 
 def _name_the_unit(data: dict[str, Any]) -> dict[str, Any]:

@@ -6,13 +6,15 @@ from random import Random
 from eventstore import acting_as, transact
 from rollout.delivery import ingestion
 from rollout.domain.errors import RolloutError
-from rollout.domain.node.decider import NODE, DecommissionNode
-from rollout.domain.strategy import OnFailure, Retries
+from rollout.domain.node.commands import DecommissionNode
+from rollout.domain.node.decider import NODE
+from rollout.domain.retries import Retries
+from rollout.domain.strategy import OnFailure
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Reason
 from rollout.models import Operation, Rollout
 from rollout.process import timeouts
 from rollout.process.advance import advance_all
-from rollout.queries.operations import IN_HAND
+from rollout.queries.operations import IN_PROGRESS
 from rollout.queries.rollouts import unfinished_rollouts
 from rollout.reconciliation.reconciler import reconcile
 from rollout.services.freeze import freeze_fleet, thaw_fleet
@@ -102,7 +104,7 @@ class RandomRun:
 
     def node(self) -> None:
         name = self.name()
-        in_hand = list(Operation.objects.filter(phase__in=IN_HAND))
+        in_hand = list(Operation.objects.filter(phase__in=IN_PROGRESS))
         if not in_hand or self.chance.random() < 0.3:
             modules = self.chance.choice([(), (installed(),), (installed(2, "c2"),)])
             ingestion.record_heartbeats([heartbeat_of(name, hello=self.chance.random() < 0.5, modules=modules)])
@@ -145,4 +147,4 @@ class RandomRun:
             case 3:
                 advance_all(unfinished_rollouts())
             case 4:
-                timeouts.end_operations_of_gone_nodes()
+                timeouts.end_operations_of_decommissioned_nodes()

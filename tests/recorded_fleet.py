@@ -9,7 +9,8 @@ from artifacts_app.manifest import Member
 from eventstore import Append, append, head, projections
 from rollout.delivery import ingestion
 from rollout.domain.request import RolloutRequest
-from rollout.domain.strategy import Retries, Strategy
+from rollout.domain.retries import Retries
+from rollout.domain.strategy import Strategy
 from rollout.messages import (
     Action,
     Heartbeat,

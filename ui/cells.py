@@ -1,4 +1,4 @@
-"""Values in the cells of pages: links, badges, digests, times, bars. Each escapes what it is given."""
+"""Cells of pages: links, badges, digests, times, bars. Each function escapes its arguments."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Link:
 
 
 def page_url(page: str, key: object) -> str:
-    """Of one row; `page` is `<app>_<model>`."""
+    """Return the URL of a row's page; `page` is `<app>_<model>`."""
     return reverse(f"admin:{page}_change", args=[quote(str(key))])
 
 
@@ -31,12 +31,12 @@ def list_url(page: str, lookups: Mapping[str, Any]) -> str:
 
 
 def module_url(module_name: str, version: int) -> str:
-    """To the module's page, at the version."""
+    """Return the URL of the module's page, at the version."""
     return f"{reverse('admin:module', args=[module_name])}#version-{version}"
 
 
 def events_link(stream: str) -> Link:
-    """To what the log holds of the stream."""
+    """Return a link to the events of the stream."""
     return Link(url=list_url("eventstore_storedevent", {"q": stream}), text="Events")
 
 
@@ -45,7 +45,7 @@ def link(url: str, text: object) -> str:
 
 
 def badge(value: str) -> str:
-    """A phase or a state: a sign and a colour by what it means, and the word."""
+    """Return a phase or state with the sign and colour of its meaning."""
     if not value:
         return NOTHING
     meaning = MEANINGS.get(value, Meaning.QUIET)
@@ -53,7 +53,7 @@ def badge(value: str) -> str:
 
 
 class Meaning(StrEnum):
-    """Of a phase or state, for whoever looks: `console.css` gives each its colour and its sign."""
+    """The meaning of a phase or state. `console.css` has a colour and a sign for each."""
 
     GOOD = "good"
     BAD = "bad"
@@ -62,7 +62,7 @@ class Meaning(StrEnum):
     QUIET = "quiet"
 
 
-#: Of every phase and state that there is; others are quiet.
+#: The meaning of each phase and state; others are quiet.
 MEANINGS: Mapping[str, Meaning] = {
     **dict.fromkeys(["succeeded", "passed", "in_sync", "online", "enabled"], Meaning.GOOD),
     **dict.fromkeys(
@@ -88,7 +88,7 @@ MEANINGS: Mapping[str, Meaning] = {
 }
 
 
-#: The counters of a rollout's row that a bar shows, in its order, and what each means.
+#: The counters of a rollout that a bar shows, in order, and their meanings.
 BAR_PARTS: Mapping[str, Meaning] = {
     "succeeded": Meaning.GOOD,
     "skipped": Meaning.QUIET,
@@ -104,8 +104,10 @@ _UNFINISHED = ("running", "queued", "scheduled")
 
 
 def bar(row: Any) -> str:
-    """How far a rollout is: its percent, a bar with a part for each of its counters, and the numbers in words; also how
-    many nodes had failed before, which are in one of the counters too."""
+    """Return a rollout's progress: a bar with a part for each counter, the percentage and the numbers in words.
+
+    Nodes that failed before are counted in another counter too.
+    """
     counters, total = {name: getattr(row, name) for name in BAR_PARTS}, row.total
     final = sum(count for name, count in counters.items() if name not in _UNFINISHED)
     percent = 100 * final // total if total else 100
@@ -114,8 +116,8 @@ def bar(row: Any) -> str:
         '<rect class="is-{}" x="{}" width="{}" height="8"/>',
         _widths([(BAR_PARTS[name], counters[name]) for name in BAR_PARTS if name != "scheduled"], total),
     )
-    said = {**counters, "failed before": row.failed_before}
-    words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in said.items() if count)
+    numbers = {**counters, "failed before": row.failed_before}
+    words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in numbers.items() if count)
     return format_html(
         '<span class="bar"><svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">{}</svg> {} % '
         '<span class="numbers">of {} nodes: {}</span></span>',
@@ -127,7 +129,7 @@ def bar(row: Any) -> str:
 
 
 def _widths(parts: Iterable[tuple[Meaning, int]], total: int) -> Iterator[tuple[Meaning, str, str]]:
-    """Meaning, start and width of each part that is there, in percent."""
+    """Yield the meaning, start and width of each part that is not empty, in percent."""
     start = 0.0
     for meaning, count in parts:
         width = 100 * count / total if total else 0
@@ -137,12 +139,12 @@ def _widths(parts: Iterable[tuple[Meaning, int]], total: int) -> Iterator[tuple[
 
 
 def digest(value: str) -> str:
-    """The beginning of a digest; all of it on hovering."""
+    """Return the beginning of a digest, with all of it in the tooltip."""
     return format_html('<code title="{}">{}</code>', value, value[:12]) if value else NOTHING
 
 
 def ago(moment: datetime | None) -> str:
-    """How long ago; the exact time on hovering."""
+    """Return how long ago the moment was, with the exact time in the tooltip."""
     if moment is None:
         return NOTHING
     return format_html(
@@ -151,7 +153,7 @@ def ago(moment: datetime | None) -> str:
 
 
 def exactly(moment: datetime | None) -> str:
-    """The time, and how long ago that is."""
+    """Return the exact time, and how long ago it was."""
     if moment is None:
         return NOTHING
     return format_html('<time datetime="{}">{}</time> ({})', moment.isoformat(), _exactly(moment), naturaltime(moment))
@@ -162,7 +164,7 @@ def _exactly(moment: datetime) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`0.42 s`, `3 min 20 s`."""
+    """Return a duration such as `0.42 s` or `3 min 20 s`."""
     if seconds is None:
         return NOTHING
     if seconds < 60:

@@ -1,6 +1,6 @@
-"""How the admin site shows what the log holds: to look at, because rows change by events alone.
+"""Read-only lists and pages of the admin site. Rows change only by events.
 
-Everything a node or a person wrote goes through `format_html` or a template, which escape it.
+All text that a node or a person wrote goes through `format_html` or a template, which escape it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ from ui.cells import Link
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows that belong to an object, shown below its fields; `more` is where the complete list is."""
+    """Rows that belong to an object, shown below its fields. `more` is the URL of the complete list."""
 
     title: str
     columns: Sequence[str]
@@ -31,12 +31,12 @@ class Table:
 class ReadOnlyAdmin(ModelAdmin):
     """A list and a page for each row, without forms."""
 
-    #: What the pages are about, for whoever opens them for the first time.
+    #: One or two sentences at the top of the page that explain it to a new user.
     about = ""
 
     list_per_page = 100
     list_max_show_all = 100
-    #: They would count the rows once for each choice.
+    #: Facets would count the rows once for each choice.
     show_facets = admin.ShowFacets.NEVER
     change_list_template = "console/list.html"
     change_form_template = "console/row.html"
@@ -51,15 +51,15 @@ class ReadOnlyAdmin(ModelAdmin):
         return False
 
     def list_links(self, request: HttpRequest) -> Iterable[Link]:
-        """What to do next from the list."""
+        """Return links for the list's header."""
         return ()
 
     def links(self, row: Any) -> Iterable[Link]:
-        """Where to go on from the row's page."""
+        """Return links for the header of the row's page."""
         return ()
 
     def tables(self, row: Any) -> Iterable[Table]:
-        """What the row's page shows below its fields."""
+        """Return the tables below the row's fields."""
         return ()
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
@@ -81,15 +81,15 @@ class ReadOnlyAdmin(ModelAdmin):
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Django's own history stays empty: nothing here is changed through its forms. The log has it."""
-        return HttpResponse("The history is in the event log.", status=404, content_type="text/plain")
+        """Return 404: Django's history is always empty, because no row is changed through its forms."""
+        return HttpResponse("See the event log for the history.", status=404, content_type="text/plain")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return flatten_fieldsets([(None, {"fields": self.fields})]) if self.fields else ()
 
 
 def choice_filter(column: str, values: Iterable[str]) -> type[admin.SimpleListFilter]:
-    """A filter whose choices are known, so that they need not be looked for among a million rows."""
+    """Return a filter with known choices, so that it does not search a million rows for them."""
     choices = tuple((str(each), str(each)) for each in values)
 
     class ChoiceFilter(admin.SimpleListFilter):

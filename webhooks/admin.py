@@ -1,4 +1,4 @@
-"""Webhooks in the admin site: to look at, by admins, without the secret."""
+"""Webhooks in the admin site, read-only, for admins. The secret is never shown."""
 
 from typing import Any
 
@@ -16,16 +16,27 @@ from webhooks.models import Webhook
 @admin.register(Webhook)
 class WebhookAdmin(ActingAdmin):
     about = (
-        "A webhook gets the events of the log by HTTP, signed, in order and at least once. It is tried again while it "
-        "fails, ever less often, and disabled after a day. Webhooks are changed over the API: /v2/webhooks."
+        "A webhook receives the events of the log by HTTP: signed, in order and at least once. Failed deliveries are "
+        "retried at growing intervals. After 24 hours of failures the webhook is disabled. To change webhooks, use the "
+        "API: /v2/webhooks."
     )
     permission = Permission.UPDATE_CLUSTER
-    list_display = ["host", "wanted", "enabled", "position", "failures", "delivered"]
+    list_display = ["host", "event_types", "enabled", "position", "failures", "delivered"]
     list_filter = ["enabled"]
     search_fields = ["uid", "url"]
-    search_help_text = "uid or URL"
+    search_help_text = "UID or URL"
     ordering = ["-registered_position"]
-    fields = ["uid", "url", "wanted", "enabled", "disabled_reason", "created", "position", "failures", "last_error"]
+    fields = [
+        "uid",
+        "url",
+        "event_types",
+        "enabled",
+        "disabled_reason",
+        "created",
+        "position",
+        "failures",
+        "last_error",
+    ]
     fields += ["delivered_exactly", "next_attempt"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Webhook]:
@@ -41,8 +52,8 @@ class WebhookAdmin(ActingAdmin):
     def links(self, row: Webhook) -> list[Link]:
         return [events_link(webhook_stream(row.uid))]
 
-    @admin.display(description="types")
-    def wanted(self, row: Webhook) -> str:
+    @admin.display(description="event types")
+    def event_types(self, row: Webhook) -> str:
         return ", ".join(row.types) or "all"
 
     @admin.display(description="registered")

@@ -22,7 +22,7 @@ from django.db.models import Q, QuerySet
 
 from eventstore import RecordedEvent, UnknownEventTypeError, database_now, head
 from webhooks.models import Webhook
-from webhooks.selectors import wanted_events
+from webhooks.selectors import subscription_of
 from webhooks.services import disable_failing_webhook
 
 logger = logging.getLogger(__name__)
@@ -92,15 +92,15 @@ def claim_due(*, busy: Collection[str], most: int, least_skip: int = 1) -> Look:
             moments.append(until)
             continue
         try:
-            rest = wanted_events(row)
-            recorded = next(rest, None)
+            rest = subscription_of(row).pending()
+            first = next(rest, None)
         except UnknownEventTypeError as error:
             _wait_for_a_newer_program(row, error, now)
             continue
-        if recorded is None:
+        if first is None:
             unwanted += [row.uid] if row.position <= position - least_skip else []
         elif (lease := _claim(row, now)) is not None:
-            claims.append(_claimed(row, lease, recorded, rest))
+            claims.append(_claimed(row, lease, first, rest))
     if unwanted:
         _move_on(unwanted, position)
     return Look(
@@ -214,8 +214,8 @@ def _refill(claim: Claim, row: Webhook) -> None:
             claim.waiting.extend(islice(claim.rest, AHEAD))
 
 
-def _claimed(row: Webhook, lease: UUID, recorded: RecordedEvent, rest: Iterator[RecordedEvent]) -> Claim:
-    waiting = deque([recorded])
+def _claimed(row: Webhook, lease: UUID, first: RecordedEvent, rest: Iterator[RecordedEvent]) -> Claim:
+    waiting = deque([first])
     return Claim(uid=row.uid, lease=lease, url=row.url, secret=row.secret, types=row.types, waiting=waiting, rest=rest)
 
 

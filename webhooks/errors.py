@@ -1,4 +1,4 @@
-"""What webhooks refuse."""
+"""Errors of requests about webhooks."""
 
 from api.errors import ConflictError, NotFoundError
 

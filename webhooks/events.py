@@ -1,4 +1,4 @@
-"""What is recorded of webhooks: never the secret, and of the URL only the host, for the rest may be a credential."""
+"""Events of webhooks. They never contain the secret, and only the host of the URL: the rest may be a credential."""
 
 from eventstore import event
 
@@ -9,7 +9,8 @@ def webhook_stream(uid: str) -> str:
 
 @event("webhook.registered.v1")
 class WebhookRegistered:
-    """`types` as they were given: names of event types, or beginnings of names that end in a dot; none for all."""
+    """A webhook was registered. `types`: the event types that it receives, as names or as prefixes that end in a dot; empty
+    for all types."""
 
     uid: str
     host: str
@@ -19,7 +20,7 @@ class WebhookRegistered:
 
 @event("webhook.changed.v1")
 class WebhookChanged:
-    """Values are those after the change, `changed` the names of the fields that have a new one."""
+    """A webhook was changed. The event has the values after the change. `changed`: the names of the changed fields."""
 
     uid: str
     host: str
@@ -30,14 +31,15 @@ class WebhookChanged:
 
 @event("webhook.test_requested.v1")
 class WebhookTestRequested:
-    """Delivered to the webhook that it is about, whatever types that one wants."""
+    """A person asked for a test delivery. The event is delivered to this webhook, whatever its `types` are."""
 
     uid: str
 
 
 @event("webhook.disabled.v1")
 class WebhookDisabled:
-    """Nothing was delivered for too long. `failures` attempts in a row, the last of them for `last_error`."""
+    """The webhook was disabled, because no delivery succeeded for too long. `failures`: how many attempts failed in a row.
+    `last_error`: why the last one failed."""
 
     uid: str
     host: str
@@ -47,5 +49,7 @@ class WebhookDisabled:
 
 @event("webhook.deleted.v1")
 class WebhookDeleted:
+    """A webhook was deleted."""
+
     uid: str
     host: str

@@ -1,13 +1,13 @@
-"""Answers about webhooks, and which events one wants."""
+"""Answers about webhooks, and the subscription of each."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from django.db.models import Count, Min, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
 from api.fields import rfc3339
-from eventstore import RecordedEvent, read, registered_types, stored_names_of
+from eventstore import Subscription, registered_types, stored_names_of
 from webhooks.errors import WebhookNotFoundError
 from webhooks.events import WebhookTestRequested
 from webhooks.models import Webhook
@@ -74,15 +74,13 @@ def _means(types: Sequence[str], name: str) -> bool:
     return any(name.startswith(each) if each.endswith(".") else name == each for each in types)
 
 
-def wanted_events(row: Webhook) -> Iterator[RecordedEvent]:
-    """The events after the webhook's position that are for it, in order, read as they are asked for.
-
-    Raises: `UnknownEventTypeError` at an event that only a newer program can read.
-    """
+def subscription_of(row: Webhook) -> Subscription:
+    """Return the subscription to the events for this webhook. Its position is the checkpoint."""
     if not row.types:
-        yield from read(after=row.position)
-        return
-    wanted = classes_of(row.types)
-    for recorded in read(after=row.position, event_classes={*wanted, WebhookTestRequested}):
-        if isinstance(recorded.event, wanted) or recorded.event.uid == row.uid:
-            yield recorded
+        return Subscription(after=row.position)
+    chosen = classes_of(row.types)
+    return Subscription(
+        after=row.position,
+        event_classes={*chosen, WebhookTestRequested},
+        accepts=lambda envelope: isinstance(envelope.event, chosen) or envelope.event.uid == row.uid,
+    )

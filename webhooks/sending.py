@@ -28,20 +28,20 @@ def new_client() -> httpx.AsyncClient:
     )
 
 
-def message_id(recorded: RecordedEvent) -> str:
+def message_id(envelope: RecordedEvent) -> str:
     """The same for every attempt to deliver the event."""
-    return f"msg_{recorded.event_id.hex}"
+    return f"msg_{envelope.event_id.hex}"
 
 
-async def send(client: httpx.AsyncClient, recorded: RecordedEvent, *, url: str, secret: str) -> str | None:
+async def send(client: httpx.AsyncClient, envelope: RecordedEvent, *, url: str, secret: str) -> str | None:
     """None if the receiver has acknowledged the event with a 2xx answer; else in words why it has not."""
-    body = msgspec.json.encode(event_document(recorded))
+    body = msgspec.json.encode(event_document(envelope))
     timestamp = int(time.time())
     headers = {
         "Content-Type": "application/json",
-        "webhook-id": message_id(recorded),
+        "webhook-id": message_id(envelope),
         "webhook-timestamp": str(timestamp),
-        "webhook-signature": signature(secret, message_id=message_id(recorded), timestamp=timestamp, body=body),
+        "webhook-signature": signature(secret, message_id=message_id(envelope), timestamp=timestamp, body=body),
     }
     try:
         async with (

@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 
 from django.db import transaction
 
-from eventstore import Append, RecordedEvent, append, load, retry_on_conflict
+from eventstore import Append, RecordedEvent, append, last_version, load, retry_on_conflict
 from webhooks.errors import WebhookDisabledError
 from webhooks.events import (
     WebhookChanged,
@@ -39,9 +39,9 @@ def register_webhook(*, url: str, types: tuple[str, ...], enabled: bool, secret:
     row = Webhook(uid=uid, url=url, types=list(types), enabled=enabled, secret=secret or new_secret())
     with transaction.atomic():
         event = WebhookRegistered(uid=uid, host=row.host, types=types, enabled=enabled)
-        (recorded,) = append(Append(webhook_stream(uid), 0, [event]))
-        row.position = row.registered_position = recorded.position
-        row.created_at = recorded.recorded_at
+        (envelope,) = append(Append(webhook_stream(uid), 0, [event]))
+        row.position = row.registered_position = envelope.position
+        row.created_at = envelope.recorded_at
         row.save(force_insert=True)
     return row
 
@@ -53,7 +53,7 @@ def update_webhook(uid: str, changes: WebhookChanges) -> Webhook:
     One that was disabled goes on where it stopped. Raises: `WebhookNotFoundError`.
     """
     with transaction.atomic():
-        version = _last_version(uid)
+        version = last_version(webhook_stream(uid))
         row = webhook(uid)
         changed = _changed(row, changes)
         if not changed:
@@ -77,7 +77,7 @@ def update_webhook(uid: str, changes: WebhookChanges) -> Webhook:
 def delete_webhook(uid: str) -> None:
     """Raises: `WebhookNotFoundError`."""
     with transaction.atomic():
-        version = _last_version(uid)
+        version = last_version(webhook_stream(uid))
         row = webhook(uid)
         append(Append(webhook_stream(uid), version, [WebhookDeleted(uid=uid, host=row.host)]))
         row.delete()
@@ -90,12 +90,12 @@ def request_test(uid: str) -> RecordedEvent:
     Raises: `WebhookNotFoundError`, `WebhookDisabledError`.
     """
     with transaction.atomic():
-        version = _last_version(uid)
+        version = last_version(webhook_stream(uid))
         if not webhook(uid).enabled:
             raise WebhookDisabledError
-        (recorded,) = append(Append(webhook_stream(uid), version, [WebhookTestRequested(uid=uid)]))
+        (envelope,) = append(Append(webhook_stream(uid), version, [WebhookTestRequested(uid=uid)]))
         Webhook.objects.filter(uid=uid).update(next_attempt_at=None)
-        return recorded
+        return envelope
 
 
 @retry_on_conflict
@@ -132,8 +132,3 @@ def _changed(row: Webhook, changes: WebhookChanges) -> list[str]:
         "secret": (changes.secret, row.secret),
     }
     return [name for name, (new, old) in values.items() if new is not None and new != old]
-
-
-def _last_version(uid: str) -> int:
-    events = load(webhook_stream(uid))
-    return events[-1].version if events else 0

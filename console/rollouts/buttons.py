@@ -1,21 +1,12 @@
-"""What a person may ask of a rollout in its phase: the same rules as the decider's, so that no button is refused."""
+"""The buttons of a rollout's page. They follow the decider's rules, so that no request from a button is refused."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rollout.domain.rollout.decider import (
-    ALLOWED,
-    Abort,
-    Approve,
-    Pause,
-    Promote,
-    Reject,
-    Resume,
-    RetryNodes,
-    RollBackAll,
-)
+from rollout.domain.rollout.commands import Abort, Approve, Pause, Promote, Reject, Resume, RetryNodes, RollBackAll
 from rollout.domain.rollout.events import Origin, RolloutPhase, WavePhase
+from rollout.domain.rollout.operator_commands import ALLOWED
 from rollout.models import Rollout
 from rollout.services.rollback import roll_back_rollout
 from rollout.services.rollouts import (
@@ -30,7 +21,7 @@ from rollout.services.rollouts import (
 )
 
 
-class Look(StrEnum):
+class Style(StrEnum):
     PRIMARY = ""
     PLAIN = "quiet"
     DANGER = "danger"
@@ -38,28 +29,28 @@ class Look(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Button:
-    """`ask` and `then` are the confirmation: the question, and what follows. `remark`: it has to be given one."""
+    """`ask` and `then` are the confirmation: the question and the effect. `remark`: the person must write one."""
 
     name: str
     label: str
     ask: str
     then: str
     done: str
-    look: Look = Look.PLAIN
+    style: Style = Style.PLAIN
     remark: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """What decides which buttons there are. `failed` counts nodes that failed or timed out, `changed` those that are
-    not as they were."""
+class Conditions:
+    """The facts that decide which buttons are offered. `failed`: nodes that failed or timed out. `changed`: nodes that
+    the rollout has changed, or may have changed."""
 
     phase: RolloutPhase
     is_gated: bool
     failed: int
     changed: int
     is_rollback: bool
-    #: It waits for an approval, and not for this person's.
+    #: The rollout waits for approval, but this person may not approve it.
     is_own: bool
 
 
@@ -67,75 +58,76 @@ APPROVE = Button(
     name="approve",
     label="Approve",
     ask="Approve this rollout?",
-    then="It starts. Your name and your remark are recorded.",
-    done="Approved: it starts.",
-    look=Look.PRIMARY,
+    then="The rollout can start. Your name and remark are recorded.",
+    done="Approved. The rollout can start.",
+    style=Style.PRIMARY,
     remark=True,
 )
 REJECT = Button(
     name="reject",
     label="Reject",
     ask="Reject this rollout?",
-    then="It ends, and no node is touched. Your name and your remark are recorded.",
-    done="Rejected: no node was touched.",
-    look=Look.DANGER,
+    then="The rollout ends and changes no node. Your name and remark are recorded.",
+    done="Rejected. No node was changed.",
+    style=Style.DANGER,
     remark=True,
 )
 PROMOTE = Button(
     name="promote",
     label="Promote",
-    ask="Open the gate?",
-    then="The next wave starts.",
-    done="The gate is open: the next wave starts.",
-    look=Look.PRIMARY,
+    ask="Start the next wave?",
+    then="The gate opens and the next wave starts.",
+    done="Promoted. The next wave starts.",
+    style=Style.PRIMARY,
 )
 RESUME = Button(
     name="resume",
     label="Resume",
-    ask="Go on?",
-    then="Nodes that have failed so far are accepted, and do not count any more.",
-    done="It goes on.",
-    look=Look.PRIMARY,
+    ask="Resume this rollout?",
+    then="The rollout continues. Nodes that have failed so far no longer count towards the failure limit.",
+    done="Resumed. The rollout continues.",
+    style=Style.PRIMARY,
 )
 PAUSE = Button(
     name="pause",
     label="Pause",
     ask="Pause this rollout?",
-    then="No further node is started. What runs goes on to its end.",
-    done="Paused: no further node is started.",
+    then="No more nodes are started. Operations in progress finish.",
+    done="Paused. No more nodes are started.",
 )
 RETRY = Button(
     name="retry",
     label="Retry failed nodes",
-    ask="Try the nodes again that failed?",
-    then="In this rollout, or in a new one if it has ended.",
-    done="The nodes that failed are tried again.",
+    ask="Retry the failed nodes?",
+    then="This rollout retries them. If it has ended, a new rollout does it.",
+    done="The failed nodes are scheduled again.",
 )
 ROLL_BACK = Button(
     name="rollback",
     label="Roll back",
-    ask="Roll back?",
-    then="Every node that was changed gets back what it had before: in this rollout, or in a new one if it has ended.",
-    done="Every node gets back what it had before.",
-    look=Look.DANGER,
+    ask="Roll back this rollout?",
+    then="Every changed node is restored to what it had before. If this rollout has ended, a new rollout does it.",
+    done="Rollback requested. Every changed node is restored to what it had before.",
+    style=Style.DANGER,
 )
 ABORT = Button(
     name="abort",
     label="Abort",
     ask="Abort this rollout?",
-    then="No further node is started. What runs is finished or undone, as the strategy says. It cannot be resumed.",
-    done="Aborted: no further node is started.",
-    look=Look.DANGER,
+    then="No more nodes are started. Operations in progress finish or are undone, as the strategy says. An aborted "
+    "rollout cannot be resumed.",
+    done="Abort requested. No more nodes are started.",
+    style=Style.DANGER,
 )
-#: In the order in which they are shown.
+#: In display order.
 BUTTONS = (APPROVE, PROMOTE, RESUME, PAUSE, RETRY, ROLL_BACK, REJECT, ABORT)
 CANCEL = Button(
     name="cancel",
     label="Cancel",
-    ask="Cancel it on this node?",
-    then="The rollout does nothing (more) on it, and the node gives up what it has in hand.",
+    ask="Cancel on this node?",
+    then="The rollout does nothing more on this node. If its operation is in progress, the node is asked to stop it.",
     done="The rollout does nothing more on this node.",
-    look=Look.DANGER,
+    style=Style.DANGER,
 )
 
 _ENDED = frozenset(
@@ -159,29 +151,30 @@ _COMMANDS: dict[str, type] = {
 }
 
 
-def offered(standing: Standing) -> list[Button]:
-    return [each for each in BUTTONS if _is_offered(each, standing)]
+def offered(conditions: Conditions) -> list[Button]:
+    """Return the buttons to show, in display order."""
+    return [each for each in BUTTONS if _is_offered(each, conditions)]
 
 
-def _is_offered(button: Button, standing: Standing) -> bool:
-    is_allowed = standing.phase in ALLOWED[_COMMANDS[button.name]]
+def _is_offered(button: Button, conditions: Conditions) -> bool:
+    is_allowed = conditions.phase in ALLOWED[_COMMANDS[button.name]]
     match button.name:
         case "approve":
-            return is_allowed and not standing.is_own
+            return is_allowed and not conditions.is_own
         case "promote":
-            return is_allowed and standing.is_gated
+            return is_allowed and conditions.is_gated
         case "retry":
-            return standing.failed > 0 and (is_allowed or standing.phase in _ENDED)
+            return conditions.failed > 0 and (is_allowed or conditions.phase in _ENDED)
         case "rollback":
-            has_to_give_back = standing.changed > 0 and not standing.is_rollback
-            return has_to_give_back and (is_allowed or standing.phase in _ENDED)
+            can_restore = conditions.changed > 0 and not conditions.is_rollback
+            return can_restore and (is_allowed or conditions.phase in _ENDED)
         case _:
             return is_allowed
 
 
-def standing_of(row: Rollout, *, by: int) -> Standing:
-    """As the person sees it whose account has the uid `by`."""
-    return Standing(
+def conditions_of(row: Rollout, *, by: int) -> Conditions:
+    """Return the conditions of the rollout for the user with the uid `by`."""
+    return Conditions(
         phase=RolloutPhase(row.phase),
         is_gated=any(each["phase"] == WavePhase.GATED for each in row.waves),
         failed=row.failed + row.timed_out,
@@ -192,7 +185,7 @@ def standing_of(row: Rollout, *, by: int) -> Standing:
 
 
 def press(button: Button, uid: str, *, by: int, remark: str = "") -> str:
-    """The rollout to look at then. Raises: `RolloutError`."""
+    """Do what the button says, and return the uid of the rollout to show next. Raises: `RolloutError`."""
     acts: dict[str, Callable[[], str | None]] = {
         "approve": lambda: approve_rollout(uid, by=by, remark=remark),
         "reject": lambda: reject_rollout(uid, remark=remark),

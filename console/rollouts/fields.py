@@ -1,6 +1,6 @@
-"""The form of a rollout: which fields it has, and how what is typed into them becomes the body of `POST /v2/rollouts`.
+"""The fields of the form that starts a rollout, and the body of `POST /v2/rollouts` that is made from their texts.
 
-It checks nothing: the API's own serializer does, and its words stand beside the fields.
+Nothing is validated here: the API's serializer does that, and the form shows its messages next to the fields.
 """
 
 import math
@@ -21,16 +21,16 @@ class Kind(Enum):
     """How the text of a field is read."""
 
     CHOICE = auto()
-    #: Whole numbers as numbers; anything else, such as `10%`, as it stands.
+    #: Whole numbers become numbers. Any other text, such as `10%`, stays as it is.
     AMOUNT = auto()
     AMOUNTS = auto()
     NUMBER = auto()
     FLAG = auto()
-    #: Separated by blanks, commas or lines.
+    #: Separated by spaces, commas or new lines.
     WORDS = auto()
-    #: `label=value,value`, one a line.
+    #: One `label=value,value` per line.
     LABELS = auto()
-    #: What a browser sends of a date with a time: without a zone, and meant in UTC.
+    #: A date and time as a browser sends it: without a zone, read as UTC.
     MOMENT = auto()
     #: Several of the choices.
     SOME = auto()
@@ -38,7 +38,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """`name` is the path in the body, and the input's name."""
+    """`name` is the path in the body and the name of the input."""
 
     name: str
     label: str
@@ -47,6 +47,17 @@ class Field:
     choices: Sequence[tuple[str, str]] = ()
     unit: str = ""
     placeholder: str = ""
+
+    @property
+    def default(self) -> str:
+        """Return the API's default in words; empty if the field has none."""
+        texts = _DEFAULTS.get(self.name)
+        if texts is None:
+            return ""
+        if self.kind is Kind.FLAG:
+            return "yes" if texts else "no"
+        labels = dict(self.choices)
+        return f"{', '.join(labels.get(each, each) for each in texts) or 'none'} {self.unit}".strip()
 
     @property
     def id(self) -> str:
@@ -59,23 +70,23 @@ class Field:
 
 ACTION = Field(
     name="action",
-    label="What to do",
+    label="Action",
     kind=Kind.CHOICE,
-    choices=(("install", "Install it"), ("remove", "Remove it")),
+    choices=(("install", "Install"), ("remove", "Remove")),
 )
 ACTIVATION = Field(
     name="activation",
-    label="How far",
-    help="Loaded into the server and probed, or only put in place on the disk.",
+    label="Activate",
+    help="Load the module into the server and probe its commands, or only copy its files to the node.",
     kind=Kind.CHOICE,
-    choices=(("load", "Load and probe it"), ("files", "Only its files")),
+    choices=(("load", "Load now and check"), ("files", "Copy the files only")),
 )
 NODES = Field(name="nodes", label="Nodes by name", kind=Kind.WORDS)
 SELECTOR = (
     Field(
         name="selector.labels",
         label="Labels",
-        help="One a line: label=value, or label=value,value for any of them.",
+        help="One label per line: label=value. Several values mean any of them: label=value,value.",
         kind=Kind.LABELS,
         placeholder="zone=eu-1,eu-2",
     ),
@@ -89,7 +100,7 @@ SELECTOR = (
     Field(
         name="selector.versions",
         label="Server versions",
-        help="Or how they begin: 8.1 is 8.1.3 too.",
+        help="A version or its beginning: 8.1 also matches 8.1.3.",
         kind=Kind.WORDS,
         placeholder="9.1",
     ),
@@ -99,119 +110,132 @@ SELECTOR = (
         kind=Kind.SOME,
         choices=(("valkey", "Valkey"), ("redis", "Redis")),
     ),
-    Field(name="selector.names", label="Names", help="Patterns: cache-*.", kind=Kind.WORDS, placeholder="cache-*"),
+    Field(
+        name="selector.names", label="Names", help="Patterns, such as cache-*.", kind=Kind.WORDS, placeholder="cache-*"
+    ),
 )
 COMMON = (
     Field(
         name="strategy.canary",
         label="Canary",
-        help="Nodes of the first wave: a number, or a share such as 10%. 0: none.",
+        help="Size of the first wave: a number of nodes, or a share such as 10%. 0: no canary.",
         kind=Kind.AMOUNT,
     ),
     Field(
         name="strategy.waves",
-        label="Waves after it",
-        help="Their sizes, such as 10% 50%. What is left is one more wave.",
+        label="Later waves",
+        help="Sizes of the waves after the canary, such as 10% 50%. The remaining nodes are one more wave.",
         kind=Kind.AMOUNTS,
         placeholder="10% 50%",
     ),
     Field(
         name="strategy.max_parallel",
-        label="At once",
-        help="Nodes that may have it in hand at the same time.",
+        label="Nodes in parallel",
+        help="Nodes updated in parallel: a number, or a share such as 10%.",
         kind=Kind.AMOUNT,
     ),
     Field(
         name="strategy.max_failures",
         label="Failures accepted",
-        help="More of them stop the rollout.",
+        help="The rollout stops when more nodes have failed: a number, or a share such as 10%.",
         kind=Kind.AMOUNT,
     ),
     Field(
         name="strategy.on_failure",
-        label="When there are more",
+        label="When more nodes fail",
+        help="What the rollout does when more nodes have failed, or no node succeeds for too long.",
         kind=Kind.CHOICE,
-        choices=(("pause", "Pause, and ask a person"), ("abort", "Abort"), ("rollback", "Roll back by itself")),
+        choices=(("pause", "Pause and wait for a person"), ("abort", "Abort"), ("rollback", "Roll back automatically")),
     ),
     Field(
         name="strategy.gate",
         label="Between waves",
+        help="What the rollout does after each wave except the last.",
         kind=Kind.CHOICE,
-        choices=(("none", "Go on by itself"), ("manual", "Wait until a person promotes")),
+        choices=(("none", "Continue automatically"), ("manual", "Wait for a person to promote")),
     ),
     Field(
         name="strategy.approval",
-        label="A second person has to approve it first",
+        label="A second person must approve",
+        help="Nothing starts before a person who did not start the rollout has approved it.",
         kind=Kind.FLAG,
     ),
 )
 MORE = (
     Field(
         name="strategy.min_healthy",
-        label="Kept healthy",
-        help="Nodes that stay online, untouched and without a failure.",
+        label="Minimum healthy nodes",
+        help="Nodes that must stay online, without a failure and without an operation in progress: a number, or a share "
+        "such as 80%.",
         kind=Kind.AMOUNT,
     ),
     Field(
         name="strategy.soak_seconds",
-        label="Soak",
-        help="How long health is watched after each wave.",
+        label="Soak time",
+        help="How long node health is watched after each wave.",
         kind=Kind.NUMBER,
         unit="s",
     ),
     Field(
         name="strategy.settle_seconds",
-        label="Settling",
-        help="How long a server has to run after the load before its node has succeeded.",
+        label="Settling time",
+        help="How long a server must keep running after it has loaded the module.",
         kind=Kind.NUMBER,
         unit="s",
     ),
     Field(
         name="strategy.node_deadline_seconds",
-        label="Longest for one node",
+        label="Deadline for each node",
+        help="Time limit for an operation, from release to end. After that the operation has timed out.",
         kind=Kind.NUMBER,
         unit="s",
     ),
     Field(
         name="strategy.progress_deadline_seconds",
-        label="Longest without any success",
+        label="Progress deadline",
+        help="Time limit without a success while a wave is running. After that the rollout stops.",
         kind=Kind.NUMBER,
         unit="s",
     ),
     Field(
         name="strategy.offline",
-        label="Nodes that are offline",
+        label="Offline nodes",
+        help="What happens to a node that is offline when its wave runs.",
         kind=Kind.CHOICE,
         choices=(("wait", "Wait for them"), ("skip", "Skip them"), ("fail", "Count them as failed")),
     ),
     Field(
         name="strategy.on_abort",
-        label="When it is aborted",
+        label="When the rollout is aborted",
+        help="What happens to operations in progress.",
         kind=Kind.CHOICE,
-        choices=(("finish", "Let finish what runs"), ("undo", "Undo what runs")),
+        choices=(("finish", "Let them finish"), ("undo", "Undo them")),
     ),
-    Field(name="strategy.retries.limit", label="Automatic retries", help="Of one node.", kind=Kind.AMOUNT),
+    Field(name="strategy.retries.limit", label="Automatic retries", help="For each node.", kind=Kind.AMOUNT),
     Field(
         name="strategy.retries.backoff_seconds",
         label="Wait before the first retry",
-        help="It doubles from retry to retry.",
+        help="The wait doubles with each retry.",
         kind=Kind.NUMBER,
         unit="s",
     ),
     Field(
         name="strategy.start_at",
-        label="Not before (UTC)",
+        label="Start at (UTC)",
+        help="Nothing starts before this time.",
         kind=Kind.MOMENT,
     ),
     Field(
         name="strategy.retries.reasons",
-        label="Reasons worth a retry",
+        label="Reasons to retry",
+        help="A node that fails for another reason is not retried automatically.",
         kind=Kind.SOME,
         choices=tuple((each.value, each.value.replace("_", " ")) for each in Reason),
     ),
     Field(
         name="supersede",
-        label="Take over from a rollout of this module that is under way",
+        label="Replace a rollout of this module that is in progress",
+        help="On the nodes of this rollout, operations of the older rollout that have not started are canceled.",
         kind=Kind.FLAG,
     ),
 )
@@ -221,7 +245,7 @@ Texts = dict[str, list[str]]
 
 
 def defaults() -> Texts:
-    """What the form shows at first: the values that the API takes for what is left out."""
+    """Return the texts of an untouched form: the API's defaults."""
     strategy = msgspec.to_builtins({"strategy": Strategy()})
     return {"action": ["install"], "activation": ["load"], "scope": ["all"], **dict(_texts(strategy))}
 
@@ -244,12 +268,15 @@ def _texts(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, list
                 yield here, [str(inner)]
 
 
+_DEFAULTS = defaults() | {"supersede": []}
+
+
 def texts_of(given: QueryDict) -> Texts:
     return {name: [str(each) for each in values] for name, values in given.lists()}
 
 
 def body_of(texts: Texts) -> dict[str, Any]:
-    """The body of a request that means what the form says; what is empty is left out."""
+    """Return the body of `POST /v2/rollouts`, without the fields that are empty."""
     module_name, _, version = _text(texts, "artifact").rpartition("/")
     scope = _text(texts, "scope")
     body: dict[str, Any] = {}
@@ -269,13 +296,13 @@ def body_of(texts: Texts) -> dict[str, Any]:
 
 
 def _value(field: Field, texts: Sequence[str]) -> Any:
-    """None for what is left out."""
+    """Return the field's value in the body, or None to leave the field out."""
     text = "\n".join(texts).strip()
     match field.kind:
         case Kind.FLAG:
             return bool(text)
         case Kind.SOME:
-            # To choose none of the reasons means something, to choose none of the roles does not.
+            # No reasons at all means "retry nothing". No roles at all means "any role".
             return [each for each in texts if each] or ([] if field.name == "strategy.retries.reasons" else None)
         case Kind.AMOUNTS:
             return [_whole(each) for each in _words(text)]
@@ -312,7 +339,7 @@ def _number(text: str) -> float | str:
 
 
 def _labels(text: str) -> dict[str, list[str]] | str:
-    """As it stands where a line is none: the serializer says what it must be."""
+    """Return the values by label, or the text itself if a line is no label: the serializer then says what is wrong."""
     pairs = [line.partition("=") for line in text.splitlines() if line.strip()]
     if not all(name.strip() and sign for name, sign, _ in pairs):
         return text
@@ -324,21 +351,21 @@ def _text(texts: Texts, name: str) -> str:
 
 
 def _put(body: dict[str, Any], path: str, value: Any) -> None:
-    *folders, name = path.split(".")
-    for folder in folders:
-        body = body.setdefault(folder, {})
+    *parents, name = path.split(".")
+    for parent in parents:
+        body = body.setdefault(parent, {})
     body[name] = value
 
 
-# --- What is wrong ----------------------------------------------------------------------------------------------------
+# --- Errors -----------------------------------------------------------------------------------------------------------
 
 Errors = dict[str, list[str]]
-#: Which field of the form shows an error of what is no field of its own.
+#: The form's field that shows an error of a path that has no field.
 _SHOWN_AT = {"module_name": "artifact", "version": "artifact", "plan_hash": "", "strategy": "", "non_field_errors": ""}
 
 
 def errors_of(detail: Any) -> Errors:
-    """A serializer's messages by the name of the field beside which they stand; empty for the form as a whole."""
+    """Return the serializer's messages by the name of the form's field. The name is empty for the form as a whole."""
     found: Errors = {}
     for path, message in _messages(detail, ()):
         found.setdefault(_place(path), []).append(message)
@@ -358,7 +385,7 @@ def _messages(detail: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 
 
 def _place(path: str) -> str:
-    """The field itself, or the one that the path is inside of: the second wave's size is one of `strategy.waves`."""
+    """Return the field of the path or of its nearest parent: `strategy.waves.1` belongs to `strategy.waves`."""
     if path in _SHOWN_AT:
         return _SHOWN_AT[path]
     known = {each.name for each in ALL} | {"selector"}

@@ -1,4 +1,4 @@
-"""What a rollout's page shows, in a number of queries that does not grow with its nodes."""
+"""The content of a rollout's page. The number of queries does not grow with the nodes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,30 +9,30 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 
-from console.rollouts.buttons import Button, offered, standing_of
-from console.rollouts.story import Entry, story_of
+from console.rollouts.buttons import Button, conditions_of, offered
+from console.rollouts.timeline import Entry, timeline_of
 from eventstore import in_words, snapshot
 from rollout.domain.reasons import WORDS
 from rollout.domain.rollout.events import RolloutPhase
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Reason
 from rollout.projections.outcomes import BAD, attempt_in_words
-from rollout.projections.rollouts import document
+from rollout.projections.rollout_document import document
 from rollout.queries import dashboard, explanations
 from rollout.queries.freeze import freeze_document
-from rollout.queries.operations import IN_HAND, attempts_to_look_at, operation_rows
+from rollout.queries.operations import IN_PROGRESS, attempts_needing_attention, operation_rows
 from rollout.queries.rollouts import newest_rollout_events, rollout_events, rollout_row
 
-#: How many nodes are listed with their reasons, how many of those that failed at once, and how many events.
+#: How many nodes are listed with their reasons, how many failed ones of them are shown at first, and how many events.
 LISTED = 25
 FIRST = 4
 EVENTS = 80
-#: Up to so many nodes have their names on their tiles.
+#: Tiles show names up to this number of nodes.
 NAMED_TILES = 40
-#: A bar has a part for each of these, and each has a colour.
+#: The parts of a bar, in order. `rollout.css` has a colour for each.
 PARTS = ("succeeded", "rolled_back", "running", "queued", "failed", "timed_out", "skipped", "canceled", "scheduled")
 IN_WORDS: dict[RolloutPhase, str] = {
     RolloutPhase.PLANNED: "Planned",
-    RolloutPhase.PENDING_APPROVAL: "Waits for approval",
+    RolloutPhase.PENDING_APPROVAL: "Waiting for approval",
     RolloutPhase.SCHEDULED: "Scheduled",
     RolloutPhase.RUNNING: "Running",
     RolloutPhase.PAUSED: "Paused",
@@ -51,7 +51,7 @@ IN_WORDS: dict[RolloutPhase, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Of a bar: `share` in percent of it."""
+    """One part of a bar; `share` is in percent."""
 
     name: str
     label: str
@@ -61,8 +61,8 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wave:
-    """`number` is that of the API, from 0; None for the nodes that were skipped from the start. `failed_before`: how many
-    of its nodes had failed before they were retried or undone."""
+    """`number` is the API's, from 0; None for the nodes that were skipped from the start. `failed_before`: how many of its
+    nodes failed before they were retried or undone."""
 
     number: int | None
     is_canary: bool
@@ -76,7 +76,7 @@ class Wave:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedNode:
-    """`attempt` is in words, empty for a first one that nothing has followed. `is_over`: it was retried or undone."""
+    """`attempt` is in words, empty if it is the only one. `is_over`: the attempt was retried or undone."""
 
     node: str
     phase: str
@@ -90,7 +90,7 @@ class ListedNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
-    """All of a rollout's page that may change. `newest` is the position of its newest event."""
+    """Everything on a rollout's page that may change. `newest` is the position of its newest event."""
 
     uid: str
     title: str
@@ -102,20 +102,20 @@ class Live:
     reason: str
     message: str
     why: dict[str, Any]
-    #: Whether it stands still until a person does something, or until its start: there is no telling how long.
-    is_held: bool
+    #: The rollout waits for a person or for its start time, so the time left is unknown.
+    is_waiting: bool
     freeze: dict[str, Any]
     parts: Sequence[Part]
     waves: Sequence[Wave]
     has_names: bool
     failing: Sequence[ListedNode]
     rest: Sequence[ListedNode]
-    #: Whether there are more of them than are listed.
+    #: More nodes failed than are listed.
     more_failing: bool
-    #: Whether all of those that are listed were retried or undone.
+    #: All listed nodes were retried or undone.
     failed_before: bool
-    in_hand: Sequence[ListedNode]
-    story: Sequence[Entry]
+    in_progress: Sequence[ListedNode]
+    timeline: Sequence[Entry]
     may_act: bool
     buttons: Sequence[Button]
     needs_another: bool
@@ -123,13 +123,13 @@ class Live:
 
 @snapshot()
 def live(uid: str, *, by: int, may_act: bool) -> Live:
-    """Raises: `RolloutNotFoundError`."""
+    """Return the page's content for the user with the uid `by`. Raises: `RolloutNotFoundError`."""
     row = rollout_row(uid)
     shown, phase = document(row), RolloutPhase(row.phase)
-    standing = standing_of(row, by=by)
-    listed = attempts_to_look_at(uid, limit=LISTED)
+    conditions = conditions_of(row, by=by)
+    listed = attempts_needing_attention(uid, limit=LISTED)
     failing = [_listed(each) for each in listed if each.phase in BAD]
-    in_hand = [_listed(each) for each in listed if each.phase in IN_HAND]
+    in_progress = [_listed(each) for each in listed if each.phase in IN_PROGRESS]
     reason, explained = shown["reason"], explanations.of_rollout(uid).document
     freeze = freeze_document()
     return Live(
@@ -143,7 +143,7 @@ def live(uid: str, *, by: int, may_act: bool) -> Live:
         reason=WORDS[Reason(reason)].meaning if reason else "",
         message="" if row.message.rstrip(".") in explained["summary"] else row.message,
         why=explained,
-        is_held=freeze["frozen"] or phase == RolloutPhase.SCHEDULED or bool(dashboard.waits_for_somebody(row)),
+        is_waiting=freeze["frozen"] or phase == RolloutPhase.SCHEDULED or bool(dashboard.decision_needed(row)),
         freeze=freeze,
         parts=parts_of(shown["progress"]),
         waves=_waves(uid, shown),
@@ -152,15 +152,16 @@ def live(uid: str, *, by: int, may_act: bool) -> Live:
         rest=failing[FIRST:],
         more_failing=len(failing) == LISTED,
         failed_before=all(each.is_over for each in failing),
-        in_hand=in_hand,
-        story=_story(uid),
+        in_progress=in_progress,
+        timeline=_timeline(uid),
         may_act=may_act,
-        buttons=offered(standing) if may_act else (),
-        needs_another=may_act and phase == RolloutPhase.PENDING_APPROVAL and standing.is_own,
+        buttons=offered(conditions) if may_act else (),
+        needs_another=may_act and phase == RolloutPhase.PENDING_APPROVAL and conditions.is_own,
     )
 
 
 def parts_of(counters: dict[str, Any]) -> list[Part]:
+    """Return the parts of a bar for the counters that are not 0."""
     total = max(1, counters["total"])
     return [
         Part(
@@ -171,11 +172,11 @@ def parts_of(counters: dict[str, Any]) -> list[Part]:
     ]
 
 
-def _story(uid: str) -> list[Entry]:
-    """Newest first. How it began is never left out."""
+def _timeline(uid: str) -> list[Entry]:
+    """Return the newest entries, newest first, and always the start."""
     newest = newest_rollout_events(uid, limit=EVENTS)
     first = rollout_events(uid, after=0, limit=1)
-    return story_of([*(each for each in first if each.position < newest[0].position), *newest])[::-1]
+    return timeline_of([*(each for each in first if each.position < newest[0].position), *newest])[::-1]
 
 
 def _listed(row: Any) -> ListedNode:
@@ -236,21 +237,21 @@ class _Tile(NamedTuple):
 
 
 def _tiles(nodes: Iterable[_Tile]) -> SafeString:
-    """A link for each node: at a thousand of them every byte counts, so that the name stands once, in the title."""
-    folder = reverse("admin:rollout_node_changelist")
+    """Return a link for each node. A thousand of them must stay small, so the visible name is in the title only."""
+    nodes_url = reverse("admin:rollout_node_changelist")
     return format_html_join(
         "\n",
         '<a href="{}{}/change/" class="{}" title="{}: {}"></a>',
-        ((folder, each.node, _look(each), each.node, _said(each)) for each in nodes),
+        ((nodes_url, each.node, _classes(each), each.node, _outcome(each)) for each in nodes),
     )
 
 
-def _look(tile: _Tile) -> str:
+def _classes(tile: _Tile) -> str:
     colour = "running" if tile.phase in RUNNING_PHASES else tile.phase
     return f"{colour} failed-before" if tile.failed_before and tile.phase not in BAD else colour
 
 
-def _said(tile: _Tile) -> str:
+def _outcome(tile: _Tile) -> str:
     words = [tile.phase.replace("_", " ")]
     if tile.reason and tile.phase in FINAL_PHASES:
         words.append(tile.reason.replace("_", " "))

@@ -1,4 +1,4 @@
-"""What the form of a rollout asks for: checked by the API's serializer, planned and started by the services."""
+"""The form that starts a rollout. The API's serializer validates it; the services plan and start it."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from api.errors import ApiError
 from artifacts_app.errors import ArtifactNotFoundError
 from console.rollouts.fields import ALL, COMMON, MORE, SELECTOR, Errors, Field, Texts, body_of, defaults, errors_of
-from rollout.api.serializers.freeze import ReasonSerializer as ReasonSerializer  # noqa: PLC0414 - from one place, likewise
+from rollout.api.serializers.freeze import ReasonSerializer as ReasonSerializer  # noqa: PLC0414 - the views import all forms from here
 from rollout.api.serializers.start import StartRolloutSerializer
 from rollout.api.serializers.verbs import RemarkSerializer as RemarkSerializer  # noqa: PLC0414 - likewise
 from rollout.domain.errors import NoMatchError, PlanChangedError, RolloutInProgressError, UnknownNodeError
@@ -21,7 +21,7 @@ from rollout.services.start import start_rollout
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownField:
-    """A field as the page shows it, with what was typed."""
+    """A field with its texts and errors, as the page shows it."""
 
     field: Field
     values: Sequence[str]
@@ -33,23 +33,23 @@ class ShownField:
 
 
 class StartForm:
-    """What was typed, what is wrong with it, and the plan of what it would do."""
+    """The texts of the form, their errors, and the plan."""
 
     def __init__(self, texts: Texts) -> None:
         self.texts = texts
         self.errors: Errors = {}
         self.plan: dict[str, Any] | None = None
-        #: What it would do is not what the person had seen.
+        #: The plan is no longer the one that the person saw.
         self.has_changed = False
-        #: The rollout that is in its way.
-        self.in_the_way = ""
+        #: The uid of a rollout in progress that blocks this one, or empty.
+        self.blocked_by = ""
 
     def preview(self) -> None:
         if (request := self._checked()) is not None:
             self._plan(request)
 
     def start(self) -> str:
-        """The uid of the new rollout; empty if it was not started, and the form shows why."""
+        """Start the rollout and return its uid. If it is empty, nothing was started and the form shows why."""
         if not self.text("plan_hash"):
             self.preview()
             return ""
@@ -80,10 +80,10 @@ class StartForm:
     def _refuse(self, error: ApiError) -> None:
         match error:
             case RolloutInProgressError():
-                self.in_the_way = error.rollout
-                self.errors = {"": [_IN_THE_WAY]}
+                self.blocked_by = error.rollout
+                self.errors = {"": [_BLOCKED]}
             case NoMatchError():
-                self.errors = {"selector": ["No node of the fleet is all of this."]}
+                self.errors = {"selector": ["No node matches all of these fields."]}
             case UnknownNodeError():
                 self.errors = {"nodes": [error.description]}
             case ArtifactNotFoundError():
@@ -116,24 +116,24 @@ class StartForm:
 
     @property
     def is_more_open(self) -> bool:
-        """Whether there is something to see under "More"."""
+        """Return True if a field under "More" has an error, or a text that is not the default."""
         usual = defaults()
         return any(each.errors or list(each.values) != usual.get(each.field.name, []) for each in self.more)
 
     @property
     def count_of_errors(self) -> int:
-        """Those beside a field."""
+        """Return the number of errors that belong to a field."""
         return sum(len(each) for name, each in self.errors.items() if name)
 
 
-_IN_THE_WAY = (
-    "A rollout of this module is under way on some of these nodes. Wait for its end, abort it, or let this one take "
-    "over: see under More."
+_BLOCKED = (
+    "A rollout of this module is in progress on some of these nodes. Wait until it ends, abort it, or select "
+    "“Replace a rollout of this module that is in progress” under More."
 )
 
 
 def _at_its_field(description: str) -> Errors:
-    """An error that begins with a field's path belongs beside the field."""
+    """Return the error at its field if it begins with the field's path, else for the form as a whole."""
     found = re.match(r"([a-z_.]+): (.+)", description, re.DOTALL)
     if found and found[1] in {each.name for each in ALL}:
         return {found[1]: [found[2]]}

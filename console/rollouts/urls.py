@@ -1,4 +1,4 @@
-"""Below `/admin/`. A rollout's page has the address that the admin site gives it, and takes its place."""
+"""URLs below `/admin/`. A rollout's page replaces the one of the admin site, at the same URL."""
 
 from django.urls import path
 

@@ -1,4 +1,4 @@
-"""The pages on which rollouts are started, watched and steered, and the switch that freezes the fleet."""
+"""The pages that start, show and control rollouts, and the page that freezes the fleet."""
 
 from hashlib import sha256
 
@@ -14,26 +14,26 @@ from accounts.selectors import may, uid_of
 from api.errors import ApiError, ConflictError
 from artifacts_app.selectors import uploaded_versions
 from console.page import Crumb, answer, page
-from console.rollouts.buttons import CANCEL, ROLL_BACK, Button, button_of, offered, press, standing_of
+from console.rollouts.buttons import CANCEL, ROLL_BACK, Button, button_of, conditions_of, offered, press
 from console.rollouts.fields import ACTION, ACTIVATION, NODES, defaults, texts_of
 from console.rollouts.live import live
 from console.rollouts.request import ReasonSerializer, RemarkSerializer, StartForm
 from eventstore import ConcurrencyError, in_words
 from rollout.domain.errors import NodeNotFoundError, RolloutNotFoundError
-from rollout.domain.rollout.decider import left_alone_in_words
+from rollout.domain.rollout.rollback import left_unchanged_sentence
 from rollout.queries.freeze import freeze_document
 from rollout.queries.nodes import node_rows
 from rollout.queries.operations import operation_row
+from rollout.queries.restoration import restoration_of
 from rollout.queries.rollouts import rollout_row
-from rollout.queries.snapshot import restoration_of
 from rollout.services.freeze import freeze_fleet, thaw_fleet
 from rollout.services.rollouts import cancel_node
 from ui.cells import page_url
 
-#: How many module versions can be chosen from, and up to how many nodes are there to be ticked.
+#: How many module versions the form offers, and up to how many nodes it shows as checkboxes.
 VERSIONS = 1000
 TICKED = 60
-SCOPES = (("all", "The whole fleet"), ("named", "These nodes"), ("selected", "Nodes that are…"))
+SCOPES = (("all", "The whole fleet"), ("named", "These nodes"), ("selected", "Nodes that match…"))
 _SEES, _CHANGES = Permission.VIEW_CLUSTER_MODULES, Permission.MANAGE_CLUSTER_MODULES
 
 
@@ -42,7 +42,7 @@ _SEES, _CHANGES = Permission.VIEW_CLUSTER_MODULES, Permission.MANAGE_CLUSTER_MOD
 
 @page(sees=_CHANGES, changes=_CHANGES)
 def start(request: HttpRequest) -> HttpResponseBase:
-    """`?module=NAME&version=V` chooses what is rolled out; any field of the form may be given so too."""
+    """Show the form and its plan, or start the rollout. The query fills the form: `?module=NAME&version=V`, or any field."""
     if request.method == "POST":
         form = StartForm(texts_of(request.POST))
         if "start" in request.POST:
@@ -52,7 +52,7 @@ def start(request: HttpRequest) -> HttpResponseBase:
                 form.errors = {"": [ConflictError().description]}
                 uid = ""
             if uid:
-                messages.success(request, "The rollout is on its way.")
+                messages.success(request, "Rollout created.")
                 return HttpResponseRedirect(rollout_url(uid))
         else:
             form.preview()
@@ -87,7 +87,7 @@ def _form(request: HttpRequest, form: StartForm) -> HttpResponse:
         scope=form.text("scope"),
         nodes=nodes,
         tickable=names if len(names) <= TICKED else (),
-        in_the_way=rollout_url(form.in_the_way) if form.in_the_way else "",
+        blocked_by=rollout_url(form.blocked_by) if form.blocked_by else "",
     )
 
 
@@ -96,7 +96,7 @@ def _form(request: HttpRequest, form: StartForm) -> HttpResponse:
 
 @page(sees=_SEES)
 def watch(request: HttpRequest, uid: str) -> HttpResponseBase:
-    """The rollout's page; with `?live` only what may change of it, and 304 for who has it already."""
+    """Return the rollout's page; with `?live` only the part that may change, or 304 if the client has it."""
     try:
         now = live(uid, by=uid_of(request.user), may_act=may(request.user, _CHANGES))
     except RolloutNotFoundError as error:
@@ -110,12 +110,12 @@ def watch(request: HttpRequest, uid: str) -> HttpResponseBase:
     return HttpResponse(text, headers={"ETag": etag, "Cache-Control": "no-cache"})
 
 
-# --- Steering ---------------------------------------------------------------------------------------------------------
+# --- Controlling ------------------------------------------------------------------------------------------------------
 
 
 @page(sees=_CHANGES, changes=_CHANGES)
 def verb(request: HttpRequest, uid: str, name: str) -> HttpResponseBase:
-    """Asks whether it is meant, and does it."""
+    """GET asks for confirmation, POST does it."""
     if (button := button_of(name)) is None:
         raise Http404
     if request.method != "POST":
@@ -127,31 +127,31 @@ def verb(request: HttpRequest, uid: str, name: str) -> HttpResponseBase:
             return _confirm(request, uid, button, error=" ".join(map(str, serializer.errors["remark"])))
         remark = serializer.validated_data["remark"]
     try:
-        follow = press(button, uid, by=uid_of(request.user), remark=remark)
+        next_uid = press(button, uid, by=uid_of(request.user), remark=remark)
     except RolloutNotFoundError as error:
         raise Http404 from error
     except ApiError as error:
         messages.error(request, error.description)
-        follow = uid
+        next_uid = uid
     except ConcurrencyError:
         messages.error(request, ConflictError().description)
-        follow = uid
+        next_uid = uid
     else:
-        messages.success(request, button.done if follow == uid else _followed(button, uid))
-    return HttpResponseRedirect(rollout_url(follow))
+        messages.success(request, button.done if next_uid == uid else _done_by_new_rollout(button, uid))
+    return HttpResponseRedirect(rollout_url(next_uid))
 
 
-def _followed(button: Button, former: str) -> str:
+def _done_by_new_rollout(button: Button, original: str) -> str:
     return format_html(
-        '{} This is the new rollout that does it; <a href="{}">the former one</a> has ended.',
+        '{} This new rollout does it, because <a href="{}">the original rollout</a> has ended.',
         button.done,
-        rollout_url(former),
+        rollout_url(original),
     )
 
 
 @page(sees=_CHANGES, changes=_CHANGES)
 def cancel(request: HttpRequest, uid: str, node: str) -> HttpResponseBase:
-    """Asks whether the node is to be left alone, and does it."""
+    """Cancel the rollout on one node. GET asks for confirmation."""
     try:
         if request.method != "POST":
             operation_row(uid, node)
@@ -172,7 +172,7 @@ def _confirm(request: HttpRequest, uid: str, button: Button, *, error: str = "",
         row = rollout_row(uid)
     except RolloutNotFoundError as missing:
         raise Http404 from missing
-    standing = standing_of(row, by=uid_of(request.user))
+    conditions = conditions_of(row, by=uid_of(request.user))
     title = capfirst(row.title)
     return answer(
         request,
@@ -181,13 +181,13 @@ def _confirm(request: HttpRequest, uid: str, button: Button, *, error: str = "",
         trail=[_all_rollouts(), Crumb(text=title, url=rollout_url(uid))],
         what=title,
         button=button,
-        left_alone=left_alone_in_words(restoration_of(uid).left_alone) if button is ROLL_BACK else "",
+        left_unchanged=left_unchanged_sentence(restoration_of(uid).unchanged) if button is ROLL_BACK else "",
         node=node,
         error=error,
         remark=request.POST.get("remark", ""),
         back=rollout_url(uid),
-        is_offered=button is CANCEL or button in offered(standing),
-        phase=standing.phase,
+        is_offered=button is CANCEL or button in offered(conditions),
+        phase=conditions.phase,
     )
 
 
@@ -196,17 +196,17 @@ def _confirm(request: HttpRequest, uid: str, button: Button, *, error: str = "",
 
 @page(sees=_SEES, changes=_CHANGES)
 def freeze(request: HttpRequest) -> HttpResponseBase:
-    """Whether anything is released anywhere, and the switch for it."""
+    """Show whether the fleet is frozen, and freeze or thaw it."""
     reason, error = request.POST.get("reason", ""), ""
     if request.method == "POST" and "thaw" in request.POST:
         thaw_fleet()
-        messages.success(request, "The fleet is thawed: rollouts go on.")
+        messages.success(request, "The fleet is thawed. Rollouts continue.")
         return HttpResponseRedirect(reverse("admin:freeze"))
     if request.method == "POST":
         serializer = ReasonSerializer(data={"reason": reason})
         if serializer.is_valid():
             freeze_fleet(serializer.validated_data["reason"])
-            _tell_frozen(request, serializer.validated_data["reason"])
+            _report_freeze(request, serializer.validated_data["reason"])
             return HttpResponseRedirect(reverse("admin:freeze"))
         error = " ".join(map(str, serializer.errors["reason"]))
     return answer(
@@ -220,13 +220,13 @@ def freeze(request: HttpRequest) -> HttpResponseBase:
     )
 
 
-def _tell_frozen(request: HttpRequest, reason: str) -> None:
-    """Somebody else may have been first: theirs is the reason that everybody reads."""
+def _report_freeze(request: HttpRequest, reason: str) -> None:
+    """Add a message. If another person froze the fleet first, show that person's reason."""
     freeze = freeze_document()
     if (freeze["actor"], freeze["reason"]) == (request.user.get_username(), reason):
-        messages.success(request, "The fleet is frozen: nothing more is released until it is thawed.")
+        messages.success(request, "The fleet is frozen. Rollouts start nothing new until it is thawed.")
     else:
-        messages.warning(request, f"The fleet was frozen already by {in_words(freeze['actor'])}: {freeze['reason']}")
+        messages.warning(request, f"The fleet was already frozen by {in_words(freeze['actor'])}: {freeze['reason']}")
 
 
 def rollout_url(uid: str) -> str:

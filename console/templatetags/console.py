@@ -1,6 +1,6 @@
-"""What pages show in cells: `{% load console %}` `{{ phase|badge }}` `{{ moment|ago }}` `{% bar percent failed %}`.
+"""Filters and tags for cells: `{% load console %}` `{{ phase|badge }}` `{{ moment|ago }}` `{% bar row %}`.
 
-The same functions as in the lists of the admin site: a phase looks the same everywhere.
+They use the same functions as the admin site's lists, so that a phase looks the same everywhere.
 """
 
 from datetime import datetime
@@ -16,7 +16,7 @@ from accounts import selectors
 from accounts.roles import Permission
 from console.links import start_url
 from eventstore import in_words
-from rollout.projections.nodes import ModuleState
+from rollout.projections.node_modules import ModuleState
 from ui import cells
 
 register = template.Library()
@@ -40,19 +40,19 @@ def exactly(moment: datetime | None) -> str:
 
 @register.filter
 def words(value: str) -> str:
-    """A phase, state or reason as people read it."""
+    """Return a phase, state or reason with spaces instead of underscores."""
     return value.replace("_", " ")
 
 
 @register.filter
 def may(request: HttpRequest, permission: str) -> bool:
-    """`{% if request|may:"update_node" %}`: what the role may not do has no button."""
+    """Return True if the user has the permission: `{% if request|may:"update_node" %}`."""
     return selectors.may(request.user, Permission(permission))
 
 
 @register.inclusion_tag("console/results.html", takes_context=True)
 def results(context: Any, cl: ChangeList) -> dict[str, Any]:
-    """The rows of a list, with the links that sort it and a box to select each row if there is an action to take."""
+    """Return the context of a list: rows, headers with sort links, and the actions for selected rows."""
     return {
         "cl": cl,
         "headers": list(admin_list.result_headers(cl)),
@@ -64,13 +64,13 @@ def results(context: Any, cl: ChangeList) -> dict[str, Any]:
 
 @register.filter
 def choices(spec: Any, cl: ChangeList) -> list[dict[str, Any]]:
-    """Of a filter: text, address, and whether it is the one that is chosen."""
+    """Return the filter's choices: text, URL and whether each is selected."""
     return list(spec.choices(cl))
 
 
 @register.filter
 def pages_of(cl: ChangeList) -> list[int | str]:
-    """Numbers of pages, with `…` for those left out."""
+    """Return the page numbers to show, with `…` for gaps."""
     return list(cl.paginator.get_elided_page_range(cl.page_num, on_each_side=2, on_ends=1))
 
 
@@ -81,18 +81,18 @@ def page_query(number: int, cl: ChangeList) -> str:
 
 @register.simple_tag
 def bar(row: Any) -> str:
-    """Progress of a rollout's row: a bar in the colours of its counters, its percent and its numbers in words."""
+    """Return a rollout's progress: a bar, the percentage and the numbers in words."""
     return cells.bar(row)
 
 
 @register.simple_tag
 def cell(row: Any) -> str:
-    """A module version on a node in the matrix: its version, and in words what differs."""
+    """Return a cell of the matrix: the module version on the node, and its state."""
     meaning = cells.MEANINGS.get(row.state, cells.Meaning.QUIET)
     words = f"{row.state.replace('_', ' ')}: {row.observed}, {row.desired} desired"
-    said = row.observed if row.state == ModuleState.IN_SYNC else f"{row.state}: {row.observed}"
+    text = row.observed if row.state == ModuleState.IN_SYNC else f"{row.state}: {row.observed}"
     return format_html(
-        '<span class="cell is-{}" title="{}">{} <small>{}</small></span>', meaning, words, row.version, said
+        '<span class="cell is-{}" title="{}">{} <small>{}</small></span>', meaning, words, row.version, text
     )
 
 

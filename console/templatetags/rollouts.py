@@ -1,4 +1,4 @@
-"""Words and addresses on the pages of rollouts."""
+"""Filters for the pages of rollouts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from django import template
 from ui.cells import page_url
 
 register = template.Library()
-#: How many names stand in a sentence.
+#: How many nodes a sentence names.
 NAMED = 8
 
 
@@ -24,14 +24,16 @@ def plain(word: str) -> str:
 
 @register.filter
 def words(value: Any) -> str:
-    """A value of the strategy."""
+    """Return a value of the strategy in words."""
     match value:
         case None | [] | "":
             return "none"
         case bool():
             return "yes" if value else "no"
-        case list():
+        case list() | tuple():
             return ", ".join(str(each) for each in value)
+        case float():
+            return f"{value:g}"
         case _:
             return str(value)
 
@@ -44,7 +46,7 @@ def names(nodes: Sequence[str]) -> str:
 
 @register.filter
 def unchanged(nodes: Sequence[dict[str, Any]]) -> int:
-    """How many of a plan's nodes are expected to be as they are to be."""
+    """Return how many of the planned nodes are expected to need no change."""
     return sum(each["expected"] is not None for each in nodes)
 
 

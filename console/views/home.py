@@ -1,4 +1,4 @@
-"""The home page: what needs a person, what is under way, which node has which module."""
+"""The home page: what needs attention, rollouts in progress, and the modules of each node."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,25 +12,25 @@ from django.utils.http import urlencode
 from accounts.roles import Permission
 from console.page import answer, page
 from rollout.models import Node, NodeModule, Rollout
-from rollout.projections.nodes import ModuleState
+from rollout.projections.node_modules import ModuleState
 from rollout.queries import dashboard
 from rollout.queries.dashboard import MatrixFilter, ModuleOnNodes
 from rollout.queries.freeze import freeze_document
 from ui.cells import list_url, page_url
 
-#: Rows of the matrix at a time, and bars of rollouts.
+#: Rows of the matrix on a page, and rollouts with a bar.
 NODES = 50
 ROLLOUTS = 10
 _BAD_STATES = {
-    ModuleState.ERROR: "with an operation that failed",
-    ModuleState.MISSING: "without a module",
-    ModuleState.DRIFTED: "that have drifted",
+    ModuleState.ERROR: "with a failed operation",
+    ModuleState.MISSING: "with a missing module",
+    ModuleState.DRIFTED: "with a drifted module",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """Something that waits for a person; `kind` is the phase or state that its badge shows."""
+    """An entry of "Needs attention"; `kind` is the phase or state on its badge."""
 
     kind: str
     text: str
@@ -38,7 +38,7 @@ class Task:
 
 
 def home(request: HttpRequest) -> TemplateResponse:
-    """Its address is the admin site's own, which asks for nothing but to be signed in."""
+    """Return the home page. The admin site asks only for a login here, so any role may see it."""
     modules = dashboard.modules_on_nodes()
     shown = _filter(request.GET)
     nodes: Page[Node] = Paginator(dashboard.matrix_nodes(shown), NODES).get_page(request.GET.get("page"))
@@ -52,14 +52,14 @@ def home(request: HttpRequest) -> TemplateResponse:
         filter=shown,
         phases=("online", "offline", "draining"),
         states=list(ModuleState),
-        query=urlencode(_given(request.GET)),
+        query=urlencode(_filter_fields(request.GET)),
     )
 
 
 @page(sees=Permission.VIEW_CLUSTER_MODULES)
 def live(request: HttpRequest) -> HttpResponseBase:
-    """The part of the home page that changes by itself."""
-    return TemplateResponse(request, "console/overview.html", _state(dashboard.modules_on_nodes()))
+    """Return the part of the home page that refreshes itself."""
+    return TemplateResponse(request, "console/dashboard.html", _state(dashboard.modules_on_nodes()))
 
 
 def _state(modules: Sequence[ModuleOnNodes]) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _state(modules: Sequence[ModuleOnNodes]) -> dict[str, Any]:
 
 
 def _tasks(rollouts: Sequence[Rollout], modules: Sequence[ModuleOnNodes], phases: Mapping[str, int]) -> list[Task]:
-    waiting = [(each, words) for each in rollouts if (words := dashboard.waits_for_somebody(each))]
+    waiting = [(each, words) for each in rollouts if (words := dashboard.decision_needed(each))]
     tasks = [
         Task(
             kind=row.phase if row.phase != "running" else "gated",
@@ -96,7 +96,7 @@ def _tasks(rollouts: Sequence[Rollout], modules: Sequence[ModuleOnNodes], phases
                 text = f"{_nodes(count)} {words}: {each.module_name} {each.version}"
                 tasks.append(Task(kind=state, text=text, url=list_url("rollout_nodemodule", of_module)))
     if offline := phases.get("offline"):
-        text = f"{_nodes(offline)} not heard of for three beats or more"
+        text = f"{_nodes(offline)} offline: nothing heard for 3 heartbeat intervals"
         tasks.append(Task(kind="offline", text=text, url=list_url("rollout_node", {"phase": "offline"})))
     return tasks
 
@@ -119,15 +119,15 @@ def _with_links(module: ModuleOnNodes) -> dict[str, object]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matrix:
     modules: Sequence[str]
-    #: Those that have a page: a person may have typed a name that no module has.
+    #: Modules that have a page: the filter may name a module that does not exist.
     known: frozenset[str]
-    #: Modules that there is no column for.
+    #: Number of modules without a column.
     more: int
     rows: Sequence[tuple[Node, Sequence[Sequence[NodeModule]]]]
 
 
 def _matrix(nodes: Sequence[Node], shown: MatrixFilter, modules: Sequence[ModuleOnNodes]) -> Matrix:
-    """Columns for the modules of which most nodes differ, in the order of their names."""
+    """Return the matrix. Its columns are the modules that differ on the most nodes, in alphabetical order."""
     if shown.module_name:
         names = [shown.module_name]
     else:
@@ -143,8 +143,8 @@ def _matrix(nodes: Sequence[Node], shown: MatrixFilter, modules: Sequence[Module
 
 
 def _filter(query: Mapping[str, str]) -> MatrixFilter:
-    return MatrixFilter(**_given(query))
+    return MatrixFilter(**_filter_fields(query))
 
 
-def _given(query: Mapping[str, str]) -> dict[str, str]:
+def _filter_fields(query: Mapping[str, str]) -> dict[str, str]:
     return {name: query[name] for name in ("name", "phase", "state", "module_name") if query.get(name)}

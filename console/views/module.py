@@ -1,4 +1,4 @@
-"""Modules, and one module with all its versions: what it is, its builds, who has it, its rollouts."""
+"""The list of modules, and a module's page: its versions, builds, nodes and rollouts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ from artifacts_app.selectors import builds_of, uploaded_versions
 from console.page import Crumb, answer, page
 from modules_app.selectors import document_of, modules_named
 from modules_app.selectors import modules as module_objects
-from rollout.projections.nodes import ModuleState
+from rollout.projections.node_modules import ModuleState
 from rollout.queries import dashboard
 from rollout.queries.dashboard import ModuleOnNodes
 from ui.cells import list_url
 
 NAMES = 100
 ROLLOUTS = 10
-#: Versions of a module on its page; the lists have them all.
+#: How many versions a module's page shows. The lists have all.
 VERSIONS = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedModule:
-    """What the list of modules says about one."""
+    """One row of the list of modules."""
 
     name: str
     versions: Sequence[int]
@@ -38,18 +38,18 @@ class NamedModule:
 
 @page(sees=Permission.VIEW_CLUSTER_MODULES)
 def modules(request: HttpRequest) -> HttpResponseBase:
-    """Each that has a module object or a package, or is on a node."""
-    wanted = request.GET.get("q", "").strip()
-    shown = Paginator([each for each in _named() if wanted.lower() in each.name.lower()], NAMES)
+    """Return the list of modules that have a module object or a package, or are on a node."""
+    search = request.GET.get("q", "").strip()
+    shown = Paginator([each for each in _named() if search.lower() in each.name.lower()], NAMES)
     return answer(
         request,
         "console/modules.html",
         title="Modules",
-        about="What can be brought to the nodes. A module has versions; a version has an object, which says what it "
-        "is, and a package for each platform.",
+        about="A module has versions. Each version has a module object, which describes it, and a build for each "
+        "platform. Roll out a version to install it on nodes.",
         shown=shown.get_page(request.GET.get("page")),
-        wanted=wanted,
-        query=urlencode({"q": wanted}) if wanted else "",
+        search=search,
+        query=urlencode({"q": search}) if search else "",
     )
 
 
@@ -80,17 +80,18 @@ def _named() -> list[NamedModule]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
     number: int
-    #: The module object, or nothing if only a package is there, or only a node has it.
+    #: Uid of the module object; empty if there is none.
     uid: str
     document: Mapping[str, Any]
     registered_by: str
     builds: Sequence[Any]
-    #: State, how many nodes, and where they are listed.
+    #: State, number of nodes, and the URL of their list.
     nodes: Sequence[tuple[str, int, str]]
 
 
 @page(sees=Permission.VIEW_CLUSTER_MODULES)
 def module(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Return the module's page."""
     versions = _versions(name)
     if not versions:
         raise Http404

@@ -1,4 +1,4 @@
-"""What is changed on a node's page besides its verbs. The page itself is in `rollout.admin`."""
+"""The form for a node's labels. The node's page and its actions are in `rollout.admin`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,31 +16,31 @@ from ui.cells import page_url
 
 @page(sees=Permission.VIEW_ALL_NODES_INFO, changes=Permission.UPDATE_NODE)
 def labels(request: HttpRequest, name: str) -> HttpResponseBase:
-    """The labels that an operator gives the node: all of them, one `name=value` a line."""
-    there = HttpResponseRedirect(page_url("rollout_node", name))
+    """Replace the operator labels of the node: one `name=value` per line."""
+    node_page = HttpResponseRedirect(page_url("rollout_node", name))
     if request.method != "POST":
-        return there
+        return node_page
     lines = [each.strip() for each in request.POST.get("labels", "").splitlines() if each.strip()]
     if wrong := [each for each in lines if "=" not in each]:
         messages.error(request, f"Write each label as name=value: {wrong[0]}")
-        return there
+        return node_page
     pairs = (each.partition("=") for each in lines)
     serializer = LabelsSerializer(data={"labels": {name.strip(): value.strip() for name, _, value in pairs}})
     if not serializer.is_valid():
-        messages.error(request, "; ".join(_faults(serializer.errors["labels"])))
-        return there
+        messages.error(request, "; ".join(_texts(serializer.errors["labels"])))
+        return node_page
     try:
         label_node(name, serializer.validated_data["labels"])
     except ApiError as error:
         messages.error(request, error.description)
     else:
-        messages.success(request, f"The labels of {name} are set.")
-    return there
+        messages.success(request, f"Saved the labels of {name}.")
+    return node_page
 
 
-def _faults(found: Any) -> Iterator[str]:
-    """Of all labels, or of each that is called by its name."""
-    if isinstance(found, dict):
-        yield from (f"{name}: {' '.join(map(str, each))}" for name, each in found.items())
+def _texts(errors: Any) -> Iterator[str]:
+    """Yield the errors of all labels, or of each label after its name."""
+    if isinstance(errors, dict):
+        yield from (f"{name}: {' '.join(map(str, each))}" for name, each in errors.items())
     else:
-        yield from map(str, found)
+        yield from map(str, errors)

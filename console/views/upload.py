@@ -1,4 +1,4 @@
-"""Takes a package from a browser: from a plain form, or with progress by `upload.js`, which asks for JSON."""
+"""Uploads a package from a browser: from a plain form, or from `upload.js`, which shows progress and asks for JSON."""
 
 from django.conf import settings
 from django.contrib import messages
@@ -12,6 +12,7 @@ from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from accounts.roles import Permission
 from accounts.selectors import require_modules_upload_allowed
 from api.errors import ApiError, ConflictError
+from api.statuses import status_of
 from artifacts_app.errors import NoModuleError
 from artifacts_app.services import Upload, add_build
 from artifacts_app.uploads import PackageHandler, refuse_too_large
@@ -21,9 +22,9 @@ from eventstore import ConcurrencyError
 
 
 @page(sees=Permission.MANAGE_CLUSTER_MODULES, changes=Permission.MANAGE_CLUSTER_MODULES)
-@csrf_exempt  # looking for the token reads the body: that is done below, when the bytes have a place to go to
+@csrf_exempt  # the check reads the body: `_receive` does it, after the upload handler is set
 def upload(request: HttpRequest) -> HttpResponseBase:
-    """The module object is made of the package's `module.json` if there is none."""
+    """Show the form, or store the package. Without a module object, one is created from the package's `module.json`."""
     if request.method != "POST":
         return _form(request)
     handler = PackageHandler(request)
@@ -44,7 +45,7 @@ def upload(request: HttpRequest) -> HttpResponseBase:
 
 @csrf_protect
 def _receive(request: HttpRequest, handler: PackageHandler) -> HttpResponseBase:
-    _ = request.POST  # reads the body, if nobody has looked for the token in it
+    _ = request.POST  # reads the body, if the check of the token has not
     if handler.spool is None or not handler.spool.size:
         raise NoModuleError
     return _done(request, add_build(handler.spool, register=True))
@@ -52,7 +53,7 @@ def _receive(request: HttpRequest, handler: PackageHandler) -> HttpResponseBase:
 
 def _done(request: HttpRequest, done: Upload) -> HttpResponseBase:
     what = f"{done.module_name} {done.version} for {', '.join(done.platforms)}"
-    said = f"{what} is uploaded." if done.created else f"{what} was there already: it is the very same build."
+    said = f"Uploaded {what}." if done.created else f"{what} was already uploaded: this build is identical."
     module, start = reverse("admin:module", args=[done.module_name]), start_url(done.module_name, done.version)
     if _wants_json(request):
         return JsonResponse({"said": said, "module": module, "start": start}, status=201 if done.created else 200)
@@ -62,7 +63,7 @@ def _done(request: HttpRequest, done: Upload) -> HttpResponseBase:
 
 def _refusal(request: HttpRequest, error: ApiError) -> HttpResponseBase:
     if _wants_json(request):
-        return JsonResponse({"error_code": error.code, "description": error.description}, status=error.status)
+        return JsonResponse({"error_code": error.code, "description": error.description}, status=status_of(error))
     return _form(request, error)
 
 
@@ -71,7 +72,7 @@ def _form(request: HttpRequest, error: ApiError | None = None) -> HttpResponseBa
         request,
         "console/upload.html",
         title="Upload a package",
-        status=error.status if error else 200,
+        status=status_of(error) if error else 200,
         error=error,
         largest=f"{settings.ENVIRONMENT.max_upload_bytes / 1e6:,.0f} MB",
     )

@@ -14,7 +14,7 @@ def drop(apps, schema_editor):
 
 
 class Migration(migrations.Migration):
-    """Not a Django index: SQLite uses one of an expression only for the very same words, and Django writes others."""
+    """Not a Django index: SQLite uses an index on an expression only for the same text, and Django writes another one."""
 
     dependencies = [("eventstore", "0003_projection_versions")]
 

@@ -1,4 +1,4 @@
-"""`modfleet agent`: the worker of this node. Read with argparse, so that it needs the base installation alone."""
+"""`modfleet agent`: run the agent of this node. It uses argparse, which the base installation has."""
 
 import argparse
 import os
@@ -9,18 +9,18 @@ from typing import NoReturn
 
 from modfleet.failure import ExitCode
 
-SUMMARY = "Start this node's worker, and keep it until SIGTERM. Run one beside each server."
+SUMMARY = "Run the agent of this node until SIGTERM. Each server needs one agent on its host."
 DESCRIPTION = f"""{SUMMARY}
 
-Its settings are environment variables. Needed: MODFLEET_NODE, MODFLEET_BROKER_URL, MODFLEET_CONTROL_URL,
-MODFLEET_SERVER_URL, MODFLEET_MODULES_DIR, MODFLEET_JOURNAL_DIR. It serves no port: it takes its node's queue from
-the broker.
+The agent reads its settings from environment variables. Required are MODFLEET_NODE, MODFLEET_BROKER_URL,
+MODFLEET_CONTROL_URL, MODFLEET_SERVER_URL, MODFLEET_MODULES_DIR and MODFLEET_JOURNAL_DIR. docs/reference/settings.md
+describes all settings. The agent opens no port: it reads the queue of its node from the broker.
 """
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 class Parser(argparse.ArgumentParser):
-    """Every error is one sentence on the standard error."""
+    """Print each error as one line to standard error."""
 
     def error(self, message: str) -> NoReturn:
         _end(f"{message.removesuffix('.')}. See `{self.prog} --help`.", ExitCode.USAGE)
@@ -39,49 +39,49 @@ def parser() -> argparse.ArgumentParser:
         choices=LEVELS,
         default="INFO",
         metavar="LEVEL",
-        help="DEBUG, INFO (the default), WARNING or ERROR.",
+        help="Least level of the log: DEBUG, INFO, WARNING or ERROR. Default: INFO.",
     )
     made.add_argument(
-        "--check", action="store_true", help="Make the worker, say whether it can start, and end without connecting."
+        "--check", action="store_true", help="Check that the agent can start, and exit. It does not connect."
     )
     return made
 
 
 def main(words: Sequence[str]) -> None:
-    """Does not return: the worker takes the place of this process."""
+    """Replace this process by the agent's worker, or exit."""
     given = parser().parse_args(words)
     node = _require_settings()
     if given.check:
         _require_worker(node)
-        print(f"{node} has all that it needs.")  # noqa: T201  # the answer
+        print(f"The agent of {node} can start.")  # noqa: T201  # the answer
         sys.exit(ExitCode.SUCCEEDED)
     command = ["-m", "celery", "-A", "rollout.agent", "worker", "-l", given.log_level]
-    # In the place of this process: signals of a service manager reach the worker itself.
+    # The worker replaces this process, so that it receives the signals of a service manager.
     os.execv(sys.executable, [sys.executable, *command])  # noqa: S606
 
 
 def _require_settings() -> str:
-    """The node's name."""
+    """Return the name of the node. Exit if a setting is missing or wrong."""
     from rollout.agent.settings import SettingsError, settings_from
 
     try:
         return settings_from(os.environ).node
     except SettingsError as error:
-        _end(f"{error} See `modfleet agent --help` for the settings that an agent needs.", ExitCode.USAGE)
+        _end(f"{error} `modfleet agent --help` lists the required settings.", ExitCode.USAGE)
 
 
 def _require_worker(node: str) -> None:
-    """Everything that the worker imports and makes before it connects, the broker's transport too, is made here."""
+    """Make all that the worker makes before it connects, with the broker's transport. Exit if that fails."""
     try:
         from rollout.agent.celery import agent_settings, app
 
-        with warnings.catch_warnings(action="ignore"):  # Celery's about root: another user runs the worker
+        with warnings.catch_warnings(action="ignore"):  # Celery warns of root, but the worker may run as another user
             app.Worker(loglevel="WARNING")
-    except Exception as error:  # noqa: BLE001  # whatever the worker would end with
-        _end(f"{node} cannot start: {type(error).__name__}: {error}".rstrip(".") + ".", ExitCode.FAILED)
-    for folder in (agent_settings.modules_dir, agent_settings.journal_dir):
-        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-            _end(f"{node} cannot start: {folder} cannot be written.", ExitCode.FAILED)
+    except Exception as error:  # noqa: BLE001  # any error would end the worker too
+        _end(f"The agent of {node} cannot start: {type(error).__name__}: {error}".rstrip(".") + ".", ExitCode.FAILED)
+    for directory in (agent_settings.modules_dir, agent_settings.journal_dir):
+        if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+            _end(f"The agent of {node} cannot start: no permission to write to {directory}.", ExitCode.FAILED)
 
 
 def _end(sentence: str, code: ExitCode) -> NoReturn:

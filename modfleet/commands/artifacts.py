@@ -1,4 +1,4 @@
-"""`modfleet artifacts`: the uploaded packages."""
+"""`modfleet artifacts`: show and delete uploaded artifacts."""
 
 import typer
 from rich.console import Group, RenderableType
@@ -8,7 +8,7 @@ from modfleet.commands.completion import ModuleName, Version
 from modfleet.commands.parameters import builds
 from modfleet.commands.session import Session, Yes, open_session, sheet, table
 
-app = typer.Typer(invoke_without_command=True, help="The uploaded packages.")
+app = typer.Typer(invoke_without_command=True)
 
 BUILD_COLUMNS = ("platform", "size", "content_sha256", "package_sha256", "uploaded_at", "uploaded_by")
 
@@ -16,7 +16,7 @@ BUILD_COLUMNS = ("platform", "size", "content_sha256", "package_sha256", "upload
 @app.callback()
 @builds(session=open_session)
 def artifacts(ctx: typer.Context, session: Session) -> None:
-    """The uploaded packages. Without a command: `list`."""
+    """Show and delete uploaded artifacts. Without a command, list them."""
     if ctx.invoked_subcommand is None:
         _show_all(session)
 
@@ -24,7 +24,7 @@ def artifacts(ctx: typer.Context, session: Session) -> None:
 @app.command("list")
 @builds(session=open_session)
 def list_artifacts(session: Session) -> None:
-    """List the artifacts by name and version, each with its builds."""
+    """List the artifacts by name and version, with their builds."""
     _show_all(session)
 
 
@@ -68,7 +68,7 @@ def _in_words(artifact: Document) -> RenderableType:
 @app.command()
 @builds(session=open_session)
 def delete(module_name: ModuleName, version: Version, session: Session, yes: Yes = False) -> None:
-    """Delete an artifact that no node has and no rollout needs."""
+    """Delete an artifact. It must not be on a node or needed by a rollout."""
     session.confirm(f"Delete the artifact {module_name} {version}?", yes=yes)
     answer = session.api.delete(path_to(ARTIFACTS, module_name, str(version)))
     session.show(answer, lambda _: f"deleted the artifact {module_name} {version}")

@@ -1,4 +1,4 @@
-"""What a shell may complete: asked of the control plane, quickly, or not at all."""
+"""Complete names in a shell. They come from the control plane; without a quick answer there are none."""
 
 import os
 import re
@@ -30,13 +30,13 @@ rollout_uids = _names(lambda api: (each["uid"] for each in api.every(ROLLOUTS, m
 node_names = _names(lambda api: (each["name"] for each in api.every(NODES, most=MOST)))
 module_names = _names(lambda api: (each["module_name"] for each in api.every(MODULES, most=MOST)))
 
-RolloutUid = Annotated[str, typer.Argument(metavar="UID", help="The rollout.", autocompletion=rollout_uids)]
+RolloutUid = Annotated[str, typer.Argument(metavar="UID", help="UID of the rollout.", autocompletion=rollout_uids)]
 NodeName = Annotated[str, typer.Argument(metavar="NODE", help="Name of the node.", autocompletion=node_names)]
 ModuleName = Annotated[str, typer.Argument(metavar="MODULE", help="Name of the module.", autocompletion=module_names)]
 
 
 def version_number(text: str) -> int:
-    """Raises: `typer.BadParameter`, which says the number that a semantic version stands for."""
+    """Return the version as a number. Raises: `typer.BadParameter`, with the number for a semantic version."""
     if re.fullmatch("[0-9]+", text):
         return int(text)
     if parts := re.fullmatch(r"v?([0-9]+)\.([0-9]{1,2})\.([0-9]{1,2})", text):
@@ -49,5 +49,8 @@ def version_number(text: str) -> int:
 
 
 Version = Annotated[
-    int, typer.Argument(metavar="VERSION", help="A whole number, as in module.json.", parser=version_number)
+    int,
+    typer.Argument(
+        metavar="VERSION", help="Version of the module: a whole number, as in module.json.", parser=version_number
+    ),
 ]

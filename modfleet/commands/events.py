@@ -1,4 +1,4 @@
-"""`modfleet events`: the audit log."""
+"""`modfleet events`: show the event log."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ from modfleet.commands.parameters import builds
 from modfleet.commands.session import Session, open_session, table
 from modfleet.failure import CommandError, UsageError
 
-#: The least difference of two times: the API's `after` and `before` leave out the time itself.
+#: The least difference of two times: the API's `after` and `before` exclude the given time.
 MOMENT = timedelta(microseconds=1)
 
 
@@ -22,28 +22,31 @@ MOMENT = timedelta(microseconds=1)
 def events(
     session: Session,
     stream: Annotated[
-        str | None, typer.Option(help="Only of this stream, such as node:n1; * and ? match: 'placement:*:greet'.")
+        str | None,
+        typer.Option(help="Only events of this stream, such as node:n1. * and ? match: 'placement:*:greet'."),
     ] = None,
     kind: Annotated[
         str | None,
-        typer.Option("--type", help="Only of this type, such as rollout.started.v1; * and ? match: 'rollout.*'."),
+        typer.Option(
+            "--type", help="Only events of this type, such as rollout.started.v1. * and ? match: 'rollout.*'."
+        ),
     ] = None,
     actor: Annotated[
-        str | None, typer.Option(help="Only what this one did: a login name, or such as node:n1, system:relay.")
+        str | None, typer.Option(help="Only events of this actor: a user name, or such as node:n1 or system:relay.")
     ] = None,
     request: Annotated[
-        str | None, typer.Option(help="Only what followed from this request: the correlation_id of an event.")
+        str | None, typer.Option(help="Only events caused by this request, which is the correlation_id of an event.")
     ] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Only from this time on, such as 2026-11-23T16:20:00Z.")
+        str | None, typer.Option(metavar="TIME", help="Only events from this time on, such as 2026-11-23T16:20:00Z.")
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Only up to this time.")] = None,
-    limit: Annotated[int, typer.Option(min=0, help="The newest so many; 0 for all.")] = 100,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Only events up to this time.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Number of events to show, the newest; 0 for all.")] = 100,
 ) -> None:
-    """List the events of the log, the newest last: who did what, when, and what followed."""
+    """List the events of the log, the newest last: who did what and when."""
     first, last = _moment(since), _moment(until)
 
-    # What the control plane can look for it need not send; wildcards are only known here.
+    # The control plane filters by exact values; it knows no wildcards.
     exact = {
         name: text
         for name, text in (("stream", stream), ("type", kind))
@@ -54,9 +57,9 @@ def events(
     if request is not None:
         exact["correlation_id"] = request
     times = {"after": first and first - MOMENT, "before": last and last + MOMENT}
-    asked = exact | {name: moment.isoformat() for name, moment in times.items() if moment is not None}
+    query = exact | {name: moment.isoformat() for name, moment in times.items() if moment is not None}
 
-    newest_first = session.api.every(EVENTS, {**asked, "ordering": "-position"})
+    newest_first = session.api.every(EVENTS, {**query, "ordering": "-position"})
     matching = (
         each
         for each in newest_first
@@ -64,18 +67,20 @@ def events(
     )
     found = list(islice(matching, limit or None))
     if request is not None and not found:
-        raise CommandError(f"No event has the correlation_id {request}. `modfleet events` shows that of each event.")
+        raise CommandError(
+            f"No event has the correlation_id {request}. `modfleet events` shows the correlation_id of each event."
+        )
     session.show(found[::-1], _in_a_table)
 
 
 def _moment(text: str | None) -> datetime | None:
-    """Raises: `UsageError`."""
+    """Return the time, in UTC if it has no zone. Raises: `UsageError`."""
     if text is None:
         return None
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise UsageError(f"{text} is no time: write it as 2026-11-23T16:20:00Z.") from error
+        raise UsageError(f"{text} is not a time. Write it as 2026-11-23T16:20:00Z.") from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 

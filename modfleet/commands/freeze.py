@@ -1,4 +1,4 @@
-"""`modfleet freeze` and `modfleet thaw`: the one switch for everything."""
+"""`modfleet freeze` and `modfleet thaw`: freeze and thaw the fleet."""
 
 from typing import Annotated
 
@@ -14,16 +14,19 @@ from modfleet.commands.session import Session, open_session
 def freeze(
     session: Session,
     reason: Annotated[
-        str | None, typer.Argument(metavar="REASON", help="Why, for everybody who wonders. Left out: only look.")
+        str | None, typer.Argument(metavar="REASON", help="Reason for the freeze. Default: only show the status.")
     ] = None,
 ) -> None:
-    """Release nothing anywhere until `modfleet thaw`; without REASON say whether it is so. What was released goes on."""
+    """Freeze the fleet: start no new installs until `modfleet thaw`. Without REASON, show the freeze status.
+
+    Removals, retries and rollbacks do not start either. Operations in progress finish.
+    """
     session.show(session.api.get(FREEZE) if reason is None else session.api.post(FREEZE, {"reason": reason}), _in_words)
 
 
 @builds(session=open_session)
 def thaw(session: Session) -> None:
-    """Lift the freeze."""
+    """Thaw the fleet: end the freeze, so that rollouts continue."""
     session.show(session.api.delete(FREEZE), _in_words)
 
 

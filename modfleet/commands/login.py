@@ -1,4 +1,4 @@
-"""`modfleet login` and `modfleet logout`: a token in a file, for all commands to come."""
+"""`modfleet login` and `modfleet logout`: save a token for later commands, and delete it."""
 
 import os
 from dataclasses import replace
@@ -29,14 +29,15 @@ from modfleet.profile import (
 def login(
     session: Session,
     hours: Annotated[
-        int, typer.Option(min=1, max=24, help="How long the token is good without a command; each renews it.")
+        int,
+        typer.Option(min=1, max=24, help="Lifetime of the token, in hours. Commands renew it after half of that time."),
     ] = 24,
 ) -> None:
-    """Get a token, and keep it with the URL for all commands to come.
+    """Sign in: get a token, and save it with the URL for later commands.
 
-    The user is --user, MODFLEET_USER or asked for; the password is --password-file FILE (- for the standard input),
-    MODFLEET_PASSWORD or asked for. Only the token is kept, in ~/.config/modfleet/config.toml (or MODFLEET_CONFIG),
-    readable by you alone.
+    The user is --user or MODFLEET_USER, the password --password-file or MODFLEET_PASSWORD; without them, the command
+    asks on a terminal. It saves the token, not the password, in ~/.config/modfleet/config.toml (or MODFLEET_CONFIG).
+    Only you can read that file.
     """
     path = profile_path(os.environ)
     kept = read_profile(path)
@@ -58,16 +59,19 @@ def login(
 
 @builds(session=open_session)
 def logout(session: Session) -> None:
-    """Forget the token. The URL stays; a token that was copied is good until it expires or the password changes."""
+    """Sign out: delete the saved token.
+
+    The saved URL stays. A copy of the token stays valid until it expires or the password changes.
+    """
     path = profile_path(os.environ)
     kept = read_profile(path)
     if kept.token or kept.password:
         write_profile(path, replace(kept, token=None, password=None))
-    session.show({"url": kept.url, "config": str(path)}, lambda _: f"signed out; {path} holds no credentials")
+    session.show({"url": kept.url, "config": str(path)}, lambda _: f"signed out; {path} has no credentials")
 
 
 def _ask_user() -> str:
-    """Raises: `UsageError` where there is nobody."""
+    """Ask for the user. Raises: `UsageError` without a terminal."""
     if not is_a_person_there():
-        raise UsageError("There is no user to sign in: give --user NAME, or set MODFLEET_USER.")
+        raise UsageError("No user to sign in: give --user NAME, or set MODFLEET_USER.")
     return str(typer.prompt("User", err=True))

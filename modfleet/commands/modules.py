@@ -1,4 +1,4 @@
-"""`modfleet modules`: the module objects of the cluster."""
+"""`modfleet modules`: show and delete registered modules."""
 
 import typer
 from rich.console import RenderableType
@@ -9,13 +9,13 @@ from modfleet.commands.parameters import builds
 from modfleet.commands.session import Session, Yes, open_session, sheet, table
 from modfleet.failure import CommandError
 
-app = typer.Typer(invoke_without_command=True, help="The registered modules.")
+app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()
 @builds(session=open_session)
 def modules(ctx: typer.Context, session: Session) -> None:
-    """The registered modules. Without a command: `list`."""
+    """Show and delete registered modules. Without a command, list them."""
     if ctx.invoked_subcommand is None:
         _show_all(session)
 
@@ -23,7 +23,7 @@ def modules(ctx: typer.Context, session: Session) -> None:
 @app.command("list")
 @builds(session=open_session)
 def list_modules(session: Session) -> None:
-    """List the modules by name and version."""
+    """List the registered modules by name and version."""
     _show_all(session)
 
 
@@ -33,7 +33,7 @@ def _show_all(session: Session) -> None:
 
 def _in_a_table(found: list[Document]) -> RenderableType:
     return table(
-        ("MODULE", "VERSION", "SEMANTIC", "NEEDS REDIS", "COMMANDS", "UID"),
+        ("MODULE", "VERSION", "SEMANTIC VERSION", "MIN REDIS", "COMMANDS", "UID"),
         (
             (
                 each["module_name"],
@@ -51,28 +51,26 @@ def _in_a_table(found: list[Document]) -> RenderableType:
 @app.command()
 @builds(session=open_session)
 def show(module_name: ModuleName, version: Version, session: Session) -> None:
-    """Show one module object."""
+    """Show one registered module."""
     session.show(registered(session.api, module_name, version), sheet)
 
 
 @app.command()
 @builds(session=open_session)
 def delete(module_name: ModuleName, version: Version, session: Session, yes: Yes = False) -> None:
-    """Delete the object of a module that no node has loaded. Its artifact and its files on nodes stay."""
-    session.confirm(f"Delete {module_name} {version}?", yes=yes)
+    """Delete a registered module that no node has loaded. Its artifact and its files on nodes stay."""
+    session.confirm(f"Delete the module {module_name} {version}?", yes=yes)
     answer = session.api.delete(f"{MODULES}/{registered(session.api, module_name, version)['uid']}")
-    session.show(answer, lambda _: f"deleted {module_name} {version}")
+    session.show(answer, lambda _: f"deleted the module {module_name} {version}")
 
 
 def find_registered(api: Client, module_name: str, version: int) -> Document | None:
-    wanted = (module_name, version)
-    return next((each for each in api.every(MODULES) if (each["module_name"], each["version"]) == wanted), None)
+    key = (module_name, version)
+    return next((each for each in api.every(MODULES) if (each["module_name"], each["version"]) == key), None)
 
 
 def registered(api: Client, module_name: str, version: int) -> Document:
-    """Raises: `CommandError`."""
+    """Return the module object. Raises: `CommandError`."""
     if (found := find_registered(api, module_name, version)) is None:
-        raise CommandError(
-            f"There is no module {module_name} {version}: `modfleet modules` lists those that there are."
-        )
+        raise CommandError(f"There is no module {module_name} {version}. `modfleet modules` lists all modules.")
     return found

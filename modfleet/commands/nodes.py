@@ -1,4 +1,4 @@
-"""`modfleet nodes`: the fleet."""
+"""`modfleet nodes`: show and manage the nodes of the fleet."""
 
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from modfleet.commands.session import Session, Yes, in_a_line, open_session, she
 from modfleet.failure import UsageError
 from modfleet.watch import whose
 
-app = typer.Typer(invoke_without_command=True, help="The fleet: who is in it, and what each node has.")
+app = typer.Typer(invoke_without_command=True)
 
 MODULE_COLUMNS = ("module_name", "version", "desired", "observed", "state", "drifted_at", "content_sha256")
 
@@ -20,7 +20,7 @@ MODULE_COLUMNS = ("module_name", "version", "desired", "observed", "state", "dri
 @app.callback()
 @builds(session=open_session)
 def nodes(ctx: typer.Context, session: Session) -> None:
-    """The fleet: who is in it, and what each node has. Without a command: `list`."""
+    """Show and manage the nodes of the fleet. Without a command, list them."""
     if ctx.invoked_subcommand is None:
         _show_all(session, {})
 
@@ -29,22 +29,23 @@ def nodes(ctx: typer.Context, session: Session) -> None:
 @builds(session=open_session)
 def list_nodes(
     session: Session,
-    phase: Annotated[str | None, typer.Option(help="Only those: online, offline or draining.")] = None,
+    phase: Annotated[str | None, typer.Option(help="Only nodes in this phase: online, offline or draining.")] = None,
     label: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Only those with this label; all, if repeated.")
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Only nodes with this label. Repeatable: all labels must match."),
     ] = None,
 ) -> None:
-    """List the nodes."""
+    """List the nodes and their modules."""
     _show_all(session, labels_of(label or []), phase)
 
 
 def _show_all(session: Session, labels: dict[str, str], phase: str | None = None) -> None:
-    asked: dict[str, Query] = {"label": [f"{name}={value}" for name, value in labels.items()]} if labels else {}
+    query: dict[str, Query] = {"label": [f"{name}={value}" for name, value in labels.items()]} if labels else {}
     if phase is not None:
-        asked["phase"] = phase
+        query["phase"] = phase
     found = [
         each
-        for each in session.api.every(NODES, asked)
+        for each in session.api.every(NODES, query)
         if phase in {None, each["phase"]} and labels.items() <= each["labels"].items()
     ]
     session.show(found, _in_a_table)
@@ -75,7 +76,7 @@ def _in_a_table(found: list[Document]) -> RenderableType:
 @app.command()
 @builds(session=open_session)
 def show(name: NodeName, session: Session) -> None:
-    """Show one node and its modules: what is desired there, and what was observed."""
+    """Show one node, with the desired and the observed state of its modules."""
     session.show(session.api.get(path_to(NODES, name)), _in_words)
 
 
@@ -87,22 +88,21 @@ def _in_words(node: Document) -> RenderableType:
     return Group(fields, "", table(columns, rows)) if node["modules"] else fields
 
 
-@app.command()
+@app.command("history")
 @builds(session=open_session)
-def history(
+def list_operations(
     name: NodeName,
     session: Session,
-    module: Annotated[str | None, typer.Option(help="Only what was done with this module.")] = None,
-    limit: Annotated[int, typer.Option(min=0, help="The newest so many; 0 for all.")] = 50,
+    module: Annotated[str | None, typer.Option(help="Only operations on this module.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Number of operations to show, the newest first; 0 for all.")] = 50,
 ) -> None:
-    """List what was done to a node, the newest first: each attempt and each undo, at whose request, and
-    who canceled it."""
-    asked: dict[str, Query] = {} if module is None else {"module_name": module}
-    found = session.api.every(path_to(NODES, name, "operations"), asked, most=limit or None)
-    session.show(list(found), _history_in_a_table)
+    """List the operations on a node, the newest first: each attempt and undo, who requested it and who canceled it."""
+    query: dict[str, Query] = {} if module is None else {"module_name": module}
+    found = session.api.every(path_to(NODES, name, "operations"), query, most=limit or None)
+    session.show(list(found), _operations_in_a_table)
 
 
-def _history_in_a_table(found: list[Document]) -> RenderableType:
+def _operations_in_a_table(found: list[Document]) -> RenderableType:
     return table(
         ("WHEN", "WHAT", "ATTEMPT", "PHASE", "REASON", "MESSAGE", "SECONDS", "ROLLOUT", "BY"),
         (
@@ -125,31 +125,31 @@ def _history_in_a_table(found: list[Document]) -> RenderableType:
 @app.command()
 @builds(session=open_session)
 def drain(name: NodeName, session: Session) -> None:
-    """Give it nothing new. `activate` ends that."""
-    _tell_phase(session, session.api.post(path_to(NODES, name, "drain")))
+    """Drain a node: start nothing new on it until `modfleet nodes activate`."""
+    _show_phase(session, session.api.post(path_to(NODES, name, "drain")))
 
 
 @app.command()
 @builds(session=open_session)
 def activate(name: NodeName, session: Session) -> None:
-    """End its draining."""
-    _tell_phase(session, session.api.post(path_to(NODES, name, "activate")))
+    """Activate a draining node, so that rollouts use it again."""
+    _show_phase(session, session.api.post(path_to(NODES, name, "activate")))
 
 
 @app.command()
 @builds(session=open_session)
 def forget(name: NodeName, session: Session, yes: Yes = False) -> None:
-    """Forget what it has said of itself. It is offline until its next heartbeat, which is taken as its first."""
-    session.confirm(f"Forget what {name} has said? It is offline until its next heartbeat.", yes=yes)
-    _tell_phase(session, session.api.post(path_to(NODES, name, "forget")))
+    """Forget what a node reported about itself. The node is offline until its next heartbeat, which counts as its first."""
+    session.confirm(f"Forget what {name} reported? It is offline until its next heartbeat.", yes=yes)
+    _show_phase(session, session.api.post(path_to(NODES, name, "forget")))
 
 
 @app.command()
 @builds(session=open_session)
 def decommission(name: NodeName, session: Session, yes: Yes = False) -> None:
-    """Take it out of the fleet. It joins again when its agent is restarted."""
-    session.confirm(f"Take {name} out of the fleet?", yes=yes)
-    _tell_phase(session, session.api.post(path_to(NODES, name, "decommission")))
+    """Decommission a node: remove it from the fleet. It joins again when its agent restarts."""
+    session.confirm(f"Decommission {name}?", yes=yes)
+    _show_phase(session, session.api.post(path_to(NODES, name, "decommission")))
 
 
 @app.command()
@@ -157,29 +157,27 @@ def decommission(name: NodeName, session: Session, yes: Yes = False) -> None:
 def label(
     name: NodeName,
     session: Session,
-    labels: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME=VALUE...", help="All labels that it is to have from you.")
-    ] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="It is to have none from you.")] = False,
+    labels: Annotated[list[str] | None, typer.Argument(metavar="NAME=VALUE...", help="Labels to set.")] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all labels that operators gave the node.")] = False,
 ) -> None:
-    """Set a node's labels, in the place of all that an operator gave before."""
+    """Set the labels of a node. They replace all labels that operators gave it before."""
     if bool(labels) == clear:
-        raise UsageError("Give the labels as NAME=VALUE, or --clear for none.")
+        raise UsageError("Give the labels as NAME=VALUE, or --clear to remove them.")
     session.show(session.api.patch(path_to(NODES, name), {"labels": labels_of(labels or [])}), _in_words)
 
 
 def _warnings(node: Document) -> str:
-    # A control plane of the version before sends none.
+    # The previous version of the control plane sends none.
     return " ".join(each["message"] for each in node.get("warnings", []))
 
 
 def labels_of(pairs: list[str]) -> dict[str, str]:
-    """Raises: `UsageError`."""
+    """Return the values by name. Raises: `UsageError`."""
     split = [each.partition("=") for each in pairs]
     if wrong := [pair for pair, (name, equals, _) in zip(pairs, split, strict=True) if not (name and equals)]:
-        raise UsageError(f"{wrong[0]} is no label: write it as NAME=VALUE.")
+        raise UsageError(f"{wrong[0]} is not a label. Write it as NAME=VALUE.")
     return {name: value for name, _, value in split}
 
 
-def _tell_phase(session: Session, node: Any) -> None:
+def _show_phase(session: Session, node: Any) -> None:
     session.show(node, lambda each: f"{each['name']} is {each['phase']}")

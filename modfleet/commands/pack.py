@@ -1,4 +1,4 @@
-"""`modfleet pack`: makes a package of a module, or says what is wrong with one."""
+"""`modfleet pack`: make a package of a module, or check a package."""
 
 import json
 import signal
@@ -13,90 +13,129 @@ if TYPE_CHECKING:
     from modfleet.packing.build import Order
     from modfleet.packing.check import Report
 
-SAYS = "What module.json says (over the manifest)"
+FIELDS = "Fields of module.json (they override the manifest)"
 
 
 def pack(
     module: Annotated[
         Path | None,
-        typer.Argument(metavar="MODULE.so", exists=True, dir_okay=False, help="The module.", show_default=False),
+        typer.Argument(
+            metavar="MODULE.so",
+            exists=True,
+            dir_okay=False,
+            help="Module to pack: a shared object.",
+            show_default=False,
+        ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE.zip", help="The package. Default: NAME-VERSION-MACHINE.zip."),
+        typer.Option("--output", "-o", metavar="FILE.zip", help="Package to write. Default: NAME-VERSION-MACHINE.zip."),
     ] = None,
     check: Annotated[
-        Path | None, typer.Option(metavar="FILE.zip", help="Say what is wrong with this package, and make none.")
+        Path | None, typer.Option(metavar="FILE.zip", help="Check this package, instead of making one.")
     ] = None,
     manifest: Annotated[
         Path | None,
         typer.Option(
-            "--manifest", "-m", metavar="FILE.yaml", exists=True, dir_okay=False, help="Fields of module.json."
+            "--manifest",
+            "-m",
+            metavar="FILE.yaml",
+            exists=True,
+            dir_okay=False,
+            help="YAML file with fields of module.json.",
         ),
     ] = None,
     args: Annotated[
-        str | None, typer.Option(help='Arguments that the module is loaded with, here and on the nodes: "a 1 b 2".')
+        str | None, typer.Option(help='Arguments to load the module with, here and on the nodes, such as "a 1 b 2".')
     ] = None,
     run_args: Annotated[
-        str | None, typer.Option(help="Arguments to load it with here, where they are not those of the nodes.")
+        str | None, typer.Option(help="Arguments to load the module with here only. Default: those of --args.")
     ] = None,
     load: Annotated[
         bool,
-        typer.Option("--load/--no-load", help="Without: read only the file; the manifest has name, version, commands."),
+        typer.Option(
+            "--load/--no-load",
+            help="Load the module. With --no-load, the manifest must have module_name, version and commands.",
+        ),
     ] = True,
     server: Annotated[
         str,
-        typer.Option(metavar="PROGRAM", help="Load it into this, such as redis-server. Default: the embedded Valkey."),
+        typer.Option(
+            metavar="PROGRAM",
+            help="Server to load the module into, such as redis-server. Default: the embedded Valkey.",
+        ),
     ] = "",
     deps: Annotated[
-        list[Path] | None, typer.Option(exists=True, dir_okay=False, help="A file for deps/; repeatable.")
+        list[Path] | None,
+        typer.Option(exists=True, dir_okay=False, help="File to put into deps/ of the package. Repeatable."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace another package that lies there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing package.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")] = False,
-    display_name: Annotated[str | None, typer.Option(help="Default: the module's name.", rich_help_panel=SAYS)] = None,
-    description: Annotated[
-        str | None, typer.Option(help="What the module does, in a sentence.", rich_help_panel=SAYS)
+    display_name: Annotated[
+        str | None, typer.Option(help="Name to show. Default: the module's name.", rich_help_panel=FIELDS)
     ] = None,
-    author: Annotated[str | None, typer.Option(help="Who wrote it.", rich_help_panel=SAYS)] = None,
-    email: Annotated[str | None, typer.Option(help="Where its author is reached.", rich_help_panel=SAYS)] = None,
-    homepage: Annotated[str | None, typer.Option(help="A URL.", rich_help_panel=SAYS)] = None,
+    description: Annotated[
+        str | None, typer.Option(help="One sentence about what the module does.", rich_help_panel=FIELDS)
+    ] = None,
+    author: Annotated[str | None, typer.Option(help="Name of the author.", rich_help_panel=FIELDS)] = None,
+    email: Annotated[str | None, typer.Option(help="Email address of the author.", rich_help_panel=FIELDS)] = None,
+    homepage: Annotated[str | None, typer.Option(help="URL of the module's home page.", rich_help_panel=FIELDS)] = None,
     license_: Annotated[
-        str | None, typer.Option("--license", help="Its name or SPDX identifier.", rich_help_panel=SAYS)
+        str | None, typer.Option("--license", help="Name or SPDX identifier of the license.", rich_help_panel=FIELDS)
     ] = None,
     capability: Annotated[
-        list[str] | None, typer.Option(help="Such as types or replica_of; repeatable.", rich_help_panel=SAYS)
+        list[str] | None,
+        typer.Option(help="Capability, such as types or replica_of. Repeatable.", rich_help_panel=FIELDS),
     ] = None,
     capability_name: Annotated[
-        str | None, typer.Option(help="What vendor tools call what it can do.", rich_help_panel=SAYS)
+        str | None, typer.Option(help="Name of the capabilities, for the vendor's tools.", rich_help_panel=FIELDS)
     ] = None,
     config_command: Annotated[
-        str | None, typer.Option(help="The command by which it is configured at run time.", rich_help_panel=SAYS)
+        str | None, typer.Option(help="Command that configures the module at run time.", rich_help_panel=FIELDS)
     ] = None,
     dependency: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME[=URL[#sha256=HEX]]",
-            help="Name of a module that has to be there first; or where a file that --deps packs comes from. Repeatable.",
-            rich_help_panel=SAYS,
+            help="Module that must be loaded first; or the name and source of a --deps file. Repeatable.",
+            rich_help_panel=FIELDS,
         ),
     ] = None,
     operating_system: Annotated[
         list[str] | None,
-        typer.Option("--os", help="Such as rhel9 or debian12; repeatable. Default: any.", rich_help_panel=SAYS),
+        typer.Option(
+            "--os",
+            help="Operating system, such as rhel9 or debian12. Repeatable. Default: any.",
+            rich_help_panel=FIELDS,
+        ),
     ] = None,
-    min_redis_version: Annotated[str | None, typer.Option(help="Default: 7.0.", rich_help_panel=SAYS)] = None,
+    min_redis_version: Annotated[
+        str | None,
+        typer.Option(help="Oldest Redis version that the module works with. Default: 7.0.", rich_help_panel=FIELDS),
+    ] = None,
     compatible_redis_version: Annotated[
-        str | None, typer.Option(help="Default: that of the server it was loaded into.", rich_help_panel=SAYS)
+        str | None,
+        typer.Option(
+            help="Redis version that the module is compatible with. Default: that of the server it was loaded into.",
+            rich_help_panel=FIELDS,
+        ),
     ] = None,
-    min_redis_pack_version: Annotated[str | None, typer.Option(help="Default: 5.2.", rich_help_panel=SAYS)] = None,
+    min_redis_pack_version: Annotated[
+        str | None,
+        typer.Option(
+            help="Oldest Redis Enterprise version that the module works with. Default: 5.2.", rich_help_panel=FIELDS
+        ),
+    ] = None,
 ) -> None:
-    """Make a package of a module: load it into a server of its own, and write what it says of itself beside it.
+    """Make a package of a module, or check one with --check.
 
-    The same input makes the same file, byte for byte. Exit code 1: no package was made, or --check found something.
+    The command loads the module into a temporary server, and writes what the module reports to module.json. The same
+    input makes the same file, byte for byte. Exit code 1: no package was made, or --check found a problem.
     """
     from modfleet.packing import require_extra
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends this ends the server and the files as well
+    # SIGTERM, like Ctrl-C, then ends the server and removes its files.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     fields = {
         "display_name": display_name,
         "description": description,
@@ -117,11 +156,11 @@ def pack(
     }
     flags = {name: value for name, value in fields.items() if value is not None}
     if (module is None) == (check is None):
-        raise typer.BadParameter("Give either a MODULE.so to pack or --check FILE.zip.")
+        raise typer.BadParameter("Give either MODULE.so or --check FILE.zip.")
     if check is not None and (
         output is not None or manifest is not None or flags or deps or server or force or not load
     ):
-        raise typer.BadParameter("--check takes no option but --json.")
+        raise typer.BadParameter("--check can only be combined with --json.")
     require_extra("elftools")
     if check is not None:
         _check(check, as_json=as_json)
@@ -149,11 +188,11 @@ def _check(path: Path, *, as_json: bool) -> None:
     if as_json:
         _print_json(_document(report))
     elif report.problems:
-        typer.echo(f"{path} cannot be used:")
+        typer.echo(f"{path} has problems:")
         for problem in report.problems:
             typer.echo(f"  {problem['error_code']}: {problem['description']}")
     else:
-        typer.echo(f"{path} is fine")
+        typer.echo(f"{path} has no problems")
         _print_summary(report)
     raise typer.Exit(ExitCode.FAILED if report.problems else ExitCode.SUCCEEDED)
 
@@ -165,7 +204,7 @@ def _pack(order: "Order", *, as_json: bool) -> None:
     if as_json:
         _print_json({**_document(packed.report), "changed": packed.has_changed})
         return
-    typer.echo(f"packed {packed.path}" if packed.has_changed else f"{packed.path} is this package already")
+    typer.echo(f"packed {packed.path}" if packed.has_changed else f"{packed.path} is already this package")
     _print_summary(packed.report)
 
 
@@ -198,7 +237,7 @@ def _print_summary(report: "Report") -> None:
 
 
 def _dependencies(given: list[str] | None) -> dict[str, dict[str, str]] | None:
-    """From `NAME=URL#sha256=HEX` of each; the digest is written as in a link to a Python package."""
+    """Return the dependencies from `NAME=URL#sha256=HEX`; the digest is written as in a link to a Python package."""
     if given is None:
         return None
     built: dict[str, dict[str, str]] = {}

@@ -1,12 +1,12 @@
-"""Options that several commands share, without repeating them in each.
+"""Share options between commands.
 
-A builder is a function whose parameters are options in typer's words. A command that takes what it returns says so:
+A builder is a function whose parameters are typer options. A command names the builders whose results it takes:
 
     @app.command()
     @builds(session=open_session)
     def show(name: NodeName, session: Session) -> None:
 
-`modfleet nodes show` then has the parameters of `open_session` as well, and `session` is what that returned for them.
+`modfleet nodes show` then also has the options of `open_session`, and `session` is what `open_session` returned.
 """
 
 import inspect
@@ -17,7 +17,7 @@ from typing import Any
 
 
 def builds(**builders: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Each named parameter is replaced by those of its builder. A context manager is entered around the command."""
+    """Replace each named parameter by those of its builder. A context manager is entered around the command."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True).parameters
@@ -39,7 +39,7 @@ def builds(**builders: Callable[..., Any]) -> Callable[[Callable[..., None]], Ca
                 command(**{each: given[each] for each in own if each not in builders}, **made)
 
         keyword_only = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in merged.values()]
-        run.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]  # what typer looks at
+        run.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]  # typer reads the parameters from it
         run.__annotations__ = {name: each.annotation for name, each in merged.items()}
         return run
 

@@ -1,4 +1,4 @@
-"""The body of POST /v2/rollouts, from options and a file with the strategy."""
+"""Build the body of POST /v2/rollouts from options and a strategy file."""
 
 import json
 import re
@@ -12,7 +12,7 @@ import yaml
 from modfleet.commands.completion import ModuleName, Version, node_names
 from modfleet.failure import UsageError
 
-NODES, STRATEGY = "Nodes (without any: the whole fleet)", "Strategy (what is left out has the default)"
+NODES, STRATEGY = "Nodes (default: the whole fleet)", "Strategy"
 
 
 def _nodes(help_text: str, **more: Any) -> Any:
@@ -26,49 +26,105 @@ def _strategy(help_text: str, *, flag: str | None = None, **more: Any) -> Any:
 def rollout_request(
     module_name: ModuleName,
     version: Version,
-    action: Annotated[str, typer.Option(help="install or remove.")] = "install",
+    action: Annotated[str, typer.Option(help="What to do: install or remove.")] = "install",
     activation: Annotated[
-        str | None, typer.Option(help="load (the default): loaded and probed; files: only in place on disk.")
+        str | None,
+        typer.Option(
+            help="load: load the module into the server and probe its commands. files: only copy its files. Default: load."
+        ),
     ] = None,
     supersede: Annotated[
-        bool, typer.Option("--supersede", help="Take over what an unfinished rollout of this module has not started.")
+        bool,
+        typer.Option(
+            "--supersede",
+            help="Replace unfinished rollouts of this module: cancel their operations that have not started, on the same nodes.",
+        ),
     ] = False,
-    node: Annotated[list[str] | None, _nodes("Only this one; may be repeated.", autocompletion=node_names)] = None,
-    name: Annotated[list[str] | None, _nodes("Whose name matches, * for anything; any of several.")] = None,
+    node: Annotated[list[str] | None, _nodes("Only this node. Repeatable.", autocompletion=node_names)] = None,
+    name: Annotated[list[str] | None, _nodes("Only nodes whose name matches, such as 'cache-*'. Repeatable.")] = None,
     label: Annotated[
-        list[str] | None, _nodes("With this label; any of several values, all of several labels.", metavar="NAME=VALUE")
+        list[str] | None,
+        _nodes(
+            "Only nodes with this label. Repeatable: values of one name are alternatives; different names must all match.",
+            metavar="NAME=VALUE",
+        ),
     ] = None,
-    platform: Annotated[list[str] | None, _nodes("Of this platform, such as linux/x86_64; any of several.")] = None,
-    server: Annotated[list[str] | None, _nodes("valkey or redis.")] = None,
-    server_version: Annotated[list[str] | None, _nodes("Of this version of the server, such as '9.*'.")] = None,
-    role: Annotated[list[str] | None, _nodes("master or replica.")] = None,
+    platform: Annotated[
+        list[str] | None, _nodes("Only nodes of this platform, such as linux/x86_64. Repeatable.")
+    ] = None,
+    server: Annotated[list[str] | None, _nodes("Only nodes with this server: valkey or redis. Repeatable.")] = None,
+    server_version: Annotated[
+        list[str] | None, _nodes("Only nodes with this server version or its beginning: 8.1 matches 8.1.3. Repeatable.")
+    ] = None,
+    role: Annotated[list[str] | None, _nodes("Only nodes with this role: master or replica. Repeatable.")] = None,
     strategy: Annotated[
-        Path | None, _strategy("File with a strategy, JSON or YAML; the options win over it.", metavar="FILE")
+        Path | None, _strategy("JSON or YAML file with a strategy. The options override it.", metavar="FILE")
     ] = None,
-    canary: Annotated[str | None, _strategy("Size of the first wave, a number or 10%; 0 for none.")] = None,
-    wave: Annotated[list[str] | None, _strategy("Size of a wave after the canary; may be repeated.")] = None,
-    max_parallel: Annotated[str | None, _strategy("Nodes that may have it in hand at once.")] = None,
-    min_healthy: Annotated[str | None, _strategy("Nodes that stay online, untouched and without a failure.")] = None,
-    max_failures: Annotated[str | None, _strategy("Failures that are accepted; more stop the rollout.")] = None,
-    on_failure: Annotated[str | None, _strategy("pause, abort or rollback, when it is stopped.")] = None,
-    on_abort: Annotated[str | None, _strategy("finish or undo what nodes have in hand.")] = None,
-    soak: Annotated[float | None, _strategy("How long health is watched after each wave.", metavar="SECONDS")] = None,
-    gate: Annotated[str | None, _strategy("manual: after each wave a person has to promote; none.")] = None,
+    canary: Annotated[
+        str | None, _strategy("Nodes in the first wave: a number, or a share such as 10%. 0: no canary. Default: 1.")
+    ] = None,
+    wave: Annotated[
+        list[str] | None,
+        _strategy("Nodes in a further wave: a number or a share. Repeatable. The remaining nodes are the last wave."),
+    ] = None,
+    max_parallel: Annotated[
+        str | None, _strategy("Nodes updated in parallel: a number or a share. Default: 10.")
+    ] = None,
+    min_healthy: Annotated[
+        str | None,
+        _strategy(
+            "Nodes that must stay online, without a failure and without an operation in progress: a number or a share. Default: 0."
+        ),
+    ] = None,
+    max_failures: Annotated[
+        str | None, _strategy("Nodes that may fail: a number or a share. More failures stop the rollout. Default: 0.")
+    ] = None,
+    on_failure: Annotated[
+        str | None,
+        _strategy("If more nodes fail, or no node succeeds for too long: pause, abort or rollback. Default: pause."),
+    ] = None,
+    on_abort: Annotated[
+        str | None, _strategy("Nodes in progress at an abort: finish or undo. Default: finish.")
+    ] = None,
+    soak: Annotated[
+        float | None,
+        _strategy("Seconds to watch the health of the nodes after each wave. Default: 0.", metavar="SECONDS"),
+    ] = None,
+    gate: Annotated[
+        str | None,
+        _strategy("manual: after each wave except the last, a person must promote the rollout. Default: none."),
+    ] = None,
     settle: Annotated[
-        float | None, _strategy("How long a server has to run after the load; 0: not at all.", metavar="SECONDS")
+        float | None,
+        _strategy("Seconds that a server must keep running after the load. Default: 10.", metavar="SECONDS"),
     ] = None,
-    node_deadline: Annotated[float | None, _strategy("Longest for one node.", metavar="SECONDS")] = None,
-    progress_deadline: Annotated[float | None, _strategy("Longest without any success.", metavar="SECONDS")] = None,
-    retries: Annotated[int | None, _strategy("Automatic retries of one node.")] = None,
+    node_deadline: Annotated[
+        float | None, _strategy("Longest time for one node, in seconds. Default: 300.", metavar="SECONDS")
+    ] = None,
+    progress_deadline: Annotated[
+        float | None,
+        _strategy(
+            "Longest time without a success, in seconds. Then the rollout stops. Default: 600.", metavar="SECONDS"
+        ),
+    ] = None,
+    retries: Annotated[int | None, _strategy("Automatic retries of one node. Default: 2.")] = None,
     retry_backoff: Annotated[
-        float | None, _strategy("Wait before the first retry; it doubles.", metavar="SECONDS")
+        float | None,
+        _strategy("Seconds before the first retry. The wait doubles with each retry. Default: 5.", metavar="SECONDS"),
     ] = None,
-    retry_reason: Annotated[list[str] | None, _strategy("A failure that is worth a retry; may be repeated.")] = None,
-    offline: Annotated[str | None, _strategy("wait, skip or fail: a node that is offline at its turn.")] = None,
-    start_at: Annotated[str | None, _strategy("Not before then, such as 2026-11-23T16:20:00Z.", metavar="TIME")] = None,
-    approval: Annotated[bool, _strategy("Not before a second person has approved.", flag="--approval")] = False,
+    retry_reason: Annotated[
+        list[str] | None,
+        _strategy("Reason of a failure to retry. Repeatable. Default: fetch_failed, server_unreachable."),
+    ] = None,
+    offline: Annotated[
+        str | None, _strategy("A node that is offline at its turn: wait, skip or fail. Default: wait.")
+    ] = None,
+    start_at: Annotated[
+        str | None, _strategy("Earliest start, such as 2026-11-23T16:20:00Z. Default: at once.", metavar="TIME")
+    ] = None,
+    approval: Annotated[bool, _strategy("Start only after a second person approves.", flag="--approval")] = False,
 ) -> dict[str, Any]:
-    """Raises: `UsageError`."""
+    """Return the body. Raises: `UsageError`."""
     selector = {
         "names": name,
         "labels": _label_values(label or []),
@@ -79,7 +135,7 @@ def rollout_request(
     }
     chosen = {field: values for field, values in selector.items() if values}
     if node and chosen:
-        raise UsageError("--node names nodes, and cannot go together with options that select them.")
+        raise UsageError("--node cannot be combined with options that select nodes, such as --name or --label.")
     retried = {"limit": retries, "backoff_seconds": retry_backoff, "reasons": retry_reason}
     options = {
         "canary": _amount(canary),
@@ -98,11 +154,11 @@ def rollout_request(
         "start_at": start_at,
         "approval": approval or None,
     }
-    careful = _read_strategy(strategy) | {field: value for field, value in options.items() if value not in (None, [])}
+    merged = _read_strategy(strategy) | {field: value for field, value in options.items() if value not in (None, [])}
     if given := {field: value for field, value in retried.items() if value not in (None, [])}:
-        kept = careful.get("retries") or {}
-        careful["retries"] = {**kept, **given} if isinstance(kept, dict) else kept
-    optional = {"activation": activation, "nodes": node, "selector": chosen, "strategy": careful}
+        kept = merged.get("retries") or {}
+        merged["retries"] = {**kept, **given} if isinstance(kept, dict) else kept
+    optional = {"activation": activation, "nodes": node, "selector": chosen, "strategy": merged}
     return {
         "action": action,
         "module_name": module_name,
@@ -113,23 +169,23 @@ def rollout_request(
 
 
 def _amount(text: str | None) -> int | str | None:
-    """A number of nodes, or a share such as 10%; what is neither, the control plane refuses."""
+    """Return a number of nodes, or a share such as 10%. The control plane refuses anything else."""
     return int(text) if text is not None and re.fullmatch("[0-9]{1,9}", text) else text
 
 
 def _label_values(pairs: list[str]) -> dict[str, list[str]]:
-    """Raises: `UsageError`."""
-    wanted: dict[str, list[str]] = {}
+    """Return the values by label name. Raises: `UsageError`."""
+    values: dict[str, list[str]] = {}
     for each in pairs:
         label, equals, value = each.partition("=")
         if not label or not equals:
-            raise UsageError(f"{each} is no label: write it as NAME=VALUE.")
-        wanted.setdefault(label, []).append(value)
-    return wanted
+            raise UsageError(f"{each} is not a label. Write it as NAME=VALUE.")
+        values.setdefault(label, []).append(value)
+    return values
 
 
 def _read_strategy(path: Path | None) -> dict[str, Any]:
-    """Raises: `UsageError`."""
+    """Return the fields of the file. Raises: `UsageError`."""
     if path is None:
         return {}
     is_json = path.suffix.lower() == ".json"
@@ -140,14 +196,14 @@ def _read_strategy(path: Path | None) -> dict[str, Any]:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         kind = "JSON" if is_json else "YAML"
-        raise UsageError(f"{path} is no {kind}: {' '.join(str(error).split())}.") from error
+        raise UsageError(f"{path} is not valid {kind}: {' '.join(str(error).split())}.") from error
     if not isinstance(document, dict):
-        raise UsageError(f"{path} must hold one object, as docs/reference/strategy.md describes it.")
+        raise UsageError(f"{path} must contain one object with the fields of docs/reference/strategy.md.")
     return document
 
 
 class _JsonTypes(yaml.SafeLoader):
-    """YAML without its own dates: the API takes a time as text."""
+    """YAML without dates: the API takes a time as text."""
 
 
 _JsonTypes.yaml_implicit_resolvers = {

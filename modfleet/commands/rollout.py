@@ -1,4 +1,4 @@
-"""`modfleet rollout`: plan, start, watch and steer rollouts."""
+"""`modfleet rollout`: plan, start, watch and control rollouts."""
 
 from typing import Annotated, Any
 
@@ -13,27 +13,37 @@ from modfleet.commands.request import rollout_request
 from modfleet.commands.session import Session, Yes, is_a_person_there, open_session, printable, sheet, table
 from modfleet.commands.watching import counted, reason_of, static_picture, title, watch_rollout
 from modfleet.failure import EXIT_CODES, UsageError
-from modfleet.watch import Standing, attempt_in_words, failed_nodes, outcomes_of, whose
+from modfleet.watch import Snapshot, attempt_in_words, failed_nodes, outcomes_of, whose
 
-app = typer.Typer(no_args_is_help=True, help="Plan, start, watch and steer rollouts.")
+app = typer.Typer(no_args_is_help=True, help="Plan, start, watch and control rollouts.")
 
-#: Nodes that are named in the plan of a wave.
+#: Nodes that the plan names for each wave.
 NAMED = 8
 
 Timeout = Annotated[
-    float | None, typer.Option(min=0, metavar="SECONDS", help="Watch no longer than this; the rollout goes on.")
+    float | None,
+    typer.Option(
+        min=0, metavar="SECONDS", help="Stop watching after these seconds; the rollout continues. Default: no limit."
+    ),
 ]
-UntilTheEnd = Annotated[bool, typer.Option("--until-the-end", help="Go on watching where a person is waited for.")]
+UntilTheEnd = Annotated[
+    bool, typer.Option("--until-the-end", help="Keep watching while the rollout waits for a person.")
+]
 PlanHash = Annotated[
-    str | None, typer.Option(metavar="HASH", help="Start only if it would do what the plan with this hash has shown.")
+    str | None,
+    typer.Option(
+        metavar="HASH", help="Start only if the plan still has this hash, which `modfleet rollout plan` shows."
+    ),
 ]
-Remark = Annotated[str | None, typer.Option(help="Why, for the log. Asked for on a terminal.")]
+Remark = Annotated[
+    str | None, typer.Option(help="Reason, for the log. Default: the command asks on a terminal, and fails elsewhere.")
+]
 
 
 @app.command()
 @builds(session=open_session, request=rollout_request)
 def plan(session: Session, request: dict[str, Any]) -> None:
-    """Show what a rollout would do, wave by node. Nothing is started."""
+    """Show the plan of a rollout without starting it: its waves, their nodes, and the skipped nodes."""
     session.show(session.api.post(f"{ROLLOUTS}/plan", request), _plan_in_words)
 
 
@@ -43,34 +53,37 @@ def start(
     session: Session,
     request: dict[str, Any],
     plan_hash: PlanHash = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it, as `modfleet rollout watch` does.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Watch the rollout, as `modfleet rollout watch` does.")
+    ] = False,
     timeout: Timeout = None,
     until_the_end: UntilTheEnd = False,
     yes: Yes = False,
 ) -> None:
-    """Start a rollout: bring a module to the nodes, or remove it.
+    """Start a rollout: install a module on the nodes, or remove it.
 
-    On a terminal the plan is shown first, and it starts only if you say so. See docs/reference/strategy.md.
+    On a terminal, the command shows the plan and asks for confirmation. docs/reference/strategy.md explains the
+    strategy.
     """
     if plan_hash is None and not yes and not session.as_json and is_a_person_there():
         shown = session.api.post(f"{ROLLOUTS}/plan", request)
         session.show(shown, _plan_in_words)
-        session.confirm("Start it?", yes=False)
+        session.confirm("Start this rollout?", yes=False)
         plan_hash = shown["plan_hash"]
     rollout = session.api.post(ROLLOUTS, request if plan_hash is None else {**request, "plan_hash": plan_hash})
     if watch:
         raise typer.Exit(watch_rollout(session, rollout["uid"], timeout=timeout, until_the_end=until_the_end))
     session.show(rollout, _phase_in_words)
-    _tell_how_to_follow(session, rollout)
+    _suggest_watch(session, rollout)
 
 
 @app.command(epilog=EXIT_CODES)
 @builds(session=open_session)
 def watch(uid: RolloutUid, session: Session, timeout: Timeout = None, until_the_end: UntilTheEnd = False) -> None:
-    """Follow a rollout until it ends or waits for a person, over any loss of the connection.
+    """Watch a rollout until it ends or waits for a person. A lost connection is retried.
 
-    A terminal shows bars per wave and the failing nodes' reasons, anything else a line for each change. With --json
-    each change is one JSON document in one line; the last is how it stands in the end.
+    A terminal shows a bar for each wave, and the failures. Other output gets one line for each change. With --json,
+    each change is one JSON document on one line; the last document has the final state.
     """
     raise typer.Exit(watch_rollout(session, uid, timeout=timeout, until_the_end=until_the_end))
 
@@ -78,29 +91,33 @@ def watch(uid: RolloutUid, session: Session, timeout: Timeout = None, until_the_
 @app.command()
 @builds(session=open_session)
 def status(uid: RolloutUid, session: Session) -> None:
-    """Show who started a rollout and how far it is, what has stopped it, what people did, and each attempt that failed,
-    also if it was retried or undone."""
+    """Show a rollout: who started it, its progress, what stopped it, what people did, and its failed attempts.
+
+    Failed attempts are shown even if they were retried or undone.
+    """
     rollout = session.api.get(path_to(ROLLOUTS, uid))
     if session.as_json:
         session.print_json(rollout)
         return
     failures = failed_nodes(session.api, rollout)
-    session.say(static_picture(Standing(rollout=rollout, failures=failures), session.console))
+    session.say(static_picture(Snapshot(rollout=rollout, failures=failures), session.console))
 
 
 @app.command("list")
 @builds(session=open_session)
 def list_rollouts(
     session: Session,
-    phase: Annotated[list[str] | None, typer.Option(help="Only those in this phase; any of several.")] = None,
-    module: Annotated[str | None, typer.Option(help="Only those of this module.")] = None,
-    limit: Annotated[int, typer.Option(min=0, help="The newest so many; 0 for all.")] = 50,
+    phase: Annotated[
+        list[str] | None, typer.Option(help="Only rollouts in this phase, such as running. Repeatable.")
+    ] = None,
+    module: Annotated[str | None, typer.Option(help="Only rollouts of this module.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Number of rollouts to show, the newest first; 0 for all.")] = 50,
 ) -> None:
-    """List rollouts, the newest first."""
-    asked: dict[str, Query] = {"phase": phase} if phase else {}
+    """List the rollouts, the newest first."""
+    query: dict[str, Query] = {"phase": phase} if phase else {}
     if module is not None:
-        asked["module_name"] = module
-    session.show(list(session.api.every(ROLLOUTS, asked, most=limit or None)), _in_a_table)
+        query["module_name"] = module
+    session.show(list(session.api.every(ROLLOUTS, query, most=limit or None)), _in_a_table)
 
 
 def _in_a_table(found: list[Document]) -> RenderableType:
@@ -125,8 +142,10 @@ def _in_a_table(found: list[Document]) -> RenderableType:
 @app.command("nodes")
 @builds(session=open_session)
 def list_nodes(uid: RolloutUid, session: Session) -> None:
-    """List the rollout's nodes, in its order, and how far each is. Each attempt and each undo has a line, with who asked
-    for it and who canceled it."""
+    """List the nodes of a rollout with their phases, in the order of the rollout.
+
+    Each attempt and each undo has a line, with who requested it and who canceled it.
+    """
     session.show(list(session.api.every(path_to(ROLLOUTS, uid, "nodes"))), _nodes_in_a_table)
 
 
@@ -139,7 +158,7 @@ def _nodes_in_a_table(found: list[Document]) -> RenderableType:
 
 
 def _attempts(node: Document) -> list[Document]:
-    """The node as it was after each attempt, and as it is now."""
+    """Return the node as it was after each attempt, and as it is now."""
     outcomes = outcomes_of(node)
     return [*({**node, **each} for each in (outcomes[:-1] if node["finished_at"] else outcomes)), node]
 
@@ -147,15 +166,15 @@ def _attempts(node: Document) -> list[Document]:
 @app.command()
 @builds(session=open_session)
 def pause(uid: RolloutUid, session: Session) -> None:
-    """Release nothing new. What was released goes on."""
-    _ask_for(session, uid, "pause")
+    """Pause a rollout: start no further nodes. Nodes in progress finish."""
+    _send_verb(session, uid, "pause")
 
 
 @app.command()
 @builds(session=open_session)
 def resume(uid: RolloutUid, session: Session) -> None:
-    """Go on. Failures so far do not count any more."""
-    _ask_for(session, uid, "resume")
+    """Resume a paused rollout. Failures so far no longer count."""
+    _send_verb(session, uid, "resume")
 
 
 @app.command()
@@ -164,55 +183,61 @@ def promote(
     uid: RolloutUid,
     session: Session,
     wave: Annotated[
-        int | None, typer.Option(min=0, help="The wave whose gate is meant; left out: the one at which it waits.")
+        int | None,
+        typer.Option(
+            min=0, help="Number of the wave before the gate. Default: the wave after which the rollout waits."
+        ),
     ] = None,
 ) -> None:
-    """Open the gate after a wave."""
-    _ask_for(session, uid, "promote", {} if wave is None else {"wave": wave})
+    """Open the gate after a wave, so that the next wave starts."""
+    _send_verb(session, uid, "promote", {} if wave is None else {"wave": wave})
 
 
 @app.command()
 @builds(session=open_session)
 def abort(uid: RolloutUid, session: Session, yes: Yes = False) -> None:
-    """Start nothing more. What runs finishes or is undone, as its --on-abort says."""
-    session.confirm(f"Abort {uid}?", yes=yes)
-    _ask_for(session, uid, "abort")
+    """Abort a rollout: start no further nodes.
+
+    Nodes in progress finish. If the rollout was started with --on-abort undo, they undo their work.
+    """
+    session.confirm(f"Abort rollout {uid}?", yes=yes)
+    _send_verb(session, uid, "abort")
 
 
 @app.command()
 @builds(session=open_session)
 def retry(uid: RolloutUid, session: Session) -> None:
-    """Try the failed nodes again: in this rollout, or in a new one if it has ended."""
-    _ask_for(session, uid, "retry")
+    """Retry the failed nodes of a rollout. If it has ended, a new rollout does this."""
+    _send_verb(session, uid, "retry")
 
 
 @app.command()
 @builds(session=open_session)
 def rollback(uid: RolloutUid, session: Session, yes: Yes = False) -> None:
-    """Give every node back what it had before: in this rollout, or in a new one if it has ended."""
-    session.confirm(f"Roll {uid} back?", yes=yes)
-    _ask_for(session, uid, "rollback")
+    """Roll back a rollout: restore what each node had before. If it has ended, a new rollout does this."""
+    session.confirm(f"Roll back rollout {uid}?", yes=yes)
+    _send_verb(session, uid, "rollback")
 
 
 @app.command()
 @builds(session=open_session)
 def approve(uid: RolloutUid, session: Session, remark: Remark = None) -> None:
-    """Let it start. Another person than the one who started it has to."""
-    _ask_for(session, uid, "approve", {"remark": _reason(remark)})
+    """Approve a rollout that waits for approval. The person who started it cannot approve it."""
+    _send_verb(session, uid, "approve", {"remark": _reason(remark)})
 
 
 @app.command()
 @builds(session=open_session)
 def reject(uid: RolloutUid, session: Session, remark: Remark = None) -> None:
-    """End it before it has started."""
-    _ask_for(session, uid, "reject", {"remark": _reason(remark)})
+    """Reject a rollout that waits for approval. The rollout ends without starting."""
+    _send_verb(session, uid, "reject", {"remark": _reason(remark)})
 
 
 def _reason(remark: str | None) -> str:
-    """Raises: `UsageError` where there is nobody to ask."""
+    """Return the remark, or ask for it. Raises: `UsageError` without a terminal."""
     if remark is None and not is_a_person_there():
-        raise UsageError("Say why, for the log: --remark TEXT.")
-    return typer.prompt("Why", err=True) if remark is None else remark
+        raise UsageError("Give a reason, for the log: --remark TEXT.")
+    return typer.prompt("Reason", err=True) if remark is None else remark
 
 
 @app.command()
@@ -221,9 +246,9 @@ def cancel(
     uid: RolloutUid,
     node: NodeName,
     session: Session,
-    force: Annotated[bool, typer.Option("--force", help="End it without waiting for the node's answer.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Cancel at once, without the node's answer.")] = False,
 ) -> None:
-    """Do nothing (more) on one node of the rollout."""
+    """Cancel a rollout on one node. A node in progress is asked to undo its work."""
     operation = session.api.post(path_to(ROLLOUTS, uid, "nodes", node, "cancel"), {"force": force})
     session.show(operation, lambda each: printable(f"{each['node']}: {reason_of(each)}"))
 
@@ -234,10 +259,10 @@ def why(
     uid: RolloutUid,
     session: Session,
     node: Annotated[
-        str | None, typer.Argument(metavar="[NODE]", help="Only this node.", autocompletion=node_names)
+        str | None, typer.Argument(metavar="[NODE]", help="Explain this node only.", autocompletion=node_names)
     ] = None,
 ) -> None:
-    """Say why a rollout, or one node of it, is in its phase, and what it waits for."""
+    """Explain why a rollout, or one of its nodes, is in its phase, and what it waits for."""
     below = () if node is None else ("nodes", node)
     session.show(session.api.get(path_to(ROLLOUTS, uid, *below, "why")), _why_in_words)
 
@@ -245,7 +270,7 @@ def why(
 @app.command()
 @builds(session=open_session)
 def report(uid: RolloutUid, session: Session) -> None:
-    """Print a rollout's whole story for a change ticket: CSV, or JSON with --json."""
+    """Print the full report of a rollout, for a change ticket: CSV, or JSON with --json."""
     path = path_to(ROLLOUTS, uid, "report")
     if session.as_json:
         session.print_json(session.api.get(path, format="json"))
@@ -253,17 +278,17 @@ def report(uid: RolloutUid, session: Session) -> None:
         session.print_file(session.api.text(path, format="csv"))
 
 
-def _ask_for(session: Session, uid: str, verb: str, body: Document = None) -> None:
+def _send_verb(session: Session, uid: str, verb: str, body: Document = None) -> None:
     rollout = session.api.post(path_to(ROLLOUTS, uid, verb), body)
     session.show(rollout, _phase_in_words)
     if left := rollout.get("left_alone", {}).get("text"):
         session.note(printable(left))
     if rollout["uid"] != uid:
-        _tell_how_to_follow(session, rollout)
+        _suggest_watch(session, rollout)
 
 
-def _tell_how_to_follow(session: Session, rollout: Document) -> None:
-    session.note(f"`modfleet rollout watch {rollout['uid']}` follows it.")
+def _suggest_watch(session: Session, rollout: Document) -> None:
+    session.note(f"Watch it with `modfleet rollout watch {rollout['uid']}`.")
 
 
 def _phase_in_words(rollout: Document) -> str:
@@ -284,7 +309,7 @@ def _why_in_words(answer: Document) -> RenderableType:
 def _plan_in_words(plan: Document) -> RenderableType:
     fields = ("action", "module_name", "version", "activation", "total", "bytes", "predicted_seconds", "plan_hash")
     waves = table(
-        ("WAVE", "NODES", "AT ONCE", "FAILURES", "BYTES", "WHICH"),
+        ("WAVE", "NODES", "MAX PARALLEL", "MAX FAILURES", "BYTES", "NAMES"),
         (
             (
                 each["wave"],
@@ -303,7 +328,7 @@ def _plan_in_words(plan: Document) -> RenderableType:
         parts += ["", table(("SKIPPED NODE", "REASON", "MESSAGE"), rows)]
     if plan["dependencies"]:
         needed = ((each["module_name"], each["version"], _some(each["nodes"])) for each in plan["dependencies"])
-        parts += ["", table(("NEEDED MODULE", "VERSION", "BROUGHT TO"), needed)]
+        parts += ["", table(("NEEDED MODULE", "VERSION", "INSTALL ON"), needed)]
     return Group(*parts)
 
 

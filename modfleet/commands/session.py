@@ -1,4 +1,4 @@
-"""What every command has: the options of the connection, the client, and the way to show an answer."""
+"""The session of a command: the connection options, the API client, and the output."""
 
 import json
 import os
@@ -19,10 +19,10 @@ from rich.text import Text
 
 from modfleet.client import Client, Document
 from modfleet.failure import CommandError
-from modfleet.profile import Access, Given, access_from
+from modfleet.profile import DEFAULT_URL, Access, Given, access_from
 
 CONNECTION = "Connection"
-#: Of a table in a terminal, characters: three of text, and what is between two columns.
+#: Least width of a column in a terminal, characters: three of text, and the space between two columns.
 COLUMN_LEAST = 6
 
 
@@ -31,17 +31,19 @@ def open_session(
     url: Annotated[
         str | None,
         typer.Option(
-            help="The control plane, http(s)://HOST[:PORT]; or MODFLEET_URL, or as `modfleet login` kept it.",
+            help="URL of the control plane, http(s)://HOST[:PORT]. Default: MODFLEET_URL, else the URL that `modfleet "
+            f"login` saved, else {DEFAULT_URL}.",
             rich_help_panel=CONNECTION,
         ),
     ] = None,
     user: Annotated[
-        str | None, typer.Option(help="Sign in with a password; or MODFLEET_USER.", rich_help_panel=CONNECTION)
+        str | None,
+        typer.Option(help="Sign in as this user, with a password. Default: MODFLEET_USER.", rich_help_panel=CONNECTION),
     ] = None,
     password_file: Annotated[
         Path | None,
         typer.Option(
-            help="File with the password in its first line, - for the standard input; or MODFLEET_PASSWORD.",
+            help="File whose first line is the password; - for standard input. Default: MODFLEET_PASSWORD.",
             metavar="FILE",
             rich_help_panel=CONNECTION,
         ),
@@ -49,7 +51,7 @@ def open_session(
     token_file: Annotated[
         Path | None,
         typer.Option(
-            help="File with a token in its first line, - for the standard input; or MODFLEET_TOKEN.",
+            help="File whose first line is an access token; - for standard input. Default: MODFLEET_TOKEN.",
             metavar="FILE",
             rich_help_panel=CONNECTION,
         ),
@@ -57,16 +59,17 @@ def open_session(
     cacert: Annotated[
         Path | None,
         typer.Option(
-            help="PEM file of the authority that signed the control plane's certificate; or MODFLEET_CACERT.",
+            help="PEM file with the certificate authority of the control plane. Default: MODFLEET_CACERT, else the file "
+            "that `modfleet login` saved.",
             metavar="FILE",
             rich_help_panel=CONNECTION,
         ),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the API's own documents, for programs.", rich_help_panel=CONNECTION)
+        bool, typer.Option("--json", help="Print the API's JSON, for programs.", rich_help_panel=CONNECTION)
     ] = False,
 ) -> "Session":
-    """An option counts wherever it stands: the one nearest to the command wins."""
+    """Return the session. A connection option may follow any command word; the one nearest to the command wins."""
     nearest: dict[str, Any] = ctx.meta.setdefault("modfleet.connection", {"as_json": False})
     given = {"url": url, "user": user, "password_file": password_file, "token_file": token_file, "cacert": cacert}
     nearest |= {name: value for name, value in given.items() if value is not None}
@@ -75,7 +78,7 @@ def open_session(
 
 
 class Session:
-    """Nothing is read or connected before it is needed."""
+    """Connection and output of one command. Credentials and the connection are made when they are first used."""
 
     def __init__(self, given: Given, *, as_json: bool) -> None:
         self.given = given
@@ -93,7 +96,7 @@ class Session:
 
     @property
     def api(self) -> Client:
-        """Raises: `UsageError`."""
+        """Return the API client. Raises: `UsageError`."""
         if self._client is None:
             self._client = Client(self.access())
         return self._client
@@ -106,7 +109,7 @@ class Session:
         return Console(highlight=False, emoji=False, markup=False)
 
     def show(self, document: Document, in_words: Callable[[Any], RenderableType]) -> None:
-        """The document for a program, or what `in_words` makes of it for a person."""
+        """Print the document as JSON with `--json`, else what `in_words` makes of it."""
         if self.as_json:
             self.print_json(document)
             return
@@ -117,12 +120,12 @@ class Session:
         self.console.file.flush()
 
     def print_file(self, text: str) -> None:
-        """As it is: to be written into a file."""
+        """Print the text unchanged, for a file."""
         self.console.file.write(text)
         self.console.file.flush()
 
     def say(self, what: RenderableType) -> None:
-        """Folded to the width of a terminal, and as wide as it comes anywhere else."""
+        """Print to the width of a terminal, or without a limit to anything else."""
         if self.console.is_terminal:
             self.console.print(what, soft_wrap=isinstance(what, str))
             return
@@ -133,11 +136,11 @@ class Session:
         self.console.file.flush()
 
     def note(self, text: str) -> None:
-        """Beside the answer: on the standard error."""
+        """Print a line to standard error."""
         typer.echo(printable(text), err=True)
 
     def confirm(self, question: str, *, yes: bool) -> None:
-        """Asks where a person is there. Raises: `CommandError` for a no."""
+        """Ask on a terminal. Raises: `CommandError` if the answer is no."""
         if yes or self.as_json or not is_a_person_there():
             return
         if not typer.confirm(question, err=True):
@@ -149,18 +152,18 @@ def is_a_person_there() -> bool:
 
 
 def ask_password(user: str) -> str:
-    """Without an echo."""
+    """Ask for a password without echo."""
     return getpass(f"Password of {printable(user)}: ")
 
 
 def printable(value: object) -> str:
-    """Text of somebody else's, which could hold the control codes of a terminal; seconds with two digits."""
+    """Return text without control characters, which a terminal would obey; numbers with two decimals."""
     text = "" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
     return "".join(each if each.isprintable() else " " for each in text)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> Table:
-    """The first column is what the next command is given: it is folded only where it would take the whole width."""
+    """Return a table. The first column has what is copied to the next command: it is folded only if it must be."""
     lines = [[Text(printable(each)) for each in row] for row in rows]
     widest = max((line[0].cell_len for line in lines), default=0)
     is_room = widest + COLUMN_LEAST * (len(columns) - 1) <= Console().width
@@ -174,7 +177,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
 
 
 def sheet(document: Document) -> Table:
-    """One object: a line for each of its fields."""
+    """Return one object as a line for each field."""
     made = Table(box=None, show_header=False, pad_edge=False)
     made.add_column(style="bold", no_wrap=True)
     made.add_column(overflow="fold")
@@ -197,5 +200,10 @@ def in_a_line(value: Any) -> object:
             return value
 
 
-#: For commands that ask before they do what cannot be undone.
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask. Without a terminal there is no question either.")]
+#: For commands that ask for confirmation.
+Yes = Annotated[
+    bool,
+    typer.Option(
+        "--yes", "-y", help="Do not ask for confirmation. The command never asks with --json or without a terminal."
+    ),
+]

@@ -1,4 +1,4 @@
-"""`modfleet up`: a whole cluster on this machine."""
+"""`modfleet up`: run a whole cluster on this machine."""
 
 import os
 import shlex
@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from modfleet.failure import ExitCode
-from modfleet.processes import StartError
+from modfleet.supervisor import StartError
 
 if TYPE_CHECKING:
     from modfleet.cluster import Cluster
@@ -23,22 +23,22 @@ RAISED_AGAIN_SECONDS = 0.2
 
 
 def up(
-    nodes: Annotated[int, typer.Option(min=0, max=50, help="How many nodes, each with a Valkey server.")] = 3,
+    nodes: Annotated[int, typer.Option(min=0, max=50, help="Number of nodes, each with its own Valkey server.")] = 3,
     host: Annotated[str, typer.Option(help="Address that the API listens on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the API; 0 picks a free one.")] = 8000,
-    data_dir: Annotated[Path, typer.Option(help="Folder that everything is kept in.")] = Path(".modfleet"),
-    sample: Annotated[bool, typer.Option(help="Roll the sample module out at the start.")] = True,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the API; 0 for any free port.")] = 8000,
+    data_dir: Annotated[Path, typer.Option(help="Directory for all data of the cluster.")] = Path(".modfleet"),
+    sample: Annotated[bool, typer.Option(help="Roll out the sample module at the start.")] = True,
     tls: Annotated[bool, typer.Option("--tls", help="Serve HTTPS with a self-signed certificate.")] = False,
 ) -> None:
-    """Start a whole cluster on this machine, and keep it until Ctrl-C.
+    """Run a whole cluster on this machine until Ctrl-C.
 
-    The first user is `admin`; the password is MODFLEET_ADMIN_PASSWORD, or generated at the first start and printed.
-    Started again on the same folder it goes on with what is there.
+    The first user is `admin`. The password is MODFLEET_ADMIN_PASSWORD, else it is generated at the first start. The
+    command prints both. A later start with the same directory keeps its data.
     """
     from modfleet.cluster import Cluster, ClusterOptions, require_control_plane
     from modfleet.sample import SampleError
 
-    os.umask(0o077)  # all that is kept, and what each process makes, is for this user alone
+    os.umask(0o077)  # only this user can read the files of the cluster
     console = Console(highlight=False, markup=False, soft_wrap=True)
     options = ClusterOptions(nodes=nodes, host=host, port=port, data_dir=data_dir, tls=tls)
     cluster = Cluster(options, tell=console.print)
@@ -49,7 +49,7 @@ def up(
     except Ended:
         console.print("stopping")
     except Exception as error:
-        if ending.is_asked_for:  # a library made another error of it, as SQLite does of one in a function that it calls
+        if ending.is_asked_for:  # a library may replace the error, as SQLite does in its callbacks
             console.print("stopping")
         elif isinstance(error, StartError | SampleError):
             typer.echo(" ".join(str(error).split()), err=True)
@@ -63,7 +63,7 @@ def up(
 
 
 def _serve(cluster: "Cluster", console: Console, *, sample: bool) -> None:
-    """Until `Ended` is raised."""
+    """Start the cluster and wait until `Ended` is raised."""
     from modfleet.demo import call_sample, require_sample
 
     if sample:
@@ -73,28 +73,27 @@ def _serve(cluster: "Cluster", console: Console, *, sample: bool) -> None:
     if sample:
         call_sample(cluster, console)
     console.print(f"  API        {cluster.url}/v2/nodes")
-    console.print(f"  documents  {cluster.url}/docs")
-    console.print(f"  admin      {cluster.url}/admin/")
+    console.print(f"  API docs   {cluster.url}/docs")
+    console.print(f"  console    {cluster.url}/admin/")
     console.print(f"  user       {cluster.user}, password {cluster.password}")
     trust = ""
     if cluster.certificate is not None:
-        console.print(f"  trust      {cluster.certificate}")
+        console.print(f"  CA file    {cluster.certificate}")
         trust = f" --cacert {shlex.quote(str(cluster.certificate))}"
-    console.print(f"  commands   modfleet login --url {cluster.url} --user {cluster.user}{trust}", soft_wrap=True)
-    console.print("Ctrl-C ends it; the data stays.")
+    console.print(f"  sign in    modfleet login --url {cluster.url} --user {cluster.user}{trust}", soft_wrap=True)
+    console.print("Ctrl-C stops the cluster. The data is kept.")
     while True:
         time.sleep(3600)
 
 
 class Ended(BaseException):
-    """A signal asks for the end. Like `KeyboardInterrupt` no handler of errors may take it for one."""
+    """A signal asks for the end. It is no `Exception`, so that no error handler catches it."""
 
 
 class Ending:
-    """The first signal is raised as `Ended`, wherever the program is; each later one makes the end quick.
+    """Raise the first signal as `Ended`, and kill all processes at each later one.
 
-    It is raised again until `begin` is called: where Python runs a finalizer, or what a fork needs done, it drops what
-    is raised.
+    `Ended` is raised again until `begin` is called, because Python drops exceptions in finalizers and fork hooks.
     """
 
     def __init__(self, cluster: "Cluster") -> None:
@@ -103,10 +102,10 @@ class Ending:
         self._cluster = cluster
         for number in (*ENDING, signal.SIGALRM):
             signal.signal(number, self._handle)
-        sys.unraisablehook = _tell_but_for_the_end
+        sys.unraisablehook = _ignore_ended
 
     def begin(self) -> None:
-        """From now on nothing is raised any more."""
+        """Raise nothing from now on."""
         self._has_begun = True
         signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -116,9 +115,9 @@ class Ending:
             signal.setitimer(signal.ITIMER_REAL, RAISED_AGAIN_SECONDS)
             raise Ended
         if number != signal.SIGALRM:
-            self._cluster.processes.hurry()
+            self._cluster.supervisor.kill_all()
 
 
-def _tell_but_for_the_end(unraisable: "sys.UnraisableHookArgs") -> None:
+def _ignore_ended(unraisable: "sys.UnraisableHookArgs") -> None:
     if not isinstance(unraisable.exc_value, Ended):
         sys.__unraisablehook__(unraisable)

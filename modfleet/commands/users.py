@@ -1,4 +1,4 @@
-"""`modfleet users`: who may sign in."""
+"""`modfleet users`: show and manage the users."""
 
 import os
 from enum import StrEnum
@@ -15,7 +15,7 @@ from modfleet.commands.session import Session, Yes, is_a_person_there, open_sess
 from modfleet.failure import CommandError, UsageError
 from modfleet.profile import read_secret
 
-app = typer.Typer(invoke_without_command=True, help="Who may sign in, and what for.")
+app = typer.Typer(invoke_without_command=True)
 
 COLUMNS = ("uid", "name", "email", "role", "status", "password_issue_date")
 
@@ -35,13 +35,13 @@ class Status(StrEnum):
     LOCKED = "locked"
 
 
-Login = Annotated[str, typer.Argument(metavar="USER", help="Login name, or uid.")]
+Login = Annotated[str, typer.Argument(metavar="USER", help="User name or UID.")]
 NewPasswordFile = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="File with the user's new password in its first line, - for the standard input; or MODFLEET_NEW_PASSWORD. "
-        "Asked for on a terminal.",
+        help="File whose first line is the new password; - for standard input. Default: MODFLEET_NEW_PASSWORD, else the "
+        "command asks on a terminal.",
     ),
 ]
 
@@ -49,7 +49,7 @@ NewPasswordFile = Annotated[
 @app.callback()
 @builds(session=open_session)
 def users(ctx: typer.Context, session: Session) -> None:
-    """Who may sign in, and what for. Without a command: `list`."""
+    """Show and manage the users. Without a command, list them."""
     if ctx.invoked_subcommand is None:
         _show_all(session)
 
@@ -80,10 +80,10 @@ def show(login: Login, session: Session) -> None:
 @app.command()
 @builds(session=open_session)
 def add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Login name.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="User name, to sign in with.")],
     session: Session,
-    email: Annotated[str, typer.Option(help="Address of the user; no other has it.")],
-    role: Annotated[Role, typer.Option(help="What the user may do.")] = Role.CLUSTER_VIEWER,
+    email: Annotated[str, typer.Option(help="Email address; no other user may have it.")],
+    role: Annotated[Role, typer.Option(help="Role, which decides what the user may do.")] = Role.CLUSTER_VIEWER,
     new_password_file: NewPasswordFile = None,
 ) -> None:
     """Add a user."""
@@ -97,23 +97,23 @@ def add(
 def change(
     login: Login,
     session: Session,
-    name: Annotated[str | None, typer.Option(help="The new login name.")] = None,
-    email: Annotated[str | None, typer.Option(help="The new address.")] = None,
-    role: Annotated[Role | None, typer.Option(help="The new role. Tokens of before end.")] = None,
-    status: Annotated[Status | None, typer.Option(help="A locked user cannot sign in.")] = None,
+    name: Annotated[str | None, typer.Option(help="New user name.")] = None,
+    email: Annotated[str | None, typer.Option(help="New email address.")] = None,
+    role: Annotated[Role | None, typer.Option(help="New role. The user's tokens become invalid.")] = None,
+    status: Annotated[Status | None, typer.Option(help="New status. A locked user cannot sign in.")] = None,
 ) -> None:
-    """Change a user's name, address, role or status."""
+    """Change the name, email address, role or status of a user."""
     given = {"name": name, "email": email, "role": role and role.value, "status": status and status.value}
     body = {field: value for field, value in given.items() if value is not None}
     if not body:
-        raise UsageError("Say what is to change: --name, --email, --role or --status.")
+        raise UsageError("Nothing to change: give --name, --email, --role or --status.")
     session.show(session.api.put(_path(session.api, login), body), sheet)
 
 
 @app.command()
 @builds(session=open_session)
 def passwd(login: Login, session: Session, new_password_file: NewPasswordFile = None) -> None:
-    """Change a user's password. Tokens of before end: sign in again."""
+    """Change the password of a user. The user's tokens become invalid: sign in again."""
     path = _path(session.api, login)
     answer = session.api.put(path, {"password": _new_password(new_password_file, login)})
     session.show(answer, lambda each: f"changed the password of {each['name']}")
@@ -122,28 +122,28 @@ def passwd(login: Login, session: Session, new_password_file: NewPasswordFile = 
 @app.command()
 @builds(session=open_session)
 def delete(login: Login, session: Session, yes: Yes = False) -> None:
-    """Delete a user. What the log says of the user stays."""
-    session.confirm(f"Delete {login}?", yes=yes)
-    session.show(session.api.delete(_path(session.api, login)), lambda _: f"deleted {login}")
+    """Delete a user. Events of the user stay in the log."""
+    session.confirm(f"Delete the user {login}?", yes=yes)
+    session.show(session.api.delete(_path(session.api, login)), lambda _: f"deleted the user {login}")
 
 
 def _path(api: Client, user: str) -> str:
-    """Raises: `CommandError`."""
+    """Return the path of the user. Raises: `CommandError`."""
     uids = [each["uid"] for each in api.get(USERS) if each["name"] == user] if not user.isdecimal() else [user]
     if not uids:
-        raise CommandError(f"There is no user {user}: `modfleet users` lists those that there are.")
+        raise CommandError(f"There is no user {user}. `modfleet users` lists all users.")
     return f"{USERS}/{uids[0]}"
 
 
 def _new_password(path: Path | None, user: str) -> str:
-    """Raises: `UsageError`."""
+    """Return the new password. Raises: `UsageError`."""
     if path is not None:
         return read_secret(path)
     if password := os.environ.get("MODFLEET_NEW_PASSWORD"):
         return password
     if not is_a_person_there():
-        raise UsageError("There is no new password: give --new-password-file FILE, or set MODFLEET_NEW_PASSWORD.")
+        raise UsageError("No new password: give --new-password-file FILE, or set MODFLEET_NEW_PASSWORD.")
     password = getpass(f"New password of {user}: ")
-    if getpass("Once more: ") != password:
-        raise UsageError("The two are not the same: nothing was changed.")
+    if getpass("Repeat the password: ") != password:
+        raise UsageError("The passwords differ. Nothing was changed.")
     return password

@@ -1,4 +1,4 @@
-"""A rollout that is watched: bars in a terminal, a line for each change elsewhere, or a JSON document for each."""
+"""Show a watched rollout: bars in a terminal, else one line or one JSON document for each change."""
 
 import math
 import sys
@@ -17,11 +17,11 @@ from eventstore import in_words
 from modfleet.client import Document
 from modfleet.commands.session import Session, in_a_line, printable, table
 from modfleet.failure import ExitCode
-from modfleet.watch import FINAL, Standing, attempt_in_words, exit_code, failed_attempts, next_step, standings
+from modfleet.watch import FINAL, Snapshot, attempt_in_words, exit_code, failed_attempts, next_step, snapshots
 
 #: What fits on a screen.
 WAVES_SHOWN, FAILURES_SHOWN = 12, 10
-#: Values of a strategy by which nothing is done.
+#: Values of a strategy that have no effect.
 _NOTHING: tuple[object, ...] = (None, [], "none", 0, False)
 COLORS = {
     "passed": "green",
@@ -34,7 +34,7 @@ COLORS = {
 
 
 class View(Protocol):
-    def show(self, standing: Standing) -> None: ...
+    def show(self, snapshot: Snapshot) -> None: ...
 
     def lost(self, reason: str) -> None: ...
 
@@ -42,19 +42,19 @@ class View(Protocol):
 
 
 def watch_rollout(session: Session, uid: str, *, timeout: float | None, until_the_end: bool) -> ExitCode:
-    """Until it ends, or waits for a person. Raises: what `standings` raises."""
+    """Show the rollout until it ends or waits for a person. Return the exit code. Raises: as `snapshots`."""
     rollout: Document = None
     code: ExitCode | None = None
     try:
         with _view(session) as view:
-            for standing in standings(session.api, uid, timeout=timeout, listener=view):
-                rollout = standing.rollout
-                view.show(standing)
+            for snapshot in snapshots(session.api, uid, timeout=timeout, listener=view):
+                rollout = snapshot.rollout
+                view.show(snapshot)
                 code = exit_code(rollout)
                 if code is not None and (rollout["phase"] in FINAL or not until_the_end):
                     break
     except KeyboardInterrupt:
-        session.note(f"The rollout goes on: `modfleet rollout watch {uid}` follows it further.")
+        session.note(f"The rollout continues. To watch it again, run `modfleet rollout watch {uid}`.")
         raise
     if step := next_step(rollout):
         session.note(step)
@@ -74,36 +74,36 @@ def _view(session: Session) -> Iterator[View]:
 
 
 class Documents:
-    """The rollout's document, in a line of its own, for each change."""
+    """One JSON document for each change, each on one line."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def show(self, standing: Standing) -> None:
-        self._session.print_json(standing.rollout, indent=None)
+    def show(self, snapshot: Snapshot) -> None:
+        self._session.print_json(snapshot.rollout, indent=None)
 
     def lost(self, reason: str) -> None:
-        self._session.note(f"Connection lost: {reason} Trying again.")
+        self._session.note(f"Connection lost, retrying: {reason}")
 
     def back(self) -> None:
-        self._session.note("Connected again.")
+        self._session.note("Reconnected.")
 
 
 class Lines(Documents):
-    """What has changed, each in a line of its own."""
+    """One line of text for each change."""
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        #: By what it is about; a rollout is paused, resumed and paused again.
+        #: The last state that was shown, by subject. A state may come back: paused, resumed, paused again.
         self._last: dict[object, object] = {}
 
-    def show(self, standing: Standing) -> None:
-        rollout = standing.rollout
+    def show(self, snapshot: Snapshot) -> None:
+        rollout = snapshot.rollout
         self._say("title", None, title(rollout))
         for wave in rollout["waves"]:
             if wave["phase"] != "pending":
                 self._say(wave["wave"], wave["phase"], f"wave {wave['wave']}: {wave['phase']}")
-        for each in standing.failures:
+        for each in snapshot.failures:
             self._say(each["node"], (each["attempt"], each["phase"]), f"{each['node']}: {reason_of(each)}")
         progress = rollout["progress"]
         reached = (rollout["phase"], progress["percent"] // 5)
@@ -111,21 +111,21 @@ class Lines(Documents):
         if rollout["phase"] in FINAL:
             self._say("end", None, ending(rollout))
 
-    def _say(self, about: object, state: object, line: str) -> None:
-        if about not in self._last or self._last[about] != state:
-            self._last[about] = state
+    def _say(self, subject: object, state: object, line: str) -> None:
+        if subject not in self._last or self._last[subject] != state:
+            self._last[subject] = state
             self._session.say(printable(line))
 
 
 class Screen:
-    """Draws itself anew with each refresh: how long the connection has been lost changes without an answer."""
+    """Drawn again at each refresh, so that the seconds since a lost connection count up."""
 
     def __init__(self) -> None:
-        self._standing: Standing | None = None
+        self._snapshot: Snapshot | None = None
         self._lost: tuple[float, str] | None = None
 
-    def show(self, standing: Standing) -> None:
-        self._standing = standing
+    def show(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
 
     def lost(self, reason: str) -> None:
         self._lost = (time.monotonic(), reason)
@@ -134,20 +134,20 @@ class Screen:
         self._lost = None
 
     def __rich__(self) -> RenderableType:
-        parts: list[RenderableType] = [] if self._standing is None else [picture(self._standing)]
+        parts: list[RenderableType] = [] if self._snapshot is None else [picture(self._snapshot)]
         if self._lost is not None:
             since, reason = self._lost
             seconds = math.floor(time.monotonic() - since)
-            parts.append(Text(printable(f"connection lost {seconds} s ago, trying again: {reason}"), style="yellow"))
+            parts.append(Text(printable(f"connection lost {seconds} s ago, retrying: {reason}"), style="yellow"))
         return Group(*parts)
 
 
-def picture(standing: Standing) -> RenderableType:
-    rollout = standing.rollout
+def picture(snapshot: Snapshot) -> RenderableType:
+    rollout = snapshot.rollout
     parts: list[RenderableType] = [Text(printable(title(rollout)), style="bold"), _bars(rollout)]
-    parts += [Text(printable(each)) for each in (*history(rollout), *others(rollout))]
-    if standing.failures:
-        found = failed_attempts(standing.failures)
+    parts += [Text(printable(each)) for each in (*timeline(rollout), *related_rollouts(rollout))]
+    if snapshot.failures:
+        found = failed_attempts(snapshot.failures)
         parts += ["", failures_table(found[:FAILURES_SHOWN])]
         if (more := len(found) - FAILURES_SHOWN) > 0:
             parts.append(Text(f"and {more} more: modfleet rollout status {rollout['uid']}"))
@@ -165,21 +165,21 @@ def _bars(rollout: Document) -> Table:
     waves = rollout["waves"]
     first = _first_shown([each["phase"] for each in waves])
     if first:
-        grid.add_row("", "", "", Text(f"{first} waves before these"))
+        grid.add_row("", "", "", Text(f"earlier waves: {first}"))
     for each in waves[first : first + WAVES_SHOWN]:
         style = COLORS.get(each["phase"], "default")
         grid.add_row(f"wave {each['wave']}", _bar(each, style), _share(each), Text(_words(each), style=style))
     if (more := len(waves) - first - WAVES_SHOWN) > 0:
-        grid.add_row("", "", "", Text(f"{more} waves after these"))
+        grid.add_row("", "", "", Text(f"later waves: {more}"))
     progress = rollout["progress"]
     grid.add_row("all", _bar(progress, "blue"), _share(progress), Text(f"{rollout['phase']}{_eta(progress)}"))
     return grid
 
 
 def _first_shown(phases: list[str]) -> int:
-    """So that the wave that is going on is among those that fit."""
-    going = next((number for number, phase in enumerate(phases) if phase not in {"passed", "skipped"}), len(phases))
-    return max(0, min(going - 2, len(phases) - WAVES_SHOWN))
+    """Return the first wave to show, so that the current wave fits on the screen."""
+    current = next((number for number, phase in enumerate(phases) if phase not in {"passed", "skipped"}), len(phases))
+    return max(0, min(current - 2, len(phases) - WAVES_SHOWN))
 
 
 def _final(counters: Document) -> int:
@@ -207,7 +207,7 @@ def _eta(progress: Document) -> str:
 
 
 def title(rollout: Document) -> str:
-    # A control plane of the version before sends no title.
+    # The previous version of the control plane sends no title.
     named = f"{rollout['action']} {rollout['module_name']} {rollout['version']}"
     return f"rollout {rollout['uid']}: {rollout.get('title', named)}"
 
@@ -216,7 +216,7 @@ def counted(progress: Document) -> str:
     words = [f"{_final(progress)} of {progress['total']} nodes done ({progress['percent']} %)"]
     if failed := progress["failed"] + progress["timed_out"]:
         words.append(f"{failed} failed")
-    # A control plane of the version before does not count these.
+    # The previous version of the control plane does not send this.
     if before := progress.get("failed_before", 0):
         words.append(f"{before} failed before")
     return ", ".join(words)
@@ -230,32 +230,32 @@ def reason_of(operation: Document) -> str:
     return ": ".join(filter(None, (operation["phase"], operation["reason"], operation["message"])))
 
 
-def beginning(rollout: Document) -> list[str]:
-    """Who started it, when and from where; and the essentials of its strategy."""
+def start_in_words(rollout: Document) -> list[str]:
+    """Return who started the rollout, when and from where, and the main values of its strategy."""
     strategy = rollout["strategy"]
     always = ("canary", "max_parallel", "max_failures", "on_failure")
     more = ("waves", "gate", "soak_seconds", "min_healthy", "approval", "start_at")
-    told = [*always, *(name for name in more if strategy.get(name) not in _NOTHING)]
-    words = [f"{name} {in_a_line(strategy.get(name))}" for name in told]
+    shown = [*always, *(name for name in more if strategy.get(name) not in _NOTHING)]
+    words = [f"{name} {in_a_line(strategy.get(name))}" for name in shown]
     by = f"started by {in_words(rollout['actor'])} at {rollout['created_at']}, origin {rollout['origin']}"
     return [by, f"strategy: {', '.join(words)}"]
 
 
-def history(rollout: Document) -> list[str]:
-    """Who or which rule stopped it, and what people did; the oldest first."""
-    # A control plane of the version before sends none.
-    told = [*rollout.get("stops", []), *rollout.get("actions", [])]
-    return [each["text"] for each in sorted(told, key=lambda each: str(each["at"]))]
+def timeline(rollout: Document) -> list[str]:
+    """Return what stopped the rollout and what people did, the oldest first."""
+    # The previous version of the control plane sends none.
+    entries = [*rollout.get("stops", []), *rollout.get("actions", [])]
+    return [each["text"] for each in sorted(entries, key=lambda each: str(each["at"]))]
 
 
-def others(rollout: Document) -> list[str]:
-    """The rollouts that it follows and that follow it, and what its rollback has left alone."""
-    # A control plane of the version before does not send the last three.
+def related_rollouts(rollout: Document) -> list[str]:
+    """Return the rollouts of its retries and rollback, and the nodes that its rollback left unchanged."""
+    # The previous version of the control plane does not send the last three.
     named = {
         "retry of": [rollout["retry_of"]],
         "rollback of": [rollout["rollback_of"]],
-        "its retries:": rollout.get("retried_by", []),
-        "its rollback is": [rollout.get("rolled_back_by")],
+        "retried by": rollout.get("retried_by", []),
+        "rolled back by": [rollout.get("rolled_back_by")],
     }
     lines = [f"{words} rollout {', '.join(uids)}" for words, uids in named.items() if all(uids) and uids]
     left = rollout.get("left_alone", {}).get("text")
@@ -263,7 +263,7 @@ def others(rollout: Document) -> list[str]:
 
 
 def failures_table(found: list[tuple[Document, Document]]) -> Table:
-    columns = ("FAILED NODE", "ATTEMPT", "PHASE", "NOW", "REASON", "MESSAGE")
+    columns = ("FAILED NODE", "ATTEMPT", "PHASE", "PHASE NOW", "REASON", "MESSAGE")
     return table(
         columns,
         (
@@ -273,12 +273,12 @@ def failures_table(found: list[tuple[Document, Document]]) -> Table:
     )
 
 
-def static_picture(standing: Standing, console: Console) -> RenderableType:
-    """For `status`: bars in a terminal, a table of the waves elsewhere."""
-    rollout = standing.rollout
-    begun = list(map(printable, beginning(rollout)))
+def static_picture(snapshot: Snapshot, console: Console) -> RenderableType:
+    """Return what `status` shows: bars in a terminal, else a table of the waves."""
+    rollout = snapshot.rollout
+    started = list(map(printable, start_in_words(rollout)))
     if console.is_terminal:
-        return Group(Text("\n".join(begun)), picture(standing))
+        return Group(Text("\n".join(started)), picture(snapshot))
     waves = table(
         ("WAVE", "PHASE", "DONE", "TOTAL", "FAILED"),
         (
@@ -287,7 +287,7 @@ def static_picture(standing: Standing, console: Console) -> RenderableType:
         ),
     )
     state = f"{rollout['phase']}: {rollout['message']}"
-    told = [title(rollout), *begun, state, *history(rollout), *others(rollout)]
-    parts: list[RenderableType] = [Text("\n".join(map(printable, told))), waves]
-    found = failed_attempts(standing.failures)
+    lines = [title(rollout), *started, state, *timeline(rollout), *related_rollouts(rollout)]
+    parts: list[RenderableType] = [Text("\n".join(map(printable, lines))), waves]
+    found = failed_attempts(snapshot.failures)
     return Group(*parts, failures_table(found)) if found else Group(*parts)

@@ -1,4 +1,4 @@
-"""Makes packages of modules, and says what is wrong with a package. Needs no control plane, no database, no Django."""
+"""Make packages of modules, and check packages. This needs no control plane, no database and no Django."""
 
 from importlib.util import find_spec
 
@@ -6,12 +6,10 @@ from modfleet.failure import CommandError
 
 
 class PackError(CommandError):
-    """No package can be made; the message is one sentence for the operator, and what to do."""
+    """No package can be made. The message says why and what to do."""
 
 
 def require_extra(*modules: str) -> None:
-    """Raises: `PackError` where only the agent and the command line are installed."""
+    """Check that the modules are installed. Raises: `PackError`."""
     if missing := [name for name in modules if find_spec(name) is None]:
-        raise PackError(
-            f"`modfleet pack` needs more than the agent: install modfleet[server] (no {', '.join(missing)})."
-        )
+        raise PackError(f"`modfleet pack` needs modfleet[server]. Install it (missing: {', '.join(missing)}).")

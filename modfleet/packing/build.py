@@ -1,4 +1,4 @@
-"""From a shared object to a package: look at it, load it, describe it, write it, check it."""
+"""Make a package of a shared object: inspect it, load it, describe it, write the package, check it."""
 
 import filecmp
 import platform
@@ -21,7 +21,7 @@ from modules_app.metadata import is_file_name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What is to be packed. `to` None: a name made of module, version, operating systems and machine, here."""
+    """What to pack. `to`: None for a name of module, version, operating systems and machine, in this directory."""
 
     module: Path
     to: Path | None = None
@@ -31,13 +31,13 @@ class Order:
     dependencies: tuple[Path, ...] = ()
     load: bool = True
     server: str = ""
-    #: Whether another file that lies there may be replaced.
+    #: Replace another file at `to`.
     force: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed:
-    """`has_changed` is False where the very same package lay there already."""
+    """`has_changed` is False if the file already was this package."""
 
     path: Path
     report: Report
@@ -45,9 +45,9 @@ class Packed:
 
 
 def make_package(order: Order) -> Packed:
-    """The package, whole and checked, or none at all. Raises: `PackError`."""
+    """Write the package once it is complete and checked. Raises: `PackError`."""
     try:
-        binary = _look_at(order.module)
+        binary = _inspect(order.module)
         _refuse_dependencies(order)
         if order.to is not None:
             _refuse_target(order.to, order)
@@ -68,12 +68,12 @@ def _make(order: Order, binary: Binary) -> Packed:
     machine = document["architecture"]
     named = "-".join([document["module_name"], document["semantic_version"], *document["operating_systems"], machine])
     to = order.to or Path(f"{named}.zip")
-    with tempfile.TemporaryDirectory(prefix=".modfleet-", dir=to.parent) as folder:
-        package = pack(binary.path, document, Path(folder) / to.name, dependencies=order.dependencies)
+    with tempfile.TemporaryDirectory(prefix=".modfleet-", dir=to.parent) as directory:
+        package = pack(binary.path, document, Path(directory) / to.name, dependencies=order.dependencies)
         report = check_package(package)
         if report.problems:
-            said = "; ".join(each["description"] for each in report.problems)
-            raise PackError(f"No control plane would take the package: {said}.")
+            problems = "; ".join(each["description"] for each in report.problems)
+            raise PackError(f"The control plane would refuse the package: {problems}.")
         has_changed = not (to.exists() and filecmp.cmp(package, to, shallow=False))
         if has_changed:
             _refuse_target(to, order, has_changed=True)
@@ -81,13 +81,13 @@ def _make(order: Order, binary: Binary) -> Packed:
     return Packed(path=to, report=check_package(to), has_changed=has_changed)
 
 
-def _look_at(module: Path) -> Binary:
-    """The file is a whole shared object: a server that maps a truncated one is killed."""
+def _inspect(module: Path) -> Binary:
+    """Check that the file is a complete shared object: a truncated one would kill the server that loads it."""
     with module.open("rb") as file:
         try:
             return Binary(path=module, platform=read_platform(file))
         except InvalidArtifact as error:
-            raise PackError(f"{module} is no module: {error}.") from error
+            raise PackError(f"{module} is not a module: {error}.") from error
 
 
 def _refuse_dependencies(order: Order) -> None:
@@ -95,33 +95,33 @@ def _refuse_dependencies(order: Order) -> None:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise PackError(f"Two files for deps/ have the same name: {', '.join(twice)}.")
     if odd := [name for name in names if not is_file_name(name)]:
-        raise PackError(f"A file for deps/ has a name that no package may have: {', '.join(map(repr, odd))}.")
+        raise PackError(f"A file for deps/ has a name that packages do not allow: {', '.join(map(repr, odd))}.")
 
 
 def _refuse_target(to: Path, order: Order, *, has_changed: bool = False) -> None:
     if not to.parent.is_dir():
-        raise PackError(f"There is no folder {to.parent}: make it, or choose another -o.")
+        raise PackError(f"There is no directory {to.parent}. Create it, or choose another -o.")
     if to.is_dir():
-        raise PackError(f"{to} is a folder: name a file with -o, such as {to / order.module.stem}.zip.")
+        raise PackError(f"{to} is a directory. Give a file with -o, such as {to / order.module.stem}.zip.")
     if to.exists() and any(to.samefile(each) for each in (order.module, *order.dependencies)):
-        raise PackError(f"{to} is what the package is made of: choose another -o.")
+        raise PackError(f"{to} is an input of the package. Choose another -o.")
     if has_changed and to.exists() and not order.force:
-        raise PackError(f"{to} is there already, and is another package: --force replaces it.")
+        raise PackError(f"{to} exists and is another package. Replace it with --force.")
 
 
 def _refuse_other_machine(binary: Binary) -> None:
     here = f"{platform.system().lower()}/{platform.machine()}"
     if binary.platform != here:
         raise PackError(
-            f"{binary.path.name} is built for {binary.platform}, and this machine is {here}: pack it with --no-load, "
-            "and a manifest that has its module_name, version and commands."
+            f"{binary.path.name} is built for {binary.platform}, but this machine is {here}. Pack it with --no-load and a "
+            "manifest that has module_name, version and commands."
         )
 
 
 def _arguments(order: Order) -> list[str]:
-    """Words for MODULE LOAD."""
-    said = {**order.manifest, **order.flags}
-    text = said.get(RUN_ARGS) or said.get("command_line_args") or ""
+    """Return the arguments for MODULE LOAD."""
+    fields = {**order.manifest, **order.flags}
+    text = fields.get(RUN_ARGS) or fields.get("command_line_args") or ""
     try:
         return shlex.split(str(text))
     except ValueError as error:

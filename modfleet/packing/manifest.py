@@ -1,4 +1,4 @@
-"""The module.json of a package: what the flags say, over the manifest, over what the module says, over defaults."""
+"""Build the module.json of a package. Options override the manifest, which overrides the module and the defaults."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,9 @@ from modfleet.packing.loading import Loaded
 from modfleet.packing.write import sha256_of
 from modules_app.metadata import KNOWN_FIELDS, MODULE_OBJECT_FIELDS, InvalidMetadata, parse_metadata
 
-#: Arguments for the server that the module is loaded into here, where they are not those of the nodes.
+#: Arguments to load the module with here, if they differ from those of the nodes.
 RUN_ARGS = "run_command_line_args"
-#: What the vendor's packer writes beside the fields of the module object.
+#: Fields that the vendor's packer adds to those of the module object.
 _PACKER_FIELDS = frozenset({"ramp_format_version", "git_sha", "speedb_git_sha"})
 
 _DEFAULTS: dict[str, Any] = {
@@ -39,7 +39,7 @@ _DEFAULTS: dict[str, Any] = {
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose versions and dates are texts: `min_redis_version: 7.10` is no number."""
+    """YAML that reads versions and dates as text, so that `min_redis_version: 7.10` is not 7.1."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -50,26 +50,26 @@ _Loader.yaml_implicit_resolvers = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binary:
-    """A shared object that was looked at; `platform` is like `linux/x86_64`."""
+    """An inspected shared object; `platform` is like `linux/x86_64`."""
 
     path: Path
     platform: str
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The fields that the YAML file (or a module.json) has. Raises: `PackError`."""
+    """Return the fields of a YAML file or a module.json. Raises: `PackError`."""
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  # a SafeLoader with fewer types
     except (OSError, UnicodeDecodeError) as error:
         raise PackError(f"The manifest {path} cannot be read: {error}.") from error
     except yaml.YAMLError as error:
-        raise PackError(f"The manifest {path} is no YAML: {' '.join(str(error).split())}.") from error
+        raise PackError(f"The manifest {path} is not valid YAML: {' '.join(str(error).split())}.") from error
     if document is None:
         return {}
     if not isinstance(document, dict):
-        raise PackError(f"The manifest {path} must have a field and its value on each line, such as `license: MIT`.")
+        raise PackError(f"The manifest {path} must have one field and its value on each line, such as `license: MIT`.")
     allowed = KNOWN_FIELDS | _PACKER_FIELDS | {RUN_ARGS}
-    # The vendor's packer writes fields of its own that are empty mostly.
+    # The vendor's packer also writes other fields, which are empty.
     unknown = [str(name) for name, value in document.items() if name not in allowed and value]
     if unknown:
         raise PackError(f"The manifest {path} has unknown fields: {', '.join(map(_with_suggestion, unknown))}.")
@@ -84,18 +84,18 @@ def module_json(
     flags: Mapping[str, Any],
     dependencies: Sequence[Path],
 ) -> dict[str, Any]:
-    """The complete document, sound and in agreement with the module. `loaded` is None where it was not loaded.
+    """Return the complete document. `loaded`: None if the module was not loaded.
 
-    Raises: `PackError` naming every field that is missing, wrong or contradicted by the module.
+    Raises: `PackError` with every field that is missing, wrong or contradicts the module.
     """
-    said = {name: value for name, value in {**manifest, **flags}.items() if name != RUN_ARGS and value is not None}
-    document = _DEFAULTS | _read(binary, loaded) | said
+    given = {name: value for name, value in {**manifest, **flags}.items() if name != RUN_ARGS and value is not None}
+    document = _DEFAULTS | _read(binary, loaded) | given
     document = _completed(document)
     try:
         document = parse_metadata(document, required=MODULE_OBJECT_FIELDS).document
     except InvalidMetadata as error:
-        hint = " Without loading the module, the manifest has to say it." if loaded is None else ""
-        raise PackError(f"The manifest and the flags make no module object: {error}.{hint}") from error
+        hint = " With --no-load, the manifest must have these fields." if loaded is None else ""
+        raise PackError(f"The manifest and the options do not make a valid module.json: {error}.{hint}") from error
     for file in dependencies:
         if file.suffix == ".tgz":
             document["dependencies"].setdefault(file.stem, {}).setdefault("sha256", sha256_of(file))
@@ -105,7 +105,7 @@ def module_json(
 
 
 def semantic(version: int) -> str:
-    """`10203` as `1.2.3`."""
+    """Return `1.2.3` for `10203`."""
     return f"{version // 10000}.{version // 100 % 100}.{version % 100}"
 
 
@@ -128,27 +128,27 @@ def _read(binary: Binary, loaded: Loaded | None) -> dict[str, Any]:
 
 
 def _completed(document: dict[str, Any]) -> dict[str, Any]:
-    """With what follows from other fields, where that is not said."""
+    """Return the document with the fields that other fields decide, unless it has them."""
     name, version = document.get("module_name"), document.get("version")
-    follows = {"display_name": name, "compatible_redis_version": document["min_redis_version"]}
+    derived = {"display_name": name, "compatible_redis_version": document["min_redis_version"]}
     if isinstance(version, int):
-        follows["semantic_version"] = semantic(version)
-    return {key: value for key, value in follows.items() if value is not None} | document
+        derived["semantic_version"] = semantic(version)
+    return {key: value for key, value in derived.items() if value is not None} | document
 
 
 def _refuse_contradictions(document: Mapping[str, Any], loaded: Loaded) -> None:
-    """A node believes the module: it would refuse what another name, version or command was promised of."""
+    """Refuse a name, version or command that the module does not have: a node would refuse it too."""
     wrong = [
-        f"{field} is {document[field]!r}, and the module says {truth!r}"
+        f"{field} is {document[field]!r}, but the module reports {truth!r}"
         for field, truth in (("module_name", loaded.module_name), ("version", loaded.version))
         if document[field] != truth
     ]
     has = {each["command_name"].lower() for each in loaded.commands}
     missing = [each["command_name"] for each in document["commands"] if each["command_name"].lower() not in has]
     if missing:
-        wrong.append(f"commands has {', '.join(missing)}, and the module adds no such command")
+        wrong.append(f"commands has {', '.join(missing)}, but the module does not add them")
     if wrong:
-        raise PackError(f"The manifest contradicts the module: {'; '.join(wrong)}. Mend the manifest or the module.")
+        raise PackError(f"The manifest contradicts the module: {'; '.join(wrong)}. Fix the manifest or the module.")
 
 
 def _with_suggestion(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The sample module `greet`: compiled with the machine's C compiler and packed as an operator would upload it."""
+"""Compile and pack the sample module `greet`, with the machine's C compiler."""
 
 import platform
 import shutil
@@ -31,33 +31,33 @@ HELLO = {
 
 
 class SampleError(Exception):
-    """The sample cannot be built; the message says why in one sentence."""
+    """The sample cannot be built. The message says why in one sentence."""
 
 
 def build_sample(out_dir: Path, *, version: int = 10000) -> Path:
-    """A package of greet in `out_dir`. `version` is major * 10000 + minor * 100 + patch. Raises: `SampleError`."""
+    """Build a package of greet in `out_dir`. `version`: major * 10000 + minor * 100 + patch. Raises: `SampleError`."""
     out_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out_dir) as folder:
-        module = compile_module(SOURCE, Path(folder) / "greet.so", defines={"GREET_VERSION": str(version)})
-        package = pack(module, sample_metadata(module, version=version), Path(folder) / "greet.zip")
-        return package.replace(sample_path(out_dir, version=version))  # whole, or not there
+    with tempfile.TemporaryDirectory(dir=out_dir) as directory:
+        module = compile_module(SOURCE, Path(directory) / "greet.so", defines={"GREET_VERSION": str(version)})
+        package = pack(module, sample_metadata(module, version=version), Path(directory) / "greet.zip")
+        return package.replace(sample_path(out_dir, version=version))  # complete, or absent
 
 
 def sample_path(out_dir: Path, *, version: int = 10000) -> Path:
-    """Where `build_sample` puts the package."""
+    """Return the path at which `build_sample` puts the package."""
     return out_dir / f"greet-{semantic(version)}.zip"
 
 
 def require_compiler() -> str:
-    """Path of the C compiler. Raises: `SampleError`."""
+    """Return the path of the C compiler. Raises: `SampleError`."""
     compiler = shutil.which("cc")
     if not compiler:
-        raise SampleError("No C compiler: install one that is called `cc`, for example by `apt install gcc`.")
+        raise SampleError("No C compiler. Install one that is called `cc`, for example with `apt install gcc`.")
     return compiler
 
 
 def compile_module(source: Path, to: Path, *, defines: Mapping[str, str] | None = None) -> Path:
-    """`to`, a shared object made of one C file. Raises: `SampleError`."""
+    """Compile one C file to the shared object `to`. Raises: `SampleError`."""
     compiler = require_compiler()
     macros = [f"-D{name}={value}" for name, value in (defines or {}).items()]
     words = [compiler, "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", *macros, "-o", str(to), str(source)]
@@ -68,7 +68,7 @@ def compile_module(source: Path, to: Path, *, defines: Mapping[str, str] | None 
 
 
 def sample_metadata(module: Path, *, version: int) -> dict[str, Any]:
-    """The module.json of greet: what a server would say of it is known."""
+    """Return the module.json of greet, without loading it: its commands are known."""
     binary = Binary(path=module, platform=f"{platform.system().lower()}/{platform.machine()}")
     loaded = Loaded(module_name="greet", version=version, commands=(HELLO,), redis_version="7.0")
     return module_json(binary, loaded=loaded, manifest=MANIFEST, flags={}, dependencies=())

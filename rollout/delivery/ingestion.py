@@ -25,25 +25,22 @@ from eventstore import (
     load_states,
     retry_on_conflict,
 )
-from rollout.domain.node.decider import (
-    LARGEST_GENERATION,
-    NODE,
-    Heard,
-    RecordContact,
-    RecordHeartbeat,
-    RecordInventory,
-    is_earlier,
-)
+from rollout.domain.node.commands import RecordContact, RecordHeartbeat, RecordInventory
+from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import actor_of, node_stream
-from rollout.domain.node.pace import Change, full_after, is_held
-from rollout.domain.placement.decider import PLACEMENT, RecordReport, RejectReport, refusal
+from rollout.domain.node.inventory_order import InventoryOrder, is_earlier
+from rollout.domain.node.pace import Change, full_after, is_limited
+from rollout.domain.placement.commands import RecordReport, RejectReport
+from rollout.domain.placement.decider import PLACEMENT
 from rollout.domain.placement.events import placement_stream
+from rollout.domain.placement.reports import refusal
+from rollout.domain.placement.scheduling import LARGEST_GENERATION
 from rollout.messages import HEARTBEATS, REPORTS, Heartbeat, Inventory, Report, from_json
 from rollout.models import DroppedMessages, Liveness, Operation
 from rollout.process.advance import advance_all
 from rollout.process.placements import caused_changes, forgetting
 from rollout.process.timeouts import is_silent
-from rollout.projections.rollouts import operation_key
+from rollout.projections.counters import operation_key
 from rollout.queries.nodes import KnownNode, known_nodes, silent_among
 from rollout.queries.operations import operations_by_key
 from rollout.queries.rollouts import unfinished_rollouts_of
@@ -155,7 +152,7 @@ class _Order:
     def __init__(self, queue: str, names: Iterable[str]) -> None:
         self.now = database_now()
         #: By node, where the batch has said anything new.
-        self.heard: dict[str, Heard] = {}
+        self.heard: dict[str, InventoryOrder] = {}
         #: Nodes that counted further than they can have.
         self.doubted: set[str] = set()
         #: Why something is not taken, and words about it.
@@ -185,7 +182,7 @@ class _Order:
 
     def holds(self, node: str, change: Change) -> bool:
         """Whether the node has changed so often that this is not recorded yet."""
-        return is_held(self.pace(node).get(change, 0.0), self.now.timestamp())
+        return is_limited(self.pace(node).get(change, 0.0), self.now.timestamp())
 
     def note(self, node: str, change: Change) -> None:
         """Count a change that is recorded."""
@@ -211,8 +208,12 @@ class _Order:
             DROPPED.note(self._queue, reason, words)
 
 
-def _heard(row: Liveness | None) -> Heard:
-    return Heard(incarnation=row.incarnation, counter=row.counter, former=tuple(row.former)) if row else Heard()
+def _heard(row: Liveness | None) -> InventoryOrder:
+    return (
+        InventoryOrder(incarnation=row.incarnation, counter=row.counter, former=tuple(row.former))
+        if row
+        else InventoryOrder()
+    )
 
 
 @retry_on_conflict

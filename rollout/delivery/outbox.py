@@ -22,23 +22,13 @@ from kombu import Producer, Queue
 
 from artifacts_app.selectors import BuildToFetch, build_to_fetch
 from eventstore import database_now, delete_unlocked
-from rollout.domain.placement.skip import Skip
+from rollout.domain.placement.commands import Skip
 from rollout.domain.strategy import Strategy
-from rollout.messages import (
-    EXECUTE,
-    Action,
-    Activation,
-    Command,
-    Package,
-    Phase,
-    cancel_queue_for,
-    queue_for,
-    to_json,
-)
+from rollout.messages import EXECUTE, Action, Activation, Command, Package, Phase, cancel_queue_for, queue_for, to_json
 from rollout.models import Dispatch, Liveness, Node, Operation, Rollout
 from rollout.planning.load_order import LoadOrders
 from rollout.process import timeouts
-from rollout.queries.operations import IN_HAND
+from rollout.queries.operations import IN_PROGRESS
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +115,7 @@ def _due(now: datetime) -> Any:
         never | released_since | restarted_since | canceled_since | unanswered,
         # Not `node__in`: a planner would rather start from the nodes, and read all that was ever done on them.
         Exists(Node.objects.filter(name=OuterRef("node"), online=True)),
-        phase__in=IN_HAND,
+        phase__in=IN_PROGRESS,
         deadline_at__isnull=False,  # as every one in hand: for the index
     ).order_by("released_at")
 

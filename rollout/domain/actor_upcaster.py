@@ -1,14 +1,14 @@
-"""The kinds of the actors in logs of before actors had one.
+"""Kinds of actors for events in older logs, where an actor was only a name.
 
-A name stood alone: a login name, a node's name, `agents` for the nodes of a batch, `system` for the program. Requests of
-people had an id, messages of nodes had none. What can be either of both is unknown.
+The name is a user's login, a node's name, `agents` for several nodes, or `system` for the program. Requests of people had
+an id, messages of nodes had none. An actor that may be a person or a node gets the kind `unknown`.
 """
 
 from collections.abc import Mapping
 
 from eventstore import actor_upcaster, person
 
-#: Beginnings of the types of events that only people bring about, and the program (`system`).
+#: Prefixes of event types that only people and the program (`system`) cause.
 _BY_PEOPLE = ("account.", "artifact.", "cluster.", "fleet.", "module.", "rollout.", "webhook.")
 _BY_PEOPLE_ON_NODES = frozenset(
     {
@@ -21,7 +21,7 @@ _BY_PEOPLE_ON_NODES = frozenset(
         "operation.scheduled.v1",
     }
 )
-#: Types of events that only nodes bring about.
+#: Event types that only nodes cause.
 _BY_NODES = frozenset(
     {
         "node.joined.v1",
@@ -33,14 +33,14 @@ _BY_NODES = frozenset(
         "report.rejected.v1",
     }
 )
-#: By a node, or by a person or the program.
+#: Event types that nodes, people or the program cause.
 _BY_EITHER = frozenset({"operation.finished.v1", "placement.forgotten.v1"})
 _RECONCILED = frozenset({"node.drifted.v1", "node.drift_ended.v1"})
 
 
 @actor_upcaster
 def actor_with_kind(name: str, stream: str, metadata: Mapping[str, str]) -> str:
-    """The actor of an event of the type `name` in `stream`."""
+    """Return the actor, with its kind, of an event of the type `name` in `stream`."""
     actor = metadata.get("actor", "")
     if actor == "system":
         return _part_of_the_program(name)

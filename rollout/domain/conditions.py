@@ -1,8 +1,8 @@
-"""What decisions about rollouts read beside the streams that they append to: event types for `append(unless=...)`.
+"""Append conditions of decisions about rollouts: event types for `append(unless=...)`.
 
-No type that reports append, directly or by what `advance` does about them, for those are added all the time: not what
-operations went through, what was released, what a node has. Where such a change matters, the decision names the stream
-of the placement.
+A decision that has read more than its own streams is made again if one of these events was added since. Reports of nodes
+add events all the time, directly or through `advance`. So no type here follows from a report: no progress of operations,
+no releases, no inventories. Where such a change matters, the decision names the stream of the placement.
 """
 
 from artifacts_app.events import ArtifactDeleted, ArtifactUploaded
@@ -18,9 +18,9 @@ from rollout.domain.node.events import (
 )
 from rollout.domain.rollout.events import NodesRetried, RollbackStarted, RolloutStarted
 
-#: One of them comes with every operation that is scheduled.
+#: Each append that schedules operations contains one of these.
 SCHEDULING: tuple[type, ...] = (RolloutStarted, RollbackStarted, NodesRetried)
-#: What a plan is made from: the nodes and what they run, what there is to install, what is under way.
+#: All that a plan depends on: the nodes and their profiles, the modules and artifacts, the operations in progress.
 PLANNING: tuple[type, ...] = (
     *SCHEDULING,
     ArtifactUploaded,
@@ -34,7 +34,7 @@ PLANNING: tuple[type, ...] = (
     NodeActivated,
     NodeDecommissioned,
 )
-#: What makes a node have or need a module version: a node that joins again may have it on its disk.
+#: After these, a node may have or need a module version. A node that joins again may have it on its disk.
 USING: tuple[type, ...] = (*SCHEDULING, NodeJoined)
-#: What keeps a node from getting anything.
+#: After these, nothing is released to a node.
 LEAVING: tuple[type, ...] = (NodeDrained, NodeWentOffline, NodeDecommissioned)

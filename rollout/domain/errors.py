@@ -1,16 +1,16 @@
-"""What can be wrong with a request about rollouts and nodes. The status is that of our own routes. Knows no Django."""
+"""Errors of requests about rollouts and nodes."""
 
-from api.errors import ApiError
+from api.errors import ApiError, Kind
 from rollout.messages import Reason
 
-#: Seconds after which it is worth while to ask again.
-_LATER = {"Retry-After": "10"}
+#: When to repeat a request that needs a node, seconds.
+_LATER_SECONDS = 10
 
 
 class RolloutError(ApiError):
     """The request was refused."""
 
-    status = 400
+    kind = Kind.INVALID
     code = "invalid_request"
 
 
@@ -27,14 +27,14 @@ class UnknownNodeError(RolloutError):
 class NoNodesError(RolloutError):
     """The fleet has no nodes. Start an agent on each server; it joins with its first heartbeat."""
 
-    status = 409
+    kind = Kind.CONFLICT
     code = "no_nodes"
 
 
 class RolloutInProgressError(RolloutError):
     """Another rollout of this module is under way on one of the nodes."""
 
-    status = 409
+    kind = Kind.CONFLICT
     code = "rollout_in_progress"
 
     def __init__(self, rollout: str, node: str) -> None:
@@ -48,85 +48,85 @@ class RolloutInProgressError(RolloutError):
 class RolloutNotFoundError(RolloutError):
     """There is no rollout with this uid."""
 
-    status = 404
+    kind = Kind.NOT_FOUND
     code = "rollout_not_found"
 
 
 class RolloutFinalError(RolloutError):
     """The rollout has ended."""
 
-    status = 409
+    kind = Kind.CONFLICT
     code = "rollout_final"
 
 
 class WrongPhaseError(RolloutError):
     """The rollout's phase does not allow this."""
 
-    status = 409
+    kind = Kind.CONFLICT
     code = "wrong_phase"
 
 
 class NotGatedError(RolloutError):
     """The rollout waits at no gate."""
 
-    status = 409
+    kind = Kind.CONFLICT
     code = "not_gated"
 
 
 class SecondPersonError(RolloutError):
     """Another person than the one who started the rollout has to approve it."""
 
-    status = 403
+    kind = Kind.FORBIDDEN
     code = "second_person_required"
 
 
 class OperationFinalError(RolloutError):
     """The rollout has ended on this node."""
 
-    status = 409
+    kind = Kind.CONFLICT
     code = "operation_final"
 
 
 class NothingToRollBackError(RolloutError):
     """The rollout has changed no node, or something newer has changed them all since."""
 
-    status = 409
+    kind = Kind.CONFLICT
     code = "nothing_to_roll_back"
 
 
 class RollbackOfRollbackError(RolloutError):
     """A rollback is not rolled back. Start a rollout of the version that you want."""
 
-    status = 409
+    kind = Kind.CONFLICT
     code = "rollback_of_rollback"
 
 
 class NothingToRetryError(RolloutError):
     """No node of this rollout has failed."""
 
-    status = 409
+    kind = Kind.CONFLICT
     code = "nothing_to_retry"
 
 
 class NodeNotFoundError(RolloutError):
     """The fleet has no node of this name."""
 
-    status = 404
+    kind = Kind.NOT_FOUND
     code = "node_not_found"
 
 
 class NoLocalNodeError(RolloutError):
     """No node is the local one. The vendor answers 503 too where a node is no member of a cluster."""
 
-    status = 503
+    kind = Kind.UNAVAILABLE
     code = "no_local_node"
-    headers = _LATER
+    retry_after_seconds = _LATER_SECONDS
 
 
 class NodePhaseError(RolloutError):
     """The node's phase does not allow this."""
 
-    status = 409
+    kind = Kind.CONFLICT
     code = "node_decommissioned"
 
 
@@ -151,23 +151,23 @@ class DependenciesNotSupportedError(RolloutError):
 class FleetFrozenError(RolloutError):
     """The fleet is frozen: nothing is done to any node until that is lifted."""
 
-    status = 503
+    kind = Kind.UNAVAILABLE
     code = "fleet_frozen"
-    headers = _LATER
+    retry_after_seconds = _LATER_SECONDS
 
 
 class NodeUnreachableError(RolloutError):
     """The node did not answer in time."""
 
-    status = 503
+    kind = Kind.UNAVAILABLE
     code = "node_unreachable"
-    headers = _LATER
+    retry_after_seconds = _LATER_SECONDS
 
 
 class NodeRefusedError(RolloutError):
     """The node refused. The code is the reason that it gave."""
 
-    status = 406
+    kind = Kind.NOT_ACCEPTABLE
     code = "node_refused"
     codes = tuple(Reason)
 
@@ -179,7 +179,7 @@ class NodeRefusedError(RolloutError):
 class ArtifactInUseError(RolloutError):
     """Nodes have this artifact, or a rollout is about to give it to them."""
 
-    status = 409
+    kind = Kind.CONFLICT
     code = "artifact_in_use"
 
 
@@ -192,26 +192,26 @@ class NoMatchError(RolloutError):
 class PlanChangedError(RolloutError):
     """What would be done is not this plan any more. Look at a new one: POST /v2/rollouts/plan, and start that."""
 
-    status = 409
+    kind = Kind.CONFLICT
     code = "plan_changed"
 
 
 class DependencyCycleError(RolloutError):
     """Modules need each other, so that none can be first."""
 
-    status = 409
+    kind = Kind.CONFLICT
     code = "dependency_cycle"
 
 
 class MissingDependencyError(RolloutError):
     """The module needs another one, which some node does not have, and of which there is no package. Upload that first."""
 
-    status = 409
+    kind = Kind.CONFLICT
     code = "missing_dependency"
 
 
 class ModuleNeededError(RolloutError):
     """Another module needs this one."""
 
-    status = 409
+    kind = Kind.CONFLICT
     code = "module_needed"

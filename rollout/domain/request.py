@@ -1,4 +1,4 @@
-"""What a rollout is asked to do."""
+"""A request to start a rollout."""
 
 from dataclasses import dataclass, field, replace
 
@@ -7,20 +7,25 @@ from rollout.domain.selector import Selector
 from rollout.domain.strategy import Offline, OnFailure, Strategy
 from rollout.messages import Action, Activation
 
-#: For calls that know no strategies: one node that fails neither pauses nor stops the others, and a rollout in which
-#: nothing succeeds for too long ends. It never waits for a person.
+#: The strategy of calls that take none. A failed node does not stop the others. A rollout without a success for too long
+#: ends. It never waits for a person.
 AT_ONCE = Strategy(canary=0, max_failures="100%", on_failure=OnFailure.ABORT)
-#: For the vendor's calls, whose clients poll for the end: nodes that are offline are skipped, and get it when they are back.
+#: The strategy of the vendor's routes, whose clients poll for the end. Nodes that are offline are skipped, and the
+#: reconciler installs the module when they are back.
 WHERE_ONLINE = replace(AT_ONCE, offline=Offline.SKIP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutRequest:
-    """`nodes` and `selector` None: all of the fleet, which only with `may_be_empty` may have none.
-    `plan_hash`: start only what this plan has shown.
-    `purge`: delete module object and artifact once every node has succeeded.
-    `undoes`: the version that is to be gone too. `yields`: any request of a person takes its place.
-    `is_needed`: it brings a module that another rollout needs."""
+    """What to do on which nodes.
+
+    Without `nodes` and `selector`: all nodes of the fleet. `may_be_empty`: a fleet without nodes is no error then.
+    `supersede`: cancel older operations that have not started, and wait for those that have. `plan_hash`: start only if
+    the plan is still the one with this hash. `retry_of`: the finished rollout whose failed nodes are retried. `purge`:
+    delete the module object and the artifact after all nodes have succeeded. `undoes`: a version that is removed in
+    addition. `yields`: the reconciler asks, so any request of a person supersedes it. `is_needed`: another rollout needs
+    the module.
+    """
 
     action: Action
     module_name: str
@@ -41,5 +46,5 @@ class RolloutRequest:
 
     @property
     def named(self) -> bool:
-        """Whether its nodes were chosen."""
+        """Return True if the nodes were chosen, by name or by a selector."""
         return self.nodes is not None or self.selector is not None

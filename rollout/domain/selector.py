@@ -1,4 +1,4 @@
-"""Which nodes a selector means. Pure: works on anything that looks like a node."""
+"""Which nodes a selector matches. Pure: works on any object with the fields of a node."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ from modules_app.operating_systems import fitting_platforms
 
 
 class Selectable(Protocol):
-    """A node: `agent_labels` are those that its agent reports; `labels`, an operator's, stand above them."""
+    """A node. `agent_labels`: the labels that its agent reports. `labels`: those that an operator set; they override the
+    agent's."""
 
     name: str
     platform: str
@@ -26,22 +27,24 @@ SomeNode = TypeVar("SomeNode", bound=Selectable)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selector:
-    """All that is given must match; of the values inside one, any. None: not given."""
+    """A node matches if it matches each field that is given, by any of the field's values. None: not given."""
 
-    #: Shell patterns, case counts.
+    #: Names or shell patterns such as `web-*`, case-sensitive.
     names: tuple[str, ...] | None = None
-    #: The values that are wanted, by label.
+    #: The accepted values, by label.
     labels: Mapping[str, tuple[str, ...]] | None = None
-    #: Such as `linux/x86_64`, or `rhel9/x86_64` for one operating system.
+    #: Platforms such as `linux/x86_64`, or `rhel9/x86_64` for one operating system.
     platforms: tuple[str, ...] | None = None
+    #: `valkey` or `redis`.
     servers: tuple[str, ...] | None = None
-    #: Versions or their beginnings, by whole components: `8.1` is 8.1 and 8.1.3, and not 8.10.
+    #: Versions of the server, or their first components: `8.1` matches 8.1 and 8.1.3, but not 8.10.
     versions: tuple[str, ...] | None = None
+    #: `master` or `replica`.
     roles: tuple[str, ...] | None = None
 
 
 def select(selector: Selector, nodes: Iterable[SomeNode]) -> list[SomeNode]:
-    """Those that match, in their order."""
+    """Return the nodes that match, in their order."""
     return [each for each in nodes if matches(selector, each)]
 
 
@@ -51,14 +54,14 @@ def matches(selector: Selector, node: Selectable) -> bool:
         and _has_labels(selector.labels or {}, {**node.agent_labels, **node.labels})
         and _any(selector.platforms, fitting_platforms(node.platform, node.operating_system).__contains__)
         and _any(selector.servers, node.server.__eq__)
-        and _any(selector.versions, lambda wanted: f"{node.server_version}.".startswith(f"{wanted}."))
+        and _any(selector.versions, lambda version: f"{node.server_version}.".startswith(f"{version}."))
         and _any(selector.roles, node.role.__eq__)
     )
 
 
-def _any(wanted: Collection[str] | None, matching: Callable[[str], bool]) -> bool:
-    return wanted is None or any(matching(each) for each in wanted)
+def _any(accepted: Collection[str] | None, matching: Callable[[str], bool]) -> bool:
+    return accepted is None or any(matching(each) for each in accepted)
 
 
-def _has_labels(wanted: Mapping[str, tuple[str, ...]], labels: Mapping[str, str]) -> bool:
-    return all(labels.get(name) in values for name, values in wanted.items())
+def _has_labels(accepted: Mapping[str, tuple[str, ...]], labels: Mapping[str, str]) -> bool:
+    return all(labels.get(name) in values for name, values in accepted.items())

@@ -1,29 +1,26 @@
-"""How carefully a rollout goes about it: one JSON object, every field with a safe default. Knows no Django.
+"""The strategy of a rollout: how many nodes at a time, how many failures, and what happens then. All fields have defaults.
 
-An amount is a number of nodes, or a share of them such as `"10%"`. What it is a share of, and how it is rounded, is
-said beside each field and in `docs/reference/strategy.md`: always to the cautious side. Nodes that are skipped from the
-start count nowhere.
+An amount is a number of nodes, or a percentage such as `"10%"`. Each field says what the percentage refers to, and how it
+is rounded: always to the cautious side. Nodes that are skipped from the start do not count. `docs/reference/strategy.md`
+has the same for users.
 """
 
 import math
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from hashlib import sha256
 
-from rollout.messages import Reason
+from rollout.domain.retries import Retries
 
 #: A number of nodes, or `"<0 to 100>%"`.
 Amount = int | str
 
-#: The longest wait before an automatic retry, seconds.
-LONGEST_BACKOFF_SECONDS = 300.0
-#: The longest settling, seconds: an agent gives up any operation that takes longer than 3,000 s.
+#: The longest `settle_seconds`, seconds: an agent stops any operation after 3,000 s.
 LONGEST_SETTLING_SECONDS = 1800.0
 
 
 class OnFailure(StrEnum):
-    """What happens when more nodes have failed than `max_failures`."""
+    """What a rollout does after too many failures: pause, abort, or roll back."""
 
     PAUSE = "pause"
     ABORT = "abort"
@@ -31,19 +28,21 @@ class OnFailure(StrEnum):
 
 
 class OnAbort(StrEnum):
-    """What an abort does to nodes that have it in hand: let them finish, or have them undo it."""
+    """What an abort does to nodes in progress: let them finish, or have them undo their changes."""
 
     FINISH = "finish"
     UNDO = "undo"
 
 
 class Gate(StrEnum):
+    """Whether a person must promote the rollout after each wave but the last."""
+
     NONE = "none"
     MANUAL = "manual"
 
 
 class Offline(StrEnum):
-    """What becomes of a node that is offline when it is its wave's turn."""
+    """What happens to a node that is offline when its wave starts: wait for it, skip it, or fail it."""
 
     WAIT = "wait"
     SKIP = "skip"
@@ -51,58 +50,50 @@ class Offline(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Retries:
-    """`limit`: automatic retries of one node. The wait before them doubles from `backoff_seconds` on, shortened by a
-    jitter of at most half. `reasons`: those worth a retry."""
-
-    limit: int = 2
-    backoff_seconds: float = 5.0
-    reasons: tuple[Reason, ...] = (Reason.FETCH_FAILED, Reason.SERVER_UNREACHABLE)
-
-    def delay_seconds(self, attempt: int, *, key: str) -> float:
-        """How long to wait after so many attempts; `key` spreads nodes that failed at the same moment."""
-        longest = min(self.backoff_seconds * 2.0 ** min(attempt - 1, 30), LONGEST_BACKOFF_SECONDS)
-        jitter = int.from_bytes(sha256(f"{key}:{attempt}".encode()).digest()[:4]) / 2**32
-        return longest * (1 - jitter / 2)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy:
-    """Every field may be left out."""
+    """How a rollout proceeds. Times are in seconds. The API checks the limits that are named here."""
 
-    #: Size of the first wave; of the rollout's nodes, rounded up. Chosen among those that are online and do not have
-    #: it yet. 0: none.
+    #: Size of the first wave: an amount of the rollout's nodes, rounded up. The canary prefers nodes that are online and
+    #: do not have the module yet. Default 1; 0: no canary.
     canary: Amount = 1
-    #: Sizes of the waves after the canary; of the rollout's nodes, rounded up. What is left is one more wave.
+    #: Sizes of the waves after the canary: at most 100 amounts above 0 of the rollout's nodes, each rounded up. All nodes
+    #: that are left form one more wave. Default: none.
     waves: tuple[Amount, ...] = ()
-    #: Nodes that may have it in hand at once; of the rollout's nodes, rounded down, at least 1.
+    #: The most nodes in progress at a time, over all waves: an amount of the rollout's nodes, rounded down, at least 1.
+    #: Default 10.
     max_parallel: Amount = 10
-    #: Nodes that stay online, untouched and without a failure; of the rollout's nodes, rounded up.
+    #: The fewest nodes that stay online, not in progress and without a failure: an amount of the rollout's nodes, rounded
+    #: up. Default 0: no limit.
     min_healthy: Amount = 0
-    #: Failures that are accepted: more of them stop the rollout. Of a wave's nodes and of the rollout's, rounded down.
+    #: The most failures that are accepted: an amount of each wave's nodes and of the rollout's nodes, rounded down. One
+    #: more stops the rollout. Default 0.
     max_failures: Amount = 0
+    #: What the rollout does when it stops. Default: pause.
     on_failure: OnFailure = OnFailure.PAUSE
+    #: What an abort does to nodes in progress. Default: let them finish.
     on_abort: OnAbort = OnAbort.FINISH
-    #: How long health is watched after each wave.
+    #: How long health is watched after each wave, the last one too. 0 to 86,400 s, default 0.
     soak_seconds: float = 0.0
-    #: `manual`: after each wave but the last a person has to promote.
+    #: `manual`: a person must promote the rollout after each wave but the last. Default: none.
     gate: Gate = Gate.NONE
-    #: How long a server has to run after a module was loaded before its node has succeeded; 0: not at all. It counts
-    #: towards the node's deadline, and has to be shorter.
+    #: How long a server must run after a load before its node has succeeded. 0 to 1,800 s, and less than
+    #: `node_deadline_seconds`, which includes it. Default 10; 0: no wait.
     settle_seconds: float = 10.0
-    #: Longest for one node, from its release on.
+    #: The longest time from a node's release to its end. 1 to 86,400 s, default 300.
     node_deadline_seconds: float = 300.0
-    #: Longest without any success while a wave is running.
+    #: The longest time without a success while a wave is in progress. 1 to 604,800 s (7 days), default 600.
     progress_deadline_seconds: float = 600.0
+    #: Automatic retries of failed nodes.
     retries: Retries = field(default_factory=Retries)
+    #: What happens to a node that is offline when its wave starts. Default: wait.
     offline: Offline = Offline.WAIT
-    #: Not before then.
+    #: The rollout does not start before this time. Default None: it starts at once.
     start_at: datetime | None = None
-    #: Not before a second person has approved.
+    #: True: the rollout does not start before a second person has approved it. Default False.
     approval: bool = False
 
     def wave_sizes(self, nodes: int) -> tuple[int, ...]:
-        """Sizes of all waves, the canary first; their sum is `nodes`."""
+        """Return the sizes of all waves, the canary first. Their sum is `nodes`."""
         sizes: list[int] = []
         for amount in (self.canary, *self.waves):
             size = min(rounded_up(amount, nodes), nodes - sum(sizes))
@@ -112,13 +103,15 @@ class Strategy:
         return (*sizes, rest) if rest else tuple(sizes)
 
     def parallel(self, nodes: int) -> int:
+        """Return how many of `nodes` may be in progress at a time."""
         return max(1, rounded_down(self.max_parallel, nodes))
 
     def tolerated(self, nodes: int) -> int:
-        """How many of `nodes` may fail before that is too many."""
+        """Return how many of `nodes` may fail."""
         return rounded_down(self.max_failures, nodes)
 
     def kept_healthy(self, nodes: int) -> int:
+        """Return how many of `nodes` must stay healthy."""
         return rounded_up(self.min_healthy, nodes)
 
 

@@ -1,2 +1,2 @@
-"""From a request to what starts it: `planner` makes a `plan` of it, by what `catalogue`, `observed` and `dependencies`
-know; `selection` picks nodes, and `forecast` says how much and how long. Nothing here writes."""
+"""From a request to a plan. `planner.plan_of` reads as the way: `nodes` (chosen and skipped), `dependencies` and
+`dependents`, `waves`, `plan`. `catalogue` knows module versions, `observed` knows the fleet. Nothing here writes."""

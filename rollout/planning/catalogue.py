@@ -1,4 +1,4 @@
-"""What is to be known of module versions before a node gets them: their builds, the server they want, what they need."""
+"""Module versions: their builds, the server that they need, and the modules that they need."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -8,20 +8,20 @@ from typing import Any
 from artifacts_app.errors import ArtifactNotFoundError
 from artifacts_app.selectors import OfferedBuild, newest_version, offered_builds
 from modules_app.selectors import document_of, modules
-from rollout.domain.placement.skip import Skip
+from rollout.domain.placement.commands import Skip
 from rollout.messages import Reason
 from rollout.models import Node
 
-#: The Redis version that Valkey forked from, and says that it is: whatever its own version.
+#: The Redis version that every Valkey reports: the one from which it forked.
 REDIS_VERSION_OF_VALKEY = "7.2.4"
 
-#: The vendor's word for a module that adds data types of its own.
+#: The vendor's capability of a module that adds data types.
 TYPES = "types"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModuleVersion:
-    """`builds` by platform. The other fields are those of its module object; `capabilities` None: there is none."""
+    """`builds`: by platform. The other fields come from its module object; `capabilities` is None if there is none."""
 
     module_name: str
     version: int
@@ -32,73 +32,73 @@ class ModuleVersion:
 
     @property
     def has_types(self) -> bool:
-        """Whether it declares data types, so that keys may need it; also if nothing is known of it any more."""
+        """Return True if it declares data types, so that keys may need it; also if neither builds nor an object are left."""
         declared = [each.capabilities for each in self.builds.values()]
         if self.capabilities is not None:
             declared.append(self.capabilities)
         return not declared or any(TYPES in each for each in declared)
 
     def build_for(self, platforms: Iterable[str]) -> OfferedBuild | None:
-        """The build for the first of the platforms that has one."""
+        """Return the build for the first of the platforms that has one."""
         return next((self.builds[each] for each in platforms if each in self.builds), None)
 
     def needs(self, platforms: Iterable[str]) -> frozenset[str]:
-        """Names of what must be there first; what travels in the package of that build is not among them."""
+        """Return the names of the modules that must be loaded first, without those in the package of the build."""
         build = self.build_for(platforms)
         return self.dependencies if build is None else (self.dependencies | build.dependencies) - build.packed
 
     def content_sha256(self, node: Node) -> str:
-        """Of the build that the node gets, empty if there is none."""
+        """Return the SHA-256 of the build that the node gets, empty if there is none."""
         build = self.build_for(node.fitting_platforms)
         return "" if build is None else build.content_sha256
 
     def reason_to_skip(self, node: Node) -> Skip | None:
-        """Why it cannot be installed there, as far as that is known beforehand."""
+        """Return why it cannot be installed on the node, None if nothing is known against it."""
         build = self.build_for(node.fitting_platforms)
         if build is None:
             return self._lack_of_a_build(node)
-        wanted, has = build.min_redis_version or self.min_redis_version, redis_version_of(node)
-        if not is_older(has, wanted):
+        least, has = build.min_redis_version or self.min_redis_version, redis_version_of(node)
+        if not is_older(has, least):
             return None
-        server = f"{node.name} is {node.server} {node.server_version}, which is as Redis {has}"
+        server = f"{node.name} runs {node.server} {node.server_version}, which counts as Redis {has}"
         return (
             Reason.INCOMPATIBLE_REDIS_VERSION,
-            f"{self.module_name} {self.version} wants Redis {wanted} at least; {server}.",
+            f"{self.module_name} {self.version} needs Redis {least} or newer; {server}.",
         )
 
     def lack_of_planned_build(self, node: Node, content_sha256: str) -> Skip:
-        """Why the node cannot get the build that was planned for it: the build is gone, or the node is another now."""
+        """Return why the node cannot get the build of its plan: the build was deleted, or the node has changed."""
         planned = sorted(name for name, build in self.builds.items() if build.content_sha256 == content_sha256)
         if not planned:
-            return Reason.FETCH_FAILED, f"The build of {self.module_name} {self.version} for {node.name} is gone."
+            return Reason.FETCH_FAILED, f"The build of {self.module_name} {self.version} for {node.name} was deleted."
         machine = node.platform.partition("/")[2]
         if not any(platform.partition("/")[2] == machine for platform in planned):
             reason, now = Reason.INCOMPATIBLE_ARCH, f"is {node.platform} now"
         elif node.operating_system:
             reason, now = Reason.INCOMPATIBLE_OS, f"runs {node.operating_system} on {machine} now"
         else:
-            reason, now = Reason.INCOMPATIBLE_OS, "does not say any more which operating system it runs"
+            reason, now = Reason.INCOMPATIBLE_OS, "no longer reports its operating system"
         return reason, (
             f"{node.name} {now}; the rollout was planned with the build for {', '.join(planned)}. "
             "Start another rollout for it."
         )
 
     def _lack_of_a_build(self, node: Node) -> Skip:
-        there = ", ".join(sorted(self.builds)) or "no platform"
+        built = ", ".join(sorted(self.builds)) or "no platform"
         machine = node.platform.partition("/")[2]
         if not any(platform.partition("/")[2] == machine for platform in self.builds):
-            return Reason.INCOMPATIBLE_ARCH, f"{node.name} is {node.platform}; there are builds for {there}."
+            return Reason.INCOMPATIBLE_ARCH, f"{node.name} is {node.platform}; there are builds for {built}."
         if not node.operating_system:
-            message = f"{node.name} does not say which operating system it runs; there are builds for {there}."
+            message = f"{node.name} does not report its operating system; there are builds for {built}."
             return Reason.INCOMPATIBLE_OS, message
         return (
             Reason.INCOMPATIBLE_OS,
-            f"{node.name} runs {node.operating_system} on {machine}; there are builds for {there}.",
+            f"{node.name} runs {node.operating_system} on {machine}; there are builds for {built}.",
         )
 
 
 def redis_version_of(node: Node) -> str:
-    """The Redis version whose modules the node's server takes, empty if that is not known."""
+    """Return the Redis version with which the node's server is compatible, empty if it is not known."""
     match node.server:
         case "valkey":
             return REDIS_VERSION_OF_VALKEY
@@ -108,11 +108,11 @@ def redis_version_of(node: Node) -> str:
             return ""
 
 
-def is_older(version: str, wanted: str) -> bool:
-    """Whether `version` comes before `wanted`; never if one of them is no version: 7.2 is 7.2.0, 7.2-rc1 is 7.2."""
-    has, least = _components(version), _components(wanted)
-    length = max(len(has), len(least))
-    return bool(has and least) and has + (0,) * (length - len(has)) < least + (0,) * (length - len(least))
+def is_older(version: str, other: str) -> bool:
+    """Return True if `version` comes before `other`, False if one of them is no version. 7.2 is 7.2.0, 7.2-rc1 is 7.2."""
+    one, two = _components(version), _components(other)
+    length = max(len(one), len(two))
+    return bool(one and two) and one + (0,) * (length - len(one)) < two + (0,) * (length - len(two))
 
 
 def _components(version: str) -> tuple[int, ...]:
@@ -121,7 +121,7 @@ def _components(version: str) -> tuple[int, ...]:
 
 
 def module_versions(keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], ModuleVersion]:
-    """One for each key, also for what has neither builds nor an object any more; two queries."""
+    """Return a version for each key, also if neither builds nor an object are left; two queries."""
     offered = offered_builds(keys)
     objects = modules().filter(module_name__in={name for name, _ in offered})
     documents = {(row.module_name, row.version): document_of(row) for row in objects}
@@ -143,7 +143,7 @@ def _capabilities(document: Mapping[str, Any] | None) -> frozenset[str] | None:
 
 
 def version_to_install(module_name: str, version: int) -> ModuleVersion:
-    """Raises: `ArtifactNotFoundError`."""
+    """Return the version if it has a build. Raises: `ArtifactNotFoundError`."""
     (found,) = module_versions([(module_name, version)]).values()
     if not found.builds:
         raise ArtifactNotFoundError(f"There is no artifact of {module_name} {version}. Upload its package first.")
@@ -151,7 +151,7 @@ def version_to_install(module_name: str, version: int) -> ModuleVersion:
 
 
 def newest_of(module_name: str) -> ModuleVersion | None:
-    """The newest version that has builds, else the newest that is registered; None for what is no module of ours."""
+    """Return the newest version that has builds, else the newest registered one; None if there is neither."""
     version = newest_version(module_name)
     if version is None:
         registered = modules().filter(module_name=module_name).last()

@@ -1,4 +1,4 @@
-"""A plan as people see it: with the bytes it moves and how long it should take, by what was measured before."""
+"""A plan as JSON, with the bytes that it moves and its predicted duration."""
 
 import math
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ import msgspec
 from rollout.planning.plan import Plan, PlannedNode
 from rollout.queries.rollouts import measured_seconds
 
-#: How many of the newest measured operations a prediction looks at.
-LOOKED_AT = 200
+#: The newest measured operations that a prediction counts, at most.
+MEASURED = 200
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
-    """The plan as JSON."""
+    """Return the plan as JSON."""
     strategy, count = plan.request.strategy, len(plan.nodes)
     seconds = [_predicted_seconds(each) for each in (*plan.before, plan)]
     return {
@@ -64,10 +64,10 @@ def _bytes(nodes: Sequence[PlannedNode]) -> int:
 
 
 def _predicted_seconds(plan: Plan) -> float | None:
-    """None when nothing like it was ever measured. What others are bringing is not counted."""
+    """Return the predicted duration, None if nothing like it was ever measured. Joined rollouts are not counted."""
     if not plan.nodes:
         return 0.0
-    measured = measured_seconds(plan.request.action, plan.request.module_name, limit=LOOKED_AT)
+    measured = measured_seconds(plan.request.action, plan.request.module_name, limit=MEASURED)
     if not measured:
         return None
     strategy = plan.request.strategy

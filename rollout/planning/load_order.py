@@ -1,4 +1,4 @@
-"""In which order the servers of some nodes have to load their modules when they start."""
+"""The order in which servers must load their modules when they start."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
@@ -8,9 +8,10 @@ from rollout.planning.catalogue import ModuleVersion, module_versions
 
 
 class LoadOrders:
-    """Of the nodes of `operations`, and of what these bring or take away; three queries, however many they are.
+    """The load orders of nodes, by what they have and what `operations` install or remove; three queries, however many
+    there are.
 
-    `platforms`: those whose builds fit each node, the closest first.
+    `platforms`: by node, those whose builds fit it, the closest first.
     """
 
     def __init__(self, operations: Iterable[Operation], platforms: Mapping[str, Sequence[str]]) -> None:
@@ -26,13 +27,13 @@ class LoadOrders:
         return self._modules[operation.module_name, operation.version]
 
     def of(self, node: str) -> tuple[str, ...]:
-        """Names of the node's modules that need each other, each after those that it needs; of no others."""
+        """Return the names of the node's modules that others need or that need others, each after those that it needs."""
         keys = sorted(self._on.get(node, ()))
         return in_order((name, self._modules[name, version].needs(self._platforms[node])) for name, version in keys)
 
 
 def in_order(needs: Iterable[tuple[str, Collection[str]]]) -> tuple[str, ...]:
-    """Names that need each other, in order; empty when none can be first."""
+    """Return the names that need or are needed, each after those that it needs; empty if they need each other in a circle."""
     found: dict[str, set[str]] = {}
     for name, needed in needs:
         found.setdefault(name, set()).update(needed)

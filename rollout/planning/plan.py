@@ -1,4 +1,4 @@
-"""What exactly a rollout would do: wave by node, who is skipped and why, what comes before. Knows no Django."""
+"""Plans: what exactly a rollout would do. Knows no Django."""
 
 import hashlib
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from rollout.messages import Reason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedNode:
-    """`content_sha256` is that of the build, empty for a removal. `size` is what has to be moved, in bytes.
-    `expected`: why nothing will have to be done there, by what was last seen; the node is asked all the same."""
+    """`content_sha256`: of the build, empty for a removal. `size`: bytes to transfer. `expected`: why nothing is expected
+    to change, by the last heartbeat; the node is asked in any case."""
 
     name: str
     wave: int
@@ -35,8 +35,8 @@ class SkippedNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """`nodes` by wave. `before`: plans of modules that are needed, in the order in which they start; one without nodes
-    has no rollout. `needs`: those of them that this one waits for, by name. `joined`: rollouts under way that bring
+    """`nodes`: by wave. `before`: plans of the modules that are needed, in the order in which they start; a plan without
+    nodes gets no rollout. `needs`: the names of those that this one waits for. `joined`: rollouts in progress that bring
     the module to nodes that are not in this plan."""
 
     request: RolloutRequest
@@ -48,7 +48,7 @@ class Plan:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all its nodes, the skipped ones last."""
+        """Return the names of all its nodes, the skipped ones last."""
         return (*(each.name for each in self.nodes), *(each.name for each in self.skipped))
 
     @property
@@ -64,7 +64,7 @@ class Plan:
 
     @property
     def hash(self) -> str:
-        """SHA-256 in hex: the same for as long as the same would be done, whatever it is expected to cost."""
+        """Return a SHA-256 in hex of what the plan does. Sizes and expectations do not count."""
         return hashlib.sha256(msgspec.json.encode(self._schedule(), order="sorted")).hexdigest()
 
     def _schedule(self) -> dict[str, Any]:
@@ -80,6 +80,6 @@ class Plan:
             "nodes": [(each.name, each.wave, each.content_sha256) for each in self.nodes],
             "skipped": [(each.name, each.reason) for each in self.skipped],
             "needs": self.needs,
-            "before": [each._schedule() for each in self.before],  # noqa: SLF001  # of its own kind
+            "before": [each._schedule() for each in self.before],  # noqa: SLF001  # another plan
             "joined": self.joined,
         }

@@ -1,4 +1,4 @@
-"""Moves rollouts on: releases, cancels and ends what is due. Nothing else decides that.
+"""Advances rollouts: takes every step that is due. Nothing else decides what a rollout does next.
 
 May be called any number of times, in any number of processes at once.
 """
@@ -17,44 +17,45 @@ from rollout.domain.rollout.decider import ROLLOUT
 from rollout.domain.rollout.events import RolloutEvent, RolloutFinished, RolloutPhase, RolloutStarted, rollout_stream
 from rollout.domain.rollout.step import step
 from rollout.process.placements import placement_changes
+from rollout.queries.causes import cause_of
 from rollout.queries.modules import some_of, users_of
-from rollout.queries.snapshot import cause_of, fleet_of
+from rollout.queries.snapshot import snapshot_of
 
 logger = logging.getLogger(__name__)
 
 
 def advance(uid: str) -> datetime | None:
-    """Release, cancel and end what is due. When it wants to be called again though nothing has happened, if ever."""
-    moved, wake_at = True, None
-    while moved:
-        moved, wake_at = _advance_once(uid)
+    """Take every step that is due. Return when the next one is due even if nothing happens, None if none is."""
+    advanced, wake_at = True, None
+    while advanced:
+        advanced, wake_at = _advance_once(uid)
     return wake_at
 
 
 def advance_all(uids: Iterable[str]) -> dict[str, datetime | None]:
-    """By rollout, what `advance` answers.
+    """Return what `advance` returns, by rollout.
 
-    One that cannot move on is missing, and keeps no other from it: the relay tries again.
+    A rollout whose step fails is missing and does not stop the others: the relay tries again.
     """
     moments = {}
     for uid in uids:
         try:
             moments[uid] = advance(uid)
         except Exception:
-            logger.exception("rollout %s cannot move on", uid, extra={"rollout": uid})
+            logger.exception("rollout %s cannot be advanced", uid, extra={"rollout": uid})
     return moments
 
 
 @retry_on_conflict
 def _advance_once(uid: str) -> tuple[bool, datetime | None]:
-    """Whether anything was recorded."""
+    """Return True if a step was recorded, and when the next one is due."""
     with snapshot():
         after = head()
         loaded = load_state(rollout_stream(uid), ROLLOUT)
         started = loaded.state.started
         if started is None or loaded.state.phase.is_final:
             return False, None
-        taken = step(loaded.state, started, fleet_of(uid, loaded.state, now=database_now()))
+        taken = step(loaded.state, started, snapshot_of(uid, loaded.state, now=database_now()))
         if not (taken.events or taken.commands):
             return False, taken.wake_at
         is_purging = _is_purging(started, taken.events)
@@ -64,13 +65,13 @@ def _advance_once(uid: str) -> tuple[bool, datetime | None]:
     own = loaded.append(events, cause)
     because = own.leads_to if events else cause
     following = [each.with_metadata(because) for each in [*changes, *purges]]
-    # Its own stream too: operations may be ended without an event of the rollout.
+    # The rollout's own stream too: operations may be ended without an event of the rollout.
     as_read = Condition(
         after=after,
         streams=[FLEET_STREAM, rollout_stream(uid)],
         event_types=[*LEAVING, *(USING if is_purging else ())],
     )
-    # First of the rollout, then of its nodes: a projection folds the events in their order.
+    # First the rollout, then its nodes: a projection folds the events in their order.
     return bool(append(own, *following, unless=[as_read])), taken.wake_at
 
 
@@ -80,8 +81,8 @@ def _is_purging(started: RolloutStarted, events: Sequence[RolloutEvent]) -> bool
 
 
 def _purged(started: RolloutStarted, events: Sequence[RolloutEvent]) -> tuple[Sequence[RolloutEvent], Sequence[Append]]:
-    """The events, and the deletion of the module object and the artifact, whichever are still there. Both stay while a
-    node that was skipped has the module."""
+    """Return the events, and what deletes the module object and the artifact, if they still exist. Both stay while a
+    skipped node has the module."""
     name, version = started.module_name, started.version
     if users := users_of(name, version):
         return [_kept_for(users, each) for each in events], []
@@ -89,8 +90,10 @@ def _purged(started: RolloutStarted, events: Sequence[RolloutEvent]) -> tuple[Se
 
 
 def _kept_for(users: Sequence[str], event: RolloutEvent) -> RolloutEvent:
-    """The event; an end says that nodes which were skipped keep the module object and the artifact."""
+    """Return the event. The end of the rollout says for which skipped nodes module object and artifact stay."""
     if not isinstance(event, RolloutFinished):
         return event
-    message = f"The module object and the artifact stay, for {some_of(users)}. Delete the module again later."
+    message = (
+        f"The module object and the artifact stay: they are in use on {some_of(users)}. Delete the module again later."
+    )
     return replace(event, message=message)

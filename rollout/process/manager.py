@@ -1,14 +1,14 @@
-"""Moves rollouts on as the log grows and time passes: those that may have something to do, and no others.
+"""Advances rollouts as the log grows and time passes: those that may have a next step, and no others.
 
-What `advance` looks at changes with events, and at the moment that it names itself. So a rollout is looked at again when
-an event concerns it, when its moment has come, and when it could not be moved on. One that only waits costs nothing.
+A rollout is advanced again when an event concerns it, at the moment that its last `advance` has named, and after an
+error. A rollout that only waits costs nothing.
 """
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import get_args
 
-from eventstore import RecordedEvent, database_now, head, read, stale_projections
+from eventstore import RecordedEvent, Subscription, database_now, head, stale_projections
 from rollout.domain.fleet.events import FleetFrozen, FleetThawed
 from rollout.domain.node.events import NODE_PHASES, NodeDrifted, NodeDriftEnded
 from rollout.domain.placement.events import PlacementEvent, ReportRejected
@@ -16,45 +16,46 @@ from rollout.domain.rollout.events import RolloutEvent, RolloutFinished
 from rollout.process.advance import advance_all
 from rollout.queries.rollouts import unfinished_rollouts, unfinished_rollouts_among, unfinished_rollouts_that_need
 
-#: When the log has grown by more events since the last look, all rollouts that have not ended are looked at instead.
+#: If the log has grown by more events since the last poll, all unfinished rollouts are advanced instead.
 MOST_EVENTS = 10_000
 
-#: Not a rejected report, which changes nothing and may name any rollout.
+#: Without rejected reports: they change nothing, and may name any rollout.
 _OF_PLACES = (*(set(get_args(PlacementEvent)) - {ReportRejected}), NodeDrifted, NodeDriftEnded)
 _OF_ROLLOUTS = get_args(RolloutEvent)
 _OF_ALL = (FleetFrozen, FleetThawed)
 
 
-class Follower:
-    """What one process knows of the rollouts that have not ended: nothing at first, and then it looks at all of them. So
-    it does while a projection waits for its rebuild, whose rows change without an event."""
+class ProcessManager:
+    """Knows for one process which unfinished rollouts may have a next step. The first poll advances all of them. So does
+    each poll while a projection waits for its rebuild, because its rows change without an event."""
 
     def __init__(self) -> None:
-        #: Whatever stands in the log up to there has been looked at; None if all rollouts have to be.
-        self._position: int | None = None
+        #: The events that are not handled yet; None if all rollouts must be advanced.
+        self._subscription: Subscription | None = None
         self._wakes: dict[str, datetime] = {}
         self._failed: set[str] = set()
 
-    def look(self) -> datetime | None:
-        """Move on what can be moved on. When to look again though nothing has happened, if ever."""
+    def poll(self) -> datetime | None:
+        """Advance rollouts. Return when the next one is due even if nothing happens, None if none is."""
         is_stale = bool(stale_projections())
         if is_stale:
-            self._position = None
-        position = head()
-        uids = self._to_look_at(position)
+            self._subscription = None
+        end = head()
+        uids = self._to_advance(end)
         moments = advance_all(uids)
         self._wakes = {uid: at for uid, at in (self._wakes | moments).items() if at is not None}
         self._failed = set(uids) - moments.keys()
-        self._position = None if is_stale else position
+        self._subscription = None if is_stale else Subscription(after=end, event_classes=CONCERNING)
         return min(self._wakes.values(), default=None)
 
-    def _to_look_at(self, position: int) -> Collection[str]:
-        if self._position is None or not 0 <= position - self._position <= MOST_EVENTS:
+    def _to_advance(self, end: int) -> Collection[str]:
+        new = self._subscription
+        if new is None or not 0 <= new.lag(end) <= MOST_EVENTS:
             self._wakes = {}
             return unfinished_rollouts()
         now = database_now()
         due = [uid for uid, at in self._wakes.items() if at <= now]
-        concerned = concerned_by(read(after=self._position, up_to=position, event_classes=CONCERNING))
+        concerned = concerned_by(new.pending(up_to=end))
         return list(dict.fromkeys([*concerned, *due, *sorted(self._failed)]))
 
 
@@ -62,11 +63,11 @@ CONCERNING: tuple[type, ...] = (*_OF_PLACES, *NODE_PHASES, *_OF_ROLLOUTS, *_OF_A
 
 
 def concerned_by(events: Iterable[RecordedEvent]) -> list[str]:
-    """The unfinished rollouts that may have something to do because of the events. At most two queries."""
+    """Return the unfinished rollouts that may have a next step because of the events. At most two queries."""
     happened = [each.event for each in events]
     if any(isinstance(each, _OF_ALL) for each in happened):
         return unfinished_rollouts()
-    # Of others too: an operation that ends sets free what waits behind it, and changes what the module is on the node.
+    # Other rollouts too: an operation that ends frees the one that waits for it, and changes the module on the node.
     places = [each for each in happened if isinstance(each, _OF_PLACES)]
     concerned = unfinished_rollouts_among(
         {each.rollout for each in happened if hasattr(each, "rollout")},

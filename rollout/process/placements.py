@@ -1,53 +1,46 @@
-"""Changes to the placements of many nodes at once: what a service appends beside the events of its own stream."""
+"""Changes to the placements of many nodes at once: what a service appends after the events of its own stream."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from eventstore import Append, Batch, Metadata, current_metadata, load_states
-from rollout.domain.placement.decider import (
-    PLACEMENT,
-    End,
-    Forget,
-    PlacementCommand,
-    RecordReport,
-    RejectReport,
-    Release,
-)
+from rollout.domain.placement.commands import End, Forget, PlacementCommand, RecordReport, RejectReport, Release
+from rollout.domain.placement.decider import PLACEMENT
 from rollout.domain.placement.events import Target, placement_stream
 from rollout.messages import Activation, Phase, Reason
 from rollout.models import NodeModule, Operation
-from rollout.projections.nodes import ABSENT
+from rollout.projections.node_modules import ABSENT
 from rollout.queries.modules import modules_known_on, modules_on
 
 
 def placement_changes(commands: Iterable[PlacementCommand]) -> list[Append]:
-    """What to append to the placement streams, in a constant number of queries per 500 of them."""
+    """Return what to append to the placement streams; a constant number of queries for each 500 of them."""
     metadata = current_metadata()
     return caused_changes((command, metadata) for command in commands)
 
 
 def caused_changes(commands: Iterable[tuple[PlacementCommand, Metadata]]) -> list[Append]:
-    """The same, each command with the metadata of its events."""
+    """Return the same; each command comes with the metadata of its events."""
     by_stream = [(_stream_of(command), command, metadata) for command, metadata in commands]
     states = load_states([stream for stream, _, _ in by_stream], PLACEMENT)
     first = [
         command for stream, command, _ in by_stream if isinstance(command, Release) and states[stream].state.had is None
     ]
-    seen = _inventories(first)
+    inventories = _inventories(first)
     changes = Batch()
     for stream, command, metadata in by_stream:
-        changes.decide(states[stream], PLACEMENT, _informed(command, seen), metadata)
+        changes.decide(states[stream], PLACEMENT, _informed(command, inventories), metadata)
     return changes.appends()
 
 
-def _informed(command: PlacementCommand, seen: Mapping[tuple[str, str], tuple[Target, ...]]) -> PlacementCommand:
+def _informed(command: PlacementCommand, inventories: Mapping[tuple[str, str], tuple[Target, ...]]) -> PlacementCommand:
     if not isinstance(command, Release):
         return command
-    return replace(command, inventory=seen.get((command.node, command.module_name), ()))
+    return replace(command, inventory=inventories.get((command.node, command.module_name), ()))
 
 
 def _inventories(releases: Sequence[Release]) -> dict[tuple[str, str], tuple[Target, ...]]:
-    """What the nodes were last seen with of the modules, by node and module; one query."""
+    """Return what the nodes were last observed to have, by node and module; one query for each module."""
     if not releases:
         return {}
     of_module: dict[str, dict[str, list[NodeModule]]] = {}
@@ -64,7 +57,7 @@ def _inventories(releases: Sequence[Release]) -> dict[tuple[str, str], tuple[Tar
 
 
 def forgetting(*names: str) -> list[Forget]:
-    """What nodes that leave or join the fleet take with them: all that was wanted of them."""
+    """Return the commands that forget the desired state of nodes that leave or join the fleet."""
     return [Forget(node=node, module_name=name) for node, name in modules_known_on(*names)]
 
 
@@ -74,13 +67,13 @@ def _stream_of(command: PlacementCommand) -> str:
     return placement_stream(command.node, command.module_name)
 
 
-def end_of_gone(operation: Operation) -> End:
-    """How an operation ends whose node has left the fleet: that is no failure of the module."""
+def end_of_decommissioned(operation: Operation) -> End:
+    """Return how an operation ends if its node is decommissioned: canceled, for that is no failure of the module."""
     return End(
         rollout=operation.rollout,
         node=operation.node,
         module_name=operation.module_name,
         phase=Phase.CANCELED,
         reason=Reason.NODE_DECOMMISSIONED,
-        message=f"{operation.node} has left the fleet.",
+        message=f"{operation.node} was decommissioned.",
     )

@@ -1,4 +1,4 @@
-"""What time brings: silent nodes, overdue operations, and what has become impossible meanwhile."""
+"""Timeouts: silent nodes and overdue operations. Also ends operations that can no longer succeed."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,20 +7,20 @@ from itertools import islice
 
 from eventstore import Append, Condition, acting_as, append, database_now, head, load_states, retry_on_conflict
 from rollout.domain.conditions import SCHEDULING
-from rollout.domain.node.decider import NODE, DeclareOffline
+from rollout.domain.node.commands import DeclareOffline
+from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import node_stream
-from rollout.domain.node.pace import Change, is_held
-from rollout.domain.placement.decider import End, GiveBack
+from rollout.domain.node.pace import Change, is_limited
+from rollout.domain.placement.commands import End, GiveBack, Skip
 from rollout.domain.placement.events import placement_stream
-from rollout.domain.placement.skip import Skip
 from rollout.messages import Phase, Reason
 from rollout.models import Liveness, Node, Operation
 from rollout.process.advance import advance_all
-from rollout.process.placements import caused_changes, end_of_gone, placement_changes
-from rollout.queries.operations import operations_of_gone_nodes, overdue_operations, unfinished_operations_of
+from rollout.process.placements import caused_changes, end_of_decommissioned, placement_changes
+from rollout.queries.operations import operations_of_decommissioned_nodes, overdue_operations, unfinished_operations_of
 from rollout.queries.rollouts import unfinished_rollouts_of
 
-#: The actor of what time brings.
+#: The actor of timeouts.
 CLOCK = "system:clock"
 #: A node that has been silent for so many of its intervals is offline.
 MISSED_HEARTBEATS = 3
@@ -31,9 +31,9 @@ ENDED_AT_ONCE = 500
 
 
 def declare_silent_nodes_offline(*, heard_seconds: float = math.inf) -> list[str]:
-    """Declare up to `DECLARED_AT_ONCE` silent nodes offline in one append, and give back what they had not started.
+    """Declare up to `DECLARED_AT_ONCE` silent nodes offline in one append, and withdraw what they had not started.
 
-    Returns their names. Does not judge nodes whose three intervals are longer than `heard_seconds`, the time since when
+    Return their names. Do not judge nodes whose three intervals are longer than `heard_seconds`, the time since when
     heartbeats could be heard.
     """
     with acting_as(CLOCK):
@@ -43,9 +43,9 @@ def declare_silent_nodes_offline(*, heard_seconds: float = math.inf) -> list[str
 
 
 def _silent_nodes(heard_seconds: float) -> list[str]:
-    """Return the names of online nodes that are silent, in their order, at most `DECLARED_AT_ONCE`.
+    """Return the names of silent online nodes, by name, at most `DECLARED_AT_ONCE`.
 
-    One that has come back too often has to wait for its turn (`decider.pace`).
+    A node that came back too often is declared offline later (`domain.node.pace`).
     """
     now = database_now()
     online = Node.objects.filter(online=True).values("name")
@@ -54,30 +54,30 @@ def _silent_nodes(heard_seconds: float) -> list[str]:
         for each in Liveness.objects.filter(node__in=online).order_by("node")
         if MISSED_HEARTBEATS * each.interval_seconds < heard_seconds
         and is_silent(each, now)
-        and not is_held(each.pace.get(Change.CONTACT, 0.0), now.timestamp())
+        and not is_limited(each.pace.get(Change.CONTACT, 0.0), now.timestamp())
     )
     return list(islice(silent, DECLARED_AT_ONCE))
 
 
 def is_silent(liveness: Liveness, now: datetime, *, at_most: float = math.inf) -> bool:
-    """Return whether the node missed its heartbeats, or was silent for `at_most` seconds."""
+    """Return True if the node missed its heartbeats, or was silent for `at_most` seconds."""
     seconds = min(MISSED_HEARTBEATS * liveness.interval_seconds, at_most)
     return liveness.last_seen + timedelta(seconds=seconds) < now
 
 
 @retry_on_conflict
 def _declare_offline(heard_seconds: float) -> list[str]:
-    """Each attempt judges anew: the other writer may have recorded a heartbeat."""
+    """Each attempt reads the silent nodes again: the other writer may have recorded a heartbeat."""
     after = head()
     silent = _silent_nodes(heard_seconds)
     nodes = load_states([node_stream(name) for name in silent], NODE)
     operations = unfinished_operations_of(*silent)
-    given_back = placement_changes(
+    withdrawn = placement_changes(
         GiveBack(node=operation.node, module_name=operation.module_name)
         for operation in operations
         if operation.phase == Phase.QUEUED
     )
-    by_stream = {each.stream: each for each in given_back}
+    by_stream = {each.stream: each for each in withdrawn}
     places: dict[str, set[str]] = {name: set() for name in silent}
     for each in operations:
         places[each.node].add(placement_stream(each.node, each.module_name))
@@ -90,7 +90,7 @@ def _declare_offline(heard_seconds: float) -> list[str]:
             appends += [offline, *(each.with_metadata(offline.leads_to) for each in following)]
     as_read = Condition(
         after=after,
-        streams=[place for of_node in places.values() for place in of_node],  # one may be released meanwhile
+        streams=[place for of_node in places.values() for place in of_node],  # one of them may be released in between
         event_types=SCHEDULING,
     )
     append(*appends, unless=[as_read])
@@ -98,39 +98,33 @@ def _declare_offline(heard_seconds: float) -> list[str]:
 
 
 def end_overdue_operations() -> int:
-    """How many operations were timed out: released, and not ended by their deadline."""
+    """Time out the released operations that did not end by their deadline. Return how many."""
     return _end_all(overdue_operations(database_now()), _timed_out)
 
 
 def _timed_out(operation: Operation) -> End:
-    return End(
-        rollout=operation.rollout,
-        node=operation.node,
-        module_name=operation.module_name,
-        phase=Phase.TIMED_OUT,
-        reason=Reason.NODE_DEADLINE,
-        message=f"{operation.node} did not finish in time; it was last {operation.phase}.",
-        attempt=operation.attempt,
-    )
+    message = f"{operation.node} did not finish before its deadline; its last phase was {operation.phase}."
+    return _end(operation, Phase.TIMED_OUT, Reason.NODE_DEADLINE, message)
 
 
-def end_operations_of_gone_nodes() -> int:
-    """How many operations were ended that were scheduled on a node in the moment in which it left the fleet."""
-    return _end_all(operations_of_gone_nodes(), end_of_gone)
+def end_operations_of_decommissioned_nodes() -> int:
+    """End the operations that were scheduled on a node while it was decommissioned. Return how many."""
+    return _end_all(operations_of_decommissioned_nodes(), end_of_decommissioned)
 
 
 def end_for_lack_of_a_build(operations: Sequence[tuple[Operation, Skip]]) -> int:
-    """How many operations were ended because their node cannot get the build that was planned, each with its reason."""
-    why = {operation.key: skip for operation, skip in operations}
-    return _end_all([operation for operation, _ in operations], lambda each: _without_a_build(each, *why[each.key]))
+    """End operations whose node cannot get the build of the plan, each with its reason. Return how many."""
+    skips = {operation.key: skip for operation, skip in operations}
+    return _end_all([each for each, _ in operations], lambda each: _end(each, Phase.FAILED, *skips[each.key]))
 
 
-def _without_a_build(operation: Operation, reason: Reason, message: str) -> End:
+def _end(operation: Operation, phase: Phase, reason: Reason, message: str) -> End:
+    """Return the end of the attempt that the row shows: another attempt may have begun since."""
     return End(
         rollout=operation.rollout,
         node=operation.node,
         module_name=operation.module_name,
-        phase=Phase.FAILED,
+        phase=phase,
         reason=reason,
         message=message,
         attempt=operation.attempt,
@@ -138,14 +132,14 @@ def _without_a_build(operation: Operation, reason: Reason, message: str) -> End:
 
 
 def _end_all(operations: Sequence[Operation], end: Callable[[Operation], End]) -> int:
-    """What each of the operations has come to leads to its end."""
+    """End the operations; each end names the newest event of its operation as its cause."""
 
     @retry_on_conflict
-    def attempt(some: Sequence[Operation]) -> int:
+    def append_ends(some: Sequence[Operation]) -> int:
         return len(append(*caused_changes((end(each), each.leads_to(CLOCK)) for each in some)))
 
     ended = sum(
-        attempt(operations[start : start + ENDED_AT_ONCE]) for start in range(0, len(operations), ENDED_AT_ONCE)
+        append_ends(operations[start : start + ENDED_AT_ONCE]) for start in range(0, len(operations), ENDED_AT_ONCE)
     )
     advance_all(dict.fromkeys(each.rollout for each in operations))
     return ended

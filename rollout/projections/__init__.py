@@ -1,2 +1,1 @@
-"""Events to rows: rollouts with their operations in `rollouts`, nodes with their modules in `nodes`, the switch for
-everything in `fleet`. A batch is folded, then written at once."""
+"""Events to rows. Each projection folds a batch of events, then writes its rows at once."""

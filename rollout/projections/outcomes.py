@@ -8,10 +8,11 @@ from typing import Any
 
 from api.fields import rfc3339
 from eventstore import RecordedEvent, in_words, is_person
-from rollout.domain.explanation import STOPPED, in_utc, rule_of
-from rollout.domain.placement.decider import NOTHING_TO_DO
+from rollout.domain.explanation.rollout import STOPPED
+from rollout.domain.explanation.rules import rule_of
+from rollout.domain.explanation.sentences import in_utc
 from rollout.domain.placement.events import OperationCancelRequested, OperationFinished
-from rollout.domain.rollout.decider import RolloutState
+from rollout.domain.placement.outcomes import NOTHING_TO_DO
 from rollout.domain.rollout.events import (
     AbortRequested,
     NodesRetried,
@@ -23,6 +24,7 @@ from rollout.domain.rollout.events import (
     RolloutResumed,
     WavePassed,
 )
+from rollout.domain.rollout.state import RolloutState
 from rollout.messages import Activation, Phase, Reason
 from rollout.models import Operation, Rollout
 

@@ -1,4 +1,4 @@
-"""Rows by their keys, read and written many at a time."""
+"""Reads and writes many rows by their keys."""
 
 from collections.abc import Iterable
 from typing import TypeVar
@@ -9,10 +9,10 @@ Row = TypeVar("Row", bound=models.Model)
 
 
 def load(model: type[Row], keys: Iterable[str]) -> dict[str, Row]:
-    wanted = list(set(keys))
+    unique = list(set(keys))
     found: dict[str, Row] = {}
-    for start in range(0, len(wanted), 500):
-        found.update(model._default_manager.in_bulk(wanted[start : start + 500]))  # noqa: SLF001  # public to Django's users
+    for start in range(0, len(unique), 500):
+        found.update(model._default_manager.in_bulk(unique[start : start + 500]))  # noqa: SLF001  # public to Django's users
     return found
 
 

@@ -1,6 +1,6 @@
-"""Rollouts and nodes as they were: folded from the log up to a position, with the folds that also make the rows.
+"""Temporal queries: rollouts and nodes as they were, folded from the log up to a position as the projections fold them.
 
-Nothing is written. What is no projection is not in the log: `last_seen` is null.
+Nothing is written. `last_seen` is null: heartbeats are not in the log.
 """
 
 import re
@@ -15,9 +15,11 @@ from rollout.domain.errors import NodeNotFoundError, RolloutNotFoundError
 from rollout.domain.node.events import node_stream
 from rollout.domain.placement.events import placement_stream
 from rollout.models import Operation, TimelineEntry
+from rollout.projections.counters import operation_key
 from rollout.projections.nodes import NodeFold, NodeProjection
 from rollout.projections.outcomes import outcomes_in
-from rollout.projections.rollouts import RolloutFold, document, operation_key
+from rollout.projections.rollout_document import document
+from rollout.projections.rollouts import RolloutFold
 from rollout.queries.nodes import node_document, node_row
 from rollout.queries.operations import operation_document
 from rollout.queries.rollouts import rollout_row
@@ -26,9 +28,9 @@ _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)
 
 
 def position_of(as_of: str) -> int:
-    """The position that is meant by a position, or by a time: that of the newest event recorded by then.
+    """Return the position that `as_of` means: a position itself, or a time and so the newest event recorded by then.
 
-    A time to come means now. Raises: `InvalidRequestError`.
+    A time in the future means now. Raises: `InvalidRequestError`.
     """
     if as_of.isascii() and as_of.isdigit() and len(as_of) < 19:
         newest = head()
@@ -43,13 +45,13 @@ def _moment(text: str) -> datetime:
         if _RFC_3339.fullmatch(text):
             return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
-        pass  # such as the 30th of February, or a moment before the first year
+        pass  # such as the 30th of February, or a time before the year 1
     raise InvalidRequestError("as_of: must be a position of the log, or a time such as 2026-01-31T12:00:00Z.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FormerRollout:
-    """`position` is that of its newest event by then; `operations` are in its order, `former` the attempts before."""
+class PastRollout:
+    """`position`: of its newest event by then. `operations`: in its order. `former`: earlier attempts."""
 
     document: dict[str, Any]
     position: int
@@ -57,33 +59,35 @@ class FormerRollout:
     former: tuple[Operation, ...]
 
 
-def rollout_as_of(uid: str, position: int) -> FormerRollout:
-    """Three queries, however many nodes it has. Raises: `RolloutNotFoundError`."""
+def rollout_as_of(uid: str, position: int) -> PastRollout:
+    """Return the rollout as it was; three queries, however many nodes it has. Raises: `RolloutNotFoundError`."""
     started_position = rollout_row(uid).started_position
     if position < started_position:
-        raise RolloutNotFoundError(f"There was no such rollout at position {position}: it began at {started_position}.")
+        raise RolloutNotFoundError(
+            f"At position {position} the rollout had not started: it started at {started_position}."
+        )
     fold = RolloutFold({}, {})
     entries = TimelineEntry.objects.filter(rollout=uid, position__lte=position)
     for each in load_positions(entries.values("position")):
         fold.apply(each)
     row = fold.rollouts[uid]
     operations = sorted(fold.operations.values(), key=lambda operation: operation.ordinal)
-    return FormerRollout(
+    return PastRollout(
         document=document(row), position=row.position, operations=tuple(operations), former=tuple(fold.former)
     )
 
 
 def operation_as_of(uid: str, node: str, position: int) -> dict[str, Any]:
-    """The operation's document. Raises: `RolloutNotFoundError`, `NodeNotFoundError`."""
-    key, former = operation_key(uid, node), rollout_as_of(uid, position)
-    found = next((each for each in former.operations if each.key == key), None)
+    """Return the operation as JSON, as it was. Raises: `RolloutNotFoundError`, `NodeNotFoundError`."""
+    key, past = operation_key(uid, node), rollout_as_of(uid, position)
+    found = next((each for each in past.operations if each.key == key), None)
     if found is None:
         raise NodeNotFoundError(f"{node} was not part of this rollout at position {position}.")
-    return operation_document(found, outcomes_in([found], former.former)[key])
+    return operation_document(found, outcomes_in([found], past.former)[key])
 
 
 def node_as_of(name: str, position: int) -> dict[str, Any]:
-    """The node's document, in a number of queries that does not grow with what was done to it.
+    """Return the node as JSON, as it was; the number of queries does not grow with the operations on it.
 
     Raises: `NodeNotFoundError`.
     """
@@ -92,7 +96,7 @@ def node_as_of(name: str, position: int) -> dict[str, Any]:
         fold.apply(each)
     if name not in fold.nodes:
         node_row(name)
-        raise NodeNotFoundError(f"{name} was not in the fleet at position {position}: it joined later.")
+        raise NodeNotFoundError(f"At position {position} {name} was not in the fleet: it joined later.")
     (row,) = fold.finished_nodes()
     modules, _ = fold.finished_modules()
     modules.sort(key=lambda each: (each.module_name, each.version))
@@ -100,7 +104,7 @@ def node_as_of(name: str, position: int) -> dict[str, Any]:
 
 
 def _events_of(name: str, position: int) -> Iterable[RecordedEvent]:
-    """What the projection of nodes was told of this one, in order."""
+    """Return the events of this node that the projection of nodes folds, in order."""
     modules = Operation.objects.filter(node=name).order_by("module_name")
     names = modules.values_list("module_name", flat=True).distinct()
     streams = [node_stream(name), *(placement_stream(name, module_name) for module_name in names)]

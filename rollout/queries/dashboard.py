@@ -1,6 +1,6 @@
-"""What a person looks at first: which node has which module, what is under way, what waits for somebody.
+"""Answers for the console's dashboard: modules on nodes, rollouts in progress, decisions that people must make.
 
-However large the fleet is, each answer takes the same number of queries.
+Each answer takes a constant number of queries, however large the fleet is.
 """
 
 from collections.abc import Iterable, Mapping
@@ -8,21 +8,20 @@ from dataclasses import dataclass
 
 from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Subquery
 
-from rollout.domain.node.decider import NodePhase
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase, WavePhase
 from rollout.messages import Phase
 from rollout.models import Node, NodeModule, Operation, Rollout
-from rollout.projections.nodes import ModuleState
-from rollout.queries.nodes import node_rows
+from rollout.projections.node_modules import ModuleState
+from rollout.queries.nodes import count_by_phase, decommissioned_nodes, node_rows
 from rollout.queries.rollouts import rollout_rows
 
-#: How many modules the matrix has columns for.
+#: Most columns of the matrix: one for each module.
 MOST_MODULES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModuleOnNodes:
-    """How many nodes have a module version in each state."""
+    """`nodes`: how many nodes have the module version in each state."""
 
     module_name: str
     version: int
@@ -34,9 +33,13 @@ class ModuleOnNodes:
 
 
 def modules_on_nodes(module_name: str = "") -> list[ModuleOnNodes]:
-    """By name, the newest version first; of one module, if it is named."""
+    """Return all module versions on nodes, by name, the newest version first; or those of one module."""
     rows = NodeModule.objects.filter(module_name=module_name) if module_name else NodeModule.objects.all()
-    counted = rows.exclude(node__in=_gone()).values("module_name", "version", "state").annotate(nodes=Count("key"))
+    counted = (
+        rows.exclude(node__in=decommissioned_nodes())
+        .values("module_name", "version", "state")
+        .annotate(nodes=Count("key"))
+    )
     found: dict[tuple[str, int], dict[str, int]] = {}
     for each in counted.order_by("module_name", "-version"):
         found.setdefault((each["module_name"], each["version"]), {})[each["state"]] = each["nodes"]
@@ -49,13 +52,12 @@ def modules_on_nodes(module_name: str = "") -> list[ModuleOnNodes]:
 
 
 def nodes_by_phase() -> dict[str, int]:
-    """How many nodes are in each phase; those that have left the fleet are not counted."""
-    counted = node_rows().order_by().values("phase").annotate(nodes=Count("name"))
-    return {each["phase"]: each["nodes"] for each in counted}
+    """Return how many nodes of the fleet are in each phase. Decommissioned nodes are not counted."""
+    return count_by_phase(node_rows())
 
 
 def unfinished() -> list[Rollout]:
-    """The rollouts that have not ended, the newest first."""
+    """Return the unfinished rollouts, the newest first."""
     rows = rollout_rows().exclude(phase__in=FINAL_ROLLOUT_PHASES)
     return list(rows.defer("document", "state", "durations", "slowest"))
 
@@ -65,23 +67,22 @@ def newest_rollouts_of(module_name: str, *, limit: int) -> list[Rollout]:
     return list(rows.defer("document", "state", "durations", "slowest")[:limit])
 
 
-def waits_for_somebody(row: Rollout) -> str:
-    """What somebody has to decide before the rollout goes on, in words; empty if it goes on by itself."""
+def decision_needed(row: Rollout) -> str:
+    """Return in words what a person must decide before the rollout continues; empty if it continues by itself."""
     match row.phase:
         case RolloutPhase.PENDING_APPROVAL:
-            return "waits for an approval"
+            return "waits for approval"
         case RolloutPhase.PAUSED:
             return row.message or "is paused"
         case _ if any(each["phase"] == WavePhase.GATED for each in row.waves):
-            return "waits at a gate to be promoted"
+            return "waits at a gate until a person promotes it"
         case _:
             return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixFilter:
-    """Which nodes the matrix shows: the beginning of their names, their phase, a state that one of their modules is in,
-    a module; all that is empty stands for all."""
+    """Which nodes the matrix shows. `name`: how their names begin. `state`: of one of their modules. Empty: all."""
 
     name: str = ""
     phase: str = ""
@@ -89,21 +90,21 @@ class MatrixFilter:
     module_name: str = ""
 
 
-def matrix_nodes(wanted: MatrixFilter) -> QuerySet[Node]:
-    """Those that are not as desired first."""
+def matrix_nodes(shown: MatrixFilter) -> QuerySet[Node]:
+    """Return the nodes to show; nodes that differ from their desired state come first."""
     modules = NodeModule.objects.filter(node=OuterRef("name"))
-    if wanted.module_name:
-        modules = modules.filter(module_name=wanted.module_name)
-    rows = node_rows().filter(name__startswith=wanted.name)
-    if wanted.phase:
-        rows = rows.filter(phase=wanted.phase)
-    if wanted.state:
-        rows = rows.filter(Exists(modules.filter(state=wanted.state)))
+    if shown.module_name:
+        modules = modules.filter(module_name=shown.module_name)
+    rows = node_rows().filter(name__startswith=shown.name)
+    if shown.phase:
+        rows = rows.filter(phase=shown.phase)
+    if shown.state:
+        rows = rows.filter(Exists(modules.filter(state=shown.state)))
     return rows.annotate(differs=Exists(modules.exclude(state=ModuleState.IN_SYNC))).order_by("-differs", "name")
 
 
 def matrix_cells(nodes: Iterable[str], modules: Iterable[str]) -> dict[tuple[str, str], list[NodeModule]]:
-    """What is wanted and seen of these modules on these nodes, by node and module."""
+    """Return the desired and observed state of these modules on these nodes, by node and module."""
     found: dict[tuple[str, str], list[NodeModule]] = {}
     rows = NodeModule.objects.filter(node__in=list(nodes), module_name__in=list(modules))
     for row in rows.order_by("-version"):
@@ -112,8 +113,8 @@ def matrix_cells(nodes: Iterable[str], modules: Iterable[str]) -> dict[tuple[str
 
 
 def modules_with_origin(node: str) -> list[NodeModule]:
-    """What is wanted and seen on the node, with the operation that last changed it there: `since`, `by_rollout`, and
-    the rollout's `by_actor`; None for what no rollout has brought."""
+    """Return the modules of the node, with the operation that last changed each: `since`, `by_rollout`, and the rollout's
+    `by_actor`; None if no rollout has changed it."""
     involved = Q(version=OuterRef("version")) | Q(undoes=OuterRef("version"))
     operations = Operation.objects.filter(
         involved, node=OuterRef("node"), module_name=OuterRef("module_name"), phase=Phase.SUCCEEDED
@@ -124,7 +125,3 @@ def modules_with_origin(node: str) -> list[NodeModule]:
     )
     actors = Rollout.objects.filter(uid=OuterRef("by_rollout")).values("actor")
     return list(with_rollout.annotate(by_actor=Subquery(actors)))
-
-
-def _gone() -> QuerySet[Node, str]:
-    return Node.objects.filter(phase=NodePhase.DECOMMISSIONED).values_list("name", flat=True)

@@ -1,4 +1,4 @@
-"""Reads what `rollout.domain.explanation` explains, in a number of queries that does not grow with the fleet."""
+"""Explains rollouts and operations: reads what `rollout.domain.explanation` needs, in a constant number of queries."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,10 +10,13 @@ from django.db.models.aggregates import Aggregate
 
 from api.fields import rfc3339
 from eventstore import RecordedEvent, database_now, in_words, load, load_many, snapshot
-from rollout.domain.explanation import NAMED, Nodes, Place, Scene, Why, explain_node, explain_rollout, listed
-from rollout.domain.node.decider import NodePhase
+from rollout.domain.explanation.facts import NAMED, NodeFacts, Nodes, RolloutFacts, Why
+from rollout.domain.explanation.node import explain_node
+from rollout.domain.explanation.rollout import explain_rollout
+from rollout.domain.explanation.sentences import listed
+from rollout.domain.node.state import NodePhase
 from rollout.domain.placement.events import OperationCancelRequested, OperationFinished, placement_stream
-from rollout.domain.rollout.decider import ROLLOUT, RolloutState
+from rollout.domain.rollout.decider import ROLLOUT
 from rollout.domain.rollout.events import (
     AbortRequested,
     NodesReleased,
@@ -24,18 +27,20 @@ from rollout.domain.rollout.events import (
     RolloutStarted,
     rollout_stream,
 )
+from rollout.domain.rollout.state import RolloutState
 from rollout.messages import Phase, Reason
-from rollout.models import FleetFreeze, Node, Operation, Rollout
+from rollout.models import Node, Operation, Rollout
 from rollout.projections.outcomes import BAD, attempt_in_words, begun_in_words, besides, earlier, outcomes_of
-from rollout.queries.operations import IN_HAND, operation_row
+from rollout.queries.freeze import freeze_in_words
+from rollout.queries.operations import IN_PROGRESS, operation_row
 from rollout.queries.rollouts import rollout_row
-from rollout.queries.snapshot import fleet_of
+from rollout.queries.snapshot import snapshot_of
 
-#: At most so many nodes that failed are shown with their events, and so many events of the rollout's own.
+#: Most failed nodes that are shown with their events, and most events of the rollout itself.
 FAILURES = 10
 EVENTS = 200
-#: So many are named of the newest stops and of what people did.
-TOLD = 10
+#: Most stops and actions of people that are named, the newest ones.
+NEWEST = 10
 _VERBS = (RolloutPaused, AbortRequested, RollbackRequested, RolloutRejected)
 
 
@@ -49,28 +54,30 @@ class Answer:
 
 @snapshot()
 def of_rollout(uid: str) -> Answer:
-    """Raises: `RolloutNotFoundError`."""
-    told = _told(uid)
-    fleet = fleet_of(uid, told.state, now=database_now())
+    """Explain what the rollout waits for, or how it ended. Raises: `RolloutNotFoundError`."""
+    timeline = _timeline_of(uid)
+    current = snapshot_of(uid, timeline.state, now=database_now())
     failed = _failed(uid)
-    why = explain_rollout(told.state, told.started, fleet, _scene(told, failed))
-    reason = told.state.reason
-    document = {"uid": uid, "phase": told.state.phase, "reason": reason, **_document(why)}
-    own = [each for each in told.events if not _is_routine(each)]
+    why = explain_rollout(timeline.state, timeline.started, current, _rollout_facts(timeline, failed))
+    reason = timeline.state.reason
+    document = {"uid": uid, "phase": timeline.state.phase, "reason": reason, **_document(why)}
+    own = [each for each in timeline.events if not _is_routine(each)]
     shown = [*own[:1], *own[1:][-EVENTS:], *_endings(uid, failed)]
     return Answer(document=document, events=tuple(sorted(shown, key=lambda each: each.position)))
 
 
 @snapshot()
 def of_node(uid: str, name: str) -> Answer:
-    """Raises: `RolloutNotFoundError`, `NodeNotFoundError`."""
+    """Explain what the rollout's operation on the node waits for, or how it ended. Raises: `RolloutNotFoundError`, `NodeNotFoundError`."""
     row = operation_row(uid, name)
-    told = _told(uid)
-    fleet = fleet_of(uid, told.state, now=database_now())
+    timeline = _timeline_of(uid)
+    current = snapshot_of(uid, timeline.state, now=database_now())
     stream = load(placement_stream(name, row.module_name))
     events = tuple(each for each in stream if getattr(each.event, "rollout", "") == uid)
-    why = explain_node(told.state, told.started, fleet, _scene(told, ()), _place(row, events))
-    why = replace(why, summary=" ".join((why.summary, *_besides(row), *_earlier(row), *_stopped(told, row))))
+    why = explain_node(
+        timeline.state, timeline.started, current, _rollout_facts(timeline, ()), _node_facts(row, events)
+    )
+    why = replace(why, summary=" ".join((why.summary, *_besides(row), *_earlier(row), *_stopped(timeline, row))))
     document = {"uid": uid, "node": name, "phase": row.phase, "reason": row.reason or None, **_document(why)}
     return Answer(document=document, events=events[-EVENTS:])
 
@@ -83,13 +90,13 @@ def _document(why: Why) -> dict[str, Any]:
     return {"summary": why.summary, "rule": {"id": why.rule, "text": why.rule_text}, "waits_for": waits}
 
 
-# --- What there is to tell --------------------------------------------------------------------------------------------
+# --- What is explained ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Told:
-    """A rollout's own events and what they make of it; `since` when it is so, who asked last for anything else than to go
-    on."""
+class _Timeline:
+    """A rollout folded from its own events. `since`: when it came to its phase and wave. `actor`: the last one who
+    asked for a stop, else the starter."""
 
     row: Rollout
     state: RolloutState
@@ -99,15 +106,15 @@ class _Told:
     actor: str
 
     @property
-    def history(self) -> tuple[str, ...]:
-        """What has stopped it and what people did, in words and in order, but for the stop that holds."""
+    def past(self) -> tuple[str, ...]:
+        """Return what stopped it and what people did, in words and in order, without the stop that holds now."""
         holds = self.state.reason is not None or self.state.rejected
         stops = self.row.stops[:-1] if holds else self.row.stops
-        told = sorted([*stops, *self.row.actions], key=lambda each: each["at"])
-        return tuple(each["text"] for each in told[-TOLD:])
+        entries = sorted([*stops, *self.row.actions], key=lambda each: each["at"])
+        return tuple(each["text"] for each in entries[-NEWEST:])
 
 
-def _told(uid: str) -> _Told:
+def _timeline_of(uid: str) -> _Timeline:
     row = rollout_row(uid)
     events = load(rollout_stream(uid))
     state, since, actor = ROLLOUT.initial, events[0].recorded_at, events[0].shown_actor
@@ -118,18 +125,18 @@ def _told(uid: str) -> _Told:
         if isinstance(each.event, _VERBS):
             actor = each.shown_actor
     started: RolloutStarted = events[0].event
-    return _Told(row=row, state=state, started=started, events=events, since=since, actor=actor)
+    return _Timeline(row=row, state=state, started=started, events=events, since=since, actor=actor)
 
 
 def _is_routine(recorded: RecordedEvent) -> bool:
-    """Whether it only tells whose turn it was: there may be one for each node."""
+    """Return True if the event only releases or retries nodes: there may be one for each node."""
     event = recorded.event
     return isinstance(event, NodesReleased) or (isinstance(event, NodesRetried) and event.automatic)
 
 
 def _failed(uid: str) -> Sequence[Operation]:
-    """The first attempts that failed, also those that were retried or undone; then those that a newer rollout took over,
-    then those that a person canceled."""
+    """Return the first attempts that failed, also those that were retried or undone; then those that a newer rollout
+    took over; then those that a person canceled."""
     canceled, taken_over = ~Q(canceled_by=""), Q(phase=Phase.CANCELED, reason=Reason.NEWER_ROLLOUT)
     rows = Operation.attempts.filter(Q(phase__in=BAD) | taken_over | canceled, rollout=uid)
     rank = Case(When(taken_over, then=1), When(canceled, then=2), default=0)
@@ -138,7 +145,7 @@ def _failed(uid: str) -> Sequence[Operation]:
 
 
 def _endings(uid: str, rows: Sequence[Operation]) -> list[RecordedEvent]:
-    """The events by which they ended, and by which nodes were asked to give them up; in one query."""
+    """Return the events by which they ended, and by which nodes were asked to cancel them; in one query."""
     streams = load_many(placement_stream(each.node, each.module_name) for each in rows)
     return [each for stream in streams.values() for each in stream if _is_ending(each, uid)]
 
@@ -151,26 +158,31 @@ def _is_ending(recorded: RecordedEvent, uid: str) -> bool:
     return is_end or isinstance(event, OperationCancelRequested)
 
 
-def _scene(told: _Told, failed: Sequence[Operation]) -> Scene:
-    uid, state = told.started.rollout, told.state
-    besides_it = tuple(besides(told.row))
-    scene = Scene(since=told.since, actor=told.actor, before=told.history, failed=_said(failed), besides=besides_it)
+def _rollout_facts(timeline: _Timeline, failed: Sequence[Operation]) -> RolloutFacts:
+    uid, state = timeline.started.rollout, timeline.state
+    facts = RolloutFacts(
+        since=timeline.since,
+        actor=timeline.actor,
+        before=timeline.past,
+        failed=_in_words(failed),
+        related=tuple(besides(timeline.row)),
+    )
     if state.phase.is_final:
-        return scene
+        return facts
     rows = Operation.objects.filter(rollout=uid)
     nodes = Node.objects.filter(name=OuterRef("node"))
     waiting = rows.filter(phase=Phase.SCHEDULED).annotate(node_phase=Subquery(nodes.values("phase")))
     if not state.restoring:
         waiting = waiting.filter(wave__lte=state.open_wave)
     return replace(
-        scene,
-        in_hand=_group(rows.filter(phase__in=IN_HAND), Max("deadline_at")),
+        facts,
+        in_progress=_group(rows.filter(phase__in=IN_PROGRESS), Max("deadline_at")),
         offline=_group(waiting.filter(node_phase=NodePhase.OFFLINE)),
         draining=_group(waiting.filter(node_phase=NodePhase.DRAINING)),
         behind=_group(waiting.filter(behind=True)),
         backing_off=_group(waiting.filter(ready_at__gt=database_now()), Min("ready_at")),
-        needs=told.started.needs,
-        frozen=_frozen(),
+        needs=timeline.started.needs,
+        frozen=freeze_in_words(),
     )
 
 
@@ -180,16 +192,11 @@ def _group(rows: QuerySet[Operation], until: Aggregate | None = None) -> Nodes:
     return Nodes(count=found["count"], names=tuple(names), until=found.get("until"))
 
 
-def _frozen() -> str:
-    row = FleetFreeze.objects.filter(id=1, frozen=True).first()
-    return f"by {in_words(row.actor)} since {rfc3339(row.frozen_at)}: {row.reason}" if row else ""
-
-
-def _said(failed: Sequence[Operation]) -> tuple[str, ...]:
-    """What a person canceled is told where people's actions are."""
-    told = [each for each in failed if not each.canceled_by]
+def _in_words(failed: Sequence[Operation]) -> tuple[str, ...]:
+    """Return the failures in words, without those that a person canceled: people's actions name these."""
+    rows = [each for each in failed if not each.canceled_by]
     return tuple(
-        ": ".join(filter(None, (_named(each), each.reason or each.phase, each.message))) for each in told[:NAMED]
+        ": ".join(filter(None, (_named(each), each.reason or each.phase, each.message))) for each in rows[:NAMED]
     )
 
 
@@ -203,31 +210,31 @@ def _besides(row: Operation) -> Iterator[str]:
         what = f"The undo, {row.action} {row.module_name} {row.version}," if is_undo else "It"
         yield f"{what} was {begun}."
     if row.canceled_by and row.finished_at is None:
-        yield f"The node was asked to give it up by {in_words(row.canceled_by)}."
+        yield f"The node was asked to cancel it by {in_words(row.canceled_by)}."
     if row.late:
-        yield f"The node has answered late: {row.late}."
+        yield f"The node answered late: {row.late}."
 
 
 def _earlier(row: Operation) -> list[str]:
-    """How the attempts before this one ended."""
+    """Return how the attempts before this one ended."""
     former = earlier(outcomes_of([row])[row.key], has_ended=row.finished_at is not None)
     return [f"Before: {listed([each['text'] for each in former])}"] if former else []
 
 
-def _stopped(told: _Told, row: Operation) -> list[str]:
-    """What stopped the rollout, where that is why something else was done on the node."""
-    stops = [each["text"] for each in told.row.stops]
-    is_told = stops and (row.rollback or row.phase == Phase.CANCELED)
-    return [f"The rollout: {listed(stops)}"] if is_told else []
+def _stopped(timeline: _Timeline, row: Operation) -> list[str]:
+    """Return what stopped the rollout, if the operation was undone or canceled because of that."""
+    stops = [each["text"] for each in timeline.row.stops]
+    is_affected = stops and (row.rollback or row.phase == Phase.CANCELED)
+    return [f"The rollout: {listed(stops)}"] if is_affected else []
 
 
-def _place(row: Operation, events: Sequence[RecordedEvent]) -> Place:
+def _node_facts(row: Operation, events: Sequence[RecordedEvent]) -> NodeFacts:
     node = Node.objects.filter(name=row.node).first()
     older = Operation.objects.filter(
         node=row.node, module_name=row.module_name, generation__lt=row.generation, finished_at__isnull=True
     )
-    return Place(
-        node=row.node,
+    return NodeFacts(
+        name=row.node,
         node_phase=NodePhase.DECOMMISSIONED if node is None else NodePhase(node.phase),
         wave=row.wave,
         phase=Phase(row.phase),

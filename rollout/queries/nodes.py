@@ -2,29 +2,26 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from django.db.models import Exists, OuterRef, QuerySet, Subquery
+from django.db.models import Count, Exists, OuterRef, QuerySet, Subquery
 
 from api.fields import rfc3339
 from eventstore import snapshot
 from rollout.domain.errors import NodeNotFoundError, NoLocalNodeError
-from rollout.domain.node.decider import LARGEST_SKEW, NodePhase
 from rollout.domain.node.pace import SECONDS, Change
-from rollout.messages import (
-    Heartbeat,
-    InstalledModule,
-    Inventory,
-    NodeProfile,
-)
-from rollout.models import Liveness, Node, NodeModule
-from rollout.projections.nodes import ABSENT, ModuleState
+from rollout.domain.node.state import LARGEST_SKEW, NodePhase
+from rollout.messages import Heartbeat, InstalledModule, Inventory, NodeProfile
+from rollout.models import Liveness, Node, NodeModule, Operation
+from rollout.projections.node_modules import ABSENT, ModuleState
+
+Row = TypeVar("Row", NodeModule, Operation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownNode:
-    """A node as the read models have it; `row` is None for one that was never heard of. `settled`: those of its modules
-    that are as they are to be."""
+    """A node as the read models have it. `row`: None if no heartbeat of the node was ever recorded. `settled`: its modules
+    that are in their desired state."""
 
     row: Node | None
     modules: frozenset[InstalledModule]
@@ -39,26 +36,26 @@ class KnownNode:
         return self.row is not None and not self.has_left
 
     def changes(self, heartbeat: Heartbeat) -> frozenset[Change]:
-        """Return what the heartbeat says that is not known: all if the node joins by it."""
+        """Return the kinds of changes that the heartbeat brings; all kinds if the node joins by it."""
         if self.row is None or self.has_left:
             return frozenset(Change) if self.row is None or heartbeat.hello else frozenset()
-        known, said = profile_of(self.row), heartbeat.profile
-        gets_others = _build_of(known) != _build_of(said)
+        known, reported = profile_of(self.row), heartbeat.profile
+        gets_others = _build_of(known) != _build_of(reported)
         changed = {
             Change.CONTACT: not self.row.online,
             Change.PLATFORM: gets_others,
-            Change.PROFILE: known != said and not gets_others,
+            Change.PROFILE: known != reported and not gets_others,
             Change.INVENTORY: self.modules != frozenset(heartbeat.inventory.modules),
         }
         return frozenset(change for change, is_new in changed.items() if is_new)
 
     def lost(self, inventory: Inventory) -> frozenset[tuple[str, int]]:
-        """Return name and version of each module that was as it was to be and is not any more."""
+        """Return name and version of each module that was in its desired state and is no longer."""
         return frozenset((each.module_name, each.version) for each in self.settled.difference(inventory.modules))
 
 
 def _build_of(profile: NodeProfile) -> tuple[str, ...]:
-    """What decides which build the node gets."""
+    """Return the fields that decide which build the node gets."""
     return profile.platform, profile.operating_system, profile.server
 
 
@@ -76,12 +73,12 @@ def profile_of(row: Node) -> NodeProfile:
 
 
 def known_nodes(names: Iterable[str]) -> dict[str, KnownNode]:
-    """An entry for each name, in two queries."""
-    wanted = list(names)
-    rows = {row.name: row for row in Node.objects.filter(name__in=wanted)}
-    modules: dict[str, set[InstalledModule]] = {name: set() for name in wanted}
-    settled: dict[str, set[InstalledModule]] = {name: set() for name in wanted}
-    for row in NodeModule.objects.filter(node__in=wanted):
+    """Return an entry for each name, in two queries."""
+    names = list(names)
+    rows = {row.name: row for row in Node.objects.filter(name__in=names)}
+    modules: dict[str, set[InstalledModule]] = {name: set() for name in names}
+    settled: dict[str, set[InstalledModule]] = {name: set() for name in names}
+    for row in NodeModule.objects.filter(node__in=names):
         if row.observed != ABSENT:
             module = InstalledModule(
                 module_name=row.module_name,
@@ -94,23 +91,40 @@ def known_nodes(names: Iterable[str]) -> dict[str, KnownNode]:
                 settled[row.node].add(module)
     return {
         name: KnownNode(row=rows.get(name), modules=frozenset(modules[name]), settled=frozenset(settled[name]))
-        for name in wanted
+        for name in names
     }
 
 
 def silent_among(names: Iterable[str]) -> list[str]:
-    """Those that were declared offline and have not left the fleet, in the order of their names."""
+    """Return those that are declared offline and not decommissioned, by name."""
     silent = Node.objects.filter(name__in=names, online=False).exclude(phase=NodePhase.DECOMMISSIONED)
     return list(silent.order_by("name").values_list("name", flat=True))
 
 
 def node_rows() -> QuerySet[Node]:
-    """All that have not left the fleet, by name."""
+    """Return the nodes of the fleet, by name: all that are not decommissioned."""
     return Node.objects.exclude(phase=NodePhase.DECOMMISSIONED).order_by("name")
 
 
+def decommissioned_nodes() -> QuerySet[Node, str]:
+    return Node.objects.filter(phase=NodePhase.DECOMMISSIONED).values_list("name", flat=True)
+
+
+def count_by_phase(rows: QuerySet[Node]) -> dict[str, int]:
+    """Return how many of the nodes are in each phase; one query."""
+    return dict(rows.order_by().values_list("phase").annotate(Count("name")))
+
+
+def by_node(rows: QuerySet[Row], nodes: Collection[str] | None) -> dict[str, list[Row]]:
+    """Return the rows that are about these nodes, by node; one query. `nodes` None: about all of them."""
+    found: dict[str, list[Row]] = {}
+    for row in rows if nodes is None else rows.filter(node__in=nodes):
+        found.setdefault(row.node, []).append(row)
+    return found
+
+
 def node_row(name: str) -> Node:
-    """Raises: `NodeNotFoundError`."""
+    """Return the node, also a decommissioned one. Raises: `NodeNotFoundError`."""
     row = Node.objects.filter(name=name).first()
     if row is None:
         raise NodeNotFoundError
@@ -118,7 +132,7 @@ def node_row(name: str) -> Node:
 
 
 def node_with_position(position: int) -> Node:
-    """The node of the fleet that first joined at this position. Raises: `NodeNotFoundError`."""
+    """Return the node of the fleet that first joined at this position. Raises: `NodeNotFoundError`."""
     row = node_rows().filter(joined_position=position).first()
     if row is None:
         raise NodeNotFoundError(f"The fleet has no node with the uid {position}.")
@@ -126,8 +140,8 @@ def node_with_position(position: int) -> Node:
 
 
 def nodes_with_liveness(rows: QuerySet[Node]) -> QuerySet[Node]:
-    """With `last_seen`, `hello_at`, `clock_skew_seconds`, `doubts`, and whether all of the node's modules are as they
-    are to be (`in_sync`)."""
+    """Add `last_seen`, `hello_at`, `clock_skew_seconds`, `doubts`, and `in_sync`: all modules of the node are in their
+    desired state."""
     liveness = Liveness.objects.filter(node=OuterRef("name"))
     differing = NodeModule.objects.filter(node=OuterRef("name")).exclude(state=ModuleState.IN_SYNC)
     return rows.annotate(
@@ -141,7 +155,7 @@ def nodes_with_liveness(rows: QuerySet[Node]) -> QuerySet[Node]:
 
 @snapshot()
 def node_documents(rows: Iterable[Node]) -> list[dict[str, Any]]:
-    """The nodes as JSON, with their modules; three queries however many there are."""
+    """Return the nodes as JSON, with their modules; three queries, however many nodes there are."""
     listed = list(rows)
     names = [each.name for each in listed]
     lives = Liveness.objects.in_bulk(names)
@@ -152,7 +166,7 @@ def node_documents(rows: Iterable[Node]) -> list[dict[str, Any]]:
 
 
 def node_document(row: Node, modules: Iterable[NodeModule], life: Liveness | None) -> dict[str, Any]:
-    """The node as JSON, with these of its modules."""
+    """Return the node as JSON, with these of its modules."""
     skew = life.clock_skew_seconds if life else None
     return {
         "name": row.name,
@@ -172,7 +186,7 @@ def node_document(row: Node, modules: Iterable[NodeModule], life: Liveness | Non
 
 
 def node_warnings(clock_skew_seconds: float | None, doubts: Iterable[str]) -> list[dict[str, str]]:
-    """What is wrong with what the node says, each with a code, and a message that says what to do."""
+    """Return what is wrong with the node's heartbeats: each has a code, and a message with the next step."""
     warnings = [{"code": code, "message": message} for code, message in (_DOUBTS[each] for each in doubts)]
     if clock_skew_seconds is not None and abs(clock_skew_seconds) > LARGEST_SKEW:
         words = f"{abs(clock_skew_seconds):.0f} s {'ahead' if clock_skew_seconds > 0 else 'behind'}"
@@ -183,19 +197,19 @@ def node_warnings(clock_skew_seconds: float | None, doubts: Iterable[str]) -> li
 _DOUBTS = {
     "counter": (
         "implausible_counter",
-        "Its agent counts its messages as no agent can, and they are ignored. Restart the agent.",
+        "The counter in its messages is impossible, so they are ignored. Restart the agent.",
     ),
     "generations": (
         "implausible_generations",
-        "Its journal names generations that no node can have reached. They are ignored. Look at its journal.",
+        "Its journal has impossible generations, which are ignored. Check the journal on the node.",
     ),
     "changes": (
         "changes_too_often",
-        f"It changes too often: one change in {SECONDS / 60:.0f} minutes is recorded. Does another agent have its name?",
+        f"It changes too often: one change in {SECONDS / 60:.0f} minutes is recorded. Check if another agent uses its name.",
     ),
     "contact": (
         "changes_too_often",
-        f"It falls silent too often: it may count as online for {SECONDS / 60:.0f} minutes without a heartbeat. Look at its network.",
+        f"It falls silent too often: it may count as online for {SECONDS / 60:.0f} minutes without a heartbeat. Check its network.",
     ),
 }
 
@@ -215,7 +229,7 @@ def _node_module_document(row: NodeModule) -> dict[str, Any]:
 
 
 def local_node(host: str, default: str) -> Node:
-    """The node that has reported `host` as its own, else the one named `default`. Raises: `NoLocalNodeError`."""
+    """Return the node that reports `host` as its own, else the one named `default`. Raises: `NoLocalNodeError`."""
     named = None
     for row in node_rows():
         if host.lower() in (each.lower() for each in row.api_hosts):
@@ -225,11 +239,13 @@ def local_node(host: str, default: str) -> Node:
     if named is not None:
         return named
     if default:
-        raise NoLocalNodeError(f"No node answers to {host}, and NODE_NAME names {default}, which is not in the fleet.")
-    raise NoLocalNodeError(f"No node answers to {host}. Set NODE_NAME, or MODFLEET_API_HOSTS on the node.")
+        raise NoLocalNodeError(
+            f"No node has the host name {host}, and the fleet has no node {default}, which NODE_NAME names."
+        )
+    raise NoLocalNodeError(f"No node has the host name {host}. Set NODE_NAME, or MODFLEET_API_HOSTS on the node.")
 
 
 def known_generations(nodes: Collection[str] | None) -> dict[str, dict[str, int]]:
-    """The newest generation that each node has journaled, by module."""
+    """Return the newest generation that each node has journaled, by module."""
     rows = Liveness.objects.all()
     return dict((rows if nodes is None else rows.filter(node__in=nodes)).values_list("node", "generations"))

@@ -1,4 +1,4 @@
-"""Answers about operations: what rollouts do on nodes."""
+"""Answers about operations."""
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
@@ -8,19 +8,16 @@ from django.db.models import Case, Exists, OuterRef, QuerySet, When
 
 from api.fields import rfc3339
 from rollout.domain.errors import NodeNotFoundError, RolloutNotFoundError
-from rollout.domain.node.decider import NodePhase
-from rollout.domain.request import RolloutRequest
-from rollout.messages import (
-    RUNNING_PHASES,
-    Phase,
-)
+from rollout.domain.node.state import NodePhase
+from rollout.messages import RUNNING_PHASES, Phase
 from rollout.models import Node, Operation, Rollout
+from rollout.projections.counters import operation_key
 from rollout.projections.outcomes import BAD, outcomes_of
-from rollout.projections.rollouts import operation_key
-from rollout.queries.nodes import node_row
+from rollout.queries.nodes import by_node, node_row
 from rollout.queries.rollouts import rollout_row
 
-IN_HAND = (Phase.QUEUED, *sorted(RUNNING_PHASES))
+#: Phases of an operation that is released and has not ended.
+IN_PROGRESS = (Phase.QUEUED, *sorted(RUNNING_PHASES))
 
 
 def operations_by_key(keys: Iterable[str]) -> dict[str, Operation]:
@@ -31,25 +28,33 @@ def unfinished_operations_of(*nodes: str) -> list[Operation]:
     return list(Operation.objects.filter(node__in=nodes, finished_at__isnull=True))
 
 
-def operations_of_gone_nodes() -> list[Operation]:
-    gone = Node.objects.filter(name=OuterRef("node"), phase=NodePhase.DECOMMISSIONED)
-    return list(Operation.objects.filter(Exists(gone), finished_at__isnull=True))
+def operations_of_decommissioned_nodes() -> list[Operation]:
+    """Return their unfinished operations."""
+    decommissioned = Node.objects.filter(name=OuterRef("node"), phase=NodePhase.DECOMMISSIONED)
+    return list(Operation.objects.filter(Exists(decommissioned), finished_at__isnull=True))
 
 
 def overdue_operations(now: datetime) -> list[Operation]:
-    """Released, and not ended by their deadline."""
-    return list(Operation.objects.filter(phase__in=IN_HAND, deadline_at__lt=now))
+    """Return the operations that are released and did not end by their deadline."""
+    return list(Operation.objects.filter(phase__in=IN_PROGRESS, deadline_at__lt=now))
+
+
+def newer_operations() -> QuerySet[Operation]:
+    """Return a subquery: the newer operations of the same module on the same node."""
+    return Operation.objects.filter(
+        node=OuterRef("node"), module_name=OuterRef("module_name"), generation__gt=OuterRef("generation")
+    )
 
 
 def operation_rows(uid: str) -> QuerySet[Operation]:
-    """The rollout's nodes in its order. Raises: `RolloutNotFoundError`."""
+    """Return the rollout's operations in its order. Raises: `RolloutNotFoundError`."""
     if not Rollout.objects.filter(uid=uid).exists():
         raise RolloutNotFoundError
     return Operation.objects.filter(rollout=uid).order_by("ordinal")
 
 
 def operation_row(uid: str, node: str) -> Operation:
-    """Raises: `RolloutNotFoundError`, `NodeNotFoundError`."""
+    """Return the newest operation of the rollout on the node. Raises: `RolloutNotFoundError`, `NodeNotFoundError`."""
     row = Operation.objects.filter(key=operation_key(uid, node)).first()
     if row is None:
         rollout_row(uid)
@@ -58,7 +63,7 @@ def operation_row(uid: str, node: str) -> Operation:
 
 
 def operation_documents(rows: Sequence[Operation]) -> list[dict[str, Any]]:
-    """The operations as JSON, each with all its outcomes; at most one query."""
+    """Return the operations as JSON, each with all its outcomes; at most one query."""
     outcomes = outcomes_of(rows)
     return [operation_document(each, outcomes[each.key]) for each in rows]
 
@@ -91,26 +96,26 @@ def operation_document(row: Operation, outcomes: list[dict[str, Any]]) -> dict[s
     }
 
 
-def attempts_to_look_at(uid: str, *, limit: int) -> list[Operation]:
-    """The first attempts of the rollout that failed, also those that were retried or undone, then those in hand."""
+def attempts_needing_attention(uid: str, *, limit: int) -> list[Operation]:
+    """Return the first attempts that failed, also those that were retried or undone; then those in progress."""
     urgency = Case(When(phase__in=BAD, then=0), default=1)
-    rows = Operation.attempts.filter(rollout=uid, phase__in=(*BAD, *IN_HAND))
+    rows = Operation.attempts.filter(rollout=uid, phase__in=(*BAD, *IN_PROGRESS))
     return list(rows.order_by(urgency, "former", "ordinal", "generation", "attempt")[:limit])
 
 
 def attempts_on(name: str) -> QuerySet[Operation]:
-    """Everything that was done to the node: each attempt and each undo. Raises: `NodeNotFoundError`."""
+    """Return all operations on the node: each attempt and each undo. Raises: `NodeNotFoundError`."""
     node_row(name)
     return Operation.attempts.filter(node=name)
 
 
 def newest_attempts_on(name: str, *, limit: int) -> list[Operation]:
-    """What was last done to the node."""
+    """Return the newest operations on the node."""
     return list(Operation.attempts.filter(node=name).order_by("-scheduled_position")[:limit])
 
 
 def attempt_document(row: Operation) -> dict[str, Any]:
-    """One line of a node's history."""
+    """Return one entry of a node's timeline, as JSON."""
     return {
         "scheduled_at": rfc3339(row.scheduled_at),
         "finished_at": rfc3339(row.finished_at) if row.finished_at else None,
@@ -132,21 +137,6 @@ def attempt_document(row: Operation) -> dict[str, Any]:
     }
 
 
-def is_same_intent(uid: str, node_name: str, request: RolloutRequest) -> bool:
-    """Whether the operation of the rollout on the node brings about what the request asks for."""
-    row = operation_row(uid, node_name)
-    return (row.module_name, row.version, row.action, row.activation) == (
-        request.module_name,
-        request.version,
-        request.action,
-        request.activation,
-    )
-
-
 def unfinished_on(nodes: Collection[str] | None, module_name: str) -> dict[str, list[Operation]]:
-    """The operations of the module that have not ended, by node. `nodes` None: on all of them."""
-    rows = Operation.objects.filter(module_name=module_name, finished_at__isnull=True)
-    found: dict[str, list[Operation]] = {}
-    for row in rows if nodes is None else rows.filter(node__in=nodes):
-        found.setdefault(row.node, []).append(row)
-    return found
+    """Return the unfinished operations of the module, by node. `nodes` None: on all of them."""
+    return by_node(Operation.objects.filter(module_name=module_name, finished_at__isnull=True), nodes)

@@ -7,30 +7,25 @@ from django.db.models.functions import RowNumber
 
 from eventstore import RecordedEvent, load_positions
 from rollout.domain.errors import RolloutNotFoundError
-from rollout.domain.placement.decider import NOTHING_TO_DO
-from rollout.domain.request import RolloutRequest
+from rollout.domain.placement.outcomes import NOTHING_TO_DO
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
-from rollout.messages import (
-    Action,
-    Phase,
-    Reason,
-)
+from rollout.messages import Action, Phase, Reason
 from rollout.models import Operation, Rollout, TimelineEntry
 from rollout.projections.outcomes import BAD
 from rollout.queries.nodes import node_rows
 
-#: Why an operation does nothing where nothing is lacking afterwards: the node is as it was asked for, or has left.
+#: Reasons of an operation that did nothing but left nothing lacking: the node was as desired, or is decommissioned.
 _WITHOUT_LOSS = (*sorted(NOTHING_TO_DO), Reason.NODE_DECOMMISSIONED)
 
 
 def failed_nodes(uid: str) -> list[str]:
-    """In the rollout's order, without those that have left the fleet."""
+    """Return the nodes that failed, in the rollout's order, without decommissioned ones."""
     failed = Operation.objects.filter(rollout=uid, phase__in=BAD, node__in=node_rows().values("name"))
     return list(failed.order_by("ordinal").values_list("node", flat=True))
 
 
 def unfinished_rollouts_of(*nodes: str) -> list[str]:
-    """Those with an unfinished operation on one of the nodes."""
+    """Return the rollouts with an unfinished operation on one of the nodes."""
     unfinished = Operation.objects.filter(node__in=nodes, finished_at__isnull=True)
     return list(unfinished.order_by("rollout").values_list("rollout", flat=True).distinct())
 
@@ -42,8 +37,8 @@ def unfinished_rollouts() -> list[str]:
 def unfinished_rollouts_among(
     uids: Collection[str], *, nodes: Collection[str], places: Collection[tuple[str, str]]
 ) -> list[str]:
-    """Those of `uids`, those that have an operation on one of the nodes, ended or not, and those that have one on one of
-    the places: a node and a module."""
+    """Return the unfinished rollouts that are among `uids`, or have an operation, ended or not, on one of the nodes or on
+    one of the places: a node and a module."""
     own = Operation.objects.filter(rollout=OuterRef("uid"))
     of_places = Q(module_name__in={name for _, name in places}) & Exists(
         own.filter(node__in={node for node, _ in places})
@@ -53,23 +48,23 @@ def unfinished_rollouts_among(
 
 
 def unfinished_rollouts_that_need(uids: Collection[str]) -> list[str]:
-    """Those that one of these has to succeed for."""
+    """Return the unfinished rollouts that need one of these to succeed first."""
     waiting = _unfinished().exclude(needs=[]).values_list("uid", "needs")
     return [uid for uid, needs in waiting if not set(uids).isdisjoint(needs)]
 
 
 def _unfinished() -> QuerySet[Rollout]:
-    """The oldest first. By the phases that they may have: what has ended is not read."""
+    """Return unfinished rollouts, the oldest first. By phase, so that finished rollouts are not read."""
     return Rollout.objects.filter(phase__in=sorted(set(RolloutPhase) - FINAL_ROLLOUT_PHASES)).order_by("created_at")
 
 
 def rollout_rows() -> QuerySet[Rollout]:
-    """Newest first."""
+    """Return all rollouts, the newest first."""
     return Rollout.objects.order_by("-started_position")
 
 
 def rollout_row(uid: str) -> Rollout:
-    """Raises: `RolloutNotFoundError`."""
+    """Return the rollout. Raises: `RolloutNotFoundError`."""
     row = Rollout.objects.filter(uid=uid).first()
     if row is None:
         raise RolloutNotFoundError
@@ -77,7 +72,7 @@ def rollout_row(uid: str) -> Rollout:
 
 
 def rollout_document(uid: str) -> tuple[str, int, str]:
-    """The rollout as JSON text, the position of its newest event, its phase. Raises: `RolloutNotFoundError`."""
+    """Return the rollout as JSON text, the position of its newest event, and its phase. Raises: `RolloutNotFoundError`."""
     found = Rollout.objects.filter(uid=uid).values_list("document", "position", "phase").first()
     if found is None:
         raise RolloutNotFoundError
@@ -85,38 +80,26 @@ def rollout_document(uid: str) -> tuple[str, int, str]:
 
 
 def newest_positions(uids: Collection[str]) -> dict[str, int]:
-    """The position of the newest event of each of these rollouts. One query."""
+    """Return the position of the newest event of each of these rollouts. One query."""
     return dict(Rollout.objects.filter(uid__in=uids).values_list("uid", "position"))
 
 
 def rollout_events(uid: str, *, after: int, limit: int) -> list[RecordedEvent]:
-    """The events that tell the rollout's story, after a position of the log."""
+    """Return the first events of the rollout's timeline after a position of the log."""
     entries = TimelineEntry.objects.filter(rollout=uid, position__gt=after).order_by("position")
     return load_positions(list(entries.values_list("position", flat=True)[:limit]))
 
 
 def newest_rollout_events(uid: str, *, limit: int) -> list[RecordedEvent]:
-    """The last of the events that tell the rollout's story, in their order."""
+    """Return the newest events of the rollout's timeline, in their order."""
     entries = TimelineEntry.objects.filter(rollout=uid).order_by("-position")
     return load_positions(sorted(entries.values_list("position", flat=True)[:limit]))
 
 
-def is_rollout_of(uid: str, request: RolloutRequest) -> bool:
-    """Whether the rollout is one of the whole fleet that brings about what the request asks for."""
-    row = rollout_row(uid)
-    return not row.named and (row.module_name, row.version, row.action, row.activation, row.origin) == (
-        request.module_name,
-        request.version,
-        request.action,
-        request.activation,
-        request.origin,
-    )
-
-
 def shortfalls(rollouts: Collection[Rollout], *, most: int = 5) -> dict[str, str]:
-    """Which nodes are not as the rollout was to leave them, each with its reason, by rollout; the first `most` of each,
-    and how many more there are; of a rollout that did not succeed also what failed before it was retried or undone. One
-    query."""
+    """Return in words, by rollout, which nodes the rollout did not bring to their desired state, each with its reason: the
+    first `most` and the number of the others. If the rollout did not succeed, attempts that failed and were retried or
+    undone count too. One query."""
     bad = [each.uid for each in rollouts if each.phase != RolloutPhase.SUCCEEDED]
     short = Operation.attempts.filter(
         Q(former=False) | Q(phase__in=BAD, rollout__in=bad),
@@ -128,18 +111,18 @@ def shortfalls(rollouts: Collection[Rollout], *, most: int = 5) -> dict[str, str
         place=Window(RowNumber(), partition_by="rollout", order_by=order),
         count=Window(Count("key"), partition_by="rollout"),
     )
-    said: dict[str, list[str]] = {}
+    by_rollout: dict[str, list[str]] = {}
     for each in ranked.filter(place__lte=most).order_by("rollout", *order):
-        words = said.setdefault(each.rollout, [])
+        words = by_rollout.setdefault(each.rollout, [])
         reason = each.phase if each.reason in {"", Reason.MANUAL} else each.reason
         words.append(f"{each.node}: {each.message or reason.replace('_', ' ')}")
         if len(words) == most < each.count:
             words.append(f"and {each.count - most} more")
-    return {uid: "; ".join(words) for uid, words in said.items()}
+    return {uid: "; ".join(words) for uid, words in by_rollout.items()}
 
 
 def measured_seconds(action: Action, module_name: str, *, limit: int) -> list[float]:
-    """How long the newest operations that succeeded took: of this module, else of any; at most `limit` of each."""
+    """Return the durations of the newest operations that succeeded: of this module, else of any; at most `limit`."""
     succeeded = Rollout.objects.filter(action=action, succeeded__gt=0).order_by("-started_position")
     for rollouts_of in (succeeded.filter(module_name=module_name), succeeded):
         uids, count = [], 0

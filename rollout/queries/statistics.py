@@ -1,4 +1,4 @@
-"""How many there are: counts for a dashboard, each in one query whose answer does not grow with the fleet."""
+"""Counts for metrics. Each takes one query, whose answer does not grow with the fleet."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ from typing import Any
 
 from django.db.models import Count, DurationField, ExpressionWrapper, F, Min, Q, Sum
 
-from rollout.domain.node.decider import LARGEST_SKEW
-from rollout.models import DroppedMessages, FleetFreeze, Liveness, Node, NodeModule, Operation, Placement, Rollout
-from rollout.queries.nodes import node_rows
+from rollout.domain.node.state import LARGEST_SKEW
+from rollout.models import DroppedMessages, Liveness, Node, NodeModule, Operation, Placement, Rollout
+from rollout.queries.nodes import count_by_phase, node_rows
 
-#: Upper ends of the classes that rollouts are counted in by how long they took, seconds.
+#: Upper bounds of the histogram of durations of rollouts, seconds.
 ROLLOUT_SECONDS = (10, 30, 60, 300, 900, 1800, 3600, 10_800, 43_200, 86_400, 604_800)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutCount:
-    """Rollouts in one phase. Of those that have ended: how long they took in all, and how many took no longer than each
-    of `ROLLOUT_SECONDS`."""
+    """Rollouts in one phase. Of the finished ones: `seconds` that they took together, and how many took no longer than
+    each of `ROLLOUT_SECONDS`."""
 
     phase: str
     count: int
@@ -45,19 +45,20 @@ def rollouts_by_phase() -> Iterator[RolloutCount]:
 
 
 def unfinished_operations_by_phase() -> dict[tuple[str, str], int]:
-    """By phase and reason."""
+    """Return the number of unfinished operations by phase and reason."""
     rows = Operation.objects.filter(finished_at__isnull=True).order_by().values_list("phase", "reason")
     return {(phase, reason): count for phase, reason, count in rows.annotate(Count("key"))}
 
 
 def nodes_by_phase() -> dict[str, int]:
-    return dict(Node.objects.order_by().values_list("phase").annotate(Count("name")))
+    """Return how many nodes are in each phase, decommissioned nodes too."""
+    return count_by_phase(Node.objects.all())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementCount:
-    """Nodes on which a module is in a state, how many of them differ from what was brought about, and since when the
-    first of those does."""
+    """`count`: nodes on which the module is in the state. `drifted`: how many of them have drifted, the first at
+    `drifted_at`."""
 
     module_name: str
     state: str
@@ -67,11 +68,11 @@ class PlacementCount:
 
 
 def placements_by_state() -> list[PlacementCount]:
-    """Of the nodes that have not left the fleet, and of modules that were asked for on any: a node may say that it has
-    any number of others."""
-    asked_for = Placement.objects.values("module_name")
+    """Return the counts for the nodes of the fleet, and for modules that were ever scheduled: a node may report any number
+    of others."""
+    scheduled = Placement.objects.values("module_name")
     rows = NodeModule.objects.filter(
-        node__in=node_rows().order_by().values("name"), module_name__in=asked_for
+        node__in=node_rows().order_by().values("name"), module_name__in=scheduled
     ).order_by()
     counted = rows.values("module_name", "state").annotate(
         count=Count("key"), drifted=Count("drifted_at"), drifted_at=Min("drifted_at")
@@ -79,22 +80,17 @@ def placements_by_state() -> list[PlacementCount]:
     return [PlacementCount(**row) for row in counted.order_by("module_name", "state")]
 
 
-def frozen_since() -> datetime | None:
-    """None if the fleet is not frozen."""
-    return FleetFreeze.objects.filter(frozen=True).values_list("frozen_at", flat=True).first()
-
-
 def node_names() -> list[str]:
-    """Of the nodes that have not left the fleet."""
+    """Return the names of the nodes of the fleet."""
     return list(node_rows().order_by().values_list("name", flat=True))
 
 
 def skewed_nodes() -> int:
-    """How many nodes of the fleet have a clock that is wrong."""
+    """Return how many nodes of the fleet have a wrong clock."""
     skewed = Q(clock_skew_seconds__gt=LARGEST_SKEW) | Q(clock_skew_seconds__lt=-LARGEST_SKEW)
     return Liveness.objects.filter(skewed, node__in=node_rows().order_by().values("name")).count()
 
 
 def dropped_messages() -> list[tuple[str, str, int]]:
-    """Queue, reason, and how many messages the control workers have dropped for it."""
+    """Return the queue, the reason and the number of messages that the control workers dropped."""
     return list(DroppedMessages.objects.order_by("key").values_list("queue", "reason", "count"))

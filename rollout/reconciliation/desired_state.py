@@ -1,5 +1,4 @@
-"""Where nodes differ from what is wanted of them, as `rollout.reconciliation.reconciler` wants to know it: each answer is one query,
-however many nodes and modules there are."""
+"""Queries for nodes that differ from their desired state. Each is one query, however many nodes and modules there are."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,16 +9,17 @@ from django.db import connection
 from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet, Subquery
 
 from modules_app.operating_systems import fitting_platforms
-from rollout.domain.node.decider import NodePhase
+from rollout.domain.node.state import NodePhase
 from rollout.domain.rollout.events import Origin
 from rollout.messages import Action, Activation
-from rollout.models import FleetFreeze, Liveness, Node, NodeModule, Operation, Placement, Rollout
-from rollout.projections.nodes import ModuleState
+from rollout.models import Liveness, Node, NodeModule, Operation, Placement, Rollout
+from rollout.projections.node_modules import ModuleState
+from rollout.queries.operations import newer_operations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissedTarget:
-    """What the cluster's target asks of a node that is online, and nobody has asked of the node."""
+    """What the cluster's target asks of a node that is online, and no operation has brought there."""
 
     node: str
     platforms: tuple[str, ...]
@@ -29,8 +29,8 @@ class MissedTarget:
     activation: Activation
 
 
-# Each node with each target: what no query of Django's says. One CASE, which is judged in its order: nearly always the
-# placement alone tells. Rows are found by their keys, whatever a database believes of its other indexes.
+# Each node with each target: the ORM has no such query. Each CASE is evaluated in its order: nearly always the placement
+# alone decides. Rows are found by their keys, so statistics of other indexes never mislead the database.
 _MISSED_TARGETS = """
     SELECT node.name, node.platform, node.operating_system, origin.action, target.module_name, origin.version,
         target.activation
@@ -55,7 +55,7 @@ _MISSED_TARGETS = """
 
 
 def missed_targets() -> list[MissedTarget]:
-    """By node and module; not where an operation is unfinished."""
+    """Return the missed targets by node and module, without those where an operation is unfinished."""
     with connection.cursor() as cursor:
         cursor.execute(_MISSED_TARGETS)
         return [
@@ -73,8 +73,8 @@ def missed_targets() -> list[MissedTarget]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DifferingModule:
-    """A module that is not as it is to be. `is_busy`: an operation is unfinished there. `is_undone`: the newest
-    operation that was released has ended without success."""
+    """A module that differs from its desired state. `is_busy`: an operation is unfinished there. `is_undone`: the newest
+    operation that was released ended without success."""
 
     row: NodeModule
     platforms: tuple[str, ...]
@@ -83,7 +83,7 @@ class DifferingModule:
 
 
 def differing_modules() -> list[DifferingModule]:
-    """Of nodes that are online."""
+    """Return the differing modules of nodes that are online."""
     node = Node.objects.filter(name=OuterRef("node"))
     of_place = {"node": OuterRef("node"), "module_name": OuterRef("module_name")}
     rows: QuerySet[Any] = (
@@ -97,7 +97,7 @@ def differing_modules() -> list[DifferingModule]:
             is_busy=Exists(Operation.objects.filter(**of_place, finished_at__isnull=True)),
             is_undone=Exists(Placement.objects.filter(**of_place, undone=True)),
         )
-        .order_by()  # in any: by the index of an order all rows would be read, one by one
+        .order_by()  # no order: the index of an order would read all rows one by one
     )
     return [
         DifferingModule(
@@ -111,23 +111,20 @@ def differing_modules() -> list[DifferingModule]:
 
 
 def open_drifts() -> list[tuple[str, str, int]]:
-    """Node, module and version of each drift that was recorded of a node that is online, and has not ended."""
+    """Return node, module and version of each recorded drift that has not ended, on nodes that are online."""
     nodes = Node.objects.filter(phase=NodePhase.ONLINE).exclude(drifts=[]).order_by("name")
     return [(name, *module) for name, drifts in nodes.values_list("name", "drifts") for module in drifts]
 
 
 def newest_unreleased_operations(places: Collection[tuple[str, str]]) -> list[Operation]:
-    """Of each node and module, the newest operation if it has ended and the node was never asked."""
-    newer = Operation.objects.filter(
-        node=OuterRef("node"), module_name=OuterRef("module_name"), generation__gt=OuterRef("generation")
-    )
-    found = Operation.objects.filter(_of(places), ~Exists(newer), touched=False, finished_at__isnull=False)
+    """Return the newest operation of each node and module, if it has ended and was never released."""
+    found = Operation.objects.filter(_of(places), ~Exists(newer_operations()), touched=False, finished_at__isnull=False)
     return list(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UndoneOperation:
-    """The newest operation that was released to a node and module, and has ended without success. `heard_at`: when the
+    """The newest operation that was released for a node and module, and ended without success. `heard_at`: when the
     node's agent last started or came back."""
 
     row: Operation
@@ -136,7 +133,8 @@ class UndoneOperation:
 
 
 def undone_operations() -> list[UndoneOperation]:
-    """Of nodes that are online; not where an operation is unfinished. A second query only if there are any."""
+    """Return them for nodes that are online, without those where an operation is unfinished. A second query only if there
+    are any."""
     node = Node.objects.filter(name=OuterRef("node"), phase=NodePhase.ONLINE)
     undone = Placement.objects.filter(Exists(node), undone=True)
     places = set(undone.values_list("node", "module_name"))
@@ -144,7 +142,7 @@ def undone_operations() -> list[UndoneOperation]:
         return []
     of_place = {"node": OuterRef("node"), "module_name": OuterRef("module_name")}
     unfinished = Operation.objects.filter(**of_place, finished_at__isnull=True)
-    newer = Operation.objects.filter(**of_place, generation__gt=OuterRef("generation"), touched=True)
+    newer = newer_operations().filter(touched=True)
     rows: QuerySet[Any] = Operation.objects.filter(
         _of(places), Exists(undone.filter(**of_place)), ~Exists(unfinished), ~Exists(newer), touched=True
     ).annotate(
@@ -166,7 +164,7 @@ def undone_operations() -> list[UndoneOperation]:
 def reconciler_operations(
     places: Collection[tuple[str, str]], *, since: datetime
 ) -> dict[tuple[str, str], tuple[int, datetime]]:
-    """How many operations of the reconciler have ended on the node and module, and when the newest did."""
+    """Return how many operations of the reconciler ended on each node and module since then, and when the newest did."""
     own = Rollout.objects.filter(uid=OuterRef("rollout"), origin=Origin.RECONCILER)
     found = Operation.objects.filter(_of(places), Exists(own), finished_at__gt=since)
     counted = found.values_list("node", "module_name").annotate(count=Count("key"), newest=Max("finished_at"))
@@ -176,7 +174,3 @@ def reconciler_operations(
 def _of(places: Collection[tuple[str, str]]) -> Q:
     """Over-selects: the product of the nodes and the modules."""
     return Q(node__in={node for node, _ in places}, module_name__in={name for _, name in places})
-
-
-def is_frozen() -> bool:
-    return FleetFreeze.objects.filter(frozen=True).exists()

@@ -1,19 +1,18 @@
 """Freezes and thaws the fleet."""
 
-from eventstore import (
-    transact,
-)
-from rollout.domain.fleet.decider import FLEET, Freeze, Thaw
+from eventstore import transact
 from rollout.domain.fleet.events import FLEET_STREAM
+from rollout.domain.fleet.freeze import FLEET, Freeze, Thaw
 from rollout.process.advance import advance_all
 from rollout.queries.rollouts import unfinished_rollouts
 
 
 def freeze_fleet(reason: str) -> None:
-    """Nothing is released anywhere until it is thawed. What was released goes on."""
+    """Freeze the fleet: no operation is released until it is thawed. Operations in progress continue."""
     transact(FLEET_STREAM, FLEET, Freeze(reason=reason))
 
 
 def thaw_fleet() -> None:
+    """Lift the freeze, and advance all rollouts."""
     transact(FLEET_STREAM, FLEET, Thaw())
     advance_all(unfinished_rollouts())

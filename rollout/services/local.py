@@ -1,4 +1,4 @@
-"""The seed's local calls: a rollout of one node, waited for. A retry of the same call joins the one under way."""
+"""The vendor's local routes: start a rollout of one node, and wait for its end. A repeated call joins it."""
 
 import time
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from django.http.request import split_domain_port
 from api.waiting import waiting
 from eventstore import Condition, head, retry_on_conflict, wait_for_news
 from modules_app.errors import ModuleInUseError, NoSuchModuleError
-from rollout.domain.errors import NodeRefusedError, NodeUnreachableError, RolloutInProgressError
-from rollout.domain.placement.decider import NOTHING_TO_DO
+from rollout.domain.errors import NodeRefusedError, NodeUnreachableError
 from rollout.domain.placement.events import placement_stream
+from rollout.domain.placement.outcomes import NOTHING_TO_DO
 from rollout.domain.request import AT_ONCE, RolloutRequest
 from rollout.domain.rollout.events import Origin
 from rollout.messages import Action, Activation, Phase
@@ -20,19 +20,20 @@ from rollout.models import Node
 from rollout.queries.freeze import refuse_if_frozen
 from rollout.queries.modules import is_loaded
 from rollout.queries.nodes import local_node
-from rollout.queries.operations import is_same_intent, operation_row
+from rollout.queries.operations import operation_row
 from rollout.queries.rollouts import newest_positions
+from rollout.services.join import start_or_join
 from rollout.services.start import start_rollout, start_unless
 
 
 def node_of(host: str) -> Node:
-    """The node that a request to `host` means, its port aside. Raises: `NoLocalNodeError`."""
+    """Return the node that a request to `host` means; a port in it is ignored. Raises: `NoLocalNodeError`."""
     domain, _ = split_domain_port(host)
     return local_node(domain, settings.ENVIRONMENT.node_name)
 
 
 def install(node: Node, module_name: str, version: int) -> None:
-    """Put the artifact on the node's disk; returns once the node has said that it is there.
+    """Put the artifact on the node's disk. Return once the node has reported that it is there.
 
     Raises: `NodeRefusedError`, `NodeUnreachableError`, `RolloutInProgressError`, `FleetFrozenError`.
     """
@@ -41,7 +42,7 @@ def install(node: Node, module_name: str, version: int) -> None:
 
 
 def remove(node: Node, module_name: str, version: int) -> None:
-    """Delete the module version from the node's disk; returns once the node has said that it is gone.
+    """Delete the module version from the node's disk. Return once the node has reported that it is deleted.
 
     Raises: `NoSuchModuleError`, `ModuleInUseError`, `NodeRefusedError`, `NodeUnreachableError`,
     `RolloutInProgressError`, `FleetFrozenError`.
@@ -70,26 +71,26 @@ def _request(action: Action, node: Node, module_name: str, version: int) -> Roll
 
 
 def _require_idle(node: Node, module_name: str, version: int) -> None:
-    """Raises: `NoSuchModuleError`, `ModuleInUseError`."""
+    """Raise `NoSuchModuleError` if the node lacks the module, `ModuleInUseError` if it is loaded there."""
     loaded = is_loaded(node.name, module_name, version)
     if loaded is None:
         raise NoSuchModuleError(f"{node.name} has no artifact of {module_name} {version}.")
     if loaded:
         raise ModuleInUseError(
-            f"{module_name} {version} is loaded in the server of {node.name}. A rollout with the action remove unloads it."
+            f"{module_name} {version} is loaded in the server of {node.name}. Start a rollout with the action remove to unload it."
         )
 
 
 def _carry_out(request: RolloutRequest, start: Callable[[], str]) -> None:
     refuse_if_frozen()
-    with waiting():  # before anything begins: what is refused has not happened
+    with waiting():  # first: a call that is refused here has started nothing
         _start_and_wait(request, start)
 
 
 def _start_and_wait(request: RolloutRequest, start: Callable[[], str]) -> None:
     (name,) = request.nodes or ()
     deadline = time.monotonic() + settings.ENVIRONMENT.local_wait_seconds
-    uid = _start_or_join(request, name, start)
+    uid = start_or_join(request, start)
     while True:
         position = newest_positions([uid])[uid]
         operation = operation_row(uid, name)
@@ -101,15 +102,6 @@ def _start_and_wait(request: RolloutRequest, start: Callable[[], str]) -> None:
         left = deadline - time.monotonic()
         if left <= 0 or phase == Phase.TIMED_OUT:
             raise NodeUnreachableError(
-                f"{name} has not answered yet. Rollout {uid} goes on; send the same request again to wait for it."
+                f"{name} has not answered yet. Rollout {uid} continues; send the same request again to wait for it."
             )
         wait_for_news(uid, after=position, newest=newest_positions, timeout=left)
-
-
-def _start_or_join(request: RolloutRequest, node: str, start: Callable[[], str]) -> str:
-    try:
-        return start()
-    except RolloutInProgressError as error:
-        if not is_same_intent(error.rollout, node, request):
-            raise
-        return error.rollout

@@ -1,38 +1,39 @@
-"""What people ask of nodes: label, drain, activate, forget, decommission. Each may be repeated."""
+"""Use cases of nodes: label, drain, activate, forget, decommission. Each may be repeated."""
 
 from django.db import transaction
 
 from eventstore import Condition, append, head, load_state, retry_on_conflict, transact
 from rollout.domain.conditions import SCHEDULING
-from rollout.domain.node.decider import NODE, ActivateNode, DecommissionNode, DrainNode, ForgetNode, LabelNode
+from rollout.domain.node.commands import ActivateNode, DecommissionNode, DrainNode, ForgetNode, LabelNode
+from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import node_stream
 from rollout.domain.placement.events import placement_stream
 from rollout.models import Liveness
 from rollout.process.advance import advance_all
-from rollout.process.placements import end_of_gone, forgetting, placement_changes
+from rollout.process.placements import end_of_decommissioned, forgetting, placement_changes
 from rollout.queries.operations import unfinished_operations_of
 from rollout.queries.rollouts import unfinished_rollouts_of
 
 
 def label_node(name: str, labels: dict[str, str]) -> None:
-    """Raises: `NodeNotFoundError`, `NodePhaseError`."""
+    """Replace the labels that an operator gave. Raises: `NodeNotFoundError`, `NodePhaseError`."""
     transact(node_stream(name), NODE, LabelNode(node=name, labels=labels))
 
 
 def drain_node(name: str) -> None:
-    """It gets nothing new. Raises: `NodeNotFoundError`, `NodePhaseError`."""
+    """Start no new operations on the node. Raises: `NodeNotFoundError`, `NodePhaseError`."""
     transact(node_stream(name), NODE, DrainNode(node=name))
 
 
 def activate_node(name: str) -> None:
-    """Raises: `NodeNotFoundError`, `NodePhaseError`."""
+    """End the draining of the node. Raises: `NodeNotFoundError`, `NodePhaseError`."""
     transact(node_stream(name), NODE, ActivateNode(node=name))
     advance_all(unfinished_rollouts_of(name))
 
 
 @transaction.atomic
 def forget_node(name: str) -> None:
-    """What it has said of itself counts no more: it is offline until its next heartbeat, which is taken as its first.
+    """Forget what the node has reported: it is offline until its next heartbeat, which counts as its first.
 
     Raises: `NodeNotFoundError`, `NodePhaseError`.
     """
@@ -41,7 +42,7 @@ def forget_node(name: str) -> None:
 
 
 def decommission_node(name: str) -> None:
-    """It leaves the fleet, and every rollout that still counts on it goes on without it. Raises: `NodeNotFoundError`."""
+    """Remove the node from the fleet; its unfinished operations are canceled. Raises: `NodeNotFoundError`."""
     rollouts = unfinished_rollouts_of(name)
     _decommission(name)
     advance_all(rollouts)
@@ -53,7 +54,7 @@ def _decommission(name: str) -> None:
     loaded = load_state(node_stream(name), NODE)
     events = NODE.decide(loaded.state, DecommissionNode(node=name))
     operations = unfinished_operations_of(name)
-    ends = [end_of_gone(each) for each in operations]
+    ends = [end_of_decommissioned(each) for each in operations]
     as_read = Condition(
         after=after,
         streams=[placement_stream(name, each.module_name) for each in operations],  # their phases decide how they end
@@ -61,6 +62,6 @@ def _decommission(name: str) -> None:
     )
     first = loaded.append(events)
     following = placement_changes([*ends, *forgetting(name)])
-    if events:  # else it had left, and what is still to end or to be forgotten follows from this request alone
+    if events:  # else it was decommissioned before, and this request alone causes what follows
         following = [each.with_metadata(first.leads_to) for each in following]
     append(first, *following, unless=[as_read])

@@ -5,45 +5,37 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 
-from eventstore import (
-    Append,
-    Condition,
-    Loaded,
-    append,
-    head,
-    load_state,
-    retry_on_conflict,
-    snapshot,
-    transact,
-)
+from eventstore import Append, Condition, Loaded, append, head, load_state, retry_on_conflict, snapshot, transact
 from rollout.domain.conditions import PLANNING
-from rollout.domain.placement.decider import RollBack
+from rollout.domain.placement.commands import RollBack
 from rollout.domain.placement.events import OperationScheduled
-from rollout.domain.rollout.decider import ROLLED_BACK_ANEW, ROLLOUT, RollBackAll, RolloutState, Start
+from rollout.domain.rollout.commands import RollBackAll, Start
+from rollout.domain.rollout.decider import ROLLOUT
 from rollout.domain.rollout.events import Origin, RolloutPhase, RolloutStarted, rollout_stream
+from rollout.domain.rollout.rollback import ROLLED_BACK_BY_A_NEW_ROLLOUT
+from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Strategy
 from rollout.messages import Action
-from rollout.planning.dependencies import refuse_if_needed
+from rollout.planning.dependents import refuse_if_needed
 from rollout.planning.observed import Observed
 from rollout.process.advance import advance
 from rollout.process.placements import placement_changes
 from rollout.queries.nodes import node_rows
-from rollout.queries.snapshot import restoration_of
-from rollout.services.rollouts import _without_conditions
-from rollout.services.schedule import followed
+from rollout.queries.restoration import restoration_of
+from rollout.services.start import followed, without_start_conditions
 
-#: What a rollback's own uid is made from, so that a rollout has one at most.
+#: Namespace of the uids of rollbacks: a rollout's uid makes its rollback's, so that it has at most one.
 ROLLBACKS = uuid.UUID("6f4f0a0e-6a0f-4f0b-8f1d-0d6c5e3f7a21")
 
 
 def roll_back_rollout(uid: str, *, origin: Origin = Origin.API) -> str:
-    """The rollout in which every node gets back what it had before: the same, or a new one if it has ended. At most one
-    that has given anything back.
+    """Restore on every node what it had before. Return the rollout that does it: the same, or a new one if it has ended.
+    At most one rollback of a rollout restores anything.
 
     Raises: `NothingToRollBackError`, `RollbackOfRollbackError`, `ModuleNeededError`, `WrongPhaseError`, `RolloutNotFoundError`.
     """
     state = transact(rollout_stream(uid), ROLLOUT, RollBackAll(rollout=uid))
-    if state.started is not None and state.phase in ROLLED_BACK_ANEW:
+    if state.started is not None and state.phase in ROLLED_BACK_BY_A_NEW_ROLLOUT:
         return _start_rollback(state.started, origin)
     advance(uid)
     return uid
@@ -74,7 +66,7 @@ def _start_rollback(ended: RolloutStarted, origin: Origin) -> str:
         strategy=_fitting(ended.strategy, len(changes)),
         origin=origin,
         rollback_of=ended.rollout,
-        left_alone=restoration.left_alone,
+        left_alone=restoration.unchanged,
     )
     as_read = Condition(after=after, event_types=PLANNING)
     first = loaded.append(ROLLOUT.decide(RolloutState(), Start(started=started)))
@@ -84,7 +76,7 @@ def _start_rollback(ended: RolloutStarted, origin: Origin) -> str:
 
 
 def _rollback_of(uid: str) -> tuple[str, Loaded[RolloutState]]:
-    """The uid of the rollout's rollback, and its state. One that gave nothing back is followed by another one."""
+    """Return the uid and the state of the rollout's rollback. After a rollback that restored nothing there is another."""
     for number in count():
         own = uuid.uuid5(ROLLBACKS, f"{uid}:{number}" if number else uid).hex
         loaded = load_state(rollout_stream(own), ROLLOUT)
@@ -94,7 +86,7 @@ def _rollback_of(uid: str) -> tuple[str, Loaded[RolloutState]]:
 
 
 def _refuse_if_needed(changes: Sequence[Append]) -> None:
-    """Raises: `ModuleNeededError` if another module would lose one that it needs."""
+    """Raise `ModuleNeededError` if another module would lose one that it needs."""
     removals = [
         event
         for each in changes
@@ -109,13 +101,13 @@ def _refuse_if_needed(changes: Sequence[Append]) -> None:
 
 
 def _fitting(strategy: Strategy, nodes: int) -> Strategy:
-    """The same, without what kept it from starting; `min_healthy` was said about more nodes, and leaves one of these to
-    work on."""
+    """Return the strategy for so many nodes, without start conditions. `min_healthy` was chosen for more nodes: it leaves
+    at least one of these to change."""
     kept = min(strategy.kept_healthy(nodes), nodes - 1)
-    return replace(_without_conditions(strategy), min_healthy=kept)
+    return replace(without_start_conditions(strategy), min_healthy=kept)
 
 
 def _sizes(changes: Sequence[Append]) -> tuple[int, ...]:
-    """Of the waves, as they were: it skips them, but each node is shown in its own."""
+    """Return the sizes of the waves as they were: a rollback has no waves, but each node is shown in its own."""
     waves = [event.wave for each in changes for event in each.events if isinstance(event, OperationScheduled)]
     return tuple(waves.count(wave) for wave in range(max(waves, default=-1) + 1))

@@ -128,7 +128,7 @@ def story_of_a_thousand() -> dict[str, str]:
     """In the third wave, with nodes that failed, that are at work, and that are yet to come."""
     from eventstore import acting_as, person
     from rollout.delivery import ingestion
-    from rollout.domain.strategy import Retries
+    from rollout.domain.retries import Retries
     from rollout.messages import Phase, Reason
     from rollout.models import Operation
     from rollout.process.advance import advance

@@ -71,30 +71,30 @@ def test_every_page_tells_the_whole_story(four, open_as):
         re.compile(f"^{NODE}: rolled back, (not|already) installed, failed before$"),  # as it was before the test
     )
     expect(page.locator(".ro-failing")).to_contain_text("The server refused to load the module.")
-    expect(page.locator(".ro-failing")).to_contain_text("retried or undone since")
-    story = page.locator(".ro-story")
+    expect(page.locator(".ro-failing")).to_contain_text("retried or undone later")
+    timeline = page.locator(".ro-timeline")
     for words in (
         f"Started for 2 nodes by the user {NAME}",
         "load failed",
         "Paused",
-        f"Rollback asked for by the user {NAME}",
+        f"Rollback requested by the user {NAME}",
     ):
-        expect(story).to_contain_text(words)
-    expect(story).to_contain_text(f"{NODE} rolled back")
+        expect(timeline).to_contain_text(words)
+    expect(timeline).to_contain_text(f"{NODE} rolled back")
     assert refusals(page) == []
 
     page.goto(page_of(retried))
     expect(page.locator(".ro-legend")).to_contain_text("1 failed before")
-    expect(story).to_contain_text(f"{NODE} tried again by the user {NAME}")
-    expect(story).to_contain_text("load failed")
+    expect(timeline).to_contain_text(f"{NODE} retried by the user {NAME}")
+    expect(timeline).to_contain_text("load failed")
     expect(page.locator(".ro-tiles .succeeded.failed-before")).to_have_count(1)
     page.goto(page_of(superseded))
     expect(page.locator(".ro-summary")).to_contain_text(f"{NODE} taken over by the user {NAME}")
     expect(page.locator(".ro-summary")).to_contain_text(f"Rollout {canceled} took its place")
-    expect(story).to_contain_text(f"{NODE} canceled")
+    expect(timeline).to_contain_text(f"{NODE} canceled")
     page.goto(page_of(canceled))
     expect(page.locator(".ro-summary")).to_contain_text(f"{NODE} canceled by the user {NAME}")
-    expect(story).to_contain_text(f"{NODE} canceled by the user {NAME}")
+    expect(timeline).to_contain_text(f"{NODE} canceled by the user {NAME}")
 
     page.goto(f"/admin/rollout/node/{NODE}/change/")
     lines = page.get_by_role("table").filter(has_text="Scheduled").locator("tbody tr")

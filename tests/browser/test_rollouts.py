@@ -21,7 +21,7 @@ def phase(page):
 def press(page, name):
     """A button, and the one that confirms it."""
     page.get_by_role("button", name=name, exact=True).click()
-    page.get_by_role("dialog").get_by_role("button", name=f"Yes: {name.lower()}").click()
+    page.get_by_role("dialog").get_by_role("button", name=f"Yes, {name.lower()}").click()
 
 
 def uid_of(page):
@@ -78,7 +78,7 @@ def test_a_canary_fails_and_everything_is_given_back(fleet, package, open_as):
     failing = page.locator(".ro-failing")
     expect(failing).to_contain_text("node-1")
     expect(failing).to_contain_text("The server refused to load the module.")
-    expect(page.locator(".ro-story")).to_contain_text("Wave 0 failed")
+    expect(page.locator(".ro-timeline")).to_contain_text("Wave 0 failed")
     press(page, "Roll back")
     expect(phase(page)).to_have_text("Rolled back")
     expect(page.locator(".ro-tiles .rolled_back, .ro-tiles .failed")).not_to_have_count(0)
@@ -114,15 +114,15 @@ def test_a_gate_opens_by_a_click(fleet, uploaded, open_as):
 def test_somebody_else_approves(fleet, uploaded, open_as):
     page = open_as("admin")
     uid = start_by_clicking(page, uploaded(), approval=True)
-    expect(page.get_by_text("Another person than the one who started it has to approve it")).to_be_visible()
+    expect(page.get_by_text("You started this rollout, so another person must approve it.")).to_be_visible()
     expect(page.get_by_role("button", name="Approve")).to_have_count(0)
     other = open_as("carol")
     other.goto(page_of(uid))
     other.get_by_role("button", name="Approve").click()
     other.get_by_label("Remark").fill("looked at it")
-    other.get_by_role("button", name="Yes: approve").click()
+    other.get_by_role("button", name="Yes, approve").click()
     expect(phase(page)).to_have_text("Succeeded")
-    expect(page.locator(".ro-story")).to_contain_text("Approved by the user carol")
+    expect(page.locator(".ro-timeline")).to_contain_text("Approved by the user carol")
 
 
 def test_an_abort_starts_nothing_more(fleet, uploaded, open_as):
@@ -161,9 +161,9 @@ def test_it_works_without_scripts(gated, open_as):
     page.goto(page_of(gated))
     expect(phase(page)).to_have_text("Running")
     page.get_by_role("link", name="Promote").click()
-    expect(page.get_by_role("heading", name="Open the gate?", level=2)).to_be_visible()
-    page.get_by_role("button", name="Yes: promote").click()
-    expect(page.get_by_text("The gate is open")).to_be_visible()
+    expect(page.get_by_role("heading", name="Start the next wave?", level=2)).to_be_visible()
+    page.get_by_role("button", name="Yes, promote").click()
+    expect(page.get_by_text("Promoted. The next wave starts.")).to_be_visible()
 
 
 def test_a_rollout_is_started_without_scripts(fleet, uploaded, open_as):
@@ -187,7 +187,7 @@ def test_it_works_by_keyboard_alone(gated, open_as):
     tab_to(page, "Promote")
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_be_visible()
-    tab_to(page, "Yes: promote")
+    tab_to(page, "Yes, promote")
     page.keyboard.press("Enter")
     expect(phase(page)).to_have_text("Succeeded")
     tab_to(page, "node-1: succeeded")
@@ -224,6 +224,6 @@ def test_the_fleet_is_frozen_and_thawed(gated, open_as):
     expect(page.get_by_role("heading", name="The fleet is frozen")).to_be_visible()
     page.goto(page_of(gated))
     expect(page.get_by_text("the network is being changed").first).to_be_visible()
-    page.get_by_role("link", name="See the switch").click()
+    page.get_by_role("link", name="Open the freeze page").click()
     page.get_by_role("button", name="Thaw the fleet").click()
     expect(page.get_by_role("heading", name="The fleet is not frozen")).to_be_visible()

@@ -349,12 +349,12 @@ def agent_settings(folder):
 def test_the_check_finds_what_the_worker_would_miss(node, tmp_path):
     program = node.root / "opt/modfleet/bin/modfleet"
     checked = run(program, "agent", "--check", cwd=tmp_path, **agent_settings(tmp_path))
-    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "n1 has all that it needs.\n", "")
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "The agent of n1 can start.\n", "")
     (tmp_path / "packaging.py").write_text("raise ModuleNotFoundError(\"No module named 'packaging'\")")
     without = agent_settings(tmp_path) | {"PYTHONPATH": str(tmp_path)}
     checked = run(program, "agent", "--check", cwd=tmp_path, **without)
     assert (checked.returncode, checked.stdout) == (1, "")
-    assert checked.stderr == "n1 cannot start: ModuleNotFoundError: No module named 'packaging'.\n"
+    assert checked.stderr == "The agent of n1 cannot start: ModuleNotFoundError: No module named 'packaging'.\n"
 
 
 def test_other_commands_say_which_extra_they_need(node, tmp_path):
@@ -362,12 +362,12 @@ def test_other_commands_say_which_extra_they_need(node, tmp_path):
         refused = run(node.root / "opt/modfleet/bin/modfleet", *words, cwd=tmp_path)
         assert (refused.returncode, refused.stdout) == (2, "")
         assert refused.stderr == (
-            "Only `modfleet agent` is installed here: the other commands need modfleet[cli] "
-            "(no typer, rich, httpx, yaml).\n"
+            "Only `modfleet agent` works here. For the other commands install modfleet[cli] "
+            "(missing: typer, rich, httpx, yaml).\n"
         )
     refused = run(node.root / "opt/modfleet/bin/modfleet-manage", "migrate", cwd=tmp_path)
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr == "`modfleet-manage` needs the control plane: install modfleet[server].\n"
+    assert refused.stderr == "`modfleet-manage` needs the control plane. Install modfleet[server].\n"
 
 
 def test_the_command_line_needs_no_control_plane(workstation, tmp_path):
@@ -382,7 +382,7 @@ def test_the_command_line_needs_no_control_plane(workstation, tmp_path):
     assert (done.stdout, done.stderr) == ("True\n", "")
     refused = run(workstation / "modfleet", "up", "--port", "0", cwd=tmp_path)
     assert refused.returncode == 2
-    assert refused.stderr.startswith("`modfleet up` needs the control plane: install modfleet[server]")
+    assert refused.stderr.startswith("`modfleet up` needs modfleet[server]. Install it")
     assert len(refused.stderr.splitlines()) == 1
     unreachable = run(
         workstation / "modfleet", "nodes", "--url", "http://127.0.0.1:1", cwd=tmp_path, MODFLEET_TOKEN="t"

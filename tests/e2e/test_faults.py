@@ -152,4 +152,4 @@ def test_damaged_blob_is_refused_by_each_node(fleet, package):
 
 def test_what_dies_is_told_in_a_line(fleet):
     fleet.up.kill("relay")
-    assert any(line.startswith("relay ended and is started again") for line in fleet.up.said().splitlines())
+    assert any(line.startswith("relay ended and will be restarted") for line in fleet.up.said().splitlines())

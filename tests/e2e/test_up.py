@@ -86,7 +86,7 @@ def test_bars_in_a_terminal(folder):
     os.close(slave)
     seen = b""
     try:
-        while b"Ctrl-C ends it" not in seen:
+        while b"Ctrl-C stops the cluster" not in seen:
             seen += os.read(master, 65536)
     finally:
         process.send_signal(signal.SIGINT)
@@ -178,13 +178,13 @@ def test_no_compiler_is_needed_without_the_sample(start):
 
 
 def test_socket_path_too_long(start, folder):
-    refused(start(name="x" * 100), "choose a shorter --data-dir")
+    refused(start(name="x" * 100), "Choose a shorter --data-dir")
 
 
 @pytest.mark.parametrize("name", ["file", "file/below"])
 def test_folder_that_cannot_be_written(start, folder, name):
     (folder / "file").write_text("")
-    refused(start(name=name), "cannot be used as the data folder")
+    refused(start(name=name), "cannot be used as the data directory")
 
 
 def test_weak_password(start):

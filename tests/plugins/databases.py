@@ -13,7 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -96,6 +96,28 @@ def at_once(*functions: Callable[[], Result]) -> list[Result]:
     with ThreadPoolExecutor(len(functions)) as pool:
         started = [pool.submit(run, each) for each in functions]
     return [each.result() for each in started]
+
+
+@pytest.fixture
+def between_queries() -> Callable[[str, Callable[[], object]], AbstractContextManager[None]]:
+    """`with between_queries(table, action)`: once the first query of the table is answered, another connection carries
+    `action` out before this thread asks anything more."""
+
+    @contextmanager
+    def arrange(table: str, action: Callable[[], object]) -> Iterator[None]:
+        waiting = [action]
+
+        def act(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+            answer = execute(sql, params, many, context)
+            if table in sql and waiting:
+                at_once(waiting.pop())
+            return answer
+
+        with connection.execute_wrapper(act):
+            yield
+        assert not waiting, f"{table} was not asked"
+
+    return arrange
 
 
 @contextmanager

@@ -10,12 +10,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def ledger(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its events are registered, no projection is."""
+    """Its events are registered, no projection is. Actors without a kind are people."""
     from eventstore import projections, registry
-    from tests.ledger import register_events
+    from tests.ledger import actor_with_kind, register_events
 
     for name in ("_classes", "_names", "_upcasters"):
         monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
+    monkeypatch.setattr(registry, "_actor_upcasters", [actor_with_kind])
     monkeypatch.setattr(projections, "_projections", {})
     register_events()
 

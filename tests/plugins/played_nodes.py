@@ -29,7 +29,7 @@ from rollout.messages import (
 from rollout.models import Operation
 from rollout.process.advance import advance_all
 from rollout.queries.nodes import node_documents, node_row
-from rollout.queries.operations import IN_HAND
+from rollout.queries.operations import IN_PROGRESS
 from rollout.queries.rollouts import unfinished_rollouts
 from tests.plugins.cast import PASSWORD, client_of
 from tests.waiting import PATIENCE
@@ -98,7 +98,7 @@ def answer(
 def play(reply: Callable[[Operation], None] = answer) -> int:
     """Move all rollouts on and let every node reply to what it was asked. Returns how many replied."""
     advance_all(unfinished_rollouts())
-    asked = list(Operation.objects.filter(phase__in=IN_HAND))
+    asked = list(Operation.objects.filter(phase__in=IN_PROGRESS))
     for operation in asked:
         reply(operation)
     return len(asked)

@@ -4,13 +4,12 @@ A barrier before the lock of the first append of each thread, for two threads th
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import ModuleType
 from typing import Any, TypeVar
 
 import pytest
-from django.db import connection
 
 from api.errors import ApiError
 from eventstore import Append, store
@@ -82,27 +81,5 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType, Callable
             return real(*appends, **more)
 
         monkeypatch.setattr(module, "append", act_first)
-
-    return arrange
-
-
-@pytest.fixture
-def between_queries() -> Callable[[str, Callable[[], object]], AbstractContextManager[None]]:
-    """`with between_queries(table, action)`: once the first query of the table is answered, another connection carries
-    `action` out before this thread asks anything more."""
-
-    @contextmanager
-    def arrange(table: str, action: Callable[[], object]) -> Iterator[None]:
-        waiting = [action]
-
-        def act(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-            answer = execute(sql, params, many, context)
-            if table in sql and waiting:
-                at_once(waiting.pop())
-            return answer
-
-        with connection.execute_wrapper(act):
-            yield
-        assert not waiting, f"{table} was not asked"
 
     return arrange

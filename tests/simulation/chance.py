@@ -6,9 +6,11 @@ from datetime import timedelta
 from random import Random
 from typing import Any
 
-from rollout.domain.rollout.decider import Abort, Approve, Pause, Promote, Reject, RolloutCommand, RolloutState
+from rollout.domain.retries import Retries
+from rollout.domain.rollout.commands import Abort, Approve, Pause, Promote, Reject, RolloutCommand
 from rollout.domain.rollout.events import RolloutPhase, WavePhase
-from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Retries, Strategy
+from rollout.domain.rollout.state import RolloutState
+from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Strategy
 from rollout.messages import Action, Phase, Reason
 from tests.simulation.agents import Deed, Order, Script
 from tests.simulation.world import EPOCH, MODULE, World

@@ -19,7 +19,7 @@ from rollout.domain.placement.events import (
     PlacementForgotten,
     ReportRejected,
 )
-from rollout.domain.rollout.decider import Fleet, Needs, RolloutState, is_due, progress_deadline
+from rollout.domain.rollout.blockers import is_start_due
 from rollout.domain.rollout.events import (
     NodesReleased,
     NodesRetried,
@@ -34,10 +34,13 @@ from rollout.domain.rollout.events import (
     WavePassed,
     WavePhase,
 )
+from rollout.domain.rollout.progress_deadline import progress_deadline
+from rollout.domain.rollout.snapshot import Needs, Snapshot
+from rollout.domain.rollout.state import RolloutState
 from rollout.messages import FINAL_PHASES, Action, Activation, Phase, Reason
 from rollout.models import Operation, Rollout
-from rollout.projections.rollouts import COUNTERS, counter_of
-from tests.simulation.standing import IN_HAND
+from rollout.projections.counters import COUNTERS, counter_of
+from tests.simulation.snapshot import IN_PROGRESS
 
 if TYPE_CHECKING:
     from tests.simulation.world import Recorded, World
@@ -260,7 +263,7 @@ class Rules:
             if row.wave >= 0
             and row.node not in self.failing[uid]
             and world.nodes[row.node].online
-            and self.live_phase(row) not in IN_HAND
+            and self.live_phase(row) not in IN_PROGRESS
         ]
         self.holds(len(healthy) >= kept, "min_healthy stay untouched", f"{len(healthy)} of {kept}")
 
@@ -282,12 +285,14 @@ class Rules:
         self.holds(bad.total() <= strategy.tolerated(state.nodes), "max_failures in all", str(bad.total()))
 
     def _has_a_deadline(self, row: Operation) -> None:
-        self.holds((row.phase in IN_HAND) == (row.deadline_at is not None), "what is in hand has a deadline", row.phase)
+        self.holds(
+            (row.phase in IN_PROGRESS) == (row.deadline_at is not None), "what is in hand has a deadline", row.phase
+        )
         self.holds((row.phase in FINAL_PHASES) == (row.finished_at is not None), "what is in hand has a deadline")
 
     # --- When a rollout has come to rest
 
-    def at_rest(self, uid: str, state: RolloutState, fleet: Fleet) -> None:
+    def at_rest(self, uid: str, state: RolloutState, fleet: Snapshot) -> None:
         """What is scheduled waits for something that comes, by a person or by a clock."""
         if not fleet.counts[Phase.SCHEDULED]:
             self.holds(state.phase.is_final or self._is_awaited(uid, state, fleet), "every rollout waits for something")
@@ -296,20 +301,20 @@ class Rules:
             state.phase in {RolloutPhase.PAUSED, RolloutPhase.PENDING_APPROVAL}
             or fleet.frozen
             or fleet.needs == Needs.PENDING
-            or not is_due(state, fleet)
+            or not is_start_due(state, fleet)
             or state.wave_phase in {WavePhase.SOAKING, WavePhase.GATED}
             or progress_deadline(state, fleet) is not None
             or self._is_behind(uid)
-            or (state.phase == RolloutPhase.ROLLING_BACK and fleet.in_hand > 0)
+            or (state.phase == RolloutPhase.ROLLING_BACK and fleet.in_progress > 0)
         )
         self.holds(waits, "what is scheduled has a clock", f"{state.phase} {state.wave_phase}")
 
-    def _is_awaited(self, uid: str, state: RolloutState, fleet: Fleet) -> bool:
+    def _is_awaited(self, uid: str, state: RolloutState, fleet: Snapshot) -> bool:
         person_or_clock = state.phase == RolloutPhase.PAUSED or fleet.frozen
         person_or_clock |= state.wave_phase in {WavePhase.SOAKING, WavePhase.GATED}
-        person_or_clock |= fleet.needs == Needs.PENDING or not is_due(state, fleet)
+        person_or_clock |= fleet.needs == Needs.PENDING or not is_start_due(state, fleet)
         person_or_clock |= state.phase == RolloutPhase.PENDING_APPROVAL
-        return person_or_clock or fleet.in_hand > 0
+        return person_or_clock or fleet.in_progress > 0
 
     def _is_behind(self, uid: str) -> bool:
         return any(row.behind for row in self.world.rows.of(uid))

@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Retries, Strategy
+from rollout.domain.retries import Retries
+from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Strategy
 from rollout.messages import Action, Phase, Reason
 from tests.simulation.agents import Deed, Script
 from tests.simulation.chance import HAPPENINGS, settle

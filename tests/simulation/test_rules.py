@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from rollout.domain.placement import decider
-from rollout.domain.placement.decider import PLACEMENT, Schedule
+from rollout.domain.placement import rollback
+from rollout.domain.placement.commands import Schedule
+from rollout.domain.placement.decider import PLACEMENT
 from rollout.domain.placement.events import (
     OperationFinished,
     OperationReleased,
@@ -14,7 +15,7 @@ from rollout.domain.placement.events import (
     Target,
     placement_stream,
 )
-from rollout.domain.rollout.decider import Pause
+from rollout.domain.rollout.commands import Pause
 from rollout.domain.rollout.events import (
     NodesReleased,
     RollbackRequested,
@@ -130,7 +131,7 @@ def test_a_rollback_to_something_else_is_found(monkeypatch):
     uid = world.start(ALL)
     run(world, uid)
     two = Target(version=2, activation=Activation.LOAD, content_sha256="c2")
-    monkeypatch.setattr(decider, "_former", lambda *_: (two, None))
+    monkeypatch.setattr(rollback, "restored", lambda *_: (two, None))
     into = world.roll_back(uid)
     breaks("a rollback restores what the node had", run, world, into)
 

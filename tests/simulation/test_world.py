@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rollout.domain.rollout.decider import Pause
-from rollout.domain.strategy import Offline, OnFailure, Retries, Strategy
+from rollout.domain.retries import Retries
+from rollout.domain.rollout.commands import Pause
+from rollout.domain.strategy import Offline, OnFailure, Strategy
 from rollout.messages import Phase, Reason
 from tests.simulation.agents import Deed, Script
 from tests.simulation.chance import settle, simulate

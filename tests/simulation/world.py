@@ -15,30 +15,27 @@ from typing import Any, TypeVar
 
 from eventstore import Decider, Metadata, begun_by, person
 from rollout.domain.errors import NothingToRollBackError, OperationFinalError, RolloutError
-from rollout.domain.fleet.decider import FLEET, Freeze, Thaw
 from rollout.domain.fleet.events import FLEET_STREAM, FleetFrozen, FleetThawed
-from rollout.domain.node.decider import (
-    NODE,
+from rollout.domain.fleet.freeze import FLEET, Freeze, Thaw
+from rollout.domain.node.commands import (
     ActivateNode,
     DeclareOffline,
     DecommissionNode,
     DrainNode,
     EndDrift,
     NodeCommand,
-    NodePhase,
-    NodeState,
     RecordDrift,
     RecordHeartbeat,
 )
+from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import node_stream
-from rollout.domain.placement.decider import (
-    PLACEMENT,
+from rollout.domain.node.state import NodePhase, NodeState
+from rollout.domain.placement.commands import (
     Cancel,
     End,
     Forget,
     GiveBack,
     PlacementCommand,
-    PlacementState,
     RecordReport,
     RejectReport,
     Release,
@@ -46,19 +43,15 @@ from rollout.domain.placement.decider import (
     RollBack,
     Schedule,
 )
+from rollout.domain.placement.decider import PLACEMENT
 from rollout.domain.placement.events import OperationScheduled, PlacementForgotten, Target, placement_stream
-from rollout.domain.rollout.decider import (
-    ROLLED_BACK_ANEW,
-    ROLLOUT,
-    Fleet,
-    Resume,
-    RetryNodes,
-    RollBackAll,
-    RolloutCommand,
-    RolloutState,
-    Start,
-)
+from rollout.domain.placement.state import PlacementState
+from rollout.domain.rollout.commands import Resume, RetryNodes, RollBackAll, RolloutCommand, Start
+from rollout.domain.rollout.decider import ROLLOUT
 from rollout.domain.rollout.events import RolloutPhase, RolloutStarted, rollout_stream
+from rollout.domain.rollout.rollback import ROLLED_BACK_BY_A_NEW_ROLLOUT
+from rollout.domain.rollout.snapshot import Snapshot
+from rollout.domain.rollout.state import RolloutState
 from rollout.domain.rollout.step import Step, step
 from rollout.domain.strategy import Strategy
 from rollout.messages import (
@@ -73,14 +66,16 @@ from rollout.messages import (
     Report,
 )
 from rollout.models import FleetFreeze, Operation
-from rollout.process.placements import end_of_gone
-from rollout.projections.nodes import ABSENT, NodeFold
-from rollout.projections.rollouts import RolloutFold, operation_key
+from rollout.process.placements import end_of_decommissioned
+from rollout.projections.counters import operation_key
+from rollout.projections.node_modules import ABSENT
+from rollout.projections.nodes import NodeFold
+from rollout.projections.rollouts import RolloutFold
 from rollout.services.rollback import ROLLBACKS
-from rollout.services.rollouts import _without_conditions
+from rollout.services.start import without_start_conditions
 from tests.simulation.agents import Agent, Disk, Order, Script
 from tests.simulation.rules import Broken, Rules
-from tests.simulation.standing import IN_HAND, Rows, fleet_of, restoration_of
+from tests.simulation.snapshot import IN_PROGRESS, Rows, restoration_of, snapshot_of
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 PROFILE = NodeProfile(platform="linux/x86_64")
@@ -95,7 +90,7 @@ RESTLESS = 1000
 
 #: What nodes do with commands, and the parts of the control plane that a test may break.
 Scripts = Callable[[Random, Order], Script]
-Steps = Callable[[RolloutState, RolloutStarted, Fleet], Step]
+Steps = Callable[[RolloutState, RolloutStarted, Snapshot], Step]
 PlacementDecider = Decider[PlacementState, PlacementCommand]
 #: A stream and its new event.
 Change = tuple[str, object]
@@ -270,7 +265,7 @@ class World(Folded):
         row = self.operation(event.rollout, event.node)
         if row is None:  # a report of what was never asked for
             return
-        if row.phase not in IN_HAND:
+        if row.phase not in IN_PROGRESS:
             self.in_hand.pop(row.key, None)
             return
         if row.key not in self.in_hand:
@@ -321,7 +316,7 @@ class World(Folded):
             if state.phase.is_final:
                 return
             self.steps += 1
-            fleet = fleet_of(uid, state, self.rows, now=self.now)
+            fleet = snapshot_of(uid, state, self.rows, now=self.now)
             taken = self._step(state, self.started(uid), fleet)
             events = [(rollout_stream(uid), event) for event in taken.events]
             if not self.record([*events, *self._decided(taken.commands)]):
@@ -346,7 +341,7 @@ class World(Folded):
         self._looks_at = None
         overdue = [row for row in self.in_hand.values() if row.deadline_at and row.deadline_at < self.now]
         self.record(self._decided([_timeout(row) for row in overdue]))
-        self.record(self._decided([end_of_gone(row) for row in self._left_behind()]))
+        self.record(self._decided([end_of_decommissioned(row) for row in self._left_behind()]))
         self.advance_all()
         self._publish()
 
@@ -489,7 +484,7 @@ class World(Folded):
         self.record(self._command_node(ActivateNode(node=name)))
 
     def decommission(self, name: str) -> None:
-        ends = [end_of_gone(row) for row in self.unfinished_on(name)]
+        ends = [end_of_decommissioned(row) for row in self.unfinished_on(name)]
         forgotten = Forget(node=name, module_name=MODULE)
         self.record([*self._command_node(DecommissionNode(node=name)), *self._decided([*ends, forgotten])])
 
@@ -573,13 +568,13 @@ class World(Folded):
         self.advance(uid)
 
     def resume(self, uid: str) -> None:
-        fleet = fleet_of(uid, self.rollouts[uid], self.rows, now=self.now)
+        fleet = snapshot_of(uid, self.rollouts[uid], self.rows, now=self.now)
         self.obey(uid, Resume(rollout=uid, bad=tuple(each.bad for each in fleet.waves)))
 
     def roll_back(self, uid: str) -> str:
         state = self.rollouts[uid]
         self.obey(uid, RollBackAll(rollout=uid))
-        if state.phase not in ROLLED_BACK_ANEW:
+        if state.phase not in ROLLED_BACK_BY_A_NEW_ROLLOUT:
             return uid
         into = uuid.uuid5(ROLLBACKS, uid).hex
         if into not in self.rollouts:
@@ -603,9 +598,9 @@ class World(Folded):
             total=len(waves),
             waves=tuple(waves.count(wave) for wave in range(max(waves) + 1)),
             named=True,
-            strategy=_without_conditions(ended.strategy),
+            strategy=without_start_conditions(ended.strategy),
             rollback_of=ended.rollout,
-            left_alone=restored.left_alone,
+            left_alone=restored.unchanged,
         )
         self._begin(into, started, changes)
 
@@ -620,7 +615,7 @@ class World(Folded):
         if state.phase.is_final:
             started = self.started(uid)
             return self.start(
-                _without_conditions(started.strategy),
+                without_start_conditions(started.strategy),
                 version=started.version,
                 action=started.action,
                 nodes=failed,

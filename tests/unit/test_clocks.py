@@ -1,4 +1,4 @@
-"""What is stored in the database, or compared with what is, goes by the database's clock: `eventstore.store.database_now`.
+"""What is stored in the database, or compared with what is, goes by the database's clock: `eventstore.database_now`.
 
 Processes run on machines whose clocks differ. Durations are measured by `time.monotonic()`.
 """

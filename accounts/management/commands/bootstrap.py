@@ -15,12 +15,14 @@ VARIABLE = "MODFLEET_ADMIN_PASSWORD"
 
 class Command(BaseCommand):
     help = (
-        "Make the first account, an admin; once there is any account, nothing is done. "
-        f"Its password is in --password-file, or in {VARIABLE}; else it is generated and printed once."
+        "Create the first user, an admin. If there is a user already, do nothing. The password comes from "
+        f"--password-file or {VARIABLE}; without them, it is generated and printed once."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--password-file", metavar="FILE", help="its first line is the password; - for stdin")
+        parser.add_argument(
+            "--password-file", metavar="FILE", help="file whose first line is the password; - for standard input"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         path = options["password_file"]
@@ -31,7 +33,7 @@ class Command(BaseCommand):
         except WeakPasswordError as error:
             raise CommandError(f"The password cannot be used: {error}") from error
         if not name:
-            self.stdout.write("accounts exist, nothing to do")
+            self.stdout.write("users exist, nothing to do")
         elif given:
             self.stdout.write(f"user {name}, password from {path or VARIABLE}")
         else:
@@ -39,7 +41,7 @@ class Command(BaseCommand):
 
 
 def _first_line(path: str) -> str:
-    """Raises: `CommandError` when there is none: a password that nobody has seen must not be made by mistake."""
+    """Return the password. Raises: `CommandError` if there is none, so that no unknown password is generated."""
     try:
         text = sys.stdin.readline() if path == "-" else Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:

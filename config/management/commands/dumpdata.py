@@ -6,9 +6,9 @@ from django.core.management.commands import dumpdata
 
 
 class Command(dumpdata.Command):
-    """Django's, whose file nobody else may read: it holds hashes of passwords and secrets of webhooks.
+    """Run Django's dumpdata. Only the owner can read its file, which has password hashes and webhook secrets.
 
-    A new file is private by the process's mask; one that is written anew is made so before.
+    The process's umask makes a new file private. An existing file is made private before it is written.
     """
 
     def handle(self, *app_labels: str, **options: Any) -> None:

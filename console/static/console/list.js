@@ -1,4 +1,4 @@
-// A box that selects every row of the list.
+// Adds a checkbox that selects every row of the list.
 "use strict";
 
 const boxes = document.querySelectorAll("input.action-select");

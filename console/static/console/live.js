@@ -1,5 +1,5 @@
-// Keeps what has `data-live` up to date: it is what that address answers. Not while the tab is hidden, and not while
-// the keyboard is inside: what has the focus must not vanish.
+// Refreshes each element with `data-live` from that URL every 3 seconds. Not while the tab is hidden, and not while the
+// focus is inside: the focused element must not disappear.
 "use strict";
 
 const SECONDS = 3;
@@ -15,7 +15,7 @@ async function refresh(part) {
     if (text !== lastText.get(part) && !part.contains(document.activeElement)) part.innerHTML = text;
     lastText.set(part, text);
   } catch {
-    // The server is away for a moment: the next look will tell.
+    // The server is unreachable: the next refresh tries again.
   }
 }
 

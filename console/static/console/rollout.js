@@ -1,14 +1,14 @@
-/* The live page of a rollout: the stream of its events says when there is something new, the page's own address says
-   what. Without it the page is as it was when it was loaded, and its buttons lead to pages that ask. */
+/* The live page of a rollout. An event from the rollout's stream triggers a refresh from the page's own URL. Without
+   this script the page does not refresh, and its buttons lead to confirmation pages. */
 "use strict";
 
 (() => {
   const live = document.getElementById("live");
   if (!live) return;
 
-  /* Shortest time between two looks, longest without one, and how long to leave a server alone that is gone: ms. */
+  /* Shortest and longest time between two refreshes, and the wait before the next connection attempt, ms. */
   const PAUSE = 300, LONGEST = 15000, RETRY = 2000;
-  let etag = "", waiting = null, looking = false, again = false, last = live.dataset.after, stream = null, retry = null;
+  let etag = "", waiting = null, refreshing = false, again = false, last = live.dataset.after, stream = null, retry = null;
   let hasEnded = live.dataset.ended === "yes";
   const SHOWN = [
     "rollout.started.v1", "rollout.approved.v1", "rollout.rejected.v1", "rollout.wave_started.v1",
@@ -19,14 +19,14 @@
     "operation.progressed.v1", "operation.finished.v1", "operation.reported_late.v1", "report.rejected.v1",
   ];
 
-  function say(text, look) {
+  function showConnection(text, style) {
     const line = document.getElementById("ro-link");
     if (line.textContent === text) return;
     line.textContent = text;
-    line.className = `ro-link ${look}`;
+    line.className = `ro-link ${style}`;
   }
 
-  /* --- What the page shows ---------------------------------------------------------------------------------------- */
+  /* --- Content ---------------------------------------------------------------------------------------------------- */
 
   function show(text) {
     const fresh = new DOMParser().parseFromString(text, "text/html");
@@ -47,36 +47,36 @@
     prepare();
   }
 
-  async function look() {
+  async function refresh() {
     waiting = null;
-    if (looking) { again = true; return; }
-    looking = true;
+    if (refreshing) { again = true; return; }
+    refreshing = true;
     try {
       const answer = await fetch(live.dataset.live, { headers: etag ? { "If-None-Match": etag } : {}, cache: "no-store" });
       if (answer.redirected || answer.status === 403) { location.reload(); return; }  /* the session has ended */
       if (answer.ok) { etag = answer.headers.get("ETag") || ""; show(await answer.text()); }
     } catch {
-      /* the stream says that the server is gone */
+      /* the stream's error handler shows that the server is unreachable */
     } finally {
-      looking = false;
+      refreshing = false;
       if (again) { again = false; soon(); }
     }
   }
 
-  function soon() { waiting ??= setTimeout(look, PAUSE); }
+  function soon() { waiting ??= setTimeout(refresh, PAUSE); }
 
   /* --- The stream ------------------------------------------------------------------------------------------------- */
 
-  function follow() {
+  function connect() {
     clearTimeout(retry);
     stream?.close();
     stream = new EventSource(`${live.dataset.events}?after=${last}`);
-    stream.onopen = () => { say("Live", ""); soon(); };
+    stream.onopen = () => { showConnection("Live", ""); soon(); };
     stream.onerror = () => {
-      if (hasEnded) { stop(); say("Ended", "is-over"); return; }
-      say("Disconnected. Trying again…", "is-lost");
+      if (hasEnded) { stop(); showConnection("Ended", "is-over"); return; }
+      showConnection("Disconnected. Reconnecting…", "is-lost");
       soon();
-      if (stream.readyState === EventSource.CLOSED) retry = setTimeout(follow, RETRY);
+      if (stream.readyState === EventSource.CLOSED) retry = setTimeout(connect, RETRY);
     };
     stream.addEventListener("log.restored", () => location.reload());
     for (const type of SHOWN) stream.addEventListener(type, (event) => { last = event.lastEventId; soon(); });
@@ -88,10 +88,10 @@
     stream = null;
   }
 
-  /* A browser allows few streams to one host: a page that nobody sees needs none. */
+  /* A browser allows only a few streams to one host: a hidden page does not keep one. */
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) stop();
-    else if (!hasEnded) follow();
+    else if (!hasEnded) connect();
   });
   setInterval(() => { if (!hasEnded && !document.hidden) soon(); }, LONGEST);
 
@@ -106,7 +106,7 @@
     try {
       const answer = await fetch(button.href);
       form = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector(".ro-confirm");
-    } catch { /* its own page says what is wrong */ }
+    } catch { /* the confirmation page shows what is wrong */ }
     if (!form) { location.assign(button.href); return; }
     const dialog = document.createElement("dialog");
     dialog.className = "ro-dialog";
@@ -133,6 +133,6 @@
   });
 
   prepare();
-  if (hasEnded) say("Ended", "is-over");
-  else follow();
+  if (hasEnded) showConnection("Ended", "is-over");
+  else connect();
 })();

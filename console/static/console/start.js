@@ -1,13 +1,14 @@
-/* The form of a rollout: shows the fields that count, and the plan anew after each change. Without it a button does. */
+/* The form that starts a rollout: shows the fields that are used, and refreshes the plan after each change. Without this
+   script a button shows the plan. */
 "use strict";
 
 (() => {
   const form = document.getElementById("start");
   const plan = document.getElementById("plan");
   if (!form) return;
-  /* How long nothing is typed before the plan is asked for, ms. */
+  /* How long to wait after the last input before the plan is requested, ms. */
   const PAUSE = 400;
-  let timer = null, asking = null;
+  let timer = null, request = null;
   document.documentElement.classList.add("has-js");
 
   function showScope() {
@@ -23,15 +24,15 @@
   }
 
   async function preview() {
-    asking?.abort();
-    asking = new AbortController();
+    request?.abort();
+    request = new AbortController();
     const body = new FormData(form);
     for (const name of ["plan_hash", "start"]) body.delete(name);
     try {
-      const answer = await fetch(form.getAttribute("action"), { method: "POST", body, signal: asking.signal });
+      const answer = await fetch(form.getAttribute("action"), { method: "POST", body, signal: request.signal });
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       const next = fresh.getElementById("plan");
-      if (answer.redirected || answer.status === 403) { location.reload(); return; }  /* the session has ended, or is another */
+      if (answer.redirected || answer.status === 403) { location.reload(); return; }  /* the session has ended, or another user is logged in */
       if (!next) throw new Error(answer.statusText);
       plan.replaceChildren(...next.childNodes);
       for (const each of form.querySelectorAll("[data-error]")) {
@@ -48,7 +49,7 @@
       plan.classList.remove("is-stale");
       const line = document.createElement("p");
       line.className = "ro-note bad";
-      line.textContent = "The control plane does not answer. Change anything to try again.";
+      line.textContent = "Cannot reach the control plane. Change any field to try again.";
       plan.replaceChildren(plan.querySelector("h2"), line);
     }
   }

@@ -1,4 +1,4 @@
-// Packages by drag and drop, one after the other, each with its progress and with what is wrong beside its name.
+// Uploads packages one after the other, also by drag and drop. Each shows its progress or its error.
 "use strict";
 
 const form = document.getElementById("upload");
@@ -19,7 +19,7 @@ function size(bytes) {
 function add(file) {
   const bar = element("progress", { max: 1, value: 0 });
   bar.setAttribute("aria-label", `Progress of ${file.name}`);
-  const state = element("span", { className: "badge is-quiet", textContent: "waits" });
+  const state = element("span", { className: "badge is-quiet", textContent: "waiting" });
   const item = element("li", { className: "upload" }, element("span", {}, element("strong", { textContent: file.name }), ` ${size(file.size)}`), state, bar);
   list.prepend(item);
   queue = queue.then(() => send(file, item, bar, state));
@@ -42,7 +42,7 @@ function send(file, item, bar, state) {
     request.setRequestHeader("X-CSRFToken", form.elements.csrfmiddlewaretoken.value);
     request.responseType = "json";
     request.upload.onprogress = (event) => { if (event.lengthComputable) bar.value = event.loaded / event.total; };
-    request.upload.onload = () => { bar.removeAttribute("value"); show("busy", "is checked"); };
+    request.upload.onload = () => { bar.removeAttribute("value"); show("busy", "checking"); };
     request.onloadend = () => {
       const answer = request.response;
       if (answer?.start) {
@@ -50,7 +50,7 @@ function send(file, item, bar, state) {
         tell("good", answer.said);
         item.append(element("p", { className: "actions" },
           element("a", { className: "action", href: answer.start, textContent: "Roll out" }),
-          element("a", { className: "action quiet", href: answer.module, textContent: "See the module" })));
+          element("a", { className: "action quiet", href: answer.module, textContent: "Open the module" })));
       } else if (answer?.error_code) {
         show("bad", "refused");
         tell("bad", element("code", { textContent: answer.error_code }), ` ${answer.description}`);
@@ -58,7 +58,7 @@ function send(file, item, bar, state) {
         show("bad", "failed");
         const isExpired = request.status === 403 || request.responseURL.includes("/login/");
         if (isExpired) tell("bad", "Your session has ended, or this page is out of date: ", element("a", { href: location.pathname, textContent: "open it again" }), ".");
-        else tell("bad", request.status ? `The server answered ${request.status}. Try again.` : "The connection broke. Try again.");
+        else tell("bad", request.status ? `The server answered ${request.status}. Try again.` : "The connection was lost. Try again.");
       }
       resolve();
     };
@@ -73,7 +73,7 @@ function addAll(files) {
 }
 
 input.multiple = true;
-input.hasChangeListener = true;  // else unfold looks for a text field beside it, and there is none
+input.hasChangeListener = true;  // otherwise unfold looks for a text field next to it, and there is none
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   addAll(input.files);

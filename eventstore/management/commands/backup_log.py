@@ -10,31 +10,33 @@ from typing import IO, Any
 
 from django.core.management.base import BaseCommand
 
-from eventstore.backup import backup_lines, header_of_now
-from eventstore.management.telling import Telling
-from eventstore.store import BrokenLogError
+from eventstore.backup import backup_lines, new_header
+from eventstore.management.output import Output
+from eventstore.verification import BrokenLogError
 
 
 class Command(BaseCommand):
     help = (
-        "Write the whole log to a file, as JSON lines, while everything goes on. The file is there whole or not at all. "
-        "Accounts, tokens, cluster settings and webhooks are not in the log: see docs/howto/backup-and-restore.md."
+        "Write the whole log to a file as JSON lines. The program may keep running. The file replaces an older one only when "
+        "it is complete. Tables that are not projections are not in the log: back them up separately."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("file", help="compressed if its name ends in .gz; - for standard output")
-        parser.add_argument("--json", action="store_true", help="answer in JSON; to standard error if the file is -")
+        parser.add_argument("file", help="the file to write; compressed if its name ends in .gz; - for standard output")
+        parser.add_argument(
+            "--json", action="store_true", help="print the result as JSON; on standard error if the file is -"
+        )
 
     def handle(self, *_: Any, file: str, json: bool, **__: Any) -> None:
-        telling = Telling(self, as_json=json, to_stderr=file == "-")
-        header = header_of_now()
+        output = Output(self, as_json=json, to_stderr=file == "-")
+        header = new_header()
         try:
-            _write(file, backup_lines(header, told=telling.count))
+            _write(file, backup_lines(header, progress=output.progress))
         except BrokenLogError as error:
-            raise telling.refusal(error, position=error.position) from error
+            raise output.failure(error, position=error.position) from error
         except OSError as error:
-            raise telling.refusal(OSError(f"{file}: {error.strerror or error}")) from error
-        telling.answer(
+            raise output.failure(OSError(f"{file}: {error.strerror or error}")) from error
+        output.result(
             f"{header.head} events in {file}; the last hash is {header.hash}",
             file=file,
             events=header.head,
@@ -58,8 +60,8 @@ def _write(file: str, lines: Iterable[bytes]) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of `path` once it is whole and on the disk; readable by its owner only."""
-    temporary = NamedTemporaryFile(  # noqa: SIM115  # it is closed before it is renamed, and removed if it is not
+    """Return a file that replaces `path` once it is complete and on disk. Only its owner may read it."""
+    temporary = NamedTemporaryFile(  # noqa: SIM115  # closed before the rename, removed after an error
         dir=path.parent, prefix=f".{path.name}.", delete=False
     )
     try:
@@ -71,8 +73,8 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         Path(temporary.name).unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    directory = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(directory)
     finally:
-        os.close(folder)
+        os.close(directory)

@@ -9,32 +9,32 @@ from typing import IO, Any
 from django.core.management.base import BaseCommand
 
 from eventstore.backup import RestoreError, restore
-from eventstore.management.telling import Telling
-from eventstore.store import BrokenLogError
+from eventstore.management.output import Output
+from eventstore.verification import BrokenLogError
 
 
 class Command(BaseCommand):
     help = (
-        "Restore a backup of the log into a database that `migrate` has made and whose log is empty, and rebuild all "
-        "projections. Each hash is checked; positions, ids and times stay the same. All of it is restored, or nothing."
+        "Restore a backup into an empty log and rebuild all projections. Run `migrate` on the new database first. Each hash "
+        "is checked. Positions, ids and times stay the same. After an error nothing is restored."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("file", help="as `backup_log` has written it; - for standard input, uncompressed")
-        parser.add_argument("--json", action="store_true", help="answer in JSON")
+        parser.add_argument("file", help="a file that `backup_log` has written; - for standard input, uncompressed")
+        parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
     def handle(self, *_: Any, file: str, json: bool, **__: Any) -> None:
-        telling = Telling(self, as_json=json)
+        output = Output(self, as_json=json)
         try:
             with _opened(file) as lines:
-                header = restore(lines, told=telling.count)
+                header = restore(lines, progress=output.progress)
         except BrokenLogError as error:
-            raise telling.refusal(error, position=error.position) from error
+            raise output.failure(error, position=error.position) from error
         except RestoreError as error:
-            raise telling.refusal(error) from error
+            raise output.failure(error) from error
         except (OSError, EOFError, zlib.error) as error:
-            raise telling.refusal(OSError(f"{file} cannot be read: {error}")) from error
-        telling.answer(
+            raise output.failure(OSError(f"{file} cannot be read: {error}")) from error
+        output.result(
             f"{header.head} events restored, projections rebuilt; the last hash is {header.hash}",
             events=header.head,
             head=header.head,

@@ -6,10 +6,9 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from eventstore.heads import HeadError, parse_head, read_heads
-from eventstore.management.telling import Telling
-from eventstore.reading import Head, hash_at
-from eventstore.store import BrokenLogError, verify
+from eventstore.management.output import Output
 from eventstore.triggers import triggers_are_in_place
+from eventstore.verification import BrokenLogError, Head, hash_at, verify
 
 
 class UnprotectedLogError(Exception):
@@ -23,7 +22,7 @@ class Command(BaseCommand):
     help = (
         "Check every position and hash of the log, the versions of each stream, and the triggers that refuse changes. "
         "Exits with 1 at the first fault. Only a head that was noted earlier, outside of the database, shows that the "
-        "end of the log was cut off or that the log was written anew: give it with --head or --heads."
+        "end of the log was cut off or that the log was replaced: pass it with --head or --heads."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -33,7 +32,7 @@ class Command(BaseCommand):
             type=int,
             default=0,
             metavar="POSITION",
-            help="check only what comes after this position, up to which it was checked before",
+            help="check only the events after this position; all up to it must be checked already",
         )
         parser.add_argument(
             "--head",
@@ -41,30 +40,30 @@ class Command(BaseCommand):
             action="append",
             default=[],
             metavar="POSITION:HASH",
-            help="the log must hold this event with this hash; may be repeated",
+            help="check that the log has this event with this hash; may be repeated",
         )
         parser.add_argument(
             "--heads",
             type=Path,
             metavar="FILE",
-            help="the same for each line of a file, such as the one that the relay writes every hour",
+            help="the same for each line of a file",
         )
-        parser.add_argument("--json", action="store_true", help="answer in JSON")
+        parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
     def handle(self, *_: Any, after: int, given: Sequence[str], heads: Path | None, json: bool, **__: Any) -> None:
-        telling = Telling(self, as_json=json)
+        output = Output(self, as_json=json)
         try:
             noted = _heads(given, heads)
-            count = verify(after=after, heads=noted, told=telling.count)
+            count = verify(after=after, heads=noted, progress=output.progress)
             last_hash = hash_at(after + count)
         except BrokenLogError as error:
-            raise telling.refusal(error, position=error.position) from error
+            raise output.failure(error, position=error.position) from error
         except (HeadError, OSError) as error:
-            raise telling.refusal(error) from error
+            raise output.failure(error) from error
         if not triggers_are_in_place():
-            raise telling.refusal(UnprotectedLogError())
+            raise output.failure(UnprotectedLogError())
         found = f"; all noted heads ({len(noted)}) found" if noted else ""
-        telling.answer(
+        output.result(
             f"{count} events, none missing, none changed{found}. Head: {after + count}:{last_hash}",
             events=count,
             head=after + count,

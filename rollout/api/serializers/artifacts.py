@@ -6,10 +6,10 @@ from rest_framework import serializers
 
 
 class BuildSerializer(serializers.Serializer[Any]):
-    platform = serializers.CharField(help_text="Such as `linux/x86_64`; `rhel9/x86_64` for one operating system")
+    platform = serializers.CharField(help_text="For example `linux/x86_64`, or `rhel9/x86_64` for one operating system")
     content_sha256 = serializers.CharField()
     package_sha256 = serializers.CharField()
-    size = serializers.IntegerField(help_text="Bytes of the package")
+    size = serializers.IntegerField(help_text="Size of the package in bytes")
     uploaded_at = serializers.DateTimeField()
     uploaded_by = serializers.CharField()
 
@@ -28,4 +28,4 @@ class LocalArtifactSerializer(serializers.Serializer[Any]):
 
 
 class PackageSerializer(serializers.Serializer[Any]):
-    module = serializers.FileField(help_text="The package: a .zip of one .so and its module.json")
+    module = serializers.FileField(help_text="The package: a .zip file with one .so file and its module.json")

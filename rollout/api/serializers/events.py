@@ -1,4 +1,4 @@
-"""Events, as the API shows them and webhooks get them."""
+"""Events, as the API returns them and webhooks send them."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ class EventSerializer(serializers.Serializer[Any]):
     recorded_at = serializers.DateTimeField()
     event_id = serializers.CharField()
     actor = serializers.CharField(help_text="A login name, or `node:<name>`, `system:<part>`, `unknown:<name>`")
-    requested_by = serializers.CharField(help_text="The actor at whose request it happened")
-    correlation_id = serializers.CharField(help_text="That request: its `X-Request-ID`")
-    causation_id = serializers.CharField(help_text="The `event_id` that led to it; empty where a story begins")
+    requested_by = serializers.CharField(help_text="The actor who requested it")
+    correlation_id = serializers.CharField(help_text="The `X-Request-ID` of that request")
+    causation_id = serializers.CharField(help_text="The `event_id` of the event that caused it; empty if no event did")
     data = serializers.DictField()  # type: ignore[assignment]  # the field is called so; the class is documentation
 
 

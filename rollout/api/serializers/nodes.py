@@ -1,11 +1,11 @@
-"""Nodes, and what they have."""
+"""Nodes and their modules."""
 
 from typing import Any
 
 from rest_framework import serializers
 
 from api.fields import StrictCharField, StrictSerializer
-from rollout.projections.nodes import ModuleState
+from rollout.projections.node_modules import ModuleState
 
 
 class LabelsSerializer(StrictSerializer):
@@ -25,7 +25,7 @@ class NodeModuleSerializer(serializers.Serializer[Any]):
     observed = serializers.ChoiceField(["load", "files", "absent"])
     state = serializers.ChoiceField(list(ModuleState))
     drifted_at = serializers.DateTimeField(
-        allow_null=True, help_text="Since when it is not as the last operation left it"
+        allow_null=True, help_text="When it began to differ from what the last operation left"
     )
     content_sha256 = serializers.CharField(allow_null=True)
     loaded = serializers.BooleanField()
@@ -43,18 +43,19 @@ class NodeSerializer(serializers.Serializer[Any]):
     phase = serializers.ChoiceField(["online", "offline", "draining", "decommissioned"])
     last_seen = serializers.DateTimeField(allow_null=True)
     clock_skew_seconds = serializers.FloatField(
-        allow_null=True, help_text="By how much the node's clock was ahead at its last heartbeat"
+        allow_null=True, help_text="Seconds by which the node's clock was ahead at its last heartbeat"
     )
     warnings = NodeWarningSerializer(many=True)
-    platform = serializers.CharField(help_text="Such as `linux/x86_64`")
+    platform = serializers.CharField(help_text="For example `linux/x86_64`")
     operating_system = serializers.CharField(
-        allow_blank=True, help_text="Such as `rhel9`; empty if the node does not say"
+        allow_blank=True, help_text="For example `rhel9`; empty if the node does not report it"
     )
     server = serializers.CharField()
     server_version = serializers.CharField()
     role = serializers.CharField()
     labels = serializers.DictField(child=serializers.CharField())
     other_modules = serializers.ListField(
-        child=serializers.CharField(), help_text="What its server has loaded and Modfleet did not bring, by name"
+        child=serializers.CharField(),
+        help_text="Names of the modules that its server has loaded and Modfleet did not install",
     )
     modules = NodeModuleSerializer(many=True)

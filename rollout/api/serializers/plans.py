@@ -10,11 +10,11 @@ from rollout.messages import Action, Activation, Reason
 
 class PlannedNodeSerializer(serializers.Serializer[Any]):
     node = serializers.CharField()
-    bytes = serializers.IntegerField(help_text="To be moved there")
+    bytes = serializers.IntegerField(help_text="Bytes to transfer to the node")
     expected = serializers.ChoiceField(
         [Reason.ALREADY_INSTALLED.value, Reason.NOT_INSTALLED.value],
         allow_null=True,
-        help_text="Why nothing will have to be done, by what was last seen there",
+        help_text="Why nothing has to be done, by the node's last inventory; null if it will change",
     )
 
 
@@ -36,9 +36,9 @@ class SkippedNodeSerializer(serializers.Serializer[Any]):
 class PlannedDependencySerializer(serializers.Serializer[Any]):
     module_name = serializers.CharField()
     version = serializers.IntegerField()
-    nodes = serializers.ListField(child=serializers.CharField(), help_text="Those that get it by a rollout of its own")
+    nodes = serializers.ListField(child=serializers.CharField(), help_text="Nodes that get it by its own rollout")
     joined = serializers.ListField(
-        child=serializers.CharField(), help_text="Rollouts under way that bring it to other nodes"
+        child=serializers.CharField(), help_text="Rollouts in progress that install it on other nodes"
     )
     bytes = serializers.IntegerField()
     predicted_seconds = serializers.FloatField(allow_null=True)
@@ -50,12 +50,14 @@ class PlanSerializer(serializers.Serializer[Any]):
     module_name = serializers.CharField()
     version = serializers.IntegerField()
     activation = serializers.ChoiceField(choices(Activation))
-    total = serializers.IntegerField(help_text="All nodes, with the skipped ones")
+    total = serializers.IntegerField(help_text="All nodes, including skipped ones")
     strategy = StrategySerializer()
     waves = PlannedWaveSerializer(many=True)
     skipped = SkippedNodeSerializer(many=True)
     min_healthy = serializers.IntegerField()
     max_failures = serializers.IntegerField()
-    bytes = serializers.IntegerField(help_text="Without those of dependencies")
-    predicted_seconds = serializers.FloatField(allow_null=True, help_text="With those of dependencies")
-    dependencies = PlannedDependencySerializer(many=True, help_text="In the order in which they are installed")
+    bytes = serializers.IntegerField(help_text="Bytes to transfer, without dependencies")
+    predicted_seconds = serializers.FloatField(
+        allow_null=True, help_text="Including dependencies; null if nothing was measured yet"
+    )
+    dependencies = PlannedDependencySerializer(many=True, help_text="In the order of installation")

@@ -1,4 +1,4 @@
-"""Rollouts, and what they do to each node."""
+"""Rollouts, and their operations on each node."""
 
 from typing import Any
 
@@ -10,17 +10,17 @@ from rollout.messages import Action, Activation, Phase
 
 ACTIONS = choices(Action)
 PHASES = choices(Phase)
-REQUESTED_BY = "Who asked for the rollout, the retry or the rollback"
-AUTOMATIC = "It was retried or undone by the strategy, and not at a person's request"
-CANCELED_BY = "The person who canceled it, or whose newer rollout took its place; null for any other end"
-ATTEMPT = "0 if the node was never asked; a retry that was not released has the number of the attempt before"
+REQUESTED_BY = "The user who requested the rollout, the retry or the rollback"
+AUTOMATIC = "True if the strategy retried or undid it, and no user"
+CANCELED_BY = "The user who canceled it, or whose newer rollout replaced it; otherwise null"
+ATTEMPT = "0 if it was never released; a retry that was not released has the number of the attempt before it"
 
 
 class ProgressSerializer(serializers.Serializer[Any]):
     total = serializers.IntegerField()
     scheduled = serializers.IntegerField()
     queued = serializers.IntegerField()
-    running = serializers.IntegerField(help_text="Everything from fetching to canceling")
+    running = serializers.IntegerField(help_text="All phases from fetching to canceling")
     succeeded = serializers.IntegerField()
     failed = serializers.IntegerField()
     timed_out = serializers.IntegerField()
@@ -28,9 +28,9 @@ class ProgressSerializer(serializers.Serializer[Any]):
     skipped = serializers.IntegerField()
     rolled_back = serializers.IntegerField()
     failed_before = serializers.IntegerField(
-        help_text="Nodes that have not failed, but an attempt before has; it was retried or undone"
+        help_text="Nodes that are not failed now, but an earlier attempt failed and was retried or undone"
     )
-    percent = serializers.IntegerField(help_text="Floor of 100 * final / total")
+    percent = serializers.IntegerField(help_text="100 * finished / total, rounded down")
     eta_seconds = serializers.FloatField(allow_null=True)
 
 
@@ -48,11 +48,12 @@ class WaveSerializer(serializers.Serializer[Any]):
     skipped = serializers.IntegerField()
     rolled_back = serializers.IntegerField()
     failed_before = serializers.IntegerField(
-        required=False, help_text="Nodes that have not failed, but an attempt before has; it was retried or undone"
+        required=False,
+        help_text="Nodes that are not failed now, but an earlier attempt failed and was retried or undone",
     )
     started_at = serializers.DateTimeField(allow_null=True)
-    finished_at = serializers.DateTimeField(allow_null=True, help_text="When the last of its nodes has ended")
-    soak_until = serializers.DateTimeField(required=False, help_text="There once it soaks")
+    finished_at = serializers.DateTimeField(allow_null=True, help_text="When its last node finished")
+    soak_until = serializers.DateTimeField(required=False, help_text="Present once the wave soaks")
 
 
 class NodeSecondsSerializer(serializers.Serializer[Any]):
@@ -62,41 +63,39 @@ class NodeSecondsSerializer(serializers.Serializer[Any]):
 
 class StopSerializer(serializers.Serializer[Any]):
     action = serializers.ChoiceField(["pause", "abort", "rollback", "reject", "end"])
-    by = serializers.CharField(allow_null=True, help_text="The person who stopped it; null where a rule did")
-    rule = serializers.CharField(help_text="One of those in docs/reference/why.md: `manual` where a person did")
+    by = serializers.CharField(allow_null=True, help_text="The user who stopped it; null if a rule did")
+    rule = serializers.CharField(help_text="A rule of docs/reference/why.md; `manual` if a user stopped it")
     reason = serializers.CharField()
     message = serializers.CharField()
     at = serializers.DateTimeField()
-    text = serializers.CharField(help_text="All of it in words")
+    text = serializers.CharField(help_text="The same as a sentence")
 
 
 class RolloutActionSerializer(serializers.Serializer[Any]):
     action = serializers.ChoiceField(["approve", "resume", "promote", "retry", "cancel", "supersede"])
-    actor = serializers.CharField(allow_null=True, help_text="Null where it followed from what somebody did before")
+    actor = serializers.CharField(allow_null=True, help_text="Null if it follows from an earlier action")
     at = serializers.DateTimeField()
-    remark = serializers.CharField(
-        allow_blank=True, help_text="What was said about it; of `supersede` by which rollout"
-    )
-    nodes = serializers.ListField(child=serializers.CharField(), help_text="The first 5 nodes that it is about")
-    count = serializers.IntegerField(help_text="How many nodes these are")
-    text = serializers.CharField(help_text="All of it in words")
+    remark = serializers.CharField(allow_blank=True, help_text="The user's comment; for `supersede`, the newer rollout")
+    nodes = serializers.ListField(child=serializers.CharField(), help_text="The first 5 nodes")
+    count = serializers.IntegerField(help_text="Number of all its nodes")
+    text = serializers.CharField(help_text="The same as a sentence")
 
 
 class LeftForSerializer(serializers.Serializer[Any]):
-    rollout = serializers.CharField(help_text="It has changed them since, or is about to")
+    rollout = serializers.CharField(help_text="The newer rollout that has changed these nodes, or is about to")
     count = serializers.IntegerField()
-    nodes = serializers.ListField(child=serializers.CharField(), help_text="The first 10; the report has all")
+    nodes = serializers.ListField(child=serializers.CharField(), help_text="The first 10 nodes; the report has all")
 
 
 class LeftAloneSerializer(serializers.Serializer[Any]):
     count = serializers.IntegerField()
     by = LeftForSerializer(many=True, help_text="The first 10 rollouts; the report has all")
-    text = serializers.CharField(allow_blank=True, help_text="All of it in words")
+    text = serializers.CharField(allow_blank=True, help_text="The same as a sentence")
 
 
 class RolloutSerializer(serializers.Serializer[Any]):
     uid = serializers.CharField()
-    title = serializers.CharField(help_text="What it does, in words")
+    title = serializers.CharField(help_text="The action as a sentence")
     action = serializers.ChoiceField(ACTIONS)
     module_name = serializers.CharField()
     version = serializers.IntegerField()
@@ -106,25 +105,25 @@ class RolloutSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
     origin = serializers.CharField()
     actor = serializers.CharField()
-    needs = serializers.ListField(child=serializers.CharField(), help_text="Rollouts that have to succeed first")
-    retry_of = serializers.CharField(allow_null=True, help_text="The rollout whose failed nodes it tries again")
-    rollback_of = serializers.CharField(allow_null=True, help_text="The rollout that it takes back")
+    needs = serializers.ListField(child=serializers.CharField(), help_text="Rollouts that must succeed first")
+    retry_of = serializers.CharField(allow_null=True, help_text="The rollout whose failed nodes it retries")
+    rollback_of = serializers.CharField(allow_null=True, help_text="The rollout that it rolls back")
     retried_by = serializers.ListField(
         child=serializers.CharField(),
-        help_text="Rollouts that try its failed nodes again, the newest 10",
+        help_text="Rollouts that retry its failed nodes, the newest 10",
     )
     rolled_back_by = serializers.CharField(
-        allow_null=True, help_text="The rollout that is its rollback, however that ends"
+        allow_null=True, help_text="The rollout that rolls it back, whatever the outcome"
     )
-    left_alone = LeftAloneSerializer(help_text="Nodes that its rollback has left as they are")
+    left_alone = LeftAloneSerializer(help_text="Nodes that its rollback left unchanged")
     strategy = StrategySerializer()
     created_at = serializers.DateTimeField()
     finished_at = serializers.DateTimeField(allow_null=True)
     seconds = serializers.FloatField(allow_null=True)
-    stops = StopSerializer(many=True, help_text="What stopped it, the newest 10, oldest first; the report has all")
+    stops = StopSerializer(many=True, help_text="Why it stopped: the newest 10 stops, oldest first; the report has all")
     actions = RolloutActionSerializer(
         many=True,
-        help_text="What people did beside that, and which rollouts took over nodes, the newest 10, oldest first",
+        help_text="Other actions of users, and newer rollouts that replaced it on nodes: the newest 10, oldest first",
     )
     progress = ProgressSerializer()
     waves = WaveSerializer(many=True)
@@ -139,7 +138,7 @@ class HadSerializer(serializers.Serializer[Any]):
 
 class OutcomeSerializer(serializers.Serializer[Any]):
     attempt = serializers.IntegerField(help_text=ATTEMPT)
-    rollback = serializers.BooleanField(help_text="An undo: it was to give back what was there before")
+    rollback = serializers.BooleanField(help_text="True for an undo, which restores what the node had")
     action = serializers.ChoiceField(ACTIONS)
     version = serializers.IntegerField()
     content_sha256 = serializers.CharField(allow_null=True)
@@ -157,8 +156,8 @@ class OutcomeSerializer(serializers.Serializer[Any]):
     at = serializers.DateTimeField()
     seconds = serializers.FloatField(allow_null=True)
     swap_seconds = serializers.FloatField(allow_null=True)
-    late = serializers.ChoiceField(PHASES, allow_null=True, help_text="What the node has reported after that")
-    text = serializers.CharField(help_text="All of it in words")
+    late = serializers.ChoiceField(PHASES, allow_null=True, help_text="The phase that the node reported after the end")
+    text = serializers.CharField(help_text="The same as a sentence")
 
 
 class AttemptSerializer(serializers.Serializer[Any]):
@@ -169,13 +168,13 @@ class AttemptSerializer(serializers.Serializer[Any]):
     version = serializers.IntegerField()
     activation = serializers.ChoiceField(choices(Activation))
     content_sha256 = serializers.CharField(allow_null=True)
-    rollback = serializers.BooleanField(help_text="An undo: it is to give back what was there before")
+    rollback = serializers.BooleanField(help_text="True for an undo, which restores what the node had")
     attempt = serializers.IntegerField(help_text=ATTEMPT)
     phase = serializers.ChoiceField(PHASES)
     reason = serializers.CharField(allow_null=True)
     message = serializers.CharField()
     seconds = serializers.FloatField(allow_null=True)
-    rollout = serializers.CharField(help_text="Its uid")
+    rollout = serializers.CharField(help_text="The uid of the rollout")
     requested_by = serializers.CharField(help_text=REQUESTED_BY)
     automatic = serializers.BooleanField(help_text=AUTOMATIC)
     canceled_by = serializers.CharField(allow_null=True, help_text=CANCELED_BY)
@@ -193,7 +192,7 @@ class OperationSerializer(serializers.Serializer[Any]):
     generation = serializers.IntegerField()
     attempt = serializers.IntegerField(help_text=ATTEMPT)
     wave = serializers.IntegerField(allow_null=True)
-    rollback = serializers.BooleanField(help_text="An undo: it is to give back what was there before")
+    rollback = serializers.BooleanField(help_text="True for an undo, which restores what the node had")
     requested_by = serializers.CharField(help_text=REQUESTED_BY)
     automatic = serializers.BooleanField(help_text=AUTOMATIC)
     canceled_by = serializers.CharField(allow_null=True, help_text=CANCELED_BY)
@@ -204,6 +203,6 @@ class OperationSerializer(serializers.Serializer[Any]):
     finished_at = serializers.DateTimeField(allow_null=True)
     seconds = serializers.FloatField(allow_null=True)
     swap_seconds = serializers.FloatField(
-        allow_null=True, help_text="How long its server answered no client while it replaced another version"
+        allow_null=True, help_text="How long the server answered no client while it replaced the loaded version"
     )
-    outcomes = OutcomeSerializer(many=True, help_text="How each attempt has ended, in order; nothing overwrites them")
+    outcomes = OutcomeSerializer(many=True, help_text="How each attempt ended, oldest first; never overwritten")

@@ -1,4 +1,4 @@
-"""What starts a rollout, or plans one."""
+"""The body of a request that starts or plans a rollout."""
 
 from typing import Any
 
@@ -25,14 +25,14 @@ def _words() -> serializers.ListField:
     }
 )
 class LabelValuesField(serializers.Field[Any, Any, Any, Any]):
-    """The values that are wanted, by label: one, or a list of which any will do."""
+    """The accepted values of each label: one value, or a list of which one must match."""
 
     def to_internal_value(self, data: Any) -> dict[str, tuple[str, ...]]:
         if not isinstance(data, dict) or not data:
             raise serializers.ValidationError("Must be an object of labels and their values.")
         wanted = {name: tuple(values) if isinstance(values, list) else (values,) for name, values in data.items()}
         if wrong := [name for name, values in wanted.items() if not values or not _are_texts(values)]:
-            raise serializers.ValidationError({name: ["Must be a string, or a list of some."] for name in wrong})
+            raise serializers.ValidationError({name: ["Must be a string or a list of strings."] for name in wrong})
         return wanted
 
     def to_representation(self, value: Any) -> Any:
@@ -44,7 +44,7 @@ def _are_texts(values: tuple[Any, ...]) -> bool:
 
 
 class SelectorSerializer(StrictSerializer):
-    """All that is given must match; of the values inside one, any."""
+    """All given fields must match. Of the values of one field, one must match."""
 
     names = _words()
     labels = LabelValuesField(required=False)
@@ -59,7 +59,7 @@ class SelectorSerializer(StrictSerializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if not attrs:
-            raise serializers.ValidationError(f"Must have some of {', '.join(self.fields)}.")
+            raise serializers.ValidationError(f"Must have at least one of {', '.join(self.fields)}.")
         return attrs
 
 
@@ -73,7 +73,7 @@ class StartRolloutSerializer(StrictSerializer):
         min_length=1,
         max_length=MAX_NODES,
         required=False,
-        help_text="By name; without nodes and selector: all",
+        help_text="Names of nodes. Without `nodes` and `selector`: all nodes",
     )
     selector = SelectorSerializer(required=False)
     strategy = StrategySerializer(required=False)
@@ -81,14 +81,14 @@ class StartRolloutSerializer(StrictSerializer):
     plan_hash = StrictCharField(
         validators=[RegexValidator(r"\A[0-9a-f]{64}\Z")],
         required=False,
-        help_text="Start only if it would do what this plan has shown",
+        help_text="Start only if the plan still has this hash",
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "nodes" in attrs and "selector" in attrs:
-            raise serializers.ValidationError({"selector": ["Cannot go together with nodes."]})
+            raise serializers.ValidationError({"selector": ["Cannot be combined with nodes."]})
         return attrs
 
     def to_request(self, origin: Origin) -> RolloutRequest:
-        """The names are those of the fields; what is left out has its default."""
+        """Return the request. Fields that are left out get their defaults."""
         return msgspec.convert({**self.validated_data, "origin": origin}, RolloutRequest)

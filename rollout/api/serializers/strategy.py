@@ -16,16 +16,8 @@ from api.fields import (
     StrictSerializer,
     moment,
 )
-from rollout.domain.strategy import (
-    LONGEST_BACKOFF_SECONDS,
-    LONGEST_SETTLING_SECONDS,
-    Amount,
-    Gate,
-    Offline,
-    OnAbort,
-    OnFailure,
-    Strategy,
-)
+from rollout.domain.retries import LONGEST_BACKOFF_SECONDS
+from rollout.domain.strategy import LONGEST_SETTLING_SECONDS, Amount, Gate, Offline, OnAbort, OnFailure, Strategy
 from rollout.messages import Reason
 
 MAX_NODES = 10_000
@@ -43,7 +35,7 @@ def choices(words: type[StrEnum]) -> list[str]:
 
 @extend_schema_field({"oneOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]{1,3}%$"}]})
 class AmountField(serializers.Field[Any, Any, Any, Any]):
-    """A number of nodes from `least` on, or a share such as `"10%"`, which is not 0 % where `least` is not 0."""
+    """A number of nodes, at least `least`, or a share such as `"10%"`, at least `least` %."""
 
     def __init__(self, *, least: int = 0, **more: Any) -> None:
         super().__init__(**more)
@@ -67,13 +59,13 @@ class AmountField(serializers.Field[Any, Any, Any, Any]):
 
 @extend_schema_field({"type": "string", "format": "date-time"})
 class MomentField(serializers.Field[Any, Any, Any, Any]):
-    """RFC 3339, with its zone."""
+    """An RFC 3339 time with a time zone."""
 
     def to_internal_value(self, data: Any) -> datetime:
         if isinstance(data, str):
             with suppress(ValueError):
                 return moment(data)
-        raise serializers.ValidationError('Must be a time with its zone, such as "2026-11-23T16:20:00Z".')
+        raise serializers.ValidationError('Must be a time with a time zone, such as "2026-11-23T16:20:00Z".')
 
     def to_representation(self, value: Any) -> Any:
         return value
@@ -85,53 +77,57 @@ class RetriesSerializer(StrictSerializer):
         min_value=0,
         max_value=LONGEST_BACKOFF_SECONDS,
         required=False,
-        help_text="Wait before the first one; it doubles from retry to retry",
+        help_text="Wait before the first retry, in seconds; it doubles with each retry",
     )
     reasons = serializers.ListField(
         child=serializers.ChoiceField(choices(Reason)),
         max_length=len(Reason),
         required=False,
-        help_text="Those worth a retry",
+        help_text="Reasons of failures that are retried",
     )
 
 
 class StrategySerializer(StrictSerializer):
-    """Every field may be left out. An amount is a number of nodes, or a share of them such as `"10%"`."""
+    """All fields are optional. An amount is a number of nodes, or a share such as `"10%"`."""
 
-    canary = AmountField(required=False, help_text="Size of the first wave; 0 for none")
+    canary = AmountField(required=False, help_text="Size of the first wave; 0: no canary")
     waves = serializers.ListField(
         child=AmountField(least=1),
         max_length=MAX_WAVES,
         required=False,
-        help_text="Sizes of the waves after the canary; what is left is one more",
+        help_text="Sizes of the waves after the canary; the remaining nodes are one more wave",
     )
-    max_parallel = AmountField(least=1, required=False, help_text="Nodes that may have it in hand at once")
-    min_healthy = AmountField(required=False, help_text="Nodes that stay online, untouched and without a failure")
-    max_failures = AmountField(required=False, help_text="Failures that are accepted: more of them stop the rollout")
+    max_parallel = AmountField(least=1, required=False, help_text="Nodes updated in parallel")
+    min_healthy = AmountField(
+        required=False, help_text="Nodes that stay online, without an operation in progress and without a failure"
+    )
+    max_failures = AmountField(required=False, help_text="Failures that are accepted; more failures stop the rollout")
     on_failure = serializers.ChoiceField(choices(OnFailure), required=False)
     on_abort = serializers.ChoiceField(choices(OnAbort), required=False)
     soak_seconds = StrictFloatField(
-        min_value=0, max_value=DAY_SECONDS, required=False, help_text="How long health is watched after each wave"
+        min_value=0, max_value=DAY_SECONDS, required=False, help_text="Seconds to watch health after each wave"
     )
     gate = serializers.ChoiceField(choices(Gate), required=False)
     settle_seconds = StrictFloatField(
         min_value=0,
         max_value=LONGEST_SETTLING_SECONDS,
         required=False,
-        help_text="How long a server has to run after the load before its node has succeeded",
+        help_text="Seconds that a server has to run after the load before its node succeeds",
     )
     node_deadline_seconds = StrictFloatField(
-        min_value=1, max_value=DAY_SECONDS, required=False, help_text="Longest for one node"
+        min_value=1, max_value=DAY_SECONDS, required=False, help_text="Longest time for one node, in seconds"
     )
     progress_deadline_seconds = StrictFloatField(
-        min_value=1, max_value=7 * DAY_SECONDS, required=False, help_text="Longest without any success"
+        min_value=1, max_value=7 * DAY_SECONDS, required=False, help_text="Longest time without any success, in seconds"
     )
     retries = RetriesSerializer(required=False)
     offline = serializers.ChoiceField(
-        choices(Offline), required=False, help_text="What becomes of a node that is offline when it is its turn"
+        choices(Offline), required=False, help_text="What to do with a node that is offline when its wave runs"
     )
-    start_at = MomentField(required=False, allow_null=True, help_text="Not before then")
-    approval = StrictBooleanField(required=False, help_text="Not before a second person has approved")
+    start_at = MomentField(required=False, allow_null=True, help_text="The rollout does not start before this time")
+    approval = StrictBooleanField(
+        required=False, help_text="The rollout does not start before a second person has approved it"
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         default = Strategy()

@@ -1,4 +1,4 @@
-"""Modules, actions and nodes as the vendor's tools expect them."""
+"""Modules, actions and nodes in the vendor's format."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ class VendorModuleSerializer(ModuleObjectSerializer):
 
 
 class StartedSerializer(serializers.Serializer[Any]):
-    action_uid = serializers.CharField(help_text="To poll at /v1/actions")
+    action_uid = serializers.CharField(help_text="Poll it at /v1/actions")
 
 
 class StartedUploadSerializer(ModuleObjectSerializer, StartedSerializer):
@@ -29,11 +29,11 @@ class ActionSerializer(serializers.Serializer[Any]):
     task_id = serializers.CharField()
     object_name = serializers.CharField()
     creation_time = serializers.DateTimeField()
-    error_code = serializers.CharField(required=False, help_text="There if it failed")
+    error_code = serializers.CharField(required=False, help_text="Present if the action failed")
     error_message = serializers.CharField(
         required=False,
-        help_text="Which nodes are not as the action was to leave them, and why; there if it failed, and where such nodes "
-        "are once it has ended",
+        help_text="The nodes on which the action did not succeed, and why. Present if the action failed, or ended with such "
+        "nodes",
     )
 
 
@@ -52,5 +52,7 @@ class VendorNodeSerializer(serializers.Serializer[Any]):
     addr = serializers.CharField(allow_blank=True)
     status = serializers.ChoiceField(["active", "down"])
     architecture = serializers.CharField()
-    os_version = serializers.CharField(allow_blank=True, help_text="Such as `rhel9`; empty if the node does not say")
+    os_version = serializers.CharField(
+        allow_blank=True, help_text="For example `rhel9`; empty if the node does not report it"
+    )
     software_version = serializers.CharField()

@@ -1,11 +1,13 @@
-"""What people say to a rollout."""
+"""Bodies of the actions on a rollout."""
 
 from api.fields import StrictBooleanField, StrictCharField, StrictIntegerField, StrictSerializer
 
 
 class PromoteSerializer(StrictSerializer):
     wave = StrictIntegerField(
-        min_value=0, required=False, help_text="Whose gate is meant; left out: the one at which it waits"
+        min_value=0,
+        required=False,
+        help_text="The wave whose gate to open; default: the gate at which the rollout waits",
     )
 
 
@@ -14,4 +16,4 @@ class RemarkSerializer(StrictSerializer):
 
 
 class CancelSerializer(StrictSerializer):
-    force = StrictBooleanField(default=False, help_text="End it without waiting for the node's answer")
+    force = StrictBooleanField(default=False, help_text="Cancel at once, without waiting for the node's answer")

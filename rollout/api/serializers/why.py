@@ -1,4 +1,4 @@
-"""Why a rollout is where it is."""
+"""Why a rollout is in its phase, and what it waits for."""
 
 from typing import Any
 
@@ -8,19 +8,19 @@ from rollout.api.serializers.events import EventSerializer
 
 
 class RuleSerializer(serializers.Serializer[Any]):
-    id = serializers.CharField(help_text="Stable: one of those in docs/reference/why.md")
-    text = serializers.CharField(help_text="The rule in words, with its numbers")
+    id = serializers.CharField(help_text="Stable: a rule of docs/reference/why.md")
+    text = serializers.CharField(help_text="The rule as a sentence, with its numbers")
 
 
 class WaitSerializer(serializers.Serializer[Any]):
-    what = serializers.CharField(help_text="The id of the rule by which it waits")
+    what = serializers.CharField(help_text="The id of the rule")
     text = serializers.CharField()
     until = serializers.DateTimeField(allow_null=True)
 
 
 class WhySerializer(serializers.Serializer[Any]):
     uid = serializers.CharField()
-    node = serializers.CharField(required=False, help_text="There in an answer about one node")
+    node = serializers.CharField(required=False, help_text="Present in an answer about one node")
     phase = serializers.CharField()
     reason = serializers.CharField(allow_null=True)
     summary = serializers.CharField()

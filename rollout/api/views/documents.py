@@ -1,4 +1,4 @@
-"""A rollout's document: as it is, as it was, or once it is not what the client has any more."""
+"""A rollout's document: now, in the past, or after its next change."""
 
 import json
 import time
@@ -24,25 +24,25 @@ WAIT = OpenApiParameter(
 AS_OF = OpenApiParameter(
     "as_of",
     {"oneOf": [{"type": "integer", "minimum": 0, "maximum": 10**18 - 1}, {"type": "string", "format": "date-time"}]},
-    description="A position of the log or a time: the answer as it was then",
+    description="A position of the log, or a time: return the state at that moment",
 )
 
 _HEADER: Literal["header"] = "header"
-LOCATION = OpenApiParameter("Location", str, _HEADER, response=[202], required=True, description="What to poll")
-ETAG = OpenApiParameter("ETag", str, _HEADER, response=[200, 304], required=True, description="Of this state")
+LOCATION = OpenApiParameter("Location", str, _HEADER, response=[202], required=True, description="The URL to poll")
+ETAG = OpenApiParameter("ETag", str, _HEADER, response=[200, 304], required=True, description="Identifies this state")
 IF_NONE_MATCH = OpenApiParameter("If-None-Match", str, _HEADER, description="The ETag that the client has")
 LAST_EVENT_ID = OpenApiParameter(
-    "Last-Event-ID", {"type": "string", "pattern": "^[0-9]{0,18}$"}, _HEADER, description="The position to go on after"
+    "Last-Event-ID", {"type": "string", "pattern": "^[0-9]{0,18}$"}, _HEADER, description="The position to resume after"
 )
 
 
 def as_of(request: Request) -> int | None:
-    """The position that is asked about, None for now."""
+    """Return the position of `as_of`, None for now. Raises: `InvalidRequestError`."""
     text = request.query_params.get("as_of")
     if text is None:
         return None
     if "wait" in request.query_params:
-        raise InvalidRequestError("as_of: what has been does not change: leave out wait.")
+        raise InvalidRequestError("as_of: cannot be combined with wait, because the past does not change.")
     return position_of(text)
 
 
@@ -52,7 +52,7 @@ def former_rollout(request: Request, uid: str, position: int) -> HttpResponse:
 
 
 def current_rollout(request: Request, uid: str) -> HttpResponse:
-    """The document, after the seconds that the request wants to `wait` for a change of what the client has."""
+    """Return the document. Wait up to `wait` seconds until it differs from the client's ETag."""
     given = _etags(request)
     deadline = time.monotonic() + _wait_seconds(request)
     known = given - {"*"}
@@ -69,14 +69,14 @@ def current_rollout(request: Request, uid: str) -> HttpResponse:
 
 
 def _document(text: str, etag: str, given: set[str]) -> HttpResponse:
-    """The document, or 304 for a client that has it."""
+    """Return the document, or 304 for a client that has it."""
     if not given.isdisjoint({etag, "*"}):
         return HttpResponse(status=304, headers={"ETag": etag})
     return HttpResponse(text, content_type="application/json", headers={"ETag": etag})
 
 
 def _etags(request: Request) -> set[str]:
-    """Those of `If-None-Match`, `*` for any; a proxy that compresses marks them as weak."""
+    """Return the ETags of `If-None-Match`, `*` for any. Proxies that compress mark them as weak."""
     given = request.headers.get("If-None-Match", "").split(",")
     return {each.strip().removeprefix("W/") for each in given if each.strip()}
 

@@ -20,7 +20,7 @@ class EventViewSet(ViewSet):
 
     @extend_schema(parameters=EVENTS.parameters, responses=page_of(EventSerializer))
     def list(self, request: Request) -> Response:
-        """The audit log: all events in the order in which they were recorded."""
+        """List all events of the log, oldest first."""
         return paginate(
             request,
             all_events(),

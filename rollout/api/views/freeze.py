@@ -1,4 +1,4 @@
-"""`/v2/freeze`: the one switch for everything."""
+"""`/v2/freeze`."""
 
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
@@ -20,12 +20,12 @@ class FreezeViewSet(ViewSet):
 
     @extend_schema(responses=FreezeSerializer)
     def retrieve(self, request: Request) -> Response:
-        """Whether anything may be released, and if not, why and since when."""
+        """Return whether the fleet is frozen, with the reason, the user and the time."""
         return Response(freeze_document())
 
     @extend_schema(request=ReasonSerializer, responses={200: FreezeSerializer})
     def create(self, request: Request) -> Response:
-        """Release nothing anywhere until this is lifted. What was released goes on."""
+        """Freeze the fleet: no rollout releases nodes until it is thawed. Operations in progress continue."""
         serializer = ReasonSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         freeze_fleet(serializer.validated_data["reason"])
@@ -33,6 +33,6 @@ class FreezeViewSet(ViewSet):
 
     @extend_schema(responses={200: FreezeSerializer})
     def destroy(self, request: Request) -> Response:
-        """Lift it."""
+        """Thaw the fleet."""
         thaw_fleet()
         return Response(freeze_document())

@@ -41,13 +41,13 @@ class NodeViewSet(ViewSet):
 
     @extend_schema(parameters=NODES.parameters, responses=page_of(NodeSerializer))
     def list(self, request: Request) -> Response:
-        """List nodes by name, each with its modules: what is desired there and what was observed."""
+        """List nodes by name, each with its modules: the desired and the observed state."""
         return paginate(request, node_rows(), NODES, serialize=node_documents)
 
     @extend_schema(responses=NodeSerializer, parameters=[AS_OF])
     @refuses(NodeNotFoundError)
     def retrieve(self, request: Request, name: str) -> Response:
-        """One node. As it was, `last_seen` is null: that is not in the log."""
+        """Return one node. With `as_of`, `last_seen` is null, because it is not in the log."""
         former = as_of(request)
         return _node(name) if former is None else Response(node_as_of(name, former))
 
@@ -56,7 +56,7 @@ class NodeViewSet(ViewSet):
     )
     @refuses(NodeNotFoundError)
     def operations(self, request: Request, name: str) -> Response:
-        """List everything that was done to the node, newest first: each attempt and each undo is an entry of its own."""
+        """List all operations on the node, newest first. Each attempt and each undo is an entry."""
         return paginate(
             request,
             attempts_on(name),
@@ -67,7 +67,7 @@ class NodeViewSet(ViewSet):
     @extend_schema(request=LabelsSerializer, responses=NodeSerializer)
     @refuses(NodeNotFoundError, NodePhaseError)
     def partial_update(self, request: Request, name: str) -> Response:
-        """Set the node's labels: all that an operator gave."""
+        """Replace the labels that operators have set on the node."""
         serializer = LabelsSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         label_node(name, serializer.validated_data["labels"])
@@ -76,29 +76,29 @@ class NodeViewSet(ViewSet):
     @extend_schema(request=None, responses=NodeSerializer)
     @refuses(NodeNotFoundError, NodePhaseError)
     def drain(self, request: Request, name: str) -> Response:
-        """Give it nothing new."""
+        """Drain the node: it gets no new operations."""
         drain_node(name)
         return _node(name)
 
     @extend_schema(request=None, responses=NodeSerializer)
     @refuses(NodeNotFoundError, NodePhaseError)
     def activate(self, request: Request, name: str) -> Response:
-        """End its draining."""
+        """Activate a draining node."""
         activate_node(name)
         return _node(name)
 
     @extend_schema(request=None, responses=NodeSerializer)
     @refuses(NodeNotFoundError, NodePhaseError)
     def decommission(self, request: Request, name: str) -> Response:
-        """Take it out of the fleet. It joins again when its agent is restarted."""
+        """Decommission the node. It joins again when its agent is restarted."""
         decommission_node(name)
         return _node(name)
 
     @extend_schema(request=None, responses=NodeSerializer)
     @refuses(NodeNotFoundError, NodePhaseError)
     def forget(self, request: Request, name: str) -> Response:
-        """Forget what the node has said: its inventory, generations and clock. It is offline until its next heartbeat,
-        which is taken as its first."""
+        """Forget what the node has reported: inventory, generations and clock. The node is offline until its next heartbeat,
+        which counts as its first."""
         forget_node(name)
         return _node(name)
 

@@ -1,4 +1,4 @@
-"""`/v2/rollouts`: started, looked at, and told what to do."""
+"""`/v2/rollouts`."""
 
 import json
 from typing import Any
@@ -35,7 +35,7 @@ from rollout.api.views.documents import (
     current_rollout,
     former_rollout,
 )
-from rollout.api.views.stream import is_over, position_after, story
+from rollout.api.views.stream import event_stream, is_over, position_after
 from rollout.domain.errors import (
     DependencyCycleError,
     MissingDependencyError,
@@ -126,7 +126,7 @@ class RolloutViewSet(ViewSet):
         KeyReusedError,
     )
     def create(self, request: Request) -> Response:
-        """Start a rollout. It is on its way when this answers; poll its `Location`."""
+        """Start a rollout. The answer comes before the rollout has ended: poll its `Location`."""
         serializer = StartRolloutSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         return _accepted(request, start_rollout(serializer.to_request(origin_of(request))))
@@ -143,7 +143,8 @@ class RolloutViewSet(ViewSet):
         ModuleNeededError,
     )
     def plan(self, request: Request) -> Response:
-        """What a rollout would do, wave by node. Nothing is started: send the same with the `plan_hash` for that."""
+        """Return what a rollout would do, node by node. Nothing is started. To start exactly this plan, send the same body with
+        its `plan_hash` to `/v2/rollouts`."""
         serializer = StartRolloutSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         return Response(plan_document(plan_of(serializer.to_request(origin_of(request)))))
@@ -151,7 +152,7 @@ class RolloutViewSet(ViewSet):
     @extend_schema(responses={200: RolloutSerializer, 304: None}, parameters=[WAIT, AS_OF, IF_NONE_MATCH, ETAG])
     @refuses(RolloutNotFoundError)
     def retrieve(self, request: Request, uid: str) -> HttpResponseBase:
-        """One rollout with its progress. Send its ETag as `If-None-Match`: 304 while nothing has changed."""
+        """Return a rollout with its progress. Send its ETag as `If-None-Match` to get 304 while nothing has changed."""
         former = as_of(request)
         return current_rollout(request, uid) if former is None else former_rollout(request, uid, former)
 
@@ -160,8 +161,8 @@ class RolloutViewSet(ViewSet):
     )
     @refuses(RolloutNotFoundError)
     def nodes(self, request: Request, uid: str) -> Response:
-        """List the rollout's nodes, in its order, as they are now. How they were: ask for one of them with `as_of`, or for
-        the rollout's counters; a page of a list of then would have to fold all events of the rollout."""
+        """List the rollout's nodes, in its order, as they are now. For the past, ask for one node, or for the rollout, with
+        `as_of`."""
         return paginate(
             request,
             operation_rows(uid),
@@ -172,46 +173,48 @@ class RolloutViewSet(ViewSet):
     @extend_schema(responses=OperationSerializer, parameters=[AS_OF])
     @refuses(RolloutNotFoundError, NodeNotFoundError)
     def node(self, request: Request, uid: str, name: str) -> Response:
-        """One node of the rollout."""
+        """Return one node of the rollout."""
         former = as_of(request)
         return Response(_operation(uid, name) if former is None else operation_as_of(uid, name, former))
 
     @extend_schema(responses=WhySerializer)
     @refuses(RolloutNotFoundError)
     def why(self, request: Request, uid: str) -> Response:
-        """Why the rollout is in its phase, and what it waits for: the rule and the events, in words."""
+        """Explain the rollout's phase and what it waits for: the rule, a summary and the events."""
         return _answer(explanations.of_rollout(uid))
 
     @extend_schema(responses=WhySerializer)
     @refuses(RolloutNotFoundError, NodeNotFoundError)
     def node_why(self, request: Request, uid: str, name: str) -> Response:
-        """Why the rollout is so far on this node, what it waits for there, and what a person can do."""
+        """Explain the phase of the rollout on this node, what it waits for, and what a person can do."""
         return _answer(explanations.of_node(uid, name))
 
     @extend_schema(responses={(200, "text/event-stream"): SentEventSerializer, 204: None}, parameters=[LAST_EVENT_ID])
     @refuses(RolloutNotFoundError)
     def events(self, request: Request, uid: str) -> HttpResponseBase:
-        """Stream the rollout's events as they happen (SSE). `Last-Event-ID` resumes after that position of the log; 204
-        if the rollout has ended and that was its last, at which a browser's EventSource does not come again. The event
-        `log.restored`, with id 0, ends the stream: a backup was restored, and the client begins anew."""
+        """Stream the rollout's events (SSE). `Last-Event-ID` resumes after that position of the log. The answer is 204 if
+        the rollout has ended and that was its last event; a browser's EventSource then does not reconnect. The event
+        `log.restored`, with id 0, ends the stream after a backup was restored: the client starts again from 0."""
         after = position_after(request)
         if is_over(uid, after):
             return HttpResponse(status=204)
         return StreamingHttpResponse(
-            WaitingStream(story(uid, after)), content_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+            WaitingStream(event_stream(uid, after)),
+            content_type="text/event-stream",
+            headers={"Cache-Control": "no-cache"},
         )
 
     @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError)
     def pause(self, request: Request, uid: str) -> Response:
-        """Release nothing new. What was released goes on."""
+        """Pause the rollout: release no more nodes. Operations in progress continue."""
         pause_rollout(uid)
         return _accepted(request, uid)
 
     @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError)
     def resume(self, request: Request, uid: str) -> Response:
-        """Go on. Failures so far do not count any more."""
+        """Resume the rollout. Failures so far no longer count."""
         resume_rollout(uid)
         return _accepted(request, uid)
 
@@ -227,7 +230,7 @@ class RolloutViewSet(ViewSet):
     @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError)
     def abort(self, request: Request, uid: str) -> Response:
-        """Start nothing more. What runs finishes or is undone, as `on_abort` says."""
+        """Abort the rollout: release no more nodes. Operations in progress finish or are undone, as `on_abort` says."""
         abort_rollout(uid)
         return _accepted(request, uid)
 
@@ -248,7 +251,7 @@ class RolloutViewSet(ViewSet):
         KeyReusedError,
     )
     def retry(self, request: Request, uid: str) -> Response:
-        """Try the failed nodes again: in this rollout, or in a new one if it has ended."""
+        """Retry the failed nodes: in this rollout, or in a new one if it has ended."""
         return _accepted(request, retry_rollout(uid, origin=origin_of(request)))
 
     @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
@@ -267,27 +270,27 @@ class RolloutViewSet(ViewSet):
         WrongPhaseError,
     )
     def rollback(self, request: Request, uid: str) -> Response:
-        """Give every node back what it had before: in this rollout, or in a new one if it has ended."""
+        """Restore on every node what it had before: in this rollout, or in a new one if it has ended."""
         return _accepted(request, roll_back_rollout(uid, origin=origin_of(request)))
 
     @extend_schema(request=RemarkSerializer, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError, SecondPersonError)
     def approve(self, request: Request, uid: str) -> Response:
-        """Let it start. Another person than the one who started it has to."""
+        """Approve the rollout, so that it can start. The user who started it cannot approve it."""
         approve_rollout(uid, by=uid_of(request.user), remark=_remark(request))
         return _accepted(request, uid)
 
     @extend_schema(request=RemarkSerializer, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError)
     def reject(self, request: Request, uid: str) -> Response:
-        """End it before it has started."""
+        """Reject the rollout before it starts."""
         reject_rollout(uid, remark=_remark(request))
         return _accepted(request, uid)
 
     @extend_schema(request=CancelSerializer, responses={202: OperationSerializer}, parameters=[LOCATION])
     @refuses(RolloutNotFoundError, NodeNotFoundError, OperationFinalError)
     def cancel(self, request: Request, uid: str, name: str) -> Response:
-        """Do nothing (more) on one node; with `force` nobody waits for the node's answer."""
+        """Cancel the rollout on one node. With `force`, do not wait for the node's answer."""
         serializer = CancelSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         cancel_node(uid, name, force=serializer.validated_data["force"])
@@ -301,7 +304,7 @@ def _operation(uid: str, name: str) -> dict[str, Any]:
 
 
 def origin_of(request: Request) -> Origin:
-    """The command line says who it is; nothing but what is shown of a rollout depends on that."""
+    """Return where the request comes from, by its User-Agent. It is only displayed."""
     return Origin.CLI if request.headers.get("User-Agent", "").startswith("modfleet-cli") else Origin.API
 
 

@@ -1,4 +1,4 @@
-"""A rollout's events as server-sent events, while they happen."""
+"""Streams a rollout's events as server-sent events."""
 
 import json
 import time
@@ -13,16 +13,16 @@ from rollout.domain.errors import RolloutNotFoundError
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.queries.rollouts import newest_positions, rollout_document, rollout_events
 
-#: How often a stream speaks up on which nothing happens, seconds: proxies keep it open then, and a client that has gone
-#: away is noticed, which holds a thread of the server until then.
+#: Seconds between two comments on a stream without events. They keep proxies from closing it, and they find a client that
+#: has disconnected, which holds a thread of the server until then.
 HEARTBEAT_SECONDS = 2.0
 STREAM_BATCH = 500
-#: With this id a browser's EventSource comes again for the story from its beginning.
+#: With this id a browser's EventSource reconnects from the beginning.
 RESTORED = "id: 0\nevent: log.restored\ndata: {}\n\n"
 
 
 def position_after(request: Request) -> int:
-    """After which position of the log the client wants to go on. Raises: `InvalidRequestError`."""
+    """Return the position of the log after which the client resumes. Raises: `InvalidRequestError`."""
     after = request.headers.get("Last-Event-ID") or request.query_params.get("after", "0")
     if not (after.isascii() and after.isdigit() and len(after) < 19):
         raise InvalidRequestError("Last-Event-ID: must be a position of the log.")
@@ -30,21 +30,21 @@ def position_after(request: Request) -> int:
 
 
 def is_over(uid: str, after: int) -> bool:
-    """Whether nothing comes after this position any more. Raises: `RolloutNotFoundError`."""
+    """Return True if no event will follow this position. Raises: `RolloutNotFoundError`."""
     _, newest, phase = rollout_document(uid)
     return phase in FINAL_ROLLOUT_PHASES and newest <= after <= head()
 
 
-def story(uid: str, after: int) -> Iterator[str]:
-    """The rollout's events after a position, as they come; ends with the rollout. Reads them only when there are new
-    ones; asks nothing while others are busy; and speaks up when it had nothing to say for a while.
+def event_stream(uid: str, after: int) -> Iterator[str]:
+    """Yield the rollout's events after a position until the rollout ends. Read the database only when there are new events
+    of this rollout, and yield a comment every `HEARTBEAT_SECONDS` otherwise.
 
-    If the log was restored to an earlier position, the last event is `RESTORED`: the client begins anew."""
-    spoke_at = time.monotonic()
+    If the log was restored to an earlier position, the last event is `RESTORED`: the client starts again."""
+    sent_at = time.monotonic()
     while True:
         try:
             _, newest, phase = rollout_document(uid)
-        except RolloutNotFoundError:  # it was there when the stream began
+        except RolloutNotFoundError:  # it existed when the stream began
             yield RESTORED
             return
         if newest <= after and after > head():
@@ -54,15 +54,15 @@ def story(uid: str, after: int) -> Iterator[str]:
             after = batch[-1].position
             give_connection_back()  # the client may take long to read them
             yield "".join(_sse(each) for each in batch)
-            spoke_at = time.monotonic()
+            sent_at = time.monotonic()
         if phase in FINAL_ROLLOUT_PHASES:
             return
-        with watcher.subscribed(uid, newest, newest_positions) as subscription:
+        with watcher.waiter(uid, newest, newest_positions) as waiter:
             has_news = False
             while not has_news:
-                has_news = subscription.wait(max(0.0, spoke_at + HEARTBEAT_SECONDS - time.monotonic()))
-                if time.monotonic() >= spoke_at + HEARTBEAT_SECONDS:
-                    spoke_at = time.monotonic()
+                has_news = waiter.wait(max(0.0, sent_at + HEARTBEAT_SECONDS - time.monotonic()))
+                if time.monotonic() >= sent_at + HEARTBEAT_SECONDS:
+                    sent_at = time.monotonic()
                     yield ": nothing new\n\n"
 
 

@@ -1,6 +1,7 @@
 """The vendor's neighbouring routes, for tools that exist: modules, actions and nodes as Redis Enterprise shows them."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from drf_spectacular.utils import extend_schema
@@ -59,13 +60,14 @@ from rollout.domain.request import WHERE_ONLINE, RolloutRequest
 from rollout.domain.rollout.events import Origin, RolloutPhase
 from rollout.messages import Action, Activation, Reason
 from rollout.models import Node, Rollout
-from rollout.projections.rollouts import counted
+from rollout.projections.rollout_document import counted
 from rollout.queries.freeze import refuse_if_frozen
 from rollout.queries.nodes import node_rows, node_with_position
-from rollout.queries.rollouts import is_rollout_of, rollout_row, rollout_rows, shortfalls
+from rollout.queries.rollouts import rollout_row, rollout_rows, shortfalls
+from rollout.services.join import start_or_join
 from rollout.services.start import start_rollout
 
-#: The vendor's word for a phase. Exceptions are in `_status`.
+#: The vendor's status for each phase. `_status` has the exceptions.
 STATUS_OF = {
     RolloutPhase.PLANNED: "queued",
     RolloutPhase.PENDING_APPROVAL: "queued",
@@ -83,13 +85,13 @@ STATUS_OF = {
     RolloutPhase.SUPERSEDED: "cancelled",
     RolloutPhase.REJECTED: "cancelled",
 }
-#: Those that nobody has asked for end as `failed`; empty where a person has canceled it on all nodes.
+#: Reasons of an end that a person caused; empty if a person canceled it on all nodes. All others end as `failed`.
 _BY_PERSON = ("", Reason.MANUAL)
 
 
 #: Digits of a node's uid, which is a position of the log.
 LONGEST_UID = 18
-#: What either upload may refuse in the same words.
+#: The errors that both uploads have in common.
 _REFUSALS: tuple[type[ApiError], ...] = (
     ModulesUploadDisabledError,
     FleetFrozenError,
@@ -112,7 +114,7 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
 
     @extend_schema(responses=VendorModuleSerializer(many=True))
     def list(self, request: Request) -> Response:
-        """All module objects with their platforms."""
+        """List module objects with their platforms."""
         rows = list(modules())
         platforms = platforms_of([(row.module_name, row.version) for row in rows])
         return Response(
@@ -122,7 +124,7 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
     @extend_schema(responses=VendorModuleSerializer)
     @refuses(UnknownModuleError)
     def retrieve(self, request: Request, uid: str) -> Response:
-        """One module object with its platforms."""
+        """Return a module object with its platforms."""
         document = module_document(uid)
         key = (document["module_name"], document["version"])
         return Response({**document, "platforms": platforms_of([key]).get(key, {})})
@@ -138,9 +140,9 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
         ModuleExistsError,
     )
     def create(self, request: Request) -> Response:
-        """Upload a package, register its module, and put it on the disk of every node: poll the `action_uid`.
+        """Upload a package, register its module, and install its files on every node: poll the `action_uid`.
 
-        Nodes that are offline get it when they are back.
+        Nodes that are offline get the files when they are back.
         """
         _require_uploads()
         return self.add_once(request, lambda upload: Response(_put_on_every_node(upload)), register=True)
@@ -150,8 +152,8 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
         *_REFUSALS, ModuleNameTakenError, DependenciesNotSupportedError, InvalidModulePackageError, ModuleThereError
     )
     def create_v1(self, request: Request) -> Response:
-        """As `POST /v2/modules`, for a module without dependencies; the answer does not name the action, which
-        `GET /v1/actions` lists. Deprecated by the vendor."""
+        """Do the same as `POST /v2/modules`, for a module without dependencies. The answer has no `action_uid`;
+        `GET /v1/actions` lists the action. Deprecated by the vendor."""
         _require_uploads()
 
         def answer(upload: Upload) -> Response:
@@ -173,7 +175,7 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
     def destroy(self, request: Request, uid: str) -> Response:
         """Remove the module from every node, then delete its object and its artifact: poll the `action_uid`.
 
-        They stay while a node has the module that is offline or draining; the action says so.
+        If an offline or draining node still has the module, object and artifact stay, and the action says so.
         """
         refuse_if_frozen()
         module_name, version = module_key(uid)
@@ -198,7 +200,7 @@ def _require_uploads() -> None:
 
 
 def _put_on_every_node(upload: Upload) -> dict[str, Any]:
-    """The module object, and the `action_uid` of the rollout."""
+    """Start the rollout. Return the module object with the `action_uid`."""
     action_uid = _start(
         RolloutRequest(
             action=Action.INSTALL,
@@ -214,13 +216,8 @@ def _put_on_every_node(upload: Upload) -> dict[str, Any]:
 
 
 def _start(request: RolloutRequest) -> str:
-    """The rollout's uid: a new one, or the one under way that the vendor's API started for the same thing."""
-    try:
-        return start_rollout(request)
-    except RolloutInProgressError as error:
-        if is_rollout_of(error.rollout, request):
-            return error.rollout
-        raise
+    """Return the uid of a new rollout, or of the one in progress that the vendor's API started for the same."""
+    return start_or_join(request, partial(start_rollout, request))
 
 
 class ActionViewSet(ViewSet):
@@ -228,13 +225,13 @@ class ActionViewSet(ViewSet):
 
     @extend_schema(operation_id="v1_actions_list", responses={200: ActionsSerializer})
     def list(self, request: Request) -> Response:
-        """All actions: rollouts, newest first."""
+        """List all actions, which are rollouts, newest first."""
         return Response({"actions": _actions(list(rollout_rows())), "state-machines": []})
 
     @extend_schema(responses=ActionSerializer)
     @refuses(NotFoundError)
     def retrieve(self, request: Request, uid: str) -> Response:
-        """One action."""
+        """Return an action."""
         try:
             (action,) = _actions([rollout_row(uid)])
         except RolloutNotFoundError as error:
@@ -249,11 +246,11 @@ def _actions(rollouts: Sequence[Rollout]) -> list[dict[str, Any]]:
 
 
 def _status(rollout: Rollout) -> str:
-    """It is `completed` when what was asked for was done, `cancelled` when a person has decided otherwise since."""
+    """Return the vendor's status: `completed` if the request was carried out, `cancelled` if a person stopped it."""
     phase = RolloutPhase(rollout.phase)
     if phase == RolloutPhase.ROLLED_BACK and rollout.rollback_of:
         return "completed"
-    is_kept = phase == RolloutPhase.SUCCEEDED and rollout.message  # a deletion after which the module is still there
+    is_kept = phase == RolloutPhase.SUCCEEDED and rollout.message  # a deletion that kept the module
     is_given_up = phase in {RolloutPhase.ABORTED, RolloutPhase.ROLLED_BACK} and rollout.reason not in _BY_PERSON
     return "failed" if is_kept or is_given_up else STATUS_OF[phase]
 
@@ -287,13 +284,13 @@ class VendorNodeViewSet(ViewSet):
 
     @extend_schema(responses=VendorNodeSerializer(many=True))
     def list(self, request: Request) -> Response:
-        """All nodes."""
+        """List nodes."""
         return Response([_node(row) for row in node_rows()])
 
     @extend_schema(responses=VendorNodeSerializer)
     @refuses(NodeNotFoundError)
     def retrieve(self, request: Request, uid: str) -> Response:
-        """One node."""
+        """Return a node."""
         if not (uid.isascii() and uid.isdigit() and len(uid) <= LONGEST_UID):
             raise NodeNotFoundError(
                 "A node's uid is a whole number, as GET /v1/nodes lists it. /v2/nodes/NAME takes names."

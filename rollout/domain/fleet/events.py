@@ -1,4 +1,4 @@
-"""Events of `fleet`."""
+"""Events of `fleet`: the freeze of all releases."""
 
 from eventstore import event
 
@@ -7,14 +7,14 @@ FLEET_STREAM = "fleet"
 
 @event("fleet.frozen.v1")
 class FleetFrozen:
-    """Nothing is released anywhere until it is thawed."""
+    """A person froze the fleet: nothing is released to any node until it is thawed. `reason` is for people."""
 
     reason: str
 
 
 @event("fleet.thawed.v1")
 class FleetThawed:
-    pass
+    """A person ended the freeze."""
 
 
 FleetEvent = FleetFrozen | FleetThawed

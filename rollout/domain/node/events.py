@@ -5,7 +5,7 @@ from rollout.messages import InstalledModule, NodeProfile
 
 
 def actor_of(node: str) -> str:
-    """The actor of what the node itself has said."""
+    """Return the actor of events that the node itself reported."""
     return f"node:{node}"
 
 
@@ -15,7 +15,7 @@ def node_stream(name: str) -> str:
 
 @event("node.joined.v1")
 class NodeJoined:
-    """The first heartbeat of a node, or the first since it was decommissioned."""
+    """A node sent its first heartbeat, or its first one since it was decommissioned."""
 
     node: str
     profile: NodeProfile
@@ -23,13 +23,16 @@ class NodeJoined:
 
 @event("node.profile_changed.v1")
 class NodeProfileChanged:
+    """The node reported another platform, server, role, label or other property of itself."""
+
     node: str
     profile: NodeProfile
 
 
 @event("node.inventory_changed.v1")
 class NodeInventoryChanged:
-    """All that Modfleet installed on the node, as its agent saw it when it counted `sequence`."""
+    """The node reported other modules. `modules`: all modules on the node that Modfleet installed. `sequence`: the number
+    that the agent gave to this inventory."""
 
     node: str
     sequence: int
@@ -38,7 +41,7 @@ class NodeInventoryChanged:
 
 @event("node.labelled.v1")
 class NodeLabelled:
-    """All labels that an operator gave; they stand above those that the agent reports."""
+    """An operator set the node's labels. `labels`: all of them. They override the labels that the agent reports."""
 
     node: str
     labels: dict[str, str]
@@ -46,44 +49,51 @@ class NodeLabelled:
 
 @event("node.went_offline.v1")
 class NodeWentOffline:
+    """The node was silent for too long, and counts as offline."""
+
     node: str
 
 
 @event("node.came_back.v1")
 class NodeCameBack:
+    """A node that was offline was heard again."""
+
     node: str
 
 
 @event("node.drained.v1")
 class NodeDrained:
-    """It gets nothing new until it is activated."""
+    """An operator drained the node: no operation is released to it until it is activated."""
 
     node: str
 
 
 @event("node.activated.v1")
 class NodeActivated:
+    """An operator ended the drain of the node."""
+
     node: str
 
 
 @event("node.decommissioned.v1")
 class NodeDecommissioned:
-    """It has left the fleet; the first heartbeat of a restarted agent makes it join anew."""
+    """An operator removed the node from the fleet. It joins again with the first heartbeat of a restarted agent."""
 
     node: str
 
 
 @event("node.forgotten.v1")
 class NodeForgotten:
-    """What the node has said of itself counts no more; its next heartbeat is taken as if it were the first."""
+    """What the node reported of itself is dropped. Its next heartbeat is handled as its first one."""
 
     node: str
 
 
 @event("node.drifted.v1")
 class NodeDrifted:
-    """The module differs from what the last operation left: `observed` is `load`, `files` or `absent`, with the digest
-    of what is on the disk."""
+    """A module on the node differs from its desired state.
+
+    `desired` and `observed`: `load`, `files` or `absent`. `content_sha256`: the digest of the files on the node."""
 
     node: str
     module_name: str
@@ -95,7 +105,7 @@ class NodeDrifted:
 
 @event("node.drift_ended.v1")
 class NodeDriftEnded:
-    """The module is as it is to be again, or something else is wanted by now."""
+    """The module is in its desired state again, or its desired state has changed."""
 
     node: str
     module_name: str
@@ -116,7 +126,7 @@ NodeEvent = (
     | NodeDrifted
     | NodeDriftEnded
 )
-#: Those by which a node comes to its phase.
+#: The events that change a node's phase.
 NODE_PHASES = (
     NodeJoined,
     NodeWentOffline,

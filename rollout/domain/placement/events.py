@@ -1,6 +1,7 @@
 """Events of `placement:<node>:<module>`: the operations on one module of one node."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from eventstore import event
 from rollout.messages import Action, Activation, Phase, Reason
@@ -12,44 +13,70 @@ def placement_stream(node: str, module: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One version of a module on a node. `content_sha256` is that of the build."""
+    """One version of a module on a node. `content_sha256` is the digest of the build's files."""
 
     version: int
     activation: Activation
     content_sha256: str
 
 
-@event("operation.scheduled.v1")
-class OperationScheduled:
-    """`content_sha256` is that of the build the node is to have, empty for a removal. `behind`: an older operation
-    that had started is waited for. `ordinal` is the node's place in the rollout, `wave` the wave it is in, both from 0;
-    one that is skipped from the start is in no wave, -1. `rollback`: it gives back what was there before the rollout
-    changed it, and `undoes` is the version which that had brought and which is to be gone, if any. `delay_seconds`: not
-    to be released sooner than that from now. `yields`: any rollout of a person takes its place."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """What a rollout does with the module on one node. The command, the event and the state of an operation share it.
+
+    `content_sha256`: the digest of the build, empty for a removal. `generation` grows with each new operation on this
+    module of the node; 0 until the operation is scheduled. `attempt` counts the retries of one operation, from 1.
+    `ordinal`: the node's place in the rollout, from 0.
+    `wave`: the node's wave, from 0, or -1 if the node is skipped from the start. `rollback`: the operation restores what
+    the node had before the rollout changed it. `undoes`: a version that the operation removes in addition, if any.
+    `yields`: the reconciler asked for the operation, so any rollout of a person supersedes it.
+    """
 
     rollout: str
-    node: str
-    module_name: str
     version: int
     action: Action
     activation: Activation
     content_sha256: str
-    generation: int
-    attempt: int
+    generation: int = 0
+    attempt: int = 1
     ordinal: int
     wave: int = 0
-    behind: bool = False
     rollback: bool = False
     undoes: int | None = None
-    delay_seconds: float = 0.0
     yields: bool = False
+
+    def values(self) -> dict[str, Any]:
+        """Return the shared fields, to build another class of the same intent from them."""
+        return {each.name: getattr(self, each.name) for each in fields(Intent)}
+
+
+@event("operation.scheduled.v1")
+class OperationScheduled(Intent):
+    """A rollout asked for an operation on the node, or for another attempt of one.
+
+    `content_sha256` is the digest of the build, empty for a removal. `generation` grows with each new operation on this
+    module of the node, from 1; a node refuses an older one. A retry keeps the generation and raises `attempt`, from 1.
+    `ordinal` is the node's place in the rollout, `wave` its wave, both from 0; a node that is skipped from the start has
+    the wave -1. `behind`: an older operation has started and must end first. `rollback`: the operation restores what the
+    node had before the rollout changed it. `undoes`: a version that the operation removes in addition, if any.
+    `delay_seconds`: the shortest wait until the release, seconds. `yields`: the reconciler asked for the operation, so
+    any rollout of a person supersedes it."""
+
+    node: str
+    module_name: str
+    generation: int
+    attempt: int
+    behind: bool = False
+    delay_seconds: float = 0.0
 
 
 @event("operation.released.v1")
 class OperationReleased:
-    """From here on the node's desired state is what this operation brings about. `before`: the versions of the module
-    that the node has: what the last success left, or where there was none, what its inventory shows. None in older logs
-    where there was one."""
+    """The operation was handed to its node. From now on the node's desired state is the operation's result.
+
+    `before`: the versions of the module that the node had, from the last success, or from the node's inventory if nothing
+    has succeeded there. It is null in older logs if there was a success. `undoes`: a version that the operation removes in
+    addition, if any."""
 
     rollout: str
     node: str
@@ -64,7 +91,7 @@ class OperationReleased:
 
 @event("operation.cancel_requested.v1")
 class OperationCancelRequested:
-    """The node is asked to give it up, and to put back what it has changed; it answers with the operation's end."""
+    """The node was asked to stop the operation and to undo its changes. The node's report ends the operation."""
 
     rollout: str
     node: str
@@ -73,7 +100,8 @@ class OperationCancelRequested:
 
 @event("operation.given_back.v1")
 class OperationGivenBack:
-    """The node went offline before it started: released again when it is back."""
+    """The node went offline before it started the operation. The operation is scheduled again, and released when the node
+    is back."""
 
     rollout: str
     node: str
@@ -82,6 +110,8 @@ class OperationGivenBack:
 
 @event("operation.progressed.v1")
 class OperationProgressed:
+    """The node reported a later phase of the operation that is not final."""
+
     rollout: str
     node: str
     module_name: str
@@ -90,9 +120,11 @@ class OperationProgressed:
 
 @event("operation.finished.v1")
 class OperationFinished:
-    """`seconds` is how long the node worked on it, None if it never said; `swap_seconds` is how long its server answered
-    no client while it replaced one version by another, None if it did not. `answered`: the node has said so; None in
-    older logs, which do not say."""
+    """The operation's attempt ended. `phase` is final.
+
+    `seconds`: how long the node worked, null if the node did not report it. `swap_seconds`: how long the node's server
+    answered no client while it replaced one version by another, null if it replaced none. `answered`: the node reported
+    this end; null in older logs."""
 
     rollout: str
     node: str
@@ -107,8 +139,9 @@ class OperationFinished:
 
 @event("operation.reported_late.v1")
 class OperationReportedLate:
-    """The node's answer to an operation that had ended without it. The outcome stays as it is. Each phase once for an
-    attempt; `skipped` twice, if it is a success once."""
+    """The node reported an end after the operation had ended. The recorded outcome stays.
+
+    Each phase is recorded once for an attempt; `skipped` twice at most: once as a success, once as a failure."""
 
     rollout: str
     node: str
@@ -120,8 +153,9 @@ class OperationReportedLate:
 
 @event("report.rejected.v1")
 class ReportRejected:
-    """A report of an operation that was never asked for, one that says what no agent says, or one that could not be
-    recorded. At most 10 for a module on a node between two operations that are scheduled there."""
+    """A report was not applied: it fits no operation, contains a value that no agent sends, or could not be recorded.
+
+    `why` is a message for people. At most 10 are recorded for a module on a node between two scheduled operations."""
 
     rollout: str
     node: str
@@ -134,7 +168,7 @@ class ReportRejected:
 
 @event("placement.forgotten.v1")
 class PlacementForgotten:
-    """The node has left the fleet: nothing is wanted of the module there, and what was there is not known any more."""
+    """The node left the fleet. The module has no desired state there any more, and its actual state is unknown."""
 
     node: str
     module_name: str

@@ -61,8 +61,8 @@ FINAL_ROLLOUT_PHASES = frozenset(
 
 
 class Origin(StrEnum):
-    """From where a rollout was asked for: the console, the command line, another client of `/v2/rollouts`, the vendor's
-    routes; or the reconciler started it, because a node differs from what it is to have."""
+    """What started a rollout: the console, the command line, another client of `/v2/rollouts`, a client of the vendor's
+    routes, or the reconciler, because a node differs from its desired state."""
 
     CONSOLE = "console"
     CLI = "cli"
@@ -72,13 +72,13 @@ class Origin(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> "Origin | None":
-        """What older versions have recorded."""
+        """Values that older versions have recorded."""
         return {"local": cls.VENDOR, "dependency": cls.API}.get(str(value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeftAlone:
-    """Nodes that a rollback leaves as they are, because `rollout` has changed them since or is about to."""
+class LeftUnchanged:
+    """Nodes that a rollback leaves unchanged, because the newer `rollout` has changed them since or is about to."""
 
     rollout: str
     nodes: tuple[str, ...]
@@ -86,11 +86,13 @@ class LeftAlone:
 
 @event("rollout.started.v1")
 class RolloutStarted:
-    """`total` counts its nodes, `waves` those of each wave; the others are skipped from the start.
-    `named`: its nodes were chosen, so that it says nothing about nodes that join later.
-    `needs`: rollouts that must have succeeded before the first wave, because their modules are needed by this one.
-    `rollback_of`: it takes back what that one, which had ended, did, but on the nodes that are `left_alone`.
-    `purge`: when every node has succeeded, the module object and the artifact are deleted too."""
+    """A rollout was started.
+
+    `total`: the number of its nodes. `waves`: the number of nodes in each wave; all others are skipped from the start.
+    `named`: the nodes were chosen, so the rollout does not apply to nodes that join later. `needs`: rollouts that must
+    succeed before the first wave, because this rollout needs their modules. `retry_of`: the finished rollout whose failed
+    nodes this one retries. `rollback_of`: the finished rollout that this one rolls back, except on the nodes in
+    `left_alone`. `purge`: after all nodes have succeeded, the module object and the artifact are deleted too."""
 
     rollout: str
     action: Action
@@ -105,31 +107,37 @@ class RolloutStarted:
     needs: tuple[str, ...] = ()
     retry_of: str = ""
     rollback_of: str = ""
-    left_alone: tuple[LeftAlone, ...] = ()
+    left_alone: tuple[LeftUnchanged, ...] = ()
     purge: bool = False
 
 
 @event("rollout.approved.v1")
 class RolloutApproved:
+    """A second person approved the rollout."""
+
     rollout: str
     remark: str
 
 
 @event("rollout.rejected.v1")
 class RolloutRejected:
+    """A person refused to approve the rollout. It ends, and no node is touched."""
+
     rollout: str
     remark: str
 
 
 @event("rollout.wave_started.v1")
 class WaveStarted:
+    """The nodes of the wave may be released. `wave` counts from 0."""
+
     rollout: str
     wave: int
 
 
 @event("rollout.wave_soaking.v1")
 class WaveSoaking:
-    """All its nodes have ended; their health is watched until then."""
+    """All nodes of the wave have ended. Their health is watched until `until`."""
 
     rollout: str
     wave: int
@@ -138,7 +146,7 @@ class WaveSoaking:
 
 @event("rollout.wave_gated.v1")
 class WaveGated:
-    """A person has to promote before the next wave starts."""
+    """A person must promote the rollout before the next wave starts."""
 
     rollout: str
     wave: int
@@ -146,7 +154,7 @@ class WaveGated:
 
 @event("rollout.wave_passed.v1")
 class WavePassed:
-    """Nothing keeps the next wave from starting any more."""
+    """The wave is complete, and the next wave may start."""
 
     rollout: str
     wave: int
@@ -154,8 +162,9 @@ class WavePassed:
 
 @event("rollout.wave_failed.v1")
 class WaveFailed:
-    """The rollout is stopped by its `max_failures` or its `progress_deadline_seconds`: nothing is released after it
-    unless a person resumes or retries. What follows is the strategy's `on_failure`."""
+    """The strategy's `max_failures` or `progress_deadline_seconds` stopped the rollout.
+
+    Nothing more is released unless a person resumes or retries it. The strategy's `on_failure` decides what follows."""
 
     rollout: str
     wave: int
@@ -165,7 +174,8 @@ class WaveFailed:
 
 @event("rollout.released.v1")
 class NodesReleased:
-    """Its version in the stream is what keeps two processes from releasing more than `max_parallel`."""
+    """Nodes were released. The event's version in the stream prevents two processes from releasing more than
+    `max_parallel` nodes."""
 
     rollout: str
     nodes: tuple[str, ...]
@@ -173,6 +183,8 @@ class NodesReleased:
 
 @event("rollout.paused.v1")
 class RolloutPaused:
+    """The rollout is paused by a person, then `reason` is `manual`, or by the strategy's `on_failure`."""
+
     rollout: str
     reason: Reason
     message: str = ""
@@ -180,7 +192,8 @@ class RolloutPaused:
 
 @event("rollout.resumed.v1")
 class RolloutResumed:
-    """`forgiven`: nodes that had failed by then, by wave; they do not count against `max_failures` any more."""
+    """A person resumed the rollout. `forgiven`: how many nodes had failed, by wave; these failures no longer count towards
+    `max_failures`."""
 
     rollout: str
     forgiven: tuple[int, ...] = ()
@@ -188,6 +201,10 @@ class RolloutResumed:
 
 @event("rollout.abort_requested.v1")
 class AbortRequested:
+    """Nothing more is released: scheduled nodes are canceled. The strategy's `on_abort` decides about the others.
+
+    `reason` is `manual` if a person asked for it."""
+
     rollout: str
     reason: Reason = Reason.MANUAL
     message: str = ""
@@ -195,7 +212,9 @@ class AbortRequested:
 
 @event("rollout.rollback_requested.v1")
 class RollbackRequested:
-    """Nothing new is released; what is in hand is given up; then every node gets back what it had before."""
+    """Nothing more is released, and operations in progress are canceled. Then all changed nodes are restored.
+
+    `reason` is `manual` if a person asked for it."""
 
     rollout: str
     reason: Reason = Reason.MANUAL
@@ -204,16 +223,16 @@ class RollbackRequested:
 
 @event("rollout.rollback_started.v1")
 class RollbackStarted:
-    """`nodes`: those that get back what they had."""
+    """No operation is in progress any more. `nodes` are restored; `left_alone`: nodes that stay unchanged."""
 
     rollout: str
     nodes: tuple[str, ...]
-    left_alone: tuple[LeftAlone, ...] = ()
+    left_alone: tuple[LeftUnchanged, ...] = ()
 
 
 @event("rollout.nodes_retried.v1")
 class NodesRetried:
-    """`automatic`: by the strategy's `retries`."""
+    """Failed nodes get another attempt. `automatic`: the strategy's `retries` asked for it, not a person."""
 
     rollout: str
     nodes: tuple[str, ...]
@@ -222,7 +241,7 @@ class NodesRetried:
 
 @event("rollout.followed.v1")
 class RolloutFollowed:
-    """It had ended, and `follower` was started: a rollout that tries its failed nodes again, or takes it back."""
+    """The rollout had ended, and the rollout `follower` was started to retry its failed nodes or to roll it back."""
 
     rollout: str
     follower: str
@@ -231,6 +250,8 @@ class RolloutFollowed:
 
 @event("rollout.finished.v1")
 class RolloutFinished:
+    """The rollout ended. `phase` is final."""
+
     rollout: str
     phase: RolloutPhase
     reason: Reason | None = None

@@ -1,11 +1,11 @@
-"""One step of a rollout: what is recorded of it, and what becomes of its operations. Pure, so that a simulation takes
-the very steps that `rollout.process.advance` takes."""
+"""One step of a rollout: its events, and the commands to its placements. Pure, so that the simulation takes the same steps
+as `rollout.process.advance`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from rollout.domain.placement.decider import (
+from rollout.domain.placement.commands import (
     Cancel,
     End,
     PlacementCommand,
@@ -15,7 +15,8 @@ from rollout.domain.placement.decider import (
     Retry,
     RollBack,
 )
-from rollout.domain.rollout.decider import ROLLOUT, Advance, Fleet, RolloutState, decide, progress_deadline, wake_at
+from rollout.domain.rollout.commands import Advance
+from rollout.domain.rollout.decider import ROLLOUT, decide
 from rollout.domain.rollout.events import (
     NodesReleased,
     NodesRetried,
@@ -23,14 +24,18 @@ from rollout.domain.rollout.events import (
     RolloutEvent,
     RolloutPhase,
     RolloutStarted,
+    WavePhase,
 )
+from rollout.domain.rollout.progress_deadline import progress_deadline
+from rollout.domain.rollout.snapshot import Snapshot
+from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Offline, OnAbort
 from rollout.messages import Phase, Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """`wake_at`: when another step is due though nothing has been recorded in between, None if never."""
+    """`wake_at`: when another step is due even without a new event, None if never."""
 
     events: Sequence[RolloutEvent]
     commands: Sequence[PlacementCommand]
@@ -38,26 +43,36 @@ class Step:
 
     @property
     def nodes(self) -> frozenset[str]:
-        """Those to which it does something."""
+        """The nodes that the step changes."""
         return frozenset(each.node for each in self.commands if not isinstance(each, RecordReport | RejectReport))
 
 
-def step(state: RolloutState, started: RolloutStarted, fleet: Fleet) -> Step:
-    """The next step of the rollout in `state`, which began with `started` and has not ended."""
+def step(state: RolloutState, started: RolloutStarted, snapshot: Snapshot) -> Step:
+    """Return the next step of the rollout in `state`, which began with `started` and has not ended."""
     uid, module_name = started.rollout, started.module_name
-    events = decide(state, Advance(rollout=uid, fleet=fleet))
+    events = decide(state, Advance(rollout=uid, snapshot=snapshot))
     commands = [
-        command for event in events for command in _following(state, event, dict(fleet.retriable), uid, module_name)
+        command for event in events for command in _commands(state, event, dict(snapshot.retriable), uid, module_name)
     ]
     if not events:
-        commands += _endings(state, fleet, uid, module_name)
-    return Step(events=events, commands=commands, wake_at=wake_at(ROLLOUT.fold(events, state), fleet))
+        commands += _endings(state, snapshot, uid, module_name)
+    return Step(events=events, commands=commands, wake_at=wake_at(ROLLOUT.fold(events, state), snapshot))
 
 
-def _following(
+def wake_at(state: RolloutState, snapshot: Snapshot) -> datetime | None:
+    """Return when the rollout's next deadline, soak end, start or retry is due; None if there is none."""
+    moments: list[datetime | None] = [progress_deadline(state, snapshot), snapshot.wake_at]
+    if state.wave_phase == WavePhase.SOAKING and state.phase == RolloutPhase.RUNNING:
+        moments.append(state.soak_until)
+    if state.wave < 0:
+        moments.append(state.strategy.start_at)
+    return min((each for each in moments if each is not None and each > snapshot.now), default=None)
+
+
+def _commands(
     state: RolloutState, event: RolloutEvent, attempts: dict[str, int], uid: str, module_name: str
 ) -> Iterator[PlacementCommand]:
-    """What an event means to the nodes that it names."""
+    """Yield the commands to the nodes that the event names."""
     match event:
         case NodesReleased(nodes=nodes):
             for node in nodes:
@@ -73,26 +88,23 @@ def _following(
             pass
 
 
-def _endings(state: RolloutState, fleet: Fleet, uid: str, module_name: str) -> list[PlacementCommand]:
-    """Operations that end, or are asked to, because of the rollout's phase: they need no event of its own."""
+def _endings(state: RolloutState, snapshot: Snapshot, uid: str, module_name: str) -> list[PlacementCommand]:
+    """Return the commands that end or cancel operations because of the rollout's phase. They need no rollout event."""
     if state.restoring:
-        return [] if fleet.frozen else _given_up(state, fleet, uid, module_name)
+        return [] if snapshot.frozen else _unrestorable(state, snapshot, uid, module_name)
     if state.phase in {RolloutPhase.ABORTING, RolloutPhase.ROLLING_BACK}:
+        reason = state.reason or Reason.MANUAL
         commands: list[PlacementCommand] = [
-            End(rollout=uid, node=node, module_name=module_name, phase=Phase.CANCELED, reason=_reason(state))
-            for node in fleet.scheduled
+            End(rollout=uid, node=node, module_name=module_name, phase=Phase.CANCELED, reason=reason)
+            for node in snapshot.scheduled
         ]
         if state.phase == RolloutPhase.ROLLING_BACK or state.strategy.on_abort == OnAbort.UNDO:
-            commands += [Cancel(rollout=uid, node=node, module_name=module_name) for node in fleet.cancelable]
+            commands += [Cancel(rollout=uid, node=node, module_name=module_name) for node in snapshot.cancelable]
         return commands
     if state.phase == RolloutPhase.RUNNING and state.strategy.offline != Offline.WAIT:
         phase = Phase.SKIPPED if state.strategy.offline == Offline.SKIP else Phase.FAILED
-        return [_unreachable(uid, node, module_name, phase) for node in fleet.offline]
+        return [_unreachable(uid, node, module_name, phase) for node in snapshot.offline]
     return []
-
-
-def _reason(state: RolloutState) -> Reason:
-    return state.reason or Reason.MANUAL
 
 
 def _unreachable(uid: str, node: str, module_name: str, phase: Phase) -> End:
@@ -102,24 +114,26 @@ def _unreachable(uid: str, node: str, module_name: str, phase: Phase) -> End:
     )
 
 
-def _given_up(state: RolloutState, fleet: Fleet, uid: str, module_name: str) -> list[PlacementCommand]:
-    """Nodes that cannot be given back what they had: all that are left once nothing has succeeded for too long. They
-    are released first: what was released and failed is repeated by the reconciler when they are back."""
-    deadline = progress_deadline(state, fleet)
-    if deadline is None or deadline > fleet.now:
+def _unrestorable(state: RolloutState, snapshot: Snapshot, uid: str, module_name: str) -> list[PlacementCommand]:
+    """Fail all nodes that are still scheduled when nothing has succeeded until the progress deadline.
+
+    They are released first: the reconciler repeats operations that were released and failed.
+    """
+    deadline = progress_deadline(state, snapshot)
+    if deadline is None or deadline > snapshot.now:
         return []
     commands: list[PlacementCommand] = []
-    for node in fleet.scheduled:
+    for node in snapshot.scheduled:
         commands.append(Release(rollout=uid, node=node, module_name=module_name))
         commands.append(
             _unreachable(uid, node, module_name, Phase.FAILED)
-            if node in fleet.offline
-            else _late(uid, node, module_name)
+            if node in snapshot.offline
+            else _overdue(uid, node, module_name)
         )
     return commands
 
 
-def _late(uid: str, node: str, module_name: str) -> End:
+def _overdue(uid: str, node: str, module_name: str) -> End:
     return End(
         rollout=uid,
         node=node,

@@ -14,24 +14,27 @@ NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 class Command(BaseCommand):
     help = (
-        "Print one line of the broker's ACL file: the user of a node, of the control plane (--control), or of the operator "
-        "(--operator). Once the file says `user default off`, only the operator may run ACL LOAD. Redis 7.0, Valkey 7.2 and "
-        "newer versions read the line. The password is the first line of --password-file. Without that option a password is "
-        "generated and written to standard error."
+        "Print one line for the broker's ACL file: the user of a node, of the control plane (--control), or of the operator "
+        "(--operator). Once the file has `user default off`, only the operator may run ACL LOAD. Redis 7.0, Valkey 7.2 and "
+        "newer versions can read the line. Without --password-file, the password is generated and printed to standard error."
     )
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         who = parser.add_mutually_exclusive_group(required=True)
-        who.add_argument("node", nargs="?", help="name of the node: MODFLEET_NODE of its agent")
-        who.add_argument("--control", action="store_true", help="the control plane itself")
-        who.add_argument("--operator", action="store_true", help="the person who looks after the broker")
-        parser.add_argument("--password-file", metavar="FILE", help="its first line is the password; - for stdin")
+        who.add_argument("node", nargs="?", help="name of the node, which is MODFLEET_NODE of its agent")
+        who.add_argument("--control", action="store_true", help="print the line of the control plane")
+        who.add_argument(
+            "--operator", action="store_true", help="print the line of the person who administers the broker"
+        )
+        parser.add_argument(
+            "--password-file", metavar="FILE", help="file whose first line is the password; - for standard input"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         node, path = options["node"], options["password_file"]
         if node is not None and not NAME.fullmatch(node):
-            raise CommandError("A node's name has letters, digits, `_`, `.` and `-`, at most 128 of them.")
+            raise CommandError("A node name may have letters, digits, `_`, `.` and `-`, and at most 128 characters.")
         password = _first_line(path) if path else secrets.token_urlsafe(24)
         if node is not None:
             user, line = user_of(node), node_line(node, password)
@@ -45,7 +48,7 @@ class Command(BaseCommand):
 
 
 def _first_line(path: str) -> str:
-    """Raises: `CommandError` when there is none."""
+    """Return the password. Raises: `CommandError` if there is none."""
     try:
         text = sys.stdin.readline() if path == "-" else Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:

@@ -17,24 +17,27 @@ from eventstore import database_now, head, note_head, wait_for_growth
 from rollout.delivery.outbox import publish_due
 from rollout.delivery.signals import relay_looked
 from rollout.process import timeouts
-from rollout.process.manager import Follower
+from rollout.process.manager import ProcessManager
 from rollout.reconciliation.reconciler import Reconciler, reconcile
 from rollout.tasks import sweep
 
 logger = logging.getLogger(__name__)
 
-#: How often everything is looked at even if nothing happened, seconds.
+#: Longest time between two runs of all steps, seconds.
 SWEEP_SECONDS = 1.0
-AGAIN = f"the relay tries again in {SWEEP_SECONDS} s"
-#: How often the head of the log is noted, and storage and outbox are swept, seconds.
+AGAIN = f"the relay retries in {SWEEP_SECONDS} s"
+#: Time between two saves of the log's head, and between two sweeps of storage and outbox, seconds.
 HOURLY_SECONDS = 3600.0
-#: Least time between two looks, seconds: the log grows with each report, and what reports bring about is done by the
-#: control workers, which take them in.
+#: Least time between two runs, seconds. The log grows with each report, but the control worker that ingests a report
+#: acts on it.
 PAUSE_SECONDS = 0.1
 
 
 class Command(BaseCommand):
-    help = "Move rollouts on and publish their commands: at once when the log grows, and by the clock."
+    help = (
+        "Run the outbox relay until SIGTERM: publish commands, advance rollouts, end overdue operations, and reconcile nodes. "
+        f"It acts when the log grows, and at least every {SWEEP_SECONDS:g} s."
+    )
 
     def handle(self, *args: Any, **options: Any) -> None:
         stopping = threading.Event()
@@ -42,12 +45,12 @@ class Command(BaseCommand):
             signal.signal(number, lambda *_: stopping.set())
         next_sweep = time.monotonic() + HOURLY_SECONDS
         _tried(_note_head)
-        reconciler, follower = Reconciler(), Follower()
+        reconciler, manager = Reconciler(), ProcessManager()
         while not stopping.is_set():
             try:
                 close_old_connections()
                 position = head()
-                is_well, wake_at = look(reconciler.look, follower)
+                is_well, wake_at = look(reconciler.poll, manager)
                 if time.monotonic() > next_sweep:
                     next_sweep = time.monotonic() + HOURLY_SECONDS
                     is_well = _tried(sweep.delay) and is_well
@@ -58,28 +61,30 @@ class Command(BaseCommand):
                     wait_for_growth(position, timeout=_until(wake_at))
                 else:
                     stopping.wait(SWEEP_SECONDS)
-            except Exception as error:  # noqa: BLE001  # logged; all that was to be done still stands in the log
+            except Exception as error:  # noqa: BLE001  # logged; the log still has all that must be done
                 log_failure(logger, AGAIN, error)
                 stopping.wait(SWEEP_SECONDS)
 
 
 def _until(moment: datetime | None) -> float:
-    """Seconds until that moment, but no longer than to the next sweep."""
+    """Return the seconds until that moment, at most `SWEEP_SECONDS`."""
     if moment is None:
         return SWEEP_SECONDS
     return min(max((moment - database_now()).total_seconds(), 0.0), SWEEP_SECONDS)
 
 
-def look(reconciled: Callable[[], Any] = reconcile, follower: Follower | None = None) -> tuple[bool, datetime | None]:
-    """Do all that is due now. Whether each step succeeded, and when a rollout wants to be looked at next.
+def look(
+    reconciled: Callable[[], Any] = reconcile, manager: ProcessManager | None = None
+) -> tuple[bool, datetime | None]:
+    """Run all steps. Return True if all succeeded, and the time of the next step of a rollout.
 
-    A step that fails keeps no other from its work. Without a `follower` all rollouts are looked at.
+    A step that fails does not stop the others. Without a `manager`, all rollouts are advanced.
     """
-    moved = (follower or Follower()).look
+    moved = (manager or ProcessManager()).poll
     wakes: list[datetime | None] = []
     steps: tuple[Callable[[], Any], ...] = (
         timeouts.end_overdue_operations,
-        timeouts.end_operations_of_gone_nodes,
+        timeouts.end_operations_of_decommissioned_nodes,
         reconciled,
         lambda: wakes.append(moved()),
         publish_due,
@@ -92,17 +97,17 @@ def _note_head() -> None:
     path = settings.ENVIRONMENT.log_heads_path
     try:
         note_head(path)
-    except OSError as error:  # the JSON log has it
+    except OSError as error:  # the JSON log also has the head
         logger.warning("the head of the log cannot be written to %s: %s", path, error)
 
 
 def _tried(step: Callable[[], Any]) -> bool:
     try:
         step()
-    except (OperationalError, RedisError) as error:  # the broker is away, which is foreseen: no traceback
-        logger.warning("the broker is away, the relay tries again in %s s: %s", SWEEP_SECONDS, error)
+    except (OperationalError, RedisError) as error:  # the broker may be down at times: no traceback
+        logger.warning("the broker cannot be reached, the relay retries in %s s: %s", SWEEP_SECONDS, error)
         return False
-    except Exception as error:  # noqa: BLE001  # logged; what was to be done still stands in the log
+    except Exception as error:  # noqa: BLE001  # logged; the log still has what must be done
         log_failure(logger, AGAIN, error)
         return False
     return True

@@ -37,7 +37,7 @@ def key_of(fleet, model):
 
 def test_it_works(fleet, admin, press):
     response = press(admin, "rollout/rollout", "abort", fleet.rollout)
-    assert messages(response) == [f"Nothing more is started of install greet 2 ({fleet.rollout})."]
+    assert messages(response) == [f"Abort requested for install greet 2 ({fleet.rollout}). No more nodes are started."]
     assert Rollout.objects.get().phase == "aborting"
     asked = [each for each in load(rollout_stream(fleet.rollout)) if each.type == "rollout.abort_requested.v1"]
     assert [each.actor for each in asked] == ["user:alice"]
@@ -79,7 +79,7 @@ def test_abort_of_what_has_ended_shows_the_error(fleet, admin, press):
 
 def test_retry_in_the_same_rollout(fleet, admin, press):
     response = press(admin, "rollout/rollout", "retry", fleet.rollout)
-    assert "are tried again." in messages(response)[0]
+    assert "are scheduled again." in messages(response)[0]
     assert Rollout.objects.get().failed == 0
 
 
@@ -127,7 +127,7 @@ def test_decommission(fleet, admin, press):
 
 def test_the_object_of_a_loaded_module_stays(fleet, admin, press):
     response = press(admin, "modules_app/module", "delete_object", fleet.module)
-    assert "have loaded greet 2, or are to load it." in messages(response)[0]
+    assert "have loaded greet 2 or will load it." in messages(response)[0]
     assert Module.objects.exists()
 
 
@@ -135,13 +135,13 @@ def test_delete_a_module_object(fleet, admin, press):
     for each in fleet.nodes:
         decommission_node(each)
     response = press(admin, "modules_app/module", "delete_object", fleet.module)
-    assert messages(response) == ["The module object greet 2 is deleted."]
+    assert messages(response) == ["Deleted the module object greet 2."]
     assert not Module.objects.exists()
 
 
 def test_an_artifact_in_use_stays(fleet, admin, press):
     response = press(admin, "artifacts_app/build", "delete_artifact", Build.objects.get().key)
-    assert "have greet 2, or are to get it." in messages(response)[0]
+    assert "have greet 2 or will get it." in messages(response)[0]
     assert Build.objects.exists()
 
 
@@ -149,7 +149,7 @@ def test_delete_an_unused_artifact(fleet, admin, press):
     for each in fleet.nodes:
         decommission_node(each)
     response = press(admin, "artifacts_app/build", "delete_artifact", Build.objects.get().key)
-    assert messages(response) == ["The artifact greet 2 is deleted."]
+    assert messages(response) == ["Deleted the artifact greet 2."]
     assert not Build.objects.exists()
 
 

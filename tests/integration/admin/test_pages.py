@@ -8,7 +8,7 @@ from django.test import Client
 
 from accounts.roles import Role
 from eventstore import StoredEvent
-from rollout.projections.rollouts import operation_key
+from rollout.projections.counters import operation_key
 from tests.integration.admin.conftest import EVIL, signed_in, text
 from ui.cells import page_url
 
@@ -122,7 +122,7 @@ def test_a_node_shows_its_modules(fleet, admin):
     assert "greet 2" in page
     assert "badge-in_sync" in page
     assert "master" in page
-    assert "No rollout has reached" not in page
+    assert "No operations yet." not in page
 
 
 def test_a_node_that_never_beat_has_no_time(fleet, admin):

@@ -72,28 +72,28 @@ def test_a_node(run):
         (
             ["nodes", "show", "nope"],
             1,
-            "The fleet has no node of this name. `modfleet nodes` lists those that there are.",
+            "The fleet has no node of this name. `modfleet nodes` lists all nodes.",
         ),
-        (["nodes", "label", "n1"], 2, "Give the labels as NAME=VALUE, or --clear for none."),
-        (["nodes", "label", "n1", "zone"], 2, "zone is no label: write it as NAME=VALUE."),
-        (["events", "--since", "soon"], 2, "soon is no time: write it as 2026-11-23T16:20:00Z."),
+        (["nodes", "label", "n1"], 2, "Give the labels as NAME=VALUE, or --clear to remove them."),
+        (["nodes", "label", "n1", "zone"], 2, "zone is not a label. Write it as NAME=VALUE."),
+        (["events", "--since", "soon"], 2, "soon is not a time. Write it as 2026-11-23T16:20:00Z."),
         (["events", "--request", "nope"], 1, "No event has the correlation_id nope. `modfleet events` shows"),
-        (["rollout", "start", "greet", "1", "--node", "n1", "--role", "master"], 2, "--node names nodes, and cannot"),
+        (["rollout", "start", "greet", "1", "--node", "n1", "--role", "master"], 2, "--node cannot be combined"),
         (["rollout", "start", "nope", "1"], 1, "`modfleet push FILE.zip`"),
         (["rollout", "start", "greet", "1", "--canary", "few"], 2, "strategy.canary: Must be an integer"),
-        (["rollout", "start", "greet", "1", "--soak", "inf"], 2, "What is to be sent is no JSON: Out of range"),
-        (["rollout", "approve", "nope"], 2, "Say why, for the log: --remark TEXT."),
-        (["rollout", "status", "../nodes"], 2, "'../nodes' is no name."),
-        (["rollout", "status", ""], 2, "'' is no name."),
+        (["rollout", "start", "greet", "1", "--soak", "inf"], 2, "The request cannot be written as JSON: Out of range"),
+        (["rollout", "approve", "nope"], 2, "Give a reason, for the log: --remark TEXT."),
+        (["rollout", "status", "../nodes"], 2, "'../nodes' is not a valid name."),
+        (["rollout", "status", ""], 2, "'' is not a valid name."),
         (["nodes", "drain", "n1?x=1"], 1, "The fleet has no node of this name."),
         (["nodes", "show", "\udcff"], 1, "The fleet has no node of this name."),
-        (["nodes", "list", "--label", "zone=\udcff"], 2, "A value is no text in UTF-8."),
-        (["freeze", "\udcff"], 2, "A value is no text in UTF-8."),
-        (["modules", "show", "nope", "1"], 1, "There is no module nope 1: `modfleet modules` lists"),
+        (["nodes", "list", "--label", "zone=\udcff"], 2, "A value is not valid UTF-8."),
+        (["freeze", "\udcff"], 2, "A value is not valid UTF-8."),
+        (["modules", "show", "nope", "1"], 1, "There is no module nope 1. `modfleet modules` lists"),
         (["artifacts", "show", "nope", "1"], 1, "`modfleet push FILE.zip` uploads it"),
-        (["users", "show", "nobody"], 1, "There is no user nobody: `modfleet users` lists"),
-        (["users", "set", "bob"], 2, "Say what is to change: --name, --email, --role or --status."),
-        (["users", "add", "dave", "--email", "d@example.com"], 2, "There is no new password: give --new-password"),
+        (["users", "show", "nobody"], 1, "There is no user nobody. `modfleet users` lists"),
+        (["users", "set", "bob"], 2, "Nothing to change: give --name, --email, --role or --status."),
+        (["users", "add", "dave", "--email", "d@example.com"], 2, "No new password: give --new-password"),
     ],
 )
 def test_an_error_is_one_sentence_that_says_what_to_do(run, words, code, sentence):
@@ -134,7 +134,7 @@ def test_a_rollout_is_started_as_it_was_planned(run, module):
     assert [each["total"] for each in plan["waves"]] == [1, 1]
     assert plan["plan_hash"] in run("rollout", "plan", *words).stdout
     changed = run("rollout", "start", module, "1", "--plan-hash", plan["plan_hash"])
-    assert (changed.exit_code, "Look at `modfleet rollout plan` again" in changed.stderr) == (1, True)
+    assert (changed.exit_code, "Run `modfleet rollout plan` again" in changed.stderr) == (1, True)
     made = answer(run("rollout", "start", *words, "--plan-hash", plan["plan_hash"], "--json"))
     assert (made["strategy"]["canary"], set(phases(made["uid"]))) == ("50%", {"n1", "n2"})
     assert made["origin"] == "cli"
@@ -202,14 +202,14 @@ def test_promote_opens_the_gate(run, module):
     assert run("rollout", "watch", uid, "--timeout", "0").exit_code == 5
 
 
-def test_a_verb_that_starts_another_rollout_says_how_to_follow_it(run, module):
+def test_a_verb_that_starts_another_rollout_says_how_to_watch_it(run, module):
     uid = begin(run, module, "--node", "n1", "--max-failures", "100%", "--retries", "0")
     advance(uid)
     say(uid, "n1", Phase.FAILED, reason=Reason.LOAD_FAILED)
     shown = run("rollout", "retry", uid)
     other = answer(run("rollout", "list", "--limit", "1", "--json"))[0]["uid"]
     assert uid != other
-    assert shown.stderr == f"`modfleet rollout watch {other}` follows it.\n"
+    assert shown.stderr == f"Watch it with `modfleet rollout watch {other}`.\n"
 
 
 def test_the_uid_is_whole_on_a_terminal(terminal, module):
@@ -263,7 +263,7 @@ def test_a_viewer_may_not(run, module):
 
 def test_on_a_terminal_the_plan_is_shown_and_a_person_decides(terminal, module):
     asking = terminal("rollout", "start", module, "1")
-    asking.wait_until(lambda text: "Start it? [y/N]:" in text)
+    asking.wait_until(lambda text: "Start this rollout? [y/N]:" in text)
     assert "plan_hash" in asking.text
     asking.type("n\n")
     assert asking.end() == 1

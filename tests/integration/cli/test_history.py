@@ -159,6 +159,6 @@ def test_a_rollback_says_what_it_is_what_it_follows_and_what_it_leaves_alone(run
     status = run("rollout", "status", back).stdout
     assert f"rollback of rollout {first}" in status
     assert left in status
-    assert f"its rollback is rollout {back}" in run("rollout", "status", first).stdout
+    assert f"rolled back by rollout {back}" in run("rollout", "status", first).stdout
     listed = run("rollout", "list", "--module", module).stdout.splitlines()
     assert any(back in line and "roll back" in line for line in listed)

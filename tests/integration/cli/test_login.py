@@ -39,7 +39,7 @@ def test_afterwards_nothing_need_be_said(run, environ):
 def test_the_token_goes_to_no_other_url(run, control):
     run("login")
     shown = run("nodes", **{**NOBODY, "MODFLEET_URL": control.url.replace("127.0.0.1", "localhost")})
-    assert (shown.exit_code, "There are no credentials" in shown.stderr) == (2, True)
+    assert (shown.exit_code, "No credentials" in shown.stderr) == (2, True)
 
 
 def test_the_password_comes_from_the_standard_input(run):

@@ -26,12 +26,12 @@ def test_it_registers_and_uploads_and_again_it_changes_nothing(run, package):
     assert [again["module_created"], again["artifact_created"]] == [False, False]
     assert again["artifact"] == first["artifact"]
     assert run("push", package("pushed")).stdout == (
-        "pushed 1: no change, the same package is there already (linux/x86_64)\n"
+        "pushed 1: no change, this package is already uploaded (linux/x86_64)\n"
     )
 
 
 def test_what_it_brought_can_be_seen_and_deleted(run, package):
-    assert "the module registered, the package uploaded" in run("push", package("shown")).stdout
+    assert "module registered, package uploaded" in run("push", package("shown")).stdout
     assert json.loads(run("modules", "show", "shown", "1", "--json").stdout)["module_name"] == "shown"
     assert json.loads(run("artifacts", "show", "shown", "1", "--json").stdout)["version"] == 1
     assert "linux/x86_64" in run("artifacts", "show", "shown", "1").stdout
@@ -78,7 +78,7 @@ def test_a_package_that_is_damaged(run, tmp_path):
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("module.json", "{}")
     file.write_bytes(file.read_bytes().replace(zlib.compress(b"{}", wbits=-15), b"\xff" * 4))
-    assert run("push", str(file)).stderr.startswith(f"{file} is no readable zip file: ")
+    assert run("push", str(file)).stderr.startswith(f"{file} is not a readable zip file. ")
 
 
 def test_a_file_that_is_not_there(run, tmp_path):
@@ -90,4 +90,4 @@ def test_a_bar_on_a_terminal(terminal, package):
     pushing = terminal("push", package("barred"))
     assert pushing.end() == 0
     assert b"barred.zip" in pushing.seen
-    assert "barred 1: the module registered, the package uploaded" in pushing.text
+    assert "barred 1: module registered, package uploaded" in pushing.text

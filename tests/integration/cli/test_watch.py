@@ -48,7 +48,7 @@ def test_1_for_one_that_has_failed_with_the_nodes_reasons_and_the_next_step(run,
     assert shown.exit_code == 1
     assert "n2: failed: load_failed: no symbol  [31mfoo\n" in shown.stdout
     assert shown.stderr == (
-        f"See `modfleet rollout why {uid}`; `modfleet rollout retry {uid}` tries the failed nodes again.\n"
+        f"`modfleet rollout why {uid}` shows the reason; `modfleet rollout retry {uid}` tries the failed nodes again.\n"
     )
 
 
@@ -63,7 +63,7 @@ def test_3_for_one_that_is_paused(run, module):
     uid = start(module_name=module)
     pause_rollout(uid)
     shown = run("rollout", "watch", uid)
-    assert (shown.exit_code, shown.stderr.startswith("It waits for a person: ")) == (3, True)
+    assert (shown.exit_code, shown.stderr.startswith("The rollout is paused: ")) == (3, True)
 
 
 def test_3_for_one_that_waits_at_a_gate(run, module):
@@ -88,7 +88,7 @@ def test_4_where_nobody_answers(run):
 
 def test_5_when_the_time_is_over_and_it_goes_on(run, module):
     shown = run("rollout", "watch", start(module_name=module), "--timeout", "0.2")
-    assert (shown.exit_code, "The rollout goes on after 0.2 s" in shown.stderr) == (5, True)
+    assert (shown.exit_code, "Not finished after 0.2 s; the rollout continues." in shown.stderr) == (5, True)
 
 
 def test_130_for_ctrl_c(terminal, module):
@@ -96,14 +96,14 @@ def test_130_for_ctrl_c(terminal, module):
     watching.wait_until(lambda text: "wave 0" in text)
     os.killpg(watching.process.pid, signal.SIGINT)
     assert watching.end() == 130
-    assert "The rollout goes on" in watching.text
+    assert "The rollout continues" in watching.text
     assert "Traceback" not in watching.text
 
 
 def test_one_that_is_not_there_is_refused(run):
     shown = run("rollout", "watch", "nope")
     assert (shown.exit_code, shown.stdout) == (1, "")
-    assert "`modfleet rollout list` lists those that there are." in shown.stderr
+    assert "`modfleet rollout list` lists all rollouts." in shown.stderr
 
 
 # --- What it shows ----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The home page: what needs somebody, what is under way, which node has which module."""
+"""The home page: what needs attention, rollouts in progress, and the modules of each node."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from tests.integration.console.conftest import shown_text
 def test_it_works(fleet, admin):
     page = shown_text(admin.get("/admin/"))
     assert "3 nodes 3 online" in page
-    assert "1 node with an operation that failed: greet 2" in page
+    assert "1 node with a failed operation: greet 2" in page
     assert "install greet 2 running by the user olivia" in page
     assert "66 % of 3 nodes: 1 succeeded, 1 failed, 1 queued" in page
 
@@ -65,19 +65,19 @@ def test_a_node_that_left_is_counted_nowhere(fleet, admin):
     decommission_node("node-b")
     page = admin.get("/admin/")
     assert page.context["fleet_size"] == 2
-    assert "node-b" not in text(page).split("Which node has what")[1]
+    assert "node-b" not in text(page).split("Nodes and their modules")[1]
 
 
 def test_the_live_part_is_that_of_the_page(fleet, viewer):
     live = text(viewer.get("/admin/live"))
-    assert "Rollouts under way" in live
+    assert "Rollouts in progress" in live
     assert "<html" not in live
 
 
 def test_an_empty_fleet_says_what_to_do(db, admin):
     page = text(admin.get("/admin/"))
     assert "No node has joined yet" in page
-    assert "None." in page
+    assert "No rollouts in progress." in page
 
 
 def test_a_viewer_is_offered_nothing_that_changes(fleet, viewer):

@@ -25,7 +25,7 @@ def test_a_version_without_a_package_cannot_be_rolled_out(fleet, admin):
     page = text(admin.get("/admin/modules/greet"))
     assert "Version 3" in page
     assert "version=3" not in page
-    assert "It has no package" in page
+    assert "This version has no package" in page
 
 
 def test_the_list_has_all_that_have_an_object_a_package_or_a_node(fleet, viewer):

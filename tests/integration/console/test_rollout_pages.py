@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from rollout.domain.strategy import Retries
+from rollout.domain.retries import Retries
 from rollout.messages import Phase, Reason
 from rollout.process.advance import advance
 from rollout.queries.freeze import freeze_document
@@ -47,6 +47,12 @@ def test_it_works(fleet, admin):
         assert each in page
 
 
+def test_the_strategy_is_shown_in_words(fleet, admin):
+    page = shown_text(admin.get(page_url("rollout_rollout", fleet.rollout)))
+    for each in ("progress_deadline_seconds 600 ", "retries.reasons fetch_failed, server_unreachable", "waves none"):
+        assert each in page
+
+
 def test_a_viewer_is_refused_every_verb(fleet, viewer):
     for name in ["pause", "abort", "retry", "rollback", "promote", "approve", "resume", "reject"]:
         assert viewer.post(verb_url(fleet.rollout, name), {"remark": "x"}).status_code == 403
@@ -74,9 +80,7 @@ def test_buttons_are_those_of_the_phase(fleet, admin):
 def test_a_verb_is_asked_for_and_then_done(fleet, admin):
     assert "Pause this rollout?" in text(admin.get(verb_url(fleet.rollout, "pause")))
     assert rollout_row(fleet.rollout).phase == "running"
-    assert "Paused: no further node is started." in shown_text(
-        admin.post(verb_url(fleet.rollout, "pause"), follow=True)
-    )
+    assert "Paused. No more nodes are started." in shown_text(admin.post(verb_url(fleet.rollout, "pause"), follow=True))
     assert rollout_row(fleet.rollout).phase == "paused"
 
 
@@ -92,7 +96,7 @@ def test_nothing_is_foreseen_of_what_waits_for_a_person(fleet, admin):
     assert " left " in shown_text(admin.get(address))
     pause_rollout(fleet.rollout)
     page = shown_text(admin.get(address))
-    assert "no estimate while it waits" in page
+    assert "no estimate while the rollout waits" in page
     assert " left " not in page
 
 
@@ -118,7 +122,7 @@ def test_an_approval_needs_a_remark(fleet, admin):
 
 def test_one_node_is_canceled(fleet, admin):
     path = f"/admin/rollouts/{fleet.rollout}/nodes/node-c/cancel"
-    assert "Cancel it on this node?" in text(admin.get(path))
+    assert "Cancel on this node?" in text(admin.get(path))
     admin.post(path, {"force": "on"})
     assert operation_row(fleet.rollout, "node-c").phase == "canceled"
 
@@ -146,6 +150,12 @@ def test_a_plan_is_shown_and_nothing_started(idle, admin, start_form):
     assert len(rollout_rows()) == 1
 
 
+def test_each_field_of_the_strategy_names_its_default(idle, admin):
+    page = text(admin.get(START))
+    for default in ("1", "none", "Pause and wait for a person", "no", "600 s", "fetch failed, server unreachable"):
+        assert f" Default: {default}.</p>" in page
+
+
 def test_the_plan_that_was_seen_is_started(idle, admin, start_form):
     plan = admin.post(START, start_form).context["form"].plan
     response = admin.post(START, {**start_form, "start": "1", "plan_hash": plan["plan_hash"]})
@@ -158,7 +168,7 @@ def test_a_plan_that_has_changed_is_shown_anew(idle, admin, start_form):
     plan = admin.post(START, start_form).context["form"].plan
     heartbeat("node-d")
     page = admin.post(START, {**start_form, "start": "1", "plan_hash": plan["plan_hash"]})
-    assert "The plan has changed since you looked at it." in text(page)
+    assert "The plan has changed since you saw it." in text(page)
     assert page.context["form"].plan["total"] == 4
     assert len(rollout_rows()) == 1
 
@@ -169,14 +179,14 @@ WRONG = [
     ({"strategy.soak_seconds": "long"}, "strategy.soak_seconds", "Must be a number."),
     ({"strategy.retries.limit": "99"}, "strategy.retries.limit", "less than or equal to 10"),
     ({"strategy.min_healthy": "3"}, "strategy.min_healthy", "keeps 3 of 3 nodes untouched"),
-    ({"strategy.start_at": "soon"}, "strategy.start_at", "Must be a time with its zone"),
+    ({"strategy.start_at": "soon"}, "strategy.start_at", "Must be a time with a time zone"),
     ({"artifact": ""}, "artifact", "This field is required."),
     ({"artifact": "nothing/1"}, "artifact", "There is no artifact of nothing 1."),
     ({"scope": "named"}, "nodes", "at least 1 element"),
     ({"scope": "named", "nodes": "node-z"}, "nodes", "The fleet has no node node-z."),
-    ({"scope": "selected"}, "selector", "Must have some of"),
+    ({"scope": "selected"}, "selector", "Must have at least one of"),
     ({"scope": "selected", "selector.labels": "zone"}, "selector.labels", "Must be an object of labels"),
-    ({"scope": "selected", "selector.roles": "replica"}, "selector", "No node of the fleet"),
+    ({"scope": "selected", "selector.roles": "replica"}, "selector", "No node matches all of these fields."),
 ]
 
 
@@ -190,7 +200,7 @@ def test_what_is_wrong_stands_beside_its_field(idle, admin, start_form):
 def test_a_rollout_in_the_way_is_named(fleet, admin, start_form):
     page = admin.post(START, start_form)
     assert page_url("rollout_rollout", fleet.rollout) in text(page)
-    assert "to mend" not in text(page)  # no field is wrong
+    assert "to see the plan" not in text(page)  # no field is wrong
     assert admin.post(START, {**start_form, "supersede": "on"}).context["form"].plan
 
 
@@ -236,7 +246,7 @@ def test_the_fleet_is_frozen_with_a_reason_and_thawed(fleet, admin):
 def test_who_comes_second_reads_why_the_fleet_is_frozen(fleet, admin):
     freeze_fleet("a change of the network")
     page = shown_text(admin.post("/admin/freeze", {"reason": "something else"}, follow=True))
-    assert "The fleet was frozen already by the program: a change of the network" in page
+    assert "The fleet was already frozen by the program: a change of the network" in page
     assert "something else" not in page
 
 
@@ -287,11 +297,11 @@ def test_a_rollback_and_its_original_name_each_other_and_what_is_left_alone(admi
     back = admin.post(verb_url(uid, "rollback"))["Location"].split("/")[-3]
     page = shown_text(admin.get(page_url("rollout_rollout", back)))
     assert "Roll back greet 1" in page
-    assert re.search(f"Left alone n2, changed since or about to be by {newer[:8]}", page)
+    assert re.search(f"Left unchanged n2, changed since, or about to be, by rollout {newer[:8]}", page)
     assert re.search(f"Rollback of {uid[:8]}", page)
     original = shown_text(admin.get(page_url("rollout_rollout", uid)))
     assert re.search(f"Rollback {back[:8]}", original)
-    assert f"Its rollback is rollout {back[:8]}" in original
+    assert f"Rollback started as rollout {back[:8]}" in original
     assert "Rolled back by" not in original
 
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import psycopg
 import pytest
 
-from eventstore.database import APPEND_LOCK
+from eventstore.conf import conf
 from rollout.messages import REPORTS, queue_for
 from tests.integration.database.conftest import started
 from tests.waiting import wait_for
@@ -118,7 +118,7 @@ def _asking(port, token):
 
 def test_locked_for_long(plane, ask):
     with psycopg.connect(plane.database.url) as other:
-        other.execute("SELECT pg_advisory_xact_lock(%s)", [APPEND_LOCK])
+        other.execute("SELECT pg_advisory_xact_lock(%s)", [conf().append_lock])
         refused(ask("/v2/freeze", FREEZE), 503, "database_unavailable")
         assert ask("/v2/nodes")[0] == 200
         other.execute("LOCK TABLE eventstore_event, operations_heartbeat IN ACCESS EXCLUSIVE MODE")
@@ -195,7 +195,7 @@ def test_all_that_runs_goes_on_when_the_database_is_back(plane, broker):
         wait_for(lambda: broker.waiting(queue_for("n0000")) >= 1)
         plane.database.stop()
         broker.send(REPORTS, *reports)
-        wait_for(lambda: all(word in plane.output() for word in ("the relay tries again", "trying again")))
+        wait_for(lambda: all(word in plane.output() for word in ("the relay retries", "trying again")))
         plane.database.start()
         wait_for(lambda: plane.phase(uid) == "succeeded")
     assert "Traceback" not in plane.output()

@@ -9,7 +9,7 @@ from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection
 
 from eventstore import Append, StoredEvent, append, head, verify
-from eventstore.backup import backup_lines, header_of_now, restore
+from eventstore.backup import backup_lines, new_header, restore
 from tests.ledger import Balance, Deposited, Opened
 
 pytestmark = pytest.mark.django_db
@@ -79,7 +79,7 @@ def test_an_empty_log_has_a_backup_too(balances, tmp_path):
 
 def test_what_is_appended_meanwhile_is_left_out(balances):
     fill()
-    lines = backup_lines(header_of_now(), told=lambda _: None)
+    lines = backup_lines(new_header(), progress=lambda _: None)
     first = next(lines)
     append(Append("c", 0, [Deposited(cents=8)]))
     assert len(list(lines)) == json.loads(first)["head"] == 4
@@ -87,8 +87,8 @@ def test_what_is_appended_meanwhile_is_left_out(balances):
 
 def test_the_same_log_makes_the_same_file(balances, tmp_path):
     fill()
-    header = header_of_now()
-    assert list(backup_lines(header, told=print)) == list(backup_lines(header, told=print))
+    header = new_header()
+    assert list(backup_lines(header, progress=print)) == list(backup_lines(header, progress=print))
 
 
 def test_to_standard_output(balances, capsysbinary):
@@ -116,13 +116,13 @@ def changed(text, line, **values):
     [
         (lambda text: changed(text, 2, data='{"cents":9}'), "position 2 is not what was appended"),
         (lambda text: changed(text, 2, recorded_at="2020-01-01T00:00:00Z"), "position 2 is not what was appended"),
-        (lambda text: "\n".join(text.splitlines()[:-1]), "ends at position 3, and was taken up to 4"),
+        (lambda text: "\n".join(text.splitlines()[:-1]), "ends at position 3, and its header says 4"),
         (lambda text: "\n".join(text.splitlines()[:1] + text.splitlines()[2:]), "position 1 is missing"),
-        (lambda text: changed(text, 3, type="ledger.new.v1"), "line 4 .*only a newer Modfleet"),
-        (lambda text: changed(text, 0, format="modfleet-log-9"), "has the format modfleet-log-9"),
-        (lambda text: text[: len(text) // 2], "line 3 of the backup is no event"),
-        (lambda _: "hello\n", "no backup of a log"),
-        (lambda _: "", "no backup of a log"),
+        (lambda text: changed(text, 3, type="ledger.new.v1"), "line 4 .*only a newer version of this program"),
+        (lambda text: changed(text, 0, format="a-log-9"), "has the format a-log-9"),
+        (lambda text: text[: len(text) // 2], "line 3 of the backup is not an event"),
+        (lambda _: "hello\n", "not a backup of a log"),
+        (lambda _: "", "not a backup of a log"),
     ],
 )
 def test_a_damaged_backup_is_refused_and_nothing_restored(backup, damage, said):
@@ -149,7 +149,7 @@ def test_a_file_that_is_not_there(balances, tmp_path):
 
 def test_the_triggers_stay(backup):
     empty()
-    restore(backup.read_bytes().splitlines(), told=lambda _: None)
+    restore(backup.read_bytes().splitlines(), progress=lambda _: None)
     with pytest.raises(DatabaseError, match="the log is append-only"):
         StoredEvent.objects.filter(position=1).delete()
 

@@ -7,7 +7,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from eventstore import Append, ConcurrencyError, Decider, append, head, load, load_state, load_states, reading, transact
-from eventstore.envelope import recorded
+from eventstore.envelope import from_row
 from tests.ledger import Deposited, Opened, OverdrawnError, decide_deposit_once, evolve
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ledger")]
@@ -28,9 +28,9 @@ def cost_of(function):
 
         def decode(row):
             decoded.append(row)
-            return recorded(row)
+            return from_row(row)
 
-        patch.setattr(reading, "recorded", decode)
+        patch.setattr(reading, "from_row", decode)
         function()
     return len(queries), len(decoded)
 

@@ -11,6 +11,7 @@ from django.db import DatabaseError, connection
 
 from eventstore import Append, Metadata, StoredEvent, append, load, verify
 from eventstore.backup import restore
+from eventstore.conf import conf
 from eventstore.envelope import FORMAT, GENESIS_HASH, Row, chained_hash
 from tests.integration.eventstore.test_triggers import execute, triggers
 from tests.ledger import Deposited
@@ -66,12 +67,17 @@ def test_it_is_migrated_verified_and_continued(committed_db):
 @pytest.mark.django_db
 def test_a_backup_of_then_is_restored():
     rows = former_rows(1, 2)
-    header = {"format": "modfleet-log-1", "head": 2, "hash": rows[-1].hash, "taken_at": "2026-11-23T17:00:00Z"}
+    header = {
+        "format": f"{conf().backup_format}-1",
+        "head": 2,
+        "hash": rows[-1].hash,
+        "taken_at": "2026-11-23T17:00:00Z",
+    }
     lines = [{**row._asdict(), "metadata": METADATA} for row in rows]
     for each in lines:
         del each["format"]
 
-    restore([json.dumps(header).encode(), *map(msgspec.json.encode, lines)], told=lambda _: None)
+    restore([json.dumps(header).encode(), *map(msgspec.json.encode, lines)], progress=lambda _: None)
 
     assert verify() == 2
     assert load("a")[0].metadata == UPCAST

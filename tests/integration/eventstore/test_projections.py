@@ -90,11 +90,11 @@ def test_the_command_checks_and_rebuilds(balances, capsys):
     assert error.value.returncode == 1
     call_command("rebuild_projections", "balances")
     call_command("rebuild_projections", "--check")
-    assert capsys.readouterr().out == "balances: rebuilt from 1 events\nbalances: equals its rebuild\n"
+    assert capsys.readouterr().out == "balances: rebuilt from 1 events\nbalances: a rebuild changes nothing\n"
 
 
 def test_an_unknown_name_is_a_clear_error(balances):
-    with pytest.raises(CommandError, match="no projection ledgers; there are balances"):
+    with pytest.raises(CommandError, match=r"no projection ledgers\. The projections are: balances"):
         call_command("rebuild_projections", "ledgers")
 
 
@@ -127,7 +127,7 @@ def test_an_upgrade_names_what_needs_a_rebuild_until_it_is_done(balances):
 def test_only_what_is_stale_is_rebuilt_unless_all_is_asked_for(balances):
     migrated()
     append(Append("a", 0, [Deposited(cents=1)]))
-    assert rebuilt() == "No projection needs a rebuild; --all rebuilds each of them\n"
+    assert rebuilt() == "No projection needs a rebuild. Use --all to rebuild all of them.\n"
     assert rebuilt("--all") == rebuilt("balances") == "balances: rebuilt from 1 events\n"
 
 

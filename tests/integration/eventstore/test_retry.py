@@ -3,7 +3,7 @@
 import pytest
 
 from eventstore import ConcurrencyError, retry_on_conflict
-from eventstore.transact import ATTEMPTS
+from eventstore.handling import ATTEMPTS
 
 pytestmark = pytest.mark.django_db
 

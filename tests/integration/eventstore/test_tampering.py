@@ -14,8 +14,9 @@ from django.db import connection
 
 from eventstore import Append, BrokenLogError, StoredEvent, append, head, verify
 from eventstore.envelope import FORMAT, GENESIS_HASH, Row, chained_hash
-from eventstore.reading import Head, read_stored_rows
+from eventstore.reading import read_stored_rows
 from eventstore.triggers import create_triggers
+from eventstore.verification import Head
 from tests.integration.eventstore.test_triggers import drop_triggers, execute
 from tests.ledger import Deposited, Opened
 
@@ -233,16 +234,16 @@ def test_all_that_is_noted_is_looked_for(tmp_path, capsys):
     "text", ["", "5", "5:", "5:abc", "five:" + "0" * 64, "-1:" + "0" * 64, "9" * 30 + ":" + "0" * 64]
 )
 def test_what_is_no_head_is_refused(text, tmp_path):
-    with pytest.raises(CommandError, match="no head: write POSITION:HASH"):
+    with pytest.raises(CommandError, match="is not a head: write POSITION:HASH"):
         call_command("verify_log", f"--head={text}")
     (tmp_path / "heads").write_text(f"{text}\n")
-    with pytest.raises(CommandError, match="no head: write POSITION:HASH"):
+    with pytest.raises(CommandError, match="is not a head: write POSITION:HASH"):
         call_command("verify_log", "--heads", str(tmp_path / "heads"))
 
 
 def test_a_file_without_a_head_proves_nothing(tmp_path):
     (tmp_path / "heads").touch()
-    with pytest.raises(CommandError, match="heads holds no head"):
+    with pytest.raises(CommandError, match="heads has no head"):
         call_command("verify_log", "--heads", str(tmp_path / "heads"))
 
 

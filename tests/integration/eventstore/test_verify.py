@@ -7,6 +7,7 @@ from django.core.management import CommandError, call_command
 
 from eventstore import Append, Appended, BrokenLogError, StoredEvent, append, observe_appends, verify
 from eventstore.envelope import GENESIS_HASH, chained_hash
+from eventstore.reading import read_stored_rows
 from tests.integration.eventstore.test_triggers import drop_triggers, execute
 from tests.ledger import Deposited, Opened
 
@@ -62,9 +63,7 @@ def test_a_version_that_is_left_out_is_found_even_where_all_hashes_match(after):
     fill()
     drop_triggers()
     execute("UPDATE eventstore_event SET version = 9 WHERE position = 4")
-    from eventstore.reading import _in_batches
-
-    *_, before, row = _in_batches(StoredEvent.objects.all(), after=0)
+    *_, before, row = read_stored_rows()
     execute(f"UPDATE eventstore_event SET hash = '{chained_hash(before.hash, row)}' WHERE position = 4")
     with pytest.raises(BrokenLogError, match="position 4 is version 9 of a, and not 3"):
         verify(after=after)
@@ -80,13 +79,13 @@ def test_the_json_of_a_fault_names_its_position(capsys):
     assert (answer["ok"], answer["position"], answer["error"]) == (False, 3, "position 3 is missing")
 
 
-def test_observers_are_told_of_each_commit(django_capture_on_commit_callbacks, monkeypatch):
+def test_observers_are_called_after_each_commit(django_capture_on_commit_callbacks, monkeypatch):
     seen: list[object] = []
     monkeypatch.setattr("eventstore.observe._observers", seen)
-    told: list[Appended] = []
-    observe_appends(told.append)
+    appends: list[Appended] = []
+    observe_appends(appends.append)
     with django_capture_on_commit_callbacks(execute=True):
         fill()
     assert len(seen) == 1
-    assert [(each.position, each.events) for each in told] == [(3, 3), (4, 1)]
-    assert all(isinstance(each, Appended) and each.seconds > each.projection_seconds >= 0 for each in told)
+    assert [(each.position, each.events) for each in appends] == [(3, 3), (4, 1)]
+    assert all(isinstance(each, Appended) and each.seconds > each.projection_seconds >= 0 for each in appends)

@@ -61,14 +61,14 @@ def test_rows_that_wait_for_their_rebuild_are_a_warning(well, monkeypatch):
     (warning,) = ready()["warnings"]
     assert warning.endswith("wrong answers until then: nodes. Run: rebuild_projections")
     reconciler = Reconciler()
-    reconciler.look()
+    reconciler.poll()
     assert reconciler._seen is None
 
     call_command("rebuild_projections", stdout=StringIO())
     monkeypatch.setattr(health, "CHECKS", tuple(health.Check(each.name, each._probe) for each in health.CHECKS))
     assert "warnings" not in ready()
     reconciler._not_before = 0.0
-    reconciler.look()
+    reconciler.poll()
     assert reconciler._seen is not None
 
 

@@ -130,7 +130,7 @@ def test_a_node_that_leaves_while_a_rollout_starts_holds_nobody_up():
             fleet(0)
         uid, _ = at_once(lambda: start(released=False, supersede=True), lambda: decommission_node("a"))
         assert uid
-        timeouts.end_operations_of_gone_nodes()
+        timeouts.end_operations_of_decommissioned_nodes()
         advance(uid)
         ingestion.record_reports([report_of(uid, "b")])
         assert rollout(uid).phase in {"succeeded", "completed_with_failures"}

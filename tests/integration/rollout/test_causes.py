@@ -10,12 +10,13 @@ from eventstore.registry import decode, encode, name_of
 from rollout.delivery import ingestion
 from rollout.domain.placement import decider
 from rollout.domain.placement.events import placement_stream
+from rollout.domain.placement.reports import record_report
 from rollout.domain.rollout.events import Origin, RolloutStarted, rollout_stream
 from rollout.messages import Phase
 from rollout.models import Operation, Rollout
 from rollout.process import timeouts
 from rollout.process.advance import advance_all
-from rollout.queries.snapshot import cause_of
+from rollout.queries.causes import cause_of
 from rollout.services.freeze import freeze_fleet, thaw_fleet
 from rollout.services.rollback import roll_back_rollout
 from tests.causes import gaps
@@ -169,14 +170,13 @@ def test_what_a_node_says_it_has_after_the_end_is_a_story_of_its_own():
 @pytest.fixture
 def unrecordable(monkeypatch):
     """The message of a report that cannot be recorded."""
-    real = decider._record
 
     def record(state, report):
         if report.message == "poison":
             raise ValueError("nobody foresaw this")
-        return real(state, report)
+        return record_report(state, report)
 
-    monkeypatch.setattr(decider, "_record", record)
+    monkeypatch.setattr(decider, "record_report", record)
     return "poison"
 
 

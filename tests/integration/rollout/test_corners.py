@@ -8,10 +8,11 @@ from eventstore import database_now, load_state
 from rollout.delivery import ingestion
 from rollout.domain.errors import WrongPhaseError
 from rollout.domain.request import RolloutRequest
+from rollout.domain.retries import Retries
 from rollout.domain.rollout.decider import ROLLOUT
 from rollout.domain.rollout.events import rollout_stream
 from rollout.domain.rollout.step import step
-from rollout.domain.strategy import Retries, Strategy
+from rollout.domain.strategy import Strategy
 from rollout.messages import Action, Phase, Reason
 from rollout.models import Operation, Rollout
 from rollout.process import timeouts
@@ -125,7 +126,7 @@ def test_a_retry_during_the_soak_has_a_progress_deadline():
     assert (rollout(uid).waves[0]["phase"], phases(uid)[B]) == ("soaking", "scheduled")
     later = database_now() + timedelta(days=2)  # long after the soak: B never comes back
     state = load_state(rollout_stream(uid), ROLLOUT).state
-    seen = snapshot.fleet_of(uid, state, now=later)
+    seen = snapshot.snapshot_of(uid, state, now=later)
     assert state.started
     assert step(state, state.started, seen).events
 

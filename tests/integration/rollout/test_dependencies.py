@@ -103,8 +103,7 @@ def test_a_module_that_was_never_uploaded_is_named():
         start_rollout(REQUEST)
     assert error.value.code == "missing_dependency"
     assert str(error.value) == (
-        "main 1 needs json, of which there is no package, and which is not loaded on n1, n2. "
-        "Upload a package of json first."
+        "main 1 needs json, which has no package and is not loaded on n1, n2. Upload a package of json first."
     )
     assert started() == {}
 
@@ -139,7 +138,7 @@ def test_the_reconciler_leaves_such_nodes_for_later():
     (skipped,) = plan_of(replace(REQUEST, yields=True)).skipped
     assert (skipped.reason, skipped.message) == (
         "missing_dependency",
-        "main 1 needs json, of which there is no package. Upload it first.",
+        "main 1 needs json, which has no package. Upload a package of json first.",
     )
 
 
@@ -194,7 +193,7 @@ def test_a_node_that_cannot_have_what_is_needed_is_skipped():
     plan = plan_of(REQUEST)
     (skipped,) = plan.skipped
     assert (skipped.name, skipped.reason) == ("n2", "missing_dependency")
-    assert skipped.message.startswith("json 1 must be there first: n2 is linux/aarch64")
+    assert skipped.message.startswith("json 1 must be loaded first: n2 is linux/aarch64")
     assert before() == [("json", 1, ("n1",)), ("other", 1, ("n1",))]  # n2 gets nothing in vain
 
 

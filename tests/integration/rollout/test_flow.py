@@ -17,8 +17,7 @@ from rollout.domain.errors import (
     UnknownNodeError,
     WrongPhaseError,
 )
-from rollout.domain.node.decider import LARGEST_GENERATION
-from rollout.domain.placement.decider import LARGEST_LEAD
+from rollout.domain.placement.scheduling import LARGEST_GENERATION, LARGEST_LEAD
 from rollout.messages import HEARTBEATS, Action, Inventory, Phase, Reason
 from rollout.models import Liveness, Operation
 from rollout.process import timeouts
@@ -302,7 +301,7 @@ def test_an_operation_scheduled_while_its_node_left_is_ended():
     (name,) = fleet(1)
     uid = start(released=False)
     node(name).__class__.objects.filter(name=name).update(phase="decommissioned")
-    assert timeouts.end_operations_of_gone_nodes() == 1
+    assert timeouts.end_operations_of_decommissioned_nodes() == 1
     assert rollout(uid).phase == "aborted"
 
 
@@ -320,14 +319,14 @@ def test_one_rollout_that_cannot_move_keeps_no_other_from_it(monkeypatch, caplog
     fleet(2)
     bad = start(nodes=("n0000",), released=False)
     good = start(nodes=("n0001",), released=False)
-    real = snapshot.fleet_of
+    real = snapshot.snapshot_of
 
     def broken(uid, state, *, now):
         if uid == bad:
             raise RuntimeError("boom")
         return real(uid, state, now=now)
 
-    monkeypatch.setattr("rollout.process.advance.fleet_of", broken)
+    monkeypatch.setattr("rollout.process.advance.snapshot_of", broken)
     advance_all([bad, good])
     assert phases(good) == {"n0001": "queued"}
     assert bad in caplog.text

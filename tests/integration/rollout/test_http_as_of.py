@@ -1,6 +1,7 @@
 """Rollouts and nodes as they were at a position of the log, or at a time."""
 
 from datetime import timedelta
+from importlib import import_module
 from urllib.parse import quote
 
 import pytest
@@ -9,7 +10,7 @@ from api.fields import rfc3339
 from eventstore import Append, append, head, position_at, read
 from rollout.delivery import ingestion
 from rollout.domain.node.events import NodeDrifted, node_stream
-from rollout.domain.strategy import Retries
+from rollout.domain.retries import Retries
 from rollout.messages import Action, Phase, Reason
 from rollout.process import timeouts
 from rollout.process.advance import advance_all
@@ -52,7 +53,15 @@ def then(admin):
     return ask
 
 
-WRITERS = ("advance", "intake", "clock", "verbs", "services")
+WRITERS = (
+    "delivery.ingestion",
+    "process.advance",
+    "process.timeouts",
+    "services.nodes",
+    "services.rollback",
+    "services.rollouts",
+    "services.start",
+)
 
 
 class Recorder:
@@ -81,8 +90,8 @@ def recorder(admin, monkeypatch):
 
     def record(*paths):
         made = Recorder(admin, *paths)
-        for module in ("eventstore.transact", *(f"rollout.{each}" for each in WRITERS)):
-            monkeypatch.setattr(f"{module}.append", lambda *given, **more: _and_look(made, given, more))
+        for name in ("eventstore.handling", *(f"rollout.{each}" for each in WRITERS)):
+            monkeypatch.setattr(import_module(name), "append", lambda *given, **more: _and_look(made, given, more))
         return made
 
     return record

@@ -306,7 +306,7 @@ def test_each_bad_field_of_a_selector_is_named(admin, selector, field):
 def test_a_selector_does_not_go_together_with_nodes(admin):
     fleet(1)
     answer = plan(admin, selector={"names": ["*"]}, nodes=["n0000"])
-    assert answer.json()["description"] == "selector: Cannot go together with nodes."
+    assert answer.json()["description"] == "selector: Cannot be combined with nodes."
 
 
 # --- Strategies -------------------------------------------------------------------------------------------------------

@@ -13,13 +13,14 @@ from accounts.roles import Role
 from accounts.services import create_user
 from rollout.delivery import ingestion
 from rollout.domain.errors import RolloutError
+from rollout.domain.retries import Retries
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES
-from rollout.domain.strategy import Gate, Retries
+from rollout.domain.strategy import Gate
 from rollout.messages import Phase, Reason
 from rollout.models import Operation, TimelineEntry
 from rollout.process import timeouts
 from rollout.process.advance import advance_all
-from rollout.queries.operations import IN_HAND
+from rollout.queries.operations import IN_PROGRESS
 from rollout.queries.rollouts import unfinished_rollouts
 from rollout.services.rollouts import pause_rollout, promote_rollout, resume_rollout
 from tests.plugins.cast import PASSWORD, basic
@@ -114,7 +115,7 @@ def _until(ended, work):
 
 def _report(uid):
     """What the nodes in hand say: each a little work, some a failure."""
-    names = Operation.objects.filter(rollout=uid, phase__in=IN_HAND).values_list("node", flat=True)
+    names = Operation.objects.filter(rollout=uid, phase__in=IN_PROGRESS).values_list("node", flat=True)
     for name in list(names)[:3]:
         phase = random.choice([Phase.FETCHING, Phase.LOADING, Phase.SUCCEEDED, Phase.FAILED])
         reason = Reason.FETCH_FAILED if phase == Phase.FAILED else None

@@ -12,7 +12,8 @@ from django.db.backends.signals import connection_created
 
 from api import waiting
 from api.slots import Slots
-from eventstore import head, subscription, wait_for_news
+from eventstore import head, wait_for_news
+from eventstore.waiting import Waiter, watcher
 from rollout.api.views import documents
 from rollout.api.views import stream as streaming
 from rollout.messages import Action
@@ -126,13 +127,13 @@ def test_a_stream_ends_when_a_backup_is_restored(committed, monkeypatch, lost):
     monkeypatch.setattr(streaming, "HEARTBEAT_SECONDS", 0.1)
     fleet(1)
     uid = start()
-    stream = streaming.story(uid, 0)
+    stream = streaming.event_stream(uid, 0)
     while "nothing new" not in next(stream):
         pass
     if lost:
         Rollout.objects.all().delete()
     monkeypatch.setattr(streaming, "head", lambda: 1)
-    subscription.watcher._go_back_to(1)
+    watcher._go_back_to(1)
     assert list(stream)[-1] == streaming.RESTORED
 
 
@@ -229,13 +230,13 @@ def asked():
 @pytest.fixture
 def asleep(monkeypatch):
     """The requests that sleep, or have slept."""
-    found, real = set(), subscription.Subscription.wait
+    found, real = set(), Waiter.wait
 
-    def wait(subscription, timeout):
+    def wait(waiter, timeout):
         found.add(threading.current_thread().name)
-        return real(subscription, timeout)
+        return real(waiter, timeout)
 
-    monkeypatch.setattr(subscription.Subscription, "wait", wait)
+    monkeypatch.setattr(Waiter, "wait", wait)
     return found
 
 
@@ -261,7 +262,7 @@ def test_requests_that_wait_ask_nothing_while_another_rollout_is_busy(committed,
     for _ in range(EVENTS // 2):
         pause_rollout(busy)
         resume_rollout(busy)
-    waits(lambda: subscription.watcher._position == head() == first + EVENTS)
+    waits(lambda: watcher._position == head() == first + EVENTS)
     made = asked - before
     assert [name for name, _ in made if name.startswith("sleeper")] == []
     assert made["log-watcher", True] <= EVENTS + 1
@@ -291,7 +292,7 @@ def test_a_local_call_asks_nothing_while_another_rollout_is_busy(committed_db, a
     for _ in range(EVENTS // 2):
         pause_rollout(busy)
         resume_rollout(busy)
-    waits(lambda: subscription.watcher._position == head() == first + EVENTS)
+    waits(lambda: watcher._position == head() == first + EVENTS)
     assert [name for name, _ in asked - before if name == "sleeper"] == []
     (uid,) = unfinished_rollouts_of("n0000")
     say(uid, "n0000")

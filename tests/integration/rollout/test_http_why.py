@@ -2,8 +2,9 @@
 
 import pytest
 
+from rollout.domain.retries import Retries
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES
-from rollout.domain.strategy import Gate, OnFailure, Retries
+from rollout.domain.strategy import Gate, OnFailure
 from rollout.messages import Phase, Reason
 from rollout.models import Operation
 from rollout.process import timeouts
@@ -129,7 +130,7 @@ def test_the_slots_of_max_parallel_are_waited_for(why):
     waiting = why(uid, "n0001")
     assert waiting["rule"] == {
         "id": "max_parallel",
-        "text": "At most 1 of 2 nodes are in hand at once: max_parallel is 1.",
+        "text": "At most 1 of 2 nodes are in progress at once: max_parallel is 1.",
     }
     assert why(uid, "n0000")["waits_for"][0]["until"] is not None
 

@@ -13,21 +13,10 @@ from rollout.messages import Phase, Reason
 from rollout.models import ClusterTarget
 from rollout.process import timeouts
 from rollout.process.advance import advance
-from rollout.projections.rollouts import progress
+from rollout.projections.rollout_document import progress
 from rollout.services.nodes import decommission_node
 from rollout.services.rollback import roll_back_rollout
-from tests.recorded_fleet import (
-    differences,
-    fleet,
-    grew,
-    installed,
-    inventory,
-    operation,
-    phases,
-    rollout,
-    say,
-    start,
-)
+from tests.recorded_fleet import differences, fleet, grew, installed, inventory, operation, phases, rollout, say, start
 
 pytestmark = pytest.mark.django_db
 
@@ -51,7 +40,7 @@ def leave_at_work(uid, name):
 def leave_unnoticed(uid, name):
     """It was scheduled in the moment in which the node left."""
     append(load_state(node_stream(name), NODE).append([NodeDecommissioned(node=name)]))
-    assert timeouts.end_operations_of_gone_nodes() == 1
+    assert timeouts.end_operations_of_decommissioned_nodes() == 1
 
 
 def test_what_is_repeated_after_a_node_has_left_names_no_event_that_there_is_not():

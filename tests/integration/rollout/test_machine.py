@@ -20,6 +20,7 @@ from eventstore import acting_as, database_now, head, load, read
 from rollout.delivery import ingestion
 from rollout.domain.errors import RolloutError
 from rollout.domain.placement.events import OperationGivenBack, placement_stream
+from rollout.domain.retries import Retries
 from rollout.domain.rollout.events import (
     FINAL_ROLLOUT_PHASES,
     NodesReleased,
@@ -28,14 +29,14 @@ from rollout.domain.rollout.events import (
     WaveFailed,
     rollout_stream,
 )
-from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Retries
+from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Reason, Report, to_json
 from rollout.models import FleetFreeze, Node, NodeModule, Operation, Placement, Rollout
 from rollout.process import timeouts
 from rollout.process.advance import advance_all
-from rollout.process.manager import Follower
+from rollout.process.manager import ProcessManager
+from rollout.projections.counters import COUNTERS, counter_of, state_of
 from rollout.projections.nodes import state_of as state_of_placement
-from rollout.projections.rollouts import COUNTERS, counter_of, state_of
 from rollout.queries import snapshot
 from rollout.queries.rollouts import unfinished_rollouts
 from rollout.services import freeze, nodes, rollback, rollouts
@@ -65,14 +66,14 @@ from tests.recorded_fleet import (
     start,
     upload,
 )
-from tests.simulation.standing import Rows, fleet_of
+from tests.simulation.snapshot import Rows, snapshot_of
 
 pytestmark = pytest.mark.slow
 
 NODES = ("a", "b", "c", "d")
 WORK = sorted(RUNNING_PHASES)
 ANSWERS = [Phase.SUCCEEDED, Phase.FAILED, Phase.SKIPPED, Phase.CANCELED]
-IN_HAND = [Phase.QUEUED, *WORK]
+IN_PROGRESS = [Phase.QUEUED, *WORK]
 STRATEGIES = st.fixed_dictionaries(
     {},
     optional={
@@ -113,7 +114,7 @@ class Fleet(RuleBasedStateMachine):
         upload(version=2, content="c2")
         self.began = head()
         join(*NODES)
-        self.follower = Follower()
+        self.process_manager = ProcessManager()
         self.rollouts = []
         self.asked = []  # every command that a node may still have somewhere
 
@@ -220,18 +221,18 @@ class Fleet(RuleBasedStateMachine):
 
     @rule()
     def sweep(self):
-        timeouts.end_operations_of_gone_nodes()
-        self.follower.look()
+        timeouts.end_operations_of_decommissioned_nodes()
+        self.process_manager.poll()
         self.nothing_is_missed()
         self.note_commands()
 
     def nothing_is_missed(self):
         """What the relay has not looked at would have done nothing; unless its moment has come meanwhile."""
-        due = {uid for uid, at in self.follower._wakes.items() if at <= database_now() + timedelta(seconds=1)}
+        due = {uid for uid, at in self.process_manager._wakes.items() if at <= database_now() + timedelta(seconds=1)}
         assert grew(lambda: advance_all(set(unfinished_rollouts()) - due)) == 0
 
     def note_commands(self):
-        for each in Operation.objects.filter(phase__in=IN_HAND):
+        for each in Operation.objects.filter(phase__in=IN_PROGRESS):
             asked = {
                 "rollout": each.rollout,
                 "node": each.node,
@@ -276,7 +277,7 @@ class Fleet(RuleBasedStateMachine):
 
     def no_more_in_hand_than_allowed(self, rollout, operations):
         state = state_of(rollout)
-        in_hand = [each for each in operations if each.phase in IN_HAND]
+        in_hand = [each for each in operations if each.phase in IN_PROGRESS]
         if len(in_hand) > (allowed := state.strategy.parallel(state.nodes)):
             assert len(in_hand) - sum(self.was_given_back(each) for each in in_hand) <= allowed
 
@@ -287,11 +288,11 @@ class Fleet(RuleBasedStateMachine):
     def the_simulation_sees_what_the_control_plane_sees(self, rollout, rows):
         if rollout.phase not in FINAL_ROLLOUT_PHASES:
             state, now = state_of(rollout), database_now()
-            assert snapshot.fleet_of(rollout.uid, state, now=now) == fleet_of(rollout.uid, state, rows, now=now)
+            assert snapshot.snapshot_of(rollout.uid, state, now=now) == snapshot_of(rollout.uid, state, rows, now=now)
 
     @invariant()
     def what_is_in_hand_has_a_deadline(self):
-        in_hand, ended = Q(phase__in=IN_HAND), Q(phase__in=FINAL_PHASES)
+        in_hand, ended = Q(phase__in=IN_PROGRESS), Q(phase__in=FINAL_PHASES)
         assert not Operation.objects.filter(in_hand ^ Q(deadline_at__isnull=False)).exists()
         assert not Operation.objects.filter(ended ^ Q(finished_at__isnull=False)).exists()
 
@@ -345,7 +346,7 @@ class Fleet(RuleBasedStateMachine):
                 attempt=each.attempt,
                 phase=Phase.SUCCEEDED,
             )
-            for each in Operation.objects.filter(phase__in=IN_HAND)
+            for each in Operation.objects.filter(phase__in=IN_PROGRESS)
         ]
         ingestion.record_reports([to_json(each) for each in reports])
 

@@ -12,8 +12,8 @@ from kombu import Connection, Consumer, Queue
 
 from eventstore import read
 from rollout.domain.placement.events import OperationFinished, OperationReleased
+from rollout.domain.retries import Retries
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, NodesReleased
-from rollout.domain.strategy import Retries
 from rollout.messages import REPORTS, Command, Phase, Reason, Report, from_json, queue_for, to_json
 from tests.recorded_fleet import differences, fleet, installed, inventory, phases, rollout, start
 

@@ -14,8 +14,8 @@ from rollout.messages import Activation, Phase, Reason
 from rollout.models import Operation, Rollout
 from rollout.process import timeouts
 from rollout.process.advance import advance
+from rollout.projections.counters import COUNTERS, counter_of
 from rollout.projections.outcomes import BAD
-from rollout.projections.rollouts import COUNTERS, counter_of
 from rollout.services.rollback import roll_back_rollout
 from rollout.services.rollouts import abort_rollout, retry_rollout
 from tests.plugins.cast import client_of

@@ -65,7 +65,7 @@ def test_each_node_gets_its_build(upload):
     }
     messages = dict(Operation.objects.filter(rollout=uid).values_list("node", "message"))
     assert messages["debian"] == "debian runs debian12 on x86_64; there are builds for rhel8/x86_64, rhel9/x86_64."
-    assert messages["silent"].startswith("silent does not say which operating system it runs;")
+    assert messages["silent"].startswith("silent does not report its operating system;")
 
 
 def test_what_is_sent_is_that_build(upload):
@@ -93,7 +93,7 @@ def test_a_closer_build_that_comes_later_does_not_take_the_planned_one_away(uplo
     ("changed", "reason", "words"),
     [
         ({"operating_system": "rhel8"}, "incompatible_os", "n1 runs rhel8 on x86_64 now; the rollout was planned with"),
-        ({"operating_system": ""}, "incompatible_os", "n1 does not say any more which operating system it runs;"),
+        ({"operating_system": ""}, "incompatible_os", "n1 no longer reports its operating system;"),
         (
             {"operating_system": "rhel9", "platform": "linux/aarch64"},
             "incompatible_arch",
@@ -123,7 +123,7 @@ def test_a_build_that_is_gone_is_said_to_be_gone(upload):
     Build.objects.all().delete()
     assert list(_commands(list(Operation.objects.all()))) == []
     row = Operation.objects.get(rollout=uid)
-    assert (row.reason, row.message) == ("fetch_failed", "The build of TestModule 1 for n1 is gone.")
+    assert (row.reason, row.message) == ("fetch_failed", "The build of TestModule 1 for n1 was deleted.")
 
 
 def test_a_build_of_another_machine_is_another_platform(upload):

@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from eventstore import append, load_state, read
 from rollout.delivery import ingestion
 from rollout.domain.errors import InvalidRolloutError, NoMatchError
-from rollout.domain.placement.decider import End
+from rollout.domain.placement.commands import End
 from rollout.domain.placement.events import OperationScheduled
 from rollout.domain.request import AT_ONCE, RolloutRequest
 from rollout.domain.rollout.decider import ROLLOUT
@@ -132,7 +132,7 @@ def test_the_module_object_limits_what_its_package_does_not():
     module_object("greet", min_redis_version="8.0", commands=[{"command_name": "greet.hello"}])
     join("n1", server="redis", server_version="7.2")
     (skipped,) = planned().skipped
-    assert skipped.message == "greet 1 wants Redis 8.0 at least; n1 is redis 7.2, which is as Redis 7.2."
+    assert skipped.message == "greet 1 needs Redis 8.0 or newer; n1 runs redis 7.2, which counts as Redis 7.2."
 
 
 # --- What is moved, and what is expected ------------------------------------------------------------------------------

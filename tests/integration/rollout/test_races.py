@@ -27,6 +27,7 @@ from rollout.domain.errors import (
 from rollout.domain.fleet.events import FleetFrozen, FleetThawed
 from rollout.domain.node.events import NodeDrained, NodeLabelled, NodeWentOffline
 from rollout.domain.request import AT_ONCE, RolloutRequest
+from rollout.domain.retries import Retries
 from rollout.domain.rollout.events import (
     AbortRequested,
     NodesReleased,
@@ -38,7 +39,6 @@ from rollout.domain.rollout.events import (
     rollout_stream,
 )
 from rollout.domain.selector import Selector
-from rollout.domain.strategy import Retries
 from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import Operation
 from rollout.planning.planner import plan_of

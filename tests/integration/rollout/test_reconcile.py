@@ -12,7 +12,8 @@ from artifacts_app.events import artifact_stream
 from eventstore import Append, append, database_now, load, read
 from rollout.delivery import ingestion
 from rollout.domain.node.events import NodeDrifted, NodeDriftEnded
-from rollout.domain.strategy import Offline, Retries
+from rollout.domain.retries import Retries
+from rollout.domain.strategy import Offline
 from rollout.management.commands import relay
 from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import NodeModule, Operation, Rollout
@@ -538,17 +539,17 @@ def test_drift_is_recorded_while_the_fleet_is_frozen():
 
 
 def test_it_does_nothing_while_a_projection_waits_for_its_rebuild(monkeypatch):
-    monkeypatch.setattr("rollout.reconciliation.reconciler.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("rollout.reconciliation.reconciler.POLL_SECONDS", 0.0)
     monkeypatch.setattr("rollout.reconciliation.reconciler.stale_projections", lambda: ["nodes"])
     (name,) = fleet(1)
     everywhere()
     drift(name)
     join("late")
     reconciler = Reconciler()
-    reconciler.look()
+    reconciler.poll()
     assert (own(), recorded(NodeDrifted)) == ([], [])
     monkeypatch.setattr("rollout.reconciliation.reconciler.stale_projections", list)
-    reconciler.look()
+    reconciler.poll()
     assert (len(own()), len(recorded(NodeDrifted))) == (1, 1)
 
 
@@ -638,14 +639,14 @@ def test_a_look_with_nothing_to_do_is_five_queries(django_assert_num_queries):
 
 
 def test_it_looks_only_when_something_may_have_changed(monkeypatch):
-    monkeypatch.setattr("rollout.reconciliation.reconciler.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("rollout.reconciliation.reconciler.POLL_SECONDS", 0.0)
     fleet(1)
     everywhere()
     reconciler = Reconciler()
-    reconciler.look()
+    reconciler.poll()
     with CaptureQueriesContext(connection) as again:
-        reconciler.look()
+        reconciler.poll()
     assert len(again) == 2
     join("late")
-    reconciler.look()
+    reconciler.poll()
     assert len(own()) == 1

@@ -7,15 +7,16 @@ import pytest
 
 from eventstore import ConcurrencyError, StoredEvent, acting_as, append, head, read
 from rollout.delivery import ingestion
-from rollout.domain.placement import decider
-from rollout.domain.placement.decider import MOST_REJECTED
+from rollout.domain.placement import decider, reports
 from rollout.domain.placement.events import ReportRejected
-from rollout.domain.strategy import Retries
+from rollout.domain.placement.outcomes import reported_outcome
+from rollout.domain.placement.reports import MOST_REJECTED
+from rollout.domain.retries import Retries
 from rollout.messages import FINAL_PHASES, REPORTS, Action, Phase, Reason
 from rollout.models import Liveness, TimelineEntry
 from rollout.process import manager, timeouts
 from rollout.process.advance import advance
-from rollout.process.manager import Follower
+from rollout.process.manager import ProcessManager
 from rollout.services.rollback import ROLLBACKS, roll_back_rollout
 from rollout.services.rollouts import cancel_node
 from rollout.transport import DROPPED
@@ -149,14 +150,13 @@ def test_a_new_operation_has_rejections_recorded_again():
 @pytest.fixture
 def poisoned(monkeypatch):
     """A report of this message cannot be recorded."""
-    real = decider._outcome
 
     def outcome(live, report):
         if report.message == "poison":
             raise ValueError("nobody \0foresaw this")
-        return real(live, report)
+        return reported_outcome(live, report)
 
-    monkeypatch.setattr(decider, "_outcome", outcome)
+    monkeypatch.setattr(reports, "reported_outcome", outcome)
     return {"message": "poison"}
 
 
@@ -193,7 +193,7 @@ def test_a_rejection_that_cannot_be_recorded_keeps_no_other_from_being_recorded(
     def fail(*_):
         raise ValueError("nor this")
 
-    monkeypatch.setattr(decider, "_reject", fail)
+    monkeypatch.setattr(decider, "reject_report", fail)
     ingestion.record_reports([report_of(uid, bad, **poisoned), report_of(uid, good)])
     assert phases(uid) == {bad: "queued", good: "succeeded"}
     assert counted() == {"unrecorded": 1}
@@ -319,8 +319,8 @@ def test_a_rejected_report_is_no_cause(change):
 
 
 def test_a_rejected_report_has_no_rollout_looked_at(stranger, monkeypatch):
-    known = Follower()
-    known.look()
+    known = ProcessManager()
+    known.poll()
     looked = []
 
     def look_at(uids):
@@ -330,7 +330,7 @@ def test_a_rejected_report_has_no_rollout_looked_at(stranger, monkeypatch):
     for module in (ingestion, manager):
         monkeypatch.setattr(module, "advance_all", look_at)
     ingestion.record_reports([report_of(stranger, "n0000") | REJECTED])
-    known.look()
+    known.poll()
     assert looked == []
 
 

@@ -3,8 +3,9 @@
 import pytest
 
 from rollout.domain.errors import RollbackOfRollbackError, RolloutFinalError
-from rollout.domain.rollout.decider import Abort
-from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Retries, Strategy
+from rollout.domain.retries import Retries
+from rollout.domain.rollout.commands import Abort
+from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Strategy
 from rollout.messages import Phase, Reason
 from rollout.process import timeouts
 from rollout.process.advance import advance

@@ -11,7 +11,7 @@ from rollout.messages import Activation, Phase, Reason
 from rollout.models import ClusterTarget, Operation
 from rollout.process import timeouts
 from rollout.process.advance import advance
-from rollout.queries.snapshot import restoration_of
+from rollout.queries.restoration import restoration_of
 from rollout.reconciliation.reconciler import reconcile
 from rollout.services import rollback
 from rollout.services.nodes import decommission_node
@@ -98,7 +98,7 @@ def test_what_something_newer_has_changed_is_named(admin):
     document = admin.get(f"/v2/rollouts/{back}").json()
     left = document["left_alone"]
     assert (left["count"], {each["rollout"]: each["nodes"] for each in left["by"]}) == (2, {second: [B], third: [C]})
-    assert document["message"].endswith("1 rolled back, 2 left alone")
+    assert document["message"].endswith("1 rolled back, 2 left unchanged")
     words = f"Left alone, because they were changed since or are about to be: {B} by rollout {second}; {C} by rollout"
     assert words in admin.get(f"/v2/rollouts/{back}/why").json()["summary"]
     told = json.loads(b"".join(admin.get(f"/v2/rollouts/{back}/report").streaming_content))

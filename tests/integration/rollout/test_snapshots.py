@@ -7,7 +7,6 @@ import pytest
 
 from console.rollouts.live import live
 from eventstore import acting_as
-from rollout.api import report
 from rollout.delivery import ingestion
 from rollout.domain.request import RolloutRequest
 from rollout.domain.selector import Selector
@@ -16,7 +15,7 @@ from rollout.messages import Action
 from rollout.planning.forecast import plan_document
 from rollout.planning.planner import plan_of
 from rollout.process import advance
-from rollout.queries import explanations
+from rollout.queries import explanations, report
 from rollout.queries.nodes import node_documents, node_row
 from rollout.reconciliation import reconciler
 from rollout.services.nodes import label_node
@@ -60,10 +59,10 @@ def test_how_the_fleet_stands(between_queries, monkeypatch):
     fleet(1)
     finish(start(), "n0000")
     ingestion.record_heartbeats([heartbeat_of("n0000")])
-    standings = spied(monkeypatch, reconciler, "_drift_changes")
+    differences = spied(monkeypatch, reconciler, "drift_changes")
     with between_queries("rollout_clustertarget", reconciler.reconcile):
         reconciler.reconcile()
-    seen = standings[0][0]
+    seen = differences[0][0]
     assert (len(seen.drifted), seen.open_drifts) == (1, [])
 
 

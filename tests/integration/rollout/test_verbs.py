@@ -16,7 +16,7 @@ from rollout.domain.errors import (
     SecondPersonError,
     WrongPhaseError,
 )
-from rollout.domain.strategy import Retries
+from rollout.domain.retries import Retries
 from rollout.messages import Action, Phase, Reason
 from rollout.models import ClusterTarget, Operation, Rollout
 from rollout.process import timeouts

@@ -11,7 +11,8 @@ from django.urls import reverse
 
 from accounts.roles import Role
 from eventstore import in_words
-from rollout.domain.strategy import OnFailure, Retries
+from rollout.domain.retries import Retries
+from rollout.domain.strategy import OnFailure
 from rollout.messages import Phase, Reason
 from rollout.models import Operation
 from rollout.process import timeouts
@@ -91,7 +92,7 @@ def test_a_cancel(admin, other, alice, client, is_started, force):
     if is_started and not force:
         canceling = nodes_of(admin, uid)[0]
         assert (canceling["phase"], canceling["canceled_by"]) == ("canceling", A)
-        assert f"asked to give it up by the user {A}" in why(admin, uid, "nodes", node)["summary"]
+        assert f"asked to cancel it by the user {A}" in why(admin, uid, "nodes", node)["summary"]
         say(uid, node, Phase.CANCELED, reason=Reason.MANUAL, message="The operation was canceled.")
     found = next(each for each in nodes_of(admin, uid) if each["node"] == node)
     assert (found["phase"], found["canceled_by"], found["requested_by"]) == ("canceled", A, "alice")

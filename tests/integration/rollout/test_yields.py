@@ -7,8 +7,8 @@ from modules_app.errors import ModuleInUseError
 from modules_app.services import delete_module, module_uid
 from rollout.domain.errors import ArtifactInUseError, RolloutInProgressError
 from rollout.domain.request import RolloutRequest
+from rollout.domain.retries import Retries
 from rollout.domain.rollout.events import Origin
-from rollout.domain.strategy import Retries
 from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import Operation, Rollout
 from rollout.planning.planner import plan_of

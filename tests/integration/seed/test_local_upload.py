@@ -8,7 +8,7 @@ from django.db import connection
 
 from accounts import services as accounts
 from artifacts_app.models import Build
-from eventstore import head, projections, subscription
+from eventstore import head, projections, waiting
 from rollout.messages import Phase, Reason
 from rollout.models import Operation, Rollout
 from rollout.process import timeouts
@@ -73,14 +73,14 @@ def test_it_is_files_on_this_node_only(post):
 
 
 def test_no_connection_is_held_while_it_waits(post, monkeypatch):
-    held, real = [], subscription.Watcher.sleeper
+    held, real = [], waiting.Watcher.sleeper
 
     def sleeper(watcher):
         held.append(connection.connection)
         play()
         return real(watcher)
 
-    monkeypatch.setattr(subscription.Watcher, "sleeper", sleeper)
+    monkeypatch.setattr(waiting.Watcher, "sleeper", sleeper)
     assert post().status_code == 200
     assert held == [None]
 
@@ -107,7 +107,7 @@ def test_a_frozen_fleet_says_so_at_once(post):
 
 
 def test_a_node_that_does_not_answer(post, impatient):
-    assert "goes on" in refused(post(), 503, "node_unreachable")
+    assert "continues" in refused(post(), 503, "node_unreachable")
     assert not Phase(Operation.objects.get().phase).is_final
 
 

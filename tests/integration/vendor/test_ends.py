@@ -116,7 +116,7 @@ def test_a_module_stays_while_an_offline_node_has_it_and_the_action_says_so(uplo
     play()
     ended = action(uid)
     assert (ended["status"], ended["error_code"]) == ("failed", "module_in_use")
-    assert re.search("stay, for node2.*node2: node2 was offline", ended["error_message"])
+    assert re.search("stay: they are in use on node2.*node2: node2 was offline", ended["error_message"])
     assert Module.objects.exists()
     join("node2", installed("TestModule", 1))
     reconcile()
@@ -160,7 +160,7 @@ def test_a_node_that_does_not_answer_has_failed_and_stops_no_other(upload, actio
     play()
     ended = action(uid)
     assert (ended["status"], ended["progress"]) == ("failed", "100")
-    assert "node00: node00 did not finish in time" in ended["error_message"]
+    assert "node00: node00 did not finish before its deadline" in ended["error_message"]
     assert Operation.objects.filter(phase=Phase.SUCCEEDED).count() == 11
 
 

@@ -16,7 +16,7 @@ from django.core.management import call_command
 
 from api.events import event_document
 from eventstore import database_now, head, load, read, registry
-from eventstore.subscription import LISTEN_SECONDS
+from eventstore.waiting import LISTEN_SECONDS
 from modfleet.certificate import ensure_certificate
 from tests.integration.webhooks.conftest import join, register
 from webhooks import deliver, sending, services

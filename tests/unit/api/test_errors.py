@@ -5,23 +5,32 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404
 from rest_framework import exceptions
 
-from api.errors import ApiError, ConflictError, InvalidRequestError, UnauthenticatedError
+from api.errors import (
+    ApiError,
+    ConflictError,
+    InvalidRequestError,
+    Kind,
+    StorageFullError,
+    TooManyRequestsError,
+    UnauthenticatedError,
+)
 from api.handlers import handle_exception
+from api.statuses import STATUSES, status_of
 from eventstore import ConcurrencyError
 
 
 class TeapotError(ApiError):
     """I am a teapot."""
 
-    status = 418
+    kind = Kind.GONE
     code = "teapot"
 
 
 @pytest.mark.parametrize(
     ("exception", "status", "code", "description"),
     [
-        (TeapotError(), 418, "teapot", "I am a teapot."),
-        (TeapotError("short and stout"), 418, "teapot", "short and stout"),
+        (TeapotError(), 410, "teapot", "I am a teapot."),
+        (TeapotError("short and stout"), 410, "teapot", "short and stout"),
         (InvalidRequestError(), 400, "invalid_request", "The request is malformed."),
         (ConcurrencyError("x"), 409, "conflict", "Another request was first: try again."),
         (Http404(), 404, "not_found", "There is no such object."),
@@ -43,6 +52,18 @@ def test_it_works(exception, status, code, description):
     response = handle_exception(exception, {})
     assert response
     assert (response.status_code, response.data) == (status, {"error_code": code, "description": description})
+
+
+def test_each_kind_has_a_status_of_its_own():
+    assert set(STATUSES) == set(Kind)
+    assert len(set(STATUSES.values())) == len(STATUSES)
+
+
+@pytest.mark.parametrize(("error", "seconds"), [(StorageFullError(), "60"), (TooManyRequestsError(seconds=1.2), "2")])
+def test_when_to_repeat_a_request(error, seconds):
+    response = handle_exception(error, {})
+    assert response
+    assert response["Retry-After"] == seconds
 
 
 def test_a_challenge():
@@ -68,4 +89,4 @@ def test_a_subclass_may_change_the_code_alone():
 
         code = "other"
 
-    assert (OtherError().status, OtherError().code, str(OtherError())) == (409, "other", "Other.")
+    assert (status_of(OtherError), OtherError().code, str(OtherError())) == (409, "other", "Other.")

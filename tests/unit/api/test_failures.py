@@ -10,6 +10,7 @@ from django import db
 from psycopg_pool import PoolTimeout
 
 from api.failures import Cause, database_cause, database_refusal, disk_refusal, log_failure
+from api.statuses import status_of
 
 
 def raised(error, cause):
@@ -63,7 +64,7 @@ def test_the_database(error, cause):
     refusal = database_refusal(error)
     assert (refusal is None) == (cause is None)
     if refusal is not None:
-        assert (int(refusal.status), refusal.code) == (
+        assert (int(status_of(refusal)), refusal.code) == (
             (507, "storage_full") if cause == Cause.FULL else (503, "database_unavailable")
         )
         assert "from" not in refusal.description
@@ -81,7 +82,7 @@ def test_the_database(error, cause):
 )
 def test_the_packages(error, code):
     assert disk_refusal(error).code == code
-    assert disk_refusal(error).headers["Retry-After"]
+    assert disk_refusal(error).retry_after_seconds
 
 
 def test_what_passes_is_one_line_of_the_log(caplog):

@@ -36,20 +36,20 @@ def run(*words, environ):
 
 def test_it_can_start(settings):
     shown = run("--check", environ=settings)
-    assert (shown.returncode, shown.stdout, shown.stderr) == (0, "n1 has all that it needs.\n", "")
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, "The agent of n1 can start.\n", "")
 
 
 def test_the_check_makes_the_transport(settings):
     shown = run("--check", environ=settings | {"MODFLEET_BROKER_URL": "foo://127.0.0.1"})
     assert (shown.returncode, shown.stdout) == (1, "")
-    assert shown.stderr == "n1 cannot start: KeyError: 'No such transport: foo'.\n"
+    assert shown.stderr == "The agent of n1 cannot start: KeyError: 'No such transport: foo'.\n"
 
 
 def test_the_check_needs_its_folders(settings, tmp_path):
     (tmp_path / "file").touch()
     shown = run("--check", environ=settings | {"MODFLEET_JOURNAL_DIR": str(tmp_path / "file")})
     assert (shown.returncode, shown.stdout) == (1, "")
-    assert shown.stderr == f"n1 cannot start: {tmp_path}/file cannot be written.\n"
+    assert shown.stderr == f"The agent of n1 cannot start: no permission to write to {tmp_path}/file.\n"
     assert len(shown.stderr.splitlines()) == 1
 
 
@@ -62,7 +62,7 @@ def test_the_whole_command_line_has_it_too(settings):
 def test_a_setting_that_is_missing_is_named(settings, name):
     shown = run(environ={**settings, name: ""})
     assert (shown.returncode, shown.stdout) == (2, "")
-    assert shown.stderr == f"{name} is not set. See `modfleet agent --help` for the settings that an agent needs.\n"
+    assert shown.stderr == f"{name} is not set. `modfleet agent --help` lists the required settings.\n"
 
 
 def test_a_log_level_that_is_none(settings):

@@ -7,6 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from modfleet.cli import app
+from rollout.domain.strategy import Strategy
 
 
 def run(*words, **environ):
@@ -38,7 +39,7 @@ def test_every_command_is_described(path):
 
 def test_exit_codes_are_in_the_help():
     for path in ([], ["rollout", "watch"], ["rollout", "start"]):
-        assert "3 the watched rollout waits for a person" in " ".join(run(*path, "--help").stdout.split())
+        assert "3: The watched rollout waits for a person" in " ".join(run(*path, "--help").stdout.split())
 
 
 @pytest.mark.parametrize(
@@ -82,5 +83,25 @@ def test_a_bug_is_one_sentence_too(monkeypatch):
     shown = run("nodes")
     assert (shown.exit_code, shown.stdout) == (1, "")
     assert shown.stderr == (
-        "A bug in this command: ZeroDivisionError: division by zero. MODFLEET_TRACEBACK=1 shows where.\n"
+        "This command has a bug: ZeroDivisionError: division by zero. Set MODFLEET_TRACEBACK=1 to see the traceback.\n"
     )
+
+
+def test_the_defaults_of_a_strategy_are_in_the_help():
+    command: Any = typer.main.get_command(app)  # a group of groups
+    start = command.commands["rollout"].commands["start"]
+    helps = {each.name: each.help for each in start.params}
+    strategy = Strategy()
+    defaults = {
+        **{name: getattr(strategy, name) for name in ("canary", "max_parallel", "min_healthy", "max_failures")},
+        **{name: getattr(strategy, name) for name in ("on_failure", "on_abort", "gate", "offline")},
+        "soak": strategy.soak_seconds,
+        "settle": strategy.settle_seconds,
+        "node_deadline": strategy.node_deadline_seconds,
+        "progress_deadline": strategy.progress_deadline_seconds,
+        "retries": strategy.retries.limit,
+        "retry_backoff": strategy.retries.backoff_seconds,
+        "retry_reason": ", ".join(strategy.retries.reasons),
+    }
+    for name, value in defaults.items():
+        assert helps[name].endswith(f"Default: {value:g}." if isinstance(value, float) else f"Default: {value}."), name

@@ -67,14 +67,14 @@ def test_option_environment_file(environ):
 def test_what_the_file_holds_is_for_its_own_url(environ, url):
     keep(environ, url=url, token="kept")
     assert authorization(access(environ, url=OURS).auth) == "Bearer kept"
-    with pytest.raises(UsageError, match="There are no credentials for https"):
+    with pytest.raises(UsageError, match="No credentials for https"):
         access(environ, url="https://other.example.com")
 
 
 def test_a_password_of_the_file_is_its_users(environ):
     keep(environ, url=OURS, user="ada", password="p")
     assert authorization(access(environ).auth) == basic("ada:p")
-    with pytest.raises(UsageError, match="There is no password for bob"):
+    with pytest.raises(UsageError, match="No password for bob"):
         access(environ, user="bob")
 
 
@@ -109,7 +109,7 @@ def test_a_secret_is_the_first_line_of_its_file(environ, tmp_path):
     given = {"user": "ada", "password_file": tmp_path / "secret"}
     assert authorization(access(environ, **given).auth) == basic("ada:p q")
     (tmp_path / "secret").write_text("\n")
-    with pytest.raises(UsageError, match="holds no secret"):
+    with pytest.raises(UsageError, match="has no secret"):
         access(environ, **given)
 
 

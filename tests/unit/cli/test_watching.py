@@ -7,7 +7,7 @@ from modfleet.commands.session import Session
 from modfleet.commands.watching import WAVES_SHOWN, Lines, _first_shown
 from modfleet.failure import ExitCode
 from modfleet.profile import Given
-from modfleet.watch import Standing, exit_code, next_step
+from modfleet.watch import Snapshot, exit_code, next_step
 
 
 def rollout(phase, *waves):
@@ -74,7 +74,7 @@ def test_a_line_for_each_change_even_to_what_was_before(capsys):
     counters = {"total": 1, "scheduled": 1, "queued": 0, "running": 0, "failed": 0, "timed_out": 0, "percent": 0}
     what = {"action": "install", "module_name": "greet", "version": 1, "progress": counters}
     for phase in ("running", "paused", "paused", "running", "paused"):
-        lines.show(Standing(rollout=rollout(phase, "pending") | what, failures=()))
+        lines.show(Snapshot(rollout=rollout(phase, "pending") | what, failures=()))
     said = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
     assert said == ["rollout u1", "running", "paused", "running", "paused"]
 

@@ -44,8 +44,8 @@ def test_what_reads_says_that_there_is_no_database(tmp_path, words):
     ended = manage(tmp_path, *words)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == (
-        f"There is no database at {tmp_path}/.modfleet/modfleet.sqlite3. Name the one that you mean by MODFLEET_DATA_DIR "
-        "or MODFLEET_DATABASE_URL, or make a new one: modfleet-manage migrate.\n"
+        f"There is no database at {tmp_path}/.modfleet/modfleet.sqlite3. Set MODFLEET_DATA_DIR or "
+        "MODFLEET_DATABASE_URL to yours, or create a new database with `modfleet-manage migrate`.\n"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -54,7 +54,7 @@ def test_a_database_without_a_log(tmp_path):
     (tmp_path / "empty").touch()
     ended = manage(tmp_path, "verify_log", MODFLEET_DATABASE_URL=f"sqlite:///{tmp_path}/empty")
     assert ended.returncode == 2
-    assert ended.stderr.startswith(f"The database {tmp_path}/empty has no log yet. Name the one")
+    assert ended.stderr.startswith(f"The database {tmp_path}/empty has no log yet. Set MODFLEET_DATA_DIR")
     assert ended.stderr.count("\n") == 1
 
 
@@ -65,7 +65,7 @@ def test_a_database_of_the_version_before(tmp_path):
         ended = manage(tmp_path, *words)
         assert (ended.returncode, ended.stderr) == (
             2,
-            "The database is of another version. Run `modfleet-manage migrate` first.\n",
+            "The database is from another version. Run `modfleet-manage migrate` first.\n",
         )
 
 

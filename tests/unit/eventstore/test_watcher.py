@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import OperationalError
 
-from eventstore import subscription
+from eventstore import waiting
 from tests.waiting import PATIENCE, wait_for
 
 
@@ -47,9 +47,9 @@ class Log:
 @pytest.fixture
 def log(monkeypatch):
     log = Log()
-    monkeypatch.setattr(subscription, "connection", log)
-    monkeypatch.setattr(subscription, "_positions", log.look)
-    monkeypatch.setattr(subscription, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(waiting, "connection", log)
+    monkeypatch.setattr(waiting, "_positions", log.look)
+    monkeypatch.setattr(waiting, "RETRY_SECONDS", 0)
     yield log
     log.may_end.set()
     for each in threading.enumerate():
@@ -66,7 +66,7 @@ def pool():
 
 
 def test_a_position_never_goes_back(log, pool):
-    watcher = subscription.Watcher()
+    watcher = waiting.Watcher()
     last_sleeper = pool.submit(watcher.wait, 100, 10)
     while not watcher._sleepers:
         time.sleep(0.01)
@@ -83,7 +83,7 @@ def test_a_position_never_goes_back(log, pool):
 
 @pytest.mark.parametrize("lost", [[], [OperationalError("restarted")]])
 def test_after_a_restore_everybody_looks_anew(log, pool, lost):
-    watcher = subscription.Watcher()
+    watcher = waiting.Watcher()
     log.news = {"a": 9}
     sleeper = pool.submit(wait_for_news, watcher, log, "a", 9)
     wait_for(lambda: watcher._sleepers)
@@ -95,7 +95,7 @@ def test_after_a_restore_everybody_looks_anew(log, pool, lost):
 
 
 def test_a_sleeper_that_comes_while_the_thread_ends_gets_a_new_one(log, pool):
-    watcher = subscription.Watcher()
+    watcher = waiting.Watcher()
     log.may_end.clear()
     log.positions.put(1)
     assert watcher.wait(0, 10) == 1
@@ -109,7 +109,7 @@ def test_a_sleeper_that_comes_while_the_thread_ends_gets_a_new_one(log, pool):
 
 
 def test_what_was_known_before_anyone_slept_is_forgotten(log):
-    watcher = subscription.Watcher()
+    watcher = waiting.Watcher()
     watcher.publish(99)
     log.positions.put(2)
 
@@ -117,7 +117,7 @@ def test_what_was_known_before_anyone_slept_is_forgotten(log):
 
 
 def test_sleepers_outlast_a_database_that_does_not_answer(log, pool):
-    watcher = subscription.Watcher()
+    watcher = waiting.Watcher()
     sleeper = pool.submit(watcher.wait, 0, 10)
     for _ in range(3):
         log.positions.put(OperationalError("gone"))
@@ -128,7 +128,7 @@ def test_sleepers_outlast_a_database_that_does_not_answer(log, pool):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_died_is_replaced(log):
-    watcher = subscription.Watcher()
+    watcher = waiting.Watcher()
     log.positions.put(ZeroDivisionError("a mistake of ours"))
     watcher.wait(0, 0.2)
     log.positions.put(1)
@@ -143,20 +143,20 @@ def test_no_sleeper_hangs_however_they_come_and_go(log, pool, monkeypatch):
         while True:
             yield head
 
-    monkeypatch.setattr(subscription, "_positions", look)
-    watcher = subscription.Watcher()
+    monkeypatch.setattr(waiting, "_positions", look)
+    watcher = waiting.Watcher()
     for head in range(1, 60):  # read by `look`
         sleepers = [pool.submit(watcher.wait, head - 1, 10) for _ in range(4)]
         assert all(each.result() >= head for each in sleepers)
 
 
 def wait_for_news(watcher, log, key, after=0):
-    with watcher.subscribed(key, after, log.newest) as mine:
+    with watcher.waiter(key, after, log.newest) as mine:
         return mine.wait(PATIENCE)
 
 
 def test_one_question_is_asked_for_all_that_wait_for_news(log, pool):
-    watcher = subscription.Watcher()
+    watcher = waiting.Watcher()
     sleepers = {key: pool.submit(wait_for_news, watcher, log, key) for key in "abc"}
     wait_for(lambda: watcher._sleepers == 3)
     log.asked.clear()
@@ -174,15 +174,15 @@ def test_one_question_is_asked_for_all_that_wait_for_news(log, pool):
 
 
 def test_news_from_before_it_slept_is_news(log):
-    watcher = subscription.Watcher()
+    watcher = waiting.Watcher()
     log.news = {"a": 3}
 
     assert wait_for_news(watcher, log, "a", after=2)
 
 
 def test_news_while_no_thread_looked_is_seen_by_the_next(log):
-    watcher = subscription.Watcher()
-    with watcher.subscribed("a", 2, log.newest) as mine:
+    watcher = waiting.Watcher()
+    with watcher.waiter("a", 2, log.newest) as mine:
         log.positions.put(2)
         assert not mine.wait(0.01)
         log.positions.put(2)
@@ -193,7 +193,7 @@ def test_news_while_no_thread_looked_is_seen_by_the_next(log):
 
 
 def test_news_that_could_not_be_asked_for_is_asked_for_again(log, pool):
-    watcher = subscription.Watcher()
+    watcher = waiting.Watcher()
     sleeper = pool.submit(wait_for_news, watcher, log, "a")
     wait_for(lambda: watcher._sleepers == 1)
     log.failures = [OperationalError("gone")]

@@ -55,7 +55,7 @@ def test_a_package_that_is_fine(run, module):
     run(module(), "-o", "a.zip")
     answer = run("--check", "a.zip")
     assert (answer.exit_code, answer.stderr) == (0, "")
-    assert answer.stdout.startswith("a.zip is fine\n  module    greet 10000 (1.0.0)\n")
+    assert answer.stdout.startswith("a.zip has no problems\n  module    greet 10000 (1.0.0)\n")
     assert "note" not in answer.stdout
 
 
@@ -96,7 +96,7 @@ def test_each_problem(problems, package, members, changes, code, said):
 def test_problems_are_told_to_people_too(run, package):
     answer = run("--check", package(version="x"))
     assert answer.exit_code == 1
-    assert answer.stdout == f"{package()} cannot be used:\n  invalid_module: version: must be a whole number\n"
+    assert answer.stdout == f"{package()} has problems:\n  invalid_module: version: must be a whole number\n"
 
 
 def test_a_file_that_is_no_zip(problems, tmp_path):
@@ -112,9 +112,9 @@ def test_a_file_that_cannot_be_read(refused, name):
 def test_what_others_would_not_take_is_a_note(run, package):
     answer = run("--check", package(display_name=None, version=0))
     assert answer.exit_code == 0
-    assert "POST /v2/modules/user-defined asks for display_name" in answer.stdout
-    assert "the vendor's tools take no version 0" in answer.stdout
-    assert "the vendor's tools ask for architecture, sha256, compatible_redis_version" in answer.stdout
+    assert "POST /v2/modules/user-defined requires display_name" in answer.stdout
+    assert "the vendor's tools refuse version 0" in answer.stdout
+    assert "the vendor's tools require architecture, sha256, compatible_redis_version" in answer.stdout
 
 
 def test_limits_are_those_of_a_control_plane():

@@ -40,9 +40,9 @@ def test_arguments_of_the_manifest_are_used(run, module, manifest):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("module_name: other", "module_name is 'other', and the module says 'greet'"),
-        ("version: 10001", "version is 10001, and the module says 10000"),
-        ("commands: [{command_name: greet.bye}]", "commands has greet.bye, and the module adds no such command"),
+        ("module_name: other", "module_name is 'other', but the module reports 'greet'"),
+        ("version: 10001", "version is 10001, but the module reports 10000"),
+        ("commands: [{command_name: greet.bye}]", "commands has greet.bye, but the module does not add them"),
         ("architecture: s390x", "architecture: is not the shared object's"),
         (f"sha256: {'a' * 64}", "its SHA-256 differs"),
         ("module_file: other.so", "module_file: is not the package's greet.so"),
@@ -56,8 +56,8 @@ def test_what_contradicts_the_module_is_refused(refused, module, manifest, text,
     ("text", "said"),
     [
         ("licence: MIT", "has unknown fields: licence (did you mean license?)."),
-        ("- a\n- b", "must have a field and its value on each line"),
-        ("a: [", "is no YAML"),
+        ("- a\n- b", "must have one field and its value on each line"),
+        ("a: [", "is not valid YAML"),
         ("capabilities: types\nauthor: [Ada]", "capabilities: must be a list of texts; author: must be a text"),
     ],
 )
@@ -93,7 +93,7 @@ def other_machine(module):
 
 
 def test_a_module_of_another_machine_is_not_loaded(refused, other_machine):
-    assert "pack it with --no-load, and a manifest" in refused(other_machine, "-o", "a.zip")
+    assert "Pack it with --no-load and a manifest" in refused(other_machine, "-o", "a.zip")
 
 
 def test_a_module_of_another_machine_is_packed_as_the_manifest_says(run, other_machine, manifest):
@@ -107,7 +107,7 @@ def test_a_module_of_another_machine_is_packed_as_the_manifest_says(run, other_m
 def test_without_loading_what_is_missing_is_named(refused, module):
     said = refused(module(), "-o", "a.zip", "--no-load")
     assert all(f"{field}: is missing" in said for field in ("module_name", "version", "semantic_version", "commands"))
-    assert said.endswith("the manifest has to say it.")
+    assert said.endswith("the manifest must have these fields.")
 
 
 def test_without_loading_no_server_is_needed(run, module, manifest):

@@ -107,7 +107,7 @@ def test_wrong_arguments_are_named(refused, module):
 
 
 def test_a_module_that_takes_the_server_down(refused, module):
-    assert refused(module("crashes"), "-o", "a.zip").startswith("crashes.so took its server down when it was loaded")
+    assert refused(module("crashes"), "-o", "a.zip").startswith("crashes.so crashed its server when it was loaded")
 
 
 def test_a_module_that_refuses(refused, module):
@@ -144,12 +144,12 @@ def test_a_truncated_module_reaches_no_server(refused, module):
 
 def test_a_file_that_is_no_module(refused, tmp_path):
     (tmp_path / "a.so").write_text("x" * 100)
-    assert refused("a.so", "-o", "a.zip") == "a.so is no module: the .so file is not an ELF shared object."
+    assert refused("a.so", "-o", "a.zip") == "a.so is not a module: the .so file is not an ELF shared object."
 
 
 @pytest.mark.parametrize(
     ("output", "said"),
-    [("away/a.zip", "There is no folder away"), (".", "is a folder"), ("greet.so", "is what the package is made of")],
+    [("away/a.zip", "There is no directory away"), (".", "is a directory"), ("greet.so", "is an input of the package")],
 )
 def test_a_place_where_no_package_can_be(refused, module, output, said):
     assert said in refused(module(), "-o", output, "--force")
@@ -163,7 +163,7 @@ def test_a_server_that_is_none(refused, module, server):
 def test_without_the_extra_it_says_what_to_install(refused, module, monkeypatch):
     monkeypatch.setattr("modfleet.packing.find_spec", lambda _: None)
     assert refused(module(), "-o", "a.zip") == (
-        "`modfleet pack` needs more than the agent: install modfleet[server] (no elftools)."
+        "`modfleet pack` needs modfleet[server]. Install it (missing: elftools)."
     )
 
 

@@ -5,18 +5,17 @@ from hypothesis import given as given_any
 from hypothesis import strategies as st
 
 from rollout.domain.errors import NodeNotFoundError, NodePhaseError
-from rollout.domain.node.decider import (
-    NODE,
+from rollout.domain.node.commands import (
     ActivateNode,
     DeclareOffline,
     DecommissionNode,
     DrainNode,
     ForgetNode,
     LabelNode,
-    NodePhase,
     RecordHeartbeat,
     RecordInventory,
 )
+from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import (
     NodeActivated,
     NodeCameBack,
@@ -28,6 +27,7 @@ from rollout.domain.node.events import (
     NodeProfileChanged,
     NodeWentOffline,
 )
+from rollout.domain.node.state import NodePhase
 from rollout.messages import InstalledModule, Inventory, NodeProfile
 
 PROFILE = NodeProfile(platform="linux/x86_64")

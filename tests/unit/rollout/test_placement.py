@@ -7,20 +7,18 @@ from hypothesis import given as given_any
 from hypothesis import strategies as st
 
 from rollout.domain.errors import RolloutInProgressError
-from rollout.domain.placement.decider import (
-    MOST_REJECTED,
-    PLACEMENT,
+from rollout.domain.placement.commands import (
     Cancel,
     End,
     Forget,
     GiveBack,
-    PlacementState,
     RecordReport,
     Release,
     Retry,
     RollBack,
     Schedule,
 )
+from rollout.domain.placement.decider import PLACEMENT
 from rollout.domain.placement.events import (
     OperationCancelRequested,
     OperationFinished,
@@ -33,6 +31,8 @@ from rollout.domain.placement.events import (
     ReportRejected,
     Target,
 )
+from rollout.domain.placement.reports import MOST_REJECTED
+from rollout.domain.placement.state import PlacementState
 from rollout.messages import FINAL_PHASES, REPORTED_PHASES, RUNNING_PHASES, Action, Activation, Phase, Reason, Report
 
 

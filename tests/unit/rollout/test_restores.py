@@ -5,18 +5,11 @@ from typing import Any
 
 import pytest
 
-from rollout.domain.placement.decider import (
-    PLACEMENT,
-    Cancel,
-    End,
-    RecordReport,
-    Release,
-    RollBack,
-    Schedule,
-    desired_after,
-    to_undo,
-)
+from rollout.domain.placement.commands import Cancel, End, RecordReport, Release, RollBack, Schedule
+from rollout.domain.placement.decider import PLACEMENT
+from rollout.domain.placement.desired_state import desired_after
 from rollout.domain.placement.events import Target
+from rollout.domain.placement.rollback import to_undo
 from rollout.messages import Action, Activation, Phase, Reason, Report
 
 PLACE: dict[str, Any] = {"node": "n1", "module_name": "greet"}

@@ -17,25 +17,19 @@ from rollout.domain.errors import (
     SecondPersonError,
     WrongPhaseError,
 )
-from rollout.domain.rollout.decider import (
-    DONE,
-    ROLLOUT,
+from rollout.domain.rollout.commands import (
     Abort,
     Advance,
     Approve,
-    Fleet,
-    Needs,
     Pause,
     Promote,
-    Ready,
     Reject,
     Resume,
     RetryNodes,
     RollBackAll,
     Start,
-    Tally,
-    wake_at,
 )
+from rollout.domain.rollout.decider import ROLLOUT
 from rollout.domain.rollout.events import (
     AbortRequested,
     NodesReleased,
@@ -55,6 +49,9 @@ from rollout.domain.rollout.events import (
     WaveSoaking,
     WaveStarted,
 )
+from rollout.domain.rollout.operator_commands import DONE
+from rollout.domain.rollout.snapshot import Needs, Ready, Snapshot, WaveCounts
+from rollout.domain.rollout.step import wake_at
 from rollout.domain.strategy import Gate, OnFailure, Strategy
 from rollout.messages import FINAL_PHASES, Action, Activation, Phase, Reason
 
@@ -90,7 +87,7 @@ def when(events, command):
 def fleet(*waves, ready=(), seconds=0, **more):
     """Waves as counts by phase; `seconds` after the clock was started."""
     counted = [{Phase(name): count for name, count in wave.items()} for wave in waves]
-    return Fleet(
+    return Snapshot(
         now=NOW + timedelta(seconds=seconds),
         counts={phase: sum(wave.get(phase, 0) for wave in counted) for phase in Phase},
         waves=tuple(_tally(wave) for wave in counted),
@@ -102,11 +99,11 @@ def fleet(*waves, ready=(), seconds=0, **more):
 def _tally(counts):
     ended = sum(counts.get(phase, 0) for phase in FINAL_PHASES)
     failed = counts.get(Phase.FAILED, 0) + counts.get(Phase.TIMED_OUT, 0)
-    return Tally(total=sum(counts.values()), ended=ended, failed=failed)
+    return WaveCounts(total=sum(counts.values()), ended=ended, failed=failed)
 
 
 def advance(*waves, **more):
-    return Advance(rollout="r1", fleet=fleet(*waves, **more))
+    return Advance(rollout="r1", snapshot=fleet(*waves, **more))
 
 
 def names(events):
@@ -157,7 +154,7 @@ def test_min_healthy_counts_what_is_released_as_unhealthy():
 def test_a_node_that_has_failed_already_costs_no_health():
     careful = (started(4, min_healthy=3, max_failures=2), *UNDER_WAY[1:])
     ready = (Ready(node="a", is_healthy=False), Ready(node="b"))
-    command = Advance(rollout="r1", fleet=replace(fleet({"scheduled": 2, "succeeded": 2}, healthy=3), ready=ready))
+    command = Advance(rollout="r1", snapshot=replace(fleet({"scheduled": 2, "succeeded": 2}, healthy=3), ready=ready))
     assert when(careful, command)[0].nodes == ("a",)
 
 
@@ -170,7 +167,7 @@ def test_it_waits_for_start_at():
     later = started(4, start_at=NOW + timedelta(seconds=60))
     waiting = fleet({"scheduled": 4}, ready="ab")
     assert ROLLOUT.fold([later]).phase is RolloutPhase.SCHEDULED
-    assert when([later], Advance(rollout="r1", fleet=waiting)) == []
+    assert when([later], Advance(rollout="r1", snapshot=waiting)) == []
     assert wake_at(ROLLOUT.fold([later]), waiting) == NOW + timedelta(seconds=60)
     assert names(when([later], advance({"scheduled": 4}, ready="ab", seconds=60))) == ["WaveStarted", "NodesReleased"]
 
@@ -201,7 +198,7 @@ def test_a_wave_soaks_before_it_passes():
     (soaking,) = when(events, advance({"succeeded": 1}, {"scheduled": 3}))
     assert soaking == WaveSoaking(rollout="r1", wave=0, until=NOW + timedelta(seconds=30))
     waiting = fleet({"succeeded": 1}, {"scheduled": 3}, seconds=29)
-    assert when((*events, soaking), Advance(rollout="r1", fleet=waiting)) == []
+    assert when((*events, soaking), Advance(rollout="r1", snapshot=waiting)) == []
     assert wake_at(ROLLOUT.fold((*events, soaking)), waiting) == NOW + timedelta(seconds=30)
     assert names(when((*events, soaking), advance({"succeeded": 1}, {"scheduled": 3}, seconds=30))) == ["WavePassed"]
 
@@ -214,7 +211,7 @@ def test_a_node_that_is_lost_while_it_soaks_stops_the_rollout():
     events = (started(1, 3, soak_seconds=30), *TWO[1:], WaveSoaking(rollout="r1", wave=0, until=NOW))
     lost = fleet({"succeeded": 1}, {"scheduled": 3})
     lost = replace(lost, waves=(replace(lost.waves[0], lost=1), lost.waves[1]))
-    assert names(when(events, Advance(rollout="r1", fleet=lost))) == ["WaveFailed", "RolloutPaused"]
+    assert names(when(events, Advance(rollout="r1", snapshot=lost))) == ["WaveFailed", "RolloutPaused"]
 
 
 def test_a_gate_waits_for_a_person():
@@ -450,12 +447,12 @@ def test_a_rollback_of_nothing_is_not_started():
         ({"canceled": 4}, {}, RolloutPhase.FAILED),
         ({"succeeded": 2, "canceled": 2}, {"superseded": 2}, RolloutPhase.SUPERSEDED),
         ({"succeeded": 1, "canceled": 2, "failed": 1}, {"superseded": 2}, RolloutPhase.COMPLETED_WITH_FAILURES),
-        ({"succeeded": 3, "canceled": 1}, {"gone": 1}, RolloutPhase.SUCCEEDED),
-        ({"succeeded": 2, "canceled": 2}, {"gone": 1}, RolloutPhase.COMPLETED_WITH_FAILURES),
-        ({"succeeded": 2, "failed": 1, "canceled": 1}, {"gone": 1}, RolloutPhase.COMPLETED_WITH_FAILURES),
-        ({"failed": 3, "canceled": 1}, {"gone": 1}, RolloutPhase.FAILED),
-        ({"canceled": 4}, {"superseded": 2, "gone": 2}, RolloutPhase.SUPERSEDED),
-        ({"canceled": 4}, {"gone": 4}, RolloutPhase.ABORTED),
+        ({"succeeded": 3, "canceled": 1}, {"decommissioned": 1}, RolloutPhase.SUCCEEDED),
+        ({"succeeded": 2, "canceled": 2}, {"decommissioned": 1}, RolloutPhase.COMPLETED_WITH_FAILURES),
+        ({"succeeded": 2, "failed": 1, "canceled": 1}, {"decommissioned": 1}, RolloutPhase.COMPLETED_WITH_FAILURES),
+        ({"failed": 3, "canceled": 1}, {"decommissioned": 1}, RolloutPhase.FAILED),
+        ({"canceled": 4}, {"superseded": 2, "decommissioned": 2}, RolloutPhase.SUPERSEDED),
+        ({"canceled": 4}, {"decommissioned": 4}, RolloutPhase.ABORTED),
     ],
 )
 def test_the_end_says_how_the_nodes_ended(counts, less, phase):
@@ -479,11 +476,11 @@ COUNTS = st.fixed_dictionaries({}, optional={phase.value: st.integers(0, 9) for 
 def test_a_fleet_never_gets_more_than_has_room(counts, max_parallel, ready):
     standing = fleet(counts, ready=ready)
     begun = (started(standing.total, max_parallel=max_parallel, max_failures="100%"), *UNDER_WAY[1:])
-    events = when(begun, Advance(rollout="r1", fleet=standing))
+    events = when(begun, Advance(rollout="r1", snapshot=standing))
     assert (standing.ended == standing.total) == any(isinstance(each, RolloutFinished) for each in events)
     for event in events:
         if isinstance(event, NodesReleased):
-            assert len(event.nodes) + standing.in_hand <= max_parallel
+            assert len(event.nodes) + standing.in_progress <= max_parallel
 
 
 KINDS = (

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout.domain.strategy import LONGEST_BACKOFF_SECONDS, Retries, Strategy
+from rollout.domain.retries import LONGEST_BACKOFF_SECONDS, Retries
+from rollout.domain.strategy import Strategy
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "strategy.md"
 PERCENTS = st.integers(0, 100).map(lambda share: f"{share}%")

@@ -8,10 +8,14 @@ import pytest
 from hypothesis import given as given_any
 from hypothesis import strategies as st
 
-from rollout.domain.explanation import RULES, Nodes, Place, Rule, Scene, explain_node, explain_rollout, text_of
-from rollout.domain.node.decider import NodePhase
+from rollout.domain.explanation.facts import NodeFacts, Nodes, RolloutFacts
+from rollout.domain.explanation.node import explain_node
+from rollout.domain.explanation.rollout import explain_rollout
+from rollout.domain.explanation.rules import RULES, Rule, text_of
+from rollout.domain.node.state import NodePhase
 from rollout.domain.reasons import WORDS
-from rollout.domain.rollout.decider import ROLLOUT, Fleet, Needs, Ready, Tally
+from rollout.domain.retries import Retries
+from rollout.domain.rollout.decider import ROLLOUT
 from rollout.domain.rollout.events import (
     RolloutApproved,
     RolloutPaused,
@@ -21,13 +25,14 @@ from rollout.domain.rollout.events import (
     WaveSoaking,
     WaveStarted,
 )
+from rollout.domain.rollout.snapshot import Needs, Ready, Snapshot, WaveCounts
 from rollout.domain.rollout.step import step
-from rollout.domain.strategy import Gate, Retries, Strategy
+from rollout.domain.strategy import Gate, Strategy
 from rollout.messages import Action, Activation, Phase, Reason
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
-SCENE = Scene(since=NOW, actor="alice")
+SCENE = RolloutFacts(since=NOW, actor="alice")
 DOCS = Path(__file__).parents[3] / "docs" / "reference" / "why.md"
 
 
@@ -47,11 +52,11 @@ def started(*waves, **strategy):
 
 def fleet(ready="", *, scheduled=0, queued=0, succeeded=0, **more):
     counts = {Phase.SCHEDULED: scheduled, Phase.QUEUED: queued, Phase.SUCCEEDED: succeeded}
-    return Fleet(
+    return Snapshot(
         **{
             "now": NOW,
             "counts": counts,
-            "waves": (Tally(total=sum(counts.values()), ended=succeeded),),
+            "waves": (WaveCounts(total=sum(counts.values()), ended=succeeded),),
             "ready": tuple(Ready(node=each) for each in ready),
             "progressed_at": NOW,
             **more,
@@ -100,7 +105,7 @@ def test_it_works():
         ((*UNDER_WAY, WaveSoaking(rollout="r1", wave=0, until=LATER)), fleet(succeeded=4), Rule.SOAK),
         (
             (started(1, 3), UNDER_WAY[1], WaveGated(rollout="r1", wave=0)),
-            fleet(succeeded=1, scheduled=3, waves=(Tally(total=1, ended=1), Tally(total=3, ended=0))),
+            fleet(succeeded=1, scheduled=3, waves=(WaveCounts(total=1, ended=1), WaveCounts(total=3, ended=0))),
             Rule.GATE,
         ),
     ],
@@ -134,14 +139,14 @@ EVENTS = st.sampled_from(
 def test_it_says_next_step_exactly_when_there_is_one(events, frozen, needs, queued, ready, healthy):
     seen = fleet(ready, scheduled=4 - queued, queued=queued, frozen=frozen, needs=needs, healthy=healthy)
     taken = step(ROLLOUT.fold(events), events[0], seen)
-    explained = why(events, seen, replace(SCENE, in_hand=Nodes(count=queued, names=("x",) * queued)))
+    explained = why(events, seen, replace(SCENE, in_progress=Nodes(count=queued, names=("x",) * queued)))
     assert (Rule.NEXT_STEP in waits(explained)) == bool(taken.events or taken.commands)
     assert explained.waits_for
 
 
 def place(**more):
-    given = {"node": "a", "node_phase": NodePhase.ONLINE, "wave": 0, "phase": Phase.SCHEDULED, "since": NOW}
-    return Place(**{**given, **more})
+    given = {"name": "a", "node_phase": NodePhase.ONLINE, "wave": 0, "phase": Phase.SCHEDULED, "since": NOW}
+    return NodeFacts(**{**given, **more})
 
 
 def why_node(place_, fleet_=None, events=UNDER_WAY):
@@ -176,7 +181,7 @@ def test_the_rule_is_the_one_that_keeps_or_ended_the_node(place_, expected):
 def test_a_node_that_is_released_at_the_next_step_waits_for_nothing_else():
     seen = fleet("ab", scheduled=4)
     assert waits(why_node(place(), seen)) == [Rule.NEXT_STEP]
-    assert waits(why_node(place(node="d"), seen)) == [Rule.MAX_PARALLEL]
+    assert waits(why_node(place(name="d"), seen)) == [Rule.MAX_PARALLEL]
 
 
 def test_a_node_that_is_tried_again_says_so():

@@ -26,7 +26,7 @@ def test_it_works(tmp_path):
 def test_help_builds_nothing(tmp_path):
     done = run(tmp_path, "--help")
     assert done.returncode == 0
-    assert done.stdout.startswith("usage: python -m modfleet.sample [-h] FOLDER [VERSION]")
+    assert done.stdout.startswith("usage: python -m modfleet.sample [-h] DIRECTORY [VERSION]")
     assert list(tmp_path.iterdir()) == []
 
 

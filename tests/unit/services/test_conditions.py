@@ -12,7 +12,17 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 APPS = ("accounts", "api", "artifacts_app", "modules_app", "operations", "rollout", "webhooks")
 #: Folds of the log; and what answers with rows after it has called one service.
-LEFT_OUT = {"migrations", "projections", "projections.py", "models.py", "agent", "views", "views.py", "console"}
+LEFT_OUT = {
+    "migrations",
+    "projections",
+    "projections.py",
+    "models",
+    "models.py",
+    "agent",
+    "views",
+    "views.py",
+    "console",
+}
 APPENDS = {"eventstore.append", "eventstore.transact"}
 
 UNDER_THE_LOCK = (
@@ -20,7 +30,7 @@ UNDER_THE_LOCK = (
 )
 OWN_ROW = "reads the row of its own stream, after the stream: each change of the row appends there"
 READ_AGAIN = "reads in order to refuse early; what it calls reads it again"
-WHOM_TO_ADVANCE = "reads only which rollouts to look at next"
+WHOM_TO_ADVANCE = "reads only which rollouts to advance next"
 WHAT_TO_LOAD = "reads only which streams may have to change; they decide"
 STEPS = "one step after the other, each of which is looked at by itself"
 NO_RELEASE = "only a release reads rows, the inventory, and it releases nothing"
@@ -35,8 +45,8 @@ ACCEPTED = {
     "accounts.services.ensure_admin": READ_AGAIN,
     "accounts.services.update_cluster_settings": OWN_ROW,
     "accounts.services.update_user": READ_AGAIN,
-    "rollout.process.timeouts._end_all.attempt": NO_RELEASE,
-    "rollout.process.timeouts.end_operations_of_gone_nodes": WHAT_TO_LOAD,
+    "rollout.process.timeouts._end_all.append_ends": NO_RELEASE,
+    "rollout.process.timeouts.end_operations_of_decommissioned_nodes": WHAT_TO_LOAD,
     "rollout.process.timeouts.end_overdue_operations": ITS_ATTEMPT,
     "rollout.delivery.outbox._commands": ITS_ATTEMPT,
     "rollout.delivery.outbox._publish": ITS_ATTEMPT,

@@ -1,0 +1,113 @@
+"""Why a rollout is in its phase, and what it waits for.
+
+The explanation asks what decides: `step` for what is due, and `blocked_by`, the release limits and the progress deadline
+for what blocks it. So it cannot differ from the decisions.
+"""
+
+from collections.abc import Iterator
+
+from eventstore import in_words
+from rollout.domain.explanation.facts import RolloutFacts, Wait, Why
+from rollout.domain.explanation.rules import Rule, rule_of_end, text_of
+from rollout.domain.explanation.sentences import in_utc, listed, phase_name, sentence
+from rollout.domain.explanation.waits import NEXT_STEP, wait_for_blocker, wait_for_room, waits_in_progress
+from rollout.domain.rollout.blockers import Blocker, blocked_by
+from rollout.domain.rollout.events import RolloutPhase, RolloutStarted
+from rollout.domain.rollout.progress_deadline import progress_deadline
+from rollout.domain.rollout.snapshot import Snapshot
+from rollout.domain.rollout.state import RolloutState
+from rollout.domain.rollout.step import step
+from rollout.messages import Phase
+
+#: Phases of a rollout that a person or a rule has stopped.
+STOPPED = frozenset({RolloutPhase.PAUSED, RolloutPhase.ABORTING, RolloutPhase.ROLLING_BACK})
+
+
+def explain_rollout(state: RolloutState, started: RolloutStarted, snapshot: Snapshot, facts: RolloutFacts) -> Why:
+    waits = () if state.phase.is_final else tuple(_waits(state, started, snapshot, facts)) or (NEXT_STEP,)
+    rule = rule_of_end(state) if state.phase.is_final or state.phase in STOPPED else waits[0].what
+    return Why(
+        rule=rule,
+        rule_text=text_of(rule, state),
+        summary=" ".join(_summary(state, snapshot, facts, rule, waits)),
+        waits_for=waits,
+    )
+
+
+def _summary(
+    state: RolloutState, snapshot: Snapshot, facts: RolloutFacts, rule: Rule, waits: tuple[Wait, ...]
+) -> Iterator[str]:
+    when = f"{phase_name(state.phase)} {'at' if state.phase.is_final else 'since'} {in_utc(facts.since)}"
+    if state.phase in STOPPED or state.phase.is_final:
+        by = f"by {in_words(facts.actor)}" if rule in {Rule.MANUAL, Rule.APPROVAL} else f"by the rule {rule}"
+        yield f"{when} {by}: {sentence(state.message or _counted(snapshot))}"
+    else:
+        wave = f", wave {state.wave} of {len(snapshot.waves)} is {state.wave_phase}" if state.wave >= 0 else ""
+        yield f"{when}{wave}: {_counted(snapshot)}."
+    if facts.before:
+        yield f"Before: {listed(facts.before)}"
+    if facts.failed:
+        yield listed(facts.failed)
+    yield from facts.related
+    if waits:
+        yield f"It waits for {waits[0].text}."
+
+
+def _counted(snapshot: Snapshot) -> str:
+    counts = snapshot.counts
+    parts = [f"{counts.get(Phase.SUCCEEDED, 0)} of {snapshot.total} nodes succeeded"]
+    parts += [
+        f"{count} {word}"
+        for word, count in (
+            ("in progress", snapshot.in_progress),
+            *(
+                (phase.replace("_", " "), counts.get(phase, 0))
+                for phase in Phase
+                if phase == Phase.SCHEDULED or (phase.is_final and phase != Phase.SUCCEEDED)
+            ),
+        )
+        if count
+    ]
+    return ", ".join(parts)
+
+
+def _waits(state: RolloutState, started: RolloutStarted, snapshot: Snapshot, facts: RolloutFacts) -> Iterator[Wait]:
+    """Yield all that keeps the rollout from its end. Nothing, only if the snapshot is older than the log."""
+    next_step = step(state, started, snapshot)
+    if next_step.events or next_step.commands:
+        yield NEXT_STEP
+        yield from waits_in_progress(facts)
+        return
+    match state.phase:
+        case RolloutPhase.PAUSED:
+            yield Wait(what=Rule.MANUAL, text="a person who resumes it, rolls it back or aborts it")
+            yield from waits_in_progress(facts)
+        case RolloutPhase.ABORTING:
+            yield from waits_in_progress(facts)
+        case RolloutPhase.ROLLING_BACK:
+            if snapshot.frozen:
+                yield wait_for_blocker(Blocker.FROZEN, state, facts)
+            yield from _nodes(state, snapshot, facts) if state.restoring else waits_in_progress(facts)
+        case _:
+            blocker = blocked_by(state, snapshot)
+            if blocker is not None:
+                yield wait_for_blocker(blocker, state, facts)
+            yield from waits_in_progress(facts) if blocker == Blocker.FROZEN else _nodes(state, snapshot, facts)
+
+
+def _nodes(state: RolloutState, snapshot: Snapshot, facts: RolloutFacts) -> Iterator[Wait]:
+    yield from waits_in_progress(facts)
+    if snapshot.ready:
+        yield wait_for_room(state, snapshot, facts)
+    if facts.offline.count:
+        yield Wait(what=Rule.OFFLINE_WAIT, text=f"{facts.offline} to be online again")
+    if facts.draining.count:
+        yield Wait(what=Rule.DRAINING, text=f"{facts.draining} to be activated")
+    if facts.behind.count:
+        yield Wait(what=Rule.BEHIND, text=f"older operations on {facts.behind} to end")
+    if facts.backing_off.count:
+        yield Wait(
+            what=Rule.RETRY_BACKOFF, text=f"the next attempt on {facts.backing_off}", until=facts.backing_off.until
+        )
+    if (deadline := progress_deadline(state, snapshot)) is not None:
+        yield Wait(what=Rule.PROGRESS_DEADLINE, text="a success, without which it is stopped", until=deadline)

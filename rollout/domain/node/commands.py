@@ -1,0 +1,124 @@
+"""Commands of one node: what its agent reports, and what operators, timeouts and the reconciler ask for.
+
+Commands of operators raise `NodeNotFoundError` for a node that never joined, and `NodePhaseError` for a decommissioned
+one.
+"""
+
+from dataclasses import dataclass
+
+from rollout.domain.node.pace import Change
+from rollout.messages import Inventory, NodeProfile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordHeartbeat:
+    """Record what a heartbeat changes: the node joins or comes back, or has another profile or other modules.
+
+    `hello`: the agent has just started. Only such a heartbeat makes a decommissioned node join again. `changes`: the kinds
+    of changes that may be recorded now for a node that is known (see `pace`). `lost`: modules, by name and version, whose
+    inventory may be recorded even if `changes` does not contain the inventory.
+    """
+
+    node: str
+    hello: bool
+    profile: NodeProfile
+    inventory: Inventory
+    changes: frozenset[Change] = frozenset(Change)
+    lost: frozenset[tuple[str, int]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordContact:
+    """Record that the node is back, because it sent a message other than a heartbeat."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordInventory:
+    """Record the node's modules, as a report contains them. Ignore an inventory that is older than the recorded one."""
+
+    node: str
+    inventory: Inventory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclareOffline:
+    """Record that the node is offline, because it was silent for too long."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelNode:
+    """Replace all labels that an operator has set by `labels`."""
+
+    node: str
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainNode:
+    """Release no operation to the node until it is activated."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivateNode:
+    """End the drain of the node."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecommissionNode:
+    """Remove the node from the fleet, until its agent is restarted. Do nothing if the node is decommissioned."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetNode:
+    """Drop what the node reported of itself. It is offline until its next heartbeat."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordDrift:
+    """Record that a module differs from its desired state. `desired` and `observed`: `load`, `files` or `absent`.
+
+    `content_sha256`: the digest of the files on the node. Do nothing if the same drift is recorded.
+    """
+
+    node: str
+    module_name: str
+    version: int
+    desired: str
+    observed: str
+    content_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndDrift:
+    """Record that a module has no drift any more. Do nothing if no drift is recorded."""
+
+    node: str
+    module_name: str
+    version: int
+
+
+NodeCommand = (
+    RecordHeartbeat
+    | RecordContact
+    | RecordInventory
+    | DeclareOffline
+    | LabelNode
+    | DrainNode
+    | ActivateNode
+    | DecommissionNode
+    | ForgetNode
+    | RecordDrift
+    | EndDrift
+)

@@ -1,0 +1,56 @@
+"""What counts as a success: the phase and reason that a report ends an operation with."""
+
+from rollout.domain.placement.events import OperationFinished, OperationReportedLate
+from rollout.domain.placement.state import Operation
+from rollout.messages import Action, Activation, Phase, Reason, Report
+
+#: Reasons to skip an operation that are a success: the node is already as the operation was to leave it.
+NOTHING_TO_DO = frozenset({Reason.ALREADY_INSTALLED, Reason.NOT_INSTALLED})
+
+
+def reported_outcome(live: Operation, report: Report) -> tuple[Phase, Reason | None, str]:
+    """Return the phase, the reason and the message that a final report gives to the live operation.
+
+    The node's word counts, with two exceptions. A success fails if the inventory in the report contradicts it. A
+    cancellation fails if nobody has asked for it.
+    """
+    if report.phase == Phase.CANCELED and live.phase != Phase.CANCELING:
+        message = f"{report.node} gave it up, and nobody had asked for that. {report.message}".rstrip()
+        return Phase.FAILED, Reason.AGENT_ERROR, message
+    if report.phase in {Phase.SUCCEEDED, Phase.SKIPPED} and (found := _contradiction(live, report)):
+        message = f"{report.node} says that it is done, but {found}. {report.message}".rstrip()
+        return Phase.FAILED, Reason.INVENTORY_MISMATCH, message
+    return final_phase(live, report.phase), report.reason, report.message
+
+
+def final_phase(operation: Operation, reported: Phase) -> Phase:
+    """Return the phase of the operation for a final phase that its node reported."""
+    is_restored = operation.rollback and reported in {Phase.SUCCEEDED, Phase.SKIPPED}
+    return Phase.ROLLED_BACK if is_restored else reported
+
+
+def _contradiction(live: Operation, report: Report) -> str:
+    """Return how the inventory in the report contradicts a success; empty if it does not."""
+    if report.inventory is None:
+        return ""
+    version = (report.module_name, live.version)
+    found = next((each for each in report.inventory.modules if (each.module_name, each.version) == version), None)
+    if live.action == Action.REMOVE:
+        return "" if found is None else "still has the module"
+    if found is None:
+        return "does not have the module"
+    if found.content_sha256 != live.content_sha256:
+        return f"has other bytes: {found.content_sha256}"
+    return "has not loaded it" if live.activation == Activation.LOAD and not found.loaded else ""
+
+
+def is_success(event: OperationFinished | OperationReportedLate) -> bool:
+    """Return True if the node is as the operation was to leave it."""
+    if event.phase == Phase.SKIPPED:  # the control plane skips nodes too, for other reasons
+        return event.reason is None or event.reason in NOTHING_TO_DO
+    return event.phase in {Phase.SUCCEEDED, Phase.ROLLED_BACK}
+
+
+def answer_of(event: OperationFinished | OperationReportedLate) -> tuple[Phase, bool]:
+    """Return the event's phase, and True for a success."""
+    return event.phase, is_success(event)

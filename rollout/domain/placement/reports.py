@@ -1,0 +1,90 @@
+"""What a node's report changes: progress, the end of an operation, a late report, or a rejection."""
+
+from rollout.domain.placement.events import OperationFinished, OperationProgressed, PlacementEvent, ReportRejected
+from rollout.domain.placement.late_reports import record_late_report
+from rollout.domain.placement.outcomes import reported_outcome
+from rollout.domain.placement.state import Operation, PlacementState
+from rollout.messages import REPORTED_PHASES, REPORTED_REASONS, Phase, Report
+
+#: The most rejected reports that are recorded between two scheduled operations, so that no node can fill the log.
+MOST_REJECTED = 10
+
+#: A report never moves an operation back to an earlier phase.
+_ORDER = tuple(Phase)
+
+
+def record_report(state: PlacementState, report: Report) -> list[PlacementEvent]:
+    if why := refusal(state, report):
+        return reject_report(state, report, why)
+    live = state.live
+    if live is None or live.rollout != report.rollout:
+        return record_late_report(state, report)
+    if (report.generation, report.attempt) < (live.generation, live.attempt):
+        return []  # a report of an earlier attempt
+    return _record_live(live, report)
+
+
+def refusal(state: PlacementState, report: Report) -> str:
+    """Return why the report fits no operation of this placement; empty if it fits one."""
+    if not state.generation:
+        return "nothing was ever asked of this module there"
+    if report.phase not in REPORTED_PHASES:
+        return f"no agent reports that it is {report.phase}"
+    if report.reason is not None and report.reason not in REPORTED_REASONS:
+        return f"no agent gives the reason {report.reason}"
+    live = state.live
+    if live is not None and live.rollout == report.rollout:
+        asked, newest = (report.generation, report.attempt), (live.generation, live.attempt)
+        if live.phase == Phase.SCHEDULED and asked == newest and not live.released:
+            return "the operation was not released yet"
+        is_ahead = asked > newest
+        return f"the newest is generation {live.generation}, attempt {live.attempt}" if is_ahead else ""
+    known = [each for each in (state.ended, state.changed) if each is not None and each.rollout == report.rollout]
+    if known and all(each.before is None for each in known):
+        return "the operation was never released"
+    # Nothing depends any more on operations before the newest one that ended.
+    return "" if known or report.generation <= state.generation else "no such operation"
+
+
+def _record_live(live: Operation, report: Report) -> list[PlacementEvent]:
+    if report.phase.is_final:
+        phase, reason, message = reported_outcome(live, report)
+        return [
+            OperationFinished(
+                rollout=report.rollout,
+                node=report.node,
+                module_name=report.module_name,
+                phase=phase,
+                reason=reason,
+                message=message,
+                seconds=report.seconds,
+                swap_seconds=report.swap_seconds,
+                answered=True,
+            )
+        ]
+    if _ORDER.index(report.phase) <= _ORDER.index(live.phase):
+        return []
+    return [
+        OperationProgressed(
+            rollout=report.rollout, node=report.node, module_name=report.module_name, phase=report.phase
+        )
+    ]
+
+
+def reject_report(state: PlacementState, report: Report, why: str) -> list[PlacementEvent]:
+    if not state.generation:
+        return []  # no operation was ever scheduled here: reports of any module name must not create streams
+    is_known = (report.rollout, report.generation, report.attempt, report.phase) in state.rejections
+    if is_known or len(state.rejections) >= MOST_REJECTED:
+        return []
+    return [
+        ReportRejected(
+            rollout=report.rollout,
+            node=report.node,
+            module_name=report.module_name,
+            generation=report.generation,
+            attempt=report.attempt,
+            phase=report.phase,
+            why=why,
+        )
+    ]

@@ -1,6 +1,0 @@
-"""Why nothing can be done on a node."""
-
-from rollout.messages import Reason
-
-#: For machines and for people.
-Skip = tuple[Reason, str]

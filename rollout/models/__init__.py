@@ -1,0 +1,21 @@
+"""The tables of nodes and rollouts. `projections` alone writes them, except those of `bookkeeping`."""
+
+from rollout.models.bookkeeping import Dispatch, DroppedMessages, Liveness
+from rollout.models.fleet import ClusterTarget, FleetFreeze
+from rollout.models.nodes import Node, NodeModule, Placement
+from rollout.models.rollouts import Caused, Operation, Rollout, TimelineEntry
+
+__all__ = [
+    "Caused",
+    "ClusterTarget",
+    "Dispatch",
+    "DroppedMessages",
+    "FleetFreeze",
+    "Liveness",
+    "Node",
+    "NodeModule",
+    "Operation",
+    "Placement",
+    "Rollout",
+    "TimelineEntry",
+]

@@ -1,0 +1,64 @@
+"""Rows that are no projections: they are not in the log, and a rebuild leaves them unchanged."""
+
+from typing import ClassVar
+
+from django.db import models
+
+
+class Liveness(models.Model):
+    """When a node last sent a heartbeat, by the database's clock."""
+
+    node = models.CharField(primary_key=True, max_length=128)
+    last_seen = models.DateTimeField()
+    #: When its agent last started.
+    hello_at = models.DateTimeField(null=True)
+    interval_seconds = models.FloatField()
+    #: Newest generation in the node's journal, by module.
+    generations = models.JSONField()
+    #: The current start of its agent, the number of the newest heartbeat, and the starts before: `domain.node.decider.Heard`.
+    incarnation = models.CharField(max_length=64, default="")
+    counter = models.BigIntegerField(default=0)
+    former = models.JSONField(default=list)
+    #: By how many seconds the node's clock is ahead of the database's; None if the node has not reported it.
+    clock_skew_seconds = models.FloatField(null=True)
+    #: What is wrong with its heartbeats: `counter`, `generations`, `contact`, `changes`.
+    doubts = models.JSONField(default=list)
+    #: By kind of change, when its full allowance is restored, Unix time: `domain.node.pace`.
+    pace = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()))
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["last_seen"], name="nodes_by_last_seen")]
+
+    def __str__(self) -> str:
+        return self.node
+
+
+class Dispatch(models.Model):
+    """The outbox: how often and when the command of a released operation was published, and who publishes it now.
+
+    `publishes` counts since the newest release, or since the agent's newest start.
+    """
+
+    #: The operation's key.
+    operation = models.CharField(primary_key=True, max_length=161)
+    publishes = models.IntegerField(default=0)
+    published_at = models.DateTimeField(null=True)
+    due_at = models.DateTimeField(null=True)
+    lease = models.UUIDField(null=True, db_index=True)
+    leased_until = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return self.operation
+
+
+class DroppedMessages(models.Model):
+    """How many messages the control workers dropped, by queue and reason."""
+
+    #: `<queue>:<reason>`
+    key = models.CharField(primary_key=True, max_length=80)
+    queue = models.CharField(max_length=40)
+    reason = models.CharField(max_length=20)
+    count = models.BigIntegerField()
+
+    def __str__(self) -> str:
+        return self.key
