@@ -5,7 +5,7 @@ import pytest
 from rollout.domain.errors import RollbackOfRollbackError, RolloutFinalError
 from rollout.domain.retries import Retries
 from rollout.domain.rollout.commands import Abort
-from rollout.domain.strategy import Offline, OnAbort, OnFailure, Strategy
+from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Strategy
 from rollout.messages import Phase, Reason
 from rollout.process import timeouts
 from rollout.process.advance import advance
@@ -156,7 +156,7 @@ def test_an_abort_of_what_has_ended_changes_nothing(db):
 
 def test_an_abort_with_nothing_in_hand_leaves_those_that_have_it():
     world = World(nodes=3)
-    uid = world.start(Strategy(gate="manual", on_abort=OnAbort.UNDO))
+    uid = world.start(Strategy(gate=Gate.MANUAL, on_abort=OnAbort.UNDO))
     world.run(60)
     world.obey(uid, Abort(rollout=uid))
     world.run(600)

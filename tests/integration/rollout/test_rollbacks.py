@@ -11,6 +11,7 @@ from rollout.messages import Activation, Phase, Reason
 from rollout.models import ClusterTarget, Operation
 from rollout.process import timeouts
 from rollout.process.advance import advance
+from rollout.queries.restoration import restoration_of
 from rollout.reconciliation.reconciler import reconcile
 from rollout.services import rollback
 from rollout.services.nodes import decommission_node
@@ -270,15 +271,16 @@ def test_one_whose_nodes_have_left_is_aborted():
 def test_a_rollout_that_starts_meanwhile_is_seen(monkeypatch):
     fleet(2)
     upload(version=2, content="c2")
-    first, real, newer = done(1, A, B), rollback.restoration_of, []
+    first = done(1, A, B)
+    newer: list[str] = []
 
-    def restoration_of(uid):
-        found = real(uid)
+    def read(uid):
+        found = restoration_of(uid)
         if not newer:
             newer.append(start(version=2, nodes=(B,)))
         return found
 
-    monkeypatch.setattr(rollback, "restoration_of", restoration_of)
+    monkeypatch.setattr(rollback, "restoration_of", read)
     back = roll_back_rollout(first)
     assert phases(back).keys() == {A}
     assert [(each["rollout"], each["nodes"]) for each in rollout(back).left_alone["by"]] == [(newer[0], [B])]

@@ -64,6 +64,7 @@ def waves(uid):
 def turn_back(uid, *names, seconds):
     """So long ago its clock was started."""
     row = rollout(uid)
+    assert row.progressed_at
     Rollout.objects.filter(uid=uid).update(progressed_at=row.progressed_at - timedelta(seconds=seconds))
 
 
@@ -265,7 +266,9 @@ def test_a_node_that_is_offline_is_to_have_what_it_had_all_the_same():
     advance(back)
     assert (phases(back), rollout(back).phase) == ({A: "rolled_back", B: "failed"}, "rollback_failed")
     assert operation(back, B).reason == "node_unreachable"
-    assert state_of(B)[::2] == ("load", "error")
+    state = state_of(B)
+    assert state
+    assert state[::2] == ("load", "error")
     ingestion.record_heartbeats([heartbeat_of(B)])
     reconcile()
     again = Operation.objects.exclude(rollout__in=[uid, back]).get()
