@@ -13,7 +13,7 @@ from accounts.permissions import Access
 from api.errors import ApiError
 from api.idempotency import KeyReusedError
 from api.refusals import codes_of, refusals_of
-from api.seed import DOCUMENTED, SeedViewSet
+from api.vendor import DOCUMENTED, VendorViewSet
 
 #: The first beginning that fits a path.
 TAGS = (
@@ -102,7 +102,7 @@ class OperationSchema(AutoSchema):
 
     def _status_of(self, error: type[ApiError]) -> int:
         status = HTTPStatus(error.status)
-        return int(DOCUMENTED.get(status, status) if isinstance(self.view, SeedViewSet) else status)
+        return int(DOCUMENTED.get(status, status) if isinstance(self.view, VendorViewSet) else status)
 
     def _handler(self) -> Any:
         return getattr(self.view, getattr(self.view, "action", None) or self.method.lower())

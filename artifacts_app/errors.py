@@ -46,3 +46,10 @@ class ArtifactNotFoundError(ArtifactError):
 
     status = 404
     code = "artifact_not_found"
+
+
+class ArtifactInUseError(ArtifactError):
+    """Nodes have this artifact, or a rollout is about to give it to them."""
+
+    status = 409
+    code = "artifact_in_use"

@@ -1,4 +1,4 @@
-"""What can be wrong with a module object. The status is that of the seed's routes. Knows no Django."""
+"""What can be wrong with a module object. The statuses are those of the vendor's routes. Knows no Django."""
 
 from collections.abc import Iterable
 

@@ -11,7 +11,7 @@ from api.fields import NothingSerializer
 from api.idempotency import KeyReusedError, idempotent
 from api.pagination import Listing, page_of, paginate
 from api.refusals import refuses
-from api.seed import SeedViewSet
+from api.vendor import VendorViewSet
 from modules_app import selectors, services
 from modules_app.errors import (
     InvalidModuleError,
@@ -32,7 +32,7 @@ MODULES = Listing(
 )
 
 
-class ModuleViewSet(SeedViewSet):
+class ModuleViewSet(VendorViewSet):
     permissions = {
         "GET": Permission.VIEW_CLUSTER_MODULES,
         "POST": Permission.MANAGE_CLUSTER_MODULES,

@@ -5,11 +5,11 @@ from typing import Any
 
 from django.db.models import Q
 
+from artifacts_app.errors import ArtifactInUseError
 from artifacts_app.selectors import dependencies_of
 from eventstore import Condition, head
 from modules_app.errors import ModuleInUseError
 from rollout.domain.conditions import USING
-from rollout.domain.errors import ArtifactInUseError
 from rollout.messages import (
     Action,
     Activation,
@@ -26,7 +26,7 @@ def modules_known_on(*names: str) -> list[tuple[str, str]]:
 
 
 def local_artifacts(name: str) -> list[dict[str, Any]]:
-    """What is on the node's disk, as the seed lists it."""
+    """Return what is on the node's disk, as the vendor's route lists it."""
     rows = NodeModule.objects.filter(node=name).exclude(observed=ABSENT).order_by("module_name", "version")
     keys = [(row.module_name, row.version) for row in rows]
     dependencies = dependencies_of(keys)
