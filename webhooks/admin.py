@@ -1,4 +1,4 @@
-"""Webhooks in the admin site: to look at, by admins, without the secret."""
+"""Webhooks in the admin site: read-only, for admins, without the secret."""
 
 from typing import Any
 
@@ -16,16 +16,27 @@ from webhooks.models import Webhook
 @admin.register(Webhook)
 class WebhookAdmin(ActingAdmin):
     about = (
-        "A webhook gets the events of the log by HTTP, signed, in order and at least once. It is tried again while it "
-        "fails, ever less often, and disabled after a day. Webhooks are changed over the API: /v2/webhooks."
+        "A webhook gets the events of the log by HTTP: signed, in order and at least once. If a delivery fails, it is tried "
+        "again, less and less often. After a day of failures the webhook is disabled. To change webhooks, use the API: "
+        "/v2/webhooks."
     )
     permission = Permission.UPDATE_CLUSTER
-    list_display = ["host", "wanted", "enabled", "position", "failures", "delivered"]
+    list_display = ["host", "event_types", "enabled", "position", "failures", "delivered"]
     list_filter = ["enabled"]
     search_fields = ["uid", "url"]
     search_help_text = "uid or URL"
     ordering = ["-registered_position"]
-    fields = ["uid", "url", "wanted", "enabled", "disabled_reason", "created", "position", "failures", "last_error"]
+    fields = [
+        "uid",
+        "url",
+        "event_types",
+        "enabled",
+        "disabled_reason",
+        "created",
+        "position",
+        "failures",
+        "last_error",
+    ]
     fields += ["delivered_exactly", "next_attempt"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Webhook]:
@@ -42,7 +53,7 @@ class WebhookAdmin(ActingAdmin):
         return [events_link(webhook_stream(row.uid))]
 
     @admin.display(description="types")
-    def wanted(self, row: Webhook) -> str:
+    def event_types(self, row: Webhook) -> str:
         return ", ".join(row.types) or "all"
 
     @admin.display(description="registered")

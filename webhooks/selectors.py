@@ -1,4 +1,4 @@
-"""Answers about webhooks, and which events one wants."""
+"""Answers about webhooks, and the events that one subscribes to."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ def webhooks() -> QuerySet[Webhook]:
 
 
 def webhook(uid: str) -> Webhook:
-    """Raises: `WebhookNotFoundError`."""
+    """Return the webhook. Raises: `WebhookNotFoundError`."""
     row = Webhook.objects.filter(uid=uid).first()
     if row is None:
         raise WebhookNotFoundError(f"There is no webhook {uid}.")
@@ -26,7 +26,7 @@ def webhook(uid: str) -> Webhook:
 
 
 def webhook_document(row: Webhook) -> dict[str, Any]:
-    """As the API shows it: without the secret."""
+    """Return the webhook as the API shows it: without the secret."""
     return {
         "uid": row.uid,
         "url": row.url,
@@ -43,7 +43,7 @@ def webhook_document(row: Webhook) -> dict[str, Any]:
 
 
 def backlog(position: int) -> dict[str, int]:
-    """How many webhooks are `enabled`, `failing` and `disabled`, and how many positions those that are enabled are
+    """Count the webhooks that are `enabled`, `failing` and `disabled`, and the positions by which the enabled ones are
     behind: all together (`behind`), and the slowest (`most_behind`). One query."""
     is_on = Q(enabled=True)
     found = Webhook.objects.aggregate(
@@ -64,7 +64,7 @@ def backlog(position: int) -> dict[str, int]:
 
 
 def classes_of(types: Sequence[str]) -> tuple[type, ...]:
-    """The event classes that these types mean. An old name means what it is read as today."""
+    """Return the event classes that these types match. An old name matches the class as which it is read today."""
     return tuple(
         each for each in registered_types().values() if any(_means(types, name) for name in stored_names_of(each))
     )
@@ -74,15 +74,15 @@ def _means(types: Sequence[str], name: str) -> bool:
     return any(name.startswith(each) if each.endswith(".") else name == each for each in types)
 
 
-def wanted_events(row: Webhook) -> Iterator[RecordedEvent]:
-    """The events after the webhook's position that are for it, in order, read as they are asked for.
+def events_for(row: Webhook) -> Iterator[RecordedEvent]:
+    """Yield the events for this webhook after its position, in order.
 
-    Raises: `UnknownEventTypeError` at an event that only a newer program can read.
+    Raises: `UnknownEventTypeError` at an event that only a newer version can read.
     """
     if not row.types:
         yield from read(after=row.position)
         return
-    wanted = classes_of(row.types)
-    for recorded in read(after=row.position, event_classes={*wanted, WebhookTestRequested}):
-        if isinstance(recorded.event, wanted) or recorded.event.uid == row.uid:
+    classes = classes_of(row.types)
+    for recorded in read(after=row.position, event_classes={*classes, WebhookTestRequested}):
+        if isinstance(recorded.event, classes) or recorded.event.uid == row.uid:
             yield recorded

@@ -26,8 +26,9 @@ from kombu.message import Message
 from redis.exceptions import RedisError
 
 from api.failures import log_failure
-from rollout.delivery import ingestion
-from rollout.delivery.outbox import note_what_was_lost, publish_due, purge_queues
+from rollout.delivery.ingestion import heartbeats, reports
+from rollout.delivery.ingestion.dropped import record_dropped
+from rollout.delivery.outbox import publish_due, purge_queues, record_lost_outcomes
 from rollout.messages import HEARTBEATS, REPORTS
 from rollout.process import timeouts
 from rollout.transport import DROPPED
@@ -81,12 +82,12 @@ class ReportConsumers(bootsteps.StartStopStep):
 
 
 def record_reports(bodies: Sequence[Any]) -> None:
-    ingestion.record_reports(bodies)
+    reports.record_reports(bodies)
     _publish_now()  # what the reports made room for
 
 
 def record_heartbeats(bodies: Sequence[Any]) -> None:
-    if ingestion.record_heartbeats(bodies):
+    if heartbeats.record_heartbeats(bodies):
         _publish_now()  # what a node that has started missed
 
 
@@ -96,7 +97,7 @@ def judge_silence(heard_seconds: float) -> bool:
     Judges none in its first three heartbeats after this thread was connected, or after the broker hung: it may have had
     nobody to heartbeat to.
     """
-    note_what_was_lost()
+    record_lost_outcomes()
     silent = timeouts.declare_silent_nodes_offline(heard_seconds=heard_seconds)
     if silent:
         _tried(partial(purge_queues, silent), f"the queues of {len(silent)} silent nodes are not purged")
@@ -180,7 +181,7 @@ class BatchConsumer(threading.Thread):
                     if now - began > IDLE_SECONDS + ANSWER_SECONDS:
                         answers_since = now
                     self._flush()
-                    ingestion.record_dropped()
+                    record_dropped()
                     if is_due and self._idle is not None:
                         looked_at = now
                         close_old_connections()

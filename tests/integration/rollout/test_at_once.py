@@ -6,6 +6,7 @@ import pytest
 
 from eventstore import ConcurrencyError, read
 from rollout.delivery import ingestion, outbox
+from rollout.delivery.ingestion import reports
 from rollout.delivery.outbox import publish_due
 from rollout.domain.errors import RolloutInProgressError
 from rollout.domain.placement.events import OperationReleased
@@ -94,7 +95,7 @@ def test_two_control_workers_with_the_same_beats():
 def test_a_conflict_is_tried_again(monkeypatch):
     names = fleet(2)
     uid = start()
-    real, calls = ingestion.append, []
+    real, calls = reports.append, []
 
     def once_refused(*appends):
         calls.append(appends)
@@ -102,7 +103,7 @@ def test_a_conflict_is_tried_again(monkeypatch):
             raise ConcurrencyError
         return real(*appends)
 
-    monkeypatch.setattr(ingestion, "append", once_refused)
+    monkeypatch.setattr(reports, "append", once_refused)
     ingestion.record_reports([report_of(uid, name) for name in names])
     assert rollout(uid).phase == "succeeded"
 

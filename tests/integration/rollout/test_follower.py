@@ -11,6 +11,7 @@ from eventstore import database_now
 from eventstore.models import ProjectionVersion
 from eventstore.projections import rebuild, registered
 from rollout.delivery import ingestion, outbox
+from rollout.delivery.ingestion import heartbeats, reports
 from rollout.domain.strategy import Gate, Offline, Retries
 from rollout.management.commands.relay import look
 from rollout.messages import Phase
@@ -73,7 +74,8 @@ def dies(monkeypatch):
         (rollouts, "advance"),
         (rollback, "advance"),
         (freeze, "advance_all"),
-        (ingestion, "advance_all"),
+        (heartbeats, "advance_all"),
+        (reports, "advance_all"),
     ):
         monkeypatch.setattr(module, name, lambda *_: None)
     for module in (timeouts, nodes):

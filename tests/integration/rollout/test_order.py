@@ -8,6 +8,7 @@ import pytest
 
 from eventstore import database_now, read
 from rollout.delivery import ingestion
+from rollout.delivery.ingestion.order import LONGEST_ORDER_SECONDS
 from rollout.messages import Heartbeat, Inventory, Phase, from_json, to_json
 from rollout.models import Liveness, Node, NodeModule
 from rollout.queries import statistics
@@ -136,7 +137,7 @@ def test_an_interval_that_was_claimed_delays_that_by_three_minutes_at_most():
     heartbeats(look("b", 1), interval_seconds=3600.0)
     heartbeats(look("a", 2, installed(1)))
     assert seen() == []
-    Liveness.objects.update(last_seen=database_now() - timedelta(seconds=ingestion.LONGEST_ORDER_SECONDS + 1))
+    Liveness.objects.update(last_seen=database_now() - timedelta(seconds=LONGEST_ORDER_SECONDS + 1))
     heartbeats(look("a", 3, installed(1)))
     assert seen() == [1]
 

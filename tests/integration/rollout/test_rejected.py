@@ -6,6 +6,7 @@ import pytest
 
 from eventstore import ConcurrencyError, StoredEvent, acting_as, head, read
 from rollout.delivery import ingestion
+from rollout.delivery.ingestion import reports
 from rollout.domain.placement import decider
 from rollout.domain.placement.decider import MOST_REJECTED
 from rollout.domain.placement.events import ReportRejected
@@ -201,7 +202,7 @@ def test_a_rejection_that_cannot_be_recorded_keeps_no_other_from_being_recorded(
 def test_what_is_tried_again_is_counted_once(monkeypatch, counted):
     (name,) = fleet(1)
     uid = start()
-    real, calls = ingestion.append, []
+    real, calls = reports.append, []
 
     def twice_refused(*appends):
         calls.append(appends)
@@ -209,7 +210,7 @@ def test_what_is_tried_again_is_counted_once(monkeypatch, counted):
             raise ConcurrencyError
         return real(*appends)
 
-    monkeypatch.setattr(ingestion, "append", twice_refused)
+    monkeypatch.setattr(reports, "append", twice_refused)
     ingestion.record_reports([{**report_of(uid, name), "generation": 7}])
     assert counted() == {"rejected": 1}
 
@@ -321,7 +322,7 @@ def test_a_rejected_report_has_no_rollout_looked_at(stranger, monkeypatch):
     known = Follower()
     known.look()
     looked = []
-    for module in (ingestion, manager):
+    for module in (reports, manager):
         monkeypatch.setattr(module, "advance_all", lambda uids: dict.fromkeys(looked.extend(uids) or []))
     ingestion.record_reports([report_of(stranger, "n0000") | REJECTED])
     known.look()

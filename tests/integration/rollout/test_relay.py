@@ -9,8 +9,10 @@ from kombu.exceptions import OperationalError
 
 from artifacts_app.services import artifact_deletion
 from eventstore import append, database_now
-from rollout.delivery import consumer, ingestion, outbox
-from rollout.delivery.outbox import LEASE_SECONDS, forget_ended, publish_due
+from rollout.delivery import commands, consumer, ingestion, outbox
+from rollout.delivery.ingestion import order
+from rollout.delivery.leases import LEASE_SECONDS
+from rollout.delivery.outbox import forget_finished, publish_due
 from rollout.management.commands.relay import look
 from rollout.messages import Action, Phase, Reason, queue_for
 from rollout.models import Dispatch, Liveness, Operation
@@ -134,7 +136,7 @@ def _lost_once(real):
 def test_what_was_sent_when_the_database_was_lost_is_noted_later(sent, loses):
     fleet(2)
     start()
-    loses("_note")
+    loses("_record")
     assert publish_due() == 0
     assert len(sent) == 2
     assert set(Dispatch.objects.values_list("lease", "publishes")) == {(None, 1)}
@@ -143,7 +145,7 @@ def test_what_was_sent_when_the_database_was_lost_is_noted_later(sent, loses):
 def test_what_was_claimed_when_the_database_was_lost_is_published_later(sent, loses):
     fleet(2)
     start()
-    loses("_commands", "_note")
+    loses("commands_of", "_record")
     assert publish_due() == 2
     assert len(sent) == 2
 
@@ -151,7 +153,7 @@ def test_what_was_claimed_when_the_database_was_lost_is_published_later(sent, lo
 def test_the_control_worker_gives_back_what_was_lost_when_it_is_idle(sent, loses):
     fleet(1)
     start()
-    loses("_note")
+    loses("_record")
     consumer.judge_silence(0.0)
     assert set(Dispatch.objects.values_list("lease", "publishes")) == {(None, 1)}
 
@@ -214,7 +216,7 @@ def clock_at(monkeypatch):
         def turned():
             return database_now() + timedelta(seconds=seconds)
 
-        for module in (outbox, ingestion, timeouts):
+        for module in (outbox, commands, order, timeouts):
             monkeypatch.setattr(module, "database_now", turned)
 
     return turn
@@ -387,7 +389,7 @@ def test_the_outbox_forgets_what_has_ended(sent):
     uid = start()
     publish_due()
     say(uid, "n0000")
-    forget_ended()
+    forget_finished()
     assert list(Dispatch.objects.values_list("operation", flat=True)) == [f"{uid}:n0001"]
 
 

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from eventstore import Append, append, load
+from rollout.delivery import leases
 from rollout.domain.node.events import NodeJoined, node_stream
 from rollout.messages import NodeProfile
 from tests.waiting import wait_for
@@ -129,7 +130,7 @@ def delivering():
 @pytest.fixture(autouse=True)
 def no_lease_ends(monkeypatch):
     """What a worker gives back or notes at once would otherwise come with the end of its lease."""
-    monkeypatch.setattr(deliver, "LEASE_SECONDS", 3600)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 3600)
 
 
 @pytest.fixture
