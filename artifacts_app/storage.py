@@ -16,6 +16,7 @@ from django.core.files import File
 from django.core.files.storage import FileSystemStorage, default_storage
 
 from api.failures import disk_refusal
+from durable import sync_directory
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +68,9 @@ class Spool:
         self.file.seek(0)
         default_storage.save(key, _OnDisk(self.file, self.path))
         if (root := _root()) is not None:
-            # A rename is durable once both folders are: the package's, and the one that names it.
-            _sync_folder((root / key).parent)
-            _sync_folder(root)
+            # A rename is durable once both directories are: the package's, and the one that contains it.
+            sync_directory((root / key).parent)
+            sync_directory(root)
 
     def close(self) -> None:
         with suppress(OSError):  # it tries once more to write what a full disk did not take
@@ -120,14 +121,6 @@ def probe_spool() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(bytes(CHUNK_BYTES))
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def open_package(storage_key: str) -> IO[bytes]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from rollout.agent.durable import write_file
+from durable import write_file
 
 SIGNATURE = "# Written by Modfleet"
 HEADER = f"{SIGNATURE}. Include it in the server's configuration."

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from rollout.agent.durable import write_file
+from durable import write_file
 from rollout.agent.failure import Failure
 from rollout.agent.server import LoadedModule
 from rollout.messages import Command, Reason, Report

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from rollout.agent.durable import sync_folder, unique_beside, write_file
+from durable import sync_directory, temporary_name, write_file
 
 
 class ModuleStore:
@@ -47,17 +47,17 @@ class ModuleStore:
         target = self.path(module_name, version)
         if not target.parent.is_dir():
             target.parent.mkdir()
-            sync_folder(self.root)
-        return unique_beside(target)
+            sync_directory(self.root)
+        return temporary_name(target)
 
     def set_aside(self, module_name: str, version: int) -> bool:
         """Whether the version was there: its files are then also in the folder `former` until `settle`."""
         target, former = self.path(module_name, version), self._former(module_name, version)
         if target.exists() and not former.exists():
-            copy = unique_beside(target)
+            copy = temporary_name(target)
             shutil.copytree(target, copy, copy_function=os.link)
             copy.rename(former)
-            sync_folder(target.parent)
+            sync_directory(target.parent)
         return former.exists()
 
     def place(self, fresh: Path, module_name: str, version: int) -> None:
@@ -69,7 +69,7 @@ class ModuleStore:
         target, former = self.path(module_name, version), self._former(module_name, version)
         if not former.exists():
             return False
-        copy = unique_beside(target)
+        copy = temporary_name(target)
         shutil.copytree(former, copy, copy_function=os.link)
         self._exchange(target, copy)
         self._replaced(module_name, version).unlink(missing_ok=True)
@@ -91,8 +91,8 @@ class ModuleStore:
         target = self.path(module_name, version)
         with self.lock:
             if target.exists():
-                target.rename(unique_beside(target))
-                sync_folder(target.parent)
+                target.rename(temporary_name(target))
+                sync_directory(target.parent)
         self.settle(module_name, version)
         self._replaced(module_name, version).unlink(missing_ok=True)
         self.sweep(module_name)
@@ -106,7 +106,7 @@ class ModuleStore:
             _remove(left)
         if not any(module.iterdir()):
             module.rmdir()
-            sync_folder(self.root)
+            sync_directory(self.root)
 
     def recover(self, module_name: str) -> list[int]:
         """The module's folder after a crash: swept, and nothing missing that had been set aside.
@@ -136,12 +136,12 @@ class ModuleStore:
 
     def _exchange(self, target: Path, fresh: Path) -> None:
         """`target` is what `fresh` was."""
-        replaced = unique_beside(target)
+        replaced = temporary_name(target)
         with self.lock:
             if target.exists():
                 target.rename(replaced)
             fresh.rename(target)
-            sync_folder(target.parent)
+            sync_directory(target.parent)
         shutil.rmtree(replaced, ignore_errors=True)  # what stays is swept
 
     def _former(self, module_name: str, version: int) -> Path:

@@ -6,8 +6,8 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from durable import sync_directory
 from rollout.agent.deadline import Deadline
-from rollout.agent.durable import sync_folder
 from rollout.agent.failure import Failure
 from rollout.messages import Member, Package, Reason, content_digest
 
@@ -81,5 +81,5 @@ def _extract(archive: zipfile.ZipFile, member: Member, to: Path, *, mode: int, d
 def _sync_all(folder: Path) -> None:
     for each in folder.rglob("*"):
         if each.is_dir():
-            sync_folder(each)
-    sync_folder(folder)
+            sync_directory(each)
+    sync_directory(folder)
