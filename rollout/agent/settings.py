@@ -1,6 +1,6 @@
 """The agent's settings: read once, from environment variables named `MODFLEET_<FIELD>`.
 
-Any of them may come from a file instead, whose path is in `MODFLEET_<FIELD>_FILE`: the broker's URL has a password.
+Each value may be in a file instead, with the path in `MODFLEET_<FIELD>_FILE`: the broker's URL contains a password.
 """
 
 import dataclasses
@@ -26,51 +26,51 @@ Seconds = Annotated[float, Meta(gt=0)]
 
 
 class SettingsError(AgentError):
-    """A setting is missing or wrong; the message is one sentence that names the variable."""
+    """A setting is missing or wrong. The message is one sentence that names the variable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
     #: Name of this node: letters, digits, `_`, `.`, `-`, at most 128. Its queue is named after it.
     node: NodeName
-    #: Broker that carries commands, reports and beats, as Celery writes it (`redis://host:6379/0`).
+    #: URL of the broker, in Celery's form (`redis://host:6379/0`).
     broker_url: str
-    #: Base URL of the control plane; packages with a relative URL are fetched below it.
+    #: Base URL of the control plane. Relative package URLs are below it.
     control_url: HttpUrl
-    #: Server to load modules into: `unix:///path/to.sock` or `redis://host:port`. Never the broker.
+    #: Server to load modules into: `unix:///path/to.sock` or `redis://host:port`. It must not be the broker.
     server_url: ServerUrl
-    #: Folder that holds the modules, `<module_name>/<version>/`. The agent owns it.
+    #: Directory of the modules, `<module_name>/<version>/`. The agent owns it.
     modules_dir: Path
-    #: Folder of the agent's journal. The agent owns it; losing it loses the fence against old commands.
+    #: Directory of the agent's journal. The agent owns it. Without it, the agent may carry out old commands again.
     journal_dir: Path
-    #: PEM file of a certificate authority to trust beside the public ones.
+    #: PEM file of a certificate authority to trust, in addition to the public ones.
     control_ca: Path | None = None
     #: ACL user of the server.
     server_user: str = ""
-    #: File with that user's password, read at each connection so that it may change.
+    #: File with that user's password. It is read at each connection, so it may change.
     server_password_file: Path | None = None
-    #: `modules_dir` as the server sees it, when it runs in another file system.
+    #: `modules_dir` as the server sees it, if the server has another file system.
     server_modules_dir: Path | None = None
     #: File that the server's configuration includes, so that a restart loads the modules again.
-    #: `<modules_dir>/modfleet.conf` when not set.
+    #: Default: `<modules_dir>/modfleet.conf`.
     include_file: Path | None = None
     #: Whether the include file is written.
     persist: bool = True
-    #: What the server's machine or container runs, such as `rhel9`, if the agent runs in another one. The agent's
-    #: `/etc/os-release` says it when not set.
+    #: Operating system of the server's machine or container, such as `rhel9`, if the agent runs in another one.
+    #: Default: as the agent's `/etc/os-release` says.
     operating_system: OperatingSystem = ""
-    #: Labels that the node is chosen by, `zone=a,tier=cache`.
+    #: Labels for selectors, `zone=a,tier=cache`.
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    #: Host names under which clients of the REST API mean this node, separated by commas.
+    #: Host names by which clients of the REST API address this node, separated by commas.
     api_hosts: tuple[str, ...] = ()
-    #: Seconds between two beats.
+    #: Seconds between two heartbeats.
     beat_seconds: Seconds = 30.0
-    #: `line` for people, or `json`: an object on each line, for programs.
+    #: `line` for people, or `json` for programs: one object on each line.
     log_format: typing.Literal["line", "json"] = "line"
 
 
 def settings_from(environ: Mapping[str, str]) -> AgentSettings:
-    """The settings in `environ`. Raises: `SettingsError` naming the first variable that is missing or wrong."""
+    """Read the settings from `environ`. Raises: `SettingsError` with the first variable that is missing or wrong."""
     types = typing.get_type_hints(AgentSettings, include_extras=True)
     given = {field.name: _given(PREFIX + field.name.upper(), environ) for field in dataclasses.fields(AgentSettings)}
     values = {
@@ -86,7 +86,7 @@ def _given(variable: str, environ: Mapping[str, str]) -> str:
     if not path:
         return environ.get(variable, "")
     if environ.get(variable):
-        raise SettingsError(f"{variable} and {variable}_FILE are both set: leave one out.")
+        raise SettingsError(f"{variable} and {variable}_FILE are both set. Remove one.")
     try:
         return Path(path).read_text().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -121,7 +121,7 @@ def _split(variable: str, text: str) -> Any:
 
 
 def _absolute_path(kind: type, value: Any) -> Any:
-    """`value` as a path. Raises: `ValueError` when it is relative: agent and server have different working folders."""
+    """Return `value` as a path. Raises: `ValueError` if it is relative: agent and server have other working directories."""
     if kind is not Path:
         raise NotImplementedError(f"no way to read a {kind}")
     path = Path(value)
