@@ -12,8 +12,8 @@ from prometheus_client.registry import Collector
 
 from eventstore import database_now, head, size_bytes
 from operations.broker import BrokerAwayError, depths
-from operations.heartbeat import relay_heartbeat
 from operations.models import Outcome
+from operations.relay_heartbeat import relay_heartbeat
 from rollout.delivery.outbox import outbox
 from rollout.domain.rollout.events import RolloutPhase
 from rollout.queries import statistics

@@ -18,7 +18,7 @@ from artifacts_app.selectors import newest_storage_key
 from artifacts_app.storage import probe_spool
 from eventstore import database_now, head, leave_the_pool, upgrades
 from operations import broker
-from operations.heartbeat import probe_write, relay_heartbeat
+from operations.relay_heartbeat import probe_write, relay_heartbeat
 
 logger = logging.getLogger(__name__)
 

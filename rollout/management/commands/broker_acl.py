@@ -15,9 +15,9 @@ NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 class Command(BaseCommand):
     help = (
         "Print one line of the broker's ACL file: the user of a node, of the control plane (--control), or of the operator "
-        "(--operator). Once the file says `user default off`, only the operator may run ACL LOAD. Redis 7.0, Valkey 7.2 and "
-        "newer versions read the line. The password is the first line of --password-file. Without that option a password is "
-        "generated and written to standard error."
+        "(--operator). After `user default off` in that file, only the operator may run ACL LOAD. The line needs Redis 7.0 "
+        "or Valkey 7.2, or a newer version. The password is the first line of --password-file. Without that option, a "
+        "password is generated and written to standard error."
     )
     requires_system_checks = ()
 
@@ -25,13 +25,13 @@ class Command(BaseCommand):
         who = parser.add_mutually_exclusive_group(required=True)
         who.add_argument("node", nargs="?", help="name of the node: MODFLEET_NODE of its agent")
         who.add_argument("--control", action="store_true", help="the control plane itself")
-        who.add_argument("--operator", action="store_true", help="the person who looks after the broker")
+        who.add_argument("--operator", action="store_true", help="the operator of the broker")
         parser.add_argument("--password-file", metavar="FILE", help="its first line is the password; - for stdin")
 
     def handle(self, *args: Any, **options: Any) -> None:
         node, path = options["node"], options["password_file"]
         if node is not None and not NAME.fullmatch(node):
-            raise CommandError("A node's name has letters, digits, `_`, `.` and `-`, at most 128 of them.")
+            raise CommandError("A node name has at most 128 characters: letters, digits, `_`, `.` and `-`.")
         password = _first_line(path) if path else secrets.token_urlsafe(24)
         if node is not None:
             user, line = user_of(node), node_line(node, password)
@@ -45,7 +45,7 @@ class Command(BaseCommand):
 
 
 def _first_line(path: str) -> str:
-    """Raises: `CommandError` when there is none."""
+    """Return the password. Raises: `CommandError` if there is none."""
     try:
         text = sys.stdin.readline() if path == "-" else Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:

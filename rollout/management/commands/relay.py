@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from api.failures import log_failure
 from eventstore import database_now, head, note_head, wait_for_growth
 from rollout.delivery.outbox import publish_due
-from rollout.delivery.signals import relay_looked
+from rollout.delivery.signals import relay_caught_up
 from rollout.process import timeouts
 from rollout.process.manager import Follower
 from rollout.reconciliation.reconciler import Reconciler, reconcile
@@ -23,18 +23,18 @@ from rollout.tasks import sweep
 
 logger = logging.getLogger(__name__)
 
-#: How often everything is looked at even if nothing happened, seconds.
+#: The longest time between two runs, even if the log does not grow, seconds.
 SWEEP_SECONDS = 1.0
 AGAIN = f"the relay tries again in {SWEEP_SECONDS} s"
-#: How often the head of the log is noted, and storage and outbox are swept, seconds.
+#: How often the head of the log is written to its file, and the storage and the outbox are swept, seconds.
 HOURLY_SECONDS = 3600.0
-#: Least time between two looks, seconds: the log grows with each report, and what reports bring about is done by the
-#: control workers, which take them in.
+#: The shortest time between two runs, seconds: the log grows with each report, and the control workers act on reports
+#: themselves.
 PAUSE_SECONDS = 0.1
 
 
 class Command(BaseCommand):
-    help = "Move rollouts on and publish their commands: at once when the log grows, and by the clock."
+    help = "Move rollouts on and publish their commands, as soon as the log grows or a time limit ends."
 
     def handle(self, *args: Any, **options: Any) -> None:
         stopping = threading.Event()
@@ -47,33 +47,35 @@ class Command(BaseCommand):
             try:
                 close_old_connections()
                 position = head()
-                is_well, wake_at = look(reconciler.look, follower)
+                is_well, wake_at = run_once(reconciler.look, follower)
                 if time.monotonic() > next_sweep:
                     next_sweep = time.monotonic() + HOURLY_SECONDS
                     is_well = _tried(sweep.delay) and is_well
                     _tried(_note_head)
                 if is_well:
-                    relay_looked.send(Command, position=position)
+                    relay_caught_up.send(Command, position=position)
                     stopping.wait(PAUSE_SECONDS)
                     wait_for_growth(position, timeout=_until(wake_at))
                 else:
                     stopping.wait(SWEEP_SECONDS)
-            except Exception as error:  # noqa: BLE001  # logged; all that was to be done still stands in the log
+            except Exception as error:  # noqa: BLE001  # logged; the work is still in the log
                 log_failure(logger, AGAIN, error)
                 stopping.wait(SWEEP_SECONDS)
 
 
 def _until(moment: datetime | None) -> float:
-    """Seconds until that moment, but no longer than to the next sweep."""
+    """Return the seconds until `moment`, and at most `SWEEP_SECONDS`."""
     if moment is None:
         return SWEEP_SECONDS
     return min(max((moment - database_now()).total_seconds(), 0.0), SWEEP_SECONDS)
 
 
-def look(reconciled: Callable[[], Any] = reconcile, follower: Follower | None = None) -> tuple[bool, datetime | None]:
-    """Do all that is due now. Whether each step succeeded, and when a rollout wants to be looked at next.
+def run_once(
+    reconciled: Callable[[], Any] = reconcile, follower: Follower | None = None
+) -> tuple[bool, datetime | None]:
+    """Do all that is due now. Return True if each step succeeded, and when a rollout is due next.
 
-    A step that fails keeps no other from its work. Without a `follower` all rollouts are looked at.
+    A step that fails does not stop the others. Without a `follower`, all rollouts are checked.
     """
     moved = (follower or Follower()).look
     wakes: list[datetime | None] = []
@@ -99,10 +101,10 @@ def _note_head() -> None:
 def _tried(step: Callable[[], Any]) -> bool:
     try:
         step()
-    except (OperationalError, RedisError) as error:  # the broker is away, which is foreseen: no traceback
+    except (OperationalError, RedisError) as error:  # the broker is away: no traceback
         logger.warning("the broker is away, the relay tries again in %s s: %s", SWEEP_SECONDS, error)
         return False
-    except Exception as error:  # noqa: BLE001  # logged; what was to be done still stands in the log
+    except Exception as error:  # noqa: BLE001  # logged; the work is still in the log
         log_failure(logger, AGAIN, error)
         return False
     return True

@@ -13,7 +13,7 @@ from eventstore.projections import rebuild, registered
 from rollout.delivery import ingestion, outbox
 from rollout.delivery.ingestion import heartbeats, reports
 from rollout.domain.strategy import Gate, Offline, Retries
-from rollout.management.commands.relay import look
+from rollout.management.commands.relay import run_once
 from rollout.messages import Phase
 from rollout.process import advance, manager, timeouts
 from rollout.process.manager import Follower
@@ -64,7 +64,7 @@ def sent(monkeypatch):
 def relay(sent):
     """Looks once. It has no reconciler."""
     known = Follower()
-    return lambda: look(lambda: None, known)
+    return lambda: run_once(lambda: None, known)
 
 
 @pytest.fixture
@@ -129,10 +129,10 @@ def test_what_waits_costs_nothing(sent):
         waiting(names, count)
         if count in {0, 39}:
             for event in (lambda: None, lambda count=count: join(f"stranger-{count}")):
-                look(reconcile, known)
+                run_once(reconcile, known)
                 event()
                 with CaptureQueriesContext(connection) as queries:
-                    look(reconcile, known)
+                    run_once(reconcile, known)
                 seen.setdefault(count, []).append(len(queries))
     assert seen[39] == seen[0]
 
@@ -369,12 +369,12 @@ def test_what_another_relay_has_moved_on_is_known_to_this_one(sent, later):
     uid = start(careful=AT_ONCE | {"soak_seconds": LATER / 2})
     first, second = Follower(), Follower()
     for each in (first, second):
-        look(lambda: None, each)
+        run_once(lambda: None, each)
     say(uid, "n0000")
-    look(lambda: None, first)
-    look(lambda: None, second)
+    run_once(lambda: None, first)
+    run_once(lambda: None, second)
     later(LATER)
-    look(lambda: None, second)
+    run_once(lambda: None, second)
     assert rollout(uid).phase == "succeeded"
 
 

@@ -141,7 +141,7 @@ def test_the_relay_starts_and_releases_it_in_one_look(dead_broker):
     fleet(1)
     everywhere()
     join("late")
-    relay.look()
+    relay.run_once()
     assert [phases(uid) for uid in own()] == [{"late": "queued"}]
 
 

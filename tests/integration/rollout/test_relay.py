@@ -13,7 +13,7 @@ from rollout.delivery import commands, consumer, ingestion, outbox
 from rollout.delivery.ingestion import order
 from rollout.delivery.leases import LEASE_SECONDS
 from rollout.delivery.outbox import forget_finished, publish_due
-from rollout.management.commands.relay import look
+from rollout.management.commands.relay import run_once
 from rollout.messages import Action, Phase, Reason, queue_for
 from rollout.models import Dispatch, Liveness, Operation
 from rollout.process import timeouts
@@ -84,7 +84,7 @@ def test_what_could_not_be_published_is_still_due(dead_broker, monkeypatch):
 def test_a_broker_that_is_away_is_told_in_one_line(dead_broker, caplog):
     fleet(1)
     start()
-    assert look()[0] is False
+    assert run_once()[0] is False
     said = [record for record in caplog.records if record.name.endswith("relay")]
     assert [(record.levelname, record.exc_info) for record in said] == [("WARNING", None)]
 
@@ -154,7 +154,7 @@ def test_the_control_worker_gives_back_what_was_lost_when_it_is_idle(sent, loses
     fleet(1)
     start()
     loses("_record")
-    consumer.judge_silence(0.0)
+    consumer.declare_silent_nodes(0.0)
     assert set(Dispatch.objects.values_list("lease", "publishes")) == {(None, 1)}
 
 
@@ -401,7 +401,7 @@ def test_a_step_that_fails_keeps_no_other_from_its_work(sent, monkeypatch, caplo
         raise RuntimeError("boom")
 
     monkeypatch.setattr(timeouts, "end_overdue_operations", broken)
-    assert look()[0] is False
+    assert run_once()[0] is False
     assert (phases(uid), len(sent)) == ({"n0000": "queued"}, 1)
     assert "boom" in caplog.text
 
