@@ -1,5 +1,7 @@
-"""What is recorded of accounts and settings: who has which name and role, never a password or a hash. An email address is
-in the log only where it is the account's name."""
+"""Events of users and settings: names and roles, never a password or a hash.
+
+An email address is in the log only if it is the user's name.
+"""
 
 from accounts.roles import Role
 from eventstore import event
@@ -13,7 +15,7 @@ def account_stream(uid: int) -> str:
 
 @event("account.created.v1")
 class AccountCreated:
-    """`name` is empty where an older version has recorded it."""
+    """`name` is empty if an older version has recorded the event."""
 
     uid: int
     role: Role
@@ -22,8 +24,8 @@ class AccountCreated:
 
 @event("account.updated.v1")
 class AccountUpdated:
-    """`role` is the one after the change, `changed` the names of the fields that have a new value. `name` and `former_name`
-    are there where the name has changed, and empty where an older version has recorded it."""
+    """`role` is the role after the change, `changed` the names of the fields with a new value. `name` and `former_name` are
+    empty if the name has not changed, or if an older version has recorded the event."""
 
     uid: int
     role: Role
@@ -40,7 +42,7 @@ class AccountDeleted:
 
 @event("cluster.settings_changed.v1")
 class ClusterSettingsChanged:
-    """All settings as they are after the change."""
+    """All settings after the change."""
 
     name: str
     allow_modules_upload: bool

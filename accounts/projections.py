@@ -1,4 +1,4 @@
-"""Account events to rows of `AccountName`."""
+"""Writes the names in user events to `AccountName`."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from eventstore import RecordedEvent
 
 
 class AccountNameProjection:
-    """Adds names and takes none away: who came first keeps a name. It owns no table that a rebuild would empty."""
+    """Adds names and deletes none: the first user keeps a name. It owns no table, so a rebuild deletes no names."""
 
     name = "account_names"
     version = 1

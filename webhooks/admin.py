@@ -1,4 +1,4 @@
-"""Webhooks in the admin site: read-only, for admins, without the secret."""
+"""Webhooks in the admin site: to look at, by admins, without the secret."""
 
 from typing import Any
 
@@ -16,9 +16,8 @@ from webhooks.models import Webhook
 @admin.register(Webhook)
 class WebhookAdmin(ActingAdmin):
     about = (
-        "A webhook gets the events of the log by HTTP: signed, in order and at least once. If a delivery fails, it is tried "
-        "again, less and less often. After a day of failures the webhook is disabled. To change webhooks, use the API: "
-        "/v2/webhooks."
+        "A webhook gets the events of the log by HTTP, signed, in order and at least once. It is tried again while it "
+        "fails, ever less often, and disabled after a day. Webhooks are changed over the API: /v2/webhooks."
     )
     permission = Permission.UPDATE_CLUSTER
     list_display = ["host", "event_types", "enabled", "position", "failures", "delivered"]
@@ -26,18 +25,8 @@ class WebhookAdmin(ActingAdmin):
     search_fields = ["uid", "url"]
     search_help_text = "uid or URL"
     ordering = ["-registered_position"]
-    fields = [
-        "uid",
-        "url",
-        "event_types",
-        "enabled",
-        "disabled_reason",
-        "created",
-        "position",
-        "failures",
-        "last_error",
-    ]
-    fields += ["delivered_exactly", "next_attempt"]
+    fields = ["uid", "url", "event_types", "enabled", "disabled_reason", "created", "position", "failures"]
+    fields += ["last_error", "delivered_exactly", "next_attempt"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Webhook]:
         rows: QuerySet[Webhook] = super().get_queryset(request)

@@ -5,7 +5,7 @@ What each verb does to nodes that are scheduled, queued, running and finished is
 
 from dataclasses import replace
 
-from accounts.selectors import account_called
+from accounts.selectors import user_called
 from eventstore import (
     Condition,
     append,
@@ -56,7 +56,7 @@ def approve_rollout(uid: str, *, by: int, remark: str) -> None:
 def is_another_person(row: Rollout, uid: int) -> bool:
     """Whether the account is another one than the account of the person who started the rollout, whatever both were
     called since. No, if that person's account is not known."""
-    return not is_shown_person(row.actor) or account_called(row.actor) not in {None, uid}
+    return not is_shown_person(row.actor) or user_called(row.actor) not in {None, uid}
 
 
 def reject_rollout(uid: str, *, remark: str) -> None:

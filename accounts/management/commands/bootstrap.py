@@ -15,8 +15,8 @@ VARIABLE = "MODFLEET_ADMIN_PASSWORD"
 
 class Command(BaseCommand):
     help = (
-        "Make the first account, an admin; once there is any account, nothing is done. "
-        f"Its password is in --password-file, or in {VARIABLE}; else it is generated and printed once."
+        "Create the first user, an admin. If there is any user, do nothing. "
+        f"The password is read from --password-file, or from {VARIABLE}. Otherwise it is generated and printed once."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -31,7 +31,7 @@ class Command(BaseCommand):
         except WeakPasswordError as error:
             raise CommandError(f"The password cannot be used: {error}") from error
         if not name:
-            self.stdout.write("accounts exist, nothing to do")
+            self.stdout.write("users exist, nothing to do")
         elif given:
             self.stdout.write(f"user {name}, password from {path or VARIABLE}")
         else:
@@ -39,7 +39,7 @@ class Command(BaseCommand):
 
 
 def _first_line(path: str) -> str:
-    """Raises: `CommandError` when there is none: a password that nobody has seen must not be made by mistake."""
+    """Return the password. Raises: `CommandError` if there is none: an unknown password must not be set by mistake."""
     try:
         text = sys.stdin.readline() if path == "-" else Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:

@@ -26,7 +26,7 @@ def test_a_password_is_made_and_printed_once(monkeypatch, capsys):
     password = capsys.readouterr().out.split()[-1]
     assert User.objects.get().check_password(password)
     call_command("bootstrap")
-    assert capsys.readouterr().out == "accounts exist, nothing to do\n"
+    assert capsys.readouterr().out == "users exist, nothing to do\n"
 
 
 def test_again_changes_nothing():

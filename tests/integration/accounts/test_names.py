@@ -11,7 +11,7 @@ from accounts import services
 from accounts.events import AccountCreated, AccountUpdated, account_stream
 from accounts.models import AccountName, User
 from accounts.roles import Role
-from accounts.selectors import account_called
+from accounts.selectors import user_called
 from accounts.services import UserChanges
 from eventstore import load, projections
 from eventstore.registry import decode
@@ -39,7 +39,7 @@ def test_another_account_never_gets_it(alice, bob, carol, leaves, name):
     response = client_of(alice).put(f"/v1/users/{carol.uid}", {"name": name}, format="json")
     assert (response.status_code, response.json()["error_code"]) == (409, "name_used_before")
     assert len(load(account_stream(carol.uid))) == 1
-    assert account_called("bob") == bob.uid
+    assert user_called("bob") == bob.uid
 
 
 @pytest.mark.parametrize("name", ["bob", "Bob", "BOB@example.com", "\uff42ob"])
@@ -118,7 +118,7 @@ def test_the_upgrade_keeps_names_that_were_given_up(alice, monkeypatch, actor, r
     monkeypatch.setattr(migration, "texts", lambda _: [text])
     migration.fill(apps, None)
     assert (created(alice, name="dave") == (409, "name_used_before")) is is_kept
-    assert account_called("dave") is None or not is_kept
+    assert user_called("dave") is None or not is_kept
 
 
 @pytest.mark.slow
