@@ -1,4 +1,4 @@
-"""The rules of one artifact: a build never changes; the same content again is no event."""
+"""The rules of one artifact: a build never changes. The same content again is not an event."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,7 @@ from eventstore import Decider
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactState:
-    #: Digest of the content of each platform's build.
+    #: The content digest of each platform's build.
     builds: Mapping[str, str] = field(default_factory=dict)
 
 

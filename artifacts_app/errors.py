@@ -1,4 +1,4 @@
-"""What can be wrong with an artifact. The status is that of our own routes. Knows no Django."""
+"""Errors of artifacts. The statuses are those of our own routes. Knows no Django."""
 
 from api.errors import ApiError
 
@@ -35,7 +35,7 @@ class ArtifactTooLargeError(ArtifactError):
 
 
 class ArtifactExistsError(ArtifactError):
-    """Another build of this version and platform is there already, and a build never changes. Raise the version."""
+    """This version has another build for this platform, and a build never changes. Raise the version."""
 
     status = 409
     code = "artifact_exists"
@@ -49,7 +49,7 @@ class ArtifactNotFoundError(ArtifactError):
 
 
 class ArtifactInUseError(ArtifactError):
-    """Nodes have this artifact, or a rollout is about to give it to them."""
+    """Nodes have this artifact, or a rollout is about to install it."""
 
     status = 409
     code = "artifact_in_use"

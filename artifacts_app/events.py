@@ -1,4 +1,4 @@
-"""What is stored in `artifact:<name>:<version>`: the builds of one module version, one per platform."""
+"""The events of `artifact:<name>:<version>`: the builds of one module version, one per platform."""
 
 from typing import Any
 
@@ -12,7 +12,10 @@ def artifact_stream(module_name: str, version: int) -> str:
 
 @event("artifact.uploaded.v1")
 class ArtifactUploaded:
-    """A build for one platform, such as `linux/x86_64`, or `rhel9/x86_64` for one operating system. `size` is that of the package in bytes, `storage_key` where its bytes are."""
+    """A build for one platform: `linux/x86_64`, or `rhel9/x86_64` for one operating system.
+
+    `size` is the package's size in bytes, `storage_key` its place in the storage.
+    """
 
     module_name: str
     version: int
@@ -29,7 +32,7 @@ class ArtifactUploaded:
 
 @event("artifact.deleted.v1")
 class ArtifactDeleted:
-    """All builds of the version are gone."""
+    """All builds of the version are deleted."""
 
     module_name: str
     version: int

@@ -1,4 +1,4 @@
-"""The artifacts of the whole cluster, and the links by which nodes fetch packages."""
+"""The artifacts of the cluster, and the links by which nodes fetch packages."""
 
 from typing import Any
 
@@ -70,7 +70,7 @@ class ArtifactViewSet(PackageUploadView, ViewSet):
         KeyReusedError,
     )
     def create(self, request: Request) -> Response:
-        """Upload a package, once for the whole cluster: 201 if it is new, 200 if the same build was there."""
+        """Upload a package, once for the whole cluster: 201 if it is new, 200 if the same build exists."""
         require_modules_upload_allowed()
 
         def answer(upload: Upload) -> Response:
@@ -82,13 +82,13 @@ class ArtifactViewSet(PackageUploadView, ViewSet):
     @extend_schema(responses=ArtifactSerializer)
     @refuses(ArtifactNotFoundError, NotFoundError)
     def retrieve(self, request: Request, module_name: str, version: str) -> Response:
-        """One artifact."""
+        """Get an artifact."""
         return Response(artifact_document(module_name, version_in_path(version)))
 
     @extend_schema(responses={200: NothingSerializer})
     @refuses(ArtifactNotFoundError, NotFoundError, ArtifactInUseError)
     def destroy(self, request: Request, module_name: str, version: str) -> Response:
-        """Delete an artifact that no node has and no rollout needs."""
+        """Delete an artifact. No node may have it, and no rollout may need it."""
         delete_artifact(module_name, version_in_path(version))
         return Response({})
 
@@ -96,7 +96,7 @@ class ArtifactViewSet(PackageUploadView, ViewSet):
 def version_in_path(text: str) -> int:
     """Return the version. Raises: `NotFoundError` if `text` is not one."""
     if not (text.isascii() and text.isdigit() and len(text) <= 10):
-        raise NotFoundError(f"{text} is no version: versions are whole numbers.")
+        raise NotFoundError(f"{text} is not a version: versions are whole numbers.")
     return int(text)
 
 
@@ -106,7 +106,7 @@ class _PackageResponse(FileResponse):
 
 
 class DownloadView(APIView):
-    """The link itself is the credential."""
+    """Needs no other credential than the link."""
 
     authentication_classes: list[Any] = []
     permissions = {"GET": Access.PUBLIC}
@@ -115,7 +115,7 @@ class DownloadView(APIView):
 
     @refuses(InvalidLinkError, PackageGoneError)
     def get(self, request: Request, signed: str) -> _PackageResponse:
-        """The package's bytes."""
+        """Download the package."""
         try:
             file = open_package(read_link(signed))
         except FileNotFoundError as error:

@@ -1,6 +1,6 @@
-"""The rules of one module object: the same again is no event, another body is a conflict.
+"""The rules of one module object: the same object again is not an event, another one is a conflict.
 
-The object and its packages come in either order; whichever is later must not contradict the earlier.
+The object and its packages come in any order. A later one must not contradict an earlier one.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModuleState:
-    """`document` is None while no object is registered; `packages` holds each platform's module.json."""
+    """`document` is None while no object is registered. `packages` has the module.json of each platform."""
 
     document: Document | None = None
     packages: Mapping[str, Document] = field(default_factory=dict)

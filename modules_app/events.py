@@ -1,4 +1,4 @@
-"""What is stored in `module:<uid>`: the module object of one (name, version), and what its packages say of it."""
+"""The events of `module:<uid>`: the module object of one name and version, and the module.json of its packages."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ def module_stream(uid: str) -> str:
 
 @event("module.registered.v1")
 class ModuleRegistered:
-    """`document` is the complete object as given, unknown keys and all, its version a whole number."""
+    """`document` is the complete object as it was given, with unknown keys. Its version is a whole number."""
 
     uid: str
     module_name: str
@@ -26,7 +26,7 @@ class ModuleDeleted:
 
 @event("module.packaged.v1")
 class ModulePackaged:
-    """A package of this module came in: `document` is its module.json. Whatever is registered must agree with it."""
+    """A package of this module was uploaded. `document` is its module.json; a registered object must agree with it."""
 
     uid: str
     platform: str
