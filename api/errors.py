@@ -1,30 +1,30 @@
 """Errors as clients see them: `{"error_code", "description"}` and a status. Knows no Django: deciders raise them too.
 
-A part of the program raises a subclass of `ApiError`; `api.handlers` alone turns an exception into an answer.
+Other code raises a subclass of `ApiError`; only `api.handlers` turns an exception into an answer.
 """
 
 from collections.abc import Mapping
 from http import HTTPStatus
 from math import ceil
 
-#: What a 401 asks for, unless the view asks for something else.
+#: The challenge of a 401 answer, unless the view has another one.
 BASIC_CHALLENGE = 'Basic realm="modfleet", charset="UTF-8"'
 
 
 class ApiError(Exception):
-    """The request cannot be answered."""
+    """The request was refused."""
 
-    #: HTTP status of the answer.
+    #: The HTTP status of the answer.
     status: int = HTTPStatus.INTERNAL_SERVER_ERROR
-    #: Stable and meant for machines: `error_code` of the answer.
+    #: The `error_code` of the answer. Stable, for machines.
     code: str = "internal_error"
-    #: All that `code` may be, if it is one of several.
+    #: All values of `code`, if there are several.
     codes: tuple[str, ...] = ()
-    #: Sent with the answer.
+    #: Headers of the answer.
     headers: Mapping[str, str] = {}
 
     def __init__(self, description: str = "") -> None:
-        #: Meant for people; the docstring of the class when none is given.
+        #: For people. Default: the docstring of the class.
         self.description = description or (type(self).__doc__ or "").strip()
         super().__init__(self.description)
 
@@ -70,7 +70,7 @@ class NotAcceptableError(ApiError):
 
 
 class ConflictError(ApiError):
-    """Another request was first: try again."""
+    """Another request was first. Try again."""
 
     status = HTTPStatus.CONFLICT
     code = "conflict"
@@ -84,28 +84,28 @@ class PayloadTooLargeError(ApiError):
 
 
 class MethodNotAllowedError(ApiError):
-    """The path does not take this method."""
+    """This path does not support this method."""
 
     status = HTTPStatus.METHOD_NOT_ALLOWED
     code = "method_not_allowed"
 
 
 class UnsupportedMediaTypeError(ApiError):
-    """The request's body has a Content-Type that is not read here."""
+    """This path does not support the Content-Type of the request's body."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     code = "unsupported_media_type"
 
 
 class BodyTooSlowError(ApiError):
-    """The request's body came too slowly; the rest was not read."""
+    """The request's body arrived too slowly. The rest was not read."""
 
     status = HTTPStatus.REQUEST_TIMEOUT
     code = "body_too_slow"
 
 
 class TooManyBodiesError(ApiError):
-    """Too many requests without credentials send their bodies slowly: try again, and send the body at once."""
+    """Too many requests without credentials send their bodies slowly. Try again, and send the body at once."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
     code = "too_many_bodies"
@@ -113,7 +113,7 @@ class TooManyBodiesError(ApiError):
 
 
 class TooManyRequestsError(ApiError):
-    """Too many requests: wait for the seconds that Retry-After says."""
+    """Too many requests. Wait for the seconds in Retry-After."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
     code = "too_many_requests"
@@ -124,8 +124,8 @@ class TooManyRequestsError(ApiError):
 
 
 class DatabaseUnavailableError(ApiError):
-    """The database cannot be used now. What the request asked for was not done, unless it was lost in the very moment
-    in which it was done: look, or send it again with the same Idempotency-Key."""
+    """The database cannot be used now. The request was not carried out, unless the database was lost during its commit.
+    Check, or send the request again with the same Idempotency-Key."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "database_unavailable"
@@ -133,7 +133,7 @@ class DatabaseUnavailableError(ApiError):
 
 
 class StorageUnavailableError(ApiError):
-    """The storage of packages cannot be used now. Nothing of the package was kept."""
+    """The storage of packages cannot be used now. The package was not stored."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "storage_unavailable"
@@ -141,8 +141,8 @@ class StorageUnavailableError(ApiError):
 
 
 class StorageFullError(ApiError):
-    """A disk of the control plane is full: the database's, or that of the packages. Nothing was changed. The
-    vendor's routes of user-defined modules answer 503."""
+    """A disk of the control plane is full: that of the database, or of the packages. Nothing was changed. The vendor's
+    user-defined module routes answer 503."""
 
     status = HTTPStatus.INSUFFICIENT_STORAGE
     code = "storage_full"

@@ -1,4 +1,4 @@
-"""The only places that turn an exception into an answer."""
+"""Turns exceptions into answers. No other module does."""
 
 import logging
 import math
@@ -33,12 +33,12 @@ logger = logging.getLogger(__name__)
 
 
 def handle_exception(exception: Exception, context: dict[str, Any]) -> Response | None:
-    """The answer to an exception raised in a view: JSON, whatever the view answers else.
+    """Return the answer to an exception in a view: always JSON.
 
-    None for what nobody expected: Django then logs it and answers `handle_500`.
+    Returns None for an unexpected exception: Django then logs it and calls `handle_500`.
     """
     if (request := context.get("request")) is not None:
-        # A page's template would ask who the caller is, and so have the credentials checked that were just refused.
+        # A page's template would read the user, and so check the refused credentials again.
         request.accepted_renderer, request.accepted_media_type = JSONRenderer(), JSONRenderer.media_type
     match exception:
         case ApiError():
@@ -64,7 +64,7 @@ def handle_exception(exception: Exception, context: dict[str, Any]) -> Response 
 
 
 def error_response(error: ApiError) -> HttpResponse:
-    """The answer to an error outside of any view."""
+    """Return the answer to an error outside of a view."""
     return JsonResponse(_body(error.code, error.description), status=error.status, headers=dict(error.headers))
 
 
@@ -93,7 +93,7 @@ def _answer_of_framework(exception: exceptions.APIException) -> Response:
 
 
 def _in_words(detail: Any, path: str = "") -> Iterator[str]:
-    """Each message of DRF's nested details, behind the field it is about: `commands[0].flags: Not a list.`"""
+    """Return DRF's nested messages in one list, each with its field: `commands[0].flags: Not a list.`"""
     match detail:
         case dict():
             for name, inner in detail.items():
@@ -116,18 +116,18 @@ def _body(code: str, description: str) -> dict[str, str]:
 
 
 def _is_for_people(request: HttpRequest) -> bool:
-    """The admin site alone answers HTML."""
+    """Return True for the admin site: only it answers with HTML."""
     return request.path.startswith("/admin/")
 
 
 def _page(error: ApiError) -> HttpResponse:
-    """Without the frame of the other pages, which asks the database."""
+    """Return a page without the frame of the other pages, which reads the database."""
     page = get_template("unavailable.html").render({"description": error.description})
     return HttpResponse(page, status=error.status, headers=dict(error.headers))
 
 
 def handle_400(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    """A request that Django refuses before any view: a host name that is not ours, a body over the limit."""
+    """Answer a request that Django refuses before any view: a wrong host name, or a body over the limit."""
     if _is_for_people(request):
         return defaults.bad_request(request, exception)
     if isinstance(exception, DisallowedHost):
@@ -150,7 +150,7 @@ def handle_404(request: HttpRequest, exception: Exception) -> HttpResponseBase:
 
 
 def handle_500(request: HttpRequest) -> HttpResponseBase:
-    """Django has logged the exception; each line of the log carries the request's id."""
+    """Answer 500. Django has logged the exception, with the request's id."""
     refusal = database_refusal(sys.exc_info()[1])
     if _is_for_people(request):
         return defaults.server_error(request) if refusal is None else _page(refusal)

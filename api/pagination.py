@@ -1,7 +1,7 @@
 """Long lists in pages: `{"results": [...], "next": url or null}`, `?limit=`, `?ordering=` and an opaque `?cursor=`.
 
-A cursor is the key of the last row seen, so that a page costs the same wherever it is and rows that come meanwhile
-neither shift nor repeat the others. It is signed: nobody can make one up; and it says for which order it is.
+A cursor is the key of the last row on a page. So every page costs the same, and new rows neither shift nor repeat others.
+A cursor is signed, so that clients cannot make one, and is for one order.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,13 +29,13 @@ _OWN_PARAMETERS = ("limit", "cursor", "ordering")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """What may be asked of a list.
+    """The parameters of a list.
 
-    `orders`: by what it may be ordered, each with its columns, none of them null and all together unique.
+    `orders`: the allowed orders, each with its columns. They must not be null, and be unique together.
     """
 
     orders: Mapping[str, tuple[str, ...]]
-    #: One of the orders, with `-` before it for its reverse.
+    #: One of the orders. With a `-` in front it is reversed.
     default: str
     filters: type[FilterSet]
 
@@ -45,7 +45,7 @@ class Listing:
 
     @property
     def parameters(self) -> list[OpenApiParameter]:
-        """As the API's documents show them."""
+        """The parameters in the OpenAPI document."""
         limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
         ordering = {"type": "string", "enum": self.orderings, "default": self.default}
         return [
@@ -64,9 +64,9 @@ def paginate(
     serialize: Callable[[Sequence[Any]], Sequence[Any]],
     read: Callable[[QuerySet[Any]], Sequence[Any]] = list,
 ) -> Response:
-    """The page that the request asks for. `read` makes a query's rows, which have the columns as attributes.
+    """Return the requested page. `read` runs the query; its rows must have the columns of the order as attributes.
 
-    Raises: `InvalidRequestError`, also for a query parameter that the list does not have, or that is empty.
+    Raises: `InvalidRequestError`, also for a query parameter that is unknown or empty.
     """
     _refuse_unknown_and_empty(request, listing)
     limit, ordering = _limit(request), _ordering(request, listing)
@@ -84,7 +84,7 @@ def paginate(
 
 
 def page_of(serializer: type[Serializer[Any]]) -> Serializer[Any]:
-    """How the API's documents show a page."""
+    """Return the serializer of a page, for the OpenAPI document."""
     name = serializer.__name__.removesuffix("Serializer")
     fields = {"results": serializer(many=True), "next": URLField(allow_null=True)}
     page = inline_serializer(f"{name}Page", fields=fields)
@@ -109,7 +109,7 @@ def _filtered(request: Request, rows: QuerySet[Any], listing: Listing) -> QueryS
 
 
 def _beyond(columns: Sequence[str], after: Sequence[Any], comparison: str) -> Q:
-    """Rows behind the one whose columns are `after`. The first condition is for the index: the others are in OR."""
+    """Match the rows after the row with the columns `after`. The first condition is for the index: the others are in OR."""
     behind = Q()
     for number, column in enumerate(columns):
         same = Q(**dict(zip(columns[:number], after, strict=False)))

@@ -1,4 +1,4 @@
-"""What is recorded of webhooks: never the secret, and of the URL only the host, for the rest may be a credential."""
+"""Events of webhooks. They never have the secret, and only the host of the URL: the rest may be a credential."""
 
 from eventstore import event
 
@@ -9,7 +9,7 @@ def webhook_stream(uid: str) -> str:
 
 @event("webhook.registered.v1")
 class WebhookRegistered:
-    """`types` as they were given: names of event types, or beginnings of names that end in a dot; none for all."""
+    """`types` as given: names of event types, or prefixes that end in a dot. Empty for all."""
 
     uid: str
     host: str
@@ -19,7 +19,7 @@ class WebhookRegistered:
 
 @event("webhook.changed.v1")
 class WebhookChanged:
-    """Values are those after the change, `changed` the names of the fields that have a new one."""
+    """The values after the change. `changed`: the names of the fields with a new value."""
 
     uid: str
     host: str
@@ -30,14 +30,14 @@ class WebhookChanged:
 
 @event("webhook.test_requested.v1")
 class WebhookTestRequested:
-    """Delivered to the webhook that it is about, whatever types that one wants."""
+    """Delivered to its webhook, whatever the webhook's types are."""
 
     uid: str
 
 
 @event("webhook.disabled.v1")
 class WebhookDisabled:
-    """Nothing was delivered for too long. `failures` attempts in a row, the last of them for `last_error`."""
+    """Nothing was delivered for too long. `failures` attempts in a row have failed, the last one with `last_error`."""
 
     uid: str
     host: str
