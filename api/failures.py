@@ -26,10 +26,10 @@ class Cause(StrEnum):
 
 _WORDS = {
     Cause.FULL: "its disk is full",
-    Cause.LOCKED: "another process holds a lock in it for long",
-    Cause.BUSY: "it has too much to do",
-    Cause.READ_ONLY: "it can be read only",
-    Cause.UNREACHABLE: "it cannot be reached, or has an error of its own",
+    Cause.LOCKED: "another process has locked it for a long time",
+    Cause.BUSY: "it is overloaded",
+    Cause.READ_ONLY: "it is read-only",
+    Cause.UNREACHABLE: "it cannot be reached, or has an internal error",
 }
 #: The longest matching prefix counts.
 _SQLSTATES = {
@@ -94,7 +94,7 @@ def disk_refusal(error: Exception) -> ApiError:
     """Return the error for an upload that could not be stored."""
     cause = disk_cause(error)
     if cause == Cause.FULL:
-        return StorageFullError("The disk of the packages is full. Nothing of this one was kept.")
+        return StorageFullError("The disk of the packages is full. The package was not stored.")
     return StorageUnavailableError(f"The storage of packages cannot be used now: {_WORDS[cause]}.")
 
 

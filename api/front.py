@@ -40,7 +40,7 @@ DRAINS = 32
 WHOLE_BYTES = 2_000_000
 
 
-class ClientGoneError(ConnectionResetError):
+class ClientClosedError(ConnectionResetError):
     """The client has closed the connection, or reads nothing."""
 
 
@@ -72,11 +72,11 @@ class Body(io.IOBase):
         return self.read_within(size, None)
 
     def read_within(self, size: int, seconds: float | None, /) -> bytes:
-        """Read, but wait at most so many seconds. Raises: `TimeoutError`, `ClientGoneError`."""
+        """Read, but wait at most so many seconds. Raises: `TimeoutError`, `ClientClosedError`."""
         if not self.is_at_hand:
             asyncio.run_coroutine_threadsafe(self.fetch(seconds), self._loop).result()
         if not self._chunks and self.is_gone:
-            raise ClientGoneError
+            raise ClientClosedError
         data = bytes(self._chunks[:size])
         del self._chunks[:size]
         return data
@@ -236,7 +236,7 @@ class _Exchange:
     def run(self, answered: "asyncio.Future[Answer]") -> None:
         try:
             answer = self._answer()
-        except ClientGoneError:
+        except ClientClosedError:
             answer = self._to_send(None)
         except Exception:  # the outermost loop: Django has answered all errors that it knows
             logger.exception("a request failed")
@@ -270,7 +270,7 @@ class _Exchange:
         self._headers = headers
 
     def _stream(self, chunks: Iterable[bytes]) -> None:
-        """Raises: `ClientGoneError`."""
+        """Raises: `ClientClosedError`."""
         self._wait_for(self._begin())
         for chunk in chunks:
             self._wait_for(self._send_within({"type": "http.response.body", "body": chunk, "more_body": True}))
@@ -286,12 +286,12 @@ class _Exchange:
 
     async def _send_within(self, message: Message) -> None:
         if self._body.is_gone:
-            raise ClientGoneError
+            raise ClientClosedError
         try:
             async with asyncio.timeout(self._send_seconds):
                 await self._send(message)
         except TimeoutError as error:
-            raise ClientGoneError from error
+            raise ClientClosedError from error
 
 
 async def _nothing() -> Message:
@@ -299,7 +299,7 @@ async def _nothing() -> Message:
 
 
 async def _drop(_message: Message) -> None:
-    raise ClientGoneError
+    raise ClientClosedError
 
 
 def _settle(answered: "asyncio.Future[Answer]", answer: Answer) -> None:

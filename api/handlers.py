@@ -50,7 +50,7 @@ def handle_exception(exception: Exception, context: dict[str, Any]) -> Response 
         case ConcurrencyError():
             error = ConflictError()
         case UnreadablePostError():
-            error = InvalidRequestError("The body ended before its length.")
+            error = InvalidRequestError("The body is shorter than its Content-Length.")
         case exceptions.ValidationError():
             error = InvalidRequestError("; ".join(_in_words(exception.detail)))
         case exceptions.APIException():
@@ -131,9 +131,7 @@ def handle_400(request: HttpRequest, exception: Exception) -> HttpResponseBase:
     if _is_for_people(request):
         return defaults.bad_request(request, exception)
     if isinstance(exception, DisallowedHost):
-        return error_response(
-            InvalidRequestError("The Host header names a host that is not in MODFLEET_ALLOWED_HOSTS.")
-        )
+        return error_response(InvalidRequestError("The Host header has a host that is not in MODFLEET_ALLOWED_HOSTS."))
     return error_response(InvalidRequestError())
 
 
@@ -156,4 +154,4 @@ def handle_500(request: HttpRequest) -> HttpResponseBase:
         return defaults.server_error(request) if refusal is None else _page(refusal)
     if refusal is not None:
         return error_response(refusal)
-    return error_response(ApiError("An error that nobody expected; it is in the log under this X-Request-ID."))
+    return error_response(ApiError("An unexpected error. The log has it, with this X-Request-ID."))

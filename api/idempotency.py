@@ -38,7 +38,7 @@ class KeyReusedError(ConflictError):
     code = "idempotency_key_reused"
 
 
-class AnsweredMeanwhileError(ConflictError):
+class JustAnsweredError(ConflictError):
     """A request with the same Idempotency-Key was just answered. Try again."""
 
 
@@ -108,7 +108,7 @@ def stored_response(request: Request, digest: str) -> Response | None:
 def store_response(request: Request, digest: str, response: Response) -> None:
     """Store a 2xx answer. Call this in the transaction of the work, after it: its first lock must be that of the log.
 
-    Raises: `AnsweredMeanwhileError`. Then the transaction must be rolled back.
+    Raises: `JustAnsweredError`. Then the transaction must be rolled back.
     """
     if not (key := key_of(request)) or not 200 <= response.status_code < 300:
         return
@@ -126,7 +126,7 @@ def store_response(request: Request, digest: str, response: Response) -> None:
                 created_at=now,
             )
     except IntegrityError as error:
-        raise AnsweredMeanwhileError from error
+        raise JustAnsweredError from error
 
 
 def keep_response(request: Request, digest: str, response: Response) -> Response:
@@ -135,7 +135,7 @@ def keep_response(request: Request, digest: str, response: Response) -> Response
     try:
         with transaction.atomic():
             store_response(request, digest, response)
-    except AnsweredMeanwhileError:
+    except JustAnsweredError:
         return stored_response(request, digest) or response
     return response
 

@@ -28,7 +28,9 @@ class ApiMiddleware:
         body = _replace_body(request)
         with acting_as(ANONYMOUS, correlation_id=request_id):
             if _has_nul(request):  # each database refuses it in a string in its own way
-                response: HttpResponseBase = error_response(InvalidRequestError("A path or query has no NUL."))
+                response: HttpResponseBase = error_response(
+                    InvalidRequestError("A path or query must not contain NUL.")
+                )
             else:
                 response = self._get_response(request)
             request.META["modfleet.actor"] = _person()

@@ -50,8 +50,10 @@ class Listing:
         ordering = {"type": "string", "enum": self.orderings, "default": self.default}
         return [
             *parameters_of(self.filters),
-            OpenApiParameter("limit", limit, description="Rows of a page"),
-            OpenApiParameter("cursor", str, description="Where the page begins: that of `next`, for the same ordering"),
+            OpenApiParameter("limit", limit, description="Rows per page"),
+            OpenApiParameter(
+                "cursor", str, description="Where the page begins: the cursor in `next`, with the same ordering"
+            ),
             OpenApiParameter("ordering", ordering, description="`-` reverses it"),
         ]
 
@@ -95,9 +97,9 @@ def page_of(serializer: type[Serializer[Any]]) -> Serializer[Any]:
 def _refuse_unknown_and_empty(request: Request, listing: Listing) -> None:
     known = {*_OWN_PARAMETERS, *listing.filters.base_filters}
     if unknown := sorted(request.query_params.keys() - known):
-        raise InvalidRequestError(f"{', '.join(unknown)}: unknown. This list knows {', '.join(sorted(known))}.")
+        raise InvalidRequestError(f"{', '.join(unknown)}: unknown. This list has {', '.join(sorted(known))}.")
     if empty := sorted(name for name, values in request.query_params.lists() if "" in values):
-        raise InvalidRequestError(f"{', '.join(empty)}: empty. Leave it out, or give it a value.")
+        raise InvalidRequestError(f"{', '.join(empty)}: empty. Remove it, or give it a value.")
 
 
 def _filtered(request: Request, rows: QuerySet[Any], listing: Listing) -> QuerySet[Any]:
@@ -138,9 +140,11 @@ def _cursor(request: Request, ordering: str) -> Sequence[Any] | None:
     try:
         made_for, after = signing.loads(text, salt=_salt(request))
     except (signing.BadSignature, ValueError, TypeError) as error:
-        raise InvalidRequestError("cursor: must be one that this list gave.") from error
+        raise InvalidRequestError("cursor: must be one that this list has returned.") from error
     if made_for != ordering:
-        raise InvalidRequestError(f"cursor: is one of the ordering {made_for}. Begin anew with another one.")
+        raise InvalidRequestError(
+            f"cursor: it is for the ordering {made_for}. For another ordering, start without a cursor."
+        )
     return list(after)
 
 

@@ -24,7 +24,7 @@ class StrictJSONParser(BaseParser):
     ) -> Any:
         _, parameters = parse_header_parameters(media_type or "")
         if parameters.get("charset", "utf-8").lower() not in {"utf-8", "utf8"}:
-            raise UnsupportedMediaType(media_type or "", detail="JSON is read as UTF-8 only.")
+            raise UnsupportedMediaType(media_type or "", detail="JSON must be UTF-8.")
         view = (parser_context or {}).get("view")
         try:
             return strict_json.parse(read_bounded(stream, MAX_BYTES), max_bytes=MAX_BYTES)
@@ -39,5 +39,5 @@ def read_bounded(stream: IO[bytes], limit: int) -> bytes:
         chunks.append(chunk)
         left -= len(chunk)
     if not left:
-        raise PayloadTooLargeError(f"A JSON body has at most {limit} bytes.")
+        raise PayloadTooLargeError(f"A JSON body may have at most {limit} bytes.")
     return b"".join(chunks)

@@ -58,37 +58,37 @@ def _check(root: Any, max_depth: int) -> None:
 def _check_text(text: str) -> None:
     """Refuse text that a database cannot store: PostgreSQL allows no NUL, UTF-8 no half of a surrogate pair."""
     if "\0" in text:
-        raise InvalidJson("holds a NUL character")
+        raise InvalidJson("contains a NUL character")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InvalidJson("holds half of a surrogate pair, which is no character") from None
+        raise InvalidJson("contains half of a surrogate pair, which is not a character") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     built = dict(pairs)
     if len(built) != len(pairs):
-        raise InvalidJson("holds the same key twice in one object")
+        raise InvalidJson("contains the same key twice in one object")
     return built
 
 
 def _integer(digits: str) -> int:
     if len(digits) > MAX_NUMBER_LENGTH or not MIN_INTEGER <= (number := int(digits)) <= MAX_INTEGER:
-        raise InvalidJson("holds a whole number of more than 64 bits")
+        raise InvalidJson("contains a whole number of more than 64 bits")
     return number
 
 
 def _float(digits: str) -> float:
     if len(digits) > MAX_NUMBER_LENGTH:
-        raise InvalidJson(f"holds a number of more than {MAX_NUMBER_LENGTH} characters")
+        raise InvalidJson(f"contains a number of more than {MAX_NUMBER_LENGTH} characters")
     number = float(digits)
     if math.isinf(number):
-        raise InvalidJson("holds a number that is too large")
+        raise InvalidJson("contains a number that is too large")
     return number
 
 
 def _constant(name: str) -> NoReturn:
-    raise InvalidJson(f"holds {name}, which JSON does not have")
+    raise InvalidJson(f"contains {name}, which JSON does not have")
 
 
 def _too_deep(max_depth: int) -> InvalidJson:

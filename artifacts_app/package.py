@@ -20,7 +20,7 @@ __all__ = ["InspectedPackage", "InvalidArtifact", "InvalidMetadata", "find_probl
 Problem = InvalidArtifact | InvalidMetadata
 
 METADATA_FILE = "module.json"
-DEPENDENCIES_FOLDER = "deps/"
+DEPENDENCIES_DIRECTORY = "deps/"
 #: Bytes.
 MAX_METADATA = 1024 * 1024
 #: A larger shared object goes to a temporary file, bytes.
@@ -89,7 +89,7 @@ def _problems(
         members = {}
         for entry in entries:
             try:
-                if not entry.is_folder:
+                if not entry.is_directory:
                     members[entry.path] = _read_member(file, entry, sinks.get(entry.path))
             except InvalidArtifact as error:
                 yield error
@@ -183,12 +183,12 @@ def _wrong_claims(
 def _wrong_dependencies(metadata: ModuleMetadata, members: Mapping[str, Member]) -> Iterator[Problem]:
     """Yield wrong dependencies. A dependency with an address or a digest is a file, and nodes get files only from the
     package. Any other dependency is the name of a module."""
-    packed = {_packed_name(path): members[path] for path in sorted(members) if path.startswith(DEPENDENCIES_FOLDER)}
+    packed = {_packed_name(path): members[path] for path in sorted(members) if path.startswith(DEPENDENCIES_DIRECTORY)}
     for name, dependency in metadata.document.get("dependencies", {}).items():
         file = packed.get(name)
         if file is None and (dependency.get("sha256") or dependency.get("url")):
             yield InvalidArtifact(
-                f"{DEPENDENCIES_FOLDER}{name}.tgz is declared in module.json and not in the package; nothing is "
+                f"{DEPENDENCIES_DIRECTORY}{name}.tgz is declared in module.json and not in the package; nothing is "
                 "downloaded from elsewhere"
             )
         elif file is not None and dependency.get("sha256", file.sha256) != file.sha256:
@@ -201,8 +201,8 @@ def _dependencies(metadata: ModuleMetadata, members: Mapping[str, Member]) -> tu
 
 def packed_names(paths: Iterable[str]) -> set[str]:
     """Return the names of the dependencies in the package. RAMP packs one as `deps/<name>.tgz`."""
-    return {_packed_name(path) for path in paths if path.startswith(DEPENDENCIES_FOLDER)}
+    return {_packed_name(path) for path in paths if path.startswith(DEPENDENCIES_DIRECTORY)}
 
 
 def _packed_name(path: str) -> str:
-    return path.removeprefix(DEPENDENCIES_FOLDER).removesuffix(".tgz")
+    return path.removeprefix(DEPENDENCIES_DIRECTORY).removesuffix(".tgz")

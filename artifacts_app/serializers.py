@@ -1,4 +1,4 @@
-"""What requests about artifacts hold, and what their answers look like in the API's documents."""
+"""The request bodies of artifacts, and their answers in the OpenAPI document."""
 
 from typing import Any
 

@@ -62,7 +62,7 @@ class Entry:
     offset: int
 
     @property
-    def is_folder(self) -> bool:
+    def is_directory(self) -> bool:
         return self.path.endswith("/")
 
 
@@ -273,9 +273,9 @@ def _path(name: bytes, flags: int) -> str:
 def _refuse_special(entry: Entry, mode: int) -> None:
     """Refuse special files. Archives made on Unix have the file's mode; in others it is 0."""
     kind = stat.S_IFMT(mode)
-    if kind not in ({0, stat.S_IFDIR} if entry.is_folder else {0, stat.S_IFREG}):
+    if kind not in ({0, stat.S_IFDIR} if entry.is_directory else {0, stat.S_IFREG}):
         raise InvalidArtifact(f"{entry.path!r} is a link, a device or otherwise not a plain file")
-    if entry.is_folder and entry.size:
+    if entry.is_directory and entry.size:
         raise InvalidArtifact(f"{entry.path!r} is a directory with content")
 
 
