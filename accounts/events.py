@@ -9,12 +9,12 @@ from eventstore import event
 CLUSTER_STREAM = "cluster"
 
 
-def account_stream(uid: int) -> str:
+def user_stream(uid: int) -> str:
     return f"account:{uid}"
 
 
 @event("account.created.v1")
-class AccountCreated:
+class UserCreated:
     """`name` is empty if an older version has recorded the event."""
 
     uid: int
@@ -23,7 +23,7 @@ class AccountCreated:
 
 
 @event("account.updated.v1")
-class AccountUpdated:
+class UserUpdated:
     """`role` is the role after the change, `changed` the names of the fields with a new value. `name` and `former_name` are
     empty if the name has not changed, or if an older version has recorded the event."""
 
@@ -35,7 +35,7 @@ class AccountUpdated:
 
 
 @event("account.deleted.v1")
-class AccountDeleted:
+class UserDeleted:
     uid: int
     role: Role
 

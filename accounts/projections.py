@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 
-from accounts.events import AccountCreated, AccountUpdated
+from accounts.events import UserCreated, UserUpdated
 from accounts.models import AccountName
 from eventstore import RecordedEvent
 
 
-class AccountNameProjection:
+class UserNameProjection:
     """Adds names and deletes none: the first user keeps a name. It owns no table, so a rebuild deletes no names."""
 
     name = "account_names"
     version = 1
-    handles = (AccountCreated, AccountUpdated)
+    handles = (UserCreated, UserUpdated)
     tables = ()
 
     def apply(self, batch: Sequence[RecordedEvent]) -> None:

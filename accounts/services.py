@@ -25,11 +25,11 @@ from accounts.errors import (
 )
 from accounts.events import (
     CLUSTER_STREAM,
-    AccountCreated,
-    AccountDeleted,
-    AccountUpdated,
     ClusterSettingsChanged,
-    account_stream,
+    UserCreated,
+    UserDeleted,
+    UserUpdated,
+    user_stream,
 )
 from accounts.models import AccountName, ClusterSettings, User
 from accounts.roles import Role
@@ -65,7 +65,7 @@ def create_user(*, name: str, email: str, password: str, role: Role, by: User | 
 def _create_user(*, name: str, email: str, encoded: str, role: Role) -> User:
     with transaction.atomic():
         uid = _unused_uid()
-        append(Append(account_stream(uid), 0, [AccountCreated(uid=uid, role=role, name=name)]))
+        append(Append(user_stream(uid), 0, [UserCreated(uid=uid, role=role, name=name)]))
         _require_free_name(uid, name)
         _require_free_email(uid, email)
         return User.objects.create(
@@ -92,7 +92,7 @@ def update_user(uid: int, changes: UserChanges, *, by: User | None) -> User:
 @retry_on_conflict
 def _update_user(uid: int, changes: UserChanges, encoded: str | None, by: User | None) -> User:
     with transaction.atomic():
-        version = _last_version(account_stream(uid))
+        version = _last_version(user_stream(uid))
         user = user_by_uid(uid)
         _require_admin_for(by, Role(user.role), changes.role)
         changed = _changed(user, changes)
@@ -100,10 +100,10 @@ def _update_user(uid: int, changes: UserChanges, encoded: str | None, by: User |
             return user
         former_role, role = user.role, changes.role or Role(user.role)
         name, former_name = changes.name or user.username, user.username
-        event = AccountUpdated(uid=uid, role=role, changed=changed)
+        event = UserUpdated(uid=uid, role=role, changed=changed)
         if name != former_name:
             event = replace(event, name=name, former_name=former_name)
-        append(Append(account_stream(uid), version, [event]))
+        append(Append(user_stream(uid), version, [event]))
         user.username = name
         user.email = user.email if changes.email is None else changes.email.lower()
         user.role = role
@@ -127,10 +127,10 @@ def delete_user(uid: int, *, by: User | None) -> None:
     @retry_on_conflict
     def attempt() -> None:
         with transaction.atomic():
-            version = _last_version(account_stream(uid))
+            version = _last_version(user_stream(uid))
             user = user_by_uid(uid)
             _require_admin_for(by, Role(user.role))
-            append(Append(account_stream(uid), version, [AccountDeleted(uid=uid, role=Role(user.role))]))
+            append(Append(user_stream(uid), version, [UserDeleted(uid=uid, role=Role(user.role))]))
             user.delete()
             _require_an_admin_after(user.role)
 
@@ -256,9 +256,9 @@ def _unused_uid() -> int:
     """Return the next uid that no user ever had, according to the log."""
     uid = (User.objects.aggregate(newest=Max("uid"))["newest"] or 0) + 1
     while True:
-        streams = load_many([account_stream(each) for each in range(uid, uid + _UIDS_AT_A_TIME)])
+        streams = load_many([user_stream(each) for each in range(uid, uid + _UIDS_AT_A_TIME)])
         for each in range(uid, uid + _UIDS_AT_A_TIME):
-            if not streams[account_stream(each)]:
+            if not streams[user_stream(each)]:
                 return each
         uid += _UIDS_AT_A_TIME
 
