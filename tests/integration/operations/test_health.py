@@ -88,7 +88,7 @@ def test_a_broker_that_hangs_is_not_waited_for(well, broker, monkeypatch):
     broker.process.send_signal(signal.SIGCONT)
 
 
-def test_a_storage_folder_that_is_gone(well, storage):
+def test_a_storage_directory_that_was_removed(well, storage):
     upload()
     (storage / "greet").mkdir(parents=True)
     (storage / "greet" / "1").write_bytes(b"package")
@@ -97,7 +97,7 @@ def test_a_storage_folder_that_is_gone(well, storage):
     assert not_ok(ready(503)) == {"storage"}
 
 
-def test_a_storage_that_is_no_folder(well, storage):
+def test_a_storage_that_is_not_a_directory(well, storage):
     storage.write_text("a file")
     assert not_ok(ready(503)) == {"storage"}
 

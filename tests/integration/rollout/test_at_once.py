@@ -83,7 +83,7 @@ def test_two_control_workers_with_the_same_nodes():
     assert differences() == {}
 
 
-def test_two_control_workers_with_the_same_beats():
+def test_two_control_workers_with_the_same_heartbeats():
     heartbeats = [heartbeat_of(f"n{number}", hello=True) for number in range(10)]
     at_once(
         *(lambda some=some: ingestion.record_heartbeats(some) for some in (heartbeats, heartbeats[::-1], heartbeats))
@@ -108,7 +108,7 @@ def test_a_conflict_is_tried_again(monkeypatch):
     assert rollout(uid).phase == "succeeded"
 
 
-def test_silence_and_a_beat_at_the_same_moment():
+def test_silence_and_a_heartbeat_at_the_same_time():
     from tests.recorded_fleet import silence
 
     fleet(1)

@@ -97,7 +97,7 @@ def test_a_closer_build_that_comes_later_does_not_take_the_planned_one_away(uplo
     ],
 )
 @pytest.mark.parametrize("other_build", [False, True])
-def test_a_node_that_changes_between_plan_and_dispatch(upload, changed, reason, words, other_build):
+def test_a_node_that_changes_between_plan_and_publish(upload, changed, reason, words, other_build):
     upload("rhel9")
     if other_build:
         upload("rhel8", description="for rhel8")
@@ -172,7 +172,7 @@ def test_nodes_show_it_and_are_found_by_it(admin, upload):
     assert found["name"] == "nine"
 
 
-def test_the_beat_of_an_older_agent_is_read():
+def test_the_heartbeat_of_an_older_agent_is_read():
     body = heartbeat_of("n1")
     del body["profile"]["operating_system"]
     assert from_json(Heartbeat, body).profile.operating_system == ""

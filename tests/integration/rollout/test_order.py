@@ -159,7 +159,7 @@ def test_what_a_node_says_of_itself_is_bounded(profile):
     assert not Node.objects.exists()
 
 
-def test_a_beat_that_changes_nothing_is_no_event_at_a_restart_either():
+def test_a_heartbeat_without_changes_is_no_event_after_a_restart_either():
     heartbeats(look("a", 1, installed(1)), hello=True)
     assert grew(lambda: heartbeats(look("b", 1, installed(1)), hello=True)) == 0
     assert Liveness.objects.get(node="n1").former == ["a"]

@@ -318,7 +318,7 @@ def test_a_rejected_report_is_no_cause(change):
     assert rejection not in {each.metadata.causation_id for each in read()}
 
 
-def test_a_rejected_report_has_no_rollout_looked_at(stranger, monkeypatch):
+def test_a_rejected_report_moves_no_rollout_on(stranger, monkeypatch):
     known = Follower()
     known.look()
     looked = []

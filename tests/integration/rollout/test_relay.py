@@ -150,7 +150,7 @@ def test_what_was_claimed_when_the_database_was_lost_is_published_later(sent, lo
     assert len(sent) == 2
 
 
-def test_the_control_worker_gives_back_what_was_lost_when_it_is_idle(sent, loses):
+def test_an_idle_control_worker_records_lost_outcomes(sent, loses):
     fleet(1)
     start()
     loses("_record")
@@ -178,7 +178,7 @@ def test_what_another_relay_was_first_with_is_not_published_again(sent):
     assert len(sent) == 1
 
 
-def test_a_command_is_sent_again_ever_less_often_to_a_node_that_beats(sent):
+def test_a_command_is_sent_again_ever_less_often_to_a_node_with_heartbeats(sent):
     fleet(1)
     start()
     publish_due()
@@ -287,7 +287,7 @@ def test_a_claim_of_a_moment_later_is_another_relay_s(sent_often, clock_at):
 
 
 @pytest.mark.parametrize("seconds", [-3600, -400 * 86_400])
-def test_a_dead_relay_holds_nothing_after_the_clock_was_set_back(sent_often, clock_at, seconds):
+def test_a_dead_relay_blocks_nothing_after_the_clock_was_set_back(sent_often, clock_at, seconds):
     fleet(1)
     start()
     assert outbox._claim() is not None

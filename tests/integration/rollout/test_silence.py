@@ -13,7 +13,7 @@ from rollout.domain.placement.events import OperationGivenBack
 from rollout.messages import HEARTBEATS, queue_for
 from rollout.models import Node
 from rollout.process import timeouts
-from tests.integration.rollout.test_control import consuming
+from tests.integration.rollout.test_consumer import consuming
 from tests.recorded_fleet import differences, fleet, heartbeat_of, node, phases, silence, start
 
 __all__ = ["consuming"]
@@ -123,7 +123,7 @@ def test_heartbeats_that_wait_are_taken_in_before_the_next_batch(broker, consumi
 
 @pytest.mark.usefixtures("committed_db")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_nobody_is_judged_while_a_heartbeat_waits(broker, waits, monkeypatch):
+def test_no_node_is_silent_while_a_heartbeat_waits(broker, waits, monkeypatch):
     """However slow the broker is: here a read that ends without a message says nothing of the queue."""
     monkeypatch.setattr(consumer, "IDLE_SECONDS", 0.01)
     names = fleet(2)

@@ -285,7 +285,7 @@ def test_many_workers_deliver_each_event_once(receiver, delivering, waits):
     assert [each.nodes for each in theres] == [names] * 3
 
 
-def test_only_wanted_types_are_delivered(receiver, delivering, waits):
+def test_only_chosen_types_are_delivered(receiver, delivering, waits):
     some, exact = receiver(), receiver()
     uids = [register(some.url, "node.", "cluster."), register(exact.url, "cluster.settings_changed.v1")]
     from accounts.services import update_cluster_settings
@@ -299,7 +299,7 @@ def test_only_wanted_types_are_delivered(receiver, delivering, waits):
     assert [each.event["type"] for each in exact.received] == ["cluster.settings_changed.v1"]
 
 
-def test_the_cursor_moves_over_what_is_not_wanted(delivering, waits):
+def test_the_cursor_moves_past_other_types(delivering, waits):
     uid = register("http://127.0.0.1:9/", "operation.")
     delivering()
     join("a", "b", "c")
@@ -347,7 +347,7 @@ def test_it_is_disabled_after_a_day_of_failures(receiver, delivering, waits):
     assert row(uid).disabled_reason == ""
 
 
-def test_a_test_is_delivered_whatever_is_wanted(receiver, delivering, waits):
+def test_a_test_is_delivered_whatever_the_types_are(receiver, delivering, waits):
     there, other = receiver(), receiver()
     uid, beside = register(there.url, "operation."), register(other.url, "operation.")
     delivering()

@@ -146,7 +146,7 @@ def test_a_hello_gets_its_command_at_once(broker, consuming, waits):
     waits(lambda: broker.waiting(queue_for(name)) == 1)
 
 
-def test_a_silent_node_is_found_while_others_keep_beating(broker, consuming, waits):
+def test_a_silent_node_is_found_while_others_send_heartbeats(broker, consuming, waits):
     fleet(2)
     for name in ("n0000", "n0001"):
         ingestion.record_heartbeats([{**heartbeat_of(name), "interval_seconds": 0.2}])
@@ -166,7 +166,7 @@ def test_a_silent_node_is_found_while_others_keep_beating(broker, consuming, wai
         beating.join()
 
 
-def test_nobody_is_judged_in_the_first_three_beats(broker):
+def test_no_node_is_silent_in_the_first_three_intervals(broker):
     (name,) = fleet(1)
     silence(name)
     declare_silent_nodes(89.0)
@@ -175,7 +175,7 @@ def test_nobody_is_judged_in_the_first_three_beats(broker):
     assert node(name).phase == "offline"
 
 
-def test_after_a_broker_has_hung_silence_counts_anew(broker, consuming, waits, monkeypatch):
+def test_after_a_broker_was_stuck_silence_starts_again(broker, consuming, waits, monkeypatch):
     monkeypatch.setattr(consumer, "IDLE_SECONDS", 0.1)
     monkeypatch.setattr(consumer, "ANSWER_SECONDS", 0.3)
     looks = []
