@@ -7,7 +7,7 @@ class AccountsConfig(AppConfig):
 
     def ready(self) -> None:
         from accounts import schema  # noqa: F401  # describes credentials in the schema
-        from accounts.projections import AccountNameProjection
+        from accounts.projections import UserNameProjection
         from eventstore import register_projection
 
-        register_projection(AccountNameProjection())
+        register_projection(UserNameProjection())

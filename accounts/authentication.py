@@ -1,4 +1,4 @@
-"""Who a request is from: HTTP Basic (RFC 7617), a token, or the session of the admin site."""
+"""The ways to authenticate a request: HTTP Basic (RFC 7617), a token, or the session of the admin site."""
 
 import base64
 
@@ -39,7 +39,7 @@ class BasicAuthentication(authentication.BaseAuthentication):
 
 
 class TokenAuthentication(authentication.BaseAuthentication):
-    """`JWT` is the vendor's word for the scheme, `Bearer` the world's."""
+    """`JWT` is the vendor's name for the scheme, `Bearer` the standard one."""
 
     def authenticate(self, request: Request) -> tuple[User, None] | None:
         scheme, _, token = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
@@ -47,7 +47,7 @@ class TokenAuthentication(authentication.BaseAuthentication):
             return None
         user = user_of_token(token.strip())
         if user is None:
-            raise AuthenticationFailed("The token is expired, revoked or not ours.")
+            raise AuthenticationFailed("The token is expired, revoked, or for another server.")
         set_person(user.username)
         return user, None
 
@@ -56,9 +56,9 @@ class TokenAuthentication(authentication.BaseAuthentication):
 
 
 class SessionAuthentication(authentication.SessionAuthentication):
-    """The admin site's session. A change needs the CSRF token in its header: looking for it must not read the body."""
+    """The admin site's session. A change needs the CSRF token in a header: the check must not read the body."""
 
     def enforce_csrf(self, request: Request) -> None:
-        # POST is the one method for which Django also looks into the body.
+        # Only for POST, Django also searches the body.
         method = "PUT" if request.method == "POST" else request.method
         super().enforce_csrf(Request(WSGIRequest({**request.META, "REQUEST_METHOD": method})))

@@ -1,8 +1,8 @@
-"""Checking a login and a password without paying for the slow hash on every request.
+"""Checks a login and a password without the slow hash on every request.
 
-A verified pair is remembered in the memory of the process for a minute, as a keyed HMAC, together with the account's
-credential version: each use checks the version against the database, so that a changed password counts at once.
-Failures are never remembered, only counted, and an unknown login takes as long as a wrong password.
+The process keeps a verified pair in memory for a minute, as a keyed HMAC, together with the user's credential version.
+Each use compares the version with the database, so a changed password counts at once. Failures are not kept, only
+counted. An unknown login takes as long as a wrong password.
 """
 
 import hashlib
@@ -24,9 +24,9 @@ _REMEMBERED_AT_MOST = 1024
 
 
 def verified_user(login: str, password: str, *, address: str) -> User | None:
-    """The user who can sign in with this login (name or email address) and password, asked from a client's address.
+    """Return the user with this login (name or email address) and password, or None. `address` is the client's.
 
-    Raises: `TooManyRequestsError` after too many failures; a pair that is remembered is not asked for them.
+    Raises: `TooManyRequestsError` after too many failures, except for a pair that is kept in memory.
     """
     if (known := remembered.get(login, password)) is not None:
         uid, version = known
@@ -44,7 +44,7 @@ def verified_user(login: str, password: str, *, address: str) -> User | None:
 
 def _checked_user(login: str, password: str) -> User | None:
     user = user_by_login(login)
-    give_connection_back()  # the slow hash asks no database
+    give_connection_back()  # the slow hash needs no database
     if user is None:
         make_password(password)
         return None
@@ -52,7 +52,7 @@ def _checked_user(login: str, password: str) -> User | None:
 
 
 class RememberedCredentials:
-    """The newest verified pairs, the oldest ones dropped. Safe with threads."""
+    """Keeps the newest verified pairs, and drops the oldest ones. Threads may share one object."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -61,7 +61,7 @@ class RememberedCredentials:
         self._lock = Lock()
 
     def get(self, login: str, password: str) -> tuple[int, int] | None:
-        """The uid and the credential version that the pair was verified for."""
+        """Return the uid and the credential version for which the pair was verified, or None."""
         with self._lock:
             uid, version, until = self._entries.get(self._digest(login, password), (0, 0, 0.0))
         return (uid, version) if time.monotonic() < until else None

@@ -16,7 +16,7 @@ class NameTakenError(ConflictError):
 
 
 class NameUsedBeforeError(ConflictError):
-    """Another account had this name before, and the log means that one by it: choose another name."""
+    """Another user had this name before, and in the log it means that user. Choose another name."""
 
     code = "name_used_before"
 
@@ -46,10 +46,10 @@ class LastAdminError(NotAcceptableError):
 
 
 class AdminOnlyError(PermissionDeniedError):
-    """Only an admin makes, changes or deletes an admin."""
+    """Only an admin may create, change or delete an admin."""
 
 
 class ModulesUploadDisabledError(PermissionDeniedError):
-    """Uploads are turned off: PUT /v1/cluster {"allow_modules_upload": true} turns them on."""
+    """Uploads are turned off. To turn them on: PUT /v1/cluster {"allow_modules_upload": true}."""
 
     code = "modules_upload_disabled"

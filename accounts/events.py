@@ -7,12 +7,12 @@ from eventstore import event
 CLUSTER_STREAM = "cluster"
 
 
-def account_stream(uid: int) -> str:
+def user_stream(uid: int) -> str:
     return f"account:{uid}"
 
 
 @event("account.created.v1")
-class AccountCreated:
+class UserCreated:
     """A user was created. `uid`: the user's number. `name`: the login name, empty in older logs."""
 
     uid: int
@@ -21,7 +21,7 @@ class AccountCreated:
 
 
 @event("account.updated.v1")
-class AccountUpdated:
+class UserUpdated:
     """A user was changed. `role`: the role after the change. `changed`: the names of the changed fields. `name` and
     `former_name`: the login names after and before the change; empty if the name did not change, and in older logs."""
 
@@ -33,7 +33,7 @@ class AccountUpdated:
 
 
 @event("account.deleted.v1")
-class AccountDeleted:
+class UserDeleted:
     """A user was deleted. `role`: the user's last role."""
 
     uid: int

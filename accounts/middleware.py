@@ -1,4 +1,4 @@
-"""Makes whoever is logged in to the admin site the actor of what is recorded."""
+"""Sets the user of the admin site as the actor of recorded events."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from eventstore import set_person
 
 
 class SessionActorMiddleware:
-    """Asks the database only for requests that carry a session."""
+    """Reads the database only for requests with a session."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response

@@ -1,5 +1,7 @@
-"""Accounts and the cluster's settings: written by `accounts.services` alone, never rebuilt from the log. And the names of
-accounts, which a projection adds to."""
+"""Users and the cluster's settings: written only by `accounts.services`, never rebuilt from the log.
+
+And the names of users, which a projection adds.
+"""
 
 from typing import ClassVar
 
@@ -12,21 +14,21 @@ from accounts.roles import ROLES_WITH, Permission, Role
 
 class UserManager(BaseUserManager["User"]):
     def get_by_natural_key(self, username: str | None) -> "User":
-        """Also what the admin site's login calls: a name, or an email address in any case."""
+        """Return the user with this name, or with this email address in any case. The admin site's login calls this too."""
         login = username or ""
         return self.get(models.Q(username=login) | models.Q(email=login.lower(), email__gt=""))
 
 
 class User(AbstractBaseUser):
-    """Somebody who logs in by `username` or `email`; no name is another one's email."""
+    """A user, who logs in by `username` or `email`. No name is the email address of another user."""
 
-    #: Given by `services.create_user`, never used twice: the log remembers those that were deleted.
+    #: Set by `services.create_user`. Never used twice: the log has the uids of deleted users.
     uid = models.BigIntegerField(primary_key=True)
     username = models.CharField("name", max_length=150, unique=True)
     #: In lower case; empty for the first admin until it is set.
     email = models.EmailField(blank=True)
     role = models.CharField(max_length=20, choices=[(each.value, each.value) for each in Role])
-    #: Raised whenever what was handed out before must stop working: tokens, sessions, remembered credentials.
+    #: Raised to end all earlier tokens, sessions and credentials in memory.
     credential_version = models.PositiveIntegerField(default=1)
     password_issued_at = models.DateTimeField()
     is_active = models.BooleanField("able to sign in", default=True)
@@ -53,17 +55,17 @@ class User(AbstractBaseUser):
         return login == self.username or (self.email != "" and login.lower() == self.email)
 
     def get_session_auth_hash(self) -> str:
-        """Binds sessions to the password and the credential version."""
+        """Return a hash that binds sessions to the password and the credential version."""
         content = f"{self.password}:{self.credential_version}"
         return salted_hmac("accounts.session", content, algorithm="sha256").hexdigest()
 
     @property
     def is_staff(self) -> bool:
-        """The admin site is open to whoever may look at anything at all."""
+        """Return True for every role that may view anything: the admin site is open to them."""
         return self.role != Role.NONE
 
     def has_perm(self, perm: str, _obj: object = None) -> bool:
-        """The admin site's permissions, `<app>.<verb>_<model>`: admins have all, others those to look."""
+        """Return True if the user has the admin site's permission `<app>.<verb>_<model>`: admins all, others only `view`."""
         app, _, codename = perm.partition(".")
         if not self.is_active or not codename.startswith("view_"):
             return self.is_active and self.role == Role.ADMIN
@@ -83,9 +85,9 @@ class User(AbstractBaseUser):
 
 
 class AccountName(models.Model):
-    """A name that an account has, or has had. It never becomes the name of another account, also after the account was
-    renamed or deleted: the log means this account by it. Older events have no names. Names from that time are in this
-    table only, so a rebuild deletes none. If such a name was given up by then, its `uid` is 0."""
+    """A name that a user has, or has had. It never becomes the name of another user, also after this user was renamed or
+    deleted: in the log it means this user. Older events have no names. Names from that time are only in this table, so a
+    rebuild deletes none. If such a name was no longer in use, its `uid` is 0."""
 
     name = models.CharField(primary_key=True, max_length=150)
     uid = models.BigIntegerField()
@@ -95,11 +97,11 @@ class AccountName(models.Model):
 
 
 class ClusterSettings(models.Model):
-    """One row at most: there is none before the first change."""
+    """At most one row: there is none before the first change."""
 
     name = models.CharField(max_length=255)
     allow_modules_upload = models.BooleanField()
-    #: Whether a module that differs from what was last released to its node is put right by itself.
+    #: True if the control plane corrects a module that differs from what was last released to its node.
     correct_drift = models.BooleanField()
 
     class Meta:

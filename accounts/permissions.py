@@ -1,4 +1,4 @@
-"""What a view asks of its caller: it declares a permission for each method, and what it does not declare is refused.
+"""The permissions of a view: one for each method. A method without one is refused.
 
 class Modules(APIView):
     permissions = {"GET": Permission.VIEW_CLUSTER_MODULES, "POST": Permission.MANAGE_CLUSTER_MODULES}
@@ -14,19 +14,19 @@ from rest_framework.request import Request
 from accounts.roles import Permission
 
 if TYPE_CHECKING:
-    from rest_framework.views import APIView  # which imports this module by its name in the settings
+    from rest_framework.views import APIView  # it imports this module, by the settings
 
 
 class Access(Enum):
-    """Instead of a permission."""
+    """Used instead of a permission."""
 
-    #: Anybody, without credentials.
+    #: Anyone, without credentials.
     PUBLIC = auto()
-    #: Anybody with valid credentials, whatever the role.
+    #: Any user, whatever the role.
     SIGNED_IN = auto()
 
 
-#: Type of a view's `permissions`, by method; HEAD is GET.
+#: The type of a view's `permissions`, by method. HEAD counts as GET.
 Requirements = Mapping[str, Permission | Access]
 
 
@@ -34,7 +34,7 @@ class RequiresPermission(BasePermission):
     def has_permission(self, request: Request, view: "APIView") -> bool:
         method = "GET" if request.method == "HEAD" else request.method or ""
         if method == "OPTIONS" or not hasattr(view, method.lower()):
-            return True  # DRF answers these by itself, with the methods that there are
+            return True  # DRF answers these itself, with the allowed methods
         requirements: Requirements = getattr(view, "permissions", {})
         required = requirements.get(method)
         match required:

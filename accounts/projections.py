@@ -1,18 +1,18 @@
-"""Account events to rows of `AccountName`."""
+"""Writes the names in user events to `AccountName`."""
 
 from collections.abc import Sequence
 
-from accounts.events import AccountCreated, AccountUpdated
+from accounts.events import UserCreated, UserUpdated
 from accounts.models import AccountName
 from eventstore import RecordedEvent
 
 
-class AccountNameProjection:
-    """Adds names and takes none away: who came first keeps a name. It owns no table that a rebuild would empty."""
+class UserNameProjection:
+    """Adds names and deletes none: the first user keeps a name. It owns no table, so a rebuild deletes no names."""
 
     name = "account_names"
     version = 1
-    handles = (AccountCreated, AccountUpdated)
+    handles = (UserCreated, UserUpdated)
     tables = ()
 
     def apply(self, batch: Sequence[RecordedEvent]) -> None:

@@ -1,5 +1,4 @@
-"""Who may do what: the seven roles of Redis Enterprise, and of its permissions those that are asked for here. Knows no
-Django."""
+"""The seven roles of Redis Enterprise, and those of its permissions that are used here. Knows no Django."""
 
 from enum import StrEnum
 
@@ -30,20 +29,20 @@ class Permission(StrEnum):
     DELETE_USER = "delete_user"
 
 
-_EVERYBODY = frozenset(Role) - {Role.NONE}
+_ALL_ROLES = frozenset(Role) - {Role.NONE}
 _ADMIN = frozenset({Role.ADMIN})
 _USER_MANAGERS = frozenset({Role.ADMIN, Role.USER_MANAGER})
 
 #: Source: the vendor's page "Permissions" of the REST API reference.
 ROLES_WITH: dict[Permission, frozenset[Role]] = {
-    Permission.VIEW_CLUSTER_MODULES: _EVERYBODY,
+    Permission.VIEW_CLUSTER_MODULES: _ALL_ROLES,
     Permission.MANAGE_CLUSTER_MODULES: _ADMIN,
-    Permission.VIEW_CLUSTER_INFO: _EVERYBODY,
+    Permission.VIEW_CLUSTER_INFO: _ALL_ROLES,
     Permission.UPDATE_CLUSTER: _ADMIN,
-    Permission.VIEW_STATUS_OF_CLUSTER_ACTION: _EVERYBODY,
-    Permission.VIEW_ALL_NODES_INFO: _EVERYBODY,
+    Permission.VIEW_STATUS_OF_CLUSTER_ACTION: _ALL_ROLES,
+    Permission.VIEW_ALL_NODES_INFO: _ALL_ROLES,
     Permission.UPDATE_NODE: _ADMIN,
-    Permission.VIEW_LOGGED_EVENTS: _EVERYBODY - {Role.DB_VIEWER},
+    Permission.VIEW_LOGGED_EVENTS: _ALL_ROLES - {Role.DB_VIEWER},
     Permission.VIEW_ALL_USERS_INFO: _USER_MANAGERS,
     Permission.VIEW_USER_INFO: _USER_MANAGERS,
     Permission.CREATE_NEW_USER: _USER_MANAGERS,

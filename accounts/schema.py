@@ -1,4 +1,4 @@
-"""How operations and their credentials are described in the OpenAPI document."""
+"""Describes operations and their credentials in the OpenAPI document."""
 
 from itertools import groupby
 from typing import Any
@@ -12,10 +12,10 @@ from accounts.permissions import Access
 from api.errors import ApiError
 from api.idempotency import KeyReusedError
 from api.refusals import codes_of, refusals_of
-from api.seed import DOCUMENTED, SeedViewSet
 from api.statuses import status_of
+from api.vendor import DOCUMENTED, VendorViewSet
 
-#: The first beginning that fits a path.
+#: The tag of a path is that of the first matching prefix.
 TAGS = (
     ("/v2/local", "Local node"),
     ("/v2/modules/user-defined/artifacts", "Artifacts"),
@@ -25,7 +25,7 @@ TAGS = (
     ("/v2/nodes", "Nodes"),
     ("/v2/events", "Events"),
     ("/v2/webhooks", "Webhooks"),
-    ("/v1/users", "Accounts"),
+    ("/v1/users", "Users"),
     ("/v1/cluster", "Cluster"),
     ("/", "As the vendor's"),
 )
@@ -35,7 +35,7 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     {"type": "string", "pattern": "^[!-~]{1,255}$"},
     OpenApiParameter.HEADER,
-    description="The same request with the same key is carried out once, and answered alike, for 24 hours",
+    description="For 24 hours, a repeated request with the same key is not carried out again, and gets the same answer",
 )
 
 
@@ -62,12 +62,17 @@ class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-ca
 
     def get_security_definition(self, auto_schema: Any) -> list[dict[str, Any]]:
         return [
-            {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "Of /v1/users/authorize"},
+            {
+                "type": "http",
+                "scheme": "bearer",
+                "bearerFormat": "JWT",
+                "description": "The token from /v1/users/authorize",
+            },
             {
                 "type": "apiKey",
                 "in": "header",
                 "name": "Authorization",
-                "description": "The same token as the vendor's clients send it: `JWT`, a space, and the token",
+                "description": "The same token, in the form of the vendor's clients: `JWT`, a space, and the token",
             },
         ]
 
@@ -84,7 +89,7 @@ class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-
 
 
 class OperationSchema(AutoSchema):
-    """An operation with its tag, a summary, its example and every error that it may answer."""
+    """Describes an operation: its tag, a summary, an example, and every error that it may return."""
 
     view: Any
 
@@ -102,7 +107,7 @@ class OperationSchema(AutoSchema):
 
     def _status_of(self, error: type[ApiError]) -> int:
         status = status_of(error)
-        return int(DOCUMENTED.get(status, status) if isinstance(self.view, SeedViewSet) else status)
+        return int(DOCUMENTED.get(status, status) if isinstance(self.view, VendorViewSet) else status)
 
     def _handler(self) -> Any:
         return getattr(self.view, getattr(self.view, "action", None) or self.method.lower())
@@ -136,7 +141,7 @@ def _refusal(status: int, codes: list[str], error: type[ApiError]) -> dict[str, 
     schema = {"allOf": [{"$ref": "#/components/schemas/Error"}, {"properties": {"error_code": {"enum": codes}}}]}
     example = {"error_code": error.code, "description": words}
     body = {
-        # Not by `http`, whose phrases differ between versions of Python.
+        # Not from `http`: its phrases differ between Python versions.
         "description": f"{httpx.codes.get_reason_phrase(status)}: {', '.join(codes)}",
         "content": {"application/json": {"schema": schema, "example": example}},
         "x-error-codes": codes,
@@ -147,7 +152,7 @@ def _refusal(status: int, codes: list[str], error: type[ApiError]) -> dict[str, 
 
 
 def add_error(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """The component that all errors share."""
+    """Add the component that all errors share."""
     text = {"type": "string"}
     properties = {"error_code": {**text, "description": "Stable, for machines"}, "description": text}
     result["components"]["schemas"]["Error"] = {

@@ -1,4 +1,4 @@
-"""What others ask about accounts and the cluster's settings."""
+"""Answers about users and the cluster's settings."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -20,12 +20,12 @@ class Cluster:
 
 
 def may(user: object, permission: Permission) -> bool:
-    """Whether somebody who is signed in may; nobody else may anything."""
+    """Return True if this is a user with the permission."""
     return isinstance(user, User) and user.may(permission)
 
 
 def uid_of(user: object) -> int:
-    """The uid of a person who is signed in."""
+    """Return the uid of a signed-in user."""
     return cast(User, user).uid
 
 
@@ -34,7 +34,7 @@ def all_users() -> list[User]:
 
 
 def user_by_uid(uid: int) -> User:
-    """Raises: `UserNotFoundError`."""
+    """Return the user. Raises: `UserNotFoundError`."""
     user = User.objects.filter(uid=uid).first()
     if user is None:
         raise UserNotFoundError(f"There is no user {uid}.")
@@ -42,20 +42,20 @@ def user_by_uid(uid: int) -> User:
 
 
 def user_by_login(login: str) -> User | None:
-    """By name or email address."""
+    """Return the user with this name or email address, or None."""
     try:
         return User.objects.get_by_natural_key(login)
     except User.DoesNotExist:
         return None
 
 
-def account_called(login: str) -> int | None:
-    """The uid of the account that has this name or has had it, also if it was deleted since; None if that is not known."""
+def user_called(login: str) -> int | None:
+    """Return the uid of the user that has this name or had it, also of a deleted user. None if it is not known."""
     return AccountName.objects.filter(name=login, uid__gt=0).values_list("uid", flat=True).first()
 
 
 def cluster() -> Cluster:
-    """The settings as they were last changed, else those that the environment gives."""
+    """Return the settings after their last change, or else those of the environment."""
     row = ClusterSettings.objects.first()
     if row is None:
         return Cluster(name=DEFAULT_CLUSTER_NAME, allow_modules_upload=settings.ENVIRONMENT.allow_modules_upload)

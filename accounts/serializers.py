@@ -1,4 +1,4 @@
-"""Accounts, tokens and the cluster as the vendor's clients send and expect them."""
+"""Users, tokens and the cluster, as the vendor's clients send and expect them."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from accounts.services import UserChanges
 from accounts.tokens import DEFAULT_TTL, MAX_TTL
 from api.fields import StrictBooleanField, StrictCharField, StrictIntegerField, StrictSerializer, rfc3339
 
-#: Printable ASCII without what the vendor forbids (& < > ") and the colon, which ends the login in HTTP Basic.
+#: Printable ASCII without the characters that the vendor forbids (& < > "), and without the colon of HTTP Basic.
 _NAME = r"^[A-Za-z0-9@._+-](?:[A-Za-z0-9@._+' -]*[A-Za-z0-9@._+-])?\Z"
 _ROLES = [each.value for each in Role]
 
@@ -21,7 +21,7 @@ class StrictEmailField(StrictCharField, serializers.EmailField):
 
 
 class StrictChoiceField(serializers.ChoiceField):
-    """Takes a string only: DRF's own compares `str(data)`."""
+    """Accepts only strings: DRF's own field compares `str(data)`."""
 
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, str):
@@ -57,7 +57,7 @@ class _UserFields(StrictSerializer):
         trim_whitespace=False,
         required=False,
     )
-    # Nothing here sends mail: clients of today may say what they like about it.
+    # Accepted for existing clients, and ignored: Modfleet sends no mail.
     email_alerts = StrictBooleanField(required=False, write_only=True)
     cluster_email_alerts = StrictBooleanField(required=False, write_only=True)
     bdbs_email_alerts = serializers.ListField(child=StrictCharField(), required=False, write_only=True)
@@ -92,7 +92,7 @@ class TtlSerializer(StrictSerializer):
 
 
 class AuthorizeSerializer(TtlSerializer):
-    """Name and password, unless the Authorization header has them."""
+    """Name and password, if the Authorization header does not have them."""
 
     username = StrictCharField(required=False)
     password = StrictCharField(required=False, trim_whitespace=False)
@@ -112,5 +112,6 @@ class ClusterSerializer(StrictSerializer):
     name = StrictCharField(max_length=255, required=False)
     allow_modules_upload = StrictBooleanField(required=False)
     correct_drift = StrictBooleanField(
-        required=False, help_text="Put right by itself what differs from what was last released to a node."
+        required=False,
+        help_text="Correct a module automatically when it differs from what was last released to its node.",
     )

@@ -1,8 +1,8 @@
-"""Changes of accounts and settings. Each appends its audit event and writes its row in one transaction.
+"""Changes users and settings. Each change appends its audit event and writes its row in one transaction.
 
-The event comes first: appending takes the log's lock, which is held to the commit. So of two changes on PostgreSQL the
-second one sees the first one's rows when it checks what must hold for all accounts (names, the last admin); SQLite has
-one writer anyway. Hashing a password is slow and happens before.
+The event comes first: the append takes the log's lock until the commit. So of two changes on PostgreSQL, the second one
+sees the rows of the first when it checks the rules for all users (names, the last admin). SQLite has one writer anyway.
+Hashing a password is slow and happens before.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -25,11 +25,11 @@ from accounts.errors import (
 )
 from accounts.events import (
     CLUSTER_STREAM,
-    AccountCreated,
-    AccountDeleted,
-    AccountUpdated,
     ClusterSettingsChanged,
-    account_stream,
+    UserCreated,
+    UserDeleted,
+    UserUpdated,
+    user_stream,
 )
 from accounts.models import AccountName, ClusterSettings, User
 from accounts.roles import Role
@@ -42,7 +42,7 @@ _UIDS_AT_A_TIME = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserChanges:
-    """New values; None leaves a field as it is."""
+    """New values. None leaves a field unchanged."""
 
     name: str | None = None
     email: str | None = None
@@ -52,7 +52,7 @@ class UserChanges:
 
 
 def create_user(*, name: str, email: str, password: str, role: Role, by: User | None) -> User:
-    """`by` is None for the program itself.
+    """Create a user. `by` is None for the program itself.
 
     Raises: `AdminOnlyError`, `WeakPasswordError`, `NameTakenError`, `NameUsedBeforeError`, `EmailTakenError`.
     """
@@ -65,7 +65,7 @@ def create_user(*, name: str, email: str, password: str, role: Role, by: User | 
 def _create_user(*, name: str, email: str, encoded: str, role: Role) -> User:
     with transaction.atomic():
         uid = _unused_uid()
-        append(Append(account_stream(uid), 0, [AccountCreated(uid=uid, role=role, name=name)]))
+        append(Append(user_stream(uid), 0, [UserCreated(uid=uid, role=role, name=name)]))
         _require_free_name(uid, name)
         _require_free_email(uid, email)
         return User.objects.create(
@@ -74,7 +74,7 @@ def _create_user(*, name: str, email: str, encoded: str, role: Role) -> User:
 
 
 def update_user(uid: int, changes: UserChanges, *, by: User | None) -> User:
-    """The user after the changes. A new password or role, and being locked out, end tokens and sessions.
+    """Change a user, and return it. A new password, role or status ends tokens and sessions.
 
     Raises: `UserNotFoundError`, and what `create_user` raises, `SamePasswordError`, `LastAdminError`.
     """
@@ -92,7 +92,7 @@ def update_user(uid: int, changes: UserChanges, *, by: User | None) -> User:
 @retry_on_conflict
 def _update_user(uid: int, changes: UserChanges, encoded: str | None, by: User | None) -> User:
     with transaction.atomic():
-        version = last_version(account_stream(uid))
+        version = last_version(user_stream(uid))
         user = user_by_uid(uid)
         _require_admin_for(by, Role(user.role), changes.role)
         changed = _changed(user, changes)
@@ -100,10 +100,10 @@ def _update_user(uid: int, changes: UserChanges, encoded: str | None, by: User |
             return user
         former_role, role = user.role, changes.role or Role(user.role)
         name, former_name = changes.name or user.username, user.username
-        event = AccountUpdated(uid=uid, role=role, changed=changed)
+        event = UserUpdated(uid=uid, role=role, changed=changed)
         if name != former_name:
             event = replace(event, name=name, former_name=former_name)
-        append(Append(account_stream(uid), version, [event]))
+        append(Append(user_stream(uid), version, [event]))
         user.username = name
         user.email = user.email if changes.email is None else changes.email.lower()
         user.role = role
@@ -122,15 +122,15 @@ def _update_user(uid: int, changes: UserChanges, encoded: str | None, by: User |
 
 
 def delete_user(uid: int, *, by: User | None) -> None:
-    """Raises: `UserNotFoundError`, `AdminOnlyError`, `LastAdminError`."""
+    """Delete a user. Raises: `UserNotFoundError`, `AdminOnlyError`, `LastAdminError`."""
 
     @retry_on_conflict
     def attempt() -> None:
         with transaction.atomic():
-            version = last_version(account_stream(uid))
+            version = last_version(user_stream(uid))
             user = user_by_uid(uid)
             _require_admin_for(by, Role(user.role))
-            append(Append(account_stream(uid), version, [AccountDeleted(uid=uid, role=Role(user.role))]))
+            append(Append(user_stream(uid), version, [UserDeleted(uid=uid, role=Role(user.role))]))
             user.delete()
             _require_an_admin_after(user.role)
 
@@ -138,21 +138,23 @@ def delete_user(uid: int, *, by: User | None) -> None:
 
 
 def bootstrap_admin(password: str) -> str:
-    """Make the first account, an admin, and return its name: `admin`, or `admin-2` and so on if that one is used up.
-    Empty, and nothing done, if there is any account."""
+    """Create the first user, an admin, and return its name: `admin`, or `admin-2` and so on if that name was used before.
+
+    Returns an empty string and does nothing if there is any user.
+    """
     if User.objects.exists():
         return ""
     name = _name_of_admin()
     try:
         create_user(name=name, email="", password=password, role=Role.ADMIN, by=None)
-    except NameTakenError:  # another process starts at the same moment
+    except NameTakenError:  # another process starts at the same time
         return ""
     return name
 
 
 def ensure_admin(password: str) -> str:
-    """Return the name of an admin's account with this password: `admin`, or `admin-2` and so on if that one was renamed
-    or deleted."""
+    """Create an admin with this password, or set its password, and return its name: `admin`, or `admin-2` and so on if that
+    user was renamed or deleted."""
     name = _name_of_admin()
     admin = User.objects.filter(username=name).first()
     if admin is None:
@@ -163,7 +165,7 @@ def ensure_admin(password: str) -> str:
 
 
 def _name_of_admin() -> str:
-    """The first that an account has now, or that none has ever had."""
+    """Return the first of the names that a user has now, or that no user ever had."""
     had = {
         each.lower()
         for each in AccountName.objects.filter(name__istartswith=FIRST_ADMIN).values_list("name", flat=True)
@@ -177,7 +179,7 @@ def _name_of_admin() -> str:
 def update_cluster_settings(
     *, name: str | None = None, allow_modules_upload: bool | None = None, correct_drift: bool | None = None
 ) -> Cluster:
-    """The settings after the change; None leaves one as it is."""
+    """Change the settings, and return them. None leaves a setting unchanged."""
     with transaction.atomic():
         version = last_version(CLUSTER_STREAM)
         before = cluster()
@@ -194,7 +196,7 @@ def update_cluster_settings(
 def changed_settings(
     before: Cluster, *, name: str | None, allow_modules_upload: bool | None, correct_drift: bool | None
 ) -> Cluster:
-    """The settings as they would be after a change; None leaves one as it is."""
+    """Return the settings as they would be after a change. None leaves a setting unchanged."""
     return Cluster(
         name=before.name if name is None else name,
         allow_modules_upload=before.allow_modules_upload if allow_modules_upload is None else allow_modules_upload,
@@ -203,7 +205,7 @@ def changed_settings(
 
 
 def _require_admin_for(by: User | None, *roles: Role | None) -> None:
-    """Else a user manager could make itself an admin, or take an admin's account over by a new password."""
+    """Raises: `AdminOnlyError`. Otherwise a user manager could become an admin, or log in as one by a new password."""
     if Role.ADMIN in roles and by is not None and by.role != Role.ADMIN:
         raise AdminOnlyError
 
@@ -216,8 +218,10 @@ def _require_strong(password: str) -> None:
 
 
 def _require_free_name(uid: int, name: str) -> None:
-    """Raises if another account has the name, has had it, or has it as its email address, in any case of the letters:
-    people would take one for the other. Called after the append, which has noted the name if it was free."""
+    """Raises: `NameTakenError`, `NameUsedBeforeError` if another user has or had the name, or has it as email address.
+
+    Letter case does not count: people would confuse the names. Called after the append, which records a free name.
+    """
     others = User.objects.exclude(uid=uid)
     if others.filter(Q(username__iexact=name) | Q(email=name.lower())).exists():
         raise NameTakenError
@@ -226,7 +230,7 @@ def _require_free_name(uid: int, name: str) -> None:
 
 
 def _require_free_email(uid: int, email: str) -> None:
-    """An email address must not be another account's name either: both are used to log in."""
+    """Raises: `EmailTakenError`, also if the address is the name of another user: both are used to log in."""
     others = User.objects.exclude(uid=uid)
     if email and others.filter(Q(username__iexact=email) | Q(email=email)).exists():
         raise EmailTakenError
@@ -249,11 +253,11 @@ def _changed(user: User, changes: UserChanges) -> tuple[str, ...]:
 
 
 def _unused_uid() -> int:
-    """The next one that never had an account, as the log remembers."""
+    """Return the next uid that no user ever had, according to the log."""
     uid = (User.objects.aggregate(newest=Max("uid"))["newest"] or 0) + 1
     while True:
-        streams = load_many([account_stream(each) for each in range(uid, uid + _UIDS_AT_A_TIME)])
+        streams = load_many([user_stream(each) for each in range(uid, uid + _UIDS_AT_A_TIME)])
         for each in range(uid, uid + _UIDS_AT_A_TIME):
-            if not streams[account_stream(each)]:
+            if not streams[user_stream(each)]:
                 return each
         uid += _UIDS_AT_A_TIME

@@ -1,4 +1,4 @@
-"""Limits of requests and uploads: per user, and per client address for who has no account."""
+"""Limits of requests and uploads: per user, or per client address without a user."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from api.client_address import client_address
 from api.rate_limits import RateLimit
 
 if TYPE_CHECKING:
-    from rest_framework.views import APIView  # which imports this module by its name in the settings
+    from rest_framework.views import APIView  # it imports this module, by the settings
 
 requests = RateLimit()
 uploads = RateLimit()
@@ -26,7 +26,7 @@ class RequestThrottle(BaseThrottle):
 
 
 class UploadThrottle(BaseThrottle):
-    """Before the body is read. Raises: `TooManyRequestsError`."""
+    """Checked before the body is read. Raises: `TooManyRequestsError`."""
 
     def allow_request(self, request: Request, view: "APIView") -> bool:
         if request.method == "POST":
@@ -35,5 +35,5 @@ class UploadThrottle(BaseThrottle):
 
 
 def _caller(request: Request) -> int | str:
-    """The user's uid, else the client's address."""
+    """Return the user's uid, or else the client's address."""
     return request.user.uid if isinstance(request.user, User) else client_address(request.META)

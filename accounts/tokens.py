@@ -1,4 +1,4 @@
-"""Access tokens: signed, short-lived, worthless once the account's credential version has been raised."""
+"""Access tokens: signed, short-lived, and not valid after the user's credential version was raised."""
 
 import time
 
@@ -15,16 +15,16 @@ _CLAIMS = ["sub", "ver", "iat", "exp"]
 
 
 def issue_token(user: User, *, ttl: int = DEFAULT_TTL) -> str:
-    """A token for `ttl` seconds."""
+    """Return a token that is valid for `ttl` seconds."""
     now = int(time.time())
     claims = {"sub": str(user.uid), "ver": user.credential_version, "iat": now, "exp": now + ttl}
     return jwt.encode(claims, _key(), algorithm=_ALGORITHM)
 
 
 def user_of_token(token: str) -> User | None:
-    """The user it was issued to, unless it expired, was revoked or is not ours."""
+    """Return the user of the token. None if the token is expired, revoked, or for another server."""
     try:
-        # The clock of another control plane process may be a little ahead of ours: `iat` is not held against it.
+        # The clock of another control plane process may be a little ahead: `iat` is not checked.
         claims = jwt.decode(token, _key(), algorithms=[_ALGORITHM], options={"require": _CLAIMS, "verify_iat": False})
         uid, version = int(claims["sub"]), int(claims["ver"])
     except (jwt.PyJWTError, ValueError):

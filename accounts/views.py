@@ -1,4 +1,4 @@
-"""`/v1/users`, `/v1/users/authorize` and `/v1/cluster`, in the vendor's shapes."""
+"""`/v1/users`, `/v1/users/authorize` and `/v1/cluster`, in the vendor's format."""
 
 from typing import cast
 
@@ -43,7 +43,7 @@ from eventstore import set_person
 
 
 class Authorize(APIView):
-    """A token for the Basic credentials of the header, or for those of the body."""
+    """Create a token for the Basic credentials in the header, or the credentials in the body."""
 
     authentication_classes = [BasicAuthentication]
     permissions: Requirements = {"POST": Access.PUBLIC}
@@ -51,7 +51,7 @@ class Authorize(APIView):
     @extend_schema(request=AuthorizeSerializer, responses=TokenSerializer)
     @refuses(UnauthenticatedError)
     def post(self, request: Request) -> Response:
-        """A token for the Basic credentials of the header, or for those of the body."""
+        """Create a token for the Basic credentials in the header, or the credentials in the body."""
         asked = AuthorizeSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         given = asked.validated_data
@@ -66,14 +66,14 @@ class Authorize(APIView):
 
 
 class RefreshToken(APIView):
-    """A new token for one that is still valid."""
+    """Create a new token for a token that is still valid."""
 
     authentication_classes = [TokenAuthentication]
     permissions: Requirements = {"POST": Access.SIGNED_IN}
 
     @extend_schema(request=TtlSerializer, responses=TokenSerializer)
     def post(self, request: Request) -> Response:
-        """A new token for one that is still valid."""
+        """Create a new token for a token that is still valid."""
         asked = TtlSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         return Response({"access_token": issue_token(_caller(request), ttl=asked.validated_data["ttl"])})
@@ -87,14 +87,14 @@ class Users(ViewSet):
 
     @extend_schema(operation_id="users_list", responses=UserSerializer(many=True))
     def list(self, request: Request) -> Response:
-        """All accounts."""
+        """List all users."""
         return Response(UserSerializer(selectors.all_users(), many=True).data)
 
     @extend_schema(operation_id="users_create", request=NewUserSerializer, responses={200: UserSerializer})
     @idempotent
     @refuses(NameTakenError, NameUsedBeforeError, EmailTakenError, WeakPasswordError, AdminOnlyError, KeyReusedError)
     def create(self, request: Request) -> Response:
-        """Create an account."""
+        """Create a user."""
         asked = NewUserSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         given = asked.validated_data
@@ -111,14 +111,14 @@ class Users(ViewSet):
 class UserDetail(ViewSet):
     permissions: Requirements = {
         "GET": Permission.VIEW_USER_INFO,
-        "PUT": Access.SIGNED_IN,  # anybody may change the own password
+        "PUT": Access.SIGNED_IN,  # all users may change their own password
         "DELETE": Permission.DELETE_USER,
     }
 
     @extend_schema(operation_id="users_retrieve", responses=UserSerializer)
     @refuses(UserNotFoundError, NotFoundError)
     def retrieve(self, request: Request, uid: int) -> Response:
-        """One account."""
+        """Get a user."""
         return Response(UserSerializer(selectors.user_by_uid(uid)).data)
 
     @extend_schema(operation_id="users_update", request=UserChangesSerializer, responses=UserSerializer)
@@ -134,7 +134,7 @@ class UserDetail(ViewSet):
         LastAdminError,
     )
     def update(self, request: Request, uid: int) -> Response:
-        """Change an account; whoever may not change accounts may change the own password."""
+        """Change a user. A user without this permission may change only their own password."""
         caller = _caller(request)
         if not caller.may(Permission.UPDATE_USER) and caller.uid != uid:
             raise PermissionDeniedError(f"This needs the permission {Permission.UPDATE_USER}.")
@@ -143,13 +143,13 @@ class UserDetail(ViewSet):
         if not caller.may(Permission.UPDATE_USER) and asked.changes() != services.UserChanges(
             password=asked.changes().password
         ):
-            raise PermissionDeniedError("Of your own account you may change the password only.")
+            raise PermissionDeniedError("You may change only your own password.")
         return Response(UserSerializer(services.update_user(uid, asked.changes(), by=caller)).data)
 
     @extend_schema(operation_id="users_destroy", responses={200: NothingSerializer})
     @refuses(UserNotFoundError, NotFoundError, LastAdminError, AdminOnlyError)
     def destroy(self, request: Request, uid: int) -> Response:
-        """Delete an account."""
+        """Delete a user."""
         services.delete_user(uid, by=_caller(request))
         return Response({})
 
@@ -162,17 +162,19 @@ class ClusterView(APIView):
 
     @extend_schema(operation_id="cluster_retrieve", responses=ClusterSerializer)
     def get(self, request: Request) -> Response:
-        """The cluster's settings."""
+        """Get the cluster's settings."""
         return Response(ClusterSerializer(selectors.cluster()).data)
 
     @extend_schema(
         operation_id="cluster_update",
         request=ClusterSerializer,
         responses=ClusterSerializer,
-        parameters=[OpenApiParameter("dry_run", bool, description="Answer what would be, and change nothing.")],
+        parameters=[
+            OpenApiParameter("dry_run", bool, description="Return the settings as they would be, and change nothing.")
+        ],
     )
     def put(self, request: Request) -> Response:
-        """Change the cluster's settings: those that are given."""
+        """Change those of the cluster's settings that are given."""
         asked = ClusterSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         given = {"name": None, "allow_modules_upload": None, "correct_drift": None, **asked.validated_data}

@@ -1,7 +1,7 @@
-"""The body of a request as a stream that is bounded, and that a slow client cannot hold a thread with.
+"""The body of a request, as a bounded stream with which a slow client cannot block a thread.
 
-Nearly every body is whole before its thread starts (`api.front`). For what comes later there are few threads and little
-time while nobody knows who sends it, and a least rate once the credentials are verified.
+Nearly every body is complete before its thread starts (`api.front`). A longer one has few threads and little time until
+its credentials are verified, and after that a minimum rate.
 """
 
 import io
@@ -17,7 +17,7 @@ from api.rate_limits import too_many
 from api.slots import Slots
 from eventstore import current_actor, is_person
 
-#: What a multipart body may be longer than the largest file that it may carry, bytes.
+#: How much longer a multipart body may be than its largest allowed file, bytes.
 ENVELOPE_BYTES = 100_000
 _slots = Slots()
 
@@ -28,7 +28,7 @@ class Source(Protocol):
 
 @runtime_checkable
 class TimedSource(Source, Protocol):
-    """One that says whether a read waits, and does not wait for ever."""
+    """A source that says if a read must wait, and can wait with a timeout."""
 
     @property
     def is_at_hand(self) -> bool: ...
@@ -37,65 +37,65 @@ class TimedSource(Source, Protocol):
 
 
 class RefusedBodyError(OSError):
-    """The rest of the body is not read; `BodyStream.refusal` says why. Django takes it for a client that has gone."""
+    """The rest of the body is not read; `BodyStream.refusal` says why. To Django it is a closed connection."""
 
 
 class BodyStream(io.IOBase):
-    """At most `length` bytes of `source`. `before` is called once, before the first byte is waited for."""
+    """Reads at most `length` bytes of `source`. `before` is called once, before the first read that must wait."""
 
     def __init__(self, source: Source, length: int, *, before: Callable[[], None] = lambda: None) -> None:
         self._before = before
         self._source = source
         self._left = length
-        #: Time waited and bytes read in the present window of the rate.
+        #: Seconds waited and bytes read in the current window of the rate.
         self._waited = 0.0
-        self._came = 0
-        self._give_back: Callable[[], None] | None = None
-        #: Why the body was not read to its end: the answer, whatever the view makes of the error.
+        self._received = 0
+        self._release_slot: Callable[[], None] | None = None
+        #: Why the rest of the body was refused. This is the answer, even if the view handles the error.
         self.refusal: ApiError | None = None
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Raises: `RefusedBodyError`."""
-        wanted = self._left if size is None or size < 0 else min(size, self._left)
-        if not wanted:
+        """Read at most `size` bytes. Raises: `RefusedBodyError`."""
+        most = self._left if size is None or size < 0 else min(size, self._left)
+        if not most:
             return b""
-        data = self._read(wanted)
+        data = self._read(most)
         self._left = self._left - len(data) if data else 0
         return data
 
     def release(self) -> None:
-        """Nothing is read any more."""
-        if self._give_back is not None:
-            self._give_back()
-            self._give_back = None
+        """Release the slot: no more is read."""
+        if self._release_slot is not None:
+            self._release_slot()
+            self._release_slot = None
 
-    def _read(self, wanted: int) -> bytes:
+    def _read(self, most: int) -> bytes:
         if not isinstance(self._source, TimedSource) or self._source.is_at_hand:
-            return self._source.read(wanted)
-        if self._give_back is None:
-            self._give_back = self._slot()
+            return self._source.read(most)
+        if self._release_slot is None:
+            self._release_slot = self._slot()
             self._before()
         while True:
             window, least = _limits()
             began = time.monotonic()
             try:
-                data = self._source.read_within(wanted, window - self._waited)
+                data = self._source.read_within(most, window - self._waited)
             except TimeoutError:
                 data = None
             self._waited += time.monotonic() - began
-            self._came += len(data or b"")
+            self._received += len(data or b"")
             if self._waited >= window:
-                if self._came < least:
+                if self._received < least:
                     raise self._refused(BodyTooSlowError())
-                self._waited, self._came = 0.0, 0
+                self._waited, self._received = 0.0, 0
             if data is not None:
                 return data
 
     def _slot(self) -> Callable[[], None]:
-        """What gives it back. Raises: `RefusedBodyError`."""
+        """Take a slot for a slow body. Return the function that releases it. Raises: `RefusedBodyError`."""
         actor, limits = current_actor(), settings.ENVIRONMENT
         if not is_person(actor):
             slot = _slots.take(actor, limits.anonymous_bodies)
@@ -113,7 +113,7 @@ class BodyStream(io.IOBase):
 
 
 def _limits() -> tuple[float, float]:
-    """A window, seconds, and how many bytes have to come in it. Without credentials the whole body has to."""
+    """Return a window in seconds, and how many bytes must arrive in it. Without credentials, the whole body must."""
     limits = settings.ENVIRONMENT
     if not is_person(current_actor()):
         return limits.anonymous_body_seconds, math.inf

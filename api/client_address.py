@@ -1,4 +1,4 @@
-"""Where a request comes from, behind as many proxies as the settings say."""
+"""The address of a client, behind as many proxies as the settings say."""
 
 import ipaddress
 from collections.abc import Mapping
@@ -6,14 +6,14 @@ from typing import Any
 
 from django.conf import settings
 
-#: Who has one address of IPv6 has a whole network of them (RFC 6177).
+#: A client with one IPv6 address has a whole network of them (RFC 6177).
 _IPV6_NETWORK_BITS = 64
 
 
 def client_address(meta: Mapping[str, Any]) -> str:
-    """The address of the client whose request has this `META`; of IPv6 its network.
+    """Return the address of the client in a request's `META`. For IPv6, return its network.
 
-    Each trusted proxy has added the address of who called it: what stands further left anybody may have written.
+    Each trusted proxy has added the address of its client. Entries further to the left cannot be trusted.
     """
     address = str(meta.get("REMOTE_ADDR", ""))
     proxies = settings.ENVIRONMENT.trusted_proxies
@@ -28,6 +28,6 @@ def _network(address: str) -> str:
         parsed = ipaddress.IPv6Address(address)
     except ValueError:
         return address
-    if parsed.ipv4_mapped is not None:  # a server that listens on `::` sees IPv4 so
+    if parsed.ipv4_mapped is not None:  # IPv4, as a server that listens on `::` sees it
         return str(parsed.ipv4_mapped)
     return str(ipaddress.IPv6Network((parsed, _IPV6_NETWORK_BITS), strict=False))

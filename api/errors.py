@@ -35,12 +35,12 @@ class Kind(Enum):
 
 
 class ApiError(Exception):
-    """The request cannot be answered."""
+    """The request was refused."""
 
     kind: Kind = Kind.INTERNAL
     #: Stable and meant for machines: `error_code` of the answer.
     code: str = "internal_error"
-    #: All that `code` may be, if it is one of several.
+    #: All values of `code`, if there are several.
     codes: tuple[str, ...] = ()
     #: When to repeat the request, seconds; None if a repetition does not help by itself.
     retry_after_seconds: int | None = None
@@ -91,7 +91,7 @@ class NotAcceptableError(ApiError):
 
 
 class ConflictError(ApiError):
-    """Another request was first: try again."""
+    """Another request was first. Try again."""
 
     kind = Kind.CONFLICT
     code = "conflict"
@@ -105,28 +105,28 @@ class PayloadTooLargeError(ApiError):
 
 
 class MethodNotAllowedError(ApiError):
-    """The path does not take this method."""
+    """This path does not support this method."""
 
     kind = Kind.UNKNOWN_METHOD
     code = "method_not_allowed"
 
 
 class UnsupportedMediaTypeError(ApiError):
-    """The request's body has a Content-Type that is not read here."""
+    """This path does not support the Content-Type of the request's body."""
 
     kind = Kind.UNKNOWN_MEDIA_TYPE
     code = "unsupported_media_type"
 
 
 class BodyTooSlowError(ApiError):
-    """The request's body came too slowly; the rest was not read."""
+    """The request's body arrived too slowly. The rest was not read."""
 
     kind = Kind.TOO_SLOW
     code = "body_too_slow"
 
 
 class TooManyBodiesError(ApiError):
-    """Too many requests without credentials send their bodies slowly: try again, and send the body at once."""
+    """Too many requests without credentials send their bodies slowly. Try again, and send the body at once."""
 
     kind = Kind.TOO_MANY
     code = "too_many_bodies"
@@ -134,7 +134,7 @@ class TooManyBodiesError(ApiError):
 
 
 class TooManyRequestsError(ApiError):
-    """Too many requests: wait for the seconds that Retry-After says."""
+    """Too many requests. Wait for the seconds in Retry-After."""
 
     kind = Kind.TOO_MANY
     code = "too_many_requests"
@@ -145,8 +145,8 @@ class TooManyRequestsError(ApiError):
 
 
 class DatabaseUnavailableError(ApiError):
-    """The database cannot be used now. What the request asked for was not done, unless it was lost in the very moment
-    in which it was done: look, or send it again with the same Idempotency-Key."""
+    """The database cannot be used now. The request was not carried out, unless the database was lost during its commit.
+    Check, or send the request again with the same Idempotency-Key."""
 
     kind = Kind.UNAVAILABLE
     code = "database_unavailable"
@@ -154,7 +154,7 @@ class DatabaseUnavailableError(ApiError):
 
 
 class StorageUnavailableError(ApiError):
-    """The storage of packages cannot be used now. Nothing of the package was kept."""
+    """The storage of packages cannot be used now. The package was not stored."""
 
     kind = Kind.UNAVAILABLE
     code = "storage_unavailable"
@@ -162,8 +162,8 @@ class StorageUnavailableError(ApiError):
 
 
 class StorageFullError(ApiError):
-    """A disk of the control plane is full: the database's, or that of the packages. Nothing was changed. The
-    vendor's routes of user-defined modules answer 503."""
+    """A disk of the control plane is full: that of the database, or of the packages. Nothing was changed. The vendor's
+    user-defined module routes answer 503."""
 
     kind = Kind.FULL
     code = "storage_full"

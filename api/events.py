@@ -1,4 +1,4 @@
-"""An event as the API shows it, and as webhooks get it."""
+"""Events as JSON, for the API and for webhooks."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from eventstore import RecordedEvent, shown
 
 
 def event_document(recorded: RecordedEvent) -> dict[str, Any]:
-    """As the API shows it, and webhooks get it."""
+    """Return the event as the API shows it and webhooks receive it."""
     return {
         "position": recorded.position,
         "stream": recorded.stream,

@@ -1,6 +1,6 @@
-"""Examples in the API's documents: made from each operation's schema, with values that its fields' names stand for.
+"""Examples in the OpenAPI document: made from each operation's schema, with a value for each field name.
 
-So an example has the fields of its schema, neither more nor fewer, and a new field of a known name needs nothing.
+So an example has exactly the fields of its schema, and a new field with a known name needs no change here.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ MOMENT = "2026-01-31T12:00:00Z"
 UID = "5f0c3a9b1d2e4f60718293a4b5c6d7e8"
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
-#: By the name of the field, or by that of its component too where the name alone does not say it.
+#: By field name, or by component and field name where the field name alone is not enough.
 VALUES: dict[str, Any] = {
     "access_token": "eyJhbGciOiJIUzI1NiJ9.eyJ1aWQiOjF9.c2lnbmF0dXJl",
     "action_uid": UID,
@@ -114,7 +114,7 @@ VALUES: dict[str, Any] = {
     "what": "waits_at_gate",
 }
 
-#: Fields that a request may have, and that its example leaves out: they exclude others, or need what came before.
+#: Fields of requests without an example: they exclude other fields, or need an earlier request.
 NOT_SENT = frozenset({"nodes", "plan_hash", "selector", "start_at", "status", "supersede"})
 
 TEXTS = {
@@ -124,7 +124,7 @@ TEXTS = {
 
 
 def add_examples(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """The document, with an example of each body: of every request, and of every answer that is no error."""
+    """Add an example of each body to the document: of requests, and of answers that are not errors."""
     make = _Maker(result["components"]["schemas"])
     for operation in (each for path in result["paths"].values() for each in path.values()):
         for content in operation.get("requestBody", {}).get("content", {}).values():
@@ -141,7 +141,7 @@ class _Maker:
         self._components = components
 
     def example(self, schema: Schema, name: str = "", component: str = "", *, sent: bool = False) -> Any:
-        """A value that the schema allows. Raises: `KeyError` for a text whose name stands for none."""
+        """Return a value that the schema allows. Raises: `KeyError` for a text without an example."""
         if "$ref" in schema:
             component = schema["$ref"].rpartition("/")[2]
             return self.example(self._components[component], name, component, sent=sent)

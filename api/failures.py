@@ -1,4 +1,4 @@
-"""What keeps a database or a disk from its work, told from its driver's error.
+"""The causes for which a database or a disk cannot be used, from the error of its driver.
 
 SQLite's codes: https://www.sqlite.org/rescode.html; PostgreSQL's: its documentation, appendix A; POSIX's: errno.
 """
@@ -14,11 +14,11 @@ from api.errors import ApiError, DatabaseUnavailableError, StorageFullError, Sto
 
 
 class Cause(StrEnum):
-    """Why nothing can be read or written now. `/readyz` says it to anybody."""
+    """Why nothing can be read or written now. `/readyz` shows it publicly."""
 
     FULL = "full"
     LOCKED = "locked"
-    #: All its connections are taken, or other means are used up.
+    #: All connections or other resources are in use.
     BUSY = "busy"
     READ_ONLY = "read_only"
     UNREACHABLE = "unreachable"
@@ -26,12 +26,12 @@ class Cause(StrEnum):
 
 _WORDS = {
     Cause.FULL: "its disk is full",
-    Cause.LOCKED: "another process holds a lock in it for long",
-    Cause.BUSY: "it has too much to do",
-    Cause.READ_ONLY: "it can be read only",
-    Cause.UNREACHABLE: "it cannot be reached, or has an error of its own",
+    Cause.LOCKED: "another process has locked it for a long time",
+    Cause.BUSY: "it is overloaded",
+    Cause.READ_ONLY: "it is read-only",
+    Cause.UNREACHABLE: "it cannot be reached, or has an internal error",
 }
-#: The longest beginning that fits counts.
+#: The longest matching prefix counts.
 _SQLSTATES = {
     "53100": Cause.FULL,
     "53": Cause.BUSY,
@@ -39,8 +39,8 @@ _SQLSTATES = {
     "57014": Cause.BUSY,  # a statement took too long
     "25006": Cause.READ_ONLY,
     "08": Cause.UNREACHABLE,
-    "57P": Cause.UNREACHABLE,  # shuts down, has crashed, starts
-    "58": Cause.UNREACHABLE,  # errors of its system, such as of the disk
+    "57P": Cause.UNREACHABLE,  # is shutting down, has crashed, or is starting
+    "58": Cause.UNREACHABLE,  # errors of the system, such as of the disk
 }
 _SQLITE_CODES = {
     5: Cause.LOCKED,  # SQLITE_BUSY
@@ -61,7 +61,7 @@ _ERRNOS = {
 
 
 def database_cause(error: BaseException | None) -> Cause | None:
-    """None for an error that is the program's, which no waiting removes, and for any other exception."""
+    """Return the cause. None for a bug of the program, which waiting does not fix, and for any other exception."""
     if not isinstance(error, Error):
         return None
     driver = error.__cause__
@@ -75,12 +75,12 @@ def database_cause(error: BaseException | None) -> Cause | None:
 
 
 def disk_cause(error: Exception) -> Cause:
-    """Of the package storage's error; one without an errno is of a storage that is no disk here."""
+    """Return the cause of an error of the package storage. Without an errno, the storage is not a local disk."""
     return _ERRNOS.get(getattr(error, "errno", None) or 0, Cause.UNREACHABLE)
 
 
 def database_refusal(error: BaseException | None) -> ApiError | None:
-    """The answer to a request that failed for a cause which passes."""
+    """Return the error for a request that has failed for a temporary cause."""
     match database_cause(error):
         case None:
             return None
@@ -91,15 +91,15 @@ def database_refusal(error: BaseException | None) -> ApiError | None:
 
 
 def disk_refusal(error: Exception) -> ApiError:
-    """The answer to an upload that could not be kept."""
+    """Return the error for an upload that could not be stored."""
     cause = disk_cause(error)
     if cause == Cause.FULL:
-        return StorageFullError("The disk of the packages is full. Nothing of this one was kept.")
+        return StorageFullError("The disk of the packages is full. The package was not stored.")
     return StorageUnavailableError(f"The storage of packages cannot be used now: {_WORDS[cause]}.")
 
 
 def log_failure(logger: logging.Logger, what_next: str, error: Exception) -> None:
-    """One line for a database that cannot be used now, which is expected at times; any other error with its traceback."""
+    """Log one line if the database cannot be used now, and any other error with its traceback."""
     if database_cause(error) is None:
         logger.error(what_next, exc_info=error)
     else:

@@ -1,4 +1,4 @@
-"""Fields and serializers that take JSON at its word: `"1"` is no integer, `1` is no boolean, an unknown key is refused."""
+"""Strict fields and serializers: `"1"` is not an integer, `1` is not a boolean, an unknown key is refused."""
 
 import re
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ from rest_framework import serializers
 
 
 def rfc3339(moment: datetime) -> str:
-    """UTC with `Z`, to the microsecond only where there are any: `2026-11-23T16:20:00Z`."""
+    """Return the time in UTC with `Z`, with microseconds only if it has any: `2026-11-23T16:20:00Z`."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
@@ -19,7 +19,7 @@ _MOMENT = re.compile(
 
 
 def moment(text: str) -> datetime:
-    """The time that RFC 3339 text with a zone names. Raises: `ValueError`."""
+    """Return the time in this RFC 3339 text with a zone. Raises: `ValueError`."""
     if not _MOMENT.fullmatch(text):
         raise ValueError(text)
     try:
@@ -29,7 +29,7 @@ def moment(text: str) -> datetime:
 
 
 class StrictSerializer(serializers.Serializer[Any]):
-    """Refuses keys that it does not declare, naming each beside whatever else is wrong."""
+    """Refuses undeclared keys. The error lists each of them with all other problems."""
 
     def to_internal_value(self, data: Any) -> Any:
         unknown = sorted(data.keys() - self.fields.keys()) if isinstance(data, dict) else []
@@ -46,7 +46,7 @@ class StrictSerializer(serializers.Serializer[Any]):
 
 
 class NothingSerializer(StrictSerializer):
-    """`{}`: what was asked for is done."""
+    """`{}`: the request was carried out."""
 
 
 class StrictBooleanField(serializers.BooleanField):

@@ -1,4 +1,4 @@
-"""What filters of lists have in common: words that are checked, values that a client may repeat, and their documents."""
+"""Filters of lists: checked words, values that a client may repeat, and their documentation."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,26 +9,26 @@ from drf_spectacular.utils import OpenApiParameter
 
 from api.fields import moment
 
-#: Longest text that anything is compared with.
+#: The longest text of a filter, characters.
 MAX_TEXT = 300
 
 
 class TextFilter(django_filters.CharFilter):
-    """A text that is not empty, as it is: nothing is stripped."""
+    """A text that is not empty. White space is kept."""
 
     def __init__(self, **more: Any) -> None:
         super().__init__(strip=False, max_length=MAX_TEXT, **more)
 
 
 class WordsFilter(django_filters.MultipleChoiceFilter):
-    """Any of a few words; a client repeats the parameter for more than one."""
+    """One of a few words. A client may repeat the parameter."""
 
     def __init__(self, words: Iterable[str], **more: Any) -> None:
         super().__init__(choices=[(each, each) for each in words], **more)
 
 
 class WholeNumberFilter(django_filters.NumberFilter):
-    """An integer that the databases can compare."""
+    """An integer that all databases can compare."""
 
     field_class = forms.IntegerField
 
@@ -55,7 +55,7 @@ class TruthFilter(django_filters.Filter):
 
 
 class PairsField(forms.Field):
-    """`name=value`, any number of them, as a dictionary."""
+    """Any number of `name=value`, as a dictionary."""
 
     widget = forms.MultipleHiddenInput
 
@@ -67,13 +67,13 @@ class PairsField(forms.Field):
 
 
 class PairsFilter(django_filters.Filter):
-    """A client repeats the parameter for more than one."""
+    """Pairs. A client may repeat the parameter."""
 
     field_class = PairsField
 
 
 class MomentFilterField(forms.CharField):
-    """RFC 3339 with its zone."""
+    """A time in RFC 3339, with a zone."""
 
     def to_python(self, value: Any) -> Any:
         if value in (None, ""):
@@ -89,7 +89,7 @@ class MomentFilter(django_filters.Filter):
 
 
 def parameters_of(filters: type[django_filters.FilterSet]) -> list[OpenApiParameter]:
-    """The filters as the API's documents show them; `help_text` is the description."""
+    """Return the filters as parameters of the OpenAPI document. `help_text` is the description."""
     return [_parameter(name, each) for name, each in filters.base_filters.items()]
 
 

@@ -1,7 +1,7 @@
-"""Runs a WSGI application in threads behind an ASGI server, so that a slow client costs a connection and no thread.
+"""Runs a WSGI application in threads behind an ASGI server, so that a slow client costs a connection and not a thread.
 
-The server's event loop reads the beginning of each body before a thread is taken, and every later read and write has a
-deadline. A WSGI server cannot do that: a thread that reads a body is blocked in it for as long as the client likes.
+The server's event loop reads the beginning of each body before a thread starts, and every later read and write has a
+deadline. A WSGI server cannot do that: a thread that reads a body is blocked as long as the client is slow.
 """
 
 import asyncio
@@ -27,25 +27,25 @@ WsgiApplication = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
 logger = logging.getLogger(__name__)
 
-#: How much of a body is read before a thread is taken, bytes, and how long that may take, seconds. Nearly every body but
-#: a package is smaller.
+#: How much of a body is read before a thread starts, bytes, and how long that may take, seconds. Nearly all bodies are
+#: smaller, except for packages.
 FIRST_BYTES = 64 * 1024
 FIRST_SECONDS = 2.0
-#: How long the rest of a body is read and dropped before the answer, and after it, seconds, and how many bodies are at
-#: once. A client that sends everything before it looks for the answer sees a broken pipe otherwise; a proxy (Caddy) ends
-#: the request with the answer. Only one that has been slow already is not waited for before.
+#: How long the rest of a body is read and dropped before the answer and after it, seconds, and for how many bodies at
+#: once. Otherwise a client that reads the answer only after it has sent its body gets a broken pipe, and a proxy (Caddy)
+#: ends the request. A client that was already slow gets its answer without this wait.
 DRAIN_SECONDS = 2.0
 DRAINS = 32
-#: An answer of at most so many bytes is handed over whole: its thread is free at once.
+#: An answer of at most so many bytes is passed on whole: its thread is free at once.
 WHOLE_BYTES = 2_000_000
 
 
-class ClientGoneError(ConnectionResetError):
-    """The client has closed the connection, or takes nothing."""
+class ClientClosedError(ConnectionResetError):
+    """The client has closed the connection, or reads nothing."""
 
 
 class Body(io.IOBase):
-    """The request's body: `wsgi.input` for a thread, fed by the event loop."""
+    """The request's body: a thread reads it as `wsgi.input`, the event loop fills it."""
 
     def __init__(self, receive: Receive, loop: asyncio.AbstractEventLoop) -> None:
         self._receive = receive
@@ -53,30 +53,30 @@ class Body(io.IOBase):
         self._message: asyncio.Future[Message] | None = None
         self._chunks = bytearray()
         self._ended = False
-        #: Whether anyone has asked for it: that is when the server sends `100 Continue`.
+        #: True if it was read before: the first read makes the server send `100 Continue`.
         self.started = False
-        #: Whether the beginning took too long.
+        #: True if the beginning took too long.
         self.is_slow = False
-        #: Whether the client has closed the connection, as far as is known.
+        #: True if the client is known to have closed the connection.
         self.is_gone = False
 
     # --- In a thread --------------------------------------------------------------------------------------------------
 
     @property
     def is_at_hand(self) -> bool:
-        """Whether the next read waits for nothing."""
+        """Return True if the next read does not wait."""
         return bool(self._chunks) or self._ended
 
     def read(self, size: int, /) -> bytes:
-        """At most `size` bytes, as soon as there are any; none at the end."""
+        """Return at most `size` bytes, as soon as there are any. Empty at the end."""
         return self.read_within(size, None)
 
     def read_within(self, size: int, seconds: float | None, /) -> bytes:
-        """The same. Raises: `TimeoutError` if none come in so many seconds, `ClientGoneError`."""
+        """Read, but wait at most so many seconds. Raises: `TimeoutError`, `ClientClosedError`."""
         if not self.is_at_hand:
             asyncio.run_coroutine_threadsafe(self.fetch(seconds), self._loop).result()
         if not self._chunks and self.is_gone:
-            raise ClientGoneError
+            raise ClientClosedError
         data = bytes(self._chunks[:size])
         del self._chunks[:size]
         return data
@@ -84,7 +84,7 @@ class Body(io.IOBase):
     # --- On the event loop --------------------------------------------------------------------------------------------
 
     async def fetch(self, seconds: float | None) -> None:
-        """Wait for more of it. Raises: `TimeoutError`."""
+        """Wait for the next part. Raises: `TimeoutError`."""
         self.started = True
         if self._message is None:
             self._message = asyncio.ensure_future(self._receive())
@@ -97,7 +97,7 @@ class Body(io.IOBase):
         self._ended = self.is_gone or not message.get("more_body", False)
 
     async def begin(self) -> None:
-        """Read what comes at once: a small body is whole then, and its thread waits for nothing."""
+        """Read what arrives at once: a small body is then complete, and its thread never waits."""
         try:
             async with asyncio.timeout(FIRST_SECONDS):
                 while not self._ended and len(self._chunks) < FIRST_BYTES:
@@ -106,7 +106,7 @@ class Body(io.IOBase):
             self.is_slow = True
 
     async def drain(self) -> None:
-        """Read the rest and drop it, for a moment."""
+        """Read and drop the rest, for a short time."""
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
                 while not self._ended:
@@ -116,14 +116,14 @@ class Body(io.IOBase):
             pass
 
     async def watch(self) -> None:
-        """Ends when the client has gone away. What is left of the body is dropped."""
+        """Wait until the client has closed the connection. The rest of the body is dropped."""
         while not self.is_gone:
             self._chunks.clear()
             await self.fetch(None)
 
     def release(self) -> None:
-        """Nothing is read any more. The server closes a connection once nothing refers to its unread body, and an
-        exception's traceback may refer to this object for a while."""
+        """Stop reading. The server closes a connection when nothing refers to its unread body, and the traceback of an
+        exception may refer to this object for a while."""
         if self._message is not None:
             self._message.cancel()
         self._receive = _nothing
@@ -133,12 +133,12 @@ class Body(io.IOBase):
 class Answer:
     status: int
     headers: Headers
-    #: What is left to send: bytes, a file's path, or nothing, for it was sent part by part.
+    #: What is left to send: bytes, a file's path, or nothing if all was sent in parts.
     body: bytes | str | None
 
 
 class FileAnswer:
-    """`wsgi.file_wrapper`: an answer that is a file."""
+    """An answer that is a file: `wsgi.file_wrapper`."""
 
     def __init__(self, file: Any, block_bytes: int) -> None:
         self.file = file
@@ -150,7 +150,7 @@ class FileAnswer:
             yield block
 
     def path(self, length: int) -> str | None:
-        """Where the server finds the same `length` bytes; None if the file has no path, or only a part is meant."""
+        """Return the path of the same `length` bytes. None if the file has no path, or only a part is sent."""
         name = getattr(self.file, "name", None)
         if not isinstance(name, str) or not Path(name).is_absolute():
             return None
@@ -163,9 +163,9 @@ class FileAnswer:
 
 
 class Front:
-    """An ASGI application that answers with what `application` does, in one of at most `threads` threads.
+    """An ASGI application that calls `application` in one of at most `threads` threads.
 
-    A client that takes nothing of an answer for `send_seconds` holds a thread no longer.
+    A client that reads nothing of an answer for `send_seconds` no longer blocks a thread.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class Front:
             answer = await answered
             if answer.body is None:
                 return
-            # Reading would send `100 Continue`, and so ask for the very body that was refused.
+            # A read would send `100 Continue`, and so ask for the body that was refused.
             drains = has_body(environ) and (body.started or not waits_for_continue)
             if drains and not body.is_slow:
                 await self._drain(body)
@@ -236,16 +236,16 @@ class _Exchange:
     def run(self, answered: "asyncio.Future[Answer]") -> None:
         try:
             answer = self._answer()
-        except ClientGoneError:
+        except ClientClosedError:
             answer = self._to_send(None)
-        except Exception:  # the outermost loop: Django has answered what it knows
+        except Exception:  # the outermost loop: Django has answered all errors that it knows
             logger.exception("a request failed")
             self._status, self._headers = 500, [("Content-Length", "0")]
             answer = self._to_send(None if self._has_begun else b"")
         self._loop.call_soon_threadsafe(_settle, answered, answer)
 
     def release(self) -> None:
-        """Nothing is sent any more."""
+        """Stop sending."""
         self._send = _drop
 
     def _answer(self) -> Answer:
@@ -270,7 +270,7 @@ class _Exchange:
         self._headers = headers
 
     def _stream(self, chunks: Iterable[bytes]) -> None:
-        """Raises: `ClientGoneError`."""
+        """Raises: `ClientClosedError`."""
         self._wait_for(self._begin())
         for chunk in chunks:
             self._wait_for(self._send_within({"type": "http.response.body", "body": chunk, "more_body": True}))
@@ -286,12 +286,12 @@ class _Exchange:
 
     async def _send_within(self, message: Message) -> None:
         if self._body.is_gone:
-            raise ClientGoneError
+            raise ClientClosedError
         try:
             async with asyncio.timeout(self._send_seconds):
                 await self._send(message)
         except TimeoutError as error:
-            raise ClientGoneError from error
+            raise ClientClosedError from error
 
 
 async def _nothing() -> Message:
@@ -299,7 +299,7 @@ async def _nothing() -> Message:
 
 
 async def _drop(_message: Message) -> None:
-    raise ClientGoneError
+    raise ClientClosedError
 
 
 def _settle(answered: "asyncio.Future[Answer]", answer: Answer) -> None:
@@ -320,7 +320,7 @@ def has_body(environ: dict[str, Any]) -> bool:
 
 
 def environ_of(scope: Scope) -> dict[str, Any]:
-    """What PEP 3333 asks for, but for the body."""
+    """Return the WSGI environment of PEP 3333, without the body."""
     environ: dict[str, Any] = {
         "REQUEST_METHOD": scope["method"],
         "SCRIPT_NAME": "",
@@ -339,8 +339,8 @@ def environ_of(scope: Scope) -> dict[str, Any]:
         "wsgi.file_wrapper": FileAnswer,
     }
     for name, value in scope["headers"]:
-        # An underscore would let it pass for another header (X_Forwarded_For). Parts of files are not served: each would
-        # be in memory for as long as a slow client takes.
+        # With an underscore, it could pass for another header (X_Forwarded_For). Parts of files are not served: each would
+        # be in memory as long as a slow client reads it.
         if b"_" in name or name == b"range":
             continue
         key = name.decode("latin-1").upper().replace("-", "_")

@@ -1,4 +1,4 @@
-"""The only places that turn an exception into an answer."""
+"""Turns exceptions into answers. No other module does."""
 
 import logging
 import math
@@ -34,12 +34,12 @@ logger = logging.getLogger(__name__)
 
 
 def handle_exception(exception: Exception, context: dict[str, Any]) -> Response | None:
-    """The answer to an exception raised in a view: JSON, whatever the view answers else.
+    """Return the answer to an exception in a view: always JSON.
 
-    None for what nobody expected: Django then logs it and answers `handle_500`.
+    Returns None for an unexpected exception: Django then logs it and calls `handle_500`.
     """
     if (request := context.get("request")) is not None:
-        # A page's template would ask who the caller is, and so have the credentials checked that were just refused.
+        # A page's template would read the user, and so check the refused credentials again.
         request.accepted_renderer, request.accepted_media_type = JSONRenderer(), JSONRenderer.media_type
     match exception:
         case ApiError():
@@ -51,7 +51,7 @@ def handle_exception(exception: Exception, context: dict[str, Any]) -> Response 
         case ConcurrencyError():
             error = ConflictError()
         case UnreadablePostError():
-            error = InvalidRequestError("The body ended before its length.")
+            error = InvalidRequestError("The body is shorter than its Content-Length.")
         case exceptions.ValidationError():
             error = InvalidRequestError("; ".join(_in_words(exception.detail)))
         case exceptions.APIException():
@@ -94,7 +94,7 @@ def _answer_of_framework(exception: exceptions.APIException) -> Response:
 
 
 def _in_words(detail: Any, path: str = "") -> Iterator[str]:
-    """Each message of DRF's nested details, behind the field it is about: `commands[0].flags: Not a list.`"""
+    """Return DRF's nested messages in one list, each with its field: `commands[0].flags: Not a list.`"""
     match detail:
         case dict():
             for name, inner in detail.items():
@@ -117,24 +117,22 @@ def _body(code: str, description: str) -> dict[str, str]:
 
 
 def _is_for_people(request: HttpRequest) -> bool:
-    """The admin site alone answers HTML."""
+    """Return True for the admin site: only it answers with HTML."""
     return request.path.startswith("/admin/")
 
 
 def _page(error: ApiError) -> HttpResponse:
-    """Without the frame of the other pages, which asks the database."""
+    """Return a page without the frame of the other pages, which reads the database."""
     page = get_template("unavailable.html").render({"description": error.description})
     return HttpResponse(page, status=status_of(error), headers=headers_of(error))
 
 
 def handle_400(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    """A request that Django refuses before any view: a host name that is not ours, a body over the limit."""
+    """Answer a request that Django refuses before any view: a wrong host name, or a body over the limit."""
     if _is_for_people(request):
         return defaults.bad_request(request, exception)
     if isinstance(exception, DisallowedHost):
-        return error_response(
-            InvalidRequestError("The Host header names a host that is not in MODFLEET_ALLOWED_HOSTS.")
-        )
+        return error_response(InvalidRequestError("The Host header has a host that is not in MODFLEET_ALLOWED_HOSTS."))
     return error_response(InvalidRequestError())
 
 
@@ -151,10 +149,10 @@ def handle_404(request: HttpRequest, exception: Exception) -> HttpResponseBase:
 
 
 def handle_500(request: HttpRequest) -> HttpResponseBase:
-    """Django has logged the exception; each line of the log carries the request's id."""
+    """Answer 500. Django has logged the exception, with the request's id."""
     refusal = database_refusal(sys.exc_info()[1])
     if _is_for_people(request):
         return defaults.server_error(request) if refusal is None else _page(refusal)
     if refusal is not None:
         return error_response(refusal)
-    return error_response(ApiError("An error that nobody expected; it is in the log under this X-Request-ID."))
+    return error_response(ApiError("An unexpected error. The log has it, with this X-Request-ID."))

@@ -1,8 +1,8 @@
-"""`Idempotency-Key`: a POST that creates may be sent again and creates once.
+"""`Idempotency-Key`: a POST that creates something may be repeated, and creates it once.
 
-The answer is kept for 24 hours per user and route, in the transaction of what it answers: both are there or neither.
-The same key with another request is 409. Of two at the same moment the later one is rolled back and gets the answer of
-the first. Only success is kept: what was refused may be tried again.
+The answer is kept for 24 hours per user and route, in the transaction of the work: both are recorded, or neither. The
+same key with another request is 409. Of two requests at once, the later one is rolled back and gets the first answer.
+Only successful answers are kept: a refused request may be tried again.
 """
 
 import json
@@ -38,8 +38,8 @@ class KeyReusedError(ConflictError):
     code = "idempotency_key_reused"
 
 
-class AnsweredMeanwhileError(ConflictError):
-    """A request with the same Idempotency-Key was answered in this moment: try again."""
+class JustAnsweredError(ConflictError):
+    """A request with the same Idempotency-Key was just answered. Try again."""
 
 
 def idempotent(
@@ -47,8 +47,8 @@ def idempotent(
 ) -> Callable[Concatenate[View, Request, Params], Response]:
     """Run a view's POST handler at most once per key, inside a transaction.
 
-    For handlers that neither wait nor stream: the transaction lasts as long as they do. Others call `stored_response`
-    before their work, and `store_response` in the transaction at its end.
+    For handlers that neither wait nor stream: the transaction takes as long as they do. Other handlers call
+    `stored_response` before their work, and `store_response` in the transaction at its end.
     """
 
     @wraps(handler)
@@ -63,7 +63,7 @@ def idempotent(
                 response = handler(view, request, *args, **kwargs)
                 store_response(request, digest, response)
         except (ApiError, APIException, ConcurrencyError):
-            # Perhaps refused just because the same request, a moment earlier, has done the work.
+            # Perhaps it was refused only because the same request has just done the work.
             if (stored := stored_response(request, digest)) is not None:
                 return stored
             raise
@@ -73,7 +73,7 @@ def idempotent(
 
 
 def key_of(request: Request) -> str:
-    """The request's key, empty if it has none. Raises: `InvalidRequestError` for one that is no key."""
+    """Return the request's key, or an empty string. Raises: `InvalidRequestError` if it is not a valid key."""
     key = request.headers.get(HEADER)
     if key is None:
         return ""
@@ -83,16 +83,16 @@ def key_of(request: Request) -> str:
 
 
 def digest_of(request: Request, content: Any) -> str:
-    """What makes two requests the same: the query and `content`, any JSON, such as the body or a file's digest.
+    """Return a digest that is equal for equal requests: of the query and `content`, JSON such as the body or a file's digest.
 
-    Keyed: a body may hold a password, which nobody who reads the table is to guess by trying.
+    It is keyed: a body may contain a password, which must not be guessed from the table.
     """
     canonical = json.dumps([request.META.get("QUERY_STRING", ""), content], sort_keys=True, separators=(",", ":"))
     return salted_hmac("api.idempotency", canonical, algorithm="sha256").hexdigest()
 
 
 def stored_response(request: Request, digest: str) -> Response | None:
-    """What the same request was answered before, if it was. Raises: `KeyReusedError`."""
+    """Return the stored answer to the same request, if there is one. Raises: `KeyReusedError`."""
     if not (key := key_of(request)):
         return None
     record = IdempotencyRecord.objects.filter(**_owned(request, key), created_at__gt=database_now() - KEPT).first()
@@ -106,9 +106,9 @@ def stored_response(request: Request, digest: str) -> Response | None:
 
 
 def store_response(request: Request, digest: str, response: Response) -> None:
-    """Keep a 2xx answer. Called in the transaction of the work and after it, whose first lock is the event log's.
+    """Store a 2xx answer. Call this in the transaction of the work, after it: its first lock must be that of the log.
 
-    Raises: `AnsweredMeanwhileError`; the transaction must be rolled back then.
+    Raises: `JustAnsweredError`. Then the transaction must be rolled back.
     """
     if not (key := key_of(request)) or not 200 <= response.status_code < 300:
         return
@@ -126,16 +126,16 @@ def store_response(request: Request, digest: str, response: Response) -> None:
                 created_at=now,
             )
     except IntegrityError as error:
-        raise AnsweredMeanwhileError from error
+        raise JustAnsweredError from error
 
 
 def keep_response(request: Request, digest: str, response: Response) -> Response:
-    """`response`, kept, for a handler that waits between its work and its answer; if the same request was answered
-    meanwhile, that answer. What such a handler does it must find done when it is called again."""
+    """Store `response` and return it, for a handler that waits between its work and its answer. If the same request was
+    answered in between, return that answer. Such a handler must find its work done when it is called again."""
     try:
         with transaction.atomic():
             store_response(request, digest, response)
-    except AnsweredMeanwhileError:
+    except JustAnsweredError:
         return stored_response(request, digest) or response
     return response
 
@@ -145,5 +145,5 @@ def _owned(request: Request, key: str) -> dict[str, Any]:
 
 
 def sweep_idempotency_records() -> int:
-    """Delete the answers that are no longer kept. Returns their number."""
+    """Delete expired answers. Return their number."""
     return delete_unlocked(IdempotencyRecord.objects.filter(created_at__lte=database_now() - KEPT))

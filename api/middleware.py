@@ -1,4 +1,4 @@
-"""What holds for every request: its id, who acts, a body within limits, an answer with its length."""
+"""What every request needs: an id, an actor, a body within limits, an answer with its length."""
 
 import re
 import uuid
@@ -17,7 +17,7 @@ _SANE_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class ApiMiddleware:
-    """Answers what no view should see, and wraps the answers of all others."""
+    """Refuses requests that no view should get, and completes the answers to all others."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response
@@ -27,8 +27,10 @@ class ApiMiddleware:
         request.META["HTTP_X_REQUEST_ID"] = request_id
         body = _replace_body(request)
         with acting_as(ANONYMOUS, correlation_id=request_id):
-            if _has_nul(request):  # databases refuse it in a string, each in its own way
-                response: HttpResponseBase = error_response(InvalidRequestError("A path or query has no NUL."))
+            if _has_nul(request):  # each database refuses it in a string in its own way
+                response: HttpResponseBase = error_response(
+                    InvalidRequestError("A path or query must not contain NUL.")
+                )
             else:
                 response = self._get_response(request)
             request.META["modfleet.actor"] = _person()
@@ -36,7 +38,7 @@ class ApiMiddleware:
         if body.refusal is not None:
             response.close()
             response = error_response(body.refusal)
-        give_connection_back()  # the client may take long to read the answer
+        give_connection_back()  # the client may be slow to read the answer
         response["X-Request-ID"] = request_id
         if isinstance(response, HttpResponse) and not response.has_header("Content-Length"):
             response["Content-Length"] = str(len(response.content))
@@ -44,7 +46,7 @@ class ApiMiddleware:
 
 
 def _person() -> str:
-    """Whose credentials were verified, for whoever looks at the request after this middleware; empty for nobody's."""
+    """Return the user whose credentials were verified, for the outer middleware. Empty without credentials."""
     actor = current_actor()
     return shown(actor) if is_person(actor) else ""
 
@@ -55,9 +57,9 @@ def _request_id(request: HttpRequest) -> str:
 
 
 def _replace_body(request: HttpRequest) -> BodyStream:
-    """Put our stream in place of Django's, which takes a chunked body for an empty one.
+    """Replace Django's stream, which treats a chunked body as empty.
 
-    A chunked body gets the largest length that any body may have: whoever reads it finds its end earlier.
+    A chunked body gets the largest length that a body may have: its reader finds the end earlier.
     """
     if "chunked" in request.headers.get("Transfer-Encoding", "").lower():
         request.META["CONTENT_LENGTH"] = str(settings.ENVIRONMENT.max_upload_bytes + ENVELOPE_BYTES)
@@ -65,7 +67,7 @@ def _replace_body(request: HttpRequest) -> BodyStream:
         length = max(0, int(request.META.get("CONTENT_LENGTH") or 0))
     except ValueError:
         length = 0
-    # The client may take long to send it: the thread holds no connection meanwhile.
+    # The client may be slow to send it: until then the thread needs no database connection.
     body = BodyStream(request.META["wsgi.input"], length, before=give_connection_back)
     request._stream = body  # type: ignore[assignment]  # noqa: SLF001  # there is no public way to replace it
     return body

@@ -1,4 +1,4 @@
-"""Answers kept for requests that carry an `Idempotency-Key`: written by `api.idempotency` alone."""
+"""Stored answers to requests with an `Idempotency-Key`: written only by `api.idempotency`."""
 
 from typing import ClassVar
 
@@ -6,15 +6,15 @@ from django.db import models
 
 
 class IdempotencyRecord(models.Model):
-    """What a user's POST to a route with a key was answered."""
+    """The answer to a user's POST to a route with a key."""
 
     user_id = models.BigIntegerField()
     route = models.CharField(max_length=300)
     key = models.CharField(max_length=255)
-    #: Keyed SHA-256 in hex of the request: the same key with another one is a mistake of the client.
+    #: Keyed SHA-256 of the request, in hex: the same key with another request is an error of the client.
     digest = models.CharField(max_length=64)
     status = models.PositiveSmallIntegerField()
-    #: JSON as text: jsonb would reorder keys, and the second answer is to be the first one, byte for byte.
+    #: JSON as text: jsonb would reorder keys, and the second answer must equal the first one, byte by byte.
     body = models.TextField()
     headers = models.JSONField()
     created_at = models.DateTimeField(db_index=True)

@@ -1,4 +1,4 @@
-"""Every answer is JSON, whatever `Accept` says: clients of today send anything."""
+"""Every answer is JSON, whatever `Accept` says: existing clients send many values."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -11,11 +11,11 @@ from rest_framework.request import Request
 from rest_framework.utils.mediatypes import media_type_matches
 
 if TYPE_CHECKING:
-    from rest_framework.views import APIView  # which imports this module by its name in the settings
+    from rest_framework.views import APIView  # it imports this module, by the settings
 
 
 class AlwaysJson(BaseContentNegotiation):
-    """The first renderer of the view, which is JSON unless the view says otherwise."""
+    """Selects the first renderer of the view: JSON, unless the view has others."""
 
     def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
         for parser in parsers:
@@ -31,7 +31,7 @@ class AlwaysJson(BaseContentNegotiation):
 
 
 class NoMetadata(BaseMetadata):
-    """OPTIONS answers `{}`: its `Allow` header says it all."""
+    """OPTIONS answers `{}`: its `Allow` header has the methods."""
 
     def determine_metadata(self, request: Request, view: "APIView") -> dict[str, str]:
         return {}

@@ -1,7 +1,7 @@
 """Long lists in pages: `{"results": [...], "next": url or null}`, `?limit=`, `?ordering=` and an opaque `?cursor=`.
 
-A cursor is the key of the last row seen, so that a page costs the same wherever it is and rows that come meanwhile
-neither shift nor repeat the others. It is signed: nobody can make one up; and it says for which order it is.
+A cursor is the key of the last row on a page. So every page costs the same, and new rows neither shift nor repeat others.
+A cursor is signed, so that clients cannot make one, and is for one order.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,13 +29,13 @@ _OWN_PARAMETERS = ("limit", "cursor", "ordering")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """What may be asked of a list.
+    """The parameters of a list.
 
-    `orders`: by what it may be ordered, each with its columns, none of them null and all together unique.
+    `orders`: the allowed orders, each with its columns. They must not be null, and be unique together.
     """
 
     orders: Mapping[str, tuple[str, ...]]
-    #: One of the orders, with `-` before it for its reverse.
+    #: One of the orders. With a `-` in front it is reversed.
     default: str
     filters: type[FilterSet]
 
@@ -45,13 +45,15 @@ class Listing:
 
     @property
     def parameters(self) -> list[OpenApiParameter]:
-        """As the API's documents show them."""
+        """The parameters in the OpenAPI document."""
         limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
         ordering = {"type": "string", "enum": self.orderings, "default": self.default}
         return [
             *parameters_of(self.filters),
-            OpenApiParameter("limit", limit, description="Rows of a page"),
-            OpenApiParameter("cursor", str, description="Where the page begins: that of `next`, for the same ordering"),
+            OpenApiParameter("limit", limit, description="Rows per page"),
+            OpenApiParameter(
+                "cursor", str, description="Where the page begins: the cursor in `next`, with the same ordering"
+            ),
             OpenApiParameter("ordering", ordering, description="`-` reverses it"),
         ]
 
@@ -64,9 +66,9 @@ def paginate(
     serialize: Callable[[Sequence[Any]], Sequence[Any]],
     read: Callable[[QuerySet[Any]], Sequence[Any]] = list,
 ) -> Response:
-    """The page that the request asks for. `read` makes a query's rows, which have the columns as attributes.
+    """Return the requested page. `read` runs the query; its rows must have the columns of the order as attributes.
 
-    Raises: `InvalidRequestError`, also for a query parameter that the list does not have, or that is empty.
+    Raises: `InvalidRequestError`, also for a query parameter that is unknown or empty.
     """
     _refuse_unknown_and_empty(request, listing)
     limit, ordering = _limit(request), _ordering(request, listing)
@@ -84,7 +86,7 @@ def paginate(
 
 
 def page_of(serializer: type[Serializer[Any]]) -> Serializer[Any]:
-    """How the API's documents show a page."""
+    """Return the serializer of a page, for the OpenAPI document."""
     name = serializer.__name__.removesuffix("Serializer")
     fields = {"results": serializer(many=True), "next": URLField(allow_null=True)}
     page = inline_serializer(f"{name}Page", fields=fields)
@@ -95,9 +97,9 @@ def page_of(serializer: type[Serializer[Any]]) -> Serializer[Any]:
 def _refuse_unknown_and_empty(request: Request, listing: Listing) -> None:
     known = {*_OWN_PARAMETERS, *listing.filters.base_filters}
     if unknown := sorted(request.query_params.keys() - known):
-        raise InvalidRequestError(f"{', '.join(unknown)}: unknown. This list knows {', '.join(sorted(known))}.")
+        raise InvalidRequestError(f"{', '.join(unknown)}: unknown. This list has {', '.join(sorted(known))}.")
     if empty := sorted(name for name, values in request.query_params.lists() if "" in values):
-        raise InvalidRequestError(f"{', '.join(empty)}: empty. Leave it out, or give it a value.")
+        raise InvalidRequestError(f"{', '.join(empty)}: empty. Remove it, or give it a value.")
 
 
 def _filtered(request: Request, rows: QuerySet[Any], listing: Listing) -> QuerySet[Any]:
@@ -109,7 +111,7 @@ def _filtered(request: Request, rows: QuerySet[Any], listing: Listing) -> QueryS
 
 
 def _beyond(columns: Sequence[str], after: Sequence[Any], comparison: str) -> Q:
-    """Rows behind the one whose columns are `after`. The first condition is for the index: the others are in OR."""
+    """Match the rows after the row with the columns `after`. The first condition is for the index: the others are in OR."""
     behind = Q()
     for number, column in enumerate(columns):
         same = Q(**dict(zip(columns[:number], after, strict=False)))
@@ -138,9 +140,11 @@ def _cursor(request: Request, ordering: str) -> Sequence[Any] | None:
     try:
         made_for, after = signing.loads(text, salt=_salt(request))
     except (signing.BadSignature, ValueError, TypeError) as error:
-        raise InvalidRequestError("cursor: must be one that this list gave.") from error
+        raise InvalidRequestError("cursor: must be one that this list has returned.") from error
     if made_for != ordering:
-        raise InvalidRequestError(f"cursor: is one of the ordering {made_for}. Begin anew with another one.")
+        raise InvalidRequestError(
+            f"cursor: it is for the ordering {made_for}. For another ordering, start without a cursor."
+        )
     return list(after)
 
 

@@ -1,4 +1,4 @@
-"""Request bodies: JSON only, in UTF-8, bounded in size and depth whatever the headers claim."""
+"""Request bodies: only JSON, in UTF-8, with a limit of size and depth, whatever the headers say."""
 
 from collections.abc import Mapping
 from typing import IO, Any
@@ -10,12 +10,12 @@ from rest_framework.parsers import BaseParser
 from api import strict_json
 from api.errors import InvalidJsonError, PayloadTooLargeError
 
-#: Of a JSON body, bytes.
+#: The largest JSON body, bytes.
 MAX_BYTES = 2_000_000
 
 
 class StrictJSONParser(BaseParser):
-    """A body that is no JSON raises `InvalidJsonError`, or the `ApiError` that the view names as `invalid_json`."""
+    """Parses JSON. Raises: `InvalidJsonError`, or the view's own `invalid_json` error, if the body is not JSON."""
 
     media_type = "application/json"
 
@@ -24,7 +24,7 @@ class StrictJSONParser(BaseParser):
     ) -> Any:
         _, parameters = parse_header_parameters(media_type or "")
         if parameters.get("charset", "utf-8").lower() not in {"utf-8", "utf8"}:
-            raise UnsupportedMediaType(media_type or "", detail="JSON is read as UTF-8 only.")
+            raise UnsupportedMediaType(media_type or "", detail="JSON must be UTF-8.")
         view = (parser_context or {}).get("view")
         try:
             return strict_json.parse(read_bounded(stream, MAX_BYTES), max_bytes=MAX_BYTES)
@@ -33,11 +33,11 @@ class StrictJSONParser(BaseParser):
 
 
 def read_bounded(stream: IO[bytes], limit: int) -> bytes:
-    """All of the stream. Raises: `PayloadTooLargeError`, after at most one byte more than `limit` was read."""
+    """Read the whole stream. Raises: `PayloadTooLargeError`, after at most one byte more than `limit`."""
     chunks, left = [], limit + 1
     while left and (chunk := stream.read(left)):
         chunks.append(chunk)
         left -= len(chunk)
     if not left:
-        raise PayloadTooLargeError(f"A JSON body has at most {limit} bytes.")
+        raise PayloadTooLargeError(f"A JSON body may have at most {limit} bytes.")
     return b"".join(chunks)

@@ -1,6 +1,6 @@
-"""How often something may happen, counted in the memory of this process: a token bucket (GCRA) for each key.
+"""Rate limits, counted in the memory of this process: a token bucket (GCRA) for each key.
 
-A bucket holds a minute's worth and fills evenly: with 10 a minute ten may come at once, and then one each 6 seconds.
+A bucket has tokens for a minute and fills evenly: with 10 per minute, ten requests may come at once, then one every 6 s.
 """
 
 import time
@@ -13,34 +13,34 @@ from api.errors import TooManyRequestsError
 
 _SECOND = 1_000_000_000
 _MINUTE = 60 * _SECOND
-#: How many keys one limit remembers: 2 MB at most.
+#: How many keys one limit keeps: at most 2 MB.
 _KEYS_AT_MOST = 10_000
 
 
 class RateLimit:
-    """The keys that were counted last; a key that is dropped for newer ones begins anew. Safe with threads.
+    """Keeps the keys that were counted last. A dropped key starts again with a full bucket. Threads may share one object.
 
-    `per_minute` of 0 is no limit. Nothing here takes longer than microseconds.
+    With a `per_minute` of 0 there is no limit. Each call takes microseconds.
     """
 
     def __init__(self, size: int = _KEYS_AT_MOST) -> None:
         self._size = size
-        #: When each key's bucket is full again, nanoseconds of the monotonic clock.
+        #: When the bucket of each key is full again, nanoseconds of the monotonic clock.
         self._full_at: OrderedDict[Hashable, int] = OrderedDict()
         self._lock = Lock()
 
     def seconds_to_wait(self, key: Hashable, *, per_minute: int) -> float:
-        """Until the key may be counted again; 0.0 for at once."""
+        """Return the seconds until the key may be counted again; 0.0 if it may now."""
         with self._lock:
             return self._wait(key, per_minute)
 
     def count(self, key: Hashable, *, per_minute: int) -> None:
-        """Whether it may be or not: for what has happened already."""
+        """Count the key, even over the limit: for something that has already happened."""
         with self._lock:
             self._count(key, per_minute)
 
     def take(self, key: Hashable, what: str, *, per_minute: int) -> None:
-        """Count the key. Raises: `TooManyRequestsError`, and nothing is counted: who asks on is not kept out longer."""
+        """Count the key. Raises: `TooManyRequestsError`. Then it is not counted: more requests do not make the wait longer."""
         with self._lock:
             seconds = self._wait(key, per_minute)
             if not seconds:
@@ -69,5 +69,5 @@ class RateLimit:
 
 
 def too_many(what: str, seconds: float) -> TooManyRequestsError:
-    """`what` in the plural: `requests`."""
+    """Return the error. `what` is a plural, such as `requests`."""
     return TooManyRequestsError(f"Too many {what}: try again in {max(1, ceil(seconds))} s.", seconds=seconds)

@@ -1,4 +1,4 @@
-"""Which errors an operation may answer, beside those that every one of its kind may: for the API's documents."""
+"""The errors of each operation, in addition to those that all operations share: for the OpenAPI document."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 def refuses(*errors: type[ApiError]) -> Callable[[Handler], Handler]:
-    """Says of a view's handler which errors it raises."""
+    """Declare the errors that a view's handler raises."""
 
     def mark(handler: Handler) -> Handler:
         handler.refusals = errors  # type: ignore[attr-defined]  # an attribute of a function
@@ -34,12 +34,12 @@ def refuses(*errors: type[ApiError]) -> Callable[[Handler], Handler]:
 
 
 def codes_of(errors: Iterable[type[ApiError]]) -> set[str]:
-    """Every `error_code` with which one of the errors may be answered."""
+    """Return every `error_code` of these errors."""
     return {code for each in errors for code in (each.code, *each.codes)}
 
 
 def refusals_of(handler: Callable[..., Any], method: str, *, public: bool, takes_body: bool) -> Errors:
-    """All errors that the operation may answer with `method`, by status and code."""
+    """Return all errors of an operation with this method, by status and code."""
     errors = {InvalidRequestError, TooManyRequestsError, *getattr(handler, "refusals", ())}
     if not public:
         errors |= {UnauthenticatedError, PermissionDeniedError}

@@ -1,4 +1,4 @@
-"""How many may do something at once, counted in the memory of this process: for what holds a thread for a while."""
+"""Limits how many do something at once, counted in the memory of this process: for requests that block a thread."""
 
 from collections import Counter
 from collections.abc import Callable, Hashable
@@ -6,14 +6,14 @@ from threading import Lock
 
 
 class Slots:
-    """A number for each key. Safe with threads."""
+    """Counts the slots of each key. Threads may share one object."""
 
     def __init__(self) -> None:
         self._taken: Counter[Hashable] = Counter()
         self._lock = Lock()
 
     def take(self, key: Hashable, limit: int) -> Callable[[], None] | None:
-        """What gives the slot back, to be called once; None if `limit` are taken."""
+        """Take a slot. Return the function that releases it, to be called once. None if `limit` slots are taken."""
         with self._lock:
             if self._taken[key] >= limit:
                 return None

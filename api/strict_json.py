@@ -1,26 +1,26 @@
-"""Reads JSON that a stranger wrote: what it returns can be stored by any database and read by any other JSON reader.
+"""Reads untrusted JSON: any database can store its values, and any JSON reader can read them.
 
-RFC 8259 leaves duplicate keys, huge numbers, lone surrogates and depth to the reader; here they are refused.
+RFC 8259 leaves duplicate keys, huge numbers, lone surrogates and depth to the reader. This one refuses them.
 """
 
 import json
 import math
 from typing import Any, NoReturn
 
-#: Digits, sign, point and exponent together. The longest a 64-bit float needs is 24.
+#: The longest number: digits, sign, point and exponent. A 64-bit float needs at most 24.
 MAX_NUMBER_LENGTH = 100
 MAX_INTEGER = 2**63 - 1
 MIN_INTEGER = -(2**63)
 
 
 class InvalidJson(ValueError):
-    """The bytes are no JSON text that can be accepted."""
+    """The bytes are not acceptable JSON."""
 
 
 def parse(data: bytes, *, max_bytes: int, max_depth: int = 32) -> Any:
-    """The value that `data` holds: UTF-8 JSON of at most `max_bytes` bytes, nested at most `max_depth` deep.
+    """Return the value of `data`: UTF-8 JSON of at most `max_bytes` bytes, nested at most `max_depth` deep.
 
-    A byte order mark in front is ignored, as RFC 8259 section 8.1 allows: editors on Windows write one.
+    A byte order mark is ignored, as RFC 8259 section 8.1 allows: editors on Windows write one.
 
     Raises: `InvalidJson`, and nothing else, whatever the bytes are.
     """
@@ -40,7 +40,7 @@ def parse(data: bytes, *, max_bytes: int, max_depth: int = 32) -> Any:
 
 
 def _check(root: Any, max_depth: int) -> None:
-    """Looks at the depth and at every text, without recursion."""
+    """Check the depth and every text, without recursion."""
     waiting: list[tuple[list[Any], int]] = [([root], 0)]
     while waiting:
         items, depth = waiting.pop()
@@ -56,39 +56,39 @@ def _check(root: Any, max_depth: int) -> None:
 
 
 def _check_text(text: str) -> None:
-    """Refuses what no database stores: PostgreSQL has no NUL in text, UTF-8 no half of a surrogate pair."""
+    """Refuse text that a database cannot store: PostgreSQL allows no NUL, UTF-8 no half of a surrogate pair."""
     if "\0" in text:
-        raise InvalidJson("holds a NUL character")
+        raise InvalidJson("contains a NUL character")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InvalidJson("holds half of a surrogate pair, which is no character") from None
+        raise InvalidJson("contains half of a surrogate pair, which is not a character") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     built = dict(pairs)
     if len(built) != len(pairs):
-        raise InvalidJson("holds the same key twice in one object")
+        raise InvalidJson("contains the same key twice in one object")
     return built
 
 
 def _integer(digits: str) -> int:
     if len(digits) > MAX_NUMBER_LENGTH or not MIN_INTEGER <= (number := int(digits)) <= MAX_INTEGER:
-        raise InvalidJson("holds a whole number of more than 64 bits")
+        raise InvalidJson("contains a whole number of more than 64 bits")
     return number
 
 
 def _float(digits: str) -> float:
     if len(digits) > MAX_NUMBER_LENGTH:
-        raise InvalidJson(f"holds a number of more than {MAX_NUMBER_LENGTH} characters")
+        raise InvalidJson(f"contains a number of more than {MAX_NUMBER_LENGTH} characters")
     number = float(digits)
     if math.isinf(number):
-        raise InvalidJson("holds a number that is too large")
+        raise InvalidJson("contains a number that is too large")
     return number
 
 
 def _constant(name: str) -> NoReturn:
-    raise InvalidJson(f"holds {name}, which JSON does not have")
+    raise InvalidJson(f"contains {name}, which JSON does not have")
 
 
 def _too_deep(max_depth: int) -> InvalidJson:

@@ -1,4 +1,4 @@
-"""Threads that answer requests: made when they are needed, ended when they have been idle for a while."""
+"""Threads that answer requests: started on demand, and ended after some idle time."""
 
 import threading
 from collections import deque
@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from django.db import connections
 
-#: How long a thread without work is kept, seconds.
+#: How long an idle thread is kept, seconds.
 IDLE_SECONDS = 30.0
 
 
 class Threads:
-    """At most `limit` at once; work beyond that waits in line. They do not hold up the end of the process."""
+    """At most `limit` threads at once; more work waits in a queue. They do not delay the end of the process."""
 
     def __init__(self, limit: int, name: str) -> None:
         self._limit = limit
@@ -22,7 +22,7 @@ class Threads:
         self._idle = 0
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Run `work`, which raises nothing, in one of the threads."""
+        """Run `work` in one of the threads. It must not raise."""
         with self._ready:
             self._work.append(work)
             if len(self._work) <= self._idle:
@@ -38,11 +38,11 @@ class Threads:
             while self._run_next():
                 pass
         finally:
-            # Else the database and its files stay open until the garbage collector finds them.
+            # Otherwise the database and its files stay open until they are garbage-collected.
             connections.close_all()
 
     def _run_next(self) -> bool:
-        """In a frame of its own: a thread that waits keeps nothing alive of what it did last."""
+        """Run the next work in its own frame, so that a waiting thread keeps no objects of its last work."""
         work = self._next()
         if work is None:
             return False

@@ -1,4 +1,4 @@
-"""Requests that wait for a change hold a thread each: only so many at once, and not all of them one user's."""
+"""Limits the requests that wait for a change, in total and per user: each blocks a thread."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ _ALL = object()
 
 
 def take_place() -> Callable[[], None]:
-    """What gives the place back, to be called once. Raises: `TooManyRequestsError`."""
+    """Take a place. Return the function that releases it, to be called once. Raises: `TooManyRequestsError`."""
     limits = settings.ENVIRONMENT
     for_user = _slots.take(current_actor(), limits.waiting_requests_per_user)
     if for_user is None:
@@ -33,7 +33,7 @@ def take_place() -> Callable[[], None]:
 
 @contextmanager
 def waiting() -> Iterator[None]:
-    """Raises: `TooManyRequestsError`."""
+    """Have a place in the block. Raises: `TooManyRequestsError`."""
     give_back = take_place()
     try:
         yield
@@ -42,7 +42,7 @@ def waiting() -> Iterator[None]:
 
 
 class WaitingStream:
-    """An answer that comes while things happen: it has a place from now on, until it is closed."""
+    """An answer that is streamed while things happen. It has a place until it is closed."""
 
     def __init__(self, parts: Iterator[str]) -> None:
         self._parts = parts

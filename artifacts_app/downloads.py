@@ -1,4 +1,4 @@
-"""Links by which nodes fetch packages: signed anew at each publish, short-lived, bound to a node and a digest."""
+"""Links by which nodes fetch packages: signed at each publish, short-lived, for one node and one digest."""
 
 from datetime import timedelta
 
@@ -12,21 +12,21 @@ _SALT = "modfleet.download"
 
 
 class InvalidLinkError(ApiError):
-    """The download link has expired or was never one."""
+    """The download link has expired or is not valid."""
 
     kind = Kind.FORBIDDEN
     code = "invalid_link"
 
 
 class PackageGoneError(ApiError):
-    """The storage does not have this package any more. Upload the same package again."""
+    """The storage no longer has this package. Upload the same package again."""
 
     kind = Kind.GONE
     code = "package_gone"
 
 
 def download_url(storage_key: str, *, package_sha256: str, node: str) -> str:
-    """The storage's own signed link where it makes one, else one to this API, built on its public URL."""
+    """Return the storage's own signed link if it makes one, or else a link to this API at its public URL."""
     seconds = settings.ENVIRONMENT.download_seconds
     if not isinstance(default_storage, FileSystemStorage) and hasattr(default_storage, "querystring_auth"):
         return str(default_storage.url(storage_key, expire=int(seconds)))  # type: ignore[call-arg]  # S3, GCS
@@ -35,7 +35,7 @@ def download_url(storage_key: str, *, package_sha256: str, node: str) -> str:
 
 
 def read_link(signed: str) -> str:
-    """The storage key that the link is for. Raises: `InvalidLinkError`."""
+    """Return the storage key of the link. Raises: `InvalidLinkError`."""
     try:
         storage_key, _, _ = signing.loads(
             signed, salt=_SALT, max_age=timedelta(seconds=settings.ENVIRONMENT.download_seconds)

@@ -35,7 +35,7 @@ class ArtifactTooLargeError(ArtifactError):
 
 
 class ArtifactExistsError(ArtifactError):
-    """Another build of this version and platform is there already, and a build never changes. Raise the version."""
+    """This version has another build for this platform, and a build never changes. Raise the version."""
 
     kind = Kind.CONFLICT
     code = "artifact_exists"
@@ -46,3 +46,10 @@ class ArtifactNotFoundError(ArtifactError):
 
     kind = Kind.NOT_FOUND
     code = "artifact_not_found"
+
+
+class ArtifactInUseError(ArtifactError):
+    """Nodes have this artifact, or a rollout is about to install it."""
+
+    kind = Kind.CONFLICT
+    code = "artifact_in_use"

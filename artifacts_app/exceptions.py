@@ -1,8 +1,8 @@
-"""What can be wrong with an uploaded artifact."""
+"""The error of an uploaded package."""
 
 
 class InvalidArtifact(ValueError):
-    """The package is missing something, or its bytes are bad."""
+    """The package is incomplete or damaged."""
 
-    #: Stable, for machines; answered with 400.
+    #: Stable, for machines. The status is 400.
     code = "invalid_artifact"

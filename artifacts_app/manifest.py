@@ -1,4 +1,4 @@
-"""What a package consists of, and the identity that follows from it. Read by the control plane and by the agents."""
+"""The members of a package, and its content digest. Used by the control plane and by the agents."""
 
 import hashlib
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ class Member:
 
 
 def content_digest(members: Iterable[Member]) -> str:
-    """Identity of a build in hex: independent of the zip's timestamps, order and compression."""
+    """Return the identity of a build in hex. It does not depend on the zip's timestamps, order and compression."""
     digest = hashlib.sha256()
     for member in sorted(members, key=lambda each: each.path):
         digest.update(f"{member.path}\0{member.size}\0{member.sha256}\n".encode())

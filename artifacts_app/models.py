@@ -1,4 +1,4 @@
-"""Read model of the builds; written by `projections.ArtifactProjection` alone."""
+"""Read model of the builds, written only by `projections.ArtifactProjection`."""
 
 from typing import ClassVar
 
@@ -6,7 +6,7 @@ from django.db import models
 
 
 class Build(models.Model):
-    """One build: what a node of `platform` gets for (module_name, version)."""
+    """One build: what a node of `platform` gets for a module name and version."""
 
     #: `<module_name>:<version>:<platform>`
     key = models.CharField(primary_key=True, max_length=200)
@@ -20,7 +20,7 @@ class Build(models.Model):
     #: The builds for the operating systems of one package share its bytes.
     storage_key = models.CharField(max_length=200)
     module_file = models.CharField(max_length=255)
-    #: JSON arrays and objects as text, as they stand in the event.
+    #: JSON arrays and objects as text, as in the event.
     members = models.TextField()
     dependencies = models.TextField()
     document = models.TextField()

@@ -1,4 +1,4 @@
-"""Looks into an uploaded package without unpacking it: a zip of one shared object, `module.json` and maybe `deps/`."""
+"""Inspects an uploaded package without unpacking it: a zip of one shared object, `module.json` and maybe `deps/`."""
 
 import hashlib
 import re
@@ -20,40 +20,40 @@ __all__ = ["InspectedPackage", "InvalidArtifact", "InvalidMetadata", "find_probl
 Problem = InvalidArtifact | InvalidMetadata
 
 METADATA_FILE = "module.json"
-DEPENDENCIES_FOLDER = "deps/"
+DEPENDENCIES_DIRECTORY = "deps/"
 #: Bytes.
 MAX_METADATA = 1024 * 1024
-#: Bytes of the shared object that are held in memory; a larger one goes to a temporary file.
+#: A larger shared object goes to a temporary file, bytes.
 MAX_IN_MEMORY = 1024 * 1024
 
-#: Other words for the machines of `shared_object.MACHINES`.
+#: Other names for the machines of `shared_object.MACHINES`.
 MACHINE_ALIASES = {"amd64": "x86_64", "x86-64": "x86_64", "arm64": "aarch64"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InspectedPackage:
-    """What a sound package holds."""
+    """The contents of a valid package."""
 
     metadata: ModuleMetadata
     #: Name of the shared object.
     module_file: str
-    #: As in `linux/x86_64`, its machine read from the shared object; one for each operating system that is named.
+    #: Such as `linux/x86_64`, with the machine of the shared object. One for each operating system in `module.json`.
     platforms: tuple[str, ...]
     #: All files, sorted by path.
     members: tuple[Member, ...]
     #: The build's identity, see `content_digest`.
     content_sha256: str
-    #: Names of what `module.json` or `deps/` has, sorted.
+    #: Names from `module.json` and `deps/`, sorted.
     dependencies: tuple[str, ...]
 
 
 def inspect_package(file: IO[bytes], *, max_unpacked_bytes: int, max_members: int) -> InspectedPackage:
-    """What the package in the seekable `file` holds, every byte of it checked. Leaves `file` at any position.
+    """Check every byte of the package in the seekable `file`, and return its contents. Leaves `file` at any position.
 
-    Raises: `InvalidArtifact` for a package that is incomplete or damaged, `InvalidMetadata` for what its `module.json`
-    says. It is the first problem: nothing is read beyond that.
+    Raises: `InvalidArtifact` for a package that is incomplete or damaged, `InvalidMetadata` for a wrong `module.json`.
+    Stops at the first problem.
     """
-    looking = _look(file, max_unpacked_bytes=max_unpacked_bytes, max_members=max_members)
+    looking = _problems(file, max_unpacked_bytes=max_unpacked_bytes, max_members=max_members)
     try:
         raise next(looking)
     except StopIteration as end:
@@ -62,14 +62,14 @@ def inspect_package(file: IO[bytes], *, max_unpacked_bytes: int, max_members: in
 
 
 def find_problems(file: IO[bytes], *, max_unpacked_bytes: int, max_members: int) -> tuple[Problem, ...]:
-    """All that is wrong with the package in the seekable `file`, as far as one problem does not hide another."""
-    return tuple(_look(file, max_unpacked_bytes=max_unpacked_bytes, max_members=max_members))
+    """Return all problems of the package in the seekable `file`, as far as one problem does not hide another."""
+    return tuple(_problems(file, max_unpacked_bytes=max_unpacked_bytes, max_members=max_members))
 
 
-def _look(
+def _problems(
     file: IO[bytes], *, max_unpacked_bytes: int, max_members: int
 ) -> Generator[Problem, None, InspectedPackage | None]:
-    """Yields each problem when it is met; returns the package if there was none."""
+    """Yield each problem when it is found. Return the package if there was none."""
     try:
         entries = read_entries(file, max_members=max_members)
     except InvalidArtifact as error:
@@ -89,7 +89,7 @@ def _look(
         members = {}
         for entry in entries:
             try:
-                if not entry.is_folder:
+                if not entry.is_directory:
                     members[entry.path] = _read_member(file, entry, sinks.get(entry.path))
             except InvalidArtifact as error:
                 yield error
@@ -127,18 +127,18 @@ def _is_shared_object(path: str) -> bool:
 
 
 def _wrong_contents(entries: tuple[Entry, ...]) -> Iterator[Problem]:
-    """A package without `module.json` is an incomplete artifact, not bad metadata: the upload documents 400 for a
-    missing or bad artifact, and both files as the artifact's content."""
+    """Yield problems of the list of files. A package without `module.json` is an incomplete artifact, not bad metadata: the
+    vendor documents 400 for a missing or bad artifact, and both files as its content."""
     paths = {entry.path for entry in entries}
     shared_objects = [entry.path for entry in entries if _is_shared_object(entry.path)]
     for path in sorted(paths - {METADATA_FILE, *shared_objects}):
         if not re.fullmatch(r"deps/[^/]*", path):
             yield InvalidArtifact(f"{path!r} does not belong in a package: one .so file, module.json and deps/* do")
     if len(shared_objects) != 1:
-        yield InvalidArtifact(f"the package must have one .so file beside module.json, not {len(shared_objects)}")
+        yield InvalidArtifact(f"the package must have one .so file next to module.json, not {len(shared_objects)}")
     if METADATA_FILE not in paths:
         yield InvalidArtifact("the package has no module.json")
-    # The name stands in the server's configuration and in MODULE LOAD, where quotes and blanks have a meaning.
+    # The name is used in the server's configuration and in MODULE LOAD, where quotes and blanks have a meaning.
     if not all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}", path) for path in shared_objects):
         yield InvalidArtifact("the .so file's name must be letters, digits, '_', '.', '+' or '-'")
 
@@ -163,7 +163,7 @@ def _parse_document(document: BytesIO) -> ModuleMetadata:
 def _wrong_claims(
     metadata: ModuleMetadata, module_file: str, platform: str, members: Mapping[str, Member]
 ) -> Iterator[Problem]:
-    """Whether `module.json` speaks of the files that lie beside it."""
+    """Yield what `module.json` says that does not match the other files."""
     wrong = {}
     if metadata.module_file not in {"", module_file}:
         wrong["module_file"] = f"is not the package's {module_file}"
@@ -181,14 +181,14 @@ def _wrong_claims(
 
 
 def _wrong_dependencies(metadata: ModuleMetadata, members: Mapping[str, Member]) -> Iterator[Problem]:
-    """A dependency with an address or a digest is a file, and nodes get their files from the package alone; any other
-    is the name of a module."""
-    packed = {_packed_name(path): members[path] for path in sorted(members) if path.startswith(DEPENDENCIES_FOLDER)}
+    """Yield wrong dependencies. A dependency with an address or a digest is a file, and nodes get files only from the
+    package. Any other dependency is the name of a module."""
+    packed = {_packed_name(path): members[path] for path in sorted(members) if path.startswith(DEPENDENCIES_DIRECTORY)}
     for name, dependency in metadata.document.get("dependencies", {}).items():
         file = packed.get(name)
         if file is None and (dependency.get("sha256") or dependency.get("url")):
             yield InvalidArtifact(
-                f"{DEPENDENCIES_FOLDER}{name}.tgz is declared in module.json and not in the package; nothing is "
+                f"{DEPENDENCIES_DIRECTORY}{name}.tgz is declared in module.json and not in the package; nothing is "
                 "downloaded from elsewhere"
             )
         elif file is not None and dependency.get("sha256", file.sha256) != file.sha256:
@@ -200,9 +200,9 @@ def _dependencies(metadata: ModuleMetadata, members: Mapping[str, Member]) -> tu
 
 
 def packed_names(paths: Iterable[str]) -> set[str]:
-    """Names of the dependencies that the package brings along. RAMP packs one as `deps/<name>.tgz`."""
-    return {_packed_name(path) for path in paths if path.startswith(DEPENDENCIES_FOLDER)}
+    """Return the names of the dependencies in the package. RAMP packs one as `deps/<name>.tgz`."""
+    return {_packed_name(path) for path in paths if path.startswith(DEPENDENCIES_DIRECTORY)}
 
 
 def _packed_name(path: str) -> str:
-    return path.removeprefix(DEPENDENCIES_FOLDER).removesuffix(".tgz")
+    return path.removeprefix(DEPENDENCIES_DIRECTORY).removesuffix(".tgz")

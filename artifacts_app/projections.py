@@ -1,4 +1,4 @@
-"""Artifact events to rows of `Build`."""
+"""Writes artifact events to `Build`."""
 
 import json
 from collections.abc import Sequence

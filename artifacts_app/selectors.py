@@ -23,9 +23,11 @@ from modules_app.models import Module
 
 
 def refuse_other_spelling(module_name: str) -> Condition:
-    """What holds as long as no module comes in or goes. Raises: `ModuleNameTakenError` if no module has this name, and one
-    has a name that differs from it only in case: to a server the commands of both are the same. An older log may have
-    several spellings; each of them stays allowed."""
+    """Return a condition that no module is added or deleted. Raises: `ModuleNameTakenError` if a module has a name that
+    differs only in case, and none has this name.
+
+    To a server, the commands of both are the same. An older log may have several spellings: all of them stay allowed.
+    """
     unique = Condition(after=head(), event_types=[ModuleRegistered, ModuleDeleted, ArtifactUploaded, ArtifactDeleted])
     spellings = {
         name
@@ -38,7 +40,7 @@ def refuse_other_spelling(module_name: str) -> Condition:
 
 
 def builds(module_name: str, version: int) -> list[Build]:
-    """The builds by platform. Raises: `ArtifactNotFoundError`."""
+    """Return the builds, sorted by platform. Raises: `ArtifactNotFoundError`."""
     found = list(Build.objects.filter(module_name=module_name, version=version))
     if not found:
         raise ArtifactNotFoundError(f"There is no artifact of {module_name} {version}. Upload its package first.")
@@ -46,40 +48,40 @@ def builds(module_name: str, version: int) -> list[Build]:
 
 
 def uploaded_versions() -> QuerySet[Any]:
-    """The (module_name, version) that have a build."""
+    """Return each (module_name, version) that has a build."""
     return Build.objects.order_by("module_name", "version").values_list("module_name", "version", named=True).distinct()
 
 
 def builds_of(module_name: str) -> list[Build]:
-    """The builds of all its versions, the newest version first; none if there is no package."""
+    """Return the builds of all versions, the newest version first. Empty if there is no package."""
     rows = Build.objects.filter(module_name=module_name).order_by("-version", "platform")
     return list(rows.defer("members", "document"))
 
 
 def artifact_document(module_name: str, version: int) -> dict[str, Any]:
-    """The artifact as JSON. Raises: `ArtifactNotFoundError`."""
+    """Return the artifact as JSON. Raises: `ArtifactNotFoundError`."""
     return _document(builds(module_name, version))
 
 
 def artifact_documents(keys: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
-    """The artifacts as JSON in this order, in one query."""
-    wanted = [(name, version) for name, version in keys]
-    rows = Build.objects.filter(module_name__in={name for name, _ in wanted}, version__in={v for _, v in wanted})
-    rows = rows.defer("members", "document")  # long, and of no use here
+    """Return the artifacts as JSON, in this order. One query."""
+    versions = [(name, version) for name, version in keys]
+    rows = Build.objects.filter(module_name__in={name for name, _ in versions}, version__in={v for _, v in versions})
+    rows = rows.defer("members", "document")  # long, and not used here
     grouped = groupby(rows, key=lambda row: (row.module_name, row.version))
     documents = {key: _document(list(group)) for key, group in grouped}
-    return [documents[key] for key in wanted if key in documents]
+    return [documents[key] for key in versions if key in documents]
 
 
 def dependencies_of(keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], list[str]]:
-    """Names of what each module version depends on; empty for what has no artifact any more."""
-    wanted = list(keys)
-    known = {(each["module_name"], each["version"]): each["dependencies"] for each in artifact_documents(wanted)}
-    return {key: known.get(key, []) for key in wanted}
+    """Return the names of the dependencies of each module version. Empty if the artifact was deleted."""
+    versions = list(keys)
+    known = {(each["module_name"], each["version"]): each["dependencies"] for each in artifact_documents(versions)}
+    return {key: known.get(key, []) for key in versions}
 
 
 def platforms_of(modules: Iterable[tuple[str, int]]) -> dict[tuple[str, int], dict[str, Any]]:
-    """The vendor's `platforms` map of each module version."""
+    """Return the vendor's `platforms` map of each module version."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for row in Build.objects.filter(module_name__in={name for name, _ in modules}):
         digests = {each.path: each.sha256 for each in members_of(row)}
@@ -119,7 +121,7 @@ def _document(rows: list[Build]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildToFetch:
-    """Everything that a node needs to fetch a build, check it, load it and probe it."""
+    """All that a node needs to fetch, check, load and probe a build."""
 
     storage_key: str
     size: int
@@ -131,7 +133,7 @@ class BuildToFetch:
     commands: tuple[str, ...]
 
     def url(self, node: str) -> str:
-        """A link that works for a while, for this build and this node."""
+        """Return a short-lived link to the package, for this node."""
         return download_url(self.storage_key, package_sha256=self.package_sha256, node=node)
 
 
@@ -158,10 +160,10 @@ def build_to_fetch(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfferedBuild:
-    """What is to be known of a build before a node gets it. `size` is that of the package in bytes.
+    """What planning needs to know about a build. `size` is the package's size in bytes.
 
-    `dependencies` are those that `module.json` or `deps/` names, `packed` those that travel inside the package.
-    `capabilities` are those of `module.json`.
+    `dependencies` are the names from `module.json` and `deps/`; `packed` are those inside the package. `capabilities` are
+    those of `module.json`.
     """
 
     platform: str
@@ -174,7 +176,7 @@ class OfferedBuild:
 
 
 def offered_builds(keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], list[OfferedBuild]]:
-    """The builds of each module version, none for what has no artifact; one query."""
+    """Return the builds of each module version, none if it has no artifact. One query."""
     offered: dict[tuple[str, int], list[OfferedBuild]] = {key: [] for key in keys}
     rows = Build.objects.filter(module_name__in={name for name, _ in offered}, version__in={v for _, v in offered})
     for row in rows:
@@ -197,11 +199,11 @@ def _offered(row: Build) -> OfferedBuild:
 
 
 def newest_version(module_name: str) -> int | None:
-    """The highest version that has a build."""
+    """Return the highest version that has a build, or None."""
     newest: int | None = Build.objects.filter(module_name=module_name).aggregate(newest=Max("version"))["newest"]
     return newest
 
 
 def newest_storage_key() -> str | None:
-    """Where the package is kept that was uploaded last; None before the first."""
+    """Return the storage key of the newest package. None before the first upload."""
     return Build.objects.order_by("-uploaded_at", "key").values_list("storage_key", flat=True).first()

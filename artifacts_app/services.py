@@ -1,4 +1,4 @@
-"""Takes packages in, and deletes artifacts."""
+"""Records uploaded packages, and deletes artifacts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -39,13 +39,13 @@ from modules_app.metadata import InvalidMetadata
 from modules_app.services import module_uid, package_described, packages_forgotten
 
 MAX_MEMBERS = 1000
-#: How long bytes without an event are left alone: an upload may be between its blob and its event.
+#: How long bytes without an event are kept: an upload stores its bytes before its event.
 ORPHAN_GRACE = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """The outcome of an upload; `created` is False when the same build was there already."""
+    """The outcome of an upload. `created` is False if the same build was there already."""
 
     module_name: str
     version: int
@@ -56,7 +56,7 @@ class Upload:
 
 
 def inspect(spool: Spool) -> InspectedPackage:
-    """What is in the package. Raises: `UnreadableArtifactError`, `InvalidArtifactMetadataError`."""
+    """Return the contents of the package. Raises: `UnreadableArtifactError`, `InvalidArtifactMetadataError`."""
     spool.file.seek(0)
     try:
         return inspect_package(
@@ -73,14 +73,14 @@ def _nothing_else(_: Upload) -> None:
 
 
 def add_build(spool: Spool, *, register: bool = False, also: Callable[[Upload], None] = _nothing_else) -> Upload:
-    """Check the package, store its bytes, record the build; with `register` its module object too if it has none.
+    """Check the package, store its bytes and record the build. With `register`, also record its module object if it has none.
 
-    `also` is called in the transaction of the events, after them. All that takes long happens before that transaction.
-    Bytes first, event second: what fails in between leaves bytes that nothing names, and they are swept. Bytes that the
+    `also` is called in the transaction of the events, after them. All slow steps happen before that transaction.
+    Bytes first, event second: a failure in between leaves bytes without a build, which are swept later. Bytes that the
     storage has lost are stored again.
     Raises: `accounts.errors.ModulesUploadDisabledError`, `ArtifactError`, `modules_app.errors.ModuleError`, what `also` raises.
     """
-    give_connection_back()  # to look at a large package takes long, and so does storing it
+    give_connection_back()  # to inspect and store a large package takes long
     package = inspect(spool)
     build = _build(package, spool)
     if _has_new_build(_decided(build, package, register=register)):
@@ -94,7 +94,11 @@ def add_build(spool: Spool, *, register: bool = False, also: Callable[[Upload], 
         _drop(build)
         raise
     except Error as error:
-        if database_cause(error) in {Cause.FULL, Cause.LOCKED, Cause.READ_ONLY}:  # else the commit may have succeeded
+        if database_cause(error) in {
+            Cause.FULL,
+            Cause.LOCKED,
+            Cause.READ_ONLY,
+        }:  # otherwise the commit may have succeeded
             _drop(build)
         raise
     if not upload.created:
@@ -110,8 +114,8 @@ def _restore(build: ArtifactUploaded, spool: Spool) -> None:
         return
     if row.package_sha256 != spool.sha256:
         raise ArtifactExistsError(
-            "The storage has lost the package of this build, and this one has the same content in other bytes. Upload "
-            "the package that was uploaded first, or delete the artifact."
+            "The storage has lost the package of this build, and this package has the same content in other bytes. "
+            "Upload the first package again, or delete the artifact."
         )
     spool.store(key=row.storage_key)
 
@@ -126,13 +130,13 @@ def _record(
     build: ArtifactUploaded, package: InspectedPackage, also: Callable[[Upload], None], *, register: bool
 ) -> Upload:
     with transaction.atomic():
-        # A body may take minutes: uploads were allowed when it began, and must be so still.
+        # A body may take minutes: uploads were allowed when it began, and must still be allowed.
         allowed = Condition(after=head(), streams=[CLUSTER_STREAM])
         require_modules_upload_allowed()
         unique = refuse_other_spelling(build.module_name)
         appends = _decided(build, package, register=register)
         created = _has_new_build(appends)
-        if created and not build.storage_key:  # the same build was there a moment ago, and was deleted since
+        if created and not build.storage_key:  # the same build was there before, and was deleted in between
             raise ConcurrencyError
         append(*appends, unless=[allowed, unique])
         upload = _upload(build, package, created=created)
@@ -145,7 +149,7 @@ def _has_new_build(appends: Sequence[Append]) -> bool:
 
 
 def _decided(build: ArtifactUploaded, package: InspectedPackage, *, register: bool) -> list[Append]:
-    """Changes of the artifact, which gets a build for each platform of the package, and of its module."""
+    """Return the changes of the artifact, which gets a build for each platform, and of its module."""
     loaded = load_state(artifact_stream(build.module_name, build.version), ARTIFACT)
     added = [
         event
@@ -156,7 +160,7 @@ def _decided(build: ArtifactUploaded, package: InspectedPackage, *, register: bo
 
 
 def _build(package: InspectedPackage, spool: Spool) -> ArtifactUploaded:
-    """The build for the first of the package's platforms; its bytes are not stored yet."""
+    """Return the build for the first platform of the package. Its bytes are not stored yet."""
     return ArtifactUploaded(
         module_name=package.metadata.module_name,
         version=package.metadata.version,
@@ -184,14 +188,14 @@ def _upload(build: ArtifactUploaded, package: InspectedPackage, *, created: bool
 
 
 def artifact_deletion(module_name: str, version: int) -> Append:
-    """What to append to delete all builds, nothing if there are none."""
+    """Return the append that deletes all builds. It has no events if there are no builds."""
     loaded = load_state(artifact_stream(module_name, version), ARTIFACT)
     return loaded.append(ARTIFACT.decide(loaded.state, DeleteArtifact(module_name=module_name, version=version)))
 
 
 @retry_on_conflict
 def delete_artifact(module_name: str, version: int) -> None:
-    """Raises: `ArtifactNotFoundError`, and what a veto raises. The bytes are swept later."""
+    """Delete an artifact; its bytes are swept later. Raises: `ArtifactNotFoundError`, and the errors of vetoes."""
     deletion = artifact_deletion(module_name, version)
     if not deletion.events:
         raise ArtifactNotFoundError
@@ -200,7 +204,7 @@ def delete_artifact(module_name: str, version: int) -> None:
 
 
 def sweep_storage() -> int:
-    """Remove bytes that no build names, once they are a day old. Returns how many packages were removed."""
+    """Delete packages without a build that are older than a day. Return their number."""
     before = database_now() - ORPHAN_GRACE
     named = set(Build.objects.values_list("storage_key", flat=True))
     orphans = [key for key, stored_at in stored_keys() if key not in named and stored_at < before]

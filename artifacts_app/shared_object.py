@@ -1,7 +1,7 @@
-"""Whether a file is a module that a server can load, read from its ELF headers without loading it.
+"""Checks if a file is a module that a server can load, from its ELF headers and without loading it.
 
-What is looked for are accidents: the wrong file, another machine's build, a transfer that stopped. A server that maps
-a truncated shared object is killed by SIGBUS. Hostile code is not looked for: who may upload may run code anyway.
+The checks find accidents: the wrong file, a build for another machine, an incomplete transfer. A server that maps a
+truncated shared object is killed by SIGBUS. They do not find hostile code: a user who may upload may run code anyway.
 """
 
 import re
@@ -16,7 +16,7 @@ from elftools.elf.elffile import ELFFile
 from artifacts_app.exceptions import InvalidArtifact
 
 MACHINES = {"EM_X86_64": "x86_64", "EM_AARCH64": "aarch64"}
-#: Redis looks for the first; Valkey for the second, then for the first.
+#: Redis uses the first; Valkey the second, or else the first.
 ENTRY_POINTS = (b"RedisModule_OnLoad", b"ValkeyModule_OnLoad")
 
 #: A linker writes about 10 segments and 40 sections.
@@ -30,7 +30,7 @@ _FUNCTION = 2
 _GLOBAL, _WEAK = 1, 2
 _HIDDEN_VISIBILITIES = frozenset({1, 2})  # internal, hidden
 
-#: What pyelftools raises for a file that contradicts itself.
+#: The errors of pyelftools for an inconsistent file.
 _UNREADABLE = (
     ELFError,
     ConstructError,
@@ -45,7 +45,7 @@ _UNREADABLE = (
 
 
 def read_platform(file: IO[bytes]) -> str:
-    """Platform of the module in `file`, such as `linux/x86_64`: a complete shared object that exports an entry point.
+    """Return the platform of the module in `file`, such as `linux/x86_64`. It must be complete and export an entry point.
 
     Raises: `InvalidArtifact`.
     """
@@ -72,7 +72,7 @@ def _read_platform(file: IO[bytes]) -> str:
 def _machine(elf: ELFFile) -> str:
     header = elf.header
     if header["e_type"] != "ET_DYN":
-        raise InvalidArtifact("the .so file is an ELF file, but no shared object")
+        raise InvalidArtifact("the .so file is an ELF file, but not a shared object")
     machine = MACHINES.get(header["e_machine"])
     if machine is None or elf.elfclass != 64 or not elf.little_endian:
         raise InvalidArtifact("the shared object is built for a machine other than 64-bit x86_64 or aarch64")
@@ -95,7 +95,7 @@ def _check_segments(elf: ELFFile) -> None:
 
 def _checked_sections(elf: ELFFile) -> list[Any]:
     header = elf.header
-    # More than 65,279 sections are counted elsewhere and leave 0 here, as a file without sections does.
+    # If there are more than 65,279 sections, this is 0, as in a file without sections.
     count = header["e_shnum"]
     if not 0 < count <= MAX_SECTIONS:
         raise InvalidArtifact(f"the shared object has no sections, or more than {MAX_SECTIONS}")
@@ -115,19 +115,19 @@ def _table(elf: ELFFile, kind: Any, offset: int, step: int, count: int) -> list[
 
 def _check_inside(elf: ELFFile, offset: int, length: int) -> None:
     if offset + length > elf.stream_len:
-        raise InvalidArtifact("the shared object is truncated: parts of it lie behind its end")
+        raise InvalidArtifact("the shared object is truncated: some of its parts are after its end")
 
 
 def _exports_entry_point(elf: ELFFile, sections: list[Any]) -> bool:
-    """Whether a server's dlsym finds one. Read as bytes: pyelftools takes 47 µs a symbol, and modules have thousands."""
+    """Return True if dlsym finds an entry point. Reads bytes: pyelftools takes 47 µs a symbol, and modules have thousands."""
     for section in sections:
         if section["sh_type"] == "SHT_DYNSYM" and section["sh_link"] < len(sections):
             symbols = _section_bytes(elf, section)
             names = _section_bytes(elf, sections[section["sh_link"]])
-            wanted = _offsets_of_entry_points(names)
+            offsets = _offsets_of_entry_points(names)
             whole = memoryview(symbols)[: len(symbols) // _SYMBOL.size * _SYMBOL.size]
             return any(
-                name in wanted and _is_exported_function(info, other, home)
+                name in offsets and _is_exported_function(info, other, home)
                 for name, info, other, home, _, _ in _SYMBOL.iter_unpack(whole)
             )
     return False
@@ -142,14 +142,14 @@ def _section_bytes(elf: ELFFile, section: Any) -> bytes:
 
 
 def _offsets_of_entry_points(names: bytes) -> frozenset[int]:
-    """Where the entry points' names begin. A linker may let one begin inside a longer name that ends alike."""
+    """Return the offsets of the entry points' names. A linker may put a name at the end of a longer name."""
     return frozenset(
         match.start() for entry_point in ENTRY_POINTS for match in re.finditer(re.escape(entry_point + b"\0"), names)
     )
 
 
 def _is_exported_function(info: int, other: int, home: int) -> bool:
-    """By the symbol's binding and type, its visibility, and the section it is defined in: 0 is none."""
+    """Return True if a symbol with this binding and type, visibility and section is exported. Section 0 is none."""
     return (
         info & 0xF == _FUNCTION
         and info >> 4 in {_GLOBAL, _WEAK}

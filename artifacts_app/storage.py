@@ -1,4 +1,4 @@
-"""Where packages are kept: any django-storages backend, under keys that are never shared."""
+"""The storage of packages: any django-storages backend. A key is never used twice."""
 
 import hashlib
 import logging
@@ -16,31 +16,32 @@ from django.core.files import File
 from django.core.files.storage import FileSystemStorage, default_storage
 
 from api.failures import disk_refusal
+from durable import sync_directory
 
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 20
-#: Beside the packages: what is on its way in.
+#: The directory for incomplete uploads, next to the packages.
 INCOMING = ".incoming"
 
 
 class Spool:
-    """A package on its way in: bytes to a temporary file, SHA-256 on the way. Removed when closed, unless stored.
+    """An upload in a temporary file, with its SHA-256. `close` deletes the file unless it was stored.
 
-    Raises: `StorageFullError`, `StorageUnavailableError`, from every method that writes; nothing is left then.
+    Raises: `StorageFullError`, `StorageUnavailableError`, from every method that writes. Then no file is left.
     """
 
     def __init__(self) -> None:
-        with _refused_in_words():
-            folder = _incoming()
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor, self.path = tempfile.mkstemp(dir=folder)
+        with _disk_errors():
+            directory = _incoming()
+            directory.mkdir(parents=True, exist_ok=True)
+            descriptor, self.path = tempfile.mkstemp(dir=directory)
         self.file: IO[bytes] = os.fdopen(descriptor, "w+b")
         self.size = 0
         self._digest = hashlib.sha256()
 
     def write(self, chunk: bytes) -> None:
-        with _refused_in_words():
+        with _disk_errors():
             self.file.write(chunk)
             self.file.flush()
         self._digest.update(chunk)
@@ -51,9 +52,9 @@ class Spool:
         return self._digest.hexdigest()
 
     def store(self, *, key: str = "") -> str:
-        """The key under which the whole package is now kept, durably: a new one, or one that was lost."""
+        """Store the package durably and return its key: a new one, or `key` if its package was lost."""
         key = key or f"{self.sha256}/{uuid.uuid4().hex}"
-        with _refused_in_words():
+        with _disk_errors():
             try:
                 self._store(key)
             except Exception:
@@ -67,12 +68,12 @@ class Spool:
         self.file.seek(0)
         default_storage.save(key, _OnDisk(self.file, self.path))
         if (root := _root()) is not None:
-            # A rename is durable once both folders are: the package's, and the one that names it.
-            _sync_folder((root / key).parent)
-            _sync_folder(root)
+            # A rename is durable once both directories are: the package's, and the one that contains it.
+            sync_directory((root / key).parent)
+            sync_directory(root)
 
     def close(self) -> None:
-        with suppress(OSError):  # it tries once more to write what a full disk did not take
+        with suppress(OSError):  # it tries once more to write the bytes that a full disk has refused
             self.file.close()
         Path(self.path).unlink(missing_ok=True)
 
@@ -84,17 +85,17 @@ class Spool:
 
 
 @contextmanager
-def _refused_in_words() -> Iterator[None]:
+def _disk_errors() -> Iterator[None]:
     """Raises: `StorageFullError`, `StorageUnavailableError`."""
     try:
         yield
-    except Exception as error:  # the library of each storage has errors of its own
-        logger.warning("a package cannot be kept: %s: %s", type(error).__name__, error)
+    except Exception as error:  # each storage library has its own errors
+        logger.warning("a package cannot be stored: %s: %s", type(error).__name__, error)
         raise disk_refusal(error) from error
 
 
 class _OnDisk(File[bytes]):
-    """A file that a file-system storage may rename instead of copying."""
+    """A file that a file-system storage may rename instead of copy."""
 
     def __init__(self, file: IO[bytes], path: str) -> None:
         super().__init__(file)
@@ -105,66 +106,58 @@ class _OnDisk(File[bytes]):
 
 
 def _root() -> Path | None:
-    """The storage's own folder, None if it has none."""
+    """Return the directory of a file-system storage, or None."""
     return Path(default_storage.location) if isinstance(default_storage, FileSystemStorage) else None
 
 
 def _incoming() -> Path:
-    """On the storage's own file system where it has one, so that storing is a rename."""
+    """Return a directory on the storage's file system if it has one, so that storing is a rename."""
     return (_root() or settings.ENVIRONMENT.data_path) / INCOMING
 
 
 def probe_spool() -> None:
-    """There is room for a package on its way in. Raises: `OSError`."""
-    folder = _incoming()
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as file:
+    """Check that there is space for an upload. Raises: `OSError`."""
+    directory = _incoming()
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=directory) as file:
         file.write(bytes(CHUNK_BYTES))
 
 
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def open_package(storage_key: str) -> IO[bytes]:
-    """The package's bytes. Raises: `FileNotFoundError`."""
+    """Open the package. Raises: `FileNotFoundError`."""
     return default_storage.open(storage_key, "rb")
 
 
 def is_kept(storage_key: str) -> bool:
-    """Return True if the package's bytes are there. Raises: `StorageUnavailableError`."""
-    with _refused_in_words():
+    """Return True if the package is in the storage. Raises: `StorageUnavailableError`."""
+    with _disk_errors():
         return default_storage.exists(storage_key)
 
 
 def delete_package(storage_key: str) -> None:
-    """No error if it is gone already."""
+    """Delete the package, if it is there."""
     default_storage.delete(storage_key)
 
 
 def stored_keys() -> Iterator[tuple[str, datetime]]:
-    """Each key in the storage and when it was stored."""
+    """Yield each key in the storage, and when it was stored."""
     try:
-        folders, _ = default_storage.listdir("")
+        directories, _ = default_storage.listdir("")
     except FileNotFoundError:
         return  # nothing was ever stored
-    for folder in folders:
-        if folder == INCOMING:
+    for directory in directories:
+        if directory == INCOMING:
             continue
-        for name in default_storage.listdir(folder)[1]:
-            key = f"{folder}/{name}"
+        for name in default_storage.listdir(directory)[1]:
+            key = f"{directory}/{name}"
             yield key, default_storage.get_modified_time(key)
 
 
 def remove_abandoned_spools(before: datetime) -> None:
-    """Delete temporary files that a process left behind when it was killed, last written before a moment."""
+    """Delete temporary files of killed processes that were last written before this time."""
     for path in _incoming().glob("*"):
         try:
             if datetime.fromtimestamp(path.stat().st_mtime, UTC) < before:
                 path.unlink()
         except FileNotFoundError:
-            continue  # its upload has ended in this moment
+            continue  # its upload has just ended

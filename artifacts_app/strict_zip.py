@@ -1,8 +1,8 @@
-"""Reads a zip archive that a stranger made, a member at a time and nothing held whole.
+"""Reads an untrusted zip archive, one member at a time and in small pieces.
 
-Stricter than the format, so that every reader sees the same files: members fill the archive from its first byte to the
-central directory without overlap (no bombs of shared data), local headers agree with the directory, paths are plain and
-distinct, and sizes and CRC hold. Layout: PKWARE's APPNOTE.TXT 6.3, section 4.3.
+Stricter than the format, so that every reader sees the same files. Members fill the archive from its first byte to the
+central directory without overlap (no zip bombs). Local headers match the directory. Paths are plain and distinct. Sizes
+and CRC are right. Layout: PKWARE's APPNOTE.TXT 6.3, section 4.3.
 """
 
 import re
@@ -16,7 +16,7 @@ from typing import IO
 
 from artifacts_app.exceptions import InvalidArtifact
 
-#: Bytes; what one read from the file and one piece of a member hold at most.
+#: The most that is read at a time, and the longest piece of a member, bytes.
 PIECE = 256 * 1024
 #: A member of more than GRACE bytes may unpack to this many times its compressed size. Deflate reaches 1032.
 MAX_RATIO = 100
@@ -29,7 +29,7 @@ MAX_PATH = 512
 MAX_PART = 255
 
 STORED, DEFLATED = 0, 8
-#: Tenths: what APPNOTE.TXT 6.3 describes. Other readers refuse newer ones too.
+#: Version in tenths, of APPNOTE.TXT 6.3. Other readers refuse newer versions too.
 NEWEST_VERSION = 63
 ENCRYPTED = 1 << 0 | 1 << 6 | 1 << 13
 DESCRIPTOR = 1 << 3
@@ -51,7 +51,7 @@ _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A member as the central directory has it. Sizes and offset are in bytes; a folder's path ends with `/`."""
+    """A member, from the central directory. Sizes and offset are in bytes. A directory's path ends with `/`."""
 
     path: str
     size: int
@@ -62,13 +62,13 @@ class Entry:
     offset: int
 
     @property
-    def is_folder(self) -> bool:
+    def is_directory(self) -> bool:
         return self.path.endswith("/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Directory:
-    """Where the central directory lies."""
+    """The place of the central directory."""
 
     entries: int
     offset: int
@@ -76,7 +76,7 @@ class _Directory:
 
 
 def read_entries(file: IO[bytes], *, max_members: int) -> tuple[Entry, ...]:
-    """The members of the archive in the order of their data. Their content is read by `read_content` only.
+    """Return the members of the archive in the order of their data. `read_content` reads their content.
 
     Raises: `InvalidArtifact`.
     """
@@ -93,7 +93,7 @@ def read_entries(file: IO[bytes], *, max_members: int) -> tuple[Entry, ...]:
 
 
 def read_content(file: IO[bytes], entry: Entry) -> Iterator[bytes]:
-    """The content of `entry` in pieces of at most `PIECE` bytes: right only once the iterator has ended.
+    """Yield the content of `entry` in pieces of at most `PIECE` bytes. It is only verified when the iterator has ended.
 
     Raises: `InvalidArtifact`, as soon as there is more than `entry.size`.
     """
@@ -113,7 +113,7 @@ def read_content(file: IO[bytes], entry: Entry) -> Iterator[bytes]:
 
 
 def _unpack(file: IO[bytes], entry: Entry) -> Iterator[bytes]:
-    # Read again: `_check_layout` has seen that path and extra field lie inside the archive.
+    # Read again: `_check_layout` has checked that path and extra field are inside the archive.
     local = _LOCAL.unpack(_read_at(file, entry.offset, _LOCAL.size))
     start = entry.offset + _LOCAL.size + local[-2] + local[-1]
     chunks = _read_pieces(file, start, entry.compressed_size)
@@ -160,7 +160,7 @@ def _find_directory(file: IO[bytes]) -> _Directory:
 
 
 def _find_directory64(file: IO[bytes], end: int, small: _Directory) -> tuple[_Directory, int] | None:
-    """The zip64 directory and the offset of its end record, if the archive has one."""
+    """Return the zip64 directory and the offset of its end record, if the archive has one."""
     if end < _END64.size + _END64_LOCATOR.size:
         return None
     at = end - _END64_LOCATOR.size
@@ -214,7 +214,7 @@ def _parse_entry(header: tuple[int, ...], rest: bytes) -> Entry:
         raise InvalidArtifact(f"{path!r} needs a newer version of the zip format")
     if disk:
         raise InvalidArtifact("the archive is split over several files")
-    # Newer readers take the path from this field instead.
+    # Newer readers use the path in this field instead.
     if _UNICODE_PATH_EXTRA in extras and extras[_UNICODE_PATH_EXTRA][5:] != name:
         raise InvalidArtifact(f"{path!r} has a second path")
     entry = Entry(path=path, size=size, compressed_size=compressed, crc=crc, flags=flags, method=method, offset=offset)
@@ -225,7 +225,7 @@ def _parse_entry(header: tuple[int, ...], rest: bytes) -> Entry:
 
 
 def _widened(fields: tuple[int, int, int], disk: int, extras: dict[int, bytes], path: str) -> tuple[int, int, int, int]:
-    """Size, compressed size, offset and disk, each from the zip64 extra field where its own field is full."""
+    """Return size, compressed size, offset and disk: each from the zip64 extra field if its own field is full."""
     wide = extras.get(_ZIP64_EXTRA, b"")
     values = []
     for value in fields:
@@ -243,7 +243,7 @@ def _widened(fields: tuple[int, int, int], disk: int, extras: dict[int, bytes], 
 
 
 def _extras(data: bytes, path: str) -> dict[int, bytes]:
-    """Extra fields by their tag. One tag twice is refused, since readers choose differently."""
+    """Return the extra fields by tag. A tag twice is refused: readers differ in which one they use."""
     found: dict[int, bytes] = {}
     at = 0
     while at + _EXTRA.size <= len(data):
@@ -266,21 +266,21 @@ def _path(name: bytes, flags: int) -> str:
     if any(part in {"", ".", ".."} for part in parts) or re.match("[A-Za-z]:", path):
         raise InvalidArtifact(f"{path[:80]!r} is not a plain relative path")
     if len(name) > MAX_PATH or any(len(part.encode()) > MAX_PART for part in parts):
-        raise InvalidArtifact(f"{path[:80]!r}... is too long a path")
+        raise InvalidArtifact(f"{path[:80]!r}...: the path is too long")
     return path
 
 
 def _refuse_special(entry: Entry, mode: int) -> None:
-    """Archives made on Unix have the file's mode; others leave it 0."""
+    """Refuse special files. Archives made on Unix have the file's mode; in others it is 0."""
     kind = stat.S_IFMT(mode)
-    if kind not in ({0, stat.S_IFDIR} if entry.is_folder else {0, stat.S_IFREG}):
+    if kind not in ({0, stat.S_IFDIR} if entry.is_directory else {0, stat.S_IFREG}):
         raise InvalidArtifact(f"{entry.path!r} is a link, a device or otherwise not a plain file")
-    if entry.is_folder and entry.size:
-        raise InvalidArtifact(f"{entry.path!r} is a folder with content")
+    if entry.is_directory and entry.size:
+        raise InvalidArtifact(f"{entry.path!r} is a directory with content")
 
 
 def _refuse_same_paths(entries: list[Entry]) -> None:
-    """Refuses paths that some file system takes for the same, by case or by the spelling of accents."""
+    """Refuse paths that some file systems consider equal, by case or by the encoding of accents."""
     seen: dict[str, str] = {}
     for entry in entries:
         key = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", entry.path).casefold()).removesuffix("/")
@@ -290,7 +290,7 @@ def _refuse_same_paths(entries: list[Entry]) -> None:
 
 
 def _check_layout(file: IO[bytes], entries: tuple[Entry, ...], *, end: int) -> None:
-    """Members follow each other from the archive's first byte to its directory."""
+    """Check that the members follow each other from the archive's first byte to its directory."""
     expected, slack = 0, frozenset({0})
     for entry in entries:
         _check_gap(entry.offset - expected, slack)
@@ -307,14 +307,14 @@ def _check_gap(gap: int, allowed: frozenset[int]) -> None:
 
 
 def _check_local_header(file: IO[bytes], entry: Entry, *, end: int) -> int:
-    """Offset of the end of the member's data, after a look at whether its own header says what the directory says."""
+    """Check that the member's own header matches the directory. Return the offset of the end of its data."""
     if entry.offset + _LOCAL.size > end:
-        raise InvalidArtifact(f"{entry.path!r} lies outside of the archive")
+        raise InvalidArtifact(f"{entry.path!r} is outside of the archive")
     header = _LOCAL.unpack(_read_at(file, entry.offset, _LOCAL.size))
     signature, _, flags, method, _, _, crc, compressed, size, name_length, extra_length = header
     data_at: int = entry.offset + _LOCAL.size + name_length + extra_length
     if signature != b"PK\3\4" or data_at + entry.compressed_size > end:
-        raise InvalidArtifact(f"{entry.path!r} lies outside of the archive")
+        raise InvalidArtifact(f"{entry.path!r} is outside of the archive")
     rest = _read_at(file, entry.offset + _LOCAL.size, name_length + extra_length)
     watched = ENCRYPTED | PATCH | UTF8 | DESCRIPTOR
     agrees = (

@@ -1,4 +1,4 @@
-"""A package on its way in: credentials and size first, then the body, streamed to a spool and never whole in memory."""
+"""Receives a package: checks credentials and size first, then streams the body to a spool, never whole in memory."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,20 +27,20 @@ FIELD = "module"
 
 
 class PackageUploadView(APIView):
-    """A view that takes a package. `received_package` in its handler gives it, `add_once` records it too."""
+    """A view that receives a package. Its handler calls `received_package`, or `add_once` to record it too."""
 
     parser_classes = [MultiPartParser]
     throttle_classes = [RequestThrottle, UploadThrottle]
 
     def initialize_request(self, request: Any, *args: Any, **kwargs: Any) -> Request:
-        # Before authentication: the session's asks for the form's fields, and would read the body its own way.
+        # Before authentication: that of the session reads the form's fields, and so the body.
         self._handler = PackageHandler(request)
         request.upload_handlers = [self._handler]
         return super().initialize_request(request, *args, **kwargs)
 
     @contextmanager
     def received_package(self, request: Request) -> Iterator[Spool]:
-        """The package of the request; its temporary file is gone afterwards.
+        """Give the package of the request, and delete its temporary file afterwards.
 
         Raises: `NoModuleError`, `ArtifactTooLargeError`.
         """
@@ -57,8 +57,8 @@ class PackageUploadView(APIView):
             self._handler.close()
 
     def add_once(self, request: Request, answer: Callable[[Upload], Response], *, register: bool = False) -> Response:
-        """What `answer` makes of the request's package, in the transaction that records it and keeps the answer under
-        the request's Idempotency-Key; the answer that was kept, if there is one.
+        """Record the package, and return the response of `answer`. It is stored under the request's Idempotency-Key, in the
+        same transaction. If there is a stored response, return that and record nothing.
 
         Raises: what `received_package`, `add_build` and `answer` raise, `api.idempotency.KeyReusedError`.
         """
@@ -75,7 +75,7 @@ class PackageUploadView(APIView):
             try:
                 add_build(package, register=register, also=answer_and_keep)
             except (ApiError, ConcurrencyError):
-                # Perhaps refused just because the same request, a moment earlier, has done the work.
+                # Perhaps it was refused only because the same request has just done the work.
                 if (stored := stored_response(request, digest)) is not None:
                     return stored
                 raise
@@ -83,17 +83,17 @@ class PackageUploadView(APIView):
 
 
 def refuse_too_large(meta: Mapping[str, Any]) -> None:
-    """By the length that the request's headers declare. Raises: `ArtifactTooLargeError`."""
+    """Check the length in the request's headers. Raises: `ArtifactTooLargeError`."""
     try:
         declared = int(meta.get("CONTENT_LENGTH") or 0)
-    except ValueError:  # such a body is taken for an empty one
+    except ValueError:  # such a body counts as empty
         return
     if declared > settings.ENVIRONMENT.max_upload_bytes + ENVELOPE_BYTES:
         raise _too_large()
 
 
 class PackageHandler(FileUploadHandler):
-    """Puts a form's package into a spool while the form is read; whoever made it closes it."""
+    """Writes a form's package to a spool while the form is read. The creator must close it."""
 
     chunk_size = CHUNK_BYTES
 

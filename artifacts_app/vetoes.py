@@ -1,6 +1,6 @@
-"""What other apps know that forbids the deletion of an artifact."""
+"""The vetoes of other apps against the deletion of an artifact."""
 
 from modules_app.vetoes import Vetoes
 
-#: Asked with name and version.
+#: Called with module name and version.
 DELETION: Vetoes[[str, int]] = Vetoes()

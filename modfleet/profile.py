@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from durable import write_file
 from modfleet.access_token import TokenAuth
 from modfleet.failure import UsageError
 
@@ -95,12 +96,9 @@ def write_profile(path: Path, profile: Profile) -> None:
     values = {name: getattr(profile, name) for name in Profile.__dataclass_fields__}
     # A JSON string is a TOML string, unless it escapes surrogates.
     text = "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items() if value)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-        temporary.replace(path)
+        write_file(path, text.encode(), mode=0o600)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}. Set MODFLEET_CONFIG to another file.") from error
 

@@ -17,19 +17,19 @@ class InvalidModuleError(ModuleError):
 
 
 class ModuleExistsError(ModuleError):
-    """A module object of this name and version is registered already, with other values. Delete it first."""
+    """A module object with this name and version is already registered, with other values. Delete it first."""
 
     code = "module_exists"
 
 
 class ModuleNameTakenError(ModuleError):
-    """A module whose name differs only in case is there already. Servers do not tell the two apart: use one spelling."""
+    """A module has a name that differs only in case, and servers consider both equal. Use one spelling."""
 
     code = "module_name_taken"
 
 
 class ModuleInUseError(ModuleError):
-    """The module is loaded in a node's server, or is about to be. Remove it by a rollout with the action remove."""
+    """A node's server has loaded the module, or is about to. Remove it by a rollout with the action remove."""
 
     code = "module_in_use"
 

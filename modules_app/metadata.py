@@ -1,7 +1,7 @@
-"""What a module says of itself: the body of POST /v2/modules/user-defined, and `module.json` in a package.
+"""The metadata of a module: the body of POST /v2/modules/user-defined, and `module.json` in a package.
 
-Both are the vendor's module object. Fields that are not known here are kept as they came; fields that are known have
-the right type, or all that are wrong are named at once.
+Both are the vendor's module object. Unknown fields are kept unchanged. Known fields must have the right type; an error
+lists all wrong ones.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any
 
 from modules_app.operating_systems import ANY, operating_system
 
-#: What POST /v2/modules/user-defined documents as required.
+#: The required fields of POST /v2/modules/user-defined, as documented.
 MODULE_OBJECT_FIELDS = (
     "module_name",
     "version",
@@ -23,24 +23,24 @@ MODULE_OBJECT_FIELDS = (
     "capabilities",
     "min_redis_version",
 )
-#: What the upload of an artifact documents as the content of `module.json`.
+#: The required fields of `module.json`, as documented for the upload of an artifact.
 PACKAGE_FIELDS = ("module_name", "version", "semantic_version", "min_redis_version", "commands", "capabilities")
 
-#: Redis keeps a module's version in an int.
+#: Redis stores a module's version as an int.
 MAX_VERSION = 2**31 - 1
-#: A package is for at most so many operating systems.
+#: The most operating systems of one package.
 MAX_OPERATING_SYSTEMS = 16
-#: More wrong fields than these are counted in the message, not listed.
+#: The message lists so many wrong fields, and counts the others.
 LISTED_FIELDS = 20
 
-#: True of one platform's build, or of the packing: two packages of one module version may differ in them.
+#: Fields of one platform's build, or of its packing: two packages of one module version may differ in them.
 BUILD_FIELDS = frozenset({"architecture", "os", "operating_systems", "os_list", "sha256", "module_file"})
 
 
 class InvalidMetadata(ValueError):
-    """The module object cannot be accepted. `fields`: what is wrong, by field."""
+    """The module object is not valid. `fields`: what is wrong, by field."""
 
-    #: Stable, for machines; answered with 406.
+    #: Stable, for machines. The status is 406.
     code = "invalid_module"
 
     def __init__(self, fields: Mapping[str, str]) -> None:
@@ -53,34 +53,34 @@ class InvalidMetadata(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModuleMetadata:
-    """A module object that was accepted. An optional text that is absent is empty."""
+    """A valid module object. An absent optional text is empty."""
 
     module_name: str
     version: int
     semantic_version: str
     min_redis_version: str
-    #: Names only; arity, key positions and flags are in `document`.
+    #: Only the names: arity, key positions and flags are in `document`.
     commands: tuple[str, ...]
     capabilities: tuple[str, ...]
     display_name: str
     command_line_args: str
     compatible_redis_version: str
-    #: Names only; addresses and digests are in `document`.
+    #: Only the names: addresses and digests are in `document`.
     dependencies: tuple[str, ...]
     #: Name of the shared object in the package.
     module_file: str
-    #: Of the shared object, in lowercase hex.
+    #: SHA-256 of the shared object, in lowercase hex.
     sha256: str
-    #: Those that the package is for, such as `rhel9`, sorted; empty: any.
+    #: The operating systems of the package, such as `rhel9`, sorted. Empty: any.
     operating_systems: tuple[str, ...]
-    #: The complete object, unknown fields too: `version` is an int, `dependencies` an object, known fields are not null.
+    #: The complete object with unknown fields. `version` is an int, `dependencies` an object, known fields are not null.
     document: dict[str, Any]
 
 
 def parse_metadata(value: Any, *, required: Collection[str] = MODULE_OBJECT_FIELDS) -> ModuleMetadata:
-    """The module object that the JSON value `value` is. `null` in a known field counts as absent.
+    """Return `value`, a JSON value, as a module object. `null` in a known field counts as absent.
 
-    Raises: `InvalidMetadata` naming every field that is wrong or, of those `required`, missing.
+    Raises: `InvalidMetadata` with every field that is wrong, or required and missing.
     """
     if not isinstance(value, dict):
         raise InvalidMetadata({"metadata": "must be a JSON object"})
@@ -118,10 +118,10 @@ def _named_systems(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the known fields in which two accepted documents contradict each other, sorted.
+    """Return the names of the known fields in which two valid documents differ, sorted.
 
-    A field that only one of them has, or that one leaves empty, contradicts nothing; nor does the order of commands,
-    flags and capabilities. Of dependencies the names count: addresses and digests are those of one platform's build.
+    A field that is missing or empty in one of them is not a difference. Nor is the order of commands, flags and
+    capabilities. Of dependencies only the names count: addresses and digests are those of one platform's build.
     """
     names = (a.keys() & b.keys() & _CHECKS.keys()) - BUILD_FIELDS
     return tuple(sorted(name for name in names if _contradict(name, a[name], b[name])))
@@ -156,7 +156,7 @@ def _comparable(command: dict[str, Any], field: str) -> Any:
 
 
 class _Wrong(Exception):
-    """What is wrong, by the place inside the value: empty for the value itself."""
+    """The problems by their place in the value; an empty place is the value itself."""
 
     def __init__(self, words: str = "", *, places: Mapping[str, str] | None = None) -> None:
         super().__init__(words)
@@ -176,12 +176,12 @@ def _filled_text(value: Any) -> str:
 
 
 def _arguments(value: Any) -> str:
-    # They become part of a line in the server's configuration: a line break would begin another directive.
+    # They become part of a line in the server's configuration: a line break would start another directive.
     if not _text(value).isprintable():
-        raise _Wrong("must not hold line breaks or control characters")
+        raise _Wrong("must not contain line breaks or control characters")
     try:
         shlex.split(value)
-    except ValueError as error:  # known here already, and not first from every node
+    except ValueError as error:  # found here, and not on every node
         raise _Wrong(f"cannot be split into words: {error}") from error
     return _text(value)
 
@@ -199,7 +199,7 @@ def _file_name(value: Any) -> str:
 
 
 def is_file_name(name: str) -> bool:
-    """Whether `name` names a file in a folder and cannot lead out of it."""
+    """Return True if `name` is a plain file name, which cannot lead out of a directory."""
     return (
         name not in {"", ".", ".."} and name.isprintable() and not set(name) & set("/\\") and len(name.encode()) <= 255
     )
@@ -216,7 +216,7 @@ def _optional_redis_version(value: Any) -> str:
 
 
 def _whole(value: Any, *, least: int = -MAX_VERSION - 1) -> int:
-    """RAMP writes versions as floats (10203.0), so a float without a fraction is a whole number."""
+    """Return a whole number. RAMP writes versions as floats (10203.0), so a float without a fraction is accepted."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
@@ -266,14 +266,14 @@ def _commands(value: Any) -> list[dict[str, Any]]:
             wrong |= {f"[{index}]{inner}": words for inner, words in error.places.items()}
     if wrong:
         raise _Wrong(places=wrong)
-    # To a server the names are the same in any case.
+    # A server ignores the case of command names.
     if len({each["command_name"].lower() for each in checked}) < len(checked):
         raise _Wrong("must not name the same command twice")
     return checked
 
 
 def _operating_systems(value: Any) -> list[str]:
-    """Kept as they came: `ModuleMetadata.operating_systems` has their usual names."""
+    """Return the names unchanged: `ModuleMetadata.operating_systems` has their usual form."""
     names = _texts(value)
     if len(names) > MAX_OPERATING_SYSTEMS or not all(operating_system(name) for name in names):
         raise _Wrong(f"must be at most {MAX_OPERATING_SYSTEMS} names such as rhel9 or ubuntu22")
@@ -281,7 +281,7 @@ def _operating_systems(value: Any) -> list[str]:
 
 
 def _dependencies(value: Any) -> dict[str, Any]:
-    """By name. Manifests also have them as a list of objects with a name, or of bare names."""
+    """Return the dependencies by name. Some manifests have a list of objects with a name, or of names."""
     if isinstance(value, list):
         value = _named(value)
     if not isinstance(value, dict) or not all(is_file_name(name) for name in value):
@@ -311,7 +311,7 @@ def _named(items: list[Any]) -> dict[str, Any]:
 
 
 def _checked(value: Any, checks: Mapping[str, Callable[[Any], Any]], *, required: str = "") -> dict[str, Any]:
-    """`value` as an object whose fields pass `checks`; other fields stay, known ones that are null go."""
+    """Return `value` as an object whose fields pass `checks`. Unknown fields stay, known fields that are null are removed."""
     present = {name: item for name, item in _object(value).items() if item is not None or name not in checks}
     wrong = {f".{required}": "is missing"} if required and required not in present else {}
     for name, check in checks.items():
@@ -361,5 +361,5 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "sha256": _digest,
     "module_file": _file_name,
 }
-#: What a module object may say; anything else is kept, and means nothing here.
+#: The known fields of a module object. Other fields are kept, and not used.
 KNOWN_FIELDS = frozenset(_CHECKS)

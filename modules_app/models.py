@@ -1,4 +1,4 @@
-"""Read model of the module objects; written by `projections.ModuleProjection` alone."""
+"""Read model of the module objects, written only by `projections.ModuleProjection`."""
 
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ class Module(models.Model):
     uid = models.CharField(primary_key=True, max_length=32)
     module_name = models.CharField(max_length=128)
     version = models.BigIntegerField()
-    #: The whole object as JSON text, ready to be answered.
+    #: The whole object as JSON text, as the API returns it.
     document = models.TextField()
     registered_at = models.DateTimeField()
     registered_by = models.CharField(max_length=150)

@@ -1,11 +1,11 @@
-"""Operating systems as packages and nodes name them, and which builds fit a node. Knows no Django."""
+"""The names of operating systems in packages and on nodes, and which builds fit a node. Knows no Django."""
 
 import re
 
-#: What a build that asks for no operating system is for.
+#: The platform prefix of builds for any operating system.
 ANY = "linux"
 LONGEST = 32
-#: Distributions whose binaries are those of another one.
+#: Distributions that run the binaries of another one.
 _SAME_AS = {
     "almalinux": "rhel",
     "centos": "rhel",
@@ -17,7 +17,7 @@ _SAME_AS = {
 
 
 def operating_system(name: str) -> str:
-    """The distribution with its major version: `rhel9` for `rhel9`, `Rocky 9.3` and `centos9`; empty for no name."""
+    """Return the distribution with its major version: `rhel9` for `rhel9`, `Rocky 9.3` and `centos9`. Empty for an empty name."""
     found = re.fullmatch(r"([a-z][a-z_-]*)([0-9]*)(\.[0-9]+)*", name.lower().replace(" ", ""))
     if found is None:
         return ""
@@ -26,10 +26,9 @@ def operating_system(name: str) -> str:
 
 
 def fitting_platforms(platform: str, operating_system: str) -> tuple[str, ...]:
-    """The platforms of the builds that fit a node, the closest first.
+    """Return the platforms of the builds that fit a node, the closest first.
 
-    `platform` is such as `linux/x86_64`. A node that does not name its `operating_system` fits no build that asks for
-    one.
+    `platform` is a name such as `linux/x86_64`. A node without an `operating_system` fits only builds for any system.
     """
     machine = platform.partition("/")[2]
     return (f"{operating_system}/{machine}", platform) if operating_system else (platform,)

@@ -1,4 +1,4 @@
-"""Module events to rows of `Module`."""
+"""Writes module events to `Module`."""
 
 import json
 from collections.abc import Sequence

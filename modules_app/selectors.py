@@ -10,17 +10,17 @@ from modules_app.models import Module
 
 
 def modules() -> QuerySet[Module]:
-    """All module objects, by name and version."""
+    """Return all module objects, by name and version."""
     return Module.objects.order_by("module_name", "version")
 
 
 def modules_named(module_name: str) -> list[Module]:
-    """Its module objects, the newest version first."""
+    """Return the module objects with this name, the newest version first."""
     return list(Module.objects.filter(module_name=module_name).order_by("-version"))
 
 
 def module_document(uid: str) -> dict[str, Any]:
-    """The module object as JSON. Raises: `UnknownModuleError`."""
+    """Return the module object as JSON. Raises: `UnknownModuleError`."""
     row = Module.objects.filter(uid=uid).first()
     if row is None:
         raise UnknownModuleError
@@ -33,7 +33,7 @@ def document_of(module: Module) -> dict[str, Any]:
 
 
 def module_key(uid: str) -> tuple[str, int]:
-    """Name and version of a registered module. Raises: `NoSuchModuleError`."""
+    """Return name and version of a registered module. Raises: `NoSuchModuleError`."""
     row = Module.objects.filter(uid=uid).first()
     if row is None:
         raise NoSuchModuleError

@@ -1,4 +1,4 @@
-"""The module object as the API's documents show it; what is checked is in `metadata`."""
+"""The module object in the OpenAPI document. `metadata` checks it."""
 
 from typing import Any
 

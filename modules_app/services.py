@@ -14,20 +14,20 @@ from modules_app.metadata import InvalidMetadata, ModuleMetadata, parse_metadata
 from modules_app.selectors import module_key
 from modules_app.vetoes import DELETION, REGISTRATION
 
-#: Makes the uid of (name, version): the same everywhere and for ever.
+#: Makes the uid of a name and version. It must never change.
 NAMESPACE = uuid.UUID("b8e4d2f6-6d2b-4a70-9a4e-3f6d6f6d6f64")
 
 
 def module_uid(module_name: str, version: int) -> str:
-    """32 lowercase hex digits."""
+    """Return the uid of the module object: 32 lowercase hex digits."""
     return uuid.uuid5(NAMESPACE, f"{module_name}/{version}").hex
 
 
 def register_module(value: Any) -> str:
-    """The uid of the module object `value`; the same object again changes nothing.
+    """Register the module object `value`, and return its uid. The same object again changes nothing.
 
     Raises: `accounts.errors.ModulesUploadDisabledError`, `InvalidModuleError`, `ModuleExistsError`,
-    `MetadataMismatchError`, and what a veto raises.
+    `MetadataMismatchError`, and the errors of vetoes.
     """
     try:
         metadata = parse_metadata(value)
@@ -48,7 +48,7 @@ def _register(command: RegisterModule) -> None:
 
 @retry_on_conflict
 def delete_module(uid: str) -> None:
-    """Raises: `NoSuchModuleError`, and what a veto raises."""
+    """Delete a module object. Raises: `NoSuchModuleError`, and the errors of vetoes."""
     loaded = load_state(module_stream(uid), MODULE)
     deletion = loaded.append(MODULE.decide(loaded.state, DeleteModule(uid=uid)))
     append(deletion, unless=DELETION.conditions(*module_key(uid)))
@@ -58,8 +58,8 @@ def delete_module(uid: str) -> None:
 
 
 def package_described(metadata: ModuleMetadata, platforms: Iterable[str], *, register: bool) -> Append:
-    """What to append when a package of the module has come in; with `register` and if there is no module object yet,
-    it is made of the package: one that is there stays as it is, whatever the package leaves out or adds.
+    """Return the append for an uploaded package. With `register`, it also registers a module object from the package, if
+    there is none yet.
 
     Raises: `MetadataMismatchError`.
     """
@@ -73,12 +73,12 @@ def package_described(metadata: ModuleMetadata, platforms: Iterable[str], *, reg
 
 
 def packages_forgotten(uid: str) -> Append:
-    """What to append when the module's packages are deleted."""
+    """Return the append for the deletion of the module's packages."""
     return _changes(uid, [ForgetPackages(uid=uid)])
 
 
 def module_purged(uid: str) -> Append:
-    """What to append to delete the module object and forget its packages, whichever are there."""
+    """Return the append that deletes the module object and forgets its packages, if they exist."""
     return _changes(uid, [ForgetPackages(uid=uid), *([DeleteModule(uid=uid)] if _is_registered(uid) else [])])
 
 

@@ -1,4 +1,4 @@
-"""What other apps know that forbids a change here: each registers its vetoes when it is ready."""
+"""The vetoes of other apps against changes of modules. Each app registers its vetoes when it is ready."""
 
 from collections.abc import Callable
 from typing import Generic, ParamSpec
@@ -9,7 +9,7 @@ Asked = ParamSpec("Asked")
 
 
 class Vetoes(Generic[Asked]):
-    """Each veto raises what refuses the change, or returns what it has read, which must hold until the change is recorded."""
+    """A list of vetoes. Each raises an error to refuse a change, or returns the condition under which the change is allowed."""
 
     def __init__(self) -> None:
         self._vetoes: list[Callable[Asked, Condition]] = []
@@ -18,11 +18,11 @@ class Vetoes(Generic[Asked]):
         self._vetoes.append(veto)
 
     def conditions(self, *args: Asked.args, **kwargs: Asked.kwargs) -> list[Condition]:
-        """For `append(unless=...)`. Raises: what a veto raises."""
+        """Call all vetoes. Return their conditions for `append(unless=...)`. Raises: the error of a veto."""
         return [veto(*args, **kwargs) for veto in self._vetoes]
 
 
-#: Asked with the name of a module that is to be registered.
+#: Called with the name of a module before it is registered.
 REGISTRATION: Vetoes[[str]] = Vetoes()
-#: Asked with name and version of a module whose object is to be deleted.
+#: Called with name and version of a module before its object is deleted.
 DELETION: Vetoes[[str, int]] = Vetoes()

@@ -11,7 +11,7 @@ from api.fields import NothingSerializer
 from api.idempotency import KeyReusedError, idempotent
 from api.pagination import Listing, page_of, paginate
 from api.refusals import refuses
-from api.seed import SeedViewSet
+from api.vendor import VendorViewSet
 from modules_app import selectors, services
 from modules_app.errors import (
     InvalidModuleError,
@@ -32,7 +32,7 @@ MODULES = Listing(
 )
 
 
-class ModuleViewSet(SeedViewSet):
+class ModuleViewSet(VendorViewSet):
     permissions = {
         "GET": Permission.VIEW_CLUSTER_MODULES,
         "POST": Permission.MANAGE_CLUSTER_MODULES,
@@ -64,7 +64,7 @@ class ModuleViewSet(SeedViewSet):
         KeyReusedError,
     )
     def create(self, request: Request) -> Response:
-        """Create a module object; the same object again is the same object."""
+        """Create a module object. The same request again returns the same object."""
         require_modules_upload_allowed()
         uid = services.register_module(request.data)
         return Response(selectors.module_document(uid))
@@ -72,12 +72,12 @@ class ModuleViewSet(SeedViewSet):
     @extend_schema(responses=ModuleObjectSerializer)
     @refuses(UnknownModuleError)
     def retrieve(self, request: Request, uid: str) -> Response:
-        """One module object."""
+        """Get a module object."""
         return Response(selectors.module_document(uid))
 
     @extend_schema(responses={200: NothingSerializer})
     @refuses(NoSuchModuleError, ModuleInUseError)
     def destroy(self, request: Request, uid: str) -> Response:
-        """Delete the object of a module that no node has loaded. Its artifact and its files on nodes stay."""
+        """Delete a module object. No node may have loaded the module. Its artifact and its files on nodes stay."""
         services.delete_module(uid)
         return Response({})

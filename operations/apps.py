@@ -7,11 +7,11 @@ class OperationsConfig(AppConfig):
 
     def ready(self) -> None:
         from eventstore import observe_appends, register_projection
-        from operations.heartbeat import note_look
         from operations.measures import count_append
         from operations.projections import OutcomeProjection
-        from rollout.delivery.signals import relay_looked
+        from operations.relay_heartbeat import record_relay_heartbeat
+        from rollout.delivery.signals import relay_caught_up
 
         register_projection(OutcomeProjection())
         observe_appends(count_append)
-        relay_looked.connect(note_look, dispatch_uid="operations.heartbeat")
+        relay_caught_up.connect(record_relay_heartbeat, dispatch_uid="operations.relay_heartbeat")

@@ -1,4 +1,4 @@
-"""Whether the broker answers, and how much waits in its queues: asked with short timeouts, and never twice."""
+"""Asks the broker if it answers, and how many messages wait in its queues. Short timeouts, and no retries."""
 
 import re
 import time
@@ -14,10 +14,10 @@ from redis.retry import Retry
 
 from rollout.messages import HEARTBEATS, REPORTS, queue_for
 
-#: Of each step, and of all of them together, seconds.
+#: The longest time of each step, and of all steps together, seconds.
 STEP_SECONDS = 1.0
 TOTAL_SECONDS = 3.0
-#: How many queues are asked about in one round trip.
+#: How many queue lengths are read in one round trip.
 BATCH = 1000
 CONTROL_QUEUES = (REPORTS, HEARTBEATS, "control.tasks")
 
@@ -28,7 +28,7 @@ class BrokerAwayError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Depths:
-    """Messages in each of `CONTROL_QUEUES`, in all nodes' queues together, and in the longest of those."""
+    """The messages in each of `CONTROL_QUEUES`, in the queues of all nodes together, and in the longest of these."""
 
     control: dict[str, int]
     nodes: int
@@ -36,7 +36,7 @@ class Depths:
 
 
 def ping() -> None:
-    """Raises: `BrokerAwayError`."""
+    """Check that the broker answers. Raises: `BrokerAwayError`."""
     url = current_app.conf.broker_url
     if not _is_redis(url):
         _connect(url)
@@ -49,7 +49,7 @@ def ping() -> None:
 
 
 def depths(nodes: Sequence[str]) -> Depths | None:
-    """None of a broker that cannot be asked for all of them at once: only Redis and Valkey can.
+    """Return the lengths of all queues. None if the broker is not Redis or Valkey: others cannot answer in one round trip.
 
     Raises: `BrokerAwayError`.
     """
@@ -83,7 +83,7 @@ def _is_redis(url: str) -> bool:
 
 
 def _client(url: str) -> "Redis":
-    """Our own: kombu's tries again for seconds."""
+    """Return our own client: that of kombu retries for seconds."""
     spoken = url.replace("redis+socket://", "unix://", 1).replace("virtual_host=", "db=")
     spoken = re.sub(r"ssl_cert_reqs=CERT_(\w+)", lambda found: f"ssl_cert_reqs={found[1].lower()}", spoken)
     return Redis.from_url(

@@ -1,6 +1,6 @@
-"""What the database and the broker know of the fleet, read at each scrape: a dozen queries, however large it is.
+"""Metrics of the fleet, from the database and the broker: read at each scrape, with a dozen queries for any fleet size.
 
-The control workers and relays have no port of their own: what they do is seen here, whichever process is asked.
+The control workers and relays have no port of their own. Their metrics are here too, from any API process.
 """
 
 import logging
@@ -12,8 +12,8 @@ from prometheus_client.registry import Collector
 
 from eventstore import database_now, head, size_bytes
 from operations.broker import BrokerAwayError, depths
-from operations.heartbeat import relay_heartbeat
 from operations.models import Outcome
+from operations.relay_heartbeat import relay_heartbeat
 from rollout.delivery.outbox import outbox
 from rollout.domain.rollout.events import RolloutPhase
 from rollout.queries import statistics
@@ -24,14 +24,14 @@ logger = logging.getLogger(__name__)
 
 
 class FleetCollector(Collector):
-    """Asks anew each time it is collected."""
+    """Reads the values at each scrape."""
 
     def describe(self) -> list[Metric]:
-        return []  # or registering it would ask the database
+        return []  # otherwise the registration would read the database
 
     def collect(self) -> Iterator[Metric]:
         try:
-            # All of them before the first one is told: half an answer would look like a fleet that has shrunk.
+            # Read all before the first one is sent: half an answer would look like a smaller fleet.
             found = [*_rollouts(), *_operations(), *_nodes(), *_log_and_relay()]
             names = statistics.node_names()
         except Error as error:
@@ -54,7 +54,7 @@ def _rollouts() -> Iterator[Metric]:
     yield rollouts
     durations = HistogramMetricFamily(
         "modfleet_rollout_duration_seconds",
-        "From the request to the end of rollouts that have ended, with all that they waited for; by their phase.",
+        "Duration of finished rollouts from the request to the end, with all waits, by phase.",
         labels=["phase"],
     )
     for each in counts.values():
@@ -67,7 +67,7 @@ def _rollouts() -> Iterator[Metric]:
 
 def _operations() -> Iterator[Metric]:
     unfinished = GaugeMetricFamily(
-        "modfleet_operations_unfinished", "Operations that have not ended, by phase.", labels=["phase", "reason"]
+        "modfleet_operations_unfinished", "Unfinished operations, by phase and reason.", labels=["phase", "reason"]
     )
     for (phase, reason), count in statistics.unfinished_operations_by_phase().items():
         unfinished.add_metric([phase, reason], count)
@@ -75,11 +75,11 @@ def _operations() -> Iterator[Metric]:
     outcomes = list(Outcome.objects.all())
     finished = CounterMetricFamily(
         "modfleet_operations_finished",
-        "Operations that have ended, each attempt counted, by phase and reason.",
+        "Finished operations, by phase and reason. Each attempt counts.",
         labels=["phase", "reason"],
     )
     seconds = CounterMetricFamily(
-        "modfleet_operations_worked_seconds", "What nodes said that operations took them.", labels=["phase", "reason"]
+        "modfleet_operations_worked_seconds", "Seconds that operations took on their nodes.", labels=["phase", "reason"]
     )
     for each in outcomes:
         finished.add_metric([each.phase, each.reason], each.count)
@@ -99,18 +99,16 @@ def _nodes() -> Iterator[Metric]:
     )
     dropped = CounterMetricFamily(
         "modfleet_dropped_messages",
-        "Messages of the broker that the control workers could not use, and dropped.",
+        "Messages that the control workers have dropped because they could not use them.",
         labels=["queue", "reason"],
     )
     for queue, reason, count in statistics.dropped_messages():
         dropped.add_metric([queue, reason], count)
     yield dropped
-    placements = GaugeMetricFamily(
-        "modfleet_node_modules", "Nodes on which a module is in a state.", labels=["module", "state"]
-    )
+    placements = GaugeMetricFamily("modfleet_node_modules", "Nodes by module and state.", labels=["module", "state"])
     drifted = GaugeMetricFamily(
         "modfleet_drifted_node_modules",
-        "Nodes on which a module is not as the last operation left it.",
+        "Nodes on which a module is not as the last operation left it, by module.",
         labels=["module"],
     )
     now, by_module, since = database_now(), dict[str, int](), None
@@ -130,18 +128,24 @@ def _nodes() -> Iterator[Metric]:
 
 def _log_and_relay() -> Iterator[Metric]:
     now, position = database_now(), head()
-    yield gauge("modfleet_log_position", "Position of the newest event of the log.", position)
-    yield gauge("modfleet_log_size_bytes", "The log on disk, with indexes; on SQLite the whole database.", size_bytes())
-    standing = outbox(now)
-    oldest = standing.oldest_released_at
+    yield gauge("modfleet_log_position", "Position of the newest event in the log.", position)
+    yield gauge(
+        "modfleet_log_size_bytes",
+        "Size of the log on disk, with indexes; on SQLite of the whole database.",
+        size_bytes(),
+    )
+    pending = outbox(now)
+    oldest = pending.oldest_released_at
     age = max(0.0, (now - oldest).total_seconds()) if oldest else 0
-    yield gauge("modfleet_outbox_commands", "Commands that are to be published now.", standing.due)
-    yield gauge("modfleet_outbox_oldest_seconds", "Age of the oldest that never was published; 0 if none.", age)
+    yield gauge("modfleet_outbox_commands", "Commands that are due to be published.", pending.due)
+    yield gauge(
+        "modfleet_outbox_oldest_seconds", "Age of the oldest command that was never published; 0 if there is none.", age
+    )
     if (heartbeat := relay_heartbeat()) is not None:
         lag = max(0.0, (now - heartbeat.looked_at).total_seconds())
-        yield gauge("modfleet_relay_lag_seconds", "Since a relay had last done all that was due.", lag)
+        yield gauge("modfleet_relay_lag_seconds", "Seconds since a relay last had nothing left to do.", lag)
         behind = max(0, position - heartbeat.position)
-        yield gauge("modfleet_relay_lag_events", "How much the log has grown since that relay looked.", behind)
+        yield gauge("modfleet_relay_lag_events", "Events since the position that this relay has processed.", behind)
     waiting = backlog(position)
     webhooks = GaugeMetricFamily("modfleet_webhooks", "Webhooks, by state.", labels=["state"])
     webhooks.add_metric(["healthy"], waiting["enabled"] - waiting["failing"])
@@ -150,12 +154,12 @@ def _log_and_relay() -> Iterator[Metric]:
     yield webhooks
     yield gauge(
         "modfleet_webhook_backlog_events",
-        "Positions of the log by which all enabled webhooks together are behind.",
+        "Log positions by which all enabled webhooks together are behind.",
         waiting["behind"],
     )
     yield gauge(
         "modfleet_webhook_backlog_longest_events",
-        "Positions of the log by which the slowest enabled webhook is behind.",
+        "Log positions by which the slowest enabled webhook is behind.",
         waiting["most_behind"],
     )
 
@@ -174,9 +178,9 @@ def _broker(nodes: list[str]) -> Iterator[Metric]:
     for name, length in found.control.items():
         queues.add_metric([name], length)
     yield queues
-    yield gauge("modfleet_node_queue_messages", "Commands that wait in all nodes' queues.", found.nodes)
+    yield gauge("modfleet_node_queue_messages", "Commands that wait in the queues of all nodes.", found.nodes)
     yield gauge(
         "modfleet_node_queue_longest_messages",
-        "Commands that wait in the longest of the nodes' queues.",
+        "Commands that wait in the longest queue of a node.",
         found.longest_node,
     )

@@ -1,7 +1,7 @@
-"""`/livez`, or `/healthz`: this process answers. `/readyz`: what it needs does, or a word for why not. No more, for anybody.
+"""The probes. `/livez` and `/healthz`: this process answers. `/readyz`: what it needs answers, or one word why not.
 
-Nobody can load the database by asking: an answer is kept for a second, and of each check one runs at a time. A check
-that takes too long is not waited for, and none is started beside it.
+They are public, so they must not load the database: an answer is kept for a second, and each check runs once at a time.
+A check that takes too long is not waited for, and not started again.
 """
 
 import logging
@@ -18,20 +18,20 @@ from artifacts_app.selectors import newest_storage_key
 from artifacts_app.storage import probe_spool
 from eventstore import database_now, head, leave_the_pool, upgrades
 from operations import broker
-from operations.heartbeat import probe_write, relay_heartbeat
+from operations.relay_heartbeat import probe_write, relay_heartbeat
 
 logger = logging.getLogger(__name__)
 
-#: How long an answer is kept, and a check is waited for, seconds.
+#: How long an answer is kept, and how long a request waits for a check, seconds.
 KEPT_SECONDS = 1.0
 CHECK_SECONDS = 2.0
-#: A relay has a look at everything each second; one that had none for so long is stuck, seconds.
+#: A relay runs each second. It is stuck if it has not run for so long, seconds.
 RELAY_LATE_SECONDS = 30.0
 NO_ANSWER = "no_answer"
 
 
 class NotReadyError(Exception):
-    """What is wrong, for the log, and the word for it that anybody may see."""
+    """The problem, for the log, and one public word for it."""
 
     def __init__(self, message: str, *, cause: str) -> None:
         super().__init__(message)
@@ -39,11 +39,11 @@ class NotReadyError(Exception):
 
 
 class Check:
-    """Whether a component answers. Threads may ask at once."""
+    """Checks if a component answers. Threads may share one object."""
 
     def __init__(self, name: str, probe: Callable[[], str | None]) -> None:
         self.name = name
-        #: What the newest probe has to say though all is well.
+        #: A warning of the newest probe that has succeeded.
         self.warning: str | None = None
         self._probe = probe
         self._lock = threading.Lock()
@@ -52,16 +52,16 @@ class Check:
         self._running: threading.Thread | None = None
 
     def start(self) -> None:
-        """Unless what is known is new enough, or the check still runs."""
+        """Start the check, unless its last result is new enough, or it still runs."""
         with self._lock:
             if self._running is None and time.monotonic() - self._ended_at > KEPT_SECONDS:
                 self._running = threading.Thread(target=self._run, name=f"check-{self.name}", daemon=True)
                 self._running.start()
 
     def cause(self, *, until: float) -> str:
-        """Why the component is not well, in a word; empty if it is.
+        """Return why the component is not ready, in one word. Empty if it is ready.
 
-        Waits for a check that runs, up to a moment of the monotonic clock; one that is late is not well.
+        Waits for a running check until `until`, on the monotonic clock. A check that takes longer is not ready.
         """
         with self._lock:
             running = self._running
@@ -75,9 +75,9 @@ class Check:
         try:
             leave_the_pool()
             self.warning = self._probe()
-        except Exception as error:  # noqa: BLE001  # whatever it is: the component does not answer as it should
+        except Exception as error:  # noqa: BLE001  # any error means that the component is not ready
             cause = _cause(error)
-            if not self._cause or self._ended_at < 0:  # once, and not at each probe
+            if not self._cause or self._ended_at < 0:  # log it once, not at each probe
                 logger.warning("%s is not ready: %s: %s", self.name, type(error).__name__, error)
         finally:
             connection.close()
@@ -94,10 +94,10 @@ def _cause(error: Exception) -> str:
 
 
 def probe_database() -> str | None:
-    """It can be read, and written too. Returns a warning while rows wait for their rebuild.
+    """Check that the database can be read and written. Return a warning while projections wait for their rebuild.
 
-    The process is ready all the same: the log and its decisions are right, and all processes would be taken out of
-    service at once by one forgotten command.
+    The process is ready even then: the log and its decisions are right. Otherwise one forgotten command would take all
+    processes out of service.
     """
     head()
     probe_write()
@@ -105,7 +105,7 @@ def probe_database() -> str | None:
 
 
 def probe_storage() -> None:
-    """The package that was uploaded last is there, and there is room for another one."""
+    """Check that the newest package is in the storage, and that there is space for an upload."""
     key = newest_storage_key()
     if not default_storage.exists(key or "readyz") and key is not None:
         raise NotReadyError("the newest package is not in the storage", cause="missing")
@@ -115,10 +115,10 @@ def probe_storage() -> None:
 def probe_relay() -> None:
     heartbeat = relay_heartbeat()
     if heartbeat is None:
-        raise NotReadyError("no relay has ever been at work", cause="never")
+        raise NotReadyError("no relay has ever run", cause="never")
     late = (database_now() - heartbeat.looked_at).total_seconds()
     if late > RELAY_LATE_SECONDS:
-        raise NotReadyError(f"no relay has been at work for {late:.0f} s", cause="late")
+        raise NotReadyError(f"no relay has run for {late:.0f} s", cause="late")
 
 
 CHECKS = (
@@ -158,7 +158,7 @@ def _word(is_ok: bool) -> str:
 def _refusal(request: HttpRequest) -> HttpResponse | None:
     if request.method in {"GET", "HEAD"}:
         return None
-    document = {"error_code": "method_not_allowed", "description": "Only GET and HEAD are answered here."}
+    document = {"error_code": "method_not_allowed", "description": "Only GET and HEAD are allowed."}
     response = _answer(document, 405)
     response["Allow"] = "GET, HEAD"
     return response

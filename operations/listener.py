@@ -1,4 +1,4 @@
-"""The probes on a listener of their own: answered when the API's listener has no connection and no thread left."""
+"""A listener for the probes: it still answers when the API's listener has no connection or thread left."""
 
 import asyncio
 import logging
@@ -11,14 +11,14 @@ from operations import health
 
 logger = logging.getLogger(__name__)
 
-#: How long a client may take to ask, and to take the answer, seconds.
+#: How long a client may take to send its request and receive the answer, seconds.
 CLIENT_SECONDS = 5.0
-#: How many clients may be connected.
+#: How many clients may be connected at once.
 CLIENTS = 100
 
 
 class Service:
-    """The ASGI application of a process: `api`, and from its start to its end the probes at `address`, if any."""
+    """The ASGI application of a process: `api`, and the probes at `address`, if any, from its start to its end."""
 
     def __init__(self, api: Front, probes: Front, address: str) -> None:
         self._api = api
@@ -50,14 +50,14 @@ class Service:
 
 
 class ProbeListener:
-    """Just enough of HTTP/1: a request, an answer, the end of the connection. Nothing but the probes is served."""
+    """Serves only the probes, with a minimum of HTTP/1: one request and one answer per connection."""
 
     def __init__(self, front: Front) -> None:
         self._front = front
         self._clients = 0
 
     async def listen(self, address: str) -> asyncio.Server:
-        """Raises: `OSError`, `ValueError` if it is not `host:port`."""
+        """Start to listen. Raises: `OSError`; `ValueError` if `address` is not `host:port`."""
         host, colon, port = address.rpartition(":")
         if not colon:
             raise ValueError("must be host:port")
@@ -71,7 +71,7 @@ class ProbeListener:
                     writer.write(await self._answer(await reader.readuntil(b"\r\n\r\n"), writer))
                     await writer.drain()
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # nobody is left to answer
+            pass  # the client has closed the connection, or is too slow
         finally:
             self._clients -= 1
             writer.close()
@@ -115,7 +115,7 @@ def _response(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> b
 
 
 def _allow_many_connections() -> None:
-    """Each connection is an open file, and a shell's limit of 1,024 is for programs that call `select`."""
+    """Raise the limit of open files: each connection is one, and a shell's limit of 1,024 is for programs with `select`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65_536)), hard))

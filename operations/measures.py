@@ -1,4 +1,4 @@
-"""What this process measures itself, since it started: requests, and appends to the log."""
+"""Metrics that this process counts since its start: requests, and appends to the log."""
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.platform_collector import PlatformCollector
@@ -17,26 +17,26 @@ _APPEND_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 
 _requests = Counter(
     "modfleet_http_requests_total",
-    "HTTP requests that this process has answered, by the template of their route.",
+    "HTTP requests that this process has answered, by route template.",
     ["method", "route", "status"],
     registry=REGISTRY,
 )
 _request_seconds = Histogram(
     "modfleet_http_request_duration_seconds",
-    "Until the answer began. Requests that wait for a change (?wait=) or stream are among them.",
+    "Seconds until the answer began, also of requests that wait for a change (?wait=) or stream.",
     ["method", "route"],
     buckets=_REQUEST_SECONDS,
     registry=REGISTRY,
 )
 _append_seconds = Histogram(
     "modfleet_append_duration_seconds",
-    "Appends to the log by this process: from the wait for the lock to the commit.",
+    "Seconds of an append to the log: from the wait for the lock to the commit.",
     buckets=_APPEND_SECONDS,
     registry=REGISTRY,
 )
 _projection_seconds = Histogram(
     "modfleet_projection_duration_seconds",
-    "The part of an append in which the read models are written.",
+    "Seconds in which an append writes the read models.",
     buckets=_APPEND_SECONDS,
     registry=REGISTRY,
 )
@@ -50,7 +50,7 @@ def count_request(*, method: str, route: str, status: int, seconds: float) -> No
 
 
 def count_append(appended: Appended) -> None:
-    """Observer of the log."""
+    """Count an append. It is an observer of the log."""
     _append_seconds.observe(appended.seconds)
     _projection_seconds.observe(appended.projection_seconds)
     _appended.inc(appended.events)

@@ -1,4 +1,4 @@
-"""One line of the log and one count for each request; and the probes, which are answered before anything else."""
+"""Logs and counts each request, and answers the probes before anything else."""
 
 import logging
 import time
@@ -12,12 +12,12 @@ from rollout.logs import ACCESS, noting_position
 
 logger = logging.getLogger(ACCESS)
 
-#: Instead of the path of a request that no route is for: paths are without number, and may hold anything.
+#: Used instead of the path if no route matches: paths are unlimited, and may contain anything.
 UNMATCHED = "unmatched"
 
 
 class AccessMiddleware:
-    """The outermost: it also sees what others refuse. A path or a query is never written, only the route's template."""
+    """The outermost middleware: it also sees refused requests. It writes the route template, never a path or a query."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response
@@ -60,7 +60,7 @@ def _route(request: HttpRequest) -> str:
 
 
 def _subject(request: HttpRequest, route: str) -> dict[str, str]:
-    """The rollout and the node that the request is about, as its route names them."""
+    """Return the rollout and the node of the request, from its route."""
     named = {} if request.resolver_match is None else request.resolver_match.kwargs
     if route.startswith("/v2/rollouts/"):
         return {"rollout": str(named.get("uid", "")), "node": str(named.get("name", ""))}
@@ -70,7 +70,7 @@ def _subject(request: HttpRequest, route: str) -> dict[str, str]:
 
 
 class ProbeMiddleware:
-    """Before sessions, which ask the database, and before host names and HTTPS, of which a probe knows nothing."""
+    """Answers the probes before sessions read the database, and before host names and HTTPS are checked."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response

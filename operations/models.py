@@ -1,4 +1,4 @@
-"""How operations have ended, and when the relay was last at work."""
+"""The outcomes of operations, and the heartbeat of the relay."""
 
 from typing import ClassVar
 
@@ -6,15 +6,15 @@ from django.db import models
 
 
 class Outcome(models.Model):
-    """How many operations have ended so, each attempt counted. Written by `projections.OutcomeProjection` alone: a
-    fleet's operations are too many to be counted at each scrape."""
+    """How many operations ended in this way; each attempt counts. Written only by `projections.OutcomeProjection`: a fleet
+    has too many operations to count them at each scrape."""
 
     #: `<phase>:<reason>`
     key = models.CharField(primary_key=True, max_length=64)
     phase = models.CharField(max_length=12)
     reason = models.CharField(max_length=40)
     count = models.BigIntegerField()
-    #: Sum of what nodes said that they took, seconds, and how many said so.
+    #: The seconds that they took on their nodes, summed, and how many operations this sum has.
     seconds = models.FloatField()
     measured = models.BigIntegerField()
 
@@ -25,15 +25,15 @@ class Outcome(models.Model):
         return f"{self.count} {self.key}"
 
 
-# --- Not a projection: a rebuild leaves it alone. ---------------------------------------------------------------------
+# --- Not a projection: a rebuild does not change it. ------------------------------------------------------------------
 
 
 class Heartbeat(models.Model):
-    """When a relay last had done all that was due, by the database's clock; of however many relays there are."""
+    """When any relay last had nothing left to do, by the database's clock."""
 
     name = models.CharField(primary_key=True, max_length=32)
     looked_at = models.DateTimeField()
-    #: End of the log as it was looked at.
+    #: End of the log when the relay read it.
     position = models.BigIntegerField()
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""How often operations have ended in which way: a counter that survives restarts and is the same when rebuilt."""
+"""Counts the outcomes of operations: a counter that survives restarts, and is the same after a rebuild."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class OutcomeProjection:
                 if event.seconds is not None:
                     row.seconds += event.seconds
                     row.measured += 1
-        # Read and written back, and no `F()`: who appends holds the lock, and one statement is enough for all.
+        # Read and write back, without `F()`: the append has the lock, and one statement is enough for all rows.
         Outcome.objects.bulk_create(
             rows.values(),
             update_conflicts=True,

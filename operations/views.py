@@ -1,4 +1,4 @@
-"""`/metrics`, in the text of Prometheus. The probes are in `health`."""
+"""`/metrics`, in the text format of Prometheus. The probes are in `health`."""
 
 import hmac
 
@@ -24,7 +24,7 @@ _FLEET.register(FleetCollector())
 
 
 class Scraper(AnonymousUser):
-    """Whoever holds `MODFLEET_METRICS_TOKEN`: no account, and no right elsewhere."""
+    """The client with `MODFLEET_METRICS_TOKEN`. It is not a user, and has no other permission."""
 
     @property
     def is_authenticated(self) -> bool:  # type: ignore[override]
@@ -35,7 +35,7 @@ class Scraper(AnonymousUser):
 
 
 class ScraperAuthentication(BaseAuthentication):
-    """The token of the settings. Asks no database: what is wrong with that is what the scrape shall tell."""
+    """The token of the settings. It needs no database: a scrape must still report a database that is down."""
 
     def authenticate(self, request: Request) -> tuple[Scraper, None] | None:
         expected = settings.ENVIRONMENT.metrics_token
@@ -68,6 +68,6 @@ class MetricsView(APIView):
 
     @extend_schema(responses={(200, "text/plain"): str})
     def get(self, request: Request) -> HttpResponse:
-        """Metrics for Prometheus: of the fleet, from the database and the broker, and of this process."""
+        """Return metrics for Prometheus: of the fleet, from the database and the broker, and of this process."""
         text = generate_latest(_FLEET) + generate_latest(REGISTRY)
         return HttpResponse(text, content_type=CONTENT_TYPE_LATEST, headers={"Cache-Control": "no-store"})

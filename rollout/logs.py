@@ -1,6 +1,6 @@
-"""Lines of the log, for people or as JSON, with what they are about and without secrets. Knows no Django.
+"""Log lines, for people or as JSON, with context fields and without secrets. Knows no Django.
 
-Control plane, workers, relays and agents write them alike. A field is only there where it is known.
+Control plane, workers, relays and agents use the same format. A field is left out if it is not known.
 """
 
 import logging
@@ -15,7 +15,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from eventstore import ANONYMOUS, SYSTEM, current_actor, current_request, shown
 
-#: Names of what a line may carry beside its message: as `extra`, or from `about`. Nothing else of a record is written.
+#: The fields that a line may have besides its message: from `extra`, or from `about`. Other fields are not written.
 FIELDS = (
     "request_id",
     "actor",
@@ -33,7 +33,7 @@ FIELDS = (
 _about: ContextVar[dict[str, str]] = ContextVar("about", default={})  # noqa: B039  # never changed, only replaced
 _position: ContextVar[int | None] = ContextVar("position", default=None)
 
-#: Credentials that a library's message may hold: of URLs, headers, webhooks, our download links and presigned ones.
+#: Credentials that a library's message may contain: in URLs, headers, webhooks, our download links and presigned links.
 _SECRETS = (
     (re.compile(r"(?<=://)[^\s/@]*:[^\s/@]*@"), "***@"),
     (re.compile(r"(?i)\b(basic|bearer|jwt)\s+[A-Za-z0-9+/=._~-]{8,}"), r"\1 ***"),
@@ -55,7 +55,7 @@ _SECRETS = (
 
 @contextmanager
 def about(**fields: str) -> Iterator[None]:
-    """Each line that is written inside carries these fields, such as `rollout` and `node`."""
+    """Add these fields, such as `rollout` and `node`, to each line that is written in the block."""
     token = _about.set({**_about.get(), **fields})
     try:
         yield
@@ -64,14 +64,14 @@ def about(**fields: str) -> Iterator[None]:
 
 
 def note_position(position: int) -> None:
-    """The newest event that was appended here, for the lines that follow inside of `noting_position`."""
+    """Set the position of the newest appended event, for later lines in a `noting_position` block."""
     if _position.get() is not None:
         _position.set(position)
 
 
 @contextmanager
 def noting_position() -> Iterator[None]:
-    """What is appended inside is told by the lines inside alone."""
+    """Give a position only to the lines in the block."""
     token = _position.set(0)
     try:
         yield
@@ -86,7 +86,7 @@ def without_secrets(text: str) -> str:
 
 
 def known_fields(record: logging.LogRecord) -> dict[str, Any]:
-    """Those of `FIELDS` that are known of the record."""
+    """Return the fields of the record that are known."""
     actor = current_actor()
     known: dict[str, Any] = {
         "request_id": current_request(),
@@ -110,12 +110,12 @@ class LineFormatter(logging.Formatter):
             known = {name: value for name, value in known.items() if name in {"actor", "position"}}
         line = super().format(record)
         first, newline, rest = line.partition("\n")
-        told = "".join(f" {name}={value}" for name, value in known.items())
-        return without_secrets(f"{first}{told}{newline}{rest}")
+        fields = "".join(f" {name}={value}" for name, value in known.items())
+        return without_secrets(f"{first}{fields}{newline}{rest}")
 
 
 class JsonLineFormatter(JsonFormatter):
-    """For programs: an object on one line; `exception` is a traceback."""
+    """For programs: one JSON object per line. `exception` is a traceback."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,11 +140,11 @@ class JsonLineFormatter(JsonFormatter):
         return self.serialize_log_record(line)
 
 
-#: Logger of the lines about requests.
+#: Logger of the lines for requests.
 ACCESS = "modfleet.access"
 LINE = "%(asctime)s %(levelname)s %(name)s [%(request_id)s]: %(message)s"
 
 
 def formatter(log_format: str) -> logging.Formatter:
-    """`line` or `json`."""
+    """Return the formatter for `line` or `json`."""
     return JsonLineFormatter() if log_format == "json" else LineFormatter(LINE)

@@ -1,4 +1,4 @@
-"""What travels over the broker between the control plane and the agents: JSON, one dataclass per message.
+"""The messages between the control plane and the agents, over the broker: JSON, one dataclass per message.
 
 Delivery is at least once and in no order. `Command` goes to `queue_for(node)` as the Celery task `EXECUTE`;
 `Report` goes to `REPORTS`, `Heartbeat` to `HEARTBEATS`, both as plain messages.
@@ -12,14 +12,14 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-# Exported again: the agent knows packages by their manifest only, and imports no other app.
+# Exported again: the agent uses only the manifest of a package, and imports no other app.
 from artifacts_app.manifest import Member as Member  # noqa: PLC0414 - marks it as exported
 from artifacts_app.manifest import content_digest as content_digest  # noqa: PLC0414 - likewise
 from modules_app.operating_systems import operating_system as operating_system  # noqa: PLC0414 - likewise
 
-#: What agents say ends in columns and stream names: it is bounded here, where it comes in.
+#: Fields of messages end in columns and stream names, so they have limits.
 Name = Annotated[str, Meta(pattern=r"\A(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,128}\Z")]
-#: What a database stores: no NUL, and no half of a character.
+#: Text that a database can store: no NUL, and no half of a surrogate pair.
 _STORABLE = r"\A[^\x00\ud800-\udfff]*\Z"
 Digest = Annotated[str, Meta(pattern=_STORABLE, max_length=64)]
 Word = Annotated[str, Meta(pattern=_STORABLE, max_length=32)]
@@ -40,12 +40,12 @@ HEARTBEATS = "control.beats"
 
 
 def queue_for(node: str) -> str:
-    """Name of the queue that the agent of `node` consumes."""
+    """Return the name of the queue that the agent of `node` consumes."""
     return f"node.{node}"
 
 
 def cancel_queue_for(node: str) -> str:
-    """Name of the queue on which the agent of `node` hears that a command is to be given up, while it works on it."""
+    """Return the name of the queue from which the agent of `node` receives cancels, also during an operation."""
     return f"cancel.{node}"
 
 
@@ -55,7 +55,7 @@ class Action(StrEnum):
 
 
 class Activation(StrEnum):
-    """How far an installation goes: in place on disk, or also loaded into the running server and probed."""
+    """How far an installation goes: files on disk only, or also loaded into the running server and probed."""
 
     FILES = "files"
     LOAD = "load"
@@ -103,7 +103,7 @@ RUNNING_PHASES = frozenset(
 )
 
 
-#: What an agent says of an operation. Into the other phases the control plane alone brings it.
+#: The phases that an agent reports. Only the control plane sets the others.
 REPORTED_PHASES = (RUNNING_PHASES | FINAL_PHASES) - {Phase.CANCELING, Phase.TIMED_OUT, Phase.ROLLED_BACK}
 
 
@@ -141,7 +141,7 @@ class Reason(StrEnum):
     MANUAL = "manual"
 
 
-#: What an agent gives as a reason. The control plane alone knows of the others.
+#: The reasons that an agent reports. Only the control plane sets the others.
 REPORTED_REASONS = frozenset(
     {
         Reason.ALREADY_INSTALLED,
@@ -168,7 +168,7 @@ REPORTED_REASONS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
-    """Where a build's package is fetched from, and everything needed to check it. `size` is in bytes."""
+    """Where to fetch a build's package, and all that is needed to check it. `size` is in bytes."""
 
     url: str
     size: int
@@ -183,10 +183,10 @@ class Command:
     """One operation for one node. `package` is None exactly when `action` is remove.
 
     `generation` grows with each new intent for (node, module), `attempt` with each retry of one intent.
-    `expires` is Unix time in seconds: later than that the agent drops the command without an answer. `sent_at` is when
-    it was published, by the same clock; None from a control plane that does not say.
-    `deadline_seconds` bounds the work on the node. The same command on `cancel_queue_for(node)` asks to give it up:
-    the answer is a final report, `canceled` if the node is as it was before.
+    `expires` is Unix time in seconds: after it, the agent drops the command without an answer. `sent_at` is when it was
+    published, by the same clock; None from an older control plane.
+    `deadline_seconds` limits the time of the operation on the node. The same command on `cancel_queue_for(node)` cancels
+    the operation: the answer is a final report, `canceled` if the node is as it was before.
     """
 
     rollout: str
@@ -203,22 +203,22 @@ class Command:
     package: Package | None = None
     command_line_args: str = ""
     commands: tuple[str, ...] = ()
-    #: The version that an operation had brought which this one takes back: once the rest has succeeded, its files are
-    #: gone; if it is `version` itself, it is not loaded any more.
+    #: The version that the undone operation has installed. Its files are deleted once all else has succeeded. If it is
+    #: `version` itself, the files stay and the module is unloaded.
     undoes: int | None = None
-    #: How long the server has to run after the probe before the load counts as a success; within `deadline_seconds`.
+    #: How long the server must run after the probe before the load counts as a success; part of `deadline_seconds`.
     settle_seconds: float = 0.0
     #: Module names, each after those that it needs. A server loads its modules in this order when it starts.
     load_order: tuple[str, ...] = ()
-    #: Whether the module declares data types: a server that has keys of them does not start without the module.
+    #: True if the module declares data types: a server with keys of these types does not start without the module.
     has_types: bool = False
-    #: The request that it follows from, for the lines of the agent's log.
+    #: The request that led to the command, for the agent's log.
     correlation_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstalledModule:
-    """One module version on a node's disk. `content_sha256` is read from the disk, not remembered."""
+    """One module version on a node's disk. `content_sha256` is computed from the files on disk."""
 
     module_name: Name
     version: Count
@@ -228,11 +228,11 @@ class InstalledModule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """All that Modfleet installed on a node, at one look.
+    """All that Modfleet has installed on a node, at one moment.
 
-    `incarnation` is new at each start of the agent, and `counter` grows with each look of an incarnation: they order
-    the looks. An agent that does not know them (empty, 0) is ordered by `sequence`, which follows its clock; agents
-    still send that for older control planes.
+    `incarnation` is new at each start of the agent, and `counter` grows with each inventory of an incarnation: they order
+    the inventories. Those of an older agent (empty, 0) are ordered by `sequence`, which follows its clock. Agents still
+    send `sequence` for older control planes.
     """
 
     sequence: Number
@@ -243,10 +243,10 @@ class Inventory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What the agent says of one operation. A final report carries the inventory after it.
+    """The state of one operation, from the agent. A final report has the inventory after the operation.
 
-    The same report may arrive more than once. `seconds` is how long the attempt took on the node, None before its end;
-    `swap_seconds` is how long the server answered no client while it replaced one version by another, None if it did not.
+    The same report may arrive more than once. `seconds` is how long the attempt took on the node, None before its end.
+    `swap_seconds` is how long the server answered no client while one version replaced another, None without a swap.
     """
 
     rollout: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.-]{1,32}\Z")]
@@ -264,11 +264,11 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeProfile:
-    """What an agent knows of its node. `platform` is `<os>/<machine>` as in `linux/x86_64`.
+    """What an agent knows about its node. `platform` is `<os>/<machine>`, such as `linux/x86_64`.
 
-    `operating_system` is such as `rhel9`, empty if the node or its agent does not say. `server` is `valkey` or `redis`,
-    empty while the server cannot be reached; `role` is `master`, `replica` or empty. `other_modules` names those that the
-    server has loaded and Modfleet did not bring, as those that are built in.
+    `operating_system` is a name such as `rhel9`, empty if it is not known. `server` is `valkey` or `redis`, empty while
+    the server cannot be reached. `role` is `master`, `replica` or empty. `other_modules` are loaded modules that Modfleet
+    did not install, such as built-in ones.
     """
 
     platform: Annotated[str, Meta(pattern=_STORABLE, max_length=64)]
@@ -283,10 +283,10 @@ class NodeProfile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """Sent at the start (`hello`) and at every interval. `generations`: newest generation journaled per module.
+    """Sent when the agent starts (`hello`) and at every interval. `generations`: the newest journaled one of each module.
 
-    `interval_seconds` is how long the control plane waits for the next one; silent for three of them is offline.
-    `sent_at` is the node's clock.
+    `interval_seconds` is the time until the next heartbeat; a node that is silent for three intervals is offline.
+    `sent_at` is by the node's clock.
     """
 
     node: Name
@@ -302,16 +302,16 @@ Message = TypeVar("Message", Command, Report, Heartbeat)
 
 
 def to_json(message: Command | Report | Heartbeat) -> dict[str, Any]:
-    """`message` as plain JSON values."""
+    """Return `message` as plain JSON values."""
     built: dict[str, Any] = msgspec.to_builtins(message)
     return built
 
 
 def from_json(kind: type[Message], body: Mapping[str, Any]) -> Message:
-    """`body` checked and typed. Raises: `msgspec.ValidationError`, whatever is wrong."""
+    """Return `body`, checked and typed. Raises: `msgspec.ValidationError`, whatever is wrong."""
     try:
         return msgspec.convert(body, kind)
     except msgspec.ValidationError:
         raise
-    except Exception as error:  # a lone surrogate, or nesting without end: what a stranger sends has no end
+    except Exception as error:  # such as a lone surrogate, or endless nesting: a foreign message can contain anything
         raise msgspec.ValidationError(repr(error)) from error

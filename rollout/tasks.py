@@ -1,15 +1,15 @@
-"""Celery entry points of the control worker."""
+"""The Celery tasks of the control worker."""
 
 from celery import shared_task
 
 from api.idempotency import sweep_idempotency_records
 from artifacts_app.services import sweep_storage
-from rollout.delivery.outbox import forget_ended
+from rollout.delivery.outbox import forget_finished
 
 
 @shared_task(name="modfleet.sweep")
 def sweep() -> None:
-    """Remove what nothing names any more. May run any number of times."""
+    """Delete packages, outbox rows and idempotency records that are no longer needed. May run any number of times."""
     sweep_storage()
-    forget_ended()
+    forget_finished()
     sweep_idempotency_records()

@@ -1,8 +1,8 @@
-"""The Redis transport for what others write: an envelope that cannot be read is dropped alone, and counted.
+"""The Redis transport for queues that others write to: it drops and counts envelopes that cannot be read.
 
-kombu decodes the envelope of a message (JSON with body, headers and properties) while it reads the queue. One that it
-cannot read raises there, outside of every `on_decode_error`: a consumer loses its connection, a worker ends. Here each
-item is checked and written anew before kombu sees it. A dropped one costs what an empty queue costs: the next read.
+kombu decodes the envelope of a message (JSON with body, headers and properties) while it reads the queue. An unreadable
+envelope raises there, outside of every `on_decode_error`: a consumer loses its connection, a worker ends. So this
+transport checks and rewrites each item before kombu reads it. A dropped item costs as much as an empty queue: one read.
 
 `register` makes this the transport of every `redis://`, `rediss://` and `redis+socket://` address of the process.
 """
@@ -24,16 +24,16 @@ from rollout.messages import HEARTBEATS, REPORTS
 
 logger = logging.getLogger(__name__)
 
-#: The longest item of a queue that is read, bytes. The longest command, a package of 1,000 files, has a tenth of that.
+#: The longest item that is read, bytes. The longest command, for a package of 1,000 files, has a tenth of that.
 LONGEST_ITEM = 4 * 1024 * 1024
-#: The same for what any node may write. An inventory of 1,000 modules has a third of that.
-LONGEST_SAID = 512 * 1024
-#: Seconds between two lines of the log about what was dropped.
-QUIET_SECONDS = 10.0
+#: The same for queues that nodes write to. An inventory of 1,000 modules has a third of that.
+LONGEST_NODE_ITEM = 512 * 1024
+#: The shortest time between two log lines about dropped messages, seconds.
+LOG_SECONDS = 10.0
 
 
 class _Properties(msgspec.Struct):
-    """`body_encoding` is always base64: what kombu writes. Where it was sent to is not asked, but known."""
+    """`body_encoding` is always base64, as kombu writes it. The address is not read: the queue is known."""
 
     delivery_tag: Annotated[str, Meta(min_length=1, max_length=64)]
     body_encoding: Literal["base64"]
@@ -49,23 +49,23 @@ class _Envelope(msgspec.Struct, rename={"content_type": "content-type", "content
 
 
 class UnreadableError(Exception):
-    """The item is no envelope of ours."""
+    """The item is not a valid envelope."""
 
 
 def checked(queue: str, item: bytes) -> bytes:
-    """The envelope `item` of `queue`, with nothing in it that kombu could stumble over. Raises: `UnreadableError`.
+    """Return the envelope `item` of `queue`, rewritten so that kombu can read it. Raises: `UnreadableError`.
 
-    The address is written anew: kombu puts a message that it gives back where its envelope says, with the rights of
-    the process that had read it. A node could have the control plane write into another node's queue.
+    The address is replaced: kombu returns a rejected message to the address in its envelope, with the rights of the
+    process that has read it. Otherwise a node could make the control plane write to another node's queue.
     """
-    longest = LONGEST_SAID if queue in {REPORTS, HEARTBEATS} else LONGEST_ITEM
+    longest = LONGEST_NODE_ITEM if queue in {REPORTS, HEARTBEATS} else LONGEST_ITEM
     if len(item) > longest:
         raise UnreadableError(f"{len(item)} bytes, at most {longest}")
     try:
         envelope = msgspec.json.decode(item, type=_Envelope)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableError(str(error) or type(error).__name__) from error
-    if "compression" in envelope.headers:  # kombu unpacks at once, however much that makes
+    if "compression" in envelope.headers:  # kombu unpacks at once, without a limit
         raise UnreadableError("compressed")
     properties: dict[str, Any] = msgspec.to_builtins(envelope.properties)
     properties["delivery_info"] = {"exchange": "", "routing_key": queue}
@@ -84,25 +84,25 @@ def checked(queue: str, item: bytes) -> bytes:
 
 
 class Dropped:
-    """Counts what was dropped, by queue and reason, and says so in the log now and then. For any number of threads."""
+    """Counts dropped messages by queue and reason, and logs a line now and then. Threads may share one object."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
-        self._unsaid = 0
-        self._said_at = -QUIET_SECONDS
+        self._unlogged = 0
+        self._logged_at = -LOG_SECONDS
 
     def note(self, queue: str, reason: str, words: object) -> None:
         with self._lock:
             self._counts[queue, reason] += 1
-            self._unsaid += 1
-            if time.monotonic() - self._said_at < QUIET_SECONDS:
+            self._unlogged += 1
+            if time.monotonic() - self._logged_at < LOG_SECONDS:
                 return
-            unsaid, self._unsaid, self._said_at = self._unsaid, 0, time.monotonic()
-        logger.warning("Dropped %d messages; the last one, from %s, was %s: %.500s", unsaid, queue, reason, words)
+            unlogged, self._unlogged, self._logged_at = self._unlogged, 0, time.monotonic()
+        logger.warning("Dropped %d messages; the last one, from %s, was %s: %.500s", unlogged, queue, reason, words)
 
     def take(self) -> Mapping[tuple[str, str], int]:
-        """What was counted since the last call."""
+        """Return and reset the counts."""
         with self._lock:
             counts, self._counts = self._counts, Counter()
         return counts
@@ -112,7 +112,7 @@ class Dropped:
             self._counts.update(counts)
 
 
-#: Of this process.
+#: The counts of this process.
 DROPPED = Dropped()
 
 
@@ -120,8 +120,10 @@ class QoS(redis.QoS):
     channel: "Channel"
 
     def restore_visible(self, *args: Any, **options: Any) -> None:
-        """Nothing for an agent: it takes back at each connection what it had not acknowledged, and kombu's way needs a
-        lock that is released by a script. No node may run scripts on the broker."""
+        """Do nothing in an agent: at each connection, it takes its unacknowledged command back itself.
+
+        kombu's way needs a lock that a script releases, and nodes may not run scripts on the broker.
+        """
         if self.channel.restores_visible:
             super().restore_visible(*args, **options)
 
@@ -137,11 +139,11 @@ class Channel(redis.Channel):
         return client
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        # CLIENT SETINFO exists since Redis 7.2: an ACL file that allows it keeps a Redis 7.0 from starting.
+        # CLIENT SETINFO exists since Redis 7.2: Redis 7.0 does not start with an ACL file that allows it.
         return {**super()._connparams(asynchronous), "driver_info": None}  # type: ignore[misc]  # missing in the stubs
 
     def _read(self, answer: Any, **_: Any) -> tuple[bytes, bytes] | None:
-        """What BRPOP answered; None, as of an empty queue, if it cannot be read."""
+        """Return the answer of BRPOP; None, as for an empty queue, if it cannot be read."""
         if not answer:
             return None
         key, item = answer
@@ -162,7 +164,7 @@ def register() -> None:
 
 
 class TaskConsumer(Consumer):
-    """Celery's consumer, which outlives a message that Celery cannot handle: it is dropped and counted."""
+    """Celery's consumer. It drops and counts a message that Celery cannot handle, instead of ending."""
 
     connection_errors: tuple[type[Exception], ...]
 
@@ -172,9 +174,9 @@ class TaskConsumer(Consumer):
         def guarded(message: Any) -> None:
             try:
                 handle(message)
-            except (OSError, RedisError):  # the broker is away; kombu's own list has every KeyError in it
+            except (OSError, RedisError):  # the broker is away; kombu's own list contains every KeyError
                 raise
-            except Exception as error:  # noqa: BLE001 - what a stranger's message makes Celery raise has no end
+            except Exception as error:  # noqa: BLE001 - a foreign message can make Celery raise anything
                 DROPPED.note(message.delivery_info["routing_key"], "malformed", repr(error))
                 if not message.acknowledged:
                     message.reject_log_error(logger, self.connection_errors)

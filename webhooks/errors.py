@@ -10,6 +10,6 @@ class WebhookNotFoundError(NotFoundError):
 
 
 class WebhookDisabledError(ConflictError):
-    """The webhook is disabled: PATCH {"enabled": true} enables it."""
+    """The webhook is disabled. To enable it: PATCH {"enabled": true}."""
 
     code = "webhook_disabled"

@@ -4,6 +4,6 @@ from api.filters import TruthFilter
 
 
 class WebhookFilters(django_filters.FilterSet):
-    """There are few: no filter needs an index."""
+    """There are few webhooks: no filter needs an index."""
 
     enabled = TruthFilter(field_name="enabled")

@@ -18,7 +18,7 @@ def webhooks() -> QuerySet[Webhook]:
 
 
 def webhook(uid: str) -> Webhook:
-    """Raises: `WebhookNotFoundError`."""
+    """Return the webhook. Raises: `WebhookNotFoundError`."""
     row = Webhook.objects.filter(uid=uid).first()
     if row is None:
         raise WebhookNotFoundError(f"There is no webhook {uid}.")
@@ -26,7 +26,7 @@ def webhook(uid: str) -> Webhook:
 
 
 def webhook_document(row: Webhook) -> dict[str, Any]:
-    """As the API shows it: without the secret."""
+    """Return the webhook as the API shows it: without the secret."""
     return {
         "uid": row.uid,
         "url": row.url,
@@ -43,7 +43,7 @@ def webhook_document(row: Webhook) -> dict[str, Any]:
 
 
 def backlog(position: int) -> dict[str, int]:
-    """How many webhooks are `enabled`, `failing` and `disabled`, and how many positions those that are enabled are
+    """Count the webhooks that are `enabled`, `failing` and `disabled`, and the positions by which the enabled ones are
     behind: all together (`behind`), and the slowest (`most_behind`). One query."""
     is_on = Q(enabled=True)
     found = Webhook.objects.aggregate(
@@ -64,7 +64,7 @@ def backlog(position: int) -> dict[str, int]:
 
 
 def classes_of(types: Sequence[str]) -> tuple[type, ...]:
-    """The event classes that these types mean. An old name means what it is read as today."""
+    """Return the event classes that these types match. An old name matches the class as which it is read today."""
     return tuple(
         each for each in registered_types().values() if any(_means(types, name) for name in stored_names_of(each))
     )

@@ -1,4 +1,4 @@
-"""One attempt to deliver an event: a signed POST, as the Standard Webhooks specification has it."""
+"""One attempt to deliver an event: a signed POST, according to the Standard Webhooks specification."""
 
 import asyncio
 import time
@@ -11,17 +11,17 @@ from api.events import event_document
 from eventstore import RecordedEvent
 from webhooks.signature import signature
 
-#: Longest for a whole attempt, from the name's look-up to the end of the answer, seconds.
+#: The longest time of an attempt, from the DNS lookup to the end of the answer, seconds.
 TIMEOUT_SECONDS = 10.0
-#: So much of an answer's body is read, and thrown away, so that the connection can be used again, bytes.
+#: So much of an answer's body is read and discarded, so that the connection can be reused, bytes.
 MAX_ANSWER_BYTES = 65_536
 
 
 def new_client() -> httpx.AsyncClient:
-    """Follows no redirect, for a receiver must not send what is meant for it to somebody else, and keeps no cookie."""
+    """Return a client that keeps no cookies, and follows no redirects: a receiver must not redirect its events."""
     return httpx.AsyncClient(
         follow_redirects=False,
-        timeout=None,  # noqa: S113  # `send` has one for all that it does
+        timeout=None,  # noqa: S113  # `send` has a timeout for the whole attempt
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         headers={"User-Agent": "modfleet-webhooks"},
@@ -51,7 +51,7 @@ async def send(client: httpx.AsyncClient, envelope: RecordedEvent, *, url: str, 
             await _drain(response)
     except TimeoutError:
         return f"no whole answer within {TIMEOUT_SECONDS:.0f} s"
-    except httpx.RemoteProtocolError:  # its text quotes what came, and that may be from any server
+    except httpx.RemoteProtocolError:  # its text quotes the answer, which may be from any server
         return "the answer is not HTTP, or ended too soon"
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         return f"{type(error).__name__}: {error}".removesuffix(": ")

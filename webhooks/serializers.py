@@ -1,4 +1,4 @@
-"""What requests about webhooks hold, and what their answers look like in the API's documents."""
+"""The request bodies of webhooks, and their answers in the OpenAPI document."""
 
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +22,7 @@ class UrlField(StrictCharField):
     def to_internal_value(self, data: Any) -> str:
         text = super().to_internal_value(data)
         if not text.isascii() or not text.isprintable() or " " in text:
-            raise serializers.ValidationError("Must be ASCII without white space; encode what is not.")
+            raise serializers.ValidationError("Must be ASCII without white space. Encode other characters.")
         try:
             url = httpx.URL(text)
         except httpx.InvalidURL as error:
@@ -32,7 +32,7 @@ class UrlField(StrictCharField):
         if url.port is not None and not 0 < url.port < 65_536:
             raise serializers.ValidationError("Must name a port from 1 to 65535, or none.")
         if "@" in urlsplit(text).netloc:
-            raise serializers.ValidationError("Must hold no user and no password.")
+            raise serializers.ValidationError("Must not contain a user or a password.")
         return text
 
 
@@ -52,9 +52,7 @@ class TypeField(StrictCharField):
     def to_internal_value(self, data: Any) -> str:
         text = super().to_internal_value(data)
         if not classes_of([text]):
-            raise serializers.ValidationError(
-                "There is no such event type, and none that begins so; a beginning ends in a dot."
-            )
+            raise serializers.ValidationError("Must be an event type, or a prefix of event types that ends in a dot.")
         return text
 
 
@@ -64,10 +62,10 @@ class NewWebhookSerializer(StrictSerializer):
         child=TypeField(max_length=100),
         max_length=MAX_TYPES,
         default=list,
-        help_text="Event types, or beginnings such as `rollout.`; empty: all",
+        help_text="Event types, or prefixes such as `rollout.`. Empty: all",
     )
     enabled = StrictBooleanField(default=True)
-    secret = SecretField(max_length=100, required=False, write_only=True, help_text="Left out: one is made")
+    secret = SecretField(max_length=100, required=False, write_only=True, help_text="Default: a generated secret")
 
 
 class WebhookChangesSerializer(StrictSerializer):
@@ -93,12 +91,12 @@ class WebhookSerializer(serializers.Serializer[Any]):
     enabled = serializers.BooleanField()
     disabled_reason = serializers.CharField(allow_null=True)
     created_at = serializers.DateTimeField()
-    position = serializers.IntegerField(help_text="What it wants of the log up to here was acknowledged")
-    failures = serializers.IntegerField(help_text="Attempts in a row that failed")
+    position = serializers.IntegerField(help_text="All of its events up to this position were acknowledged")
+    failures = serializers.IntegerField(help_text="Failed attempts in a row")
     last_error = serializers.CharField(allow_null=True)
     last_delivered_at = serializers.DateTimeField(allow_null=True)
     next_attempt_at = serializers.DateTimeField(allow_null=True)
 
 
 class RegisteredWebhookSerializer(WebhookSerializer):
-    secret = serializers.CharField(help_text="Signs deliveries; not shown again")
+    secret = serializers.CharField(help_text="Signs deliveries. It is not shown again")

@@ -1,4 +1,4 @@
-"""Changes of webhooks. Each appends its audit event first, which takes the log's lock, and then writes its row."""
+"""Changes webhooks. Each change appends its audit event first, which takes the log's lock, and then writes the row."""
 
 from dataclasses import dataclass, field, replace
 from uuid import UUID, uuid4
@@ -19,13 +19,13 @@ from webhooks.models import Webhook
 from webhooks.selectors import webhook
 from webhooks.signature import new_secret
 
-#: The actor of what failing deliveries lead to.
+#: The actor of events that failing deliveries cause.
 DELIVERER = "system:webhooks"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookChanges:
-    """New values; None leaves a field as it is."""
+    """New values. None leaves a field unchanged."""
 
     url: str | None = None
     types: tuple[str, ...] | None = None
@@ -34,7 +34,7 @@ class WebhookChanges:
 
 
 def register_webhook(*, url: str, types: tuple[str, ...], enabled: bool, secret: str | None) -> Webhook:
-    """It gets what is appended from now on. A secret is made if none is given."""
+    """Register a webhook for all events that are appended from now on. Without `secret`, one is generated."""
     uid = uuid4().hex
     row = Webhook(uid=uid, url=url, types=list(types), enabled=enabled, secret=secret or new_secret())
     with transaction.atomic():
@@ -48,9 +48,9 @@ def register_webhook(*, url: str, types: tuple[str, ...], enabled: bool, secret:
 
 @retry_on_conflict
 def update_webhook(uid: str, changes: WebhookChanges) -> Webhook:
-    """The webhook after the changes. Any of them has the next attempt made at once, and failures counted anew.
+    """Change a webhook, and return it. After a change, the next attempt is made at once, and failures start at zero.
 
-    One that was disabled goes on where it stopped. Raises: `WebhookNotFoundError`.
+    A webhook that is enabled again continues where it stopped. Raises: `WebhookNotFoundError`.
     """
     with transaction.atomic():
         version = last_version(webhook_stream(uid))
@@ -68,14 +68,14 @@ def update_webhook(uid: str, changes: WebhookChanges) -> Webhook:
             uid=uid, host=row.host, types=tuple(row.types), enabled=row.enabled, changed=tuple(changed)
         )
         append(Append(webhook_stream(uid), version, [event]))
-        # Not all: the position is the deliverer's.
+        # Not all fields: the deliverer writes the position.
         row.save(update_fields=[*changed, "failures", "failing_since", "next_attempt_at", "disabled_reason"])
         return row
 
 
 @retry_on_conflict
 def delete_webhook(uid: str) -> None:
-    """Raises: `WebhookNotFoundError`."""
+    """Delete a webhook. Raises: `WebhookNotFoundError`."""
     with transaction.atomic():
         version = last_version(webhook_stream(uid))
         row = webhook(uid)
@@ -85,7 +85,7 @@ def delete_webhook(uid: str) -> None:
 
 @retry_on_conflict
 def request_test(uid: str) -> RecordedEvent:
-    """The event that is delivered to it, after all that waits before; a new attempt is made at once.
+    """Append a test event, which is delivered after all events before it. The next attempt is made at once.
 
     Raises: `WebhookNotFoundError`, `WebhookDisabledError`.
     """
@@ -100,9 +100,9 @@ def request_test(uid: str) -> RecordedEvent:
 
 @retry_on_conflict
 def disable_failing_webhook(uid: str, *, lease: UUID, last_error: str, reason: str) -> None:
-    """Nothing is done if the lease is not held any more, or the webhook was changed meanwhile.
+    """Disable a webhook. Does nothing if the lease has ended, or the webhook was changed in between.
 
-    Its cause is the webhook's newest event.
+    The cause of the event is the webhook's newest event.
     """
     with transaction.atomic():
         *_, newest = load(webhook_stream(uid))

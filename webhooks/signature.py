@@ -7,7 +7,7 @@ import hmac
 import secrets
 
 PREFIX = "whsec_"
-#: Lengths of keys that the specification allows, bytes.
+#: The shortest and the longest key of the specification, bytes.
 SHORTEST_KEY, LONGEST_KEY = 24, 64
 
 
@@ -16,17 +16,17 @@ def new_secret() -> str:
 
 
 def key_of(secret: str) -> bytes:
-    """The key that a secret stands for. Raises: `ValueError` if it is no secret."""
+    """Return the key of a secret. Raises: `ValueError` if it is not a valid secret."""
     try:
         key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
     except binascii.Error as error:
-        raise ValueError("no base64") from error
+        raise ValueError("not base64") from error
     if not secret.startswith(PREFIX) or not SHORTEST_KEY <= len(key) <= LONGEST_KEY:
-        raise ValueError("no secret")
+        raise ValueError("not a secret")
     return key
 
 
 def signature(secret: str, *, message_id: str, timestamp: int, body: bytes) -> str:
-    """Value of the header `webhook-signature`."""
+    """Return the value of the header `webhook-signature`."""
     signed = f"{message_id}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.digest(key_of(secret), signed, hashlib.sha256)).decode()

@@ -1,4 +1,4 @@
-"""`/v2/webhooks`. Admins only, also to look: a receiver's URL may be a credential."""
+"""`/v2/webhooks`. Only for admins, also to read: a receiver's URL may be a credential."""
 
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
@@ -41,13 +41,13 @@ class WebhookViewSet(ViewSet):
             serialize=lambda rows: [selectors.webhook_document(row) for row in rows],
         )
 
-    # An answer that is kept for its key holds the secret, for 24 hours and in the database that has it anyway: whoever
+    # An answer that is kept for its key has the secret, for 24 hours, in the database that has it anyway: a client that has
     # missed the first answer needs it, and only the same user with the same request gets it.
     @extend_schema(request=NewWebhookSerializer, responses={201: RegisteredWebhookSerializer}, parameters=[LOCATION])
     @idempotent
     @refuses(KeyReusedError)
     def create(self, request: Request) -> Response:
-        """Register a webhook for what happens from now on. Only this answer holds its secret."""
+        """Register a webhook for events from now on. Only this answer has its secret."""
         serializer = NewWebhookSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         given = serializer.validated_data
@@ -61,13 +61,13 @@ class WebhookViewSet(ViewSet):
     @extend_schema(responses=WebhookSerializer)
     @refuses(WebhookNotFoundError)
     def retrieve(self, request: Request, uid: str) -> Response:
-        """One webhook, and how far it was served."""
+        """Get a webhook, and how far it was served."""
         return Response(selectors.webhook_document(selectors.webhook(uid)))
 
     @extend_schema(request=WebhookChangesSerializer, responses=WebhookSerializer)
     @refuses(WebhookNotFoundError)
     def partial_update(self, request: Request, uid: str) -> Response:
-        """Change what is given. One that is enabled again goes on with the event at which it stopped."""
+        """Change the given fields. A webhook that is enabled again continues with the event at which it stopped."""
         serializer = WebhookChangesSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         return Response(selectors.webhook_document(services.update_webhook(uid, serializer.changes())))
@@ -75,7 +75,7 @@ class WebhookViewSet(ViewSet):
     @extend_schema(responses={200: NothingSerializer})
     @refuses(WebhookNotFoundError)
     def destroy(self, request: Request, uid: str) -> Response:
-        """Delete a webhook. What was not delivered yet is not delivered any more."""
+        """Delete a webhook. Events that were not delivered yet are never delivered."""
         services.delete_webhook(uid)
         return Response({})
 
@@ -83,5 +83,5 @@ class WebhookViewSet(ViewSet):
     @idempotent
     @refuses(WebhookNotFoundError, WebhookDisabledError, KeyReusedError)
     def test(self, request: Request, uid: str) -> Response:
-        """Have an event delivered to it now, whatever types it wants. Answers that event, as the receiver gets it."""
+        """Deliver a test event to the webhook now, whatever its types are. Returns the event as the receiver gets it."""
         return Response(event_document(services.request_test(uid)), status=202)

@@ -1,7 +1,7 @@
-"""The control worker's step that delivers webhooks: one thread that waits for many receivers at once.
+"""The control worker's step that delivers webhooks: one thread serves many receivers at once.
 
-Receivers are waited for in an event loop, so that no number of slow ones holds up another; the database is asked in one
-thread beside it, which holds nothing while they are waited for. An event leaves as soon as the log has grown.
+An event loop waits for the receivers, so a slow one does not delay another. One more thread uses the database; no
+transaction stays open while the loop waits for a receiver. An event is sent as soon as the log has grown.
 """
 
 import asyncio
@@ -21,31 +21,30 @@ from django.db import Error, close_old_connections, connections
 from api.failures import log_failure
 from eventstore import wait_for_growth
 from webhooks import deliver
-from webhooks.deliver import Claim, Look
+from webhooks.deliver import Claim, Due
 from webhooks.sending import new_client, send
 
 logger = logging.getLogger(__name__)
 
 #: How many webhooks a worker serves at a time.
 MOST_AT_ONCE = 100
-#: How often webhooks are looked at even if nothing happened, and the wait when the database is away, seconds.
+#: The longest time between two claims, even if the log does not grow, and the wait when the database is away, seconds.
 SWEEP_SECONDS = 1.0
-#: When the log has not grown for so long it is quiet, seconds; stopping takes as long at most.
+#: The log is quiet when it has not grown for so long, seconds. Stopping takes no longer than this.
 QUIET_SECONDS = 0.5
-#: Least time between two looks, seconds: in a large rollout the log grows all the time.
+#: The shortest time between two claims, seconds: in a large rollout the log grows all the time.
 PAUSE_SECONDS = 0.02
-#: How often, in seconds, it is noted what was acknowledged while more is sent: a write for each event would hold up a
-#: rollout on SQLite. So much is sent again after a crash.
-NOTE_SECONDS = 0.1
-#: A cursor is moved over events that its webhook does not want at the latest after so many of them, and else when the
-#: log is quiet: not at each.
+#: How often acknowledged events are recorded while more are sent, seconds: a write for each event would delay a rollout
+#: on SQLite. After a crash, the events of so many seconds are sent again.
+RECORD_SECONDS = 0.1
+#: A cursor moves past events of other types after so many of them, or when the log is quiet; not after each one.
 SKIP = 1000
 
 Result = TypeVar("Result")
 
 
 class WebhookDeliverer(bootsteps.StartStopStep):
-    """Of the worker, not of its consumer: events are delivered while the broker is away."""
+    """A step of the worker, not of its consumer: events are delivered also while the broker is away."""
 
     requires = ("celery.worker.components:Pool",)
 
@@ -73,12 +72,12 @@ class Deliverer(threading.Thread):
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
         self._database = ThreadPoolExecutor(1, "webhooks-database")
-        self._follower = ThreadPoolExecutor(1, "webhooks-follow")
+        self._subscription = ThreadPoolExecutor(1, "webhooks-subscription")
         #: The webhooks that are being delivered.
         self._busy: set[str] = set()
 
     def stop(self) -> None:
-        """Attempts that are under way are broken off, and made again by whoever is next."""
+        """Stop the thread. Unfinished attempts are canceled; the next worker makes them again."""
         self._loop.call_soon_threadsafe(self._stopping.set)
         self.join()
 
@@ -87,7 +86,7 @@ class Deliverer(threading.Thread):
             runner.run(self._live())
         self._database.submit(connections.close_all).result()
         self._database.shutdown()
-        self._follower.shutdown()
+        self._subscription.shutdown()
 
     async def _live(self) -> None:
         while not self._stopping.is_set():
@@ -105,16 +104,16 @@ class Deliverer(threading.Thread):
         async with new_client() as client:
             try:
                 while not stopping.done():
-                    look = await self._look(is_quiet)
-                    self._busy |= {claim.uid for claim in look.claims}
-                    sending |= {asyncio.create_task(self._serve(client, claim)) for claim in look.claims}
-                    if growth is None and look.is_any_enabled:
-                        growth = asyncio.create_task(self._growth_after(look.position))
+                    due = await self._claim_due(is_quiet)
+                    self._busy |= {claim.uid for claim in due.claims}
+                    sending |= {asyncio.create_task(self._serve(client, claim)) for claim in due.claims}
+                    if growth is None and due.is_any_enabled:
+                        growth = asyncio.create_task(self._growth_after(due.position))
                     waited_for = {stopping, *sending} | ({growth} if growth else set())
-                    seconds = min(SWEEP_SECONDS, look.seconds_to_next or SWEEP_SECONDS)
+                    seconds = min(SWEEP_SECONDS, due.seconds_to_next or SWEEP_SECONDS)
                     done, _ = await asyncio.wait(waited_for, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
                     sending -= done
-                    is_quiet = growth in done and growth is not None and growth.result() == look.position
+                    is_quiet = growth in done and growth is not None and growth.result() == due.position
                     growth = None if growth in done else growth
                     await asyncio.sleep(PAUSE_SECONDS)
             finally:
@@ -122,44 +121,44 @@ class Deliverer(threading.Thread):
                     task.cancel()
                 await asyncio.gather(*sending, return_exceptions=True)
 
-    async def _look(self, is_quiet: bool) -> Look:
-        """What is due; nothing if the database cannot be asked."""
+    async def _claim_due(self, is_quiet: bool) -> Due:
+        """Claim the webhooks that are due; none if the database is away."""
         most = MOST_AT_ONCE - len(self._busy)
         least_skip = 1 if is_quiet else SKIP
         try:
             return await self._ask(
                 partial(deliver.claim_due, busy=frozenset(self._busy), most=most, least_skip=least_skip)
             )
-        except Exception as error:  # noqa: BLE001  # logged; all that was to be done still stands in the database
-            log_failure(logger, f"webhooks are looked at again in {SWEEP_SECONDS} s", error)
-            return Look(position=0, claims=(), is_any_enabled=False, seconds_to_next=None)
+        except Exception as error:  # noqa: BLE001  # logged; the work is still in the database
+            log_failure(logger, f"webhooks are claimed again in {SWEEP_SECONDS} s", error)
+            return Due(position=0, claims=(), is_any_enabled=False, seconds_to_next=None)
 
     async def _serve(self, client: httpx.AsyncClient, claim: Claim) -> None:
-        """Deliver one event after the other, until none is left or an attempt fails."""
+        """Deliver events one by one, until none is left or an attempt fails."""
         try:
             while claim.waiting:
                 error = await _send_for_a_while(client, claim)
-                await self._note(claim, error)
+                await self._record_outcome(claim, error)
         except asyncio.CancelledError:
-            with suppress(Error):  # the database is away: the lease runs out
+            with suppress(Error):  # the database is away: the lease ends by itself
                 await self._ask(partial(deliver.release, claim))
             raise
         except Exception:
-            logger.exception("webhook %s is delivered again when its lease has run out", claim.uid)
+            logger.exception("webhook %s is delivered again when its lease has ended", claim.uid)
         finally:
             self._busy.discard(claim.uid)
 
-    async def _note(self, claim: Claim, error: str | None) -> None:
-        """As soon as the database is there, for nothing is delivered before the lease ends otherwise."""
+    async def _record_outcome(self, claim: Claim, error: str | None) -> None:
+        """Record it as soon as the database is back: otherwise nothing is delivered before the lease ends."""
         while True:
             try:
-                return await self._ask(partial(deliver.note, claim, error))
+                return await self._ask(partial(deliver.record_outcome, claim, error))
             except Error as lost:
-                log_failure(logger, f"webhook {claim.uid} is noted again in {SWEEP_SECONDS} s", lost)
+                log_failure(logger, f"the outcome of webhook {claim.uid} is recorded again in {SWEEP_SECONDS} s", lost)
                 await asyncio.sleep(SWEEP_SECONDS)
 
     async def _ask(self, question: Callable[[], Result]) -> Result:
-        """In the thread that has the database's connection."""
+        """Run `question` in the thread that has the database's connection."""
 
         def ask() -> Result:
             close_old_connections()
@@ -169,15 +168,15 @@ class Deliverer(threading.Thread):
 
     async def _growth_after(self, position: int) -> int:
         wait = partial(wait_for_growth, position, timeout=QUIET_SECONDS)
-        return await self._loop.run_in_executor(self._follower, wait)
+        return await self._loop.run_in_executor(self._subscription, wait)
 
 
 async def _send_for_a_while(client: httpx.AsyncClient, claim: Claim) -> str | None:
-    """Send what waits, in order, until something fails, nothing is left, or it is time to note what was acknowledged.
+    """Send waiting events in order, until an attempt fails, none is left, or it is time to record the acknowledged ones.
 
-    Why the last attempt failed, if it did.
+    Return why the last attempt failed, or None.
     """
-    end = time.monotonic() + NOTE_SECONDS
+    end = time.monotonic() + RECORD_SECONDS
     while claim.waiting and time.monotonic() < end:
         error = await send(client, claim.waiting[0], url=claim.url, secret=claim.secret)
         if error is not None:

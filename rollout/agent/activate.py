@@ -1,4 +1,4 @@
-"""Loads a version that is in place into the running server, probes it, watches it, and makes it last over a restart."""
+"""Loads an installed version into the running server, probes it, watches it, and keeps it over a restart."""
 
 import shlex
 from collections.abc import Iterable, Iterator
@@ -17,27 +17,27 @@ from rollout.messages import Package, Phase, Reason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activated:
-    """Whether the server had to load the version; `swap_seconds` if it replaced another one."""
+    """What was done. `has_loaded`: the server had to load the version. `swap_seconds`: set if it replaced another one."""
 
     has_loaded: bool
     swap_seconds: float | None = None
 
 
 def activate(operation: Operation, package: Package) -> Activated:
-    """What was done so that the version is loaded, probed, settled and in the include file.
+    """Load, probe and settle the version, and add it to the include file.
 
-    Raises: `Failure`. What it changed in the server until then is for `undo`.
+    Raises: `Failure`. Then `undo` reverts what was changed in the server.
     """
-    module = _wanted(operation, package)
-    facts = _look(operation)
+    module = _module_to_load(operation, package)
+    facts = _observed(operation)
     done = Activated(has_loaded=False)
     if not any(operation.is_current(each, facts.run_id) and each.args == module.args for each in facts.modules):
-        operation.say(Phase.LOADING)
+        operation.report(Phase.LOADING)
         done = _load(operation, package, module, facts)
-    operation.say(Phase.PROBING)
+    operation.report(Phase.PROBING)
     _probe(operation, facts.run_id)
     if operation.command.settle_seconds and (done.has_loaded or operation.resumed or not operation.has_line(module)):
-        operation.say(Phase.SETTLING)
+        operation.report(Phase.SETTLING)
         settle(operation, facts.run_id)
     operation.commit()
     operation.write_line(module)
@@ -45,19 +45,19 @@ def activate(operation: Operation, package: Package) -> Activated:
 
 
 def refuse_foreign(operation: Operation, modules: Iterable[LoadedModule]) -> None:
-    """Raises: `Failure` (module_not_ours) when somebody else loaded a module of that name."""
+    """Raises: `Failure` (module_not_ours) if the server has a module of this name that Modfleet did not load."""
     for loaded in modules:
-        if loaded.name == operation.command.module_name and not operation.node.folder.is_ours(loaded.path):
+        if loaded.name == operation.command.module_name and not operation.node.module_store.is_ours(loaded.path):
             raise Failure(
                 Reason.MODULE_NOT_OURS,
                 f"The server has loaded {loaded.name} {loaded.version} from {loaded.path or 'its own program'}, "
-                "which Modfleet did not install: unload it and remove it from the server's configuration first.",
+                "which Modfleet did not install. Unload it and remove it from the server's configuration first.",
             )
 
 
 @contextmanager
-def told_as_crash(operation: Operation) -> Iterator[None]:
-    """A connection that breaks in here is a crash that the module caused, and silence is time that ran out."""
+def reported_as_crash(operation: Operation) -> Iterator[None]:
+    """Report a lost connection as a crash that the module caused, and a silent server as a missed deadline."""
     try:
         yield
     except ServerLostError as error:
@@ -67,7 +67,7 @@ def told_as_crash(operation: Operation) -> Iterator[None]:
         raise Failure(Reason.NODE_DEADLINE, f"The server is still busy with {name}: {error.message}") from error
 
 
-def _wanted(operation: Operation, package: Package) -> LoadedModule:
+def _module_to_load(operation: Operation, package: Package) -> LoadedModule:
     try:
         args = tuple(shlex.split(operation.command.command_line_args))
     except ValueError as error:
@@ -80,8 +80,8 @@ def _wanted(operation: Operation, package: Package) -> LoadedModule:
     )
 
 
-def _look(operation: Operation) -> ServerFacts:
-    seconds = operation.deadline.step("Looking at the server", UNLOAD_SECONDS).remaining()
+def _observed(operation: Operation) -> ServerFacts:
+    seconds = operation.deadline.step("Reading the server's state", UNLOAD_SECONDS).remaining()
     with operation.node.server.session(seconds) as session:
         facts = observe(session)
     refuse_foreign(operation, facts.modules)
@@ -89,16 +89,16 @@ def _look(operation: Operation) -> ServerFacts:
 
 
 def _load(operation: Operation, package: Package, module: LoadedModule, facts: ServerFacts) -> Activated:
-    # A truncated .so kills the server at MODULE LOAD (SIGBUS), so it is read once more; before the swap, for it lasts.
+    # A truncated .so kills the server at MODULE LOAD (SIGBUS), so it is read again; before the swap, because it takes long.
     expected = next(member.sha256 for member in package.members if member.path == package.module_file)
     if file_digest(operation.target / package.module_file) != expected:
-        raise Failure(Reason.CHECKSUM_MISMATCH, f"`{package.module_file}` changed on the node's disk: check the disk.")
+        raise Failure(Reason.CHECKSUM_MISMATCH, f"`{package.module_file}` changed on the node's disk. Check the disk.")
     loaded = next((each for each in facts.modules if each.name == module.name), None)
     seconds = operation.deadline.step("Loading", LOAD_SECONDS).remaining()
     with operation.node.server.session(seconds) as session:
         if session.info("server").get("run_id") != facts.run_id:
-            raise Failure(Reason.SERVER_UNREACHABLE, "The server was restarted before it got the module: retry.")
-        with told_as_crash(operation):
+            raise Failure(Reason.SERVER_UNREACHABLE, "The server was restarted before it got the module. Retry.")
+        with reported_as_crash(operation):
             if loaded is None:
                 load(session, module)
                 swap_seconds = None
@@ -106,12 +106,12 @@ def _load(operation: Operation, package: Package, module: LoadedModule, facts: S
                 swap_seconds = swap(session, loaded, module, back=replace(loaded, path=operation.path_now(loaded)))
             if operation.command.has_types or _leaves_writes_in_aof(session, module.name):
                 operation.write_line(module)
-    operation.node.folder.clear_replaced(operation.command.module_name, operation.command.version)
+    operation.node.module_store.clear_replaced(operation.command.module_name, operation.command.version)
     return Activated(has_loaded=True, swap_seconds=swap_seconds)
 
 
 def _leaves_writes_in_aof(session: Session, module_name: str) -> bool:
-    """Whether a start may read the module's commands from the AOF; also if the server does not say."""
+    """Return True if a start may read the module's commands from the AOF, or if the server does not say."""
     try:
         return session.writes_aof() and bool(session.write_commands_of(module_name))
     except RefusedError:
@@ -122,7 +122,7 @@ def _probe(operation: Operation, run_id: str) -> None:
     command = operation.command
     seconds = operation.deadline.step("Probing", PROBE_SECONDS).remaining()
     try:
-        with operation.node.server.session(seconds) as session, told_as_crash(operation):
+        with operation.node.server.session(seconds) as session, reported_as_crash(operation):
             refuse_restarted(operation, session, run_id)
             loaded = [each for each in session.modules() if operation.is_at_target(each)]
             missing = session.missing(command.commands)
@@ -130,7 +130,7 @@ def _probe(operation: Operation, run_id: str) -> None:
     except RefusedError as error:
         raise Failure(Reason.PROBE_FAILED, f"The server refuses the probe: {error}.") from error
     except Failure as failure:
-        if failure.reason is Reason.SERVER_UNREACHABLE:  # it could be reached before the load
+        if failure.reason is Reason.SERVER_UNREACHABLE:  # it was reachable before the load
             raise crashed(operation, failure) from failure
         raise
     if [(each.name, each.version) for each in loaded] != [(command.module_name, command.version)]:

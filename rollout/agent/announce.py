@@ -1,23 +1,23 @@
-"""Sends the reports of one operation: its end at once, and of the phases before it those that last."""
+"""Sends the reports of one operation: the final report at once, and a report of each phase that lasts."""
 
 import threading
 
 from rollout.agent.publisher import Publisher
 from rollout.messages import REPORTS, Report
 
-#: A phase that is over sooner is not worth a message, seconds: most operations are told by their end alone.
+#: Shorter phases are not reported, seconds: most operations send only their final report.
 LASTING_SECONDS = 0.1
-#: Seconds that a final report waits for a broker that is away; when it is lost, the journal answers the next time.
-#: Other phases do not wait: they would hold up the work.
+#: Seconds that a final report waits for a broker that is away. If it is lost, the journal answers the next command.
+#: Other reports do not wait: they would delay the operation.
 FINAL_PATIENCE = 30.0
 
 
 class Announcer:
-    """Called with each report in turn, the final one last. Nothing is sent after that one."""
+    """Called with each report in order. Nothing is sent after the final report."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
-        #: A publisher is for one thread at a time.
+        #: Only one thread at a time may use a publisher.
         self._lock = threading.Lock()
         self._newest: Report | None = None
         self._timer: threading.Timer | None = None

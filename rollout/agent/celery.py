@@ -1,4 +1,4 @@
-"""The agent's Celery app: `celery -A rollout.agent worker`, with nothing but the environment."""
+"""The agent's Celery app: `celery -A rollout.agent worker`, configured by the environment alone."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ from celery.signals import setup_logging
 from kombu import Queue
 
 from rollout.agent.cancel import Cancels
-from rollout.agent.clock import Clock
+from rollout.agent.expiry import Expiry
 from rollout.agent.heartbeat import Heartbeats
 from rollout.agent.publisher import Publisher, broker_time, transport_options
 from rollout.agent.runner import Runner
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class AgentApp(Celery):
-    """Celery, and what the worker's tasks work with; set before the first task."""
+    """Celery, with the objects that the worker's tasks use. They are set before the first task."""
 
     runner: Runner
     publisher: Publisher
@@ -30,7 +30,7 @@ class AgentApp(Celery):
 
 
 class QuietConsumer(TaskConsumer):
-    """Consumes one queue and talks to no other worker: gossip, mingle and heart are options of the command line only."""
+    """Consumes one queue and talks to no other worker: Celery has command line options for this, but no settings."""
 
     def __init__(self, on_task_request: Any, *, worker_options: dict[str, Any] | None = None, **options: Any) -> None:
         quiet = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
@@ -38,13 +38,12 @@ class QuietConsumer(TaskConsumer):
 
 
 class Agent(bootsteps.StartStopStep):
-    """The node behind this worker: swept before the first command, beating and heeding cancels until the worker stops."""
+    """The node of this worker. Cleans it up before the first command, then sends heartbeats and receives cancels."""
 
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
         settings = agent_settings
-        clock = Clock(lambda: broker_time(settings))
-        worker.app.runner = self._runner = Runner(settings, clock=clock)
+        worker.app.runner = self._runner = Runner(settings, expiry=Expiry(lambda: broker_time(settings)))
         worker.app.publisher = Publisher(settings)
         worker.app.heartbeats = self._heartbeats = Heartbeats(
             lambda hello: self._runner.heartbeat(hello=hello), Publisher(settings), interval=settings.beat_seconds
@@ -55,7 +54,7 @@ class Agent(bootsteps.StartStopStep):
         try:
             self._runner.recover()
         except OSError as error:
-            log.error("This node can do nothing, and says so to each command: %s", error)  # noqa: TRY400 - likewise
+            log.error("This node cannot carry out commands, each will fail: %s", error)  # noqa: TRY400 - likewise
         self._heartbeats.start()
         self._cancels.start()
 
@@ -66,16 +65,16 @@ class Agent(bootsteps.StartStopStep):
 
 
 class TakeBack(bootsteps.StartStopStep):
-    """At each connection: the command that a killed worker left unacknowledged comes first, and a heartbeat leaves.
+    """At each connection: take the command first that a killed worker did not acknowledge, and send a heartbeat.
 
-    Only this worker consumes the queue and one command at a time, so nothing unacknowledged is being worked on.
+    Only this worker consumes the queue, one command at a time, so an unacknowledged command is not in progress.
     """
 
     requires = ("celery.worker.consumer.connection:Connection",)
 
     def start(self, consumer: Any) -> None:
         channel = consumer.connection.default_channel
-        if hasattr(channel, "unacked_index_key"):  # kombu's Redis transport; brokers of AMQP do this by themselves
+        if hasattr(channel, "unacked_index_key"):  # kombu's Redis transport; AMQP brokers do this themselves
             with channel.conn_or_acquire() as client:
                 for tag in client.zrange(channel.unacked_index_key, 0, -1):
                     channel.qos.restore_by_tag(tag, client)
@@ -83,7 +82,7 @@ class TakeBack(bootsteps.StartStopStep):
 
 
 def make_app(settings: AgentSettings) -> AgentApp:
-    """The app of the agent that `settings` describe."""
+    """Return the app of the agent with these settings."""
     queue = queue_for(settings.node)
     # No fixups: with DJANGO_SETTINGS_MODULE in the environment Celery would import Django.
     made = AgentApp("rollout.agent", broker=settings.broker_url, fixups=[], include=["rollout.agent.tasks"])
@@ -112,7 +111,7 @@ def make_app(settings: AgentSettings) -> AgentApp:
 
 
 def _set_up_logging(*, loglevel: int, **_: Any) -> None:
-    """Instead of Celery's own."""
+    """Replace Celery's own logging."""
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(agent_settings.log_format))
     logging.basicConfig(level=loglevel, handlers=[handler], force=True)

@@ -1,4 +1,4 @@
-"""Time that a step may take. The pool `solo` ignores Celery's time limits, so every step asks here."""
+"""The time that a step may take. Celery's `solo` pool ignores time limits, so every step checks its deadline."""
 
 import time
 from collections.abc import Callable
@@ -6,12 +6,12 @@ from collections.abc import Callable
 from rollout.agent.failure import CanceledError, Failure
 from rollout.messages import Reason
 
-#: Longest that one operation may take whatever its command says, in seconds: below the broker's visibility timeout.
+#: The longest time of one operation, whatever its command says, seconds. Below the broker's visibility timeout.
 LONGEST_OPERATION = 3000.0
 
 
 class Deadline:
-    """A moment `seconds` from now; sooner when `is_given_up` says that nobody wants the work any more."""
+    """Ends `seconds` from now, or as soon as `is_given_up` returns True."""
 
     def __init__(self, seconds: float, *, is_given_up: Callable[[], bool], step: str = "The operation") -> None:
         self._seconds = seconds
@@ -20,7 +20,7 @@ class Deadline:
         self._step = step
 
     def remaining(self) -> float:
-        """Seconds left, more than 0. Raises: `CanceledError`; `Failure` (node_deadline) when none are."""
+        """Return the seconds left, more than 0. Raises: `CanceledError`; `Failure` (node_deadline) if there are none."""
         if self._is_given_up():
             raise CanceledError
         left = self._end - time.monotonic()
@@ -29,6 +29,6 @@ class Deadline:
         return left
 
     def step(self, name: str, seconds: float) -> "Deadline":
-        """Deadline of one step: `seconds` from now, but never later than this one."""
+        """Return the deadline of one step: `seconds` from now, but never later than this deadline."""
         left = self.remaining()
         return Deadline(seconds, is_given_up=self._is_given_up, step=name) if seconds < left else self

@@ -1,4 +1,4 @@
-"""What lies on disk, by content: SHA-256 of files and of module folders, read again only when a file has changed."""
+"""SHA-256 of files and of module directories. A file is read again only if it has changed."""
 
 import hashlib
 import os
@@ -24,35 +24,35 @@ def _stamp(stat: os.stat_result) -> _Stamp:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of the file in hex, read now."""
+    """Read the file and return its SHA-256 in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Digests:
-    """Digests of module folders, remembered by path, size, modification time and inode. Threads may share one."""
+    """Digests of module directories, kept by path, size, modification time and inode. Threads may share one object."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[_Stamp, str]] = {}
         self._lock = threading.Lock()
 
-    def content(self, folder: Path) -> str:
-        """Content digest of all files below `folder`, empty when it is not there."""
-        return _content(folder, self._digest)
+    def content(self, directory: Path) -> str:
+        """Return the content digest of all files below `directory`, or an empty string if it does not exist."""
+        return _content(directory, self._digest)
 
-    def content_now(self, folder: Path) -> str:
-        """Likewise, but every byte is read."""
-        return _content(folder, self._read)
+    def content_now(self, directory: Path) -> str:
+        """Return the same, but read every byte."""
+        return _content(directory, self._read)
 
-    def learn(self, folder: Path, members: Iterable[Member]) -> None:
-        """Remember what was just written and verified below `folder`, so that it is not read again."""
+    def learn(self, directory: Path, members: Iterable[Member]) -> None:
+        """Keep the digests of files that were just written and verified below `directory`, so that they are not read again."""
         for member in members:
-            path = folder / member.path
+            path = directory / member.path
             self._remember(str(path), _stamp(path.stat()), member.sha256)
 
-    def forget_others(self, folders: Iterable[Path]) -> None:
-        """Keep what is known of these folders only."""
-        kept = tuple(f"{folder}{os.sep}" for folder in folders)
+    def forget_others(self, directories: Iterable[Path]) -> None:
+        """Keep only the digests of files in these directories."""
+        kept = tuple(f"{directory}{os.sep}" for directory in directories)
         with self._lock:
             self._known = {path: known for path, known in self._known.items() if path.startswith(kept)}
 
@@ -70,19 +70,19 @@ class Digests:
             self._known[path] = (stamp, digest)
 
 
-def _content(folder: Path, digest_of: Callable[[str, _Stamp], str]) -> str:
-    root = str(folder)
+def _content(directory: Path, digest_of: Callable[[str, _Stamp], str]) -> str:
+    root = str(directory)
     try:
         members = [_member(path, root, digest_of) for path in _files(root)]
-    except FileNotFoundError:  # removed while we looked
+    except FileNotFoundError:  # removed in between
         return ""
     return content_digest(members) if members else ""
 
 
 def _files(root: str) -> Iterator[str]:
-    for folder, _, names in os.walk(root):
+    for directory, _, names in os.walk(root):
         for name in names:
-            yield f"{folder}{os.sep}{name}"
+            yield f"{directory}{os.sep}{name}"
 
 
 def _member(path: str, root: str, digest_of: Callable[[str, _Stamp], str]) -> Member:

@@ -1,4 +1,4 @@
-"""What goes wrong on a node, each with the reason that the report carries."""
+"""The failures of an operation, each with the reason for its report."""
 
 import errno
 
@@ -12,11 +12,11 @@ class AgentError(Exception):
 
 
 class MalformedCommandError(AgentError):
-    """The command cannot be for this agent: it is logged and dropped."""
+    """The command cannot be for this agent. It is logged and dropped."""
 
 
 class Failure(AgentError):
-    """The operation failed for `reason`; `message` says to people what to do about it."""
+    """The operation failed for `reason`. `message` is for people: it says what to do."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -25,16 +25,18 @@ class Failure(AgentError):
 
 
 class CanceledError(Failure):
-    """The control plane gave the operation up: no failure, as long as the node can be put back."""
+    """The control plane canceled the operation. This is not a failure, as long as the node can be restored."""
 
     def __init__(self) -> None:
         super().__init__(Reason.MANUAL, "The operation was canceled.")
 
 
 def as_failure(error: Failure | OSError) -> Failure:
-    """`error` with a reason: what the operating system refuses is a full disk or an I/O error."""
+    """Return `error` with a reason: an error of the operating system means a full disk, or an I/O error."""
     if isinstance(error, Failure):
         return error
     if error.errno in _NO_SPACE:
-        return Failure(Reason.DISK_FULL, f"No space left for {error.filename or 'the module'}: free some, then retry.")
+        return Failure(
+            Reason.DISK_FULL, f"No space left for {error.filename or 'the module'}. Free some space, then retry."
+        )
     return Failure(Reason.IO_ERROR, f"The node's disk refused: {error}.")

@@ -1,4 +1,4 @@
-"""A package from the control plane to a temporary file: its length and SHA-256 are checked while it streams."""
+"""Downloads a package to a temporary file, and checks its length and SHA-256 on the way."""
 
 import functools
 import hashlib
@@ -20,15 +20,15 @@ from rollout.agent.failure import Failure
 from rollout.agent.settings import AgentSettings
 from rollout.messages import Package, Reason
 
-#: Seconds to connect, and between two chunks.
+#: The longest time to connect, and between two chunks, seconds.
 SILENCE_SECONDS = 30.0
-#: Between two looks at whether the bytes that are waited for are still wanted.
-LOOK_SECONDS = 0.2
+#: How often the deadline and a cancel are checked while nothing arrives, seconds.
+POLL_SECONDS = 0.2
 CHUNK = 256 * 1024
 
 
 def fetch(package: Package, to: Path, *, settings: AgentSettings, deadline: Deadline) -> None:
-    """`to` holds the package's bytes, unchanged. Raises: `Failure` (fetch_failed, checksum_mismatch, node_deadline)."""
+    """Write the package's bytes to `to`. Raises: `Failure` (fetch_failed, checksum_mismatch, node_deadline)."""
     digest, received = hashlib.sha256(), 0
     with to.open("wb") as file:
         for chunk in _chunks(package, settings, deadline):
@@ -56,9 +56,9 @@ def _chunks(package: Package, settings: AgentSettings, deadline: Deadline) -> It
                 deadline.remaining()
                 yield chunk
             deadline.remaining()
-    except (OSError, HTTPException, ValueError) as error:  # a ValueError: the URL is none
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: the URL is not valid
         deadline.remaining()
-        # What http.client says of a URL quotes it, and it is a credential.
+        # Messages of http.client quote the URL, and it is a credential.
         words = str(error.reason if isinstance(error, URLError) else error) if isinstance(error, OSError) else ""
         raise Failure(
             Reason.FETCH_FAILED,
@@ -78,15 +78,15 @@ def _answer(package: Package, settings: AgentSettings, deadline: Deadline) -> HT
 
 @contextmanager
 def _cut_off(response: HTTPResponse, deadline: Deadline) -> Iterator[None]:
-    """What reads `response` sees its end as soon as the deadline passes or the work is given up."""
+    """End `response` for its reader as soon as the deadline passes, or the operation is canceled."""
     done = threading.Event()
 
     def watch() -> None:
-        while not done.wait(LOOK_SECONDS):
+        while not done.wait(POLL_SECONDS):
             try:
                 deadline.remaining()
             except Failure:
-                with suppress(OSError):  # the peer was faster
+                with suppress(OSError):  # the peer has closed it already
                     connection.shutdown(socket.SHUT_RDWR)
                 return
 
@@ -102,9 +102,9 @@ def _cut_off(response: HTTPResponse, deadline: Deadline) -> Iterator[None]:
 
 @functools.cache  # reading all public authorities takes longer than fetching a small module
 def _opener(control_ca: Path | None) -> OpenerDirector:
-    """Speaks HTTP and HTTPS, follows no redirect, and answers with the response whatever its status is.
+    """Return an opener for HTTP and HTTPS that follows no redirect, and returns a response of any status.
 
-    The standard library's: a client of httpx takes four times the processor time for a package of 3 MB.
+    It is the standard library's: a client of httpx takes four times the processor time for a package of 3 MB.
     """
     context = ssl.create_default_context()
     if control_ca:
@@ -118,8 +118,8 @@ def _opener(control_ca: Path | None) -> OpenerDirector:
 def _refused(package: Package, response: HTTPResponse) -> Failure:
     hints: dict[int, str] = {
         HTTPStatus.FORBIDDEN: "the link has expired or is for another node",
-        HTTPStatus.NOT_FOUND: "the storage does not have it any more; upload the same package again",
-        HTTPStatus.GONE: "the storage does not have it any more; upload the same package again",
+        HTTPStatus.NOT_FOUND: "the storage no longer has it; upload the same package again",
+        HTTPStatus.GONE: "the storage no longer has it; upload the same package again",
     }
     hint = hints.get(response.status, "see the log of the control plane")
     answer = f"{response.status} {response.reason}".strip()
@@ -127,8 +127,8 @@ def _refused(package: Package, response: HTTPResponse) -> Failure:
 
 
 def _host(package: Package) -> str:
-    """Where the package lies; its URL is a credential and does not belong into messages."""
+    """Return the host of the package's URL. The URL is a credential, so messages must not contain it."""
     try:
         return urlsplit(package.url).hostname or "the control plane"
     except ValueError:
-        return "a URL that is none"
+        return "an invalid URL"

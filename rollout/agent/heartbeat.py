@@ -1,4 +1,4 @@
-"""Tells the control plane at every interval that this node lives, also while an operation runs."""
+"""Sends a heartbeat at every interval, also while an operation runs."""
 
 import logging
 import threading
@@ -9,12 +9,12 @@ from rollout.messages import HEARTBEATS, Heartbeat
 
 log = logging.getLogger(__name__)
 
-#: Seconds until the next try when a heartbeat could not be sent.
+#: Seconds until the next attempt if a heartbeat could not be sent.
 RETRY_SECONDS = 1.0
 
 
 class Heartbeats:
-    """A thread that sends what `compose(hello)` answers through a connection of its own."""
+    """A thread that sends what `compose(hello)` returns, through a connection of its own."""
 
     def __init__(self, compose: Callable[[bool], Heartbeat], publisher: Publisher, *, interval: float) -> None:
         self._compose = compose
@@ -25,15 +25,15 @@ class Heartbeats:
         self._thread = threading.Thread(target=self._run, name="heartbeats", daemon=True)
 
     def start(self) -> None:
-        """The first heartbeat, the hello, leaves at once."""
+        """Start the thread. The first heartbeat, the hello, is sent at once."""
         self._thread.start()
 
     def soon(self) -> None:
-        """The next heartbeat leaves now instead of at the end of the interval."""
+        """Send the next heartbeat now instead of at the end of the interval."""
         self._wake.set()
 
     def stop(self) -> None:
-        """No heartbeat is sent any more."""
+        """Stop the thread."""
         self._stopping.set()
         self._wake.set()
         self._thread.join(timeout=5)
@@ -50,6 +50,6 @@ class Heartbeats:
     def _send(self, hello: bool) -> bool:
         try:
             return self._publisher.send(self._compose(hello), queue=HEARTBEATS, patience=0, expires=self._interval)
-        except Exception:  # the thread's outermost loop: a node that stops beating is taken for dead
+        except Exception:  # the thread's outermost loop: a node without heartbeats counts as offline
             log.exception("A heartbeat could not be sent")
             return False

@@ -1,6 +1,6 @@
-"""Installs a version: fetch, verify, put in place, load, probe. What fails or is canceled is undone.
+"""Installs a version: fetch, verify, put in place, load, probe. A failed or canceled installation is undone.
 
-A rollback then takes away what it undoes.
+A rollback then removes the version that it undoes.
 """
 
 from dataclasses import replace
@@ -16,9 +16,9 @@ from rollout.messages import Activation, Package, Phase, Reason
 
 
 def install(operation: Operation, package: Package) -> Outcome:
-    """The version is in place, and loaded and probed if the command says so; what the command undoes is gone.
+    """Put the version in place, load and probe it if the command says so, and remove the version that the command undoes.
 
-    Raises: `Failure`. The node was put back to what it was before the command, or only what it undoes is still there.
+    Raises: `Failure`. Then the node is as it was before the command, or only the removal failed.
     """
     command = operation.command
     is_loading = command.activation is Activation.LOAD
@@ -34,7 +34,7 @@ def install(operation: Operation, package: Package) -> Outcome:
             changed |= activated.has_loaded
             swap_seconds = activated.swap_seconds
         elif command.undoes == command.version:
-            operation.say(Phase.REMOVING)
+            operation.report(Phase.REMOVING)
             changed |= deactivate(operation)
         if operation.former_target:
             operation.commit()
@@ -45,39 +45,39 @@ def install(operation: Operation, package: Package) -> Outcome:
         changed |= _take_back(operation, command.undoes)
     if changed or operation.resumed:
         return Outcome(swap_seconds=swap_seconds)
-    return Outcome(phase=Phase.SKIPPED, reason=Reason.ALREADY_INSTALLED, message="The same build is installed already.")
+    return Outcome(phase=Phase.SKIPPED, reason=Reason.ALREADY_INSTALLED, message="The same build is already installed.")
 
 
 def _put_in_place(operation: Operation, package: Package) -> bool:
-    """Whether anything had to be changed for the version's folder to hold the package's content."""
+    """Put the package's content into the version's directory. Return False if it is there already."""
     node, command = operation.node, operation.command
     if node.digests.content_now(operation.target) == package.content_sha256:
         return False
-    operation.say(Phase.FETCHING)
-    archive = node.folder.scratch(command.module_name, command.version)
+    operation.report(Phase.FETCHING)
+    archive = node.module_store.scratch(command.module_name, command.version)
     fetch(package, archive, settings=node.settings, deadline=operation.deadline.step("Fetching", FETCH_SECONDS))
-    operation.say(Phase.VERIFYING)
-    fresh = node.folder.scratch(command.module_name, command.version)
+    operation.report(Phase.VERIFYING)
+    fresh = node.module_store.scratch(command.module_name, command.version)
     unpack(archive, package, fresh, deadline=operation.deadline.step("Verifying", VERIFY_SECONDS))
     archive.unlink()
-    operation.say(Phase.INSTALLING)
+    operation.report(Phase.INSTALLING)
     _mark_replaced(operation)
-    if node.folder.set_aside(command.module_name, command.version) and operation.former_target:
+    if node.module_store.set_aside(command.module_name, command.version) and operation.former_target:
         # Until the new files have settled, a start of the server loads the former ones.
         node.include.redirect(operation.server_target, operation.former_target)
-    node.folder.place(fresh, command.module_name, command.version)
+    node.module_store.place(fresh, command.module_name, command.version)
     node.digests.learn(operation.target, package.members)
     return True
 
 
 def _take_back(operation: Operation, version: int) -> bool:
-    """Whether that other version was here; now it is gone."""
+    """Remove that other version. Return False if it is not on the node."""
     brought = replace(operation, command=replace(operation.command, version=version))
     if not is_here(brought):
         return False
     try:
         operation.commit()
-        operation.say(Phase.REMOVING)
+        operation.report(Phase.REMOVING)
         take_away(brought)
     except (Failure, OSError) as error:
         failure = as_failure(error)
@@ -89,8 +89,8 @@ def _take_back(operation: Operation, version: int) -> bool:
 
 
 def _mark_replaced(operation: Operation) -> None:
-    """Files that a server has loaded are about to be replaced: its memory then differs from the disk."""
+    """Mark the version if the server has loaded its files: they are about to be replaced, and its memory then differs."""
     if operation.facts and any(operation.is_current(each, operation.facts.run_id) for each in operation.facts.modules):
-        operation.node.folder.mark_replaced(
+        operation.node.module_store.mark_replaced(
             operation.command.module_name, operation.command.version, operation.facts.run_id
         )

@@ -1,6 +1,6 @@
-"""What this node has promised and answered, on disk: the fence against old and repeated commands.
+"""The journal on disk: which commands this node has accepted and answered. It is the fence against old and repeated commands.
 
-One small JSON file per module. A generation is journaled before its work starts, a final report before it is sent.
+One small JSON file per module. A generation is journaled before its operation starts, a final report before it is sent.
 """
 
 import fcntl
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from rollout.agent.durable import write_file
+from durable import write_file
 from rollout.agent.failure import Failure
 from rollout.agent.server import LoadedModule
 from rollout.messages import Command, Reason, Report
@@ -23,10 +23,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Before:
-    """The node before an operation: what a failure puts back.
+    """The node before an operation, which a failure restores.
 
-    `content_sha256` is what the operation's target held, empty when it did not exist; `loaded` is the version of
-    the module, installed by us, that the server had loaded, and `commands` those that it had registered.
+    `content_sha256` is the digest of the operation's target, empty if there was none. `loaded` is the version of the
+    module that the server had loaded, if Modfleet installed it. `commands` are the commands that it had registered.
     """
 
     content_sha256: str = ""
@@ -36,9 +36,9 @@ class Before:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """The newest operation of one module. `report` is None until it has ended.
+    """The newest operation of one module. `report` is None until the operation has ended.
 
-    `committed`: it has come so far that it can only be finished, and no longer be canceled.
+    `committed`: the operation can only be finished, and no longer be canceled.
     """
 
     rollout: str
@@ -54,25 +54,25 @@ class Entry:
 
 
 class Journal:
-    """The entries of one node, below `folder`."""
+    """The entries of one node, in `directory`."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        with suppress(OSError):  # each command says so; the node heartbeats all the same
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for path in folder.glob("*"):  # an older version let others read them; arguments may hold passwords
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        with suppress(OSError):  # each command will fail; heartbeats are still sent
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for path in directory.glob("*"):  # older versions let others read them; arguments may contain passwords
                 path.chmod(0o600)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """One operation at a time on this node, also when an old agent is still at work while a new one starts."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(self._folder / ".lock", os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
+    def lock(self) -> Iterator[None]:
+        """Allow one operation at a time on this node, also if an old agent still runs while a new one starts."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with os.fdopen(os.open(self._directory / ".lock", os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def entry(self, module_name: str) -> Entry | None:
-        """The newest operation of that module. Raises: `Failure` (io_error) when its file cannot be understood."""
+        """Return the newest operation of the module. Raises: `Failure` (io_error) if its file cannot be read."""
         try:
             return msgspec.json.decode(self._file(module_name).read_bytes(), type=Entry)
         except FileNotFoundError:
@@ -80,11 +80,11 @@ class Journal:
         except msgspec.MsgspecError as error:
             path = self._file(module_name)
             raise Failure(
-                Reason.IO_ERROR, f"The journal {path} is damaged ({error}): remove it, then retry."
+                Reason.IO_ERROR, f"The journal {path} is damaged ({error}). Remove it, then retry."
             ) from error
 
     def begin(self, command: Command, before: Before, *, committed: bool = False) -> Entry:
-        """An unfinished entry; from now on nothing older than `command` is obeyed for its module."""
+        """Write an unfinished entry. From now on, commands for this module that are older than `command` are refused."""
         entry = Entry(
             rollout=command.rollout,
             generation=command.generation,
@@ -96,7 +96,7 @@ class Journal:
         return entry
 
     def commit(self, module_name: str, entry: Entry) -> Entry:
-        """`entry`, from now on only to be finished, also after a crash."""
+        """Mark the operation as one that can only be finished, also after a crash. Return its entry."""
         if entry.committed:
             return entry
         committed = replace(entry, committed=True)
@@ -104,13 +104,13 @@ class Journal:
         return committed
 
     def finish(self, entry: Entry, report: Report) -> None:
-        """The answer to the entry's command, for as often as it is repeated."""
+        """Write the final report: it answers the command, however often the command is repeated."""
         self._write(report.module_name, replace(entry, report=report))
 
     def generations(self) -> dict[str, int]:
-        """The newest generation of each module; one that cannot be read is left out, so that the node still heartbeats."""
+        """Return the newest generation of each module. Unreadable entries are left out, so that heartbeats are still sent."""
         found = {}
-        for path in sorted(self._folder.glob("[!.]*.json")):
+        for path in sorted(self._directory.glob("[!.]*.json")):
             try:
                 entry = self.entry(path.stem)
             except (Failure, OSError) as error:
@@ -121,7 +121,7 @@ class Journal:
         return found
 
     def _file(self, module_name: str) -> Path:
-        return self._folder / f"{module_name}.json"
+        return self._directory / f"{module_name}.json"
 
     def _write(self, module_name: str, entry: Entry) -> None:
         write_file(self._file(module_name), msgspec.json.encode(entry), mode=0o600)

@@ -1,7 +1,7 @@
-"""The modules on a node's disk: `<root>/<module_name>/<version>/`, each there whole or not at all.
+"""The module store: the modules on a node's disk, `<root>/<module_name>/<version>/`. Each is there whole or not at all.
 
-Names that start with a dot are ours: `*.tmp` is work in progress, `.<version>.former` is what an unfinished
-operation replaced, `.<version>.replaced` says that a running server still has the replaced files in memory.
+The store's own names start with a dot. `*.tmp` is incomplete. `.<version>.former` are the files that an unfinished
+operation has replaced. `.<version>.replaced` says that a running server still has the replaced files in memory.
 """
 
 import os
@@ -11,94 +11,94 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from rollout.agent.durable import sync_folder, unique_beside, write_file
+from durable import sync_directory, temporary_name, write_file
 
 
 class ModuleStore:
-    """The folder `root`, which the server sees as `server_root`."""
+    """The directory `root`, which the server sees as `server_root`."""
 
     def __init__(self, root: Path, server_root: Path) -> None:
         self.root = root
         self._server_root = PurePosixPath(server_root)
-        #: Held while a version appears or disappears, and while the inventory is taken.
+        #: Locked while a version appears or disappears, and while the inventory is read.
         self.lock = threading.RLock()
-        with suppress(OSError):  # each command says so; the node heartbeats all the same
+        with suppress(OSError):  # each command will fail; heartbeats are still sent
             root.mkdir(parents=True, exist_ok=True)
 
     def path(self, module_name: str, version: int) -> Path:
         return self.root / module_name / str(version)
 
     def server_path(self, module_name: str, version: int) -> PurePosixPath:
-        """The folder of that version, as the server names it."""
+        """Return the directory of the version, as the server sees it."""
         return self._server_root / module_name / str(version)
 
     def is_ours(self, path: str) -> bool:
-        """Whether a path of the server lies in this folder."""
+        """Return True if a path of the server is in the store."""
         return ".." not in PurePosixPath(path).parts and PurePosixPath(path).is_relative_to(self._server_root)
 
     def versions(self) -> Iterator[tuple[str, int, Path]]:
-        """Module name, version and folder of all that is installed, in order."""
+        """Yield module name, version and directory of each installed version, in order."""
         for module in sorted(each for each in self.root.iterdir() if each.is_dir()):
-            for folder in sorted(each for each in module.iterdir() if each.name.isdecimal() and each.is_dir()):
-                yield module.name, int(folder.name), folder
+            for directory in sorted(each for each in module.iterdir() if each.name.isdecimal() and each.is_dir()):
+                yield module.name, int(directory.name), directory
 
     def scratch(self, module_name: str, version: int) -> Path:
-        """A new name beside the version's folder, on the same file system; swept when it is left behind."""
+        """Return a new name next to the version's directory, on the same file system. `sweep` deletes it if it stays behind."""
         target = self.path(module_name, version)
         if not target.parent.is_dir():
             target.parent.mkdir()
-            sync_folder(self.root)
-        return unique_beside(target)
+            sync_directory(self.root)
+        return temporary_name(target)
 
     def set_aside(self, module_name: str, version: int) -> bool:
-        """Whether the version was there: its files are then also in the folder `former` until `settle`."""
+        """Keep the version's files also in the directory `former`, until `settle`. Return False if there are none."""
         target, former = self.path(module_name, version), self._former(module_name, version)
         if target.exists() and not former.exists():
-            copy = unique_beside(target)
+            copy = temporary_name(target)
             shutil.copytree(target, copy, copy_function=os.link)
             copy.rename(former)
-            sync_folder(target.parent)
+            sync_directory(target.parent)
         return former.exists()
 
     def place(self, fresh: Path, module_name: str, version: int) -> None:
-        """`fresh` becomes the version's folder."""
+        """Make `fresh` the version's directory."""
         self._exchange(self.path(module_name, version), fresh)
 
-    def put_back(self, module_name: str, version: int) -> bool:
-        """Whether something had been set aside, which is now in its place again, and still set aside until `settle`."""
+    def restore(self, module_name: str, version: int) -> bool:
+        """Restore the files that were set aside; they stay set aside until `settle`. Return False if there are none."""
         target, former = self.path(module_name, version), self._former(module_name, version)
         if not former.exists():
             return False
-        copy = unique_beside(target)
+        copy = temporary_name(target)
         shutil.copytree(former, copy, copy_function=os.link)
         self._exchange(target, copy)
         self._replaced(module_name, version).unlink(missing_ok=True)
         return True
 
     def former(self, module_name: str, version: int) -> PurePosixPath | None:
-        """Where the server finds what was set aside and is neither settled nor put back."""
+        """Return where the server finds the files that are set aside, or None if there are none."""
         former = self._former(module_name, version)
         return self._server_root / module_name / former.name if former.exists() else None
 
     def settle(self, module_name: str, version: int) -> None:
-        """What `place` set aside is no longer needed."""
+        """Delete the files that `set_aside` has kept."""
         former = self._former(module_name, version)
         if former.exists():
             shutil.rmtree(former)
 
     def drop(self, module_name: str, version: int) -> None:
-        """The version is gone, and so is the module's folder when it was the last one."""
+        """Delete the version, and the module's directory if it was the last version."""
         target = self.path(module_name, version)
         with self.lock:
             if target.exists():
-                target.rename(unique_beside(target))
-                sync_folder(target.parent)
+                target.rename(temporary_name(target))
+                sync_directory(target.parent)
         self.settle(module_name, version)
         self._replaced(module_name, version).unlink(missing_ok=True)
         self.sweep(module_name)
 
     def sweep(self, module_name: str) -> None:
-        """No temporary files of that module, and no empty folder. What was set aside stays."""
+        """Delete the module's temporary files, and its directory if it is empty. Files that are set aside stay."""
         module = self.root / module_name
         if not module.is_dir():
             return
@@ -106,26 +106,26 @@ class ModuleStore:
             _remove(left)
         if not any(module.iterdir()):
             module.rmdir()
-            sync_folder(self.root)
+            sync_directory(self.root)
 
     def recover(self, module_name: str) -> list[int]:
-        """The module's folder after a crash: swept, and nothing missing that had been set aside.
+        """Clean up the module after a crash, and restore missing versions that were set aside.
 
-        Answers the versions that something is set aside of.
+        Returns the versions with files that are set aside.
         """
         versions = [int(each.name.split(".")[1]) for each in (self.root / module_name).glob(".*.former")]
         for version in versions:
             if not self.path(module_name, version).exists():
-                self.put_back(module_name, version)
+                self.restore(module_name, version)
         self.sweep(module_name)
         return versions
 
     def mark_replaced(self, module_name: str, version: int, run_id: str) -> None:
-        """The server process `run_id` keeps the former files of that version in memory, though its path is the same."""
+        """Note that the server process `run_id` has the former files of the version in memory, though the path is the same."""
         write_file(self._replaced(module_name, version), run_id.encode(), mode=0o600)
 
     def replaced_under(self, module_name: str, version: int) -> str:
-        """`run_id` given to `mark_replaced`, empty when what is on disk is what a server would have loaded."""
+        """Return the `run_id` of `mark_replaced`, or an empty string if no server has former files in memory."""
         try:
             return self._replaced(module_name, version).read_text()
         except FileNotFoundError:
@@ -135,14 +135,14 @@ class ModuleStore:
         self._replaced(module_name, version).unlink(missing_ok=True)
 
     def _exchange(self, target: Path, fresh: Path) -> None:
-        """`target` is what `fresh` was."""
-        replaced = unique_beside(target)
+        """Replace `target` by `fresh`."""
+        replaced = temporary_name(target)
         with self.lock:
             if target.exists():
                 target.rename(replaced)
             fresh.rename(target)
-            sync_folder(target.parent)
-        shutil.rmtree(replaced, ignore_errors=True)  # what stays is swept
+            sync_directory(target.parent)
+        shutil.rmtree(replaced, ignore_errors=True)  # `sweep` deletes the rest
 
     def _former(self, module_name: str, version: int) -> Path:
         return self.root / module_name / f".{version}.former"

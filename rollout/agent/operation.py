@@ -1,4 +1,4 @@
-"""One attempt of one operation on a node: what its steps share, and how it can end."""
+"""One attempt of one operation on a node: what its steps share, and how it can succeed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from rollout.agent.node import Node, ServerFacts
 from rollout.agent.server import LoadedModule
 from rollout.messages import Command, Phase, Reason
 
-#: Longest that each step may take, in seconds; together they stay below `LONGEST_OPERATION`.
+#: The longest time of each step, seconds. Together they stay below `LONGEST_OPERATION`.
 FETCH_SECONDS = 1200.0
 VERIFY_SECONDS = 600.0
 LOAD_SECONDS = 300.0
@@ -20,7 +20,7 @@ UNLOAD_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How an operation ended well."""
+    """How an operation ended."""
 
     phase: Phase = Phase.SUCCEEDED
     reason: Reason | None = None
@@ -30,11 +30,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """`facts` is None when the server could not be asked and the operation does not need it.
+    """`facts` is None if the server could not be asked and the operation does not need it.
 
-    `resumed`: an agent has begun this before and has not come to its end. `commit` is called before what cannot be
-    taken back: no cancel is heeded any more, also after a crash. `say` and `deadline` heed it until then. `pause` waits
-    so many seconds, or until a cancel comes.
+    `resumed`: an agent has started this operation before and not finished it. `commit` is called before a step that cannot
+    be undone: from then on the operation is not canceled any more, also after a crash. Until then `report` and `deadline`
+    raise when it is canceled. `pause` waits so many seconds, or until a cancel arrives.
     """
 
     node: Node
@@ -43,24 +43,24 @@ class Operation:
     facts: ServerFacts | None
     resumed: bool
     deadline: Deadline
-    say: Callable[[Phase], None]
+    report: Callable[[Phase], None]
     commit: Callable[[], None]
     pause: Callable[[float], None]
 
     @property
     def target(self) -> Path:
-        return self.node.folder.path(self.command.module_name, self.command.version)
+        return self.node.module_store.path(self.command.module_name, self.command.version)
 
     @property
     def server_target(self) -> PurePosixPath:
-        return self.node.folder.server_path(self.command.module_name, self.command.version)
+        return self.node.module_store.server_path(self.command.module_name, self.command.version)
 
     def is_at_target(self, loaded: LoadedModule) -> bool:
-        """Whether the server loaded it from the folder of this operation's version."""
+        """Return True if the server loaded it from the directory of this operation's version."""
         return loaded.path.startswith(f"{self.server_target}/")
 
     def is_new(self, loaded: LoadedModule, run_id: str) -> bool:
-        """Whether the operation has brought what the server has loaded."""
+        """Return True if the server loaded it because of this operation."""
         former = self.before.loaded
         if not self.is_at_target(loaded):
             return False
@@ -68,31 +68,31 @@ class Operation:
             return True
         if self.former_target is None:
             return loaded.args != former.args
-        # A crash may have come between the swap and the note that the server's memory holds the new files.
+        # The agent may have crashed between the swap and the note that the server has the new files in memory.
         return self.resumed or self.is_current(loaded, run_id)
 
     @property
     def former_target(self) -> PurePosixPath | None:
-        """Where the files are that the operation has replaced."""
-        return self.node.folder.former(self.command.module_name, self.command.version)
+        """The directory of the files that the operation has replaced, if it has."""
+        return self.node.module_store.former(self.command.module_name, self.command.version)
 
     def path_now(self, loaded: LoadedModule) -> str:
-        """Where the files are now that the server loaded before the operation."""
+        """Return where the files of a module that the server loaded before the operation are now."""
         former = self.former_target
         if former is None or not self.is_at_target(loaded):
             return loaded.path
         return str(former / PurePosixPath(loaded.path).relative_to(self.server_target))
 
     def has_line(self, module: LoadedModule) -> bool:
-        """Whether a start of the server loads exactly that."""
+        """Return True if a start of the server loads exactly this."""
         return self.node.include.has(PurePosixPath(module.path), module.args)
 
     def write_line(self, module: LoadedModule) -> None:
-        """A start of the server loads `module`, after the modules that it needs."""
-        folder = self.server_target.parent
-        order = [folder.parent / name for name in self.command.load_order]
-        self.node.include.remember(folder, PurePosixPath(module.path), module.args, order)
+        """Make a start of the server load `module`, after the modules that it needs."""
+        directory = self.server_target.parent
+        order = [directory.parent / name for name in self.command.load_order]
+        self.node.include.remember(directory, PurePosixPath(module.path), module.args, order)
 
     def is_current(self, loaded: LoadedModule, run_id: str) -> bool:
-        """Likewise, and the folder still holds what was loaded."""
+        """Return True if the server has the files of the version's directory in memory."""
         return self.node.is_current(loaded, run_id, self.command.module_name, self.command.version)

@@ -1,4 +1,4 @@
-"""Sends reports and heartbeats to the control plane's queues. The broker may be away: then it is tried again for a while."""
+"""Sends reports and heartbeats to the control plane's queues. If the broker is away, it tries again for a while."""
 
 import logging
 import time
@@ -15,19 +15,19 @@ from rollout.transport import register
 log = logging.getLogger(__name__)
 register()
 
-#: Seconds after which an unacknowledged command is delivered again: above `LONGEST_OPERATION` and its undoing.
+#: Seconds after which an unacknowledged command is delivered again: longer than `LONGEST_OPERATION` and its undo.
 VISIBILITY_TIMEOUT = 3600
 RETRY_SECONDS = 0.5
 
 
 def transport_options(node: str) -> dict[str, object]:
-    """How an agent speaks with a Redis or Valkey broker; other brokers ignore what they do not know."""
+    """Return the options for a Redis or Valkey broker. Other brokers ignore options that they do not know."""
     return {
         "visibility_timeout": VISIBILITY_TIMEOUT,
         "restores_visible": False,
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
-        # Of its own: by default all workers share one list, and the shortest visibility timeout among them rules.
+        # Own keys: by default all workers share one list, and the shortest visibility timeout applies to all.
         "unacked_key": f"unacked.{queue_for(node)}",
         "unacked_index_key": f"unacked_index.{queue_for(node)}",
         "unacked_mutex_key": f"unacked_mutex.{queue_for(node)}",
@@ -38,10 +38,10 @@ def transport_options(node: str) -> dict[str, object]:
 
 
 def connected(settings: AgentSettings) -> Connection:
-    """A new connection to the broker; a released one does not open again. Raises: `OperationalError`."""
+    """Return a new connection to the broker. A released connection cannot be opened again. Raises: `OperationalError`."""
     connection = Connection(settings.broker_url, transport_options=transport_options(settings.node))
     try:
-        # By default kombu sleeps between its own tries.
+        # By default kombu sleeps between its own attempts.
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
     except OperationalError:
         connection.release()
@@ -50,7 +50,7 @@ def connected(settings: AgentSettings) -> Connection:
 
 
 def broker_time(settings: AgentSettings) -> float | None:
-    """Unix time by the broker's clock. None if the broker is away, is no Redis or Valkey, or does not allow TIME."""
+    """Return Unix time by the broker's clock. None if the broker is away, is not Redis or Valkey, or does not allow TIME."""
     try:
         with connected(settings) as connection:
             channel: Any = connection.default_channel
@@ -59,13 +59,13 @@ def broker_time(settings: AgentSettings) -> float | None:
             with channel.conn_or_acquire() as client:
                 seconds, microseconds = client.time()
     except (OperationalError, RedisError, OSError) as error:
-        log.warning("The broker does not tell the time: %s", error)
+        log.warning("The broker's clock cannot be read: %s", error)
         return None
     return float(seconds + microseconds / 1e6)
 
 
 class Publisher:
-    """A connection to the broker, opened when something is sent. For one thread only."""
+    """A connection to the broker, opened by the first message. For one thread only."""
 
     def __init__(self, settings: AgentSettings) -> None:
         self._settings = settings
@@ -73,9 +73,9 @@ class Publisher:
         self._producer: Producer | None = None
 
     def send(self, message: Report | Heartbeat, *, queue: str, patience: float, expires: float | None = None) -> bool:
-        """Whether the broker took `message` within about `patience` seconds. It may arrive twice.
+        """Send a message. Return True if the broker took it within about `patience` seconds. It may arrive twice.
 
-        It goes through the anonymous exchange: a broker that lost all its keys needs no binding to take it.
+        It goes through the anonymous exchange, which needs no binding: the broker may have lost all its keys.
         """
         end = time.monotonic() + patience
         while True:

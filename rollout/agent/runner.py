@@ -1,4 +1,4 @@
-"""Carries out commands on one node, without a broker: the core that the Celery task, a simulator or a benchmark calls."""
+"""Carries out commands on one node, without a broker. The Celery task, tests and benchmarks call it."""
 
 import logging
 import re
@@ -8,8 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from rollout.agent.clock import Clock
 from rollout.agent.deadline import LONGEST_OPERATION, Deadline
+from rollout.agent.expiry import Expiry
 from rollout.agent.failure import CanceledError, Failure, MalformedCommandError, as_failure
 from rollout.agent.install import install
 from rollout.agent.journal import Before, Entry
@@ -21,7 +21,7 @@ from rollout.messages import Action, Activation, Command, Heartbeat, Inventory, 
 
 log = logging.getLogger(__name__)
 
-Say = Callable[[Report], None]
+Send = Callable[[Report], None]
 #: Rollout, module name, generation, attempt.
 _Identity = tuple[str, str, int, int]
 
@@ -29,43 +29,43 @@ _NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,128}")
 
 
 class Runner:
-    """The node that `settings` describe, ready for commands. One operation runs at a time; heartbeats at any time."""
+    """Carries out commands on the node of these settings, one at a time. Heartbeats may be read at any time."""
 
-    def __init__(self, settings: AgentSettings, *, clock: Clock | None = None) -> None:
+    def __init__(self, settings: AgentSettings, *, expiry: Expiry | None = None) -> None:
         self.node = Node(settings)
-        self._clock = clock or Clock()
-        self._is_swept = False
-        #: To be given up, and not yet answered. Threads share it without a lock: each touches it by one operation.
+        self._expiry = expiry or Expiry()
+        self._is_recovered = False
+        #: Canceled commands without an answer. Threads share it without a lock: each access is one atomic step.
         self._given_up: set[_Identity] = set()
         self._cancels = threading.Condition()
 
     def recover(self) -> None:
-        """Call once at the start: what a crash left behind is swept, and the include file exists.
+        """Clean up after a crash, and create the include file. Call this once at the start.
 
-        Raises: `OSError`. Then each command tries it again, and fails for the same reason.
+        Raises: `OSError`. Then each command tries it again, and fails if it still does not work.
         """
-        with self.node.journal.held():
-            self._sweep()
+        with self.node.journal.lock():
+            self._recover()
 
-    def _sweep(self) -> None:
+    def _recover(self) -> None:
         self.node.include.ensure()
-        for module in [each for each in self.node.folder.root.iterdir() if each.is_dir()]:
+        for module in [each for each in self.node.module_store.root.iterdir() if each.is_dir()]:
             self.node.recover(module.name, unfinished=self._may_be_unfinished(module.name))
-        self._is_swept = True
+        self._is_recovered = True
 
-    def execute(self, command: Command, *, report: Say) -> Report | None:
-        """The final report, which `report` was given last; None when the command has expired and nothing was done.
+    def execute(self, command: Command, *, report: Send) -> Report | None:
+        """Carry out the command. Return the final report; None if the command has expired and nothing was done.
 
-        `report` gets every change of phase and must not raise. A repeated command gets the report it got before.
-        Whatever goes wrong on the node ends in a report. Raises: `MalformedCommandError`.
+        `report` is called with a report of each phase, the final one last, and must not raise. A repeated command gets
+        the same final report again. Any failure on the node becomes a report. Raises: `MalformedCommandError`.
         """
         _check(command, self.node.settings.node)
         try:
-            if self._is_over(command):
+            if self._has_expired(command):
                 return None
-            with self.node.journal.held():
-                if not self._is_swept:
-                    self._sweep()
+            with self.node.journal.lock():
+                if not self._is_recovered:
+                    self._recover()
                 final = self._answer(command, report)
         except Exception as error:  # noqa: BLE001 - the outermost loop of a command: it must end in a report
             final = self._final(command, _ended_by(error, command))
@@ -73,14 +73,14 @@ class Runner:
         return final
 
     def give_up(self, command: Command) -> bool:
-        """Whether `cancel` is to be called: the work on `command` is given up at its next step from now on.
+        """Give up the operation of `command` at its next step. Return True if `cancel` must be called.
 
-        False when it has expired, or was given up already and `cancel` has not yet returned. Never waits.
+        Returns False if the command has expired, or was given up before and `cancel` has not returned yet. Never waits.
         Raises: `MalformedCommandError`.
         """
         _check(command, self.node.settings.node)
         with suppress(Failure):  # `cancel` reports it
-            if self._is_over(command):
+            if self._has_expired(command):
                 return False
         if _identity(command) in self._given_up:
             return False
@@ -89,11 +89,11 @@ class Runner:
             self._cancels.notify_all()
         return True
 
-    def cancel(self, command: Command, *, report: Say) -> Report | None:
-        """The final report, as of `execute`: `canceled` when the command was not begun, or could be undone.
+    def cancel(self, command: Command, *, report: Send) -> Report | None:
+        """Cancel the command. Return the final report, as `execute` does: `canceled` if it was not started, or was undone.
 
-        Waits for whatever runs. What had ended is answered again; what a crashed agent had committed is finished.
-        Raises: `MalformedCommandError`.
+        Waits for the running operation. A finished operation is answered with its report; an operation that a crashed
+        agent had committed is finished. Raises: `MalformedCommandError`.
         """
         self._given_up.add(_identity(command))
         try:
@@ -102,11 +102,11 @@ class Runner:
             self._given_up.discard(_identity(command))
 
     def heartbeat(self, *, hello: bool) -> Heartbeat:
-        """What to tell the control plane now."""
+        """Return the heartbeat to send now."""
         return self.node.heartbeat(hello=hello)
 
-    def _is_over(self, command: Command) -> bool:
-        if self._clock.is_over(command):
+    def _has_expired(self, command: Command) -> bool:
+        if self._expiry.has_expired(command):
             log.info("Dropped %s of %s: expired", command.rollout, command.module_name)
             return True
         return False
@@ -119,7 +119,7 @@ class Runner:
             return True
         return entry is not None and entry.report is None
 
-    def _answer(self, command: Command, report: Say) -> Report:
+    def _answer(self, command: Command, report: Send) -> Report:
         try:
             entry = self.node.journal.entry(command.module_name)
         except Failure as failure:
@@ -128,23 +128,25 @@ class Runner:
             return entry.report
         if entry and _is_stale(entry, command):
             return self._final(command, _failed(_stale(entry, command)))
-        return self._work(command, entry, report)
+        return self._run_and_journal(command, entry, report)
 
-    def _work(self, command: Command, entry: Entry | None, report: Say) -> Report:
+    def _run_and_journal(self, command: Command, entry: Entry | None, report: Send) -> Report:
         started = time.monotonic()
         try:
             outcome, entry = self._begin_and_run(command, entry, report)
         except OSError as error:
-            # Nothing was begun: without a journal there is no work.
+            # Nothing was started: without a journal there is no operation.
             return self._final(command, _failed(as_failure(error)), seconds=time.monotonic() - started)
         final = self._final(command, outcome, seconds=time.monotonic() - started)
         try:
             self.node.journal.finish(entry, final)
         except OSError:
-            log.exception("The report of %s could not be journaled: a repeated command works again", command.rollout)
+            log.exception(
+                "The report of %s could not be journaled: a repeated command is carried out again", command.rollout
+            )
         return final
 
-    def _begin_and_run(self, command: Command, entry: Entry | None, report: Say) -> tuple[Outcome, Entry]:
+    def _begin_and_run(self, command: Command, entry: Entry | None, report: Send) -> tuple[Outcome, Entry]:
         unfinished = entry if entry and entry.report is None else None
         resumed = unfinished if unfinished and unfinished.generation == command.generation else None
         self.node.recover(command.module_name, unfinished=resumed is not None)
@@ -159,7 +161,7 @@ class Runner:
             nonlocal begun
             begun = self.node.journal.commit(command.module_name, begun)
 
-        def say(phase: Phase) -> None:
+        def report_phase(phase: Phase) -> None:
             deadline.remaining()
             report(_report(command, Outcome(phase=phase)))
 
@@ -168,7 +170,7 @@ class Runner:
                 self._cancels.wait_for(is_given_up, seconds)
 
         if is_given_up():
-            # What a crashed agent had begun is undone even while the server is away: the files at least.
+            # An operation of a crashed agent is undone even while the server is away: at least its files.
             if unfinished is None:
                 return _failed(CanceledError()), begun
         elif unreachable and _needs_server(command):
@@ -181,7 +183,7 @@ class Runner:
             facts=facts,
             resumed=resumed is not None,
             deadline=deadline,
-            say=say,
+            report=report_phase,
             commit=commit,
             pause=pause,
         )
@@ -195,15 +197,15 @@ class Runner:
             return None, failure
 
     def _before(self, command: Command, unfinished: Entry | None, facts: ServerFacts | None) -> Before:
-        """What a failure goes back to; after a crash that is what the crashed attempt started from."""
+        """Return the state that a failure restores. After a crash, it is the state before the crashed attempt."""
         if unfinished and unfinished.generation == command.generation:
             return unfinished.before
-        folder = self.node.folder
+        store = self.node.module_store
         modules = facts.modules if facts else ()
-        loaded = [each for each in modules if each.name == command.module_name and folder.is_ours(each.path)]
+        loaded = [each for each in modules if each.name == command.module_name and store.is_ours(each.path)]
         former = unfinished.before.loaded if unfinished else None
         return Before(
-            content_sha256=self.node.digests.content(folder.path(command.module_name, command.version)),
+            content_sha256=self.node.digests.content(store.path(command.module_name, command.version)),
             loaded=loaded[0] if loaded else former,
             commands=self.node.commands_of(command.module_name) if loaded else (),
         )
@@ -212,7 +214,7 @@ class Runner:
         return replace(_report(command, outcome), seconds=seconds, inventory=self._inventory())
 
     def _inventory(self) -> Inventory | None:
-        """None when it cannot be read: the report is sent without it, and the next heartbeat brings it."""
+        """Return None if it cannot be read: the report is sent without it, and the next heartbeat has it."""
         try:
             return self.node.inventory()
         except Exception:
@@ -221,12 +223,12 @@ class Runner:
 
 
 def _run(operation: Operation) -> Outcome:
-    """How the operation ended, whatever happened."""
+    """Run the operation. Return how it ended, whatever happened."""
     try:
         if operation.command.action is Action.INSTALL and operation.command.package:
             return install(operation, operation.command.package)
         return remove(operation)
-    except Exception as error:  # noqa: BLE001 - the outermost loop of an operation: what it began is journaled as ended
+    except Exception as error:  # noqa: BLE001 - the outermost loop of an operation: its end must be journaled
         return _ended_by(error, operation.command)
 
 
@@ -239,11 +241,11 @@ def _ended_by(error: Exception, command: Command) -> Outcome:
 
 def _check(command: Command, node: str) -> None:
     if command.node != node:
-        raise MalformedCommandError(f"the command is for node {command.node}, this is {node}")
+        raise MalformedCommandError(f"the command is for node {command.node}, this is node {node}")
     if not _NAME.fullmatch(command.module_name):
-        raise MalformedCommandError(f"{command.module_name!r} is no module name")
+        raise MalformedCommandError(f"{command.module_name!r} is not a module name")
     if command.version < 0:
-        raise MalformedCommandError(f"{command.version} is no version")
+        raise MalformedCommandError(f"{command.version} is not a version")
     if (command.package is None) is (command.action is Action.INSTALL):
         raise MalformedCommandError("an install needs a package, and only an install has one")
 
@@ -257,7 +259,7 @@ def _is_repeated(entry: Entry, command: Command) -> bool:
 
 
 def _is_stale(entry: Entry, command: Command) -> bool:
-    """Whether the journal knows something newer, or another rollout's operation under the same number."""
+    """Return True if the journal has a newer entry, or another rollout's operation with the same numbers."""
     order = (command.generation, command.attempt)
     return order < entry.order or (order == entry.order and entry.rollout != command.rollout)
 
@@ -266,7 +268,7 @@ def _stale(entry: Entry, command: Command) -> Failure:
     return Failure(
         Reason.STALE_GENERATION,
         f"Generation {command.generation}, attempt {command.attempt} of {command.module_name} is older than "
-        f"{entry.generation}, {entry.attempt}, which this node has already obeyed.",
+        f"{entry.generation}, {entry.attempt}, which this node has already carried out.",
     )
 
 
@@ -288,7 +290,7 @@ def _report(command: Command, outcome: Outcome) -> Report:
         attempt=command.attempt,
         phase=outcome.phase,
         reason=outcome.reason,
-        # Names of files may hold what is no text; neither the journal nor the wire takes that.
+        # File names may contain bytes that are not text. Neither the journal nor the broker takes them.
         message=outcome.message.encode(errors="backslashreplace").decode(),
         swap_seconds=outcome.swap_seconds,
     )

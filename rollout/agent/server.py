@@ -1,6 +1,6 @@
-"""The node's Redis or Valkey server, by the few commands that the agent needs.
+"""The node's Redis or Valkey server, and the few commands that the agent needs.
 
-Every call is sent once and never again by itself: a MODULE LOAD that killed the server must not kill the next one.
+Every call is sent once and never repeated by itself: a MODULE LOAD that killed the server must not kill it again.
 """
 
 import time
@@ -16,12 +16,12 @@ from rollout.agent.failure import AgentError, Failure
 from rollout.agent.settings import AgentSettings
 from rollout.messages import Reason
 
-#: Seconds to connect, and for an answer to anything but MODULE LOAD and UNLOAD.
+#: The longest time to connect, and for the answer to a command other than MODULE LOAD and UNLOAD, seconds.
 ANSWER_SECONDS = 5.0
 
 
 class RefusedError(AgentError):
-    """The server answered with an error; the message is in its own words."""
+    """The server answered with an error. The message is the server's."""
 
 
 class ServerLostError(Failure):
@@ -39,15 +39,15 @@ class ServerSilentError(Failure):
 
 
 class ServerLoadingError(Failure):
-    """The server reads its data and answers little else."""
+    """The server is reading its data, and answers few commands."""
 
     def __init__(self) -> None:
-        super().__init__(Reason.SERVER_UNREACHABLE, "The server is still loading its data: retry later.")
+        super().__init__(Reason.SERVER_UNREACHABLE, "The server is still loading its data. Retry later.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModule:
-    """One line of MODULE LIST. `path` is the server's; empty for what is built in."""
+    """One entry of MODULE LIST. `path` is as the server sees it, and empty for a built-in module."""
 
     name: str
     version: int
@@ -56,14 +56,14 @@ class LoadedModule:
 
 
 class Session:
-    """One connection to the server; each call may take `seconds`."""
+    """One connection to the server. Each call may take `seconds`."""
 
     def __init__(self, connection: Any, seconds: float) -> None:
         self._connection = connection
         self._seconds = seconds
 
     def modules(self) -> tuple[LoadedModule, ...]:
-        """All loaded modules."""
+        """Return all loaded modules."""
         return tuple(_loaded_module(pairs) for pairs in self.call("MODULE", "LIST"))
 
     def load(self, path: str, args: Iterable[str]) -> None:
@@ -73,9 +73,9 @@ class Session:
         self.call("MODULE", "UNLOAD", name)
 
     def swap(self, name: str, path: str, args: Iterable[str]) -> tuple[RefusedError | None, RefusedError | None]:
-        """The refusals of UNLOAD `name` and of LOAD `path`, between which no client is served.
+        """Unload `name` and load `path`, in one transaction. Return the error of each, or None.
 
-        EXEC goes on after an error. Raises: `RefusedError` when neither was tried.
+        No client is served in between. EXEC goes on after an error. Raises: `RefusedError` if neither was tried.
         """
         unload, load = ("MODULE", "UNLOAD", name), ("MODULE", "LOAD", path, *args)
         with self._answering("MODULE UNLOAD and LOAD"):
@@ -90,17 +90,17 @@ class Session:
         return unloaded, loaded
 
     def commands_of(self, module_name: str) -> list[str]:
-        """Names of the commands that a loaded module has registered."""
+        """Return the names of the commands that a loaded module has registered."""
         return list(self.call("COMMAND", "LIST", "FILTERBY", "MODULE", module_name))
 
     def write_commands_of(self, module_name: str) -> list[str]:
-        """Those of them that write."""
+        """Return the names of those that write."""
         names = self.commands_of(module_name)
         answers = self.call("COMMAND", "INFO", *names) if names else []
         return [name for name, answer in zip(names, answers, strict=True) if answer and _is_write(answer)]
 
     def called(self, commands: Iterable[str]) -> list[str]:
-        """Those of `commands` that were called since their module was loaded, or the server started."""
+        """Return the commands that were called since their module was loaded, or the server started."""
         stats = self.info("commandstats").items()
         names = {
             key.removeprefix("cmdstat_").partition("|")[0] for key, value in stats if not value.startswith("calls=0,")
@@ -111,11 +111,11 @@ class Session:
         return self.info("persistence").get("aof_enabled") != "0"
 
     def has_keys(self) -> bool:
-        """Whether any database holds a key."""
+        """Return True if any database has a key."""
         return bool(self.info("keyspace"))
 
     def missing(self, commands: Sequence[str]) -> list[str]:
-        """Those of `commands` that the server does not know."""
+        """Return the commands that the server does not know."""
         if not commands:
             return []
         answers = self.call("COMMAND", "INFO", *commands)
@@ -125,18 +125,18 @@ class Session:
         self.call("PING")
 
     def info(self, section: str) -> dict[str, str]:
-        """The fields of one section of INFO."""
+        """Return the fields of one section of INFO."""
         lines = [line.partition(":") for line in str(self.call("INFO", section)).splitlines()]
         return {key: value for key, colon, value in lines if colon}
 
     def call(self, *words: str) -> Any:
-        """The server's answer. Raises: `RefusedError`, `ServerLostError`, `ServerSilentError`, `Failure`."""
+        """Call a command and return the answer. Raises: `RefusedError`, `ServerLostError`, `ServerSilentError`, `Failure`."""
         with self._answering(" ".join(words[:2])):
             self._connection.send_command(*words)
             return self._connection.read_response()
 
     def _read(self) -> Any:
-        """The next answer, an error that the server answers too."""
+        """Return the next answer. An error that the server answers is returned too."""
         try:
             return self._connection.read_response()
         except ResponseError as error:
@@ -157,14 +157,14 @@ class Session:
 
 
 class Server:
-    """The server that `settings` name. Nothing is kept open between two sessions."""
+    """The server of these settings. No connection is open between two sessions."""
 
     def __init__(self, settings: AgentSettings) -> None:
         self._settings = settings
 
     @contextmanager
     def session(self, seconds: float = ANSWER_SECONDS) -> Iterator[Session]:
-        """A connection. Raises: `Failure` (server_unreachable) when there is none, or the password is refused."""
+        """Open a connection. Raises: `Failure` (server_unreachable) if that fails, or the password is refused."""
         connection = self._connection(seconds)
         try:
             self._connect(connection)
@@ -173,7 +173,7 @@ class Server:
             connection.disconnect()
 
     def comes_back(self, seconds: float) -> bool:
-        """Whether the server answers within `seconds`."""
+        """Return True if the server answers within `seconds`."""
         end = time.monotonic() + seconds
         while True:
             try:
@@ -214,7 +214,7 @@ class Server:
 
 
 def _is_write(answer: Sequence[Any]) -> bool:
-    """Whether COMMAND INFO's answer is that of a command that writes, or has a subcommand that does."""
+    """Return True if this answer of COMMAND INFO is of a command that writes, or has a subcommand that does."""
     subcommands = answer[9] if len(answer) > 9 else ()  # since Redis 7.0
     return "write" in answer[2] or any(_is_write(each) for each in subcommands)
 

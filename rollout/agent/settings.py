@@ -37,7 +37,7 @@ class AgentSettings:
     broker_url: str
     #: Base URL of the control plane. Relative URLs of packages are appended to it.
     control_url: HttpUrl
-    #: Server to load modules into: `unix:///path/to.sock` or `redis://host:port`. Never the broker.
+    #: Server to load modules into: `unix:///path/to.sock` or `redis://host:port`. It must not be the broker.
     server_url: ServerUrl
     #: Directory for the modules, with a subdirectory `<module_name>/<version>/` for each. The agent owns it.
     modules_dir: Path

@@ -1,4 +1,4 @@
-"""Watches the server after a load: a module may take it down some seconds later."""
+"""Watches the server after a load: a module may crash it some seconds later."""
 
 import time
 
@@ -7,16 +7,16 @@ from rollout.agent.operation import Operation
 from rollout.agent.server import RefusedError, ServerLoadingError, ServerSilentError, Session
 from rollout.messages import Reason
 
-#: Seconds between two looks at the server.
-LOOK_SECONDS = 0.25
-#: A server that cannot be reached for so long is down, seconds: one that lacks a free connection is back before.
+#: Seconds between two checks of the server.
+POLL_SECONDS = 0.25
+#: A server that cannot be reached for so long is down, seconds. A server without a free connection answers again sooner.
 DOWN_SECONDS = 1.0
 
 
 def settle(operation: Operation, run_id: str) -> None:
-    """The server process `run_id` has answered for as long as the command says.
+    """Wait until the server process `run_id` has run for as long as the command says.
 
-    Raises: `Failure` (server_crashed) when it has ended; also when the operation is given up or out of time.
+    Raises: `Failure` (server_crashed) if the process has ended; `Failure` if the operation is canceled or out of time.
     """
     end = time.monotonic() + operation.command.settle_seconds
     while True:
@@ -24,20 +24,20 @@ def settle(operation: Operation, run_id: str) -> None:
         left = end - time.monotonic()
         if answers and left <= 0:
             return
-        operation.pause(min(max(left, 0.01), LOOK_SECONDS))
+        operation.pause(min(max(left, 0.01), POLL_SECONDS))
         operation.deadline.remaining()
 
 
 def _answers(operation: Operation, run_id: str) -> bool:
-    """Whether the server answers a PING; not while it is busy. Raises: `Failure` (server_crashed)."""
+    """Return True if the server answers a PING, False while it is busy. Raises: `Failure` (server_crashed)."""
     try:
-        _look(operation, run_id)
+        _ping(operation, run_id)
     except (ServerLoadingError, ServerSilentError, RefusedError):
         return False
     return True
 
 
-def _look(operation: Operation, run_id: str) -> None:
+def _ping(operation: Operation, run_id: str) -> None:
     end = time.monotonic() + DOWN_SECONDS
     while True:
         try:
@@ -52,11 +52,11 @@ def _look(operation: Operation, run_id: str) -> None:
                 raise
             if time.monotonic() > end:
                 raise crashed(operation, failure) from failure
-            operation.pause(LOOK_SECONDS / 5)
+            operation.pause(POLL_SECONDS / 5)
 
 
 def refuse_restarted(operation: Operation, session: Session, run_id: str) -> None:
-    """Raises: `Failure` (server_crashed) unless the server is still the process `run_id`."""
+    """Raises: `Failure` (server_crashed) if the server is no longer the process `run_id`."""
     if session.info("server").get("run_id") != run_id:
         raise crashed(operation)
 
@@ -64,4 +64,4 @@ def refuse_restarted(operation: Operation, session: Session, run_id: str) -> Non
 def crashed(operation: Operation, failure: Failure | None = None) -> Failure:
     words = f" ({failure.message.rstrip('.')})" if failure else ""
     name = f"{operation.command.module_name} {operation.command.version}"
-    return Failure(Reason.SERVER_CRASHED, f"The server went away over {name}{words}: see the server's log.")
+    return Failure(Reason.SERVER_CRASHED, f"The server crashed with {name}{words}. See the server's log.")

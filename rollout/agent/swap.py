@@ -1,6 +1,6 @@
-"""The three ways in which a server's modules change: one is loaded, unloaded, or replaced by another version.
+"""The three ways to change a server's modules: load one, unload one, or replace one by another version.
 
-Each raises `Failure` when the server refuses.
+Each raises `Failure` if the server refuses.
 """
 
 import time
@@ -11,19 +11,19 @@ from rollout.messages import Reason
 
 
 class UnloadRefusedError(Failure):
-    """`exports_types`: the server refuses for as long as it runs."""
+    """`exports_types`: the server will refuse as long as it runs."""
 
     def __init__(self, loaded: LoadedModule, error: RefusedError) -> None:
         super().__init__(
             Reason.UNLOAD_REFUSED,
             f"The server refuses to unload {loaded.name} {loaded.version} ({error}). A module that exports data types "
-            "or is in use leaves only with a restart of the server.",
+            "or is in use can only be removed by a restart of the server.",
         )
         self.exports_types = "data type" in str(error)
 
 
 def load(session: Session, module: LoadedModule) -> None:
-    """The server has loaded `module`."""
+    """Load `module` into the server."""
     try:
         session.load(module.path, module.args)
     except RefusedError as error:
@@ -31,7 +31,7 @@ def load(session: Session, module: LoadedModule) -> None:
 
 
 def unload(session: Session, loaded: LoadedModule) -> None:
-    """The module is no longer in the server."""
+    """Unload the module from the server."""
     try:
         session.unload(loaded.name)
     except RefusedError as error:
@@ -39,9 +39,9 @@ def unload(session: Session, loaded: LoadedModule) -> None:
 
 
 def swap(session: Session, loaded: LoadedModule, to: LoadedModule, *, back: LoadedModule) -> float:
-    """Seconds in which the server answered no client while it replaced `loaded` by `to`; no call was refused.
+    """Replace `loaded` by `to`. Return the seconds in which the server answered no client; no call is refused.
 
-    When it refuses `to`, `back` is loaded at once: what `loaded` is, from where its files are now.
+    If the server refuses `to`, `back` is loaded at once: the same module as `loaded`, from where its files are now.
     """
     started = time.monotonic()
     try:
@@ -50,8 +50,8 @@ def swap(session: Session, loaded: LoadedModule, to: LoadedModule, *, back: Load
         raise _disabled(error) or _not_loaded(to, error) from error
     seconds = time.monotonic() - started
     if unload_refused:
-        # Nothing more, above all no LOAD of what is loaded still: its OnLoad would run in the library that is mapped,
-        # and forget its data type (docs/adr/0009-swaps-and-lines.md).
+        # Nothing else, above all no LOAD of the module that is still loaded: its OnLoad would run in the mapped library,
+        # which would lose its data type (docs/adr/0009-swaps-and-lines.md).
         raise UnloadRefusedError(loaded, unload_refused) from unload_refused
     if load_refused:
         failure = _not_loaded(to, load_refused)
@@ -72,8 +72,8 @@ def _disabled(error: RefusedError) -> Failure | None:
         return None
     return Failure(
         Reason.MODULE_COMMAND_DISABLED,
-        "The server does not allow MODULE LOAD. Put `enable-module-command local` into its configuration and restart "
-        f"it (it cannot be changed while it runs). It said: {error}",
+        "The server does not allow MODULE LOAD. Add `enable-module-command local` to its configuration and restart it: the "
+        f"setting cannot be changed at run time. The server's answer: {error}",
     )
 
 

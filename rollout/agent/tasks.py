@@ -1,4 +1,4 @@
-"""The agent's one Celery task: parse the command, run it, send the reports."""
+"""The agent's only Celery task: parse the command, carry it out, send the reports."""
 
 import logging
 from typing import Any
@@ -17,8 +17,10 @@ log = logging.getLogger(__name__)
 
 @app.task(name=EXECUTE)
 def execute(command: Any = None) -> None:
-    """Carries out `command`, a `Command` as JSON; may run more than once. What cannot be understood is refused with a
-    report if it says of which operation, and dropped otherwise."""
+    """Carry out `command`, a `Command` as JSON. May run more than once.
+
+    A command that cannot be read is refused with a report if it names its operation, and dropped otherwise.
+    """
     runner: Runner = app.runner
     announce = Announcer(app.publisher)
     try:
@@ -33,10 +35,10 @@ def execute(command: Any = None) -> None:
 
 
 def _refusal(command: Any, error: str) -> Report | None:
-    """None if it does not say for which operation it is."""
+    """Return the report of a command that cannot be read. None if the command does not name its operation."""
     try:
-        said = {name: command[name] for name in ("rollout", "node", "module_name", "generation", "attempt")}
+        named = {name: command[name] for name in ("rollout", "node", "module_name", "generation", "attempt")}
         message = f"This agent does not understand the command ({error}). Upgrade the agent, then retry."
-        return from_json(Report, {**said, "phase": Phase.FAILED, "reason": Reason.AGENT_ERROR, "message": message})
+        return from_json(Report, {**named, "phase": Phase.FAILED, "reason": Reason.AGENT_ERROR, "message": message})
     except (TypeError, KeyError, msgspec.ValidationError):
         return None

@@ -1,7 +1,7 @@
-"""After a failed or canceled installation: the node as it was before, as far as the server and its data let us.
+"""Undoes a failed or canceled installation: restores the node as far as the server and its data allow.
 
-The line in the include file stays, or is written, where the next start may need the module: it is still loaded and
-exports data types, or keys or the AOF may be full of it. docs/adr/0009-swaps-and-lines.md has a table of all cases.
+The line in the include file stays, or is written, if the next start may need the module: it is still loaded and exports
+data types, or keys or the AOF may depend on it. docs/adr/0009-swaps-and-lines.md has a table of all cases.
 """
 
 import logging
@@ -17,7 +17,7 @@ from rollout.messages import Activation, Reason
 
 log = logging.getLogger(__name__)
 
-#: Seconds that a supervisor may take to start a server that crashed, and that each call of the undoing may take.
+#: Seconds that a supervisor may take to start a crashed server, and that each call of the undo may take.
 COMES_BACK_SECONDS = 5.0
 UNDO_SECONDS = 30.0
 
@@ -28,12 +28,12 @@ class _DataNeedsItError(Failure):
 
 
 def undone(operation: Operation, failure: Failure) -> Failure:
-    """`failure`, once the node was put back; its message also says what could not be, which no cancel is any more."""
+    """Restore the node and return `failure`. If that fails too, the message says so, and a cancel becomes a failure."""
     try:
         _undo(operation, failure)
     except (Failure, RefusedError, OSError) as problem:
         reason = _reason(problem) if isinstance(failure, CanceledError) else failure.reason
-        return Failure(reason, f"{failure.message} The node could not be put back entirely: {problem}")
+        return Failure(reason, f"{failure.message} The node could not be restored completely: {problem}")
     return failure
 
 
@@ -43,27 +43,29 @@ def _reason(problem: Failure | RefusedError | OSError) -> Reason:
 
 def _undo(operation: Operation, failure: Failure) -> None:
     if operation.command.activation is Activation.FILES:
-        _put_files_back(operation)
+        _restore_files(operation)
         return
     if failure.reason is Reason.SERVER_UNREACHABLE:
-        _put_files_back_unasked(operation)
+        _restore_files_without_server(operation)
         return
     if failure.reason is Reason.SERVER_CRASHED and not operation.node.server.comes_back(COMES_BACK_SECONDS):
-        _put_files_back_unasked(operation)
-        raise Failure(Reason.SERVER_CRASHED, f"the server is not back after {COMES_BACK_SECONDS:g} s: start it.")
+        _restore_files_without_server(operation)
+        raise Failure(
+            Reason.SERVER_CRASHED, f"the server was not running again after {COMES_BACK_SECONDS:g} s. Start it."
+        )
     try:
         with operation.node.server.session(UNDO_SECONDS) as session:
-            _put_server_back(operation, session, failure)
+            _restore_server(operation, session, failure)
     except (UnloadRefusedError, _DataNeedsItError):
-        raise  # the files stay beneath what is loaded
+        raise  # the files stay: they are loaded
     except (Failure, RefusedError):
-        _put_files_back_unasked(operation)
+        _restore_files_without_server(operation)
         raise
-    _put_files_back(operation)
+    _restore_files(operation)
 
 
-def _put_server_back(operation: Operation, session: Session, failure: Failure) -> None:
-    """The server has what it had loaded before, from where the files are now."""
+def _restore_server(operation: Operation, session: Session, failure: Failure) -> None:
+    """Make the server load the modules it had before, from where their files are now."""
     facts = observe(session)
     news = [each for each in facts.modules if operation.is_new(each, facts.run_id)]
     former = operation.before.loaded and replace(
@@ -85,28 +87,28 @@ def _put_server_back(operation: Operation, session: Session, failure: Failure) -
             _keep_line(operation, session, news[0], failure)
         raise
     except ServerLostError as error:
-        raise Failure(Reason.SERVER_CRASHED, "the server went away while it was put back.") from error
+        raise Failure(Reason.SERVER_CRASHED, "the server crashed while it was being restored.") from error
 
 
 def _keep_line(operation: Operation, session: Session, loaded: LoadedModule, failure: Failure) -> None:
-    """What cannot leave gets its line: from now on there may be keys of its types.
+    """Write the line of a module that cannot be unloaded: from now on there may be keys of its types.
 
-    Not if it has taken the server down, and there is no key at all: the next start is to be without it.
+    But not if it has crashed the server and there are no keys at all: then the next start must not load it.
     """
     operation.write_line(loaded)
     if failure.reason is not Reason.SERVER_CRASHED or session.has_keys():
         return
-    _put_line_back(operation)
-    if session.has_keys():  # made in between
+    _restore_line(operation)
+    if session.has_keys():  # created in between
         operation.write_line(loaded)
 
 
 def _refuse_if_aof_needs(operation: Operation, session: Session, news: list[LoadedModule], failure: Failure) -> None:
-    """Raises: `Failure` when a start may find commands in the AOF that only the new version has."""
+    """Raises: `Failure` if the AOF may contain commands that only the new version has."""
     if not session.writes_aof():
         return
     writes = {name for each in news for name in session.write_commands_of(each.name)} - set(operation.before.commands)
-    # The counts begin anew with the server: what was called before is not known.
+    # The counts start at zero with the server: earlier calls are not known.
     is_counted = failure.reason is not Reason.SERVER_CRASHED and not operation.resumed
     if called := sorted(session.called(writes) if is_counted else writes):
         operation.write_line(news[0])
@@ -116,31 +118,31 @@ def _refuse_if_aof_needs(operation: Operation, session: Session, news: list[Load
         )
 
 
-def _put_files_back_unasked(operation: Operation) -> None:
-    """Likewise, of a server that does not answer. Raises: `Failure` when its data may need what was brought."""
+def _restore_files_without_server(operation: Operation) -> None:
+    """Restore the files while the server does not answer. Raises: `Failure` if its data may need the new version."""
     former = operation.before.loaded
     is_written = operation.node.include.names(operation.server_target) and not (
         former and operation.is_at_target(former)
     )
     if is_written:
-        raise _DataNeedsItError(f"whether the server's data needs {operation.command.module_name} is not known.")
-    _put_files_back(operation)
+        raise _DataNeedsItError(f"it is not known if the server's data needs {operation.command.module_name}.")
+    _restore_files(operation)
 
 
-def _put_files_back(operation: Operation) -> None:
+def _restore_files(operation: Operation) -> None:
     node, command = operation.node, operation.command
-    is_replaced = node.folder.put_back(command.module_name, command.version)
-    _put_line_back(operation)
+    is_replaced = node.module_store.restore(command.module_name, command.version)
+    _restore_line(operation)
     if is_replaced:
         _load_from_target(operation)
         node.settle(command.module_name, command.version)
     elif not operation.before.content_sha256:
-        node.folder.drop(command.module_name, command.version)
-    node.folder.sweep(command.module_name)
+        node.module_store.drop(command.module_name, command.version)
+    node.module_store.sweep(command.module_name)
 
 
-def _put_line_back(operation: Operation) -> None:
-    """First the line, as in a removal: a server whose configuration loads a missing file does not start."""
+def _restore_line(operation: Operation) -> None:
+    """Restore the line before the files, as in a removal: a server that must load a missing file does not start."""
     former = operation.before.loaded
     if former is None:
         operation.node.include.forget(operation.server_target)
@@ -149,7 +151,7 @@ def _put_line_back(operation: Operation) -> None:
 
 
 def _load_from_target(operation: Operation) -> None:
-    """A server that has loaded the former files from where they were set aside has them from their place again."""
+    """If the server has loaded the former files from where they were set aside, load them from their own place."""
     former, aside = operation.before.loaded, operation.former_target
     if former is None or aside is None or operation.command.activation is Activation.FILES:
         return
@@ -159,4 +161,4 @@ def _load_from_target(operation: Operation) -> None:
                 if PurePosixPath(loaded.path).is_relative_to(aside):
                     swap(session, loaded, former, back=loaded)
     except (Failure, RefusedError) as error:
-        log.warning("%s %s stays loaded from a folder that is gone: %s", former.name, former.version, error)
+        log.warning("%s %s stays loaded from a directory that was removed: %s", former.name, former.version, error)

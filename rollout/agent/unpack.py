@@ -1,4 +1,4 @@
-"""A package unpacked into a folder, each member held against the manifest while it is written."""
+"""Unpacks a package into a directory, and checks each member against the manifest on the way."""
 
 import hashlib
 import os
@@ -6,8 +6,8 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from durable import sync_directory
 from rollout.agent.deadline import Deadline
-from rollout.agent.durable import sync_folder
 from rollout.agent.failure import Failure
 from rollout.messages import Member, Package, Reason, content_digest
 
@@ -16,7 +16,7 @@ _EXECUTABLE, _READABLE = 0o755, 0o644
 
 
 def unpack(package_file: Path, package: Package, to: Path, *, deadline: Deadline) -> None:
-    """`to` holds exactly the members of the manifest, fsynced; the module may be executed, as Valkey asks.
+    """Unpack exactly the members of the manifest into `to`, fsynced. The module is executable, as Valkey requires.
 
     Raises: `Failure` (checksum_mismatch, node_deadline).
     """
@@ -34,7 +34,7 @@ def unpack(package_file: Path, package: Package, to: Path, *, deadline: Deadline
 
 
 def check_manifest(package: Package) -> None:
-    """The manifest is of one piece and stays in its folder. Raises: `Failure` (checksum_mismatch)."""
+    """Check that the manifest is consistent, and its paths stay in their directory. Raises: `Failure` (checksum_mismatch)."""
     for member in package.members:
         path = PurePosixPath(member.path)
         if (
@@ -44,7 +44,7 @@ def check_manifest(package: Package) -> None:
             or member.path == "."
             or "\0" in member.path
         ):
-            raise Failure(Reason.CHECKSUM_MISMATCH, f"The manifest names `{member.path}`, which is no plain path.")
+            raise Failure(Reason.CHECKSUM_MISMATCH, f"The manifest names `{member.path}`, which is not a plain path.")
     if package.module_file not in {member.path for member in package.members}:
         raise Failure(Reason.CHECKSUM_MISMATCH, f"The manifest does not contain the module `{package.module_file}`.")
     if content_digest(package.members) != package.content_sha256:
@@ -78,8 +78,8 @@ def _extract(archive: zipfile.ZipFile, member: Member, to: Path, *, mode: int, d
         raise Failure(Reason.CHECKSUM_MISMATCH, f"`{member.path}` in the package differs from its manifest.")
 
 
-def _sync_all(folder: Path) -> None:
-    for each in folder.rglob("*"):
+def _sync_all(directory: Path) -> None:
+    for each in directory.rglob("*"):
         if each.is_dir():
-            sync_folder(each)
-    sync_folder(folder)
+            sync_directory(each)
+    sync_directory(directory)

@@ -2,25 +2,20 @@ from django.urls import path
 
 from accounts.roles import Permission
 from rollout.api.report import RolloutReportView
-from rollout.api.views.artifacts import ArtifactViewSet, LocalArtifactViewSet
+from rollout.api.views.artifacts import LocalArtifactViewSet
 from rollout.api.views.events import EventViewSet
 from rollout.api.views.freeze import FreezeViewSet
 from rollout.api.views.nodes import NodeViewSet
 from rollout.api.views.rollouts import RolloutViewSet
 
 urlpatterns = [
-    # The seed's
+    # The vendor's
     path("v2/local/modules/user-defined/artifacts", LocalArtifactViewSet.as_view({"get": "list", "post": "create"})),
     path(
         "v2/local/modules/user-defined/artifacts/<str:module_name>/<str:version>",
         LocalArtifactViewSet.as_view({"delete": "destroy"}),
     ),
     # Ours
-    path("v2/modules/user-defined/artifacts", ArtifactViewSet.as_view({"get": "list", "post": "create"})),
-    path(
-        "v2/modules/user-defined/artifacts/<str:module_name>/<str:version>",
-        ArtifactViewSet.as_view({"get": "retrieve", "delete": "destroy"}),
-    ),
     path("v2/rollouts", RolloutViewSet.as_view({"get": "list", "post": "create"})),
     path(
         "v2/rollouts/plan",

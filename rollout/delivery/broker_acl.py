@@ -1,9 +1,9 @@
-"""Users of a Redis or Valkey broker, so that a node reads no other node's commands. Needs Redis 7 or Valkey 7.2.
+"""Users of a Redis or Valkey broker, so that a node cannot read another node's commands. Needs Redis 7 or Valkey 7.2.
 
-Keys and commands are those that an agent uses with kombu 5.7 and Celery 5.7, also after a restart, and no others:
-`tests/integration/broker` runs one under them, and the broker must not have refused it anything. Only what Redis 7.0
-knows: a server does not start with a line that names a command which it lacks. No scripts: one that
-runs for ever stops the broker for all, and a script that has written cannot be killed.
+The keys and commands are exactly those that an agent uses with kombu 5.7 and Celery 5.7, also after a restart:
+`tests/integration/broker` runs an agent with them, and the broker must refuse nothing. All are commands of Redis 7.0:
+a server does not start with a line that names an unknown command. Scripts are not allowed: one that never ends blocks
+the broker for all, and a script that has written cannot be killed.
 """
 
 from hashlib import sha256
@@ -13,7 +13,7 @@ from rollout.messages import HEARTBEATS, REPORTS, cancel_queue_for, queue_for
 
 CONTROL_USER = "modfleet"
 OPERATOR_USER = "operator"
-#: kombu keeps a list for each priority: after two control characters, which no node's name has, comes its step.
+#: kombu has a list for each priority. Its name ends in two control characters, which no node name has, and a number.
 _PRIORITIES = "[^-A-Za-z0-9_.][^-A-Za-z0-9_.][369]"
 _CONNECTION = "+hello +auth +ping +select +time +multi +exec +watch +unwatch"
 _QUEUES = "+brpop +lpush +rpush +llen +sadd"
@@ -25,7 +25,7 @@ def user_of(node: str) -> str:
 
 
 def node_line(node: str, password: str) -> str:
-    """A line of the broker's ACL file: takes from the node's own queues, and puts into those of the control plane."""
+    """Return the ACL line of a node: it reads its own queues, and writes to the queues of the control plane."""
     queues = (queue_for(node), cancel_queue_for(node))
     options = transport_options(node)
     keys = [
@@ -36,23 +36,23 @@ def node_line(node: str, password: str) -> str:
     ]
     own = " ".join(f"~{key}" for key in keys)
     rights = f"resetchannels {own} -@all {_CONNECTION} {_QUEUES} {_UNACKNOWLEDGED}"
-    # Rights of their own: what may be done to the node's keys must not be done to these.
+    # A selector of its own: the rights on the node's keys must not hold for these keys.
     put = f"(%W~{REPORTS} %W~{HEARTBEATS} -@all +lpush)"
     return f"{_user(user_of(node), password)} {rights} {put}"
 
 
 def control_line(password: str) -> str:
-    """The line of the control plane's own processes: all queues, and nothing that could harm the broker."""
+    """Return the ACL line of the control plane's processes: all queues, and no command that could harm the broker."""
     return f"{_user(CONTROL_USER, password)} ~* &* +@all -@admin -@dangerous"
 
 
 def operator_line(password: str) -> str:
-    """The line of the person who looks after the broker: loads the ACL file anew, sees and ends connections.
+    """Return the ACL line of the broker's operator: may reload the ACL file, and see and end connections.
 
-    It may change any user, so it could do everything; what it needs no further right for leaves the queues alone.
+    It may change any user, so it could give itself all rights. With the rights in this line it cannot change queues.
     """
-    looks = "+hello +auth +ping +info +dbsize +llen +memory|usage +slowlog|get +latency|doctor +config|get +client|list"
-    return f"{_user(OPERATOR_USER, password)} resetchannels %R~* -@all {looks} +client|kill +client|no-evict +acl"
+    views = "+hello +auth +ping +info +dbsize +llen +memory|usage +slowlog|get +latency|doctor +config|get +client|list"
+    return f"{_user(OPERATOR_USER, password)} resetchannels %R~* -@all {views} +client|kill +client|no-evict +acl"
 
 
 def _user(name: str, password: str) -> str:

@@ -1,14 +1,15 @@
-"""The control worker's own step: takes in reports and heartbeats in batches, and acts on them at once.
+"""The control worker's own step: consumes reports and heartbeats in batches, and acts on them at once.
 
-What is in the queue is taken, up to `PREFETCH` messages, waiting at most `LINGER_SECONDS` for more; recorded in one
-transaction, and acknowledged after its commit. So a crash loses nothing, and may record a report twice, which changes
+A batch has up to `PREFETCH` messages; the consumer waits at most `LINGER_SECONDS` for more. A batch is recorded in one
+transaction and acknowledged after the commit. So a crash loses no message. It may record a report twice, which changes
 nothing.
 
-What a worker that was killed had not acknowledged, the broker hands out again only after the `visibility_timeout`, ten
-minutes. Nobody waits for that: the relay sends the command again within seconds, and the agent answers it from its
-journal. A heartbeat is followed by the next one anyway.
+The broker delivers the unacknowledged messages of a killed worker again only after the `visibility_timeout`, ten minutes.
+Nothing waits for that: the relay sends the command again within seconds, and the agent answers it from its journal. A
+heartbeat is followed by the next one.
 
-Silence is judged in batches by the thread that takes in heartbeats: before each batch, all heartbeats that wait are taken in.
+The thread that consumes heartbeats also declares silent nodes offline, in batches. Before each batch it consumes all
+heartbeats that wait.
 """
 
 import logging
@@ -26,8 +27,9 @@ from kombu.message import Message
 from redis.exceptions import RedisError
 
 from api.failures import log_failure
-from rollout.delivery import ingestion
-from rollout.delivery.outbox import note_what_was_lost, publish_due, purge_queues
+from rollout.delivery.ingestion import heartbeats, reports
+from rollout.delivery.ingestion.dropped import record_dropped
+from rollout.delivery.outbox import publish_due, purge_queues, record_lost_outcomes
 from rollout.messages import HEARTBEATS, REPORTS
 from rollout.process import timeouts
 from rollout.transport import DROPPED
@@ -35,26 +37,26 @@ from rollout.transport import DROPPED
 logger = logging.getLogger(__name__)
 
 PREFETCH = 500
-#: A batch takes no more messages once its bodies have so many bytes: each takes many times that as Python objects.
+#: A batch takes no more messages when its bodies have so many bytes: as Python objects they take many times as much.
 BATCH_BYTES = 2_000_000
 LINGER_SECONDS = 0.02
-#: Shorter than that, what comes was there already, seconds.
+#: The shortest wait for a message, seconds: a message that arrives sooner was there already.
 AT_ONCE_SECONDS = 0.002
-#: How often the thread looks whether it is to stop, and which nodes are silent, seconds.
+#: How often the thread checks if it must stop, and which nodes are silent, seconds.
 IDLE_SECONDS = 0.5
-#: A broker that takes longer to answer hangs, seconds.
+#: A broker that takes longer to answer is stuck, seconds.
 ANSWER_SECONDS = 1.0
-#: How long to wait before a broker or a database that is away is tried again, seconds.
+#: The wait before the next attempt when the broker or the database is away, seconds.
 RETRY_SECONDS = 1.0
 
 Handler = Callable[[Sequence[Any]], None]
-#: Called with the seconds since when the broker has answered all the time, once all messages that waited are taken in.
-#: Returns True if it has more to do. Then it is called again as soon as what has come meanwhile is taken in.
+#: Called when no message waits, with the seconds for which the broker has answered without a break. Returns True if there
+#: is more to do. Then it is called again as soon as the messages that arrived in between are consumed.
 Idle = Callable[[float], bool]
 
 
 class ReportConsumers(bootsteps.StartStopStep):
-    """Two threads beside the worker's own loop: one for reports, one for heartbeats and what silence means."""
+    """Two threads next to the worker's own loop: one for reports, one for heartbeats and silent nodes."""
 
     requires = ("celery.worker.consumer:Connection",)
 
@@ -65,7 +67,7 @@ class ReportConsumers(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         self._threads = [
             BatchConsumer(parent.app, REPORTS, record_reports),
-            BatchConsumer(parent.app, HEARTBEATS, record_heartbeats, idle=judge_silence),
+            BatchConsumer(parent.app, HEARTBEATS, record_heartbeats, idle=declare_silent_nodes),
         ]
         for thread in self._threads:
             thread.start()
@@ -81,22 +83,22 @@ class ReportConsumers(bootsteps.StartStopStep):
 
 
 def record_reports(bodies: Sequence[Any]) -> None:
-    ingestion.record_reports(bodies)
-    _publish_now()  # what the reports made room for
+    reports.record_reports(bodies)
+    _publish_now()  # commands that the reports have released
 
 
 def record_heartbeats(bodies: Sequence[Any]) -> None:
-    if ingestion.record_heartbeats(bodies):
-        _publish_now()  # what a node that has started missed
+    if heartbeats.record_heartbeats(bodies):
+        _publish_now()  # commands that a restarted node has missed
 
 
-def judge_silence(heard_seconds: float) -> bool:
+def declare_silent_nodes(heard_seconds: float) -> bool:
     """Declare a batch of silent nodes offline. Return True if there may be more of them.
 
-    Judges none in its first three heartbeats after this thread was connected, or after the broker hung: it may have had
-    nobody to heartbeat to.
+    A node is not judged for its first three heartbeat intervals after this thread was connected, or after the broker was
+    stuck: its heartbeats may have had no consumer.
     """
-    note_what_was_lost()
+    record_lost_outcomes()
     silent = timeouts.declare_silent_nodes_offline(heard_seconds=heard_seconds)
     if silent:
         _tried(partial(purge_queues, silent), f"the queues of {len(silent)} silent nodes are not purged")
@@ -104,11 +106,11 @@ def judge_silence(heard_seconds: float) -> bool:
 
 
 def _publish_now() -> None:
-    _tried(publish_due, "the relay publishes instead")
+    _tried(publish_due, "the relay will publish")
 
 
 def _tried(step: Callable[[], Any], otherwise: str) -> None:
-    """What is recorded stays so, and need not be taken in again, when the broker cannot be reached."""
+    """Run `step`. If the broker cannot be reached, log `otherwise`: the batch is recorded and must not be consumed again."""
     try:
         step()
     except (OperationalError, RedisError, OSError) as error:
@@ -116,9 +118,9 @@ def _tried(step: Callable[[], Any], otherwise: str) -> None:
 
 
 def _waiting(connection: Connection, queue: str) -> int:
-    """How many messages wait in the queue. Raises: `RedisError`.
+    """Return how many messages wait in the queue. Raises: `RedisError`.
 
-    Asked over a connection of its own: the channel's waits for messages.
+    Uses another connection, because the channel's own connection waits for messages.
     """
     channel: Any = connection.default_channel  # of the transport for Redis
     with channel.conn_or_acquire() as client:
@@ -126,7 +128,7 @@ def _waiting(connection: Connection, queue: str) -> int:
 
 
 class BatchConsumer(threading.Thread):
-    """Hands a queue's messages to `handler` in batches, for as long as the process lives."""
+    """Gives a queue's messages to `handler` in batches, as long as the process lives."""
 
     def __init__(self, app: Celery, queue: str, handler: Handler, *, idle: Idle | None = None) -> None:
         super().__init__(name=f"consume-{queue}", daemon=True)
@@ -142,17 +144,17 @@ class BatchConsumer(threading.Thread):
         while not self.stopping.is_set():
             try:
                 self._consume()
-            except (OperationalError, RedisError) as error:  # the broker is away, which is foreseen: no traceback
+            except (OperationalError, RedisError) as error:  # the broker is away: no traceback
                 logger.warning("%s: the broker is away, trying again in %s s: %s", self.name, RETRY_SECONDS, error)
-                self._begin_again()
+                self._restart()
             except Exception as error:  # noqa: BLE001  # the outermost loop: it is logged
                 log_failure(logger, f"{self.name}: trying again in {RETRY_SECONDS} s", error)
-                self._begin_again()
+                self._restart()
             finally:
                 close_old_connections()
 
-    def _begin_again(self) -> None:
-        self._forget()  # not acknowledged: the broker hands it out again
+    def _restart(self) -> None:
+        self._clear()  # not acknowledged: the broker delivers the messages again
         self.stopping.wait(RETRY_SECONDS)
 
     def _consume(self) -> None:
@@ -166,13 +168,13 @@ class BatchConsumer(threading.Thread):
                 accept=["json"],
                 prefetch_count=PREFETCH,
             )
-            answers_since = looked_at = time.monotonic()
+            answers_since = idle_at = time.monotonic()
             is_behind = False
             with consumer:
                 while not self.stopping.is_set():
                     began = time.monotonic()
-                    is_due = self._idle is not None and (is_behind or began - looked_at >= IDLE_SECONDS)
-                    # Asked, because a queue that seems empty may be one that nobody can reach.
+                    is_due = self._idle is not None and (is_behind or began - idle_at >= IDLE_SECONDS)
+                    # Ask for the length: a queue that seems empty may be one that cannot be reached.
                     waiting = _waiting(connection, self._queue) if is_due else 0
                     is_drained = self._collect(connection, LINGER_SECONDS if is_due else IDLE_SECONDS)
                     is_due = is_due and is_drained and len(self._batch) >= waiting
@@ -180,9 +182,9 @@ class BatchConsumer(threading.Thread):
                     if now - began > IDLE_SECONDS + ANSWER_SECONDS:
                         answers_since = now
                     self._flush()
-                    ingestion.record_dropped()
+                    record_dropped()
                     if is_due and self._idle is not None:
-                        looked_at = now
+                        idle_at = now
                         close_old_connections()
                         is_behind = self._idle(now - answers_since)
 
@@ -195,10 +197,8 @@ class BatchConsumer(threading.Thread):
         message.ack()
 
     def _collect(self, connection: Connection, seconds: float) -> bool:
-        """Fill the batch: wait `seconds` for a first message, a moment for more, and then take what is there.
-
-        Whether the queue is empty now.
-        """
+        """Fill the batch: wait `seconds` for a first message, then `LINGER_SECONDS` for more. Return True if the queue is
+        empty."""
         timeout, end = seconds, None
         while len(self._batch) < PREFETCH and self._bytes < BATCH_BYTES:
             try:
@@ -215,8 +215,8 @@ class BatchConsumer(threading.Thread):
             self._handler([body for body, _ in self._batch])
             for _, message in self._batch:
                 message.ack()
-            self._forget()
+            self._clear()
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self._batch.clear()
         self._bytes = 0

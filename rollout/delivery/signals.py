@@ -1,7 +1,7 @@
-"""What the relay says of itself, to whoever wants to know."""
+"""The signal by which other apps see that the relay works."""
 
 from django.dispatch import Signal
 
-#: All that was due is done. `position`: the end of the log as it was looked at. A receiver that raises is the relay's
-#: trouble: it tries again.
-relay_looked = Signal()
+#: Sent when all that was due is done. `position`: the end of the log when the relay read it. If a receiver raises, the
+#: relay tries again.
+relay_caught_up = Signal()

@@ -176,13 +176,6 @@ class NodeRefusedError(RolloutError):
         self.code = code or self.code
 
 
-class ArtifactInUseError(RolloutError):
-    """Nodes have this artifact, or a rollout is about to give it to them."""
-
-    kind = Kind.CONFLICT
-    code = "artifact_in_use"
-
-
 class NoMatchError(RolloutError):
     """The selector matches no node of the fleet. GET /v2/nodes lists them with their labels."""
 

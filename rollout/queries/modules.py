@@ -5,11 +5,11 @@ from typing import Any
 
 from django.db.models import Q
 
+from artifacts_app.errors import ArtifactInUseError
 from artifacts_app.selectors import dependencies_of
 from eventstore import Condition, head
 from modules_app.errors import ModuleInUseError
 from rollout.domain.conditions import USING
-from rollout.domain.errors import ArtifactInUseError
 from rollout.domain.words import some_of
 from rollout.messages import Action, Activation, Phase
 from rollout.models import NodeModule, Operation, Placement

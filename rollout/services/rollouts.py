@@ -5,7 +5,7 @@
 
 from dataclasses import replace
 
-from accounts.selectors import account_called
+from accounts.selectors import user_called
 from eventstore import Condition, append, head, is_shown_person, load_state, retry_on_conflict, snapshot, transact
 from rollout.domain.errors import OperationFinalError
 from rollout.domain.node.events import NodeDecommissioned
@@ -37,7 +37,7 @@ def approve_rollout(uid: str, *, by: int, remark: str) -> None:
 def is_another_person(row: Rollout, uid: int) -> bool:
     """Return True if the user `uid` is not the one who started the rollout, even if they were renamed since. False if the
     starter is not known."""
-    return not is_shown_person(row.actor) or account_called(row.actor) not in {None, uid}
+    return not is_shown_person(row.actor) or user_called(row.actor) not in {None, uid}
 
 
 def reject_rollout(uid: str, *, remark: str) -> None:

@@ -18,11 +18,12 @@ DELIVER = """
 import sys, django
 django.setup()
 from celery import current_app
-from rollout.delivery.outbox import _commands, _send
+from rollout.delivery.commands import commands_of
+from rollout.delivery.outbox import _send
 from rollout.models import Operation
 operations = list(Operation.objects.filter(rollout=sys.argv[1], node=sys.argv[2]))
 with current_app.producer_or_acquire() as producer:
-    for _, command in _commands(operations):
+    for _, command in commands_of(operations):
         for _ in range(10):
             _send(command, producer)
 """

@@ -94,7 +94,7 @@ def test_the_journal_of_an_agent(tmp_path, mask):
         "from pathlib import Path\n"
         "from rollout.agent.journal import Before, Entry, Journal\n"
         "journal = Journal(Path('journal'))\n"
-        "with journal.held(): journal._write('greet', Entry(rollout='r', generation=1, attempt=1, before=Before()))\n"
+        "with journal.lock(): journal._write('greet', Entry(rollout='r', generation=1, attempt=1, before=Before()))\n"
     )
     run(tmp_path, mask, "-c", script)
     run(tmp_path, mask, "-c", script)

@@ -7,5 +7,5 @@ from accounts import failed_logins, throttles
 
 @pytest.fixture(autouse=True)
 def _counted_anew() -> None:
-    for limit in (failed_logins.of_account, failed_logins.of_address, throttles.requests, throttles.uploads):
+    for limit in (failed_logins.of_user, failed_logins.of_address, throttles.requests, throttles.uploads):
         limit.clear()

@@ -24,6 +24,7 @@ from artifacts_app.errors import (
     UnreadableArtifactError,
 )
 from artifacts_app.selectors import artifact_document, platforms_of
+from artifacts_app.serializers import UPLOAD
 from artifacts_app.services import Upload
 from artifacts_app.uploads import PackageUploadView
 from modules_app.errors import (
@@ -44,7 +45,6 @@ from rollout.api.serializers.vendor import (
     VendorModuleSerializer,
     VendorNodeSerializer,
 )
-from rollout.api.views.artifacts import UPLOAD
 from rollout.domain.errors import (
     DependenciesNotSupportedError,
     DependencyCycleError,

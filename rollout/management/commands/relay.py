@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from api.failures import log_failure
 from eventstore import database_now, head, note_head, wait_for_growth
 from rollout.delivery.outbox import publish_due
-from rollout.delivery.signals import relay_looked
+from rollout.delivery.signals import relay_caught_up
 from rollout.process import timeouts
 from rollout.process.manager import ProcessManager
 from rollout.reconciliation.reconciler import Reconciler, reconcile
@@ -56,7 +56,7 @@ class Command(BaseCommand):
                     is_well = _tried(sweep.delay) and is_well
                     _tried(_note_head)
                 if is_well:
-                    relay_looked.send(Command, position=position)
+                    relay_caught_up.send(Command, position=position)
                     stopping.wait(PAUSE_SECONDS)
                     wait_for_growth(position, timeout=_until(wake_at))
                 else:

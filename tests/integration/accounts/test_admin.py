@@ -1,9 +1,9 @@
-"""Accounts in the admin site."""
+"""Users in the admin site."""
 
 import pytest
 from django.test import Client
 
-from accounts.events import account_stream
+from accounts.events import user_stream
 from eventstore import load
 from tests.plugins.cast import PASSWORD
 
@@ -48,7 +48,7 @@ def test_the_own_password_goes_through_the_service(alice):
     client = signed_in(alice)
     form = {"old_password": PASSWORD, "new_password1": "another horse 2", "new_password2": "another horse 2"}
     assert client.post("/admin/password_change/", form).status_code == 302
-    recorded = load(account_stream(alice.uid))[-1]
+    recorded = load(user_stream(alice.uid))[-1]
     assert (recorded.event.changed, recorded.actor) == (("password",), "user:alice")
     assert client.get("/admin/").status_code == 200
 

@@ -1,6 +1,6 @@
 """DELETE /v1/users/{uid}"""
 
-from accounts.events import AccountDeleted, account_stream
+from accounts.events import UserDeleted, user_stream
 from accounts.models import User
 from accounts.roles import Role
 from eventstore import load
@@ -11,7 +11,7 @@ def test_it_works(alice, bob):
     response = client_of(alice).delete(f"/v1/users/{bob.uid}")
     assert (response.status_code, response.json()) == (200, {})
     assert not User.objects.filter(uid=bob.uid).exists()
-    assert load(account_stream(bob.uid))[-1].event == AccountDeleted(uid=bob.uid, role=Role.CLUSTER_VIEWER)
+    assert load(user_stream(bob.uid))[-1].event == UserDeleted(uid=bob.uid, role=Role.CLUSTER_VIEWER)
     assert client_of(bob).get("/v1/cluster").status_code == 401
 
 
@@ -24,7 +24,7 @@ def test_the_last_admin_stays(alice):
     response = client_of(alice).delete(f"/v1/users/{alice.uid}")
     assert (response.status_code, response.json()["error_code"]) == (406, "change_last_admin_role_not_allowed")
     assert User.objects.filter(uid=alice.uid).exists()
-    assert len(load(account_stream(alice.uid))) == 1
+    assert len(load(user_stream(alice.uid))) == 1
 
 
 def test_a_user_manager_may_not_delete_an_admin(alice, carol, new_user):

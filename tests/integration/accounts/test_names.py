@@ -8,10 +8,10 @@ from django.apps import apps
 from django.core.management import call_command
 
 from accounts import services
-from accounts.events import AccountCreated, AccountUpdated, account_stream
+from accounts.events import UserCreated, UserUpdated, user_stream
 from accounts.models import AccountName, User
 from accounts.roles import Role
-from accounts.selectors import account_called
+from accounts.selectors import user_called
 from accounts.services import UserChanges
 from eventstore import load, projections
 from eventstore.registry import decode
@@ -38,8 +38,8 @@ def test_another_account_never_gets_it(alice, bob, carol, leaves, name):
     assert created(alice, name=name) == (409, "name_used_before")
     response = client_of(alice).put(f"/v1/users/{carol.uid}", {"name": name}, format="json")
     assert (response.status_code, response.json()["error_code"]) == (409, "name_used_before")
-    assert len(load(account_stream(carol.uid))) == 1
-    assert account_called("bob") == bob.uid
+    assert len(load(user_stream(carol.uid))) == 1
+    assert user_called("bob") == bob.uid
 
 
 @pytest.mark.parametrize("name", ["bob", "Bob", "BOB@example.com", "\uff42ob"])
@@ -68,18 +68,18 @@ def test_an_email_address_that_was_a_name_gets_a_new_account_under_another_name(
 def test_the_log_tells_of_a_renaming(alice, bob):
     rename(bob, "robert")
     services.update_user(bob.uid, UserChanges(role=Role.NONE), by=None)
-    made, renamed, changed = (each.event for each in load(account_stream(bob.uid)))
-    assert made == AccountCreated(uid=bob.uid, role=Role.CLUSTER_VIEWER, name="bob")
-    assert renamed == AccountUpdated(
+    made, renamed, changed = (each.event for each in load(user_stream(bob.uid)))
+    assert made == UserCreated(uid=bob.uid, role=Role.CLUSTER_VIEWER, name="bob")
+    assert renamed == UserUpdated(
         uid=bob.uid, role=Role.CLUSTER_VIEWER, changed=("name",), name="robert", former_name="bob"
     )
-    assert changed == AccountUpdated(uid=bob.uid, role=Role.NONE, changed=("role",))
+    assert changed == UserUpdated(uid=bob.uid, role=Role.NONE, changed=("role",))
 
 
 def test_events_of_before_they_had_names():
-    assert decode("account.created.v1", '{"uid":1,"role":"admin"}') == AccountCreated(uid=1, role=Role.ADMIN)
+    assert decode("account.created.v1", '{"uid":1,"role":"admin"}') == UserCreated(uid=1, role=Role.ADMIN)
     former = decode("account.updated.v1", '{"uid":1,"role":"admin","changed":["name"]}')
-    assert former == AccountUpdated(uid=1, role=Role.ADMIN, changed=("name",))
+    assert former == UserUpdated(uid=1, role=Role.ADMIN, changed=("name",))
 
 
 def test_a_restored_log_brings_the_names_back(alice, bob):
@@ -118,7 +118,7 @@ def test_the_upgrade_keeps_names_that_were_given_up(alice, monkeypatch, actor, r
     monkeypatch.setattr(migration, "texts", lambda _: [text])
     migration.fill(apps, None)
     assert (created(alice, name="dave") == (409, "name_used_before")) is is_kept
-    assert account_called("dave") is None or not is_kept
+    assert user_called("dave") is None or not is_kept
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 import pytest
 
-from accounts.events import AccountUpdated, account_stream
+from accounts.events import UserUpdated, user_stream
 from accounts.roles import Role
 from eventstore import load
 from tests.plugins.cast import PASSWORD, basic, client_of
@@ -16,8 +16,8 @@ def test_it_works(alice, bob):
     response = put(alice, bob, {"name": "robert", "role": "db_member", "email_alerts": False})
     assert response.status_code == 200
     assert (response.json()["name"], response.json()["role"]) == ("robert", "db_member")
-    recorded = load(account_stream(bob.uid))[-1]
-    assert recorded.event == AccountUpdated(
+    recorded = load(user_stream(bob.uid))[-1]
+    assert recorded.event == UserUpdated(
         uid=bob.uid, role=Role.DB_MEMBER, changed=("name", "role"), name="robert", former_name="bob"
     )
     assert recorded.actor == "user:alice"
@@ -26,12 +26,12 @@ def test_it_works(alice, bob):
 def test_twice_is_one_event(alice, bob):
     for _ in range(2):
         put(alice, bob, {"role": "db_member", "email": "bob@example.com"})
-    assert len(load(account_stream(bob.uid))) == 2
+    assert len(load(user_stream(bob.uid))) == 2
 
 
 def test_nothing_to_change(alice, bob):
     assert put(alice, bob, {}).status_code == 200
-    assert len(load(account_stream(bob.uid))) == 1
+    assert len(load(user_stream(bob.uid))) == 1
 
 
 def test_the_own_password(bob, anyone):
@@ -76,7 +76,7 @@ def test_a_user_manager_may_change_others(carol, bob):
 def test_the_last_admin_stays(alice, body):
     response = put(alice, alice, body)
     assert (response.status_code, response.json()["error_code"]) == (406, "change_last_admin_role_not_allowed")
-    assert len(load(account_stream(alice.uid))) == 1
+    assert len(load(user_stream(alice.uid))) == 1
 
 
 def test_one_of_two_admins_may_go(alice, new_user):

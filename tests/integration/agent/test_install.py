@@ -165,7 +165,7 @@ def test_a_member_that_differs_is_refused(site, built):
 
 
 @pytest.mark.parametrize("path", ["../evil.so", "/evil.so", "a/../../evil.so", ".", "a//b"])
-def test_a_path_out_of_the_folder_is_refused(site, built, path):
+def test_a_path_out_of_the_directory_is_refused(site, built, path):
     greet = built("greet")
     members = (*greet.package.members, replace(greet.package.members[0], path=path))
     package = replace(greet.package, members=members, content_sha256=content_digest(members))

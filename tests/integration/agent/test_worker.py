@@ -130,7 +130,7 @@ def test_a_phase_that_lasts_is_told(worker, site, built):
     assert [each.phase for each in worker.reports()][:: len(worker.reports()) - 1] == [Phase.FETCHING, Phase.SUCCEEDED]
 
 
-def test_the_first_beat_is_the_hello(worker, waits):
+def test_the_first_heartbeat_is_the_hello(worker, waits):
     waits(lambda: len(worker.heartbeats()) >= 3)
     hello, *others = worker.heartbeats()
     assert hello.hello
@@ -139,7 +139,7 @@ def test_the_first_beat_is_the_hello(worker, waits):
     assert hello.profile.server_version
 
 
-def test_it_beats_while_it_works(worker, site, built, waits):
+def test_heartbeats_are_sent_while_an_operation_runs(worker, site, built, waits):
     site.shelf.gate.clear()
     command = site.command(built("greet"))
     worker.send(to_json(command))
@@ -217,14 +217,14 @@ def test_a_cancel_is_heard_after_the_broker_lost_everything(worker, site, built,
     waits(worker.heartbeats)
     if loss == "restart":
         worker.broker.kill()
-        waits(lambda: worker.logged("no cancel is heard"))
+        waits(lambda: worker.logged("no cancel is received"))
         worker.broker.start()
     else:
         worker.broker.call("FLUSHALL")
     command = site.command(built("greet"))
     worker.cancel(to_json(command))
     assert worker.final(command.rollout)[0].phase is Phase.CANCELED
-    assert worker.logged("no cancel is heard") == (loss == "restart")
+    assert worker.logged("no cancel is received") == (loss == "restart")
 
 
 @pytest.mark.parametrize("nonsense", [None, {}, "text", {"generation": "x"}])

@@ -98,7 +98,7 @@ def test_a_cursor_of_another_ordering(five):
     following = get("/names?limit=1").data["next"] + "&ordering=username"
     response = get(following)
     assert (response.status_code, response.data["error_code"]) == (400, "invalid_request")
-    assert response.data["description"].startswith("cursor: is one of the ordering uid.")
+    assert response.data["description"].startswith("cursor: it is for the ordering uid.")
 
 
 @pytest.mark.parametrize(

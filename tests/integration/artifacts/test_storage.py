@@ -189,7 +189,7 @@ def test_options_that_are_no_json_object(options):
         read_environment({"MODFLEET_STORAGE_OPTIONS": options})
 
 
-def test_the_default_is_a_folder_of_the_data_folder():
+def test_the_default_is_in_the_data_directory():
     assert package_storage(Environment(data_dir="/data"))["OPTIONS"] == {"location": "/data/artifacts"}
 
 

@@ -12,6 +12,7 @@ from api.idempotency import KEPT, sweep_idempotency_records
 from api.models import IdempotencyRecord
 from eventstore import database_now
 from rollout.delivery import ingestion, outbox
+from rollout.delivery.ingestion import heartbeats
 from rollout.models import Dispatch, Liveness
 from tests.plugins.databases import at_once
 from tests.recorded_fleet import fleet, heartbeat_of, start
@@ -115,7 +116,7 @@ def test_nodes_whose_rows_were_lost(on_postgresql, monkeypatch):
     """Each worker has a hello of one node and a heartbeat of the other, and makes the rows of both."""
     ingestion.record_heartbeats([heartbeat_of(name, hello=True) for name in "az"])
     Liveness.objects.all().delete()
-    met, here, life = threading.Barrier(2), threading.local(), ingestion._life
+    met, here, life = threading.Barrier(2), threading.local(), heartbeats._row
 
     def life_of(heartbeat, order):
         if not (heartbeat.hello or hasattr(here, "has_met")):
@@ -123,7 +124,7 @@ def test_nodes_whose_rows_were_lost(on_postgresql, monkeypatch):
             met.wait(PATIENCE)
         return life(heartbeat, order)
 
-    monkeypatch.setattr(ingestion, "_life", life_of)
+    monkeypatch.setattr(heartbeats, "_row", life_of)
     first = [heartbeat_of("z", hello=True), heartbeat_of("a")]
     second = [heartbeat_of("a", hello=True), heartbeat_of("z")]
     at_once(lambda: ingestion.record_heartbeats(first), lambda: ingestion.record_heartbeats(second))
@@ -161,7 +162,7 @@ def test_who_sweeps_the_outbox_waits_for_nobody(on_postgresql):
     with connection.cursor() as cursor:
         cursor.execute("SET lock_timeout = '1s'")
     with locked(on_postgresql, "rollout_dispatch", "operation", "m"):
-        outbox.forget_ended()
+        outbox.forget_finished()
     assert list(Dispatch.objects.values_list("operation", flat=True)) == ["m"]
 
 

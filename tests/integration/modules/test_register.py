@@ -103,7 +103,7 @@ def test_a_missing_field_is_refused(post, name):
         ({"commands": {}}, "commands: must be a list"),
         ({"commands": [{}]}, "commands[0].command_name: is missing"),
         ({"capabilities": "types"}, "capabilities: must be a list"),
-        ({"command_line_args": "a\nloadmodule /evil.so"}, "command_line_args: must not hold line breaks"),
+        ({"command_line_args": "a\nloadmodule /evil.so"}, "command_line_args: must not contain line breaks"),
         ({"min_redis_version": "latest"}, "min_redis_version: must be a version"),
         ({"display_name": 7}, "display_name: must be a text"),
     ],

@@ -30,10 +30,10 @@ def test_no_two_rules_have_one_name():
 
 
 def test_every_metric_that_a_rule_names_is_in_a_scrape(scrape, viewer, broker, monkeypatch):
-    from operations import heartbeat
+    from operations import relay_heartbeat
 
-    monkeypatch.setattr(heartbeat, "_next_note", 0.0)
-    heartbeat.note_look(position=0)
+    monkeypatch.setattr(relay_heartbeat, "_next_heartbeat", 0.0)
+    relay_heartbeat.record_relay_heartbeat(position=0)
     fleet(1)
     start()
     scrape()

@@ -14,7 +14,7 @@ from django.db import connections
 from django.test import Client
 
 from eventstore import database_now
-from operations import health, heartbeat
+from operations import health, relay_heartbeat
 from operations.models import Heartbeat
 from rollout.projections.nodes import NodeProjection
 from rollout.reconciliation.reconciler import Reconciler
@@ -29,9 +29,9 @@ def unknown(monkeypatch):
     monkeypatch.setattr(health, "CHECKS", tuple(health.Check(each.name, each._probe) for each in health.CHECKS))
 
 
-def note_heartbeat(seconds_ago=0.0):
+def record_heartbeat(seconds_ago=0.0):
     moment = database_now() - timedelta(seconds=seconds_ago)
-    Heartbeat.objects.update_or_create(name=heartbeat.RELAY, defaults={"looked_at": moment, "position": 0})
+    Heartbeat.objects.update_or_create(name=relay_heartbeat.RELAY, defaults={"looked_at": moment, "position": 0})
 
 
 def ready(status=200):
@@ -47,7 +47,7 @@ def not_ok(document):
 
 @pytest.fixture
 def well(committed_db, broker, storage):
-    note_heartbeat()
+    record_heartbeat()
 
 
 def test_all_is_well(well):
@@ -88,7 +88,7 @@ def test_a_broker_that_hangs_is_not_waited_for(well, broker, monkeypatch):
     broker.process.send_signal(signal.SIGCONT)
 
 
-def test_a_storage_folder_that_is_gone(well, storage):
+def test_a_storage_directory_that_was_removed(well, storage):
     upload()
     (storage / "greet").mkdir(parents=True)
     (storage / "greet" / "1").write_bytes(b"package")
@@ -97,14 +97,14 @@ def test_a_storage_folder_that_is_gone(well, storage):
     assert not_ok(ready(503)) == {"storage"}
 
 
-def test_a_storage_that_is_no_folder(well, storage):
+def test_a_storage_that_is_not_a_directory(well, storage):
     storage.write_text("a file")
     assert not_ok(ready(503)) == {"storage"}
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(10, 200), (health.RELAY_LATE_SECONDS + 5, 503)])
 def test_a_relay_that_lags(well, seconds, status):
-    note_heartbeat(seconds)
+    record_heartbeat(seconds)
     assert not_ok(ready(status)) == (set() if status == 200 else {"relay"})
 
 

@@ -12,7 +12,7 @@ from rest_framework.test import APIClient
 
 from config.environment import SettingsError, read_environment
 from eventstore import Append, append, head, load, projections
-from operations import heartbeat
+from operations import relay_heartbeat
 from operations.models import Heartbeat
 from rollout.delivery import consumer, ingestion
 from rollout.delivery.outbox import publish_due
@@ -137,17 +137,17 @@ def test_what_was_dropped_and_whose_clock_is_wrong(scrape, broker):
 
 def test_a_relay_that_was_never_there_has_no_lag(scrape, broker, monkeypatch):
     assert ("modfleet_relay_lag_seconds",) not in scrape()
-    monkeypatch.setattr(heartbeat, "_next_note", 0.0)
+    monkeypatch.setattr(relay_heartbeat, "_next_heartbeat", 0.0)
     began = time.monotonic()
-    heartbeat.note_look(position=0)
+    relay_heartbeat.record_relay_heartbeat(position=0)
     assert 0 <= scrape()["modfleet_relay_lag_seconds",] <= time.monotonic() - began
 
 
 def test_a_look_is_not_noted_again_at_once(monkeypatch):
-    monkeypatch.setattr(heartbeat, "_next_note", 0.0)
-    monkeypatch.setattr(heartbeat, "NOTE_SECONDS", 3600)
-    heartbeat.note_look(position=0)
-    heartbeat.note_look(position=5)
+    monkeypatch.setattr(relay_heartbeat, "_next_heartbeat", 0.0)
+    monkeypatch.setattr(relay_heartbeat, "INTERVAL_SECONDS", 3600)
+    relay_heartbeat.record_relay_heartbeat(position=0)
+    relay_heartbeat.record_relay_heartbeat(position=5)
     assert Heartbeat.objects.get().position == 0
 
 

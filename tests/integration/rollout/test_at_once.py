@@ -6,6 +6,7 @@ import pytest
 
 from eventstore import ConcurrencyError, append, read
 from rollout.delivery import ingestion, outbox
+from rollout.delivery.ingestion import reports
 from rollout.delivery.outbox import publish_due
 from rollout.domain.errors import RolloutInProgressError
 from rollout.domain.placement.events import OperationReleased
@@ -82,7 +83,7 @@ def test_two_control_workers_with_the_same_nodes():
     assert differences() == {}
 
 
-def test_two_control_workers_with_the_same_beats():
+def test_two_control_workers_with_the_same_heartbeats():
     heartbeats = [heartbeat_of(f"n{number}", hello=True) for number in range(10)]
     at_once(
         *(lambda some=some: ingestion.record_heartbeats(some) for some in (heartbeats, heartbeats[::-1], heartbeats))
@@ -102,12 +103,12 @@ def test_a_conflict_is_tried_again(monkeypatch):
             raise ConcurrencyError
         return append(*appends)
 
-    monkeypatch.setattr(ingestion, "append", once_refused)
+    monkeypatch.setattr(reports, "append", once_refused)
     ingestion.record_reports([report_of(uid, name) for name in names])
     assert rollout(uid).phase == "succeeded"
 
 
-def test_silence_and_a_beat_at_the_same_moment():
+def test_silence_and_a_heartbeat_at_the_same_time():
     from tests.recorded_fleet import silence
 
     fleet(1)

@@ -10,6 +10,7 @@ from django.test.utils import CaptureQueriesContext
 
 from eventstore import StoredEvent, database_now, read
 from rollout.delivery import ingestion
+from rollout.delivery.ingestion import heartbeats, order
 from rollout.domain.node.events import (
     NodeCameBack,
     NodeInventoryChanged,
@@ -79,7 +80,7 @@ def test_the_figure_for_a_day_is_right(n, monkeypatch):
     before, began, step = of_node.count(), database_now(), SECONDS / 4
     for number in range(int(86_400 / step)):
         now = began + timedelta(seconds=number * step)
-        for module in (ingestion, timeouts):
+        for module in (order, timeouts):
             monkeypatch.setattr(module, "database_now", lambda now=now: now)
         timeouts.declare_silent_nodes_offline()
         heartbeat(n, installed(), server_version=f"1.{number}", operating_system=node(n).operating_system)
@@ -262,7 +263,7 @@ def test_a_node_s_clock_orders_nothing(n):
 
 def test_what_another_worker_has_counted_meanwhile_stays_counted(n, monkeypatch):
     """Between the look of a worker that records nothing of the node, and its row."""
-    locked = ingestion._locked
+    locked = order.locked_rows
     others: list[bool] = []
 
     def locked_later(names):
@@ -271,6 +272,6 @@ def test_what_another_worker_has_counted_meanwhile_stays_counted(n, monkeypatch)
             heartbeat(n, server_version="9.0.1")
         return locked(names)
 
-    monkeypatch.setattr(ingestion, "_locked", locked_later)
+    monkeypatch.setattr(heartbeats, "locked_rows", locked_later)
     heartbeat(n)
     assert set(Liveness.objects.get().pace) == {"profile"}

@@ -4,7 +4,7 @@ import pytest
 
 from artifacts_app.models import Build
 from rollout.delivery import ingestion
-from rollout.delivery.outbox import _commands
+from rollout.delivery.commands import commands_of
 from rollout.messages import Heartbeat, from_json
 from rollout.models import Operation
 from rollout.process.advance import advance
@@ -74,7 +74,7 @@ def test_what_is_sent_is_that_build(upload):
     join("nine", operating_system="rhel9")
     join("silent")
     started()
-    sent = {row.node: sha256(command) for row, command in _commands(list(Operation.objects.all()))}
+    sent = {row.node: sha256(command) for row, command in commands_of(list(Operation.objects.all()))}
     builds = dict(Build.objects.values_list("platform", "content_sha256"))
     assert sent == {"nine": builds["rhel9/x86_64"], "silent": builds["linux/x86_64"]}
 
@@ -84,7 +84,7 @@ def test_a_closer_build_that_comes_later_does_not_take_the_planned_one_away(uplo
     join("nine", operating_system="rhel9")
     uid = started()
     upload("rhel9", description="for rhel9")
-    ((row, command),) = _commands(list(Operation.objects.all()))
+    ((row, command),) = commands_of(list(Operation.objects.all()))
     assert (row.rollout, sha256(command)) == (uid, row.content_sha256)
     assert platform_of(row) == "linux/x86_64"
 
@@ -102,14 +102,14 @@ def test_a_closer_build_that_comes_later_does_not_take_the_planned_one_away(uplo
     ],
 )
 @pytest.mark.parametrize("other_build", [False, True])
-def test_a_node_that_changes_between_plan_and_dispatch(upload, changed, reason, words, other_build):
+def test_a_node_that_changes_between_plan_and_publish(upload, changed, reason, words, other_build):
     upload("rhel9")
     if other_build:
         upload("rhel8", description="for rhel8")
     join("n1", operating_system="rhel9")
     uid = start(module_name="TestModule", careful={})
     ingestion.record_heartbeats([heartbeat_of("n1", **changed)])
-    assert list(_commands(list(Operation.objects.all()))) == []
+    assert list(commands_of(list(Operation.objects.all()))) == []
     row = Operation.objects.get(rollout=uid)
     assert (row.phase, row.reason, row.attempt) == ("failed", reason, 1)
     assert row.message.startswith(words)
@@ -121,7 +121,7 @@ def test_a_build_that_is_gone_is_said_to_be_gone(upload):
     join("n1", operating_system="rhel9")
     uid = started()
     Build.objects.all().delete()
-    assert list(_commands(list(Operation.objects.all()))) == []
+    assert list(commands_of(list(Operation.objects.all()))) == []
     row = Operation.objects.get(rollout=uid)
     assert (row.reason, row.message) == ("fetch_failed", "The build of TestModule 1 for n1 was deleted.")
 
@@ -177,7 +177,7 @@ def test_nodes_show_it_and_are_found_by_it(admin, upload):
     assert found["name"] == "nine"
 
 
-def test_the_beat_of_an_older_agent_is_read():
+def test_the_heartbeat_of_an_older_agent_is_read():
     body = heartbeat_of("n1")
     del body["profile"]["operating_system"]
     assert from_json(Heartbeat, body).profile.operating_system == ""

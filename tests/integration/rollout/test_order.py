@@ -8,6 +8,7 @@ import pytest
 
 from eventstore import database_now, read
 from rollout.delivery import ingestion
+from rollout.delivery.ingestion.order import LONGEST_ORDER_SECONDS
 from rollout.messages import Heartbeat, Inventory, Phase, from_json, to_json
 from rollout.models import Liveness, Node, NodeModule
 from rollout.queries import statistics
@@ -136,7 +137,7 @@ def test_an_interval_that_was_claimed_delays_that_by_three_minutes_at_most():
     heartbeats(look("b", 1), interval_seconds=3600.0)
     heartbeats(look("a", 2, installed(1)))
     assert seen() == []
-    Liveness.objects.update(last_seen=database_now() - timedelta(seconds=ingestion.LONGEST_ORDER_SECONDS + 1))
+    Liveness.objects.update(last_seen=database_now() - timedelta(seconds=LONGEST_ORDER_SECONDS + 1))
     heartbeats(look("a", 3, installed(1)))
     assert seen() == [1]
 
@@ -158,7 +159,7 @@ def test_what_a_node_says_of_itself_is_bounded(profile):
     assert not Node.objects.exists()
 
 
-def test_a_beat_that_changes_nothing_is_no_event_at_a_restart_either():
+def test_a_heartbeat_without_changes_is_no_event_after_a_restart_either():
     heartbeats(look("a", 1, installed(1)), hello=True)
     assert grew(lambda: heartbeats(look("b", 1, installed(1)), hello=True)) == 0
     assert Liveness.objects.get(node="n1").former == ["a"]

@@ -13,6 +13,7 @@ from eventstore import database_now
 from eventstore.models import ProjectionVersion
 from eventstore.projections import rebuild, registered
 from rollout.delivery import ingestion, outbox
+from rollout.delivery.ingestion import heartbeats, reports
 from rollout.domain.retries import Retries
 from rollout.domain.strategy import Gate, Offline
 from rollout.management.commands.relay import run_once
@@ -76,7 +77,8 @@ def dies(monkeypatch):
         (rollouts, "advance"),
         (rollback, "advance"),
         (freeze, "advance_all"),
-        (ingestion, "advance_all"),
+        (heartbeats, "advance_all"),
+        (reports, "advance_all"),
     ):
         monkeypatch.setattr(module, name, lambda *_: None)
     for module in (timeouts, nodes):

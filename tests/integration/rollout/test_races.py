@@ -8,13 +8,12 @@ import pytest
 
 from api.errors import ApiError
 from artifacts_app import services as artifacts
-from artifacts_app.errors import ArtifactNotFoundError
+from artifacts_app.errors import ArtifactInUseError, ArtifactNotFoundError
 from artifacts_app.models import Build
 from artifacts_app.services import delete_artifact
 from eventstore import load, read
 from modules_app.errors import ModuleInUseError
 from rollout.domain.errors import (
-    ArtifactInUseError,
     ModuleNeededError,
     NoMatchError,
     NothingToRetryError,

@@ -210,7 +210,7 @@ def test_what_is_tried_again_is_counted_once(monkeypatch, counted):
             raise ConcurrencyError
         return append(*appends)
 
-    monkeypatch.setattr(ingestion, "append", twice_refused)
+    monkeypatch.setattr(reports, "append", twice_refused)
     ingestion.record_reports([{**report_of(uid, name), "generation": 7}])
     assert counted() == {"rejected": 1}
 

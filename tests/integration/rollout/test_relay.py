@@ -9,8 +9,10 @@ from kombu.exceptions import OperationalError
 
 from artifacts_app.services import artifact_deletion
 from eventstore import append, database_now
-from rollout.delivery import consumer, ingestion, outbox
-from rollout.delivery.outbox import LEASE_SECONDS, forget_ended, publish_due
+from rollout.delivery import commands, consumer, ingestion, outbox
+from rollout.delivery.ingestion import order
+from rollout.delivery.leases import LEASE_SECONDS
+from rollout.delivery.outbox import forget_finished, publish_due
 from rollout.management.commands.relay import run_once
 from rollout.messages import Action, Phase, Reason, queue_for
 from rollout.models import Dispatch, Liveness, Operation
@@ -134,7 +136,7 @@ def _lost_once(real):
 def test_what_was_sent_when_the_database_was_lost_is_noted_later(sent, loses):
     fleet(2)
     start()
-    loses("_note")
+    loses("_record")
     assert publish_due() == 0
     assert len(sent) == 2
     assert set(Dispatch.objects.values_list("lease", "publishes")) == {(None, 1)}
@@ -143,16 +145,16 @@ def test_what_was_sent_when_the_database_was_lost_is_noted_later(sent, loses):
 def test_what_was_claimed_when_the_database_was_lost_is_published_later(sent, loses):
     fleet(2)
     start()
-    loses("_commands", "_note")
+    loses("commands_of", "_record")
     assert publish_due() == 2
     assert len(sent) == 2
 
 
-def test_the_control_worker_gives_back_what_was_lost_when_it_is_idle(sent, loses):
+def test_an_idle_control_worker_records_lost_outcomes(sent, loses):
     fleet(1)
     start()
-    loses("_note")
-    consumer.judge_silence(0.0)
+    loses("_record")
+    consumer.declare_silent_nodes(0.0)
     assert set(Dispatch.objects.values_list("lease", "publishes")) == {(None, 1)}
 
 
@@ -177,7 +179,7 @@ def test_what_another_relay_was_first_with_is_not_published_again(sent):
     assert len(sent) == 1
 
 
-def test_a_command_is_sent_again_ever_less_often_to_a_node_that_beats(sent):
+def test_a_command_is_sent_again_ever_less_often_to_a_node_with_heartbeats(sent):
     fleet(1)
     start()
     publish_due()
@@ -217,7 +219,7 @@ def clock_at(monkeypatch):
         def turned():
             return database_now() + timedelta(seconds=seconds)
 
-        for module in (outbox, ingestion, timeouts):
+        for module in (outbox, commands, order, timeouts):
             monkeypatch.setattr(module, "database_now", turned)
 
     return turn
@@ -288,7 +290,7 @@ def test_a_claim_of_a_moment_later_is_another_relay_s(sent_often, clock_at):
 
 
 @pytest.mark.parametrize("seconds", [-3600, -400 * 86_400])
-def test_a_dead_relay_holds_nothing_after_the_clock_was_set_back(sent_often, clock_at, seconds):
+def test_a_dead_relay_blocks_nothing_after_the_clock_was_set_back(sent_often, clock_at, seconds):
     fleet(1)
     start()
     assert outbox._claim() is not None
@@ -390,7 +392,7 @@ def test_the_outbox_forgets_what_has_ended(sent):
     uid = start()
     publish_due()
     say(uid, "n0000")
-    forget_ended()
+    forget_finished()
     assert list(Dispatch.objects.values_list("operation", flat=True)) == [f"{uid}:n0001"]
 
 

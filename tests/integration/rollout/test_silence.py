@@ -7,14 +7,14 @@ from django.test.utils import CaptureQueriesContext
 
 from eventstore import read
 from rollout.delivery import consumer, ingestion
-from rollout.delivery.consumer import BatchConsumer, judge_silence
+from rollout.delivery.consumer import BatchConsumer, declare_silent_nodes
 from rollout.delivery.outbox import publish_due
 from rollout.domain.node.events import NodeWentOffline
 from rollout.domain.placement.events import OperationGivenBack
 from rollout.messages import HEARTBEATS, queue_for
 from rollout.models import Node
 from rollout.process import timeouts
-from tests.integration.rollout.test_control import consuming
+from tests.integration.rollout.test_consumer import consuming
 from tests.recorded_fleet import differences, fleet, heartbeat_of, node, phases, silence, start
 
 __all__ = ["consuming"]
@@ -37,7 +37,7 @@ def test_a_thousand_silent_nodes_cost_one_append_and_the_same_queries_for_each_b
     is_behind = True
     while is_behind:
         with CaptureQueriesContext(connection) as queries:
-            is_behind = judge_silence(1000.0)
+            is_behind = declare_silent_nodes(1000.0)
         batches.append((appends_of(queries), len(queries)))
     *full, (none, _) = batches
     assert len(full) == 1000 / timeouts.DECLARED_AT_ONCE
@@ -98,7 +98,7 @@ def test_all_queues_are_purged_over_one_connection(broker, monkeypatch):
     silence(*names)
     with broker.client() as client:
         before = client.info("stats")["total_connections_received"]
-        while judge_silence(1000.0):
+        while declare_silent_nodes(1000.0):
             pass
         opened = client.info("stats")["total_connections_received"] - before
     assert opened <= 1
@@ -113,7 +113,7 @@ def test_heartbeats_that_wait_are_taken_in_before_the_next_batch(broker, consumi
     silence(*names)
 
     def judge(heard_seconds):
-        is_behind = judge_silence(1000.0)
+        is_behind = declare_silent_nodes(1000.0)
         broker.send(HEARTBEATS, *[heartbeat_of(name) for name in names[2:5]])
         return is_behind
 
@@ -124,12 +124,14 @@ def test_heartbeats_that_wait_are_taken_in_before_the_next_batch(broker, consumi
 
 @pytest.mark.usefixtures("committed_db")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_nobody_is_judged_while_a_heartbeat_waits(broker, waits, monkeypatch):
+def test_no_node_is_silent_while_a_heartbeat_waits(broker, waits, monkeypatch):
     """However slow the broker is: here a read that ends without a message says nothing of the queue."""
     monkeypatch.setattr(consumer, "IDLE_SECONDS", 0.01)
     names = fleet(2)
     silence(*names)
-    thread = BatchConsumer(current_app, HEARTBEATS, consumer.record_heartbeats, idle=lambda _: judge_silence(1000.0))
+    thread = BatchConsumer(
+        current_app, HEARTBEATS, consumer.record_heartbeats, idle=lambda _: declare_silent_nodes(1000.0)
+    )
     collect = thread._collect
     before_judging = []
 

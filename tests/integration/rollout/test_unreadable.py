@@ -14,7 +14,7 @@ from rollout.messages import HEARTBEATS, REPORTS
 from rollout.queries import statistics
 from rollout.transport import DROPPED
 from tests.envelopes import REPORT, UNREADABLE, USELESS, envelope, mutations, task
-from tests.integration.rollout.test_control import consuming
+from tests.integration.rollout.test_consumer import consuming
 from tests.recorded_fleet import fleet, report_of, rollout, start
 from tests.waiting import PATIENCE
 

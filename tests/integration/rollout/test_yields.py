@@ -2,10 +2,11 @@
 
 import pytest
 
+from artifacts_app.errors import ArtifactInUseError
 from artifacts_app.services import delete_artifact
 from modules_app.errors import ModuleInUseError
 from modules_app.services import delete_module, module_uid
-from rollout.domain.errors import ArtifactInUseError, RolloutInProgressError
+from rollout.domain.errors import RolloutInProgressError
 from rollout.domain.request import RolloutRequest
 from rollout.domain.retries import Retries
 from rollout.domain.rollout.events import Origin

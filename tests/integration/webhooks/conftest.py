@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from eventstore import Append, append, load
+from rollout.delivery import leases
 from rollout.domain.node.events import NodeJoined, node_stream
 from rollout.messages import NodeProfile
 from tests.waiting import wait_for
@@ -132,7 +133,7 @@ def delivering() -> Iterator[Callable[..., Deliverer]]:
 @pytest.fixture(autouse=True)
 def no_lease_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a worker gives back or notes at once would otherwise come with the end of its lease."""
-    monkeypatch.setattr(deliver, "LEASE_SECONDS", 3600)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 3600)
 
 
 @pytest.fixture

@@ -244,7 +244,7 @@ def test_a_crash_before_the_cursor_moves_delivers_again_with_the_same_id(receive
     assert there.received[0].id == sending.message_id(crashed.waiting[0])
     waits(lambda: row(uid).position == head())
     crashed.acknowledge()
-    deliver.note(crashed, "too late")  # by the one that was taken for dead
+    deliver.record_outcome(crashed, "too late")  # by the one that was taken for dead
     assert (row(uid).failures, row(uid).position) == (0, head())
 
 
@@ -285,7 +285,7 @@ def test_many_workers_deliver_each_event_once(receiver, delivering, waits):
     assert [each.nodes for each in theres] == [names] * 3
 
 
-def test_only_wanted_types_are_delivered(receiver, delivering, waits):
+def test_only_chosen_types_are_delivered(receiver, delivering, waits):
     some, exact = receiver(), receiver()
     uids = [register(some.url, "node.", "cluster."), register(exact.url, "cluster.settings_changed.v1")]
     from accounts.services import update_cluster_settings
@@ -299,7 +299,7 @@ def test_only_wanted_types_are_delivered(receiver, delivering, waits):
     assert [each.event["type"] for each in exact.received] == ["cluster.settings_changed.v1"]
 
 
-def test_the_cursor_moves_over_what_is_not_wanted(delivering, waits):
+def test_the_cursor_moves_past_other_types(delivering, waits):
     uid = register("http://127.0.0.1:9/", "operation.")
     delivering()
     join("a", "b", "c")
@@ -347,7 +347,7 @@ def test_it_is_disabled_after_a_day_of_failures(receiver, delivering, waits):
     assert row(uid).disabled_reason == ""
 
 
-def test_a_test_is_delivered_whatever_is_wanted(receiver, delivering, waits):
+def test_a_test_is_delivered_whatever_the_types_are(receiver, delivering, waits):
     there, other = receiver(), receiver()
     uid, beside = register(there.url, "operation."), register(other.url, "operation.")
     delivering()
@@ -375,7 +375,7 @@ def test_waits_grow_up_to_five_minutes():
     for _ in range(12):
         Webhook.objects.update(next_attempt_at=None)
         (claimed,) = deliver.claim_due(busy=(), most=1).claims
-        deliver.note(claimed, "answered 500")
+        deliver.record_outcome(claimed, "answered 500")
         waited.append((row(uid).next_attempt_at - database_now()).total_seconds())
     for attempt, seconds in enumerate(waited):
         longest = min(2.0**attempt, 300)
@@ -388,18 +388,18 @@ def test_failures_count_from_the_last_event_that_was_acknowledged():
     join("a", "b")
     for _ in range(5):
         claimed = claimed_now()
-        deliver.note(claimed, "answered 500")
+        deliver.record_outcome(claimed, "answered 500")
     assert (row(uid).failures, row(uid).last_error) == (5, "answered 500")
     Webhook.objects.update(failing_since=database_now() - timedelta(hours=25))
     claimed = claimed_now()
-    deliver.note(claimed, None)  # has the next ones at hand
+    deliver.record_outcome(claimed, None)  # has the next ones at hand
     claimed.acknowledge()
-    deliver.note(claimed, "answered 503")
+    deliver.record_outcome(claimed, "answered 503")
     failed = row(uid)
     assert (failed.failures, failed.last_error, failed.enabled) == (1, "answered 503", True)
     assert database_now() - failed.failing_since < timedelta(hours=1)
     assert failed.next_attempt_at - database_now() <= timedelta(seconds=deliver.FIRST_RETRY_SECONDS)
-    deliver.note(claimed_now(), "answered 503")
+    deliver.record_outcome(claimed_now(), "answered 503")
     assert (row(uid).failures, row(uid).failing_since) == (2, failed.failing_since)
 
 
@@ -414,7 +414,7 @@ def test_who_changes_a_webhook_begins_its_count_anew():
     uid = register("http://127.0.0.1:9/", "node.")
     join("a")
     for _ in range(3):
-        deliver.note(claimed_now(), "answered 500")
+        deliver.record_outcome(claimed_now(), "answered 500")
     services.update_webhook(uid, services.WebhookChanges(url="http://127.0.0.1:10/"))
     assert (row(uid).failures, row(uid).failing_since, row(uid).next_attempt_at) == (0, None, None)
 

@@ -50,20 +50,20 @@ def test_it_goes_on_after_the_database_was_away(committed_db, receiver, deliveri
     join("a")
     delivering()
     waits(lambda: there.nodes == ["a"])
-    assert caplog.text.count("looked at again") == 3
+    assert caplog.text.count("claimed again") == 3
 
 
-def test_what_was_delivered_is_noted_when_the_database_is_back(committed_db, receiver, delivering, waits, monkeypatch):
+def test_deliveries_are_recorded_when_the_database_is_back(committed_db, receiver, delivering, waits, monkeypatch):
     """At once, and not when the lease ends; nothing is delivered twice."""
     monkeypatch.setattr("webhooks.worker.SWEEP_SECONDS", 0.05)
-    there, held, failures = receiver(), deliver._held, iter(range(3))
+    there, held, failures = receiver(), deliver._claimed_row, iter(range(3))
 
     def away(claim):
         if next(failures, None) is not None:
             raise OperationalError("away")
         return held(claim)
 
-    monkeypatch.setattr(deliver, "_held", away)
+    monkeypatch.setattr(deliver, "_claimed_row", away)
     uid = register(there.url, "node.")
     join("a")
     delivering()

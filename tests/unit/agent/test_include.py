@@ -38,7 +38,7 @@ def test_other_modules_keep_their_lines(path):
     assert lines(path) == ["loadmodule /m/greet2/1/x.so"]
 
 
-def test_a_folder_with_a_blank_is_found_again(path):
+def test_a_directory_with_a_blank_is_found_again(path):
     folder = PurePosixPath("/my modules/greet")
     IncludeFile(path).remember(folder, folder / "1/greet.so", [])
     assert lines(path) == ['loadmodule "/my modules/greet/1/greet.so"']

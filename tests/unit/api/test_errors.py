@@ -32,7 +32,7 @@ class TeapotError(ApiError):
         (TeapotError(), 410, "teapot", "I am a teapot."),
         (TeapotError("short and stout"), 410, "teapot", "short and stout"),
         (InvalidRequestError(), 400, "invalid_request", "The request is malformed."),
-        (ConcurrencyError("x"), 409, "conflict", "Another request was first: try again."),
+        (ConcurrencyError("x"), 409, "conflict", "Another request was first. Try again."),
         (Http404(), 404, "not_found", "There is no such object."),
         (PermissionDenied(), 403, "permission_denied", "Your role does not allow this."),
         (exceptions.NotFound(), 404, "not_found", "Not found."),

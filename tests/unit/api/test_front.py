@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from api import front
-from api.front import ClientGoneError, Front, environ_of
+from api.front import ClientClosedError, Front, environ_of
 
 SCOPE = {
     "type": "http",
@@ -135,7 +135,7 @@ def test_a_client_that_goes_away_within_its_body(after):
         while True:
             try:
                 seen.append(body.read(100))
-            except ClientGoneError:
+            except ClientClosedError:
                 seen.append("gone")
                 return
 

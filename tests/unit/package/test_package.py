@@ -80,7 +80,7 @@ def test_exactly_one_shared_object_is_wanted(inspect, zipped, files, name):
     others = {f"{name}.so": b"x"} if name else {}
     members = {**files, **others} if name else {"module.json": files["module.json"]}
 
-    with pytest.raises(InvalidArtifact, match=r"one \.so file beside module.json, not"):
+    with pytest.raises(InvalidArtifact, match=r"one \.so file next to module.json, not"):
         inspect(zipped(members))
 
 

@@ -62,7 +62,7 @@ def test_a_shared_object_without_an_entry_point_is_refused(compile_c, source):
 
 
 def test_an_object_file_is_refused(compile_c):
-    with pytest.raises(InvalidArtifact, match="no shared object"):
+    with pytest.raises(InvalidArtifact, match="not a shared object"):
         platform(compile_c("int RedisModule_OnLoad(void) { return 0; }", "-c"))
 
 

@@ -227,7 +227,7 @@ def test_what_is_no_plain_file_is_refused(inspect, zipped, files, kind):
 
 
 def test_a_folder_with_content_is_refused(inspect, zipped, files):
-    with pytest.raises(InvalidArtifact, match="a folder with content"):
+    with pytest.raises(InvalidArtifact, match="a directory with content"):
         inspect(zipped({**files, info("deps/"): b"x"}))
 
 

@@ -68,7 +68,7 @@ def test_json_is_that_of_packing(run, module):
 def test_every_problem_is_named(problems, package):
     assert problems(package({"evil.sh": "x", "two.so": "x"}, version=1.5, capabilities="types")) == [
         ("invalid_artifact", "'evil.sh' does not belong in a package: one .so file, module.json and deps/* do"),
-        ("invalid_artifact", "the package must have one .so file beside module.json, not 2"),
+        ("invalid_artifact", "the package must have one .so file next to module.json, not 2"),
         ("invalid_module", "version: must be a whole number"),
         ("invalid_module", "capabilities: must be a list of texts"),
     ]

@@ -36,5 +36,5 @@ def test_secrets_are_long_and_never_the_same():
     ],
 )
 def test_what_is_no_secret(secret):
-    with pytest.raises(ValueError, match=r"no (secret|base64)|ASCII"):
+    with pytest.raises(ValueError, match=r"not (a secret|base64)|ASCII"):
         key_of(secret)

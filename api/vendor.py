@@ -1,5 +1,7 @@
-"""The seed's routes answer only the status codes that the vendor's page documents: a conflict is 406 there, and a full
-disk 503."""
+"""The vendor's user-defined module routes answer only the status codes that the vendor's page documents.
+
+A conflict is 406 there, and a full disk is 503.
+"""
 
 from http import HTTPStatus
 
@@ -10,20 +12,20 @@ from api.errors import ApiError, Kind
 
 
 class InvalidModuleJsonError(ApiError):
-    """The request's body is no module object."""
+    """The request's body is not a module object."""
 
     kind = Kind.NOT_ACCEPTABLE
     code = "invalid_module"
 
 
-#: What is answered instead of statuses that the page does not have.
+#: The documented status for each status that the page does not have.
 DOCUMENTED = {
     HTTPStatus.CONFLICT: HTTPStatus.NOT_ACCEPTABLE,
     HTTPStatus.INSUFFICIENT_STORAGE: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
 
-class SeedViewSet(ViewSet):
+class VendorViewSet(ViewSet):
     invalid_json = InvalidModuleJsonError
 
     def handle_exception(self, exc: Exception) -> Response:

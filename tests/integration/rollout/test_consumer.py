@@ -8,7 +8,7 @@ import pytest
 from celery import current_app
 
 from rollout.delivery import consumer, ingestion
-from rollout.delivery.consumer import BatchConsumer, judge_silence
+from rollout.delivery.consumer import BatchConsumer, declare_silent_nodes
 from rollout.delivery.outbox import publish_due
 from rollout.messages import HEARTBEATS, REPORTS, Phase, queue_for
 from rollout.queries import statistics
@@ -147,11 +147,11 @@ def test_a_hello_gets_its_command_at_once(broker, consuming, waits):
     waits(lambda: broker.waiting(queue_for(name)) == 1)
 
 
-def test_a_silent_node_is_found_while_others_keep_beating(broker, consuming, waits):
+def test_a_silent_node_is_found_while_others_send_heartbeats(broker, consuming, waits):
     fleet(2)
     for name in ("n0000", "n0001"):
         ingestion.record_heartbeats([{**heartbeat_of(name), "interval_seconds": 0.2}])
-    consuming(HEARTBEATS, consumer.record_heartbeats, idle=judge_silence)
+    consuming(HEARTBEATS, consumer.record_heartbeats, idle=declare_silent_nodes)
     stop = threading.Event()
 
     def heartbeat():
@@ -167,16 +167,16 @@ def test_a_silent_node_is_found_while_others_keep_beating(broker, consuming, wai
         beating.join()
 
 
-def test_nobody_is_judged_in_the_first_three_beats(broker):
+def test_no_node_is_silent_in_the_first_three_intervals(broker):
     (name,) = fleet(1)
     silence(name)
-    judge_silence(89.0)
+    declare_silent_nodes(89.0)
     assert node(name).phase == "online"
-    judge_silence(91.0)
+    declare_silent_nodes(91.0)
     assert node(name).phase == "offline"
 
 
-def test_after_a_broker_has_hung_silence_counts_anew(broker, consuming, waits, monkeypatch):
+def test_after_a_broker_was_stuck_silence_starts_again(broker, consuming, waits, monkeypatch):
     monkeypatch.setattr(consumer, "IDLE_SECONDS", 0.1)
     monkeypatch.setattr(consumer, "ANSWER_SECONDS", 0.3)
     looks: list[float] = []
@@ -197,14 +197,14 @@ def test_the_queue_of_a_silent_node_is_emptied_and_its_operation_given_back(brok
     publish_due()
     assert broker.waiting(queue_for(name)) == 1
     silence(name)
-    judge_silence(1000.0)
+    declare_silent_nodes(1000.0)
     assert (broker.waiting(queue_for(name)), phases(uid)) == (0, {name: "scheduled"})
 
 
 def test_silence_is_judged_without_a_broker(dead_broker, caplog):
     (name,) = fleet(1)
     silence(name)
-    judge_silence(1000.0)
+    declare_silent_nodes(1000.0)
     assert node(name).phase == "offline"
     assert "not purged" in caplog.text
 

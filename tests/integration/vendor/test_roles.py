@@ -1,4 +1,4 @@
-"""Which role may call which endpoint: the seed's table of permissions, and the vendor's for the routes beside it."""
+"""Which role may call which endpoint: the vendor's table of permissions, and ours for the routes next to it."""
 
 import pytest
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from rollout.agent.clock import SLACK, Clock
+from rollout.agent.expiry import SLACK, Expiry
 from rollout.agent.failure import Failure
 from rollout.messages import Phase, Reason, cancel_queue_for, to_json
 from tests.integration.agent.test_worker import Worker, broker
@@ -85,11 +85,11 @@ def test_the_rule(site, built, monkeypatch, own, other, expected):
     now = 1e9
     command = replace(site.command(built("greet")), sent_at=now, expires=now + 60)
     monkeypatch.setattr(time, "time", lambda: now + own)
-    clock = Clock(lambda: None if other is None else now + other)
-    assert clock.is_over(command) is expected
+    expiry = Expiry(lambda: None if other is None else now + other)
+    assert expiry.has_expired(command) is expected
 
 
 def test_an_older_control_plane_says_not_when_it_sent(site, built):
-    assert Clock().is_over(replace(site.command(built("greet")), expires=time.time() - 1))
+    assert Expiry().has_expired(replace(site.command(built("greet")), expires=time.time() - 1))
     with pytest.raises(Failure, match="Set the node's clock"):
-        Clock().is_over(sent(site, built, ago=3600))
+        Expiry().has_expired(sent(site, built, ago=3600))

@@ -1,0 +1,86 @@
+"""Commands: what an agent needs to know to carry out one operation."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from django.conf import settings
+
+from artifacts_app.selectors import BuildToFetch, build_to_fetch
+from eventstore import database_now
+from rollout.domain.placement.commands import Skip
+from rollout.domain.strategy import Strategy
+from rollout.messages import Action, Activation, Command, Package
+from rollout.models import Node, Operation, Rollout
+from rollout.planning.load_order import LoadOrders
+from rollout.process import timeouts
+
+
+def commands_of(operations: Sequence[Operation]) -> Iterator[tuple[Operation, Command]]:
+    """Return the command of each operation. An operation whose build is missing, or no longer fits the node, is ended instead."""
+    nodes = Node.objects.in_bulk([each.node for each in operations])
+    platforms = {name: node.fitting_platforms for name, node in nodes.items()}
+    strategies = _strategies(each.rollout for each in operations)
+    load_orders = LoadOrders(operations, platforms)
+    sent_at = database_now().timestamp()
+    found: dict[tuple[str, int, str, tuple[str, ...]], BuildToFetch | None] = {}
+    lacking: list[tuple[Operation, Skip]] = []
+    for each in operations:
+        build = None
+        if each.action == Action.INSTALL:
+            planned = (each.module_name, each.version, each.content_sha256, platforms[each.node])
+            if planned not in found:
+                found[planned] = build_to_fetch(*planned)
+            build = found[planned]
+            if build is None:
+                module = load_orders.module(each)
+                lacking.append((each, module.lack_of_planned_build(nodes[each.node], each.content_sha256)))
+                continue
+        yield each, _command(each, build, strategies[each.rollout], sent_at, load_orders)
+    timeouts.end_for_lack_of_a_build(lacking)
+
+
+def _strategies(rollouts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    return dict(Rollout.objects.filter(uid__in=set(rollouts)).values_list("uid", "strategy"))
+
+
+def _command(
+    operation: Operation,
+    build: BuildToFetch | None,
+    strategy: Mapping[str, Any],
+    sent_at: float,
+    load_orders: LoadOrders,
+) -> Command:
+    return Command(
+        rollout=operation.rollout,
+        node=operation.node,
+        module_name=operation.module_name,
+        version=operation.version,
+        action=Action(operation.action),
+        activation=Activation(operation.activation),
+        generation=operation.generation,
+        attempt=operation.attempt,
+        # Half the life of a download link: a link never expires before its command.
+        expires=sent_at + settings.ENVIRONMENT.download_seconds / 2,
+        sent_at=sent_at,
+        deadline_seconds=strategy["node_deadline_seconds"],
+        # A rollout that was started by an older version has none.
+        settle_seconds=strategy.get("settle_seconds", Strategy().settle_seconds),
+        load_order=load_orders.of(operation.node),
+        has_types=load_orders.module(operation).has_types,
+        package=None if build is None else _package(build, operation.node),
+        command_line_args="" if build is None else build.command_line_args,
+        commands=() if build is None else build.commands,
+        undoes=operation.undoes,
+        correlation_id=operation.correlation_id,
+    )
+
+
+def _package(build: BuildToFetch, node: str) -> Package:
+    return Package(
+        url=build.url(node),
+        size=build.size,
+        package_sha256=build.package_sha256,
+        content_sha256=build.content_sha256,
+        module_file=build.module_file,
+        members=build.members,
+    )

@@ -1,0 +1,158 @@
+"""Heartbeats: when a node was last heard from, and what has changed on it."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+from django.db import transaction
+
+from eventstore import Append, Batch, append, begun_by, load_states, retry_on_conflict
+from rollout.delivery.ingestion.batches import all_or_each, parsed
+from rollout.delivery.ingestion.order import MessageOrder, locked_rows
+from rollout.domain.node.commands import RecordHeartbeat
+from rollout.domain.node.decider import NODE
+from rollout.domain.node.events import actor_of, node_stream
+from rollout.domain.node.inventory_order import is_earlier
+from rollout.domain.node.pace import Change
+from rollout.domain.placement.scheduling import LARGEST_GENERATION
+from rollout.messages import HEARTBEATS, Heartbeat
+from rollout.models import Liveness
+from rollout.process.advance import advance_all
+from rollout.process.placements import caused_changes, forgetting
+from rollout.queries.nodes import KnownNode, known_nodes
+from rollout.queries.rollouts import unfinished_rollouts_of
+
+
+def record_heartbeats(bodies: Sequence[Any]) -> bool:
+    """Record when the nodes were last heard from. Only changes are recorded as events.
+
+    Returns True if a node has started or changed: then there may be commands to publish to it.
+    """
+    heartbeats = parsed(Heartbeat, bodies)
+    changed = [name for names in all_or_each(_record_all, heartbeats) for name in names]
+    advance_all(unfinished_rollouts_of(*changed))
+    return bool(changed) or any(heartbeat.hello for heartbeat in heartbeats)
+
+
+@retry_on_conflict
+def _record_all(heartbeats: Sequence[Heartbeat]) -> list[str]:
+    """Record the heartbeats. Return the names of the nodes that have changed. Three queries read what is known, whatever
+    the number of nodes."""
+    order = MessageOrder(HEARTBEATS, {heartbeat.node for heartbeat in heartbeats})
+    newest = _newest(heartbeats, order)
+    known = known_nodes(newest)
+    news = [_news(known[name], heartbeat, order) for name, heartbeat in newest.items()]
+    unlike = [each for each in news if each.changes or each.lost]
+    states = load_states([node_stream(each.node) for each in unlike], NODE)
+    changes = Batch()
+    for command in unlike:
+        changes.decide(states[node_stream(command.node)], NODE, command, begun_by(actor_of(command.node)))
+    appends = changes.appends()
+    # In logs that are older than `placement.forgotten.v1`, nothing is forgotten when a node leaves.
+    rejoining = [each.node for each in unlike if each.hello and known[each.node].has_left]
+    with transaction.atomic():
+        # Before the rows of Liveness are locked.
+        append(*appends, *(_forgotten(rejoining, appends) if rejoining else ()))
+        _record_liveness(newest.values(), order)
+    order.count_rejected()
+    changed = {each.stream for each in appends}
+    return [name for name in newest if node_stream(name) in changed]
+
+
+def _news(known: KnownNode, heartbeat: Heartbeat, order: MessageOrder) -> RecordHeartbeat:
+    """Return the command that records what is new in the heartbeat, without the changes that must wait."""
+    changes, lost = known.changes(heartbeat), frozenset[tuple[str, int]]()
+    if known.is_member:
+        waiting = {each for each in changes if each != Change.CONTACT and order.must_wait(heartbeat.node, each)}
+        if Change.INVENTORY in waiting:
+            lost = known.lost(heartbeat.inventory)
+        changes -= waiting
+        for each in changes:
+            order.count_change(heartbeat.node, each)
+    return RecordHeartbeat(
+        node=heartbeat.node,
+        hello=heartbeat.hello,
+        profile=heartbeat.profile,
+        inventory=heartbeat.inventory,
+        changes=changes,
+        lost=lost,
+    )
+
+
+def _forgotten(names: Sequence[str], joins: Sequence[Append]) -> list[Append]:
+    """Return what nodes forget because they have joined again."""
+    joined = {each.stream: each.leads_to for each in joins}
+    return caused_changes(
+        (each, joined[node_stream(each.node)]) for each in forgetting(*names) if node_stream(each.node) in joined
+    )
+
+
+def _newest(heartbeats: Sequence[Heartbeat], order: MessageOrder) -> dict[str, Heartbeat]:
+    """Return the newest heartbeat of each node, as a hello if one of them was, in the order of names.
+
+    Nodes without a newer heartbeat are left out.
+    """
+    newest: dict[str, Heartbeat] = {}
+    for heartbeat in heartbeats:
+        if not order.accepts(heartbeat.node, heartbeat.inventory, hello=heartbeat.hello):
+            continue
+        before = newest.get(heartbeat.node, heartbeat)
+        latest = before if is_earlier(heartbeat.inventory, before.inventory.sequence) else heartbeat
+        newest[heartbeat.node] = replace(latest, hello=heartbeat.hello or before.hello)
+    return dict(sorted(newest.items()))
+
+
+def _record_liveness(heartbeats: Collection[Heartbeat], order: MessageOrder) -> None:
+    """Write the rows of `heartbeats`, which are in the order of names.
+
+    Missing rows are created first, in the same order: two workers that insert the same rows in different orders would
+    wait for each other.
+    """
+    if missing := [heartbeat for heartbeat in heartbeats if not order.has_row(heartbeat.node)]:
+        Liveness.objects.bulk_create((_row(heartbeat, order) for heartbeat in missing), ignore_conflicts=True)
+    order.refresh(locked_rows({heartbeat.node for heartbeat in heartbeats} | order.doubted))
+    for hello in (True, False):
+        Liveness.objects.bulk_create(
+            (_row(heartbeat, order) for heartbeat in heartbeats if heartbeat.hello is hello),
+            update_conflicts=True,
+            unique_fields=["node"],
+            update_fields=[*_COLUMNS, *(["hello_at"] if hello else [])],
+        )
+    if order.doubted:
+        Liveness.objects.filter(node__in=order.doubted).update(doubts=["counter"])
+
+
+#: The columns that each heartbeat writes.
+_COLUMNS = (
+    "last_seen",
+    "interval_seconds",
+    "generations",
+    "incarnation",
+    "counter",
+    "former",
+    "clock_skew_seconds",
+    "doubts",
+    "pace",
+)
+
+
+def _row(heartbeat: Heartbeat, order: MessageOrder) -> Liveness:
+    heard = order.heard[heartbeat.node]
+    generations = {name: number for name, number in heartbeat.generations.items() if number <= LARGEST_GENERATION}
+    doubts = [] if len(generations) == len(heartbeat.generations) else ["generations"]
+    waiting = {each for each in Change if order.must_wait(heartbeat.node, each)}
+    doubts += ["contact"] if Change.CONTACT in waiting else []
+    doubts += ["changes"] if waiting - {Change.CONTACT} else []
+    return Liveness(
+        node=heartbeat.node,
+        last_seen=order.now,
+        hello_at=order.now if heartbeat.hello else None,
+        interval_seconds=heartbeat.interval_seconds,
+        generations=generations,
+        incarnation=heard.incarnation,
+        counter=heard.counter,
+        former=list(heard.former),
+        clock_skew_seconds=None if heartbeat.sent_at is None else heartbeat.sent_at - order.now.timestamp(),
+        doubts=doubts,
+        pace=order.pace(heartbeat.node),
+    )

@@ -1,0 +1,96 @@
+"""The order in which nodes sent their messages, and how often what is known about a node changes."""
+
+from collections.abc import Iterable, Mapping
+
+from eventstore import database_now
+from rollout.domain.node.inventory_order import InventoryOrder
+from rollout.domain.node.pace import Change, full_after, is_limited
+from rollout.messages import Inventory
+from rollout.models import Liveness
+from rollout.process.timeouts import is_silent
+from rollout.transport import DROPPED
+
+#: A wrong order counts for three heartbeat intervals of the node, and for no longer than this, seconds.
+LONGEST_ORDER_SECONDS = 180.0
+
+
+class MessageOrder:
+    """What was received from some nodes, up to the message that is being read."""
+
+    def __init__(self, queue: str, names: Iterable[str]) -> None:
+        self.now = database_now()
+        #: By node, if the batch has a newer message of the node.
+        self.heard: dict[str, InventoryOrder] = {}
+        #: Nodes whose counter is higher than it can be.
+        self.doubted: set[str] = set()
+        #: Why a message is not accepted, and words about it.
+        self._rejected: list[tuple[str, str]] = []
+        self._queue = queue
+        self._rows = {row.node: row for row in Liveness.objects.filter(node__in=names)}
+        self._paces: dict[str, dict[str, float]] = {name: dict(row.pace) for name, row in self._rows.items()}
+        #: Nodes with a change that is being recorded.
+        self._changed: set[str] = set()
+
+    def accepts(self, node: str, inventory: Inventory, *, hello: bool = False) -> bool:
+        """Return True if `inventory` is newer than all that was received from the node. Later messages must be newer still."""
+        row = self._rows.get(node)
+        before = self.heard.get(node) or _heard(row)
+        silent = node not in self.heard and (row is None or is_silent(row, self.now, at_most=LONGEST_ORDER_SECONDS))
+        after = before.after(inventory, hello=hello, silent=silent)
+        if after is not None:
+            self.heard[node] = after
+            return True
+        if not before.is_plausible(inventory):
+            self.doubted.add(node)
+            self.reject("implausible", f"{node} counted {inventory.counter} after {before.counter}")
+        return False
+
+    def has_row(self, node: str) -> bool:
+        return node in self._rows
+
+    def must_wait(self, node: str, change: Change) -> bool:
+        """Return True if the node has changed so often that this change is not recorded yet."""
+        return is_limited(self.pace(node).get(change, 0.0), self.now.timestamp())
+
+    def count_change(self, node: str, change: Change) -> None:
+        """Count a change that is being recorded."""
+        self._changed.add(node)
+        if not self.must_wait(node, change):
+            pace = self._paces.setdefault(node, {})
+            pace[change] = full_after(pace.get(change, 0.0), self.now.timestamp())
+
+    def refresh(self, rows: Iterable[Liveness]) -> None:
+        """Take over the changes that other processes have counted since, from rows that are locked.
+
+        Nodes with a change that is being recorded have none: the append would have been refused.
+        """
+        self._paces |= {row.node: dict(row.pace) for row in rows if row.node not in self._changed}
+
+    def pace(self, node: str) -> Mapping[str, float]:
+        return self._paces.get(node, {})
+
+    def reject(self, reason: str, words: str) -> None:
+        self._rejected.append((reason, words))
+
+    def count_rejected(self) -> None:
+        """Count the messages that were not accepted. Call this once, after the others are recorded: an attempt may be
+        repeated."""
+        for reason, words in self._rejected:
+            DROPPED.note(self._queue, reason, words)
+
+
+def _heard(row: Liveness | None) -> InventoryOrder:
+    return (
+        InventoryOrder(incarnation=row.incarnation, counter=row.counter, former=tuple(row.former))
+        if row
+        else InventoryOrder()
+    )
+
+
+def locked_rows(names: Iterable[str]) -> list[Liveness]:
+    """Return the rows of the nodes, locked until the transaction ends.
+
+    They are always locked in the same order: two workers that lock the same rows in different orders would wait for
+    each other.
+    """
+    return list(Liveness.objects.filter(node__in=names).order_by("node").select_for_update())

@@ -1,0 +1,33 @@
+"""A file is replaced whole, or not at all."""
+
+import os
+
+import pytest
+
+from durable import replacing, write_file
+
+
+def test_it_works(tmp_path):
+    path = tmp_path / "file"
+    write_file(path, b"old", mode=0o600)
+    write_file(path, b"new", mode=0o644)
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"new", 0o644)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failure_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "file"
+    write_file(path, b"old", mode=0o600)
+    with pytest.raises(TypeError), replacing(path, mode=0o600) as file:
+        file.writelines([b"ne", "w"])  # type: ignore[list-item]  # the failure
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_mask_of_the_process_does_not_count(tmp_path):
+    before = os.umask(0o077)
+    try:
+        write_file(tmp_path / "file", b"", mode=0o644)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
