@@ -152,7 +152,7 @@ def test_each_node_that_cannot_have_its_turn_is_named(why):
     drain_node("n0008")
     say(uid, "n0007")
     texts = {each["what"]: each["text"] for each in why(uid)["waits_for"]}
-    assert texts["offline_wait"] == "n0000, n0001, n0002, n0003, n0004 and 2 more to be online again"
+    assert texts["offline_wait"] == "n0000, n0001, n0002, n0003, n0004 and 2 more to come back online"
     assert texts["draining"] == "n0008 to be activated"
     assert waits(why(uid, "n0000")) == ["offline_wait"]
     assert waits(why(uid, "n0008")) == ["draining"]

@@ -317,15 +317,15 @@ def test_a_rejected_report_is_no_cause(change):
     assert rejection not in {each.metadata.causation_id for each in read()}
 
 
-def test_a_rejected_report_has_no_rollout_looked_at(stranger, monkeypatch):
-    known = ProcessManager()
-    known.poll()
-    looked = []
+def test_a_rejected_report_advances_no_rollout(stranger, monkeypatch):
+    process_manager = ProcessManager()
+    process_manager.poll()
+    advanced = []
     for module in (ingestion, manager):
-        monkeypatch.setattr(module, "advance_all", lambda uids: dict.fromkeys(looked.extend(uids) or []))
+        monkeypatch.setattr(module, "advance_all", lambda uids: dict.fromkeys(advanced.extend(uids) or []))
     ingestion.record_reports([report_of(stranger, "n0000") | REJECTED])
-    known.poll()
-    assert looked == []
+    process_manager.poll()
+    assert advanced == []
 
 
 # --- What a node says of its own operation ----------------------------------------------------------------------------
