@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from django.db.models import OuterRef, Subquery
 
-from rollout.domain.placement.rollback import kept_by, to_undo
+from rollout.domain.placement.rollback import newer_rollout, to_undo
 from rollout.domain.placement.state import PlacementState
 from rollout.domain.rollout.events import LeftUnchanged
 from rollout.messages import Phase
@@ -40,7 +40,7 @@ def restoration(uid: str, places: Iterable[tuple[str, int, PlacementState]]) -> 
     for node, generation, state in places:
         if to_undo(state, uid) is not None:
             nodes.append(node)
-        elif newer := kept_by(state, uid, generation):
+        elif newer := newer_rollout(state, uid, generation):
             by_rollout.setdefault(newer, []).append(node)
     unchanged = tuple(LeftUnchanged(rollout=newer, nodes=tuple(names)) for newer, names in by_rollout.items())
     return Restoration(nodes=tuple(nodes), unchanged=unchanged)

@@ -32,7 +32,7 @@ def to_undo(state: PlacementState, rollout: str) -> Operation | None:
     return newest if is_own else None
 
 
-def kept_by(state: PlacementState, rollout: str, generation: int) -> str:
+def newer_rollout(state: PlacementState, rollout: str, generation: int) -> str:
     """Return the newer rollout because of which a rollback of `rollout` leaves the node unchanged; empty if none.
 
     The newer rollout has changed the node, or is about to. `generation` is that of the operation of `rollout`.
