@@ -11,16 +11,7 @@ from rollout.delivery import ingestion
 from rollout.domain.request import RolloutRequest
 from rollout.domain.retries import Retries
 from rollout.domain.strategy import Strategy
-from rollout.messages import (
-    Action,
-    Heartbeat,
-    InstalledModule,
-    Inventory,
-    NodeProfile,
-    Phase,
-    Report,
-    to_json,
-)
+from rollout.messages import Action, Heartbeat, InstalledModule, Inventory, NodeProfile, Phase, Report, to_json
 from rollout.models import Node, NodeModule, Operation, Rollout
 from rollout.process.advance import advance
 from rollout.services.start import start_rollout

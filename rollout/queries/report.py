@@ -1,4 +1,4 @@
-"""The report of a rollout: who asked for what, what happened, and what became of each node."""
+"""The report of a rollout: who asked for what, what happened, and how each node ended."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,11 +22,12 @@ from rollout.domain.rollout.events import (
 )
 from rollout.messages import Action, Phase, Reason
 from rollout.models import Operation, Rollout, TimelineEntry
-from rollout.projections.outcomes import STOPS, VERBS, action_of, had_by, nodes_of, outcomes_of, remark_of, stop_of
+from rollout.projections.actions import STOPS, VERBS, action_of, nodes_of, remark_of, stop_of
+from rollout.projections.attempts import had_by, outcomes_of
 from rollout.projections.rollout_document import document
 from rollout.queries.rollouts import rollout_row
 
-#: The actions of the report beside those of `outcomes.action_of`: the start, and the stops that people caused.
+#: Actions of the report that `outcomes.action_of` does not name: the start, and the stops by people.
 _MORE_VERBS: dict[type, str] = {
     RolloutStarted: "start",
     RolloutRejected: "reject",
@@ -34,12 +35,13 @@ _MORE_VERBS: dict[type, str] = {
     AbortRequested: "abort",
     RollbackRequested: "rollback",
 }
+#: Operations that are read by one query.
 CHUNK = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """`rollout` has all but the nodes, which `operations` are read for while they are told."""
+    """`rollout`: the report without its nodes. `operations`: their rows, which `node_records` reads while the client does."""
 
     rollout: dict[str, Any]
     operations: QuerySet[Operation]
@@ -47,13 +49,13 @@ class Report:
 
 @snapshot()
 def report_of(uid: str) -> Report:
-    """Three queries of one moment, four if a newer rollout took over nodes; the nodes are read while they are told.
+    """Return the report; three queries of one moment, four if a newer rollout took over nodes.
 
     Raises: `RolloutNotFoundError`.
     """
     row = rollout_row(uid)
-    shown = document(row)  # the stored one may lack what this version adds, until the rows are rebuilt
-    told = _told(row)
+    shown = document(row)  # not the stored one: until the rows are rebuilt, it may lack fields that this version adds
+    events = _events_of(row)
     return Report(
         rollout={
             "generated_at": rfc3339(database_now()),
@@ -65,35 +67,35 @@ def report_of(uid: str) -> Report:
             },
             "requested_by": row.actor,
             "counts": {name: value for name, value in shown["progress"].items() if name != "eta_seconds"},
-            "actions": _actions(told, _who_took_over(row)),
-            "stops": _stops(told),
-            "left_alone": _left_alone(told),
+            "actions": _actions(events, _who_took_over(row)),
+            "stops": _stops(events),
+            "left_alone": _left_unchanged(events),
             "waves": shown["waves"],
         },
         operations=Operation.objects.filter(rollout=row.uid).order_by("ordinal"),
     )
 
 
-def _told(row: Rollout) -> list[RecordedEvent]:
-    """The events that tell what people did and what stopped the rollout."""
+def _events_of(row: Rollout) -> list[RecordedEvent]:
+    """Return the events by which people acted and by which the rollout was stopped."""
     classes = {*_MORE_VERBS, *VERBS, *STOPS, RollbackStarted}
     if not row.canceled and all(each["action"] != "rollback" for each in row.stops):
-        classes.remove(OperationFinished)  # there is one for each node, and none that a person has canceled
+        classes.remove(OperationFinished)  # there is one for each node, and a person canceled none
     positions = TimelineEntry.objects.filter(rollout=row.uid).values("position")
     return load_positions(positions, event_classes=classes)
 
 
 def _who_took_over(row: Rollout) -> dict[UUID | None, str]:
-    """The users whose newer rollouts took over nodes, by the event with which the operation ended."""
+    """Return the users whose newer rollouts took over nodes, by the event that ended the operation."""
     if not row.superseded:
         return {}
     rows = Operation.attempts.filter(rollout=row.uid, phase=Phase.CANCELED, reason=Reason.NEWER_ROLLOUT)
     return dict(rows.values_list("event_id", "canceled_by"))
 
 
-def _stops(told: list[RecordedEvent]) -> list[dict[str, Any]]:
+def _stops(events: list[RecordedEvent]) -> list[dict[str, Any]]:
     state, found = ROLLOUT.initial, []
-    for each in told:
+    for each in events:
         if isinstance(each.event, OperationFinished | OperationCancelRequested):
             continue
         found.append(stop_of(each, state))
@@ -101,14 +103,14 @@ def _stops(told: list[RecordedEvent]) -> list[dict[str, Any]]:
     return [stop for stop in found if stop is not None]
 
 
-def _left_alone(told: list[RecordedEvent]) -> list[dict[str, Any]]:
-    """All nodes that a rollback has left alone, with the rollout that came after this one, or after the one it takes back."""
-    groups = [group for each in told for group in getattr(each.event, "left_alone", ())]
+def _left_unchanged(events: list[RecordedEvent]) -> list[dict[str, Any]]:
+    """Return the nodes that a rollback left unchanged, by the newer rollout that changed them."""
+    groups = [group for each in events for group in getattr(each.event, "left_alone", ())]
     return [{"rollout": each.rollout, "nodes": list(each.nodes)} for each in groups]
 
 
-def _actions(told: list[RecordedEvent], took_over: dict[UUID | None, str]) -> list[dict[str, Any]]:
-    """What people did, the start, and which nodes newer rollouts took over. An action names all its nodes."""
+def _actions(events: list[RecordedEvent], took_over: dict[UUID | None, str]) -> list[dict[str, Any]]:
+    """Return the start, what people did, and which nodes newer rollouts took over. An action names all its nodes."""
     return [
         {
             "at": rfc3339(each.recorded_at),
@@ -120,13 +122,13 @@ def _actions(told: list[RecordedEvent], took_over: dict[UUID | None, str]) -> li
             "nodes": nodes_of(each.event),
             "position": each.position,
         }
-        for each in told
+        for each in events
         if (done := action_of(each, took_over.get(each.event_id, "")) or _more(each)) is not None
     ]
 
 
 def _more(recorded: RecordedEvent) -> dict[str, Any] | None:
-    """The start, whoever did it, and what a person stopped: a stop by a rule is no action."""
+    """Return the start, by anyone, or a stop by a person. A stop by a rule is no action."""
     verb = _MORE_VERBS.get(type(recorded.event))
     if verb is None or (verb != "start" and not is_person(recorded.actor)):
         return None
@@ -156,7 +158,7 @@ def _node(row: Operation, outcomes: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def from_to(had: dict[str, Any] | None, action: str, version: int, content_sha256: str | None) -> dict[str, Any]:
-    """What the node had loaded, or else had the files of; and what it was to get."""
+    """Return what the node had, loaded or else as files, and what the operation installs."""
     gets = action == Action.INSTALL
     return {
         "from_version": had["version"] if had else None,
@@ -168,7 +170,7 @@ def from_to(had: dict[str, Any] | None, action: str, version: int, content_sha25
 
 
 def node_records(report: Report) -> Iterator[dict[str, Any]]:
-    """By short queries: the client may take long to read what lies between them."""
+    """Yield the nodes. Between two chunks the connection is given back: a client may read slowly."""
     rows = report.operations[:CHUNK]
     while batch := list(rows):
         outcomes = outcomes_of(batch)

@@ -248,8 +248,8 @@ class Rules:
     def _has_room(self, event: NodesReleased) -> None:
         state, row = self.world.rollouts[event.rollout], self.world.rows.rollouts[event.rollout]
         after_all = sum(uid == event.rollout for uid, _ in self.worked_after_all)
-        in_hand = row.queued + row.running - after_all
-        self.holds(in_hand <= state.strategy.parallel(state.nodes), "max_parallel in hand", str(in_hand))
+        in_progress = row.queued + row.running - after_all
+        self.holds(in_progress <= state.strategy.parallel(state.nodes), "max_parallel in progress", str(in_progress))
 
     def _keeps_healthy(self, event: NodesReleased) -> None:
         world, uid = self.world, event.rollout
@@ -326,7 +326,7 @@ class Rules:
         world = self.world
         unfinished = [uid for uid, state in world.rollouts.items() if not state.phase.is_final]
         self.holds(not unfinished, "everything ends", f"{[world.rollouts[uid].phase for uid in unfinished]}")
-        self.holds(not self.live and not self.waiting and not world.in_hand, "everything ends", f"{self.live}")
+        self.holds(not self.live and not self.waiting and not world.in_progress, "everything ends", f"{self.live}")
         self._counters_are_those_of_the_rows()
         self._every_outcome_stays()
         self._nodes_have_what_they_said()

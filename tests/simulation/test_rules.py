@@ -91,7 +91,7 @@ def forgets_to_wake(state, started, fleet):
 @pytest.mark.parametrize(
     ("wrong", "rule"),
     [
-        (with_strategy(max_parallel=100), "max_parallel in hand"),
+        (with_strategy(max_parallel=100), "max_parallel in progress"),
         (with_strategy(min_healthy=0), "min_healthy stay untouched"),
         (with_strategy(max_failures="100%"), "max_failures"),
         (does_not_stop, "nothing after a threshold"),

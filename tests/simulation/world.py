@@ -210,14 +210,14 @@ class World(Folded):
         self.agents: dict[str, Agent] = {}
         self.hello_at: dict[str, datetime] = {}
         self.dispatches: dict[str, Dispatch] = {}
-        self.in_hand: dict[str, Operation] = {}
+        self.in_progress: dict[str, Operation] = {}
         self.undue: dict[str, datetime] = {}
         self.uids: list[str] = []
         self._scripts = scripts or (lambda *_: Script())
         self._step = step
         self._due: list[tuple[datetime, int, Callable[..., object], tuple[Any, ...]]] = []
         self._numbers, self._heartbeats = 0, 0
-        self._looks_at: datetime | None = None
+        self._relay_runs_at: datetime | None = None
         self.rules = rules(self)
         for number in range(nodes):
             self.join(f"n{number:03d}")
@@ -258,7 +258,7 @@ class World(Folded):
                 self._note(event)
         if added:
             self.rules.after(added)
-            self._look_soon()
+            self._run_relay_soon()
         return added
 
     def _note(self, event: Any) -> None:
@@ -266,12 +266,12 @@ class World(Folded):
         if row is None:  # a report of what was never asked for
             return
         if row.phase not in IN_PROGRESS:
-            self.in_hand.pop(row.key, None)
+            self.in_progress.pop(row.key, None)
             return
-        if row.key not in self.in_hand:
+        if row.key not in self.in_progress:
             assert row.deadline_at
-            self._at(row.deadline_at + timedelta(milliseconds=1), self._look_soon)
-        self.in_hand[row.key] = row
+            self._at(row.deadline_at + timedelta(milliseconds=1), self._run_relay_soon)
+        self.in_progress[row.key] = row
 
     def _decided(self, commands: Iterable[PlacementCommand]) -> list[Change]:
         """What the placements say to the commands, each after those before it."""
@@ -323,7 +323,7 @@ class World(Folded):
                 self.rules.at_rest(uid, state, fleet)
                 if taken.wake_at is not None and taken.wake_at != self.undue.get(uid):
                     self.undue[uid] = taken.wake_at
-                    self._at(taken.wake_at, self._look_soon)
+                    self._at(taken.wake_at, self._run_relay_soon)
                 return
         raise Broken(self, "advance comes to rest")
 
@@ -331,29 +331,29 @@ class World(Folded):
         for uid in self.uids:
             self.advance(uid)
 
-    def _look_soon(self) -> None:
-        """The relay looks when the log has grown or a moment has come; never on a tick."""
-        if self._looks_at is None:
-            self._looks_at = self.now + timedelta(milliseconds=20)
-            self._at(self._looks_at, self._look)
+    def _run_relay_soon(self) -> None:
+        """The relay runs when the log has grown or a moment has come; never on a tick."""
+        if self._relay_runs_at is None:
+            self._relay_runs_at = self.now + timedelta(milliseconds=20)
+            self._at(self._relay_runs_at, self._run_relay)
 
-    def _look(self) -> None:
-        self._looks_at = None
-        overdue = [row for row in self.in_hand.values() if row.deadline_at and row.deadline_at < self.now]
+    def _run_relay(self) -> None:
+        self._relay_runs_at = None
+        overdue = [row for row in self.in_progress.values() if row.deadline_at and row.deadline_at < self.now]
         self.record(self._decided([_timeout(row) for row in overdue]))
-        self.record(self._decided([end_of_decommissioned(row) for row in self._left_behind()]))
+        self.record(self._decided([end_of_decommissioned(row) for row in self._on_decommissioned_nodes()]))
         self.advance_all()
         self._publish()
 
-    def _left_behind(self) -> list[Operation]:
-        gone = [name for name, node in self.rows.nodes.items() if node.phase == NodePhase.DECOMMISSIONED]
-        return [row for name in gone for row in self.unfinished_on(name)]
+    def _on_decommissioned_nodes(self) -> list[Operation]:
+        names = [name for name, node in self.rows.nodes.items() if node.phase == NodePhase.DECOMMISSIONED]
+        return [row for name in names for row in self.unfinished_on(name)]
 
     def unfinished_on(self, name: str) -> list[Operation]:
         return [each for each in self.rows.operations.values() if each.node == name and each.finished_at is None]
 
     def _publish(self) -> None:
-        for row in list(self.in_hand.values()):
+        for row in list(self.in_progress.values()):
             if self.rows.nodes[row.node].online and self._is_due(row):
                 self._send(row)
 
@@ -373,7 +373,7 @@ class World(Folded):
         wait = min(RESEND_SECONDS * 2**publishes, LONGEST_RESEND_SECONDS)
         due_at = self.now + timedelta(seconds=wait)
         self.dispatches[row.key] = Dispatch(self.now, publishes + 1, due_at)
-        self._at(due_at, self._look_soon)
+        self._at(due_at, self._run_relay_soon)
         agent = self.agents[row.node]
         hear = agent.hear_cancel if row.phase == Phase.CANCELING else agent.hear
         self._carry(hear, self._order(row))
@@ -436,7 +436,7 @@ class World(Folded):
         self.record(self._command_node(command))
         for uid in sorted({row.rollout for row in self.unfinished_on(name)}):
             self.advance(uid)
-        self._look_soon()
+        self._run_relay_soon()
 
     def kill(self, name: str, seconds: float) -> None:
         """Its agent dies, and is started again after so long."""
@@ -489,7 +489,7 @@ class World(Folded):
         self.record([*self._command_node(DecommissionNode(node=name)), *self._decided([*ends, forgotten])])
 
     def drift(self, name: str, version: int) -> None:
-        """The files of the module are gone from the disk, and the node's next look says so."""
+        """The files of the module are missing on the disk, as the next heartbeat reports."""
         placement = self.placements.get((name, MODULE))
         if (
             placement is not None

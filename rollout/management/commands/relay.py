@@ -50,7 +50,7 @@ class Command(BaseCommand):
             try:
                 close_old_connections()
                 position = head()
-                is_well, wake_at = look(reconciler.poll, manager)
+                is_well, wake_at = run_once(reconciler.poll, manager)
                 if time.monotonic() > next_sweep:
                     next_sweep = time.monotonic() + HOURLY_SECONDS
                     is_well = _tried(sweep.delay) and is_well
@@ -73,7 +73,7 @@ def _until(moment: datetime | None) -> float:
     return min(max((moment - database_now()).total_seconds(), 0.0), SWEEP_SECONDS)
 
 
-def look(
+def run_once(
     reconciled: Callable[[], Any] = reconcile, manager: ProcessManager | None = None
 ) -> tuple[bool, datetime | None]:
     """Run all steps. Return True if all succeeded, and the time of the next step of a rollout.

@@ -115,7 +115,7 @@ def test_when_all_have_left_it_is_aborted():
     assert (row.phase, row.reason, row.message) == (
         "aborted",
         "node_decommissioned",
-        "All of its nodes have left the fleet.",
+        "All nodes of the rollout were decommissioned.",
     )
     assert not ClusterTarget.objects.exists()
     assert differences() == {}

@@ -14,8 +14,8 @@ from rollout.messages import Activation, Phase, Reason
 from rollout.models import Operation, Rollout
 from rollout.process import timeouts
 from rollout.process.advance import advance
+from rollout.projections.attempts import BAD
 from rollout.projections.counters import COUNTERS, counter_of
-from rollout.projections.outcomes import BAD
 from rollout.services.rollback import roll_back_rollout
 from rollout.services.rollouts import abort_rollout, retry_rollout
 from tests.plugins.cast import client_of
@@ -262,8 +262,8 @@ def test_a_retry_and_its_original_name_each_other(admin):
     for here, other in ((uid, retry), (uid, back["uid"]), (retry, uid), (back["uid"], uid)):
         assert other in admin.get(f"/v2/rollouts/{here}/why").json()["summary"]
     summary = admin.get(f"/v2/rollouts/{uid}/why").json()["summary"]
-    assert f"Rollout {retry} tries its failed nodes again." in summary
-    assert f"Its rollback is rollout {back['uid']}." in summary
+    assert f"Rollout {retry} retries its failed nodes." in summary
+    assert f"Rollout {back['uid']} rolls it back." in summary
     then = admin.get(f"/v2/rollouts/{uid}?as_of={etag.strip(chr(34))}").json()
     assert (then["retried_by"], then["rolled_back_by"]) == ([], None)
     assert differences() == {}

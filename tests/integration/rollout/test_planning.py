@@ -114,11 +114,11 @@ def test_a_platform_without_a_build_is_skipped():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "skipped"),
+    ("least", "skipped"),
     [("7.2.4", {"old"}), ("7.4", {"old", "valkey"}), ("8.0", {"old", "valkey", "new"}), ("", set())],
 )
-def test_a_server_that_is_too_old_is_skipped_and_valkey_counts_as_redis_7_2_4(wanted, skipped):
-    package("greet", min_redis_version=wanted)
+def test_a_server_that_is_too_old_is_skipped_and_valkey_counts_as_redis_7_2_4(least, skipped):
+    package("greet", min_redis_version=least)
     join("old", server="redis", server_version="6.2.14")
     join("new", server="redis", server_version="7.4.1")
     join("valkey", server="valkey", server_version="9.1.2")

@@ -1,4 +1,4 @@
-"""What the relay looks at: what events and time concern, and nothing that only waits."""
+"""The process manager advances the rollouts that events and time concern, and none that only waits."""
 
 from datetime import timedelta
 from functools import partial
@@ -15,7 +15,7 @@ from eventstore.projections import rebuild, registered
 from rollout.delivery import ingestion, outbox
 from rollout.domain.retries import Retries
 from rollout.domain.strategy import Gate, Offline
-from rollout.management.commands.relay import look
+from rollout.management.commands.relay import run_once
 from rollout.messages import Phase
 from rollout.process import advance, manager, timeouts
 from rollout.process.manager import ProcessManager
@@ -64,9 +64,9 @@ def sent(monkeypatch):
 
 @pytest.fixture
 def relay(sent):
-    """Looks once. It has no reconciler."""
-    known = ProcessManager()
-    return lambda: look(lambda: None, known)
+    """Runs all steps once, without a reconciler."""
+    process_manager = ProcessManager()
+    return lambda: run_once(lambda: None, process_manager)
 
 
 @pytest.fixture
@@ -95,8 +95,8 @@ def later(monkeypatch):
 
 
 @pytest.fixture
-def looked_at(monkeypatch):
-    """The rollouts that were looked at."""
+def advanced(monkeypatch):
+    """The rollouts that were advanced."""
     found, real = [], advance.advance
 
     def look_at(uid):
@@ -130,39 +130,39 @@ def waiting(names, number):
 
 def test_what_waits_costs_nothing(sent):
     names = fleet(80)
-    known = ProcessManager()
+    process_manager = ProcessManager()
     seen: dict[int, list[int]] = {}
     for count in range(40):
         waiting(names, count)
         if count in {0, 39}:
             for event in (lambda: None, lambda count=count: join(f"stranger-{count}")):
-                look(reconcile, known)
+                run_once(reconcile, process_manager)
                 event()
                 with CaptureQueriesContext(connection) as queries:
-                    look(reconcile, known)
+                    run_once(reconcile, process_manager)
                 seen.setdefault(count, []).append(len(queries))
     assert seen[39] == seen[0]
 
 
-def test_only_what_an_event_is_about_is_looked_at(relay, looked_at):
+def test_only_what_an_event_is_about_is_advanced(relay, advanced):
     names = fleet(10)
     uids = [waiting(names, number) for number in range(5)]
     relay()
     relay()
-    looked_at.clear()
+    advanced.clear()
     relay()
-    assert looked_at == []
+    assert advanced == []
     approve_rollout(uids[0], by=2, remark="")
     silence(names[3])
     timeouts.declare_silent_nodes_offline()
-    looked_at.clear()
+    advanced.clear()
     relay()
-    assert set(looked_at) == {uids[0], uids[1]}
-    looked_at.clear()
+    assert set(advanced) == {uids[0], uids[1]}
+    advanced.clear()
     thaw_fleet()
     freeze_fleet("night")
     relay()
-    assert set(looked_at) == set(uids)
+    assert set(advanced) == set(uids)
 
 
 # --- What moves a rollout on ------------------------------------------------------------------------------------------
@@ -376,12 +376,12 @@ def test_what_another_relay_has_moved_on_is_known_to_this_one(sent, later):
     uid = start(careful=AT_ONCE | {"soak_seconds": LATER / 2})
     first, second = ProcessManager(), ProcessManager()
     for each in (first, second):
-        look(lambda: None, each)
+        run_once(lambda: None, each)
     say(uid, "n0000")
-    look(lambda: None, first)
-    look(lambda: None, second)
+    run_once(lambda: None, first)
+    run_once(lambda: None, second)
     later(LATER)
-    look(lambda: None, second)
+    run_once(lambda: None, second)
     assert rollout(uid).phase == "succeeded"
 
 
@@ -412,31 +412,31 @@ def test_events_that_could_not_be_read_are_read_again(relay, monkeypatch):
 
 
 @pytest.mark.usefixtures("dies")
-def test_after_very_many_events_all_are_looked_at(relay, looked_at, monkeypatch):
+def test_after_very_many_events_all_are_advanced(relay, advanced, monkeypatch):
     fleet(2)
     uid = start(nodes=("n0000",))
     relay()
     relay()
-    looked_at.clear()
+    advanced.clear()
     monkeypatch.setattr(manager, "MOST_EVENTS", 0)
     join("stranger")
     relay()
-    assert looked_at == [uid]
+    assert advanced == [uid]
 
 
-@pytest.mark.parametrize("looks_before", [0, 2])
-def test_all_are_looked_at_while_a_projection_waits_for_its_rebuild(relay, looked_at, looks_before):
+@pytest.mark.parametrize("polls_before", [0, 2])
+def test_all_are_advanced_while_a_projection_waits_for_its_rebuild(relay, advanced, polls_before):
     fleet(1)
     uid = start()
-    for _ in range(looks_before):
+    for _ in range(polls_before):
         relay()
-    looked_at.clear()
+    advanced.clear()
     ProjectionVersion.objects.update(version=0)
     for _ in range(3):
         relay()
-    assert looked_at == [uid, uid, uid]
+    assert advanced == [uid, uid, uid]
     for each in registered():
         rebuild(each)
     relay()
     relay()
-    assert looked_at == [uid, uid, uid, uid]
+    assert advanced == [uid, uid, uid, uid]

@@ -72,8 +72,8 @@ def own():
     return list(Rollout.objects.filter(origin="reconciler").order_by("started_position").values_list("uid", flat=True))
 
 
-def look(*has):
-    """One look, after which everybody does what was asked for; what the reconciler started."""
+def reconciled(*has):
+    """Reconciles once. All nodes do what they are asked; returns the rollouts that were started."""
     before = own()
     reconcile()
     new = [uid for uid in own() if uid not in before]
@@ -119,17 +119,17 @@ def test_a_late_joiner_gets_the_target():
     fleet(2)
     everywhere()
     join("late")
-    (uid,) = look()
+    (uid,) = reconciled()
     assert phases(uid) == {"late": "succeeded"}
     assert state_of("late") == ("load", "load", "in_sync")
-    assert look() == []
+    assert reconciled() == []
 
 
 def test_its_work_is_a_rollout_of_its_own():
     fleet(1)
     everywhere()
     join("late")
-    (uid,) = look()
+    (uid,) = reconciled()
     row = rollout(uid)
     assert (row.origin, row.actor, row.named, row.strategy["on_failure"]) == (
         "reconciler",
@@ -139,11 +139,11 @@ def test_its_work_is_a_rollout_of_its_own():
     )
 
 
-def test_the_relay_starts_and_releases_it_in_one_look(dead_broker):
+def test_the_relay_starts_and_releases_it_in_one_run(dead_broker):
     fleet(1)
     everywhere()
     join("late")
-    relay.look()
+    relay.run_once()
     assert [phases(uid) for uid in own()] == [{"late": "queued"}]
 
 
@@ -164,7 +164,7 @@ def test_the_activation_is_the_targets():
     fleet(1)
     everywhere(installed(loaded=False), activation=Activation.FILES)
     join("late")
-    look(installed(loaded=False))
+    reconciled(installed(loaded=False))
     assert state_of("late") == ("files", "files", "in_sync")
 
 
@@ -172,7 +172,7 @@ def test_a_late_joiner_that_has_it_already_is_asked_all_the_same():
     fleet(1)
     everywhere()
     join("late", modules=[GREET])
-    (uid,) = look()
+    (uid,) = reconciled()
     assert (phases(uid), state_of("late")) == ({"late": "succeeded"}, ("load", "load", "in_sync"))
     assert recorded(NodeDrifted) == []
 
@@ -181,7 +181,7 @@ def test_a_rollout_that_named_nodes_sets_no_target():
     (name,) = fleet(1)
     succeed(start(nodes=(name,)), GREET)
     join("late")
-    assert look() == []
+    assert reconciled() == []
 
 
 def test_a_rollout_that_did_not_succeed_sets_no_target():
@@ -190,7 +190,7 @@ def test_a_rollout_that_did_not_succeed_sets_no_target():
     say(uid, names[0], inventory=inventory(GREET))
     say(uid, names[1], Phase.FAILED, reason=Reason.LOAD_FAILED)
     join("late")
-    assert look() == []
+    assert reconciled() == []
 
 
 def test_a_node_that_was_skipped_while_it_was_offline_catches_up():
@@ -199,9 +199,9 @@ def test_a_node_that_was_skipped_while_it_was_offline_catches_up():
     timeouts.declare_silent_nodes_offline()
     uid = everywhere(careful={"canary": 0, "offline": Offline.SKIP})
     assert operation(uid, names[1]).reason == "node_unreachable"
-    assert look() == []
+    assert reconciled() == []
     ingestion.record_heartbeats([heartbeat_of(names[1])])
-    look()
+    reconciled()
     assert state_of(names[1]) == ("load", "load", "in_sync")
 
 
@@ -209,9 +209,9 @@ def test_a_node_that_was_drained_catches_up_when_it_is_activated():
     names = fleet(2)
     drain_node(names[1])
     everywhere()
-    assert look() == []
+    assert reconciled() == []
     activate_node(names[1])
-    look()
+    reconciled()
     assert state_of(names[1]) == ("load", "load", "in_sync")
 
 
@@ -220,7 +220,7 @@ def test_what_was_released_to_a_node_since_counts_more_than_the_target():
     upload(version=2, content="c2")
     everywhere()
     succeed(start(version=2, nodes=(names[0],)), installed(2, "c2"))
-    assert look() == []
+    assert reconciled() == []
     assert state_of(names[0], 2) == ("load", "load", "in_sync")
 
 
@@ -231,7 +231,7 @@ def test_a_rollback_restores_the_target():
     newer = everywhere(installed(2, "c2"), version=2)
     succeed(roll_back_rollout(newer), GREET)
     join("late")
-    (uid,) = look()
+    (uid,) = reconciled()
     assert rollout(uid).version == 1
 
 
@@ -241,9 +241,9 @@ def test_a_late_joiner_keeps_what_it_got_when_the_target_is_rolled_back():
     everywhere()
     newer = everywhere(installed(2, "c2"), version=2)
     join("late")
-    look(installed(2, "c2"))
+    reconciled(installed(2, "c2"))
     succeed(roll_back_rollout(newer), GREET)
-    assert look() == []
+    assert reconciled() == []
     assert state_of("late", 2) == ("load", "load", "in_sync")
 
 
@@ -259,7 +259,7 @@ def test_only_a_retry_before_the_end_sets_the_target(has_ended):
     succeed(again, GREET)
     assert rollout(again).phase == "succeeded"
     join("late")
-    assert bool(look()) is not has_ended
+    assert bool(reconciled()) is not has_ended
 
 
 def test_a_removal_that_a_node_missed_is_made_up_for():
@@ -274,7 +274,7 @@ def test_a_removal_that_a_node_missed_is_made_up_for():
     advance(uid)
     say(uid, names[1], inventory=inventory())
     assert state_of(names[1]) is None
-    assert look() == []
+    assert reconciled() == []
 
 
 def test_a_target_that_was_removed_asks_nothing_of_late_joiners():
@@ -282,16 +282,16 @@ def test_a_target_that_was_removed_asks_nothing_of_late_joiners():
     everywhere()
     succeed(start(action=Action.REMOVE, released=False))
     join("late", modules=[GREET])
-    assert look() == []
+    assert reconciled() == []
 
 
 def test_a_node_that_left_and_joins_again_is_treated_as_new():
     names = fleet(2)
     everywhere()
     decommission_node(names[1])
-    assert look() == []
+    assert reconciled() == []
     hello(names[1])
-    look()
+    reconciled()
     assert state_of(names[1]) == ("load", "load", "in_sync")
 
 
@@ -299,11 +299,11 @@ def test_a_node_without_a_build_waits_for_one():
     fleet(1)
     everywhere()
     join("late", platform="linux/aarch64")
-    assert look() == []
+    assert reconciled() == []
     (first,) = load(artifact_stream("greet", 1))
     another = replace(first.event, platform="linux/aarch64", content_sha256="arm", storage_key="arm")
     append(Append(artifact_stream("greet", 1), 1, [another]))
-    look(installed(content="arm"))
+    reconciled(installed(content="arm"))
     assert state_of("late") == ("load", "load", "in_sync")
 
 
@@ -315,7 +315,7 @@ def test_what_a_person_has_canceled_is_not_started_again():
     (uid,) = own()
     abort_rollout(uid)
     assert phases(uid) == {"late": "canceled"}
-    assert look() == []
+    assert reconciled() == []
 
 
 # --- What did not succeed ---------------------------------------------------------------------------------------------
@@ -330,9 +330,9 @@ def failed(name, reason):
 def test_what_failed_for_a_passing_reason_is_repeated_once_the_node_has_started(reason):
     (name,) = fleet(1)
     failed(name, reason)
-    assert look() == []
+    assert reconciled() == []
     hello(name)
-    look()
+    reconciled()
     assert state_of(name) == ("load", "load", "in_sync")
 
 
@@ -344,9 +344,9 @@ def test_a_time_out_is_repeated_once_the_node_is_back():
     assert phases(uid) == {name: "timed_out"}
     silence(name)
     timeouts.declare_silent_nodes_offline()
-    assert look() == []
+    assert reconciled() == []
     ingestion.record_heartbeats([heartbeat_of(name)])
-    look()
+    reconciled()
     assert state_of(name) == ("load", "load", "in_sync")
 
 
@@ -355,7 +355,7 @@ def test_what_failed_for_a_permanent_reason_is_not_repeated(reason):
     (name,) = fleet(1)
     failed(name, reason)
     hello(name)
-    assert look() == []
+    assert reconciled() == []
 
 
 def test_what_a_person_had_a_node_give_up_is_not_repeated():
@@ -364,7 +364,7 @@ def test_what_a_person_had_a_node_give_up_is_not_repeated():
     cancel_node(uid, name, force=False)
     say(uid, name, Phase.CANCELED, reason=Reason.MANUAL)
     hello(name)
-    assert look() == []
+    assert reconciled() == []
     assert recorded(NodeDrifted) == []
 
 
@@ -374,7 +374,7 @@ def test_a_removal_that_failed_for_a_passing_reason_is_repeated():
     uid = start(action=Action.REMOVE)
     say(uid, name, Phase.FAILED, reason=Reason.SERVER_UNREACHABLE, inventory=inventory(GREET))
     hello(name, modules=[GREET])
-    (again,) = look(installed(2))
+    (again,) = reconciled(installed(2))
     assert rollout(again).action == "remove"
 
 
@@ -392,9 +392,9 @@ def test_a_rollback_that_an_offline_node_missed_is_made_up_for():
     row.update(progressed_at=progressed_at - timedelta(seconds=601))
     advance(back)
     row.update(progressed_at=progressed_at)
-    assert look() == []
+    assert reconciled() == []
     ingestion.record_heartbeats([heartbeat_of(names[1], modules=[old, new])])
-    look(GREET)
+    reconciled(GREET)
     assert (state_of(names[1], 1), state_of(names[1], 2)) == (("load", "load", "in_sync"), None)
 
 
@@ -406,7 +406,7 @@ def test_drift_is_recorded_once():
     everywhere()
     drift(name)
     for _ in range(3):
-        assert look() == []
+        assert reconciled() == []
     (event,) = recorded(NodeDrifted)
     assert (event.node, event.version, event.desired, event.observed) == (name, 1, "load", "absent")
     assert NodeModule.objects.get().drifted_at is not None
@@ -417,7 +417,7 @@ def test_each_other_observation_is_recorded():
     everywhere()
     for modules in [(), (installed(loaded=False),), (installed(content="patched"),)]:
         drift(name, *modules)
-        look()
+        reconciled()
     assert [each.observed for each in recorded(NodeDrifted)] == ["absent", "files", "load"]
 
 
@@ -426,20 +426,20 @@ def test_the_end_of_drift_is_recorded():
     everywhere()
     for _ in range(2):
         drift(name)
-        look()
+        reconciled()
         drift(name, GREET)
-        look()
+        reconciled()
     assert (len(recorded(NodeDrifted)), len(recorded(NodeDriftEnded))) == (2, 2)
     assert (NodeModule.objects.get().drifted_at, node(name).drifts) == (None, [])
 
 
-def test_drift_ends_when_something_else_is_wanted():
+def test_drift_ends_when_something_else_is_desired():
     (name,) = fleet(1)
     everywhere()
     drift(name)
-    look()
+    reconciled()
     start()
-    look()
+    reconciled()
     assert len(recorded(NodeDriftEnded)) == 1
 
 
@@ -447,7 +447,7 @@ def test_drift_is_not_corrected_by_default():
     (name,) = fleet(1)
     everywhere()
     drift(name)
-    assert look() == []
+    assert reconciled() == []
     assert state_of(name) == ("load", "absent", "missing")
 
 
@@ -455,10 +455,10 @@ def test_drift_is_corrected_if_the_cluster_says_so():
     (name,) = fleet(1)
     everywhere()
     drift(name)
-    look()
+    reconciled()
     update_cluster_settings(correct_drift=True)
-    (uid,) = look()
-    look()
+    (uid,) = reconciled()
+    reconciled()
     assert (rollout(uid).version, state_of(name)) == (1, ("load", "load", "in_sync"))
     assert (len(recorded(NodeDrifted)), len(recorded(NodeDriftEnded))) == (1, 1)
 
@@ -470,7 +470,7 @@ def test_drift_is_corrected_to_what_was_released_to_the_node():
     everywhere()
     succeed(start(version=2, nodes=(names[0],)), installed(2, "c2"))
     drift(names[0])
-    (uid,) = look(installed(2, "c2"))
+    (uid,) = reconciled(installed(2, "c2"))
     assert (rollout(uid).version, list(phases(uid))) == (2, [names[0]])
 
 
@@ -478,19 +478,19 @@ def test_what_nobody_wants_is_recorded_and_left():
     (name,) = fleet(1)
     update_cluster_settings(correct_drift=True)
     drift(name, installed(7))
-    assert look() == []
+    assert reconciled() == []
     assert [each.desired for each in recorded(NodeDrifted)] == ["absent"]
     drift(name)
-    look()
+    reconciled()
     assert len(recorded(NodeDriftEnded)) == 1
 
 
-def test_files_that_somebody_has_loaded_are_recorded_and_left():
+def test_files_that_a_person_has_loaded_are_recorded_and_left():
     (name,) = fleet(1)
     update_cluster_settings(correct_drift=True)
     everywhere(installed(loaded=False), activation=Activation.FILES)
     drift(name, GREET)
-    assert look() == []
+    assert reconciled() == []
     assert len(recorded(NodeDrifted)) == 1
 
 
@@ -500,7 +500,7 @@ def test_what_differs_while_an_operation_is_under_way_is_no_drift():
     everywhere()
     start()
     drift(name)
-    assert look() == []
+    assert reconciled() == []
     assert recorded(NodeDrifted) == []
 
 
@@ -512,7 +512,7 @@ def test_nodes_that_are_offline_or_draining_are_left_alone(take_away):
     drift(name)
     take_away(name)
     timeouts.declare_silent_nodes_offline()
-    assert look() == []
+    assert reconciled() == []
     assert recorded(NodeDrifted) == []
 
 
@@ -524,9 +524,9 @@ def test_nothing_is_started_while_the_fleet_is_frozen():
     everywhere()
     join("late")
     freeze_fleet("an incident")
-    assert look() == []
+    assert reconciled() == []
     thaw_fleet()
-    assert len(look()) == 1
+    assert len(reconciled()) == 1
 
 
 def test_drift_is_recorded_while_the_fleet_is_frozen():
@@ -534,7 +534,7 @@ def test_drift_is_recorded_while_the_fleet_is_frozen():
     everywhere()
     drift(name)
     freeze_fleet("an incident")
-    assert look() == []
+    assert reconciled() == []
     assert len(recorded(NodeDrifted)) == 1
 
 
@@ -579,13 +579,13 @@ def test_the_next_try_waits_twice_as_long_each_time(later):
     update_cluster_settings(correct_drift=True)
     everywhere()
     drift(name)
-    assert len(look()) == 1
+    assert len(reconciled()) == 1
     for seconds in (30, 60, 120, 240):
         drift(name)
         later(seconds - 20)
-        assert look() == []
+        assert reconciled() == []
         later(20)
-        assert len(look()) == 1
+        assert len(reconciled()) == 1
 
 
 def test_after_an_hour_without_any_nothing_waits(later):
@@ -595,7 +595,7 @@ def test_after_an_hour_without_any_nothing_waits(later):
     for seconds in (0, 30, 3600, 30):
         later(seconds)
         drift(name)
-        assert len(look()) == 1
+        assert len(reconciled()) == 1
 
 
 def test_it_says_when_it_wants_to_look_again(later):
@@ -603,7 +603,7 @@ def test_it_says_when_it_wants_to_look_again(later):
     update_cluster_settings(correct_drift=True)
     everywhere()
     drift(name)
-    look()
+    reconciled()
     drift(name)
     next_at = reconcile()
     assert next_at
@@ -612,7 +612,7 @@ def test_it_says_when_it_wants_to_look_again(later):
 
 
 @pytest.mark.slow
-def test_a_look_reads_by_the_same_number_of_queries_for_any_fleet():
+def test_a_run_reads_by_the_same_number_of_queries_for_any_fleet():
     update_cluster_settings(correct_drift=True)
     fleet(1)
     everywhere()
@@ -631,14 +631,14 @@ def test_a_look_reads_by_the_same_number_of_queries_for_any_fleet():
     assert costs[0] == costs[1]
 
 
-def test_a_look_with_nothing_to_do_is_five_queries(django_assert_num_queries):
+def test_a_run_with_nothing_to_do_is_five_queries(django_assert_num_queries):
     fleet(50)
     everywhere(max_parallel=50)
     with django_assert_num_queries(5):  # the position, and what is missed, differs, did not succeed and has drifted
         reconcile()
 
 
-def test_it_looks_only_when_something_may_have_changed(monkeypatch):
+def test_it_polls_only_when_something_may_have_changed(monkeypatch):
     monkeypatch.setattr("rollout.reconciliation.reconciler.POLL_SECONDS", 0.0)
     fleet(1)
     everywhere()

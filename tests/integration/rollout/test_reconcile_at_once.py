@@ -1,4 +1,4 @@
-"""Two relays that look at the same moment; on connections of their own, with real commits."""
+"""Two relays that reconcile at once, on connections of their own, with real commits."""
 
 import pytest
 
@@ -45,7 +45,7 @@ def test_two_record_drift_once():
     assert differences() == {}
 
 
-def test_two_that_have_both_looked_start_one_rollout(race):
+def test_two_that_have_both_read_start_one_rollout(race):
     """Each has decided before either writes."""
     everywhere(fleet(2))
     for number in range(3):
@@ -55,7 +55,7 @@ def test_two_that_have_both_looked_start_one_rollout(race):
     assert differences() == {}
 
 
-def test_two_that_have_both_looked_record_drift_and_its_end_once(race):
+def test_two_that_have_both_read_record_drift_and_its_end_once(race):
     names = fleet(3)
     everywhere(names)
     for modules, kind in (((), NodeDrifted), ((installed(),), NodeDriftEnded)):
@@ -66,7 +66,7 @@ def test_two_that_have_both_looked_record_drift_and_its_end_once(race):
 
 
 @pytest.mark.parametrize("function", ["differing_modules", "undone_operations", "open_drifts", "current_freeze"])
-def test_another_records_drift_while_one_looks(monkeypatch, function):
+def test_another_records_drift_while_one_reads(monkeypatch, function):
     names = fleet(3)
     everywhere(names)
     ingestion.record_heartbeats([heartbeat_of(name) for name in names])
@@ -77,7 +77,7 @@ def test_another_records_drift_while_one_looks(monkeypatch, function):
     assert differences() == {}
 
 
-def test_another_records_the_end_of_drift_while_one_looks(monkeypatch):
+def test_another_records_the_end_of_drift_while_one_reads(monkeypatch):
     names = fleet(3)
     everywhere(names)
     ingestion.record_heartbeats([heartbeat_of(name) for name in names])
@@ -107,7 +107,7 @@ def first(monkeypatch, module, name, action):
     monkeypatch.setattr(module, name, act_first)
 
 
-def test_what_a_person_has_done_between_look_and_start_stays_so(monkeypatch):
+def test_what_a_person_has_done_between_read_and_start_stays_so(monkeypatch):
     everywhere(fleet(2))
     join("late")
 
@@ -120,7 +120,7 @@ def test_what_a_person_has_done_between_look_and_start_stays_so(monkeypatch):
     assert own() == 0
 
 
-def test_drift_is_left_when_its_correction_is_switched_off_between_look_and_start(monkeypatch):
+def test_drift_is_left_when_its_correction_is_switched_off_between_read_and_start(monkeypatch):
     names = fleet(2)
     everywhere(names)
     update_cluster_settings(correct_drift=True)

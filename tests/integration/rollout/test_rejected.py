@@ -318,20 +318,20 @@ def test_a_rejected_report_is_no_cause(change):
     assert rejection not in {each.metadata.causation_id for each in read()}
 
 
-def test_a_rejected_report_has_no_rollout_looked_at(stranger, monkeypatch):
-    known = ProcessManager()
-    known.poll()
-    looked = []
+def test_a_rejected_report_advances_no_rollout(stranger, monkeypatch):
+    process_manager = ProcessManager()
+    process_manager.poll()
+    advanced = []
 
-    def look_at(uids):
-        looked.extend(uids)
+    def advance_all(uids):
+        advanced.extend(uids)
         return {}
 
     for module in (ingestion, manager):
-        monkeypatch.setattr(module, "advance_all", look_at)
+        monkeypatch.setattr(module, "advance_all", advance_all)
     ingestion.record_reports([report_of(stranger, "n0000") | REJECTED])
-    known.poll()
-    assert looked == []
+    process_manager.poll()
+    assert advanced == []
 
 
 # --- What a node says of its own operation ----------------------------------------------------------------------------
@@ -346,7 +346,7 @@ def test_a_node_cannot_give_a_reason_of_the_control_plane(counted, phase, reason
     say(uid, bad, phase, reason=reason)
     say(uid, good)
     assert phases(uid) == {bad: "queued", good: "succeeded"}
-    assert [each.why for each in rejected()] == [f"no agent gives the reason {reason}"]
+    assert [each.why for each in rejected()] == [f"no agent reports the reason {reason}"]
     assert counted() == {"rejected": 1}
 
 
@@ -358,7 +358,7 @@ def test_what_nobody_has_canceled_is_a_failure(reason):
     say(uid, bad, Phase.CANCELED, reason=reason, message="The operation was canceled.")
     row = operation(uid, bad)
     assert (row.phase, row.reason, row.canceled_by) == ("failed", "agent_error", "")
-    assert row.message == f"{bad} gave it up, and nobody had asked for that. The operation was canceled."
+    assert row.message == f"{bad} canceled the operation without a request. The operation was canceled."
     assert rollout(uid).phase == "paused"
 
 

@@ -11,7 +11,7 @@ from artifacts_app.services import artifact_deletion
 from eventstore import append, database_now
 from rollout.delivery import consumer, ingestion, outbox
 from rollout.delivery.outbox import LEASE_SECONDS, forget_ended, publish_due
-from rollout.management.commands.relay import look
+from rollout.management.commands.relay import run_once
 from rollout.messages import Action, Phase, Reason, queue_for
 from rollout.models import Dispatch, Liveness, Operation
 from rollout.process import timeouts
@@ -82,7 +82,7 @@ def test_what_could_not_be_published_is_still_due(dead_broker, monkeypatch):
 def test_a_broker_that_is_away_is_told_in_one_line(dead_broker, caplog):
     fleet(1)
     start()
-    assert look()[0] is False
+    assert run_once()[0] is False
     said = [record for record in caplog.records if record.name.endswith("relay")]
     assert [(record.levelname, record.exc_info) for record in said] == [("WARNING", None)]
 
@@ -402,7 +402,7 @@ def test_a_step_that_fails_keeps_no_other_from_its_work(sent, monkeypatch, caplo
         raise RuntimeError("boom")
 
     monkeypatch.setattr(timeouts, "end_overdue_operations", broken)
-    assert look()[0] is False
+    assert run_once()[0] is False
     assert (phases(uid), len(sent)) == ({"n0000": "queued"}, 1)
     assert "boom" in caplog.text
 

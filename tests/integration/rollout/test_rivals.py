@@ -45,7 +45,7 @@ def played(scripts, *, then=None):
     ("has", "observed", "said"),
     [
         (installed(content="old"), "load", "has other bytes: old"),
-        (installed(loaded=False), "files", "has not loaded it"),
+        (installed(loaded=False), "files", "has not loaded the module"),
         (installed(version=7), "absent", "does not have the module"),
     ],
 )
@@ -172,7 +172,7 @@ def test_one_failure_in_each_wave_is_too_many_in_all():
     uid = world.start(Strategy(canary=0, waves=(4, 4), max_failures=1, retries=NO_RETRY))
     world.run(600)
     assert world.phase(uid) == "paused"
-    assert world.rollouts[uid].message == "2 nodes in all failed; max_failures accepts 1."
+    assert world.rollouts[uid].message == "2 nodes failed in total; the limit is 1."
     assert not world.rows.rollouts[uid].waves[2]["started_at"]
 
 

@@ -99,7 +99,7 @@ def test_what_something_newer_has_changed_is_named(admin):
     left = document["left_alone"]
     assert (left["count"], {each["rollout"]: each["nodes"] for each in left["by"]}) == (2, {second: [B], third: [C]})
     assert document["message"].endswith("1 rolled back, 2 left unchanged")
-    words = f"Left alone, because they were changed since or are about to be: {B} by rollout {second}; {C} by rollout"
+    words = f"Left unchanged, because a newer rollout has changed them or is about to: {B} by rollout {second}; {C} by rollout"
     assert words in admin.get(f"/v2/rollouts/{back}/why").json()["summary"]
     told = json.loads(b"".join(admin.get(f"/v2/rollouts/{back}/report").streaming_content))
     assert told["left_alone"] == [{"rollout": second, "nodes": [B]}, {"rollout": third, "nodes": [C]}]

@@ -55,7 +55,7 @@ def test_a_step_of_a_rollout(between_queries, monkeypatch):
     assert phases(uid) == {"n0000": "succeeded", "n0001": "queued", "n0002": "scheduled"}
 
 
-def test_how_the_fleet_stands(between_queries, monkeypatch):
+def test_the_differences_of_the_fleet(between_queries, monkeypatch):
     fleet(1)
     finish(start(), "n0000")
     ingestion.record_heartbeats([heartbeat_of("n0000")])

@@ -61,7 +61,7 @@ def rows_of(client, uid):
     return list(csv.DictReader(io.StringIO(content.decode())))
 
 
-def told(outcomes):
+def in_short(outcomes):
     return [(each["attempt"], each["rollback"], each["phase"], each["reason"]) for each in outcomes]
 
 
@@ -72,7 +72,7 @@ def test_a_rollback_hides_no_failure(admin):
     fleet(2)
     uid = undone(admin)
     node = admin.get(f"/v2/rollouts/{uid}/nodes").json()["results"][0]
-    assert told(node["outcomes"]) == UNDONE
+    assert in_short(node["outcomes"]) == UNDONE
     assert node["outcomes"][0]["message"] == MESSAGE
     assert admin.get(f"/v2/rollouts/{uid}/nodes/n0000").json() == node
     document = admin.get(f"/v2/rollouts/{uid}").json()
@@ -95,9 +95,9 @@ def test_the_report_has_every_outcome_and_what_stopped_it(admin):
     fleet(2)
     uid = undone(admin)
     found = report(admin, uid)
-    assert told(found["nodes"][0]["outcomes"]) == UNDONE
+    assert in_short(found["nodes"][0]["outcomes"]) == UNDONE
     assert [each["rule"] for each in found["stops"]] == ["max_failures", "manual"]
-    assert found["stops"][0]["message"] == "1 node of wave 0 failed; max_failures accepts 0."
+    assert found["stops"][0]["message"] == "1 node failed in wave 0; the limit is 0."
     rows = rows_of(admin, uid)
     attempt, node = rows[-3:-1]
     assert (attempt["record"], attempt["phase"], attempt["message"]) == ("attempt", "failed", MESSAGE)
@@ -117,7 +117,7 @@ def test_a_retry_is_an_outcome_of_its_own(admin):
     say(uid, "n0001")
     advance(uid)
     node = report(admin, uid)["nodes"][0]
-    assert told(node["outcomes"]) == [(1, False, "failed", "load_failed"), (2, False, "succeeded", None)]
+    assert in_short(node["outcomes"]) == [(1, False, "failed", "load_failed"), (2, False, "succeeded", None)]
     assert rollout(uid).phase == "succeeded"
     assert MESSAGE in admin.get(f"/v2/rollouts/{uid}/why").json()["summary"]
     assert MESSAGE in admin.get(f"/v2/rollouts/{uid}/nodes/n0000/why").json()["summary"]
@@ -133,11 +133,11 @@ def test_what_was_superseded_names_what_took_its_place(admin):
     assert document["phase"] == "superseded"
     assert [(each["action"], each["rule"]) for each in document["stops"]] == [("end", "newer_rollout")]
     node = report(admin, older)["nodes"][0]
-    assert told(node["outcomes"]) == [(0, False, "canceled", "newer_rollout")]
+    assert in_short(node["outcomes"]) == [(0, False, "canceled", "newer_rollout")]
     assert newer in node["outcomes"][0]["message"]
 
 
-def test_a_history_of_a_node_has_each_attempt_and_each_undo(admin):
+def test_the_timeline_of_a_node_has_each_attempt_and_each_undo(admin):
     fleet(2)
     uid = undone(admin)
     canceled = start_by(admin)
@@ -169,7 +169,7 @@ def test_an_undo_is_by_the_person_who_asked_for_it(admin, new_user):
     assert [(each["rollback"], each["requested_by"]) for each in lines] == [(True, "dave"), (False, "alice")]
 
 
-def test_a_late_answer_is_told_beside_the_outcome(admin):
+def test_a_late_answer_is_shown_beside_the_outcome(admin):
     fleet(2)
     uid = start_by(admin)
     late = report_of(uid, "n0000")
@@ -182,14 +182,14 @@ def test_a_late_answer_is_told_beside_the_outcome(admin):
     assert [(each["phase"], each["late"]) for each in admin.get(path).json()["outcomes"]] == [
         ("timed_out", "succeeded")
     ]
-    assert "answered late: succeeded" in admin.get(f"{path}/why").json()["summary"]
+    assert "reported late: succeeded" in admin.get(f"{path}/why").json()["summary"]
     assert [each["late"] for each in rows_of(admin, uid) if each["node"] == "n0000"] == ["succeeded"]
     roll_back_rollout(uid)
     say(uid, "n0000")
     advance(uid)
     outcomes = admin.get(path).json()["outcomes"]
     assert [(each["phase"], each["late"]) for each in outcomes] == [("timed_out", "succeeded"), ("rolled_back", None)]
-    assert "answered late: succeeded" in report(admin, uid)["nodes"][0]["outcomes"][0]["text"]
+    assert "reported late: succeeded" in report(admin, uid)["nodes"][0]["outcomes"][0]["text"]
     assert differences() == {}
 
 
@@ -211,13 +211,13 @@ def test_as_it_was_has_the_outcomes_up_to_then(admin):
     roll_back_rollout(uid)
     say(uid, "n0000")
     path = f"/v2/rollouts/{uid}/nodes/n0000"
-    assert told(admin.get(f"{path}?as_of={then}").json()["outcomes"]) == UNDONE[:1]
-    assert told(admin.get(f"{path}?as_of={head()}").json()["outcomes"]) == UNDONE
+    assert in_short(admin.get(f"{path}?as_of={then}").json()["outcomes"]) == UNDONE[:1]
+    assert in_short(admin.get(f"{path}?as_of={head()}").json()["outcomes"]) == UNDONE
     assert admin.get(f"{path}?as_of={head()}").json() == admin.get(path).json()
     assert admin.get(f"/v2/rollouts/{uid}?as_of={head()}").json() == admin.get(f"/v2/rollouts/{uid}").json()
 
 
-def test_a_rebuild_gives_the_same_history(admin):
+def test_a_rebuild_gives_the_same_attempts(admin):
     fleet(2)
     undone(admin)
     assert differences() == {}
@@ -281,7 +281,7 @@ def written_by_the_version_before(uid):
     Operation.attempts.filter(rollout=uid).update(**NEW_OF_OPERATION)
 
 
-def test_rows_of_the_version_before_are_told_until_they_are_rebuilt(admin, client, alice):
+def test_rows_of_the_version_before_are_shown_until_they_are_rebuilt(admin, client, alice):
     upload()
     join("n1", "n2")
     uid = start(careful={"canary": 1, "gate": "manual"})
@@ -290,13 +290,13 @@ def test_rows_of_the_version_before_are_told_until_they_are_rebuilt(admin, clien
     say(uid, "n1")
     advance(uid)
     written_by_the_version_before(uid)
-    told = [b"".join(admin.get(f"/v2/rollouts/{uid}/report{each}").streaming_content) for each in ("", "?format=csv")]
-    assert json.loads(told[0])["title"] == "install greet 1"
-    assert json.loads(told[0])["retried_by"] == []
-    rows = list(csv.DictReader(io.StringIO(told[1].decode())))
+    found = [b"".join(admin.get(f"/v2/rollouts/{uid}/report{each}").streaming_content) for each in ("", "?format=csv")]
+    assert json.loads(found[0])["title"] == "install greet 1"
+    assert json.loads(found[0])["retried_by"] == []
+    rows = list(csv.DictReader(io.StringIO(found[1].decode())))
     assert rows[0]["message"].startswith("install greet 1: ")
     assert {each["node"] for each in rows if each["record"] == "node"} == {"n1", "n2"}
-    (_, undo) = json.loads(told[0])["nodes"][0]["outcomes"]
+    (_, undo) = json.loads(found[0])["nodes"][0]["outcomes"]
     assert undo["text"].startswith("undo rolled back at")
     for each in ("", "/why", "/nodes", "/nodes/n1/why", f"?as_of={rollout(uid).position}"):
         assert admin.get(f"/v2/rollouts/{uid}{each}").json()
