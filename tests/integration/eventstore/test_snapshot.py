@@ -1,5 +1,7 @@
 """Several queries see the database as it was at one moment."""
 
+from typing import Any
+
 import pytest
 from django.db import DatabaseError, connection, transaction
 
@@ -16,7 +18,8 @@ def deposit(stream="a", version=0):
 def isolation():
     """How the next transaction begins."""
     if connection.vendor == "sqlite":
-        return vars(connection)["transaction_mode"]  # only SQLite has it
+        sqlite: Any = connection  # no other database has a mode
+        return sqlite.transaction_mode
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT current_setting('transaction_isolation') || current_setting('transaction_read_only')")
         return cursor.fetchone()[0]
