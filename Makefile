@@ -57,7 +57,7 @@ screenshots: setup ## docs/screenshots anew, at 3 and at 1,000 nodes
 lint: setup ## style, types, and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(CODE) manage.py
+	$(BIN)/mypy $(CODE) tests bench docs manage.py
 	$(BIN)/lint-imports
 	$(BIN)/hadolint deploy/Containerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml

@@ -102,7 +102,7 @@ VALUES: dict[str, Any] = {
     "summary": "The rollout waits for a person at the gate after its canary.",
     "task_id": UID,
     "title": "install greet 1",
-    "LeftAlone.text": f"Left alone, because they were changed since or are about to be: node-1 by rollout {UID}.",
+    "LeftAlone.text": f"Left unchanged, because a newer rollout has changed them or is about to: node-1 by rollout {UID}.",
     "text": "Each wave ends at a gate, which a person opens.",
     "type": "rollout.started.v1",
     "types": ["rollout."],

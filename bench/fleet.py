@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -46,7 +45,7 @@ class Fleet:
             artifact = self.answer("POST", "/v2/modules/user-defined/artifacts", files={"module": (package.name, file)})
         return artifact["module_name"], artifact["version"]
 
-    def processor_seconds(self) -> Counter[str]:
+    def processor_seconds(self) -> dict[str, float]:
         """By part, the processor time that was taken so far."""
         return seconds_of(self.cluster.data_dir / "run")
 

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -104,7 +105,7 @@ def measure_states(event: object) -> tuple[float, float]:
     return (STREAMS - 1) / fresh, STREAMS / seconds(lambda: load_states(names, counter))
 
 
-def stored_rows(after: int) -> list[tuple[object, ...]]:
+def stored_rows(after: int) -> list[tuple[Any, ...]]:
     """As the driver wants them back."""
     import json
 
@@ -117,7 +118,7 @@ def stored_rows(after: int) -> list[tuple[object, ...]]:
         ]
 
 
-def write_floor(rows: list[tuple[object, ...]]) -> None:
+def write_floor(rows: list[tuple[Any, ...]]) -> None:
     from django.db import connection, transaction
 
     with transaction.atomic(), connection.cursor() as cursor:

@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from modfleet.sample import SOURCE, compile_module, pack, sample_metadata
+from modfleet.packing.write import pack
+from modfleet.sample import SOURCE, compile_module, sample_metadata
 
 #: The assembler takes the bytes as they are; as a C array they would take a minute to compile.
 WITH_PAYLOAD = """#include "{source}"

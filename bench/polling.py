@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from modfleet.cluster import SERVER_OPTIONS
@@ -97,7 +98,7 @@ def targets(folder: Path, *, few: int, many: int, tell: Callable[[str], None]) -
             "bare": Target(bare, f"/v2/rollouts/{many_uid}", token),
         }
         for each in found.values():
-            supervisor.wait_until(lambda port=each.port: _listens(port), "waiting for the servers")  # type: ignore[misc]
+            supervisor.wait_until(partial(_listens, each.port), "waiting for the servers")
         yield found
     finally:
         supervisor.stop()

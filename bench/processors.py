@@ -1,7 +1,7 @@
 """How much processor time the parts of a cluster take, by what Linux counts of their processes."""
 
 import os
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -16,10 +16,10 @@ PARTS = {
 }
 
 
-def seconds_of(run: Path) -> Counter[str]:
+def seconds_of(run: Path) -> dict[str, float]:
     """By part, the seconds that the processes named in the folder `run` have taken, with their children."""
     sessions = {int(file.read_text()): _part(file.stem) for file in run.glob("*.pid")}
-    taken: Counter[str] = Counter()
+    taken: dict[str, float] = defaultdict(float)
     for process in Path("/proc").glob("[0-9]*"):
         try:
             # After the name, which may hold anything: state, parent, group, session, ... (proc(5)).

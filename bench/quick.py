@@ -88,7 +88,8 @@ def measure_rollouts(folder: Path, options: Options, tell: Callable[[str], None]
             bare = (time.perf_counter() - began) / options.nodes
             floor_took, before = time.process_time() - floor_began, made.processor_seconds()
             ours = made.roll_out(*uploaded) / options.nodes
-            taken = {FLOOR: floor_took, **(made.processor_seconds() - before)}
+            after = made.processor_seconds()
+            taken = {FLOOR: floor_took, **{part: after[part] - before.get(part, 0.0) for part in after}}
             rounds.append({"floor": bare, "ours": ours})
             processors.append({part: seconds / options.nodes for part, seconds in taken.items()})
             if peer:

@@ -4,7 +4,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    #: Done. A watched rollout succeeded.
+    #: Done. A watched rollout succeeded, or rolled another one back.
     SUCCEEDED = 0
     #: The control plane refused the request, or a watched rollout did not succeed.
     FAILED = 1

@@ -12,26 +12,27 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from tests.host import SYSTEM, clean
 
 
-def instructions(containerfile):
+def instructions(containerfile: Path) -> list[tuple[str, str]]:
     """Name and words of each, in order."""
     text = re.sub(r"^#.*\n", "", containerfile.read_text(), flags=re.MULTILINE).replace("\\\n", "")
-    return [tuple(line.split(None, 1)) for line in text.splitlines() if line]
+    return [(name, words) for name, words in (line.split(None, 1) for line in text.splitlines() if line)]
 
 
-def inside(root, text):
+def inside(root: Path, text: str) -> str:
     """`text` with the image's paths as they are here."""
     for each in (*SYSTEM, "/build"):
         text = re.sub(rf"(?<![\w/.-]){each}\b", f"{root}{each}", text)
     return text
 
 
-def build(containerfile, context, root):
+def build(containerfile: Path, context: Path, root: Path) -> None:
     place = root
     for name, words in instructions(containerfile):
         match name:
@@ -48,30 +49,32 @@ def build(containerfile, context, root):
                 subprocess.run(["bash", "-euc", inside(root, words)], cwd=place, env=clean() | path, check=True)
 
 
-def environment(containerfile, root):
+def environment(containerfile: Path, root: Path) -> dict[str, str]:
     """What the image sets."""
     (words,) = [words for name, words in instructions(containerfile) if name == "ENV"]
     given = dict(each.split("=", 1) for each in shlex.split(inside(root, words)))
     return {**given, "PATH": given["PATH"].replace("$PATH", "/usr/local/bin:/usr/bin:/bin")}
 
 
-def command(containerfile, name="CMD"):
+def command(containerfile: Path, name: str = "CMD") -> list[str]:
     """Words of the image's `CMD`, or of its health check."""
     (line,) = [
         words[words.index("[") :]
         for each, words in instructions(containerfile)
         if each == {"CMD": "CMD", "HEALTHCHECK": "HEALTHCHECK"}[name]
     ]
-    return json.loads(line)
+    words: list[str] = json.loads(line)
+    return words
 
 
-def services(compose, **variables):
+def services(compose: Path, **variables: str) -> dict[str, Any]:
     """The services of the compose file, as if `variables` were in the environment."""
     text = re.sub(r"\$\{(\w+)(:[-?][^}]*)?\}", lambda each: variables.get(each[1], ""), compose.read_text())
-    return yaml.safe_load(text)["services"]
+    found: dict[str, Any] = yaml.safe_load(text)["services"]
+    return found
 
 
-def main(words):
+def main(words: list[str]) -> None:
     root = Path(os.environ["ROOT"])
     match words:
         case ["build", "--file", file, "--tag", "modfleet", context]:
@@ -79,7 +82,9 @@ def main(words):
             shutil.copy(file, root / "Containerfile")
         case ["run", "--rm", "--interactive", "modfleet", *given]:
             env = environment(root / "Containerfile", root)
-            os.execvpe(shutil.which(given[0], path=env["PATH"]), given, env)
+            program = shutil.which(given[0], path=env["PATH"])
+            assert program, given[0]
+            os.execvpe(program, given, env)
         case ["compose", "up", "--detach"]:
             assert os.environ["MODFLEET_HOST"]
         case _:

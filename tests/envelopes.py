@@ -4,9 +4,11 @@ import base64
 import json
 import random
 import zlib
+from collections.abc import Iterator
+from typing import Any
 
 #: What a field of an envelope is replaced by.
-JUNK = [
+JUNK: list[Any] = [
     None,
     True,
     -1,
@@ -32,9 +34,9 @@ JUNK = [
 REPORT = b'{"rollout": "r", "node": "n0", "module_name": "m", "generation": 1, "attempt": 1, "phase": "succeeded"}'
 
 
-def envelope(body=b"{}", **changes):
+def envelope(body: bytes = b"{}", **changes: Any) -> bytes:
     """As kombu writes it; a change of None leaves the field out."""
-    made = {
+    made: dict[str, Any] = {
         "body": base64.b64encode(body).decode(),
         "content-type": "application/json",
         "content-encoding": "utf-8",
@@ -51,13 +53,14 @@ def envelope(body=b"{}", **changes):
     return json.dumps({name: value for name, value in made.items() if value is not None}).encode()
 
 
-def task(name="modfleet.execute", body=b"[[], {}, {}]", **headers):
+def task(name: Any = "modfleet.execute", body: bytes = b"[[], {}, {}]", **headers: Any) -> bytes:
     """As Celery writes a task."""
     return envelope(body, headers={"lang": "py", "task": name, "id": "i1", "retries": 0, "eta": None} | headers)
 
 
-def _properties(**changes):
-    return json.loads(envelope())["properties"] | changes
+def _properties(**changes: Any) -> dict[str, Any]:
+    properties: dict[str, Any] = json.loads(envelope())["properties"]
+    return properties | changes
 
 
 #: Each of them is dropped, whatever the queue.
@@ -134,7 +137,7 @@ USELESS = {
 }
 
 
-def mutations(count, *, seed, of=None):
+def mutations(count: int, *, seed: int, of: bytes | None = None) -> Iterator[bytes]:
     """`count` items that were an envelope or a task before a field, or some bytes, were replaced."""
     chance = random.Random(seed)
     for _ in range(count):
@@ -142,14 +145,14 @@ def mutations(count, *, seed, of=None):
         yield _other_bytes(item, chance) if chance.random() < 0.5 else _other_field(item, chance)
 
 
-def _other_bytes(item, chance):
+def _other_bytes(item: bytes, chance: random.Random) -> bytes:
     changed = bytearray(item)
     for _ in range(chance.choice([1, 1, 3, 20])):
         changed[chance.randrange(len(changed))] = chance.randrange(256)
     return bytes(changed[: chance.choice([len(changed), len(changed), chance.randrange(len(changed))])])
 
 
-def _other_field(item, chance):
+def _other_field(item: bytes, chance: random.Random) -> bytes:
     document = json.loads(item)
     place = document
     while True:

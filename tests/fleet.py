@@ -9,11 +9,13 @@ import tempfile
 import uuid
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import httpx
 import redis
 
-from modfleet.sample import SOURCE, build_sample, compile_module, pack, sample_metadata
+from modfleet.packing.write import pack
+from modfleet.sample import SOURCE, build_sample, compile_module, sample_metadata
 from tests.waiting import PATIENCE, wait_for
 
 ROOT = Path(__file__).parents[1]
@@ -35,31 +37,32 @@ ARTIFACTS = "/v2/modules/user-defined/artifacts"
 class Up:
     """One `modfleet up` on `folder`; what it says is kept in `output`. All it starts carries a mark of its own."""
 
-    def __init__(self, folder, *words, output, environ=None):
+    def __init__(self, folder: Path, *words: str, output: Path, environ: dict[str, str | None] | None = None) -> None:
         self.folder = folder
         self.mark = f"MARK={uuid.uuid4().hex}".encode()
         given = {key: value for key, value in os.environ.items() if not key.startswith(("MODFLEET_", "DJANGO_"))}
         fast = {"MODFLEET_BEAT_SECONDS": "2", "MODFLEET_RESEND_SECONDS": "1", "MODFLEET_ADMIN_PASSWORD": PASSWORD}
-        self.environ = given | fast | {"MARK": self.mark.decode()[5:]} | (environ or {})
+        mark = {"MARK": self.mark.decode()[5:]}
+        self.environ: dict[str, str | None] = {**given, **fast, **mark, **(environ or {})}
         self.output, self.errors = (output / f"{self.environ['MARK']}.{each}" for each in ("out", "err"))
-        with self.output.open("wb") as output, self.errors.open("wb") as errors:
+        with self.output.open("wb") as out, self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "modfleet", "up", "--data-dir", str(self.folder), "--port", "0", *words],
                 cwd=ROOT,
                 env={key: value for key, value in self.environ.items() if value is not None},
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdout=out,
                 stderr=errors,
                 start_new_session=True,
             )
 
-    def said(self):
+    def said(self) -> str:
         return self.output.read_text()
 
-    def wait_until_it_says(self, words):
+    def wait_until_it_says(self, words: str) -> str:
         """The first line that starts with `words`."""
 
-        def look():
+        def look() -> list[str]:
             found = [line for line in self.said().splitlines() if line.strip().startswith(words)]
             assert found or self.process.poll() is None, f"it ended: {self.said()} {self.errors.read_text()}"
             return found
@@ -67,27 +70,27 @@ class Up:
         return wait_for(look)[0].strip()
 
     @property
-    def url(self):
+    def url(self) -> str:
         return self.wait_until_it_says("ready ").split()[1]
 
-    def pid(self, name):
+    def pid(self, name: str) -> int:
         return int((self.folder / "run" / f"{name}.pid").read_text())
 
-    def send(self, name, number):
+    def send(self, name: str, number: int) -> int:
         pid = self.pid(name)
         os.kill(pid, number)
         return pid
 
-    def kill(self, name):
+    def kill(self, name: str) -> None:
         """SIGKILL, and wait until it has been started again."""
         former = self.send(name, signal.SIGKILL)
         wait_for(lambda: self.pid(name) != former)
 
-    def left(self):
+    def left(self) -> dict[int, bytes]:
         """What still runs of all that it started, by command line."""
         return {pid: _read(pid, "cmdline") for pid in _pids() if self.mark in _read(pid, "environ")}
 
-    def end(self, number=signal.SIGTERM):
+    def end(self, number: int = signal.SIGTERM) -> int:
         """Its exit code, once nothing is left of it."""
         if self.process.poll() is None:
             self.process.send_signal(number)
@@ -95,7 +98,7 @@ class Up:
         wait_for(lambda: not self.left())
         return code
 
-    def sweep(self):
+    def sweep(self) -> None:
         """Whatever a failed test leaves."""
         self.process.kill()
         self.process.wait()
@@ -103,11 +106,11 @@ class Up:
             os.kill(pid, signal.SIGKILL)
 
 
-def _pids():
+def _pids() -> list[int]:
     return [int(each.name) for each in Path("/proc").iterdir() if each.name.isdecimal()]
 
 
-def _read(pid, name):
+def _read(pid: int, name: str) -> bytes:
     try:
         content = Path(f"/proc/{pid}/{name}").read_bytes()
         # One that has ended, and that nobody has asked for its exit code, is gone.
@@ -119,80 +122,81 @@ def _read(pid, name):
 class Fleet:
     """A cluster that serves, and short words for what tests do with it."""
 
-    def __init__(self, up, *, nodes=3):
+    def __init__(self, up: Up, *, nodes: int = 3) -> None:
         self.names = tuple(f"node-{number}" for number in range(1, nodes + 1))
         self.up = up
         self.folder = up.folder
         self.url = up.url
         self.api = self.client("admin", PASSWORD)
 
-    def client(self, user, password):
+    def client(self, user: str, password: str) -> httpx.Client:
         return httpx.Client(base_url=self.url, auth=(user, password), timeout=PATIENCE)
 
-    def get(self, path, **options):
+    def get(self, path: str, **options: Any) -> Any:
         response = self.api.get(path, **options)
         assert response.status_code == 200, response.text
         return response.json()
 
-    def post(self, path, body=None, *, status=202):
+    def post(self, path: str, body: Any = None, *, status: int = 202) -> Any:
         response = self.api.post(path, json=body)
         assert response.status_code == status, response.text
         return response.json()
 
-    def upload(self, package, path=ARTIFACTS, **options):
+    def upload(self, package: Path, path: str = ARTIFACTS, **options: Any) -> httpx.Response:
         with package.open("rb") as file:
             return self.api.post(path, files={"module": (package.name, file)}, **options)
 
-    def start(self, version, action="install", **fields):
+    def start(self, version: int, action: str = "install", **fields: Any) -> str:
         """uid of a new rollout of greet."""
         at_once = {"canary": 0, "max_parallel": 10, "max_failures": "100%"}
         strategy = {"settle_seconds": 0.1, **fields.pop("strategy", at_once)}
         body = {"action": action, "module_name": "greet", "version": version, "strategy": strategy, **fields}
-        return self.post(ROLLOUTS, body)["uid"]
+        uid: str = self.post(ROLLOUTS, body)["uid"]
+        return uid
 
-    def rollout(self, uid):
+    def rollout(self, uid: str) -> Any:
         return self.get(f"{ROLLOUTS}/{uid}")
 
-    def wait_for_wave(self, uid, wave, phase):
+    def wait_for_wave(self, uid: str, wave: int, phase: str) -> None:
         wait_for(lambda: self.rollout(uid)["waves"][wave]["phase"] == phase)
 
-    def wait_for_rollout(self, uid, phase):
+    def wait_for_rollout(self, uid: str, phase: str) -> None:
         wait_for(lambda: self.rollout(uid)["phase"] == phase)
 
-    def operation(self, uid, node):
+    def operation(self, uid: str, node: str) -> Any:
         return self.get(f"{ROLLOUTS}/{uid}/nodes/{node}")
 
-    def phases(self, uid):
+    def phases(self, uid: str) -> dict[str, str]:
         return {each["node"]: each["phase"] for each in self.get(f"{ROLLOUTS}/{uid}/nodes")["results"]}
 
-    def outcomes(self, uid):
+    def outcomes(self, uid: str) -> list[tuple[str, str, str, str]]:
         """For the message of a failed assertion: what became of each node, and why."""
         nodes = self.get(f"{ROLLOUTS}/{uid}/nodes")["results"]
         return [(each["node"], each["phase"], each["reason"], each["message"]) for each in nodes]
 
-    def end_of(self, uid):
+    def end_of(self, uid: str) -> Any:
         """The rollout when it has ended."""
         return wait_for(lambda: (found := self.rollout(uid))["phase"] in FINAL and found)
 
-    def carry_out(self, version, action="install", **fields):
+    def carry_out(self, version: int, action: str = "install", **fields: Any) -> Any:
         return self.end_of(self.start(version, action, **fields))
 
-    def node(self, name):
+    def node(self, name: str) -> Any:
         return self.get(f"/v2/nodes/{name}")
 
-    def wait_for_phase(self, name, phase):
+    def wait_for_phase(self, name: str, phase: str) -> None:
         wait_for(lambda: self.node(name)["phase"] == phase)
 
-    def valkey(self, name, *words):
+    def valkey(self, name: str, *words: str) -> Any:
         path = self.folder / "nodes" / name / "valkey.sock"
         with redis.Redis(unix_socket_path=str(path), decode_responses=True) as server:
             return server.execute_command(*words)
 
-    def broker(self, *words):
+    def broker(self, *words: str) -> Any:
         with redis.Redis(unix_socket_path=str(self.folder / "broker" / "valkey.sock")) as server:
             return server.execute_command(*words)
 
-    def greeting(self, name):
+    def greeting(self, name: str) -> Any:
         """What GREET.HELLO answers on the node; empty where there is no such command, None where no server answers."""
         try:
             return self.valkey(name, "GREET.HELLO", "Ada")
@@ -201,25 +205,25 @@ class Fleet:
         except redis.ConnectionError:
             return None
 
-    def greetings(self):
+    def greetings(self) -> list[Any]:
         return [self.greeting(name) for name in self.names]
 
-    def files(self, name):
+    def files(self, name: str) -> list[str]:
         """All below the node's folder of modules, also what is hidden."""
         root = self.folder / "nodes" / name / "modules"
         return sorted(str(each.relative_to(root)) for each in root.rglob("*"))
 
-    def refuse_to_load(self, *names):
+    def refuse_to_load(self, *names: str) -> None:
         """From now on a picky module does not load there, and anywhere else again."""
         for name in self.names:
             flag = self.folder / "nodes" / name / "refuse"
             flag.touch() if name in names else flag.unlink(missing_ok=True)
 
-    def is_fetching(self, name):
+    def is_fetching(self, name: str) -> bool:
         """Whether the node has begun to write a package."""
         return any((self.folder / "nodes" / name / "modules").rglob(".*.tmp"))
 
-    def clear(self):
+    def clear(self) -> None:
         """All nodes are online, and none has the sample."""
         self.refuse_to_load()
         for name in self.names:
@@ -230,12 +234,12 @@ class Fleet:
         assert not any(self.files(name) for name in self.names)
 
 
-def short_folder():
+def short_folder() -> Path:
     """A path that leaves room for a socket's name."""
     return Path(tempfile.mkdtemp(prefix="mf-", dir="/tmp"))
 
 
-def remove_folder(folder):
+def remove_folder(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -251,7 +255,7 @@ __attribute__((visibility("default"))) int RedisModule_OnLoad(Context *context, 
 """
 
 
-def sample(folder, version, *, extra_bytes=0, picky=False):
+def sample(folder: Path, version: int, *, extra_bytes: int = 0, picky: bool = False) -> Path:
     """A package of greet; `extra_bytes` of what cannot be compressed make its way to a node take a while."""
     if not extra_bytes and not picky:
         return build_sample(folder, version=version)

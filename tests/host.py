@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.fleet import ROOT
@@ -37,7 +38,7 @@ SHIMS = {
 }
 
 
-def blocks(page, mark):
+def blocks(page: Path, mark: str) -> str:
     """The page's blocks of shell after `<!-- mark -->`, as one script."""
     found = re.findall(rf"^<!-- {mark} -->\n```sh\n(.*?)^```\n", page.read_text(), re.MULTILINE | re.DOTALL)
     assert found, mark
@@ -50,10 +51,13 @@ class Host:
     All that is started here ends with `stop`.
     """
 
-    def __init__(self, root, replaced, *, pip=False):
+    #: The certificate of its proxy's authority, if it has a proxy.
+    authority: Path | None = None
+
+    def __init__(self, root: Path, replaced: Mapping[str, str], *, pip: bool = False) -> None:
         self.root = root
         self.replaced = {**replaced, **{each: f"{root}{each}" for each in SYSTEM}}
-        self.running = {}
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
         self._services = root / "services"
         for each in ("etc/systemd/system", "var/lib", "bin", "log"):
             (root / each).mkdir(parents=True)
@@ -63,12 +67,12 @@ class Host:
                 path.write_text(f"#!/bin/bash\n{script}\n")
                 path.chmod(0o755)
 
-    def here(self, text):
+    def here(self, text: str) -> str:
         for there, here in self.replaced.items():
             text = text.replace(there, here)
         return text
 
-    def paste(self, script, *, cwd, **environ):
+    def paste(self, script: str, *, cwd: Path, **environ: str) -> str:
         """What the script prints."""
         shims = {
             "PATH": f"{self.root / 'bin'}:{Path(UV).parent}:{os.environ['PATH']}",
@@ -88,14 +92,14 @@ class Host:
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def start_services(self):
+    def start_services(self) -> None:
         """Those that `systemctl` was asked to start. systemd gives a service nothing of the caller's environment."""
         for name in self._services.read_text().split():
             template, _, instance = name.partition("@")
             unit = self.root / "etc/systemd/system" / (f"{template}@.service" if instance else f"{name}.service")
             self._start(name, section(self.here(unit.read_text()).replace("%i", instance)))
 
-    def _start(self, name, unit):
+    def _start(self, name: str, unit: Mapping[str, list[str]]) -> None:
         credentials = self.root / "run/credentials" / name
         credentials.mkdir(parents=True)
         for each in unit.get("LoadCredential", []):
@@ -112,20 +116,20 @@ class Host:
             env={"PATH": "/usr/local/bin:/usr/bin:/bin", **dict(each.split("=", 1) for each in given)},
         )
 
-    def start(self, name, words, *, cwd, env):
+    def start(self, name: str, words: list[str], *, cwd: Path | str, env: Mapping[str, str]) -> None:
         with (self.root / "log" / name).open("wb") as log:
             self.running[name] = subprocess.Popen(
                 words, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
 
-    def log(self, name):
+    def log(self, name: str) -> str:
         return (self.root / "log" / name).read_text(errors="replace")
 
-    def assert_all_run(self):
+    def assert_all_run(self) -> None:
         for name, process in self.running.items():
             assert process.poll() is None, f"{name} ended: {self.log(name)[-2000:]}"
 
-    def stop(self):
+    def stop(self) -> None:
         for process in reversed(self.running.values()):
             process.send_signal(signal.SIGTERM)
         for process in self.running.values():
@@ -136,16 +140,16 @@ class Host:
                 process.wait()
 
 
-def clean():
+def clean() -> dict[str, str]:
     """The environment without settings of ours, and without what makes the checkout importable."""
     ours = ("MODFLEET_", "DJANGO_", "PYTHON", "VIRTUAL_ENV")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
-def section(text):
+def section(text: str) -> dict[str, list[str]]:
     """[Service] of a unit: each key with all of its values."""
-    values = {}
-    for line in text.split("[Service]")[1].split("[Install]")[0].splitlines():
+    values: dict[str, list[str]] = {}
+    for line in text.split("[Service]")[1].split("[Install]", maxsplit=1)[0].splitlines():
         if line and not line.startswith("#"):
             key, value = line.split("=", 1)
             values.setdefault(key, []).append(value)

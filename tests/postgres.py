@@ -49,7 +49,7 @@ class Server:
 
     def start(self) -> None:
         """It takes connections when this returns."""
-        words = [self.install / "bin/postgres", "-D", self.folder / "data", "-k", self.folder]
+        words: list[str | Path] = [self.install / "bin/postgres", "-D", self.folder / "data", "-k", self.folder]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*words, "-clisten_addresses=", *self.options],
@@ -142,7 +142,7 @@ def _wait_for(folder: Path, server: "subprocess.Popen[bytes]") -> None:
 
 def main(arguments: list[str]) -> int:
     """The command's exit code."""
-    options = FAST
+    options: tuple[str, ...] = FAST
     while arguments and arguments[0] in {"--", "--durable"}:
         options = () if arguments.pop(0) == "--durable" else options
     if not arguments:

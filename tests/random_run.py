@@ -1,5 +1,8 @@
 """Everything that people, nodes and time may do to a small fleet, by chance."""
 
+from collections.abc import Callable
+from random import Random
+
 from eventstore import acting_as, transact
 from rollout.delivery import ingestion
 from rollout.domain.errors import RolloutError
@@ -33,17 +36,17 @@ class RandomRun:
 
     NODES = ("a", "b", "c", "d")
 
-    def __init__(self, chance):
+    def __init__(self, chance: Random) -> None:
         self.chance = chance
         join(*self.NODES)
 
-    def step(self):
+    def step(self) -> None:
         self.chance.choice([self.person, self.person, self.node, self.node, self.node, self.time])()
 
-    def person(self):
+    def person(self) -> None:
         uids = list(Rollout.objects.values_list("uid", flat=True))
         uid = self.chance.choice(uids) if uids else ""
-        verb = self.chance.choice(
+        verb: Callable[[], object] = self.chance.choice(
             [
                 self.start,
                 self.start,
@@ -73,7 +76,7 @@ class RandomRun:
         except RolloutError:
             pass
 
-    def start(self):
+    def start(self) -> None:
         start(
             version=self.chance.choice([1, 2]),
             action=self.chance.choice([Action.INSTALL, Action.INSTALL, Action.REMOVE]),
@@ -89,17 +92,17 @@ class RandomRun:
             released=False,
         )
 
-    def leave(self):
+    def leave(self) -> None:
         """As an older version has recorded it: what is under way there is not ended, and nothing is forgotten."""
         name = self.name()
         transact(f"node:{name}", NODE, DecommissionNode(node=name))
         if self.chance.random() < 0.5:
             decommission_node(name)
 
-    def name(self):
+    def name(self) -> str:
         return self.chance.choice(self.NODES)
 
-    def node(self):
+    def node(self) -> None:
         name = self.name()
         in_hand = list(Operation.objects.filter(phase__in=IN_PROGRESS))
         if not in_hand or self.chance.random() < 0.3:
@@ -118,7 +121,7 @@ class RandomRun:
             ]
         )
 
-    def strange(self):
+    def strange(self) -> None:
         """A node says what nobody has asked, or has asked long ago; also one that has left."""
         about = self.chance.choice(list(Operation.attempts.all()))
         said = {
@@ -131,7 +134,7 @@ class RandomRun:
         }
         ingestion.record_reports([said])
 
-    def time(self):
+    def time(self) -> None:
         match self.chance.randrange(5):
             case 0:
                 silence(self.name())

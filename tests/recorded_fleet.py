@@ -1,5 +1,9 @@
 """A fleet in the database alone: nodes that heartbeat, a module with a build, agents' reports. Nothing is published."""
 
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
 from artifacts_app.events import ArtifactUploaded, artifact_stream
 from artifacts_app.manifest import Member
 from eventstore import Append, append, head, projections
@@ -7,24 +11,16 @@ from rollout.delivery import ingestion
 from rollout.domain.request import RolloutRequest
 from rollout.domain.retries import Retries
 from rollout.domain.strategy import Strategy
-from rollout.messages import (
-    Action,
-    Heartbeat,
-    InstalledModule,
-    Inventory,
-    NodeProfile,
-    Phase,
-    Report,
-    to_json,
-)
+from rollout.messages import Action, Heartbeat, InstalledModule, Inventory, NodeProfile, Phase, Report, to_json
 from rollout.models import Node, NodeModule, Operation, Rollout
 from rollout.process.advance import advance
 from rollout.services.start import start_rollout
 
 PLATFORM = "linux/x86_64"
+_sequence = itertools.count(1)
 
 
-def upload(module_name="greet", version=1, platform=PLATFORM, content="c1"):
+def upload(module_name: str = "greet", version: int = 1, platform: str = PLATFORM, content: str = "c1") -> None:
     """A build of the module; its bytes are nowhere."""
     build = ArtifactUploaded(
         module_name=module_name,
@@ -42,7 +38,15 @@ def upload(module_name="greet", version=1, platform=PLATFORM, content="c1"):
     append(Append(artifact_stream(module_name, version), 0, [build]))
 
 
-def heartbeat_of(node, *, hello=False, modules=(), platform=PLATFORM, generations=None, **profile):
+def heartbeat_of(
+    node: str,
+    *,
+    hello: bool = False,
+    modules: Iterable[InstalledModule] = (),
+    platform: str = PLATFORM,
+    generations: dict[str, int] | None = None,
+    **profile: Any,
+) -> dict[str, Any]:
     """As it comes from the broker. Each is newer than the ones before."""
     return to_json(
         Heartbeat(
@@ -56,19 +60,15 @@ def heartbeat_of(node, *, hello=False, modules=(), platform=PLATFORM, generation
     )
 
 
-def next_sequence():
-    next_sequence.last += 1
-    return next_sequence.last
+def next_sequence() -> int:
+    return next(_sequence)
 
 
-next_sequence.last = 0
-
-
-def join(*names, **more):
+def join(*names: str, **more: Any) -> None:
     ingestion.record_heartbeats([heartbeat_of(name, hello=True, **more) for name in names])
 
 
-def fleet(count=3):
+def fleet(count: int = 3) -> list[str]:
     """Names of so many nodes that are online, and a module to give them."""
     upload()
     names = [f"n{number:04d}" for number in range(count)]
@@ -76,11 +76,18 @@ def fleet(count=3):
     return names
 
 
-def start(*, max_parallel=10, deadline=300.0, released=True, careful=None, **more):
+def start(
+    *,
+    max_parallel: int | str = 10,
+    deadline: float = 300.0,
+    released: bool = True,
+    careful: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> str:
     """The uid of a rollout of greet 1, its first nodes released: in one wave that goes on whatever fails, or with the
     fields of the strategy that `careful` gives."""
     fields = {"canary": 0, "max_failures": "100%", "retries": Retries(limit=0)} if careful is None else careful
-    given = {
+    given: dict[str, Any] = {
         "action": Action.INSTALL,
         "module_name": "greet",
         "version": 1,
@@ -92,48 +99,50 @@ def start(*, max_parallel=10, deadline=300.0, released=True, careful=None, **mor
     return uid
 
 
-def report_of(uid, node, phase=Phase.SUCCEEDED, **more):
+def report_of(uid: str, node: str, phase: Phase = Phase.SUCCEEDED, **more: Any) -> dict[str, Any]:
     """What the agent would answer to the operation as it is now."""
     row = operation(uid, node)
     given = {"generation": row.generation, "attempt": row.attempt, "module_name": row.module_name, **more}
     return to_json(Report(rollout=uid, node=node, phase=phase, **given))
 
 
-def say(uid, node, phase=Phase.SUCCEEDED, **more):
+def say(uid: str, node: str, phase: Phase = Phase.SUCCEEDED, **more: Any) -> None:
     ingestion.record_reports([report_of(uid, node, phase, **more)])
 
 
-def inventory(*modules):
+def inventory(*modules: InstalledModule) -> Inventory:
     return Inventory(sequence=next_sequence(), modules=modules)
 
 
-def installed(version=1, content="c1", *, loaded=True, module_name="greet"):
+def installed(
+    version: int = 1, content: str = "c1", *, loaded: bool = True, module_name: str = "greet"
+) -> InstalledModule:
     return InstalledModule(module_name=module_name, version=version, content_sha256=content, loaded=loaded)
 
 
-def operation(uid, node):
+def operation(uid: str, node: str) -> Operation:
     return Operation.objects.get(rollout=uid, node=node)
 
 
-def phases(uid):
+def phases(uid: str) -> dict[str, str]:
     return dict(Operation.objects.filter(rollout=uid).values_list("node", "phase"))
 
 
-def rollout(uid):
+def rollout(uid: str) -> Rollout:
     return Rollout.objects.get(uid=uid)
 
 
-def state_of(node, version=1, module_name="greet"):
+def state_of(node: str, version: int = 1, module_name: str = "greet") -> tuple[str, str, str] | None:
     """Of the module on the node; None when nobody wants it and it is not there."""
     row = NodeModule.objects.filter(node=node, module_name=module_name, version=version).first()
-    return row and (row.desired, row.observed, row.state)
+    return (row.desired, row.observed, row.state) if row else None
 
 
-def node(name):
+def node(name: str) -> Node:
     return Node.objects.get(name=name)
 
 
-def silence(*names, seconds=1000):
+def silence(*names: str, seconds: float = 1000) -> None:
     """The nodes were last heard of so long ago."""
     from datetime import timedelta
 
@@ -144,21 +153,22 @@ def silence(*names, seconds=1000):
         row.save()
 
 
-def overdue(*names):
+def overdue(*names: str) -> None:
     """The deadlines of the nodes' operations have passed."""
     from datetime import timedelta
 
     for row in Operation.objects.filter(node__in=names, deadline_at__isnull=False):
+        assert row.deadline_at
         row.deadline_at -= timedelta(days=2)
         row.save()
 
 
-def differences():
+def differences() -> dict[str, list[str]]:
     """Between each projection's rows and what a rebuild gives, as words; nothing of the clock's is turned here."""
     return {each.name: found for each in projections.registered() if (found := projections.check(each))}
 
 
-def grew(function):
+def grew(function: Callable[[], object]) -> int:
     """How many events the function appended."""
     before = head()
     function()

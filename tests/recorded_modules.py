@@ -1,5 +1,8 @@
 """Modules that need others, in the database alone; and nodes that have them loaded."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from artifacts_app.events import ArtifactUploaded, artifact_stream
 from artifacts_app.manifest import Member
 from eventstore import Append, append
@@ -9,7 +12,14 @@ from rollout.messages import Phase
 from tests.recorded_fleet import PLATFORM, installed, inventory, say, start
 
 
-def package(module_name, version=1, *platforms, needs=(), packed=(), **document):
+def package(
+    module_name: str,
+    version: int = 1,
+    *platforms: str,
+    needs: Iterable[str] = (),
+    packed: Iterable[str] = (),
+    **document: Any,
+) -> None:
     """Builds of the module, for Linux on x86_64 if no platform is named; its `deps/` holds what is `packed`."""
     described = {"module_name": module_name, "version": version, "commands": [], **document}
     events = [
@@ -31,11 +41,11 @@ def package(module_name, version=1, *platforms, needs=(), packed=(), **document)
     append(Append(artifact_stream(module_name, version), 0, events))
 
 
-def content_of(module_name, version=1):
+def content_of(module_name: str, version: int = 1) -> str:
     return f"{module_name}-{version}"
 
 
-def module_object(module_name, version=1, **fields):
+def module_object(module_name: str, version: int = 1, **fields: Any) -> None:
     """Registers it; there is no package."""
     required = {
         "semantic_version": "1.0.0",
@@ -49,7 +59,7 @@ def module_object(module_name, version=1, **fields):
     register_module(document)
 
 
-def load_on(nodes, module_name, version=1):
+def load_on(nodes: Iterable[str], module_name: str, version: int = 1) -> None:
     """The module is wanted and loaded on the nodes."""
     uid = released(nodes, module_name=module_name, version=version)
     module = installed(version, content_of(module_name, version), module_name=module_name)
@@ -57,6 +67,6 @@ def load_on(nodes, module_name, version=1):
         say(uid, node, Phase.SUCCEEDED, seconds=2.0, inventory=inventory(module))
 
 
-def released(nodes, **asked):
+def released(nodes: Iterable[str], **asked: Any) -> str:
     """The uid of a rollout that all its nodes have in hand."""
     return start(nodes=tuple(nodes), strategy=AT_ONCE, **asked)

@@ -15,7 +15,7 @@ from eventstore import in_words, snapshot
 from rollout.domain.reasons import WORDS
 from rollout.domain.rollout.events import RolloutPhase
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Reason
-from rollout.projections.outcomes import BAD, attempt_in_words
+from rollout.projections.attempts import BAD, attempt_in_words
 from rollout.projections.rollout_document import document
 from rollout.queries import dashboard, explanations
 from rollout.queries.freeze import freeze_document

@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         choices=LEVELS,
         default="INFO",
         metavar="LEVEL",
-        help="Least level of the log: DEBUG, INFO, WARNING or ERROR. Default: INFO.",
+        help="Lowest level to log: DEBUG, INFO, WARNING or ERROR. Default: INFO.",
     )
     made.add_argument(
         "--check", action="store_true", help="Check that the agent can start, and exit. It does not connect."

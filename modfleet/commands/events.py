@@ -23,19 +23,19 @@ def events(
     session: Session,
     stream: Annotated[
         str | None,
-        typer.Option(help="Only events of this stream, such as node:n1. * and ? match: 'placement:*:greet'."),
+        typer.Option(help="Only events of this stream, such as node:n1. * and ? are wildcards: 'placement:*:greet'."),
     ] = None,
     kind: Annotated[
         str | None,
         typer.Option(
-            "--type", help="Only events of this type, such as rollout.started.v1. * and ? match: 'rollout.*'."
+            "--type", help="Only events of this type, such as rollout.started.v1. * and ? are wildcards: 'rollout.*'."
         ),
     ] = None,
     actor: Annotated[
-        str | None, typer.Option(help="Only events of this actor: a user name, or such as node:n1 or system:relay.")
+        str | None, typer.Option(help="Only events of this actor, such as alice, node:n1 or system:relay.")
     ] = None,
     request: Annotated[
-        str | None, typer.Option(help="Only events caused by this request, which is the correlation_id of an event.")
+        str | None, typer.Option(help="Only events that this request caused: the correlation_id of an event.")
     ] = None,
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help="Only events from this time on, such as 2026-11-23T16:20:00Z.")

@@ -35,9 +35,9 @@ def login(
 ) -> None:
     """Sign in: get a token, and save it with the URL for later commands.
 
-    The user is --user or MODFLEET_USER, the password --password-file or MODFLEET_PASSWORD; without them, the command
-    asks on a terminal. It saves the token, not the password, in ~/.config/modfleet/config.toml (or MODFLEET_CONFIG).
-    Only you can read that file.
+    The user comes from --user or MODFLEET_USER, the password from --password-file or MODFLEET_PASSWORD. Without them,
+    the command asks on a terminal. It saves the token, not the password, in ~/.config/modfleet/config.toml, or in the
+    file of MODFLEET_CONFIG. Only you can read that file.
     """
     path = profile_path(os.environ)
     kept = read_profile(path)

@@ -16,8 +16,8 @@ from api.errors import InvalidRequestError
 from api.refusals import refuses
 from rollout.domain.errors import RolloutNotFoundError
 from rollout.messages import Action
+from rollout.projections.attempts import earlier
 from rollout.projections.counters import COUNTERS
-from rollout.projections.outcomes import earlier
 from rollout.queries.report import CHUNK, Report, from_to, node_records, report_of
 
 _COUNTS = (*COUNTERS, "failed_before")

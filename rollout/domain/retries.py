@@ -13,12 +13,12 @@ LONGEST_BACKOFF_SECONDS = 300.0
 class Retries:
     """Which failures of a node are retried automatically."""
 
-    #: The most automatic retries of one node. Default 2; 0: none.
+    #: The most automatic retries of one node. 0 to 10, default 2.
     limit: int = 2
-    #: The wait before the first retry, seconds. It doubles with each retry, up to `LONGEST_BACKOFF_SECONDS`, and is
-    #: shortened at random by at most half.
+    #: The wait before the first retry. 0 to 300 s, default 5. It doubles with each retry, up to 300 s, and is shortened at
+    #: random by at most half.
     backoff_seconds: float = 5.0
-    #: The failures that are retried: those that another attempt may overcome.
+    #: The failures that are retried. Default: those that another attempt may overcome.
     reasons: tuple[Reason, ...] = (Reason.FETCH_FAILED, Reason.SERVER_UNREACHABLE)
 
     def delay_seconds(self, attempt: int, *, key: str) -> float:

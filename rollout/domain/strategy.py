@@ -42,7 +42,7 @@ class Gate(StrEnum):
 
 
 class Offline(StrEnum):
-    """What happens to a node that is offline when its wave starts: wait for it, skip it, or fail it."""
+    """What happens to a node that is offline when its turn comes: wait for it, skip it, or fail it."""
 
     WAIT = "wait"
     SKIP = "skip"
@@ -85,7 +85,7 @@ class Strategy:
     progress_deadline_seconds: float = 600.0
     #: Automatic retries of failed nodes.
     retries: Retries = field(default_factory=Retries)
-    #: What happens to a node that is offline when its wave starts. Default: wait.
+    #: What happens to a node that is offline when its turn comes. Default: wait.
     offline: Offline = Offline.WAIT
     #: The rollout does not start before this time. Default None: it starts at once.
     start_at: datetime | None = None

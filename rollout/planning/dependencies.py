@@ -8,13 +8,13 @@ from rollout.domain.errors import DependencyCycleError, MissingDependencyError
 from rollout.domain.placement.commands import Skip
 from rollout.domain.request import RolloutRequest
 from rollout.domain.strategy import Gate
+from rollout.domain.words import some_of
 from rollout.messages import Action, Reason
 from rollout.models import Node
 from rollout.planning.catalogue import ModuleVersion, newest_of
 from rollout.planning.observed import Observed
 from rollout.planning.plan import Plan
 from rollout.planning.waves import plan_waves
-from rollout.queries.modules import some_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

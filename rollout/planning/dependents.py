@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from rollout.domain.errors import ModuleNeededError
+from rollout.domain.words import some_of
 from rollout.models import Node
 from rollout.planning.catalogue import module_versions
 from rollout.planning.observed import REACH, Observed
-from rollout.queries.modules import other_modules_on, some_of
+from rollout.queries.modules import other_modules_on
 
 
 def refuse_if_needed(module_name: str, version: int, nodes: Sequence[Node], observed: Observed) -> None:

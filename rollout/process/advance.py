@@ -16,9 +16,10 @@ from rollout.domain.fleet.events import FLEET_STREAM
 from rollout.domain.rollout.decider import ROLLOUT
 from rollout.domain.rollout.events import RolloutEvent, RolloutFinished, RolloutPhase, RolloutStarted, rollout_stream
 from rollout.domain.rollout.step import step
+from rollout.domain.words import some_of
 from rollout.process.placements import placement_changes
 from rollout.queries.causes import cause_of
-from rollout.queries.modules import some_of, users_of
+from rollout.queries.modules import users_of
 from rollout.queries.snapshot import snapshot_of
 
 logger = logging.getLogger(__name__)

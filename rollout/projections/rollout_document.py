@@ -8,8 +8,8 @@ from api.fields import rfc3339
 from rollout.domain.rollout.events import WavePhase
 from rollout.domain.strategy import Strategy
 from rollout.models import Rollout
+from rollout.projections.actions import ACTION_FIELDS, STOP_FIELDS
 from rollout.projections.counters import COUNTERS, state_of
-from rollout.projections.outcomes import ACTION_FIELDS, STOP_FIELDS
 from rollout.projections.rollout_rows import left_alone_summary
 
 

@@ -32,8 +32,8 @@ from rollout.domain.rollout.events import (
 from rollout.domain.rollout.rollback import left_unchanged_sentence
 from rollout.domain.rollout.state import RolloutState
 from rollout.models import Rollout
+from rollout.projections.actions import stop_of
 from rollout.projections.counters import COUNTERS, state_of
-from rollout.projections.outcomes import stop_of
 
 #: How many of the newest stops, actions and retries the document of a rollout has, and how many nodes and rollouts of
 #: `left_alone`. The report has all.

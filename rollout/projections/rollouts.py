@@ -39,9 +39,10 @@ from rollout.domain.rollout.events import (
 )
 from rollout.messages import Phase, Reason
 from rollout.models import ClusterTarget, Operation, Rollout, TimelineEntry
+from rollout.projections.actions import action_of, joined
+from rollout.projections.attempts import BAD
 from rollout.projections.cluster_target import update_target
 from rollout.projections.counters import counter_of, former_key, operation_key
-from rollout.projections.outcomes import BAD, action_of, joined
 from rollout.projections.requesters import canceler_of, is_automatic, requester_of
 from rollout.projections.rollout_document import document
 from rollout.projections.rollout_rows import MOST_KEPT, add_duration, apply_to_rollout, close_wave_if_ended, new_rollout
@@ -93,7 +94,7 @@ _OfOperation = (
 
 class RolloutProjection:
     name = "rollouts"
-    version = 4
+    version = 5
     handles = (*ROLLOUT_EVENTS, *OPERATION_EVENTS)
     tables = (Rollout, Operation, TimelineEntry, ClusterTarget)
 

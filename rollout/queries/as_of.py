@@ -15,9 +15,9 @@ from rollout.domain.errors import NodeNotFoundError, RolloutNotFoundError
 from rollout.domain.node.events import node_stream
 from rollout.domain.placement.events import placement_stream
 from rollout.models import Operation, TimelineEntry
+from rollout.projections.attempts import outcomes_in
 from rollout.projections.counters import operation_key
 from rollout.projections.nodes import NodeFold, NodeProjection
-from rollout.projections.outcomes import outcomes_in
 from rollout.projections.rollout_document import document
 from rollout.projections.rollouts import RolloutFold
 from rollout.queries.nodes import node_document, node_row

@@ -10,10 +10,9 @@ from django.db.models.aggregates import Aggregate
 
 from api.fields import rfc3339
 from eventstore import RecordedEvent, database_now, in_words, load, load_many, snapshot
-from rollout.domain.explanation.facts import NAMED, NodeFacts, Nodes, RolloutFacts, Why
+from rollout.domain.explanation.facts import NodeFacts, Nodes, RolloutFacts, Why
 from rollout.domain.explanation.node import explain_node
 from rollout.domain.explanation.rollout import explain_rollout
-from rollout.domain.explanation.sentences import listed
 from rollout.domain.node.state import NodePhase
 from rollout.domain.placement.events import OperationCancelRequested, OperationFinished, placement_stream
 from rollout.domain.rollout.decider import ROLLOUT
@@ -28,9 +27,10 @@ from rollout.domain.rollout.events import (
     rollout_stream,
 )
 from rollout.domain.rollout.state import RolloutState
+from rollout.domain.words import MOST_NAMED, listed
 from rollout.messages import Phase, Reason
 from rollout.models import Node, Operation, Rollout
-from rollout.projections.outcomes import BAD, attempt_in_words, begun_in_words, besides, earlier, outcomes_of
+from rollout.projections.attempts import BAD, attempt_in_words, begun_in_words, earlier, outcomes_of
 from rollout.queries.freeze import freeze_in_words
 from rollout.queries.operations import IN_PROGRESS, operation_row
 from rollout.queries.rollouts import rollout_row
@@ -77,7 +77,7 @@ def of_node(uid: str, name: str) -> Answer:
     why = explain_node(
         timeline.state, timeline.started, current, _rollout_facts(timeline, ()), _node_facts(row, events)
     )
-    why = replace(why, summary=" ".join((why.summary, *_besides(row), *_earlier(row), *_stopped(timeline, row))))
+    why = replace(why, summary=" ".join((why.summary, *_of_operation(row), *_earlier(row), *_stopped(timeline, row))))
     document = {"uid": uid, "node": name, "phase": row.phase, "reason": row.reason or None, **_document(why)}
     return Answer(document=document, events=events[-EVENTS:])
 
@@ -165,7 +165,7 @@ def _rollout_facts(timeline: _Timeline, failed: Sequence[Operation]) -> RolloutF
         actor=timeline.actor,
         before=timeline.past,
         failed=_in_words(failed),
-        related=tuple(besides(timeline.row)),
+        related=tuple(_related(timeline.row)),
     )
     if state.phase.is_final:
         return facts
@@ -188,7 +188,7 @@ def _rollout_facts(timeline: _Timeline, failed: Sequence[Operation]) -> RolloutF
 
 def _group(rows: QuerySet[Operation], until: Aggregate | None = None) -> Nodes:
     found = rows.aggregate(count=Count("key"), **({} if until is None else {"until": until}))
-    names = rows.order_by("ordinal").values_list("node", flat=True)[:NAMED] if found["count"] else ()
+    names = rows.order_by("ordinal").values_list("node", flat=True)[:MOST_NAMED] if found["count"] else ()
     return Nodes(count=found["count"], names=tuple(names), until=found.get("until"))
 
 
@@ -196,7 +196,7 @@ def _in_words(failed: Sequence[Operation]) -> tuple[str, ...]:
     """Return the failures in words, without those that a person canceled: people's actions name these."""
     rows = [each for each in failed if not each.canceled_by]
     return tuple(
-        ": ".join(filter(None, (_named(each), each.reason or each.phase, each.message))) for each in rows[:NAMED]
+        ": ".join(filter(None, (_named(each), each.reason or each.phase, each.message))) for each in rows[:MOST_NAMED]
     )
 
 
@@ -204,7 +204,22 @@ def _named(row: Operation) -> str:
     return f"{row.node}, {attempt_in_words(row)}" if row.former or row.rollback or row.attempt > 1 else row.node
 
 
-def _besides(row: Operation) -> Iterator[str]:
+def _related(row: Rollout) -> Iterator[str]:
+    """Yield sentences about the rollouts that it retries or rolls back, that retry or roll back it, and about the nodes that
+    its rollback left unchanged."""
+    if row.retry_of:
+        yield f"It retries the failed nodes of rollout {row.retry_of}."
+    if row.rollback_of:
+        yield f"It rolls back rollout {row.rollback_of}."
+    for retry in row.retried_by:
+        yield f"Rollout {retry} retries its failed nodes."
+    if row.rolled_back_by:
+        yield f"Rollout {row.rolled_back_by} rolls it back."
+    if row.left_alone.get("count"):
+        yield row.left_alone["text"]
+
+
+def _of_operation(row: Operation) -> Iterator[str]:
     if begun := begun_in_words(row):
         is_undo = row.rollback and row.attempt == 1
         what = f"The undo, {row.action} {row.module_name} {row.version}," if is_undo else "It"
@@ -212,7 +227,7 @@ def _besides(row: Operation) -> Iterator[str]:
     if row.canceled_by and row.finished_at is None:
         yield f"The node was asked to cancel it by {in_words(row.canceled_by)}."
     if row.late:
-        yield f"The node answered late: {row.late}."
+        yield f"The node reported late: {row.late}."
 
 
 def _earlier(row: Operation) -> list[str]:

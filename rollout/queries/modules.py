@@ -1,6 +1,6 @@
 """Answers about modules on nodes."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 from django.db.models import Q
@@ -10,6 +10,7 @@ from eventstore import Condition, head
 from modules_app.errors import ModuleInUseError
 from rollout.domain.conditions import USING
 from rollout.domain.errors import ArtifactInUseError
+from rollout.domain.words import some_of
 from rollout.messages import Action, Activation, Phase
 from rollout.models import NodeModule, Operation, Placement
 from rollout.projections.node_modules import ABSENT
@@ -84,12 +85,6 @@ def _loaders_of(module_name: str, version: int) -> list[str]:
     # In this order: the desired state has what an operation brings before that operation ends.
     coming = set(waiting.values_list("node", flat=True))
     return sorted(coming | set(there.values_list("node", flat=True)))
-
-
-def some_of(names: Sequence[str], *, most: int = 5) -> str:
-    """Return the names in words: `a, b, c, d, e and 7 more`."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{more}"
 
 
 def modules_on(nodes: Collection[str] | None, module_name: str) -> dict[str, list[NodeModule]]:

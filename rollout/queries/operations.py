@@ -11,8 +11,8 @@ from rollout.domain.errors import NodeNotFoundError, RolloutNotFoundError
 from rollout.domain.node.state import NodePhase
 from rollout.messages import RUNNING_PHASES, Phase
 from rollout.models import Node, Operation, Rollout
+from rollout.projections.attempts import BAD, outcomes_of
 from rollout.projections.counters import operation_key
-from rollout.projections.outcomes import BAD, outcomes_of
 from rollout.queries.nodes import by_node, node_row
 from rollout.queries.rollouts import rollout_row
 

@@ -22,7 +22,8 @@ from rollout.domain.rollout.events import (
 )
 from rollout.messages import Action, Phase, Reason
 from rollout.models import Operation, Rollout, TimelineEntry
-from rollout.projections.outcomes import STOPS, VERBS, action_of, had_by, nodes_of, outcomes_of, remark_of, stop_of
+from rollout.projections.actions import STOPS, VERBS, action_of, nodes_of, remark_of, stop_of
+from rollout.projections.attempts import had_by, outcomes_of
 from rollout.projections.rollout_document import document
 from rollout.queries.rollouts import rollout_row
 

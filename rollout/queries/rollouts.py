@@ -11,7 +11,7 @@ from rollout.domain.placement.outcomes import NOTHING_TO_DO
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
 from rollout.messages import Action, Phase, Reason
 from rollout.models import Operation, Rollout, TimelineEntry
-from rollout.projections.outcomes import BAD
+from rollout.projections.attempts import BAD
 from rollout.queries.nodes import node_rows
 
 #: Reasons of an operation that did nothing but left nothing lacking: the node was as desired, or is decommissioned.

@@ -2,10 +2,11 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 #: It talks to nobody but the pages' own host.
 ARGUMENTS = [
@@ -24,17 +25,17 @@ class NoBrowserError(Exception):
     MODFLEET_CHROMIUM."""
 
 
-def chromium_path():
+def chromium_path() -> str:
     """Raises: `NoBrowserError`."""
     named = os.environ.get("MODFLEET_CHROMIUM")
     for place in (named, "/usr/bin/chromium", *map(shutil.which, PLACES)) if not named else (named,):
         if place and Path(place).is_file():
             return place
-    raise NoBrowserError(" ".join(NoBrowserError.__doc__.split()))
+    raise NoBrowserError(" ".join(str(NoBrowserError.__doc__).split()))
 
 
 @contextmanager
-def running_browser():
+def running_browser() -> Iterator[Browser]:
     path = chromium_path()
     rights = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses to run its sandbox as root
     with sync_playwright() as playwright:

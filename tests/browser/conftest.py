@@ -2,11 +2,14 @@
 
 import itertools
 import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect
 
 from tests.browser.chromium import NoBrowserError, chromium_path, running_browser
 from tests.fleet import FINAL, PASSWORD, ROLLOUTS, Fleet, Up, remove_folder, sample, short_folder
@@ -16,13 +19,13 @@ PATIENCE = 60_000
 PEOPLE = {"carol": "admin", "bob": "cluster_viewer"}
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.e2e)
         item.add_marker(pytest.mark.timeout(300))  # the cluster's start counts too
 
 
-def pytest_sessionstart(session):
+def pytest_sessionstart(session: pytest.Session) -> None:
     expect.set_options(timeout=PATIENCE)
     try:
         chromium_path()
@@ -31,13 +34,13 @@ def pytest_sessionstart(session):
 
 
 @pytest.fixture(scope="session")
-def browser():
+def browser() -> Iterator[Browser]:
     with running_browser() as started:
         yield started
 
 
 @pytest.fixture(scope="session")
-def cluster():
+def cluster() -> Iterator[Fleet]:
     """Three nodes, and the people who look at them."""
     folder = short_folder()
     up = Up(folder / "data", "--no-sample", output=folder)
@@ -55,7 +58,7 @@ def cluster():
 
 
 @pytest.fixture
-def fleet(cluster):
+def fleet(cluster: Fleet) -> Iterator[Fleet]:
     """No rollout is under way, and every module loads."""
     cluster.refuse_to_load()
     yield cluster
@@ -70,10 +73,10 @@ _versions = itertools.count(30000)
 
 
 @pytest.fixture
-def package(tmp_path):
+def package(tmp_path: Path) -> Callable[..., tuple[int, Path]]:
     """Builds a package of a version of greet that no other test has."""
 
-    def build(**options):
+    def build(**options: Any) -> tuple[int, Path]:
         version = next(_versions)
         return version, sample(tmp_path, version, **options)
 
@@ -81,10 +84,10 @@ def package(tmp_path):
 
 
 @pytest.fixture
-def uploaded(fleet, package):
+def uploaded(fleet: Fleet, package: Callable[..., tuple[int, Path]]) -> Callable[..., int]:
     """Version of a package that has been uploaded."""
 
-    def upload(**options):
+    def upload(**options: Any) -> int:
         version, path = package(**options)
         assert fleet.upload(path).status_code == 201
         return version
@@ -93,11 +96,11 @@ def uploaded(fleet, package):
 
 
 @pytest.fixture(scope="session")
-def sessions(browser, cluster):
+def sessions(browser: Browser, cluster: Fleet) -> Callable[[str], Any]:
     """Logs in once for each person: what a browser keeps of it."""
-    kept = {}
+    kept: dict[str, Any] = {}
 
-    def session_of(name):
+    def session_of(name: str) -> Any:
         if name not in kept:
             context = browser.new_context(base_url=cluster.url)
             page = context.new_page()
@@ -109,7 +112,7 @@ def sessions(browser, cluster):
     return session_of
 
 
-def log_in(page, name):
+def log_in(page: Page, name: str) -> None:
     page.goto("/admin/")
     page.get_by_label("Name").fill(name)
     page.get_by_label("Password").fill(PASSWORD)
@@ -118,12 +121,13 @@ def log_in(page, name):
 
 
 @pytest.fixture
-def open_as(browser, cluster, sessions):
+def open_as(browser: Browser, cluster: Fleet, sessions: Callable[[str], Any]) -> Iterator[Callable[..., Page]]:
     """A page of somebody who is logged in: `open_as("bob")`. In the end nothing has been said on its console, and
     nothing was asked of another host."""
-    contexts, wrong = [], []
+    contexts: list[BrowserContext] = []
+    wrong: list[str] = []
 
-    def opened(name, **options):
+    def opened(name: str | None, **options: Any) -> Page:
         context = browser.new_context(base_url=cluster.url, storage_state=name and sessions(name), **options)
         contexts.append(context)
         page = context.new_page()
@@ -137,11 +141,11 @@ def open_as(browser, cluster, sessions):
     assert wrong == []
 
 
-def watch(page, url, wrong):
+def watch(page: Page, url: str, wrong: list[str]) -> None:
     """Everything that goes wrong in the page is added to `wrong`."""
     host = urlsplit(url).netloc
 
-    def said(message):
+    def said(message: ConsoleMessage) -> None:
         # What a server that is killed on purpose leaves unanswered is no fault of the page.
         if (
             message.type == "error"
@@ -150,7 +154,7 @@ def watch(page, url, wrong):
         ):
             wrong.append(f"{message.text} {message.location.get('url')}")
 
-    def asked(request):
+    def asked(request: Request) -> None:
         parts = urlsplit(request.url)
         if parts.scheme in {"http", "https"} and parts.netloc != host:
             wrong.append(request.url)
@@ -170,7 +174,7 @@ async (options) => {
 """
 
 
-def refusals(page, **options):
+def refusals(page: Page, **options: Any) -> Any:
     """What axe-core holds against the page that is serious or critical."""
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE)

@@ -4,6 +4,8 @@ import base64
 import struct
 import zlib
 
+from playwright.sync_api import Page
+
 #: The most frequent colours stay; every other becomes the nearest of them. Run by the browser, which is fast at it.
 _FEW_COLOURS = """
 async (content) => {
@@ -35,7 +37,7 @@ async (content) => {
 """
 
 
-def smaller(page, png):
+def smaller(page: Page, png: bytes) -> bytes:
     """The picture with at most 256 colours, as PNG; `page` is any page of a browser."""
     found = page.evaluate(_FEW_COLOURS, base64.b64encode(png).decode())
     width, height, indices = found["width"], found["height"], base64.b64decode(found["indices"])
@@ -46,5 +48,5 @@ def smaller(page, png):
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*each) for each in chunks)
 
 
-def _chunk(name, content):
+def _chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))

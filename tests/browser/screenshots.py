@@ -6,10 +6,11 @@ python -m tests.browser.screenshots
 import os
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, FloatRect, ViewportSize, expect
 
 from tests.browser.chromium import running_browser
 from tests.browser.conftest import log_in
@@ -18,12 +19,12 @@ from tests.fleet import PASSWORD, Fleet, Up, remove_folder, sample, short_folder
 from tests.waiting import wait_for
 
 PICTURES = Path(__file__).parents[2] / "docs" / "screenshots"
-SIZE = {"width": 1360, "height": 900}
+SIZE: ViewportSize = {"width": 1360, "height": 900}
 #: Beyond this a picture is cut, pixels: the lists of a thousand nodes are long.
 TALLEST = 1500
 
 
-def main():
+def main() -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     # The browser runs last: where it does, Django takes every call of its own for an asynchronous one.
     for count, fleet in {"3": three_nodes, "1000": a_thousand_nodes}.items():
@@ -31,7 +32,7 @@ def main():
             take(browser, url, count, pages)
 
 
-def take(browser, url, count, pages):
+def take(browser: Browser, url: str, count: str, pages: Mapping[str, str]) -> None:
     context = browser.new_context(base_url=url, viewport=SIZE, color_scheme="light", reduced_motion="reduce")
     page = context.new_page()
     page.set_default_timeout(60_000)
@@ -42,7 +43,7 @@ def take(browser, url, count, pages):
         expect(page.locator("h1")).to_be_visible()
         page.evaluate("document.fonts.ready.then(() => null)")
         height = page.evaluate("document.documentElement.scrollHeight")
-        clip = {"x": 0, "y": 0, "width": SIZE["width"], "height": min(height, TALLEST)}
+        clip: FloatRect = {"x": 0, "y": 0, "width": SIZE["width"], "height": min(height, TALLEST)}
         shot = PICTURES / f"{name}-{count}.png"
         shot.write_bytes(smaller(page, page.screenshot(full_page=True, clip=clip)))
         sys.stdout.write(f"{shot.relative_to(PICTURES.parents[1])}\n")
@@ -53,7 +54,7 @@ def take(browser, url, count, pages):
 
 
 @contextmanager
-def three_nodes():
+def three_nodes() -> Iterator[tuple[str, dict[str, str]]]:
     folder = short_folder()
     up = Up(folder / "data", "--no-sample", output=folder)
     try:
@@ -65,7 +66,7 @@ def three_nodes():
         remove_folder(folder)
 
 
-def story_of_three(fleet, folder):
+def story_of_three(fleet: Fleet, folder: Path) -> dict[str, str]:
     """A version that is everywhere, one whose canary has failed, and one that waits at a gate."""
     for version, picky in ((1, False), (2, False), (3, True)):
         assert fleet.upload(sample(folder, version, picky=picky)).is_success
@@ -99,7 +100,7 @@ def story_of_three(fleet, folder):
 
 
 @contextmanager
-def a_thousand_nodes():
+def a_thousand_nodes() -> Iterator[tuple[str, dict[str, str]]]:
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {
             "MODFLEET_DATA_DIR": folder,
@@ -123,7 +124,7 @@ def a_thousand_nodes():
             yield f"http://127.0.0.1:{server.port}", pages
 
 
-def story_of_a_thousand():
+def story_of_a_thousand() -> dict[str, str]:
     """In the third wave, with nodes that failed, that are at work, and that are yet to come."""
     from eventstore import acting_as, person
     from rollout.delivery import ingestion
@@ -166,7 +167,7 @@ def story_of_a_thousand():
     }
 
 
-def page_of(uid):
+def page_of(uid: str) -> str:
     return f"/admin/rollout/rollout/{uid}/change/"
 
 

@@ -90,7 +90,7 @@ def test_every_page_tells_the_whole_story(four, open_as):
     expect(page.locator(".ro-tiles .succeeded.failed-before")).to_have_count(1)
     page.goto(page_of(superseded))
     expect(page.locator(".ro-summary")).to_contain_text(f"{NODE} taken over by the user {NAME}")
-    expect(page.locator(".ro-summary")).to_contain_text(f"Rollout {canceled} took its place")
+    expect(page.locator(".ro-summary")).to_contain_text(f"Superseded by rollout {canceled}")
     expect(timeline).to_contain_text(f"{NODE} canceled")
     page.goto(page_of(canceled))
     expect(page.locator(".ro-summary")).to_contain_text(f"{NODE} canceled by the user {NAME}")

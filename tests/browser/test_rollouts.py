@@ -25,7 +25,9 @@ def press(page, name):
 
 
 def uid_of(page):
-    return re.search(r"rollout/rollout/([0-9a-f]{32})/", page.url)[1]
+    found = re.search(r"rollout/rollout/([0-9a-f]{32})/", page.url)
+    assert found, page.url
+    return found[1]
 
 
 def start_by_clicking(page, version, **strategy):

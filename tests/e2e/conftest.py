@@ -1,13 +1,16 @@
 """Clusters of real processes: one that tests share, one for each file that kills parts of it, and what they upload."""
 
 import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.fleet import Fleet, Up, remove_folder, sample, short_folder
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tests/e2e/" in item.nodeid:
             item.add_marker(pytest.mark.e2e)
@@ -16,7 +19,7 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
-def folder():
+def folder() -> Iterator[Path]:
     """A short path for a data folder."""
     made = short_folder()
     yield made
@@ -24,11 +27,11 @@ def folder():
 
 
 @pytest.fixture
-def start(folder):
+def start(folder: Path) -> Iterator[Callable[..., Up]]:
     """Starts `modfleet up`; nothing of it may be left at the end."""
-    started = []
+    started: list[Up] = []
 
-    def start_up(*words, name="data", environ=None):
+    def start_up(*words: str, name: str = "data", environ: dict[str, str | None] | None = None) -> Up:
         started.append(Up(folder / name, *words, output=folder, environ=environ))
         return started[-1]
 
@@ -42,7 +45,7 @@ def start(folder):
 
 
 @pytest.fixture(scope="session")
-def cluster():
+def cluster() -> Iterator[Fleet]:
     """Three nodes, without a module."""
     folder = short_folder()
     up = Up(folder / "data", "--no-sample", output=folder)
@@ -58,7 +61,7 @@ def cluster():
 
 
 @pytest.fixture
-def fleet(cluster):
+def fleet(cluster: Fleet) -> Fleet:
     """The shared cluster, with nothing installed; what a test leaves on its nodes is removed before the next one."""
     cluster.clear()
     return cluster
@@ -68,10 +71,10 @@ _versions = itertools.count(20000)
 
 
 @pytest.fixture
-def package(tmp_path):
+def package(tmp_path: Path) -> Callable[..., tuple[int, Path]]:
     """Builds a package of a version of greet that no other test has: `package()` is its version and path."""
 
-    def build(**options):
+    def build(**options: Any) -> tuple[int, Path]:
         version = next(_versions)
         return version, sample(tmp_path, version, **options)
 
@@ -79,10 +82,10 @@ def package(tmp_path):
 
 
 @pytest.fixture
-def uploaded(fleet, package):
+def uploaded(fleet: Fleet, package: Callable[..., tuple[int, Path]]) -> Callable[..., int]:
     """Version of a package that has been uploaded."""
 
-    def upload(**options):
+    def upload(**options: Any) -> int:
         version, path = package(**options)
         assert fleet.upload(path).status_code == 201
         return version

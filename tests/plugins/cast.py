@@ -4,7 +4,7 @@ alice is an admin, bob may look at everything, carol manages users, mallory has 
 """
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from django.test import override_settings
@@ -37,7 +37,7 @@ def anyone() -> APIClient:
 
 
 @pytest.fixture
-def new_user(db) -> "Callable[[str, Role], User]":
+def new_user(db: None) -> Iterator[Callable[[str, Role], User]]:
     """Makes an account; its password is `PASSWORD`, hashed fast."""
     remembered.clear()
     with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
@@ -48,20 +48,20 @@ def new_user(db) -> "Callable[[str, Role], User]":
 
 
 @pytest.fixture
-def alice(new_user) -> User:
+def alice(new_user: Callable[[str, Role], User]) -> User:
     return new_user("alice", Role.ADMIN)
 
 
 @pytest.fixture
-def bob(new_user) -> User:
+def bob(new_user: Callable[[str, Role], User]) -> User:
     return new_user("bob", Role.CLUSTER_VIEWER)
 
 
 @pytest.fixture
-def carol(new_user) -> User:
+def carol(new_user: Callable[[str, Role], User]) -> User:
     return new_user("carol", Role.USER_MANAGER)
 
 
 @pytest.fixture
-def mallory(new_user) -> User:
+def mallory(new_user: Callable[[str, Role], User]) -> User:
     return new_user("mallory", Role.NONE)

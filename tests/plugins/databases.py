@@ -13,7 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -23,6 +23,7 @@ import pytest
 from django.db import connection, connections
 from django.db.backends.signals import connection_created
 from django.test.utils import setup_databases, teardown_databases
+from pytest_django import DjangoDbBlocker
 
 from tests.waiting import PATIENCE
 
@@ -31,8 +32,12 @@ Result = TypeVar("Result")
 
 @pytest.fixture(scope="session")
 def django_db_setup(
-    request, django_test_environment, django_db_blocker, django_db_modify_db_settings, django_db_keepdb
-):
+    request: pytest.FixtureRequest,
+    django_test_environment: None,
+    django_db_blocker: DjangoDbBlocker,
+    django_db_modify_db_settings: None,
+    django_db_keepdb: bool,
+) -> Iterator[None]:
     """Instead of pytest-django's own, which makes no test database for a run that only has `committed_db` tests."""
     verbosity = request.config.option.verbose
     with django_db_blocker.unblock():
@@ -44,14 +49,14 @@ def django_db_setup(
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_teardown(item):
+def pytest_runtest_teardown(item: pytest.Function) -> None:
     """A thread that still follows the log would ask for a database that the test has given back."""
     if "db" in item.fixturenames or item.get_closest_marker("django_db"):
         _join_watcher()
 
 
 @pytest.fixture
-def committed_db(django_db_setup, django_db_blocker, tmp_path) -> Iterator[str]:
+def committed_db(django_db_setup: None, django_db_blocker: DjangoDbBlocker, tmp_path: Path) -> Iterator[str]:
     """A database of the test's own, migrated and empty, in which commits are real; its value is the URL.
 
     `django.db.connection` is that database in every thread for as long as the test lasts, and `MODFLEET_DATABASE_URL`
@@ -94,15 +99,15 @@ def at_once(*functions: Callable[[], Result]) -> list[Result]:
 
 
 @pytest.fixture
-def between_queries():
+def between_queries() -> Callable[[str, Callable[[], object]], AbstractContextManager[None]]:
     """`with between_queries(table, action)`: once the first query of the table is answered, another connection carries
     `action` out before this thread asks anything more."""
 
     @contextmanager
-    def arrange(table, action):
+    def arrange(table: str, action: Callable[[], object]) -> Iterator[None]:
         waiting = [action]
 
-        def act(execute, sql, params, many, context):
+        def act(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
             answer = execute(sql, params, many, context)
             if table in sql and waiting:
                 at_once(waiting.pop())
@@ -129,7 +134,7 @@ def _sqlite_copy(path: Path) -> Iterator[str]:
 @contextmanager
 def _postgresql_copy() -> Iterator[str]:
     template, name = connection.settings_dict["NAME"], f"test_{uuid4().hex}"
-    server = connection.creation._nodb_cursor
+    server: Any = connection.creation._nodb_cursor  # type: ignore[attr-defined]  # not in the stubs
     connections.close_all()  # a database that is in use cannot be copied
     with server() as cursor:
         cursor.execute(f"CREATE DATABASE {name} TEMPLATE {template}")

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -102,7 +103,7 @@ def _watch(connection: Any, **_: Any) -> None:
 
 def _note(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
     """Every module of ours on the stack has to do with the query."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame:
         if (name := _from_root(frame.f_code.co_filename)) is not None:
             _sent.add(name)

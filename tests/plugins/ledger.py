@@ -1,10 +1,15 @@
 """The sample domain of `tests/ledger.py`, known to the log for one test."""
 
+from typing import TYPE_CHECKING
+
 import pytest
+
+if TYPE_CHECKING:
+    from tests.ledger import Balances
 
 
 @pytest.fixture
-def ledger(monkeypatch):
+def ledger(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its events are registered, no projection is. Actors without a kind are people."""
     from eventstore import projections, registry
     from tests.ledger import actor_with_kind, register_events
@@ -17,7 +22,7 @@ def ledger(monkeypatch):
 
 
 @pytest.fixture
-def balances(ledger, db):
+def balances(ledger: None, db: None) -> "Balances":
     """Its projection, registered, with an empty table."""
     from eventstore import projections
     from tests.ledger import Balances, create_table

@@ -6,8 +6,10 @@ import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pytest_django import Settings
 
 SOURCE = "int RedisModule_OnLoad(void *context, void **arguments, int count) { return context == arguments && count; }"
 #: Where an ELF header names its machine, and the two that packages are made for.
@@ -17,7 +19,7 @@ ARTIFACTS = "/v2/modules/user-defined/artifacts"
 LOCAL = "/v2/local/modules/user-defined/artifacts"
 
 
-def module_object(**changes) -> dict:
+def module_object(**changes: Any) -> dict[str, Any]:
     """The body of POST /v2/modules/user-defined as the vendor's page has it."""
     return {
         "module_name": "TestModule",
@@ -42,7 +44,7 @@ def module_object(**changes) -> dict:
 
 
 @pytest.fixture(scope="session")
-def shared_object(tmp_path_factory) -> bytes:
+def shared_object(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("module")
     (folder / "test.c").write_text(SOURCE)
     subprocess.run(["cc", "-shared", "-fPIC", "-o", "test.so", "test.c"], cwd=folder, check=True)
@@ -50,10 +52,10 @@ def shared_object(tmp_path_factory) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def pack(shared_object) -> Callable[..., bytes]:
+def pack(shared_object: bytes) -> Callable[..., bytes]:
     """Bytes of a package: `members` are added to it, all else changes its module.json."""
 
-    def packed(*, machine: int = X86_64, members: dict[str, bytes] | None = None, **changes) -> bytes:
+    def packed(*, machine: int = X86_64, members: dict[str, bytes] | None = None, **changes: Any) -> bytes:
         out = io.BytesIO()
         code = bytearray(shared_object)
         code[MACHINE_OFFSET] = machine
@@ -66,7 +68,7 @@ def pack(shared_object) -> Callable[..., bytes]:
     return packed
 
 
-def as_upload(package: bytes, *, field: str = "module", name: str = "module.zip") -> dict:
+def as_upload(package: bytes, *, field: str = "module", name: str = "module.zip") -> dict[str, io.BytesIO]:
     """What a test client sends as multipart/form-data."""
     file = io.BytesIO(package)
     file.name = name
@@ -74,7 +76,7 @@ def as_upload(package: bytes, *, field: str = "module", name: str = "module.zip"
 
 
 @pytest.fixture
-def storage(settings, tmp_path) -> Path:
+def storage(settings: Settings, tmp_path: Path) -> Path:
     """The folder in which this test's packages are kept."""
     folder = tmp_path / "artifacts"
     backend = {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(folder)}}

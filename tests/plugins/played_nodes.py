@@ -39,7 +39,7 @@ PLATFORM = "linux/x86_64"
 
 
 @pytest.fixture
-def committed_admin(committed_db) -> Iterator[APIClient]:
+def committed_admin(committed_db: str) -> Iterator[APIClient]:
     """A client of alice, an admin, where commits are real."""
     remembered.clear()
     with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):

@@ -4,19 +4,21 @@ A barrier before the lock of the first append of each thread, for two threads th
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from types import ModuleType
+from typing import Any, TypeVar
 
 import pytest
 
 from api.errors import ApiError
-from eventstore import store
+from eventstore import Append, store
 from tests.plugins.databases import at_once
 from tests.waiting import PATIENCE
 
 Result = TypeVar("Result")
-Race = Callable[..., list[Result | ApiError]]
+#: What each of the functions returned, or the `ApiError` that it raised.
+Race = Callable[..., list[Any]]
 
 
 class _Meeting:
@@ -44,19 +46,19 @@ class _Meeting:
 
 
 @pytest.fixture
-def race(monkeypatch) -> Race:
+def race(monkeypatch: pytest.MonkeyPatch) -> Race:
     """Calls functions at once; what each returned, or was refused for. Each decides before any of them has written."""
     meetings: list[_Meeting] = []
     real = store._expected_versions
 
-    def meet(appends):
+    def meet(appends: Sequence[Append]) -> Any:
         if meetings:
             meetings[-1].wait()
         return real(appends)
 
     monkeypatch.setattr(store, "_expected_versions", meet)
 
-    def run(*functions):
+    def run(*functions: Callable[[], Any]) -> list[Any]:
         meeting = _Meeting(len(functions))
         meetings.append(meeting)
         outcomes = at_once(*(lambda function=function: meeting.run(function) for function in functions))
@@ -67,13 +69,13 @@ def race(monkeypatch) -> Race:
 
 
 @pytest.fixture
-def meanwhile(monkeypatch):
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType, Callable[[], object]], None]:
     """`meanwhile(module, action)`: `action` is carried out just before the module's next append, after it has decided."""
 
-    def arrange(module, action):
+    def arrange(module: Any, action: Callable[[], object]) -> None:
         real = module.append
 
-        def act_first(*appends, **more):
+        def act_first(*appends: Append, **more: Any) -> Any:
             monkeypatch.setattr(module, "append", real)
             action()
             return real(*appends, **more)

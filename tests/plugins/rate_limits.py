@@ -6,6 +6,6 @@ from accounts import failed_logins, throttles
 
 
 @pytest.fixture(autouse=True)
-def _counted_anew():
+def _counted_anew() -> None:
     for limit in (failed_logins.of_account, failed_logins.of_address, throttles.requests, throttles.uploads):
         limit.clear()

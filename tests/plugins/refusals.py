@@ -1,7 +1,11 @@
 """What the API answers in any test is among what its documents say that the operation may refuse."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 from django.apps import apps
+from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts.permissions import Access
@@ -12,10 +16,10 @@ EVERYWHERE = {"method_not_allowed", "internal_error", "database_unavailable", "s
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _declared_refusals():
+def _declared_refusals() -> Iterator[None]:
     real = APIView.finalize_response
 
-    def finalize(view, request, response, *args, **kwargs):
+    def finalize(view: Any, request: Any, response: Response, *args: Any, **kwargs: Any) -> Response:
         code = response.data.get("error_code") if isinstance(getattr(response, "data", None), dict) else None
         action = getattr(view, "action", None) or request.method.lower()
         is_ours = apps.is_installed(type(view).__module__.partition(".")[0]) and hasattr(view, "permissions")
@@ -26,6 +30,6 @@ def _declared_refusals():
             assert code in known, f"{request.method} {request.path}: {code} is not declared by @refuses"
         return real(view, request, response, *args, **kwargs)
 
-    APIView.finalize_response = finalize
-    yield
-    APIView.finalize_response = real
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(APIView, "finalize_response", finalize)
+        yield

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.test import override_settings
+from pytest_django import DjangoDbBlocker
 
 from accounts.services import bootstrap_admin
 from modfleet.cluster import SERVER_OPTIONS
@@ -28,7 +30,7 @@ THREADS = 8
 @dataclass(frozen=True)
 class Server:
     port: int
-    process: subprocess.Popen
+    process: "subprocess.Popen[bytes]"
     data_dir: Path
     #: Of the probes' own listener, 0 if there is none.
     probes: int = 0
@@ -36,7 +38,9 @@ class Server:
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
 
-    def ask(self, method: str, path: str, body=None, headers=(), **options) -> tuple[http.client.HTTPResponse, bytes]:
+    def ask(
+        self, method: str, path: str, body: Any = None, headers: Any = (), **options: Any
+    ) -> tuple[http.client.HTTPResponse, bytes]:
         connection = self.connect()
         try:
             connection.request(method, path, body, dict(headers), **options)
@@ -56,7 +60,9 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(django_db_setup, django_db_blocker, tmp_path_factory) -> Iterator[Server]:
+def server(
+    django_db_setup: None, django_db_blocker: DjangoDbBlocker, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """One for the tests of a file; its database has one account, admin."""
     data_dir = tmp_path_factory.mktemp("data")
     with django_db_blocker.unblock(), bootstrapped(data_dir) as environment, serving(environment, data_dir) as served:
@@ -115,10 +121,11 @@ def serving(environment: Mapping[str, str], data_dir: Path, *options: str) -> It
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
 
 
-def wait_for_port(port: int, process: subprocess.Popen) -> None:
+def wait_for_port(port: int, process: "subprocess.Popen[bytes]") -> None:
     """Until the process listens on it."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:

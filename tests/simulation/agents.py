@@ -2,9 +2,14 @@
 
 from collections import deque
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from rollout.messages import Action, Activation, Phase, Reason, Report
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
 
 WORK = (Phase.FETCHING, Phase.VERIFYING, Phase.INSTALLING, Phase.LOADING, Phase.PROBING, Phase.SETTLING)
 
@@ -48,8 +53,12 @@ class Order:
     deadline_seconds: float
 
     @property
-    def number(self):
+    def number(self) -> tuple[int, int]:
         return self.generation, self.attempt
+
+
+#: Digest, and whether it is loaded, by module and version.
+Disk = dict[tuple[str, int], tuple[str, bool]]
 
 
 @dataclass(slots=True)
@@ -63,39 +72,40 @@ class Agent:
     loaded for each module version; `spoiled` are those that were changed by hand. `had`: what was there of the module
     when the node first began to work on an operation of the rollout."""
 
-    def __init__(self, world, name, disk=()):
+    def __init__(self, world: "World", name: str, disk: Disk | None = None) -> None:
         self.world = world
         self.name = name
         self.alive = True
         self.reachable = True
-        self.silent_since = None
-        self.journal = {}
-        self.queue = deque()
-        self.working = None
-        self.script = None
+        self.silent_since: datetime | None = None
+        self.journal: dict[str, Entry] = {}
+        self.queue: deque[Order] = deque()
+        self.working: Order | None = None
+        self.script: Script | None = None
         self.run = 0
-        self.disk = dict(disk)
-        self.spoiled = set()
+        self.disk: Disk = dict(disk or {})
+        self.spoiled: set[tuple[str, int]] = set()
         self.is_spoiled = False
-        self.had = {}
+        self.had: dict[str, dict[int, tuple[str, bool]]] = {}
 
     @property
-    def is_heard(self):
+    def is_heard(self) -> bool:
         return self.alive and self.reachable
 
     # --- What it is told
 
-    def hear(self, order):
+    def hear(self, order: Order) -> None:
         if not self.is_heard:
             return
         if order != self.working and order not in self.queue:
             self.queue.append(order)
             self._next()
 
-    def hear_cancel(self, order):
+    def hear_cancel(self, order: Order) -> None:
         if not self.is_heard:
             return
         if order == self.working:
+            assert self.script
             if self.script.obeys_cancel:
                 self._end(order, Phase.CANCELED, Reason.MANUAL)
             return
@@ -108,7 +118,7 @@ class Agent:
         elif entry.order == order and entry.report is not None:
             self.world.carry_report(entry.report)
 
-    def _next(self):
+    def _next(self) -> None:
         while self.alive and self.working is None and self.queue:
             order = self.queue.popleft()
             entry = self.journal.get(order.module_name)
@@ -121,7 +131,7 @@ class Agent:
 
     # --- What it does
 
-    def _begin(self, order):
+    def _begin(self, order: Order) -> None:
         self.journal[order.module_name] = Entry(order)
         self.had.setdefault(order.rollout, self.versions(order.module_name))
         self.working, self.run = order, self.run + 1
@@ -139,24 +149,24 @@ class Agent:
             case Deed.DIE:
                 self.world.after(0.2, self._die, self.run, script.seconds)
 
-    def _say(self, run, order, phase):
+    def _say(self, run: int, order: Order, phase: Phase) -> None:
         if run == self.run and order == self.working:
             self.world.carry_report(_report(order, phase))
 
-    def _finish(self, run, order, phase, reason):
+    def _finish(self, run: int, order: Order, phase: Phase, reason: Reason | None) -> None:
         if run == self.run and order == self.working:
             self._end(order, phase, reason)
 
-    def _give_up(self, run):
+    def _give_up(self, run: int) -> None:
         if run == self.run:
             self.working = None
             self._next()
 
-    def _die(self, run, seconds):
+    def _die(self, run: int, seconds: float) -> None:
         if run == self.run and self.alive:
             self.world.kill(self.name, seconds)
 
-    def _end(self, order, phase, reason):
+    def _end(self, order: Order, phase: Phase, reason: Reason | None) -> None:
         former = dict(self.disk)
         if phase in {Phase.SUCCEEDED, Phase.SKIPPED}:
             self._change(order)
@@ -169,17 +179,17 @@ class Agent:
         self.world.carry_report(report)
         self._next()
 
-    def versions(self, module_name):
+    def versions(self, module_name: str) -> dict[int, tuple[str, bool]]:
         """Digest, and whether it is loaded, by version."""
         return {version: found for (name, version), found in self.disk.items() if name == module_name}
 
-    def spoil(self, module_name, version):
+    def spoil(self, module_name: str, version: int) -> None:
         """Somebody deletes its files."""
         self.disk.pop((module_name, version), None)
         self.spoiled.add((module_name, version))
         self.is_spoiled = True
 
-    def _change(self, order):
+    def _change(self, order: Order) -> None:
         name = order.module_name
         self.spoiled.discard((name, order.version))
         if order.undoes is not None:
@@ -196,17 +206,17 @@ class Agent:
 
     # --- What happens to it
 
-    def stop(self):
+    def stop(self) -> None:
         """Its process is gone, and what it had in memory."""
         self.alive, self.working, self.run = False, None, self.run + 1
         self.queue.clear()
 
-    def start(self):
+    def start(self) -> None:
         self.alive = self.reachable = True
         self._next()
 
 
-def _report(order, phase, reason=None):
+def _report(order: Order, phase: Phase, reason: Reason | None = None) -> Report:
     return Report(
         rollout=order.rollout,
         node=order.node,

@@ -1,14 +1,18 @@
 """A random run: strategies, scripts, faults and what people do, all drawn from the world's own chance."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from random import Random
+from typing import Any
 
 from rollout.domain.retries import Retries
-from rollout.domain.rollout.commands import Abort, Approve, Pause, Promote, Reject
+from rollout.domain.rollout.commands import Abort, Approve, Pause, Promote, Reject, RolloutCommand
 from rollout.domain.rollout.events import RolloutPhase, WavePhase
+from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Strategy
 from rollout.messages import Action, Phase, Reason
-from tests.simulation.agents import Deed, Script
+from tests.simulation.agents import Deed, Order, Script
 from tests.simulation.world import EPOCH, MODULE, World
 
 #: How often people look at what is stuck once the faults have stopped, and how long it may all take then, seconds.
@@ -16,17 +20,19 @@ ROUND_SECONDS = 60.0
 LONGEST_SECONDS = 7 * 86_400.0
 AMOUNTS = (0, 1, 1, 2, 3, "10%", "25%", "50%", "100%")
 REASONS = (Reason.LOAD_FAILED, Reason.FETCH_FAILED, Reason.SERVER_UNREACHABLE, Reason.DISK_FULL)
+#: Something that happens to the world, a node and a rollout.
+Happening = Callable[[World, str, str], object]
 PHASES = (Phase.FETCHING, Phase.VERIFYING, Phase.INSTALLING, Phase.LOADING, Phase.PROBING)
 
 
-def simulate(seed, **more):
+def simulate(seed: int, **more: Any) -> World:
     """The world of `seed`, run to its end with every rule watched."""
     world = World(seed, nodes=0, scripts=Luck(0.0), **more)
     chance = world.chance
     world._scripts = Luck(chance.choice((0.0, 0.02, 0.1, 0.1, 0.3)))
     for number in range(_fleet_size(chance)):
         there = chance.random() < 0.2
-        world.join(f"n{number:03d}", {(MODULE, 9): ("c9", True), (MODULE, 8): ("c8", False)} if there else ())
+        world.join(f"n{number:03d}", {(MODULE, 9): ("c9", True), (MODULE, 8): ("c8", False)} if there else None)
     world.is_faulty = chance.random() < 0.7
     world.start(strategy(chance))
     span = chance.choice((30.0, 120.0, 600.0))
@@ -41,7 +47,7 @@ def simulate(seed, **more):
     return world
 
 
-def _one_after_another(world):
+def _one_after_another(world: World) -> None:
     """Rollouts on nodes on which others have failed, timed out or succeeded before; then one of them is rolled back."""
     chance = world.chance
     world.is_faulty = chance.random() < 0.3
@@ -57,11 +63,11 @@ def _one_after_another(world):
     settle(world)
 
 
-def _fleet_size(chance):
+def _fleet_size(chance: Random) -> int:
     return 100 if chance.random() < 0.01 else chance.randint(1, 12)
 
 
-def strategy(chance):
+def strategy(chance: Random) -> Strategy:
     some = chance.random
     return Strategy(
         canary=chance.choice(AMOUNTS),
@@ -88,7 +94,7 @@ class Luck:
 
     bad: float
 
-    def __call__(self, chance, order):
+    def __call__(self, chance: Random, order: Order) -> Script:
         said = chance.choice(((), PHASES[:1], (PHASES[0], PHASES[3]), PHASES[1::-1]))
         seconds, luck = chance.uniform(0.5, 15.0), chance.random()
         obeys = chance.random() < 0.7
@@ -103,47 +109,47 @@ class Luck:
         return Script(seconds=seconds, said=said, obeys_cancel=obeys)
 
 
-def happen(world):
+def happen(world: World) -> None:
     """Something that people or nodes do."""
     chance = world.chance
     name, uid = chance.choice(sorted(world.agents)), chance.choice(world.uids)
     HAPPENINGS[chance.choice(sorted(HAPPENINGS))](world, name, uid)
 
 
-def _cut(world, name, uid):
+def _cut(world: World, name: str, uid: str) -> None:
     world.cut(name, world.chance.choice((10.0, 150.0, 500.0)))
 
 
-def _freeze(world, name, uid):
+def _freeze(world: World, name: str, uid: str) -> None:
     world.freeze()
     world.after(world.chance.uniform(1, 100), world.thaw)
 
 
-def _drain(world, name, uid):
+def _drain(world: World, name: str, uid: str) -> None:
     world.tried(world.drain, name)
     world.after(world.chance.uniform(1, 100), world.tried, world.activate, name)
 
 
-def _decommission(world, name, uid):
+def _decommission(world: World, name: str, uid: str) -> None:
     world.tried(world.decommission, name)
     if world.chance.random() < 0.5:  # its agent is started again
         world.after(world.chance.uniform(1, 100), world.heartbeat, name)
         world.after(world.chance.uniform(1, 100), _restart, world, name)
 
 
-def _restart(world, name):
+def _restart(world: World, name: str) -> None:
     world.agents[name].stop()
     world.revive(name, hello=True)
 
 
-def _drift(world, name, uid):
-    version = world.rollouts[uid].started.version
+def _drift(world: World, name: str, uid: str) -> None:
+    version = world.started(uid).version
     world.tried(world.drift, name, version)
     if world.chance.random() < 0.5:
         world.after(world.chance.uniform(1, 60), world.tried, world.end_drift, name, version)
 
 
-def _start_another(world):
+def _start_another(world: World) -> None:
     chance = world.chance
     names = sorted(world.agents)
     world.tried(
@@ -157,16 +163,16 @@ def _start_another(world):
     )
 
 
-def _verb(command):
+def _verb(command: Callable[[str], RolloutCommand]) -> Happening:
     return lambda world, _, uid: world.tried(world.obey, uid, command(uid))
 
 
-def _cancel(world, name, uid):
+def _cancel(world: World, name: str, uid: str) -> None:
     if world.operation(uid, name) is not None:
         world.tried(world.cancel, uid, name, force=world.chance.random() < 0.3)
 
 
-HAPPENINGS = {
+HAPPENINGS: dict[str, Happening] = {
     "abort": _verb(lambda uid: Abort(rollout=uid)),
     "another": lambda world, *_: _start_another(world),
     "approve": _verb(lambda uid: Approve(rollout=uid, remark="go", by_another=True)),
@@ -187,7 +193,7 @@ HAPPENINGS = {
 }
 
 
-def settle(world):
+def settle(world: World) -> None:
     """The faults stop, people help where something waits for them, and all of it ends."""
     world.is_faulty = False
     for name in sorted(world.agents):
@@ -199,11 +205,11 @@ def settle(world):
     world.rules.at_end()
 
 
-def _has_ended(world):
+def _has_ended(world: World) -> bool:
     return all(state.phase.is_final for state in world.rollouts.values())
 
 
-def _help(world):
+def _help(world: World) -> None:
     if world.fleet.frozen is not None:  # a thaw moves everything on: a moment that was forgotten would not be noticed
         world.thaw()
     for name, node in world.nodes.items():
@@ -224,6 +230,6 @@ def _help(world):
             world.obey(uid, Promote(rollout=uid))
 
 
-def _is_hopeless(world, uid, state):
+def _is_hopeless(world: World, uid: str, state: RolloutState) -> bool:
     """Whether `min_healthy` may leave no room for ever: it is of nodes that have left the fleet, or of all."""
     return state.strategy.kept_healthy(state.nodes) > 0 and world.events(uid).count("WaveFailed") > 5

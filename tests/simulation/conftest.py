@@ -1,7 +1,9 @@
 """What was simulated is said at the end, also when several processes have shared the work."""
 
+from typing import Any
 
-def pytest_terminal_summary(terminalreporter):
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
     reports = [each for found in ("passed", "failed") for each in terminalreporter.stats.get(found, ())]
     counts = [dict(each.user_properties)["simulated"] for each in reports if "simulated" in dict(each.user_properties)]
     if counts:

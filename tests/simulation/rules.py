@@ -4,6 +4,10 @@ Most rules follow the events by themselves, so that they share as little as poss
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import Model
 
 from rollout.domain.placement.events import (
     OperationFinished,
@@ -31,10 +35,15 @@ from rollout.domain.rollout.events import (
     WavePhase,
 )
 from rollout.domain.rollout.progress_deadline import progress_deadline
-from rollout.domain.rollout.snapshot import Needs
+from rollout.domain.rollout.snapshot import Needs, Snapshot
+from rollout.domain.rollout.state import RolloutState
 from rollout.messages import FINAL_PHASES, Action, Activation, Phase, Reason
+from rollout.models import Operation, Rollout
 from rollout.projections.counters import COUNTERS, counter_of
 from tests.simulation.snapshot import IN_PROGRESS
+
+if TYPE_CHECKING:
+    from tests.simulation.world import Recorded, World
 
 BAD = (Phase.FAILED, Phase.TIMED_OUT)
 
@@ -42,7 +51,7 @@ BAD = (Phase.FAILED, Phase.TIMED_OUT)
 class Broken(AssertionError):
     """A rule does not hold. `rule` is its name."""
 
-    def __init__(self, world, rule, detail=""):
+    def __init__(self, world: "World", rule: str, detail: str = "") -> None:
         self.rule = rule
         again = f"MODFLEET_SEED={world.seed} .venv/bin/pytest -k one_seed tests/simulation"
         last = "\n".join(f"  {each.position} {each.recorded_at:%H:%M:%S.%f} {each.event}" for each in world.log[-15:])
@@ -52,75 +61,78 @@ class Broken(AssertionError):
 class Rules:
     """Of one world."""
 
-    def __init__(self, world):
+    def __init__(self, world: "World") -> None:
         self.world = world
-        self.stopped = set()  # by a threshold, and nobody has resumed
-        self.paused = set()
-        self.passed = set()  # (rollout, wave)
-        self.live, self.waiting = {}, {}  # the rollout, by node and module
-        self.finished = set()
-        self.worked_after_all = set()  # (rollout, node): given back, and worked on nevertheless
-        self.failing = defaultdict(set)  # nodes whose last attempt failed, by rollout
-        self.requested, self.restored = Counter(), Counter()
+        self.stopped: set[str] = set()  # by a threshold, and nobody has resumed
+        self.paused: set[str] = set()
+        self.passed: set[tuple[str, int]] = set()  # (rollout, wave)
+        #: The rollout, by node and module.
+        self.live: dict[tuple[str, str], str] = {}
+        self.waiting: dict[tuple[str, str], str] = {}
+        self.finished: set[str] = set()
+        self.worked_after_all: set[tuple[str, str]] = set()  # (rollout, node): given back, and worked on nevertheless
+        self.failing: defaultdict[str, set[str]] = defaultdict(set)  # nodes whose last attempt failed, by rollout
+        self.requested: Counter[str] = Counter()
+        self.restored: Counter[str] = Counter()
         #: What has ended and may have happened on the node all the same, as (rollout, is a rollback), by node; and what
         #: of that was open when an operation was released, by rollout and node.
-        self.open, self.open_before = defaultdict(set), {}
+        self.open: defaultdict[str, set[tuple[str, bool]]] = defaultdict(set)
+        self.open_before: dict[tuple[str, str], set[tuple[str, bool]]] = {}
 
-    def holds(self, condition, rule, detail=""):
+    def holds(self, condition: object, rule: str, detail: str = "") -> None:
         if not condition:
             raise Broken(self.world, rule, detail)
 
     # --- Before an event is folded
 
-    def before(self, recorded):
+    def before(self, recorded: "Recorded") -> None:
         check = _BEFORE.get(type(recorded.event))
         if recorded.stream.startswith("rollout:"):
             self.holds(recorded.event.rollout not in self.finished, "final is final")
         if check is not None:
             check(self, recorded.event)
 
-    def _start(self, event):
+    def _start(self, event: RolloutStarted) -> None:
         if not event.rollback_of:
             return
-        former = self.world.rollouts[event.rollback_of]
-        self.holds(not former.started.rollback_of, "a rollback never starts a rollback")
+        self.holds(not self.world.started(event.rollback_of).rollback_of, "a rollback never starts a rollback")
         self.restored[event.rollback_of] += 1
         self._is_restored_once(event.rollback_of)
 
-    def _request_rollback(self, event):
-        self.holds(not self.world.rollouts[event.rollout].started.rollback_of, "a rollback never starts a rollback")
+    def _request_rollback(self, event: RollbackRequested) -> None:
+        self.holds(not self.world.started(event.rollout).rollback_of, "a rollback never starts a rollback")
         self.requested[event.rollout] += 1
         self.holds(self.requested[event.rollout] == 1, "a rollout is rolled back at most once")
 
-    def _start_rollback(self, event):
+    def _start_rollback(self, event: RollbackStarted) -> None:
         self.stopped.discard(event.rollout)
         self.restored[event.rollout] += 1
         self._is_restored_once(event.rollout)
 
-    def _is_restored_once(self, uid):
+    def _is_restored_once(self, uid: str) -> None:
         self.holds(self.restored[uid] == 1, "a rollout is rolled back at most once")
 
-    def _fail(self, event):
+    def _fail(self, event: WaveFailed) -> None:
         self.stopped.add(event.rollout)
 
-    def _pause(self, event):
+    def _pause(self, event: RolloutPaused) -> None:
         self.paused.add(event.rollout)
 
-    def _resume(self, event):
+    def _resume(self, event: RolloutResumed) -> None:
         self.stopped.discard(event.rollout)
         self.paused.discard(event.rollout)
 
-    def _retry(self, event):
+    def _retry(self, event: NodesRetried) -> None:
         restoring = self.world.rollouts[event.rollout].restoring
         self.holds(not event.automatic or event.rollout not in self.stopped or restoring, "nothing after a threshold")
 
-    def _pass(self, event):
+    def _pass(self, event: WavePassed) -> None:
         self.passed.add((event.rollout, event.wave))
 
-    def _finish_rollout(self, event):
+    def _finish_rollout(self, event: RolloutFinished) -> None:
         self.finished.add(event.rollout)
 
-    def _release_nodes(self, event):
+    def _release_nodes(self, event: NodesReleased) -> None:
         uid = event.rollout
         self.holds(uid not in self.stopped, "nothing after a threshold")
         restoring = self.world.rollouts[uid].restoring
@@ -128,7 +140,7 @@ class Rules:
         self.holds(self.world.fleet.frozen is None, "nothing while the fleet is frozen")
         self.holds(len(set(event.nodes)) == len(event.nodes), "a node is released once")
 
-    def _schedule(self, event):
+    def _schedule(self, event: OperationScheduled) -> None:
         place = event.node, event.module_name
         self.holds(event.rollout not in self.finished, "final is final")
         if event.behind:
@@ -138,27 +150,27 @@ class Rules:
             self.holds(place not in self.live, "one live operation", f"{place}")
             self.live[place] = event.rollout
 
-    def _release(self, event):
+    def _release(self, event: OperationReleased) -> None:
         world, uid = self.world, event.rollout
-        row = world.operation(uid, event.node)
+        row = world.known_operation(uid, event.node)
         self.holds(self.live.get((event.node, event.module_name)) == uid, "one live operation")
         if not row.rollback and row.wave > 0:
             self.holds((uid, row.wave - 1) in self.passed, "waves one after the other")
         if not row.rollback:
             self.open_before.setdefault((uid, event.node), set(self.open[event.node]))
 
-    def _report_late(self, event):
+    def _report_late(self, event: OperationReportedLate) -> None:
         """The node has said after all what became of it: whoever asks now knows."""
-        key = (event.rollout, self.world.operation(event.rollout, event.node).rollback)
+        key = (event.rollout, self.world.known_operation(event.rollout, event.node).rollback)
         self.open[event.node].discard(key)
         for (_, node), keys in self.open_before.items():
             if node == event.node:
                 keys.discard(key)
 
-    def _restores_what_was_there(self, event, row):
+    def _restores_what_was_there(self, event: OperationFinished, row: Operation) -> None:
         """Unless somebody or something changed the node that the control plane has never heard of."""
         world, agent = self.world, self.world.agents[event.node]
-        uid = world.rollouts[event.rollout].started.rollback_of or event.rollout
+        uid = world.started(event.rollout).rollback_of or event.rollout
         if agent.is_spoiled or self.open_before.get((uid, event.node)):
             return
         had = agent.had.get(uid, agent.had[event.rollout])
@@ -168,16 +180,16 @@ class Rules:
             f"{event.node} {agent.versions(event.module_name)} {had}",
         )
 
-    def _progress(self, event):
-        if self.world.operation(event.rollout, event.node).phase == Phase.SCHEDULED:
+    def _progress(self, event: OperationProgressed) -> None:
+        if self.world.known_operation(event.rollout, event.node).phase == Phase.SCHEDULED:
             self.worked_after_all.add((event.rollout, event.node))
 
-    def _give_back(self, event):
+    def _give_back(self, event: OperationGivenBack) -> None:
         self.worked_after_all.discard((event.rollout, event.node))
 
-    def _finish(self, event):
+    def _finish(self, event: OperationFinished) -> None:
         place, key = (event.node, event.module_name), (event.rollout, event.node)
-        row = self.world.operation(*key)
+        row = self.world.known_operation(*key)
         self.holds(row.phase not in FINAL_PHASES, "final is final", str(key))
         self.worked_after_all.discard(key)
         self._note_what_is_open(event, row)
@@ -191,7 +203,7 @@ class Rules:
             if place in self.waiting:
                 self.live[place] = self.waiting.pop(place)
 
-    def _note_what_is_open(self, event, row):
+    def _note_what_is_open(self, event: OperationFinished, row: Operation) -> None:
         """The control plane may end an operation without the node's answer."""
         key = (event.rollout, row.rollback)
         if event.phase in {Phase.SUCCEEDED, Phase.ROLLED_BACK}:
@@ -206,7 +218,7 @@ class Rules:
 
     # --- After an append
 
-    def after(self, added):
+    def after(self, added: "Sequence[Recorded]") -> None:
         uids = dict.fromkeys(each.event.rollout for each in added if hasattr(each.event, "rollout"))
         for uid in uids:
             if uid in self.world.rows.rollouts:
@@ -220,9 +232,9 @@ class Rules:
                 case OperationReportedLate() | ReportRejected() | PlacementForgotten():
                     pass
                 case event if each.stream.startswith("placement:"):
-                    self._has_a_deadline(self.world.operation(event.rollout, event.node))
+                    self._has_a_deadline(self.world.known_operation(event.rollout, event.node))
 
-    def _counters_add_up(self, row):
+    def _counters_add_up(self, row: Rollout) -> None:
         counted = sum([getattr(row, name) for name in COUNTERS])
         self.holds(counted == row.total, "counters add up", f"{counted} of {row.total}")
         in_no_wave = sum(each.wave < 0 for each in self.world.rows.of(row.uid))
@@ -233,13 +245,13 @@ class Rules:
         for wave in row.waves:
             self.holds(sum([wave[name] for name in COUNTERS]) == wave["total"], "counters add up", str(wave))
 
-    def _has_room(self, event):
+    def _has_room(self, event: NodesReleased) -> None:
         state, row = self.world.rollouts[event.rollout], self.world.rows.rollouts[event.rollout]
         after_all = sum(uid == event.rollout for uid, _ in self.worked_after_all)
         in_progress = row.queued + row.running - after_all
         self.holds(in_progress <= state.strategy.parallel(state.nodes), "max_parallel in progress", str(in_progress))
 
-    def _keeps_healthy(self, event):
+    def _keeps_healthy(self, event: NodesReleased) -> None:
         world, uid = self.world, event.rollout
         state = world.rollouts[uid]
         kept = state.strategy.kept_healthy(state.nodes)
@@ -255,11 +267,11 @@ class Rules:
         ]
         self.holds(len(healthy) >= kept, "min_healthy stay untouched", f"{len(healthy)} of {kept}")
 
-    def live_phase(self, row):
+    def live_phase(self, row: Operation) -> Phase | None:
         live = self.world.placements[row.node, row.module_name].live
         return live.phase if live is not None and live.rollout == row.rollout else None
 
-    def _tolerates(self, event):
+    def _tolerates(self, event: NodesReleased) -> None:
         """Failures count per wave and over all, whatever the step thought of them."""
         state = self.world.rollouts[event.rollout]
         if state.restoring:
@@ -267,12 +279,12 @@ class Rules:
         bad = Counter(row.wave for row in self.world.rows.of(event.rollout) if row.phase in BAD and row.wave >= 0)
         for wave, forgiven in enumerate(state.forgiven):
             bad[wave] = max(0, bad[wave] - forgiven)
-        sizes, strategy = state.started.waves, state.strategy
+        sizes, strategy = self.world.started(event.rollout).waves, state.strategy
         for wave, count in bad.items():
             self.holds(count <= strategy.tolerated(sizes[wave]), "max_failures of a wave")
         self.holds(bad.total() <= strategy.tolerated(state.nodes), "max_failures in all", str(bad.total()))
 
-    def _has_a_deadline(self, row):
+    def _has_a_deadline(self, row: Operation) -> None:
         self.holds(
             (row.phase in IN_PROGRESS) == (row.deadline_at is not None), "what is in hand has a deadline", row.phase
         )
@@ -280,7 +292,7 @@ class Rules:
 
     # --- When a rollout has come to rest
 
-    def at_rest(self, uid, state, fleet):
+    def at_rest(self, uid: str, state: RolloutState, fleet: Snapshot) -> None:
         """What is scheduled waits for something that comes, by a person or by a clock."""
         if not fleet.counts[Phase.SCHEDULED]:
             self.holds(state.phase.is_final or self._is_awaited(uid, state, fleet), "every rollout waits for something")
@@ -297,19 +309,19 @@ class Rules:
         )
         self.holds(waits, "what is scheduled has a clock", f"{state.phase} {state.wave_phase}")
 
-    def _is_awaited(self, uid, state, fleet):
+    def _is_awaited(self, uid: str, state: RolloutState, fleet: Snapshot) -> bool:
         person_or_clock = state.phase == RolloutPhase.PAUSED or fleet.frozen
         person_or_clock |= state.wave_phase in {WavePhase.SOAKING, WavePhase.GATED}
         person_or_clock |= fleet.needs == Needs.PENDING or not is_start_due(state, fleet)
         person_or_clock |= state.phase == RolloutPhase.PENDING_APPROVAL
         return person_or_clock or fleet.in_progress > 0
 
-    def _is_behind(self, uid):
+    def _is_behind(self, uid: str) -> bool:
         return any(row.behind for row in self.world.rows.of(uid))
 
     # --- At the end
 
-    def at_end(self):
+    def at_end(self) -> None:
         """Everything has ended, the counters are those of the rows, and the log tells it all again."""
         world = self.world
         unfinished = [uid for uid, state in world.rollouts.items() if not state.phase.is_final]
@@ -321,25 +333,25 @@ class Rules:
         self._nodes_have_what_is_known()
         self._replay_is_the_same()
 
-    def _counters_are_those_of_the_rows(self):
+    def _counters_are_those_of_the_rows(self) -> None:
         for row in self.world.rows.rollouts.values():
             rows = self.world.rows.of(row.uid)
             for at, chosen in [(vars(row), rows), *self._waves(row, rows)]:
                 counted = Counter(counter_of(each.phase) for each in chosen)
                 self.holds(all(at[name] == counted[name] for name in COUNTERS), "counters add up", row.uid)
 
-    def _waves(self, row, rows):
+    def _waves(self, row: Rollout, rows: Sequence[Operation]) -> list[tuple[dict[str, Any], list[Operation]]]:
         return [(wave, [each for each in rows if each.wave == number]) for number, wave in enumerate(row.waves)]
 
-    def _every_outcome_stays(self):
+    def _every_outcome_stays(self) -> None:
         """Whatever came after it."""
         rows = [*self.world.rows.operations.values(), *self.world.of_rollouts.former]
         ends = [each.event for each in self.world.log if isinstance(each.event, OperationFinished)]
         kept = Counter((each.rollout, each.node, each.phase, each.message) for each in rows if each.finished_at)
-        told = Counter((each.rollout, each.node, each.phase, each.message) for each in ends)
+        told = Counter((each.rollout, each.node, str(each.phase), each.message) for each in ends)
         self.holds(kept == told, "every outcome stays", f"{kept - told} {told - kept}")
 
-    def _nodes_have_what_they_said(self):
+    def _nodes_have_what_they_said(self) -> None:
         """A success was one: the version is there with the right bytes, or gone."""
         for (node, module_name), state in self.world.placements.items():
             ended, agent = state.ended, self.world.agents[node]
@@ -353,7 +365,7 @@ class Rules:
                 wanted = (ended.content_sha256, ended.activation == Activation.LOAD)
             self.holds(is_there == wanted, "a success was one", f"{node} {is_there} {wanted}")
 
-    def _nodes_have_what_is_known(self):
+    def _nodes_have_what_is_known(self) -> None:
         """What the last success left is there, and desired; what failed is not."""
         for (node, module_name), state in self.world.placements.items():
             agent = self.world.agents[node]
@@ -361,10 +373,10 @@ class Rules:
                 continue
             known = {each.version: (each.content_sha256, each.activation == Activation.LOAD) for each in state.had}
             self.holds(agent.versions(module_name) == known, "what is known is there", f"{node} {known}")
-            is_canceled = state.changed.phase == Phase.CANCELED
+            is_canceled = state.changed is not None and state.changed.phase == Phase.CANCELED
             self.holds(is_canceled or state.desired == state.had, "what is there is desired", node)
 
-    def _replay_is_the_same(self):
+    def _replay_is_the_same(self) -> None:
         world, again = self.world, self.world.blank()
         for each in world.log:
             again.apply(each)
@@ -378,11 +390,11 @@ class Rules:
             self.holds(is_same, "replay equals state", name)
 
 
-def _columns(row):
+def _columns(row: Model) -> dict[str, Any]:
     return {name: value for name, value in vars(row).items() if name != "_state"}
 
 
-_BEFORE = {
+_BEFORE: dict[type, Callable[[Rules, Any], None]] = {
     RolloutStarted: Rules._start,
     RollbackRequested: Rules._request_rollback,
     RollbackStarted: Rules._start_rollback,

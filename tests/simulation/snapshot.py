@@ -1,10 +1,16 @@
 """The snapshot of a rollout from rows in memory: `rollout.queries.snapshot` reads the same from the database."""
 
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
 from rollout.domain.node.state import NodePhase
+from rollout.domain.placement.state import PlacementState
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
 from rollout.domain.rollout.snapshot import Needs, Ready, Snapshot
+from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Offline
 from rollout.messages import RUNNING_PHASES, Action, Phase, Reason
+from rollout.models import FleetFreeze, Node, NodeModule, Operation, Rollout
 from rollout.projections.counters import COUNTERS
 from rollout.queries.restoration import Restoration, restoration
 from rollout.queries.snapshot import _FAILED, _RELEASING, _phase_counted, progress_clock_start, wave_counts
@@ -16,7 +22,16 @@ PHASE_OF = {name: _phase_counted(name) for name in COUNTERS}
 class Rows:
     """All that is known: rollouts, nodes and operations by key, modules on nodes, placements, the switch for everything."""
 
-    def __init__(self, *, rollouts, operations, nodes, modules, placements, freeze):
+    def __init__(
+        self,
+        *,
+        rollouts: dict[str, Rollout],
+        operations: dict[str, Operation],
+        nodes: dict[str, Node],
+        modules: dict[str, NodeModule],
+        placements: dict[tuple[str, str], PlacementState],
+        freeze: FleetFreeze | None,
+    ) -> None:
         self.rollouts = rollouts
         self.operations = operations
         self.nodes = nodes
@@ -25,28 +40,28 @@ class Rows:
         self.placements = placements
         self.freeze = freeze
         #: Keys of the operations of each rollout, and of each module on each node.
-        self.of_rollout = {}
-        self.of_placement = {}
+        self.of_rollout: dict[str, list[str]] = {}
+        self.of_placement: dict[tuple[str, str], list[str]] = {}
         for row in sorted(operations.values(), key=lambda each: each.ordinal):
             self.index(row)
 
-    def index(self, row):
+    def index(self, row: Operation) -> None:
         self.of_rollout.setdefault(row.rollout, []).append(row.key)
         self.of_placement.setdefault((row.node, row.module_name), []).append(row.key)
 
-    def of(self, uid):
+    def of(self, uid: str) -> list[Operation]:
         """In the rollout's order."""
         return [self.operations[key] for key in self.of_rollout.get(uid, ())]
 
-    def others(self, row):
+    def others(self, row: Operation) -> Iterator[Operation]:
         keys = self.of_placement[row.node, row.module_name]
         return (self.operations[key] for key in keys if self.operations[key].generation > row.generation)
 
-    def phase(self, row):
+    def phase(self, row: Operation) -> str:
         return self.nodes[row.node].phase
 
 
-def snapshot_of(uid, state, rows, *, now):
+def snapshot_of(uid: str, state: RolloutState, rows: Rows, *, now: datetime) -> Snapshot:
     row, all_rows = rows.rollouts[uid], rows.of(uid)
     open_wave = state.open_wave
     open_rows = all_rows if state.restoring else [each for each in all_rows if each.wave <= open_wave]
@@ -80,16 +95,18 @@ def snapshot_of(uid, state, rows, *, now):
     )
 
 
-def _canceled(all_rows, reason, state):
+def _canceled(all_rows: Iterable[Operation], reason: Reason, state: RolloutState) -> int:
     counted = [each for each in all_rows if each.rollback or not state.restoring]
     return sum((each.phase, each.reason) == (Phase.CANCELED, reason) for each in counted)
 
 
-def _named(found):
+def _named(found: Iterable[Operation]) -> tuple[str, ...]:
     return tuple(each.node for each in found)
 
 
-def _ready(open_rows, state, rows, now, *, failed_first):
+def _ready(
+    open_rows: Iterable[Operation], state: RolloutState, rows: Rows, now: datetime, *, failed_first: bool
+) -> tuple[Ready, ...]:
     if state.phase not in _RELEASING:
         return ()
     ready = [
@@ -106,13 +123,13 @@ def _ready(open_rows, state, rows, now, *, failed_first):
     return tuple(Ready(node=each.node, is_healthy=each.healthy) for each in ready[:limit])
 
 
-def _offline(open_rows, state, rows):
+def _offline(open_rows: Iterable[Operation], state: RolloutState, rows: Rows) -> tuple[str, ...]:
     if state.strategy.offline == Offline.WAIT and not state.restoring:
         return ()
     return _named(each for each in open_rows if each.phase == Phase.SCHEDULED and rows.phase(each) == NodePhase.OFFLINE)
 
 
-def _retriable(open_rows, state, rows):
+def _retriable(open_rows: Iterable[Operation], state: RolloutState, rows: Rows) -> tuple[tuple[str, int], ...]:
     retries = state.strategy.retries
     if state.phase not in _RELEASING:
         return ()
@@ -128,16 +145,16 @@ def _retriable(open_rows, state, rows):
     )
 
 
-def _healthy(all_rows, rows):
+def _healthy(all_rows: Iterable[Operation], rows: Rows) -> int:
     return sum(
         each.wave >= 0 and each.healthy and each.phase not in IN_PROGRESS and rows.nodes[each.node].online
         for each in all_rows
     )
 
 
-def _lost(row, all_rows, rows):
+def _lost(row: Rollout, all_rows: Iterable[Operation], rows: Rows) -> list[int]:
     lost = [0] * len(row.waves)
-    drifted = set()
+    drifted: set[str] = set()
     if row.action == Action.INSTALL:
         drifted = {
             each.node
@@ -150,7 +167,7 @@ def _lost(row, all_rows, rows):
     return lost
 
 
-def restoration_of(uid, rows):
+def restoration_of(uid: str, rows: Rows) -> Restoration:
     changed = [
         each
         for each in rows.of(uid)
@@ -164,12 +181,12 @@ def restoration_of(uid, rows):
     )
 
 
-def _next_ready_at(all_rows, now):
+def _next_ready_at(all_rows: Iterable[Operation], now: datetime) -> datetime | None:
     moments = [each.ready_at for each in all_rows if each.phase == Phase.SCHEDULED and each.ready_at is not None]
     return min((each for each in moments if each > now), default=None)
 
 
-def _needs(uids, rows):
+def _needs(uids: Iterable[str], rows: Rows) -> Needs:
     phases = [rows.rollouts[uid].phase for uid in uids]
     if all(phase == RolloutPhase.SUCCEEDED for phase in phases):
         return Needs.MET

@@ -140,6 +140,7 @@ def keeps_what_failed(state, event):
     """As it was: the state before is what was released last, and what fails stays desired."""
     after = PLACEMENT.evolve(state, event)
     if isinstance(event, OperationReleased) and state.live is not None and state.live.before is None:
+        assert after.live
         return replace(after, live=replace(after.live, before=state.desired))
     is_over = isinstance(event, OperationFinished) and after.undone
     return replace(after, desired=state.desired, had=state.desired) if is_over else after

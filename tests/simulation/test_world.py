@@ -110,7 +110,9 @@ def test_an_answer_twice_is_one():
     uid = world.start(ALL)
     run(world, uid)
     before = len(world.log)
-    world.carry_report(world.agents["n000"].journal["greet"].report)
+    report = world.agents["n000"].journal["greet"].report
+    assert report
+    world.carry_report(report)
     world.run(1)
     assert len(world.log) == before
 

@@ -7,14 +7,15 @@ seeded `Random`, so that a seed replays a run exactly.
 
 import heapq
 import uuid
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
-from eventstore import Metadata, begun_by, person
+from eventstore import Decider, Metadata, begun_by, person
 from rollout.domain.errors import NothingToRollBackError, OperationFinalError, RolloutError
-from rollout.domain.fleet.events import FLEET_STREAM, FleetFrozen
+from rollout.domain.fleet.events import FLEET_STREAM, FleetFrozen, FleetThawed
 from rollout.domain.fleet.freeze import FLEET, Freeze, Thaw
 from rollout.domain.node.commands import (
     ActivateNode,
@@ -22,18 +23,21 @@ from rollout.domain.node.commands import (
     DecommissionNode,
     DrainNode,
     EndDrift,
+    NodeCommand,
     RecordDrift,
     RecordHeartbeat,
 )
 from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import node_stream
-from rollout.domain.node.state import NodePhase
+from rollout.domain.node.state import NodePhase, NodeState
 from rollout.domain.placement.commands import (
     Cancel,
     End,
     Forget,
     GiveBack,
+    PlacementCommand,
     RecordReport,
+    RejectReport,
     Release,
     Retry,
     RollBack,
@@ -41,15 +45,27 @@ from rollout.domain.placement.commands import (
 )
 from rollout.domain.placement.decider import PLACEMENT
 from rollout.domain.placement.events import OperationScheduled, PlacementForgotten, Target, placement_stream
-from rollout.domain.rollout.commands import Resume, RetryNodes, RollBackAll, Start
+from rollout.domain.placement.state import PlacementState
+from rollout.domain.rollout.commands import Resume, RetryNodes, RollBackAll, RolloutCommand, Start
 from rollout.domain.rollout.decider import ROLLOUT
-from rollout.domain.rollout.events import RolloutStarted, rollout_stream
+from rollout.domain.rollout.events import RolloutPhase, RolloutStarted, rollout_stream
 from rollout.domain.rollout.rollback import ROLLED_BACK_BY_A_NEW_ROLLOUT
+from rollout.domain.rollout.snapshot import Snapshot
 from rollout.domain.rollout.state import RolloutState
-from rollout.domain.rollout.step import step
+from rollout.domain.rollout.step import Step, step
 from rollout.domain.strategy import Strategy
-from rollout.messages import FINAL_PHASES, Action, Activation, InstalledModule, Inventory, NodeProfile, Phase, Reason
-from rollout.models import FleetFreeze
+from rollout.messages import (
+    FINAL_PHASES,
+    Action,
+    Activation,
+    InstalledModule,
+    Inventory,
+    NodeProfile,
+    Phase,
+    Reason,
+    Report,
+)
+from rollout.models import FleetFreeze, Operation
 from rollout.process.placements import end_of_decommissioned
 from rollout.projections.counters import operation_key
 from rollout.projections.node_modules import ABSENT
@@ -57,7 +73,7 @@ from rollout.projections.nodes import NodeFold
 from rollout.projections.rollouts import RolloutFold
 from rollout.services.rollback import ROLLBACKS
 from rollout.services.start import without_start_conditions
-from tests.simulation.agents import Agent, Order, Script
+from tests.simulation.agents import Agent, Disk, Order, Script
 from tests.simulation.rules import Broken, Rules
 from tests.simulation.snapshot import IN_PROGRESS, Rows, restoration_of, snapshot_of
 
@@ -71,6 +87,15 @@ LONGEST_RESEND_SECONDS = 300.0
 #: Steps that one call of `advance` takes before it counts as one that never rests.
 RESTLESS = 1000
 
+
+#: What nodes do with commands, and the parts of the control plane that a test may break.
+Scripts = Callable[[Random, Order], Script]
+Steps = Callable[[RolloutState, RolloutStarted, Snapshot], Step]
+PlacementDecider = Decider[PlacementState, PlacementCommand]
+#: A stream and its new event.
+Change = tuple[str, object]
+Changes = Iterable[Change]
+Answer = TypeVar("Answer")
 
 #: Who asked for what is told in the log itself, and not played here.
 ALICE = begun_by(person("alice"), correlation_id="r1")
@@ -100,9 +125,12 @@ class Dispatch:
 class Folded:
     """States and rows, made from nothing but the log."""
 
-    def __init__(self, placement=PLACEMENT):
+    def __init__(self, placement: PlacementDecider = PLACEMENT) -> None:
         self._placement = placement
-        self.nodes, self.placements, self.rollouts, self.fleet = {}, {}, {}, FLEET.initial
+        self.nodes: dict[str, NodeState] = {}
+        self.placements: dict[tuple[str, str], PlacementState] = {}
+        self.rollouts: dict[str, RolloutState] = {}
+        self.fleet = FLEET.initial
         self.of_rollouts = RolloutFold({}, {})
         self.of_nodes = NodeFold({}, [], [])
         self.rows = Rows(
@@ -114,75 +142,96 @@ class Folded:
             freeze=None,
         )
 
-    def apply(self, recorded):
+    def apply(self, recorded: Recorded) -> None:
         event = recorded.event
+        told: Any = recorded  # all that a fold reads of a `RecordedEvent`
         match recorded.stream.partition(":")[0]:
             case "placement":
                 key = event.node, event.module_name
                 self.placements[key] = self._placement.evolve(self.placements.get(key, PLACEMENT.initial), event)
-                self.of_nodes.apply(recorded)
+                self.of_nodes.apply(told)
                 if isinstance(event, PlacementForgotten):
                     return
                 is_new = isinstance(event, OperationScheduled) and not self.operation(event.rollout, event.node)
-                self.of_rollouts.apply(recorded)
+                self.of_rollouts.apply(told)
                 if is_new:
-                    self.rows.index(self.operation(event.rollout, event.node))
+                    self.rows.index(self.known_operation(event.rollout, event.node))
             case "node":
                 self.nodes[event.node] = NODE.evolve(self.nodes.get(event.node, NODE.initial), event)
-                self.of_nodes.apply(recorded)
+                self.of_nodes.apply(told)
                 self.of_nodes.finished_nodes()
             case "fleet":
                 self.fleet = FLEET.evolve(self.fleet, event)
                 self._freeze(event, recorded.recorded_at)
             case "rollout":
                 self.rollouts[event.rollout] = ROLLOUT.evolve(self.rollouts.get(event.rollout, ROLLOUT.initial), event)
-                self.of_rollouts.apply(recorded)
+                self.of_rollouts.apply(told)
 
-    def _freeze(self, event, now):
+    def _freeze(self, event: FleetFrozen | FleetThawed, now: datetime) -> None:
         if isinstance(event, FleetFrozen):
             self.rows.freeze = FleetFreeze(frozen=True, reason=event.reason, actor="alice", frozen_at=now)
         else:
+            assert self.rows.freeze
             self.rows.freeze.frozen, self.rows.freeze.thawed_at = False, now
 
-    def operation(self, uid, node):
+    def operation(self, uid: str, node: str) -> Operation | None:
         return self.rows.operations.get(operation_key(uid, node))
+
+    def known_operation(self, uid: str, node: str) -> Operation:
+        return self.rows.operations[operation_key(uid, node)]
+
+    def started(self, uid: str) -> RolloutStarted:
+        started = self.rollouts[uid].started
+        assert started
+        return started
 
 
 class World(Folded):
     """`scripts` tells a node what to do with a command, given the chance; `step` and `placement` are those of the
     control plane unless a test breaks them. `is_faulty`: the wire loses, doubles and delays what it carries."""
 
-    def __init__(self, seed=0, *, nodes=3, scripts=None, step=step, placement=PLACEMENT, rules=Rules):
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        nodes: int = 3,
+        scripts: Scripts | None = None,
+        step: Steps = step,
+        placement: PlacementDecider = PLACEMENT,
+        rules: Callable[["World"], Rules] = Rules,
+    ) -> None:
         super().__init__(placement)
         self.seed = seed
         self.chance = Random(seed)
         self.now = EPOCH
-        self.log = []
+        self.log: list[Recorded] = []
         self.steps = 0
         self.is_faulty = False
-        self.agents = {}
-        self.hello_at = {}
-        self.dispatches = {}
-        self.in_progress = {}
-        self.undue = {}
-        self.uids = []
+        self.agents: dict[str, Agent] = {}
+        self.hello_at: dict[str, datetime] = {}
+        self.dispatches: dict[str, Dispatch] = {}
+        self.in_progress: dict[str, Operation] = {}
+        self.undue: dict[str, datetime] = {}
+        self.uids: list[str] = []
         self._scripts = scripts or (lambda *_: Script())
         self._step = step
-        self._due, self._numbers, self._relay_runs_at, self._heartbeats = [], 0, None, 0
+        self._due: list[tuple[datetime, int, Callable[..., object], tuple[Any, ...]]] = []
+        self._numbers, self._heartbeats = 0, 0
+        self._relay_runs_at: datetime | None = None
         self.rules = rules(self)
         for number in range(nodes):
             self.join(f"n{number:03d}")
 
     # --- Time
 
-    def after(self, seconds, function, *args):
+    def after(self, seconds: float, function: Callable[..., object], *args: Any) -> None:
         self._at(self.now + timedelta(seconds=seconds), function, *args)
 
-    def _at(self, moment, function, *args):
+    def _at(self, moment: datetime, function: Callable[..., object], *args: Any) -> None:
         self._numbers += 1
         heapq.heappush(self._due, (moment, self._numbers, function, args))
 
-    def run(self, seconds=None, *, until=None):
+    def run(self, seconds: float | None = None, *, until: Callable[[], bool] | None = None) -> None:
         """All that is due for so long, or as long as anything is; stops once `until` is true."""
         end = None if seconds is None else self.now + timedelta(seconds=seconds)
         while self._due and (end is None or self._due[0][0] <= end):
@@ -195,7 +244,7 @@ class World(Folded):
 
     # --- The log
 
-    def record(self, changes):
+    def record(self, changes: Changes) -> list[Recorded]:
         """Append (stream, event) pairs, and fold them."""
         added = []
         for stream, event in changes:
@@ -212,7 +261,7 @@ class World(Folded):
             self._run_relay_soon()
         return added
 
-    def _note(self, event):
+    def _note(self, event: Any) -> None:
         row = self.operation(event.rollout, event.node)
         if row is None:  # a report of what was never asked for
             return
@@ -220,14 +269,16 @@ class World(Folded):
             self.in_progress.pop(row.key, None)
             return
         if row.key not in self.in_progress:
+            assert row.deadline_at
             self._at(row.deadline_at + timedelta(milliseconds=1), self._run_relay_soon)
         self.in_progress[row.key] = row
 
-    def _decided(self, commands):
+    def _decided(self, commands: Iterable[PlacementCommand]) -> list[Change]:
         """What the placements say to the commands, each after those before it."""
-        changes, states = [], {}
+        changes: list[Change] = []
+        states: dict[tuple[str, str], PlacementState] = {}
         for command in commands:
-            at = command.report if isinstance(command, RecordReport) else command
+            at = command.report if isinstance(command, RecordReport | RejectReport) else command
             key = at.node, at.module_name
             state = states.get(key) or self.placements.get(key, PLACEMENT.initial)
             events = self._placement.decide(state, self._informed(command))
@@ -235,12 +286,12 @@ class World(Folded):
             changes += [(placement_stream(*key), event) for event in events]
         return changes
 
-    def _informed(self, command):
+    def _informed(self, command: PlacementCommand) -> PlacementCommand:
         if not isinstance(command, Release):
             return command
         return replace(command, inventory=self._seen(command.node, command.module_name))
 
-    def _seen(self, node, module_name):
+    def _seen(self, node: str, module_name: str) -> tuple[Target, ...]:
         """What the node's last heartbeat has said of the module."""
         rows = [each for each in self.rows.modules.values() if (each.node, each.module_name) == (node, module_name)]
         return tuple(
@@ -249,24 +300,24 @@ class World(Folded):
             if each.observed != ABSENT
         )
 
-    def _command_node(self, command):
+    def _command_node(self, command: NodeCommand) -> list[Change]:
         events = NODE.decide(self.nodes.get(command.node, NODE.initial), command)
         return [(node_stream(command.node), event) for event in events]
 
-    def _command_rollout(self, uid, command):
+    def _command_rollout(self, uid: str, command: RolloutCommand) -> list[Change]:
         events = ROLLOUT.decide(self.rollouts.get(uid, ROLLOUT.initial), command)
         return [(rollout_stream(uid), event) for event in events]
 
     # --- The control plane by itself
 
-    def advance(self, uid):
+    def advance(self, uid: str) -> None:
         for _ in range(RESTLESS):
             state = self.rollouts[uid]
             if state.phase.is_final:
                 return
             self.steps += 1
             fleet = snapshot_of(uid, state, self.rows, now=self.now)
-            taken = self._step(state, state.started, fleet)
+            taken = self._step(state, self.started(uid), fleet)
             events = [(rollout_stream(uid), event) for event in taken.events]
             if not self.record([*events, *self._decided(taken.commands)]):
                 self.rules.at_rest(uid, state, fleet)
@@ -276,47 +327,47 @@ class World(Folded):
                 return
         raise Broken(self, "advance comes to rest")
 
-    def advance_all(self):
+    def advance_all(self) -> None:
         for uid in self.uids:
             self.advance(uid)
 
-    def _run_relay_soon(self):
+    def _run_relay_soon(self) -> None:
         """The relay runs when the log has grown or a moment has come; never on a tick."""
         if self._relay_runs_at is None:
             self._relay_runs_at = self.now + timedelta(milliseconds=20)
             self._at(self._relay_runs_at, self._run_relay)
 
-    def _run_relay(self):
+    def _run_relay(self) -> None:
         self._relay_runs_at = None
-        overdue = [row for row in self.in_progress.values() if row.deadline_at < self.now]
+        overdue = [row for row in self.in_progress.values() if row.deadline_at and row.deadline_at < self.now]
         self.record(self._decided([_timeout(row) for row in overdue]))
         self.record(self._decided([end_of_decommissioned(row) for row in self._on_decommissioned_nodes()]))
         self.advance_all()
         self._publish()
 
-    def _on_decommissioned_nodes(self):
+    def _on_decommissioned_nodes(self) -> list[Operation]:
         names = [name for name, node in self.rows.nodes.items() if node.phase == NodePhase.DECOMMISSIONED]
         return [row for name in names for row in self.unfinished_on(name)]
 
-    def unfinished_on(self, name):
+    def unfinished_on(self, name: str) -> list[Operation]:
         return [each for each in self.rows.operations.values() if each.node == name and each.finished_at is None]
 
-    def _publish(self):
+    def _publish(self) -> None:
         for row in list(self.in_progress.values()):
             if self.rows.nodes[row.node].online and self._is_due(row):
                 self._send(row)
 
-    def _is_due(self, row):
+    def _is_due(self, row: Operation) -> bool:
         last = self.dispatches.get(row.key)
         if last is None or self._is_new(row, last):
             return True
         return last.due_at <= self.now and self.agents[row.node].is_heard
 
-    def _is_new(self, row, last):
+    def _is_new(self, row: Operation, last: Dispatch) -> bool:
         causes = (row.released_at, row.cancel_requested_at, self.hello_at.get(row.node))
         return any(each is not None and each > last.published_at for each in causes)
 
-    def _send(self, row):
+    def _send(self, row: Operation) -> None:
         last = self.dispatches.get(row.key)
         publishes = 0 if last is None or self._is_new(row, last) else last.publishes
         wait = min(RESEND_SECONDS * 2**publishes, LONGEST_RESEND_SECONDS)
@@ -327,7 +378,7 @@ class World(Folded):
         hear = agent.hear_cancel if row.phase == Phase.CANCELING else agent.hear
         self._carry(hear, self._order(row))
 
-    def _order(self, row):
+    def _order(self, row: Operation) -> Order:
         return Order(
             rollout=row.rollout,
             node=row.node,
@@ -344,7 +395,7 @@ class World(Folded):
 
     # --- The wire
 
-    def _carry(self, function, *args):
+    def _carry(self, function: Callable[..., object], *args: Any) -> None:
         if not self.is_faulty:
             self.after(0.01, function, *args)
             return
@@ -354,25 +405,25 @@ class World(Folded):
             delay = self.chance.uniform(0.01, 0.5) if self.chance.random() < 0.9 else self.chance.uniform(1, 120)
             self.after(delay, function, *args)
 
-    def carry_report(self, report):
+    def carry_report(self, report: Report) -> None:
         if self.agents[report.node].is_heard:
             self._carry(self._take_report, report)
 
-    def _take_report(self, report):
+    def _take_report(self, report: Report) -> None:
         if self.record(self._decided([RecordReport(report=report)])) and report.rollout in self.rollouts:
             self.advance(report.rollout)
             self._publish()
 
-    def script_of(self, order):
+    def script_of(self, order: Order) -> Script:
         return self._scripts(self.chance, order)
 
     # --- Nodes
 
-    def join(self, name, disk=()):
+    def join(self, name: str, disk: Disk | None = None) -> None:
         self.agents[name] = Agent(self, name, disk)
         self.heartbeat(name, hello=True)
 
-    def heartbeat(self, name, *, hello=False):
+    def heartbeat(self, name: str, *, hello: bool = False) -> None:
         if hello:
             self.hello_at[name] = self.now
         self._heartbeats += 1
@@ -387,24 +438,24 @@ class World(Folded):
             self.advance(uid)
         self._run_relay_soon()
 
-    def kill(self, name, seconds):
+    def kill(self, name: str, seconds: float) -> None:
         """Its agent dies, and is started again after so long."""
         self.agents[name].stop()
         self._fall_silent(name)
         self.after(seconds, self.revive, name, True)
 
-    def cut(self, name, seconds):
+    def cut(self, name: str, seconds: float) -> None:
         """Nothing reaches it, and nothing of it arrives, for so long; it works on."""
         self.agents[name].reachable = False
         self._fall_silent(name)
         self.after(seconds, self.revive, name, False)
 
-    def _fall_silent(self, name):
+    def _fall_silent(self, name: str) -> None:
         agent = self.agents[name]
         agent.silent_since = agent.silent_since or self.now
         self.after(SILENCE_SECONDS + 0.1, self._judge_silence, name)
 
-    def _judge_silence(self, name):
+    def _judge_silence(self, name: str) -> None:
         since = self.agents[name].silent_since
         if since is None or (self.now - since).total_seconds() < SILENCE_SECONDS:
             return
@@ -415,7 +466,7 @@ class World(Folded):
         ]
         self.record([*self._command_node(DeclareOffline(node=name)), *self._decided(given_back)])
 
-    def revive(self, name, hello):
+    def revive(self, name: str, hello: bool) -> None:
         agent = self.agents[name]
         is_new = hello and not agent.alive
         if not agent.alive and not hello:
@@ -426,18 +477,18 @@ class World(Folded):
         agent.start()
         self.heartbeat(name, hello=is_new)
 
-    def drain(self, name):
+    def drain(self, name: str) -> None:
         self.record(self._command_node(DrainNode(node=name)))
 
-    def activate(self, name):
+    def activate(self, name: str) -> None:
         self.record(self._command_node(ActivateNode(node=name)))
 
-    def decommission(self, name):
+    def decommission(self, name: str) -> None:
         ends = [end_of_decommissioned(row) for row in self.unfinished_on(name)]
         forgotten = Forget(node=name, module_name=MODULE)
         self.record([*self._command_node(DecommissionNode(node=name)), *self._decided([*ends, forgotten])])
 
-    def drift(self, name, version):
+    def drift(self, name: str, version: int) -> None:
         """The files of the module are missing on the disk, as the next heartbeat reports."""
         placement = self.placements.get((name, MODULE))
         if (
@@ -451,12 +502,21 @@ class World(Folded):
             )
             self.record(self._command_node(command))
 
-    def end_drift(self, name, version):
+    def end_drift(self, name: str, version: int) -> None:
         self.record(self._command_node(EndDrift(node=name, module_name=MODULE, version=version)))
 
     # --- What people do
 
-    def start(self, strategy=None, *, version=1, action=Action.INSTALL, supersede=False, nodes=None, **more):
+    def start(
+        self,
+        strategy: Strategy | None = None,
+        *,
+        version: int = 1,
+        action: Action = Action.INSTALL,
+        supersede: bool = False,
+        nodes: Iterable[str] | None = None,
+        **more: Any,
+    ) -> str:
         """The uid of a new rollout of greet. Raises: `RolloutError`."""
         uid = uuid.UUID(int=self.chance.getrandbits(128)).hex
         strategy = strategy or Strategy()
@@ -497,45 +557,45 @@ class World(Folded):
         self._begin(uid, started, self._decided(schedules))
         return uid
 
-    def _begin(self, uid, started, changes):
+    def _begin(self, uid: str, started: RolloutStarted, changes: Iterable[Change]) -> None:
         new = ROLLOUT.decide(RolloutState(), Start(started=started))
         self.record([*((rollout_stream(uid), event) for event in new), *changes])
         self.uids.append(uid)
         self.advance(uid)
 
-    def obey(self, uid, command):
+    def obey(self, uid: str, command: RolloutCommand) -> None:
         self.record(self._command_rollout(uid, command))
         self.advance(uid)
 
-    def resume(self, uid):
+    def resume(self, uid: str) -> None:
         fleet = snapshot_of(uid, self.rollouts[uid], self.rows, now=self.now)
         self.obey(uid, Resume(rollout=uid, bad=tuple(each.bad for each in fleet.waves)))
 
-    def roll_back(self, uid):
+    def roll_back(self, uid: str) -> str:
         state = self.rollouts[uid]
         self.obey(uid, RollBackAll(rollout=uid))
         if state.phase not in ROLLED_BACK_BY_A_NEW_ROLLOUT:
             return uid
         into = uuid.uuid5(ROLLBACKS, uid).hex
         if into not in self.rollouts:
-            self._start_rollback(state.started, into)
+            self._start_rollback(self.started(uid), into)
         return into
 
-    def _start_rollback(self, ended, into):
+    def _start_rollback(self, ended: RolloutStarted, into: str) -> None:
         restored = restoration_of(ended.rollout, self.rows)
         changes = self._decided(
             RollBack(rollout=ended.rollout, node=node, module_name=MODULE, into=into) for node in restored.nodes
         )
         if not changes:
             raise NothingToRollBackError
-        waves = [event.wave for _, event in changes]
+        waves = [event.wave for _, event in changes if isinstance(event, OperationScheduled)]
         started = RolloutStarted(
             rollout=into,
             action=Action.REMOVE if ended.action == Action.INSTALL else Action.INSTALL,
             module_name=MODULE,
             version=ended.version,
             activation=ended.activation,
-            total=len(changes),
+            total=len(waves),
             waves=tuple(waves.count(wave) for wave in range(max(waves) + 1)),
             named=True,
             strategy=without_start_conditions(ended.strategy),
@@ -544,7 +604,7 @@ class World(Folded):
         )
         self._begin(into, started, changes)
 
-    def retry(self, uid):
+    def retry(self, uid: str) -> str:
         state = self.rollouts[uid]
         failed = tuple(
             row.node
@@ -553,7 +613,7 @@ class World(Folded):
         )
         ROLLOUT.decide(state, RetryNodes(rollout=uid, nodes=failed))
         if state.phase.is_final:
-            started = state.started
+            started = self.started(uid)
             return self.start(
                 without_start_conditions(started.strategy),
                 version=started.version,
@@ -568,21 +628,21 @@ class World(Folded):
         self.advance(uid)
         return uid
 
-    def cancel(self, uid, name, *, force=False):
-        phase = self.operation(uid, name).phase
+    def cancel(self, uid: str, name: str, *, force: bool = False) -> None:
+        phase = self.known_operation(uid, name).phase
         if phase in FINAL_PHASES and phase != Phase.CANCELED:
             raise OperationFinalError(name)
         self.record(self._decided([Cancel(rollout=uid, node=name, module_name=MODULE, force=force)]))
         self.advance(uid)
 
-    def freeze(self):
+    def freeze(self) -> None:
         self.record((FLEET_STREAM, event) for event in FLEET.decide(self.fleet, Freeze(reason="night")))
 
-    def thaw(self):
+    def thaw(self) -> None:
         self.record((FLEET_STREAM, event) for event in FLEET.decide(self.fleet, Thaw()))
         self.advance_all()
 
-    def tried(self, function, *args, **more):
+    def tried(self, function: Callable[..., Answer], *args: Any, **more: Any) -> Answer | None:
         """What the function answers, None if it is refused."""
         try:
             return function(*args, **more)
@@ -591,21 +651,21 @@ class World(Folded):
 
     # --- What it looks like
 
-    def blank(self):
+    def blank(self) -> Folded:
         return Folded(self._placement)
 
-    def phase(self, uid):
+    def phase(self, uid: str) -> RolloutPhase:
         return self.rollouts[uid].phase
 
-    def phases(self, uid):
+    def phases(self, uid: str) -> dict[str, str]:
         return {row.node: str(row.phase) for row in self.rows.of(uid)}
 
-    def events(self, uid):
+    def events(self, uid: str) -> list[str]:
         """Names of the rollout's own events."""
         return [type(each.event).__name__ for each in self.log if each.stream == rollout_stream(uid)]
 
 
-def _timeout(row):
+def _timeout(row: Operation) -> End:
     return End(
         rollout=row.rollout,
         node=row.node,

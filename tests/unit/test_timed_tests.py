@@ -5,6 +5,7 @@ What must not wait for something is tested with something that never comes, and 
 
 import ast
 from pathlib import Path
+from typing import TypeGuard
 
 TESTS = Path(__file__).parents[1]
 CLOCKS = {"monotonic", "perf_counter", "time"}
@@ -21,7 +22,7 @@ def is_elapsed(node: ast.AST) -> bool:
     )
 
 
-def has_a_limit(node: ast.AST) -> bool:
+def has_a_limit(node: ast.AST) -> TypeGuard[ast.Assert]:
     """`assert elapsed < ...`, also as a part of a longer comparison."""
     if not isinstance(node, ast.Assert) or not isinstance(node.test, ast.Compare):
         return False

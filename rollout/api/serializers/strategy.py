@@ -9,13 +9,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from api.fields import (
-    StrictBooleanField,
-    StrictFloatField,
-    StrictIntegerField,
-    StrictSerializer,
-    moment,
-)
+from api.fields import StrictBooleanField, StrictFloatField, StrictIntegerField, StrictSerializer, moment
 from rollout.domain.retries import LONGEST_BACKOFF_SECONDS
 from rollout.domain.strategy import LONGEST_SETTLING_SECONDS, Amount, Gate, Offline, OnAbort, OnFailure, Strategy
 from rollout.messages import Reason

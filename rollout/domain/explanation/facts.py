@@ -5,10 +5,8 @@ from datetime import datetime
 
 from rollout.domain.explanation.rules import Rule
 from rollout.domain.node.state import NodePhase
+from rollout.domain.words import some_of
 from rollout.messages import Phase, Reason
-
-#: The most nodes of a group that are named. The others are counted.
-NAMED = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,8 +18,7 @@ class Nodes:
     until: datetime | None = None
 
     def __str__(self) -> str:
-        more = self.count - len(self.names)
-        return ", ".join(self.names) + (f" and {more} more" if more else "")
+        return some_of(self.names, self.count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from eventstore import in_words
 from rollout.domain.explanation.facts import NodeFacts, RolloutFacts, Wait, Why
 from rollout.domain.explanation.rules import RULE_OF_REASON, Rule, rule_of_end, text_of
-from rollout.domain.explanation.sentences import in_utc, phase_name, sentence
 from rollout.domain.explanation.waits import NEXT_STEP, wait_for_blocker, wait_for_room
 from rollout.domain.node.state import NodePhase
 from rollout.domain.reasons import WORDS
@@ -16,6 +15,7 @@ from rollout.domain.rollout.snapshot import Snapshot
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.rollout.step import Step, step
 from rollout.domain.strategy import Offline
+from rollout.domain.words import capitalized, in_utc, sentence
 from rollout.messages import Phase, Reason
 
 _AFTER_WAVE = frozenset({Blocker.SOAK, Blocker.GATE})
@@ -34,15 +34,14 @@ def explain_node(
     return Why(
         rule=rule,
         rule_text=text_of(rule, state),
-        summary=f"{phase_name(node.phase)} since {in_utc(node.since)}{where}. It waits for {waits[0].text}.",
+        summary=f"{capitalized(node.phase)} since {in_utc(node.since)}{where}. It waits for {waits[0].text}.",
         waits_for=waits,
     )
 
 
 def _explain_end(state: RolloutState, next_step: Step, node: NodeFacts) -> Why:
     rule = _rule_of_node(node)
-    by = in_words(node.canceled_by) if node.canceled_by else f"the rule {rule}"
-    parts = [f"{phase_name(node.phase)} at {in_utc(node.since)} by {by}."]
+    parts = [f"{capitalized(node.phase)} at {in_utc(node.since)}{_by(node, rule)}."]
     if node.reason is not None and not (node.canceled_by and rule == Rule.MANUAL):
         words = WORDS[node.reason]
         parts += [f"{node.reason}: {words.meaning}", sentence(node.message), words.hint]
@@ -52,9 +51,15 @@ def _explain_end(state: RolloutState, next_step: Step, node: NodeFacts) -> Why:
     if node.name in _changed_nodes(next_step):
         waits = (Wait(what=Rule.NEXT_STEP, text=f"another operation on {node.name}, which is about to be scheduled"),)
     elif state.phase == RolloutPhase.ROLLING_BACK and not state.restoring and node.touched:
-        waits = (Wait(what=Rule.ROLLBACK, text=f"all nodes to end, before {node.name} gets back what it had"),)
+        waits = (Wait(what=Rule.ROLLBACK, text=f"all nodes to end; then {node.name} is restored"),)
     summary = " ".join(each for each in parts if each)
     return Why(rule=rule, rule_text=text_of(rule, state), summary=summary, waits_for=waits)
+
+
+def _by(node: NodeFacts, rule: Rule) -> str:
+    if node.canceled_by:
+        return f" by {in_words(node.canceled_by)}"
+    return "" if rule == Rule.NODE_ANSWER else f" by the rule {rule}"
 
 
 def _rule_of_node(node: NodeFacts) -> Rule:
@@ -66,7 +71,7 @@ def _rule_of_node(node: NodeFacts) -> Rule:
 
 
 def _answer(node: NodeFacts) -> Iterator[Wait]:
-    does = "give it up" if node.phase == Phase.CANCELING else "answer"
+    does = "cancel it" if node.phase == Phase.CANCELING else "report the end"
     yield Wait(what=Rule.NODE_DEADLINE, text=f"{node.name} to {does}; it is {node.phase}", until=node.deadline_at)
 
 
@@ -96,8 +101,8 @@ def _turn_of_rollout(state: RolloutState, snapshot: Snapshot, facts: RolloutFact
     ):
         yield wait_for_blocker(blocker, state, facts)
     if not state.restoring and node.wave > state.open_wave:
-        progress = f"wave {state.wave} is {state.wave_phase}" if state.wave >= 0 else "none has started"
-        yield Wait(what=Rule.WAVE_TURN, text=f"the turn of wave {node.wave}; {progress}")
+        progress = f"wave {state.wave} is {state.wave_phase}" if state.wave >= 0 else "no wave has started"
+        yield Wait(what=Rule.WAVE_TURN, text=f"wave {node.wave} to start; {progress}")
 
 
 def _turn_of_node(state: RolloutState, snapshot: Snapshot, node: NodeFacts) -> Iterator[Wait]:
@@ -106,11 +111,11 @@ def _turn_of_node(state: RolloutState, snapshot: Snapshot, node: NodeFacts) -> I
     match node.node_phase:
         case NodePhase.OFFLINE:
             rule = Rule.OFFLINE_WAIT if state.restoring or state.strategy.offline == Offline.WAIT else Rule.OFFLINE
-            yield Wait(what=rule, text=f"{node.name} to be online again")
+            yield Wait(what=rule, text=f"{node.name} to come back online")
         case NodePhase.DRAINING:
             yield Wait(what=Rule.DRAINING, text=f"{node.name} to be activated")
         case NodePhase.DECOMMISSIONED:
-            yield Wait(what=Rule.DECOMMISSIONED, text=f"the operation of {node.name}, which has left, to be ended")
+            yield Wait(what=Rule.DECOMMISSIONED, text=f"the operation on {node.name}, which was decommissioned, to end")
         case NodePhase.ONLINE:
             pass
     if node.ready_at is not None and node.ready_at > snapshot.now:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from eventstore import in_words
 from rollout.domain.explanation.facts import RolloutFacts, Wait, Why
 from rollout.domain.explanation.rules import Rule, rule_of_end, text_of
-from rollout.domain.explanation.sentences import in_utc, listed, phase_name, sentence
 from rollout.domain.explanation.waits import NEXT_STEP, wait_for_blocker, wait_for_room, waits_in_progress
 from rollout.domain.rollout.blockers import Blocker, blocked_by
 from rollout.domain.rollout.events import RolloutPhase, RolloutStarted
@@ -17,6 +16,7 @@ from rollout.domain.rollout.progress_deadline import progress_deadline
 from rollout.domain.rollout.snapshot import Snapshot
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.rollout.step import step
+from rollout.domain.words import capitalized, in_utc, listed, sentence
 from rollout.messages import Phase
 
 #: Phases of a rollout that a person or a rule has stopped.
@@ -37,10 +37,9 @@ def explain_rollout(state: RolloutState, started: RolloutStarted, snapshot: Snap
 def _summary(
     state: RolloutState, snapshot: Snapshot, facts: RolloutFacts, rule: Rule, waits: tuple[Wait, ...]
 ) -> Iterator[str]:
-    when = f"{phase_name(state.phase)} {'at' if state.phase.is_final else 'since'} {in_utc(facts.since)}"
+    when = f"{capitalized(state.phase)} {'at' if state.phase.is_final else 'since'} {in_utc(facts.since)}"
     if state.phase in STOPPED or state.phase.is_final:
-        by = f"by {in_words(facts.actor)}" if rule in {Rule.MANUAL, Rule.APPROVAL} else f"by the rule {rule}"
-        yield f"{when} {by}: {sentence(state.message or _counted(snapshot))}"
+        yield f"{when}{_by(rule, facts)}: {sentence(state.message or _counted(snapshot))}"
     else:
         wave = f", wave {state.wave} of {len(snapshot.waves)} is {state.wave_phase}" if state.wave >= 0 else ""
         yield f"{when}{wave}: {_counted(snapshot)}."
@@ -51,6 +50,12 @@ def _summary(
     yield from facts.related
     if waits:
         yield f"It waits for {waits[0].text}."
+
+
+def _by(rule: Rule, facts: RolloutFacts) -> str:
+    if rule in {Rule.MANUAL, Rule.APPROVAL}:
+        return f" by {in_words(facts.actor)}"
+    return "" if rule == Rule.OUTCOME else f" by the rule {rule}"
 
 
 def _counted(snapshot: Snapshot) -> str:
@@ -80,7 +85,7 @@ def _waits(state: RolloutState, started: RolloutStarted, snapshot: Snapshot, fac
         return
     match state.phase:
         case RolloutPhase.PAUSED:
-            yield Wait(what=Rule.MANUAL, text="a person who resumes it, rolls it back or aborts it")
+            yield Wait(what=Rule.MANUAL, text="a person to resume it, roll it back or abort it")
             yield from waits_in_progress(facts)
         case RolloutPhase.ABORTING:
             yield from waits_in_progress(facts)
@@ -100,7 +105,7 @@ def _nodes(state: RolloutState, snapshot: Snapshot, facts: RolloutFacts) -> Iter
     if snapshot.ready:
         yield wait_for_room(state, snapshot, facts)
     if facts.offline.count:
-        yield Wait(what=Rule.OFFLINE_WAIT, text=f"{facts.offline} to be online again")
+        yield Wait(what=Rule.OFFLINE_WAIT, text=f"{facts.offline} to come back online")
     if facts.draining.count:
         yield Wait(what=Rule.DRAINING, text=f"{facts.draining} to be activated")
     if facts.behind.count:
@@ -110,4 +115,4 @@ def _nodes(state: RolloutState, snapshot: Snapshot, facts: RolloutFacts) -> Iter
             what=Rule.RETRY_BACKOFF, text=f"the next attempt on {facts.backing_off}", until=facts.backing_off.until
         )
     if (deadline := progress_deadline(state, snapshot)) is not None:
-        yield Wait(what=Rule.PROGRESS_DEADLINE, text="a success, without which it is stopped", until=deadline)
+        yield Wait(what=Rule.PROGRESS_DEADLINE, text="a success; without one, it stops", until=deadline)

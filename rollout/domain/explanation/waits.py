@@ -9,29 +9,29 @@ from rollout.domain.rollout.release_limits import free_slots, spare_nodes
 from rollout.domain.rollout.snapshot import Snapshot
 from rollout.domain.rollout.state import RolloutState
 
-NEXT_STEP = Wait(what=Rule.NEXT_STEP, text="the rollout's next step, which is about to be taken")
+NEXT_STEP = Wait(what=Rule.NEXT_STEP, text="its next step, which is about to start")
 
 
 def waits_in_progress(facts: RolloutFacts) -> Iterator[Wait]:
     if facts.in_progress.count:
-        answer = "the answer" if facts.in_progress.count == 1 else "the answers"
-        yield Wait(what=Rule.NODE_DEADLINE, text=f"{answer} of {facts.in_progress}", until=facts.in_progress.until)
+        reports = "the report" if facts.in_progress.count == 1 else "the reports"
+        yield Wait(what=Rule.NODE_DEADLINE, text=f"{reports} of {facts.in_progress}", until=facts.in_progress.until)
 
 
 def wait_for_blocker(blocker: Blocker, state: RolloutState, facts: RolloutFacts) -> Wait:
     match blocker:
         case Blocker.APPROVAL:
-            return Wait(what=Rule.APPROVAL, text="another person than the one who started it to approve it")
+            return Wait(what=Rule.APPROVAL, text="a person other than the one who started it to approve it")
         case Blocker.START_AT:
-            return Wait(what=Rule.START_AT, text="its start", until=state.strategy.start_at)
+            return Wait(what=Rule.START_AT, text="its start; nothing is released", until=state.strategy.start_at)
         case Blocker.NEEDS:
             return Wait(what=Rule.NEEDS, text=f"the rollouts that it needs: {', '.join(facts.needs)}")
         case Blocker.SOAK:
-            return Wait(what=Rule.SOAK, text=f"the end of wave {state.wave}'s soak", until=state.soak_until)
+            return Wait(what=Rule.SOAK, text=f"the soak of wave {state.wave} to end", until=state.soak_until)
         case Blocker.GATE:
             return Wait(what=Rule.GATE, text=f"a person to promote it: the gate after wave {state.wave} is closed")
         case Blocker.FROZEN:
-            return Wait(what=Rule.FROZEN, text=f"the fleet to be thawed, which is frozen {facts.frozen}")
+            return Wait(what=Rule.FROZEN, text=f"a thaw: the fleet is frozen {facts.frozen}")
 
 
 def wait_for_room(state: RolloutState, snapshot: Snapshot, facts: RolloutFacts) -> Wait:

@@ -29,7 +29,7 @@ def cancel(state: PlacementState, command: Cancel) -> list[PlacementEvent]:
         if operation.phase == Phase.SCHEDULED:
             return [_finished(operation, command, Phase.CANCELED, Reason.MANUAL)]
         if command.force:
-            message = f"{command.node} was not waited for; its last phase was {operation.phase}."
+            message = f"The rollout did not wait for {command.node}; the operation's last phase was {operation.phase}."
             return [_finished(operation, command, Phase.CANCELED, Reason.MANUAL, message)]
         if operation.phase == Phase.CANCELING:
             return []
@@ -39,7 +39,7 @@ def cancel(state: PlacementState, command: Cancel) -> list[PlacementEvent]:
 
 def superseded(operation: Operation, command: Schedule | GiveBack | RollBack, newer: str) -> OperationFinished:
     """Return the end of an operation that the rollout `newer` supersedes."""
-    return _finished(operation, command, Phase.CANCELED, Reason.NEWER_ROLLOUT, f"Rollout {newer} took its place.")
+    return _finished(operation, command, Phase.CANCELED, Reason.NEWER_ROLLOUT, f"Superseded by rollout {newer}.")
 
 
 def _finished(

@@ -22,27 +22,27 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """What a rollout does with the module on one node. The command, the event and the state of an operation share it.
-
-    `content_sha256`: the digest of the build, empty for a removal. `generation` grows with each new operation on this
-    module of the node; 0 until the operation is scheduled. `attempt` counts the retries of one operation, from 1.
-    `ordinal`: the node's place in the rollout, from 0.
-    `wave`: the node's wave, from 0, or -1 if the node is skipped from the start. `rollback`: the operation restores what
-    the node had before the rollout changed it. `undoes`: a version that the operation removes in addition, if any.
-    `yields`: the reconciler asked for the operation, so any rollout of a person supersedes it.
-    """
+    """What a rollout does with the module on one node. The command, the event and the state of an operation share it."""
 
     rollout: str
     version: int
     action: Action
     activation: Activation
+    #: The digest of the build, empty for a removal.
     content_sha256: str
+    #: Grows with each new operation on this module of the node, from 1; a node refuses an older one. 0: not scheduled yet.
     generation: int = 0
+    #: The number of the attempt, from 1. A retry keeps the generation.
     attempt: int = 1
+    #: The node's place in the rollout, from 0.
     ordinal: int
+    #: The node's wave, from 0. -1: the node is skipped from the start.
     wave: int = 0
+    #: The operation restores what the node had before the rollout changed it.
     rollback: bool = False
+    #: A version that the operation removes in addition, if any.
     undoes: int | None = None
+    #: The reconciler asked for the operation, so any rollout of a person supersedes it.
     yields: bool = False
 
     def values(self) -> dict[str, Any]:
@@ -52,21 +52,17 @@ class Intent:
 
 @event("operation.scheduled.v1")
 class OperationScheduled(Intent):
-    """A rollout asked for an operation on the node, or for another attempt of one.
-
-    `content_sha256` is the digest of the build, empty for a removal. `generation` grows with each new operation on this
-    module of the node, from 1; a node refuses an older one. A retry keeps the generation and raises `attempt`, from 1.
-    `ordinal` is the node's place in the rollout, `wave` its wave, both from 0; a node that is skipped from the start has
-    the wave -1. `behind`: an older operation has started and must end first. `rollback`: the operation restores what the
-    node had before the rollout changed it. `undoes`: a version that the operation removes in addition, if any.
-    `delay_seconds`: the shortest wait until the release, seconds. `yields`: the reconciler asked for the operation, so
-    any rollout of a person supersedes it."""
+    """A rollout asked for an operation on the node, or for another attempt of one."""
 
     node: str
     module_name: str
+    #: Grows with each new operation on this module of the node, from 1; a node refuses an older one.
     generation: int
+    #: The number of the attempt, from 1. A retry keeps the generation.
     attempt: int
+    #: An older operation has started and must end first.
     behind: bool = False
+    #: The shortest wait until the release, seconds.
     delay_seconds: float = 0.0
 
 

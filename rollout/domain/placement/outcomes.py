@@ -15,10 +15,10 @@ def reported_outcome(live: Operation, report: Report) -> tuple[Phase, Reason | N
     cancellation fails if nobody has asked for it.
     """
     if report.phase == Phase.CANCELED and live.phase != Phase.CANCELING:
-        message = f"{report.node} gave it up, and nobody had asked for that. {report.message}".rstrip()
+        message = f"{report.node} canceled the operation without a request. {report.message}".rstrip()
         return Phase.FAILED, Reason.AGENT_ERROR, message
     if report.phase in {Phase.SUCCEEDED, Phase.SKIPPED} and (found := _contradiction(live, report)):
-        message = f"{report.node} says that it is done, but {found}. {report.message}".rstrip()
+        message = f"{report.node} reported a success, but {found}. {report.message}".rstrip()
         return Phase.FAILED, Reason.INVENTORY_MISMATCH, message
     return final_phase(live, report.phase), report.reason, report.message
 
@@ -41,7 +41,7 @@ def _contradiction(live: Operation, report: Report) -> str:
         return "does not have the module"
     if found.content_sha256 != live.content_sha256:
         return f"has other bytes: {found.content_sha256}"
-    return "has not loaded it" if live.activation == Activation.LOAD and not found.loaded else ""
+    return "has not loaded the module" if live.activation == Activation.LOAD and not found.loaded else ""
 
 
 def is_success(event: OperationFinished | OperationReportedLate) -> bool:

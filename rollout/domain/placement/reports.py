@@ -27,16 +27,16 @@ def record_report(state: PlacementState, report: Report) -> list[PlacementEvent]
 def refusal(state: PlacementState, report: Report) -> str:
     """Return why the report fits no operation of this placement; empty if it fits one."""
     if not state.generation:
-        return "nothing was ever asked of this module there"
+        return "no operation of this module was ever scheduled on the node"
     if report.phase not in REPORTED_PHASES:
-        return f"no agent reports that it is {report.phase}"
+        return f"no agent reports the phase {report.phase}"
     if report.reason is not None and report.reason not in REPORTED_REASONS:
-        return f"no agent gives the reason {report.reason}"
+        return f"no agent reports the reason {report.reason}"
     live = state.live
     if live is not None and live.rollout == report.rollout:
         asked, newest = (report.generation, report.attempt), (live.generation, live.attempt)
         if live.phase == Phase.SCHEDULED and asked == newest and not live.released:
-            return "the operation was not released yet"
+            return "the operation is not released yet"
         is_ahead = asked > newest
         return f"the newest is generation {live.generation}, attempt {live.attempt}" if is_ahead else ""
     known = [each for each in (state.ended, state.changed) if each is not None and each.rollout == report.rollout]

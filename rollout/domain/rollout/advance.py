@@ -26,7 +26,7 @@ def advance(state: RolloutState, snapshot: Snapshot) -> list[RolloutEvent]:
         case _ if blocked_by(state, snapshot) in BEFORE_START:
             return []
         case _ if snapshot.needs == Needs.FAILED:
-            message = "A module that this one needs could not be installed everywhere."
+            message = "A module that this one needs could not be installed on all nodes."
             return [AbortRequested(rollout=state.uid, reason=Reason.MISSING_DEPENDENCY, message=message)]
     return advance_waves(state, snapshot)
 

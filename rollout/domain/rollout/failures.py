@@ -20,14 +20,14 @@ def failure(state: RolloutState, snapshot: Snapshot) -> tuple[Reason, str] | Non
     bad = [max(0, counts.bad - accepted) for counts, accepted in zip(snapshot.waves, forgiven, strict=True)]
     for wave, count in enumerate(bad):
         if count > (allowed := strategy.tolerated(snapshot.waves[wave].total)):
-            return Reason.ERROR_THRESHOLD, _too_many(f"of wave {wave}", count, allowed, snapshot.waves[wave])
+            return Reason.ERROR_THRESHOLD, _too_many(f"in wave {wave}", count, allowed, snapshot.waves[wave])
     if sum(bad) > (allowed := strategy.tolerated(state.nodes)):
-        return Reason.ERROR_THRESHOLD, _too_many("in all", sum(bad), allowed, None)
+        return Reason.ERROR_THRESHOLD, _too_many("in total", sum(bad), allowed, None)
     deadline = progress_deadline(state, snapshot)
     if deadline is not None and deadline <= snapshot.now:
         return (
             Reason.PROGRESS_DEADLINE,
-            f"No node has succeeded for {strategy.progress_deadline_seconds:g} s, and wave {state.wave} is not through.",
+            f"No node has succeeded for {strategy.progress_deadline_seconds:g} s, and wave {state.wave} is not complete.",
         )
     return None
 
@@ -39,8 +39,8 @@ def _forgiven(state: RolloutState, snapshot: Snapshot) -> Sequence[int]:
 
 def _too_many(where: str, count: int, allowed: int, counts: WaveCounts | None) -> str:
     nodes = "1 node" if count == 1 else f"{count} nodes"
-    lost = f", {counts.lost} of them after they had succeeded" if counts is not None and counts.lost else ""
-    return f"{nodes} {where} failed{lost}; max_failures accepts {allowed}."
+    lost = f", {counts.lost} of them after a success" if counts is not None and counts.lost else ""
+    return f"{nodes} failed {where}{lost}; the limit is {allowed}."
 
 
 def stop(state: RolloutState, snapshot: Snapshot, reason: Reason, message: str) -> list[RolloutEvent]:

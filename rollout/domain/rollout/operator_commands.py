@@ -87,8 +87,8 @@ def _refuse_always(state: RolloutState, started: RolloutStarted, command: Operat
             raise RollbackOfRollbackError
         case RetryNodes() if state.phase == RolloutPhase.ROLLBACK_FAILED:
             raise WrongPhaseError(
-                "A rollback is not retried. What has failed for a passing reason is repeated once the nodes are back; "
-                "for the rest start a rollout of the version that they are to have."
+                "A rollback is not retried. Operations that failed for a temporary reason are repeated when the nodes are "
+                "back. For the other nodes, start a rollout of the version that they should have."
             )
         case RetryNodes(nodes=()) if state.phase.is_final or state.phase in ALLOWED[RetryNodes]:
             raise NothingToRetryError
@@ -106,7 +106,7 @@ def _is_done(state: RolloutState, command: OperatorCommand) -> bool:
     if state.phase not in ALLOWED[kind]:
         allowed = ", ".join(sorted(ALLOWED[kind]))
         raise WrongPhaseError(
-            f"A rollout that is {state.phase} cannot be asked to {_VERBS[kind]}; one that is {allowed} can."
+            f"You cannot {_VERBS[kind]} a rollout that is {state.phase}. It must be in one of the phases {allowed}."
         )
     return False
 
@@ -137,4 +137,6 @@ def _promote(state: RolloutState, command: Promote) -> list[RolloutEvent]:
     if passed >= 0 and (command.wave is None or command.wave <= passed):
         return []  # it was promoted before
     meant = max(state.wave, 0) if command.wave is None else command.wave
-    raise NotGatedError(f"It waits at no gate after wave {meant}: wave {max(state.wave, 0)} is {state.wave_phase}.")
+    raise NotGatedError(
+        f"The rollout does not wait at a gate after wave {meant}: wave {max(state.wave, 0)} is {state.wave_phase}."
+    )

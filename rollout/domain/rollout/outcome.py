@@ -6,7 +6,7 @@ from rollout.domain.rollout.state import RolloutState
 from rollout.messages import Phase, Reason
 
 #: The message of an end where nothing was done because people canceled every node.
-ALL_CANCELED = "A person has canceled it on all nodes that are left."
+ALL_CANCELED = "A person canceled the rollout on all remaining nodes."
 
 
 def finish(state: RolloutState, snapshot: Snapshot) -> list[RolloutEvent]:
@@ -60,7 +60,9 @@ def _nothing_done(state: RolloutState, snapshot: Snapshot) -> RolloutFinished:
         return finished(state, RolloutPhase.SUPERSEDED, Reason.NEWER_ROLLOUT, "")
     if snapshot.canceled_by_person:
         return finished(state, RolloutPhase.ABORTED, None, ALL_CANCELED)
-    return finished(state, RolloutPhase.ABORTED, Reason.NODE_DECOMMISSIONED, "All of its nodes have left the fleet.")
+    return finished(
+        state, RolloutPhase.ABORTED, Reason.NODE_DECOMMISSIONED, "All nodes of the rollout were decommissioned."
+    )
 
 
 def finished(state: RolloutState, phase: RolloutPhase, reason: Reason | None, message: str) -> RolloutFinished:

@@ -10,6 +10,7 @@ from rollout.domain.rollout.outcome import finish
 from rollout.domain.rollout.release_limits import release
 from rollout.domain.rollout.snapshot import Snapshot
 from rollout.domain.rollout.state import RolloutState
+from rollout.domain.words import MOST_NAMED, some_of
 
 #: A rollout that ended in one of these phases is rolled back by a new rollout.
 ROLLED_BACK_BY_A_NEW_ROLLOUT = frozenset(
@@ -21,8 +22,6 @@ ROLLED_BACK_BY_A_NEW_ROLLOUT = frozenset(
         RolloutPhase.SUPERSEDED,
     }
 )
-#: The most nodes, and the most rollouts, that a sentence names.
-MOST_NAMED = 5
 
 
 def restore(state: RolloutState, snapshot: Snapshot) -> list[RolloutEvent]:
@@ -44,12 +43,7 @@ def left_unchanged_sentence(left: Sequence[LeftUnchanged]) -> str:
     """Return a sentence that names some of the nodes and the newer rollouts; empty if there are none."""
     if not left:
         return ""
-    groups = [f"{_some(each.nodes)} by rollout {each.rollout}" for each in left[:MOST_NAMED]]
+    groups = [f"{some_of(each.nodes)} by rollout {each.rollout}" for each in left[:MOST_NAMED]]
     if (more := len(left) - MOST_NAMED) > 0:
         groups.append(f"others by {more} more rollouts")
-    return f"Left alone, because they were changed since or are about to be: {'; '.join(groups)}."
-
-
-def _some(nodes: Sequence[str]) -> str:
-    more = len(nodes) - MOST_NAMED
-    return ", ".join(nodes[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return f"Left unchanged, because a newer rollout has changed them or is about to: {'; '.join(groups)}."

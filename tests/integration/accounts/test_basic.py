@@ -1,12 +1,14 @@
 """HTTP Basic: RFC 7617, and what is remembered of it."""
 
 import base64
+import time
 
 import pytest
 
 from accounts import credentials, services
 from accounts.credentials import RememberedCredentials, remembered, verified_user
 from accounts.models import User
+from accounts.roles import Role
 from accounts.services import UserChanges
 from tests.plugins.cast import PASSWORD, basic, client_of
 
@@ -99,14 +101,14 @@ def test_a_former_name_is_not_remembered(alice, bob):
 def test_after_a_change_of_role_the_password_is_good_again(alice, bob):
     client = client_of(bob)
     client.get(URL)
-    services.update_user(bob.uid, UserChanges(role="db_viewer"), by=alice)
+    services.update_user(bob.uid, UserChanges(role=Role.DB_VIEWER), by=alice)
     assert client.get(URL).status_code == 200
 
 
 def test_it_is_forgotten_after_a_minute(bob, monkeypatch):
     verified_user("bob", PASSWORD, address="")
-    now = credentials.time.monotonic()
-    monkeypatch.setattr(credentials.time, "monotonic", lambda: now + credentials.REMEMBERED_SECONDS + 1)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + credentials.REMEMBERED_SECONDS + 1)
     assert remembered.get("bob", PASSWORD) is None
 
 
@@ -118,7 +120,7 @@ def test_only_so_many_are_remembered():
 
 
 def test_an_unknown_login_is_hashed_like_a_known_one(bob, monkeypatch):
-    hashed = []
+    hashed: list[str] = []
     monkeypatch.setattr(credentials, "make_password", hashed.append)
     assert verified_user("nobody", "x", address="") is None
     assert hashed == ["x"]

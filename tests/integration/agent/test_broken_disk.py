@@ -19,8 +19,7 @@ pytestmark = pytest.mark.slow
 def worker(site, broker, waits):
     worker = Worker(site, broker, waits)
     yield worker
-    worker.process.kill()
-    worker.process.wait()
+    worker.kill()
 
 
 def replace_by_file(folder):

@@ -209,7 +209,9 @@ def test_a_removal_that_a_killed_agent_had_begun_is_finished(site, built):
     command = site.command(built("greet"), Action.REMOVE)
     site.run_and_die(command, "removing")
     journal = Journal(site.root / "journal")
-    journal.commit("greet", journal.entry("greet"))
+    entry = journal.entry("greet")
+    assert entry
+    journal.commit("greet", entry)
     site.server.call("MODULE", "UNLOAD", "greet")
     site.restart_agent()
     assert cancel(site, command).phase is Phase.SUCCEEDED

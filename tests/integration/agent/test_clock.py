@@ -19,8 +19,7 @@ DAY = 86_400
 def worker(site, broker, waits):
     worker = Worker(site, broker, waits)
     yield worker
-    worker.process.kill()
-    worker.process.wait()
+    worker.kill()
 
 
 def sent(site, built, *, ago=0.0):

@@ -31,7 +31,7 @@ def two_clients(site, counts):
     words = [sys.executable, "-c", CLIENT, str(site.server.socket)]
     clients = [subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     try:
-        assert [each.stdout.readline() for each in clients] == ["ready\n"] * 2
+        assert [each.stdout.readline() for each in clients if each.stdout] == ["ready\n"] * 2
         yield
     finally:
         for each in clients:
@@ -42,7 +42,7 @@ def two_clients(site, counts):
 def refused_while(site, built, versions):
     """Refused calls of each client while `padded` is upgraded to each of the versions."""
     site.install(built("padded", versions[0]))
-    counts = []
+    counts: list[tuple[int, int]] = []
     with two_clients(site, counts):
         reports = [site.install(built("padded", version)) for version in versions[1:]]
     assert [each.phase for each in reports] == [Phase.SUCCEEDED] * len(reports)

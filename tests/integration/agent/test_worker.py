@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -42,8 +43,8 @@ class Worker:
     def __init__(self, site, broker, waits):
         self.site, self.broker, self.waits = site, broker, waits
         self.url = f"redis+socket://{broker.socket}"
-        self.seen = {REPORTS: [], HEARTBEATS: []}
-        self.process = None
+        self.seen: dict[str, list[Any]] = {REPORTS: [], HEARTBEATS: []}
+        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, clock_off=0):
         """`clock_off`: seconds by which its clock is wrong."""
@@ -53,6 +54,7 @@ class Worker:
             self.process = subprocess.Popen(words, env=environ, stdout=log, stderr=log)
 
     def kill(self, number=signal.SIGKILL):
+        assert self.process
         self.process.send_signal(number)
         return self.process.wait(timeout=30)
 
@@ -71,6 +73,7 @@ class Worker:
 
     def drained(self, queue, kind):
         """All messages so far that the worker has sent to `queue`."""
+        channel: Any  # the stubs do not know `basic_get`
         with Connection(self.url) as connection, connection.channel() as channel:
             while message := channel.basic_get(queue, no_ack=True):
                 self.seen[queue].append(from_json(kind, message.decode()))
@@ -105,8 +108,7 @@ def worker(site, broker, waits):
     worker = Worker(site, broker, waits)
     worker.start()
     yield worker
-    worker.process.kill()
-    worker.process.wait()
+    worker.kill()
 
 
 def test_it_works(worker, site, built):

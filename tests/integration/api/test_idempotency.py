@@ -1,9 +1,11 @@
 """POST with an Idempotency-Key."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
+from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.test import APIRequestFactory, force_authenticate
 from rest_framework.views import APIView
@@ -24,7 +26,7 @@ class Things(APIView):
     refuses = False
 
     @idempotent
-    def post(self, request, **_) -> Response:
+    def post(self, request: Request, /, **_: Any) -> Response:
         self.made.append(request.data)
         if self.refuses:
             raise ConflictError

@@ -10,12 +10,15 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
+from pathlib import Path
 
 import pyte
 import pytest
-from typer.testing import CliRunner
+from pytest_django import DjangoDbBlocker
+from typer.testing import CliRunner, Result
 
 from accounts.roles import Role
 from accounts.services import create_user
@@ -35,16 +38,16 @@ _numbers = count(1)
 class Control:
     """The control plane on a port of its own, which may go away and come back."""
 
-    def __init__(self, data_dir):
+    def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
         self.port = _free_port()
-        self.process = None
+        self.process: subprocess.Popen[bytes] | None = None
 
     @property
-    def url(self):
+    def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self):
+    def start(self) -> None:
         environ = os.environ | {"MODFLEET_DATA_DIR": str(self.data_dir), "MODFLEET_ALLOWED_HOSTS": "127.0.0.1"}
         command = [
             sys.executable,
@@ -60,13 +63,14 @@ class Control:
         )
         wait_for_port(self.port, self.process)
 
-    def stop(self):
+    def stop(self) -> None:
         """At once, with every connection cut."""
+        assert self.process
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     @contextmanager
-    def away(self):
+    def away(self) -> Iterator[None]:
         self.stop()
         try:
             yield
@@ -74,16 +78,19 @@ class Control:
             self.start()
 
 
-def _free_port():
+def _free_port() -> int:
     import socket
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @pytest.fixture(scope="module")
-def control(django_db_setup, django_db_blocker, tmp_path_factory):
+def control(
+    django_db_setup: None, django_db_blocker: DjangoDbBlocker, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Control]:
     """With alice, an admin, bob, who may look, and three nodes that heartbeat."""
     folder = tmp_path_factory.mktemp("control")
     with django_db_blocker.unblock(), new_database(folder):
@@ -99,7 +106,7 @@ def control(django_db_setup, django_db_blocker, tmp_path_factory):
 
 
 @pytest.fixture
-def environ(control, tmp_path):
+def environ(control: Control, tmp_path: Path) -> dict[str, str]:
     return {
         "MODFLEET_URL": control.url,
         "MODFLEET_USER": "alice",
@@ -109,10 +116,10 @@ def environ(control, tmp_path):
 
 
 @pytest.fixture
-def run(environ):
+def run(environ: dict[str, str]) -> Callable[..., Result]:
     """Runs a command in this process, without a terminal. Its result has exit_code, stdout and stderr."""
 
-    def run_words(*words, stdin=None, **changes):
+    def run_words(*words: str, stdin: str | None = None, **changes: str) -> Result:
         env = {**environ, **changes}
         return CliRunner().invoke(app, list(words), env=env, input=stdin, prog_name="modfleet")
 
@@ -120,7 +127,7 @@ def run(environ):
 
 
 @pytest.fixture
-def module(control):
+def module(control: Control) -> str:
     """Name of a module that has a build, for this test alone."""
     name = f"module{next(_numbers)}"
     upload(module_name=name)
@@ -130,7 +137,7 @@ def module(control):
 class Terminal:
     """A command in a terminal of 100 x 30 that pyte draws."""
 
-    def __init__(self, words, environ):
+    def __init__(self, words: Sequence[str], environ: Mapping[str, str]) -> None:
         self.screen = pyte.Screen(100, 30)
         self.stream = pyte.ByteStream(self.screen)
         self.seen = b""
@@ -141,7 +148,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "modfleet", *words],
             cwd=ROOT,
-            env=kept | {"TERM": "xterm-256color"} | environ,
+            env={**kept, "TERM": "xterm-256color", **environ},
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -151,25 +158,25 @@ class Terminal:
         os.close(slave)
 
     @property
-    def text(self):
+    def text(self) -> str:
         return "\n".join(line.rstrip() for line in self.screen.display).rstrip()
 
-    def wait_until(self, is_seen):
+    def wait_until(self, is_seen: Callable[[str], object]) -> None:
         end = time.monotonic() + PATIENCE
         while not is_seen(self.text):
             assert time.monotonic() < end, self.text
             assert self._read() or is_seen(self.text), self.text
 
-    def type(self, text):
+    def type(self, text: str) -> None:
         os.write(self.master, text.encode())
 
-    def end(self):
+    def end(self) -> int:
         """Its exit code, once all that it draws is drawn."""
         while self._read():
             pass
         return self.process.wait(PATIENCE)
 
-    def _read(self):
+    def _read(self) -> bool:
         assert select.select([self.master], [], [], PATIENCE)[0], self.text
         try:
             received = os.read(self.master, 65536)
@@ -179,17 +186,17 @@ class Terminal:
         self.stream.feed(received)
         return True
 
-    def close(self):
+    def close(self) -> None:
         self.process.kill()
         self.process.wait()
         os.close(self.master)
 
 
 @pytest.fixture
-def terminal(environ):
-    opened = []
+def terminal(environ: dict[str, str]) -> Iterator[Callable[..., Terminal]]:
+    opened: list[Terminal] = []
 
-    def open_with(*words, **changes):
+    def open_with(*words: str, **changes: str) -> Terminal:
         opened.append(Terminal(words, {**environ, **changes}))
         return opened[-1]
 

@@ -63,7 +63,7 @@ OF_ROLLOUT = {
         "superseded",
         "newer_rollout",
         "n1 taken over by the user alice",
-        "rollout {canceled} took its place",
+        "superseded by rollout {canceled}",
     ],
     "canceled": ["n1 canceled by the user alice"],
 }
@@ -77,7 +77,7 @@ OF_REPORT = {
 OF_NODE = {
     "undone": ["load_failed", MESSAGE, "rolled"],
     "retried": ["load_failed", MESSAGE, "succeeded"],
-    "superseded": ["newer_rollout", "rollout {canceled} took its place"],
+    "superseded": ["newer_rollout", "superseded by rollout {canceled}"],
     "canceled": ["canceled", "manual"],
 }
 OF_NODES = {

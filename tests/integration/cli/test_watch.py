@@ -113,6 +113,7 @@ def test_each_change_is_a_json_document_in_a_line_and_the_last_is_the_end(enviro
     uid = start(module_name=module, careful=STEPWISE)
     command = [sys.executable, "-m", "modfleet", "rollout", "watch", uid, "--json"]
     with subprocess.Popen(command, env=os.environ | environ, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout
         documents = [json.loads(watching.stdout.readline())]
         for name in NODES:
             say(uid, name)

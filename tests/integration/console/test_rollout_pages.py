@@ -88,7 +88,7 @@ def test_a_verb_that_is_refused_says_why(fleet, admin):
     page = shown_text(admin.post(verb_url(fleet.rollout, "resume"), follow=True))
     assert rollout_row(fleet.rollout).phase == "running"
     page = shown_text(admin.post(verb_url(fleet.rollout, "promote"), follow=True))
-    assert "It waits at no gate" in page
+    assert "The rollout does not wait at a gate" in page
 
 
 def test_nothing_is_foreseen_of_what_waits_for_a_person(fleet, admin):
@@ -105,7 +105,7 @@ def test_a_start_to_come_is_told_with_its_day(idle, admin, start_form):
     plan = admin.post(START, planned).context["form"].plan
     form = {**planned, "plan_hash": plan["plan_hash"], "start": "1"}
     page = shown_text(admin.post(START, form, follow=True))
-    assert "Its start until 2190-01-31 10:00:00 UTC" in page
+    assert "Its start; nothing is released until 2190-01-31 10:00:00 UTC" in page
     assert re.search(r"Scheduled since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", page)
 
 

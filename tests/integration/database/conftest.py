@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -59,18 +60,19 @@ class Plane:
         done = subprocess.run(words, env=self.environ, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
         return done.stdout
 
-    def other_rollout(self, module: str) -> tuple[str, list[dict]]:
+    def other_rollout(self, module: str) -> tuple[str, list[dict[str, Any]]]:
         """Its uid, and the reports that end it well."""
         uid, reports = json.loads(self.run(OTHER.format(module=module)))
         return uid, reports
 
     def phase(self, uid: str) -> str:
         with psycopg.connect(self.database.url) as database:
-            (phase,) = database.execute("SELECT phase FROM rollout_rollout WHERE uid = %s", [uid]).fetchone()
-        return phase
+            found = database.execute("SELECT phase FROM rollout_rollout WHERE uid = %s", [uid]).fetchone()
+        assert found
+        return str(found[0])
 
     @contextmanager
-    def process(self, *words: str, name: str = "", **environ: str) -> Iterator[subprocess.Popen]:
+    def process(self, *words: str, name: str = "", **environ: str) -> "Iterator[subprocess.Popen[bytes]]":
         """It has ended with 0 when the block has. `name` is that of its connections to the database."""
         url = f"{self.environ['MODFLEET_DATABASE_URL']}?application_name={name}"
         with (Path(self.environ["MODFLEET_DATA_DIR"]) / "output").open("ab") as output:
@@ -117,7 +119,7 @@ def started(folder: Path, *options: str) -> Iterator[Plane]:
 
 
 @pytest.fixture(scope="session")
-def plane(tmp_path_factory) -> Iterator[Plane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     """What a test stops, locks or fills it leaves as it was."""
     with started(tmp_path_factory.mktemp("plane")) as made:
         yield made

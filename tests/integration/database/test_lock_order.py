@@ -44,6 +44,7 @@ def waiting(url):
         found = other.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         ).fetchone()
+    assert found
     return found[0]
 
 
@@ -62,7 +63,7 @@ def collide(url, table, column, keys, *functions):
             held.append(True)
             wait_for(lambda: waiting(url) + len(ended) >= len(functions))
 
-    held = []
+    held: list[bool] = []
 
     def after_hold(function):
         wait_for(lambda: held)

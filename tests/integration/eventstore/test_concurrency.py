@@ -69,7 +69,7 @@ def test_times_are_in_the_order_of_positions():
 
 
 def test_one_of_many_writers_wins_each_version_and_the_others_decide_anew():
-    counter = Decider(initial=0, decide=lambda _, cents: [Deposited(cents=cents)], evolve=evolve)
+    counter: Decider[int, int] = Decider(initial=0, decide=lambda _, cents: [Deposited(cents=cents)], evolve=evolve)
 
     at_once(*[lambda: [transact("one", counter, 1) for _ in range(5)]] * WRITERS)
 

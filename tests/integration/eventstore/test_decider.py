@@ -7,6 +7,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from eventstore import Append, ConcurrencyError, Decider, append, head, load, load_state, load_states, reading, transact
+from eventstore.envelope import from_row
 from tests.ledger import Deposited, Opened, OverdrawnError, decide_deposit_once, evolve
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ledger")]
@@ -24,8 +25,12 @@ def cost_of(function):
     """How many queries the function makes, and how many rows of the log it decodes."""
     with CaptureQueriesContext(connection) as queries, pytest.MonkeyPatch.context() as patch:
         decoded = []
-        real = reading.from_row
-        patch.setattr(reading, "from_row", lambda row: decoded.append(row) or real(row))
+
+        def decode(row):
+            decoded.append(row)
+            return from_row(row)
+
+        patch.setattr(reading, "from_row", decode)
         function()
     return len(queries), len(decoded)
 
@@ -152,7 +157,9 @@ def test_an_append_upon_a_rolled_back_state_is_a_conflict(account):
 
 
 def test_two_deciders_of_one_stream_know_their_own_states(account):
-    owner = Decider(initial="", decide=lambda *_: [], evolve=lambda _, event: getattr(event, "owner", ""))
+    owner: Decider[str, None] = Decider(
+        initial="", decide=lambda *_: [], evolve=lambda _, event: getattr(event, "owner", "")
+    )
     append(Append("a", 0, [Deposited(cents=5), Opened(owner="alice")]))
 
     assert [load_state("a", each).state for each in (account, owner, account, owner)] == [5, "alice"] * 2

@@ -8,7 +8,7 @@ from django.core.management.sql import emit_post_migrate_signal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from eventstore import Append, append, head, projections
+from eventstore import Append, append, head, projections, read
 from tests.ledger import Balance, Deposited, Opened
 
 pytestmark = pytest.mark.django_db
@@ -56,7 +56,7 @@ def test_a_rebuild_takes_batches(balances, monkeypatch):
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(some.lists(some.tuples(some.sampled_from("abc"), some.integers(-9, 9)), max_size=8))
 def test_rebuilt_equals_live(balances, deposits):
-    versions = dict.fromkeys("abc", 0) | {each.stream: each.version for each in projections.read()}
+    versions = dict.fromkeys("abc", 0) | {each.stream: each.version for each in read()}
     for account, cents in deposits:
         append(Append(account, versions[account], [Deposited(cents=cents)]))
         versions[account] += 1

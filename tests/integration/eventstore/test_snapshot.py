@@ -16,7 +16,7 @@ def deposit(stream="a", version=0):
 def isolation():
     """How the next transaction begins."""
     if connection.vendor == "sqlite":
-        return connection.transaction_mode
+        return vars(connection)["transaction_mode"]  # only SQLite has it
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT current_setting('transaction_isolation') || current_setting('transaction_read_only')")
         return cursor.fetchone()[0]

@@ -80,8 +80,9 @@ def test_the_json_of_a_fault_names_its_position(capsys):
 
 
 def test_observers_are_called_after_each_commit(django_capture_on_commit_callbacks, monkeypatch):
-    monkeypatch.setattr("eventstore.observe._observers", seen := [])
-    appends = []
+    seen: list[object] = []
+    monkeypatch.setattr("eventstore.observe._observers", seen)
+    appends: list[Appended] = []
     observe_appends(appends.append)
     with django_capture_on_commit_callbacks(execute=True):
         fill()

@@ -39,6 +39,7 @@ def other_process(request):
         cwd=request.config.rootpath,
         env=dict(os.environ),
     ) as process:
+        assert process.stdout
         assert process.stdout.readline() == "ready\n"
         yield process
 

@@ -78,7 +78,7 @@ def test_the_other_ways_of_deleting(admin):
 
 def test_a_rollout_that_starts_meanwhile_is_seen(monkeypatch):
     """The first look finds nothing, and what it has read does not hold any more."""
-    first = []
+    first: list[str] = []
 
     def veto(name, version):
         unused = refuse_if_loaded(name, version)
@@ -86,7 +86,7 @@ def test_a_rollout_that_starts_meanwhile_is_seen(monkeypatch):
             first.append(roll_out(nodes=("node1",)))
         return unused
 
-    vetoes = Vetoes()
+    vetoes: Vetoes[[str, int]] = Vetoes()
     vetoes.register(veto)
     monkeypatch.setattr("modules_app.services.DELETION", vetoes)
     with pytest.raises(ModuleInUseError):

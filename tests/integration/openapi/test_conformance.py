@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 import schemathesis
@@ -77,7 +78,7 @@ class Known:
         self.under_way = fleet.start(version=2, nodes=("n0002",))
         self.user = [_viewer(name).uid for name in ("bob", "dave")][-1]
 
-    def aim(self, case: schemathesis.Case) -> None:
+    def aim(self, case: "schemathesis.Case[Any]") -> None:
         """Let a request that keeps to the documents be about something that is there."""
         if case.path.endswith("/{uid}/events"):
             case.path_parameters["uid"] = self.ended  # what goes on is streamed for as long as it does
@@ -95,7 +96,7 @@ class Known:
         }
         case.path_parameters.update({name: aimed[name] for name in case.path_parameters})
 
-    def _uid(self, case: schemathesis.Case) -> str | int:
+    def _uid(self, case: "schemathesis.Case[Any]") -> str | int:
         if case.path.startswith("/v1/users"):
             return self.user
         return self.ended if case.method == "GET" else self.under_way
@@ -159,7 +160,8 @@ def token_of(server: Server, login: str) -> str:
     _, body = server.ask(
         "POST", "/v1/users/authorize", "{}", {"Content-Type": "application/json", "Authorization": basic(login)}
     )
-    return json.loads(body)["access_token"]
+    token: str = json.loads(body)["access_token"]
+    return token
 
 
 def failures(events: Iterable[EngineEvent]) -> Iterator[str]:

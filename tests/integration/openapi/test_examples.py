@@ -1,6 +1,7 @@
 """Every body in the API's documents has an example, and each is what its own schema says."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import jsonschema
 import pytest
@@ -12,7 +13,7 @@ def document():
     return SchemaGenerator().get_schema(request=None, public=True)
 
 
-def contents(document) -> Iterator[tuple[str, str, dict]]:
+def contents(document) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Each body: the operation and which of its bodies, the media type, and what the document says of it."""
     for path, operations in document["paths"].items():
         for method, operation in operations.items():

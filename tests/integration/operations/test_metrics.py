@@ -2,6 +2,7 @@
 
 import signal
 import time
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -122,7 +123,8 @@ def test_what_was_dropped_and_whose_clock_is_wrong(scrape, broker):
     fleet(2)
     Liveness.objects.filter(node="n0001").update(clock_skew_seconds=-31.0)
     DROPPED.take()
-    for bodies in ([{"phase": "x"}, {}], [{}]):
+    batches: tuple[list[dict[str, Any]], ...] = ([{"phase": "x"}, {}], [{}])
+    for bodies in batches:
         consumer.record_reports(bodies)
         ingestion.record_dropped()
     with CaptureQueriesContext(connection) as queries:

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from eventstore import ConcurrencyError, read
+from eventstore import ConcurrencyError, append, read
 from rollout.delivery import ingestion, outbox
 from rollout.delivery.outbox import publish_due
 from rollout.domain.errors import RolloutInProgressError
@@ -94,13 +94,13 @@ def test_two_control_workers_with_the_same_beats():
 def test_a_conflict_is_tried_again(monkeypatch):
     names = fleet(2)
     uid = start()
-    real, calls = ingestion.append, []
+    calls = []
 
     def once_refused(*appends):
         calls.append(appends)
         if len(calls) == 1:
             raise ConcurrencyError
-        return real(*appends)
+        return append(*appends)
 
     monkeypatch.setattr(ingestion, "append", once_refused)
     ingestion.record_reports([report_of(uid, name) for name in names])
@@ -129,6 +129,7 @@ def test_a_node_that_leaves_while_a_rollout_starts_holds_nobody_up():
         if not Operation.objects.exists():
             fleet(0)
         uid, _ = at_once(lambda: start(released=False, supersede=True), lambda: decommission_node("a"))
+        assert uid
         timeouts.end_operations_of_decommissioned_nodes()
         advance(uid)
         ingestion.record_reports([report_of(uid, "b")])

@@ -97,7 +97,7 @@ def test_the_report_has_every_outcome_and_what_stopped_it(admin):
     found = report(admin, uid)
     assert in_short(found["nodes"][0]["outcomes"]) == UNDONE
     assert [each["rule"] for each in found["stops"]] == ["max_failures", "manual"]
-    assert found["stops"][0]["message"] == "1 node of wave 0 failed; max_failures accepts 0."
+    assert found["stops"][0]["message"] == "1 node failed in wave 0; the limit is 0."
     rows = rows_of(admin, uid)
     attempt, node = rows[-3:-1]
     assert (attempt["record"], attempt["phase"], attempt["message"]) == ("attempt", "failed", MESSAGE)
@@ -182,14 +182,14 @@ def test_a_late_answer_is_shown_beside_the_outcome(admin):
     assert [(each["phase"], each["late"]) for each in admin.get(path).json()["outcomes"]] == [
         ("timed_out", "succeeded")
     ]
-    assert "answered late: succeeded" in admin.get(f"{path}/why").json()["summary"]
+    assert "reported late: succeeded" in admin.get(f"{path}/why").json()["summary"]
     assert [each["late"] for each in rows_of(admin, uid) if each["node"] == "n0000"] == ["succeeded"]
     roll_back_rollout(uid)
     say(uid, "n0000")
     advance(uid)
     outcomes = admin.get(path).json()["outcomes"]
     assert [(each["phase"], each["late"]) for each in outcomes] == [("timed_out", "succeeded"), ("rolled_back", None)]
-    assert "answered late: succeeded" in report(admin, uid)["nodes"][0]["outcomes"][0]["text"]
+    assert "reported late: succeeded" in report(admin, uid)["nodes"][0]["outcomes"][0]["text"]
     assert differences() == {}
 
 

@@ -10,6 +10,7 @@ from eventstore.registry import decode, encode, name_of
 from rollout.delivery import ingestion
 from rollout.domain.placement import decider
 from rollout.domain.placement.events import placement_stream
+from rollout.domain.placement.reports import record_report
 from rollout.domain.rollout.events import Origin, RolloutStarted, rollout_stream
 from rollout.messages import Phase
 from rollout.models import Operation, Rollout
@@ -169,12 +170,11 @@ def test_what_a_node_says_it_has_after_the_end_is_a_story_of_its_own():
 @pytest.fixture
 def unrecordable(monkeypatch):
     """The message of a report that cannot be recorded."""
-    real = decider.record_report
 
     def record(state, report):
         if report.message == "poison":
             raise ValueError("nobody foresaw this")
-        return real(state, report)
+        return record_report(state, report)
 
     monkeypatch.setattr(decider, "record_report", record)
     return "poison"
@@ -257,7 +257,9 @@ def test_origins_of_older_versions_are_read(recorded, origin):
     fleet(1)
     event = load(rollout_stream(start()))[0].event
     text = encode(event).replace('"origin":"api"', f'"origin":"{recorded}"')
-    assert decode(name_of(RolloutStarted), text).origin == origin
+    started = decode(name_of(RolloutStarted), text)
+    assert isinstance(started, RolloutStarted)
+    assert started.origin == origin
 
 
 @pytest.mark.parametrize("seed", range(3))

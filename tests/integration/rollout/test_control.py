@@ -9,6 +9,7 @@ from celery import current_app
 
 from rollout.delivery import consumer, ingestion
 from rollout.delivery.consumer import BatchConsumer, judge_silence
+from rollout.delivery.outbox import publish_due
 from rollout.messages import HEARTBEATS, REPORTS, Phase, queue_for
 from rollout.queries import statistics
 from rollout.transport import DROPPED
@@ -54,7 +55,7 @@ def test_it_works(broker, consuming, waits):
 
 def test_what_is_there_comes_as_one_batch(broker, consuming, waits):
     broker.send(REPORTS, *range(700))
-    batches = []
+    batches: list[list[object]] = []
     consuming(REPORTS, batches.append)
     waits(lambda: sum(map(len, batches)) == 700)
     assert len(batches) <= 70  # one message at a time would be 700
@@ -113,7 +114,7 @@ def test_garbage_in_the_queue_is_dropped_and_counted(broker, consuming, waits):
 
 def test_it_goes_on_after_the_broker_was_killed(broker, carried_by, consuming, waits, monkeypatch, caplog):
     monkeypatch.setattr(consumer, "RETRY_SECONDS", 0.05)
-    seen = []
+    seen: list[object] = []
     consuming(REPORTS, seen.extend)
     broker.send(REPORTS, 1)
     waits(lambda: seen == [1])
@@ -178,7 +179,7 @@ def test_nobody_is_judged_in_the_first_three_beats(broker):
 def test_after_a_broker_has_hung_silence_counts_anew(broker, consuming, waits, monkeypatch):
     monkeypatch.setattr(consumer, "IDLE_SECONDS", 0.1)
     monkeypatch.setattr(consumer, "ANSWER_SECONDS", 0.3)
-    looks = []
+    looks: list[float] = []
     consuming(HEARTBEATS, consumer.record_heartbeats, idle=looks.append)
     waits(lambda: looks and looks[-1] > 2 * consumer.ANSWER_SECONDS)
     broker.process.send_signal(signal.SIGSTOP)
@@ -193,7 +194,7 @@ def test_after_a_broker_has_hung_silence_counts_anew(broker, consuming, waits, m
 def test_the_queue_of_a_silent_node_is_emptied_and_its_operation_given_back(broker):
     (name,) = fleet(1)
     uid = start()
-    consumer.publish_due()
+    publish_due()
     assert broker.waiting(queue_for(name)) == 1
     silence(name)
     judge_silence(1000.0)

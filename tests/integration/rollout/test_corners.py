@@ -59,6 +59,7 @@ def own():
 
 def turn_back(uid, seconds):
     row = rollout(uid)
+    assert row.progressed_at
     Rollout.objects.filter(uid=uid).update(progressed_at=row.progressed_at - timedelta(seconds=seconds))
 
 
@@ -126,6 +127,7 @@ def test_a_retry_during_the_soak_has_a_progress_deadline():
     later = database_now() + timedelta(days=2)  # long after the soak: B never comes back
     state = load_state(rollout_stream(uid), ROLLOUT).state
     seen = snapshot.snapshot_of(uid, state, now=later)
+    assert state.started
     assert step(state, state.started, seen).events
 
 

@@ -54,6 +54,12 @@ def heartbeat(name, *modules, **profile):
     ingestion.record_heartbeats([heartbeat_of(name, modules=modules, **profile)])
 
 
+def sync_of(name, module_name="greet"):
+    state = state_of(name, module_name=module_name)
+    assert state
+    return state[2]
+
+
 def count(*kinds):
     return len(list(read(event_classes=kinds)))
 
@@ -186,10 +192,10 @@ def test_a_module_that_is_lost_is_known_at_once_whatever_another_does(n):
         heartbeat(n, installed(), other)
     heartbeat(n, installed())
     heartbeat(n, other)
-    assert (state_of(n)[2], state_of(n, module_name="other")[2]) == ("missing", "missing")
+    assert (sync_of(n), sync_of(n, module_name="other")) == ("missing", "missing")
     pass_time()
     heartbeat(n, other)
-    assert (state_of(n)[2], state_of(n, module_name="other")[2]) == ("missing", "in_sync")
+    assert (sync_of(n), sync_of(n, module_name="other")) == ("missing", "in_sync")
 
 
 def test_modules_that_come_and_go_in_turn(n):
@@ -256,7 +262,8 @@ def test_a_node_s_clock_orders_nothing(n):
 
 def test_what_another_worker_has_counted_meanwhile_stays_counted(n, monkeypatch):
     """Between the look of a worker that records nothing of the node, and its row."""
-    locked, others = ingestion._locked, []
+    locked = ingestion._locked
+    others: list[bool] = []
 
     def locked_later(names):
         if not others:

@@ -1,6 +1,7 @@
 """One rollout from its start to its end, as services and rows tell it."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from msgspec import to_builtins
@@ -344,14 +345,15 @@ def test_a_generation_that_cannot_be_raises_ours_a_little():
     join("n2", generations={"greet": LARGEST_GENERATION})
     uid = start()
     assert (operation(uid, "n1").generation, operation(uid, "n2").generation) == (1, LARGEST_LEAD + 1)
-    say(uid, "n1"), say(uid, "n2")
+    say(uid, "n1")
+    say(uid, "n2")
     assert rollout(uid).phase == "succeeded"
     assert operation(start(version=1), "n2").generation == 2 * LARGEST_LEAD + 2
 
 
 # --- Bad messages -----------------------------------------------------------------------------------------------------
 
-BAD = [
+BAD: list[Any] = [
     None,
     7,
     "text",

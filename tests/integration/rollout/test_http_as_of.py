@@ -13,6 +13,7 @@ from rollout.domain.node.events import NodeDrifted, node_stream
 from rollout.domain.retries import Retries
 from rollout.messages import Action, Phase, Reason
 from rollout.process import timeouts
+from rollout.process.advance import advance_all
 from rollout.services.nodes import activate_node, decommission_node, drain_node, label_node
 from rollout.services.rollback import roll_back_rollout
 from rollout.services.rollouts import pause_rollout, resume_rollout
@@ -131,7 +132,7 @@ def test_a_rollout_and_its_nodes_were_what_they_were_in_all_its_life(recorder):
     resume_rollout(uid)
     ingestion.record_reports([report_of(uid, "n0000", Phase.FETCHING)])
     answer(uid, "n0000", Phase.FAILED, reason=Reason.FETCH_FAILED)
-    timeouts.advance_all([uid])
+    advance_all([uid])
     answer(uid, "n0000", Phase.SUCCEEDED, installed(), seconds=1.5)
     silence("n0001")
     timeouts.declare_silent_nodes_offline()

@@ -1,5 +1,7 @@
 """Filters and ordering of the lists: what each means, and that none costs a query for each row."""
 
+from typing import Any
+
 import pytest
 
 from rollout.services.freeze import thaw_fleet
@@ -15,7 +17,7 @@ BEFORE, LATER = "2020-01-01T00:00:00Z", "2999-01-01T00:00:00Z"
 def ask(alice):
     client = client_of(alice)
 
-    def results(path: str, key: str) -> list:
+    def results(path: str, key: str) -> list[Any]:
         answer = client.get(path)
         assert answer.status_code == 200, answer.content
         return [each[key] for each in answer.json()["results"]]

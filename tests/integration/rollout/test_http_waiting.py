@@ -12,7 +12,7 @@ from django.db.backends.signals import connection_created
 
 from api import waiting
 from api.slots import Slots
-from eventstore import head
+from eventstore import head, wait_for_news
 from eventstore.waiting import Waiter, watcher
 from rollout.api.views import documents
 from rollout.api.views import stream as streaming
@@ -86,11 +86,10 @@ def test_a_wait_holds_no_connection(committed, monkeypatch):
     fleet(1)
     uid = start()
     held = []
-    real = documents.wait_for_news
 
     def look(*args, **more):
         watch = later(lambda: None)
-        answer = real(*args, **more)
+        answer = wait_for_news(*args, **more)
         held.append(connection.connection is not None)
         watch.join()
         return answer
@@ -107,7 +106,12 @@ def test_a_stream_tells_every_event_once_over_interruptions(committed):
     stream = events(committed.get(f"/v2/rollouts/{uid}/events"))
     first = [next(stream) for _ in range(3)]
     stream.close()
-    said = later(lambda: [say(uid, f"n000{number}") for number in range(3)])
+
+    def say_all():
+        for number in range(3):
+            say(uid, f"n000{number}")
+
+    said = later(say_all)
     headers = {"Last-Event-ID": str(first[-1]["position"])}
     rest = list(events(committed.get(f"/v2/rollouts/{uid}/events", headers=headers)))
     said.join()
@@ -163,8 +167,12 @@ def test_a_stream_reads_no_events_when_others_are_busy(committed, monkeypatch):
     fleet(1)
     uid = start()
     read = []
-    real = rollout_events
-    monkeypatch.setattr(streaming, "rollout_events", lambda *args, **more: read.append(1) or real(*args, **more))
+
+    def read_one(*args, **more):
+        read.append(1)
+        return rollout_events(*args, **more)
+
+    monkeypatch.setattr(streaming, "rollout_events", read_one)
     lines = iter(committed.get(f"/v2/rollouts/{uid}/events").streaming_content)
     next(lines)
     other = later(lambda: join("stranger"))
@@ -205,7 +213,7 @@ def test_all_together_have_a_limit_too(committed, one_place, settings):
 @pytest.fixture
 def asked():
     """How many queries about rollouts, and about anything else, each thread has made: by its name."""
-    counts = Counter()
+    counts: Counter[tuple[str, bool]] = Counter()
 
     def count(execute, sql, params, many, context):
         counts[threading.current_thread().name, "rollout_rollout" in sql] += 1

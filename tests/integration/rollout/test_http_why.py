@@ -57,7 +57,7 @@ def test_it_works(why):
     assert (answer["uid"], answer["phase"], answer["reason"]) == (uid, "paused", "error_threshold")
     assert answer["rule"]["id"] == "max_failures"
     assert "max_failures (0)" in answer["rule"]["text"]
-    assert "1 node of wave 0 failed; max_failures accepts 0. n0000: load_failed: symbol not found." in answer["summary"]
+    assert "1 node failed in wave 0; the limit is 0. n0000: load_failed: symbol not found." in answer["summary"]
     assert waits(answer) == ["manual"]
     assert types(answer) == [
         "rollout.started.v1",
@@ -152,7 +152,7 @@ def test_each_node_that_cannot_have_its_turn_is_named(why):
     drain_node("n0008")
     say(uid, "n0007")
     texts = {each["what"]: each["text"] for each in why(uid)["waits_for"]}
-    assert texts["offline_wait"] == "n0000, n0001, n0002, n0003, n0004 and 2 more to be online again"
+    assert texts["offline_wait"] == "n0000, n0001, n0002, n0003, n0004 and 2 more to come back online"
     assert texts["draining"] == "n0008 to be activated"
     assert waits(why(uid, "n0000")) == ["offline_wait"]
     assert waits(why(uid, "n0008")) == ["draining"]

@@ -48,7 +48,7 @@ class Agents(threading.Thread):
     def __init__(self, url, names, answer):
         super().__init__(daemon=True)
         self.stopping = threading.Event()
-        self.commands = Counter()
+        self.commands: Counter[tuple[str, int, int]] = Counter()
         self._url, self._names, self._answer = url, names, answer
 
     def run(self):

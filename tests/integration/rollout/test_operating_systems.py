@@ -34,6 +34,11 @@ def started(*names):
     return start(module_name="TestModule", nodes=names or None)
 
 
+def sha256(command):
+    assert command.package
+    return command.package.content_sha256
+
+
 def platform_of(row):
     """The platform whose build the operation brings."""
     return Build.objects.get(content_sha256=row.content_sha256).platform
@@ -69,7 +74,7 @@ def test_what_is_sent_is_that_build(upload):
     join("nine", operating_system="rhel9")
     join("silent")
     started()
-    sent = {row.node: command.package.content_sha256 for row, command in _commands(list(Operation.objects.all()))}
+    sent = {row.node: sha256(command) for row, command in _commands(list(Operation.objects.all()))}
     builds = dict(Build.objects.values_list("platform", "content_sha256"))
     assert sent == {"nine": builds["rhel9/x86_64"], "silent": builds["linux/x86_64"]}
 
@@ -80,7 +85,7 @@ def test_a_closer_build_that_comes_later_does_not_take_the_planned_one_away(uplo
     uid = started()
     upload("rhel9", description="for rhel9")
     ((row, command),) = _commands(list(Operation.objects.all()))
-    assert (row.rollout, command.package.content_sha256) == (uid, row.content_sha256)
+    assert (row.rollout, sha256(command)) == (uid, row.content_sha256)
     assert platform_of(row) == "linux/x86_64"
 
 

@@ -1,6 +1,8 @@
 """The process manager advances the rollouts that events and time concern, and none that only waits."""
 
 from datetime import timedelta
+from functools import partial
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -96,7 +98,12 @@ def later(monkeypatch):
 def advanced(monkeypatch):
     """The rollouts that were advanced."""
     found, real = [], advance.advance
-    monkeypatch.setattr(advance, "advance", lambda uid: found.append(uid) or real(uid))
+
+    def look_at(uid):
+        found.append(uid)
+        return real(uid)
+
+    monkeypatch.setattr(advance, "advance", look_at)
     return found
 
 
@@ -105,7 +112,7 @@ def advanced(monkeypatch):
 
 def waiting(names, number):
     """A rollout that waits, in one of five ways, on two nodes of its own."""
-    ways = (
+    ways: tuple[dict[str, Any], ...] = (
         {"approval": True},
         {"start_at": database_now() + timedelta(days=30)},
         {"canary": 1, "gate": Gate.MANUAL},
@@ -123,7 +130,8 @@ def waiting(names, number):
 
 def test_what_waits_costs_nothing(sent):
     names = fleet(80)
-    process_manager, seen = ProcessManager(), {}
+    process_manager = ProcessManager()
+    seen: dict[int, list[int]] = {}
     for count in range(40):
         waiting(names, count)
         if count in {0, 39}:
@@ -225,7 +233,7 @@ def test_a_thaw(relay):
     ("leave", "come_back"),
     [
         (
-            lambda: silence("n0000") or timeouts.declare_silent_nodes_offline(),
+            lambda: [each() for each in (partial(silence, "n0000"), timeouts.declare_silent_nodes_offline)],
             lambda: ingestion.record_heartbeats([heartbeat_of("n0000")]),
         ),
         (lambda: forget_node("n0000"), lambda: ingestion.record_heartbeats([heartbeat_of("n0000", hello=True)])),

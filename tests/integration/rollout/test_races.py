@@ -126,7 +126,7 @@ class DeleteAndStartAsPlanned(DeleteAndStart):
             action=Action.INSTALL, module_name=self.name, version=1, nodes=(self.node,), plan_hash=plan_of(request).hash
         )
 
-    def start(self):
+    def start(self, **more):
         return start_rollout(self.request)
 
 

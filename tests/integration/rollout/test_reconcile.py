@@ -1,7 +1,7 @@
 """The rules of docs/reference/desired-state.md, each with the tests that are named after it."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from django.db import connection
@@ -98,11 +98,12 @@ def drift(name="n0000", *modules):
 @pytest.fixture
 def later():
     """`later(seconds)`: all that has ended did so that much longer ago; put back at the end, for a rebuild to agree."""
-    moments = {}
+    moments: dict[str, datetime | None] = {}
 
     def move(seconds):
         for row in Operation.objects.filter(finished_at__isnull=False):
             moments.setdefault(row.key, row.finished_at)
+            assert row.finished_at
             row.finished_at -= timedelta(seconds=seconds)
             row.save()
 
@@ -387,6 +388,7 @@ def test_a_rollback_that_an_offline_node_missed_is_made_up_for():
     timeouts.declare_silent_nodes_offline()
     back = succeed(roll_back_rollout(newer), GREET)
     row, progressed_at = Rollout.objects.filter(uid=back), rollout(back).progressed_at
+    assert progressed_at
     row.update(progressed_at=progressed_at - timedelta(seconds=601))
     advance(back)
     row.update(progressed_at=progressed_at)
@@ -603,7 +605,9 @@ def test_it_says_when_it_wants_to_look_again(later):
     drift(name)
     reconciled()
     drift(name)
-    seconds = (reconcile() - database_now()).total_seconds()
+    next_at = reconcile()
+    assert next_at
+    seconds = (next_at - database_now()).total_seconds()
     assert 20 < seconds <= 30
 
 

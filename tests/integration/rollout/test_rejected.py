@@ -1,13 +1,15 @@
 """Reports that answer nothing, and those that cannot be recorded: counted, and in the log as long as they are few."""
 
+from functools import partial
 from uuid import uuid5
 
 import pytest
 
-from eventstore import ConcurrencyError, StoredEvent, acting_as, head, read
+from eventstore import ConcurrencyError, StoredEvent, acting_as, append, head, read
 from rollout.delivery import ingestion
 from rollout.domain.placement import decider, reports
 from rollout.domain.placement.events import ReportRejected
+from rollout.domain.placement.outcomes import reported_outcome
 from rollout.domain.placement.reports import MOST_REJECTED
 from rollout.domain.retries import Retries
 from rollout.messages import FINAL_PHASES, REPORTS, Action, Phase, Reason
@@ -127,7 +129,7 @@ def test_a_node_cannot_let_the_log_grow_without_end(counted, kind):
     ]
     most = 2 if kind == "the same two in turn" else MOST_REJECTED
     assert grew(lambda: ingestion.record_reports(bad)) == most
-    assert grew(lambda: [ingestion.record_reports([each]) for each in bad]) == 0
+    assert sum(grew(partial(ingestion.record_reports, [each])) for each in bad) == 0
     assert counted() == {"rejected": 200}
     assert TimelineEntry.objects.count() < 30
     say(uid, name)
@@ -148,12 +150,11 @@ def test_a_new_operation_has_rejections_recorded_again():
 @pytest.fixture
 def poisoned(monkeypatch):
     """A report of this message cannot be recorded."""
-    real = reports.reported_outcome
 
     def outcome(live, report):
         if report.message == "poison":
             raise ValueError("nobody \0foresaw this")
-        return real(live, report)
+        return reported_outcome(live, report)
 
     monkeypatch.setattr(reports, "reported_outcome", outcome)
     return {"message": "poison"}
@@ -201,13 +202,13 @@ def test_a_rejection_that_cannot_be_recorded_keeps_no_other_from_being_recorded(
 def test_what_is_tried_again_is_counted_once(monkeypatch, counted):
     (name,) = fleet(1)
     uid = start()
-    real, calls = ingestion.append, []
+    calls = []
 
     def twice_refused(*appends):
         calls.append(appends)
         if len(calls) < 3:
             raise ConcurrencyError
-        return real(*appends)
+        return append(*appends)
 
     monkeypatch.setattr(ingestion, "append", twice_refused)
     ingestion.record_reports([{**report_of(uid, name), "generation": 7}])
@@ -220,7 +221,7 @@ def test_late_answers_that_contradict_each_other_end_too():
     say(uid, name)
     late = [report_of(uid, name, phase) for phase in (Phase.FAILED, Phase.CANCELED) * 50]
     assert grew(lambda: ingestion.record_reports(late)) == 2
-    assert grew(lambda: [ingestion.record_reports([each]) for each in late]) == 0
+    assert sum(grew(partial(ingestion.record_reports, [each])) for each in late) == 0
     assert operation(uid, name).phase == "succeeded"
     assert differences() == {}
 
@@ -321,8 +322,13 @@ def test_a_rejected_report_advances_no_rollout(stranger, monkeypatch):
     process_manager = ProcessManager()
     process_manager.poll()
     advanced = []
+
+    def advance_all(uids):
+        advanced.extend(uids)
+        return {}
+
     for module in (ingestion, manager):
-        monkeypatch.setattr(module, "advance_all", lambda uids: dict.fromkeys(advanced.extend(uids) or []))
+        monkeypatch.setattr(module, "advance_all", advance_all)
     ingestion.record_reports([report_of(stranger, "n0000") | REJECTED])
     process_manager.poll()
     assert advanced == []
@@ -340,7 +346,7 @@ def test_a_node_cannot_give_a_reason_of_the_control_plane(counted, phase, reason
     say(uid, bad, phase, reason=reason)
     say(uid, good)
     assert phases(uid) == {bad: "queued", good: "succeeded"}
-    assert [each.why for each in rejected()] == [f"no agent gives the reason {reason}"]
+    assert [each.why for each in rejected()] == [f"no agent reports the reason {reason}"]
     assert counted() == {"rejected": 1}
 
 
@@ -352,7 +358,7 @@ def test_what_nobody_has_canceled_is_a_failure(reason):
     say(uid, bad, Phase.CANCELED, reason=reason, message="The operation was canceled.")
     row = operation(uid, bad)
     assert (row.phase, row.reason, row.canceled_by) == ("failed", "agent_error", "")
-    assert row.message == f"{bad} gave it up, and nobody had asked for that. The operation was canceled."
+    assert row.message == f"{bad} canceled the operation without a request. The operation was canceled."
     assert rollout(uid).phase == "paused"
 
 

@@ -5,7 +5,7 @@ import pytest
 from rollout.domain.errors import RollbackOfRollbackError, RolloutFinalError
 from rollout.domain.retries import Retries
 from rollout.domain.rollout.commands import Abort
-from rollout.domain.strategy import Offline, OnAbort, OnFailure, Strategy
+from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Strategy
 from rollout.messages import Phase, Reason
 from rollout.process import timeouts
 from rollout.process.advance import advance
@@ -45,7 +45,7 @@ def played(scripts, *, then=None):
     ("has", "observed", "said"),
     [
         (installed(content="old"), "load", "has other bytes: old"),
-        (installed(loaded=False), "files", "has not loaded it"),
+        (installed(loaded=False), "files", "has not loaded the module"),
         (installed(version=7), "absent", "does not have the module"),
     ],
 )
@@ -156,7 +156,7 @@ def test_an_abort_of_what_has_ended_changes_nothing(db):
 
 def test_an_abort_with_nothing_in_hand_leaves_those_that_have_it():
     world = World(nodes=3)
-    uid = world.start(Strategy(gate="manual", on_abort=OnAbort.UNDO))
+    uid = world.start(Strategy(gate=Gate.MANUAL, on_abort=OnAbort.UNDO))
     world.run(60)
     world.obey(uid, Abort(rollout=uid))
     world.run(600)
@@ -172,7 +172,7 @@ def test_one_failure_in_each_wave_is_too_many_in_all():
     uid = world.start(Strategy(canary=0, waves=(4, 4), max_failures=1, retries=NO_RETRY))
     world.run(600)
     assert world.phase(uid) == "paused"
-    assert world.rollouts[uid].message == "2 nodes in all failed; max_failures accepts 1."
+    assert world.rollouts[uid].message == "2 nodes failed in total; the limit is 1."
     assert not world.rows.rollouts[uid].waves[2]["started_at"]
 
 

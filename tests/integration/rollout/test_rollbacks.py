@@ -11,6 +11,7 @@ from rollout.messages import Activation, Phase, Reason
 from rollout.models import ClusterTarget, Operation
 from rollout.process import timeouts
 from rollout.process.advance import advance
+from rollout.queries.restoration import restoration_of
 from rollout.reconciliation.reconciler import reconcile
 from rollout.services import rollback
 from rollout.services.nodes import decommission_node
@@ -98,7 +99,7 @@ def test_what_something_newer_has_changed_is_named(admin):
     left = document["left_alone"]
     assert (left["count"], {each["rollout"]: each["nodes"] for each in left["by"]}) == (2, {second: [B], third: [C]})
     assert document["message"].endswith("1 rolled back, 2 left unchanged")
-    words = f"Left alone, because they were changed since or are about to be: {B} by rollout {second}; {C} by rollout"
+    words = f"Left unchanged, because a newer rollout has changed them or is about to: {B} by rollout {second}; {C} by rollout"
     assert words in admin.get(f"/v2/rollouts/{back}/why").json()["summary"]
     told = json.loads(b"".join(admin.get(f"/v2/rollouts/{back}/report").streaming_content))
     assert told["left_alone"] == [{"rollout": second, "nodes": [B]}, {"rollout": third, "nodes": [C]}]
@@ -270,15 +271,16 @@ def test_one_whose_nodes_have_left_is_aborted():
 def test_a_rollout_that_starts_meanwhile_is_seen(monkeypatch):
     fleet(2)
     upload(version=2, content="c2")
-    first, real, newer = done(1, A, B), rollback.restoration_of, []
+    first = done(1, A, B)
+    newer: list[str] = []
 
-    def restoration_of(uid):
-        found = real(uid)
+    def read(uid):
+        found = restoration_of(uid)
         if not newer:
             newer.append(start(version=2, nodes=(B,)))
         return found
 
-    monkeypatch.setattr(rollback, "restoration_of", restoration_of)
+    monkeypatch.setattr(rollback, "restoration_of", read)
     back = roll_back_rollout(first)
     assert phases(back).keys() == {A}
     assert [(each["rollout"], each["nodes"]) for each in rollout(back).left_alone["by"]] == [(newer[0], [B])]

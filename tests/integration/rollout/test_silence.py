@@ -8,6 +8,7 @@ from django.test.utils import CaptureQueriesContext
 from eventstore import read
 from rollout.delivery import consumer, ingestion
 from rollout.delivery.consumer import BatchConsumer, judge_silence
+from rollout.delivery.outbox import publish_due
 from rollout.domain.node.events import NodeWentOffline
 from rollout.domain.placement.events import OperationGivenBack
 from rollout.messages import HEARTBEATS, queue_for
@@ -93,7 +94,7 @@ def test_all_queues_are_purged_over_one_connection(broker, monkeypatch):
     monkeypatch.setattr(timeouts, "DECLARED_AT_ONCE", 10)
     names = fleet(40)
     start(max_parallel=40)
-    consumer.publish_due()
+    publish_due()
     silence(*names)
     with broker.client() as client:
         before = client.info("stats")["total_connections_received"]
@@ -136,7 +137,7 @@ def test_nobody_is_judged_while_a_heartbeat_waits(broker, waits, monkeypatch):
         before_judging.extend([seconds] if seconds == consumer.LINGER_SECONDS else [])
         return True if len(before_judging) < 3 else collect(broker_connection, seconds)
 
-    thread._collect = slow
+    monkeypatch.setattr(thread, "_collect", slow)
     broker.send(HEARTBEATS, heartbeat_of("n0001"))
     thread.start()
     try:

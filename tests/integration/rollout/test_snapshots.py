@@ -120,6 +120,6 @@ def test_a_node(between_queries):
 def test_a_page_of_a_rollout(between_queries):
     names = fleet(2)
     uid = start(max_parallel=1)
-    before = live(uid, by="alice", may_act=True)
+    before = live(uid, by=1, may_act=True)
     with between_queries('"rollout_rollout"', lambda: finish(uid, *names)):
-        assert live(uid, by="alice", may_act=True) == before
+        assert live(uid, by=1, may_act=True) == before

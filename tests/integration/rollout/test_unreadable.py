@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from celery import current_app
@@ -27,7 +28,7 @@ pytestmark = [
 
 
 def test_a_word_costs_nothing(broker, consuming, waits):
-    taken = []
+    taken: list[object] = []
     consuming(REPORTS, taken.extend)
     broker.send(REPORTS, "before")
     waits(lambda: taken == ["before"])
@@ -38,7 +39,7 @@ def test_a_word_costs_nothing(broker, consuming, waits):
 
 @pytest.mark.parametrize("queue", [REPORTS, HEARTBEATS])
 def test_nothing_else_is_lost(broker, consuming, waits, queue):
-    taken = []
+    taken: list[object] = []
     consuming(queue, taken.extend)
     for number, item in enumerate([*UNREADABLE.values(), *USELESS.values(), *mutations(300, seed=7)]):
         broker.client().lpush(queue, item)
@@ -93,7 +94,7 @@ def test_a_node_cannot_have_the_control_plane_write_into_another_queue(broker):
     broker.client().lpush(REPORTS, USELESS["a foreign address"])
     with current_app.connection_for_read() as connection:
         queue = Queue(REPORTS, routing_key=REPORTS)
-        got = []
+        got: list[Any] = []
         with connection.Consumer([queue], on_message=got.append, accept=["json"]):
             connection.drain_events(timeout=PATIENCE)
         got[0].requeue()

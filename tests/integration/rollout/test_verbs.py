@@ -64,6 +64,7 @@ def waves(uid):
 def turn_back(uid, *names, seconds):
     """So long ago its clock was started."""
     row = rollout(uid)
+    assert row.progressed_at
     Rollout.objects.filter(uid=uid).update(progressed_at=row.progressed_at - timedelta(seconds=seconds))
 
 
@@ -85,7 +86,7 @@ def test_a_canary_that_fails_pauses_the_rollout_and_no_other_node_is_touched():
     say(uid, A, Phase.FAILED, reason=Reason.LOAD_FAILED, message="it does not load")
     row = rollout(uid)
     assert (row.phase, row.reason) == ("paused", "error_threshold")
-    assert row.message == "1 node of wave 0 failed; max_failures accepts 0."
+    assert row.message == "1 node failed in wave 0; the limit is 0."
     assert phases(uid) == {A: "failed", B: "scheduled", C: "scheduled"}
     assert waves(uid) == ["failed", "pending"]
     assert differences() == {}
@@ -265,7 +266,9 @@ def test_a_node_that_is_offline_is_to_have_what_it_had_all_the_same():
     advance(back)
     assert (phases(back), rollout(back).phase) == ({A: "rolled_back", B: "failed"}, "rollback_failed")
     assert operation(back, B).reason == "node_unreachable"
-    assert state_of(B)[::2] == ("load", "error")
+    state = state_of(B)
+    assert state
+    assert state[::2] == ("load", "error")
     ingestion.record_heartbeats([heartbeat_of(B)])
     reconcile()
     again = Operation.objects.exclude(rollout__in=[uid, back]).get()
@@ -325,7 +328,7 @@ def test_a_rollout_that_was_canceled_on_all_its_nodes_is_aborted(has_left):
         cancel_node(uid, A, force=True)
     ended = rollout(uid)
     assert (ended.phase, ended.reason) == ("aborted", "")
-    assert ended.message == "A person has canceled it on all nodes that are left."
+    assert ended.message == "A person canceled the rollout on all remaining nodes."
     assert not ClusterTarget.objects.exists()
 
 
@@ -444,15 +447,13 @@ def test_a_node_lost_after_its_success_counts_as_failed():
     silence(A)
     timeouts.declare_silent_nodes_offline()
     advance(uid)
-    assert rollout(uid).message == (
-        "1 node of wave 0 failed, 1 of them after they had succeeded; max_failures accepts 0."
-    )
+    assert rollout(uid).message == ("1 node failed in wave 0, 1 of them after a success; the limit is 0.")
 
 
 def test_what_a_phase_does_not_allow_is_refused_in_words():
     fleet(1)
     uid = start()
-    with pytest.raises(WrongPhaseError, match="A rollout that is running cannot be asked to reject"):
+    with pytest.raises(WrongPhaseError, match="You cannot reject a rollout that is running"):
         reject_rollout(uid, remark="no")
 
 

@@ -231,12 +231,12 @@ def test_an_undo_is_told_as_it_went(admin, other):
     say(uid, A, Phase.CANCELED, reason=Reason.MANUAL, message="The operation was canceled.")
     advance(uid)
     under_way = why(admin, uid, "nodes", A)["summary"]
-    assert f"The undo, remove greet 1, was asked for by the user {A}." in under_way
+    assert f"The undo, remove greet 1, was requested by the user {A}." in under_way
     assert f"Before: attempt 1 canceled by the user {A} at" in under_way
     say(uid, A, Phase.SKIPPED, reason=Reason.NOT_INSTALLED)
     text = nodes_of(admin, uid)[0]["outcomes"][1]["text"]
-    assert text.startswith(f"undo, asked for by the user {A}, rolled back at")
-    assert text.endswith("nothing was left to undo: not_installed")
+    assert text.startswith(f"undo, requested by the user {A}, rolled back at")
+    assert text.endswith("nothing to undo: not_installed")
 
 
 def test_an_undo_that_was_canceled(admin, other):
@@ -246,7 +246,7 @@ def test_an_undo_that_was_canceled(admin, other):
     undo = admin.post(f"/v2/rollouts/{uid}/rollback").json()["uid"]
     other.post(f"/v2/rollouts/{undo}/nodes/{A}/cancel", {"force": True}, format="json")
     text = nodes_of(admin, undo)[0]["outcomes"][0]["text"]
-    assert text.startswith(f"undo, never released, asked for by the user alice, canceled by the user {A} at")
+    assert text.startswith(f"undo, never released, requested by the user alice, canceled by the user {A} at")
 
 
 def test_an_actor_is_told_with_its_kind():

@@ -1,26 +1,31 @@
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from pytest_django import Settings
+from rest_framework.test import APIClient
 
+from accounts.models import User
 from tests.plugins.cast import client_of
 
 
 @pytest.fixture
-def admin(alice):
+def admin(alice: User) -> APIClient:
     return client_of(alice)
 
 
 @pytest.fixture(autouse=True)
-def stored(storage):
+def stored(storage: Path) -> Path:
     """Every upload of these tests goes to a folder of the test's own."""
     return storage
 
 
 @pytest.fixture
-def named(settings):
+def named(settings: Settings) -> Callable[[str], None]:
     """Sets NODE_NAME."""
 
-    def set_name(name):
+    def set_name(name: str) -> None:
         settings.ENVIRONMENT = replace(settings.ENVIRONMENT, node_name=name)
 
     return set_name

@@ -1,14 +1,18 @@
-import pytest
+from pathlib import Path
 
+import pytest
+from rest_framework.test import APIClient
+
+from accounts.models import User
 from tests.plugins.cast import client_of
 
 
 @pytest.fixture
-def admin(alice):
+def admin(alice: User) -> APIClient:
     return client_of(alice)
 
 
 @pytest.fixture(autouse=True)
-def stored(storage):
+def stored(storage: Path) -> Path:
     """Every upload of these tests goes to a folder of the test's own."""
     return storage

@@ -136,7 +136,9 @@ def test_nodes_that_do_nothing_end_it(upload, action, delete):
         join(f"node{number:02}")
     module = upload()
     advance(module["action_uid"])
-    Rollout.objects.update(progressed_at=Rollout.objects.get().progressed_at - timedelta(seconds=601))
+    progressed_at = Rollout.objects.get().progressed_at
+    assert progressed_at
+    Rollout.objects.update(progressed_at=progressed_at - timedelta(seconds=601))
     advance(module["action_uid"])
     play(lambda operation: answer(operation, Phase.FAILED, Reason.AGENT_ERROR, "It is stuck."))
     ended = action(module["action_uid"])

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ PAGE = Path(__file__).parents[3] / "docs/howto/webhooks.md"
 def verify():
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert len(code.splitlines()) <= 15
-    names = {}
+    names: dict[str, Any] = {}
     exec(compile(code, str(PAGE), "exec"), names)
     return names["verify"]
 

@@ -14,7 +14,12 @@ from rollout.messages import Member, content_digest
 def reads(monkeypatch):
     """Paths whose bytes were read."""
     seen, file_digest = [], digests.file_digest
-    monkeypatch.setattr(digests, "file_digest", lambda path: seen.append(Path(path).name) or file_digest(path))
+
+    def read(path):
+        seen.append(Path(path).name)
+        return file_digest(path)
+
+    monkeypatch.setattr(digests, "file_digest", read)
     return seen
 
 

@@ -31,6 +31,7 @@ def test_it_works(tmp_path):
     assert Journal(tmp_path / "new/journal").entry("greet") == begun
     journal.finish(begun, report)
     entry = Journal(tmp_path / "new/journal").entry("greet")
+    assert entry
     assert (entry.report, entry.before, entry.order) == (report, before, (7, 2))
     assert journal.generations() == {"greet": 7}
 

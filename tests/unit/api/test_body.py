@@ -20,7 +20,7 @@ class Slow:
         self.now = 0.0
         self._data = data
         self._seconds = seconds
-        monkeypatch.setattr(body.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr("time.monotonic", lambda: self.now)
         monkeypatch.setattr(body, "_slots", Slots())
 
     def read(self, size, /):
@@ -59,6 +59,7 @@ def test_without_credentials_the_whole_body_has_a_deadline(monkeypatch, seconds)
     with pytest.raises(RefusedBodyError):
         read_all(stream)
     assert source.now == pytest.approx(10)
+    assert stream.refusal
     assert (status_of(stream.refusal), stream.refusal.code) == (408, "body_too_slow")
 
 
@@ -69,6 +70,7 @@ def test_with_credentials_it_has_a_least_rate(monkeypatch, seconds):
     with acting_as("user:alice"), pytest.raises(RefusedBodyError):
         read_all(stream)
     assert source.now == pytest.approx(30)
+    assert stream.refusal
     assert stream.refusal.code == "body_too_slow"
 
 
@@ -90,7 +92,9 @@ def test_only_so_many_are_waited_for_at_once(monkeypatch, actor, limit, code):
         late = BodyStream(source, 100)
         with pytest.raises(RefusedBodyError):
             late.read(1)
+        assert late.refusal
         assert (status_of(late.refusal), late.refusal.code) == (429, code)
+        assert late.refusal.retry_after_seconds
         assert late.refusal.retry_after_seconds > 0
         streams[0].release()
         assert BodyStream(source, 100).read(1) == b"x"

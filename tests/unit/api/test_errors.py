@@ -50,6 +50,7 @@ class TeapotError(ApiError):
 )
 def test_it_works(exception, status, code, description):
     response = handle_exception(exception, {})
+    assert response
     assert (response.status_code, response.data) == (status, {"error_code": code, "description": description})
 
 
@@ -60,15 +61,20 @@ def test_each_kind_has_a_status_of_its_own():
 
 @pytest.mark.parametrize(("error", "seconds"), [(StorageFullError(), "60"), (TooManyRequestsError(seconds=1.2), "2")])
 def test_when_to_repeat_a_request(error, seconds):
-    assert handle_exception(error, {})["Retry-After"] == seconds
+    response = handle_exception(error, {})
+    assert response
+    assert response["Retry-After"] == seconds
 
 
 def test_a_challenge():
-    assert handle_exception(UnauthenticatedError(), {})["WWW-Authenticate"].startswith("Basic ")
+    response = handle_exception(UnauthenticatedError(), {})
+    assert response
+    assert response["WWW-Authenticate"].startswith("Basic ")
 
 
 def test_wait_a_while():
     response = handle_exception(exceptions.Throttled(wait=7.2), {})
+    assert response
     assert (response.status_code, response["Retry-After"]) == (429, "8")
     assert response.data["error_code"] == "too_many_requests"
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,8 @@ def app_of(answer, headers=(), read=None):
 
 def exchange(application, *, scope=SCOPE, messages=({"type": "http.request"},), takes=10**9, send_seconds=30.0):
     """What is sent to a client that takes so many messages and then nothing more."""
-    sent, left = [], list(messages)
+    sent: list[Any] = []
+    left = list(messages)
 
     async def receive():
         return left.pop(0) if left else await asyncio.Event().wait()

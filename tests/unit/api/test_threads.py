@@ -3,6 +3,7 @@
 import gc
 import threading
 import weakref
+from functools import partial
 
 from api import threads
 from api.threads import Threads
@@ -11,8 +12,12 @@ from tests.waiting import PATIENCE
 
 def test_as_many_as_there_is_work_up_to_the_limit():
     pool, together, rest = Threads(8, "test"), threading.Barrier(9), threading.Event()
+
+    def meet() -> None:
+        together.wait(PATIENCE)
+
     for _ in range(8):
-        pool.submit(lambda: together.wait(PATIENCE) and None)
+        pool.submit(meet)
     pool.submit(rest.set)
     assert not rest.is_set()
     together.wait(PATIENCE)
@@ -22,9 +27,14 @@ def test_as_many_as_there_is_work_up_to_the_limit():
 def test_an_idle_thread_is_used_again_and_ends_after_a_while(monkeypatch):
     monkeypatch.setattr(threads, "IDLE_SECONDS", 0.05)
     pool, seen = Threads(8, "test"), []
+
+    def note(done: threading.Event) -> None:
+        seen.append(threading.current_thread())
+        done.set()
+
     for _ in range(3):
         done = threading.Event()
-        pool.submit(lambda done=done: seen.append(threading.current_thread()) or done.set())
+        pool.submit(partial(note, done))
         assert done.wait(PATIENCE)
     for each in seen:
         each.join(PATIENCE)

@@ -77,6 +77,7 @@ def test_it_becomes_the_worker_that_signals_reach(settings):
     with subprocess.Popen(
         command, cwd=ROOT, env=os.environ | settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as worker:
+        assert worker.stdout
         seen = ""
         while "node.n1" not in seen:
             line = worker.stdout.readline()

@@ -1,5 +1,7 @@
 """Every command explains itself, and one that cannot be read says where to look."""
 
+from typing import Any
+
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -28,7 +30,7 @@ def test_help(path):
 
 @pytest.mark.parametrize("path", [path for path in all_commands() if path], ids=" ".join)
 def test_every_command_is_described(path):
-    command = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)  # a group of commands, down to the last
     for name in path:
         command = command.commands[name]
     assert command.help
@@ -86,7 +88,8 @@ def test_a_bug_is_one_sentence_too(monkeypatch):
 
 
 def test_the_defaults_of_a_strategy_are_in_the_help():
-    start = typer.main.get_command(app).commands["rollout"].commands["start"]
+    command: Any = typer.main.get_command(app)  # a group of groups
+    start = command.commands["rollout"].commands["start"]
     helps = {each.name: each.help for each in start.params}
     strategy = Strategy()
     defaults = {

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_what_production_needs_is_warned_of(tmp_path):
     ],
 )
 def test_our_own_warnings(changes, warnings):
-    given = {name.removeprefix("MODFLEET_").lower(): value for name, value in PRODUCTION.items()}
+    given: dict[str, Any] = {name.removeprefix("MODFLEET_").lower(): value for name, value in PRODUCTION.items()}
     given["https"] = True
     assert [each.id for each in warnings_about(Environment(**{**given, **changes}))] == warnings
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -29,7 +30,7 @@ OBJECT = {
     "min_redis_version": "2.1",
 }
 #: The fields that RAMP 2.5.19 writes beside those.
-RAMP = {
+RAMP: dict[str, Any] = {
     "add_command": [],
     "architecture": "x86_64",
     "author": "A",

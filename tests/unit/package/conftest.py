@@ -5,10 +5,12 @@ import io
 import json
 import subprocess
 import zipfile
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 
-from artifacts_app.package import inspect_package
+from artifacts_app.package import InspectedPackage, inspect_package
 
 SOURCE = """
 int RedisModule_OnLoad(void *context, void **arguments, int count) { return context == arguments && count; }
@@ -16,10 +18,10 @@ int RedisModule_OnLoad(void *context, void **arguments, int count) { return cont
 
 
 @pytest.fixture(scope="session")
-def compile_c(tmp_path_factory):
+def compile_c(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
     """Bytes of what the compiler makes of `source`."""
 
-    def compiled(source, *options):
+    def compiled(source: str, *options: str) -> bytes:
         folder = tmp_path_factory.mktemp("module")
         (folder / "module.c").write_text(source)
         subprocess.run(
@@ -31,18 +33,18 @@ def compile_c(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def shared_object(compile_c):
+def shared_object(compile_c: Callable[..., bytes]) -> bytes:
     return compile_c(SOURCE)
 
 
 @pytest.fixture(scope="session")
-def machine(shared_object):
+def machine(shared_object: bytes) -> str:
     """The machine that these tests run on, as a platform names it."""
     return {0x3E: "x86_64", 0xB7: "aarch64"}[shared_object[18]]
 
 
 @pytest.fixture(scope="session")
-def document():
+def document() -> dict[str, Any]:
     return {
         "module_name": "test",
         "version": 10203.0,
@@ -54,16 +56,16 @@ def document():
 
 
 @pytest.fixture(scope="session")
-def files(shared_object, document):
+def files(shared_object: bytes, document: dict[str, Any]) -> dict[str, bytes]:
     """The members of a good package."""
     return {"test.so": shared_object, "module.json": json.dumps(document).encode()}
 
 
 @pytest.fixture(scope="session")
-def zipped():
+def zipped() -> Callable[..., bytes]:
     """Bytes of a zip with `members`: content by path or by ZipInfo."""
 
-    def built(members, method=zipfile.ZIP_DEFLATED):
+    def built(members: Mapping[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w", method) as archive:
             for path, content in members.items():
@@ -74,15 +76,17 @@ def zipped():
 
 
 @pytest.fixture(scope="session")
-def inspect():
+def inspect() -> Callable[..., InspectedPackage]:
     """`inspect_package` of bytes, with room for what tests make."""
 
-    def inspected(data, *, max_unpacked_bytes=64 * 1024 * 1024, max_members=100):
+    def inspected(
+        data: bytes, *, max_unpacked_bytes: int = 64 * 1024 * 1024, max_members: int = 100
+    ) -> InspectedPackage:
         return inspect_package(io.BytesIO(data), max_unpacked_bytes=max_unpacked_bytes, max_members=max_members)
 
     return inspected
 
 
 @pytest.fixture(scope="session")
-def sha256():
+def sha256() -> Callable[[bytes], str]:
     return lambda data: hashlib.sha256(data).hexdigest()

@@ -5,10 +5,12 @@ import shutil
 import signal
 import tempfile
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from modfleet.cli import app
 from modfleet.sample import SOURCE, compile_module
@@ -17,11 +19,12 @@ MODULES = Path(__file__).parents[2] / "modules"
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory):
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Path of a shared object: `greet`, or a C file of tests/modules."""
-    folder, done = tmp_path_factory.mktemp("compiled"), {}
+    folder = tmp_path_factory.mktemp("compiled")
+    done: dict[str, Path] = {}
 
-    def compile_once(name):
+    def compile_once(name: str) -> Path:
         if name not in done:
             source = SOURCE if name == "greet" else MODULES / f"{name}.c"
             done[name] = compile_module(source, folder / f"{name}.so")
@@ -31,17 +34,17 @@ def compiled(tmp_path_factory):
 
 
 @pytest.fixture
-def module(compiled, tmp_path):
+def module(compiled: Callable[[str], Path], tmp_path: Path) -> Callable[..., Path]:
     """A copy of the test's own of a compiled module."""
 
-    def copied(name="greet"):
+    def copied(name: str = "greet") -> Path:
         return Path(shutil.copy(compiled(name), tmp_path))
 
     return copied
 
 
 @pytest.fixture
-def temporary(monkeypatch):
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder that temporary files go to; short, for the path of a socket."""
     folder = Path(tempfile.mkdtemp(prefix="mf"))
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -51,11 +54,11 @@ def temporary(monkeypatch):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, temporary):
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, temporary: Path) -> Iterator[Callable[..., Result]]:
     """What `modfleet pack` answers in the test's folder. It leaves no process and no temporary file behind."""
     monkeypatch.chdir(tmp_path)
 
-    def called(*words):
+    def called(*words: object) -> Result:
         return CliRunner().invoke(app, ["pack", *map(str, words)])
 
     before = signal.getsignal(signal.SIGTERM)
@@ -65,7 +68,7 @@ def run(tmp_path, monkeypatch, temporary):
     assert not processes_with(str(temporary))
 
 
-def processes_with(words):
+def processes_with(words: str) -> list[str]:
     """Command lines of what runs with `words` in it."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -79,10 +82,10 @@ def processes_with(words):
 
 
 @pytest.fixture
-def refused(run, tmp_path):
+def refused(run: Callable[..., Result], tmp_path: Path) -> Callable[..., str]:
     """The one sentence of a `modfleet pack` that makes nothing."""
 
-    def called(*words):
+    def called(*words: object) -> str:
         before = {path: path.read_bytes() for path in tmp_path.iterdir()}
         answer = run(*words)
         assert (answer.exit_code, answer.stdout) == (1, "")
@@ -93,6 +96,6 @@ def refused(run, tmp_path):
     return called
 
 
-def module_json_of(package):
+def module_json_of(package: Path | str) -> Any:
     with zipfile.ZipFile(package) as archive:
         return json.loads(archive.read("module.json"))

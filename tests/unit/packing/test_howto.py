@@ -17,7 +17,9 @@ def test_its_commands_work_as_written(run, module, tmp_path):
     module("needs_arguments").rename("limits.so")
     for language, text in BLOCK.findall(PAGE.read_text()):
         if language == "yaml":
-            (tmp_path / re.match(r"# ([\w.]+)", text)[1]).write_text(text)
+            named = re.match(r"# ([\w.]+)", text)
+            assert named, text
+            (tmp_path / named[1]).write_text(text)
         else:
             for line in text.splitlines():
                 program, command, *words = shlex.split(line)

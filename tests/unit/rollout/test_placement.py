@@ -484,7 +484,9 @@ def test_events_of_before_the_inventory_was_recorded_read_as_what_was_desired():
         activation=Activation.LOAD,
         content_sha256="c",
     )
-    assert PLACEMENT.evolve(after.state, old).live.before == ()
+    live = PLACEMENT.evolve(after.state, old).live
+    assert live
+    assert live.before == ()
 
 
 def test_a_late_success_is_desired_after_all_and_is_what_the_node_had():
@@ -581,6 +583,7 @@ def test_what_failed_is_given_back_too_and_after_a_retry_what_was_there_first():
         first = PLACEMENT.fold(PLACEMENT.decide(first, command), first)
     first = PLACEMENT.fold(PLACEMENT.decide(first, end(Phase.TIMED_OUT, "r2")), first)
     (scheduled,) = PLACEMENT.decide(first, roll_back("r2", "r2"))
+    assert isinstance(scheduled, OperationScheduled)
     assert (scheduled.version, scheduled.undoes) == (1, 2)
 
 
@@ -640,7 +643,8 @@ def _decide(state, command):
 
 @given_any(st.lists(COMMANDS, max_size=40))
 def test_at_most_one_is_live_generations_grow_and_a_repetition_does_nothing(commands):
-    state, generation, in_hand = PLACEMENT.initial, 0, set()
+    state, generation = PLACEMENT.initial, 0
+    in_hand: set[str] = set()
     for command in commands:
         events = _decide(state, command)
         for event in events:
@@ -654,7 +658,7 @@ def test_at_most_one_is_live_generations_grow_and_a_repetition_does_nothing(comm
                 in_hand.discard(event.rollout)
             state = PLACEMENT.evolve(state, event)
         assert _decide(state, command) == [], "said twice, done twice"
-        assert state.waiting is None or state.live.phase is not Phase.SCHEDULED
+        assert state.waiting is None or (state.live and state.live.phase is not Phase.SCHEDULED)
 
 
 EVENTS = st.one_of(
@@ -715,7 +719,7 @@ MOST_OF_ONE = len(RUNNING_PHASES) + 1 + len(FINAL_PHASES)
 
 def told(state, commands):
     """The state after the reports, and their events."""
-    events = []
+    events: list[object] = []
     for command in commands:
         events += (new := PLACEMENT.decide(state, command))
         state = PLACEMENT.fold(new, state)

@@ -1,16 +1,18 @@
 """A rollback against a node that does what it is asked, and whose answers come late or not at all."""
 
 from random import Random
+from typing import Any
 
 import pytest
 
 from rollout.domain.placement.commands import Cancel, End, RecordReport, Release, RollBack, Schedule
 from rollout.domain.placement.decider import PLACEMENT
 from rollout.domain.placement.desired_state import desired_after
+from rollout.domain.placement.events import Target
 from rollout.domain.placement.rollback import to_undo
 from rollout.messages import Action, Activation, Phase, Reason, Report
 
-PLACE = {"node": "n1", "module_name": "greet"}
+PLACE: dict[str, Any] = {"node": "n1", "module_name": "greet"}
 
 
 class World:
@@ -19,7 +21,7 @@ class World:
     def __init__(self, seed):
         self.chance = Random(seed)
         self.state = PLACEMENT.initial
-        self.has = ()
+        self.has: tuple[Target, ...] = ()
         self.coming = []
         self.rollouts = []
         self.undone = set()
@@ -66,7 +68,9 @@ class World:
             return
         uid = self.chance.choice(able)
         self.undone.add(uid)
-        self.promised = (f"b-{uid}", to_undo(self.state, uid).before)
+        undone = to_undo(self.state, uid)
+        assert undone
+        self.promised = (f"b-{uid}", undone.before)
         self.do(RollBack(**PLACE, rollout=uid, into=f"b-{uid}"))
 
     def work(self, operation):

@@ -246,7 +246,7 @@ def test_a_gate_is_opened_once():
 def test_one_failure_is_too_many_by_default():
     failed, paused = when(TWO, advance({"failed": 1}, {"scheduled": 3}, ready="b"))
     assert (failed.reason, paused.reason) == (Reason.ERROR_THRESHOLD, Reason.ERROR_THRESHOLD)
-    assert paused.message == "1 node of wave 0 failed; max_failures accepts 0."
+    assert paused.message == "1 node failed in wave 0; the limit is 0."
 
 
 def test_max_failures_is_exceeded_not_reached():
@@ -258,7 +258,7 @@ def test_max_failures_is_exceeded_not_reached():
 def test_failures_count_over_all_waves_too():
     events = (started(4, 4, 4, max_failures=1), WaveStarted(rollout="r1", wave=1))
     command = advance({"failed": 1, "succeeded": 3}, {"failed": 1, "scheduled": 3}, {"scheduled": 4}, ready="b")
-    assert when(events, command)[0].message == "2 nodes in all failed; max_failures accepts 1."
+    assert when(events, command)[0].message == "2 nodes failed in total; the limit is 1."
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Which nodes a selector means."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -68,8 +69,10 @@ def test_a_version_is_a_beginning_of_whole_components(wanted, version, is_meant)
     ],
 )
 def test_of_the_values_inside_one_any_will_do(field, right, wrong):
-    assert matches(Selector(**{field: (wrong, right)}), node())
-    assert not matches(Selector(**{field: (wrong,)}), node())
+    both: dict[str, Any] = {field: (wrong, right)}
+    one: dict[str, Any] = {field: (wrong,)}
+    assert matches(Selector(**both), node())
+    assert not matches(Selector(**one), node())
 
 
 def test_all_that_is_given_must_match():

@@ -82,7 +82,7 @@ def test_it_works():
     assert explained.rule == Rule.MAX_FAILURES
     assert explained.summary == (
         "Paused since 2026-01-01 00:00:00 UTC by the rule max_failures: 1 node of wave 0 failed. a: load_failed. "
-        "It waits for a person who resumes it, rolls it back or aborts it."
+        "It waits for a person to resume it, roll it back or abort it."
     )
 
 

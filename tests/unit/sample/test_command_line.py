@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[3]
 def run(folder, *words):
     """It is run in `folder`."""
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
-    words = [sys.executable, "-m", "modfleet.sample", *words]
-    return subprocess.run(words, cwd=folder, env=environ, capture_output=True, text=True)
+    command = [sys.executable, "-m", "modfleet.sample", *words]
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)
 
 
 def test_it_works(tmp_path):

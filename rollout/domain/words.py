@@ -1,0 +1,45 @@
+"""Helpers that build sentences."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+#: How many names a sentence has before it only counts the others.
+MOST_NAMED = 5
+
+
+def in_utc(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def plain(word: str) -> str:
+    """Return a phase or a reason without underscores."""
+    return str(word).replace("_", " ")
+
+
+def capitalized(word: str) -> str:
+    return plain(word).capitalize()
+
+
+def count_of_nodes(count: int) -> str:
+    return "1 node" if count == 1 else f"{count} nodes"
+
+
+def some_of(names: Sequence[str], count: int | None = None) -> str:
+    """Return `a, b, c, d, e and 7 more`. `count`: how many there are, if `names` are only the first of them."""
+    more = (len(names) if count is None else count) - len(names[:MOST_NAMED])
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def with_cause(text: str, *causes: str) -> str:
+    """Return `text: cause: cause`, without the causes that are empty."""
+    return ": ".join(filter(None, (text, *causes)))
+
+
+def listed(texts: Sequence[str]) -> str:
+    """Return the texts as one sentence."""
+    return sentence("; ".join(each.rstrip(".") for each in texts))
+
+
+def sentence(text: str) -> str:
+    """Return the text with a full stop."""
+    return f"{text}." if text and text[-1] not in ".!?" else text
