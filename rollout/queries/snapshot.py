@@ -36,7 +36,7 @@ def snapshot_of(uid: str, state: RolloutState, *, now: datetime) -> Snapshot:
     return Snapshot(
         now=now,
         counts=counts,
-        waves=tallies(row, _lost(uid, row)),
+        waves=wave_counts(row, _lost(uid, row)),
         ready=_ready(candidates, now, limit=parallel, failed_first=keeps_health) if row.scheduled and releases else (),
         offline=_offline(candidates, state) if row.scheduled else (),
         retriable=_retriable(candidates, state) if row.failed + row.timed_out else (),
@@ -59,7 +59,7 @@ def snapshot_of(uid: str, state: RolloutState, *, now: datetime) -> Snapshot:
 _RELEASING = frozenset({RolloutPhase.PLANNED, RolloutPhase.SCHEDULED, RolloutPhase.RUNNING, RolloutPhase.ROLLING_BACK})
 
 
-def tallies(row: Rollout, lost: Sequence[int]) -> tuple[WaveCounts, ...]:
+def wave_counts(row: Rollout, lost: Sequence[int]) -> tuple[WaveCounts, ...]:
     """Return the counts of each wave; `lost` has the number of lost nodes of each."""
     return tuple(
         WaveCounts(
@@ -75,7 +75,7 @@ def tallies(row: Rollout, lost: Sequence[int]) -> tuple[WaveCounts, ...]:
 def bad_nodes(uid: str) -> tuple[int, ...]:
     """Return how many nodes of each wave have failed or are lost."""
     row = Rollout.objects.get(uid=uid)
-    return tuple(each.bad for each in tallies(row, _lost(uid, row)))
+    return tuple(each.bad for each in wave_counts(row, _lost(uid, row)))
 
 
 def _phase_counted(counter: str) -> Phase:

@@ -6,15 +6,16 @@ from rollout.domain.errors import RolloutInProgressError
 from rollout.domain.request import RolloutRequest
 from rollout.queries.operations import operation_row
 from rollout.queries.rollouts import rollout_row
+from rollout.services.start import start_rollout
 
 
-def start_or_join(request: RolloutRequest, start: Callable[[], str]) -> str:
+def start_or_join(request: RolloutRequest, start: Callable[[RolloutRequest], str] = start_rollout) -> str:
     """Return the uid of the rollout that `start` starts, or of the one in progress that does what the request asks for.
 
     Raises: what `start` raises; `RolloutInProgressError` if the one in progress does something else.
     """
     try:
-        return start()
+        return start(request)
     except RolloutInProgressError as error:
         if not _does_the_same(error.rollout, request):
             raise

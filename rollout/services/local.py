@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from functools import partial
 
 from django.conf import settings
 from django.http.request import split_domain_port
@@ -37,8 +36,7 @@ def install(node: Node, module_name: str, version: int) -> None:
 
     Raises: `NodeRefusedError`, `NodeUnreachableError`, `RolloutInProgressError`, `FleetFrozenError`.
     """
-    request = _request(Action.INSTALL, node, module_name, version)
-    _carry_out(request, partial(start_rollout, request))
+    _carry_out(_request(Action.INSTALL, node, module_name, version))
 
 
 def remove(node: Node, module_name: str, version: int) -> None:
@@ -47,15 +45,14 @@ def remove(node: Node, module_name: str, version: int) -> None:
     Raises: `NoSuchModuleError`, `ModuleInUseError`, `NodeRefusedError`, `NodeUnreachableError`,
     `RolloutInProgressError`, `FleetFrozenError`.
     """
-    request = _request(Action.REMOVE, node, module_name, version)
 
     @retry_on_conflict
-    def start() -> str:
+    def start(request: RolloutRequest) -> str:
         untouched = Condition(after=head(), streams=[placement_stream(node.name, module_name)])
         _require_idle(node, module_name, version)
         return start_unless(request, untouched)
 
-    _carry_out(request, start)
+    _carry_out(_request(Action.REMOVE, node, module_name, version), start)
 
 
 def _request(action: Action, node: Node, module_name: str, version: int) -> RolloutRequest:
@@ -81,13 +78,13 @@ def _require_idle(node: Node, module_name: str, version: int) -> None:
         )
 
 
-def _carry_out(request: RolloutRequest, start: Callable[[], str]) -> None:
+def _carry_out(request: RolloutRequest, start: Callable[[RolloutRequest], str] = start_rollout) -> None:
     refuse_if_frozen()
     with waiting():  # first: a call that is refused here has started nothing
         _start_and_wait(request, start)
 
 
-def _start_and_wait(request: RolloutRequest, start: Callable[[], str]) -> None:
+def _start_and_wait(request: RolloutRequest, start: Callable[[RolloutRequest], str]) -> None:
     (name,) = request.nodes or ()
     deadline = time.monotonic() + settings.ENVIRONMENT.local_wait_seconds
     uid = start_or_join(request, start)

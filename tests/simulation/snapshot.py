@@ -13,7 +13,7 @@ from rollout.messages import RUNNING_PHASES, Action, Phase, Reason
 from rollout.models import FleetFreeze, Node, NodeModule, Operation, Rollout
 from rollout.projections.counters import COUNTERS
 from rollout.queries.restoration import Restoration, restoration
-from rollout.queries.snapshot import _FAILED, _RELEASING, _phase_counted, progress_clock_start, tallies
+from rollout.queries.snapshot import _FAILED, _RELEASING, _phase_counted, progress_clock_start, wave_counts
 
 IN_PROGRESS = frozenset({Phase.QUEUED, *RUNNING_PHASES})
 PHASE_OF = {name: _phase_counted(name) for name in COUNTERS}
@@ -73,7 +73,7 @@ def snapshot_of(uid: str, state: RolloutState, rows: Rows, *, now: datetime) -> 
     return Snapshot(
         now=now,
         counts={PHASE_OF[name]: getattr(row, name) for name in COUNTERS},
-        waves=tallies(row, _lost(row, all_rows, rows)),
+        waves=wave_counts(row, _lost(row, all_rows, rows)),
         ready=_ready(open_rows, state, rows, now, failed_first=keeps_health) if row.scheduled else (),
         offline=_offline(open_rows, state, rows) if row.scheduled else (),
         retriable=_retriable(open_rows, state, rows) if row.failed + row.timed_out else (),

@@ -1,7 +1,6 @@
 """The vendor's neighbouring routes, for tools that exist: modules, actions and nodes as Redis Enterprise shows them."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from drf_spectacular.utils import extend_schema
@@ -65,7 +64,6 @@ from rollout.queries.freeze import refuse_if_frozen
 from rollout.queries.nodes import node_rows, node_with_position
 from rollout.queries.rollouts import rollout_row, rollout_rows, shortfalls
 from rollout.services.join import start_or_join
-from rollout.services.start import start_rollout
 
 #: The vendor's status for each phase. `_status` has the exceptions.
 STATUS_OF = {
@@ -179,7 +177,7 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
         """
         refuse_if_frozen()
         module_name, version = module_key(uid)
-        action_uid = _start(
+        action_uid = start_or_join(
             RolloutRequest(
                 action=Action.REMOVE,
                 module_name=module_name,
@@ -201,7 +199,7 @@ def _require_uploads() -> None:
 
 def _put_on_every_node(upload: Upload) -> dict[str, Any]:
     """Start the rollout. Return the module object with the `action_uid`."""
-    action_uid = _start(
+    action_uid = start_or_join(
         RolloutRequest(
             action=Action.INSTALL,
             module_name=upload.module_name,
@@ -213,11 +211,6 @@ def _put_on_every_node(upload: Upload) -> dict[str, Any]:
         )
     )
     return {**module_document(upload.module_uid), "action_uid": action_uid}
-
-
-def _start(request: RolloutRequest) -> str:
-    """Return the uid of a new rollout, or of the one in progress that the vendor's API started for the same."""
-    return start_or_join(request, partial(start_rollout, request))
 
 
 class ActionViewSet(ViewSet):

@@ -281,7 +281,7 @@ def test_a_local_call_asks_nothing_while_another_rollout_is_busy(committed_db, a
 
     def install():
         try:
-            local._carry_out(request, lambda: start(nodes=("n0000",)))
+            local._carry_out(request, lambda _: start(nodes=("n0000",)))
         finally:
             connections.close_all()
 

@@ -216,12 +216,12 @@ def test_a_node_that_is_lost_while_it_soaks_stops_the_rollout():
 
 def test_a_gate_waits_for_a_person():
     events = (started(1, 3, gate=Gate.MANUAL), *TWO[1:])
-    standing = advance({"succeeded": 1}, {"scheduled": 3}, ready="bcd")
-    (gated,) = when(events, standing)
+    current = advance({"succeeded": 1}, {"scheduled": 3}, ready="bcd")
+    (gated,) = when(events, current)
     assert gated == WaveGated(rollout="r1", wave=0)
-    assert when((*events, gated), standing) == []
+    assert when((*events, gated), current) == []
     (passed,) = when((*events, gated), Promote(rollout="r1"))
-    assert names(when((*events, gated, passed), standing)) == ["WaveStarted", "NodesReleased"]
+    assert names(when((*events, gated, passed), current)) == ["WaveStarted", "NodesReleased"]
 
 
 def test_there_is_no_gate_after_the_last_wave():
@@ -286,20 +286,20 @@ def test_what_is_worth_a_retry_is_retried_before_it_counts():
 
 
 def test_the_lack_of_any_success_stops_it():
-    standing = {"succeeded": 1, "loading": 1, "scheduled": 2}
-    assert when(UNDER_WAY, advance(standing, seconds=599)) == []
-    failed, paused = when(UNDER_WAY, advance(standing, seconds=600))
+    current = {"succeeded": 1, "loading": 1, "scheduled": 2}
+    assert when(UNDER_WAY, advance(current, seconds=599)) == []
+    failed, paused = when(UNDER_WAY, advance(current, seconds=600))
     assert failed.reason is paused.reason is Reason.PROGRESS_DEADLINE
 
 
 def test_the_clock_of_the_progress_deadline_stands_while_it_is_paused_gated_or_soaking():
-    standing = advance({"succeeded": 1}, {"scheduled": 3}, seconds=9999)
+    current = advance({"succeeded": 1}, {"scheduled": 3}, seconds=9999)
     for last in (
         RolloutPaused(rollout="r1", reason=Reason.MANUAL),
         WaveGated(rollout="r1", wave=0),
         WaveSoaking(rollout="r1", wave=0, until=NOW + timedelta(days=1)),
     ):
-        assert when((*TWO, last), standing) == []
+        assert when((*TWO, last), current) == []
 
 
 # --- Verbs ------------------------------------------------------------------------------------------------------------
@@ -307,10 +307,10 @@ def test_the_clock_of_the_progress_deadline_stands_while_it_is_paused_gated_or_s
 
 def test_a_paused_rollout_releases_nothing_until_it_is_resumed():
     (paused,) = when(TWO, Pause(rollout="r1"))
-    standing = advance({"scheduled": 1}, {"scheduled": 3}, ready="a")
-    assert when((*TWO, paused), standing) == []
+    current = advance({"scheduled": 1}, {"scheduled": 3}, ready="a")
+    assert when((*TWO, paused), current) == []
     (resumed,) = when((*TWO, paused), Resume(rollout="r1"))
-    assert names(when((*TWO, paused, resumed), standing)) == ["NodesReleased"]
+    assert names(when((*TWO, paused, resumed), current)) == ["NodesReleased"]
 
 
 def test_to_resume_is_to_accept_the_failures_so_far():
@@ -474,13 +474,13 @@ COUNTS = st.fixed_dictionaries({}, optional={phase.value: st.integers(0, 9) for 
 
 @given_any(COUNTS, st.integers(1, 20), st.lists(st.text(), unique=True, max_size=30))
 def test_a_fleet_never_gets_more_than_has_room(counts, max_parallel, ready):
-    standing = fleet(counts, ready=ready)
-    begun = (started(standing.total, max_parallel=max_parallel, max_failures="100%"), *UNDER_WAY[1:])
-    events = when(begun, Advance(rollout="r1", snapshot=standing))
-    assert (standing.ended == standing.total) == any(isinstance(each, RolloutFinished) for each in events)
+    current = fleet(counts, ready=ready)
+    begun = (started(current.total, max_parallel=max_parallel, max_failures="100%"), *UNDER_WAY[1:])
+    events = when(begun, Advance(rollout="r1", snapshot=current))
+    assert (current.ended == current.total) == any(isinstance(each, RolloutFinished) for each in events)
     for event in events:
         if isinstance(event, NodesReleased):
-            assert len(event.nodes) + standing.in_progress <= max_parallel
+            assert len(event.nodes) + current.in_progress <= max_parallel
 
 
 KINDS = (
