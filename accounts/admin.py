@@ -149,7 +149,7 @@ class ActingAdmin(ReadOnlyAdmin):
 
 @admin.register(User)
 class UserAdmin(ReadOnlyAdmin):
-    about = "Users who may log in, and their roles. To change users, use the API: /v1/users."
+    about = "All users and their roles. To change them, use `modfleet users` or the API (/v1/users)."
     list_display = ["uid", "username", "email", "role", "is_active", "last_login"]
     list_filter = ["role", "is_active"]
     search_fields = ["username", "email"]

@@ -52,7 +52,7 @@ class RolloutAdmin(ActingAdmin):
 
     about = (
         "A rollout installs a module version on many nodes, or removes it, a few nodes at a time. Each node has its own "
-        "operation. Abort: no more nodes are started. Retry: the failed nodes are tried again, in a new rollout if this "
+        "operation. Abort: no new operations start. Retry: the failed nodes are tried again, in a new rollout if this "
         "one has ended."
     )
     permission = Permission.MANAGE_CLUSTER_MODULES
@@ -105,14 +105,14 @@ class RolloutAdmin(ActingAdmin):
 
 
 _ABORT = (
-    "Abort these rollouts? No more nodes are started. Operations in progress finish or are undone, as each rollout's "
+    "Abort these rollouts? No new operations start. Operations in progress finish or are undone, as each rollout's "
     "strategy says."
 )
 
 
 def _abort(row: Rollout) -> str:
     abort_rollout(row.uid)
-    return f"Abort requested for {row}. No more nodes are started."
+    return f"Abort requested for {row}. No new operations start."
 
 
 def _retry(row: Rollout) -> str:
@@ -312,9 +312,9 @@ class NodeAdmin(ActingAdmin):
     def activate(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
         return self.act(request, rows, _activate, ask="Activate these nodes? Rollouts include them again.")
 
-    @admin.action(description="Forget reports", permissions=["act"])
+    @admin.action(description="Forget reported state", permissions=["act"])
     def forget(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
-        ask = "Forget what these nodes have reported? Each node is offline until its next heartbeat, which counts as its first."
+        ask = "Forget what these nodes have reported? Each node is shown as offline until its next heartbeat. The servers are not changed."
         return self.act(request, rows, _forget, ask=ask)
 
     @admin.action(description="Decommission", permissions=["act"])
@@ -435,7 +435,7 @@ def _whose(row: Operation) -> str:
 
 
 def _outcome(row: Operation) -> Iterable[object]:
-    return badge(row.phase), row.reason or NOTHING, row.message or NOTHING, row.attempt, duration(row.seconds)
+    return badge(row.phase), row.reason or NOTHING, row.message or NOTHING, row.newest_attempt, duration(row.seconds)
 
 
 def _digests(row: NodeModule) -> str:

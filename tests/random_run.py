@@ -12,7 +12,7 @@ from rollout.domain.retries import Retries
 from rollout.domain.strategy import OnFailure
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Reason
 from rollout.models import Operation, Rollout
-from rollout.process import timeouts
+from rollout.process import offline_nodes, timeouts
 from rollout.process.advance import advance_all
 from rollout.queries.operations import IN_PROGRESS
 from rollout.queries.rollouts import unfinished_rollouts
@@ -138,7 +138,7 @@ class RandomRun:
         match self.chance.randrange(5):
             case 0:
                 silence(self.name())
-                timeouts.declare_silent_nodes_offline()
+                offline_nodes.declare_silent_nodes_offline()
             case 1:
                 overdue(self.name())
                 timeouts.end_overdue_operations()

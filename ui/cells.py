@@ -119,7 +119,7 @@ def bar(row: Any) -> str:
     numbers = {**counters, "failed before": row.failed_before}
     words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in numbers.items() if count)
     return format_html(
-        '<span class="bar"><svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">{}</svg> {} % '
+        '<span class="bar"><svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">{}</svg> {} % finished '
         '<span class="numbers">of {} nodes: {}</span></span>',
         parts,
         percent,

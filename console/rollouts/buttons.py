@@ -92,8 +92,8 @@ PAUSE = Button(
     name="pause",
     label="Pause",
     ask="Pause this rollout?",
-    then="No more nodes are started. Operations in progress finish.",
-    done="Paused. No more nodes are started.",
+    then="No new operations start. Operations in progress finish.",
+    done="Paused. No new operations start.",
 )
 RETRY = Button(
     name="retry",
@@ -114,9 +114,9 @@ ABORT = Button(
     name="abort",
     label="Abort",
     ask="Abort this rollout?",
-    then="No more nodes are started. Operations in progress finish or are undone, as the strategy says. An aborted "
+    then="No new operations start. Operations in progress finish or are undone, as the strategy says. An aborted "
     "rollout cannot be resumed.",
-    done="Abort requested. No more nodes are started.",
+    done="Abort requested. No new operations start.",
     style=Style.DANGER,
 )
 #: In display order.

@@ -142,7 +142,7 @@ COMMON = (
     ),
     Field(
         name="strategy.on_failure",
-        label="When more nodes fail",
+        label="When too many nodes fail",
         help="What the rollout does when more nodes have failed, or no node succeeds for too long.",
         kind=Kind.CHOICE,
         choices=(("pause", "Pause and wait for a person"), ("abort", "Abort"), ("rollback", "Roll back automatically")),
@@ -165,7 +165,7 @@ MORE = (
     Field(
         name="strategy.min_healthy",
         label="Minimum healthy nodes",
-        help="Nodes that must stay online, without a failure and without an operation in progress: a number, or a share "
+        help="Keep at least this many nodes healthy: online, not failed, and not being changed. A number, or a share "
         "such as 80%.",
         kind=Kind.AMOUNT,
     ),
@@ -186,7 +186,7 @@ MORE = (
     Field(
         name="strategy.node_deadline_seconds",
         label="Deadline for each node",
-        help="Time limit for an operation, from release to end. After that the operation has timed out.",
+        help="Time limit for an operation, from the moment it is sent to the node. After that it has timed out.",
         kind=Kind.NUMBER,
         unit="s",
     ),

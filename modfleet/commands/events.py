@@ -35,7 +35,10 @@ def events(
         str | None, typer.Option(help="Only events of this actor, such as alice, node:n1 or system:relay.")
     ] = None,
     request: Annotated[
-        str | None, typer.Option(help="Only events that this request caused: the correlation_id of an event.")
+        str | None,
+        typer.Option(
+            help="Only events that this request caused. The ID is correlation_id in JSON, and Request in the console."
+        ),
     ] = None,
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help="Only events from this time on, such as 2026-11-23T16:20:00Z.")

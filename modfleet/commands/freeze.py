@@ -17,7 +17,7 @@ def freeze(
         str | None, typer.Argument(metavar="REASON", help="Reason for the freeze. Default: only show the status.")
     ] = None,
 ) -> None:
-    """Freeze the fleet: start no new installs until `modfleet thaw`. Without REASON, show the freeze status.
+    """Freeze the fleet: start nothing new on any node until `modfleet thaw`. Without REASON, show the freeze status.
 
     Removals, retries and rollbacks do not start either. Operations in progress finish.
     """

@@ -125,7 +125,7 @@ def _operations_in_a_table(found: list[Document]) -> RenderableType:
 @app.command()
 @builds(session=open_session)
 def drain(name: NodeName, session: Session) -> None:
-    """Drain a node: start nothing new on it until `modfleet nodes activate`."""
+    """Drain a node: it keeps its modules and gets nothing new until `modfleet nodes activate`."""
     _show_phase(session, session.api.post(path_to(NODES, name, "drain")))
 
 
@@ -139,7 +139,7 @@ def activate(name: NodeName, session: Session) -> None:
 @app.command()
 @builds(session=open_session)
 def forget(name: NodeName, session: Session, yes: Yes = False) -> None:
-    """Forget what a node reported about itself. The node is offline until its next heartbeat, which counts as its first."""
+    """Forget what a node reported about itself. It is shown as offline until its next heartbeat. The server is not changed."""
     session.confirm(f"Forget what {name} reported? It is offline until its next heartbeat.", yes=yes)
     _show_phase(session, session.api.post(path_to(NODES, name, "forget")))
 

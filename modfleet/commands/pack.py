@@ -46,10 +46,11 @@ def pack(
         ),
     ] = None,
     args: Annotated[
-        str | None, typer.Option(help='Arguments to load the module with, here and on the nodes, such as "a 1 b 2".')
+        str | None,
+        typer.Option(help='Arguments to load the module with, in the test load and on the nodes, such as "a 1 b 2".'),
     ] = None,
     run_args: Annotated[
-        str | None, typer.Option(help="Arguments to load the module with here only. Default: those of --args.")
+        str | None, typer.Option(help="Arguments for the test load on this machine only. Default: those of --args.")
     ] = None,
     load: Annotated[
         bool,
@@ -88,7 +89,8 @@ def pack(
         typer.Option(help="Capability, such as types or replica_of. Repeatable.", rich_help_panel=FIELDS),
     ] = None,
     capability_name: Annotated[
-        str | None, typer.Option(help="Name of the capabilities, for the vendor's tools.", rich_help_panel=FIELDS)
+        str | None,
+        typer.Option(help="Name of the capabilities, for the tools of Redis Enterprise.", rich_help_panel=FIELDS),
     ] = None,
     config_command: Annotated[
         str | None, typer.Option(help="Command that configures the module at run time.", rich_help_panel=FIELDS)
@@ -97,7 +99,7 @@ def pack(
         list[str] | None,
         typer.Option(
             metavar="NAME[=URL[#sha256=HEX]]",
-            help="Module that must be loaded first; or the name and source of a --deps file. Repeatable.",
+            help="Another module that must be loaded first (NAME), or a --deps file and its source (NAME=URL). Repeatable.",
             rich_help_panel=FIELDS,
         ),
     ] = None,

@@ -24,7 +24,10 @@ MAX_METADATA = 1024 * 1024
 @builds(session=open_session)
 def push(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE.zip", help="Package to upload: one .so file and its module.json.")
+        Path,
+        typer.Argument(
+            metavar="FILE.zip", help="Package to upload: one .so file, its module.json, and optional files in deps/."
+        ),
     ],
     session: Session,
 ) -> None:

@@ -37,7 +37,7 @@ def rollout_request(
         bool,
         typer.Option(
             "--supersede",
-            help="Replace unfinished rollouts of this module: cancel their operations that have not started, on the same nodes.",
+            help="If an older rollout of this module is unfinished, cancel its operations that have not started, on the nodes of this rollout.",
         ),
     ] = False,
     node: Annotated[list[str] | None, _nodes("Only this node. Repeatable.", autocompletion=node_names)] = None,
@@ -73,7 +73,7 @@ def rollout_request(
     min_healthy: Annotated[
         str | None,
         _strategy(
-            "Nodes that must stay online, without a failure and without an operation in progress: a number or a share. Default: 0."
+            "Keep at least this many nodes healthy: online, not failed, and not being changed. A number or a share. Default: 0."
         ),
     ] = None,
     max_failures: Annotated[
@@ -81,7 +81,9 @@ def rollout_request(
     ] = None,
     on_failure: Annotated[
         str | None,
-        _strategy("If more nodes fail, or no node succeeds for too long: pause, abort or rollback. Default: pause."),
+        _strategy(
+            "What to do if more nodes fail than --max-failures accepts, or no node succeeds for too long: pause, abort or rollback. Default: pause."
+        ),
     ] = None,
     on_abort: Annotated[
         str | None, _strategy("Nodes in progress at an abort: finish or undo. Default: finish.")
@@ -114,7 +116,9 @@ def rollout_request(
     ] = None,
     retry_reason: Annotated[
         list[str] | None,
-        _strategy("Reason of a failure to retry. Repeatable. Default: fetch_failed, server_unreachable."),
+        _strategy(
+            "Retry a node automatically if it failed for this reason. Repeatable. Default: fetch_failed, server_unreachable."
+        ),
     ] = None,
     offline: Annotated[
         str | None, _strategy("A node that is offline at its turn: wait, skip or fail. Default: wait.")

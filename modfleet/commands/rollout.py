@@ -166,7 +166,7 @@ def _attempts(node: Document) -> list[Document]:
 @app.command()
 @builds(session=open_session)
 def pause(uid: RolloutUid, session: Session) -> None:
-    """Pause a rollout: start no further nodes. Nodes in progress finish."""
+    """Pause a rollout: start no new operations. Nodes in progress finish."""
     _send_verb(session, uid, "pause")
 
 
@@ -185,7 +185,8 @@ def promote(
     wave: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Number of the wave before the gate. Default: the wave after which the rollout waits."
+            min=0,
+            help="The wave that has finished; the canary is wave 0. Default: the wave at whose gate the rollout waits.",
         ),
     ] = None,
 ) -> None:
@@ -196,7 +197,7 @@ def promote(
 @app.command()
 @builds(session=open_session)
 def abort(uid: RolloutUid, session: Session, yes: Yes = False) -> None:
-    """Abort a rollout: start no further nodes.
+    """Abort a rollout: start no new operations.
 
     Nodes in progress finish. If the rollout was started with --on-abort undo, they undo their work.
     """

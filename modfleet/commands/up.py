@@ -30,7 +30,7 @@ def up(
     sample: Annotated[bool, typer.Option(help="Roll out the sample module at the start.")] = True,
     tls: Annotated[bool, typer.Option("--tls", help="Serve HTTPS with a self-signed certificate.")] = False,
 ) -> None:
-    """Run a whole cluster on this machine until Ctrl-C.
+    """Run a complete Modfleet on this machine until Ctrl-C: control plane, broker and nodes.
 
     The first user is `admin`. The password is MODFLEET_ADMIN_PASSWORD, else it is generated at the first start. The
     command prints both. A later start with the same directory keeps its data.

@@ -31,7 +31,7 @@ from rollout.delivery.ingestion import heartbeats, reports
 from rollout.delivery.ingestion.dropped import record_dropped
 from rollout.delivery.outbox import publish_due, purge_queues, record_lost_outcomes
 from rollout.messages import HEARTBEATS, REPORTS
-from rollout.process import timeouts
+from rollout.process import offline_nodes
 from rollout.transport import DROPPED
 
 logger = logging.getLogger(__name__)
@@ -99,10 +99,10 @@ def declare_silent_nodes(heard_seconds: float) -> bool:
     stuck: its heartbeats may have had no consumer.
     """
     record_lost_outcomes()
-    silent = timeouts.declare_silent_nodes_offline(heard_seconds=heard_seconds)
+    silent = offline_nodes.declare_silent_nodes_offline(heard_seconds=heard_seconds)
     if silent:
         _tried(partial(purge_queues, silent), f"the queues of {len(silent)} silent nodes are not purged")
-    return len(silent) == timeouts.DECLARED_AT_ONCE
+    return len(silent) == offline_nodes.DECLARED_AT_ONCE
 
 
 def _publish_now() -> None:

@@ -53,7 +53,7 @@ def sentence_of(event: Any) -> tuple[str, str]:
     match event:
         case RolloutStarted():
             waves = f"waves of {', '.join(map(str, event.waves)) or 'none'}"
-            return f"Started for {count_of_nodes(event.total)}", left_unchanged_sentence(event.left_alone) or waves
+            return f"Created for {count_of_nodes(event.total)}", left_unchanged_sentence(event.left_alone) or waves
         case RolloutApproved() | RolloutRejected():
             return capitalized(DONE[type(event)]), event.remark
         case WaveStarted():
@@ -89,7 +89,7 @@ def sentence_of(event: Any) -> tuple[str, str]:
 def _sentence_of_operation(event: Any) -> tuple[str, str]:
     match event:
         case OperationReleased():
-            return f"Operation released to {event.node}", ""
+            return f"Operation queued for {event.node}", ""
         case OperationCancelRequested():
             return f"Cancel requested on {event.node}", ""
         case OperationGivenBack():

@@ -233,7 +233,7 @@ def _of_operation(row: Operation) -> Iterator[str]:
 def _earlier(row: Operation) -> list[str]:
     """Return how the attempts before this one ended."""
     former = earlier(outcomes_of([row])[row.key], has_ended=row.finished_at is not None)
-    return [f"Before: {listed([each['text'] for each in former])}"] if former else []
+    return [f"Earlier: {listed([each['text'] for each in former])}"] if former else []
 
 
 def _stopped(timeline: _Timeline, row: Operation) -> list[str]:

@@ -36,7 +36,8 @@ from rollout.domain.strategy import OnFailure, Strategy
 from rollout.models import Liveness
 from rollout.reconciliation.differences import differences_of_fleet
 from rollout.reconciliation.drift import RECONCILER, drift_changes, drift_streams
-from rollout.reconciliation.due import Intent, due_operations
+from rollout.reconciliation.due_operations import due_operations
+from rollout.reconciliation.needed_operation import Intent
 from rollout.services.start import start_unless
 
 logger = logging.getLogger(__name__)

@@ -74,7 +74,7 @@ def test_every_page_tells_the_whole_story(four, open_as):
     expect(page.locator(".ro-failing")).to_contain_text("retried or undone later")
     timeline = page.locator(".ro-timeline")
     for words in (
-        f"Started for 2 nodes by the user {NAME}",
+        f"Created for 2 nodes by the user {NAME}",
         "load failed",
         "Paused",
         f"Rollback requested by the user {NAME}",

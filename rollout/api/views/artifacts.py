@@ -33,7 +33,7 @@ from rollout.domain.errors import (
     RolloutInProgressError,
 )
 from rollout.queries.modules import local_artifacts
-from rollout.services import local
+from rollout.services import local_node
 
 
 class LocalArtifactViewSet(PackageUploadView, VendorViewSet):
@@ -43,7 +43,7 @@ class LocalArtifactViewSet(PackageUploadView, VendorViewSet):
     @refuses(NoLocalNodeError)
     def list(self, request: Request) -> Response:
         """List the artifacts on the local node."""
-        return Response(local_artifacts(local.node_of(request.get_host()).name))
+        return Response(local_artifacts(local_node.node_of(request.get_host()).name))
 
     @extend_schema(request=UPLOAD, responses={200: NothingSerializer})
     @refuses(
@@ -67,13 +67,13 @@ class LocalArtifactViewSet(PackageUploadView, VendorViewSet):
     def create(self, request: Request) -> Response:
         """Upload an artifact to the local node, and wait until it is there."""
         require_modules_upload_allowed()
-        node = local.node_of(request.get_host())
+        node = local_node.node_of(request.get_host())
         with self.received_package(request) as package:
             digest = digest_of(request, package.sha256)
             if (stored := stored_response(request, digest)) is not None:
                 return stored
             upload = add_build(package)
-        local.install(node, upload.module_name, upload.version)
+        local_node.install(node, upload.module_name, upload.version)
         return keep_response(request, digest, Response({}))
 
     @extend_schema(responses={200: NothingSerializer})
@@ -90,5 +90,5 @@ class LocalArtifactViewSet(PackageUploadView, VendorViewSet):
     )
     def destroy(self, request: Request, module_name: str, version: str) -> Response:
         """Delete an artifact from the local node, and wait until it is gone."""
-        local.remove(local.node_of(request.get_host()), module_name, version_in_path(version))
+        local_node.remove(local_node.node_of(request.get_host()), module_name, version_in_path(version))
         return Response({})

@@ -63,7 +63,7 @@ from rollout.projections.rollout_document import counted
 from rollout.queries.freeze import refuse_if_frozen
 from rollout.queries.nodes import node_rows, node_with_position
 from rollout.queries.rollouts import rollout_row, rollout_rows, shortfalls
-from rollout.services.join import start_or_join
+from rollout.services.start_or_join import start_or_join
 
 #: The vendor's status for each phase. `_status` has the exceptions.
 STATUS_OF = {

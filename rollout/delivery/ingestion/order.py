@@ -7,7 +7,7 @@ from rollout.domain.node.inventory_order import InventoryOrder
 from rollout.domain.node.pace import Change, full_after, is_limited
 from rollout.messages import Inventory
 from rollout.models import Liveness
-from rollout.process.timeouts import is_silent
+from rollout.process.offline_nodes import is_silent
 from rollout.transport import DROPPED
 
 #: A wrong order counts for three heartbeat intervals of the node, and for no longer than this, seconds.

@@ -44,7 +44,7 @@ def _summary(
         wave = f", wave {state.wave} of {len(snapshot.waves)} is {state.wave_phase}" if state.wave >= 0 else ""
         yield f"{when}{wave}: {_counted(snapshot)}."
     if facts.before:
-        yield f"Before: {listed(facts.before)}"
+        yield f"Earlier: {listed(facts.before)}"
     if facts.failed:
         yield listed(facts.failed)
     yield from facts.related
@@ -115,4 +115,4 @@ def _nodes(state: RolloutState, snapshot: Snapshot, facts: RolloutFacts) -> Iter
             what=Rule.RETRY_BACKOFF, text=f"the next attempt on {facts.backing_off}", until=facts.backing_off.until
         )
     if (deadline := progress_deadline(state, snapshot)) is not None:
-        yield Wait(what=Rule.PROGRESS_DEADLINE, text="a success; without one, it stops", until=deadline)
+        yield Wait(what=Rule.PROGRESS_DEADLINE, text="a success, or the progress deadline", until=deadline)

@@ -15,7 +15,11 @@ NEXT_STEP = Wait(what=Rule.NEXT_STEP, text="its next step, which is about to sta
 def waits_in_progress(facts: RolloutFacts) -> Iterator[Wait]:
     if facts.in_progress.count:
         reports = "the report" if facts.in_progress.count == 1 else "the reports"
-        yield Wait(what=Rule.NODE_DEADLINE, text=f"{reports} of {facts.in_progress}", until=facts.in_progress.until)
+        yield Wait(
+            what=Rule.NODE_DEADLINE,
+            text=f"{reports} of {facts.in_progress}, or the deadline",
+            until=facts.in_progress.until,
+        )
 
 
 def wait_for_blocker(blocker: Blocker, state: RolloutState, facts: RolloutFacts) -> Wait:
@@ -23,7 +27,7 @@ def wait_for_blocker(blocker: Blocker, state: RolloutState, facts: RolloutFacts)
         case Blocker.APPROVAL:
             return Wait(what=Rule.APPROVAL, text="a person other than the one who started it to approve it")
         case Blocker.START_AT:
-            return Wait(what=Rule.START_AT, text="its start; nothing is released", until=state.strategy.start_at)
+            return Wait(what=Rule.START_AT, text="its start time", until=state.strategy.start_at)
         case Blocker.NEEDS:
             return Wait(what=Rule.NEEDS, text=f"the rollouts that it needs: {', '.join(facts.needs)}")
         case Blocker.SOAK:

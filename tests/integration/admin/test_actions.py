@@ -37,7 +37,7 @@ def key_of(fleet, model):
 
 def test_it_works(fleet, admin, press):
     response = press(admin, "rollout/rollout", "abort", fleet.rollout)
-    assert messages(response) == [f"Abort requested for install greet 2 ({fleet.rollout}). No more nodes are started."]
+    assert messages(response) == [f"Abort requested for install greet 2 ({fleet.rollout}). No new operations start."]
     assert Rollout.objects.get().phase == "aborting"
     asked = [each for each in load(rollout_stream(fleet.rollout)) if each.type == "rollout.abort_requested.v1"]
     assert [each.actor for each in asked] == ["user:alice"]

@@ -15,7 +15,7 @@ def test_it_works(fleet, admin):
     assert "3 nodes 3 online" in page
     assert "1 node with a failed operation: greet 2" in page
     assert "install greet 2 running by the user olivia" in page
-    assert "66 % of 3 nodes: 1 succeeded, 1 failed, 1 queued" in page
+    assert "66 % finished of 3 nodes: 1 succeeded, 1 failed, 1 queued" in page
 
 
 def test_the_matrix_has_a_cell_for_each_node_and_module(fleet, admin):

@@ -80,7 +80,7 @@ def test_buttons_are_those_of_the_phase(fleet, admin):
 def test_a_verb_is_asked_for_and_then_done(fleet, admin):
     assert "Pause this rollout?" in text(admin.get(verb_url(fleet.rollout, "pause")))
     assert rollout_row(fleet.rollout).phase == "running"
-    assert "Paused. No more nodes are started." in shown_text(admin.post(verb_url(fleet.rollout, "pause"), follow=True))
+    assert "Paused. No new operations start." in shown_text(admin.post(verb_url(fleet.rollout, "pause"), follow=True))
     assert rollout_row(fleet.rollout).phase == "paused"
 
 
@@ -105,7 +105,7 @@ def test_a_start_to_come_is_told_with_its_day(idle, admin, start_form):
     plan = admin.post(START, planned).context["form"].plan
     form = {**planned, "plan_hash": plan["plan_hash"], "start": "1"}
     page = shown_text(admin.post(START, form, follow=True))
-    assert "Its start; nothing is released until 2190-01-31 10:00:00 UTC" in page
+    assert "Its start time (2190-01-31 10:00:00 UTC)" in page
     assert re.search(r"Scheduled since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", page)
 
 

@@ -13,7 +13,7 @@ from rollout.domain.placement.events import OperationReleased
 from rollout.domain.rollout.events import NodesReleased, RolloutFinished
 from rollout.messages import Phase
 from rollout.models import Operation
-from rollout.process import timeouts
+from rollout.process import offline_nodes, timeouts
 from rollout.process.advance import advance
 from rollout.services.nodes import decommission_node
 from tests.plugins.databases import at_once
@@ -116,7 +116,7 @@ def test_silence_and_a_heartbeat_at_the_same_time():
     for _ in range(5):
         silence("n0000")
         at_once(
-            timeouts.declare_silent_nodes_offline,
+            offline_nodes.declare_silent_nodes_offline,
             lambda: ingestion.record_heartbeats([heartbeat_of("n0000")]),
         )
         ingestion.record_heartbeats([heartbeat_of("n0000")])

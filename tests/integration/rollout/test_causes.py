@@ -14,7 +14,7 @@ from rollout.domain.placement.reports import record_report
 from rollout.domain.rollout.events import Origin, RolloutStarted, rollout_stream
 from rollout.messages import Phase
 from rollout.models import Operation, Rollout
-from rollout.process import timeouts
+from rollout.process import offline_nodes, timeouts
 from rollout.process.advance import advance_all
 from rollout.queries.causes import cause_of
 from rollout.services.freeze import freeze_fleet, thaw_fleet
@@ -215,7 +215,7 @@ def test_a_thaw_and_a_node_that_is_back_are_causes():
     thawed = load("fleet")[-1]
     assert (released.metadata.causation_id, released.metadata.requested_by) == (thawed.event_id.hex, "user:alice")
     silence(*names)
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     went, given_back = load(f"node:{names[0]}")[-1], load(placement_stream(names[0], "greet"))[-1]
     assert (went.actor, went.metadata.causation_id) == (timeouts.CLOCK, "")
     assert (given_back.type, given_back.metadata.causation_id) == ("operation.given_back.v1", went.event_id.hex)

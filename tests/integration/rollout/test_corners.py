@@ -15,7 +15,7 @@ from rollout.domain.rollout.step import step
 from rollout.domain.strategy import Strategy
 from rollout.messages import Action, Phase, Reason
 from rollout.models import Operation, Rollout
-from rollout.process import timeouts
+from rollout.process import offline_nodes, timeouts
 from rollout.process.advance import advance
 from rollout.queries import snapshot
 from rollout.queries.freeze import freeze_document
@@ -122,7 +122,7 @@ def test_a_retry_during_the_soak_has_a_progress_deadline():
     say(uid, B, Phase.FAILED)
     retry_rollout(uid)
     silence(B)
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     assert (rollout(uid).waves[0]["phase"], phases(uid)[B]) == ("soaking", "scheduled")
     later = database_now() + timedelta(days=2)  # long after the soak: B never comes back
     state = load_state(rollout_stream(uid), ROLLOUT).state
@@ -167,7 +167,7 @@ def test_a_node_that_cannot_be_corrected_keeps_no_other_from_it():
     rolled_out(1, A, B)
     package("main", needs=["greet"])
     silence(A, B)
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     uid = start(action=Action.REMOVE, careful={"offline": "skip", "canary": 0})
     assert (rollout(uid).phase, set(phases(uid).values())) == ("succeeded", {"skipped"})
     ingestion.record_heartbeats([heartbeat_of(A, modules=[installed()]), heartbeat_of(B, modules=[installed()])])
@@ -230,7 +230,7 @@ def test_a_node_that_did_not_get_its_turn_in_a_rollback_is_seen_to_while_it_is_o
     back = roll_back_rollout(uid)
     advance(back)
     silence(B)
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     say(back, A, inventory=inventory(installed(1, "c1")))
     turn_back(back, 601)
     advance(back)

@@ -21,7 +21,7 @@ from rollout.domain.node.events import (
 from rollout.domain.node.pace import BURST, SECONDS
 from rollout.domain.strategy import Offline
 from rollout.models import Liveness
-from rollout.process import timeouts
+from rollout.process import offline_nodes, timeouts
 from rollout.queries.nodes import node_documents
 from rollout.queries.snapshot import bad_nodes
 from rollout.reconciliation.reconciler import reconcile
@@ -82,7 +82,7 @@ def test_the_figure_for_a_day_is_right(n, monkeypatch):
         now = began + timedelta(seconds=number * step)
         for module in (order, timeouts):
             monkeypatch.setattr(module, "database_now", lambda now=now: now)
-        timeouts.declare_silent_nodes_offline()
+        offline_nodes.declare_silent_nodes_offline()
         heartbeat(n, installed(), server_version=f"1.{number}", operating_system=node(n).operating_system)
         heartbeat(n, server_version=node(n).server_version, operating_system=f"rhel{number}")
     day, first = (int(number) for number in re.findall(r"^\| (?:a|the first) day \| (\d+)", PAGE, re.MULTILINE))
@@ -110,20 +110,20 @@ def test_modules_that_change_with_each_heartbeat(n):
 def test_a_node_that_goes_silent_again_and_again(n):
     for _ in range(30):
         silence(n)
-        timeouts.declare_silent_nodes_offline()
+        offline_nodes.declare_silent_nodes_offline()
         heartbeat(n)
         assert node(n).phase == "online"
     assert (count(NodeWentOffline), count(NodeCameBack)) == (BURST, BURST)
     silence(n)
     pass_time()
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     assert node(n).phase == "offline"
 
 
 def fall_silent_too_often(name, *modules):
     for _ in range(BURST + 1):
         silence(name)
-        timeouts.declare_silent_nodes_offline()
+        offline_nodes.declare_silent_nodes_offline()
         heartbeat(name, *modules)
 
 

@@ -20,7 +20,7 @@ from rollout.domain.errors import (
 from rollout.domain.placement.scheduling import LARGEST_GENERATION, LARGEST_LEAD
 from rollout.messages import HEARTBEATS, Action, Inventory, Phase, Reason
 from rollout.models import Liveness, Operation
-from rollout.process import timeouts
+from rollout.process import offline_nodes, timeouts
 from rollout.process.advance import advance, advance_all
 from rollout.queries import snapshot
 from rollout.services.nodes import activate_node, decommission_node, drain_node
@@ -226,7 +226,7 @@ def test_silence_gives_back_what_has_not_started_and_frees_its_slot():
     first, second = fleet(2)
     uid = start(max_parallel=1)
     silence(first)
-    assert timeouts.declare_silent_nodes_offline() == [first]
+    assert offline_nodes.declare_silent_nodes_offline() == [first]
     assert phases(uid) == {first: "scheduled", second: "queued"}
     ingestion.record_heartbeats([heartbeat_of(first)])
     assert phases(uid)[first] == "scheduled", "its slot is taken"
@@ -239,7 +239,7 @@ def test_what_runs_on_a_silent_node_waits_for_its_deadline():
     uid = start()
     say(uid, name, Phase.LOADING)
     silence(name)
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     assert phases(uid) == {name: "loading"}
     overdue(name)
     timeouts.end_overdue_operations()
@@ -250,7 +250,7 @@ def test_what_was_given_back_and_runs_after_all_still_has_a_deadline():
     (name,) = fleet(1)
     uid = start()
     silence(name)
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     assert operation(uid, name).deadline_at is None
     say(uid, name, Phase.FETCHING)
     assert operation(uid, name).deadline_at is not None
@@ -262,7 +262,7 @@ def test_a_node_that_comes_back_gets_the_newest_of_what_it_missed():
     upload(version=2, content="c2")
     old = start()
     silence(name)
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     new = start(version=2, supersede=True)
     assert (phases(old), phases(new)) == ({name: "canceled"}, {name: "scheduled"})
     ingestion.record_heartbeats([heartbeat_of(name)])
@@ -483,9 +483,9 @@ def test_each_node_is_judged_by_its_own_interval():
     join("n1")
     ingestion.record_heartbeats([{**heartbeat_of("slow", hello=True), "interval_seconds": 900.0}])
     Liveness.objects.update(last_seen=datetime(2020, 1, 1, tzinfo=UTC))
-    assert timeouts.declare_silent_nodes_offline(heard_seconds=89) == []
-    assert timeouts.declare_silent_nodes_offline(heard_seconds=91) == ["n1"]
-    assert timeouts.declare_silent_nodes_offline(heard_seconds=2701) == ["slow"]
+    assert offline_nodes.declare_silent_nodes_offline(heard_seconds=89) == []
+    assert offline_nodes.declare_silent_nodes_offline(heard_seconds=91) == ["n1"]
+    assert offline_nodes.declare_silent_nodes_offline(heard_seconds=2701) == ["slow"]
 
 
 def test_operations_of_a_rollout_are_those_of_its_nodes():
@@ -500,10 +500,10 @@ def test_a_report_is_a_sign_of_life():
     uid = start()
     say(uid, name, Phase.LOADING)
     silence(name)
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     say(uid, name)
     assert (node(name).phase, rollout(uid).phase) == ("online", "succeeded")
-    assert timeouts.declare_silent_nodes_offline() == []
+    assert offline_nodes.declare_silent_nodes_offline() == []
     assert differences() == {}
 
 

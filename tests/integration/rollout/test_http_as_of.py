@@ -12,7 +12,7 @@ from rollout.delivery import ingestion
 from rollout.domain.node.events import NodeDrifted, node_stream
 from rollout.domain.retries import Retries
 from rollout.messages import Action, Phase, Reason
-from rollout.process import timeouts
+from rollout.process import offline_nodes
 from rollout.process.advance import advance_all
 from rollout.services.nodes import activate_node, decommission_node, drain_node, label_node
 from rollout.services.rollback import roll_back_rollout
@@ -54,8 +54,10 @@ def then(admin):
 
 
 WRITERS = (
-    "delivery.ingestion",
+    "delivery.ingestion.heartbeats",
+    "delivery.ingestion.reports",
     "process.advance",
+    "process.offline_nodes",
     "process.timeouts",
     "services.nodes",
     "services.rollback",
@@ -135,7 +137,7 @@ def test_a_rollout_and_its_nodes_were_what_they_were_in_all_its_life(recorder):
     advance_all([uid])
     answer(uid, "n0000", Phase.SUCCEEDED, installed(), seconds=1.5)
     silence("n0001")
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     join("n0001")
     answer(uid, "n0001", Phase.SUCCEEDED, installed(), seconds=0.5)
     answer(uid, "n0002", Phase.FAILED, reason=Reason.LOAD_FAILED, message="no such symbol")

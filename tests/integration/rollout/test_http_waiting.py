@@ -20,7 +20,7 @@ from rollout.messages import Action
 from rollout.models import Rollout
 from rollout.queries.nodes import node_row
 from rollout.queries.rollouts import rollout_events, unfinished_rollouts_of
-from rollout.services import local
+from rollout.services import local_node
 from rollout.services.rollouts import pause_rollout, resume_rollout
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import fleet, join, say, start
@@ -277,11 +277,11 @@ def test_requests_that_wait_ask_nothing_while_another_rollout_is_busy(committed,
 def test_a_local_call_asks_nothing_while_another_rollout_is_busy(committed_db, asked, asleep, waits):
     fleet(2)
     busy = start(nodes=("n0001",))
-    request = local._request(Action.INSTALL, node_row("n0000"), "greet", 1)
+    request = local_node._request(Action.INSTALL, node_row("n0000"), "greet", 1)
 
     def install():
         try:
-            local._carry_out(request, lambda _: start(nodes=("n0000",)))
+            local_node._carry_out(request, lambda _: start(nodes=("n0000",)))
         finally:
             connections.close_all()
 

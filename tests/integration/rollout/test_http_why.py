@@ -7,7 +7,7 @@ from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.domain.strategy import Gate, OnFailure
 from rollout.messages import Phase, Reason
 from rollout.models import Operation
-from rollout.process import timeouts
+from rollout.process import offline_nodes
 from rollout.process.advance import advance
 from rollout.services.nodes import drain_node
 from rollout.services.rollouts import promote_rollout
@@ -138,7 +138,7 @@ def test_the_slots_of_max_parallel_are_waited_for(why):
 def test_min_healthy_is_waited_for(why):
     fleet(3)
     silence("n0002")
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     uid = start(careful=careful(canary=0, min_healthy=2))
     assert waits(why(uid)) == ["min_healthy", "offline_wait", "progress_deadline"]
     assert waits(why(uid, "n0000")) == ["min_healthy"]
@@ -147,7 +147,7 @@ def test_min_healthy_is_waited_for(why):
 def test_each_node_that_cannot_have_its_turn_is_named(why):
     names = fleet(9)
     silence(*names[:7])
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     uid = start(max_parallel=1)
     drain_node("n0008")
     say(uid, "n0007")

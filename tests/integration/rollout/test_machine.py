@@ -32,7 +32,7 @@ from rollout.domain.rollout.events import (
 from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Reason, Report, to_json
 from rollout.models import FleetFreeze, Node, NodeModule, Operation, Placement, Rollout
-from rollout.process import timeouts
+from rollout.process import offline_nodes, timeouts
 from rollout.process.advance import advance_all
 from rollout.process.manager import ProcessManager
 from rollout.projections.counters import COUNTERS, counter_of, state_of
@@ -206,7 +206,7 @@ class Fleet(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NODES))
     def fall_silent(self, name):
         silence(name)
-        timeouts.declare_silent_nodes_offline()
+        offline_nodes.declare_silent_nodes_offline()
 
     @rule(name=st.sampled_from(NODES))
     def take_too_long(self, name):
@@ -386,6 +386,6 @@ def test_the_relay_alone_moves_rollouts_on(db, monkeypatch):
     """Whoever else appends dies before it does."""
     for module in (rollouts, rollback):
         monkeypatch.setattr(module, "advance", lambda _: None)
-    for module in (timeouts, ingestion, nodes, freeze):
+    for module in (timeouts, offline_nodes, ingestion, nodes, freeze):
         monkeypatch.setattr(module, "advance_all", lambda _: {})
     run(10)

@@ -12,7 +12,7 @@ import pytest
 from api.fields import rfc3339
 from rollout.messages import Activation, Phase, Reason
 from rollout.models import Operation, Rollout
-from rollout.process import timeouts
+from rollout.process import offline_nodes
 from rollout.process.advance import advance
 from rollout.projections.attempts import BAD
 from rollout.projections.counters import COUNTERS, counter_of
@@ -212,7 +212,7 @@ def test_what_a_node_was_asked_before_it_went_offline_is_an_attempt(admin):
     uid = start()
     released_at = operation(uid, A).released_at
     silence(A)
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     assert (operation(uid, A).phase, operation(uid, A).released_at) == ("scheduled", released_at)
     assert attempt_shown(admin, uid, A) == 1
     abort_rollout(uid)

@@ -10,7 +10,7 @@ from rollout.domain.placement.decider import PLACEMENT
 from rollout.domain.placement.events import placement_stream
 from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import NodeModule, Placement
-from rollout.process import timeouts
+from rollout.process import offline_nodes, timeouts
 from rollout.process.advance import advance
 from rollout.projections.nodes import state_of as state_of_row
 from rollout.queries import explanations
@@ -142,14 +142,14 @@ def test_an_upgrade_that_failed_and_was_undone(n):
 def test_what_is_given_back_is_still_to_come(n):
     start()
     silence(n)
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     assert state_of(n) == ("load", "absent", "pending")
 
 
 def test_an_abort_of_what_was_given_back_withdraws_it(n):
     uid = start()
     silence(n)
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     abort_rollout(uid)
     assert state_of(n) is None
 

@@ -19,7 +19,7 @@ from rollout.domain.selector import Selector
 from rollout.domain.strategy import Strategy
 from rollout.messages import Action, Activation, Phase, Reason
 from rollout.planning.planner import plan_of
-from rollout.process import timeouts
+from rollout.process import offline_nodes
 from rollout.process.placements import placement_changes
 from rollout.services.nodes import decommission_node, drain_node
 from rollout.services.rollouts import retry_rollout
@@ -75,7 +75,7 @@ def test_waves_are_filled_in_the_order_in_which_nodes_are_named():
 def test_the_canary_is_online_and_does_not_have_it_yet():
     fleet(4)
     silence("n0000")
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     has("n0001", installed())
     assert waves(planned()) == [["n0002"], ["n0000", "n0001", "n0003"]]
     assert waves(planned(strategy=Strategy(canary=3))) == [["n0002", "n0003", "n0001"], ["n0000"]]

@@ -18,7 +18,7 @@ from rollout.domain.retries import Retries
 from rollout.domain.strategy import Gate, Offline
 from rollout.management.commands.relay import run_once
 from rollout.messages import Phase
-from rollout.process import advance, manager, timeouts
+from rollout.process import advance, manager, offline_nodes, timeouts
 from rollout.process.manager import ProcessManager
 from rollout.reconciliation.reconciler import reconcile
 from rollout.services import freeze, nodes, rollback, rollouts
@@ -81,7 +81,7 @@ def dies(monkeypatch):
         (reports, "advance_all"),
     ):
         monkeypatch.setattr(module, name, lambda *_: None)
-    for module in (timeouts, nodes):
+    for module in (timeouts, offline_nodes, nodes):
         monkeypatch.setattr(module, "advance_all", lambda *_: None)
 
 
@@ -156,7 +156,7 @@ def test_only_what_an_event_is_about_is_advanced(relay, advanced):
     assert advanced == []
     approve_rollout(uids[0], by=2, remark="")
     silence(names[3])
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     advanced.clear()
     relay()
     assert set(advanced) == {uids[0], uids[1]}
@@ -235,7 +235,7 @@ def test_a_thaw(relay):
     ("leave", "come_back"),
     [
         (
-            lambda: [each() for each in (partial(silence, "n0000"), timeouts.declare_silent_nodes_offline)],
+            lambda: [each() for each in (partial(silence, "n0000"), offline_nodes.declare_silent_nodes_offline)],
             lambda: ingestion.record_heartbeats([heartbeat_of("n0000")]),
         ),
         (lambda: forget_node("n0000"), lambda: ingestion.record_heartbeats([heartbeat_of("n0000", hello=True)])),
@@ -261,7 +261,7 @@ def test_a_node_that_goes_offline(relay):
     relay()
     relay()
     silence("n0001")
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     relay()
     assert phases(uid) == {"n0000": "queued", "n0001": "failed"}
 
@@ -278,7 +278,7 @@ def test_a_node_that_is_lost_after_it_has_succeeded(relay, how):
     assert rollout(uid).waves[0]["phase"] == "soaking"
     if how == "silence":
         silence("n0000")
-        timeouts.declare_silent_nodes_offline()
+        offline_nodes.declare_silent_nodes_offline()
     else:
         update_cluster_settings(correct_drift=False)
         ingestion.record_heartbeats([heartbeat_of("n0000")])

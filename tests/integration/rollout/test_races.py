@@ -41,10 +41,10 @@ from rollout.domain.selector import Selector
 from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import Operation
 from rollout.planning.planner import plan_of
-from rollout.process import timeouts
+from rollout.process import offline_nodes
 from rollout.process.advance import advance
 from rollout.reconciliation import reconciler
-from rollout.services import local, rollouts
+from rollout.services import local_node, rollouts
 from rollout.services import start as start_module
 from rollout.services.freeze import freeze_fleet, thaw_fleet
 from rollout.services.nodes import decommission_node, drain_node, label_node
@@ -200,7 +200,7 @@ class OfflineAndRelease(Game):
     def run(self):
         self.uid = self.start()
         silence(self.node)
-        return timeouts.declare_silent_nodes_offline, lambda: advance(self.uid)
+        return offline_nodes.declare_silent_nodes_offline, lambda: advance(self.uid)
 
     def holds(self, outcomes):
         assert unexpected(outcomes) == []
@@ -432,7 +432,7 @@ def test_what_is_being_loaded_is_not_deleted_from_the_disk(meanwhile):
     say(start(activation=Activation.FILES), "n0000", inventory=inventory(installed(loaded=False)))
     meanwhile(start_module, lambda: say(start(), "n0000", inventory=inventory(installed())))
     with pytest.raises(ModuleInUseError):
-        local.remove(node("n0000"), "greet", 1)
+        local_node.remove(node("n0000"), "greet", 1)
 
 
 def test_failures_that_a_retry_takes_back_are_not_accepted_by_a_resume(meanwhile):

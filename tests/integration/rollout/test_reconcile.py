@@ -17,7 +17,7 @@ from rollout.domain.strategy import Offline
 from rollout.management.commands import relay
 from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import NodeModule, Operation, Rollout
-from rollout.process import timeouts
+from rollout.process import offline_nodes, timeouts
 from rollout.process.advance import advance
 from rollout.reconciliation.reconciler import Reconciler, reconcile
 from rollout.services.freeze import freeze_fleet, thaw_fleet
@@ -196,7 +196,7 @@ def test_a_rollout_that_did_not_succeed_sets_no_target():
 def test_a_node_that_was_skipped_while_it_was_offline_catches_up():
     names = fleet(2)
     silence(names[1])
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     uid = everywhere(careful={"canary": 0, "offline": Offline.SKIP})
     assert operation(uid, names[1]).reason == "node_unreachable"
     assert reconciled() == []
@@ -343,7 +343,7 @@ def test_a_time_out_is_repeated_once_the_node_is_back():
     timeouts.end_overdue_operations()
     assert phases(uid) == {name: "timed_out"}
     silence(name)
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     assert reconciled() == []
     ingestion.record_heartbeats([heartbeat_of(name)])
     reconciled()
@@ -385,7 +385,7 @@ def test_a_rollback_that_an_offline_node_missed_is_made_up_for():
     everywhere()
     newer = everywhere(old, new, version=2)
     silence(names[1])
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     back = succeed(roll_back_rollout(newer), GREET)
     row, progressed_at = Rollout.objects.filter(uid=back), rollout(back).progressed_at
     assert progressed_at
@@ -511,7 +511,7 @@ def test_nodes_that_are_offline_or_draining_are_left_alone(take_away):
     everywhere()
     drift(name)
     take_away(name)
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     assert reconciled() == []
     assert recorded(NodeDrifted) == []
 

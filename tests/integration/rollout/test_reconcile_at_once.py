@@ -8,7 +8,7 @@ from rollout.delivery import ingestion
 from rollout.domain.node.events import NodeDrifted, NodeDriftEnded
 from rollout.messages import Action, Phase
 from rollout.models import Operation, Rollout
-from rollout.reconciliation import desired_state, due
+from rollout.reconciliation import desired_state, due_operations
 from rollout.reconciliation import reconciler as reconcile_module
 from rollout.reconciliation.reconciler import reconcile
 from tests.plugins.databases import at_once
@@ -70,7 +70,7 @@ def test_another_records_drift_while_one_reads(monkeypatch, function):
     names = fleet(3)
     everywhere(names)
     ingestion.record_heartbeats([heartbeat_of(name) for name in names])
-    first(monkeypatch, due if function == "current_freeze" else desired_state, function, reconcile)
+    first(monkeypatch, due_operations if function == "current_freeze" else desired_state, function, reconcile)
     reconcile()
     assert sorted(each.event.node for each in read(event_classes=[NodeDrifted])) == names
     assert list(read(event_classes=[NodeDriftEnded])) == []

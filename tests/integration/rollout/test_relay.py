@@ -16,7 +16,7 @@ from rollout.delivery.outbox import forget_finished, publish_due
 from rollout.management.commands.relay import run_once
 from rollout.messages import Action, Phase, Reason, queue_for
 from rollout.models import Dispatch, Liveness, Operation
-from rollout.process import timeouts
+from rollout.process import offline_nodes, timeouts
 from rollout.process.advance import advance
 from rollout.services.nodes import decommission_node, drain_node
 from rollout.services.rollback import roll_back_rollout
@@ -302,7 +302,7 @@ def test_an_offline_node_gets_nothing(sent):
     fleet(2)
     start()
     silence("n0000")
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     publish_due()
     assert [name for name, *_ in sent] == ["n0001"]
     ingestion.record_heartbeats([heartbeat_of("n0000")])
@@ -314,7 +314,7 @@ def test_what_was_given_back_is_published_at_once_when_it_is_released_again(sent
     uid = start()
     publish_due()
     silence("n0000")
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     assert phases(uid) == {"n0000": "scheduled"}
     ingestion.record_heartbeats([heartbeat_of("n0000")])
     assert publish_due() == 1

@@ -7,7 +7,7 @@ from rollout.domain.retries import Retries
 from rollout.domain.rollout.commands import Abort
 from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Strategy
 from rollout.messages import Phase, Reason
-from rollout.process import timeouts
+from rollout.process import offline_nodes, timeouts
 from rollout.process.advance import advance
 from rollout.services.rollback import roll_back_rollout
 from rollout.services.rollouts import abort_rollout
@@ -182,7 +182,7 @@ def test_one_failure_in_each_wave_is_too_many_in_all():
 def test_a_node_that_cannot_be_reached_counts_as_failed(db):
     fleet(2)
     silence(A)
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     uid = start(careful={"canary": 0, "max_parallel": 1, "offline": Offline.FAIL})
     assert (operation(uid, A).phase, operation(uid, A).reason) == ("failed", "node_unreachable")
     assert rollout(uid).phase == "paused"

@@ -13,7 +13,7 @@ from rollout.domain.node.events import NodeWentOffline
 from rollout.domain.placement.events import OperationGivenBack
 from rollout.messages import HEARTBEATS, queue_for
 from rollout.models import Node
-from rollout.process import timeouts
+from rollout.process import offline_nodes
 from tests.integration.rollout.test_consumer import consuming
 from tests.recorded_fleet import differences, fleet, heartbeat_of, node, phases, silence, start
 
@@ -40,7 +40,7 @@ def test_a_thousand_silent_nodes_cost_one_append_and_the_same_queries_for_each_b
             is_behind = declare_silent_nodes(1000.0)
         batches.append((appends_of(queries), len(queries)))
     *full, (none, _) = batches
-    assert len(full) == 1000 / timeouts.DECLARED_AT_ONCE
+    assert len(full) == 1000 / offline_nodes.DECLARED_AT_ONCE
     assert {appends for appends, _ in full} == {1}
     assert max(count for _, count in full) < 20
     assert none == 0
@@ -55,7 +55,7 @@ def test_a_batch_costs_the_same_for_any_number_of_nodes_with_operations(dead_bro
     uid = start(max_parallel=count)
     silence(*names)
     with CaptureQueriesContext(connection) as queries:
-        silent = timeouts.declare_silent_nodes_offline()
+        silent = offline_nodes.declare_silent_nodes_offline()
     assert silent == names
     assert set(phases(uid).values()) == {"scheduled"}
     assert len(queries) < 50
@@ -67,7 +67,7 @@ def test_each_node_is_followed_by_what_it_gives_back():
     fleet(2)
     start()
     silence("n0000", "n0001")
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     told = [
         (type(each.event).__name__, each.event.node)
         for each in read(event_classes=[NodeWentOffline, OperationGivenBack])
@@ -84,14 +84,14 @@ def test_each_node_is_followed_by_what_it_gives_back():
 def test_who_is_heard_while_it_is_judged_stays_online(meanwhile):
     fleet(2)
     silence("n0000", "n0001")
-    meanwhile(timeouts, lambda: ingestion.record_heartbeats([heartbeat_of("n0001", server="redis")]))
-    assert timeouts.declare_silent_nodes_offline() == ["n0000"]
+    meanwhile(offline_nodes, lambda: ingestion.record_heartbeats([heartbeat_of("n0001", server="redis")]))
+    assert offline_nodes.declare_silent_nodes_offline() == ["n0000"]
     assert node("n0001").phase == "online"
 
 
 @pytest.mark.django_db
 def test_all_queues_are_purged_over_one_connection(broker, monkeypatch):
-    monkeypatch.setattr(timeouts, "DECLARED_AT_ONCE", 10)
+    monkeypatch.setattr(offline_nodes, "DECLARED_AT_ONCE", 10)
     names = fleet(40)
     start(max_parallel=40)
     publish_due()
@@ -108,7 +108,7 @@ def test_all_queues_are_purged_over_one_connection(broker, monkeypatch):
 @pytest.mark.usefixtures("committed_db")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_heartbeats_that_wait_are_taken_in_before_the_next_batch(broker, consuming, waits, monkeypatch):
-    monkeypatch.setattr(timeouts, "DECLARED_AT_ONCE", 2)
+    monkeypatch.setattr(offline_nodes, "DECLARED_AT_ONCE", 2)
     names = fleet(6)
     silence(*names)
 

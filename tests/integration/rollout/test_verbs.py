@@ -19,7 +19,7 @@ from rollout.domain.errors import (
 from rollout.domain.retries import Retries
 from rollout.messages import Action, Phase, Reason
 from rollout.models import ClusterTarget, Operation, Rollout
-from rollout.process import timeouts
+from rollout.process import offline_nodes
 from rollout.process.advance import advance
 from rollout.reconciliation.reconciler import reconcile
 from rollout.services.freeze import freeze_fleet, thaw_fleet
@@ -258,7 +258,7 @@ def test_a_node_that_is_offline_is_to_have_what_it_had_all_the_same():
     fleet(2)
     uid = rolled_out(1, A, B)
     silence(B)
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     back = roll_back_rollout(uid)
     advance(back)
     say(back, A)
@@ -279,7 +279,7 @@ def test_a_rollback_waits_for_a_node_that_is_silent_for_a_while():
     fleet(2)
     uid = rolled_out(1, A, B)
     silence(B)
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     back = roll_back_rollout(uid)
     advance(back)
     say(back, A)
@@ -400,7 +400,7 @@ def test_what_is_worth_it_is_tried_again_after_a_while():
 def test_offline_says_what_becomes_of_a_node_that_is_offline_when_it_is_its_turn(offline, phase):
     fleet(2)
     silence(B)
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     uid = start(careful={"offline": offline, "canary": 0})
     assert phases(uid) == {A: "queued", B: phase}
 
@@ -408,7 +408,7 @@ def test_offline_says_what_becomes_of_a_node_that_is_offline_when_it_is_its_turn
 def test_a_node_that_is_waited_for_gets_its_turn_when_it_is_back():
     fleet(2)
     silence(B)
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     uid = start(careful={"canary": 0})
     join(B)
     assert phases(uid) == {A: "queued", B: "queued"}
@@ -417,7 +417,7 @@ def test_a_node_that_is_waited_for_gets_its_turn_when_it_is_back():
 def test_one_dead_node_does_not_hang_it_for_ever():
     fleet(2)
     silence(B)
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     uid = start(careful={"canary": 0})
     say(uid, A)
     turn_back(uid, seconds=601)
@@ -432,7 +432,7 @@ def test_min_healthy_is_kept_by_what_is_released():
     uid = start(careful={"canary": 0, "min_healthy": 2})
     assert list(phases(uid).values()).count("queued") == 1
     silence(C)
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     say(uid, A)
     assert phases(uid) == {A: "succeeded", B: "scheduled", C: "scheduled"}
     join(C)
@@ -445,7 +445,7 @@ def test_a_node_lost_after_its_success_counts_as_failed():
     say(uid, A)
     assert waves(uid) == ["soaking", "pending"]
     silence(A)
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     advance(uid)
     assert rollout(uid).message == ("1 node failed in wave 0, 1 of them after a success; the limit is 0.")
 
@@ -463,6 +463,6 @@ def test_who_resumes_accepts_what_was_lost_while_it_was_paused():
     say(uid, "n0000", inventory=inventory(installed()))
     pause_rollout(uid)
     silence("n0000")
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     resume_rollout(uid)
     assert rollout(uid).phase == "running"

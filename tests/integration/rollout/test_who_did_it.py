@@ -15,7 +15,7 @@ from rollout.domain.retries import Retries
 from rollout.domain.strategy import OnFailure
 from rollout.messages import Phase, Reason
 from rollout.models import Operation
-from rollout.process import timeouts
+from rollout.process import offline_nodes
 from rollout.process.advance import advance, advance_all
 from rollout.queries.rollouts import unfinished_rollouts
 from rollout.services.rollouts import cancel_node
@@ -155,7 +155,7 @@ def test_what_took_its_place_once_the_node_was_silent(admin, other):
     older = start_by(admin)
     start_by(other, version=2, supersede=True)
     silence(A)
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     found = nodes_of(admin, older)[0]
     assert (found["phase"], found["canceled_by"]) == ("canceled", A)
     assert told(admin, older) == [f"{A} taken over by the user {A}"]
@@ -232,7 +232,7 @@ def test_an_undo_is_told_as_it_went(admin, other):
     advance(uid)
     under_way = why(admin, uid, "nodes", A)["summary"]
     assert f"The undo, remove greet 1, was requested by the user {A}." in under_way
-    assert f"Before: attempt 1 canceled by the user {A} at" in under_way
+    assert f"Earlier: attempt 1 canceled by the user {A} at" in under_way
     say(uid, A, Phase.SKIPPED, reason=Reason.NOT_INSTALLED)
     text = nodes_of(admin, uid)[0]["outcomes"][1]["text"]
     assert text.startswith(f"undo, requested by the user {A}, rolled back at")

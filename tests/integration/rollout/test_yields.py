@@ -13,7 +13,7 @@ from rollout.domain.rollout.events import Origin
 from rollout.messages import Action, Activation, Phase, Reason
 from rollout.models import Operation, Rollout
 from rollout.planning.planner import plan_of
-from rollout.process import timeouts
+from rollout.process import offline_nodes
 from rollout.process.advance import advance
 from rollout.reconciliation.reconciler import reconcile
 from rollout.services.rollback import roll_back_rollout
@@ -81,7 +81,7 @@ def released(scheduled):
 @pytest.fixture
 def given_back(released):
     silence(INVENTED)
-    timeouts.declare_silent_nodes_offline()
+    offline_nodes.declare_silent_nodes_offline()
     assert phases(released) == {INVENTED: "scheduled"}
     return released
 

@@ -11,7 +11,7 @@ from modules_app.models import Module
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.messages import Phase, Reason
 from rollout.models import NodeModule, Operation, Rollout
-from rollout.process import timeouts
+from rollout.process import offline_nodes, timeouts
 from rollout.process.advance import advance
 from rollout.reconciliation.reconciler import reconcile
 from rollout.services.freeze import freeze_fleet, thaw_fleet
@@ -53,7 +53,7 @@ def delete(admin):
 
 def go_offline(*names):
     silence(*names)
-    assert sorted(timeouts.declare_silent_nodes_offline()) == sorted(names)
+    assert sorted(offline_nodes.declare_silent_nodes_offline()) == sorted(names)
 
 
 def has(name):

@@ -4,79 +4,30 @@ The rules are in `docs/reference/desired-state.md`.
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from accounts.selectors import drift_is_corrected
 from artifacts_app.selectors import artifact_documents
 from eventstore import database_now
-from rollout.messages import Action, Activation, Reason
+from rollout.messages import Action, Activation
 from rollout.projections.node_modules import ABSENT
 from rollout.queries.freeze import current_freeze
-from rollout.queries.rollouts import unfinished_rollouts
 from rollout.reconciliation import desired_state
-from rollout.reconciliation.desired_state import DifferingModule, MissedTarget, UndoneOperation
+from rollout.reconciliation.desired_state import DifferingModule, MissedTarget
 from rollout.reconciliation.differences import Differences, Place, place_of
+from rollout.reconciliation.needed_operation import Intent, NeededOperation
+from rollout.reconciliation.transient_failures import JUDGED_AGAIN, repetitions
 
 #: How long the second operation on a module of a node waits after the first; it doubles with each further one, seconds.
 BACKOFF_SECONDS = 30.0
 LONGEST_BACKOFF_SECONDS = 3600.0
 #: Operations that ended longer ago do not count for the backoff, seconds.
 COUNTED_SECONDS = 3600.0
-#: Reasons that may not hold any more once the node has started again or come back. All others are permanent: the
-#: module, the node's configuration or a person must change first, and another attempt might hurt the server.
-TRANSIENT = frozenset(
-    {
-        Reason.FETCH_FAILED,
-        Reason.IO_ERROR,
-        Reason.SERVER_UNREACHABLE,
-        Reason.STALE_GENERATION,
-        Reason.AGENT_ERROR,
-        Reason.NODE_UNREACHABLE,
-        Reason.NODE_DEADLINE,
-        Reason.PROGRESS_DEADLINE,
-    }
-)
-#: Reasons of an operation that was never released, and that say nothing against another one, which is judged again.
-_JUDGED_AGAIN = TRANSIENT | {
-    Reason.NODE_DRAINING,
-    Reason.INCOMPATIBLE_ARCH,
-    Reason.INCOMPATIBLE_OS,
-    Reason.MISSING_DEPENDENCY,
-    Reason.NEWER_ROLLOUT,
-    Reason.NODE_DECOMMISSIONED,
-}
-#: The node was not even asked: it need not start again first.
-_NEVER_SENT = frozenset({Reason.PROGRESS_DEADLINE})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Intent:
-    """What nodes shall do; nodes with the same intent share a rollout."""
-
-    action: Action
-    module_name: str
-    version: int
-    activation: Activation
-    undoes: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NeededOperation:
-    """An operation that brings one node closer to its desired state."""
-
-    node: str
-    platforms: tuple[str, ...]
-    intent: Intent
-
-    @property
-    def place(self) -> Place:
-        return self.node, self.intent.module_name
 
 
 def due_operations(differences: Differences) -> tuple[dict[Intent, list[str]], datetime | None]:
     """Return the nodes of the operations that are due now, by intent, and when the next one is due, if one waits."""
-    found = [*_corrections(differences), *_repetitions(differences), *_missed_targets(differences)]
+    found = [*_corrections(differences), *repetitions(differences), *_missed_targets(differences)]
     needed = {each.place: each for each in found}
     if not needed or current_freeze():
         return {}, None
@@ -96,7 +47,7 @@ def _missed_targets(differences: Differences) -> list[NeededOperation]:
     kept_away = {
         (each.node, each.module_name, each.version, each.action)
         for each in desired_state.newest_unreleased_operations(differences.missed)
-        if each.reason not in _JUDGED_AGAIN
+        if each.reason not in JUDGED_AGAIN
     }
     return [
         NeededOperation(node=each.node, platforms=each.platforms, intent=_intent_of(each))
@@ -112,39 +63,6 @@ def _intent_of(missed: MissedTarget) -> Intent:
         version=missed.version,
         activation=missed.activation,
     )
-
-
-def _repetitions(differences: Differences) -> list[NeededOperation]:
-    """Return what did not succeed for a transient reason, on nodes that have started or come back since."""
-    transient = [
-        each for each in differences.undone if each.row.reason in TRANSIENT and not each.row.cancel_requested_at
-    ]
-    if not transient:
-        return []
-    # A rollout in progress may still wait for a person, who decides.
-    undecided = set(unfinished_rollouts())
-    return [
-        NeededOperation(node=each.row.node, platforms=each.platforms, intent=_same_again(each))
-        for each in transient
-        if each.row.rollout not in undecided and (each.row.reason in _NEVER_SENT or _has_been_heard_since(each))
-    ]
-
-
-def _same_again(undone: UndoneOperation) -> Intent:
-    row = undone.row
-    return Intent(
-        action=Action(row.action),
-        module_name=row.module_name,
-        version=row.version,
-        activation=Activation(row.activation),
-        undoes=row.undoes,
-    )
-
-
-def _has_been_heard_since(undone: UndoneOperation) -> bool:
-    """Return True if the node has started or come back after the operation ended."""
-    ended = undone.row.finished_at
-    return undone.heard_at is not None and ended is not None and undone.heard_at > ended
 
 
 def _corrections(differences: Differences) -> list[NeededOperation]:

@@ -21,8 +21,8 @@ from rollout.queries.modules import is_loaded
 from rollout.queries.nodes import local_node
 from rollout.queries.operations import operation_row
 from rollout.queries.rollouts import newest_positions
-from rollout.services.join import start_or_join
 from rollout.services.start import start_rollout, start_unless
+from rollout.services.start_or_join import start_or_join
 
 
 def node_of(host: str) -> Node:
