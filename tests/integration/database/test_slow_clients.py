@@ -88,7 +88,7 @@ def test_uploads_that_wait_for_their_node(begin, plane, others_are_served, pack,
     waits(lambda: plane.run(local).strip() == "1")
     assert others_are_served()
     plane.run(
-        "from rollout.models import Rollout; from rollout.verbs import abort_rollout;"
+        "from rollout.models import Rollout; from rollout.services.rollouts import abort_rollout;"
         "abort_rollout(Rollout.objects.get(origin='vendor').uid)"
     )
     assert {each.recv(4096).split(b" ")[1] for each in waiting} <= {b"406", b"503"}
