@@ -40,9 +40,9 @@ def install(package: Path, *, digest: str, members: Mapping[str, str], module: s
     with zipfile.ZipFile(package) as archive:
         for name, expected in members.items():
             assert _extract(archive, name, fresh / name, mode=0o755 if name == module else 0o644) == expected
-    _sync_folder(fresh)
+    _sync_directory(fresh)
     fresh.rename(target)
-    _sync_folder(target.parent)
+    _sync_directory(target.parent)
 
 
 def _extract(archive: zipfile.ZipFile, name: str, to: Path, *, mode: int) -> str:
@@ -57,7 +57,7 @@ def _extract(archive: zipfile.ZipFile, name: str, to: Path, *, mode: int) -> str
     return digest.hexdigest()
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync_directory(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

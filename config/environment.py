@@ -307,7 +307,7 @@ def make_nothing() -> None:
     _makes_files = False
 
 
-def make_data_folder(environment: Environment) -> None:
+def make_data_directory(environment: Environment) -> None:
     """Make the data directory, for its owner only, if the secret key or SQLite needs it. Raises: `SettingsError`."""
     if not _makes_files or (environment.secret_key and environment.database_url):
         return
@@ -327,7 +327,7 @@ def secret_key(environment: Environment) -> str:
     """
     if environment.secret_key:
         return environment.secret_key
-    make_data_folder(environment)
+    make_data_directory(environment)
     path = environment.data_path / "secret_key"
     if not _makes_files and not path.exists():
         return secrets.token_urlsafe(50)  # a command that only reads signs nothing

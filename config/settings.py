@@ -4,7 +4,14 @@ from typing import Any
 
 import django_stubs_ext
 
-from config.environment import database, make_data_folder, package_storage, private_files, read_environment, secret_key
+from config.environment import (
+    database,
+    make_data_directory,
+    package_storage,
+    private_files,
+    read_environment,
+    secret_key,
+)
 from config.private import keep_files_private, tighten
 from console import theme
 
@@ -12,7 +19,7 @@ django_stubs_ext.monkeypatch()
 
 keep_files_private()
 ENVIRONMENT = read_environment()
-make_data_folder(ENVIRONMENT)
+make_data_directory(ENVIRONMENT)
 
 SECRET_KEY = secret_key(ENVIRONMENT)
 DEBUG = ENVIRONMENT.debug

@@ -30,10 +30,10 @@ class LabelValuesField(serializers.Field[Any, Any, Any, Any]):
     def to_internal_value(self, data: Any) -> dict[str, tuple[str, ...]]:
         if not isinstance(data, dict) or not data:
             raise serializers.ValidationError("Must be an object of labels and their values.")
-        wanted = {name: tuple(values) if isinstance(values, list) else (values,) for name, values in data.items()}
-        if wrong := [name for name, values in wanted.items() if not values or not _are_texts(values)]:
+        accepted = {name: tuple(values) if isinstance(values, list) else (values,) for name, values in data.items()}
+        if wrong := [name for name, values in accepted.items() if not values or not _are_texts(values)]:
             raise serializers.ValidationError({name: ["Must be a string or a list of strings."] for name in wrong})
-        return wanted
+        return accepted
 
     def to_representation(self, value: Any) -> Any:
         return value
