@@ -1,4 +1,4 @@
-"""Files of the control plane are for its own user alone: 0600, and folders 0700, from the moment they are made."""
+"""Makes the files of the control plane private to its user: mode 0600, and 0700 for directories."""
 
 import os
 import stat
@@ -8,21 +8,21 @@ from pathlib import Path
 
 
 def keep_files_private() -> None:
-    """From now on nothing that this process, or its children, make may be read by others.
+    """Set the umask, so that other users cannot read files that this process and its children create.
 
-    SQLite, Django and libraries create files by themselves: with the process's mask there is no moment in between.
+    SQLite, Django and libraries create files themselves. The umask makes them private from the start.
     """
     os.umask(0o077)
 
 
-def tighten(folder: Path, files: Iterable[Path]) -> None:
-    """Take from others what an older version let them read. What belongs to another user stays as it is.
+def tighten(directory: Path, files: Iterable[Path]) -> None:
+    """Remove the permissions of other users that an older version has left. Files of another user stay unchanged.
 
-    The folder is ours if one of the files is in it; not if anyone may add files to it, as to `/tmp`.
+    The directory is tightened too if one of the files is in it, unless any user may add files to it, as to `/tmp`.
     """
     found = [path for path in files if path.is_file()]
-    if any(path.parent == folder for path in found) and not folder.stat().st_mode & stat.S_ISVTX:
-        found.append(folder)
+    if any(path.parent == directory for path in found) and not directory.stat().st_mode & stat.S_ISVTX:
+        found.append(directory)
     for path in found:
         mode = path.stat().st_mode
         if mode & 0o077:

@@ -73,8 +73,8 @@ class _Line:
 
 
 def as_csv(report: Report) -> Iterator[str]:
-    """One table: `record` says what a row is about, a rollout, an action, a stop, nodes that were left alone, a wave, an
-    attempt that another one followed, or a node with its newest attempt."""
+    """Yield the lines of one table. `record` is the kind of a row: the rollout, an action, a stop, nodes left unchanged, a
+    wave, an earlier attempt, or a node with its newest attempt."""
     writer = csv.DictWriter(_Line(), COLUMNS, extrasaction="ignore", lineterminator="\r\n")
     yield writer.writeheader()
     for record in _records(report):

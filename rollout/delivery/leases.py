@@ -10,7 +10,8 @@ from uuid import UUID
 
 from django.db.models import Q
 
-#: How long a process may keep what it has claimed before another one may claim it, seconds.
+#: How long a process may keep what it has claimed before another one may claim it, seconds. It must be longer than one
+#: attempt to deliver a webhook, 10 s, and one batch of commands.
 LEASE_SECONDS = 30
 #: New values of a row that is released.
 RELEASED: dict[str, Any] = {"lease": None, "leased_until": None}

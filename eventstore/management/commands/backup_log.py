@@ -60,7 +60,10 @@ def _write(file: str, lines: Iterable[bytes]) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Return a file that replaces `path` once it is complete and on disk. Only its owner may read it."""
+    """Return a file that replaces `path` once it is complete and on disk. Only its owner may read it.
+
+    Written here, because the log depends on no other package of a project.
+    """
     temporary = NamedTemporaryFile(  # noqa: SIM115  # closed before the rename, removed after an error
         dir=path.parent, prefix=f".{path.name}.", delete=False
     )

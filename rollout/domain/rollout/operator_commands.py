@@ -51,7 +51,7 @@ ALLOWED: Mapping[type, frozenset[RolloutPhase]] = {
     RetryNodes: frozenset({_P.PLANNED, _P.SCHEDULED, _P.RUNNING, _P.PAUSED}),
 }
 #: The phases in which each command has nothing to do. In all other phases it is refused.
-DONE: Mapping[type, frozenset[RolloutPhase]] = {
+NOTHING_TO_DO_IN: Mapping[type, frozenset[RolloutPhase]] = {
     Approve: frozenset({_P.PLANNED, _P.SCHEDULED, _P.RUNNING}),
     Reject: frozenset({_P.REJECTED}),
     Pause: frozenset({_P.PAUSED}),
@@ -99,7 +99,7 @@ def _refuse_always(state: RolloutState, started: RolloutStarted, command: Operat
 def _is_done(state: RolloutState, command: OperatorCommand) -> bool:
     """Raises: `RolloutFinalError`, `WrongPhaseError`."""
     kind = type(command)
-    if state.phase in DONE[kind] or (isinstance(command, Abort | Reject) and state.rejected):
+    if state.phase in NOTHING_TO_DO_IN[kind] or (isinstance(command, Abort | Reject) and state.rejected):
         return True
     if state.phase.is_final:
         raise RolloutFinalError(f"The rollout has ended: {state.phase}.")

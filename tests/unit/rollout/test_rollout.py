@@ -49,7 +49,7 @@ from rollout.domain.rollout.events import (
     WaveSoaking,
     WaveStarted,
 )
-from rollout.domain.rollout.operator_commands import DONE
+from rollout.domain.rollout.operator_commands import NOTHING_TO_DO_IN
 from rollout.domain.rollout.snapshot import Needs, Ready, Snapshot, WaveCounts
 from rollout.domain.rollout.step import wake_at
 from rollout.domain.strategy import Gate, OnFailure, Strategy
@@ -386,7 +386,7 @@ VERBS = {
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_works_does_nothing_or_is_refused(verb, phase):
     state = replace(ROLLOUT.fold([STARTED]), phase=phase)
-    does_nothing = phase in DONE[type(verb)]
+    does_nothing = phase in NOTHING_TO_DO_IN[type(verb)]
     is_failed_rollback = isinstance(verb, RetryNodes) and phase == "rollback_failed"
     if phase in VERBS[verb] or does_nothing:
         events = ROLLOUT.decide(state, verb)

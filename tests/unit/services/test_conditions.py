@@ -186,15 +186,15 @@ def test_what_is_accepted_is_still_there():
 
 GUARDED = """
 from eventstore import append, head
-from rollout import selectors
+from rollout import queries
 
 def delete(name):
     after = head()
-    if selectors.users(name):
+    if queries.users(name):
         raise ValueError
     append(name, unless=[after])
 """
-SELECTORS = """
+QUERIES = """
 from rollout.models import Node
 
 def users(name):
@@ -205,6 +205,6 @@ def users(name):
 def test_it_finds_an_append_without_a_condition_however_far_the_rows_are():
     bare = GUARDED.replace(", unless=[after]", "")
     through = GUARDED.replace("append(name, unless=[after])", "record(name)") + "def record(name):\n    append(name)\n"
-    assert together({"rollout.services": GUARDED, "rollout.selectors": SELECTORS}) == set()
+    assert together({"rollout.services": GUARDED, "rollout.queries": QUERIES}) == set()
     for text in (bare, through):
-        assert together({"rollout.services": text, "rollout.selectors": SELECTORS}) == {"rollout.services.delete"}
+        assert together({"rollout.services": text, "rollout.queries": QUERIES}) == {"rollout.services.delete"}
