@@ -21,5 +21,5 @@ def test_it_works(tmp_path):
 
 def test_a_missing_compiler_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SampleError, match=r"^No C compiler: "):
+    with pytest.raises(SampleError, match=r"^No C compiler\. "):
         build_sample(tmp_path)

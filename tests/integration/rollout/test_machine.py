@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from eventstore import acting_as, database_now, head, load, read
 from rollout.delivery import ingestion
+from rollout.delivery.ingestion import heartbeats, reports
 from rollout.domain.errors import RolloutError
 from rollout.domain.placement.events import OperationGivenBack, placement_stream
 from rollout.domain.retries import Retries
@@ -386,6 +387,6 @@ def test_the_relay_alone_moves_rollouts_on(db, monkeypatch):
     """Whoever else appends dies before it does."""
     for module in (rollouts, rollback):
         monkeypatch.setattr(module, "advance", lambda _: None)
-    for module in (timeouts, offline_nodes, ingestion, nodes, freeze):
+    for module in (timeouts, offline_nodes, heartbeats, reports, nodes, freeze):
         monkeypatch.setattr(module, "advance_all", lambda _: {})
     run(10)

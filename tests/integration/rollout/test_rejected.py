@@ -7,6 +7,7 @@ import pytest
 
 from eventstore import ConcurrencyError, StoredEvent, acting_as, append, head, read
 from rollout.delivery import ingestion
+from rollout.delivery.ingestion import reports as report_ingestion
 from rollout.domain.placement import decider, reports
 from rollout.domain.placement.events import ReportRejected
 from rollout.domain.placement.outcomes import reported_outcome
@@ -210,7 +211,7 @@ def test_what_is_tried_again_is_counted_once(monkeypatch, counted):
             raise ConcurrencyError
         return append(*appends)
 
-    monkeypatch.setattr(reports, "append", twice_refused)
+    monkeypatch.setattr(report_ingestion, "append", twice_refused)
     ingestion.record_reports([{**report_of(uid, name), "generation": 7}])
     assert counted() == {"rejected": 1}
 
@@ -327,7 +328,7 @@ def test_a_rejected_report_advances_no_rollout(stranger, monkeypatch):
         advanced.extend(uids)
         return {}
 
-    for module in (ingestion, manager):
+    for module in (report_ingestion, manager):
         monkeypatch.setattr(module, "advance_all", advance_all)
     ingestion.record_reports([report_of(stranger, "n0000") | REJECTED])
     process_manager.poll()
