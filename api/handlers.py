@@ -65,7 +65,7 @@ def handle_exception(exception: Exception, context: dict[str, Any]) -> Response 
 
 
 def error_response(error: ApiError) -> HttpResponse:
-    """The answer to an error outside of any view."""
+    """Return the answer to an error outside of any view."""
     return JsonResponse(_body(error.code, error.description), status=status_of(error), headers=headers_of(error))
 
 

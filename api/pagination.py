@@ -45,7 +45,7 @@ class Listing:
 
     @property
     def parameters(self) -> list[OpenApiParameter]:
-        """The parameters in the OpenAPI document."""
+        """Return the parameters for the OpenAPI document."""
         limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
         ordering = {"type": "string", "enum": self.orderings, "default": self.default}
         return [

@@ -12,7 +12,7 @@ from config.environment import Environment
 
 @register(Tags.files)
 def check_storage(*_: Any, **__: Any) -> list[CheckMessage]:
-    """The storage of packages can be made with its options; it is not asked for anything."""
+    """Check that the storage of packages accepts its options. The storage itself is not contacted."""
     try:
         storages.create_storage(settings.STORAGES["default"])
     except Exception as error:  # noqa: BLE001  # the library of each storage has errors of its own

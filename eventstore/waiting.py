@@ -65,7 +65,7 @@ class Waiter:
 
     @property
     def has_news(self) -> bool:
-        """True once there is such an event."""
+        """Return True once there is such an event."""
         return self._has_news.is_set()
 
     def notify(self, position: int) -> None:

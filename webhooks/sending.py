@@ -29,12 +29,12 @@ def new_client() -> httpx.AsyncClient:
 
 
 def message_id(envelope: RecordedEvent) -> str:
-    """The same for every attempt to deliver the event."""
+    """Return the message ID. It is the same for every attempt to deliver the event."""
     return f"msg_{envelope.event_id.hex}"
 
 
 async def send(client: httpx.AsyncClient, envelope: RecordedEvent, *, url: str, secret: str) -> str | None:
-    """None if the receiver has acknowledged the event with a 2xx answer; else in words why it has not."""
+    """Send the event. Return None after a 2xx answer, or else the reason of the failure."""
     body = msgspec.json.encode(event_document(envelope))
     timestamp = int(time.time())
     headers = {

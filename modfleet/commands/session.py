@@ -43,7 +43,7 @@ def open_session(
     password_file: Annotated[
         Path | None,
         typer.Option(
-            help="File whose first line is the password; - for standard input. Default: MODFLEET_PASSWORD.",
+            help="File whose first line is the password; - for standard input. Without it, MODFLEET_PASSWORD has the password.",
             metavar="FILE",
             rich_help_panel=CONNECTION,
         ),
@@ -51,7 +51,7 @@ def open_session(
     token_file: Annotated[
         Path | None,
         typer.Option(
-            help="File whose first line is an access token; - for standard input. Default: MODFLEET_TOKEN.",
+            help="File whose first line is an access token; - for standard input. Without it, MODFLEET_TOKEN has the token.",
             metavar="FILE",
             rich_help_panel=CONNECTION,
         ),

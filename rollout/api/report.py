@@ -56,7 +56,7 @@ _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def as_json(report: Report) -> Iterator[str]:
-    """One document, its nodes last."""
+    """Yield one JSON document, its nodes last."""
     yield msgspec.json.encode(report.rollout).decode()[:-1] + ', "nodes": ['
     separator = "\n"
     for node in node_records(report):
@@ -147,7 +147,7 @@ class RolloutReportView(APIView):
     )
     @refuses(RolloutNotFoundError)
     def get(self, request: Request, uid: str) -> StreamingHttpResponse:
-        """The rollout for a change ticket: who asked and approved, its waves, what was done by hand, what stopped it, and
+        """Return the rollout for a change ticket: who requested and approved it, its waves, what was done by hand, what stopped it, and
         each node with what it had, what it got and the outcome of every attempt. `complete` is false while it has not
         ended."""
         match request.query_params.get("format", "json"):

@@ -35,7 +35,7 @@ class OnAbort(StrEnum):
 
 
 class Gate(StrEnum):
-    """Whether a person must promote the rollout after each wave but the last."""
+    """`manual`: after each wave except the last, a person must promote the rollout."""
 
     NONE = "none"
     MANUAL = "manual"

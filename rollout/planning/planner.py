@@ -49,7 +49,7 @@ def _module_of(request: RolloutRequest) -> ModuleVersion:
 
 
 def _refuse_overlap(plans: Iterable[Plan], observed: Observed) -> None:
-    """The streams of the placements refuse an overlap too, but only once the rollout is started."""
+    """Refuse a plan that overlaps a rollout in progress. The placements refuse it too, but only when the rollout starts."""
     for plan in plans:
         for name in plan.names:
             if other := observed.blocking(plan.request.module_name, name):

@@ -63,7 +63,7 @@ def is_silent(liveness: Liveness, now: datetime, *, at_most: float = math.inf) -
 
 @retry_on_conflict
 def _declare_offline(heard_seconds: float) -> list[str]:
-    """Each attempt reads the silent nodes again: the other writer may have recorded a heartbeat."""
+    """Declare silent nodes offline. Each attempt reads them again: another writer may have recorded a heartbeat."""
     after = head()
     silent = _silent_nodes(heard_seconds)
     nodes = load_states([node_stream(name) for name in silent], NODE)

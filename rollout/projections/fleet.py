@@ -1,4 +1,4 @@
-"""Whether the fleet is frozen, and by whom."""
+"""The freeze of the fleet, and who froze it."""
 
 from collections.abc import Sequence
 

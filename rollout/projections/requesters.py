@@ -1,4 +1,4 @@
-"""Who asked for an operation, and who canceled it."""
+"""Finds out who requested an operation, and who canceled it."""
 
 from eventstore import RecordedEvent, is_person, shown
 from rollout.domain.placement.events import OperationScheduled

@@ -1,4 +1,4 @@
-"""Where nodes that are online differ from their desired state, read at one moment."""
+"""Reads at one moment how online nodes differ from their desired state."""
 
 from dataclasses import dataclass
 

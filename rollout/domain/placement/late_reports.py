@@ -33,7 +33,7 @@ def record_late_report(state: PlacementState, report: Report) -> list[PlacementE
 
 
 def evolve_reported_late(state: PlacementState, event: OperationReportedLate) -> PlacementState:
-    """A late success is what the node had when the next operation started there."""
+    """Record a late success: the node had its result when the next operation started there."""
     changed = state.changed
     if state.ended is not None and state.ended.rollout == event.rollout:
         state = replace(state, ended=_answered(state.ended, event))

@@ -42,7 +42,7 @@ def outcome(snapshot: Snapshot) -> RolloutPhase:
 
 
 def _rolled_back(state: RolloutState, snapshot: Snapshot) -> RolloutFinished:
-    """A canceled restoration is no failure, unless no node at all was restored."""
+    """Return the end of a rollback. A canceled restoration is no failure, unless no node at all was restored."""
     if snapshot.unrestored:
         return finished(state, RolloutPhase.ROLLBACK_FAILED, state.reason, state.message)
     is_own = state.started is not None and state.started.rollback_of
