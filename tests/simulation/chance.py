@@ -1,11 +1,13 @@
 """A random run: strategies, scripts, faults and what people do, all drawn from the world's own chance."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
 from typing import Any
 
+from rollout.domain.placement.events import OperationGivenBack
 from rollout.domain.retries import Retries
 from rollout.domain.rollout.commands import Abort, Approve, Pause, Promote, Reject, RolloutCommand
 from rollout.domain.rollout.events import RolloutPhase, WavePhase
@@ -224,6 +226,9 @@ def _help(world: World) -> None:
             world.obey(uid, Approve(rollout=uid, remark="go", by_another=True))
         elif state.phase == RolloutPhase.PAUSED and _is_hopeless(world, uid, state):
             world.obey(uid, Abort(rollout=uid))
+        elif state.phase == RolloutPhase.PAUSED and (names := _crashing(world, uid)):
+            for name in names:
+                world.tried(world.cancel, uid, name)
         elif state.phase == RolloutPhase.PAUSED:
             world.resume(uid)
         elif state.phase == RolloutPhase.RUNNING and state.wave_phase == WavePhase.GATED:
@@ -233,3 +238,17 @@ def _help(world: World) -> None:
 def _is_hopeless(world: World, uid: str, state: RolloutState) -> bool:
     """Whether `min_healthy` may leave no room for ever: it is of nodes that have left the fleet, or of all."""
     return state.strategy.kept_healthy(state.nodes) > 0 and world.events(uid).count("WaveFailed") > 5
+
+
+def _crashing(world: World, uid: str) -> list[str]:
+    """Return the nodes that go offline after each release of the rollout's operation, before they report anything.
+
+    The operation is scheduled again each time, so its node deadline never passes. The rollout pauses at its progress
+    deadline. Resuming it would repeat the same without end.
+    """
+    given_back = Counter(
+        each.event.node
+        for each in world.log
+        if isinstance(each.event, OperationGivenBack) and each.event.rollout == uid
+    )
+    return [row.node for row in world.rows.of(uid) if row.finished_at is None and given_back[row.node] > 5]

@@ -152,3 +152,11 @@ def test_no_tick_stands_between_waves():
     world = World(nodes=4, scripts=played(then=Script(seconds=5)))
     uid = world.start(Strategy(canary=1, waves=(1, 1), offline=Offline.SKIP))
     assert run(world, uid, seconds=4 * 5.1) == "succeeded"
+
+
+def test_people_cancel_a_node_that_crashes_at_every_command():
+    world = World(nodes=1, scripts=played(then=Script(deed=Deed.DIE, seconds=120)))
+    uid = world.start(ALL)
+    settle(world)
+    assert world.events(uid).count("RolloutPaused") > 1
+    assert (str(world.phase(uid)), world.phases(uid)) == ("aborted", {"n000": "canceled"})
