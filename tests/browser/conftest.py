@@ -95,6 +95,12 @@ def uploaded(fleet: Fleet, package: Callable[..., tuple[int, Path]]) -> Callable
     return upload
 
 
+@pytest.fixture
+def plain(fleet: Fleet, uploaded: Callable[..., int]) -> None:
+    """All nodes run a version that each server loads. A rollback restores it, whatever other tests have left."""
+    assert fleet.carry_out(uploaded(), supersede=True)["phase"] == "succeeded"
+
+
 @pytest.fixture(scope="session")
 def sessions(browser: Browser, cluster: Fleet) -> Callable[[str], Any]:
     """Logs in once for each person: what a browser keeps of it."""

@@ -25,7 +25,7 @@ def person(cluster):
 
 
 @pytest.fixture
-def four(fleet, uploaded, person):
+def four(fleet, plain, uploaded, person):
     """The uids of the four."""
 
     def start(strategy, *nodes, **more):

@@ -61,7 +61,7 @@ def drop(page, path):
     page.locator("#upload").dispatch_event("drop", {"dataTransfer": dropped})
 
 
-def test_a_canary_fails_and_everything_is_given_back(fleet, package, open_as):
+def test_a_canary_fails_and_everything_is_restored(fleet, plain, package, open_as):
     version, path = package(picky=True)
     fleet.refuse_to_load("node-1")
     before = fleet.greetings()
