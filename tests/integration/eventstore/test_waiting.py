@@ -24,8 +24,9 @@ from tests.ledger import Opened, register_events
 register_events()
 print("ready", flush=True)
 sys.stdin.readline()
+began = time.time()
 append(Append("elsewhere", 0, [Opened(owner="alice")]))
-print(time.time(), flush=True)
+print(began, flush=True)
 """
 
 

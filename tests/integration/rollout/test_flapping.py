@@ -21,7 +21,7 @@ from rollout.domain.node.events import (
 from rollout.domain.node.pace import BURST, SECONDS
 from rollout.domain.strategy import Offline
 from rollout.models import Liveness
-from rollout.process import offline_nodes, timeouts
+from rollout.process import offline_nodes
 from rollout.queries.nodes import node_documents
 from rollout.queries.snapshot import bad_nodes
 from rollout.reconciliation.reconciler import reconcile
@@ -80,7 +80,7 @@ def test_the_figure_for_a_day_is_right(n, monkeypatch):
     before, began, step = of_node.count(), database_now(), SECONDS / 4
     for number in range(int(86_400 / step)):
         now = began + timedelta(seconds=number * step)
-        for module in (order, timeouts):
+        for module in (order, offline_nodes):
             monkeypatch.setattr(module, "database_now", lambda now=now: now)
         offline_nodes.declare_silent_nodes_offline()
         heartbeat(n, installed(), server_version=f"1.{number}", operating_system=node(n).operating_system)
