@@ -35,7 +35,7 @@ BATCH = 500
 
 
 #: Claims with an outcome that could not be recorded because the database was away, each with the operations whose
-#: commands were sent. They are recorded first when the database is back: until then nobody else can claim the commands.
+#: commands were sent. They are recorded first when the database is back: until then no other process can claim the commands.
 _unrecorded: deque[tuple["_Claim", Sequence[Any]]] = deque()
 
 

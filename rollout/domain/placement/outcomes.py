@@ -12,7 +12,7 @@ def reported_outcome(live: Operation, report: Report) -> tuple[Phase, Reason | N
     """Return the phase, the reason and the message that a final report gives to the live operation.
 
     The node's word counts, with two exceptions. A success fails if the inventory in the report contradicts it. A
-    cancellation fails if nobody has asked for it.
+    cancellation fails if it was not requested.
     """
     if report.phase == Phase.CANCELED and live.phase != Phase.CANCELING:
         message = f"{report.node} canceled the operation without a request. {report.message}".rstrip()
