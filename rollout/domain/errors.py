@@ -130,6 +130,27 @@ class NodePhaseError(RolloutError):
     code = "node_decommissioned"
 
 
+class NodePendingError(RolloutError):
+    """The node is not part of the fleet yet."""
+
+    kind = Kind.CONFLICT
+    code = "node_pending"
+
+
+class NodeExistsError(RolloutError):
+    """Another agent speaks for the node of this name."""
+
+    kind = Kind.CONFLICT
+    code = "node_exists"
+
+
+class NodeIdentityError(RolloutError):
+    """The node has no valid identity: it was revoked, is pending, or never joined."""
+
+    kind = Kind.CONFLICT
+    code = "node_not_signed"
+
+
 class InvalidModulePackageError(RolloutError):
     """`POST /v1/modules`: the package cannot be read, or what its module.json says is wrong."""
 

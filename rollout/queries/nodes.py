@@ -97,12 +97,17 @@ def known_nodes(names: Iterable[str]) -> dict[str, KnownNode]:
 
 def silent_among(names: Iterable[str]) -> list[str]:
     """Return those that are declared offline and not decommissioned, by name."""
-    silent = Node.objects.filter(name__in=names, online=False).exclude(phase=NodePhase.DECOMMISSIONED)
+    silent = node_rows().filter(name__in=names, online=False)
     return list(silent.order_by("name").values_list("name", flat=True))
 
 
 def node_rows() -> QuerySet[Node]:
-    """Return the nodes of the fleet, by name: all that are not decommissioned."""
+    """Return the nodes of the fleet, by name: all that are neither pending nor decommissioned."""
+    return listed_nodes().exclude(phase=NodePhase.PENDING)
+
+
+def listed_nodes() -> QuerySet[Node]:
+    """Return the nodes of the fleet and the pending ones, by name."""
     return Node.objects.exclude(phase=NodePhase.DECOMMISSIONED).order_by("name")
 
 

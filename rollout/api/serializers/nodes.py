@@ -40,7 +40,7 @@ class NodeWarningSerializer(serializers.Serializer[Any]):
 
 class NodeSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
-    phase = serializers.ChoiceField(["online", "offline", "draining", "decommissioned"])
+    phase = serializers.ChoiceField(["pending", "online", "offline", "draining", "decommissioned"])
     last_seen = serializers.DateTimeField(allow_null=True)
     clock_skew_seconds = serializers.FloatField(
         allow_null=True, help_text="Seconds by which the node's clock was ahead at its last heartbeat"

@@ -14,7 +14,7 @@ from rollout.api.serializers.rollouts import AttemptSerializer
 from rollout.api.views.documents import AS_OF, as_of
 from rollout.domain.errors import NodeNotFoundError, NodePhaseError
 from rollout.queries.as_of import node_as_of
-from rollout.queries.nodes import node_documents, node_row, node_rows
+from rollout.queries.nodes import listed_nodes, node_documents, node_row
 from rollout.queries.operations import attempt_document, attempts_on
 from rollout.services.nodes import activate_node, decommission_node, drain_node, forget_node, label_node
 
@@ -42,7 +42,7 @@ class NodeViewSet(ViewSet):
     @extend_schema(parameters=NODES.parameters, responses=page_of(NodeSerializer))
     def list(self, request: Request) -> Response:
         """List nodes by name, each with its modules: the desired and the observed state."""
-        return paginate(request, node_rows(), NODES, serialize=node_documents)
+        return paginate(request, listed_nodes(), NODES, serialize=node_documents)
 
     @extend_schema(responses=NodeSerializer, parameters=[AS_OF])
     @refuses(NodeNotFoundError)
