@@ -18,14 +18,17 @@ DELIVER = """
 import sys, django
 django.setup()
 from celery import current_app
+from django.db.models import Value
 from rollout.delivery.commands import commands_of
 from rollout.delivery.outbox import _send
-from rollout.models import Operation
-operations = list(Operation.objects.filter(rollout=sys.argv[1], node=sys.argv[2]))
+from rollout.models import Liveness, Node, Operation
+incarnation = Value(Liveness.objects.get(node=sys.argv[2]).incarnation)
+is_signed = Node.objects.get(name=sys.argv[2]).identity == "signed"
+operations = list(Operation.objects.filter(rollout=sys.argv[1], node=sys.argv[2]).annotate(incarnation=incarnation))
 with current_app.producer_or_acquire() as producer:
     for _, command in commands_of(operations):
         for _ in range(10):
-            _send(command, producer)
+            _send(command, producer, is_signed=is_signed)
 """
 
 
