@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given as given_any
 from hypothesis import strategies as st
 
-from rollout.domain.errors import NodeIdentityError, NodeNotFoundError, NodePendingError, NodePhaseError
+from rollout.domain.errors import NodeNotFoundError, NodePendingError, NodePhaseError
 from rollout.domain.node.commands import (
     ActivateNode,
     DeclareOffline,
