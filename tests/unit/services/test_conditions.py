@@ -34,6 +34,7 @@ WHOM_TO_ADVANCE = "reads only which rollouts to advance next"
 WHAT_TO_LOAD = "reads only which streams may have to change; they decide"
 STEPS = "one step after the other, each of which is looked at by itself"
 NO_RELEASE = "only a release reads rows, the inventory, and it releases nothing"
+VERIFIED = "reads the keys of the nodes; a message that came before a key ended may be recorded after it"
 ITS_ATTEMPT = "names the attempt that its rows show; the placement refuses any other"
 
 #: Each with the reason why no other decision can make it wrong.
@@ -55,6 +56,7 @@ ACCEPTED = {
     "rollout.delivery.ingestion.heartbeats._record_all": WHAT_TO_LOAD,
     "rollout.delivery.ingestion.heartbeats.record_heartbeats": WHOM_TO_ADVANCE,
     "rollout.delivery.ingestion.reports._reject": OWN_ROW,
+    "rollout.delivery.ingestion.reports.record_reports": VERIFIED,
     "rollout.management.commands.relay.Command.handle": STEPS,
     "rollout.services.nodes.activate_node": WHOM_TO_ADVANCE,
     "rollout.services.nodes.forget_node": "reads nothing: it deletes a row of what is no projection",
