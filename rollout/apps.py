@@ -14,9 +14,11 @@ class RolloutConfig(AppConfig):
         from rollout.projections.join_tokens import JoinTokenProjection
         from rollout.projections.nodes import NodeProjection
         from rollout.projections.rollouts import RolloutProjection
+        from rollout.queries.downloads import refuse_other_nodes
         from rollout.queries.modules import refuse_if_loaded, refuse_if_used
 
         artifacts_app.vetoes.DELETION.register(refuse_if_used)
+        artifacts_app.vetoes.FETCH.register(refuse_other_nodes)
         modules_app.vetoes.DELETION.register(refuse_if_loaded)
         register_projection(RolloutProjection())
         register_projection(NodeProjection())

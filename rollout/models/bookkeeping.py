@@ -27,7 +27,9 @@ class Liveness(models.Model):
     protocol = models.IntegerField(default=0, db_default=0)
     capabilities = models.JSONField(default=list, db_default=models.Value([], models.JSONField()))
     agent_version = models.CharField(max_length=32, default="", db_default="")
-    #: Another start of an agent with the node's key that was heard, and when: `delivery.ingestion.order`.
+    #: Tells the machine or container of its agent apart from others.
+    host = models.CharField(max_length=64, default="", db_default="")
+    #: Another start of an agent with the node's key that was heard, and when: `delivery.ingestion.rivals`.
     rival = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()))
     #: By kind of change, when its full allowance is restored, Unix time: `domain.node.pace`.
     pace = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()))

@@ -29,6 +29,8 @@ class Node(models.Model):
     identity = models.CharField(max_length=10, default="unsigned", db_default="unsigned")
     #: Its public keys, each as [public_key, broker_password_sha256], the one in use first.
     keys = models.JSONField(default=list, db_default=models.Value([], models.JSONField()))
+    #: Position of the newest event about its identity.
+    identity_position = models.BigIntegerField(default=0, db_default=0, db_index=True)
     rekey_requested = models.BooleanField(default=False, db_default=False)
     #: Two agents with its key are heard.
     duplicate = models.BooleanField(default=False, db_default=False)

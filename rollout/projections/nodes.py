@@ -10,6 +10,7 @@ import msgspec
 
 from eventstore import RecordedEvent
 from rollout.domain.node.events import (
+    NODE_IDENTITY,
     NODE_PHASES,
     NodeAccepted,
     NodeActivated,
@@ -130,6 +131,8 @@ class NodeFold:
                     self._modules.end_drifts(event.node)
                 if isinstance(event, NodeForgotten):
                     self._modules.observe(event.node, ())
+        if isinstance(recorded.event, NODE_IDENTITY):
+            self.nodes[recorded.event.node].identity_position = recorded.position
         if isinstance(recorded.event, NODE_PHASES):
             node = self.nodes[recorded.event.node]
             node.phase_position, node.phase_event_id = recorded.position, recorded.event_id
@@ -174,6 +177,7 @@ def _joined(recorded: RecordedEvent, before: Node | None) -> Node:
     if before is not None:
         node.joined_at, node.joined_position = before.joined_at, before.joined_position
         node.identity, node.keys = before.identity, before.keys
+        node.identity_position = before.identity_position
         node.rekey_requested, node.duplicate = before.rekey_requested, before.duplicate
         if before.phase == NodePhase.PENDING:
             node.labels = before.labels

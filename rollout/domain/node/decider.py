@@ -150,10 +150,11 @@ def _change_identity(
                 node=command.node, public_key=key.public_key, broker_password_sha256=key.broker_password_sha256
             )
             return [] if key in state.keys else [added]
-        case RetireOtherKeys() | _:
-            others = [each.public_key for each in state.keys if each.public_key != command.public_key]
+        case RetireOtherKeys(public_key=public_key):
+            others = [each.public_key for each in state.keys if each.public_key != public_key]
             is_known = len(others) < len(state.keys)
             return [NodeKeyRetired(node=command.node, public_key=each) for each in others] if is_known else []
+    return []
 
 
 def _record_heartbeat(state: NodeState, heartbeat: RecordHeartbeat) -> list[NodeEvent]:

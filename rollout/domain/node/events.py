@@ -203,6 +203,8 @@ NodeEvent = (
     | NodeDrifted
     | NodeDriftEnded
 )
+#: The events that change whose messages are from the node.
+NODE_IDENTITY = (NodeEnrolled, NodeAccepted, NodeKeyAdded, NodeKeyRetired, NodeRevoked)
 #: The events that change a node's phase.
 NODE_PHASES = (
     NodeEnrolled,
