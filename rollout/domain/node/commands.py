@@ -14,7 +14,7 @@ from rollout.messages import Inventory, NodeProfile
 class EnrollNode:
     """Give the node an identity. `is_silent`: it was not heard for three heartbeat intervals, or never.
 
-    Do nothing if the node has this identity. Raises: `NodeExistsError` if another agent speaks for the node.
+    Do nothing if the node has this identity, unless this accepts it. Raises: `NodeExistsError` if another agent speaks for the node.
     """
 
     node: str

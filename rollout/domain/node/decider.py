@@ -104,10 +104,13 @@ def decide(state: NodeState, command: NodeCommand) -> list[NodeEvent]:
 
 def _enroll(state: NodeState, command: EnrollNode) -> list[NodeEvent]:
     key = NodeKey(public_key=command.public_key, broker_password_sha256=command.broker_password_sha256)
-    if key in state.keys and not state.decommissioned:
+    is_accepted = command.accepted and state.identity == Identity.PENDING
+    if key in state.keys and not (state.decommissioned or is_accepted):
         return []
     is_own = any(each.public_key == command.public_key for each in state.keys)
-    if state.identity == Identity.SIGNED and not (is_own or command.is_silent or state.decommissioned):
+    # A token that accepts its nodes may replace an agent whose messages are not signed yet, while it runs.
+    speaks = state.identity == Identity.SIGNED or (state.identity == Identity.UNSIGNED and not command.accepted)
+    if speaks and not (is_own or command.is_silent or state.decommissioned):
         raise NodeExistsError(
             f"Another agent speaks for {command.node}. Stop it and wait for three heartbeats, or revoke the node."
         )
