@@ -1,6 +1,7 @@
 """The rules of one node."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given as given_any
@@ -442,15 +443,16 @@ def test_a_repetition_does_nothing_but_join(commands):
 @given_any(st.lists(COMMANDS, max_size=30), st.booleans())
 def test_rows_are_as_the_rules_see_them(commands, is_unsigned):
     state, fold = NODE.initial, NodeFold({}, [], [])
-    events = [NodeJoined(node="n1", profile=PROFILE)] if is_unsigned else []
+    events: list[Any] = [NodeJoined(node="n1", profile=PROFILE)] if is_unsigned else []
     for number, command in enumerate([ENROLL, *commands]):
         if not events:
             try:
-                events = NODE.decide(state, command)
+                events = [*NODE.decide(state, command)]
             except REFUSALS:
                 continue
         for event in events:
-            fold.apply(SimpleNamespace(event=event, position=number, event_id=None, recorded_at=None))
+            recorded: Any = SimpleNamespace(event=event, position=number, event_id=None, recorded_at=None)
+            fold.apply(recorded)
             fold.finished_nodes()
         state, events = NODE.fold(events, state), []
         row = fold.nodes["n1"]
