@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 #: Commands that are sent to the broker at a time.
 BATCH = 500
 #: How often the broker is asked for its users, seconds.
-CHECK_SECONDS = 5.0
+CHECK_SECONDS = 2.0
 #: The longest wait for the broker, seconds.
 ANSWER_SECONDS = 5.0
 PREFIX = user_of("")
@@ -88,7 +88,9 @@ class BrokerUsers:
 def connected_to(url: str) -> Any:
     """Return a client of the broker. `url` is in Celery's form."""
     plain = url.replace("redis+socket://", "unix://", 1)
-    return redis.Redis.from_url(plain, socket_timeout=ANSWER_SECONDS, decode_responses=True)
+    # CLIENT SETINFO exists since Redis 7.2, so its user may not call it.
+    options: dict[str, Any] = {"socket_timeout": ANSWER_SECONDS, "decode_responses": True, "driver_info": None}
+    return redis.Redis.from_url(plain, **options)
 
 
 def needed_users() -> dict[str, tuple[str, ...]]:
