@@ -57,6 +57,10 @@ class NodeSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     phase = serializers.ChoiceField(["pending", "online", "offline", "draining", "decommissioned"])
     identity = serializers.ChoiceField(list(Identity), help_text="How its messages are known to be from it")
+    keys = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Ids of its keys, the one in use first. Compare it with the one that the installer printed before you accept the node",
+    )
     duplicate = serializers.BooleanField(help_text="Two agents with its key are heard")
     last_seen = serializers.DateTimeField(allow_null=True)
     clock_skew_seconds = serializers.FloatField(
