@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.core.validators import RegexValidator
 from rest_framework import serializers
 
 from api.fields import StrictCharField, StrictSerializer
@@ -21,6 +22,14 @@ class LabelsField(serializers.DictField):
 
 class LabelsSerializer(StrictSerializer):
     labels = LabelsField()
+
+
+class AcceptSerializer(StrictSerializer):
+    key = StrictCharField(
+        required=False,
+        validators=[RegexValidator(r"\A[0-9a-f]{16}\Z")],
+        help_text="The id of the key that the node must have, as the installer printed it. Default: any",
+    )
 
 
 class NodeModuleSerializer(serializers.Serializer[Any]):

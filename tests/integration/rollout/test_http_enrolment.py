@@ -201,6 +201,20 @@ def test_nodes_of_a_group_wait_for_a_person(group, exchange, admin):
     assert admin.post("/v2/nodes/cache-1/accept").status_code == 200
 
 
+def test_a_node_is_accepted_only_with_the_key_that_was_compared(group, exchange, admin):
+    """Another host with the token may have joined under this name since."""
+    first, second = Host(name="cache-1"), Host(name="cache-1")
+    exchange(first, group)
+    exchange(second, group)
+
+    def accept(host):
+        return admin.post("/v2/nodes/cache-1/accept", {"key": key_id(host.secret.public)}, format="json")
+
+    assert refused(accept(first), 409, "node_key_changed")
+    assert node("cache-1").identity == "pending"
+    assert accept(second).json()["identity"] == "signed"
+
+
 def test_nodes_of_a_group_may_join_without_a_person(create, exchange):
     token = create(pattern="cache-*", uses=2, auto_accept=True)["token"]
     assert exchange(Host(name="cache-1"), token).status_code == 201
