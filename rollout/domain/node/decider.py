@@ -144,6 +144,8 @@ def _change_identity(
             if is_duplicate == state.is_duplicate:
                 return []
             return [NodeDuplicateFound(node=node) if is_duplicate else NodeDuplicateEnded(node=node)]
+        case RetireOtherKeys() if state.identity != Identity.SIGNED:
+            return []  # the identity was revoked since the message was verified
         case _ if state.identity != Identity.SIGNED:
             raise NodeIdentityError(f"The identity of {command.node} is {state.identity}: the node must join first.")
         case RequestRekey():
