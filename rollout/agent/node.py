@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rollout.agent.causes import refusal
 from rollout.agent.digests import Digests
 from rollout.agent.failure import Failure
 from rollout.agent.include import IncludeFile
@@ -17,7 +18,7 @@ from rollout.agent.journal import Journal
 from rollout.agent.module_store import ModuleStore
 from rollout.agent.server import LoadedModule, RefusedError, Server, ServerSilentError, Session
 from rollout.agent.settings import AgentSettings
-from rollout.messages import Heartbeat, InstalledModule, Inventory, NodeProfile, Reason, operating_system
+from rollout.messages import Heartbeat, InstalledModule, Inventory, NodeProfile, operating_system
 
 #: Files that name the operating system: os-release(5).
 OS_RELEASES = (Path("/etc/os-release"), Path("/usr/lib/os-release"))
@@ -107,13 +108,13 @@ class Node:
                 self.settle(module_name, version)
 
     def facts(self) -> ServerFacts:
-        """Return the state of the server. Raises: `Failure` (server_unreachable)."""
+        """Return the state of the server. Raises: `Failure` (server_unreachable, permission_denied, module_command_disabled)."""
         try:
             with self.server.session() as session:
                 self._last_facts = observe(session)
                 return self._last_facts
         except RefusedError as error:
-            raise Failure(Reason.SERVER_UNREACHABLE, f"The server refuses the agent's commands: {error}.") from error
+            raise refusal(error) from error
 
     def commands_of(self, module_name: str) -> tuple[str, ...]:
         """Return the names of the commands that a loaded module has registered; none if the server does not say."""

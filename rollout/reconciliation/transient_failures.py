@@ -13,6 +13,7 @@ TRANSIENT = frozenset(
         Reason.FETCH_FAILED,
         Reason.IO_ERROR,
         Reason.SERVER_UNREACHABLE,
+        Reason.MODULE_BUSY,
         Reason.STALE_GENERATION,
         Reason.AGENT_ERROR,
         Reason.NODE_UNREACHABLE,
