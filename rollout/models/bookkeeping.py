@@ -51,6 +51,21 @@ class Dispatch(models.Model):
         return self.operation
 
 
+class ServerLog(models.Model):
+    """What the server of a node logged during an attempt that failed. The lines may contain data of clients, although the
+    agent redacts them: they are in no event, and are deleted after MODFLEET_SERVER_LOG_DAYS."""
+
+    #: `<rollout>:<node>:<generation>:<attempt>`
+    attempt = models.CharField(primary_key=True, max_length=190)
+    lines = models.JSONField()
+    #: The line that tells why; empty if none does: `domain.server_words`.
+    telling = models.CharField(max_length=300)
+    recorded_at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return self.attempt
+
+
 class DroppedMessages(models.Model):
     """How many messages the control workers dropped, by queue and reason."""
 
