@@ -49,7 +49,11 @@ def test_it_works(fleet, admin):
 
 def test_the_strategy_is_shown_in_words(fleet, admin):
     page = shown_text(admin.get(page_url("rollout_rollout", fleet.rollout)))
-    for each in ("progress_deadline_seconds 600 ", "retries.reasons fetch_failed, server_unreachable", "waves none"):
+    for each in (
+        "progress_deadline_seconds 600 ",
+        "retries.reasons fetch_failed, server_unreachable, module_busy",
+        "waves none",
+    ):
         assert each in page
 
 
