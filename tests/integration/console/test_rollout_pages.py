@@ -43,7 +43,7 @@ def verb_url(uid, name):
 
 def test_it_works(fleet, admin):
     page = shown_text(admin.get(page_url("rollout_rollout", fleet.rollout)))
-    for each in ("Running", "66 %", "1 queued", "1 succeeded", "1 failed", "node-b", "Read the server"):
+    for each in ("Running", "66 %", "1 queued", "1 succeeded", "1 failed", "node-b", "Read what the server said"):
         assert each in page
 
 
