@@ -20,6 +20,7 @@ from rollout.messages import Action, Phase, Reason
 from rollout.models import Node, NodeModule, Operation, Rollout
 from rollout.projections.node_modules import ModuleState
 from rollout.queries import dashboard
+from rollout.queries.failures import telling_lines
 from rollout.queries.nodes import node_warnings, nodes_with_liveness
 from rollout.queries.operations import newest_attempts_on
 from rollout.services.nodes import activate_node, decommission_node, drain_node, forget_node
@@ -242,6 +243,7 @@ class NodeAdmin(ActingAdmin):
 
     def tables(self, row: Node) -> list[Table]:
         attempts = newest_attempts_on(row.name, limit=FIRST_ROWS)
+        logged = telling_lines(attempts)
         return [
             Table(
                 title="Modules",
@@ -271,6 +273,7 @@ class NodeAdmin(ActingAdmin):
                     "Message",
                     "Attempt",
                     "Seconds",
+                    "Server logged",
                     "Scheduled",
                     "By rollout",
                     "By",
@@ -279,6 +282,7 @@ class NodeAdmin(ActingAdmin):
                     (
                         link(page_url("rollout_operation", each.key), _what(each)),
                         *_outcome(each),
+                        logged.get((each.rollout, each.node, each.generation, each.attempt)) or NOTHING,
                         ago(each.scheduled_at),
                         _rollout_link(each.rollout),
                         _whose(each),

@@ -9,7 +9,6 @@ from eventstore import database_now, delete_unlocked
 from rollout.domain.server_words import telling_line
 from rollout.messages import LONGEST_LOG_LINE, Report
 from rollout.models import ServerLog
-from rollout.projections.counters import attempt_key
 
 
 def keep_server_logs(reports: Iterable[Report]) -> None:
@@ -17,7 +16,10 @@ def keep_server_logs(reports: Iterable[Report]) -> None:
     now = database_now()
     rows = [
         ServerLog(
-            attempt=attempt_key(each.rollout, each.node, each.generation, each.attempt),
+            rollout=each.rollout,
+            node=each.node,
+            generation=each.generation,
+            attempt=each.attempt,
             lines=[_escaped(line) for line in each.server_log],
             telling=telling_line([_escaped(line) for line in each.server_log]),
             recorded_at=now,
@@ -26,7 +28,7 @@ def keep_server_logs(reports: Iterable[Report]) -> None:
         if each.server_log
     ]
     if rows:
-        ServerLog.objects.bulk_create(sorted(rows, key=lambda row: row.attempt), ignore_conflicts=True)
+        ServerLog.objects.bulk_create(sorted(rows, key=str), ignore_conflicts=True)
 
 
 def forget_server_logs() -> int:

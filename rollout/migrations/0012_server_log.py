@@ -13,10 +13,17 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='ServerLog',
             fields=[
-                ('attempt', models.CharField(max_length=190, primary_key=True, serialize=False)),
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('rollout', models.CharField(max_length=32)),
+                ('node', models.CharField(max_length=128)),
+                ('generation', models.IntegerField()),
+                ('attempt', models.IntegerField()),
                 ('lines', models.JSONField()),
                 ('telling', models.CharField(max_length=300)),
                 ('recorded_at', models.DateTimeField(db_index=True)),
             ],
+            options={
+                'constraints': [models.UniqueConstraint(fields=('rollout', 'node', 'generation', 'attempt'), name='one_log_for_an_attempt')],
+            },
         ),
     ]

@@ -26,11 +26,7 @@ def operation_key(rollout: str, node: str) -> str:
 
 def former_key(operation: Operation) -> str:
     """Return the key of an attempt that another attempt of the rollout has followed."""
-    return attempt_key(operation.rollout, operation.node, operation.generation, operation.attempt)
-
-
-def attempt_key(rollout: str, node: str, generation: int, attempt: int) -> str:
-    return f"{rollout}:{node}:{generation}:{attempt}"
+    return f"{operation.rollout}:{operation.node}:{operation.generation}:{operation.attempt}"
 
 
 def counter_of(phase: str) -> str:
