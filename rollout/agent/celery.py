@@ -13,7 +13,7 @@ from rollout.agent.expiry import Expiry
 from rollout.agent.heartbeat import Heartbeats
 from rollout.agent.publisher import Publisher, broker_time, transport_options
 from rollout.agent.runner import Runner
-from rollout.agent.settings import AgentSettings, SettingsError, settings_from
+from rollout.agent.settings import AgentSettings, SettingsError, require_startable, settings_from
 from rollout.logs import formatter
 from rollout.messages import queue_for
 from rollout.transport import TaskConsumer
@@ -120,6 +120,7 @@ def _set_up_logging(*, loglevel: int, **_: Any) -> None:
 setup_logging.connect(_set_up_logging)
 try:
     agent_settings = settings_from(os.environ)
+    require_startable(agent_settings)
 except SettingsError as error:
     raise SystemExit(str(error)) from error
 app = make_app(agent_settings)
