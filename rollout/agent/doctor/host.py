@@ -51,7 +51,8 @@ def errors(error: BaseException | None) -> Iterator[BaseException]:
 
 def is_refused(error: BaseException) -> bool:
     """Return True if a server refused the user's command (NOPERM)."""
-    return any(isinstance(each, NoPermissionError) for each in errors(error))
+    # The error of a refused EXEC quotes the one of the rights.
+    return any(isinstance(each, NoPermissionError) or ": NOPERM " in str(each) for each in errors(error))
 
 
 def words_of(error: BaseException) -> str:

@@ -2,10 +2,11 @@
 
 import datetime as dt
 import http.server
+import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,11 @@ from rollout.agent.inspection import ROOT
 from rollout.agent.settings import AgentSettings, settings_from
 from rollout.delivery.broker_acl import node_line
 from rollout.messages import Finding
-from tests.integration.agent.conftest import VALKEY, built, short_folder
+from tests.integration.agent.conftest import VALKEY, short_folder
 from tests.plugins.server import free_port
 from tests.waiting import wait_for
 
-__all__ = ["built", "short_folder"]
+__all__ = ["short_folder"]
 
 UNIT = "redis-server.service"
 
@@ -126,6 +127,8 @@ class Site:
     fakes: dict[str, str] = field(default_factory=dict)
     settings_class: type[AgentSettings] | None = None
     more: dict[str, Any] = field(default_factory=dict)
+    #: Closed at the end.
+    closes: list[socket.socket] = field(default_factory=list)
     #: Called when broker and server run.
     then: Callable[["Site"], object] = lambda _: None
 
@@ -147,11 +150,7 @@ class Site:
         for name in ("cgroup", "cmdline", "status", "mountinfo", "root", "exe", "stat"):
             _link(process / name, Path(f"/proc/{self.server.pid}/{name}"))
         _link(root / "proc/self/mountinfo", Path("/proc/self/mountinfo"))
-        for path, text in self.fakes.items():
-            file = root / path.format(pid=self.server.pid).lstrip("/")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.unlink(missing_ok=True)
-            file.write_text(text)
+        _write(root, {path.format(pid=self.server.pid): text for path, text in self.fakes.items()})
         return root
 
     def examine(self, *, root: Path | None = None) -> dict[str, Finding]:
@@ -162,9 +161,25 @@ class Site:
             settings = self.settings_class(**given, **self.more)
         return {each.check: each for each in run_doctor(settings, root or self.root)}
 
+    def examine_offline(self) -> dict[str, Finding]:
+        """The same without broker and server."""
+        self.environ |= {"MODFLEET_BROKER_URL": "redis://127.0.0.1:1", "MODFLEET_SERVER_URL": "redis://127.0.0.1:2"}
+        root = self.folder / "root"
+        _link(root / "proc/self/mountinfo", Path("/proc/self/mountinfo"))
+        _write(root, {path: text for path, text in self.fakes.items() if "{pid}" not in path})
+        return self.examine(root=root)
+
     def examine_here(self) -> dict[str, Finding]:
         """The same, with the real file system."""
         return self.examine(root=ROOT)
+
+
+def _write(root: Path, files: Mapping[str, str]) -> None:
+    for path, text in files.items():
+        file = root / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
+        file.write_text(text)
 
 
 def _link(path: Path, to: Path) -> None:
@@ -181,7 +196,8 @@ def binary() -> Path:
 @pytest.fixture
 def site(short_folder: Path, binary: Path) -> Iterator[Site]:
     modules, journal = short_folder / "modules", short_folder / "journal"
-    modules.mkdir(mode=0o755)
+    modules.mkdir()
+    modules.chmod(0o755)
     journal.mkdir(mode=0o700)
     (short_folder / "password").write_text("p\n")
     handler = type("Probe", (Handler,), {})
@@ -211,6 +227,8 @@ def site(short_folder: Path, binary: Path) -> Iterator[Site]:
     thread = threading.Thread(target=control.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield site
+    for each in site.closes:
+        each.close()
     control.shutdown()
     control.server_close()
     thread.join()
