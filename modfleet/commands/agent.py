@@ -48,8 +48,10 @@ def parser() -> argparse.ArgumentParser:
 def main(words: Sequence[str]) -> None:
     """Replace this process by the agent's worker, or exit."""
     if words[:1] == ["doctor"]:
-        from modfleet.commands import doctor
-
+        try:
+            from modfleet.commands import doctor
+        except ImportError as error:  # a package is missing, or broken
+            end(f"The agent cannot start: {error}.", ExitCode.FAILED)
         doctor.main(words[1:])
     given = parser().parse_args(words)
     _require_settings()

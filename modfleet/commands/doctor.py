@@ -9,9 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import msgspec
+
 from modfleet.commands.agent import Parser, end
 from modfleet.failure import ExitCode
+from rollout.agent.doctor import run_doctor
 from rollout.agent.doctor.acl import Extra, Level, acl_line
+from rollout.agent.settings import SettingsError, settings_from
+from rollout.messages import FindingStatus
 
 SUMMARY = "Check this host, its server, the broker and the control plane. It changes nothing."
 DESCRIPTION = f"""{SUMMARY}
@@ -63,12 +68,6 @@ def main(words: Sequence[str]) -> NoReturn:
 
 
 def _diagnose(*, as_json: bool) -> NoReturn:
-    import msgspec
-
-    from rollout.agent.doctor import run_doctor
-    from rollout.agent.settings import SettingsError, settings_from
-    from rollout.messages import FindingStatus
-
     try:
         settings = settings_from(os.environ)
     except SettingsError as error:

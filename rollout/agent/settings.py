@@ -18,11 +18,12 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 from msgspec import Meta
 
+from durable import make_directory
 from rollout.agent.failure import AgentError
 
 PREFIX = "MODFLEET_"
-#: A variable that is this similar to one of the agent's is a misspelt one. Those of the control plane are below 0.85.
-LIKENESS = 0.86
+#: A variable that is this similar to one of the agent's is a misspelt one. Those of the control plane are below it.
+LIKENESS = 0.8
 
 NodeName = Annotated[str, Meta(pattern=r"^(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,128}\Z")]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://")]
@@ -111,9 +112,7 @@ def require_startable(settings: AgentSettings) -> None:
     for name, mode in (("modules_dir", 0o755), ("journal_dir", 0o700)):
         directory: Path = getattr(settings, name)
         try:
-            if not directory.exists():
-                directory.mkdir(parents=True)
-                directory.chmod(mode)
+            make_directory(directory, mode=mode)
         except OSError as error:
             raise SettingsError(f"{PREFIX}{name.upper()}={directory} cannot be created: {error.strerror}.") from error
 
@@ -145,11 +144,19 @@ def _is_loopback(name: str) -> bool:
 
 def _refuse_misspelt(environ: Mapping[str, str]) -> None:
     """Refuse a variable that is almost one of the agent's. All other variables may be of other programs."""
-    names = [f"{PREFIX}{field.name.upper()}" for field in dataclasses.fields(AgentSettings)]
-    valid = {*names, *(f"{name}_FILE" for name in names)}
-    for variable in sorted(each for each in environ if each.startswith(PREFIX) and each not in valid):
-        if near := difflib.get_close_matches(variable, valid, n=1, cutoff=LIKENESS):
-            raise SettingsError(f"{variable} is no setting: did you mean {near[0]}?")
+    names = {f"{PREFIX}{field.name.upper()}" for field in dataclasses.fields(AgentSettings)}
+    by_stem = {_stem(name): name for name in sorted(names)}
+    for variable in sorted(each for each in environ if each.startswith(PREFIX)):
+        if variable in names or variable.removesuffix("_FILE") in names:
+            continue
+        if near := difflib.get_close_matches(_stem(variable), by_stem, n=1, cutoff=LIKENESS):
+            meant = by_stem[near[0]]
+            end = "_FILE" if variable.endswith("_FILE") and not meant.endswith("_FILE") else ""
+            raise SettingsError(f"{variable} is no setting: did you mean {meant}{end}?")
+
+
+def _stem(variable: str) -> str:
+    return variable.removeprefix(PREFIX).removesuffix("_FILE")
 
 
 def _given(variable: str, environ: Mapping[str, str]) -> str:

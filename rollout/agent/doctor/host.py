@@ -60,7 +60,8 @@ def words_of(error: BaseException) -> str:
     for each in errors(error):
         if isinstance(each, OSError) and each.strerror:
             return each.strerror
-    return str(error).strip().rstrip(".") or type(error).__name__
+    words = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return words.strip().rstrip(".") or type(error).__name__
 
 
 class Host:
