@@ -4,8 +4,9 @@ import argparse
 import json
 import os
 import secrets
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -34,6 +35,12 @@ def parser() -> argparse.ArgumentParser:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+    )
+    made.add_argument(
+        "--env-file",
+        type=Path,
+        metavar="FILE",
+        help="File with the agent's settings, as in `EnvironmentFile=` of its unit. It replaces the environment's.",
     )
     made.add_argument("--json", action="store_true", help="Print the findings as a JSON array.")
     made.add_argument(
@@ -64,12 +71,22 @@ def main(words: Sequence[str]) -> NoReturn:
     given = parser().parse_args(words)
     if given.print_acl:
         _print_acl(given)
-    _diagnose(as_json=given.json)
+    _diagnose(_environ(given.env_file), as_json=given.json)
 
 
-def _diagnose(*, as_json: bool) -> NoReturn:
+def _environ(file: Path | None) -> Mapping[str, str]:
+    if file is None:
+        return os.environ
     try:
-        settings = settings_from(os.environ)
+        words = shlex.split(file.read_text(), comments=True)
+    except (OSError, ValueError) as error:
+        end(f"{file} cannot be read: {error}.", ExitCode.USAGE)
+    return {**os.environ, **dict(word.split("=", 1) for word in words if "=" in word)}
+
+
+def _diagnose(environ: Mapping[str, str], *, as_json: bool) -> NoReturn:
+    try:
+        settings = settings_from(environ)
     except SettingsError as error:
         end(f"{error} `modfleet agent --help` lists the required settings.", ExitCode.USAGE)
     findings = run_doctor(settings)

@@ -112,7 +112,7 @@ def is_local(host: str) -> bool:
         if ip_address(host).is_loopback:
             return True
     except ValueError:
-        if host == "localhost":
+        if host == "localhost" or host.endswith(".localhost"):
             return True
     with suppress(OSError):
         for family, kind, protocol, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):

@@ -20,6 +20,7 @@ from msgspec import Meta
 
 from durable import make_directory
 from rollout.agent.failure import AgentError
+from rollout.agent.inspection import is_local
 
 PREFIX = "MODFLEET_"
 #: A variable that is this similar to one of the agent's is a misspelt one. Those of the control plane are below it.
@@ -120,7 +121,7 @@ def require_startable(settings: AgentSettings) -> None:
 def is_plain_http(url: str) -> bool:
     """Return True if the URL is not encrypted and leads to another host."""
     parts = urlsplit(url)
-    return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
+    return parts.scheme == "http" and not is_local(parts.hostname or "")
 
 
 def is_broker(settings: AgentSettings) -> bool:

@@ -17,11 +17,14 @@ from rollout.messages import HEARTBEATS, REPORTS, FindingStatus, cancel_queue_fo
 
 #: The longest time to connect to the broker, seconds.
 CONNECT_SECONDS = 3.0
+FIX = "Start the broker, open its port for this host, or correct MODFLEET_BROKER_URL."
 _TRIED = "_broker"
 
 
 def broker(host: Host) -> Outcome:
     if _TRIED not in host.known:
+        # For other checks, if this one takes too long.
+        host.known[_TRIED] = failed("The broker does not answer in time.", FIX)
         host.known[_TRIED] = _try(host.settings)
     outcome: Outcome = host.known[_TRIED]
     return outcome
@@ -82,7 +85,6 @@ def run_id(raw: Any) -> str | None:
 def _try(settings: AgentSettings) -> Outcome:
     parts = urlsplit(settings.broker_url)
     where = f"{parts.hostname}:{parts.port or 6379}" if parts.hostname and "socket" not in parts.scheme else parts.path
-    fix = "Start the broker, open its port for this host, or correct MODFLEET_BROKER_URL."
     try:
         _connect(parts.scheme, where)
         with connected(settings) as opened:
@@ -94,19 +96,26 @@ def _try(settings: AgentSettings) -> Outcome:
                 f"The broker at {where} refuses the agent's user or password.",
                 "Check the user and password in MODFLEET_BROKER_URL against the broker's ACL.",
             )
-        return failed(f"The broker at {where} cannot be reached: {words_of(error)}.", fix)
+        return failed(f"The broker at {where} cannot be reached: {words_of(error)}.", FIX)
     return passed(f"The broker at {where} answers.")
 
 
 def _connect(scheme: str, where: str) -> None:
-    """Connect once: the broker's client tries again for a long time."""
+    """Connect once, and wait for an answer: the broker's client tries again for a long time."""
     if scheme in {"redis", "rediss"}:
         host, _, port = where.rpartition(":")
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        probe = socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS)
     elif "socket" in scheme:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.settimeout(CONNECT_SECONDS)
+        probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    else:
+        return
+    with probe:
+        probe.settimeout(CONNECT_SECONDS)
+        if "socket" in scheme:
             probe.connect(where)
+        if scheme != "rediss":
+            probe.sendall(b"PING\r\n")  # without a password, the answer is an error
+            probe.recv(1)
 
 
 def _commands(settings: AgentSettings) -> list[tuple[str, tuple[str, ...]]]:

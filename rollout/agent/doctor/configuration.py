@@ -79,7 +79,7 @@ def _matches(pattern: str, file: str) -> bool:
     parts = (*parent, name)
     names = PurePosixPath(file).parts
     return len(parts) == len(names) and all(
-        fnmatchcase(part, each) and (each[:1] != "." or each[:1] == each[:1] == part[:1])
+        fnmatchcase(part, each) and (each[:1] != "." or part[:1] == ".")
         for each, part in zip(parts, names, strict=True)
     )
 

@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
 
+import redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 
 from rollout.agent import inspection
@@ -56,12 +58,15 @@ def is_refused(error: BaseException) -> bool:
 
 
 def words_of(error: BaseException) -> str:
-    """Return the operating system's words for the error if there are any, else its own, without a period."""
-    for each in errors(error):
-        if isinstance(each, OSError) and each.strerror:
-            return each.strerror
-    words = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return words.strip().rstrip(".") or type(error).__name__
+    """Return the operating system's words for the error if there are any, else those of its cause, without a period."""
+    found = tuple(errors(error))
+    if any(isinstance(each, (TimeoutError, redis.TimeoutError)) for each in found):
+        return "no answer in time"
+    if strerror := next((each.strerror for each in found if isinstance(each, OSError) and each.strerror), None):
+        return strerror
+    cause = error.__cause__ if isinstance(error, Failure) and error.__cause__ else error
+    words = str(cause.args[0]) if isinstance(cause, KeyError) and cause.args else str(cause)
+    return words.strip().rstrip(".") or type(cause).__name__
 
 
 class Host:
@@ -71,6 +76,11 @@ class Host:
         self.settings = settings
         self.root = root
         self.known: dict[str, Any] = {}
+
+    @property
+    def user(self) -> str:
+        """The agent's user at the server."""
+        return self.settings.server_user or urlsplit(self.settings.server_url).username or "default"
 
     # --- Server
 
@@ -89,7 +99,7 @@ class Host:
 
     def _no_server(self, url: str, error: Exception) -> Outcome:
         found = tuple(errors(error))
-        user, file = self.settings.server_user or "default", self.settings.server_password_file
+        user, file = self.user, self.settings.server_password_file
         if isinstance(error, (OSError, UnicodeDecodeError)):
             return failed(
                 f"The password file {file} cannot be read: {words_of(error)}.",

@@ -103,7 +103,7 @@ def server_rights(host: Host) -> Outcome:
     level = Level.OBSERVE if _observes(host) else Level.LOAD
     commands = {name: HARMLESS[name] for name in acl.needed(level)}
     refused, untested = _try(host, commands)
-    user = host.settings.server_user or "default"
+    user = host.user
     if refused:
         return failed(
             f"The server refuses these commands to the user {user}: {', '.join(refused)}.",
@@ -179,7 +179,7 @@ def _try(host: Host, commands: dict[str, tuple[str, ...]]) -> tuple[list[str], l
 
     ACL DRYRUN tells. Without that right, the commands are queued in a transaction that is never executed.
     """
-    user = host.settings.server_user or "default"
+    user = host.user
     results: dict[str, bool | None] = {}
     with host.session() as session:
         for name, words in commands.items():
@@ -187,11 +187,11 @@ def _try(host: Host, commands: dict[str, tuple[str, ...]]) -> tuple[list[str], l
     left = [name for name in commands if results[name] is None]
     if left:
         with host.session() as session:
-            may_queue = _may(session, ("MULTI",))
+            may_queue = _queues(session)
             for name in left:
                 if name == "multi":
                     results[name] = may_queue
-                elif name != "exec" and (may_queue or name in HARMLESS):
+                elif name != "exec" and (may_queue or name in HARMLESS):  # the others only in a transaction
                     results[name] = _may(session, commands[name])
         if "exec" in left:  # outside of a transaction, EXEC does nothing
             with host.session() as session:
@@ -204,6 +204,14 @@ def _dry_run(session: Session, user: str, words: Iterable[str]) -> bool | None:
         return bool(session.call("ACL", "DRYRUN", user, *words) == "OK")
     except RefusedError:
         return None
+
+
+def _queues(session: Session) -> bool | None:
+    """Begin a transaction. Return False if the user may not."""
+    try:
+        return True if session.call("MULTI") == "OK" else None
+    except RefusedError as error:
+        return False if is_refused(error) else None
 
 
 def _may(session: Session, words: tuple[str, ...]) -> bool | None:

@@ -52,6 +52,15 @@ def test_a_failed_check_has_its_fix_in_the_next_line(healthy):
     ) in shown.stdout
 
 
+def test_settings_come_from_a_file(healthy, tmp_path):
+    lines = [f"{name}='{value}'" for name, value in healthy.environ.items()]
+    (tmp_path / "env").write_text("# The agent\n" + "\n".join(lines) + "\n")
+    assert doctor("--env-file", tmp_path / "env", environ={"MODFLEET_NODE": "n2"}).returncode == 0
+    shown = doctor("--env-file", "/nonexistent")
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert shown.stderr == "/nonexistent cannot be read: [Errno 2] No such file or directory: '/nonexistent'.\n"
+
+
 def test_json(healthy):
     shown = doctor("--json", environ=healthy.environ)
     assert (shown.returncode, shown.stderr) == (0, "")

@@ -96,6 +96,11 @@ def broker_url_has_no_password(site):
     site.environ["MODFLEET_BROKER_URL"] = f"redis://127.0.0.1:{site.broker.port}/0"
 
 
+@case("broker", "fail", "The broker at {root}/silent cannot be reached: no answer in time.")
+def broker_does_not_answer(site):
+    site.environ["MODFLEET_BROKER_URL"] = f"redis+socket://node.n1:b@{silent(site)}"
+
+
 @case(
     "broker_rights",
     "fail",
@@ -131,6 +136,15 @@ def broker_refuses_transactions(site):
 @case("control_plane", "fail", "The control plane at http://127.0.0.1:1 cannot be reached: Connection refused.")
 def control_plane_is_down(site):
     site.environ["MODFLEET_CONTROL_URL"] = "http://127.0.0.1:1"
+
+
+@case("control_plane", "fail", "The control plane at {control} cannot be reached: no answer in time.")
+def control_plane_does_not_answer(site):
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    site.closes.append(listener)
+    site.environ["MODFLEET_CONTROL_URL"] = f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 @case("control_plane", "fail", "{control}/livez answers 404 instead of 200.")
@@ -244,6 +258,11 @@ def server_password_file_is_a_directory(site):
 @case("server_socket", "warn", "The server is still loading its data.")
 def server_is_loading(site):
     old_server(site, b"-LOADING Redis is loading the dataset in memory\r\n")
+
+
+@case("server_socket", "fail", "The server at unix://{root}/silent cannot be reached: no answer in time.")
+def server_does_not_answer(site):
+    site.environ["MODFLEET_SERVER_URL"] = f"unix://{silent(site)}"
 
 
 @case("server_version", "fail", "Redis 6.2.14 is not supported.")
@@ -608,6 +627,16 @@ def apparmor_confines_the_server(site):
 
 
 # --- The table
+
+
+def silent(site: Site) -> Path:
+    """Return a socket that accepts connections and never answers."""
+    path = site.folder / "silent"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    site.closes.append(listener)
+    return path
 
 
 def old_server(

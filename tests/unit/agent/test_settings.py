@@ -127,8 +127,8 @@ def test_the_server_is_not_the_broker(broker, server, same):
 @pytest.mark.parametrize(
     ("url", "plain"),
     [
-        ("http://control", True),
-        ("http://10.0.0.1:8000", True),
+        ("http://control.invalid", True),
+        ("http://192.0.2.1:8000", True),
         ("http://localhost:8000", False),
         ("http://127.0.0.2", False),
         ("http://[::1]:8000", False),
