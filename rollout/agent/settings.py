@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -131,7 +131,7 @@ def is_broker(settings: AgentSettings) -> bool:
 
 def _endpoint(parts: SplitResult) -> tuple[str, int]:
     if parts.scheme in {"unix", "redis+socket"}:
-        return parts.path, 0
+        return unquote(parts.path), 0
     name = parts.hostname or "localhost"
     return ("localhost" if _is_loopback(name) else name), parts.port or 6379
 

@@ -4,7 +4,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from kombu.exceptions import OperationalError
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
@@ -74,7 +74,11 @@ def hello_id(raw: Any) -> int | None:
 
 def _try(settings: AgentSettings) -> Outcome:
     parts = urlsplit(settings.broker_url)
-    where = f"{parts.hostname}:{parts.port or 6379}" if parts.hostname and "socket" not in parts.scheme else parts.path
+    where = (
+        f"{parts.hostname}:{parts.port or 6379}"
+        if parts.hostname and "socket" not in parts.scheme
+        else unquote(parts.path)
+    )
     try:
         _connect(parts.scheme, where)
         with connected(settings) as opened:

@@ -87,7 +87,8 @@ class Host:
     @fact
     def server_socket(self) -> Outcome:
         """Connect, log in and PING."""
-        url = self.settings.server_url.rpartition("@")[2]
+        parts = urlsplit(self.settings.server_url)
+        url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # without a password
         try:
             with Server(self.settings).session(SERVER_SECONDS) as session:
                 session.ping()

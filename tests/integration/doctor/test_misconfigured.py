@@ -340,6 +340,16 @@ def module_commands_are_off_by_default(site):
     site.server.lines[0] = ""
 
 
+@case("enable_module_command", "unknown", "The server answers: unknown subcommand.")
+def module_commands_have_no_answer(site):
+    old_server(site, module=b"-ERR unknown subcommand\r\n")
+
+
+@case("enable_module_command", "unknown", "The command MODULE is renamed: see rename_command.")
+def module_commands_are_renamed(site):
+    module_command_is_renamed(site)
+
+
 @case("enable_module_command", "unknown", "The server does not answer: see server_socket.")
 def module_commands_are_not_known(site):
     server_is_down(site)
@@ -631,6 +641,7 @@ def old_server(
     *,
     info: str = "redis_version:7.0.0\r\n",
     hello: tuple[str, str] = ("redis", "x"),
+    module: bytes = b"-ERR unknown command\r\n",
 ) -> None:
     """Serve the few answers of a server that no package has: an old one, another product, or one that is loading."""
     path = site.folder / "old"
@@ -639,6 +650,7 @@ def old_server(
     answers = {
         b"PING": ping,
         b"AUTH": b"+OK\r\n",
+        b"MODULE": module,
         b"INFO": f"${len(info)}\r\n{info}\r\n".encode(),
         b"HELLO": f"*{len(bulk)}\r\n".encode() + b"".join(bulk),
     }

@@ -116,6 +116,7 @@ def test_variables_of_other_programs_are_ignored():
         ("redis://b/0", "redis://b:6379", True),
         ("redis://user:x@127.0.0.1:7/0", "redis://localhost:7", True),
         ("redis+socket://u:p@/run/s", "unix:///run/s", True),
+        ("redis+socket:///run/a%20b", "unix:///run/a b", True),
         ("redis://b/0", "redis://b:6380", False),
         ("redis://b/0", "unix:///run/s", False),
     ],
