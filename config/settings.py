@@ -22,6 +22,7 @@ ENVIRONMENT = read_environment()
 make_data_directory(ENVIRONMENT)
 
 SECRET_KEY = secret_key(ENVIRONMENT)
+SECRET_KEY_FALLBACKS = ENVIRONMENT.secret_key_fallbacks.split()
 DEBUG = ENVIRONMENT.debug
 ALLOWED_HOSTS = [each.strip() for each in ENVIRONMENT.allowed_hosts.split(",")]
 ROOT_URLCONF = "config.urls"
@@ -147,6 +148,8 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     # Those of fields that have other names too, or whose name has other choices elsewhere.
     "ENUM_NAME_OVERRIDES": {
+        "JoinTokenStateEnum": ["open", "used", "expired", "revoked"],
+        "NodePhaseEnum": ["pending", "online", "offline", "draining", "decommissioned"],
         "PresenceEnum": ["load", "files", "absent"],
         "OperationPhaseEnum": "rollout.api.serializers.rollouts.PHASES",
         "ActionEnum": "rollout.api.serializers.rollouts.ACTIONS",

@@ -13,6 +13,7 @@ from rollout.agent.doctor.host import Host, errors, pairs, words_of
 from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, unknown
 from rollout.agent.publisher import connected, transport_options
 from rollout.agent.settings import AgentSettings
+from rollout.agent.trust import Trust
 from rollout.messages import HEARTBEATS, REPORTS, FindingStatus, cancel_queue_for, queue_for
 
 #: The longest time to connect to the broker, seconds.
@@ -23,9 +24,10 @@ _TRIED = "_broker"
 
 def broker(host: Host) -> Outcome:
     if _TRIED not in host.known:
+        trust = host.trust
         # For other checks, if this one takes too long.
         host.known[_TRIED] = failed("The broker does not answer in time.", FIX)
-        host.known[_TRIED] = _try(host.settings)
+        host.known[_TRIED] = _try(trust)
     outcome: Outcome = host.known[_TRIED]
     return outcome
 
@@ -53,7 +55,7 @@ def connection(host: Host) -> Iterator[Any]:
     if broker(host).status is not FindingStatus.PASS:
         raise UnknownError("The broker does not answer: see broker.")
     try:
-        with connected(host.settings) as opened:
+        with connected(host.trust) as opened:
             channel: Any = opened.default_channel
             with channel.conn_or_acquire() as client:
                 raw = client.connection_pool.make_connection()
@@ -72,8 +74,8 @@ def hello_id(raw: Any) -> int | None:
     return None if isinstance(answer, Exception) else int(pairs(answer)["id"])
 
 
-def _try(settings: AgentSettings) -> Outcome:
-    parts = urlsplit(settings.broker_url)
+def _try(trust: Trust) -> Outcome:
+    parts = urlsplit(trust.settings.broker_url)
     where = (
         f"{parts.hostname}:{parts.port or 6379}"
         if parts.hostname and "socket" not in parts.scheme
@@ -81,7 +83,7 @@ def _try(settings: AgentSettings) -> Outcome:
     )
     try:
         _connect(parts.scheme, where)
-        with connected(settings) as opened:
+        with connected(trust) as opened:
             if not hasattr(opened.default_channel, "conn_or_acquire"):
                 return unknown("The broker is not Redis or Valkey: its rights and its clock are not checked.")
     except (OperationalError, RedisError, OSError, KeyError, ValueError) as error:

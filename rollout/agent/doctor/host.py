@@ -14,9 +14,11 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 from rollout.agent import inspection
 from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, warned
 from rollout.agent.failure import Failure
+from rollout.agent.identity import IdentityError
 from rollout.agent.inspection import ROOT, Configuration, Directive, Process, from_arguments, sees_same
 from rollout.agent.server import LoadedModule, RefusedError, Server, ServerLoadingError, Session
 from rollout.agent.settings import AgentSettings
+from rollout.agent.trust import Trust
 from rollout.messages import FindingStatus
 
 #: The longest time to connect to the server, and for each answer, seconds.
@@ -81,6 +83,14 @@ class Host:
     def user(self) -> str:
         """The agent's user at the server."""
         return self.settings.server_user or urlsplit(self.settings.server_url).username or "default"
+
+    @fact
+    def trust(self) -> Trust:
+        """The node's identity, with which it logs in to the broker."""
+        try:
+            return Trust(self.settings)
+        except IdentityError as error:
+            raise UnknownError("The node's identity cannot be used: see identity.") from error
 
     # --- Server
 

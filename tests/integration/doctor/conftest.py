@@ -7,7 +7,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,13 @@ from redis.retry import Retry
 
 from rollout.agent.doctor import run_doctor
 from rollout.agent.doctor.acl import Level, acl_line
+from rollout.agent.identity import Identity, write_identity
 from rollout.agent.inspection import ROOT
+from rollout.agent.rotation import new_credentials
 from rollout.agent.settings import AgentSettings, settings_from
 from rollout.delivery.broker_acl import node_line
 from rollout.messages import Finding
+from rollout.signing import ControlSecret
 from tests.integration.agent.conftest import VALKEY, short_folder
 from tests.plugins.server import free_port
 from tests.waiting import wait_for
@@ -188,6 +191,14 @@ def _link(path: Path, to: Path) -> None:
         path.symlink_to(to)
 
 
+def identity(node: str) -> Identity:
+    """Return a new identity with the password `b`."""
+    credentials = replace(new_credentials(), broker_password="b")
+    return Identity(
+        node=node, credentials=credentials, control_keys=(ControlSecret("the secret key of the control plane").public,)
+    )
+
+
 @pytest.fixture
 def binary() -> Path:
     return VALKEY
@@ -209,9 +220,13 @@ def site(short_folder: Path, binary: Path) -> Iterator[Site]:
         acl=[acl_line(Level.LOAD, "agent", "p")],
     )
     broker = Running(short_folder / "b", VALKEY, acl=[node_line("n1", "b"), "user default off"], port=free_port())
+    file = short_folder / "state/identity.json"
+    file.parent.mkdir()
+    write_identity(file, identity("n1"))
     environ = {
         "MODFLEET_NODE": "n1",
-        "MODFLEET_BROKER_URL": f"redis://node.n1:b@127.0.0.1:{broker.port}/0",
+        "MODFLEET_IDENTITY_FILE": str(file),
+        "MODFLEET_BROKER_URL": f"redis://127.0.0.1:{broker.port}/0",
         "MODFLEET_CONTROL_URL": f"http://127.0.0.1:{control.server_port}",
         "MODFLEET_SERVER_URL": f"unix://{server.socket}",
         "MODFLEET_SERVER_USER": "agent",

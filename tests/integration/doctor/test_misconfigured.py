@@ -15,10 +15,11 @@ from modfleet.sample import compile_module
 from rollout.agent import inspection
 from rollout.agent.doctor import CHECKS
 from rollout.agent.doctor.acl import Level, acl_line
+from rollout.agent.identity import write_identity
 from rollout.agent.settings import AgentSettings
 from rollout.delivery.broker_acl import node_line
 from tests.integration.agent.conftest import SERVERS, SOURCES
-from tests.integration.doctor.conftest import UNIT, Site, certificate, use_https
+from tests.integration.doctor.conftest import UNIT, Site, certificate, identity, use_https
 
 UNIT_FILE = f"/usr/lib/systemd/system/{UNIT}"
 MOUNT = "1 0 8:1 / / rw - ext4 x rw\n"
@@ -68,22 +69,52 @@ def values(site: Site) -> dict[str, object]:
     }
 
 
-# --- Broker
+# --- Identity and broker
+
+
+@case("identity", "warn", "MODFLEET_IDENTITY_FILE is not set: the node's messages are not signed.")
+def node_has_not_joined(site):
+    del site.environ["MODFLEET_IDENTITY_FILE"]
+
+
+@case("identity", "fail", "The identity /nonexistent cannot be read: No such file or directory.")
+def identity_is_missing(site):
+    site.environ["MODFLEET_IDENTITY_FILE"] = "/nonexistent"
+
+
+@case("identity", "fail", "{root}/password is not an identity. Run `modfleet agent install` with a new token.")
+def identity_is_another_file(site):
+    site.environ["MODFLEET_IDENTITY_FILE"] = f"{site.folder}/password"
+
+
+@case("identity", "fail", "The identity {root}/state/identity.json is of the node n2.")
+def identity_is_of_another_node(site):
+    write_identity(site.folder / "state/identity.json", identity("n2"))
+
+
+@case("identity", "warn", "Other users may read the private key in {root}/state/identity.json.")
+def identity_is_readable_for_others(site):
+    (site.folder / "state/identity.json").chmod(0o644)
+
+
+@case("broker", "unknown", "The node's identity cannot be used: see identity.")
+def broker_needs_the_identity(site):
+    identity_is_missing(site)
 
 
 @case("broker", "fail", "The broker at 127.0.0.1:1 cannot be reached: Connection refused.")
 def broker_is_down(site):
-    site.environ["MODFLEET_BROKER_URL"] = "redis://node.n1:b@127.0.0.1:1/0"
+    site.environ["MODFLEET_BROKER_URL"] = "redis://127.0.0.1:1/0"
 
 
 @case("broker", "fail", "The broker at /nonexistent/s cannot be reached: No such file or directory.")
 def broker_socket_is_missing(site):
-    site.environ["MODFLEET_BROKER_URL"] = "redis+socket://node.n1:b@/nonexistent/s"
+    site.environ["MODFLEET_BROKER_URL"] = "redis+socket:///nonexistent/s"
 
 
 @case("broker", "fail", "The broker at {broker} refuses the agent's user or password.")
 def broker_password_is_wrong(site):
-    site.environ["MODFLEET_BROKER_URL"] = f"redis://node.n1:wrong@127.0.0.1:{site.broker.port}/0"
+    site.broker.acl = [node_line("n1", "other"), "user default off"]
 
 
 @case("broker", "fail", "The broker at {broker} refuses the agent's user or password.")
@@ -93,12 +124,12 @@ def broker_user_is_missing(site):
 
 @case("broker", "fail", "The broker at {broker} refuses the agent's user or password.")
 def broker_url_has_no_password(site):
-    site.environ["MODFLEET_BROKER_URL"] = f"redis://127.0.0.1:{site.broker.port}/0"
+    del site.environ["MODFLEET_IDENTITY_FILE"]
 
 
 @case("broker", "fail", "The broker at {root}/silent cannot be reached: no answer in time.")
 def broker_does_not_answer(site):
-    site.environ["MODFLEET_BROKER_URL"] = f"redis+socket://node.n1:b@{silent(site)}"
+    site.environ["MODFLEET_BROKER_URL"] = f"redis+socket://{silent(site)}"
 
 
 @case(
@@ -113,6 +144,7 @@ def broker_does_not_answer(site):
 def broker_user_is_another_node_s(site):
     site.broker.acl = [node_line("n2", "b"), "user default off"]
     site.environ["MODFLEET_BROKER_URL"] = f"redis://node.n2:b@127.0.0.1:{site.broker.port}/0"
+    del site.environ["MODFLEET_IDENTITY_FILE"]
 
 
 @case("broker_rights", "fail", "The broker refuses the agent's user: LPUSH control, LPUSH control.beats.")

@@ -31,7 +31,7 @@ def sent(monkeypatch):
     """Commands instead of messages: (node, rollout, attempt)."""
     found = []
     monkeypatch.setattr(
-        outbox, "_send", lambda command, _: found.append((command.node, command.rollout, command.attempt))
+        outbox, "_send", lambda command, _, **__: found.append((command.node, command.rollout, command.attempt))
     )
     return found
 
@@ -94,7 +94,7 @@ def test_of_a_batch_only_what_was_sent_is_marked(monkeypatch):
     start()
     sent: list[str] = []
 
-    def send_two(command, _):
+    def send_two(command, _, **__):
         if len(sent) == 2:
             raise ConnectionError
         sent.append(command.node)
@@ -230,7 +230,7 @@ def sent_often(monkeypatch):
     """Names of the nodes to which commands were sent; fails when there is no end to it."""
     found = []
 
-    def note(command, _):
+    def note(command, _, **__):
         found.append(command.node)
         assert len(found) < 50, "published again and again"
 
