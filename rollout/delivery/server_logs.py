@@ -32,8 +32,8 @@ def keep_server_logs(reports: Iterable[Report]) -> None:
 
 
 def forget_server_logs() -> int:
-    """Delete the lines that are older than MODFLEET_SERVER_LOG_DAYS. Return the number of attempts that had some."""
-    kept = timedelta(days=settings.ENVIRONMENT.server_log_days)
+    """Delete the lines that are older than MODFLEET_FAILURE_LOG_DAYS. Return the number of attempts that had some."""
+    kept = timedelta(days=settings.ENVIRONMENT.failure_log_days)
     return delete_unlocked(ServerLog.objects.filter(recorded_at__lte=database_now() - kept))
 
 

@@ -61,7 +61,7 @@ class Dispatch(models.Model):
 
 class ServerLog(models.Model):
     """What the server of a node logged during an attempt that failed. The lines may contain data of clients, although the
-    agent redacts them: they are in no event, and are deleted after MODFLEET_SERVER_LOG_DAYS."""
+    agent redacts them: they are in no event, and are deleted after MODFLEET_FAILURE_LOG_DAYS."""
 
     rollout = models.CharField(max_length=32)
     node = models.CharField(max_length=128)

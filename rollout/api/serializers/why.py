@@ -25,7 +25,7 @@ class FailureSerializer(serializers.Serializer[Any]):
     node = serializers.CharField(help_text="The first of them: `message` and `server_log` are from it")
     message = serializers.CharField()
     server_log = serializers.ListField(
-        child=serializers.CharField(), help_text="What the server logged, redacted; kept for MODFLEET_SERVER_LOG_DAYS"
+        child=serializers.CharField(), help_text="What the server logged, redacted; kept for MODFLEET_FAILURE_LOG_DAYS"
     )
     text = serializers.CharField(help_text="All of this in words, such as `7 nodes: load_failed: ...`")
 

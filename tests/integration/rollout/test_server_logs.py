@@ -99,7 +99,7 @@ def test_control_characters_of_a_node_are_escaped(node):
 
 
 def test_they_are_deleted_after_some_days(node, settings):
-    settings.ENVIRONMENT = replace(settings.ENVIRONMENT, server_log_days=2)
+    settings.ENVIRONMENT = replace(settings.ENVIRONMENT, failure_log_days=2)
     uid = start()
     say(uid, node, Phase.FAILED, **REFUSED)
     ServerLog.objects.update(recorded_at=database_now() - timedelta(days=1.9))
