@@ -15,6 +15,8 @@ from urllib.parse import quote, urlsplit
 import dj_database_url
 import msgspec
 
+from rollout import tls
+
 PREFIX = "MODFLEET_"
 SHORTEST_TOKEN = 16
 #: URL schemes that are accepted.
@@ -63,6 +65,8 @@ class Environment:
     database_lock_seconds: float = 20.0
     #: Redis or Valkey for the queues. It need not persist anything, and must never load modules.
     broker_url: str = "redis://127.0.0.1:6379/0"
+    #: PEM file of a certificate authority that a broker at `rediss://` may use, in addition to the public ones.
+    broker_ca: str = ""
     #: Signs sessions, tokens and download links. Empty: generated once and kept in the data directory.
     secret_key: str = ""
     #: URL at which nodes reach this API. Download links use it, never a request's Host header.
@@ -189,6 +193,8 @@ def _wrong(environment: Environment) -> Iterator[tuple[str, str]]:
             "broker_url",
             "must be redis://HOST:PORT/0, rediss://HOST:PORT/0 or redis+socket:///PATH of a Redis or Valkey",
         )
+    if environment.broker_ca and (wrong := _authority_is_wrong(environment)):
+        yield "broker_ca", wrong
     if environment.database_url and _database_is_wrong(environment.database_url):
         yield "database_url", "must be postgresql://USER:PASSWORD@HOST/NAME or sqlite:///PATH"
     if environment.storage_options and _json_object(environment.storage_options) is None:
@@ -211,6 +217,19 @@ def _has_scheme(url: str, schemes: Collection[str]) -> bool:
 def _is_base_url(url: str) -> bool:
     parts = urlsplit(url) if _has_scheme(url, ("http", "https")) else None
     return bool(parts and parts.hostname and not (parts.username or parts.query or parts.fragment))
+
+
+def _authority_is_wrong(environment: Environment) -> str | None:
+    if not tls.is_secured(environment.broker_url):
+        return "needs a broker URL that begins with rediss://"
+    reason = tls.unusable_authority(Path(environment.broker_ca))
+    return reason and f"must be the path of a PEM file ({environment.broker_ca}: {reason})"
+
+
+def broker_url(environment: Environment) -> str:
+    """Return the URL of the broker, which also says which certificates to trust."""
+    ca = Path(environment.broker_ca).absolute() if environment.broker_ca else None
+    return tls.secured(environment.broker_url, ca=ca)
 
 
 def _database_is_wrong(url: str) -> bool:

@@ -16,6 +16,7 @@ from rollout.agent.runner import Runner
 from rollout.agent.settings import AgentSettings, SettingsError, settings_from
 from rollout.logs import formatter
 from rollout.messages import queue_for
+from rollout.tls import secured
 from rollout.transport import TaskConsumer
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,8 @@ def make_app(settings: AgentSettings) -> AgentApp:
     """Return the app of the agent with these settings."""
     queue = queue_for(settings.node)
     # No fixups: with DJANGO_SETTINGS_MODULE in the environment Celery would import Django.
-    made = AgentApp("rollout.agent", broker=settings.broker_url, fixups=[], include=["rollout.agent.tasks"])
+    url = secured(settings.broker_url, ca=settings.broker_ca)
+    made = AgentApp("rollout.agent", broker=url, fixups=[], include=["rollout.agent.tasks"])
     made.conf.update(
         accept_content=["json"],
         broker_connection_max_retries=None,

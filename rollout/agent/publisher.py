@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 
 from rollout.agent.settings import AgentSettings
 from rollout.messages import Heartbeat, Report, queue_for, to_json
+from rollout.tls import in_words, secured
 from rollout.transport import register
 
 log = logging.getLogger(__name__)
@@ -18,6 +19,7 @@ register()
 #: Seconds after which an unacknowledged command is delivered again: longer than `LONGEST_OPERATION` and its undo.
 VISIBILITY_TIMEOUT = 3600
 RETRY_SECONDS = 0.5
+BROKER_CA = "MODFLEET_BROKER_CA"
 
 
 def transport_options(node: str) -> dict[str, object]:
@@ -39,7 +41,8 @@ def transport_options(node: str) -> dict[str, object]:
 
 def connected(settings: AgentSettings) -> Connection:
     """Return a new connection to the broker. A released connection cannot be opened again. Raises: `OperationalError`."""
-    connection = Connection(settings.broker_url, transport_options=transport_options(settings.node))
+    url = secured(settings.broker_url, ca=settings.broker_ca)
+    connection = Connection(url, transport_options=transport_options(settings.node))
     try:
         # By default kombu sleeps between its own attempts.
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
@@ -59,7 +62,7 @@ def broker_time(settings: AgentSettings) -> float | None:
             with channel.conn_or_acquire() as client:
                 seconds, microseconds = client.time()
     except (OperationalError, RedisError, OSError) as error:
-        log.warning("The broker's clock cannot be read: %s", error)
+        log.warning("The broker's clock cannot be read: %s", in_words(error, BROKER_CA))
         return None
     return float(seconds + microseconds / 1e6)
 
@@ -86,7 +89,7 @@ class Publisher:
             except (OperationalError, RedisError, OSError) as error:
                 self.close()
                 if time.monotonic() > end:
-                    log.warning("The broker is away, nothing was sent to %s: %s", queue, error)
+                    log.warning("The broker is away, nothing was sent to %s: %s", queue, in_words(error, BROKER_CA))
                     return False
                 time.sleep(RETRY_SECONDS)
             else:
