@@ -25,7 +25,7 @@ from rollout.agent.inspection import is_local
 
 PREFIX = "MODFLEET_"
 #: A variable that is this similar to one of the agent's is a misspelt one. Those of the control plane are below it.
-LIKENESS = 0.8
+LIKENESS = 0.82
 
 NodeName = Annotated[str, Meta(pattern=r"^(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,128}\Z")]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://")]
