@@ -151,12 +151,20 @@ def test_a_message_to_another_control_plane_is_refused():
         OTHER_CONTROL.verify(replace(FROM_NODE, peer=OTHER_CONTROL.public.id), NODE.public)
 
 
-@pytest.mark.parametrize("signature", ["", "ä", "A" * 86, "A" * 127, "-"])
+@pytest.mark.parametrize("signature", ["", "ä", "\ud800", "A" * 86, "A" * 127, "-"])
 def test_a_signature_that_is_none_is_refused(signature):
     with pytest.raises(UntrustedError):
         CONTROL.public.verify(replace(TO_NODE, signature=signature))
     with pytest.raises(UntrustedError):
         CONTROL.verify(replace(FROM_NODE, signature=signature), NODE.public)
+
+
+@pytest.mark.parametrize("payload", ["a\ud800b", "\udfff"])
+def test_a_text_that_cannot_be_encoded_is_refused(payload):
+    with pytest.raises(UntrustedError):
+        CONTROL.public.verify(replace(TO_NODE, payload=payload))
+    with pytest.raises(UntrustedError):
+        CONTROL.verify(replace(FROM_NODE, payload=payload), NODE.public)
 
 
 # --- Bodies that are no envelopes -------------------------------------------------------------------------------------
