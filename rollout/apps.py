@@ -11,6 +11,7 @@ class RolloutConfig(AppConfig):
         import rollout.domain.actor_upcaster  # noqa: F401  # registers itself
         from eventstore import register_projection
         from rollout.projections.fleet import FleetProjection
+        from rollout.projections.join_tokens import JoinTokenProjection
         from rollout.projections.nodes import NodeProjection
         from rollout.projections.rollouts import RolloutProjection
         from rollout.queries.downloads import refuse_other_nodes
@@ -22,3 +23,4 @@ class RolloutConfig(AppConfig):
         register_projection(RolloutProjection())
         register_projection(NodeProjection())
         register_projection(FleetProjection())
+        register_projection(JoinTokenProjection())

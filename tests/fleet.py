@@ -37,7 +37,14 @@ ARTIFACTS = "/v2/modules/user-defined/artifacts"
 class Up:
     """One `modfleet up` on `folder`; what it says is kept in `output`. All it starts carries a mark of its own."""
 
-    def __init__(self, folder: Path, *words: str, output: Path, environ: dict[str, str | None] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *words: str,
+        output: Path,
+        environ: dict[str, str | None] | None = None,
+        code: Path = ROOT,
+    ) -> None:
         self.folder = folder
         self.mark = f"MARK={uuid.uuid4().hex}".encode()
         given = {key: value for key, value in os.environ.items() if not key.startswith(("MODFLEET_", "DJANGO_"))}
@@ -48,7 +55,7 @@ class Up:
         with self.output.open("wb") as out, self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "modfleet", "up", "--data-dir", str(self.folder), "--port", "0", *words],
-                cwd=ROOT,
+                cwd=code,
                 env={key: value for key, value in self.environ.items() if value is not None},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -193,8 +200,18 @@ class Fleet:
             return server.execute_command(*words)
 
     def broker(self, *words: str) -> Any:
-        with redis.Redis(unix_socket_path=str(self.folder / "broker" / "valkey.sock")) as server:
+        """What the broker answers to a user with all rights. The relay's user may make one: the broker may have lost it."""
+        path = str(self.folder / "broker" / "valkey.sock")
+        password = (self.folder / "broker_relay_password").read_text()
+        with redis.Redis(unix_socket_path=path, username="relay", password=password, driver_info=None) as relay:
+            relay.execute_command("ACL", "SETUSER", "tests", "reset", "on", ">tests", "~*", "+@all")
+        with redis.Redis(unix_socket_path=path, username="tests", password="tests") as server:
             return server.execute_command(*words)
+
+    def broker_url(self) -> str:
+        """The broker's URL with the user of the control plane."""
+        password = (self.folder / "broker_modfleet_password").read_text()
+        return f"redis+socket://modfleet:{password}@{self.folder}/broker/valkey.sock"
 
     def greeting(self, name: str) -> Any:
         """What GREET.HELLO answers on the node; empty where there is no such command, None where no server answers."""

@@ -151,6 +151,38 @@ class NodeIdentityError(RolloutError):
     code = "node_not_signed"
 
 
+class NodeKeyError(RolloutError):
+    """The node has another key. Compare its key again, and accept that one."""
+
+    kind = Kind.CONFLICT
+    code = "node_key_changed"
+
+
+class InvalidTokenError(RolloutError):
+    """This join token cannot be used for this node. Create a new one: `modfleet nodes add`."""
+
+    kind = Kind.FORBIDDEN
+    code = "invalid_token"
+
+
+class InvalidJoinTokenError(RolloutError):
+    """The join token has a value that cannot be used."""
+
+
+class JoinTokenNotFoundError(RolloutError):
+    """There is no join token with this id."""
+
+    kind = Kind.NOT_FOUND
+    code = "join_token_not_found"
+
+
+class UntrustedNodeError(RolloutError):
+    """The message is not signed with a valid key of this node."""
+
+    kind = Kind.FORBIDDEN
+    code = "untrusted_node"
+
+
 class InvalidModulePackageError(RolloutError):
     """`POST /v1/modules`: the package cannot be read, or what its module.json says is wrong."""
 

@@ -1,7 +1,8 @@
 """The tables of nodes and rollouts. `projections` alone writes them, except those of `bookkeeping`."""
 
-from rollout.models.bookkeeping import Dispatch, DroppedMessages, Liveness
+from rollout.models.bookkeeping import Dispatch, DroppedMessages, Liveness, ServerLog
 from rollout.models.fleet import ClusterTarget, FleetFreeze
+from rollout.models.join_tokens import JoinToken
 from rollout.models.nodes import Node, NodeModule, Placement
 from rollout.models.rollouts import Caused, Operation, Rollout, TimelineEntry
 
@@ -11,11 +12,13 @@ __all__ = [
     "Dispatch",
     "DroppedMessages",
     "FleetFreeze",
+    "JoinToken",
     "Liveness",
     "Node",
     "NodeModule",
     "Operation",
     "Placement",
     "Rollout",
+    "ServerLog",
     "TimelineEntry",
 ]

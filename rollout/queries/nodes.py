@@ -10,10 +10,11 @@ from api.fields import rfc3339
 from eventstore import snapshot
 from rollout.domain.errors import NodeNotFoundError, NoLocalNodeError
 from rollout.domain.node.pace import SECONDS, Change
-from rollout.domain.node.state import LARGEST_SKEW, NodePhase
+from rollout.domain.node.state import LARGEST_SKEW, Identity, NodePhase
 from rollout.messages import Heartbeat, InstalledModule, Inventory, NodeProfile
 from rollout.models import Liveness, Node, NodeModule, Operation
 from rollout.projections.node_modules import ABSENT, ModuleState
+from rollout.signing import key_id
 
 Row = TypeVar("Row", NodeModule, Operation)
 
@@ -176,9 +177,12 @@ def node_document(row: Node, modules: Iterable[NodeModule], life: Liveness | Non
     return {
         "name": row.name,
         "phase": row.phase,
+        "identity": row.identity,
+        "keys": [key_id(public_key) for public_key, _ in row.keys],
+        "duplicate": row.duplicate,
         "last_seen": rfc3339(life.last_seen) if life else None,
         "clock_skew_seconds": None if skew is None else round(skew, 1),
-        "warnings": node_warnings(skew, life.doubts if life else []),
+        "warnings": node_warnings(row, skew, life.doubts if life else []),
         "platform": row.platform,
         "operating_system": row.operating_system,
         "server": row.server,
@@ -190,12 +194,29 @@ def node_document(row: Node, modules: Iterable[NodeModule], life: Liveness | Non
     }
 
 
-def node_warnings(clock_skew_seconds: float | None, doubts: Iterable[str]) -> list[dict[str, str]]:
-    """Return what is wrong with the node's heartbeats: each has a code, and a message with the next step."""
-    warnings = [{"code": code, "message": message} for code, message in (_DOUBTS[each] for each in doubts)]
+def node_warnings(row: Node, clock_skew_seconds: float | None, doubts: Iterable[str]) -> list[dict[str, str]]:
+    """Return what is wrong with the node's identity and heartbeats: each has a code, and a message with the next step."""
+    warnings = [] if row.phase == NodePhase.DECOMMISSIONED else _identity_warnings(row)
+    warnings += [_DOUBTS[each] for each in doubts]
     if clock_skew_seconds is not None and abs(clock_skew_seconds) > LARGEST_SKEW:
         words = f"{abs(clock_skew_seconds):.0f} s {'ahead' if clock_skew_seconds > 0 else 'behind'}"
-        warnings.append({"code": "clock_skew", "message": f"The node's clock is {words}. Set it."})
+        warnings.append(("clock_skew", f"The node's clock is {words}. Set it."))
+    return [{"code": code, "message": message} for code, message in warnings]
+
+
+def _identity_warnings(row: Node) -> list[tuple[str, str]]:
+    warnings = []
+    match Identity(row.identity):
+        case Identity.UNSIGNED:
+            warnings.append(("unsigned", f"Its messages are not signed. Join it: modfleet nodes add {row.name}"))
+        case Identity.PENDING:
+            warnings.append(("pending", f"It waits for a person to accept it: modfleet nodes accept {row.name}"))
+        case Identity.REVOKED:
+            warnings.append(("revoked", f"Its identity was revoked. It can join again: modfleet nodes add {row.name}"))
+        case Identity.SIGNED:
+            pass
+    if row.duplicate:
+        warnings.append(("duplicate_agent", "Two agents with its key are heard. Stop one of them, or revoke the node."))
     return warnings
 
 

@@ -2,19 +2,34 @@
 
 from typing import Any
 
+from django.core.validators import RegexValidator
 from rest_framework import serializers
 
 from api.fields import StrictCharField, StrictSerializer
+from rollout.domain.node.state import Identity
 from rollout.projections.node_modules import ModuleState
 
 
-class LabelsSerializer(StrictSerializer):
-    labels = serializers.DictField(child=StrictCharField(max_length=256, allow_blank=True))
+class LabelsField(serializers.DictField):
+    child = StrictCharField(max_length=256, allow_blank=True)
 
-    def validate_labels(self, labels: dict[str, str]) -> dict[str, str]:
+    def to_internal_value(self, data: Any) -> dict[str, str]:
+        labels: dict[str, str] = super().to_internal_value(data)
         if len(labels) > 64 or any(not 1 <= len(name) <= 128 for name in labels):
             raise serializers.ValidationError("At most 64 labels, with names of 1 to 128 characters.")
         return labels
+
+
+class LabelsSerializer(StrictSerializer):
+    labels = LabelsField()
+
+
+class AcceptSerializer(StrictSerializer):
+    key = StrictCharField(
+        required=False,
+        validators=[RegexValidator(r"\A[0-9a-f]{16}\Z")],
+        help_text="The id of the key that the node must have, as the installer printed it. Default: any",
+    )
 
 
 class NodeModuleSerializer(serializers.Serializer[Any]):
@@ -33,7 +48,16 @@ class NodeModuleSerializer(serializers.Serializer[Any]):
 
 class NodeWarningSerializer(serializers.Serializer[Any]):
     code = serializers.ChoiceField(
-        ["changes_too_often", "clock_skew", "implausible_counter", "implausible_generations"]
+        [
+            "changes_too_often",
+            "clock_skew",
+            "duplicate_agent",
+            "implausible_counter",
+            "implausible_generations",
+            "pending",
+            "revoked",
+            "unsigned",
+        ]
     )
     message = serializers.CharField()
 
@@ -41,6 +65,12 @@ class NodeWarningSerializer(serializers.Serializer[Any]):
 class NodeSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     phase = serializers.ChoiceField(["pending", "online", "offline", "draining", "decommissioned"])
+    identity = serializers.ChoiceField(list(Identity), help_text="How its messages are known to be from it")
+    keys = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Ids of its keys, the one in use first. Compare it with the one that the installer printed before you accept the node",
+    )
+    duplicate = serializers.BooleanField(help_text="Two agents with its key are heard")
     last_seen = serializers.DateTimeField(allow_null=True)
     clock_skew_seconds = serializers.FloatField(
         allow_null=True, help_text="Seconds by which the node's clock was ahead at its last heartbeat"

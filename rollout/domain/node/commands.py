@@ -14,7 +14,7 @@ from rollout.messages import Inventory, NodeProfile
 class EnrollNode:
     """Give the node an identity. `is_silent`: it was not heard for three heartbeat intervals, or never.
 
-    Do nothing if the node has this identity. Raises: `NodeExistsError` if another agent speaks for the node.
+    Do nothing if the node has this identity, unless this accepts it. Raises: `NodeExistsError` if another agent speaks for the node.
     """
 
     node: str
@@ -28,9 +28,13 @@ class EnrollNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptNode:
-    """Accept a pending node. Do nothing if it is accepted."""
+    """Accept a pending node. Do nothing if it is accepted.
+
+    `key`: the id of the key that the person has compared; empty for any. Raises: `NodeKeyError` if the node has another key.
+    """
 
     node: str
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

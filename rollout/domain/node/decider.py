@@ -7,6 +7,7 @@ from eventstore import Decider
 from rollout.domain.errors import (
     NodeExistsError,
     NodeIdentityError,
+    NodeKeyError,
     NodeNotFoundError,
     NodePendingError,
     NodePhaseError,
@@ -59,6 +60,7 @@ from rollout.domain.node.inventory_order import is_earlier
 from rollout.domain.node.pace import Change
 from rollout.domain.node.state import Identity, NodeKey, NodeState, evolve
 from rollout.messages import InstalledModule, Inventory
+from rollout.signing import key_id
 
 
 def decide(state: NodeState, command: NodeCommand) -> list[NodeEvent]:
@@ -104,10 +106,13 @@ def decide(state: NodeState, command: NodeCommand) -> list[NodeEvent]:
 
 def _enroll(state: NodeState, command: EnrollNode) -> list[NodeEvent]:
     key = NodeKey(public_key=command.public_key, broker_password_sha256=command.broker_password_sha256)
-    if key in state.keys and not state.decommissioned:
+    is_accepted = command.accepted and state.identity == Identity.PENDING
+    if key in state.keys and not (state.decommissioned or is_accepted):
         return []
     is_own = any(each.public_key == command.public_key for each in state.keys)
-    if state.identity == Identity.SIGNED and not (is_own or command.is_silent or state.decommissioned):
+    # A token that accepts its nodes may replace an agent whose messages are not signed yet, while it runs.
+    speaks = state.identity == Identity.SIGNED or (state.identity == Identity.UNSIGNED and not command.accepted)
+    if speaks and not (is_own or command.is_silent or state.decommissioned):
         raise NodeExistsError(
             f"Another agent speaks for {command.node}. Stop it and wait for three heartbeats, or revoke the node."
         )
@@ -129,6 +134,8 @@ def _change_identity(
     match command:
         case RevokeNode():
             return [] if state.identity == Identity.REVOKED else [NodeRevoked(node=command.node)]
+        case AcceptNode() if command.key and all(key_id(each.public_key) != command.key for each in state.keys):
+            raise NodeKeyError
         case AcceptNode() if state.identity == Identity.PENDING:
             return [NodeAccepted(node=command.node)]
         case AcceptNode() if state.identity == Identity.SIGNED:
