@@ -6,9 +6,7 @@ import time
 import zipfile
 from contextlib import contextmanager
 from dataclasses import replace
-from hashlib import sha256
 
-import msgspec
 import pytest
 from django.core import signing
 
@@ -17,13 +15,6 @@ from artifacts_app.selectors import build_to_fetch
 from artifacts_app.services import ORPHAN_GRACE, sweep_storage
 from artifacts_app.storage import Spool, delete_package, open_package
 from config.environment import Environment, SettingsError, package_storage, read_environment
-from eventstore import transact
-from rollout.domain.node.commands import RevokeNode
-from rollout.domain.node.decider import NODE
-from rollout.domain.node.events import node_stream
-from rollout.queries.trust import control_secrets
-from rollout.signing import NodeSecret, Purpose, to_text
-from tests.integration.rollout.test_identity import enroll
 from tests.plugins.packages import ARTIFACTS, as_upload, files_in
 from tests.recorded_fleet import know
 
@@ -150,75 +141,6 @@ def test_a_link_of_another_kind(anyone, link):
 def test_a_link_for_a_node_that_does_not_exist(anyone, build, link, node):
     signed = build.url(node).rpartition("/")[2]
     refused(anyone.get(f"/v2/downloads/{signed}"))
-
-
-# --- Links of nodes that sign -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def secret(link):
-    """The key of node1, which signs from now on."""
-    secret = NodeSecret.generate()
-    enroll("node1", secret)
-    return secret
-
-
-def proof(secret, link, *, purpose=Purpose.FETCH, node="node1", age=0.0, **other):
-    said = {"link_sha256": sha256(link.rpartition("/")[2].encode()).hexdigest(), "sent_at": time.time() - age, **other}
-    envelope = secret.sign(purpose, node, said, to=control_secrets()[0].public)
-    return to_text(msgspec.json.encode(envelope))
-
-
-def fetched(client, link, proof):
-    return client.get(link, headers={"Modfleet-Proof": proof})
-
-
-@pytest.mark.parametrize("age", [-290, 0, 290])
-def test_a_node_that_signs_proves_who_it_is(anyone, link, secret, pack, age):
-    assert b"".join(fetched(anyone, link, proof(secret, link, age=age)).streaming_content) == pack()
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"node": "node2"},
-        {"purpose": Purpose.HEARTBEAT},
-        {"age": 301},
-        {"age": -301},
-        {"sent_at": None},
-        {"sent_at": "now"},
-        {"link_sha256": sha256(b"x").hexdigest()},
-        {"link_sha256": None},
-    ],
-)
-def test_a_proof_that_proves_something_else(anyone, link, secret, change):
-    refused(fetched(anyone, link, proof(secret, link, **change)))
-
-
-@pytest.mark.parametrize("text", ["", "x", "ä", "e30", to_text(b"[]"), to_text(b"[" * 5000), to_text(b"null")])
-def test_a_proof_that_is_none(anyone, link, secret, text):
-    refused(anyone.get(link))
-    refused(fetched(anyone, link, text))
-
-
-def test_a_proof_of_another_node(anyone, link, secret):
-    other = NodeSecret.generate()
-    enroll("node2", other)
-    refused(fetched(anyone, link, proof(other, link)))
-    refused(fetched(anyone, link, proof(other, link, node="node2")))
-
-
-def test_a_proof_for_another_link(anyone, build, link, secret):
-    other = "/" + build.url("node2").split("/", 3)[3]
-    refused(fetched(anyone, link, proof(secret, other)))
-    refused(fetched(anyone, other, proof(secret, other)))
-
-
-def test_a_link_of_a_node_that_was_revoked(anyone, link, secret):
-    shown = proof(secret, link)
-    transact(node_stream("node1"), NODE, RevokeNode(node="node1"))
-    refused(fetched(anyone, link, shown))
-    refused(anyone.get(link))
 
 
 def test_an_expired_link(anyone, link, settings):

@@ -735,6 +735,29 @@ def test_two_agents_on_one_host_are_found_too(agent, clock):
     assert (speaker(), found()) == ("b", [NodeDuplicateFound])
 
 
+def test_a_copy_that_replaces_the_key_does_not_end_the_one_in_use(agent, clock):
+    """It may receive the request in place of the first."""
+    copy = replace(another_start(agent), secret=NodeSecret.generate())
+    transact(node_stream("n1"), NODE, RequestRekey(node="n1"))
+    add = AddKey(node="n1", public_key=copy.secret.public, broker_password_sha256="1" * 64)
+    transact(node_stream("n1"), NODE, add)
+    together(clock, copy, agent)
+    assert (speaker(), found(), len(node("n1").keys)) == ("a", [NodeDuplicateFound], 2)
+    agent.secret = NodeSecret.generate()
+    transact(node_stream("n1"), NODE, replace(add, public_key=agent.secret.public))
+    together(clock, agent, copy)
+    assert (speaker(), [each for each, _ in node("n1").keys]) == ("a", [agent.secret.public])
+    assert differences() == {}
+
+
+def test_the_key_of_a_copy_is_in_use_when_it_takes_over(agent, clock):
+    copy = replace(another_start(agent), secret=NodeSecret.generate())
+    add = AddKey(node="n1", public_key=copy.secret.public, broker_password_sha256="1" * 64)
+    transact(node_stream("n1"), NODE, add)
+    together(clock, copy, heartbeats=4)
+    assert (speaker(), [each for each, _ in node("n1").keys]) == ("b", [copy.secret.public])
+
+
 def test_a_restart_of_the_copy_does_not_help_it(agent, clock):
     copy = another_start(agent)
     together(clock, agent, copy)

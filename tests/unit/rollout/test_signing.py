@@ -27,7 +27,8 @@ from rollout.signing import (
 )
 
 CONTROL, OTHER_CONTROL = ControlSecret("secret"), ControlSecret("another secret")
-NODE, OTHER_NODE = NodeSecret.generate(), NodeSecret.generate()
+# The same in each process: the names of tests contain what is made from them.
+NODE, OTHER_NODE = NodeSecret(private=b"1" * 32), NodeSecret(private=b"2" * 32)
 MESSAGE = {"rollout": "r1", "text": 'ä\0"', "number": 1.5, "list": [None, True]}
 
 TO_NODE = CONTROL.sign(Purpose.EXECUTE, "n1", MESSAGE)
@@ -241,7 +242,8 @@ def test_nothing_shows_a_private_key():
 
 
 def test_public_keys():
-    assert is_public_key(NODE.public)
+    assert is_public_key(NodeSecret.generate().public)
+    assert NodeSecret.generate() != NodeSecret.generate()
     assert is_public_key(CONTROL.public.agreement)
 
 
