@@ -32,6 +32,7 @@ ALLOWED = {
     "modfleet/cluster.py": "`modfleet up` compares when its nodes were heard of: its database is on the same machine",
     "rollout/agent/expiry.py": "the agent knows no database, and checks its clock against the broker's",
     "rollout/agent/node.py": "a heartbeat says what the node's clock shows, so that a wrong one is seen",
+    "rollout/agent/server_log.py": "journald names the time of a line by the clock of the host, which is the agent's too",
     "webhooks/sending.py": "the receiver compares the header with its own clock",
 }
 
