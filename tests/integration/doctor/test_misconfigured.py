@@ -636,6 +636,11 @@ def container_mounts_the_volume_with_noexec(site):
     site.fakes["/proc/{pid}/mountinfo"] = MOUNT + f"2 1 8:2 / {site.modules} rw,noexec - ext4 x rw\n"
 
 
+@case("exec_paths", "unknown", "The mounts of the server's process cannot be read.")
+def mounts_cannot_be_read(site):
+    site.fakes["/proc/{pid}/mountinfo"] = ""
+
+
 @case("exec_paths", "unknown", "The settings of the unit gone.service cannot be read.")
 def unit_cannot_be_read(site):
     site.fakes["/proc/{pid}/cgroup"] = "0::/system.slice/gone.service\n"
@@ -791,6 +796,7 @@ def test_selinux(site, monkeypatch, enforces, label, status, say):
     ("profile", "rule", "status"),
     [
         ("unconfined", "", "pass"),
+        ("", "", "unknown"),
         ("redis (complain)", "", "pass"),
         ("redis (enforce)", "{modules}/** mr,", "pass"),
         ("redis (enforce)", "{modules}/** r,", "warn"),
