@@ -30,6 +30,7 @@ NodeName = Annotated[str, Meta(pattern=r"^(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,128}\Z")
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://")]
 ServerUrl = Annotated[str, Meta(pattern=r"^(unix|redis|rediss)://")]
 OperatingSystem = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9 ._-]{0,31}\Z")]
+UnitName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9:_.@\\-]{0,255}\Z")]
 Seconds = Annotated[float, Meta(gt=0)]
 
 
@@ -67,6 +68,11 @@ class AgentSettings:
     include_file: Path | None = None
     #: Write the include file.
     persist: bool = True
+    #: Log file of the server, as the agent sees it. If not set: the one that the server names, if the agent's user may
+    #: call CONFIG GET. A failed operation reports what the server logged, redacted.
+    server_log: Path | None = None
+    #: systemd unit of the server, whose journal is read if the server has no log file that the agent can read.
+    server_unit: UnitName = ""
     #: Operating system of the server's machine or container, such as `rhel9`, if the agent runs in another one. If not
     #: set: the one in the agent's `/etc/os-release`.
     operating_system: OperatingSystem = ""

@@ -4,7 +4,7 @@ The agent that was heard first keeps the node. The other one is its rival: it ge
 is silent. A restart on the same host takes over at once.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rollout.domain.node.inventory_order import InventoryOrder
@@ -16,7 +16,7 @@ from rollout.process.offline_nodes import MISSED_HEARTBEATS
 REMEMBERED = 8
 
 #: By incarnation of a rival: when it was first heard and when it was last heard, Unix time.
-Times = Mapping[str, tuple[float, float]]
+Times = dict[str, tuple[float, float]]
 
 
 @dataclass(slots=True)
@@ -28,11 +28,12 @@ class Rivals:
     heard: dict[str, Times] = field(default_factory=dict)
 
     def note(self, row: Liveness, incarnation: str) -> None:
-        """Note that a rival was heard."""
-        times = {**self._times(row)}
-        since, _ = times.pop(incarnation, (self.now, self.now))
-        times[incarnation] = (since, self.now)
-        self.heard[row.node] = dict([*times.items()][-REMEMBERED:])
+        """Note that a rival was heard. If there are too many, those that were heard first are remembered."""
+        times = self._times(row)
+        since, _ = times.get(incarnation, (self.now, self.now))
+        if incarnation in times or len(times) < REMEMBERED:
+            times[incarnation] = (since, self.now)
+        self.heard[row.node] = times
 
     def is_duplicate(self, row: Liveness, incarnation: str) -> bool | None:
         """Return True if the node's agent and a rival are both heard, False if only one is, None if that is not known yet.
@@ -48,7 +49,7 @@ class Rivals:
         return True if both else None
 
     def _times(self, row: Liveness) -> Times:
-        """Return the rivals that are not silent, in the order in which they were last heard."""
+        """Return the rivals that are not silent."""
         silence = MISSED_HEARTBEATS * row.interval_seconds
         times = self.heard.get(row.node) or row.rival
         return {

@@ -20,7 +20,19 @@ from rollout.services.nodes import accept_node, revoke_node
 from tests.hosts import Host, new_identity
 from tests.plugins.cast import client_of
 from tests.plugins.databases import at_once
-from tests.recorded_fleet import fleet, installed, inventory, node, operation, phases, rollout, say, start, state_of
+from tests.recorded_fleet import (
+    differences,
+    fleet,
+    installed,
+    inventory,
+    node,
+    operation,
+    phases,
+    rollout,
+    say,
+    start,
+    state_of,
+)
 
 
 def token(**given):
@@ -60,6 +72,15 @@ class TestRecorded:
         assert enrolled.position == used.position + 1
         assert (used.metadata.actor, enrolled.metadata.actor) == ("node:web-1", "node:web-1")
         assert enrolled.metadata.causation_id == used.event_id.hex
+
+    def test_a_rebuild_makes_the_same_rows(self):
+        given = group()
+        for name in ("cache-1", "cache-2"):
+            exchange(Host(name=name), given)
+        revoke_join_token(token(node="web-1"))
+        accept_node("cache-1")
+        revoke_node("cache-2")
+        assert not any(differences().values())
 
     def test_nothing_if_the_node_may_not_have_the_name(self):
         given = group()
