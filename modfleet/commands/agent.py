@@ -15,6 +15,8 @@ DESCRIPTION = f"""{SUMMARY}
 The agent reads its settings from environment variables. Required are MODFLEET_NODE, MODFLEET_BROKER_URL,
 MODFLEET_CONTROL_URL, MODFLEET_SERVER_URL, MODFLEET_MODULES_DIR and MODFLEET_JOURNAL_DIR. docs/reference/settings.md
 describes all settings. The agent opens no port: it reads the queue of its node from the broker.
+
+`modfleet agent install` enrols a node and installs its agent; `modfleet agent uninstall` removes it.
 """
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -49,6 +51,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str]) -> None:
     """Replace this process by the agent's worker, or exit."""
+    if words[:1] in (["install"], ["uninstall"]):
+        from modfleet.enrol import cli
+
+        (cli.install_main if words[0] == "install" else cli.uninstall_main)(words[1:])
     given = parser().parse_args(words)
     node = _require_settings()
     if given.check:
