@@ -70,12 +70,22 @@ class AtServer:
 
     def _has_user(self, login: Login) -> bool:
         """Return True if the user can log in and has its rights. An unknown right counts as missing."""
+        if not self._may_exist(login.user):
+            return False
         try:
             with session(self._found.url, login) as own:
                 wanted = [PROBES[OBSERVE], *(PROBES[each] for each in sorted(self._rights) if each in PROBES)]
                 return all(self._may(own, login.user, each) for each in wanted)
         except (Failure, RefusedError, OSError):
             return False
+
+    def _may_exist(self, user: str) -> bool:
+        """Return False if there is no such user: a failed login would be recorded in the server's ACL LOG."""
+        try:
+            with session(self._found.url, self._found.login) as asked:
+                return asked.call("ACL", "GETUSER", user) is not None
+        except (Failure, RefusedError, OSError):
+            return True
 
     def _may(self, own: Session, user: str, command: tuple[str, ...]) -> bool:
         try:

@@ -49,7 +49,9 @@ def uninstall(node: str, host: Host, tell: Callable[[str], None], *, purge: bool
             steps.note(f"kept: the modules in {modules}")
         lines = _load_lines(include)
         if lines:
-            steps.note(f"kept: {include}, from which a start of the server loads {len(lines)} modules")
+            steps.note(
+                f"kept: {include}, from which a start of the server loads {len(lines)} module{'s' * (len(lines) > 1)}"
+            )
     _leave(node, steps, settings)
     return ExitCode.SUCCEEDED
 

