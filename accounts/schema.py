@@ -23,6 +23,8 @@ TAGS = (
     ("/v2/rollouts", "Rollouts"),
     ("/v2/freeze", "Rollouts"),
     ("/v2/nodes", "Nodes"),
+    ("/v2/join-tokens", "Nodes"),
+    ("/v2/enrolment", "Nodes"),
     ("/v2/events", "Events"),
     ("/v2/webhooks", "Webhooks"),
     ("/v1/users", "Users"),

@@ -18,6 +18,7 @@ class StrictJSONParser(BaseParser):
     """Parses JSON. Raises: `InvalidJsonError`, or the view's own `invalid_json` error, if the body is not JSON."""
 
     media_type = "application/json"
+    max_bytes = MAX_BYTES
 
     def parse(
         self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
@@ -27,9 +28,15 @@ class StrictJSONParser(BaseParser):
             raise UnsupportedMediaType(media_type or "", detail="JSON must be UTF-8.")
         view = (parser_context or {}).get("view")
         try:
-            return strict_json.parse(read_bounded(stream, MAX_BYTES), max_bytes=MAX_BYTES)
+            return strict_json.parse(read_bounded(stream, self.max_bytes), max_bytes=self.max_bytes)
         except strict_json.InvalidJson as error:
             raise getattr(view, "invalid_json", InvalidJsonError)(f"The body {error}.") from error
+
+
+class SmallJSONParser(StrictJSONParser):
+    """The same for requests without credentials, which have no reason to be large."""
+
+    max_bytes = 64_000
 
 
 def read_bounded(stream: IO[bytes], limit: int) -> bytes:

@@ -7,6 +7,7 @@ from django.core import signing
 from django.core.files.storage import FileSystemStorage, default_storage
 
 from api.errors import ApiError, Kind
+from artifacts_app.vetoes import FETCH
 
 _SALT = "modfleet.download"
 
@@ -34,12 +35,18 @@ def download_url(storage_key: str, *, package_sha256: str, node: str) -> str:
     return f"{settings.ENVIRONMENT.public_url.rstrip('/')}/v2/downloads/{signed}"
 
 
-def read_link(signed: str) -> str:
-    """Return the storage key of the link. Raises: `InvalidLinkError`."""
+def read_link(signed: str, *, proof: str) -> str:
+    """Return the storage key of the link. `proof`: what the client sent to show that it is the node of the link.
+
+    Raises: `InvalidLinkError`.
+    """
     try:
-        storage_key, _, _ = signing.loads(
+        storage_key, package_sha256, node = signing.loads(
             signed, salt=_SALT, max_age=timedelta(seconds=settings.ENVIRONMENT.download_seconds)
         )
     except signing.BadSignature as error:
         raise InvalidLinkError from error
+    if not str(storage_key).startswith(package_sha256):
+        raise InvalidLinkError("The link is for another package.")
+    FETCH.ask(node, signed, proof)
     return str(storage_key)

@@ -106,7 +106,7 @@ class _PackageResponse(FileResponse):
 
 
 class DownloadView(APIView):
-    """Needs no other credential than the link."""
+    """The credential is the link, with the proof that the client is its node."""
 
     authentication_classes: list[Any] = []
     permissions = {"GET": Access.PUBLIC}
@@ -117,7 +117,7 @@ class DownloadView(APIView):
     def get(self, request: Request, signed: str) -> _PackageResponse:
         """Download the package."""
         try:
-            file = open_package(read_link(signed))
+            file = open_package(read_link(signed, proof=request.headers.get("Modfleet-Proof", "")))
         except FileNotFoundError as error:
             raise PackageGoneError from error
         return _PackageResponse(file, content_type="application/zip")

@@ -20,6 +20,7 @@ from rollout.agent.heartbeat import Heartbeats
 from rollout.agent.publisher import Publisher
 from rollout.agent.runner import Runner
 from rollout.agent.settings import AgentSettings
+from rollout.agent.trust import Trust
 from rollout.messages import Command, Report, queue_for
 
 names = os.environ["BENCH_NODES"].split(",")
@@ -53,7 +54,8 @@ class Nodes(bootsteps.StartStopStep):
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
         worker.app.runner = self._runners = Runners()
-        worker.app.publisher = Publisher(agent_settings)
+        worker.app.trust = Trust(agent_settings)
+        worker.app.publisher = Publisher(worker.app.trust)
         self._heartbeats = [_heartbeats_of(runner) for runner in self._runners.by_node.values()]
 
     def start(self, worker: Any) -> None:
@@ -70,7 +72,9 @@ class Nodes(bootsteps.StartStopStep):
 
 def _heartbeats_of(runner: Runner) -> Heartbeats:
     settings = runner.node.settings
-    return Heartbeats(lambda hello: runner.heartbeat(hello=hello), Publisher(settings), interval=settings.beat_seconds)
+    return Heartbeats(
+        lambda hello: runner.heartbeat(hello=hello), Publisher(Trust(settings)), interval=settings.beat_seconds
+    )
 
 
 app.steps["worker"].discard(Agent)

@@ -63,8 +63,19 @@ class Environment:
     database_lock_seconds: float = 20.0
     #: Redis or Valkey for the queues. It need not persist anything, and must never load modules.
     broker_url: str = "redis://127.0.0.1:6379/0"
-    #: Signs sessions, tokens and download links. Empty: generated once and kept in the data directory.
+    #: The broker's URL with the user that administers it. Set it only for the relay, which creates the users of nodes
+    #: with it. Empty: the broker's users are managed in another way.
+    broker_admin_url: str = ""
+    #: The broker's URL as agents reach it, without a user. Empty: `MODFLEET_BROKER_URL` without its user.
+    agent_broker_url: str = ""
+    #: Signs sessions, tokens, download links and the commands to nodes. Empty: generated once and kept in the data
+    #: directory.
     secret_key: str = ""
+    #: Former secret keys that are still valid, separated by spaces, while nodes and browsers learn the new one.
+    secret_key_fallbacks: str = ""
+    #: PEM file with the certificate authority of `MODFLEET_PUBLIC_URL`, if it is a private one: nodes get it when they
+    #: join.
+    control_ca: str = ""
     #: URL at which nodes reach this API. Download links use it, never a request's Host header.
     public_url: str = "http://127.0.0.1:8000"
     #: Host names that requests may use, separated by commas. `*`: any.
@@ -189,6 +200,11 @@ def _wrong(environment: Environment) -> Iterator[tuple[str, str]]:
             "broker_url",
             "must be redis://HOST:PORT/0, rediss://HOST:PORT/0 or redis+socket:///PATH of a Redis or Valkey",
         )
+    for name in ("broker_admin_url", "agent_broker_url"):
+        if getattr(environment, name) and not _has_scheme(getattr(environment, name), BROKERS):
+            yield name, "must be redis://HOST:PORT/0, rediss://HOST:PORT/0 or redis+socket:///PATH of the broker"
+    if environment.control_ca and not os.access(environment.control_ca, os.R_OK):
+        yield "control_ca", "must be a PEM file that can be read"
     if environment.database_url and _database_is_wrong(environment.database_url):
         yield "database_url", "must be postgresql://USER:PASSWORD@HOST/NAME or sqlite:///PATH"
     if environment.storage_options and _json_object(environment.storage_options) is None:

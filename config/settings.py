@@ -22,6 +22,7 @@ ENVIRONMENT = read_environment()
 make_data_directory(ENVIRONMENT)
 
 SECRET_KEY = secret_key(ENVIRONMENT)
+SECRET_KEY_FALLBACKS = ENVIRONMENT.secret_key_fallbacks.split()
 DEBUG = ENVIRONMENT.debug
 ALLOWED_HOSTS = [each.strip() for each in ENVIRONMENT.allowed_hosts.split(",")]
 ROOT_URLCONF = "config.urls"

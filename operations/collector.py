@@ -91,7 +91,7 @@ def _operations() -> Iterator[Metric]:
 def _nodes() -> Iterator[Metric]:
     by_phase = statistics.nodes_by_phase()
     nodes = GaugeMetricFamily("modfleet_nodes", "Nodes, by phase.", labels=["phase"])
-    for phase in ("online", "offline", "draining", "decommissioned"):
+    for phase in ("pending", "online", "offline", "draining", "decommissioned"):
         nodes.add_metric([phase], by_phase.get(phase, 0))
     yield nodes
     yield gauge(

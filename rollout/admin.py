@@ -324,7 +324,7 @@ class NodeAdmin(ActingAdmin):
 
     @admin.display(description="phase", ordering="phase")
     def phase_badge(self, row: Any) -> str:
-        warnings = node_warnings(row.clock_skew_seconds, row.doubts or [])
+        warnings = node_warnings(row, row.clock_skew_seconds, row.doubts or [])
         return format_html("{} {}", badge(row.phase), " ".join(each["message"] for each in warnings))
 
     @admin.display(description="last seen", ordering="last_seen")

@@ -11,12 +11,16 @@ class RolloutConfig(AppConfig):
         import rollout.domain.actor_upcaster  # noqa: F401  # registers itself
         from eventstore import register_projection
         from rollout.projections.fleet import FleetProjection
+        from rollout.projections.join_tokens import JoinTokenProjection
         from rollout.projections.nodes import NodeProjection
         from rollout.projections.rollouts import RolloutProjection
+        from rollout.queries.downloads import refuse_other_nodes
         from rollout.queries.modules import refuse_if_loaded, refuse_if_used
 
         artifacts_app.vetoes.DELETION.register(refuse_if_used)
+        artifacts_app.vetoes.FETCH.register(refuse_other_nodes)
         modules_app.vetoes.DELETION.register(refuse_if_loaded)
         register_projection(RolloutProjection())
         register_projection(NodeProjection())
         register_projection(FleetProjection())
+        register_projection(JoinTokenProjection())

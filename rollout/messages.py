@@ -1,7 +1,9 @@
 """The messages between the control plane and the agents, over the broker: JSON, one dataclass per message.
 
-Delivery is at least once and in no order. `Command` goes to `queue_for(node)` as the Celery task `EXECUTE`;
-`Report` goes to `REPORTS`, `Heartbeat` to `HEARTBEATS`, both as plain messages.
+Delivery is at least once and in no order. A `Command` goes to `queue_for(node)` as the Celery task `EXECUTE`. `Reports` go
+to `REPORTS`, a `Heartbeat` goes to `HEARTBEATS`, both as plain messages. Between a node that has joined and its control
+plane, each message is in an envelope (`rollout.signing`). Other nodes send each `Report` alone, and get each `Command`
+without an envelope.
 """
 
 from collections.abc import Mapping
@@ -31,7 +33,8 @@ Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 Moment = Annotated[float, Meta(ge=0, le=1e11)]
 Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
-#: The Celery task that every agent registers; its only keyword argument is `command`, a `Command` as JSON.
+#: The Celery task that every agent registers. Its keyword argument is `signed`, the envelope of a `Command`; for a node that
+#: has not joined it is `command`, a `Command` as JSON.
 EXECUTE = "modfleet.execute"
 #: Queue of the reports, read by the control workers.
 REPORTS = "control"
@@ -214,6 +217,8 @@ class Command:
     has_types: bool = False
     #: The request that led to the command, for the agent's log.
     correlation_id: str = ""
+    #: The start of the agent that must carry it out: another one drops it. Empty in a command without an envelope.
+    incarnation: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,6 +268,26 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reports:
+    """Reports of one node, in order."""
+
+    reports: Annotated[tuple[Report, ...], Meta(min_length=1, max_length=1000)]
+
+
+class Capability(StrEnum):
+    """What an agent can do. A node gets only operations that its agent is able to carry out."""
+
+    FILES = "files"
+    LOAD = "load"
+    REMOVE = "remove"
+    UNDO = "undo"
+
+
+#: Of agents that are too old to name their capabilities.
+FORMER_CAPABILITIES = frozenset(Capability)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeProfile:
     """What an agent knows about its node. `platform` is `<os>/<machine>`, such as `linux/x86_64`.
 
@@ -286,7 +311,8 @@ class Heartbeat:
     """Sent when the agent starts (`hello`) and at every interval. `generations`: the newest journaled one of each module.
 
     `interval_seconds` is the time until the next heartbeat; a node that is silent for three intervals is offline.
-    `sent_at` is by the node's clock.
+    `sent_at` is by the node's clock. `protocol` and `capabilities` say what the agent understands; an older agent sends
+    neither. `host` identifies the machine or the container, not the node: one node may move.
     """
 
     node: Name
@@ -296,12 +322,16 @@ class Heartbeat:
     inventory: Inventory
     generations: Annotated[dict[Name, Count], Meta(max_length=1000)] = field(default_factory=dict)
     sent_at: Moment | None = None
+    protocol: Annotated[int, Meta(ge=0, le=1000)] = 0
+    capabilities: Annotated[tuple[Word, ...], Meta(max_length=64)] | None = None
+    agent_version: Word = ""
+    host: Digest = ""
 
 
-Message = TypeVar("Message", Command, Report, Heartbeat)
+Message = TypeVar("Message", Command, Report, Reports, Heartbeat)
 
 
-def to_json(message: Command | Report | Heartbeat) -> dict[str, Any]:
+def to_json(message: Command | Report | Reports | Heartbeat) -> dict[str, Any]:
     """Return `message` as plain JSON values."""
     built: dict[str, Any] = msgspec.to_builtins(message)
     return built

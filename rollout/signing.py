@@ -116,9 +116,13 @@ class ControlSecret:
         unsigned = Envelope(protocol=PROTOCOL, purpose=purpose, node=node, key=self.public.id, payload=_json(message))
         return replace(unsigned, signature=to_text(self._signing.sign(unsigned.covered())))
 
+    def is_from(self, envelope: Envelope, node_key: str) -> bool:
+        """Return True if the envelope says that it is from `node_key` to this key."""
+        return envelope.peer == self.public.id and envelope.key == key_id(node_key)
+
     def verify(self, envelope: Envelope, node_key: str) -> None:
         """Raises: `UntrustedError` if the envelope is not from the node with the public key `node_key`, or not to this key."""
-        if envelope.key != key_id(node_key) or envelope.peer != self.public.id:
+        if not self.is_from(envelope, node_key):
             raise UntrustedError("another key")
         _compare(envelope, _shared(self._agreement, node_key))
 

@@ -6,8 +6,10 @@ from typing import Any
 
 from artifacts_app.events import ArtifactUploaded, artifact_stream
 from artifacts_app.manifest import Member
-from eventstore import Append, append, head, projections
+from eventstore import Append, append, begun_by, head, load_state, projections
 from rollout.delivery import ingestion
+from rollout.domain.node.decider import NODE
+from rollout.domain.node.events import NodeJoined, actor_of, node_stream
 from rollout.domain.request import RolloutRequest
 from rollout.domain.retries import Retries
 from rollout.domain.strategy import Strategy
@@ -64,7 +66,17 @@ def next_sequence() -> int:
     return next(_sequence)
 
 
+def know(*names: str, platform: str = PLATFORM, **profile: Any) -> None:
+    """The nodes joined before messages were signed, so their messages need no signature."""
+    for name in names:
+        loaded = load_state(node_stream(name), NODE)
+        if loaded.state.identity is None:
+            joined = NodeJoined(node=name, profile=NodeProfile(platform=platform, **profile))
+            append(loaded.append([joined], begun_by(actor_of(name))))
+
+
 def join(*names: str, **more: Any) -> None:
+    know(*names, **{key: value for key, value in more.items() if key not in {"modules", "generations"}})
     ingestion.record_heartbeats([heartbeat_of(name, hello=True, **more) for name in names])
 
 

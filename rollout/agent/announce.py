@@ -3,7 +3,7 @@
 import threading
 
 from rollout.agent.publisher import Publisher
-from rollout.messages import REPORTS, Report
+from rollout.messages import REPORTS, Report, Reports
 
 #: Shorter phases are not reported, seconds: most operations send only their final report.
 LASTING_SECONDS = 0.1
@@ -28,7 +28,7 @@ class Announcer:
             if self._timer is not None:
                 self._timer.cancel()
             if report.phase.is_final:
-                self._publisher.send(report, queue=REPORTS, patience=FINAL_PATIENCE)
+                self._publisher.send(Reports(reports=(report,)), queue=REPORTS, patience=FINAL_PATIENCE)
                 return
             self._timer = threading.Timer(LASTING_SECONDS, self._send_if_it_lasts, [report])
             self._timer.daemon = True
@@ -37,4 +37,4 @@ class Announcer:
     def _send_if_it_lasts(self, report: Report) -> None:
         with self._lock:
             if report is self._newest:
-                self._publisher.send(report, queue=REPORTS, patience=0)
+                self._publisher.send(Reports(reports=(report,)), queue=REPORTS, patience=0)

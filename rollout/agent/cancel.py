@@ -1,4 +1,4 @@
-"""Receives cancels, also while an operation runs, and answers each one.
+"""Receives cancels and requests for a new key, also while an operation runs, and answers each one.
 
 A cancel leaves its queue before it is carried out, so an agent that dies loses it. The control plane sends it again until
 the operation has ended.
@@ -7,7 +7,9 @@ the operation has ended.
 import logging
 import queue
 import threading
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -17,14 +19,23 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from rollout.agent.announce import Announcer
 from rollout.agent.failure import MalformedCommandError
 from rollout.agent.publisher import RETRY_SECONDS, Publisher, connected
+from rollout.agent.rotation import rotate
 from rollout.agent.runner import Runner
-from rollout.agent.settings import AgentSettings
+from rollout.agent.trust import Trust
 from rollout.messages import Command, cancel_queue_for, from_json
+from rollout.signing import Purpose, UntrustedError
 
 log = logging.getLogger(__name__)
 
 #: How often the thread checks if the agent stops, seconds.
 POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rekey:
+    """A request to replace the key with this id."""
+
+    replaces: str
 
 
 class Cancels:
@@ -33,11 +44,12 @@ class Cancels:
     A single thread would wait for the running operation, and not receive the cancel of that operation.
     """
 
-    def __init__(self, runner: Runner, settings: AgentSettings) -> None:
+    def __init__(self, runner: Runner, trust: Trust, *, rotated: Callable[[], None] = lambda: None) -> None:
         self._runner = runner
-        self._settings = settings
+        self._trust = trust
+        self._rotated = rotated
         #: None ends the thread.
-        self._pending: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._pending: queue.SimpleQueue[Command | Rekey | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._broker_is_away = False
         self._threads = [
@@ -68,9 +80,9 @@ class Cancels:
                 self._stopping.wait(RETRY_SECONDS)
 
     def _consume(self) -> None:
-        source = Queue(cancel_queue_for(self._settings.node))
+        source = Queue(cancel_queue_for(self._trust.settings.node))
         with (
-            connected(self._settings) as connection,
+            connected(self._trust) as connection,
             Consumer(connection.channel(), [source], accept=["json"], on_message=self._receive, no_ack=True),
         ):
             self._broker_is_away = False
@@ -80,17 +92,32 @@ class Cancels:
 
     def _receive(self, message: Any) -> None:
         try:
-            command = from_json(Command, message.decode())
+            body, purpose = message.decode(), Purpose.CANCEL
+            if self._trust.identity is not None:
+                purpose, body = self._trust.opened(body, Purpose.CANCEL, Purpose.REKEY)
+            if purpose == Purpose.REKEY:
+                self._pending.put(Rekey(replaces=str(body["replaces"])))
+                return
+            command = from_json(Command, body)
             if self._runner.give_up(command):
                 self._pending.put(command)
-        except (ContentDisallowed, DecodeError, msgspec.ValidationError, MalformedCommandError) as error:
+        except (
+            ContentDisallowed,
+            DecodeError,
+            msgspec.ValidationError,
+            MalformedCommandError,
+            UntrustedError,
+        ) as error:
             log.error("Dropped a cancel: %s", error)  # noqa: TRY400 - the traceback says nothing more
 
     def _answer(self) -> None:
-        publisher = Publisher(self._settings)
-        while command := self._pending.get():
+        publisher = Publisher(self._trust)
+        while pending := self._pending.get():
             try:
-                self._runner.cancel(command, report=Announcer(publisher))
+                if isinstance(pending, Command):
+                    self._runner.cancel(pending, report=Announcer(publisher))
+                elif rotate(self._trust, replaces=pending.replaces):
+                    self._rotated()
             except Exception:  # the thread's outermost loop: the next cancel must still be answered
-                log.exception("The cancel of %s could not be answered", command.rollout)
+                log.exception("%s could not be answered", pending)
         publisher.close()

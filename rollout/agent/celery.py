@@ -9,11 +9,14 @@ from celery.signals import setup_logging
 from kombu import Queue
 
 from rollout.agent.cancel import Cancels
+from rollout.agent.control_plane import trust_documents
 from rollout.agent.expiry import Expiry
 from rollout.agent.heartbeat import Heartbeats
+from rollout.agent.identity import IdentityError
 from rollout.agent.publisher import Publisher, broker_time, transport_options
 from rollout.agent.runner import Runner
 from rollout.agent.settings import AgentSettings, SettingsError, settings_from
+from rollout.agent.trust import Trust
 from rollout.logs import formatter
 from rollout.messages import queue_for
 from rollout.transport import TaskConsumer
@@ -24,6 +27,7 @@ log = logging.getLogger(__name__)
 class AgentApp(Celery):
     """Celery, with the objects that the worker's tasks use. They are set before the first task."""
 
+    trust: Trust
     runner: Runner
     publisher: Publisher
     heartbeats: Heartbeats
@@ -42,13 +46,16 @@ class Agent(bootsteps.StartStopStep):
 
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
-        settings = agent_settings
-        worker.app.runner = self._runner = Runner(settings, expiry=Expiry(lambda: broker_time(settings)))
-        worker.app.publisher = Publisher(settings)
-        worker.app.heartbeats = self._heartbeats = Heartbeats(
-            lambda hello: self._runner.heartbeat(hello=hello), Publisher(settings), interval=settings.beat_seconds
+        trust: Trust = worker.app.trust
+        worker.app.runner = self._runner = Runner(
+            trust.settings, expiry=Expiry(lambda: broker_time(trust)), trust=trust
         )
-        self._cancels = Cancels(self._runner, settings)
+        worker.app.publisher = Publisher(trust)
+        worker.app.heartbeats = self._heartbeats = Heartbeats(
+            lambda hello: self._runner.heartbeat(hello=hello), Publisher(trust), interval=trust.settings.beat_seconds
+        )
+        self._cancels = Cancels(self._runner, trust, rotated=self._use_new_credentials)
+        self._app = worker.app
 
     def start(self, worker: Any) -> None:
         try:
@@ -57,6 +64,11 @@ class Agent(bootsteps.StartStopStep):
             log.error("This node cannot carry out commands, each will fail: %s", error)  # noqa: TRY400 - likewise
         self._heartbeats.start()
         self._cancels.start()
+
+    def _use_new_credentials(self) -> None:
+        # Celery reads it at its next connection. The next heartbeat tells the control plane that the old key may end.
+        self._app.conf.broker_url = self._app.trust.broker_url()
+        self._heartbeats.soon()
 
     def stop(self, worker: Any) -> None:
         self._cancels.stop()
@@ -82,10 +94,12 @@ class TakeBack(bootsteps.StartStopStep):
 
 
 def make_app(settings: AgentSettings) -> AgentApp:
-    """Return the app of the agent with these settings."""
+    """Return the app of the agent with these settings. Raises: `IdentityError`."""
     queue = queue_for(settings.node)
+    trust = Trust(settings, learn=lambda: trust_documents(settings))
     # No fixups: with DJANGO_SETTINGS_MODULE in the environment Celery would import Django.
-    made = AgentApp("rollout.agent", broker=settings.broker_url, fixups=[], include=["rollout.agent.tasks"])
+    made = AgentApp("rollout.agent", broker=trust.broker_url(), fixups=[], include=["rollout.agent.tasks"])
+    made.trust = trust
     made.conf.update(
         accept_content=["json"],
         broker_connection_max_retries=None,
@@ -120,6 +134,6 @@ def _set_up_logging(*, loglevel: int, **_: Any) -> None:
 setup_logging.connect(_set_up_logging)
 try:
     agent_settings = settings_from(os.environ)
-except SettingsError as error:
+    app = make_app(agent_settings)
+except (SettingsError, IdentityError) as error:
     raise SystemExit(str(error)) from error
-app = make_app(agent_settings)

@@ -1,10 +1,8 @@
 """Downloads a package to a temporary file, and checks its length and SHA-256 on the way."""
 
-import functools
 import hashlib
 import os
 import socket
-import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,11 +11,12 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlsplit
-from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request, UnknownHandler
+from urllib.request import Request
 
+from rollout.agent.control_plane import opener, proof_of, url_of
 from rollout.agent.deadline import Deadline
 from rollout.agent.failure import Failure
-from rollout.agent.settings import AgentSettings
+from rollout.agent.trust import Trust
 from rollout.messages import Package, Reason
 
 #: The longest time to connect, and between two chunks, seconds.
@@ -27,11 +26,11 @@ POLL_SECONDS = 0.2
 CHUNK = 256 * 1024
 
 
-def fetch(package: Package, to: Path, *, settings: AgentSettings, deadline: Deadline) -> None:
+def fetch(package: Package, to: Path, *, trust: Trust, deadline: Deadline) -> None:
     """Write the package's bytes to `to`. Raises: `Failure` (fetch_failed, checksum_mismatch, node_deadline)."""
     digest, received = hashlib.sha256(), 0
     with to.open("wb") as file:
-        for chunk in _chunks(package, settings, deadline):
+        for chunk in _chunks(package, trust, deadline):
             received += len(chunk)
             if received > package.size:
                 raise Failure(
@@ -47,9 +46,9 @@ def fetch(package: Package, to: Path, *, settings: AgentSettings, deadline: Dead
         )
 
 
-def _chunks(package: Package, settings: AgentSettings, deadline: Deadline) -> Iterator[bytes]:
+def _chunks(package: Package, trust: Trust, deadline: Deadline) -> Iterator[bytes]:
     try:
-        with _answer(package, settings, deadline) as response, _cut_off(response, deadline):
+        with _answer(package, trust, deadline) as response, _cut_off(response, deadline):
             if response.status != HTTPStatus.OK:
                 raise _refused(package, response)
             while chunk := response.read1(CHUNK):
@@ -66,14 +65,25 @@ def _chunks(package: Package, settings: AgentSettings, deadline: Deadline) -> It
         ) from error
 
 
-def _answer(package: Package, settings: AgentSettings, deadline: Deadline) -> HTTPResponse:
-    is_relative = "://" not in package.url
-    url = f"{settings.control_url.rstrip('/')}/{package.url.lstrip('/')}" if is_relative else package.url
-    request = Request(url, headers={"User-Agent": "modfleet-agent"})  # noqa: S310 - the opener knows http(s) only
-    response: HTTPResponse = _opener(settings.control_ca).open(
-        request, timeout=min(SILENCE_SECONDS, deadline.remaining())
-    )
+def _answer(package: Package, trust: Trust, deadline: Deadline) -> HTTPResponse:
+    url = package.url if "://" in package.url else url_of(trust.settings, package.url)
+    _refuse_other_hosts(url, trust)
+    headers = {"User-Agent": "modfleet-agent", **proof_of(trust, url)}
+    request = Request(url, headers=headers)  # noqa: S310 - the opener knows http(s) only
+    timeout = min(SILENCE_SECONDS, deadline.remaining())
+    response: HTTPResponse = opener(trust.settings.control_ca).open(request, timeout=timeout)
     return response
+
+
+def _refuse_other_hosts(url: str, trust: Trust) -> None:
+    """Raises: `Failure` (fetch_failed) if the URL leads to a host that the control plane has not named."""
+    if trust.identity is None:
+        return
+    host = urlsplit(url).hostname
+    if host not in {urlsplit(trust.settings.control_url).hostname, *trust.identity.fetch_hosts}:
+        raise Failure(
+            Reason.FETCH_FAILED, f"The package is at {host}, which is neither the control plane nor its storage."
+        )
 
 
 @contextmanager
@@ -98,21 +108,6 @@ def _cut_off(response: HTTPResponse, deadline: Deadline) -> Iterator[None]:
         finally:
             done.set()
             watcher.join()
-
-
-@functools.cache  # reading all public authorities takes longer than fetching a small module
-def _opener(control_ca: Path | None) -> OpenerDirector:
-    """Return an opener for HTTP and HTTPS that follows no redirect, and returns a response of any status.
-
-    It is the standard library's: a client of httpx takes four times the processor time for a package of 3 MB.
-    """
-    context = ssl.create_default_context()
-    if control_ca:
-        context.load_verify_locations(control_ca)
-    opener = OpenerDirector()
-    for handler in (ProxyHandler(), HTTPHandler(), HTTPSHandler(context=context), UnknownHandler()):
-        opener.add_handler(handler)
-    return opener
 
 
 def _refused(package: Package, response: HTTPResponse) -> Failure:

@@ -55,7 +55,7 @@ def _put_in_place(operation: Operation, package: Package) -> bool:
         return False
     operation.report(Phase.FETCHING)
     archive = node.module_store.scratch(command.module_name, command.version)
-    fetch(package, archive, settings=node.settings, deadline=operation.deadline.step("Fetching", FETCH_SECONDS))
+    fetch(package, archive, trust=node.trust, deadline=operation.deadline.step("Fetching", FETCH_SECONDS))
     operation.report(Phase.VERIFYING)
     fresh = node.module_store.scratch(command.module_name, command.version)
     unpack(archive, package, fresh, deadline=operation.deadline.step("Verifying", VERIFY_SECONDS))

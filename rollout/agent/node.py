@@ -1,5 +1,6 @@
 """One node: its disk, its server, its journal, and its heartbeats."""
 
+import importlib.metadata
 import logging
 import platform
 import re
@@ -7,7 +8,9 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 from rollout.agent.digests import Digests
@@ -17,7 +20,9 @@ from rollout.agent.journal import Journal
 from rollout.agent.module_store import ModuleStore
 from rollout.agent.server import LoadedModule, RefusedError, Server, ServerSilentError, Session
 from rollout.agent.settings import AgentSettings
-from rollout.messages import Heartbeat, InstalledModule, Inventory, NodeProfile, Reason, operating_system
+from rollout.agent.trust import Trust
+from rollout.messages import Capability, Heartbeat, InstalledModule, Inventory, NodeProfile, Reason, operating_system
+from rollout.signing import PROTOCOL
 
 #: Files that name the operating system: os-release(5).
 OS_RELEASES = (Path("/etc/os-release"), Path("/usr/lib/os-release"))
@@ -28,7 +33,22 @@ MOST_OTHERS = 64
 
 log = logging.getLogger(__name__)
 
+#: The agent's release; empty if it is not installed as a package.
+RELEASE = next((each.version for each in importlib.metadata.distributions(name="modfleet")), "")
+
 PLATFORM = f"{platform.system().lower()}/{platform.machine()}"
+
+
+def read_host(file: Path = Path("/etc/machine-id"), boot: Path = Path("/proc/sys/kernel/hostname")) -> str:
+    """Return a digest that tells machines and containers apart: of the machine's id and the host name."""
+    words = []
+    for each in (file, boot):
+        with suppress(OSError):
+            words.append(each.read_text().strip())
+    return sha256("\0".join(words).encode()).hexdigest()[:32]
+
+
+HOST = read_host()
 
 
 def read_operating_system(files: Sequence[Path] = OS_RELEASES) -> str:
@@ -70,8 +90,9 @@ def observe(session: Session) -> ServerFacts:
 class Node:
     """The node of these settings. Threads may read its state while one of them changes it."""
 
-    def __init__(self, settings: AgentSettings) -> None:
+    def __init__(self, settings: AgentSettings, trust: Trust | None = None) -> None:
         self.settings = settings
+        self.trust = trust or Trust(settings)
         self.module_store = ModuleStore(settings.modules_dir, settings.server_modules_dir or settings.modules_dir)
         self.server = Server(settings)
         self.journal = Journal(settings.journal_dir)
@@ -83,7 +104,7 @@ class Node:
         #: As last read.
         self._modules: tuple[InstalledModule, ...] = ()
         #: New at each start. With a counter, it orders the inventories, also if the clock is wrong.
-        self._incarnation = uuid.uuid4().hex
+        self.incarnation = uuid.uuid4().hex
         self._counter = self._sequence = 0
         self._count_lock = threading.Lock()
 
@@ -154,6 +175,10 @@ class Node:
             inventory=replace(inventory, modules=modules),
             generations=self.journal.generations(),
             sent_at=time.time(),
+            protocol=PROTOCOL,
+            capabilities=tuple(Capability),
+            agent_version=RELEASE,
+            host=HOST,
         )
 
     def _other_modules(self) -> tuple[str, ...]:
@@ -193,4 +218,4 @@ class Node:
         with self._count_lock:
             self._counter += 1
             self._sequence = max(time.time_ns(), self._sequence + 1)
-            return Inventory(sequence=self._sequence, incarnation=self._incarnation, counter=self._counter)
+            return Inventory(sequence=self._sequence, incarnation=self.incarnation, counter=self._counter)

@@ -8,8 +8,8 @@ from kombu import Connection, Producer
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from rollout.agent.settings import AgentSettings
-from rollout.messages import Heartbeat, Report, queue_for, to_json
+from rollout.agent.trust import Trust
+from rollout.messages import Heartbeat, Reports, queue_for
 from rollout.transport import register
 
 log = logging.getLogger(__name__)
@@ -37,9 +37,9 @@ def transport_options(node: str) -> dict[str, object]:
     }
 
 
-def connected(settings: AgentSettings) -> Connection:
+def connected(trust: Trust) -> Connection:
     """Return a new connection to the broker. A released connection cannot be opened again. Raises: `OperationalError`."""
-    connection = Connection(settings.broker_url, transport_options=transport_options(settings.node))
+    connection = Connection(trust.broker_url(), transport_options=transport_options(trust.settings.node))
     try:
         # By default kombu sleeps between its own attempts.
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
@@ -49,10 +49,10 @@ def connected(settings: AgentSettings) -> Connection:
     return connection
 
 
-def broker_time(settings: AgentSettings) -> float | None:
+def broker_time(trust: Trust) -> float | None:
     """Return Unix time by the broker's clock. None if the broker is away, is not Redis or Valkey, or does not allow TIME."""
     try:
-        with connected(settings) as connection:
+        with connected(trust) as connection:
             channel: Any = connection.default_channel
             if not hasattr(channel, "conn_or_acquire"):
                 return None
@@ -67,12 +67,12 @@ def broker_time(settings: AgentSettings) -> float | None:
 class Publisher:
     """A connection to the broker, opened by the first message. For one thread only."""
 
-    def __init__(self, settings: AgentSettings) -> None:
-        self._settings = settings
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
         self._connection: Connection | None = None
         self._producer: Producer | None = None
 
-    def send(self, message: Report | Heartbeat, *, queue: str, patience: float, expires: float | None = None) -> bool:
+    def send(self, message: Reports | Heartbeat, *, queue: str, patience: float, expires: float | None = None) -> bool:
         """Send a message. Return True if the broker took it within about `patience` seconds. It may arrive twice.
 
         It goes through the anonymous exchange, which needs no binding: the broker may have lost all its keys.
@@ -80,9 +80,9 @@ class Publisher:
         end = time.monotonic() + patience
         while True:
             try:
-                self._ready().publish(
-                    to_json(message), exchange="", routing_key=queue, serializer="json", expiration=expires
-                )
+                producer = self._ready()
+                for body in self._trust.signed(message):
+                    producer.publish(body, exchange="", routing_key=queue, serializer="json", expiration=expires)
             except (OperationalError, RedisError, OSError) as error:
                 self.close()
                 if time.monotonic() > end:
@@ -99,6 +99,6 @@ class Publisher:
 
     def _ready(self) -> Producer:
         if self._producer is None:
-            self._connection = connected(self._settings)
+            self._connection = connected(self._trust)
             self._producer = Producer(self._connection.channel())
         return self._producer

@@ -17,6 +17,7 @@ from rollout.agent.node import Node, ServerFacts
 from rollout.agent.operation import Operation, Outcome
 from rollout.agent.remove import remove
 from rollout.agent.settings import AgentSettings
+from rollout.agent.trust import Trust
 from rollout.messages import Action, Activation, Command, Heartbeat, Inventory, Phase, Reason, Report
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,8 @@ _NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,128}")
 class Runner:
     """Carries out commands on the node of these settings, one at a time. Heartbeats may be read at any time."""
 
-    def __init__(self, settings: AgentSettings, *, expiry: Expiry | None = None) -> None:
-        self.node = Node(settings)
+    def __init__(self, settings: AgentSettings, *, expiry: Expiry | None = None, trust: Trust | None = None) -> None:
+        self.node = Node(settings, trust)
         self._expiry = expiry or Expiry()
         self._is_recovered = False
         #: Canceled commands without an answer. Threads share it without a lock: each access is one atomic step.
@@ -106,6 +107,11 @@ class Runner:
         return self.node.heartbeat(hello=hello)
 
     def _has_expired(self, command: Command) -> bool:
+        if command.incarnation not in {"", self.node.incarnation}:
+            log.info(
+                "Dropped %s of %s: it was sent to another start of this agent", command.rollout, command.module_name
+            )
+            return True
         if self._expiry.has_expired(command):
             log.info("Dropped %s of %s: expired", command.rollout, command.module_name)
             return True

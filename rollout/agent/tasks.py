@@ -11,25 +11,31 @@ from rollout.agent.failure import MalformedCommandError
 from rollout.agent.runner import Runner
 from rollout.logs import about
 from rollout.messages import EXECUTE, Command, Phase, Reason, Report, from_json
+from rollout.signing import Purpose, UntrustedError
 
 log = logging.getLogger(__name__)
 
 
 @app.task(name=EXECUTE)
-def execute(command: Any = None) -> None:
-    """Carry out `command`, a `Command` as JSON. May run more than once.
+def execute(command: Any = None, signed: Any = None) -> None:
+    """Carry out a `Command`: the one in the envelope `signed`, or `command` if this node has no identity.
 
-    A command that cannot be read is refused with a report if it names its operation, and dropped otherwise.
+    May run more than once. A command that cannot be read is refused with a report if it names its operation, and dropped
+    otherwise. An untrusted command is dropped.
     """
     runner: Runner = app.runner
     announce = Announcer(app.publisher)
     try:
+        if app.trust.identity is not None:
+            _, command = app.trust.opened(signed, Purpose.EXECUTE)
         read = from_json(Command, command)
         of_request = {"request_id": read.correlation_id, "rollout": read.rollout}
         with about(**of_request, node=read.node, module_name=read.module_name):
             runner.execute(read, report=announce)
-    except (msgspec.ValidationError, MalformedCommandError) as error:
+    except UntrustedError as error:
         log.error("Dropped a command: %s", error)  # noqa: TRY400 - the traceback says nothing more
+    except (msgspec.ValidationError, MalformedCommandError) as error:
+        log.error("Dropped a command: %s", error)  # noqa: TRY400 - likewise
         if (refusal := _refusal(command, str(error))) is not None and refusal.node == runner.node.settings.node:
             announce(refusal)
 

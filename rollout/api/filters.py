@@ -52,6 +52,10 @@ class AttemptFilters(django_filters.FilterSet):
     phase = WordsFilter(Phase, field_name="phase", help_text="Any of these values")
 
 
+class JoinTokenFilters(django_filters.FilterSet):
+    node = TextFilter(field_name="node", help_text="The node that it is for")
+
+
 class NodeFilters(django_filters.FilterSet):
     phase = WordsFilter(
         [each for each in NodePhase if each != NodePhase.DECOMMISSIONED],

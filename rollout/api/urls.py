@@ -3,8 +3,10 @@ from django.urls import path
 from accounts.roles import Permission
 from rollout.api.report import RolloutReportView
 from rollout.api.views.artifacts import LocalArtifactViewSet
+from rollout.api.views.enrolment import EnrolmentViewSet
 from rollout.api.views.events import EventViewSet
 from rollout.api.views.freeze import FreezeViewSet
+from rollout.api.views.join_tokens import JoinTokenViewSet
 from rollout.api.views.nodes import NodeViewSet
 from rollout.api.views.rollouts import RolloutViewSet
 
@@ -42,5 +44,12 @@ urlpatterns = [
     path("v2/nodes/<str:name>/activate", NodeViewSet.as_view({"post": "activate"})),
     path("v2/nodes/<str:name>/decommission", NodeViewSet.as_view({"post": "decommission"})),
     path("v2/nodes/<str:name>/forget", NodeViewSet.as_view({"post": "forget"})),
+    path("v2/nodes/<str:name>/accept", NodeViewSet.as_view({"post": "accept"})),
+    path("v2/nodes/<str:name>/revoke", NodeViewSet.as_view({"post": "revoke"})),
+    path("v2/nodes/<str:name>/rekey", NodeViewSet.as_view({"post": "rekey"})),
+    path("v2/join-tokens", JoinTokenViewSet.as_view({"get": "list", "post": "create"})),
+    path("v2/join-tokens/<str:token>", JoinTokenViewSet.as_view({"get": "retrieve", "delete": "destroy"})),
+    path("v2/enrolment", EnrolmentViewSet.as_view({"get": "retrieve", "post": "create"})),
+    path("v2/enrolment/keys", EnrolmentViewSet.as_view({"post": "add_key"})),
     path("v2/events", EventViewSet.as_view({"get": "list"})),
 ]

@@ -6,6 +6,7 @@ a server does not start with a line that names an unknown command. Scripts are n
 the broker for all, and a script that has written cannot be killed.
 """
 
+from collections.abc import Iterable
 from hashlib import sha256
 
 from rollout.agent.publisher import transport_options
@@ -13,6 +14,7 @@ from rollout.messages import HEARTBEATS, REPORTS, cancel_queue_for, queue_for
 
 CONTROL_USER = "modfleet"
 OPERATOR_USER = "operator"
+ADMINISTRATOR_USER = "relay"
 #: kombu has a list for each priority. Its name ends in two control characters, which no node name has, and a number.
 _PRIORITIES = "[^-A-Za-z0-9_.][^-A-Za-z0-9_.][369]"
 _CONNECTION = "+hello +auth +ping +select +time +multi +exec +watch +unwatch"
@@ -26,6 +28,11 @@ def user_of(node: str) -> str:
 
 def node_line(node: str, password: str) -> str:
     """Return the ACL line of a node: it reads its own queues, and writes to the queues of the control plane."""
+    return f"user {user_of(node)} {' '.join(node_rules(node, [_hash(password)]))}"
+
+
+def node_rules(node: str, password_hashes: Iterable[str]) -> tuple[str, ...]:
+    """Return the rules of a node's user, as the arguments of ACL SETUSER."""
     queues = (queue_for(node), cancel_queue_for(node))
     options = transport_options(node)
     keys = [
@@ -34,11 +41,11 @@ def node_line(node: str, password: str) -> str:
         *(f"{prefix}.{queue}" for queue in queues for prefix in ("_kombu.binding", "_kombu.binding_permanent")),
         *(str(options[name]) for name in ("unacked_key", "unacked_index_key", "unacked_mutex_key")),
     ]
-    own = " ".join(f"~{key}" for key in keys)
-    rights = f"resetchannels {own} -@all {_CONNECTION} {_QUEUES} {_UNACKNOWLEDGED}"
+    own = (f"~{key}" for key in keys)
+    rights = f"-@all {_CONNECTION} {_QUEUES} {_UNACKNOWLEDGED}".split()
     # A selector of its own: the rights on the node's keys must not hold for these keys.
     put = f"(%W~{REPORTS} %W~{HEARTBEATS} -@all +lpush)"
-    return f"{_user(user_of(node), password)} {rights} {put}"
+    return ("on", *(f"#{each}" for each in password_hashes), "resetchannels", *own, *rights, put)
 
 
 def control_line(password: str) -> str:
@@ -55,5 +62,15 @@ def operator_line(password: str) -> str:
     return f"{_user(OPERATOR_USER, password)} resetchannels %R~* -@all {views} +client|kill +client|no-evict +acl"
 
 
+def administrator_line(password: str) -> str:
+    """Return the ACL line of the relay: it creates the users of nodes, and deletes their queues."""
+    rights = "+hello +auth +ping +select +info +acl|setuser +acl|deluser +acl|users +del"
+    return f"{_user(ADMINISTRATOR_USER, password)} resetchannels ~node.* ~cancel.* -@all {rights}"
+
+
 def _user(name: str, password: str) -> str:
-    return f"user {name} on #{sha256(password.encode()).hexdigest()}"
+    return f"user {name} on #{_hash(password)}"
+
+
+def _hash(password: str) -> str:
+    return sha256(password.encode()).hexdigest()

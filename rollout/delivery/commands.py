@@ -7,6 +7,7 @@ from django.conf import settings
 
 from artifacts_app.selectors import BuildToFetch, build_to_fetch
 from eventstore import database_now
+from rollout.domain.node.state import Identity
 from rollout.domain.placement.commands import Skip
 from rollout.domain.strategy import Strategy
 from rollout.messages import Action, Activation, Command, Package
@@ -15,8 +16,8 @@ from rollout.planning.load_order import LoadOrders
 from rollout.process import timeouts
 
 
-def commands_of(operations: Sequence[Operation]) -> Iterator[tuple[Operation, Command]]:
-    """Return the command of each operation. An operation whose build is missing, or no longer fits the node, is ended instead."""
+def commands_of(operations: Sequence[Any]) -> Iterator[tuple[Any, Command]]:
+    """Return the command of each operation, which is annotated with the `incarnation` of its node's agent. An operation whose build is missing, or no longer fits the node, is ended instead."""
     nodes = Node.objects.in_bulk([each.node for each in operations])
     platforms = {name: node.fitting_platforms for name, node in nodes.items()}
     strategies = _strategies(each.rollout for each in operations)
@@ -35,7 +36,8 @@ def commands_of(operations: Sequence[Operation]) -> Iterator[tuple[Operation, Co
                 module = load_orders.module(each)
                 lacking.append((each, module.lack_of_planned_build(nodes[each.node], each.content_sha256)))
                 continue
-        yield each, _command(each, build, strategies[each.rollout], sent_at, load_orders)
+        incarnation = each.incarnation if nodes[each.node].identity == Identity.SIGNED else ""
+        yield each, _command(each, build, strategies[each.rollout], sent_at, load_orders, incarnation)
     timeouts.end_for_lack_of_a_build(lacking)
 
 
@@ -49,6 +51,7 @@ def _command(
     strategy: Mapping[str, Any],
     sent_at: float,
     load_orders: LoadOrders,
+    incarnation: str,
 ) -> Command:
     return Command(
         rollout=operation.rollout,
@@ -72,6 +75,7 @@ def _command(
         commands=() if build is None else build.commands,
         undoes=operation.undoes,
         correlation_id=operation.correlation_id,
+        incarnation=incarnation,
     )
 
 

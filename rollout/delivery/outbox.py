@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 from celery import current_app
 from django.conf import settings
 from django.db import Error, transaction
@@ -22,9 +23,12 @@ from kombu import Producer, Queue
 from eventstore import database_now, delete_unlocked
 from rollout.delivery.commands import commands_of
 from rollout.delivery.leases import RELEASED, backoff, has_passed, leased, may_be_claimed
+from rollout.domain.node.state import Identity
 from rollout.messages import EXECUTE, Command, Phase, cancel_queue_for, queue_for, to_json
 from rollout.models import Dispatch, Liveness, Node, Operation
 from rollout.queries.operations import IN_PROGRESS
+from rollout.queries.trust import control_secrets
+from rollout.signing import Purpose
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +103,8 @@ def _due(now: datetime) -> Any:
         leased_until=Subquery(dispatch.values("leased_until")),
         last_seen=Subquery(liveness.values("last_seen")),
         hello_at=Subquery(liveness.values("hello_at")),
+        incarnation=Subquery(liveness.values("incarnation")),
+        identity=Subquery(Node.objects.filter(name=OuterRef("node")).values("identity")),
     )
     never = Q(published_at=None)
     released_since = Q(released_at__gt=F("published_at"))
@@ -145,7 +151,9 @@ def _publish(claim: _Claim) -> int:
         operations = list(_due(claim.now).filter(lease=claim.lease))
         with current_app.producer_or_acquire() as producer:
             for operation, command in commands_of(operations):
-                (_send_cancel if operation.phase == Phase.CANCELING else _send)(command, producer)
+                is_signed = operation.identity == Identity.SIGNED
+                send = _send_cancel if operation.phase == Phase.CANCELING else _send
+                send(command, producer, is_signed=is_signed)
                 sent.append(operation)
     finally:
         _record_or_keep(claim, sent)
@@ -194,20 +202,30 @@ def _publishes(operation: Any) -> int:
     return 0 if is_new else int(operation.publishes)
 
 
-def _send(command: Command, producer: Producer) -> None:
+def _send(command: Command, producer: Producer, *, is_signed: bool) -> None:
     """Publish to the node's queue, through the anonymous exchange: the agent declares the queue."""
+    signed = {"signed": _signed(Purpose.EXECUTE, command.node, to_json(command))} if is_signed else {}
     current_app.send_task(
         EXECUTE,
-        kwargs={"command": to_json(command)},
+        kwargs=signed or {"command": to_json(command)},
         queue=Queue(queue_for(command.node)),  # type: ignore[arg-type]  # takes one; its types do not say so
         ignore_result=True,
         producer=producer,
     )
 
 
-def _send_cancel(command: Command, producer: Producer) -> None:
+def _send_cancel(command: Command, producer: Producer, *, is_signed: bool) -> None:
     """Publish to the node's cancel queue, which its agent reads also during an operation."""
-    producer.publish(to_json(command), exchange="", routing_key=cancel_queue_for(command.node), serializer="json")
+    body = to_json(command)
+    if is_signed:
+        body = _signed(Purpose.CANCEL, command.node, body)
+    producer.publish(body, exchange="", routing_key=cancel_queue_for(command.node), serializer="json")
+
+
+def _signed(purpose: Purpose, node: str, message: Any) -> dict[str, Any]:
+    """Return the envelope as JSON."""
+    envelope: dict[str, Any] = msgspec.to_builtins(control_secrets()[0].sign(purpose, node, message))
+    return envelope
 
 
 def purge_queues(nodes: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ from rollout.domain.node.events import (
     NodeJoined,
     NodeLabelled,
     NodeProfileChanged,
+    NodeRevoked,
     NodeWentOffline,
 )
 from rollout.domain.rollout.events import NodesRetried, RollbackStarted, RolloutStarted
@@ -37,4 +38,4 @@ PLANNING: tuple[type, ...] = (
 #: After these, a node may have or need a module version. A node that joins again may have it on its disk.
 USING: tuple[type, ...] = (*SCHEDULING, NodeJoined)
 #: After these, nothing is released to a node.
-LEAVING: tuple[type, ...] = (NodeDrained, NodeWentOffline, NodeDecommissioned)
+LEAVING: tuple[type, ...] = (NodeDrained, NodeWentOffline, NodeRevoked, NodeDecommissioned)

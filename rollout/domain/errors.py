@@ -130,6 +130,52 @@ class NodePhaseError(RolloutError):
     code = "node_decommissioned"
 
 
+class NodePendingError(RolloutError):
+    """The node is not part of the fleet yet."""
+
+    kind = Kind.CONFLICT
+    code = "node_pending"
+
+
+class NodeExistsError(RolloutError):
+    """Another agent speaks for the node of this name."""
+
+    kind = Kind.CONFLICT
+    code = "node_exists"
+
+
+class NodeIdentityError(RolloutError):
+    """The node has no valid identity: it was revoked, is pending, or never joined."""
+
+    kind = Kind.CONFLICT
+    code = "node_not_signed"
+
+
+class InvalidTokenError(RolloutError):
+    """This join token cannot be used for this node. Create a new one: `modfleet nodes add`."""
+
+    kind = Kind.FORBIDDEN
+    code = "invalid_token"
+
+
+class InvalidJoinTokenError(RolloutError):
+    """The join token has a value that cannot be used."""
+
+
+class JoinTokenNotFoundError(RolloutError):
+    """There is no join token with this id."""
+
+    kind = Kind.NOT_FOUND
+    code = "join_token_not_found"
+
+
+class UntrustedNodeError(RolloutError):
+    """The message is not signed with a valid key of this node."""
+
+    kind = Kind.FORBIDDEN
+    code = "untrusted_node"
+
+
 class InvalidModulePackageError(RolloutError):
     """`POST /v1/modules`: the package cannot be read, or what its module.json says is wrong."""
 

@@ -2,6 +2,7 @@
 
 from rollout.models.bookkeeping import Dispatch, DroppedMessages, Liveness
 from rollout.models.fleet import ClusterTarget, FleetFreeze
+from rollout.models.join_tokens import JoinToken
 from rollout.models.nodes import Node, NodeModule, Placement
 from rollout.models.rollouts import Caused, Operation, Rollout, TimelineEntry
 
@@ -11,6 +12,7 @@ __all__ = [
     "Dispatch",
     "DroppedMessages",
     "FleetFreeze",
+    "JoinToken",
     "Liveness",
     "Node",
     "NodeModule",

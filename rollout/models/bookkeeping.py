@@ -15,7 +15,7 @@ class Liveness(models.Model):
     interval_seconds = models.FloatField()
     #: Newest generation in the node's journal, by module.
     generations = models.JSONField()
-    #: The current start of its agent, the number of the newest heartbeat, and the starts before: `domain.node.decider.Heard`.
+    #: The current start of its agent, the number of the newest heartbeat, and the starts before: `domain.node.inventory_order`.
     incarnation = models.CharField(max_length=64, default="")
     counter = models.BigIntegerField(default=0)
     former = models.JSONField(default=list)
@@ -23,6 +23,14 @@ class Liveness(models.Model):
     clock_skew_seconds = models.FloatField(null=True)
     #: What is wrong with its heartbeats: `counter`, `generations`, `contact`, `changes`.
     doubts = models.JSONField(default=list)
+    #: The message format that its agent speaks, what the agent can do, and the agent's release.
+    protocol = models.IntegerField(default=0, db_default=0)
+    capabilities = models.JSONField(default=list, db_default=models.Value([], models.JSONField()))
+    agent_version = models.CharField(max_length=32, default="", db_default="")
+    #: Tells the machine or container of its agent apart from others.
+    host = models.CharField(max_length=64, default="", db_default="")
+    #: Another start of an agent with the node's key that was heard, and when: `delivery.ingestion.rivals`.
+    rival = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()))
     #: By kind of change, when its full allowance is restored, Unix time: `domain.node.pace`.
     pace = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()))
 

@@ -25,6 +25,15 @@ class Node(models.Model):
     labels = models.JSONField()
     #: Names of the modules that the server has loaded and Modfleet did not install.
     other_modules = models.JSONField(default=list, db_default=models.Value([], models.JSONField()))
+    #: A `domain.node.state.Identity`.
+    identity = models.CharField(max_length=10, default="unsigned", db_default="unsigned")
+    #: Its public keys, each as [public_key, broker_password_sha256], the one in use first.
+    keys = models.JSONField(default=list, db_default=models.Value([], models.JSONField()))
+    #: Position of the newest event about its identity.
+    identity_position = models.BigIntegerField(default=0, db_default=0, db_index=True)
+    rekey_requested = models.BooleanField(default=False, db_default=False)
+    #: Two agents with its key are heard.
+    duplicate = models.BooleanField(default=False, db_default=False)
     #: Open drifts, each as [module_name, version].
     drifts = models.JSONField(default=list)
     #: When it last came back after it was offline.

@@ -10,12 +10,10 @@ from rollout.domain.node.commands import DeclareOffline
 from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import node_stream
 from rollout.domain.node.pace import Change, is_limited
-from rollout.domain.placement.commands import GiveBack
 from rollout.domain.placement.events import placement_stream
-from rollout.messages import Phase
 from rollout.models import Liveness, Node
 from rollout.process.advance import advance_all
-from rollout.process.placements import placement_changes
+from rollout.process.placements import giving_back, placement_changes
 from rollout.process.timeouts import CLOCK
 from rollout.queries.operations import unfinished_operations_of
 from rollout.queries.rollouts import unfinished_rollouts_of
@@ -68,11 +66,7 @@ def _declare_offline(heard_seconds: float) -> list[str]:
     silent = _silent_nodes(heard_seconds)
     nodes = load_states([node_stream(name) for name in silent], NODE)
     operations = unfinished_operations_of(*silent)
-    withdrawn = placement_changes(
-        GiveBack(node=operation.node, module_name=operation.module_name)
-        for operation in operations
-        if operation.phase == Phase.QUEUED
-    )
+    withdrawn = placement_changes(giving_back(operations))
     by_stream = {each.stream: each for each in withdrawn}
     places: dict[str, set[str]] = {name: set() for name in silent}
     for each in operations:

@@ -4,7 +4,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from eventstore import Append, Batch, Metadata, current_metadata, load_states
-from rollout.domain.placement.commands import End, Forget, PlacementCommand, RecordReport, RejectReport, Release
+from rollout.domain.placement.commands import (
+    End,
+    Forget,
+    GiveBack,
+    PlacementCommand,
+    RecordReport,
+    RejectReport,
+    Release,
+)
 from rollout.domain.placement.decider import PLACEMENT
 from rollout.domain.placement.events import Target, placement_stream
 from rollout.messages import Activation, Phase, Reason
@@ -65,6 +73,13 @@ def _stream_of(command: PlacementCommand) -> str:
     if isinstance(command, RecordReport | RejectReport):
         return placement_stream(command.report.node, command.report.module_name)
     return placement_stream(command.node, command.module_name)
+
+
+def giving_back(operations: Iterable[Operation]) -> list[GiveBack]:
+    """Return the commands that withdraw what nodes have not started."""
+    return [
+        GiveBack(node=each.node, module_name=each.module_name) for each in operations if each.phase == Phase.QUEUED
+    ]
 
 
 def end_of_decommissioned(operation: Operation) -> End:

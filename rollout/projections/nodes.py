@@ -10,21 +10,30 @@ import msgspec
 
 from eventstore import RecordedEvent
 from rollout.domain.node.events import (
+    NODE_IDENTITY,
     NODE_PHASES,
+    NodeAccepted,
     NodeActivated,
     NodeCameBack,
     NodeDecommissioned,
     NodeDrained,
     NodeDrifted,
     NodeDriftEnded,
+    NodeDuplicateEnded,
+    NodeDuplicateFound,
+    NodeEnrolled,
     NodeForgotten,
     NodeInventoryChanged,
     NodeJoined,
+    NodeKeyAdded,
+    NodeKeyRetired,
     NodeLabelled,
     NodeProfileChanged,
+    NodeRekeyRequested,
+    NodeRevoked,
     NodeWentOffline,
 )
-from rollout.domain.node.state import NodePhase
+from rollout.domain.node.state import Identity, NodePhase
 from rollout.domain.placement.decider import PLACEMENT
 from rollout.domain.placement.events import OperationReleased, PlacementEvent, PlacementForgotten
 from rollout.domain.placement.state import PlacementState
@@ -38,6 +47,14 @@ class NodeProjection:
     name = "nodes"
     version = 5
     handles = (
+        NodeEnrolled,
+        NodeAccepted,
+        NodeRekeyRequested,
+        NodeKeyAdded,
+        NodeKeyRetired,
+        NodeRevoked,
+        NodeDuplicateFound,
+        NodeDuplicateEnded,
         NodeJoined,
         NodeProfileChanged,
         NodeInventoryChanged,
@@ -99,6 +116,8 @@ class NodeFold:
             case NodeDrifted() | NodeDriftEnded() as event:
                 self._modules.drift(event, recorded.recorded_at)
                 _note_drift(self.nodes[event.node], event)
+            case NodeEnrolled() as event:
+                self.nodes[event.node] = _enrolled(recorded, self.nodes.get(event.node))
             case NodeJoined() as event:
                 self.nodes[event.node] = _joined(recorded, self.nodes.get(event.node))
             case event if isinstance(event, PlacementEvent):
@@ -112,6 +131,8 @@ class NodeFold:
                     self._modules.end_drifts(event.node)
                 if isinstance(event, NodeForgotten):
                     self._modules.observe(event.node, ())
+        if isinstance(recorded.event, NODE_IDENTITY):
+            self.nodes[recorded.event.node].identity_position = recorded.position
         if isinstance(recorded.event, NODE_PHASES):
             node = self.nodes[recorded.event.node]
             node.phase_position, node.phase_event_id = recorded.position, recorded.event_id
@@ -155,8 +176,39 @@ def _joined(recorded: RecordedEvent, before: Node | None) -> Node:
     node.joined_at, node.joined_position = recorded.recorded_at, recorded.position
     if before is not None:
         node.joined_at, node.joined_position = before.joined_at, before.joined_position
+        node.identity, node.keys = before.identity, before.keys
+        node.identity_position = before.identity_position
+        node.rekey_requested, node.duplicate = before.rekey_requested, before.duplicate
+        if before.phase == NodePhase.PENDING:
+            node.labels = before.labels
     _set_profile(node, event.profile)
     return node
+
+
+def _enrolled(recorded: RecordedEvent, before: Node | None) -> Node:
+    event: NodeEnrolled = recorded.event
+    if before is None or before.phase == NodePhase.DECOMMISSIONED:
+        node = Node(name=event.node, phase=NodePhase.PENDING, online=False, draining=False, labels={})
+        node.joined_at, node.joined_position = recorded.recorded_at, recorded.position
+        if before is not None:
+            node.joined_at, node.joined_position = before.joined_at, before.joined_position
+        _set_profile(node, NodeProfile(platform=""))
+    else:
+        node = before
+    node.identity = Identity.SIGNED if event.accepted else Identity.PENDING
+    node.keys = [[event.public_key, event.broker_password_sha256]]
+    node.rekey_requested = node.duplicate = False
+    node.labels = {**node.labels, **event.labels}
+    return node
+
+
+def _add_key(node: Node, event: NodeKeyAdded) -> None:
+    node.keys = [*node.keys[:1], [event.public_key, event.broker_password_sha256]]
+
+
+def _retire_key(node: Node, event: NodeKeyRetired) -> None:
+    node.keys = [each for each in node.keys if each[0] != event.public_key]
+    node.rekey_requested = False
 
 
 def _set_profile(node: Node, profile: NodeProfile) -> None:
@@ -181,14 +233,21 @@ def _set(**changes: object) -> Callable[[Node, object], None]:
 
 
 def _phase(node: Node) -> str:
-    if node.phase == NodePhase.DECOMMISSIONED:
-        return NodePhase.DECOMMISSIONED
+    if node.phase in {NodePhase.DECOMMISSIONED, NodePhase.PENDING}:
+        return node.phase
     if not node.online:
         return NodePhase.OFFLINE
     return NodePhase.DRAINING if node.draining else NodePhase.ONLINE
 
 
 _NODE_CHANGES: dict[type, Callable[[Node, object], None]] = {
+    NodeAccepted: _set(identity=Identity.SIGNED),
+    NodeRekeyRequested: _set(rekey_requested=True),
+    NodeKeyAdded: _add_key,  # type: ignore[dict-item]  # likewise
+    NodeKeyRetired: _retire_key,  # type: ignore[dict-item]  # likewise
+    NodeRevoked: _set(identity=Identity.REVOKED, keys=[], rekey_requested=False, online=False),
+    NodeDuplicateFound: _set(duplicate=True),
+    NodeDuplicateEnded: _set(duplicate=False),
     NodeProfileChanged: lambda node, event: _set_profile(node, event.profile),  # type: ignore[attr-defined]  # by its key
     NodeLabelled: lambda node, event: setattr(node, "labels", event.labels),  # type: ignore[attr-defined]  # by its key
     NodeWentOffline: _set(online=False),

@@ -12,7 +12,7 @@ from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase, Wa
 from rollout.messages import Phase
 from rollout.models import Node, NodeModule, Operation, Rollout
 from rollout.projections.node_modules import ModuleState
-from rollout.queries.nodes import count_by_phase, decommissioned_nodes, node_rows
+from rollout.queries.nodes import count_by_phase, decommissioned_nodes, listed_nodes
 from rollout.queries.rollouts import rollout_rows
 
 #: Most columns of the matrix: one for each module.
@@ -53,7 +53,7 @@ def modules_on_nodes(module_name: str = "") -> list[ModuleOnNodes]:
 
 def nodes_by_phase() -> dict[str, int]:
     """Return how many nodes of the fleet are in each phase. Decommissioned nodes are not counted."""
-    return count_by_phase(node_rows())
+    return count_by_phase(listed_nodes())
 
 
 def unfinished() -> list[Rollout]:
@@ -95,7 +95,7 @@ def matrix_nodes(shown: MatrixFilter) -> QuerySet[Node]:
     modules = NodeModule.objects.filter(node=OuterRef("name"))
     if shown.module_name:
         modules = modules.filter(module_name=shown.module_name)
-    rows = node_rows().filter(name__startswith=shown.name)
+    rows = listed_nodes().filter(name__startswith=shown.name)
     if shown.phase:
         rows = rows.filter(phase=shown.phase)
     if shown.state:

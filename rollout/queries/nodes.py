@@ -10,7 +10,7 @@ from api.fields import rfc3339
 from eventstore import snapshot
 from rollout.domain.errors import NodeNotFoundError, NoLocalNodeError
 from rollout.domain.node.pace import SECONDS, Change
-from rollout.domain.node.state import LARGEST_SKEW, NodePhase
+from rollout.domain.node.state import LARGEST_SKEW, Identity, NodePhase
 from rollout.messages import Heartbeat, InstalledModule, Inventory, NodeProfile
 from rollout.models import Liveness, Node, NodeModule, Operation
 from rollout.projections.node_modules import ABSENT, ModuleState
@@ -97,12 +97,17 @@ def known_nodes(names: Iterable[str]) -> dict[str, KnownNode]:
 
 def silent_among(names: Iterable[str]) -> list[str]:
     """Return those that are declared offline and not decommissioned, by name."""
-    silent = Node.objects.filter(name__in=names, online=False).exclude(phase=NodePhase.DECOMMISSIONED)
+    silent = node_rows().filter(name__in=names, online=False)
     return list(silent.order_by("name").values_list("name", flat=True))
 
 
 def node_rows() -> QuerySet[Node]:
-    """Return the nodes of the fleet, by name: all that are not decommissioned."""
+    """Return the nodes of the fleet, by name: all that are neither pending nor decommissioned."""
+    return listed_nodes().exclude(phase=NodePhase.PENDING)
+
+
+def listed_nodes() -> QuerySet[Node]:
+    """Return the nodes of the fleet and the pending ones, by name."""
     return Node.objects.exclude(phase=NodePhase.DECOMMISSIONED).order_by("name")
 
 
@@ -171,9 +176,11 @@ def node_document(row: Node, modules: Iterable[NodeModule], life: Liveness | Non
     return {
         "name": row.name,
         "phase": row.phase,
+        "identity": row.identity,
+        "duplicate": row.duplicate,
         "last_seen": rfc3339(life.last_seen) if life else None,
         "clock_skew_seconds": None if skew is None else round(skew, 1),
-        "warnings": node_warnings(skew, life.doubts if life else []),
+        "warnings": node_warnings(row, skew, life.doubts if life else []),
         "platform": row.platform,
         "operating_system": row.operating_system,
         "server": row.server,
@@ -185,12 +192,29 @@ def node_document(row: Node, modules: Iterable[NodeModule], life: Liveness | Non
     }
 
 
-def node_warnings(clock_skew_seconds: float | None, doubts: Iterable[str]) -> list[dict[str, str]]:
-    """Return what is wrong with the node's heartbeats: each has a code, and a message with the next step."""
-    warnings = [{"code": code, "message": message} for code, message in (_DOUBTS[each] for each in doubts)]
+def node_warnings(row: Node, clock_skew_seconds: float | None, doubts: Iterable[str]) -> list[dict[str, str]]:
+    """Return what is wrong with the node's identity and heartbeats: each has a code, and a message with the next step."""
+    warnings = [] if row.phase == NodePhase.DECOMMISSIONED else _identity_warnings(row)
+    warnings += [_DOUBTS[each] for each in doubts]
     if clock_skew_seconds is not None and abs(clock_skew_seconds) > LARGEST_SKEW:
         words = f"{abs(clock_skew_seconds):.0f} s {'ahead' if clock_skew_seconds > 0 else 'behind'}"
-        warnings.append({"code": "clock_skew", "message": f"The node's clock is {words}. Set it."})
+        warnings.append(("clock_skew", f"The node's clock is {words}. Set it."))
+    return [{"code": code, "message": message} for code, message in warnings]
+
+
+def _identity_warnings(row: Node) -> list[tuple[str, str]]:
+    warnings = []
+    match Identity(row.identity):
+        case Identity.UNSIGNED:
+            warnings.append(("unsigned", f"Its messages are not signed. Join it: modfleet nodes add {row.name}"))
+        case Identity.PENDING:
+            warnings.append(("pending", f"It waits for a person to accept it: modfleet nodes accept {row.name}"))
+        case Identity.REVOKED:
+            warnings.append(("revoked", f"Its identity was revoked. It can join again: modfleet nodes add {row.name}"))
+        case Identity.SIGNED:
+            pass
+    if row.duplicate:
+        warnings.append(("duplicate_agent", "Two agents with its key are heard. Stop one of them, or revoke the node."))
     return warnings
 
 

@@ -1,16 +1,31 @@
-"""Use cases of nodes: label, drain, activate, forget, decommission. Each may be repeated."""
+"""Use cases of nodes: label, drain, activate, forget, accept, revoke, rekey, decommission. Each may be repeated."""
+
+from collections.abc import Collection
 
 from django.db import transaction
 
-from eventstore import Condition, append, head, load_state, retry_on_conflict, transact
+from eventstore import Append, Batch, Condition, append, head, load_state, load_states, retry_on_conflict, transact
 from rollout.domain.conditions import SCHEDULING
-from rollout.domain.node.commands import ActivateNode, DecommissionNode, DrainNode, ForgetNode, LabelNode
+from rollout.domain.join_token.commands import RevokeJoinToken
+from rollout.domain.join_token.decider import JOIN_TOKEN
+from rollout.domain.join_token.events import join_token_stream
+from rollout.domain.node.commands import (
+    AcceptNode,
+    ActivateNode,
+    DecommissionNode,
+    DrainNode,
+    ForgetNode,
+    LabelNode,
+    RequestRekey,
+    RevokeNode,
+)
 from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import node_stream
 from rollout.domain.placement.events import placement_stream
 from rollout.models import Liveness
 from rollout.process.advance import advance_all
-from rollout.process.placements import end_of_decommissioned, forgetting, placement_changes
+from rollout.process.placements import end_of_decommissioned, forgetting, giving_back, placement_changes
+from rollout.queries.join_tokens import open_tokens_of
 from rollout.queries.operations import unfinished_operations_of
 from rollout.queries.rollouts import unfinished_rollouts_of
 
@@ -39,6 +54,52 @@ def forget_node(name: str) -> None:
     """
     transact(node_stream(name), NODE, ForgetNode(node=name))
     Liveness.objects.filter(node=name).delete()
+
+
+def accept_node(name: str) -> None:
+    """Accept a pending node. Raises: `NodeNotFoundError`, `NodeIdentityError`."""
+    transact(node_stream(name), NODE, AcceptNode(node=name))
+
+
+def request_rekey(name: str) -> None:
+    """Ask the node to replace its key. Raises: `NodeNotFoundError`, `NodeIdentityError`."""
+    transact(node_stream(name), NODE, RequestRekey(node=name))
+
+
+def revoke_node(name: str) -> None:
+    """Refuse all messages of the node until it joins again, and revoke the join tokens that were made for it.
+
+    What it has not started is withdrawn; what it works on ends by its deadline. Raises: `NodeNotFoundError`.
+    """
+    rollouts = unfinished_rollouts_of(name)
+    _revoke(name)
+    advance_all(rollouts)
+
+
+@retry_on_conflict
+def _revoke(name: str) -> None:
+    after = head()
+    loaded = load_state(node_stream(name), NODE)
+    events = NODE.decide(loaded.state, RevokeNode(node=name))
+    tokens = _token_revocations(open_tokens_of(name))
+    operations = unfinished_operations_of(name)
+    as_read = Condition(
+        after=after,
+        streams=[placement_stream(name, each.module_name) for each in operations],  # one may be released in between
+        event_types=SCHEDULING,
+    )
+    first = loaded.append(events)
+    following = [*tokens, *placement_changes(giving_back(operations))]
+    if events:
+        following = [each.with_metadata(first.leads_to) for each in following]
+    append(first, *following, unless=[as_read])
+
+
+def _token_revocations(tokens: Collection[str]) -> list[Append]:
+    states, changes = load_states(map(join_token_stream, tokens), JOIN_TOKEN), Batch()
+    for each in tokens:
+        changes.decide(states[join_token_stream(each)], JOIN_TOKEN, RevokeJoinToken(token=each))
+    return changes.appends()
 
 
 def decommission_node(name: str) -> None:

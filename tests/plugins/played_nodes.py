@@ -32,6 +32,7 @@ from rollout.queries.nodes import node_documents, node_row
 from rollout.queries.operations import IN_PROGRESS
 from rollout.queries.rollouts import unfinished_rollouts
 from tests.plugins.cast import PASSWORD, client_of
+from tests.recorded_fleet import know
 from tests.waiting import PATIENCE
 
 _sequence = count(1)
@@ -49,11 +50,13 @@ def committed_admin(committed_db: str) -> Iterator[APIClient]:
 
 def join(name: str, *modules: InstalledModule, platform: str = PLATFORM, api_hosts: tuple[str, ...] = ()) -> None:
     """The node says hello, and what it has."""
+    profile = NodeProfile(platform=platform, server="valkey", server_version="9.1.0", api_hosts=api_hosts)
+    know(name, platform=platform, server="valkey", server_version="9.1.0", api_hosts=api_hosts)
     heartbeat = Heartbeat(
         node=name,
         hello=True,
         interval_seconds=30,
-        profile=NodeProfile(platform=platform, server="valkey", server_version="9.1.0", api_hosts=api_hosts),
+        profile=profile,
         inventory=Inventory(sequence=next(_sequence), modules=modules),
     )
     ingestion.record_heartbeats([to_json(heartbeat)])

@@ -5,16 +5,22 @@ from typing import Any
 from rest_framework import serializers
 
 from api.fields import StrictCharField, StrictSerializer
+from rollout.domain.node.state import Identity
 from rollout.projections.node_modules import ModuleState
 
 
-class LabelsSerializer(StrictSerializer):
-    labels = serializers.DictField(child=StrictCharField(max_length=256, allow_blank=True))
+class LabelsField(serializers.DictField):
+    child = StrictCharField(max_length=256, allow_blank=True)
 
-    def validate_labels(self, labels: dict[str, str]) -> dict[str, str]:
+    def to_internal_value(self, data: Any) -> dict[str, str]:
+        labels: dict[str, str] = super().to_internal_value(data)
         if len(labels) > 64 or any(not 1 <= len(name) <= 128 for name in labels):
             raise serializers.ValidationError("At most 64 labels, with names of 1 to 128 characters.")
         return labels
+
+
+class LabelsSerializer(StrictSerializer):
+    labels = LabelsField()
 
 
 class NodeModuleSerializer(serializers.Serializer[Any]):
@@ -33,14 +39,25 @@ class NodeModuleSerializer(serializers.Serializer[Any]):
 
 class NodeWarningSerializer(serializers.Serializer[Any]):
     code = serializers.ChoiceField(
-        ["changes_too_often", "clock_skew", "implausible_counter", "implausible_generations"]
+        [
+            "changes_too_often",
+            "clock_skew",
+            "duplicate_agent",
+            "implausible_counter",
+            "implausible_generations",
+            "pending",
+            "revoked",
+            "unsigned",
+        ]
     )
     message = serializers.CharField()
 
 
 class NodeSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
-    phase = serializers.ChoiceField(["online", "offline", "draining", "decommissioned"])
+    phase = serializers.ChoiceField(["pending", "online", "offline", "draining", "decommissioned"])
+    identity = serializers.ChoiceField(list(Identity), help_text="How its messages are known to be from it")
+    duplicate = serializers.BooleanField(help_text="Two agents with its key are heard")
     last_seen = serializers.DateTimeField(allow_null=True)
     clock_skew_seconds = serializers.FloatField(
         allow_null=True, help_text="Seconds by which the node's clock was ahead at its last heartbeat"

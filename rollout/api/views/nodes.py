@@ -12,11 +12,20 @@ from rollout.api.filters import AttemptFilters, NodeFilters
 from rollout.api.serializers.nodes import LabelsSerializer, NodeSerializer
 from rollout.api.serializers.rollouts import AttemptSerializer
 from rollout.api.views.documents import AS_OF, as_of
-from rollout.domain.errors import NodeNotFoundError, NodePhaseError
+from rollout.domain.errors import NodeIdentityError, NodeNotFoundError, NodePendingError, NodePhaseError
 from rollout.queries.as_of import node_as_of
-from rollout.queries.nodes import node_documents, node_row, node_rows
+from rollout.queries.nodes import listed_nodes, node_documents, node_row
 from rollout.queries.operations import attempt_document, attempts_on
-from rollout.services.nodes import activate_node, decommission_node, drain_node, forget_node, label_node
+from rollout.services.nodes import (
+    accept_node,
+    activate_node,
+    decommission_node,
+    drain_node,
+    forget_node,
+    label_node,
+    request_rekey,
+    revoke_node,
+)
 
 NODES = Listing(
     orders={
@@ -42,7 +51,7 @@ class NodeViewSet(ViewSet):
     @extend_schema(parameters=NODES.parameters, responses=page_of(NodeSerializer))
     def list(self, request: Request) -> Response:
         """List nodes by name, each with its modules: the desired and the observed state."""
-        return paginate(request, node_rows(), NODES, serialize=node_documents)
+        return paginate(request, listed_nodes(), NODES, serialize=node_documents)
 
     @extend_schema(responses=NodeSerializer, parameters=[AS_OF])
     @refuses(NodeNotFoundError)
@@ -74,14 +83,14 @@ class NodeViewSet(ViewSet):
         return _node(name)
 
     @extend_schema(request=None, responses=NodeSerializer)
-    @refuses(NodeNotFoundError, NodePhaseError)
+    @refuses(NodeNotFoundError, NodePendingError, NodePhaseError)
     def drain(self, request: Request, name: str) -> Response:
         """Drain the node: it gets no new operations."""
         drain_node(name)
         return _node(name)
 
     @extend_schema(request=None, responses=NodeSerializer)
-    @refuses(NodeNotFoundError, NodePhaseError)
+    @refuses(NodeNotFoundError, NodePendingError, NodePhaseError)
     def activate(self, request: Request, name: str) -> Response:
         """Activate a draining node."""
         activate_node(name)
@@ -95,11 +104,33 @@ class NodeViewSet(ViewSet):
         return _node(name)
 
     @extend_schema(request=None, responses=NodeSerializer)
-    @refuses(NodeNotFoundError, NodePhaseError)
+    @refuses(NodeNotFoundError, NodePendingError, NodePhaseError)
     def forget(self, request: Request, name: str) -> Response:
         """Forget what the node has reported: inventory, generations and clock. The node is offline until its next heartbeat,
         which counts as its first."""
         forget_node(name)
+        return _node(name)
+
+    @extend_schema(request=None, responses=NodeSerializer)
+    @refuses(NodeNotFoundError, NodeIdentityError)
+    def accept(self, request: Request, name: str) -> Response:
+        """Accept a pending node. It is part of the fleet from its next heartbeat on."""
+        accept_node(name)
+        return _node(name)
+
+    @extend_schema(request=None, responses=NodeSerializer)
+    @refuses(NodeNotFoundError)
+    def revoke(self, request: Request, name: str) -> Response:
+        """Revoke the node's identity. Its messages, its access to the broker and its download links are refused until it
+        joins again with a new join token."""
+        revoke_node(name)
+        return _node(name)
+
+    @extend_schema(request=None, responses=NodeSerializer)
+    @refuses(NodeNotFoundError, NodeIdentityError)
+    def rekey(self, request: Request, name: str) -> Response:
+        """Ask the node to replace its key and its broker password. Both keys are valid until it uses the new one."""
+        request_rekey(name)
         return _node(name)
 
 

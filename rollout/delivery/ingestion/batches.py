@@ -1,13 +1,12 @@
-"""Batches of messages: messages that cannot be read or recorded are dropped one by one, and counted."""
+"""Batches of messages: messages that cannot be recorded are dropped one by one, and counted."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
-import msgspec
 from django.db import InterfaceError, OperationalError
 
-from rollout.messages import HEARTBEATS, REPORTS, Heartbeat, Report, from_json
+from rollout.messages import HEARTBEATS, REPORTS, Heartbeat, Report
 from rollout.transport import DROPPED
 
 logger = logging.getLogger(__name__)
@@ -15,17 +14,6 @@ logger = logging.getLogger(__name__)
 Message = TypeVar("Message", Report, Heartbeat)
 Result = TypeVar("Result")
 _QUEUES: Mapping[type, str] = {Report: REPORTS, Heartbeat: HEARTBEATS}
-
-
-def parsed(kind: type[Message], bodies: Iterable[Any]) -> list[Message]:
-    """Return the messages that can be read. The others are logged and counted."""
-    found: list[Message] = []
-    for body in bodies:
-        try:
-            found.append(from_json(kind, body))
-        except msgspec.ValidationError as error:
-            DROPPED.note(_QUEUES[kind], "malformed", error)
-    return found
 
 
 def all_or_each(

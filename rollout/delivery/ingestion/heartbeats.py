@@ -1,26 +1,31 @@
 """Heartbeats: when a node was last heard from, and what has changed on it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from django.db import transaction
 
-from eventstore import Append, Batch, append, begun_by, load_states, retry_on_conflict
-from rollout.delivery.ingestion.batches import all_or_each, parsed
+from eventstore import Append, Batch, append, begun_by, database_now, load_states, retry_on_conflict
+from rollout.delivery.ingestion.batches import all_or_each
 from rollout.delivery.ingestion.order import MessageOrder, locked_rows
-from rollout.domain.node.commands import RecordHeartbeat
+from rollout.delivery.ingestion.verification import Verified, verified_heartbeats
+from rollout.domain.node.commands import RecordDuplicate, RecordHeartbeat, RetireOtherKeys
 from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import actor_of, node_stream
 from rollout.domain.node.inventory_order import is_earlier
 from rollout.domain.node.pace import Change
 from rollout.domain.placement.scheduling import LARGEST_GENERATION
-from rollout.messages import HEARTBEATS, Heartbeat
+from rollout.messages import FORMER_CAPABILITIES, HEARTBEATS, Heartbeat
 from rollout.models import Liveness
 from rollout.process.advance import advance_all
 from rollout.process.placements import caused_changes, forgetting
 from rollout.queries.nodes import KnownNode, known_nodes
 from rollout.queries.rollouts import unfinished_rollouts_of
+from rollout.transport import DROPPED
+
+#: A signed heartbeat may be so much older or newer than now, by the two clocks, seconds.
+LARGEST_SIGNED_SKEW = 300.0
 
 
 def record_heartbeats(bodies: Sequence[Any]) -> bool:
@@ -28,10 +33,37 @@ def record_heartbeats(bodies: Sequence[Any]) -> bool:
 
     Returns True if a node has started or changed: then there may be commands to publish to it.
     """
-    heartbeats = parsed(Heartbeat, bodies)
+    verified = [each for each in verified_heartbeats(bodies) if _has_right_clock(each)]
+    heartbeats = [each.message for each in verified]
     changed = [name for names in all_or_each(_record_all, heartbeats) for name in names]
+    _retire_old_keys({each.message.node: each.public_key for each in verified if each.is_new_key})
     advance_all(unfinished_rollouts_of(*changed))
     return bool(changed) or any(heartbeat.hello for heartbeat in heartbeats)
+
+
+@retry_on_conflict
+def _retire_old_keys(used: Mapping[str, str]) -> None:
+    """End the other keys of the nodes that have used a new one. `used`: the new key by node."""
+    if not used:
+        return
+    states, changes = load_states([node_stream(name) for name in used], NODE), Batch()
+    for name, public_key in used.items():
+        command = RetireOtherKeys(node=name, public_key=public_key)
+        changes.decide(states[node_stream(name)], NODE, command, begun_by(actor_of(name)))
+    append(*changes.appends())
+
+
+def _has_right_clock(verified: Verified[Heartbeat]) -> bool:
+    """Return False if a signed heartbeat is so old, or so far ahead, that it may be a repetition. It is counted."""
+    heartbeat = verified.message
+    if not verified.public_key:
+        return True
+    skew = (heartbeat.sent_at or 0.0) - database_now().timestamp()
+    if abs(skew) <= LARGEST_SIGNED_SKEW:
+        return True
+    DROPPED.note(HEARTBEATS, "clock_skew", f"{heartbeat.node} sent it {skew:.0f} s from now")
+    Liveness.objects.filter(node=heartbeat.node).update(clock_skew_seconds=skew)
+    return False
 
 
 @retry_on_conflict
@@ -40,12 +72,14 @@ def _record_all(heartbeats: Sequence[Heartbeat]) -> list[str]:
     the number of nodes."""
     order = MessageOrder(HEARTBEATS, {heartbeat.node for heartbeat in heartbeats})
     newest = _newest(heartbeats, order)
-    known = known_nodes(newest)
+    known = known_nodes({each.node for each in heartbeats})
     news = [_news(known[name], heartbeat, order) for name, heartbeat in newest.items()]
     unlike = [each for each in news if each.changes or each.lost]
-    states = load_states([node_stream(each.node) for each in unlike], NODE)
+    doubles = _doubles(known, order)
+    states = load_states([node_stream(name) for name in {*doubles, *(each.node for each in unlike)}], NODE)
     changes = Batch()
-    for command in unlike:
+    commands: list[RecordHeartbeat | RecordDuplicate] = [*unlike, *doubles.values()]
+    for command in commands:
         changes.decide(states[node_stream(command.node)], NODE, command, begun_by(actor_of(command.node)))
     appends = changes.appends()
     # In logs that are older than `placement.forgotten.v1`, nothing is forgotten when a node leaves.
@@ -87,6 +121,16 @@ def _forgotten(names: Sequence[str], joins: Sequence[Append]) -> list[Append]:
     )
 
 
+def _doubles(known: Mapping[str, KnownNode], order: MessageOrder) -> dict[str, RecordDuplicate]:
+    """Return the commands for nodes for which it has changed whether two agents are heard."""
+    found: dict[str, RecordDuplicate] = {}
+    for name, node in known.items():
+        is_duplicate = order.duplicate(name)
+        if node.row is not None and is_duplicate is not None and node.row.duplicate != is_duplicate:
+            found[name] = RecordDuplicate(node=name, is_duplicate=is_duplicate)
+    return found
+
+
 def _newest(heartbeats: Sequence[Heartbeat], order: MessageOrder) -> dict[str, Heartbeat]:
     """Return the newest heartbeat of each node, as a hello if one of them was, in the order of names.
 
@@ -94,11 +138,12 @@ def _newest(heartbeats: Sequence[Heartbeat], order: MessageOrder) -> dict[str, H
     """
     newest: dict[str, Heartbeat] = {}
     for heartbeat in heartbeats:
-        if not order.accepts(heartbeat.node, heartbeat.inventory, hello=heartbeat.hello):
+        if not order.accepts(heartbeat.node, heartbeat.inventory, hello=heartbeat.hello, host=heartbeat.host):
             continue
         before = newest.get(heartbeat.node, heartbeat)
         latest = before if is_earlier(heartbeat.inventory, before.inventory.sequence) else heartbeat
-        newest[heartbeat.node] = replace(latest, hello=heartbeat.hello or before.hello)
+        hello = heartbeat.hello or before.hello or heartbeat.node in order.restarted
+        newest[heartbeat.node] = replace(latest, hello=hello)
     return dict(sorted(newest.items()))
 
 
@@ -110,7 +155,9 @@ def _record_liveness(heartbeats: Collection[Heartbeat], order: MessageOrder) -> 
     """
     if missing := [heartbeat for heartbeat in heartbeats if not order.has_row(heartbeat.node)]:
         Liveness.objects.bulk_create((_row(heartbeat, order) for heartbeat in missing), ignore_conflicts=True)
-    order.refresh(locked_rows({heartbeat.node for heartbeat in heartbeats} | order.doubted))
+    rows = locked_rows({heartbeat.node for heartbeat in heartbeats} | order.doubted | order.rivals.heard.keys())
+    order.refresh(rows)
+    order.rivals.save(rows)
     for hello in (True, False):
         Liveness.objects.bulk_create(
             (_row(heartbeat, order) for heartbeat in heartbeats if heartbeat.hello is hello),
@@ -130,6 +177,10 @@ _COLUMNS = (
     "incarnation",
     "counter",
     "former",
+    "protocol",
+    "capabilities",
+    "agent_version",
+    "host",
     "clock_skew_seconds",
     "doubts",
     "pace",
@@ -152,6 +203,10 @@ def _row(heartbeat: Heartbeat, order: MessageOrder) -> Liveness:
         incarnation=heard.incarnation,
         counter=heard.counter,
         former=list(heard.former),
+        protocol=heartbeat.protocol,
+        capabilities=sorted(FORMER_CAPABILITIES if heartbeat.capabilities is None else heartbeat.capabilities),
+        agent_version=heartbeat.agent_version,
+        host=heartbeat.host,
         clock_skew_seconds=None if heartbeat.sent_at is None else heartbeat.sent_at - order.now.timestamp(),
         doubts=doubts,
         pace=order.pace(heartbeat.node),

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from eventstore import database_now
+from rollout.delivery.ingestion.rivals import Rivals, is_rival
 from rollout.domain.node.inventory_order import InventoryOrder
 from rollout.domain.node.pace import Change, full_after, is_limited
 from rollout.messages import Inventory
@@ -26,18 +27,30 @@ class MessageOrder:
         #: Why a message is not accepted, and words about it.
         self._rejected: list[tuple[str, str]] = []
         self._queue = queue
+        self.rivals = Rivals(self.now.timestamp())
+        #: Nodes with a message of a new start of their agent.
+        self.restarted: set[str] = set()
         self._rows = {row.node: row for row in Liveness.objects.filter(node__in=names)}
         self._paces: dict[str, dict[str, float]] = {name: dict(row.pace) for name, row in self._rows.items()}
         #: Nodes with a change that is being recorded.
         self._changed: set[str] = set()
 
-    def accepts(self, node: str, inventory: Inventory, *, hello: bool = False) -> bool:
-        """Return True if `inventory` is newer than all that was received from the node. Later messages must be newer still."""
+    def accepts(self, node: str, inventory: Inventory, *, hello: bool = False, host: str = "") -> bool:
+        """Return True if `inventory` is newer than all that was received from the node. Later messages must be newer still.
+
+        `host`: where the agent runs, if the message says so.
+        """
         row = self._rows.get(node)
         before = self.heard.get(node) or _heard(row)
         silent = node not in self.heard and (row is None or is_silent(row, self.now, at_most=LONGEST_ORDER_SECONDS))
+        if row is not None and not silent and is_rival(row, before, inventory, host):
+            if host:
+                self.rivals.note(row, inventory.incarnation)
+            return False
         after = before.after(inventory, hello=hello, silent=silent)
         if after is not None:
+            if after.incarnation != before.incarnation:
+                self.restarted.add(node)
             self.heard[node] = after
             return True
         if not before.is_plausible(inventory):
@@ -47,6 +60,11 @@ class MessageOrder:
 
     def has_row(self, node: str) -> bool:
         return node in self._rows
+
+    def duplicate(self, node: str) -> bool | None:
+        """Return True if two agents of the node are heard now, None if that is not known yet."""
+        row = self._rows.get(node)
+        return False if row is None else self.rivals.duplicate(row)
 
     def must_wait(self, node: str, change: Change) -> bool:
         """Return True if the node has changed so often that this change is not recorded yet."""

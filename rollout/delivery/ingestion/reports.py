@@ -8,8 +8,9 @@ from typing import Any
 from django.db import InterfaceError, OperationalError, transaction
 
 from eventstore import Batch, Metadata, append, begun_by, load_state, load_states, retry_on_conflict
-from rollout.delivery.ingestion.batches import all_or_each, parsed
+from rollout.delivery.ingestion.batches import all_or_each
 from rollout.delivery.ingestion.order import MessageOrder, locked_rows
+from rollout.delivery.ingestion.verification import verified_reports
 from rollout.domain.node.commands import RecordContact, RecordInventory
 from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import actor_of, node_stream
@@ -36,7 +37,7 @@ LONGEST_REASON = 500
 
 def record_reports(bodies: Sequence[Any]) -> None:
     """Record a batch of reports in one transaction, then move their rollouts on. Reports may come more than once."""
-    reports = [_tidy(report) for report in parsed(Report, bodies)]
+    reports = [_tidy(report) for report in verified_reports(bodies)]
     concerned = [uid for uids in all_or_each(_record_all, reports, _try_to_reject) for uid in uids]
     advance_all(dict.fromkeys(concerned))
 

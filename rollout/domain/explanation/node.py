@@ -116,6 +116,8 @@ def _turn_of_node(state: RolloutState, snapshot: Snapshot, node: NodeFacts) -> I
             yield Wait(what=Rule.DRAINING, text=f"{node.name} to be activated")
         case NodePhase.DECOMMISSIONED:
             yield Wait(what=Rule.DECOMMISSIONED, text=f"the operation on {node.name}, which was decommissioned, to end")
+        case NodePhase.PENDING:
+            yield Wait(what=Rule.OFFLINE, text=f"{node.name} to join")
         case NodePhase.ONLINE:
             pass
     if node.ready_at is not None and node.ready_at > snapshot.now:

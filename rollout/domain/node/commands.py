@@ -1,7 +1,7 @@
 """Commands of one node: what its agent reports, and what operators, timeouts and the reconciler ask for.
 
-Commands of operators raise `NodeNotFoundError` for a node that never joined, and `NodePhaseError` for a decommissioned
-one.
+Commands of operators raise `NodeNotFoundError` for an unknown node, `NodePhaseError` for a decommissioned one and
+`NodePendingError` for a pending one. Commands about its identity raise `NodeIdentityError` if it has none that is valid.
 """
 
 from dataclasses import dataclass
@@ -11,8 +11,72 @@ from rollout.messages import Inventory, NodeProfile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnrollNode:
+    """Give the node an identity. `is_silent`: it was not heard for three heartbeat intervals, or never.
+
+    Do nothing if the node has this identity, unless this accepts it. Raises: `NodeExistsError` if another agent speaks for the node.
+    """
+
+    node: str
+    token: str
+    public_key: str
+    broker_password_sha256: str
+    labels: dict[str, str]
+    accepted: bool
+    is_silent: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptNode:
+    """Accept a pending node. Do nothing if it is accepted."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRekey:
+    """Ask the node to replace its key. Do nothing if it was asked."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddKey:
+    """Add a key beside the one in use. Do nothing if the node has it. Another key that was never used is dropped."""
+
+    node: str
+    public_key: str
+    broker_password_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetireOtherKeys:
+    """End the other keys of the node: it has used `public_key`."""
+
+    node: str
+    public_key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokeNode:
+    """Refuse all messages of the node until it joins again. Do nothing if they are refused."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordDuplicate:
+    """Record if two agents of the node are heard at the same time."""
+
+    node: str
+    is_duplicate: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordHeartbeat:
     """Record what a heartbeat changes: the node joins or comes back, or has another profile or other modules.
+
+    A node without an identity does not join.
 
     `hello`: the agent has just started. Only such a heartbeat makes a decommissioned node join again. `changes`: the kinds
     of changes that may be recorded now for a node that is known (see `pace`). `lost`: modules, by name and version, whose
@@ -110,7 +174,14 @@ class EndDrift:
 
 
 NodeCommand = (
-    RecordHeartbeat
+    EnrollNode
+    | AcceptNode
+    | RequestRekey
+    | AddKey
+    | RetireOtherKeys
+    | RevokeNode
+    | RecordDuplicate
+    | RecordHeartbeat
     | RecordContact
     | RecordInventory
     | DeclareOffline

@@ -4,44 +4,67 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from eventstore import Decider
-from rollout.domain.errors import NodeNotFoundError, NodePhaseError
+from rollout.domain.errors import (
+    NodeExistsError,
+    NodeIdentityError,
+    NodeNotFoundError,
+    NodePendingError,
+    NodePhaseError,
+)
 from rollout.domain.node.commands import (
+    AcceptNode,
     ActivateNode,
+    AddKey,
     DeclareOffline,
     DecommissionNode,
     DrainNode,
     EndDrift,
+    EnrollNode,
     ForgetNode,
     LabelNode,
     NodeCommand,
     RecordContact,
     RecordDrift,
+    RecordDuplicate,
     RecordHeartbeat,
     RecordInventory,
+    RequestRekey,
+    RetireOtherKeys,
+    RevokeNode,
 )
 from rollout.domain.node.events import (
+    NodeAccepted,
     NodeActivated,
     NodeCameBack,
     NodeDecommissioned,
     NodeDrained,
     NodeDrifted,
     NodeDriftEnded,
+    NodeDuplicateEnded,
+    NodeDuplicateFound,
+    NodeEnrolled,
     NodeEvent,
     NodeForgotten,
     NodeInventoryChanged,
     NodeJoined,
+    NodeKeyAdded,
+    NodeKeyRetired,
     NodeLabelled,
     NodeProfileChanged,
+    NodeRekeyRequested,
+    NodeRevoked,
     NodeWentOffline,
 )
 from rollout.domain.node.inventory_order import is_earlier
 from rollout.domain.node.pace import Change
-from rollout.domain.node.state import NodeState, evolve
+from rollout.domain.node.state import Identity, NodeKey, NodeState, evolve
 from rollout.messages import InstalledModule, Inventory
 
 
 def decide(state: NodeState, command: NodeCommand) -> list[NodeEvent]:
     match command:
+        case EnrollNode():
+            return _enroll(state, command)
         case RecordHeartbeat():
             return _record_heartbeat(state, command)
         case RecordContact() | RecordInventory() if state.profile is None or state.decommissioned:
@@ -52,14 +75,18 @@ def decide(state: NodeState, command: NodeCommand) -> list[NodeEvent]:
             return _record_inventory(state, command.node, command.inventory)
         case DeclareOffline():
             return [NodeWentOffline(node=command.node)] if state.online and not state.decommissioned else []
-        case _ if state.profile is None:
+        case _ if state.identity is None:
             raise NodeNotFoundError
         case DecommissionNode():
             return [] if state.decommissioned else [NodeDecommissioned(node=command.node)]
+        case AcceptNode() | RequestRekey() | AddKey() | RetireOtherKeys() | RevokeNode() | RecordDuplicate():
+            return _change_identity(state, command)
         case _ if state.decommissioned:
             raise NodePhaseError(f"{command.node} was decommissioned; it joins again when its agent is restarted.")
         case LabelNode():
             return [] if command.labels == state.labels else [NodeLabelled(node=command.node, labels=command.labels)]
+        case _ if state.profile is None:
+            raise NodePendingError(f"{command.node} is pending: it is not part of the fleet yet.")
         case DrainNode():
             return [] if state.draining else [NodeDrained(node=command.node)]
         case ActivateNode():
@@ -75,7 +102,64 @@ def decide(state: NodeState, command: NodeCommand) -> list[NodeEvent]:
             return [NodeDriftEnded(node=node, module_name=module_name, version=version)]
 
 
+def _enroll(state: NodeState, command: EnrollNode) -> list[NodeEvent]:
+    key = NodeKey(public_key=command.public_key, broker_password_sha256=command.broker_password_sha256)
+    is_accepted = command.accepted and state.identity == Identity.PENDING
+    if key in state.keys and not (state.decommissioned or is_accepted):
+        return []
+    is_own = any(each.public_key == command.public_key for each in state.keys)
+    # A token that accepts its nodes may replace an agent whose messages are not signed yet, while it runs.
+    speaks = state.identity == Identity.SIGNED or (state.identity == Identity.UNSIGNED and not command.accepted)
+    if speaks and not (is_own or command.is_silent or state.decommissioned):
+        raise NodeExistsError(
+            f"Another agent speaks for {command.node}. Stop it and wait for three heartbeats, or revoke the node."
+        )
+    return [
+        NodeEnrolled(
+            node=command.node,
+            token=command.token,
+            public_key=command.public_key,
+            broker_password_sha256=command.broker_password_sha256,
+            labels=command.labels,
+            accepted=command.accepted,
+        )
+    ]
+
+
+def _change_identity(
+    state: NodeState, command: AcceptNode | RequestRekey | AddKey | RetireOtherKeys | RevokeNode | RecordDuplicate
+) -> list[NodeEvent]:
+    match command:
+        case RevokeNode():
+            return [] if state.identity == Identity.REVOKED else [NodeRevoked(node=command.node)]
+        case AcceptNode() if state.identity == Identity.PENDING:
+            return [NodeAccepted(node=command.node)]
+        case AcceptNode() if state.identity == Identity.SIGNED:
+            return []
+        case RecordDuplicate(node=node, is_duplicate=is_duplicate):
+            if is_duplicate == state.is_duplicate:
+                return []
+            return [NodeDuplicateFound(node=node) if is_duplicate else NodeDuplicateEnded(node=node)]
+        case _ if state.identity != Identity.SIGNED:
+            raise NodeIdentityError(f"The identity of {command.node} is {state.identity}: the node must join first.")
+        case RequestRekey():
+            return [] if state.rekey_requested else [NodeRekeyRequested(node=command.node)]
+        case AddKey():
+            key = NodeKey(public_key=command.public_key, broker_password_sha256=command.broker_password_sha256)
+            added = NodeKeyAdded(
+                node=command.node, public_key=key.public_key, broker_password_sha256=key.broker_password_sha256
+            )
+            return [] if key in state.keys else [added]
+        case RetireOtherKeys(public_key=public_key):
+            others = [each.public_key for each in state.keys if each.public_key != public_key]
+            is_known = len(others) < len(state.keys)
+            return [NodeKeyRetired(node=command.node, public_key=each) for each in others] if is_known else []
+    return []
+
+
 def _record_heartbeat(state: NodeState, heartbeat: RecordHeartbeat) -> list[NodeEvent]:
+    if state.identity not in {Identity.SIGNED, Identity.UNSIGNED}:
+        return []
     if state.decommissioned and not heartbeat.hello:
         return []
     events: list[NodeEvent] = []

@@ -21,6 +21,75 @@ class NodeJoined:
     profile: NodeProfile
 
 
+@event("node.enrolled.v1")
+class NodeEnrolled:
+    """A node exchanged a join token for an identity. `token`: the token's id. `accepted`: no person has to accept the node.
+
+    `public_key` (X25519) verifies its messages, `broker_password_sha256` its password at the broker: it is random, so its
+    hash gives nothing away. `labels`: those of the token; they are added to the labels that operators set.
+    """
+
+    node: str
+    token: str
+    public_key: str
+    broker_password_sha256: str
+    labels: dict[str, str]
+    accepted: bool
+
+
+@event("node.accepted.v1")
+class NodeAccepted:
+    """A person accepted a pending node."""
+
+    node: str
+
+
+@event("node.rekey_requested.v1")
+class NodeRekeyRequested:
+    """A person asked the node to replace its key."""
+
+    node: str
+
+
+@event("node.key_added.v1")
+class NodeKeyAdded:
+    """The node made a new key. Both keys are valid until the node uses the new one."""
+
+    node: str
+    public_key: str
+    broker_password_sha256: str
+
+
+@event("node.key_retired.v1")
+class NodeKeyRetired:
+    """The node has used its new key, so this one is no longer valid."""
+
+    node: str
+    public_key: str
+
+
+@event("node.revoked.v1")
+class NodeRevoked:
+    """A person revoked the node's identity. Its messages, its access to the broker and its links are refused until it
+    joins again."""
+
+    node: str
+
+
+@event("node.duplicate_found.v1")
+class NodeDuplicateFound:
+    """Two agents with the node's key were heard at the same time. The newer one gets no commands."""
+
+    node: str
+
+
+@event("node.duplicate_ended.v1")
+class NodeDuplicateEnded:
+    """Only one of the two agents is heard."""
+
+    node: str
+
+
 @event("node.profile_changed.v1")
 class NodeProfileChanged:
     """The node reported another platform, server, role, label or other property of itself."""
@@ -113,7 +182,15 @@ class NodeDriftEnded:
 
 
 NodeEvent = (
-    NodeJoined
+    NodeEnrolled
+    | NodeAccepted
+    | NodeRekeyRequested
+    | NodeKeyAdded
+    | NodeKeyRetired
+    | NodeRevoked
+    | NodeDuplicateFound
+    | NodeDuplicateEnded
+    | NodeJoined
     | NodeProfileChanged
     | NodeInventoryChanged
     | NodeLabelled
@@ -126,8 +203,12 @@ NodeEvent = (
     | NodeDrifted
     | NodeDriftEnded
 )
+#: The events that change whose messages are from the node.
+NODE_IDENTITY = (NodeEnrolled, NodeAccepted, NodeKeyAdded, NodeKeyRetired, NodeRevoked)
 #: The events that change a node's phase.
 NODE_PHASES = (
+    NodeEnrolled,
+    NodeRevoked,
     NodeJoined,
     NodeWentOffline,
     NodeCameBack,

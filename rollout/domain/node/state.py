@@ -5,18 +5,26 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from rollout.domain.node.events import (
+    NodeAccepted,
     NodeActivated,
     NodeCameBack,
     NodeDecommissioned,
     NodeDrained,
     NodeDrifted,
     NodeDriftEnded,
+    NodeDuplicateEnded,
+    NodeDuplicateFound,
+    NodeEnrolled,
     NodeEvent,
     NodeForgotten,
     NodeInventoryChanged,
     NodeJoined,
+    NodeKeyAdded,
+    NodeKeyRetired,
     NodeLabelled,
     NodeProfileChanged,
+    NodeRekeyRequested,
+    NodeRevoked,
     NodeWentOffline,
 )
 from rollout.messages import InstalledModule, NodeProfile
@@ -26,20 +34,49 @@ LARGEST_SKEW = 30.0
 
 
 class NodePhase(StrEnum):
+    """`pending`: the node is enrolled, but not yet part of the fleet: it was not accepted, or not heard."""
+
+    PENDING = "pending"
     ONLINE = "online"
     OFFLINE = "offline"
     DRAINING = "draining"
     DECOMMISSIONED = "decommissioned"
 
 
+class Identity(StrEnum):
+    """How the control plane knows that a message is from the node.
+
+    `unsigned`: not at all; the node joined before messages were signed. `pending`: it has a key that a person must accept.
+    """
+
+    UNSIGNED = "unsigned"
+    PENDING = "pending"
+    SIGNED = "signed"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeKey:
+    """A public key of a node, and the hash of the broker password that belongs to it."""
+
+    public_key: str
+    broker_password_sha256: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeState:
     """`profile` is None until the node joins. `sequence`: the number of the newest recorded inventory, -1 before the first.
+
+    `identity` is None until the node joins or is enrolled. `keys`: the key in use, then one that was added and not used yet.
 
     `labels`: those that an operator set. `drifts`: drifts that have not ended, by module and version: what was observed,
     and the digest of the files.
     """
 
+    identity: Identity | None = None
+    keys: tuple[NodeKey, ...] = ()
+    rekey_requested: bool = False
+    is_duplicate: bool = False
     profile: NodeProfile | None = None
     online: bool = False
     draining: bool = False
@@ -53,6 +90,8 @@ class NodeState:
     def phase(self) -> NodePhase:
         if self.decommissioned:
             return NodePhase.DECOMMISSIONED
+        if self.profile is None:
+            return NodePhase.PENDING
         if not self.online:
             return NodePhase.OFFLINE
         return NodePhase.DRAINING if self.draining else NodePhase.ONLINE
@@ -60,8 +99,35 @@ class NodeState:
 
 def evolve(state: NodeState, event: NodeEvent) -> NodeState:
     match event:
+        case NodeEnrolled():
+            return _enrolled(state, event)
+        case NodeAccepted():
+            return replace(state, identity=Identity.SIGNED)
+        case NodeRekeyRequested():
+            return replace(state, rekey_requested=True)
+        case NodeKeyAdded():
+            added = NodeKey(public_key=event.public_key, broker_password_sha256=event.broker_password_sha256)
+            return replace(state, keys=(*state.keys[:1], added))
+        case NodeKeyRetired():
+            left = tuple(each for each in state.keys if each.public_key != event.public_key)
+            return replace(state, keys=left, rekey_requested=False)
+        case NodeRevoked():
+            return replace(state, identity=Identity.REVOKED, keys=(), rekey_requested=False, online=False)
+        case NodeDuplicateFound():
+            return replace(state, is_duplicate=True)
+        case NodeDuplicateEnded():
+            return replace(state, is_duplicate=False)
         case NodeJoined():
-            return NodeState(profile=event.profile, online=True, sequence=state.sequence, modules=state.modules)
+            return replace(
+                state,
+                identity=state.identity or Identity.UNSIGNED,
+                profile=event.profile,
+                online=True,
+                draining=False,
+                decommissioned=False,
+                labels={} if state.decommissioned else state.labels,
+                drifts={},
+            )
         case NodeProfileChanged():
             return replace(state, profile=event.profile)
         case NodeInventoryChanged():
@@ -86,3 +152,16 @@ def evolve(state: NodeState, event: NodeEvent) -> NodeState:
         case NodeDriftEnded():
             key = (event.module_name, event.version)
             return replace(state, drifts={each: drift for each, drift in state.drifts.items() if each != key})
+
+
+def _enrolled(state: NodeState, event: NodeEnrolled) -> NodeState:
+    """A decommissioned node begins again; every other node keeps what is known about it."""
+    before = NodeState(sequence=state.sequence, modules=state.modules) if state.decommissioned else state
+    return replace(
+        before,
+        identity=Identity.SIGNED if event.accepted else Identity.PENDING,
+        keys=(NodeKey(public_key=event.public_key, broker_password_sha256=event.broker_password_sha256),),
+        rekey_requested=False,
+        is_duplicate=False,
+        labels={**before.labels, **event.labels},
+    )

@@ -2,7 +2,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +14,9 @@ from redis.exceptions import RedisError
 
 from api.failures import log_failure
 from eventstore import database_now, head, note_head, wait_for_growth
+from rollout.delivery.broker_users import BrokerUsers
 from rollout.delivery.outbox import publish_due
+from rollout.delivery.rekeys import Rekeys
 from rollout.delivery.signals import relay_caught_up
 from rollout.process import timeouts
 from rollout.process.manager import ProcessManager
@@ -46,11 +48,12 @@ class Command(BaseCommand):
         next_sweep = time.monotonic() + HOURLY_SECONDS
         _tried(_note_head)
         reconciler, manager = Reconciler(), ProcessManager()
+        broker_users, rekeys = BrokerUsers(), Rekeys()
         while not stopping.is_set():
             try:
                 close_old_connections()
                 position = head()
-                is_well, wake_at = run_once(reconciler.poll, manager)
+                is_well, wake_at = run_once(reconciler.poll, manager, (broker_users.poll, rekeys.publish))
                 if time.monotonic() > next_sweep:
                     next_sweep = time.monotonic() + HOURLY_SECONDS
                     is_well = _tried(sweep.delay) and is_well
@@ -74,15 +77,18 @@ def _until(moment: datetime | None) -> float:
 
 
 def run_once(
-    reconciled: Callable[[], Any] = reconcile, manager: ProcessManager | None = None
+    reconciled: Callable[[], Any] = reconcile,
+    manager: ProcessManager | None = None,
+    first: Sequence[Callable[[], Any]] = (),
 ) -> tuple[bool, datetime | None]:
     """Run all steps. Return True if all succeeded, and the time of the next step of a rollout.
 
-    A step that fails does not stop the others. Without a `manager`, all rollouts are advanced.
+    A step that fails does not stop the others. `first` are steps before the others. Without a `manager`, all rollouts are advanced.
     """
     moved = (manager or ProcessManager()).poll
     wakes: list[datetime | None] = []
     steps: tuple[Callable[[], Any], ...] = (
+        *first,
         timeouts.end_overdue_operations,
         timeouts.end_operations_of_decommissioned_nodes,
         reconciled,

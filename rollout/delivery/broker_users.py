@@ -1,0 +1,110 @@
+"""The users of the nodes at the broker. The relay creates them, because only the relay may administer the broker.
+
+A broker that was restarted, or has lost its users, gets them again. A user of a node that was revoked is deleted, and its
+connections are closed.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import redis
+from django.conf import settings
+from django.db.models import Max
+
+from rollout.delivery.broker_acl import node_rules, user_of
+from rollout.domain.node.state import Identity
+from rollout.messages import cancel_queue_for, queue_for
+from rollout.models import Node
+
+logger = logging.getLogger(__name__)
+
+#: Commands that are sent to the broker at a time.
+BATCH = 500
+#: How often the broker is asked for its users, seconds.
+CHECK_SECONDS = 5.0
+#: The longest wait for the broker, seconds.
+ANSWER_SECONDS = 5.0
+PREFIX = user_of("")
+
+
+class BrokerUsers:
+    """Call `poll` now and then. It does nothing without `MODFLEET_BROKER_ADMIN_URL`."""
+
+    def __init__(self, url: str | None = None) -> None:
+        url = settings.ENVIRONMENT.broker_admin_url if url is None else url
+        self._broker: Any = connected_to(url) if url else None
+        #: The process of the broker, and the rules of each user that were set in it.
+        self._run_id = ""
+        self._set: dict[str, tuple[str, ...]] = {}
+        self._position = -1
+        self._next_check = 0.0
+
+    def poll(self) -> int:
+        """Set the users that are missing or have other rights, and delete the others of nodes. Return how many were changed.
+
+        The broker is asked at once if the identity of a node has changed, and every `CHECK_SECONDS` in any case.
+        Raises: `redis.RedisError`.
+        """
+        if self._broker is None:
+            return 0
+        position = newest_identity_position()
+        if position == self._position and time.monotonic() < self._next_check:
+            return 0
+        changed = self._check()
+        self._position, self._next_check = position, time.monotonic() + CHECK_SECONDS
+        return changed
+
+    def _check(self) -> int:
+        present = self._present()
+        needed = needed_users()
+        missing = [user for user in needed if user not in present or self._set.get(user) != needed[user]]
+        surplus = [user for user in present if user not in needed]
+        for some in _slices(missing):
+            self._send(["ACL", "SETUSER", user, "reset", *needed[user]] for user in some)
+            self._set.update((user, needed[user]) for user in some)
+        for some in _slices(surplus):
+            # Its connections are closed.
+            self._send(["ACL", "DELUSER", user] for user in some)
+            self._send(["DEL", *queues_of(user.removeprefix(PREFIX))] for user in some)
+            logger.info("The broker's users %s were deleted", ", ".join(some))
+        return len(missing) + len(surplus)
+
+    def _present(self) -> set[str]:
+        """Return the users of nodes that the broker has. After its restart, no rules are known to be set."""
+        run_id = str(self._broker.info("server")["run_id"])
+        if run_id != self._run_id:
+            self._run_id, self._set = run_id, {}
+        return {user for user in self._broker.acl_users() if user.startswith(PREFIX)}
+
+    def _send(self, commands: Iterable[Sequence[str]]) -> None:
+        with self._broker.pipeline(transaction=False) as pipeline:
+            for words in commands:
+                pipeline.execute_command(*words)
+            pipeline.execute()
+
+
+def connected_to(url: str) -> Any:
+    """Return a client of the broker. `url` is in Celery's form."""
+    plain = url.replace("redis+socket://", "unix://", 1)
+    return redis.Redis.from_url(plain, socket_timeout=ANSWER_SECONDS, decode_responses=True)
+
+
+def needed_users() -> dict[str, tuple[str, ...]]:
+    """Return the rules of the users that the broker must have, by user."""
+    signed = Node.objects.filter(identity=Identity.SIGNED).values_list("name", "keys")
+    return {user_of(name): node_rules(name, [each[1] for each in keys]) for name, keys in signed}
+
+
+def newest_identity_position() -> int:
+    """Return the position of the newest event about the identity of a node; 0 if there is none."""
+    return Node.objects.aggregate(newest=Max("identity_position"))["newest"] or 0
+
+
+def queues_of(node: str) -> tuple[str, str]:
+    return queue_for(node), cancel_queue_for(node)
+
+
+def _slices(users: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (users[start : start + BATCH] for start in range(0, len(users), BATCH))
