@@ -21,7 +21,7 @@ from modfleet.enrol.exchange import ControlPlane, Enrolment, UnreachableError
 from modfleet.enrol.host import AGENT_USER, Host, group_name
 from modfleet.enrol.join_token import JoinToken
 from modfleet.enrol.layout import SETTINGS, UNIT, Layout, nodes_of, read_settings, settings_text, unit_text
-from modfleet.enrol.rights import LOAD, OBSERVE, PERSIST, SERVER_USER, USUAL
+from modfleet.enrol.rights import LOAD, OBSERVE, PERSIST, SERVER_USER, USUAL, with_right
 from modfleet.enrol.server import FoundServer, Login
 from modfleet.enrol.steps import Steps
 from modfleet.failure import CommandError, ExitCode, UsageError
@@ -264,7 +264,7 @@ def _present_rights(settings: dict[str, str]) -> frozenset[str]:
 def _rights(wishes: Wishes, present: frozenset[str], joined: Joined | None) -> frozenset[str]:
     """Return the rights that the node has from now on. Rights are only added."""
     observes = wishes.observe or (joined is not None and joined.enrolled.observe)
-    return (present or frozenset({OBSERVE} if observes else {OBSERVE, *USUAL})) | set(wishes.add)
+    return with_right(present or (() if observes else USUAL), wishes.add)
 
 
 def _modules_directory(
