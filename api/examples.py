@@ -13,6 +13,31 @@ SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 #: By field name, or by component and field name where the field name alone is not enough.
 VALUES: dict[str, Any] = {
+    "ControlKey.id": "9f86d081884c7d65",
+    "CreatedJoinToken.id": UID,
+    "CreatedJoinToken.pattern": None,
+    "Enrolled.phase": "pending",
+    "JoinToken.id": UID,
+    "JoinToken.pattern": None,
+    "JoinToken.state": "open",
+    "agreement": "hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo",
+    "broker_ca": None,
+    "broker_password_sha256": SHA256,
+    "broker_url": "rediss://node.node-1@broker.example.com:6379/0",
+    "ca": None,
+    "command": "modfleet agent install --control https://modfleet.example.com --token mfj1.… --server unix:///run/redis/redis.sock",
+    "created_by": "alice",
+    "fetch_hosts": ["storage.example.com"],
+    "key": "2c26b46b68ffc68f",
+    "pattern": "cache-*",
+    "payload": "{}",
+    "peer": "9f86d081884c7d65",
+    "proof": "fH3wP1m4hYHbIu7o1cWmE3DRQJmYy0yZ5Pe7eVv0J6Q",
+    "protocols": [0, 1],
+    "public_key": "hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo",
+    "signature": "fH3wP1m4hYHbIu7o1cWmE3DRQJmYy0yZ5Pe7eVv0J6Q",
+    "signing": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+    "token": "mfj1.…",
     "access_token": "eyJhbGciOiJIUzI1NiJ9.eyJ1aWQiOjF9.c2lnbmF0dXJl",
     "action_uid": UID,
     "actor": "alice",
@@ -115,7 +140,7 @@ VALUES: dict[str, Any] = {
 }
 
 #: Fields of requests without an example: they exclude other fields, or need an earlier request.
-NOT_SENT = frozenset({"nodes", "plan_hash", "selector", "start_at", "status", "supersede"})
+NOT_SENT = frozenset({"nodes", "pattern", "plan_hash", "selector", "start_at", "status", "supersede"})
 
 TEXTS = {
     "text/plain": '# HELP modfleet_nodes Nodes by phase\n# TYPE modfleet_nodes gauge\nmodfleet_nodes{phase="online"} 3.0\n',

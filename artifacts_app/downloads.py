@@ -48,5 +48,6 @@ def read_link(signed: str, *, proof: str) -> str:
         raise InvalidLinkError from error
     if not str(storage_key).startswith(package_sha256):
         raise InvalidLinkError("The link is for another package.")
-    FETCH.ask(node, signed, proof)
+    for veto in FETCH:
+        veto(node, signed, proof)
     return str(storage_key)

@@ -76,6 +76,8 @@ class Environment:
     #: PEM file with the certificate authority of `MODFLEET_PUBLIC_URL`, if it is a private one: nodes get it when they
     #: join.
     control_ca: str = ""
+    #: PEM file with the certificate authority of the broker, if it is a private one: nodes get it when they join.
+    broker_ca: str = ""
     #: URL at which nodes reach this API. Download links use it, never a request's Host header.
     public_url: str = "http://127.0.0.1:8000"
     #: Host names that requests may use, separated by commas. `*`: any.
@@ -203,8 +205,9 @@ def _wrong(environment: Environment) -> Iterator[tuple[str, str]]:
     for name in ("broker_admin_url", "agent_broker_url"):
         if getattr(environment, name) and not _has_scheme(getattr(environment, name), BROKERS):
             yield name, "must be redis://HOST:PORT/0, rediss://HOST:PORT/0 or redis+socket:///PATH of the broker"
-    if environment.control_ca and not os.access(environment.control_ca, os.R_OK):
-        yield "control_ca", "must be a PEM file that can be read"
+    for name in ("control_ca", "broker_ca"):
+        if getattr(environment, name) and not os.access(getattr(environment, name), os.R_OK):
+            yield name, "must be a PEM file that can be read"
     if environment.database_url and _database_is_wrong(environment.database_url):
         yield "database_url", "must be postgresql://USER:PASSWORD@HOST/NAME or sqlite:///PATH"
     if environment.storage_options and _json_object(environment.storage_options) is None:

@@ -18,7 +18,7 @@ class RolloutConfig(AppConfig):
         from rollout.queries.modules import refuse_if_loaded, refuse_if_used
 
         artifacts_app.vetoes.DELETION.register(refuse_if_used)
-        artifacts_app.vetoes.FETCH.register(refuse_other_nodes)
+        artifacts_app.vetoes.FETCH.append(refuse_other_nodes)
         modules_app.vetoes.DELETION.register(refuse_if_loaded)
         register_projection(RolloutProjection())
         register_projection(NodeProjection())

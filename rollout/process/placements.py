@@ -77,9 +77,7 @@ def _stream_of(command: PlacementCommand) -> str:
 
 def giving_back(operations: Iterable[Operation]) -> list[GiveBack]:
     """Return the commands that withdraw what nodes have not started."""
-    return [
-        GiveBack(node=each.node, module_name=each.module_name) for each in operations if each.phase == Phase.QUEUED
-    ]
+    return [GiveBack(node=each.node, module_name=each.module_name) for each in operations if each.phase == Phase.QUEUED]
 
 
 def end_of_decommissioned(operation: Operation) -> End:

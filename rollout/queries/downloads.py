@@ -5,7 +5,7 @@ from hashlib import sha256
 import msgspec
 
 from artifacts_app.downloads import InvalidLinkError
-from eventstore import Condition, database_now
+from eventstore import database_now
 from rollout.domain.node.state import Identity
 from rollout.queries.trust import trust_in
 from rollout.signing import Purpose, UntrustedError, envelope_from, from_text, read
@@ -14,14 +14,14 @@ from rollout.signing import Purpose, UntrustedError, envelope_from, from_text, r
 LARGEST_SKEW = 300.0
 
 
-def refuse_other_nodes(node: str, link: str, proof: str) -> Condition | None:
+def refuse_other_nodes(node: str, link: str, proof: str) -> None:
     """Refuse a link that is not used by its node. A node from before messages were signed has no proof.
 
     Raises: `InvalidLinkError`.
     """
     trust = trust_in([node])[node]
     if trust.identity == Identity.UNSIGNED:
-        return None
+        return
     try:
         envelope = envelope_from(msgspec.json.decode(from_text(proof)))
         trust.verify(envelope, Purpose.FETCH)
@@ -34,4 +34,3 @@ def refuse_other_nodes(node: str, link: str, proof: str) -> Condition | None:
         raise InvalidLinkError("The proof is for another link.")
     if not is_new:
         raise InvalidLinkError(f"The clocks of {node} and the control plane differ by more than {LARGEST_SKEW:.0f} s.")
-    return None

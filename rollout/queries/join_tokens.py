@@ -61,14 +61,28 @@ def token_text(token: str) -> str:
 
 def host_command(row: JoinToken) -> str:
     """Return the command that installs an agent on a host with this token."""
-    parts = ["modfleet", "agent", "install", "--control", settings.ENVIRONMENT.public_url, "--token", token_text(row.id)]
+    parts = [
+        "modfleet",
+        "agent",
+        "install",
+        "--control",
+        settings.ENVIRONMENT.public_url,
+        "--token",
+        token_text(row.id),
+    ]
     parts += ["--server", _SERVER, *(["--name", row.node] if row.node else []), *(["--observe"] if row.observe else [])]
     return " ".join(map(quote, parts))
 
 
 def control_ca() -> str | None:
     """Return the certificate authority of the control plane as PEM, None if hosts trust it without Modfleet."""
-    return _read(settings.ENVIRONMENT.control_ca)
+    return pem_in(settings.ENVIRONMENT.control_ca)
+
+
+@lru_cache(maxsize=4)  # settings do not change while a process runs
+def pem_in(path: str) -> str | None:
+    """Return the content of a file with a certificate authority; None for an empty path."""
+    return Path(path).read_text() if path else None
 
 
 def token_rows() -> QuerySet[JoinToken]:
@@ -137,8 +151,3 @@ def _digest(secret: str) -> str:
 def _ca_sha256() -> str:
     ca = control_ca()
     return "-" if ca is None else _digest(ca)
-
-
-@lru_cache(maxsize=4)
-def _read(path: str) -> str | None:
-    return Path(path).read_text() if path else None

@@ -41,7 +41,8 @@ class NodeTrust:
 
 def trust_in(names: Iterable[str]) -> dict[str, NodeTrust]:
     """Return an entry for each name; one query."""
-    rows = Node.objects.filter(name__in=set(names)).values_list("name", "identity", "keys")
+    names = set(names)
+    rows = Node.objects.filter(name__in=names).values_list("name", "identity", "keys")
     found = {
         name: NodeTrust(node=name, identity=Identity(identity), public_keys=tuple(each[0] for each in keys))
         for name, identity, keys in rows

@@ -202,9 +202,9 @@ def add_key(envelope: Envelope) -> None:
         raise InvalidRolloutError("public_key: must be 32 bytes of X25519, in base64 for URLs.")
     skew = new.sent_at - database_now().timestamp()
     if not abs(skew) <= LARGEST_SKEW:  # so that it cannot be repeated later
-        raise InvalidRolloutError(f"sent_at: the clock of the node differs by {skew:.0f} s. The limit is {LARGEST_SKEW:.0f} s.")
-    add = AddKey(
-        node=envelope.node, public_key=new.public_key, broker_password_sha256=new.broker_password_sha256
-    )
+        raise InvalidRolloutError(
+            f"sent_at: the clock of the node differs by {skew:.0f} s. The limit is {LARGEST_SKEW:.0f} s."
+        )
+    add = AddKey(node=envelope.node, public_key=new.public_key, broker_password_sha256=new.broker_password_sha256)
     with acting_as(actor_of(envelope.node), correlation_id=current_request()):
         transact(node_stream(envelope.node), NODE, add)

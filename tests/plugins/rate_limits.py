@@ -3,9 +3,16 @@
 import pytest
 
 from accounts import failed_logins, throttles
+from rollout.api.views import enrolment
 
 
 @pytest.fixture(autouse=True)
 def _counted_anew() -> None:
-    for limit in (failed_logins.of_user, failed_logins.of_address, throttles.requests, throttles.uploads):
+    for limit in (
+        failed_logins.of_user,
+        failed_logins.of_address,
+        throttles.requests,
+        throttles.uploads,
+        enrolment.refused,
+    ):
         limit.clear()

@@ -24,7 +24,7 @@ from rollout.api.serializers.enrolment import (
 )
 from rollout.delivery.broker_acl import user_of
 from rollout.domain.errors import InvalidTokenError, NodeExistsError, UntrustedNodeError
-from rollout.queries.join_tokens import control_ca, read_token, token_row
+from rollout.queries.join_tokens import control_ca, pem_in, read_token, token_row
 from rollout.queries.nodes import node_row
 from rollout.queries.trust import control_secrets, fetch_hosts, signed_trust
 from rollout.services.enrolment import NewIdentity, add_key, enrol
@@ -72,7 +72,7 @@ class EnrolmentViewSet(ViewSet):
             "node": given["node"],
             "phase": node_row(given["node"]).phase,
             "broker_url": _broker_url(given["node"]),
-            "broker_ca": _broker_ca(),
+            "broker_ca": pem_in(settings.ENVIRONMENT.broker_ca),
             "heartbeat_seconds": HEARTBEAT_SECONDS,
             "labels": {**given["labels"], **row.labels},
             "observe": given["observe"] or row.observe,
@@ -107,10 +107,6 @@ def _broker_url(node: str) -> str:
     """Return the broker's URL for the node: with its user, without a password."""
     parts = urlsplit(settings.ENVIRONMENT.agent_broker_url or settings.ENVIRONMENT.broker_url)
     return urlunsplit(parts._replace(netloc=f"{user_of(node)}@{parts.netloc.rpartition('@')[2]}"))
-
-
-def _broker_ca() -> str | None:
-    return None
 
 
 def _require_attempts_left(request: Request) -> None:

@@ -27,9 +27,7 @@ class JoinTokenViewSet(ViewSet):
         """List join tokens, newest first. Their secrets are not shown."""
         return paginate(request, token_rows(), TOKENS, serialize=token_documents)
 
-    @extend_schema(
-        request=NewJoinTokenSerializer, responses={201: CreatedJoinTokenSerializer}, parameters=[LOCATION]
-    )
+    @extend_schema(request=NewJoinTokenSerializer, responses={201: CreatedJoinTokenSerializer}, parameters=[LOCATION])
     @refuses(KeyReusedError)
     def create(self, request: Request) -> Response:
         """Create a join token, for one node or for a group of nodes. Only this answer has the token and the command to run on

@@ -35,6 +35,7 @@ from rollout.models import Operation
 from rollout.process.advance import advance
 from rollout.services.start import start_rollout
 from tests.plugins.cast import PASSWORD
+from tests.recorded_fleet import know
 
 SOURCE = "int RedisModule_OnLoad(void *context, void **arguments, int count) { return context == arguments && count; }"
 PLATFORM = f"linux/{platform.machine()}"
@@ -79,6 +80,7 @@ def heartbeat(name: str, *modules: InstalledModule, sequence: int = 1) -> None:
     profile = NodeProfile(
         platform=PLATFORM, server="valkey", server_version="9.1.2", role="master", labels={"zone": EVIL}
     )
+    know(name, platform=PLATFORM)
     inventory = Inventory(sequence=sequence, modules=modules)
     said = Heartbeat(node=name, hello=True, interval_seconds=5, profile=profile, inventory=inventory)
     ingestion.record_heartbeats([to_json(said)])

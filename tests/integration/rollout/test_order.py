@@ -20,6 +20,7 @@ from tests.recorded_fleet import (
     heartbeat_of,
     installed,
     join,
+    know,
     node,
     operation,
     report_of,
@@ -40,6 +41,7 @@ def look(incarnation, counter, *modules, sequence=1):
 
 
 def heartbeats(*looks, name="n1", hello=False, **more):
+    know(name)
     ingestion.record_heartbeats(
         [
             to_json(replace(from_json(Heartbeat, heartbeat_of(name, hello=hello)), inventory=each, **more))

@@ -31,7 +31,7 @@ def sent(monkeypatch):
     """Commands instead of messages: (node, rollout, attempt)."""
     found = []
     monkeypatch.setattr(
-        outbox, "_send", lambda command, _: found.append((command.node, command.rollout, command.attempt))
+        outbox, "_send", lambda command, _, **__: found.append((command.node, command.rollout, command.attempt))
     )
     return found
 
@@ -230,7 +230,7 @@ def sent_often(monkeypatch):
     """Names of the nodes to which commands were sent; fails when there is no end to it."""
     found = []
 
-    def note(command, _):
+    def note(command, _, **__):
         found.append(command.node)
         assert len(found) < 50, "published again and again"
 

@@ -10,6 +10,7 @@ from rollout.domain.node.commands import (
     DeclareOffline,
     DecommissionNode,
     DrainNode,
+    EnrollNode,
     ForgetNode,
     LabelNode,
     RecordHeartbeat,
@@ -44,9 +45,15 @@ OFFLINE, DRAIN = DeclareOffline(node="n1"), DrainNode(node="n1")
 ACTIVATE, DECOMMISSION = ActivateNode(node="n1"), DecommissionNode(node="n1")
 
 
+ENROLL = EnrollNode(
+    node="n1", token="t", public_key="k1", broker_password_sha256="h1", labels={}, accepted=True, is_silent=True
+)
+
+
 def given(*commands):
+    """The state of a node that is enrolled, after these commands."""
     state = NODE.initial
-    for command in commands:
+    for command in (ENROLL, *commands):
         state = NODE.fold(NODE.decide(state, command), state)
     return state
 
@@ -61,8 +68,12 @@ def test_it_works():
     assert kinds(given(HELLO), heartbeat(sequence=2)) == []
 
 
-def test_any_beat_makes_a_stranger_join():
+def test_any_heartbeat_of_an_enrolled_node_makes_it_join():
     assert kinds(given(), heartbeat()) == [NodeJoined]
+
+
+def test_a_stranger_does_not_join():
+    assert kinds(NODE.initial, heartbeat(hello=True)) == []
 
 
 def test_a_beat_tells_what_has_changed():
