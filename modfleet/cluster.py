@@ -16,9 +16,14 @@ from urllib.parse import quote
 
 import httpx
 
+from durable import write_file
 from modfleet.supervisor import StartError, Supervisor
 from modfleet.valkey import LONGEST_SOCKET_PATH, valkey_server
+from rollout.agent.identity import Identity, read_identity, write_identity
 from rollout.agent.include import quoted
+from rollout.agent.rotation import new_credentials
+from rollout.delivery.broker_acl import ADMINISTRATOR_USER, CONTROL_USER, administrator_line, control_line
+from rollout.signing import ControlKey, ControlSecret
 
 #: Increased when data directories of older versions can no longer be used.
 DATA_VERSION = "2"
@@ -57,6 +62,10 @@ class NodePaths:
     @property
     def include_file(self) -> Path:
         return self.directory / "modules.conf"
+
+    @property
+    def identity_file(self) -> Path:
+        return self.directory / "identity.json"
 
 
 class Cluster:
@@ -107,13 +116,14 @@ class Cluster:
         self._port = _reserved_port(self.options.host, self.options.port)
         os.environ.update(self._environment())
         os.environ.pop("MODFLEET_NODE_NAME", None)  # it would override NODE_NAME
-        _prepare_settings()
+        os.environ.pop("MODFLEET_BROKER_ADMIN_URL", None)  # only the relay gets it
+        control_key = ControlSecret(_prepare_settings()).public
         began = datetime.now(UTC)
         # All at the same time: each process needs a while to import its code.
         self._start_broker()
         self._start_api()
         for node in self.nodes:
-            self._start_node(node)
+            self._start_node(node, control_key)
         self._prepare_database()
         self._start_worker_and_relay()
         with self.client() as api:
@@ -162,7 +172,8 @@ class Cluster:
         return {
             "DJANGO_SETTINGS_MODULE": "config.settings",
             "MODFLEET_DATA_DIR": str(self.data_dir),
-            "MODFLEET_BROKER_URL": f"redis+socket://{quote(str(self._broker_socket))}",
+            "MODFLEET_BROKER_URL": self._broker_url(CONTROL_USER),
+            "MODFLEET_AGENT_BROKER_URL": f"redis+socket://{quote(str(self._broker_socket))}",
             "MODFLEET_PUBLIC_URL": self.url,
             "MODFLEET_ALLOWED_HOSTS": "*" if is_any else ",".join(dict.fromkeys(hosts)),
             "NODE_NAME": self.nodes[0].name if self.nodes else "",
@@ -174,22 +185,39 @@ class Cluster:
     def _broker_socket(self) -> Path:
         return self.data_dir / "broker" / "valkey.sock"
 
+    def _broker_url(self, user: str) -> str:
+        password = self._secret(f"broker_{user}_password")
+        return f"redis+socket://{user}:{password}@{quote(str(self._broker_socket))}"
+
     def _start_broker(self) -> None:
-        self._start_valkey("broker", self._broker_socket, ["--save", "", "--enable-module-command", "no"])
+        users = self.data_dir / "broker" / "users.acl"
+        users.parent.mkdir(parents=True, exist_ok=True)
+        lines = [
+            control_line(self._secret(f"broker_{CONTROL_USER}_password")),
+            administrator_line(self._secret(f"broker_{ADMINISTRATOR_USER}_password")),
+            "user default off",
+        ]
+        write_file(users, "".join(f"{line}\n" for line in lines).encode(), mode=0o600)
+        options = ["--save", "", "--enable-module-command", "no", "--aclfile", str(users)]
+        self._start_valkey("broker", self._broker_socket, options)
 
     def _start_valkey(self, name: str, path: Path, words: list[str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         common = ["--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700", "--dir", str(path.parent)]
         self.supervisor.start(name, [str(valkey_server()), *words, *common])
 
-    def _start_node(self, node: NodePaths) -> None:
+    def _start_node(self, node: NodePaths, control_key: ControlKey) -> None:
         node.directory.mkdir(parents=True, exist_ok=True)
         node.include_file.touch()
+        if not node.identity_file.exists():
+            made = Identity(node=node.name, credentials=new_credentials(), control_keys=(control_key,))
+            write_identity(node.identity_file, made)
         self._start_valkey(f"{node.name}-server", node.socket, [str(_server_config(node))])
         environ = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("MODFLEET_", "DJANGO_"))},
             "MODFLEET_NODE": node.name,
-            "MODFLEET_BROKER_URL": os.environ["MODFLEET_BROKER_URL"],
+            "MODFLEET_BROKER_URL": os.environ["MODFLEET_AGENT_BROKER_URL"],
+            "MODFLEET_IDENTITY_FILE": str(node.identity_file),
             "MODFLEET_CONTROL_URL": self.url,
             "MODFLEET_SERVER_URL": f"unix://{quote(str(node.socket))}",
             "MODFLEET_MODULES_DIR": str(node.directory / "modules"),
@@ -223,7 +251,8 @@ class Cluster:
     def _start_worker_and_relay(self) -> None:
         python = sys.executable
         self.supervisor.start("worker", [python, "-m", "celery", "-A", "config", "worker", "-l", "INFO"])
-        self.supervisor.start("relay", [python, "-m", "django", "relay"])
+        environ = {**os.environ, "MODFLEET_BROKER_ADMIN_URL": self._broker_url(ADMINISTRATOR_USER)}
+        self.supervisor.start("relay", [python, "-m", "django", "relay"], environ)
 
     def _prepare_database(self) -> None:
         """Create the tables and the first user, in this process, while the others import their code."""
@@ -239,8 +268,9 @@ class Cluster:
         try:
             call_command("migrate", verbosity=0, stdout=io.StringIO())
             call_command("rebuild_projections", stdout=io.StringIO())
-            self.password = os.environ.get("MODFLEET_ADMIN_PASSWORD") or self._saved_password()
+            self.password = os.environ.get("MODFLEET_ADMIN_PASSWORD") or self._secret("admin_password", length=12)
             self.user = ensure_admin(self.password)
+            self._enrol_nodes()
         except Error as error:
             raise StartError(f"The database cannot be used: {' '.join(str(error).split())}.") from error
         except WeakPasswordError as error:
@@ -248,12 +278,20 @@ class Cluster:
         finally:
             connections.close_all()
 
-    def _saved_password(self) -> str:
-        """Return the password that was generated at the first start."""
-        saved = self.data_dir / "admin_password"
+    def _enrol_nodes(self) -> None:
+        """Tell the control plane and the broker who the nodes are. They need no tokens: this process made their keys."""
+        from rollout.delivery.broker_users import BrokerUsers
+        from rollout.services.nodes import enrol_own_node
+
+        for node in self.nodes:
+            enrol_own_node(read_identity(node.identity_file))
+        BrokerUsers(self._broker_url(ADMINISTRATOR_USER)).poll()
+
+    def _secret(self, name: str, *, length: int = 32) -> str:
+        """Return the secret that was generated at the first start. `length` is in bytes."""
+        saved = self.data_dir / name
         if not saved.exists():
-            with os.fdopen(os.open(saved, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
-                file.write(secrets.token_urlsafe(12))
+            write_file(saved, secrets.token_urlsafe(length).encode(), mode=0o600)
         return saved.read_text()
 
     def _is_ready(self, api: httpx.Client, began: datetime) -> bool:
@@ -276,12 +314,12 @@ def require_control_plane() -> None:
         raise StartError(f"`modfleet up` needs modfleet[server]. Install it (missing: {', '.join(missing)}).")
 
 
-def _prepare_settings() -> None:
-    """Check the settings and create the secret key if there is none. Raises: `StartError`."""
+def _prepare_settings() -> str:
+    """Check the settings. Return the secret key, which is created if there is none. Raises: `StartError`."""
     try:
         from config.environment import read_environment, secret_key
 
-        secret_key(read_environment())
+        return secret_key(read_environment())
     except ValueError as error:  # `SettingsError`, which the import can raise already
         raise StartError(str(error)) from error
 

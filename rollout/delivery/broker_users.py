@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 #: Commands that are sent to the broker at a time.
 BATCH = 500
 #: How often the broker is asked for its users, seconds.
-CHECK_SECONDS = 5.0
+CHECK_SECONDS = 2.0
 #: The longest wait for the broker, seconds.
 ANSWER_SECONDS = 5.0
 PREFIX = user_of("")

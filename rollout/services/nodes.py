@@ -5,6 +5,8 @@ from collections.abc import Collection
 from django.db import transaction
 
 from eventstore import Append, Batch, Condition, append, head, load_state, load_states, retry_on_conflict, transact
+from rollout.agent.identity import Identity
+from rollout.agent.rotation import password_hash
 from rollout.domain.conditions import SCHEDULING
 from rollout.domain.join_token.commands import RevokeJoinToken
 from rollout.domain.join_token.decider import JOIN_TOKEN
@@ -14,6 +16,7 @@ from rollout.domain.node.commands import (
     ActivateNode,
     DecommissionNode,
     DrainNode,
+    EnrollNode,
     ForgetNode,
     LabelNode,
     RequestRekey,
@@ -21,6 +24,7 @@ from rollout.domain.node.commands import (
 )
 from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import node_stream
+from rollout.domain.node.state import NodeKey
 from rollout.domain.placement.events import placement_stream
 from rollout.models import Liveness
 from rollout.process.advance import advance_all
@@ -28,6 +32,24 @@ from rollout.process.placements import end_of_decommissioned, forgetting, giving
 from rollout.queries.join_tokens import open_tokens_of
 from rollout.queries.operations import unfinished_operations_of
 from rollout.queries.rollouts import unfinished_rollouts_of
+
+
+def enrol_own_node(identity: Identity) -> None:
+    """Give a node of the embedded cluster its identity. It needs no token: the process that made the key calls this."""
+    credentials = identity.credentials
+    key = NodeKey(public_key=credentials.secret.public, broker_password_sha256=password_hash(credentials))
+    if key in load_state(node_stream(identity.node), NODE).state.keys:
+        return  # a decommissioned node stays so, until its agent says hello
+    command = EnrollNode(
+        node=identity.node,
+        token="",
+        public_key=key.public_key,
+        broker_password_sha256=key.broker_password_sha256,
+        labels={},
+        accepted=True,
+        is_silent=True,
+    )
+    transact(node_stream(identity.node), NODE, command)
 
 
 def label_node(name: str, labels: dict[str, str]) -> None:
