@@ -50,10 +50,14 @@ class ControlPlane:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enrolment:
-    """The answer to `POST /v2/enrolment`. `broker_url` has the node's user and no password. `broker_ca` is PEM."""
+    """The answer to `POST /v2/enrolment`. `broker_url` has the node's user and no password. `broker_ca` is PEM.
+
+    `phase` is `pending` until the first heartbeat. `identity` is `pending` until a person has accepted the node.
+    """
 
     node: Name
     phase: str
+    identity: str
     broker_url: str
     control_keys: tuple[ControlKey, ...]
     broker_ca: str | None = None

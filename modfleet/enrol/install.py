@@ -380,20 +380,19 @@ def _wait(wishes: Wishes, layout: Layout, steps: Steps, joined: Joined | None, *
     """Wait for the first heartbeat. The exchange may be repeated with the same key, and its answer has the node's phase."""
     if joined is None or wishes.token is None:
         return ExitCode.SUCCEEDED
-    phase = joined.enrolled.phase
-    end = time.monotonic() + wishes.wait_seconds
-    while runs and phase not in {"online", "degraded", "pending"}:
+    answer, end = joined.enrolled, time.monotonic() + wishes.wait_seconds
+    while runs and answer.identity != "pending" and answer.phase in {"pending", "offline"}:
         if time.monotonic() > end:
             raise CommandError(
                 f"No heartbeat arrived within {wishes.wait_seconds:g} s. `journalctl -u {layout.unit}` shows why."
             )
         time.sleep(PAUSE_SECONDS)
         with suppress(UnreachableError):
-            phase = exchange.enrol(
+            answer = exchange.enrol(
                 joined.control, wishes.token, layout.node, joined.credentials, observe=wishes.observe
-            ).phase
-    if phase == "pending":
+            )
+    if answer.identity == "pending":
         steps.by_you("the node waits for acceptance", f"modfleet nodes accept {layout.node}")
     elif runs:
-        steps.done(f"the control plane received the first heartbeat: {layout.node} is {phase}")
+        steps.done(f"the control plane received the first heartbeat: {layout.node} is {answer.phase}")
     return ExitCode.SUCCEEDED

@@ -37,7 +37,7 @@ class Control:
     secret: ControlSecret = field(default_factory=lambda: ControlSecret("control"))
     ca: str | None = None
     scheme: str = "http"
-    phases: list[str] = field(default_factory=lambda: ["offline", "online"])
+    phases: list[str] = field(default_factory=lambda: ["pending", "online"])
     nodes: dict[str, str] = field(default_factory=dict)
     answer: dict[str, Any] = field(default_factory=dict)
     #: Answers these statuses first: 0 closes the connection after the node is enrolled.
@@ -86,6 +86,7 @@ class Control:
         return 201, {
             "node": body["node"],
             "phase": phase,
+            "identity": "signed",
             "broker_url": f"rediss://node.{body['node']}@broker.example.com:6379/0",
             "broker_ca": None,
             "control_keys": self.hello()["control_keys"],

@@ -142,7 +142,7 @@ def test_the_exchange_is_repeated_with_the_same_key_after_a_crash(install, site,
 
 
 def test_a_pending_node_waits_for_a_person(install, control):
-    control.phases = ["pending"]
+    control.answer = {"identity": "pending"}
     done = install()
     assert done.code == 0
     assert done.to_copy[-1] == "modfleet nodes accept n1"

@@ -65,7 +65,7 @@ def wishes(control, redis_site):
 
 
 def test_it_starts_the_agent_and_waits_for_its_first_heartbeat(host, wishes, control):
-    control.phases = ["offline", "offline", "online"]
+    control.phases = ["pending", "pending", "online"]
     said: list[str] = []
     install(wishes(), host, said.append)
     assert "start modfleet-agent@n1.service" in host.called
@@ -74,8 +74,15 @@ def test_it_starts_the_agent_and_waits_for_its_first_heartbeat(host, wishes, con
     assert len({each["public_key"] for each in control.posted}) == 1
 
 
+def test_a_node_that_waits_for_a_person_is_not_waited_for(host, wishes, control):
+    control.answer = {"phase": "pending", "identity": "pending"}
+    said: list[str] = []
+    install(wishes(), host, said.append)
+    assert (len(control.posted), said[-1]) == (1, "    modfleet nodes accept n1")
+
+
 def test_a_heartbeat_that_does_not_come_is_a_sentence(host, wishes, control):
-    control.phases = ["offline"]
+    control.phases = ["pending"]
     with pytest.raises(CommandError, match=r"No heartbeat arrived within 0.05 s. `journalctl -u modfleet-agent@n1"):
         install(wishes(wait_seconds=0.05), host, print)
 
