@@ -154,21 +154,39 @@ def _install(made: Namespace) -> None:
         subprocess.run(words, input=text, text=True, check=True)
 
 
-@contextmanager
-def debian_redis(made: Namespace) -> Iterator[None]:
+class DebianRedis:
     """Debian's redis-server as its package configures it, on /run/redis/redis.sock, as the user redis."""
-    done = made.run(
-        "install -d -m 2755 -o redis -g redis /run/redis\n"
-        "printf 'port 0\\nunixsocket /run/redis/redis.sock\\nunixsocketperm 770\\nlogfile \"\"\\n' >> /etc/redis/redis.conf"
-    )
-    assert done.returncode == 0, done.stderr
-    user = ["setpriv", "--reuid=redis", "--regid=redis", "--clear-groups"]
-    script = f"exec {' '.join(user)} redis-server /etc/redis/redis.conf --daemonize no > /run/redis.log 2>&1"
-    process = subprocess.Popen(made.words("sh", "-c", script))
+
+    SOCKET = "/run/redis/redis.sock"
+
+    def __init__(self, host: Namespace) -> None:
+        self._host = host
+        done = host.run(
+            "install -d -m 2755 -o redis -g redis /run/redis\n"
+            f"printf 'port 0\\nunixsocket {self.SOCKET}\\nunixsocketperm 770\\nlogfile \"\"\\n' >> /etc/redis/redis.conf"
+        )
+        assert done.returncode == 0, done.stderr
+
+    def start(self) -> None:
+        user = "setpriv --reuid=redis --regid=redis --clear-groups"
+        script = f"exec {user} redis-server /etc/redis/redis.conf --daemonize no > /run/redis.log 2>&1"
+        started = self._process = subprocess.Popen(self._host.words("sh", "-c", script))
+        wait_for(lambda: self.call("PING") == "PONG\n" or started.poll() is not None)
+        assert started.poll() is None, self._host.read("/run/redis.log")
+
+    def call(self, *words: str) -> str:
+        return self._host.run(f"redis-cli -s {self.SOCKET} {shlex.join(words)}").stdout
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+
+@contextmanager
+def debian_redis(host: Namespace) -> Iterator[DebianRedis]:
+    made = DebianRedis(host)
+    made.start()
     try:
-        wait_for(lambda: made.run("test -S /run/redis/redis.sock").returncode == 0 or process.poll() is not None)
-        assert process.poll() is None, made.read("/run/redis.log")
-        yield
+        yield made
     finally:
-        process.terminate()
-        process.wait()
+        made.stop()
