@@ -148,6 +148,8 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     # Those of fields that have other names too, or whose name has other choices elsewhere.
     "ENUM_NAME_OVERRIDES": {
+        "JoinTokenStateEnum": ["open", "used", "expired", "revoked"],
+        "NodePhaseEnum": ["pending", "online", "offline", "draining", "decommissioned"],
         "PresenceEnum": ["load", "files", "absent"],
         "OperationPhaseEnum": "rollout.api.serializers.rollouts.PHASES",
         "ActionEnum": "rollout.api.serializers.rollouts.ACTIONS",

@@ -21,6 +21,7 @@ MODULES = "/v2/modules/user-defined"
 ARTIFACTS = "/v2/modules/user-defined/artifacts"
 ROLLOUTS = "/v2/rollouts"
 NODES = "/v2/nodes"
+JOIN_TOKENS = "/v2/join-tokens"
 EVENTS = "/v2/events"
 FREEZE = "/v2/freeze"
 USERS = "/v1/users"
@@ -37,11 +38,13 @@ NEXT_STEPS: Mapping[str, str] = {
     "artifact_not_found": "`modfleet push FILE.zip` uploads it; `modfleet artifacts` lists all artifacts.",
     "dependency_cycle": "Fix the dependencies in the modules' module.json.",
     "fleet_frozen": "`modfleet freeze` shows the reason; `modfleet thaw` ends the freeze.",
+    "join_token_not_found": "`modfleet nodes tokens` lists all join tokens.",
     "missing_dependency": "`modfleet push FILE.zip` uploads a module.",
     "module_not_found": "`modfleet push FILE.zip` registers it; `modfleet modules` lists all modules.",
     "not_found": "Check the URL (--url).",
     "no_nodes": "`modfleet nodes` lists all nodes.",
     "node_not_found": "`modfleet nodes` lists all nodes.",
+    "node_not_signed": "`modfleet nodes add NODE` creates a token to join with.",
     "not_gated": "`modfleet rollout status UID` shows what the rollout waits for.",
     "permission_denied": "Ask an admin for the permission, or sign in as another user with `modfleet login`.",
     "plan_changed": "Run `modfleet rollout plan` again.",

@@ -10,7 +10,9 @@ import msgspec
 
 from rollout.delivery import ingestion
 from rollout.messages import Heartbeat, Inventory, NodeProfile
+from rollout.queries.join_tokens import read_token, token_text
 from rollout.queries.trust import control_secrets
+from rollout.services.enrolment import NewIdentity, enrol
 from rollout.signing import Envelope, NodeSecret, Purpose
 from tests.recorded_fleet import PLATFORM, next_sequence
 
@@ -33,6 +35,12 @@ class Host:
         body = {"public_key": self.secret.public, "broker_password_sha256": self.password_sha256}
         proof = self.sign(Purpose.ENROL, {**body, "token_id": token.split(".")[1]}).signature
         return {"token": token, "node": self.name, **body, "proof": proof, **changes}
+
+    def join(self, token: str) -> bool:
+        """Exchange the token with this id. Return what `enrol` returns."""
+        request = self.request(token_text(token))
+        names = ("node", "public_key", "broker_password_sha256", "proof")
+        return enrol(NewIdentity(token=read_token(request["token"]), **{name: request[name] for name in names}))
 
     def rekey(self, new: "Host", *, sent_at: float | None = None) -> dict[str, Any]:
         """The body of POST /v2/enrolment/keys."""

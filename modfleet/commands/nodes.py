@@ -1,11 +1,12 @@
 """`modfleet nodes`: show and manage the nodes of the fleet."""
 
+import re
 from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
 
-from modfleet.client import NODES, Document, Query, path_to
+from modfleet.client import JOIN_TOKENS, NODES, Document, Query, path_to
 from modfleet.commands.completion import NodeName
 from modfleet.commands.parameters import builds
 from modfleet.commands.session import Session, Yes, in_a_line, open_session, sheet, table
@@ -29,7 +30,9 @@ def nodes(ctx: typer.Context, session: Session) -> None:
 @builds(session=open_session)
 def list_nodes(
     session: Session,
-    phase: Annotated[str | None, typer.Option(help="Only nodes in this phase: online, offline or draining.")] = None,
+    phase: Annotated[
+        str | None, typer.Option(help="Only nodes in this phase: pending, online, offline or draining.")
+    ] = None,
     label: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Only nodes with this label. Repeatable: all labels must match."),
@@ -124,6 +127,112 @@ def _operations_in_a_table(found: list[Document]) -> RenderableType:
 
 @app.command()
 @builds(session=open_session)
+def add(
+    session: Session,
+    name: Annotated[str | None, typer.Argument(metavar="NODE", help="Name of the new node.")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(metavar="PATTERN", help="For all nodes whose names match, instead of NODE: 'cache-*'."),
+    ] = None,
+    uses: Annotated[int, typer.Option(min=1, help="With --group: how many nodes may use the token.")] = 1,
+    auto_accept: Annotated[
+        bool,
+        typer.Option("--auto-accept", help="With --group: the nodes join without `modfleet nodes accept`."),
+    ] = False,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Label that each node gets. Repeatable.")
+    ] = None,
+    expires: Annotated[
+        str, typer.Option(metavar="TIME", help="How long the token can be used: 30m, 1h or 7d, at most 366d.")
+    ] = "1h",
+    observe: Annotated[
+        bool, typer.Option("--observe", help="The agent changes nothing on its host and its server.")
+    ] = False,
+) -> None:
+    """Add a node: create a join token, and print the command to run on the node's host.
+
+    The token can be used once. With --group, several nodes can use it.
+    """
+    if (name is None) == (group is None):
+        raise UsageError("Give the name of the node, or --group with a pattern of names.")
+    if name is not None and (uses != 1 or auto_accept):
+        raise UsageError("--uses and --auto-accept need --group.")
+    target = {"node": name} if group is None else {"pattern": group, "uses": uses, "auto_accept": auto_accept}
+    options = {"labels": labels_of(label or []), "expires_in_seconds": seconds_of(expires), "observe": observe}
+    created = session.api.post(JOIN_TOKENS, {**target, **options})
+    if not session.as_json:
+        where = f"the host of {name}" if group is None else f"each host (at most {uses})"
+        session.note(f"Run this on {where} as root, until {created['expires_at']}. The token is shown only now.")
+    session.show(created, lambda each: each["command"])
+    if group is not None and not auto_accept and not session.as_json:
+        session.note("Then accept each node: modfleet nodes accept NODE")
+
+
+@app.command()
+@builds(session=open_session)
+def tokens(session: Session) -> None:
+    """List the join tokens, the newest first."""
+    session.show(list(session.api.every(JOIN_TOKENS)), _tokens_in_a_table)
+
+
+def _tokens_in_a_table(found: list[Document]) -> RenderableType:
+    return table(
+        ("ID", "FOR", "STATE", "USED", "EXPIRES", "LABELS", "AUTO-ACCEPT", "OBSERVE", "BY"),
+        (
+            (
+                each["id"],
+                each["node"] or each["pattern"],
+                each["state"],
+                f"{each['used']} of {each['uses']}",
+                each["expires_at"],
+                in_a_line(each["labels"]),
+                in_a_line(each["auto_accept"]),
+                in_a_line(each["observe"]),
+                each["created_by"],
+            )
+            for each in found
+        ),
+    )
+
+
+@app.command("revoke-token")
+@builds(session=open_session)
+def revoke_token(
+    token: Annotated[str, typer.Argument(metavar="ID", help="ID of the token, as `modfleet nodes tokens` shows it.")],
+    session: Session,
+) -> None:
+    """Revoke a join token: no node can use it any more. Nodes that have used it stay."""
+    session.show(
+        session.api.delete(path_to(JOIN_TOKENS, token)), lambda each: f"the token {each['id']} is {each['state']}"
+    )
+
+
+@app.command()
+@builds(session=open_session)
+def accept(name: NodeName, session: Session) -> None:
+    """Accept a pending node, so that it becomes part of the fleet."""
+    session.show(session.api.post(path_to(NODES, name, "accept")), lambda each: f"{each['name']} is accepted")
+
+
+@app.command()
+@builds(session=open_session)
+def revoke(name: NodeName, session: Session, yes: Yes = False) -> None:
+    """Revoke the identity of a node: its messages, its access to the broker and its links are refused until it joins again."""
+    session.confirm(f"Revoke the identity of {name}? It is offline until it joins again with a new token.", yes=yes)
+    session.show(session.api.post(path_to(NODES, name, "revoke")), lambda each: f"{each['name']} is revoked")
+
+
+@app.command()
+@builds(session=open_session)
+def rekey(name: NodeName, session: Session) -> None:
+    """Ask a node to replace its key and its broker password. It stays online."""
+    session.show(
+        session.api.post(path_to(NODES, name, "rekey")), lambda each: f"{each['name']} is asked to replace its key"
+    )
+
+
+@app.command()
+@builds(session=open_session)
 def drain(name: NodeName, session: Session) -> None:
     """Drain a node: it keeps its modules and gets nothing new until `modfleet nodes activate`."""
     _show_phase(session, session.api.post(path_to(NODES, name, "drain")))
@@ -177,6 +286,13 @@ def labels_of(pairs: list[str]) -> dict[str, str]:
     if wrong := [pair for pair, (name, equals, _) in zip(pairs, split, strict=True) if not (name and equals)]:
         raise UsageError(f"{wrong[0]} is not a label. Write it as NAME=VALUE.")
     return {name: value for name, _, value in split}
+
+
+def seconds_of(text: str) -> int:
+    """Return the seconds that a time such as 30m means. Raises: `UsageError`."""
+    if not (parts := re.fullmatch("([0-9]{1,9})([smhd])", text)):
+        raise UsageError(f"{text} is not a time. Write it as 30m, 1h or 7d.")
+    return int(parts[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[parts[2]]
 
 
 def _show_phase(session: Session, node: Any) -> None:

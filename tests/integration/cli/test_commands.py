@@ -8,7 +8,9 @@ import pytest
 from rollout.domain.strategy import Gate
 from rollout.messages import Phase, Reason
 from rollout.process.advance import advance
+from rollout.services.enrolment import create_join_token
 from rollout.services.rollouts import pause_rollout
+from tests.hosts import Host
 from tests.integration.cli.conftest import NODES
 from tests.recorded_fleet import join, phases, rollout, say, start
 
@@ -66,9 +68,50 @@ def test_a_node(run):
     assert answer(run("nodes", "decommission", "other", "--json"))["phase"] == "decommissioned"
 
 
+def test_a_node_is_added(run):
+    shown = run("nodes", "add", "web-1", "--label", "zone=a", "--expires", "30m", "--observe")
+    assert shown.exit_code == 0
+    assert shown.stdout.startswith("modfleet agent install --control http")
+    assert shown.stdout.endswith(" --name web-1 --observe\n")
+    assert shown.stderr.startswith("Run this on the host of web-1 as root, until 20")
+    listed = answer(run("nodes", "tokens", "--json"))[0]
+    assert (listed["node"], listed["labels"], listed["state"]) == ("web-1", {"zone": "a"}, "open")
+    assert shown.stdout.split("--token mfj1.")[1].startswith(listed["id"])
+    assert "web-1" in run("nodes", "tokens").stdout
+    assert run("nodes", "revoke-token", listed["id"]).stdout == f"the token {listed['id']} is revoked\n"
+
+
+def test_a_group_of_nodes_is_added(run):
+    shown = run("nodes", "add", "--group", "cache-*", "--uses", "20")
+    assert "--name" not in shown.stdout
+    assert shown.stderr.splitlines()[-1] == "Then accept each node: modfleet nodes accept NODE"
+    created = answer(run("nodes", "add", "--group", "cache-*", "--uses", "3", "--auto-accept", "--json"))
+    assert (created["uses"], created["auto_accept"]) == (3, True)
+    assert created["token"] in created["command"]
+
+
+def test_the_identity_of_a_node(run):
+    token = create_join_token(pattern="new-*", labels={}, expires_in_seconds=60)
+    Host(name="new-1").join(token)
+    assert run("nodes", "list", "--phase", "pending").stdout.splitlines()[1].startswith("new-1 ")
+    assert run("nodes", "accept", "new-1").stdout == "new-1 is accepted\n"
+    assert run("nodes", "rekey", "new-1").stdout == "new-1 is asked to replace its key\n"
+    assert run("nodes", "revoke", "new-1").stdout == "new-1 is revoked\n"
+    assert answer(run("nodes", "show", "new-1", "--json"))["identity"] == "revoked"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
+        (["nodes", "add"], 2, "Give the name of the node, or --group with a pattern of names."),
+        (["nodes", "add", "a", "--group", "a*"], 2, "Give the name of the node, or --group"),
+        (["nodes", "add", "a", "--uses", "2"], 2, "--uses and --auto-accept need --group."),
+        (["nodes", "add", "a", "--expires", "soon"], 2, "soon is not a time. Write it as 30m, 1h or 7d."),
+        (["nodes", "add", "a", "--expires", "1s"], 2, "expires_in_seconds: "),
+        (["nodes", "add", "a b"], 2, "node: Must be 1 to 128 ASCII letters, digits, - _ and . only."),
+        (["nodes", "add", "--group", "cache"], 2, "pattern: must have a *, a letter or digit, and at most 128"),
+        (["nodes", "revoke-token", "x"], 1, "There is no join token with this id. `modfleet nodes tokens` lists"),
+        (["nodes", "rekey", "n1"], 1, "`modfleet nodes add NODE` creates a token to join with."),
         (
             ["nodes", "show", "nope"],
             1,

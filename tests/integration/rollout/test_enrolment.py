@@ -12,8 +12,7 @@ from rollout.domain.node.events import NodeDecommissioned, NodeEnrolled, node_st
 from rollout.messages import Phase
 from rollout.models import JoinToken
 from rollout.process.advance import advance
-from rollout.queries.join_tokens import read_token, token_text
-from rollout.services.enrolment import NewIdentity, create_join_token, enrol, revoke_join_token
+from rollout.services.enrolment import create_join_token, revoke_join_token
 from rollout.services.nodes import accept_node, revoke_node
 from tests.hosts import Host
 from tests.plugins.databases import at_once
@@ -29,9 +28,7 @@ def group(uses=2, **given):
 
 
 def exchange(host, token):
-    request = host.request(token_text(token))
-    names = ("node", "public_key", "broker_password_sha256", "proof")
-    return enrol(NewIdentity(token=read_token(request["token"]), **{name: request[name] for name in names}))
+    return host.join(token)
 
 
 def joined(name):
