@@ -58,7 +58,6 @@ class Person:
     def __init__(self, control: Fleet, folder: Path) -> None:
         self.count = 0
         self.began = time.monotonic()
-        self._control = control
         self._environ = environ() | {
             "MODFLEET_URL": control.url,
             "MODFLEET_USER": "admin",
@@ -76,15 +75,13 @@ class Person:
 
     def add_node(self, name: str, server: str) -> list[str]:
         """Return the command for the host, for its server."""
-        self.count += 1
-        token = self._control.post("/v2/join-tokens", {"node": name, "labels": {"zone": "a"}}, status=201)
-        words = shlex.split(token["command"])
+        words = shlex.split(self.run("nodes", "add", name, "--label", "zone=a"))
         words[words.index("--server") + 1] = server
         return words
 
     def bring_a_module(self, version: int, package: Path) -> None:
         self.run("push", str(package))
-        self.run("rollout", "start", "greet", str(version), "--selector", "zone=a", "--watch")
+        self.run("rollout", "start", "greet", str(version), "--label", "zone=a", "--watch")
 
 
 def environ():
