@@ -16,7 +16,7 @@ The agent reads its settings from environment variables. Required are MODFLEET_N
 MODFLEET_CONTROL_URL, MODFLEET_SERVER_URL, MODFLEET_MODULES_DIR and MODFLEET_JOURNAL_DIR. docs/reference/settings.md
 describes all settings. The agent opens no port: it reads the queue of its node from the broker.
 
-`modfleet agent install` enrols a node and installs its agent; `modfleet agent uninstall` removes it.
+`modfleet agent run` is the same. `modfleet agent install` enrols a node and installs its agent; `modfleet agent uninstall` removes it.
 """
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -55,7 +55,7 @@ def main(words: Sequence[str]) -> None:
         from modfleet.enrol import cli
 
         (cli.install_main if words[0] == "install" else cli.uninstall_main)(words[1:])
-    given = parser().parse_args(words)
+    given = parser().parse_args(words[1:] if words[:1] == ["run"] else words)
     node = _require_settings()
     if given.check:
         _require_worker(node)

@@ -121,8 +121,8 @@ def _uninstall(given: argparse.Namespace) -> ExitCode:
 
 def _run(command: Callable[[], ExitCode]) -> ExitCode:
     """Run the command. Print an error as one sentence to standard error."""
+    mask = os.umask(0o022)  # the server's user must reach the modules
     try:
-        os.umask(0o022)  # the server's user must reach the modules
         return command()
     except CommandError as error:
         sentence, code = str(error), error.code
@@ -130,6 +130,8 @@ def _run(command: Callable[[], ExitCode]) -> ExitCode:
         sentence, code = f"{error.filename or 'The disk'}: {error.strerror or error}.", ExitCode.FAILED
     except KeyboardInterrupt:
         sentence, code = "Stopped. Run the command again to go on.", ExitCode.INTERRUPTED
+    finally:
+        os.umask(mask)
     print(" ".join(sentence.split()), file=sys.stderr)  # noqa: T201 - the person who typed the command reads it
     return code
 

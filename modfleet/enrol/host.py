@@ -1,11 +1,13 @@
 """The host: its file system, users and units. All else in this package goes through it, so that tests need no root."""
 
+import errno
 import grp
 import os
 import pwd
 import shutil
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from durable import write_file
@@ -42,7 +44,7 @@ class Host:
         return False
 
     def own(self, path: Path, user: str) -> bool:
-        """Make `user` the owner of the file. Return True if the owner was another one."""
+        """Make `user` the owner of the file. Return True if the owner was another one. Raises: `CommandError`."""
         return False
 
     def reload_units(self) -> None:
@@ -63,10 +65,18 @@ class Host:
         path = self.path(absolute)
         is_new = not path.is_dir()
         path.mkdir(mode=mode, parents=True, exist_ok=True)
-        changed = path.stat().st_mode & 0o7777 != mode
-        if changed:
-            path.chmod(mode)
+        with opened(path) as file:
+            changed = os.fstat(file).st_mode & 0o7777 != mode
+            os.fchmod(file, mode)
         return self.own(path, owner) | is_new | changed if owner else is_new | changed
+
+    def read(self, absolute: str) -> str:
+        """Return the text of a file, empty if there is none. Raises: `CommandError`."""
+        path = self.path(absolute)
+        if not path.exists():
+            return ""
+        with opened(path) as file:
+            return os.read(file, 64 * 1024).decode(errors="replace")
 
     def write(self, absolute: str, content: bytes, *, mode: int, owner: str = "") -> bool:
         """Return True if anything changed."""
@@ -111,10 +121,12 @@ class SystemHost(Host):
         return False
 
     def own(self, path: Path, user: str) -> bool:
-        entry, found = pwd.getpwnam(user), path.stat()
-        if (found.st_uid, found.st_gid) == (entry.pw_uid, entry.pw_gid):
-            return False
-        os.chown(path, entry.pw_uid, entry.pw_gid)
+        entry = pwd.getpwnam(user)
+        with opened(path) as file:
+            found = os.fstat(file)
+            if (found.st_uid, found.st_gid) == (entry.pw_uid, entry.pw_gid):
+                return False
+            os.fchown(file, entry.pw_uid, entry.pw_gid)
         return True
 
     def reload_units(self) -> None:
@@ -133,6 +145,20 @@ class SystemHost(Host):
         if known:
             _run("systemctl", "disable", "--now", unit)
         return known
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """Open a file or directory, but no link: the agent's user could lead root to a file of others. Raises: `CommandError`."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        reason = "it is a link" if error.errno == errno.ELOOP else error.strerror
+        raise CommandError(f"{path} cannot be used: {reason}.") from error
+    try:
+        yield file
+    finally:
+        os.close(file)
 
 
 def group_name(gid: int) -> str:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from modfleet.enrol import exchange, server
 from modfleet.enrol.at_server import AtServer
@@ -67,6 +66,7 @@ def install(wishes: Wishes, host: Host, tell: Callable[[str], None], system: Pat
     former = read_settings(host, node)
     is_enrolled = _is_enrolled(former)
     _check(wishes, node, former, is_enrolled=is_enrolled)
+    _require_one_agent(wishes, host, node)
     url = wishes.server or former["MODFLEET_SERVER_URL"]
     found = server.detect(url, _logins(wishes, host, layout, former), system)
     steps = Steps(tell)
@@ -165,6 +165,15 @@ def _check(wishes: Wishes, node: str, settings: dict[str, str], *, is_enrolled: 
         )
 
 
+def _require_one_agent(wishes: Wishes, host: Host, node: str) -> None:
+    """Raises: `UsageError` if the server has an agent of another name on this host."""
+    for other in nodes_of(host):
+        if other != node and wishes.server and read_settings(host, other).get("MODFLEET_SERVER_URL") == wishes.server:
+            raise UsageError(
+                f"{wishes.server} has the agent {other} already. Run `modfleet agent uninstall {other}` first."
+            )
+
+
 def _logins(wishes: Wishes, host: Host, layout: Layout, settings: dict[str, str]) -> list[Login]:
     """Return the users to ask the server as: the administrator, the default user, the agent's own user."""
     logins = [wishes.admin or Login()]
@@ -224,7 +233,7 @@ def _joined(settings: dict[str, str], host: Host, layout: Layout, joined: Joined
     made = {
         "MODFLEET_NODE": layout.node,
         "MODFLEET_CONTROL_URL": control.url,
-        "MODFLEET_BROKER_URL": _broker_url(enrolled, host.seen(layout.broker_ca)),
+        "MODFLEET_BROKER_URL": enrolled.broker_url,
         "MODFLEET_IDENTITY_FILE": host.seen(layout.identity),
         "MODFLEET_SERVER_URL": url,
         "MODFLEET_JOURNAL_DIR": host.seen(layout.journal),
@@ -232,21 +241,16 @@ def _joined(settings: dict[str, str], host: Host, layout: Layout, joined: Joined
     }
     if control.ca:
         made["MODFLEET_CONTROL_CA"] = host.seen(layout.control_ca)
+    if enrolled.broker_ca:
+        made["MODFLEET_BROKER_CA"] = host.seen(layout.broker_ca)
     if enrolled.labels:
         made["MODFLEET_LABELS"] = ",".join(f"{name}={value}" for name, value in enrolled.labels.items())
     if not settings:
         made["MODFLEET_SERVER_USER"] = SERVER_USER
         made["MODFLEET_SERVER_PASSWORD_FILE"] = host.seen(layout.server_password)
-    kept = {name: value for name, value in settings.items() if not name.startswith("MODFLEET_BROKER_URL")}
+    replaced = ("MODFLEET_BROKER_URL", "MODFLEET_BROKER_CA", "MODFLEET_CONTROL_CA")
+    kept = {name: value for name, value in settings.items() if not name.startswith(replaced)}
     return kept | made
-
-
-def _broker_url(enrolled: Enrolment, ca_file: str) -> str:
-    parts = urlsplit(enrolled.broker_url)
-    if not enrolled.broker_ca or parts.scheme != "rediss":
-        return enrolled.broker_url
-    query = dict(parse_qsl(parts.query)) | {"ssl_cert_reqs": "required", "ssl_ca_certs": ca_file}
-    return urlunsplit(parts._replace(query=urlencode(query, safe="/")))
 
 
 # --- Rights -----------------------------------------------------------------------------------------------------------
@@ -314,8 +318,7 @@ def _create_files(
             is_new = host.write(path, content.encode(), mode=0o644, owner=AGENT_USER)
             steps.step(is_new, f"file {host.seen(path)}")
     if settings.get("MODFLEET_SERVER_PASSWORD_FILE") == host.seen(layout.server_password):
-        password = host.path(layout.server_password)
-        text = password.read_text() if password.exists() else secrets.token_urlsafe(32)
+        text = host.read(layout.server_password) or secrets.token_urlsafe(32)
         steps.step(
             host.write(layout.server_password, text.encode(), mode=0o600, owner=AGENT_USER),
             f"file {host.seen(layout.server_password)}",

@@ -84,8 +84,20 @@ def test_a_broker_with_a_private_ca(install, control, redis_site):
     assert install(control).code == 0
     file = redis_site.root / "var/lib/modfleet-agent/n1/broker_ca.pem"
     assert file.read_text() == "PEM of the broker's CA"
-    url = redis_site.settings("n1")["MODFLEET_BROKER_URL"].strip("'")
-    assert url.endswith(f"/0?ssl_cert_reqs=required&ssl_ca_certs={file}")
+    assert redis_site.settings("n1")["MODFLEET_BROKER_CA"] == str(file)
+
+
+def test_a_server_with_tls_and_a_private_ca(install, control, redis_site):
+    certificate, key = ensure_certificate(redis_site.root / "tls", [])
+    for name, value in (("cert-file", certificate), ("key-file", key), ("ca-cert-file", certificate)):
+        redis_site.call("CONFIG", "SET", f"tls-{name}", str(value))
+    port = free_port()
+    redis_site.call("CONFIG", "SET", "tls-auth-clients", "no", "tls-port", port)
+    untrusted = install(control, server=f"rediss://127.0.0.1:{port}")
+    assert (untrusted.code, len(untrusted.err.splitlines()), control.posted) == (1, 1, [])
+    url = f"rediss://127.0.0.1:{port}?ssl_ca_certs={certificate}"
+    done = install(control, server=url)
+    assert (done.code, redis_site.settings("n1")["MODFLEET_SERVER_URL"].strip("'")) == (0, url)
 
 
 @pytest.mark.parametrize(
@@ -171,10 +183,12 @@ def test_a_name_that_another_host_has_leaves_nothing(install, control, redis_sit
 
 def test_the_token_comes_from_a_file_or_from_standard_input(agent, control, redis_site, tmp_path, monkeypatch):
     (tmp_path / "token").write_text(f"{control.token()}\n")
-    options = ["--control", control.url, "--server", redis_site.url, "--root", redis_site.root]
-    assert agent("install", *options, "--name", "n1", "--token-file", tmp_path / "token").code == 0
+    (tmp_path / "other").mkdir()
+    options = ["--control", control.url, "--server", redis_site.url]
+    first = ["--name", "n1", "--token-file", tmp_path / "token", "--root", redis_site.root]
+    assert agent("install", *options, *first).code == 0
     monkeypatch.setattr("sys.stdin", io.StringIO(control.token()))
-    assert agent("install", *options, "--name", "n2", "--token", "-").code == 0
+    assert agent("install", *options, "--name", "n2", "--token", "-", "--root", tmp_path / "other").code == 0
     assert set(control.nodes) == {"n1", "n2"}
 
 

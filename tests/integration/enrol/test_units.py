@@ -10,6 +10,7 @@ from modfleet.enrol.install import Wishes, install
 from modfleet.enrol.layout import UNIT
 from modfleet.enrol.uninstall import uninstall
 from modfleet.failure import CommandError, UsageError
+from tests.plugins.server import free_port
 
 
 class Noting(Host):
@@ -145,11 +146,34 @@ def test_an_agent_of_an_older_version_joins_and_keeps_its_settings(host, wishes,
     assert not host.path("/etc/modfleet/agents/n1.broker_url").exists()
 
 
-def test_uninstall_removes_the_unit_with_the_last_node(host, wishes):
+def test_uninstall_removes_the_unit_with_the_last_node(host, wishes, redis_site):
     install(wishes(), host, print)
-    install(wishes(name="n2"), host, print)
+    redis_site.call("CONFIG", "SET", "port", port := free_port())
+    install(wishes(name="n2", server=f"redis://127.0.0.1:{port}"), host, print)
     uninstall("n1", host, print, purge=False, admin=None)
     assert host.path(UNIT).exists()
     uninstall("n2", host, print, purge=False, admin=None)
     assert not list(host.path("/etc/systemd/system").glob("modfleet-agent*"))
     assert host.running == set()
+
+
+def test_a_server_has_one_agent(host, wishes, control, redis_site):
+    install(wishes(), host, print)
+    asked = len(control.asked)
+    with pytest.raises(UsageError, match=f"{redis_site.url} has the agent n1 already"):
+        install(wishes(name="n2"), host, print)
+    assert len(control.asked) == asked
+
+
+@pytest.mark.parametrize("name", ["server_password", "journal"])
+def test_root_follows_no_link_of_the_agent(host, wishes, tmp_path, name):
+    """The directory belongs to the agent's user, who could lead root to a file of others."""
+    install(wishes(), host, print)
+    (tmp_path / "secret").mkdir(mode=0o700)
+    (tmp_path / "secret/file").write_text("of root")
+    path = host.path(f"/var/lib/modfleet-agent/n1/{name}")
+    path.unlink() if path.is_file() else path.rmdir()
+    path.symlink_to(tmp_path / "secret/file" if name == "server_password" else tmp_path / "secret")
+    with pytest.raises(CommandError, match=f"{name} cannot be used: it is a link"):
+        install(wishes(), host, print)
+    assert path.is_symlink()
