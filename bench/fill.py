@@ -16,7 +16,9 @@ def main(few: int, many: int) -> None:
     from accounts.services import ensure_admin
     from accounts.tokens import issue_token
     from bench.polling import TOKEN_SECONDS
+    from eventstore import Append, append
     from rollout.delivery import ingestion
+    from rollout.domain.node.events import NodeJoined, node_stream
     from rollout.messages import Heartbeat, Inventory, NodeProfile, to_json
 
     call_command("migrate", verbosity=0)
@@ -29,6 +31,8 @@ def main(few: int, many: int) -> None:
         Heartbeat(node=name, hello=True, interval_seconds=3600, profile=profile, inventory=Inventory(sequence=1))
         for name in names
     ]
+    for name in names:  # as nodes that joined before messages were signed
+        append(Append(node_stream(name), 0, [NodeJoined(node=name, profile=profile)]))
     ingestion.record_heartbeats([to_json(each) for each in heartbeats])
     uids = [_start("few", names[:few]), _start("many", names)]
     print(issue_token(user, ttl=TOKEN_SECONDS), *uids)

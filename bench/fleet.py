@@ -13,6 +13,9 @@ import httpx
 
 from bench.processors import seconds_of
 from modfleet.cluster import Cluster, ClusterOptions, NodePaths
+from rollout.agent.identity import Identity, write_identity
+from rollout.agent.rotation import new_credentials
+from rollout.signing import ControlSecret
 
 #: How often the rollout is asked for, seconds: a client that wants to know, and does not hammer.
 POLL_SECONDS = 0.2
@@ -94,6 +97,8 @@ def fleet(folder: Path, *, nodes: int, processes: int, tell: Callable[[str], Non
 
 def start_nodes(cluster: Cluster, name: str, nodes: list[str], *, folder: Path, server: Path) -> None:
     """One worker that is all of `nodes`. They share a server, which they ask as each would ask its own."""
+    for node in nodes:
+        enrol(node, folder / "nodes")
     environ = {
         **{key: value for key, value in os.environ.items() if not key.startswith(("MODFLEET_", "DJANGO_"))},
         "MODFLEET_NODE": nodes[0],
@@ -108,6 +113,20 @@ def start_nodes(cluster: Cluster, name: str, nodes: list[str], *, folder: Path, 
     cluster.supervisor.start(
         name, [sys.executable, "-m", "celery", "-A", "bench.nodes", "worker", "-l", "INFO"], environ
     )
+
+
+def enrol(node: str, folder: Path) -> None:
+    """Give the node an identity, as `modfleet up` does with its own nodes."""
+    from django.conf import settings
+
+    from rollout.services.nodes import enrol_own_node
+
+    file = folder / node / "identity.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    control_keys = (ControlSecret(settings.SECRET_KEY).public,)
+    identity = Identity(node=node, credentials=new_credentials(), control_keys=control_keys)
+    write_identity(file, identity)
+    enrol_own_node(identity)
 
 
 def _online(fleet: Fleet) -> int:

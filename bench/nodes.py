@@ -21,7 +21,8 @@ from rollout.agent.publisher import Publisher
 from rollout.agent.runner import Runner
 from rollout.agent.settings import AgentSettings
 from rollout.agent.trust import Trust
-from rollout.messages import Command, Report, queue_for
+from rollout.messages import Command, Heartbeat, Report, Reports, queue_for
+from rollout.signing import Purpose
 
 names = os.environ["BENCH_NODES"].split(",")
 folder = Path(os.environ["BENCH_FOLDER"])
@@ -32,17 +33,48 @@ def modules_of(node: str, folder: Path) -> Path:
     return folder / node / "modules"
 
 
+def identity_of(node: str, folder: Path) -> Path:
+    """The file with that node's identity."""
+    return folder / node / "identity.json"
+
+
 def settings_of(node: str) -> AgentSettings:
     return replace(
-        agent_settings, node=node, modules_dir=modules_of(node, folder), journal_dir=folder / node / "journal"
+        agent_settings,
+        node=node,
+        modules_dir=modules_of(node, folder),
+        journal_dir=folder / node / "journal",
+        identity_file=identity_of(node, folder),
     )
+
+
+class SharedBroker(Trust):
+    """The identity of one node, with the broker's user of the whole worker."""
+
+    def broker_url(self) -> str:
+        return self.settings.broker_url
+
+
+class Trusts(SharedBroker):
+    """Signs and verifies for all nodes: each message with the identity of the node that it names."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        super().__init__(settings_of(settings.node))
+        self.by_node = {name: SharedBroker(settings_of(name)) for name in names}
+
+    def signed(self, message: Reports | Heartbeat) -> list[Any]:
+        node = message.node if isinstance(message, Heartbeat) else message.reports[0].node
+        return self.by_node[node].signed(message)
+
+    def opened(self, body: Any, *purposes: Purpose) -> tuple[Purpose, Any]:
+        return self.by_node[body["node"]].opened(body, *purposes)
 
 
 class Runners:
     """Stands where the agent's task expects its one runner."""
 
     def __init__(self) -> None:
-        self.by_node = {name: Runner(settings_of(name)) for name in names}
+        self.by_node = {name: Runner(settings_of(name), trust=SharedBroker(settings_of(name))) for name in names}
 
     def execute(self, command: Command, *, report: Callable[[Report], None]) -> Report | None:
         return self.by_node[command.node].execute(command, report=report)
@@ -54,7 +86,7 @@ class Nodes(bootsteps.StartStopStep):
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
         worker.app.runner = self._runners = Runners()
-        worker.app.trust = Trust(agent_settings)
+        worker.app.trust = Trusts(agent_settings)
         worker.app.publisher = Publisher(worker.app.trust)
         self._heartbeats = [_heartbeats_of(runner) for runner in self._runners.by_node.values()]
 
@@ -73,7 +105,7 @@ class Nodes(bootsteps.StartStopStep):
 def _heartbeats_of(runner: Runner) -> Heartbeats:
     settings = runner.node.settings
     return Heartbeats(
-        lambda hello: runner.heartbeat(hello=hello), Publisher(Trust(settings)), interval=settings.beat_seconds
+        lambda hello: runner.heartbeat(hello=hello), Publisher(runner.node.trust), interval=settings.beat_seconds
     )
 
 

@@ -193,8 +193,18 @@ class Fleet:
             return server.execute_command(*words)
 
     def broker(self, *words: str) -> Any:
-        with redis.Redis(unix_socket_path=str(self.folder / "broker" / "valkey.sock")) as server:
+        """What the broker answers to a user with all rights. The relay's user may make one: the broker may have lost it."""
+        path = str(self.folder / "broker" / "valkey.sock")
+        password = (self.folder / "broker_relay_password").read_text()
+        with redis.Redis(unix_socket_path=path, username="relay", password=password, driver_info=None) as relay:
+            relay.execute_command("ACL", "SETUSER", "tests", "reset", "on", ">tests", "~*", "+@all")
+        with redis.Redis(unix_socket_path=path, username="tests", password="tests") as server:
             return server.execute_command(*words)
+
+    def broker_url(self) -> str:
+        """The broker's URL with the user of the control plane."""
+        password = (self.folder / "broker_modfleet_password").read_text()
+        return f"redis+socket://modfleet:{password}@{self.folder}/broker/valkey.sock"
 
     def greeting(self, name: str) -> Any:
         """What GREET.HELLO answers on the node; empty where there is no such command, None where no server answers."""

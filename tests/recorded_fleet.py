@@ -6,7 +6,7 @@ from typing import Any
 
 from artifacts_app.events import ArtifactUploaded, artifact_stream
 from artifacts_app.manifest import Member
-from eventstore import Append, append, begun_by, head, load_state, projections
+from eventstore import Append, append, begun_by, head, load_states, projections
 from rollout.delivery import ingestion
 from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import NodeJoined, actor_of, node_stream
@@ -68,11 +68,15 @@ def next_sequence() -> int:
 
 def know(*names: str, platform: str = PLATFORM, **profile: Any) -> None:
     """The nodes joined before messages were signed, so their messages need no signature."""
-    for name in names:
-        loaded = load_state(node_stream(name), NODE)
-        if loaded.state.identity is None:
-            joined = NodeJoined(node=name, profile=NodeProfile(platform=platform, **profile))
-            append(loaded.append([joined], begun_by(actor_of(name))))
+    states = load_states([node_stream(name) for name in names], NODE)
+    joined = {name: NodeJoined(node=name, profile=NodeProfile(platform=platform, **profile)) for name in names}
+    append(
+        *(
+            states[node_stream(name)].append([event], begun_by(actor_of(name)))
+            for name, event in joined.items()
+            if states[node_stream(name)].state.identity is None
+        )
+    )
 
 
 def join(*names: str, **more: Any) -> None:

@@ -88,7 +88,9 @@ class BrokerUsers:
 def connected_to(url: str) -> Any:
     """Return a client of the broker. `url` is in Celery's form."""
     plain = url.replace("redis+socket://", "unix://", 1)
-    return redis.Redis.from_url(plain, socket_timeout=ANSWER_SECONDS, decode_responses=True)
+    # CLIENT SETINFO exists since Redis 7.2, so its user may not call it.
+    options: dict[str, Any] = {"socket_timeout": ANSWER_SECONDS, "decode_responses": True, "driver_info": None}
+    return redis.Redis.from_url(plain, **options)
 
 
 def needed_users() -> dict[str, tuple[str, ...]]:

@@ -20,12 +20,13 @@ django.setup()
 from celery import current_app
 from rollout.delivery.commands import commands_of
 from rollout.delivery.outbox import _send
-from rollout.models import Operation
-operations = list(Operation.objects.filter(rollout=sys.argv[1], node=sys.argv[2]))
+from rollout.models import Liveness, Operation
+(operation,) = Operation.objects.filter(rollout=sys.argv[1], node=sys.argv[2])
+operation.incarnation = Liveness.objects.get(node=sys.argv[2]).incarnation
 with current_app.producer_or_acquire() as producer:
-    for _, command in commands_of(operations):
+    for _, command in commands_of([operation]):
         for _ in range(10):
-            _send(command, producer)
+            _send(command, producer, is_signed=True)
 """
 
 
@@ -99,7 +100,7 @@ def test_command_delivered_ten_times_more(fleet, uploaded):
     environ = os.environ | {
         "DJANGO_SETTINGS_MODULE": "config.settings",
         "MODFLEET_DATA_DIR": str(fleet.folder),
-        "MODFLEET_BROKER_URL": f"redis+socket://{fleet.folder}/broker/valkey.sock",
+        "MODFLEET_BROKER_URL": fleet.broker_url(),
         "MODFLEET_PUBLIC_URL": fleet.url,
     }
     subprocess.run([sys.executable, "-c", DELIVER, uid, "node-1"], env=environ, cwd=ROOT, check=True)

@@ -23,6 +23,7 @@ from rollout.domain.node.commands import (
     DecommissionNode,
     DrainNode,
     EndDrift,
+    EnrollNode,
     NodeCommand,
     RecordDrift,
     RecordHeartbeat,
@@ -421,6 +422,7 @@ class World(Folded):
 
     def join(self, name: str, disk: Disk | None = None) -> None:
         self.agents[name] = Agent(self, name, disk)
+        self.record(self._command_node(enrolment_of(name)))
         self.heartbeat(name, hello=True)
 
     def heartbeat(self, name: str, *, hello: bool = False) -> None:
@@ -663,6 +665,19 @@ class World(Folded):
     def events(self, uid: str) -> list[str]:
         """Names of the rollout's own events."""
         return [type(each.event).__name__ for each in self.log if each.stream == rollout_stream(uid)]
+
+
+def enrolment_of(name: str) -> EnrollNode:
+    """The same each time: nothing changes for a node that has joined."""
+    return EnrollNode(
+        node=name,
+        token="t",
+        public_key=f"key of {name}",
+        broker_password_sha256=f"password of {name}",
+        labels={},
+        accepted=True,
+        is_silent=True,
+    )
 
 
 def _timeout(row: Operation) -> End:

@@ -30,8 +30,10 @@ ALLOWED = {
     "modfleet/access_token.py": "the command line asks for a new token before its own copy ends",
     "modfleet/certificate.py": "a certificate is checked by the clock of whoever connects",
     "modfleet/cluster.py": "`modfleet up` compares when its nodes were heard of: its database is on the same machine",
+    "rollout/agent/control_plane.py": "a proof says when it was made, so that a wrong clock is seen and an old proof refused",
     "rollout/agent/expiry.py": "the agent knows no database, and checks its clock against the broker's",
     "rollout/agent/node.py": "a heartbeat says what the node's clock shows, so that a wrong one is seen",
+    "rollout/agent/rotation.py": "a new key says when it was sent, so that an old request is refused",
     "webhooks/sending.py": "the receiver compares the header with its own clock",
 }
 

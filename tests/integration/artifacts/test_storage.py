@@ -16,6 +16,7 @@ from artifacts_app.services import ORPHAN_GRACE, sweep_storage
 from artifacts_app.storage import Spool, delete_package, open_package
 from config.environment import Environment, SettingsError, package_storage, read_environment
 from tests.plugins.packages import ARTIFACTS, as_upload, files_in
+from tests.recorded_fleet import know
 
 DAY = ORPHAN_GRACE.total_seconds()
 
@@ -105,7 +106,8 @@ def test_a_sweep_before_anything_was_stored(db, stored):
 
 @pytest.fixture
 def link(build, settings):
-    """Path of the build's link for node1."""
+    """Path of the build's link for node1, which joined before messages were signed."""
+    know("node1")
     settings.ENVIRONMENT = replace(settings.ENVIRONMENT, public_url="https://modfleet.example:9443/")
     url = build.url("node1")
     assert url.startswith("https://modfleet.example:9443/v2/downloads/")
@@ -133,6 +135,12 @@ def test_a_tampered_link(anyone, link, place):
 def test_a_link_of_another_kind(anyone, link):
     refused(anyone.get("/v2/downloads/" + signing.dumps(["a", "b", "c"])))
     refused(anyone.get("/v2/downloads/x"))
+
+
+@pytest.mark.parametrize("node", ["stranger", ""])
+def test_a_link_for_a_node_that_does_not_exist(anyone, build, link, node):
+    signed = build.url(node).rpartition("/")[2]
+    refused(anyone.get(f"/v2/downloads/{signed}"))
 
 
 def test_an_expired_link(anyone, link, settings):

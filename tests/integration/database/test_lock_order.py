@@ -15,7 +15,7 @@ from rollout.delivery import ingestion, outbox
 from rollout.delivery.ingestion import heartbeats
 from rollout.models import Dispatch, Liveness
 from tests.plugins.databases import at_once
-from tests.recorded_fleet import fleet, heartbeat_of, start
+from tests.recorded_fleet import fleet, heartbeat_of, join, start
 from tests.waiting import PATIENCE, wait_for
 from webhooks import deliver, services
 from webhooks.models import Webhook
@@ -98,7 +98,7 @@ def either_way(function):
 
 
 def test_hellos_and_heartbeats_of_the_same_nodes(on_postgresql):
-    ingestion.record_heartbeats([heartbeat_of(name, hello=True) for name in ("0a", "0b", "a", "z")])
+    join("0a", "0b", "a", "z")
     first = [heartbeat_of("z", hello=True), heartbeat_of("0a"), heartbeat_of("a")]
     second = [heartbeat_of("a", hello=True), heartbeat_of("0b"), heartbeat_of("z")]
     collide(
@@ -114,7 +114,7 @@ def test_hellos_and_heartbeats_of_the_same_nodes(on_postgresql):
 
 def test_nodes_whose_rows_were_lost(on_postgresql, monkeypatch):
     """Each worker has a hello of one node and a heartbeat of the other, and makes the rows of both."""
-    ingestion.record_heartbeats([heartbeat_of(name, hello=True) for name in "az"])
+    join("a", "z")
     Liveness.objects.all().delete()
     met, here, life = threading.Barrier(2), threading.local(), heartbeats._row
 
@@ -172,7 +172,7 @@ def test_two_workers_move_the_cursors_of_webhooks(on_postgresql):
         for _ in range(5)
     )
     rewrite(Webhook, uids[::-1])
-    ingestion.record_heartbeats([heartbeat_of("n1", hello=True)])
+    join("n1")
     looks = either_way(lambda: deliver.claim_due(busy=(), most=9))
     collide(on_postgresql, "webhooks_webhook", "uid", [uids[2]], *looks)
 

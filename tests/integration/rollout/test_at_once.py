@@ -17,7 +17,7 @@ from rollout.process import offline_nodes, timeouts
 from rollout.process.advance import advance
 from rollout.services.nodes import decommission_node
 from tests.plugins.databases import at_once
-from tests.recorded_fleet import differences, fleet, heartbeat_of, node, phases, report_of, rollout, start
+from tests.recorded_fleet import differences, fleet, heartbeat_of, know, node, phases, report_of, rollout, start
 
 pytestmark = pytest.mark.usefixtures("committed_db")
 
@@ -64,7 +64,7 @@ def test_several_relays_publish_each_command_once(monkeypatch):
     names = fleet(12)
     start(max_parallel=12)
     sent = []
-    monkeypatch.setattr(outbox, "_send", lambda command, _: sent.append(command.node))
+    monkeypatch.setattr(outbox, "_send", lambda command, _, **__: sent.append(command.node))
     monkeypatch.setattr(outbox, "BATCH", 3)
     at_once(*[publish_due] * 4)
     publish_due()
@@ -84,11 +84,13 @@ def test_two_control_workers_with_the_same_nodes():
 
 
 def test_two_control_workers_with_the_same_heartbeats():
-    heartbeats = [heartbeat_of(f"n{number}", hello=True) for number in range(10)]
+    names = [f"n{number}" for number in range(10)]
+    know(*names)
+    heartbeats = [heartbeat_of(name, hello=True, server="redis") for name in names]
     at_once(
         *(lambda some=some: ingestion.record_heartbeats(some) for some in (heartbeats, heartbeats[::-1], heartbeats))
     )
-    assert node("n9").phase == "online"
+    assert (node("n9").phase, node("n9").server) == ("online", "redis")
     assert differences() == {}
 
 
@@ -126,6 +128,7 @@ def test_silence_and_a_heartbeat_at_the_same_time():
 def test_a_node_that_leaves_while_a_rollout_starts_holds_nobody_up():
     for _ in range(5):
         fleet_names = ["a", "b"]
+        know(*fleet_names)
         ingestion.record_heartbeats([heartbeat_of(name, hello=True) for name in fleet_names])
         if not Operation.objects.exists():
             fleet(0)

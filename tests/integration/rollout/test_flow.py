@@ -34,6 +34,7 @@ from tests.recorded_fleet import (
     heartbeat_of,
     installed,
     join,
+    know,
     node,
     operation,
     overdue,
@@ -420,7 +421,12 @@ def test_a_message_holds_what_databases_store():
     ],
 )
 def test_a_bad_beat_keeps_no_other_from_being_recorded(change):
-    ingestion.record_heartbeats([*BAD, {**heartbeat_of("bad"), **change}, heartbeat_of("good", hello=True)])
+    know("bad", "good")
+    ingestion.record_heartbeats(
+        [*BAD, {**heartbeat_of("bad", server="redis"), **change}, heartbeat_of("good", server="redis")]
+    )
+    assert (node("bad").server, node("good").server) == ("", "redis")
+    assert not Liveness.objects.filter(node="bad").exists()
     assert node("good").phase == "online"
 
 
@@ -442,10 +448,11 @@ def test_a_bad_beat_keeps_no_other_from_being_recorded(change):
 )
 def test_what_no_database_stores_is_dropped_before_the_others_are_recorded(of, text):
     """Else a node could have each batch recorded one by one."""
+    know("bad", "good")
     DROPPED.take()
     ingestion.record_heartbeats([{**heartbeat_of("bad", hello=True), **of(text)}, heartbeat_of("good", hello=True)])
     assert DROPPED.take() == {(HEARTBEATS, "malformed"): 1}
-    assert node("good").phase == "online"
+    assert list(Liveness.objects.values_list("node", flat=True)) == ["good"]
 
 
 # --- Heartbeats ------------------------------------------------------------------------------------------------------------
@@ -455,11 +462,12 @@ def test_a_beat_that_changes_nothing_is_no_event_and_costs_the_same_for_any_numb
     fleet(40)
     for count in (3, 40):
         heartbeats = [heartbeat_of(f"n{number:04d}") for number in range(count)]
-        with django_assert_num_queries(8):  # nodes, modules, clock, life three times, and the transaction's two
+        with django_assert_num_queries(9):  # keys, nodes, modules, clock, life three times, and the transaction's two
             assert ingestion.record_heartbeats(heartbeats) is False
 
 
 def test_a_hello_is_kept_when_a_plain_beat_follows():
+    know("n1")
     ingestion.record_heartbeats([heartbeat_of("n1", hello=True), heartbeat_of("n1")])
     assert Liveness.objects.get(node="n1").hello_at is not None
     decommission_node("n1")
@@ -468,19 +476,29 @@ def test_a_hello_is_kept_when_a_plain_beat_follows():
 
 
 def test_the_newest_beat_counts_whatever_the_order():
+    know("n1")
     older, newer = heartbeat_of("n1", server="redis"), heartbeat_of("n1", server="valkey")
     ingestion.record_heartbeats([newer, older])
     assert node("n1").server == "valkey"
 
 
+def test_a_heartbeat_of_a_stranger_is_dropped_and_counted():
+    DROPPED.take()
+    assert grew(lambda: ingestion.record_heartbeats([heartbeat_of("n1", hello=True), heartbeat_of("n2")])) == 0
+    assert DROPPED.take() == {(HEARTBEATS, "unknown_node"): 2}
+    assert not Liveness.objects.exists()
+
+
 def test_a_hello_says_that_there_may_be_something_to_send():
-    assert ingestion.record_heartbeats([heartbeat_of("n1")]) is True, "it joined"
-    assert ingestion.record_heartbeats([heartbeat_of("n1")]) is False
-    assert ingestion.record_heartbeats([heartbeat_of("n1", hello=True)]) is True
+    know("n1")
+    assert ingestion.record_heartbeats([heartbeat_of("n1", server="redis")]) is True, "it changed"
+    assert ingestion.record_heartbeats([heartbeat_of("n1", server="redis")]) is False
+    assert ingestion.record_heartbeats([heartbeat_of("n1", hello=True, server="redis")]) is True
 
 
 def test_each_node_is_judged_by_its_own_interval():
     join("n1")
+    know("slow")
     ingestion.record_heartbeats([{**heartbeat_of("slow", hello=True), "interval_seconds": 900.0}])
     Liveness.objects.update(last_seen=datetime(2020, 1, 1, tzinfo=UTC))
     assert offline_nodes.declare_silent_nodes_offline(heard_seconds=89) == []

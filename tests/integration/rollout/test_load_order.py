@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 def sent(monkeypatch):
     """The commands by node."""
     found = {}
-    monkeypatch.setattr(outbox, "_send", lambda command, _: found.update({command.node: command}))
+    monkeypatch.setattr(outbox, "_send", lambda command, _, **__: found.update({command.node: command}))
     return found
 
 

@@ -59,7 +59,7 @@ NEVER = 1e6
 def sent(monkeypatch):
     """The nodes to which commands are sent."""
     found = []
-    monkeypatch.setattr(outbox, "_send", lambda command, _: found.append(command.node))
+    monkeypatch.setattr(outbox, "_send", lambda command, _, **__: found.append(command.node))
     return found
 
 

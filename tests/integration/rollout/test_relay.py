@@ -94,7 +94,7 @@ def test_of_a_batch_only_what_was_sent_is_marked(monkeypatch):
     start()
     sent: list[str] = []
 
-    def send_two(command, _):
+    def send_two(command, _, **__):
         if len(sent) == 2:
             raise ConnectionError
         sent.append(command.node)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given as given_any
 from hypothesis import strategies as st
 
-from rollout.domain.errors import NodeNotFoundError, NodePhaseError
+from rollout.domain.errors import NodeNotFoundError, NodePendingError, NodePhaseError
 from rollout.domain.node.commands import (
     ActivateNode,
     DeclareOffline,
@@ -106,20 +106,24 @@ def test_what_a_node_said_is_forgotten():
     assert kinds(state, forget) == []
     assert kinds(state, heartbeat(sequence=1, modules=(GREET,))) == [NodeCameBack, NodeInventoryChanged]
     with pytest.raises(NodeNotFoundError):
+        kinds(NODE.initial, forget)
+    with pytest.raises(NodePendingError):
         kinds(given(), forget)
     with pytest.raises(NodePhaseError):
         kinds(given(HELLO, DECOMMISSION), forget)
 
 
-def test_an_inventory_of_a_stranger_is_ignored():
-    assert kinds(given(), RecordInventory(node="n1", inventory=Inventory(sequence=1, modules=(GREET,)))) == []
+@pytest.mark.parametrize("state", [NODE.initial, given()])
+def test_an_inventory_of_a_stranger_is_ignored(state):
+    """Neither of a node that is enrolled, but has not joined yet."""
+    assert kinds(state, RecordInventory(node="n1", inventory=Inventory(sequence=1, modules=(GREET,)))) == []
 
 
 def test_silence_and_the_way_back():
     assert kinds(given(HELLO), OFFLINE) == [NodeWentOffline]
     assert kinds(given(HELLO, OFFLINE), OFFLINE) == []
     assert kinds(given(HELLO, OFFLINE), heartbeat()) == [NodeCameBack]
-    assert kinds(given(), OFFLINE) == []
+    assert kinds(given(), OFFLINE) == kinds(NODE.initial, OFFLINE) == []
 
 
 def test_draining_lasts_over_silence():
@@ -153,7 +157,19 @@ def test_only_a_restarted_agent_brings_a_decommissioned_node_back():
 @pytest.mark.parametrize("command", [DRAIN, ACTIVATE, DECOMMISSION, LabelNode(node="n1", labels={})])
 def test_a_stranger_is_not_found(command):
     with pytest.raises(NodeNotFoundError):
+        NODE.decide(NODE.initial, command)
+
+
+@pytest.mark.parametrize("command", [DRAIN, ACTIVATE])
+def test_a_pending_node_is_not_drained(command):
+    with pytest.raises(NodePendingError):
         NODE.decide(given(), command)
+
+
+def test_a_pending_node_may_be_labelled_and_decommissioned():
+    assert kinds(given(), LabelNode(node="n1", labels={"rack": "a"})) == [NodeLabelled]
+    assert kinds(given(), DECOMMISSION) == [NodeDecommissioned]
+    assert given(DECOMMISSION).phase is NodePhase.DECOMMISSIONED
 
 
 @pytest.mark.parametrize("command", [DRAIN, ACTIVATE, LabelNode(node="n1", labels={})])
@@ -188,7 +204,7 @@ def test_a_repetition_does_nothing_but_join(commands):
     for command in commands:
         try:
             state = NODE.fold(NODE.decide(state, command), state)
-        except (NodeNotFoundError, NodePhaseError):
+        except (NodeNotFoundError, NodePendingError, NodePhaseError):
             continue
         assert NODE.decide(state, command) == []
 

@@ -34,6 +34,7 @@ WHOM_TO_ADVANCE = "reads only which rollouts to advance next"
 WHAT_TO_LOAD = "reads only which streams may have to change; they decide"
 STEPS = "one step after the other, each of which is looked at by itself"
 NO_RELEASE = "only a release reads rows, the inventory, and it releases nothing"
+VERIFIED = "reads the keys of the nodes; a message that came before a key ended may be recorded after it"
 NO_STREAM = "reads when the node was heard, which is in no stream, and what it forgets, which those streams decide"
 VALID_THEN = "the key that has signed it was valid when it came; a node that was revoked since is refused"
 ITS_ATTEMPT = "names the attempt that its rows show; the placement refuses any other"
@@ -57,6 +58,7 @@ ACCEPTED = {
     "rollout.delivery.ingestion.heartbeats._record_all": WHAT_TO_LOAD,
     "rollout.delivery.ingestion.heartbeats.record_heartbeats": WHOM_TO_ADVANCE,
     "rollout.delivery.ingestion.reports._reject": OWN_ROW,
+    "rollout.delivery.ingestion.reports.record_reports": VERIFIED,
     "rollout.management.commands.relay.Command.handle": STEPS,
     "rollout.services.enrolment._enrol": NO_STREAM,
     "rollout.services.enrolment.add_key": VALID_THEN,
