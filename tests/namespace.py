@@ -26,15 +26,26 @@ for each in /etc /var/lib /usr/lib; do
 done
 mount -t tmpfs none /opt
 mount -t tmpfs none /run
-mkdir -p /run/systemd/system /run/units /opt/programs /opt/python /opt/modfleet/checkout /opt/modfleet/site
+mkdir -p /run/systemd/system /run/units /opt/programs /opt/python /opt/modfleet
 mount --bind "$PYTHON" /opt/python
-mount --bind "$CHECKOUT" /opt/modfleet/checkout
-mount --bind "$SITE" /opt/modfleet/site
-"/opt/python/bin/$PROGRAM" -m venv --without-pip /opt/modfleet
+if [ "$INSTALLED" ]; then
+    mount --bind "$INSTALLED" /opt/modfleet
+else
+    mkdir /opt/modfleet/checkout /opt/modfleet/site
+    mount --bind "$CHECKOUT" /opt/modfleet/checkout
+    mount --bind "$SITE" /opt/modfleet/site
+fi
+# The agent's user cannot enter the real /root, where this Python may be.
+case "$PYTHON" in /root/*)
+    mount -t tmpfs -o mode=755 none /root
+    mkdir -p "$PYTHON"
+    mount --bind /opt/python "$PYTHON"
+esac
+[ "$INSTALLED" ] || "/opt/python/bin/$PROGRAM" -m venv --without-pip /opt/modfleet
 """
 
 #: Starts what a unit says, as its user: `enable --now`, `restart`, `disable --now`, `is-active`, `is-enabled`.
-SYSTEMCTL = """#!/opt/modfleet/bin/python
+SYSTEMCTL = """#!/opt/python/bin/python3
 import contextlib, os, pathlib, shlex, signal, subprocess, sys, time
 
 verb, unit = [each for each in sys.argv[1:] if not each.startswith("--")][0], sys.argv[-1]
@@ -64,7 +75,7 @@ def start():
     with open(f"/run/{unit}.log", "ab") as log:
         process = subprocess.Popen(
             [*user, *shlex.split(given("ExecStart")[-1])], cwd=given("WorkingDirectory")[-1], stdout=log, stderr=log,
-            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LD_LIBRARY_PATH": "/opt/python/lib", **env}, start_new_session=True, stdin=subprocess.DEVNULL)
+            env={"PATH": "/usr/local/bin:/usr/bin:/bin", **env}, start_new_session=True, stdin=subprocess.DEVNULL)
     running.write_text(str(process.pid))
 
 match verb:
@@ -111,12 +122,13 @@ class Namespace:
 
 
 @contextmanager
-def namespace() -> Iterator[Namespace]:
-    """Needs root, and a kernel that allows mounts."""
+def namespace(installed: Path | None = None) -> Iterator[Namespace]:
+    """Needs root, and a kernel that allows mounts. `installed` is used as /opt/modfleet; by default, that is the checkout."""
     assert os.geteuid() == 0, "this test mounts file systems, so it needs root"
     assert shutil.which("unshare"), "this test needs unshare and nsenter of util-linux"
     # Mounted again, because the agent's user may not be able to enter the directories above them.
     environ = {"CHECKOUT": str(ROOT), "SITE": sysconfig.get_path("purelib"), "PYTHON": sys.base_prefix}
+    environ["INSTALLED"] = str(installed or "")
     environ["PROGRAM"] = Path(sys.executable).resolve().name
     script = f"{SETUP}\necho ready\nexec sleep infinity"
     process = subprocess.Popen(
@@ -131,7 +143,7 @@ def namespace() -> Iterator[Namespace]:
         assert process.stderr
         assert process.stdout.readline() == "ready\n", process.stderr.read()
         made = Namespace(process.pid)
-        _install(made)
+        _write(made, {"/opt/programs/systemctl": SYSTEMCTL} | ({} if installed else _checkout()))
         yield made
         made.run("for each in /run/units/*; do [ ! -e $each ] || systemctl disable --now ${each##*/}; done")
     finally:
@@ -139,16 +151,17 @@ def namespace() -> Iterator[Namespace]:
         process.communicate()
 
 
-def _install(made: Namespace) -> None:
-    """Install the checkout into /opt/modfleet, with the packages that it is developed with."""
-    files = {
-        "/opt/programs/systemctl": SYSTEMCTL,
+def _checkout() -> dict[str, str]:
+    """Return the files that make an installation of the checkout, with the packages that it is developed with."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return {
         "/opt/modfleet/bin/modfleet": PROGRAM.format(module="modfleet.__main__"),
         "/opt/modfleet/bin/celery": PROGRAM.format(module="celery.__main__"),
+        f"/opt/modfleet/lib/python{version}/site-packages/checkout.pth": "/opt/modfleet/checkout\n/opt/modfleet/site\n",
     }
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    paths = "/opt/modfleet/checkout\n/opt/modfleet/site\n"
-    files[f"/opt/modfleet/lib/python{version}/site-packages/checkout.pth"] = paths
+
+
+def _write(made: Namespace, files: dict[str, str]) -> None:
     for path, text in files.items():
         words = made.words("sh", "-c", f"cat > {path}; chmod 755 {path}")
         subprocess.run(words, input=text, text=True, check=True)

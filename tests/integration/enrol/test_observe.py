@@ -47,7 +47,7 @@ def test_it_may_load_nothing(install, site):
         assert "has no permissions" in site.call("ACL", "DRYRUN", "modfleet-agent", *words)
     assert site.as_agent("n1", "PING")
     settings = settings_from(site.settings("n1"))
-    assert (settings.persist, settings.rights) == (False, ("observe",))
+    assert (settings.persist, settings.observe) == (False, True)
     assert "include" not in site.config.read_text()
     assert "enable-module-command" not in site.config.read_text()
 

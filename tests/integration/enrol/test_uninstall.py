@@ -65,6 +65,13 @@ def test_purge_is_refused_while_it_is_not_known(agent, installed):
     assert installed.files() == before
 
 
+def test_purge_is_refused_once_the_server_is_forgotten(agent, installed):
+    assert agent("uninstall", "n1", "--root", installed.root).code == 0
+    refused = agent("uninstall", "n1", "--purge", "--root", installed.root)
+    assert (refused.code, refused.out) == (1, "")
+    assert "the settings with the server's URL are deleted" in refused.err
+
+
 def test_purge_leaves_nothing_of_the_node(agent, installed):
     assert agent("uninstall", "n1", "--purge", "--root", installed.root).code == 0
     assert not [name for name in installed.files() if "n1" in name]
