@@ -7,6 +7,7 @@ import re
 import secrets
 import shlex
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from modfleet.enrol.exchange import ControlPlane, Enrolment, UnreachableError
 from modfleet.enrol.host import AGENT_USER, Host, group_name
 from modfleet.enrol.join_token import JoinToken
 from modfleet.enrol.layout import SETTINGS, UNIT, Layout, nodes_of, read_settings, settings_text, unit_text
-from modfleet.enrol.rights import LOAD, OBSERVE, PERSIST, SERVER_USER, USUAL, with_right
+from modfleet.enrol.rights import LOAD, OBSERVE, PERSIST, SERVER_USER, access_of, rights_of
 from modfleet.enrol.server import FoundServer, Login
 from modfleet.enrol.steps import Steps
 from modfleet.failure import CommandError, ExitCode, UsageError
@@ -83,7 +84,7 @@ def install(wishes: Wishes, host: Host, tell: Callable[[str], None], system: Pat
     directory = _modules_directory(found, host, layout, former, rights)
     settings = settings | {
         "MODFLEET_MODULES_DIR": directory,
-        "MODFLEET_RIGHTS": ",".join(sorted(rights - {PERSIST})),
+        "MODFLEET_ACCESS": access_of(rights).value,
         "MODFLEET_PERSIST": "true" if PERSIST in rights else "false",
     }
     must_restart = _create_files(host, layout, steps, settings, joined)
@@ -159,10 +160,22 @@ def _check(wishes: Wishes, node: str, settings: dict[str, str], *, is_enrolled: 
             f"{node} has the rights {', '.join(sorted(more))} already, and --observe takes none away. Run "
             f"`modfleet agent uninstall {node}` first."
         )
-    if wishes.service and any(Path(sys.prefix).is_relative_to(each) for each in HIDDEN):
+    if wishes.service:
+        _require_usable_installation(Path(sys.executable).with_name("celery"))
+
+
+def _require_usable_installation(program: Path) -> None:
+    """Raises: `UsageError` if the agent's unit or its user cannot reach the program."""
+    if any(program.is_relative_to(each) for each in HIDDEN):
         raise UsageError(
-            f"The agent's unit cannot see {sys.prefix}. Install Modfleet into /opt/modfleet, or use --no-service."
+            f"The agent's unit cannot see {program}. Install Modfleet into /opt/modfleet, or use --no-service."
         )
+    for path in (program, *program.parents):
+        if path.exists() and not path.stat().st_mode & stat.S_IXOTH:
+            raise UsageError(
+                f"The agent's user cannot use {path}. Run `chmod -R a+rX {sys.prefix}`, or install Modfleet into "
+                "/opt/modfleet with `umask 022`."
+            )
 
 
 def _require_one_agent(wishes: Wishes, host: Host, node: str) -> None:
@@ -257,18 +270,21 @@ def _joined(settings: dict[str, str], host: Host, layout: Layout, joined: Joined
 
 
 def _present_rights(settings: dict[str, str]) -> frozenset[str]:
-    """Return the rights in the node's settings; none if the node is new. An agent without this setting had all usual ones."""
+    """Return the rights in the node's settings; none if the node is new. Raises: `UsageError`."""
     if not settings:
         return frozenset()
-    rights = {each.strip() for each in settings.get("MODFLEET_RIGHTS", f"{OBSERVE},{LOAD}").split(",")}
     persists = settings.get("MODFLEET_PERSIST", "true").lower() in {"true", "1", "yes", "on"}
-    return frozenset(rights | {PERSIST} if persists else rights)
+    try:
+        return rights_of(settings.get("MODFLEET_ACCESS", LOAD), persists=persists)
+    except ValueError as error:
+        raise UsageError("MODFLEET_ACCESS in the node's settings must be observe, load or restart.") from error
 
 
 def _rights(wishes: Wishes, present: frozenset[str], joined: Joined | None) -> frozenset[str]:
     """Return the rights that the node has from now on. Rights are only added."""
     observes = wishes.observe or (joined is not None and joined.enrolled.observe)
-    return with_right(present or (() if observes else USUAL), wishes.add)
+    rights = (present or rights_of(OBSERVE if observes else LOAD, persists=not observes)) | set(wishes.add)
+    return rights_of(access_of(rights), persists=PERSIST in rights)
 
 
 def _modules_directory(

@@ -19,19 +19,21 @@ ADDED = {
     PERSIST: "write the file from which a start of the server loads the modules",
     RESTART: "load, restart the server and fail over",
 }
-#: The rights of an installation without `--observe`.
-USUAL = (LOAD, PERSIST)
-
 #: A command that needs the right.
 PROBES = {OBSERVE: ("MODULE", "LIST"), LOAD: ("MODULE", "LOAD", "/nonexistent"), RESTART: ("FAILOVER", "ABORT")}
 
 
-def with_right(rights: Collection[str], added: Collection[str]) -> frozenset[str]:
-    """Return `rights` and `added`, with the rights that they contain."""
-    return frozenset({OBSERVE, *rights, *added, *([LOAD] if RESTART in added else [])})
+def rights_of(access: str, *, persists: bool) -> frozenset[str]:
+    """Return all rights of an agent with these settings."""
+    levels = [each.value for each in Level]
+    return frozenset(levels[: levels.index(access) + 1] + [PERSIST] * persists)
+
+
+def access_of(rights: Collection[str]) -> Level:
+    """Return the highest level, which is the setting MODFLEET_ACCESS."""
+    return [each for each in Level if each in rights][-1]
 
 
 def rules(rights: Collection[str], password_sha256: str) -> str:
     """Return the rules of the server's user, for ACL SETUSER and for a line `user modfleet-agent ...` of a file."""
-    level = max((each for each in Level if each in rights), key=list(Level).index)
-    return f"on #{password_sha256} {acl_rules(level)}"
+    return f"on #{password_sha256} {acl_rules(access_of(rights))}"

@@ -22,7 +22,7 @@ NodeName = Annotated[str, Meta(pattern=r"^(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,128}\Z")
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://")]
 ServerUrl = Annotated[str, Meta(pattern=r"^(unix|redis|rediss)://")]
 OperatingSystem = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9 ._-]{0,31}\Z")]
-Right = typing.Literal["observe", "load", "restart"]
+Access = typing.Literal["observe", "load", "restart"]
 Seconds = Annotated[float, Meta(gt=0)]
 
 
@@ -60,9 +60,9 @@ class AgentSettings:
     include_file: Path | None = None
     #: Write the include file.
     persist: bool = True
-    #: What the agent's user may do at the server: `observe`, `load`, `restart`, separated by commas.
+    #: What the agent's user may do at the server: `observe` only, also `load` modules, or also `restart` the server.
     #: `modfleet agent install` sets it.
-    rights: tuple[Right, ...] = ("observe", "load")
+    access: Access = "load"
     #: Operating system of the server's machine or container, such as `rhel9`, if the agent runs in another one. If not
     #: set: the one in the agent's `/etc/os-release`.
     operating_system: OperatingSystem = ""
@@ -78,7 +78,7 @@ class AgentSettings:
     @property
     def observe(self) -> bool:
         """Return True if the agent may change nothing at the server."""
-        return set(self.rights) <= {"observe"}
+        return self.access == "observe"
 
 
 def settings_from(environ: Mapping[str, str]) -> AgentSettings:
@@ -121,7 +121,7 @@ def _value(variable: str, text: str, kind: Any) -> Any:
 def _split(variable: str, text: str) -> Any:
     words = [word for word in re.split(r"\s*,\s*", text.strip()) if word]
     match variable.removeprefix(PREFIX):
-        case "API_HOSTS" | "RIGHTS":
+        case "API_HOSTS":
             return words
         case "LABELS":
             pairs = [word.partition("=") for word in words]

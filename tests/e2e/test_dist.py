@@ -156,7 +156,7 @@ def control_plane(folder, checkout, ports):
 def node(folder, checkout):
     """A host of servers, with the base installation."""
     host = Host(folder / "node", {}, pip=True)
-    host.paste(blocks(PAGE, "systemd node"), cwd=checkout)
+    host.paste("umask 022\n" + blocks(PAGE, "systemd node"), cwd=checkout)
     return host
 
 
@@ -233,7 +233,8 @@ def test_systemd_brings_a_module_to_a_node(control_plane, node, workstation, fol
     wait_for(lambda: fleet("nodes").returncode == 0, pause=0.2)
     command = fleet("nodes", "add", "node-1").stdout.split()
     (tmp_path / "token").write_text(command[command.index("--token") + 1])
-    folder.chmod(0o711)  # else the agent's user cannot enter it
+    for each in (folder, node.root):
+        each.chmod(0o711)  # else the agent's user cannot enter it
     # The programs of this installation name the directory in which it was made.
     shown = blocks(PAGE, "systemd agent").replace("/opt/modfleet/bin/modfleet", "/opt/modfleet/bin/python -m modfleet")
     with namespace(node.root / "opt/modfleet") as host, debian_redis(host) as redis_server:

@@ -48,7 +48,7 @@ def test_the_agent_reads_its_settings(install, site):
     settings = settings_from(site.settings("n1"))
     assert (settings.node, settings.server_user) == ("n1", "modfleet-agent")
     assert settings.broker_url == "rediss://node.n1@broker.example.com:6379/0"
-    assert (settings.labels, settings.beat_seconds, settings.rights) == ({"zone": "a"}, 10, ("load", "observe"))
+    assert (settings.labels, settings.beat_seconds, settings.access) == ({"zone": "a"}, 10, "load")
     assert settings.modules_dir == site.root / STATE / "modules"
 
 

@@ -56,7 +56,7 @@ def test_one_command_adds_each_right(install, agent, site):
     install("--observe", "--yes")
     loads = agent("install", "--root", site.root, "--yes", "--add", "load")
     assert (loads.code, loads.err) == (0, "")
-    assert settings_from(site.settings("n1")).rights == ("load", "observe")
+    assert settings_from(site.settings("n1")).access == "load"
     assert "include" not in site.config.read_text()
     persists = agent("install", "--root", site.root, "--yes", "--add", "persist")
     assert persists.code == 0
@@ -66,12 +66,15 @@ def test_one_command_adds_each_right(install, agent, site):
     with pytest.raises(redis.ResponseError, match="Error loading"):
         site.as_agent("n1", "MODULE", "LOAD", "/nonexistent")
     assert agent("install", "--root", site.root, "--yes").has("done") == []
+    assert agent("install", "--root", site.root, "--yes", "--add", "restart").code == 0
+    assert site.call("ACL", "DRYRUN", "modfleet-agent", "SHUTDOWN") == "OK"
+    assert settings_from(site.settings("n1")).access == "restart"
 
 
 def test_the_token_can_demand_it(install, site, control):
     control.answer = {"observe": True}
     install()
-    assert settings_from(site.settings("n1")).rights == ("observe",)
+    assert settings_from(site.settings("n1")).observe
 
 
 def test_it_takes_no_right_away(install):

@@ -95,8 +95,17 @@ def test_the_unit_runs_this_installation(host, wishes, monkeypatch):
 
 
 def test_a_unit_that_could_not_see_the_installation_is_refused(host, wishes, monkeypatch, control):
-    monkeypatch.setattr("sys.prefix", "/home/ada/venv")
-    with pytest.raises(UsageError, match=r"cannot see /home/ada/venv. Install Modfleet into /opt/modfleet"):
+    monkeypatch.setattr("sys.executable", "/home/ada/venv/bin/python")
+    with pytest.raises(UsageError, match=r"cannot see /home/ada/venv/bin/celery. Install Modfleet into /opt/modfleet"):
+        install(wishes(), host, print)
+    assert control.asked == []
+
+
+def test_an_installation_that_the_agent_could_not_use_is_refused(host, wishes, monkeypatch, control, redis_site):
+    (redis_site.root / "opt").mkdir(mode=0o700)
+    monkeypatch.setattr("sys.executable", str(redis_site.root / "opt/python"))
+    monkeypatch.setattr("modfleet.enrol.install.HIDDEN", ())
+    with pytest.raises(UsageError, match=r"user cannot use \S+/opt. Run `chmod -R a\+rX"):
         install(wishes(), host, print)
     assert control.asked == []
 

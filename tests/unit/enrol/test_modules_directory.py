@@ -61,11 +61,11 @@ def test_on_debian_there_is_no_drop_in(tmp_path):
 
 def test_an_agent_that_observes_gets_its_directory_with_the_right():
     assert directory(debian(), rights=frozenset({"observe"})) == "/var/lib/modfleet-agent/n1/modules"
-    observing = {"MODFLEET_RIGHTS": "observe", "MODFLEET_PERSIST": "false", "MODFLEET_MODULES_DIR": "/var/lib/x"}
+    observing = {"MODFLEET_ACCESS": "observe", "MODFLEET_PERSIST": "false", "MODFLEET_MODULES_DIR": "/var/lib/x"}
     assert directory(debian(), observing) == "/usr/lib/modfleet/n1"
 
 
-@pytest.mark.parametrize("rights", ["load,observe", None])
-def test_the_directory_of_loaded_modules_does_not_change(rights):
-    settings = {"MODFLEET_MODULES_DIR": "/srv/modules"} | ({"MODFLEET_RIGHTS": rights} if rights else {})
+@pytest.mark.parametrize("access", ["load", "restart", None])
+def test_the_directory_of_loaded_modules_does_not_change(access):
+    settings = {"MODFLEET_MODULES_DIR": "/srv/modules"} | ({"MODFLEET_ACCESS": access} if access else {})
     assert directory(debian(), settings) == "/srv/modules"
