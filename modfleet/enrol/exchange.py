@@ -181,7 +181,7 @@ def _call(request: Request, context: ssl.SSLContext, kind: type[Answer]) -> Answ
 
 def _sentence(status: int, refusal: _Refusal) -> str:
     steps = {
-        "invalid_token": "`modfleet nodes add` creates a new token.",
+        "invalid_token": "A token is for certain names, and expires: `modfleet nodes add` creates a new one.",
         "node_exists": "Choose another --name, or give this node a new key with `modfleet nodes rekey`.",
     }
     said = " ".join(refusal.description.split()).rstrip(".") or f"status {status}"

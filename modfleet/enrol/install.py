@@ -208,7 +208,10 @@ def _description(found: FoundServer) -> str:
 
 
 def _join(wishes: Wishes, host: Host, layout: Layout) -> Joined:
-    """Exchange the token. The key is written first: after a crash, the next run repeats the exchange with the same key."""
+    """Exchange the token. The key is written first: after a crash, the next run repeats the exchange with the same key.
+
+    Raises: `UnreachableError`; `UsageError` or `RefusedError`, and then nothing is left behind.
+    """
     assert wishes.control is not None  # noqa: S101 - `_check`
     assert wishes.token is not None  # noqa: S101 - `_check`
     control = exchange.meet(wishes.control, wishes.token)

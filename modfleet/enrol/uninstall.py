@@ -29,14 +29,17 @@ def uninstall(node: str, host: Host, tell: Callable[[str], None], *, purge: bool
     include = Path(settings.get("MODFLEET_INCLUDE_FILE", modules / "modfleet.conf"))
     if purge:
         _require_unloaded(settings, modules, include, admin)
-    steps.step(host.stop(layout.unit), f"{layout.unit} is stopped")
+    if host.has_units:
+        steps.step(host.stop(layout.unit), f"{layout.unit} is stopped")
+    else:
+        steps.by_you("end the agent's process, if it runs")
     for path in (layout.settings, layout.former_broker_url, layout.identity, layout.server_password):
         steps.step(host.delete(path), f"{host.seen(path)} is deleted")
     for path in (layout.control_ca, layout.broker_ca, layout.unit_drop_in, layout.broker_url_drop_in):
         if host.delete(path):
             steps.done(f"{host.seen(path)} is deleted")
     host.remove_empty(layout.unit_drop_in.rpartition("/")[0])
-    if not any(nodes_of(host)):
+    if host.has_units and not any(nodes_of(host)):
         steps.step(host.delete(UNIT), f"{UNIT} is deleted")
     host.reload_units()
     if purge:

@@ -167,7 +167,8 @@ def test_a_token_that_was_used_leaves_nothing(install, control, redis_site):
     done = install(control, token=control.token().replace("s" * 43, "t" * 43))
     assert done.code == 1
     assert done.err == (
-        "The control plane refused the node: The token cannot be used. `modfleet nodes add` creates a new token.\n"
+        "The control plane refused the node: The token cannot be used. A token is for certain names, and expires: "
+        "`modfleet nodes add` creates a new one.\n"
     )
     assert redis_site.files() == before
 
