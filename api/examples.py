@@ -29,6 +29,7 @@ VALUES: dict[str, Any] = {
     "created_by": "alice",
     "fetch_hosts": ["storage.example.com"],
     "key": "2c26b46b68ffc68f",
+    "keys": ["2c26b46b68ffc68f"],
     "pattern": "cache-*",
     "payload": "{}",
     "peer": "9f86d081884c7d65",

@@ -191,12 +191,12 @@ def from_text(text: str) -> bytes:
 
 
 def is_public_key(text: str) -> bool:
-    """Return True if `text` is a public key of a node that can be used."""
+    """Return True if `text` is a public key of a node that can be used. A key has only one text."""
     try:
         _shared(_derived(b"", "probe"), text)
+        return to_text(from_text(text)) == text
     except ValueError:  # wrong characters or length, or a point of low order
         return False
-    return True
 
 
 def _json(message: Any) -> str:

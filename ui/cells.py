@@ -64,9 +64,10 @@ class Meaning(StrEnum):
 
 #: The meaning of each phase and state; others are quiet.
 MEANINGS: Mapping[str, Meaning] = {
-    **dict.fromkeys(["succeeded", "passed", "in_sync", "online", "enabled"], Meaning.GOOD),
+    **dict.fromkeys(["succeeded", "passed", "in_sync", "online", "enabled", "signed", "open"], Meaning.GOOD),
     **dict.fromkeys(
-        ["failed", "timed_out", "error", "missing", "offline", "rollback_failed", "rejected", "disabled"], Meaning.BAD
+        ["failed", "timed_out", "error", "missing", "offline", "rollback_failed", "rejected", "disabled", "revoked"],
+        Meaning.BAD,
     ),
     **dict.fromkeys(
         [
@@ -82,7 +83,7 @@ MEANINGS: Mapping[str, Meaning] = {
         ],
         Meaning.WARNING,
     ),
-    **dict.fromkeys(["pending_approval", "frozen"], Meaning.WARNING),
+    **dict.fromkeys(["pending_approval", "frozen", "unsigned"], Meaning.WARNING),
     **dict.fromkeys(["running", "soaking", "pending", "queued", "fetching", "verifying", "installing"], Meaning.BUSY),
     **dict.fromkeys(["loading", "probing", "settling", "removing", "canceling", "rolling_back"], Meaning.BUSY),
 }

@@ -27,6 +27,18 @@ CHECK_SECONDS = 2.0
 #: The longest wait for the broker, seconds.
 ANSWER_SECONDS = 5.0
 PREFIX = user_of("")
+#: The rules of Redis 6.2 cannot give a user different rights on different keys. Valkey 7.2 names itself Redis 7.2.
+OLDEST_VERSION = "7.0"
+
+
+class UnsupportedBrokerError(Exception):
+    """The broker is too old for users that can be told apart."""
+
+    def __init__(self, version: str) -> None:
+        super().__init__(
+            f"The broker is Redis {version}; needed is Redis {OLDEST_VERSION} or Valkey 7.2, or newer. "
+            "The users of nodes are not created."
+        )
 
 
 class BrokerUsers:
@@ -73,7 +85,10 @@ class BrokerUsers:
 
     def _present(self) -> set[str]:
         """Return the users of nodes that the broker has. After its restart, no rules are known to be set."""
-        run_id = str(self._broker.info("server")["run_id"])
+        server = self._broker.info("server")
+        if (version := str(server["redis_version"])) < OLDEST_VERSION:  # one digit before the first dot, today
+            raise UnsupportedBrokerError(version)
+        run_id = str(server["run_id"])
         if run_id != self._run_id:
             self._run_id, self._set = run_id, {}
         return {user for user in self._broker.acl_users() if user.startswith(PREFIX)}

@@ -151,6 +151,13 @@ class NodeIdentityError(RolloutError):
     code = "node_not_signed"
 
 
+class NodeKeyError(RolloutError):
+    """The node has another key. Compare its key again, and accept that one."""
+
+    kind = Kind.CONFLICT
+    code = "node_key_changed"
+
+
 class InvalidTokenError(RolloutError):
     """This join token cannot be used for this node. Create a new one: `modfleet nodes add`."""
 

@@ -29,7 +29,7 @@ class Liveness(models.Model):
     agent_version = models.CharField(max_length=32, default="", db_default="")
     #: Tells the machine or container of its agent apart from others.
     host = models.CharField(max_length=64, default="", db_default="")
-    #: Another start of an agent with the node's key that was heard, and when: `delivery.ingestion.rivals`.
+    #: Other starts of an agent with the node's key that are heard, and when: `delivery.ingestion.rivals`.
     rival = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()))
     #: By kind of change, when its full allowance is restored, Unix time: `domain.node.pace`.
     pace = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()))

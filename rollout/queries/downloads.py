@@ -20,6 +20,8 @@ def refuse_other_nodes(node: str, link: str, proof: str) -> None:
     Raises: `InvalidLinkError`.
     """
     trust = trust_in([node])[node]
+    if trust.has_left:
+        raise InvalidLinkError(f"{node} was decommissioned.")
     if trust.identity == Identity.UNSIGNED:
         return
     try:

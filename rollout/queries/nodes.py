@@ -14,6 +14,7 @@ from rollout.domain.node.state import LARGEST_SKEW, Identity, NodePhase
 from rollout.messages import Heartbeat, InstalledModule, Inventory, NodeProfile
 from rollout.models import Liveness, Node, NodeModule, Operation
 from rollout.projections.node_modules import ABSENT, ModuleState
+from rollout.signing import key_id
 
 Row = TypeVar("Row", NodeModule, Operation)
 
@@ -177,6 +178,7 @@ def node_document(row: Node, modules: Iterable[NodeModule], life: Liveness | Non
         "name": row.name,
         "phase": row.phase,
         "identity": row.identity,
+        "keys": [key_id(public_key) for public_key, _ in row.keys],
         "duplicate": row.duplicate,
         "last_seen": rfc3339(life.last_seen) if life else None,
         "clock_skew_seconds": None if skew is None else round(skew, 1),

@@ -51,7 +51,7 @@ def _verified(bodies: Iterable[Any], queue: str, purpose: Purpose) -> list[Verif
     found: list[Verified[Any]] = []
     for body, node in named:
         try:
-            found += _opened(body, trust[node], purpose)
+            found += [*_opened(body, trust[node], purpose)]  # all or none
         except UntrustedError as error:
             DROPPED.note(queue, "untrusted", f"{node}: {error}")
         except msgspec.ValidationError as error:

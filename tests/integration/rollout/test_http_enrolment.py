@@ -14,7 +14,7 @@ from rollout.models import JoinToken, Liveness
 from rollout.queries.join_tokens import token_text
 from rollout.queries.trust import control_secrets
 from rollout.services.enrolment import create_join_token
-from rollout.signing import ControlKey, Purpose, envelope_from, opened
+from rollout.signing import ControlKey, Purpose, envelope_from, key_id, opened
 from tests.hosts import Host
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import join, node, silence
@@ -193,11 +193,26 @@ def test_nodes_of_a_group_wait_for_a_person(group, exchange, admin):
     (found,) = admin.get("/v2/nodes").json()["results"]
     assert (found["phase"], found["identity"], found["platform"]) == ("pending", "pending", "")
     assert [each["code"] for each in found["warnings"]] == ["pending"]
+    assert found["keys"] == [key_id(host.secret.public)]
     assert admin.post("/v2/nodes/cache-1/drain").json()["error_code"] == "node_pending"
     assert admin.post("/v2/nodes/cache-1/accept").json()["identity"] == "signed"
     host.say_hello()
     assert admin.get("/v2/nodes/cache-1").json()["phase"] == "online"
     assert admin.post("/v2/nodes/cache-1/accept").status_code == 200
+
+
+def test_a_node_is_accepted_only_with_the_key_that_was_compared(group, exchange, admin):
+    """Another host with the token may have joined under this name since."""
+    first, second = Host(name="cache-1"), Host(name="cache-1")
+    exchange(first, group)
+    exchange(second, group)
+
+    def accept(host):
+        return admin.post("/v2/nodes/cache-1/accept", {"key": key_id(host.secret.public)}, format="json")
+
+    assert refused(accept(first), 409, "node_key_changed")
+    assert node("cache-1").identity == "pending"
+    assert accept(second).json()["identity"] == "signed"
 
 
 def test_nodes_of_a_group_may_join_without_a_person(create, exchange):
