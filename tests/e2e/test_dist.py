@@ -255,7 +255,8 @@ def test_containers_bring_a_module_to_a_node(folder, checkout, workstation, tmp_
     host.paste(blocks(PAGE, "containers"), cwd=checkout)
     image, secrets = host.root / "Containerfile", checkout / "deploy/secrets"
     (host.root / "secrets").symlink_to(secrets)
-    services = containers.services(checkout / "deploy/compose.yaml", MODFLEET_HOST="localhost")
+    variables = {"MODFLEET_HOST": "localhost", "MODFLEET_AGENT_BROKER_URL": f"redis://127.0.0.1:{port}/0"}
+    services = containers.services(checkout / "deploy/compose.yaml", **variables)
 
     def here(text):
         text = text.replace("https://localhost", f"https://localhost:{tls}").replace("8000", str(api))
@@ -270,16 +271,10 @@ def test_containers_bring_a_module_to_a_node(folder, checkout, workstation, tmp_
         found = shutil.which(words[0], path=given["PATH"])
         host.start(name, [found, *map(here, words[1:])], cwd=host.root / "var/lib/modfleet", env=given)
 
-    assert "@broker:6379" in (secrets / "broker_url").read_text()
-    (secrets / "broker_url").write_text(
-        (secrets / "broker_url").read_text().replace("@broker:6379", f"@127.0.0.1:{port}")
-    )
-    node_line = host.paste(
-        "docker run --rm --interactive modfleet modfleet-manage broker_acl node-1 --password-file -"
-        " < secrets/broker_password",
-        cwd=checkout / "deploy",
-    )
-    (secrets / "broker_users").write_text((secrets / "broker_users").read_text() + node_line)
+    for each in ("broker_url", "broker_admin_url"):
+        text = (secrets / each).read_text()
+        assert "@broker:6379" in text
+        (secrets / each).write_text(text.replace("@broker:6379", f"@127.0.0.1:{port}"))
     for each in ("broker", "server"):
         (tmp_path / each).mkdir()
     program, *words = services["broker"]["command"]
@@ -296,24 +291,25 @@ def test_containers_bring_a_module_to_a_node(folder, checkout, workstation, tmp_
             migrate = services["migrate"]
             done = subprocess.run([here(each) for each in migrate["command"]], env=env(migrate), capture_output=True)
             assert done.returncode == 0, done.stderr.decode()
-            start("control-plane", containers.command(image), env(services["control-plane"]))
+            # Hosts get it when they join: it is the authority of a proxy that only this test has.
+            private = {"MODFLEET_CONTROL_CA": str(authority)}
+            start("control-plane", containers.command(image), env(services["control-plane"]) | private)
             for each in ("control-worker", "relay"):
                 start(each, services[each]["command"], env(services[each]))
             check, given = containers.command(image, "HEALTHCHECK"), env(services["control-plane"])
             wait_for(lambda: subprocess.run([here(each) for each in check], env=given, stderr=-1).returncode == 0)
-            agent = agent_settings(tmp_path) | {
-                "MODFLEET_BROKER_URL": (secrets / "broker_url")
-                .read_text()
-                .replace("modfleet:", "node.node-1:")
-                .strip(),
-                "MODFLEET_NODE": "node-1",
-                "MODFLEET_CONTROL_URL": f"https://localhost:{tls}",
-                "MODFLEET_CONTROL_CA": str(authority),
-                "MODFLEET_SERVER_URL": f"unix://{socket}",
-            }
-            start("agent", shown_command("agent"), containers.environment(image, host.root) | agent)
-            password = (secrets / "admin_password").read_text().strip()
-            bring_a_module(workstation, f"https://localhost:{tls}", authority, password, socket, tmp_path, host)
+            url, password = f"https://localhost:{tls}", (secrets / "admin_password").read_text().strip()
+            person = {"MODFLEET_URL": url, "MODFLEET_USER": "admin", "MODFLEET_PASSWORD": password}
+            program, place = str(workstation / "modfleet"), {"cwd": tmp_path, "HOME": str(tmp_path)}
+            added = run(program, "nodes", "add", "node-1", "--cacert", str(authority), **place, **person)
+            words = added.stdout.split()[1:]
+            words[words.index("--server") + 1] = f"unix://{socket}"
+            installed = run(program, *words, "--root", str(tmp_path), "--yes", **place)
+            assert installed.returncode == 0, installed.stderr
+            settings = (tmp_path / "etc/modfleet/agents/node-1.env").read_text()
+            given = dict(line.split("=", 1) for line in settings.splitlines() if not line.startswith("#"))
+            start("agent", shown_command("agent"), containers.environment(image, host.root) | given)
+            bring_a_module(workstation, url, authority, password, socket, tmp_path, host)
         finally:
             host.stop()
 
