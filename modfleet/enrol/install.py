@@ -65,10 +65,16 @@ def install(wishes: Wishes, host: Host, tell: Callable[[str], None], system: Pat
     node = _node(wishes, host)
     layout = Layout(node=node)
     former = read_settings(host, node)
+    wishes = replace(
+        wishes,
+        control=wishes.control or former.get("MODFLEET_CONTROL_URL"),
+        server=wishes.server or former.get("MODFLEET_SERVER_URL"),
+    )
     is_enrolled = _is_enrolled(former)
     _check(wishes, node, former, is_enrolled=is_enrolled)
     _require_one_agent(wishes, host, node)
-    url = wishes.server or former["MODFLEET_SERVER_URL"]
+    assert wishes.server is not None  # noqa: S101 - `_check`
+    url = wishes.server
     found = server.detect(url, _logins(wishes, host, layout, former), system)
     steps = Steps(tell)
     steps.found(_description(found))
@@ -143,7 +149,7 @@ def _check(wishes: Wishes, node: str, settings: dict[str, str], *, is_enrolled: 
         given = {"--control": wishes.control, "--server": wishes.server, "--token": wishes.token}
         missing = [name for name, value in given.items() if not value]
         if missing:
-            raise UsageError(f"{node} is not enrolled yet. Give {' and '.join(missing)}.")
+            raise UsageError(f"{node} is not enrolled yet. Give {', '.join(missing)}.")
     for option, value, variable in (
         ("--server", wishes.server, "MODFLEET_SERVER_URL"),
         ("--control", wishes.control if is_enrolled else None, "MODFLEET_CONTROL_URL"),

@@ -101,8 +101,7 @@ def settings_text(host: Host, node: str, settings: Mapping[str, str]) -> bytes:
 
 def nodes_of(host: Host) -> Iterator[str]:
     """Yield the names of the nodes of this host."""
-    for path in sorted(host.path(SETTINGS).glob("*.env")):
-        yield path.name.removesuffix(".env")
+    yield from sorted(path.name.removesuffix(".env") for path in host.path(SETTINGS).glob("*.env"))
 
 
 def unit_text(programs: Path) -> str:

@@ -44,3 +44,21 @@ def test_nothing_of_it_reaches_this_host(host):
     assert host.run("useradd --system modfleet-agent-of-a-test; touch /etc/modfleet-of-a-test").returncode == 0
     with pytest.raises(KeyError):
         pwd.getpwnam("modfleet-agent-of-a-test")
+
+
+def test_a_node_moves_with_its_files(host, control, tmp_path):
+    (tmp_path / "token").write_text(control.token())
+    install = blocks(PAGE, "host").replace("https://modfleet.example.com", control.url).splitlines()[0]
+    files = "/etc/modfleet/agents/web-1.env /var/lib/modfleet-agent/web-1"
+    packed = host.run(
+        f"{install} && systemctl disable --now modfleet-agent@web-1 && tar -cf moved.tar {files}", cwd=tmp_path
+    )
+    assert packed.returncode == 0, packed.stderr
+    key, asked = host.read("/var/lib/modfleet-agent/web-1/identity.json"), len(control.asked)
+    with namespace() as other, debian_redis(other):
+        moved = other.run("tar -C / -xf moved.tar && modfleet agent install --name web-1", cwd=tmp_path)
+        assert (moved.returncode, moved.stderr) == (0, "")
+        assert other.read("/var/lib/modfleet-agent/web-1/identity.json") == key
+        assert other.run("stat -c %U /var/lib/modfleet-agent/web-1/identity.json").stdout == "modfleet-agent\n"
+        assert other.run("systemctl is-active modfleet-agent@web-1.service").returncode == 0
+    assert len(control.asked) == asked

@@ -7,6 +7,7 @@ import redis
 
 from rollout.agent.identity import read_identity
 from rollout.agent.settings import settings_from
+from tests.plugins.server import free_port
 
 STATE = "var/lib/modfleet-agent/n1"
 
@@ -157,3 +158,26 @@ def test_two_servers_of_a_host(agent, site, control):
         f"n1 has MODFLEET_SERVER_URL={site.url}, not unix://{site.socket}.other. Leave --server out, choose another "
         "--name, or run `modfleet agent uninstall n1` first.\n"
     )
+
+
+def test_a_node_that_lost_its_key_joins_again_with_a_new_one(install, agent, site, control):
+    install("--yes")
+    (site.root / STATE / "identity.json").unlink()
+    refused = agent("install", "--root", site.root)
+    assert (refused.code, refused.err) == (2, "n1 is not enrolled yet. Give --token.\n")
+    former = control.nodes.pop("n1")
+    assert install().code == 0
+    assert control.nodes["n1"] != former
+    site.as_agent("n1", "PING")
+
+
+def test_without_a_name_the_node_has_that_of_the_host(agent, site, control, monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: "web 1")
+    options = ["--control", control.url, "--token", control.token(), "--root", site.root]
+    assert agent("install", *options, "--server", site.url).code == 0
+    site.call("CONFIG", "SET", "port", port := free_port())
+    assert agent("install", *options, "--server", f"redis://127.0.0.1:{port}").code == 0
+    assert set(control.nodes) == {"web-1", f"web-1-{port}"}
+    ambiguous = agent("install", "--root", site.root)
+    assert ambiguous.code == 2
+    assert ambiguous.err == f"Give the --name of the node: this host has web-1, web-1-{port}.\n"
