@@ -95,6 +95,8 @@ class Environment:
     max_unpacked_bytes: int = 2_000_000_000
     #: How long a download link works, seconds.
     download_seconds: float = 600.0
+    #: How long the redacted lines of servers' logs that nodes send with a failure are kept, days.
+    failure_log_days: float = 14.0
     #: Shortest wait before a command without an answer is sent again, seconds. The wait doubles each time.
     resend_seconds: float = 5.0
     #: Longest time that a local upload waits for its node, seconds. Clients give up after 30 s.

@@ -29,7 +29,7 @@ from api.statuses import status_of
 from config.environment import Environment
 from eventstore import registered_types
 from modfleet.cli import app as command_line
-from modfleet.commands import agent
+from modfleet.commands import agent, doctor
 from modfleet.enrol import cli as enrol
 from rollout.agent.settings import AgentSettings
 from rollout.domain.reasons import WORDS
@@ -323,6 +323,8 @@ def _command(path: str, command: Any) -> Iterator[str]:
         for made, about in ((enrol.install_parser(), enrol.INSTALL), (enrol.uninstall_parser(), enrol.UNINSTALL)):
             yield f"### `{made.prog}`\n\n{about}"
             yield from _options(made)
+        yield f"### `modfleet agent doctor`\n\n{doctor.SUMMARY}\n"
+        yield from _options(doctor.parser())
     for name, inner in sorted(getattr(command, "commands", {}).items()):
         if not inner.hidden:
             yield from _command(f"{path} {name}", inner)

@@ -22,6 +22,7 @@ from rollout.messages import Action, Phase, Reason
 from rollout.models import JoinToken, Node, NodeModule, Operation, Rollout
 from rollout.projections.node_modules import ModuleState
 from rollout.queries import dashboard
+from rollout.queries.failures import telling_lines
 from rollout.queries.join_tokens import state_of
 from rollout.queries.nodes import node_warnings, nodes_with_liveness
 from rollout.queries.operations import newest_attempts_on
@@ -271,6 +272,7 @@ class NodeAdmin(ActingAdmin):
 
     def tables(self, row: Node) -> list[Table]:
         attempts = newest_attempts_on(row.name, limit=FIRST_ROWS)
+        logged = telling_lines(attempts)
         return [
             Table(
                 title="Modules",
@@ -300,6 +302,7 @@ class NodeAdmin(ActingAdmin):
                     "Message",
                     "Attempt",
                     "Seconds",
+                    "Server logged",
                     "Scheduled",
                     "By rollout",
                     "By",
@@ -308,6 +311,7 @@ class NodeAdmin(ActingAdmin):
                     (
                         link(page_url("rollout_operation", each.key), _what(each)),
                         *_outcome(each),
+                        logged.get((each.rollout, each.node, each.generation, each.attempt)) or NOTHING,
                         ago(each.scheduled_at),
                         _rollout_link(each.rollout),
                         _whose(each),

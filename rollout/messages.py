@@ -27,6 +27,10 @@ Digest = Annotated[str, Meta(pattern=_STORABLE, max_length=64)]
 Word = Annotated[str, Meta(pattern=_STORABLE, max_length=32)]
 Host = Annotated[str, Meta(pattern=_STORABLE, max_length=255)]
 Label = Annotated[str, Meta(pattern=_STORABLE, max_length=255)]
+#: The most lines of the server's log in a report, and the most characters of each.
+MOST_LOG_LINES = 20
+LONGEST_LOG_LINE = 300
+LogLine = Annotated[str, Meta(pattern=_STORABLE, max_length=LONGEST_LOG_LINE)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 2)]
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 #: Unix time in seconds, by the sender's clock.
@@ -125,10 +129,23 @@ class Reason(StrEnum):
     DISK_FULL = "disk_full"
     IO_ERROR = "io_error"
     LOAD_FAILED = "load_failed"
+    FILE_NOT_EXECUTABLE = "file_not_executable"
+    FILE_NOT_READABLE = "file_not_readable"
+    FILE_NOT_FOUND = "file_not_found"
+    EXECUTION_FORBIDDEN = "execution_forbidden"
+    MISSING_LIBRARY = "missing_library"
+    UNDEFINED_SYMBOL = "undefined_symbol"
+    INCOMPATIBLE_SERVER = "incompatible_server"
+    COMMAND_NAME_TAKEN = "command_name_taken"
     PROBE_FAILED = "probe_failed"
     MODULE_COMMAND_DISABLED = "module_command_disabled"
     MODULE_NOT_OURS = "module_not_ours"
+    PERMISSION_DENIED = "permission_denied"
     UNLOAD_REFUSED = "unload_refused"
+    EXPORTS_DATA_TYPES = "exports_data_types"
+    MODULE_BUSY = "module_busy"
+    USED_BY_MODULE = "used_by_module"
+    NAMED_IN_ACL = "named_in_acl"
     SERVER_UNREACHABLE = "server_unreachable"
     SERVER_CRASHED = "server_crashed"
     STALE_GENERATION = "stale_generation"
@@ -144,9 +161,26 @@ class Reason(StrEnum):
     MANUAL = "manual"
 
 
+#: Reasons that older control planes do not know, each with the one that they are sent instead.
+BROADER = {
+    Reason.FILE_NOT_EXECUTABLE: Reason.LOAD_FAILED,
+    Reason.FILE_NOT_READABLE: Reason.LOAD_FAILED,
+    Reason.FILE_NOT_FOUND: Reason.LOAD_FAILED,
+    Reason.EXECUTION_FORBIDDEN: Reason.LOAD_FAILED,
+    Reason.MISSING_LIBRARY: Reason.LOAD_FAILED,
+    Reason.UNDEFINED_SYMBOL: Reason.LOAD_FAILED,
+    Reason.INCOMPATIBLE_SERVER: Reason.LOAD_FAILED,
+    Reason.COMMAND_NAME_TAKEN: Reason.LOAD_FAILED,
+    Reason.PERMISSION_DENIED: Reason.LOAD_FAILED,
+    Reason.EXPORTS_DATA_TYPES: Reason.UNLOAD_REFUSED,
+    Reason.MODULE_BUSY: Reason.UNLOAD_REFUSED,
+    Reason.USED_BY_MODULE: Reason.UNLOAD_REFUSED,
+    Reason.NAMED_IN_ACL: Reason.UNLOAD_REFUSED,
+}
 #: The reasons that an agent reports. Only the control plane sets the others.
 REPORTED_REASONS = frozenset(
     {
+        *BROADER,
         Reason.ALREADY_INSTALLED,
         Reason.NOT_INSTALLED,
         Reason.CHECKSUM_MISMATCH,
@@ -252,6 +286,7 @@ class Report:
 
     The same report may arrive more than once. `seconds` is how long the attempt took on the node, None before its end.
     `swap_seconds` is how long the server answered no client while one version replaced another, None without a swap.
+    `server_log` are lines that the server logged during an operation that failed: redacted, and left out of `repr`.
     """
 
     rollout: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.-]{1,32}\Z")]
@@ -265,6 +300,26 @@ class Report:
     seconds: Seconds | None = None
     swap_seconds: Seconds | None = None
     inventory: Inventory | None = None
+    server_log: Annotated[tuple[LogLine, ...], Meta(max_length=MOST_LOG_LINES)] = field(default=(), repr=False)
+
+
+class FindingStatus(StrEnum):
+    """Result of one check of the doctor. `unknown`: the agent may not see the fact, and does not guess it."""
+
+    PASS = "pass"  # noqa: S105 - not a password
+    WARN = "warn"
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of `modfleet agent doctor`. `check` is a stable name such as `server_socket`. `fix` says what to do."""
+
+    check: Word
+    status: FindingStatus
+    message: Annotated[str, Meta(pattern=_STORABLE, max_length=1000)]
+    fix: Annotated[str, Meta(pattern=_STORABLE, max_length=1000)] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,12 +389,17 @@ Message = TypeVar("Message", Command, Report, Reports, Heartbeat)
 def to_json(message: Command | Report | Reports | Heartbeat) -> dict[str, Any]:
     """Return `message` as plain JSON values."""
     built: dict[str, Any] = msgspec.to_builtins(message)
+    if isinstance(message, Report) and message.reason in BROADER:
+        # An older control plane drops a report whose reason it does not know. It ignores the field `cause`.
+        built |= {"reason": str(BROADER[message.reason]), "cause": str(message.reason)}
     return built
 
 
 def from_json(kind: type[Message], body: Mapping[str, Any]) -> Message:
     """Return `body`, checked and typed. Raises: `msgspec.ValidationError`, whatever is wrong."""
     try:
+        if kind is Report and body.get("cause") in BROADER:
+            body = {**body, "reason": body["cause"]}
         return msgspec.convert(body, kind)
     except msgspec.ValidationError:
         raise

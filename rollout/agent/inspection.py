@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from glob import escape, glob
 from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 ROOT = Path("/")
 #: A process whose start differs by more than this from the server's uptime is another one, seconds.
@@ -83,7 +83,8 @@ def server_pid(url: str, info: Mapping[str, str], root: Path = ROOT) -> int | No
     """
     parts = urlsplit(url)
     if parts.scheme == "unix":
-        pid = _peer(parts.path) or _owner(_unix_inodes(parts.path, root), root)
+        path = unquote(parts.path)
+        pid = _peer(path) or _owner(_unix_inodes(path, root), root)
     elif not is_local(parts.hostname or "localhost"):
         return None
     else:
@@ -112,7 +113,7 @@ def is_local(host: str) -> bool:
         if ip_address(host).is_loopback:
             return True
     except ValueError:
-        if host == "localhost":
+        if host == "localhost" or host.endswith(".localhost"):
             return True
     with suppress(OSError):
         for family, kind, protocol, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):

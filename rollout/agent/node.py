@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
+from rollout.agent.causes import refusal
 from rollout.agent.digests import Digests
 from rollout.agent.failure import Failure
 from rollout.agent.include import IncludeFile
@@ -21,7 +22,7 @@ from rollout.agent.module_store import ModuleStore
 from rollout.agent.server import LoadedModule, RefusedError, Server, ServerSilentError, Session
 from rollout.agent.settings import AgentSettings
 from rollout.agent.trust import Trust
-from rollout.messages import Capability, Heartbeat, InstalledModule, Inventory, NodeProfile, Reason, operating_system
+from rollout.messages import Capability, Heartbeat, InstalledModule, Inventory, NodeProfile, operating_system
 from rollout.signing import PROTOCOL
 
 #: Files that name the operating system: os-release(5).
@@ -128,13 +129,13 @@ class Node:
                 self.settle(module_name, version)
 
     def facts(self) -> ServerFacts:
-        """Return the state of the server. Raises: `Failure` (server_unreachable)."""
+        """Return the state of the server. Raises: `Failure` (server_unreachable, permission_denied, module_command_disabled)."""
         try:
             with self.server.session() as session:
                 self._last_facts = observe(session)
                 return self._last_facts
         except RefusedError as error:
-            raise Failure(Reason.SERVER_UNREACHABLE, f"The server refuses the agent's commands: {error}.") from error
+            raise refusal(error) from error
 
     def commands_of(self, module_name: str) -> tuple[str, ...]:
         """Return the names of the commands that a loaded module has registered; none if the server does not say."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-from redis.exceptions import BusyLoadingError, RedisError, ResponseError
+from redis.exceptions import BusyLoadingError, NoPermissionError, RedisError, ResponseError
 
 from rollout.agent.failure import AgentError, Failure
 from rollout.agent.settings import AgentSettings
@@ -21,7 +21,14 @@ ANSWER_SECONDS = 5.0
 
 
 class RefusedError(AgentError):
-    """The server answered with an error. The message is the server's."""
+    """The server answered with an error. The message is the server's.
+
+    `lacks_permission`: the agent's user may not call the command.
+    """
+
+    def __init__(self, error: ResponseError) -> None:
+        super().__init__(str(error))
+        self.lacks_permission = isinstance(error, NoPermissionError)
 
 
 class ServerLostError(Failure):
@@ -83,10 +90,10 @@ class Session:
             queued = [self._read() for _ in range(3)]
             answers = self._read()
         if refused := next((each for each in queued if isinstance(each, ResponseError)), None):
-            raise RefusedError(str(refused))
+            raise RefusedError(refused)
         if isinstance(answers, ResponseError):
-            raise RefusedError(str(answers))
-        unloaded, loaded = (RefusedError(str(each)) if isinstance(each, ResponseError) else None for each in answers)
+            raise RefusedError(answers)
+        unloaded, loaded = (RefusedError(each) if isinstance(each, ResponseError) else None for each in answers)
         return unloaded, loaded
 
     def commands_of(self, module_name: str) -> list[str]:
@@ -121,6 +128,18 @@ class Session:
         answers = self.call("COMMAND", "INFO", *commands)
         return [name for name, answer in zip(commands, answers, strict=True) if not answer]
 
+    def log_file(self) -> str:
+        """Return the path of the server's log as the server sees it, empty if it logs to its standard output."""
+        answer = self.call("CONFIG", "GET", "logfile")
+        file = str(answer[1]) if answer else ""
+        if not file or file.startswith("/"):
+            return file
+        return f"{self.call('CONFIG', 'GET', 'dir')[1]}/{file}"
+
+    def acl_rules(self) -> list[str]:
+        """Return the rules of all ACL users, which include the hashes of their passwords."""
+        return [str(each) for each in self.call("ACL", "LIST")]
+
     def ping(self) -> None:
         self.call("PING")
 
@@ -151,7 +170,7 @@ class Session:
         except redis.TimeoutError as error:
             raise ServerSilentError(command, self._seconds) from error
         except ResponseError as error:
-            raise RefusedError(str(error)) from error
+            raise RefusedError(error) from error
         except (RedisError, OSError) as error:
             raise ServerLostError(str(error)) from error
 

@@ -59,6 +59,28 @@ class Dispatch(models.Model):
         return self.operation
 
 
+class ServerLog(models.Model):
+    """What the server of a node logged during an attempt that failed. The lines may contain data of clients, although the
+    agent redacts them: they are in no event, and are deleted after MODFLEET_FAILURE_LOG_DAYS."""
+
+    rollout = models.CharField(max_length=32)
+    node = models.CharField(max_length=128)
+    generation = models.IntegerField()
+    attempt = models.IntegerField()
+    lines = models.JSONField()
+    #: The line that tells why; empty if none does: `domain.server_words`.
+    telling = models.CharField(max_length=300)
+    recorded_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["rollout", "node", "generation", "attempt"], name="one_log_for_an_attempt")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.rollout}:{self.node}:{self.generation}:{self.attempt}"
+
+
 class DroppedMessages(models.Model):
     """How many messages the control workers dropped, by queue and reason."""
 

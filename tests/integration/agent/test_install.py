@@ -262,7 +262,7 @@ def test_a_missing_command_fails_the_probe(site, built):
 def test_an_upgrade_that_cannot_unload_changes_nothing(site, built):
     site.install(built("types", 1))
     report = site.install(built("types", 2))
-    assert (report.phase, report.reason) == (Phase.FAILED, Reason.UNLOAD_REFUSED)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.EXPORTS_DATA_TYPES)
     assert "restart" in report.message
     assert site.server.loaded() == {("types", 1)}
     assert [each.version for each in report.inventory.modules] == [1]

@@ -254,3 +254,20 @@ def test_mandatory_access_control(host):
     host("/proc/7/attr/current", "/usr/bin/redis-server (enforce)\n")
     assert inspection.selinux_enforces(host.root) is True
     assert inspection.apparmor_profile(7, host.root) == "/usr/bin/redis-server (enforce)"
+
+
+def test_systemd_itself_is_asked(tmp_path, monkeypatch):
+    shown = "ExecPaths=/usr/lib /lib\nNoExecPaths=/\nUser=redis\nRestart=\nLoadState={state}\n"
+    shim = tmp_path / "systemctl"
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    shim.write_text(f"#!/bin/sh\nprintf '{shown.format(state='loaded')}'\n")
+    shim.chmod(0o755)
+    assert inspection._shown("redis-server.service") == {
+        "ExecPaths": "/usr/lib /lib",
+        "NoExecPaths": "/",
+        "User": "redis",
+    }
+    shim.write_text(f"#!/bin/sh\nprintf '{shown.format(state='not-found')}'\n")
+    assert inspection._shown("redis-server.service") is None
+    shim.write_text("#!/bin/sh\nexit 1\n")
+    assert inspection._shown("redis-server.service") is None
