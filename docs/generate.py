@@ -29,7 +29,7 @@ from api.statuses import status_of
 from config.environment import Environment
 from eventstore import registered_types
 from modfleet.cli import app as command_line
-from modfleet.commands import agent
+from modfleet.commands import agent, doctor
 from rollout.agent.settings import AgentSettings
 from rollout.domain.reasons import WORDS
 from rollout.messages import Reason
@@ -319,6 +319,8 @@ def _command(path: str, command: Any) -> Iterator[str]:
         yield _table(("option", "default", "", "variable"), rows)
     if path == "modfleet agent":
         yield from _options(agent.parser())
+        yield f"### `modfleet agent doctor`\n\n{doctor.SUMMARY}\n"
+        yield from _options(doctor.parser())
     for name, inner in sorted(getattr(command, "commands", {}).items()):
         if not inner.hidden:
             yield from _command(f"{path} {name}", inner)

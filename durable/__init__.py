@@ -25,6 +25,16 @@ def sync_directory(directory: Path) -> None:
         os.close(handle)
 
 
+def make_directory(path: Path, *, mode: int) -> None:
+    """Create a directory and its missing parents with exactly these rights, whatever the process's mask is.
+
+    Existing directories are left unchanged.
+    """
+    for each in reversed([each for each in (path, *path.parents) if not each.exists()]):
+        each.mkdir(exist_ok=True)
+        each.chmod(mode)
+
+
 @contextmanager
 def replacing(path: Path, *, mode: int) -> Iterator[BinaryIO]:
     """Give a file that replaces `path` when the block ends, and is deleted if the block raises.

@@ -267,6 +267,25 @@ class Report:
     inventory: Inventory | None = None
 
 
+class FindingStatus(StrEnum):
+    """Result of one check of the doctor. `unknown`: the agent may not see the fact, and does not guess it."""
+
+    PASS = "pass"  # noqa: S105 - not a password
+    WARN = "warn"
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of `modfleet agent doctor`. `check` is a stable name such as `server_socket`. `fix` says what to do."""
+
+    check: Word
+    status: FindingStatus
+    message: Annotated[str, Meta(pattern=_STORABLE, max_length=1000)]
+    fix: Annotated[str, Meta(pattern=_STORABLE, max_length=1000)] = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reports:
     """Reports of one node, in order."""

@@ -15,7 +15,7 @@ from rollout.agent.heartbeat import Heartbeats
 from rollout.agent.identity import IdentityError
 from rollout.agent.publisher import Publisher, broker_time, transport_options
 from rollout.agent.runner import Runner
-from rollout.agent.settings import AgentSettings, SettingsError, settings_from
+from rollout.agent.settings import AgentSettings, SettingsError, require_startable, settings_from
 from rollout.agent.trust import Trust
 from rollout.logs import formatter
 from rollout.messages import queue_for
@@ -134,6 +134,7 @@ def _set_up_logging(*, loglevel: int, **_: Any) -> None:
 setup_logging.connect(_set_up_logging)
 try:
     agent_settings = settings_from(os.environ)
+    require_startable(agent_settings)
     app = make_app(agent_settings)
 except (SettingsError, IdentityError) as error:
     raise SystemExit(str(error)) from error

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from durable import write_file
+from durable import make_directory, write_file
 
 SIGNATURE = "# Written by Modfleet"
 HEADER = f"{SIGNATURE}. Include it in the server's configuration."
@@ -98,7 +98,7 @@ class IncludeFile:
 
     def _write(self, lines: list[str]) -> None:
         if self._path:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(self._path.parent, mode=0o755)
             text = "".join(f"{line}\n" for line in [HEADER, *lines])
             write_file(self._path, text.encode(), mode=0o644)  # the server reads it as another user
 

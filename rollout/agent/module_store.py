@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from durable import sync_directory, temporary_name, write_file
+from durable import make_directory, sync_directory, temporary_name, write_file
 
 
 class ModuleStore:
@@ -23,7 +23,7 @@ class ModuleStore:
         #: Locked while a version appears or disappears, and while the inventory is read.
         self.lock = threading.RLock()
         with suppress(OSError):  # each command will fail; heartbeats are still sent
-            root.mkdir(parents=True, exist_ok=True)
+            make_directory(root, mode=0o755)  # the server reads it as another user
 
     def path(self, module_name: str, version: int) -> Path:
         return self.root / module_name / str(version)
@@ -46,7 +46,7 @@ class ModuleStore:
         """Return a new name next to the version's directory, on the same file system. `sweep` deletes it if it stays behind."""
         target = self.path(module_name, version)
         if not target.parent.is_dir():
-            target.parent.mkdir()
+            make_directory(target.parent, mode=0o755)
             sync_directory(self.root)
         return temporary_name(target)
 

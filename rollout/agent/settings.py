@@ -4,19 +4,27 @@ Each setting may come from a file instead, whose path is in `MODFLEET_<FIELD>_FI
 """
 
 import dataclasses
+import difflib
 import re
+import ssl
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 from msgspec import Meta
 
+from durable import make_directory
 from rollout.agent.failure import AgentError
+from rollout.agent.inspection import is_local
 
 PREFIX = "MODFLEET_"
+#: A variable that is this similar to one of the agent's is a misspelt one. Those of the control plane are below it.
+LIKENESS = 0.8
 
 NodeName = Annotated[str, Meta(pattern=r"^(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,128}\Z")]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://")]
@@ -74,6 +82,7 @@ class AgentSettings:
 
 def settings_from(environ: Mapping[str, str]) -> AgentSettings:
     """Return the settings in `environ`. Raises: `SettingsError` that names the first variable that is missing or wrong."""
+    _refuse_misspelt(environ)
     types = typing.get_type_hints(AgentSettings, include_extras=True)
     given = {field.name: _given(PREFIX + field.name.upper(), environ) for field in dataclasses.fields(AgentSettings)}
     values = {
@@ -82,6 +91,76 @@ def settings_from(environ: Mapping[str, str]) -> AgentSettings:
         if given[field.name] or _is_required(field)
     }
     return AgentSettings(**values)
+
+
+def require_startable(settings: AgentSettings) -> None:
+    """Check what an agent needs at its start. Creates its directories. Raises: `SettingsError` with one sentence.
+
+    A directory that breaks later does not end the agent: its commands fail, and its heartbeats say so.
+    """
+    if settings.control_ca:
+        try:
+            ssl.create_default_context().load_verify_locations(settings.control_ca)
+        except ssl.SSLError as error:
+            raise SettingsError(f"MODFLEET_CONTROL_CA={settings.control_ca} has no certificate in PEM.") from error
+        except OSError as error:
+            raise SettingsError(
+                f"MODFLEET_CONTROL_CA={settings.control_ca} cannot be read: {error.strerror}."
+            ) from error
+    if is_plain_http(settings.control_url):
+        raise SettingsError(
+            f"MODFLEET_CONTROL_URL={settings.control_url} is not encrypted: use https://, except on this host."
+        )
+    if is_broker(settings):
+        raise SettingsError("MODFLEET_SERVER_URL and MODFLEET_BROKER_URL are the same server: use two servers.")
+    for name, mode in (("modules_dir", 0o755), ("journal_dir", 0o700)):
+        directory: Path = getattr(settings, name)
+        try:
+            make_directory(directory, mode=mode)
+        except OSError as error:
+            raise SettingsError(f"{PREFIX}{name.upper()}={directory} cannot be created: {error.strerror}.") from error
+
+
+def is_plain_http(url: str) -> bool:
+    """Return True if the URL is not encrypted and leads to another host."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not is_local(parts.hostname or "")
+
+
+def is_broker(settings: AgentSettings) -> bool:
+    """Return True if the URLs of broker and server name the same socket or port."""
+    return _endpoint(urlsplit(settings.broker_url)) == _endpoint(urlsplit(settings.server_url))
+
+
+def _endpoint(parts: SplitResult) -> tuple[str, int]:
+    if parts.scheme in {"unix", "redis+socket"}:
+        return parts.path, 0
+    name = parts.hostname or "localhost"
+    return ("localhost" if _is_loopback(name) else name), parts.port or 6379
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
+
+
+def _refuse_misspelt(environ: Mapping[str, str]) -> None:
+    """Refuse a variable that is almost one of the agent's. All other variables may be of other programs."""
+    names = {f"{PREFIX}{field.name.upper()}" for field in dataclasses.fields(AgentSettings)}
+    by_stem = {_stem(name): name for name in sorted(names)}
+    for variable in sorted(each for each in environ if each.startswith(PREFIX)):
+        if variable in names or variable.removesuffix("_FILE") in names:
+            continue
+        if near := difflib.get_close_matches(_stem(variable), by_stem, n=1, cutoff=LIKENESS):
+            meant = by_stem[near[0]]
+            end = "_FILE" if variable.endswith("_FILE") and not meant.endswith("_FILE") else ""
+            raise SettingsError(f"{variable} is no setting: did you mean {meant}{end}?")
+
+
+def _stem(variable: str) -> str:
+    return variable.removeprefix(PREFIX).removesuffix("_FILE")
 
 
 def _given(variable: str, environ: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from durable import sync_directory
+from durable import make_directory, sync_directory
 from rollout.agent.deadline import Deadline
 from rollout.agent.failure import Failure
 from rollout.messages import Member, Package, Reason, content_digest
@@ -24,7 +24,7 @@ def unpack(package_file: Path, package: Package, to: Path, *, deadline: Deadline
     try:
         with zipfile.ZipFile(package_file) as archive:
             _check_names(archive, package)
-            to.mkdir(mode=_EXECUTABLE)
+            make_directory(to, mode=_EXECUTABLE)
             for member in package.members:
                 mode = _EXECUTABLE if member.path == package.module_file else _READABLE
                 _extract(archive, member, to / member.path, mode=mode, deadline=deadline)
@@ -63,7 +63,7 @@ def _check_names(archive: zipfile.ZipFile, package: Package) -> None:
 
 
 def _extract(archive: zipfile.ZipFile, member: Member, to: Path, *, mode: int, deadline: Deadline) -> None:
-    to.parent.mkdir(mode=_EXECUTABLE, parents=True, exist_ok=True)
+    make_directory(to.parent, mode=_EXECUTABLE)
     digest, written = hashlib.sha256(), 0
     with archive.open(member.path) as source, to.open("xb") as file:
         while (chunk := source.read(CHUNK)) and written <= member.size:

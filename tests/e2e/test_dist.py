@@ -340,21 +340,22 @@ def agent_settings(folder):
         "MODFLEET_NODE": "n1",
         "MODFLEET_BROKER_URL": "redis://127.0.0.1:1/0",
         "MODFLEET_CONTROL_URL": "http://127.0.0.1:1",
-        "MODFLEET_SERVER_URL": "redis://127.0.0.1:1",
+        "MODFLEET_SERVER_URL": "redis://127.0.0.1:2",
         "MODFLEET_MODULES_DIR": str(folder / "other/modules"),
         "MODFLEET_JOURNAL_DIR": str(folder / "other/journal"),
     }
 
 
-def test_the_check_finds_what_the_worker_would_miss(node, tmp_path):
+def test_the_doctor_finds_what_the_worker_would_miss(node, tmp_path):
     program = node.root / "opt/modfleet/bin/modfleet"
-    checked = run(program, "agent", "--check", cwd=tmp_path, **agent_settings(tmp_path))
-    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "The agent of n1 can start.\n", "")
+    checked = run(program, "agent", "doctor", cwd=tmp_path, **agent_settings(tmp_path))
+    assert (checked.returncode, checked.stderr) == (1, "")
+    assert "fail     broker: The broker at 127.0.0.1:1 cannot be reached: Connection refused.\n" in checked.stdout
     (tmp_path / "packaging.py").write_text("raise ModuleNotFoundError(\"No module named 'packaging'\")")
     without = agent_settings(tmp_path) | {"PYTHONPATH": str(tmp_path)}
-    checked = run(program, "agent", "--check", cwd=tmp_path, **without)
+    checked = run(program, "agent", "doctor", cwd=tmp_path, **without)
     assert (checked.returncode, checked.stdout) == (1, "")
-    assert checked.stderr == "The agent of n1 cannot start: ModuleNotFoundError: No module named 'packaging'.\n"
+    assert checked.stderr == "The agent cannot start: No module named 'packaging'.\n"
 
 
 def test_other_commands_say_which_extra_they_need(node, tmp_path):

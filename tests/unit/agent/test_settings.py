@@ -1,10 +1,12 @@
 """The agent's settings from its environment."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from rollout.agent.settings import SettingsError, settings_from
+from config.environment import Environment
+from rollout.agent.settings import AgentSettings, SettingsError, is_broker, is_plain_http, settings_from
 
 ENVIRON = {
     "MODFLEET_NODE": "n1",
@@ -72,3 +74,66 @@ def test_a_file_and_a_value_are_refused(tmp_path):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(SettingsError, match=r"^MODFLEET_LABELS_FILE=.*/none cannot be read"):
         settings_from(ENVIRON | {"MODFLEET_LABELS_FILE": str(tmp_path / "none")})
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("MODULE_DIR", "MODULES_DIR"),
+        ("SEVER_URL", "SERVER_URL"),
+        ("LABEL", "LABELS"),
+        ("BROKERURL_FILE", "BROKER_URL_FILE"),
+        ("SERVER_PASSWORD", "SERVER_PASSWORD_FILE"),
+    ],
+)
+def test_a_misspelt_one_is_named(variable, meant):
+    with pytest.raises(SettingsError, match=rf"^MODFLEET_{variable} is no setting: did you mean MODFLEET_{meant}\?$"):
+        settings_from(ENVIRON | {f"MODFLEET_{variable}": "x"})
+
+
+def test_variables_of_other_programs_are_ignored():
+    names = [each.name.upper() for each in fields(Environment)]
+    names += [
+        "URL",
+        "TOKEN",
+        "USER",
+        "PASSWORD",
+        "NEW_PASSWORD",
+        "CACERT",
+        "CONFIG",
+        "TRACEBACK",
+        "ADMIN_PASSWORD",
+        "HOST",
+    ]
+    others = {f"MODFLEET_{name}{end}": "x" for name in names for end in ("", "_FILE")}
+    own = {f"MODFLEET_{each.name.upper()}{end}" for each in fields(AgentSettings) for end in ("", "_FILE")}
+    assert settings_from({name: value for name, value in others.items() if name not in own} | ENVIRON)
+
+
+@pytest.mark.parametrize(
+    ("broker", "server", "same"),
+    [
+        ("redis://b/0", "redis://b:6379", True),
+        ("redis://user:x@127.0.0.1:7/0", "redis://localhost:7", True),
+        ("redis+socket://u:p@/run/s", "unix:///run/s", True),
+        ("redis://b/0", "redis://b:6380", False),
+        ("redis://b/0", "unix:///run/s", False),
+    ],
+)
+def test_the_server_is_not_the_broker(broker, server, same):
+    assert is_broker(settings_from(ENVIRON | {"MODFLEET_BROKER_URL": broker, "MODFLEET_SERVER_URL": server})) is same
+
+
+@pytest.mark.parametrize(
+    ("url", "plain"),
+    [
+        ("http://control.invalid", True),
+        ("http://192.0.2.1:8000", True),
+        ("http://localhost:8000", False),
+        ("http://127.0.0.2", False),
+        ("http://[::1]:8000", False),
+        ("https://control", False),
+    ],
+)
+def test_which_urls_need_https(url, plain):
+    assert is_plain_http(url) is plain

@@ -18,7 +18,7 @@ def settings(tmp_path):
         "MODFLEET_NODE": "n1",
         "MODFLEET_BROKER_URL": "redis://127.0.0.1:1/0",
         "MODFLEET_CONTROL_URL": "http://127.0.0.1:1",
-        "MODFLEET_SERVER_URL": "redis://127.0.0.1:1",
+        "MODFLEET_SERVER_URL": "redis://127.0.0.1:2",
         "MODFLEET_MODULES_DIR": str(tmp_path / "modules"),
         "MODFLEET_JOURNAL_DIR": str(tmp_path / "journal"),
     }
@@ -34,23 +34,33 @@ def run(*words, environ):
     )
 
 
-def test_it_can_start(settings):
-    shown = run("--check", environ=settings)
-    assert (shown.returncode, shown.stdout, shown.stderr) == (0, "The agent of n1 can start.\n", "")
-
-
-def test_the_check_makes_the_transport(settings):
-    shown = run("--check", environ=settings | {"MODFLEET_BROKER_URL": "foo://127.0.0.1"})
-    assert (shown.returncode, shown.stdout) == (1, "")
-    assert shown.stderr == "The agent of n1 cannot start: KeyError: 'No such transport: foo'.\n"
-
-
-def test_the_check_needs_its_folders(settings, tmp_path):
-    (tmp_path / "file").touch()
-    shown = run("--check", environ=settings | {"MODFLEET_JOURNAL_DIR": str(tmp_path / "file")})
-    assert (shown.returncode, shown.stdout) == (1, "")
-    assert shown.stderr == f"The agent of n1 cannot start: no permission to write to {tmp_path}/file.\n"
-    assert len(shown.stderr.splitlines()) == 1
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"CONTROL_CA": "/nonexistent"}, "MODFLEET_CONTROL_CA=/nonexistent cannot be read: No such file or directory."),
+        ({"CONTROL_CA": __file__}, f"MODFLEET_CONTROL_CA={__file__} has no certificate in PEM."),
+        (
+            {"CONTROL_URL": "http://control.example.com"},
+            ("MODFLEET_CONTROL_URL=http://control.example.com is not encrypted: use https://, except on this host."),
+        ),
+        (
+            {"SERVER_URL": "redis://localhost:1"},
+            "MODFLEET_SERVER_URL and MODFLEET_BROKER_URL are the same server: use two servers.",
+        ),
+        ({"JOURNAL_DIR": f"{__file__}/x"}, f"MODFLEET_JOURNAL_DIR={__file__}/x cannot be created: Not a directory."),
+        ({"MODULES_DIR": f"{__file__}/x"}, f"MODFLEET_MODULES_DIR={__file__}/x cannot be created: Not a directory."),
+        ({"MODULE_DIR": "/x"}, "MODFLEET_MODULE_DIR is no setting: did you mean MODFLEET_MODULES_DIR?"),
+    ],
+)
+def test_wrong_settings_are_one_sentence_at_the_start(settings, changes, sentence):
+    environ = settings | {f"MODFLEET_{name}": value for name, value in changes.items()}
+    shown = run(environ=environ)
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert shown.stderr == f"{sentence} `modfleet agent --help` lists the required settings.\n"
+    worker = [sys.executable, "-m", "celery", "-A", "rollout.agent", "worker"]
+    shown = subprocess.run(worker, cwd=ROOT, env=os.environ | environ, capture_output=True, text=True)
+    assert shown.returncode != 0
+    assert shown.stderr == f"{sentence}\n"
 
 
 def test_the_whole_command_line_has_it_too(settings):

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from durable import replacing, write_file
+from durable import make_directory, replacing, write_file
 
 
 def test_it_works(tmp_path):
@@ -31,3 +31,14 @@ def test_the_mask_of_the_process_does_not_count(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_directory_has_its_mode_whatever_the_mask_is(tmp_path):
+    (tmp_path / "there").mkdir(mode=0o700)
+    before = os.umask(0o077)
+    try:
+        make_directory(tmp_path / "there/a/b", mode=0o755)
+    finally:
+        os.umask(before)
+    modes = [path.stat().st_mode & 0o777 for path in (tmp_path / "there/a/b", tmp_path / "there/a", tmp_path / "there")]
+    assert modes == [0o755, 0o755, 0o700]

@@ -1,0 +1,116 @@
+"""`modfleet agent doctor`: check this host. It uses argparse, which the base installation has."""
+
+import argparse
+import json
+import os
+import secrets
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from modfleet.commands.agent import Parser, end
+from modfleet.failure import ExitCode
+from rollout.agent.doctor import run_doctor
+from rollout.agent.doctor.acl import Extra, Level, acl_line
+from rollout.agent.settings import SettingsError, settings_from
+from rollout.messages import FindingStatus
+
+SUMMARY = "Check this host, its server, the broker and the control plane. It changes nothing."
+DESCRIPTION = f"""{SUMMARY}
+
+It reads the agent's settings from the environment, and prints one line for each check: pass, warn, fail or unknown, with
+the fix. Run it as the agent's user, or as root to see more of the server's process.
+
+Exit codes: 0 if no check fails, 1 if one fails, 2 if a setting is wrong.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    made = Parser(
+        prog="modfleet agent doctor",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument(
+        "--env-file",
+        type=Path,
+        metavar="FILE",
+        help="File with the agent's settings, as in `EnvironmentFile=` of its unit. It replaces the environment's.",
+    )
+    made.add_argument("--json", action="store_true", help="Print the findings as a JSON array.")
+    made.add_argument(
+        "--print-acl",
+        choices=[each.value for each in Level],
+        metavar="LEVEL",
+        help="Print the line of an ACL file for the agent's user at the server, and exit: observe, load or restart.",
+    )
+    made.add_argument("--user", metavar="NAME", default="modfleet-agent", help="Name of that user.")
+    made.add_argument(
+        "--password-file",
+        type=Path,
+        metavar="FILE",
+        help="File with that user's password. If not given, a password is generated and printed to standard error.",
+    )
+    made.add_argument(
+        "--also",
+        nargs="+",
+        choices=[each.value for each in Extra],
+        default=[],
+        metavar="RIGHT",
+        help="Further rights that show secrets: keys, acl-list, config.",
+    )
+    return made
+
+
+def main(words: Sequence[str]) -> NoReturn:
+    given = parser().parse_args(words)
+    if given.print_acl:
+        _print_acl(given)
+    _diagnose(_environ(given.env_file), as_json=given.json)
+
+
+def _environ(file: Path | None) -> Mapping[str, str]:
+    if file is None:
+        return os.environ
+    try:
+        words = shlex.split(file.read_text(), comments=True)
+    except (OSError, ValueError) as error:
+        end(f"{file} cannot be read: {error}.", ExitCode.USAGE)
+    return {**os.environ, **dict(word.split("=", 1) for word in words if "=" in word)}
+
+
+def _diagnose(environ: Mapping[str, str], *, as_json: bool) -> NoReturn:
+    try:
+        settings = settings_from(environ)
+    except SettingsError as error:
+        end(f"{error} `modfleet agent --help` lists the required settings.", ExitCode.USAGE)
+    findings = run_doctor(settings)
+    if as_json:
+        print(json.dumps(msgspec.to_builtins(findings), indent=2))  # noqa: T201 - the answer
+    else:
+        for each in findings:
+            print(f"{each.status:<8} {each.check}: {each.message}")  # noqa: T201 - the answer
+            if each.fix:
+                print(f"{'':<8} Fix: {each.fix}")  # noqa: T201 - likewise
+    has_failed = any(each.status is FindingStatus.FAIL for each in findings)
+    sys.exit(ExitCode.FAILED if has_failed else ExitCode.SUCCEEDED)
+
+
+def _print_acl(given: argparse.Namespace) -> NoReturn:
+    if not given.user or any(each.isspace() or not each.isprintable() for each in given.user):
+        end("The name of a user has no spaces.", ExitCode.USAGE)
+    if given.password_file:
+        try:
+            password = given.password_file.read_text().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            end(f"{given.password_file} cannot be read: {error}.", ExitCode.USAGE)
+    else:
+        password = secrets.token_urlsafe(32)
+        print(f"user {given.user}, password {password}", file=sys.stderr)  # noqa: T201 - not part of the line
+    print(acl_line(Level(given.print_acl), given.user, password, [Extra(each) for each in given.also]))  # noqa: T201 - the answer
+    sys.exit(ExitCode.SUCCEEDED)

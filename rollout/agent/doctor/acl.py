@@ -1,0 +1,71 @@
+"""Users of the node's server with least rights, for what the agent may do: observe, load, restart.
+
+A line names only commands of Redis 7.0: a server does not start with an ACL file that names an unknown command.
+"""
+
+from collections.abc import Collection
+from enum import StrEnum
+from hashlib import sha256
+
+
+class Level(StrEnum):
+    #: Read the server's state. The server is never changed.
+    OBSERVE = "observe"
+    #: Also load and unload modules.
+    LOAD = "load"
+    #: Also restart the server and fail over.
+    RESTART = "restart"
+
+
+class Extra(StrEnum):
+    """Rights that no level has, because they show secrets. Without them, the checks that need them answer `unknown`."""
+
+    #: Read all keys: data of the server's clients.
+    KEYS = "keys"
+    #: ACL LIST: hashes of all passwords.
+    ACL_LIST = "acl-list"
+    #: CONFIG GET: also the passwords for replication and of the default user.
+    CONFIG = "config"
+
+
+#: Commands that the agent calls, by level. A level has those of the levels before it.
+COMMANDS: dict[Level, tuple[str, ...]] = {
+    Level.OBSERVE: ("ping", "info", "module|list", "command|info", "command|list"),
+    Level.LOAD: ("module|load", "module|unload", "multi", "exec"),
+    Level.RESTART: (
+        "shutdown",
+        "failover",
+        "replicaof",
+        "client|pause",
+        "client|unpause",
+        "bgsave",
+        "bgrewriteaof",
+        "lastsave",
+    ),
+}
+#: Sent by the client library when it connects.
+CONNECTION = ("hello", "auth", "select", "client|setname")
+EXTRAS: dict[Extra, tuple[str, ...]] = {
+    Extra.KEYS: ("%R~*", "+scan", "+type", "+dump"),
+    Extra.ACL_LIST: ("+acl|list",),
+    Extra.CONFIG: ("+config|get",),
+}
+
+
+def needed(level: Level) -> tuple[str, ...]:
+    """Return the commands that the agent calls at this level."""
+    levels = tuple(Level)
+    return tuple(each for one in levels[: levels.index(level) + 1] for each in COMMANDS[one])
+
+
+def acl_rules(level: Level, extras: Collection[Extra] = ()) -> str:
+    """Return the rules of a user for ACL SETUSER, without name and password."""
+    more = [rule for extra in Extra if extra in extras for rule in EXTRAS[extra]]
+    keys = [rule for rule in more if not rule.startswith("+")]
+    commands = [f"+{each}" for each in (*CONNECTION, *needed(level))] + [rule for rule in more if rule.startswith("+")]
+    return " ".join(["resetkeys", "resetchannels", *keys, "-@all", *commands])
+
+
+def acl_line(level: Level, user: str, password: str, extras: Collection[Extra] = ()) -> str:
+    """Return the line of an ACL file. It has the password's SHA-256 only."""
+    return f"user {user} on #{sha256(password.encode()).hexdigest()} {acl_rules(level, extras)}"

@@ -1,0 +1,94 @@
+"""Checks of the server's configuration files: the include line, and one owner of each `loadmodule` line."""
+
+import os
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+
+from rollout.agent.doctor.host import Host
+from rollout.agent.doctor.outcome import Outcome, failed, passed, unknown, warned
+from rollout.agent.inspection import Directive
+
+
+def include_line(host: Host) -> Outcome:
+    if not host.settings.persist:
+        return passed("Not needed: MODFLEET_PERSIST is off.")
+    file = include_file(host)
+    configuration = host.configuration
+    place = configuration.file or "the server's configuration file"
+    fix = f"Add this line to {place}: include {PurePosixPath(file).parent}/*.conf"
+    for line in (each for each in host.directives if each.words[0] == "include" and len(each.words) > 1):
+        if _matches(line.words[1], file):
+            return passed(f"{line.place} includes {file}.")
+    if configuration.unread:
+        name, reason = next(iter(configuration.unread.items()))
+        return unknown(f"No include line for {file} was found, but {name} cannot be read: {reason}.", fix)
+    if host.process.arguments is None:
+        said = (
+            f"{configuration.file} has no include line"
+            if configuration.file
+            else "The server has no configuration file"
+        )
+        return warned(f"{said} for {file}, and the options of its command line are not known.", fix)
+    return failed(f"No line of the server's configuration includes {file}: a restart loads no module.", fix)
+
+
+def loadmodule_owner(host: Host) -> Outcome:
+    """A module that two lines load stops the next start of the server."""
+    lines = [each for each in host.directives if each.words[0] == "loadmodule" and len(each.words) > 1]
+    modules = {each.path: each.name for each in host.loaded or () if each.path}
+    owners: dict[str, list[Directive]] = {}
+    for line in lines:
+        owners.setdefault(_module(host, line.words[1], modules), []).append(line)
+    for name, found in owners.items():
+        if len(found) > 1:
+            places = " and ".join(each.place for each in found)
+            return failed(
+                f"Two lines load the module {name}: {places}. The server will not start again.",
+                "Keep the line in the agent's include file, and remove the other one.",
+            )
+    stems: dict[str, list[Directive]] = {}
+    for line in lines:
+        stems.setdefault(PurePosixPath(line.words[1]).stem, []).append(line)
+    for stem, found in stems.items():
+        if len(found) > 1:
+            places = " and ".join(each.place for each in found)
+            return warned(
+                f"Two lines load a file named {stem}: {places}. If it is the same module, the server will not start again.",
+                "Keep the line in the agent's include file, and remove the other one.",
+            )
+    if host.configuration.unread:
+        name, reason = next(iter(host.configuration.unread.items()))
+        return unknown(f"{name} cannot be read: {reason}. It may load a module a second time.")
+    return passed(f"Each of the {len(lines)} `loadmodule` lines loads another module.")
+
+
+def include_file(host: Host) -> str:
+    """Return the path of the agent's include file, as the server sees it."""
+    settings = host.settings
+    file = settings.include_file or settings.modules_dir / "modfleet.conf"
+    if file.is_relative_to(settings.modules_dir):
+        return str(PurePosixPath(host.server_modules_dir) / file.relative_to(settings.modules_dir))
+    return os.path.realpath(file)
+
+
+def _matches(pattern: str, file: str) -> bool:
+    """Return True if the pattern of an include line matches the file. `*` matches no `/` and no leading dot."""
+    if not any(each in pattern for each in "*?["):
+        return pattern == file or os.path.realpath(pattern) == file
+    parent, name = PurePosixPath(os.path.realpath(Path(pattern).parent)).parts, PurePosixPath(pattern).name
+    parts = (*parent, name)
+    names = PurePosixPath(file).parts
+    return len(parts) == len(names) and all(
+        fnmatchcase(part, each) and (each[:1] != "." or part[:1] == ".")
+        for each, part in zip(parts, names, strict=True)
+    )
+
+
+def _module(host: Host, path: str, modules: dict[str, str]) -> str:
+    """Return the name of the module at a path if it is known, or else the path without symbolic links."""
+    if path in modules:
+        return modules[path]
+    store = PurePosixPath(host.server_modules_dir)
+    if PurePosixPath(path).is_relative_to(store):
+        return PurePosixPath(path).relative_to(store).parts[0]
+    return modules.get(os.path.realpath(path), os.path.realpath(path))

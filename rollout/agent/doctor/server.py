@@ -1,0 +1,257 @@
+"""Checks of the server: version, MODULE command, rights of the agent's user, renamed commands, and not the broker."""
+
+import re
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+from rollout.agent.doctor import acl, broker
+from rollout.agent.doctor.acl import Level
+from rollout.agent.doctor.host import Host, is_refused, pairs
+from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, unknown, warned
+from rollout.agent.server import RefusedError, Session
+from rollout.agent.settings import is_broker
+
+#: The oldest versions that are supported.
+OLDEST = {"redis": (7, 0), "valkey": (7, 2)}
+#: A name that no module and no file has.
+NONE = "modfleet.doctor"
+#: How to test whether a user may call each command. None of them changes the server, also if it is allowed.
+HARMLESS: dict[str, tuple[str, ...]] = {
+    "ping": ("PING",),
+    "info": ("INFO", "server"),
+    "module|list": ("MODULE", "LIST"),
+    "command|info": ("COMMAND", "INFO", "ping"),
+    "command|list": ("COMMAND", "LIST", "FILTERBY", "MODULE", NONE),
+    "module|load": ("MODULE", "LOAD", f"/nonexistent/{NONE}.so"),
+    "module|unload": ("MODULE", "UNLOAD", NONE),
+    "multi": ("MULTI",),
+    "exec": ("EXEC",),
+}
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "scan": ("SCAN", "0"),
+    "acl|list": ("ACL", "LIST"),
+    "config|get": ("CONFIG", "GET", "enable-module-command"),
+}
+#: Commands of later operations: without them, restarts and failovers are not possible.
+RENAMED = ("module", "config", "shutdown", "acl", "failover", "replicaof")
+#: Rounds of `_shares_numbers`.
+ROUNDS = 4
+
+
+def server_socket(host: Host) -> Outcome:
+    return host.server_socket
+
+
+def server_version(host: Host) -> Outcome:
+    try:
+        product, version = _version(host)
+    except UnknownError as error:
+        if host.server_socket.status != "pass":
+            raise
+        return failed(f"The version of the server is not known: {error}", "Allow INFO to the agent's user (`+info`).")
+    oldest = OLDEST[product]
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if not numbers:
+        return failed(f"The version of the server is not known: it says `{version}`.", "Use Redis 7.0+ or Valkey 7.2+.")
+    if (int(numbers[1]), int(numbers[2])) < oldest:
+        return failed(
+            f"{product.capitalize()} {version} is not supported.",
+            f"Upgrade the server to {product.capitalize()} {oldest[0]}.{oldest[1]} or later.",
+        )
+    return passed(f"{product.capitalize()} {version} is supported.")
+
+
+def server_is_broker(host: Host) -> Outcome:
+    problem = failed(
+        "MODFLEET_SERVER_URL is the broker: a module that crashes it would stop the whole fleet.",
+        "Give the broker its own server.",
+    )
+    if is_broker(host.settings):
+        return problem
+    with broker.connection(host) as raw:
+        theirs, ours = broker.run_id(raw), host.info.get("run_id")
+    same = theirs == ours if theirs and ours else _shares_numbers(host)
+    return problem if same else passed("The server is not the broker.")
+
+
+def enable_module_command(host: Host) -> Outcome:
+    """Unload a module that does not exist: the server looks at the setting before rights and names."""
+    if _observes(host):
+        return passed("Not needed: this agent only observes.")
+    with host.session() as session:
+        try:
+            session.call("MODULE", "UNLOAD", NONE)
+        except RefusedError as error:
+            words = str(error)
+        else:
+            words = ""
+        value = _config_get(session, "enable-module-command")
+    if "unknown command" in words:
+        return unknown("The command MODULE is renamed: see rename_command.")
+    if "MODULE command not allowed" not in words:
+        return passed("The server allows MODULE commands on this connection.")
+    value = value or _configured(host, "enable-module-command")
+    said = f"`enable-module-command` is `{value}`" if value else "`enable-module-command` is off for this connection"
+    return failed(
+        f"The server refuses MODULE LOAD: {said}.",
+        "Set `enable-module-command local` and connect by a Unix socket or loopback, or set `yes`. Restart the server.",
+    )
+
+
+def server_rights(host: Host) -> Outcome:
+    level = Level.OBSERVE if _observes(host) else Level.LOAD
+    commands = {name: HARMLESS[name] for name in acl.needed(level)}
+    refused, untested = _try(host, commands)
+    user = host.user
+    if refused:
+        return failed(
+            f"The server refuses these commands to the user {user}: {', '.join(refused)}.",
+            f"ACL SETUSER {user} {' '.join(f'+{each}' for each in refused)}; then save the ACL.",
+        )
+    if untested:
+        return unknown(
+            f"These rights of the user {user} could not be tested: {', '.join(untested)}.",
+            "Correct enable_module_command and rename_command first, or allow `+acl|dryrun`.",
+        )
+    return passed(f"The user {user} may call the {len(commands)} commands that the agent needs.")
+
+
+def optional_rights(host: Host) -> Outcome:
+    refused, untested = _try(host, EXTRAS)
+    missing = [*refused, *untested]
+    if missing:
+        return unknown(
+            f"Not allowed, and not needed: {', '.join(missing)}. Checks that read keys, ACLs or settings are unknown.",
+            "To allow them: `modfleet agent doctor --print-acl load --user NAME --also keys acl-list config`.",
+        )
+    return passed("The user may also read keys, ACLs and settings.")
+
+
+def rename_command(host: Host) -> Outcome:
+    renamed = _renamed(host)
+    if not renamed:
+        return passed(f"The server has these commands: {', '.join(RENAMED).upper()}.")
+    names = ", ".join(renamed).upper()
+    fix = "Remove the `rename-command` lines, restart the server, and restrict the commands by ACL rules instead."
+    if "module" in renamed:
+        return failed(f"The server has renamed {names}: the agent cannot load modules.", fix)
+    return warned(f"The server has renamed {names}: restarts and failovers will not be possible.", fix)
+
+
+def _version(host: Host) -> tuple[str, str]:
+    """Return product and version, from INFO or else from HELLO."""
+    info = host.info
+    for product in ("valkey", "redis"):
+        if version := info.get(f"{product}_version"):
+            return product, version
+    hello = host.hello
+    product, version = str(hello.get("server", "")), str(hello.get("version", ""))
+    if product not in OLDEST:
+        raise UnknownError(f"it says `{product} {version}`.")
+    return product, version
+
+
+def _observes(host: Host) -> bool:
+    return bool(getattr(host.settings, "observe", False))
+
+
+def _shares_numbers(host: Host) -> bool:
+    """Return True if broker and server number their connections together.
+
+    A server numbers connections in the order in which they are opened. Two servers would have to keep step by chance,
+    several times.
+    """
+    numbers: list[int] = []
+    for _ in range(ROUNDS):
+        with broker.connection(host) as raw:
+            at_broker = broker.hello_id(raw)
+        with host.session() as session:
+            at_server = int(pairs(session.call("HELLO", "2"))["id"])
+        if at_broker is None:
+            raise UnknownError("The broker does not tell which server it is.")
+        numbers += [at_broker, at_server]
+    return all(one < other for one, other in pairwise(numbers))
+
+
+def _try(host: Host, commands: dict[str, tuple[str, ...]]) -> tuple[list[str], list[str]]:
+    """Return the commands that the server refuses to the user, and those that could not be tested.
+
+    ACL DRYRUN tells. Without that right, the commands are queued in a transaction that is never executed.
+    """
+    user = host.user
+    results: dict[str, bool | None] = {}
+    with host.session() as session:
+        for name, words in commands.items():
+            results[name] = _dry_run(session, user, words)
+    left = [name for name in commands if results[name] is None]
+    if left:
+        with host.session() as session:
+            may_queue = _queues(session)
+            for name in left:
+                if name == "multi":
+                    results[name] = may_queue
+                elif name != "exec" and (may_queue or name in HARMLESS):  # the others only in a transaction
+                    results[name] = _may(session, commands[name])
+        if "exec" in left:  # outside of a transaction, EXEC does nothing
+            with host.session() as session:
+                results["exec"] = _may(session, ("EXEC",))
+    return [each for each in commands if results[each] is False], [each for each in commands if results[each] is None]
+
+
+def _dry_run(session: Session, user: str, words: Iterable[str]) -> bool | None:
+    try:
+        return bool(session.call("ACL", "DRYRUN", user, *words) == "OK")
+    except RefusedError:
+        return None
+
+
+def _queues(session: Session) -> bool | None:
+    """Begin a transaction. Return False if the user may not."""
+    try:
+        return True if session.call("MULTI") == "OK" else None
+    except RefusedError as error:
+        return False if is_refused(error) else None
+
+
+def _may(session: Session, words: tuple[str, ...]) -> bool | None:
+    """Return True if the server does not refuse the command for lack of rights; None if it looks at no rights."""
+    try:
+        session.call(*words)
+    except RefusedError as error:
+        if is_refused(error):
+            return False
+        if "MODULE command not allowed" in str(error) or "unknown command" in str(error):
+            return None
+    return True
+
+
+def _config_get(session: Session, name: str) -> str | None:
+    try:
+        answer: Any = session.call("CONFIG", "GET", name)
+    except RefusedError:
+        return None
+    return str(answer[1]) if len(answer) == 2 else None
+
+
+def _configured(host: Host, name: str) -> str | None:
+    """Return the value in the configuration file, if it is known."""
+    try:
+        found = [each.words[1] for each in host.directives if each.words[0] == name and len(each.words) > 1]
+    except UnknownError:
+        return None
+    return found[-1] if found else None
+
+
+def _renamed(host: Host) -> list[str]:
+    with host.session() as session:
+        try:
+            answers = session.call("COMMAND", "INFO", *RENAMED)
+        except RefusedError:
+            answers = None
+    if answers is not None:
+        return [name for name, answer in zip(RENAMED, answers, strict=True) if not answer]
+    names = {
+        each.words[1].lower() for each in host.directives if each.words[0] == "rename-command" and len(each.words) > 1
+    }
+    return [name for name in RENAMED if name in names]
