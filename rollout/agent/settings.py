@@ -100,7 +100,7 @@ def require_startable(settings: AgentSettings) -> None:
     """
     if settings.control_ca:
         try:
-            ssl.create_default_context().load_verify_locations(settings.control_ca)
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(settings.control_ca)
         except ssl.SSLError as error:
             raise SettingsError(f"MODFLEET_CONTROL_CA={settings.control_ca} has no certificate in PEM.") from error
         except OSError as error:

@@ -18,7 +18,7 @@ class Level(StrEnum):
 
 
 class Extra(StrEnum):
-    """Rights that no level has, because they show secrets. Without them, the checks that need them answer `unknown`."""
+    """Rights that no level has, because they show secrets. A check that needs one answers `unknown` without it."""
 
     #: Read all keys: data of the server's clients.
     KEYS = "keys"

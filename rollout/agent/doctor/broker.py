@@ -72,16 +72,6 @@ def hello_id(raw: Any) -> int | None:
     return None if isinstance(answer, Exception) else int(pairs(answer)["id"])
 
 
-def run_id(raw: Any) -> str | None:
-    """Return the name of the server's process, if the user may read it."""
-    answer = _answer(raw, "INFO", "server")
-    if isinstance(answer, Exception):
-        return None
-    text = answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
-    found = [line.removeprefix("run_id:") for line in text.splitlines() if line.startswith("run_id:")]
-    return found[0] if found else None
-
-
 def _try(settings: AgentSettings) -> Outcome:
     parts = urlsplit(settings.broker_url)
     where = f"{parts.hostname}:{parts.port or 6379}" if parts.hostname and "socket" not in parts.scheme else parts.path

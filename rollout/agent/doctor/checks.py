@@ -48,7 +48,6 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check("enable_module_command", "The server allows `MODULE LOAD` on this connection.", server.enable_module_command),
     Check("server_rights", "The server allows each command that the agent needs to its user.", server.server_rights),
-    Check("optional_rights", "The user may read keys, ACLs and settings. Not needed.", server.optional_rights),
     Check("rename_command", "The server has renamed no command that the agent needs.", server.rename_command),
     Check("include_line", "The server's configuration includes the agent's file.", configuration.include_line),
     Check(

@@ -59,7 +59,7 @@ def loadmodule_owner(host: Host) -> Outcome:
     if host.configuration.unread:
         name, reason = next(iter(host.configuration.unread.items()))
         return unknown(f"{name} cannot be read: {reason}. It may load a module a second time.")
-    return passed(f"Each of the {len(lines)} `loadmodule` lines loads another module.")
+    return passed(f"No two of the {len(lines)} `loadmodule` lines load the same module.")
 
 
 def include_file(host: Host) -> str:

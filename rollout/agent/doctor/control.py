@@ -52,7 +52,7 @@ def control_ca(host: Host) -> Outcome:
         return passed("MODFLEET_CONTROL_CA is not set: the public authorities are trusted.")
     fix = "Copy the certificate of the control plane's authority (PEM) to this file, readable for the agent's user."
     try:
-        ssl.create_default_context().load_verify_locations(file)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
         left = seconds_left(file)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         words = "no certificate in PEM" if isinstance(error, (ssl.SSLError, ValueError)) else words_of(error)

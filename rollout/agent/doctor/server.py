@@ -1,7 +1,7 @@
 """Checks of the server: version, MODULE command, rights of the agent's user, renamed commands, and not the broker."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -27,11 +27,6 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "module|unload": ("MODULE", "UNLOAD", NONE),
     "multi": ("MULTI",),
     "exec": ("EXEC",),
-}
-EXTRAS: dict[str, tuple[str, ...]] = {
-    "scan": ("SCAN", "0"),
-    "acl|list": ("ACL", "LIST"),
-    "config|get": ("CONFIG", "GET", "enable-module-command"),
 }
 #: Commands of later operations: without them, restarts and failovers are not possible.
 RENAMED = ("module", "config", "shutdown", "acl", "failover", "replicaof")
@@ -69,10 +64,7 @@ def server_is_broker(host: Host) -> Outcome:
     )
     if is_broker(host.settings):
         return problem
-    with broker.connection(host) as raw:
-        theirs, ours = broker.run_id(raw), host.info.get("run_id")
-    same = theirs == ours if theirs and ours else _shares_numbers(host)
-    return problem if same else passed("The server is not the broker.")
+    return problem if _shares_numbers(host) else passed("The server is not the broker.")
 
 
 def enable_module_command(host: Host) -> Outcome:
@@ -86,12 +78,12 @@ def enable_module_command(host: Host) -> Outcome:
             words = str(error)
         else:
             words = ""
-        value = _config_get(session, "enable-module-command")
     if "unknown command" in words:
         return unknown("The command MODULE is renamed: see rename_command.")
     if "MODULE command not allowed" not in words:
         return passed("The server allows MODULE commands on this connection.")
-    value = value or _configured(host, "enable-module-command")
+    with host.session() as session:
+        value = _config_get(session, "enable-module-command") or _configured(host, "enable-module-command")
     said = f"`enable-module-command` is `{value}`" if value else "`enable-module-command` is off for this connection"
     return failed(
         f"The server refuses MODULE LOAD: {said}.",
@@ -101,8 +93,10 @@ def enable_module_command(host: Host) -> Outcome:
 
 def server_rights(host: Host) -> Outcome:
     level = Level.OBSERVE if _observes(host) else Level.LOAD
-    commands = {name: HARMLESS[name] for name in acl.needed(level)}
-    refused, untested = _try(host, commands)
+    commands = acl.needed(level)
+    allowed = _allowed(host, commands)
+    refused = [name for name in commands if allowed[name] is False]
+    untested = [name for name in commands if allowed[name] is None]
     user = host.user
     if refused:
         return failed(
@@ -115,17 +109,6 @@ def server_rights(host: Host) -> Outcome:
             "Correct enable_module_command and rename_command first, or allow `+acl|dryrun`.",
         )
     return passed(f"The user {user} may call the {len(commands)} commands that the agent needs.")
-
-
-def optional_rights(host: Host) -> Outcome:
-    refused, untested = _try(host, EXTRAS)
-    missing = [*refused, *untested]
-    if missing:
-        return unknown(
-            f"Not allowed, and not needed: {', '.join(missing)}. Checks that read keys, ACLs or settings are unknown.",
-            "To allow them: `modfleet agent doctor --print-acl load --user NAME --also keys acl-list config`.",
-        )
-    return passed("The user may also read keys, ACLs and settings.")
 
 
 def rename_command(host: Host) -> Outcome:
@@ -157,7 +140,7 @@ def _observes(host: Host) -> bool:
 
 
 def _shares_numbers(host: Host) -> bool:
-    """Return True if broker and server number their connections together.
+    """Return True if broker and server number their connections together. The node's user at the broker may not call INFO.
 
     A server numbers connections in the order in which they are opened. Two servers would have to keep step by chance,
     several times.
@@ -174,29 +157,23 @@ def _shares_numbers(host: Host) -> bool:
     return all(one < other for one, other in pairwise(numbers))
 
 
-def _try(host: Host, commands: dict[str, tuple[str, ...]]) -> tuple[list[str], list[str]]:
-    """Return the commands that the server refuses to the user, and those that could not be tested.
+def _allowed(host: Host, commands: Sequence[str]) -> dict[str, bool | None]:
+    """Return for each command if the user may call it; None if that could not be tested.
 
-    ACL DRYRUN tells. Without that right, the commands are queued in a transaction that is never executed.
+    A user with all rights leaves no trace in the server's ACL LOG: the commands are queued in a transaction that is never
+    executed. ACL DRYRUN is only for what remains.
     """
-    user = host.user
-    results: dict[str, bool | None] = {}
+    allowed: dict[str, bool | None] = dict.fromkeys(commands)
     with host.session() as session:
-        for name, words in commands.items():
-            results[name] = _dry_run(session, user, words)
-    left = [name for name in commands if results[name] is None]
-    if left:
-        with host.session() as session:
-            may_queue = _queues(session)
-            for name in left:
-                if name == "multi":
-                    results[name] = may_queue
-                elif name != "exec" and (may_queue or name in HARMLESS):  # the others only in a transaction
-                    results[name] = _may(session, commands[name])
-        if "exec" in left:  # outside of a transaction, EXEC does nothing
-            with host.session() as session:
-                results["exec"] = _may(session, ("EXEC",))
-    return [each for each in commands if results[each] is False], [each for each in commands if results[each] is None]
+        may_queue = _queues(session) if "multi" in commands else None
+        for name in (each for each in commands if each not in {"multi", "exec"} and may_queue):
+            allowed[name] = _may(session, HARMLESS[name])
+    with host.session() as session:
+        if "multi" in commands:
+            allowed["multi"], allowed["exec"] = may_queue, _may(session, HARMLESS["exec"])
+        for name in (each for each in commands if allowed[each] is None):
+            allowed[name] = _dry_run(session, host.user, HARMLESS[name]) if may_queue else _may(session, HARMLESS[name])
+    return allowed
 
 
 def _dry_run(session: Session, user: str, words: Iterable[str]) -> bool | None:

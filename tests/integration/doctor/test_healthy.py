@@ -1,18 +1,21 @@
 """On a healthy host each line of the doctor passes, with the least rights that the docs print."""
 
+import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from rollout.agent.doctor import CHECKS
+from rollout.agent.doctor import CHECKS, broker, checks
+from rollout.agent.doctor.acl import Level, acl_line
+from rollout.agent.doctor.outcome import passed
+from rollout.agent.settings import AgentSettings, settings_from
 from tests.integration.agent.conftest import SERVERS
 
-#: The only lines that may be unknown on a healthy host, and why.
-UNKNOWN = {
-    "optional_rights": (
-        "Not allowed, and not needed: scan, acl|list, config|get. Checks that read keys, ACLs or settings are unknown."
-    )
-}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observing(AgentSettings):
+    observe: bool = False
 
 
 @pytest.mark.parametrize("binary", SERVERS, ids=lambda binary: Path(binary).name)
@@ -20,4 +23,57 @@ def test_each_line_passes(site):
     site.start()
     findings = site.examine()
     assert [*findings] == [each.name for each in CHECKS]
-    assert {each.check: each.message for each in findings.values() if each.status != "pass"} == UNKNOWN
+    assert [each for each in findings.values() if each.status != "pass"] == []
+
+
+@pytest.mark.parametrize("binary", SERVERS, ids=lambda binary: Path(binary).name)
+def test_a_healthy_host_leaves_nothing_in_the_logs_of_refused_commands(site):
+    site.start()
+    site.examine()
+    with site.server.client() as server, site.broker.client() as broker:
+        assert (server.acl_log(), broker.acl_log()) == ([], [])
+
+
+@pytest.mark.parametrize("binary", SERVERS, ids=lambda binary: Path(binary).name)
+def test_an_agent_that_only_observes_needs_no_more_rights(site):
+    site.server.acl = [acl_line(Level.OBSERVE, "agent", "p")]
+    site.server.lines[0] = ""
+    site.settings_class, site.more = Observing, {"observe": True}
+    site.start()
+    assert [each for each in site.examine().values() if each.status != "pass"] == []
+
+
+def test_unreadable_files_are_unknown_for_a_stated_reason(site):
+    """An agent that is not root often cannot read the server's configuration file."""
+    site.then = lambda _: site.server.config.unlink()
+    site.start()
+    findings = [each for each in site.examine().values() if each.status != "pass"]
+    reason = f"The configuration file {site.server.config} cannot be read: No such file or directory."
+    assert [(each.check, each.status, each.message) for each in findings] == [
+        ("include_line", "unknown", reason),
+        ("loadmodule_owner", "unknown", reason),
+    ]
+
+
+def test_the_doctor_never_raises(site, monkeypatch):
+    """Each check that fails in an unexpected way is unknown, and the others are still run."""
+    monkeypatch.setattr(broker, "connected", None)
+    site.start()
+    findings = site.examine()
+    assert findings["broker"].status == "unknown"
+    assert findings["broker"].message == "The check failed: TypeError: 'NoneType' object is not callable."
+    assert findings["modules_dir"].status == "pass"
+
+
+def test_a_check_that_hangs_ends(site, monkeypatch):
+    release = threading.Event()
+
+    def hang(_):
+        release.wait()
+        return passed("")
+
+    monkeypatch.setattr(checks, "CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(checks, "CHECKS", (checks.Check("hangs", "", hang),))
+    (finding,) = checks.run_doctor(settings_from(site.environ))
+    release.set()
+    assert (finding.check, finding.status) == ("hangs", "unknown")

@@ -304,16 +304,6 @@ def server_is_the_broker_by_another_address(site):
     site.environ["MODFLEET_SERVER_URL"] = f"unix://{site.broker.socket}"
 
 
-@case(
-    "server_is_broker",
-    "fail",
-    "MODFLEET_SERVER_URL is the broker: a module that crashes it would stop the whole fleet.",
-)
-def both_users_may_ask_for_the_run_id(site):
-    site.broker.acl = ["user node.n1 on >b ~* +@all", acl_line(Level.LOAD, "agent", "p")]
-    site.environ["MODFLEET_SERVER_URL"] = f"unix://{site.broker.socket}"
-
-
 @case("server_is_broker", "unknown", "The broker does not answer: see broker.")
 def nobody_knows_whether_the_server_is_the_broker(site):
     broker_is_down(site)
@@ -369,15 +359,20 @@ def server_user_may_not_unload(site):
     site.server.acl = [acl_line(Level.LOAD, "agent", "p").replace("+module|unload ", "")]
 
 
-@case("server_rights", "fail", "The server refuses these commands to the user agent: command|list, module|load.")
-def server_user_may_dry_run(site):
-    line = acl_line(Level.LOAD, "agent", "p").replace(" +module|load", "").replace(" +command|list", "")
-    site.server.acl = [f"{line} +acl|dryrun"]
-
-
 @case("server_rights", "fail", "The server refuses these commands to the user agent: ping, info.")
 def server_user_may_not_even_ping(site):
     site.server.acl = [acl_line(Level.LOAD, "agent", "p").replace(" +ping +info", "")]
+
+
+@case("server_rights", "fail", "The server refuses these commands to the user agent: module|unload.")
+def a_dry_run_tells_what_a_setting_hides(site):
+    site.server.lines[0] = "enable-module-command no"
+    site.server.acl = [acl_line(Level.LOAD, "agent", "p").replace("+module|unload ", "") + " +acl|dryrun"]
+
+
+@case("server_rights", "fail", "The server refuses these commands to the user agent: multi, exec.")
+def server_user_may_not_begin_transactions(site):
+    site.server.acl = [acl_line(Level.LOAD, "agent", "p").replace(" +multi +exec", "")]
 
 
 @case(
@@ -387,15 +382,6 @@ def server_user_may_not_even_ping(site):
 )
 def server_rights_cannot_be_tested(site):
     site.server.lines[0] = "enable-module-command no"
-
-
-@case(
-    "optional_rights",
-    "unknown",
-    "Not allowed, and not needed: acl|list. Checks that read keys, ACLs or settings are unknown.",
-)
-def server_user_may_not_read_acls(site):
-    site.server.acl = [acl_line(Level.LOAD, "agent", "p") + " %R~* +scan +config|get"]
 
 
 @case("rename_command", "fail", "The server has renamed MODULE: the agent cannot load modules.")
@@ -713,8 +699,7 @@ def test_the_doctor_names_the_problem_and_the_fix(host, binary, site):
 def test_each_line_fails_or_warns_in_the_table():
     assert len(CASES) >= 40
     seen = {each.check for each in CASES if each.status in {"fail", "warn"}}
-    #: In tests of their own below; `optional_rights` is never more than unknown.
-    seen |= {"disk_space", "selinux", "optional_rights"}
+    seen |= {"disk_space", "selinux"}  # in tests of their own below
     assert seen == {each.name for each in CHECKS}
 
 
