@@ -66,7 +66,8 @@ class Meaning(StrEnum):
 MEANINGS: Mapping[str, Meaning] = {
     **dict.fromkeys(["succeeded", "passed", "in_sync", "online", "enabled"], Meaning.GOOD),
     **dict.fromkeys(
-        ["failed", "timed_out", "error", "missing", "offline", "rollback_failed", "rejected", "disabled"], Meaning.BAD
+        ["failed", "timed_out", "error", "missing", "offline", "degraded", "rollback_failed", "rejected", "disabled"],
+        Meaning.BAD,
     ),
     **dict.fromkeys(
         [

@@ -11,8 +11,10 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 
 from rollout.agent.doctor.host import Host, errors, pairs, words_of
 from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, unknown
+from rollout.agent.identity import IdentityError
 from rollout.agent.publisher import connected, transport_options
 from rollout.agent.settings import AgentSettings
+from rollout.agent.trust import Trust
 from rollout.messages import HEARTBEATS, REPORTS, FindingStatus, cancel_queue_for, queue_for
 
 #: The longest time to connect to the broker, seconds.
@@ -53,7 +55,7 @@ def connection(host: Host) -> Iterator[Any]:
     if broker(host).status is not FindingStatus.PASS:
         raise UnknownError("The broker does not answer: see broker.")
     try:
-        with connected(host.settings) as opened:
+        with connected(Trust(host.settings)) as opened:
             channel: Any = opened.default_channel
             with channel.conn_or_acquire() as client:
                 raw = client.connection_pool.make_connection()
@@ -77,9 +79,11 @@ def _try(settings: AgentSettings) -> Outcome:
     where = f"{parts.hostname}:{parts.port or 6379}" if parts.hostname and "socket" not in parts.scheme else parts.path
     try:
         _connect(parts.scheme, where)
-        with connected(settings) as opened:
+        with connected(Trust(settings)) as opened:
             if not hasattr(opened.default_channel, "conn_or_acquire"):
                 return unknown("The broker is not Redis or Valkey: its rights and its clock are not checked.")
+    except IdentityError as error:
+        return failed(str(error), "Check the file MODFLEET_IDENTITY_FILE, or join the node again.")
     except (OperationalError, RedisError, OSError, KeyError, ValueError) as error:
         if any(isinstance(each, AuthenticationError) for each in errors(error)):
             return failed(
