@@ -104,7 +104,8 @@ def _nodes() -> Iterator[Metric]:
     for reason, count in reasons.items():
         degraded.add_metric([reason], count)
     yield degraded
-    facts = statistics.fact_counts(database_now())
+    now = database_now()
+    facts = statistics.fact_counts(now)
     yield gauge(
         "modfleet_nodes_restarting",
         "Nodes whose server has restarted three times or more in ten minutes.",
@@ -138,7 +139,7 @@ def _nodes() -> Iterator[Metric]:
         "Nodes on which a module is not as the last operation left it, by module.",
         labels=["module"],
     )
-    now, by_module, since = database_now(), dict[str, int](), None
+    by_module, since = dict[str, int](), None
     for each in statistics.placements_by_state():
         placements.add_metric([each.module_name, each.state], each.count)
         by_module[each.module_name] = by_module.get(each.module_name, 0) + each.drifted

@@ -1,6 +1,6 @@
 """Chooses the nodes of a request, and finds those to skip."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from rollout.domain.errors import InvalidRolloutError, NoMatchError, NoNodesError, UnknownNodeError
 from rollout.domain.placement.commands import Skip
@@ -35,10 +35,10 @@ def chosen_nodes(request: RolloutRequest) -> list[Node]:
     return [found[name] for name in dict.fromkeys(request.nodes)]
 
 
-def skips_of(request: RolloutRequest, module: ModuleVersion, nodes: Iterable[Node]) -> dict[str, Skip]:
+def skips_of(request: RolloutRequest, module: ModuleVersion, nodes: Collection[Node]) -> dict[str, Skip]:
     """Return why nodes are skipped, by node: draining, an agent that is too old, or no build for them. One query."""
     needed = Capability.REMOVE if request.action == Action.REMOVE else Capability(request.activation)
-    capable = capable_of(needed)
+    capable = capable_of(needed, [node.name for node in nodes] if request.named else None)
     return {node.name: skip for node in nodes if (skip := _reason_to_skip(request, module, node, capable))}
 
 
@@ -52,12 +52,13 @@ def _reason_to_skip(
     return module.reason_to_skip(node) if request.action == Action.INSTALL else None
 
 
-def capable_of(needed: Capability) -> dict[str, bool]:
-    """Return by node if its agent can carry out such an operation. Nodes that were never heard are left out."""
-    rows = Liveness.objects.values_list("node", "protocol", "capabilities")
+def capable_of(needed: Capability, names: Collection[str] | None) -> dict[str, bool]:
+    """Return by node if its agent can carry out such an operation; `names` None: of all nodes. Nodes that were never heard
+    are left out."""
+    rows = Liveness.objects.all() if names is None else Liveness.objects.filter(node__in=names)
     return {
         node: protocol in PROTOCOLS and needed in (capabilities or ([] if protocol else FORMER_CAPABILITIES))
-        for node, protocol, capabilities in rows
+        for node, protocol, capabilities in rows.values_list("node", "protocol", "capabilities")
     }
 
 

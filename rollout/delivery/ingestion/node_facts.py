@@ -45,7 +45,7 @@ _COLUMNS = (
 
 
 def _row(heartbeat: Heartbeat, before: NodeFacts | None, now: datetime) -> NodeFacts:
-    server: dict[str, Any] = msgspec.to_builtins(heartbeat.facts)
+    server: dict[str, Any] = _as_stored(heartbeat.facts)
     doctor = heartbeat.doctor
     if doctor is None and before is not None:  # the doctor examines the node now
         row = NodeFacts(doctor=before.doctor, failed=before.failed, warned=before.warned)
@@ -53,7 +53,7 @@ def _row(heartbeat: Heartbeat, before: NodeFacts | None, now: datetime) -> NodeF
     else:
         findings = doctor or ()
         row = NodeFacts(
-            doctor=None if doctor is None else msgspec.to_builtins(doctor),
+            doctor=None if doctor is None else _as_stored(doctor),
             failed=len(failed_checks(findings)) if findings else None,
             warned=sum(each.status == FindingStatus.WARN for each in findings) if findings else None,
             has_conflict=_CONFLICT in failed_checks(findings),
@@ -66,6 +66,11 @@ def _row(heartbeat: Heartbeat, before: NodeFacts | None, now: datetime) -> NodeF
     if not server["run_id"] and before is not None:
         server["run_id"] = before.server.get("run_id", "")  # a server that is away has had this one
     return row
+
+
+def _as_stored(reported: object) -> Any:
+    """Return plain JSON values, as a row that is read has them: lists, not tuples."""
+    return msgspec.json.decode(msgspec.json.encode(reported))
 
 
 def _restarts(run_id: str, before: NodeFacts | None, now: datetime) -> list[float]:

@@ -247,11 +247,15 @@ def test_calls_that_know_no_strategy_go_on_after_a_failure():
 @pytest.mark.parametrize("count", [5, 50])
 def test_planning_costs_the_same_for_any_number_of_nodes(count, django_assert_num_queries):
     fleet(count)
-    with django_assert_num_queries(5):  # the nodes, the builds, the module object, what is there, what is under way
+    with django_assert_num_queries(
+        6
+    ):  # the nodes, their agents, the builds, the module object, what is there, what is under way
         planned()
-    with django_assert_num_queries(5):
+    with django_assert_num_queries(6):
         planned(selector=Selector(names=("n*",)))
-    with django_assert_num_queries(5):  # the nodes; what else is there and on its way; what is under way, and there
+    with django_assert_num_queries(
+        6
+    ):  # the nodes, their agents; what else is there and on its way; what is under way, and there
         planned(action=Action.REMOVE)
 
 

@@ -95,7 +95,7 @@ def test_an_agent_writes_json_without_the_control_plane(tmp_path):
         "MODFLEET_NODE": "n1",
         "MODFLEET_BROKER_URL": "redis://127.0.0.1:1/0",
         "MODFLEET_CONTROL_URL": "http://127.0.0.1:1",
-        "MODFLEET_SERVER_URL": "redis://127.0.0.1:1",
+        "MODFLEET_SERVER_URL": "redis://127.0.0.1:2",
         "MODFLEET_MODULES_DIR": str(tmp_path),
         "MODFLEET_JOURNAL_DIR": str(tmp_path),
         "MODFLEET_LOG_FORMAT": "json",
