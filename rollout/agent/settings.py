@@ -94,7 +94,7 @@ class AgentSettings:
     #: Host names by which clients of the REST API address this node, separated by commas.
     api_hosts: tuple[str, ...] = ()
     #: Seconds between two heartbeats.
-    beat_seconds: Seconds = 30.0
+    beat_seconds: Seconds = 10.0
     #: `line` for people; `json` for programs, with one object per line.
     log_format: typing.Literal["line", "json"] = "line"
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from django.db.models import Count, DurationField, ExpressionWrapper, F, Min, Q, Sum
 
-from rollout.domain.node.state import LARGEST_SKEW
+from rollout.domain.node.health import LOOP_SECONDS
+from rollout.domain.node.state import LARGEST_SKEW, NodePhase
 from rollout.domain.rollout.events import RolloutPhase, WavePhase
-from rollout.models import DroppedMessages, Liveness, Node, NodeModule, Operation, Placement, Rollout
+from rollout.models import DroppedMessages, Liveness, Node, NodeFacts, NodeModule, Operation, Placement, Rollout
 from rollout.queries.nodes import count_by_phase, node_rows
 
 #: Upper bounds of the histogram of durations of rollouts, seconds.
@@ -110,6 +111,39 @@ def skewed_nodes() -> int:
     """Return how many nodes of the fleet have a wrong clock."""
     skewed = Q(clock_skew_seconds__gt=LARGEST_SKEW) | Q(clock_skew_seconds__lt=-LARGEST_SKEW)
     return Liveness.objects.filter(skewed, node__in=node_rows().order_by().values("name")).count()
+
+
+def degraded_nodes() -> dict[str, int]:
+    """Return how many nodes of the fleet are degraded, by reason."""
+    rows = Node.objects.filter(phase=NodePhase.DEGRADED).order_by().values_list("degraded_reason")
+    return dict(rows.annotate(Count("name")))
+
+
+def duplicate_nodes() -> int:
+    """Return for how many nodes of the fleet two agents are heard."""
+    return node_rows().filter(duplicate=True).count()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactCounts:
+    """Nodes of the fleet with these facts. `restarting`: the server restarts in a loop. `include_missing`: its configuration
+    does not include the agent's file. `conflicting`: two lines of its configuration load the same module."""
+
+    restarting: int
+    include_missing: int
+    conflicting: int
+
+
+def fact_counts(now: datetime) -> FactCounts:
+    of_fleet = NodeFacts.objects.filter(node__in=node_rows().order_by().values("name"))
+    since = now - timedelta(seconds=LOOP_SECONDS)
+    return FactCounts(
+        **of_fleet.aggregate(
+            restarting=Count("node", filter=Q(third_restart_at__gt=since)),
+            include_missing=Count("node", filter=Q(include_seen=False)),
+            conflicting=Count("node", filter=Q(has_conflict=True)),
+        )
+    )
 
 
 def dropped_messages() -> list[tuple[str, str, int]]:
