@@ -197,6 +197,7 @@ def test_the_doctor_at_work_leaves_its_last_findings():
     beat("n0000", doctor=[finding("loadmodule_owner"), finding("clock", FindingStatus.WARN)])
     beat("n0000", doctor=None)
     row = NodeFacts.objects.get()
+    assert row.doctor
     assert (row.failed, row.warned, row.has_conflict, len(row.doctor)) == (1, 1, True, 2)
     assert node("n0000").phase == "degraded"
 
@@ -221,7 +222,7 @@ def test_the_counts_of_the_metrics():
     beat("n0002", facts=ServerState(run_id="a", include_seen=True), doctor=[finding("loadmodule_owner")])
     assert nodes_by_phase() == {"degraded": 3, "online": 1}
     assert degraded_nodes() == {"server_unreachable": 1, "doctor_failed": 2}
-    counts = fact_counts(Liveness.objects.first().last_seen)
+    counts = fact_counts(Liveness.objects.latest("last_seen").last_seen)
     assert (counts.include_missing, counts.conflicting) == (1, 1)
 
 
