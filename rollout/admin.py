@@ -4,15 +4,14 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from django.contrib import admin
-from django.db.models import Case, QuerySet, When
-from django.db.models.functions import Now
+from django.db.models import Case, QuerySet, Value, When
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import reverse
 from django.utils.html import format_html
 
 from accounts.admin import ActingAdmin
 from accounts.roles import Permission
-from eventstore import in_words, newest_of
+from eventstore import database_now, in_words, newest_of
 from rollout.domain.join_token.events import join_token_stream
 from rollout.domain.node.events import node_stream
 from rollout.domain.node.state import Identity, NodePhase
@@ -482,7 +481,7 @@ class JoinTokenAdmin(ActingAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[JoinToken]:
         rows: QuerySet[JoinToken] = super().get_queryset(request)
-        return rows.annotate(now=Now())
+        return rows.annotate(now=Value(database_now()))
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_act_permission(request)

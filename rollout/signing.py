@@ -208,7 +208,11 @@ def _mac(envelope: Envelope, key: bytes) -> str:
 
 
 def _compare(envelope: Envelope, key: bytes) -> None:
-    if not hmac.compare_digest(_mac(envelope, key).encode(), envelope.signature.encode()):
+    try:
+        is_valid = hmac.compare_digest(_mac(envelope, key).encode(), envelope.signature.encode())
+    except ValueError as error:  # half of a surrogate pair
+        raise UntrustedError("the message cannot be encoded") from error
+    if not is_valid:
         raise UntrustedError("the signature is not valid")
 
 

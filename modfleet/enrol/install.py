@@ -27,7 +27,7 @@ from modfleet.enrol.steps import Steps
 from modfleet.failure import CommandError, ExitCode, UsageError
 from rollout.agent import inspection
 from rollout.agent.identity import Credentials, Identity, IdentityError, read_identity, write_identity
-from rollout.signing import NodeSecret, to_text
+from rollout.signing import NodeSecret, key_id, to_text
 
 #: How long the first heartbeat is waited for, and the pause between two looks, seconds.
 PATIENCE_SECONDS, PAUSE_SECONDS = 60.0, 1.0
@@ -420,7 +420,8 @@ def _wait(wishes: Wishes, layout: Layout, steps: Steps, joined: Joined | None, *
                 joined.control, wishes.token, layout.node, joined.credentials, observe=wishes.observe
             )
     if answer.identity == "pending":
-        steps.by_you("the node waits for acceptance", f"modfleet nodes accept {layout.node}")
+        key = key_id(joined.credentials.secret.public)
+        steps.by_you("the node waits for acceptance", f"modfleet nodes accept {layout.node} --key {key}")
     elif runs:
         steps.done(f"the control plane received the first heartbeat: {layout.node} is {answer.phase}")
     return ExitCode.SUCCEEDED

@@ -66,7 +66,7 @@ def refusal(error: RefusedError) -> Failure:
             "The server does not allow MODULE LOAD. Add `enable-module-command local` to its configuration and restart "
             f"it: the setting cannot be changed at run time. The server's answer: {answer}",
         )
-    if re.match(r"unknown command '?module\b", answer, re.IGNORECASE):
+    if re.match(r"unknown command ['`]?module\b", answer, re.IGNORECASE):
         return Failure(
             Reason.MODULE_COMMAND_DISABLED,
             "The server does not know the command MODULE. Remove `rename-command MODULE` from its configuration, and "

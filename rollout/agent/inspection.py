@@ -519,10 +519,14 @@ def selinux_label(path: str, root: Path = ROOT) -> str | None:
         return None
 
 
-def apparmor_profile(pid: int, root: Path = ROOT) -> str | None:
-    """Return the AppArmor profile of the process with its mode, or `unconfined`; None if AppArmor is not active."""
-    if (_text(root / "sys/module/apparmor/parameters/enabled") or "").strip() != "Y":
-        return None
+def apparmor_is_active(root: Path = ROOT) -> bool | None:
+    file = root / "sys/module/apparmor/parameters/enabled"
+    text = _text(file)
+    return text.strip() == "Y" if text is not None else None if file.exists() else False
+
+
+def security_context(pid: int, root: Path = ROOT) -> str | None:
+    """Return the SELinux context of the process, or its AppArmor profile with the mode; None if it cannot be read."""
     text = _text(_proc(root, pid) / "attr/current")
     return text.rstrip("\0\n") if text else None
 

@@ -15,6 +15,7 @@ from redis.exceptions import BusyLoadingError, NoPermissionError, RedisError, Re
 from rollout.agent.failure import AgentError, Failure
 from rollout.agent.settings import AgentSettings
 from rollout.messages import Reason
+from rollout.tls import in_words, secured
 
 #: The longest time to connect, and for the answer to a command other than MODULE LOAD and UNLOAD, seconds.
 ANSWER_SECONDS = 5.0
@@ -209,9 +210,8 @@ class Server:
             connection.connect()
         except (RedisError, OSError) as error:
             url = self._settings.server_url.rpartition("@")[2]
-            raise Failure(
-                Reason.SERVER_UNREACHABLE, f"The server at {url} cannot be reached: {str(error).rstrip('.')}."
-            ) from error
+            words = in_words(error, "MODFLEET_SERVER_CA")
+            raise Failure(Reason.SERVER_UNREACHABLE, f"The server at {url} cannot be reached: {words}.") from error
 
     def _connection(self, seconds: float) -> Any:
         password_file = self._settings.server_password_file
@@ -220,7 +220,12 @@ class Server:
             "password": password_file.read_text().strip() if password_file else None,
         }
         pool = redis.ConnectionPool.from_url(
-            self._settings.server_url,
+            secured(
+                self._settings.server_url,
+                ca=self._settings.server_ca,
+                certificate=self._settings.server_certificate,
+                key=self._settings.server_key,
+            ),
             socket_timeout=seconds,
             socket_connect_timeout=min(seconds, ANSWER_SECONDS),
             protocol=2,

@@ -19,12 +19,13 @@ import msgspec
 from msgspec import Meta
 
 from durable import make_directory
+from rollout import tls
 from rollout.agent.failure import AgentError
 from rollout.agent.inspection import is_local
 
 PREFIX = "MODFLEET_"
 #: A variable that is this similar to one of the agent's is a misspelt one. Those of the control plane are below it.
-LIKENESS = 0.8
+LIKENESS = 0.82
 
 NodeName = Annotated[str, Meta(pattern=r"^(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,128}\Z")]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://")]
@@ -58,6 +59,14 @@ class AgentSettings:
     identity_file: Path | None = None
     #: PEM file of a certificate authority to trust in addition to the public ones.
     control_ca: Path | None = None
+    #: The same for a broker at `rediss://`.
+    broker_ca: Path | None = None
+    #: The same for a server at `rediss://`.
+    server_ca: Path | None = None
+    #: PEM file of the certificate that the agent sends to a server at `rediss://` that requires one.
+    server_certificate: Path | None = None
+    #: PEM file of that certificate's private key, without a password.
+    server_key: Path | None = None
     #: ACL user with which the agent logs in to the server.
     server_user: str = ""
     #: File with that user's password. It is read at each connection, so the password may change.
@@ -105,7 +114,34 @@ def settings_from(environ: Mapping[str, str]) -> AgentSettings:
         for field in dataclasses.fields(AgentSettings)
         if given[field.name] or _is_required(field)
     }
-    return AgentSettings(**values)
+    settings = AgentSettings(**values)
+    _require_usable_certificates(settings)
+    return settings
+
+
+def _require_usable_certificates(settings: AgentSettings) -> None:
+    """Raises: `SettingsError`."""
+    _require_usable_authority("BROKER", settings.broker_url, settings.broker_ca)
+    _require_usable_authority("SERVER", settings.server_url, settings.server_ca)
+    certificate, key = settings.server_certificate, settings.server_key
+    if certificate is None and key is None:
+        return
+    if certificate is None or key is None:
+        raise SettingsError(f"{PREFIX}SERVER_CERTIFICATE and {PREFIX}SERVER_KEY must be set together.")
+    if not tls.is_secured(settings.server_url):
+        raise SettingsError(f"{PREFIX}SERVER_CERTIFICATE is set, but {PREFIX}SERVER_URL does not begin with rediss://.")
+    if reason := tls.unusable_certificate(certificate, key):
+        raise SettingsError(f"{PREFIX}SERVER_CERTIFICATE or {PREFIX}SERVER_KEY is wrong: {reason}.")
+
+
+def _require_usable_authority(name: str, url: str, ca: Path | None) -> None:
+    """Raises: `SettingsError`."""
+    if ca is None:
+        return
+    if not tls.is_secured(url):
+        raise SettingsError(f"{PREFIX}{name}_CA is set, but {PREFIX}{name}_URL does not begin with rediss://.")
+    if reason := tls.unusable_authority(ca):
+        raise SettingsError(f"{PREFIX}{name}_CA is wrong: {ca}: {reason}.")
 
 
 def require_startable(settings: AgentSettings) -> None:

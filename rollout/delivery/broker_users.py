@@ -7,6 +7,7 @@ connections are closed.
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -17,6 +18,7 @@ from rollout.delivery.broker_acl import node_rules, user_of
 from rollout.domain.node.state import Identity
 from rollout.messages import cancel_queue_for, queue_for
 from rollout.models import Node
+from rollout.tls import secured
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ class BrokerUsers:
 
     def __init__(self, url: str | None = None) -> None:
         url = settings.ENVIRONMENT.broker_admin_url if url is None else url
-        self._broker: Any = connected_to(url) if url else None
+        self._broker: Any = connected_to(url, settings.ENVIRONMENT.broker_ca) if url else None
         #: The process of the broker, and the rules of each user that were set in it.
         self._run_id = ""
         self._set: dict[str, tuple[str, ...]] = {}
@@ -100,9 +102,9 @@ class BrokerUsers:
             pipeline.execute()
 
 
-def connected_to(url: str) -> Any:
-    """Return a client of the broker. `url` is in Celery's form."""
-    plain = url.replace("redis+socket://", "unix://", 1)
+def connected_to(url: str, ca: str = "") -> Any:
+    """Return a client of the broker. `url` is in Celery's form. `ca`: the file of a private certificate authority."""
+    plain = secured(url.replace("redis+socket://", "unix://", 1), ca=Path(ca) if ca else None)
     # CLIENT SETINFO exists since Redis 7.2, so its user may not call it.
     options: dict[str, Any] = {"socket_timeout": ANSWER_SECONDS, "decode_responses": True, "driver_info": None}
     return redis.Redis.from_url(plain, **options)

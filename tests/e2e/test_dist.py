@@ -21,6 +21,7 @@ from tests.fleet import ROOT, remove_folder, sample, short_folder
 from tests.host import UV, Host, blocks, clean
 from tests.namespace import debian_redis, namespace
 from tests.postgres import FAST, postgres
+from tests.proxies import with_upstreams
 from tests.waiting import wait_for
 
 PAGE = ROOT / "docs/howto/production.md"
@@ -87,7 +88,7 @@ def server(place, *words, config=(), port=0):
 
 
 @contextmanager
-def proxy(place, *, port, upstream):
+def proxy(place, *, port, upstreams):
     """deploy/Caddyfile, for `localhost` and with an authority of its own; the authority's certificate."""
     place.mkdir()
     own = (
@@ -95,8 +96,7 @@ def proxy(place, *, port, upstream):
         f"\thttp_port {free_port()}\n\thttps_port {port}\n\tstorage file_system {place}/storage\n"
     )
     shown = (ROOT / "deploy/Caddyfile").read_text()
-    assert "reverse_proxy control-plane:8000" in shown
-    shown = shown.replace("control-plane:8000", f"127.0.0.1:{upstream}").replace("{\n", own, 1)
+    shown = with_upstreams(shown, upstreams, "control-plane:8000", "control-plane-2:8000").replace("{\n", own, 1)
     (place / "Caddyfile").write_text(shown)
     with (place / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -117,15 +117,15 @@ def proxy(place, *, port, upstream):
 
 @pytest.fixture(scope="module")
 def ports():
-    """Of the proxy, of the API and of the broker."""
-    return free_port(), free_port(), free_port()
+    """Of the proxy, of the two API processes and of the broker."""
+    return free_port(), free_port(), free_port(), free_port()
 
 
 @pytest.fixture(scope="module")
 def control_plane(folder, checkout, ports):
     """The host of the control plane: installed, with its tables, and with all of its services."""
-    tls, api, broker = ports
-    with postgres(*FAST) as database, proxy(folder / "proxy", port=tls, upstream=api) as authority:
+    tls, api, second, broker = ports
+    with postgres(*FAST) as database, proxy(folder / "proxy", port=tls, upstreams=(api, second)) as authority:
         host = Host(
             folder / "control",
             {
@@ -135,10 +135,13 @@ def control_plane(folder, checkout, ports):
                 "modfleet.example.com": "localhost",
                 "--port 8000": f"--port {api}",
                 "127.0.0.1:8001": f"127.0.0.1:{free_port()}",
+                "--port 8002": f"--port {second}",
+                "127.0.0.1:8003": f"127.0.0.1:{free_port()}",
             },
         )
         host.authority = authority
         host.paste(blocks(PAGE, "systemd"), cwd=checkout)
+        host.paste(blocks(PAGE, "systemd second"), cwd=checkout)
         with (host.root / "etc/modfleet/control-plane.env").open("a") as settings:
             settings.write(f"MODFLEET_CONTROL_CA={authority}\n")
         place = folder / "broker"
@@ -282,7 +285,7 @@ def test_containers_bring_a_module_to_a_node(folder, checkout, workstation, tmp_
     local = ("--enable-module-command", "local", "--dir", str(tmp_path / "server"))
     with (
         postgres(*FAST) as database,
-        proxy(tmp_path / "proxy", port=tls, upstream=api) as authority,
+        proxy(tmp_path / "proxy", port=tls, upstreams=(api, free_port())) as authority,
         server(tmp_path / "broker", config=[here(each) for each in words], port=port),
         server(tmp_path / "server", *local) as socket,
     ):

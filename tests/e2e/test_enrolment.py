@@ -142,7 +142,8 @@ def run_on(host, person, script: str) -> str:
     person.count += 1
     done = host.run(script)
     assert done.returncode == 0, f"{script}: {done.stdout}\n{done.stderr}"
-    return done.stdout
+    output: str = done.stdout
+    return output
 
 
 def let_other_users_connect(control: Fleet) -> None:

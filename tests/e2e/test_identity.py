@@ -2,6 +2,7 @@
 
 import json
 import time
+from functools import partial
 
 from celery import Celery
 
@@ -15,6 +16,10 @@ def identity(fleet, name):
 def identity_events(fleet, name):
     events = fleet.get("/v2/events", params={"stream": f"node:{name}", "limit": 1000})["results"]
     return [each["type"] for each in events if "key" in each["type"]]
+
+
+def has_events(fleet, name, kinds):
+    return kinds <= set(identity_events(fleet, name))
 
 
 def test_the_nodes_of_a_new_cluster_sign_their_messages(fleet):
@@ -31,7 +36,7 @@ def test_all_keys_are_replaced_during_a_rollout_and_the_broker_may_be_lost_after
     assert fleet.end_of(uid)["phase"] == "succeeded"
     kinds = {"node.rekey_requested.v1", "node.key_added.v1", "node.key_retired.v1"}
     for name in fleet.names:
-        wait_for(lambda name=name: kinds <= set(identity_events(fleet, name)))
+        wait_for(partial(has_events, fleet, name, kinds))
         found = identity(fleet, name)
         assert found["upcoming"] is None
         assert found["credentials"]["private_key"] != before[name]["private_key"]

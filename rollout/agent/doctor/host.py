@@ -1,6 +1,7 @@
 """The facts that several checks need, each read once: about the server, its process and its configuration."""
 
 import os
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -64,6 +65,8 @@ def words_of(error: BaseException) -> str:
     found = tuple(errors(error))
     if any(isinstance(each, (TimeoutError, redis.TimeoutError)) for each in found):
         return "no answer in time"
+    if untrusted := next((each for each in found if isinstance(each, ssl.SSLCertVerificationError)), None):
+        return f"its certificate is not trusted: {untrusted.verify_message}"
     if strerror := next((each.strerror for each in found if isinstance(each, OSError) and each.strerror), None):
         return strerror
     cause = error.__cause__ if isinstance(error, Failure) and error.__cause__ else error
@@ -125,6 +128,8 @@ class Host:
         match next((each for each in found if isinstance(each, OSError)), None):
             case PermissionError():
                 fix = "Add the agent's user to the group of the socket, and set `unixsocketperm 770` in the server."
+            case ssl.SSLError():
+                fix = "Let the server use a certificate of an authority that this host trusts."
             case FileNotFoundError():
                 fix = "Set `unixsocket` in the server's configuration to this path, or correct MODFLEET_SERVER_URL."
             case _:

@@ -81,15 +81,25 @@ class EnvelopeSerializer(StrictSerializer):
     purpose = serializers.ChoiceField(list(Purpose))
     node = StrictCharField(validators=[_NODE])
     key = StrictCharField(validators=[RegexValidator(r"\A[0-9a-f]{16}\Z")])
-    peer = StrictCharField(allow_blank=True, default="", validators=[RegexValidator(r"\A([0-9a-f]{16})?\Z")])
+    peer = StrictCharField(validators=[RegexValidator(r"\A[0-9a-f]{16}\Z")])
     payload = StrictCharField(max_length=10_000, trim_whitespace=False)
     signature = StrictCharField(max_length=128)
+
+
+class SignedTrustSerializer(serializers.Serializer[Any]):
+    protocol = serializers.IntegerField()
+    purpose = serializers.CharField()
+    node = serializers.CharField()
+    key = serializers.CharField()
+    peer = serializers.CharField(allow_blank=True)
+    payload = serializers.CharField()
+    signature = serializers.CharField()
 
 
 class InvitationSerializer(TrustSerializer):
     ca = serializers.CharField(allow_null=True, help_text="The control plane's certificate authority as PEM")
     protocols = serializers.ListField(child=serializers.ChoiceField(PROTOCOLS), help_text="Formats of messages")
-    trust = EnvelopeSerializer(many=True, help_text="`control_keys` and `fetch_hosts`, signed with each of the keys")
+    trust = SignedTrustSerializer(many=True, help_text="`control_keys` and `fetch_hosts`, signed with each of the keys")
 
 
 class EnrolmentSerializer(StrictSerializer):

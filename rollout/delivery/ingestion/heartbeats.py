@@ -36,9 +36,23 @@ def record_heartbeats(bodies: Sequence[Any]) -> bool:
     verified = _with_right_clocks(verified_heartbeats(bodies))
     heartbeats = [each.message for each in verified]
     changed = [name for names in all_or_each(_record_all, heartbeats) for name in names]
-    _retire_old_keys({each.message.node: each.public_key for each in verified if each.is_new_key})
+    _retire_old_keys(_new_keys(verified))
     advance_all(unfinished_rollouts_of(*changed))
     return bool(changed) or any(heartbeat.hello for heartbeat in heartbeats)
+
+
+def _new_keys(verified: Sequence[Verified[Heartbeat]]) -> dict[str, str]:
+    """Return the new key of each node that uses one. A rival's key is not one that the node uses (`rivals`)."""
+    new = [each for each in verified if each.is_new_key]
+    if not new:
+        return {}
+    rows = Liveness.objects.filter(node__in={each.message.node for each in new})
+    speaking = dict(rows.values_list("node", "incarnation"))
+    return {
+        each.message.node: each.public_key
+        for each in new
+        if speaking.get(each.message.node) == each.message.inventory.incarnation
+    }
 
 
 @retry_on_conflict

@@ -279,3 +279,37 @@ def test_a_refused_upgrade_has_the_servers_words(site, workshop, repack):
     assert report.reason is Reason.LOAD_FAILED
     assert "# <floor> Floor requires redis-server 99.0" in report.server_log
     assert site.server.loaded() == {("base", 1)}
+
+
+def test_an_upgrade_of_a_module_whose_commands_acl_rules_name(site, workshop, binary):
+    """Valkey 9.1 refuses it. Redis 7.0 does not, and its ACL LIST is in order, because the commands come back at once."""
+    site.install(workshop.built("base", 1))
+    site.server.call("ACL", "SETUSER", "bob", "on", "nopass", "-@all", "+base.ask")
+    report = site.install(workshop.built("base", 2), commands=("base.ask",))
+    if binary == VALKEY:
+        assert (report.phase, report.reason) == (Phase.FAILED, Reason.NAMED_IN_ACL)
+    else:
+        assert report.phase is Phase.SUCCEEDED
+    assert any("+base.ask" in rule for rule in site.server.call("ACL", "LIST"))
+
+
+def test_an_upgrade_that_loses_such_a_command_is_refused(site, workshop):
+    site.install(workshop.built("base", 1))
+    site.server.call("ACL", "SETUSER", "bob", "on", "nopass", "-@all", "+base.ask")
+    report = site.install(workshop.built("base", 2), commands=("base.other",))
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.NAMED_IN_ACL)
+    assert site.server.loaded() == {("base", 1)}
+
+
+def test_a_rule_is_not_looked_for_without_the_right(site, workshop, binary):
+    """ACL LIST shows hashes of passwords, so the right is off by default. Valkey refuses the unload itself."""
+    site.install(workshop.built("base", 1))
+    log_in(site, "+@all", "-acl|list")
+    report = site.remove(workshop.built("base", 1))
+    assert report.phase is Phase.SUCCEEDED
+
+
+def test_a_command_of_the_server_itself(site, workshop):
+    report = site.install(workshop.built("refuses"), commands=("GET",))
+    assert report.reason is Reason.COMMAND_NAME_TAKEN
+    assert "get (the server itself)" in report.message

@@ -161,7 +161,7 @@ class Site:
         settings = settings_from(self.environ)
         if self.settings_class:
             given = {name: getattr(settings, name) for name in AgentSettings.__slots__}
-            settings = self.settings_class(**given, **self.more)
+            settings = self.settings_class(**{**given, **self.more})
         return {each.check: each for each in run_doctor(settings, root or self.root)}
 
     def examine_offline(self) -> dict[str, Finding]:

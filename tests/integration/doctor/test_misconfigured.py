@@ -20,6 +20,7 @@ from rollout.agent.settings import AgentSettings
 from rollout.delivery.broker_acl import node_line
 from tests.integration.agent.conftest import SERVERS, SOURCES
 from tests.integration.doctor.conftest import UNIT, Site, certificate, identity, use_https
+from tests.plugins.server import free_port
 
 UNIT_FILE = f"/usr/lib/systemd/system/{UNIT}"
 MOUNT = "1 0 8:1 / / rw - ext4 x rw\n"
@@ -636,6 +637,11 @@ def container_mounts_the_volume_with_noexec(site):
     site.fakes["/proc/{pid}/mountinfo"] = MOUNT + f"2 1 8:2 / {site.modules} rw,noexec - ext4 x rw\n"
 
 
+@case("exec_paths", "unknown", "The mounts of the server's process cannot be read.")
+def mounts_cannot_be_read(site):
+    site.fakes["/proc/{pid}/mountinfo"] = ""
+
+
 @case("exec_paths", "unknown", "The settings of the unit gone.service cannot be read.")
 def unit_cannot_be_read(site):
     site.fakes["/proc/{pid}/cgroup"] = "0::/system.slice/gone.service\n"
@@ -788,9 +794,21 @@ def test_selinux(site, monkeypatch, enforces, label, status, say):
 
 
 @pytest.mark.parametrize(
+    ("context", "status"),
+    [("system_u:system_r:unconfined_service_t:s0", "pass"), ("system_u:system_r:redis_t:s0", "warn"), ("", "warn")],
+)
+def test_selinux_may_not_confine_the_server(site, monkeypatch, context, status):
+    site.fakes |= {"/sys/fs/selinux/enforce": "1", "/proc/{pid}/attr/current": context}
+    monkeypatch.setattr(inspection, "selinux_label", lambda *_: "system_u:object_r:var_lib_t:s0")
+    site.start()
+    assert site.examine()["selinux"].status == status
+
+
+@pytest.mark.parametrize(
     ("profile", "rule", "status"),
     [
         ("unconfined", "", "pass"),
+        ("", "", "unknown"),
         ("redis (complain)", "", "pass"),
         ("redis (enforce)", "{modules}/** mr,", "pass"),
         ("redis (enforce)", "{modules}/** r,", "warn"),
@@ -804,3 +822,33 @@ def test_apparmor(site, profile, rule, status):
     }
     site.start()
     assert site.examine()["apparmor"].status == status
+
+
+@pytest.mark.parametrize("binary", ["/usr/bin/redis-server"])
+def test_a_certificate_of_the_server_that_is_not_trusted(site):
+    file, port = certificate(site.folder, days=90), free_port()
+    site.server.lines += [f"tls-port {port}", f"tls-cert-file {file}", f"tls-key-file {file}", "tls-auth-clients no"]
+    site.environ["MODFLEET_SERVER_URL"] = f"rediss://localhost:{port}"
+    site.start()
+    finding = site.examine()["server_socket"]
+    assert (finding.status, finding.message) == (
+        "fail",
+        (
+            f"The server at rediss://localhost:{port} cannot be reached: its certificate is not trusted: "
+            "self-signed certificate."
+        ),
+    )
+
+
+@pytest.mark.parametrize("binary", ["/usr/bin/redis-server"])
+def test_a_certificate_of_the_broker_that_is_not_trusted(site):
+    file, port = certificate(site.folder, days=90), free_port()
+    site.broker.binary = Path("/usr/bin/redis-server")
+    site.broker.lines += [f"tls-port {port}", f"tls-cert-file {file}", f"tls-key-file {file}", "tls-auth-clients no"]
+    site.environ["MODFLEET_BROKER_URL"] = f"rediss://localhost:{port}?ssl_cert_reqs=required"
+    site.start()
+    finding = site.examine()["broker"]
+    assert (finding.status, finding.message) == (
+        "fail",
+        (f"The broker at localhost:{port} cannot be reached: its certificate is not trusted: self-signed certificate."),
+    )

@@ -7,6 +7,7 @@ import redis
 
 from rollout.agent.identity import read_identity
 from rollout.agent.settings import settings_from
+from rollout.signing import key_id
 from tests.plugins.server import free_port
 
 STATE = "var/lib/modfleet-agent/n1"
@@ -146,7 +147,7 @@ def test_a_pending_node_waits_for_a_person(install, control):
     control.answer = {"identity": "pending"}
     done = install()
     assert done.code == 0
-    assert done.to_copy[-1] == "modfleet nodes accept n1"
+    assert done.to_copy[-1] == f"modfleet nodes accept n1 --key {key_id(control.nodes['n1'])}"
 
 
 def test_two_servers_of_a_host(agent, site, control):

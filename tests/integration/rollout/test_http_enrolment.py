@@ -215,6 +215,17 @@ def test_a_node_is_accepted_only_with_the_key_that_was_compared(group, exchange,
     assert accept(second).json()["identity"] == "signed"
 
 
+def test_a_pending_node_that_nobody_wants_is_decommissioned(group, exchange, admin):
+    host = Host(name="cache-1")
+    exchange(host, group)
+    before = head()
+    assert admin.post("/v2/nodes/cache-1/decommission").json()["phase"] == "decommissioned"
+    host.say_hello()
+    assert refused(exchange(host, group), 403, "invalid_token")
+    assert admin.get("/v2/nodes").json()["results"] == []
+    assert admin.get(f"/v2/nodes/cache-1?as_of={before}").json()["phase"] == "pending"
+
+
 def test_nodes_of_a_group_may_join_without_a_person(create, exchange):
     token = create(pattern="cache-*", uses=2, auto_accept=True)["token"]
     assert exchange(Host(name="cache-1"), token).status_code == 201

@@ -27,7 +27,8 @@ from rollout.signing import (
 )
 
 CONTROL, OTHER_CONTROL = ControlSecret("secret"), ControlSecret("another secret")
-NODE, OTHER_NODE = NodeSecret.generate(), NodeSecret.generate()
+# The same in each process: the names of tests contain what is made from them.
+NODE, OTHER_NODE = NodeSecret(private=b"1" * 32), NodeSecret(private=b"2" * 32)
 MESSAGE = {"rollout": "r1", "text": 'ä\0"', "number": 1.5, "list": [None, True]}
 
 TO_NODE = CONTROL.sign(Purpose.EXECUTE, "n1", MESSAGE)
@@ -151,12 +152,20 @@ def test_a_message_to_another_control_plane_is_refused():
         OTHER_CONTROL.verify(replace(FROM_NODE, peer=OTHER_CONTROL.public.id), NODE.public)
 
 
-@pytest.mark.parametrize("signature", ["", "ä", "A" * 86, "A" * 127, "-"])
+@pytest.mark.parametrize("signature", ["", "ä", "\ud800", "A" * 86, "A" * 127, "-"])
 def test_a_signature_that_is_none_is_refused(signature):
     with pytest.raises(UntrustedError):
         CONTROL.public.verify(replace(TO_NODE, signature=signature))
     with pytest.raises(UntrustedError):
         CONTROL.verify(replace(FROM_NODE, signature=signature), NODE.public)
+
+
+@pytest.mark.parametrize("payload", ["a\ud800b", "\udfff"])
+def test_a_text_that_cannot_be_encoded_is_refused(payload):
+    with pytest.raises(UntrustedError):
+        CONTROL.public.verify(replace(TO_NODE, payload=payload))
+    with pytest.raises(UntrustedError):
+        CONTROL.verify(replace(FROM_NODE, payload=payload), NODE.public)
 
 
 # --- Bodies that are no envelopes -------------------------------------------------------------------------------------
@@ -233,7 +242,8 @@ def test_nothing_shows_a_private_key():
 
 
 def test_public_keys():
-    assert is_public_key(NODE.public)
+    assert is_public_key(NodeSecret.generate().public)
+    assert NodeSecret.generate() != NodeSecret.generate()
     assert is_public_key(CONTROL.public.agreement)
 
 
