@@ -29,6 +29,8 @@ class AtServer:
         self._steps = steps
         self._rights = rights
         self._yes = yes
+        #: Files of which this run has kept a copy.
+        self._copied: set[Path] = set()
 
     def user(self, name: str, password_file: Path) -> None:
         """Ensure the server's user of the agent, with its rights, now and after a restart."""
@@ -121,7 +123,7 @@ class AtServer:
         if name and _has_user_line(Path(name), rules):
             self._steps.unchanged(f"line `user {SERVER_USER} ...` in {name}")
         elif name and self._yes and is_live and (path := self._host.editable(name)):
-            _edit(path, [line], replacing=rf"\s*user\s+{SERVER_USER}\s.*")
+            self._edit(path, line, replacing=rf"\s*user\s+{SERVER_USER}\s.*")
             self._steps.done(f"line `user {SERVER_USER} ...` in {name}")
         else:
             where = name or "the server's ACL file or configuration file"
@@ -166,7 +168,7 @@ class AtServer:
     def _add_line(self, line: str) -> None:
         path = self._editable(self._found.config_file)
         if self._yes and path is not None:
-            self._steps.step(_edit(path, [line]), f"line `{line}` in {path} ({NEXT_RESTART})")
+            self._steps.step(self._edit(path, line), f"line `{line}` in {path} ({NEXT_RESTART})")
         else:
             where = self._found.configuration.file if self._found.configuration else "the server's configuration file"
             self._steps.by_you(f"put this line at the end of {where}; {NEXT_RESTART}", line)
@@ -174,24 +176,25 @@ class AtServer:
     def _editable(self, name: str | None) -> Path | None:
         return self._host.editable(name) if name else None
 
+    def _edit(self, path: Path, line: str, replacing: str | None = None) -> bool:
+        """Add `line` at the end of the file, without the lines that match `replacing`. Return True if the file changed.
 
-def _edit(path: Path, lines: list[str], replacing: str | None = None) -> bool:
-    """Add `lines` at the end of the file, without the lines that match `replacing`. Keep a copy of the former file.
-
-    The file keeps its owner, mode and inode. Return True if it changed.
-    """
-    former = path.read_text(errors="surrogateescape")
-    kept = [each for each in former.splitlines() if not (replacing and re.fullmatch(replacing, each))]
-    text = "".join(f"{each}\n" for each in [*kept, *lines])
-    if text == former:
-        return False
-    _back_up(path)
-    with path.open("r+", errors="surrogateescape") as file:
-        file.write(text)
-        file.truncate()
-        file.flush()
-        os.fsync(file.fileno())
-    return True
+        The file keeps its owner, mode and inode. The first change keeps a copy of the former file.
+        """
+        former = path.read_text(errors="surrogateescape")
+        kept = [each for each in former.splitlines() if not (replacing and re.fullmatch(replacing, each))]
+        text = "".join(f"{each}\n" for each in [*kept, line])
+        if text == former:
+            return False
+        if path not in self._copied:
+            _back_up(path)
+            self._copied.add(path)
+        with path.open("r+", errors="surrogateescape") as file:
+            file.write(text)
+            file.truncate()
+            file.flush()
+            os.fsync(file.fileno())
+        return True
 
 
 def _has_user_line(path: Path, rules: str) -> bool:

@@ -131,6 +131,8 @@ def test_a_host_of_its_own(control, package, folder, capsys):
         server.stop()
         server.start()
         assert server.call("GREET.HELLO", "Ada").startswith("Hello, Ada")
+        checked = host.run("modfleet agent doctor --env-file /etc/modfleet/agents/web-1.env")
+        assert checked.returncode == 0, checked.stdout + checked.stderr
         refused = host.run("modfleet agent uninstall web-1 --purge")
         assert (refused.returncode, refused.stdout) == (1, "")
         assert "loads at its next start" in refused.stderr
