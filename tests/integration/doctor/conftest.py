@@ -30,7 +30,6 @@ from rollout.delivery.broker_acl import node_line
 from rollout.messages import Finding
 from rollout.signing import ControlSecret
 from tests.integration.agent.conftest import VALKEY, short_folder
-from tests.plugins.server import free_port
 from tests.waiting import wait_for
 
 __all__ = ["short_folder"]
@@ -219,14 +218,14 @@ def site(short_folder: Path, binary: Path) -> Iterator[Site]:
         lines=["enable-module-command local", f"include {modules}/*.conf"],
         acl=[acl_line(Level.LOAD, "agent", "p")],
     )
-    broker = Running(short_folder / "b", VALKEY, acl=[node_line("n1", "b"), "user default off"], port=free_port())
+    broker = Running(short_folder / "b", VALKEY, acl=[node_line("n1", "b"), "user default off"])
     file = short_folder / "state/identity.json"
     file.parent.mkdir()
     write_identity(file, identity("n1"))
     environ = {
         "MODFLEET_NODE": "n1",
         "MODFLEET_IDENTITY_FILE": str(file),
-        "MODFLEET_BROKER_URL": f"redis://127.0.0.1:{broker.port}/0",
+        "MODFLEET_BROKER_URL": f"redis+socket://{broker.socket}",
         "MODFLEET_CONTROL_URL": f"http://127.0.0.1:{control.server_port}",
         "MODFLEET_SERVER_URL": f"unix://{server.socket}",
         "MODFLEET_SERVER_USER": "agent",

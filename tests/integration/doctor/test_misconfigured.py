@@ -64,7 +64,7 @@ def values(site: Site) -> dict[str, object]:
         "modules": site.modules,
         "server": site.environ["MODFLEET_SERVER_URL"],
         "config": site.server.config,
-        "broker": f"127.0.0.1:{site.broker.port}",
+        "broker": site.broker.socket,
         "control": site.environ["MODFLEET_CONTROL_URL"],
         "unit": UNIT,
     }
@@ -144,7 +144,7 @@ def broker_does_not_answer(site):
 )
 def broker_user_is_another_node_s(site):
     site.broker.acl = [node_line("n2", "b"), "user default off"]
-    site.environ["MODFLEET_BROKER_URL"] = f"redis://node.n2:b@127.0.0.1:{site.broker.port}/0"
+    site.environ["MODFLEET_BROKER_URL"] = f"redis+socket://node.n2:b@{site.broker.socket}"
     del site.environ["MODFLEET_IDENTITY_FILE"]
 
 
@@ -324,7 +324,7 @@ def server_is_not_released(site):
     "MODFLEET_SERVER_URL is the broker: a module that crashes it would stop the whole fleet.",
 )
 def server_url_is_the_broker_s(site):
-    site.environ["MODFLEET_SERVER_URL"] = f"redis://localhost:{site.broker.port}"
+    site.environ["MODFLEET_SERVER_URL"] = f"unix://{site.broker.socket}"
 
 
 @case(
@@ -334,7 +334,8 @@ def server_url_is_the_broker_s(site):
 )
 def server_is_the_broker_by_another_address(site):
     site.broker.acl.append(acl_line(Level.LOAD, "agent", "p"))
-    site.environ["MODFLEET_SERVER_URL"] = f"unix://{site.broker.socket}"
+    site.broker.port = free_port()
+    site.environ["MODFLEET_SERVER_URL"] = f"redis://127.0.0.1:{site.broker.port}"
 
 
 @case("server_is_broker", "unknown", "The broker does not answer: see broker.")
