@@ -149,7 +149,7 @@ SPECTACULAR_SETTINGS = {
     # Those of fields that have other names too, or whose name has other choices elsewhere.
     "ENUM_NAME_OVERRIDES": {
         "JoinTokenStateEnum": ["open", "used", "expired", "revoked"],
-        "NodePhaseEnum": ["pending", "online", "offline", "draining", "decommissioned"],
+        "NodePhaseEnum": ["pending", "online", "degraded", "offline", "draining", "decommissioned"],
         "PresenceEnum": ["load", "files", "absent"],
         "OperationPhaseEnum": "rollout.api.serializers.rollouts.PHASES",
         "ActionEnum": "rollout.api.serializers.rollouts.ACTIONS",

@@ -15,7 +15,10 @@ from operations.broker import BrokerAwayError, depths
 from operations.models import Outcome
 from operations.relay_heartbeat import relay_heartbeat
 from rollout.delivery.outbox import outbox
+from rollout.domain.node.health import DOCTOR_FAILED
+from rollout.domain.node.state import NodePhase
 from rollout.domain.rollout.events import RolloutPhase
+from rollout.messages import ServerProblem
 from rollout.queries import statistics
 from rollout.queries.freeze import current_freeze
 from webhooks.selectors import backlog
@@ -52,6 +55,16 @@ def _rollouts() -> Iterator[Metric]:
     for phase in RolloutPhase:
         rollouts.add_metric([phase], counts[phase].count if phase in counts else 0)
     yield rollouts
+    waits = GaugeMetricFamily(
+        "modfleet_rollout_waits_for_person_seconds",
+        "How long the oldest rollout that waits for a person has waited, by cause; 0 if none does.",
+        labels=["cause"],
+    )
+    since = statistics.waits_for_person()
+    now = database_now() if since else None
+    for cause in ("approval", "gate", "paused"):
+        waits.add_metric([cause], max(0.0, (now - since[cause]).total_seconds()) if now and cause in since else 0.0)
+    yield waits
     durations = HistogramMetricFamily(
         "modfleet_rollout_duration_seconds",
         "Duration of finished rollouts from the request to the end, with all waits, by phase.",
@@ -91,9 +104,34 @@ def _operations() -> Iterator[Metric]:
 def _nodes() -> Iterator[Metric]:
     by_phase = statistics.nodes_by_phase()
     nodes = GaugeMetricFamily("modfleet_nodes", "Nodes, by phase.", labels=["phase"])
-    for phase in ("pending", "online", "offline", "draining", "decommissioned"):
+    for phase in NodePhase:
         nodes.add_metric([phase], by_phase.get(phase, 0))
     yield nodes
+    degraded = GaugeMetricFamily(
+        "modfleet_nodes_degraded", "Nodes whose server cannot be used, by reason.", labels=["reason"]
+    )
+    reasons = {**dict.fromkeys([*ServerProblem, DOCTOR_FAILED], 0), **statistics.degraded_nodes()}
+    for reason, count in reasons.items():
+        degraded.add_metric([reason], count)
+    yield degraded
+    now = database_now()
+    facts = statistics.fact_counts(now)
+    yield gauge(
+        "modfleet_nodes_restarting",
+        "Nodes whose server has restarted three times or more in ten minutes.",
+        facts.restarting,
+    )
+    yield gauge(
+        "modfleet_nodes_include_missing",
+        "Nodes whose server's configuration does not include the agent's file.",
+        facts.include_missing,
+    )
+    yield gauge(
+        "modfleet_nodes_persistence_conflict",
+        "Nodes with two lines of the server's configuration that load the same module.",
+        facts.conflicting,
+    )
+    yield gauge("modfleet_nodes_duplicate", "Nodes of which two agents are heard.", statistics.duplicate_nodes())
     yield gauge(
         "modfleet_nodes_clock_skewed", "Nodes whose clock differs by more than 30 s.", statistics.skewed_nodes()
     )
@@ -111,7 +149,7 @@ def _nodes() -> Iterator[Metric]:
         "Nodes on which a module is not as the last operation left it, by module.",
         labels=["module"],
     )
-    now, by_module, since = database_now(), dict[str, int](), None
+    by_module, since = dict[str, int](), None
     for each in statistics.placements_by_state():
         placements.add_metric([each.module_name, each.state], each.count)
         by_module[each.module_name] = by_module.get(each.module_name, 0) + each.drifted

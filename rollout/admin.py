@@ -17,13 +17,13 @@ from rollout.domain.node.events import node_stream
 from rollout.domain.node.state import Identity, NodePhase
 from rollout.domain.placement.events import placement_stream
 from rollout.domain.rollout.events import Origin, RolloutPhase
-from rollout.messages import Action, Phase, Reason
+from rollout.messages import Action, FindingStatus, Phase, Reason
 from rollout.models import JoinToken, Node, NodeModule, Operation, Rollout
 from rollout.projections.node_modules import ModuleState
 from rollout.queries import dashboard
 from rollout.queries.failures import telling_lines
 from rollout.queries.join_tokens import state_of
-from rollout.queries.nodes import node_warnings, nodes_with_liveness
+from rollout.queries.nodes import node_detail, node_warnings, nodes_with_liveness
 from rollout.queries.operations import newest_attempts_on
 from rollout.services.enrolment import revoke_join_token
 from rollout.services.nodes import (
@@ -213,11 +213,86 @@ class OperationAdmin(ReadOnlyAdmin):
         return exactly(row.finished_at)
 
 
+#: What the page of a node shows of its server: a table for each title, with names of facts.
+_SERVER_FACTS = {
+    "Server": (
+        "problem",
+        "message",
+        "uptime_seconds",
+        "loading",
+        "async_loading",
+        "aof_enabled",
+        "aof_last_write_status",
+        "rdb_last_bgsave_status",
+        "save_points",
+        "used_memory",
+        "max_memory",
+        "unexpected_error_replies",
+        "enable_module_command",
+        "include_seen",
+    ),
+    "Replication": ("role", "master", "link_status", "replica_count", "cluster_state", "migrating_slots"),
+}
+
+
+def _server_tables(node: dict[str, Any]) -> list[Table]:
+    """Return the tables about the node's server and its doctor; none if its agent has reported nothing."""
+    server, doctor = node["server_state"], node["doctor"]
+    if server is None:
+        return []
+    failed_first = sorted(doctor or [], key=lambda each: _FINDINGS.index(each["status"]))
+    facts = [
+        Table(
+            title=title,
+            columns=["Fact", "Value"],
+            rows=[(name.replace("_", " "), _fact(server[name])) for name in names if server[name] != ""],
+            when_empty="Nothing is known: the server does not answer.",
+        )
+        for title, names in _SERVER_FACTS.items()
+    ]
+    replicas = [(each["address"], each["state"], _fact(each["lag_bytes"])) for each in server["replicas"]]
+    if replicas:
+        facts.append(Table(title="Replicas", columns=["Address", "State", "Lag, bytes"], rows=replicas, when_empty=""))
+    loaded = [
+        (each["name"], each["version"], "Modfleet" if each["ours"] else "another", each["path"], each["args"])
+        for each in server["modules"]
+    ]
+    return [
+        *facts,
+        Table(
+            title="Loaded modules",
+            columns=["Module", "Version", "Installed by", "Path", "Arguments"],
+            rows=loaded,
+            when_empty="The server has loaded no modules, or they are not known.",
+        ),
+        Table(
+            title="Doctor",
+            columns=["Result", "Check", "Message", "Fix"],
+            rows=[(badge(each["status"]), each["check"], each["message"], each["fix"]) for each in failed_first],
+            when_empty="The doctor has reported no results yet.",
+        ),
+    ]
+
+
+_FINDINGS = [FindingStatus.FAIL, FindingStatus.WARN, FindingStatus.UNKNOWN, FindingStatus.PASS]
+
+
+def _fact(value: object) -> object:
+    match value:
+        case None:
+            return "unknown"
+        case bool():
+            return "yes" if value else "no"
+        case _:
+            return value
+
+
 @admin.register(Node)
 class NodeAdmin(ActingAdmin):
     about = (
         "A node is a Redis or Valkey server with its agent. It joins the fleet with a join token, or is pending until a "
-        "person accepts it. A draining node keeps its modules and gets nothing new. A decommissioned node is out of the fleet until its agent "
+        "person accepts it. A degraded node gets nothing until its server can be used. A draining node keeps its modules and "
+        "gets nothing new. A decommissioned node is out of the fleet until its agent "
         "is restarted."
     )
     permission = Permission.UPDATE_NODE
@@ -237,7 +312,7 @@ class NodeAdmin(ActingAdmin):
     list_filter = [choice_filter("phase", NodePhase), "platform"]
     search_fields = ["name", "server", "server_version"]
     search_help_text = "Name or server"
-    ordering = [Case(When(phase=NodePhase.PENDING, then=0), default=1), "name"]
+    ordering = [Case(When(phase=NodePhase.PENDING, then=0), When(phase=NodePhase.DEGRADED, then=1), default=2), "name"]
     fields = [
         "name",
         "phase_badge",
@@ -273,6 +348,7 @@ class NodeAdmin(ActingAdmin):
         attempts = newest_attempts_on(row.name, limit=FIRST_ROWS)
         logged = telling_lines(attempts)
         return [
+            *_server_tables(node_detail(row.name)),
             Table(
                 title="Modules",
                 columns=["Module", "State", "Desired", "Observed", "Digest", "Since", "By rollout", "By", "Drifted"],

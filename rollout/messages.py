@@ -31,6 +31,11 @@ Label = Annotated[str, Meta(pattern=_STORABLE, max_length=255)]
 MOST_LOG_LINES = 20
 LONGEST_LOG_LINE = 300
 LogLine = Annotated[str, Meta(pattern=_STORABLE, max_length=LONGEST_LOG_LINE)]
+#: `host:port`.
+Address = Annotated[str, Meta(pattern=_STORABLE, max_length=264)]
+#: A path, or another short text that a server reports.
+Fact = Annotated[str, Meta(pattern=_STORABLE, max_length=256)]
+Sentences = Annotated[str, Meta(pattern=_STORABLE, max_length=1000)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 2)]
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 #: Unix time in seconds, by the sender's clock.
@@ -152,6 +157,7 @@ class Reason(StrEnum):
     CLOCK_SKEW = "clock_skew"
     AGENT_ERROR = "agent_error"
     INVENTORY_MISMATCH = "inventory_mismatch"
+    AGENT_TOO_OLD = "agent_too_old"
     NODE_DECOMMISSIONED = "node_decommissioned"
     NODE_UNREACHABLE = "node_unreachable"
     NODE_DEADLINE = "node_deadline"
@@ -318,8 +324,74 @@ class Finding:
 
     check: Word
     status: FindingStatus
-    message: Annotated[str, Meta(pattern=_STORABLE, max_length=1000)]
-    fix: Annotated[str, Meta(pattern=_STORABLE, max_length=1000)] = ""
+    message: Sentences
+    fix: Sentences = ""
+
+
+class ServerProblem(StrEnum):
+    """Why a node's server cannot be used."""
+
+    SERVER_UNREACHABLE = "server_unreachable"
+    SERVER_SILENT = "server_silent"
+    SERVER_LOADING = "server_loading"
+    SERVER_REFUSES = "server_refuses"
+    SERVER_TOO_OLD = "server_too_old"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """A replica of the node's server. `lag_bytes`: by how much its replication offset is behind."""
+
+    address: Address
+    state: Word = ""
+    lag_bytes: Number | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerModule:
+    """One entry of MODULE LIST. `ours`: Modfleet installed it. `path` is empty for a module that is built in."""
+
+    name: Fact
+    version: int
+    path: Fact = ""
+    args: Fact = ""
+    ours: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerState:
+    """What the agent has seen of its server for one heartbeat. None, or empty: not known.
+
+    `problem` says why the server cannot be used; it is a `ServerProblem`, or one of a newer agent. `master`, for a replica:
+    `host:port`. `migrating_slots`: slots that are on their way to or from this server. `include_seen`: the server's
+    configuration includes the agent's file. Of `replicas` and `modules`, only the first ones are sent.
+    """
+
+    problem: Word = ""
+    message: Sentences = ""
+    run_id: Digest = ""
+    uptime_seconds: Number | None = None
+    role: Word = ""
+    master: Address = ""
+    link_status: Word = ""
+    replicas: Annotated[tuple[Replica, ...], Meta(max_length=32)] = ()
+    replica_count: Number | None = None
+    loading: bool | None = None
+    async_loading: bool | None = None
+    aof_enabled: bool | None = None
+    aof_last_write_status: Word = ""
+    rdb_last_bgsave_status: Word = ""
+    save_points: Fact | None = None
+    cluster_enabled: bool | None = None
+    cluster_state: Word = ""
+    migrating_slots: Number | None = None
+    unexpected_error_replies: Number | None = None
+    used_memory: Number | None = None
+    max_memory: Number | None = None
+    enable_module_command: Word = ""
+    include_seen: bool | None = None
+    modules: Annotated[tuple[ServerModule, ...], Meta(max_length=64)] = ()
+    module_count: Number | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -368,6 +440,9 @@ class Heartbeat:
     `interval_seconds` is the time until the next heartbeat; a node that is silent for three intervals is offline.
     `sent_at` is by the node's clock. `protocol` and `capabilities` say what the agent understands; an older agent sends
     neither. `host` identifies the machine or the container, not the node: one node may move.
+
+    `facts` is the state of the node's server, None from an older agent. `doctor` has the newest findings: None before the
+    first ones, and empty if the agent runs no doctor.
     """
 
     node: Name
@@ -381,6 +456,8 @@ class Heartbeat:
     capabilities: Annotated[tuple[Word, ...], Meta(max_length=64)] | None = None
     agent_version: Word = ""
     host: Digest = ""
+    facts: ServerState | None = None
+    doctor: Annotated[tuple[Finding, ...], Meta(max_length=64)] | None = None
 
 
 Message = TypeVar("Message", Command, Report, Reports, Heartbeat)

@@ -64,9 +64,21 @@ class Meaning(StrEnum):
 
 #: The meaning of each phase and state; others are quiet.
 MEANINGS: Mapping[str, Meaning] = {
-    **dict.fromkeys(["succeeded", "passed", "in_sync", "online", "enabled", "signed", "open"], Meaning.GOOD),
+    **dict.fromkeys(["succeeded", "passed", "in_sync", "online", "enabled", "signed", "open", "pass"], Meaning.GOOD),
     **dict.fromkeys(
-        ["failed", "timed_out", "error", "missing", "offline", "rollback_failed", "rejected", "disabled", "revoked"],
+        [
+            "failed",
+            "fail",
+            "timed_out",
+            "error",
+            "missing",
+            "offline",
+            "degraded",
+            "rollback_failed",
+            "rejected",
+            "disabled",
+            "revoked",
+        ],
         Meaning.BAD,
     ),
     **dict.fromkeys(
@@ -83,7 +95,7 @@ MEANINGS: Mapping[str, Meaning] = {
         ],
         Meaning.WARNING,
     ),
-    **dict.fromkeys(["pending_approval", "frozen", "unsigned"], Meaning.WARNING),
+    **dict.fromkeys(["pending_approval", "frozen", "unsigned", "warn"], Meaning.WARNING),
     **dict.fromkeys(["running", "soaking", "pending", "queued", "fetching", "verifying", "installing"], Meaning.BUSY),
     **dict.fromkeys(["loading", "probing", "settling", "removing", "canceling", "rolling_back"], Meaning.BUSY),
 }

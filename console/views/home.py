@@ -50,7 +50,7 @@ def home(request: HttpRequest) -> TemplateResponse:
         matrix=_matrix(list(nodes.object_list), shown, modules),
         nodes=nodes,
         filter=shown,
-        phases=("online", "offline", "draining"),
+        phases=("online", "degraded", "offline", "draining"),
         states=list(ModuleState),
         query=urlencode(_filter_fields(request.GET)),
     )

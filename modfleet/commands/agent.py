@@ -15,7 +15,8 @@ The agent reads its settings from environment variables. Required are MODFLEET_N
 MODFLEET_CONTROL_URL, MODFLEET_SERVER_URL, MODFLEET_MODULES_DIR and MODFLEET_JOURNAL_DIR. docs/reference/settings.md
 describes all settings. The agent opens no port: it reads the queue of its node from the broker.
 
-`modfleet agent doctor` checks this host, its server, the broker and the control plane.
+`modfleet agent run` is the same. `modfleet agent install` enrols a node and installs its agent, `modfleet agent uninstall`
+removes it, and `modfleet agent doctor` checks this host, its server, the broker and the control plane.
 """
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -47,13 +48,17 @@ def parser() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str]) -> None:
     """Replace this process by the agent's worker, or exit."""
+    if words[:1] in (["install"], ["uninstall"]):
+        from modfleet.enrol import cli
+
+        (cli.install_main if words[0] == "install" else cli.uninstall_main)(words[1:])
     if words[:1] == ["doctor"]:
         try:
             from modfleet.commands import doctor
         except ImportError as error:  # a package is missing, or broken
             end(f"The agent cannot start: {error}.", ExitCode.FAILED)
         doctor.main(words[1:])
-    given = parser().parse_args(words)
+    given = parser().parse_args(words[1:] if words[:1] == ["run"] else words)
     _require_settings()
     command = ["-m", "celery", "-A", "rollout.agent", "worker", "-l", given.log_level]
     # The worker replaces this process, so that it receives the signals of a service manager.

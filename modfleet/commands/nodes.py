@@ -1,6 +1,7 @@
 """`modfleet nodes`: show and manage the nodes of the fleet."""
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -31,14 +32,14 @@ def nodes(ctx: typer.Context, session: Session) -> None:
 def list_nodes(
     session: Session,
     phase: Annotated[
-        str | None, typer.Option(help="Only nodes in this phase: pending, online, offline or draining.")
+        str | None, typer.Option(help="Only nodes in this phase: pending, online, degraded, offline or draining.")
     ] = None,
     label: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Only nodes with this label. Repeatable: all labels must match."),
     ] = None,
 ) -> None:
-    """List the nodes and their modules."""
+    """List the nodes and their modules, degraded nodes first."""
     _show_all(session, labels_of(label or []), phase)
 
 
@@ -51,6 +52,7 @@ def _show_all(session: Session, labels: dict[str, str], phase: str | None = None
         for each in session.api.every(NODES, query)
         if phase in {None, each["phase"]} and labels.items() <= each["labels"].items()
     ]
+    found.sort(key=lambda each: each["phase"] != "degraded")  # they need a person
     session.show(found, _in_a_table)
 
 
@@ -79,16 +81,65 @@ def _in_a_table(found: list[Document]) -> RenderableType:
 @app.command()
 @builds(session=open_session)
 def show(name: NodeName, session: Session) -> None:
-    """Show one node, with the desired and the observed state of its modules."""
+    """Show one node: its modules, the state of its server, and the results of its doctor."""
     session.show(session.api.get(path_to(NODES, name)), _in_words)
 
 
 def _in_words(node: Document) -> RenderableType:
-    shown = {name: value for name, value in node.items() if name != "modules"}
-    fields = sheet(shown | {"warnings": _warnings(node)})
-    columns = [each.upper().replace("_", " ") for each in MODULE_COLUMNS]
-    rows = ([each[name] for name in MODULE_COLUMNS] for each in node["modules"])
-    return Group(fields, "", table(columns, rows)) if node["modules"] else fields
+    shown = {name: value for name, value in node.items() if name not in {"modules", "server_state", "doctor"}}
+    parts: list[RenderableType] = [sheet(shown | {"warnings": _warnings(node)})]
+    if node["modules"]:
+        columns = [each.upper().replace("_", " ") for each in MODULE_COLUMNS]
+        parts += ["", table(columns, ([each[name] for name in MODULE_COLUMNS] for each in node["modules"]))]
+    # The previous version of the control plane sends neither.
+    if server := node.get("server_state"):
+        parts += _server_parts(server)
+    if doctor := node.get("doctor"):
+        parts += ["", "Doctor", table(("STATUS", "CHECK", "MESSAGE", "FIX"), (_finding(each) for each in doctor))]
+    return Group(*parts)
+
+
+#: A section of `modfleet nodes show` for each, with the fields of `server_state` that it shows.
+_SECTIONS = {
+    "Server": (
+        "problem",
+        "message",
+        "uptime_seconds",
+        "loading",
+        "async_loading",
+        "used_memory",
+        "max_memory",
+        "unexpected_error_replies",
+        "enable_module_command",
+        "include_seen",
+        "run_id",
+        "reported_at",
+    ),
+    "Replication": ("role", "master", "link_status", "replica_count", "cluster_state", "migrating_slots"),
+    "Persistence": ("aof_enabled", "aof_last_write_status", "rdb_last_bgsave_status", "save_points"),
+}
+
+
+def _server_parts(server: Document) -> Iterator[RenderableType]:
+    for title, names in _SECTIONS.items():
+        yield from ("", title, sheet({name: _or_unknown(server[name]) for name in names}))
+        if title == "Replication" and server["replicas"]:
+            rows = ((each["address"], each["state"], each["lag_bytes"]) for each in server["replicas"])
+            yield table(("REPLICA", "STATE", "LAG BYTES"), rows)
+    if server["modules"]:
+        modules = (
+            (each["name"], each["version"], "Modfleet" if each["ours"] else "another", each["path"], each["args"])
+            for each in server["modules"]
+        )
+        yield from ("", "Loaded modules", table(("MODULE", "VERSION", "INSTALLED BY", "PATH", "ARGUMENTS"), modules))
+
+
+def _or_unknown(value: Any) -> object:
+    return "unknown" if value is None else value
+
+
+def _finding(each: Document) -> tuple[object, ...]:
+    return each["status"], each["check"], each["message"], each["fix"]
 
 
 @app.command("history")

@@ -10,6 +10,8 @@ from kombu import Queue
 
 from rollout.agent.cancel import Cancels
 from rollout.agent.control_plane import trust_documents
+from rollout.agent.doctor import run_doctor
+from rollout.agent.examinations import Examinations
 from rollout.agent.expiry import Expiry
 from rollout.agent.heartbeat import Heartbeats
 from rollout.agent.identity import IdentityError
@@ -47,12 +49,16 @@ class Agent(bootsteps.StartStopStep):
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
         trust: Trust = worker.app.trust
+        settings = trust.settings
+        examinations = Examinations(
+            lambda: run_doctor(settings), changed=self._send_findings, interval=settings.beat_seconds
+        )
         worker.app.runner = self._runner = Runner(
-            trust.settings, expiry=Expiry(lambda: broker_time(trust)), trust=trust
+            settings, expiry=Expiry(lambda: broker_time(trust)), trust=trust, examinations=examinations
         )
         worker.app.publisher = Publisher(trust)
         worker.app.heartbeats = self._heartbeats = Heartbeats(
-            lambda hello: self._runner.heartbeat(hello=hello), Publisher(trust), interval=trust.settings.beat_seconds
+            lambda hello: self._runner.heartbeat(hello=hello), Publisher(trust), interval=settings.beat_seconds
         )
         self._cancels = Cancels(self._runner, trust, rotated=self._use_new_credentials)
         self._app = worker.app
@@ -64,6 +70,9 @@ class Agent(bootsteps.StartStopStep):
             log.error("This node cannot carry out commands, each will fail: %s", error)  # noqa: TRY400 - likewise
         self._heartbeats.start()
         self._cancels.start()
+
+    def _send_findings(self) -> None:
+        self._heartbeats.soon()
 
     def _use_new_credentials(self) -> None:
         # Celery reads it at its next connection. The next heartbeat tells the control plane that the old key may end.

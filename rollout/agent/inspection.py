@@ -525,8 +525,8 @@ def apparmor_is_active(root: Path = ROOT) -> bool | None:
     return text.strip() == "Y" if text is not None else None if file.exists() else False
 
 
-def apparmor_profile(pid: int, root: Path = ROOT) -> str | None:
-    """Return the AppArmor profile of the process with its mode, or `unconfined`; None if it cannot be read."""
+def security_context(pid: int, root: Path = ROOT) -> str | None:
+    """Return the SELinux context of the process, or its AppArmor profile with the mode; None if it cannot be read."""
     text = _text(_proc(root, pid) / "attr/current")
     return text.rstrip("\0\n") if text else None
 

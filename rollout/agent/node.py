@@ -7,7 +7,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -15,14 +15,36 @@ from pathlib import Path
 
 from rollout.agent.causes import refusal
 from rollout.agent.digests import Digests
+from rollout.agent.examinations import Examinations
 from rollout.agent.failure import Failure
+from rollout.agent.heartbeat_limit import within_limit
 from rollout.agent.include import IncludeFile
 from rollout.agent.journal import Journal
 from rollout.agent.module_store import ModuleStore
-from rollout.agent.server import LoadedModule, RefusedError, Server, ServerSilentError, Session
+from rollout.agent.observation import Observer, product, storable
+from rollout.agent.server import (
+    LoadedModule,
+    RefusedError,
+    Server,
+    ServerLoadingError,
+    ServerSilentError,
+    Session,
+    UserRefusedError,
+)
 from rollout.agent.settings import AgentSettings
 from rollout.agent.trust import Trust
-from rollout.messages import Capability, Heartbeat, InstalledModule, Inventory, NodeProfile, operating_system
+from rollout.messages import (
+    Capability,
+    Finding,
+    FindingStatus,
+    Heartbeat,
+    InstalledModule,
+    Inventory,
+    NodeProfile,
+    ServerProblem,
+    ServerState,
+    operating_system,
+)
 from rollout.signing import PROTOCOL
 
 #: Files that name the operating system: os-release(5).
@@ -77,22 +99,23 @@ class ServerFacts:
 
 def observe(session: Session) -> ServerFacts:
     """Ask the server for its state."""
-    info = session.info("server")
-    is_valkey = "valkey_version" in info
-    return ServerFacts(
-        server="valkey" if is_valkey else "redis",
-        version=info.get("valkey_version" if is_valkey else "redis_version", ""),
-        role="master" if session.info("replication").get("role") == "master" else "replica",
-        run_id=info.get("run_id", ""),
-        modules=session.modules(),
-    )
+    return _facts_from(session.info("server") | session.info("replication"), session.modules())
+
+
+def _facts_from(info: Mapping[str, str], modules: tuple[LoadedModule, ...]) -> ServerFacts:
+    server, version = product(info)
+    role = "master" if info.get("role") == "master" else "replica"
+    return ServerFacts(server=server, version=version, role=role, run_id=info.get("run_id", ""), modules=modules)
 
 
 class Node:
     """The node of these settings. Threads may read its state while one of them changes it."""
 
-    def __init__(self, settings: AgentSettings, trust: Trust | None = None) -> None:
+    def __init__(
+        self, settings: AgentSettings, trust: Trust | None = None, examinations: Examinations | None = None
+    ) -> None:
         self.settings = settings
+        self._examinations = examinations
         self.trust = trust or Trust(settings)
         self.module_store = ModuleStore(settings.modules_dir, settings.server_modules_dir or settings.modules_dir)
         self.server = Server(settings)
@@ -102,6 +125,9 @@ class Node:
         self.include = IncludeFile((settings.include_file or default) if settings.persist else None)
         self._operating_system = operating_system(settings.operating_system) or read_operating_system()
         self._last_facts = ServerFacts()
+        self._last_state = ServerState()
+        self._observer = Observer(self.module_store.is_ours)
+        self._is_silent = False
         #: As last read.
         self._modules: tuple[InstalledModule, ...] = ()
         #: New at each start. With a counter, it orders the inventories, also if the clock is wrong.
@@ -152,14 +178,15 @@ class Node:
 
     def heartbeat(self, *, hello: bool) -> Heartbeat:
         """Return the heartbeat to send now. If the disk cannot be read, it has the modules that were last read."""
-        inventory, facts = self._next_inventory(), self._facts_or_none()
+        inventory, (facts, state) = self._next_inventory(), self._observed()
         try:
             modules = self._installed(facts)
         except OSError as error:
             log.warning("The modules directory cannot be read: %s", error)
             modules = self._modules
         settings = self.settings
-        return Heartbeat(
+        doctor = self._examinations.newest(f"{state.run_id} {state.problem}") if self._examinations else ()
+        heartbeat = Heartbeat(
             node=settings.node,
             hello=hello,
             interval_seconds=settings.beat_seconds,
@@ -180,7 +207,41 @@ class Node:
             capabilities=tuple(Capability),
             agent_version=RELEASE,
             host=HOST,
+            facts=replace(state, include_seen=self._include_seen(doctor)),
+            doctor=doctor,
         )
+        return within_limit(heartbeat)
+
+    def _include_seen(self, doctor: Sequence[Finding] | None) -> bool | None:
+        found = next((each.status for each in doctor or () if each.check == "include_line"), None)
+        known = {FindingStatus.PASS: True, FindingStatus.FAIL: False}
+        return known.get(found) if found and self.settings.persist else None
+
+    def _observed(self) -> tuple[ServerFacts, ServerState]:
+        """Observe the server. A server that does not answer in time may be busy: its state is the last one, and only the
+        second time in a row is it a problem."""
+        was_silent, self._is_silent = self._is_silent, False
+        try:
+            with self.server.session() as session:
+                info, state, modules = self._observer.observe(session)
+        except ServerSilentError:
+            self._is_silent = True
+            if not was_silent:
+                return self._last_facts, self._last_state
+            words = "The server does not answer in time."
+            return self._last_facts, replace(self._last_state, problem=ServerProblem.SERVER_SILENT, message=words)
+        except ServerLoadingError as error:
+            return ServerFacts(), ServerState(problem=ServerProblem.SERVER_LOADING, message=error.message)
+        except (RefusedError, UserRefusedError, OSError, ValueError) as error:
+            words = f"The server cannot be used by this agent: {str(error).rstrip('.')}."[:500]
+            return ServerFacts(), ServerState(problem=ServerProblem.SERVER_REFUSES, message=storable(words))
+        except Failure as failure:
+            log.warning("The server's modules are not known: %s", failure)
+            return ServerFacts(), ServerState(
+                problem=ServerProblem.SERVER_UNREACHABLE, message=storable(failure.message[:500])
+            )
+        self._last_facts, self._last_state = _facts_from(info, modules), state
+        return self._last_facts, state
 
     def _other_modules(self) -> tuple[str, ...]:
         """Return the names of other loaded modules. While the server is away, they are those that were last read."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from rollout.agent.causes import refusal
 from rollout.agent.deadline import LONGEST_OPERATION, Deadline
+from rollout.agent.examinations import Examinations
 from rollout.agent.expiry import Expiry
 from rollout.agent.failure import CanceledError, Failure, MalformedCommandError, as_failure
 from rollout.agent.install import install
@@ -38,8 +39,15 @@ _NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,128}")
 class Runner:
     """Carries out commands on the node of these settings, one at a time. Heartbeats may be read at any time."""
 
-    def __init__(self, settings: AgentSettings, *, expiry: Expiry | None = None, trust: Trust | None = None) -> None:
-        self.node = Node(settings, trust)
+    def __init__(
+        self,
+        settings: AgentSettings,
+        *,
+        expiry: Expiry | None = None,
+        trust: Trust | None = None,
+        examinations: Examinations | None = None,
+    ) -> None:
+        self.node = Node(settings, trust, examinations)
         self._expiry = expiry or Expiry()
         self._is_recovered = False
         #: Canceled commands without an answer. Threads share it without a lock: each access is one atomic step.

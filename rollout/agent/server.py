@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-from redis.exceptions import BusyLoadingError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError, RedisError, ResponseError
 
 from rollout.agent.failure import AgentError, Failure
 from rollout.agent.settings import AgentSettings
@@ -37,6 +37,10 @@ class ServerLostError(Failure):
 
     def __init__(self, words: str) -> None:
         super().__init__(Reason.SERVER_UNREACHABLE, f"The server closed the connection: {words}.")
+
+
+class UserRefusedError(Failure):
+    """The server refuses the agent's user or its password."""
 
 
 class ServerSilentError(Failure):
@@ -144,9 +148,9 @@ class Session:
     def ping(self) -> None:
         self.call("PING")
 
-    def info(self, section: str) -> dict[str, str]:
-        """Return the fields of one section of INFO."""
-        lines = [line.partition(":") for line in str(self.call("INFO", section)).splitlines()]
+    def info(self, *sections: str) -> dict[str, str]:
+        """Return the fields of these sections of INFO. Servers before Redis 7.0 take only one."""
+        lines = [line.partition(":") for line in str(self.call("INFO", *sections)).splitlines()]
         return {key: value for key, colon, value in lines if colon}
 
     def call(self, *words: str) -> Any:
@@ -211,7 +215,8 @@ class Server:
         except (RedisError, OSError) as error:
             url = self._settings.server_url.rpartition("@")[2]
             words = in_words(error, "MODFLEET_SERVER_CA")
-            raise Failure(Reason.SERVER_UNREACHABLE, f"The server at {url} cannot be reached: {words}.") from error
+            kind = UserRefusedError if isinstance(error, AuthenticationError) else Failure
+            raise kind(Reason.SERVER_UNREACHABLE, f"The server at {url} cannot be reached: {words}.") from error
 
     def _connection(self, seconds: float) -> Any:
         password_file = self._settings.server_password_file

@@ -31,6 +31,7 @@ NodeName = Annotated[str, Meta(pattern=r"^(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,128}\Z")
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://")]
 ServerUrl = Annotated[str, Meta(pattern=r"^(unix|redis|rediss)://")]
 OperatingSystem = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9 ._-]{0,31}\Z")]
+Access = typing.Literal["observe", "load", "restart"]
 UnitName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9:_.@\\-]{0,255}\Z")]
 Seconds = Annotated[float, Meta(gt=0)]
 
@@ -77,6 +78,9 @@ class AgentSettings:
     include_file: Path | None = None
     #: Write the include file.
     persist: bool = True
+    #: What the agent's user may do at the server: `observe` only, also `load` modules, or also `restart` the server.
+    #: `modfleet agent install` sets it.
+    access: Access = "load"
     #: Log file of the server, as the agent sees it. If not set: the one that the server names, if the agent's user may
     #: call CONFIG GET. A failed operation reports what the server logged, redacted.
     server_log: Path | None = None
@@ -90,9 +94,14 @@ class AgentSettings:
     #: Host names by which clients of the REST API address this node, separated by commas.
     api_hosts: tuple[str, ...] = ()
     #: Seconds between two heartbeats.
-    beat_seconds: Seconds = 30.0
+    beat_seconds: Seconds = 10.0
     #: `line` for people; `json` for programs, with one object per line.
     log_format: typing.Literal["line", "json"] = "line"
+
+    @property
+    def observe(self) -> bool:
+        """Return True if the agent may change nothing at the server."""
+        return self.access == "observe"
 
 
 def settings_from(environ: Mapping[str, str]) -> AgentSettings:

@@ -10,6 +10,7 @@ from modules_app.events import ModuleDeleted, ModuleRegistered
 from rollout.domain.node.events import (
     NodeActivated,
     NodeDecommissioned,
+    NodeDegraded,
     NodeDrained,
     NodeJoined,
     NodeLabelled,
@@ -38,4 +39,4 @@ PLANNING: tuple[type, ...] = (
 #: After these, a node may have or need a module version. A node that joins again may have it on its disk.
 USING: tuple[type, ...] = (*SCHEDULING, NodeJoined)
 #: After these, nothing is released to a node.
-LEAVING: tuple[type, ...] = (NodeDrained, NodeWentOffline, NodeRevoked, NodeDecommissioned)
+LEAVING: tuple[type, ...] = (NodeDrained, NodeWentOffline, NodeDegraded, NodeRevoked, NodeDecommissioned)

@@ -25,7 +25,7 @@ class UnknownNodeError(RolloutError):
 
 
 class NoNodesError(RolloutError):
-    """The fleet has no nodes. Start an agent on each server; it joins with its first heartbeat."""
+    """The fleet has no nodes. Add one with `modfleet nodes add`."""
 
     kind = Kind.CONFLICT
     code = "no_nodes"

@@ -143,6 +143,10 @@ WORDS: Mapping[Reason, Words] = {
         "The node reported success, but its inventory shows a different state.",
         "Check the module's files and MODULE LIST on that node, then retry.",
     ),
+    Reason.AGENT_TOO_OLD: Words(
+        "The node's agent is too old for this operation.",
+        "Upgrade modfleet on that node and restart its agent, then start a rollout of that node.",
+    ),
     Reason.NODE_DECOMMISSIONED: Words(
         "The node was decommissioned.", "If that was a mistake, restart its agent: the node joins again."
     ),

@@ -1,6 +1,6 @@
 """The tables of nodes and rollouts. `projections` alone writes them, except those of `bookkeeping`."""
 
-from rollout.models.bookkeeping import Dispatch, DroppedMessages, Liveness, ServerLog
+from rollout.models.bookkeeping import Dispatch, DroppedMessages, Liveness, NodeFacts, ServerLog
 from rollout.models.fleet import ClusterTarget, FleetFreeze
 from rollout.models.join_tokens import JoinToken
 from rollout.models.nodes import Node, NodeModule, Placement
@@ -15,6 +15,7 @@ __all__ = [
     "JoinToken",
     "Liveness",
     "Node",
+    "NodeFacts",
     "NodeModule",
     "Operation",
     "Placement",

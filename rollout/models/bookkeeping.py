@@ -41,6 +41,34 @@ class Liveness(models.Model):
         return self.node
 
 
+class NodeFacts(models.Model):
+    """What the agent of a node has last reported about its server. Written with the liveness, at most once a minute if
+    nothing has changed but numbers."""
+
+    node = models.CharField(primary_key=True, max_length=128)
+    #: A `messages.ServerState`, and the doctor's findings, None before the first ones.
+    server = models.JSONField()
+    doctor = models.JSONField(null=True)
+    #: How many checks have failed and warned, None without findings.
+    failed = models.IntegerField(null=True)
+    warned = models.IntegerField(null=True)
+    #: None: not known.
+    include_seen = models.BooleanField(null=True)
+    #: Two lines of the server's configuration load the same module.
+    has_conflict = models.BooleanField(default=False)
+    #: When the server's `run_id` has changed, the newest last, Unix time; and when it did for the third time, counted from
+    #: the newest.
+    restarts = models.JSONField(default=list)
+    third_restart_at = models.DateTimeField(null=True)
+    reported_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name_plural = "node facts"
+
+    def __str__(self) -> str:
+        return self.node
+
+
 class Dispatch(models.Model):
     """The outbox: how often and when the command of a released operation was published, and who publishes it now.
 

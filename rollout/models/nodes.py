@@ -12,6 +12,9 @@ class Node(models.Model):
     phase = models.CharField(max_length=20)
     online = models.BooleanField()
     draining = models.BooleanField()
+    #: Why its server cannot be used: a code, empty if it can, and sentences.
+    degraded_reason = models.CharField(max_length=32, default="", db_default="")
+    degraded_message = models.TextField(default="", db_default="")
     platform = models.CharField(max_length=64)
     #: Such as `rhel9`; empty if the node does not say.
     operating_system = models.CharField(max_length=32, default="", db_default="")

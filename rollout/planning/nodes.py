@@ -1,15 +1,16 @@
 """Chooses the nodes of a request, and finds those to skip."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 
 from rollout.domain.errors import InvalidRolloutError, NoMatchError, NoNodesError, UnknownNodeError
 from rollout.domain.placement.commands import Skip
 from rollout.domain.request import RolloutRequest
 from rollout.domain.selector import select
-from rollout.messages import Action, Reason
-from rollout.models import Node
+from rollout.messages import FORMER_CAPABILITIES, Action, Capability, Reason
+from rollout.models import Liveness, Node
 from rollout.planning.catalogue import ModuleVersion
 from rollout.queries.nodes import node_rows
+from rollout.signing import PROTOCOLS
 
 
 def chosen_nodes(request: RolloutRequest) -> list[Node]:
@@ -34,12 +35,36 @@ def chosen_nodes(request: RolloutRequest) -> list[Node]:
     return [found[name] for name in dict.fromkeys(request.nodes)]
 
 
-def skips_of(request: RolloutRequest, module: ModuleVersion, nodes: Iterable[Node]) -> dict[str, Skip]:
-    """Return why nodes are skipped, by node: draining, or no build for them."""
-    return {node.name: skip for node in nodes if (skip := _reason_to_skip(request, module, node))}
+def skips_of(request: RolloutRequest, module: ModuleVersion, nodes: Collection[Node]) -> dict[str, Skip]:
+    """Return why nodes are skipped, by node: draining, an agent that is too old, or no build for them. One query."""
+    needed = Capability.REMOVE if request.action == Action.REMOVE else Capability(request.activation)
+    capable = capable_of(needed, [node.name for node in nodes] if request.named else None)
+    return {node.name: skip for node in nodes if (skip := _reason_to_skip(request, module, node, capable))}
 
 
-def _reason_to_skip(request: RolloutRequest, module: ModuleVersion, node: Node) -> Skip | None:
+def _reason_to_skip(
+    request: RolloutRequest, module: ModuleVersion, node: Node, capable: Mapping[str, bool]
+) -> Skip | None:
     if node.draining:
         return Reason.NODE_DRAINING, f"{node.name} is draining: activate it, and start another rollout for it."
+    if not capable.get(node.name, True):
+        return Reason.AGENT_TOO_OLD, too_old(node.name)
     return module.reason_to_skip(node) if request.action == Action.INSTALL else None
+
+
+def capable_of(needed: Capability, names: Collection[str] | None) -> dict[str, bool]:
+    """Return by node if its agent can carry out such an operation; `names` None: of all nodes. Nodes that were never heard
+    are left out."""
+    rows = Liveness.objects.all() if names is None else Liveness.objects.filter(node__in=names)
+    return {
+        node: protocol in PROTOCOLS and needed in (capabilities or ([] if protocol else FORMER_CAPABILITIES))
+        for node, protocol, capabilities in rows.values_list("node", "protocol", "capabilities")
+    }
+
+
+def too_old(node: str) -> str:
+    """Return the sentences for a node whose agent does not understand the command."""
+    return (
+        f"The agent of {node} is too old for this. Upgrade it: pip install --upgrade modfleet, then systemctl restart "
+        f"modfleet-agent@{node}. Then start another rollout for it."
+    )

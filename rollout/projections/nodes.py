@@ -16,6 +16,7 @@ from rollout.domain.node.events import (
     NodeActivated,
     NodeCameBack,
     NodeDecommissioned,
+    NodeDegraded,
     NodeDrained,
     NodeDrifted,
     NodeDriftEnded,
@@ -29,6 +30,7 @@ from rollout.domain.node.events import (
     NodeKeyRetired,
     NodeLabelled,
     NodeProfileChanged,
+    NodeRecovered,
     NodeRekeyRequested,
     NodeRevoked,
     NodeWentOffline,
@@ -55,6 +57,8 @@ class NodeProjection:
         NodeRevoked,
         NodeDuplicateFound,
         NodeDuplicateEnded,
+        NodeDegraded,
+        NodeRecovered,
         NodeJoined,
         NodeProfileChanged,
         NodeInventoryChanged,
@@ -211,6 +215,10 @@ def _retire_key(node: Node, event: NodeKeyRetired) -> None:
     node.rekey_requested = False
 
 
+def _degrade(node: Node, event: NodeDegraded) -> None:
+    node.degraded_reason, node.degraded_message = event.reason, event.message
+
+
 def _set_profile(node: Node, profile: NodeProfile) -> None:
     node.platform, node.server, node.server_version = profile.platform, profile.server, profile.server_version
     node.operating_system = profile.operating_system
@@ -237,7 +245,9 @@ def _phase(node: Node) -> str:
         return node.phase
     if not node.online:
         return NodePhase.OFFLINE
-    return NodePhase.DRAINING if node.draining else NodePhase.ONLINE
+    if node.draining:
+        return NodePhase.DRAINING
+    return NodePhase.DEGRADED if node.degraded_reason else NodePhase.ONLINE
 
 
 _NODE_CHANGES: dict[type, Callable[[Node, object], None]] = {
@@ -248,6 +258,8 @@ _NODE_CHANGES: dict[type, Callable[[Node, object], None]] = {
     NodeRevoked: _set(identity=Identity.REVOKED, keys=[], rekey_requested=False, online=False),
     NodeDuplicateFound: _set(duplicate=True),
     NodeDuplicateEnded: _set(duplicate=False),
+    NodeDegraded: _degrade,  # type: ignore[dict-item]  # likewise
+    NodeRecovered: _set(degraded_reason="", degraded_message=""),
     NodeProfileChanged: lambda node, event: _set_profile(node, event.profile),  # type: ignore[attr-defined]  # by its key
     NodeLabelled: lambda node, event: setattr(node, "labels", event.labels),  # type: ignore[attr-defined]  # by its key
     NodeWentOffline: _set(online=False),
@@ -255,5 +267,5 @@ _NODE_CHANGES: dict[type, Callable[[Node, object], None]] = {
     NodeDrained: _set(draining=True),
     NodeActivated: _set(draining=False),
     NodeDecommissioned: _set(online=False, phase=NodePhase.DECOMMISSIONED),
-    NodeForgotten: _set(online=False),
+    NodeForgotten: _set(online=False, degraded_reason="", degraded_message=""),
 }

@@ -20,7 +20,7 @@ from rollout.projections.counters import operation_key
 from rollout.projections.nodes import NodeFold, NodeProjection
 from rollout.projections.rollout_document import document
 from rollout.projections.rollouts import RolloutFold
-from rollout.queries.nodes import node_document, node_row
+from rollout.queries.nodes import detailed_node, node_document, node_row
 from rollout.queries.operations import operation_document
 from rollout.queries.rollouts import rollout_row
 
@@ -100,7 +100,7 @@ def node_as_of(name: str, position: int) -> dict[str, Any]:
     (row,) = fold.finished_nodes()
     modules, _ = fold.finished_modules()
     modules.sort(key=lambda each: (each.module_name, each.version))
-    return node_document(row, modules, None)
+    return detailed_node(node_document(row, modules, None), None)
 
 
 def _events_of(name: str, position: int) -> Iterable[RecordedEvent]:

@@ -190,6 +190,7 @@ def _rollout_facts(timeline: _Timeline, failed: Sequence[Operation]) -> RolloutF
         facts,
         in_progress=_group(rows.filter(phase__in=IN_PROGRESS), Max("deadline_at")),
         offline=_group(waiting.filter(node_phase=NodePhase.OFFLINE)),
+        degraded=_group(waiting.filter(node_phase=NodePhase.DEGRADED)),
         draining=_group(waiting.filter(node_phase=NodePhase.DRAINING)),
         behind=_group(waiting.filter(behind=True)),
         backing_off=_group(waiting.filter(ready_at__gt=database_now()), Min("ready_at")),
@@ -263,6 +264,7 @@ def _node_facts(row: Operation, events: Sequence[RecordedEvent]) -> NodeFacts:
     return NodeFacts(
         name=row.node,
         node_phase=NodePhase.DECOMMISSIONED if node is None else NodePhase(node.phase),
+        node_problem="" if node is None else f"{node.degraded_reason}: {node.degraded_message}".strip(": "),
         wave=row.wave,
         phase=Phase(row.phase),
         since=row.finished_at or events[-1].recorded_at,

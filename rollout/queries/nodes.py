@@ -9,10 +9,11 @@ from django.db.models import Count, Exists, OuterRef, QuerySet, Subquery
 from api.fields import rfc3339
 from eventstore import snapshot
 from rollout.domain.errors import NodeNotFoundError, NoLocalNodeError
+from rollout.domain.node.health import Degradation, degradation_of
 from rollout.domain.node.pace import SECONDS, Change
 from rollout.domain.node.state import LARGEST_SKEW, Identity, NodePhase
 from rollout.messages import Heartbeat, InstalledModule, Inventory, NodeProfile
-from rollout.models import Liveness, Node, NodeModule, Operation
+from rollout.models import Liveness, Node, NodeFacts, NodeModule, Operation
 from rollout.projections.node_modules import ABSENT, ModuleState
 from rollout.signing import key_id
 
@@ -36,6 +37,17 @@ class KnownNode:
     def is_member(self) -> bool:
         return self.row is not None and not self.has_left
 
+    @property
+    def degradation(self) -> Degradation | None:
+        if self.row is None or not self.row.degraded_reason:
+            return None
+        return Degradation(reason=self.row.degraded_reason, message=self.row.degraded_message)
+
+    def degradation_by(self, heartbeat: Heartbeat) -> Degradation | None:
+        """Return why the node cannot be used, by the heartbeat."""
+        joins = self.row is None or self.row.phase == NodePhase.PENDING or self.has_left
+        return degradation_of(heartbeat, self.degradation, joins=joins)
+
     def changes(self, heartbeat: Heartbeat) -> frozenset[Change]:
         """Return the kinds of changes that the heartbeat brings; all kinds if the node joins by it."""
         if self.row is None or self.has_left:
@@ -47,6 +59,7 @@ class KnownNode:
             Change.PLATFORM: gets_others,
             Change.PROFILE: known != reported and not gets_others,
             Change.INVENTORY: self.modules != frozenset(heartbeat.inventory.modules),
+            Change.HEALTH: self.degradation != self.degradation_by(heartbeat),
         }
         return frozenset(change for change, is_new in changed.items() if is_new)
 
@@ -161,14 +174,36 @@ def nodes_with_liveness(rows: QuerySet[Node]) -> QuerySet[Node]:
 
 @snapshot()
 def node_documents(rows: Iterable[Node]) -> list[dict[str, Any]]:
-    """Return the nodes as JSON, with their modules; three queries, however many nodes there are."""
+    """Return the nodes as JSON, with their modules; four queries, however many nodes there are."""
     listed = list(rows)
     names = [each.name for each in listed]
     lives = Liveness.objects.in_bulk(names)
     modules: dict[str, list[NodeModule]] = {name: [] for name in names}
     for row in NodeModule.objects.filter(node__in=names).order_by("module_name", "version"):
         modules[row.node].append(row)
-    return [node_document(each, modules[each.name], lives.get(each.name)) for each in listed]
+    examined = NodeFacts.objects.filter(node__in=names, failed__isnull=False)
+    doctors = {node: {"failed": failed, "warned": warned} for node, failed, warned in examined.values_list(*_SUMMARY)}
+    return [
+        node_document(each, modules[each.name], lives.get(each.name)) | {"doctor_summary": doctors.get(each.name)}
+        for each in listed
+    ]
+
+
+_SUMMARY = ("node", "failed", "warned")
+
+
+def node_detail(name: str) -> dict[str, Any]:
+    """Return the node as JSON, with all that its agent has reported about its server. Raises: `NodeNotFoundError`."""
+    (document,) = node_documents([node_row(name)])
+    return detailed_node(document, NodeFacts.objects.filter(node=name).first())
+
+
+def detailed_node(document: dict[str, Any], facts: NodeFacts | None) -> dict[str, Any]:
+    """Return the document of a node with these facts."""
+    return document | {
+        "server_state": None if facts is None else facts.server | {"reported_at": rfc3339(facts.reported_at)},
+        "doctor": None if facts is None else facts.doctor,
+    }
 
 
 def node_document(row: Node, modules: Iterable[NodeModule], life: Liveness | None) -> dict[str, Any]:
@@ -180,6 +215,7 @@ def node_document(row: Node, modules: Iterable[NodeModule], life: Liveness | Non
         "identity": row.identity,
         "keys": [key_id(public_key) for public_key, _ in row.keys],
         "duplicate": row.duplicate,
+        "degraded": {"reason": row.degraded_reason, "message": row.degraded_message} if row.degraded_reason else None,
         "last_seen": rfc3339(life.last_seen) if life else None,
         "clock_skew_seconds": None if skew is None else round(skew, 1),
         "warnings": node_warnings(row, skew, life.doubts if life else []),
@@ -190,18 +226,23 @@ def node_document(row: Node, modules: Iterable[NodeModule], life: Liveness | Non
         "role": row.role,
         "labels": {**row.agent_labels, **row.labels},
         "other_modules": row.other_modules,
+        "doctor_summary": None,
         "modules": [_node_module_document(each) for each in modules],
     }
 
 
 def node_warnings(row: Node, clock_skew_seconds: float | None, doubts: Iterable[str]) -> list[dict[str, str]]:
     """Return what is wrong with the node's identity and heartbeats: each has a code, and a message with the next step."""
-    warnings = [] if row.phase == NodePhase.DECOMMISSIONED else _identity_warnings(row)
+    warnings = [] if row.phase == NodePhase.DECOMMISSIONED else [*_health_warnings(row), *_identity_warnings(row)]
     warnings += [_DOUBTS[each] for each in doubts]
     if clock_skew_seconds is not None and abs(clock_skew_seconds) > LARGEST_SKEW:
         words = f"{abs(clock_skew_seconds):.0f} s {'ahead' if clock_skew_seconds > 0 else 'behind'}"
         warnings.append(("clock_skew", f"The node's clock is {words}. Set it."))
     return [{"code": code, "message": message} for code, message in warnings]
+
+
+def _health_warnings(row: Node) -> list[tuple[str, str]]:
+    return [("degraded", f"{row.degraded_reason}: {row.degraded_message}")] if row.degraded_reason else []
 
 
 def _identity_warnings(row: Node) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from django.db.models import Exists, Min, Q, QuerySet
 
+from rollout.domain.node.health import DOCTOR_FAILED, NOT_EXAMINED
 from rollout.domain.node.state import NodePhase
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
 from rollout.domain.rollout.snapshot import Needs, Ready, Snapshot, WaveCounts
@@ -19,6 +20,8 @@ from rollout.queries.operations import IN_PROGRESS, newer_operations
 from rollout.queries.restoration import Restoration, restoration_of
 
 _FAILED = (Phase.FAILED, Phase.TIMED_OUT)
+#: Nodes that are offline, or whose server cannot be used.
+UNUSABLE = Q(online=False) | ~Q(degraded_reason="")
 
 
 def snapshot_of(uid: str, state: RolloutState, *, now: datetime) -> Snapshot:
@@ -137,17 +140,23 @@ def _untouched_since() -> Q:
 
 
 def _healthy(uid: str) -> int:
-    offline = Node.objects.filter(online=False).values("name")
+    offline = Node.objects.filter(UNUSABLE).values("name")
     rows = Operation.objects.filter(rollout=uid, wave__gte=0, healthy=True).exclude(phase__in=IN_PROGRESS)
     return rows.exclude(node__in=offline).count()
 
 
 def _lost(uid: str, row: Rollout) -> list[int]:
-    """Return by wave how many nodes have succeeded, and are offline or have drifted since."""
+    """Return by wave how many nodes have succeeded, and are offline, have no usable server, or have drifted since.
+
+    A failed check of the doctor is no sign that the module has harmed the node.
+    """
     lost = [0] * len(row.waves)
     if not row.succeeded:
         return lost
-    lost_nodes = list(Node.objects.filter(phase=NodePhase.OFFLINE).values_list("name", flat=True))
+    is_lost = Q(phase=NodePhase.OFFLINE) | (
+        Q(phase=NodePhase.DEGRADED) & ~Q(degraded_reason__in=[DOCTOR_FAILED, NOT_EXAMINED])
+    )
+    lost_nodes = list(Node.objects.filter(is_lost).values_list("name", flat=True))
     if row.action == Action.INSTALL:
         drifted = NodeModule.objects.filter(module_name=row.module_name, version=row.version, drifted_at__isnull=False)
         lost_nodes += drifted.values_list("node", flat=True)

@@ -1,4 +1,4 @@
-"""Counts for metrics. Each takes one query, whose answer does not grow with the fleet."""
+"""Counts for metrics. Each takes one query, whose answer does not grow with the number of nodes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,8 +7,10 @@ from typing import Any
 
 from django.db.models import Count, DurationField, ExpressionWrapper, F, Min, Q, Sum
 
-from rollout.domain.node.state import LARGEST_SKEW
-from rollout.models import DroppedMessages, Liveness, Node, NodeModule, Operation, Placement, Rollout
+from rollout.domain.node.health import LOOP_SECONDS
+from rollout.domain.node.state import LARGEST_SKEW, NodePhase
+from rollout.domain.rollout.events import RolloutPhase, WavePhase
+from rollout.models import DroppedMessages, Liveness, Node, NodeFacts, NodeModule, Operation, Placement, Rollout
 from rollout.queries.nodes import count_by_phase, node_rows
 
 #: Upper bounds of the histogram of durations of rollouts, seconds.
@@ -42,6 +44,26 @@ def rollouts_by_phase() -> Iterator[RolloutCount]:
             seconds=row["total"].total_seconds() if row["total"] else 0.0,
             within=tuple(row[name] for name in within),
         )
+
+
+def waits_for_person() -> dict[str, datetime]:
+    """Return since when the oldest rollout waits for a person, by cause: `approval`, `paused` or `gate`."""
+    phases = (RolloutPhase.PENDING_APPROVAL, RolloutPhase.PAUSED, RolloutPhase.RUNNING)
+    oldest: dict[str, datetime] = {}
+    for phase, created_at, stops, waves in Rollout.objects.filter(phase__in=phases).values_list(
+        "phase", "created_at", "stops", "waves"
+    ):
+        gated = next((each for each in waves if each["phase"] == WavePhase.GATED), None)
+        if phase == RolloutPhase.PENDING_APPROVAL:
+            cause, since = "approval", created_at
+        elif phase == RolloutPhase.PAUSED:
+            cause, since = "paused", datetime.fromisoformat(stops[-1]["at"])
+        elif gated is not None:  # a gate follows the wave's last node, or its soak
+            cause, since = "gate", datetime.fromisoformat(gated.get("soak_until") or gated["finished_at"])
+        else:
+            continue
+        oldest[cause] = min(since, oldest.get(cause, since))
+    return oldest
 
 
 def unfinished_operations_by_phase() -> dict[tuple[str, str], int]:
@@ -89,6 +111,39 @@ def skewed_nodes() -> int:
     """Return how many nodes of the fleet have a wrong clock."""
     skewed = Q(clock_skew_seconds__gt=LARGEST_SKEW) | Q(clock_skew_seconds__lt=-LARGEST_SKEW)
     return Liveness.objects.filter(skewed, node__in=node_rows().order_by().values("name")).count()
+
+
+def degraded_nodes() -> dict[str, int]:
+    """Return how many nodes of the fleet are degraded, by reason."""
+    rows = Node.objects.filter(phase=NodePhase.DEGRADED).order_by().values_list("degraded_reason")
+    return dict(rows.annotate(Count("name")))
+
+
+def duplicate_nodes() -> int:
+    """Return for how many nodes of the fleet two agents are heard."""
+    return node_rows().filter(duplicate=True).count()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactCounts:
+    """Nodes of the fleet with these facts. `restarting`: the server restarts in a loop. `include_missing`: its configuration
+    does not include the agent's file. `conflicting`: two lines of its configuration load the same module."""
+
+    restarting: int
+    include_missing: int
+    conflicting: int
+
+
+def fact_counts(now: datetime) -> FactCounts:
+    of_fleet = NodeFacts.objects.filter(node__in=node_rows().order_by().values("name"))
+    since = now - timedelta(seconds=LOOP_SECONDS)
+    return FactCounts(
+        **of_fleet.aggregate(
+            restarting=Count("node", filter=Q(third_restart_at__gt=since)),
+            include_missing=Count("node", filter=Q(include_seen=False)),
+            conflicting=Count("node", filter=Q(has_conflict=True)),
+        )
+    )
 
 
 def dropped_messages() -> list[tuple[str, str, int]]:

@@ -26,7 +26,7 @@ from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import node_stream
 from rollout.domain.node.state import NodeKey
 from rollout.domain.placement.events import placement_stream
-from rollout.models import Liveness
+from rollout.models import Liveness, NodeFacts
 from rollout.process.advance import advance_all
 from rollout.process.placements import end_of_decommissioned, forgetting, giving_back, placement_changes
 from rollout.queries.join_tokens import open_tokens_of
@@ -76,6 +76,7 @@ def forget_node(name: str) -> None:
     """
     transact(node_stream(name), NODE, ForgetNode(node=name))
     Liveness.objects.filter(node=name).delete()
+    NodeFacts.objects.filter(node=name).delete()
 
 
 def accept_node(name: str, *, key: str = "") -> None:

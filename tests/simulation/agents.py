@@ -68,7 +68,7 @@ class Entry:
 
 
 class Agent:
-    """`alive`: the process runs; `reachable`: what it sends and is sent arrives. `disk` has a digest and whether it is
+    """`alive`: the process runs; `reachable`: what it sends and is sent arrives. `has_server`: its server answers. `disk` has a digest and whether it is
     loaded for each module version; `spoiled` are those that were changed by hand. `had`: what was there of the module
     when the node first began to work on an operation of the rollout."""
 
@@ -77,6 +77,7 @@ class Agent:
         self.name = name
         self.alive = True
         self.reachable = True
+        self.has_server = True
         self.silent_since: datetime | None = None
         self.journal: dict[str, Entry] = {}
         self.queue: deque[Order] = deque()

@@ -192,6 +192,7 @@ HAPPENINGS: dict[str, Happening] = {
     "resume": lambda world, _, uid: world.tried(world.resume, uid),
     "retry": lambda world, _, uid: world.tried(world.retry, uid),
     "rollback": lambda world, _, uid: world.tried(world.roll_back, uid),
+    "stop the server": lambda world, name, _: world.stop_server(name, world.chance.choice((5.0, 60.0, 400.0))),
 }
 
 
@@ -199,6 +200,7 @@ def settle(world: World) -> None:
     """The faults stop, people help where something waits for them, and all of it ends."""
     world.is_faulty = False
     for name in sorted(world.agents):
+        world.start_server(name)
         world.revive(name, hello=not world.agents[name].alive)
     end = world.now + timedelta(seconds=LONGEST_SECONDS)
     while not _has_ended(world) and world.now < end:

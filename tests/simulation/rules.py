@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models import Model
 
+from rollout.domain.node.state import NodePhase
 from rollout.domain.placement.events import (
     OperationFinished,
     OperationGivenBack,
@@ -226,6 +227,8 @@ class Rules:
         for each in added:
             match each.event:
                 case NodesReleased():
+                    usable = [self.world.nodes[node].phase == NodePhase.ONLINE for node in each.event.nodes]
+                    self.holds(all(usable), "only nodes that can be used get something", str(each.event.nodes))
                     self._has_room(each.event)
                     self._keeps_healthy(each.event)
                     self._tolerates(each.event)
@@ -263,6 +266,7 @@ class Rules:
             if row.wave >= 0
             and row.node not in self.failing[uid]
             and world.nodes[row.node].online
+            and world.nodes[row.node].degradation is None
             and self.live_phase(row) not in IN_PROGRESS
         ]
         self.holds(len(healthy) >= kept, "min_healthy stay untouched", f"{len(healthy)} of {kept}")

@@ -147,7 +147,11 @@ def _retriable(open_rows: Iterable[Operation], state: RolloutState, rows: Rows) 
 
 def _healthy(all_rows: Iterable[Operation], rows: Rows) -> int:
     return sum(
-        each.wave >= 0 and each.healthy and each.phase not in IN_PROGRESS and rows.nodes[each.node].online
+        each.wave >= 0
+        and each.healthy
+        and each.phase not in IN_PROGRESS
+        and rows.nodes[each.node].online
+        and not rows.nodes[each.node].degraded_reason
         for each in all_rows
     )
 
@@ -163,7 +167,9 @@ def _lost(row: Rollout, all_rows: Iterable[Operation], rows: Rows) -> list[int]:
         }
     for each in all_rows:
         if each.phase == Phase.SUCCEEDED and each.wave >= 0:
-            lost[each.wave] += each.node in drifted or rows.phase(each) == NodePhase.OFFLINE
+            # The doctor is not part of the simulation: each reason is of a server.
+            is_away = rows.phase(each) in {NodePhase.OFFLINE, NodePhase.DEGRADED}
+            lost[each.wave] += each.node in drifted or is_away
     return lost
 
 

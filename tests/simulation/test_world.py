@@ -160,3 +160,12 @@ def test_people_cancel_a_node_that_crashes_at_every_command():
     settle(world)
     assert world.events(uid).count("RolloutPaused") > 1
     assert (str(world.phase(uid)), world.phases(uid)) == ("aborted", {"n000": "canceled"})
+
+
+def test_a_node_whose_server_is_away_gets_nothing():
+    world = World(nodes=3)
+    world.stop_server("n002", 100.0)
+    uid = world.start(ALL)
+    world.run(50)
+    assert world.phases(uid)["n002"] == "scheduled"
+    assert run(world, uid) == "succeeded"

@@ -30,6 +30,7 @@ from rollout.domain.node.commands import (
 )
 from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import node_stream
+from rollout.domain.node.health import Degradation
 from rollout.domain.node.state import NodePhase, NodeState
 from rollout.domain.placement.commands import (
     Cancel,
@@ -80,6 +81,7 @@ from tests.simulation.snapshot import IN_PROGRESS, Rows, restoration_of, snapsho
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 PROFILE = NodeProfile(platform="linux/x86_64")
+AWAY = Degradation(reason="server_unreachable", message="The server cannot be reached.")
 MODULE = "greet"
 #: Silence after which a node is declared offline, and the first wait before a command is sent again, seconds.
 SILENCE_SECONDS = 90.0
@@ -434,7 +436,8 @@ class World(Folded):
             for (module_name, version), (content, loaded) in sorted(self.agents[name].disk.items())
         )
         inventory = Inventory(sequence=self._heartbeats, modules=modules)
-        command = RecordHeartbeat(node=name, hello=hello, profile=PROFILE, inventory=inventory)
+        degradation = None if self.agents[name].has_server else AWAY
+        command = RecordHeartbeat(node=name, hello=hello, profile=PROFILE, inventory=inventory, degradation=degradation)
         self.record(self._command_node(command))
         for uid in sorted({row.rollout for row in self.unfinished_on(name)}):
             self.advance(uid)
@@ -451,6 +454,18 @@ class World(Folded):
         self.agents[name].reachable = False
         self._fall_silent(name)
         self.after(seconds, self.revive, name, False)
+
+    def stop_server(self, name: str, seconds: float) -> None:
+        """Its server is away for so long, as its next heartbeats report."""
+        self.agents[name].has_server = False
+        if self.agents[name].is_heard:
+            self.heartbeat(name)
+        self.after(seconds, self.start_server, name)
+
+    def start_server(self, name: str) -> None:
+        was_away, self.agents[name].has_server = not self.agents[name].has_server, True
+        if was_away and self.agents[name].is_heard:
+            self.heartbeat(name)
 
     def _fall_silent(self, name: str) -> None:
         agent = self.agents[name]

@@ -11,6 +11,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 
 from rollout.agent.doctor.host import Host, errors, pairs, words_of
 from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, unknown
+from rollout.agent.identity import IdentityError
 from rollout.agent.publisher import connected, transport_options
 from rollout.agent.settings import AgentSettings
 from rollout.agent.trust import Trust
@@ -86,6 +87,8 @@ def _try(trust: Trust) -> Outcome:
         with connected(trust) as opened:
             if not hasattr(opened.default_channel, "conn_or_acquire"):
                 return unknown("The broker is not Redis or Valkey: its rights and its clock are not checked.")
+    except IdentityError as error:
+        return failed(str(error), "Check the file MODFLEET_IDENTITY_FILE, or join the node again.")
     except (OperationalError, RedisError, OSError, KeyError, ValueError) as error:
         if any(isinstance(each, AuthenticationError) for each in errors(error)):
             return failed(

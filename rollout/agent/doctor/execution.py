@@ -5,7 +5,7 @@ import re
 
 from rollout.agent import inspection
 from rollout.agent.doctor.host import Host
-from rollout.agent.doctor.outcome import Outcome, failed, passed, unknown, warned
+from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, unknown, warned
 from rollout.agent.inspection import forbids_execution, mount_of, on_host
 
 #: SELinux types of files that confined servers may execute.
@@ -52,6 +52,8 @@ def selinux(host: Host) -> Outcome:
     enforces = inspection.selinux_enforces(host.root)
     if enforces is None:
         return passed("SELinux is not active.")
+    if "unconfined" in (_domain(host) or ""):
+        return passed("SELinux does not confine the server.")
     directory = os.path.realpath(host.settings.modules_dir)
     label = inspection.selinux_label(directory, host.root)
     if label is None:
@@ -70,7 +72,7 @@ def apparmor(host: Host) -> Outcome:
     active = inspection.apparmor_is_active(host.root)
     if active is False:
         return passed("AppArmor is not active.")
-    profile = inspection.apparmor_profile(host.process.pid, host.root) if active else None
+    profile = inspection.security_context(host.process.pid, host.root) if active else None
     if profile is None:
         return unknown("The AppArmor profile of the server cannot be read.", "Run the doctor as root.")
     if not profile.endswith("(enforce)"):
@@ -82,6 +84,15 @@ def apparmor(host: Host) -> Outcome:
         f"The AppArmor profile {name} confines the server, and no file in /etc/apparmor.d names {directory}.",
         f"Add `{directory}/** mr,` to the profile's file in /etc/apparmor.d/local, and reload the profile.",
     )
+
+
+def _domain(host: Host) -> str | None:
+    """Return the SELinux type of the server's process, such as `redis_t`, if it is known."""
+    try:
+        context = inspection.security_context(host.process.pid, host.root) or ""
+    except UnknownError:
+        return None
+    return context.split(":")[2] if context.count(":") >= 2 else None
 
 
 def _allows(host: Host, directory: str) -> bool:

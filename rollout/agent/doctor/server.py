@@ -9,11 +9,10 @@ from rollout.agent.doctor import acl, broker
 from rollout.agent.doctor.acl import Level
 from rollout.agent.doctor.host import Host, is_refused, pairs
 from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, unknown, warned
+from rollout.agent.observation import OLDEST
 from rollout.agent.server import RefusedError, Session
 from rollout.agent.settings import is_broker
 
-#: The oldest versions that are supported.
-OLDEST = {"redis": (7, 0), "valkey": (7, 2)}
 #: A name that no module and no file has.
 NONE = "modfleet.doctor"
 #: How to test whether a user may call each command. None of them changes the server, also if it is allowed.

@@ -6,7 +6,8 @@ from django.core.validators import RegexValidator
 from rest_framework import serializers
 
 from api.fields import StrictCharField, StrictSerializer
-from rollout.domain.node.state import Identity
+from rollout.domain.node.state import Identity, NodePhase
+from rollout.messages import FindingStatus
 from rollout.projections.node_modules import ModuleState
 
 
@@ -51,6 +52,7 @@ class NodeWarningSerializer(serializers.Serializer[Any]):
         [
             "changes_too_often",
             "clock_skew",
+            "degraded",
             "duplicate_agent",
             "implausible_counter",
             "implausible_generations",
@@ -62,15 +64,26 @@ class NodeWarningSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
 
 
+class DegradationSerializer(serializers.Serializer[Any]):
+    reason = serializers.CharField(help_text="For example `server_unreachable` or `doctor_failed`")
+    message = serializers.CharField()
+
+
+class DoctorSummarySerializer(serializers.Serializer[Any]):
+    failed = serializers.IntegerField(help_text="Checks of the agent that fail")
+    warned = serializers.IntegerField()
+
+
 class NodeSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
-    phase = serializers.ChoiceField(["pending", "online", "offline", "draining", "decommissioned"])
+    phase = serializers.ChoiceField(list(NodePhase))
     identity = serializers.ChoiceField(list(Identity), help_text="How its messages are known to be from it")
     keys = serializers.ListField(
         child=serializers.CharField(),
         help_text="Ids of its keys, the one in use first. Compare it with the one that the installer printed before you accept the node",
     )
     duplicate = serializers.BooleanField(help_text="Two agents with its key are heard")
+    degraded = DegradationSerializer(allow_null=True, help_text="Null if the node's server can be used")
     last_seen = serializers.DateTimeField(allow_null=True)
     clock_skew_seconds = serializers.FloatField(
         allow_null=True, help_text="Seconds by which the node's clock was ahead at its last heartbeat"
@@ -88,4 +101,64 @@ class NodeSerializer(serializers.Serializer[Any]):
         child=serializers.CharField(),
         help_text="Names of the modules that its server has loaded and Modfleet did not install",
     )
+    doctor_summary = DoctorSummarySerializer(allow_null=True, help_text="Null if the agent has reported no checks")
     modules = NodeModuleSerializer(many=True)
+
+
+class ReplicaSerializer(serializers.Serializer[Any]):
+    address = serializers.CharField()
+    state = serializers.CharField(allow_blank=True)
+    lag_bytes = serializers.IntegerField(allow_null=True, help_text="By how much its replication offset is behind")
+
+
+class ServerModuleSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    version = serializers.IntegerField()
+    path = serializers.CharField(allow_blank=True, help_text="Empty for a module that is built in")
+    args = serializers.CharField(allow_blank=True)
+    ours = serializers.BooleanField(help_text="Modfleet installed it")
+
+
+class ServerStateSerializer(serializers.Serializer[Any]):
+    """Null, or an empty text: not known."""
+
+    problem = serializers.CharField(allow_blank=True, help_text="Why the server cannot be used; empty if it can")
+    message = serializers.CharField(allow_blank=True)
+    run_id = serializers.CharField(allow_blank=True)
+    uptime_seconds = serializers.IntegerField(allow_null=True)
+    role = serializers.CharField(allow_blank=True)
+    master = serializers.CharField(allow_blank=True, help_text="Of a replica: `host:port`")
+    link_status = serializers.CharField(allow_blank=True)
+    replicas = ReplicaSerializer(many=True, help_text="The first 32")
+    replica_count = serializers.IntegerField(allow_null=True)
+    loading = serializers.BooleanField(allow_null=True)
+    async_loading = serializers.BooleanField(allow_null=True)
+    aof_enabled = serializers.BooleanField(allow_null=True)
+    aof_last_write_status = serializers.CharField(allow_blank=True)
+    rdb_last_bgsave_status = serializers.CharField(allow_blank=True)
+    save_points = serializers.CharField(allow_null=True, allow_blank=True)
+    cluster_enabled = serializers.BooleanField(allow_null=True)
+    cluster_state = serializers.CharField(allow_blank=True)
+    migrating_slots = serializers.IntegerField(allow_null=True)
+    unexpected_error_replies = serializers.IntegerField(allow_null=True)
+    used_memory = serializers.IntegerField(allow_null=True, help_text="Bytes")
+    max_memory = serializers.IntegerField(allow_null=True, help_text="Bytes; 0 means no limit")
+    enable_module_command = serializers.CharField(allow_blank=True)
+    include_seen = serializers.BooleanField(
+        allow_null=True, help_text="The server's configuration includes the agent's file"
+    )
+    modules = ServerModuleSerializer(many=True, help_text="The first 64")
+    module_count = serializers.IntegerField(allow_null=True)
+    reported_at = serializers.DateTimeField()
+
+
+class FindingSerializer(serializers.Serializer[Any]):
+    check = serializers.CharField()
+    status = serializers.ChoiceField(list(FindingStatus))
+    message = serializers.CharField(allow_blank=True)
+    fix = serializers.CharField(allow_blank=True)
+
+
+class NodeDetailSerializer(NodeSerializer):
+    server_state = ServerStateSerializer(allow_null=True, help_text="Null if the agent has reported none")
+    doctor = FindingSerializer(many=True, allow_null=True, help_text="The newest results of `modfleet agent doctor`")

@@ -9,12 +9,12 @@ from accounts.roles import Permission
 from api.pagination import Listing, page_of, paginate
 from api.refusals import refuses
 from rollout.api.filters import AttemptFilters, NodeFilters
-from rollout.api.serializers.nodes import AcceptSerializer, LabelsSerializer, NodeSerializer
+from rollout.api.serializers.nodes import AcceptSerializer, LabelsSerializer, NodeDetailSerializer, NodeSerializer
 from rollout.api.serializers.rollouts import AttemptSerializer
 from rollout.api.views.documents import AS_OF, as_of
 from rollout.domain.errors import NodeIdentityError, NodeKeyError, NodeNotFoundError, NodePendingError, NodePhaseError
 from rollout.queries.as_of import node_as_of
-from rollout.queries.nodes import listed_nodes, node_documents, node_row
+from rollout.queries.nodes import listed_nodes, node_detail, node_documents
 from rollout.queries.operations import attempt_document, attempts_on
 from rollout.services.nodes import (
     accept_node,
@@ -53,7 +53,7 @@ class NodeViewSet(ViewSet):
         """List nodes by name, each with its modules: the desired and the observed state."""
         return paginate(request, listed_nodes(), NODES, serialize=node_documents)
 
-    @extend_schema(responses=NodeSerializer, parameters=[AS_OF])
+    @extend_schema(responses=NodeDetailSerializer, parameters=[AS_OF])
     @refuses(NodeNotFoundError)
     def retrieve(self, request: Request, name: str) -> Response:
         """Return one node. With `as_of`, `last_seen` is null, because it is not in the log."""
@@ -73,7 +73,7 @@ class NodeViewSet(ViewSet):
             serialize=lambda rows: [attempt_document(row) for row in rows],
         )
 
-    @extend_schema(request=LabelsSerializer, responses=NodeSerializer)
+    @extend_schema(request=LabelsSerializer, responses=NodeDetailSerializer)
     @refuses(NodeNotFoundError, NodePhaseError)
     def partial_update(self, request: Request, name: str) -> Response:
         """Replace the labels that operators have set on the node."""
@@ -82,28 +82,28 @@ class NodeViewSet(ViewSet):
         label_node(name, serializer.validated_data["labels"])
         return _node(name)
 
-    @extend_schema(request=None, responses=NodeSerializer)
+    @extend_schema(request=None, responses=NodeDetailSerializer)
     @refuses(NodeNotFoundError, NodePendingError, NodePhaseError)
     def drain(self, request: Request, name: str) -> Response:
         """Drain the node: it gets no new operations."""
         drain_node(name)
         return _node(name)
 
-    @extend_schema(request=None, responses=NodeSerializer)
+    @extend_schema(request=None, responses=NodeDetailSerializer)
     @refuses(NodeNotFoundError, NodePendingError, NodePhaseError)
     def activate(self, request: Request, name: str) -> Response:
         """Activate a draining node."""
         activate_node(name)
         return _node(name)
 
-    @extend_schema(request=None, responses=NodeSerializer)
+    @extend_schema(request=None, responses=NodeDetailSerializer)
     @refuses(NodeNotFoundError, NodePhaseError)
     def decommission(self, request: Request, name: str) -> Response:
         """Decommission the node. It joins again when its agent is restarted."""
         decommission_node(name)
         return _node(name)
 
-    @extend_schema(request=None, responses=NodeSerializer)
+    @extend_schema(request=None, responses=NodeDetailSerializer)
     @refuses(NodeNotFoundError, NodePendingError, NodePhaseError)
     def forget(self, request: Request, name: str) -> Response:
         """Forget what the node has reported: inventory, generations and clock. The node is offline until its next heartbeat,
@@ -111,7 +111,7 @@ class NodeViewSet(ViewSet):
         forget_node(name)
         return _node(name)
 
-    @extend_schema(request=AcceptSerializer, responses=NodeSerializer)
+    @extend_schema(request=AcceptSerializer, responses=NodeDetailSerializer)
     @refuses(NodeNotFoundError, NodeIdentityError, NodeKeyError)
     def accept(self, request: Request, name: str) -> Response:
         """Accept a pending node. It is part of the fleet from its next heartbeat on."""
@@ -120,7 +120,7 @@ class NodeViewSet(ViewSet):
         accept_node(name, key=serializer.validated_data.get("key", ""))
         return _node(name)
 
-    @extend_schema(request=None, responses=NodeSerializer)
+    @extend_schema(request=None, responses=NodeDetailSerializer)
     @refuses(NodeNotFoundError)
     def revoke(self, request: Request, name: str) -> Response:
         """Revoke the node's identity. Its messages, its access to the broker and its download links are refused until it
@@ -128,7 +128,7 @@ class NodeViewSet(ViewSet):
         revoke_node(name)
         return _node(name)
 
-    @extend_schema(request=None, responses=NodeSerializer)
+    @extend_schema(request=None, responses=NodeDetailSerializer)
     @refuses(NodeNotFoundError, NodeIdentityError)
     def rekey(self, request: Request, name: str) -> Response:
         """Ask the node to replace its key and its broker password. Both keys are valid until it uses the new one."""
@@ -137,5 +137,4 @@ class NodeViewSet(ViewSet):
 
 
 def _node(name: str) -> Response:
-    (document,) = node_documents([node_row(name)])
-    return Response(document)
+    return Response(node_detail(name))

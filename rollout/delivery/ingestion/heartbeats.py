@@ -8,6 +8,7 @@ from django.db import transaction
 
 from eventstore import Append, Batch, append, begun_by, database_now, load_states, retry_on_conflict
 from rollout.delivery.ingestion.batches import all_or_each
+from rollout.delivery.ingestion.node_facts import record_facts
 from rollout.delivery.ingestion.order import MessageOrder, locked_rows
 from rollout.delivery.ingestion.verification import Verified, verified_heartbeats
 from rollout.domain.node.commands import RecordDuplicate, RecordHeartbeat, RetireOtherKeys
@@ -111,6 +112,7 @@ def _record_all(heartbeats: Sequence[Heartbeat]) -> list[str]:
         # Before the rows of Liveness are locked.
         append(*appends, *(_forgotten(rejoining, appends) if rejoining else ()))
         _record_liveness(newest.values(), order)
+        record_facts(newest.values(), order.now)
     order.count_rejected()
     changed = {each.stream for each in appends}
     return [name for name in newest if node_stream(name) in changed]
@@ -120,7 +122,8 @@ def _news(known: KnownNode, heartbeat: Heartbeat, order: MessageOrder) -> Record
     """Return the command that records what is new in the heartbeat, without the changes that must wait."""
     changes, lost = known.changes(heartbeat), frozenset[tuple[str, int]]()
     if known.is_member:
-        waiting = {each for each in changes if each != Change.CONTACT and order.must_wait(heartbeat.node, each)}
+        at_once = {Change.CONTACT} if known.degradation else {Change.CONTACT, Change.HEALTH}
+        waiting = {each for each in changes - at_once if order.must_wait(heartbeat.node, each)}
         if Change.INVENTORY in waiting:
             lost = known.lost(heartbeat.inventory)
         changes -= waiting
@@ -133,6 +136,7 @@ def _news(known: KnownNode, heartbeat: Heartbeat, order: MessageOrder) -> Record
         inventory=heartbeat.inventory,
         changes=changes,
         lost=lost,
+        degradation=known.degradation_by(heartbeat),
     )
 
 

@@ -31,7 +31,7 @@ class RolloutFacts:
     it retries or rolls back, and nodes that its rollback leaves unchanged.
 
     `in_progress`: nodes that were released. The other groups are of scheduled nodes that may be released: offline,
-    draining, behind an older operation, or waiting for a retry. `needs`: rollouts that must succeed first. `frozen`: who
+    degraded, draining, behind an older operation, or waiting for a retry. `needs`: rollouts that must succeed first. `frozen`: who
     froze the fleet, and why.
     """
 
@@ -42,6 +42,7 @@ class RolloutFacts:
     related: tuple[str, ...] = ()
     in_progress: Nodes = Nodes()
     offline: Nodes = Nodes()
+    degraded: Nodes = Nodes()
     draining: Nodes = Nodes()
     behind: Nodes = Nodes()
     backing_off: Nodes = Nodes()
@@ -53,13 +54,15 @@ class RolloutFacts:
 class NodeFacts:
     """One node of a rollout. `since`: when its operation entered its phase. `behind`: the rollout whose older operation
     must end first, or empty. `ready_at`: when the wait before a retry ends. `touched`: the operation was released.
-    `canceled_by`: the person who canceled the operation, or whose newer rollout superseded it."""
+    `node_problem`: why the node is
+    degraded. `canceled_by`: the person who canceled the operation, or whose newer rollout superseded it."""
 
     name: str
     node_phase: NodePhase
     wave: int
     phase: Phase
     since: datetime
+    node_problem: str = ""
     reason: Reason | None = None
     message: str = ""
     behind: str = ""

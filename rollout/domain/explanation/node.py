@@ -112,6 +112,9 @@ def _turn_of_node(state: RolloutState, snapshot: Snapshot, node: NodeFacts) -> I
         case NodePhase.OFFLINE:
             rule = Rule.OFFLINE_WAIT if state.restoring or state.strategy.offline == Offline.WAIT else Rule.OFFLINE
             yield Wait(what=rule, text=f"{node.name} to come back online")
+        case NodePhase.DEGRADED:
+            because = f": {node.node_problem}".rstrip(" .") if node.node_problem else ""
+            yield Wait(what=Rule.DEGRADED, text=f"the server of {node.name}, which is degraded{because}")
         case NodePhase.DRAINING:
             yield Wait(what=Rule.DRAINING, text=f"{node.name} to be activated")
         case NodePhase.DECOMMISSIONED:

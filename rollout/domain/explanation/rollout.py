@@ -106,6 +106,9 @@ def _nodes(state: RolloutState, snapshot: Snapshot, facts: RolloutFacts) -> Iter
         yield wait_for_room(state, snapshot, facts)
     if facts.offline.count:
         yield Wait(what=Rule.OFFLINE_WAIT, text=f"{facts.offline} to come back online")
+    if facts.degraded.count:
+        whose = "the server" if facts.degraded.count == 1 else "the servers"
+        yield Wait(what=Rule.DEGRADED, text=f"{whose} of {facts.degraded} to be usable again")
     if facts.draining.count:
         yield Wait(what=Rule.DRAINING, text=f"{facts.draining} to be activated")
     if facts.behind.count:

@@ -24,6 +24,7 @@ class Rule(StrEnum):
     NODE_ANSWER = "node_answer"
     OFFLINE_WAIT = "offline_wait"
     OFFLINE = "offline"
+    DEGRADED = "degraded"
     DRAINING = "draining"
     BEHIND = "behind"
     RETRY_BACKOFF = "retry_backoff"
@@ -58,6 +59,7 @@ RULES: Mapping[Rule, str] = {
     Rule.NODE_ANSWER: "The node's own answer decides how its operation ends.",
     Rule.OFFLINE_WAIT: "An offline node gets its turn when it is back online.",
     Rule.OFFLINE: "The rollout does not wait for a node that is offline when it is its turn: offline is {strategy.offline}.",
+    Rule.DEGRADED: "A degraded node gets no new operation until its server can be used again.",
     Rule.DRAINING: "A draining node gets no new operation until it is activated.",
     Rule.BEHIND: "A node runs one operation of a module at a time: a newer one waits until the older one has ended.",
     Rule.RETRY_BACKOFF: "A node that failed is retried at most {strategy.retries.limit} times. The wait before a retry "

@@ -6,6 +6,7 @@ Commands of operators raise `NodeNotFoundError` for an unknown node, `NodePhaseE
 
 from dataclasses import dataclass
 
+from rollout.domain.node.health import Degradation
 from rollout.domain.node.pace import Change
 from rollout.messages import Inventory, NodeProfile
 
@@ -78,7 +79,8 @@ class RecordDuplicate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordHeartbeat:
-    """Record what a heartbeat changes: the node joins or comes back, or has another profile or other modules.
+    """Record what a heartbeat changes: the node joins or comes back, is degraded or recovers, or has another profile or
+    other modules.
 
     A node without an identity does not join.
 
@@ -93,6 +95,7 @@ class RecordHeartbeat:
     inventory: Inventory
     changes: frozenset[Change] = frozenset(Change)
     lost: frozenset[tuple[str, int]] = frozenset()
+    degradation: Degradation | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

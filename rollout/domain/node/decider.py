@@ -38,6 +38,7 @@ from rollout.domain.node.events import (
     NodeActivated,
     NodeCameBack,
     NodeDecommissioned,
+    NodeDegraded,
     NodeDrained,
     NodeDrifted,
     NodeDriftEnded,
@@ -52,10 +53,12 @@ from rollout.domain.node.events import (
     NodeKeyRetired,
     NodeLabelled,
     NodeProfileChanged,
+    NodeRecovered,
     NodeRekeyRequested,
     NodeRevoked,
     NodeWentOffline,
 )
+from rollout.domain.node.health import Degradation
 from rollout.domain.node.inventory_order import is_earlier
 from rollout.domain.node.pace import Change
 from rollout.domain.node.state import Identity, NodeKey, NodeState, evolve
@@ -169,13 +172,16 @@ def _record_heartbeat(state: NodeState, heartbeat: RecordHeartbeat) -> list[Node
     if state.decommissioned and not heartbeat.hello:
         return []
     events: list[NodeEvent] = []
-    if state.profile is None or state.decommissioned:
+    joins = state.profile is None or state.decommissioned
+    if joins:
         events.append(NodeJoined(node=heartbeat.node, profile=heartbeat.profile))
     else:
         if Change.CONTACT in heartbeat.changes and not state.online:
             events.append(NodeCameBack(node=heartbeat.node))
         if heartbeat.changes & {Change.PLATFORM, Change.PROFILE} and state.profile != heartbeat.profile:
             events.append(NodeProfileChanged(node=heartbeat.node, profile=heartbeat.profile))
+    if Change.HEALTH in heartbeat.changes:
+        events += _record_health(None if joins else state.degradation, heartbeat)
     is_whole = Change.INVENTORY in heartbeat.changes
     inventory = (
         heartbeat.inventory
@@ -183,6 +189,15 @@ def _record_heartbeat(state: NodeState, heartbeat: RecordHeartbeat) -> list[Node
         else replace(heartbeat.inventory, modules=_with_losses(state.modules, heartbeat))
     )
     return events + _record_inventory(state, heartbeat.node, inventory)
+
+
+def _record_health(known: Degradation | None, heartbeat: RecordHeartbeat) -> list[NodeEvent]:
+    found = heartbeat.degradation
+    if found == known:
+        return []
+    if found is None:
+        return [NodeRecovered(node=heartbeat.node)]
+    return [NodeDegraded(node=heartbeat.node, reason=found.reason, message=found.message)]
 
 
 def _with_losses(modules: Sequence[InstalledModule], heartbeat: RecordHeartbeat) -> tuple[InstalledModule, ...]:

@@ -90,6 +90,25 @@ class NodeDuplicateEnded:
     node: str
 
 
+@event("node.degraded.v1")
+class NodeDegraded:
+    """The node's server cannot be used, or a check of its agent fails: no operation is released to it.
+
+    `reason` is a code such as `server_unreachable` or `doctor_failed`. A degraded node with another reason is recorded
+    again."""
+
+    node: str
+    reason: str
+    message: str
+
+
+@event("node.recovered.v1")
+class NodeRecovered:
+    """The node's server can be used again, and no check of its agent fails."""
+
+    node: str
+
+
 @event("node.profile_changed.v1")
 class NodeProfileChanged:
     """The node reported another platform, server, role, label or other property of itself."""
@@ -190,6 +209,8 @@ NodeEvent = (
     | NodeRevoked
     | NodeDuplicateFound
     | NodeDuplicateEnded
+    | NodeDegraded
+    | NodeRecovered
     | NodeJoined
     | NodeProfileChanged
     | NodeInventoryChanged
@@ -212,6 +233,8 @@ NODE_PHASES = (
     NodeJoined,
     NodeWentOffline,
     NodeCameBack,
+    NodeDegraded,
+    NodeRecovered,
     NodeDrained,
     NodeActivated,
     NodeDecommissioned,

@@ -3,8 +3,9 @@
 Of each kind, `BURST` changes are recorded at once, then one each `SECONDS`. A change that is not recorded now is not lost:
 the next heartbeat contains it again.
 
-Two kinds of changes are always recorded at once. One is that a module has left its desired state; then only that module
-is recorded. The other is that a node is back. In exchange, a node that has come back too often is declared offline only
+Three kinds of changes are always recorded at once. One is that a module has left its desired state; then only that module
+is recorded. Another is that a node is degraded; in exchange, it recovers only when the limit allows it. The third is that
+a node is back. In exchange, a node that has come back too often is declared offline only
 when the limit allows it: it may count as online while it is silent, but never as offline while it works.
 """
 
@@ -15,12 +16,13 @@ SECONDS = 600.0
 
 
 class Change(StrEnum):
-    """What a heartbeat can change: the node is back, has another platform, another profile, or other modules."""
+    """What a heartbeat can change: the node is back, has another platform, another profile, other modules, or is degraded or recovers."""
 
     CONTACT = "contact"
     PLATFORM = "platform"
     PROFILE = "profile"
     INVENTORY = "inventory"
+    HEALTH = "health"
 
 
 def is_limited(full_at: float, now: float) -> bool:

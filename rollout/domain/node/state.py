@@ -9,6 +9,7 @@ from rollout.domain.node.events import (
     NodeActivated,
     NodeCameBack,
     NodeDecommissioned,
+    NodeDegraded,
     NodeDrained,
     NodeDrifted,
     NodeDriftEnded,
@@ -23,10 +24,12 @@ from rollout.domain.node.events import (
     NodeKeyRetired,
     NodeLabelled,
     NodeProfileChanged,
+    NodeRecovered,
     NodeRekeyRequested,
     NodeRevoked,
     NodeWentOffline,
 )
+from rollout.domain.node.health import Degradation
 from rollout.messages import InstalledModule, NodeProfile
 
 #: A node's clock is reported as wrong if it differs from the database's by more than this, seconds.
@@ -34,10 +37,14 @@ LARGEST_SKEW = 30.0
 
 
 class NodePhase(StrEnum):
-    """`pending`: the node is enrolled, but not yet part of the fleet: it was not accepted, or not heard."""
+    """`pending`: the node is enrolled, but not yet part of the fleet: it was not accepted, or not heard.
+
+    `degraded`: its agent is heard, but its server cannot be used.
+    """
 
     PENDING = "pending"
     ONLINE = "online"
+    DEGRADED = "degraded"
     OFFLINE = "offline"
     DRAINING = "draining"
     DECOMMISSIONED = "decommissioned"
@@ -79,6 +86,7 @@ class NodeState:
     is_duplicate: bool = False
     profile: NodeProfile | None = None
     online: bool = False
+    degradation: Degradation | None = None
     draining: bool = False
     decommissioned: bool = False
     sequence: int = -1
@@ -94,7 +102,9 @@ class NodeState:
             return NodePhase.PENDING
         if not self.online:
             return NodePhase.OFFLINE
-        return NodePhase.DRAINING if self.draining else NodePhase.ONLINE
+        if self.draining:
+            return NodePhase.DRAINING
+        return NodePhase.ONLINE if self.degradation is None else NodePhase.DEGRADED
 
 
 def evolve(state: NodeState, event: NodeEvent) -> NodeState:
@@ -123,11 +133,16 @@ def evolve(state: NodeState, event: NodeEvent) -> NodeState:
                 identity=state.identity or Identity.UNSIGNED,
                 profile=event.profile,
                 online=True,
+                degradation=None,
                 draining=False,
                 decommissioned=False,
                 labels={} if state.decommissioned else state.labels,
                 drifts={},
             )
+        case NodeDegraded():
+            return replace(state, degradation=Degradation(reason=event.reason, message=event.message))
+        case NodeRecovered():
+            return replace(state, degradation=None)
         case NodeProfileChanged():
             return replace(state, profile=event.profile)
         case NodeInventoryChanged():
@@ -145,7 +160,7 @@ def evolve(state: NodeState, event: NodeEvent) -> NodeState:
         case NodeDecommissioned():
             return replace(state, decommissioned=True, online=False)
         case NodeForgotten():
-            return replace(state, online=False, sequence=-1, modules=())
+            return replace(state, online=False, degradation=None, sequence=-1, modules=())
         case NodeDrifted():
             key = (event.module_name, event.version)
             return replace(state, drifts={**state.drifts, key: (event.observed, event.content_sha256)})

@@ -12,11 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 
 import pytest
+import yaml
 
 from modfleet.cluster import SERVER_OPTIONS
 from tests.plugins.cast import PASSWORD, basic
 from tests.plugins.server import bootstrapped, free_port
-from tests.proxies import PROXIES
+from tests.proxies import DEPLOY, PROXIES
 from tests.recorded_fleet import fleet, start
 from tests.waiting import PATIENCE, wait_for
 
@@ -24,6 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 ADMIN = {"Authorization": basic("admin")}
 UPLOAD = "/v2/modules/user-defined/artifacts"
+METRICS_TOKEN = "0123456789abcdef"
 LOGIN = {"username": "admin", "password": PASSWORD}
 
 
@@ -48,7 +50,11 @@ class Api:
 
     def __init__(self, environ):
         self.port, self._probes = free_port(), free_port()
-        self.environ = {**environ, "MODFLEET_PROBE_ADDRESS": f"127.0.0.1:{self._probes}"}
+        self.environ = {
+            **environ,
+            "MODFLEET_METRICS_TOKEN": METRICS_TOKEN,
+            "MODFLEET_PROBE_ADDRESS": f"127.0.0.1:{self._probes}",
+        }
 
     def start(self):
         words = [sys.executable, "-m", "granian", *SERVER_OPTIONS, "--port", str(self.port), "config.asgi:application"]
@@ -162,6 +168,25 @@ def test_requests_that_wait_are_answered_when_their_process_ends(api_alone, plan
         waited, stream = (each.getresponse() for each in asked)
         assert (waited.status, json.loads(waited.read())["uid"]) == (200, rollout)
         assert stream.read().startswith(b"id: ")  # an answer without its end raises
+
+
+def test_prometheus_reaches_each_process(plane, proxy, tmp_path):
+    pair, _ = plane
+    (job,) = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]
+    paths = [each["labels"]["__metrics_path__"] for each in job["static_configs"]]
+    bearer = {"Authorization": f"Bearer {METRICS_TOKEN}"}
+
+    def started(port, path):
+        status, text = ask(port, "GET", path, headers=bearer)
+        assert status == 200, text
+        (line,) = [each for each in text.decode().splitlines() if each.startswith("process_start_time_seconds ")]
+        return line
+
+    with proxy(tmp_path, [each.port for each in pair]) as port:
+        assert ask(port, "GET", paths[0], headers={})[0] == 401
+        through = [started(port, path) for path in paths]
+        assert through == [started(each.port, "/metrics") for each in pair]
+        assert len(set(through)) == 2
 
 
 class Upstream(socketserver.ThreadingTCPServer):

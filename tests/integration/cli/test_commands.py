@@ -4,15 +4,17 @@ import csv
 import json
 
 import pytest
+from msgspec import to_builtins
 
+from rollout.delivery.ingestion import record_heartbeats
 from rollout.domain.strategy import Gate
-from rollout.messages import Phase, Reason
+from rollout.messages import Finding, FindingStatus, Phase, Reason, Replica, ServerState
 from rollout.process.advance import advance
 from rollout.services.enrolment import create_join_token
 from rollout.services.rollouts import pause_rollout
 from tests.hosts import Host
 from tests.integration.cli.conftest import NODES
-from tests.recorded_fleet import join, phases, rollout, say, start
+from tests.recorded_fleet import heartbeat_of, join, phases, rollout, say, start
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +54,22 @@ def test_options_of_the_connection_count_wherever_they_stand(run, control):
 def test_pages_are_followed(run, monkeypatch):
     monkeypatch.setattr("modfleet.client.PAGE", 2)
     assert {each["name"] for each in answer(run("nodes", "--json"))} >= set(NODES)
+
+
+def test_degraded_nodes_come_first(run):
+    join("zz-away")
+    state = ServerState(problem="server_unreachable", message="It is away.", replicas=(Replica(address="10.0.0.7:1"),))
+    check = Finding(check="noexec", status=FindingStatus.FAIL, message="It is noexec.", fix="Mount it with exec.")
+    told = {"facts": to_builtins(state), "doctor": to_builtins([check])}
+    record_heartbeats([heartbeat_of("zz-away") | told])
+    listed = run("nodes", COLUMNS="300").stdout.splitlines()
+    assert listed[1].split()[:2] == ["zz-away", "degraded"]
+    assert "server_unreachable: It is away." in listed[1]
+    shown = run("nodes", "show", "zz-away", COLUMNS="200").stdout
+    for words in ("\nServer\n", "\nReplication\n", "10.0.0.7:1", "unknown", "\nDoctor\n", "Mount it with exec."):
+        assert words in shown
+    assert "Doctor" not in run("nodes", "show", NODES[0]).stdout
+    run("nodes", "decommission", "zz-away", "--yes")
 
 
 def test_a_node(run):

@@ -794,6 +794,17 @@ def test_selinux(site, monkeypatch, enforces, label, status, say):
 
 
 @pytest.mark.parametrize(
+    ("context", "status"),
+    [("system_u:system_r:unconfined_service_t:s0", "pass"), ("system_u:system_r:redis_t:s0", "warn"), ("", "warn")],
+)
+def test_selinux_may_not_confine_the_server(site, monkeypatch, context, status):
+    site.fakes |= {"/sys/fs/selinux/enforce": "1", "/proc/{pid}/attr/current": context}
+    monkeypatch.setattr(inspection, "selinux_label", lambda *_: "system_u:object_r:var_lib_t:s0")
+    site.start()
+    assert site.examine()["selinux"].status == status
+
+
+@pytest.mark.parametrize(
     ("profile", "rule", "status"),
     [
         ("unconfined", "", "pass"),

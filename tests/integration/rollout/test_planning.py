@@ -248,12 +248,14 @@ def test_calls_that_know_no_strategy_go_on_after_a_failure():
 @pytest.mark.parametrize("count", [5, 50])
 def test_planning_costs_the_same_for_any_number_of_nodes(count, django_assert_num_queries):
     fleet(count)
-    # The nodes, the builds, the module object, what is there, what is under way, and other modules there and coming.
-    with django_assert_num_queries(7):
+    # The nodes, their agents, the builds, the module object, what is there, what is under way, and other modules there and coming.
+    with django_assert_num_queries(8):
         planned()
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(8):
         planned(selector=Selector(names=("n*",)))
-    with django_assert_num_queries(5):  # the nodes; what else is there and on its way; what is under way, and there
+    with django_assert_num_queries(
+        6
+    ):  # the nodes, their agents; what else is there and on its way; what is under way, and there
         planned(action=Action.REMOVE)
 
 

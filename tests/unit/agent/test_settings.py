@@ -22,7 +22,7 @@ ENVIRON = {
 def test_it_works():
     settings = settings_from(ENVIRON)
     assert settings.modules_dir == Path("/var/lib/modfleet")
-    assert (settings.persist, settings.beat_seconds, settings.labels, settings.api_hosts) == (True, 30.0, {}, ())
+    assert (settings.persist, settings.beat_seconds, settings.labels, settings.api_hosts) == (True, 10.0, {}, ())
 
 
 def test_all_kinds_are_read():

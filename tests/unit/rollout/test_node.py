@@ -38,6 +38,7 @@ from rollout.domain.node.events import (
     NodeActivated,
     NodeCameBack,
     NodeDecommissioned,
+    NodeDegraded,
     NodeDrained,
     NodeDuplicateEnded,
     NodeDuplicateFound,
@@ -48,10 +49,13 @@ from rollout.domain.node.events import (
     NodeKeyRetired,
     NodeLabelled,
     NodeProfileChanged,
+    NodeRecovered,
     NodeRekeyRequested,
     NodeRevoked,
     NodeWentOffline,
 )
+from rollout.domain.node.health import Degradation
+from rollout.domain.node.pace import Change
 from rollout.domain.node.state import Identity, NodeKey, NodePhase
 from rollout.messages import InstalledModule, Inventory, NodeProfile
 from rollout.projections.nodes import NodeFold
@@ -60,9 +64,9 @@ PROFILE = NodeProfile(platform="linux/x86_64")
 GREET = InstalledModule(module_name="greet", version=1, content_sha256="c", loaded=True)
 
 
-def heartbeat(*, hello=False, profile=PROFILE, sequence=1, modules=()):
+def heartbeat(*, hello=False, profile=PROFILE, sequence=1, modules=(), **more):
     inventory = Inventory(sequence=sequence, modules=modules)
-    return RecordHeartbeat(node="n1", hello=hello, profile=profile, inventory=inventory)
+    return RecordHeartbeat(node="n1", hello=hello, profile=profile, inventory=inventory, **more)
 
 
 HELLO = heartbeat(hello=True)
@@ -164,6 +168,40 @@ def test_silence_and_the_way_back():
     assert kinds(given(HELLO, OFFLINE), OFFLINE) == []
     assert kinds(given(HELLO, OFFLINE), heartbeat()) == [NodeCameBack]
     assert kinds(given(), OFFLINE) == kinds(NODE.initial, OFFLINE) == []
+
+
+AWAY = Degradation(reason="server_unreachable", message="It cannot be reached.")
+LOADING = Degradation(reason="server_loading", message="It is loading.")
+
+
+def test_a_server_that_is_away_and_back():
+    state = given(HELLO, heartbeat(degradation=AWAY))
+    assert kinds(given(HELLO), heartbeat(degradation=AWAY)) == [NodeDegraded]
+    assert state.phase is NodePhase.DEGRADED
+    assert kinds(state, heartbeat(degradation=AWAY)) == []
+    assert kinds(state, heartbeat(degradation=LOADING)) == [NodeDegraded]
+    assert kinds(state, heartbeat()) == [NodeRecovered]
+    assert given(HELLO, heartbeat(degradation=AWAY), heartbeat()).phase is NodePhase.ONLINE
+
+
+def test_a_node_joins_with_a_server_that_is_away():
+    assert kinds(given(), heartbeat(hello=True, degradation=AWAY)) == [NodeJoined, NodeDegraded]
+    state = given(HELLO, heartbeat(degradation=AWAY), DECOMMISSION)
+    assert kinds(state, HELLO) == [NodeJoined]
+    assert given(HELLO, heartbeat(degradation=AWAY), DECOMMISSION, HELLO).phase is NodePhase.ONLINE
+
+
+def test_a_change_of_health_that_must_wait():
+    changes = frozenset(Change) - {Change.HEALTH}
+    assert kinds(given(HELLO), heartbeat(degradation=AWAY, changes=changes)) == []
+
+
+def test_silence_and_draining_hide_that_a_server_is_away():
+    assert given(HELLO, heartbeat(degradation=AWAY), OFFLINE).phase is NodePhase.OFFLINE
+    assert given(HELLO, heartbeat(degradation=AWAY), DRAIN).phase is NodePhase.DRAINING
+    state = given(HELLO, heartbeat(degradation=AWAY), OFFLINE)
+    assert kinds(state, heartbeat(degradation=AWAY)) == [NodeCameBack]
+    assert kinds(state, heartbeat()) == [NodeCameBack, NodeRecovered]
 
 
 def test_draining_lasts_over_silence():

@@ -1,0 +1,18 @@
+"""A node whose server hangs is degraded, and recovers with it."""
+
+import os
+import signal
+
+
+def test_a_server_that_hangs(cluster):
+    cluster.clear()
+    pid = cluster.up.send("node-2-server", signal.SIGSTOP)
+    try:
+        cluster.wait_for_phase("node-2", "degraded")
+        assert cluster.node("node-2")["degraded"]["reason"] == "server_silent"
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    cluster.wait_for_phase("node-2", "online")
+    node = cluster.node("node-2")
+    assert (node["degraded"], node["doctor_summary"]["failed"]) == (None, 0)
+    assert node["server_state"]["include_seen"] is True
