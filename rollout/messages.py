@@ -158,6 +158,7 @@ class Reason(StrEnum):
     AGENT_ERROR = "agent_error"
     INVENTORY_MISMATCH = "inventory_mismatch"
     AGENT_TOO_OLD = "agent_too_old"
+    OBSERVE_ONLY = "observe_only"
     NODE_DECOMMISSIONED = "node_decommissioned"
     NODE_UNREACHABLE = "node_unreachable"
     NODE_DEADLINE = "node_deadline"
@@ -178,6 +179,7 @@ BROADER = {
     Reason.INCOMPATIBLE_SERVER: Reason.LOAD_FAILED,
     Reason.COMMAND_NAME_TAKEN: Reason.LOAD_FAILED,
     Reason.PERMISSION_DENIED: Reason.LOAD_FAILED,
+    Reason.OBSERVE_ONLY: Reason.AGENT_ERROR,
     Reason.EXPORTS_DATA_TYPES: Reason.UNLOAD_REFUSED,
     Reason.MODULE_BUSY: Reason.UNLOAD_REFUSED,
     Reason.USED_BY_MODULE: Reason.UNLOAD_REFUSED,

@@ -204,7 +204,7 @@ class Node:
             generations=self.journal.generations(),
             sent_at=time.time(),
             protocol=PROTOCOL,
-            capabilities=tuple(Capability),
+            capabilities=() if settings.observe else tuple(Capability),
             agent_version=RELEASE,
             host=HOST,
             facts=replace(state, include_seen=self._include_seen(doctor)),

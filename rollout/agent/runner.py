@@ -78,6 +78,7 @@ class Runner:
         try:
             if self._has_expired(command):
                 return None
+            _refuse_to_change(self.node)
             with self.node.journal.lock():
                 if not self._is_recovered:
                     self._recover()
@@ -279,6 +280,12 @@ def _ended_by(error: Exception, command: Command) -> Outcome:
         return _failed(as_failure(error))
     log.error("%s of %s failed", command.action, command.module_name, exc_info=error)
     return Outcome(phase=Phase.FAILED, reason=Reason.AGENT_ERROR, message=f"The agent failed: {error!r}. See its log.")
+
+
+def _refuse_to_change(node: Node) -> None:
+    """Raises: `Failure` (observe_only) if the agent may change nothing."""
+    if node.settings.observe:
+        raise Failure(Reason.OBSERVE_ONLY, "This agent only observes. Run `modfleet agent install --add load` there.")
 
 
 def _check(command: Command, node: str) -> None:

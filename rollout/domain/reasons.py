@@ -143,6 +143,10 @@ WORDS: Mapping[Reason, Words] = {
         "The node reported success, but its inventory shows a different state.",
         "Check the module's files and MODULE LIST on that node, then retry.",
     ),
+    Reason.OBSERVE_ONLY: Words(
+        "The node's agent may only observe.",
+        "Run `modfleet agent install --add load` on that node, then start a rollout of that node.",
+    ),
     Reason.AGENT_TOO_OLD: Words(
         "The node's agent is too old for this operation.",
         "Upgrade modfleet on that node and restart its agent, then start a rollout of that node.",
