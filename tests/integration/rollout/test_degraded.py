@@ -266,6 +266,15 @@ def test_an_agent_that_is_too_old(capabilities, action, activation, skipped):
         assert "pip install --upgrade modfleet" in row.message
 
 
+def test_an_agent_that_only_observes_takes_part_in_no_rollout():
+    upload()
+    know("n0000")
+    ingestion.record_heartbeats([heartbeat_of("n0000", hello=True) | {"capabilities": [], "protocol": 1}])
+    row = operation(start(), "n0000")
+    assert (row.phase, row.reason) == ("skipped", "observe_only")
+    assert "modfleet agent install --add load" in row.message
+
+
 def test_over_http(alice):
     fleet(2)
     beat("n0000", facts=ServerState(run_id="a", problem="server_loading", message="It loads."), doctor=[finding()])
