@@ -20,6 +20,7 @@ class Migration(migrations.Migration):
                 ('warned', models.IntegerField(null=True)),
                 ('include_seen', models.BooleanField(null=True)),
                 ('has_conflict', models.BooleanField(default=False)),
+                ('run_id', models.CharField(default='', max_length=64)),
                 ('restarts', models.JSONField(default=list)),
                 ('third_restart_at', models.DateTimeField(null=True)),
                 ('reported_at', models.DateTimeField()),

@@ -56,6 +56,8 @@ class NodeFacts(models.Model):
     include_seen = models.BooleanField(null=True)
     #: Two lines of the server's configuration load the same module.
     has_conflict = models.BooleanField(default=False)
+    #: The newest that is known, also while the server is away.
+    run_id = models.CharField(max_length=64, default="")
     #: When the server's `run_id` has changed, the newest last, Unix time; and when it did for the third time, counted from
     #: the newest.
     restarts = models.JSONField(default=list)

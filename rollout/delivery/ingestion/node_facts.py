@@ -38,6 +38,7 @@ _COLUMNS = (
     "warned",
     "include_seen",
     "has_conflict",
+    "run_id",
     "restarts",
     "third_restart_at",
     "reported_at",
@@ -60,11 +61,10 @@ def _row(heartbeat: Heartbeat, before: NodeFacts | None, now: datetime) -> NodeF
             include_seen=server["include_seen"],
         )
     row.node, row.server, row.reported_at = heartbeat.node, server, now
+    row.run_id = server["run_id"] or (before.run_id if before else "")
     row.restarts = _restarts(server["run_id"], before, now)
     third = row.restarts[-LOOP_RESTARTS] if len(row.restarts) >= LOOP_RESTARTS else None
     row.third_restart_at = None if third is None else datetime.fromtimestamp(third, UTC)
-    if not server["run_id"] and before is not None:
-        server["run_id"] = before.server.get("run_id", "")  # a server that is away has had this one
     return row
 
 
@@ -76,8 +76,7 @@ def _as_stored(reported: object) -> Any:
 def _restarts(run_id: str, before: NodeFacts | None, now: datetime) -> list[float]:
     if before is None:
         return []
-    known = before.server.get("run_id", "")
-    is_restart = run_id and known and run_id != known
+    is_restart = run_id and before.run_id and run_id != before.run_id
     return [*before.restarts, now.timestamp()][-MOST_RESTARTS:] if is_restart else before.restarts
 
 
