@@ -348,6 +348,7 @@ def test_an_agent_that_only_observes_refuses_every_command(site, built):
         site.command(greet, Action.REMOVE),
     ):
         final = observer.execute(command, report=lambda _: None)
+        assert final
         assert (final.phase, final.reason) == (Phase.FAILED, Reason.OBSERVE_ONLY)
     assert observer.heartbeat(hello=True).capabilities == ()
     assert site.left() == []
