@@ -44,7 +44,8 @@ def workstation(control, tmp_path):
 
 def test_each_command_of_the_page_works(control, workstation, tmp_path):
     sample(tmp_path, 10000).replace(tmp_path / "greet-1.0.0.zip")
-    blocks = re.findall(r"^<!-- (\w+) -->\n```sh\n(.*?)^```\n", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    page = PAGE.read_text().replace("https://modfleet.example.com", control.url)
+    blocks = re.findall(r"^<!-- (\w+) -->\n```sh\n(.*?)^```\n", page, re.MULTILINE | re.DOTALL)
     assert [where for where, _ in blocks] == ["workstation", "host", "host", "host", "host", "workstation", "host"]
     said = []
     with namespace() as host:
@@ -52,12 +53,11 @@ def test_each_command_of_the_page_works(control, workstation, tmp_path):
         started = host.run("systemctl enable --now redis-server")
         assert started.returncode == 0, started.stderr + host.run("cat /run/*.log").stdout
         for where, script in blocks:
-            script = script.replace("https://modfleet.example.com", control.url)
             done = workstation(script) if where == "workstation" else host.run(script, cwd=tmp_path)
             assert done.returncode == 0, f"{script}: {done.stdout}\n{done.stderr}" + host.run("cat /run/*.log").stdout
             said.append(done.stdout)
             if "nodes add" in script:
-                (tmp_path / "token").write_text(re.search(r"mfj1\S+", done.stdout)[0])
+                (tmp_path / "token").write_text(*re.findall(r"mfj1\S+", done.stdout))
         _, _, installed, _, checked, _, listed = said
         assert "web-1 is online" in installed
         assert "to do by you" not in installed
@@ -68,7 +68,18 @@ def test_each_command_of_the_page_works(control, workstation, tmp_path):
         agent = "setpriv --reuid=modfleet-agent --regid=modfleet-agent"
         assert host.run(f"{agent} --groups=adm tail -1 /var/log/redis/redis-server.log").returncode == 0
         assert host.run(f"{agent} --clear-groups tail -1 /var/log/redis/redis-server.log").returncode != 0
+        _a_failed_load_is_reported_with_the_words_of_the_server(control, host, tmp_path)
         _elsewhere_the_unit_refuses_it(host)
+
+
+def _a_failed_load_is_reported_with_the_words_of_the_server(control, host, tmp_path):
+    """The agent reads them in the log: its user may not ask the server for the path."""
+    assert host.run("touch /var/lib/redis/refuse").returncode == 0
+    assert control.upload(sample(tmp_path, 10001, picky=True)).status_code == 201
+    rollout = control.carry_out(10001)
+    assert rollout["progress"]["failed"] == 1, rollout
+    (failure,) = control.get(f"/v2/rollouts/{rollout['uid']}/why")["failures"]
+    assert any("initialization failed" in line for line in failure["server_log"]), failure
 
 
 def _elsewhere_the_unit_refuses_it(host):
