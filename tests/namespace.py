@@ -1,5 +1,5 @@
-"""A host of its own for `root`, in a mount namespace: what is written below /etc, /var/lib, /usr/lib, /opt and /run is
-seen there only, and is lost at the end. systemd does not run in it: a script takes its place.
+"""A host of its own for `root`, in a mount namespace: what is written below /etc, /var/lib, /var/log, /usr/lib, /opt and
+/run is seen there only, and is lost at the end. systemd does not run in it: a script takes its place.
 """
 
 import os
@@ -20,7 +20,7 @@ SETUP = """
 set -eu
 umask 022
 mount -t tmpfs none /mnt
-for each in /etc /var/lib /usr/lib; do
+for each in /etc /var/lib /var/log /usr/lib; do
     mkdir -p "/mnt$each/upper" "/mnt$each/work"
     mount -t overlay overlay -o "lowerdir=$each,upperdir=/mnt$each/upper,workdir=/mnt$each/work" "$each"
 done
@@ -44,11 +44,13 @@ esac
 [ "$INSTALLED" ] || "/opt/python/bin/$PROGRAM" -m venv --without-pip /opt/modfleet
 """
 
-#: Starts what a unit says, as its user: `enable --now`, `restart`, `disable --now`, `is-active`, `is-enabled`.
+#: Starts what a unit says, as its user: `enable --now`, `restart`, `disable --now`, `is-active`, `is-enabled`. A unit with
+#: `NoExecPaths=/` can execute only what is below its `ExecPaths`. A start waits for READY=1 if the unit sends it.
 SYSTEMCTL = """#!/opt/python/bin/python3
-import contextlib, os, pathlib, shlex, signal, subprocess, sys, time
+import contextlib, os, pathlib, shlex, signal, socket, subprocess, sys, time
 
-verb, unit = [each for each in sys.argv[1:] if not each.startswith("--")][0], sys.argv[-1]
+verb = [each for each in sys.argv[1:] if not each.startswith("--")][0]
+unit = sys.argv[-1].removesuffix(".service") + ".service"
 running = pathlib.Path("/run/units", unit)
 
 def stop():
@@ -61,9 +63,10 @@ def stop():
         running.unlink()
 
 def start():
-    template, _, instance = unit.removesuffix(".service").partition("@")
-    base = pathlib.Path("/etc/systemd/system")
-    files = [base / f"{template}@.service", *sorted((base / f"{unit}.d").glob("*.conf"))]
+    template, at, instance = unit.removesuffix(".service").partition("@")
+    base, name = pathlib.Path("/etc/systemd/system"), f"{template}{at}.service"
+    file = base / name if (base / name).exists() else pathlib.Path("/lib/systemd/system", name)
+    files = [file, *sorted((base / f"{unit}.d").glob("*.conf"))]
     lines = [line.split("=", 1) for file in files for line in file.read_text().replace("%i", instance).splitlines()
              if "=" in line and line[0] != "#"]
     given = lambda key: [value for name, value in lines if name == key]
@@ -72,11 +75,43 @@ def start():
         env |= dict(each.split("=", 1) for each in shlex.split(pathlib.Path(file).read_text(), comments=True))
     groups = ["--groups", ",".join(given("SupplementaryGroups"))] if given("SupplementaryGroups") else ["--clear-groups"]
     user = ["setpriv", f"--reuid={given('User')[-1]}", f"--regid={given('Group')[-1]}", *groups, "--no-new-privs"]
+    command = [*user, *shlex.split(given("ExecStart")[-1])]
+    for each in given("RuntimeDirectory"):
+        subprocess.run(["install", "-d", "-o", given("User")[-1], "-g", given("Group")[-1], f"/run/{each}"], check=True)
+    if given("NoExecPaths") == ["/"]:
+        command = confined(command, " ".join(given("ExecPaths")).split())
+    ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    if given("Type") == ["notify"]:
+        env["NOTIFY_SOCKET"] = f"/run/{unit}.notify"
+        pathlib.Path(env["NOTIFY_SOCKET"]).unlink(missing_ok=True)
+        ready.bind(env["NOTIFY_SOCKET"])
+        os.chmod(env["NOTIFY_SOCKET"], 0o666)
     with open(f"/run/{unit}.log", "ab") as log:
         process = subprocess.Popen(
-            [*user, *shlex.split(given("ExecStart")[-1])], cwd=given("WorkingDirectory")[-1], stdout=log, stderr=log,
+            command, cwd=(given("WorkingDirectory") or ["/"])[-1], stdout=log, stderr=log,
+            umask=int((given("UMask") or ["022"])[-1], 8),
             env={"PATH": "/usr/local/bin:/usr/bin:/bin", **env}, start_new_session=True, stdin=subprocess.DEVNULL)
     running.write_text(str(process.pid))
+    ready.settimeout(0.1)
+    while given("Type") == ["notify"] and process.poll() is None:
+        with contextlib.suppress(TimeoutError):
+            if b"READY=1" in ready.recv(4096):
+                break
+    if process.poll() is not None:
+        sys.exit(1)
+    pathlib.Path(f"/run/{unit}.cgroup").write_text(f"0::/system.slice/{unit}\\n")
+    subprocess.run(["mount", "--bind", f"/run/{unit}.cgroup", f"/proc/{process.pid}/cgroup"], check=True)
+
+def confined(command, paths):
+    # Nothing else can be executed afterwards, so `/` comes last.
+    paths = [os.path.realpath(each) for each in paths]
+    mounts = {line.split()[4] for line in open("/proc/self/mountinfo")}
+    closed = [each for each in sorted(mounts, reverse=True)
+              if not any(each == path or each.startswith(f"{path}/") for path in [*paths, "/proc", "/sys", "/dev"])]
+    opened = [each for each in [*paths, "/usr/bin/setpriv"] if each not in mounts]
+    script = [f"mount --rbind {each} {each}; mount -o remount,bind,exec {each}" for each in opened]
+    script += [f"mount -o remount,bind,noexec {shlex.quote(each)} || true" for each in closed]
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", "; ".join([*script, f"exec {shlex.join(command)}"])]
 
 match verb:
     case "enable":

@@ -4,9 +4,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
-from modfleet.failure import ExitCode
+from modfleet.failure import CommandError, ExitCode
 
 SUMMARY = "Run the agent of this node until SIGTERM. Each server needs one agent on its host."
 DESCRIPTION = f"""{SUMMARY}
@@ -43,6 +44,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="LEVEL",
         help="Lowest level to log: DEBUG, INFO, WARNING or ERROR. Default: INFO.",
     )
+    made.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="For containers: join the control plane first, with the join token in FILE. If the node has joined before, the "
+        "file is not read. The identity and the settings from the control plane are kept at MODFLEET_IDENTITY_FILE.",
+    )
     return made
 
 
@@ -59,10 +67,26 @@ def main(words: Sequence[str]) -> None:
             end(f"The agent cannot start: {error}.", ExitCode.FAILED)
         doctor.main(words[1:])
     given = parser().parse_args(words[1:] if words[:1] == ["run"] else words)
+    if given.token_file is not None:
+        _join(given.token_file)
     _require_settings()
     command = ["-m", "celery", "-A", "rollout.agent", "worker", "-l", given.log_level]
     # The worker replaces this process, so that it receives the signals of a service manager.
     os.execv(sys.executable, [sys.executable, *command])  # noqa: S606
+
+
+def _join(token_file: Path) -> None:
+    """Add the settings from the control plane to the environment, or exit. A variable that is set has precedence."""
+    from modfleet.enrol.join import joined_settings
+
+    try:
+        settings = joined_settings(os.environ, token_file)
+    except CommandError as error:
+        end(str(error), error.code)
+    except OSError as error:
+        end(f"{error.filename or 'The disk'}: {error.strerror or error}.", ExitCode.FAILED)
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
 
 
 def _require_settings() -> None:

@@ -79,17 +79,17 @@ class _Refusal:
     description: str = ""
 
 
-def check_url(url: str) -> str:
-    """Return `url` without a slash at its end. Raises: `UsageError`; `http://` is allowed for this host only."""
+def check_url(url: str, option: str = "--control") -> str:
+    """Return `url` without a slash at its end. `http://` is allowed for this host only. Raises: `UsageError` that names `option`."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
     except ValueError as error:
-        raise UsageError(f"--control {url} is not a URL.") from error
+        raise UsageError(f"{option} {url} is not a URL.") from error
     if parts.scheme not in {"https", "http"} or not host or parts.username or parts.query or parts.fragment:
-        raise UsageError("--control must be the URL of the control plane: https://HOST[:PORT].")
+        raise UsageError(f"{option} must be the URL of the control plane: https://HOST[:PORT].")
     if parts.scheme == "http" and not _is_loopback(host):
-        raise UsageError(f"--control {url} sends the join token unencrypted: use https://{parts.netloc}.")
+        raise UsageError(f"{option} {url} sends the join token unencrypted: use https://{parts.netloc}.")
     return url.rstrip("/")
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from modfleet.enrol import exchange, server
 from modfleet.enrol.at_server import AtServer
-from modfleet.enrol.exchange import ControlPlane, Enrolment, UnreachableError
+from modfleet.enrol.exchange import UnreachableError
 from modfleet.enrol.host import AGENT_USER, Host, group_name
+from modfleet.enrol.join import Joined, exchanged, given_settings, usable_identity
 from modfleet.enrol.join_token import JoinToken
 from modfleet.enrol.layout import SETTINGS, UNIT, Layout, nodes_of, read_settings, settings_text, unit_text
 from modfleet.enrol.rights import LOAD, OBSERVE, PERSIST, SERVER_USER, access_of, rights_of
@@ -26,8 +27,7 @@ from modfleet.enrol.server import FoundServer, Login
 from modfleet.enrol.steps import Steps
 from modfleet.failure import CommandError, ExitCode, UsageError
 from rollout.agent import inspection
-from rollout.agent.identity import Credentials, Identity, IdentityError, read_identity, write_identity
-from rollout.signing import NodeSecret, key_id, to_text
+from rollout.signing import key_id
 
 #: How long the first heartbeat is waited for, and the pause between two looks, seconds.
 PATIENCE_SECONDS, PAUSE_SECONDS = 60.0, 1.0
@@ -49,15 +49,6 @@ class Wishes:
     service: bool = True
     admin: Login | None = None
     wait_seconds: float = PATIENCE_SECONDS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Joined:
-    """What a run that enrols the node knows."""
-
-    control: ControlPlane
-    enrolled: Enrolment
-    credentials: Credentials
 
 
 def install(wishes: Wishes, host: Host, tell: Callable[[str], None], system: Path = inspection.ROOT) -> ExitCode:
@@ -132,15 +123,8 @@ def _is_enrolled(settings: dict[str, str]) -> bool:
     path = settings.get("MODFLEET_IDENTITY_FILE")
     if not path or not Path(path).exists():
         return False
-    _read_identity(Path(path))
+    usable_identity(Path(path))
     return True
-
-
-def _read_identity(path: Path) -> Identity:
-    try:
-        return read_identity(path)
-    except IdentityError as error:
-        raise UsageError(f"{error} Delete the file first.") from error
 
 
 def _check(wishes: Wishes, node: str, settings: dict[str, str], *, is_enrolled: bool) -> None:
@@ -222,51 +206,26 @@ def _join(wishes: Wishes, host: Host, layout: Layout) -> Joined:
     assert wishes.token is not None  # noqa: S101 - `_check`
     control = exchange.meet(wishes.control, wishes.token)
     path = host.path(layout.identity)
-    is_new = not path.exists()
     new_directories = [each for each in path.parents if not each.exists()]
-    identity = _new_identity(layout.node, control) if is_new else _read_identity(path)
-    if control.keys[0] not in identity.control_keys:
-        raise UsageError(f"{path} is for another control plane. Run `modfleet agent uninstall {layout.node}` first.")
     host.make_directory(layout.state, mode=0o755)
-    write_identity(path, identity)
     try:
-        enrolled = exchange.enrol(control, wishes.token, layout.node, identity.credentials, observe=wishes.observe)
+        return exchanged(control, wishes.token, layout.node, path, observe=wishes.observe)
     except exchange.RefusedError:
-        if is_new:
-            path.unlink()
         for each in new_directories:
             each.rmdir()
         raise
-    identity = replace(identity, control_keys=enrolled.control_keys, fetch_hosts=enrolled.fetch_hosts)
-    write_identity(path, identity)
-    return Joined(control=control, enrolled=enrolled, credentials=identity.credentials)
-
-
-def _new_identity(node: str, control: ControlPlane) -> Identity:
-    credentials = Credentials(
-        private_key=to_text(NodeSecret.generate().private), broker_password=secrets.token_urlsafe(32)
-    )
-    return Identity(node=node, credentials=credentials, control_keys=control.keys)
 
 
 def _joined(settings: dict[str, str], host: Host, layout: Layout, joined: Joined, url: str) -> dict[str, str]:
     """Return the settings of the node after it has joined. An agent without an identity keeps its other settings."""
-    control, enrolled = joined.control, joined.enrolled
     made = {
         "MODFLEET_NODE": layout.node,
-        "MODFLEET_CONTROL_URL": control.url,
-        "MODFLEET_BROKER_URL": enrolled.broker_url,
+        "MODFLEET_CONTROL_URL": joined.control.url,
         "MODFLEET_IDENTITY_FILE": host.seen(layout.identity),
         "MODFLEET_SERVER_URL": url,
         "MODFLEET_JOURNAL_DIR": host.seen(layout.journal),
-        "MODFLEET_BEAT_SECONDS": f"{enrolled.heartbeat_seconds:g}",
     }
-    if control.ca:
-        made["MODFLEET_CONTROL_CA"] = host.seen(layout.control_ca)
-    if enrolled.broker_ca:
-        made["MODFLEET_BROKER_CA"] = host.seen(layout.broker_ca)
-    if enrolled.labels:
-        made["MODFLEET_LABELS"] = ",".join(f"{name}={value}" for name, value in enrolled.labels.items())
+    made |= given_settings(joined, control_ca=host.seen(layout.control_ca), broker_ca=host.seen(layout.broker_ca))
     if not settings:
         made["MODFLEET_SERVER_USER"] = SERVER_USER
         made["MODFLEET_SERVER_PASSWORD_FILE"] = host.seen(layout.server_password)

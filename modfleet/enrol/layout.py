@@ -81,7 +81,12 @@ def server_drop_in(unit: str) -> str:
 
 def read_settings(host: Host, node: str) -> dict[str, str]:
     """Return the node's settings; none if the file does not exist. Raises: `UsageError`."""
-    return dict(pair for _, pair in _lines(host.path(Layout(node=node).settings)) if pair)
+    return settings_in(host.path(Layout(node=node).settings))
+
+
+def settings_in(path: Path) -> dict[str, str]:
+    """Return the settings in the file; none if it does not exist. Raises: `UsageError`."""
+    return dict(pair for _, pair in _lines(path) if pair)
 
 
 def settings_text(host: Host, node: str, settings: Mapping[str, str]) -> bytes:
@@ -94,8 +99,8 @@ def settings_text(host: Host, node: str, settings: Mapping[str, str]) -> bytes:
             kept.append(line)
         elif pair[0] in left:
             value = left.pop(pair[0])
-            kept.append(line if value == pair[1] else _line(pair[0], value))
-    kept += [_line(name, value) for name, value in left.items()]
+            kept.append(line if value == pair[1] else setting_line(pair[0], value))
+    kept += [setting_line(name, value) for name, value in left.items()]
     return "".join(f"{line}\n" for line in kept).encode()
 
 
@@ -123,6 +128,6 @@ def _lines(path: Path) -> Iterator[tuple[str, tuple[str, str] | None]]:
         raise UsageError(f"{path} cannot be read: {reason}.") from error
 
 
-def _line(name: str, value: str) -> str:
+def setting_line(name: str, value: str) -> str:
     """Return a line that systemd and a shell read in the same way."""
     return f"{name}={value if re.fullmatch('[A-Za-z0-9_.,:/@?=%+-]*', value) else shlex.quote(value)}"
