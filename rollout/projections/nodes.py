@@ -207,7 +207,8 @@ def _enrolled(recorded: RecordedEvent, before: Node | None) -> Node:
 
 
 def _add_key(node: Node, event: NodeKeyAdded) -> None:
-    node.keys = [*node.keys[:1], [event.public_key, event.broker_password_sha256]]
+    in_use = [each for each in node.keys[:1] if each[0] != event.public_key]
+    node.keys = [*in_use, [event.public_key, event.broker_password_sha256]]
 
 
 def _retire_key(node: Node, event: NodeKeyRetired) -> None:

@@ -117,7 +117,8 @@ def evolve(state: NodeState, event: NodeEvent) -> NodeState:
             return replace(state, rekey_requested=True)
         case NodeKeyAdded():
             added = NodeKey(public_key=event.public_key, broker_password_sha256=event.broker_password_sha256)
-            return replace(state, keys=(*state.keys[:1], added))
+            in_use = tuple(each for each in state.keys[:1] if each.public_key != event.public_key)
+            return replace(state, keys=(*in_use, added))
         case NodeKeyRetired():
             left = tuple(each for each in state.keys if each.public_key != event.public_key)
             return replace(state, keys=left, rekey_requested=False)

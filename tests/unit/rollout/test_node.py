@@ -377,6 +377,11 @@ def test_a_new_key_replaces_one_that_was_never_used():
     assert keys(given(HELLO, ADD, third)) == [("k1", "h1"), ("k3", "h3")]
 
 
+def test_the_key_in_use_may_get_a_new_password():
+    state = given(AddKey(node="n1", public_key="k1", broker_password_sha256="h9"))
+    assert keys(state) == [("k1", "h9")]
+
+
 @pytest.mark.parametrize("state", [given(HELLO), given(HELLO, REVOKE), PENDING, UNSIGNED])
 def test_a_key_that_is_none_of_the_node_s_ends_no_other(state):
     """The node may be revoked after its message was verified."""
