@@ -95,15 +95,24 @@ class ActingAdmin(ReadOnlyAdmin):
         return [each for each in self.actions or () if isinstance(each, str)]
 
     def act(
-        self, request: HttpRequest, rows: Iterable[Any], do: Callable[[Any], str], *, ask: str = ""
+        self,
+        request: HttpRequest,
+        rows: Iterable[Any],
+        do: Callable[[Any], str],
+        *,
+        ask: str = "",
+        shows: Callable[[Any], str] = lambda _: "",
     ) -> HttpResponseBase | None:
-        """Call `do` for each row, and show what it returns or the service's error. `ask`: a question to confirm first."""
+        """Call `do` for each row, and show what it returns or the service's error. `ask`: a question to confirm first.
+
+        `shows`: what the question says about a row. `confirmed` returns it once the question is answered.
+        """
         chosen = list(rows)
         if len(chosen) > MOST_ROWS:
             self.message_user(request, f"Select at most {MOST_ROWS} rows at a time.", messages.ERROR)
             return None
         if ask and "_confirmed" not in request.POST:
-            return self._confirmation(request, chosen, ask)
+            return self._confirmation(request, [(row, shows(row)) for row in chosen], ask)
         for row in chosen:
             try:
                 done = do(row)
@@ -118,7 +127,11 @@ class ActingAdmin(ReadOnlyAdmin):
             return HttpResponseRedirect(page_url(page, chosen[0].pk))
         return None
 
-    def _confirmation(self, request: HttpRequest, rows: Sequence[Any], ask: str) -> HttpResponseBase:
+    def confirmed(self, request: HttpRequest, row: Any) -> str:
+        """Return what the question that was confirmed said about the row."""
+        return str(request.POST.get(f"_shown_{row.pk}", ""))
+
+    def _confirmation(self, request: HttpRequest, rows: Sequence[tuple[Any, str]], ask: str) -> HttpResponseBase:
         context = {
             **self.admin_site.each_context(request),
             "title": "Are you sure?",

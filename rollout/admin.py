@@ -428,7 +428,7 @@ class NodeAdmin(ActingAdmin):
     @admin.action(description="Accept", permissions=["act"])
     def accept(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
         ask = "Accept these nodes? Compare the key of each with the one that the installer printed on its host."
-        return self.act(request, rows, _accept, ask=ask)
+        return self.act(request, rows, lambda row: _accept(row, self.confirmed(request, row)), ask=ask, shows=_key_ids)
 
     @admin.action(description="Replace key", permissions=["act"])
     def rekey(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
@@ -456,7 +456,7 @@ class NodeAdmin(ActingAdmin):
 
     @admin.display(description="key")
     def key(self, row: Node) -> str:
-        return ", ".join(key_id(public_key) for public_key, _ in row.keys) or NOTHING
+        return _key_ids(row) or NOTHING
 
     @admin.display(description="last seen", ordering="last_seen")
     def seen(self, row: Any) -> str:
@@ -505,8 +505,13 @@ _OF_IDENTITY = {
 }
 
 
-def _accept(row: Node) -> str:
-    accept_node(row.name)
+def _key_ids(row: Node) -> str:
+    return ", ".join(key_id(public_key) for public_key, _ in row.keys)
+
+
+def _accept(row: Node, key: str) -> str:
+    """Accept the node with the key that the person has seen: another host may have joined under its name since."""
+    accept_node(row.name, key=key)
     return f"{row} is accepted."
 
 

@@ -98,6 +98,20 @@ def test_a_pending_node_is_first_and_a_person_accepts_it(fleet, admin):
     assert Node.objects.get(name="zz").identity == "signed"
 
 
+def test_a_person_accepts_the_key_that_the_question_has_shown(fleet, admin):
+    """Another host with the same token may take the name while a person compares the keys."""
+    token = create_join_token(pattern="z*", uses=2, labels={}, expires_in_seconds=60)
+    Host(name="zz").join(token)
+    asked = text(admin.post(NODES, {"action": "accept", "_selected_action": "zz"}))
+    shown = re.search(r'name="_shown_zz" value="([0-9a-f]{16})"', asked)
+    assert shown
+    assert f"<code>{shown[1]}</code>" in asked
+    Host(name="zz").join(token)
+    form = {"action": "accept", "_selected_action": "zz", "_confirmed": "1", "_shown_zz": shown[1]}
+    assert "key" in messages(admin.post(NODES, form, follow=True))[0]
+    assert Node.objects.get(name="zz").identity == "pending"
+
+
 def test_a_key_is_replaced_and_an_identity_revoked(fleet, admin):
     pending()
     press(admin, "accept", "cache-1")
