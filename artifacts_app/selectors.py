@@ -163,7 +163,7 @@ class OfferedBuild:
     """What planning needs to know about a build. `size` is the package's size in bytes.
 
     `dependencies` are the names from `module.json` and `deps/`; `packed` are those inside the package. `capabilities` are
-    those of `module.json`.
+    those of `module.json`. `commands` are the names of its commands, in lower case.
     """
 
     platform: str
@@ -173,6 +173,7 @@ class OfferedBuild:
     dependencies: frozenset[str]
     packed: frozenset[str]
     capabilities: frozenset[str]
+    commands: frozenset[str] = frozenset()
 
 
 def offered_builds(keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], list[OfferedBuild]]:
@@ -195,6 +196,7 @@ def _offered(row: Build) -> OfferedBuild:
         dependencies=frozenset(json.loads(row.dependencies)),
         packed=frozenset(packed_names(each.path for each in members_of(row))),
         capabilities=frozenset(metadata.get("capabilities", ())),
+        commands=frozenset(each["command_name"].lower() for each in metadata.get("commands", ())),
     )
 
 

@@ -6,13 +6,13 @@ from celery import Celery
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
-from config.environment import read_environment  # after the name of the settings
+from config.environment import broker_url, read_environment  # after the name of the settings
 from rollout.transport import register
 
 register()
 app = Celery("modfleet")
 app.conf.update(
-    broker_url=read_environment().broker_url,
+    broker_url=broker_url(read_environment()),
     broker_connection_retry_on_startup=True,
     broker_transport_options={
         "socket_timeout": 10,

@@ -15,6 +15,8 @@ from urllib.parse import quote, urlsplit
 import dj_database_url
 import msgspec
 
+from rollout import tls
+
 PREFIX = "MODFLEET_"
 SHORTEST_TOKEN = 16
 #: URL schemes that are accepted.
@@ -95,6 +97,8 @@ class Environment:
     max_unpacked_bytes: int = 2_000_000_000
     #: How long a download link works, seconds.
     download_seconds: float = 600.0
+    #: How long the redacted lines of servers' logs that nodes send with a failure are kept, days.
+    failure_log_days: float = 14.0
     #: Shortest wait before a command without an answer is sent again, seconds. The wait doubles each time.
     resend_seconds: float = 5.0
     #: Longest time that a local upload waits for its node, seconds. Clients give up after 30 s.
@@ -205,9 +209,10 @@ def _wrong(environment: Environment) -> Iterator[tuple[str, str]]:
     for name in ("broker_admin_url", "agent_broker_url"):
         if getattr(environment, name) and not _has_scheme(getattr(environment, name), BROKERS):
             yield name, "must be redis://HOST:PORT/0, rediss://HOST:PORT/0 or redis+socket:///PATH of the broker"
-    for name in ("control_ca", "broker_ca"):
-        if getattr(environment, name) and not os.access(getattr(environment, name), os.R_OK):
-            yield name, "must be a PEM file that can be read"
+    if environment.control_ca and (reason := tls.unusable_authority(Path(environment.control_ca))):
+        yield "control_ca", f"must be a PEM file of a certificate authority: {reason}"
+    if environment.broker_ca and (wrong := _authority_is_wrong(environment)):
+        yield "broker_ca", wrong
     if environment.database_url and _database_is_wrong(environment.database_url):
         yield "database_url", "must be postgresql://USER:PASSWORD@HOST/NAME or sqlite:///PATH"
     if environment.storage_options and _json_object(environment.storage_options) is None:
@@ -230,6 +235,19 @@ def _has_scheme(url: str, schemes: Collection[str]) -> bool:
 def _is_base_url(url: str) -> bool:
     parts = urlsplit(url) if _has_scheme(url, ("http", "https")) else None
     return bool(parts and parts.hostname and not (parts.username or parts.query or parts.fragment))
+
+
+def _authority_is_wrong(environment: Environment) -> str | None:
+    if not tls.is_secured(environment.broker_url):
+        return "needs a broker URL that begins with rediss://"
+    reason = tls.unusable_authority(Path(environment.broker_ca))
+    return reason and f"must be the path of a PEM file ({environment.broker_ca}: {reason})"
+
+
+def broker_url(environment: Environment) -> str:
+    """Return the URL of the broker, which also says which certificates to trust."""
+    ca = Path(environment.broker_ca).absolute() if environment.broker_ca else None
+    return tls.secured(environment.broker_url, ca=ca)
 
 
 def _database_is_wrong(url: str) -> bool:

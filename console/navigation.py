@@ -64,6 +64,13 @@ _PLACES: dict[str, tuple[_Place, ...]] = {
     "Fleet": (
         _Place(title="Nodes", icon="dns", name="rollout_node_changelist", needs=Permission.VIEW_ALL_NODES_INFO),
         _Place(
+            title="Add a node",
+            icon="add_circle",
+            name="add_node",
+            needs=Permission.UPDATE_NODE,
+            also=("/admin/rollout/jointoken/",),
+        ),
+        _Place(
             title="Modules on nodes",
             icon="grid_view",
             name="rollout_nodemodule_changelist",

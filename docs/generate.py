@@ -30,6 +30,7 @@ from config.environment import Environment
 from eventstore import registered_types
 from modfleet.cli import app as command_line
 from modfleet.commands import agent, doctor
+from modfleet.enrol import cli as enrol
 from rollout.agent.settings import AgentSettings
 from rollout.domain.reasons import WORDS
 from rollout.messages import Reason
@@ -319,6 +320,9 @@ def _command(path: str, command: Any) -> Iterator[str]:
         yield _table(("option", "default", "", "variable"), rows)
     if path == "modfleet agent":
         yield from _options(agent.parser())
+        for made, about in ((enrol.install_parser(), enrol.INSTALL), (enrol.uninstall_parser(), enrol.UNINSTALL)):
+            yield f"### `{made.prog}`\n\n{about}"
+            yield from _options(made)
         yield f"### `modfleet agent doctor`\n\n{doctor.SUMMARY}\n"
         yield from _options(doctor.parser())
     for name, inner in sorted(getattr(command, "commands", {}).items()):

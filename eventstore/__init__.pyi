@@ -59,6 +59,8 @@ from .store import append as append
 from .subscription import Subscription as Subscription
 from .verification import BrokenLogError as BrokenLogError
 from .verification import verify as verify
+from .waiting import end_waits as end_waits
+from .waiting import is_ending as is_ending
 from .waiting import wait_for_growth as wait_for_growth
 from .waiting import wait_for_news as wait_for_news
 from .waiting import watcher as watcher

@@ -44,21 +44,33 @@ def wait_for_growth(after: int, *, timeout: float) -> int:
     return watcher.wait(after, timeout)
 
 
-def wait_for_news(key: str, *, after: int, newest: Newest, timeout: float) -> bool:
+def wait_for_news(key: str, *, after: int, newest: Newest, timeout: float, ends_early: bool = False) -> bool:
     """Wait until there is an event about `key` after a position. Return False after `timeout` seconds without one.
 
     Events that are already in the log count. Closes the connection of this thread first, unless a transaction is open.
+    With `ends_early`, also return when the process is about to end (`is_ending`).
     """
-    with watcher.waiter(key, after, newest) as waiter:
+    with watcher.waiter(key, after, newest, ends_early=ends_early) as waiter:
         return waiter.wait(timeout)
+
+
+def end_waits() -> None:
+    """Wake all waiters that end early, now and from now on: the process is about to end."""
+    watcher.end_waits()
+
+
+def is_ending() -> bool:
+    """Return True after `end_waits`."""
+    return watcher.is_ending
 
 
 class Waiter:
     """A thread that waits for an event about one key after a position."""
 
-    def __init__(self, watcher: "Watcher", key: str, after: int, newest: Newest) -> None:
+    def __init__(self, watcher: "Watcher", key: str, after: int, newest: Newest, *, ends_early: bool) -> None:
         self.key = key
         self.newest = newest
+        self.ends_early = ends_early
         self._watcher = watcher
         self._after = after
         self._has_news = threading.Event()
@@ -93,6 +105,8 @@ class Watcher:
     """Knows the newest position of the log while any thread waits for it, and only then."""
 
     def __init__(self) -> None:
+        #: True if the process is about to end.
+        self.is_ending = False
         self._condition = threading.Condition()
         self._position = 0
         self._sleepers = 0
@@ -125,17 +139,27 @@ class Watcher:
                 self._sleepers -= 1
 
     @contextmanager
-    def waiter(self, key: str, after: int, newest: Newest) -> Iterator[Waiter]:
+    def waiter(self, key: str, after: int, newest: Newest, *, ends_early: bool = False) -> Iterator[Waiter]:
         """Return a waiter that gets all news of the key while inside, and those from before."""
-        waiter = Waiter(self, key, after, newest)
+        waiter = Waiter(self, key, after, newest, ends_early=ends_early)
         with self._condition:
             self._waiters.add(waiter)
+            if self.is_ending and ends_early:
+                waiter.wake()
         try:
             _notify([waiter])  # once it is in the set: the thread sees what is committed from now on
             yield waiter
         finally:
             with self._condition:
                 self._waiters.discard(waiter)
+
+    def end_waits(self) -> None:
+        """Wake all waiters that end early, now and from now on."""
+        with self._condition:
+            self.is_ending = True
+            for each in self._waiters:
+                if each.ends_early:
+                    each.wake()
 
     def _notify_waiters(self) -> None:
         with self._condition:

@@ -220,6 +220,7 @@ class Cluster:
             "MODFLEET_IDENTITY_FILE": str(node.identity_file),
             "MODFLEET_CONTROL_URL": self.url,
             "MODFLEET_SERVER_URL": f"unix://{quote(str(node.socket))}",
+            "MODFLEET_SERVER_LOG": str(self.data_dir / "logs" / f"{node.name}-server.log"),
             "MODFLEET_MODULES_DIR": str(node.directory / "modules"),
             "MODFLEET_INCLUDE_FILE": str(node.include_file),
             "MODFLEET_JOURNAL_DIR": str(node.directory / "journal"),

@@ -52,6 +52,8 @@ class Snapshot:
     rollout: Document
     #: Nodes with an attempt that failed or timed out, also if it was retried or undone; in the rollout's order.
     failures: tuple[Document, ...]
+    #: How many nodes failed for the same cause, in words.
+    causes: tuple[str, ...] = ()
 
 
 def snapshots(api: Client, uid: str, *, timeout: float | None, listener: Listener) -> Iterator[Snapshot]:
@@ -62,6 +64,7 @@ def snapshots(api: Client, uid: str, *, timeout: float | None, listener: Listene
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     etag, failures, counted = "", (), (0, 0, 0)  # type: tuple[str, tuple[Document, ...], tuple[int, int, int]]
+    causes: tuple[str, ...] = ()
     connection = _Connection(listener, deadline)
     while True:
         left = LONGEST_WAIT if deadline is None else max(0.0, min(LONGEST_WAIT, deadline - time.monotonic()))
@@ -71,14 +74,14 @@ def snapshots(api: Client, uid: str, *, timeout: float | None, listener: Listene
                 rollout, new_etag = found
                 count = failure_counts(rollout)
                 if count != counted:
-                    failures = failed_nodes(api, rollout)
+                    failures, causes = failed_nodes(api, rollout), failure_causes(api, rollout)
         except (UnreachableError, RefusedError) as error:
             connection.lost(error)
             continue
         connection.works()
         if found is not None:
             etag, counted = new_etag, count
-            yield Snapshot(rollout=rollout, failures=failures)
+            yield Snapshot(rollout=rollout, failures=failures, causes=causes)
             if rollout["phase"] in FINAL:
                 return
         if deadline is not None and time.monotonic() >= deadline:
@@ -134,6 +137,15 @@ def failed_nodes(api: Client, rollout: Document) -> tuple[Document, ...]:
         return ()
     query = {"outcome": FAILED} if before else {"phase": FAILED}
     return tuple(api.every(path_to(ROLLOUTS, rollout["uid"], "nodes"), query))
+
+
+def failure_causes(api: Client, rollout: Document) -> tuple[str, ...]:
+    """Return how many nodes failed with the same words of their servers, the most frequent first."""
+    if not any(failure_counts(rollout)):
+        return ()
+    # The previous version of the control plane does not send them.
+    groups = api.get(path_to(ROLLOUTS, rollout["uid"], "why")).get("failures", [])
+    return tuple(each["text"] for each in groups if each["line"])
 
 
 def failed_attempts(failures: tuple[Document, ...]) -> list[tuple[Document, Document]]:

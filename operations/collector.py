@@ -55,6 +55,16 @@ def _rollouts() -> Iterator[Metric]:
     for phase in RolloutPhase:
         rollouts.add_metric([phase], counts[phase].count if phase in counts else 0)
     yield rollouts
+    waits = GaugeMetricFamily(
+        "modfleet_rollout_waits_for_person_seconds",
+        "How long the oldest rollout that waits for a person has waited, by cause; 0 if none does.",
+        labels=["cause"],
+    )
+    since = statistics.waits_for_person()
+    now = database_now() if since else None
+    for cause in ("approval", "gate", "paused"):
+        waits.add_metric([cause], max(0.0, (now - since[cause]).total_seconds()) if now and cause in since else 0.0)
+    yield waits
     durations = HistogramMetricFamily(
         "modfleet_rollout_duration_seconds",
         "Duration of finished rollouts from the request to the end, with all waits, by phase.",

@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import resource
+import signal
 from contextlib import suppress
 from typing import Any
 
 from api.front import Front, Message, Receive, Scope, Send
+from eventstore import end_waits
 from operations import health
 
 logger = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ class Service:
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         _allow_many_connections()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _end)
         server = None
         try:
             if self._address:
@@ -112,6 +115,16 @@ def _response(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> b
     given = headers or [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     lines = [f"HTTP/1.1 {status} ".encode(), *(b": ".join(each) for each in given), b"connection: close"]
     return b"\r\n".join([*lines, b"", body])
+
+
+def _end() -> None:
+    """End the requests that wait, then the server.
+
+    On SIGTERM the server accepts no more connections, finishes its requests, and is killed after 30 s; a request waits for
+    up to 60 s. Its own handler of SIGTERM does the same as that of SIGINT.
+    """
+    end_waits()
+    signal.raise_signal(signal.SIGINT)
 
 
 def _allow_many_connections() -> None:

@@ -4,26 +4,39 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from django.contrib import admin
-from django.db.models import Case, QuerySet, When
+from django.db.models import Case, QuerySet, Value, When
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import reverse
 from django.utils.html import format_html
 
 from accounts.admin import ActingAdmin
 from accounts.roles import Permission
-from eventstore import in_words, newest_of
+from eventstore import database_now, in_words, newest_of
+from rollout.domain.join_token.events import join_token_stream
 from rollout.domain.node.events import node_stream
-from rollout.domain.node.state import NodePhase
+from rollout.domain.node.state import Identity, NodePhase
 from rollout.domain.placement.events import placement_stream
 from rollout.domain.rollout.events import Origin, RolloutPhase
 from rollout.messages import Action, FindingStatus, Phase, Reason
-from rollout.models import Node, NodeModule, Operation, Rollout
+from rollout.models import JoinToken, Node, NodeModule, Operation, Rollout
 from rollout.projections.node_modules import ModuleState
 from rollout.queries import dashboard
+from rollout.queries.failures import telling_lines
+from rollout.queries.join_tokens import state_of
 from rollout.queries.nodes import node_detail, node_warnings, nodes_with_liveness
 from rollout.queries.operations import newest_attempts_on
-from rollout.services.nodes import activate_node, decommission_node, drain_node, forget_node
+from rollout.services.enrolment import revoke_join_token
+from rollout.services.nodes import (
+    accept_node,
+    activate_node,
+    decommission_node,
+    drain_node,
+    forget_node,
+    request_rekey,
+    revoke_node,
+)
 from rollout.services.rollouts import abort_rollout, retry_rollout
+from rollout.signing import key_id
 from ui.cells import (
     NOTHING,
     Link,
@@ -277,13 +290,14 @@ def _fact(value: object) -> object:
 @admin.register(Node)
 class NodeAdmin(ActingAdmin):
     about = (
-        "A node is a Redis or Valkey server with its agent. It joins the fleet with the agent's first heartbeat. A "
-        "degraded node gets nothing until its server can be used. A draining node keeps its modules and gets nothing new. A decommissioned node is out of the fleet until its agent "
+        "A node is a Redis or Valkey server with its agent. It joins the fleet with a join token, or is pending until a "
+        "person accepts it. A degraded node gets nothing until its server can be used. A draining node keeps its modules and "
+        "gets nothing new. A decommissioned node is out of the fleet until its agent "
         "is restarted."
     )
     permission = Permission.UPDATE_NODE
     change_form_template = "console/node.html"
-    actions = ["drain", "activate", "forget", "decommission"]
+    actions = ["accept", "drain", "activate", "rekey", "forget", "revoke", "decommission"]
     list_display = [
         "name",
         "phase_badge",
@@ -298,8 +312,19 @@ class NodeAdmin(ActingAdmin):
     list_filter = [choice_filter("phase", NodePhase), "platform"]
     search_fields = ["name", "server", "server_version"]
     search_help_text = "Name or server"
-    ordering = [Case(When(phase=NodePhase.DEGRADED, then=0), default=1), "name"]
-    fields = ["name", "phase_badge", "seen_exactly", "agent_started", "running_server", "role", "platform", "runs"]
+    ordering = [Case(When(phase=NodePhase.PENDING, then=0), When(phase=NodePhase.DEGRADED, then=1), default=2), "name"]
+    fields = [
+        "name",
+        "phase_badge",
+        "identity_badge",
+        "key",
+        "seen_exactly",
+        "agent_started",
+        "running_server",
+        "role",
+        "platform",
+        "runs",
+    ]
     fields += ["hosts", "all_labels", "as_desired", "joined"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Node]:
@@ -308,7 +333,12 @@ class NodeAdmin(ActingAdmin):
     def offered(self, row: Node) -> list[str]:
         if row.phase == NodePhase.DECOMMISSIONED:
             return []
-        return ["activate" if row.draining else "drain", "forget", "decommission"]
+        of_fleet = [] if row.phase == NodePhase.PENDING else ["activate" if row.draining else "drain", "forget"]
+        return [*of_fleet, *_OF_IDENTITY[Identity(row.identity)], "decommission"]
+
+    def list_links(self, request: HttpRequest) -> list[Link]:
+        add = Link(url=reverse("admin:add_node"), text="Add a node")
+        return [add] if self.has_act_permission(request) else []
 
     def links(self, row: Node) -> list[Link]:
         of_modules = Link(url=events_link(f"placement:{row.name}:").url, text="Events of its modules")
@@ -316,6 +346,7 @@ class NodeAdmin(ActingAdmin):
 
     def tables(self, row: Node) -> list[Table]:
         attempts = newest_attempts_on(row.name, limit=FIRST_ROWS)
+        logged = telling_lines(attempts)
         return [
             *_server_tables(node_detail(row.name)),
             Table(
@@ -346,6 +377,7 @@ class NodeAdmin(ActingAdmin):
                     "Message",
                     "Attempt",
                     "Seconds",
+                    "Server logged",
                     "Scheduled",
                     "By rollout",
                     "By",
@@ -354,6 +386,7 @@ class NodeAdmin(ActingAdmin):
                     (
                         link(page_url("rollout_operation", each.key), _what(each)),
                         *_outcome(each),
+                        logged.get((each.rollout, each.node, each.generation, each.attempt)) or NOTHING,
                         ago(each.scheduled_at),
                         _rollout_link(each.rollout),
                         _whose(each),
@@ -392,6 +425,21 @@ class NodeAdmin(ActingAdmin):
         ask = "Forget what these nodes have reported? Each node is shown as offline until its next heartbeat. The servers are not changed."
         return self.act(request, rows, _forget, ask=ask)
 
+    @admin.action(description="Accept", permissions=["act"])
+    def accept(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
+        ask = "Accept these nodes? Compare the key of each with the one that the installer printed on its host."
+        return self.act(request, rows, _accept, ask=ask)
+
+    @admin.action(description="Replace key", permissions=["act"])
+    def rekey(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
+        ask = "Ask these nodes to replace their keys and broker passwords? They stay online."
+        return self.act(request, rows, _rekey, ask=ask)
+
+    @admin.action(description="Revoke", permissions=["act"])
+    def revoke(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
+        ask = "Revoke these nodes? All their messages are refused until they join again with a new token."
+        return self.act(request, rows, _revoke, ask=ask)
+
     @admin.action(description="Decommission", permissions=["act"])
     def decommission(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
         ask = "Decommission these nodes? Rollouts in progress continue without them."
@@ -401,6 +449,14 @@ class NodeAdmin(ActingAdmin):
     def phase_badge(self, row: Any) -> str:
         warnings = node_warnings(row, row.clock_skew_seconds, row.doubts or [])
         return format_html("{} {}", badge(row.phase), " ".join(each["message"] for each in warnings))
+
+    @admin.display(description="identity", ordering="identity")
+    def identity_badge(self, row: Node) -> str:
+        return badge(row.identity)
+
+    @admin.display(description="key")
+    def key(self, row: Node) -> str:
+        return ", ".join(key_id(public_key) for public_key, _ in row.keys) or NOTHING
 
     @admin.display(description="last seen", ordering="last_seen")
     def seen(self, row: Any) -> str:
@@ -440,6 +496,30 @@ class NodeAdmin(ActingAdmin):
         return exactly(row.joined_at)
 
 
+#: The actions that an identity allows.
+_OF_IDENTITY = {
+    Identity.UNSIGNED: ["revoke"],
+    Identity.PENDING: ["accept", "revoke"],
+    Identity.SIGNED: ["rekey", "revoke"],
+    Identity.REVOKED: [],
+}
+
+
+def _accept(row: Node) -> str:
+    accept_node(row.name)
+    return f"{row} is accepted."
+
+
+def _rekey(row: Node) -> str:
+    request_rekey(row.name)
+    return f"{row} is asked to replace its key."
+
+
+def _revoke(row: Node) -> str:
+    revoke_node(row.name)
+    return f"{row} is revoked."
+
+
 def _drain(row: Node) -> str:
     drain_node(row.name)
     return f"{row} is draining and gets nothing new."
@@ -458,6 +538,71 @@ def _forget(row: Node) -> str:
 def _decommission(row: Node) -> str:
     decommission_node(row.name)
     return f"{row} is decommissioned."
+
+
+@admin.register(JoinToken)
+class JoinTokenAdmin(ActingAdmin):
+    about = (
+        "A host joins the fleet with a join token. A token for one node can be used once; a token for a group has a pattern "
+        "of names and a limit of uses. Revoking a token does not change the nodes that have used it."
+    )
+    permission = Permission.UPDATE_NODE
+    actions = ["revoke"]
+    list_display = ["for_nodes", "state_badge", "uses_so_far", "expires", "auto_accept", "observe", "by", "created"]
+    list_display_links = None
+    search_fields = ["id", "node", "pattern"]
+    search_help_text = "Id, node or pattern"
+    ordering = ["-created_position"]
+    fields = ["id", "for_nodes", "state_badge", "uses_so_far", "expires", "auto_accept", "observe", "by", "created"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[JoinToken]:
+        rows: QuerySet[JoinToken] = super().get_queryset(request)
+        return rows.annotate(now=Value(database_now()))
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.has_act_permission(request)
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return self.has_view_permission(request)
+
+    def list_links(self, request: HttpRequest) -> list[Link]:
+        return [Link(url=reverse("admin:add_node"), text="Add a node")]
+
+    def links(self, row: JoinToken) -> list[Link]:
+        return [events_link(join_token_stream(row.id))]
+
+    @admin.action(description="Revoke", permissions=["act"])
+    def revoke(self, request: HttpRequest, rows: QuerySet[JoinToken]) -> HttpResponseBase | None:
+        return self.act(request, rows, _revoke_token, ask="Revoke these tokens? No more nodes can join with them.")
+
+    @admin.display(description="for")
+    def for_nodes(self, row: JoinToken) -> str:
+        return link(page_url("rollout_jointoken", row.id), row)
+
+    @admin.display(description="state")
+    def state_badge(self, row: Any) -> str:
+        return badge(state_of(row, row.now))
+
+    @admin.display(description="used")
+    def uses_so_far(self, row: JoinToken) -> str:
+        return f"{row.used} of {row.uses}"
+
+    @admin.display(description="expires", ordering="expires_at")
+    def expires(self, row: JoinToken) -> str:
+        return exactly(row.expires_at)
+
+    @admin.display(description="created by")
+    def by(self, row: JoinToken) -> str:
+        return row.created_by
+
+    @admin.display(description="created", ordering="created_position")
+    def created(self, row: JoinToken) -> str:
+        return ago(row.created_at)
+
+
+def _revoke_token(row: JoinToken) -> str:
+    revoke_join_token(row.id)
+    return f"The token for {row} is revoked."
 
 
 @admin.register(NodeModule)

@@ -27,6 +27,10 @@ Digest = Annotated[str, Meta(pattern=_STORABLE, max_length=64)]
 Word = Annotated[str, Meta(pattern=_STORABLE, max_length=32)]
 Host = Annotated[str, Meta(pattern=_STORABLE, max_length=255)]
 Label = Annotated[str, Meta(pattern=_STORABLE, max_length=255)]
+#: The most lines of the server's log in a report, and the most characters of each.
+MOST_LOG_LINES = 20
+LONGEST_LOG_LINE = 300
+LogLine = Annotated[str, Meta(pattern=_STORABLE, max_length=LONGEST_LOG_LINE)]
 #: `host:port`.
 Address = Annotated[str, Meta(pattern=_STORABLE, max_length=264)]
 #: A path, or another short text that a server reports.
@@ -130,10 +134,23 @@ class Reason(StrEnum):
     DISK_FULL = "disk_full"
     IO_ERROR = "io_error"
     LOAD_FAILED = "load_failed"
+    FILE_NOT_EXECUTABLE = "file_not_executable"
+    FILE_NOT_READABLE = "file_not_readable"
+    FILE_NOT_FOUND = "file_not_found"
+    EXECUTION_FORBIDDEN = "execution_forbidden"
+    MISSING_LIBRARY = "missing_library"
+    UNDEFINED_SYMBOL = "undefined_symbol"
+    INCOMPATIBLE_SERVER = "incompatible_server"
+    COMMAND_NAME_TAKEN = "command_name_taken"
     PROBE_FAILED = "probe_failed"
     MODULE_COMMAND_DISABLED = "module_command_disabled"
     MODULE_NOT_OURS = "module_not_ours"
+    PERMISSION_DENIED = "permission_denied"
     UNLOAD_REFUSED = "unload_refused"
+    EXPORTS_DATA_TYPES = "exports_data_types"
+    MODULE_BUSY = "module_busy"
+    USED_BY_MODULE = "used_by_module"
+    NAMED_IN_ACL = "named_in_acl"
     SERVER_UNREACHABLE = "server_unreachable"
     SERVER_CRASHED = "server_crashed"
     STALE_GENERATION = "stale_generation"
@@ -141,6 +158,7 @@ class Reason(StrEnum):
     AGENT_ERROR = "agent_error"
     INVENTORY_MISMATCH = "inventory_mismatch"
     AGENT_TOO_OLD = "agent_too_old"
+    OBSERVE_ONLY = "observe_only"
     NODE_DECOMMISSIONED = "node_decommissioned"
     NODE_UNREACHABLE = "node_unreachable"
     NODE_DEADLINE = "node_deadline"
@@ -150,9 +168,27 @@ class Reason(StrEnum):
     MANUAL = "manual"
 
 
+#: Reasons that older control planes do not know, each with the one that they are sent instead.
+BROADER = {
+    Reason.FILE_NOT_EXECUTABLE: Reason.LOAD_FAILED,
+    Reason.FILE_NOT_READABLE: Reason.LOAD_FAILED,
+    Reason.FILE_NOT_FOUND: Reason.LOAD_FAILED,
+    Reason.EXECUTION_FORBIDDEN: Reason.LOAD_FAILED,
+    Reason.MISSING_LIBRARY: Reason.LOAD_FAILED,
+    Reason.UNDEFINED_SYMBOL: Reason.LOAD_FAILED,
+    Reason.INCOMPATIBLE_SERVER: Reason.LOAD_FAILED,
+    Reason.COMMAND_NAME_TAKEN: Reason.LOAD_FAILED,
+    Reason.PERMISSION_DENIED: Reason.LOAD_FAILED,
+    Reason.OBSERVE_ONLY: Reason.AGENT_ERROR,
+    Reason.EXPORTS_DATA_TYPES: Reason.UNLOAD_REFUSED,
+    Reason.MODULE_BUSY: Reason.UNLOAD_REFUSED,
+    Reason.USED_BY_MODULE: Reason.UNLOAD_REFUSED,
+    Reason.NAMED_IN_ACL: Reason.UNLOAD_REFUSED,
+}
 #: The reasons that an agent reports. Only the control plane sets the others.
 REPORTED_REASONS = frozenset(
     {
+        *BROADER,
         Reason.ALREADY_INSTALLED,
         Reason.NOT_INSTALLED,
         Reason.CHECKSUM_MISMATCH,
@@ -258,6 +294,7 @@ class Report:
 
     The same report may arrive more than once. `seconds` is how long the attempt took on the node, None before its end.
     `swap_seconds` is how long the server answered no client while one version replaced another, None without a swap.
+    `server_log` are lines that the server logged during an operation that failed: redacted, and left out of `repr`.
     """
 
     rollout: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.-]{1,32}\Z")]
@@ -271,6 +308,7 @@ class Report:
     seconds: Seconds | None = None
     swap_seconds: Seconds | None = None
     inventory: Inventory | None = None
+    server_log: Annotated[tuple[LogLine, ...], Meta(max_length=MOST_LOG_LINES)] = field(default=(), repr=False)
 
 
 class FindingStatus(StrEnum):
@@ -430,12 +468,17 @@ Message = TypeVar("Message", Command, Report, Reports, Heartbeat)
 def to_json(message: Command | Report | Reports | Heartbeat) -> dict[str, Any]:
     """Return `message` as plain JSON values."""
     built: dict[str, Any] = msgspec.to_builtins(message)
+    if isinstance(message, Report) and message.reason in BROADER:
+        # An older control plane drops a report whose reason it does not know. It ignores the field `cause`.
+        built |= {"reason": str(BROADER[message.reason]), "cause": str(message.reason)}
     return built
 
 
 def from_json(kind: type[Message], body: Mapping[str, Any]) -> Message:
     """Return `body`, checked and typed. Raises: `msgspec.ValidationError`, whatever is wrong."""
     try:
+        if kind is Report and body.get("cause") in BROADER:
+            body = {**body, "reason": body["cause"]}
         return msgspec.convert(body, kind)
     except msgspec.ValidationError:
         raise

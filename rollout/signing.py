@@ -191,12 +191,12 @@ def from_text(text: str) -> bytes:
 
 
 def is_public_key(text: str) -> bool:
-    """Return True if `text` is a public key of a node that can be used."""
+    """Return True if `text` is a public key of a node that can be used. A key has only one text."""
     try:
         _shared(_derived(b"", "probe"), text)
+        return to_text(from_text(text)) == text
     except ValueError:  # wrong characters or length, or a point of low order
         return False
-    return True
 
 
 def _json(message: Any) -> str:
@@ -208,7 +208,11 @@ def _mac(envelope: Envelope, key: bytes) -> str:
 
 
 def _compare(envelope: Envelope, key: bytes) -> None:
-    if not hmac.compare_digest(_mac(envelope, key).encode(), envelope.signature.encode()):
+    try:
+        is_valid = hmac.compare_digest(_mac(envelope, key).encode(), envelope.signature.encode())
+    except ValueError as error:  # half of a surrogate pair
+        raise UntrustedError("the message cannot be encoded") from error
+    if not is_valid:
         raise UntrustedError("the signature is not valid")
 
 

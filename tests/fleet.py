@@ -37,7 +37,14 @@ ARTIFACTS = "/v2/modules/user-defined/artifacts"
 class Up:
     """One `modfleet up` on `folder`; what it says is kept in `output`. All it starts carries a mark of its own."""
 
-    def __init__(self, folder: Path, *words: str, output: Path, environ: dict[str, str | None] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *words: str,
+        output: Path,
+        environ: dict[str, str | None] | None = None,
+        code: Path = ROOT,
+    ) -> None:
         self.folder = folder
         self.mark = f"MARK={uuid.uuid4().hex}".encode()
         given = {key: value for key, value in os.environ.items() if not key.startswith(("MODFLEET_", "DJANGO_"))}
@@ -48,7 +55,7 @@ class Up:
         with self.output.open("wb") as out, self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "modfleet", "up", "--data-dir", str(self.folder), "--port", "0", *words],
-                cwd=ROOT,
+                cwd=code,
                 env={key: value for key, value in self.environ.items() if value is not None},
                 stdin=subprocess.DEVNULL,
                 stdout=out,

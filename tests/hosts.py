@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -38,9 +39,7 @@ class Host:
 
     def join(self, token: str) -> bool:
         """Exchange the token with this id. Return what `enrol` returns."""
-        request = self.request(token_text(token))
-        names = ("node", "public_key", "broker_password_sha256", "proof")
-        return enrol(NewIdentity(token=read_token(request["token"]), **{name: request[name] for name in names}))
+        return enrol(new_identity(self.request(token_text(token))))
 
     def rekey(self, new: "Host", *, sent_at: float | None = None) -> dict[str, Any]:
         """The body of POST /v2/enrolment/keys."""
@@ -62,3 +61,9 @@ class Host:
             sent_at=time.time(),
         )
         ingestion.record_heartbeats([msgspec.to_builtins(self.sign(Purpose.HEARTBEAT, heartbeat))])
+
+
+def new_identity(body: Mapping[str, Any]) -> NewIdentity:
+    """Return what the body of POST /v2/enrolment asks for."""
+    names = ("node", "public_key", "broker_password_sha256", "proof")
+    return NewIdentity(token=read_token(body["token"]), **{name: body[name] for name in names})

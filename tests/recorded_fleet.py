@@ -22,8 +22,11 @@ PLATFORM = "linux/x86_64"
 _sequence = itertools.count(1)
 
 
-def upload(module_name: str = "greet", version: int = 1, platform: str = PLATFORM, content: str = "c1") -> None:
+def upload(
+    module_name: str = "greet", version: int = 1, platform: str = PLATFORM, content: str = "c1", command: str = ""
+) -> None:
     """A build of the module; its bytes are nowhere."""
+    commands = [{"command_name": command or f"{module_name}.hello"}]
     build = ArtifactUploaded(
         module_name=module_name,
         version=version,
@@ -35,7 +38,7 @@ def upload(module_name: str = "greet", version: int = 1, platform: str = PLATFOR
         module_file="greet.so",
         members=(Member(path="greet.so", size=10, sha256=content),),
         dependencies=(),
-        document={"module_name": module_name, "version": version, "commands": [{"command_name": "greet.hello"}]},
+        document={"module_name": module_name, "version": version, "commands": commands},
     )
     append(Append(artifact_stream(module_name, version), 0, [build]))
 

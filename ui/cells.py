@@ -64,7 +64,7 @@ class Meaning(StrEnum):
 
 #: The meaning of each phase and state; others are quiet.
 MEANINGS: Mapping[str, Meaning] = {
-    **dict.fromkeys(["succeeded", "passed", "in_sync", "online", "enabled", "pass"], Meaning.GOOD),
+    **dict.fromkeys(["succeeded", "passed", "in_sync", "online", "enabled", "signed", "open", "pass"], Meaning.GOOD),
     **dict.fromkeys(
         [
             "failed",
@@ -77,6 +77,7 @@ MEANINGS: Mapping[str, Meaning] = {
             "rollback_failed",
             "rejected",
             "disabled",
+            "revoked",
         ],
         Meaning.BAD,
     ),
@@ -94,7 +95,7 @@ MEANINGS: Mapping[str, Meaning] = {
         ],
         Meaning.WARNING,
     ),
-    **dict.fromkeys(["pending_approval", "frozen", "warn"], Meaning.WARNING),
+    **dict.fromkeys(["pending_approval", "frozen", "unsigned", "warn"], Meaning.WARNING),
     **dict.fromkeys(["running", "soaking", "pending", "queued", "fetching", "verifying", "installing"], Meaning.BUSY),
     **dict.fromkeys(["loading", "probing", "settling", "removing", "canceling", "rolling_back"], Meaning.BUSY),
 }

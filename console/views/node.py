@@ -20,12 +20,11 @@ def labels(request: HttpRequest, name: str) -> HttpResponseBase:
     node_page = HttpResponseRedirect(page_url("rollout_node", name))
     if request.method != "POST":
         return node_page
-    lines = [each.strip() for each in request.POST.get("labels", "").splitlines() if each.strip()]
-    if wrong := [each for each in lines if "=" not in each]:
-        messages.error(request, f"Write each label as name=value: {wrong[0]}")
+    try:
+        serializer = LabelsSerializer(data={"labels": labels_in(request.POST.get("labels", ""))})
+    except ValueError as error:
+        messages.error(request, f"Write each label as name=value: {error}")
         return node_page
-    pairs = (each.partition("=") for each in lines)
-    serializer = LabelsSerializer(data={"labels": {name.strip(): value.strip() for name, _, value in pairs}})
     if not serializer.is_valid():
         messages.error(request, "; ".join(_texts(serializer.errors["labels"])))
         return node_page
@@ -36,6 +35,15 @@ def labels(request: HttpRequest, name: str) -> HttpResponseBase:
     else:
         messages.success(request, f"Saved the labels of {name}.")
     return node_page
+
+
+def labels_in(text: str) -> dict[str, str]:
+    """Return the labels, one `name=value` per line. Raises: `ValueError` with the line that is none."""
+    lines = [each.strip() for each in text.splitlines() if each.strip()]
+    if wrong := [each for each in lines if "=" not in each]:
+        raise ValueError(wrong[0])
+    pairs = (each.partition("=") for each in lines)
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _texts(errors: Any) -> Iterator[str]:

@@ -4,9 +4,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
-from modfleet.failure import ExitCode
+from modfleet.failure import CommandError, ExitCode
 
 SUMMARY = "Run the agent of this node until SIGTERM. Each server needs one agent on its host."
 DESCRIPTION = f"""{SUMMARY}
@@ -15,7 +16,8 @@ The agent reads its settings from environment variables. Required are MODFLEET_N
 MODFLEET_CONTROL_URL, MODFLEET_SERVER_URL, MODFLEET_MODULES_DIR and MODFLEET_JOURNAL_DIR. docs/reference/settings.md
 describes all settings. The agent opens no port: it reads the queue of its node from the broker.
 
-`modfleet agent doctor` checks this host, its server, the broker and the control plane.
+`modfleet agent run` is the same. `modfleet agent install` enrols a node and installs its agent, `modfleet agent uninstall`
+removes it, and `modfleet agent doctor` checks this host, its server, the broker and the control plane.
 """
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -42,22 +44,49 @@ def parser() -> argparse.ArgumentParser:
         metavar="LEVEL",
         help="Lowest level to log: DEBUG, INFO, WARNING or ERROR. Default: INFO.",
     )
+    made.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="For containers: join the control plane first, with the join token in FILE. If the node has joined before, the "
+        "file is not read. The identity and the settings from the control plane are kept at MODFLEET_IDENTITY_FILE.",
+    )
     return made
 
 
 def main(words: Sequence[str]) -> None:
     """Replace this process by the agent's worker, or exit."""
+    if words[:1] in (["install"], ["uninstall"]):
+        from modfleet.enrol import cli
+
+        (cli.install_main if words[0] == "install" else cli.uninstall_main)(words[1:])
     if words[:1] == ["doctor"]:
         try:
             from modfleet.commands import doctor
         except ImportError as error:  # a package is missing, or broken
             end(f"The agent cannot start: {error}.", ExitCode.FAILED)
         doctor.main(words[1:])
-    given = parser().parse_args(words)
+    given = parser().parse_args(words[1:] if words[:1] == ["run"] else words)
+    if given.token_file is not None:
+        _join(given.token_file)
     _require_settings()
     command = ["-m", "celery", "-A", "rollout.agent", "worker", "-l", given.log_level]
     # The worker replaces this process, so that it receives the signals of a service manager.
     os.execv(sys.executable, [sys.executable, *command])  # noqa: S606
+
+
+def _join(token_file: Path) -> None:
+    """Add the settings from the control plane to the environment, or exit. A variable that is set has precedence."""
+    from modfleet.enrol.join import joined_settings
+
+    try:
+        settings = joined_settings(os.environ, token_file)
+    except CommandError as error:
+        end(str(error), error.code)
+    except OSError as error:
+        end(f"{error.filename or 'The disk'}: {error.strerror or error}.", ExitCode.FAILED)
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
 
 
 def _require_settings() -> None:

@@ -260,9 +260,22 @@ def revoke_token(
 
 @app.command()
 @builds(session=open_session)
-def accept(name: NodeName, session: Session) -> None:
+def accept(
+    name: NodeName,
+    session: Session,
+    key: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Id of the key that the node must have. Default: the key that is shown."),
+    ] = None,
+    yes: Yes = False,
+) -> None:
     """Accept a pending node, so that it becomes part of the fleet."""
-    session.show(session.api.post(path_to(NODES, name, "accept")), lambda each: f"{each['name']} is accepted")
+    shown = key or next(iter(session.api.get(path_to(NODES, name))["keys"]), "")
+    if key is None:
+        question = f"Accept {name} with the key {shown}? The installer printed the key on the node's host."
+        session.confirm(question, yes=yes)
+    body = {"key": shown} if shown else {}
+    session.show(session.api.post(path_to(NODES, name, "accept"), body), lambda each: f"{each['name']} is accepted")
 
 
 @app.command()

@@ -56,16 +56,16 @@ def pack(
         bool,
         typer.Option(
             "--load/--no-load",
-            help="Load the module. With --no-load, the manifest must have module_name, version and commands.",
+            help="Load the module. With --no-load, the manifest must have module_name, version, commands and min_redis_version.",
         ),
     ] = True,
     server: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             metavar="PROGRAM",
-            help="Server to load the module into, such as redis-server. Default: the embedded Valkey.",
+            help="Server to load the module into, such as redis-server. Repeatable. Default: the embedded Valkey.",
         ),
-    ] = "",
+    ] = None,
     deps: Annotated[
         list[Path] | None,
         typer.Option(exists=True, dir_okay=False, help="File to put into deps/ of the package. Repeatable."),
@@ -113,12 +113,15 @@ def pack(
     ] = None,
     min_redis_version: Annotated[
         str | None,
-        typer.Option(help="Oldest Redis version that the module works with. Default: 7.0.", rich_help_panel=FIELDS),
+        typer.Option(
+            help="Oldest Redis version that the module works with. Default: that of the oldest server that loaded it.",
+            rich_help_panel=FIELDS,
+        ),
     ] = None,
     compatible_redis_version: Annotated[
         str | None,
         typer.Option(
-            help="Redis version that the module is compatible with. Default: that of the server it was loaded into.",
+            help="Redis version that the module is compatible with. Default: that of the oldest server that loaded it.",
             rich_help_panel=FIELDS,
         ),
     ] = None,
@@ -177,7 +180,7 @@ def pack(
             flags=flags,
             dependencies=tuple(deps or ()),
             load=load,
-            server=server,
+            servers=tuple(server or ()),
             force=force,
         )
         _pack(order, as_json=as_json)
@@ -204,10 +207,15 @@ def _pack(order: "Order", *, as_json: bool) -> None:
 
     packed = make_package(order)
     if as_json:
-        _print_json({**_document(packed.report), "changed": packed.has_changed})
+        servers = [
+            {"server": each.server, "loaded": each.loaded is not None, "message": each.refused} for each in packed.tried
+        ]
+        _print_json({**_document(packed.report), "changed": packed.has_changed, "servers": servers})
         return
     typer.echo(f"packed {packed.path}" if packed.has_changed else f"{packed.path} is already this package")
     _print_summary(packed.report)
+    for each in packed.tried:
+        typer.echo(f"  {'server':10}{each.server}: {each.refused or 'loaded'}")
 
 
 def _document(report: "Report") -> dict[str, Any]:

@@ -117,7 +117,7 @@ def rollout_request(
     retry_reason: Annotated[
         list[str] | None,
         _strategy(
-            "Retry a node automatically if it failed for this reason. Repeatable. Default: fetch_failed, server_unreachable."
+            "Retry a node automatically if it failed for this reason. Repeatable. Default: fetch_failed, server_unreachable, module_busy."
         ),
     ] = None,
     offline: Annotated[

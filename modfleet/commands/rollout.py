@@ -13,7 +13,7 @@ from modfleet.commands.request import rollout_request
 from modfleet.commands.session import Session, Yes, is_a_person_there, open_session, printable, sheet, table
 from modfleet.commands.watching import counted, reason_of, static_picture, title, watch_rollout
 from modfleet.failure import EXIT_CODES, UsageError
-from modfleet.watch import Snapshot, attempt_in_words, failed_nodes, outcomes_of, whose
+from modfleet.watch import Snapshot, attempt_in_words, failed_nodes, failure_causes, outcomes_of, whose
 
 app = typer.Typer(no_args_is_help=True, help="Plan, start, watch and control rollouts.")
 
@@ -99,8 +99,8 @@ def status(uid: RolloutUid, session: Session) -> None:
     if session.as_json:
         session.print_json(rollout)
         return
-    failures = failed_nodes(session.api, rollout)
-    session.say(static_picture(Snapshot(rollout=rollout, failures=failures), session.console))
+    failures, causes = failed_nodes(session.api, rollout), failure_causes(session.api, rollout)
+    session.say(static_picture(Snapshot(rollout=rollout, failures=failures, causes=causes), session.console))
 
 
 @app.command("list")
@@ -301,6 +301,9 @@ def _why_in_words(answer: Document) -> RenderableType:
         f"waits for: {each['text']}{' until ' + each['until'] if each['until'] else ''}" for each in answer["waits_for"]
     ]
     lines = [answer["summary"], f"rule {answer['rule']['id']}: {answer['rule']['text']}", *waits]
+    # The previous version of the control plane does not send the failures.
+    for each in answer.get("failures", []):
+        lines += ["", each["text"], *(f"  {each['node']}: {line}" for line in each["server_log"])]
     parts: list[RenderableType] = [Text(printable(each)) for each in lines]
     columns = ("POSITION", "RECORDED AT", "ACTOR", "TYPE")
     rows = ((each["position"], each["recorded_at"], each["actor"], each["type"]) for each in answer["events"])

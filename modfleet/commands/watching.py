@@ -105,6 +105,8 @@ class Lines(Documents):
                 self._say(wave["wave"], wave["phase"], f"wave {wave['wave']}: {wave['phase']}")
         for each in snapshot.failures:
             self._say(each["node"], (each["attempt"], each["phase"]), f"{each['node']}: {reason_of(each)}")
+        for each in snapshot.causes:
+            self._say(("cause", each), None, each)
         progress = rollout["progress"]
         reached = (rollout["phase"], progress["percent"] // 5)
         self._say("progress", reached, f"{rollout['phase']}: {counted(progress)}")
@@ -146,6 +148,7 @@ def picture(snapshot: Snapshot) -> RenderableType:
     rollout = snapshot.rollout
     parts: list[RenderableType] = [Text(printable(title(rollout)), style="bold"), _bars(rollout)]
     parts += [Text(printable(each)) for each in (*timeline(rollout), *related_rollouts(rollout))]
+    parts += [Text(printable(each), style="red") for each in snapshot.causes]
     if snapshot.failures:
         found = failed_attempts(snapshot.failures)
         parts += ["", failures_table(found[:FAILURES_SHOWN])]
@@ -287,7 +290,7 @@ def static_picture(snapshot: Snapshot, console: Console) -> RenderableType:
         ),
     )
     state = f"{rollout['phase']}: {rollout['message']}"
-    lines = [title(rollout), *started, state, *timeline(rollout), *related_rollouts(rollout)]
+    lines = [title(rollout), *started, state, *timeline(rollout), *related_rollouts(rollout), *snapshot.causes]
     parts: list[RenderableType] = [Text("\n".join(map(printable, lines))), waves]
     found = failed_attempts(snapshot.failures)
     return Group(*parts, failures_table(found)) if found else Group(*parts)

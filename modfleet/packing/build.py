@@ -2,6 +2,7 @@
 
 import filecmp
 import platform
+import re
 import shlex
 import tempfile
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from artifacts_app.exceptions import InvalidArtifact
 from artifacts_app.shared_object import read_platform
 from modfleet.packing import PackError
 from modfleet.packing.check import Report, check_package
-from modfleet.packing.loading import load_module
+from modfleet.packing.loading import Loaded, Tried, try_servers
 from modfleet.packing.manifest import RUN_ARGS, Binary, module_json
 from modfleet.packing.write import pack
 from modules_app.metadata import is_file_name
@@ -30,7 +31,8 @@ class Order:
     #: Files for the package's `deps/`.
     dependencies: tuple[Path, ...] = ()
     load: bool = True
-    server: str = ""
+    #: Programs of servers to load the module into. Empty: the embedded Valkey.
+    servers: tuple[str, ...] = ()
     #: Replace another file at `to`.
     force: bool = False
 
@@ -42,6 +44,8 @@ class Packed:
     path: Path
     report: Report
     has_changed: bool
+    #: What each server said.
+    tried: tuple[Tried, ...] = ()
 
 
 def make_package(order: Order) -> Packed:
@@ -57,11 +61,12 @@ def make_package(order: Order) -> Packed:
 
 
 def _make(order: Order, binary: Binary) -> Packed:
-    loaded = None
+    tried: tuple[Tried, ...] = ()
     if order.load:
         _refuse_other_machine(binary)
         args = _arguments(order)
-        loaded = load_module(binary.path, args=args, dependencies=order.dependencies, server=order.server)
+        tried = try_servers(order.servers, binary.path, args=args, dependencies=order.dependencies)
+    loaded = _oldest(tried)
     document = module_json(
         binary, loaded=loaded, manifest=order.manifest, flags=order.flags, dependencies=order.dependencies
     )
@@ -78,7 +83,13 @@ def _make(order: Order, binary: Binary) -> Packed:
         if has_changed:
             _refuse_target(to, order, has_changed=True)
             package.replace(to)
-    return Packed(path=to, report=check_package(to), has_changed=has_changed)
+    return Packed(path=to, report=check_package(to), has_changed=has_changed, tried=tried)
+
+
+def _oldest(tried: tuple[Tried, ...]) -> Loaded | None:
+    """Return what the oldest server that has loaded the module says."""
+    loaded = [each.loaded for each in tried if each.loaded is not None]
+    return min(loaded, key=lambda each: [int(part) for part in re.findall(r"\d+", each.redis_version)], default=None)
 
 
 def _inspect(module: Path) -> Binary:
@@ -114,7 +125,7 @@ def _refuse_other_machine(binary: Binary) -> None:
     if binary.platform != here:
         raise PackError(
             f"{binary.path.name} is built for {binary.platform}, but this machine is {here}. Pack it with --no-load and a "
-            "manifest that has module_name, version and commands."
+            "manifest that has module_name, version, commands and min_redis_version."
         )
 
 

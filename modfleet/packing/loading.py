@@ -40,17 +40,63 @@ class Loaded:
     redis_version: str
 
 
-def load_module(module: Path, *, args: Sequence[str], dependencies: Sequence[Path] = (), server: str = "") -> Loaded:
-    """Load the module as a node would, with its deps/. `server`: a program; empty for the embedded Valkey.
+class ModuleRefusedError(PackError):
+    """The server refused to load the module."""
 
-    Raises: `PackError` if there is no server, or the module refuses, crashes or does not answer.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """What one server said. `server` is its program and version. `loaded` is None, and `refused` says why, if it refused
+    the module."""
+
+    server: str
+    loaded: Loaded | None = None
+    refused: str = ""
+
+
+def try_servers(
+    servers: Sequence[str], module: Path, *, args: Sequence[str], dependencies: Sequence[Path] = ()
+) -> tuple[Tried, ...]:
+    """Load the module into each server, as a node would, with its deps/. `servers`: programs; none for the embedded
+    Valkey. At least one has loaded it.
+
+    Raises: `PackError` if all refuse, one of them is no server, the module crashes it or does not answer, or the module
+    says something else to each of them.
     """
+    tried = tuple(_try(each, module, args=args, dependencies=dependencies) for each in servers or ("",))
+    loaded = [each for each in tried if each.loaded is not None]
+    if not loaded:
+        if len(tried) == 1:
+            raise ModuleRefusedError(tried[0].refused)
+        raise ModuleRefusedError(" ".join(f"{each.server}: {each.refused}" for each in tried))
+    names = {(each.loaded.module_name, each.loaded.version) for each in loaded if each.loaded}
+    if len(names) > 1:
+        said = "; ".join(
+            f"{each.server}: {each.loaded.module_name} {each.loaded.version}" for each in loaded if each.loaded
+        )
+        raise PackError(f"{module.name} has another name or version on each server: {said}. Fix the module.")
+    return tried
+
+
+def _try(server: str, module: Path, *, args: Sequence[str], dependencies: Sequence[Path]) -> Tried:
     program = _program(server)
     with tempfile.TemporaryDirectory(prefix="modfleet-") as name:
         directory = Path(name)
         path = _lay_out(directory, module, dependencies)
         with _running(program, directory) as session:
-            return _load(session, path, args, _Log(directory / "logs" / f"{_SERVER}.log"))
+            shown = f"{Path(program).name} ({_version(session)})"
+            try:
+                loaded = _load(session, path, args, _Log(directory / "logs" / f"{_SERVER}.log"))
+            except ModuleRefusedError as error:
+                return Tried(server=shown, refused=str(error))
+            return Tried(server=shown, loaded=loaded)
+
+
+def _version(session: Session) -> str:
+    info = session.info("server")
+    if "valkey_version" in info:
+        return f"Valkey {info['valkey_version']}"
+    return f"Redis {info.get('redis_version', 'of an unknown version')}"
 
 
 def _program(server: str) -> str:
@@ -131,7 +177,7 @@ def _load(session: Session, path: Path, args: Sequence[str], log: "_Log") -> Loa
             raise PackError(f"The server does not list {path.name} after loading it. Its log: {log.end()}.")
         return _described(session, module)
     except RefusedError as error:
-        raise PackError(
+        raise ModuleRefusedError(
             f"{path.name} refuses to load{_given(args)}: {log.end() or error}. {_next_step(args)}"
         ) from error
     except ServerLostError as error:

@@ -31,7 +31,6 @@ _DEFAULTS: dict[str, Any] = {
     "crdb": {},
     "dependencies": {},
     "bigstore_version_2_support": False,
-    "min_redis_version": "7.0",
     "min_redis_pack_version": "5.2",
     "operating_systems": [],
     "ramp_format_version": 1,
@@ -123,6 +122,7 @@ def _read(binary: Binary, loaded: Loaded | None) -> dict[str, Any]:
         "module_name": loaded.module_name,
         "version": loaded.version,
         "commands": list(loaded.commands),
+        "min_redis_version": loaded.redis_version,
         "compatible_redis_version": loaded.redis_version,
     }
 
@@ -130,7 +130,7 @@ def _read(binary: Binary, loaded: Loaded | None) -> dict[str, Any]:
 def _completed(document: dict[str, Any]) -> dict[str, Any]:
     """Return the document with the fields that other fields decide, unless it has them."""
     name, version = document.get("module_name"), document.get("version")
-    derived = {"display_name": name, "compatible_redis_version": document["min_redis_version"]}
+    derived = {"display_name": name, "compatible_redis_version": document.get("min_redis_version")}
     if isinstance(version, int):
         derived["semantic_version"] = semantic(version)
     return {key: value for key, value in derived.items() if value is not None} | document

@@ -5,6 +5,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from rollout.agent.causes import (
+    LoadRefusedError,
+    refusal,
+    refuse_if_named_in_acl,
+    taken_commands,
+    why_not_loaded,
+)
 from rollout.agent.digests import file_digest
 from rollout.agent.failure import Failure
 from rollout.agent.node import ServerFacts, observe
@@ -98,16 +105,35 @@ def _load(operation: Operation, package: Package, module: LoadedModule, facts: S
     with operation.node.server.session(seconds) as session:
         if session.info("server").get("run_id") != facts.run_id:
             raise Failure(Reason.SERVER_UNREACHABLE, "The server was restarted before it got the module. Retry.")
+        operation.server_log.mark(session)
         with reported_as_crash(operation):
-            if loaded is None:
-                load(session, module)
-                swap_seconds = None
-            else:
-                swap_seconds = swap(session, loaded, module, back=replace(loaded, path=operation.path_now(loaded)))
+            try:
+                swap_seconds = _load_or_swap(operation, session, loaded, module)
+            except LoadRefusedError as refused:
+                raise _explained(operation, session, refused) from refused
             if operation.command.has_types or _leaves_writes_in_aof(session, module.name):
                 operation.write_line(module)
     operation.node.module_store.clear_replaced(operation.command.module_name, operation.command.version)
     return Activated(has_loaded=True, swap_seconds=swap_seconds)
+
+
+def _load_or_swap(
+    operation: Operation, session: Session, loaded: LoadedModule | None, module: LoadedModule
+) -> float | None:
+    if loaded is None:
+        load(session, module)
+        return None
+    refuse_if_named_in_acl(session, loaded, keeps=operation.command.commands)
+    return swap(session, loaded, module, back=replace(loaded, path=operation.path_now(loaded)))
+
+
+def _explained(operation: Operation, session: Session, refused: LoadRefusedError) -> Failure:
+    """Return the cause of a refused load, as far as the server and its log tell."""
+    try:
+        taken = taken_commands(session, refused.module, operation.command.commands)
+    except (RefusedError, Failure):
+        taken = {}
+    return why_not_loaded(refused, operation.server_log.lines(), taken)
 
 
 def _leaves_writes_in_aof(session: Session, module_name: str) -> bool:
@@ -128,6 +154,8 @@ def _probe(operation: Operation, run_id: str) -> None:
             missing = session.missing(command.commands)
             session.ping()
     except RefusedError as error:
+        if error.lacks_permission:
+            raise refusal(error) from error
         raise Failure(Reason.PROBE_FAILED, f"The server refuses the probe: {error}.") from error
     except Failure as failure:
         if failure.reason is Reason.SERVER_UNREACHABLE:  # it was reachable before the load

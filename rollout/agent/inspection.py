@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from glob import escape, glob
 from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 ROOT = Path("/")
 #: A process whose start differs by more than this from the server's uptime is another one, seconds.
@@ -83,7 +83,8 @@ def server_pid(url: str, info: Mapping[str, str], root: Path = ROOT) -> int | No
     """
     parts = urlsplit(url)
     if parts.scheme == "unix":
-        pid = _peer(parts.path) or _owner(_unix_inodes(parts.path, root), root)
+        path = unquote(parts.path)
+        pid = _peer(path) or _owner(_unix_inodes(path, root), root)
     elif not is_local(parts.hostname or "localhost"):
         return None
     else:
@@ -518,10 +519,14 @@ def selinux_label(path: str, root: Path = ROOT) -> str | None:
         return None
 
 
-def apparmor_profile(pid: int, root: Path = ROOT) -> str | None:
-    """Return the AppArmor profile of the process with its mode, or `unconfined`; None if AppArmor is not active."""
-    if (_text(root / "sys/module/apparmor/parameters/enabled") or "").strip() != "Y":
-        return None
+def apparmor_is_active(root: Path = ROOT) -> bool | None:
+    file = root / "sys/module/apparmor/parameters/enabled"
+    text = _text(file)
+    return text.strip() == "Y" if text is not None else None if file.exists() else False
+
+
+def security_context(pid: int, root: Path = ROOT) -> str | None:
+    """Return the SELinux context of the process, or its AppArmor profile with the mode; None if it cannot be read."""
     text = _text(_proc(root, pid) / "attr/current")
     return text.rstrip("\0\n") if text else None
 

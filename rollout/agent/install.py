@@ -6,10 +6,12 @@ A rollback then removes the version that it undoes.
 from dataclasses import replace
 
 from rollout.agent.activate import activate, refuse_foreign
+from rollout.agent.causes import refusal
 from rollout.agent.failure import Failure, as_failure
 from rollout.agent.fetch import fetch
 from rollout.agent.operation import FETCH_SECONDS, VERIFY_SECONDS, Operation, Outcome
 from rollout.agent.remove import deactivate, is_here, take_away
+from rollout.agent.server import RefusedError
 from rollout.agent.undo import undone
 from rollout.agent.unpack import check_manifest, unpack
 from rollout.messages import Activation, Package, Phase, Reason
@@ -38,6 +40,8 @@ def install(operation: Operation, package: Package) -> Outcome:
             changed |= deactivate(operation)
         if operation.former_target:
             operation.commit()
+    except RefusedError as error:
+        raise undone(operation, refusal(error)) from error
     except (Failure, OSError) as error:
         raise undone(operation, as_failure(error)) from error
     operation.node.settle(command.module_name, command.version)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
+from rollout.agent.causes import refusal
 from rollout.agent.digests import Digests
 from rollout.agent.examinations import Examinations
 from rollout.agent.failure import Failure
@@ -40,7 +41,6 @@ from rollout.messages import (
     InstalledModule,
     Inventory,
     NodeProfile,
-    Reason,
     ServerProblem,
     ServerState,
     operating_system,
@@ -155,13 +155,13 @@ class Node:
                 self.settle(module_name, version)
 
     def facts(self) -> ServerFacts:
-        """Return the state of the server. Raises: `Failure` (server_unreachable)."""
+        """Return the state of the server. Raises: `Failure` (server_unreachable, permission_denied, module_command_disabled)."""
         try:
             with self.server.session() as session:
                 self._last_facts = observe(session)
                 return self._last_facts
         except RefusedError as error:
-            raise Failure(Reason.SERVER_UNREACHABLE, f"The server refuses the agent's commands: {error}.") from error
+            raise refusal(error) from error
 
     def commands_of(self, module_name: str) -> tuple[str, ...]:
         """Return the names of the commands that a loaded module has registered; none if the server does not say."""
@@ -204,7 +204,7 @@ class Node:
             generations=self.journal.generations(),
             sent_at=time.time(),
             protocol=PROTOCOL,
-            capabilities=tuple(Capability),
+            capabilities=() if settings.observe else tuple(Capability),
             agent_version=RELEASE,
             host=HOST,
             facts=replace(state, include_seen=self._include_seen(doctor)),

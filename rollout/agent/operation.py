@@ -8,6 +8,7 @@ from rollout.agent.deadline import Deadline
 from rollout.agent.journal import Before
 from rollout.agent.node import Node, ServerFacts
 from rollout.agent.server import LoadedModule
+from rollout.agent.server_log import ServerLog
 from rollout.messages import Command, Phase, Reason
 
 #: The longest time of each step, seconds. Together they stay below `LONGEST_OPERATION`.
@@ -26,6 +27,7 @@ class Outcome:
     reason: Reason | None = None
     message: str = ""
     swap_seconds: float | None = None
+    server_log: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,7 @@ class Operation:
 
     `resumed`: an agent has started this operation before and not finished it. `commit` is called before a step that cannot
     be undone: from then on the operation is not canceled any more, also after a crash. Until then `report` and `deadline`
-    raise when it is canceled. `pause` waits so many seconds, or until a cancel arrives.
+    raise when it is canceled. `server_log` is marked before the first command that changes the server. `pause` waits so many seconds, or until a cancel arrives.
     """
 
     node: Node
@@ -43,6 +45,7 @@ class Operation:
     facts: ServerFacts | None
     resumed: bool
     deadline: Deadline
+    server_log: ServerLog
     report: Callable[[Phase], None]
     commit: Callable[[], None]
     pause: Callable[[float], None]

@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 
 from rollout.agent.trust import Trust
 from rollout.messages import Heartbeat, Reports, queue_for
+from rollout.tls import in_words
 from rollout.transport import register
 
 log = logging.getLogger(__name__)
@@ -18,6 +19,7 @@ register()
 #: Seconds after which an unacknowledged command is delivered again: longer than `LONGEST_OPERATION` and its undo.
 VISIBILITY_TIMEOUT = 3600
 RETRY_SECONDS = 0.5
+BROKER_CA = "MODFLEET_BROKER_CA"
 
 
 def transport_options(node: str) -> dict[str, object]:
@@ -59,7 +61,7 @@ def broker_time(trust: Trust) -> float | None:
             with channel.conn_or_acquire() as client:
                 seconds, microseconds = client.time()
     except (OperationalError, RedisError, OSError) as error:
-        log.warning("The broker's clock cannot be read: %s", error)
+        log.warning("The broker's clock cannot be read: %s", in_words(error, BROKER_CA))
         return None
     return float(seconds + microseconds / 1e6)
 
@@ -86,7 +88,7 @@ class Publisher:
             except (OperationalError, RedisError, OSError) as error:
                 self.close()
                 if time.monotonic() > end:
-                    log.warning("The broker is away, nothing was sent to %s: %s", queue, error)
+                    log.warning("The broker is away, nothing was sent to %s: %s", queue, in_words(error, BROKER_CA))
                     return False
                 time.sleep(RETRY_SECONDS)
             else:

@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 
 from rollout.agent.activate import reported_as_crash
+from rollout.agent.causes import refuse_if_named_in_acl
 from rollout.agent.operation import UNLOAD_SECONDS, Operation, Outcome
 from rollout.agent.swap import unload
 from rollout.messages import Phase, Reason
@@ -56,5 +57,7 @@ def _unload(operation: Operation) -> None:
     with operation.node.server.session(seconds) as session, line:
         for loaded in session.modules():
             if operation.is_at_target(loaded):
+                operation.server_log.mark(session)
                 with reported_as_crash(operation):
+                    refuse_if_named_in_acl(session, loaded)
                     unload(session, loaded)

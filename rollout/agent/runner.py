@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
+from rollout.agent.causes import refusal
 from rollout.agent.deadline import LONGEST_OPERATION, Deadline
 from rollout.agent.examinations import Examinations
 from rollout.agent.expiry import Expiry
@@ -17,6 +18,8 @@ from rollout.agent.journal import Before, Entry
 from rollout.agent.node import Node, ServerFacts
 from rollout.agent.operation import Operation, Outcome
 from rollout.agent.remove import remove
+from rollout.agent.server import RefusedError
+from rollout.agent.server_log import ServerLog, redacted
 from rollout.agent.settings import AgentSettings
 from rollout.agent.trust import Trust
 from rollout.messages import Action, Activation, Command, Heartbeat, Inventory, Phase, Reason, Report
@@ -26,6 +29,9 @@ log = logging.getLogger(__name__)
 Send = Callable[[Report], None]
 #: Rollout, module name, generation, attempt.
 _Identity = tuple[str, str, int, int]
+
+#: Reasons whose cause only the server's log tells.
+_TOLD_BY_LOG = frozenset({Reason.LOAD_FAILED, Reason.UNLOAD_REFUSED, Reason.SERVER_CRASHED})
 
 _NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,128}")
 
@@ -72,6 +78,7 @@ class Runner:
         try:
             if self._has_expired(command):
                 return None
+            _refuse_to_change(self.node)
             with self.node.journal.lock():
                 if not self._is_recovered:
                     self._recover()
@@ -197,11 +204,15 @@ class Runner:
             facts=facts,
             resumed=resumed is not None,
             deadline=deadline,
+            server_log=ServerLog(self.node.settings),
             report=report_phase,
             commit=commit,
             pause=pause,
         )
-        outcome = _run(operation)
+        try:
+            outcome = _with_server_log(operation, _run(operation))
+        finally:
+            operation.server_log.close()
         return outcome, begun
 
     def _facts(self) -> tuple[ServerFacts | None, Failure | None]:
@@ -246,11 +257,35 @@ def _run(operation: Operation) -> Outcome:
         return _ended_by(error, operation.command)
 
 
+def _with_server_log(operation: Operation, outcome: Outcome) -> Outcome:
+    """Add to a failed outcome what the server logged, or why its log cannot be read."""
+    if outcome.phase is not Phase.FAILED:
+        return outcome
+    command, log = operation.command, operation.server_log
+    names = {command.module_name, *command.commands, *operation.before.commands}
+    lines = tuple(redacted(each, names) for each in log.lines())
+    message = outcome.message
+    if log.problem and outcome.reason in _TOLD_BY_LOG:
+        message += (
+            f" The agent cannot read the server's log ({log.problem}). Set MODFLEET_SERVER_LOG or MODFLEET_SERVER_UNIT for "
+            "the agent, and let its user read the log."
+        )
+    return replace(outcome, message=message, server_log=lines)
+
+
 def _ended_by(error: Exception, command: Command) -> Outcome:
+    if isinstance(error, RefusedError):
+        return _failed(refusal(error))
     if isinstance(error, (Failure, OSError)):
         return _failed(as_failure(error))
     log.error("%s of %s failed", command.action, command.module_name, exc_info=error)
     return Outcome(phase=Phase.FAILED, reason=Reason.AGENT_ERROR, message=f"The agent failed: {error!r}. See its log.")
+
+
+def _refuse_to_change(node: Node) -> None:
+    """Raises: `Failure` (observe_only) if the agent may change nothing."""
+    if node.settings.observe:
+        raise Failure(Reason.OBSERVE_ONLY, "This agent only observes. Run `modfleet agent install --add load` there.")
 
 
 def _check(command: Command, node: str) -> None:
@@ -307,4 +342,5 @@ def _report(command: Command, outcome: Outcome) -> Report:
         # File names may contain bytes that are not text. Neither the journal nor the broker takes them.
         message=outcome.message.encode(errors="backslashreplace").decode(),
         swap_seconds=outcome.swap_seconds,
+        server_log=outcome.server_log,
     )

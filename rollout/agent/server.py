@@ -10,18 +10,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError, RedisError, ResponseError
 
 from rollout.agent.failure import AgentError, Failure
 from rollout.agent.settings import AgentSettings
 from rollout.messages import Reason
+from rollout.tls import in_words, secured
 
 #: The longest time to connect, and for the answer to a command other than MODULE LOAD and UNLOAD, seconds.
 ANSWER_SECONDS = 5.0
 
 
 class RefusedError(AgentError):
-    """The server answered with an error. The message is the server's."""
+    """The server answered with an error. The message is the server's.
+
+    `lacks_permission`: the agent's user may not call the command.
+    """
+
+    def __init__(self, error: ResponseError) -> None:
+        super().__init__(str(error))
+        self.lacks_permission = isinstance(error, NoPermissionError)
 
 
 class ServerLostError(Failure):
@@ -87,10 +95,10 @@ class Session:
             queued = [self._read() for _ in range(3)]
             answers = self._read()
         if refused := next((each for each in queued if isinstance(each, ResponseError)), None):
-            raise RefusedError(str(refused))
+            raise RefusedError(refused)
         if isinstance(answers, ResponseError):
-            raise RefusedError(str(answers))
-        unloaded, loaded = (RefusedError(str(each)) if isinstance(each, ResponseError) else None for each in answers)
+            raise RefusedError(answers)
+        unloaded, loaded = (RefusedError(each) if isinstance(each, ResponseError) else None for each in answers)
         return unloaded, loaded
 
     def commands_of(self, module_name: str) -> list[str]:
@@ -125,6 +133,18 @@ class Session:
         answers = self.call("COMMAND", "INFO", *commands)
         return [name for name, answer in zip(commands, answers, strict=True) if not answer]
 
+    def log_file(self) -> str:
+        """Return the path of the server's log as the server sees it, empty if it logs to its standard output."""
+        answer = self.call("CONFIG", "GET", "logfile")
+        file = str(answer[1]) if answer else ""
+        if not file or file.startswith("/"):
+            return file
+        return f"{self.call('CONFIG', 'GET', 'dir')[1]}/{file}"
+
+    def acl_rules(self) -> list[str]:
+        """Return the rules of all ACL users, which include the hashes of their passwords."""
+        return [str(each) for each in self.call("ACL", "LIST")]
+
     def ping(self) -> None:
         self.call("PING")
 
@@ -155,7 +175,7 @@ class Session:
         except redis.TimeoutError as error:
             raise ServerSilentError(command, self._seconds) from error
         except ResponseError as error:
-            raise RefusedError(str(error)) from error
+            raise RefusedError(error) from error
         except (RedisError, OSError) as error:
             raise ServerLostError(str(error)) from error
 
@@ -194,10 +214,9 @@ class Server:
             connection.connect()
         except (RedisError, OSError) as error:
             url = self._settings.server_url.rpartition("@")[2]
+            words = in_words(error, "MODFLEET_SERVER_CA")
             kind = UserRefusedError if isinstance(error, AuthenticationError) else Failure
-            raise kind(
-                Reason.SERVER_UNREACHABLE, f"The server at {url} cannot be reached: {str(error).rstrip('.')}."
-            ) from error
+            raise kind(Reason.SERVER_UNREACHABLE, f"The server at {url} cannot be reached: {words}.") from error
 
     def _connection(self, seconds: float) -> Any:
         password_file = self._settings.server_password_file
@@ -206,7 +225,12 @@ class Server:
             "password": password_file.read_text().strip() if password_file else None,
         }
         pool = redis.ConnectionPool.from_url(
-            self._settings.server_url,
+            secured(
+                self._settings.server_url,
+                ca=self._settings.server_ca,
+                certificate=self._settings.server_certificate,
+                key=self._settings.server_key,
+            ),
             socket_timeout=seconds,
             socket_connect_timeout=min(seconds, ANSWER_SECONDS),
             protocol=2,

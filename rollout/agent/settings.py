@@ -13,23 +13,26 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
 from msgspec import Meta
 
 from durable import make_directory
+from rollout import tls
 from rollout.agent.failure import AgentError
 from rollout.agent.inspection import is_local
 
 PREFIX = "MODFLEET_"
 #: A variable that is this similar to one of the agent's is a misspelt one. Those of the control plane are below it.
-LIKENESS = 0.8
+LIKENESS = 0.82
 
 NodeName = Annotated[str, Meta(pattern=r"^(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,128}\Z")]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://")]
 ServerUrl = Annotated[str, Meta(pattern=r"^(unix|redis|rediss)://")]
 OperatingSystem = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9 ._-]{0,31}\Z")]
+Access = typing.Literal["observe", "load", "restart"]
+UnitName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9:_.@\\-]{0,255}\Z")]
 Seconds = Annotated[float, Meta(gt=0)]
 
 
@@ -56,6 +59,14 @@ class AgentSettings:
     identity_file: Path | None = None
     #: PEM file of a certificate authority to trust in addition to the public ones.
     control_ca: Path | None = None
+    #: The same for a broker at `rediss://`.
+    broker_ca: Path | None = None
+    #: The same for a server at `rediss://`.
+    server_ca: Path | None = None
+    #: PEM file of the certificate that the agent sends to a server at `rediss://` that requires one.
+    server_certificate: Path | None = None
+    #: PEM file of that certificate's private key, without a password.
+    server_key: Path | None = None
     #: ACL user with which the agent logs in to the server.
     server_user: str = ""
     #: File with that user's password. It is read at each connection, so the password may change.
@@ -67,6 +78,14 @@ class AgentSettings:
     include_file: Path | None = None
     #: Write the include file.
     persist: bool = True
+    #: What the agent's user may do at the server: `observe` only, also `load` modules, or also `restart` the server.
+    #: `modfleet agent install` sets it.
+    access: Access = "load"
+    #: Log file of the server, as the agent sees it. If not set: the one that the server names, if the agent's user may
+    #: call CONFIG GET. A failed operation reports what the server logged, redacted.
+    server_log: Path | None = None
+    #: systemd unit of the server, whose journal is read if the server has no log file that the agent can read.
+    server_unit: UnitName = ""
     #: Operating system of the server's machine or container, such as `rhel9`, if the agent runs in another one. If not
     #: set: the one in the agent's `/etc/os-release`.
     operating_system: OperatingSystem = ""
@@ -79,6 +98,11 @@ class AgentSettings:
     #: `line` for people; `json` for programs, with one object per line.
     log_format: typing.Literal["line", "json"] = "line"
 
+    @property
+    def observe(self) -> bool:
+        """Return True if the agent may change nothing at the server."""
+        return self.access == "observe"
+
 
 def settings_from(environ: Mapping[str, str]) -> AgentSettings:
     """Return the settings in `environ`. Raises: `SettingsError` that names the first variable that is missing or wrong."""
@@ -90,7 +114,34 @@ def settings_from(environ: Mapping[str, str]) -> AgentSettings:
         for field in dataclasses.fields(AgentSettings)
         if given[field.name] or _is_required(field)
     }
-    return AgentSettings(**values)
+    settings = AgentSettings(**values)
+    _require_usable_certificates(settings)
+    return settings
+
+
+def _require_usable_certificates(settings: AgentSettings) -> None:
+    """Raises: `SettingsError`."""
+    _require_usable_authority("BROKER", settings.broker_url, settings.broker_ca)
+    _require_usable_authority("SERVER", settings.server_url, settings.server_ca)
+    certificate, key = settings.server_certificate, settings.server_key
+    if certificate is None and key is None:
+        return
+    if certificate is None or key is None:
+        raise SettingsError(f"{PREFIX}SERVER_CERTIFICATE and {PREFIX}SERVER_KEY must be set together.")
+    if not tls.is_secured(settings.server_url):
+        raise SettingsError(f"{PREFIX}SERVER_CERTIFICATE is set, but {PREFIX}SERVER_URL does not begin with rediss://.")
+    if reason := tls.unusable_certificate(certificate, key):
+        raise SettingsError(f"{PREFIX}SERVER_CERTIFICATE or {PREFIX}SERVER_KEY is wrong: {reason}.")
+
+
+def _require_usable_authority(name: str, url: str, ca: Path | None) -> None:
+    """Raises: `SettingsError`."""
+    if ca is None:
+        return
+    if not tls.is_secured(url):
+        raise SettingsError(f"{PREFIX}{name}_CA is set, but {PREFIX}{name}_URL does not begin with rediss://.")
+    if reason := tls.unusable_authority(ca):
+        raise SettingsError(f"{PREFIX}{name}_CA is wrong: {ca}: {reason}.")
 
 
 def require_startable(settings: AgentSettings) -> None:
@@ -134,7 +185,7 @@ def is_broker(settings: AgentSettings) -> bool:
 
 def _endpoint(parts: SplitResult) -> tuple[str, int]:
     if parts.scheme in {"unix", "redis+socket"}:
-        return parts.path, 0
+        return unquote(parts.path), 0
     name = parts.hostname or "localhost"
     return ("localhost" if _is_loopback(name) else name), parts.port or 6379
 

@@ -5,21 +5,9 @@ Each raises `Failure` if the server refuses.
 
 import time
 
+from rollout.agent.causes import LoadRefusedError, UnloadRefusedError, is_refusal_of_all, refusal
 from rollout.agent.failure import Failure
 from rollout.agent.server import LoadedModule, RefusedError, ServerLostError, ServerSilentError, Session
-from rollout.messages import Reason
-
-
-class UnloadRefusedError(Failure):
-    """`exports_types`: the server will refuse as long as it runs."""
-
-    def __init__(self, loaded: LoadedModule, error: RefusedError) -> None:
-        super().__init__(
-            Reason.UNLOAD_REFUSED,
-            f"The server refuses to unload {loaded.name} {loaded.version} ({error}). A module that exports data types "
-            "or is in use can only be removed by a restart of the server.",
-        )
-        self.exports_types = "data type" in str(error)
 
 
 def load(session: Session, module: LoadedModule) -> None:
@@ -27,7 +15,7 @@ def load(session: Session, module: LoadedModule) -> None:
     try:
         session.load(module.path, module.args)
     except RefusedError as error:
-        raise _disabled(error) or _not_loaded(module, error) from error
+        raise _not_loaded(module, error) from error
 
 
 def unload(session: Session, loaded: LoadedModule) -> None:
@@ -35,7 +23,7 @@ def unload(session: Session, loaded: LoadedModule) -> None:
     try:
         session.unload(loaded.name)
     except RefusedError as error:
-        raise _disabled(error) or UnloadRefusedError(loaded, error) from error
+        raise _not_unloaded(loaded, error) from error
 
 
 def swap(session: Session, loaded: LoadedModule, to: LoadedModule, *, back: LoadedModule) -> float:
@@ -47,38 +35,25 @@ def swap(session: Session, loaded: LoadedModule, to: LoadedModule, *, back: Load
     try:
         unload_refused, load_refused = session.swap(loaded.name, to.path, to.args)
     except RefusedError as error:
-        raise _disabled(error) or _not_loaded(to, error) from error
+        raise _not_loaded(to, error) from error
     seconds = time.monotonic() - started
     if unload_refused:
         # Nothing else, above all no LOAD of the module that is still loaded: its OnLoad would run in the mapped library,
         # which would lose its data type (docs/adr/0009-swaps-and-lines.md).
-        raise UnloadRefusedError(loaded, unload_refused) from unload_refused
+        raise _not_unloaded(loaded, unload_refused) from unload_refused
     if load_refused:
-        failure = _not_loaded(to, load_refused)
+        note = ""
         try:
             session.load(back.path, back.args)
         except (RefusedError, ServerLostError, ServerSilentError) as error:
-            raise Failure(failure.reason, f"{failure.message} {_not_back(back, error)}") from error
-        raise failure from load_refused
+            note = f"{back.name} {back.version} was not loaded again: {error}"
+        raise _not_loaded(to, load_refused, note=note) from load_refused
     return seconds
 
 
-def _not_back(module: LoadedModule, error: Exception) -> str:
-    return f"{module.name} {module.version} was not loaded again: {error}"
+def _not_loaded(module: LoadedModule, error: RefusedError, *, note: str = "") -> Failure:
+    return refusal(error) if is_refusal_of_all(error) else LoadRefusedError(module, error, note=note)
 
 
-def _disabled(error: RefusedError) -> Failure | None:
-    if "command not allowed" not in str(error):
-        return None
-    return Failure(
-        Reason.MODULE_COMMAND_DISABLED,
-        "The server does not allow MODULE LOAD. Add `enable-module-command local` to its configuration and restart it: the "
-        f"setting cannot be changed at run time. The server's answer: {error}",
-    )
-
-
-def _not_loaded(module: LoadedModule, error: RefusedError) -> Failure:
-    return Failure(
-        Reason.LOAD_FAILED,
-        f"The server refuses to load {module.name} {module.version}: {error} See the server's log for the cause.",
-    )
+def _not_unloaded(loaded: LoadedModule, error: RefusedError) -> Failure:
+    return refusal(error) if is_refusal_of_all(error) else UnloadRefusedError(loaded, error)

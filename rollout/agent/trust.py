@@ -14,6 +14,7 @@ from rollout.agent.identity import Credentials, Identity, read_identity, write_i
 from rollout.agent.settings import AgentSettings
 from rollout.messages import Heartbeat, Reports, to_json
 from rollout.signing import ControlKey, Envelope, Purpose, UntrustedError, envelope_from, opened
+from rollout.tls import secured
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +45,8 @@ class Trust:
         return self._identity
 
     def broker_url(self) -> str:
-        """Return the broker's URL with the node's user and password."""
-        url = self.settings.broker_url
+        """Return the broker's URL with the node's user and password, and with the authority that signs its certificate."""
+        url = secured(self.settings.broker_url, ca=self.settings.broker_ca)
         if self._identity is None:
             return url
         parts = urlsplit(url)

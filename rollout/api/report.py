@@ -50,6 +50,7 @@ COLUMNS = (
     "rolled_back_by",
     "requested_by",
     "automatic",
+    "server_log",
 )
 #: A spreadsheet takes what begins so for a formula (OWASP, "CSV Injection").
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -73,8 +74,8 @@ class _Line:
 
 
 def as_csv(report: Report) -> Iterator[str]:
-    """Yield the lines of one table. `record` is the kind of a row: the rollout, an action, a stop, nodes left unchanged, a
-    wave, an earlier attempt, or a node with its newest attempt."""
+    """Yield the lines of one table. `record` is the kind of a row: the rollout, an action, a stop, nodes left unchanged,
+    nodes that failed for the same cause, a wave, an earlier attempt, or a node with its newest attempt."""
     writer = csv.DictWriter(_Line(), COLUMNS, extrasaction="ignore", lineterminator="\r\n")
     yield writer.writeheader()
     for record in _records(report):
@@ -104,6 +105,9 @@ def _records(report: Report) -> Iterator[dict[str, Any]]:
     for left in rollout["left_alone"]:
         message = f"changed since, or about to be, by rollout {left['rollout']}"
         yield {"record": "left_alone", "node": " ".join(left["nodes"]), "message": message}
+    for failure in rollout["failures"]:
+        text, lines = failure["text"], _joined(failure["server_log"])
+        yield {"record": "failure", "reason": failure["reason"], "message": text, "server_log": lines}
     for wave in rollout["waves"]:
         counts = [f"{wave['total']} total", *(f"{wave[name]} {name}" for name in _COUNTS if wave.get(name))]
         yield {**wave, "record": "wave", "at": wave["started_at"], "message": ", ".join(counts)}
@@ -113,10 +117,15 @@ def _records(report: Report) -> Iterator[dict[str, Any]]:
         yield {
             **node,
             "record": "node",
+            "server_log": _joined(node["server_log"]),
             "at": node["released_at"],
             "actor": node["canceled_by"],
             "module_name": rollout["module_name"],
         }
+
+
+def _joined(lines: list[str]) -> str:
+    return "\n".join(lines)
 
 
 def _attempt(node: dict[str, Any], outcome: dict[str, Any]) -> dict[str, Any]:
@@ -147,8 +156,8 @@ class RolloutReportView(APIView):
     )
     @refuses(RolloutNotFoundError)
     def get(self, request: Request, uid: str) -> StreamingHttpResponse:
-        """Return the rollout for a change ticket: who requested and approved it, its waves, what was done by hand, what stopped it, and
-        each node with what it had, what it got and the outcome of every attempt. `complete` is false while it has not
+        """Return the rollout for a change ticket: who requested and approved it, its waves, what was done by hand, what stopped it, why nodes failed,
+        and each node with what it had, what it got and the outcome of every attempt. `complete` is false while it has not
         ended."""
         match request.query_params.get("format", "json"):
             case "json" as ending:

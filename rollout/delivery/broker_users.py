@@ -7,6 +7,7 @@ connections are closed.
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -17,6 +18,7 @@ from rollout.delivery.broker_acl import node_rules, user_of
 from rollout.domain.node.state import Identity
 from rollout.messages import cancel_queue_for, queue_for
 from rollout.models import Node
+from rollout.tls import secured
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +29,18 @@ CHECK_SECONDS = 2.0
 #: The longest wait for the broker, seconds.
 ANSWER_SECONDS = 5.0
 PREFIX = user_of("")
+#: The rules of Redis 6.2 cannot give a user different rights on different keys. Valkey 7.2 names itself Redis 7.2.
+OLDEST_VERSION = "7.0"
+
+
+class UnsupportedBrokerError(Exception):
+    """The broker is too old for users that can be told apart."""
+
+    def __init__(self, version: str) -> None:
+        super().__init__(
+            f"The broker is Redis {version}; needed is Redis {OLDEST_VERSION} or Valkey 7.2, or newer. "
+            "The users of nodes are not created."
+        )
 
 
 class BrokerUsers:
@@ -34,7 +48,7 @@ class BrokerUsers:
 
     def __init__(self, url: str | None = None) -> None:
         url = settings.ENVIRONMENT.broker_admin_url if url is None else url
-        self._broker: Any = connected_to(url) if url else None
+        self._broker: Any = connected_to(url, settings.ENVIRONMENT.broker_ca) if url else None
         #: The process of the broker, and the rules of each user that were set in it.
         self._run_id = ""
         self._set: dict[str, tuple[str, ...]] = {}
@@ -73,7 +87,10 @@ class BrokerUsers:
 
     def _present(self) -> set[str]:
         """Return the users of nodes that the broker has. After its restart, no rules are known to be set."""
-        run_id = str(self._broker.info("server")["run_id"])
+        server = self._broker.info("server")
+        if (version := str(server["redis_version"])) < OLDEST_VERSION:  # one digit before the first dot, today
+            raise UnsupportedBrokerError(version)
+        run_id = str(server["run_id"])
         if run_id != self._run_id:
             self._run_id, self._set = run_id, {}
         return {user for user in self._broker.acl_users() if user.startswith(PREFIX)}
@@ -85,9 +102,9 @@ class BrokerUsers:
             pipeline.execute()
 
 
-def connected_to(url: str) -> Any:
-    """Return a client of the broker. `url` is in Celery's form."""
-    plain = url.replace("redis+socket://", "unix://", 1)
+def connected_to(url: str, ca: str = "") -> Any:
+    """Return a client of the broker. `url` is in Celery's form. `ca`: the file of a private certificate authority."""
+    plain = secured(url.replace("redis+socket://", "unix://", 1), ca=Path(ca) if ca else None)
     # CLIENT SETINFO exists since Redis 7.2, so its user may not call it.
     options: dict[str, Any] = {"socket_timeout": ANSWER_SECONDS, "decode_responses": True, "driver_info": None}
     return redis.Redis.from_url(plain, **options)

@@ -36,7 +36,8 @@ def commands_of(operations: Sequence[Any]) -> Iterator[tuple[Any, Command]]:
                 module = load_orders.module(each)
                 lacking.append((each, module.lack_of_planned_build(nodes[each.node], each.content_sha256)))
                 continue
-        incarnation = each.incarnation if nodes[each.node].identity == Identity.SIGNED else ""
+        # If its start is not known, no agent accepts the command; its next heartbeat leads to another one.
+        incarnation = (each.incarnation or "unknown") if nodes[each.node].identity == Identity.SIGNED else ""
         yield each, _command(each, build, strategies[each.rollout], sent_at, load_orders, incarnation)
     timeouts.end_for_lack_of_a_build(lacking)
 

@@ -32,6 +32,7 @@ from rollout.delivery.ingestion.dropped import record_dropped
 from rollout.delivery.outbox import publish_due, purge_queues, record_lost_outcomes
 from rollout.messages import HEARTBEATS, REPORTS
 from rollout.process import offline_nodes
+from rollout.tls import in_words
 from rollout.transport import DROPPED
 
 logger = logging.getLogger(__name__)
@@ -145,7 +146,8 @@ class BatchConsumer(threading.Thread):
             try:
                 self._consume()
             except (OperationalError, RedisError) as error:  # the broker is away: no traceback
-                logger.warning("%s: the broker is away, trying again in %s s: %s", self.name, RETRY_SECONDS, error)
+                words = in_words(error, "MODFLEET_BROKER_CA")
+                logger.warning("%s: the broker is away, trying again in %s s: %s", self.name, RETRY_SECONDS, words)
                 self._restart()
             except Exception as error:  # noqa: BLE001  # the outermost loop: it is logged
                 log_failure(logger, f"{self.name}: trying again in {RETRY_SECONDS} s", error)

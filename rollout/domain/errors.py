@@ -25,7 +25,7 @@ class UnknownNodeError(RolloutError):
 
 
 class NoNodesError(RolloutError):
-    """The fleet has no nodes. Start an agent on each server; it joins with its first heartbeat."""
+    """The fleet has no nodes. Add one with `modfleet nodes add`."""
 
     kind = Kind.CONFLICT
     code = "no_nodes"
@@ -149,6 +149,13 @@ class NodeIdentityError(RolloutError):
 
     kind = Kind.CONFLICT
     code = "node_not_signed"
+
+
+class NodeKeyError(RolloutError):
+    """The node has another key. Compare its key again, and accept that one."""
+
+    kind = Kind.CONFLICT
+    code = "node_key_changed"
 
 
 class InvalidTokenError(RolloutError):

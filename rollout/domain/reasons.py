@@ -49,23 +49,78 @@ WORDS: Mapping[Reason, Words] = {
     ),
     Reason.LOAD_FAILED: Words(
         "The server refused to load the module.",
-        "Read the server's log on that node, fix the module, and upload it as a new version.",
+        "Read what the server said: `why` and the report show it. If the module is at fault, fix it, and upload it as a new "
+        "version.",
+    ),
+    Reason.FILE_NOT_EXECUTABLE: Words(
+        "The module's file has no execute permission.",
+        "Find what removes the permission below the agent's modules directory, then retry.",
+    ),
+    Reason.FILE_NOT_READABLE: Words(
+        "The server's user may not read the module's file, or a library that it needs.",
+        "Give that user the right to read the file and to enter all directories above it, then retry.",
+    ),
+    Reason.FILE_NOT_FOUND: Words(
+        "The server does not see the module's file at its path.",
+        "Let server and agent see the modules directory at one path, or set MODFLEET_SERVER_MODULES_DIR for the agent. Then "
+        "retry.",
+    ),
+    Reason.EXECUTION_FORBIDDEN: Words(
+        "The server may not execute files in the modules directory.",
+        "Remove noexec from the mount, or add the directory to ExecPaths of the server's systemd unit and restart the server. "
+        "Then retry.",
+    ),
+    Reason.MISSING_LIBRARY: Words(
+        "A library that the module needs is missing on the node, or too old.",
+        "Install it on the node, then retry; or upload a build for the node's operating system as a new version.",
+    ),
+    Reason.UNDEFINED_SYMBOL: Words(
+        "The module needs a function that neither the server nor a library on the node has.",
+        "Link the module with the library that has it, and upload it as a new version.",
+    ),
+    Reason.INCOMPATIBLE_SERVER: Words(
+        "The module does not export the function by which this server loads modules.",
+        "Build the module for this server, and upload it as a new version; or roll it out to other servers.",
+    ),
+    Reason.COMMAND_NAME_TAKEN: Words(
+        "The server already has a command of the same name, from another module or of its own.",
+        "Remove the other module first, or rename the command and upload a new version. Then start a rollout of that node.",
     ),
     Reason.PROBE_FAILED: Words(
         "The module was loaded, but did not answer as its module.json says.",
         "Compare its commands with its module.json, fix it, and upload it as a new version.",
     ),
     Reason.MODULE_COMMAND_DISABLED: Words(
-        "The server does not allow loading modules while it runs.",
-        "Set enable-module-command to local in its configuration, restart it, then retry.",
+        "The server does not allow loading modules while it runs, or its MODULE command was renamed.",
+        "Set enable-module-command to local in its configuration, remove rename-command MODULE, and restart it. Then retry.",
+    ),
+    Reason.PERMISSION_DENIED: Words(
+        "The agent's user at the server may not call a command that the operation needs.",
+        "Allow the command that the message names, with ACL SETUSER on that server. Then retry.",
     ),
     Reason.MODULE_NOT_OURS: Words(
         "The server has a module of that name that Modfleet did not install.",
         "Unload that module, or remove it from the server's configuration, then retry.",
     ),
     Reason.UNLOAD_REFUSED: Words(
-        "The server refused to unload the module.",
-        "A module that exports data types stays loaded until a restart. Restart the server without it, then retry.",
+        "The server refused to unload the module, or its data may need the module.",
+        "The message says which. Follow it, then retry.",
+    ),
+    Reason.EXPORTS_DATA_TYPES: Words(
+        "The module exports data types, so the server never unloads it.",
+        "It stays loaded until a restart. If the server holds no key of its types, restart it without the module, then retry.",
+    ),
+    Reason.MODULE_BUSY: Words(
+        "The module has pending timers or blocked clients, so the server does not unload it now.",
+        "Retry later. If it stays busy, restart the server without the module.",
+    ),
+    Reason.USED_BY_MODULE: Words(
+        "Another loaded module uses functions of the module, so the server does not unload it.",
+        "Remove the other module first, then retry.",
+    ),
+    Reason.NAMED_IN_ACL: Words(
+        "ACL users have rules that name commands of the module.",
+        "Remove these rules with ACL SETUSER on that server, then retry.",
     ),
     Reason.SERVER_UNREACHABLE: Words(
         "The agent could not reach its server.",
@@ -87,6 +142,10 @@ WORDS: Mapping[Reason, Words] = {
     Reason.INVENTORY_MISMATCH: Words(
         "The node reported success, but its inventory shows a different state.",
         "Check the module's files and MODULE LIST on that node, then retry.",
+    ),
+    Reason.OBSERVE_ONLY: Words(
+        "The node's agent may only observe.",
+        "Run `modfleet agent install --add load` on that node, then start a rollout of that node.",
     ),
     Reason.AGENT_TOO_OLD: Words(
         "The node's agent is too old for this operation.",

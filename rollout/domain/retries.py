@@ -19,7 +19,7 @@ class Retries:
     #: random by at most half.
     backoff_seconds: float = 5.0
     #: The failures that are retried. Default: those that another attempt may overcome.
-    reasons: tuple[Reason, ...] = (Reason.FETCH_FAILED, Reason.SERVER_UNREACHABLE)
+    reasons: tuple[Reason, ...] = (Reason.FETCH_FAILED, Reason.SERVER_UNREACHABLE, Reason.MODULE_BUSY)
 
     def delay_seconds(self, attempt: int, *, key: str) -> float:
         """Return the wait after the attempt with this number, seconds. `key` spreads nodes that failed together."""

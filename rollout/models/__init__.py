@@ -1,6 +1,6 @@
 """The tables of nodes and rollouts. `projections` alone writes them, except those of `bookkeeping`."""
 
-from rollout.models.bookkeeping import Dispatch, DroppedMessages, Liveness, NodeFacts
+from rollout.models.bookkeeping import Dispatch, DroppedMessages, Liveness, NodeFacts, ServerLog
 from rollout.models.fleet import ClusterTarget, FleetFreeze
 from rollout.models.join_tokens import JoinToken
 from rollout.models.nodes import Node, NodeModule, Placement
@@ -20,5 +20,6 @@ __all__ = [
     "Operation",
     "Placement",
     "Rollout",
+    "ServerLog",
     "TimelineEntry",
 ]

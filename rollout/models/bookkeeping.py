@@ -29,7 +29,7 @@ class Liveness(models.Model):
     agent_version = models.CharField(max_length=32, default="", db_default="")
     #: Tells the machine or container of its agent apart from others.
     host = models.CharField(max_length=64, default="", db_default="")
-    #: Another start of an agent with the node's key that was heard, and when: `delivery.ingestion.rivals`.
+    #: Other starts of an agent with the node's key that are heard, and when: `delivery.ingestion.rivals`.
     rival = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()))
     #: By kind of change, when its full allowance is restored, Unix time: `domain.node.pace`.
     pace = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()))
@@ -87,6 +87,28 @@ class Dispatch(models.Model):
 
     def __str__(self) -> str:
         return self.operation
+
+
+class ServerLog(models.Model):
+    """What the server of a node logged during an attempt that failed. The lines may contain data of clients, although the
+    agent redacts them: they are in no event, and are deleted after MODFLEET_FAILURE_LOG_DAYS."""
+
+    rollout = models.CharField(max_length=32)
+    node = models.CharField(max_length=128)
+    generation = models.IntegerField()
+    attempt = models.IntegerField()
+    lines = models.JSONField()
+    #: The line that tells why; empty if none does: `domain.server_words`.
+    telling = models.CharField(max_length=300)
+    recorded_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["rollout", "node", "generation", "attempt"], name="one_log_for_an_attempt")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.rollout}:{self.node}:{self.generation}:{self.attempt}"
 
 
 class DroppedMessages(models.Model):

@@ -47,6 +47,11 @@ class ModuleVersion:
         build = self.build_for(platforms)
         return self.dependencies if build is None else (self.dependencies | build.dependencies) - build.packed
 
+    def commands(self, platforms: Iterable[str]) -> frozenset[str]:
+        """Return the names of the commands that the build declares, in lower case."""
+        build = self.build_for(platforms)
+        return frozenset() if build is None else build.commands
+
     def content_sha256(self, node: Node) -> str:
         """Return the SHA-256 of the build that the node gets, empty if there is none."""
         build = self.build_for(node.fitting_platforms)

@@ -38,33 +38,37 @@ def chosen_nodes(request: RolloutRequest) -> list[Node]:
 def skips_of(request: RolloutRequest, module: ModuleVersion, nodes: Collection[Node]) -> dict[str, Skip]:
     """Return why nodes are skipped, by node: draining, an agent that is too old, or no build for them. One query."""
     needed = Capability.REMOVE if request.action == Action.REMOVE else Capability(request.activation)
-    capable = capable_of(needed, [node.name for node in nodes] if request.named else None)
-    return {node.name: skip for node in nodes if (skip := _reason_to_skip(request, module, node, capable))}
+    unable = unable_to(needed, [node.name for node in nodes] if request.named else None)
+    return {node.name: skip for node in nodes if (skip := _reason_to_skip(request, module, node, unable))}
 
 
 def _reason_to_skip(
-    request: RolloutRequest, module: ModuleVersion, node: Node, capable: Mapping[str, bool]
+    request: RolloutRequest, module: ModuleVersion, node: Node, unable: Mapping[str, Skip]
 ) -> Skip | None:
     if node.draining:
         return Reason.NODE_DRAINING, f"{node.name} is draining: activate it, and start another rollout for it."
-    if not capable.get(node.name, True):
-        return Reason.AGENT_TOO_OLD, too_old(node.name)
+    if node.name in unable:
+        return unable[node.name]
     return module.reason_to_skip(node) if request.action == Action.INSTALL else None
 
 
-def capable_of(needed: Capability, names: Collection[str] | None) -> dict[str, bool]:
-    """Return by node if its agent can carry out such an operation; `names` None: of all nodes. Nodes that were never heard
-    are left out."""
+def unable_to(needed: Capability, names: Collection[str] | None) -> dict[str, Skip]:
+    """Return by node why its agent cannot carry out such an operation; `names` None: of all nodes. Agents that can, and nodes
+    that were never heard, are left out."""
     rows = Liveness.objects.all() if names is None else Liveness.objects.filter(node__in=names)
     return {
-        node: protocol in PROTOCOLS and needed in (capabilities or ([] if protocol else FORMER_CAPABILITIES))
+        node: _why_unable(node, protocol, capabilities)
         for node, protocol, capabilities in rows.values_list("node", "protocol", "capabilities")
+        if protocol not in PROTOCOLS
+        or needed not in (capabilities if protocol else capabilities or FORMER_CAPABILITIES)
     }
 
 
-def too_old(node: str) -> str:
-    """Return the sentences for a node whose agent does not understand the command."""
+def _why_unable(node: str, protocol: int, capabilities: Collection[str]) -> Skip:
+    if protocol in PROTOCOLS and not capabilities:
+        return Reason.OBSERVE_ONLY, f"The agent of {node} only observes: run `modfleet agent install --add load` there."
+    upgrade = f"pip install --upgrade modfleet, then systemctl restart modfleet-agent@{node}"
     return (
-        f"The agent of {node} is too old for this. Upgrade it: pip install --upgrade modfleet, then systemctl restart "
-        f"modfleet-agent@{node}. Then start another rollout for it."
+        Reason.AGENT_TOO_OLD,
+        f"The agent of {node} is too old for this. Upgrade it: {upgrade}. Then start another rollout for it.",
     )

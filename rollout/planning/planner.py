@@ -8,6 +8,7 @@ from rollout.domain.errors import RolloutInProgressError
 from rollout.domain.request import RolloutRequest
 from rollout.messages import Action, Activation
 from rollout.planning.catalogue import ModuleVersion, version_to_install
+from rollout.planning.conflicts import skips_for_taken_commands
 from rollout.planning.dependencies import Dependencies, dependencies_of
 from rollout.planning.dependents import refuse_if_needed
 from rollout.planning.nodes import chosen_nodes, skips_of
@@ -32,6 +33,8 @@ def plan_of(request: RolloutRequest) -> Plan:
     if request.action == Action.REMOVE:
         refuse_if_needed(request.module_name, request.version, included, observed)
     elif request.activation == Activation.LOAD:
+        skips |= skips_for_taken_commands(module, included, observed)
+        included = [node for node in included if node.name not in skips]
         dependencies = dependencies_of(request, module, included, observed)
         skips |= dependencies.skips
     plan = plan_waves(request, module, chosen, skips, observed)

@@ -20,6 +20,8 @@ def refuse_other_nodes(node: str, link: str, proof: str) -> None:
     Raises: `InvalidLinkError`.
     """
     trust = trust_in([node])[node]
+    if trust.has_left:
+        raise InvalidLinkError(f"{node} was decommissioned.")
     if trust.identity == Identity.UNSIGNED:
         return
     try:
@@ -28,7 +30,7 @@ def refuse_other_nodes(node: str, link: str, proof: str) -> None:
         said = read(envelope)
         is_of_link = said["link_sha256"] == sha256(link.encode()).hexdigest()
         is_new = abs(said["sent_at"] - database_now().timestamp()) <= LARGEST_SKEW
-    except (UntrustedError, msgspec.MsgspecError, ValueError, KeyError, TypeError) as error:
+    except (UntrustedError, msgspec.MsgspecError, RecursionError, ValueError, KeyError, TypeError) as error:
         raise InvalidLinkError(f"Only the agent of {node} may use this link, while its identity is valid.") from error
     if not is_of_link:
         raise InvalidLinkError("The proof is for another link.")

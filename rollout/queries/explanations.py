@@ -27,10 +27,11 @@ from rollout.domain.rollout.events import (
     rollout_stream,
 )
 from rollout.domain.rollout.state import RolloutState
-from rollout.domain.words import MOST_NAMED, listed
+from rollout.domain.words import MOST_NAMED, listed, sentence
 from rollout.messages import Phase, Reason
 from rollout.models import Node, Operation, Rollout
 from rollout.projections.attempts import BAD, attempt_in_words, begun_in_words, earlier, outcomes_of
+from rollout.queries.failures import failures_of
 from rollout.queries.freeze import freeze_in_words
 from rollout.queries.operations import IN_PROGRESS, operation_row
 from rollout.queries.rollouts import rollout_row
@@ -60,7 +61,9 @@ def of_rollout(uid: str) -> Answer:
     failed = _failed(uid)
     why = explain_rollout(timeline.state, timeline.started, current, _rollout_facts(timeline, failed))
     reason = timeline.state.reason
-    document = {"uid": uid, "phase": timeline.state.phase, "reason": reason, **_document(why)}
+    failures = failures_of(uid)
+    why = replace(why, summary=" ".join((why.summary, *_said_by_servers(failures))))
+    document = {"uid": uid, "phase": timeline.state.phase, "reason": reason, **_document(why), "failures": failures}
     own = [each for each in timeline.events if not _is_routine(each)]
     shown = [*own[:1], *own[1:][-EVENTS:], *_endings(uid, failed)]
     return Answer(document=document, events=tuple(sorted(shown, key=lambda each: each.position)))
@@ -77,9 +80,18 @@ def of_node(uid: str, name: str) -> Answer:
     why = explain_node(
         timeline.state, timeline.started, current, _rollout_facts(timeline, ()), _node_facts(row, events)
     )
-    why = replace(why, summary=" ".join((why.summary, *_of_operation(row), *_earlier(row), *_stopped(timeline, row))))
+    failures = failures_of(uid, node=name)
+    said = [f"Its server logged: {sentence(each['line'])}" for each in failures if each["line"]]
+    more = (*said, *_of_operation(row), *_earlier(row), *_stopped(timeline, row))
+    why = replace(why, summary=" ".join((why.summary, *more)))
     document = {"uid": uid, "node": name, "phase": row.phase, "reason": row.reason or None, **_document(why)}
+    document["failures"] = failures
     return Answer(document=document, events=events[-EVENTS:])
+
+
+def _said_by_servers(failures: Sequence[dict[str, Any]]) -> list[str]:
+    """Return how many nodes failed with the same words of their servers, as sentences."""
+    return [sentence(each["text"]) for each in failures if each["line"]]
 
 
 def _document(why: Why) -> dict[str, Any]:

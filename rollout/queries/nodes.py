@@ -15,6 +15,7 @@ from rollout.domain.node.state import LARGEST_SKEW, Identity, NodePhase
 from rollout.messages import Heartbeat, InstalledModule, Inventory, NodeProfile
 from rollout.models import Liveness, Node, NodeFacts, NodeModule, Operation
 from rollout.projections.node_modules import ABSENT, ModuleState
+from rollout.signing import key_id
 
 Row = TypeVar("Row", NodeModule, Operation)
 
@@ -212,6 +213,7 @@ def node_document(row: Node, modules: Iterable[NodeModule], life: Liveness | Non
         "name": row.name,
         "phase": row.phase,
         "identity": row.identity,
+        "keys": [key_id(public_key) for public_key, _ in row.keys],
         "duplicate": row.duplicate,
         "degraded": {"reason": row.degraded_reason, "message": row.degraded_message} if row.degraded_reason else None,
         "last_seen": rfc3339(life.last_seen) if life else None,

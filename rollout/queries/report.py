@@ -25,6 +25,7 @@ from rollout.models import Operation, Rollout, TimelineEntry
 from rollout.projections.actions import STOPS, VERBS, action_of, nodes_of, remark_of, stop_of
 from rollout.projections.attempts import had_by, outcomes_of
 from rollout.projections.rollout_document import document
+from rollout.queries.failures import failures_of, server_logs_of
 from rollout.queries.rollouts import rollout_row
 
 #: Actions of the report that `outcomes.action_of` does not name: the start, and the stops by people.
@@ -49,7 +50,7 @@ class Report:
 
 @snapshot()
 def report_of(uid: str) -> Report:
-    """Return the report; three queries of one moment, four if a newer rollout took over nodes.
+    """Return the report: four queries of one moment, two more if nodes failed, one more if a newer rollout took over nodes.
 
     Raises: `RolloutNotFoundError`.
     """
@@ -70,6 +71,7 @@ def report_of(uid: str) -> Report:
             "actions": _actions(events, _who_took_over(row)),
             "stops": _stops(events),
             "left_alone": _left_unchanged(events),
+            "failures": failures_of(uid),
             "waves": shown["waves"],
         },
         operations=Operation.objects.filter(rollout=row.uid).order_by("ordinal"),
@@ -135,7 +137,7 @@ def _more(recorded: RecordedEvent) -> dict[str, Any] | None:
     return {"action": verb, "actor": recorded.shown_actor}
 
 
-def _node(row: Operation, outcomes: list[dict[str, Any]]) -> dict[str, Any]:
+def _node(row: Operation, outcomes: list[dict[str, Any]], server_log: list[str]) -> dict[str, Any]:
     return {
         "node": row.node,
         "wave": row.wave if row.wave >= 0 else None,
@@ -153,6 +155,7 @@ def _node(row: Operation, outcomes: list[dict[str, Any]]) -> dict[str, Any]:
         "seconds": row.seconds,
         "swap_seconds": row.swap_seconds,
         "late": row.late or None,
+        "server_log": server_log,
         "outcomes": outcomes,
     }
 
@@ -174,8 +177,9 @@ def node_records(report: Report) -> Iterator[dict[str, Any]]:
     rows = report.operations[:CHUNK]
     while batch := list(rows):
         outcomes = outcomes_of(batch)
+        logs = server_logs_of(batch[0].rollout, [each.node for each in batch])
         give_connection_back()
-        yield from (_node(each, outcomes[each.key]) for each in batch)
+        yield from (_node(each, outcomes[each.key], logs.get(each.node, [])) for each in batch)
         if len(batch) < CHUNK:
             return
         rows = report.operations.filter(ordinal__gt=batch[-1].ordinal)[:CHUNK]

@@ -1,4 +1,4 @@
-"""Counts for metrics. Each takes one query, whose answer does not grow with the fleet."""
+"""Counts for metrics. Each takes one query, whose answer does not grow with the number of nodes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from django.db.models import Count, DurationField, ExpressionWrapper, F, Min, Q,
 
 from rollout.domain.node.health import LOOP_SECONDS
 from rollout.domain.node.state import LARGEST_SKEW, NodePhase
+from rollout.domain.rollout.events import RolloutPhase, WavePhase
 from rollout.models import DroppedMessages, Liveness, Node, NodeFacts, NodeModule, Operation, Placement, Rollout
 from rollout.queries.nodes import count_by_phase, node_rows
 
@@ -43,6 +44,26 @@ def rollouts_by_phase() -> Iterator[RolloutCount]:
             seconds=row["total"].total_seconds() if row["total"] else 0.0,
             within=tuple(row[name] for name in within),
         )
+
+
+def waits_for_person() -> dict[str, datetime]:
+    """Return since when the oldest rollout waits for a person, by cause: `approval`, `paused` or `gate`."""
+    phases = (RolloutPhase.PENDING_APPROVAL, RolloutPhase.PAUSED, RolloutPhase.RUNNING)
+    oldest: dict[str, datetime] = {}
+    for phase, created_at, stops, waves in Rollout.objects.filter(phase__in=phases).values_list(
+        "phase", "created_at", "stops", "waves"
+    ):
+        gated = next((each for each in waves if each["phase"] == WavePhase.GATED), None)
+        if phase == RolloutPhase.PENDING_APPROVAL:
+            cause, since = "approval", created_at
+        elif phase == RolloutPhase.PAUSED:
+            cause, since = "paused", datetime.fromisoformat(stops[-1]["at"])
+        elif gated is not None:  # a gate follows the wave's last node, or its soak
+            cause, since = "gate", datetime.fromisoformat(gated.get("soak_until") or gated["finished_at"])
+        else:
+            continue
+        oldest[cause] = min(since, oldest.get(cause, since))
+    return oldest
 
 
 def unfinished_operations_by_phase() -> dict[tuple[str, str], int]:

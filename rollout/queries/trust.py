@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.files.storage import default_storage
 
-from rollout.domain.node.state import Identity
+from rollout.domain.node.state import Identity, NodePhase
 from rollout.models import Node
 from rollout.signing import ControlSecret, Envelope, Purpose, UntrustedError, require
 
@@ -20,11 +20,12 @@ ALL_NODES = "all"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeTrust:
     """What is known about the node's identity. `identity` is None if there is no such node. `public_keys`: those that are
-    valid."""
+    valid. `has_left`: it was decommissioned; its agent may say hello again."""
 
     node: str
     identity: Identity | None = None
     public_keys: tuple[str, ...] = ()
+    has_left: bool = False
 
     def verify(self, envelope: Envelope, purpose: Purpose) -> str:
         """Return the public key that signed the envelope. Raises: `UntrustedError`."""
@@ -42,10 +43,15 @@ class NodeTrust:
 def trust_in(names: Iterable[str]) -> dict[str, NodeTrust]:
     """Return an entry for each name; one query."""
     names = set(names)
-    rows = Node.objects.filter(name__in=names).values_list("name", "identity", "keys")
+    rows = Node.objects.filter(name__in=names).values_list("name", "identity", "keys", "phase")
     found = {
-        name: NodeTrust(node=name, identity=Identity(identity), public_keys=tuple(each[0] for each in keys))
-        for name, identity, keys in rows
+        name: NodeTrust(
+            node=name,
+            identity=Identity(identity),
+            public_keys=tuple(each[0] for each in keys),
+            has_left=phase == NodePhase.DECOMMISSIONED,
+        )
+        for name, identity, keys, phase in rows
     }
     return {name: found.get(name) or NodeTrust(node=name) for name in names}
 

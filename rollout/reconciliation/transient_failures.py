@@ -13,6 +13,7 @@ TRANSIENT = frozenset(
         Reason.FETCH_FAILED,
         Reason.IO_ERROR,
         Reason.SERVER_UNREACHABLE,
+        Reason.MODULE_BUSY,
         Reason.STALE_GENERATION,
         Reason.AGENT_ERROR,
         Reason.NODE_UNREACHABLE,
@@ -26,6 +27,7 @@ JUDGED_AGAIN = TRANSIENT | {
     Reason.INCOMPATIBLE_ARCH,
     Reason.INCOMPATIBLE_OS,
     Reason.MISSING_DEPENDENCY,
+    Reason.COMMAND_NAME_TAKEN,
     Reason.NEWER_ROLLOUT,
     Reason.NODE_DECOMMISSIONED,
 }

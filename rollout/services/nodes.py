@@ -79,9 +79,12 @@ def forget_node(name: str) -> None:
     NodeFacts.objects.filter(node=name).delete()
 
 
-def accept_node(name: str) -> None:
-    """Accept a pending node. Raises: `NodeNotFoundError`, `NodeIdentityError`."""
-    transact(node_stream(name), NODE, AcceptNode(node=name))
+def accept_node(name: str, *, key: str = "") -> None:
+    """Accept a pending node. `key`: the id of the key that it must have; empty for any.
+
+    Raises: `NodeNotFoundError`, `NodeIdentityError`, `NodeKeyError`.
+    """
+    transact(node_stream(name), NODE, AcceptNode(node=name, key=key))
 
 
 def request_rekey(name: str) -> None:

@@ -13,6 +13,8 @@ PAGES = [
     "/admin/modules/greet",
     "/admin/upload",
     "/admin/freeze",
+    "/admin/nodes/add",
+    "/admin/rollout/jointoken/",
     "/admin/rollout/node/",
     "/admin/rollout/node/node-1/change/",
     "/admin/rollout/nodemodule/",

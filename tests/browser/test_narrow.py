@@ -7,6 +7,7 @@ PAGES = [
     "/admin/",
     "/admin/modules/",
     "/admin/rollouts/start",
+    "/admin/nodes/add",
     "/admin/rollout/node/node-1/change/",
     "/admin/eventstore/storedevent/",
 ]

@@ -41,6 +41,9 @@ def test_a_module_that_does_not_load_stops_at_the_canary(fleet, uploaded):
     assert rollout["reason"] == "error_threshold"
     assert touched(fleet, uid) == ["node-1"]
     assert fleet.operation(uid, "node-1")["reason"] == "load_failed"
+    (failure,) = fleet.get(f"{ROLLOUTS}/{uid}/why")["failures"]
+    assert (failure["count"], failure["node"]) == (1, "node-1")
+    assert any("initialization failed" in line for line in failure["server_log"])
     assert [fleet.files(name) for name in fleet.names] == [[]] * 6
     fleet.post(f"{ROLLOUTS}/{uid}/abort")
     assert fleet.end_of(uid)["phase"] == "aborted"

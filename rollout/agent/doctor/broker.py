@@ -4,7 +4,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from kombu.exceptions import OperationalError
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
@@ -25,9 +25,10 @@ _TRIED = "_broker"
 
 def broker(host: Host) -> Outcome:
     if _TRIED not in host.known:
+        trust = host.trust
         # For other checks, if this one takes too long.
         host.known[_TRIED] = failed("The broker does not answer in time.", FIX)
-        host.known[_TRIED] = _try(host.settings)
+        host.known[_TRIED] = _try(trust)
     outcome: Outcome = host.known[_TRIED]
     return outcome
 
@@ -55,7 +56,7 @@ def connection(host: Host) -> Iterator[Any]:
     if broker(host).status is not FindingStatus.PASS:
         raise UnknownError("The broker does not answer: see broker.")
     try:
-        with connected(Trust(host.settings)) as opened:
+        with connected(host.trust) as opened:
             channel: Any = opened.default_channel
             with channel.conn_or_acquire() as client:
                 raw = client.connection_pool.make_connection()
@@ -74,12 +75,16 @@ def hello_id(raw: Any) -> int | None:
     return None if isinstance(answer, Exception) else int(pairs(answer)["id"])
 
 
-def _try(settings: AgentSettings) -> Outcome:
-    parts = urlsplit(settings.broker_url)
-    where = f"{parts.hostname}:{parts.port or 6379}" if parts.hostname and "socket" not in parts.scheme else parts.path
+def _try(trust: Trust) -> Outcome:
+    parts = urlsplit(trust.settings.broker_url)
+    where = (
+        f"{parts.hostname}:{parts.port or 6379}"
+        if parts.hostname and "socket" not in parts.scheme
+        else unquote(parts.path)
+    )
     try:
         _connect(parts.scheme, where)
-        with connected(Trust(settings)) as opened:
+        with connected(trust) as opened:
             if not hasattr(opened.default_channel, "conn_or_acquire"):
                 return unknown("The broker is not Redis or Valkey: its rights and its clock are not checked.")
     except IdentityError as error:

@@ -28,6 +28,7 @@ class Check:
 
 
 CHECKS: tuple[Check, ...] = (
+    Check("identity", "The node has an identity, and only the agent can read it.", files.identity),
     Check("broker", "The broker is reachable, and accepts the agent's user and password.", broker.broker),
     Check("broker_rights", "The broker allows each command that the agent needs on its queues.", broker.broker_rights),
     Check("control_plane", "The control plane answers, and its certificate is trusted.", control.control_plane),

@@ -15,7 +15,8 @@ def include_line(host: Host) -> Outcome:
     file = include_file(host)
     configuration = host.configuration
     place = configuration.file or "the server's configuration file"
-    fix = f"Add this line to {place}: include {PurePosixPath(file).parent}/*.conf"
+    pattern = f"{PurePosixPath(file).parent}/*.conf" if file.endswith(".conf") else file
+    fix = f"Add this line to {place}: include {pattern}"
     for line in (each for each in host.directives if each.words[0] == "include" and len(each.words) > 1):
         if _matches(line.words[1], file):
             return passed(f"{line.place} includes {file}.")

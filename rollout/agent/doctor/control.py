@@ -15,7 +15,6 @@ from rollout.agent.doctor.host import Host, words_of
 from rollout.agent.doctor.outcome import Outcome, failed, passed, unknown, warned
 from rollout.agent.publisher import broker_time
 from rollout.agent.settings import is_plain_http
-from rollout.agent.trust import Trust
 from rollout.messages import FindingStatus
 
 #: The longest time for the control plane's answer, seconds.
@@ -68,7 +67,7 @@ def control_ca(host: Host) -> Outcome:
 def clock(host: Host) -> Outcome:
     """Compare this host's clock with those of the control plane and the broker."""
     moments = {"the control plane": _asked(host).behind}
-    at_broker = broker_time(Trust(host.settings)) if broker(host).status is FindingStatus.PASS else None
+    at_broker = broker_time(host.trust) if broker(host).status is FindingStatus.PASS else None
     moments["the broker"] = None if at_broker is None else at_broker - time.time()
     known = {name: behind for name, behind in moments.items() if behind is not None}
     if not known:

@@ -29,6 +29,8 @@ def exec_paths(host: Host) -> Outcome:
     """A unit that forbids execution does so with mounts that only the server's process sees."""
     directory = host.server_modules_dir
     seen = mount_of(directory, host.process.pid, host.root)
+    if seen is None:
+        return unknown("The mounts of the server's process cannot be read.", "Run the doctor as root.")
     unit = host.unit
     if unit and forbids_execution(unit[1], directory):
         return failed(
@@ -36,7 +38,7 @@ def exec_paths(host: Host) -> Outcome:
             f"Write `[Service]` and `ExecPaths={directory}` to /etc/systemd/system/{unit[0]}.d/modfleet.conf, run "
             "`systemctl daemon-reload`, and restart the server.",
         )
-    if seen and "noexec" in seen.options:
+    if "noexec" in seen.options:
         return failed(
             f"The server's running process may not execute files in {directory}.",
             "Restart the server: its unit was changed after its start." if unit else "Mount the volume with exec.",
@@ -50,6 +52,8 @@ def selinux(host: Host) -> Outcome:
     enforces = inspection.selinux_enforces(host.root)
     if enforces is None:
         return passed("SELinux is not active.")
+    if "unconfined" in (_domain(host) or ""):
+        return passed("SELinux does not confine the server.")
     directory = os.path.realpath(host.settings.modules_dir)
     label = inspection.selinux_label(directory, host.root)
     if label is None:
@@ -65,20 +69,12 @@ def selinux(host: Host) -> Outcome:
 
 
 def apparmor(host: Host) -> Outcome:
-    try:
-        pid = host.process.pid
-    except UnknownError:
-        if (
-            inspection.apparmor_profile(0, host.root) is None
-            and not on_host(host.root, "/sys/module/apparmor").exists()
-        ):
-            return passed("AppArmor is not active.")
-        raise
-    profile = inspection.apparmor_profile(pid, host.root)
-    if profile is None:
-        if on_host(host.root, "/sys/module/apparmor").exists():
-            return unknown("The AppArmor profile of the server cannot be read.")
+    active = inspection.apparmor_is_active(host.root)
+    if active is False:
         return passed("AppArmor is not active.")
+    profile = inspection.security_context(host.process.pid, host.root) if active else None
+    if profile is None:
+        return unknown("The AppArmor profile of the server cannot be read.", "Run the doctor as root.")
     if not profile.endswith("(enforce)"):
         return passed(f"AppArmor does not confine the server: {profile}.")
     directory, name = host.server_modules_dir, profile.removesuffix(" (enforce)")
@@ -88,6 +84,15 @@ def apparmor(host: Host) -> Outcome:
         f"The AppArmor profile {name} confines the server, and no file in /etc/apparmor.d names {directory}.",
         f"Add `{directory}/** mr,` to the profile's file in /etc/apparmor.d/local, and reload the profile.",
     )
+
+
+def _domain(host: Host) -> str | None:
+    """Return the SELinux type of the server's process, such as `redis_t`, if it is known."""
+    try:
+        context = inspection.security_context(host.process.pid, host.root) or ""
+    except UnknownError:
+        return None
+    return context.split(":")[2] if context.count(":") >= 2 else None
 
 
 def _allows(host: Host, directory: str) -> bool:

@@ -9,11 +9,37 @@ from pathlib import Path, PurePosixPath
 from rollout.agent.doctor.certificates import seconds_left
 from rollout.agent.doctor.host import Host, words_of
 from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, warned
+from rollout.agent.identity import IdentityError, read_identity
 from rollout.agent.inspection import Process, on_host, sees_same
 
 GIGABYTE = 1_000_000_000
 SPACE_WARN, SPACE_FAIL = GIGABYTE, GIGABYTE // 10
 DAY = 86_400.0
+
+
+def identity(host: Host) -> Outcome:
+    """The node proves with this file who it is. The agent replaces it when it changes its key."""
+    file = host.settings.identity_file
+    if file is None:
+        return warned(
+            "MODFLEET_IDENTITY_FILE is not set: the node's messages are not signed.",
+            "Join with a token: `modfleet nodes add` prints the command.",
+        )
+    try:
+        node = read_identity(file).node
+    except IdentityError as error:
+        return failed(
+            str(error), "Run `modfleet agent install` with a new token, or let the agent's user read the file."
+        )
+    if node != host.settings.node:
+        return failed(f"The identity {file} is of the node {node}.", "Correct MODFLEET_NODE or MODFLEET_IDENTITY_FILE.")
+    if file.stat().st_mode & 0o077:
+        return warned(f"Other users may read the private key in {file}.", f"chmod 600 {file}")
+    if problem := _unwritable(file.parent):
+        return failed(
+            f"The agent cannot replace {file}: {problem}.", f"Make the agent's user the owner of {file.parent}"
+        )
+    return passed(f"The node has the identity in {file}.")
 
 
 def modules_dir(host: Host) -> Outcome:

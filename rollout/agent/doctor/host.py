@@ -1,6 +1,7 @@
 """The facts that several checks need, each read once: about the server, its process and its configuration."""
 
 import os
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,9 +15,11 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 from rollout.agent import inspection
 from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, warned
 from rollout.agent.failure import Failure
+from rollout.agent.identity import IdentityError
 from rollout.agent.inspection import ROOT, Configuration, Directive, Process, from_arguments, sees_same
 from rollout.agent.server import LoadedModule, RefusedError, Server, ServerLoadingError, Session
 from rollout.agent.settings import AgentSettings
+from rollout.agent.trust import Trust
 from rollout.messages import FindingStatus
 
 #: The longest time to connect to the server, and for each answer, seconds.
@@ -62,6 +65,8 @@ def words_of(error: BaseException) -> str:
     found = tuple(errors(error))
     if any(isinstance(each, (TimeoutError, redis.TimeoutError)) for each in found):
         return "no answer in time"
+    if untrusted := next((each for each in found if isinstance(each, ssl.SSLCertVerificationError)), None):
+        return f"its certificate is not trusted: {untrusted.verify_message}"
     if strerror := next((each.strerror for each in found if isinstance(each, OSError) and each.strerror), None):
         return strerror
     cause = error.__cause__ if isinstance(error, Failure) and error.__cause__ else error
@@ -82,12 +87,21 @@ class Host:
         """The agent's user at the server."""
         return self.settings.server_user or urlsplit(self.settings.server_url).username or "default"
 
+    @fact
+    def trust(self) -> Trust:
+        """The node's identity, with which it logs in to the broker."""
+        try:
+            return Trust(self.settings)
+        except IdentityError as error:
+            raise UnknownError("The node's identity cannot be used: see identity.") from error
+
     # --- Server
 
     @fact
     def server_socket(self) -> Outcome:
         """Connect, log in and PING."""
-        url = self.settings.server_url.rpartition("@")[2]
+        parts = urlsplit(self.settings.server_url)
+        url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # without a password
         try:
             with Server(self.settings).session(SERVER_SECONDS) as session:
                 session.ping()
@@ -114,6 +128,8 @@ class Host:
         match next((each for each in found if isinstance(each, OSError)), None):
             case PermissionError():
                 fix = "Add the agent's user to the group of the socket, and set `unixsocketperm 770` in the server."
+            case ssl.SSLError():
+                fix = "Let the server use a certificate of an authority that this host trusts."
             case FileNotFoundError():
                 fix = "Set `unixsocket` in the server's configuration to this path, or correct MODFLEET_SERVER_URL."
             case _:

@@ -71,16 +71,17 @@ def enable_module_command(host: Host) -> Outcome:
     if _observes(host):
         return passed("Not needed: this agent only observes.")
     with host.session() as session:
+        words, lacks_rights = "OK", False
         try:
             session.call("MODULE", "UNLOAD", NONE)
         except RefusedError as error:
-            words = str(error)
-        else:
-            words = ""
+            words, lacks_rights = str(error), is_refused(error)
     if "unknown command" in words:
         return unknown("The command MODULE is renamed: see rename_command.")
-    if "MODULE command not allowed" not in words:
+    if lacks_rights or "no such module" in words:
         return passed("The server allows MODULE commands on this connection.")
+    if "MODULE command not allowed" not in words:
+        return unknown(f"The server answers: {words.rstrip('.')}.")
     with host.session() as session:
         value = _config_get(session, "enable-module-command") or _configured(host, "enable-module-command")
     said = f"`enable-module-command` is `{value}`" if value else "`enable-module-command` is off for this connection"

@@ -8,7 +8,7 @@ from rest_framework import serializers
 from api.fields import StrictBooleanField, StrictCharField, StrictIntegerField, StrictSerializer
 from rollout.api.serializers.nodes import LabelsField
 from rollout.domain.join_token.decider import MOST_USES
-from rollout.domain.node.state import NodePhase
+from rollout.domain.node.state import Identity, NodePhase
 from rollout.queries.join_tokens import TokenState
 from rollout.signing import PROTOCOLS, Purpose
 
@@ -81,15 +81,25 @@ class EnvelopeSerializer(StrictSerializer):
     purpose = serializers.ChoiceField(list(Purpose))
     node = StrictCharField(validators=[_NODE])
     key = StrictCharField(validators=[RegexValidator(r"\A[0-9a-f]{16}\Z")])
-    peer = StrictCharField(allow_blank=True, default="", validators=[RegexValidator(r"\A([0-9a-f]{16})?\Z")])
+    peer = StrictCharField(validators=[RegexValidator(r"\A[0-9a-f]{16}\Z")])
     payload = StrictCharField(max_length=10_000, trim_whitespace=False)
     signature = StrictCharField(max_length=128)
+
+
+class SignedTrustSerializer(serializers.Serializer[Any]):
+    protocol = serializers.IntegerField()
+    purpose = serializers.CharField()
+    node = serializers.CharField()
+    key = serializers.CharField()
+    peer = serializers.CharField(allow_blank=True)
+    payload = serializers.CharField()
+    signature = serializers.CharField()
 
 
 class InvitationSerializer(TrustSerializer):
     ca = serializers.CharField(allow_null=True, help_text="The control plane's certificate authority as PEM")
     protocols = serializers.ListField(child=serializers.ChoiceField(PROTOCOLS), help_text="Formats of messages")
-    trust = EnvelopeSerializer(many=True, help_text="`control_keys` and `fetch_hosts`, signed with each of the keys")
+    trust = SignedTrustSerializer(many=True, help_text="`control_keys` and `fetch_hosts`, signed with each of the keys")
 
 
 class EnrolmentSerializer(StrictSerializer):
@@ -109,6 +119,7 @@ class EnrolmentSerializer(StrictSerializer):
 class EnrolledSerializer(TrustSerializer):
     node = serializers.CharField()
     phase = serializers.ChoiceField(list(NodePhase))
+    identity = serializers.ChoiceField(list(Identity), help_text="`pending`: a person must accept the node")
     broker_url = serializers.CharField(help_text="With the node's user, without its password")
     broker_ca = serializers.CharField(allow_null=True, help_text="The broker's certificate authority as PEM")
     heartbeat_seconds = serializers.FloatField()

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.core.validators import RegexValidator
 from rest_framework import serializers
 
 from api.fields import StrictCharField, StrictSerializer
@@ -22,6 +23,14 @@ class LabelsField(serializers.DictField):
 
 class LabelsSerializer(StrictSerializer):
     labels = LabelsField()
+
+
+class AcceptSerializer(StrictSerializer):
+    key = StrictCharField(
+        required=False,
+        validators=[RegexValidator(r"\A[0-9a-f]{16}\Z")],
+        help_text="The id of the key that the node must have, as the installer printed it. Default: any",
+    )
 
 
 class NodeModuleSerializer(serializers.Serializer[Any]):
@@ -69,6 +78,10 @@ class NodeSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     phase = serializers.ChoiceField(list(NodePhase))
     identity = serializers.ChoiceField(list(Identity), help_text="How its messages are known to be from it")
+    keys = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Ids of its keys, the one in use first. Compare it with the one that the installer printed before you accept the node",
+    )
     duplicate = serializers.BooleanField(help_text="Two agents with its key are heard")
     degraded = DegradationSerializer(allow_null=True, help_text="Null if the node's server can be used")
     last_seen = serializers.DateTimeField(allow_null=True)

@@ -18,6 +18,18 @@ class WaitSerializer(serializers.Serializer[Any]):
     until = serializers.DateTimeField(allow_null=True)
 
 
+class FailureSerializer(serializers.Serializer[Any]):
+    reason = serializers.CharField(allow_null=True)
+    line = serializers.CharField(help_text="The line of the server's log that tells why; empty if there is none")
+    count = serializers.IntegerField(help_text="How many nodes failed so")
+    node = serializers.CharField(help_text="The first of them: `message` and `server_log` are from it")
+    message = serializers.CharField()
+    server_log = serializers.ListField(
+        child=serializers.CharField(), help_text="What the server logged, redacted; kept for MODFLEET_FAILURE_LOG_DAYS"
+    )
+    text = serializers.CharField(help_text="All of this in words, such as `7 nodes: load_failed: ...`")
+
+
 class WhySerializer(serializers.Serializer[Any]):
     uid = serializers.CharField()
     node = serializers.CharField(required=False, help_text="Present in an answer about one node")
@@ -26,4 +38,5 @@ class WhySerializer(serializers.Serializer[Any]):
     summary = serializers.CharField()
     rule = RuleSerializer()
     waits_for = WaitSerializer(many=True)
+    failures = FailureSerializer(many=True, help_text="The failed attempts, by reason and by `line`: at most 10 groups")
     events = EventSerializer(many=True)

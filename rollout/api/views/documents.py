@@ -10,7 +10,7 @@ from rest_framework.request import Request
 
 from api.errors import InvalidRequestError
 from api.waiting import waiting
-from eventstore import wait_for_news
+from eventstore import is_ending, wait_for_news
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.queries.as_of import position_of, rollout_as_of
 from rollout.queries.rollouts import newest_positions, rollout_document
@@ -52,7 +52,10 @@ def former_rollout(request: Request, uid: str, position: int) -> HttpResponse:
 
 
 def current_rollout(request: Request, uid: str) -> HttpResponse:
-    """Return the document. Wait up to `wait` seconds until it differs from the client's ETag."""
+    """Return the document. Wait up to `wait` seconds until it differs from the client's ETag.
+
+    A process that is about to end does not wait: the client asks again, and another process answers.
+    """
     given = _etags(request)
     deadline = time.monotonic() + _wait_seconds(request)
     known = given - {"*"}
@@ -61,10 +64,10 @@ def current_rollout(request: Request, uid: str) -> HttpResponse:
         etag = f'"{version}"'
         known = known or {etag}
         left = deadline - time.monotonic()
-        if etag not in known or phase in FINAL_ROLLOUT_PHASES or left <= 0:
+        if etag not in known or phase in FINAL_ROLLOUT_PHASES or left <= 0 or is_ending():
             break
         with waiting():
-            wait_for_news(uid, after=version, newest=newest_positions, timeout=left)
+            wait_for_news(uid, after=version, newest=newest_positions, timeout=left, ends_early=True)
     return _document(document, etag, given)
 
 

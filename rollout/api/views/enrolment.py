@@ -66,11 +66,12 @@ class EnrolmentViewSet(ViewSet):
         except InvalidTokenError:
             _count_refused(request)
             raise
-        row = token_row(token.id)
+        row, node = token_row(token.id), node_row(given["node"])
         document = {
             **_trust(),
-            "node": given["node"],
-            "phase": node_row(given["node"]).phase,
+            "node": node.name,
+            "phase": node.phase,
+            "identity": node.identity,
             "broker_url": _broker_url(given["node"]),
             "broker_ca": pem_in(settings.ENVIRONMENT.broker_ca),
             "heartbeat_seconds": HEARTBEAT_SECONDS,

@@ -9,10 +9,10 @@ from accounts.roles import Permission
 from api.pagination import Listing, page_of, paginate
 from api.refusals import refuses
 from rollout.api.filters import AttemptFilters, NodeFilters
-from rollout.api.serializers.nodes import LabelsSerializer, NodeDetailSerializer, NodeSerializer
+from rollout.api.serializers.nodes import AcceptSerializer, LabelsSerializer, NodeDetailSerializer, NodeSerializer
 from rollout.api.serializers.rollouts import AttemptSerializer
 from rollout.api.views.documents import AS_OF, as_of
-from rollout.domain.errors import NodeIdentityError, NodeNotFoundError, NodePendingError, NodePhaseError
+from rollout.domain.errors import NodeIdentityError, NodeKeyError, NodeNotFoundError, NodePendingError, NodePhaseError
 from rollout.queries.as_of import node_as_of
 from rollout.queries.nodes import listed_nodes, node_detail, node_documents
 from rollout.queries.operations import attempt_document, attempts_on
@@ -111,11 +111,13 @@ class NodeViewSet(ViewSet):
         forget_node(name)
         return _node(name)
 
-    @extend_schema(request=None, responses=NodeDetailSerializer)
-    @refuses(NodeNotFoundError, NodeIdentityError)
+    @extend_schema(request=AcceptSerializer, responses=NodeDetailSerializer)
+    @refuses(NodeNotFoundError, NodeIdentityError, NodeKeyError)
     def accept(self, request: Request, name: str) -> Response:
         """Accept a pending node. It is part of the fleet from its next heartbeat on."""
-        accept_node(name)
+        serializer = AcceptSerializer(data=request.data or {})
+        serializer.is_valid(raise_exception=True)
+        accept_node(name, key=serializer.validated_data.get("key", ""))
         return _node(name)
 
     @extend_schema(request=None, responses=NodeDetailSerializer)

@@ -8,7 +8,7 @@ from rest_framework.request import Request
 
 from api.errors import InvalidRequestError
 from api.events import event_document
-from eventstore import RecordedEvent, give_connection_back, head, watcher
+from eventstore import RecordedEvent, give_connection_back, head, is_ending, watcher
 from rollout.domain.errors import RolloutNotFoundError
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES
 from rollout.queries.rollouts import newest_positions, rollout_document, rollout_events
@@ -36,8 +36,8 @@ def is_over(uid: str, after: int) -> bool:
 
 
 def event_stream(uid: str, after: int) -> Iterator[str]:
-    """Yield the rollout's events after a position until the rollout ends. Read the database only when there are new events
-    of this rollout, and yield a comment every `HEARTBEAT_SECONDS` otherwise.
+    """Yield the rollout's events after a position until the rollout ends, or this process is about to. Read the database
+    only when there are new events of this rollout, and yield a comment every `HEARTBEAT_SECONDS` otherwise.
 
     If the log was restored to an earlier position, the last event is `RESTORED`: the client starts again."""
     sent_at = time.monotonic()
@@ -55,9 +55,9 @@ def event_stream(uid: str, after: int) -> Iterator[str]:
             give_connection_back()  # the client may take long to read them
             yield "".join(_sse(each) for each in batch)
             sent_at = time.monotonic()
-        if phase in FINAL_ROLLOUT_PHASES:
+        if phase in FINAL_ROLLOUT_PHASES or is_ending():
             return
-        with watcher.waiter(uid, newest, newest_positions) as waiter:
+        with watcher.waiter(uid, newest, newest_positions, ends_early=True) as waiter:
             has_news = False
             while not has_news:
                 has_news = waiter.wait(max(0.0, sent_at + HEARTBEAT_SECONDS - time.monotonic()))

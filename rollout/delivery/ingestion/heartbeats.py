@@ -34,12 +34,26 @@ def record_heartbeats(bodies: Sequence[Any]) -> bool:
 
     Returns True if a node has started or changed: then there may be commands to publish to it.
     """
-    verified = [each for each in verified_heartbeats(bodies) if _has_right_clock(each)]
+    verified = _with_right_clocks(verified_heartbeats(bodies))
     heartbeats = [each.message for each in verified]
     changed = [name for names in all_or_each(_record_all, heartbeats) for name in names]
-    _retire_old_keys({each.message.node: each.public_key for each in verified if each.is_new_key})
+    _retire_old_keys(_new_keys(verified))
     advance_all(unfinished_rollouts_of(*changed))
     return bool(changed) or any(heartbeat.hello for heartbeat in heartbeats)
+
+
+def _new_keys(verified: Sequence[Verified[Heartbeat]]) -> dict[str, str]:
+    """Return the new key of each node that uses one. A rival's key is not one that the node uses (`rivals`)."""
+    new = [each for each in verified if each.is_new_key]
+    if not new:
+        return {}
+    rows = Liveness.objects.filter(node__in={each.message.node for each in new})
+    speaking = dict(rows.values_list("node", "incarnation"))
+    return {
+        each.message.node: each.public_key
+        for each in new
+        if speaking.get(each.message.node) == each.message.inventory.incarnation
+    }
 
 
 @retry_on_conflict
@@ -54,17 +68,26 @@ def _retire_old_keys(used: Mapping[str, str]) -> None:
     append(*changes.appends())
 
 
-def _has_right_clock(verified: Verified[Heartbeat]) -> bool:
-    """Return False if a signed heartbeat is so old, or so far ahead, that it may be a repetition. It is counted."""
-    heartbeat = verified.message
-    if not verified.public_key:
-        return True
-    skew = (heartbeat.sent_at or 0.0) - database_now().timestamp()
-    if abs(skew) <= LARGEST_SIGNED_SKEW:
-        return True
-    DROPPED.note(HEARTBEATS, "clock_skew", f"{heartbeat.node} sent it {skew:.0f} s from now")
-    Liveness.objects.filter(node=heartbeat.node).update(clock_skew_seconds=skew)
-    return False
+def _with_right_clocks(verified: Sequence[Verified[Heartbeat]]) -> list[Verified[Heartbeat]]:
+    """Leave out the signed heartbeats that are so old, or so far ahead, that they may be repetitions. They are counted."""
+    now = database_now().timestamp() if any(each.public_key for each in verified) else 0.0
+    skews = [(each.message.sent_at or 0.0) - now if each.public_key else 0.0 for each in verified]
+    wrong = {
+        each.message.node: skew for each, skew in zip(verified, skews, strict=True) if abs(skew) > LARGEST_SIGNED_SKEW
+    }
+    if wrong:
+        _record_skews(wrong)
+    for node, skew in wrong.items():
+        DROPPED.note(HEARTBEATS, "clock_skew", f"{node} sent it {skew:.0f} s from now")
+    return [each for each, skew in zip(verified, skews, strict=True) if abs(skew) <= LARGEST_SIGNED_SKEW]
+
+
+@transaction.atomic
+def _record_skews(skews: Mapping[str, float]) -> None:
+    rows = locked_rows(skews)
+    for row in rows:
+        row.clock_skew_seconds = skews[row.node]
+    Liveness.objects.bulk_update(rows, ["clock_skew_seconds"])
 
 
 @retry_on_conflict
@@ -129,7 +152,7 @@ def _doubles(known: Mapping[str, KnownNode], order: MessageOrder) -> dict[str, R
     """Return the commands for nodes for which it has changed whether two agents are heard."""
     found: dict[str, RecordDuplicate] = {}
     for name, node in known.items():
-        is_duplicate = order.duplicate(name)
+        is_duplicate = order.is_duplicate(name)
         if node.row is not None and is_duplicate is not None and node.row.duplicate != is_duplicate:
             found[name] = RecordDuplicate(node=name, is_duplicate=is_duplicate)
     return found

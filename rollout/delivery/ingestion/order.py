@@ -31,19 +31,21 @@ class MessageOrder:
         #: Nodes with a message of a new start of their agent.
         self.restarted: set[str] = set()
         self._rows = {row.node: row for row in Liveness.objects.filter(node__in=names)}
+        #: Where the agents of the batch run that speak for their nodes.
+        self._hosts: dict[str, str] = {}
         self._paces: dict[str, dict[str, float]] = {name: dict(row.pace) for name, row in self._rows.items()}
         #: Nodes with a change that is being recorded.
         self._changed: set[str] = set()
 
-    def accepts(self, node: str, inventory: Inventory, *, hello: bool = False, host: str = "") -> bool:
+    def accepts(self, node: str, inventory: Inventory, *, hello: bool = False, host: str | None = None) -> bool:
         """Return True if `inventory` is newer than all that was received from the node. Later messages must be newer still.
 
-        `host`: where the agent runs, if the message says so.
+        `host`: where the agent runs; None if a message of this kind never says so.
         """
         row = self._rows.get(node)
         before = self.heard.get(node) or _heard(row)
         silent = node not in self.heard and (row is None or is_silent(row, self.now, at_most=LONGEST_ORDER_SECONDS))
-        if row is not None and not silent and is_rival(row, before, inventory, host):
+        if row is not None and not silent and is_rival(self._hosts.get(node, row.host), before, inventory, host):
             if host:
                 self.rivals.note(row, inventory.incarnation)
             return False
@@ -52,6 +54,8 @@ class MessageOrder:
             if after.incarnation != before.incarnation:
                 self.restarted.add(node)
             self.heard[node] = after
+            if host is not None:
+                self._hosts[node] = host
             return True
         if not before.is_plausible(inventory):
             self.doubted.add(node)
@@ -61,10 +65,11 @@ class MessageOrder:
     def has_row(self, node: str) -> bool:
         return node in self._rows
 
-    def duplicate(self, node: str) -> bool | None:
+    def is_duplicate(self, node: str) -> bool | None:
         """Return True if two agents of the node are heard now, None if that is not known yet."""
         row = self._rows.get(node)
-        return False if row is None else self.rivals.duplicate(row)
+        heard = self.heard.get(node) or _heard(row)
+        return False if row is None else self.rivals.is_duplicate(row, heard.incarnation)
 
     def must_wait(self, node: str, change: Change) -> bool:
         """Return True if the node has changed so often that this change is not recorded yet."""

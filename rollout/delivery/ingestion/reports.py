@@ -11,6 +11,7 @@ from eventstore import Batch, Metadata, append, begun_by, load_state, load_state
 from rollout.delivery.ingestion.batches import all_or_each
 from rollout.delivery.ingestion.order import MessageOrder, locked_rows
 from rollout.delivery.ingestion.verification import verified_reports
+from rollout.delivery.server_logs import keep_server_logs
 from rollout.domain.node.commands import RecordContact, RecordInventory
 from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import actor_of, node_stream
@@ -66,6 +67,7 @@ def _record_all(reports: Sequence[Report]) -> list[str]:
     nodes = load_states([node_stream(name) for name in read], NODE)
     answered = _operations_of(reports)
     of_nodes, of_placements = Batch(), Batch()
+    recorded: list[Report] = []
     for name in silent:
         order.count_change(name, Change.CONTACT)
         of_nodes.decide(nodes[node_stream(name)], NODE, RecordContact(node=name), begun_by(actor_of(name)))
@@ -77,6 +79,8 @@ def _record_all(reports: Sequence[Report]) -> list[str]:
         is_recorded = of_placements.decide(
             placement, PLACEMENT, RecordReport(report=report), _caused_by(operation, report)
         )
+        if is_recorded and not why:
+            recorded.append(report)
         if report.inventory is not None and order.accepts(report.node, report.inventory) and is_recorded:
             inventory = RecordInventory(node=report.node, inventory=report.inventory)
             # After the end of the operation, the node itself is the cause of its inventory.
@@ -85,6 +89,7 @@ def _record_all(reports: Sequence[Report]) -> list[str]:
     with transaction.atomic():
         # Before the rows of Liveness are locked.
         append(*of_nodes.appends(), *of_placements.appends())
+        keep_server_logs(recorded)
         _record_liveness(names, order)
     order.count_rejected()
     return [*(each.rollout for each in answered.values()), *unfinished_rollouts_of(*silent)]

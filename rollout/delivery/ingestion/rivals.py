@@ -6,12 +6,17 @@ is silent. A restart on the same host takes over at once.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from rollout.domain.node.inventory_order import InventoryOrder
 from rollout.messages import Inventory
 from rollout.models import Liveness
 from rollout.process.offline_nodes import MISSED_HEARTBEATS
+
+#: The most rivals of one node that are remembered.
+REMEMBERED = 8
+
+#: By incarnation of a rival: when it was first heard and when it was last heard, Unix time.
+Times = dict[str, tuple[float, float]]
 
 
 @dataclass(slots=True)
@@ -19,28 +24,39 @@ class Rivals:
     """The rivals in a batch of heartbeats. `now` is Unix time by the database's clock."""
 
     now: float
-    #: By node: the rival's incarnation, when it was first heard, and when it was last heard.
-    heard: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: By node, those that are not silent.
+    heard: dict[str, Times] = field(default_factory=dict)
 
     def note(self, row: Liveness, incarnation: str) -> None:
-        before = self.heard.get(row.node) or row.rival
-        is_known = before.get("incarnation") == incarnation and not self._is_over(row, before)
-        since = before["since"] if is_known else self.now
-        self.heard[row.node] = {"incarnation": incarnation, "since": since, "heard_at": self.now}
+        """Note that a rival was heard. If there are too many, those that were heard first are remembered."""
+        times = self._times(row)
+        since, _ = times.get(incarnation, (self.now, self.now))
+        if incarnation in times or len(times) < REMEMBERED:
+            times[incarnation] = (since, self.now)
+        self.heard[row.node] = times
 
-    def duplicate(self, row: Liveness) -> bool | None:
-        """Return True if both agents are heard now, False if only one is, None if that is not known yet.
+    def is_duplicate(self, row: Liveness, incarnation: str) -> bool | None:
+        """Return True if the node's agent and a rival are both heard, False if only one is, None if that is not known yet.
 
-        Messages of an agent that has ended may still have waited in the queue, for one interval at most.
+        `incarnation`: that of the node's agent, which may have been a rival before. Messages of an agent that has ended may
+        still wait in the queue, for one interval at most. So both must have been heard for longer than that.
         """
-        rival = self.heard.get(row.node) or row.rival
-        if not rival or self._is_over(row, rival):
+        rivals = [times for rival, times in self._times(row).items() if rival != incarnation]
+        if not rivals:
             return False
-        is_heard_long = self.now - rival["since"] > row.interval_seconds
-        return True if is_heard_long and row.last_seen.timestamp() > rival["since"] else None
+        last_seen = row.last_seen.timestamp()
+        both = any(min(heard_at, last_seen) - since > row.interval_seconds for since, heard_at in rivals)
+        return True if both else None
 
-    def _is_over(self, row: Liveness, rival: dict[str, Any]) -> bool:
-        return not 0 <= self.now - rival.get("heard_at", 0.0) <= MISSED_HEARTBEATS * row.interval_seconds
+    def _times(self, row: Liveness) -> Times:
+        """Return the rivals that are not silent."""
+        silence = MISSED_HEARTBEATS * row.interval_seconds
+        times = self.heard.get(row.node) or row.rival
+        return {
+            incarnation: (since, heard_at)
+            for incarnation, (since, heard_at) in times.items()
+            if 0 <= self.now - heard_at <= silence
+        }
 
     def save(self, rows: Iterable[Liveness]) -> None:
         """Store the rivals that were heard. `rows` are locked."""
@@ -50,9 +66,13 @@ class Rivals:
         Liveness.objects.bulk_update(changed, ["rival"])
 
 
-def is_rival(row: Liveness | None, order: InventoryOrder, inventory: Inventory, host: str) -> bool:
+def is_rival(agent_host: str, order: InventoryOrder, inventory: Inventory, host: str | None) -> bool:
     """Return True if the message is from another start of an agent than the one that speaks for the node, which is not
-    silent. Agents that do not name their host are ordered by their incarnations alone."""
-    if row is None or not row.host or inventory.incarnation == order.incarnation:
+    silent.
+
+    `agent_host`: where the node's agent runs; empty if it does not say. `host`: where the sender runs; None if a message of
+    this kind never says so. Agents that do not name their host are ordered by their incarnations alone.
+    """
+    if not agent_host or host == "" or inventory.incarnation == order.incarnation:
         return False
-    return host != row.host or inventory.incarnation in order.former
+    return host != agent_host or inventory.incarnation in order.former

@@ -4,14 +4,14 @@ A node that has joined signs its messages. A node from before messages were sign
 it joins or is revoked. Messages of all others are dropped and counted.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from rollout.domain.node.state import Identity
-from rollout.messages import HEARTBEATS, REPORTS, Heartbeat, Report, Reports, from_json
+from rollout.messages import HEARTBEATS, REPORTS, Heartbeat, Name, Report, Reports, from_json
 from rollout.queries.trust import NodeTrust, trust_in
 from rollout.signing import Envelope, Purpose, UntrustedError, envelope_from, read
 from rollout.transport import DROPPED
@@ -51,7 +51,7 @@ def _verified(bodies: Iterable[Any], queue: str, purpose: Purpose) -> list[Verif
     found: list[Verified[Any]] = []
     for body, node in named:
         try:
-            found += _opened(body, trust[node], purpose)
+            found += [*_opened(body, trust[node], purpose)]  # all or none
         except UntrustedError as error:
             DROPPED.note(queue, "untrusted", f"{node}: {error}")
         except msgspec.ValidationError as error:
@@ -63,11 +63,11 @@ def _verified(bodies: Iterable[Any], queue: str, purpose: Purpose) -> list[Verif
 
 def _node_of(body: Any, queue: str) -> str:
     """Return the name that the message has; empty if it has none that can be one."""
-    node = body.get("node") if isinstance(body, Mapping) else None
-    if isinstance(node, str) and 0 < len(node) <= 128 and "\0" not in node:
-        return node
-    DROPPED.note(queue, "malformed", "no name of a node")
-    return ""
+    try:
+        return msgspec.convert(body["node"], Name)
+    except Exception:  # noqa: BLE001  # a foreign message can contain anything, such as half of a surrogate pair
+        DROPPED.note(queue, "malformed", "no name of a node")
+        return ""
 
 
 def _opened(body: Any, trust: NodeTrust, purpose: Purpose) -> Iterator[Verified[Any]]:

@@ -29,9 +29,13 @@ class EnrollNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptNode:
-    """Accept a pending node. Do nothing if it is accepted."""
+    """Accept a pending node. Do nothing if it is accepted.
+
+    `key`: the id of the key that the person has compared; empty for any. Raises: `NodeKeyError` if the node has another key.
+    """
 
     node: str
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

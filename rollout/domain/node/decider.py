@@ -7,6 +7,7 @@ from eventstore import Decider
 from rollout.domain.errors import (
     NodeExistsError,
     NodeIdentityError,
+    NodeKeyError,
     NodeNotFoundError,
     NodePendingError,
     NodePhaseError,
@@ -62,6 +63,7 @@ from rollout.domain.node.inventory_order import is_earlier
 from rollout.domain.node.pace import Change
 from rollout.domain.node.state import Identity, NodeKey, NodeState, evolve
 from rollout.messages import InstalledModule, Inventory
+from rollout.signing import key_id
 
 
 def decide(state: NodeState, command: NodeCommand) -> list[NodeEvent]:
@@ -135,6 +137,8 @@ def _change_identity(
     match command:
         case RevokeNode():
             return [] if state.identity == Identity.REVOKED else [NodeRevoked(node=command.node)]
+        case AcceptNode() if command.key and all(key_id(each.public_key) != command.key for each in state.keys):
+            raise NodeKeyError
         case AcceptNode() if state.identity == Identity.PENDING:
             return [NodeAccepted(node=command.node)]
         case AcceptNode() if state.identity == Identity.SIGNED:
@@ -143,6 +147,8 @@ def _change_identity(
             if is_duplicate == state.is_duplicate:
                 return []
             return [NodeDuplicateFound(node=node) if is_duplicate else NodeDuplicateEnded(node=node)]
+        case RetireOtherKeys() if state.identity != Identity.SIGNED:
+            return []  # the identity was revoked since the message was verified
         case _ if state.identity != Identity.SIGNED:
             raise NodeIdentityError(f"The identity of {command.node} is {state.identity}: the node must join first.")
         case RequestRekey():

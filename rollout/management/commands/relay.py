@@ -22,6 +22,7 @@ from rollout.process import timeouts
 from rollout.process.manager import ProcessManager
 from rollout.reconciliation.reconciler import Reconciler, reconcile
 from rollout.tasks import sweep
+from rollout.tls import in_words
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,11 @@ def _tried(step: Callable[[], Any]) -> bool:
     try:
         step()
     except (OperationalError, RedisError) as error:  # the broker may be down at times: no traceback
-        logger.warning("the broker cannot be reached, the relay retries in %s s: %s", SWEEP_SECONDS, error)
+        logger.warning(
+            "the broker cannot be reached, the relay retries in %s s: %s",
+            SWEEP_SECONDS,
+            in_words(error, "MODFLEET_BROKER_CA"),
+        )
         return False
     except Exception as error:  # noqa: BLE001  # logged; the log still has what must be done
         log_failure(logger, AGAIN, error)

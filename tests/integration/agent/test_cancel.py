@@ -70,7 +70,7 @@ def test_a_rebuild_given_up_before_its_probe_goes_back(site, built, repack, phas
 
 def test_what_cannot_be_put_back_is_a_failure(site, built):
     report = run_and_give_up(site, site.command(built("types", 1)), "probing")
-    assert (report.phase, report.reason) == (Phase.FAILED, Reason.UNLOAD_REFUSED)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.EXPORTS_DATA_TYPES)
     assert "was canceled. The node could not be restored completely" in report.message
     assert site.server.loaded() == {("types", 1)}
 

@@ -9,7 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from rollout.messages import Activation, Phase, Reason, content_digest
+from rollout.agent.runner import Runner
+from rollout.agent.settings import settings_from
+from rollout.messages import Action, Activation, Phase, Reason, content_digest
 
 FILES = {"activation": Activation.FILES}
 
@@ -262,7 +264,7 @@ def test_a_missing_command_fails_the_probe(site, built):
 def test_an_upgrade_that_cannot_unload_changes_nothing(site, built):
     site.install(built("types", 1))
     report = site.install(built("types", 2))
-    assert (report.phase, report.reason) == (Phase.FAILED, Reason.UNLOAD_REFUSED)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.EXPORTS_DATA_TYPES)
     assert "restart" in report.message
     assert site.server.loaded() == {("types", 1)}
     assert [each.version for each in report.inventory.modules] == [1]
@@ -335,3 +337,19 @@ def test_arguments_that_cannot_be_split_are_told(site, built):
     report = site.install(built("greet"), command_line_args="'open")
     assert report.reason is Reason.LOAD_FAILED
     assert site.left() == []
+
+
+def test_an_agent_that_only_observes_refuses_every_command(site, built):
+    greet = built("greet")
+    observer = Runner(settings_from({**site.environ, "MODFLEET_ACCESS": "observe"}))
+    for command in (
+        site.command(greet),
+        site.command(greet, activation=Activation.FILES),
+        site.command(greet, Action.REMOVE),
+    ):
+        final = observer.execute(command, report=lambda _: None)
+        assert final
+        assert (final.phase, final.reason) == (Phase.FAILED, Reason.OBSERVE_ONLY)
+    assert observer.heartbeat(hello=True).capabilities == ()
+    assert site.left() == []
+    assert site.server.loaded() == set()

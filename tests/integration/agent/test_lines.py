@@ -73,7 +73,7 @@ def test_a_refused_upgrade_leaves_a_data_type_and_its_keys_intact(site, built):
     site.install(built("keeps", 1), has_types=True)
     site.server.call("KEEPS.SET", "k", "7")
     report = site.install(built("keeps", 2), has_types=True)
-    assert (report.phase, report.reason) == (Phase.FAILED, Reason.UNLOAD_REFUSED)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.EXPORTS_DATA_TYPES)
     assert (site.server.call("KEEPS.GET", "k"), lines(site)) == (7, [("keeps", "1")])
     site.server.call("DEL", "k")
     site.server.call("SAVE")
@@ -264,7 +264,7 @@ def test_a_type_that_cannot_be_unloaded_has_its_line(site, built, declared):
     """There may be keys of it from now on."""
     command = site.command(built("keeps", 1), has_types=declared, settle_seconds=30)
     report = site.run_and(command, Phase.SETTLING, lambda: site.runner.give_up(command))
-    assert (report.phase, report.reason) == (Phase.FAILED, Reason.UNLOAD_REFUSED)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.EXPORTS_DATA_TYPES)
     site.server.call("KEEPS.SET", "k", "7")
     site.server.call("SAVE")
     site.server.restart()
@@ -366,7 +366,7 @@ def test_a_refused_removal_leaves_the_line(site, built, declared):
     site.install(built("keeps", 1), has_types=declared)
     before = site.include()
     report = site.remove(built("keeps", 1), has_types=declared)
-    assert (report.reason, site.include()) == (Reason.UNLOAD_REFUSED, before)
+    assert (report.reason, site.include()) == (Reason.EXPORTS_DATA_TYPES, before)
 
 
 @AOF_OFF

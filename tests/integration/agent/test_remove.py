@@ -36,7 +36,7 @@ def test_a_refused_unload_leaves_everything(site, built):
     site.install(types)
     before = site.left(), site.include()
     report = site.remove(types)
-    assert (report.phase, report.reason) == (Phase.FAILED, Reason.UNLOAD_REFUSED)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.EXPORTS_DATA_TYPES)
     assert "restart" in report.message
     assert (site.left(), site.include()) == before
     assert site.server.loaded() == {("types", 1)}

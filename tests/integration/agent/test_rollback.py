@@ -84,7 +84,7 @@ def test_back_to_files_stays_when_the_unload_is_refused(site, built):
     site.install(built("types", 2))
     before = site.left(), site.include()
     report = site.run(site.command(built("types", 1), undoes=2, **FILES))
-    assert (report.phase, report.reason) == (Phase.FAILED, Reason.UNLOAD_REFUSED)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.EXPORTS_DATA_TYPES)
     assert report.message.startswith("types 1 is in place, but version 2 could not be removed: The server refuses")
     assert (site.left(), site.include()) == before
     assert site.server.loaded() == {("types", 2)}
@@ -94,7 +94,7 @@ def test_a_loaded_version_stays_when_the_unload_is_refused(site, built):
     site.install(built("types", 1), **FILES)
     site.install(built("types", 2))
     before = site.left(), site.include()
-    assert site.run(site.command(built("types", 1), undoes=2)).reason is Reason.UNLOAD_REFUSED
+    assert site.run(site.command(built("types", 1), undoes=2)).reason is Reason.EXPORTS_DATA_TYPES
     assert (site.left(), site.include()) == before
     assert site.server.loaded() == {("types", 2)}
 
@@ -127,7 +127,7 @@ def test_the_same_version_stays_as_it_is_when_the_unload_is_refused(site, built,
     site.install(repack(built("types", 1)))
     before = site.runner.node.inventory().modules
     report = site.install(built("types", 1), undoes=1, **FILES)
-    assert (report.phase, report.reason) == (Phase.FAILED, Reason.UNLOAD_REFUSED)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.EXPORTS_DATA_TYPES)
     assert report.inventory.modules == before
     assert site.server.loaded() == {("types", 1)}
 

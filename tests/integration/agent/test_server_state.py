@@ -5,8 +5,10 @@ import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 from rollout.agent.observation import Observer
 from rollout.agent.runner import Runner
@@ -183,7 +185,7 @@ class OldSession:
     def info(self, *sections):
         self.called.append(sections)
         if len(sections) > 1 and self.version < "7":
-            raise RefusedError("ERR syntax error")
+            raise RefusedError(ResponseError("ERR syntax error"))
         return {"redis_version": self.version, "run_id": "r", "role": "master"}
 
     def modules(self):
@@ -192,7 +194,8 @@ class OldSession:
 
 @pytest.mark.parametrize("version", ["6.2.14", "7", "", "banana"])
 def test_an_old_server_is_refused(version):
-    _, state, modules = Observer(lambda _: False).observe(OldSession(version))
+    session: Any = OldSession(version)
+    _, state, modules = Observer(lambda _: False).observe(session)
     assert (state.problem, modules) == (ServerProblem.SERVER_TOO_OLD, ())
     assert "Redis 7.0+" in state.message
 

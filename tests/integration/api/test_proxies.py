@@ -1,19 +1,17 @@
-"""deploy/nginx.conf and deploy/Caddyfile in front of the API's real server, in the real proxies."""
+"""deploy/nginx.conf and deploy/Caddyfile in front of the API's real server, in the real proxies.
+
+Only one of the two processes runs.
+"""
 
 import http.client
-import os
-import re
 import resource
-import shutil
 import subprocess
-import sys
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
+from tests import proxies
 from tests.plugins.cast import basic
-from tests.plugins.server import free_port, wait_for_port
+from tests.plugins.server import free_port
 from tests.plugins.slow_clients import head, slow_clients
 from tests.waiting import wait_for
 
@@ -22,9 +20,6 @@ ENDED_SECONDS = 45
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-DEPLOY = Path(__file__).parents[3] / "deploy"
-#: Debian keeps it out of the path of users.
-NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
 ADMIN = {"Authorization": basic("admin")}
 UPLOAD = "/v2/modules/user-defined/artifacts"
 #: Of each route that takes a package.
@@ -45,17 +40,6 @@ def _many_files():
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@contextmanager
-def running(command, port, environ=None):
-    process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for_port(port, process)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
 def sooner(text):
     """With time limits that a test can wait for."""
     return text.replace(" 10s", " 2s").replace(" 30s", " 5s")
@@ -63,35 +47,13 @@ def sooner(text):
 
 @pytest.fixture(scope="module")
 def nginx(server, tmp_path_factory):
-    folder, port = tmp_path_factory.mktemp("nginx"), free_port()
-    site = sooner((DEPLOY / "nginx.conf").read_text()).replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")
-    site = re.sub(r"\n *ssl_certificate.*", "", site).replace("listen 443 ssl", f"listen 127.0.0.1:{port}")
-    places = "".join(
-        f"{each}_temp_path {folder}/{each};" for each in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    (folder / "nginx.conf").write_text(
-        f"daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;"
-        f"events {{ worker_connections 4096; }} http {{ access_log off; {places} {site} }}"
-    )
-    with running([NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")], port):
+    with proxies.nginx(tmp_path_factory.mktemp("nginx"), [server.port, free_port()], sooner) as port:
         yield port
 
 
 @pytest.fixture(scope="module")
 def caddy(server, tmp_path_factory):
-    folder, port = tmp_path_factory.mktemp("caddy"), free_port()
-    text = sooner((DEPLOY / "Caddyfile").read_text()).replace("control-plane:8000", f"127.0.0.1:{server.port}")
-    (folder / "Caddyfile").write_text(text.replace("{\n\tservers", "{\n\tadmin off\n\tservers", 1))
-    environ = {**os.environ, "HOME": str(folder), "MODFLEET_HOST": f"http://127.0.0.1:{port}, http://127.0.0.2:{port}"}
-    command = [
-        Path(sys.executable).with_name("caddy"),
-        "run",
-        "--adapter",
-        "caddyfile",
-        "--config",
-        str(folder / "Caddyfile"),
-    ]
-    with running(command, port, environ):
+    with proxies.caddy(tmp_path_factory.mktemp("caddy"), [server.port, free_port()], sooner) as port:
         yield port
 
 
@@ -154,12 +116,12 @@ def test_nginx_accepts_the_file_as_it_is(tmp_path):
     from modfleet.certificate import ensure_certificate
 
     certificate, key = ensure_certificate(tmp_path, ["localhost"])
-    site = (DEPLOY / "nginx.conf").read_text()
+    site = (proxies.DEPLOY / "nginx.conf").read_text()
     for name, made in (("certificate", certificate), ("key", key)):
         site = site.replace(f"/etc/modfleet/tls/{name}.pem", str(made))
     (tmp_path / "nginx.conf").write_text(f"pid {tmp_path}/pid; events {{}} http {{ access_log off; {site} }}")
     done = subprocess.run(
-        [NGINX, "-t", "-e", "stderr", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")],
+        [proxies.NGINX, "-t", "-e", "stderr", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")],
         capture_output=True,
         text=True,
     )

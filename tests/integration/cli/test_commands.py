@@ -112,6 +112,7 @@ def test_the_identity_of_a_node(run):
     token = create_join_token(pattern="new-*", labels={}, expires_in_seconds=60)
     Host(name="new-1").join(token)
     assert run("nodes", "list", "--phase", "pending").stdout.splitlines()[1].startswith("new-1 ")
+    assert "The node has another key." in run("nodes", "accept", "new-1", "--key", "0" * 16).stderr
     assert run("nodes", "accept", "new-1").stdout == "new-1 is accepted\n"
     assert run("nodes", "rekey", "new-1").stdout == "new-1 is asked to replace its key\n"
     assert run("nodes", "revoke", "new-1").stdout == "new-1 is revoked\n"

@@ -8,7 +8,7 @@ import pytest
 
 from rollout.messages import Phase, Reason
 from rollout.process.advance import advance
-from tests.recorded_fleet import rollout, say, upload
+from tests.recorded_fleet import rollout, say, start, upload
 
 pytestmark = pytest.mark.slow
 NODE = "n1"
@@ -162,3 +162,28 @@ def test_a_rollback_says_what_it_is_what_it_follows_and_what_it_leaves_alone(run
     assert f"rolled back by rollout {back}" in run("rollout", "status", first).stdout
     listed = run("rollout", "list", "--module", module).stdout.splitlines()
     assert any(back in line and "roll back" in line for line in listed)
+
+
+LOG = ("# <greet> Greet requires redis-server 7.2", "# Module /m/greet.so initialization failed. Module not loaded.")
+CAUSE = "2 nodes: load_failed: Greet requires redis-server 7.2"
+
+
+@pytest.fixture
+def refused_by_servers(module):
+    """uid of a rollout that two servers refuse in the same words."""
+    uid = start(module_name=module)
+    for name in ("n1", "n2"):
+        say(uid, name, Phase.FAILED, reason=Reason.LOAD_FAILED, message=MESSAGE, server_log=LOG)
+    say(uid, "n3")
+    advance(uid)
+    return uid
+
+
+@pytest.mark.parametrize("command", ["why", "watch", "status", "report"])
+def test_what_servers_logged_is_shown_in_groups(run, refused_by_servers, command):
+    assert CAUSE in run("rollout", command, refused_by_servers).stdout
+
+
+def test_why_shows_the_lines(run, refused_by_servers):
+    shown = run("rollout", "why", refused_by_servers).stdout
+    assert all(f"n1: {line}" in " ".join(shown.split()) for line in LOG)

@@ -7,7 +7,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ from redis.retry import Retry
 
 from rollout.agent.doctor import run_doctor
 from rollout.agent.doctor.acl import Level, acl_line
+from rollout.agent.identity import Identity, write_identity
 from rollout.agent.inspection import ROOT
+from rollout.agent.rotation import new_credentials
 from rollout.agent.settings import AgentSettings, settings_from
 from rollout.delivery.broker_acl import node_line
 from rollout.messages import Finding
+from rollout.signing import ControlSecret
 from tests.integration.agent.conftest import VALKEY, short_folder
-from tests.plugins.server import free_port
 from tests.waiting import wait_for
 
 __all__ = ["short_folder"]
@@ -158,7 +160,7 @@ class Site:
         settings = settings_from(self.environ)
         if self.settings_class:
             given = {name: getattr(settings, name) for name in AgentSettings.__slots__}
-            settings = self.settings_class(**given, **self.more)
+            settings = self.settings_class(**{**given, **self.more})
         return {each.check: each for each in run_doctor(settings, root or self.root)}
 
     def examine_offline(self) -> dict[str, Finding]:
@@ -188,6 +190,14 @@ def _link(path: Path, to: Path) -> None:
         path.symlink_to(to)
 
 
+def identity(node: str) -> Identity:
+    """Return a new identity with the password `b`."""
+    credentials = replace(new_credentials(), broker_password="b")
+    return Identity(
+        node=node, credentials=credentials, control_keys=(ControlSecret("the secret key of the control plane").public,)
+    )
+
+
 @pytest.fixture
 def binary() -> Path:
     return VALKEY
@@ -208,10 +218,14 @@ def site(short_folder: Path, binary: Path) -> Iterator[Site]:
         lines=["enable-module-command local", f"include {modules}/*.conf"],
         acl=[acl_line(Level.LOAD, "agent", "p")],
     )
-    broker = Running(short_folder / "b", VALKEY, acl=[node_line("n1", "b"), "user default off"], port=free_port())
+    broker = Running(short_folder / "b", VALKEY, acl=[node_line("n1", "b"), "user default off"])
+    file = short_folder / "state/identity.json"
+    file.parent.mkdir()
+    write_identity(file, identity("n1"))
     environ = {
         "MODFLEET_NODE": "n1",
-        "MODFLEET_BROKER_URL": f"redis://node.n1:b@127.0.0.1:{broker.port}/0",
+        "MODFLEET_IDENTITY_FILE": str(file),
+        "MODFLEET_BROKER_URL": f"redis+socket://{broker.socket}",
         "MODFLEET_CONTROL_URL": f"http://127.0.0.1:{control.server_port}",
         "MODFLEET_SERVER_URL": f"unix://{server.socket}",
         "MODFLEET_SERVER_USER": "agent",

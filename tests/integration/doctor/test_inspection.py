@@ -47,6 +47,7 @@ def answers(client):
 def test_the_process_is_found_by_each_of_its_sockets(server):
     running, _, folder, port = server
     assert server_pid(f"unix://{folder}/s", {}) == running.pid
+    assert server_pid(f"unix://{folder}/%73", {}) == running.pid
     assert server_pid(f"redis://localhost:{port}", {}) == running.pid
 
 

@@ -15,10 +15,12 @@ from modfleet.sample import compile_module
 from rollout.agent import inspection
 from rollout.agent.doctor import CHECKS
 from rollout.agent.doctor.acl import Level, acl_line
+from rollout.agent.identity import write_identity
 from rollout.agent.settings import AgentSettings
 from rollout.delivery.broker_acl import node_line
 from tests.integration.agent.conftest import SERVERS, SOURCES
-from tests.integration.doctor.conftest import UNIT, Site, certificate, use_https
+from tests.integration.doctor.conftest import UNIT, Site, certificate, identity, use_https
+from tests.plugins.server import free_port
 
 UNIT_FILE = f"/usr/lib/systemd/system/{UNIT}"
 MOUNT = "1 0 8:1 / / rw - ext4 x rw\n"
@@ -62,28 +64,58 @@ def values(site: Site) -> dict[str, object]:
         "modules": site.modules,
         "server": site.environ["MODFLEET_SERVER_URL"],
         "config": site.server.config,
-        "broker": f"127.0.0.1:{site.broker.port}",
+        "broker": site.broker.socket,
         "control": site.environ["MODFLEET_CONTROL_URL"],
         "unit": UNIT,
     }
 
 
-# --- Broker
+# --- Identity and broker
+
+
+@case("identity", "warn", "MODFLEET_IDENTITY_FILE is not set: the node's messages are not signed.")
+def node_has_not_joined(site):
+    del site.environ["MODFLEET_IDENTITY_FILE"]
+
+
+@case("identity", "fail", "The identity /nonexistent cannot be read: No such file or directory.")
+def identity_is_missing(site):
+    site.environ["MODFLEET_IDENTITY_FILE"] = "/nonexistent"
+
+
+@case("identity", "fail", "{root}/password is not an identity. Run `modfleet agent install` with a new token.")
+def identity_is_another_file(site):
+    site.environ["MODFLEET_IDENTITY_FILE"] = f"{site.folder}/password"
+
+
+@case("identity", "fail", "The identity {root}/state/identity.json is of the node n2.")
+def identity_is_of_another_node(site):
+    write_identity(site.folder / "state/identity.json", identity("n2"))
+
+
+@case("identity", "warn", "Other users may read the private key in {root}/state/identity.json.")
+def identity_is_readable_for_others(site):
+    (site.folder / "state/identity.json").chmod(0o644)
+
+
+@case("broker", "unknown", "The node's identity cannot be used: see identity.")
+def broker_needs_the_identity(site):
+    identity_is_missing(site)
 
 
 @case("broker", "fail", "The broker at 127.0.0.1:1 cannot be reached: Connection refused.")
 def broker_is_down(site):
-    site.environ["MODFLEET_BROKER_URL"] = "redis://node.n1:b@127.0.0.1:1/0"
+    site.environ["MODFLEET_BROKER_URL"] = "redis://127.0.0.1:1/0"
 
 
 @case("broker", "fail", "The broker at /nonexistent/s cannot be reached: No such file or directory.")
 def broker_socket_is_missing(site):
-    site.environ["MODFLEET_BROKER_URL"] = "redis+socket://node.n1:b@/nonexistent/s"
+    site.environ["MODFLEET_BROKER_URL"] = "redis+socket:///nonexistent/s"
 
 
 @case("broker", "fail", "The broker at {broker} refuses the agent's user or password.")
 def broker_password_is_wrong(site):
-    site.environ["MODFLEET_BROKER_URL"] = f"redis://node.n1:wrong@127.0.0.1:{site.broker.port}/0"
+    site.broker.acl = [node_line("n1", "other"), "user default off"]
 
 
 @case("broker", "fail", "The broker at {broker} refuses the agent's user or password.")
@@ -93,12 +125,12 @@ def broker_user_is_missing(site):
 
 @case("broker", "fail", "The broker at {broker} refuses the agent's user or password.")
 def broker_url_has_no_password(site):
-    site.environ["MODFLEET_BROKER_URL"] = f"redis://127.0.0.1:{site.broker.port}/0"
+    del site.environ["MODFLEET_IDENTITY_FILE"]
 
 
 @case("broker", "fail", "The broker at {root}/silent cannot be reached: no answer in time.")
 def broker_does_not_answer(site):
-    site.environ["MODFLEET_BROKER_URL"] = f"redis+socket://node.n1:b@{silent(site)}"
+    site.environ["MODFLEET_BROKER_URL"] = f"redis+socket://{silent(site)}"
 
 
 @case(
@@ -112,7 +144,8 @@ def broker_does_not_answer(site):
 )
 def broker_user_is_another_node_s(site):
     site.broker.acl = [node_line("n2", "b"), "user default off"]
-    site.environ["MODFLEET_BROKER_URL"] = f"redis://node.n2:b@127.0.0.1:{site.broker.port}/0"
+    site.environ["MODFLEET_BROKER_URL"] = f"redis+socket://node.n2:b@{site.broker.socket}"
+    del site.environ["MODFLEET_IDENTITY_FILE"]
 
 
 @case("broker_rights", "fail", "The broker refuses the agent's user: LPUSH control, LPUSH control.beats.")
@@ -291,7 +324,7 @@ def server_is_not_released(site):
     "MODFLEET_SERVER_URL is the broker: a module that crashes it would stop the whole fleet.",
 )
 def server_url_is_the_broker_s(site):
-    site.environ["MODFLEET_SERVER_URL"] = f"redis://localhost:{site.broker.port}"
+    site.environ["MODFLEET_SERVER_URL"] = f"unix://{site.broker.socket}"
 
 
 @case(
@@ -301,7 +334,8 @@ def server_url_is_the_broker_s(site):
 )
 def server_is_the_broker_by_another_address(site):
     site.broker.acl.append(acl_line(Level.LOAD, "agent", "p"))
-    site.environ["MODFLEET_SERVER_URL"] = f"unix://{site.broker.socket}"
+    site.broker.port = free_port()
+    site.environ["MODFLEET_SERVER_URL"] = f"redis://127.0.0.1:{site.broker.port}"
 
 
 @case("server_is_broker", "unknown", "The broker does not answer: see broker.")
@@ -338,6 +372,16 @@ def module_commands_are_off(site):
 )
 def module_commands_are_off_by_default(site):
     site.server.lines[0] = ""
+
+
+@case("enable_module_command", "unknown", "The server answers: unknown subcommand.")
+def module_commands_have_no_answer(site):
+    old_server(site, module=b"-ERR unknown subcommand\r\n")
+
+
+@case("enable_module_command", "unknown", "The command MODULE is renamed: see rename_command.")
+def module_commands_are_renamed(site):
+    module_command_is_renamed(site)
 
 
 @case("enable_module_command", "unknown", "The server does not answer: see server_socket.")
@@ -594,6 +638,11 @@ def container_mounts_the_volume_with_noexec(site):
     site.fakes["/proc/{pid}/mountinfo"] = MOUNT + f"2 1 8:2 / {site.modules} rw,noexec - ext4 x rw\n"
 
 
+@case("exec_paths", "unknown", "The mounts of the server's process cannot be read.")
+def mounts_cannot_be_read(site):
+    site.fakes["/proc/{pid}/mountinfo"] = ""
+
+
 @case("exec_paths", "unknown", "The settings of the unit gone.service cannot be read.")
 def unit_cannot_be_read(site):
     site.fakes["/proc/{pid}/cgroup"] = "0::/system.slice/gone.service\n"
@@ -631,6 +680,7 @@ def old_server(
     *,
     info: str = "redis_version:7.0.0\r\n",
     hello: tuple[str, str] = ("redis", "x"),
+    module: bytes = b"-ERR unknown command\r\n",
 ) -> None:
     """Serve the few answers of a server that no package has: an old one, another product, or one that is loading."""
     path = site.folder / "old"
@@ -639,6 +689,7 @@ def old_server(
     answers = {
         b"PING": ping,
         b"AUTH": b"+OK\r\n",
+        b"MODULE": module,
         b"INFO": f"${len(info)}\r\n{info}\r\n".encode(),
         b"HELLO": f"*{len(bulk)}\r\n".encode() + b"".join(bulk),
     }
@@ -744,9 +795,21 @@ def test_selinux(site, monkeypatch, enforces, label, status, say):
 
 
 @pytest.mark.parametrize(
+    ("context", "status"),
+    [("system_u:system_r:unconfined_service_t:s0", "pass"), ("system_u:system_r:redis_t:s0", "warn"), ("", "warn")],
+)
+def test_selinux_may_not_confine_the_server(site, monkeypatch, context, status):
+    site.fakes |= {"/sys/fs/selinux/enforce": "1", "/proc/{pid}/attr/current": context}
+    monkeypatch.setattr(inspection, "selinux_label", lambda *_: "system_u:object_r:var_lib_t:s0")
+    site.start()
+    assert site.examine()["selinux"].status == status
+
+
+@pytest.mark.parametrize(
     ("profile", "rule", "status"),
     [
         ("unconfined", "", "pass"),
+        ("", "", "unknown"),
         ("redis (complain)", "", "pass"),
         ("redis (enforce)", "{modules}/** mr,", "pass"),
         ("redis (enforce)", "{modules}/** r,", "warn"),
@@ -760,3 +823,33 @@ def test_apparmor(site, profile, rule, status):
     }
     site.start()
     assert site.examine()["apparmor"].status == status
+
+
+@pytest.mark.parametrize("binary", ["/usr/bin/redis-server"])
+def test_a_certificate_of_the_server_that_is_not_trusted(site):
+    file, port = certificate(site.folder, days=90), free_port()
+    site.server.lines += [f"tls-port {port}", f"tls-cert-file {file}", f"tls-key-file {file}", "tls-auth-clients no"]
+    site.environ["MODFLEET_SERVER_URL"] = f"rediss://localhost:{port}"
+    site.start()
+    finding = site.examine()["server_socket"]
+    assert (finding.status, finding.message) == (
+        "fail",
+        (
+            f"The server at rediss://localhost:{port} cannot be reached: its certificate is not trusted: "
+            "self-signed certificate."
+        ),
+    )
+
+
+@pytest.mark.parametrize("binary", ["/usr/bin/redis-server"])
+def test_a_certificate_of_the_broker_that_is_not_trusted(site):
+    file, port = certificate(site.folder, days=90), free_port()
+    site.broker.binary = Path("/usr/bin/redis-server")
+    site.broker.lines += [f"tls-port {port}", f"tls-cert-file {file}", f"tls-key-file {file}", "tls-auth-clients no"]
+    site.environ["MODFLEET_BROKER_URL"] = f"rediss://localhost:{port}?ssl_cert_reqs=required"
+    site.start()
+    finding = site.examine()["broker"]
+    assert (finding.status, finding.message) == (
+        "fail",
+        (f"The broker at localhost:{port} cannot be reached: its certificate is not trusted: self-signed certificate."),
+    )

@@ -9,7 +9,7 @@ import time
 import pytest
 from django.db import connection, transaction
 
-from eventstore import Append, append, wait_for_growth, waiting
+from eventstore import Append, append, end_waits, is_ending, wait_for_growth, wait_for_news, waiting
 from tests.ledger import Opened
 from tests.plugins.databases import at_once
 
@@ -103,6 +103,21 @@ def test_the_watcher_ends_when_nobody_waits():
         with connection.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
             assert cursor.fetchone() == (1,)
+
+
+def test_the_end_of_the_process_ends_the_waits_that_allow_it(monkeypatch):
+    monkeypatch.setattr(waiting.watcher, "is_ending", False)
+
+    def wait(ends_early: bool, timeout: float) -> bool:
+        return wait_for_news("a", after=0, newest=lambda _: {}, timeout=timeout, ends_early=ends_early)
+
+    def end() -> bool:
+        end_waits()
+        return is_ending()
+
+    assert at_once(lambda: wait(True, 3600), lambda: wait(False, 0.3), end) == [True, False, True]
+    assert wait(True, 3600)  # and those that begin later
+    assert not wait(False, 0.05)
 
 
 def test_an_append_is_announced_after_the_outer_commit():

@@ -21,6 +21,7 @@ from accounts.models import User
 from accounts.roles import Role
 from accounts.services import create_user
 from rollout.process.advance import advance
+from rollout.services.enrolment import create_join_token
 from tests import recorded_fleet as fleet
 from tests.plugins.cast import PASSWORD, basic
 from tests.plugins.server import Server, bootstrapped, serving
@@ -41,6 +42,10 @@ BEYOND_SCHEMA = {
     "POST /v2/modules": "a package is a zip of an ELF file and its module.json",
     "POST /v2/rollouts": "nodes and selector exclude each other, and must name nodes that are there",
     "POST /v2/rollouts/plan": "nodes and selector exclude each other, and must name nodes that are there",
+    "POST /v2/join-tokens": "node and pattern exclude each other, and a pattern has a *",
+    "POST /v2/enrolment": "only a token that was created is accepted, with a proof of the key",
+    "POST /v2/enrolment/keys": "only a message that a node has signed is accepted",
+    "POST /v2/nodes/{name}/accept": "only the key of the node is accepted",
     "POST /v2/webhooks": "a URL needs a host, a secret has to be base64, a type has to be one of the events'",
     "PATCH /v2/webhooks/{uid}": "a URL needs a host, a secret has to be base64, a type has to be one of the events'",
 }
@@ -76,6 +81,7 @@ class Known:
         fleet.say(self.ended, "n0001")
         advance(self.ended)
         self.under_way = fleet.start(version=2, nodes=("n0002",))
+        self.token = create_join_token(node="n0003", labels={}, expires_in_seconds=3600)
         self.user = [_viewer(name).uid for name in ("bob", "dave")][-1]
 
     def aim(self, case: "schemathesis.Case[Any]") -> None:
@@ -93,6 +99,7 @@ class Known:
             "version": "1",
             "name": "n0002" if case.path.startswith("/v2/rollouts") else "n0001",
             "uid": self._uid(case),
+            "token": self.token,
         }
         case.path_parameters.update({name: aimed[name] for name in case.path_parameters})
 

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from rest_framework.test import APIClient
 
 from config.environment import SettingsError, read_environment
-from eventstore import Append, append, head, load, projections
-from operations import relay_heartbeat
+from eventstore import Append, append, database_now, head, load, projections
+from operations import collector, relay_heartbeat
 from operations.models import Heartbeat
 from rollout.delivery import consumer, ingestion
 from rollout.delivery.outbox import publish_due
@@ -22,9 +23,10 @@ from rollout.models import Liveness
 from rollout.process.advance import advance_all
 from rollout.queries.rollouts import unfinished_rollouts
 from rollout.services.freeze import freeze_fleet
+from rollout.services.rollouts import pause_rollout, promote_rollout, resume_rollout
 from rollout.transport import DROPPED
 from tests.plugins.cast import client_of
-from tests.recorded_fleet import differences, fleet, heartbeat_of, installed, inventory, join, say, start
+from tests.recorded_fleet import differences, fleet, heartbeat_of, installed, inventory, join, phases, say, start
 
 pytestmark = pytest.mark.django_db
 TOKEN = "0123456789abcdef"
@@ -55,6 +57,35 @@ def test_it_works(scrape, broker):
     assert found["modfleet_broker_up",] == found["modfleet_database_up",] == 1
     assert found["modfleet_log_position",] == head()
     assert found["modfleet_log_size_bytes",] > 1000
+
+
+def test_how_long_rollouts_wait_for_a_person(scrape, broker, monkeypatch):
+    def waits():
+        found = scrape()
+        return {key[1]: value for key, value in found.items() if key[0] == "modfleet_rollout_waits_for_person_seconds"}
+
+    fleet(4)
+    assert waits() == {"approval": 0, "gate": 0, "paused": 0}
+    start(nodes=("n0000",), careful={"approval": True})
+    paused = start(nodes=("n0001",))
+    pause_rollout(paused)
+    gated = start(nodes=("n0002", "n0003"), careful={"canary": 1, "gate": "manual"})
+    (first,) = [name for name, phase in phases(gated).items() if phase == Phase.QUEUED]
+    say(gated, first)
+    now = database_now()
+    monkeypatch.setattr(collector, "database_now", lambda: now + timedelta(hours=5))
+    assert {cause: round(seconds / 3600) for cause, seconds in waits().items()} == {
+        "approval": 5,
+        "gate": 5,
+        "paused": 5,
+    }
+    resume_rollout(paused)
+    promote_rollout(gated)
+    assert {cause: round(seconds / 3600) for cause, seconds in waits().items()} == {
+        "approval": 5,
+        "gate": 0,
+        "paused": 0,
+    }
 
 
 def test_durations_of_rollouts_come_from_the_database(scrape, broker):
@@ -200,7 +231,7 @@ def test_it_costs_the_same_for_any_fleet(viewer, broker, django_assert_num_queri
     start()
     for count in (2, 60):
         join(*(f"m{number}" for number in range(count)))
-        with django_assert_num_queries(20):
+        with django_assert_num_queries(21):
             viewer.get("/metrics")
 
 

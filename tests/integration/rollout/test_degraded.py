@@ -197,6 +197,7 @@ def test_the_doctor_at_work_leaves_its_last_findings():
     beat("n0000", doctor=[finding("loadmodule_owner"), finding("clock", FindingStatus.WARN)])
     beat("n0000", doctor=None)
     row = NodeFacts.objects.get()
+    assert row.doctor
     assert (row.failed, row.warned, row.has_conflict, len(row.doctor)) == (1, 1, True, 2)
     assert node("n0000").phase == "degraded"
 
@@ -221,7 +222,7 @@ def test_the_counts_of_the_metrics():
     beat("n0002", facts=ServerState(run_id="a", include_seen=True), doctor=[finding("loadmodule_owner")])
     assert nodes_by_phase() == {"degraded": 3, "online": 1}
     assert degraded_nodes() == {"server_unreachable": 1, "doctor_failed": 2}
-    counts = fact_counts(Liveness.objects.first().last_seen)
+    counts = fact_counts(Liveness.objects.latest("last_seen").last_seen)
     assert (counts.include_missing, counts.conflicting) == (1, 1)
 
 
@@ -263,6 +264,15 @@ def test_an_agent_that_is_too_old(capabilities, action, activation, skipped):
     assert (row.reason == "agent_too_old", row.phase == "skipped") == (skipped, skipped)
     if skipped:
         assert "pip install --upgrade modfleet" in row.message
+
+
+def test_an_agent_that_only_observes_takes_part_in_no_rollout():
+    upload()
+    know("n0000")
+    ingestion.record_heartbeats([heartbeat_of("n0000", hello=True) | {"capabilities": [], "protocol": 1}])
+    row = operation(start(), "n0000")
+    assert (row.phase, row.reason) == ("skipped", "observe_only")
+    assert "modfleet agent install --add load" in row.message
 
 
 def test_over_http(alice):

@@ -4,19 +4,35 @@ from functools import partial
 
 import pytest
 
-from eventstore import append, load_state, read
+from eventstore import append, head, load_state, read
 from rollout.domain.errors import InvalidTokenError, NodeExistsError
 from rollout.domain.join_token.events import JoinTokenUsed, join_token_stream
 from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import NodeDecommissioned, NodeEnrolled, node_stream
 from rollout.messages import Phase
 from rollout.models import JoinToken
+from rollout.process import advance as advance_module
 from rollout.process.advance import advance
-from rollout.services.enrolment import create_join_token, revoke_join_token
+from rollout.queries.join_tokens import token_text
+from rollout.services import nodes
+from rollout.services.enrolment import create_join_token, enrol, revoke_join_token
 from rollout.services.nodes import accept_node, revoke_node
-from tests.hosts import Host
+from tests.hosts import Host, new_identity
+from tests.plugins.cast import client_of
 from tests.plugins.databases import at_once
-from tests.recorded_fleet import fleet, installed, inventory, node, operation, phases, rollout, say, start, state_of
+from tests.recorded_fleet import (
+    differences,
+    fleet,
+    installed,
+    inventory,
+    node,
+    operation,
+    phases,
+    rollout,
+    say,
+    start,
+    state_of,
+)
 
 
 def token(**given):
@@ -57,6 +73,15 @@ class TestRecorded:
         assert (used.metadata.actor, enrolled.metadata.actor) == ("node:web-1", "node:web-1")
         assert enrolled.metadata.causation_id == used.event_id.hex
 
+    def test_a_rebuild_makes_the_same_rows(self):
+        given = group()
+        for name in ("cache-1", "cache-2"):
+            exchange(Host(name=name), given)
+        revoke_join_token(token(node="web-1"))
+        accept_node("cache-1")
+        revoke_node("cache-2")
+        assert not any(differences().values())
+
     def test_nothing_if_the_node_may_not_have_the_name(self):
         given = group()
         exchange(Host(name="cache-1"), given)
@@ -78,6 +103,18 @@ class TestRecorded:
         given = token(node="web-1", expires_in_seconds=0)
         with pytest.raises(InvalidTokenError):
             exchange(Host(name="web-1"), given)
+
+
+@pytest.mark.django_db
+def test_three_thousand_invented_nodes_leave_nothing(alice):
+    real = Host(name="web-1")
+    body = real.request(token_text(token(node="web-1")))
+    before = head()
+    for number in range(3000):
+        with pytest.raises(InvalidTokenError):
+            enrol(new_identity({**body, "node": f"invented-{number}"}))
+    assert head() == before
+    assert client_of(alice).get("/v2/nodes").json()["results"] == []
 
 
 @pytest.mark.django_db
@@ -106,6 +143,13 @@ class TestRevoked:
         say(uid, names[1])
         advance(uid)
         assert operation(uid, names[0]).phase == Phase.SCHEDULED
+
+    def test_nothing_is_released_to_a_node_that_is_revoked_meanwhile(self, meanwhile):
+        names = fleet(2)
+        uid = start(released=False)
+        meanwhile(advance_module, lambda: nodes._revoke(names[0]))  # without advancing the rollout itself
+        advance(uid)
+        assert phases(uid) == {names[0]: Phase.SCHEDULED, names[1]: Phase.QUEUED}
 
     def test_what_it_works_on_stays(self):
         (name,) = fleet(1)

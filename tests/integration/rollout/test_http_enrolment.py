@@ -4,9 +4,11 @@ import json
 import shlex
 from dataclasses import replace
 from hashlib import sha256
+from types import SimpleNamespace
 
 import pytest
 
+from api import rate_limits
 from api.models import IdempotencyRecord
 from eventstore import all_events, head, read
 from rollout.api.views.enrolment import REFUSED_PER_MINUTE
@@ -14,7 +16,7 @@ from rollout.models import JoinToken, Liveness
 from rollout.queries.join_tokens import token_text
 from rollout.queries.trust import control_secrets
 from rollout.services.enrolment import create_join_token
-from rollout.signing import ControlKey, Purpose, envelope_from, opened
+from rollout.signing import ControlKey, Purpose, envelope_from, key_id, opened
 from tests.hosts import Host
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import join, node, silence
@@ -137,7 +139,9 @@ def test_all_wrong_tokens_get_the_same_answer_and_leave_nothing(create, exchange
     assert admin.get("/v2/nodes").json()["results"] == []
 
 
-def test_invalid_attempts_are_throttled_and_leave_no_event(exchange, create, anyone):
+def test_invalid_attempts_are_throttled_and_leave_no_event(exchange, create, anyone, monkeypatch):
+    # No time passes: on a busy machine, the limit would be restored before it is reached.
+    monkeypatch.setattr(rate_limits, "time", SimpleNamespace(monotonic_ns=lambda: 1))
     token = create(node="web-1")["token"]
     before = head()
     for number in range(REFUSED_PER_MINUTE):
@@ -193,11 +197,37 @@ def test_nodes_of_a_group_wait_for_a_person(group, exchange, admin):
     (found,) = admin.get("/v2/nodes").json()["results"]
     assert (found["phase"], found["identity"], found["platform"]) == ("pending", "pending", "")
     assert [each["code"] for each in found["warnings"]] == ["pending"]
+    assert found["keys"] == [key_id(host.secret.public)]
     assert admin.post("/v2/nodes/cache-1/drain").json()["error_code"] == "node_pending"
     assert admin.post("/v2/nodes/cache-1/accept").json()["identity"] == "signed"
     host.say_hello()
     assert admin.get("/v2/nodes/cache-1").json()["phase"] == "online"
     assert admin.post("/v2/nodes/cache-1/accept").status_code == 200
+
+
+def test_a_node_is_accepted_only_with_the_key_that_was_compared(group, exchange, admin):
+    """Another host with the token may have joined under this name since."""
+    first, second = Host(name="cache-1"), Host(name="cache-1")
+    exchange(first, group)
+    exchange(second, group)
+
+    def accept(host):
+        return admin.post("/v2/nodes/cache-1/accept", {"key": key_id(host.secret.public)}, format="json")
+
+    assert refused(accept(first), 409, "node_key_changed")
+    assert node("cache-1").identity == "pending"
+    assert accept(second).json()["identity"] == "signed"
+
+
+def test_a_pending_node_that_nobody_wants_is_decommissioned(group, exchange, admin):
+    host = Host(name="cache-1")
+    exchange(host, group)
+    before = head()
+    assert admin.post("/v2/nodes/cache-1/decommission").json()["phase"] == "decommissioned"
+    host.say_hello()
+    assert refused(exchange(host, group), 403, "invalid_token")
+    assert admin.get("/v2/nodes").json()["results"] == []
+    assert admin.get(f"/v2/nodes/cache-1?as_of={before}").json()["phase"] == "pending"
 
 
 def test_nodes_of_a_group_may_join_without_a_person(create, exchange):

@@ -27,7 +27,7 @@ DEFAULTS = {
     "settle_seconds": 10.0,
     "node_deadline_seconds": 300.0,
     "progress_deadline_seconds": 600.0,
-    "retries": {"limit": 2, "backoff_seconds": 5.0, "reasons": ["fetch_failed", "server_unreachable"]},
+    "retries": {"limit": 2, "backoff_seconds": 5.0, "reasons": ["fetch_failed", "server_unreachable", "module_busy"]},
     "offline": "wait",
     "start_at": None,
     "approval": False,

@@ -300,7 +300,8 @@ def test_nodes(admin):
     page = admin.get("/v2/nodes?limit=1").json()
     assert admin.get(page["next"]).json()["results"][0]["name"] == "n0001"
     one = admin.get("/v2/nodes/n0000").json()
-    assert one == page["results"][0] | {"server_state": None, "doctor": None}
+    assert one.items() >= page["results"][0].items()
+    assert one.keys() - page["results"][0].keys() == {"server_state", "doctor"}
     assert (one["phase"], one["modules"], one["platform"]) == ("online", [], "linux/x86_64")
     assert one["last_seen"].endswith("Z")
 

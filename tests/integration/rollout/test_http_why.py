@@ -99,7 +99,7 @@ def test_a_node_that_failed_says_what_can_be_done(why):
     answer = why(uid, "n0000")
     assert (answer["node"], answer["phase"], answer["reason"]) == ("n0000", "failed", "load_failed")
     assert answer["rule"]["id"] == "node_answer"
-    assert "symbol not found. Read the server's log on that node" in answer["summary"]
+    assert "symbol not found. Read what the server said" in answer["summary"]
     assert types(answer) == ["operation.scheduled.v1", "operation.released.v1", "operation.finished.v1"]
 
 

@@ -32,6 +32,7 @@ from tests.recorded_fleet import (
     join,
     operation,
     rollout,
+    say,
     silence,
     start,
     upload,
@@ -247,16 +248,22 @@ def test_calls_that_know_no_strategy_go_on_after_a_failure():
 @pytest.mark.parametrize("count", [5, 50])
 def test_planning_costs_the_same_for_any_number_of_nodes(count, django_assert_num_queries):
     fleet(count)
-    with django_assert_num_queries(
-        6
-    ):  # the nodes, their agents, the builds, the module object, what is there, what is under way
+    # The nodes, their agents, the builds, the module object, what is there, what is under way, and other modules there and coming.
+    with django_assert_num_queries(8):
         planned()
-    with django_assert_num_queries(6):
+    with django_assert_num_queries(8):
         planned(selector=Selector(names=("n*",)))
     with django_assert_num_queries(
         6
     ):  # the nodes, their agents; what else is there and on its way; what is under way, and there
         planned(action=Action.REMOVE)
+
+
+@pytest.mark.parametrize("count", [5, 50])
+def test_finding_taken_commands_costs_the_same_for_any_number_of_nodes(count, django_assert_num_queries):
+    load_rival(fleet(count)[1:])
+    with django_assert_num_queries(10):  # two more for the other modules' builds and objects
+        assert len(planned().skipped) == count - 1
 
 
 def test_starting_reads_as_often_for_any_number_of_nodes():
@@ -268,3 +275,54 @@ def test_starting_reads_as_often_for_any_number_of_nodes():
             start_rollout(replace(REQUEST, selector=Selector(names=(f"n{count}-*",))))
         reads.append(len([each for each in queries if each["sql"].startswith("SELECT")]))
     assert reads[0] == reads[1]
+
+
+# --- Commands of other modules ----------------------------------------------------------------------------------------
+
+
+def load_rival(names, *, activation=Activation.LOAD, command="GREET.hello"):
+    upload("rival", content="r1", command=command)
+    uid = start(module_name="rival", nodes=tuple(names), activation=activation)
+    for name in names:
+        say(uid, name)
+    return uid
+
+
+def test_a_node_whose_server_has_the_command_is_skipped():
+    first, second = fleet(2)
+    load_rival([first])
+    plan = planned()
+    assert skips(plan) == {first: Reason.COMMAND_NAME_TAKEN}
+    (skipped,) = plan.skipped
+    assert skipped.message == f"{first} has loaded rival 1, which also has greet.hello. Remove rival there first."
+    assert waves(plan) == [[second]]
+
+
+def test_a_module_that_is_about_to_be_loaded_counts():
+    first, _ = fleet(2)
+    upload("rival", content="r1", command="greet.hello")
+    start(module_name="rival", nodes=(first,))
+    assert skips(planned()) == {first: Reason.COMMAND_NAME_TAKEN}
+
+
+def test_files_and_other_commands_do_not_count():
+    names = fleet(2)
+    load_rival(names, activation=Activation.FILES)
+    upload("neighbor", content="n1")
+    start(module_name="neighbor")
+    assert skips(planned()) == {}
+
+
+def test_files_are_installed_beside_the_command():
+    names = fleet(2)
+    load_rival(names)
+    assert skips(planned(activation=Activation.FILES)) == {}
+
+
+def test_a_removed_module_does_not_count():
+    names = fleet(2)
+    load_rival(names)
+    uid = start(module_name="rival", action=Action.REMOVE, nodes=tuple(names))
+    for name in names:
+        say(uid, name)
+    assert skips(planned()) == {}

@@ -326,7 +326,9 @@ def failed(name, reason):
     say(uid, name, Phase.FAILED, reason=reason)
 
 
-@pytest.mark.parametrize("reason", [Reason.FETCH_FAILED, Reason.SERVER_UNREACHABLE, Reason.IO_ERROR])
+@pytest.mark.parametrize(
+    "reason", [Reason.FETCH_FAILED, Reason.SERVER_UNREACHABLE, Reason.IO_ERROR, Reason.MODULE_BUSY]
+)
 def test_what_failed_for_a_passing_reason_is_repeated_once_the_node_has_started(reason):
     (name,) = fleet(1)
     failed(name, reason)

@@ -49,6 +49,9 @@ def test_the_largest_one_is_cut():
     assert len(json.dumps(to_json(whole))) > LIMIT
     cut = within_limit(whole)
     assert len(json.dumps({"payload": json.dumps(to_json(cut))})) < LIMIT
+    assert cut.facts
+    assert whole.facts
+    assert cut.doctor
     assert (cut.facts.problem, cut.facts.message) == (whole.facts.problem, whole.facts.message)
     assert [each.check for each in cut.doctor if each.status == FindingStatus.FAIL] == [f"check{i}" for i in range(5)]
     assert from_json(Heartbeat, to_json(cut)) == cut

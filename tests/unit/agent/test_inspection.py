@@ -248,12 +248,14 @@ def test_two_processes_see_the_same_directory(host):
 
 def test_mandatory_access_control(host):
     assert inspection.selinux_enforces(host.root) is None
-    assert inspection.apparmor_profile(7, host.root) is None
+    assert inspection.apparmor_is_active(host.root) is False
+    assert inspection.security_context(7, host.root) is None
     host("/sys/fs/selinux/enforce", "1")
     host("/sys/module/apparmor/parameters/enabled", "Y\n")
     host("/proc/7/attr/current", "/usr/bin/redis-server (enforce)\n")
     assert inspection.selinux_enforces(host.root) is True
-    assert inspection.apparmor_profile(7, host.root) == "/usr/bin/redis-server (enforce)"
+    assert inspection.apparmor_is_active(host.root) is True
+    assert inspection.security_context(7, host.root) == "/usr/bin/redis-server (enforce)"
 
 
 def test_systemd_itself_is_asked(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 
 from config.environment import Environment
 from rollout.agent.settings import AgentSettings, SettingsError, is_broker, is_plain_http, settings_from
+from tests.authority import Authority
 
 ENVIRON = {
     "MODFLEET_NODE": "n1",
@@ -56,6 +57,47 @@ def test_a_missing_one_is_named(variable):
 def test_a_wrong_one_is_named(variable, value):
     with pytest.raises(SettingsError, match=f"^MODFLEET_{variable} is wrong: "):
         settings_from(ENVIRON | {f"MODFLEET_{variable}": value})
+
+
+SECURED = {"BROKER_URL": "rediss://broker/0", "SERVER_URL": "rediss://server"}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"BROKER_CA": "{ca}", "BROKER_URL": "redis://broker/0"},
+            "BROKER_CA is set, but MODFLEET_BROKER_URL does not begin with",
+        ),
+        (
+            {"SERVER_CA": "{ca}", "SERVER_URL": "unix:///s"},
+            "SERVER_CA is set, but MODFLEET_SERVER_URL does not begin with",
+        ),
+        ({"BROKER_CA": "/nothing/ca.pem"}, r"BROKER_CA is wrong: /nothing/ca.pem: No such file or directory\.$"),
+        ({"SERVER_CA": "{key}"}, r"SERVER_CA is wrong: .*: the file has no certificate in PEM format\.$"),
+        ({"SERVER_CERTIFICATE": "{certificate}"}, "SERVER_CERTIFICATE and MODFLEET_SERVER_KEY must be set together"),
+        ({"SERVER_KEY": "{key}"}, "SERVER_CERTIFICATE and MODFLEET_SERVER_KEY must be set together"),
+        (
+            {"SERVER_CERTIFICATE": "{certificate}", "SERVER_KEY": "{key}", "SERVER_URL": "unix:///s"},
+            "SERVER_CERTIFICATE is set, but MODFLEET_SERVER_URL does not begin with rediss://",
+        ),
+        (
+            {"SERVER_CERTIFICATE": "{ca}", "SERVER_KEY": "{key}"},
+            "SERVER_CERTIFICATE or MODFLEET_SERVER_KEY is wrong: the files",
+        ),
+        (
+            {"SERVER_CERTIFICATE": "{certificate}", "SERVER_KEY": "/nothing/key"},
+            "SERVER_CERTIFICATE or MODFLEET_SERVER_KEY is wrong: No such file or directory",
+        ),
+    ],
+)
+def test_a_wrong_certificate_is_one_sentence(tmp_path, given, said):
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("agent")
+    paths = {"ca": authority.certificate, "certificate": certificate, "key": key}
+    given = {f"MODFLEET_{name}": value.format(**paths) for name, value in (SECURED | given).items()}
+    with pytest.raises(SettingsError, match=f"^MODFLEET_{said}"):
+        settings_from(ENVIRON | given)
 
 
 def test_any_may_come_from_a_file(tmp_path):
@@ -116,6 +158,7 @@ def test_variables_of_other_programs_are_ignored():
         ("redis://b/0", "redis://b:6379", True),
         ("redis://user:x@127.0.0.1:7/0", "redis://localhost:7", True),
         ("redis+socket://u:p@/run/s", "unix:///run/s", True),
+        ("redis+socket:///run/a%20b", "unix:///run/a b", True),
         ("redis://b/0", "redis://b:6380", False),
         ("redis://b/0", "unix:///run/s", False),
     ],

@@ -75,6 +75,12 @@ def test_a_setting_that_is_missing_is_named(settings, name):
     assert shown.stderr == f"{name} is not set. `modfleet agent --help` lists the required settings.\n"
 
 
+def test_run_is_the_same(settings):
+    shown = run("run", environ={**settings, "MODFLEET_NODE": ""})
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert shown.stderr == "MODFLEET_NODE is not set. `modfleet agent --help` lists the required settings.\n"
+
+
 def test_a_log_level_that_is_none(settings):
     shown = run("--log-level", "loud", environ=settings)
     assert (shown.returncode, len(shown.stderr.splitlines())) == (2, 1)

@@ -1,12 +1,13 @@
 """The control plane's settings from its environment."""
 
 import ast
+import re
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from config.environment import Environment, SettingsError, database, pooled, read_environment, secret_key
+from config.environment import Environment, SettingsError, broker_url, database, pooled, read_environment, secret_key
 
 ROOT = Path(__file__).parents[3]
 #: What variables that hold an `Environment` are called.
@@ -100,6 +101,7 @@ def test_a_pool_of_nothing():
         ("DATABASE_URL", "sqlite://", "must be postgresql://"),
         ("STORAGE_OPTIONS", "{secret", "must be a JSON object"),
         ("STORAGE_OPTIONS", "[1]", "must be a JSON object"),
+        ("BROKER_CA", "/nothing", "needs a broker URL that begins with rediss://"),
         ("PROBE_ADDRESS", "8001", "must be HOST:PORT"),
         ("METRICS_TOKEN", "secret", "at least 16"),
         ("LOG_LEVEL", "LOUD", "Invalid enum value"),
@@ -112,6 +114,18 @@ def test_a_value_that_cannot_be_used_is_refused_by_its_name_and_no_secret_is_sho
     with pytest.raises(SettingsError, match=f"^MODFLEET_{name}.*{said}") as raised:
         read_environment({f"MODFLEET_{name}": value})
     assert "secret" not in str(raised.value)
+
+
+def test_an_authority_that_cannot_be_used_is_refused():
+    given = {"MODFLEET_BROKER_URL": "rediss://host/0", "MODFLEET_BROKER_CA": "/nothing/ca.pem"}
+    said = "MODFLEET_BROKER_CA: must be the path of a PEM file (/nothing/ca.pem: No such file or directory)"
+    with pytest.raises(SettingsError, match=f"^{re.escape(said)}$"):
+        read_environment(given)
+
+
+def test_a_broker_with_tls_is_verified():
+    assert broker_url(Environment(broker_url="rediss://host/0")) == "rediss://host/0?ssl_cert_reqs=required"
+    assert broker_url(Environment(broker_url="redis://host/0")) == "redis://host/0"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
@@ -21,6 +22,11 @@ DEPLOY = ROOT / "deploy"
 BIN = Path(sys.executable).parent
 CONTAINER = (DEPLOY / "Containerfile").read_text()
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+#: Kubernetes whose schemas the manifest is checked against.
+KUBERNETES_RELEASE = "1.35"
+KUBERNETES = {each["kind"]: each for each in yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())}
+POD = KUBERNETES["StatefulSet"]["spec"]["template"]["spec"]
+PODS = {each["name"]: each for each in POD["containers"]}
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 HARDENED = {
     "NoNewPrivileges": "yes",
@@ -40,11 +46,12 @@ def image_command():
 
 
 def commands():
-    """Each command that any of the three starts, in words."""
+    """Each command that any of the four starts, in words."""
     yield image_command()
     ours = [each for each in COMPOSE["services"].values() if each["image"].startswith("${")]
     yield from (each["command"] for each in ours if "command" in each)
     yield from (shlex.split(unit(path)["ExecStart"][0]) for path in UNITS)
+    yield PODS["agent"]["command"]
 
 
 def test_all_folders_of_code_are_copied():
@@ -65,6 +72,7 @@ def test_the_image_takes_only_what_the_lock_names():
 
 def test_every_image_is_pinned():
     images = re.findall(r"(?:^FROM |--from=)(\S+:\S+)", CONTAINER, re.MULTILINE)
+    images += [each["image"] for each in PODS.values()]
     images += [each["image"] for each in COMPOSE["services"].values() if not each["image"].startswith("${")]
     assert len(images) >= 5
     for image in images:
@@ -102,10 +110,11 @@ def test_the_unit_and_the_image_serve_alike():
     assert image_command()[1:] == shlex.split(started.replace("127.0.0.1", "0.0.0.0"))[1:]
 
 
-def test_settings_of_compose_and_units_are_real():
+def test_settings_are_real():
     names = {f"MODFLEET_{each.upper()}" for kind in (Environment, AgentSettings) for each in kind.__slots__}
     used = set(COMPOSE["x-modfleet"]["environment"])
     used |= {each.split("=")[0] for path in UNITS for each in unit(path).get("Environment", [])}
+    used |= {each["name"] for each in PODS["agent"]["env"]}
     for name in used - {"DJANGO_SETTINGS_MODULE"}:
         assert name.removesuffix("_FILE") in names or name in names
 
@@ -119,11 +128,11 @@ def test_files_that_compose_mounts_are_there():
 
 
 def test_no_secret_is_in_an_environment():
+    public = {"MODFLEET_PUBLIC_URL", "MODFLEET_AGENT_BROKER_URL"}
     for service in COMPOSE["services"].values():
         for name, value in service.get("environment", {}).items():
-            assert (
-                not re.search("PASSWORD|SECRET|_URL$", name) or name == "MODFLEET_PUBLIC_URL" or value.startswith("/")
-            )
+            is_public = name in public and "@" not in value
+            assert not re.search("PASSWORD|SECRET|_URL$", name) or is_public or value.startswith("/")
     assert "deploy/secrets/" in (ROOT / ".gitignore").read_text()
 
 
@@ -145,3 +154,59 @@ def test_systemd_accepts_the_units(tmp_path):
     words = ["systemd-analyze", "verify", "--man=no", *sorted(tmp_path.glob("*.service"))]
     done = subprocess.run(words, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- Kubernetes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KUBERNETES)
+def test_kubernetes_accepts_the_manifest(kind):
+    kubernetes_validate.validate(KUBERNETES[kind], KUBERNETES_RELEASE, strict=True)
+
+
+def test_a_misspelt_field_of_the_manifest_is_found():
+    wrong = json.loads(json.dumps(KUBERNETES["StatefulSet"]))
+    wrong["spec"]["template"]["spec"]["containers"][0]["volumeMount"] = []
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, KUBERNETES_RELEASE, strict=True)
+
+
+def test_the_parts_of_the_manifest_find_each_other():
+    stateful, labels = KUBERNETES["StatefulSet"]["spec"], {"app": "cache"}
+    assert stateful["template"]["metadata"]["labels"] == labels
+    assert KUBERNETES["Service"]["spec"]["selector"] == stateful["selector"]["matchLabels"] == labels
+    assert KUBERNETES["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+    assert stateful["serviceName"] == KUBERNETES["Service"]["metadata"]["name"]
+    volumes = {each["name"] for each in POD["volumes"]}
+    volumes |= {each["metadata"]["name"] for each in stateful["volumeClaimTemplates"]}
+    assert {mount["name"] for each in PODS.values() for mount in each["volumeMounts"]} == volumes
+
+
+def test_the_server_sees_the_modules_at_the_agents_path_and_no_identity():
+    env = {each["name"]: each.get("value", "") for each in PODS["agent"]["env"]}
+    modules = env["MODFLEET_MODULES_DIR"]
+    assert f"include {modules}/*.conf\n" in KUBERNETES["ConfigMap"]["data"]["valkey.conf"]
+    agents, servers = ({mount["name"]: mount for mount in PODS[each]["volumeMounts"]} for each in ("agent", "server"))
+    place = servers["modfleet"]["mountPath"]
+    assert place == f"{agents['modfleet']['mountPath']}/{servers['modfleet']['subPath']}"
+    assert modules.startswith(f"{place}/")
+    assert not env["MODFLEET_IDENTITY_FILE"].startswith(f"{place}/")
+    assert servers["modfleet"]["readOnly"]
+    assert "secrets" not in servers
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_containers_of_the_pod_have_no_rights(name):
+    assert POD["securityContext"]["runAsNonRoot"]
+    assert POD["securityContext"]["fsGroup"] == POD["securityContext"]["runAsUser"]
+    assert not POD["automountServiceAccountToken"]
+    assert PODS[name]["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def test_the_pod_runs_as_the_user_of_the_image():
+    user = POD["securityContext"]
+    assert re.findall(r"^USER (.*)", CONTAINER, re.MULTILINE)[-1] == f"{user['runAsUser']}:{user['runAsGroup']}"

@@ -1,6 +1,7 @@
 """`modfleet pack` as a person calls it, on modules that are compiled once."""
 
 import json
+import os
 import shutil
 import signal
 import tempfile
@@ -14,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from modfleet.cli import app
 from modfleet.sample import SOURCE, compile_module
+from modfleet.valkey import valkey_server
 
 MODULES = Path(__file__).parents[2] / "modules"
 
@@ -27,7 +29,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def compile_once(name: str) -> Path:
         if name not in done:
             source = SOURCE if name == "greet" else MODULES / f"{name}.c"
-            done[name] = compile_module(source, folder / f"{name}.so")
+            done[name] = compile_module(source, folder / f"{name}.so", defines={"VERSION": "1"})
         return done[name]
 
     return compile_once
@@ -79,6 +81,15 @@ def processes_with(words: str) -> list[str]:
         if words in line:
             found.append(line)
     return found
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder on the PATH with valkey-server, the wheel's; redis-server is the system's."""
+    folder = tmp_path_factory.mktemp("programs")
+    (folder / "valkey-server").symlink_to(valkey_server())
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
 
 
 @pytest.fixture

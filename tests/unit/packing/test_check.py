@@ -62,6 +62,7 @@ def test_a_package_that_is_fine(run, module):
 def test_json_is_that_of_packing(run, module):
     packed = json.loads(run(module(), "-o", "a.zip", "--json").stdout)
     assert packed.pop("changed")
+    assert [each["loaded"] for each in packed.pop("servers")] == [True]
     assert json.loads(run("--check", "a.zip", "--json").stdout) == packed
 
 

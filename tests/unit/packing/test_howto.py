@@ -10,7 +10,7 @@ AARCH64 = 0xB7
 MACHINE_OFFSET = 18
 
 
-def test_its_commands_work_as_written(run, module, tmp_path):
+def test_its_commands_work_as_written(run, module, tmp_path, programs):
     code = bytearray(module("greet").read_bytes())
     code[MACHINE_OFFSET] = AARCH64
     (tmp_path / "greet-arm.so").write_bytes(code)
@@ -25,4 +25,4 @@ def test_its_commands_work_as_written(run, module, tmp_path):
                 program, command, *words = shlex.split(line)
                 assert (program, command) == ("modfleet", "pack")
                 assert run(*words).exit_code == 0, line
-    assert len(list(tmp_path.glob("*.zip"))) == 5
+    assert len(list(tmp_path.glob("*.zip"))) == 6

@@ -23,7 +23,7 @@ def test_flags_win_over_the_manifest_and_that_over_what_was_read(run, module, ma
     document = module_json_of("a.zip")
     assert (document["author"], document["license"]) == ("Grace", "MIT")
     assert (document["semantic_version"], document["capabilities"]) == ("1.0.0-rc1", ["types"])
-    assert (document["display_name"], document["min_redis_version"]) == ("greet", "7.0")
+    assert (document["display_name"], document["min_redis_version"]) == ("greet", "7.2")
 
 
 def test_a_version_without_quotes_stays_as_it_is_written(run, module, manifest):
@@ -80,7 +80,10 @@ def test_a_module_json_is_a_manifest(run, module, manifest, tmp_path):
 
 # --- Without loading --------------------------------------------------------------------------------------------------
 
-SAYS_IT = "module_name: greet\nversion: 10203\ncommands:\n  - {command_name: greet.hello, flags: [readonly]}\n"
+SAYS_IT = (
+    "module_name: greet\nversion: 10203\nmin_redis_version: 7.0\n"
+    "commands:\n  - {command_name: greet.hello, flags: [readonly]}\n"
+)
 
 
 @pytest.fixture
@@ -106,7 +109,7 @@ def test_a_module_of_another_machine_is_packed_as_the_manifest_says(run, other_m
 
 def test_without_loading_what_is_missing_is_named(refused, module):
     said = refused(module(), "-o", "a.zip", "--no-load")
-    assert all(f"{field}: is missing" in said for field in ("module_name", "version", "semantic_version", "commands"))
+    assert all(f"{field}: is missing" in said for field in ("module_name", "version", "min_redis_version", "commands"))
     assert said.endswith("the manifest must have these fields.")
 
 

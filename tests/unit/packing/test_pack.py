@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -77,7 +78,7 @@ def test_json_has_all_of_the_summary(run, module):
     assert document.keys() == {
         *("fine", "problems", "warnings", "changed", "file", "module_name", "version", "semantic_version"),
         *("platforms", "size", "package_sha256", "content_sha256", "module_file", "commands", "capabilities"),
-        *("command_line_args", "min_redis_version", "dependencies"),
+        *("command_line_args", "min_redis_version", "dependencies", "servers"),
     }
     assert (document["fine"], document["problems"], document["warnings"]) == (True, [], [])
     assert document["package_sha256"] == hashlib.sha256(Path("greet.zip").read_bytes()).hexdigest()
@@ -131,6 +132,48 @@ def test_terminated_it_leaves_nothing(module, temporary, tmp_path):
     assert process.returncode > 0
     assert not processes_with(str(temporary))
     assert [path.name for path in tmp_path.iterdir()] == ["hangs.so"]
+
+
+# --- Several servers --------------------------------------------------------------------------------------------------
+
+BOTH = ("--server", "valkey-server", "--server", "redis-server")
+
+
+def test_it_claims_only_the_oldest_server_that_it_has_seen(run, module, programs):
+    assert run(module(), "-o", "one.zip").exit_code == 0
+    assert module_json_of("one.zip")["min_redis_version"] == "7.2"
+    answer = run(module(), "-o", "both.zip", *BOTH)
+    assert module_json_of("both.zip")["min_redis_version"] == "7.0"
+    assert module_json_of("both.zip")["compatible_redis_version"] == "7.0"
+    servers = [line.split(maxsplit=1)[1] for line in answer.stdout.splitlines() if line.startswith("  server ")]
+    assert [re.sub(r"[0-9]+\.[0-9.]+", "N", each) for each in servers] == [
+        "valkey-server (Valkey N): loaded",
+        "redis-server (Redis N): loaded",
+    ]
+
+
+def test_a_given_version_stays(run, module, programs):
+    run(module(), "-o", "a.zip", *BOTH, "--min-redis-version", "7.4")
+    assert module_json_of("a.zip")["min_redis_version"] == "7.4"
+
+
+def test_what_a_server_that_refuses_has_said_is_shown(run, module, programs):
+    answer = run(module("valkey_only"), "-o", "a.zip", *BOTH, "--json")
+    assert (answer.exit_code, module_json_of("a.zip")["min_redis_version"]) == (0, "7.2")
+    loaded, refused = json.loads(answer.stdout)["servers"]
+    assert (loaded["loaded"], loaded["message"], refused["loaded"]) == (True, "", False)
+    assert "does not export RedisModule_OnLoad" in refused["message"]
+
+
+def test_no_server_that_loads_it_is_a_failure_with_the_words_of_each(refused, module, programs):
+    said = refused(module("floor"), "-o", "a.zip", *BOTH)
+    assert said.count("Floor requires redis-server 99.0") == 2
+    assert "valkey-server (Valkey" in said
+    assert "redis-server (Redis 7.0" in said
+
+
+def test_a_crash_in_one_server_is_a_failure(refused, module, programs):
+    assert refused(module("crashes"), "-o", "a.zip", *BOTH).startswith("crashes.so crashed its server")
 
 
 # --- Files that are no modules, places that are no files --------------------------------------------------------------

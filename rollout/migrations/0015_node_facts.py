@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('rollout', '0013_join_tokens'),
+        ('rollout', '0014_server_log'),
     ]
 
     operations = [

@@ -1,0 +1,105 @@
+"""`modfleet agent uninstall`: remove the agent of one node. The server keeps its modules, also over a restart."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from modfleet.enrol import server
+from modfleet.enrol.host import Host
+from modfleet.enrol.layout import UNIT, Layout, nodes_of, read_settings
+from modfleet.enrol.rights import SERVER_USER
+from modfleet.enrol.server import Login
+from modfleet.enrol.steps import Steps
+from modfleet.failure import CommandError, ExitCode, UsageError
+from rollout.agent.failure import Failure
+from rollout.agent.server import RefusedError
+
+
+def uninstall(node: str, host: Host, tell: Callable[[str], None], *, purge: bool, admin: Login | None) -> ExitCode:
+    """Stop the agent and delete its settings and identity. `purge`: delete its modules and journal too.
+
+    Raises: `CommandError`, before anything changes, if `purge` would delete a module that is loaded, or may be.
+    """
+    layout = Layout(node=node)
+    settings = read_settings(host, node)
+    if not settings and not host.path(layout.state).exists():
+        raise UsageError(f"This host has no node {node}{_others(host)}.")
+    steps = Steps(tell)
+    modules = Path(settings.get("MODFLEET_MODULES_DIR", host.seen(layout.modules)))
+    include = Path(settings.get("MODFLEET_INCLUDE_FILE", modules / "modfleet.conf"))
+    if purge:
+        _require_unloaded(settings, modules, include, admin)
+    if host.has_units:
+        steps.step(host.stop(layout.unit), f"{layout.unit} is stopped")
+    else:
+        steps.by_you("end the agent's process, if it runs")
+    for path in (layout.settings, layout.former_broker_url, layout.identity, layout.server_password):
+        steps.step(host.delete(path), f"{host.seen(path)} is deleted")
+    for path in (layout.control_ca, layout.broker_ca, layout.unit_drop_in, layout.broker_url_drop_in):
+        if host.delete(path):
+            steps.done(f"{host.seen(path)} is deleted")
+    host.remove_empty(layout.unit_drop_in.rpartition("/")[0])
+    if host.has_units and not any(nodes_of(host)):
+        steps.step(host.delete(UNIT), f"{UNIT} is deleted")
+    host.reload_units()
+    if purge:
+        for path in (layout.state, layout.library):
+            if host.delete(path):
+                steps.done(f"{host.seen(path)} is deleted")
+    else:
+        host.remove_empty(layout.state)
+        if any(modules.glob("*")):
+            steps.note(f"kept: the modules in {modules}")
+        lines = _load_lines(include)
+        if lines:
+            steps.note(
+                f"kept: {include}, from which a start of the server loads {len(lines)} module{'s' * (len(lines) > 1)}"
+            )
+    _leave(node, steps, settings)
+    return ExitCode.SUCCEEDED
+
+
+def _leave(node: str, steps: Steps, settings: dict[str, str]) -> None:
+    if settings.get("MODFLEET_SERVER_USER") == SERVER_USER:
+        steps.by_you(
+            "remove the server's user, also from its ACL file or configuration file", f"ACL DELUSER {SERVER_USER}"
+        )
+    steps.by_you("tell the control plane, on a workstation", f"modfleet nodes revoke {shlex.quote(node)}")
+
+
+def _require_unloaded(settings: dict[str, str], modules: Path, include: Path, admin: Login | None) -> None:
+    """Raises: `CommandError` if a module is loaded, would be loaded at a start, or if that is not known."""
+    if lines := _load_lines(include):
+        raise CommandError(
+            f"--purge would delete a module that the server loads at its next start: {lines[0]} in {include}. Remove the "
+            "modules with `modfleet rollout start --action remove` first."
+        )
+    if "MODFLEET_SERVER_URL" not in settings:
+        raise CommandError(
+            f"--purge needs to know that no module is loaded, but the settings with the server's URL are deleted. Delete "
+            f"{modules} yourself, when the server no longer uses it."
+        )
+    password = settings.get("MODFLEET_SERVER_PASSWORD_FILE")
+    own = Login(user=settings.get("MODFLEET_SERVER_USER", ""), password_file=Path(password) if password else None)
+    try:
+        with server.session(settings["MODFLEET_SERVER_URL"], admin or own) as opened:
+            loaded = [each.name for each in opened.modules() if Path(each.path).is_relative_to(modules)]
+    except (Failure, RefusedError, OSError) as error:
+        raise CommandError(
+            f"--purge needs to know that no module is loaded, but the server does not tell: {str(error).rstrip('.')}."
+        ) from error
+    if loaded:
+        raise CommandError(
+            f"--purge would delete modules that are loaded: {', '.join(loaded)}. Remove them with a rollout first."
+        )
+
+
+def _load_lines(include: Path) -> list[str]:
+    if not include.exists():
+        return []
+    return [line for line in include.read_text().splitlines() if line.strip() and not line.startswith("# Written")]
+
+
+def _others(host: Host) -> str:
+    names = ", ".join(nodes_of(host))
+    return f". It has {names}" if names else ""

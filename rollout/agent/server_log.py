@@ -1,0 +1,240 @@
+"""What the server logged since just before a command: why it refused, in its own words.
+
+Lines may contain data of clients, so `redacted` removes it before anything leaves the node:
+
+- a text in quotes, unless it is a path, a version of a symbol, or one of the module's names and commands;
+- IP addresses, hosts with a port, URLs, and anything with an `@`;
+- the word after `user`, `username`, `login`, `password`, `requirepass`, `secret`, `token`, `key` or `channel`;
+- runs of 16 or more hexadecimal digits, and of 24 or more characters of Base64 that contain a digit.
+
+Paths, and the symbol after `undefined symbol:`, are kept. Control characters are escaped.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from rollout.agent.server import RefusedError, Session
+from rollout.agent.settings import AgentSettings
+from rollout.messages import LONGEST_LOG_LINE, MOST_LOG_LINES
+
+#: Bytes that are read after the mark, at most.
+MOST_BYTES = 1_000_000
+#: Characters of a line that are looked at, at most.
+LONGEST_RAW = 4 * LONGEST_LOG_LINE
+#: Lines that are kept before a crash report. The report gets the others.
+LINES_BEFORE_CRASH = 8
+#: How long journald may take to store what the server wrote, and to answer, seconds.
+JOURNAL_SECONDS = 1.0
+JOURNALCTL_SECONDS = 10.0
+
+#: Process, role and time before a line. The level stays: `#` is a warning.
+_HEAD = re.compile(r"^\d+:[A-Z] .{0,40}?\d\d:\d\d:\d\d\.\d{3} (?=[-.*#] )")
+_LOGFMT = re.compile(r'^pid=\d+ role=\S+ timestamp=.{1,40}? level=(\w+) message="(.*)"$')
+_LEVELS = {"debug": ".", "info": "-", "notice": "*", "warning": "#"}
+#: Logged by Valkey for every module that uses the functions of Redis.
+_USELESS = re.compile(r"Legacy Redis Module \S+ found")
+_CRASH = re.compile(r"BUG REPORT START|crashed by signal|Guru Meditation|ASSERTION FAILED")
+#: After the stack come registers, memory and the arguments of clients' commands.
+_CRASH_END = re.compile(r"-- (REGISTERS|INFO OUTPUT|DUMPING CODE|CLIENT LIST|CURRENT CLIENT)|argv\[")
+
+_PRIVATE = re.compile(
+    r"(?P<kept>undefined symbol: [^\s'\"`]+|(?<![\w./+-])/[^\s'\"`@]+(?![^\s'\"`:,;)\]]))"
+    r"|(?P<word>\b(?i:user|username|login|password|requirepass|secret|token|key|channel)\b[ =:]+)"
+    r"(?!(?:has|is|was|does|not|name|names|type|types|in|for|to|of|and|or)\b)[^\s'\"`][^\s,;]*"
+    r"|(?P<url>\b[a-z][a-z0-9+.-]*://\S+)"
+    r"|(?<![^\s'\"`(\[<=:,])(?P<at>[^\s'\"`]*[^\s'\"`@]@[^\s'\"`]+)"
+    r"|(?P<quoted>(?<!\w)(?P<quote>['\"`])(?P<inner>.*?)(?:(?:(?P=quote)|(?<=\w)')(?!\w)|$))"
+    r"|(?P<address>(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?(?![\w.])"
+    r"|(?<![\w:.])\[?(?=[0-9A-Fa-f.:]*(?:::|(?::[0-9A-Fa-f]+){5}))[0-9A-Fa-f:]*:[0-9A-Fa-f.:]*(?:%\w+)?(?:\]:\d+)?"
+    r"|(?<![\w.-])(?:[A-Za-z0-9_-]+\.)+[A-Za-z]{2,}:\d+(?!\w))"
+    r"|(?P<blob>(?<![\w+/=])(?:(?:0x)?[0-9A-Fa-f]{16,}(?!\w)|(?=[A-Za-z+/]*\d)[A-Za-z0-9+/]{24,}={0,2}(?!\w)))"
+)
+_SYMBOL_VERSION = re.compile(r"[A-Z]+_[0-9.]+")
+_HIDDEN = "..."
+
+
+def redacted(line: str, names: Collection[str]) -> str:
+    """Return the line without clients' data, by the rules above. `names`: of the module and its commands, which stay."""
+    kept = {name.lower() for name in names}
+
+    def shown(found: re.Match[str]) -> str:
+        if found["kept"]:
+            return found[0]
+        if found["word"]:
+            return found["word"] + _HIDDEN
+        if found["url"] or found["address"]:
+            return "<address>"
+        if found["quoted"]:
+            inner = found["inner"]
+            is_plain = inner.startswith("/") or _SYMBOL_VERSION.fullmatch(inner) or inner.lower().lstrip("+-") in kept
+            return found[0] if is_plain else f"{found['quote']}{_HIDDEN}{found['quote']}"
+        return _HIDDEN
+
+    return _escaped(_PRIVATE.sub(shown, line[:LONGEST_RAW]))[:LONGEST_LOG_LINE]
+
+
+def _escaped(text: str) -> str:
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+class _Source(Protocol):
+    def read(self) -> bytes:
+        """Return what was logged since the source was opened. Raises: `OSError`."""
+
+    def close(self) -> None: ...
+
+
+class _File:
+    """A log file. It stays open, so that what was logged before a rotation can be read after it."""
+
+    def __init__(self, path: Path) -> None:
+        if path.exists() and not path.is_file():
+            raise OSError(f"{path} is not a regular file")  # a pipe would block
+        self._path = path
+        try:
+            self._file: BinaryIO | None = path.open("rb")
+        except FileNotFoundError:  # rotated: the server creates it with the next line
+            self._file = None
+        self._start = os.fstat(self._file.fileno()).st_size if self._file else 0
+
+    def read(self) -> bytes:
+        if self._file is None:
+            with self._path.open("rb") as file:
+                return file.read(MOST_BYTES)
+        own = os.fstat(self._file.fileno())
+        self._file.seek(self._start if own.st_size >= self._start else 0)  # else it was truncated
+        text = self._file.read(MOST_BYTES)
+        with suppress(OSError):
+            if not os.path.samestat(own, self._path.stat()):
+                with self._path.open("rb") as newer:
+                    text += newer.read(MOST_BYTES)
+        return text
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+
+
+class _Journal:
+    """The journal of a systemd unit."""
+
+    def __init__(self, unit: str) -> None:
+        program = shutil.which("journalctl")
+        if program is None:
+            raise OSError("there is no journalctl")
+        since = f"@{time.time():.6f}"
+        self._words = [program, "--quiet", "--no-pager", "--output", "cat", "--unit", unit, "--since", since]
+
+    def read(self) -> bytes:
+        end = time.monotonic() + JOURNAL_SECONDS
+        while True:
+            try:
+                done = subprocess.run(self._words, capture_output=True, timeout=JOURNALCTL_SECONDS, check=False)  # noqa: S603 - the unit's name is checked
+            except subprocess.TimeoutExpired as error:
+                raise OSError("journalctl did not answer") from error
+            if done.returncode:
+                raise OSError(done.stderr.decode(errors="replace").strip() or "journalctl failed")
+            if done.stdout or time.monotonic() > end:
+                return done.stdout[:MOST_BYTES]
+            time.sleep(JOURNAL_SECONDS / 10)
+
+    def close(self) -> None:
+        pass
+
+
+class ServerLog:
+    """The log of one node's server, during one operation. `problem`: why it cannot be read, empty if it can, or if no
+    mark was set."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self._settings = settings
+        self._source: _Source | None = None
+        self.problem = ""
+
+    def mark(self, session: Session) -> None:
+        """Remember the end of the log. Only the first mark of an operation counts."""
+        if self._source is not None:
+            return
+        problems = []
+        for opened in self._sources(session):
+            if not isinstance(opened, str):
+                self._source, self.problem = opened, ""
+                return
+            problems.append(opened)
+        self.problem = "; ".join(problems)
+
+    def lines(self) -> tuple[str, ...]:
+        """Return the telling lines since the mark, at most `MOST_LOG_LINES`, without process and time. Not redacted."""
+        if self._source is None:
+            return ()
+        try:
+            text = self._source.read().decode(errors="replace")
+        except OSError as error:
+            self.problem = _in_words(error)
+            return ()
+        return _telling([_tidy(each) for each in text.splitlines() if each.strip()])
+
+    def close(self) -> None:
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+
+    def _sources(self, session: Session) -> Iterator[_Source | str]:
+        """Yield the opened sources, or why they cannot be opened."""
+        settings = self._settings
+        if settings.server_log:
+            yield _opened(settings.server_log)
+        else:  # not both: each refused CONFIG GET is counted by the server
+            yield _named_by(session)
+        if settings.server_unit:
+            try:
+                yield _Journal(settings.server_unit)
+            except OSError as error:
+                yield str(error)
+
+
+def _named_by(session: Session) -> _Source | str:
+    try:
+        path = session.log_file()
+    except RefusedError:
+        return "the agent's user may not call CONFIG GET"
+    return _opened(Path(path)) if path else "the server has no log file"
+
+
+def _opened(path: Path) -> _Source | str:
+    try:
+        return _File(path)
+    except OSError as error:
+        return _in_words(error)
+
+
+def _in_words(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
+def _tidy(line: str) -> str:
+    if found := _LOGFMT.match(line):
+        return f"{_LEVELS.get(found[1], '*')} {found[2]}"
+    return _HEAD.sub("", line).strip()
+
+
+def _telling(lines: Sequence[str]) -> tuple[str, ...]:
+    """Return the first lines, or the first lines and those of the crash report up to the end of the stack."""
+    crash = next((place for place, line in enumerate(lines) if _CRASH.search(line)), len(lines))
+    before = [each for each in lines[:crash] if not _USELESS.search(each)]
+    if crash == len(lines):
+        return tuple(before[:MOST_LOG_LINES])
+    stack: list[str] = []
+    for line in lines[crash:]:
+        if _CRASH_END.search(line):
+            break
+        if not line.startswith("---"):
+            stack.append(line)
+    return tuple([*before[:LINES_BEFORE_CRASH], *stack][:MOST_LOG_LINES])
