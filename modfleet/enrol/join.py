@@ -72,7 +72,9 @@ def exchanged(control: ControlPlane, token: JoinToken, node: str, path: Path, *,
     is_new = not path.exists()
     identity = _new_identity(node, control) if is_new else usable_identity(path)
     if control.keys[0] not in identity.control_keys:
-        raise UsageError(f"{path} is for another control plane. Delete the file, or run `modfleet agent uninstall {node}`, first.")
+        raise UsageError(
+            f"{path} is for another control plane. Delete the file, or run `modfleet agent uninstall {node}`, first."
+        )
     write_identity(path, identity)
     try:
         enrolled = exchange.enrol(control, token, node, identity.credentials, observe=observe)

@@ -15,6 +15,7 @@ from tests.pods import Cluster
 from tests.waiting import wait_for
 
 PAGE = ROOT / "docs/howto/containers.md"
+SERVER_MODULES = shlex.split("exec cache-0 --container server -- valkey-cli -p 6379 MODULE LIST")
 
 
 @pytest.fixture
@@ -74,21 +75,31 @@ def test_each_command_of_the_page_works(control, cluster, run, tmp_path):
     node = control.node("cache-0")
     assert (node["labels"], node["identity"]) == ({"tier": "cache"}, "signed")
     _a_killed_agent_is_the_same_node(control, cluster)
+    _a_failed_load_says_that_the_log_is_missing(control, cluster, tmp_path)
     _a_lost_identity_joins_again(control, cluster)
 
 
 def _a_killed_agent_is_the_same_node(control, cluster):
-    """The token is not needed again."""
+    """The token is not needed again, and the server works without the agent."""
     identity = cluster.path("/modfleet/agent/identity.json")
     before, token = identity.read_bytes(), cluster.path("/run/secrets/modfleet/join_token")
     kept = token.read_text()
     token.unlink()
     cluster.kill("agent")
     wait_for(lambda: _phase(control) == "offline")
+    assert "greet" in cluster.run(SERVER_MODULES, cwd=ROOT)
     cluster.keep_running()
     wait_for(lambda: _phase(control) == "online")
     assert identity.read_bytes() == before
     token.write_text(kept)
+
+
+def _a_failed_load_says_that_the_log_is_missing(control, cluster, tmp_path):
+    (cluster.path("/data") / "refuse").touch()
+    assert control.upload(sample(tmp_path, 10001, picky=True)).status_code == 201
+    rollout = control.carry_out(10001)
+    assert rollout["progress"]["failed"] == 1, rollout
+    assert "The agent cannot read the server's log" in control.operation(rollout["uid"], "cache-0")["message"]
 
 
 def _a_lost_identity_joins_again(control, cluster):
@@ -102,7 +113,7 @@ def _a_lost_identity_joins_again(control, cluster):
     assert "Another agent speaks for cache-0. Stop it and wait for three heartbeats" in cluster.log("agent")
     node = control.node("cache-0")
     assert (node["labels"], node["identity"]) == ({"tier": "cache"}, "signed")
-    assert [(each["module_name"], each["loaded"]) for each in node["modules"]] == [("greet", True)]
+    assert [each["version"] for each in node["modules"] if each["loaded"]] == [10000]
 
 
 def _joined_again(cluster, key):
