@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from modfleet.valkey import valkey_server
+from tests.containers import environment
 from tests.fleet import ROOT
 from tests.host import clean
 from tests.waiting import wait_for
@@ -142,7 +143,9 @@ class Cluster:
             each["name"]: self._here(each["value"]) if "value" in each else self._field(each["valueFrom"])
             for each in self._containers[container].get("env", [])
         }
-        return clean() | {"PATH": os.environ["PATH"]} | self._more | given
+        is_ours = "modfleet" in self._containers[container]["image"]
+        image = environment(ROOT / "deploy/Containerfile", self._root) if is_ours else {}
+        return clean() | image | {"PATH": os.environ["PATH"]} | self._more | given
 
     def _field(self, source: Mapping[str, Any]) -> str:
         assert source == {"fieldRef": {"fieldPath": "metadata.name"}}

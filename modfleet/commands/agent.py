@@ -48,8 +48,8 @@ def parser() -> argparse.ArgumentParser:
         "--token-file",
         type=Path,
         metavar="FILE",
-        help="For containers: join the control plane first, with the join token in FILE. If the node has joined before, the "
-        "file is not read. The identity and the settings from the control plane are kept at MODFLEET_IDENTITY_FILE.",
+        help="For containers: join with the join token in FILE, if the node has not joined yet, and use the settings from the "
+        "control plane, such as MODFLEET_BROKER_URL. They are kept next to MODFLEET_IDENTITY_FILE.",
     )
     return made
 

@@ -54,8 +54,8 @@ class AgentSettings:
     modules_dir: Path
     #: Directory for the agent's journal. The agent owns it. Without the journal, the agent cannot refuse old commands.
     journal_dir: Path
-    #: The node's identity, which `modfleet agent install` writes. The agent must be able to replace it. If not set, messages
-    #: are not signed.
+    #: The node's identity, which `modfleet agent install` or `modfleet agent run --token-file` writes. The agent must be able
+    #: to replace it. If not set, messages are not signed.
     identity_file: Path | None = None
     #: PEM file of a certificate authority to trust in addition to the public ones.
     control_ca: Path | None = None

@@ -15,6 +15,7 @@ from tests.pods import Cluster
 from tests.waiting import wait_for
 
 PAGE = ROOT / "docs/howto/containers.md"
+SERVER_MODULES = shlex.split("exec cache-0 --container server -- valkey-cli -p 6379 MODULE LIST")
 
 
 @pytest.fixture
@@ -74,35 +75,47 @@ def test_each_command_of_the_page_works(control, cluster, run, tmp_path):
     node = control.node("cache-0")
     assert (node["labels"], node["identity"]) == ({"tier": "cache"}, "signed")
     _a_killed_agent_is_the_same_node(control, cluster)
-    _a_lost_identity_joins_again(control, cluster)
+    _a_lost_volume_is_the_same_node(control, cluster)
+    _a_failed_load_says_that_the_log_is_missing(control, cluster, tmp_path)
 
 
 def _a_killed_agent_is_the_same_node(control, cluster):
-    """The token is not needed again."""
+    """The token is not needed again, and the server works without the agent."""
     identity = cluster.path("/modfleet/agent/identity.json")
     before, token = identity.read_bytes(), cluster.path("/run/secrets/modfleet/join_token")
     kept = token.read_text()
     token.unlink()
     cluster.kill("agent")
     wait_for(lambda: _phase(control) == "offline")
+    assert "greet" in cluster.run(SERVER_MODULES, cwd=ROOT)
     cluster.keep_running()
     wait_for(lambda: _phase(control) == "online")
     assert identity.read_bytes() == before
     token.write_text(kept)
 
 
-def _a_lost_identity_joins_again(control, cluster):
-    """It is refused until the node has been silent for three heartbeats; then it keeps its labels and modules."""
+def _a_failed_load_says_that_the_log_is_missing(control, cluster, tmp_path):
+    (cluster.path("/data") / "refuse").touch()
+    assert control.upload(sample(tmp_path, 10001, picky=True)).status_code == 201
+    rollout = control.carry_out(10001)
+    assert rollout["progress"]["failed"] == 1, rollout
+    assert "The agent cannot read the server's log" in control.operation(rollout["uid"], "cache-0")["message"]
+
+
+def _a_lost_volume_is_the_same_node(control, cluster):
+    """It is refused until the node has been silent for three heartbeats. Then it has its labels and gets its modules again."""
     identity = cluster.path("/modfleet/agent/identity.json")
     key = json.loads(identity.read_bytes())["credentials"]["private_key"]
     cluster.kill("agent")
-    shutil.rmtree(identity.parent)
-    cluster.keep_running()
-    wait_for(lambda: cluster.keep_running() and _phase(control) == "online" and _joined_again(cluster, key), pause=0.2)
+    cluster.stop()
+    shutil.rmtree(cluster.path("/modfleet"))
+    cluster.run(["delete", "pod", "cache-0"], cwd=ROOT)
+    wait_for(lambda: cluster.keep_running() and _joined_again(cluster, key), pause=0.2)
     assert "Another agent speaks for cache-0. Stop it and wait for three heartbeats" in cluster.log("agent")
+    wait_for(lambda: "greet" in cluster.run(SERVER_MODULES, cwd=ROOT), pause=0.2)
+    wait_for(lambda: _phase(control) == "online")
     node = control.node("cache-0")
     assert (node["labels"], node["identity"]) == ({"tier": "cache"}, "signed")
-    assert [(each["module_name"], each["loaded"]) for each in node["modules"]] == [("greet", True)]
 
 
 def _joined_again(cluster, key):

@@ -9,7 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-import kubernetes_validate  # type: ignore[import-untyped]
+import kubernetes_validate
 import pytest
 import yaml
 
