@@ -102,12 +102,17 @@ class Ending:
         self._cluster = cluster
         for number in (*ENDING, signal.SIGALRM):
             signal.signal(number, self._handle)
-        sys.unraisablehook = _ignore_ended
+        sys.unraisablehook = self._ignore_consequences
 
     def begin(self) -> None:
         """Raise nothing from now on."""
         self._has_begun = True
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _ignore_consequences(self, unraisable: "sys.UnraisableHookArgs") -> None:
+        """Ignore `Ended`, and what follows from it: a fork hook that was cut off has not acquired what it then releases."""
+        if not self.is_asked_for:
+            sys.__unraisablehook__(unraisable)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.is_asked_for = True
@@ -116,8 +121,3 @@ class Ending:
             raise Ended
         if number != signal.SIGALRM:
             self._cluster.supervisor.kill_all()
-
-
-def _ignore_ended(unraisable: "sys.UnraisableHookArgs") -> None:
-    if not isinstance(unraisable.exc_value, Ended):
-        sys.__unraisablehook__(unraisable)

@@ -383,4 +383,6 @@ def _wait(wishes: Wishes, layout: Layout, steps: Steps, joined: Joined | None, *
         steps.by_you("the node waits for acceptance", f"modfleet nodes accept {layout.node} --key {key}")
     elif runs:
         steps.done(f"the control plane received the first heartbeat: {layout.node} is {answer.phase}")
+        if answer.phase == "degraded":
+            steps.by_you("check the host", f"modfleet agent doctor --env-file {layout.settings}")
     return ExitCode.SUCCEEDED

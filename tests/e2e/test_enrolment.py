@@ -114,8 +114,8 @@ def test_a_host_of_its_own(control, package, folder, capsys):
         person = Person(control, folder)
         command = person.add_node("web-1", f"unix://{server.SOCKET}")
         said = run_on(host, person, shlex.join(command))
-        assert "the control plane received the first heartbeat: web-1 is online" in said, said
-        user, line, enable, include = to_copy(said)
+        assert "the control plane received the first heartbeat: web-1 is degraded" in said, said
+        user, line, enable, include, *_ = to_copy(said)
         run_on(host, person, f"redis-cli -s {server.SOCKET} {user}")
         run_on(host, person, "cat >> /etc/redis/redis.conf <<'END'\n" + f"{line}\n{enable}\n{include}\nEND")
         person.count += 1

@@ -127,7 +127,9 @@ def test_a_whole_cluster_on_one_machine(folder, mask):
             assert up.poll() is None, (folder / "said").read_text()
             made = {each.name for each in (folder / "data").rglob("*")}
             assert {"admin_password", "key.pem", "secret_key", "api.log", "modfleet.sqlite3-wal", "journal"} <= made
-            assert open_to_others(folder / "data") == []
+            # A server may run as another user and reads its modules. Here, only this user can enter the data directory.
+            assert open_to_others(folder / "data") == ["nodes/node-1/modules"]
+            assert (folder / "data").stat().st_mode & 0o777 == 0o700
         finally:
             up.send_signal(signal.SIGTERM)
             up.wait()

@@ -53,6 +53,10 @@ def _many_files():
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+#: The node n1 joined before messages were signed, so its links need no proof.
+KNOWN = "from tests.recorded_fleet import know; know('n1')"
+
+
 @pytest.fixture(scope="module")
 def attacked(tmp_path_factory):
     """The API's server with its probes on a port of their own, and deadlines that a test can wait for."""
@@ -71,6 +75,7 @@ def attacked(tmp_path_factory):
     }
     for command in (["migrate", "--verbosity=0"], ["bootstrap"]):
         subprocess.run([sys.executable, "manage.py", *command], env=environ, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "manage.py", "shell", "--command", KNOWN], env=environ, check=True)
     with serving(environ, folder, "--http1-header-read-timeout", "3000") as server:
         yield replace(server, probes=probes)
 
@@ -173,10 +178,10 @@ def static_file(_server):
 
 def package(server):
     """A node's link to a package of 5 MB."""
-    stored = server.data_dir / "artifacts" / "greet"
+    stored = server.data_dir / "artifacts" / "digest"
     stored.mkdir(parents=True, exist_ok=True)
     (stored / "1").write_bytes(b"x" * 5_000_000)
-    return f"/v2/downloads/{signing.dumps(['greet/1', 'p', 'n1'], key=KEY, salt='modfleet.download')}"
+    return f"/v2/downloads/{signing.dumps(['digest/1', 'digest', 'n1'], key=KEY, salt='modfleet.download')}"
 
 
 @pytest.mark.parametrize("file", [static_file, package])

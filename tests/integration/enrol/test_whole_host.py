@@ -36,7 +36,8 @@ def install(host, control, *words):
 
 
 def server_state(host) -> list[str]:
-    questions = ("ACL LIST", "ACL LOG", "CONFIG GET '*'", "MODULE LIST")
+    """All that an agent could change. Until the server has a user for it, its logins are refused, and counted in ACL LOG."""
+    questions = ("ACL LIST", "CONFIG GET '*'", "MODULE LIST", "FUNCTION LIST", "DBSIZE", "CLIENT LIST TYPE replica")
     return [host.run(f"redis-cli -s {SOCKET} {each}").stdout for each in questions]
 
 
