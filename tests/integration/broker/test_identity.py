@@ -20,7 +20,7 @@ from eventstore import transact
 from rollout.agent.identity import Credentials, Identity, write_identity
 from rollout.agent.rotation import new_credentials, password_hash
 from rollout.delivery.broker_acl import administrator_line, control_line
-from rollout.delivery.broker_users import CHECK_SECONDS, BrokerUsers
+from rollout.delivery.broker_users import CHECK_SECONDS, BrokerUsers, UnsupportedBrokerError
 from rollout.delivery.ingestion.verification import Verified, verified_heartbeats, verified_reports
 from rollout.domain.node.commands import AddKey, EnrollNode, RetireOtherKeys, RevokeNode
 from rollout.domain.node.decider import NODE
@@ -366,3 +366,22 @@ def test_what_another_node_puts_into_the_queues_is_not_from_this_one(broker, age
         for body in (msgspec.to_builtins(forged), {"node": "n1", "sent_at": time.time()}):
             producer.publish(body, exchange="", routing_key=HEARTBEATS, serializer="json")
     assert broker.heard() == []
+
+
+@pytest.mark.parametrize(
+    ("version", "is_refused"), [("6.2.14", True), ("5.0.7", True), ("7.0.15", False), ("7.2.4", False)]
+)
+def test_a_broker_whose_rules_are_too_coarse_gets_no_users(valkey, version, is_refused):
+    """Redis 6.2 cannot give a user different rights on different keys. Valkey calls itself Redis 7.2."""
+    enrol("n1", new_credentials())
+    asked = valkey.users._broker.info
+
+    def info(section: str) -> Any:
+        return asked(section) | {"redis_version": version}
+
+    valkey.users._broker.info = info
+    if is_refused:
+        with pytest.raises(UnsupportedBrokerError, match=f"The broker is Redis {version}"):
+            valkey.relay_once()
+    else:
+        assert valkey.relay_once() == 1
