@@ -30,7 +30,7 @@ CHECK_SECONDS = 2.0
 ANSWER_SECONDS = 5.0
 PREFIX = user_of("")
 #: The rules of Redis 6.2 cannot give a user different rights on different keys. Valkey 7.2 names itself Redis 7.2.
-OLDEST_VERSION = "7.0"
+OLDEST_MAJOR = 7
 
 
 class UnsupportedBrokerError(Exception):
@@ -38,7 +38,7 @@ class UnsupportedBrokerError(Exception):
 
     def __init__(self, version: str) -> None:
         super().__init__(
-            f"The broker is Redis {version}; needed is Redis {OLDEST_VERSION} or Valkey 7.2, or newer. "
+            f"The broker is Redis {version}; needed is Redis {OLDEST_MAJOR}.0 or Valkey 7.2, or newer. "
             "The users of nodes are not created."
         )
 
@@ -88,7 +88,8 @@ class BrokerUsers:
     def _present(self) -> set[str]:
         """Return the users of nodes that the broker has. After its restart, no rules are known to be set."""
         server = self._broker.info("server")
-        if (version := str(server["redis_version"])) < OLDEST_VERSION:  # one digit before the first dot, today
+        version = str(server["redis_version"])
+        if int(version.partition(".")[0]) < OLDEST_MAJOR:
             raise UnsupportedBrokerError(version)
         run_id = str(server["run_id"])
         if run_id != self._run_id:

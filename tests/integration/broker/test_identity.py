@@ -369,7 +369,8 @@ def test_what_another_node_puts_into_the_queues_is_not_from_this_one(broker, age
 
 
 @pytest.mark.parametrize(
-    ("version", "is_refused"), [("6.2.14", True), ("5.0.7", True), ("7.0.15", False), ("7.2.4", False)]
+    ("version", "is_refused"),
+    [("6.2.14", True), ("5.0.7", True), ("7.0.15", False), ("7.2.4", False), ("10.0.1", False)],
 )
 def test_a_broker_whose_rules_are_too_coarse_gets_no_users(valkey, version, is_refused):
     """Redis 6.2 cannot give a user different rights on different keys. Valkey calls itself Redis 7.2."""
