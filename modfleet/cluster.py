@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -302,8 +303,14 @@ class Cluster:
             return False
         if response.status_code != httpx.codes.OK:
             return False
-        seen = {node["name"]: node["last_seen"] for node in response.json()["results"]}
-        return all(datetime.fromisoformat(seen.get(node.name) or "1970-01-01T00:00:00Z") > began for node in self.nodes)
+        found = {node["name"]: node for node in response.json()["results"]}
+        return all(node.name in found and _is_examined(found[node.name], began) for node in self.nodes)
+
+
+def _is_examined(node: dict[str, Any], began: datetime) -> bool:
+    """Return True if the node was heard since, and its doctor has examined it."""
+    is_heard = bool(node["last_seen"]) and datetime.fromisoformat(node["last_seen"]) > began
+    return is_heard and (node["degraded"] or {}).get("reason") != "not_examined"
 
 
 def require_control_plane() -> None:

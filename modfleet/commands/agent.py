@@ -9,14 +9,14 @@ from typing import NoReturn
 
 from modfleet.failure import CommandError, ExitCode
 
-SUMMARY = "Run the agent of this node until SIGTERM. Each server needs one agent on its host."
+SUMMARY = "Install, check, run or uninstall the agent of a node. Each server needs one agent on its host."
 DESCRIPTION = f"""{SUMMARY}
 
-The agent reads its settings from environment variables. Required are MODFLEET_NODE, MODFLEET_BROKER_URL,
+Without another command, `modfleet agent` runs the agent of this node until SIGTERM. The agent reads its settings from environment variables. Required are MODFLEET_NODE, MODFLEET_BROKER_URL,
 MODFLEET_CONTROL_URL, MODFLEET_SERVER_URL, MODFLEET_MODULES_DIR and MODFLEET_JOURNAL_DIR. docs/reference/settings.md
 describes all settings. The agent opens no port: it reads the queue of its node from the broker.
 
-`modfleet agent run` is the same. `modfleet agent install` enrols a node and installs its agent, `modfleet agent uninstall`
+`modfleet agent run` does the same. `modfleet agent install` enrols a node and installs its agent, `modfleet agent uninstall`
 removes it, and `modfleet agent doctor` checks this host, its server, the broker and the control plane.
 """
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")

@@ -44,9 +44,7 @@ def install_parser() -> Parser:
         "--token", help="The join token; - for standard input. Other users of the host can see arguments."
     )
     token.add_argument("--token-file", metavar="FILE", type=Path, help="File with the join token.")
-    made.add_argument(
-        "--name", help="Name of the node, needed with a token for several nodes. Default: the name of this host."
-    )
+    made.add_argument("--name", help="Name of the node. Default with a token for several nodes: the name of this host.")
     made.add_argument(
         "--observe", action="store_true", help="Install an agent that changes nothing, and add rights to it later."
     )
@@ -69,7 +67,7 @@ def install_parser() -> Parser:
         metavar="SECONDS",
         type=float,
         default=PATIENCE_SECONDS,
-        help=f"Wait so long for the first heartbeat. Default: {PATIENCE_SECONDS:g}.",
+        help=f"Seconds to wait for the first heartbeat. Default: {PATIENCE_SECONDS:g}.",
     )
     return made
 

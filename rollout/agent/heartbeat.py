@@ -42,7 +42,9 @@ class Heartbeats:
         hello = True
         while not self._stopping.is_set():
             sent = self._send(hello)
-            hello = hello and not sent
+            if hello and sent:
+                hello = False
+                continue  # the next heartbeat, which starts the doctor, follows the hello at once
             self._wake.wait(self._interval if sent else min(RETRY_SECONDS, self._interval))
             self._wake.clear()
         self._publisher.close()

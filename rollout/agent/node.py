@@ -185,7 +185,10 @@ class Node:
             log.warning("The modules directory cannot be read: %s", error)
             modules = self._modules
         settings = self.settings
-        doctor = self._examinations.newest(f"{state.run_id} {state.problem}") if self._examinations else ()
+        doctor: tuple[Finding, ...] | None = ()
+        if self._examinations:
+            # Not before the broker has accepted a hello: the doctor would find that this node is not let in yet.
+            doctor = None if hello else self._examinations.newest(f"{state.run_id} {state.problem}")
         heartbeat = Heartbeat(
             node=settings.node,
             hello=hello,

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -68,7 +68,8 @@ class Plan:
         return hashlib.sha256(msgspec.json.encode(self._schedule(), order="sorted")).hexdigest()
 
     def _schedule(self) -> dict[str, Any]:
-        request = self.request
+        request, strategy = self.request, self.request.strategy
+        # The order of the reasons means nothing: a form sends them in its own.
         return {
             "action": request.action,
             "module_name": request.module_name,
@@ -76,7 +77,9 @@ class Plan:
             "activation": request.activation,
             "named": request.named,
             "supersede": request.supersede,
-            "strategy": request.strategy,
+            "strategy": replace(
+                strategy, retries=replace(strategy.retries, reasons=tuple(sorted(strategy.retries.reasons)))
+            ),
             "nodes": [(each.name, each.wave, each.content_sha256) for each in self.nodes],
             "skipped": [(each.name, each.reason) for each in self.skipped],
             "needs": self.needs,

@@ -103,7 +103,8 @@ def _a_failed_load_says_that_the_log_is_missing(control, cluster, tmp_path):
 
 
 def _a_lost_volume_is_the_same_node(control, cluster):
-    """It is refused until the node has been silent for three heartbeats. Then it has its labels and gets its modules again."""
+    """It is refused until the node has been silent for three heartbeats. Then it has its labels, and its modules are drift."""
+    assert control.api.put("/v1/cluster", json={"correct_drift": True}).status_code == 200
     identity = cluster.path("/modfleet/agent/identity.json")
     key = json.loads(identity.read_bytes())["credentials"]["private_key"]
     cluster.kill("agent")

@@ -414,3 +414,12 @@ def test_all_bad_fields_of_a_strategy_are_named_at_once(admin):
     answer = begin(admin, strategy={"canary": "x", "waves": [0], "retries": {"limit": 11, "color": 1}, "size": 1})
     named = ("strategy.canary", "strategy.waves.0", "strategy.retries.limit", "strategy.retries.color", "strategy.size")
     assert all(f"{name}: " in answer.json()["description"] for name in named)
+
+
+def test_the_order_of_the_reasons_to_retry_changes_no_plan(admin):
+    fleet(2)
+    reasons = ["module_busy", "fetch_failed", "server_unreachable"]
+    one, other = ({"retries": {"limit": 2, "reasons": each}} for each in (reasons, reasons[::-1]))
+    assert plan(admin, strategy=one).json()["plan_hash"] == plan(admin, strategy=other).json()["plan_hash"]
+    fewer = {"retries": {"limit": 2, "reasons": reasons[:2]}}
+    assert plan(admin, strategy=one).json()["plan_hash"] != plan(admin, strategy=fewer).json()["plan_hash"]
