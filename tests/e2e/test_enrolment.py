@@ -148,6 +148,10 @@ def run_on(host, person, script: str) -> str:
 
 def let_other_users_connect(control: Fleet) -> None:
     """The broker of `modfleet up` is on a socket of its user. A real one listens on TCP."""
+    logs = control.folder / "logs"
+    # Each process of the control plane closes the directory when it starts.
+    wait_for(lambda: " ready." in (logs / "worker.log").read_text())
+    wait_for(lambda: "head of the log" in (logs / "relay.log").read_text())
     socket = control.folder / "broker/valkey.sock"
     for each in (control.folder.parent, control.folder, socket.parent):
         each.chmod(0o711)
