@@ -179,8 +179,10 @@ def namespace(installed: Path | None = None) -> Iterator[Namespace]:
         assert process.stdout.readline() == "ready\n", process.stderr.read()
         made = Namespace(process.pid)
         _write(made, {"/opt/programs/systemctl": SYSTEMCTL} | ({} if installed else _checkout()))
-        yield made
-        made.run("for each in /run/units/*; do [ ! -e $each ] || systemctl disable --now ${each##*/}; done")
+        try:
+            yield made
+        finally:  # what a failed test has started too
+            made.run("for each in /run/units/*; do [ ! -e $each ] || systemctl disable --now ${each##*/} || true; done")
     finally:
         process.kill()
         process.communicate()
