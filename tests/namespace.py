@@ -35,9 +35,9 @@ else
     mount --bind "$CHECKOUT" /opt/modfleet/checkout
     mount --bind "$SITE" /opt/modfleet/site
 fi
-# The agent's user cannot enter the real /root, where this Python may be.
-case "$PYTHON" in /root/*)
-    mount -t tmpfs -o mode=755 none /root
+# The agent's user cannot enter the home directory of this user, where this Python may be.
+case "$PYTHON" in "$HOME_DIRECTORY"/*)
+    mount -t tmpfs -o mode=755 none "$HOME_DIRECTORY"
     mkdir -p "$PYTHON"
     mount --bind /opt/python "$PYTHON"
 esac
@@ -164,6 +164,7 @@ def namespace(installed: Path | None = None) -> Iterator[Namespace]:
     # Mounted again, because the agent's user may not be able to enter the directories above them.
     environ = {"CHECKOUT": str(ROOT), "SITE": sysconfig.get_path("purelib"), "PYTHON": sys.base_prefix}
     environ["INSTALLED"] = str(installed or "")
+    environ["HOME_DIRECTORY"] = str(Path.home())
     environ["PROGRAM"] = Path(sys.executable).resolve().name
     script = f"{SETUP}\necho ready\nexec sleep infinity"
     process = subprocess.Popen(

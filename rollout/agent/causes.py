@@ -151,7 +151,7 @@ def taken_commands(session: Session, module: LoadedModule, commands: Iterable[st
 
 
 def refuse_if_named_in_acl(session: Session, loaded: LoadedModule, *, keeps: Iterable[str] = ()) -> None:
-    """Raises: `Failure` (named_in_acl) if an ACL user's rule names a command of the module that will be gone.
+    """Raises: `Failure` (named_in_acl) if an ACL user's rule names a command that the server loses with the module.
 
     Redis 7.0 unloads such a module, and the next ACL LIST ends the server. `keeps`: commands that come back at once.
     Nothing is checked without the right to call ACL LIST, which shows the hashes of passwords.
@@ -167,5 +167,5 @@ def refuse_if_named_in_acl(session: Session, loaded: LoadedModule, *, keeps: Ite
         raise Failure(
             Reason.NAMED_IN_ACL,
             f"ACL users have rules that name {', '.join(found)} of {loaded.name} {loaded.version}. Remove these rules first: "
-            "some servers crash when the command of a rule is gone.",
+            "some servers crash when a rule names an unknown command.",
         )

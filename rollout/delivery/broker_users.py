@@ -34,7 +34,7 @@ OLDEST_MAJOR = 7
 
 
 class UnsupportedBrokerError(Exception):
-    """The broker is too old for users that can be told apart."""
+    """The broker is too old to give each node its own rights."""
 
     def __init__(self, version: str) -> None:
         super().__init__(
