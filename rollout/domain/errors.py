@@ -158,6 +158,13 @@ class NodeKeyError(RolloutError):
     code = "node_key_changed"
 
 
+class NodeRekeyError(RolloutError):
+    """No new key was requested of this node, or it has answered too often. Request one: `modfleet nodes rekey`."""
+
+    kind = Kind.CONFLICT
+    code = "rekey_not_requested"
+
+
 class InvalidTokenError(RolloutError):
     """This join token cannot be used for this node. Create a new one: `modfleet nodes add`."""
 

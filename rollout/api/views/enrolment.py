@@ -23,7 +23,7 @@ from rollout.api.serializers.enrolment import (
     TrustSerializer,
 )
 from rollout.delivery.broker_acl import user_of
-from rollout.domain.errors import InvalidTokenError, NodeExistsError, UntrustedNodeError
+from rollout.domain.errors import InvalidTokenError, NodeExistsError, NodeRekeyError, UntrustedNodeError
 from rollout.queries.join_tokens import control_ca, pem_in, read_token, token_row
 from rollout.queries.nodes import node_row
 from rollout.queries.trust import control_secrets, fetch_hosts, signed_trust
@@ -81,10 +81,10 @@ class EnrolmentViewSet(ViewSet):
         return Response(document, status=201 if is_new else 200)
 
     @extend_schema(request=EnvelopeSerializer, responses={200: TrustSerializer})
-    @refuses(UntrustedNodeError)
+    @refuses(UntrustedNodeError, NodeRekeyError)
     def add_key(self, request: Request) -> Response:
         """Add a new key of a node, in an envelope with the purpose `rekey` that its current key has signed. Both keys are
-        valid until the node uses the new one."""
+        valid until the node uses the new one. The key must have been requested, see `POST /v2/nodes/{name}/rekey`."""
         serializer = EnvelopeSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         _require_attempts_left(request)

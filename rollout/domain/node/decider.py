@@ -11,6 +11,7 @@ from rollout.domain.errors import (
     NodeNotFoundError,
     NodePendingError,
     NodePhaseError,
+    NodeRekeyError,
 )
 from rollout.domain.node.commands import (
     AcceptNode,
@@ -64,6 +65,9 @@ from rollout.domain.node.pace import Change
 from rollout.domain.node.state import Identity, NodeKey, NodeState, evolve
 from rollout.messages import InstalledModule, Inventory
 from rollout.signing import key_id
+
+#: A node may add so many keys for one request: one, and more if it loses them, or if two agents share its identity.
+MOST_KEYS_FOR_REQUEST = 10
 
 
 def decide(state: NodeState, command: NodeCommand) -> list[NodeEvent]:
@@ -152,18 +156,29 @@ def _change_identity(
         case _ if state.identity != Identity.SIGNED:
             raise NodeIdentityError(f"The identity of {command.node} is {state.identity}: the node must join first.")
         case RequestRekey():
-            return [] if state.rekey_requested else [NodeRekeyRequested(node=command.node)]
+            return [] if _may_add_key(state) else [NodeRekeyRequested(node=command.node)]
         case AddKey():
-            key = NodeKey(public_key=command.public_key, broker_password_sha256=command.broker_password_sha256)
-            added = NodeKeyAdded(
-                node=command.node, public_key=key.public_key, broker_password_sha256=key.broker_password_sha256
-            )
-            return [] if key in state.keys else [added]
+            return _add_key(state, command)
         case RetireOtherKeys(public_key=public_key):
             others = [each.public_key for each in state.keys if each.public_key != public_key]
             is_known = len(others) < len(state.keys)
             return [NodeKeyRetired(node=command.node, public_key=each) for each in others] if is_known else []
     return []
+
+
+def _add_key(state: NodeState, command: AddKey) -> list[NodeEvent]:
+    key = NodeKey(public_key=command.public_key, broker_password_sha256=command.broker_password_sha256)
+    if key in state.keys:
+        return []
+    if not _may_add_key(state):
+        raise NodeRekeyError
+    return [
+        NodeKeyAdded(node=command.node, public_key=key.public_key, broker_password_sha256=key.broker_password_sha256)
+    ]
+
+
+def _may_add_key(state: NodeState) -> bool:
+    return state.rekey_requested and state.keys_added < MOST_KEYS_FOR_REQUEST
 
 
 def _record_heartbeat(state: NodeState, heartbeat: RecordHeartbeat) -> list[NodeEvent]:

@@ -75,6 +75,7 @@ class NodeState:
     """`profile` is None until the node joins. `sequence`: the number of the newest recorded inventory, -1 before the first.
 
     `identity` is None until the node joins or is enrolled. `keys`: the key in use, then one that was added and not used yet.
+    `keys_added`: how many were added since the last request for one.
 
     `labels`: those that an operator set. `drifts`: drifts that have not ended, by module and version: what was observed,
     and the digest of the files.
@@ -83,6 +84,7 @@ class NodeState:
     identity: Identity | None = None
     keys: tuple[NodeKey, ...] = ()
     rekey_requested: bool = False
+    keys_added: int = 0
     is_duplicate: bool = False
     profile: NodeProfile | None = None
     online: bool = False
@@ -114,11 +116,11 @@ def evolve(state: NodeState, event: NodeEvent) -> NodeState:
         case NodeAccepted():
             return replace(state, identity=Identity.SIGNED)
         case NodeRekeyRequested():
-            return replace(state, rekey_requested=True)
+            return replace(state, rekey_requested=True, keys_added=0)
         case NodeKeyAdded():
             added = NodeKey(public_key=event.public_key, broker_password_sha256=event.broker_password_sha256)
             in_use = tuple(each for each in state.keys[:1] if each.public_key != event.public_key)
-            return replace(state, keys=(*in_use, added))
+            return replace(state, keys=(*in_use, added), keys_added=state.keys_added + 1)
         case NodeKeyRetired():
             left = tuple(each for each in state.keys if each.public_key != event.public_key)
             return replace(state, keys=left, rekey_requested=False)

@@ -9,7 +9,7 @@ import pytest
 from artifacts_app.models import Build
 from artifacts_app.selectors import build_to_fetch
 from eventstore import transact
-from rollout.domain.node.commands import AddKey, DecommissionNode, RetireOtherKeys, RevokeNode
+from rollout.domain.node.commands import AddKey, DecommissionNode, RequestRekey, RetireOtherKeys, RevokeNode
 from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import node_stream
 from rollout.services.enrolment import create_join_token
@@ -114,6 +114,7 @@ def test_it_ends_for_a_node_that_was_decommissioned(anyone, link, hosts):
 def test_both_keys_of_a_rotation_are_good_until_one_ends(anyone, link, hosts):
     one, fresh = hosts[0], Host(name="n1")
     key = fresh.secret.public
+    transact(node_stream("n1"), NODE, RequestRekey(node="n1"))
     transact(node_stream("n1"), NODE, AddKey(node="n1", public_key=key, broker_password_sha256="0" * 64))
     assert fetched(anyone, link, proof(one, link))
     assert fetched(anyone, link, proof(fresh, link))

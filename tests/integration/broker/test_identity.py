@@ -22,7 +22,7 @@ from rollout.agent.rotation import new_credentials, password_hash
 from rollout.delivery.broker_acl import administrator_line, control_line
 from rollout.delivery.broker_users import CHECK_SECONDS, BrokerUsers, UnsupportedBrokerError
 from rollout.delivery.ingestion.verification import Verified, verified_heartbeats, verified_reports
-from rollout.domain.node.commands import AddKey, EnrollNode, RetireOtherKeys, RevokeNode
+from rollout.domain.node.commands import AddKey, EnrollNode, RequestRekey, RetireOtherKeys, RevokeNode
 from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import node_stream
 from rollout.messages import EXECUTE, HEARTBEATS, REPORTS, Heartbeat, Phase, cancel_queue_for, queue_for, to_json
@@ -223,7 +223,8 @@ def test_the_relay_changes_only_what_differs(broker):
     assert [broker.relay_once() for _ in range(2)] == [2, 0]
     fresh = new_credentials()
     key = AddKey(node="n1", public_key=fresh.secret.public, broker_password_sha256=password_hash(fresh))
-    transact(node_stream("n1"), NODE, key)
+    for command in (RequestRekey(node="n1"), key):
+        transact(node_stream("n1"), NODE, command)
     assert broker.users.poll() == 1, "at once, for an identity has changed"
     for credentials in (one, fresh):
         assert broker.client("node.n1", credentials.broker_password).ping()

@@ -344,8 +344,12 @@ class TestNewKey:
     def send(self, anyone):
         return lambda body: anyone.post("/v2/enrolment/keys", body, format="json")
 
-    def test_it_works(self, host, send, admin):
+    @pytest.fixture
+    def requested(self, host, admin):
         assert admin.post("/v2/nodes/web-1/rekey").status_code == 200
+
+    @pytest.mark.usefixtures("requested")
+    def test_it_works(self, host, send):
         assert node("web-1").rekey_requested
         new = Host(name="web-1")
         answer = send(host.rekey(new))
@@ -354,9 +358,15 @@ class TestNewKey:
         new.say_hello()
         assert node("web-1").keys == [[new.secret.public, new.password_sha256]]
 
+    def test_a_key_that_was_not_requested_is_refused(self, host, send):
+        before = head()
+        assert refused(send(host.rekey(Host(name="web-1"))), 409, "rekey_not_requested")
+        assert head() == before
+
+    @pytest.mark.usefixtures("requested")
     def test_twice_is_once(self, host, send):
         body = host.rekey(Host(name="web-1"))
-        send(body)
+        assert send(body).status_code == 200
         before = head()
         assert send(body).status_code == 200
         assert head() == before

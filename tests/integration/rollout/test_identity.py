@@ -138,6 +138,12 @@ def enroll(name, secret, *, accepted=True, is_silent=False, labels=None):
     transact(node_stream(name), NODE, command)
 
 
+def add_key(name, secret):
+    """Request a new key of the node, and add this one."""
+    transact(node_stream(name), NODE, RequestRekey(node=name))
+    transact(node_stream(name), NODE, AddKey(node=name, public_key=secret.public, broker_password_sha256="1" * 64))
+
+
 def enrolled(name="n1", **more):
     """The first agent of a node that is enrolled and was not heard yet."""
     agent = Agent(name=name, **more)
@@ -432,8 +438,7 @@ def two_keys():
     agent = enrolled()
     agent.beat(hello=True)
     new = replace(agent, secret=NodeSecret.generate())
-    add = AddKey(node="n1", public_key=new.secret.public, broker_password_sha256="1" * 64)
-    transact(node_stream("n1"), NODE, add)
+    add_key("n1", new.secret)
     return agent, new
 
 
@@ -507,6 +512,7 @@ def test_rows_are_rebuilt_as_they_are():
         DrainNode(node="n4"),
         RequestRekey(node="n1"),
         AddKey(node="n1", public_key="k2", broker_password_sha256="h2"),
+        RequestRekey(node="n2"),
         AddKey(node="n2", public_key="k3", broker_password_sha256="h3"),
         RetireOtherKeys(node="n2", public_key="k3"),
     ):
@@ -581,8 +587,7 @@ def test_new_keys_and_rivals_cost_the_same_for_any_number_of_nodes(clock):
     ingestion.record_heartbeats([each.heartbeat(hello=True) for each in agents])
     new = NodeSecret.generate()
     for agent in agents:
-        add = AddKey(node=agent.name, public_key=new.public, broker_password_sha256="1" * 64)
-        transact(node_stream(agent.name), NODE, add)
+        add_key(agent.name, new)
     newer = [replace(each, secret=new) for each in agents]
     counts = [
         queries_of(partial(ingestion.record_heartbeats, [each.heartbeat() for each in some]))
@@ -738,13 +743,11 @@ def test_two_agents_on_one_host_are_found_too(agent, clock):
 def test_a_copy_that_replaces_the_key_does_not_end_the_one_in_use(agent, clock):
     """It may receive the request in place of the first."""
     copy = replace(another_start(agent), secret=NodeSecret.generate())
-    transact(node_stream("n1"), NODE, RequestRekey(node="n1"))
-    add = AddKey(node="n1", public_key=copy.secret.public, broker_password_sha256="1" * 64)
-    transact(node_stream("n1"), NODE, add)
+    add_key("n1", copy.secret)
     together(clock, copy, agent)
     assert (speaker(), found(), len(node("n1").keys)) == ("a", [NodeDuplicateFound], 2)
     agent.secret = NodeSecret.generate()
-    transact(node_stream("n1"), NODE, replace(add, public_key=agent.secret.public))
+    add_key("n1", agent.secret)
     together(clock, agent, copy)
     assert (speaker(), [each for each, _ in node("n1").keys]) == ("a", [agent.secret.public])
     assert differences() == {}
@@ -752,8 +755,7 @@ def test_a_copy_that_replaces_the_key_does_not_end_the_one_in_use(agent, clock):
 
 def test_the_key_of_a_copy_is_in_use_when_it_takes_over(agent, clock):
     copy = replace(another_start(agent), secret=NodeSecret.generate())
-    add = AddKey(node="n1", public_key=copy.secret.public, broker_password_sha256="1" * 64)
-    transact(node_stream("n1"), NODE, add)
+    add_key("n1", copy.secret)
     together(clock, copy, heartbeats=4)
     assert (speaker(), [each for each, _ in node("n1").keys]) == ("b", [copy.secret.public])
 

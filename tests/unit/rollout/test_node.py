@@ -1,5 +1,6 @@
 """The rules of one node."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from rollout.domain.errors import (
     NodeNotFoundError,
     NodePendingError,
     NodePhaseError,
+    NodeRekeyError,
 )
 from rollout.domain.node.commands import (
     AcceptNode,
@@ -32,7 +34,7 @@ from rollout.domain.node.commands import (
     RetireOtherKeys,
     RevokeNode,
 )
-from rollout.domain.node.decider import NODE
+from rollout.domain.node.decider import MOST_KEYS_FOR_REQUEST, NODE
 from rollout.domain.node.events import (
     NodeAccepted,
     NodeActivated,
@@ -357,28 +359,47 @@ def test_a_rekey_is_asked_for_once_and_has_an_end():
     assert (state.rekey_requested, kinds(state, REKEY)) == (False, [NodeRekeyRequested])
 
 
+def test_a_node_adds_only_a_key_that_was_requested():
+    for state in (given(HELLO), given(HELLO, REKEY, ADD, USED), given(HELLO, REKEY, enroll(password="h3"))):
+        with pytest.raises(NodeRekeyError):
+            NODE.decide(state, replace(ADD, public_key="k3"))
+
+
+def test_a_node_adds_few_keys_for_a_request():
+    """Otherwise it could fill the log."""
+    state = given(HELLO, REKEY)
+    for number in range(MOST_KEYS_FOR_REQUEST):
+        assert kinds(state, REKEY) == []
+        state = NODE.fold(NODE.decide(state, replace(ADD, public_key=f"new-{number}")), state)
+    with pytest.raises(NodeRekeyError):
+        NODE.decide(state, ADD)
+    again = NODE.fold(NODE.decide(state, REKEY), state)
+    assert kinds(again, ADD) == [NodeKeyAdded]
+
+
 def test_two_keys_are_valid_until_the_new_one_is_used():
-    assert kinds(given(HELLO), ADD) == [NodeKeyAdded]
-    both = given(HELLO, ADD)
+    assert kinds(given(HELLO, REKEY), ADD) == [NodeKeyAdded]
+    both = given(HELLO, REKEY, ADD)
     assert (keys(both), kinds(both, ADD)) == ([("k1", "h1"), ("k2", "h2")], [])
     assert NODE.decide(both, USED) == [NodeKeyRetired(node="n1", public_key="k1")]
-    assert (keys(given(HELLO, ADD, USED)), kinds(given(HELLO, ADD, USED), USED)) == ([("k2", "h2")], [])
+    used = given(HELLO, REKEY, ADD, USED)
+    assert (keys(used), kinds(used, USED), kinds(used, ADD)) == ([("k2", "h2")], [], [])
 
 
 def test_the_former_key_may_win_too():
     """The answer to the new one was lost, and the node still uses its old one."""
-    assert NODE.decide(given(HELLO, ADD), RetireOtherKeys(node="n1", public_key="k1")) == [
+    assert NODE.decide(given(HELLO, REKEY, ADD), RetireOtherKeys(node="n1", public_key="k1")) == [
         NodeKeyRetired(node="n1", public_key="k2")
     ]
 
 
 def test_a_new_key_replaces_one_that_was_never_used():
     third = AddKey(node="n1", public_key="k3", broker_password_sha256="h3")
-    assert keys(given(HELLO, ADD, third)) == [("k1", "h1"), ("k3", "h3")]
+    assert keys(given(HELLO, REKEY, ADD, third)) == [("k1", "h1"), ("k3", "h3")]
 
 
 def test_the_key_in_use_may_get_a_new_password():
-    state = given(AddKey(node="n1", public_key="k1", broker_password_sha256="h9"))
+    state = given(REKEY, AddKey(node="n1", public_key="k1", broker_password_sha256="h9"))
     assert keys(state) == [("k1", "h9")]
 
 
@@ -389,11 +410,11 @@ def test_a_key_that_is_none_of_the_node_s_ends_no_other(state):
 
 
 def test_a_node_may_join_anew_between_two_keys():
-    assert kinds(given(HELLO, ADD), enroll("k2", password="h2")) == []
-    assert keys(given(HELLO, ADD, enroll("k3", password="h3", is_silent=True))) == [("k3", "h3")]
+    assert kinds(given(HELLO, REKEY, ADD), enroll("k2", password="h2")) == []
+    assert keys(given(HELLO, REKEY, ADD, enroll("k3", password="h3", is_silent=True))) == [("k3", "h3")]
 
 
-@pytest.mark.parametrize("state", [given(), given(HELLO), given(HELLO, ADD, REKEY), PENDING, UNSIGNED])
+@pytest.mark.parametrize("state", [given(), given(HELLO), given(HELLO, REKEY, ADD), PENDING, UNSIGNED])
 def test_a_revoked_node_is_believed_in_nothing(state):
     assert kinds(state, REVOKE) == [NodeRevoked]
     revoked = NODE.fold(NODE.decide(state, REVOKE), state)
@@ -468,7 +489,14 @@ COMMANDS = st.one_of(
         is_silent=st.booleans(),
     ),
 )
-REFUSALS = (NodeExistsError, NodeIdentityError, NodeNotFoundError, NodePendingError, NodePhaseError)
+REFUSALS = (
+    NodeExistsError,
+    NodeIdentityError,
+    NodeNotFoundError,
+    NodePendingError,
+    NodePhaseError,
+    NodeRekeyError,
+)
 
 
 @given_any(st.lists(COMMANDS, max_size=30))
