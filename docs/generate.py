@@ -198,7 +198,7 @@ def settings() -> str:
             ),
             _settings(Environment),
             "## Agent\n",
-            "For `celery -A rollout.agent worker`, next to each server.\n",
+            "For `modfleet agent run`, next to each server.\n",
             _settings(AgentSettings),
         ]
     )

@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from rollout import tls
 from rollout.messages import HEARTBEATS, REPORTS, queue_for
 
 #: The longest time of each step, and of all steps together, seconds.
@@ -23,7 +24,11 @@ CONTROL_QUEUES = (REPORTS, HEARTBEATS, "control.tasks")
 
 
 class BrokerAwayError(Exception):
-    """The broker does not answer."""
+    """The broker does not answer. `is_untrusted`: its certificate is not trusted."""
+
+    def __init__(self, message: str, *, is_untrusted: bool = False) -> None:
+        super().__init__(message)
+        self.is_untrusted = is_untrusted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +50,7 @@ def ping() -> None:
         with _client(url) as client:
             client.ping()
     except (RedisError, OSError) as error:
-        raise BrokerAwayError from error
+        raise _away(error) from error
 
 
 def depths(nodes: Sequence[str]) -> Depths | None:
@@ -64,11 +69,16 @@ def depths(nodes: Sequence[str]) -> Depths | None:
             lengths: list[int] = []
             for start in range(0, len(nodes), BATCH):
                 if time.monotonic() > end:
-                    raise BrokerAwayError
+                    raise BrokerAwayError(f"The lengths of its queues did not arrive within {TOTAL_SECONDS:g} s.")
                 lengths += _lengths(client, map(queue_for, nodes[start : start + BATCH]))
     except (RedisError, OSError) as error:
-        raise BrokerAwayError from error
+        raise _away(error) from error
     return Depths(control=control, nodes=sum(lengths), longest_node=max(lengths, default=0))
+
+
+def _away(error: Exception) -> BrokerAwayError:
+    words = f"The broker cannot be reached: {tls.in_words(error, 'MODFLEET_BROKER_CA')}."
+    return BrokerAwayError(words, is_untrusted=tls.untrusted(error) is not None)
 
 
 def _lengths(client: "Redis", queues: Iterable[str]) -> list[int]:
@@ -96,4 +106,4 @@ def _connect(url: str) -> None:
         with current_app.connection_for_read(url=url, connect_timeout=STEP_SECONDS) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
     except (OperationalError, OSError) as error:
-        raise BrokerAwayError from error
+        raise _away(error) from error

@@ -13,7 +13,7 @@ from django.core.files.storage import default_storage
 from django.db import Error, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
-from api.failures import database_cause, disk_cause
+from api.failures import Cause, database_cause, disk_cause
 from artifacts_app.selectors import newest_storage_key
 from artifacts_app.storage import probe_spool
 from eventstore import database_now, head, leave_the_pool, upgrades
@@ -77,7 +77,7 @@ class Check:
             self.warning = self._probe()
         except Exception as error:  # noqa: BLE001  # any error means that the component is not ready
             cause = _cause(error)
-            if not self._cause or self._ended_at < 0:  # log it once, not at each probe
+            if cause != self._cause or self._ended_at < 0:  # log it once, not at each probe
                 logger.warning("%s is not ready: %s: %s", self.name, type(error).__name__, error)
         finally:
             connection.close()
@@ -104,6 +104,14 @@ def probe_database() -> str | None:
     return upgrades.warning() or None
 
 
+def probe_broker() -> None:
+    """Check that the broker answers."""
+    try:
+        broker.ping()
+    except broker.BrokerAwayError as error:
+        raise NotReadyError(str(error), cause="untrusted" if error.is_untrusted else Cause.UNREACHABLE) from error
+
+
 def probe_storage() -> None:
     """Check that the newest package is in the storage, and that there is space for an upload."""
     key = newest_storage_key()
@@ -123,7 +131,7 @@ def probe_relay() -> None:
 
 CHECKS = (
     Check("database", probe_database),
-    Check("broker", broker.ping),
+    Check("broker", probe_broker),
     Check("storage", probe_storage),
     Check("relay", probe_relay),
 )

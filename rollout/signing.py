@@ -91,6 +91,14 @@ class ControlKey:
     def id(self) -> str:
         return key_id(self.signing, self.agreement)
 
+    @property
+    def fingerprint(self) -> str:
+        """Return the start of the keys' SHA-256, as 32 hexadecimal digits. Join tokens have it.
+
+        An id is too short for them: keys with the same id can be found with 2^64 hashes.
+        """
+        return _digest(self.signing, self.agreement)[:32]
+
     def verify(self, envelope: Envelope) -> None:
         """Raises: `UntrustedError` if the envelope is not signed with this key."""
         try:
@@ -178,7 +186,7 @@ def read(envelope: Envelope) -> Any:
 
 def key_id(*public_keys: str) -> str:
     """Return the id of a key: the start of its SHA-256, as 16 hexadecimal digits."""
-    return sha256(b"".join(from_text(each) for each in public_keys)).hexdigest()[:16]
+    return _digest(*public_keys)[:16]
 
 
 def to_text(content: bytes) -> str:
@@ -197,6 +205,10 @@ def is_public_key(text: str) -> bool:
         return to_text(from_text(text)) == text
     except ValueError:  # wrong characters or length, or a point of low order
         return False
+
+
+def _digest(*public_keys: str) -> str:
+    return sha256(b"".join(from_text(each) for each in public_keys)).hexdigest()
 
 
 def _json(message: Any) -> str:

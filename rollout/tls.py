@@ -51,12 +51,17 @@ def unusable_certificate(certificate: Path, key: Path) -> str | None:
 
 def in_words(error: BaseException, setting: str) -> str:
     """Return the error without its last period. If the certificate is from another authority, name the `setting`."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
-        cause = cause.__cause__ or cause.__context__
+    cause = untrusted(error)
     if cause is None:
         return str(error).rstrip(".")
     words = f"its certificate is not trusted: {cause.verify_message.rstrip('.')}"
     if cause.verify_code in UNTRUSTED:
         return f"{words}. Set {setting} to the PEM file of the authority that signed it"
     return words
+
+
+def untrusted(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """Return the error of the certificate that has led to `error`. None if `error` has another cause."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error

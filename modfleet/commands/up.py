@@ -81,6 +81,8 @@ def _serve(cluster: "Cluster", console: Console, *, sample: bool) -> None:
         console.print(f"  CA file    {cluster.certificate}")
         trust = f" --cacert {shlex.quote(str(cluster.certificate))}"
     console.print(f"  sign in    modfleet login --url {cluster.url} --user {cluster.user}{trust}", soft_wrap=True)
+    if not cluster.nodes:
+        console.print("  add a node modfleet nodes add NAME, as docs/howto/own-server.md shows")
     console.print("Ctrl-C stops the cluster. The data is kept.")
     while True:
         time.sleep(3600)

@@ -182,7 +182,7 @@ def _call(request: Request, context: ssl.SSLContext, kind: type[Answer]) -> Answ
 def _sentence(status: int, refusal: _Refusal) -> str:
     steps = {
         "invalid_token": "A token is for certain names, and expires: `modfleet nodes add` creates a new one.",
-        "node_exists": "Choose another --name, or give this node a new key with `modfleet nodes rekey`.",
+        "node_exists": "Or give this node another name: with --name, or MODFLEET_NODE for `modfleet agent run`.",
     }
     said = " ".join(refusal.description.split()).rstrip(".") or f"status {status}"
     return f"The control plane refused the node: {said}. {steps.get(refusal.error_code, '')}".strip()

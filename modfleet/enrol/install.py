@@ -31,6 +31,8 @@ from rollout.signing import key_id
 
 #: How long the first heartbeat is waited for, and the pause between two looks, seconds.
 PATIENCE_SECONDS, PAUSE_SECONDS = 60.0, 1.0
+#: Settings that name the server's log.
+LOG_SETTINGS = ("MODFLEET_SERVER_LOG", "MODFLEET_SERVER_UNIT")
 #: Directories that the agent's unit hides from it.
 HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - no file is created there
 
@@ -84,6 +86,8 @@ def install(wishes: Wishes, host: Host, tell: Callable[[str], None], system: Pat
         "MODFLEET_ACCESS": access_of(rights).value,
         "MODFLEET_PERSIST": "true" if PERSIST in rights else "false",
     }
+    if not any(each.startswith(LOG_SETTINGS) for each in settings):
+        settings |= found.log_setting()
     must_restart = _create_files(host, layout, steps, settings, joined)
     at_server = AtServer(found, host, steps, rights=rights, yes=wishes.yes)
     if password_file := settings.get("MODFLEET_SERVER_PASSWORD_FILE"):
@@ -190,7 +194,7 @@ def _description(found: FoundServer) -> str:
     parts = [f"{found.name} {found.version} at {found.url}"]
     if found.process:
         parts.append(f"pid {found.process.pid}")
-    parts += [each for each in (found.unit, found.configuration and found.configuration.file) if each]
+    parts += [each for each in (found.unit, found.configuration and found.configuration.file, found.log) if each]
     return ", ".join(parts)
 
 

@@ -32,6 +32,7 @@ class FoundServer:
     """An empty or None field is not known. `login` is the user that was let in.
 
     `enable_module_command` is `yes`, `local` or `no`. `unit` is the server's systemd unit, `unit_settings` what it sets.
+    `log` is its log file, if this host has it. `logs_to_journal`: it logs to the journal of its unit.
     """
 
     url: str
@@ -44,6 +45,8 @@ class FoundServer:
     unit_settings: Mapping[str, str] = field(default_factory=dict)
     enable_module_command: str = ""
     aclfile: str | None = None
+    log: str = ""
+    logs_to_journal: bool = False
 
     @property
     def name(self) -> str:
@@ -67,6 +70,12 @@ class FoundServer:
         found = self.socket.stat()
         writable = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
         return found.st_gid if writable == stat.S_IWGRP else None
+
+    def log_setting(self) -> dict[str, str]:
+        """Return the setting with which the agent finds the server's log; empty if the log is not known."""
+        if self.log:
+            return {"MODFLEET_SERVER_LOG": self.log}
+        return {"MODFLEET_SERVER_UNIT": self.unit} if self.unit and self.logs_to_journal else {}
 
     def only_for_itself(self) -> bool:
         """Return True if only the server's own user may connect to the socket."""
@@ -152,6 +161,7 @@ def _described(url: str, login: Login, opened: Session, system: Path) -> FoundSe
     # In a container, the path names another file than on this host.
     is_here = pid is not None and inspection.sees_same(file, file, pid, system) is not False
     configuration = inspection.configuration(file, system) if file and is_here else None
+    log = _log(opened)
     return FoundServer(
         url=url,
         login=login,
@@ -163,7 +173,26 @@ def _described(url: str, login: Login, opened: Session, system: Path) -> FoundSe
         unit_settings=(inspection.unit_settings(unit, system) if unit else None) or {},
         enable_module_command=_setting(opened, "enable-module-command") or "",
         aclfile=_setting(opened, "aclfile"),
+        log=log if log and pid and _is_here(log, pid, system) else "",
+        logs_to_journal=log == "" and pid is not None and inspection.writes_to_socket(pid, system),
     )
+
+
+def _log(opened: Session) -> str | None:
+    """Return the path of the server's log, empty if it logs to its standard output; None if this user may not read it."""
+    try:
+        return opened.log_file()
+    except RefusedError:
+        return None
+
+
+def _is_here(file: str, pid: int, system: Path) -> bool:
+    """Return True if this host has the file, and the server does not see another one in its place."""
+    try:
+        exists = inspection.on_host(system, file).is_file()
+    except OSError:  # this user may not enter its directory
+        return False
+    return exists and inspection.sees_same(file, file, pid, system) is not False
 
 
 def _setting(opened: Session, name: str) -> str | None:

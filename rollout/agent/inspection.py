@@ -134,6 +134,11 @@ def unit_of(pid: int, root: Path = ROOT) -> str | None:
     return None
 
 
+def writes_to_socket(pid: int, root: Path = ROOT) -> bool:
+    """Return True if the standard output of the process is seen to be a socket, as journald's is: systemd.exec(5)."""
+    return (_link(_proc(root, pid) / "fd/1") or "").startswith("socket:")
+
+
 def _proc(root: Path, pid: int | str) -> Path:
     return root / "proc" / str(pid)
 

@@ -81,8 +81,9 @@ class AgentSettings:
     #: What the agent's user may do at the server: `observe` only, also `load` modules, or also `restart` the server.
     #: `modfleet agent install` sets it.
     access: Access = "load"
-    #: Log file of the server, as the agent sees it. If not set: the one that the server names, if the agent's user may
-    #: call CONFIG GET. A failed operation reports what the server logged, redacted.
+    #: Log file of the server, as the agent sees it. `modfleet agent install` sets it if it sees the log. If not set: the one
+    #: that the server names, if the agent's user may call CONFIG GET. A failed operation reports what the server logged,
+    #: redacted.
     server_log: Path | None = None
     #: systemd unit of the server, whose journal is read if the server has no log file that the agent can read.
     server_unit: UnitName = ""

@@ -24,7 +24,10 @@ from rollout.queries.trust import control_secrets
 
 #: The server that the command names; a person changes it if the server listens elsewhere.
 _SERVER = "unix:///run/redis/redis.sock"
-_TEXT = re.compile(r"mfj1\.([0-9a-f]{32})\.([A-Za-z0-9_-]{43})\.[0-9a-f]{16}\.(?:[0-9a-f]{64}|-)", re.ASCII)
+#: A token from before fingerprints had 32 digits has 16.
+_TEXT = re.compile(
+    r"mfj1\.([0-9a-f]{32})\.([A-Za-z0-9_-]{43})\.(?:[0-9a-f]{32}|[0-9a-f]{16})\.(?:[0-9a-f]{64}|-)", re.ASCII
+)
 
 
 class TokenState(StrEnum):
@@ -56,7 +59,7 @@ def secret_sha256_of(token: str) -> str:
 
 def token_text(token: str) -> str:
     """Return the token as its user gets it: with the secret, and with what proves the control plane to a host."""
-    return ".".join(("mfj1", token, _secret_of(token), control_secrets()[0].public.id, _ca_sha256()))
+    return ".".join(("mfj1", token, _secret_of(token), control_secrets()[0].public.fingerprint, _ca_sha256()))
 
 
 def host_command(row: JoinToken) -> str:

@@ -12,6 +12,7 @@ from tests.fleet import PASSWORD, ROOT, Fleet, sample
 from tests.host import clean
 from tests.namespace import namespace
 from tests.plugins.server import free_port
+from tests.waiting import wait_for
 
 PAGE = ROOT / "docs/howto/debian.md"
 SOCKET = "/run/redis/redis-server.sock"
@@ -61,6 +62,10 @@ def test_each_command_of_the_page_works(control, workstation, tmp_path):
             said.append(done.stdout)
             if "nodes add" in script:
                 (tmp_path / "token").write_text(*re.findall(r"mfj1\S+", done.stdout))
+            if "agent install" in script:
+                wait_for(lambda: finding(control, "server_log"))
+                assert "SupplementaryGroups=adm" in finding(control, "server_log")["fix"]
+                assert "SupplementaryGroups=adm" in workstation("modfleet nodes show web-1").stdout
         _, _, installed, _, checked, _, listed = said
         assert "web-1 is online" in installed
         assert "to do by you" not in installed
@@ -71,8 +76,14 @@ def test_each_command_of_the_page_works(control, workstation, tmp_path):
         agent = "setpriv --reuid=modfleet-agent --regid=modfleet-agent"
         assert host.run(f"{agent} --groups=adm tail -1 /var/log/redis/redis-server.log").returncode == 0
         assert host.run(f"{agent} --clear-groups tail -1 /var/log/redis/redis-server.log").returncode != 0
+        wait_for(lambda: finding(control, "server_log")["status"] == "pass")
         _a_failed_load_is_reported_with_the_words_of_the_server(control, host, tmp_path)
         _elsewhere_the_unit_refuses_it(host)
+
+
+def finding(control, check):
+    """What the agent's own doctor has found, once it has."""
+    return next((each for each in control.node("web-1")["doctor"] or () if each["check"] == check), None)
 
 
 def _a_failed_load_is_reported_with_the_words_of_the_server(control, host, tmp_path):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollout.agent.doctor import broker, configuration, control, execution, files, server
+from rollout.agent.doctor import broker, configuration, control, execution, files, server, server_log
 from rollout.agent.doctor.host import Host
 from rollout.agent.doctor.outcome import Outcome, UnknownError, unknown
 from rollout.agent.inspection import ROOT
@@ -63,6 +63,7 @@ CHECKS: tuple[Check, ...] = (
     Check("apparmor", "AppArmor does not confine the server, or allows the modules.", execution.apparmor),
     Check("disk_space", "The directory of the modules has 1 GB free.", files.disk_space),
     Check("journal_dir", "The agent can write to `MODFLEET_JOURNAL_DIR`.", files.journal_dir),
+    Check("server_log", "The agent can read the server's log, if the settings name it.", server_log.server_log),
 )
 
 

@@ -64,7 +64,9 @@ class CreatedJoinTokenSerializer(JoinTokenSerializer):
 
 
 class ControlKeySerializer(serializers.Serializer[Any]):
-    id = serializers.CharField(help_text="The start of the SHA-256 of both keys: the fingerprint in a join token")
+    id = serializers.CharField(
+        help_text="The first 16 digits of the SHA-256 of both keys. A join token has the first 32"
+    )
     signing = serializers.CharField(help_text="Ed25519, 32 bytes in base64 for URLs")
     agreement = serializers.CharField(help_text="X25519, likewise")
 

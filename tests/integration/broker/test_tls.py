@@ -250,3 +250,25 @@ def test_a_relay_with_another_authority_says_which_file_is_wrong(broker, other, 
         wait_for(lambda: "the broker cannot be reached" in log.read_text())
     (line, *_) = [each for each in log.read_text().splitlines() if "the broker cannot be reached" in each]
     assert line.endswith("Set MODFLEET_BROKER_CA to the PEM file of the authority that signed it")
+
+
+READINESS = """
+import time
+import django
+django.setup()
+from operations.health import CHECKS
+(check,) = [each for each in CHECKS if each.name == "broker"]
+check.start()
+print(check.cause(until=time.monotonic() + 60))
+"""
+
+
+@pytest.mark.parametrize("ca", ["none", "other"])
+def test_readiness_with_another_authority_says_which_setting_is_wrong(broker, other, tmp_path, ca):
+    given = {} if ca == "none" else {"MODFLEET_BROKER_CA": str(other.certificate)}
+    environ = prepared(tmp_path, MODFLEET_BROKER_URL=f"{broker.url}/0", **given)
+    done = subprocess.run([sys.executable, "-c", READINESS], env=environ, capture_output=True, text=True)
+    assert done.stdout == "untrusted\n", done.stderr
+    (line,) = [each for each in done.stderr.splitlines() if "broker is not ready" in each]
+    assert "The broker cannot be reached: its certificate is not trusted: " in line
+    assert line.endswith("Set MODFLEET_BROKER_CA to the PEM file of the authority that signed it.")

@@ -584,6 +584,16 @@ def journal_dir_cannot_be_created(site):
     site.environ["MODFLEET_JOURNAL_DIR"] = f"{site.folder}/password/j"
 
 
+@case("server_log", "warn", "The server's log /nonexistent/log cannot be read: No such file or directory.")
+def log_is_missing(site):
+    site.environ["MODFLEET_SERVER_LOG"] = "/nonexistent/log"
+
+
+@case("server_log", "warn", "The server's log {modules} is not a regular file.")
+def log_is_a_directory(site):
+    site.environ["MODFLEET_SERVER_LOG"] = str(site.modules)
+
+
 @case("modules_path", "fail", "The server sees another directory in /srv/modules than the agent in {modules}.")
 def server_modules_dir_is_wrong(site):
     site.environ["MODFLEET_SERVER_MODULES_DIR"] = "/srv/modules"
@@ -823,6 +833,16 @@ def test_apparmor(site, profile, rule, status):
     }
     site.start()
     assert site.examine()["apparmor"].status == status
+
+
+def test_a_host_without_journalctl(site, monkeypatch):
+    site.environ["MODFLEET_SERVER_UNIT"] = UNIT
+    monkeypatch.setenv("PATH", "/nonexistent")
+    finding = site.examine_offline()["server_log"]
+    assert (finding.status, finding.message) == (
+        "warn",
+        f"The agent cannot read the journal of {UNIT}: there is no journalctl.",
+    )
 
 
 @pytest.mark.parametrize("binary", ["/usr/bin/redis-server"])

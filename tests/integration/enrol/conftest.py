@@ -56,7 +56,7 @@ class Control:
     def token(self, *, ca: str | None = "", key: ControlSecret | None = None) -> str:
         pem = self.ca if ca == "" else ca
         digest = sha256(pem.encode()).hexdigest() if pem else "-"
-        return f"mfj1.{TOKEN_ID}.{SECRET}.{(key or self.secret).public.id}.{digest}"
+        return f"mfj1.{TOKEN_ID}.{SECRET}.{(key or self.secret).public.fingerprint}.{digest}"
 
     def hello(self) -> dict[str, Any]:
         public = self.secret.public
@@ -81,7 +81,10 @@ class Control:
         if body["token"] != self.token():
             return 403, {"error_code": "invalid_token", "description": "The token cannot be used."}
         if self.nodes.setdefault(body["node"], body["public_key"]) != body["public_key"]:
-            return 409, {"error_code": "node_exists", "description": f"{body['node']} has another key."}
+            words = (
+                f"Another agent speaks for {body['node']}. Stop it and wait for three heartbeats, or revoke the node."
+            )
+            return 409, {"error_code": "node_exists", "description": words}
         phase = self.phases.pop(0) if len(self.phases) > 1 else self.phases[0]
         return 201, {
             "node": body["node"],

@@ -178,7 +178,10 @@ def test_a_name_that_another_host_has_leaves_nothing(install, control, redis_sit
     before = redis_site.files()
     done = install(control)
     assert done.code == 1
-    assert "n1 has another key" in done.err
+    assert done.err == (
+        "The control plane refused the node: Another agent speaks for n1. Stop it and wait for three heartbeats, or revoke "
+        "the node. Or give this node another name: with --name, or MODFLEET_NODE for `modfleet agent run`.\n"
+    )
     assert redis_site.files() == before
 
 

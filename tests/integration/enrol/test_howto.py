@@ -1,6 +1,7 @@
 """docs/howto/agent.md on a host of its own: each command for the host, in order, as root."""
 
 import pwd
+import re
 
 import pytest
 
@@ -18,7 +19,8 @@ def host():
 
 
 def test_each_command_for_the_host_works(host, control, tmp_path):
-    (tmp_path / "token").write_text(control.token())
+    pasted = host.run(f"echo {control.token()} | {blocks(PAGE, 'host token')}", cwd=tmp_path)
+    assert (pasted.returncode, (tmp_path / "token").stat().st_mode & 0o777) == (0, 0o600)
     commands = blocks(PAGE, "host").replace("https://modfleet.example.com", control.url).splitlines()
     assert len(commands) == 6
     *installs, uninstall = commands
@@ -38,6 +40,17 @@ def test_each_command_for_the_host_works(host, control, tmp_path):
     assert (done.returncode, done.stderr) == (0, ""), host.read("/run/modfleet-agent@web-1.service.log")
     assert host.run("systemctl is-active modfleet-agent@web-1.service").returncode != 0
     assert host.run("ls /etc/systemd/system | grep modfleet").stdout == ""
+
+
+def test_without_systemd(host, control, tmp_path):
+    (tmp_path / "token").write_text(control.token())
+    command = blocks(PAGE, "without systemd").replace("https://modfleet.example.com", control.url)
+    done = host.run(f"rm -r /run/systemd; {command}", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    told = re.search(r"^to do by you  start the agent:\n.*$", PAGE.read_text(), re.MULTILINE)
+    assert done.stdout.endswith(f"{told[0]}\n")
+    assert host.run("stat -c %U:%a /etc/modfleet/agents/web-1.env").stdout == "root:600\n"
+    assert host.run("ls /etc/systemd/system | grep modfleet; id modfleet-agent").stdout == ""
 
 
 def test_nothing_of_it_reaches_this_host(host):

@@ -76,6 +76,16 @@ def test_it_starts_the_agent_and_waits_for_its_first_heartbeat(host, wishes, con
     assert len({each["public_key"] for each in control.posted}) == 1
 
 
+@pytest.mark.parametrize(("output", "unit"), [("socket:[1]", "redis-server.service"), ("/dev/null", None)])
+def test_the_agent_reads_the_journal_of_a_unit_that_logs_there(host, wishes, redis_site, tmp_path, output, unit):
+    process = tmp_path / f"proc/{redis_site.call('INFO', 'server')['process_id']}"
+    (process / "fd").mkdir(parents=True)
+    (process / "fd/1").symlink_to(output)
+    (process / "cgroup").write_text("0::/system.slice/redis-server.service\n")
+    install(wishes(), host, print, tmp_path)
+    assert redis_site.settings("n1").get("MODFLEET_SERVER_UNIT") == unit
+
+
 def test_a_node_that_waits_for_a_person_is_not_waited_for(host, wishes, control):
     control.answer = {"phase": "pending", "identity": "pending"}
     said: list[str] = []

@@ -16,7 +16,7 @@ from rollout.models import JoinToken, Liveness
 from rollout.queries.join_tokens import token_text
 from rollout.queries.trust import control_secrets
 from rollout.services.enrolment import create_join_token
-from rollout.signing import ControlKey, Purpose, envelope_from, key_id, opened
+from rollout.signing import ControlKey, Purpose, envelope_from, from_text, key_id, opened
 from tests.hosts import Host
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import join, node, silence
@@ -86,10 +86,16 @@ def test_an_invitation_tells_what_a_host_compares_with_its_token(anyone, create,
     assert sha256(invitation["ca"].encode()).hexdigest() == ca_sha256
     (given,) = invitation["control_keys"]
     key = ControlKey(signing=given["signing"], agreement=given["agreement"])
-    assert key.id == given["id"] == fingerprint
+    assert (key.id, key.fingerprint) == (given["id"], fingerprint)
+    assert sha256(from_text(key.signing) + from_text(key.agreement)).hexdigest()[:32] == fingerprint
     document = opened(envelope_from(invitation["trust"][0]), Purpose.TRUST, "all", [key])
     assert document["control_keys"] == [{"signing": key.signing, "agreement": key.agreement}]
     assert invitation["protocols"] == [0, 1]
+
+
+def test_a_token_from_before_fingerprints_had_32_digits_is_valid(create, exchange):
+    version, token, secret, fingerprint, ca = create(node="web-1")["token"].split(".")
+    assert exchange(Host(name="web-1"), ".".join((version, token, secret, fingerprint[:16], ca))).status_code == 201
 
 
 def test_without_a_certificate_authority_of_its_own(anyone, create):

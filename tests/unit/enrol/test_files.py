@@ -11,19 +11,35 @@ from modfleet.enrol.host import Host
 from modfleet.enrol.layout import read_settings, settings_text
 from modfleet.enrol.server import _require_supported, check_url, short_name
 from modfleet.failure import CommandError, UsageError
+from rollout.signing import ControlSecret
 
 ROOT = Path(__file__).parents[3]
-TOKEN = f"mfj1.{'0' * 32}.{'s' * 43}.{'a' * 16}.{'b' * 64}"
+TOKEN = f"mfj1.{'0' * 32}.{'s' * 43}.{'a' * 32}.{'b' * 64}"
 
 
 def test_a_token_has_its_parts():
     token = join_token.parsed(f" {TOKEN}\n")
-    assert (token.id, token.fingerprint, token.ca_sha256) == ("0" * 32, "a" * 16, "b" * 64)
+    assert (token.id, token.fingerprint, token.ca_sha256) == ("0" * 32, "a" * 32, "b" * 64)
     assert "s" * 43 not in repr(token)
     assert join_token.parsed(TOKEN.replace("b" * 64, "-")).ca_sha256 is None
 
 
-@pytest.mark.parametrize("text", ["", "mfj2" + TOKEN[4:], TOKEN[:-1], f"{TOKEN}.x", TOKEN.replace("s", "!", 1), "-"])
+def test_a_token_names_the_keys_of_one_control_plane():
+    key, other = (ControlSecret(each).public for each in ("a", "b"))
+    named = join_token.parsed(TOKEN.replace("a" * 32, key.fingerprint))
+    assert (named.accepts_key(key), named.accepts_key(other)) == (True, False)
+    older = join_token.parsed(TOKEN.replace("a" * 32, key.id))
+    assert (older.accepts_key(key), older.accepts_key(other)) == (True, False)
+    almost = join_token.parsed(
+        TOKEN.replace("a" * 32, f"{key.fingerprint[:-1]}{'0' if key.fingerprint[-1] != '0' else '1'}")
+    )
+    assert not almost.accepts_key(key)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "mfj2" + TOKEN[4:], TOKEN[:-1], f"{TOKEN}.x", TOKEN.replace("s", "!", 1), TOKEN.replace("aa", "", 1), "-"],
+)
 def test_another_text_is_no_token(text):
     with pytest.raises(UsageError):
         join_token.parsed(text)
