@@ -114,6 +114,43 @@ def test_a_second_run_changes_nothing_and_needs_no_token(install, agent, site, c
     assert second.to_copy == first.to_copy
 
 
+def test_an_outdated_line_of_the_user_is_to_be_replaced(install, agent, site):
+    """The server does not start with two lines of one user."""
+    user, line, *_ = install("--observe").to_copy
+    assert site.call(*user.split()) == "OK"
+    site.config.write_text(f"{site.config.read_text()}{line}\n")
+    done = agent("install", "--root", site.root, "--add", "load")
+    assert f"replace the line `user modfleet-agent ...` in {site.config} by this one:" in done.out
+    user, new, *_ = done.to_copy
+    assert site.call(*user.split()) == "OK"
+    site.config.write_text(site.config.read_text().replace(line, new))
+    site.restart()
+    assert site.call("ACL", "DRYRUN", "modfleet-agent", "MODULE", "LOAD", "/x") == "OK"
+
+
+def test_with_yes_a_file_outside_the_root_stays(agent, site, control, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    before = site.config.read_text()
+    options = ["--control", control.url, "--token", control.token(), "--server", site.url, "--name", "n1"]
+    done = agent("install", *options, "--root", tmp_path / "elsewhere", "--yes")
+    assert done.code == 0
+    assert done.has("note") == [f"--yes does not change {site.config}: it is outside --root {tmp_path / 'elsewhere'}"]
+    assert site.config.read_text() == before
+
+
+def test_a_token_that_is_not_needed_is_not_used(install, site, control):
+    install()
+    asked = len(control.asked)
+    again = install()
+    assert (again.code, len(control.asked)) == (0, asked)
+    assert again.has("note") == [
+        (
+            f"the token was not used. If the node was revoked, delete {site.root / STATE / 'identity.json'} and run the "
+            "command again"
+        )
+    ]
+
+
 def test_the_server_user_may_do_what_the_agent_needs_and_no_more(install, site):
     install("--yes")
     site.restart()
