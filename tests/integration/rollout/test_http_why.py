@@ -12,7 +12,7 @@ from rollout.process.advance import advance
 from rollout.services.nodes import drain_node
 from rollout.services.rollouts import promote_rollout
 from tests.plugins.cast import client_of
-from tests.recorded_fleet import fleet, operation, rollout, say, silence, start
+from tests.recorded_fleet import fleet, join, operation, rollout, say, silence, start
 
 pytestmark = pytest.mark.django_db
 
@@ -66,6 +66,20 @@ def test_it_works(why):
         "rollout.wave_failed.v1",
         "rollout.paused.v1",
     ]
+
+
+def test_skipped_nodes_are_counted_by_reason(why):
+    fleet(1)
+    join("arm-1", "arm-2", platform="linux/arm64")
+    uid = start()
+    say(uid, "n0000")
+    answer = why(uid)
+    assert answer["phase"] == "succeeded"
+    assert (
+        "1 of 3 nodes succeeded, 2 skipped. 2 nodes were skipped: incompatible_arch: for example, " in answer["summary"]
+    )
+    only = why(start(nodes=["arm-1"]))
+    assert "0 of 1 nodes succeeded, 1 skipped. 1 node was skipped: incompatible_arch: " in only["summary"]
 
 
 def test_the_verb_is_shown_with_who_asked_and_when(why, admin):
