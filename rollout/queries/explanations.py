@@ -195,12 +195,14 @@ def _rollout_facts(timeline: _Timeline, failed: Sequence[Operation]) -> RolloutF
         return facts
     rows = Operation.objects.filter(rollout=uid)
     nodes = Node.objects.filter(name=OuterRef("node"))
-    waiting = rows.filter(phase=Phase.SCHEDULED).annotate(node_phase=Subquery(nodes.values("phase")))
+    with_phase = rows.annotate(node_phase=Subquery(nodes.values("phase")))
+    waiting = with_phase.filter(phase=Phase.SCHEDULED)
     if not state.restoring:
         waiting = waiting.filter(wave__lte=state.open_wave)
     return replace(
         facts,
         in_progress=_group(rows.filter(phase__in=IN_PROGRESS), Max("deadline_at")),
+        silent=_group(with_phase.filter(phase__in=IN_PROGRESS, node_phase=NodePhase.OFFLINE)),
         offline=_group(waiting.filter(node_phase=NodePhase.OFFLINE)),
         degraded=_group(waiting.filter(node_phase=NodePhase.DEGRADED)),
         draining=_group(waiting.filter(node_phase=NodePhase.DRAINING)),

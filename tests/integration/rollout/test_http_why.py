@@ -117,6 +117,17 @@ def test_a_node_that_failed_says_what_can_be_done(why):
     assert types(answer) == ["operation.scheduled.v1", "operation.released.v1", "operation.finished.v1"]
 
 
+def test_a_node_in_progress_that_is_offline_is_named(why):
+    fleet(2)
+    uid = start()
+    say(uid, "n0001", Phase.SETTLING)
+    silence("n0001")
+    offline_nodes.declare_silent_nodes_offline()
+    assert "the reports of n0000, n0001, or the deadline; n0001 is offline" in why(uid)["summary"]
+    assert "it is settling, and n0001 is offline." in why(uid, "n0001")["summary"]
+    assert "offline" not in why(uid, "n0000")["summary"]
+
+
 def test_a_soak_is_waited_for_until_its_end(why):
     fleet(2)
     uid = start(careful=careful(canary=1, soak_seconds=600))
