@@ -54,6 +54,12 @@ def test_the_agent_reads_its_settings(install, site):
     assert settings.modules_dir == site.root / STATE / "modules"
 
 
+def test_a_label_with_a_comma_does_not_become_two(install, site, control):
+    control.answer = {"labels": {"zone": "a", "owner": "x,tier=y"}}
+    install()
+    assert settings_from(site.settings("n1")).labels == {"zone": "a"}
+
+
 def test_it_prints_what_it_must_not_do_itself(install, site):
     before = site.config.read_text(), site.call("ACL", "LIST")
     done = install()
