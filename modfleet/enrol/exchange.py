@@ -190,7 +190,10 @@ def _sentence(status: int, refusal: _Refusal) -> str:
 
 def _words(reason: object, scheme: str) -> str:
     if isinstance(reason, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {reason.verify_message}"
+        return (
+            f"its certificate is not trusted: {reason.verify_message}. If its authority is your own, set MODFLEET_CONTROL_CA "
+            "of the control plane, and create a new token"
+        )
     if isinstance(reason, ssl.SSLError) and reason.reason == "WRONG_VERSION_NUMBER":
         return "it does not speak TLS: check the port, and whether the URL is https"
     if scheme == "http" and isinstance(reason, (ConnectionResetError, BadStatusLine)):

@@ -136,7 +136,7 @@ def test_a_server_with_tls_and_a_private_ca(install, control, redis_site):
             1,
             "The server at unix:///nonexistent.sock cannot be reached: Error 2 connecting to /nonexistent.sock. No such file or directory. Check --server.",
         ),
-        ({"root": "/nonexistent"}, 2, "--root /nonexistent is not a directory."),
+        ({"root": "/nonexistent"}, 2, "--root /nonexistent is not a directory. Create it first."),
         (
             {"token-file": "/nonexistent", "token": None},
             2,
