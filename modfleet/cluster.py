@@ -115,6 +115,7 @@ class Cluster:
         self._check_paths()
         self._lock_directory()
         self._port = _reserved_port(self.options.host, self.options.port)
+        self._ensure_certificate()
         os.environ.update(self._environment())
         os.environ.pop("MODFLEET_NODE_NAME", None)  # it would override NODE_NAME
         os.environ.pop("MODFLEET_BROKER_ADMIN_URL", None)  # only the relay gets it
@@ -176,9 +177,17 @@ class Cluster:
             "MODFLEET_BROKER_URL": self._broker_url(CONTROL_USER),
             "MODFLEET_AGENT_BROKER_URL": f"redis+socket://{quote(str(self._broker_socket))}",
             "MODFLEET_PUBLIC_URL": self.url,
+            "MODFLEET_CONTROL_CA": str(self.certificate or ""),
             "MODFLEET_ALLOWED_HOSTS": "*" if is_any else ",".join(dict.fromkeys(hosts)),
             "NODE_NAME": self.nodes[0].name if self.nodes else "",
         }
+
+    def _ensure_certificate(self) -> None:
+        if self.certificate is not None:
+            from modfleet.certificate import ensure_certificate
+
+            names = [self.options.host, "localhost", *(node.host for node in self.nodes)]
+            ensure_certificate(self.certificate.parent, names)
 
     # --- Servers ------------------------------------------------------------------------------------------------------
 
@@ -241,11 +250,8 @@ class Cluster:
     def _start_api(self) -> None:
         tls: list[str] = []
         if self.certificate is not None:
-            from modfleet.certificate import ensure_certificate
-
-            names = [self.options.host, "localhost", *(node.host for node in self.nodes)]
-            certificate, key = ensure_certificate(self.data_dir / "tls", names)
-            tls = ["--ssl-certificate", str(certificate), "--ssl-keyfile", str(key)]
+            key = self.certificate.with_name("key.pem")
+            tls = ["--ssl-certificate", str(self.certificate), "--ssl-keyfile", str(key)]
         place = ["--host", self.options.host, "--port", str(self.port)]
         words = [sys.executable, "-m", "granian", *SERVER_OPTIONS, *place, *tls, "config.asgi:application"]
         self.supervisor.start("api", words)

@@ -203,6 +203,9 @@ def next_step(rollout: Document) -> str:
                 f"The rollout waits for approval by a person other than {in_words(rollout['actor'])}: run "
                 f"{verb.format('approve')}."
             )
+        case "succeeded" if skipped := rollout["progress"]["skipped"]:
+            who = "1 node was" if skipped == 1 else f"{skipped} nodes were"
+            return f"{verb.format('why')} shows why {who} skipped."
         case "succeeded" | "superseded":
             return ""
         case "rolled_back" if rollout["rollback_of"]:

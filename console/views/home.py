@@ -26,6 +26,11 @@ _BAD_STATES = {
     ModuleState.MISSING: "with a missing module",
     ModuleState.DRIFTED: "with a drifted module",
 }
+_BAD_PHASES = {
+    "degraded": "no operation is released until the server can be used",
+    "offline": "nothing heard for 3 heartbeat intervals",
+    "pending": "not accepted yet, or no heartbeat yet",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +55,7 @@ def home(request: HttpRequest) -> TemplateResponse:
         matrix=_matrix(list(nodes.object_list), shown, modules),
         nodes=nodes,
         filter=shown,
-        phases=("online", "degraded", "offline", "draining"),
+        phases=("online", "degraded", "offline", "draining", "pending"),
         states=list(ModuleState),
         query=urlencode(_filter_fields(request.GET)),
     )
@@ -95,9 +100,10 @@ def _tasks(rollouts: Sequence[Rollout], modules: Sequence[ModuleOnNodes], phases
                 of_module = {"module_name": each.module_name, "version": each.version, "state": state}
                 text = f"{_nodes(count)} {words}: {each.module_name} {each.version}"
                 tasks.append(Task(kind=state, text=text, url=list_url("rollout_nodemodule", of_module)))
-    if offline := phases.get("offline"):
-        text = f"{_nodes(offline)} offline: nothing heard for 3 heartbeat intervals"
-        tasks.append(Task(kind="offline", text=text, url=list_url("rollout_node", {"phase": "offline"})))
+    for phase, words in _BAD_PHASES.items():
+        if count := phases.get(phase):
+            text = f"{_nodes(count)} {phase}: {words}"
+            tasks.append(Task(kind=phase, text=text, url=list_url("rollout_node", {"phase": phase})))
     return tasks
 
 

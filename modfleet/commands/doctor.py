@@ -80,8 +80,12 @@ def _environ(file: Path | None) -> Mapping[str, str]:
     try:
         words = shlex.split(file.read_text(), comments=True)
     except (OSError, ValueError) as error:
-        end(f"{file} cannot be read: {error}.", ExitCode.USAGE)
+        end(f"{file} cannot be read: {_words(error)}.", ExitCode.USAGE)
     return {**os.environ, **dict(word.split("=", 1) for word in words if "=" in word)}
+
+
+def _words(error: OSError | ValueError) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def _diagnose(environ: Mapping[str, str], *, as_json: bool) -> NoReturn:
@@ -108,7 +112,7 @@ def _print_acl(given: argparse.Namespace) -> NoReturn:
         try:
             password = given.password_file.read_text().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
-            end(f"{given.password_file} cannot be read: {error}.", ExitCode.USAGE)
+            end(f"{given.password_file} cannot be read: {_words(error)}.", ExitCode.USAGE)
     else:
         password = secrets.token_urlsafe(32)
         print(f"user {given.user}, password {password}", file=sys.stderr)  # noqa: T201 - not part of the line

@@ -70,12 +70,18 @@ def _in_a_table(found: list[Document]) -> RenderableType:
                 each["role"],
                 in_a_line(each["labels"]),
                 each["last_seen"],
-                ", ".join(f"{one['module_name']} {one['version']} {one['state']}" for one in each["modules"]),
+                ", ".join(_module_in_a_line(one) for one in each["modules"]),
                 _warnings(each),
             )
             for each in found
         ),
     )
+
+
+def _module_in_a_line(module: Document) -> str:
+    """Return the module with what the node has of it: `load` if it is loaded, `files`, or nothing if it is absent."""
+    has = "" if module["observed"] == "absent" else f" {module['observed']}"
+    return f"{module['module_name']} {module['version']}{has} {module['state']}"
 
 
 @app.command()
@@ -214,6 +220,7 @@ def add(
     if not session.as_json:
         where = f"the host of {name}" if group is None else f"each host (at most {uses})"
         session.note(f"Run this on {where} as root, until {created['expires_at']}. The token is shown only now.")
+        session.note("Replace the URL after --server if the server listens elsewhere.")
     session.show(created, lambda each: each["command"])
     if group is not None and not auto_accept and not session.as_json:
         session.note("Then accept each node: modfleet nodes accept NODE")
@@ -336,7 +343,13 @@ def label(
     """Set the labels of a node. They replace all labels that operators gave it before."""
     if bool(labels) == clear:
         raise UsageError("Give the labels as NAME=VALUE, or --clear to remove them.")
-    session.show(session.api.patch(path_to(NODES, name), {"labels": labels_of(labels or [])}), _in_words)
+    changed = session.api.patch(path_to(NODES, name), {"labels": labels_of(labels or [])})
+    session.show(changed, _labels_in_words)
+
+
+def _labels_in_words(node: Document) -> str:
+    labels = in_a_line(node["labels"])
+    return f"the labels of {node['name']} are {labels}" if labels else f"{node['name']} has no labels"
 
 
 def _warnings(node: Document) -> str:
@@ -356,7 +369,10 @@ def seconds_of(text: str) -> int:
     """Return the seconds that a time such as 30m means. Raises: `UsageError`."""
     if not (parts := re.fullmatch("([0-9]{1,9})([smhd])", text)):
         raise UsageError(f"{text} is not a time. Write it as 30m, 1h or 7d.")
-    return int(parts[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[parts[2]]
+    seconds = int(parts[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[parts[2]]
+    if not 60 <= seconds <= 366 * 86_400:
+        raise UsageError(f"{text} is not between 1m and 366d.")
+    return seconds
 
 
 def _show_phase(session: Session, node: Any) -> None:

@@ -31,6 +31,8 @@ class AtServer:
         self._yes = yes
         #: Files of which this run has kept a copy.
         self._copied: set[Path] = set()
+        #: Files outside `--root`.
+        self._outside: set[str] = set()
 
     def user(self, name: str, password_file: Path) -> None:
         """Ensure the server's user of the agent, with its rights, now and after a restart."""
@@ -122,9 +124,13 @@ class AtServer:
         name = aclfile or self._found.config_file
         if name and _has_user_line(Path(name), rules):
             self._steps.unchanged(f"line `user {SERVER_USER} ...` in {name}")
-        elif name and self._yes and is_live and (path := self._host.editable(name)):
+        elif name and self._yes and is_live and (path := self._editable(name)):
             self._edit(path, line, replacing=rf"\s*user\s+{SERVER_USER}\s.*")
             self._steps.done(f"line `user {SERVER_USER} ...` in {name}")
+        elif name and _user_lines(Path(name)):
+            # The server does not start with two lines of one user.
+            what = f"keep this user over a restart: replace the line `user {SERVER_USER} ...` in {name} by this one"
+            self._steps.by_you(what, line)
         else:
             where = name or "the server's ACL file or configuration file"
             self._steps.by_you(f"keep this user over a restart: put this line into {where}", line)
@@ -174,7 +180,14 @@ class AtServer:
             self._steps.by_you(f"put this line at the end of {where}; {NEXT_RESTART}", line)
 
     def _editable(self, name: str | None) -> Path | None:
-        return self._host.editable(name) if name else None
+        """Return the file if it may be edited. If only `--root` forbids it, say so once."""
+        if name is None:
+            return None
+        path = self._host.editable(name)
+        if path is None and self._yes and Path(name).is_file() and name not in self._outside:
+            self._outside.add(name)
+            self._steps.note(f"--yes does not change {name}: it is outside --root {self._host.root}")
+        return path
 
     def _edit(self, path: Path, line: str, replacing: str | None = None) -> bool:
         """Add `line` at the end of the file, without the lines that match `replacing`. Return True if the file changed.
@@ -199,12 +212,17 @@ class AtServer:
 
 def _has_user_line(path: Path, rules: str) -> bool:
     """Return True if the file gives the user these rights and this password."""
+    needed = {each for each in rules.split() if each[0] in "+#"}
+    return any(needed <= set(words) for words in _user_lines(path))
+
+
+def _user_lines(path: Path) -> list[list[str]]:
+    """Return the words of the lines that define the user; none if the file cannot be read."""
     try:
         lines = [line.split() for line in path.read_text(errors="surrogateescape").splitlines()]
     except OSError:
-        return False
-    needed = {each for each in rules.split() if each[0] in "+#"}
-    return any(words[:2] == ["user", SERVER_USER] and needed <= set(words) for words in lines)
+        return []
+    return [words for words in lines if words[:2] == ["user", SERVER_USER]]
 
 
 def _back_up(path: Path) -> None:

@@ -200,6 +200,6 @@ def _require_root(given: argparse.Namespace) -> None:
     if given.root is None and os.geteuid() != 0:
         raise UsageError("Run this command as root, or give a directory of your own with --root DIR.")
     if given.root is not None and not given.root.is_dir():
-        raise UsageError(f"--root {given.root} is not a directory.")
+        raise UsageError(f"--root {given.root} is not a directory. Create it first.")
     if not given.no_service and given.root is None and not Path("/run/systemd/system").is_dir():
-        raise UsageError("This host does not run systemd. Use --no-service.")
+        raise UsageError("This host does not run systemd. Use --no-service, or --root DIR.")

@@ -3,7 +3,7 @@
 import ssl
 from dataclasses import dataclass, field
 from hashlib import sha256
-from http.client import HTTPException
+from http.client import BadStatusLine, HTTPException
 from ipaddress import ip_address
 from typing import TypeVar
 from urllib.error import URLError
@@ -164,7 +164,7 @@ def _call(request: Request, context: ssl.SSLContext, kind: type[Answer]) -> Answ
     except (OSError, HTTPException) as error:
         reason = error.reason if isinstance(error, URLError) else error
         raise UnreachableError(
-            f"The control plane at {_place(request)} cannot be reached: {_words(reason)}."
+            f"The control plane at {_place(request)} cannot be reached: {_words(reason, request.type)}."
         ) from error
     if status >= 500:  # its proxy, or a failure that may pass
         raise UnreachableError(
@@ -181,16 +181,23 @@ def _call(request: Request, context: ssl.SSLContext, kind: type[Answer]) -> Answ
 
 def _sentence(status: int, refusal: _Refusal) -> str:
     steps = {
-        "invalid_token": "A token is for certain names, and expires: `modfleet nodes add` creates a new one.",
-        "node_exists": "Or give this node another name: with --name, or MODFLEET_NODE for `modfleet agent run`.",
+        "invalid_token": "It is for another name, was used or revoked, or has expired: `modfleet nodes tokens` shows it.",
+        "node_exists": "If it is another host, give this one another name: --name, or MODFLEET_NODE for `agent run`.",
     }
     said = " ".join(refusal.description.split()).rstrip(".") or f"status {status}"
     return f"The control plane refused the node: {said}. {steps.get(refusal.error_code, '')}".strip()
 
 
-def _words(reason: object) -> str:
+def _words(reason: object, scheme: str) -> str:
     if isinstance(reason, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {reason.verify_message}"
+        return (
+            f"its certificate is not trusted: {reason.verify_message}. If its authority is your own, set MODFLEET_CONTROL_CA "
+            "of the control plane, and create a new token"
+        )
+    if isinstance(reason, ssl.SSLError) and reason.reason == "WRONG_VERSION_NUMBER":
+        return "it does not speak TLS: check the port, and whether the URL is https"
+    if scheme == "http" and isinstance(reason, (ConnectionResetError, BadStatusLine)):
+        return "it closed the connection: if it speaks TLS, use https://"
     if isinstance(reason, OSError) and reason.strerror:
         return reason.strerror
     return " ".join(str(reason).split()).rstrip(".") or type(reason).__name__

@@ -75,6 +75,9 @@ def install(wishes: Wishes, host: Host, tell: Callable[[str], None], system: Pat
         joined = None
         settings = former
         steps.unchanged(f"{node} is enrolled at {former['MODFLEET_CONTROL_URL']}")
+        if wishes.token:
+            key = former["MODFLEET_IDENTITY_FILE"]
+            steps.note(f"the token was not used. If the node was revoked, delete {key} and run the command again")
     else:
         joined = _join(wishes, host, layout)
         settings = _joined(former, host, layout, joined, url)
@@ -95,7 +98,8 @@ def install(wishes: Wishes, host: Host, tell: Callable[[str], None], system: Pat
     at_server.socket()
     at_server.modules(directory)
     if not wishes.service:
-        steps.by_you("start the agent", run_command(host, layout))
+        again = "restart the agent" if must_restart else "start the agent, unless it runs"
+        steps.by_you("start the agent" if joined else again, run_command(host, layout))
         return _wait(wishes, layout, steps, joined, runs=False)
     must_restart |= _create_units(host, layout, steps, found)
     steps.step(host.start(layout.unit, again=must_restart), f"{layout.unit} runs")

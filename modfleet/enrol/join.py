@@ -98,8 +98,10 @@ def given_settings(joined: Joined, *, control_ca: str, broker_ca: str) -> dict[s
         given["MODFLEET_CONTROL_CA"] = control_ca
     if enrolled.broker_ca:
         given["MODFLEET_BROKER_CA"] = broker_ca
-    if enrolled.labels:
-        given["MODFLEET_LABELS"] = ",".join(f"{name}={value}" for name, value in enrolled.labels.items())
+    labels = (f"{name}={value}" for name, value in enrolled.labels.items())
+    # The control plane knows all of them. The setting cannot hold a comma.
+    if text := ",".join(each for each in labels if "," not in each):
+        given["MODFLEET_LABELS"] = text
     return given
 
 

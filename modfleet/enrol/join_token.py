@@ -38,7 +38,9 @@ def parsed(text: str) -> JoinToken:
     """Return the token. Raises: `UsageError`."""
     found = _TOKEN.fullmatch(text.strip())
     if not found:
-        raise UsageError("This is not a join token: copy the whole line that `modfleet nodes add` printed.")
+        raise UsageError(
+            "This is not a join token: copy the word mfj1... from the command that `modfleet nodes add` printed."
+        )
     ca = found["ca"]
     return JoinToken(
         text=found[0], id=found["id"], fingerprint=found["fingerprint"], ca_sha256=None if ca == "-" else ca

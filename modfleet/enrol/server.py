@@ -139,6 +139,12 @@ def detect(url: str, logins: list[Login], system: Path = inspection.ROOT) -> Fou
         except (Failure, OSError) as failure:
             if not _is_login_refused(failure):
                 raise CommandError(f"{str(failure).rstrip('.')}. Check --server.") from failure
+    if logins[0].password_file is not None:
+        user = logins[0].user or "default"
+        raise UsageError(
+            f"The server at {url} refuses the user {user} or the password in {logins[0].password_file}. Check --admin-user "
+            "and --admin-password-file."
+        )
     raise UsageError(
         f"The server at {url} asks for a password. Give --admin-password-file, and --admin-user if the administrator is "
         "not `default`. They are used only now, and not stored."

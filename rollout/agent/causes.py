@@ -15,8 +15,9 @@ class LoadRefusedError(Failure):
     """The server refused to load the module, and the cause stands in its log. `note`: what else went wrong."""
 
     def __init__(self, module: LoadedModule, error: RefusedError, *, note: str = "") -> None:
+        answer = str(error).removesuffix(" Please check the server logs.").rstrip(".")
         message = (
-            f"The server refuses to load {module.name} {module.version}: {error} See the server's log for the cause."
+            f"The server refuses to load {module.name} {module.version}: {answer}. See the server's log for the cause."
         )
         super().__init__(Reason.LOAD_FAILED, " ".join(filter(None, (message, note))))
         self.module = module

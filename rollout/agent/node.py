@@ -236,7 +236,7 @@ class Node:
         except ServerLoadingError as error:
             return ServerFacts(), ServerState(problem=ServerProblem.SERVER_LOADING, message=error.message)
         except (RefusedError, UserRefusedError, OSError, ValueError) as error:
-            words = f"The server cannot be used by this agent: {str(error).rstrip('.')}."[:500]
+            words = f"The server cannot be used by this agent: {self._refusal(error)}."[:500]
             return ServerFacts(), ServerState(problem=ServerProblem.SERVER_REFUSES, message=storable(words))
         except Failure as failure:
             log.warning("The server's modules are not known: %s", failure)
@@ -245,6 +245,13 @@ class Node:
             )
         self._last_facts, self._last_state = _facts_from(info, modules), state
         return self._last_facts, state
+
+    def _refusal(self, error: Exception) -> str:
+        if isinstance(error, UserRefusedError):
+            return f"it refuses the user {self.settings.server_user or 'default'} or its password"
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            return f"{error.filename} cannot be read: {error.strerror}"
+        return str(error).rstrip(".")
 
     def _other_modules(self) -> tuple[str, ...]:
         """Return the names of other loaded modules. While the server is away, they are those that were last read."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from kombu import Connection, Producer
 from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
 
 from rollout.agent.trust import Trust
 from rollout.messages import Heartbeat, Reports, queue_for
@@ -71,6 +71,7 @@ class Publisher:
 
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
+        self._problem = ""
         self._connection: Connection | None = None
         self._producer: Producer | None = None
 
@@ -88,11 +89,19 @@ class Publisher:
             except (OperationalError, RedisError, OSError) as error:
                 self.close()
                 if time.monotonic() > end:
-                    log.warning("The broker is away, nothing was sent to %s: %s", queue, in_words(error, BROKER_CA))
+                    self._warn(queue, error)
                     return False
                 time.sleep(RETRY_SECONDS)
             else:
+                self._problem = ""
                 return True
+
+    def _warn(self, queue: str, error: Exception) -> None:
+        """Log the problem once, until it changes: a node may wait for a person for days."""
+        problem = f"{_in_words(error)} Nothing was sent to {queue}."
+        if problem != self._problem:
+            log.warning("%s", problem)
+        self._problem = problem
 
     def close(self) -> None:
         connection, self._connection, self._producer = self._connection, None, None
@@ -104,3 +113,12 @@ class Publisher:
             self._connection = connected(self._trust)
             self._producer = Producer(self._connection.channel())
         return self._producer
+
+
+def _in_words(error: Exception) -> str:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, AuthenticationError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return f"The broker is away: {in_words(error, BROKER_CA)}."
+    return "The broker refuses this node: the node waits for `modfleet nodes accept`, or its identity was revoked."

@@ -64,4 +64,4 @@ def refuse_restarted(operation: Operation, session: Session, run_id: str) -> Non
 def crashed(operation: Operation, failure: Failure | None = None) -> Failure:
     words = f" ({failure.message.rstrip('.')})" if failure else ""
     name = f"{operation.command.module_name} {operation.command.version}"
-    return Failure(Reason.SERVER_CRASHED, f"The server crashed with {name}{words}. See the server's log.")
+    return Failure(Reason.SERVER_CRASHED, f"The server stopped during the operation on {name}{words}. See its log.")

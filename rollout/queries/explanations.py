@@ -27,7 +27,7 @@ from rollout.domain.rollout.events import (
     rollout_stream,
 )
 from rollout.domain.rollout.state import RolloutState
-from rollout.domain.words import MOST_NAMED, listed, sentence
+from rollout.domain.words import MOST_NAMED, count_of_nodes, listed, sentence, with_cause
 from rollout.messages import Phase, Reason
 from rollout.models import Node, Operation, Rollout
 from rollout.projections.attempts import BAD, attempt_in_words, begun_in_words, earlier, outcomes_of
@@ -62,7 +62,7 @@ def of_rollout(uid: str) -> Answer:
     why = explain_rollout(timeline.state, timeline.started, current, _rollout_facts(timeline, failed))
     reason = timeline.state.reason
     failures = failures_of(uid)
-    why = replace(why, summary=" ".join((why.summary, *_said_by_servers(failures))))
+    why = replace(why, summary=" ".join((why.summary, *_skipped(uid), *_said_by_servers(failures))))
     document = {"uid": uid, "phase": timeline.state.phase, "reason": reason, **_document(why), "failures": failures}
     own = [each for each in timeline.events if not _is_routine(each)]
     shown = [*own[:1], *own[1:][-EVENTS:], *_endings(uid, failed)]
@@ -87,6 +87,18 @@ def of_node(uid: str, name: str) -> Answer:
     document = {"uid": uid, "node": name, "phase": row.phase, "reason": row.reason or None, **_document(why)}
     document["failures"] = failures
     return Answer(document=document, events=events[-EVENTS:])
+
+
+def _skipped(uid: str) -> list[str]:
+    """Return how many nodes were skipped for each reason, with the first message, as sentences."""
+    rows = Operation.objects.filter(rollout=uid, phase=Phase.SKIPPED).exclude(reason="")
+    groups = rows.values("reason").annotate(count=Count("key"), message=Min("message")).order_by("-count", "reason")
+    return [sentence(_skipped_in_words(**each)) for each in groups]
+
+
+def _skipped_in_words(reason: str, count: int, message: str) -> str:
+    who = f"{count_of_nodes(count)} {'was' if count == 1 else 'were'} skipped"
+    return with_cause(who, reason, f"for example, {message}" if message and count > 1 else message)
 
 
 def _said_by_servers(failures: Sequence[dict[str, Any]]) -> list[str]:
@@ -183,12 +195,14 @@ def _rollout_facts(timeline: _Timeline, failed: Sequence[Operation]) -> RolloutF
         return facts
     rows = Operation.objects.filter(rollout=uid)
     nodes = Node.objects.filter(name=OuterRef("node"))
-    waiting = rows.filter(phase=Phase.SCHEDULED).annotate(node_phase=Subquery(nodes.values("phase")))
+    with_phase = rows.annotate(node_phase=Subquery(nodes.values("phase")))
+    waiting = with_phase.filter(phase=Phase.SCHEDULED)
     if not state.restoring:
         waiting = waiting.filter(wave__lte=state.open_wave)
     return replace(
         facts,
         in_progress=_group(rows.filter(phase__in=IN_PROGRESS), Max("deadline_at")),
+        silent=_group(with_phase.filter(phase__in=IN_PROGRESS, node_phase=NodePhase.OFFLINE)),
         offline=_group(waiting.filter(node_phase=NodePhase.OFFLINE)),
         degraded=_group(waiting.filter(node_phase=NodePhase.DEGRADED)),
         draining=_group(waiting.filter(node_phase=NodePhase.DRAINING)),

@@ -67,6 +67,11 @@ def test_tls_with_a_certificate_that_clients_can_trust(start):
     trusted.verify_flags |= ssl.VERIFY_X509_STRICT
     for url in (up.url, up.url.replace("127.0.0.1", "localhost")):
         assert httpx.get(f"{url}/v2/nodes", verify=trusted, auth=("admin", PASSWORD)).status_code == 200
+    # An agent of another host must be able to trust it, too.
+    assert (
+        httpx.get(f"{up.url}/v2/enrolment", verify=trusted).json()["ca"]
+        == (up.folder / "tls" / "certificate.pem").read_text()
+    )
     assert (up.folder / "tls" / "key.pem").stat().st_mode & 0o777 == 0o600
 
 

@@ -122,7 +122,8 @@ class Host:
         if any(isinstance(each, AuthenticationError) for each in found):
             return failed(
                 f"The server at {url} refuses the user {user} or its password.",
-                "Check MODFLEET_SERVER_USER and MODFLEET_SERVER_PASSWORD_FILE against the server's ACL.",
+                f"`modfleet agent install --name {self.settings.node}` prints the user that the server needs. Otherwise, check "
+                "MODFLEET_SERVER_USER and MODFLEET_SERVER_PASSWORD_FILE against the server's ACL.",
             )
         words = words_of(error)
         match next((each for each in found if isinstance(each, OSError)), None):

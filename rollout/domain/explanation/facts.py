@@ -30,9 +30,9 @@ class RolloutFacts:
     retried or restored, and which operations were superseded. `related`: rollouts that retry it or roll it back, or that
     it retries or rolls back, and nodes that its rollback leaves unchanged.
 
-    `in_progress`: nodes that were released. The other groups are of scheduled nodes that may be released: offline,
-    degraded, draining, behind an older operation, or waiting for a retry. `needs`: rollouts that must succeed first. `frozen`: who
-    froze the fleet, and why.
+    `in_progress`: nodes that were released. `silent`: those of them that are offline. The other groups are of scheduled
+    nodes that may be released: offline, degraded, draining, behind an older operation, or waiting for a retry. `needs`:
+    rollouts that must succeed first. `frozen`: who froze the fleet, and why.
     """
 
     since: datetime
@@ -41,6 +41,7 @@ class RolloutFacts:
     failed: tuple[str, ...] = ()
     related: tuple[str, ...] = ()
     in_progress: Nodes = Nodes()
+    silent: Nodes = Nodes()
     offline: Nodes = Nodes()
     degraded: Nodes = Nodes()
     draining: Nodes = Nodes()

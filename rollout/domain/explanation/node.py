@@ -72,7 +72,9 @@ def _rule_of_node(node: NodeFacts) -> Rule:
 
 def _answer(node: NodeFacts) -> Iterator[Wait]:
     does = "cancel it" if node.phase == Phase.CANCELING else "report the end"
-    yield Wait(what=Rule.NODE_DEADLINE, text=f"{node.name} to {does}; it is {node.phase}", until=node.deadline_at)
+    offline = f", and {node.name} is offline" if node.node_phase == NodePhase.OFFLINE else ""
+    text = f"{node.name} to {does}; it is {node.phase}{offline}"
+    yield Wait(what=Rule.NODE_DEADLINE, text=text, until=node.deadline_at)
 
 
 def _turn(

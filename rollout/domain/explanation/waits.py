@@ -15,9 +15,10 @@ NEXT_STEP = Wait(what=Rule.NEXT_STEP, text="its next step, which is about to sta
 def waits_in_progress(facts: RolloutFacts) -> Iterator[Wait]:
     if facts.in_progress.count:
         reports = "the report" if facts.in_progress.count == 1 else "the reports"
+        silent = f"; {facts.silent} {'is' if facts.silent.count == 1 else 'are'} offline" if facts.silent.count else ""
         yield Wait(
             what=Rule.NODE_DEADLINE,
-            text=f"{reports} of {facts.in_progress}, or the deadline",
+            text=f"{reports} of {facts.in_progress}, or the deadline{silent}",
             until=facts.in_progress.until,
         )
 

@@ -160,20 +160,24 @@ def test_what_the_user_may_not_read_is_not_known(site):
 
 @both
 @pytest.mark.parametrize(
-    ("rights", "password"), [(["-@all", "+ping"], "p"), (["+@all"], "wrong")], ids=["no rights", "wrong password"]
+    ("rights", "password", "words"),
+    [(["-@all", "+ping"], "p", "no permissions"), (["+@all"], "wrong", "it refuses the user agent or its password.")],
+    ids=["no rights", "wrong password"],
 )
-def test_a_server_that_refuses_the_agent(site, rights, password):
+def test_a_server_that_refuses_the_agent(site, rights, password, words):
     site.server.call("ACL", "SETUSER", "agent", "on", ">p", *rights)
     (site.root / "password").write_text(password)
     with_settings(site, MODFLEET_SERVER_USER="agent", MODFLEET_SERVER_PASSWORD_FILE=str(site.root / "password"))
     state = state_of(site)
     assert state.problem == ServerProblem.SERVER_REFUSES
-    assert state.message
+    assert words in state.message
 
 
 def test_a_password_file_that_cannot_be_read(site):
     with_settings(site, MODFLEET_SERVER_PASSWORD_FILE="/nonexistent/password")
-    assert state_of(site).problem == ServerProblem.SERVER_REFUSES
+    state = state_of(site)
+    assert state.problem == ServerProblem.SERVER_REFUSES
+    assert state.message.endswith(": /nonexistent/password cannot be read: No such file or directory.")
 
 
 class OldSession:

@@ -13,11 +13,11 @@ import redis
 from celery import Celery
 
 from rollout.agent.failure import Failure
-from rollout.agent.publisher import connected
+from rollout.agent.publisher import Publisher, connected
 from rollout.agent.server import Server
 from rollout.agent.settings import settings_from
 from rollout.agent.trust import Trust
-from rollout.messages import EXECUTE, REPORTS, Phase, Report, from_json, queue_for, to_json
+from rollout.messages import EXECUTE, REPORTS, Phase, Report, Reports, from_json, queue_for, to_json
 from rollout.tls import in_words, secured
 from tests.authority import Authority
 from tests.plugins.server import free_port, prepared
@@ -159,10 +159,21 @@ def test_an_agent_with_another_authority_says_which_file_is_wrong(site, settings
     log = site.root / "worker.log"
     environ = {"MODFLEET_BROKER_URL": settings.broker_url, "MODFLEET_BROKER_CA": str(other.certificate)}
     with process(log, *AGENT, **(site.environ | environ)):
-        wait_for(lambda: "nothing was sent" in log.read_text())
-    (line, *_) = [each for each in log.read_text().splitlines() if "nothing was sent" in each]
+        wait_for(lambda: "Nothing was sent" in log.read_text())
+    (line, *_) = [each for each in log.read_text().splitlines() if "Nothing was sent" in each]
     assert "its certificate is not trusted: " in line
-    assert line.endswith("Set MODFLEET_BROKER_CA to the PEM file of the authority that signed it")
+    assert "Set MODFLEET_BROKER_CA to the PEM file of the authority that signed it." in line
+
+
+def test_an_agent_that_the_broker_refuses_says_so_once(settings, caplog):
+    refused = replace(settings, broker_url=settings.broker_url.replace("://", "://nobody:secret@"))
+    publisher = Publisher(Trust(refused))
+    assert not any(publisher.send(Reports(reports=()), queue=REPORTS, patience=0) for _ in range(2))
+    (line,) = [each.getMessage() for each in caplog.records if each.name == "rollout.agent.publisher"]
+    assert line == (
+        "The broker refuses this node: the node waits for `modfleet nodes accept`, or its identity was revoked. Nothing was "
+        f"sent to {REPORTS}."
+    )
 
 
 @pytest.mark.parametrize("ca", ["none", "other"])

@@ -8,7 +8,7 @@ from msgspec import to_builtins
 
 from rollout.delivery.ingestion import record_heartbeats
 from rollout.domain.strategy import Gate
-from rollout.messages import Finding, FindingStatus, Phase, Reason, Replica, ServerState
+from rollout.messages import Finding, FindingStatus, InstalledModule, Phase, Reason, Replica, ServerState
 from rollout.process.advance import advance
 from rollout.services.enrolment import create_join_token
 from rollout.services.rollouts import pause_rollout
@@ -72,6 +72,17 @@ def test_degraded_nodes_come_first(run):
     run("nodes", "decommission", "zz-away", "--yes")
 
 
+def test_the_list_tells_what_is_loaded_from_what_is_only_there(run):
+    had = [
+        InstalledModule(module_name="json", version=each, content_sha256=str(each) * 64, loaded=each == 2)
+        for each in (1, 2)
+    ]
+    join("both", modules=had)
+    (line,) = [each for each in run("nodes", COLUMNS="300").stdout.splitlines() if each.startswith("both ")]
+    assert "json 1 files drifted, json 2 load drifted" in line
+    run("nodes", "decommission", "both", "--yes")
+
+
 def test_a_node(run):
     join("other")
     assert answer(run("nodes", "show", "other", "--json"))["name"] == "other"
@@ -81,6 +92,8 @@ def test_a_node(run):
     assert answer(run("nodes", "activate", "other", "--json"))["phase"] == "online"
     assert answer(run("nodes", "label", "other", "zone=a", "--json"))["labels"] == {"zone": "a"}
     assert [each["name"] for each in answer(run("nodes", "list", "--label", "zone=a", "--json"))] == ["other"]
+    assert run("nodes", "label", "other", "zone=b").stdout == "the labels of other are zone=b\n"
+    assert run("nodes", "label", "other", "--clear").stdout == "other has no labels\n"
     assert answer(run("nodes", "label", "other", "--clear", "--json"))["labels"] == {}
     assert answer(run("nodes", "forget", "other", "--json", "--yes"))["phase"] == "offline"
     assert answer(run("nodes", "decommission", "other", "--json"))["phase"] == "decommissioned"
@@ -92,6 +105,7 @@ def test_a_node_is_added(run):
     assert shown.stdout.startswith("modfleet agent install --control http")
     assert shown.stdout.endswith(" --name web-1 --observe\n")
     assert shown.stderr.startswith("Run this on the host of web-1 as root, until 20")
+    assert "Replace the URL after --server" in shown.stderr
     listed = answer(run("nodes", "tokens", "--json"))[0]
     assert (listed["node"], listed["labels"], listed["state"]) == ("web-1", {"zone": "a"}, "open")
     assert shown.stdout.split("--token mfj1.")[1].startswith(listed["id"])
@@ -126,7 +140,8 @@ def test_the_identity_of_a_node(run):
         (["nodes", "add", "a", "--group", "a*"], 2, "Give the name of the node, or --group"),
         (["nodes", "add", "a", "--uses", "2"], 2, "--uses and --auto-accept need --group."),
         (["nodes", "add", "a", "--expires", "soon"], 2, "soon is not a time. Write it as 30m, 1h or 7d."),
-        (["nodes", "add", "a", "--expires", "1s"], 2, "expires_in_seconds: "),
+        (["nodes", "add", "a", "--expires", "1s"], 2, "1s is not between 1m and 366d."),
+        (["nodes", "add", "a", "--expires", "367d"], 2, "367d is not between 1m and 366d."),
         (["nodes", "add", "a b"], 2, "node: Must be 1 to 128 ASCII letters, digits, - _ and . only."),
         (["nodes", "add", "--group", "cache"], 2, "pattern: must have a *, a letter or digit, and at most 128"),
         (["nodes", "revoke-token", "x"], 1, "There is no join token with this id. `modfleet nodes tokens` lists"),

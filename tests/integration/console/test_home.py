@@ -1,13 +1,19 @@
 """The home page: what needs attention, rollouts in progress, and the modules of each node."""
 
 import pytest
+from msgspec import to_builtins
 
 from accounts.roles import Role
+from rollout.delivery.ingestion import record_heartbeats
+from rollout.messages import ServerState
+from rollout.services.enrolment import create_join_token
 from rollout.services.freeze import freeze_fleet
 from rollout.services.nodes import decommission_node
 from rollout.services.rollouts import pause_rollout
+from tests.hosts import Host
 from tests.integration.admin.conftest import EVIL, signed_in, text
 from tests.integration.console.conftest import shown_text
+from tests.recorded_fleet import heartbeat_of, join
 
 
 def test_it_works(fleet, admin):
@@ -54,6 +60,19 @@ def test_what_waits_for_a_person_is_named(fleet, admin):
     assert ("paused", f"/admin/rollout/rollout/{fleet.rollout}/change/") in [
         (each.kind, each.url) for each in page.context["tasks"]
     ]
+
+
+def test_nodes_that_need_a_person_are_named(fleet, admin):
+    join("away")
+    state = ServerState(problem="server_unreachable", message="It is away.")
+    record_heartbeats([heartbeat_of("away") | {"facts": to_builtins(state)}])
+    Host(name="new-1").join(create_join_token(pattern="new-*", labels={}, expires_in_seconds=60))
+    page = admin.get("/admin/")
+    tasks = [(each.kind, each.text) for each in page.context["tasks"]]
+    assert ("degraded", "1 node degraded: no operation is released until the server can be used") in tasks
+    assert ("pending", "1 node pending: not accepted yet, or no heartbeat yet") in tasks
+    assert "5 nodes 3 online 1 degraded 0 offline 0 draining 1 pending" in shown_text(page)
+    assert [each.name for each in admin.get("/admin/?phase=pending").context["nodes"]] == ["new-1"]
 
 
 def test_a_frozen_fleet_is_told_to_all(fleet, viewer):

@@ -48,7 +48,8 @@ def test_a_failed_check_has_its_fix_in_the_next_line(healthy):
     assert (shown.returncode, shown.stderr) == (1, "")
     assert (
         f"fail     server_socket: The server at {healthy.environ['MODFLEET_SERVER_URL']} refuses the user agent or its "
-        "password.\n         Fix: Check MODFLEET_SERVER_USER and MODFLEET_SERVER_PASSWORD_FILE against the server's ACL.\n"
+        f"password.\n         Fix: `modfleet agent install --name {healthy.environ['MODFLEET_NODE']}` prints the user that the "
+        "server needs. Otherwise, check MODFLEET_SERVER_USER and MODFLEET_SERVER_PASSWORD_FILE against the server's ACL.\n"
     ) in shown.stdout
 
 
@@ -58,7 +59,7 @@ def test_settings_come_from_a_file(healthy, tmp_path):
     assert doctor("--env-file", tmp_path / "env", environ={"MODFLEET_NODE": "n2"}).returncode == 0
     shown = doctor("--env-file", "/nonexistent")
     assert (shown.returncode, shown.stdout) == (2, "")
-    assert shown.stderr == "/nonexistent cannot be read: [Errno 2] No such file or directory: '/nonexistent'.\n"
+    assert shown.stderr == "/nonexistent cannot be read: No such file or directory.\n"
 
 
 def test_json(healthy):

@@ -103,7 +103,11 @@ def test_a_server_with_tls_and_a_private_ca(install, control, redis_site):
 @pytest.mark.parametrize(
     ("changed", "code", "sentence"),
     [
-        ({"token": "mfj1.x"}, 2, "This is not a join token: copy the whole line that `modfleet nodes add` printed."),
+        (
+            {"token": "mfj1.x"},
+            2,
+            "This is not a join token: copy the word mfj1... from the command that `modfleet nodes add` printed.",
+        ),
         ({"token": None}, 2, "n1 is not enrolled yet. Give --token."),
         ({"server": None}, 2, "n1 is not enrolled yet. Give --server."),
         ({"control": "ftp://x"}, 2, "--control must be the URL of the control plane: https://HOST[:PORT]."),
@@ -132,7 +136,7 @@ def test_a_server_with_tls_and_a_private_ca(install, control, redis_site):
             1,
             "The server at unix:///nonexistent.sock cannot be reached: Error 2 connecting to /nonexistent.sock. No such file or directory. Check --server.",
         ),
-        ({"root": "/nonexistent"}, 2, "--root /nonexistent is not a directory."),
+        ({"root": "/nonexistent"}, 2, "--root /nonexistent is not a directory. Create it first."),
         (
             {"token-file": "/nonexistent", "token": None},
             2,
@@ -162,13 +166,25 @@ def test_a_control_plane_that_cannot_be_reached(install, control, redis_site):
     assert redis_site.files() == before
 
 
+def test_the_scheme_of_the_control_plane_is_wrong(install, control, https):
+    plain = install(control, control=f"https://127.0.0.1:{control.port}")
+    assert (plain.code, control.posted) == (4, [])
+    assert plain.err == (
+        f"The control plane at https://127.0.0.1:{control.port} cannot be reached: it does not speak TLS: check the port, "
+        "and whether the URL is https.\n"
+    )
+    encrypted = install(https, control=f"http://127.0.0.1:{https.port}")
+    assert (encrypted.code, https.posted) == (4, [])
+    assert "if it speaks TLS, use https://" in encrypted.err
+
+
 def test_a_token_that_was_used_leaves_nothing(install, control, redis_site):
     before = redis_site.files()
     done = install(control, token=control.token().replace("s" * 43, "t" * 43))
     assert done.code == 1
     assert done.err == (
-        "The control plane refused the node: The token cannot be used. A token is for certain names, and expires: "
-        "`modfleet nodes add` creates a new one.\n"
+        "The control plane refused the node: The token cannot be used. It is for another name, was used or "
+        "revoked, or has expired: `modfleet nodes tokens` shows it.\n"
     )
     assert redis_site.files() == before
 
@@ -180,7 +196,7 @@ def test_a_name_that_another_host_has_leaves_nothing(install, control, redis_sit
     assert done.code == 1
     assert done.err == (
         "The control plane refused the node: Another agent speaks for n1. Stop it and wait for three heartbeats, or revoke "
-        "the node. Or give this node another name: with --name, or MODFLEET_NODE for `modfleet agent run`.\n"
+        "the node. If it is another host, give this one another name: --name, or MODFLEET_NODE for `agent run`.\n"
     )
     assert redis_site.files() == before
 
@@ -203,6 +219,10 @@ def test_a_server_with_a_password(install, control, redis_site, tmp_path):
     assert refused.code == 2
     assert "asks for a password. Give --admin-password-file" in refused.err
     assert (redis_site.files(), control.posted) == (before, [])
+    (tmp_path / "password").write_text("wrong\n")
+    wrong = install(control, "--yes", "--admin-password-file", tmp_path / "password")
+    assert (wrong.code, control.posted) == (2, [])
+    assert f"refuses the user default or the password in {tmp_path / 'password'}." in wrong.err
     (tmp_path / "password").write_text("secret\n")
     assert install(control, "--yes", "--admin-password-file", tmp_path / "password").code == 0
     redis_site.as_agent("n1", "PING")

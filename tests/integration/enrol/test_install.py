@@ -54,6 +54,12 @@ def test_the_agent_reads_its_settings(install, site):
     assert settings.modules_dir == site.root / STATE / "modules"
 
 
+def test_a_label_with_a_comma_does_not_become_two(install, site, control):
+    control.answer = {"labels": {"zone": "a", "owner": "x,tier=y"}}
+    install()
+    assert settings_from(site.settings("n1")).labels == {"zone": "a"}
+
+
 def test_it_prints_what_it_must_not_do_itself(install, site):
     before = site.config.read_text(), site.call("ACL", "LIST")
     done = install()
@@ -112,6 +118,43 @@ def test_a_second_run_changes_nothing_and_needs_no_token(install, agent, site, c
     assert (second.code, second.err, second.has("done")) == (0, "", [])
     assert (site.files(), len(control.asked)) == (before, asked)
     assert second.to_copy == first.to_copy
+
+
+def test_an_outdated_line_of_the_user_is_to_be_replaced(install, agent, site):
+    """The server does not start with two lines of one user."""
+    user, line, *_ = install("--observe").to_copy
+    assert site.call(*user.split()) == "OK"
+    site.config.write_text(f"{site.config.read_text()}{line}\n")
+    done = agent("install", "--root", site.root, "--add", "load")
+    assert f"replace the line `user modfleet-agent ...` in {site.config} by this one:" in done.out
+    user, new, *_ = done.to_copy
+    assert site.call(*user.split()) == "OK"
+    site.config.write_text(site.config.read_text().replace(line, new))
+    site.restart()
+    assert site.call("ACL", "DRYRUN", "modfleet-agent", "MODULE", "LOAD", "/x") == "OK"
+
+
+def test_with_yes_a_file_outside_the_root_stays(agent, site, control, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    before = site.config.read_text()
+    options = ["--control", control.url, "--token", control.token(), "--server", site.url, "--name", "n1"]
+    done = agent("install", *options, "--root", tmp_path / "elsewhere", "--yes")
+    assert done.code == 0
+    assert done.has("note") == [f"--yes does not change {site.config}: it is outside --root {tmp_path / 'elsewhere'}"]
+    assert site.config.read_text() == before
+
+
+def test_a_token_that_is_not_needed_is_not_used(install, site, control):
+    install()
+    asked = len(control.asked)
+    again = install()
+    assert (again.code, len(control.asked)) == (0, asked)
+    assert again.has("note") == [
+        (
+            f"the token was not used. If the node was revoked, delete {site.root / STATE / 'identity.json'} and run the "
+            "command again"
+        )
+    ]
 
 
 def test_the_server_user_may_do_what_the_agent_needs_and_no_more(install, site):

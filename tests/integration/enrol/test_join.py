@@ -81,9 +81,7 @@ def test_a_lost_answer_is_asked_for_again_with_the_same_key(control, environ, to
 
 def test_a_refusal_leaves_no_identity(control, environ, token, tmp_path):
     control.nodes["cache-0"] = "another key"
-    with pytest.raises(
-        CommandError, match=r"Another agent speaks for cache-0\. .*MODFLEET_NODE for `modfleet agent run`"
-    ):
+    with pytest.raises(CommandError, match=r"Another agent speaks for cache-0\. .*MODFLEET_NODE for `agent run`"):
         joined_settings(environ, token)
     assert files(tmp_path) == []
 

@@ -12,7 +12,7 @@ from rollout.process.advance import advance
 from rollout.services.nodes import drain_node
 from rollout.services.rollouts import promote_rollout
 from tests.plugins.cast import client_of
-from tests.recorded_fleet import fleet, operation, rollout, say, silence, start
+from tests.recorded_fleet import fleet, join, operation, rollout, say, silence, start
 
 pytestmark = pytest.mark.django_db
 
@@ -68,6 +68,20 @@ def test_it_works(why):
     ]
 
 
+def test_skipped_nodes_are_counted_by_reason(why):
+    fleet(1)
+    join("arm-1", "arm-2", platform="linux/arm64")
+    uid = start()
+    say(uid, "n0000")
+    answer = why(uid)
+    assert answer["phase"] == "succeeded"
+    assert (
+        "1 of 3 nodes succeeded, 2 skipped. 2 nodes were skipped: incompatible_arch: for example, " in answer["summary"]
+    )
+    only = why(start(nodes=["arm-1"]))
+    assert "0 of 1 nodes succeeded, 1 skipped. 1 node was skipped: incompatible_arch: " in only["summary"]
+
+
 def test_the_verb_is_shown_with_who_asked_and_when(why, admin):
     fleet(2)
     uid = start()
@@ -101,6 +115,17 @@ def test_a_node_that_failed_says_what_can_be_done(why):
     assert answer["rule"]["id"] == "node_answer"
     assert "symbol not found. Read what the server said" in answer["summary"]
     assert types(answer) == ["operation.scheduled.v1", "operation.released.v1", "operation.finished.v1"]
+
+
+def test_a_node_in_progress_that_is_offline_is_named(why):
+    fleet(2)
+    uid = start()
+    say(uid, "n0001", Phase.SETTLING)
+    silence("n0001")
+    offline_nodes.declare_silent_nodes_offline()
+    assert "the reports of n0000, n0001, or the deadline; n0001 is offline" in why(uid)["summary"]
+    assert "it is settling, and n0001 is offline." in why(uid, "n0001")["summary"]
+    assert "offline" not in why(uid, "n0000")["summary"]
 
 
 def test_a_soak_is_waited_for_until_its_end(why):

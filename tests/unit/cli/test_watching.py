@@ -16,6 +16,7 @@ def rollout(phase, *waves):
         "phase": phase,
         "actor": "ada",
         "rollback_of": None,
+        "progress": {"skipped": 0},
         "waves": [{"wave": number, "phase": each} for number, each in enumerate(waves)],
     }
 
@@ -46,6 +47,16 @@ def test_exit_code_of_each_phase(phase, code):
 def test_a_rollback_that_worked_is_a_success():
     back = rollout("rolled_back", "passed") | {"rollback_of": "r1"}
     assert (exit_code(back), next_step(back)) == (ExitCode.SUCCEEDED, "")
+
+
+def test_skipped_nodes_are_no_failure_but_are_named():
+    done = rollout("succeeded")
+    assert next_step(done) == ""
+    skipped = done | {"progress": {"skipped": 1}}
+    assert (exit_code(skipped), next_step(skipped)) == (
+        ExitCode.SUCCEEDED,
+        "`modfleet rollout why u1` shows why 1 node was skipped.",
+    )
 
 
 def test_every_phase_of_a_rollout_is_known():
