@@ -10,7 +10,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from msgspec import to_builtins
 
-from eventstore import StoredEvent, database_now, load_states, read, transact
+from eventstore import StoredEvent, database_now, head, load_states, read, transact
 from eventstore.store import Append, append
 from rollout.delivery import ingestion
 from rollout.delivery.ingestion import heartbeats as heartbeat_ingestion
@@ -53,6 +53,7 @@ from tests.recorded_fleet import (
     phases,
     report_of,
     rollout,
+    silence,
     start,
     upload,
 )
@@ -318,6 +319,23 @@ def test_a_heartbeat_is_no_report(dropped, asked):
     ingestion.record_reports([first.heartbeat()])
     ingestion.record_reports([first.signed(first.message(), purpose=Purpose.REPORTS)])
     assert dropped() == {(REPORTS, "untrusted"): 1, (REPORTS, "malformed"): 1}
+
+
+def test_a_report_that_is_repeated_is_no_sign_of_life():
+    """Anyone who reads the broker's queues may have kept it."""
+    agent = enrolled()
+    agent.beat(hello=True)
+    upload()
+    uid = start()
+    last = report_of(uid, "n1")
+    kept = [agent.reports(last), agent.reports({**last, "module_name": "other"})]
+    ingestion.record_reports(kept)
+    assert phases(uid) == {"n1": "succeeded"}
+    silence("n1")
+    offline_nodes.declare_silent_nodes_offline()
+    before, heard = head(), Liveness.objects.get().last_seen
+    ingestion.record_reports(kept)
+    assert (head(), Liveness.objects.get().last_seen, node("n1").phase) == (before, heard, "offline")
 
 
 @pytest.mark.parametrize("commands", [(), (AcceptNode(node="n1"),), (RevokeNode(node="n1"),)])
