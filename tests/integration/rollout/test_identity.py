@@ -34,6 +34,7 @@ from rollout.domain.node.events import (
     NodeKeyRetired,
     node_stream,
 )
+from rollout.domain.node.pace import BURST, SECONDS
 from rollout.messages import HEARTBEATS, REPORTS, Heartbeat, Inventory, Phase, Report, Reports, from_json
 from rollout.models import Liveness, Node, NodeModule
 from rollout.process import offline_nodes
@@ -686,6 +687,24 @@ def test_it_ends_when_the_copy_is_silent(agent, clock):
     assert (found(), node("n1").duplicate) == ([NodeDuplicateFound, NodeDuplicateEnded], False)
     together(clock, agent, copy)
     assert found()[2:] == [NodeDuplicateFound]
+    assert differences() == {}
+
+
+@pytest.mark.parametrize("is_newest", [True, False], ids=["its own heartbeats", "a heartbeat that is repeated"])
+def test_a_copy_that_comes_and_goes_does_not_fill_the_log(agent, clock, is_newest):
+    """At first, each change is recorded. Then the end waits: an operator must see that there are two."""
+    copy, began = another_start(agent), clock.seconds
+    for _ in range(20):
+        together(clock, agent, copy)
+        together(clock, agent, heartbeats=3)
+        kept = agent.heartbeat()
+        ingestion.record_heartbeats([kept])
+        clock.seconds += 1
+        ingestion.record_heartbeats([kept] if not is_newest else [agent.heartbeat()])
+    assert BURST <= len(found()) <= BURST + 2 + 2 * (clock.seconds - began) / SECONDS
+    clock.seconds += BURST * SECONDS
+    together(clock, agent, heartbeats=1)
+    assert not node("n1").duplicate
     assert differences() == {}
 
 
