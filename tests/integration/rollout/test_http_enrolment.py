@@ -274,6 +274,24 @@ def test_a_silent_node_that_lost_its_key_joins_again_and_keeps_what_it_had(creat
     assert node("cache-1").labels == {"tier": "1", "zone": "a"}
 
 
+def test_a_token_that_accepts_no_node_takes_no_key_away(group, create, exchange, admin):
+    """A node that is offline for a while, such as during a restart of its host, must be able to come back."""
+    old, new = Host(name="cache-1"), Host(name="cache-1")
+    exchange(old, create(node="cache-1")["token"])
+    for heard in (False, True):
+        if heard:
+            old.say_hello()
+            silence("cache-1")
+            declare_silent_nodes_offline()
+        answer = exchange(new, group)
+        assert refused(answer, 409, "node_exists")
+        assert "modfleet nodes add cache-1" in answer.json()["description"]
+        old.say_hello()
+        assert node("cache-1").phase == "online"
+    admin.post("/v2/nodes/cache-1/revoke")
+    assert exchange(new, group).json()["identity"] == "pending"
+
+
 @pytest.mark.parametrize("auto_accept", [True, False])
 def test_no_node_loses_its_name_while_the_control_worker_hears_none(create, exchange, auto_accept):
     """As during an upgrade, or with a full broker: the node runs, and its heartbeats wait."""
