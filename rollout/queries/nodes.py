@@ -295,14 +295,17 @@ def _node_module_document(row: NodeModule) -> dict[str, Any]:
     }
 
 
-def local_node(host: str, default: str) -> Node:
+def local_node(host: str, default: str, *, is_control_plane: bool = False) -> Node:
     """Return the node that reports `host` as its own, else the one named `default`.
 
+    `is_control_plane`: the control plane itself has this host name. Then no node can claim it if there is a `default`.
     Raises: `NoLocalNodeError`, also if several nodes report the host: one of them is wrong, or lies.
     """
     rows = list(node_rows())
     believed = (row for row in rows if row.identity != Identity.REVOKED)
     named = [row for row in believed if host.lower() in (each.lower() for each in row.api_hosts)]
+    if is_control_plane and default:
+        named = []
     if len(named) > 1:
         names = ", ".join(row.name for row in named[:5])
         raise NoLocalNodeError(

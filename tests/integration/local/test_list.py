@@ -62,6 +62,13 @@ def test_a_node_that_takes_the_host_name_of_another_gets_nothing(admin, named, m
     assert names(admin.get(LOCAL, headers={"Host": "two.localhost"})) == ["two"]
 
 
+def test_no_node_takes_the_host_name_of_the_control_plane(admin, named):
+    join("another", api_hosts=("127.0.0.1",))
+    join("node2", installed("two", 1))
+    named("node2")
+    assert names(admin.get(LOCAL, headers={"Host": "127.0.0.1:8000"})) == ["two"]
+
+
 @pytest.mark.parametrize("name", ["", "unknown", "gone"])
 @pytest.mark.parametrize(("method", "path"), [("get", LOCAL), ("post", LOCAL), ("delete", f"{LOCAL}/greet/1")])
 def test_without_a_local_node(admin, named, name, method, path):
