@@ -208,7 +208,7 @@ class Cluster:
             "user default off",
         ]
         write_file(users, "".join(f"{line}\n" for line in lines).encode(), mode=0o600)
-        options = ["--save", "", "--enable-module-command", "no", "--aclfile", str(users)]
+        options = ["--save", "", "--databases", "1", "--enable-module-command", "no", "--aclfile", str(users)]
         self._start_valkey("broker", self._broker_socket, options)
 
     def _start_valkey(self, name: str, path: Path, words: list[str]) -> None:

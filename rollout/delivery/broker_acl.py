@@ -16,7 +16,7 @@ CONTROL_USER = "modfleet"
 OPERATOR_USER = "operator"
 ADMINISTRATOR_USER = "relay"
 #: kombu has a list for each priority. Its name ends in two control characters, which no node name has, and a number.
-_PRIORITIES = "[^-A-Za-z0-9_.][^-A-Za-z0-9_.][369]"
+_PRIORITIES = tuple(f"\x06\x16{each}" for each in (3, 6, 9))
 _CONNECTION = "+hello +auth +ping +select +time +multi +exec +watch +unwatch"
 _QUEUES = "+brpop +lpush +rpush +llen +sadd"
 _UNACKNOWLEDGED = "+hget +hset +hdel +zadd +zrem +zrange"
@@ -27,21 +27,29 @@ def user_of(node: str) -> str:
 
 
 def node_line(node: str, password: str) -> str:
-    """Return the ACL line of a node: it reads its own queues, and writes to the queues of the control plane."""
-    return f"user {user_of(node)} {' '.join(node_rules(node, [_hash(password)]))}"
+    """Return the ACL line of a node: it reads its own queues, and writes to the queues of the control plane.
+
+    The line has no control characters, so that it can be copied from a terminal.
+    """
+    rules = " ".join(node_rules(node, [_hash(password)]))
+    return f"user {user_of(node)} {rules}".replace("\x06\x16", "[^-A-Za-z0-9_.][^-A-Za-z0-9_.]")
+
+
+def keys_of(node: str) -> tuple[str, ...]:
+    """Return all keys that a node's user may create for itself, its two queues first."""
+    queues = (queue_for(node), cancel_queue_for(node))
+    options = transport_options(node)
+    return (
+        *queues,
+        *(f"{queue}{priority}" for queue in queues for priority in _PRIORITIES),
+        *(f"{prefix}.{queue}" for queue in queues for prefix in ("_kombu.binding", "_kombu.binding_permanent")),
+        *(str(options[name]) for name in ("unacked_key", "unacked_index_key", "unacked_mutex_key")),
+    )
 
 
 def node_rules(node: str, password_hashes: Iterable[str]) -> tuple[str, ...]:
     """Return the rules of a node's user, as the arguments of ACL SETUSER."""
-    queues = (queue_for(node), cancel_queue_for(node))
-    options = transport_options(node)
-    keys = [
-        *queues,
-        *(f"{queue}{_PRIORITIES}" for queue in queues),
-        *(f"{prefix}.{queue}" for queue in queues for prefix in ("_kombu.binding", "_kombu.binding_permanent")),
-        *(str(options[name]) for name in ("unacked_key", "unacked_index_key", "unacked_mutex_key")),
-    ]
-    own = (f"~{key}" for key in keys)
+    own = (f"~{key}" for key in keys_of(node))
     rights = f"-@all {_CONNECTION} {_QUEUES} {_UNACKNOWLEDGED}".split()
     # A selector of its own: the rights on the node's keys must not hold for these keys.
     put = f"(%W~{REPORTS} %W~{HEARTBEATS} -@all +lpush)"
@@ -63,9 +71,10 @@ def operator_line(password: str) -> str:
 
 
 def administrator_line(password: str) -> str:
-    """Return the ACL line of the relay: it creates the users of nodes, and deletes their queues."""
+    """Return the ACL line of the relay: it creates the users of nodes, and deletes their keys."""
     rights = "+hello +auth +ping +select +info +acl|setuser +acl|deluser +acl|users +del"
-    return f"{_user(ADMINISTRATOR_USER, password)} resetchannels ~node.* ~cancel.* -@all {rights}"
+    keys = "~node.* ~cancel.* ~_kombu.binding*.node.* ~_kombu.binding*.cancel.* ~unacked*.node.*"
+    return f"{_user(ADMINISTRATOR_USER, password)} resetchannels {keys} -@all {rights}"
 
 
 def _user(name: str, password: str) -> str:

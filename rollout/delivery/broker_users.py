@@ -14,9 +14,8 @@ import redis
 from django.conf import settings
 from django.db.models import Max
 
-from rollout.delivery.broker_acl import node_rules, user_of
+from rollout.delivery.broker_acl import keys_of, node_rules, user_of
 from rollout.domain.node.state import Identity
-from rollout.messages import cancel_queue_for, queue_for
 from rollout.models import Node
 from rollout.tls import secured
 
@@ -81,9 +80,18 @@ class BrokerUsers:
         for some in _slices(surplus):
             # Its connections are closed.
             self._send(["ACL", "DELUSER", user] for user in some)
-            self._send(["DEL", *queues_of(user.removeprefix(PREFIX))] for user in some)
+            self._delete_keys([user.removeprefix(PREFIX) for user in some])
             logger.info("The broker's users %s were deleted", ", ".join(some))
         return len(missing) + len(surplus)
+
+    def _delete_keys(self, nodes: Sequence[str]) -> None:
+        """Delete all that the nodes' users could store for themselves: it may fill the broker."""
+        keys = {node: keys_of(node) for node in nodes}
+        self._send(["DEL", *of_node[:2]] for of_node in keys.values())
+        try:
+            self._send(["DEL", *of_node[2:]] for of_node in keys.values())
+        except redis.exceptions.NoPermissionError as error:
+            logger.warning("The broker keeps keys of revoked nodes. Run `broker_acl --administrator` again: %s", error)
 
     def _present(self) -> set[str]:
         """Return the users of nodes that the broker has. After its restart, no rules are known to be set."""
@@ -120,10 +128,6 @@ def needed_users() -> dict[str, tuple[str, ...]]:
 def newest_identity_position() -> int:
     """Return the position of the newest event about the identity of a node; 0 if there is none."""
     return Node.objects.aggregate(newest=Max("identity_position"))["newest"] or 0
-
-
-def queues_of(node: str) -> tuple[str, str]:
-    return queue_for(node), cancel_queue_for(node)
 
 
 def _slices(users: Sequence[str]) -> Iterator[Sequence[str]]:

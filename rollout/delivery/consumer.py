@@ -9,7 +9,7 @@ Nothing waits for that: the relay sends the command again within seconds, and th
 heartbeat is followed by the next one.
 
 The thread that consumes heartbeats also declares silent nodes offline, in batches. Before each batch it consumes all
-heartbeats that wait.
+heartbeats that wait. It declares none while the broker is full: then the broker refuses heartbeats.
 """
 
 import logging
@@ -24,7 +24,7 @@ from django.db import close_old_connections
 from kombu import Connection, Consumer, Queue
 from kombu.exceptions import OperationalError
 from kombu.message import Message
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from api.failures import log_failure
 from rollout.delivery.ingestion import heartbeats, reports
@@ -47,6 +47,9 @@ AT_ONCE_SECONDS = 0.002
 IDLE_SECONDS = 0.5
 #: A broker that takes longer to answer is stuck, seconds.
 ANSWER_SECONDS = 1.0
+#: A message for the test if the broker is full. Nearly every heartbeat is smaller.
+PROBE = "control.probe"
+PROBE_BYTES = 64 * 1024
 #: The wait before the next attempt when the broker or the database is away, seconds.
 RETRY_SECONDS = 1.0
 
@@ -97,7 +100,7 @@ def declare_silent_nodes(heard_seconds: float) -> bool:
     """Declare a batch of silent nodes offline. Return True if there may be more of them.
 
     A node is not judged for its first three heartbeat intervals after this thread was connected, or after the broker was
-    stuck: its heartbeats may have had no consumer.
+    stuck or full: its heartbeats may have had no consumer.
     """
     record_lost_outcomes()
     silent = offline_nodes.declare_silent_nodes_offline(heard_seconds=heard_seconds)
@@ -126,6 +129,18 @@ def _waiting(connection: Connection, queue: str) -> int:
     channel: Any = connection.default_channel  # of the transport for Redis
     with channel.conn_or_acquire() as client:
         return int(client.llen(queue))
+
+
+def _has_room(connection: Connection) -> bool:
+    """Return True if the broker accepts a message. Raises: `RedisError`."""
+    channel: Any = connection.default_channel  # of the transport for Redis
+    with channel.conn_or_acquire() as client:
+        try:
+            client.set(PROBE, bytes(PROBE_BYTES))
+        except OutOfMemoryError:
+            return False
+        client.delete(PROBE)
+    return True
 
 
 class BatchConsumer(threading.Thread):
@@ -178,10 +193,11 @@ class BatchConsumer(threading.Thread):
                     is_due = self._idle is not None and (is_behind or began - idle_at >= IDLE_SECONDS)
                     # Ask for the length: a queue that seems empty may be one that cannot be reached.
                     waiting = _waiting(connection, self._queue) if is_due else 0
+                    is_full = is_due and not _has_room(connection)
                     is_drained = self._collect(connection, LINGER_SECONDS if is_due else IDLE_SECONDS)
                     is_due = is_due and is_drained and len(self._batch) >= waiting
                     now = time.monotonic()
-                    if now - began > IDLE_SECONDS + ANSWER_SECONDS:
+                    if is_full or now - began > IDLE_SECONDS + ANSWER_SECONDS:
                         answers_since = now
                     self._flush()
                     record_dropped()

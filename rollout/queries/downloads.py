@@ -30,7 +30,15 @@ def refuse_other_nodes(node: str, link: str, proof: str) -> None:
         said = read(envelope)
         is_of_link = said["link_sha256"] == sha256(link.encode()).hexdigest()
         is_new = abs(said["sent_at"] - database_now().timestamp()) <= LARGEST_SKEW
-    except (UntrustedError, msgspec.MsgspecError, RecursionError, ValueError, KeyError, TypeError) as error:
+    except (
+        UntrustedError,
+        msgspec.MsgspecError,
+        RecursionError,
+        ArithmeticError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ) as error:
         raise InvalidLinkError(f"Only the agent of {node} may use this link, while its identity is valid.") from error
     if not is_of_link:
         raise InvalidLinkError("The proof is for another link.")

@@ -295,16 +295,26 @@ def _node_module_document(row: NodeModule) -> dict[str, Any]:
     }
 
 
-def local_node(host: str, default: str) -> Node:
-    """Return the node that reports `host` as its own, else the one named `default`. Raises: `NoLocalNodeError`."""
-    named = None
-    for row in node_rows():
-        if host.lower() in (each.lower() for each in row.api_hosts):
-            return row
-        if row.name == default:
-            named = row
-    if named is not None:
-        return named
+def local_node(host: str, default: str, *, is_control_plane: bool = False) -> Node:
+    """Return the node that reports `host` as its own, else the one named `default`.
+
+    `is_control_plane`: the control plane itself has this host name. Then no node can claim it if there is a `default`.
+    Raises: `NoLocalNodeError`, also if several nodes report the host: one of them is wrong, or lies.
+    """
+    rows = list(node_rows())
+    believed = (row for row in rows if row.identity != Identity.REVOKED)
+    named = [row for row in believed if host.lower() in (each.lower() for each in row.api_hosts)]
+    if is_control_plane and default:
+        named = []
+    if len(named) > 1:
+        names = ", ".join(row.name for row in named[:5])
+        raise NoLocalNodeError(
+            f"{len(named)} nodes say that {host} is their host name: {names}. Correct MODFLEET_API_HOSTS, "
+            "or revoke or decommission the others."
+        )
+    found = [*named, *(row for row in rows if row.name == default)]
+    if found:
+        return found[0]
     if default:
         raise NoLocalNodeError(
             f"No node has the host name {host}, and the fleet has no node {default}, which NODE_NAME names."

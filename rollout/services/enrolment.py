@@ -162,8 +162,9 @@ def _enrolment(new: NewIdentity, token: JoinTokenState, node: NodeState) -> Enro
         public_key=new.public_key,
         broker_password_sha256=new.broker_password_sha256,
         labels=created.labels,
-        accepted=is_known or (created.auto_accept and node.identity != Identity.REVOKED),
-        is_silent=life is None or is_silent(life, database_now()),
+        accepted=is_known or (created.auto_accept and not node.needs_person),
+        # Both: the control worker declares no node offline while it cannot hear heartbeats.
+        is_silent=not node.online and (life is None or is_silent(life, database_now())),
     )
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.http.request import split_domain_port
@@ -28,7 +29,8 @@ from rollout.services.start_or_join import start_or_join
 def node_of(host: str) -> Node:
     """Return the node that a request to `host` means; a port in it is ignored. Raises: `NoLocalNodeError`."""
     domain, _ = split_domain_port(host)
-    return local_node(domain, settings.ENVIRONMENT.node_name)
+    own = urlsplit(settings.ENVIRONMENT.public_url).hostname
+    return local_node(domain, settings.ENVIRONMENT.node_name, is_control_plane=domain == own)
 
 
 def install(node: Node, module_name: str, version: int) -> None:

@@ -153,7 +153,10 @@ def _doubles(known: Mapping[str, KnownNode], order: MessageOrder) -> dict[str, R
     found: dict[str, RecordDuplicate] = {}
     for name, node in known.items():
         is_duplicate = order.is_duplicate(name)
-        if node.row is not None and is_duplicate is not None and node.row.duplicate != is_duplicate:
+        if node.row is None or is_duplicate is None or node.row.duplicate == is_duplicate:
+            continue
+        if is_duplicate or not order.must_wait(name, Change.DUPLICATE):
+            order.count_change(name, Change.DUPLICATE)
             found[name] = RecordDuplicate(node=name, is_duplicate=is_duplicate)
     return found
 
@@ -182,9 +185,11 @@ def _record_liveness(heartbeats: Collection[Heartbeat], order: MessageOrder) -> 
     """
     if missing := [heartbeat for heartbeat in heartbeats if not order.has_row(heartbeat.node)]:
         Liveness.objects.bulk_create((_row(heartbeat, order) for heartbeat in missing), ignore_conflicts=True)
-    rows = locked_rows({heartbeat.node for heartbeat in heartbeats} | order.doubted | order.rivals.heard.keys())
+    names = {heartbeat.node for heartbeat in heartbeats}
+    rows = locked_rows(names | order.doubted | order.rivals.heard.keys() | order.changed)
     order.refresh(rows)
     order.rivals.save(rows)
+    order.save_paces(row for row in rows if row.node not in names)
     for hello in (True, False):
         Liveness.objects.bulk_create(
             (_row(heartbeat, order) for heartbeat in heartbeats if heartbeat.hello is hello),

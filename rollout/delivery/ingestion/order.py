@@ -35,7 +35,7 @@ class MessageOrder:
         self._hosts: dict[str, str] = {}
         self._paces: dict[str, dict[str, float]] = {name: dict(row.pace) for name, row in self._rows.items()}
         #: Nodes with a change that is being recorded.
-        self._changed: set[str] = set()
+        self.changed: set[str] = set()
 
     def accepts(self, node: str, inventory: Inventory, *, hello: bool = False, host: str | None = None) -> bool:
         """Return True if `inventory` is newer than all that was received from the node. Later messages must be newer still.
@@ -77,7 +77,7 @@ class MessageOrder:
 
     def count_change(self, node: str, change: Change) -> None:
         """Count a change that is being recorded."""
-        self._changed.add(node)
+        self.changed.add(node)
         if not self.must_wait(node, change):
             pace = self._paces.setdefault(node, {})
             pace[change] = full_after(pace.get(change, 0.0), self.now.timestamp())
@@ -87,7 +87,14 @@ class MessageOrder:
 
         Nodes with a change that is being recorded have none: the append would have been refused.
         """
-        self._paces |= {row.node: dict(row.pace) for row in rows if row.node not in self._changed}
+        self._paces |= {row.node: dict(row.pace) for row in rows if row.node not in self.changed}
+
+    def save_paces(self, rows: Iterable[Liveness]) -> None:
+        """Store the changes that were counted. `rows` are locked."""
+        changed = [row for row in rows if row.node in self.changed]
+        for row in changed:
+            row.pace = self.pace(row.node)
+        Liveness.objects.bulk_update(changed, ["pace"])
 
     def pace(self, node: str) -> Mapping[str, float]:
         return self._paces.get(node, {})

@@ -57,31 +57,36 @@ def _record_all(reports: Sequence[Report]) -> list[str]:
     """Record the reports. Return the uids of their rollouts, and of the rollouts that have work for nodes that were
     offline: a report is a sign of life too.
 
-    The inventory of a report that is not recorded is left to the next heartbeat: a report may be repeated without end.
+    A report that leads to no event is no sign of life, and its inventory is left to the next heartbeat: anyone who can read
+    the queue may have kept it, and may repeat it without end.
     """
     placements = load_states([placement_stream(each.node, each.module_name) for each in reports], PLACEMENT)
-    names = sorted({each.node for each in reports})
-    order = MessageOrder(REPORTS, names)
-    silent = silent_among(names)
-    read = [*silent, *(each.node for each in reports if each.inventory is not None)]
-    nodes = load_states([node_stream(name) for name in read], NODE)
     answered = _operations_of(reports)
     of_nodes, of_placements = Batch(), Batch()
     recorded: list[Report] = []
+    news: list[Report] = []
+    refused: list[str] = []
+    for report in reports:
+        placement = placements[placement_stream(report.node, report.module_name)]
+        if why := refusal(placement.state, report):
+            refused.append(f"{report.node} on {report.module_name}: {why}")
+        record, cause = RecordReport(report=report), _caused_by(_operation_of(report, answered), report)
+        if of_placements.decide(placement, PLACEMENT, record, cause):
+            news.append(report)
+            recorded += [] if why else [report]
+    names = sorted({each.node for each in news})
+    order = MessageOrder(REPORTS, names)
+    for words in refused:
+        order.reject("rejected", words)
+    silent = silent_among(names)
+    read = [*silent, *(each.node for each in news if each.inventory is not None)]
+    nodes = load_states([node_stream(name) for name in read], NODE)
     for name in silent:
         order.count_change(name, Change.CONTACT)
         of_nodes.decide(nodes[node_stream(name)], NODE, RecordContact(node=name), begun_by(actor_of(name)))
-    for report in reports:
-        operation = _operation_of(report, answered)
-        placement = placements[placement_stream(report.node, report.module_name)]
-        if why := refusal(placement.state, report):
-            order.reject("rejected", f"{report.node} on {report.module_name}: {why}")
-        is_recorded = of_placements.decide(
-            placement, PLACEMENT, RecordReport(report=report), _caused_by(operation, report)
-        )
-        if is_recorded and not why:
-            recorded.append(report)
-        if report.inventory is not None and order.accepts(report.node, report.inventory) and is_recorded:
+    for report in news:
+        if report.inventory is not None and order.accepts(report.node, report.inventory):
+            operation = _operation_of(report, answered)
             inventory = RecordInventory(node=report.node, inventory=report.inventory)
             # After the end of the operation, the node itself is the cause of its inventory.
             awaited = None if operation is None or operation.finished_at else operation

@@ -13,7 +13,7 @@ from rollout.messages import Inventory, NodeProfile
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnrollNode:
-    """Give the node an identity. `is_silent`: it was not heard for three heartbeat intervals, or never.
+    """Give the node an identity. `is_silent`: it was declared offline and is still not heard, or it was never heard.
 
     Do nothing if the node has this identity, unless this accepts it. Raises: `NodeExistsError` if another agent speaks for the node.
     """

@@ -123,6 +123,12 @@ def _enroll(state: NodeState, command: EnrollNode) -> list[NodeEvent]:
         raise NodeExistsError(
             f"Another agent speaks for {command.node}. Stop it and wait for three heartbeats, or revoke the node."
         )
+    if state.identity == Identity.SIGNED and not (command.accepted or state.decommissioned):
+        # Otherwise the node could not come back before a person acts.
+        raise NodeExistsError(
+            f"{command.node} has a valid key, which this token may not replace. Create a token for this node with "
+            f"`modfleet nodes add {command.node}`, or revoke the node."
+        )
     return [
         NodeEnrolled(
             node=command.node,

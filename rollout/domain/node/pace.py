@@ -3,10 +3,11 @@
 Of each kind, `BURST` changes are recorded at once, then one each `SECONDS`. A change that is not recorded now is not lost:
 the next heartbeat contains it again.
 
-Three kinds of changes are always recorded at once. One is that a module has left its desired state; then only that module
+Four kinds of changes are always recorded at once. One is that a module has left its desired state; then only that module
 is recorded. Another is that a node is degraded; in exchange, it recovers only when the limit allows it. The third is that
-a node is back. In exchange, a node that has come back too often is declared offline only
-when the limit allows it: it may count as online while it is silent, but never as offline while it works.
+two agents of a node are heard; in exchange, this ends only when the limit allows it. The fourth is that a node is back. In
+exchange, a node that has come back too often is declared offline only when the limit allows it: it may count as online
+while it is silent, but never as offline while it works.
 """
 
 from enum import StrEnum
@@ -16,13 +17,15 @@ SECONDS = 600.0
 
 
 class Change(StrEnum):
-    """What a heartbeat can change: the node is back, has another platform, another profile, other modules, or is degraded or recovers."""
+    """What a heartbeat can change: the node is back, has another platform, another profile, other modules, is degraded or
+    recovers, or has two agents or one."""
 
     CONTACT = "contact"
     PLATFORM = "platform"
     PROFILE = "profile"
     INVENTORY = "inventory"
     HEALTH = "health"
+    DUPLICATE = "duplicate"
 
 
 def is_limited(full_at: float, now: float) -> bool:

@@ -76,12 +76,14 @@ class NodeState:
 
     `identity` is None until the node joins or is enrolled. `keys`: the key in use, then one that was added and not used yet.
     `keys_added`: how many were added since the last request for one.
+    `needs_person`: the node was revoked, and no person has accepted it since.
 
     `labels`: those that an operator set. `drifts`: drifts that have not ended, by module and version: what was observed,
     and the digest of the files.
     """
 
     identity: Identity | None = None
+    needs_person: bool = False
     keys: tuple[NodeKey, ...] = ()
     rekey_requested: bool = False
     keys_added: int = 0
@@ -114,7 +116,7 @@ def evolve(state: NodeState, event: NodeEvent) -> NodeState:
         case NodeEnrolled():
             return _enrolled(state, event)
         case NodeAccepted():
-            return replace(state, identity=Identity.SIGNED)
+            return replace(state, identity=Identity.SIGNED, needs_person=False)
         case NodeRekeyRequested():
             return replace(state, rekey_requested=True, keys_added=0)
         case NodeKeyAdded():
@@ -125,7 +127,9 @@ def evolve(state: NodeState, event: NodeEvent) -> NodeState:
             left = tuple(each for each in state.keys if each.public_key != event.public_key)
             return replace(state, keys=left, rekey_requested=False)
         case NodeRevoked():
-            return replace(state, identity=Identity.REVOKED, keys=(), rekey_requested=False, online=False)
+            return replace(
+                state, identity=Identity.REVOKED, needs_person=True, keys=(), rekey_requested=False, online=False
+            )
         case NodeDuplicateFound():
             return replace(state, is_duplicate=True)
         case NodeDuplicateEnded():
@@ -178,6 +182,7 @@ def _enrolled(state: NodeState, event: NodeEnrolled) -> NodeState:
     return replace(
         before,
         identity=Identity.SIGNED if event.accepted else Identity.PENDING,
+        needs_person=state.needs_person and not event.accepted,
         keys=(NodeKey(public_key=event.public_key, broker_password_sha256=event.broker_password_sha256),),
         rekey_requested=False,
         is_duplicate=False,

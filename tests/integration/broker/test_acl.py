@@ -27,6 +27,7 @@ from rollout.messages import (
     queue_for,
     to_json,
 )
+from tests.fleet import ROOT
 from tests.integration.agent.conftest import VALKEY
 from tests.waiting import wait_for
 
@@ -306,6 +307,22 @@ def test_each_server_starts_with_what_the_command_prints(short_folder, binary):
         started = any("eady to accept connections" in line for line in server.stdout)
         server.kill()
     assert started
+
+
+@pytest.mark.parametrize("binary", SERVERS, ids=lambda binary: Path(binary).name)
+def test_a_node_has_no_other_database_to_fill(short_folder, binary):
+    """With the configuration that is shipped: the relay deletes the keys of a revoked node in one database."""
+    (short_folder / "users.acl").write_text("\n".join([node_line("n1", "p1"), "user default off"]) + "\n")
+    words = [binary, ROOT / "deploy/valkey.conf", "--port", "0", "--unixsocket", short_folder / "s"]
+    words += ["--aclfile", short_folder / "users.acl", "--dir", short_folder]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        assert any("eady to accept connections" in line for line in server.stdout)
+        with redis.Redis(unix_socket_path=str(short_folder / "s"), username="node.n1", password="p1") as node:
+            assert node.execute_command("SELECT", "0")
+            with pytest.raises(redis.exceptions.ResponseError, match="DB index is out of range"):
+                node.execute_command("SELECT", "1")
+        server.kill()
 
 
 def test_the_command_prints_the_line(tmp_path):

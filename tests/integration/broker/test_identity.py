@@ -19,7 +19,7 @@ from kombu import Connection
 from eventstore import transact
 from rollout.agent.identity import Credentials, Identity, write_identity
 from rollout.agent.rotation import new_credentials, password_hash
-from rollout.delivery.broker_acl import administrator_line, control_line
+from rollout.delivery.broker_acl import administrator_line, control_line, keys_of
 from rollout.delivery.broker_users import CHECK_SECONDS, BrokerUsers, UnsupportedBrokerError
 from rollout.delivery.ingestion.verification import Verified, verified_heartbeats, verified_reports
 from rollout.domain.node.commands import AddKey, EnrollNode, RequestRekey, RetireOtherKeys, RevokeNode
@@ -263,6 +263,43 @@ def test_a_revoked_node_is_out_at_once(broker):
         node.ping()  # its connection was closed, and it cannot open another one
     with broker.client("modfleet", "c") as control:
         assert control.llen(queue_for("n1")) == 0
+
+
+#: Each command with which a node may store something for itself.
+STORES = {"_kombu": ["SADD", "x"], "unacked": ["HSET", "x", "y"], "unacked_index": ["ZADD", "1", "x"]}
+
+
+def test_a_revoked_node_leaves_nothing(broker):
+    """It can fill the broker through every key that it may write: as list, set, hash or sorted set."""
+    credentials = new_credentials()
+    enrol("n1", credentials)
+    broker.relay_once()
+    with broker.client("node.n1", credentials.broker_password) as node, broker.client("op", "o") as operator:
+        for key in keys_of("n1"):
+            command, *words = STORES.get(key.split(".")[0], ["RPUSH", "x"])
+            node.execute_command(command, key, *words)
+        assert {each.decode() for each in operator.execute_command("KEYS", "*")} == set(keys_of("n1"))
+        for near in ("node.n1!!3", "cancel.n1  9", "node.n1\x06\x161", "unacked.cancel.n1"):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                node.rpush(near, "x")
+        transact(node_stream("n1"), NODE, RevokeNode(node="n1"))
+        broker.relay_once()
+        assert operator.execute_command("KEYS", "*") == []
+
+
+def test_a_relay_with_the_rights_of_an_older_release_still_ends_the_node(valkey, caplog):
+    credentials = new_credentials()
+    enrol("n1", credentials)
+    valkey.relay_once()
+    with valkey.client("op", "o") as operator, valkey.client("node.n1", credentials.broker_password) as node:
+        operator.execute_command("ACL", "SETUSER", "relay", "resetkeys", "~node.*", "~cancel.*")
+        for key in ("node.n1", "cancel.n1", "node.n1\x06\x163"):
+            node.rpush(key, "x")
+        transact(node_stream("n1"), NODE, RevokeNode(node="n1"))
+        assert valkey.relay_once() == 1
+        assert "broker_acl --administrator" in caplog.text
+        assert operator.execute_command("KEYS", "*") == [b"node.n1\x06\x163"]
+    assert valkey.relay_once() == 0
 
 
 def test_the_relay_may_do_no_more_than_that(broker):

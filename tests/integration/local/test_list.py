@@ -2,7 +2,7 @@
 
 import pytest
 
-from rollout.services.nodes import decommission_node
+from rollout.services.nodes import decommission_node, revoke_node
 from tests.plugins.packages import ARTIFACTS, LOCAL, as_upload
 from tests.plugins.played_nodes import installed, join
 
@@ -45,6 +45,26 @@ def test_the_host_names_the_node(admin, named, host):
 def test_any_other_host_means_the_named_node(admin, named):
     join("node1", installed("one", 1), api_hosts=("one.localhost",))
     join("node2", installed("two", 1), api_hosts=("two.localhost",))
+    named("node2")
+    assert names(admin.get(LOCAL, headers={"Host": "127.0.0.1:8000"})) == ["two"]
+
+
+@pytest.mark.parametrize(("method", "path"), [("get", LOCAL), ("post", LOCAL), ("delete", f"{LOCAL}/greet/1")])
+def test_a_node_that_takes_the_host_name_of_another_gets_nothing(admin, named, method, path):
+    """Otherwise the client would believe that it has changed the node that it named."""
+    join("another", api_hosts=("TWO.localhost", "two.localhost"))
+    join("node2", installed("two", 1), api_hosts=("two.localhost",))
+    named("node2")
+    response = getattr(admin, method)(path, headers={"Host": "two.localhost"})
+    assert (response.status_code, response.json()["error_code"]) == (503, "no_local_node")
+    assert "another, node2" in response.json()["description"]
+    revoke_node("another")
+    assert names(admin.get(LOCAL, headers={"Host": "two.localhost"})) == ["two"]
+
+
+def test_no_node_takes_the_host_name_of_the_control_plane(admin, named):
+    join("another", api_hosts=("127.0.0.1",))
+    join("node2", installed("two", 1))
     named("node2")
     assert names(admin.get(LOCAL, headers={"Host": "127.0.0.1:8000"})) == ["two"]
 

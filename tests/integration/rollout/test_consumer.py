@@ -191,6 +191,23 @@ def test_after_a_broker_was_stuck_silence_starts_again(broker, consuming, waits,
     assert looks[before] < consumer.ANSWER_SECONDS
 
 
+def test_while_the_broker_is_full_silence_says_nothing(broker, consuming, waits, monkeypatch):
+    """It refuses what is as large as a heartbeat, and still answers: there is room for small commands."""
+    monkeypatch.setattr(consumer, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(consumer, "PROBE_BYTES", 4_000_000)
+    looks: list[float] = []
+    consuming(HEARTBEATS, consumer.record_heartbeats, idle=looks.append)
+    waits(lambda: looks and looks[-1] > 0.5)
+    with broker.client() as client:
+        room = client.info("memory")["used_memory"] + consumer.PROBE_BYTES // 2
+        client.config_set("maxmemory", room)
+        waits(lambda: looks[-1] == 0.0)
+        assert client.set("small", "x"), "there is room for it"
+        client.config_set("maxmemory", 0)
+        assert not client.exists(consumer.PROBE)
+    waits(lambda: looks[-1] > 0.5)
+
+
 def test_the_queue_of_a_silent_node_is_emptied_and_its_operation_given_back(broker):
     (name,) = fleet(1)
     uid = start()

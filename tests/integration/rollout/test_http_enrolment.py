@@ -13,6 +13,7 @@ from api.models import IdempotencyRecord
 from eventstore import all_events, head, read
 from rollout.api.views.enrolment import REFUSED_PER_MINUTE
 from rollout.models import JoinToken, Liveness
+from rollout.process.offline_nodes import declare_silent_nodes_offline
 from rollout.queries.join_tokens import token_text
 from rollout.queries.trust import control_secrets
 from rollout.services.enrolment import create_join_token
@@ -269,6 +270,7 @@ def test_a_silent_node_that_lost_its_key_joins_again_and_keeps_what_it_had(creat
     old.say_hello()
     admin.patch("/v2/nodes/cache-1", {"labels": {"tier": "1"}}, format="json")
     silence("cache-1")
+    declare_silent_nodes_offline()
     assert exchange(new, token).status_code == 201
     heard = Liveness.objects.get().last_seen
     old.say_hello()
@@ -276,6 +278,36 @@ def test_a_silent_node_that_lost_its_key_joins_again_and_keeps_what_it_had(creat
     new.say_hello()
     assert Liveness.objects.get().last_seen > heard
     assert node("cache-1").labels == {"tier": "1", "zone": "a"}
+
+
+def test_a_token_that_accepts_no_node_takes_no_key_away(group, create, exchange, admin):
+    """A node that is offline for a while, such as during a restart of its host, must be able to come back."""
+    old, new = Host(name="cache-1"), Host(name="cache-1")
+    exchange(old, create(node="cache-1")["token"])
+    for heard in (False, True):
+        if heard:
+            old.say_hello()
+            silence("cache-1")
+            declare_silent_nodes_offline()
+        answer = exchange(new, group)
+        assert refused(answer, 409, "node_exists")
+        assert "modfleet nodes add cache-1" in answer.json()["description"]
+        old.say_hello()
+        assert node("cache-1").phase == "online"
+    admin.post("/v2/nodes/cache-1/revoke")
+    assert exchange(new, group).json()["identity"] == "pending"
+
+
+@pytest.mark.parametrize("auto_accept", [True, False])
+def test_no_node_loses_its_name_while_the_control_worker_hears_none(create, exchange, auto_accept):
+    """As during an upgrade, or with a full broker: the node runs, and its heartbeats wait."""
+    host = Host(name="cache-1")
+    exchange(host, create(node="cache-1")["token"])
+    host.say_hello()
+    silence("cache-1")
+    token = create(pattern="cache-*", auto_accept=auto_accept)["token"]
+    assert refused(exchange(Host(name="cache-1"), token), 409, "node_exists")
+    assert node("cache-1").keys[0][0] == host.secret.public
 
 
 def test_an_unsigned_node_is_replaced_while_it_runs_only_by_a_token_that_accepts(group, create, exchange):
@@ -315,9 +347,25 @@ class TestRevoked:
         assert refused(exchange(host, self.token), 403, "invalid_token")
         assert node("cache-1").identity == "revoked"
 
-    def test_a_group_that_accepts_all_does_not_accept_it(self, host, exchange):
+    def test_a_group_that_accepts_all_does_not_accept_it(self, host, exchange, admin):
+        for _ in range(2):
+            assert exchange(Host(name="cache-1"), self.token).status_code == 201
+            assert node("cache-1").identity == "pending"
+        admin.post("/v2/nodes/cache-1/decommission")
         assert exchange(Host(name="cache-1"), self.token).status_code == 201
         assert node("cache-1").identity == "pending"
+
+    def test_no_second_token_accepts_it(self, host, exchange, create):
+        again = Host(name="cache-1")
+        for _ in range(2):
+            exchange(again, create(pattern="cache-*", auto_accept=True)["token"])
+            assert node("cache-1").identity == "pending"
+
+    def test_once_a_person_has_accepted_it_a_group_may_accept_it_again(self, host, exchange, admin):
+        exchange(Host(name="cache-1"), self.token)
+        admin.post("/v2/nodes/cache-1/accept")
+        silence("cache-1")
+        assert exchange(Host(name="cache-1"), self.token).json()["identity"] == "signed"
 
     def test_its_unused_tokens_are_revoked_too(self, host, exchange, admin):
         assert admin.get(f"/v2/join-tokens/{self.unused['id']}").json()["state"] == "revoked"

@@ -10,7 +10,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from msgspec import to_builtins
 
-from eventstore import StoredEvent, database_now, load_states, read, transact
+from eventstore import StoredEvent, database_now, head, load_states, read, transact
 from eventstore.store import Append, append
 from rollout.delivery import ingestion
 from rollout.delivery.ingestion import heartbeats as heartbeat_ingestion
@@ -34,6 +34,7 @@ from rollout.domain.node.events import (
     NodeKeyRetired,
     node_stream,
 )
+from rollout.domain.node.pace import BURST, SECONDS
 from rollout.messages import HEARTBEATS, REPORTS, Heartbeat, Inventory, Phase, Report, Reports, from_json
 from rollout.models import Liveness, Node, NodeModule
 from rollout.process import offline_nodes
@@ -53,6 +54,7 @@ from tests.recorded_fleet import (
     phases,
     report_of,
     rollout,
+    silence,
     start,
     upload,
 )
@@ -324,6 +326,23 @@ def test_a_heartbeat_is_no_report(dropped, asked):
     ingestion.record_reports([first.heartbeat()])
     ingestion.record_reports([first.signed(first.message(), purpose=Purpose.REPORTS)])
     assert dropped() == {(REPORTS, "untrusted"): 1, (REPORTS, "malformed"): 1}
+
+
+def test_a_report_that_is_repeated_is_no_sign_of_life():
+    """Anyone who reads the broker's queues may have kept it."""
+    agent = enrolled()
+    agent.beat(hello=True)
+    upload()
+    uid = start()
+    last = report_of(uid, "n1")
+    kept = [agent.reports(last), agent.reports({**last, "module_name": "other"})]
+    ingestion.record_reports(kept)
+    assert phases(uid) == {"n1": "succeeded"}
+    silence("n1")
+    offline_nodes.declare_silent_nodes_offline()
+    before, heard = head(), Liveness.objects.get().last_seen
+    ingestion.record_reports(kept)
+    assert (head(), Liveness.objects.get().last_seen, node("n1").phase) == (before, heard, "offline")
 
 
 @pytest.mark.parametrize("commands", [(), (AcceptNode(node="n1"),), (RevokeNode(node="n1"),)])
@@ -673,6 +692,24 @@ def test_it_ends_when_the_copy_is_silent(agent, clock):
     assert (found(), node("n1").duplicate) == ([NodeDuplicateFound, NodeDuplicateEnded], False)
     together(clock, agent, copy)
     assert found()[2:] == [NodeDuplicateFound]
+    assert differences() == {}
+
+
+@pytest.mark.parametrize("is_newest", [True, False], ids=["its own heartbeats", "a heartbeat that is repeated"])
+def test_a_copy_that_comes_and_goes_does_not_fill_the_log(agent, clock, is_newest):
+    """At first, each change is recorded. Then the end waits: an operator must see that there are two."""
+    copy, began = another_start(agent), clock.seconds
+    for _ in range(20):
+        together(clock, agent, copy)
+        together(clock, agent, heartbeats=3)
+        kept = agent.heartbeat()
+        ingestion.record_heartbeats([kept])
+        clock.seconds += 1
+        ingestion.record_heartbeats([kept] if not is_newest else [agent.heartbeat()])
+    assert BURST <= len(found()) <= BURST + 2 + 2 * (clock.seconds - began) / SECONDS
+    clock.seconds += BURST * SECONDS
+    together(clock, agent, heartbeats=1)
+    assert not node("n1").duplicate
     assert differences() == {}
 
 
