@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any, Generic, ParamSpec, TypeVar
 from uuid import UUID
@@ -105,11 +105,20 @@ def _loaded(stream: str, decider: Decider[State, Any], events: Sequence[Recorded
     return Loaded(stream, last.version, state, last.position, last.event_id, last.metadata)
 
 
+@dataclass(slots=True)
+class _Changes:
+    """What was decided on one stream: `state` is the state after it. It is kept, so that each event is folded once."""
+
+    loaded: Loaded[Any]
+    state: Any
+    decided: list[tuple[Sequence[object], Metadata]] = field(default_factory=list)
+
+
 class Batch:
     """Commands for many streams. Each is decided on the state after the commands before it. All are appended together."""
 
     def __init__(self) -> None:
-        self._changes: dict[str, tuple[Loaded[Any], list[tuple[Sequence[object], Metadata]]]] = {}
+        self._changes: dict[str, _Changes] = {}
 
     def decide(
         self,
@@ -122,19 +131,19 @@ class Batch:
 
         `metadata` is for these events; None stands for that of the context. Raises what the decider raises.
         """
-        _, decided = self._changes.setdefault(loaded.stream, (loaded, []))
-        state = decider.fold((event for events, _ in decided for event in events), loaded.state)
-        if events := decider.decide(state, command):
-            decided.append((events, metadata or current_metadata()))
+        changes = self._changes.setdefault(loaded.stream, _Changes(loaded, loaded.state))
+        if events := decider.decide(changes.state, command):
+            changes.decided.append((events, metadata or current_metadata()))
+            changes.state = decider.fold(events, changes.state)
         return bool(events)
 
     def appends(self) -> list[Append]:
         """Return one append for each command with events, grouped by stream, in the order of each stream's first command."""
         found = []
-        for loaded, decided in self._changes.values():
-            version = loaded.version
-            for events, metadata in decided:
-                found.append(Append(loaded.stream, version, events, metadata))
+        for changes in self._changes.values():
+            version = changes.loaded.version
+            for events, metadata in changes.decided:
+                found.append(Append(changes.loaded.stream, version, events, metadata))
                 version += len(events)
         return found
 

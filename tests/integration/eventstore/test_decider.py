@@ -6,7 +6,19 @@ import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from eventstore import Append, ConcurrencyError, Decider, append, head, load, load_state, load_states, reading, transact
+from eventstore import (
+    Append,
+    Batch,
+    ConcurrencyError,
+    Decider,
+    append,
+    head,
+    load,
+    load_state,
+    load_states,
+    reading,
+    transact,
+)
 from eventstore.envelope import from_row
 from tests.ledger import Deposited, Opened, OverdrawnError, decide_deposit_once, evolve
 
@@ -172,3 +184,19 @@ def test_a_stale_state_is_a_conflict_and_transact_decides_anew(account):
     with pytest.raises(ConcurrencyError):
         append(stale.append([Deposited(cents=1)]))
     assert transact("a", account, 6) == 6
+
+
+def test_a_batch_folds_each_event_once():
+    """A node may report 1,000 modules that have drifted: with each command folding all events before it, that is a million."""
+    folded = []
+
+    def counted(state, event):
+        folded.append(event)
+        return evolve(state, event)
+
+    account, batch = Decider(initial=0, decide=decide_deposit_once, evolve=counted), Batch()
+    loaded = load_state("a", account)
+    assert [batch.decide(loaded, account, balance) for balance in (1, 3, 3, 6)] == [True, True, False, True]
+    assert folded == [Deposited(cents=1), Deposited(cents=2), Deposited(cents=3)]
+    append(*batch.appends())
+    assert load_state("a", account).state == 6
