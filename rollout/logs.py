@@ -110,8 +110,17 @@ class LineFormatter(logging.Formatter):
             known = {name: value for name, value in known.items() if name in {"actor", "position"}}
         line = super().format(record)
         first, newline, rest = line.partition("\n")
-        fields = "".join(f" {name}={value}" for name, value in known.items())
+        fields = "".join(f" {name}={_escaped(str(value))}" for name, value in known.items())
         return without_secrets(f"{first}{fields}{newline}{rest}")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is from logging
+        # Celery logs ids that a foreign message contains: a line end in one of them must not look like another line.
+        record.message = _escaped(record.message)
+        return super().formatMessage(record)
+
+
+def _escaped(text: str) -> str:
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 class JsonLineFormatter(JsonFormatter):

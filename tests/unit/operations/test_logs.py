@@ -103,3 +103,14 @@ def test_an_agent_writes_json_without_the_control_plane(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
     assert json.loads(done.stderr)["message"] == "hello"
+
+
+def test_text_from_outside_forges_no_line():
+    made = record("Task modfleet.execute[a\r\n2026-11-26 ERROR forged\x1b[31m\u202e] received")
+    assert formatter("line").format(made).splitlines() == [
+        formatter("line").format(
+            record("Task modfleet.execute[a\\r\\n2026-11-26 ERROR forged\\x1b[31m\\u202e] received")
+        )
+    ]
+    with about(rollout="u1\nforged"):
+        assert formatter("line").format(record()).endswith("done rollout=u1\\nforged")
