@@ -105,7 +105,8 @@ def observe(session: Session) -> ServerFacts:
 def _facts_from(info: Mapping[str, str], modules: tuple[LoadedModule, ...]) -> ServerFacts:
     server, version = product(info)
     role = "master" if info.get("role") == "master" else "replica"
-    return ServerFacts(server=server, version=version, role=role, run_id=info.get("run_id", ""), modules=modules)
+    run_id = info.get("run_id", "")
+    return ServerFacts(server=server, version=storable(version), role=role, run_id=run_id, modules=modules)
 
 
 class Node:
@@ -243,6 +244,9 @@ class Node:
             return ServerFacts(), ServerState(
                 problem=ServerProblem.SERVER_UNREACHABLE, message=storable(failure.message[:500])
             )
+        except Exception as error:  # noqa: BLE001 - not a Redis: a node without heartbeats would count as offline
+            words = f"The server answers in a way that the agent cannot read: {type(error).__name__}: {error}."[:500]
+            return ServerFacts(), ServerState(problem=ServerProblem.SERVER_REFUSES, message=storable(words))
         self._last_facts, self._last_state = _facts_from(info, modules), state
         return self._last_facts, state
 

@@ -123,10 +123,10 @@ def _state(info: Mapping[str, str], **more: Any) -> ServerState:
     replicas = tuple(_replicas(info))
     is_replica = info.get("role") == "slave"
     return ServerState(
-        run_id=info.get("run_id", "")[:64],
+        run_id=storable(info.get("run_id", ""))[:64],
         uptime_seconds=_number(info.get("uptime_in_seconds")),
         role={"master": "master", "slave": "replica"}.get(info.get("role", ""), ""),
-        master=f"{info.get('master_host', '')}:{info.get('master_port', '')}"[:264] if is_replica else "",
+        master=_address(info.get("master_host", ""), info.get("master_port", "")) if is_replica else "",
         link_status=_word(info.get("master_link_status", "")),
         replicas=replicas[:MOST_REPLICAS],
         replica_count=_number(info.get("connected_slaves")),
@@ -154,7 +154,7 @@ def _replicas(info: Mapping[str, str]) -> Iterator[Replica]:
             continue
         at = _number(fields.get("offset"))
         yield Replica(
-            address=f"{fields.get('ip', '')}:{fields.get('port', '')}"[:264],
+            address=_address(fields.get("ip", ""), fields.get("port", "")),
             state=_word(fields.get("state", "")),
             lag_bytes=None if offset is None or at is None else max(0, offset - at),
         )
@@ -194,6 +194,10 @@ def _number(text: str | None) -> int | None:
 
 def _truth(text: str | None) -> bool | None:
     return {"0": False, "1": True}.get(text or "")
+
+
+def _address(host: str, port: str) -> str:
+    return storable(f"{host}:{port}")[:264]
 
 
 def _word(text: str) -> str:
