@@ -4,7 +4,8 @@ Lines may contain data of clients, so `redacted` removes it before anything leav
 
 - a text in quotes, unless it is a path, a version of a symbol, or one of the module's names and commands;
 - IP addresses, hosts with a port, URLs, and anything with an `@`;
-- the word after `user`, `username`, `login`, `password`, `requirepass`, `secret`, `token`, `key` or `channel`;
+- the word after `user`, `username`, `login`, `password`, `requirepass`, `secret`, `token`, `key` or `channel`, also if
+  such a word ends a name, as in `BROKER_PASSWORD`;
 - runs of 16 or more hexadecimal digits, and of 24 or more characters of Base64 that contain a digit.
 
 Paths, and the symbol after `undefined symbol:`, are kept. Control characters are escaped.
@@ -13,6 +14,7 @@ Paths, and the symbol after `undefined symbol:`, are kept. Control characters ar
 import os
 import re
 import shutil
+import stat
 import subprocess
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -46,7 +48,7 @@ _CRASH_END = re.compile(r"-- (REGISTERS|INFO OUTPUT|DUMPING CODE|CLIENT LIST|CUR
 
 _PRIVATE = re.compile(
     r"(?P<kept>undefined symbol: [^\s'\"`]+|(?<![\w./+-])/[^\s'\"`@]+(?![^\s'\"`:,;)\]]))"
-    r"|(?P<word>\b(?i:user|username|login|password|requirepass|secret|token|key|channel)\b[ =:]+)"
+    r"|(?P<word>(?<![A-Za-z0-9])(?i:user|username|login|password|requirepass|secret|token|key|channel)\b[ =:]+)"
     r"(?!(?:has|is|was|does|not|name|names|type|types|in|for|to|of|and|or)\b)[^\s'\"`][^\s,;]*"
     r"|(?P<url>\b[a-z][a-z0-9+.-]*://\S+)"
     r"|(?<![^\s'\"`(\[<=:,])(?P<at>[^\s'\"`]*[^\s'\"`@]@[^\s'\"`]+)"
@@ -92,34 +94,47 @@ class _Source(Protocol):
 
 
 class _File:
-    """A log file. It stays open, so that what was logged before a rotation can be read after it."""
+    """A log file. It stays open, so that what was logged before a rotation can be read after it.
+
+    Symbolic links are followed only now. Later, the server could replace a directory or a file by a link to a secret that
+    only the agent can read.
+    """
 
     def __init__(self, path: Path) -> None:
-        if path.exists() and not path.is_file():
-            raise OSError(f"{path} is not a regular file")  # a pipe would block
-        self._path = path
+        self._path = Path(os.path.realpath(path))
         try:
-            self._file: BinaryIO | None = path.open("rb")
+            self._file: BinaryIO | None = _regular(self._path)
         except FileNotFoundError:  # rotated: the server creates it with the next line
             self._file = None
         self._start = os.fstat(self._file.fileno()).st_size if self._file else 0
 
     def read(self) -> bytes:
         if self._file is None:
-            with self._path.open("rb") as file:
+            with _regular(self._path) as file:
                 return file.read(MOST_BYTES)
         own = os.fstat(self._file.fileno())
         self._file.seek(self._start if own.st_size >= self._start else 0)  # else it was truncated
         text = self._file.read(MOST_BYTES)
         with suppress(OSError):
             if not os.path.samestat(own, self._path.stat()):
-                with self._path.open("rb") as newer:
+                with _regular(self._path) as newer:
                     text += newer.read(MOST_BYTES)
         return text
 
     def close(self) -> None:
         if self._file:
             self._file.close()
+
+
+def _regular(path: Path) -> BinaryIO:
+    """Open a regular file that has exactly this path. A pipe does not block. Raises: `OSError`."""
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = os.fdopen(number, "rb")
+    # The path of what is open: between a check of the path and `open`, the server could change the path.
+    if not stat.S_ISREG(os.fstat(number).st_mode) or Path(f"/proc/self/fd/{number}").readlink() != path:
+        file.close()
+        raise OSError(f"{path} is not a regular file")
+    return file
 
 
 class _Journal:
@@ -213,6 +228,8 @@ def _opened(path: Path) -> _Source | str:
         return _File(path)
     except OSError as error:
         return _in_words(error)
+    except ValueError as error:  # a NUL in the path
+        return f"the server's log: {error}"
 
 
 def _in_words(error: OSError) -> str:

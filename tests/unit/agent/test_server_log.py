@@ -1,8 +1,12 @@
 """What leaves the node of the server's log: telling lines, without clients' data."""
 
+import os
+
 import pytest
 
-from rollout.agent.server_log import redacted
+from rollout.agent.server import Session
+from rollout.agent.server_log import ServerLog, redacted
+from rollout.agent.settings import AgentSettings
 from rollout.messages import LONGEST_LOG_LINE
 
 NAMES = {"floor", "base.ask"}
@@ -39,6 +43,7 @@ HIDDEN = [
         "# User ... has no permissions to run the '...' command",
     ),
     ("# <floor> username=bob, password=hunter2, retrying", "# <floor> username=..., password=..., retrying"),
+    ("# <floor> DB_PASSWORD=hunter2 API_KEY=abc", "# <floor> DB_PASSWORD=... API_KEY=..."),
     ("# <floor> key customer:4711 is locked", "# <floor> key ... is locked"),
     ("- Accepted 10.0.0.7:51234", "- Accepted <address>"),
     ("* Connecting to MASTER db.example.com:6379", "* Connecting to MASTER <address>"),
@@ -66,3 +71,65 @@ def test_a_long_line_is_cut():
 def test_no_line_takes_long(line):
     """A log line may have any content, and a pattern must not need quadratic time for it."""
     assert len(redacted(line, NAMES)) <= LONGEST_LOG_LINE
+
+
+def _to_a_link(log, secret):
+    log.unlink(missing_ok=True)
+    log.symlink_to(secret)
+
+
+def _to_a_link_above(log, secret):
+    log.unlink(missing_ok=True)
+    log.parent.rmdir()
+    log.parent.symlink_to(secret.parent)
+
+
+def _to_a_pipe(log, _):
+    log.unlink(missing_ok=True)
+    os.mkfifo(log)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.parametrize("change", [_to_a_link, _to_a_link_above, _to_a_pipe])
+def test_a_log_that_becomes_something_else_is_not_read(tmp_path, change, is_there):
+    """The server's user could name any file that the agent can read, or stop the agent with a pipe."""
+    secret, log = tmp_path / "secret" / "log", tmp_path / "server" / "log"
+    for each in (secret, log):
+        each.parent.mkdir()
+    secret.write_text("a secret\n")
+    if is_there:
+        log.touch()
+    settings = AgentSettings(
+        node="n1",
+        broker_url="",
+        control_url="",
+        server_url="",
+        modules_dir=tmp_path,
+        journal_dir=tmp_path,
+        server_log=log,
+    )
+    server_log = ServerLog(settings)
+    server_log.mark(Session(None, 1.0))
+    change(log, secret)
+    assert server_log.lines() == ()
+    server_log.close()
+
+
+def test_a_log_behind_a_link_is_read(tmp_path):
+    log, link = tmp_path / "log", tmp_path / "link"
+    log.write_text("before\n")
+    link.symlink_to(log)
+    settings = AgentSettings(
+        node="n1",
+        broker_url="",
+        control_url="",
+        server_url="",
+        modules_dir=tmp_path,
+        journal_dir=tmp_path,
+        server_log=link,
+    )
+    server_log = ServerLog(settings)
+    server_log.mark(Session(None, 1.0))
+    log.write_text("before\nafter\n")
+    assert server_log.lines() == ("after",)
+    server_log.close()
