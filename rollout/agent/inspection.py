@@ -13,16 +13,24 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from glob import escape, glob
+from glob import escape, iglob
 from ipaddress import ip_address
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
+
+from rollout.agent.regular_file import open_regular
 
 ROOT = Path("/")
 #: A process whose start differs by more than this from the server's uptime is another one, seconds.
 UPTIME_SECONDS = 5.0
 #: Redis and Valkey refuse deeper includes.
 DEEPEST_INCLUDE = 16
+#: The most configuration files that are read, the most bytes of each, and the most lines of all. The server names the
+#: first file, and may be hostile.
+MOST_FILES = 1_000
+MOST_BYTES = 1_000_000
+MOST_LINES = 100_000
 #: The longest time for `systemctl show`, seconds.
 SYSTEMCTL_SECONDS = 3.0
 #: Directories of units, the first wins: systemd.unit(5).
@@ -271,7 +279,10 @@ def configuration(file: str, root: Path = ROOT) -> Configuration:
     """Read the configuration file `file`, as INFO names it, and all its includes."""
     files: list[str] = []
     unread: dict[str, str] = {}
-    directives = tuple(_read(file, root, None, DEEPEST_INCLUDE, files, unread))
+    lines = _read(file, root, None, DEEPEST_INCLUDE, files, unread)
+    directives = tuple(islice(lines, MOST_LINES))
+    if next(lines, None) is not None:
+        unread[file] = f"more than {MOST_LINES} lines"
     return Configuration(file=file, directives=directives, files=tuple(files), unread=unread)
 
 
@@ -326,11 +337,19 @@ def _read(
     file: str, root: Path, directory: str | None, depth: int, files: list[str], unread: dict[str, str]
 ) -> Iterator[Directive]:
     """Yield the lines of a file and its includes. `directory` is the one that an earlier line `dir` has set."""
-    try:
-        text = on_host(root, file).read_text(errors="surrogateescape")
-    except OSError as error:
-        unread[file] = error.strerror or type(error).__name__
+    if len(files) >= MOST_FILES:
+        unread[file] = f"more than {MOST_FILES} files"
         return
+    try:
+        with open_regular(on_host(root, file)) as opened:
+            content = opened.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:  # a NUL in the path
+        unread[file] = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return
+    if len(content) > MOST_BYTES:
+        unread[file] = f"more than {MOST_BYTES} bytes"
+        return
+    text = content.decode(errors="surrogateescape").replace("\r\n", "\n")
     files.append(file)
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip() or line.strip().startswith("#"):
@@ -364,8 +383,8 @@ def _included(pattern: str, root: Path, directory: str | None, unread: dict[str,
     parent = on_host(root, pattern.rpartition("/")[0] or "/")
     if parent.is_dir() and not os.access(parent, os.R_OK | os.X_OK):
         unread[pattern] = "Permission denied"
-    found = glob(f"{escape(base)}{pattern}")  # noqa: PTH207 - as glob(3): `*` matches no name that starts with a dot
-    return sorted(each.removeprefix(base) for each in found)
+    found = iglob(f"{escape(base)}{pattern}")  # noqa: PTH207 - as glob(3): `*` matches no name that starts with a dot
+    return sorted(each.removeprefix(base) for each in islice(found, MOST_FILES + 1))
 
 
 # --- systemd ----------------------------------------------------------------------------------------------------------

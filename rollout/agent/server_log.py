@@ -14,7 +14,6 @@ Paths, and the symbol after `undefined symbol:`, are kept. Control characters ar
 import os
 import re
 import shutil
-import stat
 import subprocess
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -22,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from rollout.agent.regular_file import open_regular
 from rollout.agent.server import RefusedError, Session
 from rollout.agent.settings import AgentSettings
 from rollout.messages import LONGEST_LOG_LINE, MOST_LOG_LINES
@@ -127,13 +127,12 @@ class _File:
 
 
 def _regular(path: Path) -> BinaryIO:
-    """Open a regular file that has exactly this path. A pipe does not block. Raises: `OSError`."""
-    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    file = os.fdopen(number, "rb")
+    """Open a regular file that has exactly this path. Raises: `OSError`."""
+    file = open_regular(path)
     # The path of what is open: between a check of the path and `open`, the server could change the path.
-    if not stat.S_ISREG(os.fstat(number).st_mode) or Path(f"/proc/self/fd/{number}").readlink() != path:
+    if Path(f"/proc/self/fd/{file.fileno()}").readlink() != path:
         file.close()
-        raise OSError(f"{path} is not a regular file")
+        raise OSError(f"{path} was replaced by a symbolic link")
     return file
 
 

@@ -8,6 +8,9 @@ import pytest
 
 from rollout.agent import inspection
 from rollout.agent.inspection import (
+    MOST_BYTES,
+    MOST_FILES,
+    MOST_LINES,
     configuration,
     forbids_execution,
     forbids_writing,
@@ -273,3 +276,50 @@ def test_systemd_itself_is_asked(tmp_path, monkeypatch):
     assert inspection._shown("redis-server.service") is None
     shim.write_text("#!/bin/sh\nexit 1\n")
     assert inspection._shown("redis-server.service") is None
+
+
+# --- A hostile server names the configuration file --------------------------------------------------------------------
+
+
+def _pipe(path):
+    os.mkfifo(path)
+
+
+def _endless(path):
+    path.symlink_to("/dev/zero")
+
+
+def _huge(path):
+    path.touch()
+    os.truncate(path, MOST_BYTES + 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (_pipe, "it is not a regular file"),
+        (_endless, "it is not a regular file"),
+        (Path.mkdir, "it is not a regular file"),
+        (_huge, f"more than {MOST_BYTES} bytes"),
+    ],
+)
+def test_a_file_without_end_is_not_read(tmp_path, make, reason):
+    make(tmp_path / "redis.conf")
+    assert configuration("/redis.conf", tmp_path).unread == {"/redis.conf": reason}
+
+
+def test_a_path_with_a_nul_is_not_read(tmp_path):
+    assert configuration("/a\0b", tmp_path).unread == {"/a\0b": "embedded null byte"}
+
+
+def test_a_file_that_includes_itself_many_times_is_read_to_a_limit(tmp_path):
+    (tmp_path / "redis.conf").write_text("include /redis.conf\n" * 3)
+    found = configuration("/redis.conf", tmp_path)
+    assert len(found.files) == MOST_FILES
+    assert found.unread["/redis.conf"] in {f"more than {MOST_FILES} files", "too many levels of includes"}
+
+
+def test_more_lines_than_the_limit_are_not_read(tmp_path):
+    (tmp_path / "redis.conf").write_text("a\n" * (MOST_LINES + 1))
+    found = configuration("/redis.conf", tmp_path)
+    assert (len(found.directives), found.unread) == (MOST_LINES, {"/redis.conf": f"more than {MOST_LINES} lines"})
