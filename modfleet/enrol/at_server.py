@@ -15,6 +15,7 @@ from modfleet.enrol.steps import Steps
 from rollout.agent import inspection
 from rollout.agent.failure import Failure
 from rollout.agent.include import quoted
+from rollout.agent.regular_file import open_regular
 from rollout.agent.server import RefusedError, Session
 
 NEXT_RESTART = "this acts at the server's next restart"
@@ -180,14 +181,21 @@ class AtServer:
             self._steps.by_you(f"put this line at the end of {where}; {NEXT_RESTART}", line)
 
     def _editable(self, name: str | None) -> Path | None:
-        """Return the file if it may be edited. If only `--root` forbids it, say so once."""
+        """Return the file with this name if it may be edited, else None. If only `--root` forbids it, say so once.
+
+        The server names its files. It could name a file that only root may write: so the file must belong to the server's
+        user, or the server's unit must name it too.
+        """
         if name is None:
             return None
-        path = self._host.editable(name)
+        path, process = self._host.editable(name), self._found.process
         if path is None and self._yes and Path(name).is_file() and name not in self._outside:
             self._outside.add(name)
             self._steps.note(f"--yes does not change {name}: it is outside --root {self._host.root}")
-        return path
+        if path is None or process is None:
+            return None
+        is_own = path.stat().st_uid == process.uid
+        return path if is_own or name in self._found.unit_settings.get("ExecStart", "").split() else None
 
     def _edit(self, path: Path, line: str, replacing: str | None = None) -> bool:
         """Add `line` at the end of the file, without the lines that match `replacing`. Return True if the file changed.
@@ -219,9 +227,11 @@ def _has_user_line(path: Path, rules: str) -> bool:
 def _user_lines(path: Path) -> list[list[str]]:
     """Return the words of the lines that define the user; none if the file cannot be read."""
     try:
-        lines = [line.split() for line in path.read_text(errors="surrogateescape").splitlines()]
-    except OSError:
+        with open_regular(path) as file:
+            text = file.read(inspection.MOST_BYTES).decode(errors="surrogateescape")
+    except (OSError, ValueError):
         return []
+    lines = [line.split() for line in text.splitlines()]
     return [words for words in lines if words[:2] == ["user", SERVER_USER]]
 
 

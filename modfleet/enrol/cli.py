@@ -130,12 +130,17 @@ def _run(command: Callable[[], ExitCode]) -> ExitCode:
         sentence, code = "Stopped. Run the command again to go on.", ExitCode.INTERRUPTED
     finally:
         os.umask(mask)
-    print(" ".join(sentence.split()), file=sys.stderr)  # noqa: T201 - the person who typed the command reads it
+    print(_printable(" ".join(sentence.split())), file=sys.stderr)  # noqa: T201 - the person who typed the command reads it
     return code
 
 
 def _tell(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - the answer
+    print(_printable(line), flush=True)  # noqa: T201 - the answer
+
+
+def _printable(text: str) -> str:
+    """Return text with its control characters escaped: a server's text may contain what a terminal would obey."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _parser(name: str, description: str) -> Parser:

@@ -139,6 +139,10 @@ def detect(url: str, logins: list[Login], system: Path = inspection.ROOT) -> Fou
         except (Failure, OSError) as failure:
             if not _is_login_refused(failure):
                 raise CommandError(f"{str(failure).rstrip('.')}. Check --server.") from failure
+        except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
+            raise CommandError(
+                f"The server at {url} does not answer as Redis or Valkey does. Check --server."
+            ) from error
     if logins[0].password_file is not None:
         user = logins[0].user or "default"
         raise UsageError(
