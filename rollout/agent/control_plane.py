@@ -5,7 +5,7 @@ import ssl
 import time
 from hashlib import sha256
 from http import HTTPStatus
-from http.client import HTTPResponse
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -46,6 +46,8 @@ def proof_of(trust: Trust, url: str) -> dict[str, str]:
 def trust_documents(settings: AgentSettings) -> list[Any]:
     """Return the control plane's keys, as envelopes that are not verified yet. Raises: `OSError`."""
     answer = _asked(settings, Request(url_of(settings, "/v2/enrolment")))  # noqa: S310 - the opener knows http(s) only
+    if not isinstance(answer.get("trust"), list):
+        raise RefusedByControlPlaneError("the control plane's answer has no trust document")
     return list(answer["trust"])
 
 
@@ -58,10 +60,13 @@ def add_key(settings: AgentSettings, envelope: Envelope) -> None:
 def _asked(settings: AgentSettings, request: Request) -> dict[str, Any]:
     request.add_header("User-Agent", "modfleet-agent")
     response: HTTPResponse
-    with opener(settings.control_ca).open(request, timeout=ANSWER_SECONDS) as response:
-        content = response.read(LONGEST_ANSWER)
-        if response.status != HTTPStatus.OK:
-            raise RefusedByControlPlaneError(f"the control plane answered {response.status}: {content[:200]!r}")
+    try:
+        with opener(settings.control_ca).open(request, timeout=ANSWER_SECONDS) as response:
+            content = response.read(LONGEST_ANSWER)
+    except HTTPException as error:
+        raise RefusedByControlPlaneError(f"the control plane does not answer in HTTP: {error!r:.200}") from error
+    if response.status != HTTPStatus.OK:
+        raise RefusedByControlPlaneError(f"the control plane answered {response.status}: {content[:200]!r}")
     try:
         return msgspec.json.decode(content, type=dict[str, Any])
     except msgspec.MsgspecError as error:
