@@ -49,6 +49,14 @@ class ControlPlane:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Degraded:
+    """Why the node's server cannot be used. `reason` is a code."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Enrolment:
     """The answer to `POST /v2/enrolment`. `broker_url` has the node's user and no password. `broker_ca` is PEM.
 
@@ -61,10 +69,20 @@ class Enrolment:
     broker_url: str
     control_keys: tuple[ControlKey, ...]
     broker_ca: str | None = None
+    degraded: Degraded | None = None
     fetch_hosts: tuple[str, ...] = ()
     heartbeat_seconds: float = 10.0
     labels: dict[str, str] = field(default_factory=dict)
     observe: bool = False
+
+    @property
+    def is_heard(self) -> bool:
+        return self.phase not in {"pending", "offline"}
+
+    @property
+    def is_examined(self) -> bool:
+        """Return True if the agent has examined its host."""
+        return self.is_heard and (self.degraded is None or self.degraded.reason != "not_examined")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -372,11 +372,16 @@ def run_command(host: Host, layout: Layout) -> str:
 
 
 def _wait(wishes: Wishes, layout: Layout, steps: Steps, joined: Joined | None, *, runs: bool) -> ExitCode:
-    """Wait for the first heartbeat. The exchange may be repeated with the same key, and its answer has the node's phase."""
+    """Wait for the first heartbeat, and for what the agent finds on this host.
+
+    The exchange may be repeated with the same key, and its answer has the node's phase.
+    """
     if joined is None or wishes.token is None:
         return ExitCode.SUCCEEDED
     answer, end = joined.enrolled, time.monotonic() + wishes.wait_seconds
-    while runs and answer.identity != "pending" and answer.phase in {"pending", "offline"}:
+    while runs and answer.identity != "pending" and not answer.is_examined:
+        if time.monotonic() > end and answer.is_heard:
+            break
         if time.monotonic() > end:
             raise CommandError(
                 f"No heartbeat arrived within {wishes.wait_seconds:g} s. `journalctl -u {layout.unit}` shows why."
@@ -391,6 +396,7 @@ def _wait(wishes: Wishes, layout: Layout, steps: Steps, joined: Joined | None, *
         steps.by_you("the node waits for acceptance", f"modfleet nodes accept {layout.node} --key {key}")
     elif runs:
         steps.done(f"the control plane received the first heartbeat: {layout.node} is {answer.phase}")
-        if answer.phase == "degraded":
+        if answer.degraded:
+            steps.note(" ".join(answer.degraded.message.split()))
             steps.by_you("check the host", f"modfleet agent doctor --env-file {layout.settings}")
     return ExitCode.SUCCEEDED

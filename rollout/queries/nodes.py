@@ -206,6 +206,11 @@ def detailed_node(document: dict[str, Any], facts: NodeFacts | None) -> dict[str
     }
 
 
+def degraded_document(row: Node) -> dict[str, str] | None:
+    """Return why the node's server cannot be used; None if it can."""
+    return {"reason": row.degraded_reason, "message": row.degraded_message} if row.degraded_reason else None
+
+
 def node_document(row: Node, modules: Iterable[NodeModule], life: Liveness | None) -> dict[str, Any]:
     """Return the node as JSON, with these of its modules."""
     skew = life.clock_skew_seconds if life else None
@@ -215,7 +220,7 @@ def node_document(row: Node, modules: Iterable[NodeModule], life: Liveness | Non
         "identity": row.identity,
         "keys": [key_id(public_key) for public_key, _ in row.keys],
         "duplicate": row.duplicate,
-        "degraded": {"reason": row.degraded_reason, "message": row.degraded_message} if row.degraded_reason else None,
+        "degraded": degraded_document(row),
         "last_seen": rfc3339(life.last_seen) if life else None,
         "clock_skew_seconds": None if skew is None else round(skew, 1),
         "warnings": node_warnings(row, skew, life.doubts if life else []),

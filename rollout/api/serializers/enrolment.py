@@ -6,7 +6,7 @@ from django.core.validators import RegexValidator
 from rest_framework import serializers
 
 from api.fields import StrictBooleanField, StrictCharField, StrictIntegerField, StrictSerializer
-from rollout.api.serializers.nodes import LabelsField
+from rollout.api.serializers.nodes import DegradationSerializer, LabelsField
 from rollout.domain.join_token.decider import MOST_USES
 from rollout.domain.node.state import Identity, NodePhase
 from rollout.queries.join_tokens import TokenState
@@ -121,6 +121,7 @@ class EnrolmentSerializer(StrictSerializer):
 class EnrolledSerializer(TrustSerializer):
     node = serializers.CharField()
     phase = serializers.ChoiceField(list(NodePhase))
+    degraded = DegradationSerializer(allow_null=True, help_text="Null if the node's server can be used")
     identity = serializers.ChoiceField(list(Identity), help_text="`pending`: a person must accept the node")
     broker_url = serializers.CharField(help_text="With the node's user, without its password")
     broker_ca = serializers.CharField(allow_null=True, help_text="The broker's certificate authority as PEM")

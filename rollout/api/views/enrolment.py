@@ -25,7 +25,7 @@ from rollout.api.serializers.enrolment import (
 from rollout.delivery.broker_acl import user_of
 from rollout.domain.errors import InvalidTokenError, NodeExistsError, NodeRekeyError, UntrustedNodeError
 from rollout.queries.join_tokens import control_ca, pem_in, read_token, token_row
-from rollout.queries.nodes import node_row
+from rollout.queries.nodes import degraded_document, node_row
 from rollout.queries.trust import control_secrets, fetch_hosts, signed_trust
 from rollout.services.enrolment import NewIdentity, add_key, enrol
 from rollout.signing import PROTOCOLS, envelope_from
@@ -71,6 +71,7 @@ class EnrolmentViewSet(ViewSet):
             **_trust(),
             "node": node.name,
             "phase": node.phase,
+            "degraded": degraded_document(node),
             "identity": node.identity,
             "broker_url": _broker_url(given["node"]),
             "broker_ca": pem_in(settings.ENVIRONMENT.broker_ca),

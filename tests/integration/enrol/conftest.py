@@ -37,6 +37,7 @@ class Control:
     secret: ControlSecret = field(default_factory=lambda: ControlSecret("control"))
     ca: str | None = None
     scheme: str = "http"
+    #: The phase in each answer, the last one in all that follow. `degraded: x` is degraded with the reason x.
     phases: list[str] = field(default_factory=lambda: ["pending", "online"])
     nodes: dict[str, str] = field(default_factory=dict)
     answer: dict[str, Any] = field(default_factory=dict)
@@ -86,9 +87,11 @@ class Control:
             )
             return 409, {"error_code": "node_exists", "description": words}
         phase = self.phases.pop(0) if len(self.phases) > 1 else self.phases[0]
+        phase, _, reason = phase.partition(": ")
         return 201, {
             "node": body["node"],
             "phase": phase,
+            "degraded": {"reason": reason, "message": f"It is {reason}."} if reason else None,
             "identity": "signed",
             "broker_url": f"rediss://node.{body['node']}@broker.example.com:6379/0",
             "broker_ca": None,

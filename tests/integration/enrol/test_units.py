@@ -76,6 +76,26 @@ def test_it_starts_the_agent_and_waits_for_its_first_heartbeat(host, wishes, con
     assert len({each["public_key"] for each in control.posted}) == 1
 
 
+def test_it_waits_until_the_agent_has_examined_the_host(host, wishes, control):
+    control.phases = ["pending", "degraded: not_examined", "degraded: not_examined", "online"]
+    said: list[str] = []
+    install(wishes(), host, said.append)
+    assert said[-1] == "done          the control plane received the first heartbeat: n1 is online"
+    assert len(control.posted) == 4
+
+
+@pytest.mark.parametrize("reason", ["server_too_old", "not_examined"])
+def test_a_degraded_node_is_named_with_the_reason(host, wishes, control, reason):
+    control.phases = [f"degraded: {reason}"]
+    said: list[str] = []
+    install(wishes(wait_seconds=0.05), host, said.append)
+    assert said[-3:] == [
+        f"note          It is {reason}.",
+        "to do by you  check the host:",
+        "    modfleet agent doctor --env-file /etc/modfleet/agents/n1.env",
+    ]
+
+
 @pytest.mark.parametrize(("output", "unit"), [("socket:[1]", "redis-server.service"), ("/dev/null", None)])
 def test_the_agent_reads_the_journal_of_a_unit_that_logs_there(host, wishes, redis_site, tmp_path, output, unit):
     process = tmp_path / f"proc/{redis_site.call('INFO', 'server')['process_id']}"
