@@ -198,12 +198,13 @@ def namespace(installed: Path | None = None) -> Iterator[Namespace]:
     try:
         assert process.stdout
         assert process.stderr
-        assert process.stdout.readline() == "made\n", process.stderr.read()
+        assert process.stdout.readline() == "made\n", f"this test needs user namespaces: {process.stderr.read()}"
         _map_users(process.pid)
         made = Namespace(process.pid)
         done = made.run(SETUP, **environ)
         assert done.returncode == 0, done.stderr
-        assert set(REDIS_CONF.splitlines()) <= set(made.read("/etc/redis/redis.conf").splitlines())
+        lacking = set(REDIS_CONF.splitlines()) - set(made.read("/etc/redis/redis.conf").splitlines())
+        assert not lacking, f"Debian's redis.conf lacks {lacking}"
         _write(made, {"/opt/programs/systemctl": SYSTEMCTL} | ({} if installed else _checkout()))
         try:
             yield made
@@ -215,7 +216,7 @@ def namespace(installed: Path | None = None) -> Iterator[Namespace]:
 
 
 def _map_users(pid: int) -> None:
-    """Make the user of the test root in the namespace. Other users get its subordinate ids, or their own ids if it is root."""
+    """Map the user of the test to root, and its subordinate ids to the other users. If it is root, map each id to itself."""
     user = pwd.getpwuid(os.geteuid())
     for kind, own in (("uid", user.pw_uid), ("gid", user.pw_gid)):
         if user.pw_uid == 0:
@@ -223,7 +224,8 @@ def _map_users(pid: int) -> None:
             continue
         ranges = [line.split(":") for line in Path(f"/etc/sub{kind}").read_text().splitlines()]
         found = [(first, count) for name, first, count in ranges if name in {user.pw_name, str(user.pw_uid)}]
-        assert found, f"this test needs a range of ids for {user.pw_name} in /etc/sub{kind}: see `man usermod`"
+        how = f"usermod --add-sub{kind}s 100000-165535 {user.pw_name}"
+        assert found, f"this test needs a range of ids in /etc/sub{kind}. As root: {how}"
         subprocess.run([f"new{kind}map", str(pid), "0", str(own), "1", "1", *found[0]], check=True)
 
 
