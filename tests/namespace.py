@@ -1,8 +1,11 @@
-"""A host of its own for `root`, in a mount namespace: what is written below /etc, /var/lib, /var/log, /usr/lib, /opt and
-/run is seen there only, and is lost at the end. systemd does not run in it: a script takes its place.
+"""A host with its own users and mounts, in namespaces, for tests that run as any user. The user of the test is root there.
+Files that are written below /etc, /var/lib, /var/log, /usr/lib, /opt and /run are visible only there, and are lost at the
+end. systemd does not run in it: a script takes its place. The network is this machine's, because the control plane and the
+broker of a test listen on its loopback.
 """
 
 import os
+import pwd
 import shlex
 import shutil
 import subprocess
@@ -17,31 +20,47 @@ from tests.host import clean
 from tests.waiting import wait_for
 
 SETUP = """
-set -eu
-umask 022
-mount -t tmpfs none /mnt
-for each in /etc /var/lib /var/log /usr/lib; do
-    mkdir -p "/mnt$each/upper" "/mnt$each/work"
-    mount -t overlay overlay -o "lowerdir=$each,upperdir=/mnt$each/upper,workdir=/mnt$each/work" "$each"
+mount -t tmpfs -o mode=755 none /mnt
+mkdir -p /mnt/var/lib /mnt/var/log /mnt/usr/lib /mnt/work
+# A copy, because in an overlay the owner of this machine's files may have no id here, and then root cannot change them.
+# The test's user cannot read all of /etc.
+cp --recursive --no-dereference --preserve=mode /etc /mnt 2> /dev/null || true
+for each in /etc /var/lib /var/log; do
+    mount --bind "/mnt$each" "$each"
 done
-mount -t tmpfs none /opt
-mount -t tmpfs none /run
-mkdir -p /run/systemd/system /run/units /opt/programs /opt/python /opt/modfleet
-mount --bind "$PYTHON" /opt/python
+mount -t overlay overlay -o lowerdir=/usr/lib,upperdir=/mnt/usr/lib,workdir=/mnt/work /usr/lib
+install -d -m 2770 -o redis -g redis /etc/redis
+install -d -m 750 -o redis -g redis /var/lib/redis
+install -d -m 2750 -o redis -g adm /var/log/redis
+[ -e /etc/redis/redis.conf ] || printf "%s" "$REDIS_CONF" > /etc/redis/redis.conf
+chown redis:redis /etc/redis/redis.conf
+chmod 640 /etc/redis/redis.conf
+mkdir -p /mnt/opt/programs /mnt/opt/python /mnt/opt/modfleet
+mount --bind "$PYTHON" /mnt/opt/python
 if [ "$INSTALLED" ]; then
-    mount --bind "$INSTALLED" /opt/modfleet
+    mount --bind "$INSTALLED" /mnt/opt/modfleet
 else
-    mkdir /opt/modfleet/checkout /opt/modfleet/site
-    mount --bind "$CHECKOUT" /opt/modfleet/checkout
-    mount --bind "$SITE" /opt/modfleet/site
+    mkdir /mnt/opt/modfleet/checkout /mnt/opt/modfleet/site
+    mount --bind "$CHECKOUT" /mnt/opt/modfleet/checkout
+    mount --bind "$SITE" /mnt/opt/modfleet/site
 fi
+mount --rbind /mnt/opt /opt
+mount -t tmpfs none /run
+mkdir -p /run/systemd/system /run/units
 # The agent's user cannot enter the home directory of this user, where this Python may be.
-case "$PYTHON" in "$HOME_DIRECTORY"/*)
-    mount -t tmpfs -o mode=755 none "$HOME_DIRECTORY"
-    mkdir -p "$PYTHON"
-    mount --bind /opt/python "$PYTHON"
-esac
+case "$PYTHON" in "$HOME_DIRECTORY"/*) mount -t tmpfs -o mode=755 none "$HOME_DIRECTORY" ;; esac
+[ -e "$PYTHON" ] || { mkdir -p "$PYTHON" && mount --bind /opt/python "$PYTHON"; }
 [ "$INSTALLED" ] || "/opt/python/bin/$PROGRAM" -m venv --without-pip /opt/modfleet
+"""
+
+#: The settings of Debian's redis.conf, without those that repeat the defaults. Only root and redis can read that file.
+REDIS_CONF = """\
+bind 127.0.0.1 -::1
+port 6379
+daemonize yes
+pidfile /run/redis/redis-server.pid
+logfile /var/log/redis/redis-server.log
+dir /var/lib/redis
 """
 
 #: Starts what a unit says, as its user: `enable --now`, `restart`, `disable --now`, `is-active`, `is-enabled`. A unit with
@@ -126,6 +145,8 @@ match verb:
         sys.exit(1)
 """
 
+PACKAGES = {"unshare": "util-linux", "newuidmap": "uidmap", "redis-server": "redis-server"}
+
 PROGRAM = "#!/opt/modfleet/bin/python\nimport sys\nfrom {module} import main\nsys.exit(main())\n"
 
 
@@ -137,11 +158,12 @@ class Namespace:
 
     def words(self, *words: str) -> list[str]:
         """Return the command that runs these words in the namespace."""
-        return ["nsenter", f"--mount=/proc/{self._pid}/ns/mnt", "--", *words]
+        namespaces = f"/proc/{self._pid}/ns"
+        return ["nsenter", f"--user={namespaces}/user", f"--mount={namespaces}/mnt", "--", *words]
 
     def run(self, script: str, *, cwd: Path | str = "/", **environ: str) -> "subprocess.CompletedProcess[str]":
         """Run a script of bash as root. /opt/modfleet/bin and the script for systemctl are in its PATH."""
-        path = f"/opt/programs:/opt/modfleet/bin:{os.environ['PATH']}"
+        path = f"/opt/programs:/opt/modfleet/bin:{os.environ['PATH']}:/usr/sbin"  # a user's PATH may lack useradd
         entered = f"umask 022; cd {shlex.quote(str(cwd))}; {script}"
         return subprocess.run(
             self.words("bash", "-euo", "pipefail", "-c", entered),
@@ -158,18 +180,17 @@ class Namespace:
 
 @contextmanager
 def namespace(installed: Path | None = None) -> Iterator[Namespace]:
-    """Needs root, and a kernel that allows mounts. `installed` is used as /opt/modfleet; by default, that is the checkout."""
-    assert os.geteuid() == 0, "this test mounts file systems, so it needs root"
-    assert shutil.which("unshare"), "this test needs unshare and nsenter of util-linux"
+    """Needs a kernel that allows user namespaces. `installed` is used as /opt/modfleet; by default, that is the checkout."""
+    for program, package in PACKAGES.items():
+        assert shutil.which(program), f"this test needs {program} of the package {package}"
     # Mounted again, because the agent's user may not be able to enter the directories above them.
     environ = {"CHECKOUT": str(ROOT), "SITE": sysconfig.get_path("purelib"), "PYTHON": sys.base_prefix}
     environ["INSTALLED"] = str(installed or "")
     environ["HOME_DIRECTORY"] = str(Path.home())
     environ["PROGRAM"] = Path(sys.executable).resolve().name
-    script = f"{SETUP}\necho ready\nexec sleep infinity"
+    environ["REDIS_CONF"] = REDIS_CONF
     process = subprocess.Popen(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
-        env=clean() | environ,
+        ["unshare", "--user", "--mount", "--propagation=private", "sh", "-c", "echo made; exec sleep infinity"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -177,8 +198,13 @@ def namespace(installed: Path | None = None) -> Iterator[Namespace]:
     try:
         assert process.stdout
         assert process.stderr
-        assert process.stdout.readline() == "ready\n", process.stderr.read()
+        assert process.stdout.readline() == "made\n", f"this test needs user namespaces: {process.stderr.read()}"
+        _map_users(process.pid)
         made = Namespace(process.pid)
+        done = made.run(SETUP, **environ)
+        assert done.returncode == 0, done.stderr
+        lacking = set(REDIS_CONF.splitlines()) - set(made.read("/etc/redis/redis.conf").splitlines())
+        assert not lacking, f"Debian's redis.conf lacks {lacking}"
         _write(made, {"/opt/programs/systemctl": SYSTEMCTL} | ({} if installed else _checkout()))
         try:
             yield made
@@ -187,6 +213,20 @@ def namespace(installed: Path | None = None) -> Iterator[Namespace]:
     finally:
         process.kill()
         process.communicate()
+
+
+def _map_users(pid: int) -> None:
+    """Map the user of the test to root, and its subordinate ids to the other users. If it is root, map each id to itself."""
+    user = pwd.getpwuid(os.geteuid())
+    for kind, own in (("uid", user.pw_uid), ("gid", user.pw_gid)):
+        if user.pw_uid == 0:
+            Path(f"/proc/{pid}/{kind}_map").write_text("0 0 65536\n")
+            continue
+        ranges = [line.split(":") for line in Path(f"/etc/sub{kind}").read_text().splitlines()]
+        found = [(first, count) for name, first, count in ranges if name in {user.pw_name, str(user.pw_uid)}]
+        how = f"usermod --add-sub{kind}s 100000-165535 {user.pw_name}"
+        assert found, f"this test needs a range of ids in /etc/sub{kind}. As root: {how}"
+        subprocess.run([f"new{kind}map", str(pid), "0", str(own), "1", "1", *found[0]], check=True)
 
 
 def _checkout() -> dict[str, str]:

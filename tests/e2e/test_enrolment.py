@@ -108,7 +108,7 @@ def test_a_host_that_is_a_folder(control, site, background, package, folder):
 
 
 def test_a_host_of_its_own(control, package, folder, capsys):
-    """As root, with the agent's user and unit, in a mount namespace. The person follows what the installation prints."""
+    """As root of a namespace, with the agent's user and unit. The person follows what the installation prints."""
     let_other_users_connect(control)
     with namespace() as host, debian_redis(host) as server:
         person = Person(control, folder)

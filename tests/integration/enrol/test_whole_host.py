@@ -23,10 +23,10 @@ def host():
 
 
 def changed(host) -> dict[str, str]:
-    """Each file that differs from the real host's, with its content's digest: what the overlays keep."""
-    lines = host.run("find /mnt -type f -path '*/upper/*' -exec sha256sum {} +").stdout.splitlines()
+    """Each file below /etc, /var/lib and /var/log and each new one below /usr/lib, with its content's digest."""
+    lines = host.run("cd /mnt; find etc var usr -type f -exec sha256sum {} +").stdout.splitlines()
     found = (line.split("  ", 1) for line in lines)
-    return {path.removeprefix("/mnt").replace("/upper", "", 1): digest for digest, path in found}
+    return {f"/{path}": digest for digest, path in found}
 
 
 def install(host, control, *words):
@@ -43,7 +43,7 @@ def server_state(host) -> list[str]:
 
 def foreign(before, after) -> set[str]:
     """The files that are neither Modfleet's own nor lists of users."""
-    different = {path for path, digest in after.items() if before.get(path) != digest}
+    different = {path for path, _ in before.items() ^ after.items()}
     return {path for path in different if not path.startswith(OWN)} - USERS
 
 
