@@ -96,6 +96,17 @@ OPERATIONS = Listing(
     default="ordinal",
     filters=OperationFilters,
 )
+#: The errors of each route that plans the install or removal of a module.
+_PLAN_REFUSALS = (
+    UnknownNodeError,
+    NoNodesError,
+    NoMatchError,
+    RolloutInProgressError,
+    ArtifactNotFoundError,
+    DependencyCycleError,
+    MissingDependencyError,
+    ModuleNeededError,
+)
 
 
 class RolloutViewSet(ViewSet):
@@ -113,18 +124,7 @@ class RolloutViewSet(ViewSet):
 
     @extend_schema(request=StartRolloutSerializer, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @idempotent
-    @refuses(
-        UnknownNodeError,
-        NoNodesError,
-        NoMatchError,
-        RolloutInProgressError,
-        ArtifactNotFoundError,
-        DependencyCycleError,
-        MissingDependencyError,
-        ModuleNeededError,
-        PlanChangedError,
-        KeyReusedError,
-    )
+    @refuses(*_PLAN_REFUSALS, PlanChangedError, KeyReusedError)
     def create(self, request: Request) -> Response:
         """Start a rollout. The answer comes before the rollout has ended: poll its `Location`."""
         serializer = StartRolloutSerializer(data=request.data)
@@ -132,16 +132,7 @@ class RolloutViewSet(ViewSet):
         return _accepted(request, start_rollout(serializer.to_request(origin_of(request))))
 
     @extend_schema(request=StartRolloutSerializer, responses=PlanSerializer)
-    @refuses(
-        UnknownNodeError,
-        NoNodesError,
-        NoMatchError,
-        RolloutInProgressError,
-        ArtifactNotFoundError,
-        DependencyCycleError,
-        MissingDependencyError,
-        ModuleNeededError,
-    )
+    @refuses(*_PLAN_REFUSALS)
     def plan(self, request: Request) -> Response:
         """Return what a rollout would do, node by node. Nothing is started. To start exactly this plan, send the same body with
         its `plan_hash` to `/v2/rollouts`."""
@@ -236,20 +227,7 @@ class RolloutViewSet(ViewSet):
 
     @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @idempotent
-    @refuses(
-        RolloutNotFoundError,
-        UnknownNodeError,
-        NoNodesError,
-        NoMatchError,
-        RolloutInProgressError,
-        ArtifactNotFoundError,
-        DependencyCycleError,
-        MissingDependencyError,
-        ModuleNeededError,
-        NothingToRetryError,
-        WrongPhaseError,
-        KeyReusedError,
-    )
+    @refuses(*_PLAN_REFUSALS, RolloutNotFoundError, NothingToRetryError, WrongPhaseError, KeyReusedError)
     def retry(self, request: Request, uid: str) -> Response:
         """Retry the failed nodes: in this rollout, or in a new one if it has ended."""
         return _accepted(request, retry_rollout(uid, origin=origin_of(request)))
@@ -266,7 +244,6 @@ class RolloutViewSet(ViewSet):
         ModuleNeededError,
         NothingToRollBackError,
         RollbackOfRollbackError,
-        ModuleNeededError,
         WrongPhaseError,
     )
     def rollback(self, request: Request, uid: str) -> Response:
