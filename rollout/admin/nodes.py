@@ -1,5 +1,6 @@
 """Nodes: their phase, identity and profile, and the actions of an operator."""
 
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin
@@ -79,36 +80,44 @@ class NodeAdmin(ActingAdmin):
 
     @admin.action(description="Drain", permissions=["act"])
     def drain(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
-        return self.act(request, rows, _drain, ask="Drain these nodes? They keep their modules and get nothing new.")
+        ask = "Drain these nodes? They keep their modules and get nothing new."
+        return self.act(request, rows, _with_name(drain_node, "{} is draining and gets nothing new."), ask=ask)
 
     @admin.action(description="Activate", permissions=["act"])
     def activate(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
-        return self.act(request, rows, _activate, ask="Activate these nodes? Rollouts include them again.")
+        ask = "Activate these nodes? Rollouts include them again."
+        return self.act(request, rows, _with_name(activate_node, "{} is active. Rollouts include it again."), ask=ask)
 
     @admin.action(description="Forget reported state", permissions=["act"])
     def forget(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
         ask = "Forget what these nodes have reported? Each node is shown as offline until its next heartbeat. The servers are not changed."
-        return self.act(request, rows, _forget, ask=ask)
+        return self.act(request, rows, _with_name(forget_node, "Forgot what {} has reported."), ask=ask)
 
     @admin.action(description="Accept", permissions=["act"])
     def accept(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
+        """Accept each node with the key that the question has shown: another host may have joined under its name since."""
+
+        def accept(row: Node) -> str:
+            accept_node(row.name, key=self.confirmed(request, row))
+            return f"{row} is accepted."
+
         ask = "Accept these nodes? Compare the key of each with the one that the installer printed on its host."
-        return self.act(request, rows, lambda row: _accept(row, self.confirmed(request, row)), ask=ask, shows=_key_ids)
+        return self.act(request, rows, accept, ask=ask, shows=_key_ids)
 
     @admin.action(description="Replace key", permissions=["act"])
     def rekey(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
         ask = "Ask these nodes to replace their keys and broker passwords? They stay online."
-        return self.act(request, rows, _rekey, ask=ask)
+        return self.act(request, rows, _with_name(request_rekey, "{} is asked to replace its key."), ask=ask)
 
     @admin.action(description="Revoke", permissions=["act"])
     def revoke(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
         ask = "Revoke these nodes? All their messages are refused until they join again with a new token."
-        return self.act(request, rows, _revoke, ask=ask)
+        return self.act(request, rows, _with_name(revoke_node, "{} is revoked."), ask=ask)
 
     @admin.action(description="Decommission", permissions=["act"])
     def decommission(self, request: HttpRequest, rows: QuerySet[Node]) -> HttpResponseBase | None:
         ask = "Decommission these nodes? Rollouts in progress continue without them."
-        return self.act(request, rows, _decommission, ask=ask)
+        return self.act(request, rows, _with_name(decommission_node, "{} is decommissioned."), ask=ask)
 
     @admin.display(description="phase", ordering="phase")
     def phase_badge(self, row: Any) -> str:
@@ -174,37 +183,11 @@ def _key_ids(row: Node) -> str:
     return ", ".join(key_id(public_key) for public_key, _ in row.keys)
 
 
-def _accept(row: Node, key: str) -> str:
-    """Accept the node with the key that the person has seen: another host may have joined under its name since."""
-    accept_node(row.name, key=key)
-    return f"{row} is accepted."
+def _with_name(do: Callable[[str], None], done: str) -> Callable[[Node], str]:
+    """Return a function that calls `do` with the name of a node, and returns `done` with it."""
 
+    def act(row: Node) -> str:
+        do(row.name)
+        return done.format(row)
 
-def _rekey(row: Node) -> str:
-    request_rekey(row.name)
-    return f"{row} is asked to replace its key."
-
-
-def _revoke(row: Node) -> str:
-    revoke_node(row.name)
-    return f"{row} is revoked."
-
-
-def _drain(row: Node) -> str:
-    drain_node(row.name)
-    return f"{row} is draining and gets nothing new."
-
-
-def _activate(row: Node) -> str:
-    activate_node(row.name)
-    return f"{row} is active. Rollouts include it again."
-
-
-def _forget(row: Node) -> str:
-    forget_node(row.name)
-    return f"Forgot what {row} has reported."
-
-
-def _decommission(row: Node) -> str:
-    decommission_node(row.name)
-    return f"{row} is decommissioned."
+    return act
