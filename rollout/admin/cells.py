@@ -28,12 +28,12 @@ def phase_badge(row: Rollout | Operation) -> str:
 
 
 @admin.display(description="operation", ordering="action")
-def what(row: Operation) -> str:
+def operation_title(row: Operation) -> str:
     return f"{'undo: ' if row.rollback else ''}{row.action} {row.module_name} {row.version}"
 
 
 @admin.display(description="by", ordering="asked_by")
-def whose(row: Operation) -> str:
+def requester(row: Operation) -> str:
     """Return who requested the operation, and who canceled it."""
     asked = "the strategy" if row.automatic else row.asked_by or NOTHING
     if not row.canceled_by:

@@ -5,7 +5,7 @@ from typing import Any
 from django.utils.html import format_html
 
 from eventstore import newest_of
-from rollout.admin.cells import module_link, phase_badge, rollout_link, what, whose
+from rollout.admin.cells import module_link, operation_title, phase_badge, requester, rollout_link
 from rollout.domain.node.events import node_stream
 from rollout.messages import FindingStatus
 from rollout.models import NodeModule
@@ -146,7 +146,7 @@ def _operations(node: str) -> Table:
         columns=columns,
         rows=[
             (
-                link(page_url("rollout_operation", each.key), what(each)),
+                link(page_url("rollout_operation", each.key), operation_title(each)),
                 phase_badge(each),
                 each.reason or NOTHING,
                 each.message or NOTHING,
@@ -155,7 +155,7 @@ def _operations(node: str) -> Table:
                 logged.get((each.rollout, each.node, each.generation, each.attempt)) or NOTHING,
                 ago(each.scheduled_at),
                 rollout_link(each.rollout),
-                whose(each),
+                requester(each),
             )
             for each in attempts
         ],

@@ -6,7 +6,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from rollout.admin.cells import module_link, node_link, phase_badge, rollout_link, what, whose
+from rollout.admin.cells import module_link, node_link, operation_title, phase_badge, requester, rollout_link
 from rollout.domain.placement.events import placement_stream
 from rollout.messages import Action, Phase
 from rollout.models import Operation
@@ -20,14 +20,32 @@ class OperationAdmin(ReadOnlyAdmin):
         "An operation is what one rollout does on one node: its phase, and what the node reported. Each attempt and each "
         "undo has its own row."
     )
-    list_display = ["node", what, phase_badge, "reason", "message", "newest", "took", "of_rollout", whose]
+    list_display = [
+        "node",
+        operation_title,
+        phase_badge,
+        "reason",
+        "message",
+        "newest",
+        "took",
+        "of_rollout",
+        requester,
+    ]
     list_filter = [choice_filter("phase", Phase), choice_filter("action", Action)]
     search_fields = ["node", "message"]
     search_help_text = "Node or message"
     ordering = ["rollout", "ordinal", "scheduled_position"]
     show_full_result_count = False
-    fields: ClassVar[Any] = [node_link, "of_rollout", whose, module_link, what, "activation", phase_badge, "reason"]
-    fields += ["message", "newest", "generation", "took", "content_sha256"]
+    fields: ClassVar[Any] = [
+        node_link,
+        "of_rollout",
+        requester,
+        module_link,
+        operation_title,
+        "activation",
+        phase_badge,
+    ]
+    fields += ["reason", "message", "newest", "generation", "took", "content_sha256"]
     fields += ["scheduled", "released", "started", "finished"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Operation]:

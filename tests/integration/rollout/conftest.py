@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def waits() -> Callable[..., Any]:
     return wait_for
 
 
-def events(response: Any) -> Iterator[Any]:
+def events(response: Any) -> Generator[Any]:
     """The data of each server-sent event, as it comes."""
     for chunk in response.streaming_content:
         for line in chunk.decode().splitlines():
