@@ -10,7 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect
 
 from tests.browser.chromium import NoBrowserError, chromium_path, running_browser
-from tests.fleet import FINAL, PASSWORD, ROLLOUTS, Fleet, Up, remove_folder, short_folder
+from tests.fleet import FINAL, PASSWORD, ROLLOUTS, Fleet, running_fleet
 
 #: How long a page may take to show what is expected, milliseconds: the machine may be busy.
 PATIENCE = 60_000
@@ -40,19 +40,11 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Fleet]:
     """Three nodes, and the people who look at them."""
-    folder = short_folder()
-    up = Up(folder / "data", "--no-sample", output=folder)
-    try:
-        with (fleet := Fleet(up)).api:
-            for name, role in PEOPLE.items():
-                person = {"name": name, "email": f"{name}@example.com", "password": PASSWORD, "role": role}
-                fleet.post("/v1/users", person, status=200)
-            yield fleet
-        assert up.end() == 0
-        assert up.errors.read_text() == ""
-    finally:
-        up.sweep()
-        remove_folder(folder)
+    with running_fleet() as fleet:
+        for name, role in PEOPLE.items():
+            person = {"name": name, "email": f"{name}@example.com", "password": PASSWORD, "role": role}
+            fleet.post("/v1/users", person, status=200)
+        yield fleet
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet import Fleet, Up, remove_folder, short_folder
+from tests.fleet import Fleet, Up, remove_folder, running_fleet, short_folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,17 +45,8 @@ def start(folder: Path) -> Iterator[Callable[..., Up]]:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Fleet]:
     """Three nodes, without a module."""
-    folder = short_folder()
-    up = Up(folder / "data", "--no-sample", output=folder)
-    try:
-        with (fleet := Fleet(up)).api:
-            yield fleet
-        assert up.process.poll() is None
-        assert up.end() == 0
-        assert up.errors.read_text() == ""
-    finally:
-        up.sweep()
-        remove_folder(folder)
+    with running_fleet() as fleet:
+        yield fleet
 
 
 @pytest.fixture
