@@ -41,6 +41,20 @@ ARTIFACTS = Listing(
     default="module_name",
     filters=ArtifactFilters,
 )
+#: The errors of each route that receives a package.
+UPLOAD_REFUSALS = (
+    ModulesUploadDisabledError,
+    NoModuleError,
+    UnreadableArtifactError,
+    InvalidArtifactMetadataError,
+    ArtifactTooLargeError,
+    StorageFullError,
+    StorageUnavailableError,
+    ArtifactExistsError,
+    MetadataMismatchError,
+    ModuleNameTakenError,
+    KeyReusedError,
+)
 
 
 class ArtifactViewSet(PackageUploadView, ViewSet):
@@ -56,19 +70,7 @@ class ArtifactViewSet(PackageUploadView, ViewSet):
         return paginate(request, uploaded_versions(), ARTIFACTS, serialize=artifact_documents)
 
     @extend_schema(request=UPLOAD, responses={200: ArtifactSerializer, 201: ArtifactSerializer})
-    @refuses(
-        ModulesUploadDisabledError,
-        NoModuleError,
-        UnreadableArtifactError,
-        InvalidArtifactMetadataError,
-        ArtifactTooLargeError,
-        StorageFullError,
-        StorageUnavailableError,
-        ArtifactExistsError,
-        MetadataMismatchError,
-        ModuleNameTakenError,
-        KeyReusedError,
-    )
+    @refuses(*UPLOAD_REFUSALS)
     def create(self, request: Request) -> Response:
         """Upload a package, once for the whole cluster: 201 if it is new, 200 if the same build exists."""
         require_modules_upload_allowed()

@@ -11,4 +11,5 @@ pytest_plugins = [
     "tests.plugins.refusals",
     "tests.plugins.server",
     "tests.plugins.static_files",
+    "tests.plugins.uploads",
 ]

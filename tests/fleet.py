@@ -8,6 +8,8 @@ import sys
 import tempfile
 import uuid
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +251,22 @@ class Fleet:
         for version in versions:
             self.carry_out(version, "remove", supersede=True)
         assert not any(self.files(name) for name in self.names)
+
+
+@contextmanager
+def running_fleet(*, nodes: int = 3) -> Iterator[Fleet]:
+    """A cluster without a module. In the end it still runs, has written no error, and nothing of it is left."""
+    folder = short_folder()
+    up = Up(folder / "data", "--no-sample", "--nodes", str(nodes), output=folder)
+    try:
+        with (fleet := Fleet(up, nodes=nodes)).api:
+            yield fleet
+        assert up.process.poll() is None
+        assert up.end() == 0
+        assert up.errors.read_text() == ""
+    finally:
+        up.sweep()
+        remove_folder(folder)
 
 
 def short_folder() -> Path:

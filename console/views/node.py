@@ -1,4 +1,4 @@
-"""The form for a node's labels. The node's page and its actions are in `rollout.admin`."""
+"""The form for a node's labels. The node's page and its actions are in `rollout.admin.nodes`."""
 
 from collections.abc import Iterator
 from typing import Any

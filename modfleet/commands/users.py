@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import RenderableType
 
+from accounts.roles import Role
 from modfleet.client import USERS, Client, Document
 from modfleet.commands.parameters import builds
 from modfleet.commands.session import Session, Yes, is_a_person_there, open_session, sheet, table
@@ -18,16 +19,6 @@ from modfleet.profile import read_secret
 app = typer.Typer(invoke_without_command=True)
 
 COLUMNS = ("uid", "name", "email", "role", "status", "password_issue_date")
-
-
-class Role(StrEnum):
-    ADMIN = "admin"
-    CLUSTER_MEMBER = "cluster_member"
-    CLUSTER_VIEWER = "cluster_viewer"
-    DB_MEMBER = "db_member"
-    DB_VIEWER = "db_viewer"
-    USER_MANAGER = "user_manager"
-    NONE = "none"
 
 
 class Status(StrEnum):

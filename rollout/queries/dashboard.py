@@ -6,11 +6,10 @@ Each answer takes a constant number of queries, however large the fleet is.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, Exists, OuterRef, QuerySet
 
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase, WavePhase
-from rollout.messages import Phase
-from rollout.models import Node, NodeModule, Operation, Rollout
+from rollout.models import Node, NodeModule, Rollout
 from rollout.projections.node_modules import ModuleState
 from rollout.queries.nodes import count_by_phase, decommissioned_nodes, listed_nodes
 from rollout.queries.rollouts import rollout_rows
@@ -110,18 +109,3 @@ def matrix_cells(nodes: Iterable[str], modules: Iterable[str]) -> dict[tuple[str
     for row in rows.order_by("-version"):
         found.setdefault((row.node, row.module_name), []).append(row)
     return found
-
-
-def modules_with_origin(node: str) -> list[NodeModule]:
-    """Return the modules of the node, with the operation that last changed each: `since`, `by_rollout`, and the rollout's
-    `by_actor`; None if no rollout has changed it."""
-    involved = Q(version=OuterRef("version")) | Q(undoes=OuterRef("version"))
-    operations = Operation.objects.filter(
-        involved, node=OuterRef("node"), module_name=OuterRef("module_name"), phase=Phase.SUCCEEDED
-    ).order_by("-finished_at")
-    rows = NodeModule.objects.filter(node=node).order_by("module_name", "version")
-    with_rollout = rows.annotate(
-        since=Subquery(operations.values("finished_at")[:1]), by_rollout=Subquery(operations.values("rollout")[:1])
-    )
-    actors = Rollout.objects.filter(uid=OuterRef("by_rollout")).values("actor")
-    return list(with_rollout.annotate(by_actor=Subquery(actors)))

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import OuterRef, Q, Subquery
 
 from artifacts_app.errors import ArtifactInUseError
 from artifacts_app.selectors import dependencies_of
@@ -12,7 +12,7 @@ from modules_app.errors import ModuleInUseError
 from rollout.domain.conditions import USING
 from rollout.domain.words import some_of
 from rollout.messages import Action, Activation, Phase
-from rollout.models import NodeModule, Operation, Placement
+from rollout.models import NodeModule, Operation, Placement, Rollout
 from rollout.projections.node_modules import ABSENT
 from rollout.queries.nodes import by_node, node_rows
 
@@ -20,6 +20,21 @@ from rollout.queries.nodes import by_node, node_rows
 def modules_known_on(*names: str) -> list[tuple[str, str]]:
     """Return each of these nodes with each module that was ever scheduled on it."""
     return list(Placement.objects.filter(node__in=names).order_by("key").values_list("node", "module_name"))
+
+
+def modules_with_origin(node: str) -> list[Any]:
+    """Return the rows of the node's modules, with the operation that last changed each: `since`, `by_rollout`, and the
+    rollout's `by_actor`; None if no rollout has changed it."""
+    involved = Q(version=OuterRef("version")) | Q(undoes=OuterRef("version"))
+    operations = Operation.objects.filter(
+        involved, node=OuterRef("node"), module_name=OuterRef("module_name"), phase=Phase.SUCCEEDED
+    ).order_by("-finished_at")
+    rows = NodeModule.objects.filter(node=node).order_by("module_name", "version")
+    with_rollout = rows.annotate(
+        since=Subquery(operations.values("finished_at")[:1]), by_rollout=Subquery(operations.values("rollout")[:1])
+    )
+    actors = Rollout.objects.filter(uid=OuterRef("by_rollout")).values("actor")
+    return list(with_rollout.annotate(by_actor=Subquery(actors)))
 
 
 def local_artifacts(name: str) -> list[dict[str, Any]]:

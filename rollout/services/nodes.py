@@ -1,6 +1,6 @@
 """Use cases of nodes: label, drain, activate, forget, accept, revoke, rekey, decommission. Each may be repeated."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from django.db import transaction
 
@@ -26,7 +26,7 @@ from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import node_stream
 from rollout.domain.node.state import NodeKey
 from rollout.domain.placement.events import placement_stream
-from rollout.models import Liveness, NodeFacts
+from rollout.models import Liveness, NodeFacts, Operation
 from rollout.process.advance import advance_all
 from rollout.process.placements import end_of_decommissioned, forgetting, giving_back, placement_changes
 from rollout.queries.join_tokens import open_tokens_of
@@ -98,27 +98,12 @@ def revoke_node(name: str) -> None:
     What it has not started is withdrawn; what it works on ends by its deadline. Raises: `NodeNotFoundError`.
     """
     rollouts = unfinished_rollouts_of(name)
-    _revoke(name)
+
+    def following(operations: list[Operation]) -> list[Append]:
+        return [*_token_revocations(open_tokens_of(name)), *placement_changes(giving_back(operations))]
+
+    _append(name, RevokeNode(node=name), following)
     advance_all(rollouts)
-
-
-@retry_on_conflict
-def _revoke(name: str) -> None:
-    after = head()
-    loaded = load_state(node_stream(name), NODE)
-    events = NODE.decide(loaded.state, RevokeNode(node=name))
-    tokens = _token_revocations(open_tokens_of(name))
-    operations = unfinished_operations_of(name)
-    as_read = Condition(
-        after=after,
-        streams=[placement_stream(name, each.module_name) for each in operations],  # one may be released in between
-        event_types=SCHEDULING,
-    )
-    first = loaded.append(events)
-    following = [*tokens, *placement_changes(giving_back(operations))]
-    if events:
-        following = [each.with_metadata(first.leads_to) for each in following]
-    append(first, *following, unless=[as_read])
 
 
 def _token_revocations(tokens: Collection[str]) -> list[Append]:
@@ -131,24 +116,30 @@ def _token_revocations(tokens: Collection[str]) -> list[Append]:
 def decommission_node(name: str) -> None:
     """Remove the node from the fleet; its unfinished operations are canceled. Raises: `NodeNotFoundError`."""
     rollouts = unfinished_rollouts_of(name)
-    _decommission(name)
+
+    def following(operations: list[Operation]) -> list[Append]:
+        return placement_changes([*map(end_of_decommissioned, operations), *forgetting(name)])
+
+    _append(name, DecommissionNode(node=name), following)
     advance_all(rollouts)
 
 
 @retry_on_conflict
-def _decommission(name: str) -> None:
+def _append(
+    name: str, command: RevokeNode | DecommissionNode, following: Callable[[list[Operation]], list[Append]]
+) -> None:
+    """Append what the node decides, and what is `following` for its unfinished operations."""
     after = head()
     loaded = load_state(node_stream(name), NODE)
-    events = NODE.decide(loaded.state, DecommissionNode(node=name))
+    events = NODE.decide(loaded.state, command)
     operations = unfinished_operations_of(name)
-    ends = [end_of_decommissioned(each) for each in operations]
     as_read = Condition(
         after=after,
-        streams=[placement_stream(name, each.module_name) for each in operations],  # their phases decide how they end
+        # Their phases decide what follows, and one may be released in between.
+        streams=[placement_stream(name, each.module_name) for each in operations],
         event_types=SCHEDULING,
     )
-    first = loaded.append(events)
-    following = placement_changes([*ends, *forgetting(name)])
-    if events:  # else it was decommissioned before, and this request alone causes what follows
-        following = [each.with_metadata(first.leads_to) for each in following]
-    append(first, *following, unless=[as_read])
+    first, others = loaded.append(events), following(operations)
+    if events:  # else an earlier request has decided it, and this request alone causes what follows
+        others = [each.with_metadata(first.leads_to) for each in others]
+    append(first, *others, unless=[as_read])

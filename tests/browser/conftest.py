@@ -1,9 +1,7 @@
 """One cluster and one browser for all; each test has a context of its own, and nothing in it may go wrong unseen."""
 
-import itertools
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect
 
 from tests.browser.chromium import NoBrowserError, chromium_path, running_browser
-from tests.fleet import FINAL, PASSWORD, ROLLOUTS, Fleet, Up, remove_folder, sample, short_folder
+from tests.fleet import FINAL, PASSWORD, ROLLOUTS, Fleet, running_fleet
 
 #: How long a page may take to show what is expected, milliseconds: the machine may be busy.
 PATIENCE = 60_000
@@ -42,19 +40,11 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Fleet]:
     """Three nodes, and the people who look at them."""
-    folder = short_folder()
-    up = Up(folder / "data", "--no-sample", output=folder)
-    try:
-        with (fleet := Fleet(up)).api:
-            for name, role in PEOPLE.items():
-                person = {"name": name, "email": f"{name}@example.com", "password": PASSWORD, "role": role}
-                fleet.post("/v1/users", person, status=200)
-            yield fleet
-        assert up.end() == 0
-        assert up.errors.read_text() == ""
-    finally:
-        up.sweep()
-        remove_folder(folder)
+    with running_fleet() as fleet:
+        for name, role in PEOPLE.items():
+            person = {"name": name, "email": f"{name}@example.com", "password": PASSWORD, "role": role}
+            fleet.post("/v1/users", person, status=200)
+        yield fleet
 
 
 @pytest.fixture
@@ -69,30 +59,6 @@ def fleet(cluster: Fleet) -> Iterator[Fleet]:
 
 
 AXE = Axe().axe_script
-_versions = itertools.count(30000)
-
-
-@pytest.fixture
-def package(tmp_path: Path) -> Callable[..., tuple[int, Path]]:
-    """Builds a package of a version of greet that no other test has."""
-
-    def build(**options: Any) -> tuple[int, Path]:
-        version = next(_versions)
-        return version, sample(tmp_path, version, **options)
-
-    return build
-
-
-@pytest.fixture
-def uploaded(fleet: Fleet, package: Callable[..., tuple[int, Path]]) -> Callable[..., int]:
-    """Version of a package that has been uploaded."""
-
-    def upload(**options: Any) -> int:
-        version, path = package(**options)
-        assert fleet.upload(path).status_code == 201
-        return version
-
-    return upload
 
 
 @pytest.fixture

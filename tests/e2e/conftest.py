@@ -1,13 +1,11 @@
-"""Clusters of real processes: one that tests share, one for each file that kills parts of it, and what they upload."""
+"""Clusters of real processes: one that tests share, and one for each file that kills parts of it."""
 
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.fleet import Fleet, Up, remove_folder, sample, short_folder
+from tests.fleet import Fleet, Up, remove_folder, running_fleet, short_folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,17 +45,8 @@ def start(folder: Path) -> Iterator[Callable[..., Up]]:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Fleet]:
     """Three nodes, without a module."""
-    folder = short_folder()
-    up = Up(folder / "data", "--no-sample", output=folder)
-    try:
-        with (fleet := Fleet(up)).api:
-            yield fleet
-        assert up.process.poll() is None
-        assert up.end() == 0
-        assert up.errors.read_text() == ""
-    finally:
-        up.sweep()
-        remove_folder(folder)
+    with running_fleet() as fleet:
+        yield fleet
 
 
 @pytest.fixture
@@ -65,29 +54,3 @@ def fleet(cluster: Fleet) -> Fleet:
     """The shared cluster, with nothing installed; what a test leaves on its nodes is removed before the next one."""
     cluster.clear()
     return cluster
-
-
-_versions = itertools.count(20000)
-
-
-@pytest.fixture
-def package(tmp_path: Path) -> Callable[..., tuple[int, Path]]:
-    """Builds a package of a version of greet that no other test has: `package()` is its version and path."""
-
-    def build(**options: Any) -> tuple[int, Path]:
-        version = next(_versions)
-        return version, sample(tmp_path, version, **options)
-
-    return build
-
-
-@pytest.fixture
-def uploaded(fleet: Fleet, package: Callable[..., tuple[int, Path]]) -> Callable[..., int]:
-    """Version of a package that has been uploaded."""
-
-    def upload(**options: Any) -> int:
-        version, path = package(**options)
-        assert fleet.upload(path).status_code == 201
-        return version
-
-    return upload

@@ -2,23 +2,15 @@
 
 import pytest
 
-from tests.fleet import PASSWORD, ROLLOUTS, Fleet, Up, remove_folder, short_folder
+from tests.fleet import PASSWORD, ROLLOUTS, running_fleet
 from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="module")
 def cluster():
     """Six nodes of this file's own."""
-    folder = short_folder()
-    up = Up(folder / "data", "--no-sample", "--nodes", "6", output=folder)
-    try:
-        with (fleet := Fleet(up, nodes=6)).api:
-            yield fleet
-        assert up.end() == 0
-        assert up.errors.read_text() == ""
-    finally:
-        up.sweep()
-        remove_folder(folder)
+    with running_fleet(nodes=6) as fleet:
+        yield fleet
 
 
 def greeting_of(version):

@@ -2,8 +2,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-typedef int (*GetApi)(const char *name, void *function);
-typedef int (*Command)(void *, void **, int);
+#include "module.h"
 
 typedef struct {
     uint64_t version;
@@ -15,9 +14,7 @@ typedef struct {
     void *more[32];
 } TypeMethods;
 
-static void (*set_module_attributes)(void *, const char *, int, int);
 static void *(*create_data_type)(void *, const char *, int, TypeMethods *);
-static int (*create_command)(void *, const char *, Command, const char *, int, int, int);
 static int (*reply_with_long_long)(void *, long long);
 static void *(*open_key)(void *, void *, int);
 static int (*set_value)(void *, void *, void *);
@@ -59,21 +56,18 @@ static int get(void *context, void **words, int count) {
 }
 
 int RedisModule_OnLoad(void *context, void **words, int count) {
-    GetApi get_api = *(GetApi *)context;
     TypeMethods methods = {
         .version = 1, .rdb_load = rdb_load, .rdb_save = rdb_save, .aof_rewrite = aof_rewrite, .free = free};
     (void)words, (void)count;
-    if (get_api("RedisModule_SetModuleAttribs", &set_module_attributes) ||
-        get_api("RedisModule_CreateDataType", &create_data_type) ||
-        get_api("RedisModule_CreateCommand", &create_command) ||
-        get_api("RedisModule_ReplyWithLongLong", &reply_with_long_long) ||
-        get_api("RedisModule_OpenKey", &open_key) || get_api("RedisModule_ModuleTypeSetValue", &set_value) ||
-        get_api("RedisModule_ModuleTypeGetValue", &get_value) || get_api("RedisModule_CloseKey", &close_key) ||
-        get_api("RedisModule_StringToLongLong", &number_of) || get_api("RedisModule_SaveSigned", &save_signed) ||
-        get_api("RedisModule_LoadSigned", &load_signed))
+    if (begin(context, "keeps", VERSION) || lacks(context, "RedisModule_CreateDataType", &create_data_type) ||
+        lacks(context, "RedisModule_ReplyWithLongLong", &reply_with_long_long) ||
+        lacks(context, "RedisModule_OpenKey", &open_key) ||
+        lacks(context, "RedisModule_ModuleTypeSetValue", &set_value) ||
+        lacks(context, "RedisModule_ModuleTypeGetValue", &get_value) ||
+        lacks(context, "RedisModule_CloseKey", &close_key) ||
+        lacks(context, "RedisModule_StringToLongLong", &number_of) ||
+        lacks(context, "RedisModule_SaveSigned", &save_signed) || lacks(context, "RedisModule_LoadSigned", &load_signed))
         return 1;
-    set_module_attributes(context, "keeps", VERSION, 1);
     if (!(type = create_data_type(context, "modkeeps1", 1, &methods))) return 1;
-    return create_command(context, "keeps.set", set, "write", 1, 1, 1) ||
-           create_command(context, "keeps.get", get, "readonly", 1, 1, 1);
+    return add_command(context, "keeps.set", set, "write", 1) || add_command(context, "keeps.get", get, "readonly", 1);
 }

@@ -1,11 +1,6 @@
 /* WRITES.SET key value: a write command that is replicated word for word, so that it stays in the AOF. */
-#include <stddef.h>
+#include "module.h"
 
-typedef int (*GetApi)(const char *name, void *function);
-typedef int (*Command)(void *, void **, int);
-
-static void (*set_module_attributes)(void *, const char *, int, int);
-static int (*create_command)(void *, const char *, Command, const char *, int, int, int);
 static int (*reply_with_simple_string)(void *, const char *);
 static void *(*open_key)(void *, void *, int);
 static int (*string_set)(void *, void *);
@@ -24,15 +19,11 @@ static int set(void *context, void **words, int count) {
 }
 
 int RedisModule_OnLoad(void *context, void **words, int count) {
-    GetApi get_api = *(GetApi *)context;
     (void)words, (void)count;
-    if (get_api("RedisModule_SetModuleAttribs", &set_module_attributes) ||
-        get_api("RedisModule_CreateCommand", &create_command) ||
-        get_api("RedisModule_ReplyWithSimpleString", &reply_with_simple_string) ||
-        get_api("RedisModule_OpenKey", &open_key) || get_api("RedisModule_StringSet", &string_set) ||
-        get_api("RedisModule_CloseKey", &close_key) ||
-        get_api("RedisModule_ReplicateVerbatim", &replicate_verbatim))
-        return 1;
-    set_module_attributes(context, "writes", VERSION, 1);
-    return create_command(context, "writes.set", set, "write fast", 1, 1, 1);
+    return begin(context, "writes", VERSION) ||
+           lacks(context, "RedisModule_ReplyWithSimpleString", &reply_with_simple_string) ||
+           lacks(context, "RedisModule_OpenKey", &open_key) || lacks(context, "RedisModule_StringSet", &string_set) ||
+           lacks(context, "RedisModule_CloseKey", &close_key) ||
+           lacks(context, "RedisModule_ReplicateVerbatim", &replicate_verbatim) ||
+           add_command(context, "writes.set", set, "write fast", 1);
 }

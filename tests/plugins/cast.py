@@ -53,6 +53,12 @@ def alice(new_user: Callable[[str, Role], User]) -> User:
 
 
 @pytest.fixture
+def admin(alice: User) -> APIClient:
+    """alice's client."""
+    return client_of(alice)
+
+
+@pytest.fixture
 def bob(new_user: Callable[[str, Role], User]) -> User:
     return new_user("bob", Role.CLUSTER_VIEWER)
 

@@ -1,13 +1,12 @@
 import os
 import secrets
-import sys
 from argparse import ArgumentParser
-from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from accounts.errors import WeakPasswordError
+from accounts.management.password_file import add_password_file, password_in
 from accounts.services import bootstrap_admin
 
 VARIABLE = "MODFLEET_ADMIN_PASSWORD"
@@ -20,13 +19,11 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument(
-            "--password-file", metavar="FILE", help="file whose first line is the password; - for standard input"
-        )
+        add_password_file(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         path = options["password_file"]
-        given = _first_line(path) if path else os.environ.get(VARIABLE, "")
+        given = password_in(path) if path else os.environ.get(VARIABLE, "")
         password = given or secrets.token_urlsafe(12)
         try:
             name = bootstrap_admin(password)
@@ -38,15 +35,3 @@ class Command(BaseCommand):
             self.stdout.write(f"user {name}, password from {path or VARIABLE}")
         else:
             self.stdout.write(f"user {name}, password {password}")
-
-
-def _first_line(path: str) -> str:
-    """Return the password. Raises: `CommandError` if there is none, so that no unknown password is generated."""
-    try:
-        text = sys.stdin.readline() if path == "-" else Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(f"--password-file {path} cannot be read: {error}") from error
-    lines = text.splitlines()
-    if not lines or not lines[0]:
-        raise CommandError(f"--password-file {path} has no password in its first line.")
-    return lines[0]

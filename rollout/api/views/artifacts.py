@@ -4,26 +4,18 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.errors import ModulesUploadDisabledError
 from accounts.selectors import require_modules_upload_allowed
-from api.errors import NotFoundError, StorageFullError, StorageUnavailableError
+from api.errors import NotFoundError
 from api.fields import NothingSerializer
-from api.idempotency import KeyReusedError, digest_of, keep_response, stored_response
+from api.idempotency import digest_of, keep_response, stored_response
 from api.refusals import refuses
 from api.vendor import VendorViewSet
-from artifacts_app.errors import (
-    ArtifactExistsError,
-    ArtifactNotFoundError,
-    ArtifactTooLargeError,
-    InvalidArtifactMetadataError,
-    NoModuleError,
-    UnreadableArtifactError,
-)
+from artifacts_app.errors import ArtifactNotFoundError
 from artifacts_app.serializers import UPLOAD
 from artifacts_app.services import add_build
 from artifacts_app.uploads import PackageUploadView
-from artifacts_app.views import ArtifactViewSet, version_in_path
-from modules_app.errors import MetadataMismatchError, ModuleInUseError, ModuleNameTakenError, NoSuchModuleError
+from artifacts_app.views import UPLOAD_REFUSALS, ArtifactViewSet, version_in_path
+from modules_app.errors import ModuleInUseError, NoSuchModuleError
 from rollout.api.serializers.artifacts import LocalArtifactSerializer
 from rollout.domain.errors import (
     FleetFrozenError,
@@ -34,6 +26,15 @@ from rollout.domain.errors import (
 )
 from rollout.queries.modules import local_artifacts
 from rollout.services import local_node
+
+#: The errors of each route that changes the local node.
+_LOCAL_REFUSALS = (
+    NoLocalNodeError,
+    RolloutInProgressError,
+    NodeRefusedError,
+    NodeUnreachableError,
+    FleetFrozenError,
+)
 
 
 class LocalArtifactViewSet(PackageUploadView, VendorViewSet):
@@ -46,24 +47,7 @@ class LocalArtifactViewSet(PackageUploadView, VendorViewSet):
         return Response(local_artifacts(local_node.node_of(request.get_host()).name))
 
     @extend_schema(request=UPLOAD, responses={200: NothingSerializer})
-    @refuses(
-        ModulesUploadDisabledError,
-        NoModuleError,
-        UnreadableArtifactError,
-        InvalidArtifactMetadataError,
-        ArtifactTooLargeError,
-        StorageFullError,
-        StorageUnavailableError,
-        ArtifactExistsError,
-        MetadataMismatchError,
-        ModuleNameTakenError,
-        KeyReusedError,
-        NoLocalNodeError,
-        RolloutInProgressError,
-        NodeRefusedError,
-        NodeUnreachableError,
-        FleetFrozenError,
-    )
+    @refuses(*UPLOAD_REFUSALS, *_LOCAL_REFUSALS)
     def create(self, request: Request) -> Response:
         """Upload an artifact to the local node, and wait until it is there."""
         require_modules_upload_allowed()
@@ -77,17 +61,7 @@ class LocalArtifactViewSet(PackageUploadView, VendorViewSet):
         return keep_response(request, digest, Response({}))
 
     @extend_schema(responses={200: NothingSerializer})
-    @refuses(
-        ArtifactNotFoundError,
-        NoSuchModuleError,
-        NotFoundError,
-        NoLocalNodeError,
-        ModuleInUseError,
-        RolloutInProgressError,
-        NodeRefusedError,
-        NodeUnreachableError,
-        FleetFrozenError,
-    )
+    @refuses(ArtifactNotFoundError, NoSuchModuleError, NotFoundError, ModuleInUseError, *_LOCAL_REFUSALS)
     def destroy(self, request: Request, module_name: str, version: str) -> Response:
         """Delete an artifact from the local node, and wait until it is gone."""
         local_node.remove(local_node.node_of(request.get_host()), module_name, version_in_path(version))

@@ -96,6 +96,16 @@ OPERATIONS = Listing(
     default="ordinal",
     filters=OperationFilters,
 )
+#: The errors of each route that plans what nodes install or remove.
+_PLAN_REFUSALS = (
+    UnknownNodeError,
+    NoNodesError,
+    NoMatchError,
+    RolloutInProgressError,
+    ArtifactNotFoundError,
+    DependencyCycleError,
+    ModuleNeededError,
+)
 
 
 class RolloutViewSet(ViewSet):
@@ -113,18 +123,7 @@ class RolloutViewSet(ViewSet):
 
     @extend_schema(request=StartRolloutSerializer, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @idempotent
-    @refuses(
-        UnknownNodeError,
-        NoNodesError,
-        NoMatchError,
-        RolloutInProgressError,
-        ArtifactNotFoundError,
-        DependencyCycleError,
-        MissingDependencyError,
-        ModuleNeededError,
-        PlanChangedError,
-        KeyReusedError,
-    )
+    @refuses(*_PLAN_REFUSALS, MissingDependencyError, PlanChangedError, KeyReusedError)
     def create(self, request: Request) -> Response:
         """Start a rollout. The answer comes before the rollout has ended: poll its `Location`."""
         serializer = StartRolloutSerializer(data=request.data)
@@ -132,16 +131,7 @@ class RolloutViewSet(ViewSet):
         return _accepted(request, start_rollout(serializer.to_request(origin_of(request))))
 
     @extend_schema(request=StartRolloutSerializer, responses=PlanSerializer)
-    @refuses(
-        UnknownNodeError,
-        NoNodesError,
-        NoMatchError,
-        RolloutInProgressError,
-        ArtifactNotFoundError,
-        DependencyCycleError,
-        MissingDependencyError,
-        ModuleNeededError,
-    )
+    @refuses(*_PLAN_REFUSALS, MissingDependencyError)
     def plan(self, request: Request) -> Response:
         """Return what a rollout would do, node by node. Nothing is started. To start exactly this plan, send the same body with
         its `plan_hash` to `/v2/rollouts`."""
@@ -237,15 +227,9 @@ class RolloutViewSet(ViewSet):
     @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @idempotent
     @refuses(
-        RolloutNotFoundError,
-        UnknownNodeError,
-        NoNodesError,
-        NoMatchError,
-        RolloutInProgressError,
-        ArtifactNotFoundError,
-        DependencyCycleError,
+        *_PLAN_REFUSALS,
         MissingDependencyError,
-        ModuleNeededError,
+        RolloutNotFoundError,
         NothingToRetryError,
         WrongPhaseError,
         KeyReusedError,
@@ -255,20 +239,7 @@ class RolloutViewSet(ViewSet):
         return _accepted(request, retry_rollout(uid, origin=origin_of(request)))
 
     @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
-    @refuses(
-        RolloutNotFoundError,
-        UnknownNodeError,
-        NoNodesError,
-        NoMatchError,
-        RolloutInProgressError,
-        ArtifactNotFoundError,
-        DependencyCycleError,
-        ModuleNeededError,
-        NothingToRollBackError,
-        RollbackOfRollbackError,
-        ModuleNeededError,
-        WrongPhaseError,
-    )
+    @refuses(*_PLAN_REFUSALS, RolloutNotFoundError, NothingToRollBackError, RollbackOfRollbackError, WrongPhaseError)
     def rollback(self, request: Request, uid: str) -> Response:
         """Restore on every node what it had before: in this rollout, or in a new one if it has ended."""
         return _accepted(request, roll_back_rollout(uid, origin=origin_of(request)))

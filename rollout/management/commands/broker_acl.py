@@ -1,12 +1,11 @@
 import re
 import secrets
-import sys
 from argparse import ArgumentParser
-from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from accounts.management.password_file import add_password_file, password_in
 from rollout.delivery.broker_acl import (
     ADMINISTRATOR_USER,
     CONTROL_USER,
@@ -41,15 +40,13 @@ class Command(BaseCommand):
         who.add_argument(
             "--operator", action="store_true", help="print the line of the person who administers the broker"
         )
-        parser.add_argument(
-            "--password-file", metavar="FILE", help="file whose first line is the password; - for standard input"
-        )
+        add_password_file(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         node, path = options["node"], options["password_file"]
         if node is not None and not NAME.fullmatch(node):
             raise CommandError("A node name may have letters, digits, `_`, `.` and `-`, and at most 128 characters.")
-        password = _first_line(path) if path else secrets.token_urlsafe(24)
+        password = password_in(path) if path else secrets.token_urlsafe(24)
         if node is not None:
             user, line = user_of(node), node_line(node, password)
         elif options["administrator"]:
@@ -61,14 +58,3 @@ class Command(BaseCommand):
         self.stdout.write(line)
         if not path:
             self.stderr.write(f"user {user}, password {password}")
-
-
-def _first_line(path: str) -> str:
-    """Return the password. Raises: `CommandError` if there is none."""
-    try:
-        text = sys.stdin.readline() if path == "-" else Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(f"--password-file {path} cannot be read: {error}") from error
-    if not (password := text.split("\n")[0].rstrip("\r")):
-        raise CommandError(f"--password-file {path} has no password in its first line.")
-    return password

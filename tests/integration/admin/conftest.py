@@ -3,7 +3,6 @@
 import io
 import json
 import platform
-import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import pytest
 from django.test import Client
-from pytest_django import Settings
 
 from accounts.models import User
 from artifacts_app.services import Upload, add_build
@@ -37,18 +35,9 @@ from rollout.services.start import start_rollout
 from tests.plugins.cast import PASSWORD
 from tests.recorded_fleet import know
 
-SOURCE = "int RedisModule_OnLoad(void *context, void **arguments, int count) { return context == arguments && count; }"
 PLATFORM = f"linux/{platform.machine()}"
 #: What a node may say, and a page must not run.
 EVIL = "<script>alert('node')</script>"
-
-
-@pytest.fixture(scope="session")
-def shared_object(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    folder = tmp_path_factory.mktemp("module")
-    (folder / "greet.c").write_text(SOURCE)
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", "greet.so", "greet.c"], cwd=folder, check=True)
-    return (folder / "greet.so").read_bytes()
 
 
 def described(name: str, version: int) -> dict[str, Any]:
@@ -143,14 +132,7 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet(db: None, shared_object: bytes, settings: Settings, tmp_path: Path) -> Fleet:
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "default": {
-            "BACKEND": "django.core.files.storage.FileSystemStorage",
-            "OPTIONS": {"location": str(tmp_path / "artifacts")},
-        },
-    }
+def fleet(db: None, storage: Path, shared_object: bytes) -> Fleet:
     return Fleet(shared_object)
 
 

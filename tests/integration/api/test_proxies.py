@@ -4,7 +4,6 @@ Only one of the two processes runs.
 """
 
 import http.client
-import resource
 import subprocess
 
 import pytest
@@ -18,7 +17,7 @@ from tests.waiting import wait_for
 #: Less than the 60 s after which nginx ends such clients without our settings.
 ENDED_SECONDS = 45
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("many_files")]
 
 ADMIN = {"Authorization": basic("admin")}
 UPLOAD = "/v2/modules/user-defined/artifacts"
@@ -30,14 +29,6 @@ SLOW = {
     "authorize": head("POST", "/v1/users/authorize", "Content-Type: application/json", "Content-Length: 100000"),
     "upload": head("POST", UPLOAD, "Content-Type: application/zip", "Content-Length: 100000"),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _many_files():
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def sooner(text):

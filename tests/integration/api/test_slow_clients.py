@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from tests.plugins.server import free_port, serving
 from tests.plugins.slow_clients import head, slow_clients
 from tests.waiting import PATIENCE, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("many_files")]
 
 #: As many as stopped a server with 512 threads, and more than three times as many as this one has.
 CLIENTS = 560
@@ -43,14 +42,6 @@ REFUSED = {
     415: head("POST", "/v1/users", LONG, AUTHORIZATION),
     403: head("POST", "/admin/login/", FORM, LONG),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _many_files():
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 #: The node n1 joined before messages were signed, so its links need no proof.

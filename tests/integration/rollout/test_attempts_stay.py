@@ -27,11 +27,6 @@ FAILED = {"reason": Reason.LOAD_FAILED, "message": MESSAGE}
 CAREFUL = {"canary": 1, "max_failures": 0}
 
 
-@pytest.fixture
-def admin(alice):
-    return client_of(alice)
-
-
 def undone(admin, node="n0000"):
     """uid of alice's rollout: its node has failed, a rule has paused it, alice has rolled it back."""
     uid = start_by(admin)

@@ -41,11 +41,6 @@ pytestmark = pytest.mark.django_db
 BODY = {"action": "install", "module_name": "greet", "version": 1}
 
 
-@pytest.fixture
-def admin(alice):
-    return client_of(alice)
-
-
 def begin(admin, request_id, **more):
     response = admin.post("/v2/rollouts", BODY | more, format="json", headers={"X-Request-ID": request_id})
     assert response.status_code == 202

@@ -17,7 +17,6 @@ from rollout.process.advance import advance_all
 from rollout.services.nodes import activate_node, decommission_node, drain_node, label_node
 from rollout.services.rollback import roll_back_rollout
 from rollout.services.rollouts import pause_rollout, resume_rollout
-from tests.plugins.cast import client_of
 from tests.recorded_fleet import (
     fleet,
     heartbeat_of,
@@ -34,11 +33,6 @@ from tests.recorded_fleet import (
 )
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def admin(alice):
-    return client_of(alice)
 
 
 @pytest.fixture

@@ -27,11 +27,6 @@ CA = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 
 
 @pytest.fixture
-def admin(alice):
-    return client_of(alice)
-
-
-@pytest.fixture
 def create(admin):
     def created(**body):
         answer = admin.post("/v2/join-tokens", body, format="json")

@@ -4,15 +4,9 @@ import pytest
 
 from rollout.delivery import ingestion
 from rollout.reconciliation.reconciler import reconcile
-from tests.plugins.cast import client_of
 from tests.recorded_fleet import fleet, heartbeat_of, installed, inventory, report_of, start
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def admin(alice):
-    return client_of(alice)
 
 
 def everywhere(names):

@@ -34,11 +34,6 @@ DEFAULTS = {
 }
 
 
-@pytest.fixture
-def admin(alice):
-    return client_of(alice)
-
-
 def plan(client, **changes):
     return client.post("/v2/rollouts/plan", {**GREET, **changes}, format="json")
 

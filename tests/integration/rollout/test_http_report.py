@@ -15,11 +15,6 @@ from tests.recorded_fleet import fleet, join, phases, say, start, upload
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def admin(alice):
-    return client_of(alice)
-
-
 def path(uid, ending="json"):
     return f"/v2/rollouts/{uid}/report?format={ending}"
 

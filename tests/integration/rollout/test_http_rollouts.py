@@ -8,17 +8,13 @@ from eventstore import head
 from rollout.api.views import documents
 from rollout.messages import Phase
 from rollout.process.advance import advance
+from tests.integration.rollout.conftest import events
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import fleet, join, node, operation, phases, rollout, say, start, upload
 
 pytestmark = pytest.mark.django_db
 
 GREET = {"action": "install", "module_name": "greet", "version": 1}
-
-
-@pytest.fixture
-def admin(alice):
-    return client_of(alice)
 
 
 def post(client, body=GREET, **headers):
@@ -221,15 +217,6 @@ def test_what_has_ended_is_not_waited_for(admin, monkeypatch):
     uid = start()
     say(uid, "n0000")
     assert admin.get(f"/v2/rollouts/{uid}?wait=30").json()["phase"] == "succeeded"
-
-
-def events(response):
-    """The events of a stream as they come."""
-    for chunk in response.streaming_content:
-        for block in chunk.decode().split("\n\n"):
-            for line in block.splitlines():
-                if line.startswith("data: "):
-                    yield json.loads(line.removeprefix("data: "))
 
 
 @pytest.mark.parametrize("after", ["x", "-1", "1" * 19, "1.5"])

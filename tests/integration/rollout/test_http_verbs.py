@@ -11,11 +11,6 @@ pytestmark = pytest.mark.django_db
 VERBS = ("pause", "resume", "promote", "abort", "retry", "rollback", "approve", "reject")
 
 
-@pytest.fixture
-def admin(alice):
-    return client_of(alice)
-
-
 def post(client, path, body=None):
     return client.post(f"/v2/{path}", body, format="json")
 

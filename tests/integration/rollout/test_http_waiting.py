@@ -1,6 +1,5 @@
 """Requests that wait for a rollout, and its stream of events; with real commits."""
 
-import json
 import threading
 import time
 from collections import Counter
@@ -22,17 +21,9 @@ from rollout.queries.nodes import node_row
 from rollout.queries.rollouts import rollout_events, unfinished_rollouts_of
 from rollout.services import local_node
 from rollout.services.rollouts import pause_rollout, resume_rollout
+from tests.integration.rollout.conftest import events
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import fleet, join, say, start
-
-
-def events(response):
-    """The events of a stream as they come."""
-    for chunk in response.streaming_content:
-        for block in chunk.decode().split("\n\n"):
-            for line in block.splitlines():
-                if line.startswith("data: "):
-                    yield json.loads(line.removeprefix("data: "))
 
 
 @pytest.fixture

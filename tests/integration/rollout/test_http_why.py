@@ -20,11 +20,6 @@ REFUSED = {"reason": Reason.LOAD_FAILED, "message": "symbol not found"}
 
 
 @pytest.fixture
-def admin(alice):
-    return client_of(alice)
-
-
-@pytest.fixture
 def why(admin):
     """The answer about a rollout, or one node of it."""
 

@@ -18,18 +18,12 @@ from rollout.projections.attempts import BAD
 from rollout.projections.counters import COUNTERS, counter_of
 from rollout.services.rollback import roll_back_rollout
 from rollout.services.rollouts import abort_rollout, retry_rollout
-from tests.plugins.cast import client_of
 from tests.random_run import RandomRun
 from tests.recorded_fleet import differences, fleet, operation, phases, rollout, say, silence, start, upload
 
 pytestmark = [pytest.mark.django_db, pytest.mark.dialect]
 
 A, B = "n0000", "n0001"
-
-
-@pytest.fixture
-def admin(alice):
-    return client_of(alice)
 
 
 def report(client, uid):

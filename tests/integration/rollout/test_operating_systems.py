@@ -8,16 +8,10 @@ from rollout.delivery.commands import commands_of
 from rollout.messages import Heartbeat, from_json
 from rollout.models import Operation
 from rollout.process.advance import advance
-from tests.plugins.cast import client_of
 from tests.plugins.packages import ARTIFACTS, as_upload
 from tests.recorded_fleet import heartbeat_of, join, node, rollout, say, start
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def admin(alice):
-    return client_of(alice)
 
 
 @pytest.fixture

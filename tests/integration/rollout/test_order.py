@@ -61,11 +61,6 @@ def warnings(client, name="n1"):
     return [each["code"] for each in client.get(f"/v2/nodes/{name}").json()["warnings"] if each["code"] != "unsigned"]
 
 
-@pytest.fixture
-def admin(alice):
-    return client_of(alice)
-
-
 def test_a_clock_that_is_set_back_freezes_nothing():
     heartbeats(look("a", 1, installed(1), sequence=time.time_ns()))
     heartbeats(look("a", 2, installed(2), sequence=5))

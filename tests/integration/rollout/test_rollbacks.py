@@ -17,7 +17,6 @@ from rollout.services import rollback
 from rollout.services.nodes import decommission_node
 from rollout.services.rollback import roll_back_rollout
 from rollout.services.rollouts import cancel_node
-from tests.plugins.cast import client_of
 from tests.recorded_fleet import (
     differences,
     fleet,
@@ -39,11 +38,6 @@ pytestmark = [pytest.mark.django_db, pytest.mark.dialect]
 
 A, B, C = "n0000", "n0001", "n0002"
 CAREFUL = {"canary": 1, "max_failures": 0}
-
-
-@pytest.fixture
-def admin(alice):
-    return client_of(alice)
 
 
 def done(version, *names, phase=Phase.SUCCEEDED, **more):

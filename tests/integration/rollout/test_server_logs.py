@@ -17,7 +17,6 @@ from rollout.messages import LONGEST_LOG_LINE, Phase, Reason
 from rollout.models import ServerLog
 from rollout.queries.failures import failures_of
 from rollout.tasks import sweep
-from tests.plugins.cast import client_of
 from tests.recorded_fleet import fleet, operation, report_of, say, start
 from ui.cells import page_url
 
@@ -112,11 +111,6 @@ def test_they_are_deleted_after_some_days(node, settings):
 
 
 # --- Shown ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def admin(alice):
-    return client_of(alice)
 
 
 TEXT = "2 nodes: load_failed: Greet requires redis-server 7.2"

@@ -28,11 +28,6 @@ A, B = "n0000", "n0001"
 
 
 @pytest.fixture
-def admin(alice):
-    return client_of(alice)
-
-
-@pytest.fixture
 def other(new_user):
     """Called like a node."""
     return client_of(new_user(A, Role.ADMIN))

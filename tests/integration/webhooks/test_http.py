@@ -18,11 +18,6 @@ SECRET = "whsec_" + base64.b64encode(bytes(range(24))).decode()
 
 
 @pytest.fixture
-def admin(alice):
-    return client_of(alice)
-
-
-@pytest.fixture
 def made(admin):
     return admin.post(URL, {"url": THERE, "types": ["node."]}, format="json").json()
 

@@ -9,26 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modules_app.metadata import MODULE_OBJECT_FIELDS, PACKAGE_FIELDS, InvalidMetadata, parse_metadata
+from tests.plugins.packages import module_object
 
-OBJECT = {
-    "module_name": "TestModule",
-    "version": 1,
-    "semantic_version": "0.0.1",
-    "display_name": "test module",
-    "commands": [
-        {
-            "command_arity": -1,
-            "command_name": "json.arrtrim",
-            "first_key": 1,
-            "flags": ["write"],
-            "last_key": 1,
-            "step": 1,
-        }
-    ],
-    "command_line_args": "",
-    "capabilities": ["list", "of", "capabilities"],
-    "min_redis_version": "2.1",
-}
+OBJECT = module_object()
 #: The fields that RAMP 2.5.19 writes beside those.
 RAMP: dict[str, Any] = {
     "add_command": [],

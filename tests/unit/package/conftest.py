@@ -12,10 +12,6 @@ import pytest
 
 from artifacts_app.package import InspectedPackage, inspect_package
 
-SOURCE = """
-int RedisModule_OnLoad(void *context, void **arguments, int count) { return context == arguments && count; }
-"""
-
 
 @pytest.fixture(scope="session")
 def compile_c(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
@@ -30,11 +26,6 @@ def compile_c(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
         return (folder / "module.so").read_bytes()
 
     return compiled
-
-
-@pytest.fixture(scope="session")
-def shared_object(compile_c: Callable[..., bytes]) -> bytes:
-    return compile_c(SOURCE)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,182 @@
+"""The tables on a node's page: its server, its doctor, its modules, its latest operations and events."""
+
+from typing import Any
+
+from django.utils.html import format_html
+
+from eventstore import newest_of
+from rollout.admin.cells import module_link, operation_title, phase_badge, requester, rollout_link
+from rollout.domain.node.events import node_stream
+from rollout.messages import FindingStatus
+from rollout.models import NodeModule
+from rollout.queries.failures import telling_lines
+from rollout.queries.modules import modules_with_origin
+from rollout.queries.nodes import node_detail
+from rollout.queries.operations import newest_attempts_on
+from ui.cells import NOTHING, ago, badge, digest, duration, events_link, link, list_url, page_url
+from ui.pages import Table
+
+#: How many rows the tables of operations and of events show.
+FIRST_OPERATIONS = 50
+FIRST_EVENTS = 15
+
+
+def tables_of(node: str) -> list[Table]:
+    """Return the tables on the node's page. Raises: `NodeNotFoundError`."""
+    detail = node_detail(node)
+    server, findings = detail["server_state"], detail["doctor"] or []
+    reported = [] if server is None else [*_facts(server), *_replicas(server), _loaded(server), _doctor(findings)]
+    return [*reported, _modules(node), _operations(node), _events(node)]
+
+
+#: The tables of facts about the server, by title.
+_FACTS = {
+    "Server": (
+        "problem",
+        "message",
+        "uptime_seconds",
+        "loading",
+        "async_loading",
+        "aof_enabled",
+        "aof_last_write_status",
+        "rdb_last_bgsave_status",
+        "save_points",
+        "used_memory",
+        "max_memory",
+        "unexpected_error_replies",
+        "enable_module_command",
+        "include_seen",
+    ),
+    "Replication": ("role", "master", "link_status", "replica_count", "cluster_state", "migrating_slots"),
+}
+
+
+def _facts(server: dict[str, Any]) -> list[Table]:
+    return [
+        Table(
+            title=title,
+            columns=["Fact", "Value"],
+            rows=[(name.replace("_", " "), _fact(server[name])) for name in names if server[name] != ""],
+            when_empty="Nothing is known: the server does not answer.",
+        )
+        for title, names in _FACTS.items()
+    ]
+
+
+def _fact(value: object) -> object:
+    match value:
+        case None:
+            return "unknown"
+        case bool():
+            return "yes" if value else "no"
+        case _:
+            return value
+
+
+def _replicas(server: dict[str, Any]) -> list[Table]:
+    """Return a table of the server's replicas, or nothing if it has none."""
+    rows = [(each["address"], each["state"], _fact(each["lag_bytes"])) for each in server["replicas"]]
+    columns = ["Address", "State", "Lag, bytes"]
+    return [Table(title="Replicas", columns=columns, rows=rows, when_empty="")] if rows else []
+
+
+def _loaded(server: dict[str, Any]) -> Table:
+    return Table(
+        title="Loaded modules",
+        columns=["Module", "Version", "Installed by", "Path", "Arguments"],
+        rows=[
+            (each["name"], each["version"], "Modfleet" if each["ours"] else "another", each["path"], each["args"])
+            for each in server["modules"]
+        ],
+        when_empty="The server has loaded no modules, or they are not known.",
+    )
+
+
+_WORST_FIRST = [FindingStatus.FAIL, FindingStatus.WARN, FindingStatus.UNKNOWN, FindingStatus.PASS]
+
+
+def _doctor(findings: list[dict[str, Any]]) -> Table:
+    return Table(
+        title="Doctor",
+        columns=["Result", "Check", "Message", "Fix"],
+        rows=[
+            (badge(each["status"]), each["check"], each["message"], each["fix"])
+            for each in sorted(findings, key=lambda each: _WORST_FIRST.index(each["status"]))
+        ],
+        when_empty="The doctor has reported no results yet.",
+    )
+
+
+def _modules(node: str) -> Table:
+    return Table(
+        title="Modules",
+        columns=["Module", "State", "Desired", "Observed", "Digest", "Since", "By rollout", "By", "Drifted"],
+        rows=[
+            (
+                module_link(each),
+                badge(each.state),
+                each.desired,
+                each.observed,
+                _digests(each),
+                ago(each.since),
+                rollout_link(each.rollout or each.by_rollout or ""),
+                each.by_actor or NOTHING,
+                ago(each.drifted_at),
+            )
+            for each in modules_with_origin(node)
+        ],
+        when_empty="This node has no modules, and none are desired.",
+    )
+
+
+def _digests(row: NodeModule) -> str:
+    """Return the digest of the files on the node, and the desired digest if it differs."""
+    if not row.desired_sha256 or row.content_sha256 in {"", row.desired_sha256}:
+        return digest(row.content_sha256 or row.desired_sha256)
+    return format_html("{} instead of {}", digest(row.content_sha256), digest(row.desired_sha256))
+
+
+def _operations(node: str) -> Table:
+    attempts = newest_attempts_on(node, limit=FIRST_OPERATIONS)
+    logged = telling_lines(attempts)
+    columns = ["Operation", "Phase", "Reason", "Message", "Attempt", "Seconds", "Server logged", "Scheduled"]
+    columns += ["By rollout", "By"]
+    return Table(
+        title="Latest operations",
+        columns=columns,
+        rows=[
+            (
+                link(page_url("rollout_operation", each.key), operation_title(each)),
+                phase_badge(each),
+                each.reason or NOTHING,
+                each.message or NOTHING,
+                each.newest_attempt,
+                duration(each.seconds),
+                logged.get((each.rollout, each.node, each.generation, each.attempt)) or NOTHING,
+                ago(each.scheduled_at),
+                rollout_link(each.rollout),
+                requester(each),
+            )
+            for each in attempts
+        ],
+        when_empty="No operations yet.",
+        more=list_url("rollout_operation", {"node": node}) if len(attempts) == FIRST_OPERATIONS else "",
+    )
+
+
+def _events(node: str) -> Table:
+    stream = node_stream(node)
+    return Table(
+        title="Latest events",
+        columns=["Time", "Event", "By"],
+        rows=[
+            (
+                ago(each.recorded_at),
+                link(page_url("eventstore_storedevent", each.position), each.type),
+                each.shown_actor,
+            )
+            for each in newest_of(stream, limit=FIRST_EVENTS)
+        ],
+        when_empty="No events yet.",
+        more=events_link(stream).url,
+    )
