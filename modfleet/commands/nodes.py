@@ -223,7 +223,7 @@ def add(
         session.note("Replace the URL after --server if the server listens elsewhere.")
     session.show(created, lambda each: each["command"])
     if group is not None and not auto_accept and not session.as_json:
-        session.note("Then accept each node: modfleet nodes accept NODE")
+        session.note("Then accept each node with the command that its installation prints.")
 
 
 @app.command()
@@ -281,8 +281,9 @@ def accept(
     if key is None:
         question = f"Accept {name} with the key {shown}? The installer printed the key on the node's host."
         session.confirm(question, yes=yes)
-    body = {"key": shown} if shown else {}
-    session.show(session.api.post(path_to(NODES, name, "accept"), body), lambda each: f"{each['name']} is accepted")
+    session.show(
+        session.api.post(path_to(NODES, name, "accept"), {"key": shown}), lambda each: f"{each['name']} is accepted"
+    )
 
 
 @app.command()

@@ -79,8 +79,8 @@ def forget_node(name: str) -> None:
     NodeFacts.objects.filter(node=name).delete()
 
 
-def accept_node(name: str, *, key: str = "") -> None:
-    """Accept a pending node. `key`: the id of the key that it must have; empty for any.
+def accept_node(name: str, *, key: str) -> None:
+    """Accept a pending node. `key`: the id of the key that it must have.
 
     Raises: `NodeNotFoundError`, `NodeIdentityError`, `NodeKeyError`.
     """

@@ -27,9 +27,8 @@ class LabelsSerializer(StrictSerializer):
 
 class AcceptSerializer(StrictSerializer):
     key = StrictCharField(
-        required=False,
-        validators=[RegexValidator(r"\A[0-9a-f]{16}\Z")],
-        help_text="The id of the key that the node must have, as the installer printed it. Default: any",
+        validators=[RegexValidator(r"\A[0-9a-f]{16}\Z", "Must be the id of a key: 16 hexadecimal digits.")],
+        help_text="The id of the key that the node must have, as the installer printed it",
     )
 
 

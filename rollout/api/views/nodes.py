@@ -115,9 +115,9 @@ class NodeViewSet(ViewSet):
     @refuses(NodeNotFoundError, NodeIdentityError, NodeKeyError)
     def accept(self, request: Request, name: str) -> Response:
         """Accept a pending node. It is part of the fleet from its next heartbeat on."""
-        serializer = AcceptSerializer(data=request.data or {})
+        serializer = AcceptSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        accept_node(name, key=serializer.validated_data.get("key", ""))
+        accept_node(name, key=serializer.validated_data["key"])
         return _node(name)
 
     @extend_schema(request=None, responses=NodeDetailSerializer)

@@ -31,11 +31,11 @@ class EnrollNode:
 class AcceptNode:
     """Accept a pending node. Do nothing if it is accepted.
 
-    `key`: the id of the key that the person has compared; empty for any. Raises: `NodeKeyError` if the node has another key.
+    `key`: the id of the key that the person has compared. Raises: `NodeKeyError` if the node has another key.
     """
 
     node: str
-    key: str = ""
+    key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

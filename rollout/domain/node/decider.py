@@ -147,12 +147,10 @@ def _change_identity(
     match command:
         case RevokeNode():
             return [] if state.identity == Identity.REVOKED else [NodeRevoked(node=command.node)]
-        case AcceptNode() if command.key and all(key_id(each.public_key) != command.key for each in state.keys):
-            raise NodeKeyError
-        case AcceptNode() if state.identity == Identity.PENDING:
-            return [NodeAccepted(node=command.node)]
-        case AcceptNode() if state.identity == Identity.SIGNED:
-            return []
+        case AcceptNode() if state.identity in {Identity.PENDING, Identity.SIGNED}:
+            if all(key_id(each.public_key) != command.key for each in state.keys):
+                raise NodeKeyError
+            return [NodeAccepted(node=command.node)] if state.identity == Identity.PENDING else []
         case RecordDuplicate(node=node, is_duplicate=is_duplicate):
             if is_duplicate == state.is_duplicate:
                 return []

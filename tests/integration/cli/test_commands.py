@@ -116,7 +116,7 @@ def test_a_node_is_added(run):
 def test_a_group_of_nodes_is_added(run):
     shown = run("nodes", "add", "--group", "cache-*", "--uses", "20")
     assert "--name" not in shown.stdout
-    assert shown.stderr.splitlines()[-1] == "Then accept each node: modfleet nodes accept NODE"
+    assert shown.stderr.splitlines()[-1] == "Then accept each node with the command that its installation prints."
     created = answer(run("nodes", "add", "--group", "cache-*", "--uses", "3", "--auto-accept", "--json"))
     assert (created["uses"], created["auto_accept"]) == (3, True)
     assert created["token"] in created["command"]

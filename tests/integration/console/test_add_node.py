@@ -31,8 +31,10 @@ def pending(name="cache-1"):
 
 
 def press(client, action, pk, page=NODES):
-    form = {"action": action, "_selected_action": pk, "_from_page": "1", "_confirmed": "1"}
-    return client.post(page, form, follow=True)
+    """Press the button, and confirm what the question shows."""
+    form = {"action": action, "_selected_action": pk, "_from_page": "1"}
+    shown = dict(re.findall(r'name="(_shown_[^"]+)" value="([^"]+)"', text(client.post(page, form))))
+    return client.post(page, {**form, **shown, "_confirmed": "1"}, follow=True)
 
 
 def test_it_works(fleet, admin):

@@ -17,6 +17,7 @@ from rollout.queries.join_tokens import token_text
 from rollout.services import nodes
 from rollout.services.enrolment import create_join_token, enrol, revoke_join_token
 from rollout.services.nodes import accept_node, revoke_node
+from rollout.signing import key_id
 from tests.hosts import Host, new_identity
 from tests.plugins.cast import client_of
 from tests.plugins.databases import at_once
@@ -75,10 +76,11 @@ class TestRecorded:
 
     def test_a_rebuild_makes_the_same_rows(self):
         given = group()
-        for name in ("cache-1", "cache-2"):
-            exchange(Host(name=name), given)
+        first, second = Host(name="cache-1"), Host(name="cache-2")
+        for each in (first, second):
+            exchange(each, given)
         revoke_join_token(token(node="web-1"))
-        accept_node("cache-1")
+        accept_node("cache-1", key=key_id(first.secret.public))
         revoke_node("cache-2")
         assert not any(differences().values())
 
@@ -212,6 +214,8 @@ class TestAtOnce:
         assert sum(outcomes) == JoinToken.objects.get().used == 5
 
     def test_accept_and_revoke(self, race):
-        exchange(Host(name="cache-1"), token(pattern="cache-*"))
-        race(lambda: accept_node("cache-1"), lambda: revoke_node("cache-1"))
+        host = Host(name="cache-1")
+        exchange(host, token(pattern="cache-*"))
+        key = key_id(host.secret.public)
+        race(lambda: accept_node("cache-1", key=key), lambda: revoke_node("cache-1"))
         assert node("cache-1").identity == "revoked"

@@ -192,6 +192,10 @@ def test_a_large_body_is_refused(anyone):
     assert refused(answer, 413, "payload_too_large")
 
 
+def accept(admin, host):
+    return admin.post(f"/v2/nodes/{host.name}/accept", {"key": key_id(host.secret.public)}, format="json")
+
+
 def test_nodes_of_a_group_wait_for_a_person(group, exchange, admin):
     host = Host(name="cache-1")
     assert exchange(host, group).json()["phase"] == "pending"
@@ -201,10 +205,11 @@ def test_nodes_of_a_group_wait_for_a_person(group, exchange, admin):
     assert [each["code"] for each in found["warnings"]] == ["pending"]
     assert found["keys"] == [key_id(host.secret.public)]
     assert admin.post("/v2/nodes/cache-1/drain").json()["error_code"] == "node_pending"
-    assert admin.post("/v2/nodes/cache-1/accept").json()["identity"] == "signed"
+    assert refused(admin.post("/v2/nodes/cache-1/accept"), 400, "invalid_request")
+    assert accept(admin, host).json()["identity"] == "signed"
     host.say_hello()
     assert admin.get("/v2/nodes/cache-1").json()["phase"] == "online"
-    assert admin.post("/v2/nodes/cache-1/accept").status_code == 200
+    assert accept(admin, host).status_code == 200
 
 
 def test_a_node_is_accepted_only_with_the_key_that_was_compared(group, exchange, admin):
@@ -212,13 +217,9 @@ def test_a_node_is_accepted_only_with_the_key_that_was_compared(group, exchange,
     first, second = Host(name="cache-1"), Host(name="cache-1")
     exchange(first, group)
     exchange(second, group)
-
-    def accept(host):
-        return admin.post("/v2/nodes/cache-1/accept", {"key": key_id(host.secret.public)}, format="json")
-
-    assert refused(accept(first), 409, "node_key_changed")
+    assert refused(accept(admin, first), 409, "node_key_changed")
     assert node("cache-1").identity == "pending"
-    assert accept(second).json()["identity"] == "signed"
+    assert accept(admin, second).json()["identity"] == "signed"
 
 
 def test_a_pending_node_that_nobody_wants_is_decommissioned(group, exchange, admin):
@@ -357,8 +358,9 @@ class TestRevoked:
             assert node("cache-1").identity == "pending"
 
     def test_once_a_person_has_accepted_it_a_group_may_accept_it_again(self, host, exchange, admin):
-        exchange(Host(name="cache-1"), self.token)
-        admin.post("/v2/nodes/cache-1/accept")
+        again = Host(name="cache-1")
+        exchange(again, self.token)
+        assert accept(admin, again).status_code == 200
         silence("cache-1")
         assert exchange(Host(name="cache-1"), self.token).json()["identity"] == "signed"
 
@@ -376,9 +378,9 @@ class TestRevoked:
         assert admin.post("/v2/nodes/cache-1/revoke").status_code == 200
         assert head() == before
 
-    @pytest.mark.parametrize("verb", ["accept", "rekey"])
-    def test_it_must_join_first(self, host, admin, verb):
-        assert refused(admin.post(f"/v2/nodes/cache-1/{verb}"), 409, "node_not_signed")
+    def test_it_must_join_first(self, host, admin):
+        for answer in (accept(admin, host), admin.post("/v2/nodes/cache-1/rekey")):
+            assert refused(answer, 409, "node_not_signed")
 
 
 class TestNewKey:

@@ -39,7 +39,7 @@ from rollout.messages import HEARTBEATS, REPORTS, Heartbeat, Inventory, Phase, R
 from rollout.models import Liveness, Node, NodeModule
 from rollout.process import offline_nodes
 from rollout.queries.trust import control_secrets
-from rollout.signing import ControlSecret, NodeSecret, Purpose
+from rollout.signing import ControlSecret, NodeSecret, Purpose, key_id
 from rollout.transport import DROPPED
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import (
@@ -345,12 +345,13 @@ def test_a_report_that_is_repeated_is_no_sign_of_life():
     assert (head(), Liveness.objects.get().last_seen, node("n1").phase) == (before, heard, "offline")
 
 
-@pytest.mark.parametrize("commands", [(), (AcceptNode(node="n1"),), (RevokeNode(node="n1"),)])
-def test_a_node_is_heard_once_it_is_accepted_and_until_it_is_revoked(dropped, commands):
+@pytest.mark.parametrize("decision", [None, "accept", "revoke"])
+def test_a_node_is_heard_once_it_is_accepted_and_until_it_is_revoked(dropped, decision):
     agent = Agent()
     enroll("n1", agent.secret, accepted=False)
-    for command in commands:
-        transact(node_stream("n1"), NODE, command)
+    accept = AcceptNode(node="n1", key=key_id(agent.secret.public))
+    if decision:
+        transact(node_stream("n1"), NODE, accept if decision == "accept" else RevokeNode(node="n1"))
     reason = {"pending": "pending_node", "revoked": "revoked_node"}.get(node("n1").identity)
     events = grew(lambda: ingestion.record_heartbeats([agent.heartbeat(hello=True)]))
     assert dropped() == ({(HEARTBEATS, reason): 1} if reason else {})
@@ -520,13 +521,14 @@ def test_a_node_that_is_revoked_in_between_makes_no_batch_fail(dropped, two_keys
 def test_rows_are_rebuilt_as_they_are():
     """Each event of a node's identity, and a rebuild of the rows."""
     agent = enrolled("n1")
-    enroll("n2", NodeSecret.generate(), accepted=False, labels={"zone": "a"})
+    second = NodeSecret.generate()
+    enroll("n2", second, accepted=False, labels={"zone": "a"})
     enroll("n3", NodeSecret.generate(), accepted=False)
     know("n4")
     agent.beat(hello=True)
     for command in (
         LabelNode(node="n2", labels={"rack": "1"}),
-        AcceptNode(node="n2"),
+        AcceptNode(node="n2", key=key_id(second.public)),
         RevokeNode(node="n3"),
         DrainNode(node="n4"),
         RequestRekey(node="n1"),

@@ -61,6 +61,7 @@ from rollout.domain.node.pace import Change
 from rollout.domain.node.state import Identity, NodeKey, NodePhase
 from rollout.messages import InstalledModule, Inventory, NodeProfile
 from rollout.projections.nodes import NodeFold
+from rollout.signing import key_id
 
 PROFILE = NodeProfile(platform="linux/x86_64")
 GREET = InstalledModule(module_name="greet", version=1, content_sha256="c", loaded=True)
@@ -268,7 +269,8 @@ def test_a_decommission_twice_is_one():
 #: The node joined before messages were signed.
 UNSIGNED = NODE.fold([NodeJoined(node="n1", profile=PROFILE)])
 PENDING = told(enroll(accepted=False))
-ACCEPT, REVOKE, REKEY = AcceptNode(node="n1"), RevokeNode(node="n1"), RequestRekey(node="n1")
+ACCEPT = AcceptNode(node="n1", key=key_id("k1"))
+REVOKE, REKEY = RevokeNode(node="n1"), RequestRekey(node="n1")
 ADD = AddKey(node="n1", public_key="k2", broker_password_sha256="h2")
 USED = RetireOtherKeys(node="n1", public_key="k2")
 FOUND, ENDED = RecordDuplicate(node="n1", is_duplicate=True), RecordDuplicate(node="n1", is_duplicate=False)
