@@ -86,7 +86,8 @@ def snapshots(api: Client, uid: str, *, timeout: float | None, listener: Listene
                 return
         if deadline is not None and time.monotonic() >= deadline:
             raise StillRunningError(
-                f"Not finished after {timeout:g} s; the rollout continues. To watch it again, run `modfleet rollout watch {uid}`."
+                f"Not finished after {timeout:g} s; the rollout continues. `modfleet rollout why {uid}` shows what it waits for; "
+                f"`modfleet rollout watch {uid}` watches it again."
             )
         time.sleep(POLL_SECONDS)
 

@@ -1,21 +1,24 @@
 """`modfleet nodes`: show and manage the nodes of the fleet."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
+from rich.text import Text
 
 from modfleet.client import JOIN_TOKENS, NODES, Document, Query, path_to
 from modfleet.commands.completion import NodeName
 from modfleet.commands.parameters import builds
-from modfleet.commands.session import Session, Yes, in_a_line, open_session, sheet, table
+from modfleet.commands.session import Session, Yes, in_a_line, open_session, printable, sheet, table
 from modfleet.failure import UsageError
 from modfleet.watch import whose
 
 app = typer.Typer(invoke_without_command=True)
 
+#: Columns of a terminal that has room for all that `modfleet nodes` shows.
+WIDE = 160
 MODULE_COLUMNS = ("module_name", "version", "desired", "observed", "state", "drifted_at", "content_sha256")
 
 
@@ -53,29 +56,17 @@ def _show_all(session: Session, labels: dict[str, str], phase: str | None = None
         if phase in {None, each["phase"]} and labels.items() <= each["labels"].items()
     ]
     found.sort(key=lambda each: each["phase"] != "degraded")  # they need a person
-    session.show(found, _in_a_table)
+    console = session.console
+    is_narrow = console.is_terminal and console.width < WIDE
+    session.show(found, lambda each: _in_a_table(each, is_narrow=is_narrow))
 
 
-def _in_a_table(found: list[Document]) -> RenderableType:
-    columns = ("NODE", "PHASE", "PLATFORM", "SYSTEM", "SERVER", "ROLE", "LABELS", "LAST SEEN", "MODULES", "WARNINGS")
-    return table(
-        columns,
-        (
-            (
-                each["name"],
-                each["phase"],
-                each["platform"],
-                each["operating_system"],
-                f"{each['server']} {each['server_version']}",
-                each["role"],
-                in_a_line(each["labels"]),
-                each["last_seen"],
-                ", ".join(_module_in_a_line(one) for one in each["modules"]),
-                _warnings(each),
-            )
-            for each in found
-        ),
-    )
+def _in_a_table(found: list[Document], *, is_narrow: bool) -> RenderableType:
+    """Return the nodes as a table. A narrow one has fewer columns; the warnings are below it."""
+    columns = _NARROW if is_narrow else tuple(_COLUMNS)
+    rows = ([_COLUMNS[name](each) for name in columns] for each in found)
+    warnings = (f"{each['name']}: {_warnings(each)}" for each in found if is_narrow and _warnings(each))
+    return Group(table(columns, rows), *(Text(printable(each)) for each in warnings))
 
 
 def _module_in_a_line(module: Document) -> str:
@@ -356,6 +347,22 @@ def _labels_in_words(node: Document) -> str:
 def _warnings(node: Document) -> str:
     # The previous version of the control plane sends none.
     return " ".join(each["message"] for each in node.get("warnings", []))
+
+
+_COLUMNS: dict[str, Callable[[Document], object]] = {
+    "NODE": lambda each: each["name"],
+    "PHASE": lambda each: each["phase"],
+    "PLATFORM": lambda each: each["platform"],
+    "SYSTEM": lambda each: each["operating_system"],
+    "SERVER": lambda each: f"{each['server']} {each['server_version']}",
+    "ROLE": lambda each: each["role"],
+    "LABELS": lambda each: in_a_line(each["labels"]),
+    "LAST SEEN": lambda each: each["last_seen"] and f"{each['last_seen'][:10]} {each['last_seen'][11:19]}Z",
+    "MODULES": lambda each: ", ".join(_module_in_a_line(one) for one in each["modules"]),
+    "WARNINGS": _warnings,
+}
+#: The columns that a narrow terminal has room for.
+_NARROW = ("NODE", "PHASE", "SERVER", "LABELS", "LAST SEEN", "MODULES")
 
 
 def labels_of(pairs: list[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -80,12 +81,22 @@ def _serve(cluster: "Cluster", console: Console, *, sample: bool) -> None:
     if cluster.certificate is not None:
         console.print(f"  CA file    {cluster.certificate}")
         trust = f" --cacert {shlex.quote(str(cluster.certificate))}"
-    console.print(f"  sign in    modfleet login --url {cluster.url} --user {cluster.user}{trust}", soft_wrap=True)
+    words = f"{_program()} login --url {cluster.url} --user {cluster.user}{trust}"
+    console.print(f"  sign in    {words}", soft_wrap=True)
     if not cluster.nodes:
-        console.print("  add a node modfleet nodes add NAME, as docs/howto/own-server.md shows")
+        console.print(f"  add a node {_program()} nodes add NAME, as docs/howto/own-server.md shows", soft_wrap=True)
     console.print("Ctrl-C stops the cluster. The data is kept.")
     while True:
         time.sleep(3600)
+
+
+def _program() -> str:
+    """Return how the person can call `modfleet`: by its name only if a shell finds this installation's."""
+    path = Path(sys.executable).with_name("modfleet")
+    found = shutil.which("modfleet")
+    if not path.exists() or (found and Path(found).samefile(path)):
+        return "modfleet"
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 class Ended(BaseException):

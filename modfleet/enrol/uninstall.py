@@ -33,9 +33,10 @@ def uninstall(node: str, host: Host, tell: Callable[[str], None], *, purge: bool
         steps.step(host.stop(layout.unit), f"{layout.unit} is stopped")
     else:
         steps.by_you("end the agent's process, if it runs")
-    for path in (layout.settings, layout.former_broker_url, layout.identity, layout.server_password):
+    for path in (layout.settings, layout.identity, layout.server_password):
         steps.step(host.delete(path), f"{host.seen(path)} is deleted")
-    for path in (layout.control_ca, layout.broker_ca, layout.unit_drop_in, layout.broker_url_drop_in):
+    drop_ins = (layout.unit_drop_in, layout.broker_url_drop_in)
+    for path in (layout.former_broker_url, layout.control_ca, layout.broker_ca, *drop_ins):
         if host.delete(path):
             steps.done(f"{host.seen(path)} is deleted")
     host.remove_empty(layout.unit_drop_in.rpartition("/")[0])

@@ -146,6 +146,8 @@ class NodeAdmin(ActingAdmin):
 
     @admin.display(description="modules")
     def as_desired(self, row: Any) -> str:
+        if row.last_seen is None and row.in_sync:
+            return NOTHING  # nothing is known of its modules yet
         return badge("in_sync" if row.in_sync else "differing")
 
     @admin.display(description="server", ordering="server")

@@ -18,7 +18,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 
 from rollout.agent.announce import Announcer
 from rollout.agent.failure import MalformedCommandError
-from rollout.agent.publisher import RETRY_SECONDS, Publisher, connected
+from rollout.agent.publisher import RETRY_SECONDS, Publisher, broker_problem, connected
 from rollout.agent.rotation import rotate
 from rollout.agent.runner import Runner
 from rollout.agent.trust import Trust
@@ -75,7 +75,7 @@ class Cancels:
                 self._consume()
             except Exception as error:  # noqa: BLE001 - the thread's outermost loop: transports raise errors of their own
                 if not self._broker_is_away:
-                    log.warning("The broker is away, no cancel is received: %s", error)
+                    log.warning("%s No cancel is received.", broker_problem(error))
                 self._broker_is_away = True
                 self._stopping.wait(RETRY_SECONDS)
 

@@ -98,7 +98,7 @@ class Publisher:
 
     def _warn(self, queue: str, error: Exception) -> None:
         """Log the problem once, until it changes: a node may wait for a person for days."""
-        problem = f"{_in_words(error)} Nothing was sent to {queue}."
+        problem = f"{broker_problem(error)} Nothing was sent to {queue}."
         if problem != self._problem:
             log.warning("%s", problem)
         self._problem = problem
@@ -115,7 +115,8 @@ class Publisher:
         return self._producer
 
 
-def _in_words(error: Exception) -> str:
+def broker_problem(error: Exception) -> str:
+    """Return as a sentence why the broker cannot be used."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, AuthenticationError):
         cause = cause.__cause__ or cause.__context__

@@ -43,6 +43,10 @@ def test_sample_answers_on_each_node_and_is_kept(start):
     assert "node-1> GREET.HELLO node-1  ->  Hello, node-1, from greet 1.0.0" in again.said()
     assert f"user       admin, password {password}" in again.said()
     assert f"modfleet login --url {again.url} --user admin" in again.said()
+    # It is not on the PATH.
+    program = again.said().split("  sign in    ")[1].split()[0]
+    assert program != "modfleet"
+    assert (ROOT / program).is_file()
     rollouts = httpx.get(f"{again.url}/v2/rollouts", auth=("admin", password)).json()["results"]
     assert [each["phase"] for each in rollouts] == ["succeeded"]
 

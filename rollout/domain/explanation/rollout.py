@@ -108,7 +108,8 @@ def _nodes(state: RolloutState, snapshot: Snapshot, facts: RolloutFacts) -> Iter
         yield Wait(what=Rule.OFFLINE_WAIT, text=f"{facts.offline} to come back online")
     if facts.degraded.count:
         whose = "the server" if facts.degraded.count == 1 else "the servers"
-        yield Wait(what=Rule.DEGRADED, text=f"{whose} of {facts.degraded} to be usable again")
+        look = f"`modfleet nodes show {facts.degraded.names[0]}` tells the reason"
+        yield Wait(what=Rule.DEGRADED, text=f"{whose} of {facts.degraded} to be usable again: {look}")
     if facts.draining.count:
         yield Wait(what=Rule.DRAINING, text=f"{facts.draining} to be activated")
     if facts.behind.count:

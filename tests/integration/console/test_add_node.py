@@ -94,6 +94,7 @@ def test_a_pending_node_is_first_and_a_person_accepts_it(fleet, admin):
     assert page.index("zz pending") < page.index("node-a")
     assert "zz pending It waits for a person to accept it: modfleet nodes accept zz" in page
     shown = text(admin.get(f"{NODES}zz/change/"))
+    assert "badge-in_sync" not in shown  # nothing is known of its modules
     assert 'value="accept"' in shown
     assert 'value="drain"' not in shown
     assert messages(press(admin, "accept", "zz")) == ["zz is accepted."]

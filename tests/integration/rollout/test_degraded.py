@@ -1,5 +1,6 @@
 """A node whose server cannot be used: it is degraded, gets nothing, and recovers."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -112,7 +113,8 @@ def test_it_gets_nothing_until_it_is_back():
         True,
         True,
     )
-    assert "degraded" in [each["what"] for each in of_rollout(uid).document["waits_for"]]
+    waits = {each["what"]: each["text"] for each in of_rollout(uid).document["waits_for"]}
+    assert re.search(r"to be usable again: `modfleet nodes show [^` ]+` tells the reason$", waits["degraded"])
     beat("n0000")
     assert phases(uid)["n0000"] == "queued"
 
