@@ -116,7 +116,10 @@ class Session:
         self.say(in_words(document))
 
     def print_json(self, document: Document, *, indent: int | None = 2) -> None:
-        self.console.file.write(json.dumps(document, indent=indent, ensure_ascii=False) + "\n")
+        text = json.dumps(document, indent=indent, ensure_ascii=False)
+        # JSON escapes few of the characters that a terminal obeys, and a node's text may contain them.
+        shown = (each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
+        self.console.file.write("".join(shown) + "\n")
         self.console.file.flush()
 
     def print_file(self, text: str) -> None:
