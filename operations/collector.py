@@ -4,6 +4,7 @@ The control workers and relays have no port of their own. Their metrics are here
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 
 from django.db import Error
@@ -15,7 +16,7 @@ from operations.broker import BrokerAwayError, depths
 from operations.models import Outcome
 from operations.relay_heartbeat import relay_heartbeat
 from rollout.delivery.outbox import outbox
-from rollout.domain.node.health import DOCTOR_FAILED
+from rollout.domain.node.health import DOCTOR_FAILED, NOT_EXAMINED
 from rollout.domain.node.state import NodePhase
 from rollout.domain.rollout.events import RolloutPhase
 from rollout.messages import ServerProblem
@@ -24,6 +25,9 @@ from rollout.queries.freeze import current_freeze
 from webhooks.selectors import backlog
 
 logger = logging.getLogger(__name__)
+
+#: Label of all reasons that this release does not know. A node may invent any, and each would be another time series.
+OTHER = "other"
 
 
 class FleetCollector(Collector):
@@ -110,7 +114,9 @@ def _nodes() -> Iterator[Metric]:
     degraded = GaugeMetricFamily(
         "modfleet_nodes_degraded", "Nodes whose server cannot be used, by reason.", labels=["reason"]
     )
-    reasons = {**dict.fromkeys([*ServerProblem, DOCTOR_FAILED], 0), **statistics.degraded_nodes()}
+    reasons: Counter[str] = Counter(dict.fromkeys([*ServerProblem, DOCTOR_FAILED, NOT_EXAMINED, OTHER], 0))
+    for reason, count in statistics.degraded_nodes().items():
+        reasons[reason if reason in reasons else OTHER] += count
     for reason, count in reasons.items():
         degraded.add_metric([reason], count)
     yield degraded

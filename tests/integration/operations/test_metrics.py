@@ -146,6 +146,19 @@ def test_a_node_names_no_modules_of_the_metrics(scrape, broker):
     assert {key[1] for key in found if "node_modules" in key[0]} == {"greet"}
 
 
+def test_a_node_names_no_reasons_of_the_metrics(scrape, broker):
+    names = fleet(3)
+    reasons = {"server_loading": names[0], 'invented"\n': names[1], "invented too": names[2]}
+    ingestion.record_heartbeats(
+        [heartbeat_of(name) | {"facts": {"problem": reason}} for reason, name in reasons.items()]
+    )
+    found = {key: value for key, value in scrape().items() if key[0] == "modfleet_nodes_degraded" and value}
+    assert found == {
+        ("modfleet_nodes_degraded", "server_loading"): 1,
+        ("modfleet_nodes_degraded", "other"): 2,
+    }
+
+
 def drifted(name):
     return NodeDrifted(node=name, module_name="greet", version=1, desired="load", observed="absent", content_sha256="")
 
