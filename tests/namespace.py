@@ -189,8 +189,11 @@ def namespace(installed: Path | None = None) -> Iterator[Namespace]:
     environ["HOME_DIRECTORY"] = str(Path.home())
     environ["PROGRAM"] = Path(sys.executable).resolve().name
     environ["REDIS_CONF"] = REDIS_CONF
+    # The shell waits and executes no other program. A program that starts while its users are mapped gains rights, and Linux
+    # then closes its files in /proc to newgidmap.
     process = subprocess.Popen(
-        ["unshare", "--user", "--mount", "--propagation=private", "sh", "-c", "echo made; exec sleep infinity"],
+        ["unshare", "--user", "--mount", "--propagation=private", "sh", "-c", "echo made; read end"],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
