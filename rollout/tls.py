@@ -55,9 +55,16 @@ def in_words(error: BaseException, setting: str) -> str:
     if cause is None:
         return str(error).rstrip(".")
     words = f"its certificate is not trusted: {cause.verify_message.rstrip('.')}"
-    if cause.verify_code in UNTRUSTED:
-        return f"{words}. Set {setting} to the PEM file of the authority that signed it"
-    return words
+    fix = missing_authority(error, setting)
+    return f"{words}. {fix}" if fix else words
+
+
+def missing_authority(error: BaseException, setting: str) -> str | None:
+    """Return the fix, without a period, if the certificate is from an authority that is not known. None otherwise."""
+    cause = untrusted(error)
+    if cause is None or cause.verify_code not in UNTRUSTED:
+        return None
+    return f"Set {setting} to the PEM file of the authority that signed it"
 
 
 def untrusted(error: BaseException | None) -> ssl.SSLCertVerificationError | None:

@@ -22,7 +22,7 @@ from tests.host import UV, Host, blocks, clean
 from tests.namespace import debian_redis, namespace
 from tests.postgres import FAST, postgres
 from tests.proxies import with_upstreams
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 PAGE = ROOT / "docs/howto/production.md"
 BIN = ROOT / ".venv/bin"
@@ -305,13 +305,18 @@ def test_containers_bring_a_module_to_a_node(folder, checkout, workstation, tmp_
             person = {"MODFLEET_URL": url, "MODFLEET_USER": "admin", "MODFLEET_PASSWORD": password}
             program, place = str(workstation / "modfleet"), {"cwd": tmp_path, "HOME": str(tmp_path)}
             added = run(program, "nodes", "add", "node-1", "--cacert", str(authority), **place, **person)
-            words = added.stdout.split()[1:]
-            words[words.index("--server") + 1] = f"unix://{socket}"
-            installed = run(program, *words, "--root", str(tmp_path), "--yes", **place)
-            assert installed.returncode == 0, installed.stderr
-            settings = (tmp_path / "etc/modfleet/agents/node-1.env").read_text()
-            given = dict(line.split("=", 1) for line in settings.splitlines() if not line.startswith("#"))
-            start("agent", shown_command("agent"), containers.environment(image, host.root) | given)
+            words = added.stdout.split()
+            (tmp_path / "token").write_text(words[words.index("--token") + 1])
+            given = {
+                "MODFLEET_NODE": "node-1",
+                "MODFLEET_CONTROL_URL": url,
+                "MODFLEET_SERVER_URL": f"unix://{socket}",
+                "MODFLEET_MODULES_DIR": str(tmp_path / "modules"),
+                "MODFLEET_JOURNAL_DIR": str(tmp_path / "agent/journal"),
+                "MODFLEET_IDENTITY_FILE": str(tmp_path / "agent/identity.json"),
+            }
+            shown = [str(tmp_path / "token") if each == "FILE" else each for each in shown_command("agent")]
+            start("agent", shown, containers.environment(image, host.root) | given)
             bring_a_module(workstation, url, authority, password, socket, tmp_path, host)
         finally:
             host.stop()
@@ -326,7 +331,7 @@ def shown_command(part):
 def test_the_console_has_its_files(control_plane):
     url = control_plane.replaced["https://modfleet.example.com"]
     trusted = ssl.create_default_context(cafile=control_plane.authority)
-    with httpx.Client(base_url=url, verify=trusted) as browser:
+    with httpx.Client(base_url=url, verify=trusted, timeout=PATIENCE) as browser:
         wait_for(lambda: browser.get("/healthz").status_code == 200)
         for path in ("/admin/login/", "/docs", "/static/console/console.css", "/static/console/logo.svg"):
             assert browser.get(path).status_code == 200, path

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 from kombu.exceptions import OperationalError
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
+from rollout import tls
 from rollout.agent.doctor.host import Host, errors, pairs, words_of
 from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, unknown
 from rollout.agent.identity import IdentityError
@@ -95,7 +96,9 @@ def _try(trust: Trust) -> Outcome:
                 f"The broker at {where} refuses the agent's user or password.",
                 "Check the user and password in MODFLEET_BROKER_URL against the broker's ACL.",
             )
-        return failed(f"The broker at {where} cannot be reached: {words_of(error)}.", FIX)
+        authority = tls.missing_authority(error, "MODFLEET_BROKER_CA")
+        fix = f"{authority}." if authority else FIX
+        return failed(f"The broker at {where} cannot be reached: {words_of(error)}.", fix)
     return passed(f"The broker at {where} answers.")
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 
+from rollout import tls
 from rollout.agent import inspection
 from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, warned
 from rollout.agent.failure import Failure
@@ -130,7 +131,8 @@ class Host:
             case PermissionError():
                 fix = "Add the agent's user to the group of the socket, and set `unixsocketperm 770` in the server."
             case ssl.SSLError():
-                fix = "Let the server use a certificate of an authority that this host trusts."
+                authority = tls.missing_authority(error, "MODFLEET_SERVER_CA")
+                fix = f"{authority}." if authority else "Let the server use a certificate that this host trusts."
             case FileNotFoundError():
                 fix = "Set `unixsocket` in the server's configuration to this path, or correct MODFLEET_SERVER_URL."
             case _:

@@ -852,6 +852,7 @@ def test_a_certificate_of_the_server_that_is_not_trusted(site):
     site.environ["MODFLEET_SERVER_URL"] = f"rediss://localhost:{port}"
     site.start()
     finding = site.examine()["server_socket"]
+    assert finding.fix == "Set MODFLEET_SERVER_CA to the PEM file of the authority that signed it."
     assert (finding.status, finding.message) == (
         "fail",
         (
@@ -869,6 +870,7 @@ def test_a_certificate_of_the_broker_that_is_not_trusted(site):
     site.environ["MODFLEET_BROKER_URL"] = f"rediss://localhost:{port}?ssl_cert_reqs=required"
     site.start()
     finding = site.examine()["broker"]
+    assert finding.fix == "Set MODFLEET_BROKER_CA to the PEM file of the authority that signed it."
     assert (finding.status, finding.message) == (
         "fail",
         (f"The broker at localhost:{port} cannot be reached: its certificate is not trusted: self-signed certificate."),
