@@ -47,8 +47,8 @@ def test_without_systemd(host, control, tmp_path):
     command = blocks(PAGE, "without systemd").replace("https://modfleet.example.com", control.url)
     done = host.run(f"rm -r /run/systemd; {command}", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    told = re.search(r"^to do by you  start the agent:\n.*$", PAGE.read_text(), re.MULTILINE)
-    assert done.stdout.endswith(f"{told[0]}\n")
+    (told,) = re.findall(r"^to do by you  start the agent:\n.*$", PAGE.read_text(), re.MULTILINE)
+    assert done.stdout.endswith(f"{told}\n")
     assert host.run("stat -c %U:%a /etc/modfleet/agents/web-1.env").stdout == "root:600\n"
     assert host.run("ls /etc/systemd/system | grep modfleet; id modfleet-agent").stdout == ""
 
