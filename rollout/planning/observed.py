@@ -2,10 +2,10 @@
 
 from collections.abc import Collection, Mapping
 
+from rollout.domain.node.events import ABSENT
 from rollout.domain.placement.scheduling import blocking
 from rollout.messages import Action, Activation
 from rollout.models import NodeModule, Operation
-from rollout.projections.node_modules import ABSENT
 from rollout.queries.modules import modules_on
 from rollout.queries.operations import unfinished_on
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from eventstore import Append, Batch, Metadata, current_metadata, load_states
+from rollout.domain.node.events import ABSENT
 from rollout.domain.placement.commands import (
     End,
     Forget,
@@ -17,7 +18,6 @@ from rollout.domain.placement.decider import PLACEMENT
 from rollout.domain.placement.events import Target, placement_stream
 from rollout.messages import Activation, Phase, Reason
 from rollout.models import NodeModule, Operation
-from rollout.projections.node_modules import ABSENT
 from rollout.queries.modules import modules_known_on, modules_on
 
 

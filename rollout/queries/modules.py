@@ -10,10 +10,10 @@ from artifacts_app.selectors import dependencies_of
 from eventstore import Condition, head
 from modules_app.errors import ModuleInUseError
 from rollout.domain.conditions import USING
+from rollout.domain.node.events import ABSENT
 from rollout.domain.words import some_of
 from rollout.messages import Action, Activation, Phase
 from rollout.models import NodeModule, Operation, Placement, Rollout
-from rollout.projections.node_modules import ABSENT
 from rollout.queries.nodes import by_node, node_rows
 
 

@@ -9,12 +9,13 @@ from django.db.models import Count, Exists, OuterRef, QuerySet, Subquery
 from api.fields import rfc3339
 from eventstore import snapshot
 from rollout.domain.errors import NodeNotFoundError, NoLocalNodeError
+from rollout.domain.node.events import ABSENT
 from rollout.domain.node.health import Degradation, degradation_of
 from rollout.domain.node.pace import SECONDS, Change
 from rollout.domain.node.state import LARGEST_SKEW, Identity, NodePhase
 from rollout.messages import Heartbeat, InstalledModule, Inventory, NodeProfile
 from rollout.models import Liveness, Node, NodeFacts, NodeModule, Operation
-from rollout.projections.node_modules import ABSENT, ModuleState
+from rollout.projections.node_modules import ModuleState
 from rollout.signing import key_id
 
 Row = TypeVar("Row", NodeModule, Operation)

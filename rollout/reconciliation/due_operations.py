@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from accounts.selectors import drift_is_corrected
 from artifacts_app.selectors import artifact_documents
 from eventstore import database_now
+from rollout.domain.node.events import ABSENT
 from rollout.messages import Action, Activation
-from rollout.projections.node_modules import ABSENT
 from rollout.queries.freeze import current_freeze
 from rollout.reconciliation import desired_state
 from rollout.reconciliation.desired_state import DifferingModule, MissedTarget

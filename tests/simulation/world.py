@@ -29,7 +29,7 @@ from rollout.domain.node.commands import (
     RecordHeartbeat,
 )
 from rollout.domain.node.decider import NODE
-from rollout.domain.node.events import node_stream
+from rollout.domain.node.events import ABSENT, node_stream
 from rollout.domain.node.health import Degradation
 from rollout.domain.node.state import NodePhase, NodeState
 from rollout.domain.placement.commands import (
@@ -70,7 +70,6 @@ from rollout.messages import (
 from rollout.models import FleetFreeze, Operation
 from rollout.process.placements import end_of_decommissioned
 from rollout.projections.counters import operation_key
-from rollout.projections.node_modules import ABSENT
 from rollout.projections.nodes import NodeFold
 from rollout.projections.rollouts import RolloutFold
 from rollout.services.rollback import ROLLBACKS

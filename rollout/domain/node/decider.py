@@ -35,6 +35,7 @@ from rollout.domain.node.commands import (
     RevokeNode,
 )
 from rollout.domain.node.events import (
+    ABSENT,
     NodeAccepted,
     NodeActivated,
     NodeCameBack,
@@ -68,6 +69,8 @@ from rollout.signing import key_id
 
 #: A node may add so many keys for one request: one, and more if it loses them, or if two agents share its identity.
 MOST_KEYS_FOR_REQUEST = 10
+#: Open drifts of a node. Of more, only those are recorded that a person has rolled out: a node may report any module.
+MOST_DRIFTS = 64
 
 
 def decide(state: NodeState, command: NodeCommand) -> list[NodeEvent]:
@@ -234,7 +237,10 @@ def _record_inventory(state: NodeState, node: str, inventory: Inventory) -> list
 
 
 def _record_drift(state: NodeState, command: RecordDrift) -> list[NodeEvent]:
-    if state.drifts.get((command.module_name, command.version)) == (command.observed, command.content_sha256):
+    module = (command.module_name, command.version)
+    if state.drifts.get(module) == (command.observed, command.content_sha256):
+        return []
+    if command.desired == ABSENT and module not in state.drifts and len(state.drifts) >= MOST_DRIFTS:
         return []
     return [
         NodeDrifted(

@@ -177,6 +177,10 @@ class NodeForgotten:
     node: str
 
 
+#: The desired or the observed state of a module that is not there.
+ABSENT = "absent"
+
+
 @event("node.drifted.v1")
 class NodeDrifted:
     """A module on the node differs from its desired state.

@@ -23,10 +23,12 @@ from rollout.domain.node.commands import (
     DeclareOffline,
     DecommissionNode,
     DrainNode,
+    EndDrift,
     EnrollNode,
     ForgetNode,
     LabelNode,
     RecordContact,
+    RecordDrift,
     RecordDuplicate,
     RecordHeartbeat,
     RecordInventory,
@@ -34,7 +36,7 @@ from rollout.domain.node.commands import (
     RetireOtherKeys,
     RevokeNode,
 )
-from rollout.domain.node.decider import MOST_KEYS_FOR_REQUEST, NODE
+from rollout.domain.node.decider import MOST_DRIFTS, MOST_KEYS_FOR_REQUEST, NODE
 from rollout.domain.node.events import (
     NodeAccepted,
     NodeActivated,
@@ -42,6 +44,7 @@ from rollout.domain.node.events import (
     NodeDecommissioned,
     NodeDegraded,
     NodeDrained,
+    NodeDrifted,
     NodeDuplicateEnded,
     NodeDuplicateFound,
     NodeEnrolled,
@@ -262,6 +265,20 @@ def test_a_decommissioned_node_takes_no_orders(command):
 def test_a_decommission_twice_is_one():
     assert kinds(given(HELLO), DECOMMISSION) == [NodeDecommissioned]
     assert kinds(given(HELLO, DECOMMISSION), DECOMMISSION) == []
+
+
+def drift(name, *, desired="absent", digest="d1"):
+    return RecordDrift(node="n1", module_name=name, version=1, desired=desired, observed="load", content_sha256=digest)
+
+
+def test_a_node_has_few_open_drifts_that_nobody_has_caused():
+    """A node may report any modules, and others with each heartbeat."""
+    state = given(HELLO, *(drift(f"foreign{number}") for number in range(MOST_DRIFTS)))
+    assert len(state.drifts) == MOST_DRIFTS
+    assert kinds(state, drift("one-more")) == []
+    assert kinds(state, drift("foreign1", digest="d2")) == kinds(state, drift("greet", desired="load")) == [NodeDrifted]
+    ended = NODE.fold(NODE.decide(state, EndDrift(node="n1", module_name="foreign1", version=1)), state)
+    assert kinds(ended, drift("one-more")) == [NodeDrifted]
 
 
 # --- Identity ---------------------------------------------------------------------------------------------------------
