@@ -40,6 +40,7 @@ VALUES: dict[str, Any] = {
     "CreatedJoinToken.pattern": None,
     "Enrolled.phase": "pending",
     "purpose": "trust",
+    "note": None,
     "JoinToken.id": UID,
     "JoinToken.pattern": None,
     "JoinToken.state": "open",

@@ -12,7 +12,7 @@ from console.views.node import labels_in
 from eventstore import ConcurrencyError
 from rollout.api.serializers.enrolment import NewJoinTokenSerializer
 from rollout.domain.errors import InvalidJoinTokenError
-from rollout.queries.join_tokens import host_command, token_row
+from rollout.queries.join_tokens import host_command, note_about, token_row
 from rollout.services.enrolment import create_join_token
 from ui.cells import list_url
 
@@ -31,7 +31,9 @@ def add_node(request: HttpRequest) -> HttpResponseBase:
         return _page(request, request.POST, ConflictError())
     except ApiError as error:
         return _page(request, request.POST, error)
-    return _page(request, {}, row=row, command=host_command(row))  # no browser or proxy stores pages of the console
+    return _page(
+        request, {}, row=row, command=host_command(row), note=note_about(row)
+    )  # no browser or proxy stores pages of the console
 
 
 def _given(request: HttpRequest) -> dict[str, Any]:

@@ -212,6 +212,8 @@ def add(
         where = f"the host of {name}" if group is None else f"each host (at most {uses})"
         session.note(f"Run this on {where} as root, until {created['expires_at']}. The token is shown only now.")
         session.note("Replace the URL after --server if the server listens elsewhere.")
+        if created["note"]:
+            session.note(created["note"])
     session.show(created, lambda each: each["command"])
     if group is not None and not auto_accept and not session.as_json:
         session.note("Then accept each node with the command that its installation prints.")

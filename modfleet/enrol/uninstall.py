@@ -71,9 +71,13 @@ def _leave(node: str, steps: Steps, settings: dict[str, str]) -> None:
 def _require_unloaded(settings: dict[str, str], modules: Path, include: Path, admin: Login | None) -> None:
     """Raises: `CommandError` if a module is loaded, would be loaded at a start, or if that is not known."""
     if lines := _load_lines(include):
+        how = (
+            "Remove the modules with `modfleet rollout start --action remove` first."
+            if settings
+            else f"The agent is uninstalled already: run MODULE UNLOAD for each module, then empty {include}."
+        )
         raise CommandError(
-            f"--purge would delete a module that the server loads at its next start: {lines[0]} in {include}. Remove the "
-            "modules with `modfleet rollout start --action remove` first."
+            f"--purge would delete a module that the server loads at its next start: {lines[0]} in {include}. {how}"
         )
     if "MODFLEET_SERVER_URL" not in settings:
         raise CommandError(

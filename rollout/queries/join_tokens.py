@@ -19,7 +19,8 @@ from django.utils.crypto import salted_hmac
 from api.fields import rfc3339
 from eventstore import database_now
 from rollout.domain.errors import InvalidTokenError, JoinTokenNotFoundError
-from rollout.models import JoinToken
+from rollout.domain.node.state import Identity, NodePhase
+from rollout.models import JoinToken, Node
 from rollout.queries.trust import control_secrets
 
 #: The server that the command names; a person changes it if the server listens elsewhere.
@@ -75,6 +76,14 @@ def host_command(row: JoinToken) -> str:
     ]
     parts += ["--server", _SERVER, *(["--name", row.node] if row.node else []), *(["--observe"] if row.observe else [])]
     return " ".join(map(quote, parts))
+
+
+def note_about(row: JoinToken) -> str | None:
+    """Return what the token's creator must know: a node of the fleet has this name already."""
+    node = Node.objects.filter(name=row.node, identity=Identity.SIGNED).exclude(phase=NodePhase.DECOMMISSIONED).first()
+    if node is None:
+        return None
+    return f"The fleet has the node {node.name} already. A new key replaces its key only while it is offline."
 
 
 def control_ca() -> str | None:

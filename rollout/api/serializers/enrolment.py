@@ -61,6 +61,7 @@ class JoinTokenSerializer(serializers.Serializer[Any]):
 class CreatedJoinTokenSerializer(JoinTokenSerializer):
     token = serializers.CharField(help_text="Only this answer has it")
     command = serializers.CharField(help_text="The command to run on the node's host, with the token")
+    note = serializers.CharField(allow_null=True, help_text="If the fleet has a node of this name: when it is replaced")
 
 
 class ControlKeySerializer(serializers.Serializer[Any]):

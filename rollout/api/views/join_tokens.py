@@ -12,7 +12,15 @@ from api.refusals import refuses
 from rollout.api.filters import JoinTokenFilters
 from rollout.api.serializers.enrolment import CreatedJoinTokenSerializer, JoinTokenSerializer, NewJoinTokenSerializer
 from rollout.domain.errors import JoinTokenNotFoundError
-from rollout.queries.join_tokens import host_command, token_document, token_documents, token_row, token_rows, token_text
+from rollout.queries.join_tokens import (
+    host_command,
+    note_about,
+    token_document,
+    token_documents,
+    token_row,
+    token_rows,
+    token_text,
+)
 from rollout.services.enrolment import create_join_token, revoke_join_token
 
 TOKENS = Listing(orders={"created_at": ("created_position",)}, default="-created_at", filters=JoinTokenFilters)
@@ -34,7 +42,7 @@ class JoinTokenViewSet(ViewSet):
         the node's host."""
         response = self._create(request)
         row = token_row(response.data["id"])
-        response.data |= {"token": token_text(row.id), "command": host_command(row)}
+        response.data |= {"token": token_text(row.id), "command": host_command(row), "note": note_about(row)}
         return response
 
     # What is kept for the key has no secret.

@@ -77,6 +77,11 @@ def test_what_is_wrong_is_said_and_the_form_is_kept(fleet, admin, changes, error
     assert head() == before
 
 
+def test_a_name_that_is_in_use_is_noted(fleet, admin):
+    Host(name="web-1").join(create_join_token(node="web-1", labels={}, expires_in_seconds=60))
+    assert "The fleet has the node web-1 already." in shown_text(admin.post(ADD, FORM))
+
+
 def test_the_list_of_tokens_shows_no_secret_and_revokes(fleet, admin):
     token = create_join_token(pattern="cache-*", uses=3, labels={}, expires_in_seconds=60)
     listed = shown_text(admin.get(TOKENS))

@@ -56,6 +56,13 @@ def test_purge_is_refused_while_a_module_is_loaded(agent, loaded):
     assert loaded.files() == before
 
 
+def test_purge_after_an_uninstallation_says_what_to_do_without_the_agent(agent, loaded):
+    assert agent("uninstall", "n1", "--root", loaded.root).code == 0
+    refused = agent("uninstall", "n1", "--purge", "--root", loaded.root)
+    assert refused.code == 1
+    assert "The agent is uninstalled already: run MODULE UNLOAD for each module" in refused.err
+
+
 def test_purge_is_refused_while_it_is_not_known(agent, installed):
     installed.stop()
     before = installed.files()

@@ -65,7 +65,7 @@ def test_it_works(create, exchange, admin):
     answer = exchange(host, created["token"], labels={"zone": "mine", "rack": "7"})
     assert answer.status_code == 201
     joined = answer.json()
-    assert (joined["phase"], joined["heartbeat_seconds"]) == ("pending", 10)
+    assert (joined["phase"], joined["degraded"], joined["heartbeat_seconds"]) == ("pending", None, 10)
     assert joined["labels"] == {"zone": "a", "rack": "7"}
     assert joined["broker_url"] == "redis://node.web-1@127.0.0.1:6379/0"
     host.say_hello()
@@ -190,6 +190,19 @@ def test_a_stolen_request_does_not_join_another_key(create, anyone):
 def test_a_large_body_is_refused(anyone):
     answer = anyone.post("/v2/enrolment", "x" * 64_001, content_type="application/json")
     assert refused(answer, 413, "payload_too_large")
+
+
+def test_a_token_for_a_node_of_the_fleet_says_so(create, exchange):
+    assert create(node="web-1")["note"] is None
+    host = Host(name="web-1")
+    exchange(host, create(node="web-1")["token"])
+    host.say_hello()
+    again = create(node="web-1")
+    assert again["note"] == (
+        "The fleet has the node web-1 already. A new key replaces its key only while it is offline."
+    )
+    assert refused(exchange(Host(name="web-1"), again["token"]), 409, "node_exists")
+    assert create(pattern="web-*")["note"] is None
 
 
 def accept(admin, host):
