@@ -473,7 +473,8 @@ class TestTokens:
         created = create(pattern="cache-*", uses=3, auto_accept=True, labels={"zone": "a"})
         answer = admin.get("/v2/join-tokens")
         (listed,) = answer.json()["results"]
-        assert listed == {name: value for name, value in created.items() if name not in {"token", "command"}}
+        assert listed == {name: value for name, value in created.items() if name in listed}
+        assert created.keys() - listed.keys() == {"token", "command", "note"}
         assert listed["created_by"] == "alice"
         assert created["token"].split(".")[2] not in answer.content.decode()
 
