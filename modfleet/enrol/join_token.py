@@ -12,7 +12,7 @@ from rollout.signing import ControlKey
 
 _TOKEN = re.compile(
     r"mfj1\.(?P<id>[A-Za-z0-9_-]{1,64})\.[A-Za-z0-9_-]{16,128}"
-    r"\.(?P<fingerprint>[0-9a-f]{32}|[0-9a-f]{16})\.(?P<ca>[0-9a-f]{64}|-)"
+    r"\.(?P<fingerprint>[0-9a-f]{32})\.(?P<ca>[0-9a-f]{64}|-)"
 )
 #: No token is longer, bytes.
 LONGEST = 1024
@@ -20,7 +20,7 @@ LONGEST = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinToken:
-    """`fingerprint` is that of the control plane's keys; an older token has only its first 16 digits. `ca_sha256` is None if its certificate is from a public CA."""
+    """`fingerprint` is that of the control plane's keys. `ca_sha256` is None if its certificate is from a public CA."""
 
     text: str = field(repr=False)
     id: str
@@ -28,7 +28,7 @@ class JoinToken:
     ca_sha256: str | None
 
     def accepts_key(self, key: ControlKey) -> bool:
-        return hmac.compare_digest(key.fingerprint[: len(self.fingerprint)], self.fingerprint)
+        return hmac.compare_digest(key.fingerprint, self.fingerprint)
 
     def accepts_ca(self, pem: str) -> bool:
         return self.ca_sha256 is not None and hmac.compare_digest(sha256(pem.encode()).hexdigest(), self.ca_sha256)

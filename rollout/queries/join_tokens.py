@@ -25,10 +25,7 @@ from rollout.queries.trust import control_secrets
 
 #: The server that the command names; a person changes it if the server listens elsewhere.
 _SERVER = "unix:///run/redis/redis.sock"
-#: A token from before fingerprints had 32 digits has 16.
-_TEXT = re.compile(
-    r"mfj1\.([0-9a-f]{32})\.([A-Za-z0-9_-]{43})\.(?:[0-9a-f]{32}|[0-9a-f]{16})\.(?:[0-9a-f]{64}|-)", re.ASCII
-)
+_TEXT = re.compile(r"mfj1\.([0-9a-f]{32})\.([A-Za-z0-9_-]{43})\.[0-9a-f]{32}\.(?:[0-9a-f]{64}|-)", re.ASCII)
 
 
 class TokenState(StrEnum):

@@ -89,11 +89,6 @@ def test_an_invitation_tells_what_a_host_compares_with_its_token(anyone, create,
     assert invitation["protocols"] == [0, 1]
 
 
-def test_a_token_from_before_fingerprints_had_32_digits_is_valid(create, exchange):
-    version, token, secret, fingerprint, ca = create(node="web-1")["token"].split(".")
-    assert exchange(Host(name="web-1"), ".".join((version, token, secret, fingerprint[:16], ca))).status_code == 201
-
-
 def test_without_a_certificate_authority_of_its_own(anyone, create):
     assert create(node="web-1")["token"].endswith(".-")
     assert anyone.get("/v2/enrolment").json()["ca"] is None
