@@ -31,9 +31,8 @@ def add_node(request: HttpRequest) -> HttpResponseBase:
         return _page(request, request.POST, ConflictError())
     except ApiError as error:
         return _page(request, request.POST, error)
-    return _page(
-        request, {}, row=row, command=host_command(row), note=note_about(row)
-    )  # no browser or proxy stores pages of the console
+    # No browser or proxy stores pages of the console.
+    return _page(request, {}, row=row, command=host_command(row), note=note_about(row))
 
 
 def _given(request: HttpRequest) -> dict[str, Any]:
