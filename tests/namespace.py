@@ -25,6 +25,7 @@ mkdir -p /mnt/var/lib /mnt/var/log /mnt/usr/lib /mnt/work
 # A copy, because in an overlay the owner of this machine's files may have no id here, and then root cannot change them.
 # The test's user cannot read all of /etc.
 cp --recursive --no-dereference --preserve=mode /etc /mnt 2> /dev/null || true
+rm -f /mnt/etc/*.lock  # of a program that was changing this machine's users
 for each in /etc /var/lib /var/log; do
     mount --bind "/mnt$each" "$each"
 done
