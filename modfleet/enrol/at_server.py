@@ -17,7 +17,7 @@ from modfleet.failure import CommandError
 from rollout.agent import inspection
 from rollout.agent.failure import Failure
 from rollout.agent.include import quoted
-from rollout.agent.regular_file import open_regular
+from rollout.agent.regular_file import open_regular, read_secret
 from rollout.agent.server import RefusedError, Session
 
 NEXT_RESTART = "this acts at the server's next restart"
@@ -70,7 +70,7 @@ class AtServer:
 
     @staticmethod
     def _digest(password_file: Path) -> str:
-        return sha256(password_file.read_text().strip().encode()).hexdigest()
+        return sha256(read_secret(password_file).encode()).hexdigest()
 
     def _rules(self, password_file: Path) -> str:
         return rules(sorted(self._rights), self._digest(password_file))
