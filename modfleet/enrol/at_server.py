@@ -3,7 +3,8 @@
 import glob
 import os
 import re
-import shutil
+import stat
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from modfleet.enrol.layout import server_drop_in
 from modfleet.enrol.rights import LOAD, OBSERVE, PERSIST, PROBES, SERVER_USER, rules
 from modfleet.enrol.server import FoundServer, Login, session
 from modfleet.enrol.steps import Steps
+from modfleet.failure import CommandError
 from rollout.agent import inspection
 from rollout.agent.failure import Failure
 from rollout.agent.include import quoted
-from rollout.agent.regular_file import open_regular
+from rollout.agent.regular_file import open_regular, read_secret
 from rollout.agent.server import RefusedError, Session
 
 NEXT_RESTART = "this acts at the server's next restart"
@@ -68,7 +70,7 @@ class AtServer:
 
     @staticmethod
     def _digest(password_file: Path) -> str:
-        return sha256(password_file.read_text().strip().encode()).hexdigest()
+        return sha256(read_secret(password_file).encode()).hexdigest()
 
     def _rules(self, password_file: Path) -> str:
         return rules(sorted(self._rights), self._digest(password_file))
@@ -192,30 +194,48 @@ class AtServer:
         if path is None and self._yes and Path(name).is_file() and name not in self._outside:
             self._outside.add(name)
             self._steps.note(f"--yes does not change {name}: it is outside --root {self._host.root}")
-        if path is None or process is None:
+        if path is None or process is None or path.is_symlink():
             return None
-        is_own = path.stat().st_uid == process.uid
-        return path if is_own or name in self._found.unit_settings.get("ExecStart", "").split() else None
+        return path if self._may_edit(path, path.stat()) else None
+
+    def _may_edit(self, path: Path, found: os.stat_result) -> bool:
+        process, named = self._found.process, self._found.unit_settings.get("ExecStart", "").split()
+        return stat.S_ISREG(found.st_mode) and (
+            (process is not None and found.st_uid == process.uid) or str(path) in named
+        )
 
     def _edit(self, path: Path, line: str, replacing: str | None = None) -> bool:
         """Add `line` at the end of the file, without the lines that match `replacing`. Return True if the file changed.
 
-        The file keeps its owner, mode and inode. The first change keeps a copy of the former file.
+        The file keeps its owner, mode and inode. The first change keeps a copy of the former file. The server's user may
+        own the directory and replace names in it at any time: so no link is followed, and the open file is checked.
+        Raises: `CommandError`.
         """
-        former = path.read_text(errors="surrogateescape")
-        kept = [each for each in former.splitlines() if not (replacing and re.fullmatch(replacing, each))]
-        text = "".join(f"{each}\n" for each in [*kept, line])
-        if text == former:
-            return False
-        if path not in self._copied:
-            _back_up(path)
-            self._copied.add(path)
-        with path.open("r+", errors="surrogateescape") as file:
+        with os.fdopen(self._opened(path), "r+", errors="surrogateescape", newline="") as file:
+            former = file.read()
+            kept = [each for each in former.splitlines() if not (replacing and re.fullmatch(replacing, each))]
+            text = "".join(f"{each}\n" for each in [*kept, line])
+            if text == former:
+                return False
+            if path not in self._copied:
+                _back_up(path, former, os.fstat(file.fileno()))
+                self._copied.add(path)
+            file.seek(0)
             file.write(text)
             file.truncate()
             file.flush()
             os.fsync(file.fileno())
         return True
+
+    def _opened(self, path: Path) -> int:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise CommandError(f"{path} cannot be changed: {error.strerror}.") from error
+        if not self._may_edit(path, os.fstat(file)):
+            os.close(file)
+            raise CommandError(f"{path} cannot be changed: another file has taken its place.")
+        return file
 
 
 def _has_user_line(path: Path, rules: str) -> bool:
@@ -235,11 +255,16 @@ def _user_lines(path: Path) -> list[list[str]]:
     return [words for words in lines if words[:2] == ["user", SERVER_USER]]
 
 
-def _back_up(path: Path) -> None:
-    number = 1
-    while (copy := path.with_name(f"{path.name}.before-modfleet-{number}")).exists():
+def _back_up(path: Path, text: str, owner: os.stat_result) -> None:
+    """Keep `text` in a new file next to `path`, with its owner and mode."""
+    number, handle = 0, None
+    while handle is None:
         number += 1
-    shutil.copy2(path, copy)
-    owner = path.stat()
-    if os.geteuid() == 0:
-        os.chown(copy, owner.st_uid, owner.st_gid)
+        copy = path.with_name(f"{path.name}.before-modfleet-{number}")
+        with suppress(FileExistsError):  # also if it is a link that leads nowhere
+            handle = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "w", errors="surrogateescape", newline="") as file:
+        file.write(text)
+        if os.geteuid() == 0:
+            os.fchown(handle, owner.st_uid, owner.st_gid)
+        os.fchmod(handle, stat.S_IMODE(owner.st_mode))

@@ -99,8 +99,8 @@ def given_settings(joined: Joined, *, control_ca: str, broker_ca: str) -> dict[s
     if enrolled.broker_ca:
         given["MODFLEET_BROKER_CA"] = broker_ca
     labels = (f"{name}={value}" for name, value in enrolled.labels.items())
-    # The control plane knows all of them. The setting cannot hold a comma.
-    if text := ",".join(each for each in labels if "," not in each):
+    # The control plane knows all of them. The setting cannot hold a comma, and its file no line break.
+    if text := ",".join(each for each in labels if "," not in each and each.isprintable()):
         given["MODFLEET_LABELS"] = text
     return given
 

@@ -73,7 +73,7 @@ class FoundServer:
 
     def log_setting(self) -> dict[str, str]:
         """Return the setting with which the agent finds the server's log; empty if the log is not known."""
-        if self.log:
+        if self.log.isprintable() and self.log:  # the file of settings cannot hold a line break
             return {"MODFLEET_SERVER_LOG": self.log}
         return {"MODFLEET_SERVER_UNIT": self.unit} if self.unit and self.logs_to_journal else {}
 

@@ -6,6 +6,7 @@ the operation has ended.
 
 import logging
 import queue
+import random
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 
 #: How often the thread checks if the agent stops, seconds.
 POLL_SECONDS = 1.0
+#: How often the agent asks for the control plane's keys, seconds. A node that gets no command must learn a new key too, and
+#: must not believe a key that was removed.
+LEARN_AGAIN_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class Cancels:
         self._pending: queue.SimpleQueue[Command | Rekey | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._broker_is_away = False
+        self._patience = random.uniform(0, LEARN_AGAIN_SECONDS)  # noqa: S311 - no secret
         self._threads = [
             threading.Thread(target=self._listen, name="cancels", daemon=True),
             threading.Thread(target=self._answer, name="cancel-answers", daemon=True),
@@ -112,7 +117,7 @@ class Cancels:
 
     def _answer(self) -> None:
         publisher = Publisher(self._trust)
-        while pending := self._pending.get():
+        while pending := self._next():
             try:
                 if isinstance(pending, Command):
                     self._runner.cancel(pending, report=Announcer(publisher))
@@ -121,3 +126,15 @@ class Cancels:
             except Exception:  # the thread's outermost loop: the next cancel must still be answered
                 log.exception("%s could not be answered", pending)
         publisher.close()
+
+    def _next(self) -> Command | Rekey | None:
+        """Return what to answer next. Learn the control plane's keys now and then, at a random moment at first."""
+        while True:
+            try:
+                return self._pending.get(timeout=self._patience)
+            except queue.Empty:
+                self._patience = LEARN_AGAIN_SECONDS
+                try:
+                    self._trust.learn_keys()
+                except Exception:  # likewise
+                    log.exception("The keys of the control plane could not be learned")

@@ -81,6 +81,8 @@ def _refuse_other_hosts(url: str, trust: Trust) -> None:
         return
     host = urlsplit(url).hostname
     if host not in {urlsplit(trust.settings.control_url).hostname, *trust.identity.fetch_hosts}:
+        trust.learn_keys()  # the control plane may have another storage since
+    if host not in {urlsplit(trust.settings.control_url).hostname, *trust.identity.fetch_hosts}:
         raise Failure(
             Reason.FETCH_FAILED, f"The package is at {host}, which is neither the control plane nor its storage."
         )

@@ -1,8 +1,9 @@
-"""Opens files that the server has named: a pipe would block, and a device may have no end."""
+"""Opens files that the server or another user has named: a pipe would block, a device may have no end, and a link may lead to
+a file of ours."""
 
 import os
 import stat
-from errno import EINVAL
+from errno import EINVAL, ELOOP
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +18,17 @@ def open_regular(path: Path) -> BinaryIO:
         file.close()
         raise
     return file
+
+
+def read_secret(path: Path) -> str:
+    """Return the text of a file, without white space at its ends. Raises: `OSError`, also if it is a link in a directory of
+    another user than root: that user could have root send any file to a server."""
+    is_foreign = path.parent.stat().st_uid not in {0, os.geteuid()}
+    if is_foreign and path.is_symlink():
+        raise OSError(ELOOP, "it is a link in a directory of another user", str(path))
+    flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_NOFOLLOW | os.O_NONBLOCK if is_foreign else 0)
+    with os.fdopen(os.open(path, flags)) as file:
+        return file.read().strip()
 
 
 def _require_regular(found: os.stat_result, path: Path) -> None:

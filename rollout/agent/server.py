@@ -13,6 +13,7 @@ import redis
 from redis.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError, RedisError, ResponseError
 
 from rollout.agent.failure import AgentError, Failure
+from rollout.agent.regular_file import read_secret
 from rollout.agent.settings import AgentSettings
 from rollout.messages import Reason
 from rollout.tls import in_words, secured
@@ -222,7 +223,7 @@ class Server:
         password_file = self._settings.server_password_file
         credentials = {
             "username": self._settings.server_user or None,
-            "password": password_file.read_text().strip() if password_file else None,
+            "password": read_secret(password_file) if password_file else None,
         }
         pool = redis.ConnectionPool.from_url(
             secured(

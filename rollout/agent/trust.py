@@ -18,7 +18,7 @@ from rollout.tls import secured
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two attempts to learn new keys of the control plane.
+#: The least seconds between two attempts to learn the keys of the control plane.
 LEARN_SECONDS = 60.0
 #: The recipient of a message that is for all nodes.
 ALL_NODES = "all"
@@ -69,7 +69,7 @@ class Trust:
             raise UntrustedError("this node has no identity, so it cannot verify a signature")
         envelope = envelope_from(body)
         purpose = envelope.purpose if envelope.purpose in purposes else purposes[0]
-        if all(each.id != envelope.key for each in self._identity.control_keys):
+        if envelope.key != self._identity.control_keys[0].id:  # it is new, or was removed since
             self.learn_keys()
         return purpose, opened(envelope, purpose, self.settings.node, self._identity.control_keys)
 
@@ -81,10 +81,9 @@ class Trust:
             self._learned_at = time.monotonic()
             try:
                 document = self._first_trusted([envelope_from(each) for each in self._learn()])
+                self._keep(replace(self._identity, **document))
             except (OSError, UntrustedError, ValueError) as error:
-                log.warning("The keys of the control plane could not be read: %s", error)
-                return
-            self._keep(replace(self._identity, **document))
+                log.warning("The keys of the control plane could not be learned: %s", error)
 
     def begin_rotation(self, make: Callable[[], Credentials]) -> tuple[Identity, Credentials]:
         """Return the identity and the credentials that will replace its own. They are stored first: a crash must not lose a

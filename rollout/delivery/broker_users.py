@@ -75,7 +75,7 @@ class BrokerUsers:
         missing = [user for user in needed if user not in present or self._set.get(user) != needed[user]]
         surplus = [user for user in present if user not in needed]
         for some in _slices(missing):
-            self._send(["ACL", "SETUSER", user, "reset", *needed[user]] for user in some)
+            self._send(words for user in some for words in self._setting(user, needed[user]))
             self._set.update((user, needed[user]) for user in some)
         for some in _slices(surplus):
             # Its connections are closed.
@@ -83,6 +83,14 @@ class BrokerUsers:
             self._delete_keys([user.removeprefix(PREFIX) for user in some])
             logger.info("The broker's users %s were deleted", ", ".join(some))
         return len(missing) + len(surplus)
+
+    def _setting(self, user: str, rules: tuple[str, ...]) -> Iterator[Sequence[str]]:
+        """Yield the commands that set a user. If a password ends, the connections of this user end too: one that was opened
+        with that password would stay."""
+        passwords = {each for each in self._set.get(user, ()) if each.startswith("#")}
+        if passwords - set(rules):
+            yield "ACL", "DELUSER", user
+        yield "ACL", "SETUSER", user, "reset", *rules
 
     def _delete_keys(self, nodes: Sequence[str]) -> None:
         """Delete all that the nodes' users could store for themselves: it may fill the broker."""

@@ -91,6 +91,12 @@ class ManagedBroker:
                 taken.append(message.decode())
         return taken
 
+    def connections(self, user: str) -> set[str]:
+        """The ids of the connections of this user."""
+        with self.client("op", "o") as operator:
+            found: list[dict[str, str]] = operator.client_list()
+        return {each["id"] for each in found if each["user"] == user}
+
     def heard(self) -> list[str]:
         """The nodes whose heartbeats are there and valid."""
         return [each.message.node for each in verified_heartbeats(self.take(HEARTBEATS))]
@@ -228,8 +234,14 @@ def test_the_relay_changes_only_what_differs(broker):
     assert broker.users.poll() == 1, "at once, for an identity has changed"
     for credentials in (one, fresh):
         assert broker.client("node.n1", credentials.broker_password).ping()
+    thief, other = broker.client("node.n1", one.broker_password), broker.client("node.n2", two.broker_password)
+    assert (thief.ping(), other.ping()) == (True, True)
+    connected = broker.connections("node.n2")
+    assert broker.users.poll() == 0
     transact(node_stream("n1"), NODE, RetireOtherKeys(node="n1", public_key=fresh.secret.public))
     assert broker.users.poll() == 1
+    assert broker.connections("node.n1") == set(), "those that were opened with the former password end too"
+    assert broker.connections("node.n2") == connected
     with pytest.raises(redis.exceptions.AuthenticationError):
         broker.client("node.n1", one.broker_password).ping()
     assert broker.client("node.n1", fresh.broker_password).ping()

@@ -60,6 +60,14 @@ def test_a_label_with_a_comma_does_not_become_two(install, site, control):
     assert settings_from(site.settings("n1")).labels == {"zone": "a"}
 
 
+@pytest.mark.parametrize("value", ["a\nMODFLEET_SERVER_URL=unix:///x", "a\u2028b", "$(touch x)\r"])
+def test_a_label_with_a_line_break_leaves_settings_that_can_be_read(install, site, control, value):
+    control.answer = {"labels": {"zone": "a", "owner": value}}
+    install()
+    assert settings_from(site.settings("n1")).labels == {"zone": "a"}
+    assert install().code == 0
+
+
 def test_it_prints_what_it_must_not_do_itself(install, site):
     before = site.config.read_text(), site.call("ACL", "LIST")
     done = install()

@@ -69,3 +69,16 @@ def test_with_yes_it_changes_the_file_of_the_server_and_keeps_a_copy(host, contr
     copy = "/etc/redis/redis.conf.before-modfleet-1"
     assert foreign(before, changed(host)) == {"/etc/redis/redis.conf", copy}
     assert changed(host)[copy] == before["/etc/redis/redis.conf"]
+
+
+def test_root_sends_no_file_of_its_own_to_the_server(host, control):
+    """The agent's user can put a link in place of its password, and may control the server."""
+    install(host, control, "--yes")
+    host.run(f"redis-cli -s {SOCKET} CONFIG SET requirepass x")
+    password = "/var/lib/modfleet-agent/web-1/server_password"
+    host.run(f"setpriv --reuid=modfleet-agent --regid=modfleet-agent --clear-groups ln -sf /etc/shadow {password}")
+    for command in ("install --name web-1 --add restart", "doctor --env-file /etc/modfleet/agents/web-1.env"):
+        done = host.run(f"modfleet agent {command}")
+        assert done.returncode != 0
+        assert "it is a link in a directory of another user" in done.stdout + done.stderr, done
+        assert "Traceback" not in done.stderr

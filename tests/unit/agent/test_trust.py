@@ -1,19 +1,23 @@
 """Whom an agent believes, and how keys are replaced."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from rollout.agent import rotation
+from rollout.agent import cancel, rotation
+from rollout.agent.failure import Failure
+from rollout.agent.fetch import _refuse_other_hosts
 from rollout.agent.identity import Identity, IdentityError, read_identity, write_identity
 from rollout.agent.rotation import new_credentials, rotate
 from rollout.agent.settings import AgentSettings, settings_from
 from rollout.agent.trust import ALL_NODES, Trust
 from rollout.messages import Phase, Report, Reports
 from rollout.signing import ControlSecret, Envelope, Purpose, UntrustedError, key_id
+from tests.waiting import wait_for
 
 OLD, NEW, ATTACKER = ControlSecret("the former secret key"), ControlSecret("the new one"), ControlSecret("another")
 
@@ -64,6 +68,43 @@ def test_a_new_key_is_believed_if_the_former_one_names_it(settings):
     assert Trust(settings).opened(command(OLD), Purpose.EXECUTE), "both are valid"
     assert trust.identity is not None
     assert trust.identity.sign(Purpose.REPORTS, {}).peer == NEW.public.id
+
+
+def test_a_key_that_the_control_plane_has_removed_is_not_believed(settings):
+    write_identity(settings.identity_file, replace(stored(settings), control_keys=(NEW.public, OLD.public)))
+    trust = Trust(settings, learn=lambda: documents(NEW))
+    with pytest.raises(UntrustedError, match="is not known"):
+        trust.opened(command(OLD), Purpose.EXECUTE)
+    assert [each.id for each in stored(settings).control_keys] == [NEW.public.id]
+
+
+def test_an_agent_that_gets_no_command_learns_the_keys(settings, monkeypatch):
+    """The control plane hears only messages for one of its keys: the node would be refused when the former one is removed."""
+    monkeypatch.setattr(cancel, "LEARN_AGAIN_SECONDS", 0.01)
+    runner: Any = None
+    cancels = cancel.Cancels(runner, Trust(settings, learn=lambda: documents(NEW, OLD)))
+    cancels.start()
+    try:
+        wait_for(lambda: stored(settings).control_keys == (NEW.public, OLD.public))
+    finally:
+        cancels.stop()
+
+
+def test_an_agent_learns_where_the_packages_are_now(settings):
+    _refuse_other_hosts("https://s3.example.com/x", Trust(settings, learn=lambda: documents(OLD)))
+    with pytest.raises(Failure, match="neither the control plane nor its storage"):
+        _refuse_other_hosts("https://other.example.com/x", Trust(settings, learn=lambda: documents(OLD)))
+
+
+def test_a_disk_that_is_full_ends_no_thread(settings, monkeypatch, caplog):
+    def full(*_: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("rollout.agent.trust.write_identity", full)
+    trust = Trust(settings, learn=lambda: documents(NEW, OLD))
+    trust.learn_keys()
+    assert trust.identity == stored(settings)
+    assert "no space left on device" in caplog.text
 
 
 @pytest.mark.parametrize(

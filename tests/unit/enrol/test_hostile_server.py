@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,67 @@ def test_a_file_that_only_another_user_may_write_is_not_edited(tmp_path, uid, un
     at_server.modules("/usr/lib/modfleet/n1")
     assert (file.read_text() != "umask 022\n") == is_edited
     assert any(line.startswith("to do by you") for line in printed) != is_edited
+
+
+@pytest.fixture
+def its(tmp_path):
+    """Returns what edits the configuration file of a server whose user owns its directory, and what that prints."""
+    file = tmp_path / "redis" / "redis.conf"
+    file.parent.mkdir()
+    file.write_text("port 6379\n")
+    found = FoundServer(
+        url="unix:///s",
+        login=Login(),
+        kind="redis",
+        version="7.0.15",
+        process=Process(pid=1, uid=os.getuid()),
+        configuration=Configuration(file=str(file)),
+        unit_settings={"ExecStart": f"/usr/bin/redis-server {file}"},
+    )
+    printed: list[str] = []
+    return AtServer(found, SystemHost(), Steps(printed.append), rights=frozenset({PERSIST}), yes=True), file, printed
+
+
+def test_a_link_in_place_of_the_file_is_not_followed(its, tmp_path):
+    at_server, file, printed = its
+    (tmp_path / "shadow").write_text("root\n")
+    file.unlink()
+    file.symlink_to(tmp_path / "shadow")
+    at_server.modules("/usr/lib/modfleet/n1")
+    assert (tmp_path / "shadow").read_text() == "root\n"
+    assert [each.name for each in file.parent.iterdir()] == ["redis.conf"]
+    assert any(line.startswith("to do by you") for line in printed)
+
+
+@pytest.mark.parametrize("name", ["nothing", "file"])
+def test_a_link_in_place_of_the_copy_is_not_followed(its, tmp_path, name):
+    at_server, file, _ = its
+    (tmp_path / "file").write_text("root\n")
+    file.chmod(0o640)
+    file.with_name("redis.conf.before-modfleet-1").symlink_to(tmp_path / name)
+    at_server.modules("/usr/lib/modfleet/n1")
+    assert not (tmp_path / "nothing").exists()
+    assert (tmp_path / "file").read_text() == "root\n"
+    copy = file.with_name("redis.conf.before-modfleet-2")
+    assert (copy.read_text(), copy.stat().st_mode & 0o777) == ("port 6379\n", 0o640)
+    assert "include " in file.read_text()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/etc/passwd")])
+def test_a_file_that_is_replaced_after_the_check_is_not_changed(its, monkeypatch, make):
+    at_server, file, _ = its
+    may_edit = at_server._may_edit
+
+    def race(path, found):
+        monkeypatch.setattr(at_server, "_may_edit", may_edit)
+        file.unlink()
+        make(file)
+        return may_edit(path, found)
+
+    monkeypatch.setattr(at_server, "_may_edit", race)
+    with pytest.raises(CommandError, match="cannot be changed"):
+        at_server.modules("/usr/lib/modfleet/n1")
+    assert [each.name for each in file.parent.iterdir()] == ["redis.conf"]
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
