@@ -78,6 +78,11 @@ def log_in(request: HttpRequest) -> HttpResponseBase:
     return response
 
 
+#: Actions whose buttons are red: they take something away.
+DANGEROUS = frozenset({"decommission", "abort", "revoke", "delete_object", "delete_artifact"})
+_STYLES = {**dict.fromkeys(DANGEROUS, "danger"), "accept": ""}
+
+
 class ActingAdmin(ReadOnlyAdmin):
     """A read-only admin with actions that call services: for selected rows of the list, and as buttons on a row's page.
 
@@ -132,13 +137,17 @@ class ActingAdmin(ReadOnlyAdmin):
         return str(request.POST.get(f"_shown_{row.pk}", ""))
 
     def _confirmation(self, request: HttpRequest, rows: Sequence[tuple[Any, str]], ask: str) -> HttpResponseBase:
+        action = request.POST.get("action", "")
+        found = self.get_actions(request).get(action)
         context = {
             **self.admin_site.each_context(request),
             "title": "Are you sure?",
             "opts": self.opts,
             "ask": ask,
             "rows": rows,
-            "action": request.POST.get("action", ""),
+            "action": action,
+            "label": found[2] if found else "continue",
+            "is_dangerous": action in DANGEROUS,
             "from_page": "_from_page" in request.POST,
             "media": self.media,
         }
@@ -155,7 +164,11 @@ class ActingAdmin(ReadOnlyAdmin):
     ) -> HttpResponse:
         offered = self.offered(obj)
         actions = self.get_actions(request).items()
-        context["buttons"] = [(name, action[2]) for name, action in actions if action is not None and name in offered]
+        context["buttons"] = [
+            (name, action[2], _STYLES.get(name, "quiet"))
+            for name, action in actions
+            if action is not None and name in offered
+        ]
         context["buttons_url"] = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
         return super().render_change_form(request, context, add, change, form_url, obj)
 

@@ -79,6 +79,7 @@ class Cluster:
             NodePaths(name=f"node-{number}", directory=self.data_dir / "nodes" / f"node-{number}")
             for number in range(1, options.nodes + 1)
         ]
+        self._tell = tell
         self.supervisor = Supervisor(self.data_dir, tell)
         self.user = self.password = ""
         self._port: socket.socket | None = None
@@ -115,6 +116,8 @@ class Cluster:
         self._check_paths()
         self._lock_directory()
         self._port = _reserved_port(self.options.host, self.options.port)
+        count = len(self.nodes)
+        self._tell(f"starting {self.url} with {count} node{'s' * (count != 1)} in {self.data_dir}")
         self._ensure_certificate()
         os.environ.update(self._environment())
         os.environ.pop("MODFLEET_NODE_NAME", None)  # it would override NODE_NAME

@@ -1,5 +1,6 @@
 """Cells of pages: links, badges, digests, times, bars. Each function escapes its arguments."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -177,14 +178,26 @@ def _exactly(moment: datetime) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a duration such as `0.42 s` or `3 min 20 s`."""
+    """Return a duration such as `0.42 s` or `3 min 20 s`. No line breaks in it."""
     if seconds is None:
         return NOTHING
     if seconds < 60:
-        return f"{seconds:.2f} s"
+        return f"{seconds:.2f}\N{NO-BREAK SPACE}s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s"
+    return f"{minutes} min {rest} s".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def preformatted(text: str) -> str:
     return format_html("<pre>{}</pre>", text)
+
+
+def prose(text: str) -> str:
+    """Return a sentence in which the words between backticks are code."""
+    parts = re.split("`([^`]+)`", text)
+    return format_html_join(
+        "", "{}{}", ((each, _code(code)) for each, code in zip(parts[::2], [*parts[1::2], ""], strict=True))
+    )
+
+
+def _code(text: str) -> str:
+    return format_html("<code>{}</code>", text) if text else ""

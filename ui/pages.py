@@ -19,7 +19,10 @@ from ui.cells import Link
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows that belong to an object, shown below its fields. `more` is the URL of the complete list."""
+    """Rows that belong to an object, shown below its fields. `more` is the URL of the complete list.
+
+    A table without columns has facts: each row is a name and its value.
+    """
 
     title: str
     columns: Sequence[str]

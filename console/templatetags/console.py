@@ -3,6 +3,7 @@
 They use the same functions as the admin site's lists, so that a phase looks the same everywhere.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +26,7 @@ register.filter("badge", cells.badge)
 register.filter("digest", cells.digest)
 register.filter("duration", cells.duration)
 register.filter("page_url", cells.page_url)
+register.filter("prose", cells.prose)
 register.filter("in_words", in_words)
 
 
@@ -42,6 +44,12 @@ def exactly(moment: datetime | None) -> str:
 def words(value: str) -> str:
     """Return a phase, state or reason with spaces instead of underscores."""
     return value.replace("_", " ")
+
+
+@register.filter
+def under(row: Sequence[object], columns: Sequence[str]) -> list[tuple[str, object]]:
+    """Return each cell of the row, after the name of its column."""
+    return list(zip(columns, row, strict=True))
 
 
 @register.filter

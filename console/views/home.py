@@ -89,7 +89,7 @@ def _tasks(rollouts: Sequence[Rollout], modules: Sequence[ModuleOnNodes], phases
     tasks = [
         Task(
             kind=row.phase if row.phase != "running" else "gated",
-            text=f"{row.title} {words}",
+            text=f"{row.title}: {words}",
             url=page_url("rollout_rollout", row.uid),
         )
         for row, words in waiting[:ROLLOUTS]

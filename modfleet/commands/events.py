@@ -1,17 +1,18 @@
 """`modfleet events`: show the event log."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import RenderableType
 
 from modfleet.client import EVENTS, Document
 from modfleet.commands.parameters import builds
-from modfleet.commands.session import Session, open_session, table
+from modfleet.commands.session import Session, open_session, printable, table
 from modfleet.failure import CommandError, UsageError
 
 #: The least difference of two times: the API's `after` and `before` exclude the given time.
@@ -73,7 +74,8 @@ def events(
         raise CommandError(
             f"No event has the correlation_id {request}. `modfleet events` shows the correlation_id of each event."
         )
-    session.show(found[::-1], _in_a_table)
+    width = session.console.width if session.console.is_terminal else None
+    session.show(found[::-1], lambda shown: _in_a_table(shown, width=width))
 
 
 def _moment(text: str | None) -> datetime | None:
@@ -87,20 +89,45 @@ def _moment(text: str | None) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _in_a_table(found: list[Document]) -> RenderableType:
-    return table(
-        ("POSITION", "RECORDED AT", "ACTOR", "REQUESTED BY", "CORRELATION ID", "STREAM", "TYPE", "DATA"),
-        (
-            (
-                each["position"],
-                each["recorded_at"],
-                each["actor"],
-                each["requested_by"],
-                each["correlation_id"],
-                each["stream"],
-                each["type"],
-                json.dumps(each["data"], ensure_ascii=False),
-            )
-            for each in found
-        ),
-    )
+#: Columns that a terminal narrower than `WIDE` has no room for.
+_LONG = ("REQUESTED BY", "CORRELATION ID")
+WIDE = 200
+#: Spaces between two columns, and the least width of the last one, characters.
+GAP, LEAST = 3, 20
+
+
+def _in_a_table(found: list[Document], *, width: int | None) -> RenderableType:
+    """Return the events as a table. `width`: that of the terminal; the last column is shortened to it. None: no limit."""
+    columns = [name for name in _COLUMNS if width is None or width >= WIDE or name not in _LONG]
+    rows = [[printable(_COLUMNS[name](each)) for name in columns] for each in found]
+    if width is not None:
+        others = sum(max(map(len, column)) + GAP for column in list(zip(columns, *rows, strict=True))[:-1])
+        for row in rows:
+            row[-1] = shortened(row[-1], max(width - others, LEAST))
+    return table(columns, rows)
+
+
+def in_pairs(data: Document) -> str:
+    """Return the data as `name=value` pairs; a value that is an object or a list is JSON."""
+    return " ".join(f"{name}={_in_a_word(value)}" for name, value in data.items())
+
+
+def _in_a_word(value: Any) -> str:
+    is_plain = isinstance(value, str) and value and not any(each in value for each in ' ="')
+    return str(value) if is_plain else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def shortened(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+_COLUMNS: dict[str, Callable[[Document], object]] = {
+    "POSITION": lambda each: each["position"],
+    "RECORDED AT": lambda each: each["recorded_at"],
+    "ACTOR": lambda each: each["actor"],
+    "REQUESTED BY": lambda each: each["requested_by"],
+    "CORRELATION ID": lambda each: each["correlation_id"],
+    "STREAM": lambda each: each["stream"],
+    "TYPE": lambda each: each["type"],
+    "DATA": lambda each: in_pairs(each["data"]),
+}

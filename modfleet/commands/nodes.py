@@ -1,7 +1,7 @@
 """`modfleet nodes`: show and manage the nodes of the fleet."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +19,8 @@ app = typer.Typer(invoke_without_command=True)
 
 #: Columns of a terminal that has room for all that `modfleet nodes` shows.
 WIDE = 160
+#: Nodes in these phases need a person, so they are listed first.
+_URGENCY = {"degraded": 0, "pending": 1, "offline": 2}
 MODULE_COLUMNS = ("module_name", "version", "desired", "observed", "state", "drifted_at", "content_sha256")
 
 
@@ -42,7 +44,7 @@ def list_nodes(
         typer.Option(metavar="NAME=VALUE", help="Only nodes with this label. Repeatable: all labels must match."),
     ] = None,
 ) -> None:
-    """List the nodes and their modules, degraded nodes first."""
+    """List the nodes and their modules: first the degraded, pending and offline nodes."""
     _show_all(session, labels_of(label or []), phase)
 
 
@@ -50,15 +52,19 @@ def _show_all(session: Session, labels: dict[str, str], phase: str | None = None
     query: dict[str, Query] = {"label": [f"{name}={value}" for name, value in labels.items()]} if labels else {}
     if phase is not None:
         query["phase"] = phase
-    found = [
+    found = by_urgency(
         each
         for each in session.api.every(NODES, query)
         if phase in {None, each["phase"]} and labels.items() <= each["labels"].items()
-    ]
-    found.sort(key=lambda each: each["phase"] != "degraded")  # they need a person
+    )
     console = session.console
     is_narrow = console.is_terminal and console.width < WIDE
     session.show(found, lambda each: _in_a_table(each, is_narrow=is_narrow))
+
+
+def by_urgency(found: Iterable[Document]) -> list[Document]:
+    """Return the nodes that need a person first. The others keep their order."""
+    return sorted(found, key=lambda each: _URGENCY.get(each["phase"], len(_URGENCY)))
 
 
 def _in_a_table(found: list[Document], *, is_narrow: bool) -> RenderableType:

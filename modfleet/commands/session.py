@@ -161,7 +161,7 @@ def ask_password(user: str) -> str:
 
 def printable(value: object) -> str:
     """Return text without control characters, which a terminal would obey; numbers with two decimals."""
-    text = "" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
+    text = "" if value is None else f"{value:z.2f}" if isinstance(value, float) else str(value)
     return "".join(each if each.isprintable() else " " for each in text)
 
 

@@ -4,6 +4,7 @@ import errno
 import grp
 import os
 import pwd
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -25,6 +26,13 @@ class Host:
 
     #: This host has systemd, and the caller may use it.
     has_units = False
+
+    @property
+    def options(self) -> str:
+        """Return the options with which a further command finds the same files, after a space."""
+        if self.has_units:
+            return ""
+        return " --no-service" if self.root == Path("/") else f" --root {shlex.quote(str(self.root))}"
 
     def path(self, absolute: str) -> Path:
         """Return where a file of the host is written."""

@@ -64,7 +64,7 @@ def install(wishes: Wishes, host: Host, tell: Callable[[str], None], system: Pat
         server=wishes.server or former.get("MODFLEET_SERVER_URL"),
     )
     is_enrolled = _is_enrolled(former)
-    _check(wishes, node, former, is_enrolled=is_enrolled)
+    _check(wishes, host, node, former, is_enrolled=is_enrolled)
     _require_one_agent(wishes, host, node)
     assert wishes.server is not None  # noqa: S101 - `_check`
     url = wishes.server
@@ -135,7 +135,7 @@ def _is_enrolled(settings: dict[str, str]) -> bool:
     return True
 
 
-def _check(wishes: Wishes, node: str, settings: dict[str, str], *, is_enrolled: bool) -> None:
+def _check(wishes: Wishes, host: Host, node: str, settings: dict[str, str], *, is_enrolled: bool) -> None:
     """Raises: `UsageError` if an option is missing, or contradicts what is installed."""
     if not is_enrolled:
         given = {"--control": wishes.control, "--server": wishes.server, "--token": wishes.token}
@@ -150,13 +150,13 @@ def _check(wishes: Wishes, node: str, settings: dict[str, str], *, is_enrolled: 
         if value and present and value != present:
             raise UsageError(
                 f"{node} has {variable}={present}, not {value}. Leave {option} out, choose another --name, or run "
-                f"`modfleet agent uninstall {node}` first."
+                f"`modfleet agent uninstall {node}{host.options}` first."
             )
     more = _present_rights(settings) - {OBSERVE}
     if wishes.observe and more:
         raise UsageError(
             f"{node} has the rights {', '.join(sorted(more))} already, and --observe takes none away. Run "
-            f"`modfleet agent uninstall {node}` first."
+            f"`modfleet agent uninstall {node}{host.options}` first."
         )
     if wishes.service:
         _require_usable_installation(Path(sys.executable).with_name("celery"))
@@ -181,7 +181,7 @@ def _require_one_agent(wishes: Wishes, host: Host, node: str) -> None:
     for other in nodes_of(host):
         if other != node and wishes.server and read_settings(host, other).get("MODFLEET_SERVER_URL") == wishes.server:
             raise UsageError(
-                f"{wishes.server} has the agent {other} already. Run `modfleet agent uninstall {other}` first."
+                f"{wishes.server} has the agent {other} already. Run `modfleet agent uninstall {other}{host.options}` first."
             )
 
 

@@ -73,7 +73,7 @@ def exchanged(control: ControlPlane, token: JoinToken, node: str, path: Path, *,
     identity = _new_identity(node, control) if is_new else usable_identity(path)
     if control.keys[0] not in identity.control_keys:
         raise UsageError(
-            f"{path} is for another control plane. Delete the file, or run `modfleet agent uninstall {node}`, first."
+            f"{path} is for another control plane. Delete the file, or uninstall the agent of {node}, first."
         )
     write_identity(path, identity)
     try:

@@ -1,7 +1,9 @@
 """`modfleet agent uninstall`: remove the agent of one node. The server keeps its modules, also over a restart."""
 
+import glob
 import shlex
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from modfleet.enrol import server
@@ -12,6 +14,7 @@ from modfleet.enrol.server import Login
 from modfleet.enrol.steps import Steps
 from modfleet.failure import CommandError, ExitCode, UsageError
 from rollout.agent.failure import Failure
+from rollout.agent.include import quoted
 from rollout.agent.server import RefusedError
 
 
@@ -27,8 +30,10 @@ def uninstall(node: str, host: Host, tell: Callable[[str], None], *, purge: bool
     steps = Steps(tell)
     modules = Path(settings.get("MODFLEET_MODULES_DIR", host.seen(layout.modules)))
     include = Path(settings.get("MODFLEET_INCLUDE_FILE", modules / "modfleet.conf"))
+    included = ""
     if purge:
         _require_unloaded(settings, modules, include, admin)
+        included = _including_file(settings, modules, admin)
     if host.has_units:
         steps.step(host.stop(layout.unit), f"{layout.unit} is stopped")
     else:
@@ -47,6 +52,8 @@ def uninstall(node: str, host: Host, tell: Callable[[str], None], *, purge: bool
         for path in (layout.state, layout.library):
             if host.delete(path):
                 steps.done(f"{host.seen(path)} is deleted")
+        if included:
+            steps.by_you(f"remove this line from {included}", f"include {quoted(_pattern(modules))}")
     else:
         host.remove_empty(layout.state)
         if any(modules.glob("*")):
@@ -84,10 +91,8 @@ def _require_unloaded(settings: dict[str, str], modules: Path, include: Path, ad
             f"--purge needs to know that no module is loaded, but the settings with the server's URL are deleted. Delete "
             f"{modules} yourself, when the server no longer uses it."
         )
-    password = settings.get("MODFLEET_SERVER_PASSWORD_FILE")
-    own = Login(user=settings.get("MODFLEET_SERVER_USER", ""), password_file=Path(password) if password else None)
     try:
-        with server.session(settings["MODFLEET_SERVER_URL"], admin or own) as opened:
+        with server.session(settings["MODFLEET_SERVER_URL"], admin or _own(settings)) as opened:
             loaded = [each.name for each in opened.modules() if Path(each.path).is_relative_to(modules)]
     except (Failure, RefusedError, OSError) as error:
         raise CommandError(
@@ -97,6 +102,28 @@ def _require_unloaded(settings: dict[str, str], modules: Path, include: Path, ad
         raise CommandError(
             f"--purge would delete modules that are loaded: {', '.join(loaded)}. Remove them with a rollout first."
         )
+
+
+def _own(settings: dict[str, str]) -> Login:
+    password = settings.get("MODFLEET_SERVER_PASSWORD_FILE")
+    return Login(user=settings.get("MODFLEET_SERVER_USER", ""), password_file=Path(password) if password else None)
+
+
+def _pattern(modules: Path) -> str:
+    return f"{glob.escape(str(modules))}/*.conf"
+
+
+def _including_file(settings: dict[str, str], modules: Path, admin: Login | None) -> str:
+    """Return the server's configuration file if it may have the `include` line of `modules`, else an empty string."""
+    if settings.get("MODFLEET_PERSIST") == "false":
+        return ""
+    configuration = None
+    with suppress(CommandError):
+        configuration = server.detect(settings["MODFLEET_SERVER_URL"], [admin or _own(settings)]).configuration
+    if configuration is None:
+        return "the server's configuration file, if the line is there"
+    has_line = any(each.words[1:] == (_pattern(modules),) for each in configuration.all("include"))
+    return configuration.file if has_line or configuration.unread else ""
 
 
 def _load_lines(include: Path) -> list[str]:

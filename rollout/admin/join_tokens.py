@@ -25,12 +25,12 @@ class JoinTokenAdmin(ActingAdmin):
     )
     permission = Permission.UPDATE_NODE
     actions = ["revoke"]
-    list_display = ["for_nodes", "state_badge", "uses_so_far", "expires", "auto_accept", "observe", "by", "created"]
+    list_display = ["for_nodes", "state_badge", "uses_so_far", "expires_in", "accepts", "observes", "by", "created"]
     list_display_links = None
     search_fields = ["id", "node", "pattern"]
     search_help_text = "Id, node or pattern"
     ordering = ["-created_position"]
-    fields = ["id", "for_nodes", "state_badge", "uses_so_far", "expires", "auto_accept", "observe", "by", "created"]
+    fields = ["id", "for_nodes", "state_badge", "uses_so_far", "expires", "accepts", "observes", "by", "created"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[JoinToken]:
         rows: QuerySet[JoinToken] = super().get_queryset(request)
@@ -67,6 +67,18 @@ class JoinTokenAdmin(ActingAdmin):
     @admin.display(description="expires", ordering="expires_at")
     def expires(self, row: JoinToken) -> str:
         return exactly(row.expires_at)
+
+    @admin.display(description="expires", ordering="expires_at")
+    def expires_in(self, row: JoinToken) -> str:
+        return ago(row.expires_at)
+
+    @admin.display(description="accepts nodes", ordering="auto_accept")
+    def accepts(self, row: JoinToken) -> str:
+        return "automatically" if row.auto_accept else "after a person agrees"
+
+    @admin.display(description="observe only", ordering="observe")
+    def observes(self, row: JoinToken) -> str:
+        return "yes" if row.observe else "no"
 
     @admin.display(description="created by")
     def by(self, row: JoinToken) -> str:

@@ -2,18 +2,18 @@
 
 from typing import Any
 
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 
 from eventstore import newest_of
 from rollout.admin.cells import module_link, operation_title, phase_badge, requester, rollout_link
 from rollout.domain.node.events import node_stream
 from rollout.messages import FindingStatus
-from rollout.models import NodeModule
+from rollout.models import NodeModule, Operation
 from rollout.queries.failures import telling_lines
 from rollout.queries.modules import modules_with_origin
 from rollout.queries.nodes import node_detail
 from rollout.queries.operations import newest_attempts_on
-from ui.cells import NOTHING, ago, badge, digest, duration, events_link, link, list_url, page_url
+from ui.cells import NOTHING, ago, badge, digest, duration, events_link, link, list_url, page_url, prose
 from ui.pages import Table
 
 #: How many rows the tables of operations and of events show.
@@ -26,7 +26,7 @@ def tables_of(node: str) -> list[Table]:
     detail = node_detail(node)
     server, findings = detail["server_state"], detail["doctor"] or []
     reported = [] if server is None else [*_facts(server), *_replicas(server), _loaded(server), _doctor(findings)]
-    return [*reported, _modules(node), _operations(node), _events(node)]
+    return [_modules(node), _operations(node), *reported, _events(node)]
 
 
 #: The tables of facts about the server, by title.
@@ -51,12 +51,24 @@ _FACTS = {
 }
 
 
+#: Names of facts whose field has no unit, or is spelled differently.
+_LABELS = {
+    "used_memory": "used memory, bytes",
+    "max_memory": "max memory, bytes",
+    "aof_enabled": "AOF enabled",
+    "aof_last_write_status": "AOF last write status",
+    "rdb_last_bgsave_status": "RDB last bgsave status",
+}
+
+
 def _facts(server: dict[str, Any]) -> list[Table]:
     return [
         Table(
             title=title,
-            columns=["Fact", "Value"],
-            rows=[(name.replace("_", " "), _fact(server[name])) for name in names if server[name] != ""],
+            columns=[],
+            rows=[
+                (_LABELS.get(name, name.replace("_", " ")), _fact(server[name])) for name in names if server[name] != ""
+            ],
             when_empty="Nothing is known: the server does not answer.",
         )
         for title, names in _FACTS.items()
@@ -85,7 +97,13 @@ def _loaded(server: dict[str, Any]) -> Table:
         title="Loaded modules",
         columns=["Module", "Version", "Installed by", "Path", "Arguments"],
         rows=[
-            (each["name"], each["version"], "Modfleet" if each["ours"] else "another", each["path"], each["args"])
+            (
+                each["name"],
+                each["version"],
+                "Modfleet" if each["ours"] else "another",
+                each["path"],
+                each["args"] or NOTHING,
+            )
             for each in server["modules"]
         ],
         when_empty="The server has loaded no modules, or they are not known.",
@@ -100,7 +118,7 @@ def _doctor(findings: list[dict[str, Any]]) -> Table:
         title="Doctor",
         columns=["Result", "Check", "Message", "Fix"],
         rows=[
-            (badge(each["status"]), each["check"], each["message"], each["fix"])
+            (badge(each["status"]), each["check"], prose(each["message"]), prose(each["fix"]) or NOTHING)
             for each in sorted(findings, key=lambda each: _WORST_FIRST.index(each["status"]))
         ],
         when_empty="The doctor has reported no results yet.",
@@ -139,20 +157,16 @@ def _digests(row: NodeModule) -> str:
 def _operations(node: str) -> Table:
     attempts = newest_attempts_on(node, limit=FIRST_OPERATIONS)
     logged = telling_lines(attempts)
-    columns = ["Operation", "Phase", "Reason", "Message", "Attempt", "Seconds", "Server logged", "Scheduled"]
-    columns += ["By rollout", "By"]
     return Table(
         title="Latest operations",
-        columns=columns,
+        columns=["Operation", "Phase", "Result", "Attempt", "Took", "Scheduled", "By rollout", "By"],
         rows=[
             (
                 link(page_url("rollout_operation", each.key), operation_title(each)),
                 phase_badge(each),
-                each.reason or NOTHING,
-                each.message or NOTHING,
+                _result(each, logged.get((each.rollout, each.node, each.generation, each.attempt), "")),
                 each.newest_attempt,
                 duration(each.seconds),
-                logged.get((each.rollout, each.node, each.generation, each.attempt)) or NOTHING,
                 ago(each.scheduled_at),
                 rollout_link(each.rollout),
                 requester(each),
@@ -162,6 +176,16 @@ def _operations(node: str) -> Table:
         when_empty="No operations yet.",
         more=list_url("rollout_operation", {"node": node}) if len(attempts) == FIRST_OPERATIONS else "",
     )
+
+
+def _result(row: Operation, logged: str) -> str:
+    """Return the reason, the message and the telling line of the server's log, each in a line of its own."""
+    code, line = (
+        format_html("<strong>{}</strong>", row.reason),
+        format_html("The server logged: <code>{}</code>", logged),
+    )
+    shown = [(each,) for each, value in ((code, row.reason), (row.message, row.message), (line, logged)) if value]
+    return format_html_join("", '<p class="result">{}</p>', shown) or NOTHING
 
 
 def _events(node: str) -> Table:

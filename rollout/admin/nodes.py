@@ -26,7 +26,7 @@ from rollout.services.nodes import (
     revoke_node,
 )
 from rollout.signing import key_id
-from ui.cells import NOTHING, Link, ago, badge, events_link, exactly
+from ui.cells import NOTHING, Link, ago, badge, events_link, exactly, prose
 from ui.pages import Table, choice_filter
 
 
@@ -122,7 +122,10 @@ class NodeAdmin(ActingAdmin):
     @admin.display(description="phase", ordering="phase")
     def phase_badge(self, row: Any) -> str:
         warnings = node_warnings(row, row.clock_skew_seconds, row.doubts or [])
-        return format_html("{} {}", badge(row.phase), " ".join(each["message"] for each in warnings))
+        if not warnings:
+            return badge(row.phase)
+        why = prose(" ".join(each["message"] for each in warnings))
+        return format_html('{} <span class="why">{}</span>', badge(row.phase), why)
 
     @admin.display(description="identity", ordering="identity")
     def identity_badge(self, row: Node) -> str:

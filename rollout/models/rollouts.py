@@ -199,7 +199,7 @@ class Operation(Caused):
         ]
 
     def __str__(self) -> str:
-        return self.key
+        return f"{'undo: ' if self.rollback else ''}{self.action} {self.module_name} {self.version} on {self.node}"
 
     @property
     def newest_attempt(self) -> int:

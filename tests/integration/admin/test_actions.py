@@ -153,6 +153,12 @@ def test_delete_an_unused_artifact(fleet, admin, press):
     assert not Build.objects.exists()
 
 
+def test_only_what_takes_something_away_has_a_red_button(fleet, admin, press):
+    asked = {each: text(press(admin, "rollout/node", each, "node-a", confirm=False)) for each in ("drain", "revoke")}
+    assert '<button class="action" type="submit">Yes, drain</button>' in asked["drain"]
+    assert '<button class="action danger" type="submit">Yes, revoke</button>' in asked["revoke"]
+
+
 def test_a_button_leads_back_to_its_page(fleet, admin):
     page = "/admin/rollout/node/node-a/change/"
     assert '<input type="hidden" name="action" value="drain">' in text(admin.get(page))

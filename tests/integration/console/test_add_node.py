@@ -21,7 +21,7 @@ FORM = {"name": "web-1", "uses": "1", "labels": "", "expires": "3600"}
 
 def command_in(response):
     (command,) = re.findall(r'<pre id="command"[^>]*>(.*?)</pre>', text(response))
-    return html.unescape(command)
+    return html.unescape(re.sub("<[^>]+>", "", command))
 
 
 def pending(name="cache-1"):
@@ -111,6 +111,7 @@ def test_a_person_accepts_the_key_that_the_question_has_shown(fleet, admin):
     token = create_join_token(pattern="z*", uses=2, labels={}, expires_in_seconds=60)
     Host(name="zz").join(token)
     asked = text(admin.post(NODES, {"action": "accept", "_selected_action": "zz"}))
+    assert '<button class="action" type="submit">Yes, accept</button>' in asked
     shown = re.search(r'name="_shown_zz" value="([0-9a-f]{16})"', asked)
     assert shown
     assert f"<code>{shown[1]}</code>" in asked

@@ -208,7 +208,7 @@ def test_two_servers_of_a_host(agent, site, control):
     assert done.code == 2
     assert done.err == (
         f"n1 has MODFLEET_SERVER_URL={site.url}, not unix://{site.socket}.other. Leave --server out, choose another "
-        "--name, or run `modfleet agent uninstall n1` first.\n"
+        f"--name, or run `modfleet agent uninstall n1 --root {site.root}` first.\n"
     )
 
 

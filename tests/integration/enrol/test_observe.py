@@ -77,11 +77,11 @@ def test_the_token_can_demand_it(install, site, control):
     assert settings_from(site.settings("n1")).observe
 
 
-def test_it_takes_no_right_away(install):
+def test_it_takes_no_right_away(install, site):
     install()
     refused = install("--observe")
     assert refused.code == 2
     assert refused.err == (
-        "n1 has the rights load, persist already, and --observe takes none away. Run `modfleet agent uninstall n1` "
-        "first.\n"
+        "n1 has the rights load, persist already, and --observe takes none away. Run `modfleet agent uninstall n1 --root "
+        f"{site.root}` first.\n"
     )

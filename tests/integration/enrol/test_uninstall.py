@@ -79,6 +79,20 @@ def test_purge_is_refused_once_the_server_is_forgotten(agent, installed):
     assert "the settings with the server's URL are deleted" in refused.err
 
 
+def test_purge_names_the_line_that_is_left(agent, installed):
+    done = agent("uninstall", "n1", "--purge", "--root", installed.root)
+    assert f"remove this line from {installed.config}:" in done.out
+    line = f"include {installed.root}/var/lib/modfleet-agent/n1/modules/*.conf"
+    assert f"    {line}\n" in done.out
+    assert line in installed.config.read_text()
+
+
+def test_purge_names_no_line_that_is_not_there(agent, installed):
+    lines = installed.config.read_text().splitlines()
+    installed.config.write_text("".join(f"{each}\n" for each in lines if not each.startswith("include")))
+    assert "include" not in agent("uninstall", "n1", "--purge", "--root", installed.root).out
+
+
 def test_purge_leaves_nothing_of_the_node(agent, installed):
     assert agent("uninstall", "n1", "--purge", "--root", installed.root).code == 0
     assert not [name for name in installed.files() if "n1" in name]

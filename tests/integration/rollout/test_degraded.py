@@ -328,6 +328,7 @@ def test_in_the_console(alice):
         "&lt;b&gt;search",
         "Doctor",
         "Add a line.",
+        "<dt>Used memory, bytes</dt><dd>unknown</dd>",
     ):
         assert words in page
     assert "badge-fail is-bad" in page

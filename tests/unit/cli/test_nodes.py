@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from modfleet.commands.nodes import _in_a_table
+from modfleet.commands.nodes import _in_a_table, by_urgency
 
 NODE = {
     "name": "cache-1",
@@ -39,6 +39,12 @@ def test_a_wide_terminal_has_all_columns():
     assert heading.split()[-1] == "WARNINGS"
     assert "linux/x86_64  debian12  redis 7.0.15  master  zone=a" in line
     assert line.endswith("server_unreachable: It is away.")
+
+
+def test_nodes_that_need_a_person_are_first():
+    phases = ["online", "draining", "offline", "pending", "degraded"]
+    found = by_urgency([NODE | {"phase": each} for each in phases])
+    assert [each["phase"] for each in found] == ["degraded", "pending", "offline", "online", "draining"]
 
 
 def test_a_node_without_a_heartbeat_has_no_time():
