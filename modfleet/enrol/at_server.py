@@ -12,10 +12,11 @@ from modfleet.enrol.layout import server_drop_in
 from modfleet.enrol.rights import LOAD, OBSERVE, PERSIST, PROBES, SERVER_USER, rules
 from modfleet.enrol.server import FoundServer, Login, session
 from modfleet.enrol.steps import Steps
-from rollout.agent import inspection
 from rollout.agent.failure import Failure
 from rollout.agent.include import quoted
-from rollout.agent.regular_file import open_regular
+from rollout.agent.inspection.configuration import MOST_BYTES
+from rollout.agent.inspection.regular_file import open_regular
+from rollout.agent.inspection.systemd import forbids_execution
 from rollout.agent.server import RefusedError, Session
 
 NEXT_RESTART = "this acts at the server's next restart"
@@ -152,7 +153,7 @@ class AtServer:
 
     def _execute(self, directory: str) -> None:
         unit = self._found.unit
-        if unit is None or not inspection.forbids_execution(self._found.unit_settings, directory):
+        if unit is None or not forbids_execution(self._found.unit_settings, directory):
             return
         text = f"# Written by `modfleet agent install`.\n[Service]\nExecPaths={directory}\n"
         path = server_drop_in(unit)
@@ -228,7 +229,7 @@ def _user_lines(path: Path) -> list[list[str]]:
     """Return the words of the lines that define the user; none if the file cannot be read."""
     try:
         with open_regular(path) as file:
-            text = file.read(inspection.MOST_BYTES).decode(errors="surrogateescape")
+            text = file.read(MOST_BYTES).decode(errors="surrogateescape")
     except (OSError, ValueError):
         return []
     lines = [line.split() for line in text.splitlines()]

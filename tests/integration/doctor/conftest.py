@@ -23,7 +23,7 @@ from redis.retry import Retry
 from rollout.agent.doctor import run_doctor
 from rollout.agent.doctor.acl import Level, acl_line
 from rollout.agent.identity import Identity, write_identity
-from rollout.agent.inspection import ROOT
+from rollout.agent.inspection.host_files import ROOT
 from rollout.agent.rotation import new_credentials
 from rollout.agent.settings import AgentSettings, settings_from
 from rollout.delivery.broker_acl import node_line
