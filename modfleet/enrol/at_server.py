@@ -13,11 +13,11 @@ from modfleet.enrol.rights import LOAD, OBSERVE, PERSIST, PROBES, SERVER_USER, r
 from modfleet.enrol.server import FoundServer, Login, session
 from modfleet.enrol.steps import Steps
 from rollout.agent.failure import Failure
-from rollout.agent.include import quoted
 from rollout.agent.inspection.configuration import MOST_BYTES
 from rollout.agent.inspection.regular_file import open_regular
 from rollout.agent.inspection.systemd import forbids_execution
-from rollout.agent.server import RefusedError, Session
+from rollout.agent.module_files.include import quoted
+from rollout.agent.server.session import RefusedError, Session
 
 NEXT_RESTART = "this acts at the server's next restart"
 

@@ -15,7 +15,7 @@ from rollout.agent.inspection.host_files import ROOT, on_host
 from rollout.agent.inspection.mounts import sees_same
 from rollout.agent.inspection.process import Process, read_process, server_pid, writes_to_socket
 from rollout.agent.inspection.systemd import unit_settings
-from rollout.agent.server import RefusedError, Server, Session
+from rollout.agent.server.session import RefusedError, Server, Session
 from rollout.agent.settings import AgentSettings
 
 #: The oldest versions that are supported: older ones have other rules for users.
@@ -112,7 +112,7 @@ def short_name(url: str) -> str:
 
 @contextmanager
 def session(url: str, login: Login) -> Iterator[Session]:
-    """Open a connection to the server. Raises: `Failure`, `rollout.agent.server.RefusedError`."""
+    """Open a connection to the server. Raises: `Failure`, `rollout.agent.server.session.RefusedError`."""
     nowhere = Path("/nonexistent")
     settings = AgentSettings(
         node="installer",

@@ -6,10 +6,10 @@ import stat
 import uuid
 from pathlib import Path, PurePosixPath
 
+from rollout.agent.control_plane.identity import IdentityError, read_identity
 from rollout.agent.doctor.certificates import seconds_left
 from rollout.agent.doctor.host import Host, words_of
 from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, warned
-from rollout.agent.identity import IdentityError, read_identity
 from rollout.agent.inspection.host_files import on_host
 from rollout.agent.inspection.mounts import sees_same
 from rollout.agent.inspection.process import Process

@@ -13,17 +13,17 @@ import redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 
 from rollout import tls
+from rollout.agent.control_plane.identity import IdentityError
+from rollout.agent.control_plane.trust import Trust
 from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, warned
 from rollout.agent.failure import Failure
-from rollout.agent.identity import IdentityError
 from rollout.agent.inspection.configuration import Configuration, Directive, from_arguments, read_configuration
 from rollout.agent.inspection.host_files import ROOT
 from rollout.agent.inspection.mounts import sees_same
 from rollout.agent.inspection.process import Process, read_process, server_pid
 from rollout.agent.inspection.systemd import unit_settings
-from rollout.agent.server import LoadedModule, RefusedError, Server, ServerLoadingError, Session
+from rollout.agent.server.session import LoadedModule, RefusedError, Server, ServerLoadingError, Session
 from rollout.agent.settings import AgentSettings
-from rollout.agent.trust import Trust
 from rollout.messages import FindingStatus
 
 #: The longest time to connect to the server, and for each answer, seconds.

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from modfleet.sample import compile_module
+from rollout.agent.control_plane.identity import write_identity
 from rollout.agent.doctor import CHECKS
 from rollout.agent.doctor.acl import Level, acl_line
-from rollout.agent.identity import write_identity
 from rollout.agent.inspection import access_control
 from rollout.agent.settings import AgentSettings
 from rollout.delivery.broker_acl import node_line

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from rollout.agent import rotation
-from rollout.agent.identity import Identity, IdentityError, read_identity, write_identity
-from rollout.agent.rotation import new_credentials, rotate
+from rollout.agent.control_plane import rotation
+from rollout.agent.control_plane.identity import Identity, IdentityError, read_identity, write_identity
+from rollout.agent.control_plane.rotation import new_credentials, rotate
+from rollout.agent.control_plane.trust import ALL_NODES, Trust
 from rollout.agent.settings import AgentSettings, settings_from
-from rollout.agent.trust import ALL_NODES, Trust
 from rollout.messages import Phase, Report, Reports
 from rollout.signing import ControlSecret, Envelope, Purpose, UntrustedError, key_id
 
