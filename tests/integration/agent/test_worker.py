@@ -217,14 +217,14 @@ def test_a_cancel_is_heard_after_the_broker_lost_everything(worker, site, built,
     waits(worker.heartbeats)
     if loss == "restart":
         worker.broker.kill()
-        waits(lambda: worker.logged("no cancel is received"))
+        waits(lambda: worker.logged("No cancel is received"))
         worker.broker.start()
     else:
         worker.broker.call("FLUSHALL")
     command = site.command(built("greet"))
     worker.cancel(to_json(command))
     assert worker.final(command.rollout)[0].phase is Phase.CANCELED
-    assert worker.logged("no cancel is received") == (loss == "restart")
+    assert worker.logged("No cancel is received") == (loss == "restart")
 
 
 @pytest.mark.parametrize("nonsense", [None, {}, "text", {"generation": "x"}])
