@@ -13,8 +13,8 @@ import httpx
 
 from bench.processors import seconds_of
 from modfleet.cluster import Cluster, ClusterOptions, NodePaths
-from rollout.agent.identity import Identity, write_identity
-from rollout.agent.rotation import new_credentials
+from rollout.agent.control_plane.identity import Identity, write_identity
+from rollout.agent.control_plane.rotation import new_credentials
 from rollout.signing import ControlSecret
 
 #: How often the rollout is asked for, seconds: a client that wants to know, and does not hammer.

@@ -16,11 +16,11 @@ from celery import bootsteps
 from kombu import Queue
 
 from rollout.agent.celery import Agent, TakeBack, agent_settings, app
-from rollout.agent.heartbeat import Heartbeats
-from rollout.agent.publisher import Publisher
-from rollout.agent.runner import Runner
+from rollout.agent.control_plane.publisher import Publisher
+from rollout.agent.control_plane.trust import Trust
+from rollout.agent.node.heartbeat import Heartbeats
+from rollout.agent.operations.runner import Runner
 from rollout.agent.settings import AgentSettings
-from rollout.agent.trust import Trust
 from rollout.messages import Command, Heartbeat, Report, Reports, queue_for
 from rollout.signing import Purpose
 

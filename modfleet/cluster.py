@@ -20,9 +20,9 @@ import httpx
 from durable import write_file
 from modfleet.supervisor import StartError, Supervisor
 from modfleet.valkey import LONGEST_SOCKET_PATH, valkey_server
-from rollout.agent.identity import Identity, read_identity, write_identity
-from rollout.agent.include import quoted
-from rollout.agent.rotation import new_credentials
+from rollout.agent.control_plane.identity import Identity, read_identity, write_identity
+from rollout.agent.control_plane.rotation import new_credentials
+from rollout.agent.module_files.include import quoted
 from rollout.delivery.broker_acl import ADMINISTRATOR_USER, CONTROL_USER, administrator_line, control_line
 from rollout.signing import ControlKey, ControlSecret
 

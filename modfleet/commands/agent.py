@@ -5,8 +5,8 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from modfleet.arguments import Parser, end
 from modfleet.failure import CommandError, ExitCode
 
 SUMMARY = "Install, check, run or uninstall the agent of a node. Each server needs one agent on its host."
@@ -20,13 +20,6 @@ describes all settings. The agent opens no port: it reads the queue of its node 
 removes it, and `modfleet agent doctor` checks this host, its server, the broker and the control plane.
 """
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-
-
-class Parser(argparse.ArgumentParser):
-    """Print each error as one line to standard error."""
-
-    def error(self, message: str) -> NoReturn:
-        end(f"{message.removesuffix('.')}. See `{self.prog} --help`.", ExitCode.USAGE)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -97,8 +90,3 @@ def _require_settings() -> None:
         require_startable(settings_from(os.environ))
     except SettingsError as error:
         end(f"{error} `modfleet agent --help` lists the required settings.", ExitCode.USAGE)
-
-
-def end(sentence: str, code: ExitCode) -> NoReturn:
-    print(" ".join(sentence.split()), file=sys.stderr)  # noqa: T201  # the person who typed the command reads it
-    sys.exit(code)

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import msgspec
 
-from modfleet.commands.agent import Parser, end
+from modfleet.arguments import Parser, end
 from modfleet.failure import ExitCode
 from rollout.agent.doctor import run_doctor
 from rollout.agent.doctor.acl import Extra, Level, acl_line

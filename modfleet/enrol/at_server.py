@@ -14,11 +14,12 @@ from modfleet.enrol.rights import LOAD, OBSERVE, PERSIST, PROBES, SERVER_USER, r
 from modfleet.enrol.server import FoundServer, Login, session
 from modfleet.enrol.steps import Steps
 from modfleet.failure import CommandError
-from rollout.agent import inspection
 from rollout.agent.failure import Failure
-from rollout.agent.include import quoted
-from rollout.agent.regular_file import open_regular, read_secret
-from rollout.agent.server import RefusedError, Session
+from rollout.agent.inspection.configuration import MOST_BYTES
+from rollout.agent.inspection.regular_file import open_regular, read_secret
+from rollout.agent.inspection.systemd import forbids_execution
+from rollout.agent.module_files.include import quoted
+from rollout.agent.server.session import RefusedError, Session
 
 NEXT_RESTART = "this acts at the server's next restart"
 
@@ -154,7 +155,7 @@ class AtServer:
 
     def _execute(self, directory: str) -> None:
         unit = self._found.unit
-        if unit is None or not inspection.forbids_execution(self._found.unit_settings, directory):
+        if unit is None or not forbids_execution(self._found.unit_settings, directory):
             return
         text = f"# Written by `modfleet agent install`.\n[Service]\nExecPaths={directory}\n"
         path = server_drop_in(unit)
@@ -248,7 +249,7 @@ def _user_lines(path: Path) -> list[list[str]]:
     """Return the words of the lines that define the user; none if the file cannot be read."""
     try:
         with open_regular(path) as file:
-            text = file.read(inspection.MOST_BYTES).decode(errors="surrogateescape")
+            text = file.read(MOST_BYTES).decode(errors="surrogateescape")
     except (OSError, ValueError):
         return []
     lines = [line.split() for line in text.splitlines()]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from modfleet.commands.agent import Parser
+from modfleet.arguments import Parser
 from modfleet.enrol import exchange, join_token, server
 from modfleet.enrol.host import Host, SystemHost
 from modfleet.enrol.install import PATIENCE_SECONDS, Wishes, install

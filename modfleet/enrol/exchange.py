@@ -14,7 +14,7 @@ import msgspec
 
 from modfleet.enrol.join_token import JoinToken
 from modfleet.failure import CommandError, ExitCode, UsageError
-from rollout.agent.identity import Credentials
+from rollout.agent.control_plane.identity import Credentials
 from rollout.messages import Name
 from rollout.signing import ControlKey, Purpose
 

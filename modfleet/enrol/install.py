@@ -26,7 +26,9 @@ from modfleet.enrol.rights import LOAD, OBSERVE, PERSIST, SERVER_USER, access_of
 from modfleet.enrol.server import FoundServer, Login
 from modfleet.enrol.steps import Steps
 from modfleet.failure import CommandError, ExitCode, UsageError
-from rollout.agent import inspection
+from rollout.agent.inspection.host_files import ROOT
+from rollout.agent.inspection.mounts import mount_of
+from rollout.agent.inspection.systemd import forbids_execution
 from rollout.signing import key_id
 
 #: How long the first heartbeat is waited for, and the pause between two looks, seconds.
@@ -53,7 +55,7 @@ class Wishes:
     wait_seconds: float = PATIENCE_SECONDS
 
 
-def install(wishes: Wishes, host: Host, tell: Callable[[str], None], system: Path = inspection.ROOT) -> ExitCode:
+def install(wishes: Wishes, host: Host, tell: Callable[[str], None], system: Path = ROOT) -> ExitCode:
     """Install the agent of one node. Raises: `CommandError`; before the node is enrolled, nothing is left behind then."""
     node = _node(wishes, host)
     layout = Layout(node=node)
@@ -279,9 +281,9 @@ def _modules_directory(
 
 
 def _is_executable(found: FoundServer, path: str) -> bool:
-    mount = inspection.mount_of(path)
+    mount = mount_of(path)
     options = mount.options if mount else frozenset()
-    return not options & {"noexec", "ro"} and not inspection.forbids_execution(found.unit_settings, path)
+    return not options & {"noexec", "ro"} and not forbids_execution(found.unit_settings, path)
 
 
 # --- Files and units --------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from modfleet.enrol.join_token import JoinToken
 from modfleet.enrol.layout import setting_line, settings_in
 from modfleet.enrol.rights import LOAD, OBSERVE
 from modfleet.failure import UsageError
-from rollout.agent.identity import Credentials, Identity, IdentityError, read_identity, write_identity
+from rollout.agent.control_plane.identity import Credentials, Identity, IdentityError, read_identity, write_identity
 from rollout.signing import NodeSecret, to_text
 
 #: What a node needs before it joins.

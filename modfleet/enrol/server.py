@@ -9,10 +9,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from modfleet.failure import CommandError, UsageError
-from rollout.agent import inspection
 from rollout.agent.failure import Failure
-from rollout.agent.inspection import Configuration, Process
-from rollout.agent.server import RefusedError, Server, Session
+from rollout.agent.inspection.configuration import Configuration, read_configuration
+from rollout.agent.inspection.host_files import ROOT, on_host
+from rollout.agent.inspection.mounts import sees_same
+from rollout.agent.inspection.process import Process, read_process, server_pid, writes_to_socket
+from rollout.agent.inspection.systemd import unit_settings
+from rollout.agent.server.session import RefusedError, Server, Session
 from rollout.agent.settings import AgentSettings
 
 #: The oldest versions that are supported: older ones have other rules for users.
@@ -109,7 +112,7 @@ def short_name(url: str) -> str:
 
 @contextmanager
 def session(url: str, login: Login) -> Iterator[Session]:
-    """Open a connection to the server. Raises: `Failure`, `rollout.agent.server.RefusedError`."""
+    """Open a connection to the server. Raises: `Failure`, `rollout.agent.server.session.RefusedError`."""
     nowhere = Path("/nonexistent")
     settings = AgentSettings(
         node="installer",
@@ -125,7 +128,7 @@ def session(url: str, login: Login) -> Iterator[Session]:
         yield opened
 
 
-def detect(url: str, logins: list[Login], system: Path = inspection.ROOT) -> FoundServer:
+def detect(url: str, logins: list[Login], system: Path = ROOT) -> FoundServer:
     """Return the server at `url`, asked as the first of `logins` that it accepts.
 
     Raises: `CommandError` if the server cannot be reached, accepts none of them, or is not supported.
@@ -164,13 +167,13 @@ def _described(url: str, login: Login, opened: Session, system: Path) -> FoundSe
     kind = "valkey" if "valkey_version" in info else "redis"
     version = info.get(f"{kind}_version", "")
     _require_supported(kind, version)
-    pid = inspection.server_pid(url, info, system)
-    process = inspection.process(pid, system) if pid else None
+    pid = server_pid(url, info, system)
+    process = read_process(pid, system) if pid else None
     unit = process.unit if process else None
     file = info.get("config_file", "")
     # In a container, the path names another file than on this host.
-    is_here = pid is not None and inspection.sees_same(file, file, pid, system) is not False
-    configuration = inspection.configuration(file, system) if file and is_here else None
+    is_here = pid is not None and sees_same(file, file, pid, system) is not False
+    configuration = read_configuration(file, system) if file and is_here else None
     log = _log(opened)
     return FoundServer(
         url=url,
@@ -180,11 +183,11 @@ def _described(url: str, login: Login, opened: Session, system: Path) -> FoundSe
         process=process,
         configuration=configuration,
         unit=unit,
-        unit_settings=(inspection.unit_settings(unit, system) if unit else None) or {},
+        unit_settings=(unit_settings(unit, system) if unit else None) or {},
         enable_module_command=_setting(opened, "enable-module-command") or "",
         aclfile=_setting(opened, "aclfile"),
         log=log if log and pid and _is_here(log, pid, system) else "",
-        logs_to_journal=log == "" and pid is not None and inspection.writes_to_socket(pid, system),
+        logs_to_journal=log == "" and pid is not None and writes_to_socket(pid, system),
     )
 
 
@@ -199,10 +202,10 @@ def _log(opened: Session) -> str | None:
 def _is_here(file: str, pid: int, system: Path) -> bool:
     """Return True if this host has the file, and the server does not see another one in its place."""
     try:
-        exists = inspection.on_host(system, file).is_file()
+        exists = on_host(system, file).is_file()
     except OSError:  # this user may not enter its directory
         return False
-    return exists and inspection.sees_same(file, file, pid, system) is not False
+    return exists and sees_same(file, file, pid, system) is not False
 
 
 def _setting(opened: Session, name: str) -> str | None:

@@ -14,8 +14,8 @@ from modfleet.enrol.server import Login
 from modfleet.enrol.steps import Steps
 from modfleet.failure import CommandError, ExitCode, UsageError
 from rollout.agent.failure import Failure
-from rollout.agent.include import quoted
-from rollout.agent.server import RefusedError
+from rollout.agent.module_files.include import quoted
+from rollout.agent.server.session import RefusedError
 
 
 def uninstall(node: str, host: Host, tell: Callable[[str], None], *, purge: bool, admin: Login | None) -> ExitCode:

@@ -15,7 +15,7 @@ import redis
 from modfleet.packing import PackError, require_extra
 from modfleet.supervisor import StartError, Supervisor
 from modfleet.valkey import LONGEST_SOCKET_PATH, valkey_server
-from rollout.agent.server import LoadedModule, RefusedError, ServerLostError, ServerSilentError, Session
+from rollout.agent.server.session import LoadedModule, RefusedError, ServerLostError, ServerSilentError, Session
 
 #: Longest time for the start of the server, and for the load of the module, seconds.
 START_SECONDS = 20.0

@@ -8,17 +8,17 @@ from celery import Celery, bootsteps
 from celery.signals import setup_logging
 from kombu import Queue
 
-from rollout.agent.cancel import Cancels
-from rollout.agent.control_plane import trust_documents
+from rollout.agent.control_plane.api import trust_documents
+from rollout.agent.control_plane.identity import IdentityError
+from rollout.agent.control_plane.publisher import Publisher, broker_time, transport_options
+from rollout.agent.control_plane.trust import Trust
 from rollout.agent.doctor import run_doctor
-from rollout.agent.examinations import Examinations
-from rollout.agent.expiry import Expiry
-from rollout.agent.heartbeat import Heartbeats
-from rollout.agent.identity import IdentityError
-from rollout.agent.publisher import Publisher, broker_time, transport_options
-from rollout.agent.runner import Runner
+from rollout.agent.node.examinations import Examinations
+from rollout.agent.node.heartbeat import Heartbeats
+from rollout.agent.operations.cancel import Cancels
+from rollout.agent.operations.expiry import Expiry
+from rollout.agent.operations.runner import Runner
 from rollout.agent.settings import AgentSettings, SettingsError, require_startable, settings_from
-from rollout.agent.trust import Trust
 from rollout.logs import formatter
 from rollout.messages import queue_for
 from rollout.transport import TaskConsumer

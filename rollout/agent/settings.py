@@ -21,7 +21,7 @@ from msgspec import Meta
 from durable import make_directory
 from rollout import tls
 from rollout.agent.failure import AgentError
-from rollout.agent.inspection import is_local
+from rollout.agent.inspection.sockets import is_local
 
 PREFIX = "MODFLEET_"
 #: A variable that is this similar to one of the agent's is a misspelt one. Those of the control plane are below it.

@@ -5,10 +5,10 @@ from typing import Any
 
 import msgspec
 
-from rollout.agent.announce import Announcer
 from rollout.agent.celery import app
 from rollout.agent.failure import MalformedCommandError
-from rollout.agent.runner import Runner
+from rollout.agent.operations.announce import Announcer
+from rollout.agent.operations.runner import Runner
 from rollout.logs import about
 from rollout.messages import EXECUTE, Command, Phase, Reason, Report, from_json
 from rollout.signing import Purpose, UntrustedError

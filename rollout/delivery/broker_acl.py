@@ -9,7 +9,7 @@ the broker for all, and a script that has written cannot be killed.
 from collections.abc import Iterable
 from hashlib import sha256
 
-from rollout.agent.publisher import transport_options
+from rollout.agent.control_plane.publisher import transport_options
 from rollout.messages import HEARTBEATS, REPORTS, cancel_queue_for, queue_for
 
 CONTROL_USER = "modfleet"

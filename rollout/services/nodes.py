@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection
 from django.db import transaction
 
 from eventstore import Append, Batch, Condition, append, head, load_state, load_states, retry_on_conflict, transact
-from rollout.agent.identity import Identity
-from rollout.agent.rotation import password_hash
+from rollout.agent.control_plane.identity import Identity
+from rollout.agent.control_plane.rotation import password_hash
 from rollout.domain.conditions import SCHEDULING
 from rollout.domain.join_token.commands import RevokeJoinToken
 from rollout.domain.join_token.decider import JOIN_TOKEN

@@ -92,7 +92,7 @@ def test_the_journal_of_an_agent(tmp_path, mask):
     """Modules and the file with their lines are for the server, another user; the journal is for the agent alone."""
     script = (
         "from pathlib import Path\n"
-        "from rollout.agent.journal import Before, Entry, Journal\n"
+        "from rollout.agent.node.journal import Before, Entry, Journal\n"
         "journal = Journal(Path('journal'))\n"
         "with journal.lock(): journal._write('greet', Entry(rollout='r', generation=1, attempt=1, before=Before()))\n"
     )

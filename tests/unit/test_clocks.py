@@ -30,13 +30,13 @@ ALLOWED = {
     "modfleet/access_token.py": "the command line asks for a new token before its own copy ends",
     "modfleet/certificate.py": "a certificate is checked by the clock of whoever connects",
     "modfleet/cluster.py": "`modfleet up` compares when its nodes were heard of: its database is on the same machine",
-    "rollout/agent/control_plane.py": "a proof says when it was made, so that a wrong clock is seen and an old proof refused",
+    "rollout/agent/control_plane/api.py": "a proof says when it was made, so that a wrong clock is seen and an old proof refused",
     "rollout/agent/doctor/certificates.py": "a certificate is checked by the clock of the host that connects",
     "rollout/agent/doctor/control.py": "the doctor compares the host's clock with the others",
-    "rollout/agent/expiry.py": "the agent knows no database, and checks its clock against the broker's",
-    "rollout/agent/node.py": "a heartbeat says what the node's clock shows, so that a wrong one is seen",
-    "rollout/agent/rotation.py": "a new key says when it was sent, so that an old request is refused",
-    "rollout/agent/server_log.py": "journald names the time of a line by the clock of the host, which is the agent's too",
+    "rollout/agent/operations/expiry.py": "the agent knows no database, and checks its clock against the broker's",
+    "rollout/agent/node/node.py": "a heartbeat says what the node's clock shows, so that a wrong one is seen",
+    "rollout/agent/control_plane/rotation.py": "a new key says when it was sent, so that an old request is refused",
+    "rollout/agent/server/server_log.py": "journald names the time of a line by the clock of the host, which is the agent's too",
     "webhooks/sending.py": "the receiver compares the header with its own clock",
 }
 

@@ -10,12 +10,12 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from rollout import tls
+from rollout.agent.control_plane.identity import IdentityError
+from rollout.agent.control_plane.publisher import connected, transport_options
+from rollout.agent.control_plane.trust import Trust
 from rollout.agent.doctor.host import Host, errors, pairs, words_of
 from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, unknown
-from rollout.agent.identity import IdentityError
-from rollout.agent.publisher import connected, transport_options
 from rollout.agent.settings import AgentSettings
-from rollout.agent.trust import Trust
 from rollout.messages import HEARTBEATS, REPORTS, FindingStatus, cancel_queue_for, queue_for
 
 #: The longest time to connect to the broker, seconds.

@@ -8,7 +8,7 @@ from pathlib import Path
 from rollout.agent.doctor import broker, configuration, control, execution, files, server, server_log
 from rollout.agent.doctor.host import Host
 from rollout.agent.doctor.outcome import Outcome, UnknownError, unknown
-from rollout.agent.inspection import ROOT
+from rollout.agent.inspection.host_files import ROOT
 from rollout.agent.settings import AgentSettings
 from rollout.messages import Finding
 

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from rollout.agent.doctor.host import Host
 from rollout.agent.doctor.outcome import Outcome, failed, passed, unknown, warned
-from rollout.agent.inspection import Directive
+from rollout.agent.inspection.configuration import Directive
 
 
 def include_line(host: Host) -> Outcome:

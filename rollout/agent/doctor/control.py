@@ -9,11 +9,11 @@ from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request
 
+from rollout.agent.control_plane.publisher import broker_time
 from rollout.agent.doctor.broker import broker
 from rollout.agent.doctor.certificates import seconds_left
 from rollout.agent.doctor.host import Host, words_of
 from rollout.agent.doctor.outcome import Outcome, failed, passed, unknown, warned
-from rollout.agent.publisher import broker_time
 from rollout.agent.settings import is_plain_http
 from rollout.messages import FindingStatus
 

@@ -3,10 +3,12 @@
 import os
 import re
 
-from rollout.agent import inspection
 from rollout.agent.doctor.host import Host
 from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, unknown, warned
-from rollout.agent.inspection import forbids_execution, mount_of, on_host
+from rollout.agent.inspection import access_control
+from rollout.agent.inspection.host_files import on_host
+from rollout.agent.inspection.mounts import mount_of
+from rollout.agent.inspection.systemd import forbids_execution
 
 #: SELinux types of files that confined servers may execute.
 LIBRARIES = ("lib_t", "textrel_shlib_t", "bin_t")
@@ -49,13 +51,13 @@ def exec_paths(host: Host) -> Outcome:
 
 
 def selinux(host: Host) -> Outcome:
-    enforces = inspection.selinux_enforces(host.root)
+    enforces = access_control.selinux_enforces(host.root)
     if enforces is None:
         return passed("SELinux is not active.")
     if "unconfined" in (_domain(host) or ""):
         return passed("SELinux does not confine the server.")
     directory = os.path.realpath(host.settings.modules_dir)
-    label = inspection.selinux_label(directory, host.root)
+    label = access_control.selinux_label(directory, host.root)
     if label is None:
         return unknown(f"The SELinux label of {directory} cannot be read.")
     kind = label.split(":")[2] if label.count(":") >= 2 else label
@@ -69,10 +71,10 @@ def selinux(host: Host) -> Outcome:
 
 
 def apparmor(host: Host) -> Outcome:
-    active = inspection.apparmor_is_active(host.root)
+    active = access_control.apparmor_is_active(host.root)
     if active is False:
         return passed("AppArmor is not active.")
-    profile = inspection.security_context(host.process.pid, host.root) if active else None
+    profile = access_control.security_context(host.process.pid, host.root) if active else None
     if profile is None:
         return unknown("The AppArmor profile of the server cannot be read.", "Run the doctor as root.")
     if not profile.endswith("(enforce)"):
@@ -89,7 +91,7 @@ def apparmor(host: Host) -> Outcome:
 def _domain(host: Host) -> str | None:
     """Return the SELinux type of the server's process, such as `redis_t`, if it is known."""
     try:
-        context = inspection.security_context(host.process.pid, host.root) or ""
+        context = access_control.security_context(host.process.pid, host.root) or ""
     except UnknownError:
         return None
     return context.split(":")[2] if context.count(":") >= 2 else None

@@ -6,11 +6,13 @@ import stat
 import uuid
 from pathlib import Path, PurePosixPath
 
+from rollout.agent.control_plane.identity import IdentityError, read_identity
 from rollout.agent.doctor.certificates import seconds_left
 from rollout.agent.doctor.host import Host, words_of
 from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, warned
-from rollout.agent.identity import IdentityError, read_identity
-from rollout.agent.inspection import Process, on_host, sees_same
+from rollout.agent.inspection.host_files import on_host
+from rollout.agent.inspection.mounts import sees_same
+from rollout.agent.inspection.process import Process
 
 GIGABYTE = 1_000_000_000
 SPACE_WARN, SPACE_FAIL = GIGABYTE, GIGABYTE // 10

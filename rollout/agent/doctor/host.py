@@ -13,14 +13,17 @@ import redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 
 from rollout import tls
-from rollout.agent import inspection
+from rollout.agent.control_plane.identity import IdentityError
+from rollout.agent.control_plane.trust import Trust
 from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, warned
 from rollout.agent.failure import Failure
-from rollout.agent.identity import IdentityError
-from rollout.agent.inspection import ROOT, Configuration, Directive, Process, from_arguments, sees_same
-from rollout.agent.server import LoadedModule, RefusedError, Server, ServerLoadingError, Session
+from rollout.agent.inspection.configuration import Configuration, Directive, from_arguments, read_configuration
+from rollout.agent.inspection.host_files import ROOT
+from rollout.agent.inspection.mounts import sees_same
+from rollout.agent.inspection.process import Process, read_process, server_pid
+from rollout.agent.inspection.systemd import unit_settings
+from rollout.agent.server.session import LoadedModule, RefusedError, Server, ServerLoadingError, Session
 from rollout.agent.settings import AgentSettings
-from rollout.agent.trust import Trust
 from rollout.messages import FindingStatus
 
 #: The longest time to connect to the server, and for each answer, seconds.
@@ -180,13 +183,13 @@ class Host:
 
     @fact
     def process(self) -> Process:
-        pid = inspection.server_pid(self.settings.server_url, self.info, self.root)
+        pid = server_pid(self.settings.server_url, self.info, self.root)
         if pid is None:
             raise UnknownError(
                 "The server's process was not found on this host: it runs elsewhere, or its socket is not visible.",
                 "Run the doctor on the server's host, as root.",
             )
-        return inspection.process(pid, self.root)
+        return read_process(pid, self.root)
 
     @cached_property
     def server_modules_dir(self) -> str:
@@ -201,7 +204,7 @@ class Host:
             if not os.access(self.root / f"proc/{self.process.pid}/cgroup", os.R_OK):
                 raise UnknownError("The server's unit is not known: its control group cannot be read.")
             return None
-        settings = inspection.unit_settings(name, self.root)
+        settings = unit_settings(name, self.root)
         if settings is None:
             raise UnknownError(f"The settings of the unit {name} cannot be read.")
         return name, settings
@@ -233,7 +236,7 @@ class Host:
             file = first
         if not file:
             return Configuration(file="")
-        found = inspection.configuration(file, self.view)
+        found = read_configuration(file, self.view)
         if file in found.unread:
             raise UnknownError(
                 f"The configuration file {file} cannot be read: {found.unread[file]}.",

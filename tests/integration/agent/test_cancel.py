@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rollout.agent.failure import MalformedCommandError
-from rollout.agent.journal import Journal
+from rollout.agent.node.journal import Journal
 from rollout.messages import Action, Phase, Reason
 
 pytestmark = pytest.mark.slow

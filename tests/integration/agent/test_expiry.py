@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from rollout.agent.expiry import SLACK, Expiry
 from rollout.agent.failure import Failure
+from rollout.agent.operations.expiry import SLACK, Expiry
 from rollout.messages import Phase, Reason, cancel_queue_for, to_json
 from tests.integration.agent.test_worker import Worker, broker
 

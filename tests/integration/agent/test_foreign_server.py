@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rollout.agent.node import Node
+from rollout.agent.node.node import Node
 from rollout.agent.settings import AgentSettings
 from rollout.messages import Heartbeat, ServerState, from_json, to_json
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from rollout.agent.runner import Runner
+from rollout.agent.operations.runner import Runner
 from rollout.agent.settings import settings_from
 from rollout.messages import Action, Activation, Phase, Reason, content_digest
 
@@ -150,7 +150,7 @@ def test_a_full_disk_is_told(site, built, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", "greet.so")
 
-    monkeypatch.setattr("rollout.agent.install.unpack", full)
+    monkeypatch.setattr("rollout.agent.operations.install.unpack", full)
     report = site.install(built("greet"))
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.DISK_FULL)
     assert site.left() == []
@@ -306,7 +306,7 @@ def test_a_server_that_is_away_is_told(site, built):
 
 
 def test_a_module_that_kills_the_server_leaves_no_files(site, built, monkeypatch):
-    monkeypatch.setattr("rollout.agent.undo.COMES_BACK_SECONDS", 0.1)
+    monkeypatch.setattr("rollout.agent.operations.undo.COMES_BACK_SECONDS", 0.1)
     report = site.install(built("crashes"))
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.SERVER_CRASHED)
     assert site.left() == []

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from rollout.agent.digests import file_digest
+from rollout.agent.module_files.digests import file_digest
 from rollout.messages import Action, Activation, Phase, Reason
 from tests.integration.agent.conftest import SERVERS
 
@@ -128,7 +128,7 @@ def test_a_restart_before_the_load_is_no_crash_of_the_module(site, built, monkey
         site.server.restart()
         return file_digest(path)
 
-    monkeypatch.setattr("rollout.agent.activate.file_digest", digest_and_restart)
+    monkeypatch.setattr("rollout.agent.operations.activate.file_digest", digest_and_restart)
     report = site.install(built("greet", 10001))
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.SERVER_UNREACHABLE)
     assert (site.server.loaded(), lines(site)) == ({("greet", 10000)}, [("greet", "10000")])
@@ -178,7 +178,7 @@ def test_after_a_rebuild_that_takes_the_server_down_the_old_files_are_back(site,
 
 
 def test_a_server_that_stays_down_is_started_without_it(site, built, monkeypatch):
-    monkeypatch.setattr("rollout.agent.undo.COMES_BACK_SECONDS", 0.1)
+    monkeypatch.setattr("rollout.agent.operations.undo.COMES_BACK_SECONDS", 0.1)
     site.install(built("greet"))
     report = site.run_and(site.command(built("greet", 10001), **SETTLE), Phase.SETTLING, site.server.kill)
     assert report.reason is Reason.SERVER_CRASHED
@@ -238,7 +238,7 @@ def test_it_starts_also_when_the_agent_dies_with_it(site, built):
 
 
 def test_its_line_and_its_files_stay_while_the_server_is_down(site, built, monkeypatch):
-    monkeypatch.setattr("rollout.agent.undo.COMES_BACK_SECONDS", 0.1)
+    monkeypatch.setattr("rollout.agent.operations.undo.COMES_BACK_SECONDS", 0.1)
     command = site.command(built("keeps", 1), has_types=True, **SETTLE)
     report = site.run_and(command, Phase.SETTLING, site.server.kill)
     assert report.reason is Reason.SERVER_CRASHED

@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
-from rollout.agent import activate, swap
-from rollout.agent.server_log import LINES_BEFORE_CRASH
+from rollout.agent.operations import activate
+from rollout.agent.server import swap
+from rollout.agent.server.server_log import LINES_BEFORE_CRASH
 from rollout.messages import LONGEST_LOG_LINE, MOST_LOG_LINES, Phase, Reason
 from tests.integration.agent.conftest import SERVERS, VALKEY
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from rollout.agent.observation import Observer
-from rollout.agent.runner import Runner
-from rollout.agent.server import RefusedError
+from rollout.agent.operations.runner import Runner
+from rollout.agent.server.observation import Observer
+from rollout.agent.server.session import RefusedError
 from rollout.agent.settings import settings_from
 from rollout.messages import Heartbeat, ServerProblem, from_json, to_json
 from tests.integration.agent.conftest import SERVERS, Valkey

@@ -26,7 +26,7 @@ def test_the_agent_goes_on(worker, site, built, waits, queue):
     assert worker.process.poll() is None
     waits(lambda: worker.broker.call("HLEN", f"unacked.{queue_for('n1')}") == 0)
     assert worker.logged("consumer: Connection to broker lost") == 0
-    assert worker.logged("no cancel is received") == 0
+    assert worker.logged("No cancel is received") == 0
 
 
 def test_what_was_fetched_with_it_is_not_lost(worker, site, built, waits):

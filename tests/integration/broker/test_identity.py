@@ -17,8 +17,8 @@ from celery import Celery
 from kombu import Connection
 
 from eventstore import transact
-from rollout.agent.identity import Credentials, Identity, write_identity
-from rollout.agent.rotation import new_credentials, password_hash
+from rollout.agent.control_plane.identity import Credentials, Identity, write_identity
+from rollout.agent.control_plane.rotation import new_credentials, password_hash
 from rollout.delivery.broker_acl import administrator_line, control_line, keys_of
 from rollout.delivery.broker_users import CHECK_SECONDS, BrokerUsers, UnsupportedBrokerError
 from rollout.delivery.ingestion.verification import Verified, verified_heartbeats, verified_reports

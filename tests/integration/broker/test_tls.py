@@ -12,11 +12,11 @@ import pytest
 import redis
 from celery import Celery
 
+from rollout.agent.control_plane.publisher import Publisher, connected
+from rollout.agent.control_plane.trust import Trust
 from rollout.agent.failure import Failure
-from rollout.agent.publisher import Publisher, connected
-from rollout.agent.server import Server
+from rollout.agent.server.session import Server
 from rollout.agent.settings import settings_from
-from rollout.agent.trust import Trust
 from rollout.messages import EXECUTE, REPORTS, Phase, Report, Reports, from_json, queue_for, to_json
 from rollout.tls import in_words, secured
 from tests.authority import Authority
@@ -169,7 +169,7 @@ def test_an_agent_that_the_broker_refuses_says_so_once(settings, caplog):
     refused = replace(settings, broker_url=settings.broker_url.replace("://", "://nobody:secret@"))
     publisher = Publisher(Trust(refused))
     assert not any(publisher.send(Reports(reports=()), queue=REPORTS, patience=0) for _ in range(2))
-    (line,) = [each.getMessage() for each in caplog.records if each.name == "rollout.agent.publisher"]
+    (line,) = [each.getMessage() for each in caplog.records if each.name == "rollout.agent.control_plane.publisher"]
     assert line == (
         "The broker refuses this node: the node waits for `modfleet nodes accept`, or its identity was revoked. Nothing was "
         f"sent to {REPORTS}."

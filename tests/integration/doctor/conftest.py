@@ -20,11 +20,11 @@ from cryptography.x509.oid import NameOID
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from rollout.agent.control_plane.identity import Identity, write_identity
+from rollout.agent.control_plane.rotation import new_credentials
 from rollout.agent.doctor import run_doctor
 from rollout.agent.doctor.acl import Level, acl_line
-from rollout.agent.identity import Identity, write_identity
-from rollout.agent.inspection import ROOT
-from rollout.agent.rotation import new_credentials
+from rollout.agent.inspection.host_files import ROOT
 from rollout.agent.settings import AgentSettings, settings_from
 from rollout.delivery.broker_acl import node_line
 from rollout.messages import Finding

@@ -9,7 +9,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from rollout.agent.inspection import Process, configuration, mount_of, process, sees_same, server_pid, split_words
+from rollout.agent.inspection.configuration import read_configuration, split_words
+from rollout.agent.inspection.mounts import mount_of, sees_same
+from rollout.agent.inspection.process import Process, read_process, server_pid
 from tests.integration.agent.conftest import SERVERS, VALKEY
 from tests.plugins.server import free_port
 from tests.waiting import wait_for
@@ -66,7 +68,7 @@ def test_the_process_that_the_server_names_is_confirmed(server, tmp_path):
 def test_its_title_is_not_taken_for_arguments(server):
     running, client, _, _ = server
     assert b"*:" in Path(f"/proc/{running.pid}/cmdline").read_bytes()
-    found = process(running.pid)
+    found = read_process(running.pid)
     assert found == Process(
         pid=running.pid,
         executable=os.path.realpath(client.info("server")["executable"]),
@@ -81,7 +83,7 @@ def test_its_title_is_not_taken_for_arguments(server):
 
 def test_its_configuration_is_read_from_the_file_that_it_names(server):
     _, client, _, port = server
-    found = configuration(client.info("server")["config_file"])
+    found = read_configuration(client.info("server")["config_file"])
     assert found.last("maxclients") == "50"
     assert found.last("port") == str(port)
     assert found.unread == {}

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from modfleet.sample import compile_module
-from rollout.agent import inspection
+from rollout.agent.control_plane.identity import write_identity
 from rollout.agent.doctor import CHECKS
 from rollout.agent.doctor.acl import Level, acl_line
-from rollout.agent.identity import write_identity
+from rollout.agent.inspection import access_control
 from rollout.agent.settings import AgentSettings
 from rollout.delivery.broker_acl import node_line
 from tests.integration.agent.conftest import SERVERS, SOURCES
@@ -799,7 +799,7 @@ def test_disk_space(site, monkeypatch, free, status, say):
 )
 def test_selinux(site, monkeypatch, enforces, label, status, say):
     site.fakes["/sys/fs/selinux/enforce"] = enforces
-    monkeypatch.setattr(inspection, "selinux_label", lambda *_: label)
+    monkeypatch.setattr(access_control, "selinux_label", lambda *_: label)
     finding = site.examine_offline()["selinux"]
     assert (finding.status, finding.message) == (status, say.format(modules=site.modules))
 
@@ -810,7 +810,7 @@ def test_selinux(site, monkeypatch, enforces, label, status, say):
 )
 def test_selinux_may_not_confine_the_server(site, monkeypatch, context, status):
     site.fakes |= {"/sys/fs/selinux/enforce": "1", "/proc/{pid}/attr/current": context}
-    monkeypatch.setattr(inspection, "selinux_label", lambda *_: "system_u:object_r:var_lib_t:s0")
+    monkeypatch.setattr(access_control, "selinux_label", lambda *_: "system_u:object_r:var_lib_t:s0")
     site.start()
     assert site.examine()["selinux"].status == status
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rollout.agent.runner import Runner
+from rollout.agent.operations.runner import Runner
 from rollout.agent.settings import settings_from
 from rollout.delivery.broker_users import BrokerUsers, UnsupportedBrokerError
 from rollout.messages import ServerProblem

@@ -5,7 +5,7 @@ import stat
 import pytest
 import redis
 
-from rollout.agent.identity import read_identity
+from rollout.agent.control_plane.identity import read_identity
 from rollout.agent.settings import settings_from
 from rollout.signing import key_id
 from tests.plugins.server import free_port

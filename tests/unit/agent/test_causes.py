@@ -3,8 +3,8 @@
 import pytest
 from redis.exceptions import NoPermissionError, ResponseError
 
-from rollout.agent.causes import LoadRefusedError, UnloadRefusedError, refusal, why_not_loaded
-from rollout.agent.server import LoadedModule, RefusedError
+from rollout.agent.server.causes import LoadRefusedError, UnloadRefusedError, refusal, why_not_loaded
+from rollout.agent.server.session import LoadedModule, RefusedError
 from rollout.messages import Reason
 
 MODULE = LoadedModule(name="m", version=1, path="/m/m/1/m.so")

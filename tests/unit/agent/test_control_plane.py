@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rollout.agent.control_plane import RefusedByControlPlaneError, trust_documents
+from rollout.agent.control_plane.api import RefusedByControlPlaneError, trust_documents
 from rollout.agent.settings import AgentSettings
 
 

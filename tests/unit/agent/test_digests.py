@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rollout.agent import digests
-from rollout.agent.digests import Digests
+from rollout.agent.module_files import digests
+from rollout.agent.module_files.digests import Digests
 from rollout.messages import Member, content_digest
 
 

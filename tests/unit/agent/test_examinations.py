@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from rollout.agent import examinations
-from rollout.agent.examinations import Examinations
+from rollout.agent.node import examinations
+from rollout.agent.node.examinations import Examinations
 from rollout.messages import Finding, FindingStatus
 from tests.waiting import wait_for
 

@@ -3,8 +3,8 @@
 import json
 from dataclasses import replace
 
-from rollout.agent import observation
-from rollout.agent.heartbeat_limit import LARGEST, within_limit
+from rollout.agent.node.heartbeat_limit import LARGEST, within_limit
+from rollout.agent.server import observation
 from rollout.messages import (
     Finding,
     FindingStatus,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout.agent.include import IncludeFile, _sorted, quoted
+from rollout.agent.module_files.include import IncludeFile, _sorted, quoted
 
 GREET = PurePosixPath("/m/greet")
 

@@ -6,22 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from rollout.agent import inspection
-from rollout.agent.inspection import (
+from rollout.agent.inspection import access_control, systemd
+from rollout.agent.inspection.configuration import (
     MOST_BYTES,
     MOST_FILES,
     MOST_LINES,
-    configuration,
-    forbids_execution,
-    forbids_writing,
     from_arguments,
-    mount_of,
-    process,
-    sees_same,
-    server_pid,
+    read_configuration,
     split_words,
-    unit_settings,
 )
+from rollout.agent.inspection.mounts import mount_of, sees_same
+from rollout.agent.inspection.process import Process, read_process, server_pid, unit_of
+from rollout.agent.inspection.systemd import forbids_execution, forbids_writing, unit_settings
 
 UNIT = """[Unit]
 Description=ExecPaths=/wrong
@@ -81,7 +77,7 @@ def test_includes_are_read_in_their_place(host):
     host("/etc/redis/a.conf", "port 2\nloadmodule /m.so x\n")
     host("/etc/redis/d/2.conf", "port 4\n")
     host("/etc/redis/d/1.conf", "port 3\n")
-    found = configuration("/etc/redis/redis.conf", host.root)
+    found = read_configuration("/etc/redis/redis.conf", host.root)
     assert [each.words[1] for each in found.all("port")] == ["0", "2", "3", "4", "1"]
     assert found.last("port") == "1"
     assert [each.place for each in found.all("loadmodule")] == ["/etc/redis/a.conf:2"]
@@ -91,23 +87,23 @@ def test_includes_are_read_in_their_place(host):
 
 def test_what_cannot_be_read_is_named(host):
     host("/r.conf", "include /missing.conf\ninclude relative.conf\nport 'x\ninclude /none/*.conf\n")
-    assert configuration("/r.conf", host.root).unread == {
+    assert read_configuration("/r.conf", host.root).unread == {
         "/missing.conf": "No such file or directory",
         "relative.conf": "a relative path",
         "/r.conf:3": "unbalanced quotes",
     }
-    assert configuration("/no.conf", host.root).unread == {"/no.conf": "No such file or directory"}
+    assert read_configuration("/no.conf", host.root).unread == {"/no.conf": "No such file or directory"}
 
 
 def test_a_relative_include_follows_dir(host):
     host("/r.conf", "dir /var/lib/redis\ninclude more.conf\n")
     host("/var/lib/redis/more.conf", "port 7\n")
-    assert configuration("/r.conf", host.root).last("port") == "7"
+    assert read_configuration("/r.conf", host.root).last("port") == "7"
 
 
 def test_a_file_that_includes_itself_ends(host):
     host("/r.conf", "include /r.conf\n")
-    assert configuration("/r.conf", host.root).unread == {"/r.conf": "too many levels of includes"}
+    assert read_configuration("/r.conf", host.root).unread == {"/r.conf": "too many levels of includes"}
 
 
 def test_options_of_the_command_line():
@@ -124,7 +120,7 @@ def test_a_process(host):
     host("/proc/7/cmdline", "/usr/bin/redis-server 127.0.0.1:6379\0\0\0\0")
     host("/usr/lib/systemd/system/redis-server.service", UNIT)
     (host.root / "proc/7/exe").symlink_to("/usr/bin/redis-check-rdb")
-    found = process(7, host.root)
+    found = read_process(7, host.root)
     assert (found.uid, found.gid, found.groups) == (104, 105, (105, 106))
     assert (found.executable, found.unit) == ("/usr/bin/redis-check-rdb", "redis-server.service")
     assert found.arguments == ("/etc/redis/redis.conf", "--supervised", "systemd")
@@ -132,11 +128,11 @@ def test_a_process(host):
 
 def test_arguments_that_the_server_has_not_replaced(host):
     host("/proc/7/cmdline", "redis-server\0--port\x000\0")
-    assert process(7, host.root).arguments == ("--port", "0")
+    assert read_process(7, host.root).arguments == ("--port", "0")
 
 
 def test_an_unknown_process(host):
-    assert process(7, host.root) == inspection.Process(pid=7)
+    assert read_process(7, host.root) == Process(pid=7)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +146,7 @@ def test_an_unknown_process(host):
 )
 def test_the_unit_of_a_process(host, cgroup, unit):
     host("/proc/7/cgroup", cgroup)
-    assert inspection.unit_of(7, host.root) == unit
+    assert unit_of(7, host.root) == unit
 
 
 def test_a_listening_tcp_socket(host):
@@ -250,15 +246,15 @@ def test_two_processes_see_the_same_directory(host):
 
 
 def test_mandatory_access_control(host):
-    assert inspection.selinux_enforces(host.root) is None
-    assert inspection.apparmor_is_active(host.root) is False
-    assert inspection.security_context(7, host.root) is None
+    assert access_control.selinux_enforces(host.root) is None
+    assert access_control.apparmor_is_active(host.root) is False
+    assert access_control.security_context(7, host.root) is None
     host("/sys/fs/selinux/enforce", "1")
     host("/sys/module/apparmor/parameters/enabled", "Y\n")
     host("/proc/7/attr/current", "/usr/bin/redis-server (enforce)\n")
-    assert inspection.selinux_enforces(host.root) is True
-    assert inspection.apparmor_is_active(host.root) is True
-    assert inspection.security_context(7, host.root) == "/usr/bin/redis-server (enforce)"
+    assert access_control.selinux_enforces(host.root) is True
+    assert access_control.apparmor_is_active(host.root) is True
+    assert access_control.security_context(7, host.root) == "/usr/bin/redis-server (enforce)"
 
 
 def test_systemd_itself_is_asked(tmp_path, monkeypatch):
@@ -267,15 +263,15 @@ def test_systemd_itself_is_asked(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     shim.write_text(f"#!/bin/sh\nprintf '{shown.format(state='loaded')}'\n")
     shim.chmod(0o755)
-    assert inspection._shown("redis-server.service") == {
+    assert systemd._shown("redis-server.service") == {
         "ExecPaths": "/usr/lib /lib",
         "NoExecPaths": "/",
         "User": "redis",
     }
     shim.write_text(f"#!/bin/sh\nprintf '{shown.format(state='not-found')}'\n")
-    assert inspection._shown("redis-server.service") is None
+    assert systemd._shown("redis-server.service") is None
     shim.write_text("#!/bin/sh\nexit 1\n")
-    assert inspection._shown("redis-server.service") is None
+    assert systemd._shown("redis-server.service") is None
 
 
 # --- A hostile server names the configuration file --------------------------------------------------------------------
@@ -305,21 +301,21 @@ def _huge(path):
 )
 def test_a_file_without_end_is_not_read(tmp_path, make, reason):
     make(tmp_path / "redis.conf")
-    assert configuration("/redis.conf", tmp_path).unread == {"/redis.conf": reason}
+    assert read_configuration("/redis.conf", tmp_path).unread == {"/redis.conf": reason}
 
 
 def test_a_path_with_a_nul_is_not_read(tmp_path):
-    assert configuration("/a\0b", tmp_path).unread == {"/a\0b": "embedded null byte"}
+    assert read_configuration("/a\0b", tmp_path).unread == {"/a\0b": "embedded null byte"}
 
 
 def test_a_file_that_includes_itself_many_times_is_read_to_a_limit(tmp_path):
     (tmp_path / "redis.conf").write_text("include /redis.conf\n" * 3)
-    found = configuration("/redis.conf", tmp_path)
+    found = read_configuration("/redis.conf", tmp_path)
     assert len(found.files) == MOST_FILES
     assert found.unread["/redis.conf"] in {f"more than {MOST_FILES} files", "too many levels of includes"}
 
 
 def test_more_lines_than_the_limit_are_not_read(tmp_path):
     (tmp_path / "redis.conf").write_text("a\n" * (MOST_LINES + 1))
-    found = configuration("/redis.conf", tmp_path)
+    found = read_configuration("/redis.conf", tmp_path)
     assert (len(found.directives), found.unread) == (MOST_LINES, {"/redis.conf": f"more than {MOST_LINES} lines"})

@@ -3,8 +3,8 @@
 import pytest
 
 from rollout.agent.failure import Failure
-from rollout.agent.journal import Before, Journal
-from rollout.agent.server import LoadedModule
+from rollout.agent.node.journal import Before, Journal
+from rollout.agent.server.session import LoadedModule
 from rollout.messages import Action, Activation, Command, Phase, Report
 
 

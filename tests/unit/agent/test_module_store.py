@@ -2,7 +2,7 @@
 
 import pytest
 
-from rollout.agent.module_store import ModuleStore
+from rollout.agent.module_files.module_store import ModuleStore
 
 
 @pytest.fixture

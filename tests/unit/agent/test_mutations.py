@@ -8,10 +8,10 @@ from random import Random
 import msgspec
 import pytest
 
-from rollout.agent.identity import Identity, write_identity
-from rollout.agent.rotation import new_credentials
+from rollout.agent.control_plane.identity import Identity, write_identity
+from rollout.agent.control_plane.rotation import new_credentials
+from rollout.agent.control_plane.trust import Trust
 from rollout.agent.settings import settings_from
-from rollout.agent.trust import Trust
 from rollout.messages import Action, Activation, Command, Member, Package, to_json
 from rollout.signing import ControlSecret, Purpose, UntrustedError
 from tests.mutations import mutations

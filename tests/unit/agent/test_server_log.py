@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from rollout.agent.server import Session
-from rollout.agent.server_log import ServerLog, redacted
+from rollout.agent.server.server_log import ServerLog, redacted
+from rollout.agent.server.session import Session
 from rollout.agent.settings import AgentSettings
 from rollout.messages import LONGEST_LOG_LINE
 

@@ -8,13 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from rollout.agent import cancel, rotation
+from rollout.agent.control_plane import rotation
+from rollout.agent.control_plane.identity import Identity, IdentityError, read_identity, write_identity
+from rollout.agent.control_plane.rotation import new_credentials, rotate
+from rollout.agent.control_plane.trust import ALL_NODES, Trust
 from rollout.agent.failure import Failure
-from rollout.agent.fetch import _refuse_other_hosts
-from rollout.agent.identity import Identity, IdentityError, read_identity, write_identity
-from rollout.agent.rotation import new_credentials, rotate
+from rollout.agent.module_files.fetch import _refuse_other_hosts
+from rollout.agent.operations import cancel
 from rollout.agent.settings import AgentSettings, settings_from
-from rollout.agent.trust import ALL_NODES, Trust
 from rollout.messages import Phase, Report, Reports
 from rollout.signing import ControlSecret, Envelope, Purpose, UntrustedError, key_id
 from tests.waiting import wait_for
@@ -100,7 +101,7 @@ def test_a_disk_that_is_full_ends_no_thread(settings, monkeypatch, caplog):
     def full(*_: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("rollout.agent.trust.write_identity", full)
+    monkeypatch.setattr("rollout.agent.control_plane.trust.write_identity", full)
     trust = Trust(settings, learn=lambda: documents(NEW, OLD))
     trust.learn_keys()
     assert trust.identity == stored(settings)

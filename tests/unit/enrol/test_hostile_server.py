@@ -14,7 +14,8 @@ from modfleet.enrol.rights import LOAD, PERSIST
 from modfleet.enrol.server import FoundServer, Login, detect
 from modfleet.enrol.steps import Steps
 from modfleet.failure import CommandError
-from rollout.agent.inspection import Configuration, Process
+from rollout.agent.inspection.configuration import Configuration
+from rollout.agent.inspection.process import Process
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from modfleet.enrol.install import _modules_directory
 from modfleet.enrol.layout import Layout
 from modfleet.enrol.server import FoundServer, Login
 from modfleet.enrol.steps import Steps
-from rollout.agent import inspection
+from rollout.agent.inspection.systemd import unit_settings
 
 LAYOUT = Layout(node="n1")
 EVERYTHING = frozenset({"observe", "load", "persist"})
@@ -27,7 +27,7 @@ def directory(server, settings=None, rights=EVERYTHING):
 
 
 def debian():
-    settings = inspection.unit_settings("redis-server.service")
+    settings = unit_settings("redis-server.service")
     assert settings, "this test needs the unit of Debian's redis-server"
     return found(**settings)
 

@@ -5,20 +5,20 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from rollout.agent.causes import (
+from rollout.agent.failure import Failure
+from rollout.agent.module_files.digests import file_digest
+from rollout.agent.node.node import ServerFacts, observe
+from rollout.agent.operations.operation import LOAD_SECONDS, PROBE_SECONDS, UNLOAD_SECONDS, Operation
+from rollout.agent.operations.settle import crashed, refuse_restarted, settle
+from rollout.agent.server.causes import (
     LoadRefusedError,
     refusal,
     refuse_if_named_in_acl,
     taken_commands,
     why_not_loaded,
 )
-from rollout.agent.digests import file_digest
-from rollout.agent.failure import Failure
-from rollout.agent.node import ServerFacts, observe
-from rollout.agent.operation import LOAD_SECONDS, PROBE_SECONDS, UNLOAD_SECONDS, Operation
-from rollout.agent.server import LoadedModule, RefusedError, ServerLostError, ServerSilentError, Session
-from rollout.agent.settle import crashed, refuse_restarted, settle
-from rollout.agent.swap import load, swap
+from rollout.agent.server.session import LoadedModule, RefusedError, ServerLostError, ServerSilentError, Session
+from rollout.agent.server.swap import load, swap
 from rollout.messages import Package, Phase, Reason
 
 

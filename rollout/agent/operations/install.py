@@ -5,15 +5,15 @@ A rollback then removes the version that it undoes.
 
 from dataclasses import replace
 
-from rollout.agent.activate import activate, refuse_foreign
-from rollout.agent.causes import refusal
 from rollout.agent.failure import Failure, as_failure
-from rollout.agent.fetch import fetch
-from rollout.agent.operation import FETCH_SECONDS, VERIFY_SECONDS, Operation, Outcome
-from rollout.agent.remove import deactivate, is_here, take_away
-from rollout.agent.server import RefusedError
-from rollout.agent.undo import undone
-from rollout.agent.unpack import check_manifest, unpack
+from rollout.agent.module_files.fetch import fetch
+from rollout.agent.module_files.unpack import check_manifest, unpack
+from rollout.agent.operations.activate import activate, refuse_foreign
+from rollout.agent.operations.operation import FETCH_SECONDS, VERIFY_SECONDS, Operation, Outcome
+from rollout.agent.operations.remove import deactivate, is_here, take_away
+from rollout.agent.operations.undo import undone
+from rollout.agent.server.causes import refusal
+from rollout.agent.server.session import RefusedError
 from rollout.messages import Activation, Package, Phase, Reason
 
 

@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from rollout.agent.publisher import Publisher
+from rollout.agent.control_plane.publisher import Publisher
 from rollout.messages import HEARTBEATS, Heartbeat
 
 log = logging.getLogger(__name__)

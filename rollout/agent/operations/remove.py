@@ -2,10 +2,10 @@
 
 from contextlib import nullcontext
 
-from rollout.agent.activate import reported_as_crash
-from rollout.agent.causes import refuse_if_named_in_acl
-from rollout.agent.operation import UNLOAD_SECONDS, Operation, Outcome
-from rollout.agent.swap import unload
+from rollout.agent.operations.activate import reported_as_crash
+from rollout.agent.operations.operation import UNLOAD_SECONDS, Operation, Outcome
+from rollout.agent.server.causes import refuse_if_named_in_acl
+from rollout.agent.server.swap import unload
 from rollout.messages import Phase, Reason
 
 

@@ -2,7 +2,7 @@
 
 import threading
 
-from rollout.agent.publisher import Publisher
+from rollout.agent.control_plane.publisher import Publisher
 from rollout.messages import REPORTS, Report, Reports
 
 #: Shorter phases are not reported, seconds: most operations send only their final report.

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
 
-from rollout.agent.identity import Credentials, Identity, read_identity, write_identity
+from rollout.agent.control_plane.identity import Credentials, Identity, read_identity, write_identity
 from rollout.agent.settings import AgentSettings
 from rollout.messages import Heartbeat, Reports, to_json
 from rollout.signing import ControlKey, Envelope, Purpose, UntrustedError, envelope_from, opened

@@ -3,8 +3,8 @@
 import time
 
 from rollout.agent.failure import Failure
-from rollout.agent.operation import Operation
-from rollout.agent.server import RefusedError, ServerLoadingError, ServerSilentError, Session
+from rollout.agent.operations.operation import Operation
+from rollout.agent.server.session import RefusedError, ServerLoadingError, ServerSilentError, Session
 from rollout.messages import Reason
 
 #: Seconds between two checks of the server.

@@ -5,9 +5,9 @@ import secrets
 import time
 from hashlib import sha256
 
-from rollout.agent.control_plane import add_key
-from rollout.agent.identity import Credentials
-from rollout.agent.trust import Trust
+from rollout.agent.control_plane.api import add_key
+from rollout.agent.control_plane.identity import Credentials
+from rollout.agent.control_plane.trust import Trust
 from rollout.signing import NodeSecret, Purpose, UntrustedError, key_id, to_text
 
 log = logging.getLogger(__name__)

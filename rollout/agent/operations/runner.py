@@ -8,20 +8,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from rollout.agent.causes import refusal
+from rollout.agent.control_plane.trust import Trust
 from rollout.agent.deadline import LONGEST_OPERATION, Deadline
-from rollout.agent.examinations import Examinations
-from rollout.agent.expiry import Expiry
 from rollout.agent.failure import CanceledError, Failure, MalformedCommandError, as_failure
-from rollout.agent.install import install
-from rollout.agent.journal import Before, Entry
-from rollout.agent.node import Node, ServerFacts
-from rollout.agent.operation import Operation, Outcome
-from rollout.agent.remove import remove
-from rollout.agent.server import RefusedError
-from rollout.agent.server_log import ServerLog, redacted
+from rollout.agent.node.examinations import Examinations
+from rollout.agent.node.journal import Before, Entry
+from rollout.agent.node.node import Node, ServerFacts
+from rollout.agent.operations.expiry import Expiry
+from rollout.agent.operations.install import install
+from rollout.agent.operations.operation import Operation, Outcome
+from rollout.agent.operations.remove import remove
+from rollout.agent.server.causes import refusal
+from rollout.agent.server.server_log import ServerLog, redacted
+from rollout.agent.server.session import RefusedError
 from rollout.agent.settings import AgentSettings
-from rollout.agent.trust import Trust
 from rollout.messages import Action, Activation, Command, Heartbeat, Inventory, Phase, Reason, Report
 
 log = logging.getLogger(__name__)

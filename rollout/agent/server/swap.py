@@ -5,9 +5,9 @@ Each raises `Failure` if the server refuses.
 
 import time
 
-from rollout.agent.causes import LoadRefusedError, UnloadRefusedError, is_refusal_of_all, refusal
 from rollout.agent.failure import Failure
-from rollout.agent.server import LoadedModule, RefusedError, ServerLostError, ServerSilentError, Session
+from rollout.agent.server.causes import LoadRefusedError, UnloadRefusedError, is_refusal_of_all, refusal
+from rollout.agent.server.session import LoadedModule, RefusedError, ServerLostError, ServerSilentError, Session
 
 
 def load(session: Session, module: LoadedModule) -> None:

@@ -21,8 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from rollout.agent.regular_file import open_regular
-from rollout.agent.server import RefusedError, Session
+from rollout.agent.inspection.regular_file import open_regular
+from rollout.agent.server.session import RefusedError, Session
 from rollout.agent.settings import AgentSettings
 from rollout.messages import LONGEST_LOG_LINE, MOST_LOG_LINES
 

@@ -8,12 +8,12 @@ import logging
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from rollout.agent.causes import UnloadRefusedError
 from rollout.agent.failure import CanceledError, Failure, as_failure
-from rollout.agent.node import observe
-from rollout.agent.operation import Operation
-from rollout.agent.server import LoadedModule, RefusedError, ServerLostError, Session
-from rollout.agent.swap import load, swap, unload
+from rollout.agent.node.node import observe
+from rollout.agent.operations.operation import Operation
+from rollout.agent.server.causes import UnloadRefusedError
+from rollout.agent.server.session import LoadedModule, RefusedError, ServerLostError, Session
+from rollout.agent.server.swap import load, swap, unload
 from rollout.messages import Activation, Reason
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from kombu import Connection, Producer
 from kombu.exceptions import OperationalError
 from redis.exceptions import AuthenticationError, RedisError
 
-from rollout.agent.trust import Trust
+from rollout.agent.control_plane.trust import Trust
 from rollout.messages import Heartbeat, Reports, queue_for
 from rollout.tls import in_words
 from rollout.transport import register

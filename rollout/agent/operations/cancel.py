@@ -17,12 +17,12 @@ import msgspec
 from kombu import Consumer, Queue
 from kombu.exceptions import ContentDisallowed, DecodeError
 
-from rollout.agent.announce import Announcer
+from rollout.agent.control_plane.publisher import RETRY_SECONDS, Publisher, broker_problem, connected
+from rollout.agent.control_plane.rotation import rotate
+from rollout.agent.control_plane.trust import Trust
 from rollout.agent.failure import MalformedCommandError
-from rollout.agent.publisher import RETRY_SECONDS, Publisher, broker_problem, connected
-from rollout.agent.rotation import rotate
-from rollout.agent.runner import Runner
-from rollout.agent.trust import Trust
+from rollout.agent.operations.announce import Announcer
+from rollout.agent.operations.runner import Runner
 from rollout.messages import Command, cancel_queue_for, from_json
 from rollout.signing import Purpose, UntrustedError
 

@@ -13,7 +13,7 @@ import redis
 from redis.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError, RedisError, ResponseError
 
 from rollout.agent.failure import AgentError, Failure
-from rollout.agent.regular_file import read_secret
+from rollout.agent.inspection.regular_file import read_secret
 from rollout.agent.settings import AgentSettings
 from rollout.messages import Reason
 from rollout.tls import in_words, secured

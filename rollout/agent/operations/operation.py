@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from rollout.agent.deadline import Deadline
-from rollout.agent.journal import Before
-from rollout.agent.node import Node, ServerFacts
-from rollout.agent.server import LoadedModule
-from rollout.agent.server_log import ServerLog
+from rollout.agent.node.journal import Before
+from rollout.agent.node.node import Node, ServerFacts
+from rollout.agent.server.server_log import ServerLog
+from rollout.agent.server.session import LoadedModule
 from rollout.messages import Command, Phase, Reason
 
 #: The longest time of each step, seconds. Together they stay below `LONGEST_OPERATION`.

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from rollout.agent.failure import Failure
-from rollout.agent.server import LoadedModule, RefusedError, Session
+from rollout.agent.server.session import LoadedModule, RefusedError, Session
 from rollout.messages import Reason
 
 

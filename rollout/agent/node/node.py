@@ -13,16 +13,17 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from rollout.agent.causes import refusal
-from rollout.agent.digests import Digests
-from rollout.agent.examinations import Examinations
+from rollout.agent.control_plane.trust import Trust
 from rollout.agent.failure import Failure
-from rollout.agent.heartbeat_limit import within_limit
-from rollout.agent.include import IncludeFile
-from rollout.agent.journal import Journal
-from rollout.agent.module_store import ModuleStore
-from rollout.agent.observation import Observer, product, storable
-from rollout.agent.server import (
+from rollout.agent.module_files.digests import Digests
+from rollout.agent.module_files.include import IncludeFile
+from rollout.agent.module_files.module_store import ModuleStore
+from rollout.agent.node.examinations import Examinations
+from rollout.agent.node.heartbeat_limit import within_limit
+from rollout.agent.node.journal import Journal
+from rollout.agent.server.causes import refusal
+from rollout.agent.server.observation import Observer, product, storable
+from rollout.agent.server.session import (
     LoadedModule,
     RefusedError,
     Server,
@@ -32,7 +33,6 @@ from rollout.agent.server import (
     UserRefusedError,
 )
 from rollout.agent.settings import AgentSettings
-from rollout.agent.trust import Trust
 from rollout.messages import (
     Capability,
     Finding,

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rollout.agent.server import LoadedModule, RefusedError, Session
+from rollout.agent.server.session import LoadedModule, RefusedError, Session
 from rollout.messages import Replica, ServerModule, ServerProblem, ServerState
 
 #: Sections of INFO that a heartbeat needs. Servers before 7.0 take only one.

@@ -13,10 +13,10 @@ from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import Request
 
-from rollout.agent.control_plane import opener, proof_of, url_of
+from rollout.agent.control_plane.api import opener, proof_of, url_of
+from rollout.agent.control_plane.trust import Trust
 from rollout.agent.deadline import Deadline
 from rollout.agent.failure import Failure
-from rollout.agent.trust import Trust
 from rollout.messages import Package, Reason
 
 #: The longest time to connect, and between two chunks, seconds.

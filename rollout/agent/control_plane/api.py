@@ -13,8 +13,8 @@ from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandl
 
 import msgspec
 
+from rollout.agent.control_plane.trust import Trust
 from rollout.agent.settings import AgentSettings
-from rollout.agent.trust import Trust
 from rollout.signing import Envelope, Purpose, to_text
 
 #: The longest time to connect, and to wait for an answer, seconds.

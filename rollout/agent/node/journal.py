@@ -15,7 +15,7 @@ import msgspec
 
 from durable import write_file
 from rollout.agent.failure import Failure
-from rollout.agent.server import LoadedModule
+from rollout.agent.server.session import LoadedModule
 from rollout.messages import Command, Reason, Report
 
 log = logging.getLogger(__name__)

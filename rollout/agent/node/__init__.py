@@ -1,0 +1,1 @@
+"""One node: its state, its journal, its heartbeats."""

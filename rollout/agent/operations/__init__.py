@@ -1,0 +1,1 @@
+"""Operations: how a command is carried out, undone, canceled and reported."""

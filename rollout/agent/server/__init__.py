@@ -1,0 +1,1 @@
+"""The node's Redis or Valkey server: its commands, its state, its log, and why it refuses."""
