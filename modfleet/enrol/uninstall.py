@@ -12,6 +12,8 @@ from modfleet.enrol.server import Login
 from modfleet.enrol.steps import Steps
 from modfleet.failure import CommandError, ExitCode, UsageError
 from rollout.agent.failure import Failure
+from rollout.agent.inspection import MOST_BYTES
+from rollout.agent.regular_file import open_regular
 from rollout.agent.server import RefusedError
 
 
@@ -102,7 +104,12 @@ def _require_unloaded(settings: dict[str, str], modules: Path, include: Path, ad
 def _load_lines(include: Path) -> list[str]:
     if not include.exists():
         return []
-    return [line for line in include.read_text().splitlines() if line.strip() and not line.startswith("# Written")]
+    try:  # the agent's user may have put anything there
+        with open_regular(include) as file:
+            text = file.read(MOST_BYTES).decode(errors="replace")
+    except OSError as error:
+        raise CommandError(f"{include} cannot be read: {error.strerror}.") from error
+    return [line for line in text.splitlines() if line.strip() and not line.startswith("# Written")]
 
 
 def _others(host: Host) -> str:
