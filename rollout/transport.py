@@ -18,7 +18,9 @@ import msgspec
 from celery.worker.consumer import Consumer
 from kombu.transport import TRANSPORT_ALIASES, redis
 from msgspec import Meta
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from rollout.messages import HEARTBEATS, REPORTS
 
@@ -116,8 +118,20 @@ class Dropped:
 DROPPED = Dropped()
 
 
+class LostError(RedisConnectionError, BrokenPipeError):
+    """A message could not be acknowledged. Celery connects again only for a `BrokenPipeError`. After any other error it goes
+    on, and receives nothing more: it counts the message as unacknowledged, and may have only one."""
+
+
 class QoS(redis.QoS):
     channel: "Channel"
+
+    def ack(self, delivery_tag: str) -> None:
+        """Raises: `LostError`."""
+        try:
+            super().ack(delivery_tag)
+        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            raise LostError(str(error)) from error
 
     def restore_visible(self, *args: Any, **options: Any) -> None:
         """Do nothing in an agent: at each connection, it takes its unacknowledged command back itself.

@@ -44,8 +44,8 @@ class Host:
 
     def editable(self, absolute: str) -> Path | None:
         """Return a file of another program that may be edited; None if it is not below `root`."""
-        path = Path(absolute)
-        return path if path.is_relative_to(self.root) and path.is_file() else None
+        path = Path(absolute)  # the server names it: it may have `..`, or directories that are links
+        return path if path.resolve().is_relative_to(self.root.resolve()) and path.is_file() else None
 
     def create_user(self, name: str) -> bool:
         """Return True if the system user did not exist."""

@@ -14,6 +14,8 @@ from modfleet.enrol.server import Login
 from modfleet.enrol.steps import Steps
 from modfleet.failure import CommandError, ExitCode, UsageError
 from rollout.agent.failure import Failure
+from rollout.agent.inspection.configuration import MOST_BYTES
+from rollout.agent.inspection.regular_file import open_regular
 from rollout.agent.module_files.include import quoted
 from rollout.agent.server.session import RefusedError
 
@@ -129,7 +131,12 @@ def _including_file(settings: dict[str, str], modules: Path, admin: Login | None
 def _load_lines(include: Path) -> list[str]:
     if not include.exists():
         return []
-    return [line for line in include.read_text().splitlines() if line.strip() and not line.startswith("# Written")]
+    try:  # the agent's user may have put anything there
+        with open_regular(include) as file:
+            text = file.read(MOST_BYTES).decode(errors="replace")
+    except OSError as error:
+        raise CommandError(f"{include} cannot be read: {error.strerror}.") from error
+    return [line for line in text.splitlines() if line.strip() and not line.startswith("# Written")]
 
 
 def _others(host: Host) -> str:

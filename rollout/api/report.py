@@ -52,8 +52,8 @@ COLUMNS = (
     "automatic",
     "server_log",
 )
-#: A spreadsheet takes what begins so for a formula (OWASP, "CSV Injection").
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+#: A spreadsheet takes what begins so for a formula (OWASP, "CSV Injection"); the last four are the full-width forms.
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def as_json(report: Report) -> Iterator[str]:

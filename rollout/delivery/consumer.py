@@ -100,7 +100,8 @@ def declare_silent_nodes(heard_seconds: float) -> bool:
     """Declare a batch of silent nodes offline. Return True if there may be more of them.
 
     A node is not judged for its first three heartbeat intervals after this thread was connected, or after the broker was
-    stuck or full: its heartbeats may have had no consumer.
+    stuck or full: its heartbeats may have had no consumer. The same holds after the database's clock was set: otherwise all
+    nodes would be silent at once.
     """
     record_lost_outcomes()
     silent = offline_nodes.declare_silent_nodes_offline(heard_seconds=heard_seconds)

@@ -1,6 +1,8 @@
 """Declares nodes offline that missed their heartbeats."""
 
+import logging
 import math
+import time
 from datetime import datetime, timedelta
 from itertools import islice
 
@@ -18,17 +20,41 @@ from rollout.process.timeouts import CLOCK
 from rollout.queries.operations import unfinished_operations_of
 from rollout.queries.rollouts import unfinished_rollouts_of
 
+logger = logging.getLogger(__name__)
+
+#: The database's clock was set if it differs by more from one look to the next, seconds.
+JUMP_SECONDS = 5.0
 #: A node that has been silent for so many of its intervals is offline.
 MISSED_HEARTBEATS = 3
 #: Nodes that are declared offline in one transaction. Heartbeats are taken in between two of them.
 DECLARED_AT_ONCE = 250
 
 
+class EvenClock:
+    """Since when the database's clock has run as fast as this process's. For one thread."""
+
+    def __init__(self) -> None:
+        self._offset: float | None = None
+        self._since = -math.inf
+
+    def even_seconds(self, by_database: datetime) -> float:
+        now = time.monotonic()
+        offset = by_database.timestamp() - now
+        if self._offset is not None and abs(offset - self._offset) > JUMP_SECONDS:
+            logger.warning("The database's clock was set by %.0f s", offset - self._offset)
+            self._since = now
+        self._offset = offset
+        return now - self._since
+
+
+clock = EvenClock()
+
+
 def declare_silent_nodes_offline(*, heard_seconds: float = math.inf) -> list[str]:
     """Declare up to `DECLARED_AT_ONCE` silent nodes offline in one append, and withdraw what they had not started.
 
     Return their names. Do not judge nodes whose three intervals are longer than `heard_seconds`, the time since when
-    heartbeats could be heard.
+    heartbeats could be heard, or than the time since the database's clock was set.
     """
     with acting_as(CLOCK):
         silent = _declare_offline(heard_seconds)
@@ -42,6 +68,8 @@ def _silent_nodes(heard_seconds: float) -> list[str]:
     A node that came back too often is declared offline later (`domain.node.pace`).
     """
     now = database_now()
+    if math.isfinite(heard_seconds):
+        heard_seconds = min(heard_seconds, clock.even_seconds(now))
     online = Node.objects.filter(online=True).values("name")
     silent = (
         each.node

@@ -236,6 +236,19 @@ def test_a_cancel_that_is_nonsense_is_dropped(worker, site, built, nonsense):
     assert worker.logged("Dropped a cancel") == 1
 
 
+def test_a_command_that_could_not_be_acknowledged_does_not_block_the_next_one(worker, site, built, waits):
+    site.shelf.gate.clear()
+    first, second = site.command(built("greet")), site.command(built("greet", 10100))
+    worker.send(to_json(first))
+    worker.hears(Phase.FETCHING)
+    worker.broker.kill()
+    site.shelf.gate.set()
+    waits(lambda: worker.logged("Couldn't ack"))
+    worker.broker.start()
+    worker.send(to_json(second))
+    assert worker.final(second.rollout)[0].phase is Phase.SUCCEEDED
+
+
 def test_it_outlives_the_broker(worker, site, built, waits):
     waits(worker.heartbeats)
     worker.broker.kill()

@@ -1,5 +1,7 @@
 """`modfleet agent uninstall` keeps what the server needs."""
 
+import os
+
 import pytest
 
 from modfleet.sample import SOURCE, compile_module
@@ -54,6 +56,15 @@ def test_purge_is_refused_while_a_module_is_loaded(agent, loaded):
     assert refused.code == 1
     assert refused.err == "--purge would delete modules that are loaded: greet. Remove them with a rollout first.\n"
     assert loaded.files() == before
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_purge_is_refused_if_the_lines_cannot_be_read(agent, installed, make):
+    """The agent's user could let root wait without end."""
+    make(installed.root / "var/lib/modfleet-agent/n1/modules/modfleet.conf")
+    refused = agent("uninstall", "n1", "--purge", "--root", installed.root)
+    assert refused.code == 1
+    assert "modfleet.conf cannot be read: it is not a regular file." in refused.err
 
 
 def test_purge_after_an_uninstallation_says_what_to_do_without_the_agent(agent, loaded):

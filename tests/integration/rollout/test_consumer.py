@@ -3,14 +3,17 @@
 import signal
 import threading
 import time
+from datetime import timedelta
 
 import pytest
 from celery import current_app
 
+from eventstore import database_now
 from rollout.delivery import consumer, ingestion
 from rollout.delivery.consumer import BatchConsumer, declare_silent_nodes
 from rollout.delivery.outbox import publish_due
 from rollout.messages import HEARTBEATS, REPORTS, Phase, queue_for
+from rollout.process import offline_nodes
 from rollout.queries import statistics
 from rollout.transport import DROPPED
 from tests.recorded_fleet import fleet, heartbeat_of, node, phases, report_of, rollout, silence, start
@@ -174,6 +177,22 @@ def test_no_node_is_silent_in_the_first_three_intervals(broker):
     assert node(name).phase == "online"
     declare_silent_nodes(91.0)
     assert node(name).phase == "offline"
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_clock_that_was_set_makes_no_node_silent(broker, monkeypatch, hours):
+    """Each node has the time of three intervals to be heard again."""
+    (name,) = fleet(1)
+    clock, right = offline_nodes.EvenClock(), database_now
+    monkeypatch.setattr(offline_nodes, "clock", clock)
+    declare_silent_nodes(1000.0)
+    monkeypatch.setattr(offline_nodes, "database_now", lambda: right() + timedelta(hours=hours))
+    for _ in range(2):
+        declare_silent_nodes(1000.0)
+        assert node(name).phase == "online"
+    monkeypatch.setattr(clock, "_since", time.monotonic() - 1000)
+    declare_silent_nodes(1000.0)
+    assert node(name).phase == ("offline" if hours > 0 else "online")
 
 
 def test_after_a_broker_was_stuck_silence_starts_again(broker, consuming, waits, monkeypatch):

@@ -86,7 +86,7 @@ def test_as_csv(admin):
     assert [each["node"] for each in rows[3:]] == names
 
 
-@pytest.mark.parametrize("begins", ["=", "+", "-", "@", "\t", "\r"])
+@pytest.mark.parametrize("begins", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d"])
 def test_what_a_spreadsheet_would_run_is_defused(begins):
     assert _defused(f"{begins}cmd|' /C calc'!A0").startswith("'")
     assert _defused(-1.5) == -1.5

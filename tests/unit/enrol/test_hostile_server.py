@@ -9,7 +9,7 @@ import pytest
 
 from modfleet.enrol.at_server import AtServer, _has_user_line
 from modfleet.enrol.cli import _printable
-from modfleet.enrol.host import SystemHost
+from modfleet.enrol.host import Host, SystemHost
 from modfleet.enrol.rights import LOAD, PERSIST
 from modfleet.enrol.server import FoundServer, Login, detect
 from modfleet.enrol.steps import Steps
@@ -58,6 +58,15 @@ def its(tmp_path):
     )
     printed: list[str] = []
     return AtServer(found, SystemHost(), Steps(printed.append), rights=frozenset({PERSIST}), yes=True), file, printed
+
+
+@pytest.mark.parametrize("name", ["host/../redis/redis.conf", "host/etc/redis.conf"])
+def test_a_file_outside_the_root_is_not_edited(its, tmp_path, name):
+    _, file, _ = its
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host/etc").symlink_to(file.parent)
+    assert Host(tmp_path / "host").editable(str(tmp_path / name)) is None
+    assert Host(tmp_path).editable(str(file)) == file
 
 
 def test_a_link_in_place_of_the_file_is_not_followed(its, tmp_path):
