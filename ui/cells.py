@@ -134,10 +134,10 @@ def bar(row: Any) -> str:
     words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in numbers.items() if count)
     return format_html(
         '<span class="bar"><svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">{}</svg> {} % finished '
-        '<span class="numbers">of {} nodes: {}</span></span>',
+        '<span class="numbers">of {}: {}</span></span>',
         parts,
         percent,
-        total,
+        f"{total} node{'s' * (total != 1)}",
         words or "none",
     )
 

@@ -101,6 +101,9 @@ def _in_a_table(found: list[Document], *, width: int | None) -> RenderableType:
     columns = [name for name in _COLUMNS if width is None or width >= WIDE or name not in _LONG]
     rows = [[printable(_COLUMNS[name](each)) for name in columns] for each in found]
     if width is not None:
+        at = columns.index("RECORDED AT")
+        for row in rows:
+            row[at] = f"{row[at][:10]} {row[at][11:19]}Z"
         others = sum(max(map(len, column)) + GAP for column in list(zip(columns, *rows, strict=True))[:-1])
         for row in rows:
             row[-1] = shortened(row[-1], max(width - others, LEAST))

@@ -101,7 +101,7 @@ def install(wishes: Wishes, host: Host, tell: Callable[[str], None], system: Pat
     at_server.modules(directory)
     if not wishes.service:
         again = "restart the agent" if must_restart else "start the agent, unless it runs"
-        steps.by_you("start the agent" if joined else again, run_command(host, layout))
+        steps.by_you(again if former else "start the agent", run_command(host, layout))
         return _wait(wishes, layout, steps, joined, runs=False)
     must_restart |= _create_units(host, layout, steps, found)
     steps.step(host.start(layout.unit, again=must_restart), f"{layout.unit} runs")

@@ -22,7 +22,7 @@ def refused(up, *words):
     assert len(said.splitlines()) == 1, said
     for each in words:
         assert each in said
-    assert up.said() == ""
+    assert all(line.startswith("starting http") for line in up.said().splitlines()), up.said()
     assert up.end() == 2
 
 
@@ -30,6 +30,7 @@ def test_sample_answers_on_each_node_and_is_kept(start):
     up = start("--nodes", "2", environ={"MODFLEET_ADMIN_PASSWORD": None})
     up.wait_until_it_says("Ctrl-C")
     said = up.said()
+    assert said.startswith(f"starting {up.url} with 2 nodes in {up.folder}\n")
     assert "node-2> GREET.HELLO node-2  ->  Hello, node-2, from greet 1.0.0" in said
     for path in ("/v2/nodes", "/docs", "/admin/"):
         assert httpx.get(up.url + path).status_code in {200, 302, 401}

@@ -10,7 +10,7 @@ from accounts.roles import Role
 from eventstore import StoredEvent
 from rollout.projections.counters import operation_key
 from tests.integration.admin.conftest import EVIL, signed_in, text
-from ui.cells import page_url
+from ui.cells import page_url, prose
 
 LISTS = [
     "modules_app/module",
@@ -47,6 +47,17 @@ def test_it_works(fleet, admin):
     assert "Modfleet" in page
     for each in ("Modules", "Builds", "Nodes", "Rollouts", "Events"):
         assert f">{each}</a>" in page
+
+
+def test_words_between_backticks_are_code():
+    assert prose("Run `a <b>` & wait") == "Run <code>a &lt;b&gt;</code> &amp; wait"
+    assert prose("one ` alone") == "one ` alone"
+    assert prose("") == ""
+
+
+def test_the_page_of_an_operation_has_its_name(fleet, viewer):
+    page = text(viewer.get(page_url("rollout_operation", operation_key(fleet.rollout, "node-b"))))
+    assert "<h1>install greet 2 on node-b</h1>" in page
 
 
 @pytest.mark.parametrize("path", LISTS)

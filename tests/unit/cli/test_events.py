@@ -29,12 +29,13 @@ def test_data_is_pairs():
     assert in_pairs(EVENT["data"]) == PAIRS
 
 
-@pytest.mark.parametrize("width", [110, 140, 160])
+@pytest.mark.parametrize("width", [100, 130, 150])
 def test_an_event_is_one_line_of_a_narrow_terminal(width):
     heading, line = shown(width)
     assert "CORRELATION" not in heading
+    assert "7         2026-11-26 18:00:15Z" in line
     assert "node.labeled.v1  node=n1" in line
-    assert line.endswith("…") == (width < 160)
+    assert line.endswith("…") == (width < 150)
     assert len(line) <= width
 
 
