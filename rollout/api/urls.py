@@ -1,13 +1,13 @@
 from django.urls import path
 
 from accounts.roles import Permission
-from rollout.api.report import RolloutReportView
 from rollout.api.views.artifacts import LocalArtifactViewSet
 from rollout.api.views.enrolment import EnrolmentViewSet
 from rollout.api.views.events import EventViewSet
 from rollout.api.views.freeze import FreezeViewSet
 from rollout.api.views.join_tokens import JoinTokenViewSet
 from rollout.api.views.nodes import NodeViewSet
+from rollout.api.views.report import RolloutReportView
 from rollout.api.views.rollouts import RolloutViewSet
 
 urlpatterns = [
