@@ -17,10 +17,10 @@ from rollout.domain.rollout.events import RolloutPhase
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Reason
 from rollout.projections.attempts import BAD, attempt_in_words
 from rollout.projections.rollout_document import document
-from rollout.queries import dashboard, explanations
+from rollout.queries import explanations
 from rollout.queries.freeze import freeze_document
 from rollout.queries.operations import IN_PROGRESS, attempts_needing_attention, operation_rows
-from rollout.queries.rollouts import newest_rollout_events, rollout_events, rollout_row
+from rollout.queries.rollouts import decision_needed, newest_rollout_events, rollout_events, rollout_row
 
 #: How many nodes are listed with their reasons, how many failed ones of them are shown at first, and how many events.
 LISTED = 25
@@ -143,7 +143,7 @@ def live(uid: str, *, by: int, may_act: bool) -> Live:
         reason=WORDS[Reason(reason)].meaning if reason else "",
         message="" if row.message.rstrip(".") in explained["summary"] else row.message,
         why=explained,
-        is_waiting=freeze["frozen"] or phase == RolloutPhase.SCHEDULED or bool(dashboard.decision_needed(row)),
+        is_waiting=freeze["frozen"] or phase == RolloutPhase.SCHEDULED or bool(decision_needed(row)),
         freeze=freeze,
         parts=parts_of(shown["progress"]),
         waves=_waves(uid, shown),

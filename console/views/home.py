@@ -16,6 +16,7 @@ from rollout.projections.node_modules import ModuleState
 from rollout.queries import dashboard
 from rollout.queries.dashboard import MatrixFilter, ModuleOnNodes
 from rollout.queries.freeze import freeze_document
+from rollout.queries.rollouts import decision_needed, unfinished_rollout_rows
 from ui.cells import list_url, page_url
 
 #: Rows of the matrix on a page, and rollouts with a bar.
@@ -68,7 +69,7 @@ def live(request: HttpRequest) -> HttpResponseBase:
 
 
 def _state(modules: Sequence[ModuleOnNodes]) -> dict[str, Any]:
-    rollouts = dashboard.unfinished()
+    rollouts = unfinished_rollout_rows()
     phases = dashboard.nodes_by_phase()
     return {
         "phases_of_nodes": phases,
@@ -85,7 +86,7 @@ def _state(modules: Sequence[ModuleOnNodes]) -> dict[str, Any]:
 
 
 def _tasks(rollouts: Sequence[Rollout], modules: Sequence[ModuleOnNodes], phases: Mapping[str, int]) -> list[Task]:
-    waiting = [(each, words) for each in rollouts if (words := dashboard.decision_needed(each))]
+    waiting = [(each, words) for each in rollouts if (words := decision_needed(each))]
     tasks = [
         Task(
             kind=row.phase if row.phase != "running" else "gated",

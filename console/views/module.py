@@ -17,6 +17,7 @@ from modules_app.selectors import modules as module_objects
 from rollout.projections.node_modules import ModuleState
 from rollout.queries import dashboard
 from rollout.queries.dashboard import ModuleOnNodes
+from rollout.queries.rollouts import newest_rollouts_of
 from ui.cells import list_url
 
 NAMES = 100
@@ -105,7 +106,7 @@ def module(request: HttpRequest, name: str) -> HttpResponseBase:
         versions=versions[:VERSIONS],
         more_versions=max(0, len(versions) - VERSIONS),
         newest=packaged[0] if packaged else None,
-        rollouts=dashboard.newest_rollouts_of(name, limit=ROLLOUTS),
+        rollouts=newest_rollouts_of(name, limit=ROLLOUTS),
         all_rollouts=list_url("rollout_rollout", {"module_name": name}),
         matrix_query=urlencode({"module_name": name}),
     )

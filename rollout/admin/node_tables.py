@@ -11,7 +11,7 @@ from rollout.messages import FindingStatus
 from rollout.models import NodeModule, Operation
 from rollout.queries.failures import telling_lines
 from rollout.queries.modules import modules_with_origin
-from rollout.queries.nodes import node_detail
+from rollout.queries.node_documents import node_detail
 from rollout.queries.operations import newest_attempts_on
 from ui.cells import NOTHING, ago, badge, digest, duration, events_link, link, list_url, page_url, prose
 from ui.pages import Table

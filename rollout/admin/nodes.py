@@ -15,7 +15,8 @@ from rollout.admin.node_tables import tables_of
 from rollout.domain.node.events import node_stream
 from rollout.domain.node.state import Identity, NodePhase
 from rollout.models import Node
-from rollout.queries.nodes import node_warnings, nodes_with_liveness
+from rollout.queries.node_warnings import node_warnings
+from rollout.queries.nodes import nodes_with_liveness
 from rollout.services.nodes import (
     accept_node,
     activate_node,

@@ -1,13 +1,14 @@
 from django.urls import path
 
 from accounts.roles import Permission
-from rollout.api.report import RolloutReportView
 from rollout.api.views.artifacts import LocalArtifactViewSet
 from rollout.api.views.enrolment import EnrolmentViewSet
 from rollout.api.views.events import EventViewSet
 from rollout.api.views.freeze import FreezeViewSet
 from rollout.api.views.join_tokens import JoinTokenViewSet
 from rollout.api.views.nodes import NodeViewSet
+from rollout.api.views.report import RolloutReportView
+from rollout.api.views.rollout_verbs import RolloutVerbViewSet
 from rollout.api.views.rollouts import RolloutViewSet
 
 urlpatterns = [
@@ -31,9 +32,9 @@ urlpatterns = [
     path("v2/rollouts/<str:uid>/nodes/<str:name>/why", RolloutViewSet.as_view({"get": "node_why"})),
     path("v2/rollouts/<str:uid>/report", RolloutReportView.as_view()),
     path("v2/rollouts/<str:uid>/events", RolloutViewSet.as_view({"get": "events"})),
-    path("v2/rollouts/<str:uid>/nodes/<str:name>/cancel", RolloutViewSet.as_view({"post": "cancel"})),
+    path("v2/rollouts/<str:uid>/nodes/<str:name>/cancel", RolloutVerbViewSet.as_view({"post": "cancel"})),
     *(
-        path(f"v2/rollouts/<str:uid>/{verb}", RolloutViewSet.as_view({"post": verb}))
+        path(f"v2/rollouts/<str:uid>/{verb}", RolloutVerbViewSet.as_view({"post": verb}))
         for verb in ("pause", "resume", "promote", "abort", "retry", "rollback", "approve", "reject")
     ),
     path("v2/freeze", FreezeViewSet.as_view({"get": "retrieve", "post": "create", "delete": "destroy"})),

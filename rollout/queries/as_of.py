@@ -20,7 +20,8 @@ from rollout.projections.counters import operation_key
 from rollout.projections.nodes import NodeFold, NodeProjection
 from rollout.projections.rollout_document import document
 from rollout.projections.rollouts import RolloutFold
-from rollout.queries.nodes import detailed_node, node_document, node_row
+from rollout.queries.node_documents import detailed_node, node_document
+from rollout.queries.nodes import node_row
 from rollout.queries.operations import operation_document
 from rollout.queries.rollouts import rollout_row
 

@@ -1,4 +1,4 @@
-"""Answers for the console's dashboard: modules on nodes, rollouts in progress, decisions that people must make.
+"""Answers for the console's dashboard: modules on nodes, and the matrix of nodes and modules.
 
 Each answer takes a constant number of queries, however large the fleet is.
 """
@@ -8,11 +8,9 @@ from dataclasses import dataclass
 
 from django.db.models import Count, Exists, OuterRef, QuerySet
 
-from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase, WavePhase
-from rollout.models import Node, NodeModule, Rollout
+from rollout.models import Node, NodeModule
 from rollout.projections.node_modules import ModuleState
 from rollout.queries.nodes import count_by_phase, decommissioned_nodes, listed_nodes
-from rollout.queries.rollouts import rollout_rows
 
 #: Most columns of the matrix: one for each module.
 MOST_MODULES = 8
@@ -53,30 +51,6 @@ def modules_on_nodes(module_name: str = "") -> list[ModuleOnNodes]:
 def nodes_by_phase() -> dict[str, int]:
     """Return how many nodes of the fleet are in each phase. Decommissioned nodes are not counted."""
     return count_by_phase(listed_nodes())
-
-
-def unfinished() -> list[Rollout]:
-    """Return the unfinished rollouts, the newest first."""
-    rows = rollout_rows().exclude(phase__in=FINAL_ROLLOUT_PHASES)
-    return list(rows.defer("document", "state", "durations", "slowest"))
-
-
-def newest_rollouts_of(module_name: str, *, limit: int) -> list[Rollout]:
-    rows = rollout_rows().filter(module_name=module_name)
-    return list(rows.defer("document", "state", "durations", "slowest")[:limit])
-
-
-def decision_needed(row: Rollout) -> str:
-    """Return in words what a person must decide before the rollout continues; empty if it continues by itself."""
-    match row.phase:
-        case RolloutPhase.PENDING_APPROVAL:
-            return "waits for approval"
-        case RolloutPhase.PAUSED:
-            return row.message or "is paused"
-        case _ if any(each["phase"] == WavePhase.GATED for each in row.waves):
-            return "waits at a gate until a person promotes it"
-        case _:
-            return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,21 +2,18 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from django.db.models import Count, Exists, OuterRef, QuerySet, Subquery
 
-from api.fields import rfc3339
-from eventstore import snapshot
 from rollout.domain.errors import NodeNotFoundError, NoLocalNodeError
 from rollout.domain.node.events import ABSENT
 from rollout.domain.node.health import Degradation, degradation_of
-from rollout.domain.node.pace import SECONDS, Change
-from rollout.domain.node.state import LARGEST_SKEW, Identity, NodePhase
+from rollout.domain.node.pace import Change
+from rollout.domain.node.state import Identity, NodePhase
 from rollout.messages import Heartbeat, InstalledModule, Inventory, NodeProfile
-from rollout.models import Liveness, Node, NodeFacts, NodeModule, Operation
+from rollout.models import Liveness, Node, NodeModule, Operation
 from rollout.projections.node_modules import ModuleState
-from rollout.signing import key_id
 
 Row = TypeVar("Row", NodeModule, Operation)
 
@@ -171,134 +168,6 @@ def nodes_with_liveness(rows: QuerySet[Node]) -> QuerySet[Node]:
         doubts=Subquery(liveness.values("doubts")),
         in_sync=~Exists(differing),
     )
-
-
-@snapshot()
-def node_documents(rows: Iterable[Node]) -> list[dict[str, Any]]:
-    """Return the nodes as JSON, with their modules; four queries, however many nodes there are."""
-    listed = list(rows)
-    names = [each.name for each in listed]
-    lives = Liveness.objects.in_bulk(names)
-    modules: dict[str, list[NodeModule]] = {name: [] for name in names}
-    for row in NodeModule.objects.filter(node__in=names).order_by("module_name", "version"):
-        modules[row.node].append(row)
-    examined = NodeFacts.objects.filter(node__in=names, failed__isnull=False)
-    doctors = {node: {"failed": failed, "warned": warned} for node, failed, warned in examined.values_list(*_SUMMARY)}
-    return [
-        node_document(each, modules[each.name], lives.get(each.name)) | {"doctor_summary": doctors.get(each.name)}
-        for each in listed
-    ]
-
-
-_SUMMARY = ("node", "failed", "warned")
-
-
-def node_detail(name: str) -> dict[str, Any]:
-    """Return the node as JSON, with all that its agent has reported about its server. Raises: `NodeNotFoundError`."""
-    (document,) = node_documents([node_row(name)])
-    return detailed_node(document, NodeFacts.objects.filter(node=name).first())
-
-
-def detailed_node(document: dict[str, Any], facts: NodeFacts | None) -> dict[str, Any]:
-    """Return the document of a node with these facts."""
-    return document | {
-        "server_state": None if facts is None else facts.server | {"reported_at": rfc3339(facts.reported_at)},
-        "doctor": None if facts is None else facts.doctor,
-    }
-
-
-def degraded_document(row: Node) -> dict[str, str] | None:
-    """Return why the node's server cannot be used; None if it can."""
-    return {"reason": row.degraded_reason, "message": row.degraded_message} if row.degraded_reason else None
-
-
-def node_document(row: Node, modules: Iterable[NodeModule], life: Liveness | None) -> dict[str, Any]:
-    """Return the node as JSON, with these of its modules."""
-    skew = life.clock_skew_seconds if life else None
-    return {
-        "name": row.name,
-        "phase": row.phase,
-        "identity": row.identity,
-        "keys": [key_id(public_key) for public_key, _ in row.keys],
-        "duplicate": row.duplicate,
-        "degraded": degraded_document(row),
-        "last_seen": rfc3339(life.last_seen) if life else None,
-        "clock_skew_seconds": None if skew is None else round(skew, 1),
-        "warnings": node_warnings(row, skew, life.doubts if life else []),
-        "platform": row.platform,
-        "operating_system": row.operating_system,
-        "server": row.server,
-        "server_version": row.server_version,
-        "role": row.role,
-        "labels": {**row.agent_labels, **row.labels},
-        "other_modules": row.other_modules,
-        "doctor_summary": None,
-        "modules": [_node_module_document(each) for each in modules],
-    }
-
-
-def node_warnings(row: Node, clock_skew_seconds: float | None, doubts: Iterable[str]) -> list[dict[str, str]]:
-    """Return what is wrong with the node's identity and heartbeats: each has a code, and a message with the next step."""
-    warnings = [] if row.phase == NodePhase.DECOMMISSIONED else [*_health_warnings(row), *_identity_warnings(row)]
-    warnings += [_DOUBTS[each] for each in doubts]
-    if clock_skew_seconds is not None and abs(clock_skew_seconds) > LARGEST_SKEW:
-        words = f"{abs(clock_skew_seconds):.0f} s {'ahead' if clock_skew_seconds > 0 else 'behind'}"
-        warnings.append(("clock_skew", f"The node's clock is {words}. Set it."))
-    return [{"code": code, "message": message} for code, message in warnings]
-
-
-def _health_warnings(row: Node) -> list[tuple[str, str]]:
-    return [("degraded", f"{row.degraded_reason}: {row.degraded_message}")] if row.degraded_reason else []
-
-
-def _identity_warnings(row: Node) -> list[tuple[str, str]]:
-    warnings = []
-    match Identity(row.identity):
-        case Identity.UNSIGNED:
-            warnings.append(("unsigned", f"Its messages are not signed. Join it: modfleet nodes add {row.name}"))
-        case Identity.PENDING:
-            warnings.append(("pending", f"It waits for a person to accept it: modfleet nodes accept {row.name}"))
-        case Identity.REVOKED:
-            warnings.append(("revoked", f"Its identity was revoked. It can join again: modfleet nodes add {row.name}"))
-        case Identity.SIGNED:
-            pass
-    if row.duplicate:
-        warnings.append(("duplicate_agent", "Two agents with its key are heard. Stop one of them, or revoke the node."))
-    return warnings
-
-
-_DOUBTS = {
-    "counter": (
-        "implausible_counter",
-        "The counter in its messages is impossible, so they are ignored. Restart the agent.",
-    ),
-    "generations": (
-        "implausible_generations",
-        "Its journal has impossible generations, which are ignored. Check the journal on the node.",
-    ),
-    "changes": (
-        "changes_too_often",
-        f"It changes too often: one change in {SECONDS / 60:.0f} minutes is recorded. Check if another agent uses its name.",
-    ),
-    "contact": (
-        "changes_too_often",
-        f"It falls silent too often: it may count as online for {SECONDS / 60:.0f} minutes without a heartbeat. Check its network.",
-    ),
-}
-
-
-def _node_module_document(row: NodeModule) -> dict[str, Any]:
-    return {
-        "module_name": row.module_name,
-        "version": row.version,
-        "desired": row.desired,
-        "desired_sha256": row.desired_sha256 or None,
-        "observed": row.observed,
-        "state": row.state,
-        "drifted_at": rfc3339(row.drifted_at) if row.drifted_at else None,
-        "content_sha256": row.content_sha256 or None,
-        "loaded": row.observed == "load",
-    }
 
 
 def local_node(host: str, default: str, *, is_control_plane: bool = False) -> Node:

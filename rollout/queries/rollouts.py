@@ -8,7 +8,7 @@ from django.db.models.functions import RowNumber
 from eventstore import RecordedEvent, load_positions
 from rollout.domain.errors import RolloutNotFoundError
 from rollout.domain.placement.outcomes import NOTHING_TO_DO
-from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
+from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase, WavePhase
 from rollout.messages import Action, Phase, Reason
 from rollout.models import Operation, Rollout, TimelineEntry
 from rollout.projections.attempts import BAD
@@ -61,6 +61,30 @@ def _unfinished() -> QuerySet[Rollout]:
 def rollout_rows() -> QuerySet[Rollout]:
     """Return all rollouts, the newest first."""
     return Rollout.objects.order_by("-started_position")
+
+
+def unfinished_rollout_rows() -> list[Rollout]:
+    """Return the unfinished rollouts, the newest first."""
+    rows = rollout_rows().exclude(phase__in=FINAL_ROLLOUT_PHASES)
+    return list(rows.defer("document", "state", "durations", "slowest"))
+
+
+def newest_rollouts_of(module_name: str, *, limit: int) -> list[Rollout]:
+    rows = rollout_rows().filter(module_name=module_name)
+    return list(rows.defer("document", "state", "durations", "slowest")[:limit])
+
+
+def decision_needed(row: Rollout) -> str:
+    """Return in words what a person must decide before the rollout continues; empty if it continues by itself."""
+    match row.phase:
+        case RolloutPhase.PENDING_APPROVAL:
+            return "waits for approval"
+        case RolloutPhase.PAUSED:
+            return row.message or "is paused"
+        case _ if any(each["phase"] == WavePhase.GATED for each in row.waves):
+            return "waits at a gate until a person promotes it"
+        case _:
+            return ""
 
 
 def rollout_row(uid: str) -> Rollout:

@@ -28,7 +28,8 @@ from rollout.messages import (
 )
 from rollout.models import Operation
 from rollout.process.advance import advance_all
-from rollout.queries.nodes import node_documents, node_row
+from rollout.queries.node_documents import node_documents
+from rollout.queries.nodes import node_row
 from rollout.queries.operations import IN_PROGRESS
 from rollout.queries.rollouts import unfinished_rollouts
 from tests.plugins.cast import PASSWORD, client_of

@@ -25,7 +25,8 @@ from rollout.api.serializers.enrolment import (
 from rollout.delivery.broker_acl import user_of
 from rollout.domain.errors import InvalidTokenError, NodeExistsError, NodeRekeyError, UntrustedNodeError
 from rollout.queries.join_tokens import control_ca, pem_in, read_token, token_row
-from rollout.queries.nodes import degraded_document, node_row
+from rollout.queries.node_documents import degraded_document
+from rollout.queries.nodes import node_row
 from rollout.queries.trust import control_secrets, fetch_hosts, signed_trust
 from rollout.services.enrolment import NewIdentity, add_key, enrol
 from rollout.signing import PROTOCOLS, envelope_from

@@ -14,7 +14,8 @@ from rollout.api.serializers.rollouts import AttemptSerializer
 from rollout.api.views.documents import AS_OF, as_of
 from rollout.domain.errors import NodeIdentityError, NodeKeyError, NodeNotFoundError, NodePendingError, NodePhaseError
 from rollout.queries.as_of import node_as_of
-from rollout.queries.nodes import listed_nodes, node_detail, node_documents
+from rollout.queries.node_documents import node_detail, node_documents
+from rollout.queries.nodes import listed_nodes
 from rollout.queries.operations import attempt_document, attempts_on
 from rollout.services.nodes import (
     accept_node,

@@ -1,7 +1,6 @@
-"""`/v2/rollouts`."""
+"""`/v2/rollouts`: start rollouts, and read them. The verbs are in `rollout_verbs.py`."""
 
 import json
-from typing import Any
 
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from drf_spectacular.utils import extend_schema
@@ -10,20 +9,18 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from accounts.roles import Permission
-from accounts.selectors import uid_of
 from api.events import event_document
 from api.idempotency import KeyReusedError, idempotent
 from api.pagination import Listing, page_of, paginate
 from api.refusals import refuses
 from api.waiting import WaitingStream
-from artifacts_app.errors import ArtifactNotFoundError
 from rollout.api.filters import OperationFilters, RolloutFilters
 from rollout.api.serializers.events import SentEventSerializer
 from rollout.api.serializers.plans import PlanSerializer
 from rollout.api.serializers.rollouts import OperationSerializer, RolloutSerializer
 from rollout.api.serializers.start import StartRolloutSerializer
-from rollout.api.serializers.verbs import CancelSerializer, PromoteSerializer, RemarkSerializer
 from rollout.api.serializers.why import WhySerializer
+from rollout.api.views.answers import PLAN_REFUSALS, accepted, operation_document, origin_of
 from rollout.api.views.documents import (
     AS_OF,
     ETAG,
@@ -37,43 +34,17 @@ from rollout.api.views.documents import (
 )
 from rollout.api.views.stream import event_stream, is_over, position_after
 from rollout.domain.errors import (
-    DependencyCycleError,
     MissingDependencyError,
-    ModuleNeededError,
     NodeNotFoundError,
-    NoMatchError,
-    NoNodesError,
-    NotGatedError,
-    NothingToRetryError,
-    NothingToRollBackError,
-    OperationFinalError,
     PlanChangedError,
-    RollbackOfRollbackError,
-    RolloutFinalError,
-    RolloutInProgressError,
     RolloutNotFoundError,
-    SecondPersonError,
-    UnknownNodeError,
-    WrongPhaseError,
 )
-from rollout.domain.rollout.events import Origin
 from rollout.planning.forecast import plan_document
 from rollout.planning.planner import plan_of
 from rollout.queries import explanations
 from rollout.queries.as_of import operation_as_of
-from rollout.queries.operations import operation_documents, operation_row, operation_rows
-from rollout.queries.rollouts import rollout_document, rollout_rows
-from rollout.services.rollback import roll_back_rollout
-from rollout.services.rollouts import (
-    abort_rollout,
-    approve_rollout,
-    cancel_node,
-    pause_rollout,
-    promote_rollout,
-    reject_rollout,
-    resume_rollout,
-    retry_rollout,
-)
+from rollout.queries.operations import operation_documents, operation_rows
+from rollout.queries.rollouts import rollout_rows
 from rollout.services.start import start_rollout
 
 ROLLOUTS = Listing(
@@ -96,16 +67,6 @@ OPERATIONS = Listing(
     default="ordinal",
     filters=OperationFilters,
 )
-#: The errors of each route that plans what nodes install or remove.
-_PLAN_REFUSALS = (
-    UnknownNodeError,
-    NoNodesError,
-    NoMatchError,
-    RolloutInProgressError,
-    ArtifactNotFoundError,
-    DependencyCycleError,
-    ModuleNeededError,
-)
 
 
 class RolloutViewSet(ViewSet):
@@ -123,15 +84,15 @@ class RolloutViewSet(ViewSet):
 
     @extend_schema(request=StartRolloutSerializer, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @idempotent
-    @refuses(*_PLAN_REFUSALS, MissingDependencyError, PlanChangedError, KeyReusedError)
+    @refuses(*PLAN_REFUSALS, MissingDependencyError, PlanChangedError, KeyReusedError)
     def create(self, request: Request) -> Response:
         """Start a rollout. The answer comes before the rollout has ended: poll its `Location`."""
         serializer = StartRolloutSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        return _accepted(request, start_rollout(serializer.to_request(origin_of(request))))
+        return accepted(request, start_rollout(serializer.to_request(origin_of(request))))
 
     @extend_schema(request=StartRolloutSerializer, responses=PlanSerializer)
-    @refuses(*_PLAN_REFUSALS, MissingDependencyError)
+    @refuses(*PLAN_REFUSALS, MissingDependencyError)
     def plan(self, request: Request) -> Response:
         """Return what a rollout would do, node by node. Nothing is started. To start exactly this plan, send the same body with
         its `plan_hash` to `/v2/rollouts`."""
@@ -165,7 +126,7 @@ class RolloutViewSet(ViewSet):
     def node(self, request: Request, uid: str, name: str) -> Response:
         """Return one node of the rollout."""
         former = as_of(request)
-        return Response(_operation(uid, name) if former is None else operation_as_of(uid, name, former))
+        return Response(operation_document(uid, name) if former is None else operation_as_of(uid, name, former))
 
     @extend_schema(responses=WhySerializer)
     @refuses(RolloutNotFoundError)
@@ -194,103 +155,6 @@ class RolloutViewSet(ViewSet):
             headers={"Cache-Control": "no-cache"},
         )
 
-    @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
-    @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError)
-    def pause(self, request: Request, uid: str) -> Response:
-        """Pause the rollout: release no more nodes. Operations in progress continue."""
-        pause_rollout(uid)
-        return _accepted(request, uid)
-
-    @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
-    @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError)
-    def resume(self, request: Request, uid: str) -> Response:
-        """Resume the rollout. Failures so far no longer count."""
-        resume_rollout(uid)
-        return _accepted(request, uid)
-
-    @extend_schema(request=PromoteSerializer, responses={202: RolloutSerializer}, parameters=[LOCATION])
-    @refuses(RolloutNotFoundError, RolloutFinalError, NotGatedError, WrongPhaseError)
-    def promote(self, request: Request, uid: str) -> Response:
-        """Open the gate after a wave."""
-        serializer = PromoteSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        promote_rollout(uid, wave=serializer.validated_data.get("wave"))
-        return _accepted(request, uid)
-
-    @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
-    @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError)
-    def abort(self, request: Request, uid: str) -> Response:
-        """Abort the rollout: release no more nodes. Operations in progress finish or are undone, as `on_abort` says."""
-        abort_rollout(uid)
-        return _accepted(request, uid)
-
-    @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
-    @idempotent
-    @refuses(
-        *_PLAN_REFUSALS,
-        MissingDependencyError,
-        RolloutNotFoundError,
-        NothingToRetryError,
-        WrongPhaseError,
-        KeyReusedError,
-    )
-    def retry(self, request: Request, uid: str) -> Response:
-        """Retry the failed nodes: in this rollout, or in a new one if it has ended."""
-        return _accepted(request, retry_rollout(uid, origin=origin_of(request)))
-
-    @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
-    @refuses(*_PLAN_REFUSALS, RolloutNotFoundError, NothingToRollBackError, RollbackOfRollbackError, WrongPhaseError)
-    def rollback(self, request: Request, uid: str) -> Response:
-        """Restore on every node what it had before: in this rollout, or in a new one if it has ended."""
-        return _accepted(request, roll_back_rollout(uid, origin=origin_of(request)))
-
-    @extend_schema(request=RemarkSerializer, responses={202: RolloutSerializer}, parameters=[LOCATION])
-    @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError, SecondPersonError)
-    def approve(self, request: Request, uid: str) -> Response:
-        """Approve the rollout, so that it can start. The user who started it cannot approve it."""
-        approve_rollout(uid, by=uid_of(request.user), remark=_remark(request))
-        return _accepted(request, uid)
-
-    @extend_schema(request=RemarkSerializer, responses={202: RolloutSerializer}, parameters=[LOCATION])
-    @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError)
-    def reject(self, request: Request, uid: str) -> Response:
-        """Reject the rollout before it starts."""
-        reject_rollout(uid, remark=_remark(request))
-        return _accepted(request, uid)
-
-    @extend_schema(request=CancelSerializer, responses={202: OperationSerializer}, parameters=[LOCATION])
-    @refuses(RolloutNotFoundError, NodeNotFoundError, OperationFinalError)
-    def cancel(self, request: Request, uid: str, name: str) -> Response:
-        """Cancel the rollout on one node. With `force`, do not wait for the node's answer."""
-        serializer = CancelSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        cancel_node(uid, name, force=serializer.validated_data["force"])
-        location = request.build_absolute_uri(f"/v2/rollouts/{uid}/nodes/{name}")
-        return Response(_operation(uid, name), status=202, headers={"Location": location})
-
-
-def _operation(uid: str, name: str) -> dict[str, Any]:
-    (document,) = operation_documents([operation_row(uid, name)])
-    return document
-
-
-def origin_of(request: Request) -> Origin:
-    """Return where the request comes from, by its User-Agent. It is only displayed."""
-    return Origin.CLI if request.headers.get("User-Agent", "").startswith("modfleet-cli") else Origin.API
-
-
-def _accepted(request: Request, uid: str) -> Response:
-    document, _, _ = rollout_document(uid)
-    location = request.build_absolute_uri(f"/v2/rollouts/{uid}")
-    return Response(json.loads(document), status=202, headers={"Location": location})
-
 
 def _answer(found: explanations.Answer) -> Response:
     return Response({**found.document, "events": [event_document(each) for each in found.events]})
-
-
-def _remark(request: Request) -> str:
-    serializer = RemarkSerializer(data=request.data)
-    serializer.is_valid(raise_exception=True)
-    remark: str = serializer.validated_data["remark"]
-    return remark

@@ -22,7 +22,7 @@ from rollout.domain.node.pace import BURST, SECONDS
 from rollout.domain.strategy import Offline
 from rollout.models import Liveness
 from rollout.process import offline_nodes
-from rollout.queries.nodes import node_documents
+from rollout.queries.node_documents import node_documents
 from rollout.queries.snapshot import bad_nodes
 from rollout.reconciliation.reconciler import reconcile
 from tests.recorded_fleet import (

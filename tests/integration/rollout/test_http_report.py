@@ -7,7 +7,7 @@ import json
 import pytest
 
 from accounts.roles import Role
-from rollout.api.report import COLUMNS, _defused
+from rollout.api.views.report import COLUMNS, _defused
 from rollout.messages import Action, Phase, Reason
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import fleet, join, phases, say, start, upload

@@ -16,7 +16,8 @@ from rollout.planning.forecast import plan_document
 from rollout.planning.planner import plan_of
 from rollout.process import advance
 from rollout.queries import explanations, report
-from rollout.queries.nodes import node_documents, node_row
+from rollout.queries.node_documents import node_documents
+from rollout.queries.nodes import node_row
 from rollout.reconciliation import reconciler
 from rollout.services.nodes import label_node
 from rollout.services.rollouts import abort_rollout

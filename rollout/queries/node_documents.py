@@ -1,0 +1,89 @@
+"""Nodes as JSON."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from api.fields import rfc3339
+from eventstore import snapshot
+from rollout.models import Liveness, Node, NodeFacts, NodeModule
+from rollout.queries.node_warnings import node_warnings
+from rollout.queries.nodes import node_row
+from rollout.signing import key_id
+
+
+@snapshot()
+def node_documents(rows: Iterable[Node]) -> list[dict[str, Any]]:
+    """Return the nodes as JSON, with their modules; four queries, however many nodes there are."""
+    listed = list(rows)
+    names = [each.name for each in listed]
+    lives = Liveness.objects.in_bulk(names)
+    modules: dict[str, list[NodeModule]] = {name: [] for name in names}
+    for row in NodeModule.objects.filter(node__in=names).order_by("module_name", "version"):
+        modules[row.node].append(row)
+    examined = NodeFacts.objects.filter(node__in=names, failed__isnull=False)
+    doctors = {node: {"failed": failed, "warned": warned} for node, failed, warned in examined.values_list(*_SUMMARY)}
+    return [
+        node_document(each, modules[each.name], lives.get(each.name)) | {"doctor_summary": doctors.get(each.name)}
+        for each in listed
+    ]
+
+
+_SUMMARY = ("node", "failed", "warned")
+
+
+def node_detail(name: str) -> dict[str, Any]:
+    """Return the node as JSON, with all that its agent has reported about its server. Raises: `NodeNotFoundError`."""
+    (document,) = node_documents([node_row(name)])
+    return detailed_node(document, NodeFacts.objects.filter(node=name).first())
+
+
+def detailed_node(document: dict[str, Any], facts: NodeFacts | None) -> dict[str, Any]:
+    """Return the document of a node with these facts."""
+    return document | {
+        "server_state": None if facts is None else facts.server | {"reported_at": rfc3339(facts.reported_at)},
+        "doctor": None if facts is None else facts.doctor,
+    }
+
+
+def degraded_document(row: Node) -> dict[str, str] | None:
+    """Return why the node's server cannot be used; None if it can."""
+    return {"reason": row.degraded_reason, "message": row.degraded_message} if row.degraded_reason else None
+
+
+def node_document(row: Node, modules: Iterable[NodeModule], life: Liveness | None) -> dict[str, Any]:
+    """Return the node as JSON, with these of its modules."""
+    skew = life.clock_skew_seconds if life else None
+    return {
+        "name": row.name,
+        "phase": row.phase,
+        "identity": row.identity,
+        "keys": [key_id(public_key) for public_key, _ in row.keys],
+        "duplicate": row.duplicate,
+        "degraded": degraded_document(row),
+        "last_seen": rfc3339(life.last_seen) if life else None,
+        "clock_skew_seconds": None if skew is None else round(skew, 1),
+        "warnings": node_warnings(row, skew, life.doubts if life else []),
+        "platform": row.platform,
+        "operating_system": row.operating_system,
+        "server": row.server,
+        "server_version": row.server_version,
+        "role": row.role,
+        "labels": {**row.agent_labels, **row.labels},
+        "other_modules": row.other_modules,
+        "doctor_summary": None,
+        "modules": [_node_module_document(each) for each in modules],
+    }
+
+
+def _node_module_document(row: NodeModule) -> dict[str, Any]:
+    return {
+        "module_name": row.module_name,
+        "version": row.version,
+        "desired": row.desired,
+        "desired_sha256": row.desired_sha256 or None,
+        "observed": row.observed,
+        "state": row.state,
+        "drifted_at": rfc3339(row.drifted_at) if row.drifted_at else None,
+        "content_sha256": row.content_sha256 or None,
+        "loaded": row.observed == "load",
+    }
