@@ -124,7 +124,7 @@ def _enroll(state: NodeState, command: EnrollNode) -> list[NodeEvent]:
     speaks = state.identity == Identity.SIGNED or (state.identity == Identity.UNSIGNED and not command.accepted)
     if speaks and not (is_own or command.is_silent or state.decommissioned):
         raise NodeExistsError(
-            f"Another agent speaks for {command.node}. Stop it and wait for three heartbeats, or revoke the node."
+            f"Another agent speaks for {command.node}. Stop it and wait until the node is offline, or revoke the node."
         )
     if state.identity == Identity.SIGNED and not (command.accepted or state.decommissioned):
         # Otherwise the node could not come back before a person acts.

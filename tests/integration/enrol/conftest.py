@@ -82,9 +82,7 @@ class Control:
         if body["token"] != self.token():
             return 403, {"error_code": "invalid_token", "description": "The token cannot be used."}
         if self.nodes.setdefault(body["node"], body["public_key"]) != body["public_key"]:
-            words = (
-                f"Another agent speaks for {body['node']}. Stop it and wait for three heartbeats, or revoke the node."
-            )
+            words = f"Another agent speaks for {body['node']}. Stop it and wait until the node is offline, or revoke the node."
             return 409, {"error_code": "node_exists", "description": words}
         phase = self.phases.pop(0) if len(self.phases) > 1 else self.phases[0]
         phase, _, reason = phase.partition(": ")

@@ -195,7 +195,7 @@ def test_a_name_that_another_host_has_leaves_nothing(install, control, redis_sit
     done = install(control)
     assert done.code == 1
     assert done.err == (
-        "The control plane refused the node: Another agent speaks for n1. Stop it and wait for three heartbeats, or revoke "
+        "The control plane refused the node: Another agent speaks for n1. Stop it and wait until the node is offline, or revoke "
         "the node. If it is another host, give this one another name: --name, or MODFLEET_NODE for `agent run`.\n"
     )
     assert redis_site.files() == before
