@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import sha256
+from hmac import compare_digest
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -44,8 +45,14 @@ class GivenToken:
 
 
 def read_token(text: str) -> GivenToken:
-    """Raises: `InvalidTokenError` if the text is not a token. Nothing is looked up."""
+    """Raises: `InvalidTokenError` if the text is not a token of this control plane. Nothing is looked up.
+
+    The secret must be of a secret key that is valid now: someone with a former key can compute the secrets of its tokens.
+    """
     if not (found := _TEXT.fullmatch(text)):
+        raise InvalidTokenError
+    secret_keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
+    if not any(compare_digest(found[2], _secret_of(found[1], each)) for each in secret_keys):
         raise InvalidTokenError
     return GivenToken(id=found[1], secret_sha256=_digest(found[2]))
 
@@ -146,10 +153,10 @@ def state_of(row: JoinToken, now: datetime) -> TokenState:
     return TokenState.EXPIRED if now >= row.expires_at else TokenState.OPEN
 
 
-def _secret_of(token: str) -> str:
+def _secret_of(token: str, secret_key: str | None = None) -> str:
     """Return the secret: 256 bits that only a process with the secret key can compute. So a POST that is repeated with its
     Idempotency-Key can be answered, and the database has only a hash."""
-    digest = salted_hmac("rollout.join_token", token, algorithm="sha256").digest()
+    digest = salted_hmac("rollout.join_token", token, secret=secret_key, algorithm="sha256").digest()
     return urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 

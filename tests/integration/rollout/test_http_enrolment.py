@@ -464,6 +464,14 @@ class TestNewKey:
 
 
 class TestTokens:
+    def test_a_token_ends_with_the_secret_key_that_it_was_created_with(self, create, exchange, settings):
+        """Someone with a former key can compute the secret of a token from its id."""
+        token, former = create(pattern="web-*", uses=9)["token"], settings.SECRET_KEY
+        settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "another key " * 5, [former]
+        assert exchange(Host(name="web-1"), token).status_code == 201
+        settings.SECRET_KEY_FALLBACKS = []
+        assert refused(exchange(Host(name="web-2"), token), 403, "invalid_token")
+
     def test_the_list_has_no_secret(self, create, admin):
         created = create(pattern="cache-*", uses=3, auto_accept=True, labels={"zone": "a"})
         answer = admin.get("/v2/join-tokens")
