@@ -23,12 +23,19 @@ def open_regular(path: Path) -> BinaryIO:
 def read_secret(path: Path) -> str:
     """Return the text of a file, without white space at its ends. Raises: `OSError`, also if it is a link in a directory of
     another user than root: that user could have root send any file to a server."""
-    is_foreign = path.parent.stat().st_uid not in {0, os.geteuid()}
+    is_foreign = _is_of_another_user(path.parent)
     if is_foreign and path.is_symlink():
         raise OSError(ELOOP, "it is a link in a directory of another user", str(path))
     flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_NOFOLLOW | os.O_NONBLOCK if is_foreign else 0)
     with os.fdopen(os.open(path, flags)) as file:
         return file.read().strip()
+
+
+def _is_of_another_user(directory: Path) -> bool:
+    try:
+        return directory.stat().st_uid not in {0, os.geteuid()}
+    except OSError:  # the file cannot be opened either, and that error names the file
+        return True
 
 
 def _require_regular(found: os.stat_result, path: Path) -> None:
