@@ -71,8 +71,8 @@ def test_each_command_of_the_page_works(start, folder, shell, terminal):
     assert "signed in" in shell(sign_in)
     shell(serve.replace("daemonize yes", f"daemonize yes\npidfile {folder}/own-server/redis.pid"))
     wait_for((folder / "own-server/redis.sock").exists)
-    *_, told, run = shell(install).splitlines()
-    assert told == "to do by you  start the agent:"
+    *_, step, run = shell(install).splitlines()
+    assert step == "to do by you  start the agent:"
     assert (folder / "own-server/token").stat().st_mode & 0o777 == 0o600
     agent = terminal(run)
     with (control := Fleet(up, nodes=0)).api:

@@ -47,9 +47,9 @@ def test_without_systemd(host, control, tmp_path):
     command = blocks(PAGE, "without systemd").replace("https://modfleet.example.com", control.url)
     done = host.run(f"rm -r /run/systemd; {command}", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    told = re.search(r"^to do by you  start the agent:\n.*$", PAGE.read_text(), re.MULTILINE)
-    assert told
-    assert done.stdout.endswith(f"{told[0]}\n")
+    step = re.search(r"^to do by you  start the agent:\n.*$", PAGE.read_text(), re.MULTILINE)
+    assert step
+    assert done.stdout.endswith(f"{step[0]}\n")
     assert host.run("stat -c %U:%a /etc/modfleet/agents/web-1.env").stdout == "root:600\n"
     assert host.run("ls /etc/systemd/system | grep modfleet; id modfleet-agent").stdout == ""
 

@@ -89,6 +89,22 @@ def _to_a_pipe(log, _):
     os.mkfifo(log)
 
 
+def marked(log):
+    """The reader of this log. An operation begins now."""
+    settings = AgentSettings(
+        node="n1",
+        broker_url="",
+        control_url="",
+        server_url="",
+        modules_dir=log.parent,
+        journal_dir=log.parent,
+        server_log=log,
+    )
+    server_log = ServerLog(settings)
+    server_log.mark(Session(None, 1.0))
+    return server_log
+
+
 @pytest.mark.parametrize("is_there", [True, False])
 @pytest.mark.parametrize("change", [_to_a_link, _to_a_link_above, _to_a_pipe])
 def test_a_log_that_becomes_something_else_is_not_read(tmp_path, change, is_there):
@@ -99,17 +115,7 @@ def test_a_log_that_becomes_something_else_is_not_read(tmp_path, change, is_ther
     secret.write_text("a secret\n")
     if is_there:
         log.touch()
-    settings = AgentSettings(
-        node="n1",
-        broker_url="",
-        control_url="",
-        server_url="",
-        modules_dir=tmp_path,
-        journal_dir=tmp_path,
-        server_log=log,
-    )
-    server_log = ServerLog(settings)
-    server_log.mark(Session(None, 1.0))
+    server_log = marked(log)
     change(log, secret)
     assert server_log.lines() == ()
     server_log.close()
@@ -119,17 +125,7 @@ def test_a_log_behind_a_link_is_read(tmp_path):
     log, link = tmp_path / "log", tmp_path / "link"
     log.write_text("before\n")
     link.symlink_to(log)
-    settings = AgentSettings(
-        node="n1",
-        broker_url="",
-        control_url="",
-        server_url="",
-        modules_dir=tmp_path,
-        journal_dir=tmp_path,
-        server_log=link,
-    )
-    server_log = ServerLog(settings)
-    server_log.mark(Session(None, 1.0))
+    server_log = marked(link)
     log.write_text("before\nafter\n")
     assert server_log.lines() == ("after",)
     server_log.close()
