@@ -127,6 +127,13 @@ class Reason(StrEnum):
     INCOMPATIBLE_ARCH = "incompatible_arch"
     INCOMPATIBLE_OS = "incompatible_os"
     INCOMPATIBLE_REDIS_VERSION = "incompatible_redis_version"
+    UNMANAGED_REPLICA = "unmanaged_replica"
+    UNMANAGED_MASTER = "unmanaged_master"
+    REPLICA_LACKS_MODULE = "replica_lacks_module"
+    MASTER_HAS_MODULE = "master_has_module"
+    ROLE_CHANGED = "role_changed"
+    SERVER_NOT_READY = "server_not_ready"
+    BACKUP_RUNNING = "backup_running"
     MISSING_DEPENDENCY = "missing_dependency"
     NODE_DRAINING = "node_draining"
     CHECKSUM_MISMATCH = "checksum_mismatch"
@@ -223,6 +230,23 @@ class Package:
     members: tuple[Member, ...]
 
 
+#: The most replicas of a server that messages name.
+MOST_REPLICAS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replication:
+    """The place of a server in its shard, by its own INFO. Two are equal while nothing has changed.
+
+    `role` is `master` or `replica`, empty if it is not known. `master`, for a replica: `host:port`. `replicas`: the
+    `host:port` of each, sorted, without clients that only copy the data; the first `MOST_REPLICAS`.
+    """
+
+    role: Word = ""
+    master: Address = ""
+    replicas: Annotated[tuple[Address, ...], Meta(max_length=MOST_REPLICAS)] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """One operation for one node. `package` is None exactly when `action` is remove.
@@ -261,6 +285,12 @@ class Command:
     correlation_id: str = ""
     #: The start of the agent that must carry it out: another one drops it. Empty in a command without an envelope.
     incarnation: str = ""
+    #: Grows with each release of one attempt: an agent that has returned the operation carries it out again only after
+    #: another release. 0 from an older control plane.
+    release: int = 0
+    #: The server's place in its shard when the operation was released. If it differs just before the agent changes the
+    #: server, the agent returns the operation. None: not checked.
+    expects: Replication | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,6 +325,8 @@ class Report:
     The same report may arrive more than once. `seconds` is how long the attempt took on the node, None before its end.
     `swap_seconds` is how long the server answered no client while one version replaced another, None without a swap.
     `server_log` are lines that the server logged during an operation that failed: redacted, and left out of `repr`.
+    The phase `scheduled` returns the operation: the node is as it was before, and the reason says why it must wait.
+    `release`: that of the command, 0 from an older agent.
     """
 
     rollout: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.-]{1,32}\Z")]
@@ -309,6 +341,7 @@ class Report:
     swap_seconds: Seconds | None = None
     inventory: Inventory | None = None
     server_log: Annotated[tuple[LogLine, ...], Meta(max_length=MOST_LOG_LINES)] = field(default=(), repr=False)
+    release: Count = 0
 
 
 class FindingStatus(StrEnum):
@@ -376,7 +409,7 @@ class ServerState:
     role: Word = ""
     master: Address = ""
     link_status: Word = ""
-    replicas: Annotated[tuple[Replica, ...], Meta(max_length=32)] = ()
+    replicas: Annotated[tuple[Replica, ...], Meta(max_length=MOST_REPLICAS)] = ()
     replica_count: Number | None = None
     loading: bool | None = None
     async_loading: bool | None = None

@@ -28,6 +28,34 @@ WORDS: Mapping[Reason, Words] = {
     Reason.INCOMPATIBLE_REDIS_VERSION: Words(
         "The module needs a newer server than the node has.", "Upgrade the server, or roll out an older module."
     ),
+    Reason.UNMANAGED_REPLICA: Words(
+        "The server has a replica that is no node of the fleet, so it would not get the module.",
+        "Add an agent to that replica, or accept it with `modfleet nodes ignore-replica ADDRESS --reason REASON`.",
+    ),
+    Reason.UNMANAGED_MASTER: Words(
+        "The master of the server is no node of the fleet, so it may still have the module.",
+        "Add an agent to that master, then start a rollout of the shard.",
+    ),
+    Reason.REPLICA_LACKS_MODULE: Words(
+        "A replica of the server does not have the module, so it would lose writes.",
+        "Include the replica in the rollout: a master gets a module only after all its replicas.",
+    ),
+    Reason.MASTER_HAS_MODULE: Words(
+        "The master of the server still has the module, so this replica would lose writes.",
+        "Include the master in the rollout: a replica loses a module only after its master.",
+    ),
+    Reason.ROLE_CHANGED: Words(
+        "The server's role, master or replicas changed after the operation was released.",
+        "Nothing to do: the operation is released again when its turn comes in the new order.",
+    ),
+    Reason.SERVER_NOT_READY: Words(
+        "The server loads data, synchronizes with its master, or moves slots, so the operation waits.",
+        "The message says what it waits for. Nothing to do, unless it lasts.",
+    ),
+    Reason.BACKUP_RUNNING: Words(
+        "A tool copies the server's data, such as `redis-cli --rdb`, so the operation waits.",
+        "Nothing to do: the operation continues after the copy has ended.",
+    ),
     Reason.MISSING_DEPENDENCY: Words(
         "A module that this one needs is missing.", "Roll that module out first, then start a rollout of that node."
     ),

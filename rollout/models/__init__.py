@@ -1,6 +1,6 @@
 """The tables of nodes and rollouts. `projections` alone writes them, except those of `bookkeeping`."""
 
-from rollout.models.bookkeeping import Dispatch, DroppedMessages, Liveness, NodeFacts, ServerLog
+from rollout.models.bookkeeping import Dispatch, DroppedMessages, Liveness, NodeFacts, ServerLog, ShardMember
 from rollout.models.fleet import ClusterTarget, FleetFreeze
 from rollout.models.join_tokens import JoinToken
 from rollout.models.nodes import Node, NodeModule, Placement
@@ -21,5 +21,6 @@ __all__ = [
     "Placement",
     "Rollout",
     "ServerLog",
+    "ShardMember",
     "TimelineEntry",
 ]

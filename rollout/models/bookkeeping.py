@@ -71,6 +71,38 @@ class NodeFacts(models.Model):
         return self.node
 
 
+class ShardMember(models.Model):
+    """A node's place in its shard, and if its server is ready for a change, by the newest facts of all nodes.
+
+    Written with the node's facts, and for the other nodes of a shard when one of them changes.
+    """
+
+    node = models.CharField(primary_key=True, max_length=128)
+    #: The shard's name: the node at its top, or the address of a master that is no node. A server alone is a shard.
+    shard = models.CharField(max_length=264, db_index=True)
+    #: `master`, `replica`, or empty if it is not known.
+    role = models.CharField(max_length=16)
+    #: The node that is its master; empty for a master, and if the master is no node.
+    master = models.CharField(max_length=128)
+    #: 0 for the node at the top, 1 for its replicas, 2 for their replicas.
+    depth = models.IntegerField()
+    #: Addresses of its replicas that are no nodes and that no person has accepted.
+    unmanaged = models.JSONField(default=list)
+    #: The address of its master, if that is no node.
+    unmanaged_master = models.CharField(max_length=264, default="")
+    #: The newest `messages.Replication`.
+    replication = models.JSONField()
+    #: Why the server is not ready for a change: `server_not_ready`, `backup_running`, or empty; in words; and since when.
+    not_ready = models.CharField(max_length=32, default="")
+    not_ready_message = models.CharField(max_length=1000, default="")
+    not_ready_since = models.DateTimeField(null=True)
+    #: The machine or container of its agent.
+    host = models.CharField(max_length=64, db_index=True)
+
+    def __str__(self) -> str:
+        return self.node
+
+
 class Dispatch(models.Model):
     """The outbox: how often and when the command of a released operation was published, and who publishes it now.
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rollout.agent.server.session import LoadedModule, RefusedError, Session
-from rollout.messages import Replica, ServerModule, ServerProblem, ServerState
+from rollout.messages import MOST_REPLICAS, Replica, ServerModule, ServerProblem, ServerState
 
 #: Sections of INFO that a heartbeat needs. Servers before 7.0 take only one.
 SECTIONS = ("server", "replication", "persistence", "memory", "stats", "cluster")
@@ -17,7 +17,6 @@ SECTIONS = ("server", "replication", "persistence", "memory", "stats", "cluster"
 OLDEST = {"redis": (7, 0), "valkey": (7, 2)}
 #: Atomic slot migrations, which CLUSTER NODES does not show: Valkey 9.0.
 ATOMIC_MIGRATIONS = (9, 0)
-MOST_REPLICAS = 32
 MOST_MODULES = 64
 #: Limit of texts in a heartbeat, characters; shorter than the limits of `messages`, so that a heartbeat stays small.
 LONGEST_FACT = 200
