@@ -115,8 +115,12 @@ RUNNING_PHASES = frozenset(
 )
 
 
-#: The phases that an agent reports. Only the control plane sets the others.
-REPORTED_PHASES = (RUNNING_PHASES | FINAL_PHASES) - {Phase.CANCELING, Phase.TIMED_OUT, Phase.ROLLED_BACK}
+#: The phases that an agent reports. Only the control plane sets the others. `scheduled` returns the operation.
+REPORTED_PHASES = (RUNNING_PHASES | FINAL_PHASES | {Phase.SCHEDULED}) - {
+    Phase.CANCELING,
+    Phase.TIMED_OUT,
+    Phase.ROLLED_BACK,
+}
 
 
 class Reason(StrEnum):
@@ -216,6 +220,10 @@ REPORTED_REASONS = frozenset(
         Reason.MANUAL,
     }
 )
+
+
+#: Why an agent returns an operation before it changes the server: it is released again later, and that is no failure.
+RETURNING = frozenset({Reason.ROLE_CHANGED, Reason.SERVER_NOT_READY, Reason.BACKUP_RUNNING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -443,10 +451,12 @@ class Capability(StrEnum):
     LOAD = "load"
     REMOVE = "remove"
     UNDO = "undo"
+    #: It compares the role of its server with the command before it changes the server.
+    CHECK_ROLE = "check_role"
 
 
 #: Of agents that are too old to name their capabilities.
-FORMER_CAPABILITIES = frozenset(Capability)
+FORMER_CAPABILITIES = frozenset(Capability) - {Capability.CHECK_ROLE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from rollout.domain.explanation.facts import RolloutFacts, Wait
-from rollout.domain.explanation.rules import Rule
+from rollout.domain.explanation.rules import RULE_OF_BLOCK, Rule
 from rollout.domain.rollout.blockers import Blocker
 from rollout.domain.rollout.release_limits import free_slots, spare_nodes
 from rollout.domain.rollout.snapshot import Snapshot
@@ -39,8 +39,18 @@ def wait_for_blocker(blocker: Blocker, state: RolloutState, facts: RolloutFacts)
             return Wait(what=Rule.FROZEN, text=f"a thaw: the fleet is frozen {facts.frozen}")
 
 
+def waits_of_blocked(snapshot: Snapshot, node: str | None = None) -> Iterator[Wait]:
+    """Yield what each blocked node waits for, or only the node of this name."""
+    for each in snapshot.blocked:
+        if node in {None, each.node}:
+            yield Wait(what=RULE_OF_BLOCK[each.block], text=each.text)
+
+
 def wait_for_room(state: RolloutState, snapshot: Snapshot, facts: RolloutFacts) -> Wait:
     """Return which limit keeps ready nodes from being released."""
+    if state.strategy.domain and snapshot.busy_domains:
+        domains = ", ".join(sorted(snapshot.busy_domains))
+        return Wait(what=Rule.DOMAIN, text=f"the operations in {state.strategy.domain} {domains}")
     if 0 < free_slots(state, snapshot) > spare_nodes(state, snapshot):
         return Wait(what=Rule.MIN_HEALTHY, text=f"more than {state.strategy.kept_healthy(state.nodes)} healthy nodes")
     return Wait(

@@ -9,7 +9,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from rollout.domain.rollout.events import LeftUnchanged
-from rollout.messages import FINAL_PHASES, Phase
+from rollout.domain.rollout.turns import Blocked
+from rollout.messages import FINAL_PHASES, Phase, Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +34,26 @@ class WaveCounts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
     """A node that may be released. A node that has failed before is not healthy: its release does not lower the number
-    of healthy nodes."""
+    of healthy nodes.
+
+    Of the nodes with the same `shard` or `host`, only one may be released at a time. Both are empty if the operation does
+    not change the server. `domain`: its failure domain, if the strategy names a label.
+    """
 
     node: str
     is_healthy: bool = True
+    shard: str = ""
+    host: str = ""
+    domain: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """What a scheduled node waits for, to be recorded with its operation."""
+
+    node: str
+    reason: Reason
+    message: str
 
 
 class Needs(StrEnum):
@@ -62,6 +79,11 @@ class Snapshot:
     Canceled operations: `superseded` by a newer rollout; `decommissioned`, because the node left the fleet, and
     `canceled_by_person`, both only after all operations have ended.
 
+    `blocked`: scheduled nodes that may not be released because of their servers or shards, the first ones. `waits`: what
+    some of them wait for, where it is not recorded yet. `unfit`: nodes that no wait makes ready, with the reason to skip
+    them. `is_waiting`: a scheduled node has waited for its server. `busy_domains`: failure domains in which any rollout
+    has an operation in progress; empty if the strategy names no label.
+
     `unrestored`: how many nodes could not be restored. `progressed_at`: the last success, or when the wait for the next
     one began. `wake_at`: when the wait of the next scheduled node ends.
     """
@@ -70,6 +92,11 @@ class Snapshot:
     counts: Mapping[Phase, int]
     waves: Sequence[WaveCounts] = ()
     ready: tuple[Ready, ...] = ()
+    blocked: tuple[Blocked, ...] = ()
+    waits: tuple[Waiting, ...] = ()
+    unfit: tuple[Waiting, ...] = ()
+    is_waiting: bool = False
+    busy_domains: frozenset[str] = frozenset()
     offline: tuple[str, ...] = ()
     retriable: tuple[tuple[str, int], ...] = ()
     healthy: int = 0
