@@ -8,6 +8,7 @@ from django.db.models import Exists, Min, Q, QuerySet
 from rollout.domain.node.health import DOCTOR_FAILED, NOT_EXAMINED
 from rollout.domain.node.state import NodePhase
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
+from rollout.domain.rollout.releasable import Releasable
 from rollout.domain.rollout.snapshot import Needs, Snapshot, WaveCounts
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Offline
@@ -18,7 +19,7 @@ from rollout.queries.freeze import newest_freeze
 from rollout.queries.nodes import decommissioned_nodes
 from rollout.queries.operations import IN_PROGRESS, newer_operations
 from rollout.queries.restoration import Restoration, restoration_of
-from rollout.queries.turns import Turns, turns
+from rollout.queries.turns import releasable
 
 _FAILED = (Phase.FAILED, Phase.TIMED_OUT)
 #: Nodes that are offline, or whose server cannot be used.
@@ -37,11 +38,12 @@ def snapshot_of(uid: str, state: RolloutState, *, now: datetime) -> Snapshot:
     freeze = newest_freeze()
     begins_to_restore = state.phase == RolloutPhase.ROLLING_BACK and is_over and not state.restoring
     restored = restoration_of(uid) if begins_to_restore else Restoration()
-    found = Turns()
+    found = Releasable(state.strategy, now, parallel)
     if row.scheduled and releases:
         later = _scheduled(uid).filter(_may_be_released(now)).exclude(wave__lte=state.open_wave)
         ready = _candidates(candidates, now, failed_first=keeps_health)
-        found = turns(ready, later.none() if state.restoring else later, state.strategy, now, limit=parallel)
+        later = later.none() if state.restoring else later
+        found = releasable(ready, later, state.strategy, now, limit=parallel)
     return Snapshot(
         now=now,
         counts=counts,
@@ -51,7 +53,6 @@ def snapshot_of(uid: str, state: RolloutState, *, now: datetime) -> Snapshot:
         waits=tuple(found.waits),
         unfit=tuple(found.unfit),
         is_waiting=found.is_waiting,
-        busy_domains=found.busy_domains,
         offline=_offline(candidates, state) if row.scheduled else (),
         retriable=_retriable(candidates, state) if row.failed + row.timed_out else (),
         healthy=_healthy(uid) if keeps_health else 0,

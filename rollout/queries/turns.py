@@ -1,26 +1,20 @@
 """Whose turn it is among the scheduled operations of a rollout: a few queries for each 500 that are looked at."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import chain, count
 
 from django.db.models import Q, QuerySet
 
-from rollout.domain.rollout.snapshot import Ready, Waiting
-from rollout.domain.rollout.turns import Block, Blocked, Fleet, Place, Turn, blocked
+from rollout.domain.rollout.releasable import Candidate, Releasable
+from rollout.domain.rollout.turns import Fleet, Place, Turn
 from rollout.domain.strategy import Strategy
 from rollout.messages import Action, Activation, Reason
 from rollout.models import Liveness, Node, NodeModule, Operation, ShardMember
 
 #: A heartbeat that is older than so many intervals says nothing about the server now.
 FRESH_INTERVALS = 1.5
-#: How often nodes are looked at again that wait for a heartbeat, or for operations of other rollouts, seconds.
-POLL_SECONDS = 1.0
-#: A wait that lasts is recorded again, with its duration, after so many seconds.
-NOTED_AGAIN_SECONDS = 600.0
-#: Blocked nodes that a snapshot names.
-MOST_BLOCKED = 100
 _CHUNK = 500
 #: Operations that may change a server.
 CHANGES_SERVER = (
@@ -28,103 +22,39 @@ CHANGES_SERVER = (
 )
 
 
-@dataclass(slots=True)
-class Turns:
-    """What was found: see the fields of the same names in `Snapshot`. `wake_at`: when to look again."""
-
-    ready: list[Ready] = field(default_factory=list)
-    blocked: list[Blocked] = field(default_factory=list)
-    waits: list[Waiting] = field(default_factory=list)
-    unfit: list[Waiting] = field(default_factory=list)
-    is_waiting: bool = False
-    busy_domains: frozenset[str] = frozenset()
-    wake_at: datetime | None = None
-
-    def wake(self, at: datetime) -> None:
-        self.wake_at = at if self.wake_at is None else min(self.wake_at, at)
-
-
-def turns(
+def releasable(
     candidates: QuerySet[Operation], later: QuerySet[Operation], strategy: Strategy, now: datetime, *, limit: int
-) -> Turns:
-    """Return the first `limit` of the ordered `candidates` that may be released, and what blocks those before them.
+) -> Releasable:
+    """Return the first `limit` of the ordered `candidates` that may be released.
 
     `later`: scheduled operations of later waves. One of them comes earlier if a candidate has to wait for it, as after a
     failover: otherwise the candidate's wave would never end.
     """
-    found = _Search(strategy, now, limit)
+    found, fleet = Releasable(strategy, now, limit), _Fleet(strategy, now)
     for offset in count(0, _CHUNK):
         chunk = list(candidates[offset : offset + _CHUNK])
-        found.look_at(chunk)
-        if len(found.turns.ready) >= limit or len(chunk) < _CHUNK:
+        found.look_at(*fleet.of(chunk))
+        if found.is_full or len(chunk) < _CHUNK:
             break
-    found.look_at_earlier_turns(later)
-    return found.turns
+    seen: set[str] = set()
+    while not found.is_full and (first := found.come_first - seen):  # each round goes one server down in the shards
+        seen |= first
+        found.look_at(*fleet.of(list(later.filter(node__in=first))))
+    return found
 
 
-class _Search:
-    def __init__(self, strategy: Strategy, now: datetime, limit: int) -> None:
-        self._strategy, self._now, self._limit = strategy, now, limit
-        self._busy: tuple[dict[str, set[str]], dict[str, set[str]]] | None = None
-        self.turns = Turns()
+class _Fleet:
+    """Reads what turns depend on. What is in progress is read once."""
 
-    def look_at(self, rows: Sequence[Operation]) -> None:
+    def __init__(self, strategy: Strategy, now: datetime) -> None:
+        self._strategy, self._now = strategy, now
+        self._busy: Fleet | None = None
+
+    def of(self, rows: Sequence[Operation]) -> tuple[list[Candidate], Fleet]:
+        """Return the operations as candidates, and what their turns depend on."""
         changing = [each for each in rows if changes_server(each)]
-        fleet = self._fleet(changing) if changing else None
-        for row in rows:
-            if len(self.turns.ready) >= self._limit:
-                return
-            if fleet is None or (turn := _turn(row, fleet.loaded)) is None:
-                self.turns.ready.append(Ready(node=row.node, is_healthy=row.healthy))
-                continue
-            self._note(row, fleet.places.get(row.node), blocked(turn, fleet))
-
-    def look_at_earlier_turns(self, later: QuerySet[Operation]) -> None:
-        """Look at the operations of later waves that block others. Each round goes one server down in the shards."""
-        seen: set[str] = set()
-        while len(self.turns.ready) < self._limit:
-            behind = set(chain.from_iterable(each.behind for each in self.turns.blocked)) - seen
-            if not behind:
-                return
-            seen |= behind
-            self.look_at(list(later.filter(node__in=behind)))
-
-    def _note(self, row: Operation, place: Place | None, block: Blocked | None) -> None:
-        self.turns.is_waiting |= row.waiting_since is not None
-        if block is None and place is not None:
-            ready = Ready(
-                node=row.node, is_healthy=row.healthy, shard=place.shard, host=place.host, domain=place.domain
-            )
-            self.turns.ready.append(ready)
-        elif block is not None:
-            self._note_block(row, block)
-
-    def _note_block(self, row: Operation, block: Blocked) -> None:
-        if len(self.turns.blocked) < MOST_BLOCKED or block.behind:
-            self.turns.blocked.append(block)
-        if block.block in {Block.HEARTBEAT, Block.SHARD_BUSY, Block.HOST_BUSY}:
-            self.turns.wake(self._now + timedelta(seconds=POLL_SECONDS))
-        elif block.reason is not None:
-            self._note_reason(row, block, block.reason)
-
-    def _note_reason(self, row: Operation, block: Blocked, reason: Reason) -> None:
-        """Record the wait, skip the node after the deadline."""
-        self.turns.is_waiting = True
-        since = row.waiting_since if row.waiting_since is not None and row.reason == reason else self._now
-        waited, deadline = self._now - since, timedelta(seconds=self._strategy.ready_deadline_seconds)
-        words = f"{row.node} waited for {block.text}"
-        if block.is_unfit or waited >= deadline:
-            lasting = "" if block.is_unfit else f", for {_minutes(waited)}"
-            self.turns.unfit.append(Waiting(node=row.node, reason=reason, message=f"{words}{lasting}."))
-            return
-        noted_at = row.wait_noted_at if row.reason == reason else None
-        again = None if noted_at is None else noted_at + timedelta(seconds=NOTED_AGAIN_SECONDS)
-        if again is None or again <= self._now:
-            lasting = f" It has waited for {_minutes(waited)}." if again is not None else ""
-            message = f"It waits for {block.text}.{lasting}"
-            self.turns.waits.append(Waiting(node=row.node, reason=reason, message=message))
-            return
-        self.turns.wake(min(again, since + deadline))
+        fleet = self._fleet(changing) if changing else Fleet()
+        return [_candidate(each, fleet.loaded) for each in rows], fleet
 
     def _fleet(self, rows: Sequence[Operation]) -> Fleet:
         names = {each.node for each in rows}
@@ -134,13 +64,11 @@ class _Search:
         related = {each.master for each in members.values() if each.master} | set(
             chain.from_iterable(replicas.values())
         )
-        shards, hosts = self._busy_places()
-        return Fleet(
+        return replace(
+            self._in_progress(),
             places=self._places(members, replicas),
             loaded=_loaded(module_name, names | related),
             unfinished=_unfinished(uid, related),
-            busy_shards=shards,
-            busy_hosts=hosts,
         )
 
     def _places(self, members: Mapping[str, ShardMember], replicas: Mapping[str, tuple[str, ...]]) -> dict[str, Place]:
@@ -153,8 +81,8 @@ class _Search:
             for name, member in members.items()
         }
 
-    def _busy_places(self) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
-        """Return the nodes with an operation in progress that may change their server, by shard and by host."""
+    def _in_progress(self) -> Fleet:
+        """Return where an operation is in progress that may change a server."""
         if self._busy is None:
             in_progress = Q(deadline_at__isnull=False) | Q(may_run_until__gt=self._now)
             nodes = Operation.attempts.filter(CHANGES_SERVER, in_progress).values("node")
@@ -164,10 +92,8 @@ class _Search:
             for node, shard, host in members:
                 shards.setdefault(shard, set()).add(node)
                 hosts.setdefault(host, set()).add(node)
-            self.turns.busy_domains = frozenset(
-                _domains([node for node, _, _ in members], self._strategy.domain).values()
-            )
-            self._busy = shards, hosts
+            domains = _domains([node for node, _, _ in members], self._strategy.domain)
+            self._busy = Fleet(busy_shards=shards, busy_hosts=hosts, busy_domains=set(domains.values()))
         return self._busy
 
 
@@ -175,6 +101,17 @@ def changes_server(row: Operation) -> bool:
     """Return True if the operation may load or unload the module."""
     is_loading = row.action == Action.INSTALL and row.activation == Activation.LOAD
     return is_loading or row.action == Action.REMOVE or row.undoes is not None
+
+
+def _candidate(row: Operation, loaded: Mapping[str, int]) -> Candidate:
+    return Candidate(
+        node=row.node,
+        is_healthy=row.healthy,
+        turn=_turn(row, loaded),
+        reason=row.reason,
+        waiting_since=row.waiting_since,
+        noted_at=row.wait_noted_at,
+    )
 
 
 def _turn(row: Operation, loaded: Mapping[str, int]) -> Turn | None:
@@ -235,8 +172,3 @@ def _domains(nodes: Iterable[str], label: str) -> dict[str, str]:
     rows = Node.objects.filter(name__in=list(nodes)).values_list("name", "agent_labels", "labels")
     values = {name: {**reported, **own}.get(label, "") for name, reported, own in rows}
     return {name: value for name, value in values.items() if value}
-
-
-def _minutes(waited: timedelta) -> str:
-    minutes = int(waited.total_seconds() // 60)
-    return "1 minute" if minutes == 1 else f"{minutes} minutes"

@@ -100,6 +100,7 @@ RULE_OF_BLOCK: Mapping[Block, Rule] = {
     Block.SHARD_ORDER: Rule.SHARD_ORDER,
     Block.SHARD_BUSY: Rule.SHARD_BUSY,
     Block.HOST_BUSY: Rule.HOST_BUSY,
+    Block.DOMAIN_BUSY: Rule.DOMAIN,
 }
 RULE_OF_REASON: Mapping[Reason, Rule] = {
     Reason.UNMANAGED_REPLICA: Rule.SERVER,

@@ -48,9 +48,6 @@ def waits_of_blocked(snapshot: Snapshot, node: str | None = None) -> Iterator[Wa
 
 def wait_for_room(state: RolloutState, snapshot: Snapshot, facts: RolloutFacts) -> Wait:
     """Return which limit keeps ready nodes from being released."""
-    if state.strategy.domain and snapshot.busy_domains:
-        domains = ", ".join(sorted(snapshot.busy_domains))
-        return Wait(what=Rule.DOMAIN, text=f"the operations in {state.strategy.domain} {domains}")
     if 0 < free_slots(state, snapshot) > spare_nodes(state, snapshot):
         return Wait(what=Rule.MIN_HEALTHY, text=f"more than {state.strategy.kept_healthy(state.nodes)} healthy nodes")
     return Wait(

@@ -1,10 +1,7 @@
-"""Which nodes may be released now: `max_parallel`, `min_healthy` and `domain` of the strategy, one copy of a shard at a
-time, and one node of a host at a time. A frozen fleet releases none."""
-
-from collections.abc import Sequence
+"""How many nodes may be released now: `max_parallel` and `min_healthy` of the strategy. A frozen fleet releases none."""
 
 from rollout.domain.rollout.events import NodesReleased, RolloutEvent
-from rollout.domain.rollout.snapshot import Ready, Snapshot
+from rollout.domain.rollout.snapshot import Snapshot
 from rollout.domain.rollout.state import RolloutState
 
 
@@ -14,30 +11,19 @@ def release(state: RolloutState, snapshot: Snapshot) -> list[RolloutEvent]:
 
 
 def _nodes_to_release(state: RolloutState, snapshot: Snapshot) -> tuple[str, ...]:
-    """Return the first ready nodes, as many as all limits allow."""
+    """Return the first ready nodes, as many as both limits allow."""
     if snapshot.frozen:
         return ()
     slots, spare = free_slots(state, snapshot), spare_nodes(state, snapshot)
-    chosen: list[Ready] = []
+    chosen: list[str] = []
     for each in snapshot.ready:
         if len(chosen) == slots:
             break
-        if (each.is_healthy and spare <= 0) or not _fits(each, chosen, snapshot):
+        if each.is_healthy and spare <= 0:
             continue
-        chosen.append(each)
+        chosen.append(each.node)
         spare -= each.is_healthy
-    return tuple(each.node for each in chosen)
-
-
-def _fits(ready: Ready, chosen: Sequence[Ready], snapshot: Snapshot) -> bool:
-    """Return True if no other node of its shard or host is chosen, and all are in one failure domain."""
-    if ready.domain and ready.domain not in (
-        snapshot.busy_domains or {each.domain for each in chosen} or {ready.domain}
-    ):
-        return False
-    return not any(
-        (ready.shard and each.shard == ready.shard) or (ready.host and each.host == ready.host) for each in chosen
-    )
+    return tuple(chosen)
 
 
 def free_slots(state: RolloutState, snapshot: Snapshot) -> int:

@@ -9,8 +9,9 @@ from datetime import datetime
 from enum import StrEnum
 
 from rollout.domain.rollout.events import LeftUnchanged
+from rollout.domain.rollout.releasable import Ready, Waiting
 from rollout.domain.rollout.turns import Blocked
-from rollout.messages import FINAL_PHASES, Phase, Reason
+from rollout.messages import FINAL_PHASES, Phase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,31 +30,6 @@ class WaveCounts:
     @property
     def bad(self) -> int:
         return self.failed + self.lost
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
-    """A node that may be released. A node that has failed before is not healthy: its release does not lower the number
-    of healthy nodes.
-
-    Of the nodes with the same `shard` or `host`, only one may be released at a time. Both are empty if the operation does
-    not change the server. `domain`: its failure domain, if the strategy names a label.
-    """
-
-    node: str
-    is_healthy: bool = True
-    shard: str = ""
-    host: str = ""
-    domain: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """What a scheduled node waits for, to be recorded with its operation."""
-
-    node: str
-    reason: Reason
-    message: str
 
 
 class Needs(StrEnum):
@@ -81,8 +57,7 @@ class Snapshot:
 
     `blocked`: scheduled nodes that may not be released because of their servers or shards, the first ones. `waits`: what
     some of them wait for, where it is not recorded yet. `unfit`: nodes that no wait makes ready, with the reason to skip
-    them. `is_waiting`: a scheduled node has waited for its server. `busy_domains`: failure domains in which any rollout
-    has an operation in progress; empty if the strategy names no label.
+    them. `is_waiting`: a scheduled node has waited for its server.
 
     `unrestored`: how many nodes could not be restored. `progressed_at`: the last success, or when the wait for the next
     one began. `wake_at`: when the wait of the next scheduled node ends.
@@ -96,7 +71,6 @@ class Snapshot:
     waits: tuple[Waiting, ...] = ()
     unfit: tuple[Waiting, ...] = ()
     is_waiting: bool = False
-    busy_domains: frozenset[str] = frozenset()
     offline: tuple[str, ...] = ()
     retriable: tuple[tuple[str, int], ...] = ()
     healthy: int = 0

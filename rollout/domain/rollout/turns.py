@@ -6,7 +6,7 @@ master never sends its replicas a command that they lack. Only operations that c
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -22,6 +22,7 @@ class Block(StrEnum):
     SHARD_ORDER = "shard_order"
     SHARD_BUSY = "shard_busy"
     HOST_BUSY = "host_busy"
+    DOMAIN_BUSY = "domain_busy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +64,14 @@ class Turn:
 class Fleet:
     """What turns depend on. `places`: of the nodes in question. `loaded`: the version of the module that each node has
     loaded. `unfinished`: nodes whose operation of this rollout has not ended. `busy_shards` and `busy_hosts`: the nodes
-    that have an operation in progress there, of any rollout."""
+    that have an operation in progress there, of any rollout. `busy_domains`: the failure domains with one."""
 
-    places: Mapping[str, Place]
-    loaded: Mapping[str, int]
-    unfinished: Collection[str]
-    busy_shards: Mapping[str, Collection[str]]
-    busy_hosts: Mapping[str, Collection[str]]
+    places: Mapping[str, Place] = field(default_factory=dict)
+    loaded: Mapping[str, int] = field(default_factory=dict)
+    unfinished: Collection[str] = ()
+    busy_shards: Mapping[str, Collection[str]] = field(default_factory=dict)
+    busy_hosts: Mapping[str, Collection[str]] = field(default_factory=dict)
+    busy_domains: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +96,15 @@ def blocked(turn: Turn, fleet: Fleet) -> Blocked | None:
         text = f"the agent of {turn.node} to report the role of its server"
         return Blocked(node=turn.node, block=Block.SERVER, reason=Reason.SERVER_NOT_READY, text=text)
     return _order(turn, place, fleet) or _server(turn, place) or _others(turn, place, fleet)
+
+
+def together(place: Place, other: Place) -> Block | None:
+    """Return why two nodes must not be changed at the same time, None if they may."""
+    if place.shard == other.shard:
+        return Block.SHARD_BUSY
+    if place.host and place.host == other.host:
+        return Block.HOST_BUSY
+    return Block.DOMAIN_BUSY if place.domain != other.domain else None
 
 
 def master_goes_first(turn: Turn, loaded: Mapping[str, int]) -> bool:
@@ -161,7 +172,9 @@ def _others(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
         text = f"the operation on {some_of(busy)}, another copy of its shard"
         return Blocked(node=turn.node, block=Block.SHARD_BUSY, text=text)
     if place.host and (busy := sorted(set(fleet.busy_hosts.get(place.host, ())) - {turn.node})):
-        return Blocked(
-            node=turn.node, block=Block.HOST_BUSY, text=f"the operation on {some_of(busy)}, which is on its host"
-        )
+        text = f"the operation on {some_of(busy)}, which is on its host"
+        return Blocked(node=turn.node, block=Block.HOST_BUSY, text=text)
+    if fleet.busy_domains and place.domain not in fleet.busy_domains:
+        text = f"the operations in {some_of(sorted(fleet.busy_domains))}, another failure domain"
+        return Blocked(node=turn.node, block=Block.DOMAIN_BUSY, text=text)
     return None
