@@ -116,7 +116,11 @@ RUNNING_PHASES = frozenset(
 
 
 #: The phases that an agent reports. Only the control plane sets the others.
-REPORTED_PHASES = (RUNNING_PHASES | FINAL_PHASES) - {Phase.CANCELING, Phase.TIMED_OUT, Phase.ROLLED_BACK}
+REPORTED_PHASES = (RUNNING_PHASES | FINAL_PHASES | {Phase.SCHEDULED}) - {
+    Phase.CANCELING,
+    Phase.TIMED_OUT,
+    Phase.ROLLED_BACK,
+}
 
 
 class Reason(StrEnum):
@@ -198,6 +202,9 @@ REPORTED_REASONS = frozenset(
         *BROADER,
         Reason.ALREADY_INSTALLED,
         Reason.NOT_INSTALLED,
+        Reason.ROLE_CHANGED,
+        Reason.SERVER_NOT_READY,
+        Reason.BACKUP_RUNNING,
         Reason.CHECKSUM_MISMATCH,
         Reason.FETCH_FAILED,
         Reason.DISK_FULL,
@@ -343,6 +350,11 @@ class Report:
     server_log: Annotated[tuple[LogLine, ...], Meta(max_length=MOST_LOG_LINES)] = field(default=(), repr=False)
     release: Count = 0
 
+    @property
+    def is_last(self) -> bool:
+        """Return True if the agent does nothing more for this release of the operation."""
+        return self.phase.is_final or self.phase is Phase.SCHEDULED
+
 
 class FindingStatus(StrEnum):
     """Result of one check of the doctor. `unknown`: the agent may not see the fact, and does not guess it."""
@@ -393,6 +405,25 @@ class ServerModule:
     ours: bool = False
 
 
+#: The most names of a server, and the most pairs of servers between which slots migrate, that a heartbeat has.
+MOST_ADDRESSES = 16
+MOST_MIGRATIONS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotMigration:
+    """Slots that migrate between two servers of a cluster.
+
+    `slots`: such as `93 100-110`; a long list is cut. `source` and `target`: `host:port`, or the node id if the cluster
+    knows no address. `atomic`: Valkey moves all of them at once (CLUSTER MIGRATESLOTS).
+    """
+
+    slots: Fact
+    source: Address
+    target: Address
+    atomic: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerState:
     """What the agent has seen of its server for one heartbeat. None, or empty: not known.
@@ -400,6 +431,11 @@ class ServerState:
     `problem` says why the server cannot be used; it is a `ServerProblem`, or one of a newer agent. `master`, for a replica:
     `host:port`. `migrating_slots`: slots that are on their way to or from this server. `include_seen`: the server's
     configuration includes the agent's file. Of `replicas` and `modules`, only the first ones are sent.
+
+    `addresses`: each `host:port` by which other servers may know this one. A loopback address is a name only for servers
+    on the same host. `node_id`, `master_node_id` and `replica_node_ids` are those of the cluster. `backups`: clients that
+    only copy the data, such as `redis-cli --rdb`. `sentinels`: Sentinels that watch the server. `migrations`: of slots of
+    this shard, as far as this server knows. `replication` is the part that `Command.expects` repeats.
     """
 
     problem: Word = ""
@@ -427,6 +463,15 @@ class ServerState:
     include_seen: bool | None = None
     modules: Annotated[tuple[ServerModule, ...], Meta(max_length=64)] = ()
     module_count: Number | None = None
+    addresses: Annotated[tuple[Address, ...], Meta(max_length=MOST_ADDRESSES)] = ()
+    node_id: Digest = ""
+    master_node_id: Digest = ""
+    replica_node_ids: Annotated[tuple[Digest, ...], Meta(max_length=MOST_REPLICAS)] = ()
+    backups: Number | None = None
+    sentinels: Number | None = None
+    master_sync_in_progress: bool | None = None
+    migrations: Annotated[tuple[SlotMigration, ...], Meta(max_length=MOST_MIGRATIONS)] | None = None
+    replication: Replication | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -443,10 +488,12 @@ class Capability(StrEnum):
     LOAD = "load"
     REMOVE = "remove"
     UNDO = "undo"
+    #: Compare `Command.expects` with the server just before it is changed, and return the operation if they differ.
+    CHECK_ROLE = "check_role"
 
 
 #: Of agents that are too old to name their capabilities.
-FORMER_CAPABILITIES = frozenset(Capability)
+FORMER_CAPABILITIES = frozenset({Capability.FILES, Capability.LOAD, Capability.REMOVE, Capability.UNDO})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
