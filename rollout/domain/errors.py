@@ -158,6 +158,12 @@ class NodeIdentityError(RolloutError):
     code = "node_not_signed"
 
 
+class InvalidAddressError(RolloutError):
+    """The address of a server cannot be used."""
+
+    code = "invalid_address"
+
+
 class NodeKeyError(RolloutError):
     """The node has another key. Compare its key again, and accept that one."""
 

@@ -86,12 +86,17 @@ class ShardMember(models.Model):
     master = models.CharField(max_length=128, db_index=True)
     #: 0 for the node at the top, 1 for its replicas, 2 for their replicas.
     depth = models.IntegerField()
-    #: Addresses of its replicas that are no nodes and that no person has accepted.
+    #: The nodes that copy it, by their own facts or by its own, by name. `master` of one may name another node.
+    replicas = models.JSONField(default=list)
+    #: Addresses of its replicas that are no nodes and that no person has accepted, and of those that a person has accepted.
     unmanaged = models.JSONField(default=list)
+    ignored = models.JSONField(default=list)
     #: The address of its master, if that is no node.
     unmanaged_master = models.CharField(max_length=264, default="")
-    #: The newest `messages.Replication`.
+    #: The newest `messages.Replication`, and the `ServerFacts` that the places of all nodes are computed from. They stay
+    #: while the server is not known.
     replication = models.JSONField()
+    facts = models.JSONField(default=dict)
     #: Why the server is not ready for a change: `server_not_ready`, `backup_running`, or empty; in words; and since when.
     not_ready = models.CharField(max_length=32, default="")
     not_ready_message = models.CharField(max_length=1000, default="")

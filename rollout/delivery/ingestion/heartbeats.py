@@ -10,6 +10,7 @@ from eventstore import Append, Batch, append, begun_by, database_now, load_state
 from rollout.delivery.ingestion.batches import all_or_each
 from rollout.delivery.ingestion.node_facts import record_facts
 from rollout.delivery.ingestion.order import MessageOrder, locked_rows
+from rollout.delivery.ingestion.shard_members import record_members
 from rollout.delivery.ingestion.verification import Verified, verified_heartbeats
 from rollout.domain.node.commands import RecordDuplicate, RecordHeartbeat, RetireOtherKeys
 from rollout.domain.node.decider import NODE
@@ -92,8 +93,8 @@ def _record_skews(skews: Mapping[str, float]) -> None:
 
 @retry_on_conflict
 def _record_all(heartbeats: Sequence[Heartbeat]) -> list[str]:
-    """Record the heartbeats. Return the names of the nodes that have changed. Three queries read what is known, whatever
-    the number of nodes."""
+    """Record the heartbeats. Return the names of the nodes that have changed, also those that have another place in their
+    shard because another node has changed. Three queries read what is known, whatever the number of nodes."""
     order = MessageOrder(HEARTBEATS, {heartbeat.node for heartbeat in heartbeats})
     newest = _newest(heartbeats, order)
     known = known_nodes({each.node for each in heartbeats})
@@ -113,9 +114,10 @@ def _record_all(heartbeats: Sequence[Heartbeat]) -> list[str]:
         append(*appends, *(_forgotten(rejoining, appends) if rejoining else ()))
         _record_liveness(newest.values(), order)
         record_facts(newest.values(), order.now)
+        moved = record_members(newest.values(), order.now)
     order.count_rejected()
     changed = {each.stream for each in appends}
-    return [name for name in newest if node_stream(name) in changed]
+    return sorted({*moved, *(name for name in newest if node_stream(name) in changed)})
 
 
 def _news(known: KnownNode, heartbeat: Heartbeat, order: MessageOrder) -> RecordHeartbeat:

@@ -1,0 +1,37 @@
+"""Addresses of servers, `host:port`, in the one form in which they are compared."""
+
+import re
+
+from rollout.domain.errors import InvalidAddressError
+
+#: The longest address, characters, as in `messages.Address`.
+LONGEST = 264
+_HOST = re.compile(r"[A-Za-z0-9._:%-]{1,255}")
+_LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}|::1|localhost")
+
+
+def canonical(address: str) -> str:
+    """Return the address in lower case, and an IPv6 address without brackets."""
+    host, _, port = address.rpartition(":")
+    return f"{host.strip('[]').lower()}:{port}"
+
+
+def is_address(address: str) -> bool:
+    """Return False for an address without a host or a port: a server tells one that it does not know."""
+    host, _, port = address.rpartition(":")
+    return bool(host and port)
+
+
+def is_loopback(address: str) -> bool:
+    """Return True if the address means another server on each host."""
+    return _LOOPBACK.fullmatch(canonical(address).rpartition(":")[0]) is not None
+
+
+def checked(address: str) -> str:
+    """Return the address that a person has given, canonical. Raises: `InvalidAddressError`."""
+    found = canonical(address.strip())
+    host, _, port = found.rpartition(":")
+    is_port = port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65536
+    if not is_port or not _HOST.fullmatch(host):
+        raise InvalidAddressError(f"{address[:LONGEST]!r} is not an address: write HOST:PORT, such as 10.0.0.7:6379.")
+    return found

@@ -1,0 +1,113 @@
+"""The place of each node in its shard.
+
+A replica's own word says which server it copies. A master's list says which replicas it has: it may name one that copies
+another server by its own word, and it does not name a replica of a replica, or one whose connection is lost. A node that
+lies can change only the places of servers that it names.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from rollout.domain.topology.addresses import canonical, is_address
+from rollout.domain.topology.directory import Directory
+from rollout.domain.topology.servers import Peer, Server
+
+#: In place of an address that a server does not tell.
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """The place of one node. `master` and `replicas` are nodes, sorted; the others are addresses.
+
+    `shard`: the node at its top, or the address of a master that is no node; an address contains a colon. `depth`: 0 for the node at the top, 1 for its
+    replicas. `unmanaged`: replicas that are no nodes; the last one may count those that have no name. `ignored`: those
+    that a person has accepted. `unmanaged_master`: the master, if it is no node.
+    """
+
+    shard: str
+    role: str
+    master: str = ""
+    depth: int = 0
+    replicas: tuple[str, ...] = ()
+    unmanaged: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    unmanaged_master: str = ""
+
+
+def places_of(servers: Collection[Server], ignored: Collection[str] = ()) -> dict[str, Place]:
+    """Return the place of each node. `ignored`: canonical addresses. Linear in the number of servers."""
+    directory = Directory(servers)
+    masters = {each.node: _master_of(each, directory) for each in servers}
+    tops = _tops({node: master for node, (master, _) in masters.items() if master})
+    copies: dict[str, set[str]] = {each.node: set() for each in servers}
+    for node, (master, _) in masters.items():
+        if master:
+            copies[master].add(node)
+    found = {}
+    for server in servers:
+        master, unmanaged_master = masters[server.node]
+        by_own_word = copies[server.node]
+        listed, strangers = _listed(server, directory)
+        unmanaged = sorted(each for each in strangers if canonical(each) not in ignored)
+        unnamed = server.facts.unnamed - len(by_own_word - listed)
+        top, depth = tops.get(server.node, (server.node, 0))
+        stranger = masters[top][1]
+        found[server.node] = Place(
+            shard=canonical(stranger) if stranger not in ("", UNKNOWN) else top,
+            role=server.facts.role,
+            master=master,
+            depth=depth + 1 if stranger else depth,
+            replicas=tuple(sorted(by_own_word | listed)),
+            unmanaged=(*unmanaged, *([f"{unnamed} more"] if unnamed > 0 else [])),
+            ignored=tuple(sorted(strangers.difference(unmanaged))),
+            unmanaged_master=unmanaged_master,
+        )
+    return found
+
+
+def _master_of(server: Server, directory: Directory) -> tuple[str, str]:
+    """Return the node that the server copies, or the address of one that is no node; both are empty for a master."""
+    if server.facts.role != "replica":
+        return "", ""
+    peer = server.facts.master or Peer()
+    node = directory.find(peer, server)
+    return node, "" if node else _shown(peer)
+
+
+def _listed(server: Server, directory: Directory) -> tuple[set[str], set[str]]:
+    """Return the replicas that the server lists: nodes, and the addresses of those that are no nodes."""
+    nodes, strangers = set(), set()
+    for peer in server.facts.replicas:
+        if node := directory.find(peer, server):
+            nodes.add(node)
+        else:
+            strangers.add(_shown(peer))
+    return nodes, strangers
+
+
+def _shown(peer: Peer) -> str:
+    return peer.address if is_address(peer.address) else peer.node_id or UNKNOWN
+
+
+def _tops(masters: Mapping[str, str]) -> dict[str, tuple[str, int]]:
+    """Return the node at the top of each replica's chain, and how far it is above. In a loop, the first name is the top."""
+    found: dict[str, tuple[str, int]] = {}
+    for start in masters:
+        path: dict[str, None] = {}
+        node = start
+        while node in masters and node not in found and node not in path:
+            path[node] = None
+            node = masters[node]
+        chain = [*path]
+        if node in path:
+            loop = chain[chain.index(node) :]
+            top = min(loop)
+            place = loop.index(top)
+            found |= {each: (top, (place - number) % len(loop)) for number, each in enumerate(loop)}
+            chain = chain[: len(chain) - len(loop)]
+        top, above = found.get(node, (node, 0))
+        for each in reversed(chain):
+            above += 1
+            found[each] = (top, above)
+    return found

@@ -1,0 +1,129 @@
+"""The rows of shard members: written by heartbeats, for all nodes whose place changes."""
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from msgspec import to_builtins
+
+from eventstore import head
+from rollout.delivery import ingestion
+from rollout.messages import Replica, ServerProblem, ServerState
+from rollout.models import ShardMember
+from rollout.services.nodes import decommission_node, forget_node, revoke_node
+from tests.recorded_fleet import fleet, heartbeat_of, join
+
+pytestmark = pytest.mark.django_db
+
+MASTER = ServerState(role="master", run_id="a")
+AWAY = ServerState(problem=ServerProblem.SERVER_UNREACHABLE, message="The server cannot be reached.")
+
+
+def beat(name, facts=MASTER, *, host="", hello=False, **more):
+    return heartbeat_of(name, hello=hello) | {"facts": to_builtins(facts), "doctor": (), "host": host} | more
+
+
+def say(*beats):
+    ingestion.record_heartbeats(beats)
+
+
+def master_of(*replicas, **more):
+    return ServerState(
+        role="master", replicas=tuple(Replica(address=each) for each in replicas), replica_count=len(replicas), **more
+    )
+
+
+def replica_of(master, **more):
+    return ServerState(role="replica", master=master, **more)
+
+
+def member(name):
+    return ShardMember.objects.get(node=name)
+
+
+def test_a_server_alone():
+    fleet(1)
+    say(beat("n0000", host="h"))
+    row = member("n0000")
+    assert (row.shard, row.role, row.master, row.depth, row.unmanaged, row.host) == ("n0000", "master", "", 0, [], "h")
+    assert row.replication == {"role": "master", "master": "", "replicas": []}
+    assert (row.not_ready, row.not_ready_since) == ("", None)
+
+
+def test_replicas_of_a_master_that_is_no_node():
+    fleet(3)
+    say(beat("n0000", replica_of("10.0.0.9:6379")), beat("n0001", replica_of("10.0.0.9:6379")), beat("n0002"))
+    rows = {row.node: (row.shard, row.depth, row.unmanaged_master) for row in ShardMember.objects.all()}
+    assert rows == {
+        "n0000": ("10.0.0.9:6379", 1, "10.0.0.9:6379"),
+        "n0001": ("10.0.0.9:6379", 1, "10.0.0.9:6379"),
+        "n0002": ("n0002", 0, ""),
+    }
+
+
+def test_an_agent_that_sends_no_facts_has_no_place():
+    fleet(1)
+    assert not ShardMember.objects.exists()
+
+
+def test_no_event_and_one_query_while_nothing_changes(django_assert_num_queries):
+    names = fleet(20)
+    say(*(beat(name) for name in names))
+    before = head()
+    with CaptureQueriesContext(connection) as queries:
+        say(*(beat(name) for name in names))
+    assert head() == before
+    assert len([each for each in queries if "shardmember" in each["sql"]]) == 1
+
+
+def test_a_change_takes_as_many_queries_however_many_nodes_there_are():
+    names = fleet(40)
+    say(*(beat(name) for name in names))
+    counted = []
+    for number, some in enumerate((names[:1], names)):
+        with CaptureQueriesContext(connection) as queries:
+            say(*(beat(name, master_of(f"10.0.0.9:{number}")) for name in some))
+        counted.append(len([each for each in queries if "shardmember" in each["sql"]]))
+    assert counted == [3, 3]  # the nodes of the heartbeats, all nodes, the write
+
+
+def test_only_rows_that_change_are_written():
+    names = fleet(10)
+    say(*(beat(name) for name in names))
+    with CaptureQueriesContext(connection) as queries:
+        say(*(beat(name, master_of("10.0.0.9:1") if name == "n0003" else MASTER) for name in names))
+    (write,) = [each["sql"] for each in queries if 'INSERT INTO "rollout_shardmember"' in each["sql"]]
+    assert ("n0003" in write, "n0004" in write) == (True, False)
+    assert member("n0003").unmanaged == ["10.0.0.9:1"]
+
+
+def test_the_place_stays_while_the_server_is_away():
+    fleet(1)
+    say(beat("n0000", replica_of("m:1")))
+    say(beat("n0000", AWAY))
+    row = member("n0000")
+    assert (row.role, row.unmanaged_master, row.replication["master"]) == ("replica", "m:1", "m:1")
+
+
+def test_a_server_that_was_never_seen():
+    fleet(1)
+    say(beat("n0000", AWAY))
+    assert (member("n0000").role, member("n0000").shard) == ("", "n0000")
+
+
+@pytest.mark.parametrize("leave", [decommission_node, revoke_node, forget_node])
+def test_a_node_that_leaves_has_no_place(leave):
+    fleet(2)
+    say(beat("n0000"), beat("n0001"))
+    leave("n0000")
+    assert [row.node for row in ShardMember.objects.all()] == ["n0001"]
+
+
+def test_a_decommissioned_node_gets_its_place_back_when_its_agent_restarts():
+    fleet(1)
+    say(beat("n0000"))
+    decommission_node("n0000")
+    say(beat("n0000"))
+    assert not ShardMember.objects.exists()
+    join("n0000")
+    say(beat("n0000"))
+    assert member("n0000").shard == "n0000"

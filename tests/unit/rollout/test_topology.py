@@ -1,0 +1,250 @@
+"""The place of each node in its shard, from what all nodes report. A node that lies changes only the places of servers
+that it names."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollout.domain.errors import InvalidAddressError
+from rollout.domain.topology.addresses import canonical, checked, is_loopback
+from rollout.domain.topology.places import Place, places_of
+from rollout.domain.topology.servers import Peer, Server, ServerFacts, facts_of, replication_of
+from rollout.messages import Replica, ServerState
+
+
+def at(name: str) -> str:
+    return f"10.0.0.{name}:6379"
+
+
+def server(name, *, of=None, replicas=(), host="", address="", addresses=None, **facts):
+    """`of`: the address of its master."""
+    reported = ServerFacts(
+        role="replica" if of else "master",
+        master=Peer(address=of) if of else None,
+        replicas=tuple(Peer(address=each) for each in replicas),
+        addresses=(at(name),) if addresses is None else addresses,
+    )
+    return Server(node=name, host=host, address=address, facts=replace(reported, **facts))
+
+
+def test_a_master_with_replicas_and_a_replica_of_a_replica():
+    found = places_of(
+        [
+            server("1", replicas=[at("2"), at("3")]),
+            server("2", of=at("1"), replicas=[at("4")]),
+            server("3", of=at("1")),
+            server("4", of=at("2")),
+        ]
+    )
+    assert {name: (each.shard, each.role, each.master, each.depth, each.replicas) for name, each in found.items()} == {
+        "1": ("1", "master", "", 0, ("2", "3")),
+        "2": ("1", "replica", "1", 1, ("4",)),
+        "3": ("1", "replica", "1", 1, ()),
+        "4": ("1", "replica", "2", 2, ()),
+    }
+
+
+def test_a_server_alone_is_a_shard():
+    assert places_of([server("1")]) == {"1": Place(shard="1", role="master")}
+
+
+def test_a_server_that_is_not_known_is_a_shard():
+    assert places_of([Server(node="1")]) == {"1": Place(shard="1", role="")}
+
+
+def test_a_replica_without_an_agent_is_unmanaged_unless_a_person_accepts_it():
+    fleet = [server("1", replicas=["10.0.0.9:6379", at("2")]), server("2", of=at("1"))]
+    assert places_of(fleet)["1"].unmanaged == ("10.0.0.9:6379",)
+    accepted = places_of(fleet, {"10.0.0.9:6379"})["1"]
+    assert (accepted.unmanaged, accepted.ignored, accepted.replicas) == ((), ("10.0.0.9:6379",), ("2",))
+
+
+def test_a_node_is_never_ignored():
+    found = places_of([server("1", replicas=[at("2")]), server("2", of=at("1"))], {at("2")})["1"]
+    assert (found.replicas, found.ignored) == (("2",), ())
+
+
+def test_replicas_of_a_master_without_an_agent_are_one_shard():
+    found = places_of([server("1", of="Redis:6379"), server("2", of="redis:6379"), server("3", of=at("1"))])
+    assert {each.shard for each in found.values()} == {"redis:6379"}
+    assert [found[name].depth for name in "123"] == [1, 1, 2]
+    assert (found["1"].unmanaged_master, found["3"].unmanaged_master, found["3"].master) == ("Redis:6379", "", "1")
+
+
+def test_a_replica_that_does_not_tell_its_master():
+    found = places_of([server("1", role="replica"), server("2", role="replica", master=Peer(address=":"))])
+    assert {name: (each.shard, each.unmanaged_master, each.depth) for name, each in found.items()} == {
+        "1": ("1", "unknown", 1),
+        "2": ("2", "unknown", 1),
+    }
+
+
+def test_an_address_that_is_not_known_is_the_address_of_none():
+    fleet = [server("1", role="replica", master=Peer(address=":")), server("2", addresses=("", ":", "x"))]
+    fleet.append(server("3", role="replica", master=Peer(address="x")))
+    assert [each.master for each in places_of(fleet).values()] == ["", "", ""]
+
+
+def test_a_replica_whose_own_word_differs_from_the_list_of_a_master():
+    """It follows its own word. The master still counts it: it may copy it again."""
+    found = places_of([server("1", replicas=[at("3")]), server("2"), server("3", of=at("2"))])
+    assert (found["3"].shard, found["3"].master) == ("2", "2")
+    assert (found["1"].replicas, found["2"].replicas) == (("3",), ("3",))
+
+
+def test_a_replica_that_lost_its_connection_is_not_in_the_list():
+    assert places_of([server("1"), server("2", of=at("1"))])["1"].replicas == ("2",)
+
+
+def test_replicas_that_are_counted_but_not_named():
+    fleet = [server("1", unnamed=3), server("2", of=at("1"))]
+    assert places_of(fleet)["1"].unmanaged == ("2 more",)
+
+
+def test_an_address_of_two_nodes_is_the_address_of_none():
+    fleet = [server("1", replicas=[at("2")]), server("2", of=at("1")), server("3", addresses=(at("2"),))]
+    found = places_of(fleet)["1"]
+    assert (found.replicas, found.unmanaged) == (("2",), (at("2"),))
+
+
+def test_the_address_that_a_person_set_means_its_node():
+    """Also if another node reports it. Those that the node reports itself mean nothing then."""
+    fleet = [
+        server("1", replicas=["lb:7000", at("2")]),
+        server("2", of=at("1"), address="lb:7000"),
+        server("3", addresses=("lb:7000",)),
+    ]
+    found = places_of(fleet)["1"]
+    assert (found.replicas, found.unmanaged) == (("2",), (at("2"),))
+
+
+def test_a_loopback_address_means_a_server_of_the_same_host():
+    own, other = "127.0.0.1:1", "127.0.0.1:2"
+    fleet = [
+        server("1", host="a", replicas=[other], addresses=(own,)),
+        server("2", host="a", of=own, addresses=(other,)),
+        server("3", host="b", of=own, addresses=(other,)),
+    ]
+    found = places_of(fleet)
+    assert (found["1"].replicas, found["2"].master) == (("2",), "1")
+    assert found["3"].unmanaged_master == own
+
+
+def test_a_cluster_node_id_counts_more_than_an_address():
+    fleet = [server("1", node_id="a", replicas=()), server("2", node_id="b", addresses=("nat:1",), of="lost:1")]
+    fleet[1] = replace(fleet[1], facts=replace(fleet[1].facts, master=Peer(node_id="a", address=at("9"))))
+    fleet[0] = replace(fleet[0], facts=replace(fleet[0].facts, replicas=(Peer(node_id="b", address=at("8")),)))
+    found = places_of(fleet)
+    assert (found["2"].master, found["1"].replicas, found["1"].unmanaged) == ("1", ("2",), ())
+
+
+@pytest.mark.parametrize("liar_id", ["b", "c"])
+def test_an_id_and_an_address_that_contradict_each_other_are_no_match(liar_id):
+    """`b`: two nodes have the id. `c`: the node with the address has another one."""
+    replica = server("2", of=at("1"), node_id="b" if liar_id == "b" else "")
+    liar = server("3", node_id=liar_id, addresses=("nat:1",))
+    master = server("1", node_id="a")
+    master = replace(master, facts=replace(master.facts, replicas=(Peer(node_id="b", address="nat:1"),)))
+    assert places_of([master, replica, liar])["1"].unmanaged == ("nat:1",)
+
+
+def test_loops_have_a_top():
+    found = places_of(
+        [server("1", of=at("2")), server("2", of=at("3")), server("3", of=at("1")), server("4", of=at("3"))]
+    )
+    assert {name: (each.shard, each.depth) for name, each in found.items()} == {
+        "1": ("1", 0),
+        "2": ("1", 2),
+        "3": ("1", 1),
+        "4": ("1", 2),
+    }
+    alone = places_of([server("1", of=at("1"))])["1"]
+    assert (alone.shard, alone.master, alone.unmanaged_master) == (at("1"), "", at("1"))
+
+
+def test_a_chain_of_ten_thousand():
+    fleet = [server(str(number), of=at(str(number + 1))) for number in range(10_000)]
+    assert places_of(fleet)["0"].depth == 10_000
+
+
+NAMES = st.sampled_from("123456")
+ADDRESSES = st.one_of(NAMES.map(at), st.sampled_from(["", ":", "x", "127.0.0.1:1", "[::1]:1", "\ud7ff:0"]))
+PEERS = st.builds(Peer, address=ADDRESSES, node_id=st.sampled_from(["", "a", "b", "c"]))
+FACTS = st.builds(
+    ServerFacts,
+    role=st.sampled_from(["master", "replica", "", "odd"]),
+    master=st.none() | PEERS,
+    replicas=st.lists(PEERS, max_size=4).map(tuple),
+    unnamed=st.integers(0, 3),
+    node_id=st.sampled_from(["", "a", "b", "c"]),
+    addresses=st.lists(ADDRESSES, max_size=3).map(tuple),
+)
+SERVERS = st.builds(Server, node=NAMES, host=st.sampled_from(["", "h"]), address=st.just("") | ADDRESSES, facts=FACTS)
+FLEETS = st.lists(SERVERS, max_size=6, unique_by=lambda each: each.node)
+
+
+@given(FLEETS, st.sets(ADDRESSES.map(canonical)), st.randoms())
+def test_any_facts_lead_to_places_in_any_order(fleet, ignored, random):
+    found = places_of(fleet, ignored)
+    shuffled = random.sample(fleet, len(fleet))
+    assert found == places_of(shuffled, ignored)
+    assert found.keys() == {each.node for each in fleet}
+    for name, place in found.items():
+        assert place.master != name
+        assert name not in place.replicas
+        assert not place.master or (name in found[place.master].replicas and place.shard == found[place.master].shard)
+        assert not {canonical(each) for each in place.unmanaged} & ignored
+
+
+def named_by(*servers):
+    """Return all addresses and ids that the servers claim or mention."""
+    found = set()
+    for each in servers:
+        peers = [*each.facts.replicas, *([each.facts.master] if each.facts.master else [])]
+        found |= {canonical(address) for address in (each.address, *each.facts.addresses) if address}
+        found |= {each.facts.node_id, *(peer.node_id for peer in peers)}
+        found |= {canonical(peer.address) for peer in peers}
+    return found - {""}
+
+
+@given(FLEETS, SERVERS)
+def test_a_lie_changes_only_shards_that_it_names(fleet, liar):
+    honest = [each for each in fleet if each.node != liar.node]
+    before, after = places_of(honest), places_of([*honest, liar])
+    named = named_by(liar)
+    for each in honest:
+        if before[each.node] != after[each.node]:
+            shards = {before[each.node].shard, after[each.node].shard}
+            members = [other for other in honest if {before[other.node].shard, after[other.node].shard} & shards]
+            assert named_by(*members) & named
+
+
+def test_the_facts_that_matter_of_a_server():
+    state = ServerState(
+        role="replica", master="m:1", replicas=(Replica(address="b:1"), Replica(address="a:1")), replica_count=3
+    )
+    facts = facts_of(state)
+    assert (facts.role, facts.master, facts.unnamed) == ("replica", Peer(address="m:1"), 1)
+    assert facts.replicas == (Peer(address="a:1"), Peer(address="b:1"))
+    assert replication_of(state).replicas == ("a:1", "b:1")
+
+
+def test_addresses():
+    assert canonical("[FE80::1]:6379") == "fe80::1:6379"
+    assert checked(" Redis-1.example:6379 ") == "redis-1.example:6379"
+    assert [is_loopback(each) for each in ("127.0.0.1:1", "[::1]:1", "localhost:1", "10.0.0.1:1")] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(
+    "address", ["", "redis", "redis:", "redis:0", "redis:65536", ":6379", "re dis:1", "redis:\u0661", "a:1\n:2"]
+)
+def test_an_address_that_cannot_be_used(address):
+    with pytest.raises(InvalidAddressError, match="write HOST:PORT"):
+        checked(address)
