@@ -5,9 +5,10 @@ from copy import copy
 from datetime import datetime
 
 from rollout.domain.topology.servers import facts_of, replication_of
-from rollout.messages import Heartbeat, Reason, ServerState
+from rollout.messages import Heartbeat, ServerState
 from rollout.models import ShardMember
 from rollout.process.shards import as_stored, members, place_members, write_members
+from rollout.readiness import why_not_ready
 
 
 def record_members(heartbeats: Collection[Heartbeat], now: datetime) -> set[str]:
@@ -36,7 +37,7 @@ def _row(heartbeat: Heartbeat, before: ShardMember | None, now: datetime) -> Sha
     row.host = heartbeat.host
     if state.role or before is None:  # else the server is away, and its place stays
         row.replication, row.facts = as_stored(replication_of(state)), as_stored(facts_of(state))
-    row.not_ready, row.not_ready_message = _why_not_ready(state) or ("", "")
+    row.not_ready, row.not_ready_message = why_not_ready(state) or ("", "")
     if not row.not_ready:
         row.not_ready_since = None
     elif before is None or before.not_ready != row.not_ready:
@@ -51,7 +52,3 @@ def _basis(row: ShardMember) -> tuple[object, ...]:
 
 def _reported(row: ShardMember) -> tuple[object, ...]:
     return *_basis(row), row.replication, row.not_ready, row.not_ready_message
-
-
-def _why_not_ready(_state: ServerState) -> tuple[Reason, str] | None:
-    return None
