@@ -85,6 +85,7 @@ def heartbeat_of(
             inventory=Inventory(sequence=next_sequence(), modules=tuple(modules)),
             generations=generations or {},
             facts=facts or ALONE,
+            doctor=(),
         )
     )
 

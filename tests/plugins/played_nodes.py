@@ -60,6 +60,7 @@ def join(name: str, *modules: InstalledModule, platform: str = PLATFORM, api_hos
         profile=profile,
         inventory=Inventory(sequence=next(_sequence), modules=modules),
         facts=ALONE,
+        doctor=(),
     )
     ingestion.record_heartbeats([to_json(heartbeat)])
 

@@ -71,7 +71,9 @@ def heartbeat(name: str, *modules: InstalledModule, sequence: int = 1) -> None:
     )
     know(name, platform=PLATFORM)
     inventory = Inventory(sequence=sequence, modules=modules)
-    said = Heartbeat(node=name, hello=True, interval_seconds=60, profile=profile, inventory=inventory, facts=ALONE)
+    said = Heartbeat(
+        node=name, hello=True, interval_seconds=60, profile=profile, inventory=inventory, facts=ALONE, doctor=()
+    )
     ingestion.record_heartbeats([to_json(said)])
 
 
