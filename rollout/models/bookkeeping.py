@@ -97,6 +97,8 @@ class ShardMember(models.Model):
     #: while the server is not known.
     replication = models.JSONField()
     facts = models.JSONField(default=dict)
+    #: Slots that migrate, as far as this server knows: each a `messages.SlotMigration`.
+    migrations = models.JSONField(default=list)
     #: Why the server is not ready for a change: `server_not_ready`, `backup_running`, or empty; in words; and since when.
     not_ready = models.CharField(max_length=32, default="")
     not_ready_message = models.CharField(max_length=1000, default="")

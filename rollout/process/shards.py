@@ -16,7 +16,7 @@ from rollout.queries.nodes import node_rows
 #: The number of PostgreSQL's advisory lock, in the key space of two numbers. The log's lock has one number.
 _LOCK = (1_297_040_455, 1)
 _PLACE = ("shard", "role", "master", "depth", "replicas", "unmanaged", "ignored", "unmanaged_master")
-_REPORTED = ("replication", "facts", "host", "not_ready", "not_ready_message", "not_ready_since")
+_REPORTED = ("replication", "facts", "migrations", "host", "not_ready", "not_ready_message", "not_ready_since")
 
 
 def place_members(news: dict[str, ShardMember] | None = None) -> set[str]:
