@@ -5,6 +5,7 @@ from copy import copy
 from datetime import datetime
 
 from msgspec import convert
+from msgspec.json import encode
 
 from rollout.domain.topology.servers import facts_of, replication_of
 from rollout.messages import Heartbeat, ServerState, SlotMigration
@@ -45,7 +46,7 @@ def _row(heartbeat: Heartbeat, before: ShardMember | None) -> ShardMember:
     row = ShardMember(node=heartbeat.node) if before is None else copy(before)
     row.host, row.migrations = heartbeat.host, as_stored(state.migrations or ())
     if state.role or before is None:  # else the server is away, and its place stays
-        row.replication, row.facts = as_stored(replication_of(state)), as_stored(facts_of(state))
+        row.replication, row.facts = as_stored(replication_of(state)), encode(facts_of(state)).decode()
     return row
 
 
@@ -53,7 +54,8 @@ def _judge(row: ShardMember, state: ServerState, others: Iterable[ShardMember], 
     """Note if the server is ready for a change. `others`: members of its shard."""
     migrations = (ServerState(migrations=convert(each.migrations, tuple[SlotMigration, ...])) for each in others)
     before = row.not_ready
-    row.not_ready, row.not_ready_message = why_not_ready(state, others=migrations) or ("", "")
+    row.not_ready, message = why_not_ready(state, others=migrations) or ("", "")
+    row.not_ready_message = message[:1000]
     if not row.not_ready:
         row.not_ready_since = None
     elif row.not_ready != before:

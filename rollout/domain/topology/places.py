@@ -8,7 +8,7 @@ lies can change only the places of servers that it names.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from rollout.domain.topology.addresses import canonical, is_address
+from rollout.domain.topology.addresses import is_address
 from rollout.domain.topology.directory import Directory
 from rollout.domain.topology.servers import Peer, Server
 
@@ -36,7 +36,7 @@ class Place:
 
 
 def places_of(servers: Collection[Server], ignored: Collection[str] = ()) -> dict[str, Place]:
-    """Return the place of each node. `ignored`: canonical addresses. Linear in the number of servers."""
+    """Return the place of each node. `ignored`: addresses and cluster node ids. Linear in the number of servers."""
     directory = Directory(servers)
     masters = {each.node: _master_of(each, directory) for each in servers}
     tops = _tops({node: master for node, (master, _) in masters.items() if master})
@@ -54,7 +54,7 @@ def places_of(servers: Collection[Server], ignored: Collection[str] = ()) -> dic
         top, depth = tops.get(server.node, (server.node, 0))
         stranger = masters[top][1]
         found[server.node] = Place(
-            shard=canonical(stranger) if stranger not in {"", UNKNOWN} else top,
+            shard=stranger if stranger not in {"", UNKNOWN} else top,
             role=server.facts.role,
             master=master,
             depth=depth + 1 if stranger else depth,
@@ -91,15 +91,14 @@ class _Listed:
     def unmanaged(self, ignored: Collection[str]) -> list[str]:
         """Return the replicas that are no nodes and that no person has accepted, sorted: as addresses, as far as each id
         can have one."""
-        addresses = sorted(each for each in self.addresses if canonical(each) not in ignored)
+        addresses = sorted(self.addresses.difference(ignored))
         ids = sorted(self.ids.difference(ignored))
         if not ids:
             return addresses if len(addresses) > self.by_id_only else []
         return addresses if len(ids) <= len(self.addresses) else [*addresses, *ids]
 
     def ignored(self, ignored: Collection[str]) -> tuple[str, ...]:
-        addresses = (each for each in self.addresses if canonical(each) in ignored)
-        return (*sorted(addresses), *sorted(self.ids.intersection(ignored)))
+        return tuple(sorted((self.addresses | self.ids).intersection(ignored)))
 
 
 def _listed(server: Server, directory: Directory) -> _Listed:

@@ -1,7 +1,8 @@
-"""The servers of the fleet, as their nodes describe them. A node may lie."""
+"""The servers of the fleet, as their nodes describe them. A node may lie. All addresses are canonical."""
 
 from dataclasses import dataclass
 
+from rollout.domain.topology.addresses import canonical
 from rollout.messages import MOST_REPLICAS, Replication, ServerState
 
 
@@ -52,18 +53,17 @@ def replication_of(state: ServerState) -> Replication:
 def facts_of(state: ServerState) -> ServerFacts:
     """Return the facts that places are computed from."""
     replication = replication_of(state)
-    replicas = {each.address for each in state.replicas} | {*replication.replicas}
+    replicas = {*map(canonical, (*(each.address for each in state.replicas), *replication.replicas))}
     # Not from short lists: a server also counts clients that it does not list.
     is_cut = len(replicas) >= MOST_REPLICAS or state.replication is None
     unnamed = (state.replica_count or 0) - len(replicas) - (state.backups or 0)
+    master = Peer(address=canonical(replication.master), node_id=state.master_node_id)
     return ServerFacts(
-        role=replication.role,
-        master=Peer(address=replication.master, node_id=state.master_node_id)
-        if replication.role == "replica"
-        else None,
+        role=replication.role if replication.role in {"master", "replica"} else "",
+        master=master if replication.role == "replica" else None,
         replicas=tuple(sorted(replicas)),
         unnamed=max(0, unnamed) if is_cut else 0,
         replica_ids=tuple(sorted(state.replica_node_ids)),
         node_id=state.node_id,
-        addresses=tuple(sorted(state.addresses)),
+        addresses=tuple(sorted({*map(canonical, state.addresses)})),
     )
