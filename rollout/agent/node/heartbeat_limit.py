@@ -11,7 +11,7 @@ LARGEST = 48_000
 
 def within_limit(heartbeat: Heartbeat) -> Heartbeat:
     """Return the heartbeat with as many facts as the limit allows. The problem of the server and failed checks stay."""
-    for reduce in (_without_paths, _without_passed, _without_lists):
+    for reduce in (_without_paths, _without_passed, _without_lists, _without_place):
         if len(json.dumps(to_json(heartbeat))) <= LARGEST:
             break
         heartbeat = reduce(heartbeat)
@@ -40,3 +40,11 @@ def _without_lists(heartbeat: Heartbeat) -> Heartbeat:
     )
     facts = heartbeat.facts and replace(heartbeat.facts, modules=(), replicas=())
     return replace(heartbeat, doctor=doctor, facts=facts)
+
+
+def _without_place(heartbeat: Heartbeat) -> Heartbeat:
+    """Leave out the server's place in its shard: it is not known then, and the server is not changed."""
+    facts = heartbeat.facts and replace(
+        heartbeat.facts, addresses=(), replica_node_ids=(), migrations=None, replication=None
+    )
+    return replace(heartbeat, facts=facts)

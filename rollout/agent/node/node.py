@@ -22,7 +22,7 @@ from rollout.agent.node.examinations import Examinations
 from rollout.agent.node.heartbeat_limit import within_limit
 from rollout.agent.node.journal import Journal
 from rollout.agent.server.causes import refusal
-from rollout.agent.server.observation import Observer, product, storable
+from rollout.agent.server.observation import Observer, product
 from rollout.agent.server.session import (
     LoadedModule,
     RefusedError,
@@ -32,6 +32,7 @@ from rollout.agent.server.session import (
     Session,
     UserRefusedError,
 )
+from rollout.agent.server.texts import storable
 from rollout.agent.settings import AgentSettings
 from rollout.messages import (
     Capability,
@@ -127,7 +128,7 @@ class Node:
         self._operating_system = operating_system(settings.operating_system) or read_operating_system()
         self._last_facts = ServerFacts()
         self._last_state = ServerState()
-        self._observer = Observer(self.module_store.is_ours)
+        self.observer = Observer(self.module_store.is_ours, url=settings.server_url)
         self._is_silent = False
         #: As last read.
         self._modules: tuple[InstalledModule, ...] = ()
@@ -227,7 +228,7 @@ class Node:
         was_silent, self._is_silent = self._is_silent, False
         try:
             with self.server.session() as session:
-                info, state, modules = self._observer.observe(session)
+                info, state, modules = self.observer.observe(session)
         except ServerSilentError:
             self._is_silent = True
             if not was_silent:

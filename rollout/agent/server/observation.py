@@ -1,90 +1,165 @@
 """Observes the server for a heartbeat: one connection, and few commands.
 
-What the agent's user may not read is unknown. A refused command is not sent again to the same server process: each refusal
-would be an entry in its ACL log.
+What the agent's user may not read is unknown. A refused command is sent again to the same server process after a minute at
+the earliest: each refusal would be an entry in its ACL log.
 """
 
 import re
+import socket
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
+from rollout.agent.inspection.sockets import host_addresses, is_local
+from rollout.agent.server import place
 from rollout.agent.server.session import LoadedModule, RefusedError, Session
-from rollout.messages import MOST_REPLICAS, Replica, ServerModule, ServerProblem, ServerState
+from rollout.agent.server.texts import address, fact, number, storable, truth, word
+from rollout.messages import MOST_ADDRESSES, MOST_REPLICAS, ServerModule, ServerProblem, ServerState
 
 #: Sections of INFO that a heartbeat needs. Servers before 7.0 take only one.
 SECTIONS = ("server", "replication", "persistence", "memory", "stats", "cluster")
+#: The parameters that a heartbeat needs, if the agent's user may read them.
+PARAMETERS = (
+    "enable-module-command",
+    "save",
+    "replica-announce-ip",
+    "replica-announce-port",
+    "cluster-announce-ip",
+    "cluster-announce-hostname",
+    "cluster-announce-port",
+    "cluster-announce-tls-port",
+    "port",
+    "tls-port",
+)
 #: The oldest servers that are supported.
 OLDEST = {"redis": (7, 0), "valkey": (7, 2)}
 #: Atomic slot migrations, which CLUSTER NODES does not show: Valkey 9.0.
 ATOMIC_MIGRATIONS = (9, 0)
 MOST_MODULES = 64
-#: Limit of texts in a heartbeat, characters; shorter than the limits of `messages`, so that a heartbeat stays small.
-LONGEST_FACT = 200
-#: The states of an atomic slot migration that has ended.
-_ENDED = {"success", "failed", "canceled", "cancelled"}
+#: A refused command may be allowed by a person: it is sent again after so many seconds.
+REFUSED_SECONDS = 60.0
 
 
 class Observer:
-    """Observes one server. `is_ours` tells if a path is in the module store. For one thread at a time."""
+    """Observes one server, at `url`. `is_ours` tells if a path is in the module store.
 
-    def __init__(self, is_ours: Callable[[str], bool]) -> None:
+    Threads may share it: each change of its state is one atomic step.
+    """
+
+    def __init__(self, is_ours: Callable[[str], bool], *, url: str = "") -> None:
         self._is_ours = is_ours
+        self._url = urlsplit(url)
         self._run_id = ""
-        #: The first two words of the commands that this server process refuses.
-        self._refused: set[tuple[str, ...]] = set()
+        #: The first two words of the commands that this server process refuses, and when it last did.
+        self._refused: dict[tuple[str, ...], float] = {}
 
     def observe(self, session: Session) -> tuple[Mapping[str, str], ServerState, tuple[LoadedModule, ...]]:
         """Return INFO, the state, and the loaded modules.
 
         Raises: `RefusedError` if the user may not call INFO or MODULE LIST, `Failure` if the server does not answer.
         """
-        info = _info(session)
-        if info.get("run_id", "") != self._run_id:
-            self._run_id = info.get("run_id", "")
-            self._refused.clear()
+        info = self._info(session)
         if problem := _too_old(info):
             return info, _state(info, problem=ServerProblem.SERVER_TOO_OLD, message=problem), ()
         if info.get("loading") == "1":  # then it answers few commands
-            words = "The server is loading its data."
-            return info, _state(info, problem=ServerProblem.SERVER_LOADING, message=words), ()
+            return info, _loading(info), ()
         modules = session.modules()
-        config = _pairs(self._call(session, "CONFIG", "GET", "enable-module-command", "save"))
+        config = _pairs(self._call(session, "CONFIG", "GET", *PARAMETERS))
         shown = tuple(_module(each, self._is_ours) for each in modules[:MOST_MODULES])
-        is_cluster = info.get("cluster_enabled") == "1"
+        cluster, own_names = self._cluster(session, info)
         state = _state(
             info,
             modules=shown,
             module_count=len(modules),
-            save_points=_fact(config["save"]) if "save" in config else None,
-            enable_module_command=_word(config.get("enable-module-command", "")),
-            cluster_state=self._cluster_state(session) if is_cluster else "",
-            migrating_slots=self._migrating_slots(session, info) if is_cluster else None,
+            save_points=fact(config["save"]) if "save" in config else None,
+            enable_module_command=word(config.get("enable-module-command", "")),
+            addresses=tuple(dict.fromkeys([*_announced(config), *own_names, *self._names(info, config)]))[
+                :MOST_ADDRESSES
+            ],
+            sentinels=self._sentinels(session),
+            **cluster,
         )
         return info, state, modules
 
-    def _cluster_state(self, session: Session) -> str:
-        answer = self._call(session, "CLUSTER", "INFO")
-        return "" if answer is None else _word(_fields(answer).get("cluster_state", ""))
+    def readiness(self, session: Session) -> ServerState:
+        """Return the facts that decide if the server may be changed: its place in its shard, and if it is ready.
 
-    def _migrating_slots(self, session: Session, info: Mapping[str, str]) -> int | None:
-        nodes = self._call(session, "CLUSTER", "NODES")
-        if nodes is None:
-            return None
-        own = next((line for line in str(nodes).splitlines() if "myself" in line), "")
-        slots = len(re.findall(r"\[\d+-[<>]-", own))
-        if _version(info) < ("valkey", ATOMIC_MIGRATIONS):
-            return slots
-        jobs = self._call(session, "CLUSTER", "GETSLOTMIGRATIONS")
-        return None if jobs is None else slots + sum(_slots_of(_pairs(job)) for job in jobs)
+        One command, and three more in a cluster. Raises: as `observe`.
+        """
+        info = self._info(session)
+        if info.get("loading") == "1":
+            return _loading(info)
+        return _state(info, **self._cluster(session, info)[0])
+
+    def _info(self, session: Session) -> dict[str, str]:
+        try:
+            info = session.info(*SECTIONS)
+        except RefusedError as error:
+            if "syntax" not in str(error):
+                raise
+            info = session.info("server")
+        if info.get("run_id", "") != self._run_id:
+            self._run_id = info.get("run_id", "")
+            self._refused.clear()
+        return info
+
+    def _cluster(self, session: Session, info: Mapping[str, str]) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Return the facts of the cluster, and the server's names in it; nothing if the server is in none."""
+        if info.get("cluster_enabled") != "1":
+            return {}, ()
+        answer = self._call(session, "CLUSTER", "INFO")
+        facts = {"cluster_state": "" if answer is None else word(_fields(answer).get("cluster_state", ""))}
+        answer = self._call(session, "CLUSTER", "NODES")
+        if answer is None:
+            return facts, ()
+        nodes = place.cluster_nodes(answer)
+        myself = next((each for each in nodes if each.is_myself), None)
+        if myself is None:
+            return facts, ()
+        own = {
+            "node_id": myself.id,
+            "master_node_id": myself.master,
+            "replica_node_ids": tuple(sorted(each.id for each in nodes if each.master == myself.id)[:MOST_REPLICAS]),
+        }
+        return facts | own | self._moving(session, info, nodes), myself.names
+
+    def _moving(self, session: Session, info: Mapping[str, str], nodes: Sequence[place.ClusterNode]) -> dict[str, Any]:
+        jobs = self._call(session, "CLUSTER", "GETSLOTMIGRATIONS") if has_atomic_migrations(info) else []
+        if jobs is None:
+            return {}
+        moving = place.moving_slots(nodes, [_pairs(job) for job in jobs])
+        return {
+            "migrating_slots": len(set().union(*moving.values())),
+            "migrations": place.migrations(moving),
+        }
+
+    def _sentinels(self, session: Session) -> int | None:
+        """Return how many Sentinels watch the server: each subscribes to this channel."""
+        answer = self._call(session, "PUBSUB", "NUMSUB", "__sentinel__:hello")
+        return None if answer is None else int(_pairs(answer)["__sentinel__:hello"])
+
+    def _names(self, info: Mapping[str, str], config: Mapping[str, str]) -> Iterator[str]:
+        """Yield the names by which others reach the server: that of the URL, and if it runs on this host, the host's."""
+        host = self._url.hostname
+        if host:
+            yield address(host, str(self._url.port or 6379))
+        if host and not is_local(host):
+            return
+        ports = _given(
+            {**info, **config}, "tcp_port", "port", "tls-port", "replica-announce-port", "cluster-announce-port"
+        )
+        for each in (*host_addresses(), socket.gethostname(), "127.0.0.1", "::1", "localhost"):
+            yield from (address(each, port) for port in ports)
 
     def _call(self, session: Session, *words: str) -> Any:
         """Return the answer, None if the server refuses the command."""
-        if words[:2] in self._refused:
+        if time.monotonic() < self._refused.get(words[:2], float("-inf")) + REFUSED_SECONDS:
             return None
         try:
             return session.call(*words)
         except RefusedError:
-            self._refused.add(words[:2])
+            self._refused[words[:2]] = time.monotonic()
             return None
 
 
@@ -96,13 +171,10 @@ def product(info: Mapping[str, str]) -> tuple[str, str]:
     return "", ""
 
 
-def _info(session: Session) -> dict[str, str]:
-    try:
-        return session.info(*SECTIONS)
-    except RefusedError as error:
-        if "syntax" not in str(error):
-            raise
-        return session.info("server")
+def has_atomic_migrations(info: Mapping[str, str]) -> bool:
+    """Return True if slots may migrate in a way that CLUSTER NODES does not show."""
+    name, version = _version(info)
+    return name == "valkey" and version >= ATOMIC_MIGRATIONS
 
 
 def _version(info: Mapping[str, str]) -> tuple[str, tuple[int, int]]:
@@ -118,63 +190,58 @@ def _too_old(info: Mapping[str, str]) -> str:
     return f"{name.capitalize() or 'The server'} {version or 'without a version'} is not supported: use Redis 7.0+ or Valkey 7.2+."
 
 
+def _loading(info: Mapping[str, str]) -> ServerState:
+    return _state(info, problem=ServerProblem.SERVER_LOADING, message="The server is loading its data.")
+
+
 def _state(info: Mapping[str, str], **more: Any) -> ServerState:
-    replicas = tuple(_replicas(info))
-    is_replica = info.get("role") == "slave"
     return ServerState(
         run_id=storable(info.get("run_id", ""))[:64],
-        uptime_seconds=_number(info.get("uptime_in_seconds")),
-        role={"master": "master", "slave": "replica"}.get(info.get("role", ""), ""),
-        master=_address(info.get("master_host", ""), info.get("master_port", "")) if is_replica else "",
-        link_status=_word(info.get("master_link_status", "")),
-        replicas=replicas[:MOST_REPLICAS],
-        replica_count=_number(info.get("connected_slaves")),
-        loading=_truth(info.get("loading")),
-        async_loading=_truth(info.get("async_loading")),
-        aof_enabled=_truth(info.get("aof_enabled")),
-        aof_last_write_status=_word(info.get("aof_last_write_status", "")),
-        rdb_last_bgsave_status=_word(info.get("rdb_last_bgsave_status", "")),
-        cluster_enabled=_truth(info.get("cluster_enabled")),
-        unexpected_error_replies=_number(info.get("unexpected_error_replies")),
-        used_memory=_number(info.get("used_memory")),
-        max_memory=_number(info.get("maxmemory")),
+        uptime_seconds=number(info.get("uptime_in_seconds")),
+        role=place.role(info),
+        master=place.master(info),
+        link_status=word(info.get("master_link_status", "")),
+        replicas=tuple(place.replicas(info))[:MOST_REPLICAS],
+        replica_count=number(info.get("connected_slaves")),
+        loading=truth(info.get("loading")),
+        async_loading=truth(info.get("async_loading")),
+        aof_enabled=truth(info.get("aof_enabled")),
+        aof_last_write_status=word(info.get("aof_last_write_status", "")),
+        rdb_last_bgsave_status=word(info.get("rdb_last_bgsave_status", "")),
+        cluster_enabled=truth(info.get("cluster_enabled")),
+        unexpected_error_replies=number(info.get("unexpected_error_replies")),
+        used_memory=number(info.get("used_memory")),
+        max_memory=number(info.get("maxmemory")),
+        backups=place.backups(info),
+        master_sync_in_progress=truth(info.get("master_sync_in_progress")),
+        replication=place.replication(info) if place.role(info) else None,
         **more,
     )
 
 
-def _replicas(info: Mapping[str, str]) -> Iterator[Replica]:
-    """Yield the replicas, without clients that only copy the data, such as `redis-cli --rdb`: they have no port."""
-    offset = _number(info.get("master_repl_offset"))
-    for key, line in info.items():
-        if not re.fullmatch(r"slave\d+", key):
-            continue
-        fields = dict(pair.partition("=")[::2] for pair in line.split(","))
-        if fields.get("port") == "0":
-            continue
-        at = _number(fields.get("offset"))
-        yield Replica(
-            address=_address(fields.get("ip", ""), fields.get("port", "")),
-            state=_word(fields.get("state", "")),
-            lag_bytes=None if offset is None or at is None else max(0, offset - at),
-        )
+def _announced(config: Mapping[str, str]) -> Iterator[str]:
+    """Yield the names that the server's configuration announces to other servers."""
+    for hosts, ports in (
+        (("replica-announce-ip",), ("replica-announce-port",)),
+        (("cluster-announce-ip", "cluster-announce-hostname"), ("cluster-announce-port", "cluster-announce-tls-port")),
+    ):
+        for host in _given(config, *hosts):
+            yield from (address(host, port) for port in _given(config, *ports) or _given(config, "port", "tls-port"))
+
+
+def _given(config: Mapping[str, str], *names: str) -> list[str]:
+    """Return the values of these parameters that are set, each once. The port 0 means that it is not."""
+    return list(dict.fromkeys(config[name] for name in names if config.get(name, "0") not in {"", "0"}))
 
 
 def _module(module: LoadedModule, is_ours: Callable[[str], bool]) -> ServerModule:
     return ServerModule(
-        name=_fact(module.name)[:64],
+        name=fact(module.name)[:64],
         version=module.version,
-        path=_fact(module.path),
-        args=_fact(" ".join(module.args))[:64],
+        path=fact(module.path),
+        args=fact(" ".join(module.args))[:64],
         ours=is_ours(module.path),
     )
-
-
-def _slots_of(job: Mapping[str, Any]) -> int:
-    """Return how many slots an atomic migration moves, 0 if it has ended."""
-    if str(job.get("state", "")).lower() in _ENDED:
-        return 0
-    ranges = [each.partition("-") for each in str(job.get("slot_ranges", "")).split()]
-    return sum(int(last or first) - int(first) + 1 for first, _, last in ranges)
 
 
 def _fields(text: object) -> dict[str, str]:
@@ -185,28 +252,3 @@ def _pairs(answer: Sequence[Any] | Mapping[str, Any] | None) -> dict[str, Any]:
     if answer is None or isinstance(answer, Mapping):
         return dict(answer or {})
     return dict(zip(answer[::2], answer[1::2], strict=False))
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdecimal() and len(text) < 19 else None
-
-
-def _truth(text: str | None) -> bool | None:
-    return {"0": False, "1": True}.get(text or "")
-
-
-def _address(host: str, port: str) -> str:
-    return storable(f"{host}:{port}")[:264]
-
-
-def _word(text: str) -> str:
-    return storable(text)[:32]
-
-
-def _fact(text: str) -> str:
-    return storable(text)[:LONGEST_FACT]
-
-
-def storable(text: str) -> str:
-    """Return text that a database can store."""
-    return str(text).encode("utf-8", "replace").decode().replace("\0", "")

@@ -4,17 +4,22 @@ import json
 from dataclasses import replace
 
 from rollout.agent.node.heartbeat_limit import LARGEST, within_limit
-from rollout.agent.server import observation
+from rollout.agent.server import observation, texts
 from rollout.messages import (
+    MOST_ADDRESSES,
+    MOST_MIGRATIONS,
+    MOST_REPLICAS,
     Finding,
     FindingStatus,
     Heartbeat,
     Inventory,
     NodeProfile,
     Replica,
+    Replication,
     ServerModule,
     ServerProblem,
     ServerState,
+    SlotMigration,
     from_json,
     to_json,
 )
@@ -22,13 +27,13 @@ from rollout.messages import (
 LIMIT = 64_000
 
 
-def heartbeat(letter="\N{GREEK SMALL LETTER ALPHA}"):
-    text = letter * observation.LONGEST_FACT
+def heartbeat(letter="\N{GREEK SMALL LETTER ALPHA}", longest_name=264):
+    text, name = letter * texts.LONGEST_FACT, letter * longest_name
     modules = tuple(
         ServerModule(name=text[:64], version=number, path=text, args=text[:64])
         for number in range(observation.MOST_MODULES)
     )
-    replicas = tuple(Replica(address=text, state=text[:32]) for _ in range(observation.MOST_REPLICAS))
+    replicas = tuple(Replica(address=text, state=text[:32]) for _ in range(MOST_REPLICAS))
     statuses = [FindingStatus.FAIL] * 5 + [FindingStatus.PASS] * 25
     return Heartbeat(
         node="n1",
@@ -36,7 +41,15 @@ def heartbeat(letter="\N{GREEK SMALL LETTER ALPHA}"):
         interval_seconds=10,
         profile=NodeProfile(platform="linux/x86_64"),
         inventory=Inventory(sequence=1),
-        facts=ServerState(problem=ServerProblem.SERVER_SILENT, message=text, modules=modules, replicas=replicas),
+        facts=ServerState(
+            problem=ServerProblem.SERVER_SILENT,
+            message=text,
+            modules=modules,
+            replicas=replicas,
+            addresses=(name,) * MOST_ADDRESSES,
+            migrations=(SlotMigration(slots="1", source=name, target=name),) * MOST_MIGRATIONS,
+            replication=Replication(role="master", replicas=(name,) * MOST_REPLICAS),
+        ),
         doctor=tuple(
             Finding(check=f"check{number}", status=status, message=letter * 300, fix=letter * 300)
             for number, status in enumerate(statuses)
@@ -57,8 +70,24 @@ def test_the_largest_one_is_cut():
     assert from_json(Heartbeat, to_json(cut)) == cut
 
 
+def test_a_place_in_a_shard_that_is_cut_is_not_known():
+    facts = within_limit(heartbeat()).facts
+    assert facts
+    assert (facts.addresses, facts.migrations, facts.replication) == ((), None, None)
+
+
+def test_an_ordinary_place_in_a_shard_is_never_cut():
+    whole = heartbeat(longest_name=len("2001:db8:85a3:8d3:1319:8a2e:370:7348:65535"))
+    cut = within_limit(whole)
+    assert cut.facts
+    assert whole.facts
+    assert len(json.dumps(to_json(whole))) > LIMIT
+    place = ("addresses", "replica_node_ids", "migrations", "replication")
+    assert [getattr(cut.facts, each) for each in place] == [getattr(whole.facts, each) for each in place]
+
+
 def test_a_small_one_stays_as_it_is():
-    small = replace(heartbeat("a"), doctor=())
+    small = replace(heartbeat("a", longest_name=50), doctor=())
     assert len(json.dumps(to_json(small))) < LARGEST
     assert within_limit(small) == small
 
