@@ -13,6 +13,7 @@ from rollout.domain.node.state import Identity
 from rollout.domain.topology.places import Place, places_of
 from rollout.domain.topology.servers import Server, ServerFacts
 from rollout.models import Node, ShardMember
+from rollout.queries.ignored_replicas import ignored_addresses
 from rollout.queries.nodes import node_rows
 
 #: The number of PostgreSQL's advisory lock, in the key space of two numbers. The log's lock has one number.
@@ -34,10 +35,11 @@ def place_members(news: Mapping[str, ShardMember] | None = None) -> set[str]:
     """
     _hold_lock()
     news = news or {}
-    known, servers = _known_members()
-    servers |= {name: _server(name, row.host, row.facts) for name, row in news.items()}
-    in_fleet = set(members().values_list("name", flat=True))
-    places = places_of([servers[name] for name in sorted(servers) if name in in_fleet])
+    known, facts = _known_members()
+    facts |= {name: (row.host, row.facts) for name, row in news.items()}
+    addresses = dict(members().order_by("name").values_list("name", "address"))
+    servers = [_server(name, address, *facts[name]) for name, address in addresses.items() if name in facts]
+    places = places_of(servers, ignored_addresses())
     if gone := known.keys() - places.keys():
         ShardMember.objects.filter(node__in=gone).delete()
     moved = [name for name, place in places.items() if name not in news and place != known[name]]
@@ -63,17 +65,18 @@ def as_stored(value: object) -> Any:
     return json.decode(json.encode(value))
 
 
-def _known_members() -> tuple[dict[str, Place], dict[str, Server]]:
-    """Return all places as they are written, and the servers that they are computed from. One query."""
+def _known_members() -> tuple[dict[str, Place], dict[str, tuple[str, str]]]:
+    """Return all places as they are written, and the hosts and facts that they are computed from. One query."""
     plain = [each for each in _PLACE if each not in _LISTS]
     lists = {f"{each}_text": Cast(each, TextField()) for each in _LISTS}
-    places, servers = {}, {}
+    found: dict[str, Place] = {}
+    basis: dict[str, tuple[str, str]] = {}
     rows = ShardMember.objects.annotate(**lists).values_list("node", "host", "facts", *plain, *lists)
     for node, host, facts, *values in rows:
         fields: dict[str, Any] = dict(zip(plain, values, strict=False))
         fields |= zip(_LISTS, map(_read_list, values[len(plain) :]), strict=True)
-        places[node], servers[node] = Place(**fields), _server(node, host, facts)
-    return places, servers
+        found[node], basis[node] = Place(**fields), (host, facts)
+    return found, basis
 
 
 def _placed(rows: Iterable[ShardMember], places: Mapping[str, Place]) -> list[ShardMember]:
@@ -85,8 +88,8 @@ def _placed(rows: Iterable[ShardMember], places: Mapping[str, Place]) -> list[Sh
     return placed
 
 
-def _server(node: str, host: str, facts: str) -> Server:
-    return Server(node=node, host=host, facts=_read_facts(facts))
+def _server(node: str, address: str, host: str, facts: str) -> Server:
+    return Server(node=node, host=host, address=address, facts=_read_facts(facts))
 
 
 def _hold_lock() -> None:

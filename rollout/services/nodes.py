@@ -1,4 +1,4 @@
-"""Use cases of nodes: label, drain, activate, forget, accept, revoke, rekey, decommission. Each may be repeated."""
+"""Use cases of nodes: label, set the address, drain, activate, forget, accept, revoke, rekey, decommission. Each may be repeated."""
 
 from collections.abc import Callable, Collection
 
@@ -21,11 +21,13 @@ from rollout.domain.node.commands import (
     LabelNode,
     RequestRekey,
     RevokeNode,
+    SetAddress,
 )
 from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import node_stream
 from rollout.domain.node.state import NodeKey
 from rollout.domain.placement.events import placement_stream
+from rollout.domain.topology.addresses import checked
 from rollout.models import Liveness, NodeFacts, Operation, ShardMember
 from rollout.process.advance import advance_all
 from rollout.process.placements import end_of_decommissioned, forgetting, giving_back, placement_changes
@@ -56,6 +58,17 @@ def enrol_own_node(identity: Identity) -> None:
 def label_node(name: str, labels: dict[str, str]) -> None:
     """Replace the labels that an operator gave. Raises: `NodeNotFoundError`, `NodePhaseError`."""
     transact(node_stream(name), NODE, LabelNode(node=name, labels=labels))
+
+
+def set_address(name: str, address: str) -> None:
+    """Set the address by which other servers know the node's server: `host:port`, or empty to remove it.
+
+    Raises: `NodeNotFoundError`, `NodePhaseError`, `InvalidAddressError`.
+    """
+    with transaction.atomic():
+        transact(node_stream(name), NODE, SetAddress(node=name, address=checked(address) if address else ""))
+        changed = place_members()
+    advance_all(unfinished_rollouts_of(*changed))
 
 
 def drain_node(name: str) -> None:

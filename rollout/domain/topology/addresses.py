@@ -6,6 +6,7 @@ from rollout.domain.errors import InvalidAddressError
 
 #: The longest address, characters, as in `messages.Address`.
 LONGEST = 264
+_NODE_ID = re.compile(r"[0-9a-f]{40}")
 _HOST = re.compile(r"[A-Za-z0-9._:%-]{1,255}")
 
 
@@ -34,3 +35,8 @@ def checked(address: str) -> str:
     if not is_port or not _HOST.fullmatch(host):
         raise InvalidAddressError(f"{address[:LONGEST]!r} is not an address: write HOST:PORT, such as 10.0.0.7:6379.")
     return found
+
+
+def checked_replica(address: str) -> str:
+    """Return the address or the cluster node id that a person has given. Raises: `InvalidAddressError`."""
+    return address if _NODE_ID.fullmatch(address) else checked(address)

@@ -7,57 +7,18 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
-from msgspec import to_builtins
 
 from eventstore import head
-from rollout.delivery import ingestion
-from rollout.messages import Replica, Replication, ServerProblem, ServerState, SlotMigration
+from rollout.messages import ServerProblem, ServerState, SlotMigration
 from rollout.models import ShardMember
 from rollout.services.nodes import decommission_node, forget_node, revoke_node
-from tests.recorded_fleet import fleet, heartbeat_of, join
+from tests.recorded_fleet import fleet, join
+from tests.recorded_shards import beat, master_of, member, replica_of, say
 
 pytestmark = pytest.mark.django_db
 
-READY: dict[str, Any] = {"loading": False, "async_loading": False, "cluster_enabled": False, "backups": 0}
-MASTER = ServerState(role="master", **READY)
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 AWAY = ServerState(problem=ServerProblem.SERVER_UNREACHABLE, message="The server cannot be reached.")
-
-
-def beat(name, facts=MASTER, *, host="", hello=False, **more):
-    return heartbeat_of(name, hello=hello) | {"facts": to_builtins(facts), "doctor": (), "host": host} | more
-
-
-def say(*beats):
-    ingestion.record_heartbeats(beats)
-
-
-def master_of(*replicas, **more):
-    """`replicas`: addresses."""
-    names = tuple(sorted(replicas))
-    replication = Replication(role="master", replicas=names)
-    listed = tuple(Replica(address=each) for each in names)
-    return ServerState(
-        **{
-            **READY,
-            "role": "master",
-            "replicas": listed,
-            "replica_count": len(names),
-            "replication": replication,
-            **more,
-        }
-    )
-
-
-def replica_of(master, **more):
-    """`master`: an address."""
-    replication = Replication(role="replica", master=master)
-    state = {"role": "replica", "master": master, "link_status": "up", "master_sync_in_progress": False}
-    return ServerState(**{**READY, **state, "replication": replication, **more})
-
-
-def member(name):
-    return ShardMember.objects.get(node=name)
 
 
 def test_a_server_alone():
@@ -73,7 +34,7 @@ def test_a_master_two_replicas_and_a_replica_of_a_replica():
     fleet(4)
     say(
         beat("n0000", master_of("a:2", "a:3", addresses=("a:1",))),
-        beat("n0001", replica_of("a:1", addresses=("a:2",), replicas=(Replica(address="a:4"),))),
+        beat("n0001", replica_of("a:1", "a:4", addresses=("a:2",))),
         beat("n0002", replica_of("a:1", addresses=("a:3",))),
         beat("n0003", replica_of("a:2", addresses=("a:4",))),
     )
@@ -185,7 +146,7 @@ def test_only_rows_that_change_are_written():
     names = fleet(10)
     say(*(beat(name) for name in names))
     with CaptureQueriesContext(connection) as queries:
-        say(*(beat(name, master_of("10.0.0.9:1") if name == "n0003" else MASTER) for name in names))
+        say(*(beat(name, master_of("10.0.0.9:1") if name == "n0003" else master_of()) for name in names))
     (write,) = [each["sql"] for each in queries if 'INSERT INTO "rollout_shardmember"' in each["sql"]]
     assert ("n0003" in write, "n0004" in write) == (True, False)
     assert member("n0003").unmanaged == ["10.0.0.9:1"]
