@@ -12,7 +12,7 @@ from eventstore import head
 from rollout.messages import ServerProblem, ServerState, SlotMigration
 from rollout.models import ShardMember
 from rollout.services.nodes import decommission_node, forget_node, revoke_node
-from tests.recorded_fleet import fleet, join
+from tests.recorded_fleet import fleet, heartbeat_of, join, know
 from tests.recorded_shards import beat, master_of, member, replica_of, say
 
 pytestmark = pytest.mark.django_db
@@ -117,7 +117,8 @@ def test_replicas_of_a_master_that_is_no_node():
 
 
 def test_an_agent_that_sends_no_facts_has_no_place():
-    fleet(1)
+    know("n0000")
+    say(heartbeat_of("n0000", hello=True) | {"facts": None})
     assert not ShardMember.objects.exists()
 
 
@@ -161,7 +162,7 @@ def test_the_place_stays_while_the_server_is_away():
 
 
 def test_a_server_that_was_never_seen():
-    fleet(1)
+    know("n0000")
     say(beat("n0000", AWAY))
     assert (member("n0000").role, member("n0000").shard) == ("", "n0000")
 
