@@ -6,6 +6,7 @@ from rollout.domain.node.events import ABSENT
 from rollout.domain.placement.scheduling import blocking
 from rollout.messages import Action, Activation
 from rollout.models import NodeModule, Operation
+from rollout.planning.shards import Shards
 from rollout.queries.modules import modules_on
 from rollout.queries.operations import unfinished_on
 
@@ -19,8 +20,16 @@ class Observed:
     def __init__(self, nodes: Collection[str] | None, *, yields: bool) -> None:
         self.nodes = nodes
         self.yields = yields
+        self._shards: Shards | None = None
         self._modules: dict[str, Mapping[str, list[NodeModule]]] = {}
         self._unfinished: dict[str, Mapping[str, list[Operation]]] = {}
+
+    @property
+    def shards(self) -> Shards:
+        """Return the shards of the fleet."""
+        if self._shards is None:
+            self._shards = Shards()
+        return self._shards
 
     def versions(self, module_name: str, node: str) -> list[NodeModule]:
         """Return the desired and observed versions of the module on the node."""

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from django.db.models import Q
 
@@ -14,6 +15,9 @@ from rollout.domain.words import some_of
 from rollout.messages import Action, Activation, Capability, Reason
 from rollout.models import Node, NodeModule, ShardMember
 from rollout.planning.nodes import unable_to
+
+if TYPE_CHECKING:
+    from rollout.planning.observed import Observed
 
 #: Servers that have a master, or replicas that are no nodes. Their masters follow from these rows.
 _RELATED = ~Q(master="") | ~Q(unmanaged_master="") | ~Q(unmanaged=[])
@@ -59,15 +63,14 @@ class Shards:
 
 
 class ShardOrder:
-    """The order in which a request goes through the shards of `included`: at most two queries.
+    """The order in which a request goes through the shards of `included`; at most one query.
 
-    Operations that only put files in place have no order.
+    `shards`: None if the request only puts files in place, which has no order.
     """
 
-    def __init__(self, request: RolloutRequest, included: Sequence[Node]) -> None:
+    def __init__(self, request: RolloutRequest, included: Sequence[Node], shards: Shards | None) -> None:
         self._request = request
-        self._changes_servers = request.action == Action.REMOVE or request.activation == Activation.LOAD
-        self.shards = Shards() if self._changes_servers else None
+        self.shards = shards
         self._places = {node.name: place for place, node in enumerate(included)}
         self._loaded = self._versions_loaded()
 
@@ -167,6 +170,12 @@ class ShardOrder:
         if not is_below(turn.target, self._loaded.get(master)):
             return None
         return Reason.MASTER_HAS_MODULE, f"{master}, the master of {node}, keeps {self._request.module_name}."
+
+
+def shard_order(request: RolloutRequest, included: Sequence[Node], observed: "Observed") -> ShardOrder:
+    """Return the order of the request."""
+    changes_servers = request.action == Action.REMOVE or request.activation == Activation.LOAD
+    return ShardOrder(request, included, observed.shards if changes_servers else None)
 
 
 def refuse_without_domain(label: str, nodes: Sequence[Node]) -> None:

@@ -90,7 +90,7 @@ def heartbeat(name: str, counter: int) -> dict[str, Any]:
             "backups": 0 if counter == 1 else 1,
             "sentinels": 1,
             "addresses": ["a:1"] if counter > 1 else [],
-            "replica_node_ids": ["x"],
+            "replica_node_ids": ["x"] if counter > 1 else [],
             "migrations": [migration] if counter > 1 else [],
             "replicas": [replica] if counter > 1 else [],
             "replication": replication,
