@@ -6,7 +6,7 @@ from modfleet.commands.tree import shards_in_a_tree
 
 
 def node(name, shard, *, master=None, depth=0, role="master", **more):
-    lists = {"replicas": [], "unmanaged_replicas": [], "ignored_replicas": []}
+    lists: dict[str, list[str]] = {"replicas": [], "unmanaged_replicas": [], "ignored_replicas": []}
     place = {"shard": shard, "master": master, "depth": depth, "role": role, "sentinels": None, "not_ready": None}
     return {"name": name, "phase": "online", **lists, **place, **more}
 
