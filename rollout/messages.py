@@ -115,7 +115,7 @@ RUNNING_PHASES = frozenset(
 )
 
 
-#: The phases that an agent reports. Only the control plane sets the others.
+#: The phases that an agent reports. Only the control plane sets the others. `scheduled` returns the operation.
 REPORTED_PHASES = (RUNNING_PHASES | FINAL_PHASES | {Phase.SCHEDULED}) - {
     Phase.CANCELING,
     Phase.TIMED_OUT,
@@ -223,6 +223,10 @@ REPORTED_REASONS = frozenset(
         Reason.MANUAL,
     }
 )
+
+
+#: Why an agent returns an operation before it changes the server: it is released again later, and that is no failure.
+RETURNING = frozenset({Reason.ROLE_CHANGED, Reason.SERVER_NOT_READY, Reason.BACKUP_RUNNING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -488,12 +492,12 @@ class Capability(StrEnum):
     LOAD = "load"
     REMOVE = "remove"
     UNDO = "undo"
-    #: Compare `Command.expects` with the server just before it is changed, and return the operation if they differ.
+    #: It compares the role of its server with the command before it changes the server.
     CHECK_ROLE = "check_role"
 
 
 #: Of agents that are too old to name their capabilities.
-FORMER_CAPABILITIES = frozenset({Capability.FILES, Capability.LOAD, Capability.REMOVE, Capability.UNDO})
+FORMER_CAPABILITIES = frozenset(Capability) - {Capability.CHECK_ROLE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ A fact that is needed and not known is a reason to wait.
 
 from collections.abc import Iterable
 
-from rollout.messages import Reason, Replication, ServerState, SlotMigration
+from rollout.messages import MOST_REPLICAS, Reason, Replication, ServerState, SlotMigration
 
 #: Why an operation waits, and a sentence or two for people.
 Wait = tuple[Reason, str]
@@ -24,10 +24,11 @@ def why_not_ready(state: ServerState, *, others: Iterable[ServerState] = ()) -> 
         migrations = [each for one in (state, *others) for each in one.migrations or ()]
         if migrations:
             return Reason.SERVER_NOT_READY, _migrating(migrations[0])
-    if state.backups is None:
+    backups = _backups(state)
+    if backups is None:
         return Reason.SERVER_NOT_READY, _unknown("which tools copy the server's data", "info")
-    if state.backups:
-        tools = "1 tool copies" if state.backups == 1 else f"{state.backups} tools copy"
+    if backups:
+        tools = "1 tool copies" if backups == 1 else f"{backups} tools copy"
         return Reason.BACKUP_RUNNING, f"{tools} the server's data, such as `redis-cli --rdb`."
     return None
 
@@ -45,6 +46,13 @@ def what_changed(expected: Replication, now: Replication) -> str:
     words = [f"The server has the replica {each} now." for each in added]
     words += [f"The server has lost the replica {each}." for each in removed]
     return " ".join(words[:3])
+
+
+def _backups(state: ServerState) -> int | None:
+    """Return how many tools copy the server's data. An older agent counts them only together with the replicas."""
+    if state.backups is not None or state.replica_count is None:
+        return state.backups
+    return state.replica_count - len(state.replicas) if len(state.replicas) < MOST_REPLICAS else None
 
 
 def _loads(state: ServerState) -> str:
@@ -80,7 +88,7 @@ def _cluster_problem(state: ServerState) -> str:
         return _unknown("if the cluster is ok", "cluster|info")
     if state.cluster_state != "ok":
         return f"The state of the cluster is {state.cluster_state}."
-    if state.migrations is None:
+    if state.migrations is None and state.migrating_slots != 0:  # an older agent only counts them
         return _unknown("if slots of this shard migrate", "cluster|nodes", "cluster|getslotmigrations (only Valkey 9)")
     return ""
 

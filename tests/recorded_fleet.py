@@ -13,12 +13,34 @@ from rollout.domain.node.events import NodeJoined, actor_of, node_stream
 from rollout.domain.request import RolloutRequest
 from rollout.domain.retries import Retries
 from rollout.domain.strategy import Strategy
-from rollout.messages import Action, Heartbeat, InstalledModule, Inventory, NodeProfile, Phase, Report, to_json
+from rollout.messages import (
+    Action,
+    Heartbeat,
+    InstalledModule,
+    Inventory,
+    NodeProfile,
+    Phase,
+    Replication,
+    Report,
+    ServerState,
+    to_json,
+)
 from rollout.models import Node, NodeModule, Operation, Rollout
 from rollout.process.advance import advance
 from rollout.services.start import start_rollout
 
 PLATFORM = "linux/x86_64"
+#: A server that shares its data with no other one, and is ready for a change.
+ALONE = ServerState(
+    role="master",
+    loading=False,
+    async_loading=False,
+    master_sync_in_progress=False,
+    cluster_enabled=False,
+    backups=0,
+    replica_count=0,
+    replication=Replication(role="master"),
+)
 _sequence = itertools.count(1)
 
 
@@ -50,6 +72,7 @@ def heartbeat_of(
     modules: Iterable[InstalledModule] = (),
     platform: str = PLATFORM,
     generations: dict[str, int] | None = None,
+    facts: ServerState | None = None,
     **profile: Any,
 ) -> dict[str, Any]:
     """As it comes from the broker. Each is newer than the ones before."""
@@ -61,6 +84,8 @@ def heartbeat_of(
             profile=NodeProfile(platform=platform, **profile),
             inventory=Inventory(sequence=next_sequence(), modules=tuple(modules)),
             generations=generations or {},
+            facts=facts or ALONE,
+            doctor=(),
         )
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from django.conf import settings
 
 from artifacts_app.selectors import BuildToFetch, build_to_fetch
@@ -10,7 +11,7 @@ from eventstore import database_now
 from rollout.domain.node.state import Identity
 from rollout.domain.placement.commands import Skip
 from rollout.domain.strategy import Strategy
-from rollout.messages import Action, Activation, Command, Package
+from rollout.messages import Action, Activation, Command, Package, Replication
 from rollout.models import Node, Operation, Rollout
 from rollout.planning.load_order import LoadOrders
 from rollout.process import timeouts
@@ -77,6 +78,8 @@ def _command(
         undoes=operation.undoes,
         correlation_id=operation.correlation_id,
         incarnation=incarnation,
+        release=operation.releases,
+        expects=None if operation.expects is None else msgspec.convert(operation.expects, Replication),
     )
 
 

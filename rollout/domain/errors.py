@@ -45,6 +45,13 @@ class RolloutInProgressError(RolloutError):
         self.rollout = rollout
 
 
+class UnmanagedReplicaError(RolloutError):
+    """A server has a replica that is no node of the fleet, so the replica would not get the module and lose writes."""
+
+    kind = Kind.CONFLICT
+    code = "unmanaged_replica"
+
+
 class RolloutNotFoundError(RolloutError):
     """There is no rollout with this uid."""
 

@@ -9,6 +9,7 @@ from rollout.domain.placement.events import (
     OperationProgressed,
     OperationReleased,
     OperationReportedLate,
+    OperationWaiting,
     ReportRejected,
 )
 from rollout.domain.rollout.events import (
@@ -31,6 +32,7 @@ from rollout.domain.rollout.events import (
 )
 from rollout.domain.rollout.rollback import left_unchanged_sentence
 from rollout.domain.words import capitalized, count_of_nodes, plain, some_of, with_cause
+from rollout.messages import Reason
 
 #: What happened, for a sentence about who did it: "paused by the user alice".
 DONE: dict[type, str] = {
@@ -92,6 +94,10 @@ def _sentence_of_operation(event: Any) -> tuple[str, str]:
             return f"Operation queued for {event.node}", ""
         case OperationCancelRequested():
             return f"Cancel requested on {event.node}", ""
+        case OperationWaiting():
+            return f"{event.node} waits: {plain(event.reason)}", event.message
+        case OperationGivenBack(reason=Reason() as reason):
+            return f"{event.node} returned its operation: {plain(reason)}", event.message
         case OperationGivenBack():
             return f"{event.node} went offline before it started", "its operation is released again when it is online"
         case OperationProgressed():

@@ -83,7 +83,7 @@ class ShardMember(models.Model):
     #: `master`, `replica`, or empty if it is not known.
     role = models.CharField(max_length=16)
     #: The node that is its master; empty for a master, and if the master is no node.
-    master = models.CharField(max_length=128)
+    master = models.CharField(max_length=128, db_index=True)
     #: 0 for the node at the top, 1 for its replicas, 2 for their replicas.
     depth = models.IntegerField()
     #: The nodes that copy it, by their own facts or by its own, by name. `master` of one may name another node.

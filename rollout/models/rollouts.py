@@ -157,6 +157,16 @@ class Operation(Caused):
     message = models.TextField()
     #: It waits for an older operation that has started.
     behind = models.BooleanField()
+    #: How often this attempt was released, and the server's place in its shard at the newest release: a `Replication`.
+    releases = models.IntegerField(default=0, db_default=0)
+    expects = models.JSONField(null=True)
+    #: When its agent returned it.
+    returned_at = models.DateTimeField(null=True)
+    #: Since when it has waited for its server or its shard, None after the release; and when that was last recorded.
+    waiting_since = models.DateTimeField(null=True)
+    wait_noted_at = models.DateTimeField(null=True)
+    #: Its node may still carry it out until then, although it was given back or has ended without an answer.
+    may_run_until = models.DateTimeField(null=True)
     #: As shown: the person who asked for the rollout, the retry or the rollback; else the starter of the rollout.
     asked_by = models.CharField(max_length=160, default="", db_default="")
     #: The strategy retried or undid it, not a person.
@@ -195,6 +205,11 @@ class Operation(Caused):
                 fields=["deadline_at"], name="operations_in_hand", condition=models.Q(deadline_at__isnull=False)
             ),
             models.Index(fields=["node"], name="operations_unfinished", condition=models.Q(finished_at__isnull=True)),
+            models.Index(
+                fields=["may_run_until"],
+                name="operations_unanswered",
+                condition=models.Q(may_run_until__isnull=False),
+            ),
             models.Index(fields=["node"], name="operations_behind", condition=models.Q(behind=True)),
         ]
 

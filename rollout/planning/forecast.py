@@ -40,11 +40,21 @@ def _wave_document(plan: Plan, nodes: Sequence[PlannedNode]) -> dict[str, Any]:
     strategy = plan.request.strategy
     return {
         "wave": nodes[0].wave,
-        "nodes": [{"node": each.name, "bytes": each.size, "expected": each.expected} for each in nodes],
+        "nodes": [_node_document(each) for each in nodes],
         "total": len(nodes),
         "max_parallel": strategy.parallel(len(plan.nodes)),
         "max_failures": strategy.tolerated(len(nodes)),
         "bytes": _bytes(nodes),
+    }
+
+
+def _node_document(node: PlannedNode) -> dict[str, Any]:
+    return {
+        "node": node.name,
+        "bytes": node.size,
+        "expected": node.expected,
+        "shard": node.shard or None,
+        "role": node.role or None,
     }
 
 

@@ -16,13 +16,16 @@ from rollout.messages import Reason
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedNode:
     """`content_sha256`: of the build, empty for a removal. `size`: bytes to transfer. `expected`: why nothing is expected
-    to change, by the last heartbeat; the node is asked in any case."""
+    to change, by the last heartbeat; the node is asked in any case. `shard`: the name of its shard if it shares its data
+    with another server, else empty. `role`: `master` or `replica` then."""
 
     name: str
     wave: int
     content_sha256: str
     size: int
     expected: Reason | None
+    shard: str = ""
+    role: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

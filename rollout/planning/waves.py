@@ -13,6 +13,7 @@ from rollout.models import Node
 from rollout.planning.catalogue import ModuleVersion
 from rollout.planning.observed import REACH, Observed
 from rollout.planning.plan import Plan, PlannedNode, SkippedNode
+from rollout.planning.shards import ShardOrder, refuse_without_domain
 
 
 def plan_waves(
@@ -22,14 +23,16 @@ def plan_waves(
     skips: Mapping[str, Skip],
     observed: Observed,
 ) -> Plan:
-    """Return the plan of one module: waves filled in the order of `chosen`, except for the canary.
+    """Return the plan of one module: waves filled in the order of `chosen`, except for the canary and the order of shards.
 
-    Raises: `InvalidRolloutError` if `min_healthy` leaves no node to work on.
+    Raises: `InvalidRolloutError` if `min_healthy` leaves no node to work on, or a node has no failure domain.
     """
     included = [node for node in chosen if node.name not in skips]
     strategy = _fitting(request, len(included))
+    refuse_without_domain(strategy.domain, included)
     expected = {node.name: _expected(request, module, node, observed) for node in included}
-    ordered = _canary_first(included, rounded_up(strategy.canary, len(included)), unchanged=expected)
+    order = ShardOrder(request, included)
+    ordered = _canary_first(included, rounded_up(strategy.canary, len(included)), unchanged=expected, order=order)
     waves = [wave for wave, size in enumerate(strategy.wave_sizes(len(included))) for _ in range(size)]
     return Plan(
         request=replace(request, strategy=strategy),
@@ -40,6 +43,8 @@ def plan_waves(
                 content_sha256=module.content_sha256(node),
                 size=_bytes_to_move(module, node, observed),
                 expected=expected[node.name],
+                shard=order.shard(node.name),
+                role=order.role(node.name),
             )
             for node, wave in zip(ordered, waves, strict=True)
         ),
@@ -89,15 +94,21 @@ def _bytes_to_move(module: ModuleVersion, node: Node, observed: Observed) -> int
     return 0 if row and row.content_sha256 == build.content_sha256 else build.size
 
 
-def _canary_first(included: Sequence[Node], size: int, *, unchanged: Mapping[str, Reason | None]) -> list[Node]:
-    """Return the nodes with the canary first. The canary prefers nodes that are online and will change, then other
-    nodes that are online: only they show if the module works."""
+def _canary_first(
+    included: Sequence[Node], size: int, *, unchanged: Mapping[str, Reason | None], order: ShardOrder
+) -> list[Node]:
+    """Return the nodes with the canary first, each node after those of its shard that come before it.
 
-    def rank(node: Node) -> int:
-        if node.phase != NodePhase.ONLINE:
-            return 2
-        return 0 if unchanged[node.name] is None else 1
+    The canary prefers nodes that are online and will change, then other nodes that are online: only they show if the
+    module works. Among them it prefers replicas.
+    """
 
-    canary = sorted(included, key=rank)[:size]
+    def rank(node: Node) -> tuple[int, bool]:
+        usable = (0 if unchanged[node.name] is None else 1) if node.phase == NodePhase.ONLINE else 2
+        return usable, order.role(node.name) != "replica"
+
+    ranked = sorted(included, key=rank)
+    alone = [node for node in ranked if not order.first(node.name)]
+    canary = order.sorted([*alone, *ranked])[:size]
     names = {node.name for node in canary}
-    return [*canary, *(node for node in included if node.name not in names)]
+    return [*canary, *(node for node in order.sorted(included) if node.name not in names)]

@@ -13,6 +13,8 @@ from eventstore import Append, Condition, append, database_now, head, load_state
 from modules_app.services import module_purged, module_uid
 from rollout.domain.conditions import LEAVING, USING
 from rollout.domain.fleet.events import FLEET_STREAM
+from rollout.domain.placement.commands import PlacementCommand, Release
+from rollout.domain.placement.events import OperationReleased
 from rollout.domain.rollout.decider import ROLLOUT
 from rollout.domain.rollout.events import RolloutEvent, RolloutFinished, RolloutPhase, RolloutStarted, rollout_stream
 from rollout.domain.rollout.step import step
@@ -70,10 +72,16 @@ def _advance_once(uid: str) -> tuple[bool, datetime | None]:
     as_read = Condition(
         after=after,
         streams=[FLEET_STREAM, rollout_stream(uid)],
-        event_types=[*LEAVING, *(USING if is_purging else ())],
+        event_types=[*LEAVING, *(USING if is_purging else ()), *_others_released(taken.commands)],
     )
     # First the rollout, then its nodes: a projection folds the events in their order.
     return bool(append(own, *following, unless=[as_read])), taken.wake_at
+
+
+def _others_released(commands: Sequence[PlacementCommand]) -> tuple[type, ...]:
+    """Return what no other rollout may have done since, if this step releases nodes: no two copies of a shard are in
+    progress at a time."""
+    return (OperationReleased,) if any(isinstance(each, Release) for each in commands) else ()
 
 
 def _is_purging(started: RolloutStarted, events: Sequence[RolloutEvent]) -> bool:

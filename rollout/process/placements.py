@@ -1,7 +1,9 @@
 """Changes to the placements of many nodes at once: what a service appends after the events of its own stream."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+
+import msgspec
 
 from eventstore import Append, Batch, Metadata, current_metadata, load_states
 from rollout.domain.node.events import ABSENT
@@ -16,8 +18,8 @@ from rollout.domain.placement.commands import (
 )
 from rollout.domain.placement.decider import PLACEMENT
 from rollout.domain.placement.events import Target, placement_stream
-from rollout.messages import Activation, Phase, Reason
-from rollout.models import NodeModule, Operation
+from rollout.messages import Activation, Phase, Reason, Replication
+from rollout.models import NodeModule, Operation, ShardMember
 from rollout.queries.modules import modules_known_on, modules_on
 
 
@@ -35,16 +37,28 @@ def caused_changes(commands: Iterable[tuple[PlacementCommand, Metadata]]) -> lis
         command for stream, command, _ in by_stream if isinstance(command, Release) and states[stream].state.had is None
     ]
     inventories = _inventories(first)
+    places = _places([each.node for _, each, _ in by_stream if isinstance(each, Release)])
     changes = Batch()
     for stream, command, metadata in by_stream:
-        changes.decide(states[stream], PLACEMENT, _informed(command, inventories), metadata)
+        changes.decide(states[stream], PLACEMENT, _informed(command, inventories, places), metadata)
     return changes.appends()
 
 
-def _informed(command: PlacementCommand, inventories: Mapping[tuple[str, str], tuple[Target, ...]]) -> PlacementCommand:
+def _informed(
+    command: PlacementCommand,
+    inventories: Mapping[tuple[str, str], tuple[Target, ...]],
+    places: Mapping[str, Replication],
+) -> PlacementCommand:
     if not isinstance(command, Release):
         return command
-    return replace(command, inventory=inventories.get((command.node, command.module_name), ()))
+    inventory = inventories.get((command.node, command.module_name), ())
+    return replace(command, inventory=inventory, expects=places.get(command.node))
+
+
+def _places(nodes: Collection[str]) -> dict[str, Replication]:
+    """Return the place of each node's server in its shard, as its agent has last reported it."""
+    rows = ShardMember.objects.filter(node__in=nodes).values_list("node", "replication") if nodes else ()
+    return {node: msgspec.convert(replication, Replication) for node, replication in rows}
 
 
 def _inventories(releases: Sequence[Release]) -> dict[tuple[str, str], tuple[Target, ...]]:

@@ -15,6 +15,7 @@ from rollout.domain.placement.events import (
     OperationReleased,
     OperationReportedLate,
     OperationScheduled,
+    OperationWaiting,
     ReportRejected,
 )
 from rollout.domain.rollout.events import (
@@ -70,6 +71,7 @@ ROLLOUT_EVENTS = (
 OPERATION_EVENTS = (
     OperationScheduled,
     OperationReleased,
+    OperationWaiting,
     OperationCancelRequested,
     OperationGivenBack,
     OperationProgressed,
@@ -77,6 +79,9 @@ OPERATION_EVENTS = (
     OperationReportedLate,
     ReportRejected,
 )
+#: Seconds after a release in which an agent may still begin the operation, at most: half the life of a download link, and
+#: the time of a repetition.
+BEGINS_SECONDS = 600.0
 #: Events after which a rollout belongs to another request.
 _TURNS = (RolloutStarted, RolloutRejected, AbortRequested, RollbackRequested)
 #: Reasons for which a node is not restored, but that are no failure: canceled, taken over, decommissioned.
@@ -85,6 +90,7 @@ _NOT_UNRESTORED = (Reason.MANUAL, Reason.NEWER_ROLLOUT, Reason.NODE_DECOMMISSION
 _OfOperation = (
     OperationGivenBack
     | OperationProgressed
+    | OperationWaiting
     | OperationReleased
     | OperationCancelRequested
     | OperationFinished
@@ -182,9 +188,12 @@ class RolloutFold:
                 operation.canceled_by = canceler_of(self.rollouts[event.rollout], recorded)
                 self._move(operation, Phase.CANCELING)
             case OperationGivenBack():
+                self._give_back(event, now)
+            case OperationWaiting():
                 operation = self._operation(event)
-                self._move(operation, Phase.SCHEDULED)
-                operation.deadline_at = None
+                if operation.reason != event.reason or operation.waiting_since is None:
+                    operation.waiting_since = now
+                operation.reason, operation.message, operation.wait_noted_at = event.reason, event.message, now
             case OperationProgressed():
                 operation = self._operation(event)
                 operation.started_at = operation.started_at or now
@@ -195,7 +204,8 @@ class RolloutFold:
                 self._finish(event, recorded)
             case OperationReportedLate():
                 # Late reports about an attempt that was followed by another one are not recorded.
-                self._operation(event).late = event.phase
+                operation = self._operation(event)
+                operation.late, operation.may_run_until = event.phase, None
             case ReportRejected():
                 pass
 
@@ -267,6 +277,26 @@ class RolloutFold:
         operation.had = None if event.before is None else msgspec.to_builtins(event.before)
         operation.released_at = now
         operation.deadline_at = self._deadline(event.rollout, now)
+        operation.releases += 1
+        operation.expects = None if event.expects is None else msgspec.to_builtins(event.expects)
+        operation.reason = operation.message = ""
+        if operation.waiting_since is not None:
+            operation.waiting_since = operation.wait_noted_at = None
+            self.rollouts[event.rollout].progressed_at = now
+
+    def _give_back(self, event: OperationGivenBack, now: datetime) -> None:
+        operation = self._operation(event)
+        self._move(operation, Phase.SCHEDULED)
+        operation.deadline_at = None
+        if event.reason is None:
+            operation.may_run_until = self._may_run_until(operation, now)
+        else:
+            operation.returned_at = now
+            operation.reason, operation.message = event.reason, event.message
+
+    def _may_run_until(self, operation: Operation, now: datetime) -> datetime:
+        """Return until when the node may carry out a command that it has not answered."""
+        return self._deadline(operation.rollout, now) + timedelta(seconds=BEGINS_SECONDS)
 
     def _deadline(self, rollout: str, released_at: datetime) -> datetime:
         return released_at + timedelta(seconds=self.rollouts[rollout].strategy["node_deadline_seconds"])
@@ -274,6 +304,7 @@ class RolloutFold:
     def _finish(self, event: OperationFinished, recorded: RecordedEvent) -> None:
         operation, rollout, now = self._operation(event), self.rollouts[event.rollout], recorded.recorded_at
         is_canceled = event.phase == Phase.CANCELED
+        before = operation.phase
         self._move(operation, event.phase)
         operation.canceled_by = (operation.canceled_by or canceler_of(rollout, recorded)) if is_canceled else ""
         operation.reason, operation.message = event.reason or "", event.message
@@ -281,6 +312,10 @@ class RolloutFold:
             operation.reason = rollout.reason or Reason.MANUAL  # the node does not know why it was asked to cancel
         operation.seconds, operation.swap_seconds = event.seconds, event.swap_seconds
         operation.finished_at, operation.deadline_at = now, None
+        if before != Phase.SCHEDULED:  # else what holds is what holds since it was given back
+            is_unanswered = event.answered is False and operation.touched
+            operation.may_run_until = self._may_run_until(operation, now) if is_unanswered else None
+        operation.waiting_since = operation.wait_noted_at = None
         operation.healthy = event.phase not in {Phase.FAILED, Phase.TIMED_OUT}
         waiting = self.behind.pop((event.node, event.module_name), None)
         if waiting is not None:

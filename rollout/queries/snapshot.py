@@ -8,7 +8,8 @@ from django.db.models import Exists, Min, Q, QuerySet
 from rollout.domain.node.health import DOCTOR_FAILED, NOT_EXAMINED
 from rollout.domain.node.state import NodePhase
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
-from rollout.domain.rollout.snapshot import Needs, Ready, Snapshot, WaveCounts
+from rollout.domain.rollout.releasable import Releasable
+from rollout.domain.rollout.snapshot import Needs, Snapshot, WaveCounts
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Offline
 from rollout.messages import Action, Phase, Reason
@@ -18,6 +19,7 @@ from rollout.queries.freeze import newest_freeze
 from rollout.queries.nodes import decommissioned_nodes
 from rollout.queries.operations import IN_PROGRESS, newer_operations
 from rollout.queries.restoration import Restoration, restoration_of
+from rollout.queries.turns import releasable
 
 _FAILED = (Phase.FAILED, Phase.TIMED_OUT)
 #: Nodes that are offline, or whose server cannot be used.
@@ -36,11 +38,21 @@ def snapshot_of(uid: str, state: RolloutState, *, now: datetime) -> Snapshot:
     freeze = newest_freeze()
     begins_to_restore = state.phase == RolloutPhase.ROLLING_BACK and is_over and not state.restoring
     restored = restoration_of(uid) if begins_to_restore else Restoration()
+    found = Releasable(state.strategy, now, parallel)
+    if row.scheduled and releases:
+        later = _scheduled(uid).filter(_may_be_released(now)).exclude(wave__lte=state.open_wave)
+        ready = _candidates(candidates, now, failed_first=keeps_health)
+        later = later.none() if state.restoring else later
+        found = releasable(ready, later, state.strategy, now, limit=parallel)
     return Snapshot(
         now=now,
         counts=counts,
         waves=wave_counts(row, _lost(uid, row)),
-        ready=_ready(candidates, now, limit=parallel, failed_first=keeps_health) if row.scheduled and releases else (),
+        ready=tuple(found.ready),
+        blocked=tuple(found.blocked),
+        waits=tuple(found.waits),
+        unfit=tuple(found.unfit),
+        is_waiting=found.is_waiting,
         offline=_offline(candidates, state) if row.scheduled else (),
         retriable=_retriable(candidates, state) if row.failed + row.timed_out else (),
         healthy=_healthy(uid) if keeps_health else 0,
@@ -53,7 +65,7 @@ def snapshot_of(uid: str, state: RolloutState, *, now: datetime) -> Snapshot:
         canceled_by_person=_canceled(uid, Reason.MANUAL, state) if is_over and row.canceled else 0,
         unrestored=row.unrestored,
         progressed_at=progress_clock_start(row, freeze),
-        wake_at=_next_ready_at(uid, now) if row.retries else None,
+        wake_at=_earlier(_next_ready_at(uid, now) if row.retries else None, found.wake_at),
         needs=_needs(row.needs) if state.wave < 0 else Needs.MET,
         frozen=freeze is not None and freeze.frozen,
     )
@@ -103,16 +115,16 @@ def _named(rows: QuerySet[Operation]) -> tuple[str, ...]:
     return tuple(rows.order_by("ordinal").values_list("node", flat=True))
 
 
-def _ready(rows: QuerySet[Operation], now: datetime, *, limit: int, failed_first: bool) -> tuple[Ready, ...]:
-    """Return at most `limit` operations that can be released now. With `failed_first` the unhealthy nodes come first:
-    `min_healthy` never holds them back."""
-    online = Node.objects.filter(phase=NodePhase.ONLINE).values("name")
-    ready = rows.filter(Q(ready_at=None) | Q(ready_at__lte=now), phase=Phase.SCHEDULED, behind=False, node__in=online)
+def _candidates(rows: QuerySet[Operation], now: datetime, *, failed_first: bool) -> QuerySet[Operation]:
+    """Return the operations that can be released now, unless their server or shard has to wait. With `failed_first` the
+    unhealthy nodes come first: `min_healthy` never holds them back."""
     order = ("healthy", "ordinal") if failed_first else ("ordinal",)
-    return tuple(
-        Ready(node=node, is_healthy=healthy)
-        for node, healthy in ready.order_by(*order).values_list("node", "healthy")[:limit]
-    )
+    return rows.filter(_may_be_released(now), phase=Phase.SCHEDULED).order_by(*order)
+
+
+def _may_be_released(now: datetime) -> Q:
+    online = Node.objects.filter(phase=NodePhase.ONLINE).values("name")
+    return Q(ready_at=None, behind=False, node__in=online) | Q(ready_at__lte=now, behind=False, node__in=online)
 
 
 def _offline(rows: QuerySet[Operation], state: RolloutState) -> tuple[str, ...]:
@@ -178,6 +190,10 @@ def progress_clock_start(row: Rollout, freeze: FleetFreeze | None) -> datetime |
     if row.progressed_at is None or freeze is None or freeze.thawed_at is None:
         return row.progressed_at
     return max(row.progressed_at, freeze.thawed_at)
+
+
+def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
+    return min((each for each in (one, other) if each is not None), default=None)
 
 
 def _next_ready_at(uid: str, now: datetime) -> datetime | None:

@@ -33,7 +33,7 @@ from rollout.queries.nodes import node_row
 from rollout.queries.operations import IN_PROGRESS
 from rollout.queries.rollouts import unfinished_rollouts
 from tests.plugins.cast import PASSWORD, client_of
-from tests.recorded_fleet import know
+from tests.recorded_fleet import ALONE, know
 from tests.waiting import PATIENCE
 
 _sequence = count(1)
@@ -59,6 +59,8 @@ def join(name: str, *modules: InstalledModule, platform: str = PLATFORM, api_hos
         interval_seconds=30,
         profile=profile,
         inventory=Inventory(sequence=next(_sequence), modules=modules),
+        facts=ALONE,
+        doctor=(),
     )
     ingestion.record_heartbeats([to_json(heartbeat)])
 

@@ -6,7 +6,8 @@ from datetime import datetime
 from rollout.domain.node.state import NodePhase
 from rollout.domain.placement.state import PlacementState
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
-from rollout.domain.rollout.snapshot import Needs, Ready, Snapshot
+from rollout.domain.rollout.releasable import Ready
+from rollout.domain.rollout.snapshot import Needs, Snapshot
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Offline
 from rollout.messages import RUNNING_PHASES, Action, Phase, Reason

@@ -16,6 +16,10 @@ class PlannedNodeSerializer(serializers.Serializer[Any]):
         allow_null=True,
         help_text="Why nothing has to be done, by the node's last inventory; null if it will change",
     )
+    shard = serializers.CharField(
+        allow_null=True, help_text="Its shard; null if it shares its data with no other server"
+    )
+    role = serializers.ChoiceField(["master", "replica"], allow_null=True, help_text="Its role in that shard")
 
 
 class PlannedWaveSerializer(serializers.Serializer[Any]):

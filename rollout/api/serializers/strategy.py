@@ -114,6 +114,18 @@ class StrategySerializer(StrictSerializer):
     progress_deadline_seconds = StrictFloatField(
         min_value=1, max_value=7 * DAY_SECONDS, required=False, help_text="Longest time without any success, in seconds"
     )
+    ready_deadline_seconds = StrictFloatField(
+        min_value=1,
+        max_value=7 * DAY_SECONDS,
+        required=False,
+        help_text="Longest wait of one node for its server, for example while it loads data; then the node is skipped",
+    )
+    domain = serializers.CharField(
+        required=False,
+        allow_blank=True,
+        max_length=128,
+        help_text="A label such as `zone`: nodes in progress have one value of it at a time",
+    )
     retries = RetriesSerializer(required=False)
     offline = serializers.ChoiceField(
         choices(Offline), required=False, help_text="What to do with a node that is offline when its wave runs"

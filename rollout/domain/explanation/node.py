@@ -6,7 +6,7 @@ from dataclasses import replace
 from eventstore import in_words
 from rollout.domain.explanation.facts import NodeFacts, RolloutFacts, Wait, Why
 from rollout.domain.explanation.rules import RULE_OF_REASON, Rule, rule_of_end, text_of
-from rollout.domain.explanation.waits import NEXT_STEP, wait_for_blocker, wait_for_room
+from rollout.domain.explanation.waits import NEXT_STEP, wait_for_blocker, wait_for_room, waits_of_blocked
 from rollout.domain.node.state import NodePhase
 from rollout.domain.reasons import WORDS
 from rollout.domain.rollout.blockers import Blocker, blocked_by
@@ -125,6 +125,7 @@ def _turn_of_node(state: RolloutState, snapshot: Snapshot, node: NodeFacts) -> I
             yield Wait(what=Rule.OFFLINE, text=f"{node.name} to join")
         case NodePhase.ONLINE:
             pass
+    yield from waits_of_blocked(snapshot, node.name)
     if node.ready_at is not None and node.ready_at > snapshot.now:
         yield Wait(what=Rule.RETRY_BACKOFF, text=f"the next attempt on {node.name}", until=node.ready_at)
 

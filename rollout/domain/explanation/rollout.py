@@ -5,18 +5,25 @@ for what blocks it. So it cannot differ from the decisions.
 """
 
 from collections.abc import Iterator
+from itertools import islice
 
 from eventstore import in_words
 from rollout.domain.explanation.facts import RolloutFacts, Wait, Why
 from rollout.domain.explanation.rules import Rule, rule_of_end, text_of
-from rollout.domain.explanation.waits import NEXT_STEP, wait_for_blocker, wait_for_room, waits_in_progress
+from rollout.domain.explanation.waits import (
+    NEXT_STEP,
+    wait_for_blocker,
+    wait_for_room,
+    waits_in_progress,
+    waits_of_blocked,
+)
 from rollout.domain.rollout.blockers import Blocker, blocked_by
 from rollout.domain.rollout.events import RolloutPhase, RolloutStarted
 from rollout.domain.rollout.progress_deadline import progress_deadline
 from rollout.domain.rollout.snapshot import Snapshot
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.rollout.step import step
-from rollout.domain.words import capitalized, in_utc, listed, sentence
+from rollout.domain.words import MOST_NAMED, capitalized, in_utc, listed, sentence
 from rollout.messages import Phase
 
 #: Phases of a rollout that a person or a rule has stopped.
@@ -104,6 +111,7 @@ def _nodes(state: RolloutState, snapshot: Snapshot, facts: RolloutFacts) -> Iter
     yield from waits_in_progress(facts)
     if snapshot.ready:
         yield wait_for_room(state, snapshot, facts)
+    yield from islice(waits_of_blocked(snapshot), MOST_NAMED)
     if facts.offline.count:
         yield Wait(what=Rule.OFFLINE_WAIT, text=f"{facts.offline} to come back online")
     if facts.degraded.count:

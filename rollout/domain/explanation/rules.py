@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from rollout.domain.rollout.state import RolloutState
+from rollout.domain.rollout.turns import Block
 from rollout.messages import Reason
 
 
@@ -20,6 +21,12 @@ class Rule(StrEnum):
     GATE = "gate"
     MAX_PARALLEL = "max_parallel"
     MIN_HEALTHY = "min_healthy"
+    DOMAIN = "domain"
+    SHARD_ORDER = "shard_order"
+    SHARD_BUSY = "shard_busy"
+    HOST_BUSY = "host_busy"
+    HEARTBEAT = "heartbeat"
+    SERVER = "server"
     NODE_DEADLINE = "node_deadline"
     NODE_ANSWER = "node_answer"
     OFFLINE_WAIT = "offline_wait"
@@ -54,6 +61,13 @@ RULES: Mapping[Rule, str] = {
         "At least {kept} of {nodes} nodes stay online, without an operation in progress and without a failure: "
         "min_healthy is {strategy.min_healthy}."
     ),
+    Rule.DOMAIN: "Nodes in progress have one value of the label {strategy.domain} at a time.",
+    Rule.SHARD_ORDER: "A module is loaded on the replicas before their master, and leaves the master first.",
+    Rule.SHARD_BUSY: "Two copies of a shard are never changed at the same time.",
+    Rule.HOST_BUSY: "Two nodes on one host are never changed at the same time.",
+    Rule.HEARTBEAT: "A server is changed only while its newest heartbeat is recent.",
+    Rule.SERVER: "A server is changed only while it is ready, and no server outside of the fleet would lose data by that. A "
+    "node waits at most ready_deadline_seconds, {strategy.ready_deadline_seconds:g} s. Then it is skipped.",
     Rule.NODE_DEADLINE: "A node that was released has to answer within node_deadline_seconds, "
     "{strategy.node_deadline_seconds:g} s. Otherwise it times out.",
     Rule.NODE_ANSWER: "The node's own answer decides how its operation ends.",
@@ -80,7 +94,21 @@ RULES: Mapping[Rule, str] = {
     Rule.NEXT_STEP: "Nothing blocks the rollout: its next step is about to be taken.",
 }
 
+RULE_OF_BLOCK: Mapping[Block, Rule] = {
+    Block.HEARTBEAT: Rule.HEARTBEAT,
+    Block.SERVER: Rule.SERVER,
+    Block.SHARD_ORDER: Rule.SHARD_ORDER,
+    Block.SHARD_BUSY: Rule.SHARD_BUSY,
+    Block.HOST_BUSY: Rule.HOST_BUSY,
+    Block.DOMAIN_BUSY: Rule.DOMAIN,
+}
 RULE_OF_REASON: Mapping[Reason, Rule] = {
+    Reason.UNMANAGED_REPLICA: Rule.SERVER,
+    Reason.UNMANAGED_MASTER: Rule.SERVER,
+    Reason.SERVER_NOT_READY: Rule.SERVER,
+    Reason.BACKUP_RUNNING: Rule.SERVER,
+    Reason.REPLICA_LACKS_MODULE: Rule.SHARD_ORDER,
+    Reason.MASTER_HAS_MODULE: Rule.SHARD_ORDER,
     Reason.MANUAL: Rule.MANUAL,
     Reason.ERROR_THRESHOLD: Rule.MAX_FAILURES,
     Reason.PROGRESS_DEADLINE: Rule.PROGRESS_DEADLINE,

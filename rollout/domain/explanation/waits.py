@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from rollout.domain.explanation.facts import RolloutFacts, Wait
-from rollout.domain.explanation.rules import Rule
+from rollout.domain.explanation.rules import RULE_OF_BLOCK, Rule
 from rollout.domain.rollout.blockers import Blocker
 from rollout.domain.rollout.release_limits import free_slots, spare_nodes
 from rollout.domain.rollout.snapshot import Snapshot
@@ -37,6 +37,13 @@ def wait_for_blocker(blocker: Blocker, state: RolloutState, facts: RolloutFacts)
             return Wait(what=Rule.GATE, text=f"a person to promote it: the gate after wave {state.wave} is closed")
         case Blocker.FROZEN:
             return Wait(what=Rule.FROZEN, text=f"a thaw: the fleet is frozen {facts.frozen}")
+
+
+def waits_of_blocked(snapshot: Snapshot, node: str | None = None) -> Iterator[Wait]:
+    """Yield what each blocked node waits for, or only the node of this name."""
+    for each in snapshot.blocked:
+        if node in {None, each.node}:
+            yield Wait(what=RULE_OF_BLOCK[each.block], text=each.text)
 
 
 def wait_for_room(state: RolloutState, snapshot: Snapshot, facts: RolloutFacts) -> Wait:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from rollout.domain.placement.events import Intent, Target
-from rollout.messages import Phase, Reason, Report
+from rollout.messages import Phase, Reason, Replication, Report
 
 #: Why nothing can be done on a node: a reason for machines, a sentence for people.
 Skip = tuple[Reason, str]
@@ -31,13 +31,25 @@ class Schedule(Intent):
 class Release:
     """Hand the rollout's scheduled operation to the node. Do nothing if the operation is not scheduled.
 
-    `inventory`: the versions of the module in the node's last inventory.
+    `inventory`: the versions of the module in the node's last inventory. `expects`: the place of its server in its shard.
     """
 
     rollout: str
     node: str
     module_name: str
     inventory: tuple[Target, ...] = ()
+    expects: Replication | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Record what the rollout's scheduled operation waits for. Do nothing if it is not scheduled."""
+
+    rollout: str
+    node: str
+    module_name: str
+    reason: Reason
+    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,5 +149,5 @@ class Forget:
 
 
 PlacementCommand = (
-    Schedule | Release | GiveBack | RecordReport | RejectReport | End | Cancel | Retry | RollBack | Forget
+    Schedule | Release | Wait | GiveBack | RecordReport | RejectReport | End | Cancel | Retry | RollBack | Forget
 )

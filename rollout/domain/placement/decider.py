@@ -16,13 +16,14 @@ from rollout.domain.placement.commands import (
     Retry,
     RollBack,
     Schedule,
+    Wait,
 )
 from rollout.domain.placement.ending import cancel, end
 from rollout.domain.placement.events import PlacementEvent, PlacementForgotten
 from rollout.domain.placement.evolve import evolve
 from rollout.domain.placement.reports import record_report, reject_report
 from rollout.domain.placement.rollback import roll_back
-from rollout.domain.placement.scheduling import give_back, release, retry, schedule
+from rollout.domain.placement.scheduling import give_back, release, retry, schedule, wait
 from rollout.domain.placement.state import PlacementState
 
 
@@ -32,6 +33,8 @@ def decide(state: PlacementState, command: PlacementCommand) -> list[PlacementEv
             return schedule(state, command)
         case Release():
             return release(state, command)
+        case Wait():
+            return wait(state, command)
         case GiveBack():
             return give_back(state, command)
         case RecordReport(report=report):

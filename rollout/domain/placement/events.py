@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from eventstore import event
-from rollout.messages import Action, Activation, Phase, Reason
+from rollout.messages import Action, Activation, Phase, Reason, Replication
 
 
 def placement_stream(node: str, module: str) -> str:
@@ -45,6 +45,12 @@ class Intent:
     #: The reconciler asked for the operation, so any rollout of a person supersedes it.
     yields: bool = False
 
+    @property
+    def changes_server(self) -> bool:
+        """Return True if the operation may load or unload the module, and not only put files in place."""
+        is_loading = self.action == Action.INSTALL and self.activation == Activation.LOAD
+        return is_loading or self.action == Action.REMOVE or self.undoes is not None
+
     def values(self) -> dict[str, Any]:
         """Return the shared fields, to build another class of the same intent from them."""
         return {each.name: getattr(self, each.name) for each in fields(Intent)}
@@ -72,7 +78,8 @@ class OperationReleased:
 
     `before`: the versions of the module that the node had, from the last success, or from the node's inventory if nothing
     has succeeded there. It is null in older logs if there was a success. `undoes`: a version that the operation removes in
-    addition, if any."""
+    addition, if any. `expects`: the server's place in its shard, null if the operation does not change the server, and in
+    older logs."""
 
     rollout: str
     node: str
@@ -83,6 +90,20 @@ class OperationReleased:
     content_sha256: str
     undoes: int | None = None
     before: tuple[Target, ...] | None = None
+    expects: Replication | None = None
+
+
+@event("operation.waiting.v1")
+class OperationWaiting:
+    """The scheduled operation cannot be released, because of its server or of the other servers of its shard.
+
+    `message` completes "It waits for". Recorded once for each reason, and again with the duration while the wait lasts."""
+
+    rollout: str
+    node: str
+    module_name: str
+    reason: Reason
+    message: str
 
 
 @event("operation.cancel_requested.v1")
@@ -96,12 +117,16 @@ class OperationCancelRequested:
 
 @event("operation.given_back.v1")
 class OperationGivenBack:
-    """The node went offline before it started the operation. The operation is scheduled again, and released when the node
-    is back."""
+    """The operation is scheduled again: its node went offline before it started the operation, or its agent returned it
+    before it changed the server.
+
+    `reason` and `message`: why the agent returned it; null and empty if the node went offline."""
 
     rollout: str
     node: str
     module_name: str
+    reason: Reason | None = None
+    message: str = ""
 
 
 @event("operation.progressed.v1")
@@ -173,6 +198,7 @@ class PlacementForgotten:
 PlacementEvent = (
     OperationScheduled
     | OperationReleased
+    | OperationWaiting
     | OperationCancelRequested
     | OperationGivenBack
     | OperationProgressed

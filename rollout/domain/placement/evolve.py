@@ -14,6 +14,7 @@ from rollout.domain.placement.events import (
     OperationReleased,
     OperationReportedLate,
     OperationScheduled,
+    OperationWaiting,
     PlacementEvent,
     PlacementForgotten,
     ReportRejected,
@@ -32,10 +33,12 @@ def evolve(state: PlacementState, event: PlacementEvent) -> PlacementState:
             return _scheduled(state, event)
         case OperationReleased():
             return _released(state, event)
+        case OperationWaiting():
+            return state
         case OperationCancelRequested():
             return _with_live(state, Phase.CANCELING)
         case OperationGivenBack():
-            return _with_live(state, Phase.SCHEDULED)
+            return _given_back(state, event)
         case OperationProgressed():
             return _with_live(state, event.phase)
         case OperationFinished():
@@ -65,7 +68,8 @@ def _released(state: PlacementState, event: OperationReleased) -> PlacementState
         return state
     if live.before is None:
         live = replace(live, before=_had(state, event), was=state.desired)
-    return replace(state, live=replace(live, phase=Phase.QUEUED, released=True), desired=live.result)
+    live = replace(live, phase=Phase.QUEUED, released=True, releases=live.releases + 1)
+    return replace(state, live=live, desired=live.result)
 
 
 def _had(state: PlacementState, event: OperationReleased) -> tuple[Target, ...]:
@@ -73,6 +77,14 @@ def _had(state: PlacementState, event: OperationReleased) -> tuple[Target, ...]:
     if state.had is not None:
         return state.had
     return state.desired if event.before is None else event.before
+
+
+def _given_back(state: PlacementState, event: OperationGivenBack) -> PlacementState:
+    live = state.live
+    if live is None:
+        return state
+    returned = live.returned if event.reason is None else live.releases
+    return replace(state, live=replace(live, phase=Phase.SCHEDULED, returned=returned))
 
 
 def _with_live(state: PlacementState, phase: Phase) -> PlacementState:

@@ -1,10 +1,18 @@
 """What a node's report changes: progress, the end of an operation, a late report, or a rejection."""
 
-from rollout.domain.placement.events import OperationFinished, OperationProgressed, PlacementEvent, ReportRejected
+from rollout.domain.placement.commands import GiveBack
+from rollout.domain.placement.ending import superseded
+from rollout.domain.placement.events import (
+    OperationFinished,
+    OperationGivenBack,
+    OperationProgressed,
+    PlacementEvent,
+    ReportRejected,
+)
 from rollout.domain.placement.late_reports import record_late_report
 from rollout.domain.placement.outcomes import reported_outcome
 from rollout.domain.placement.state import Operation, PlacementState
-from rollout.messages import REPORTED_PHASES, REPORTED_REASONS, Phase, Report
+from rollout.messages import REPORTED_PHASES, REPORTED_REASONS, RETURNING, Phase, Reason, Report
 
 #: The most rejected reports that are recorded between two scheduled operations, so that no node can fill the log.
 MOST_REJECTED = 10
@@ -21,6 +29,8 @@ def record_report(state: PlacementState, report: Report) -> list[PlacementEvent]
         return record_late_report(state, report)
     if (report.generation, report.attempt) < (live.generation, live.attempt):
         return []  # a report of an earlier attempt
+    if report.phase == Phase.SCHEDULED:
+        return _record_return(state, live, report)
     return _record_live(live, report)
 
 
@@ -30,6 +40,8 @@ def refusal(state: PlacementState, report: Report) -> str:
         return "no operation of this module was ever scheduled on the node"
     if report.phase not in REPORTED_PHASES:
         return f"no agent reports the phase {report.phase}"
+    if report.phase == Phase.SCHEDULED and report.reason not in RETURNING:
+        return f"no agent returns an operation for the reason {report.reason}"
     if report.reason is not None and report.reason not in REPORTED_REASONS:
         return f"no agent reports the reason {report.reason}"
     live = state.live
@@ -44,6 +56,36 @@ def refusal(state: PlacementState, report: Report) -> str:
         return "the operation was never released"
     # Nothing depends any more on operations before the newest one that ended.
     return "" if known or report.generation <= state.generation else "no such operation"
+
+
+def _record_return(state: PlacementState, live: Operation, report: Report) -> list[PlacementEvent]:
+    """Schedule the operation again. The return of an earlier release says nothing about the newest one."""
+    if live.phase == Phase.SCHEDULED or (report.release and report.release < live.releases):
+        return []
+    if live.phase == Phase.CANCELING:
+        return [
+            OperationFinished(
+                rollout=report.rollout,
+                node=report.node,
+                module_name=report.module_name,
+                phase=Phase.CANCELED,
+                reason=Reason.MANUAL,
+                message=report.message,
+                seconds=report.seconds,
+                answered=True,
+            )
+        ]
+    returned = OperationGivenBack(
+        rollout=report.rollout,
+        node=report.node,
+        module_name=report.module_name,
+        reason=report.reason,
+        message=report.message,
+    )
+    if state.waiting is None:
+        return [returned]
+    again = GiveBack(node=report.node, module_name=report.module_name)
+    return [returned, superseded(live, again, state.waiting.rollout)]
 
 
 def _record_live(live: Operation, report: Report) -> list[PlacementEvent]:
@@ -62,7 +104,8 @@ def _record_live(live: Operation, report: Report) -> list[PlacementEvent]:
                 answered=True,
             )
         ]
-    if _ORDER.index(report.phase) <= _ORDER.index(live.phase):
+    is_returned = 0 < report.release <= live.returned  # it has arrived after the return
+    if is_returned or _ORDER.index(report.phase) <= _ORDER.index(live.phase):
         return []
     return [
         OperationProgressed(

@@ -7,13 +7,14 @@ raises the attempt.
 from typing import Protocol, TypeVar
 
 from rollout.domain.errors import RolloutInProgressError
-from rollout.domain.placement.commands import GiveBack, Release, Retry, Schedule
+from rollout.domain.placement.commands import GiveBack, Release, Retry, Schedule, Wait
 from rollout.domain.placement.ending import superseded
 from rollout.domain.placement.events import (
     OperationFinished,
     OperationGivenBack,
     OperationReleased,
     OperationScheduled,
+    OperationWaiting,
     PlacementEvent,
 )
 from rollout.domain.placement.state import PlacementState
@@ -95,6 +96,22 @@ def release(state: PlacementState, command: Release) -> list[PlacementEvent]:
             content_sha256=live.content_sha256,
             undoes=live.undoes,
             before=command.inventory if known is None else known,
+            expects=command.expects if live.changes_server else None,
+        )
+    ]
+
+
+def wait(state: PlacementState, command: Wait) -> list[PlacementEvent]:
+    live = state.live
+    if live is None or live.rollout != command.rollout or live.phase != Phase.SCHEDULED:
+        return []
+    return [
+        OperationWaiting(
+            rollout=command.rollout,
+            node=command.node,
+            module_name=command.module_name,
+            reason=command.reason,
+            message=command.message,
         )
     ]
 

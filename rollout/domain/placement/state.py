@@ -17,7 +17,8 @@ class Operation(Intent):
     `before`: what the node had at the first release, None until then. `was`: the desired state at that time.
     `released`: the node was asked, in this attempt. `answers`: how the attempt ended, and what the node reported after
     that: phases, each with True for a success. `answered`: the node has reported an end of the attempt. `succeeded`: the
-    node is as the operation was to leave it.
+    node is as the operation was to leave it. `releases`: how often this attempt was released.
+    `returned`: the newest of these releases that the agent has returned.
     """
 
     before: tuple[Target, ...] | None = None
@@ -27,6 +28,8 @@ class Operation(Intent):
     answers: tuple[tuple[Phase, bool], ...] = ()
     answered: bool = False
     succeeded: bool = False
+    releases: int = 0
+    returned: int = 0
 
     @property
     def result(self) -> tuple[Target, ...]:

@@ -9,6 +9,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from rollout.domain.rollout.events import LeftUnchanged
+from rollout.domain.rollout.releasable import Ready, Waiting
+from rollout.domain.rollout.turns import Blocked
 from rollout.messages import FINAL_PHASES, Phase
 
 
@@ -28,15 +30,6 @@ class WaveCounts:
     @property
     def bad(self) -> int:
         return self.failed + self.lost
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
-    """A node that may be released. A node that has failed before is not healthy: its release does not lower the number
-    of healthy nodes."""
-
-    node: str
-    is_healthy: bool = True
 
 
 class Needs(StrEnum):
@@ -62,6 +55,10 @@ class Snapshot:
     Canceled operations: `superseded` by a newer rollout; `decommissioned`, because the node left the fleet, and
     `canceled_by_person`, both only after all operations have ended.
 
+    `blocked`: scheduled nodes that may not be released because of their servers or shards, the first ones. `waits`: what
+    some of them wait for, where it is not recorded yet. `unfit`: nodes that no wait makes ready, with the reason to skip
+    them. `is_waiting`: a scheduled node has waited for its server.
+
     `unrestored`: how many nodes could not be restored. `progressed_at`: the last success, or when the wait for the next
     one began. `wake_at`: when the wait of the next scheduled node ends.
     """
@@ -70,6 +67,10 @@ class Snapshot:
     counts: Mapping[Phase, int]
     waves: Sequence[WaveCounts] = ()
     ready: tuple[Ready, ...] = ()
+    blocked: tuple[Blocked, ...] = ()
+    waits: tuple[Waiting, ...] = ()
+    unfit: tuple[Waiting, ...] = ()
+    is_waiting: bool = False
     offline: tuple[str, ...] = ()
     retriable: tuple[tuple[str, int], ...] = ()
     healthy: int = 0

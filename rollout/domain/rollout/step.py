@@ -14,6 +14,7 @@ from rollout.domain.placement.commands import (
     Release,
     Retry,
     RollBack,
+    Wait,
 )
 from rollout.domain.rollout.commands import Advance
 from rollout.domain.rollout.decider import ROLLOUT, decide
@@ -91,7 +92,9 @@ def _commands(
 def _endings(state: RolloutState, snapshot: Snapshot, uid: str, module_name: str) -> list[PlacementCommand]:
     """Return the commands that end or cancel operations because of the rollout's phase. They need no rollout event."""
     if state.restoring:
-        return [] if snapshot.frozen else _unrestorable(state, snapshot, uid, module_name)
+        if snapshot.frozen:
+            return []
+        return [*_waits(snapshot, uid, module_name), *_unrestorable(state, snapshot, uid, module_name)]
     if state.phase in {RolloutPhase.ABORTING, RolloutPhase.ROLLING_BACK}:
         reason = state.reason or Reason.MANUAL
         commands: list[PlacementCommand] = [
@@ -101,10 +104,32 @@ def _endings(state: RolloutState, snapshot: Snapshot, uid: str, module_name: str
         if state.phase == RolloutPhase.ROLLING_BACK or state.strategy.on_abort == OnAbort.UNDO:
             commands += [Cancel(rollout=uid, node=node, module_name=module_name) for node in snapshot.cancelable]
         return commands
-    if state.phase == RolloutPhase.RUNNING and state.strategy.offline != Offline.WAIT:
+    if state.phase != RolloutPhase.RUNNING:
+        return []
+    commands = _waits(snapshot, uid, module_name)
+    if state.strategy.offline != Offline.WAIT:
         phase = Phase.SKIPPED if state.strategy.offline == Offline.SKIP else Phase.FAILED
-        return [_unreachable(uid, node, module_name, phase) for node in snapshot.offline]
-    return []
+        commands += [_unreachable(uid, node, module_name, phase) for node in snapshot.offline]
+    return commands
+
+
+def _waits(snapshot: Snapshot, uid: str, module_name: str) -> list[PlacementCommand]:
+    """Return the commands that record what nodes wait for, and that skip the nodes that no wait makes ready."""
+    waits: list[PlacementCommand] = [
+        Wait(rollout=uid, node=each.node, module_name=module_name, reason=each.reason, message=each.message)
+        for each in snapshot.waits
+    ]
+    return waits + [
+        End(
+            rollout=uid,
+            node=each.node,
+            module_name=module_name,
+            phase=Phase.SKIPPED,
+            reason=each.reason,
+            message=each.message,
+        )
+        for each in snapshot.unfit
+    ]
 
 
 def _unreachable(uid: str, node: str, module_name: str, phase: Phase) -> End:

@@ -33,7 +33,7 @@ from rollout.models import Operation
 from rollout.process.advance import advance
 from rollout.services.start import start_rollout
 from tests.plugins.cast import PASSWORD
-from tests.recorded_fleet import know
+from tests.recorded_fleet import ALONE, know
 
 PLATFORM = f"linux/{platform.machine()}"
 #: What a node may say, and a page must not run.
@@ -71,7 +71,9 @@ def heartbeat(name: str, *modules: InstalledModule, sequence: int = 1) -> None:
     )
     know(name, platform=PLATFORM)
     inventory = Inventory(sequence=sequence, modules=modules)
-    said = Heartbeat(node=name, hello=True, interval_seconds=5, profile=profile, inventory=inventory)
+    said = Heartbeat(
+        node=name, hello=True, interval_seconds=60, profile=profile, inventory=inventory, facts=ALONE, doctor=()
+    )
     ingestion.record_heartbeats([to_json(said)])
 
 

@@ -50,7 +50,8 @@ from rollout.domain.rollout.events import (
     WaveStarted,
 )
 from rollout.domain.rollout.operator_commands import NOTHING_TO_DO_IN
-from rollout.domain.rollout.snapshot import Needs, Ready, Snapshot, WaveCounts
+from rollout.domain.rollout.releasable import Ready
+from rollout.domain.rollout.snapshot import Needs, Snapshot, WaveCounts
 from rollout.domain.rollout.step import wake_at
 from rollout.domain.strategy import Gate, OnFailure, Strategy
 from rollout.messages import FINAL_PHASES, Action, Activation, Phase, Reason

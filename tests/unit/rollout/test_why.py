@@ -25,7 +25,8 @@ from rollout.domain.rollout.events import (
     WaveSoaking,
     WaveStarted,
 )
-from rollout.domain.rollout.snapshot import Needs, Ready, Snapshot, WaveCounts
+from rollout.domain.rollout.releasable import Ready
+from rollout.domain.rollout.snapshot import Needs, Snapshot, WaveCounts
 from rollout.domain.rollout.step import step
 from rollout.domain.strategy import Gate, Strategy
 from rollout.messages import Action, Activation, Phase, Reason

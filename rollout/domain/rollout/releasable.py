@@ -1,0 +1,143 @@
+"""Which scheduled operations may be released, and what is recorded for those that have to wait."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import chain
+
+from rollout.domain.rollout.turns import Block, Blocked, Fleet, Place, Turn, blocked, together
+from rollout.domain.strategy import Strategy
+from rollout.messages import Reason
+
+#: How often nodes are looked at again that wait for a heartbeat, or for operations of other rollouts, seconds.
+POLL_SECONDS = 1.0
+#: A wait that lasts is recorded again, with its duration, after so many seconds.
+NOTED_AGAIN_SECONDS = 600.0
+#: Blocked nodes that a snapshot names, and those that others wait for.
+MOST_BLOCKED = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A node that may be released. A node that has failed before is not healthy: its release does not lower the number
+    of healthy nodes."""
+
+    node: str
+    is_healthy: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """What a scheduled node waits for, to be recorded with its operation."""
+
+    node: str
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A scheduled operation on a node that is online. `turn`: None if it does not change the server.
+
+    `reason`, `waiting_since` and `noted_at`: the wait that was last recorded, since when it lasts, and when it was recorded.
+    """
+
+    node: str
+    is_healthy: bool = True
+    turn: Turn | None = None
+    reason: str = ""
+    waiting_since: datetime | None = None
+    noted_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class Releasable:
+    """The first `limit` candidates that may be released together at `now`, and what blocks those before them.
+
+    `blocked`, `waits`, `unfit`, `is_waiting`: see `Snapshot`. `wake_at`: when to look again.
+    """
+
+    strategy: Strategy
+    now: datetime
+    limit: int
+    ready: list[Ready] = field(default_factory=list)
+    blocked: list[Blocked] = field(default_factory=list)
+    waits: list[Waiting] = field(default_factory=list)
+    unfit: list[Waiting] = field(default_factory=list)
+    is_waiting: bool = False
+    wake_at: datetime | None = None
+    _taken: list[tuple[str, Place]] = field(default_factory=list)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.ready) >= self.limit
+
+    @property
+    def come_first(self) -> set[str]:
+        """Return the nodes for which blocked ones wait."""
+        return set(chain.from_iterable(each.behind for each in self.blocked))
+
+    def look_at(self, candidates: Iterable[Candidate], fleet: Fleet) -> None:
+        """Sort the candidates into those that are ready and those that are blocked."""
+        for each in candidates:
+            if self.is_full:
+                return
+            self.is_waiting |= each.waiting_since is not None
+            if each.turn is not None:
+                if block := blocked(each.turn, fleet):
+                    self._note(each, block)
+                    continue
+                if block := self._blocked_by_taken(each.node, fleet):
+                    self._show(block)
+                    continue
+                self._taken.append((each.node, fleet.places[each.node]))
+            self.ready.append(Ready(node=each.node, is_healthy=each.is_healthy))
+
+    def _blocked_by_taken(self, node: str, fleet: Fleet) -> Blocked | None:
+        """Return what of the nodes that are ready keeps this one back: one copy of a shard, one node of a host, and one
+        failure domain at a time."""
+        place = fleet.places[node]
+        for other, taken in self._taken:
+            if block := together(place, taken):
+                return Blocked(node=node, block=block, text=f"the operation on {other}, which comes first")
+        return None
+
+    def _note(self, candidate: Candidate, block: Blocked) -> None:
+        self._show(block)
+        if block.reason is not None:
+            self._note_reason(candidate, block, block.reason)
+        elif block.block != Block.SHARD_ORDER:  # an operation of the same rollout, whose end leads to the next step
+            self._wake(self.now + timedelta(seconds=POLL_SECONDS))
+
+    def _show(self, block: Blocked) -> None:
+        if len(self.blocked) < MOST_BLOCKED or block.behind:
+            self.blocked.append(block)
+
+    def _note_reason(self, candidate: Candidate, block: Blocked, reason: Reason) -> None:
+        """Record the wait, or skip the node if its time is over or waiting does not help."""
+        self.is_waiting = True
+        is_known = candidate.reason == reason
+        since = candidate.waiting_since if is_known and candidate.waiting_since else self.now
+        waited, deadline = self.now - since, timedelta(seconds=self.strategy.ready_deadline_seconds)
+        if block.is_unfit or waited >= deadline:
+            lasting = "" if block.is_unfit else f" for {_minutes(waited)}"
+            message = f"{candidate.node} waited{lasting} for {block.text}."
+            self.unfit.append(Waiting(node=candidate.node, reason=reason, message=message))
+            return
+        again = None
+        if is_known and candidate.noted_at is not None:
+            again = candidate.noted_at + timedelta(seconds=NOTED_AGAIN_SECONDS)
+        if again is not None and again > self.now:
+            self._wake(min(again, since + deadline))
+            return
+        lasting = f" It has waited for {_minutes(waited)}." if again is not None else ""
+        message = f"It waits for {block.text}.{lasting}"
+        self.waits.append(Waiting(node=candidate.node, reason=reason, message=message))
+
+    def _wake(self, at: datetime) -> None:
+        self.wake_at = at if self.wake_at is None else min(self.wake_at, at)
+
+
+def _minutes(waited: timedelta) -> str:
+    minutes = int(waited.total_seconds() // 60)
+    return "1 minute" if minutes == 1 else f"{minutes} minutes"

@@ -1,0 +1,180 @@
+"""Whose turn it is in a shard, and what keeps a server from being changed now.
+
+An install or an upgrade goes to the replicas before their master; a removal and a downgrade go to the master first. So a
+master never sends its replicas a command that they lack. Only operations that change the server take turns
+(`Intent.changes_server`).
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from rollout.domain.words import some_of
+from rollout.messages import Reason
+
+
+class Block(StrEnum):
+    """What keeps a scheduled node from being released."""
+
+    HEARTBEAT = "heartbeat"
+    SERVER = "server"
+    SHARD_ORDER = "shard_order"
+    SHARD_BUSY = "shard_busy"
+    HOST_BUSY = "host_busy"
+    DOMAIN_BUSY = "domain_busy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A node's place in its shard and on its host, and the state of its server, by its newest heartbeat.
+
+    `master` and `replicas` are nodes; `replicas` copy this node directly. `unmanaged` and `unmanaged_master` are addresses
+    of servers that are no nodes of the fleet. `host` and `domain` are empty if not known. `heard_at`: its newest heartbeat.
+    `is_fresh`: that is recent enough to act on.
+    """
+
+    shard: str
+    role: str
+    master: str = ""
+    replicas: tuple[str, ...] = ()
+    unmanaged: tuple[str, ...] = ()
+    unmanaged_master: str = ""
+    host: str = ""
+    domain: str = ""
+    heard_at: datetime | None = None
+    is_fresh: bool = False
+    not_ready: Reason | None = None
+    not_ready_message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """A scheduled operation that changes the server. `target`: the version that is loaded after it, None if none is.
+
+    `returned_at`: when the agent returned it, if it did.
+    """
+
+    node: str
+    target: int | None
+    returned_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """What turns depend on. `places`: of the nodes in question. `loaded`: the version of the module that each node has
+    loaded. `unfinished`: nodes whose operation of this rollout has not ended. `busy_shards` and `busy_hosts`: the nodes
+    that have an operation in progress there, of any rollout. `busy_domains`: the failure domains with one."""
+
+    places: Mapping[str, Place] = field(default_factory=dict)
+    loaded: Mapping[str, int] = field(default_factory=dict)
+    unfinished: Collection[str] = ()
+    busy_shards: Mapping[str, Collection[str]] = field(default_factory=dict)
+    busy_hosts: Mapping[str, Collection[str]] = field(default_factory=dict)
+    busy_domains: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocked:
+    """Why a node is not released now. `text` completes "It waits for". `reason`: recorded with the operation, if any.
+
+    `behind`: nodes that come first. `is_unfit`: waiting does not help, so the node is skipped.
+    """
+
+    node: str
+    block: Block
+    text: str
+    reason: Reason | None = None
+    behind: tuple[str, ...] = ()
+    is_unfit: bool = False
+
+
+def blocked(turn: Turn, fleet: Fleet) -> Blocked | None:
+    """Return what keeps the node from being released, None if nothing does."""
+    place = fleet.places.get(turn.node)
+    if place is None or not place.role:
+        text = f"the agent of {turn.node} to report the role of its server"
+        return Blocked(node=turn.node, block=Block.SERVER, reason=Reason.SERVER_NOT_READY, text=text)
+    return _order(turn, place, fleet) or _server(turn, place) or _others(turn, place, fleet)
+
+
+def together(place: Place, other: Place) -> Block | None:
+    """Return why two nodes must not be changed at the same time, None if they may."""
+    if place.shard == other.shard:
+        return Block.SHARD_BUSY
+    if place.host and place.host == other.host:
+        return Block.HOST_BUSY
+    return Block.DOMAIN_BUSY if place.domain != other.domain else None
+
+
+def master_goes_first(turn: Turn, loaded: Mapping[str, int]) -> bool:
+    """Return True if the operation leaves the node with an older version than now, or with none: the master goes first.
+
+    `loaded`: the version that each node has loaded.
+    """
+    now = loaded.get(turn.node)
+    return turn.target is None or (now is not None and now > turn.target)
+
+
+def is_below(version: int | None, other: int | None) -> bool:
+    """Return True if `version` is lower than `other`. None, which is no version, is lower than any."""
+    return other is not None and (version is None or version < other)
+
+
+def _order(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
+    if master_goes_first(turn, fleet.loaded):
+        return _after_master(turn, place, fleet)
+    return _after_replicas(turn, place, fleet)
+
+
+def _after_replicas(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
+    node = turn.node
+    if first := tuple(each for each in place.replicas if each in fleet.unfinished):
+        words = "its replica" if len(first) == 1 else "its replicas"
+        return Blocked(node=node, block=Block.SHARD_ORDER, text=f"{some_of(first)}, {words}", behind=first)
+    if place.unmanaged:
+        text = f"{some_of(place.unmanaged)}, which copies {node} and is no node of the fleet"
+        return Blocked(node=node, block=Block.SERVER, reason=Reason.UNMANAGED_REPLICA, text=text)
+    if lacking := [each for each in place.replicas if is_below(fleet.loaded.get(each), turn.target)]:
+        text = f"{some_of(lacking)}, which copies {node} and lacks the module"
+        reason = Reason.REPLICA_LACKS_MODULE
+        return Blocked(node=node, block=Block.SHARD_ORDER, reason=reason, text=text, is_unfit=True)
+    return None
+
+
+def _after_master(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
+    node = turn.node
+    if place.unmanaged_master:
+        text = f"{place.unmanaged_master}, the master of {node}, which is no node of the fleet"
+        return Blocked(node=node, block=Block.SERVER, reason=Reason.UNMANAGED_MASTER, text=text)
+    if place.master in fleet.unfinished:
+        text = f"{place.master}, its master"
+        return Blocked(node=node, block=Block.SHARD_ORDER, text=text, behind=(place.master,))
+    if is_below(turn.target, fleet.loaded.get(place.master)):
+        text = f"{place.master}, the master of {node}, which still has the module"
+        reason = Reason.MASTER_HAS_MODULE
+        return Blocked(node=node, block=Block.SHARD_ORDER, reason=reason, text=text, is_unfit=True)
+    return None
+
+
+def _server(turn: Turn, place: Place) -> Blocked | None:
+    is_heard = turn.returned_at is None or (place.heard_at is not None and place.heard_at > turn.returned_at)
+    if not place.is_fresh or not is_heard:
+        return Blocked(node=turn.node, block=Block.HEARTBEAT, text=f"the next heartbeat of {turn.node}")
+    if place.not_ready is not None:
+        text = f"the server of {turn.node}: {place.not_ready_message}".rstrip(" .")
+        return Blocked(node=turn.node, block=Block.SERVER, reason=place.not_ready, text=text)
+    return None
+
+
+def _others(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
+    if busy := sorted(set(fleet.busy_shards.get(place.shard, ())) - {turn.node}):
+        text = f"the operation on {some_of(busy)}, another copy of its shard"
+        return Blocked(node=turn.node, block=Block.SHARD_BUSY, text=text)
+    if place.host and (busy := sorted(set(fleet.busy_hosts.get(place.host, ())) - {turn.node})):
+        text = f"the operation on {some_of(busy)}, which is on its host"
+        return Blocked(node=turn.node, block=Block.HOST_BUSY, text=text)
+    if fleet.busy_domains and place.domain not in fleet.busy_domains:
+        text = f"the operations in {some_of(sorted(fleet.busy_domains))}, another failure domain"
+        return Blocked(node=turn.node, block=Block.DOMAIN_BUSY, text=text)
+    return None

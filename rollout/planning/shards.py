@@ -1,0 +1,214 @@
+"""Plans the order of a shard's copies, and finds nodes that cannot get their turn. The release follows the same order
+(`domain.rollout.turns`), by the state of that moment."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import chain
+
+from django.db.models import Q
+
+from rollout.domain.errors import InvalidRolloutError, UnmanagedReplicaError
+from rollout.domain.placement.commands import Skip
+from rollout.domain.request import RolloutRequest
+from rollout.domain.rollout.turns import Turn, is_below, master_goes_first
+from rollout.domain.words import some_of
+from rollout.messages import Action, Activation, Capability, Reason
+from rollout.models import Node, NodeModule, ShardMember
+from rollout.planning.nodes import unable_to
+
+#: Servers that have a master, or replicas that are no nodes. Their masters follow from these rows.
+_RELATED = ~Q(master="") | ~Q(unmanaged_master="") | ~Q(unmanaged=[])
+
+
+class Shards:
+    """The shards of the fleet, except servers that stand alone; one query."""
+
+    def __init__(self) -> None:
+        self._members = {each.node: each for each in ShardMember.objects.filter(_RELATED).order_by("node")}
+        self._replicas: dict[str, list[str]] = {}
+        for name, member in self._members.items():
+            if member.master:
+                self._replicas.setdefault(member.master, []).append(name)
+
+    def __contains__(self, node: str) -> bool:
+        """Return True if the node is known to share its data with another server."""
+        return node in self._members or node in self._replicas
+
+    def replicas(self, node: str) -> Sequence[str]:
+        return self._replicas.get(node, ())
+
+    def master(self, node: str) -> str:
+        """Return the node that is its master, empty if it has none."""
+        member = self._members.get(node)
+        return member.master if member else ""
+
+    def shard(self, node: str) -> str:
+        member = self._members.get(node)
+        return member.shard if member else node
+
+    def is_replica(self, node: str) -> bool:
+        member = self._members.get(node)
+        return member is not None and bool(member.master or member.unmanaged_master)
+
+    def unmanaged(self, node: str) -> Sequence[str]:
+        member = self._members.get(node)
+        return member.unmanaged if member else ()
+
+    def unmanaged_master(self, node: str) -> str:
+        member = self._members.get(node)
+        return member.unmanaged_master if member else ""
+
+
+class ShardOrder:
+    """The order in which a request goes through the shards of `included`: at most two queries.
+
+    Operations that only put files in place have no order.
+    """
+
+    def __init__(self, request: RolloutRequest, included: Sequence[Node]) -> None:
+        self._request = request
+        self._changes_servers = request.action == Action.REMOVE or request.activation == Activation.LOAD
+        self.shards = Shards() if self._changes_servers else None
+        self._places = {node.name: place for place, node in enumerate(included)}
+        self._loaded = self._versions_loaded()
+
+    def _versions_loaded(self) -> dict[str, int]:
+        shards = self.shards
+        if shards is None or not (concerned := [name for name in self._places if name in shards]):
+            return {}
+        related = set(chain.from_iterable((name, shards.master(name), *shards.replicas(name)) for name in concerned))
+        rows = NodeModule.objects.filter(
+            module_name=self._request.module_name, observed=Activation.LOAD, node__in=related
+        )
+        return dict(rows.values_list("node", "version"))
+
+    def shard(self, node: str) -> str:
+        """Return the name of its shard, empty if it shares its data with no other server."""
+        return self.shards.shard(node) if self.shards is not None and node in self.shards else ""
+
+    def role(self, node: str) -> str:
+        """Return `master` or `replica`, empty if it shares its data with no other server."""
+        if self.shards is None or node not in self.shards:
+            return ""
+        return "replica" if self.shards.is_replica(node) else "master"
+
+    def first(self, node: str) -> Sequence[str]:
+        """Return the nodes of the request that come directly before the node: its replicas, or its master."""
+        shards = self.shards
+        if shards is None or node not in shards or (turn := self._turn(node)) is None:
+            return ()
+        related = (shards.master(node),) if master_goes_first(turn, self._loaded) else shards.replicas(node)
+        return [each for each in related if each in self._places]
+
+    def sorted(self, nodes: Sequence[Node]) -> list[Node]:
+        """Return the nodes, each after those that come before it; otherwise in their order."""
+        by_name = {node.name: node for node in nodes}
+        done: dict[str, Node] = {}
+        for node in nodes:
+            for name in _depth_first(node.name, self.first, done.keys()):
+                done[name] = by_name[name]
+        return list(done.values())
+
+    def skips(self) -> dict[str, Skip]:
+        """Return the nodes that cannot get their turn, and why.
+
+        Raises: `UnmanagedReplicaError` if one of them has a replica that is no node of the fleet and would lose writes.
+        """
+        shards = self.shards
+        if shards is None:
+            return {}
+        concerned = [name for name in self._places if name in shards]
+        skips = _too_old(concerned)
+        unmanaged: dict[str, Sequence[str]] = {}
+        done: set[str] = set()
+        for each in concerned:
+            for name in _depth_first(each, self.first, done):
+                done.add(name)
+                turn = self._turn(name)
+                if turn is None or name in skips:
+                    continue
+                if master_goes_first(turn, self._loaded):
+                    skip = self._behind_its_master(name, turn, skips)
+                else:
+                    skip = self._behind_its_replicas(name, turn, skips)
+                    if skip is None and (addresses := shards.unmanaged(name)):
+                        unmanaged[name] = addresses
+                if skip is not None:
+                    skips[name] = skip
+        if unmanaged:
+            raise UnmanagedReplicaError(_unmanaged_in_words(unmanaged))
+        return skips
+
+    def _turn(self, node: str) -> Turn | None:
+        """Return the turn of the node, None if the request changes only files there."""
+        request = self._request
+        if request.action == Action.INSTALL:
+            return Turn(node=node, target=request.version)
+        return Turn(node=node, target=None) if self._loaded.get(node) == request.version else None
+
+    def _behind_its_replicas(self, node: str, turn: Turn, skips: Mapping[str, Skip]) -> Skip | None:
+        assert self.shards is not None  # noqa: S101 - the caller has one
+        lacking = [
+            each
+            for each in self.shards.replicas(node)
+            if (each in skips or each not in self._places) and is_below(self._loaded.get(each), turn.target)
+        ]
+        if not lacking:
+            return None
+        words = f"{some_of(lacking)} copies {node}, does not have {self._request.module_name}, and does not get it."
+        return Reason.REPLICA_LACKS_MODULE, words
+
+    def _behind_its_master(self, node: str, turn: Turn, skips: Mapping[str, Skip]) -> Skip | None:
+        assert self.shards is not None  # noqa: S101 - the caller has one
+        if address := self.shards.unmanaged_master(node):
+            return Reason.UNMANAGED_MASTER, f"{address}, the master of {node}, is no node of the fleet."
+        master = self.shards.master(node)
+        if not master or (master in self._places and master not in skips):
+            return None
+        if not is_below(turn.target, self._loaded.get(master)):
+            return None
+        return Reason.MASTER_HAS_MODULE, f"{master}, the master of {node}, keeps {self._request.module_name}."
+
+
+def refuse_without_domain(label: str, nodes: Sequence[Node]) -> None:
+    """Raises: `InvalidRolloutError` if a node does not have the label that names failure domains."""
+    lacking = [node.name for node in nodes if label and not {**node.agent_labels, **node.labels}.get(label)]
+    if lacking:
+        raise InvalidRolloutError(
+            f"strategy.domain: {some_of(lacking)} do not have the label {label}. Set it, or name others."
+        )
+
+
+def _unmanaged_in_words(replicas: Mapping[str, Sequence[str]]) -> str:
+    first = next(iter(replicas.values()))[0]
+    named = [f"{node} ({some_of(addresses)})" for node, addresses in replicas.items()]
+    return (
+        f"These nodes have replicas that are no nodes of the fleet, and would lose writes: {some_of(named)}. Add an agent to "
+        f"each replica, or accept it with `modfleet nodes ignore-replica {first} --reason REASON`."
+    )
+
+
+def _too_old(nodes: Collection[str]) -> dict[str, Skip]:
+    """Return the nodes whose agents do not check the role of their server before they change it."""
+    return unable_to(Capability.CHECK_ROLE, nodes) if nodes else {}
+
+
+def _depth_first(name: str, first: Callable[[str], Sequence[str]], done: Collection[str]) -> list[str]:
+    """Return `name` after all that come before it, without those that are done. A circle, which contradicting servers
+    may report, is cut."""
+    found: dict[str, None] = {}
+    path = [(name, iter(first(name)))]
+    on_path = {name}
+    while path:
+        current, others = path[-1]
+        following = next(
+            (each for each in others if each not in found and each not in done and each not in on_path), None
+        )
+        if following is None:
+            path.pop()
+            on_path.discard(current)
+            if current not in done:
+                found[current] = None
+        else:
+            path.append((following, iter(first(following))))
+            on_path.add(following)
+    return list(found)
