@@ -14,8 +14,8 @@ READY: dict[str, Any] = {"loading": False, "async_loading": False, "cluster_enab
 
 def beat(name: str, state: ServerState | None = None, *, host: str = "", **more: Any) -> dict[str, Any]:
     """A heartbeat with this state of its server; without one, of a master without replicas."""
-    facts = {"facts": to_builtins(state or master_of()), "doctor": (), "host": host}
-    return heartbeat_of(name, **more) | facts
+    seen = state or master_of()
+    return heartbeat_of(name, **{"role": seen.role, **more}) | {"facts": to_builtins(seen), "doctor": (), "host": host}
 
 
 def say(*beats: dict[str, Any]) -> None:
