@@ -253,9 +253,8 @@ def test_planning_costs_the_same_for_any_number_of_nodes(count, django_assert_nu
         planned()
     with django_assert_num_queries(9):
         planned(selector=Selector(names=("n*",)))
-    with django_assert_num_queries(
-        6
-    ):  # the nodes, their agents; what else is there and on its way; what is under way, and there
+    # The nodes, their agents, their shards; what else is there and on its way; what is under way, and there.
+    with django_assert_num_queries(7):
         planned(action=Action.REMOVE)
 
 
