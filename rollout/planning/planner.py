@@ -14,7 +14,7 @@ from rollout.planning.dependents import refuse_if_needed
 from rollout.planning.nodes import chosen_nodes, skips_of
 from rollout.planning.observed import Observed
 from rollout.planning.plan import Plan
-from rollout.planning.shards import shard_order
+from rollout.planning.shards import ShardOrder
 from rollout.planning.waves import plan_waves
 
 
@@ -39,7 +39,7 @@ def plan_of(request: RolloutRequest) -> Plan:
         dependencies = dependencies_of(request, module, included, observed)
         skips |= dependencies.skips
         included = [node for node in included if node.name not in skips]
-    skips |= shard_order(request, included, observed).skips()
+    skips |= ShardOrder(request, included, observed.shards).skips()
     plan = plan_waves(request, module, chosen, skips, observed)
     plan = replace(plan, needs=dependencies.needs, before=dependencies.before)
     if not request.supersede:

@@ -13,7 +13,7 @@ from rollout.models import Node
 from rollout.planning.catalogue import ModuleVersion
 from rollout.planning.observed import REACH, Observed
 from rollout.planning.plan import Plan, PlannedNode, SkippedNode
-from rollout.planning.shards import ShardOrder, refuse_without_domain, shard_order
+from rollout.planning.shards import ShardOrder, refuse_without_domain
 
 
 def plan_waves(
@@ -31,7 +31,7 @@ def plan_waves(
     strategy = _fitting(request, len(included))
     refuse_without_domain(strategy.domain, included)
     expected = {node.name: _expected(request, module, node, observed) for node in included}
-    order = shard_order(request, included, observed)
+    order = ShardOrder(request, included, observed.shards)
     ordered = _canary_first(included, rounded_up(strategy.canary, len(included)), unchanged=expected, order=order)
     waves = [wave for wave, size in enumerate(strategy.wave_sizes(len(included))) for _ in range(size)]
     return Plan(
