@@ -21,6 +21,7 @@ from rollout.agent.module_files.module_store import ModuleStore
 from rollout.agent.node.examinations import Examinations
 from rollout.agent.node.heartbeat_limit import within_limit
 from rollout.agent.node.journal import Journal
+from rollout.agent.server.call_history import CallHistory
 from rollout.agent.server.causes import refusal
 from rollout.agent.server.observation import Observer, product, storable
 from rollout.agent.server.session import (
@@ -127,7 +128,9 @@ class Node:
         self._operating_system = operating_system(settings.operating_system) or read_operating_system()
         self._last_facts = ServerFacts()
         self._last_state = ServerState()
-        self._observer = Observer(self.module_store.is_ours)
+        #: What the server's clients have called lately. Each heartbeat adds to it.
+        self.calls = CallHistory()
+        self._observer = Observer(self.module_store.is_ours, self.calls)
         self._is_silent = False
         #: As last read.
         self._modules: tuple[InstalledModule, ...] = ()

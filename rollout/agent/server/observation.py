@@ -5,19 +5,27 @@ would be an entry in its ACL log.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from rollout.agent.server.session import LoadedModule, RefusedError, Session
+from rollout.agent.server.call_history import CallHistory, RecentCalls
+from rollout.agent.server.session import LoadedModule, RefusedError, Session, calls_in
 from rollout.messages import MOST_REPLICAS, Replica, ServerModule, ServerProblem, ServerState
 
 #: Sections of INFO that a heartbeat needs. Servers before 7.0 take only one.
-SECTIONS = ("server", "replication", "persistence", "memory", "stats", "cluster")
+SECTIONS = ("server", "clients", "replication", "persistence", "memory", "stats", "cluster", "commandstats")
 #: The oldest servers that are supported.
 OLDEST = {"redis": (7, 0), "valkey": (7, 2)}
 #: Atomic slot migrations, which CLUSTER NODES does not show: Valkey 9.0.
 ATOMIC_MIGRATIONS = (9, 0)
 MOST_MODULES = 64
+#: CLIENT LIST is called at most once in so many seconds, and not at a server with more clients.
+CLIENTS_SECONDS = 60.0
+MOST_CONNECTED = 500
+#: Clients that are named for a module.
+MOST_CLIENTS = 5
 #: Limit of texts in a heartbeat, characters; shorter than the limits of `messages`, so that a heartbeat stays small.
 LONGEST_FACT = 200
 #: The states of an atomic slot migration that has ended.
@@ -25,10 +33,18 @@ _ENDED = {"success", "failed", "canceled", "cancelled"}
 
 
 class Observer:
-    """Observes one server. `is_ours` tells if a path is in the module store. For one thread at a time."""
+    """Observes one server. `is_ours` tells if a path is in the module store. For one thread at a time.
 
-    def __init__(self, is_ours: Callable[[str], bool]) -> None:
+    Each observation adds to `history` what was called.
+    """
+
+    def __init__(self, is_ours: Callable[[str], bool], history: CallHistory) -> None:
         self._is_ours = is_ours
+        self._history = history
+        #: The commands of our modules, None if they are not known.
+        self._commands: dict[LoadedModule, frozenset[str] | None] = {}
+        self._clients: tuple[Client, ...] = ()
+        self._clients_at = -CLIENTS_SECONDS
         self._run_id = ""
         #: The first two words of the commands that this server process refuses.
         self._refused: set[tuple[str, ...]] = set()
@@ -42,6 +58,7 @@ class Observer:
         if info.get("run_id", "") != self._run_id:
             self._run_id = info.get("run_id", "")
             self._refused.clear()
+            self._commands.clear()
         if problem := _too_old(info):
             return info, _state(info, problem=ServerProblem.SERVER_TOO_OLD, message=problem), ()
         if info.get("loading") == "1":  # then it answers few commands
@@ -49,7 +66,9 @@ class Observer:
             return info, _state(info, problem=ServerProblem.SERVER_LOADING, message=words), ()
         modules = session.modules()
         config = _pairs(self._call(session, "CONFIG", "GET", "enable-module-command", "save"))
-        shown = tuple(_module(each, self._is_ours) for each in modules[:MOST_MODULES])
+        now = time.monotonic()
+        self._history.add(now, run_id=self._run_id, uptime=uptime_in(info), counts=calls_in(info))
+        shown = tuple(self._module(session, info, each, now) for each in modules[:MOST_MODULES])
         is_cluster = info.get("cluster_enabled") == "1"
         state = _state(
             info,
@@ -61,6 +80,36 @@ class Observer:
             migrating_slots=self._migrating_slots(session, info) if is_cluster else None,
         )
         return info, state, modules
+
+    def _module(self, session: Session, info: Mapping[str, str], module: LoadedModule, now: float) -> ServerModule:
+        is_ours = self._is_ours(module.path)
+        commands = self._commands_of(session, module) if is_ours else None
+        recent = None if commands is None else self._history.recent(now, commands)
+        return ServerModule(
+            name=_fact(module.name)[:64],
+            version=module.version,
+            path=_fact(module.path),
+            args=_fact(" ".join(module.args))[:64],
+            ours=is_ours,
+            recent_calls=recent.total if recent else None,
+            most_called=_fact(recent.most_called)[:64] if recent else "",
+            clients=self._clients_of(session, info, recent, now) if recent and recent.calls else (),
+        )
+
+    def _commands_of(self, session: Session, module: LoadedModule) -> frozenset[str] | None:
+        if module not in self._commands:
+            names = self._call(session, "COMMAND", "LIST", "FILTERBY", "MODULE", module.name)
+            self._commands[module] = None if names is None else frozenset(str(each).lower() for each in names)
+        return self._commands[module]
+
+    def _clients_of(
+        self, session: Session, info: Mapping[str, str], recent: RecentCalls, now: float
+    ) -> tuple[str, ...]:
+        if now - self._clients_at >= CLIENTS_SECONDS:
+            few = (_number(info.get("connected_clients")) or 0) <= MOST_CONNECTED
+            self._clients_at = now
+            self._clients = clients_in(self._call(session, "CLIENT", "LIST") or "") if few else ()
+        return tuple(_fact(name)[:64] for name in newest_callers(self._clients, recent.calls))
 
     def _cluster_state(self, session: Session) -> str:
         answer = self._call(session, "CLUSTER", "INFO")
@@ -86,6 +135,42 @@ class Observer:
         except RefusedError:
             self._refused.add(words[:2])
             return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """One line of CLIENT LIST. `name`: as the client calls itself, else its library, else its address.
+
+    `idle`: seconds since its last command, `command`.
+    """
+
+    name: str
+    idle: int
+    command: str
+
+
+def clients_in(answer: object) -> tuple[Client, ...]:
+    """Return the clients in an answer of CLIENT LIST."""
+    lines = [dict(word.partition("=")[::2] for word in line.split(" ")) for line in str(answer).splitlines()]
+    return tuple(
+        Client(
+            name=each.get("name") or each.get("lib-name") or each.get("addr", ""),
+            idle=_number(each.get("idle")) or 0,
+            command=each.get("cmd", "").partition("|")[0].lower(),
+        )
+        for each in lines
+    )
+
+
+def newest_callers(clients: Iterable[Client], commands: Container[str]) -> tuple[str, ...]:
+    """Return the names of clients whose last command was one of these, the newest first."""
+    found = sorted((each for each in clients if each.command in commands), key=lambda each: each.idle)
+    return tuple(dict.fromkeys(each.name for each in found))[:MOST_CLIENTS]
+
+
+def uptime_in(info: Mapping[str, str]) -> float:
+    """Return the seconds since the server has started."""
+    return float(_number(info.get("uptime_in_seconds")) or 0)
 
 
 def product(info: Mapping[str, str]) -> tuple[str, str]:
@@ -157,16 +242,6 @@ def _replicas(info: Mapping[str, str]) -> Iterator[Replica]:
             state=_word(fields.get("state", "")),
             lag_bytes=None if offset is None or at is None else max(0, offset - at),
         )
-
-
-def _module(module: LoadedModule, is_ours: Callable[[str], bool]) -> ServerModule:
-    return ServerModule(
-        name=_fact(module.name)[:64],
-        version=module.version,
-        path=_fact(module.path),
-        args=_fact(" ".join(module.args))[:64],
-        ours=is_ours(module.path),
-    )
 
 
 def _slots_of(job: Mapping[str, Any]) -> int:
