@@ -41,17 +41,20 @@ def rewrite(operation: Operation, session: Session) -> None:
 
 
 def unload_and_rewrite(operation: Operation, session: Session, loaded: LoadedModule, writes: frozenset[str]) -> None:
-    """Unload the module, and rewrite the file again if a command of `writes` was called during the first rewrite.
+    """Unload the module after a rewrite, and rewrite the file again if a command of `writes` was called in between.
 
+    A module that declares data types is unloaded first: most servers refuse that, and were rewritten in vain.
     Raises: `Failure`. Then the module is loaded as before.
     """
-    before = calls_in(session.info("commandstats"))
-    rewrite(operation, session)
+    before = None
+    if not operation.command.has_types:
+        before = calls_in(session.info("commandstats"))
+        rewrite(operation, session)
     operation.commit()
     calls, refused = session.unload_and_count(loaded.name)
     if refused is not None:
         raise not_unloaded(loaded, refused) from refused
-    if all(calls.get(each, 0) == before.get(each, 0) for each in writes):
+    if before is not None and all(calls.get(each, 0) == before.get(each, 0) for each in writes):
         return
     try:
         rewrite(operation, session)
