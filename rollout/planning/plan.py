@@ -77,6 +77,7 @@ class Plan:
             "activation": request.activation,
             "named": request.named,
             "supersede": request.supersede,
+            "even_if_used": request.even_if_used,
             "strategy": replace(
                 strategy, retries=replace(strategy.retries, reasons=tuple(sorted(strategy.retries.reasons)))
             ),

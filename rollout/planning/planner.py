@@ -14,6 +14,7 @@ from rollout.planning.dependents import refuse_if_needed
 from rollout.planning.nodes import chosen_nodes, skips_of
 from rollout.planning.observed import Observed
 from rollout.planning.plan import Plan
+from rollout.planning.use import refuse_if_used
 from rollout.planning.waves import plan_waves
 
 
@@ -32,6 +33,8 @@ def plan_of(request: RolloutRequest) -> Plan:
     dependencies = Dependencies()
     if request.action == Action.REMOVE:
         refuse_if_needed(request.module_name, request.version, included, observed)
+        if not request.even_if_used:
+            refuse_if_used(request.module_name, request.version, included, observed)
     elif request.activation == Activation.LOAD:
         skips |= skips_for_taken_commands(module, included, observed)
         included = [node for node in included if node.name not in skips]
