@@ -21,7 +21,16 @@ app = typer.Typer(invoke_without_command=True)
 WIDE = 160
 #: Nodes in these phases need a person, so they are listed first.
 _URGENCY = {"degraded": 0, "pending": 1, "offline": 2}
-MODULE_COLUMNS = ("module_name", "version", "desired", "observed", "state", "drifted_at", "content_sha256")
+MODULE_COLUMNS = (
+    "module_name",
+    "version",
+    "desired",
+    "observed",
+    "state",
+    "drifted_at",
+    "drift_reason",
+    "content_sha256",
+)
 
 
 @app.callback()

@@ -79,6 +79,8 @@ class NodeModule(models.Model):
     rollout = models.CharField(max_length=32)
     #: The newest operation that ended on the module was about this version, and failed.
     failed = models.BooleanField()
+    #: A person unloaded it, and nothing was done about it since.
+    unloaded_by_hand = models.BooleanField(default=False, db_default=False)
     #: Since when it differs from what the last operation left.
     drifted_at = models.DateTimeField(null=True)
     #: A `ModuleState`.

@@ -47,7 +47,7 @@ from rollout.projections.rows import load, save
 
 class NodeProjection:
     name = "nodes"
-    version = 5
+    version = 6
     handles = (
         NodeEnrolled,
         NodeAccepted,
@@ -116,7 +116,7 @@ class NodeFold:
     def apply(self, recorded: RecordedEvent) -> None:
         match recorded.event:
             case NodeInventoryChanged() as event:
-                self._modules.observe(event.node, event.modules)
+                self._modules.observe(event.node, event.modules, event.unloaded)
             case NodeDrifted() | NodeDriftEnded() as event:
                 self._modules.drift(event, recorded.recorded_at)
                 _note_drift(self.nodes[event.node], event)

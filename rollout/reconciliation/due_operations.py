@@ -66,8 +66,12 @@ def _intent_of(missed: MissedTarget) -> Intent:
 
 
 def _corrections(differences: Differences) -> list[NeededOperation]:
-    """Return what corrects drift. Modules that are not desired stay: a person has put them there."""
-    correctable = [each for each in differences.drifted if each.row.desired != ABSENT]
+    """Return what corrects drift. Modules that are not desired stay, and modules that were unloaded by hand stay
+    unloaded: a person has done that."""
+    by_hand = {place_of(each.row) for each in differences.drifted if each.row.unloaded_by_hand}
+    correctable = [
+        each for each in differences.drifted if each.row.desired != ABSENT and place_of(each.row) not in by_hand
+    ]
     return _first_steps(correctable) if correctable and drift_is_corrected() else []
 
 
