@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
         choices=[each.value for each in Extra],
         default=[],
         metavar="RIGHT",
-        help="Further rights that show secrets: keys, acl-list, config.",
+        help="Further rights: keys, acl-list and config show secrets; removal rewrites the append-only file.",
     )
     return made
 

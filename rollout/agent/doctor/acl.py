@@ -18,7 +18,8 @@ class Level(StrEnum):
 
 
 class Extra(StrEnum):
-    """Rights that no level has, because they show secrets. A check that needs one answers `unknown` without it."""
+    """Rights that no level has, because they show secrets, or because not every agent needs them. A check that needs one
+    answers `unknown` without it, and an operation is refused."""
 
     #: Read all keys: data of the server's clients.
     KEYS = "keys"
@@ -26,6 +27,9 @@ class Extra(StrEnum):
     ACL_LIST = "acl-list"
     #: CONFIG GET: also the passwords for replication and of the default user.
     CONFIG = "config"
+    #: Remove modules from a server with an append-only file, and say who uses them: names and addresses of clients, and the
+    #: code of functions.
+    REMOVAL = "removal"
 
 
 #: Commands that the agent calls, by level. A level has those of the levels before it.
@@ -49,6 +53,7 @@ EXTRAS: dict[Extra, tuple[str, ...]] = {
     Extra.KEYS: ("%R~*", "+scan", "+type", "+dump"),
     Extra.ACL_LIST: ("+acl|list",),
     Extra.CONFIG: ("+config|get",),
+    Extra.REMOVAL: ("+bgrewriteaof", "+client|list", "+function|list"),
 }
 
 
