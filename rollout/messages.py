@@ -127,6 +127,7 @@ class Reason(StrEnum):
     INCOMPATIBLE_ARCH = "incompatible_arch"
     INCOMPATIBLE_OS = "incompatible_os"
     INCOMPATIBLE_REDIS_VERSION = "incompatible_redis_version"
+    BUNDLED = "bundled"
     UNMANAGED_REPLICA = "unmanaged_replica"
     UNMANAGED_MASTER = "unmanaged_master"
     REPLICA_LACKS_MODULE = "replica_lacks_module"
@@ -402,7 +403,8 @@ class Replica:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerModule:
-    """One entry of MODULE LIST. `ours`: Modfleet installed it. `path` is empty for a module that is built in.
+    """One entry of MODULE LIST. `ours`: Modfleet installed it. `path` is empty for a module that is built in. `bundled`: it is
+    built in, or comes with the server's package.
 
     `recent_calls`: calls of its commands in the last 10 minutes, None if it is not known. `most_called`: the command with
     the most of them. `clients`: names of clients whose last command was one of them, the newest first.
@@ -413,6 +415,7 @@ class ServerModule:
     path: Fact = ""
     args: Fact = ""
     ours: bool = False
+    bundled: bool = False
     recent_calls: Number | None = None
     most_called: Fact = ""
     clients: Annotated[tuple[Fact, ...], Meta(max_length=8)] = ()
@@ -480,7 +483,8 @@ class NodeProfile:
 
     `operating_system` is a name such as `rhel9`, empty if it is not known. `server` is `valkey` or `redis`, empty while
     the server cannot be reached. `role` is `master`, `replica` or empty. `other_modules` are loaded modules that Modfleet
-    did not install, such as built-in ones.
+    did not install, such as built-in ones. `redis_version`: the version of Redis with which the server says that it is
+    compatible, empty from an older agent.
     """
 
     platform: Annotated[str, Meta(pattern=_STORABLE, max_length=64)]
@@ -491,6 +495,7 @@ class NodeProfile:
     api_hosts: Annotated[tuple[Host, ...], Meta(max_length=64)] = ()
     labels: Annotated[dict[Label, Label], Meta(max_length=64)] = field(default_factory=dict)
     other_modules: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
+    redis_version: Word = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,12 @@ WORDS: Mapping[Reason, Words] = {
         "not report the operating system: upgrade it. Then start a rollout of that node.",
     ),
     Reason.INCOMPATIBLE_REDIS_VERSION: Words(
-        "The module needs a newer server than the node has.", "Upgrade the server, or roll out an older module."
+        "The module needs a newer server than the node has, or the node's server is newer than those it was made for.",
+        "Upgrade the server, or roll out another version of the module.",
+    ),
+    Reason.BUNDLED: Words(
+        "The server has this module built in, or from its own package.",
+        "Nothing to do: Modfleet neither replaces nor removes such a module. Upgrade it with the server.",
     ),
     Reason.UNMANAGED_REPLICA: Words(
         "The server has a replica that is no node of the fleet, so it would not get the module.",

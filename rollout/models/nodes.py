@@ -20,6 +20,8 @@ class Node(models.Model):
     operating_system = models.CharField(max_length=32, default="", db_default="")
     server = models.CharField(max_length=32)
     server_version = models.CharField(max_length=32)
+    #: The version of Redis with which the server says that it is compatible, empty from an older agent.
+    redis_version = models.CharField(max_length=32, default="", db_default="")
     role = models.CharField(max_length=16)
     #: Host names under which requests mean this node.
     api_hosts = models.JSONField()

@@ -47,7 +47,7 @@ from rollout.projections.rows import load, save
 
 class NodeProjection:
     name = "nodes"
-    version = 6
+    version = 5
     handles = (
         NodeEnrolled,
         NodeAccepted,
@@ -222,7 +222,7 @@ def _degrade(node: Node, event: NodeDegraded) -> None:
 
 def _set_profile(node: Node, profile: NodeProfile) -> None:
     node.platform, node.server, node.server_version = profile.platform, profile.server, profile.server_version
-    node.operating_system = profile.operating_system
+    node.operating_system, node.redis_version = profile.operating_system, profile.redis_version
     node.other_modules = list(profile.other_modules)
     node.role, node.api_hosts, node.agent_labels = profile.role, list(profile.api_hosts), profile.labels
 

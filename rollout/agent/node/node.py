@@ -93,6 +93,7 @@ class ServerFacts:
 
     server: str = ""
     version: str = ""
+    redis_version: str = ""
     role: str = ""
     run_id: str = ""
     modules: tuple[LoadedModule, ...] = ()
@@ -107,7 +108,14 @@ def _facts_from(info: Mapping[str, str], modules: tuple[LoadedModule, ...]) -> S
     server, version = product(info)
     role = "master" if info.get("role") == "master" else "replica"
     run_id = info.get("run_id", "")
-    return ServerFacts(server=server, version=storable(version), role=role, run_id=run_id, modules=modules)
+    return ServerFacts(
+        server=server,
+        version=storable(version),
+        redis_version=storable(info.get("redis_version", "")),
+        role=role,
+        run_id=run_id,
+        modules=modules,
+    )
 
 
 class Node:
@@ -202,6 +210,7 @@ class Node:
                 operating_system=self._operating_system,
                 server=facts.server,
                 server_version=facts.version[:32],
+                redis_version=facts.redis_version[:32],
                 role=facts.role,
                 api_hosts=settings.api_hosts,
                 labels=dict(settings.labels),

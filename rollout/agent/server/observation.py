@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from rollout.agent.server.call_history import CallHistory, RecentCalls
@@ -21,6 +22,15 @@ OLDEST = {"redis": (7, 0), "valkey": (7, 2)}
 #: Atomic slot migrations, which CLUSTER NODES does not show: Valkey 9.0.
 ATOMIC_MIGRATIONS = (9, 0)
 MOST_MODULES = 64
+#: Where packages and images of Redis and Valkey have their modules.
+BUNDLES = (
+    *(
+        PurePosixPath(f"{libraries}/{product}")
+        for libraries in ("/usr/lib", "/usr/lib64", "/usr/local/lib")
+        for product in ("redis", "valkey")
+    ),
+    PurePosixPath("/opt/redis-stack"),
+)
 #: CLIENT LIST is called at most once in so many seconds, and not at a server with more clients.
 CLIENTS_SECONDS = 60.0
 MOST_CONNECTED = 500
@@ -91,6 +101,7 @@ class Observer:
             path=_fact(module.path),
             args=_fact(" ".join(module.args))[:64],
             ours=is_ours,
+            bundled=not is_ours and is_bundled(module.path),
             recent_calls=recent.total if recent else None,
             most_called=_fact(recent.most_called)[:64] if recent else "",
             clients=self._clients_of(session, info, recent, now) if recent and recent.calls else (),
@@ -147,6 +158,11 @@ class Client:
     name: str
     idle: int
     command: str
+
+
+def is_bundled(path: str) -> bool:
+    """Return True if a module that the server has loaded from this path came with the server. Empty: it is built in."""
+    return not path or any(PurePosixPath(path).is_relative_to(each) for each in BUNDLES)
 
 
 def clients_in(answer: object) -> tuple[Client, ...]:

@@ -121,6 +121,9 @@ class ServerModuleSerializer(serializers.Serializer[Any]):
     path = serializers.CharField(allow_blank=True, help_text="Empty for a module that is built in")
     args = serializers.CharField(allow_blank=True)
     ours = serializers.BooleanField(help_text="Modfleet installed it")
+    bundled = serializers.BooleanField(
+        help_text="It is built into the server, or comes with the server's package: Modfleet leaves it as it is"
+    )
     recent_calls = serializers.IntegerField(
         allow_null=True, help_text="Calls of its commands in the last 10 minutes; null: not known"
     )
