@@ -22,4 +22,4 @@ def skips_for_bundled_modules(module_name: str, nodes: Sequence[Node]) -> dict[s
 
 
 def _whence(path: str) -> str:
-    return f"from its own package: {path}" if path else "built in"
+    return f"from its own package: {path}" if "/" in path else "built in"

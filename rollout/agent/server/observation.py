@@ -161,8 +161,11 @@ class Client:
 
 
 def is_bundled(path: str) -> bool:
-    """Return True if a module that the server has loaded from this path came with the server. Empty: it is built in."""
-    return not path or any(PurePosixPath(path).is_relative_to(each) for each in BUNDLES)
+    """Return True if a module that the server has loaded from this path came with the server.
+
+    The path of a module that is built in is empty, or, as that of Valkey's Lua engine, only a name.
+    """
+    return "/" not in path or any(PurePosixPath(path).is_relative_to(each) for each in BUNDLES)
 
 
 def clients_in(answer: object) -> tuple[Client, ...]:

@@ -245,6 +245,7 @@ def test_modules_of_the_server_are_bundled_and_others_are_not(site, built):
     ("path", "bundled"),
     [
         ("", True),
+        ("lua", True),
         ("/usr/lib/valkey/libjson.so", True),
         ("/usr/local/lib/redis/modules/redisbloom.so", True),
         ("/opt/redis-stack/lib/rejson.so", True),
