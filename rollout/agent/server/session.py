@@ -49,6 +49,7 @@ class ServerSilentError(Failure):
 
     def __init__(self, command: str, seconds: float) -> None:
         super().__init__(Reason.SERVER_UNREACHABLE, f"The server did not answer {command} within {seconds:.1f} s.")
+        self.seconds = seconds
 
 
 class ServerLoadingError(Failure):
@@ -192,7 +193,7 @@ class Server:
         """Open a connection. Raises: `Failure` (server_unreachable) if that fails, or the password is refused."""
         connection = self._connection(seconds)
         try:
-            self._connect(connection)
+            self._connect(connection, seconds)
             yield Session(connection, seconds)
         finally:
             connection.disconnect()
@@ -210,9 +211,11 @@ class Server:
                     return False
                 time.sleep(0.05)
 
-    def _connect(self, connection: Any) -> None:
+    def _connect(self, connection: Any, seconds: float) -> None:
         try:
             connection.connect()
+        except redis.TimeoutError as error:  # a server that hangs accepts no connection once its backlog is full
+            raise ServerSilentError("a new connection", min(seconds, ANSWER_SECONDS)) from error
         except (RedisError, OSError) as error:
             url = self._settings.server_url.rpartition("@")[2]
             words = in_words(error, "MODFLEET_SERVER_CA")
