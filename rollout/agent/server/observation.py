@@ -62,6 +62,10 @@ class Observer:
         )
         return info, state, modules
 
+    def is_refused(self, *words: str) -> bool:
+        """Return True if the server process refuses the command with these two first words."""
+        return words in self._refused
+
     def _cluster_state(self, session: Session) -> str:
         answer = self._call(session, "CLUSTER", "INFO")
         return "" if answer is None else _word(_fields(answer).get("cluster_state", ""))
@@ -127,6 +131,7 @@ def _state(info: Mapping[str, str], **more: Any) -> ServerState:
         role={"master": "master", "slave": "replica"}.get(info.get("role", ""), ""),
         master=_address(info.get("master_host", ""), info.get("master_port", "")) if is_replica else "",
         link_status=_word(info.get("master_link_status", "")),
+        link_down_seconds=_number(info.get("master_link_down_since_seconds")),
         replicas=replicas[:MOST_REPLICAS],
         replica_count=_number(info.get("connected_slaves")),
         loading=_truth(info.get("loading")),

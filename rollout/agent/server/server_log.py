@@ -96,6 +96,9 @@ class _Source(Protocol):
     def read_end(self) -> bytes:
         """Return the newest bytes of the same. Raises: `OSError`."""
 
+    def skip(self) -> None:
+        """Leave out what was logged until now."""
+
     def close(self) -> None: ...
 
 
@@ -134,6 +137,12 @@ class _File:
                     text += newer.read(MOST_BYTES)
         return text
 
+    def skip(self) -> None:
+        with suppress(OSError):
+            newest = _regular(self._path)  # after a rotation, another file than before
+            self.close()
+            self._file, self._start = newest, os.fstat(newest.fileno()).st_size
+
     def close(self) -> None:
         if self._file:
             self._file.close()
@@ -156,8 +165,8 @@ class _Journal:
         program = shutil.which("journalctl")
         if program is None:
             raise OSError("there is no journalctl")
-        since = f"@{time.time():.6f}"
-        self._words = [program, "--quiet", "--no-pager", "--output", "cat", "--unit", unit, "--since", since]
+        self._words = [program, "--quiet", "--no-pager", "--output", "cat", "--unit", unit]
+        self._since = time.time()
 
     def read(self) -> bytes:
         return self._read()[:MOST_BYTES]
@@ -167,9 +176,10 @@ class _Journal:
 
     def _read(self) -> bytes:
         end = time.monotonic() + JOURNAL_SECONDS
+        words = [*self._words, "--since", f"@{self._since:.6f}"]
         while True:
             try:
-                done = subprocess.run(self._words, capture_output=True, timeout=JOURNALCTL_SECONDS, check=False)  # noqa: S603 - the unit's name is checked
+                done = subprocess.run(words, capture_output=True, timeout=JOURNALCTL_SECONDS, check=False)  # noqa: S603 - the unit's name is checked
             except subprocess.TimeoutExpired as error:
                 raise OSError("journalctl did not answer") from error
             if done.returncode:
@@ -177,6 +187,9 @@ class _Journal:
             if done.stdout or time.monotonic() > end:
                 return done.stdout
             time.sleep(JOURNAL_SECONDS / 10)
+
+    def skip(self) -> None:
+        self._since = time.time()
 
     def close(self) -> None:
         pass
@@ -193,13 +206,13 @@ class ServerLog:
         self._unit: _Source | None = None
         self.problem = ""
 
-    def mark(self, session: Session) -> None:
-        """Remember the end of the log. Only the first mark of an operation counts."""
+    def mark(self, session: Session, *, may_ask: bool = True) -> None:
+        """Remember the end of the log. Only the first mark counts. `may_ask`: the server may be asked for its log's path."""
         if self._source is not None:
             return
         self._unit = self._unit or self._unit_of(session)
         problems = []
-        for opened in self._sources(session):
+        for opened in self._sources(session, may_ask=may_ask):
             if not isinstance(opened, str):
                 self._source, self.problem = opened, ""
                 return
@@ -230,6 +243,11 @@ class ServerLog:
                 return "Its unit did not end on request: a signal or an error ended it."
         return ""
 
+    def skip(self) -> None:
+        """Move the mark to the end of the log."""
+        for source in filter(None, (self._source, self._unit)):
+            source.skip()
+
     def close(self) -> None:
         if self._source is not None:
             self._source.close()
@@ -243,12 +261,12 @@ class ServerLog:
         except OSError:
             return None
 
-    def _sources(self, session: Session) -> Iterator[_Source | str]:
+    def _sources(self, session: Session, *, may_ask: bool) -> Iterator[_Source | str]:
         """Yield the opened sources, or why they cannot be opened."""
         settings = self._settings
         if settings.server_log:
             yield _opened(settings.server_log)
-        else:  # not both: each refused CONFIG GET is counted by the server
+        elif may_ask:  # not both: each refused CONFIG GET is counted by the server
             yield _named_by(session)
         if settings.server_unit:
             try:

@@ -3,13 +3,17 @@
 import signal
 import threading
 from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import redis
 
-from rollout.messages import FailedCalls, Phase, Reason, from_json, to_json
+from rollout.agent.node.heartbeat import Heartbeats
+from rollout.messages import FailedCalls, Phase, Reason, ServerProblem, from_json, to_json
 from tests.integration.agent.conftest import SERVERS, Valkey
 from tests.plugins.server import free_port
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 BOTH = pytest.mark.parametrize("binary", SERVERS, ids=lambda path: path.name)
@@ -328,3 +332,55 @@ def test_a_load_that_hangs_is_reported_before_its_deadline(site, built, monkeypa
     report = site.run(site.command(built("hangs", 1), deadline_seconds=12))
     assert [each.phase for each in site.said if each.reason is Reason.SERVER_HANGS] == [Phase.LOADING, Phase.FAILED]
     assert report.reason is Reason.SERVER_HANGS
+
+
+# --- Between operations
+
+
+def test_a_heartbeat_says_that_the_server_hangs_before_the_interval_ends(site, waits):
+    sent = []
+
+    def send(heartbeat, **_):
+        sent.append(heartbeat)
+        return True
+
+    publisher: Any = SimpleNamespace(send=send, close=lambda: None)
+    node = site.runner.node
+    beats = Heartbeats(lambda hello: node.heartbeat(hello=hello), publisher, interval=3600, is_silent=node.is_silent)
+    beats.start()
+    waits(lambda: len(sent) == 2)
+    site.server.process.send_signal(signal.SIGSTOP)
+    try:
+        waits(lambda: sent[-1].facts.problem == ServerProblem.SERVER_SILENT)
+    finally:
+        site.server.process.send_signal(signal.SIGCONT)
+        beats.stop()
+    assert len(sent) == 3
+
+
+def test_a_heartbeat_says_that_the_server_crashed(site):
+    def facts():
+        return site.runner.heartbeat(hello=False).facts
+
+    assert facts().crash == ""
+    site.server.restart()
+    assert facts().crash == ""
+    site.server.crash()
+    assert [facts().crash, facts().crash] == ["Its log has a crash report."] * 2
+    site.server.restart()
+    assert facts().crash == "", "the process before this one did not crash"
+
+
+def test_a_crash_is_found_in_a_log_that_was_rotated(site):
+    log = site.server.folder / "log"
+    site.runner.heartbeat(hello=False)
+    log.rename(log.with_suffix(".1"))
+    site.server.crash()
+    assert site.runner.heartbeat(hello=False).facts.crash
+
+
+def test_a_heartbeat_says_for_how_long_the_link_is_down(site, replicates):
+    assert site.runner.heartbeat(hello=False).facts.link_down_seconds is None
+    replicates.call("CONFIG", "SET", "port", 0)
+    replicates.call("CLIENT", "KILL", "TYPE", "replica")
+    wait_for(lambda: (site.runner.heartbeat(hello=False).facts.link_down_seconds or 0) > 0)
