@@ -4,11 +4,13 @@ from rollout.domain.placement.events import OperationFinished, OperationProgress
 from rollout.domain.placement.late_reports import record_late_report
 from rollout.domain.placement.outcomes import reported_outcome
 from rollout.domain.placement.state import Operation, PlacementState
-from rollout.messages import REPORTED_PHASES, REPORTED_REASONS, Phase, Report
+from rollout.messages import REPORTED_PHASES, REPORTED_REASONS, RUNNING_PHASES, Phase, Reason, Report
 
 #: The most rejected reports that are recorded between two scheduled operations, so that no node can fill the log.
 MOST_REJECTED = 10
 
+#: What may happen in a phase. The operation goes on.
+_NOTED = frozenset({Reason.SERVER_HANGS, Reason.SERVER_RESTARTED})
 #: A report never moves an operation back to an earlier phase.
 _ORDER = tuple(Phase)
 
@@ -60,13 +62,21 @@ def _record_live(live: Operation, report: Report) -> list[PlacementEvent]:
                 seconds=report.seconds,
                 swap_seconds=report.swap_seconds,
                 answered=True,
+                health=report.health,
             )
         ]
-    if _ORDER.index(report.phase) <= _ORDER.index(live.phase):
+    reason = report.reason if report.reason in _NOTED and report.reason not in live.noted else None
+    is_later = _ORDER.index(report.phase) > _ORDER.index(live.phase)
+    if not is_later and (reason is None or live.phase not in RUNNING_PHASES or live.phase == Phase.CANCELING):
         return []
     return [
         OperationProgressed(
-            rollout=report.rollout, node=report.node, module_name=report.module_name, phase=report.phase
+            rollout=report.rollout,
+            node=report.node,
+            module_name=report.module_name,
+            phase=report.phase if is_later else live.phase,
+            reason=reason,
+            message=report.message if reason else "",
         )
     ]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rollout.domain.placement.desired_state import desired_after
 from rollout.domain.placement.events import Intent, Target
-from rollout.messages import Phase
+from rollout.messages import Phase, Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +17,7 @@ class Operation(Intent):
     `before`: what the node had at the first release, None until then. `was`: the desired state at that time.
     `released`: the node was asked, in this attempt. `answers`: how the attempt ended, and what the node reported after
     that: phases, each with True for a success. `answered`: the node has reported an end of the attempt. `succeeded`: the
-    node is as the operation was to leave it.
+    node is as the operation was to leave it. `noted`: what happened in the attempt and was recorded.
     """
 
     before: tuple[Target, ...] | None = None
@@ -27,6 +27,7 @@ class Operation(Intent):
     answers: tuple[tuple[Phase, bool], ...] = ()
     answered: bool = False
     succeeded: bool = False
+    noted: tuple[Reason, ...] = ()
 
     @property
     def result(self) -> tuple[Target, ...]:
