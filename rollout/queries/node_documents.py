@@ -45,7 +45,9 @@ def node_detail(name: str) -> dict[str, Any]:
 def detailed_node(document: dict[str, Any], facts: NodeFacts | None) -> dict[str, Any]:
     """Return the document of a node with these facts."""
     return document | {
-        "server_state": None if facts is None else _UNKNOWN | facts.server | {"reported_at": rfc3339(facts.reported_at)},
+        "server_state": None
+        if facts is None
+        else _UNKNOWN | facts.server | {"reported_at": rfc3339(facts.reported_at)},
         "doctor": None if facts is None else facts.doctor,
     }
 

@@ -25,6 +25,7 @@ DEFAULTS = {
     "soak_seconds": 0.0,
     "gate": "none",
     "settle_seconds": 10.0,
+    "health": {"failed_calls": "warn"},
     "node_deadline_seconds": 300.0,
     "progress_deadline_seconds": 600.0,
     "retries": {"limit": 2, "backoff_seconds": 5.0, "reasons": ["fetch_failed", "server_unreachable", "module_busy"]},
