@@ -9,7 +9,7 @@ from rollout.agent.failure import Failure
 from rollout.agent.module_files.digests import file_digest
 from rollout.agent.node.node import ServerFacts, observe
 from rollout.agent.operations.operation import LOAD_SECONDS, UNLOAD_SECONDS, Operation
-from rollout.agent.operations.settle import RestartedError, crashed, is_restarted, reported_as_hang, settle
+from rollout.agent.operations.settle import RestartedError, crashed, is_restarted, noted_hang, settle, silent
 from rollout.agent.server.causes import (
     LoadRefusedError,
     refusal,
@@ -17,7 +17,7 @@ from rollout.agent.server.causes import (
     taken_commands,
     why_not_loaded,
 )
-from rollout.agent.server.session import LoadedModule, RefusedError, ServerLostError, Session
+from rollout.agent.server.session import LoadedModule, RefusedError, ServerLostError, ServerSilentError, Session
 from rollout.agent.server.swap import load, swap
 from rollout.messages import Package, Phase, Reason
 
@@ -77,10 +77,12 @@ def refuse_foreign(operation: Operation, modules: Iterable[LoadedModule]) -> Non
 def reported_as_crash(operation: Operation) -> Iterator[None]:
     """Report a lost connection as a crash that the module caused, and a silent server as one that hangs."""
     try:
-        with reported_as_hang(operation):
+        with noted_hang(operation):
             yield
     except ServerLostError as error:
         raise crashed(operation) from error
+    except ServerSilentError as error:
+        raise silent(operation, error) from error
 
 
 def _module_to_load(operation: Operation, package: Package) -> LoadedModule:
@@ -157,7 +159,7 @@ def _leaves_writes_in_aof(session: Session, module_name: str) -> bool:
 def _probe(operation: Operation, run_id: str) -> None:
     command = operation.command
     try:
-        with reported_as_hang(operation), operation.node.server.session(operation.deadline.remaining()) as session:
+        with noted_hang(operation), operation.node.server.session(operation.deadline.remaining()) as session:
             if session.info("server").get("run_id") != run_id and is_restarted(operation, run_id):
                 raise RestartedError
             loaded = [each for each in session.modules() if operation.is_at_target(each)]
@@ -170,7 +172,7 @@ def _probe(operation: Operation, run_id: str) -> None:
     except Failure as failure:
         if failure.reason is not Reason.SERVER_UNREACHABLE:
             raise
-        is_restarted(operation, run_id)  # it was reachable before the load
+        is_restarted(operation, run_id, failure)  # it was reachable before the load
         raise RestartedError from failure
     if [(each.name, each.version) for each in loaded] != [(command.module_name, command.version)]:
         found = ", ".join(f"{each.name} {each.version}" for each in loaded) or "nothing"

@@ -60,7 +60,7 @@ def settle(operation: Operation, run_id: str) -> None:
                 connection.close()
                 if failure.reason is not Reason.SERVER_UNREACHABLE:
                     raise
-                if is_restarted(operation, run_id):
+                if is_restarted(operation, run_id, failure):
                     raise RestartedError from failure
             operation.pause(min(max(left, 0.01), SAMPLE_SECONDS))
             silence.check_deadline()
@@ -97,13 +97,18 @@ def _compare_calls(operation: Operation) -> None:
         watch.remarks.append(words)
 
 
-def is_restarted(operation: Operation, run_id: str) -> bool:
+def is_restarted(operation: Operation, run_id: str, failure: Failure | None = None) -> bool:
     """Wait until the server answers. Return True if it was restarted, False if it is still the process `run_id`.
+
+    `failure`: how the server was found not to answer.
 
     Raises: `Failure` (server_crashed) if the server's log or its unit says so, if it stays down, or if it was restarted
     twice within a minute. Without a sign of a crash, a person has restarted it.
     """
     down_at = time.monotonic() + DOWN_SECONDS
+    silence = _Silence(operation)
+    if isinstance(failure, ServerSilentError):
+        silence.add(failure)
     while True:
         is_up = False
         try:
@@ -112,19 +117,25 @@ def is_restarted(operation: Operation, run_id: str) -> bool:
             if info.get("run_id") == run_id:
                 return False
             is_up = info.get("loading") != "1"
-        except (RefusedError, ServerLoadingError, ServerSilentError, UserRefusedError):
+            silence.end()
+        except ServerSilentError as error:
             down_at = time.monotonic() + DOWN_SECONDS
-        except Failure as failure:
-            if failure.reason is not Reason.SERVER_UNREACHABLE:
+            silence.add(error)
+        except (RefusedError, ServerLoadingError, UserRefusedError):
+            down_at = time.monotonic() + DOWN_SECONDS
+            silence.end()
+        except Failure as down:
+            if down.reason is not Reason.SERVER_UNREACHABLE:
                 raise
+            silence.end()
             if time.monotonic() > down_at:
-                raise crashed(operation, f"It was not running again after {DOWN_SECONDS:g} s.") from failure
+                raise crashed(operation, f"It was not running again after {DOWN_SECONDS:g} s.") from down
         if sign := operation.server_log.sign_of_crash():
             raise crashed(operation, sign)
         if is_up:
             break
         operation.pause(POLL_SECONDS)
-        operation.deadline.remaining()
+        silence.check_deadline()
     if operation.watch.note_restart():
         raise crashed(operation, "It was restarted twice within a minute.")
     words = "The server was restarted while it settled, and nothing says that it crashed. It settles again."
@@ -134,15 +145,13 @@ def is_restarted(operation: Operation, run_id: str) -> bool:
 
 
 @contextmanager
-def reported_as_hang(operation: Operation) -> Iterator[None]:
-    """Report a server that does not answer in time. At the end of its time, that is a failure."""
+def noted_hang(operation: Operation) -> Iterator[None]:
+    """Report that the server does not answer if the block takes longer than `HANG_SECONDS`."""
     timer = threading.Timer(HANG_SECONDS, _note_hang, [operation])
     timer.daemon = True
     timer.start()
     try:
         yield
-    except ServerSilentError as error:
-        raise silent(operation, error) from error
     finally:
         timer.cancel()
         timer.join()  # no report follows the final one

@@ -193,7 +193,7 @@ class Server:
         """Open a connection. Raises: `Failure` (server_unreachable) if that fails, or the password is refused."""
         connection = self._connection(seconds)
         try:
-            self._connect(connection, seconds)
+            self._connect(connection)
             yield Session(connection, seconds)
         finally:
             connection.disconnect()
@@ -211,11 +211,12 @@ class Server:
                     return False
                 time.sleep(0.05)
 
-    def _connect(self, connection: Any, seconds: float) -> None:
+    def _connect(self, connection: Any) -> None:
+        started = time.monotonic()
         try:
             connection.connect()
         except redis.TimeoutError as error:  # a server that hangs accepts no connection once its backlog is full
-            raise ServerSilentError("a new connection", min(seconds, ANSWER_SECONDS)) from error
+            raise ServerSilentError("a new connection", time.monotonic() - started) from error
         except (RedisError, OSError) as error:
             url = self._settings.server_url.rpartition("@")[2]
             words = in_words(error, "MODFLEET_SERVER_CA")

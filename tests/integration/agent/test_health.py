@@ -290,7 +290,8 @@ def test_nothing_is_measured_without_a_load(site, built):
 # --- A hang
 
 
-def test_a_hang_while_it_settles_is_reported_before_the_deadline(site, built, waits):
+@pytest.mark.parametrize("phase", [Phase.PROBING, Phase.SETTLING])
+def test_a_hang_is_reported_before_the_deadline(site, built, waits, phase):
     def stop_until_it_is_reported():
         site.server.process.send_signal(signal.SIGSTOP)
         threading.Thread(
@@ -300,7 +301,7 @@ def test_a_hang_while_it_settles_is_reported_before_the_deadline(site, built, wa
             )
         ).start()
 
-    report = site.run_and(site.command(built("greet"), **SETTLE), Phase.SETTLING, stop_until_it_is_reported)
+    report = site.run_and(site.command(built("greet"), **SETTLE), phase, stop_until_it_is_reported)
     assert (report.phase, noted(site)) == (Phase.SUCCEEDED, [Reason.SERVER_HANGS])
     note = next(each for each in site.said if each.reason is Reason.SERVER_HANGS)
     assert "only SIGKILL" in note.message
@@ -324,6 +325,14 @@ def test_a_command_that_hangs_fails_the_operation_at_its_deadline(site, built, m
     assert noted(site) == [Reason.SERVER_HANGS]
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.SERVER_HANGS)
     assert "only SIGKILL ends it" in report.message
+
+
+def test_a_probe_that_gets_no_answer_fails_the_operation_at_its_deadline(site, built, monkeypatch):
+    monkeypatch.setattr("rollout.agent.operations.undo.UNDO_SECONDS", 0.1)
+    command = site.command(built("greet"), deadline_seconds=12)
+    report = site.run_and(command, Phase.PROBING, lambda: site.server.process.send_signal(signal.SIGSTOP))
+    assert Reason.SERVER_HANGS in noted(site)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.SERVER_HANGS)
 
 
 def test_a_load_that_hangs_is_reported_before_its_deadline(site, built, monkeypatch):
