@@ -43,41 +43,46 @@ def settle(operation: Operation, run_id: str) -> None:
     with closing(_Connection(operation.node.server)) as connection:
         while True:
             left = end - time.monotonic()
+            wait = SAMPLE_SECONDS
             try:
                 is_ready = _is_ready(operation, connection.session(), run_id)
                 if is_ready and left <= 0:
                     _look_after(operation, connection.session())
                     break
                 silence.end()
+                if is_ready:
+                    wait = min(left, SAMPLE_SECONDS)
             except (RefusedError, ServerLoadingError, UserRefusedError):
                 connection.close()
                 silence.end()
             except ServerSilentError as error:
                 connection.close()
                 silence.add(error)
-                left = POLL_SECONDS
+                wait = POLL_SECONDS
             except Failure as failure:
                 connection.close()
                 if failure.reason is not Reason.SERVER_UNREACHABLE:
                     raise
                 if is_restarted(operation, run_id, failure):
                     raise RestartedError from failure
-            operation.pause(min(max(left, 0.01), SAMPLE_SECONDS))
+            operation.pause(wait)
             silence.check_deadline()
     _compare_calls(operation)
 
 
 def _is_ready(operation: Operation, session: Session, run_id: str) -> bool:
     """Take a sample, and return True if the server is ready. Raises: `RestartedError`, `Failure`."""
-    operation.server_log.mark(session)
+    watch = operation.watch
+    if watch.before is None and watch.last is None:  # else it was marked before the load
+        operation.server_log.mark(session)
     session.ping()
-    watch, now = operation.watch, operation.watch.look(session)
+    now = watch.look(session)
     if now.run_id != run_id and is_restarted(operation, run_id):
         raise RestartedError
     if watch.baseline and (found := fault(watch.baseline, now)):
         _look_after(operation, session)
         raise Failure(found.reason, found.message)
-    return now.is_ready
+    return now.is_ready_as(watch.baseline or now)
 
 
 def _look_after(operation: Operation, session: Session) -> None:
@@ -138,7 +143,7 @@ def is_restarted(operation: Operation, run_id: str, failure: Failure | None = No
         silence.check_deadline()
     if operation.watch.note_restart():
         raise crashed(operation, "It was restarted twice within a minute.")
-    words = "The server was restarted while it settled, and nothing says that it crashed. It settles again."
+    words = "The server was restarted during the operation, and nothing says that it crashed. It settles again."
     operation.note(Reason.SERVER_RESTARTED, words)
     operation.watch.remarks = [words]
     return True

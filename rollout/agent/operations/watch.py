@@ -3,7 +3,7 @@
 import time
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rollout.agent.server.health import COUNTED, SAMPLED, Sample, sample_from, statistics_from
 from rollout.agent.server.session import RefusedError, Session
@@ -34,10 +34,12 @@ class Watch:
         self.baseline = sample(session)
 
     def look(self, session: Session) -> Sample:
-        """Take a sample. Without a baseline of the same process, it is the baseline."""
+        """Take a sample. Without a baseline, and after a restart, it is the baseline; but the link was up if it was before."""
         self.last = sample(session)
-        if self.baseline is None or self.baseline.run_id != self.last.run_id:
+        if self.baseline is None:
             self.baseline = self.last
+        elif self.baseline.run_id != self.last.run_id:
+            self.baseline = replace(self.last, link_is_up=self.baseline.link_is_up)
         return self.last
 
     def look_after(self, session: Session, module_name: str, commands: Collection[str]) -> None:

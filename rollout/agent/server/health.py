@@ -29,10 +29,10 @@ class Sample:
     link_down_seconds: int = 0
     error_replies: int | None = None
 
-    @property
-    def is_ready(self) -> bool:
-        """Return True if the server serves clients with current data."""
-        return not self.is_loading and not self.is_synchronizing and self.link_is_up is not False
+    def is_ready_as(self, before: "Sample") -> bool:
+        """Return True if the server has its data. The link of a replica must be up if it was up `before`."""
+        is_link_missing = self.link_is_up is False and before.link_is_up is not False
+        return not (self.is_loading or self.is_synchronizing or is_link_missing)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

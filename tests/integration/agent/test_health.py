@@ -96,7 +96,7 @@ def test_a_person_restarts_the_server_while_it_settles(site, built):
     report = site.run_and(command, Phase.SETTLING, lambda: threads.append(supervised(site, lambda: shut_down(site))))
     threads[0].join()
     assert (report.phase, report.health.restarts) == (Phase.SUCCEEDED, 1)
-    assert "restarted while it settled" in report.message
+    assert "restarted during the operation" in report.message
     assert noted(site) == [Reason.SERVER_RESTARTED]
     assert site.phases().count(Phase.SETTLING) == 3, "two times, and one note"
     assert site.server.loaded() == {("greet", 10000)}
@@ -213,6 +213,29 @@ def test_a_replica_that_drops_writes(site, built, replicates):
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.ERROR_REPLIES)
     assert "rose from" in report.message
     assert site.server.loaded() == {("greet", 10000)}
+
+
+def test_a_replica_whose_link_was_down_before(site, built):
+    site.server.call("REPLICAOF", "127.0.0.1", free_port())
+    assert site.install(built("greet"), **SETTLE).phase is Phase.SUCCEEDED
+
+
+def test_a_replica_is_restarted_while_it_settles(site, built, replicates):
+    """It settles again after it has synchronized."""
+    site.server.options = ("--replicaof", f"127.0.0.1 {raw(replicates, 'server').partition('tcp_port:')[2].split()[0]}")
+    report = site.run_and(site.command(built("greet"), **SETTLE), Phase.SETTLING, site.server.restart)
+    assert (report.phase, report.health.restarts) == (Phase.SUCCEEDED, 1)
+    assert "master_link_status:up" in raw(site.server, "replication")
+
+
+def test_an_unreadable_log_is_asked_for_once(site, built):
+    """A server counts each refused command."""
+    site.server.call("ACL", "SETUSER", "default", "-config|get")
+    del site.environ["MODFLEET_SERVER_LOG"]
+    site.restart_agent()
+    assert site.install(built("greet"), settle_seconds=3).phase is Phase.SUCCEEDED
+    refused = raw(site.server, "commandstats").partition("cmdstat_config|get:")[2].split("\n")[0]
+    assert "rejected_calls=1" in refused.replace("'", "").replace(": ", "=")
 
 
 def test_a_replica_that_loses_its_link(site, built, replicates):

@@ -27,7 +27,7 @@ def statistics(calls, failed):
 def test_a_replica():
     found = sample_from(REPLICA | {"loading": "0", "master_sync_in_progress": "0"})
     assert found == sample(link_is_up=True, error_replies=3)
-    assert found.is_ready
+    assert found.is_ready_as(found)
 
 
 def test_a_master_has_no_link():
@@ -38,7 +38,12 @@ def test_a_master_has_no_link():
     "info", [{"loading": "1"}, {"async_loading": "1"}, {"master_sync_in_progress": "1"}, {"master_link_status": "down"}]
 )
 def test_a_server_that_is_not_ready(info):
-    assert not sample_from(REPLICA | info).is_ready
+    assert not sample_from(REPLICA | info).is_ready_as(sample_from(REPLICA))
+
+
+def test_a_link_that_was_down_before_is_not_waited_for():
+    down = sample_from(REPLICA | {"master_link_status": "down"})
+    assert down.is_ready_as(down)
 
 
 def test_lost_writes():
