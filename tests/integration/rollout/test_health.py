@@ -3,6 +3,7 @@
 import csv
 import io
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -29,8 +30,8 @@ HEALTH = ServerHealth(
     run_id="a",
     unexpected_error_replies=2,
 )
-WELL = {"run_id": "a", "unexpected_error_replies": 2}
-CRASHED = {"run_id": "b", "unexpected_error_replies": 0, "crash": "Its log has a crash report."}
+WELL: dict[str, Any] = {"run_id": "a", "unexpected_error_replies": 2}
+CRASHED: dict[str, Any] = {"run_id": "b", "unexpected_error_replies": 0, "crash": "Its log has a crash report."}
 
 
 def beat(name, **facts):

@@ -49,6 +49,7 @@ def test_a_link_that_was_down_before_is_not_waited_for():
 def test_lost_writes():
     assert fault(sample(error_replies=3), sample(error_replies=3)) is None
     found = fault(sample(error_replies=3), sample(error_replies=5))
+    assert found is not None
     assert found.reason is Reason.ERROR_REPLIES
     assert "from 3 to 5" in found.message
 
