@@ -153,6 +153,9 @@ class Reason(StrEnum):
     MODULE_COMMAND_DISABLED = "module_command_disabled"
     MODULE_NOT_OURS = "module_not_ours"
     PERMISSION_DENIED = "permission_denied"
+    PERSISTENCE_FAILED = "persistence_failed"
+    PERSISTENCE_CONFLICT = "persistence_conflict"
+    EXTERNAL_CONFIGURATION = "external_configuration"
     UNLOAD_REFUSED = "unload_refused"
     EXPORTS_DATA_TYPES = "exports_data_types"
     MODULE_BUSY = "module_busy"
@@ -186,6 +189,9 @@ BROADER = {
     Reason.INCOMPATIBLE_SERVER: Reason.LOAD_FAILED,
     Reason.COMMAND_NAME_TAKEN: Reason.LOAD_FAILED,
     Reason.PERMISSION_DENIED: Reason.LOAD_FAILED,
+    Reason.PERSISTENCE_FAILED: Reason.IO_ERROR,
+    Reason.PERSISTENCE_CONFLICT: Reason.IO_ERROR,
+    Reason.EXTERNAL_CONFIGURATION: Reason.LOAD_FAILED,
     Reason.OBSERVE_ONLY: Reason.AGENT_ERROR,
     Reason.EXPORTS_DATA_TYPES: Reason.UNLOAD_REFUSED,
     Reason.MODULE_BUSY: Reason.UNLOAD_REFUSED,

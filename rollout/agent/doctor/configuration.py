@@ -10,8 +10,8 @@ from rollout.agent.inspection.configuration import Directive
 
 
 def include_line(host: Host) -> Outcome:
-    if not host.settings.persist:
-        return passed("Not needed: MODFLEET_PERSIST is off.")
+    if host.settings.persistence != "include":
+        return passed(f"Not needed: MODFLEET_PERSISTENCE is {host.settings.persistence}.")
     file = include_file(host)
     configuration = host.configuration
     place = configuration.file or "the server's configuration file"

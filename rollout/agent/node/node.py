@@ -16,8 +16,8 @@ from pathlib import Path
 from rollout.agent.control_plane.trust import Trust
 from rollout.agent.failure import Failure
 from rollout.agent.module_files.digests import Digests
-from rollout.agent.module_files.include import IncludeFile
 from rollout.agent.module_files.module_store import ModuleStore
+from rollout.agent.module_files.persistence import Persistence
 from rollout.agent.node.examinations import Examinations
 from rollout.agent.node.heartbeat_limit import within_limit
 from rollout.agent.node.journal import Journal
@@ -122,8 +122,7 @@ class Node:
         self.server = Server(settings)
         self.journal = Journal(settings.journal_dir)
         self.digests = Digests()
-        default = settings.modules_dir / "modfleet.conf"
-        self.include = IncludeFile((settings.include_file or default) if settings.persist else None)
+        self.persistence = Persistence(settings, self.module_store, self.server)
         self._operating_system = operating_system(settings.operating_system) or read_operating_system()
         self._last_facts = ServerFacts()
         self._last_state = ServerState()
@@ -146,7 +145,12 @@ class Node:
     def settle(self, module_name: str, version: int) -> None:
         """Delete the files of the version that were set aside, and make a start load the new ones."""
         if former := self.module_store.former(module_name, version):
-            self.include.redirect(former, self.module_store.server_path(module_name, version))
+            self.persistence.redirect(former, self.module_store.server_path(module_name, version))
+            try:
+                self.persistence.forget(former)
+            except Failure as failure:
+                log.warning("The former files of %s %s stay: %s", module_name, version, failure)
+                return
             self.module_store.settle(module_name, version)
 
     def recover(self, module_name: str, *, unfinished: bool) -> None:
@@ -219,7 +223,7 @@ class Node:
     def _include_seen(self, doctor: Sequence[Finding] | None) -> bool | None:
         found = next((each.status for each in doctor or () if each.check == "include_line"), None)
         known = {FindingStatus.PASS: True, FindingStatus.FAIL: False}
-        return known.get(found) if found and self.settings.persist else None
+        return known.get(found) if found and self.settings.persistence == "include" else None
 
     def _observed(self) -> tuple[ServerFacts, ServerState]:
         """Observe the server. A server that does not answer in time may be busy: its state is the last one, and only the

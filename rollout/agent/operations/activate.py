@@ -100,6 +100,7 @@ def _load(operation: Operation, package: Package, module: LoadedModule, facts: S
     expected = next(member.sha256 for member in package.members if member.path == package.module_file)
     if file_digest(operation.target / package.module_file) != expected:
         raise Failure(Reason.CHECKSUM_MISMATCH, f"`{package.module_file}` changed on the node's disk. Check the disk.")
+    operation.node.persistence.prepare(operation.server_target.parent, module.args)
     loaded = next((each for each in facts.modules if each.name == module.name), None)
     seconds = operation.deadline.step("Loading", LOAD_SECONDS).remaining()
     with operation.node.server.session(seconds) as session:

@@ -68,7 +68,7 @@ def _put_in_place(operation: Operation, package: Package) -> bool:
     _mark_replaced(operation)
     if node.module_store.set_aside(command.module_name, command.version) and operation.former_target:
         # Until the new files have settled, a start of the server loads the former ones.
-        node.include.redirect(operation.server_target, operation.former_target)
+        node.persistence.redirect(operation.server_target, operation.former_target)
     node.module_store.place(fresh, command.module_name, command.version)
     node.digests.learn(operation.target, package.members)
     return True

@@ -37,7 +37,7 @@ def deactivate(operation: Operation) -> bool:
     operation.commit()
     _unload(operation)
     # First the line, then the files: a server whose configuration loads a missing file does not start.
-    operation.node.include.forget(operation.server_target)
+    operation.node.persistence.forget(operation.server_target)
     operation.node.module_store.clear_replaced(operation.command.module_name, operation.command.version)
     return _is_loaded(operation)
 
@@ -53,7 +53,8 @@ def _unload(operation: Operation) -> None:
     none: after any crash in between, the server starts with its data.
     """
     seconds = operation.deadline.step("Unloading", UNLOAD_SECONDS).remaining()
-    line = nullcontext() if operation.command.has_types else operation.node.include.parked(operation.server_target)
+    line = nullcontext() if operation.command.has_types else operation.node.persistence.parked(operation.server_target)
+    operation.node.persistence.prepare(operation.server_target.parent)
     with operation.node.server.session(seconds) as session, line:
         for loaded in session.modules():
             if operation.is_at_target(loaded):

@@ -122,7 +122,7 @@ def _refuse_if_aof_needs(operation: Operation, session: Session, news: list[Load
 def _restore_files_without_server(operation: Operation) -> None:
     """Restore the files while the server does not answer. Raises: `Failure` if its data may need the new version."""
     former = operation.before.loaded
-    is_written = operation.node.include.names(operation.server_target) and not (
+    is_written = operation.node.persistence.names(operation.server_target) and not (
         former and operation.is_at_target(former)
     )
     if is_written:
@@ -146,9 +146,9 @@ def _restore_line(operation: Operation) -> None:
     """Restore the line before the files, as in a removal: a server that must load a missing file does not start."""
     former = operation.before.loaded
     if former is None:
-        operation.node.include.forget(operation.server_target)
+        operation.node.persistence.forget(operation.server_target)
     else:
-        operation.node.include.restore(operation.server_target.parent, PurePosixPath(former.path), former.args)
+        operation.node.persistence.restore(operation.server_target.parent, former)
 
 
 def _load_from_target(operation: Operation) -> None:
