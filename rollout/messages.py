@@ -276,6 +276,9 @@ class Command:
     deadline_seconds: float
     sent_at: float | None = None
     package: Package | None = None
+    #: The module's arguments. None from an older control plane, which sends only `command_line_args`.
+    args: tuple[str, ...] | None = None
+    #: The same as one text, for older agents: they split it as a shell does it.
     command_line_args: str = ""
     commands: tuple[str, ...] = ()
     #: The version that the undone operation has installed. Its files are deleted once all else has succeeded. If it is
@@ -399,6 +402,24 @@ class ServerModule:
     ours: bool = False
 
 
+class ChangeKind(StrEnum):
+    """`outside`: another hand changed the server's configuration. `resolved`: the agent removed a line of its own, because
+    another line loads the same module."""
+
+    OUTSIDE = "outside"
+    RESOLVED = "resolved"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigurationChange:
+    """A change of the lines that the next start of the server reads. `id` is random, `at` by the node's clock."""
+
+    id: Digest
+    kind: ChangeKind
+    at: Moment
+    message: Sentences
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerState:
     """What the agent has seen of its server for one heartbeat. None, or empty: not known.
@@ -406,6 +427,9 @@ class ServerState:
     `problem` says why the server cannot be used; it is a `ServerProblem`, or one of a newer agent. `master`, for a replica:
     `host:port`. `migrating_slots`: slots that are on their way to or from this server. `include_seen`: the server's
     configuration includes the agent's file. Of `replicas` and `modules`, only the first ones are sent.
+
+    `persistence` is the owner of the lines that a start loads: `include`, `rewrite` or `external`. `to_do`: what that owner
+    must change, if the agent may not. `configuration_changes`: the newest ones, in order.
     """
 
     problem: Word = ""
@@ -433,6 +457,9 @@ class ServerState:
     include_seen: bool | None = None
     modules: Annotated[tuple[ServerModule, ...], Meta(max_length=64)] = ()
     module_count: Number | None = None
+    persistence: Word = ""
+    to_do: Sentences = ""
+    configuration_changes: Annotated[tuple[ConfigurationChange, ...], Meta(max_length=16)] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,6 +71,22 @@ class Journal:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    @contextmanager
+    def try_lock(self) -> Iterator[bool]:
+        """Give True and the lock if no operation is in progress, also of another agent; else False. Never waits."""
+        try:
+            file = os.fdopen(os.open(self._directory / ".lock", os.O_CREAT | os.O_WRONLY, 0o600), "w")
+        except OSError:
+            yield False
+            return
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield False
+            else:
+                yield True
+
     def entry(self, module_name: str) -> Entry | None:
         """Return the newest operation of the module. Raises: `Failure` (io_error) if its file cannot be read."""
         try:

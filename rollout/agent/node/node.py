@@ -18,6 +18,7 @@ from rollout.agent.failure import Failure
 from rollout.agent.module_files.digests import Digests
 from rollout.agent.module_files.module_store import ModuleStore
 from rollout.agent.module_files.persistence import Persistence
+from rollout.agent.node.configuration_watch import ConfigurationWatch
 from rollout.agent.node.examinations import Examinations
 from rollout.agent.node.heartbeat_limit import within_limit
 from rollout.agent.node.journal import Journal
@@ -35,6 +36,7 @@ from rollout.agent.server.session import (
 from rollout.agent.settings import AgentSettings
 from rollout.messages import (
     Capability,
+    ConfigurationChange,
     Finding,
     FindingStatus,
     Heartbeat,
@@ -123,6 +125,10 @@ class Node:
         self.journal = Journal(settings.journal_dir)
         self.digests = Digests()
         self.persistence = Persistence(settings, self.module_store, self.server)
+        self._watch = ConfigurationWatch(self.persistence, settings.journal_dir)
+        #: What the owner of the server's configuration must do, by module. Threads share it: each access is one step.
+        self.todo: dict[str, str] = {}
+        self._info: Mapping[str, str] = {}
         self._operating_system = operating_system(settings.operating_system) or read_operating_system()
         self._last_facts = ServerFacts()
         self._last_state = ServerState()
@@ -215,7 +221,13 @@ class Node:
             capabilities=() if settings.observe else tuple(Capability),
             agent_version=RELEASE,
             host=HOST,
-            facts=replace(state, include_seen=self._include_seen(doctor)),
+            facts=replace(
+                state,
+                include_seen=self._include_seen(doctor),
+                persistence=settings.persistence,
+                to_do=storable(" ".join(dict(self.todo).values()))[:1000],
+                configuration_changes=self._configuration_changes(),
+            ),
             doctor=doctor,
         )
         return within_limit(heartbeat)
@@ -225,10 +237,15 @@ class Node:
         known = {FindingStatus.PASS: True, FindingStatus.FAIL: False}
         return known.get(found) if found and self.settings.persistence == "include" else None
 
+    def _configuration_changes(self) -> tuple[ConfigurationChange, ...]:
+        with self.journal.try_lock() as is_free:
+            return self._watch.observe(self._info, rewrites=is_free)
+
     def _observed(self) -> tuple[ServerFacts, ServerState]:
         """Observe the server. A server that does not answer in time may be busy: its state is the last one, and only the
         second time in a row is it a problem."""
         was_silent, self._is_silent = self._is_silent, False
+        self._info = {}
         try:
             with self.server.session() as session:
                 info, state, modules = self._observer.observe(session)
@@ -251,6 +268,7 @@ class Node:
         except Exception as error:  # noqa: BLE001 - not a Redis: a node without heartbeats would count as offline
             words = f"The server answers in a way that the agent cannot read: {type(error).__name__}: {error}."[:500]
             return ServerFacts(), ServerState(problem=ServerProblem.SERVER_REFUSES, message=storable(words))
+        self._info = info
         self._last_facts, self._last_state = _facts_from(info, modules), state
         return self._last_facts, state
 

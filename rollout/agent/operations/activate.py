@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from rollout.agent.failure import Failure
 from rollout.agent.module_files.digests import file_digest
 from rollout.agent.node.node import ServerFacts, observe
+from rollout.agent.operations.external import wait_for_load
 from rollout.agent.operations.operation import LOAD_SECONDS, PROBE_SECONDS, UNLOAD_SECONDS, Operation
 from rollout.agent.operations.settle import crashed, refuse_restarted, settle
 from rollout.agent.server.causes import (
@@ -19,7 +20,7 @@ from rollout.agent.server.causes import (
 )
 from rollout.agent.server.session import LoadedModule, RefusedError, ServerLostError, ServerSilentError, Session
 from rollout.agent.server.swap import load, swap
-from rollout.messages import Package, Phase, Reason
+from rollout.messages import Command, Package, Phase, Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +38,13 @@ def activate(operation: Operation, package: Package) -> Activated:
     """
     module = _module_to_load(operation, package)
     facts = _observed(operation)
-    done = Activated(has_loaded=False)
-    if not any(operation.is_current(each, facts.run_id) and each.args == module.args for each in facts.modules):
+    is_loaded = any(operation.is_current(each, facts.run_id) and each.args == module.args for each in facts.modules)
+    done = Activated(has_loaded=not is_loaded)
+    if not is_loaded:
         operation.report(Phase.LOADING)
+    if operation.node.persistence.is_external:
+        facts = wait_for_load(operation, module)
+    elif not is_loaded:
         done = _load(operation, package, module, facts)
     operation.report(Phase.PROBING)
     _probe(operation, facts.run_id)
@@ -75,16 +80,21 @@ def reported_as_crash(operation: Operation) -> Iterator[None]:
 
 
 def _module_to_load(operation: Operation, package: Package) -> LoadedModule:
-    try:
-        args = tuple(shlex.split(operation.command.command_line_args))
-    except ValueError as error:
-        raise Failure(Reason.LOAD_FAILED, f"The module's command_line_args cannot be split: {error}.") from error
     return LoadedModule(
         name=operation.command.module_name,
         version=operation.command.version,
         path=str(operation.server_target / package.module_file),
-        args=args,
+        args=_args(operation.command),
     )
+
+
+def _args(command: Command) -> tuple[str, ...]:
+    if command.args is not None:
+        return command.args
+    try:
+        return tuple(shlex.split(command.command_line_args))
+    except ValueError as error:
+        raise Failure(Reason.LOAD_FAILED, f"The module's command_line_args cannot be split: {error}.") from error
 
 
 def _observed(operation: Operation) -> ServerFacts:

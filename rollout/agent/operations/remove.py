@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 
 from rollout.agent.operations.activate import reported_as_crash
+from rollout.agent.operations.external import wait_for_unload
 from rollout.agent.operations.operation import UNLOAD_SECONDS, Operation, Outcome
 from rollout.agent.server.causes import refuse_if_named_in_acl
 from rollout.agent.server.swap import unload
@@ -34,8 +35,12 @@ def take_away(operation: Operation) -> None:
 
 def deactivate(operation: Operation) -> bool:
     """Unload the version, also for the next start. Its files stay. Return True if it was loaded. Raises: `Failure`."""
-    operation.commit()
-    _unload(operation)
+    if operation.node.persistence.is_external:
+        wait_for_unload(operation)
+        operation.commit()
+    else:
+        operation.commit()
+        _unload(operation)
     # First the line, then the files: a server whose configuration loads a missing file does not start.
     operation.node.persistence.forget(operation.server_target)
     operation.node.module_store.clear_replaced(operation.command.module_name, operation.command.version)

@@ -46,6 +46,9 @@ def _undo(operation: Operation, failure: Failure) -> None:
     if operation.command.activation is Activation.FILES:
         _restore_files(operation)
         return
+    if operation.node.persistence.is_external:
+        _restore_files_of_owner(operation, failure)
+        return
     if failure.reason is Reason.SERVER_UNREACHABLE:
         _restore_files_without_server(operation)
         return
@@ -128,6 +131,28 @@ def _restore_files_without_server(operation: Operation) -> None:
     if is_written:
         raise _DataNeedsItError(f"it is not known if the server's data needs {operation.command.module_name}.")
     _restore_files(operation)
+
+
+def _restore_files_of_owner(operation: Operation, failure: Failure) -> None:
+    """Restore the files on a node whose configuration another owner writes.
+
+    New files stay if that owner is still to act, or if the server or a line may need them.
+    """
+    node, command = operation.node, operation.command
+    if failure.reason is Reason.EXTERNAL_CONFIGURATION:
+        node.settle(command.module_name, command.version)
+    elif operation.former_target or not _may_be_used(operation):
+        _restore_files(operation)
+
+
+def _may_be_used(operation: Operation) -> bool:
+    persistence = operation.node.persistence
+    if persistence.read().problem or persistence.names(operation.server_target):
+        return True
+    try:
+        return any(operation.is_at_target(each) for each in operation.node.facts().modules)
+    except Failure:
+        return True
 
 
 def _restore_files(operation: Operation) -> None:

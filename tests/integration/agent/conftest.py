@@ -91,10 +91,18 @@ class Valkey:
             "always",
             *self.options,
         ]
+        self.spawn(words)
+        return self
+
+    def spawn(self, words: list[str | Path]) -> None:
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(words, stdout=log, stderr=log)
-        wait_for(self.answers)
-        return self
+        wait_for(self.answers_or_ended)
+        assert self.process.poll() is None, (self.folder / "log").read_text()[-1000:]
+
+    def answers_or_ended(self) -> bool:
+        assert self.process
+        return self.process.poll() is not None or self.answers()
 
     def answers(self) -> bool:
         try:
