@@ -119,16 +119,26 @@ _SECTIONS = {
         "reported_at",
     ),
     "Replication": ("role", "master", "link_status", "replica_count", "cluster_state", "migrating_slots"),
-    "Persistence": ("aof_enabled", "aof_last_write_status", "rdb_last_bgsave_status", "save_points"),
+    "Persistence": (
+        "persistence",
+        "to_do",
+        "aof_enabled",
+        "aof_last_write_status",
+        "rdb_last_bgsave_status",
+        "save_points",
+    ),
 }
 
 
 def _server_parts(server: Document) -> Iterator[RenderableType]:
     for title, names in _SECTIONS.items():
-        yield from ("", title, sheet({name: _or_unknown(server[name]) for name in names}))
+        yield from ("", title, sheet({name: _or_unknown(server.get(name)) for name in names}))
         if title == "Replication" and server["replicas"]:
             rows = ((each["address"], each["state"], each["lag_bytes"]) for each in server["replicas"])
             yield table(("REPLICA", "STATE", "LAG BYTES"), rows)
+    if changes := server.get("configuration_changes"):
+        rows = ((each["at"], each["kind"], each["message"]) for each in changes)
+        yield from ("", "Changes of the configuration", table(("WHEN", "KIND", "MESSAGE"), rows))
     if server["modules"]:
         modules = (
             (each["name"], each["version"], "Modfleet" if each["ours"] else "another", each["path"], each["args"])

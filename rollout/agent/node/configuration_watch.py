@@ -15,7 +15,7 @@ import msgspec
 from durable import write_file
 from rollout.agent.inspection.start_lines import StartLines
 from rollout.agent.module_files.include import load_line
-from rollout.agent.module_files.persistence import Persistence
+from rollout.agent.node.persistence import Persistence
 from rollout.agent.server.observation import storable
 from rollout.messages import ChangeKind, ConfigurationChange
 

@@ -17,11 +17,11 @@ from rollout.agent.control_plane.trust import Trust
 from rollout.agent.failure import Failure
 from rollout.agent.module_files.digests import Digests
 from rollout.agent.module_files.module_store import ModuleStore
-from rollout.agent.module_files.persistence import Persistence
 from rollout.agent.node.configuration_watch import ConfigurationWatch
 from rollout.agent.node.examinations import Examinations
 from rollout.agent.node.heartbeat_limit import within_limit
 from rollout.agent.node.journal import Journal
+from rollout.agent.node.persistence import Persistence
 from rollout.agent.server.causes import refusal
 from rollout.agent.server.observation import Observer, product, storable
 from rollout.agent.server.session import (

@@ -7,7 +7,7 @@ from rest_framework import serializers
 
 from api.fields import StrictCharField, StrictSerializer
 from rollout.domain.node.state import Identity, NodePhase
-from rollout.messages import FindingStatus
+from rollout.messages import ChangeKind, FindingStatus
 from rollout.projections.node_modules import ModuleState
 
 
@@ -118,6 +118,13 @@ class ServerModuleSerializer(serializers.Serializer[Any]):
     ours = serializers.BooleanField(help_text="Modfleet installed it")
 
 
+class ConfigurationChangeSerializer(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    kind = serializers.ChoiceField(list(ChangeKind))
+    at = serializers.DateTimeField(help_text="By the node's clock")
+    message = serializers.CharField()
+
+
 class ServerStateSerializer(serializers.Serializer[Any]):
     """Null, or an empty text: not known."""
 
@@ -148,6 +155,14 @@ class ServerStateSerializer(serializers.Serializer[Any]):
     )
     modules = ServerModuleSerializer(many=True, help_text="The first 64")
     module_count = serializers.IntegerField(allow_null=True)
+    persistence = serializers.CharField(
+        allow_blank=True,
+        help_text="Who owns the lines that a start loads: `include`, `rewrite` or `external`",
+    )
+    to_do = serializers.CharField(
+        allow_blank=True, help_text="What the owner of the server's configuration must change"
+    )
+    configuration_changes = ConfigurationChangeSerializer(many=True, help_text="The newest, in order")
     reported_at = serializers.DateTimeField()
 
 

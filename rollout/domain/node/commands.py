@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rollout.domain.node.health import Degradation
 from rollout.domain.node.pace import Change
-from rollout.messages import Inventory, NodeProfile
+from rollout.messages import ConfigurationChange, Inventory, NodeProfile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,8 @@ class RecordHeartbeat:
 
     `hello`: the agent has just started. Only such a heartbeat makes a decommissioned node join again. `changes`: the kinds
     of changes that may be recorded now for a node that is known (see `pace`). `lost`: modules, by name and version, whose
-    inventory may be recorded even if `changes` does not contain the inventory.
+    inventory may be recorded even if `changes` does not contain the inventory. `configuration_changes`: the newest ones that
+    the agent has noted, in order; those that are recorded lead to no event.
     """
 
     node: str
@@ -96,6 +97,7 @@ class RecordHeartbeat:
     changes: frozenset[Change] = frozenset(Change)
     lost: frozenset[tuple[str, int]] = frozenset()
     degradation: Degradation | None = None
+    configuration_changes: tuple[ConfigurationChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

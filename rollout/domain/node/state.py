@@ -8,6 +8,7 @@ from rollout.domain.node.events import (
     NodeAccepted,
     NodeActivated,
     NodeCameBack,
+    NodeConfigChangedOutside,
     NodeDecommissioned,
     NodeDegraded,
     NodeDrained,
@@ -23,6 +24,7 @@ from rollout.domain.node.events import (
     NodeKeyAdded,
     NodeKeyRetired,
     NodeLabelled,
+    NodePersistenceResolved,
     NodeProfileChanged,
     NodeRecovered,
     NodeRekeyRequested,
@@ -31,6 +33,9 @@ from rollout.domain.node.events import (
 )
 from rollout.domain.node.health import Degradation
 from rollout.messages import InstalledModule, NodeProfile
+
+#: The recorded changes of a server's configuration that are remembered: more than a heartbeat has.
+MOST_CONFIGURATION_CHANGES = 32
 
 #: A node's clock is reported as wrong if it differs from the database's by more than this, seconds.
 LARGEST_SKEW = 30.0
@@ -79,7 +84,7 @@ class NodeState:
     `needs_person`: the node was revoked, and no person has accepted it since.
 
     `labels`: those that an operator set. `drifts`: drifts that have not ended, by module and version: what was observed,
-    and the digest of the files.
+    and the digest of the files. `configuration_changes`: the ids of the newest recorded ones.
     """
 
     identity: Identity | None = None
@@ -97,6 +102,7 @@ class NodeState:
     modules: tuple[InstalledModule, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     drifts: Mapping[tuple[str, int], tuple[str, str]] = field(default_factory=dict)
+    configuration_changes: tuple[str, ...] = ()
 
     @property
     def phase(self) -> NodePhase:
@@ -150,6 +156,9 @@ def evolve(state: NodeState, event: NodeEvent) -> NodeState:
             return replace(state, degradation=Degradation(reason=event.reason, message=event.message))
         case NodeRecovered():
             return replace(state, degradation=None)
+        case NodeConfigChangedOutside() | NodePersistenceResolved():
+            newest = (*state.configuration_changes, event.id)[-MOST_CONFIGURATION_CHANGES:]
+            return replace(state, configuration_changes=newest)
         case NodeProfileChanged():
             return replace(state, profile=event.profile)
         case NodeInventoryChanged():

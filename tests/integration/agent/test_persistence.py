@@ -241,7 +241,18 @@ def test_files_that_a_line_names_are_not_deleted(site, built):
 
 @pytest.mark.parametrize("is_old", [False, True])
 def test_arguments_are_the_same_live_and_after_a_start(site, built, is_old):
-    args = ("two words", "", 'a "quote"', "it's", "back\\slash\\n", "\\x41", "tab\tend", "größer ∞", "plain", "# no comment")
+    args = (
+        "two words",
+        "",
+        'a "quote"',
+        "it's",
+        "back\\slash\\n",
+        "\\x41",
+        "tab\tend",
+        "größer ∞",
+        "plain",
+        "# no comment",
+    )
     sent = {"command_line_args": shlex.join(args)} | ({} if is_old else {"args": args})
     assert site.install(built("echoes", 1), **sent).phase is Phase.SUCCEEDED
     assert site.server.call("ECHOES.ARGS") == list(args)
