@@ -26,6 +26,15 @@ class LoadLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OptionLine:
+    """One line that sets an option of a module, such as `greet.depth 7`. `name` is in small letters."""
+
+    file: str
+    place: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StartLines:
     """The lines, in the order in which a start reads them. `main` is the configuration file, empty if there is none.
 
@@ -35,6 +44,7 @@ class StartLines:
     main: str = ""
     lines: tuple[LoadLine, ...] = ()
     includes: tuple[str, ...] = ()
+    options: tuple[OptionLine, ...] = ()
     problem: str = ""
 
 
@@ -89,6 +99,11 @@ class StartReader:
             main=main,
             lines=(*_load_lines(found.directives), *given),
             includes=tuple(" ".join(each.words[1:]) for each in found.all("include")),
+            options=tuple(
+                OptionLine(file=each.file, place=each.place, name=each.words[0])
+                for each in found.directives
+                if "." in each.words[0]
+            ),
             problem=f"{name} cannot be read: {reason}." if name else "",
         )
 

@@ -48,8 +48,9 @@ class ConfigurationWatch:
     def observe(self, info: Mapping[str, str], *, rewrites: bool) -> tuple[ConfigurationChange, ...]:
         """Return the newest changes. `info`: the section `server` of INFO. `rewrites`: no operation is in progress."""
         try:
-            self._compare(self._persistence.reader.read(info))
-            if words := self._persistence.resolve(rewrites=rewrites):
+            start = self._persistence.reader.read(info)
+            self._compare(start)
+            if words := self._persistence.resolve(start, rewrites=rewrites):
                 log.warning("%s", words)
                 self._note(ChangeKind.RESOLVED, words)
                 self._compare(self._persistence.reader.read({}))

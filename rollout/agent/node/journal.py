@@ -26,12 +26,14 @@ class Before:
     """The node before an operation, which a failure restores.
 
     `content_sha256` is the digest of the operation's target, empty if there was none. `loaded` is the version of the
-    module that the server had loaded, if Modfleet installed it. `commands` are the commands that it had registered.
+    module that the server had loaded, if Modfleet installed it. `commands` are the commands that it had registered, and
+    `options` the values of its options, None if they are not known.
     """
 
     content_sha256: str = ""
     loaded: LoadedModule | None = None
     commands: tuple[str, ...] = ()
+    options: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from rollout.agent.node.journal import Journal
 from rollout.agent.node.persistence import Persistence
 from rollout.agent.server.causes import refusal
 from rollout.agent.server.observation import Observer, product, storable
+from rollout.agent.server.options import read_options
 from rollout.agent.server.session import (
     LoadedModule,
     RefusedError,
@@ -181,6 +182,14 @@ class Node:
                 return tuple(session.commands_of(module_name))
         except (Failure, RefusedError):
             return ()
+
+    def options_of(self, module_name: str) -> dict[str, str] | None:
+        """Return the options of a loaded module by name; None if the server does not say."""
+        try:
+            with self.server.session() as session:
+                return read_options(session, module_name)
+        except Failure:
+            return None
 
     def inventory(self) -> Inventory:
         """Read what is installed from the disk and the server. Raises: `OSError`."""

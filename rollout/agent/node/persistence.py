@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from rollout.agent.failure import Failure
 from rollout.agent.inspection.host_files import ROOT
-from rollout.agent.inspection.start_lines import LoadLine, StartLines, StartReader
+from rollout.agent.inspection.start_lines import LoadLine, OptionLine, StartLines, StartReader
 from rollout.agent.module_files.include import IncludeFile, load_line, needs_quotes
 from rollout.agent.module_files.module_store import ModuleStore
 from rollout.agent.server.session import LoadedModule, RefusedError, Server
@@ -57,7 +57,7 @@ class Persistence:
         with self._lock:
             if self.owner == "include":
                 self._include.ensure()
-            self.resolve(rewrites=True)
+            self.resolve(self.read(), rewrites=True)
 
     def read(self) -> StartLines:
         """Return the lines of all files and of the command line. While the server is down, its files are still read."""
@@ -84,6 +84,23 @@ class Persistence:
     def names(self, directory: PurePosixPath) -> bool:
         """Return True if a start loads a file below `directory`, as far as the lines are known."""
         return self._include.names(directory) or any(each.is_below(directory) for each in self.others(self.read()))
+
+    def option_lines(self, module_name: str) -> list[OptionLine]:
+        """Return the lines that set options of the module. The server does not start with one of an unknown option."""
+        return [each for each in self.read().options if each.name.startswith(f"{module_name.lower()}.")]
+
+    def prepare_removal(self, module_directory: PurePosixPath) -> None:
+        """Check that the module's lines can be removed, before the server unloads it."""
+        self.prepare(module_directory)
+        start = self.read()
+        for line in self.option_lines(module_directory.name):
+            # CONFIG REWRITE removes those of the main file.
+            if line.file != start.main or not self._is_in_main(start, module_directory):
+                raise Failure(
+                    Reason.PERSISTENCE_CONFLICT,
+                    f"The line {line.place} sets {line.name}. Without the module, the server would not start. Remove the "
+                    "line, then retry.",
+                )
 
     def prepare(self, module_directory: PurePosixPath, args: Iterable[str] = ()) -> None:
         """Check that the module's line can be written, before the server is changed. `args`: those of the new line."""
@@ -157,15 +174,16 @@ class Persistence:
         with self._include.parked(directory):
             yield
 
-    def resolve(self, *, rewrites: bool) -> str:
+    def resolve(self, start: StartLines, *, rewrites: bool) -> str:
         """Remove each line of ours whose module another line loads too: a start with both fails. Return what was done.
 
+        `start`: the lines now.
         `rewrites`: first let the server write the module's line anew if it names another version than the loaded one.
         """
         if self._is_observer:
             return ""
         with self._lock:
-            doubled = self._doubled(self.read())
+            doubled = self._doubled(start)
             if not doubled:
                 return ""
             if rewrites and not self.is_external:

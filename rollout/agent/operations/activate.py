@@ -18,6 +18,7 @@ from rollout.agent.server.causes import (
     taken_commands,
     why_not_loaded,
 )
+from rollout.agent.server.options import read_options, set_options
 from rollout.agent.server.session import LoadedModule, RefusedError, ServerLostError, ServerSilentError, Session
 from rollout.agent.server.swap import load, swap
 from rollout.messages import Command, Package, Phase, Reason
@@ -25,10 +26,14 @@ from rollout.messages import Command, Package, Phase, Reason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activated:
-    """What was done. `has_loaded`: the server had to load the version. `swap_seconds`: set if it replaced another one."""
+    """What was done. `has_loaded`: the server had to load the version. `swap_seconds`: set if it replaced another one.
+
+    `message`: which options of the former version were lost.
+    """
 
     has_loaded: bool
     swap_seconds: float | None = None
+    message: str = ""
 
 
 def activate(operation: Operation, package: Package) -> Activated:
@@ -121,11 +126,14 @@ def _load(operation: Operation, package: Package, module: LoadedModule, facts: S
             try:
                 swap_seconds = _load_or_swap(operation, session, loaded, module)
             except LoadRefusedError as refused:
+                restore_options(operation, session)
                 raise _explained(operation, session, refused) from refused
+            message = restore_options(operation, session) if loaded else ""
+            _refuse_unknown_option_lines(operation, session)
             if operation.command.has_types or _leaves_writes_in_aof(session, module.name):
                 operation.write_line(module)
     operation.node.module_store.clear_replaced(operation.command.module_name, operation.command.version)
-    return Activated(has_loaded=True, swap_seconds=swap_seconds)
+    return Activated(has_loaded=True, swap_seconds=swap_seconds, message=message)
 
 
 def _load_or_swap(
@@ -136,6 +144,31 @@ def _load_or_swap(
         return None
     refuse_if_named_in_acl(session, loaded, keeps=operation.command.commands)
     return swap(session, loaded, module, back=replace(loaded, path=operation.path_now(loaded)))
+
+
+def restore_options(operation: Operation, session: Session) -> str:
+    """Set the options of the module again as they were before the operation. Return which were lost, one sentence."""
+    name, options = operation.command.module_name, operation.before.options
+    if options is None:
+        return "Options that were set at run time are not known: the agent's user may not call CONFIG GET."
+    refused = set_options(session, name, options)
+    lost = ", ".join(f"{each}={options[each]} ({why})" for each, why in sorted(refused.items()))
+    return f"The server refused these options of the former version: {lost}." if lost else ""
+
+
+def _refuse_unknown_option_lines(operation: Operation, session: Session) -> None:
+    """Raises: `Failure` (persistence_conflict) if the configuration sets an option that the version does not have: the next
+    start of the server would end at that line."""
+    name = operation.command.module_name
+    lines = operation.node.persistence.option_lines(name)
+    options = read_options(session, name) if lines else None
+    unknown = [each for each in lines if options is not None and each.name not in {key.lower() for key in options}]
+    if unknown:
+        raise Failure(
+            Reason.PERSISTENCE_CONFLICT,
+            f"{name} {operation.command.version} has no option {unknown[0].name}, and the next start of the server would end "
+            f"at the line {unknown[0].place}. Remove the line, then retry.",
+        )
 
 
 def _explained(operation: Operation, session: Session, refused: LoadRefusedError) -> Failure:

@@ -59,7 +59,7 @@ def _unload(operation: Operation) -> None:
     """
     seconds = operation.deadline.step("Unloading", UNLOAD_SECONDS).remaining()
     line = nullcontext() if operation.command.has_types else operation.node.persistence.parked(operation.server_target)
-    operation.node.persistence.prepare(operation.server_target.parent)
+    operation.node.persistence.prepare_removal(operation.server_target.parent)
     with operation.node.server.session(seconds) as session, line:
         for loaded in session.modules():
             if operation.is_at_target(loaded):

@@ -233,6 +233,7 @@ class Runner:
             content_sha256=self.node.digests.content(store.path(command.module_name, command.version)),
             loaded=loaded[0] if loaded else former,
             commands=self.node.commands_of(command.module_name) if loaded else (),
+            options=self.node.options_of(command.module_name) if loaded else None,
         )
 
     def _final(self, command: Command, outcome: Outcome, *, seconds: float = 0.0) -> Report:

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from rollout.agent.failure import CanceledError, Failure, as_failure
 from rollout.agent.node.node import observe
+from rollout.agent.operations.activate import restore_options
 from rollout.agent.operations.operation import Operation
 from rollout.agent.server.causes import UnloadRefusedError
 from rollout.agent.server.session import LoadedModule, RefusedError, ServerLostError, Session
@@ -83,6 +84,7 @@ def _restore_server(operation: Operation, session: Session, failure: Failure) ->
                 swap(session, news[0], former, back=news[0])
             else:
                 load(session, former)
+            restore_options(operation, session)
             news = news[1:]
         for each in news:
             unload(session, each)
