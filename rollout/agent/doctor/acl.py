@@ -18,7 +18,8 @@ class Level(StrEnum):
 
 
 class Extra(StrEnum):
-    """Rights that no level has, because they show secrets. A check that needs one answers `unknown` without it."""
+    """Rights that no level has: they show secrets, or not each node needs them. A check that needs one answers `unknown`
+    without it."""
 
     #: Read all keys: data of the server's clients.
     KEYS = "keys"
@@ -26,6 +27,10 @@ class Extra(StrEnum):
     ACL_LIST = "acl-list"
     #: CONFIG GET: also the passwords for replication and of the default user.
     CONFIG = "config"
+    #: Set a module's options again after an upgrade. CONFIG SET changes every setting of the server.
+    OPTIONS = "options"
+    #: CONFIG REWRITE: the server writes its configuration file.
+    REWRITE = "rewrite"
 
 
 #: Commands that the agent calls, by level. A level has those of the levels before it.
@@ -49,6 +54,8 @@ EXTRAS: dict[Extra, tuple[str, ...]] = {
     Extra.KEYS: ("%R~*", "+scan", "+type", "+dump"),
     Extra.ACL_LIST: ("+acl|list",),
     Extra.CONFIG: ("+config|get",),
+    Extra.OPTIONS: ("+config|get", "+config|set"),
+    Extra.REWRITE: ("+config|rewrite",),
 }
 
 

@@ -10,6 +10,8 @@ from rollout.agent.inspection.configuration import Directive
 
 
 def include_line(host: Host) -> Outcome:
+    if host.settings.observe:
+        return passed("Not needed: the agent only observes.")
     if host.settings.persistence != "include":
         return passed(f"Not needed: MODFLEET_PERSISTENCE is {host.settings.persistence}.")
     file = include_file(host)

@@ -94,6 +94,8 @@ def enable_module_command(host: Host) -> Outcome:
 def server_rights(host: Host) -> Outcome:
     level = Level.OBSERVE if _observes(host) else Level.LOAD
     commands = acl.needed(level)
+    if level is not Level.OBSERVE and host.settings.persistence == "rewrite":
+        commands = (*commands, "config|rewrite")
     allowed = _allowed(host, commands)
     refused = [name for name in commands if allowed[name] is False]
     untested = [name for name in commands if allowed[name] is None]

@@ -244,7 +244,8 @@ class Node:
     def _include_seen(self, doctor: Sequence[Finding] | None) -> bool | None:
         found = next((each.status for each in doctor or () if each.check == "include_line"), None)
         known = {FindingStatus.PASS: True, FindingStatus.FAIL: False}
-        return known.get(found) if found and self.settings.persistence == "include" else None
+        is_needed = self.settings.persistence == "include" and not self.settings.observe
+        return known.get(found) if found and is_needed else None
 
     def _configuration_changes(self) -> tuple[ConfigurationChange, ...]:
         with self.journal.try_lock() as is_free:
