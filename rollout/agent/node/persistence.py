@@ -16,12 +16,15 @@ from rollout.agent.inspection.host_files import ROOT
 from rollout.agent.inspection.start_lines import LoadLine, OptionLine, StartLines, StartReader
 from rollout.agent.module_files.include import IncludeFile, load_line, needs_quotes
 from rollout.agent.module_files.module_store import ModuleStore
+from rollout.agent.server.causes import is_refusal_of_all, refusal
 from rollout.agent.server.session import LoadedModule, RefusedError, Server
 from rollout.agent.settings import AgentSettings
 from rollout.messages import Reason
 
 log = logging.getLogger(__name__)
 
+#: No module has this name. A server looks at `enable-module-command` before it looks for the module.
+NO_MODULE = "modfleet:none"
 #: The longest time for CONFIG REWRITE, seconds.
 REWRITE_SECONDS = 10.0
 
@@ -117,6 +120,7 @@ class Persistence:
                     "CONFIG REWRITE writes arguments without quotes, so a start would read other arguments. Use arguments "
                     "without spaces, quotes and backslashes, or the setting MODFLEET_PERSISTENCE=include.",
                 )
+            self._refuse_if_modules_are_disabled()
             self._rewrite()
 
     def remember(
@@ -250,6 +254,16 @@ class Persistence:
                 f"CONFIG REWRITE wrote the modules into {start.main} in an order in which they do not load: each must come "
                 "after those that it needs. Sort its loadmodule lines, or use the setting MODFLEET_PERSISTENCE=include.",
             )
+
+    def _refuse_if_modules_are_disabled(self) -> None:
+        """Raises: `Failure` (module_command_disabled, permission_denied) if the server would refuse to load a module: CONFIG
+        REWRITE would remove the line `enable-module-command` that waits for a restart."""
+        try:
+            with self._server.session() as session:
+                session.unload(NO_MODULE)
+        except RefusedError as error:
+            if is_refusal_of_all(error):
+                raise refusal(error) from error
 
     def _rewrite(self) -> StartLines:
         """Let the server write its configuration file. Return its lines."""

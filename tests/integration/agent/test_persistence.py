@@ -317,6 +317,18 @@ def test_without_the_right_nothing_begins(site, built):
 
 
 @owned_by("rewrite")
+def test_a_line_that_waits_for_a_restart_is_not_removed(site, built):
+    """CONFIG REWRITE writes each setting as it is in the running server."""
+    text = site.server.file.read_text()
+    site.server.kill()
+    site.server.file.write_text(text.replace("enable-module-command local", ""))
+    site.server.start()
+    site.server.file.write_text(text)
+    assert site.install(built("greet")).reason is Reason.MODULE_COMMAND_DISABLED
+    assert site.server.file.read_text() == text
+
+
+@owned_by("rewrite")
 def test_a_file_that_the_server_cannot_write_stops_the_operation(site, built):
     site.server.file.unlink()
     site.server.file.mkdir()  # nobody can replace a directory by a file, not even root
