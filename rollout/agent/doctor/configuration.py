@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from rollout.agent.doctor.host import Host
 from rollout.agent.doctor.outcome import Outcome, failed, passed, unknown, warned
-from rollout.agent.inspection.configuration import Directive
+from rollout.agent.inspection.configuration import UNBALANCED, Directive
 
 
 def include_line(host: Host) -> Outcome:
@@ -37,6 +37,12 @@ def include_line(host: Host) -> Outcome:
 
 def loadmodule_owner(host: Host) -> Outcome:
     """A module that two lines load stops the next start of the server."""
+    for place, reason in host.configuration.unread.items():
+        if reason == UNBALANCED:
+            return failed(
+                f"The line {place} has unbalanced quotes. The server will not start again.",
+                "If CONFIG REWRITE has written it: give the module arguments without quotes, and remove the line.",
+            )
     lines = [each for each in host.directives if each.words[0] == "loadmodule" and len(each.words) > 1]
     modules = {each.path: each.name for each in host.loaded or () if each.path}
     owners: dict[str, list[Directive]] = {}

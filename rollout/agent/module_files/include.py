@@ -37,6 +37,11 @@ class IncludeFile:
         """Return True if a start loads a file below `directory`."""
         return any(_is_below(line, directory) for line in self._lines())
 
+    def has_quotes(self, directory: PurePosixPath) -> bool:
+        """Return True if a line that loads a file below `directory` has a word that needs quotes."""
+        lines = [line for line in self._lines() if _is_below(line, directory)]
+        return any(needs_quotes(word) for line in lines for word in split_words(line) or ())
+
     def remember(
         self,
         module_directory: PurePosixPath,

@@ -214,7 +214,8 @@ class Persistence:
     def _doubled(self, start: StartLines) -> list[LoadLine]:
         """Return the lines of other files that load a module of which our include file has a line too.
 
-        A line whose file is missing does not count: the server would not start with that line alone either.
+        A line with which the server would not start either, or with other arguments, does not count: its file is missing, or
+        CONFIG REWRITE has written it without the quotes that it needs.
         """
         if not any(self._is_ours(each) for each in start.lines):
             return []
@@ -223,6 +224,7 @@ class Persistence:
             for each in self.others(start)
             if self._store.is_ours(each.path)
             and self._include.names(self._module_directory(each))
+            and not self._include.has_quotes(self._module_directory(each))
             and self._store.on_agent(each.path).is_file()
         ]
 

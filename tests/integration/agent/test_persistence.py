@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from rollout.agent.doctor import run_doctor
 from rollout.agent.operations.runner import Runner
 from rollout.agent.settings import settings_from
-from rollout.messages import Activation, ChangeKind, Phase, Reason
+from rollout.messages import Activation, ChangeKind, FindingStatus, Phase, Reason
 from tests.integration.agent.conftest import SERVERS, Site, Valkey
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("binary", SERVERS, ids=lambda path: path.name)]
@@ -259,6 +260,29 @@ def test_arguments_are_the_same_live_and_after_a_start(site, built, is_old):
     site.server.restart()
     assert site.server.call("ECHOES.ARGS") == list(args)
     assert site.install(built("echoes", 1), **sent).reason is Reason.ALREADY_INSTALLED
+
+
+@pytest.mark.parametrize(("args", "said"), [(("two words",), "Two lines load"), (('a "quote',), "unbalanced quotes")])
+def test_a_line_that_was_rewritten_without_its_quotes_is_not_trusted(site, built, args, said):
+    """Both servers write arguments without quotes. With our line removed, a start would read other arguments."""
+    site.install(built("echoes", 1), args=args)
+    rewrite(site)
+    assert changes(site) in ([], [ChangeKind.OUTSIDE])
+    assert len(site.include()) == 1
+    finding = next(each for each in run_doctor(site.runner.node.settings) if each.check == "loadmodule_owner")
+    assert (finding.status, said in finding.message) == (FindingStatus.FAIL, True)
+
+
+def test_a_line_of_the_command_line_is_known_if_the_server_shows_it(site, built):
+    site.install(built("greet"), activation=Activation.FILES)
+    site.server.more.append("set-proc-title no")
+    site.server.write()
+    site.server.options = ("--loadmodule", site.folder(built("greet")) / "greet.so")
+    site.server.restart()
+    beat(site)
+    report = site.install(built("greet", 10001))
+    assert (report.reason, "the command line" in report.message) == (Reason.PERSISTENCE_CONFLICT, True)
+    assert site.remove(built("greet")).reason is Reason.PERSISTENCE_CONFLICT
 
 
 # --- rewrite
