@@ -92,6 +92,10 @@ class Persistence:
         """Return the lines that set options of the module. The server does not start with one of an unknown option."""
         return [each for each in self.read().options if each.name.startswith(f"{module_name.lower()}.")]
 
+    def is_in_include(self, directory: PurePosixPath) -> bool:
+        """Return True if our include file loads a file below `directory`."""
+        return self._include.names(directory)
+
     def prepare_removal(self, module_directory: PurePosixPath) -> None:
         """Check that the module's lines can be removed, before the server unloads it."""
         self.prepare(module_directory)

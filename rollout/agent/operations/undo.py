@@ -99,10 +99,12 @@ def _restore_server(operation: Operation, session: Session, failure: Failure) ->
 def _keep_line(operation: Operation, session: Session, loaded: LoadedModule, failure: Failure) -> None:
     """Write the line of a module that cannot be unloaded: from now on there may be keys of its types.
 
-    But not if it has crashed the server and there are no keys at all: then the next start must not load it.
+    But not if it has crashed the server and there are no keys at all: then the next start must not load it. In its own file,
+    the server writes the line of each module that it has loaded, so that line stays.
     """
     operation.write_line(loaded)
-    if failure.reason is not Reason.SERVER_CRASHED or session.has_keys():
+    is_own = operation.node.persistence.is_in_include(operation.server_target)
+    if failure.reason is not Reason.SERVER_CRASHED or not is_own or session.has_keys():
         return
     _restore_line(operation)
     if session.has_keys():  # created in between

@@ -57,9 +57,14 @@ def shard(request: pytest.FixtureRequest, short_folder: Path, shelf: Any, binary
         each.server.kill()
 
 
-def follow(site: Site, master: Site) -> None:
+def follow(site: Any, master: Any) -> None:
     site.server.call("REPLICAOF", "127.0.0.1", master.server.port)
     wait_for(lambda: site.server.call("INFO", "replication")["master_link_status"] == "up")
+
+
+def save(site: Any) -> None:
+    wait_for(lambda: site.server.call("INFO", "persistence")["rdb_bgsave_in_progress"] == 0)
+    site.server.call("SAVE")
 
 
 def test_each_server_starts_serves_and_fails_over(shard, built):
@@ -72,8 +77,7 @@ def test_each_server_starts_serves_and_fails_over(shard, built):
         follow(each, master)
     for each in shard:  # neither control plane nor broker ever ran, and now no agent does
         each.runner = None
-        wait_for(lambda each=each: each.server.call("INFO", "persistence")["rdb_bgsave_in_progress"] == 0)
-        each.server.call("SAVE")
+        save(each)
     assert [each.name for each in threading.enumerate() if each.name in {"heartbeats", "doctor"}] == []
     master.shelf.server.shutdown()
     for each in shard:

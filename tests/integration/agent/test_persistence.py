@@ -15,7 +15,7 @@ import pytest
 from rollout.agent.doctor import run_doctor
 from rollout.agent.operations.runner import Runner
 from rollout.agent.settings import settings_from
-from rollout.messages import Activation, ChangeKind, FindingStatus, Phase, Reason
+from rollout.messages import Action, Activation, ChangeKind, FindingStatus, Phase, Reason
 from tests.integration.agent.conftest import SERVERS, Site, Valkey
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("binary", SERVERS, ids=lambda path: path.name)]
@@ -323,6 +323,43 @@ def test_an_agent_that_dies_leaves_the_old_version(site, built, phase):
 
 
 @owned_by("rewrite")
+@pytest.mark.parametrize(("point", "version"), [("rewrite 1", 10000), ("rewrite 2", 10001)])
+def test_an_agent_that_dies_at_a_rewrite_leaves_one_version(site, built, point, version):
+    site.install(built("greet"))
+    command = site.command(built("greet", 10001), settle_seconds=0.2)
+    site.run_and_die(command, point)
+    site.server.restart()
+    assert site.server.loaded() == {("greet", version)}
+    site.restart_agent()
+    assert site.run(command).phase is Phase.SUCCEEDED
+    site.server.restart()
+    assert site.server.loaded() == {("greet", 10001)}
+
+
+@owned_by("rewrite")
+def test_a_removal_that_dies_at_a_rewrite_is_finished(site, built):
+    site.install(built("greet"))
+    command = site.command(built("greet"), Action.REMOVE)
+    site.run_and_die(command, "rewrite 2")
+    site.server.restart()
+    assert site.server.loaded() == set()
+    site.restart_agent()
+    assert (site.run(command).phase, site.left()) == (Phase.SUCCEEDED, [])
+
+
+@owned_by("rewrite")
+def test_a_removal_that_dies_before_the_rewrite_leaves_a_server_that_starts(site, built):
+    site.install(built("greet"))
+    command = site.command(built("greet"), Action.REMOVE)
+    site.run_and_die(command, "rewrite 1")
+    site.server.call("MODULE", "UNLOAD", "greet")
+    site.server.restart()
+    assert site.server.loaded() == {("greet", 10000)}
+    site.restart_agent()
+    assert (site.run(command).phase, site.left()) == (Phase.SUCCEEDED, [])
+
+
+@owned_by("rewrite")
 def test_a_type_is_in_the_main_file_from_its_load_on(site, built):
     command = site.command(built("keeps", 1), has_types=True, settle_seconds=0.2)
     site.run_and_die(command, "probing")
@@ -330,6 +367,21 @@ def test_a_type_is_in_the_main_file_from_its_load_on(site, built):
     site.server.call("SAVE")
     site.server.restart()
     assert site.server.call("KEEPS.GET", "k") == 7
+
+
+@owned_by("rewrite")
+def test_a_type_that_crashes_the_server_stays_in_the_main_file(site, built):
+    """The server cannot unload it, and writes the line of each module that it has loaded."""
+
+    def crash() -> None:
+        site.server.kill()
+        site.server.start()
+
+    command = site.command(built("keeps", 1), has_types=True, settle_seconds=0.5)
+    report = site.run_and(command, Phase.SETTLING, crash)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.SERVER_CRASHED)
+    site.server.restart()
+    assert site.server.loaded() == {("keeps", 1)}
 
 
 @owned_by("rewrite")
@@ -369,7 +421,8 @@ def test_arguments_that_need_quotes_are_refused_before_the_load(site, built, arg
 
 
 @owned_by("rewrite")
-def test_a_node_that_changes_its_owner_keeps_its_modules(site, built):
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_node_that_changes_its_owner_keeps_its_modules(site, built, dies):
     """From `include`: the lines are in our file until the next change."""
     include = Runner(settings_from(site.environ | {"MODFLEET_PERSISTENCE": "include"}))
     include.recover()
@@ -379,6 +432,8 @@ def test_a_node_that_changes_its_owner_keeps_its_modules(site, built):
     site.server.start()
     include.execute(site.command(built("greet")), report=lambda _: None)
     assert len(site.include()) == 1
+    if dies:
+        site.run_and_die(site.command(built("greet", 10001)), "rewrite 1")
     site.restart_agent()
     assert site.install(built("greet", 10001)).phase is Phase.SUCCEEDED
     assert (site.include(), site.server.loads()) == ([], ["greet/10001/greet.so"])

@@ -43,7 +43,7 @@ def pair(request: pytest.FixtureRequest, short_folder: Path, shelf: Any, binary:
     other.server.kill()
 
 
-def state(site: Site) -> Any:
+def state(site: Any) -> Any:
     heartbeat = site.runner.heartbeat(hello=False)
     return site.left(), site.include(), site.server.loads(), heartbeat.inventory.modules
 
