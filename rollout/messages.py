@@ -166,6 +166,9 @@ class Reason(StrEnum):
     MODULE_COMMAND_DISABLED = "module_command_disabled"
     MODULE_NOT_OURS = "module_not_ours"
     PERMISSION_DENIED = "permission_denied"
+    PERSISTENCE_FAILED = "persistence_failed"
+    PERSISTENCE_CONFLICT = "persistence_conflict"
+    EXTERNAL_CONFIGURATION = "external_configuration"
     UNLOAD_REFUSED = "unload_refused"
     EXPORTS_DATA_TYPES = "exports_data_types"
     MODULE_BUSY = "module_busy"
@@ -214,6 +217,9 @@ BROADER = {
     Reason.INCOMPATIBLE_SERVER: Reason.LOAD_FAILED,
     Reason.COMMAND_NAME_TAKEN: Reason.LOAD_FAILED,
     Reason.PERMISSION_DENIED: Reason.LOAD_FAILED,
+    Reason.PERSISTENCE_FAILED: Reason.IO_ERROR,
+    Reason.PERSISTENCE_CONFLICT: Reason.IO_ERROR,
+    Reason.EXTERNAL_CONFIGURATION: Reason.LOAD_FAILED,
     Reason.OBSERVE_ONLY: Reason.AGENT_ERROR,
     Reason.EXPORTS_DATA_TYPES: Reason.UNLOAD_REFUSED,
     Reason.MODULE_BUSY: Reason.UNLOAD_REFUSED,
@@ -314,6 +320,9 @@ class Command:
     deadline_seconds: float
     sent_at: float | None = None
     package: Package | None = None
+    #: The module's arguments. None from an older control plane, which sends only `command_line_args`.
+    args: tuple[str, ...] | None = None
+    #: The same as one text, for older agents: they split it as a shell does it.
     command_line_args: str = ""
     commands: tuple[str, ...] = ()
     #: The version that the undone operation has installed. Its files are deleted once all else has succeeded. If it is
@@ -509,6 +518,24 @@ class SlotMigration:
     atomic: bool = False
 
 
+class ChangeKind(StrEnum):
+    """`outside`: another hand changed the server's configuration. `resolved`: the agent removed a line of its own, because
+    another line loads the same module."""
+
+    OUTSIDE = "outside"
+    RESOLVED = "resolved"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigurationChange:
+    """A change of the lines that the next start of the server reads. `id` is random, `at` by the node's clock."""
+
+    id: Digest
+    kind: ChangeKind
+    at: Moment
+    message: Sentences
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerState:
     """What the agent has seen of its server for one heartbeat. None, or empty: not known.
@@ -521,6 +548,8 @@ class ServerState:
     on the same host. `node_id`, `master_node_id` and `replica_node_ids` are those of the cluster. `backups`: clients that
     only copy the data, such as `redis-cli --rdb`. `sentinels`: Sentinels that watch the server. `migrations`: of slots of
     this shard, as far as this server knows. `replication` is the part that `Command.expects` repeats.
+    `persistence` is the owner of the lines that a start loads: `include`, `rewrite` or `external`. `to_do`: what that owner
+    must change, if the agent may not. `configuration_changes`: the newest ones, in order.
     """
 
     problem: Word = ""
@@ -561,6 +590,9 @@ class ServerState:
     master_sync_in_progress: bool | None = None
     migrations: Annotated[tuple[SlotMigration, ...], Meta(max_length=MOST_MIGRATIONS)] | None = None
     replication: Replication | None = None
+    persistence: Word = ""
+    to_do: Sentences = ""
+    configuration_changes: Annotated[tuple[ConfigurationChange, ...], Meta(max_length=16)] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

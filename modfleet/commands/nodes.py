@@ -156,7 +156,14 @@ _SECTIONS = {
         "cluster_state",
         "migrating_slots",
     ),
-    "Persistence": ("aof_enabled", "aof_last_write_status", "rdb_last_bgsave_status", "save_points"),
+    "Persistence": (
+        "persistence",
+        "to_do",
+        "aof_enabled",
+        "aof_last_write_status",
+        "rdb_last_bgsave_status",
+        "save_points",
+    ),
 }
 
 
@@ -166,6 +173,9 @@ def _server_parts(server: Document) -> Iterator[RenderableType]:
         if title == "Replication" and server["replicas"]:
             rows = ((each["address"], each["state"], each["lag_bytes"]) for each in server["replicas"])
             yield table(("REPLICA", "STATE", "LAG BYTES"), rows)
+    if changes := server.get("configuration_changes"):
+        rows = ((each["at"], each["kind"], each["message"]) for each in changes)
+        yield from ("", "Changes of the configuration", table(("WHEN", "KIND", "MESSAGE"), rows))
     if server["modules"]:
         modules = (
             (

@@ -48,6 +48,8 @@ _FACTS = {
         "unexpected_error_replies",
         "enable_module_command",
         "include_seen",
+        "persistence",
+        "to_do",
     ),
     "Replication": ("role", "master", "link_status", "replica_count", "cluster_state", "migrating_slots"),
 }

@@ -77,6 +77,7 @@ def _command(
         load_order=load_orders.of(operation.node),
         has_types=load_orders.module(operation).has_types,
         package=None if build is None else _package(build, operation.node),
+        args=() if build is None else build.args,
         command_line_args="" if build is None else build.command_line_args,
         commands=() if build is None else build.commands,
         undoes=operation.undoes,

@@ -131,6 +131,19 @@ WORDS: Mapping[Reason, Words] = {
         "The agent's user at the server may not call a command that the operation needs.",
         "Allow the command that the message names, with ACL SETUSER on that server. Then retry.",
     ),
+    Reason.PERSISTENCE_FAILED: Words(
+        "The server could not write its modules into its configuration file.",
+        "The message says why. Allow CONFIG REWRITE to the agent's user, and let the server's user write the file and its "
+        "directory. Then retry.",
+    ),
+    Reason.PERSISTENCE_CONFLICT: Words(
+        "Another line of the server's configuration loads the module, and Modfleet may not change that line.",
+        "Remove the line that the message names, then retry.",
+    ),
+    Reason.EXTERNAL_CONFIGURATION: Words(
+        "A person or a tool owns the node's configuration, and has not changed it yet.",
+        "Add or remove the line that the message names, and restart the server. Then retry.",
+    ),
     Reason.MODULE_NOT_OURS: Words(
         "The server has a module of that name that Modfleet did not install.",
         "Unload that module, or remove it from the server's configuration, then retry.",

@@ -128,7 +128,10 @@ def rename_command(host: Host) -> Outcome:
 
 def _needed(host: Host) -> tuple[str, ...]:
     """Return the commands that the agent calls at this server: those of the cluster only in a cluster."""
-    commands = acl.needed(Level.OBSERVE if _observes(host) else Level.LOAD)
+    level = Level.OBSERVE if _observes(host) else Level.LOAD
+    commands = acl.needed(level)
+    if level is not Level.OBSERVE and host.settings.persistence == "rewrite":
+        commands = (*commands, "config|rewrite")
     if "cluster" not in {host.info.get("redis_mode"), host.info.get("server_mode")}:
         return tuple(each for each in commands if not each.startswith("cluster|"))
     return (*commands, "cluster|getslotmigrations") if has_atomic_migrations(host.info) else commands

@@ -18,6 +18,8 @@ DEEPEST_INCLUDE = 16
 MOST_FILES = 1_000
 MOST_BYTES = 1_000_000
 MOST_LINES = 100_000
+#: Why a line could not be read: the server does not start with it.
+UNBALANCED = "unbalanced quotes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +140,7 @@ def _read(
             continue
         words = split_words(line)
         if not words:
-            unread[f"{file}:{number}"] = "unbalanced quotes"
+            unread[f"{file}:{number}"] = UNBALANCED
             continue
         directive = Directive(file=file, line=number, words=(words[0].lower(), *words[1:]))
         yield directive

@@ -24,7 +24,7 @@ def install(operation: Operation, package: Package) -> Outcome:
     """
     command = operation.command
     is_loading = command.activation is Activation.LOAD
-    swap_seconds = None
+    swap_seconds, message = None, ""
     try:
         operation.deadline.remaining()
         check_manifest(package)
@@ -34,7 +34,7 @@ def install(operation: Operation, package: Package) -> Outcome:
         if is_loading:
             activated = activate(operation, package)
             changed |= activated.has_loaded
-            swap_seconds = activated.swap_seconds
+            swap_seconds, message = activated.swap_seconds, activated.message
         elif command.undoes == command.version:
             operation.report(Phase.REMOVING)
             deactivate(operation)
@@ -49,7 +49,7 @@ def install(operation: Operation, package: Package) -> Outcome:
     if command.undoes is not None and command.undoes != command.version:
         changed |= _take_back(operation, command.undoes)
     if changed or operation.resumed:
-        return Outcome(swap_seconds=swap_seconds)
+        return Outcome(swap_seconds=swap_seconds, message=message)
     return Outcome(phase=Phase.SKIPPED, reason=Reason.ALREADY_INSTALLED, message="The same build is already installed.")
 
 
@@ -69,7 +69,7 @@ def _put_in_place(operation: Operation, package: Package) -> bool:
     _mark_replaced(operation)
     if node.module_store.set_aside(command.module_name, command.version) and operation.former_target:
         # Until the new files have settled, a start of the server loads the former ones.
-        node.include.redirect(operation.server_target, operation.former_target)
+        node.persistence.redirect(operation.server_target, operation.former_target)
     node.module_store.place(fresh, command.module_name, command.version)
     node.digests.learn(operation.target, package.members)
     return True

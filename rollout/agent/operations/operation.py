@@ -92,13 +92,13 @@ class Operation:
 
     def has_line(self, module: LoadedModule) -> bool:
         """Return True if a start of the server loads exactly this."""
-        return self.node.include.has(PurePosixPath(module.path), module.args)
+        return self.node.persistence.has(PurePosixPath(module.path), module.args)
 
     def write_line(self, module: LoadedModule) -> None:
         """Make a start of the server load `module`, after the modules that it needs."""
         directory = self.server_target.parent
         order = [directory.parent / name for name in self.command.load_order]
-        self.node.include.remember(directory, PurePosixPath(module.path), module.args, order)
+        self.node.persistence.remember(directory, module, order)
 
     def is_current(self, loaded: LoadedModule, run_id: str) -> bool:
         """Return True if the server has the files of the version's directory in memory."""

@@ -65,7 +65,7 @@ class Runner:
             self._recover()
 
     def _recover(self) -> None:
-        self.node.include.ensure()
+        self.node.persistence.ensure()
         for module in [each for each in self.node.module_store.root.iterdir() if each.is_dir()]:
             self.node.recover(module.name, unfinished=self._may_be_unfinished(module.name))
         self._is_recovered = True
@@ -264,6 +264,7 @@ class Runner:
             content_sha256=self.node.digests.content(store.path(command.module_name, command.version)),
             loaded=loaded[0] if loaded else former,
             commands=self.node.commands_of(command.module_name) if loaded else (),
+            options=self.node.options_of(command.module_name) if loaded else None,
         )
 
     def _final(self, command: Command, outcome: Outcome, *, seconds: float = 0.0) -> Report:

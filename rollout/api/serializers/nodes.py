@@ -7,7 +7,7 @@ from rest_framework import serializers
 
 from api.fields import StrictCharField, StrictSerializer
 from rollout.domain.node.state import Identity, NodePhase
-from rollout.messages import FindingStatus, Reason
+from rollout.messages import ChangeKind, FindingStatus, Reason
 from rollout.projections.node_modules import ModuleState
 
 
@@ -176,6 +176,13 @@ class ServerModuleSerializer(serializers.Serializer[Any]):
     )
 
 
+class ConfigurationChangeSerializer(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    kind = serializers.ChoiceField(list(ChangeKind))
+    at = serializers.DateTimeField(help_text="By the node's clock")
+    message = serializers.CharField()
+
+
 class ServerStateSerializer(serializers.Serializer[Any]):
     """Null, or an empty text: not known."""
 
@@ -212,6 +219,14 @@ class ServerStateSerializer(serializers.Serializer[Any]):
     )
     modules = ServerModuleSerializer(many=True, help_text="The first 64")
     module_count = serializers.IntegerField(allow_null=True)
+    persistence = serializers.CharField(
+        allow_blank=True,
+        help_text="Who owns the lines that a start loads: `include`, `rewrite` or `external`",
+    )
+    to_do = serializers.CharField(
+        allow_blank=True, help_text="What the owner of the server's configuration must change"
+    )
+    configuration_changes = ConfigurationChangeSerializer(many=True, help_text="The newest, in order")
     reported_at = serializers.DateTimeField()
 
 

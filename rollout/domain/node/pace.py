@@ -18,7 +18,7 @@ SECONDS = 600.0
 
 class Change(StrEnum):
     """What a heartbeat can change: the node is back, has another platform, another profile, other modules, is degraded or
-    recovers, or has two agents or one."""
+    recovers, has two agents or one, or its server has another configuration."""
 
     CONTACT = "contact"
     PLATFORM = "platform"
@@ -26,6 +26,7 @@ class Change(StrEnum):
     INVENTORY = "inventory"
     HEALTH = "health"
     DUPLICATE = "duplicate"
+    CONFIGURATION = "configuration"
 
 
 def is_limited(full_at: float, now: float) -> bool:

@@ -41,6 +41,7 @@ from rollout.domain.node.events import (
     NodeAccepted,
     NodeActivated,
     NodeCameBack,
+    NodeConfigChangedOutside,
     NodeDecommissioned,
     NodeDegraded,
     NodeDrained,
@@ -53,6 +54,7 @@ from rollout.domain.node.events import (
     NodeKeyAdded,
     NodeKeyRetired,
     NodeLabelled,
+    NodePersistenceResolved,
     NodeProfileChanged,
     NodeRecovered,
     NodeRekeyRequested,
@@ -62,7 +64,7 @@ from rollout.domain.node.events import (
 from rollout.domain.node.health import Degradation
 from rollout.domain.node.pace import Change
 from rollout.domain.node.state import Identity, NodeKey, NodePhase
-from rollout.messages import InstalledModule, Inventory, NodeProfile
+from rollout.messages import ChangeKind, ConfigurationChange, InstalledModule, Inventory, NodeProfile
 from rollout.projections.nodes import NodeFold
 from rollout.signing import key_id
 
@@ -475,6 +477,16 @@ def test_a_duplicate_is_found_and_ends_once():
     assert kinds(given(HELLO, FOUND), ENDED) == [NodeDuplicateEnded]
     assert not given(HELLO, FOUND, ENDED).is_duplicate
     assert not given(HELLO, FOUND, enroll("k2", is_silent=True)).is_duplicate, "only the new key is heard"
+
+
+def test_a_change_of_the_configuration_is_recorded_once():
+    first = ConfigurationChange(id="1", kind=ChangeKind.OUTSIDE, at=1.0, message="a")
+    second = ConfigurationChange(id="2", kind=ChangeKind.RESOLVED, at=2.0, message="b")
+    state = given(HELLO)
+    assert kinds(state, heartbeat(configuration_changes=(first,))) == [NodeConfigChangedOutside]
+    assert kinds(state, heartbeat(configuration_changes=(first,), changes=frozenset())) == []
+    state = given(HELLO, heartbeat(configuration_changes=(first,)))
+    assert kinds(state, heartbeat(configuration_changes=(first, second))) == [NodePersistenceResolved]
 
 
 @pytest.mark.parametrize("command", [ACCEPT, REVOKE, REKEY, ADD, USED, FOUND])
