@@ -6,9 +6,10 @@ plane, each message is in an envelope (`rollout.signing`). Other nodes send each
 without an envelope.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -149,6 +150,9 @@ class Reason(StrEnum):
     UNDEFINED_SYMBOL = "undefined_symbol"
     INCOMPATIBLE_SERVER = "incompatible_server"
     COMMAND_NAME_TAKEN = "command_name_taken"
+    SCRATCH_LOAD_FAILED = "scratch_load_failed"
+    SCRATCH_HUNG = "scratch_hung"
+    SCRATCH_UNAVAILABLE = "scratch_unavailable"
     PROBE_FAILED = "probe_failed"
     MODULE_COMMAND_DISABLED = "module_command_disabled"
     MODULE_NOT_OURS = "module_not_ours"
@@ -185,6 +189,9 @@ BROADER = {
     Reason.UNDEFINED_SYMBOL: Reason.LOAD_FAILED,
     Reason.INCOMPATIBLE_SERVER: Reason.LOAD_FAILED,
     Reason.COMMAND_NAME_TAKEN: Reason.LOAD_FAILED,
+    Reason.SCRATCH_LOAD_FAILED: Reason.LOAD_FAILED,
+    Reason.SCRATCH_HUNG: Reason.LOAD_FAILED,
+    Reason.SCRATCH_UNAVAILABLE: Reason.LOAD_FAILED,
     Reason.PERMISSION_DENIED: Reason.LOAD_FAILED,
     Reason.OBSERVE_ONLY: Reason.AGENT_ERROR,
     Reason.EXPORTS_DATA_TYPES: Reason.UNLOAD_REFUSED,
@@ -271,6 +278,10 @@ class Command:
     sent_at: float | None = None
     package: Package | None = None
     command_line_args: str = ""
+    #: The module's arguments in a scratch server. None: the same.
+    scratch_args: str | None = None
+    #: The keys (`scratch_key`) of loads in scratch servers that have succeeded on any node.
+    scratch_done: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
     #: The version that the undone operation has installed. Its files are deleted once all else has succeeded. If it is
     #: `version` itself, the files stay and the module is unloaded.
@@ -318,6 +329,34 @@ class Inventory:
     counter: Number = 0
 
 
+def scratch_key(*, content_sha256: str, server: str, args: Sequence[str], platform: str) -> str:
+    """Return the name of all loads of the same bytes into the same server, such as `redis 7.0.15`, with the same arguments,
+    on the same platform."""
+    return sha256(msgspec.json.encode([content_sha256, server, args, platform])).hexdigest()
+
+
+#: The most texts of each kind in a `ScratchLoad`.
+MOST_SCRATCH_FACTS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScratchLoad:
+    """What a load of the module in a scratch server has shown. None: not known.
+
+    `has_types`: the module exports data types. `aux_data`: a server with an RDB of the module does not start without the
+    module, even if the RDB has no key. `options`: names of its settings in CONFIG GET. `differences`: what was not as it
+    is for the live server. `problem`: why the load failed, empty if it succeeded.
+    """
+
+    key: Digest
+    has_types: bool | None = None
+    aux_data: bool | None = None
+    commands: Annotated[tuple[Fact, ...], Meta(max_length=MOST_SCRATCH_FACTS)] = ()
+    options: Annotated[tuple[Fact, ...], Meta(max_length=MOST_SCRATCH_FACTS)] = ()
+    differences: Annotated[tuple[Fact, ...], Meta(max_length=MOST_SCRATCH_FACTS)] = ()
+    problem: Sentences = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """The state of one operation, from the agent. A final report has the inventory after the operation.
@@ -342,6 +381,8 @@ class Report:
     inventory: Inventory | None = None
     server_log: Annotated[tuple[LogLine, ...], Meta(max_length=MOST_LOG_LINES)] = field(default=(), repr=False)
     release: Count = 0
+    #: The load in a scratch server before the live one loaded the module. None: there was none.
+    scratch: ScratchLoad | None = None
 
 
 class FindingStatus(StrEnum):

@@ -104,7 +104,12 @@ class IncludeFile:
 
 
 def _line(module_path: PurePosixPath, args: Iterable[str]) -> str:
-    return " ".join(["loadmodule", *(quoted(word) for word in (str(module_path), *args))])
+    return loadmodule_line(str(module_path), args)
+
+
+def loadmodule_line(path: str, args: Iterable[str]) -> str:
+    """Return the line of a configuration file that loads the module at `path`."""
+    return " ".join(["loadmodule", *(quoted(word) for word in (path, *args))])
 
 
 def _is_below(line: str, directory: PurePosixPath) -> bool:

@@ -19,7 +19,7 @@ class ModuleStore:
 
     def __init__(self, root: Path, server_root: Path) -> None:
         self.root = root
-        self._server_root = PurePosixPath(server_root)
+        self.server_root = PurePosixPath(server_root)
         #: Locked while a version appears or disappears, and while the inventory is read.
         self.lock = threading.RLock()
         with suppress(OSError):  # each command will fail; heartbeats are still sent
@@ -30,11 +30,11 @@ class ModuleStore:
 
     def server_path(self, module_name: str, version: int) -> PurePosixPath:
         """Return the directory of the version, as the server sees it."""
-        return self._server_root / module_name / str(version)
+        return self.server_root / module_name / str(version)
 
     def is_ours(self, path: str) -> bool:
         """Return True if a path of the server is in the store."""
-        return ".." not in PurePosixPath(path).parts and PurePosixPath(path).is_relative_to(self._server_root)
+        return ".." not in PurePosixPath(path).parts and PurePosixPath(path).is_relative_to(self.server_root)
 
     def versions(self) -> Iterator[tuple[str, int, Path]]:
         """Yield module name, version and directory of each installed version, in order."""
@@ -78,7 +78,7 @@ class ModuleStore:
     def former(self, module_name: str, version: int) -> PurePosixPath | None:
         """Return where the server finds the files that are set aside, or None if there are none."""
         former = self._former(module_name, version)
-        return self._server_root / module_name / former.name if former.exists() else None
+        return self.server_root / module_name / former.name if former.exists() else None
 
     def settle(self, module_name: str, version: int) -> None:
         """Delete the files that `set_aside` has kept."""

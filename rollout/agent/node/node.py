@@ -124,7 +124,7 @@ class Node:
         self.digests = Digests()
         default = settings.modules_dir / "modfleet.conf"
         self.include = IncludeFile((settings.include_file or default) if settings.persist else None)
-        self._operating_system = operating_system(settings.operating_system) or read_operating_system()
+        self.operating_system = operating_system(settings.operating_system) or read_operating_system()
         self._last_facts = ServerFacts()
         self._last_state = ServerState()
         self._observer = Observer(self.module_store.is_ours)
@@ -196,7 +196,7 @@ class Node:
             interval_seconds=settings.beat_seconds,
             profile=NodeProfile(
                 platform=PLATFORM,
-                operating_system=self._operating_system,
+                operating_system=self.operating_system,
                 server=facts.server,
                 server_version=facts.version[:32],
                 role=facts.role,

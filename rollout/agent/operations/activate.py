@@ -9,6 +9,7 @@ from rollout.agent.failure import Failure
 from rollout.agent.module_files.digests import file_digest
 from rollout.agent.node.node import ServerFacts, observe
 from rollout.agent.operations.operation import LOAD_SECONDS, PROBE_SECONDS, UNLOAD_SECONDS, Operation
+from rollout.agent.operations.scratch import try_in_scratch
 from rollout.agent.operations.settle import crashed, refuse_restarted, settle
 from rollout.agent.server.causes import (
     LoadRefusedError,
@@ -19,15 +20,16 @@ from rollout.agent.server.causes import (
 )
 from rollout.agent.server.session import LoadedModule, RefusedError, ServerLostError, ServerSilentError, Session
 from rollout.agent.server.swap import load, swap
-from rollout.messages import Package, Phase, Reason
+from rollout.messages import Package, Phase, Reason, ScratchLoad
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activated:
-    """What was done. `has_loaded`: the server had to load the version. `swap_seconds`: set if it replaced another one."""
+    """What was done. `has_loaded`: the server had to load the version. `swap_seconds`: set if it replaced another one. `scratch`: of the load before, in a scratch server."""
 
     has_loaded: bool
     swap_seconds: float | None = None
+    scratch: ScratchLoad | None = None
 
 
 def activate(operation: Operation, package: Package) -> Activated:
@@ -100,6 +102,7 @@ def _load(operation: Operation, package: Package, module: LoadedModule, facts: S
     expected = next(member.sha256 for member in package.members if member.path == package.module_file)
     if file_digest(operation.target / package.module_file) != expected:
         raise Failure(Reason.CHECKSUM_MISMATCH, f"`{package.module_file}` changed on the node's disk. Check the disk.")
+    scratch = try_in_scratch(operation, package, module, facts)
     loaded = next((each for each in facts.modules if each.name == module.name), None)
     seconds = operation.deadline.step("Loading", LOAD_SECONDS).remaining()
     with operation.node.server.session(seconds) as session:
@@ -114,7 +117,7 @@ def _load(operation: Operation, package: Package, module: LoadedModule, facts: S
             if operation.command.has_types or _leaves_writes_in_aof(session, module.name):
                 operation.write_line(module)
     operation.node.module_store.clear_replaced(operation.command.module_name, operation.command.version)
-    return Activated(has_loaded=True, swap_seconds=swap_seconds)
+    return Activated(has_loaded=True, swap_seconds=swap_seconds, scratch=scratch)
 
 
 def _load_or_swap(

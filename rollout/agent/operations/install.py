@@ -24,7 +24,7 @@ def install(operation: Operation, package: Package) -> Outcome:
     """
     command = operation.command
     is_loading = command.activation is Activation.LOAD
-    swap_seconds = None
+    swap_seconds, scratch = None, None
     try:
         operation.deadline.remaining()
         check_manifest(package)
@@ -34,7 +34,7 @@ def install(operation: Operation, package: Package) -> Outcome:
         if is_loading:
             activated = activate(operation, package)
             changed |= activated.has_loaded
-            swap_seconds = activated.swap_seconds
+            swap_seconds, scratch = activated.swap_seconds, activated.scratch
         elif command.undoes == command.version:
             operation.report(Phase.REMOVING)
             changed |= deactivate(operation)
@@ -48,7 +48,7 @@ def install(operation: Operation, package: Package) -> Outcome:
     if command.undoes is not None and command.undoes != command.version:
         changed |= _take_back(operation, command.undoes)
     if changed or operation.resumed:
-        return Outcome(swap_seconds=swap_seconds)
+        return Outcome(swap_seconds=swap_seconds, scratch=scratch)
     return Outcome(phase=Phase.SKIPPED, reason=Reason.ALREADY_INSTALLED, message="The same build is already installed.")
 
 

@@ -9,7 +9,7 @@ from rollout.agent.node.journal import Before
 from rollout.agent.node.node import Node, ServerFacts
 from rollout.agent.server.server_log import ServerLog
 from rollout.agent.server.session import LoadedModule
-from rollout.messages import Command, Phase, Reason
+from rollout.messages import Command, Phase, Reason, ScratchLoad
 
 #: The longest time of each step, seconds. Together they stay below `LONGEST_OPERATION`.
 FETCH_SECONDS = 1200.0
@@ -28,6 +28,7 @@ class Outcome:
     message: str = ""
     swap_seconds: float | None = None
     server_log: tuple[str, ...] = ()
+    scratch: ScratchLoad | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

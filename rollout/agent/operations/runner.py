@@ -343,4 +343,5 @@ def _report(command: Command, outcome: Outcome) -> Report:
         message=outcome.message.encode(errors="backslashreplace").decode(),
         swap_seconds=outcome.swap_seconds,
         server_log=outcome.server_log,
+        scratch=outcome.scratch,
     )
