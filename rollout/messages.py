@@ -414,6 +414,14 @@ class ServerProblem(StrEnum):
     SERVER_TOO_OLD = "server_too_old"
 
 
+class WouldStart(StrEnum):
+    """Result of the start check: if the server's program on disk would start with all its modules."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
     """A replica of the node's server. `lag_bytes`: by how much its replication offset is behind."""
@@ -440,7 +448,8 @@ class ServerState:
 
     `problem` says why the server cannot be used; it is a `ServerProblem`, or one of a newer agent. `master`, for a replica:
     `host:port`. `migrating_slots`: slots that are on their way to or from this server. `include_seen`: the server's
-    configuration includes the agent's file. Of `replicas` and `modules`, only the first ones are sent.
+    configuration includes the agent's file. `would_start`: a `WouldStart`, with its reason unless it is `yes`. Of `replicas`
+    and `modules`, only the first ones are sent.
     """
 
     problem: Word = ""
@@ -466,6 +475,8 @@ class ServerState:
     max_memory: Number | None = None
     enable_module_command: Word = ""
     include_seen: bool | None = None
+    would_start: Word = ""
+    would_start_reason: Sentences = ""
     modules: Annotated[tuple[ServerModule, ...], Meta(max_length=64)] = ()
     module_count: Number | None = None
 

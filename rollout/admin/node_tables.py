@@ -46,6 +46,8 @@ _FACTS = {
         "unexpected_error_replies",
         "enable_module_command",
         "include_seen",
+        "would_start",
+        "would_start_reason",
     ),
     "Replication": ("role", "master", "link_status", "replica_count", "cluster_state", "migrating_slots"),
 }

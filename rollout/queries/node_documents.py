@@ -3,8 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 from api.fields import rfc3339
 from eventstore import snapshot
+from rollout.messages import ServerState
 from rollout.models import Liveness, Node, NodeFacts, NodeModule
 from rollout.queries.node_warnings import node_warnings
 from rollout.queries.nodes import node_row
@@ -29,6 +32,8 @@ def node_documents(rows: Iterable[Node]) -> list[dict[str, Any]]:
 
 
 _SUMMARY = ("node", "failed", "warned")
+#: Of facts that a former release has stored without the newer fields.
+_DEFAULTS: dict[str, Any] = msgspec.to_builtins(ServerState())
 
 
 def node_detail(name: str) -> dict[str, Any]:
@@ -40,7 +45,9 @@ def node_detail(name: str) -> dict[str, Any]:
 def detailed_node(document: dict[str, Any], facts: NodeFacts | None) -> dict[str, Any]:
     """Return the document of a node with these facts."""
     return document | {
-        "server_state": None if facts is None else facts.server | {"reported_at": rfc3339(facts.reported_at)},
+        "server_state": None
+        if facts is None
+        else _DEFAULTS | facts.server | {"reported_at": rfc3339(facts.reported_at)},
         "doctor": None if facts is None else facts.doctor,
     }
 

@@ -21,6 +21,7 @@ from rollout.agent.module_files.module_store import ModuleStore
 from rollout.agent.node.examinations import Examinations
 from rollout.agent.node.heartbeat_limit import within_limit
 from rollout.agent.node.journal import Journal
+from rollout.agent.node.start_checks import StartChecks
 from rollout.agent.server.causes import refusal
 from rollout.agent.server.observation import Observer, product, storable
 from rollout.agent.server.session import (
@@ -113,10 +114,15 @@ class Node:
     """The node of these settings. Threads may read its state while one of them changes it."""
 
     def __init__(
-        self, settings: AgentSettings, trust: Trust | None = None, examinations: Examinations | None = None
+        self,
+        settings: AgentSettings,
+        trust: Trust | None = None,
+        examinations: Examinations | None = None,
+        start_checks: StartChecks | None = None,
     ) -> None:
         self.settings = settings
         self._examinations = examinations
+        self._start_checks = start_checks
         self.trust = trust or Trust(settings)
         self.module_store = ModuleStore(settings.modules_dir, settings.server_modules_dir or settings.modules_dir)
         self.server = Server(settings)
@@ -126,6 +132,7 @@ class Node:
         self.include = IncludeFile((settings.include_file or default) if settings.persist else None)
         self.operating_system = operating_system(settings.operating_system) or read_operating_system()
         self._last_facts = ServerFacts()
+        self._last_info: Mapping[str, str] = {}
         self._last_state = ServerState()
         self._observer = Observer(self.module_store.is_ours)
         self._is_silent = False
@@ -172,6 +179,11 @@ class Node:
         except (Failure, RefusedError):
             return ()
 
+    def check_start(self) -> None:
+        """Check again if the server would start. Never waits."""
+        if self._start_checks:
+            self._start_checks.again()
+
     def inventory(self) -> Inventory:
         """Read what is installed from the disk and the server. Raises: `OSError`."""
         inventory, facts = self._next_inventory(), self._facts_or_none()
@@ -186,10 +198,12 @@ class Node:
             log.warning("The modules directory cannot be read: %s", error)
             modules = self._modules
         settings = self.settings
+        if self._start_checks and (start := self._start_checks.newest(self._last_info, self._last_facts.modules)):
+            state = replace(state, would_start=start.result, would_start_reason=start.reason)
         doctor: tuple[Finding, ...] | None = ()
         if self._examinations:
             # Not before the broker has accepted a hello: the doctor would find that this node is not let in yet.
-            doctor = None if hello else self._examinations.newest(f"{state.run_id} {state.problem}")
+            doctor = None if hello else self._examinations.newest(f"{state.run_id} {state.problem} {state.would_start}")
         heartbeat = Heartbeat(
             node=settings.node,
             hello=hello,
@@ -247,6 +261,7 @@ class Node:
         except Exception as error:  # noqa: BLE001 - not a Redis: a node without heartbeats would count as offline
             words = f"The server answers in a way that the agent cannot read: {type(error).__name__}: {error}."[:500]
             return ServerFacts(), ServerState(problem=ServerProblem.SERVER_REFUSES, message=storable(words))
+        self._last_info = info
         self._last_facts, self._last_state = _facts_from(info, modules), state
         return self._last_facts, state
 

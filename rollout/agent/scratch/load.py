@@ -37,8 +37,8 @@ class ScratchLoadError(Failure):
     """The module did not load in a scratch server. `lines` are what that server logged; not redacted."""
 
     def __init__(self, reason: Reason, message: str, lines: Sequence[str], names: Sequence[str]) -> None:
-        shown = "; ".join(redacted(each, names) for each in _shown(lines))
-        logged = f" The server logged: {shown.rstrip('.')}." if shown else ""
+        shown = ended_after([redacted(each, names) for each in lines])
+        logged = f" The server logged: {shown}" if shown else ""
         super().__init__(reason, f"In a scratch server: {message}{logged}")
         self.lines = tuple(lines)
 
@@ -81,7 +81,7 @@ def _first_start(server: ScratchServer, live: LiveServer, trial: Trial) -> tuple
         doing = f"{others[0].name} {others[0].version} was loaded" if others else "it started"
         try:
             with server.started() as session:
-                _refuse_other_version(session, live)
+                refuse_other_version(session, live)
                 loaded = _load_others(session, others)
                 left_out = [f"module: {each.name} is not loaded in it" for each in trial.others if each not in loaded]
                 doing = f"{trial.name} was loaded"
@@ -98,7 +98,7 @@ def _first_start(server: ScratchServer, live: LiveServer, trial: Trial) -> tuple
                 others = ()  # the fault is not the module's: try it alone
                 continue
             if not doing.startswith(trial.name):
-                raise UnavailableError(f"{error} {'; '.join(_shown(error.lines))}".strip()) from error
+                raise UnavailableError(f"{error} {ended_after(error.lines)}".strip()) from error
             words = f"the server ended when {doing} ({error.ended})."
             raise _failed(trial, Reason.SCRATCH_LOAD_FAILED, words, error.lines) from error
         learned = ScratchLoad(
@@ -120,12 +120,10 @@ def _second_start(server: ScratchServer, loaded: Sequence[LoadedModule]) -> tupl
     except (ScratchEndedError, ScratchSilentError) as error:
         if any("AUX" in each for each in error.lines):
             return True, ()
-        return None, (
-            f"auxiliary data: not known, the start without the module failed: {'; '.join(_shown(error.lines))}",
-        )
+        return None, (f"auxiliary data: not known, the start without the module failed: {ended_after(error.lines)}",)
 
 
-def _refuse_other_version(session: Session, live: LiveServer) -> None:
+def refuse_other_version(session: Session, live: LiveServer) -> None:
     """Raises: `UnavailableError` if the program on disk is not the one that runs."""
     on_disk = " ".join(product(session.info("server")))
     if on_disk != live.product:
@@ -179,10 +177,11 @@ def _failed(trial: Trial, reason: Reason, message: str, lines: Sequence[str]) ->
     return ScratchLoadError(reason, message, lines, [trial.module.name, *trial.commands])
 
 
-def _shown(lines: Sequence[str]) -> Sequence[str]:
-    """Return the last lines; of a crash, those up to the first line of the report."""
+def ended_after(lines: Sequence[str]) -> str:
+    """Return the last lines of a log as a sentence; of a crash, those up to the first line of the report."""
     crash = next((place for place, line in enumerate(lines) if any(each in line for each in _CRASH)), len(lines) - 1)
-    return lines[max(0, crash + 1 - SHOWN_LINES) : crash + 1]
+    shown = "; ".join(lines[max(0, crash + 1 - SHOWN_LINES) : crash + 1])
+    return f"{shown.rstrip('.')}." if shown else ""
 
 
 def _facts(texts: Sequence[str]) -> tuple[str, ...]:
