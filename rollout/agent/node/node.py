@@ -44,6 +44,7 @@ from rollout.messages import (
     NodeProfile,
     ServerProblem,
     ServerState,
+    WouldStart,
     operating_system,
 )
 from rollout.signing import PROTOCOL
@@ -203,7 +204,8 @@ class Node:
         doctor: tuple[Finding, ...] | None = ()
         if self._examinations:
             # Not before the broker has accepted a hello: the doctor would find that this node is not let in yet.
-            doctor = None if hello else self._examinations.newest(f"{state.run_id} {state.problem} {state.would_start}")
+            about = f"{state.run_id} {state.problem} {state.would_start == WouldStart.NO}"
+            doctor = None if hello else self._examinations.newest(about)
         heartbeat = Heartbeat(
             node=settings.node,
             hello=hello,
