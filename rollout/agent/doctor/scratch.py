@@ -34,8 +34,9 @@ def scratch_server_runs(host: Host) -> Outcome:
         ):
             refuse_other_version(session, live)
     except (UnavailableError, ScratchEndedError, ScratchSilentError) as error:
+        words = error.in_words if isinstance(error, ScratchEndedError) else str(error)
         return warned(
-            f"scratch_unavailable: {error}",
+            f"scratch_unavailable: {words}",
             "Until then, only modules that have loaded on a node like this one are loaded here. MODFLEET_SCRATCH=warn loads "
             "all modules without a trial.",
         )

@@ -21,13 +21,15 @@ TRY_SECONDS = 5.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confinement:
     """`user`: uid, gid and groups of the scratch server, None for the agent's. `hidden`: directories and files with the
-    agent's secrets, which bubblewrap hides. `differences`: what is not as it is for the live server."""
+    agent's secrets, which bubblewrap hides. `shown`: directories that it shows again. `is_asked_for`: a person has named the
+    program. `differences`: what is not as it is for the live server."""
 
     user: tuple[int, int, tuple[int, ...]] | None = None
     bubblewrap: str = ""
     hidden: tuple[Path, ...] = ()
     shown: tuple[Path, ...] = ()
     megabytes: int = 1024
+    is_asked_for: bool = False
     differences: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -37,7 +39,7 @@ class Confinement:
 
     def trusts(self, path: Path) -> bool:
         """Return True if the agent may execute the file: the agent's user could otherwise run what another user wrote."""
-        if self.is_apart:
+        if self.is_apart or self.is_asked_for:
             return True
         found = path.stat()
         return found.st_uid in {0, os.geteuid()} and not found.st_mode & 0o022

@@ -17,6 +17,7 @@ from rollout.agent.scratch.server import (
     ScratchServer,
     ScratchSilentError,
     UnavailableError,
+    last_words,
     scratch_server,
 )
 from rollout.agent.server.causes import LoadRefusedError, UnloadRefusedError, taken_commands, why_not_loaded
@@ -26,9 +27,6 @@ from rollout.agent.server.session import LoadedModule, RefusedError, Session
 from rollout.agent.server.swap import load, unload
 from rollout.messages import MOST_SCRATCH_FACTS, Reason, ScratchLoad
 
-#: Lines of the scratch server's log in a message, and how the first line of a crash report can look.
-SHOWN_LINES = 3
-_CRASH = ("crashed by signal", "BUG REPORT START", "ASSERTION FAILED", "Guru Meditation")
 #: Limit of each fact, characters.
 LONGEST_FACT = 250
 
@@ -37,8 +35,8 @@ class ScratchLoadError(Failure):
     """The module did not load in a scratch server. `lines` are what that server logged; not redacted."""
 
     def __init__(self, reason: Reason, message: str, lines: Sequence[str], names: Sequence[str]) -> None:
-        shown = ended_after([redacted(each, names) for each in lines])
-        logged = f" The server logged: {shown}" if shown else ""
+        shown = last_words([redacted(each, names) for each in lines])
+        logged = f" The server logged: {shown}." if shown else ""
         super().__init__(reason, f"In a scratch server: {message}{logged}")
         self.lines = tuple(lines)
 
@@ -98,7 +96,7 @@ def _first_start(server: ScratchServer, live: LiveServer, trial: Trial) -> tuple
                 others = ()  # the fault is not the module's: try it alone
                 continue
             if not doing.startswith(trial.name):
-                raise UnavailableError(f"{error} {ended_after(error.lines)}".strip()) from error
+                raise UnavailableError(error.in_words) from error
             words = f"the server ended when {doing} ({error.ended})."
             raise _failed(trial, Reason.SCRATCH_LOAD_FAILED, words, error.lines) from error
         learned = ScratchLoad(
@@ -120,7 +118,7 @@ def _second_start(server: ScratchServer, loaded: Sequence[LoadedModule]) -> tupl
     except (ScratchEndedError, ScratchSilentError) as error:
         if any("AUX" in each for each in error.lines):
             return True, ()
-        return None, (f"auxiliary data: not known, the start without the module failed: {ended_after(error.lines)}",)
+        return None, (f"auxiliary data: not known, the start without the module failed: {last_words(error.lines)}",)
 
 
 def refuse_other_version(session: Session, live: LiveServer) -> None:
@@ -175,13 +173,6 @@ def _options(session: Session, module_name: str) -> list[str]:
 
 def _failed(trial: Trial, reason: Reason, message: str, lines: Sequence[str]) -> ScratchLoadError:
     return ScratchLoadError(reason, message, lines, [trial.module.name, *trial.commands])
-
-
-def ended_after(lines: Sequence[str]) -> str:
-    """Return the last lines of a log as a sentence; of a crash, those up to the first line of the report."""
-    crash = next((place for place, line in enumerate(lines) if any(each in line for each in _CRASH)), len(lines) - 1)
-    shown = "; ".join(lines[max(0, crash + 1 - SHOWN_LINES) : crash + 1])
-    return f"{shown.rstrip('.')}." if shown else ""
 
 
 def _facts(texts: Sequence[str]) -> tuple[str, ...]:

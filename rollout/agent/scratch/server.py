@@ -20,7 +20,7 @@ from rollout.agent.failure import AgentError, Failure
 from rollout.agent.module_files.include import quoted
 from rollout.agent.scratch import keeper
 from rollout.agent.scratch.confinement import Confinement, scratch_environment
-from rollout.agent.server.server_log import telling_lines
+from rollout.agent.server.server_log import redacted, telling_lines
 from rollout.agent.server.session import ServerSilentError, Session
 from rollout.messages import Reason
 
@@ -40,6 +40,9 @@ END_SECONDS = 10.0
 
 #: Logged at each start.
 _USELESS = re.compile(r"Server initialized|Memory overcommit|eady to accept connections")
+_CRASH = re.compile(r"crashed by signal|ASSERTION FAILED|Guru Meditation")
+#: Lines of a log in a message.
+SHOWN_LINES = 3
 _LINES = (
     *(
         "maxclients 100",
@@ -65,6 +68,12 @@ class ScratchEndedError(AgentError):
         super().__init__(f"The scratch server has ended ({ended}).")
         self.ended = ended
         self.lines = tuple(lines)
+
+    @property
+    def in_words(self) -> str:
+        """The message, with the end of the log."""
+        words = last_words([redacted(each, ()) for each in self.lines])
+        return f"{self} It logged: {words}." if words else str(self)
 
 
 class ScratchSilentError(AgentError):
@@ -217,6 +226,13 @@ def scratch_server(program: Path, confinement: Confinement, *, seconds: float) -
         if process is not None:
             _end(process)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def last_words(lines: Sequence[str]) -> str:
+    """Return the last lines of a log, in one line without a period; of a crash, those up to the first line of its report."""
+    told = [line for line in lines if "BUG REPORT START" not in line]
+    crash = next((place for place, line in enumerate(told) if _CRASH.search(line)), len(told) - 1)
+    return "; ".join(each.lstrip("-.*# ").rstrip(". ") for each in told[max(0, crash + 1 - SHOWN_LINES) : crash + 1])
 
 
 def _directory(confinement: Confinement) -> Path:

@@ -16,15 +16,16 @@ from rollout.agent.inspection.host_files import ROOT
 from rollout.agent.inspection.mounts import sees_same
 from rollout.agent.module_files.include import loadmodule_line, quoted
 from rollout.agent.scratch.live import LiveServer
-from rollout.agent.scratch.load import ended_after
 from rollout.agent.scratch.server import (
     ScratchEndedError,
     ScratchServer,
     ScratchSilentError,
     UnavailableError,
+    last_words,
     scratch_server,
 )
 from rollout.agent.server.observation import storable
+from rollout.agent.server.server_log import redacted
 from rollout.agent.server.session import LoadedModule, RefusedError
 from rollout.messages import WouldStart
 
@@ -157,23 +158,23 @@ def _refusal(server: ScratchServer, start: NextStart, seconds: float) -> str:
         return f"The server has not started within {seconds:.3g} s."
     except ScratchEndedError as error:
         if not start.lines:
-            raise UnavailableError(f"{error} {ended_after(error.lines)}".strip()) from error
+            raise UnavailableError(error.in_words) from error
         return _explained(server, start.modules, error)
 
 
 def _explained(server: ScratchServer, modules: Sequence[Directive], error: ScratchEndedError) -> str:
-    logged = ended_after(error.lines)
+    logged = last_words([redacted(each, ()) for each in error.lines]) or "its log is empty"
     found = re.search(r"Can't load module from (.*): server aborting", "\n".join(error.lines))
     culprits = [each for each in modules if found and each.words[1] == found[1]]
     if not culprits:
-        return f"The server does not start ({error.ended}): {logged}"
+        return f"The server does not start ({error.ended}): {logged}."
     culprit = culprits[-1]
     try:
         if twin := _twin(server, modules[: modules.index(culprit)], culprit):
             return twin
     except (ScratchEndedError, ScratchSilentError, RefusedError):
         pass  # it does not load alone either
-    return f"The server does not start with {culprit.place}, which loads {culprit.words[1]}: {logged}"
+    return f"The server does not start with {culprit.place}, which loads {culprit.words[1]}: {logged}."
 
 
 def _twin(server: ScratchServer, before: Sequence[Directive], culprit: Directive) -> str:
