@@ -130,6 +130,8 @@ class BuildToFetch:
     module_file: str
     members: tuple[Member, ...]
     command_line_args: str
+    #: The module's arguments in a scratch server. None: the same.
+    scratch_args: str | None
     commands: tuple[str, ...]
 
     def url(self, node: str) -> str:
@@ -154,6 +156,7 @@ def build_to_fetch(
         module_file=row.module_file,
         members=members_of(row),
         command_line_args=metadata.get("command_line_args", ""),
+        scratch_args=metadata.get("scratch_args"),
         commands=tuple(each["command_name"] for each in metadata["commands"]),
     )
 
