@@ -75,6 +75,9 @@ def _start(start: dict[str, Any], limits: dict[str, Any]) -> int:
     try:
         os.setsid()
         output = os.open(start["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        # If memory is short, this process ends before the agent and the live server.
+        with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123 - as in `_children`
+            file.write("1000")
         nothing = os.open(os.devnull, os.O_RDONLY)
         if limits["user"]:
             uid, gid, groups = limits["user"]

@@ -1,5 +1,6 @@
 """The live server, as far as a scratch server has to be like it."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,9 @@ def _program(info: Mapping[str, str], process: Process | None) -> Path:
         raise UnavailableError(f"The server does not name its program. {advice}")
     if process and sees_same("/", "/", process.pid, ROOT) is False:
         raise UnavailableError(f"The server runs in another container than the agent. {advice}")
-    if not Path(named).is_file():
+    # A server that a shell found in PATH names a file in its working directory that does not exist. Not the target of
+    # /proc/<pid>/exe: Debian's redis-server is a link to redis-check-rdb, which looks at the name that it was started by.
+    found = named if Path(named).is_file() else shutil.which(Path(named).name)
+    if not found:
         raise UnavailableError(f"The server's program {named} is not visible to the agent. {advice}")
-    return Path(named)
+    return Path(found)

@@ -14,12 +14,22 @@ import pytest
 
 from rollout.agent.operations.runner import Runner
 from rollout.agent.scratch.confinement import Confinement
-from rollout.agent.scratch.server import PREFIX, ScratchEndedError, scratch_server
+from rollout.agent.scratch.live import live_server
+from rollout.agent.scratch.server import PREFIX, ScratchEndedError, UnavailableError, scratch_server
 from rollout.agent.settings import settings_from
 from rollout.messages import Phase, Reason, to_json
 from tests.integration.agent.conftest import ROOT, SERVERS
 
 pytestmark = pytest.mark.parametrize("binary", SERVERS, ids=["valkey", "redis"])
+
+ENVIRON = {
+    "MODFLEET_NODE": "n1",
+    "MODFLEET_BROKER_URL": "redis://127.0.0.1:1/0",
+    "MODFLEET_CONTROL_URL": "http://127.0.0.1:1",
+    "MODFLEET_SERVER_URL": "redis://127.0.0.1:2",
+    "MODFLEET_MODULES_DIR": "/nonexistent/modules",
+    "MODFLEET_JOURNAL_DIR": "/nonexistent/journal",
+}
 
 #: An agent that carries out the command of its standard input.
 AGENT = """
@@ -199,6 +209,17 @@ def test_without_a_scratch_server_nothing_is_loaded(site, built, program, words)
     assert site.server.loaded() == set()
 
 
+def test_a_program_that_a_shell_has_found_is_found_again(binary, tmp_path, monkeypatch):
+    """Such a server names a file in its working directory."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    settings = settings_from(ENVIRON)
+    info = {"executable": f"/nonexistent/{binary.name}", "redis_version": "7.0.15"}
+    with pytest.raises(UnavailableError, match="is not visible to the agent"):
+        live_server(settings, info)
+    (tmp_path / binary.name).symlink_to(binary)
+    assert live_server(settings, info).program == tmp_path / binary.name
+
+
 def test_another_version_of_the_program_says_nothing(site, built, binary):
     other = next(each for each in SERVERS if each != binary)
     set_up(site, SERVER_BINARY=str(other))
@@ -250,6 +271,7 @@ def test_as_root_it_runs_as_the_user_of_the_server(binary, short_folder, tempora
         server.started() as session,
     ):
         pid = session.info("server")["process_id"]
+        assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
         assert "Uid:\t65534\t65534\t65534\t65534" in Path(f"/proc/{pid}/status").read_text()
 
 
