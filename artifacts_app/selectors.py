@@ -134,6 +134,8 @@ class BuildToFetch:
     members: tuple[Member, ...]
     command_line_args: str
     args: tuple[str, ...] | None
+    #: The module's arguments in a scratch server. None: the same.
+    scratch_args: str | None
     commands: tuple[str, ...]
 
     def url(self, node: str) -> str:
@@ -159,6 +161,7 @@ def build_to_fetch(
         members=members_of(row),
         command_line_args=metadata.get("command_line_args", ""),
         args=_args_of(metadata.get("command_line_args", "")),
+        scratch_args=metadata.get("scratch_args"),
         commands=tuple(each["command_name"] for each in metadata["commands"]),
     )
 

@@ -345,6 +345,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "display_name": _text,
     "commands": _commands,
     "command_line_args": _arguments,
+    "scratch_args": _arguments,
     "capabilities": _texts,
     "min_redis_version": _redis_version,
     "compatible_redis_version": _optional_redis_version,

@@ -91,8 +91,12 @@ def _show_all(session: Session, labels: dict[str, str], phase: str | None = None
 
 
 def by_urgency(found: Iterable[Document]) -> list[Document]:
-    """Return the nodes that need a person first. The others keep their order."""
-    return sorted(found, key=lambda each: _URGENCY.get(each["phase"], len(_URGENCY)))
+    """Return the nodes that need a person first: above all those whose server would not start. The others keep their order."""
+    return sorted(found, key=lambda each: (not _would_not_start(each), _URGENCY.get(each["phase"], len(_URGENCY))))
+
+
+def _would_not_start(node: Document) -> bool:
+    return bool((node["degraded"] or {}).get("reason") == "would_not_start")
 
 
 def _in_a_table(found: list[Document], *, is_narrow: bool) -> RenderableType:
@@ -144,6 +148,8 @@ _SECTIONS = {
         "unexpected_error_replies",
         "enable_module_command",
         "include_seen",
+        "would_start",
+        "would_start_reason",
         "run_id",
         "reported_at",
     ),

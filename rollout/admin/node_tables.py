@@ -50,6 +50,8 @@ _FACTS = {
         "include_seen",
         "persistence",
         "to_do",
+        "would_start",
+        "would_start_reason",
     ),
     "Replication": ("role", "master", "link_status", "replica_count", "cluster_state", "migrating_slots"),
 }

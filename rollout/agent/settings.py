@@ -36,6 +36,7 @@ ServerUrl = Annotated[str, Meta(pattern=r"^(unix|redis|rediss)://")]
 OperatingSystem = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9 ._-]{0,31}\Z")]
 Access = typing.Literal["observe", "load", "restart"]
 Persistence = typing.Literal["include", "rewrite", "external"]
+Scratch = typing.Literal["require", "warn", "off"]
 UnitName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9:_.@\\-]{0,255}\Z")]
 Seconds = Annotated[float, Meta(gt=0)]
 
@@ -94,6 +95,15 @@ class AgentSettings:
     server_log: Path | None = None
     #: systemd unit of the server, whose journal is read if the server has no log file that the agent can read.
     server_unit: UnitName = ""
+    #: `require` that a module has loaded in a scratch server before it enters the live one, `warn` if it has not, or `off`.
+    scratch: Scratch = "require"
+    #: Program of the server for scratch servers. If not set: the one that the server names. Set it if the agent sees it at
+    #: another path.
+    server_binary: Path | None = None
+    #: The longest time for one load in a scratch server, seconds.
+    scratch_seconds: Seconds = 30.0
+    #: The most memory of a scratch server (RLIMIT_DATA), in millions of bytes.
+    scratch_megabytes: Annotated[int, Meta(ge=64)] = 1024
     #: Operating system of the server's machine or container, such as `rhel9`, if the agent runs in another one. If not
     #: set: the one in the agent's `/etc/os-release`.
     operating_system: OperatingSystem = ""

@@ -130,6 +130,24 @@ class Dispatch(models.Model):
         return self.operation
 
 
+class ScratchSuccess(models.Model):
+    """A load in a scratch server that has succeeded on a node: nodes that can run none rely on it."""
+
+    #: `messages.scratch_key`.
+    key = models.CharField(primary_key=True, max_length=64)
+    content_sha256 = models.CharField(max_length=64, db_index=True)
+    #: The node that has reported it first, and its `messages.ScratchLoad`.
+    node = models.CharField(max_length=128)
+    learned = models.JSONField()
+    recorded_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name_plural = "scratch successes"
+
+    def __str__(self) -> str:
+        return self.key
+
+
 class ServerLog(models.Model):
     """What the server of a node logged during an attempt that failed. The lines may contain data of clients, although the
     agent redacts them: they are in no event, and are deleted after MODFLEET_FAILURE_LOG_DAYS."""

@@ -81,6 +81,19 @@ def from_arguments(arguments: tuple[str, ...]) -> tuple[Directive, ...]:
     return tuple(Directive(file="command line", line=0, words=tuple(words)) for words in lines)
 
 
+def read_options(arguments: tuple[str, ...], root: Path = ROOT) -> Configuration:
+    """Read the options of a command line, and the files that they include."""
+    files: list[str] = []
+    unread: dict[str, str] = {}
+    directives: list[Directive] = []
+    for option in from_arguments(arguments):
+        directives.append(option)
+        if option.words[0] == "include" and len(option.words) > 1:
+            for included in _included(option.words[1], root, None, unread):
+                directives += islice(_read(included, root, None, DEEPEST_INCLUDE, files, unread), MOST_LINES)
+    return Configuration(file="", directives=tuple(directives), files=tuple(files), unread=unread)
+
+
 def split_words(line: str) -> tuple[str, ...] | None:
     """Return the words of a configuration line as the server splits them. None if its quotes are not balanced.
 

@@ -23,6 +23,7 @@ from rollout.agent.node.examinations import Examinations
 from rollout.agent.node.heartbeat_limit import within_limit
 from rollout.agent.node.journal import Journal
 from rollout.agent.node.persistence import Persistence
+from rollout.agent.node.start_checks import StartChecks
 from rollout.agent.server.call_history import CallHistory
 from rollout.agent.server.causes import refusal
 from rollout.agent.server.observation import Observer, product
@@ -50,6 +51,7 @@ from rollout.messages import (
     NodeProfile,
     ServerProblem,
     ServerState,
+    WouldStart,
     operating_system,
 )
 from rollout.signing import PROTOCOL
@@ -132,10 +134,15 @@ class Node:
     """The node of these settings. Threads may read its state while one of them changes it."""
 
     def __init__(
-        self, settings: AgentSettings, trust: Trust | None = None, examinations: Examinations | None = None
+        self,
+        settings: AgentSettings,
+        trust: Trust | None = None,
+        examinations: Examinations | None = None,
+        start_checks: StartChecks | None = None,
     ) -> None:
         self.settings = settings
         self._examinations = examinations
+        self._start_checks = start_checks
         self.trust = trust or Trust(settings)
         self.module_store = ModuleStore(settings.modules_dir, settings.server_modules_dir or settings.modules_dir)
         self.server = Server(settings)
@@ -146,7 +153,7 @@ class Node:
         #: What the owner of the server's configuration must do, by module. Threads share it: each access is one step.
         self.todo: dict[str, str] = {}
         self._info: Mapping[str, str] = {}
-        self._operating_system = operating_system(settings.operating_system) or read_operating_system()
+        self.operating_system = operating_system(settings.operating_system) or read_operating_system()
         self._last_facts = ServerFacts()
         self._last_state = ServerState()
         #: What the server's clients have called lately. Each heartbeat adds to it.
@@ -215,6 +222,11 @@ class Node:
         except Failure:
             return None
 
+    def check_start(self) -> None:
+        """Check again if the server would start. Never waits."""
+        if self._start_checks:
+            self._start_checks.again()
+
     def inventory(self) -> Inventory:
         """Read what is installed from the disk and the server. Raises: `OSError`."""
         inventory, facts = self._next_inventory(), self._facts_or_none()
@@ -229,17 +241,20 @@ class Node:
             log.warning("The modules directory cannot be read: %s", error)
             modules = self._modules
         settings = self.settings
+        if self._start_checks and (start := self._start_checks.newest(self._info, self._last_facts.modules)):
+            state = replace(state, would_start=start.result, would_start_reason=start.reason)
         doctor: tuple[Finding, ...] | None = ()
         if self._examinations:
             # Not before the broker has accepted a hello: the doctor would find that this node is not let in yet.
-            doctor = None if hello else self._examinations.newest(f"{state.run_id} {state.problem}")
+            about = f"{state.run_id} {state.problem} {state.would_start == WouldStart.NO}"
+            doctor = None if hello else self._examinations.newest(about)
         heartbeat = Heartbeat(
             node=settings.node,
             hello=hello,
             interval_seconds=settings.beat_seconds,
             profile=NodeProfile(
                 platform=PLATFORM,
-                operating_system=self._operating_system,
+                operating_system=self.operating_system,
                 server=facts.server,
                 server_version=facts.version[:32],
                 redis_version=facts.redis_version[:32],

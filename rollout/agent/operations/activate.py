@@ -11,6 +11,7 @@ from rollout.agent.node.node import ServerFacts, observe
 from rollout.agent.operations.external import wait_for_load
 from rollout.agent.operations.last_check import refuse_to_change
 from rollout.agent.operations.operation import LOAD_SECONDS, UNLOAD_SECONDS, Operation
+from rollout.agent.operations.scratch import try_in_scratch
 from rollout.agent.operations.settle import RestartedError, crashed, is_restarted, noted_hang, settle, silent
 from rollout.agent.server.causes import (
     LoadRefusedError,
@@ -29,19 +30,20 @@ from rollout.agent.server.session import (
     Session,
 )
 from rollout.agent.server.swap import load, swap
-from rollout.messages import Command, Package, Phase, Reason
+from rollout.messages import Command, Package, Phase, Reason, ScratchLoad
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activated:
     """What was done. `has_loaded`: the server had to load the version. `swap_seconds`: set if it replaced another one.
 
-    `message`: which options of the former version were lost.
+    `message`: which options of the former version were lost. `scratch`: of the load before, in a scratch server.
     """
 
     has_loaded: bool
     swap_seconds: float | None = None
     message: str = ""
+    scratch: ScratchLoad | None = None
 
 
 def activate(operation: Operation, package: Package) -> Activated:
@@ -139,6 +141,7 @@ def _load(operation: Operation, package: Package, module: LoadedModule, facts: S
     expected = next(member.sha256 for member in package.members if member.path == package.module_file)
     if file_digest(operation.target / package.module_file) != expected:
         raise Failure(Reason.CHECKSUM_MISMATCH, f"`{package.module_file}` changed on the node's disk. Check the disk.")
+    scratch = try_in_scratch(operation, package, module, facts)
     operation.node.persistence.prepare(operation.server_target.parent, module.args)
     loaded = next((each for each in facts.modules if each.name == module.name), None)
     seconds = operation.deadline.step("Loading", LOAD_SECONDS).remaining()
@@ -158,7 +161,7 @@ def _load(operation: Operation, package: Package, module: LoadedModule, facts: S
             if operation.command.has_types or _leaves_writes_in_aof(session, module.name):
                 operation.write_line(module)
     operation.node.module_store.clear_replaced(operation.command.module_name, operation.command.version)
-    return Activated(has_loaded=True, swap_seconds=swap_seconds, message=message)
+    return Activated(has_loaded=True, swap_seconds=swap_seconds, message=message, scratch=scratch)
 
 
 def _load_or_swap(

@@ -10,7 +10,7 @@ from rollout.agent.node.node import Node, ServerFacts
 from rollout.agent.operations.watch import Watch
 from rollout.agent.server.server_log import ServerLog
 from rollout.agent.server.session import LoadedModule
-from rollout.messages import Command, Phase, Reason, ServerHealth
+from rollout.messages import Command, Phase, Reason, ScratchLoad, ServerHealth
 
 #: The longest time of each step, seconds. Together they stay below `LONGEST_OPERATION`.
 FETCH_SECONDS = 1200.0
@@ -29,6 +29,7 @@ class Outcome:
     swap_seconds: float | None = None
     server_log: tuple[str, ...] = ()
     health: ServerHealth | None = None
+    scratch: ScratchLoad | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

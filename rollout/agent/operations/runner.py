@@ -14,6 +14,7 @@ from rollout.agent.failure import CanceledError, Failure, MalformedCommandError,
 from rollout.agent.node.examinations import Examinations
 from rollout.agent.node.journal import Before, Entry
 from rollout.agent.node.node import Node, ServerFacts
+from rollout.agent.node.start_checks import StartChecks
 from rollout.agent.operations.expiry import Expiry
 from rollout.agent.operations.install import install
 from rollout.agent.operations.last_check import refuse_to_change
@@ -48,8 +49,9 @@ class Runner:
         expiry: Expiry | None = None,
         trust: Trust | None = None,
         examinations: Examinations | None = None,
+        start_checks: StartChecks | None = None,
     ) -> None:
-        self.node = Node(settings, trust, examinations)
+        self.node = Node(settings, trust, examinations, start_checks)
         self._expiry = expiry or Expiry()
         self._is_recovered = False
         #: Canceled commands without an answer. Threads share it without a lock: each access is one atomic step.
@@ -87,6 +89,7 @@ class Runner:
                 if not self._is_recovered:
                     self._recover()
                 final = self._answer(command, report)
+            self.node.check_start()
         except Exception as error:  # noqa: BLE001 - the outermost loop of a command: it must end in a report
             final = self._final(command, _ended_by(error, command))
         report(final)
@@ -395,4 +398,5 @@ def _report(command: Command, outcome: Outcome) -> Report:
         server_log=outcome.server_log,
         release=command.release,
         health=outcome.health,
+        scratch=outcome.scratch,
     )

@@ -217,6 +217,11 @@ class ServerStateSerializer(serializers.Serializer[Any]):
     include_seen = serializers.BooleanField(
         allow_null=True, help_text="The server's configuration includes the agent's file"
     )
+    would_start = serializers.CharField(
+        allow_blank=True,
+        help_text="Result of the start check: `yes`, `no` or `unknown`; empty if the agent has not checked",
+    )
+    would_start_reason = serializers.CharField(allow_blank=True)
     modules = ServerModuleSerializer(many=True, help_text="The first 64")
     module_count = serializers.IntegerField(allow_null=True)
     persistence = serializers.CharField(

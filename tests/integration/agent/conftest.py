@@ -369,7 +369,13 @@ def aof() -> str:
 
 
 @pytest.fixture
-def site(short_folder: Path, shelf: Shelf, binary: Path, aof: str) -> Iterator[Site]:
+def scratch() -> str:
+    """The agent's setting. `off` in tests of what protects a server from a module that has passed its trial."""
+    return "require"
+
+
+@pytest.fixture
+def site(short_folder: Path, shelf: Shelf, binary: Path, aof: str, scratch: str) -> Iterator[Site]:
     server = Valkey(short_folder / "s", binary=binary, aof=aof)
     environ = {
         "MODFLEET_NODE": "n1",
@@ -379,6 +385,7 @@ def site(short_folder: Path, shelf: Shelf, binary: Path, aof: str) -> Iterator[S
         "MODFLEET_MODULES_DIR": str(short_folder / "modules"),
         "MODFLEET_JOURNAL_DIR": str(short_folder / "journal"),
         "MODFLEET_BEAT_SECONDS": "1",
+        "MODFLEET_SCRATCH": scratch,
     }
     site = Site(short_folder, server, shelf, Runner(settings_from(environ)), environ)
     site.runner.recover()
