@@ -21,10 +21,11 @@ from rollout.agent.scratch.server import (
     scratch_server,
 )
 from rollout.agent.server.causes import LoadRefusedError, UnloadRefusedError, taken_commands, why_not_loaded
-from rollout.agent.server.observation import product, storable
+from rollout.agent.server.observation import product
 from rollout.agent.server.server_log import redacted
 from rollout.agent.server.session import LoadedModule, RefusedError, Session
 from rollout.agent.server.swap import load, unload
+from rollout.agent.server.texts import storable
 from rollout.messages import MOST_SCRATCH_FACTS, Reason, ScratchLoad
 
 #: Limit of each fact, characters.
