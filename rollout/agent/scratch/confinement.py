@@ -4,8 +4,8 @@ import functools
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rollout.agent.inspection.process import Process
@@ -21,8 +21,8 @@ TRY_SECONDS = 5.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confinement:
     """`user`: uid, gid and groups of the scratch server, None for the agent's. `hidden`: directories and files with the
-    agent's secrets, which bubblewrap hides. `shown`: directories that it shows again. `is_asked_for`: a person has named the
-    program. `differences`: what is not as it is for the live server."""
+    agent's secrets, which bubblewrap hides. `shown`: files and directories that are seen nevertheless. `is_asked_for`: a
+    person has named the program. `differences`: what is not as it is for the live server."""
 
     user: tuple[int, int, tuple[int, ...]] | None = None
     bubblewrap: str = ""
@@ -36,6 +36,10 @@ class Confinement:
     def is_apart(self) -> bool:
         """Return True if the scratch server cannot read the agent's secrets, and may execute what others own."""
         return self.user is not None or bool(self.bubblewrap)
+
+    def showing(self, paths: Iterable[str | Path]) -> "Confinement":
+        """Return the same, but these files are seen, wherever they are."""
+        return replace(self, shown=(*self.shown, *map(Path, paths)))
 
     def trusts(self, path: Path) -> bool:
         """Return True if the agent may execute the file: the agent's user could otherwise run what another user wrote."""
@@ -52,7 +56,7 @@ class Confinement:
             *(self.bubblewrap, "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--dev", "/dev"),
             *("--proc", "/proc", "--tmpfs", "/tmp"),  # noqa: S108 - a directory of its own
             *(word for each in self.hidden for word in _hide(each)),
-            *(word for each in self.shown for word in ("--ro-bind", str(each), str(each))),
+            *(word for each in (*self.shown, program) for word in ("--ro-bind-try", str(each), str(each))),
             *("--bind", str(directory), str(directory), "--chdir", str(directory)),
             *("--", str(program), *arguments),
         ]

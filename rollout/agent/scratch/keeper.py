@@ -1,9 +1,10 @@
 """Starts the programs of one scratch server, limits them, and ends them.
 
-Run as a program. The first line of standard input has the limits, each further line has a program to start, as JSON. A
-start ends the program before it. If a program ends by itself, its exit code is printed, negative for a signal. At the end
-of the input, also if the agent was killed, every process is killed and the directory is deleted. This file imports
-nothing of the project, so that it starts at once.
+Run as a program. The first line of standard input has the limits, each further line has a program to start, as JSON. The
+first line of standard output is the directory that it has created, or a message after a space. A start ends the program
+before it. If a program ends by itself, its exit code is printed, negative for a signal. At the end of the input, also if
+the agent was killed, every process is killed and the directory is deleted. This file imports nothing of the project, so
+that it starts at once.
 """
 
 import ctypes
@@ -33,21 +34,35 @@ def main() -> None:
         if not (read := os.read(0, 65536)):
             return
         buffer += read
-    limits, *starts = (json.loads(line) for line in buffer.splitlines())
+    limits = json.loads(buffer)
     try:
-        _serve(limits, starts)
+        os.mkdir(limits["directory"], 0o700)  # noqa: PTH102 - pathlib takes 5 ms to import
+        if limits["user"]:
+            os.chown(limits["directory"], *limits["user"][:2])
+    except OSError as error:
+        _say(f" {error.strerror}")
+        return
+    try:
+        _say(limits["directory"])
+        _serve(limits)
     finally:
         _kill_all()
         shutil.rmtree(limits["directory"], ignore_errors=True)
 
 
-def _serve(limits: dict[str, Any], starts: list[dict[str, Any]]) -> None:
+def _say(line: str) -> None:
+    with suppress(BrokenPipeError):
+        os.write(1, f"{line}\n".encode())
+
+
+def _serve(limits: dict[str, Any]) -> None:
     """Start programs until the input ends, or for `limits["seconds"]`."""
     reads, wakes = os.pipe()
     os.set_blocking(wakes, False)
     signal.set_wakeup_fd(wakes)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     end = time.monotonic() + limits["seconds"]
+    starts: list[dict[str, Any]] = []
     current, rest = 0, b""
     while True:
         for each in starts:
@@ -117,8 +132,7 @@ def _tell_ended(current: int) -> None:
             if pid == 0:
                 return
             if pid == current:
-                with suppress(BrokenPipeError):
-                    os.write(1, b"%d\n" % os.waitstatus_to_exitcode(status))
+                _say(str(os.waitstatus_to_exitcode(status)))
 
 
 def _kill_all() -> None:
@@ -133,7 +147,7 @@ def _kill_all() -> None:
 
 
 def _children() -> list[int]:
-    with open(f"/proc/self/task/{os.getpid()}/children") as file:  # noqa: PTH123 - pathlib takes 5 ms to import
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:  # noqa: PTH123 - likewise
         return [int(each) for each in file.read().split()]
 
 

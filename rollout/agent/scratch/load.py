@@ -62,7 +62,8 @@ def load_in_scratch(live: LiveServer, trial: Trial, *, seconds: float) -> Scratc
 
     Raises: `ScratchLoadError`; `UnavailableError` if no scratch server can run here.
     """
-    with scratch_server(live.program, live.confinement, seconds=seconds) as server:
+    confinement = live.confinement.showing([trial.module.path, *(each.path for each in trial.others)])
+    with scratch_server(live.program, confinement, seconds=seconds) as server:
         try:
             learned, loaded = _first_start(server, live, trial)
         except ScratchSilentError as error:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 import select
 import shutil
 import subprocess
@@ -217,15 +218,14 @@ def scratch_server(program: Path, confinement: Confinement, *, seconds: float) -
             f"The server's program {program} can be replaced by another user than root and the agent's."
         )
     _sweep()
-    directory = _directory(confinement)
-    process = None
+    process, directory = _keeper(), None
     try:
-        process = _keeper(directory, confinement, seconds)
+        directory = _directory(process, confinement, seconds)
         yield ScratchServer(directory, program, confinement, process, seconds=seconds)
     finally:
-        if process is not None:
-            _end(process)
-        shutil.rmtree(directory, ignore_errors=True)
+        _end(process)
+        if directory is not None:  # left behind by a keeper that was killed
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def last_words(lines: Sequence[str]) -> str:
@@ -235,28 +235,14 @@ def last_words(lines: Sequence[str]) -> str:
     return "; ".join(each.lstrip("-.*# ").rstrip(". ") for each in told[max(0, crash + 1 - SHOWN_LINES) : crash + 1])
 
 
-def _directory(confinement: Confinement) -> Path:
-    """Return a new directory with a path that leaves room for the name of a socket."""
-    for parent in dict.fromkeys((tempfile.gettempdir(), "/tmp")):  # noqa: S108 - mkdtemp makes a private directory
-        if len(os.fsencode(parent)) + len(PREFIX) + 12 > LONGEST_SOCKET_PATH:
-            continue
-        try:
-            directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-            if confinement.user:
-                os.chown(directory, *confinement.user[:2])
-        except OSError as error:
-            raise UnavailableError(f"No temporary directory can be created in {parent}: {error.strerror}.") from error
-        return directory
-    raise UnavailableError("The path of the directory for temporary files is too long. Set TMPDIR to a shorter one.")
-
-
-def _keeper(directory: Path, confinement: Confinement, seconds: float) -> "subprocess.Popen[bytes]":
+def _keeper() -> "subprocess.Popen[bytes]":
     try:
         # `-I -S`: import neither from the directory, PYTHONPATH nor site-packages.
-        process = subprocess.Popen(  # noqa: S603 - our own program
+        return subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-I", "-S", keeper.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            bufsize=0,
             stderr=subprocess.DEVNULL,
             env=scratch_environment(os.environ),
             cwd="/",
@@ -264,16 +250,34 @@ def _keeper(directory: Path, confinement: Confinement, seconds: float) -> "subpr
         )
     except OSError as error:
         raise UnavailableError(f"No process can be started: {error.strerror}.") from error
+
+
+def _directory(process: "subprocess.Popen[bytes]", confinement: Confinement, seconds: float) -> Path:
+    """Let the keeper create its directory, so that it also deletes the directory of an agent that is killed now."""
+    assert process.stdin  # noqa: S101 - it has pipes
+    assert process.stdout  # noqa: S101 - likewise
     limits = {
-        "directory": str(directory),
+        "directory": _new_name(),
         "seconds": seconds + GRACE_SECONDS,
         "user": confinement.user,
         "resources": confinement.resources(seconds),
     }
-    assert process.stdin  # noqa: S101 - it has a pipe
     with suppress(BrokenPipeError):
         os.write(process.stdin.fileno(), json.dumps(limits).encode() + b"\n")
-    return process
+    answer = process.stdout.readline().decode().rstrip("\n")
+    if answer != limits["directory"]:
+        words = answer.strip() or "the process that creates it has ended"
+        raise UnavailableError(f"The temporary directory {limits['directory']} cannot be created: {words}.")
+    return Path(answer)
+
+
+def _new_name() -> str:
+    """Return a new path that leaves room for the name of a socket."""
+    for parent in dict.fromkeys((tempfile.gettempdir(), "/tmp")):  # noqa: S108 - the directory is private
+        name = f"{parent}/{PREFIX}{secrets.token_hex(4)}"
+        if len(os.fsencode(name)) + len("/s") <= LONGEST_SOCKET_PATH:
+            return name
+    raise UnavailableError("The path of the directory for temporary files is too long. Set TMPDIR to a shorter one.")
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

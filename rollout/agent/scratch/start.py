@@ -89,7 +89,8 @@ def check_start(start: NextStart, loaded: Iterable[LoadedModule], *, seconds: fl
     if start.stops or start.unknown:
         return _result(WouldStart.NO if start.stops else WouldStart.UNKNOWN, start.stops or start.unknown)
     try:
-        with scratch_server(start.live.program, start.live.confinement, seconds=seconds) as server:
+        confinement = start.live.confinement.showing(each.words[1] for each in start.modules)
+        with scratch_server(start.live.program, confinement, seconds=seconds) as server:
             if reason := _refusal(server, start, seconds):
                 return _result(WouldStart.NO, reason)
     except UnavailableError as error:
