@@ -567,6 +567,10 @@ class SlotMigration:
     atomic: bool = False
 
 
+#: The newest changes of the configuration that a heartbeat names.
+MOST_CONFIGURATION_CHANGES = 4
+
+
 class ChangeKind(StrEnum):
     """`outside`: another hand changed the server's configuration. `resolved`: the agent removed a line of its own, because
     another line loads the same module."""
@@ -644,7 +648,7 @@ class ServerState:
     replication: Replication | None = None
     persistence: Word = ""
     to_do: Sentences = ""
-    configuration_changes: Annotated[tuple[ConfigurationChange, ...], Meta(max_length=16)] = ()
+    configuration_changes: Annotated[tuple[ConfigurationChange, ...], Meta(max_length=MOST_CONFIGURATION_CHANGES)] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from modfleet.enrol.host import Host
 from modfleet.enrol.layout import server_drop_in
-from modfleet.enrol.rights import LOAD, OBSERVE, PROBES, REWRITE_PROBE, SERVER_USER, rules, writes_lines
+from modfleet.enrol.rights import LOAD, OBSERVE, PROBES, SERVER_USER, probes, rules, writes_lines
 from modfleet.enrol.server import FoundServer, Login, session
 from modfleet.enrol.steps import Steps
 from modfleet.failure import CommandError
@@ -94,9 +94,7 @@ class AtServer:
             return False
         try:
             with session(self._found.url, login) as own:
-                wanted = [PROBES[OBSERVE], *(PROBES[each] for each in sorted(self._rights))]
-                wanted += [REWRITE_PROBE] if writes_lines(self._rights, self._owner) else []
-                return all(self._may(own, login.user, each) for each in wanted)
+                return all(self._may(own, login.user, each) for each in probes(self._rights, self._owner))
         except (Failure, RefusedError, OSError):
             return False
 

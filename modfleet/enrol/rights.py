@@ -40,12 +40,19 @@ def writes_lines(rights: Collection[str], owner: str) -> bool:
     return LOAD in rights and owner != "external"
 
 
+def probes(rights: Collection[str], owner: str) -> list[tuple[str, ...]]:
+    """Return a command for each right that the server's user needs. With an external owner, the agent changes nothing."""
+    needed = [PROBES[each] for each in sorted(rights) if each == OBSERVE or owner != "external"]
+    return [*needed, REWRITE_PROBE] if writes_lines(rights, owner) else needed
+
+
 def rules(rights: Collection[str], owner: str, password_sha256: str, *, has_atomic_migrations: bool = False) -> str:
     """Return the rules of the server's user, for ACL SETUSER and for a line `user modfleet-agent ...` of a file.
 
     `has_atomic_migrations`: the server knows the command that shows them.
     """
+    level = Level.OBSERVE if owner == "external" else access_of(rights)
     extras = {Extra.REWRITE} if writes_lines(rights, owner) else set[Extra]()
     if has_atomic_migrations:
         extras.add(Extra.MIGRATIONS)
-    return f"on #{password_sha256} {acl_rules(access_of(rights), extras)}"
+    return f"on #{password_sha256} {acl_rules(level, extras)}"

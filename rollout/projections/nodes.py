@@ -38,7 +38,7 @@ from rollout.domain.node.events import (
     NodeRevoked,
     NodeWentOffline,
 )
-from rollout.domain.node.state import MOST_CONFIGURATION_CHANGES, Identity, NodePhase
+from rollout.domain.node.state import REMEMBERED_CHANGES, Identity, NodePhase
 from rollout.domain.placement.decider import PLACEMENT
 from rollout.domain.placement.events import OperationReleased, PlacementEvent, PlacementForgotten
 from rollout.domain.placement.state import PlacementState
@@ -227,7 +227,7 @@ def _degrade(node: Node, event: NodeDegraded) -> None:
 
 
 def _note_configuration_change(node: Node, event: NodeConfigChangedOutside | NodePersistenceResolved) -> None:
-    node.configuration_changes = [*node.configuration_changes, event.id][-MOST_CONFIGURATION_CHANGES:]
+    node.configuration_changes = [*node.configuration_changes, event.id][-REMEMBERED_CHANGES:]
 
 
 def _set_profile(node: Node, profile: NodeProfile) -> None:

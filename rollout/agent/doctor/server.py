@@ -75,7 +75,7 @@ def server_is_broker(host: Host) -> Outcome:
 def enable_module_command(host: Host) -> Outcome:
     """Unload a module that does not exist: the server looks at the setting before rights and names."""
     if _observes(host):
-        return passed("Not needed: this agent only observes.")
+        return passed("Not needed: this agent loads no modules.")
     with host.session() as session:
         words, lacks_rights = "OK", False
         try:
@@ -151,7 +151,8 @@ def _version(host: Host) -> tuple[str, str]:
 
 
 def _observes(host: Host) -> bool:
-    return bool(getattr(host.settings, "observe", False))
+    """Return True if the agent changes nothing at the server."""
+    return host.settings.observe or host.settings.persistence == "external"
 
 
 def _shares_numbers(host: Host) -> bool:

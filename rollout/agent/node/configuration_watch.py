@@ -17,12 +17,10 @@ from rollout.agent.inspection.start_lines import StartLines
 from rollout.agent.module_files.include import load_line
 from rollout.agent.node.persistence import Persistence
 from rollout.agent.server.texts import storable
-from rollout.messages import ChangeKind, ConfigurationChange
+from rollout.messages import MOST_CONFIGURATION_CHANGES, ChangeKind, ConfigurationChange
 
 log = logging.getLogger(__name__)
 
-#: The changes that each heartbeat names.
-MOST_CHANGES = 4
 #: Limit of the text of a change, characters.
 LONGEST = 400
 
@@ -81,7 +79,7 @@ class ConfigurationWatch:
 
     def _note(self, kind: ChangeKind, words: str) -> None:
         change = ConfigurationChange(id=uuid.uuid4().hex, kind=kind, at=time.time(), message=storable(words)[:LONGEST])
-        self._kept.changes = [*self._kept.changes, change][-MOST_CHANGES:]
+        self._kept.changes = [*self._kept.changes, change][-MOST_CONFIGURATION_CHANGES:]
         self._save()
 
     def _read(self) -> _Kept:

@@ -140,8 +140,10 @@ class Persistence:
         if self.is_external:
             return
         with self._lock:
-            if self._is_in_main(self.read(), module_directory):
-                self._write_main(module_directory, module, order)
+            start = self.read()
+            if self._is_in_main(start, module_directory):
+                if start.problem or not self._has_only(start, module_directory, module):
+                    self._write_main(module_directory, module, order)
             else:
                 self._include.remember(module_directory, PurePosixPath(module.path), module.args, order)
 
@@ -151,8 +153,10 @@ class Persistence:
             return
         with self._lock:
             self._include.restore(module_directory, PurePosixPath(module.path), module.args)
-            lines = [each for each in self.others(self.read()) if each.is_below(module_directory)]
-            if any((each.path, each.args) != (module.path, module.args) for each in lines):
+            start = self.read()
+            is_hidden = self.owner == "rewrite" and start.problem
+            is_other = any(each.is_below(module_directory) for each in self.others(start))
+            if is_hidden or (is_other and not self._has_only(start, module_directory, module)):
                 self._rewrite()
 
     def redirect(self, directory: PurePosixPath, to: PurePosixPath) -> None:
@@ -244,8 +248,8 @@ class Persistence:
         start = self._rewrite()
         if start.problem:
             return  # the server has written the file, and only it may read it
-        lines = [each for each in self.others(start) if each.is_below(module_directory)]
-        if [(each.path, each.args) for each in lines] != [(module.path, module.args)]:
+        if not self._has_only(start, module_directory, module):
+            lines = [each for each in self.others(start) if each.is_below(module_directory)]
             found = " and ".join(each.place for each in lines) or "no line"
             raise Failure(
                 Reason.PERSISTENCE_FAILED,
@@ -260,6 +264,11 @@ class Persistence:
                 f"CONFIG REWRITE wrote the modules into {start.main} in an order in which they do not load: each must come "
                 "after those that it needs. Sort its loadmodule lines, or use the setting MODFLEET_PERSISTENCE=include.",
             )
+
+    def _has_only(self, start: StartLines, module_directory: PurePosixPath, module: LoadedModule) -> bool:
+        """Return True if the one line of the module that is not ours loads exactly `module`."""
+        lines = [(each.path, each.args) for each in self.others(start) if each.is_below(module_directory)]
+        return lines == [(module.path, module.args)]
 
     def _refuse_if_modules_are_disabled(self) -> None:
         """Raises: `Failure` (module_command_disabled, permission_denied) if the server would refuse to load a module: CONFIG

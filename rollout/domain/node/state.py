@@ -36,7 +36,7 @@ from rollout.domain.node.health import Degradation
 from rollout.messages import InstalledModule, NodeProfile
 
 #: The recorded changes of a server's configuration that are remembered: more than a heartbeat has.
-MOST_CONFIGURATION_CHANGES = 32
+REMEMBERED_CHANGES = 32
 
 #: A node's clock is reported as wrong if it differs from the database's by more than this, seconds.
 LARGEST_SKEW = 30.0
@@ -160,7 +160,7 @@ def evolve(state: NodeState, event: NodeEvent) -> NodeState:
         case NodeRecovered():
             return replace(state, degradation=None)
         case NodeConfigChangedOutside() | NodePersistenceResolved():
-            newest = (*state.configuration_changes, event.id)[-MOST_CONFIGURATION_CHANGES:]
+            newest = (*state.configuration_changes, event.id)[-REMEMBERED_CHANGES:]
             return replace(state, configuration_changes=newest)
         case NodeProfileChanged():
             return replace(state, profile=event.profile)

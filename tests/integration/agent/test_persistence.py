@@ -33,7 +33,13 @@ class Configured(Valkey):
 
     def write(self) -> None:
         self.folder.mkdir(exist_ok=True)
-        lines = ["port 0", f"unixsocket {self.socket}", f"dir {self.folder}", "enable-module-command local", 'save ""']
+        lines = [
+            "port 0",
+            f"unixsocket {self.socket}",
+            f"dir {self.folder}",
+            f"enable-module-command {self.modules}",
+            'save ""',
+        ]
         lines += [f"appendonly {self.aof}", f"logfile {self.folder}/log"]
         self.file.write_text("".join(f"{line}\n" for line in [*lines, *self.more]))
 
@@ -458,7 +464,13 @@ def test_external_waits_for_the_line_and_says_which(site, built):
 
 
 @owned_by("external")
-def test_external_succeeds_when_the_server_runs_it(site, built):
+@pytest.mark.parametrize("allowed", ["local", "no"])
+def test_external_succeeds_when_the_server_runs_it(site, built, allowed):
+    site.server.modules = allowed
+    site.server.kill()
+    site.server.write()
+    site.server.start()
+
     def add() -> None:
         site.server.more.append(line(site, built("greet")))
         site.server.kill()

@@ -108,8 +108,9 @@ def test_a_tool_that_owns_the_configuration_is_left_alone(install, site):
     assert settings_from(site.settings("n1")).persistence == "external"
     assert "include" not in site.config.read_text()
     assert "enable-module-command" not in site.config.read_text()
-    with pytest.raises(redis.exceptions.NoPermissionError):
-        site.as_agent("n1", "CONFIG", "REWRITE")
+    for words in (("CONFIG", "REWRITE"), ("MODULE", "LOAD", "/nonexistent")):
+        assert "has no permissions" in site.call("ACL", "DRYRUN", "modfleet-agent", *words)
+    assert install("--yes").has("done") == []
 
 
 def test_another_owner_is_chosen_later(install, site):
