@@ -91,7 +91,7 @@ class AgentSettings:
     access: Access = "load"
     #: Log file of the server, as the agent sees it. `modfleet agent install` sets it if it sees the log. If not set: the one
     #: that the server names, if the agent's user may call CONFIG GET. A failed operation reports what the server logged,
-    #: redacted.
+    #: redacted. The log also tells a crash from a restart by a person.
     server_log: Path | None = None
     #: systemd unit of the server, whose journal is read if the server has no log file that the agent can read.
     server_unit: UnitName = ""

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from rollout.agent.server.health import COUNTED, SAMPLED, Sample, sample_from, statistics_from
+from rollout.agent.server.observation import storable
 from rollout.agent.server.session import RefusedError, Session
 from rollout.messages import ServerHealth, ServerStatistics
 
@@ -58,7 +59,7 @@ class Watch:
             before=self.before,
             after=self.after,
             restarts=len(self.restarts),
-            run_id=self.last.run_id[:64] if self.last else "",
+            run_id=storable(self.last.run_id)[:64] if self.last else "",
             unexpected_error_replies=self.last.error_replies if self.last else None,
         )
 

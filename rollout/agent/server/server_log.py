@@ -211,7 +211,7 @@ class ServerLog:
         """Remember the end of the log. Only the first mark counts. `may_ask`: the server may be asked for its log's path."""
         if self._source is not None:
             return
-        self._unit = self._unit or self._unit_of(session)
+        self._unit = self._unit or self._unit_journal()
         problems = []
         for opened in self._sources(session, may_ask=may_ask):
             if not isinstance(opened, str):
@@ -258,8 +258,9 @@ class ServerLog:
             self._source.close()
         self._source = self._unit = None
 
-    def _unit_of(self, session: Session) -> _Source | None:
-        pid = server_pid(self._settings.server_url, session.info("server"))
+    def _unit_journal(self) -> _Source | None:
+        """Return the journal of the server's systemd unit, None if no unit is found on this host."""
+        pid = server_pid(self._settings.server_url, {})
         unit = self._settings.server_unit or (unit_of(pid) if pid else None)
         try:
             return _Journal(unit) if unit else None
