@@ -35,6 +35,8 @@ VALUES: dict[str, Any] = {
     "fix": "Add this line to /etc/redis/redis.conf: include /usr/lib/modfleet/node-1/*.conf",
     "link_status": "",
     "master": "",
+    "ServerModule.bundled": False,
+    "most_called": "greet.hello",
     "path": "/usr/lib/modfleet/node-1/greet/1/greet.so",
     "problem": "",
     "rdb_last_bgsave_status": "ok",
