@@ -7,7 +7,7 @@ from rollout.domain.errors import IgnoredReplicaNotFoundError, InvalidAddressErr
 from rollout.models import IgnoredReplica
 from rollout.services.ignored_replicas import ignore_replica, unignore_replica
 from rollout.services.nodes import decommission_node, set_address
-from tests.recorded_fleet import differences, fleet, join, node
+from tests.recorded_fleet import differences, fleet, join, know, node
 from tests.recorded_shards import beat, master_of, member, replica_of, say
 
 pytestmark = pytest.mark.django_db
@@ -144,7 +144,8 @@ def test_the_place_of_a_node_over_http(admin):
     assert [master[name] for name in shown] == ["n0000", None, 0, ["n0001"], [STRANGER], [], 3]
     assert [replica[name] for name in shown] == ["n0000", "n0000", 1, [], [], [], None]
     assert (master["not_ready"]["reason"], replica["not_ready"]) == ("backup_running", None)
-    unknown = admin.get("/v2/nodes/n0002").json()
+    know("old")
+    unknown = admin.get("/v2/nodes/old").json()
     assert [unknown[name] for name in shown] == [None, None, None, [], [], [], None]
 
 
