@@ -3,8 +3,9 @@
 from typing import Any
 
 from rollout.delivery import ingestion
-from rollout.messages import Replica, Replication, ServerState
+from rollout.messages import Capability, Replica, Replication, ServerState
 from rollout.models import ShardMember
+from rollout.signing import PROTOCOL
 from tests.recorded_fleet import heartbeat_of
 
 READY: dict[str, Any] = {"loading": False, "async_loading": False, "cluster_enabled": False, "backups": 0}
@@ -13,7 +14,8 @@ READY: dict[str, Any] = {"loading": False, "async_loading": False, "cluster_enab
 def beat(name: str, state: ServerState | None = None, *, host: str = "", **more: Any) -> dict[str, Any]:
     """A heartbeat with this state of its server; without one, of a master without replicas."""
     seen = state or master_of()
-    return heartbeat_of(name, **{"role": seen.role, "facts": seen, **more}) | {"host": host}
+    agent = {"host": host, "protocol": PROTOCOL, "capabilities": sorted(Capability)}
+    return heartbeat_of(name, **{"role": seen.role, "facts": seen, **more}) | agent
 
 
 def say(*beats: dict[str, Any]) -> None:

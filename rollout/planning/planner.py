@@ -39,7 +39,7 @@ def plan_of(request: RolloutRequest) -> Plan:
         dependencies = dependencies_of(request, module, included, observed)
         skips |= dependencies.skips
         included = [node for node in included if node.name not in skips]
-    skips |= ShardOrder(request, included).skips()
+    skips |= ShardOrder(request, included, observed.shards).skips()
     plan = plan_waves(request, module, chosen, skips, observed)
     plan = replace(plan, needs=dependencies.needs, before=dependencies.before)
     if not request.supersede:

@@ -1,7 +1,7 @@
 """Plans the order of a shard's copies, and finds nodes that cannot get their turn. The release follows the same order
 (`domain.rollout.turns`), by the state of that moment."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain
 
 from django.db.models import Q
@@ -15,26 +15,23 @@ from rollout.messages import Action, Activation, Capability, Reason
 from rollout.models import Node, NodeModule, ShardMember
 from rollout.planning.nodes import unable_to
 
-#: Servers that have a master, or replicas that are no nodes. Their masters follow from these rows.
-_RELATED = ~Q(master="") | ~Q(unmanaged_master="") | ~Q(unmanaged=[])
+#: Servers that share their data with another one.
+_RELATED = ~Q(master="") | ~Q(unmanaged_master="") | ~Q(unmanaged=[]) | ~Q(replicas=[])
 
 
 class Shards:
-    """The shards of the fleet, except servers that stand alone; one query."""
+    """The shards of these members, which are in the order of names."""
 
-    def __init__(self) -> None:
-        self._members = {each.node: each for each in ShardMember.objects.filter(_RELATED).order_by("node")}
-        self._replicas: dict[str, list[str]] = {}
-        for name, member in self._members.items():
-            if member.master:
-                self._replicas.setdefault(member.master, []).append(name)
+    def __init__(self, members: Iterable[ShardMember]) -> None:
+        self._members = {each.node: each for each in members if _is_related(each)}
 
     def __contains__(self, node: str) -> bool:
         """Return True if the node is known to share its data with another server."""
-        return node in self._members or node in self._replicas
+        return node in self._members
 
     def replicas(self, node: str) -> Sequence[str]:
-        return self._replicas.get(node, ())
+        member = self._members.get(node)
+        return member.replicas if member else ()
 
     def master(self, node: str) -> str:
         """Return the node that is its master, empty if it has none."""
@@ -58,28 +55,47 @@ class Shards:
         return member.unmanaged_master if member else ""
 
 
+class ShardFacts:
+    """Reads from the database what the order depends on. The simulation has the same facts in memory."""
+
+    def __init__(self) -> None:
+        self._members: list[ShardMember] | None = None
+
+    def members(self) -> Iterable[ShardMember]:
+        """Return the members of the fleet's shards in the order of names, except servers that stand alone; one query."""
+        if self._members is None:
+            self._members = list(ShardMember.objects.filter(_RELATED).order_by("node"))
+        return self._members
+
+    def loaded(self, module_name: str, nodes: Collection[str]) -> Mapping[str, int]:
+        """Return the version of the module that each node has loaded."""
+        rows = NodeModule.objects.filter(module_name=module_name, observed=Activation.LOAD, node__in=nodes)
+        return dict(rows.values_list("node", "version"))
+
+    def too_old(self, nodes: Collection[str]) -> dict[str, Skip]:
+        """Return the nodes whose agents do not check the role of their server before they change it."""
+        return unable_to(Capability.CHECK_ROLE, nodes)
+
+
 class ShardOrder:
-    """The order in which a request goes through the shards of `included`: at most two queries.
+    """The order in which a request goes through the shards of `included`; at most one query more than the facts.
 
     Operations that only put files in place have no order.
     """
 
-    def __init__(self, request: RolloutRequest, included: Sequence[Node]) -> None:
-        self._request = request
+    def __init__(self, request: RolloutRequest, included: Sequence[Node], facts: ShardFacts) -> None:
+        self._request, self._facts = request, facts
         self._changes_servers = request.action == Action.REMOVE or request.activation == Activation.LOAD
-        self.shards = Shards() if self._changes_servers else None
+        self.shards = Shards(facts.members()) if self._changes_servers else None
         self._places = {node.name: place for place, node in enumerate(included)}
         self._loaded = self._versions_loaded()
 
-    def _versions_loaded(self) -> dict[str, int]:
+    def _versions_loaded(self) -> Mapping[str, int]:
         shards = self.shards
         if shards is None or not (concerned := [name for name in self._places if name in shards]):
             return {}
         related = set(chain.from_iterable((name, shards.master(name), *shards.replicas(name)) for name in concerned))
-        rows = NodeModule.objects.filter(
-            module_name=self._request.module_name, observed=Activation.LOAD, node__in=related
-        )
-        return dict(rows.values_list("node", "version"))
+        return self._facts.loaded(self._request.module_name, related)
 
     def shard(self, node: str) -> str:
         """Return the name of its shard, empty if it shares its data with no other server."""
@@ -117,7 +133,7 @@ class ShardOrder:
         if shards is None:
             return {}
         concerned = [name for name in self._places if name in shards]
-        skips = _too_old(concerned)
+        skips = self._facts.too_old(concerned) if concerned else {}
         unmanaged: dict[str, Sequence[str]] = {}
         done: set[str] = set()
         for each in concerned:
@@ -169,6 +185,10 @@ class ShardOrder:
         return Reason.MASTER_HAS_MODULE, f"{master}, the master of {node}, keeps {self._request.module_name}."
 
 
+def _is_related(member: ShardMember) -> bool:
+    return bool(member.master or member.unmanaged_master or member.unmanaged or member.replicas)
+
+
 def refuse_without_domain(label: str, nodes: Sequence[Node]) -> None:
     """Raises: `InvalidRolloutError` if a node does not have the label that names failure domains."""
     lacking = [node.name for node in nodes if label and not {**node.agent_labels, **node.labels}.get(label)]
@@ -185,11 +205,6 @@ def _unmanaged_in_words(replicas: Mapping[str, Sequence[str]]) -> str:
         f"These nodes have replicas that are no nodes of the fleet, and would lose writes: {some_of(named)}. Add an agent to "
         f"each replica, or accept it with `modfleet nodes ignore-replica {first} --reason REASON`."
     )
-
-
-def _too_old(nodes: Collection[str]) -> dict[str, Skip]:
-    """Return the nodes whose agents do not check the role of their server before they change it."""
-    return unable_to(Capability.CHECK_ROLE, nodes) if nodes else {}
 
 
 def _depth_first(name: str, first: Callable[[str], Sequence[str]], done: Collection[str]) -> list[str]:

@@ -19,7 +19,7 @@ from rollout.queries.freeze import newest_freeze
 from rollout.queries.nodes import decommissioned_nodes
 from rollout.queries.operations import IN_PROGRESS, newer_operations
 from rollout.queries.restoration import Restoration, restoration_of
-from rollout.queries.turns import releasable
+from rollout.queries.turns import Facts, in_chunks, releasable
 
 _FAILED = (Phase.FAILED, Phase.TIMED_OUT)
 #: Nodes that are offline, or whose server cannot be used.
@@ -43,7 +43,14 @@ def snapshot_of(uid: str, state: RolloutState, *, now: datetime) -> Snapshot:
         later = _scheduled(uid).filter(_may_be_released(now)).exclude(wave__lte=state.open_wave)
         ready = _candidates(candidates, now, failed_first=keeps_health)
         later = later.none() if state.restoring else later
-        found = releasable(ready, later, state.strategy, now, limit=parallel)
+        found = releasable(
+            in_chunks(ready),
+            lambda nodes: list(later.filter(node__in=nodes)),
+            Facts(),
+            state.strategy,
+            now,
+            limit=parallel,
+        )
     return Snapshot(
         now=now,
         counts=counts,

@@ -1,6 +1,6 @@
 """Whose turn it is among the scheduled operations of a rollout: a few queries for each 500 that are looked at."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import chain, count
@@ -22,32 +22,77 @@ CHANGES_SERVER = (
 )
 
 
-def releasable(
-    candidates: QuerySet[Operation], later: QuerySet[Operation], strategy: Strategy, now: datetime, *, limit: int
-) -> Releasable:
-    """Return the first `limit` of the ordered `candidates` that may be released.
+class Facts:
+    """Reads from the database what turns depend on. The simulation has the same facts in memory."""
 
-    `later`: scheduled operations of later waves. One of them comes earlier if a candidate has to wait for it, as after a
-    failover: otherwise the candidate's wave would never end.
+    def members(self, nodes: Collection[str]) -> Mapping[str, ShardMember]:
+        return ShardMember.objects.in_bulk(nodes)
+
+    def heard(self, nodes: Collection[str]) -> Mapping[str, Liveness]:
+        rows = Liveness.objects.filter(node__in=nodes).only("last_seen", "interval_seconds")
+        return {each.node: each for each in rows}
+
+    def domains(self, nodes: Collection[str], label: str) -> dict[str, str]:
+        """Return the value of the label of each node that has it."""
+        rows = Node.objects.filter(name__in=nodes).values_list("name", "agent_labels", "labels")
+        values = {name: {**reported, **own}.get(label, "") for name, reported, own in rows}
+        return {name: value for name, value in values.items() if value}
+
+    def loaded(self, module_name: str, nodes: Collection[str]) -> dict[str, int]:
+        """Return the version of the module that each node has loaded."""
+        rows = NodeModule.objects.filter(module_name=module_name, observed=Activation.LOAD, node__in=nodes)
+        return dict(rows.values_list("node", "version"))
+
+    def unfinished(self, uid: str, nodes: Collection[str]) -> Sequence[Operation]:
+        """Return the operations of the rollout on the nodes that have not ended."""
+        return list(Operation.objects.filter(rollout=uid, node__in=nodes, finished_at__isnull=True))
+
+    def in_progress(self, now: datetime) -> Mapping[str, ShardMember]:
+        """Return the nodes on which an operation is in progress that may change the server, also a late one."""
+        in_progress = Q(deadline_at__isnull=False) | Q(may_run_until__gt=now)
+        nodes = Operation.attempts.filter(CHANGES_SERVER, in_progress).values("node")
+        return {each.node: each for each in ShardMember.objects.filter(node__in=nodes)}
+
+
+def releasable(
+    chunks: Iterable[Sequence[Operation]],
+    later: Callable[[Collection[str]], Sequence[Operation]],
+    facts: Facts,
+    strategy: Strategy,
+    now: datetime,
+    *,
+    limit: int,
+) -> Releasable:
+    """Return the first `limit` of the ordered operations that may be released. Chunks are read until so many are found.
+
+    `later`: returns the scheduled operations of later waves on these nodes. One of them comes earlier if a candidate has to
+    wait for it, as after a failover: otherwise the candidate's wave would never end.
     """
-    found, fleet = Releasable(strategy, now, limit), _Fleet(strategy, now)
-    for offset in count(0, _CHUNK):
-        chunk = list(candidates[offset : offset + _CHUNK])
+    found, fleet = Releasable(strategy, now, limit), _Fleet(facts, strategy, now)
+    for chunk in chunks:
         found.look_at(*fleet.of(chunk))
-        if found.is_full or len(chunk) < _CHUNK:
+        if found.is_full:
             break
     seen: set[str] = set()
     while not found.is_full and (first := found.come_first - seen):  # each round goes one server down in the shards
         seen |= first
-        found.look_at(*fleet.of(list(later.filter(node__in=first))))
+        found.look_at(*fleet.of(later(first)))
     return found
 
 
-class _Fleet:
-    """Reads what turns depend on. What is in progress is read once."""
+def in_chunks(candidates: QuerySet[Operation]) -> Iterator[Sequence[Operation]]:
+    for offset in count(0, _CHUNK):
+        chunk = list(candidates[offset : offset + _CHUNK])
+        yield chunk
+        if len(chunk) < _CHUNK:
+            return
 
-    def __init__(self, strategy: Strategy, now: datetime) -> None:
-        self._strategy, self._now = strategy, now
+
+class _Fleet:
+    """What turns depend on. What is in progress is read once."""
+
+    def __init__(self, facts: Facts, strategy: Strategy, now: datetime) -> None:
+        self._facts, self._strategy, self._now = facts, strategy, now
         self._busy: Fleet | None = None
 
     def of(self, rows: Sequence[Operation]) -> tuple[list[Candidate], Fleet]:
@@ -59,42 +104,38 @@ class _Fleet:
     def _fleet(self, rows: Sequence[Operation]) -> Fleet:
         names = {each.node for each in rows}
         uid, module_name = rows[0].rollout, rows[0].module_name
-        members = ShardMember.objects.in_bulk(names)
-        replicas = _replicas_of(members)
-        related = {each.master for each in members.values() if each.master} | set(
-            chain.from_iterable(replicas.values())
-        )
+        members = self._facts.members(names)
+        related = {each.master for each in members.values() if each.master}
+        related.update(chain.from_iterable(each.replicas for each in members.values()))
         return replace(
             self._in_progress(),
-            places=self._places(members, replicas),
-            loaded=_loaded(module_name, names | related),
-            unfinished=_unfinished(uid, related),
+            places=self._places(members),
+            loaded=self._facts.loaded(module_name, names | related),
+            unfinished={each.node for each in self._facts.unfinished(uid, related)} if related else (),
         )
 
-    def _places(self, members: Mapping[str, ShardMember], replicas: Mapping[str, tuple[str, ...]]) -> dict[str, Place]:
-        heard = {
-            each.node: each for each in Liveness.objects.filter(node__in=members).only("last_seen", "interval_seconds")
-        }
-        domains = _domains(members, self._strategy.domain)
+    def _places(self, members: Mapping[str, ShardMember]) -> dict[str, Place]:
+        heard, domains = self._facts.heard(members.keys()), self._domains(members.keys())
         return {
-            name: _place(member, replicas.get(name, ()), domains.get(name, ""), heard.get(name), self._now)
-            for name, member in members.items()
+            name: _place(member, domains.get(name, ""), heard.get(name), self._now) for name, member in members.items()
         }
 
     def _in_progress(self) -> Fleet:
         """Return where an operation is in progress that may change a server."""
         if self._busy is None:
-            in_progress = Q(deadline_at__isnull=False) | Q(may_run_until__gt=self._now)
-            nodes = Operation.attempts.filter(CHANGES_SERVER, in_progress).values("node")
             shards: dict[str, set[str]] = {}
             hosts: dict[str, set[str]] = {}
-            members = list(ShardMember.objects.filter(node__in=nodes).values_list("node", "shard", "host"))
-            for node, shard, host in members:
-                shards.setdefault(shard, set()).add(node)
-                hosts.setdefault(host, set()).add(node)
-            domains = _domains([node for node, _, _ in members], self._strategy.domain)
-            self._busy = Fleet(busy_shards=shards, busy_hosts=hosts, busy_domains=set(domains.values()))
+            members = self._facts.in_progress(self._now)
+            for node, member in members.items():
+                shards.setdefault(member.shard, set()).add(node)
+                hosts.setdefault(member.host, set()).add(node)
+            domains = set(self._domains(members.keys()).values())
+            self._busy = Fleet(busy_shards=shards, busy_hosts=hosts, busy_domains=domains)
         return self._busy
+
+    def _domains(self, nodes: Collection[str]) -> Mapping[str, str]:
+        """Return the failure domain of each node; no query if the strategy names none."""
+        return self._facts.domains(nodes, self._strategy.domain) if self._strategy.domain else {}
 
 
 def changes_server(row: Operation) -> bool:
@@ -126,13 +167,13 @@ def _turn(row: Operation, loaded: Mapping[str, int]) -> Turn | None:
     return Turn(node=row.node, target=None, returned_at=row.returned_at)
 
 
-def _place(member: ShardMember, replicas: tuple[str, ...], domain: str, heard: Liveness | None, now: datetime) -> Place:
+def _place(member: ShardMember, domain: str, heard: Liveness | None, now: datetime) -> Place:
     interval = FRESH_INTERVALS * heard.interval_seconds if heard else 0.0
     return Place(
         shard=member.shard,
         role=member.role,
         master=member.master,
-        replicas=replicas,
+        replicas=tuple(member.replicas),
         unmanaged=tuple(member.unmanaged),
         unmanaged_master=member.unmanaged_master,
         host=member.host,
@@ -142,33 +183,3 @@ def _place(member: ShardMember, replicas: tuple[str, ...], domain: str, heard: L
         not_ready=Reason(member.not_ready) if member.not_ready else None,
         not_ready_message=member.not_ready_message,
     )
-
-
-def _replicas_of(nodes: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return the nodes that copy each of these nodes."""
-    found: dict[str, tuple[str, ...]] = {}
-    rows = ShardMember.objects.filter(master__in=list(nodes)).order_by("node")
-    for master, node in rows.values_list("master", "node"):
-        found[master] = (*found.get(master, ()), node)
-    return found
-
-
-def _loaded(module_name: str, nodes: Collection[str]) -> dict[str, int]:
-    rows = NodeModule.objects.filter(module_name=module_name, observed=Activation.LOAD, node__in=nodes)
-    return dict(rows.values_list("node", "version"))
-
-
-def _unfinished(uid: str, nodes: Collection[str]) -> frozenset[str]:
-    if not nodes:
-        return frozenset()
-    rows = Operation.objects.filter(rollout=uid, node__in=nodes, finished_at__isnull=True)
-    return frozenset(rows.values_list("node", flat=True))
-
-
-def _domains(nodes: Iterable[str], label: str) -> dict[str, str]:
-    """Return the value of the label of each node that has it; no query without a label."""
-    if not label:
-        return {}
-    rows = Node.objects.filter(name__in=list(nodes)).values_list("name", "agent_labels", "labels")
-    values = {name: {**reported, **own}.get(label, "") for name, reported, own in rows}
-    return {name: value for name, value in values.items() if value}

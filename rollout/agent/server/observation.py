@@ -136,8 +136,8 @@ class Observer:
 
     def _sentinels(self, session: Session) -> int | None:
         """Return how many Sentinels watch the server: each subscribes to this channel."""
-        answer = self._call(session, "PUBSUB", "NUMSUB", "__sentinel__:hello")
-        return None if answer is None else int(_pairs(answer)["__sentinel__:hello"])
+        answer = _pairs(self._call(session, "PUBSUB", "NUMSUB", "__sentinel__:hello"))
+        return number(str(answer.get("__sentinel__:hello")))
 
     def _names(self, info: Mapping[str, str], config: Mapping[str, str]) -> Iterator[str]:
         """Yield the names by which others reach the server: that of the URL, and if it runs on this host, the host's."""

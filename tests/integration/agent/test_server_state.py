@@ -210,7 +210,7 @@ def test_an_old_server_is_refused(version):
 def test_a_cluster(site):
     site.server.kill()
     with (site.root / "modules/modfleet.conf").open("a") as file:
-        file.write("cluster-enabled yes\n")
+        file.write(f"cluster-enabled yes\ncluster-port {free_port()}\n")
     server = site.server
     server.start()
     server.call("CLUSTER", "ADDSLOTSRANGE", "0", "16383")

@@ -55,6 +55,8 @@ def release(rollout="r1"):
 
 
 def report(phase, rollout="r1", generation=1, attempt=1, **more):
+    if phase == Phase.SCHEDULED:  # only a return has this phase, and a reason
+        more = {"reason": Reason.ROLE_CHANGED} | {key: value for key, value in more.items() if value is not None}
     return RecordReport(
         report=Report(
             rollout=rollout,
@@ -63,7 +65,6 @@ def report(phase, rollout="r1", generation=1, attempt=1, **more):
             generation=generation,
             attempt=attempt,
             phase=phase,
-            **({"reason": Reason.ROLE_CHANGED} if phase == Phase.SCHEDULED else {}),
             **more,
         )
     )
