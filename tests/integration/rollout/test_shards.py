@@ -10,6 +10,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from eventstore import head
+from rollout.delivery.ingestion import shard_members
+from rollout.delivery.ingestion.shard_members import BURST
 from rollout.messages import ServerProblem, ServerState, SlotMigration
 from rollout.models import ShardMember
 from rollout.process.advance import advance
@@ -163,6 +165,20 @@ def test_the_place_stays_while_the_server_is_away():
     say(beat("n0000", AWAY))
     row = member("n0000")
     assert (row.role, row.unmanaged_master, row.replication["master"]) == ("replica", "m:1", "m:1")
+
+
+def test_a_node_that_moves_all_the_time_is_placed_now_and_then(monkeypatch):
+    monkeypatch.setattr(shard_members, "SECONDS", 1e6)
+    fleet(1)
+    for number in range(2 * BURST):
+        say(beat("n0000", master_of(f"a:{number + 1}")))
+    row = member("n0000")
+    assert row.unmanaged == row.replication["replicas"] == [f"a:{BURST - 1}"]  # one more was recorded when it joined
+    say(beat("n0000", master_of("a:1", loading=True)))
+    assert (member("n0000").unmanaged, member("n0000").not_ready) == (row.unmanaged, "server_not_ready")
+    ShardMember.objects.update(pace=row.pace - 1e6)
+    say(beat("n0000", master_of("a:1")))
+    assert member("n0000").unmanaged == ["a:1"]
 
 
 def test_a_server_that_was_never_seen():
