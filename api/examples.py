@@ -180,7 +180,7 @@ VALUES: dict[str, Any] = {
 }
 
 #: Fields of requests without an example: they exclude other fields, or need an earlier request.
-NOT_SENT = frozenset({"nodes", "pattern", "plan_hash", "selector", "start_at", "status", "supersede"})
+NOT_SENT = frozenset({"nodes", "pattern", "plan_hash", "selector", "start_at", "status", "supersede", "even_if_used"})
 
 TEXTS = {
     "text/plain": '# HELP modfleet_nodes Nodes by phase\n# TYPE modfleet_nodes gauge\nmodfleet_nodes{phase="online"} 3.0\n',

@@ -131,6 +131,7 @@ class Reason(StrEnum):
     INCOMPATIBLE_ARCH = "incompatible_arch"
     INCOMPATIBLE_OS = "incompatible_os"
     INCOMPATIBLE_REDIS_VERSION = "incompatible_redis_version"
+    BUNDLED = "bundled"
     UNMANAGED_REPLICA = "unmanaged_replica"
     UNMANAGED_MASTER = "unmanaged_master"
     REPLICA_LACKS_MODULE = "replica_lacks_module"
@@ -161,7 +162,12 @@ class Reason(StrEnum):
     EXPORTS_DATA_TYPES = "exports_data_types"
     MODULE_BUSY = "module_busy"
     USED_BY_MODULE = "used_by_module"
-    NAMED_IN_ACL = "named_in_acl"
+    ACL_REFERENCES_MODULE = "acl_references_module"
+    DATA_IN_USE = "data_in_use"
+    IN_USE = "in_use"
+    AUX_DATA = "aux_data"
+    AOF_REWRITE_FAILED = "aof_rewrite_failed"
+    UNLOADED_BY_HAND = "unloaded_by_hand"
     SERVER_UNREACHABLE = "server_unreachable"
     SERVER_CRASHED = "server_crashed"
     STALE_GENERATION = "stale_generation"
@@ -177,6 +183,11 @@ class Reason(StrEnum):
     PROGRESS_DEADLINE = "progress_deadline"
     NEWER_ROLLOUT = "newer_rollout"
     MANUAL = "manual"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Reason | None":
+        """Return the reason that had this name in older logs, rows and agents."""
+        return cls.ACL_REFERENCES_MODULE if value == "named_in_acl" else None
 
 
 #: Reasons that older control planes do not know, each with the one that they are sent instead.
@@ -194,7 +205,11 @@ BROADER = {
     Reason.EXPORTS_DATA_TYPES: Reason.UNLOAD_REFUSED,
     Reason.MODULE_BUSY: Reason.UNLOAD_REFUSED,
     Reason.USED_BY_MODULE: Reason.UNLOAD_REFUSED,
-    Reason.NAMED_IN_ACL: Reason.UNLOAD_REFUSED,
+    Reason.ACL_REFERENCES_MODULE: Reason.UNLOAD_REFUSED,
+    Reason.DATA_IN_USE: Reason.UNLOAD_REFUSED,
+    Reason.IN_USE: Reason.UNLOAD_REFUSED,
+    Reason.AUX_DATA: Reason.UNLOAD_REFUSED,
+    Reason.AOF_REWRITE_FAILED: Reason.UNLOAD_REFUSED,
 }
 #: The reasons that an agent reports. Only the control plane sets the others.
 REPORTED_REASONS = frozenset(
@@ -302,6 +317,10 @@ class Command:
     #: The server's place in its shard when the operation was released. If it differs just before the agent changes the
     #: server, the agent returns the operation. None: not checked.
     expects: Replication | None = None
+    #: Unload the module even if its commands were called in the last 10 minutes.
+    even_if_used: bool = False
+    #: The module writes auxiliary data, so that a server does not load its own RDB file without the module. None: not known.
+    aux_data: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -400,13 +419,22 @@ class Replica:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerModule:
-    """One entry of MODULE LIST. `ours`: Modfleet installed it. `path` is empty for a module that is built in."""
+    """One entry of MODULE LIST. `ours`: Modfleet installed it. `path` is empty for a module that is built in. `bundled`: it is
+    built in, or comes with the server's package.
+
+    `recent_calls`: calls of its commands in the last 10 minutes, None if it is not known. `most_called`: the command with
+    the most of them. `clients`: names of clients whose last command was one of them, the newest first.
+    """
 
     name: Fact
     version: int
     path: Fact = ""
     args: Fact = ""
     ours: bool = False
+    bundled: bool = False
+    recent_calls: Number | None = None
+    most_called: Fact = ""
+    clients: Annotated[tuple[Fact, ...], Meta(max_length=8)] = ()
 
 
 #: The most names of a server, and the most pairs of servers between which slots migrate, that a heartbeat has.
@@ -506,7 +534,8 @@ class NodeProfile:
 
     `operating_system` is a name such as `rhel9`, empty if it is not known. `server` is `valkey` or `redis`, empty while
     the server cannot be reached. `role` is `master`, `replica` or empty. `other_modules` are loaded modules that Modfleet
-    did not install, such as built-in ones.
+    did not install, such as built-in ones. `redis_version`: the version of Redis with which the server says that it is
+    compatible, empty from an older agent.
     """
 
     platform: Annotated[str, Meta(pattern=_STORABLE, max_length=64)]
@@ -517,6 +546,7 @@ class NodeProfile:
     api_hosts: Annotated[tuple[Host, ...], Meta(max_length=64)] = ()
     labels: Annotated[dict[Label, Label], Meta(max_length=64)] = field(default_factory=dict)
     other_modules: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
+    redis_version: Word = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -561,10 +591,17 @@ def to_json(message: Command | Report | Reports | Heartbeat) -> dict[str, Any]:
 def from_json(kind: type[Message], body: Mapping[str, Any]) -> Message:
     """Return `body`, checked and typed. Raises: `msgspec.ValidationError`, whatever is wrong."""
     try:
-        if kind is Report and body.get("cause") in BROADER:
+        if kind is Report and _is_reported_cause(body.get("cause")):
             body = {**body, "reason": body["cause"]}
         return msgspec.convert(body, kind)
     except msgspec.ValidationError:
         raise
     except Exception as error:  # such as a lone surrogate, or endless nesting: a foreign message can contain anything
         raise msgspec.ValidationError(repr(error)) from error
+
+
+def _is_reported_cause(cause: object) -> bool:
+    try:
+        return Reason(cause) in BROADER  # type: ignore[arg-type]  # any value of a foreign message
+    except ValueError:
+        return False

@@ -238,6 +238,12 @@ MORE = (
         help="On the nodes of this rollout, operations of the older rollout that have not started are canceled.",
         kind=Kind.FLAG,
     ),
+    Field(
+        name="even_if_used",
+        label="Remove the module even if it is used",
+        help="Without this, a module is not removed if its commands were called in the last 10 minutes.",
+        kind=Kind.FLAG,
+    ),
 )
 ALL = (ACTION, ACTIVATION, NODES, *SELECTOR, *COMMON, *MORE)
 
@@ -268,7 +274,7 @@ def _texts(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, list
                 yield here, [str(inner)]
 
 
-_DEFAULTS = defaults() | {"supersede": []}
+_DEFAULTS = defaults() | {"supersede": [], "even_if_used": []}
 
 
 def texts_of(given: QueryDict) -> Texts:

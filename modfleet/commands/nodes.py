@@ -22,7 +22,16 @@ app = typer.Typer(invoke_without_command=True)
 WIDE = 160
 #: Nodes in these phases need a person, so they are listed first.
 _URGENCY = {"degraded": 0, "pending": 1, "offline": 2}
-MODULE_COLUMNS = ("module_name", "version", "desired", "observed", "state", "drifted_at", "content_sha256")
+MODULE_COLUMNS = (
+    "module_name",
+    "version",
+    "desired",
+    "observed",
+    "state",
+    "drifted_at",
+    "drift_reason",
+    "content_sha256",
+)
 
 
 @app.callback()
@@ -112,7 +121,7 @@ def _in_words(node: Document) -> RenderableType:
     parts: list[RenderableType] = [sheet(shown | {"warnings": _warnings(node)})]
     if node["modules"]:
         columns = [each.upper().replace("_", " ") for each in MODULE_COLUMNS]
-        parts += ["", table(columns, ([each[name] for name in MODULE_COLUMNS] for each in node["modules"]))]
+        parts += ["", table(columns, ([each.get(name) for name in MODULE_COLUMNS] for each in node["modules"]))]
     # The previous version of the control plane sends neither.
     if server := node.get("server_state"):
         parts += _server_parts(server)
@@ -150,10 +159,24 @@ def _server_parts(server: Document) -> Iterator[RenderableType]:
             yield table(("REPLICA", "STATE", "LAG BYTES"), rows)
     if server["modules"]:
         modules = (
-            (each["name"], each["version"], "Modfleet" if each["ours"] else "another", each["path"], each["args"])
+            (
+                each["name"],
+                each["version"],
+                _installer(each),
+                _or_unknown(each.get("recent_calls")) if each["ours"] else "",
+                each["path"],
+                each["args"],
+            )
             for each in server["modules"]
         )
-        yield from ("", "Loaded modules", table(("MODULE", "VERSION", "INSTALLED BY", "PATH", "ARGUMENTS"), modules))
+        columns = ("MODULE", "VERSION", "INSTALLED BY", "CALLS IN 10 MIN", "PATH", "ARGUMENTS")
+        yield from ("", "Loaded modules", table(columns, modules))
+
+
+def _installer(module: Document) -> str:
+    if module["ours"]:
+        return "Modfleet"
+    return "the server (bundled)" if module.get("bundled") else "another"
 
 
 def _or_unknown(value: Any) -> object:

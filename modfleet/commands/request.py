@@ -40,6 +40,12 @@ def rollout_request(
             help="If an older rollout of this module is unfinished, cancel its operations that have not started, on the nodes of this rollout.",
         ),
     ] = False,
+    even_if_used: Annotated[
+        bool,
+        typer.Option(
+            "--even-if-used", help="Remove the module even if its commands were called in the last 10 minutes."
+        ),
+    ] = False,
     node: Annotated[list[str] | None, _nodes("Only this node. Repeatable.", autocompletion=node_names)] = None,
     name: Annotated[list[str] | None, _nodes("Only nodes whose name matches, such as 'cache-*'. Repeatable.")] = None,
     label: Annotated[
@@ -168,6 +174,7 @@ def rollout_request(
         "module_name": module_name,
         "version": version,
         **({"supersede": True} if supersede else {}),
+        **({"even_if_used": True} if even_if_used else {}),
         **{field: value for field, value in optional.items() if value},
     }
 

@@ -11,7 +11,7 @@ from rollout.messages import FindingStatus
 from rollout.models import NodeModule, Operation, ShardMember
 from rollout.queries.failures import telling_lines
 from rollout.queries.modules import modules_with_origin
-from rollout.queries.node_documents import node_detail
+from rollout.queries.node_documents import drift_reason, node_detail
 from rollout.queries.nodes import members_of
 from rollout.queries.operations import newest_attempts_on
 from ui.cells import NOTHING, ago, badge, digest, duration, events_link, link, list_url, page_url, prose
@@ -165,12 +165,17 @@ def _modules(node: str) -> Table:
                 ago(each.since),
                 rollout_link(each.rollout or each.by_rollout or ""),
                 each.by_actor or NOTHING,
-                ago(each.drifted_at),
+                _drifted(each),
             )
             for each in modules_with_origin(node)
         ],
         when_empty="This node has no modules, and none are desired.",
     )
+
+
+def _drifted(row: NodeModule) -> str:
+    reason = drift_reason(row)
+    return format_html("{} ({})", ago(row.drifted_at), reason) if reason else ago(row.drifted_at)
 
 
 def _digests(row: NodeModule) -> str:

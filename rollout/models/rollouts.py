@@ -54,6 +54,8 @@ class Rollout(Caused):
     #: Uids of the rollouts that must succeed first.
     needs = models.JSONField(default=list)
     named = models.BooleanField()
+    #: A removal that unloads the module even if its commands were called lately.
+    even_if_used = models.BooleanField(default=False, db_default=False)
     strategy = models.JSONField()
     created_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True)

@@ -100,7 +100,7 @@ _OfOperation = (
 
 class RolloutProjection:
     name = "rollouts"
-    version = 5
+    version = 6
     handles = (*ROLLOUT_EVENTS, *OPERATION_EVENTS)
     tables = (Rollout, Operation, TimelineEntry, ClusterTarget)
 

@@ -29,10 +29,11 @@ from rollout.domain.rollout.events import (
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.words import MOST_NAMED, count_of_nodes, listed, sentence, with_cause
 from rollout.messages import Phase, Reason
-from rollout.models import Node, Operation, Rollout
+from rollout.models import Node, NodeModule, Operation, Rollout
 from rollout.projections.attempts import BAD, attempt_in_words, begun_in_words, earlier, outcomes_of
 from rollout.queries.failures import failures_of
 from rollout.queries.freeze import freeze_in_words
+from rollout.queries.node_documents import drift_reason
 from rollout.queries.operations import IN_PROGRESS, operation_row
 from rollout.queries.rollouts import rollout_row
 from rollout.queries.snapshot import snapshot_of
@@ -275,6 +276,7 @@ def _node_facts(row: Operation, events: Sequence[RecordedEvent]) -> NodeFacts:
     older = Operation.objects.filter(
         node=row.node, module_name=row.module_name, generation__lt=row.generation, finished_at__isnull=True
     )
+    module = NodeModule.objects.filter(node=row.node, module_name=row.module_name, version=row.version).first()
     return NodeFacts(
         name=row.node,
         node_phase=NodePhase.DECOMMISSIONED if node is None else NodePhase(node.phase),
@@ -289,4 +291,5 @@ def _node_facts(row: Operation, events: Sequence[RecordedEvent]) -> NodeFacts:
         deadline_at=row.deadline_at,
         touched=row.touched,
         canceled_by=row.canceled_by,
+        drift_reason=drift_reason(module) if module else None,
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 from api.fields import rfc3339
 from eventstore import snapshot
+from rollout.messages import Reason
 from rollout.models import Liveness, Node, NodeFacts, NodeModule, ShardMember
 from rollout.queries.node_warnings import node_warnings
 from rollout.queries.nodes import node_row
@@ -107,6 +108,11 @@ def _place(member: ShardMember | None) -> dict[str, Any]:
     }
 
 
+def drift_reason(row: NodeModule) -> Reason | None:
+    """Return why the module has drifted, None if it has not, or if the cause is not known."""
+    return Reason.UNLOADED_BY_HAND if row.drifted_at and row.unloaded_by_hand else None
+
+
 def _node_module_document(row: NodeModule) -> dict[str, Any]:
     return {
         "module_name": row.module_name,
@@ -116,6 +122,7 @@ def _node_module_document(row: NodeModule) -> dict[str, Any]:
         "observed": row.observed,
         "state": row.state,
         "drifted_at": rfc3339(row.drifted_at) if row.drifted_at else None,
+        "drift_reason": drift_reason(row),
         "content_sha256": row.content_sha256 or None,
         "loaded": row.observed == "load",
     }

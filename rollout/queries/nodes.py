@@ -77,6 +77,7 @@ def profile_of(row: Node) -> NodeProfile:
         operating_system=row.operating_system,
         server=row.server,
         server_version=row.server_version,
+        redis_version=row.redis_version,
         role=row.role,
         api_hosts=tuple(row.api_hosts),
         labels=row.agent_labels,

@@ -148,6 +148,8 @@ def _retriable(rows: QuerySet[Operation], state: RolloutState) -> tuple[tuple[st
     found = rows.filter(
         _untouched_since(), phase__in=_FAILED, attempt__lte=retries.limit, reason__in=retries.reasons
     ).exclude(node__in=decommissioned_nodes())
+    # Only a person repeats a removal: clients or data may have come to need the module.
+    found = found.exclude(action=Action.REMOVE, rollback=False)
     if state.restoring:
         found = found.filter(rollback=True)
     return tuple(found.order_by("ordinal").values_list("node", "attempt"))

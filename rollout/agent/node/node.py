@@ -21,6 +21,7 @@ from rollout.agent.module_files.module_store import ModuleStore
 from rollout.agent.node.examinations import Examinations
 from rollout.agent.node.heartbeat_limit import within_limit
 from rollout.agent.node.journal import Journal
+from rollout.agent.server.call_history import CallHistory
 from rollout.agent.server.causes import refusal
 from rollout.agent.server.observation import Observer, product
 from rollout.agent.server.session import (
@@ -93,6 +94,7 @@ class ServerFacts:
 
     server: str = ""
     version: str = ""
+    redis_version: str = ""
     role: str = ""
     run_id: str = ""
     modules: tuple[LoadedModule, ...] = ()
@@ -107,7 +109,14 @@ def _facts_from(info: Mapping[str, str], modules: tuple[LoadedModule, ...]) -> S
     server, version = product(info)
     role = "master" if info.get("role") == "master" else "replica"
     run_id = info.get("run_id", "")
-    return ServerFacts(server=server, version=storable(version), role=role, run_id=run_id, modules=modules)
+    return ServerFacts(
+        server=server,
+        version=storable(version),
+        redis_version=storable(info.get("redis_version", "")),
+        role=role,
+        run_id=run_id,
+        modules=modules,
+    )
 
 
 class Node:
@@ -128,7 +137,9 @@ class Node:
         self._operating_system = operating_system(settings.operating_system) or read_operating_system()
         self._last_facts = ServerFacts()
         self._last_state = ServerState()
-        self.observer = Observer(self.module_store.is_ours, url=settings.server_url)
+        #: What the server's clients have called lately. Each heartbeat adds to it.
+        self.calls = CallHistory()
+        self.observer = Observer(self.module_store.is_ours, self.calls, url=settings.server_url)
         self._is_silent = False
         #: As last read.
         self._modules: tuple[InstalledModule, ...] = ()
@@ -200,6 +211,7 @@ class Node:
                 operating_system=self._operating_system,
                 server=facts.server,
                 server_version=facts.version[:32],
+                redis_version=facts.redis_version[:32],
                 role=facts.role,
                 api_hosts=settings.api_hosts,
                 labels=dict(settings.labels),

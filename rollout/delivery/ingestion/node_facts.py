@@ -89,4 +89,13 @@ def _is_news(row: NodeFacts, before: NodeFacts | None) -> bool:
 def _lasting(server: dict[str, Any]) -> dict[str, Any]:
     """Return the facts without those that always change."""
     replicas = [(each["address"], each["state"]) for each in server.get("replicas", [])]
-    return {name: value for name, value in server.items() if name not in _NUMBERS} | {"replicas": replicas}
+    modules = [_lasting_of_module(each) for each in server.get("modules", [])]
+    lasting = {name: value for name, value in server.items() if name not in _NUMBERS}
+    return lasting | {"replicas": replicas, "modules": modules}
+
+
+def _lasting_of_module(module: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of a module; of its calls, if there were any lately."""
+    calls = module.get("recent_calls")
+    lasting = {name: value for name, value in module.items() if name not in {"most_called", "clients"}}
+    return lasting | {"recent_calls": None if calls is None else bool(calls)}

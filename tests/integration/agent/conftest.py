@@ -48,7 +48,7 @@ def die(report):
         os.kill(os.getpid(), signal.SIGKILL)
 
 if sys.argv[1] == "unload":
-    remove.unload = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    remove.unload = remove.unload_and_rewrite = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 Runner(settings_from(os.environ)).execute(from_json(Command, json.load(sys.stdin)), report=die)
 """
 

@@ -372,9 +372,9 @@ def test_a_refused_removal_leaves_the_line(site, built, declared):
 @AOF_OFF
 def test_a_removal_that_dies_before_the_unload_leaves_the_line_of_a_type(site, built):
     site.install(built("keeps", 1), has_types=True)
+    site.run_and_die(site.command(built("keeps", 1), Action.REMOVE, has_types=True), "unload")
     site.server.call("KEEPS.SET", "k", "7")
     site.server.call("SAVE")
-    site.run_and_die(site.command(built("keeps", 1), Action.REMOVE, has_types=True), "unload")
     site.server.restart()
     assert site.server.call("KEEPS.GET", "k") == 7
 

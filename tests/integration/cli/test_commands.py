@@ -10,6 +10,7 @@ from msgspec import to_builtins
 from rollout.delivery.ingestion import record_heartbeats
 from rollout.domain.strategy import Gate
 from rollout.messages import Finding, FindingStatus, InstalledModule, Phase, Reason, Replica, ServerState
+from rollout.models import Rollout
 from rollout.process.advance import advance
 from rollout.services.enrolment import create_join_token
 from rollout.services.rollouts import pause_rollout
@@ -249,6 +250,15 @@ def test_a_rollout_is_started_as_it_was_planned(run, module):
     made = answer(run("rollout", "start", *words, "--plan-hash", plan["plan_hash"], "--json"))
     assert (made["strategy"]["canary"], set(phases(made["uid"]))) == ("50%", {"n1", "n2"})
     assert made["origin"] == "cli"
+
+
+def test_a_module_that_is_used_is_removed_only_if_a_person_says_so(run, module):
+    words = [module, "1", "--node", "n1", "--action", "remove"]
+    made = answer(run("rollout", "start", *words, "--even-if-used", "--json"))
+    assert Rollout.objects.get(uid=made["uid"]).even_if_used
+    run("rollout", "abort", made["uid"])
+    made = answer(run("rollout", "start", *words, "--supersede", "--json"))
+    assert not Rollout.objects.get(uid=made["uid"]).even_if_used
 
 
 def test_the_strategy_comes_from_a_file_and_options_win(run, module, tmp_path):
