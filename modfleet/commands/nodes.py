@@ -146,14 +146,24 @@ _SECTIONS = {
         "run_id",
         "reported_at",
     ),
-    "Replication": ("role", "master", "link_status", "replica_count", "cluster_state", "migrating_slots"),
+    "Replication": (
+        "role",
+        "master",
+        "link_status",
+        "replica_count",
+        "backups",
+        "sentinels",
+        "addresses",
+        "cluster_state",
+        "migrating_slots",
+    ),
     "Persistence": ("aof_enabled", "aof_last_write_status", "rdb_last_bgsave_status", "save_points"),
 }
 
 
 def _server_parts(server: Document) -> Iterator[RenderableType]:
     for title, names in _SECTIONS.items():
-        yield from ("", title, sheet({name: _or_unknown(server[name]) for name in names}))
+        yield from ("", title, sheet({name: _or_unknown(server.get(name)) for name in names}))
         if title == "Replication" and server["replicas"]:
             rows = ((each["address"], each["state"], each["lag_bytes"]) for each in server["replicas"])
             yield table(("REPLICA", "STATE", "LAG BYTES"), rows)

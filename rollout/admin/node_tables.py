@@ -49,7 +49,16 @@ _FACTS = {
         "enable_module_command",
         "include_seen",
     ),
-    "Replication": ("role", "master", "link_status", "replica_count", "cluster_state", "migrating_slots"),
+    "Replication": (
+        "role",
+        "master",
+        "link_status",
+        "replica_count",
+        "backups",
+        "sentinels",
+        "cluster_state",
+        "migrating_slots",
+    ),
 }
 
 
@@ -69,7 +78,9 @@ def _facts(server: dict[str, Any]) -> list[Table]:
             title=title,
             columns=[],
             rows=[
-                (_LABELS.get(name, name.replace("_", " ")), _fact(server[name])) for name in names if server[name] != ""
+                (_LABELS.get(name, name.replace("_", " ")), _fact(server.get(name)))
+                for name in names
+                if server.get(name) != ""
             ],
             when_empty="Nothing is known: the server does not answer.",
         )
