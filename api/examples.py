@@ -25,6 +25,7 @@ VALUES: dict[str, Any] = {
     "aof_last_write_status": "ok",
     "args": "",
     "check": "include_line",
+    "crash": "",
     "cluster_state": "",
     "enable_module_command": "local",
     "fix": "Add this line to /etc/redis/redis.conf: include /usr/lib/modfleet/node-1/*.conf",

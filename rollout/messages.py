@@ -41,6 +41,7 @@ Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 #: Unix time in seconds, by the sender's clock.
 Moment = Annotated[float, Meta(ge=0, le=1e11)]
 Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Microseconds = Annotated[float, Meta(ge=0, le=1e12)]
 
 #: The Celery task that every agent registers. Its keyword argument is `signed`, the envelope of a `Command`; for a node that
 #: has not joined it is `command`, a `Command` as JSON.
@@ -71,6 +72,13 @@ class Activation(StrEnum):
 
     FILES = "files"
     LOAD = "load"
+
+
+class FailedCalls(StrEnum):
+    """What happens if a larger share of the calls of a module's commands fails than before."""
+
+    WARN = "warn"
+    STOP = "stop"
 
 
 class Phase(StrEnum):
@@ -170,6 +178,11 @@ class Reason(StrEnum):
     UNLOADED_BY_HAND = "unloaded_by_hand"
     SERVER_UNREACHABLE = "server_unreachable"
     SERVER_CRASHED = "server_crashed"
+    SERVER_RESTARTED = "server_restarted"
+    SERVER_HANGS = "server_hangs"
+    LINK_DOWN = "link_down"
+    ERROR_REPLIES = "error_replies"
+    FAILED_CALLS = "failed_calls"
     STALE_GENERATION = "stale_generation"
     CLOCK_SKEW = "clock_skew"
     AGENT_ERROR = "agent_error"
@@ -210,6 +223,11 @@ BROADER = {
     Reason.IN_USE: Reason.UNLOAD_REFUSED,
     Reason.AUX_DATA: Reason.UNLOAD_REFUSED,
     Reason.AOF_REWRITE_FAILED: Reason.UNLOAD_REFUSED,
+    Reason.SERVER_RESTARTED: Reason.SERVER_UNREACHABLE,
+    Reason.SERVER_HANGS: Reason.NODE_DEADLINE,
+    Reason.LINK_DOWN: Reason.PROBE_FAILED,
+    Reason.ERROR_REPLIES: Reason.PROBE_FAILED,
+    Reason.FAILED_CALLS: Reason.PROBE_FAILED,
 }
 #: The reasons that an agent reports. Only the control plane sets the others.
 REPORTED_REASONS = frozenset(
@@ -321,6 +339,8 @@ class Command:
     even_if_used: bool = False
     #: The module writes auxiliary data, so that a server does not load its own RDB file without the module. None: not known.
     aux_data: bool | None = None
+    #: `stop`: the operation fails if, while the server settles, more than twice the share of calls fails.
+    failed_calls: FailedCalls = FailedCalls.WARN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -349,6 +369,37 @@ class Inventory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStatistics:
+    """Statistics of a server at one moment. None: not known, or the module has no commands.
+
+    `calls`: calls of the module's commands since it was loaded, with those that were rejected. `failed_calls`: those of
+    them that failed or were rejected. `p99_usec`: the highest 99th percentile of the latency of its commands, in
+    microseconds. `used_memory` is in bytes. `evicted_keys` and `rejected_connections` count from the start of the server.
+    """
+
+    calls: Number | None = None
+    failed_calls: Number | None = None
+    p99_usec: Microseconds | None = None
+    used_memory: Number | None = None
+    evicted_keys: Number | None = None
+    rejected_connections: Number | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerHealth:
+    """The server of a node just before a load, and after it has settled. `after` is None if it never answered again.
+
+    `restarts`: how often the server was restarted while it settled. `run_id` and `unexpected_error_replies` are of `after`.
+    """
+
+    before: ServerStatistics
+    after: ServerStatistics | None = None
+    restarts: Count = 0
+    run_id: Digest = ""
+    unexpected_error_replies: Number | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """The state of one operation, from the agent. A final report has the inventory after the operation.
 
@@ -356,7 +407,8 @@ class Report:
     `swap_seconds` is how long the server answered no client while one version replaced another, None without a swap.
     `server_log` are lines that the server logged during an operation that failed: redacted, and left out of `repr`.
     The phase `scheduled` returns the operation: the node is as it was before, and the reason says why it must wait.
-    `release`: that of the command, 0 from an older agent.
+    `release`: that of the command, 0 from an older agent. `health`: None before the end, and if the server loaded nothing.
+    A report that is not final has a reason if something happened in its phase: `server_hangs` or `server_restarted`.
     """
 
     rollout: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.-]{1,32}\Z")]
@@ -372,6 +424,7 @@ class Report:
     inventory: Inventory | None = None
     server_log: Annotated[tuple[LogLine, ...], Meta(max_length=MOST_LOG_LINES)] = field(default=(), repr=False)
     release: Count = 0
+    health: ServerHealth | None = None
 
     @property
     def is_last(self) -> bool:
@@ -493,6 +546,10 @@ class ServerState:
     max_memory: Number | None = None
     enable_module_command: Word = ""
     include_seen: bool | None = None
+    #: What says that the process before this one crashed: a line of the server's log or of its unit. Empty: nothing does.
+    crash: Sentences = ""
+    #: How long the link of a replica to its master has been down, seconds.
+    link_down_seconds: Number | None = None
     modules: Annotated[tuple[ServerModule, ...], Meta(max_length=64)] = ()
     module_count: Number | None = None
     addresses: Annotated[tuple[Address, ...], Meta(max_length=MOST_ADDRESSES)] = ()

@@ -184,6 +184,13 @@ MORE = (
         unit="s",
     ),
     Field(
+        name="strategy.health.failed_calls",
+        label="More failed calls",
+        help="What happens if more than twice the share of calls of the module's commands fails while the server settles.",
+        kind=Kind.CHOICE,
+        choices=(("warn", "Warn only"), ("stop", "Count the node as failed")),
+    ),
+    Field(
         name="strategy.node_deadline_seconds",
         label="Deadline for each node",
         help="Time limit for an operation, from the moment it is sent to the node. After that it has timed out.",

@@ -135,6 +135,7 @@ _SECTIONS = {
     "Server": (
         "problem",
         "message",
+        "crash",
         "uptime_seconds",
         "loading",
         "async_loading",
@@ -150,6 +151,7 @@ _SECTIONS = {
         "role",
         "master",
         "link_status",
+        "link_down_seconds",
         "replica_count",
         "backups",
         "sentinels",

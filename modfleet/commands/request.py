@@ -106,6 +106,12 @@ def rollout_request(
         float | None,
         _strategy("Seconds that a server must keep running after the load. Default: 10.", metavar="SECONDS"),
     ] = None,
+    failed_calls: Annotated[
+        str | None,
+        _strategy(
+            "If more than twice the share of calls of the module's commands fails while the server settles: warn or stop. Default: warn."
+        ),
+    ] = None,
     node_deadline: Annotated[
         float | None, _strategy("Longest time for one node, in seconds. Default: 300.", metavar="SECONDS")
     ] = None,
@@ -168,6 +174,9 @@ def rollout_request(
     if given := {field: value for field, value in retried.items() if value not in (None, [])}:
         kept = merged.get("retries") or {}
         merged["retries"] = {**kept, **given} if isinstance(kept, dict) else kept
+    if failed_calls is not None:
+        kept = merged.get("health") or {}
+        merged["health"] = {**kept, "failed_calls": failed_calls} if isinstance(kept, dict) else kept
     optional = {"activation": activation, "nodes": node, "selector": chosen, "strategy": merged}
     return {
         "action": action,

@@ -11,7 +11,7 @@ from eventstore import database_now
 from rollout.domain.node.state import Identity
 from rollout.domain.placement.commands import Skip
 from rollout.domain.strategy import Strategy
-from rollout.messages import Action, Activation, Command, Package, Replication
+from rollout.messages import Action, Activation, Command, FailedCalls, Package, Replication
 from rollout.models import Node, Operation, Rollout
 from rollout.planning.load_order import LoadOrders
 from rollout.process import timeouts
@@ -73,6 +73,7 @@ def _command(
         deadline_seconds=strategy["node_deadline_seconds"],
         # A rollout that was started by an older version has none.
         settle_seconds=strategy.get("settle_seconds", Strategy().settle_seconds),
+        failed_calls=FailedCalls(strategy.get("health", {}).get("failed_calls", FailedCalls.WARN)),
         load_order=load_orders.of(operation.node),
         has_types=load_orders.module(operation).has_types,
         package=None if build is None else _package(build, operation.node),

@@ -183,6 +183,26 @@ WORDS: Mapping[Reason, Words] = {
         "The server stopped while it loaded or unloaded the module, or while the module settled.",
         "Do not roll out this version further. Read the server's log on that node, and fix the module.",
     ),
+    Reason.SERVER_RESTARTED: Words(
+        "The server was restarted during the operation, and nothing says that it crashed.",
+        "Nothing to do: the server settles again from the beginning. Two restarts within 60 s count as a crash.",
+    ),
+    Reason.SERVER_HANGS: Words(
+        "The server has not answered for 10 s during the operation.",
+        "If it does not answer again, only SIGKILL ends it. Then start it, and retry with a module that does not hang.",
+    ),
+    Reason.LINK_DOWN: Words(
+        "The replica lost the link to its master while the server settled.",
+        "Read the logs of the replica and of its master, then retry.",
+    ),
+    Reason.ERROR_REPLIES: Words(
+        "The replica answered commands of its master with errors while the server settled, so it lost these writes.",
+        "Compare the modules of the replica and its master. Then resynchronize the replica: it lacks data.",
+    ),
+    Reason.FAILED_CALLS: Words(
+        "A larger share of the calls of the module's commands failed than before.",
+        "Look at what clients send, and at INFO commandstats. Then retry, or roll out another version.",
+    ),
     Reason.STALE_GENERATION: Words(
         "The node has already received a newer command for this module.",
         "Start a new rollout of that node. A retry in the same rollout would be refused again.",

@@ -191,6 +191,8 @@ class Operation(Caused):
     seconds = models.FloatField(null=True)
     #: How long the node's server answered no client while one version replaced another.
     swap_seconds = models.FloatField(null=True)
+    #: A `messages.ServerHealth`. None if the operation loaded nothing, and in rows of an older version.
+    health = models.JSONField(null=True)
 
     objects = CurrentOperations()
     attempts = models.Manager["Operation"]()

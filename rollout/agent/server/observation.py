@@ -107,6 +107,10 @@ class Observer:
         )
         return info, state, modules
 
+    def is_refused(self, *words: str) -> bool:
+        """Return True if the server process refuses the command with these two first words."""
+        return words in self._refused
+
     def _module(self, session: Session, info: Mapping[str, str], module: LoadedModule, now: float) -> ServerModule:
         is_ours = self._is_ours(module.path)
         commands = self._commands_of(session, module) if is_ours else None
@@ -302,6 +306,7 @@ def _state(info: Mapping[str, str], **more: Any) -> ServerState:
         role=place.role(info),
         master=place.master(info),
         link_status=word(info.get("master_link_status", "")),
+        link_down_seconds=number(info.get("master_link_down_since_seconds")),
         replicas=tuple(place.replicas(info))[:MOST_REPLICAS],
         replica_count=number(info.get("connected_slaves")),
         loading=truth(info.get("loading")),

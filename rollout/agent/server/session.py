@@ -50,6 +50,7 @@ class ServerSilentError(Failure):
 
     def __init__(self, command: str, seconds: float) -> None:
         super().__init__(Reason.SERVER_UNREACHABLE, f"The server did not answer {command} within {seconds:.1f} s.")
+        self.seconds = seconds
 
 
 class ServerLoadingError(Failure):
@@ -232,8 +233,11 @@ class Server:
                 time.sleep(0.05)
 
     def _connect(self, connection: Any) -> None:
+        started = time.monotonic()
         try:
             connection.connect()
+        except redis.TimeoutError as error:  # a server that hangs accepts no connection once its backlog is full
+            raise ServerSilentError("a new connection", time.monotonic() - started) from error
         except (RedisError, OSError) as error:
             url = self._settings.server_url.rpartition("@")[2]
             words = in_words(error, "MODFLEET_SERVER_CA")

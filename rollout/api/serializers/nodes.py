@@ -196,9 +196,15 @@ class ServerStateSerializer(serializers.Serializer[Any]):
     message = serializers.CharField(allow_blank=True)
     run_id = serializers.CharField(allow_blank=True)
     uptime_seconds = serializers.IntegerField(allow_null=True)
+    crash = serializers.CharField(
+        allow_blank=True, help_text="What says that the process before this one crashed; empty if nothing does"
+    )
     role = serializers.CharField(allow_blank=True)
     master = serializers.CharField(allow_blank=True, help_text="Of a replica: `host:port`")
     link_status = serializers.CharField(allow_blank=True)
+    link_down_seconds = serializers.IntegerField(
+        allow_null=True, help_text="How long the link of a replica to its master has been down"
+    )
     replicas = ReplicaSerializer(many=True, help_text="The first 32")
     replica_count = serializers.IntegerField(allow_null=True)
     loading = serializers.BooleanField(allow_null=True)

@@ -76,7 +76,8 @@ def _rule_of_node(node: NodeFacts) -> Rule:
 def _answer(node: NodeFacts) -> Iterator[Wait]:
     does = "cancel it" if node.phase == Phase.CANCELING else "report the end"
     offline = f", and {node.name} is offline" if node.node_phase == NodePhase.OFFLINE else ""
-    text = f"{node.name} to {does}; it is {node.phase}{offline}"
+    noted = f". {node.message}".rstrip(" .") if node.reason is not None else ""
+    text = f"{node.name} to {does}; it is {node.phase}{offline}{noted}"
     yield Wait(what=Rule.NODE_DEADLINE, text=text, until=node.deadline_at)
 
 

@@ -272,6 +272,15 @@ def test_the_strategy_comes_from_a_file_and_options_win(run, module, tmp_path):
     assert (planned["strategy"]["canary"], planned["strategy"]["retries"]["limit"]) == (2, 1)
 
 
+def test_more_failed_calls_stop_the_node(run, module, tmp_path):
+    planned = answer(run("rollout", "plan", module, "1", "--failed-calls", "stop", "--json"))
+    assert planned["strategy"]["health"] == {"failed_calls": "stop"}
+    (tmp_path / "careful.yaml").write_text("health: {failed_calls: stop}")
+    words = ["rollout", "plan", module, "1", "--strategy", str(tmp_path / "careful.yaml")]
+    assert answer(run(*words, "--json"))["strategy"]["health"] == {"failed_calls": "stop"}
+    assert answer(run(*words, "--failed-calls", "warn", "--json"))["strategy"]["health"] == {"failed_calls": "warn"}
+
+
 def test_retries_of_a_strategy_that_are_no_object(run, module, tmp_path):
     (tmp_path / "bad.yaml").write_text("retries: 3")
     shown = run("rollout", "plan", module, "1", "--strategy", str(tmp_path / "bad.yaml"), "--retries", "1")
