@@ -99,6 +99,8 @@ class ShardMember(models.Model):
     #: stay while the server is not known.
     replication = models.JSONField()
     facts = models.TextField(default="{}")
+    #: When the node may change its place `delivery.ingestion.shard_members.BURST` times again, Unix time.
+    pace = models.FloatField(default=0.0)
     #: Slots that migrate, as far as this server knows: each a `messages.SlotMigration`.
     migrations = models.JSONField(default=list)
     #: Why the server is not ready for a change: `server_not_ready`, `backup_running`, or empty; in words; and since when.

@@ -35,11 +35,13 @@ from rollout.domain.node.commands import (
     RequestRekey,
     RetireOtherKeys,
     RevokeNode,
+    SetAddress,
 )
 from rollout.domain.node.decider import MOST_DRIFTS, MOST_KEYS_FOR_REQUEST, NODE
 from rollout.domain.node.events import (
     NodeAccepted,
     NodeActivated,
+    NodeAddressSet,
     NodeCameBack,
     NodeConfigChangedOutside,
     NodeDecommissioned,
@@ -227,6 +229,14 @@ def test_labels_replace_those_before():
     assert kinds(state, LabelNode(node="n1", labels={"rack": "a"})) == []
 
 
+def test_an_address_replaces_the_one_before():
+    command = SetAddress(node="n1", address="a:1")
+    assert kinds(given(HELLO), command) == [NodeAddressSet]
+    assert kinds(given(HELLO, command), command) == []
+    assert given(HELLO, command, SetAddress(node="n1", address="")).address == ""
+    assert given(HELLO, command, DECOMMISSION, heartbeat(hello=True)).address == ""
+
+
 def test_only_a_restarted_agent_brings_a_decommissioned_node_back():
     state = given(HELLO, heartbeat(sequence=5, modules=(GREET,)), DRAIN, DECOMMISSION)
     assert (state.phase, kinds(state, heartbeat(sequence=6)), kinds(state, OFFLINE)) == (
@@ -240,7 +250,9 @@ def test_only_a_restarted_agent_brings_a_decommissioned_node_back():
     assert (again.phase, again.modules) == (NodePhase.ONLINE, ())
 
 
-@pytest.mark.parametrize("command", [DRAIN, ACTIVATE, DECOMMISSION, LabelNode(node="n1", labels={})])
+@pytest.mark.parametrize(
+    "command", [DRAIN, ACTIVATE, DECOMMISSION, LabelNode(node="n1", labels={}), SetAddress(node="n1", address="a:1")]
+)
 def test_a_stranger_is_not_found(command):
     with pytest.raises(NodeNotFoundError):
         NODE.decide(NODE.initial, command)
@@ -258,7 +270,9 @@ def test_a_pending_node_may_be_labelled_and_decommissioned():
     assert given(DECOMMISSION).phase is NodePhase.DECOMMISSIONED
 
 
-@pytest.mark.parametrize("command", [DRAIN, ACTIVATE, LabelNode(node="n1", labels={})])
+@pytest.mark.parametrize(
+    "command", [DRAIN, ACTIVATE, LabelNode(node="n1", labels={}), SetAddress(node="n1", address="")]
+)
 def test_a_decommissioned_node_takes_no_orders(command):
     with pytest.raises(NodePhaseError):
         NODE.decide(given(HELLO, DECOMMISSION), command)
