@@ -22,6 +22,7 @@ TAGS = (
     ("/v2/modules/user-defined", "Modules"),
     ("/v2/rollouts", "Rollouts"),
     ("/v2/freeze", "Rollouts"),
+    ("/v2/ignored-replicas", "Nodes"),
     ("/v2/nodes", "Nodes"),
     ("/v2/join-tokens", "Nodes"),
     ("/v2/enrolment", "Nodes"),

@@ -11,6 +11,7 @@ class RolloutConfig(AppConfig):
         import rollout.domain.actor_upcaster  # noqa: F401  # registers itself
         from eventstore import register_projection
         from rollout.projections.fleet import FleetProjection
+        from rollout.projections.ignored_replicas import IgnoredReplicaProjection
         from rollout.projections.join_tokens import JoinTokenProjection
         from rollout.projections.nodes import NodeProjection
         from rollout.projections.rollouts import RolloutProjection
@@ -23,4 +24,5 @@ class RolloutConfig(AppConfig):
         register_projection(RolloutProjection())
         register_projection(NodeProjection())
         register_projection(FleetProjection())
+        register_projection(IgnoredReplicaProjection())
         register_projection(JoinTokenProjection())

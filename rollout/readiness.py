@@ -37,8 +37,6 @@ def what_changed(expected: Replication, now: Replication) -> str:
     """Return how the server's place in its shard differs from the one that was expected, empty if it does not."""
     if expected == now:
         return ""
-    if not now.role:
-        return _unknown("what role the server has", "info")
     if now.role != expected.role:
         return f"The server is a {now.role} now; it was a {expected.role or 'server of unknown role'}."
     if now.master != expected.master:
@@ -91,7 +89,7 @@ def _cluster_problem(state: ServerState) -> str:
     if state.cluster_state != "ok":
         return f"The state of the cluster is {state.cluster_state}."
     if state.migrations is None and state.migrating_slots != 0:  # an older agent only counts them
-        return _unknown("if slots of this shard migrate", "cluster|nodes", "cluster|getslotmigrations (Valkey 9)")
+        return _unknown("if slots of this shard migrate", "cluster|nodes", "cluster|getslotmigrations (only Valkey 9)")
     return ""
 
 

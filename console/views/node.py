@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from accounts.roles import Permission
 from api.errors import ApiError
 from console.page import page
-from rollout.api.serializers.nodes import LabelsSerializer
+from rollout.api.serializers.nodes import NodeChangesSerializer
 from rollout.services.nodes import label_node
 from ui.cells import page_url
 
@@ -21,7 +21,7 @@ def labels(request: HttpRequest, name: str) -> HttpResponseBase:
     if request.method != "POST":
         return node_page
     try:
-        serializer = LabelsSerializer(data={"labels": labels_in(request.POST.get("labels", ""))})
+        serializer = NodeChangesSerializer(data={"labels": labels_in(request.POST.get("labels", ""))})
     except ValueError as error:
         messages.error(request, f"Write each label as name=value: {error}")
         return node_page

@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
         choices=[each.value for each in Extra],
         default=[],
         metavar="RIGHT",
-        help="Further rights that show secrets: keys, acl-list, config.",
+        help="Further rights: keys, acl-list and config, which show secrets; migrations, for a cluster of Valkey 9.",
     )
     return made
 

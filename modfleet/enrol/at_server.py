@@ -19,6 +19,7 @@ from rollout.agent.inspection.configuration import MOST_BYTES
 from rollout.agent.inspection.regular_file import open_regular, read_secret
 from rollout.agent.inspection.systemd import forbids_execution
 from rollout.agent.module_files.include import quoted
+from rollout.agent.server.observation import has_atomic_migrations
 from rollout.agent.server.session import RefusedError, Session
 
 NEXT_RESTART = "this acts at the server's next restart"
@@ -74,7 +75,10 @@ class AtServer:
         return sha256(read_secret(password_file).encode()).hexdigest()
 
     def _rules(self, password_file: Path) -> str:
-        return rules(sorted(self._rights), self._digest(password_file))
+        info = {f"{self._found.kind}_version": self._found.version}
+        return rules(
+            sorted(self._rights), self._digest(password_file), has_atomic_migrations=has_atomic_migrations(info)
+        )
 
     def _has_user(self, login: Login) -> bool:
         """Return True if the user can log in and has its rights. An unknown right counts as missing."""

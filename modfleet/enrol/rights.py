@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from rollout.agent.doctor.acl import Level, acl_rules
+from rollout.agent.doctor.acl import Extra, Level, acl_rules
 
 #: The agent's user at the server.
 SERVER_USER = "modfleet-agent"
@@ -19,8 +19,8 @@ ADDED = {
     PERSIST: "write the file from which a start of the server loads the modules",
     RESTART: "load, restart the server and fail over",
 }
-#: A command that needs the right.
-PROBES = {OBSERVE: ("MODULE", "LIST"), LOAD: ("MODULE", "LOAD", "/nonexistent"), RESTART: ("FAILOVER", "ABORT")}
+#: A command that needs the right. It is the newest one, so that an install after an upgrade adds what is missing.
+PROBES = {OBSERVE: ("PUBSUB", "NUMSUB"), LOAD: ("MODULE", "LOAD", "/nonexistent"), RESTART: ("FAILOVER", "ABORT")}
 
 
 def rights_of(access: str, *, persists: bool) -> frozenset[str]:
@@ -34,6 +34,9 @@ def access_of(rights: Collection[str]) -> Level:
     return [each for each in Level if each in rights][-1]
 
 
-def rules(rights: Collection[str], password_sha256: str) -> str:
-    """Return the rules of the server's user, for ACL SETUSER and for a line `user modfleet-agent ...` of a file."""
-    return f"on #{password_sha256} {acl_rules(access_of(rights))}"
+def rules(rights: Collection[str], password_sha256: str, *, has_atomic_migrations: bool = False) -> str:
+    """Return the rules of the server's user, for ACL SETUSER and for a line `user modfleet-agent ...` of a file.
+
+    `has_atomic_migrations`: the server knows the command that shows them.
+    """
+    return f"on #{password_sha256} {acl_rules(access_of(rights), [Extra.MIGRATIONS] * has_atomic_migrations)}"

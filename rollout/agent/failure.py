@@ -31,6 +31,10 @@ class CanceledError(Failure):
         super().__init__(Reason.MANUAL, "The operation was canceled.")
 
 
+class MustWaitError(Failure):
+    """The server must not be changed now, and was not. This is not a failure, as long as the node can be restored."""
+
+
 def as_failure(error: Failure | OSError) -> Failure:
     """Return `error` with a reason: an error of the operating system means a full disk, or an I/O error."""
     if isinstance(error, Failure):

@@ -31,7 +31,9 @@ def execute(command: Any = None, signed: Any = None) -> None:
         read = from_json(Command, command)
         of_request = {"request_id": read.correlation_id, "rollout": read.rollout}
         with about(**of_request, node=read.node, module_name=read.module_name):
-            runner.execute(read, report=announce)
+            last = runner.execute(read, report=announce)
+        if last and last.phase is Phase.SCHEDULED:
+            app.heartbeats.soon()  # with the state of the server for which the operation waits
     except UntrustedError as error:
         log.error("Dropped a command: %s", error)  # noqa: TRY400 - the traceback says nothing more
     except (msgspec.ValidationError, MalformedCommandError) as error:

@@ -16,7 +16,7 @@ from rollout.domain.node.state import NodePhase
 from rollout.domain.rollout.events import Origin, RolloutPhase
 from rollout.domain.selector import Selector, select
 from rollout.messages import FINAL_PHASES, Action, Phase, Reason
-from rollout.models import NodeModule, Operation
+from rollout.models import NodeModule, Operation, ShardMember
 from rollout.projections.node_modules import ModuleState
 from rollout.queries.nodes import nodes_with_liveness
 
@@ -56,6 +56,10 @@ class JoinTokenFilters(django_filters.FilterSet):
     node = TextFilter(field_name="node", help_text="The node that it is for")
 
 
+class IgnoredReplicaFilters(django_filters.FilterSet):
+    address = TextFilter(field_name="address", help_text="For example `10.0.0.7:6379`")
+
+
 class NodeFilters(django_filters.FilterSet):
     phase = WordsFilter(
         [each for each in NodePhase if each != NodePhase.DECOMMISSIONED],
@@ -66,6 +70,7 @@ class NodeFilters(django_filters.FilterSet):
     operating_system = TextFilter(field_name="operating_system", help_text="For example `rhel9`")
     server = TextFilter(field_name="server", help_text="`valkey` or `redis`")
     label = PairsFilter(method="with_labels", help_text="`name=value`; all must match")
+    shard = TextFilter(method="of_shard", help_text="The name of the shard, as `shard` of a node has it")
     module = TextFilter(
         method="with_module",
         validators=[RegexValidator(r"\A[^:]+(:[0-9]{1,18})?\Z", "Must be name or name:version.")],
@@ -83,6 +88,9 @@ class NodeFilters(django_filters.FilterSet):
     def with_labels(self, rows: QuerySet[Any], name: str, value: dict[str, str]) -> QuerySet[Any]:
         selector = Selector(labels={label: (each,) for label, each in value.items()})
         return rows.filter(name__in=[each.name for each in select(selector, rows)])
+
+    def of_shard(self, rows: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
+        return rows.filter(name__in=ShardMember.objects.filter(shard=value).values("node"))
 
     def with_module(self, rows: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
         return rows.filter(Exists(_modules(value)))

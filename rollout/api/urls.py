@@ -5,6 +5,7 @@ from rollout.api.views.artifacts import LocalArtifactViewSet
 from rollout.api.views.enrolment import EnrolmentViewSet
 from rollout.api.views.events import EventViewSet
 from rollout.api.views.freeze import FreezeViewSet
+from rollout.api.views.ignored_replicas import IgnoredReplicaViewSet
 from rollout.api.views.join_tokens import JoinTokenViewSet
 from rollout.api.views.nodes import NodeViewSet
 from rollout.api.views.report import RolloutReportView
@@ -38,6 +39,8 @@ urlpatterns = [
         for verb in ("pause", "resume", "promote", "abort", "retry", "rollback", "approve", "reject")
     ),
     path("v2/freeze", FreezeViewSet.as_view({"get": "retrieve", "post": "create", "delete": "destroy"})),
+    path("v2/ignored-replicas", IgnoredReplicaViewSet.as_view({"get": "list", "post": "create"})),
+    path("v2/ignored-replicas/<str:address>", IgnoredReplicaViewSet.as_view({"get": "retrieve", "delete": "destroy"})),
     path("v2/nodes", NodeViewSet.as_view({"get": "list"})),
     path("v2/nodes/<str:name>", NodeViewSet.as_view({"get": "retrieve", "patch": "partial_update"})),
     path("v2/nodes/<str:name>/operations", NodeViewSet.as_view({"get": "operations"})),

@@ -7,8 +7,10 @@ no releases, no inventories. Where such a change matters, the decision names the
 
 from artifacts_app.events import ArtifactDeleted, ArtifactUploaded
 from modules_app.events import ModuleDeleted, ModuleRegistered
+from rollout.domain.fleet.events import ReplicaIgnored, ReplicaUnignored
 from rollout.domain.node.events import (
     NodeActivated,
+    NodeAddressSet,
     NodeDecommissioned,
     NodeDegraded,
     NodeDrained,
@@ -22,7 +24,7 @@ from rollout.domain.rollout.events import NodesRetried, RollbackStarted, Rollout
 
 #: Each append that schedules operations contains one of these.
 SCHEDULING: tuple[type, ...] = (RolloutStarted, RollbackStarted, NodesRetried)
-#: All that a plan depends on: the nodes and their profiles, the modules and artifacts, the operations in progress.
+#: All that a plan depends on: the nodes, their profiles and replicas, the modules and artifacts, the operations in progress.
 PLANNING: tuple[type, ...] = (
     *SCHEDULING,
     ArtifactUploaded,
@@ -32,9 +34,12 @@ PLANNING: tuple[type, ...] = (
     NodeJoined,
     NodeProfileChanged,
     NodeLabelled,
+    NodeAddressSet,
     NodeDrained,
     NodeActivated,
     NodeDecommissioned,
+    ReplicaIgnored,
+    ReplicaUnignored,
 )
 #: After these, a node may have or need a module version. A node that joins again may have it on its disk.
 USING: tuple[type, ...] = (*SCHEDULING, NodeJoined)

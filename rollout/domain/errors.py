@@ -164,6 +164,13 @@ class InvalidAddressError(RolloutError):
     code = "invalid_address"
 
 
+class IgnoredReplicaNotFoundError(RolloutError):
+    """No replica with this address is ignored."""
+
+    kind = Kind.NOT_FOUND
+    code = "ignored_replica_not_found"
+
+
 class NodeKeyError(RolloutError):
     """The node has another key. Compare its key again, and accept that one."""
 

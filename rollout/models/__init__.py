@@ -1,7 +1,7 @@
 """The tables of nodes and rollouts. `projections` alone writes them, except those of `bookkeeping`."""
 
 from rollout.models.bookkeeping import Dispatch, DroppedMessages, Liveness, NodeFacts, ServerLog, ShardMember
-from rollout.models.fleet import ClusterTarget, FleetFreeze
+from rollout.models.fleet import ClusterTarget, FleetFreeze, IgnoredReplica
 from rollout.models.join_tokens import JoinToken
 from rollout.models.nodes import Node, NodeModule, Placement
 from rollout.models.rollouts import Caused, Operation, Rollout, TimelineEntry
@@ -12,6 +12,7 @@ __all__ = [
     "Dispatch",
     "DroppedMessages",
     "FleetFreeze",
+    "IgnoredReplica",
     "JoinToken",
     "Liveness",
     "Node",

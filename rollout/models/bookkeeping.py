@@ -93,10 +93,12 @@ class ShardMember(models.Model):
     ignored = models.JSONField(default=list)
     #: The address of its master, if that is no node.
     unmanaged_master = models.CharField(max_length=264, default="")
-    #: The newest `messages.Replication`, and the `ServerFacts` that the places of all nodes are computed from. They stay
-    #: while the server is not known.
+    #: The newest `messages.Replication`, and the `ServerFacts` that the places of all nodes are computed from, as JSON. They
+    #: stay while the server is not known.
     replication = models.JSONField()
-    facts = models.JSONField(default=dict)
+    facts = models.TextField(default="{}")
+    #: Slots that migrate, as far as this server knows: each a `messages.SlotMigration`.
+    migrations = models.JSONField(default=list)
     #: Why the server is not ready for a change: `server_not_ready`, `backup_running`, or empty; in words; and since when.
     not_ready = models.CharField(max_length=32, default="")
     not_ready_message = models.CharField(max_length=1000, default="")

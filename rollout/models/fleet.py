@@ -1,4 +1,4 @@
-"""What holds for the whole fleet: the freeze, and the target of each module."""
+"""What holds for the whole fleet: the freeze, ignored replicas, and the target of each module."""
 
 from django.db import models
 
@@ -18,6 +18,20 @@ class FleetFreeze(models.Model):
 
     def __str__(self) -> str:
         return self.reason if self.frozen else "not frozen"
+
+
+class IgnoredReplica(models.Model):
+    """A replica that is no node, and that a person has accepted. `address`: `host:port`, or a cluster node id."""
+
+    address = models.CharField(primary_key=True, max_length=264)
+    reason = models.TextField()
+    actor = models.CharField(max_length=150)
+    ignored_at = models.DateTimeField()
+    #: Of the event.
+    position = models.BigIntegerField(unique=True)
+
+    def __str__(self) -> str:
+        return self.address
 
 
 class ClusterTarget(models.Model):

@@ -21,6 +21,8 @@ class Node(models.Model):
     server = models.CharField(max_length=32)
     server_version = models.CharField(max_length=32)
     role = models.CharField(max_length=16)
+    #: The address of its server by which other servers know it, if a person has set one: `host:port`.
+    address = models.CharField(max_length=264, default="", db_default="")
     #: Host names under which requests mean this node.
     api_hosts = models.JSONField()
     #: Labels that the agent reports, and an operator's labels, which override them.

@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import get_args
 
 from eventstore import RecordedEvent, Subscription, database_now, head, stale_projections
-from rollout.domain.fleet.events import FleetFrozen, FleetThawed
-from rollout.domain.node.events import NODE_PHASES, NodeDrifted, NodeDriftEnded
+from rollout.domain.fleet.events import FleetFrozen, FleetThawed, ReplicaIgnored, ReplicaUnignored
+from rollout.domain.node.events import NODE_PHASES, NodeAddressSet, NodeDrifted, NodeDriftEnded
 from rollout.domain.placement.events import PlacementEvent, ReportRejected
 from rollout.domain.rollout.events import RolloutEvent, RolloutFinished
 from rollout.process.advance import advance_all
@@ -22,7 +22,7 @@ MOST_EVENTS = 10_000
 #: Without rejected reports: they change nothing, and may name any rollout.
 _OF_PLACES = (*(set(get_args(PlacementEvent)) - {ReportRejected}), NodeDrifted, NodeDriftEnded)
 _OF_ROLLOUTS = get_args(RolloutEvent)
-_OF_ALL = (FleetFrozen, FleetThawed)
+_OF_ALL = (FleetFrozen, FleetThawed, ReplicaIgnored, ReplicaUnignored, NodeAddressSet)
 
 
 class ProcessManager:

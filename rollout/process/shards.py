@@ -1,47 +1,53 @@
 """Keeps the rows of `ShardMember`: the place of each node in its shard."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import msgspec
 from django.db import connection
-from django.db.models import QuerySet
+from django.db.models import QuerySet, TextField
+from django.db.models.functions import Cast
+from msgspec import json
+from msgspec.json import Decoder
 
 from rollout.domain.node.state import Identity
-from rollout.domain.topology.places import places_of
+from rollout.domain.topology.places import Place, places_of
 from rollout.domain.topology.servers import Server, ServerFacts
 from rollout.models import Node, ShardMember
+from rollout.queries.ignored_replicas import ignored_addresses
 from rollout.queries.nodes import node_rows
 
 #: The number of PostgreSQL's advisory lock, in the key space of two numbers. The log's lock has one number.
 _LOCK = (1_297_040_455, 1)
+_REPORTED = ("replication", "facts", "migrations", "host", "not_ready", "not_ready_message", "not_ready_since")
 _PLACE = ("shard", "role", "master", "depth", "replicas", "unmanaged", "ignored", "unmanaged_master")
-_REPORTED = ("replication", "facts", "host", "not_ready", "not_ready_message", "not_ready_since")
+#: Decoded by msgspec, which takes a fifth of Django's time.
+_LISTS = ("replicas", "unmanaged", "ignored")
+_read_facts = Decoder(ServerFacts).decode
+_read_list = Decoder(tuple[str, ...]).decode
 
 
-def place_members(news: dict[str, ShardMember] | None = None) -> set[str]:
+def place_members(news: Mapping[str, ShardMember] | None = None) -> set[str]:
     """Place all nodes in their shards again. Return the nodes whose rows have changed. Call this in a transaction.
 
     `news`: rows with what their nodes have reported now; the transaction has locked the liveness of these nodes. Nodes that
-    are not in the fleet, or whose identity is revoked, have no row. Three queries read, whatever the number of nodes; only
-    rows that have changed are written.
+    are not in the fleet, or whose identity is revoked, have no row. As many queries whatever the number of nodes; only rows
+    that have changed are written.
     """
     _hold_lock()
     news = news or {}
-    known = {row.node: row for row in ShardMember.objects.order_by("node")}
-    in_fleet = set(members().values_list("name", flat=True))
-    rows = {node: row for node, row in sorted((known | news).items()) if node in in_fleet}
-    places = places_of([_server(row) for row in rows.values()])
-    changed = [row for node, row in rows.items() if node in news or _place(row) != as_stored(places[node])]
-    for row in changed:
-        for name, value in as_stored(places[row.node]).items():
-            setattr(row, name, value)
-    if gone := known.keys() - rows.keys():
+    known, facts = _known_members()
+    facts |= {name: (row.host, row.facts) for name, row in news.items()}
+    addresses = dict(members().order_by("name").values_list("name", "address"))
+    servers = [_server(name, address, *facts[name]) for name, address in addresses.items() if name in facts]
+    places = places_of(servers, ignored_addresses())
+    if gone := known.keys() - places.keys():
         ShardMember.objects.filter(node__in=gone).delete()
-    # Two writes: what a node has reported belongs to the transaction that has locked its liveness.
-    write_members((row for row in changed if row.node in news), (*_PLACE, *_REPORTED))
-    write_members((row for row in changed if row.node not in news), _PLACE)
-    return {row.node for row in changed}
+    moved = [name for name, place in places.items() if name not in news and place != known[name]]
+    # Two writes: what a node has reported is written only by a transaction that has locked its liveness.
+    write_members(_placed((row for name, row in news.items() if name in places), places), (*_PLACE, *_REPORTED))
+    if moved:
+        write_members(_placed(ShardMember.objects.filter(node__in=moved).order_by("node"), places), _PLACE)
+    return {*moved, *news.keys() & places.keys()}
 
 
 def members() -> QuerySet[Node]:
@@ -56,15 +62,34 @@ def write_members(rows: Iterable[ShardMember], columns: Iterable[str] = _REPORTE
 
 def as_stored(value: object) -> Any:
     """Return plain JSON values, as a row that is read has them: lists, not tuples."""
-    return msgspec.json.decode(msgspec.json.encode(value))
+    return json.decode(json.encode(value))
 
 
-def _server(row: ShardMember) -> Server:
-    return Server(node=row.node, host=row.host, facts=msgspec.convert(row.facts, ServerFacts))
+def _known_members() -> tuple[dict[str, Place], dict[str, tuple[str, str]]]:
+    """Return all places as they are written, and the hosts and facts that they are computed from. One query."""
+    plain = [each for each in _PLACE if each not in _LISTS]
+    lists = {f"{each}_text": Cast(each, TextField()) for each in _LISTS}
+    found: dict[str, Place] = {}
+    basis: dict[str, tuple[str, str]] = {}
+    rows = ShardMember.objects.annotate(**lists).values_list("node", "host", "facts", *plain, *lists)
+    for node, host, facts, *values in rows:
+        fields: dict[str, Any] = dict(zip(plain, values, strict=False))
+        fields |= zip(_LISTS, map(_read_list, values[len(plain) :]), strict=True)
+        found[node], basis[node] = Place(**fields), (host, facts)
+    return found, basis
 
 
-def _place(row: ShardMember) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in _PLACE}
+def _placed(rows: Iterable[ShardMember], places: Mapping[str, Place]) -> list[ShardMember]:
+    placed = []
+    for row in rows:
+        for name, value in as_stored(places[row.node]).items():
+            setattr(row, name, value)
+        placed.append(row)
+    return placed
+
+
+def _server(node: str, address: str, host: str, facts: str) -> Server:
+    return Server(node=node, host=host, address=address, facts=_read_facts(facts))
 
 
 def _hold_lock() -> None:

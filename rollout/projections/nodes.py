@@ -14,6 +14,7 @@ from rollout.domain.node.events import (
     NODE_PHASES,
     NodeAccepted,
     NodeActivated,
+    NodeAddressSet,
     NodeCameBack,
     NodeDecommissioned,
     NodeDegraded,
@@ -63,6 +64,7 @@ class NodeProjection:
         NodeProfileChanged,
         NodeInventoryChanged,
         NodeLabelled,
+        NodeAddressSet,
         NodeWentOffline,
         NodeCameBack,
         NodeDrained,
@@ -184,7 +186,7 @@ def _joined(recorded: RecordedEvent, before: Node | None) -> Node:
         node.identity_position = before.identity_position
         node.rekey_requested, node.duplicate = before.rekey_requested, before.duplicate
         if before.phase == NodePhase.PENDING:
-            node.labels = before.labels
+            node.labels, node.address = before.labels, before.address
     _set_profile(node, event.profile)
     return node
 
@@ -263,6 +265,7 @@ _NODE_CHANGES: dict[type, Callable[[Node, object], None]] = {
     NodeRecovered: _set(degraded_reason="", degraded_message=""),
     NodeProfileChanged: lambda node, event: _set_profile(node, event.profile),  # type: ignore[attr-defined]  # by its key
     NodeLabelled: lambda node, event: setattr(node, "labels", event.labels),  # type: ignore[attr-defined]  # by its key
+    NodeAddressSet: lambda node, event: setattr(node, "address", event.address),  # type: ignore[attr-defined]  # by its key
     NodeWentOffline: _set(online=False),
     NodeCameBack: _set(online=True),
     NodeDrained: _set(draining=True),

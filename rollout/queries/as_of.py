@@ -101,7 +101,7 @@ def node_as_of(name: str, position: int) -> dict[str, Any]:
     (row,) = fold.finished_nodes()
     modules, _ = fold.finished_modules()
     modules.sort(key=lambda each: (each.module_name, each.version))
-    return detailed_node(node_document(row, modules, None), None)
+    return detailed_node(node_document(row, modules, None, None), None)
 
 
 def _events_of(name: str, position: int) -> Iterable[RecordedEvent]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from api.fields import rfc3339
 from eventstore import snapshot
-from rollout.models import Liveness, Node, NodeFacts, NodeModule
+from rollout.models import Liveness, Node, NodeFacts, NodeModule, ShardMember
 from rollout.queries.node_warnings import node_warnings
 from rollout.queries.nodes import node_row
 from rollout.signing import key_id
@@ -13,22 +13,25 @@ from rollout.signing import key_id
 
 @snapshot()
 def node_documents(rows: Iterable[Node]) -> list[dict[str, Any]]:
-    """Return the nodes as JSON, with their modules; four queries, however many nodes there are."""
+    """Return the nodes as JSON, with their modules and their places in their shards; five queries, however many nodes there are."""
     listed = list(rows)
     names = [each.name for each in listed]
     lives = Liveness.objects.in_bulk(names)
     modules: dict[str, list[NodeModule]] = {name: [] for name in names}
     for row in NodeModule.objects.filter(node__in=names).order_by("module_name", "version"):
         modules[row.node].append(row)
-    examined = NodeFacts.objects.filter(node__in=names, failed__isnull=False)
-    doctors = {node: {"failed": failed, "warned": warned} for node, failed, warned in examined.values_list(*_SUMMARY)}
-    return [
-        node_document(each, modules[each.name], lives.get(each.name)) | {"doctor_summary": doctors.get(each.name)}
-        for each in listed
-    ]
+    members = ShardMember.objects.in_bulk(names)
+    facts = {node: counts for node, *counts in NodeFacts.objects.filter(node__in=names).values_list(*_COUNTS)}
+    documents = []
+    for each in listed:
+        failed, warned, sentinels = facts.get(each.name, (None, None, None))
+        summary = None if failed is None else {"failed": failed, "warned": warned}
+        document = node_document(each, modules[each.name], lives.get(each.name), members.get(each.name))
+        documents.append(document | {"doctor_summary": summary, "sentinels": sentinels})
+    return documents
 
 
-_SUMMARY = ("node", "failed", "warned")
+_COUNTS = ("node", "failed", "warned", "server__sentinels")
 
 
 def node_detail(name: str) -> dict[str, Any]:
@@ -50,7 +53,9 @@ def degraded_document(row: Node) -> dict[str, str] | None:
     return {"reason": row.degraded_reason, "message": row.degraded_message} if row.degraded_reason else None
 
 
-def node_document(row: Node, modules: Iterable[NodeModule], life: Liveness | None) -> dict[str, Any]:
+def node_document(
+    row: Node, modules: Iterable[NodeModule], life: Liveness | None, member: ShardMember | None
+) -> dict[str, Any]:
     """Return the node as JSON, with these of its modules."""
     skew = life.clock_skew_seconds if life else None
     return {
@@ -68,10 +73,37 @@ def node_document(row: Node, modules: Iterable[NodeModule], life: Liveness | Non
         "server": row.server,
         "server_version": row.server_version,
         "role": row.role,
+        "address": row.address or None,
+        **_place(member),
+        "sentinels": None,
         "labels": {**row.agent_labels, **row.labels},
         "other_modules": row.other_modules,
         "doctor_summary": None,
         "modules": [_node_module_document(each) for each in modules],
+    }
+
+
+def _place(member: ShardMember | None) -> dict[str, Any]:
+    """Return the node's place in its shard; null, or empty, if it is not known."""
+    if member is None:
+        return {
+            "shard": None,
+            "master": None,
+            "depth": None,
+            "replicas": [],
+            "unmanaged_replicas": [],
+            "ignored_replicas": [],
+            "not_ready": None,
+        }
+    not_ready = {"reason": member.not_ready, "message": member.not_ready_message}
+    return {
+        "shard": member.shard,
+        "master": member.master or member.unmanaged_master or None,
+        "depth": member.depth,
+        "replicas": member.replicas,
+        "unmanaged_replicas": member.unmanaged,
+        "ignored_replicas": member.ignored,
+        "not_ready": not_ready | {"since": rfc3339(member.not_ready_since)} if member.not_ready_since else None,
     }
 
 

@@ -1,8 +1,9 @@
 """Freezes and thaws the fleet."""
 
 from eventstore import transact
+from rollout.domain.fleet.decider import FLEET
 from rollout.domain.fleet.events import FLEET_STREAM
-from rollout.domain.fleet.freeze import FLEET, Freeze, Thaw
+from rollout.domain.fleet.freeze import Freeze, Thaw
 from rollout.process.advance import advance_all
 from rollout.queries.rollouts import unfinished_rollouts
 

@@ -1,4 +1,4 @@
-"""Use cases of nodes: label, drain, activate, forget, accept, revoke, rekey, decommission. Each may be repeated."""
+"""Use cases of nodes: label, set the address, drain, activate, forget, accept, revoke, rekey, decommission. Each may be repeated."""
 
 from collections.abc import Callable, Collection
 
@@ -21,14 +21,17 @@ from rollout.domain.node.commands import (
     LabelNode,
     RequestRekey,
     RevokeNode,
+    SetAddress,
 )
 from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import node_stream
 from rollout.domain.node.state import NodeKey
 from rollout.domain.placement.events import placement_stream
-from rollout.models import Liveness, NodeFacts, Operation
+from rollout.domain.topology.addresses import checked
+from rollout.models import Liveness, NodeFacts, Operation, ShardMember
 from rollout.process.advance import advance_all
 from rollout.process.placements import end_of_decommissioned, forgetting, giving_back, placement_changes
+from rollout.process.shards import place_members
 from rollout.queries.join_tokens import open_tokens_of
 from rollout.queries.operations import unfinished_operations_of
 from rollout.queries.rollouts import unfinished_rollouts_of
@@ -57,6 +60,17 @@ def label_node(name: str, labels: dict[str, str]) -> None:
     transact(node_stream(name), NODE, LabelNode(node=name, labels=labels))
 
 
+def set_address(name: str, address: str) -> None:
+    """Set the address by which other servers know the node's server: `host:port`, or empty to remove it.
+
+    Raises: `NodeNotFoundError`, `NodePhaseError`, `InvalidAddressError`.
+    """
+    with transaction.atomic():
+        transact(node_stream(name), NODE, SetAddress(node=name, address=checked(address) if address else ""))
+        changed = place_members()
+    advance_all(unfinished_rollouts_of(*changed))
+
+
 def drain_node(name: str) -> None:
     """Start no new operations on the node. Raises: `NodeNotFoundError`, `NodePhaseError`."""
     transact(node_stream(name), NODE, DrainNode(node=name))
@@ -68,15 +82,18 @@ def activate_node(name: str) -> None:
     advance_all(unfinished_rollouts_of(name))
 
 
-@transaction.atomic
 def forget_node(name: str) -> None:
     """Forget what the node has reported: it is offline until its next heartbeat, which counts as its first.
 
     Raises: `NodeNotFoundError`, `NodePhaseError`.
     """
-    transact(node_stream(name), NODE, ForgetNode(node=name))
-    Liveness.objects.filter(node=name).delete()
-    NodeFacts.objects.filter(node=name).delete()
+    with transaction.atomic():
+        transact(node_stream(name), NODE, ForgetNode(node=name))
+        Liveness.objects.filter(node=name).delete()
+        NodeFacts.objects.filter(node=name).delete()
+        ShardMember.objects.filter(node=name).delete()
+        changed = place_members()
+    advance_all(unfinished_rollouts_of(*changed))
 
 
 def accept_node(name: str, *, key: str) -> None:
@@ -102,8 +119,7 @@ def revoke_node(name: str) -> None:
     def following(operations: list[Operation]) -> list[Append]:
         return [*_token_revocations(open_tokens_of(name)), *placement_changes(giving_back(operations))]
 
-    _append(name, RevokeNode(node=name), following)
-    advance_all(rollouts)
+    _leave(name, RevokeNode(node=name), following, rollouts)
 
 
 def _token_revocations(tokens: Collection[str]) -> list[Append]:
@@ -120,8 +136,20 @@ def decommission_node(name: str) -> None:
     def following(operations: list[Operation]) -> list[Append]:
         return placement_changes([*map(end_of_decommissioned, operations), *forgetting(name)])
 
-    _append(name, DecommissionNode(node=name), following)
-    advance_all(rollouts)
+    _leave(name, DecommissionNode(node=name), following, rollouts)
+
+
+def _leave(
+    name: str,
+    command: RevokeNode | DecommissionNode,
+    following: Callable[[list[Operation]], list[Append]],
+    rollouts: Collection[str],
+) -> None:
+    """Append as `_append` does. The node has no place in its shard any more, so the places of others may change."""
+    with transaction.atomic():
+        _append(name, command, following)
+        changed = place_members()
+    advance_all(dict.fromkeys([*rollouts, *unfinished_rollouts_of(*changed)]))
 
 
 @retry_on_conflict

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 from eventstore import Decider, Metadata, begun_by, person
 from rollout.domain.errors import NothingToRollBackError, OperationFinalError, RolloutError
+from rollout.domain.fleet.decider import FLEET
 from rollout.domain.fleet.events import FLEET_STREAM, FleetFrozen, FleetThawed
-from rollout.domain.fleet.freeze import FLEET, Freeze, Thaw
+from rollout.domain.fleet.freeze import Freeze, Thaw
 from rollout.domain.node.commands import (
     ActivateNode,
     DeclareOffline,

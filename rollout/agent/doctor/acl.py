@@ -18,7 +18,10 @@ class Level(StrEnum):
 
 
 class Extra(StrEnum):
-    """Rights that no level has, because they show secrets. A check that needs one answers `unknown` without it."""
+    """Rights that no level has: they show secrets, or not every server knows their commands.
+
+    A check that needs one answers `unknown` without it.
+    """
 
     #: Read all keys: data of the server's clients.
     KEYS = "keys"
@@ -26,11 +29,22 @@ class Extra(StrEnum):
     ACL_LIST = "acl-list"
     #: CONFIG GET: also the passwords for replication and of the default user.
     CONFIG = "config"
+    #: See atomic slot migrations: a command of Valkey 9.
+    MIGRATIONS = "migrations"
 
 
 #: Commands that the agent calls, by level. A level has those of the levels before it.
 COMMANDS: dict[Level, tuple[str, ...]] = {
-    Level.OBSERVE: ("ping", "info", "module|list", "command|info", "command|list"),
+    Level.OBSERVE: (
+        "ping",
+        "info",
+        "module|list",
+        "command|info",
+        "command|list",
+        "cluster|info",
+        "cluster|nodes",
+        "pubsub|numsub",
+    ),
     Level.LOAD: ("module|load", "module|unload", "multi", "exec"),
     Level.RESTART: (
         "shutdown",
@@ -49,6 +63,7 @@ EXTRAS: dict[Extra, tuple[str, ...]] = {
     Extra.KEYS: ("%R~*", "+scan", "+type", "+dump"),
     Extra.ACL_LIST: ("+acl|list",),
     Extra.CONFIG: ("+config|get",),
+    Extra.MIGRATIONS: ("+cluster|getslotmigrations",),
 }
 
 

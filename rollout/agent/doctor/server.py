@@ -9,7 +9,7 @@ from rollout.agent.doctor import acl, broker
 from rollout.agent.doctor.acl import Level
 from rollout.agent.doctor.host import Host, is_refused, pairs
 from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, unknown, warned
-from rollout.agent.server.observation import OLDEST
+from rollout.agent.server.observation import OLDEST, has_atomic_migrations
 from rollout.agent.server.session import RefusedError, Session
 from rollout.agent.settings import is_broker
 
@@ -22,11 +22,17 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "module|list": ("MODULE", "LIST"),
     "command|info": ("COMMAND", "INFO", "ping"),
     "command|list": ("COMMAND", "LIST", "FILTERBY", "MODULE", NONE),
+    "cluster|info": ("CLUSTER", "INFO"),
+    "cluster|nodes": ("CLUSTER", "NODES"),
+    "cluster|getslotmigrations": ("CLUSTER", "GETSLOTMIGRATIONS"),
+    "pubsub|numsub": ("PUBSUB", "NUMSUB"),
     "module|load": ("MODULE", "LOAD", f"/nonexistent/{NONE}.so"),
     "module|unload": ("MODULE", "UNLOAD", NONE),
     "multi": ("MULTI",),
     "exec": ("EXEC",),
 }
+#: Without it the agent does not see Sentinels, and nothing else is missing.
+OPTIONAL = "pubsub|numsub"
 #: Commands of later operations: without them, restarts and failovers are not possible.
 RENAMED = ("module", "config", "shutdown", "acl", "failover", "replicaof")
 #: Rounds of `_shares_numbers`.
@@ -92,17 +98,15 @@ def enable_module_command(host: Host) -> Outcome:
 
 
 def server_rights(host: Host) -> Outcome:
-    level = Level.OBSERVE if _observes(host) else Level.LOAD
-    commands = acl.needed(level)
+    commands = _needed(host)
     allowed = _allowed(host, commands)
     refused = [name for name in commands if allowed[name] is False]
     untested = [name for name in commands if allowed[name] is None]
     user = host.user
     if refused:
-        return failed(
-            f"The server refuses these commands to the user {user}: {', '.join(refused)}.",
-            f"ACL SETUSER {user} {' '.join(f'+{each}' for each in refused)}; then save the ACL.",
-        )
+        words = f"The server refuses these commands to the user {user}: {', '.join(refused)}."
+        fix = f"ACL SETUSER {user} {' '.join(f'+{each}' for each in refused)}; then save the ACL."
+        return warned(words, fix) if refused == [OPTIONAL] else failed(words, fix)
     if untested:
         return unknown(
             f"These rights of the user {user} could not be tested: {', '.join(untested)}.",
@@ -120,6 +124,14 @@ def rename_command(host: Host) -> Outcome:
     if "module" in renamed:
         return failed(f"The server has renamed {names}: the agent cannot load modules.", fix)
     return warned(f"The server has renamed {names}: restarts and failovers will not be possible.", fix)
+
+
+def _needed(host: Host) -> tuple[str, ...]:
+    """Return the commands that the agent calls at this server: those of the cluster only in a cluster."""
+    commands = acl.needed(Level.OBSERVE if _observes(host) else Level.LOAD)
+    if "cluster" not in {host.info.get("redis_mode"), host.info.get("server_mode")}:
+        return tuple(each for each in commands if not each.startswith("cluster|"))
+    return (*commands, "cluster|getslotmigrations") if has_atomic_migrations(host.info) else commands
 
 
 def _version(host: Host) -> tuple[str, str]:

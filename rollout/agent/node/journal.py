@@ -38,7 +38,7 @@ class Before:
 class Entry:
     """The newest operation of one module. `report` is None until the operation has ended.
 
-    `committed`: the operation can only be finished, and no longer be canceled.
+    `committed`: the operation can only be finished, and no longer be canceled. `release`: that of the newest command.
     """
 
     rollout: str
@@ -47,6 +47,7 @@ class Entry:
     before: Before
     committed: bool = False
     report: Report | None = None
+    release: int = 0
 
     @property
     def order(self) -> tuple[int, int]:
@@ -91,6 +92,7 @@ class Journal:
             attempt=command.attempt,
             before=before,
             committed=committed,
+            release=command.release,
         )
         self._write(command.module_name, entry)
         return entry

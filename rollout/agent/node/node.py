@@ -128,7 +128,7 @@ class Node:
         self._operating_system = operating_system(settings.operating_system) or read_operating_system()
         self._last_facts = ServerFacts()
         self._last_state = ServerState()
-        self._observer = Observer(self.module_store.is_ours, url=settings.server_url)
+        self.observer = Observer(self.module_store.is_ours, url=settings.server_url)
         self._is_silent = False
         #: As last read.
         self._modules: tuple[InstalledModule, ...] = ()
@@ -228,7 +228,7 @@ class Node:
         was_silent, self._is_silent = self._is_silent, False
         try:
             with self.server.session() as session:
-                info, state, modules = self._observer.observe(session)
+                info, state, modules = self.observer.observe(session)
         except ServerSilentError:
             self._is_silent = True
             if not was_silent:

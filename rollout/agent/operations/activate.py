@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from rollout.agent.failure import Failure
 from rollout.agent.module_files.digests import file_digest
 from rollout.agent.node.node import ServerFacts, observe
+from rollout.agent.operations.last_check import refuse_to_change
 from rollout.agent.operations.operation import LOAD_SECONDS, PROBE_SECONDS, UNLOAD_SECONDS, Operation
 from rollout.agent.operations.settle import crashed, refuse_restarted, settle
 from rollout.agent.server.causes import (
@@ -17,7 +18,14 @@ from rollout.agent.server.causes import (
     taken_commands,
     why_not_loaded,
 )
-from rollout.agent.server.session import LoadedModule, RefusedError, ServerLostError, ServerSilentError, Session
+from rollout.agent.server.session import (
+    LoadedModule,
+    RefusedError,
+    ServerLoadingError,
+    ServerLostError,
+    ServerSilentError,
+    Session,
+)
 from rollout.agent.server.swap import load, swap
 from rollout.messages import Package, Phase, Reason
 
@@ -90,7 +98,11 @@ def _module_to_load(operation: Operation, package: Package) -> LoadedModule:
 def _observed(operation: Operation) -> ServerFacts:
     seconds = operation.deadline.step("Reading the server's state", UNLOAD_SECONDS).remaining()
     with operation.node.server.session(seconds) as session:
-        facts = observe(session)
+        try:
+            facts = observe(session)
+        except (ServerLoadingError, RefusedError):  # it reads its data, from its disk or from its master
+            refuse_to_change(operation.node, operation.command, session)
+            raise
     refuse_foreign(operation, facts.modules)
     return facts
 
@@ -121,9 +133,11 @@ def _load_or_swap(
     operation: Operation, session: Session, loaded: LoadedModule | None, module: LoadedModule
 ) -> float | None:
     if loaded is None:
+        refuse_to_change(operation.node, operation.command, session)
         load(session, module)
         return None
     refuse_if_named_in_acl(session, loaded, keeps=operation.command.commands)
+    refuse_to_change(operation.node, operation.command, session)
     return swap(session, loaded, module, back=replace(loaded, path=operation.path_now(loaded)))
 
 

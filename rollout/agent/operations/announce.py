@@ -27,7 +27,7 @@ class Announcer:
             self._newest = report
             if self._timer is not None:
                 self._timer.cancel()
-            if report.phase.is_final:
+            if report.is_last:
                 self._publisher.send(Reports(reports=(report,)), queue=REPORTS, patience=FINAL_PATIENCE)
                 return
             self._timer = threading.Timer(LASTING_SECONDS, self._send_if_it_lasts, [report])

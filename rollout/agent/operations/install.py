@@ -76,7 +76,8 @@ def _put_in_place(operation: Operation, package: Package) -> bool:
 
 def _take_back(operation: Operation, version: int) -> bool:
     """Remove that other version. Return False if it is not on the node."""
-    brought = replace(operation, command=replace(operation.command, version=version))
+    # The server has changed by now: the operation cannot be returned any more.
+    brought = replace(operation, command=replace(operation.command, version=version, expects=None))
     if not is_here(brought):
         return False
     try:

@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 
 from rollout.agent.operations.activate import reported_as_crash
+from rollout.agent.operations.last_check import refuse_to_change
 from rollout.agent.operations.operation import UNLOAD_SECONDS, Operation, Outcome
 from rollout.agent.server.causes import refuse_if_named_in_acl
 from rollout.agent.server.swap import unload
@@ -54,10 +55,14 @@ def _unload(operation: Operation) -> None:
     """
     seconds = operation.deadline.step("Unloading", UNLOAD_SECONDS).remaining()
     line = nullcontext() if operation.command.has_types else operation.node.include.parked(operation.server_target)
-    with operation.node.server.session(seconds) as session, line:
-        for loaded in session.modules():
-            if operation.is_at_target(loaded):
+    with operation.node.server.session(seconds) as session:
+        present = [each for each in session.modules() if operation.is_at_target(each)]
+        if present:
+            refuse_to_change(operation.node, operation.command, session)  # before the line is parked
+        with line:
+            for loaded in present:
                 operation.server_log.mark(session)
                 with reported_as_crash(operation):
                     refuse_if_named_in_acl(session, loaded)
+                    refuse_to_change(operation.node, operation.command, session)
                     unload(session, loaded)

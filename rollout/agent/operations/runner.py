@@ -10,12 +10,13 @@ from dataclasses import replace
 
 from rollout.agent.control_plane.trust import Trust
 from rollout.agent.deadline import LONGEST_OPERATION, Deadline
-from rollout.agent.failure import CanceledError, Failure, MalformedCommandError, as_failure
+from rollout.agent.failure import CanceledError, Failure, MalformedCommandError, MustWaitError, as_failure
 from rollout.agent.node.examinations import Examinations
 from rollout.agent.node.journal import Before, Entry
 from rollout.agent.node.node import Node, ServerFacts
 from rollout.agent.operations.expiry import Expiry
 from rollout.agent.operations.install import install
+from rollout.agent.operations.last_check import refuse_to_change
 from rollout.agent.operations.operation import Operation, Outcome
 from rollout.agent.operations.remove import remove
 from rollout.agent.server.causes import refusal
@@ -69,10 +70,12 @@ class Runner:
         self._is_recovered = True
 
     def execute(self, command: Command, *, report: Send) -> Report | None:
-        """Carry out the command. Return the final report; None if the command has expired and nothing was done.
+        """Carry out the command. Return the last report; None if the command has expired and nothing was done.
 
-        `report` is called with a report of each phase, the final one last, and must not raise. A repeated command gets
-        the same final report again. Any failure on the node becomes a report. Raises: `MalformedCommandError`.
+        `report` is called with a report of each phase, the last one last, and must not raise. A repeated command gets the
+        same last report again. Any failure on the node becomes a report. If the server must not be changed now, the node
+        is as it was before, the phase is `scheduled`, and a command with a larger `release` is carried out again.
+        Raises: `MalformedCommandError`.
         """
         _check(command, self.node.settings.node)
         try:
@@ -145,11 +148,17 @@ class Runner:
             entry = self.node.journal.entry(command.module_name)
         except Failure as failure:
             return self._final(command, _failed(failure))
-        if entry and entry.report and _is_repeated(entry, command):
-            return entry.report
+        if entry and entry.report and _is_repeated(entry, command) and not self._is_released_again(entry, command):
+            return _answer_again(entry.report, command)
         if entry and _is_stale(entry, command):
             return self._final(command, _failed(_stale(entry, command)))
         return self._run_and_journal(command, entry, report)
+
+    def _is_released_again(self, entry: Entry, command: Command) -> bool:
+        """Return True if the operation was returned, and may be carried out now; or is canceled, so that it never is."""
+        if entry.report is None or entry.report.phase is not Phase.SCHEDULED:
+            return False
+        return command.release > entry.release or _identity(command) in self._given_up
 
     def _run_and_journal(self, command: Command, entry: Entry | None, report: Send) -> Report:
         started = time.monotonic()
@@ -195,7 +204,7 @@ class Runner:
             if unfinished is None:
                 return _failed(CanceledError()), begun
         elif unreachable and _needs_server(command):
-            return _failed(unreachable), begun
+            return _failed((None if resumed else self._must_wait(command)) or unreachable), begun
         deadline = Deadline(min(command.deadline_seconds, LONGEST_OPERATION), is_given_up=is_given_up)
         operation = Operation(
             node=self.node,
@@ -220,6 +229,17 @@ class Runner:
             return self.node.facts(), None
         except Failure as failure:
             return None, failure
+
+    def _must_wait(self, command: Command) -> MustWaitError | None:
+        """Return why a server that answers few commands must not be changed now: it may read its data."""
+        try:
+            with self.node.server.session() as session:
+                refuse_to_change(self.node, command, session)
+        except MustWaitError as wait:
+            return wait
+        except (Failure, RefusedError):
+            return None
+        return None
 
     def _before(self, command: Command, unfinished: Entry | None, facts: ServerFacts | None) -> Before:
         """Return the state that a failure restores. After a crash, it is the state before the crashed attempt."""
@@ -307,6 +327,12 @@ def _is_repeated(entry: Entry, command: Command) -> bool:
     return (entry.rollout, *entry.order) == (command.rollout, command.generation, command.attempt)
 
 
+def _answer_again(report: Report, command: Command) -> Report:
+    """Return the journaled report. The end of an operation answers each release, also one that the agent sees for the first
+    time."""
+    return replace(report, release=max(report.release, command.release)) if report.phase.is_final else report
+
+
 def _is_stale(entry: Entry, command: Command) -> bool:
     """Return True if the journal has a newer entry, or another rollout's operation with the same numbers."""
     order = (command.generation, command.attempt)
@@ -326,7 +352,11 @@ def _needs_server(command: Command) -> bool:
 
 
 def _failed(failure: Failure) -> Outcome:
-    phase = Phase.CANCELED if isinstance(failure, CanceledError) else Phase.FAILED
+    phase = Phase.FAILED
+    if isinstance(failure, CanceledError):
+        phase = Phase.CANCELED
+    elif isinstance(failure, MustWaitError):
+        phase = Phase.SCHEDULED
     return Outcome(phase=phase, reason=failure.reason, message=failure.message)
 
 
@@ -343,4 +373,5 @@ def _report(command: Command, outcome: Outcome) -> Report:
         message=outcome.message.encode(errors="backslashreplace").decode(),
         swap_seconds=outcome.swap_seconds,
         server_log=outcome.server_log,
+        release=command.release,
     )

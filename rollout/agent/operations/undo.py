@@ -8,7 +8,7 @@ import logging
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from rollout.agent.failure import CanceledError, Failure, as_failure
+from rollout.agent.failure import CanceledError, Failure, MustWaitError, as_failure
 from rollout.agent.node.node import observe
 from rollout.agent.operations.operation import Operation
 from rollout.agent.server.causes import UnloadRefusedError
@@ -29,11 +29,14 @@ class _DataNeedsItError(Failure):
 
 
 def undone(operation: Operation, failure: Failure) -> Failure:
-    """Restore the node and return `failure`. If that fails too, the message says so, and a cancel becomes a failure."""
+    """Restore the node and return `failure`.
+
+    If that fails too, the message says so, and a cancel or an operation that must wait becomes a failure.
+    """
     try:
         _undo(operation, failure)
     except (Failure, RefusedError, OSError) as problem:
-        reason = _reason(problem) if isinstance(failure, CanceledError) else failure.reason
+        reason = _reason(problem) if isinstance(failure, (CanceledError, MustWaitError)) else failure.reason
         return Failure(reason, f"{failure.message} The node could not be restored completely: {problem}")
     return failure
 
@@ -46,7 +49,9 @@ def _undo(operation: Operation, failure: Failure) -> None:
     if operation.command.activation is Activation.FILES:
         _restore_files(operation)
         return
-    if failure.reason is Reason.SERVER_UNREACHABLE:
+    # A server that must not be changed now has only what it had before, unless an agent has crashed after a load.
+    is_untouched = isinstance(failure, MustWaitError) and not operation.resumed
+    if is_untouched or failure.reason is Reason.SERVER_UNREACHABLE:
         _restore_files_without_server(operation)
         return
     if failure.reason is Reason.SERVER_CRASHED and not operation.node.server.comes_back(COMES_BACK_SECONDS):

@@ -125,12 +125,7 @@ class Observer:
         return facts | own | self._moving(session, info, nodes), myself.names
 
     def _moving(self, session: Session, info: Mapping[str, str], nodes: Sequence[place.ClusterNode]) -> dict[str, Any]:
-        name, version = _version(info)
-        jobs = (
-            self._call(session, "CLUSTER", "GETSLOTMIGRATIONS")
-            if (name, version) >= ("valkey", ATOMIC_MIGRATIONS)
-            else []
-        )
+        jobs = self._call(session, "CLUSTER", "GETSLOTMIGRATIONS") if has_atomic_migrations(info) else []
         if jobs is None:
             return {}
         moving = place.moving_slots(nodes, [_pairs(job) for job in jobs])
@@ -174,6 +169,12 @@ def product(info: Mapping[str, str]) -> tuple[str, str]:
         if version := info.get(f"{name}_version"):
             return name, version
     return "", ""
+
+
+def has_atomic_migrations(info: Mapping[str, str]) -> bool:
+    """Return True if slots may migrate in a way that CLUSTER NODES does not show."""
+    name, version = _version(info)
+    return name == "valkey" and version >= ATOMIC_MIGRATIONS
 
 
 def _version(info: Mapping[str, str]) -> tuple[str, tuple[int, int]]:

@@ -7,7 +7,7 @@ from rest_framework import serializers
 
 from api.fields import StrictCharField, StrictSerializer
 from rollout.domain.node.state import Identity, NodePhase
-from rollout.messages import FindingStatus
+from rollout.messages import FindingStatus, Reason
 from rollout.projections.node_modules import ModuleState
 
 
@@ -21,8 +21,19 @@ class LabelsField(serializers.DictField):
         return labels
 
 
-class LabelsSerializer(StrictSerializer):
-    labels = LabelsField()
+class NodeChangesSerializer(StrictSerializer):
+    labels = LabelsField(required=False)
+    address = StrictCharField(
+        required=False,
+        allow_blank=True,
+        max_length=264,
+        help_text="`host:port` by which other servers know the node's server; empty: as the node reports",
+    )
+
+    def validate(self, data: Any) -> Any:
+        if not data:
+            raise serializers.ValidationError("Give labels or address.")
+        return data
 
 
 class AcceptSerializer(StrictSerializer):
@@ -73,6 +84,12 @@ class DoctorSummarySerializer(serializers.Serializer[Any]):
     warned = serializers.IntegerField()
 
 
+class NotReadySerializer(serializers.Serializer[Any]):
+    reason = serializers.ChoiceField([Reason.SERVER_NOT_READY, Reason.BACKUP_RUNNING])
+    message = serializers.CharField()
+    since = serializers.DateTimeField()
+
+
 class NodeSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     phase = serializers.ChoiceField(list(NodePhase))
@@ -95,6 +112,32 @@ class NodeSerializer(serializers.Serializer[Any]):
     server = serializers.CharField()
     server_version = serializers.CharField()
     role = serializers.CharField()
+    address = serializers.CharField(
+        allow_null=True, help_text="The address by which other servers know its server, if a person has set one"
+    )
+    shard = serializers.CharField(
+        allow_null=True,
+        help_text="The node at the top of its shard, or the address of a master that is no node; null if it is not known",
+    )
+    master = serializers.CharField(
+        allow_null=True,
+        help_text="Of a replica: the node that is its master, or the address of a master that is no node",
+    )
+    depth = serializers.IntegerField(
+        allow_null=True, help_text="0 for the node at the top of the shard, 1 for its replicas, 2 for their replicas"
+    )
+    replicas = serializers.ListField(child=serializers.CharField(), help_text="The nodes that are its replicas")
+    unmanaged_replicas = serializers.ListField(
+        child=serializers.CharField(), help_text="Addresses of its replicas that are no nodes"
+    )
+    ignored_replicas = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Addresses of its replicas that are no nodes and that a person has accepted",
+    )
+    sentinels = serializers.IntegerField(
+        allow_null=True, help_text="Sentinels that watch its server; null if not known"
+    )
+    not_ready = NotReadySerializer(allow_null=True, help_text="Why its server is not ready for a change; null if it is")
     labels = serializers.DictField(child=serializers.CharField())
     other_modules = serializers.ListField(
         child=serializers.CharField(),

@@ -9,10 +9,17 @@ from accounts.roles import Permission
 from api.pagination import Listing, page_of, paginate
 from api.refusals import refuses
 from rollout.api.filters import AttemptFilters, NodeFilters
-from rollout.api.serializers.nodes import AcceptSerializer, LabelsSerializer, NodeDetailSerializer, NodeSerializer
+from rollout.api.serializers.nodes import AcceptSerializer, NodeChangesSerializer, NodeDetailSerializer, NodeSerializer
 from rollout.api.serializers.rollouts import AttemptSerializer
 from rollout.api.views.documents import AS_OF, as_of
-from rollout.domain.errors import NodeIdentityError, NodeKeyError, NodeNotFoundError, NodePendingError, NodePhaseError
+from rollout.domain.errors import (
+    InvalidAddressError,
+    NodeIdentityError,
+    NodeKeyError,
+    NodeNotFoundError,
+    NodePendingError,
+    NodePhaseError,
+)
 from rollout.queries.as_of import node_as_of
 from rollout.queries.node_documents import node_detail, node_documents
 from rollout.queries.nodes import listed_nodes
@@ -26,6 +33,7 @@ from rollout.services.nodes import (
     label_node,
     request_rekey,
     revoke_node,
+    set_address,
 )
 
 NODES = Listing(
@@ -74,13 +82,17 @@ class NodeViewSet(ViewSet):
             serialize=lambda rows: [attempt_document(row) for row in rows],
         )
 
-    @extend_schema(request=LabelsSerializer, responses=NodeDetailSerializer)
-    @refuses(NodeNotFoundError, NodePhaseError)
+    @extend_schema(request=NodeChangesSerializer, responses=NodeDetailSerializer)
+    @refuses(NodeNotFoundError, NodePhaseError, InvalidAddressError)
     def partial_update(self, request: Request, name: str) -> Response:
-        """Replace the labels that operators have set on the node."""
-        serializer = LabelsSerializer(data=request.data)
+        """Replace the labels that operators have set on the node, or set the address by which other servers know its server."""
+        serializer = NodeChangesSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        label_node(name, serializer.validated_data["labels"])
+        changes = serializer.validated_data
+        if "address" in changes:
+            set_address(name, changes["address"])
+        if "labels" in changes:
+            label_node(name, changes["labels"])
         return _node(name)
 
     @extend_schema(request=None, responses=NodeDetailSerializer)

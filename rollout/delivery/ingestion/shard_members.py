@@ -1,11 +1,14 @@
 """Records the place of each server in its shard, and if the server is ready for a change. It creates no event."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from copy import copy
 from datetime import datetime
 
+from msgspec import convert
+from msgspec.json import encode
+
 from rollout.domain.topology.servers import facts_of, replication_of
-from rollout.messages import Heartbeat, ServerState
+from rollout.messages import Heartbeat, ServerState, SlotMigration
 from rollout.models import ShardMember
 from rollout.process.shards import as_stored, members, place_members, write_members
 from rollout.readiness import why_not_ready
@@ -19,30 +22,44 @@ def record_members(heartbeats: Collection[Heartbeat], now: datetime) -> set[str]
     reported = {each.node: each for each in heartbeats if each.facts is not None}
     if not reported:
         return set()
-    known = ShardMember.objects.in_bulk(reported)
+    shards = ShardMember.objects.filter(node__in=reported).values("shard")
+    known = {row.node: row for row in ShardMember.objects.filter(shard__in=shards)}
     new = reported.keys() - known.keys()
     if new:
         new &= set(members().filter(name__in=new).values_list("name", flat=True))
-    rows = [_row(each, known.get(name), now) for name, each in reported.items() if name in known or name in new]
-    changed = {row.node: row for row in rows if row.node in new or _reported(row) != _reported(known[row.node])}
-    if any(node in new or _basis(row) != _basis(known[node]) for node, row in changed.items()):
+    rows = {name: _row(each, known.get(name)) for name, each in reported.items() if name in known or name in new}
+    of_shards: dict[str, list[ShardMember]] = {}
+    for each in (known | rows).values():
+        of_shards.setdefault(each.shard, []).append(each)
+    for row in rows.values():
+        others = [each for each in of_shards[row.shard] if each is not row and each.migrations]
+        _judge(row, reported[row.node].facts or ServerState(), others, now)
+    changed = {name: row for name, row in rows.items() if name in new or _reported(row) != _reported(known[name])}
+    if any(name in new or _basis(row) != _basis(known[name]) for name, row in changed.items()):
         return place_members(changed)
     write_members(changed.values())
     return {*changed}
 
 
-def _row(heartbeat: Heartbeat, before: ShardMember | None, now: datetime) -> ShardMember:
+def _row(heartbeat: Heartbeat, before: ShardMember | None) -> ShardMember:
     state = heartbeat.facts or ServerState()
     row = ShardMember(node=heartbeat.node) if before is None else copy(before)
-    row.host = heartbeat.host
+    row.host, row.migrations = heartbeat.host, as_stored(state.migrations or ())
     if state.role or before is None:  # else the server is away, and its place stays
-        row.replication, row.facts = as_stored(replication_of(state)), as_stored(facts_of(state))
-    row.not_ready, row.not_ready_message = why_not_ready(state) or ("", "")
+        row.replication, row.facts = as_stored(replication_of(state)), encode(facts_of(state)).decode()
+    return row
+
+
+def _judge(row: ShardMember, state: ServerState, others: Iterable[ShardMember], now: datetime) -> None:
+    """Note if the server is ready for a change. `others`: members of its shard."""
+    migrations = (ServerState(migrations=convert(each.migrations, tuple[SlotMigration, ...])) for each in others)
+    before = row.not_ready
+    row.not_ready, message = why_not_ready(state, others=migrations) or ("", "")
+    row.not_ready_message = message[:1000]
     if not row.not_ready:
         row.not_ready_since = None
-    elif before is None or before.not_ready != row.not_ready:
+    elif row.not_ready != before:
         row.not_ready_since = now
-    return row
 
 
 def _basis(row: ShardMember) -> tuple[object, ...]:
@@ -51,4 +68,4 @@ def _basis(row: ShardMember) -> tuple[object, ...]:
 
 
 def _reported(row: ShardMember) -> tuple[object, ...]:
-    return *_basis(row), row.replication, row.not_ready, row.not_ready_message
+    return *_basis(row), row.replication, row.migrations, row.not_ready, row.not_ready_message

@@ -1,4 +1,4 @@
-"""Events of `fleet`: the freeze of all releases."""
+"""Events of `fleet`: the freeze of all releases, and the replicas that a person has accepted."""
 
 from eventstore import event
 
@@ -17,4 +17,20 @@ class FleetThawed:
     """A person ended the freeze."""
 
 
-FleetEvent = FleetFrozen | FleetThawed
+@event("fleet.replica_ignored.v1")
+class ReplicaIgnored:
+    """A person accepted a replica that is no node: its master gets modules although the replica does not. `address`:
+    `host:port`, or a cluster node id. `reason` is for people."""
+
+    address: str
+    reason: str
+
+
+@event("fleet.replica_unignored.v1")
+class ReplicaUnignored:
+    """A person withdrew that: a master with this replica gets no module while the replica is no node."""
+
+    address: str
+
+
+FleetEvent = FleetFrozen | FleetThawed | ReplicaIgnored | ReplicaUnignored

@@ -2,15 +2,8 @@
 
 from dataclasses import dataclass
 
-from eventstore import Decider
 from rollout.domain.fleet.events import FleetEvent, FleetFrozen, FleetThawed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetState:
-    """`frozen`: the reason of the freeze, None while the fleet is not frozen."""
-
-    frozen: str | None = None
+from rollout.domain.fleet.state import FleetState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,23 +18,9 @@ class Thaw:
     """End the freeze. Do nothing if the fleet is not frozen."""
 
 
-FleetCommand = Freeze | Thaw
+def freeze(state: FleetState, command: Freeze) -> list[FleetEvent]:
+    return [] if state.frozen is not None else [FleetFrozen(reason=command.reason)]
 
 
-def decide(state: FleetState, command: FleetCommand) -> list[FleetEvent]:
-    match command:
-        case Freeze(reason=reason):
-            return [] if state.frozen is not None else [FleetFrozen(reason=reason)]
-        case Thaw():
-            return [] if state.frozen is None else [FleetThawed()]
-
-
-def evolve(_: FleetState, event: FleetEvent) -> FleetState:
-    match event:
-        case FleetFrozen(reason=reason):
-            return FleetState(frozen=reason)
-        case FleetThawed():
-            return FleetState()
-
-
-FLEET = Decider(FleetState(), decide, evolve)
+def thaw(state: FleetState) -> list[FleetEvent]:
+    return [] if state.frozen is None else [FleetThawed()]

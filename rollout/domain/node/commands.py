@@ -129,6 +129,14 @@ class LabelNode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetAddress:
+    """Set the canonical address by which other servers know the node's server; remove it if it is empty."""
+
+    node: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DrainNode:
     """Release no operation to the node until it is activated."""
 
@@ -193,6 +201,7 @@ NodeCommand = (
     | RecordInventory
     | DeclareOffline
     | LabelNode
+    | SetAddress
     | DrainNode
     | ActivateNode
     | DecommissionNode

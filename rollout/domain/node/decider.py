@@ -33,11 +33,13 @@ from rollout.domain.node.commands import (
     RequestRekey,
     RetireOtherKeys,
     RevokeNode,
+    SetAddress,
 )
 from rollout.domain.node.events import (
     ABSENT,
     NodeAccepted,
     NodeActivated,
+    NodeAddressSet,
     NodeCameBack,
     NodeDecommissioned,
     NodeDegraded,
@@ -97,6 +99,8 @@ def decide(state: NodeState, command: NodeCommand) -> list[NodeEvent]:
             raise NodePhaseError(f"{command.node} was decommissioned; it joins again when its agent is restarted.")
         case LabelNode():
             return [] if command.labels == state.labels else [NodeLabelled(node=command.node, labels=command.labels)]
+        case SetAddress(node=node, address=address):
+            return [] if address == state.address else [NodeAddressSet(node=node, address=address)]
         case _ if state.profile is None:
             raise NodePendingError(f"{command.node} is pending: it is not part of the fleet yet.")
         case DrainNode():

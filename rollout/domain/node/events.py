@@ -135,6 +135,15 @@ class NodeLabelled:
     labels: dict[str, str]
 
 
+@event("node.address_set.v1")
+class NodeAddressSet:
+    """A person set the address, `host:port`, by which other servers know the node's server. Empty: the addresses that the
+    node reports count again."""
+
+    node: str
+    address: str
+
+
 @event("node.went_offline.v1")
 class NodeWentOffline:
     """The node was silent for too long, and counts as offline."""
@@ -219,6 +228,7 @@ NodeEvent = (
     | NodeProfileChanged
     | NodeInventoryChanged
     | NodeLabelled
+    | NodeAddressSet
     | NodeWentOffline
     | NodeCameBack
     | NodeDrained

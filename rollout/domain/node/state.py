@@ -7,6 +7,7 @@ from enum import StrEnum
 from rollout.domain.node.events import (
     NodeAccepted,
     NodeActivated,
+    NodeAddressSet,
     NodeCameBack,
     NodeDecommissioned,
     NodeDegraded,
@@ -78,7 +79,7 @@ class NodeState:
     `keys_added`: how many were added since the last request for one.
     `needs_person`: the node was revoked, and no person has accepted it since.
 
-    `labels`: those that an operator set. `drifts`: drifts that have not ended, by module and version: what was observed,
+    `labels` and `address`: those that an operator set. `drifts`: drifts that have not ended, by module and version: what was observed,
     and the digest of the files.
     """
 
@@ -96,6 +97,7 @@ class NodeState:
     sequence: int = -1
     modules: tuple[InstalledModule, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    address: str = ""
     drifts: Mapping[tuple[str, int], tuple[str, str]] = field(default_factory=dict)
 
     @property
@@ -144,6 +146,7 @@ def evolve(state: NodeState, event: NodeEvent) -> NodeState:
                 draining=False,
                 decommissioned=False,
                 labels={} if state.decommissioned else state.labels,
+                address="" if state.decommissioned else state.address,
                 drifts={},
             )
         case NodeDegraded():
@@ -156,6 +159,8 @@ def evolve(state: NodeState, event: NodeEvent) -> NodeState:
             return replace(state, sequence=event.sequence, modules=event.modules)
         case NodeLabelled():
             return replace(state, labels=event.labels)
+        case NodeAddressSet():
+            return replace(state, address=event.address)
         case NodeWentOffline():
             return replace(state, online=False)
         case NodeCameBack():

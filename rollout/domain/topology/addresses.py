@@ -6,14 +6,14 @@ from rollout.domain.errors import InvalidAddressError
 
 #: The longest address, characters, as in `messages.Address`.
 LONGEST = 264
+_NODE_ID = re.compile(r"[0-9a-f]{40}")
 _HOST = re.compile(r"[A-Za-z0-9._:%-]{1,255}")
-_LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}|::1|localhost")
 
 
 def canonical(address: str) -> str:
     """Return the address in lower case, and an IPv6 address without brackets."""
     host, _, port = address.rpartition(":")
-    return f"{host.strip('[]').lower()}:{port}"
+    return f"{host.strip('[]').lower()}:{port}"[:LONGEST]
 
 
 def is_address(address: str) -> bool:
@@ -23,8 +23,8 @@ def is_address(address: str) -> bool:
 
 
 def is_loopback(address: str) -> bool:
-    """Return True if the address means another server on each host."""
-    return _LOOPBACK.fullmatch(canonical(address).rpartition(":")[0]) is not None
+    """Return True if this canonical address means another server on each host."""
+    return address.startswith(("127.", "::1:", "localhost:"))
 
 
 def checked(address: str) -> str:
@@ -35,3 +35,8 @@ def checked(address: str) -> str:
     if not is_port or not _HOST.fullmatch(host):
         raise InvalidAddressError(f"{address[:LONGEST]!r} is not an address: write HOST:PORT, such as 10.0.0.7:6379.")
     return found
+
+
+def checked_replica(address: str) -> str:
+    """Return the address or the cluster node id that a person has given. Raises: `InvalidAddressError`."""
+    return address if _NODE_ID.fullmatch(address) else checked(address)

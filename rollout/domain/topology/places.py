@@ -8,7 +8,7 @@ lies can change only the places of servers that it names.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from rollout.domain.topology.addresses import canonical, is_address
+from rollout.domain.topology.addresses import is_address
 from rollout.domain.topology.directory import Directory
 from rollout.domain.topology.servers import Peer, Server
 
@@ -36,7 +36,7 @@ class Place:
 
 
 def places_of(servers: Collection[Server], ignored: Collection[str] = ()) -> dict[str, Place]:
-    """Return the place of each node. `ignored`: canonical addresses. Linear in the number of servers."""
+    """Return the place of each node. `ignored`: addresses and cluster node ids. Linear in the number of servers."""
     directory = Directory(servers)
     masters = {each.node: _master_of(each, directory) for each in servers}
     tops = _tops({node: master for node, (master, _) in masters.items() if master})
@@ -47,20 +47,20 @@ def places_of(servers: Collection[Server], ignored: Collection[str] = ()) -> dic
     found = {}
     for server in servers:
         master, unmanaged_master = masters[server.node]
+        listed = _listed(server, directory)
         by_own_word = copies[server.node]
-        listed, strangers = _listed(server, directory)
-        unmanaged = sorted(each for each in strangers if canonical(each) not in ignored)
-        unnamed = server.facts.unnamed - len(by_own_word - listed)
+        unmanaged = listed.unmanaged(ignored)
+        unnamed = server.facts.unnamed - len(by_own_word - listed.nodes)
         top, depth = tops.get(server.node, (server.node, 0))
         stranger = masters[top][1]
         found[server.node] = Place(
-            shard=canonical(stranger) if stranger not in ("", UNKNOWN) else top,
+            shard=stranger if stranger not in {"", UNKNOWN} else top,
             role=server.facts.role,
             master=master,
             depth=depth + 1 if stranger else depth,
-            replicas=tuple(sorted(by_own_word | listed)),
+            replicas=tuple(sorted(by_own_word | listed.nodes)),
             unmanaged=(*unmanaged, *([f"{unnamed} more"] if unnamed > 0 else [])),
-            ignored=tuple(sorted(strangers.difference(unmanaged))),
+            ignored=listed.ignored(ignored),
             unmanaged_master=unmanaged_master,
         )
     return found
@@ -75,15 +75,43 @@ def _master_of(server: Server, directory: Directory) -> tuple[str, str]:
     return node, "" if node else _shown(peer)
 
 
-def _listed(server: Server, directory: Directory) -> tuple[set[str], set[str]]:
-    """Return the replicas that the server lists: nodes, and the addresses of those that are no nodes."""
-    nodes, strangers = set(), set()
-    for peer in server.facts.replicas:
-        if node := directory.find(peer, server):
-            nodes.add(node)
-        else:
-            strangers.add(_shown(peer))
-    return nodes, strangers
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Listed:
+    """The replicas that a server lists: nodes, and the addresses and cluster node ids of those that are no nodes.
+
+    INFO lists addresses, and the cluster lists ids, so a replica may be in both. `by_id_only`: how many of the nodes have
+    no address in the list; such an address may be among the `addresses`.
+    """
+
+    nodes: set[str]
+    addresses: frozenset[str]
+    ids: frozenset[str]
+    by_id_only: int
+
+    def unmanaged(self, ignored: Collection[str]) -> list[str]:
+        """Return the replicas that are no nodes and that no person has accepted, sorted: as addresses, as far as each id
+        can have one."""
+        addresses = sorted(self.addresses.difference(ignored))
+        ids = sorted(self.ids.difference(ignored))
+        if not ids:
+            return addresses if len(addresses) > self.by_id_only else []
+        return addresses if len(ids) <= len(self.addresses) else [*addresses, *ids]
+
+    def ignored(self, ignored: Collection[str]) -> tuple[str, ...]:
+        return tuple(sorted((self.addresses | self.ids).intersection(ignored)))
+
+
+def _listed(server: Server, directory: Directory) -> _Listed:
+    by_address = {each: directory.find(Peer(address=each), server) for each in server.facts.replicas}
+    by_id = {each: directory.find(Peer(node_id=each), server) for each in server.facts.replica_ids}
+    with_address = {node for node in by_address.values() if node}
+    with_id = {node for node in by_id.values() if node}
+    return _Listed(
+        nodes=with_address | with_id,
+        addresses=frozenset(each for each, node in by_address.items() if not node),
+        ids=frozenset(each for each, node in by_id.items() if not node),
+        by_id_only=len(with_id - with_address),
+    )
 
 
 def _shown(peer: Peer) -> str:

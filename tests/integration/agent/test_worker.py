@@ -17,6 +17,7 @@ from rollout.messages import (
     REPORTS,
     Heartbeat,
     Phase,
+    Replication,
     Report,
     cancel_queue_for,
     from_json,
@@ -148,6 +149,22 @@ def test_heartbeats_are_sent_while_an_operation_runs(worker, site, built, waits)
     waits(lambda: len(worker.heartbeats()) >= seen + 2)
     site.shelf.gate.set()
     assert worker.final(command.rollout)[0].phase is Phase.SUCCEEDED
+
+
+def test_a_heartbeat_follows_an_operation_that_was_returned(site, broker, built, waits):
+    """It has the role that the operation was not released for."""
+    site.environ["MODFLEET_BEAT_SECONDS"] = "3600"
+    worker = Worker(site, broker, waits)
+    worker.start()
+    try:
+        waits(lambda: any(each.doctor for each in worker.heartbeats()))  # else nothing is sent for an hour
+        seen = len(worker.heartbeats())
+        worker.send(to_json(site.command(built("greet"), release=1, expects=Replication(role="replica"))))
+        worker.hears(Phase.SCHEDULED)
+        waits(lambda: len(worker.heartbeats()) > seen)
+        assert worker.heartbeats()[-1].facts.replication == Replication(role="master")
+    finally:
+        worker.kill()
 
 
 @pytest.mark.parametrize("nonsense", [None, 1, {}, {"rollout": "r"}, "text", {"generation": "x"}])

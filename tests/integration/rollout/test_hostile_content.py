@@ -48,11 +48,22 @@ NASTY = [
 def heartbeat(name: str, counter: int) -> dict[str, Any]:
     """A heartbeat with a value for each field. Each counter is another start of the agent."""
     module = {"module_name": "greet", "version": 1, "content_sha256": "c1", "loaded": True}
+    # The first one is of a server that is ready, and alone: it gets the rollout.
     replica = {"address": "a:1", "state": "online", "lag_bytes": 1}
+    migration = {"slots": "1-2", "source": "a", "target": "b", "atomic": True}
+    replication = {"role": "master", "master": "", "replicas": ["a:1"] if counter > 1 else []}
     server_module = {"name": "greet", "version": 1, "path": "/x", "args": "", "ours": True}
-    texts = ("role", "master", "link_status", "aof_last_write_status", "rdb_last_bgsave_status", "save_points")
+    texts = (
+        "master",
+        "link_status",
+        "node_id",
+        "master_node_id",
+        "aof_last_write_status",
+        "rdb_last_bgsave_status",
+        "save_points",
+    )
     numbers = ("uptime_seconds", "replica_count", "migrating_slots", "unexpected_error_replies", "used_memory")
-    truths = ("loading", "async_loading", "aof_enabled", "cluster_enabled", "include_seen")
+    truths = ("loading", "async_loading", "aof_enabled", "cluster_enabled", "include_seen", "master_sync_in_progress")
     return {
         "node": name,
         "hello": counter == 1,
@@ -74,12 +85,19 @@ def heartbeat(name: str, counter: int) -> dict[str, Any]:
             **dict.fromkeys(("problem", "message", "run_id", "cluster_state", "enable_module_command"), ""),
             **dict.fromkeys(texts, "x"),
             **dict.fromkeys((*numbers, "max_memory", "module_count"), 1),
-            **dict.fromkeys(truths, True),
-            "replicas": [replica],
+            **dict.fromkeys(truths, counter > 1),
+            "role": "master",
+            "backups": 0 if counter == 1 else 1,
+            "sentinels": 1,
+            "addresses": ["a:1"],
+            "replica_node_ids": ["x"],
+            "migrations": [migration] if counter > 1 else [],
+            "replicas": [replica] if counter > 1 else [],
+            "replication": replication,
             "modules": [server_module],
         },
         "doctor": [{"check": "server_socket", "status": "pass", "message": "m", "fix": "f"}],
-        "host": "here",
+        "host": f"host of {name}",
     }
 
 

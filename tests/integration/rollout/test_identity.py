@@ -94,7 +94,7 @@ class Agent:
 
     name: str = "n1"
     secret: NodeSecret = field(default_factory=NodeSecret.generate)
-    host: str = "here"
+    host: str | None = None
     incarnation: str = "a"
     ahead: float = 0.0
     clock: Clock = field(default_factory=Clock)
@@ -107,7 +107,7 @@ class Agent:
             inventory=Inventory(
                 sequence=1, modules=tuple(modules), incarnation=self.incarnation, counter=next(self.counter)
             ),
-            host=self.host,
+            host=f"host of {self.name}" if self.host is None else self.host,
             interval_seconds=INTERVAL,
             sent_at=self.clock.now().timestamp() + self.ahead,
         )

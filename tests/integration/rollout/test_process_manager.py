@@ -18,6 +18,7 @@ from rollout.domain.retries import Retries
 from rollout.domain.strategy import Gate, Offline
 from rollout.management.commands.relay import run_once
 from rollout.messages import Phase
+from rollout.models import Liveness
 from rollout.process import advance, manager, offline_nodes, timeouts
 from rollout.process.manager import ProcessManager
 from rollout.reconciliation.reconciler import reconcile
@@ -366,6 +367,7 @@ def test_a_retry_after_its_wait(relay, later):
     relay()
     assert phases(uid) == {"n0000": "scheduled"}
     later(LATER)
+    Liveness.objects.update(last_seen=database_now() + timedelta(seconds=LATER))
     relay()
     assert phases(uid) == {"n0000": "queued"}
 

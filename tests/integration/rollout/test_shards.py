@@ -1,43 +1,24 @@
 """The rows of shard members: written by heartbeats, for all nodes whose place changes."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
-from msgspec import to_builtins
 
 from eventstore import head
-from rollout.delivery import ingestion
-from rollout.messages import Replica, ServerProblem, ServerState
+from rollout.messages import ServerProblem, ServerState, SlotMigration
 from rollout.models import ShardMember
 from rollout.services.nodes import decommission_node, forget_node, revoke_node
-from tests.recorded_fleet import fleet, heartbeat_of, join
+from tests.recorded_fleet import fleet, join
+from tests.recorded_shards import beat, master_of, member, replica_of, say
 
 pytestmark = pytest.mark.django_db
 
-MASTER = ServerState(role="master", run_id="a")
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 AWAY = ServerState(problem=ServerProblem.SERVER_UNREACHABLE, message="The server cannot be reached.")
-
-
-def beat(name, facts=MASTER, *, host="", hello=False, **more):
-    return heartbeat_of(name, hello=hello) | {"facts": to_builtins(facts), "doctor": (), "host": host} | more
-
-
-def say(*beats):
-    ingestion.record_heartbeats(beats)
-
-
-def master_of(*replicas, **more):
-    return ServerState(
-        role="master", replicas=tuple(Replica(address=each) for each in replicas), replica_count=len(replicas), **more
-    )
-
-
-def replica_of(master, **more):
-    return ServerState(role="replica", master=master, **more)
-
-
-def member(name):
-    return ShardMember.objects.get(node=name)
 
 
 def test_a_server_alone():
@@ -47,6 +28,81 @@ def test_a_server_alone():
     assert (row.shard, row.role, row.master, row.depth, row.unmanaged, row.host) == ("n0000", "master", "", 0, [], "h")
     assert row.replication == {"role": "master", "master": "", "replicas": []}
     assert (row.not_ready, row.not_ready_since) == ("", None)
+
+
+def test_a_master_two_replicas_and_a_replica_of_a_replica():
+    fleet(4)
+    say(
+        beat("n0000", master_of("a:2", "a:3", addresses=("a:1",))),
+        beat("n0001", replica_of("a:1", "a:4", addresses=("a:2",))),
+        beat("n0002", replica_of("a:1", addresses=("a:3",))),
+        beat("n0003", replica_of("a:2", addresses=("a:4",))),
+    )
+    rows = {row.node: (row.shard, row.role, row.master, row.depth, row.replicas) for row in ShardMember.objects.all()}
+    assert rows == {
+        "n0000": ("n0000", "master", "", 0, ["n0001", "n0002"]),
+        "n0001": ("n0000", "replica", "n0000", 1, ["n0003"]),
+        "n0002": ("n0000", "replica", "n0000", 1, []),
+        "n0003": ("n0000", "replica", "n0001", 2, []),
+    }
+
+
+def test_a_failover_moves_all_members():
+    fleet(3)
+    say(
+        beat("n0000", master_of("a:2", "a:3", addresses=("a:1",))),
+        beat("n0001", replica_of("a:1", addresses=("a:2",))),
+        beat("n0002", replica_of("a:1", addresses=("a:3",))),
+    )
+    say(beat("n0001", master_of("a:3", addresses=("a:2",))))
+    assert (member("n0001").shard, member("n0001").depth) == ("n0001", 0)
+    say(beat("n0002", replica_of("a:2", addresses=("a:3",))), beat("n0000", replica_of("a:2", addresses=("a:1",))))
+    assert {(row.shard, row.depth) for row in ShardMember.objects.all()} == {("n0001", 0), ("n0001", 1)}
+
+
+def test_a_new_node_takes_the_place_of_an_unmanaged_replica():
+    fleet(1)
+    say(beat("n0000", master_of("a:2", addresses=("a:1",))))
+    assert member("n0000").unmanaged == ["a:2"]
+    join("new")
+    say(beat("new", replica_of("a:1", addresses=("a:2",))))
+    assert (member("n0000").unmanaged, member("n0000").replicas) == ([], ["new"])
+    decommission_node("new")
+    assert (member("n0000").unmanaged, member("n0000").replicas) == (["a:2"], [])
+
+
+def test_a_server_that_is_not_ready():
+    fleet(1)
+    say(beat("n0000", master_of(loading=True)))
+    row = member("n0000")
+    assert (row.not_ready, row.not_ready_message) == ("server_not_ready", "The server is loading its data.")
+    assert row.not_ready_since is not None
+    ShardMember.objects.update(not_ready_since=LONG_AGO)
+    say(beat("n0000", master_of(cluster_enabled=True, cluster_state="fail")))  # another message, the same reason
+    row = member("n0000")
+    assert (row.not_ready_message, row.not_ready_since) == ("The state of the cluster is fail.", LONG_AGO)
+    say(beat("n0000", master_of(backups=1)))
+    assert (member("n0000").not_ready, member("n0000").not_ready_since > LONG_AGO) == ("backup_running", True)
+    say(beat("n0000"))
+    assert (member("n0000").not_ready, member("n0000").not_ready_message, member("n0000").not_ready_since) == (
+        "",
+        "",
+        None,
+    )
+
+
+def test_a_replica_waits_while_slots_of_its_master_migrate():
+    fleet(2)
+    cluster: dict[str, Any] = {"cluster_enabled": True, "cluster_state": "ok", "migrations": ()}
+    moving = (SlotMigration(slots="93", source="a:1", target="b:1"),)
+    master, replica = master_of(addresses=("a:1",), **cluster), replica_of("a:1", **cluster)
+    say(beat("n0000", master), beat("n0001", replica))
+    assert member("n0001").not_ready == ""
+    say(beat("n0000", replace(master, migrations=moving)))
+    say(beat("n0001", replica))
+    assert member("n0001").not_ready_message == "Slot 93 migrates from a:1 to b:1."
+    say(beat("n0000", master), beat("n0001", replica))
+    assert member("n0001").not_ready == ""
 
 
 def test_replicas_of_a_master_that_is_no_node():
@@ -90,7 +146,7 @@ def test_only_rows_that_change_are_written():
     names = fleet(10)
     say(*(beat(name) for name in names))
     with CaptureQueriesContext(connection) as queries:
-        say(*(beat(name, master_of("10.0.0.9:1") if name == "n0003" else MASTER) for name in names))
+        say(*(beat(name, master_of("10.0.0.9:1") if name == "n0003" else master_of()) for name in names))
     (write,) = [each["sql"] for each in queries if 'INSERT INTO "rollout_shardmember"' in each["sql"]]
     assert ("n0003" in write, "n0004" in write) == (True, False)
     assert member("n0003").unmanaged == ["10.0.0.9:1"]

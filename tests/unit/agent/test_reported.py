@@ -20,8 +20,8 @@ from rollout.messages import (
     to_json,
 )
 
-AGENT = Path(__file__).parents[3] / "rollout" / "agent"
-SOURCE = "\n".join(path.read_text() for path in AGENT.glob("**/*.py"))
+ROLLOUT = Path(__file__).parents[3] / "rollout"
+SOURCE = "\n".join(path.read_text() for path in [*ROLLOUT.glob("agent/**/*.py"), ROLLOUT / "readiness.py"])
 REPORT = Report(
     rollout="r",
     node="n1",

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from rollout.messages import FORMER_CAPABILITIES, HEARTBEATS, REPORTS, cancel_queue_for, queue_for
+from rollout.messages import HEARTBEATS, REPORTS, Capability, cancel_queue_for, queue_for
 from rollout.signing import ControlSecret, Envelope, NodeSecret, Purpose
 
 PAGE = (Path(__file__).parents[3] / "docs/reference/messages.md").read_text()
@@ -46,5 +46,5 @@ def test_a_node_signs_as_the_page_says():
 
 
 def test_the_page_names_every_purpose_queue_and_capability():
-    names = [*Purpose, *FORMER_CAPABILITIES, queue_for("<name>"), cancel_queue_for("<name>"), REPORTS, HEARTBEATS]
+    names = [*Purpose, *Capability, queue_for("<name>"), cancel_queue_for("<name>"), REPORTS, HEARTBEATS]
     assert [each for each in names if f"`{each}`" not in PAGE] == []

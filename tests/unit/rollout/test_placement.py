@@ -63,6 +63,7 @@ def report(phase, rollout="r1", generation=1, attempt=1, **more):
             generation=generation,
             attempt=attempt,
             phase=phase,
+            **({"reason": Reason.ROLE_CHANGED} if phase == Phase.SCHEDULED else {}),
             **more,
         )
     )

@@ -11,7 +11,7 @@ from rollout.domain.errors import InvalidAddressError
 from rollout.domain.topology.addresses import canonical, checked, is_loopback
 from rollout.domain.topology.places import Place, places_of
 from rollout.domain.topology.servers import Peer, Server, ServerFacts, facts_of, replication_of
-from rollout.messages import Replica, ServerState
+from rollout.messages import MOST_REPLICAS, Replica, Replication, ServerState
 
 
 def at(name: str) -> str:
@@ -23,7 +23,7 @@ def server(name, *, of=None, replicas=(), host="", address="", addresses=None, *
     reported = ServerFacts(
         role="replica" if of else "master",
         master=Peer(address=of) if of else None,
-        replicas=tuple(Peer(address=each) for each in replicas),
+        replicas=tuple(replicas),
         addresses=(at(name),) if addresses is None else addresses,
     )
     return Server(node=name, host=host, address=address, facts=replace(reported, **facts))
@@ -67,10 +67,10 @@ def test_a_node_is_never_ignored():
 
 
 def test_replicas_of_a_master_without_an_agent_are_one_shard():
-    found = places_of([server("1", of="Redis:6379"), server("2", of="redis:6379"), server("3", of=at("1"))])
+    found = places_of([server("1", of="redis:6379"), server("2", of="redis:6379"), server("3", of=at("1"))])
     assert {each.shard for each in found.values()} == {"redis:6379"}
     assert [found[name].depth for name in "123"] == [1, 1, 2]
-    assert (found["1"].unmanaged_master, found["3"].unmanaged_master, found["3"].master) == ("Redis:6379", "", "1")
+    assert (found["1"].unmanaged_master, found["3"].unmanaged_master, found["3"].master) == ("redis:6379", "", "1")
 
 
 def test_a_replica_that_does_not_tell_its_master():
@@ -133,21 +133,40 @@ def test_a_loopback_address_means_a_server_of_the_same_host():
 
 
 def test_a_cluster_node_id_counts_more_than_an_address():
-    fleet = [server("1", node_id="a", replicas=()), server("2", node_id="b", addresses=("nat:1",), of="lost:1")]
-    fleet[1] = replace(fleet[1], facts=replace(fleet[1].facts, master=Peer(node_id="a", address=at("9"))))
-    fleet[0] = replace(fleet[0], facts=replace(fleet[0].facts, replicas=(Peer(node_id="b", address=at("8")),)))
-    found = places_of(fleet)
+    master = server("1", node_id="a", replicas=["nat:8"], replica_ids=("b",))
+    replica = server("2", node_id="b", addresses=("own:1",), role="replica", master=Peer(node_id="a", address="nat:9"))
+    found = places_of([master, replica])
     assert (found["2"].master, found["1"].replicas, found["1"].unmanaged) == ("1", ("2",), ())
 
 
-@pytest.mark.parametrize("liar_id", ["b", "c"])
-def test_an_id_and_an_address_that_contradict_each_other_are_no_match(liar_id):
-    """`b`: two nodes have the id. `c`: the node with the address has another one."""
-    replica = server("2", of=at("1"), node_id="b" if liar_id == "b" else "")
-    liar = server("3", node_id=liar_id, addresses=("nat:1",))
-    master = server("1", node_id="a")
-    master = replace(master, facts=replace(master.facts, replicas=(Peer(node_id="b", address="nat:1"),)))
-    assert places_of([master, replica, liar])["1"].unmanaged == ("nat:1",)
+@pytest.mark.parametrize(
+    ("replicas", "ids", "ignored", "unmanaged"),
+    [
+        (["nat:2", "nat:3"], ("b", "c"), (), ("nat:2", "nat:3")),  # one of them is c: which one is not known
+        (["nat:2", "nat:3"], ("b", "c"), ("nat:3",), ("nat:2",)),
+        (["nat:2", "nat:3"], ("b", "c"), ("nat:3", "nat:2"), ()),
+        (["nat:2", "nat:3"], ("b", "c"), ("nat:3", "c"), ()),  # the other one is b
+        (["nat:2"], ("b", "c"), (), ("nat:2",)),
+        ([], ("b", "c"), (), ("c",)),  # it is not connected
+        ([], ("b", "c"), ("c",), ()),
+        (["nat:2", "nat:3"], ("b",), (), ("nat:2", "nat:3")),
+        ([at("2"), "nat:3"], ("b",), (), ("nat:3",)),
+        ([at("2"), "nat:3"], ("b",), ("nat:3",), ()),
+    ],
+)
+def test_replicas_that_only_the_cluster_or_only_the_master_names(replicas, ids, ignored, unmanaged):
+    fleet = [server("1", node_id="a", replicas=replicas, replica_ids=ids), server("2", node_id="b", of=at("1"))]
+    assert places_of(fleet, ignored)["1"].unmanaged == unmanaged
+
+
+def test_an_id_of_two_nodes_is_the_id_of_none():
+    fleet = [server("1", replica_ids=("b",)), server("2", of=at("1"), node_id="b"), server("3", node_id="b")]
+    assert places_of(fleet)["1"].unmanaged == ("b",)
+
+
+def test_an_address_with_another_id_is_no_match():
+    replica = server("2", role="replica", master=Peer(address=at("1"), node_id="a"))
+    assert places_of([server("1", node_id="x"), replica])["2"].unmanaged_master == at("1")
 
 
 def test_loops_have_a_top():
@@ -170,14 +189,15 @@ def test_a_chain_of_ten_thousand():
 
 
 NAMES = st.sampled_from("123456")
-ADDRESSES = st.one_of(NAMES.map(at), st.sampled_from(["", ":", "x", "127.0.0.1:1", "[::1]:1", "\ud7ff:0"]))
+ADDRESSES = st.one_of(NAMES.map(at), st.sampled_from(["", ":", "x", "127.0.0.1:1", "::1:1", "\ud7ff:0"]))
 PEERS = st.builds(Peer, address=ADDRESSES, node_id=st.sampled_from(["", "a", "b", "c"]))
 FACTS = st.builds(
     ServerFacts,
     role=st.sampled_from(["master", "replica", "", "odd"]),
     master=st.none() | PEERS,
-    replicas=st.lists(PEERS, max_size=4).map(tuple),
+    replicas=st.lists(ADDRESSES, max_size=4).map(tuple),
     unnamed=st.integers(0, 3),
+    replica_ids=st.lists(st.sampled_from(["", "a", "b", "c"]), max_size=3).map(tuple),
     node_id=st.sampled_from(["", "a", "b", "c"]),
     addresses=st.lists(ADDRESSES, max_size=3).map(tuple),
 )
@@ -185,7 +205,7 @@ SERVERS = st.builds(Server, node=NAMES, host=st.sampled_from(["", "h"]), address
 FLEETS = st.lists(SERVERS, max_size=6, unique_by=lambda each: each.node)
 
 
-@given(FLEETS, st.sets(ADDRESSES.map(canonical)), st.randoms())
+@given(FLEETS, st.sets(ADDRESSES), st.randoms())
 def test_any_facts_lead_to_places_in_any_order(fleet, ignored, random):
     found = places_of(fleet, ignored)
     shuffled = random.sample(fleet, len(fleet))
@@ -195,17 +215,16 @@ def test_any_facts_lead_to_places_in_any_order(fleet, ignored, random):
         assert place.master != name
         assert name not in place.replicas
         assert not place.master or (name in found[place.master].replicas and place.shard == found[place.master].shard)
-        assert not {canonical(each) for each in place.unmanaged} & ignored
+        assert ignored.isdisjoint(place.unmanaged)
 
 
 def named_by(*servers):
     """Return all addresses and ids that the servers claim or mention."""
     found = set()
     for each in servers:
-        peers = [*each.facts.replicas, *([each.facts.master] if each.facts.master else [])]
-        found |= {canonical(address) for address in (each.address, *each.facts.addresses) if address}
-        found |= {each.facts.node_id, *(peer.node_id for peer in peers)}
-        found |= {canonical(peer.address) for peer in peers}
+        facts, master = each.facts, each.facts.master or Peer()
+        addresses = (each.address, master.address, *facts.addresses, *facts.replicas)
+        found |= {*addresses, facts.node_id, master.node_id, *facts.replica_ids}
     return found - {""}
 
 
@@ -223,18 +242,45 @@ def test_a_lie_changes_only_shards_that_it_names(fleet, liar):
 
 def test_the_facts_that_matter_of_a_server():
     state = ServerState(
-        role="replica", master="m:1", replicas=(Replica(address="b:1"), Replica(address="a:1")), replica_count=3
+        role="replica",
+        master="m:1",
+        replicas=(Replica(address="B:1"), Replica(address="a:1")),
+        replica_count=4,
+        backups=1,
+        replication=Replication(role="replica", master="[::1]:1", replicas=("a:1", "b:1")),
+        node_id="me",
+        master_node_id="m",
+        replica_node_ids=("b", "a"),
+        addresses=("y:1", "x:1"),
     )
-    facts = facts_of(state)
-    assert (facts.role, facts.master, facts.unnamed) == ("replica", Peer(address="m:1"), 1)
-    assert facts.replicas == (Peer(address="a:1"), Peer(address="b:1"))
-    assert replication_of(state).replicas == ("a:1", "b:1")
+    assert facts_of(state) == ServerFacts(
+        role="replica",
+        master=Peer(address="::1:1", node_id="m"),
+        replicas=("a:1", "b:1"),
+        replica_ids=("a", "b"),
+        node_id="me",
+        addresses=("x:1", "y:1"),
+    )
+
+
+def test_a_long_list_of_replicas_is_cut():
+    names = tuple(f"{number:02}:1" for number in range(MOST_REPLICAS))
+    replication = Replication(role="master", replicas=names)
+    assert facts_of(ServerState(role="master", replica_count=40, backups=1, replication=replication)).unnamed == 7
+
+
+def test_an_older_agent_sends_no_replication():
+    """It leaves out the list if its heartbeat is too large."""
+    state = ServerState(role="master", replicas=(Replica(address="b:1"), Replica(address="a:1")), replica_count=2)
+    assert replication_of(state) == Replication(role="master", replicas=("a:1", "b:1"))
+    assert (facts_of(state).replicas, facts_of(state).unnamed) == (("a:1", "b:1"), 0)
+    assert facts_of(ServerState(role="master", replica_count=2)).unnamed == 2
 
 
 def test_addresses():
     assert canonical("[FE80::1]:6379") == "fe80::1:6379"
     assert checked(" Redis-1.example:6379 ") == "redis-1.example:6379"
-    assert [is_loopback(each) for each in ("127.0.0.1:1", "[::1]:1", "localhost:1", "10.0.0.1:1")] == [
+    assert [is_loopback(each) for each in ("127.0.0.1:1", "::1:1", "localhost:1", "10.0.0.1:1")] == [
         True,
         True,
         True,
