@@ -196,8 +196,9 @@ class Agent:
         if wait is not None:
             self._end(order, Phase.SCHEDULED, *wait)
             return
-        self.world.rules.begins_to_change(self, order)
-        self.changing = order
+        if self.target(order) != self.loaded(order.module_name):
+            self.world.rules.begins_to_change(self, order)
+            self.changing = order
 
     def _say(self, run: int, order: Order, phase: Phase) -> None:
         if run == self.run and order == self.working:
@@ -241,6 +242,14 @@ class Agent:
     def loaded(self, module_name: str) -> int | None:
         """Return the version that its server has loaded."""
         return next((version for version, (_, loaded) in self.versions(module_name).items() if loaded), None)
+
+    def target(self, order: Order) -> int | None:
+        """Return the version that its server has loaded after the operation."""
+        now = self.loaded(order.module_name)
+        if order.action == Action.INSTALL and order.activation == Activation.LOAD:
+            return order.version
+        leaving = order.version if order.action == Action.REMOVE else order.undoes
+        return None if now == leaving else now
 
     def spoil(self, module_name: str, version: int) -> None:
         """Somebody deletes its files."""

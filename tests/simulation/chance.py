@@ -68,9 +68,10 @@ def _join_all(world: World, count: int) -> None:
     chance = world.chance
     has_shards, has_zones, shares_hosts = (chance.random() < likely for likely in (0.7, 0.4, 0.3))
     shards: list[list[str]] = []
+    there = False
     for number in range(count):
         name, master = f"n{number:03d}", ""
-        if has_shards and shards and len(shards[-1]) < chance.randint(2, 4):
+        if has_shards and shards and len(shards[-1]) < chance.randint(2, 4):  # it has what its master has
             master = shards[-1][0 if chance.random() < 0.8 else -1]  # of the master, or of the newest replica
             shards[-1].append(name)
         else:

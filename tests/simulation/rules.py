@@ -117,7 +117,7 @@ class Rules:
     def _keeps_the_order(self, agent: "Agent", order: "Order") -> None:
         """A replica never has an older version than the servers above it."""
         servers, agents, name = self.world.servers, self.world.agents, order.module_name
-        now, target = agent.loaded(name), _target(agent, order)
+        now, target = agent.loaded(name), agent.target(order)
         if is_below(now, target):
             for each in servers.below(agent.name):
                 found = agents[each.name].loaded(name)
@@ -383,7 +383,8 @@ class Rules:
     def _waits_end(self, uid: str, state: RolloutState, fleet: Snapshot) -> None:
         """A node that waits for its server is released, or skipped after `ready_deadline_seconds`."""
         is_full = len(fleet.ready) >= state.strategy.parallel(state.nodes)
-        if is_full or fleet.frozen or not (state.phase == RolloutPhase.RUNNING or state.restoring):
+        is_moving = not fleet.frozen and (state.phase == RolloutPhase.RUNNING or state.restoring)
+        if is_full or not is_moving or progress_deadline(state, fleet) is not None:
             return
         longest = timedelta(seconds=state.strategy.ready_deadline_seconds + 2)
         for row in self.world.rows.of(uid):
@@ -470,15 +471,6 @@ class Rules:
                 _columns(live[key]) == _columns(replayed[key]) for key in live
             )
             self.holds(is_same, "replay equals state", name)
-
-
-def _target(agent: "Agent", order: "Order") -> int | None:
-    """Return the version that the server has loaded after the operation."""
-    now = agent.loaded(order.module_name)
-    if order.action == Action.INSTALL and order.activation == Activation.LOAD:
-        return order.version
-    leaving = order.version if order.action == Action.REMOVE else order.undoes
-    return None if now == leaving else now
 
 
 def _columns(row: Model) -> dict[str, Any]:

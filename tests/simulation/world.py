@@ -575,6 +575,7 @@ class World(Folded):
     def start_server(self, name: str) -> None:
         self.servers[name].is_up = True
         self.changed(self.servers[name].group)
+        self._separate(name)
 
     def load_data(self, name: str, seconds: float) -> None:
         """Its server loads data for so long."""
@@ -619,7 +620,8 @@ class World(Folded):
     def _separate(self, name: str) -> None:
         """A former master that is up and has no replicas any more is a copy of nothing, until it follows."""
         server = self.servers[name]
-        if server.is_up and not server.master and not self.servers.replicas(name):
+        is_alone = not server.master and not self.servers.replicas(name)
+        if server.is_up and is_alone and any(each.group == server.group and each is not server for each in self.servers):
             self._numbers += 1
             server.group = f"{name} {self._numbers}"
 
