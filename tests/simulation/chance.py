@@ -38,6 +38,8 @@ def simulate(seed: int, **more: Any) -> World:
     span = chance.choice((30.0, 120.0, 600.0))
     for _ in range(chance.randrange(10)):
         world.after(chance.uniform(0, span), happen, world)
+    for _ in range(chance.choice((0, 0, 1, 3, 6))):
+        world.after(chance.uniform(0, span), happen_to_a_shard, world)
     if chance.random() < 0.5:
         world.after(chance.uniform(0, span), _start_another, world)
     world.run(span)
@@ -147,6 +149,12 @@ def happen(world: World) -> None:
     HAPPENINGS[chance.choice(sorted(HAPPENINGS))](world, name, uid)
 
 
+def happen_to_a_shard(world: World) -> None:
+    chance = world.chance
+    kind = chance.choice(("fail over", "fail over", "move a replica", "stop the server", "load data"))
+    HAPPENINGS[kind](world, chance.choice(sorted(world.agents)), "")
+
+
 def _cut(world: World, name: str, uid: str) -> None:
     world.cut(name, world.chance.choice((10.0, 150.0, 500.0)))
 
@@ -230,7 +238,6 @@ HAPPENINGS: dict[str, Happening] = {
     "drain": _drain,
     "drift": _drift,
     "fail over": _fail_over,
-    "fail over too": _fail_over,
     "freeze": _freeze,
     "load data": lambda world, name, _: world.load_data(name, world.chance.choice((5.0, 60.0, 400.0))),
     "back up": lambda world, name, _: world.back_up(name, world.chance.choice((5.0, 60.0, 400.0))),

@@ -240,6 +240,7 @@ class World(Folded):
         #: What nodes have last reported of their servers, with the number of the heartbeat.
         self.reported: dict[str, tuple[int, ServerState]] = {}
         self.last_heard: dict[str, datetime] = {}
+        self._liveness: dict[str, Liveness] = {}
         self.dispatches: dict[str, Dispatch] = {}
         self.in_progress: dict[str, Operation] = {}
         self.undue: dict[str, datetime] = {}
@@ -465,6 +466,7 @@ class World(Folded):
         """Add a node. `server`: of `Servers.add`."""
         self.servers.add(name, **server)
         self.agents[name] = Agent(self, name, disk)
+        self._liveness[name] = Liveness(node=name, interval_seconds=BEAT_SECONDS)
         self.record(self._command_node(enrolment_of(name)))
         self.heartbeat(name, hello=True)
         self.tell_of(name)
@@ -535,7 +537,9 @@ class World(Folded):
         beats = (seconds - agent.beats_at) // BEAT_SECONDS
         beat = EPOCH + timedelta(seconds=agent.beats_at + beats * BEAT_SECONDS)
         last_seen = max(beat, self.last_heard[name])
-        return Liveness(node=name, last_seen=last_seen, interval_seconds=BEAT_SECONDS)
+        row = self._liveness[name]
+        row.last_seen = last_seen
+        return row
 
     def tell_of(self, *names: str) -> None:
         """The servers of these nodes have changed: their next heartbeats tell of it."""

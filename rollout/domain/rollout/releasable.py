@@ -91,7 +91,7 @@ class Releasable:
                     self._keep_waiting(each)
                     continue
                 self._taken.append((each.node, fleet.places[each.node]))
-            self.is_waiting |= each.waiting_since is not None
+            self._keep_waiting(each)  # `min_healthy` may keep it back
             self.ready.append(Ready(node=each.node, is_healthy=each.is_healthy))
 
     def _blocked_by_taken(self, node: str, fleet: Fleet) -> Blocked | None:
@@ -113,7 +113,8 @@ class Releasable:
             self._wake(self.now + timedelta(seconds=POLL_SECONDS))
 
     def _keep_waiting(self, candidate: Candidate) -> None:
-        """Count a node that has waited for its server, and now waits for others, as long as the first wait may last."""
+        """Count a node that has waited for its server and now waits for others, as long as the first wait may last. Else
+        the progress deadline would stop the rollout at once, or never."""
         if candidate.waiting_since is None:
             return
         until = candidate.waiting_since + timedelta(seconds=self.strategy.ready_deadline_seconds)
