@@ -99,7 +99,7 @@ class _Fleet:
         """Return the operations as candidates, and what their turns depend on."""
         changing = [each for each in rows if changes_server(each)]
         fleet = self._fleet(changing) if changing else Fleet()
-        return [_candidate(each, fleet.loaded) for each in rows], fleet
+        return [_candidate(each, fleet) for each in rows], fleet
 
     def _fleet(self, rows: Sequence[Operation]) -> Fleet:
         names = {each.node for each in rows}
@@ -130,7 +130,7 @@ class _Fleet:
                 shards.setdefault(member.shard, set()).add(node)
                 hosts.setdefault(member.host, set()).add(node)
             domains = set(self._domains(members.keys()).values())
-            self._busy = Fleet(busy_shards=shards, busy_hosts=hosts, busy_domains=domains)
+            self._busy = Fleet(busy_shards=shards, busy_hosts=hosts, busy_domains=domains, busy=members.keys())
         return self._busy
 
     def _domains(self, nodes: Collection[str]) -> Mapping[str, str]:
@@ -144,25 +144,26 @@ def changes_server(row: Operation) -> bool:
     return is_loading or row.action == Action.REMOVE or row.undoes is not None
 
 
-def _candidate(row: Operation, loaded: Mapping[str, int]) -> Candidate:
+def _candidate(row: Operation, fleet: Fleet) -> Candidate:
     return Candidate(
         node=row.node,
         is_healthy=row.healthy,
-        turn=_turn(row, loaded),
+        turn=_turn(row, fleet),
         reason=row.reason,
         waiting_since=row.waiting_since,
         noted_at=row.wait_noted_at,
     )
 
 
-def _turn(row: Operation, loaded: Mapping[str, int]) -> Turn | None:
-    """Return the turn of the operation, None if it only changes files."""
+def _turn(row: Operation, fleet: Fleet) -> Turn | None:
+    """Return the turn of the operation, None if it only changes files: the server does not have the version, and no late
+    operation may still load it."""
     if not changes_server(row):
         return None
     if row.action == Action.INSTALL and row.activation == Activation.LOAD:
         return Turn(node=row.node, target=row.version, returned_at=row.returned_at)
     leaving = row.version if row.action == Action.REMOVE else row.undoes
-    if loaded.get(row.node) != leaving:
+    if fleet.loaded.get(row.node) != leaving and row.node not in fleet.busy:
         return None
     return Turn(node=row.node, target=None, returned_at=row.returned_at)
 

@@ -63,12 +63,14 @@ class Turn:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
     """What turns depend on. `places`: of the nodes in question. `loaded`: the version of the module that each node has
-    loaded. `unfinished`: nodes whose operation of this rollout has not ended. `busy_shards` and `busy_hosts`: the nodes
-    that have an operation in progress there, of any rollout. `busy_domains`: the failure domains with one."""
+    loaded. `unfinished`: nodes whose operation of this rollout has not ended. `busy`: the nodes that have an operation in
+    progress, of any rollout, or a late one. `busy_shards` and `busy_hosts`: the same by shard and host. `busy_domains`:
+    the failure domains with one."""
 
     places: Mapping[str, Place] = field(default_factory=dict)
     loaded: Mapping[str, int] = field(default_factory=dict)
     unfinished: Collection[str] = ()
+    busy: Collection[str] = ()
     busy_shards: Mapping[str, Collection[str]] = field(default_factory=dict)
     busy_hosts: Mapping[str, Collection[str]] = field(default_factory=dict)
     busy_domains: Collection[str] = ()
