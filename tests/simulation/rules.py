@@ -217,7 +217,8 @@ class Rules:
         while new:
             masters = {rows.members[each].master for each in new if each in rows.members}
             replicas = {each for name in new if name in rows.members for each in rows.members[name].replicas}
-            new = (masters | replicas) - related - {""}
+            listing = {each.node for each in rows.members.values() if new.intersection(each.replicas)}
+            new = (masters | replicas | listing) - related - {""}
             related |= new
         return row.wave > open_wave and bool(waiting & related)
 
@@ -386,7 +387,7 @@ class Rules:
         is_moving = not fleet.frozen and (state.phase == RolloutPhase.RUNNING or state.restoring)
         if is_full or not is_moving or progress_deadline(state, fleet) is not None:
             return
-        longest = timedelta(seconds=state.strategy.ready_deadline_seconds + 2)
+        longest = timedelta(seconds=state.strategy.ready_deadline_seconds + 10)
         for row in self.world.rows.of(uid):
             is_looked_at = row.phase == Phase.SCHEDULED and self.world.rows.phase(row) == NodePhase.ONLINE
             if is_looked_at and row.waiting_since is not None and row.wave <= state.open_wave:

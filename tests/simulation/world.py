@@ -56,6 +56,7 @@ from rollout.domain.request import RolloutRequest
 from rollout.domain.rollout.commands import Resume, RetryNodes, RollBackAll, RolloutCommand, Start
 from rollout.domain.rollout.decider import ROLLOUT
 from rollout.domain.rollout.events import RolloutPhase, RolloutStarted, rollout_stream
+from rollout.domain.rollout.releasable import POLL_SECONDS
 from rollout.domain.rollout.rollback import ROLLED_BACK_BY_A_NEW_ROLLOUT
 from rollout.domain.rollout.snapshot import Snapshot
 from rollout.domain.rollout.state import RolloutState
@@ -104,6 +105,8 @@ LONGEST_RESEND_SECONDS = 300.0
 #: Between two heartbeats, and how long a command may be carried out after it was sent, seconds.
 BEAT_SECONDS = 10.0
 EXPIRES_SECONDS = 300.0
+#: In place of `POLL_SECONDS`, to simulate more in the same time.
+RARER_POLL_SECONDS = 5.0
 #: Steps that one call of `advance` takes before it counts as one that never rests.
 RESTLESS = 1000
 
@@ -356,9 +359,12 @@ class World(Folded):
             events = [(rollout_stream(uid), event) for event in taken.events]
             if not self.record([*events, *self._decided(taken.commands)]):
                 self.rules.at_rest(uid, state, fleet)
-                if taken.wake_at is not None and taken.wake_at != self.undue.get(uid):
-                    self.undue[uid] = taken.wake_at
-                    self._at(taken.wake_at, self._run_relay_soon)
+                wake_at = taken.wake_at
+                if wake_at == self.now + timedelta(seconds=POLL_SECONDS):
+                    wake_at = self.now + timedelta(seconds=RARER_POLL_SECONDS)
+                if wake_at is not None and wake_at != self.undue.get(uid):
+                    self.undue[uid] = wake_at
+                    self._at(wake_at, self._run_relay_soon)
                 return
         raise Broken(self, "advance comes to rest")
 
@@ -490,11 +496,12 @@ class World(Folded):
         zone = self.servers[name].zone
         profile = NodeProfile(platform="linux/x86_64", labels={ZONE: zone} if zone else {})
         degradation = AWAY if state.problem else None
+        if inventory.sequence < self.reported.get(name, (0, None))[0]:
+            return
         command = RecordHeartbeat(node=name, hello=hello, profile=profile, inventory=inventory, degradation=degradation)
         self.last_heard[name] = self.now
         self.record(self._command_node(command))
-        if inventory.sequence > self.reported.get(name, (0, None))[0]:
-            self.reported[name] = inventory.sequence, state
+        self.reported[name] = inventory.sequence, state
         moved = self._place_members()
         rows = (row for node in sorted({name, *moved}) for row in self.unfinished_on(node))
         for uid in sorted({row.rollout for row in rows}):
@@ -616,7 +623,9 @@ class World(Folded):
     def _follow(self, name: str, former: str, chosen: str) -> None:
         """Copy the server that was chosen in a failover, unless the server has another master by now."""
         server = self.servers[name]
-        if server.master == former:
+        if not server.is_up:
+            self.after(2.0, self._follow, name, former, chosen)
+        elif server.master == former:
             self.replicate(name, self.servers.top(chosen))
             if former:
                 self._separate(former)
@@ -625,7 +634,11 @@ class World(Folded):
         """A former master that is up and has no replicas any more is a copy of nothing, until it follows."""
         server = self.servers[name]
         is_alone = not server.master and not self.servers.replicas(name)
-        if server.is_up and is_alone and any(each.group == server.group and each is not server for each in self.servers):
+        if (
+            server.is_up
+            and is_alone
+            and any(each.group == server.group and each is not server for each in self.servers)
+        ):
             self._numbers += 1
             server.group = f"{name} {self._numbers}"
 
