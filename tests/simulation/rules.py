@@ -387,10 +387,10 @@ class Rules:
         is_moving = not fleet.frozen and (state.phase == RolloutPhase.RUNNING or state.restoring)
         if is_full or not is_moving or progress_deadline(state, fleet) is not None:
             return
+        waiting = {each.node for each in fleet.blocked if each.reason is not None}
         longest = timedelta(seconds=state.strategy.ready_deadline_seconds + 10)
         for row in self.world.rows.of(uid):
-            is_looked_at = row.phase == Phase.SCHEDULED and self.world.rows.phase(row) == NodePhase.ONLINE
-            if is_looked_at and row.waiting_since is not None and row.wave <= state.open_wave:
+            if row.node in waiting and row.waiting_since is not None:
                 self.holds(row.waiting_since + longest >= self.world.now, "each wait ends", row.node)
 
     def _is_awaited(self, uid: str, state: RolloutState, fleet: Snapshot) -> bool:

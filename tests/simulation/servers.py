@@ -69,14 +69,14 @@ class Servers:
         """Make the server a replica. Do nothing if it would copy itself."""
         if name != master and name not in {each.name for each in self.above(master)}:
             self[name].master = master
-            self._regroup(name, self[master].group)
+            self.regroup(name, self[master].group)
 
     def leave(self, name: str, group: str) -> None:
         """Make the server a master with its own replicas. `group`: the name of its shard from now on."""
         self[name].master = ""
-        self._regroup(name, group)
+        self.regroup(name, group)
 
-    def _regroup(self, name: str, group: str) -> None:
+    def regroup(self, name: str, group: str) -> None:
         for each in (self[name], *self.below(name)):
             each.group = group
 

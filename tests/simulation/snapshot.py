@@ -140,8 +140,8 @@ def snapshot_of(uid: str, state: RolloutState, rows: Rows, *, now: datetime) -> 
         waits=tuple(found.waits),
         unfit=tuple(found.unfit),
         is_waiting=found.is_waiting,
-        offline=_offline(open_rows, state, rows) if row.scheduled else (),
-        retriable=_retriable(open_rows, state, rows) if row.failed + row.timed_out else (),
+        offline=_offline(_open_or(found.come_first, open_rows, all_rows), state, rows) if row.scheduled else (),
+        retriable=_retriable(all_rows, state, rows) if row.failed + row.timed_out else (),
         healthy=_healthy(all_rows, rows) if keeps_health else 0,
         to_restore=restored.nodes,
         unchanged=restored.unchanged,
@@ -190,6 +190,11 @@ def _releasable(
         now,
         limit=state.strategy.parallel(state.nodes),
     )
+
+
+def _open_or(nodes: Collection[str], open_rows: Sequence[Operation], all_rows: Sequence[Operation]) -> list[Operation]:
+    """Return the rows of open waves, and those of these nodes."""
+    return [each for each in all_rows if each in open_rows or each.node in nodes]
 
 
 def _may_be_released(row: Operation, rows: Rows, now: datetime) -> bool:

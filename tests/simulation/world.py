@@ -489,6 +489,8 @@ class World(Folded):
         """A heartbeat that arrives at once. The others, every `BEAT_SECONDS`, are played only if they tell something new."""
         if hello:
             self.hello_at[name] = self.now
+            if master := self.servers[name].master:
+                self.servers.regroup(name, self.servers[master].group)
         inventory, state = self.inventory_of(name), self.servers.state(name)
         self._take_heartbeat(name, inventory, state, hello)
 
@@ -693,6 +695,7 @@ class World(Folded):
         forgotten = Forget(node=name, module_name=MODULE)
         self.record([*self._command_node(DecommissionNode(node=name)), *self._decided([*ends, forgotten])])
         self._place_members()
+        self.servers.regroup(name, f"{name} decommissioned")  # below it, nothing tells any more whose data is copied
 
     def drift(self, name: str, version: int) -> None:
         """The files of the module are missing on the disk, as the next heartbeat reports."""
