@@ -185,4 +185,4 @@ class UserAdmin(ReadOnlyAdmin):
 @admin.register(ClusterSettings)
 class ClusterSettingsAdmin(ReadOnlyAdmin):
     about = "Settings of the whole cluster, listed once they have been changed over the API: PUT /v1/cluster."
-    list_display = ["name", "allow_modules_upload", "correct_drift"]
+    list_display = ["name", "allow_modules_upload", "correct_drift", "enforce_compatible_redis_version"]

@@ -45,8 +45,10 @@ class ClusterSettingsChanged:
     """Cluster settings were changed. The event has all settings as they are after the change.
 
     `name`: the cluster's name. `allow_modules_upload`: packages may be uploaded. `correct_drift`: the reconciler corrects
-    modules that drifted."""
+    modules that drifted. `enforce_compatible_redis_version`: no module goes to a node with a newer server than its
+    `compatible_redis_version`."""
 
     name: str
     allow_modules_upload: bool
     correct_drift: bool = False
+    enforce_compatible_redis_version: bool = False

@@ -103,6 +103,8 @@ class ClusterSettings(models.Model):
     allow_modules_upload = models.BooleanField()
     #: True if the control plane corrects a module that differs from what was last released to its node.
     correct_drift = models.BooleanField()
+    #: True if no module goes to a node with a newer server than its `compatible_redis_version`.
+    enforce_compatible_redis_version = models.BooleanField(default=False, db_default=False)
 
     class Meta:
         verbose_name_plural = "cluster settings"

@@ -17,6 +17,7 @@ class Cluster:
     name: str
     allow_modules_upload: bool
     correct_drift: bool = False
+    enforce_compatible_redis_version: bool = False
 
 
 def may(user: object, permission: Permission) -> bool:
@@ -59,11 +60,20 @@ def cluster() -> Cluster:
     row = ClusterSettings.objects.first()
     if row is None:
         return Cluster(name=DEFAULT_CLUSTER_NAME, allow_modules_upload=settings.ENVIRONMENT.allow_modules_upload)
-    return Cluster(name=row.name, allow_modules_upload=row.allow_modules_upload, correct_drift=row.correct_drift)
+    return Cluster(
+        name=row.name,
+        allow_modules_upload=row.allow_modules_upload,
+        correct_drift=row.correct_drift,
+        enforce_compatible_redis_version=row.enforce_compatible_redis_version,
+    )
 
 
 def modules_upload_allowed() -> bool:
     return cluster().allow_modules_upload
+
+
+def compatible_redis_version_is_enforced() -> bool:
+    return cluster().enforce_compatible_redis_version
 
 
 def drift_is_corrected() -> bool:

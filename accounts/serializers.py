@@ -115,3 +115,7 @@ class ClusterSerializer(StrictSerializer):
         required=False,
         help_text="Correct a module automatically when it differs from what was last released to its node.",
     )
+    enforce_compatible_redis_version = StrictBooleanField(
+        required=False,
+        help_text="Skip nodes whose server is newer than the module's `compatible_redis_version`, instead of warning.",
+    )

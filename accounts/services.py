@@ -177,14 +177,22 @@ def _name_of_admin() -> str:
 
 @retry_on_conflict
 def update_cluster_settings(
-    *, name: str | None = None, allow_modules_upload: bool | None = None, correct_drift: bool | None = None
+    *,
+    name: str | None = None,
+    allow_modules_upload: bool | None = None,
+    correct_drift: bool | None = None,
+    enforce_compatible_redis_version: bool | None = None,
 ) -> Cluster:
     """Change the settings, and return them. None leaves a setting unchanged."""
     with transaction.atomic():
         version = last_version(CLUSTER_STREAM)
         before = cluster()
         after = changed_settings(
-            before, name=name, allow_modules_upload=allow_modules_upload, correct_drift=correct_drift
+            before,
+            name=name,
+            allow_modules_upload=allow_modules_upload,
+            correct_drift=correct_drift,
+            enforce_compatible_redis_version=enforce_compatible_redis_version,
         )
         if after == before:
             return after
@@ -194,14 +202,21 @@ def update_cluster_settings(
 
 
 def changed_settings(
-    before: Cluster, *, name: str | None, allow_modules_upload: bool | None, correct_drift: bool | None
+    before: Cluster,
+    *,
+    name: str | None = None,
+    allow_modules_upload: bool | None = None,
+    correct_drift: bool | None = None,
+    enforce_compatible_redis_version: bool | None = None,
 ) -> Cluster:
     """Return the settings as they would be after a change. None leaves a setting unchanged."""
-    return Cluster(
-        name=before.name if name is None else name,
-        allow_modules_upload=before.allow_modules_upload if allow_modules_upload is None else allow_modules_upload,
-        correct_drift=before.correct_drift if correct_drift is None else correct_drift,
-    )
+    changes = {
+        "name": name,
+        "allow_modules_upload": allow_modules_upload,
+        "correct_drift": correct_drift,
+        "enforce_compatible_redis_version": enforce_compatible_redis_version,
+    }
+    return Cluster(**(asdict(before) | {setting: value for setting, value in changes.items() if value is not None}))
 
 
 def _require_admin_for(by: User | None, *roles: Role | None) -> None:

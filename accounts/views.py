@@ -177,10 +177,10 @@ class ClusterView(APIView):
         """Change those of the cluster's settings that are given."""
         asked = ClusterSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        given = {"name": None, "allow_modules_upload": None, "correct_drift": None, **asked.validated_data}
         if _dry_run(request):
-            return Response(ClusterSerializer(services.changed_settings(selectors.cluster(), **given)).data)
-        return Response(ClusterSerializer(services.update_cluster_settings(**given)).data)
+            changed = services.changed_settings(selectors.cluster(), **asked.validated_data)
+            return Response(ClusterSerializer(changed).data)
+        return Response(ClusterSerializer(services.update_cluster_settings(**asked.validated_data)).data)
 
 
 def _caller(request: Request) -> User:

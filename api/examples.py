@@ -25,6 +25,7 @@ VALUES: dict[str, Any] = {
     "aof_last_write_status": "ok",
     "args": "",
     "check": "include_line",
+    "crash": "",
     "cluster_state": "",
     "enable_module_command": "local",
     "fix": "Add this line to /etc/redis/redis.conf: include /usr/lib/modfleet/node-1/*.conf",
@@ -41,6 +42,14 @@ VALUES: dict[str, Any] = {
     "Enrolled.phase": "pending",
     "purpose": "trust",
     "note": None,
+    "IgnoredReplica.reason": "A reporting server, read only",
+    "NewIgnoredReplica.reason": "A reporting server, read only",
+    "NotReady.message": "The server is loading its data.",
+    "shard": "node-1",
+    "masters": ["node-1"],
+    "replicas": ["node-2"],
+    "unmanaged_replicas": ["10.0.0.9:6379"],
+    "ignored_replicas": [],
     "JoinToken.id": UID,
     "JoinToken.pattern": None,
     "JoinToken.state": "open",
@@ -172,7 +181,7 @@ VALUES: dict[str, Any] = {
 }
 
 #: Fields of requests without an example: they exclude other fields, or need an earlier request.
-NOT_SENT = frozenset({"nodes", "pattern", "plan_hash", "selector", "start_at", "status", "supersede"})
+NOT_SENT = frozenset({"nodes", "pattern", "plan_hash", "selector", "start_at", "status", "supersede", "even_if_used"})
 
 TEXTS = {
     "text/plain": '# HELP modfleet_nodes Nodes by phase\n# TYPE modfleet_nodes gauge\nmodfleet_nodes{phase="online"} 3.0\n',

@@ -17,7 +17,8 @@ class ArtifactUploaded:
     `platform`: such as `linux/x86_64`, or `rhel9/x86_64` for one operating system. `content_sha256`: the digest of the
     package's files. `package_sha256`: the digest of the package, the .zip file. `size`: the package's size, bytes.
     `storage_key`: where the storage has the package. `module_file`: the file that a server loads. `members`: all files of
-    the package. `dependencies`: names of the modules that this one needs. `document`: the package's module.json."""
+    the package. `dependencies`: names of the modules that this one needs. `document`: the package's module.json.
+    `entry_points`: the functions that `module_file` exports for servers; empty in older logs."""
 
     module_name: str
     version: int
@@ -30,6 +31,7 @@ class ArtifactUploaded:
     members: tuple[Member, ...]
     dependencies: tuple[str, ...]
     document: dict[str, Any]
+    entry_points: tuple[str, ...] = ()
 
 
 @event("artifact.deleted.v1")

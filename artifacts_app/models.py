@@ -22,6 +22,8 @@ class Build(models.Model):
     module_file = models.CharField(max_length=255)
     #: JSON arrays and objects as text, as in the event.
     members = models.TextField()
+    #: Empty if an older version has inspected the package.
+    entry_points = models.TextField(default="[]", db_default="[]")
     dependencies = models.TextField()
     document = models.TextField()
     uploaded_at = models.DateTimeField()

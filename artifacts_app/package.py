@@ -11,7 +11,7 @@ from typing import IO
 from api import strict_json
 from artifacts_app.exceptions import InvalidArtifact
 from artifacts_app.manifest import Member, content_digest
-from artifacts_app.shared_object import read_platform
+from artifacts_app.shared_object import read_shared_object
 from artifacts_app.strict_zip import Entry, read_content, read_entries
 from modules_app.metadata import PACKAGE_FIELDS, InvalidMetadata, ModuleMetadata, parse_metadata
 
@@ -39,6 +39,8 @@ class InspectedPackage:
     module_file: str
     #: Such as `linux/x86_64`, with the machine of the shared object. One for each operating system in `module.json`.
     platforms: tuple[str, ...]
+    #: The functions that the shared object exports for servers, such as `RedisModule_OnLoad`.
+    entry_points: tuple[str, ...]
     #: All files, sorted by path.
     members: tuple[Member, ...]
     #: The build's identity, see `content_digest`.
@@ -93,7 +95,7 @@ def _problems(
                     members[entry.path] = _read_member(file, entry, sinks.get(entry.path))
             except InvalidArtifact as error:
                 yield error
-        metadata = platform = None
+        metadata = module = None
         try:
             if METADATA_FILE in members:
                 metadata = _parse_document(document)
@@ -101,16 +103,17 @@ def _problems(
             yield error
         try:
             if module_file in members:
-                platform = read_platform(shared_object)
+                module = read_shared_object(shared_object)
         except InvalidArtifact as error:
             yield error
-    if metadata is None or platform is None:
+    if metadata is None or module is None:
         return None
-    yield from _wrong_claims(metadata, module_file, platform, members)
+    yield from _wrong_claims(metadata, module_file, module.platform, members)
     return InspectedPackage(
         metadata=metadata,
         module_file=module_file,
-        platforms=_platforms(metadata, platform),
+        platforms=_platforms(metadata, module.platform),
+        entry_points=module.entry_points,
         members=tuple(members[path] for path in sorted(members)),
         content_sha256=content_digest(members.values()),
         dependencies=_dependencies(metadata, members),

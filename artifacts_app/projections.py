@@ -42,6 +42,7 @@ def _row(recorded: RecordedEvent) -> Build:
         storage_key=event.storage_key,
         module_file=event.module_file,
         members=msgspec.json.encode(event.members).decode(),
+        entry_points=json.dumps(event.entry_points),
         dependencies=json.dumps(event.dependencies),
         document=json.dumps(event.document, sort_keys=True),
         uploaded_at=recorded.recorded_at,

@@ -163,7 +163,8 @@ class OfferedBuild:
     """What planning needs to know about a build. `size` is the package's size in bytes.
 
     `dependencies` are the names from `module.json` and `deps/`; `packed` are those inside the package. `capabilities` are
-    those of `module.json`. `commands` are the names of its commands, in lower case.
+    those of `module.json`. `commands` are the names of its commands, in lower case. `entry_points`: the functions that it
+    exports for servers, empty if an older version has inspected the package.
     """
 
     platform: str
@@ -174,6 +175,8 @@ class OfferedBuild:
     packed: frozenset[str]
     capabilities: frozenset[str]
     commands: frozenset[str] = frozenset()
+    compatible_redis_version: str = ""
+    entry_points: frozenset[str] = frozenset()
 
 
 def offered_builds(keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], list[OfferedBuild]]:
@@ -197,6 +200,8 @@ def _offered(row: Build) -> OfferedBuild:
         packed=frozenset(packed_names(each.path for each in members_of(row))),
         capabilities=frozenset(metadata.get("capabilities", ())),
         commands=frozenset(each["command_name"].lower() for each in metadata.get("commands", ())),
+        compatible_redis_version=metadata.get("compatible_redis_version", ""),
+        entry_points=frozenset(json.loads(row.entry_points)),
     )
 
 

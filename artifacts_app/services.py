@@ -173,6 +173,7 @@ def _build(package: InspectedPackage, spool: Spool) -> ArtifactUploaded:
         members=package.members,
         dependencies=package.dependencies,
         document=package.metadata.document,
+        entry_points=package.entry_points,
     )
 
 

@@ -6,6 +6,7 @@ truncated shared object is killed by SIGBUS. They do not find hostile code: a us
 
 import re
 import struct
+from dataclasses import dataclass
 from typing import IO, Any
 
 from elftools.common.exceptions import ELFError
@@ -44,29 +45,38 @@ _UNREADABLE = (
 )
 
 
-def read_platform(file: IO[bytes]) -> str:
-    """Return the platform of the module in `file`, such as `linux/x86_64`. It must be complete and export an entry point.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedObject:
+    """`platform`: such as `linux/x86_64`. `entry_points`: the functions that it exports for servers, at least one."""
+
+    platform: str
+    entry_points: tuple[str, ...]
+
+
+def read_shared_object(file: IO[bytes]) -> SharedObject:
+    """Return what the module in `file` says of itself. It must be complete and export an entry point.
 
     Raises: `InvalidArtifact`.
     """
     try:
-        return _read_platform(file)
+        return _read_shared_object(file)
     except InvalidArtifact:
         raise
     except _UNREADABLE:
         raise InvalidArtifact("the shared object is damaged: its ELF headers cannot be read") from None
 
 
-def _read_platform(file: IO[bytes]) -> str:
+def _read_shared_object(file: IO[bytes]) -> SharedObject:
     if file.seek(0, 2) < 64 or _read_at(file, 0, 4) != b"\x7fELF":
         raise InvalidArtifact("the .so file is not an ELF shared object")
     elf = ELFFile(file)
     machine = _machine(elf)
     _check_segments(elf)
     sections = _checked_sections(elf)
-    if not _exports_entry_point(elf, sections):
+    entry_points = _exported_entry_points(elf, sections)
+    if not entry_points:
         raise InvalidArtifact("the shared object exports no function RedisModule_OnLoad or ValkeyModule_OnLoad")
-    return f"linux/{machine}"
+    return SharedObject(platform=f"linux/{machine}", entry_points=entry_points)
 
 
 def _machine(elf: ELFFile) -> str:
@@ -118,19 +128,21 @@ def _check_inside(elf: ELFFile, offset: int, length: int) -> None:
         raise InvalidArtifact("the shared object is truncated: some of its parts are after its end")
 
 
-def _exports_entry_point(elf: ELFFile, sections: list[Any]) -> bool:
-    """Return True if dlsym finds an entry point. Reads bytes: pyelftools takes 47 µs a symbol, and modules have thousands."""
+def _exported_entry_points(elf: ELFFile, sections: list[Any]) -> tuple[str, ...]:
+    """Return the entry points that dlsym finds. Reads bytes: pyelftools takes 47 µs a symbol, and modules have thousands."""
     for section in sections:
         if section["sh_type"] == "SHT_DYNSYM" and section["sh_link"] < len(sections):
             symbols = _section_bytes(elf, section)
             names = _section_bytes(elf, sections[section["sh_link"]])
             offsets = _offsets_of_entry_points(names)
             whole = memoryview(symbols)[: len(symbols) // _SYMBOL.size * _SYMBOL.size]
-            return any(
-                name in offsets and _is_exported_function(info, other, home)
+            found = {
+                offsets[name]
                 for name, info, other, home, _, _ in _SYMBOL.iter_unpack(whole)
-            )
-    return False
+                if name in offsets and _is_exported_function(info, other, home)
+            }
+            return tuple(sorted(found))
+    return ()
 
 
 def _section_bytes(elf: ELFFile, section: Any) -> bytes:
@@ -141,11 +153,13 @@ def _section_bytes(elf: ELFFile, section: Any) -> bytes:
     return _read_at(elf.stream, section["sh_offset"], section["sh_size"])
 
 
-def _offsets_of_entry_points(names: bytes) -> frozenset[int]:
-    """Return the offsets of the entry points' names. A linker may put a name at the end of a longer name."""
-    return frozenset(
-        match.start() for entry_point in ENTRY_POINTS for match in re.finditer(re.escape(entry_point + b"\0"), names)
-    )
+def _offsets_of_entry_points(names: bytes) -> dict[int, str]:
+    """Return the entry points by the offset of their names. A linker may put a name at the end of a longer name."""
+    return {
+        match.start(): entry_point.decode()
+        for entry_point in ENTRY_POINTS
+        for match in re.finditer(re.escape(entry_point + b"\0"), names)
+    }
 
 
 def _is_exported_function(info: int, other: int, home: int) -> bool:

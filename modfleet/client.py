@@ -24,6 +24,7 @@ NODES = "/v2/nodes"
 JOIN_TOKENS = "/v2/join-tokens"
 EVENTS = "/v2/events"
 FREEZE = "/v2/freeze"
+IGNORED_REPLICAS = "/v2/ignored-replicas"
 USERS = "/v1/users"
 AUTHORIZE = "/v1/users/authorize"
 
@@ -38,6 +39,8 @@ NEXT_STEPS: Mapping[str, str] = {
     "artifact_not_found": "`modfleet push FILE.zip` uploads it; `modfleet artifacts` lists all artifacts.",
     "dependency_cycle": "Fix the dependencies in the modules' module.json.",
     "fleet_frozen": "`modfleet freeze` shows the reason; `modfleet thaw` ends the freeze.",
+    "ignored_replica_not_found": "`modfleet nodes --tree` lists all ignored replicas.",
+    "in_use": "`modfleet rollout start ... --action remove --even-if-used` removes it anyway.",
     "join_token_not_found": "`modfleet nodes tokens` lists all join tokens.",
     "missing_dependency": "`modfleet push FILE.zip` uploads a module.",
     "module_not_found": "`modfleet push FILE.zip` registers it; `modfleet modules` lists all modules.",

@@ -41,6 +41,7 @@ Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 #: Unix time in seconds, by the sender's clock.
 Moment = Annotated[float, Meta(ge=0, le=1e11)]
 Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Microseconds = Annotated[float, Meta(ge=0, le=1e12)]
 
 #: The Celery task that every agent registers. Its keyword argument is `signed`, the envelope of a `Command`; for a node that
 #: has not joined it is `command`, a `Command` as JSON.
@@ -71,6 +72,13 @@ class Activation(StrEnum):
 
     FILES = "files"
     LOAD = "load"
+
+
+class FailedCalls(StrEnum):
+    """What happens if a larger share of the calls of a module's commands fails than before."""
+
+    WARN = "warn"
+    STOP = "stop"
 
 
 class Phase(StrEnum):
@@ -131,6 +139,7 @@ class Reason(StrEnum):
     INCOMPATIBLE_ARCH = "incompatible_arch"
     INCOMPATIBLE_OS = "incompatible_os"
     INCOMPATIBLE_REDIS_VERSION = "incompatible_redis_version"
+    BUNDLED = "bundled"
     UNMANAGED_REPLICA = "unmanaged_replica"
     UNMANAGED_MASTER = "unmanaged_master"
     REPLICA_LACKS_MODULE = "replica_lacks_module"
@@ -161,9 +170,19 @@ class Reason(StrEnum):
     EXPORTS_DATA_TYPES = "exports_data_types"
     MODULE_BUSY = "module_busy"
     USED_BY_MODULE = "used_by_module"
-    NAMED_IN_ACL = "named_in_acl"
+    ACL_REFERENCES_MODULE = "acl_references_module"
+    DATA_IN_USE = "data_in_use"
+    IN_USE = "in_use"
+    AUX_DATA = "aux_data"
+    AOF_REWRITE_FAILED = "aof_rewrite_failed"
+    UNLOADED_BY_HAND = "unloaded_by_hand"
     SERVER_UNREACHABLE = "server_unreachable"
     SERVER_CRASHED = "server_crashed"
+    SERVER_RESTARTED = "server_restarted"
+    SERVER_HANGS = "server_hangs"
+    LINK_DOWN = "link_down"
+    ERROR_REPLIES = "error_replies"
+    FAILED_CALLS = "failed_calls"
     STALE_GENERATION = "stale_generation"
     CLOCK_SKEW = "clock_skew"
     AGENT_ERROR = "agent_error"
@@ -177,6 +196,11 @@ class Reason(StrEnum):
     PROGRESS_DEADLINE = "progress_deadline"
     NEWER_ROLLOUT = "newer_rollout"
     MANUAL = "manual"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Reason | None":
+        """Return the reason that had this name in older logs, rows and agents."""
+        return cls.ACL_REFERENCES_MODULE if value == "named_in_acl" else None
 
 
 #: Reasons that older control planes do not know, each with the one that they are sent instead.
@@ -194,7 +218,16 @@ BROADER = {
     Reason.EXPORTS_DATA_TYPES: Reason.UNLOAD_REFUSED,
     Reason.MODULE_BUSY: Reason.UNLOAD_REFUSED,
     Reason.USED_BY_MODULE: Reason.UNLOAD_REFUSED,
-    Reason.NAMED_IN_ACL: Reason.UNLOAD_REFUSED,
+    Reason.ACL_REFERENCES_MODULE: Reason.UNLOAD_REFUSED,
+    Reason.DATA_IN_USE: Reason.UNLOAD_REFUSED,
+    Reason.IN_USE: Reason.UNLOAD_REFUSED,
+    Reason.AUX_DATA: Reason.UNLOAD_REFUSED,
+    Reason.AOF_REWRITE_FAILED: Reason.UNLOAD_REFUSED,
+    Reason.SERVER_RESTARTED: Reason.SERVER_UNREACHABLE,
+    Reason.SERVER_HANGS: Reason.NODE_DEADLINE,
+    Reason.LINK_DOWN: Reason.PROBE_FAILED,
+    Reason.ERROR_REPLIES: Reason.PROBE_FAILED,
+    Reason.FAILED_CALLS: Reason.PROBE_FAILED,
 }
 #: The reasons that an agent reports. Only the control plane sets the others.
 REPORTED_REASONS = frozenset(
@@ -302,6 +335,12 @@ class Command:
     #: The server's place in its shard when the operation was released. If it differs just before the agent changes the
     #: server, the agent returns the operation. None: not checked.
     expects: Replication | None = None
+    #: Unload the module even if its commands were called in the last 10 minutes.
+    even_if_used: bool = False
+    #: The module writes auxiliary data, so that a server does not load its own RDB file without the module. None: not known.
+    aux_data: bool | None = None
+    #: `stop`: the operation fails if, while the server settles, more than twice the share of calls fails.
+    failed_calls: FailedCalls = FailedCalls.WARN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,6 +369,37 @@ class Inventory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStatistics:
+    """Statistics of a server at one moment. None: not known, or the module has no commands.
+
+    `calls`: calls of the module's commands since it was loaded, with those that were rejected. `failed_calls`: those of
+    them that failed or were rejected. `p99_usec`: the highest 99th percentile of the latency of its commands, in
+    microseconds. `used_memory` is in bytes. `evicted_keys` and `rejected_connections` count from the start of the server.
+    """
+
+    calls: Number | None = None
+    failed_calls: Number | None = None
+    p99_usec: Microseconds | None = None
+    used_memory: Number | None = None
+    evicted_keys: Number | None = None
+    rejected_connections: Number | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerHealth:
+    """The server of a node just before a load, and after it has settled. `after` is None if it never answered again.
+
+    `restarts`: how often the server was restarted while it settled. `run_id` and `unexpected_error_replies` are of `after`.
+    """
+
+    before: ServerStatistics
+    after: ServerStatistics | None = None
+    restarts: Count = 0
+    run_id: Digest = ""
+    unexpected_error_replies: Number | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """The state of one operation, from the agent. A final report has the inventory after the operation.
 
@@ -337,7 +407,8 @@ class Report:
     `swap_seconds` is how long the server answered no client while one version replaced another, None without a swap.
     `server_log` are lines that the server logged during an operation that failed: redacted, and left out of `repr`.
     The phase `scheduled` returns the operation: the node is as it was before, and the reason says why it must wait.
-    `release`: that of the command, 0 from an older agent.
+    `release`: that of the command, 0 from an older agent. `health`: None before the end, and if the server loaded nothing.
+    A report that is not final has a reason if something happened in its phase: `server_hangs` or `server_restarted`.
     """
 
     rollout: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.-]{1,32}\Z")]
@@ -353,6 +424,7 @@ class Report:
     inventory: Inventory | None = None
     server_log: Annotated[tuple[LogLine, ...], Meta(max_length=MOST_LOG_LINES)] = field(default=(), repr=False)
     release: Count = 0
+    health: ServerHealth | None = None
 
     @property
     def is_last(self) -> bool:
@@ -400,13 +472,22 @@ class Replica:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerModule:
-    """One entry of MODULE LIST. `ours`: Modfleet installed it. `path` is empty for a module that is built in."""
+    """One entry of MODULE LIST. `ours`: Modfleet installed it. `path` is empty for a module that is built in. `bundled`: it is
+    built in, or comes with the server's package.
+
+    `recent_calls`: calls of its commands in the last 10 minutes, None if it is not known. `most_called`: the command with
+    the most of them. `clients`: names of clients whose last command was one of them, the newest first.
+    """
 
     name: Fact
     version: int
     path: Fact = ""
     args: Fact = ""
     ours: bool = False
+    bundled: bool = False
+    recent_calls: Number | None = None
+    most_called: Fact = ""
+    clients: Annotated[tuple[Fact, ...], Meta(max_length=8)] = ()
 
 
 #: The most names of a server, and the most pairs of servers between which slots migrate, that a heartbeat has.
@@ -465,6 +546,10 @@ class ServerState:
     max_memory: Number | None = None
     enable_module_command: Word = ""
     include_seen: bool | None = None
+    #: What says that the process before this one crashed: a line of the server's log or of its unit. Empty: nothing does.
+    crash: Sentences = ""
+    #: How long the link of a replica to its master has been down, seconds.
+    link_down_seconds: Number | None = None
     modules: Annotated[tuple[ServerModule, ...], Meta(max_length=64)] = ()
     module_count: Number | None = None
     addresses: Annotated[tuple[Address, ...], Meta(max_length=MOST_ADDRESSES)] = ()
@@ -506,7 +591,8 @@ class NodeProfile:
 
     `operating_system` is a name such as `rhel9`, empty if it is not known. `server` is `valkey` or `redis`, empty while
     the server cannot be reached. `role` is `master`, `replica` or empty. `other_modules` are loaded modules that Modfleet
-    did not install, such as built-in ones.
+    did not install, such as built-in ones. `redis_version`: the version of Redis with which the server says that it is
+    compatible, empty from an older agent.
     """
 
     platform: Annotated[str, Meta(pattern=_STORABLE, max_length=64)]
@@ -517,6 +603,7 @@ class NodeProfile:
     api_hosts: Annotated[tuple[Host, ...], Meta(max_length=64)] = ()
     labels: Annotated[dict[Label, Label], Meta(max_length=64)] = field(default_factory=dict)
     other_modules: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
+    redis_version: Word = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -561,10 +648,17 @@ def to_json(message: Command | Report | Reports | Heartbeat) -> dict[str, Any]:
 def from_json(kind: type[Message], body: Mapping[str, Any]) -> Message:
     """Return `body`, checked and typed. Raises: `msgspec.ValidationError`, whatever is wrong."""
     try:
-        if kind is Report and body.get("cause") in BROADER:
+        if kind is Report and _is_reported_cause(body.get("cause")):
             body = {**body, "reason": body["cause"]}
         return msgspec.convert(body, kind)
     except msgspec.ValidationError:
         raise
     except Exception as error:  # such as a lone surrogate, or endless nesting: a foreign message can contain anything
         raise msgspec.ValidationError(repr(error)) from error
+
+
+def _is_reported_cause(cause: object) -> bool:
+    try:
+        return Reason(cause) in BROADER  # type: ignore[arg-type]  # any value of a foreign message
+    except ValueError:
+        return False

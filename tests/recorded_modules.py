@@ -18,6 +18,7 @@ def package(
     *platforms: str,
     needs: Iterable[str] = (),
     packed: Iterable[str] = (),
+    entry_points: tuple[str, ...] = (),
     **document: Any,
 ) -> None:
     """Builds of the module, for Linux on x86_64 if no platform is named; its `deps/` holds what is `packed`."""
@@ -35,6 +36,7 @@ def package(
             members=tuple(Member(path=f"deps/{name}.tgz", size=1, sha256="d") for name in packed),
             dependencies=tuple(sorted({*needs, *packed})),
             document={**described, "dependencies": {name: {} for name in needs}},
+            entry_points=entry_points,
         )
         for platform in platforms or (PLATFORM,)
     ]

@@ -5,8 +5,9 @@ from typing import Any
 from msgspec import to_builtins
 
 from rollout.delivery import ingestion
-from rollout.messages import Replica, Replication, ServerState
+from rollout.messages import Capability, Replica, Replication, ServerState
 from rollout.models import ShardMember
+from rollout.signing import PROTOCOL
 from tests.recorded_fleet import heartbeat_of
 
 READY: dict[str, Any] = {"loading": False, "async_loading": False, "cluster_enabled": False, "backups": 0}
@@ -14,8 +15,9 @@ READY: dict[str, Any] = {"loading": False, "async_loading": False, "cluster_enab
 
 def beat(name: str, state: ServerState | None = None, *, host: str = "", **more: Any) -> dict[str, Any]:
     """A heartbeat with this state of its server; without one, of a master without replicas."""
-    facts = {"facts": to_builtins(state or master_of()), "doctor": (), "host": host}
-    return heartbeat_of(name, **more) | facts
+    seen = state or master_of()
+    agent = {"doctor": (), "host": host, "protocol": PROTOCOL, "capabilities": sorted(Capability)}
+    return heartbeat_of(name, **{"role": seen.role, **more}) | agent | {"facts": to_builtins(seen)}
 
 
 def say(*beats: dict[str, Any]) -> None:

@@ -184,6 +184,13 @@ MORE = (
         unit="s",
     ),
     Field(
+        name="strategy.health.failed_calls",
+        label="More failed calls",
+        help="What happens if more than twice the share of calls of the module's commands fails while the server settles.",
+        kind=Kind.CHOICE,
+        choices=(("warn", "Warn only"), ("stop", "Count the node as failed")),
+    ),
+    Field(
         name="strategy.node_deadline_seconds",
         label="Deadline for each node",
         help="Time limit for an operation, from the moment it is sent to the node. After that it has timed out.",
@@ -238,6 +245,12 @@ MORE = (
         help="On the nodes of this rollout, operations of the older rollout that have not started are canceled.",
         kind=Kind.FLAG,
     ),
+    Field(
+        name="even_if_used",
+        label="Remove the module even if it is used",
+        help="Without this, a module is not removed if its commands were called in the last 10 minutes.",
+        kind=Kind.FLAG,
+    ),
 )
 ALL = (ACTION, ACTIVATION, NODES, *SELECTOR, *COMMON, *MORE)
 
@@ -268,7 +281,7 @@ def _texts(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, list
                 yield here, [str(inner)]
 
 
-_DEFAULTS = defaults() | {"supersede": []}
+_DEFAULTS = defaults() | {"supersede": [], "even_if_used": []}
 
 
 def texts_of(given: QueryDict) -> Texts:

@@ -62,7 +62,8 @@ def parser() -> argparse.ArgumentParser:
         choices=[each.value for each in Extra],
         default=[],
         metavar="RIGHT",
-        help="Further rights: keys, acl-list and config, which show secrets; migrations, for a cluster of Valkey 9.",
+        help="Further rights: keys, acl-list and config, which show secrets; removal, which rewrites the append-only file; "
+        "migrations, for a cluster of Valkey 9.",
     )
     return made
 

@@ -8,10 +8,11 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from modfleet.client import JOIN_TOKENS, NODES, Document, Query, path_to
+from modfleet.client import IGNORED_REPLICAS, JOIN_TOKENS, NODES, Document, Query, path_to
 from modfleet.commands.completion import NodeName
 from modfleet.commands.parameters import builds
 from modfleet.commands.session import Session, Yes, in_a_line, open_session, printable, sheet, table
+from modfleet.commands.tree import shards_in_a_tree
 from modfleet.failure import UsageError
 from modfleet.watch import whose
 
@@ -21,14 +22,34 @@ app = typer.Typer(invoke_without_command=True)
 WIDE = 160
 #: Nodes in these phases need a person, so they are listed first.
 _URGENCY = {"degraded": 0, "pending": 1, "offline": 2}
-MODULE_COLUMNS = ("module_name", "version", "desired", "observed", "state", "drifted_at", "content_sha256")
+MODULE_COLUMNS = (
+    "module_name",
+    "version",
+    "desired",
+    "observed",
+    "state",
+    "drifted_at",
+    "drift_reason",
+    "content_sha256",
+)
 
 
 @app.callback()
 @builds(session=open_session)
-def nodes(ctx: typer.Context, session: Session) -> None:
+def nodes(
+    ctx: typer.Context,
+    session: Session,
+    tree: Annotated[
+        bool, typer.Option("--tree", help="Show the shards: each master with its replicas, and the ignored replicas.")
+    ] = False,
+) -> None:
     """Show and manage the nodes of the fleet. Without a command, list them."""
-    if ctx.invoked_subcommand is None:
+    if ctx.invoked_subcommand is not None:
+        if tree:
+            raise UsageError("--tree goes without a command: modfleet nodes --tree")
+    elif tree:
+        _show_tree(session)
+    else:
         _show_all(session, {})
 
 
@@ -43,15 +64,22 @@ def list_nodes(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Only nodes with this label. Repeatable: all labels must match."),
     ] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="Only nodes of this shard, as `modfleet nodes show` names it.")
+    ] = None,
 ) -> None:
     """List the nodes and their modules: first the degraded, pending and offline nodes."""
-    _show_all(session, labels_of(label or []), phase)
+    _show_all(session, labels_of(label or []), phase, shard)
 
 
-def _show_all(session: Session, labels: dict[str, str], phase: str | None = None) -> None:
+def _show_tree(session: Session) -> None:
+    found = {"nodes": list(session.api.every(NODES)), "ignored_replicas": list(session.api.every(IGNORED_REPLICAS))}
+    session.show(found, lambda each: shards_in_a_tree(each["nodes"], each["ignored_replicas"]))
+
+
+def _show_all(session: Session, labels: dict[str, str], phase: str | None = None, shard: str | None = None) -> None:
     query: dict[str, Query] = {"label": [f"{name}={value}" for name, value in labels.items()]} if labels else {}
-    if phase is not None:
-        query["phase"] = phase
+    query |= {name: value for name, value in (("phase", phase), ("shard", shard)) if value is not None}
     found = by_urgency(
         each
         for each in session.api.every(NODES, query)
@@ -93,7 +121,7 @@ def _in_words(node: Document) -> RenderableType:
     parts: list[RenderableType] = [sheet(shown | {"warnings": _warnings(node)})]
     if node["modules"]:
         columns = [each.upper().replace("_", " ") for each in MODULE_COLUMNS]
-        parts += ["", table(columns, ([each[name] for name in MODULE_COLUMNS] for each in node["modules"]))]
+        parts += ["", table(columns, ([each.get(name) for name in MODULE_COLUMNS] for each in node["modules"]))]
     # The previous version of the control plane sends neither.
     if server := node.get("server_state"):
         parts += _server_parts(server)
@@ -107,6 +135,7 @@ _SECTIONS = {
     "Server": (
         "problem",
         "message",
+        "crash",
         "uptime_seconds",
         "loading",
         "async_loading",
@@ -118,23 +147,45 @@ _SECTIONS = {
         "run_id",
         "reported_at",
     ),
-    "Replication": ("role", "master", "link_status", "replica_count", "cluster_state", "migrating_slots"),
+    "Replication": (
+        "role",
+        "master",
+        "link_status",
+        "link_down_seconds",
+        "replica_count",
+        "cluster_state",
+        "migrating_slots",
+    ),
     "Persistence": ("aof_enabled", "aof_last_write_status", "rdb_last_bgsave_status", "save_points"),
 }
 
 
 def _server_parts(server: Document) -> Iterator[RenderableType]:
     for title, names in _SECTIONS.items():
-        yield from ("", title, sheet({name: _or_unknown(server[name]) for name in names}))
+        yield from ("", title, sheet({name: _or_unknown(server.get(name)) for name in names}))
         if title == "Replication" and server["replicas"]:
             rows = ((each["address"], each["state"], each["lag_bytes"]) for each in server["replicas"])
             yield table(("REPLICA", "STATE", "LAG BYTES"), rows)
     if server["modules"]:
         modules = (
-            (each["name"], each["version"], "Modfleet" if each["ours"] else "another", each["path"], each["args"])
+            (
+                each["name"],
+                each["version"],
+                _installer(each),
+                _or_unknown(each.get("recent_calls")) if each["ours"] else "",
+                each["path"],
+                each["args"],
+            )
             for each in server["modules"]
         )
-        yield from ("", "Loaded modules", table(("MODULE", "VERSION", "INSTALLED BY", "PATH", "ARGUMENTS"), modules))
+        columns = ("MODULE", "VERSION", "INSTALLED BY", "CALLS IN 10 MIN", "PATH", "ARGUMENTS")
+        yield from ("", "Loaded modules", table(columns, modules))
+
+
+def _installer(module: Document) -> str:
+    if module["ours"]:
+        return "Modfleet"
+    return "the server (bundled)" if module.get("bundled") else "another"
 
 
 def _or_unknown(value: Any) -> object:
@@ -345,6 +396,67 @@ def label(
         raise UsageError("Give the labels as NAME=VALUE, or --clear to remove them.")
     changed = session.api.patch(path_to(NODES, name), {"labels": labels_of(labels or [])})
     session.show(changed, _labels_in_words)
+
+
+@app.command("set")
+@builds(session=open_session)
+def set_address(
+    name: NodeName,
+    session: Session,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Address by which other servers know the node's server.")
+    ] = None,
+    no_address: Annotated[
+        bool, typer.Option("--no-address", help="Remove the address: those that the node reports count again.")
+    ] = False,
+) -> None:
+    """Set the address of a node's server, if the node does not report the one that its master and its replicas use."""
+    if (address is None) != no_address:
+        raise UsageError("Give --address HOST:PORT, or --no-address to remove the address.")
+    changed = session.api.patch(path_to(NODES, name), {"address": address or ""})
+    session.show(
+        changed,
+        lambda each: (
+            f"the address of {each['name']} is {each['address'] or 'as the node reports it'}, its shard is {each['shard']}"
+        ),
+    )
+
+
+@app.command("ignore-replica")
+@builds(session=open_session)
+def ignore_replica(
+    address: Annotated[
+        str, typer.Argument(metavar="ADDRESS", help="HOST:PORT of the replica, as `modfleet nodes --tree` shows it.")
+    ],
+    session: Session,
+    reason: Annotated[str, typer.Option(metavar="REASON", help="Why the replica may stay without the modules.")],
+) -> None:
+    """Ignore a replica without an agent: its master gets modules although the replica does not.
+
+    A replica without a module drops the writes of the module's commands.
+    """
+    created = session.api.post(IGNORED_REPLICAS, {"address": address, "reason": reason})
+    session.show(created, _ignored_in_words)
+
+
+def _ignored_in_words(replica: Document) -> str:
+    masters = ", ".join(replica["masters"])
+    of_them = f"of {masters} " if masters else ""
+    return f"the replica {replica['address']} {of_them}is ignored" + ("" if masters else "; no node has it now")
+
+
+@app.command("unignore-replica")
+@builds(session=open_session)
+def unignore_replica(
+    address: Annotated[
+        str, typer.Argument(metavar="ADDRESS", help="Address of the replica, as `modfleet nodes --tree` shows it.")
+    ],
+    session: Session,
+) -> None:
+    """Stop ignoring a replica: its master gets no module while the replica has no agent."""
+    session.show(
+        session.api.delete(path_to(IGNORED_REPLICAS, address)), lambda _: f"the replica {address} is not ignored"
+    )
 
 
 def _labels_in_words(node: Document) -> str:

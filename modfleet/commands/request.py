@@ -40,6 +40,12 @@ def rollout_request(
             help="If an older rollout of this module is unfinished, cancel its operations that have not started, on the nodes of this rollout.",
         ),
     ] = False,
+    even_if_used: Annotated[
+        bool,
+        typer.Option(
+            "--even-if-used", help="Remove the module even if its commands were called in the last 10 minutes."
+        ),
+    ] = False,
     node: Annotated[list[str] | None, _nodes("Only this node. Repeatable.", autocompletion=node_names)] = None,
     name: Annotated[list[str] | None, _nodes("Only nodes whose name matches, such as 'cache-*'. Repeatable.")] = None,
     label: Annotated[
@@ -99,6 +105,12 @@ def rollout_request(
     settle: Annotated[
         float | None,
         _strategy("Seconds that a server must keep running after the load. Default: 10.", metavar="SECONDS"),
+    ] = None,
+    failed_calls: Annotated[
+        str | None,
+        _strategy(
+            "If more than twice the share of calls of the module's commands fails while the server settles: warn or stop. Default: warn."
+        ),
     ] = None,
     node_deadline: Annotated[
         float | None, _strategy("Longest time for one node, in seconds. Default: 300.", metavar="SECONDS")
@@ -162,12 +174,16 @@ def rollout_request(
     if given := {field: value for field, value in retried.items() if value not in (None, [])}:
         kept = merged.get("retries") or {}
         merged["retries"] = {**kept, **given} if isinstance(kept, dict) else kept
+    if failed_calls is not None:
+        kept = merged.get("health") or {}
+        merged["health"] = {**kept, "failed_calls": failed_calls} if isinstance(kept, dict) else kept
     optional = {"activation": activation, "nodes": node, "selector": chosen, "strategy": merged}
     return {
         "action": action,
         "module_name": module_name,
         "version": version,
         **({"supersede": True} if supersede else {}),
+        **({"even_if_used": True} if even_if_used else {}),
         **{field: value for field, value in optional.items() if value},
     }
 

@@ -330,6 +330,10 @@ def _plan_in_words(plan: Document) -> RenderableType:
     if plan["skipped"]:
         rows = ((each["node"], each["reason"], each["message"]) for each in plan["skipped"])
         parts += ["", table(("SKIPPED NODE", "REASON", "MESSAGE"), rows)]
+    # The previous version of the control plane does not send the warnings.
+    if warnings := plan.get("warnings"):
+        rows = ((each["node"], each["reason"], each["message"]) for each in warnings)
+        parts += ["", table(("WARNING FOR", "REASON", "MESSAGE"), rows)]
     if plan["dependencies"]:
         needed = ((each["module_name"], each["version"], _some(each["nodes"])) for each in plan["dependencies"])
         parts += ["", table(("NEEDED MODULE", "VERSION", "INSTALL ON"), needed)]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts_app.exceptions import InvalidArtifact
-from artifacts_app.shared_object import read_platform
+from artifacts_app.shared_object import read_shared_object
 from modfleet.packing import PackError
 from modfleet.packing.check import Report, check_package
 from modfleet.packing.loading import Loaded, Tried, try_servers
@@ -96,7 +96,7 @@ def _inspect(module: Path) -> Binary:
     """Check that the file is a complete shared object: a truncated one would kill the server that loads it."""
     with module.open("rb") as file:
         try:
-            return Binary(path=module, platform=read_platform(file))
+            return Binary(path=module, platform=read_shared_object(file).platform)
         except InvalidArtifact as error:
             raise PackError(f"{module} is not a module: {error}.") from error
 

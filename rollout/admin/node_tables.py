@@ -8,16 +8,18 @@ from eventstore import newest_of
 from rollout.admin.cells import module_link, operation_title, phase_badge, requester, rollout_link
 from rollout.domain.node.events import node_stream
 from rollout.messages import FindingStatus
-from rollout.models import NodeModule, Operation
+from rollout.models import NodeModule, Operation, ShardMember
 from rollout.queries.failures import telling_lines
 from rollout.queries.modules import modules_with_origin
-from rollout.queries.node_documents import node_detail
+from rollout.queries.node_documents import drift_reason, node_detail
+from rollout.queries.nodes import members_of
 from rollout.queries.operations import newest_attempts_on
 from ui.cells import NOTHING, ago, badge, digest, duration, events_link, link, list_url, page_url, prose
 from ui.pages import Table
 
-#: How many rows the tables of operations and of events show.
+#: How many rows the tables of operations, of members of a shard and of events show.
 FIRST_OPERATIONS = 50
+FIRST_MEMBERS = 50
 FIRST_EVENTS = 15
 
 
@@ -26,7 +28,7 @@ def tables_of(node: str) -> list[Table]:
     detail = node_detail(node)
     server, findings = detail["server_state"], detail["doctor"] or []
     reported = [] if server is None else [*_facts(server), *_replicas(server), _loaded(server), _doctor(findings)]
-    return [_modules(node), _operations(node), *reported, _events(node)]
+    return [_modules(node), _operations(node), *_shard(detail["shard"]), *reported, _events(node)]
 
 
 #: The tables of facts about the server, by title.
@@ -92,6 +94,30 @@ def _replicas(server: dict[str, Any]) -> list[Table]:
     return [Table(title="Replicas", columns=columns, rows=rows, when_empty="")] if rows else []
 
 
+def _shard(shard: str | None) -> list[Table]:
+    """Return a table of the nodes of the shard, from its top down; nothing if the node's place is not known."""
+    columns = ["Node", "Role", "Master", "Unmanaged replicas", "Ignored replicas", "Not ready"]
+    rows = [
+        (
+            link(page_url("rollout_node", each.node), each.node),
+            each.role or "not known",
+            _master(each),
+            ", ".join(each.unmanaged) or NOTHING,
+            ", ".join(each.ignored) or NOTHING,
+            prose(each.not_ready_message) or NOTHING,
+        )
+        for each in members_of(shard)[:FIRST_MEMBERS]
+    ]
+    more = list_url("rollout_node", {"q": shard or ""}) if len(rows) == FIRST_MEMBERS else ""
+    return [Table(title="Shard", columns=columns, rows=rows, when_empty="", more=more)] if rows else []
+
+
+def _master(row: ShardMember) -> str:
+    if row.master:
+        return link(page_url("rollout_node", row.master), row.master)
+    return f"{row.unmanaged_master}, unmanaged" if row.unmanaged_master else NOTHING
+
+
 def _loaded(server: dict[str, Any]) -> Table:
     return Table(
         title="Loaded modules",
@@ -139,12 +165,17 @@ def _modules(node: str) -> Table:
                 ago(each.since),
                 rollout_link(each.rollout or each.by_rollout or ""),
                 each.by_actor or NOTHING,
-                ago(each.drifted_at),
+                _drifted(each),
             )
             for each in modules_with_origin(node)
         ],
         when_empty="This node has no modules, and none are desired.",
     )
+
+
+def _drifted(row: NodeModule) -> str:
+    reason = drift_reason(row)
+    return format_html("{} ({})", ago(row.drifted_at), reason) if reason else ago(row.drifted_at)
 
 
 def _digests(row: NodeModule) -> str:

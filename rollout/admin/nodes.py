@@ -27,7 +27,7 @@ from rollout.services.nodes import (
     revoke_node,
 )
 from rollout.signing import key_id
-from ui.cells import NOTHING, Link, ago, badge, events_link, exactly, prose
+from ui.cells import NOTHING, Link, ago, badge, events_link, exactly, link, list_url, prose
 from ui.pages import Table, choice_filter
 
 
@@ -48,16 +48,17 @@ class NodeAdmin(ActingAdmin):
         "as_desired",
         "running_server",
         "role",
+        "in_shard",
         "platform",
         "runs",
         "all_labels",
     ]
     list_filter = [choice_filter("phase", NodePhase), "platform"]
-    search_fields = ["name", "server", "server_version"]
-    search_help_text = "Name or server"
+    search_fields = ["name", "server", "server_version", "shard"]
+    search_help_text = "Name, server or shard"
     ordering = [Case(When(phase=NodePhase.PENDING, then=0), When(phase=NodePhase.DEGRADED, then=1), default=2), "name"]
     fields = ["name", "phase_badge", "identity_badge", "key", "seen_exactly", "agent_started", "running_server", "role"]
-    fields += ["platform", "runs", "hosts", "all_labels", "as_desired", "joined"]
+    fields += ["in_shard", "own_address", "platform", "runs", "hosts", "all_labels", "as_desired", "joined"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Node]:
         return nodes_with_liveness(super().get_queryset(request))
@@ -157,6 +158,14 @@ class NodeAdmin(ActingAdmin):
     @admin.display(description="server", ordering="server")
     def running_server(self, row: Node) -> str:
         return f"{row.server} {row.server_version}".strip() or NOTHING
+
+    @admin.display(description="shard", ordering="shard")
+    def in_shard(self, row: Any) -> str:
+        return link(list_url("rollout_node", {"q": row.shard}), row.shard) if row.shard else NOTHING
+
+    @admin.display(description="address")
+    def own_address(self, row: Node) -> str:
+        return row.address or "as the node reports it"
 
     @admin.display(description="operating system", ordering="operating_system")
     def runs(self, row: Node) -> str:

@@ -5,12 +5,14 @@ from typing import Any, ClassVar
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html_join
 
 from rollout.admin.cells import module_link, node_link, operation_title, phase_badge, requester, rollout_link
 from rollout.domain.placement.events import placement_stream
+from rollout.domain.server_health import in_lines
 from rollout.messages import Action, Phase
 from rollout.models import Operation
-from ui.cells import Link, duration, events_link, exactly, page_url
+from ui.cells import NOTHING, Link, duration, events_link, exactly, page_url
 from ui.pages import ReadOnlyAdmin, choice_filter
 
 
@@ -46,7 +48,7 @@ class OperationAdmin(ReadOnlyAdmin):
         phase_badge,
     ]
     fields += ["reason", "message", "newest", "generation", "took", "content_sha256"]
-    fields += ["scheduled", "released", "started", "finished"]
+    fields += ["server", "scheduled", "released", "started", "finished"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Operation]:
         return Operation.attempts.order_by(*self.ordering)
@@ -73,6 +75,11 @@ class OperationAdmin(ReadOnlyAdmin):
     @admin.display(description="took", ordering="seconds")
     def took(self, row: Operation) -> str:
         return duration(row.seconds)
+
+    @admin.display(description="server")
+    def server(self, row: Operation) -> str:
+        lines = [(each,) for each in in_lines(row.health)]
+        return format_html_join("", '<p class="result">{}</p>', lines) or NOTHING
 
     @admin.display(description="scheduled")
     def scheduled(self, row: Operation) -> str:

@@ -58,7 +58,10 @@ class Agent(bootsteps.StartStopStep):
         )
         worker.app.publisher = Publisher(trust)
         worker.app.heartbeats = self._heartbeats = Heartbeats(
-            lambda hello: self._runner.heartbeat(hello=hello), Publisher(trust), interval=settings.beat_seconds
+            lambda hello: self._runner.heartbeat(hello=hello),
+            Publisher(trust),
+            interval=settings.beat_seconds,
+            is_silent=self._runner.node.is_silent,
         )
         self._cancels = Cancels(self._runner, trust, rotated=self._use_new_credentials)
         self._app = worker.app

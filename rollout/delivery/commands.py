@@ -11,7 +11,7 @@ from eventstore import database_now
 from rollout.domain.node.state import Identity
 from rollout.domain.placement.commands import Skip
 from rollout.domain.strategy import Strategy
-from rollout.messages import Action, Activation, Command, Package, Replication
+from rollout.messages import Action, Activation, Command, FailedCalls, Package, Replication
 from rollout.models import Node, Operation, Rollout
 from rollout.planning.load_order import LoadOrders
 from rollout.process import timeouts
@@ -21,7 +21,7 @@ def commands_of(operations: Sequence[Any]) -> Iterator[tuple[Any, Command]]:
     """Return the command of each operation, which is annotated with the `incarnation` of its node's agent. An operation whose build is missing, or no longer fits the node, is ended instead."""
     nodes = Node.objects.in_bulk([each.node for each in operations])
     platforms = {name: node.fitting_platforms for name, node in nodes.items()}
-    strategies = _strategies(each.rollout for each in operations)
+    rollouts = _rollouts(each.rollout for each in operations)
     load_orders = LoadOrders(operations, platforms)
     sent_at = database_now().timestamp()
     found: dict[tuple[str, int, str, tuple[str, ...]], BuildToFetch | None] = {}
@@ -39,22 +39,25 @@ def commands_of(operations: Sequence[Any]) -> Iterator[tuple[Any, Command]]:
                 continue
         # If its start is not known, no agent accepts the command; its next heartbeat leads to another one.
         incarnation = (each.incarnation or "unknown") if nodes[each.node].identity == Identity.SIGNED else ""
-        yield each, _command(each, build, strategies[each.rollout], sent_at, load_orders, incarnation)
+        yield each, _command(each, build, rollouts[each.rollout], sent_at, load_orders, incarnation)
     timeouts.end_for_lack_of_a_build(lacking)
 
 
-def _strategies(rollouts: Iterable[str]) -> dict[str, dict[str, Any]]:
-    return dict(Rollout.objects.filter(uid__in=set(rollouts)).values_list("uid", "strategy"))
+def _rollouts(uids: Iterable[str]) -> dict[str, tuple[dict[str, Any], bool]]:
+    """Return the strategy of each rollout, and if it removes the module even if that is used."""
+    rows = Rollout.objects.filter(uid__in=set(uids)).values_list("uid", "strategy", "even_if_used")
+    return {uid: (strategy, even_if_used) for uid, strategy, even_if_used in rows}
 
 
 def _command(
     operation: Operation,
     build: BuildToFetch | None,
-    strategy: Mapping[str, Any],
+    rollout: tuple[Mapping[str, Any], bool],
     sent_at: float,
     load_orders: LoadOrders,
     incarnation: str,
 ) -> Command:
+    strategy, even_if_used = rollout
     return Command(
         rollout=operation.rollout,
         node=operation.node,
@@ -70,6 +73,7 @@ def _command(
         deadline_seconds=strategy["node_deadline_seconds"],
         # A rollout that was started by an older version has none.
         settle_seconds=strategy.get("settle_seconds", Strategy().settle_seconds),
+        failed_calls=FailedCalls(strategy.get("health", {}).get("failed_calls", FailedCalls.WARN)),
         load_order=load_orders.of(operation.node),
         has_types=load_orders.module(operation).has_types,
         package=None if build is None else _package(build, operation.node),
@@ -80,6 +84,8 @@ def _command(
         incarnation=incarnation,
         release=operation.releases,
         expects=None if operation.expects is None else msgspec.convert(operation.expects, Replication),
+        # A rollback restores what was there before, also after the first calls.
+        even_if_used=even_if_used or operation.rollback,
     )
 
 

@@ -283,6 +283,13 @@ class MissingDependencyError(RolloutError):
     code = "missing_dependency"
 
 
+class CommandsInUseError(RolloutError):
+    """The module's commands were called in the last 10 minutes."""
+
+    kind = Kind.CONFLICT
+    code = "in_use"
+
+
 class ModuleNeededError(RolloutError):
     """Another module needs this one."""
 

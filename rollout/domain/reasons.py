@@ -26,7 +26,12 @@ WORDS: Mapping[Reason, Words] = {
         "not report the operating system: upgrade it. Then start a rollout of that node.",
     ),
     Reason.INCOMPATIBLE_REDIS_VERSION: Words(
-        "The module needs a newer server than the node has.", "Upgrade the server, or roll out an older module."
+        "The module needs a newer server than the node has, or the node's server is newer than those it was made for.",
+        "Upgrade the server, or roll out another version of the module.",
+    ),
+    Reason.BUNDLED: Words(
+        "The server has this module built in, or from its own package.",
+        "Nothing to do: Modfleet neither replaces nor removes such a module. Upgrade it with the server.",
     ),
     Reason.UNMANAGED_REPLICA: Words(
         "The server has a replica that is no node of the fleet, so it would not get the module.",
@@ -146,9 +151,29 @@ WORDS: Mapping[Reason, Words] = {
         "Another loaded module uses functions of the module, so the server does not unload it.",
         "Remove the other module first, then retry.",
     ),
-    Reason.NAMED_IN_ACL: Words(
+    Reason.ACL_REFERENCES_MODULE: Words(
         "ACL users have rules that name commands of the module.",
         "Remove these rules with ACL SETUSER on that server, then retry.",
+    ),
+    Reason.DATA_IN_USE: Words(
+        "The server has keys of the module's data types, or may have some.",
+        "Delete these keys, or keep the module. Then retry.",
+    ),
+    Reason.IN_USE: Words(
+        "The module's commands were called in the last 10 minutes, or may have been.",
+        'Stop the clients that the message names, and retry 10 minutes later; or remove it with "even_if_used": true.',
+    ),
+    Reason.AUX_DATA: Words(
+        "The module writes auxiliary data, so RDB files of the server need it, even without a key of its types.",
+        "Keep the module, or replace the server by one without it.",
+    ),
+    Reason.AOF_REWRITE_FAILED: Words(
+        "The server's append-only file may contain commands of the module, and it could not be rewritten without them.",
+        "The message says why. Stop the clients that call the module, or correct the problem. Then retry.",
+    ),
+    Reason.UNLOADED_BY_HAND: Words(
+        "A person unloaded the module: the server has not restarted since.",
+        "Modfleet does not load it again. Start a rollout of that node: install the module, or remove it.",
     ),
     Reason.SERVER_UNREACHABLE: Words(
         "The agent could not reach its server.",
@@ -157,6 +182,26 @@ WORDS: Mapping[Reason, Words] = {
     Reason.SERVER_CRASHED: Words(
         "The server stopped while it loaded or unloaded the module, or while the module settled.",
         "Do not roll out this version further. Read the server's log on that node, and fix the module.",
+    ),
+    Reason.SERVER_RESTARTED: Words(
+        "The server was restarted during the operation, and nothing says that it crashed.",
+        "Nothing to do: the server settles again from the beginning. Two restarts within 60 s count as a crash.",
+    ),
+    Reason.SERVER_HANGS: Words(
+        "The server has not answered for 10 s during the operation.",
+        "If it does not answer again, only SIGKILL ends it. Then start it, and retry with a module that does not hang.",
+    ),
+    Reason.LINK_DOWN: Words(
+        "The replica lost the link to its master while the server settled.",
+        "Read the logs of the replica and of its master, then retry.",
+    ),
+    Reason.ERROR_REPLIES: Words(
+        "The replica answered commands of its master with errors while the server settled, so it lost these writes.",
+        "Compare the modules of the replica and its master. Then resynchronize the replica: it lacks data.",
+    ),
+    Reason.FAILED_CALLS: Words(
+        "A larger share of the calls of the module's commands failed than before.",
+        "Look at what clients send, and at INFO commandstats. Then retry, or roll out another version.",
     ),
     Reason.STALE_GENERATION: Words(
         "The node has already received a newer command for this module.",

@@ -24,7 +24,7 @@ class RolloutRequest:
     the plan is still the one with this hash. `retry_of`: the finished rollout whose failed nodes are retried. `purge`:
     delete the module object and the artifact after all nodes have succeeded. `undoes`: a version that is removed in
     addition. `yields`: the reconciler asks, so any request of a person supersedes it. `is_needed`: another rollout needs
-    the module.
+    the module. `even_if_used`: remove the module even if its commands were called in the last 10 minutes.
     """
 
     action: Action
@@ -43,6 +43,7 @@ class RolloutRequest:
     undoes: int | None = None
     yields: bool = False
     is_needed: bool = False
+    even_if_used: bool = False
 
     @property
     def named(self) -> bool:

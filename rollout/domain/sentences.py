@@ -101,7 +101,7 @@ def _sentence_of_operation(event: Any) -> tuple[str, str]:
         case OperationGivenBack():
             return f"{event.node} went offline before it started", "its operation is released again when it is online"
         case OperationProgressed():
-            return f"{event.node} is {plain(event.phase)}", ""
+            return f"{event.node} is {plain(event.phase)}", with_cause(plain(event.reason or ""), event.message)
         case OperationFinished():
             seconds = f" in {event.seconds:.2f} s" if event.seconds is not None else ""
             return f"{event.node} {plain(event.phase)}{seconds}", with_cause(plain(event.reason or ""), event.message)

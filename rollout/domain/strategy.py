@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from rollout.domain.retries import Retries
+from rollout.messages import FailedCalls
 
 #: A number of nodes, or `"<0 to 100>%"`.
 Amount = int | str
@@ -50,6 +51,15 @@ class Offline(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What makes a server unhealthy while a module settles, apart from a crash, a lost link or lost writes."""
+
+    #: What happens if more than twice the share of the calls of the module's commands fails as before the load, with at
+    #: least 100 calls before and after it. `stop`: the node fails. Default: warn.
+    failed_calls: FailedCalls = FailedCalls.WARN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy:
     """How a rollout proceeds. Times are in seconds. The API checks the limits that are named here."""
 
@@ -79,6 +89,8 @@ class Strategy:
     #: How long a server must run after a load before its node has succeeded. 0 to 1,800 s, and less than
     #: `node_deadline_seconds`, which includes it. Default 10; 0: no wait.
     settle_seconds: float = 10.0
+    #: What makes a server unhealthy while it settles.
+    health: Health = field(default_factory=Health)
     #: The longest time from a node's release to its end. 1 to 86,400 s, default 300.
     node_deadline_seconds: float = 300.0
     #: The longest time without a success while a wave is in progress. 1 to 604,800 s (7 days), default 600.

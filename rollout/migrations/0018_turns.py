@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('rollout', '0017_shard_facts'),
+        ('rollout', '0017_shards'),
     ]
 
     operations = [

@@ -62,6 +62,8 @@ class NodeFacts(models.Model):
     #: the newest.
     restarts = models.JSONField(default=list)
     third_restart_at = models.DateTimeField(null=True)
+    #: A module may have harmed the server: `domain.node.harm`.
+    suspect = models.BooleanField(default=False, db_default=False, db_index=True)
     reported_at = models.DateTimeField()
 
     class Meta:

@@ -20,6 +20,8 @@ class Node(models.Model):
     operating_system = models.CharField(max_length=32, default="", db_default="")
     server = models.CharField(max_length=32)
     server_version = models.CharField(max_length=32)
+    #: The version of Redis with which the server says that it is compatible, empty from an older agent.
+    redis_version = models.CharField(max_length=32, default="", db_default="")
     role = models.CharField(max_length=16)
     #: The address of its server by which other servers know it, if a person has set one: `host:port`.
     address = models.CharField(max_length=264, default="", db_default="")
@@ -81,6 +83,8 @@ class NodeModule(models.Model):
     rollout = models.CharField(max_length=32)
     #: The newest operation that ended on the module was about this version, and failed.
     failed = models.BooleanField()
+    #: A person unloaded it, and nothing was done about it since.
+    unloaded_by_hand = models.BooleanField(default=False, db_default=False)
     #: Since when it differs from what the last operation left.
     drifted_at = models.DateTimeField(null=True)
     #: A `ModuleState`.

@@ -54,6 +54,8 @@ class Rollout(Caused):
     #: Uids of the rollouts that must succeed first.
     needs = models.JSONField(default=list)
     named = models.BooleanField()
+    #: A removal that unloads the module even if its commands were called lately.
+    even_if_used = models.BooleanField(default=False, db_default=False)
     strategy = models.JSONField()
     created_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True)
@@ -189,6 +191,8 @@ class Operation(Caused):
     seconds = models.FloatField(null=True)
     #: How long the node's server answered no client while one version replaced another.
     swap_seconds = models.FloatField(null=True)
+    #: A `messages.ServerHealth`. None if the operation loaded nothing, and in rows of an older version.
+    health = models.JSONField(null=True)
 
     objects = CurrentOperations()
     attempts = models.Manager["Operation"]()

@@ -12,8 +12,11 @@ from rollout.domain.placement.commands import Skip
 from rollout.messages import Reason
 from rollout.models import Node
 
-#: The Redis version that every Valkey reports: the one from which it forked.
+#: The Redis version that every Valkey reports: the one from which it forked. For nodes whose agent is too old to report it.
 REDIS_VERSION_OF_VALKEY = "7.2.4"
+
+#: The function by which Redis loads a module; Valkey also knows another one.
+REDIS_ENTRY_POINT = "RedisModule_OnLoad"
 
 #: The vendor's capability of a module that adds data types.
 TYPES = "types"
@@ -28,6 +31,7 @@ class ModuleVersion:
     builds: Mapping[str, OfferedBuild]
     dependencies: frozenset[str] = frozenset()
     min_redis_version: str = ""
+    compatible_redis_version: str = ""
     capabilities: frozenset[str] | None = None
 
     @property
@@ -62,6 +66,12 @@ class ModuleVersion:
         build = self.build_for(node.fitting_platforms)
         if build is None:
             return self._lack_of_a_build(node)
+        if node.server == "redis" and build.entry_points and REDIS_ENTRY_POINT not in build.entry_points:
+            message = (
+                f"{self.module_name} {self.version} exports only {', '.join(sorted(build.entry_points))}, which Redis does "
+                f"not call; {node.name} runs Redis {node.server_version}. Upload a build that exports {REDIS_ENTRY_POINT}."
+            )
+            return Reason.INCOMPATIBLE_SERVER, message
         least, has = build.min_redis_version or self.min_redis_version, redis_version_of(node)
         if not is_older(has, least):
             return None
@@ -70,6 +80,19 @@ class ModuleVersion:
             Reason.INCOMPATIBLE_REDIS_VERSION,
             f"{self.module_name} {self.version} needs Redis {least} or newer; {server}.",
         )
+
+    def warning(self, node: Node) -> Skip | None:
+        """Return that the node's server is newer than those that the module was made for, None if that is not known."""
+        build = self.build_for(node.fitting_platforms)
+        newest = (build and build.compatible_redis_version) or self.compatible_redis_version
+        has = redis_version_of(node)
+        if not newest or not is_older(_release(newest), _release(has)):
+            return None
+        message = (
+            f"{self.module_name} {self.version} is known to be compatible with Redis {newest}; {node.name} runs "
+            f"{node.server} {node.server_version}, which counts as Redis {has}."
+        )
+        return Reason.INCOMPATIBLE_REDIS_VERSION, message
 
     def lack_of_planned_build(self, node: Node, content_sha256: str) -> Skip:
         """Return why the node cannot get the build of its plan: the build was deleted, or the node has changed."""
@@ -104,6 +127,8 @@ class ModuleVersion:
 
 def redis_version_of(node: Node) -> str:
     """Return the Redis version with which the node's server is compatible, empty if it is not known."""
+    if node.redis_version:
+        return node.redis_version
     match node.server:
         case "valkey":
             return REDIS_VERSION_OF_VALKEY
@@ -118,6 +143,11 @@ def is_older(version: str, other: str) -> bool:
     one, two = _components(version), _components(other)
     length = max(len(one), len(two))
     return bool(one and two) and one + (0,) * (length - len(one)) < two + (0,) * (length - len(two))
+
+
+def _release(version: str) -> str:
+    """Return the first two components: servers with the same ones are compatible."""
+    return ".".join(version.partition("-")[0].split(".")[:2])
 
 
 def _components(version: str) -> tuple[int, ...]:
@@ -137,6 +167,7 @@ def module_versions(keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Mo
             builds={each.platform: each for each in builds},
             dependencies=frozenset(documents.get((name, version), {}).get("dependencies", ())),
             min_redis_version=documents.get((name, version), {}).get("min_redis_version", ""),
+            compatible_redis_version=documents.get((name, version), {}).get("compatible_redis_version", ""),
             capabilities=_capabilities(documents.get((name, version))),
         )
         for (name, version), builds in offered.items()

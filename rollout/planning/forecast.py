@@ -28,6 +28,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "strategy": msgspec.to_builtins(strategy),
         "waves": [_wave_document(plan, nodes) for nodes in plan.waves()],
         "skipped": [{"node": each.name, "reason": each.reason, "message": each.message} for each in plan.skipped],
+        "warnings": [{"node": each.name, "reason": each.reason, "message": each.message} for each in plan.warnings],
         "min_healthy": strategy.kept_healthy(count),
         "max_failures": strategy.tolerated(count),
         "bytes": _bytes(plan.nodes),

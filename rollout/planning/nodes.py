@@ -42,6 +42,12 @@ def skips_of(request: RolloutRequest, module: ModuleVersion, nodes: Collection[N
     return {node.name: skip for node in nodes if (skip := _reason_to_skip(request, module, node, unable))}
 
 
+def warnings_of(module: ModuleVersion, nodes: Collection[Node]) -> dict[str, Skip]:
+    """Return what speaks against the module on a node, but does not exclude it, by node; empty for a
+    removal."""
+    return {node.name: warning for node in nodes if (warning := module.warning(node))}
+
+
 def _reason_to_skip(
     request: RolloutRequest, module: ModuleVersion, node: Node, unable: Mapping[str, Skip]
 ) -> Skip | None:

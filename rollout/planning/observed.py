@@ -6,6 +6,7 @@ from rollout.domain.node.events import ABSENT
 from rollout.domain.placement.scheduling import blocking
 from rollout.messages import Action, Activation
 from rollout.models import NodeModule, Operation
+from rollout.planning.shards import ShardFacts
 from rollout.queries.modules import modules_on
 from rollout.queries.operations import unfinished_on
 
@@ -14,11 +15,12 @@ REACH = {ABSENT: 0, Activation.FILES: 1, Activation.LOAD: 2}
 
 
 class Observed:
-    """The modules of `nodes`, or of the whole fleet if `nodes` is None. `yields`: the plan supersedes nothing."""
+    """The modules of `nodes`, or of the whole fleet if `nodes` is None. `yields`: the plan supersedes nothing. `shards`: read when they are needed."""
 
     def __init__(self, nodes: Collection[str] | None, *, yields: bool) -> None:
         self.nodes = nodes
         self.yields = yields
+        self.shards = ShardFacts()
         self._modules: dict[str, Mapping[str, list[NodeModule]]] = {}
         self._unfinished: dict[str, Mapping[str, list[Operation]]] = {}
 

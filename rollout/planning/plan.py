@@ -37,6 +37,15 @@ class SkippedNode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlanWarning:
+    """Why a node may not be able to use the module. It is in the plan all the same."""
+
+    name: str
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """`nodes`: by wave. `before`: plans of the modules that are needed, in the order in which they start; a plan without
     nodes gets no rollout. `needs`: the names of those that this one waits for. `joined`: rollouts in progress that bring
@@ -48,6 +57,7 @@ class Plan:
     needs: tuple[str, ...] = ()
     before: tuple["Plan", ...] = ()
     joined: tuple[str, ...] = ()
+    warnings: tuple[PlanWarning, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,7 +77,7 @@ class Plan:
 
     @property
     def hash(self) -> str:
-        """Return a SHA-256 in hex of what the plan does. Sizes and expectations do not count."""
+        """Return a SHA-256 in hex of what the plan does. Sizes, expectations and warnings do not count."""
         return hashlib.sha256(msgspec.json.encode(self._schedule(), order="sorted")).hexdigest()
 
     def _schedule(self) -> dict[str, Any]:
@@ -80,6 +90,7 @@ class Plan:
             "activation": request.activation,
             "named": request.named,
             "supersede": request.supersede,
+            "even_if_used": request.even_if_used,
             "strategy": replace(
                 strategy, retries=replace(strategy.retries, reasons=tuple(sorted(strategy.retries.reasons)))
             ),

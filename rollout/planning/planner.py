@@ -3,18 +3,21 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
+from accounts.selectors import compatible_redis_version_is_enforced
 from eventstore import snapshot
 from rollout.domain.errors import RolloutInProgressError
 from rollout.domain.request import RolloutRequest
 from rollout.messages import Action, Activation
+from rollout.planning.bundled import skips_for_bundled_modules
 from rollout.planning.catalogue import ModuleVersion, version_to_install
 from rollout.planning.conflicts import skips_for_taken_commands
 from rollout.planning.dependencies import Dependencies, dependencies_of
 from rollout.planning.dependents import refuse_if_needed
-from rollout.planning.nodes import chosen_nodes, skips_of
+from rollout.planning.nodes import chosen_nodes, skips_of, warnings_of
 from rollout.planning.observed import Observed
-from rollout.planning.plan import Plan
+from rollout.planning.plan import Plan, PlanWarning
 from rollout.planning.shards import ShardOrder
+from rollout.planning.use import refuse_if_used
 from rollout.planning.waves import plan_waves
 
 
@@ -28,20 +31,34 @@ def plan_of(request: RolloutRequest) -> Plan:
     chosen = chosen_nodes(request)
     observed = Observed([node.name for node in chosen] if request.named else None, yields=request.yields)
     module = _module_of(request)
-    skips = skips_of(request, module, chosen)
+    skips = skips_for_bundled_modules(request.module_name, chosen) | skips_of(request, module, chosen)
+    warnings = warnings_of(module, chosen)
+    if warnings and compatible_redis_version_is_enforced():
+        skips = warnings | skips
     included = [node for node in chosen if node.name not in skips]
     dependencies = Dependencies()
     if request.action == Action.REMOVE:
         refuse_if_needed(request.module_name, request.version, included, observed)
+        if not request.even_if_used:
+            refuse_if_used(request.module_name, request.version, included, observed)
     elif request.activation == Activation.LOAD:
         skips |= skips_for_taken_commands(module, included, observed)
         included = [node for node in included if node.name not in skips]
         dependencies = dependencies_of(request, module, included, observed)
         skips |= dependencies.skips
         included = [node for node in included if node.name not in skips]
-    skips |= ShardOrder(request, included).skips()
+    skips |= ShardOrder(request, included, observed.shards).skips()
     plan = plan_waves(request, module, chosen, skips, observed)
-    plan = replace(plan, needs=dependencies.needs, before=dependencies.before)
+    plan = replace(
+        plan,
+        needs=dependencies.needs,
+        before=dependencies.before,
+        warnings=tuple(
+            PlanWarning(name=name, reason=reason, message=message)
+            for name, (reason, message) in warnings.items()
+            if name not in skips
+        ),
+    )
     if not request.supersede:
         _refuse_overlap((*plan.before, plan), observed)
     return plan

@@ -58,9 +58,14 @@ class Shards:
 class ShardFacts:
     """Reads from the database what the order depends on. The simulation has the same facts in memory."""
 
+    def __init__(self) -> None:
+        self._members: list[ShardMember] | None = None
+
     def members(self) -> Iterable[ShardMember]:
-        """Return the members of the fleet's shards in the order of names, except servers that stand alone."""
-        return ShardMember.objects.filter(_RELATED).order_by("node")
+        """Return the members of the fleet's shards in the order of names, except servers that stand alone; one query."""
+        if self._members is None:
+            self._members = list(ShardMember.objects.filter(_RELATED).order_by("node"))
+        return self._members
 
     def loaded(self, module_name: str, nodes: Collection[str]) -> Mapping[str, int]:
         """Return the version of the module that each node has loaded."""
@@ -73,17 +78,12 @@ class ShardFacts:
 
 
 class ShardOrder:
-    """The order in which a request goes through the shards of `included`: at most two queries.
+    """The order in which a request goes through the shards of `included`; at most one query more than the facts.
 
     Operations that only put files in place have no order.
     """
 
-    def __init__(
-        self,
-        request: RolloutRequest,
-        included: Sequence[Node],
-        facts: ShardFacts = ShardFacts(),  # noqa: B008
-    ) -> None:
+    def __init__(self, request: RolloutRequest, included: Sequence[Node], facts: ShardFacts) -> None:
         self._request, self._facts = request, facts
         self._changes_servers = request.action == Action.REMOVE or request.activation == Activation.LOAD
         self.shards = Shards(facts.members()) if self._changes_servers else None

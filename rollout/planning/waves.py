@@ -31,7 +31,7 @@ def plan_waves(
     strategy = _fitting(request, len(included))
     refuse_without_domain(strategy.domain, included)
     expected = {node.name: _expected(request, module, node, observed) for node in included}
-    order = ShardOrder(request, included)
+    order = ShardOrder(request, included, observed.shards)
     ordered = canary_first(included, rounded_up(strategy.canary, len(included)), unchanged=expected, order=order)
     waves = [wave for wave, size in enumerate(strategy.wave_sizes(len(included))) for _ in range(size)]
     return Plan(

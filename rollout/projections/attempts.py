@@ -68,6 +68,7 @@ def outcome(row: Operation) -> dict[str, Any]:
         "at": rfc3339(row.finished_at) if row.finished_at else None,
         "seconds": row.seconds,
         "swap_seconds": row.swap_seconds,
+        "health": row.health,
         "late": row.late or None,
         "text": f"{with_cause(ended, reason, row.message)}{late}",
     }

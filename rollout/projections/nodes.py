@@ -118,7 +118,7 @@ class NodeFold:
     def apply(self, recorded: RecordedEvent) -> None:
         match recorded.event:
             case NodeInventoryChanged() as event:
-                self._modules.observe(event.node, event.modules)
+                self._modules.observe(event.node, event.modules, event.unloaded)
             case NodeDrifted() | NodeDriftEnded() as event:
                 self._modules.drift(event, recorded.recorded_at)
                 _note_drift(self.nodes[event.node], event)
@@ -224,7 +224,7 @@ def _degrade(node: Node, event: NodeDegraded) -> None:
 
 def _set_profile(node: Node, profile: NodeProfile) -> None:
     node.platform, node.server, node.server_version = profile.platform, profile.server, profile.server_version
-    node.operating_system = profile.operating_system
+    node.operating_system, node.redis_version = profile.operating_system, profile.redis_version
     node.other_modules = list(profile.other_modules)
     node.role, node.api_hosts, node.agent_labels = profile.role, list(profile.api_hosts), profile.labels
 

@@ -64,6 +64,7 @@ def new_rollout(event: RolloutStarted, recorded: RecordedEvent) -> Rollout:
         left_alone=left_alone_summary(event.left_alone),
         needs=list(event.needs),
         named=event.named,
+        even_if_used=event.even_if_used,
         strategy=msgspec.to_builtins(event.strategy),
         created_at=recorded.recorded_at,
         total=event.total,

@@ -100,7 +100,7 @@ _OfOperation = (
 
 class RolloutProjection:
     name = "rollouts"
-    version = 5
+    version = 6
     handles = (*ROLLOUT_EVENTS, *OPERATION_EVENTS)
     tables = (Rollout, Operation, TimelineEntry, ClusterTarget)
 
@@ -199,6 +199,7 @@ class RolloutFold:
                 operation.started_at = operation.started_at or now
                 # A node may start an operation that was taken back while the node seemed offline.
                 operation.deadline_at = operation.deadline_at or self._deadline(event.rollout, now)
+                operation.reason, operation.message = event.reason or "", event.message
                 self._move(operation, event.phase)
             case OperationFinished():
                 self._finish(event, recorded)
@@ -311,6 +312,7 @@ class RolloutFold:
         if is_canceled and event.reason == Reason.MANUAL and not operation.canceled_by:
             operation.reason = rollout.reason or Reason.MANUAL  # the node does not know why it was asked to cancel
         operation.seconds, operation.swap_seconds = event.seconds, event.swap_seconds
+        operation.health = None if event.health is None else msgspec.to_builtins(event.health)
         operation.finished_at, operation.deadline_at = now, None
         if before != Phase.SCHEDULED:  # else what holds is what holds since it was given back
             is_unanswered = event.answered is False and operation.touched

@@ -1,6 +1,6 @@
 """Temporal queries: rollouts and nodes as they were, folded from the log up to a position as the projections fold them.
 
-Nothing is written. `last_seen` is null: heartbeats are not in the log.
+Nothing is written. `last_seen` and the place in a shard are null: heartbeats are not in the log.
 """
 
 import re

@@ -29,10 +29,12 @@ from rollout.domain.rollout.events import (
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.words import MOST_NAMED, count_of_nodes, listed, sentence, with_cause
 from rollout.messages import Phase, Reason
-from rollout.models import Node, Operation, Rollout
+from rollout.models import Node, NodeModule, Operation, Rollout
 from rollout.projections.attempts import BAD, attempt_in_words, begun_in_words, earlier, outcomes_of
 from rollout.queries.failures import failures_of
 from rollout.queries.freeze import freeze_in_words
+from rollout.queries.harm import harmed_nodes, since_success
+from rollout.queries.node_documents import drift_reason
 from rollout.queries.operations import IN_PROGRESS, operation_row
 from rollout.queries.rollouts import rollout_row
 from rollout.queries.snapshot import snapshot_of
@@ -62,7 +64,9 @@ def of_rollout(uid: str) -> Answer:
     why = explain_rollout(timeline.state, timeline.started, current, _rollout_facts(timeline, failed))
     reason = timeline.state.reason
     failures = failures_of(uid)
-    why = replace(why, summary=" ".join((why.summary, *_skipped(uid), *_said_by_servers(failures))))
+    why = replace(
+        why, summary=" ".join((why.summary, *_skipped(uid), *_said_by_servers(failures), *_harmed(timeline.row)))
+    )
     document = {"uid": uid, "phase": timeline.state.phase, "reason": reason, **_document(why), "failures": failures}
     own = [each for each in timeline.events if not _is_routine(each)]
     shown = [*own[:1], *own[1:][-EVENTS:], *_endings(uid, failed)]
@@ -82,8 +86,8 @@ def of_node(uid: str, name: str) -> Answer:
     )
     failures = failures_of(uid, node=name)
     said = [f"Its server logged: {sentence(each['line'])}" for each in failures if each["line"]]
-    more = (*said, *_of_operation(row), *_earlier(row), *_stopped(timeline, row))
-    why = replace(why, summary=" ".join((why.summary, *more)))
+    more = (since_success(row), *said, *_of_operation(row), *_earlier(row), *_stopped(timeline, row))
+    why = replace(why, summary=" ".join(filter(None, (why.summary, *more))))
     document = {"uid": uid, "node": name, "phase": row.phase, "reason": row.reason or None, **_document(why)}
     document["failures"] = failures
     return Answer(document=document, events=events[-EVENTS:])
@@ -104,6 +108,11 @@ def _skipped_in_words(reason: str, count: int, message: str) -> str:
 def _said_by_servers(failures: Sequence[dict[str, Any]]) -> list[str]:
     """Return how many nodes failed with the same words of their servers, as sentences."""
     return [sentence(each["text"]) for each in failures if each["line"]]
+
+
+def _harmed(row: Rollout) -> list[str]:
+    """Return how the servers of the first harmed nodes were harmed, as sentences."""
+    return [f"{node}: {harm}" for node, harm in list(harmed_nodes(row).items())[:MOST_NAMED]]
 
 
 def _document(why: Why) -> dict[str, Any]:
@@ -275,6 +284,7 @@ def _node_facts(row: Operation, events: Sequence[RecordedEvent]) -> NodeFacts:
     older = Operation.objects.filter(
         node=row.node, module_name=row.module_name, generation__lt=row.generation, finished_at__isnull=True
     )
+    module = NodeModule.objects.filter(node=row.node, module_name=row.module_name, version=row.version).first()
     return NodeFacts(
         name=row.node,
         node_phase=NodePhase.DECOMMISSIONED if node is None else NodePhase(node.phase),
@@ -289,4 +299,5 @@ def _node_facts(row: Operation, events: Sequence[RecordedEvent]) -> NodeFacts:
         deadline_at=row.deadline_at,
         touched=row.touched,
         canceled_by=row.canceled_by,
+        drift_reason=drift_reason(module) if module else None,
     )

@@ -3,8 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 from api.fields import rfc3339
 from eventstore import snapshot
+from rollout.messages import Reason, ServerState
 from rollout.models import Liveness, Node, NodeFacts, NodeModule, ShardMember
 from rollout.queries.node_warnings import node_warnings
 from rollout.queries.nodes import node_row
@@ -32,6 +35,8 @@ def node_documents(rows: Iterable[Node]) -> list[dict[str, Any]]:
 
 
 _COUNTS = ("node", "failed", "warned", "server__sentinels")
+#: Facts that an older version has stored lack the newest fields.
+_UNKNOWN: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(ServerState()))
 
 
 def node_detail(name: str) -> dict[str, Any]:
@@ -43,7 +48,9 @@ def node_detail(name: str) -> dict[str, Any]:
 def detailed_node(document: dict[str, Any], facts: NodeFacts | None) -> dict[str, Any]:
     """Return the document of a node with these facts."""
     return document | {
-        "server_state": None if facts is None else facts.server | {"reported_at": rfc3339(facts.reported_at)},
+        "server_state": None
+        if facts is None
+        else _UNKNOWN | facts.server | {"reported_at": rfc3339(facts.reported_at)},
         "doctor": None if facts is None else facts.doctor,
     }
 
@@ -107,6 +114,11 @@ def _place(member: ShardMember | None) -> dict[str, Any]:
     }
 
 
+def drift_reason(row: NodeModule) -> Reason | None:
+    """Return why the module has drifted, None if it has not, or if the cause is not known."""
+    return Reason.UNLOADED_BY_HAND if row.drifted_at and row.unloaded_by_hand else None
+
+
 def _node_module_document(row: NodeModule) -> dict[str, Any]:
     return {
         "module_name": row.module_name,
@@ -116,6 +128,7 @@ def _node_module_document(row: NodeModule) -> dict[str, Any]:
         "observed": row.observed,
         "state": row.state,
         "drifted_at": rfc3339(row.drifted_at) if row.drifted_at else None,
+        "drift_reason": drift_reason(row),
         "content_sha256": row.content_sha256 or None,
         "loaded": row.observed == "load",
     }

@@ -12,7 +12,7 @@ from rollout.domain.node.health import Degradation, degradation_of
 from rollout.domain.node.pace import Change
 from rollout.domain.node.state import Identity, NodePhase
 from rollout.messages import Heartbeat, InstalledModule, Inventory, NodeProfile
-from rollout.models import Liveness, Node, NodeModule, Operation
+from rollout.models import Liveness, Node, NodeModule, Operation, ShardMember
 from rollout.projections.node_modules import ModuleState
 
 Row = TypeVar("Row", NodeModule, Operation)
@@ -77,6 +77,7 @@ def profile_of(row: Node) -> NodeProfile:
         operating_system=row.operating_system,
         server=row.server,
         server_version=row.server_version,
+        redis_version=row.redis_version,
         role=row.role,
         api_hosts=tuple(row.api_hosts),
         labels=row.agent_labels,
@@ -157,8 +158,8 @@ def node_with_position(position: int) -> Node:
 
 
 def nodes_with_liveness(rows: QuerySet[Node]) -> QuerySet[Node]:
-    """Add `last_seen`, `hello_at`, `clock_skew_seconds`, `doubts`, and `in_sync`: all modules of the node are in their
-    desired state."""
+    """Add `last_seen`, `hello_at`, `clock_skew_seconds`, `doubts`, `shard`, and `in_sync`: all modules of the node are in
+    their desired state."""
     liveness = Liveness.objects.filter(node=OuterRef("name"))
     differing = NodeModule.objects.filter(node=OuterRef("name")).exclude(state=ModuleState.IN_SYNC)
     return rows.annotate(
@@ -166,8 +167,14 @@ def nodes_with_liveness(rows: QuerySet[Node]) -> QuerySet[Node]:
         hello_at=Subquery(liveness.values("hello_at")),
         clock_skew_seconds=Subquery(liveness.values("clock_skew_seconds")),
         doubts=Subquery(liveness.values("doubts")),
+        shard=Subquery(ShardMember.objects.filter(node=OuterRef("name")).values("shard")),
         in_sync=~Exists(differing),
     )
+
+
+def members_of(shard: str | None) -> QuerySet[ShardMember]:
+    """Return the nodes of the shard, from its top down."""
+    return ShardMember.objects.filter(shard=shard).order_by("depth", "node")
 
 
 def local_node(host: str, default: str, *, is_control_plane: bool = False) -> Node:

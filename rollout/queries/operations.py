@@ -92,6 +92,7 @@ def operation_document(row: Operation, outcomes: list[dict[str, Any]]) -> dict[s
         "finished_at": rfc3339(row.finished_at) if row.finished_at else None,
         "seconds": row.seconds,
         "swap_seconds": row.swap_seconds,
+        "health": row.health,
         "outcomes": outcomes,
     }
 

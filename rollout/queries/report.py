@@ -154,6 +154,7 @@ def _node(row: Operation, outcomes: list[dict[str, Any]], server_log: list[str])
         "finished_at": rfc3339(row.finished_at) if row.finished_at else None,
         "seconds": row.seconds,
         "swap_seconds": row.swap_seconds,
+        "health": row.health,
         "late": row.late or None,
         "server_log": server_log,
         "outcomes": outcomes,

@@ -16,6 +16,7 @@ from rollout.messages import Action, Phase, Reason
 from rollout.models import FleetFreeze, Node, NodeModule, Operation, Rollout
 from rollout.projections.counters import COUNTERS
 from rollout.queries.freeze import newest_freeze
+from rollout.queries.harm import harmed_nodes
 from rollout.queries.nodes import decommissioned_nodes
 from rollout.queries.operations import IN_PROGRESS, newer_operations
 from rollout.queries.restoration import Restoration, restoration_of
@@ -150,6 +151,8 @@ def _retriable(rows: QuerySet[Operation], state: RolloutState) -> tuple[tuple[st
     found = rows.filter(
         _untouched_since(), phase__in=_FAILED, attempt__lte=retries.limit, reason__in=retries.reasons
     ).exclude(node__in=decommissioned_nodes())
+    # Only a person repeats a removal: clients or data may have come to need the module.
+    found = found.exclude(action=Action.REMOVE, rollback=False)
     if state.restoring:
         found = found.filter(rollback=True)
     return tuple(found.order_by("ordinal").values_list("node", "attempt"))
@@ -167,7 +170,8 @@ def _healthy(uid: str) -> int:
 
 
 def _lost(uid: str, row: Rollout) -> list[int]:
-    """Return by wave how many nodes have succeeded, and are offline, have no usable server, or have drifted since.
+    """Return by wave how many nodes have succeeded, and are offline, have no usable server, or have drifted since. After a
+    soak has begun, also those whose server was harmed.
 
     A failed check of the doctor is no sign that the module has harmed the node.
     """
@@ -181,6 +185,7 @@ def _lost(uid: str, row: Rollout) -> list[int]:
     if row.action == Action.INSTALL:
         drifted = NodeModule.objects.filter(module_name=row.module_name, version=row.version, drifted_at__isnull=False)
         lost_nodes += drifted.values_list("node", flat=True)
+    lost_nodes += harmed_nodes(row)
     if lost_nodes:
         rows = Operation.objects.filter(rollout=uid, node__in=set(lost_nodes), phase=Phase.SUCCEEDED, wave__gte=0)
         for wave in rows.values_list("wave", flat=True):

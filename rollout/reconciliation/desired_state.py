@@ -171,6 +171,12 @@ def reconciler_operations(
     return {(node, module_name): (count, newest) for node, module_name, count, newest in counted.order_by()}
 
 
+def loaded_versions(places: Collection[tuple[str, str]]) -> set[tuple[str, str, int]]:
+    """Return node, module and version of what is loaded on these nodes, by their newest inventories."""
+    rows = NodeModule.objects.filter(_of(places), observed=Activation.LOAD)
+    return set(rows.values_list("node", "module_name", "version"))
+
+
 def _of(places: Collection[tuple[str, str]]) -> Q:
     """Over-selects: the product of the nodes and the modules."""
     return Q(node__in={node for node, _ in places}, module_name__in={name for _, name in places})

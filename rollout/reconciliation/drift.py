@@ -6,6 +6,7 @@ from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import node_stream
 from rollout.domain.node.state import NodePhase
 from rollout.domain.placement.events import placement_stream
+from rollout.messages import Reason
 from rollout.models import NodeModule
 from rollout.reconciliation.differences import Differences, place_of
 
@@ -37,6 +38,7 @@ def _record(row: NodeModule) -> RecordDrift:
         desired=row.desired,
         observed=row.observed,
         content_sha256=row.content_sha256,
+        reason=Reason.UNLOADED_BY_HAND if row.unloaded_by_hand else "",
     )
 
 

@@ -28,7 +28,7 @@ COUNTED_SECONDS = 3600.0
 def due_operations(differences: Differences) -> tuple[dict[Intent, list[str]], datetime | None]:
     """Return the nodes of the operations that are due now, by intent, and when the next one is due, if one waits."""
     found = [*_corrections(differences), *repetitions(differences), *_missed_targets(differences)]
-    needed = {each.place: each for each in found}
+    needed = _without_unloads({each.place: each for each in found})
     if not needed or current_freeze():
         return {}, None
     now = database_now()
@@ -66,8 +66,12 @@ def _intent_of(missed: MissedTarget) -> Intent:
 
 
 def _corrections(differences: Differences) -> list[NeededOperation]:
-    """Return what corrects drift. Modules that are not desired stay: a person has put them there."""
-    correctable = [each for each in differences.drifted if each.row.desired != ABSENT]
+    """Return what corrects drift. Modules that are not desired stay, and modules that were unloaded by hand stay
+    unloaded: a person has done that."""
+    by_hand = {place_of(each.row) for each in differences.drifted if each.row.unloaded_by_hand}
+    correctable = [
+        each for each in differences.drifted if each.row.desired != ABSENT and place_of(each.row) not in by_hand
+    ]
     return _first_steps(correctable) if correctable and drift_is_corrected() else []
 
 
@@ -87,6 +91,14 @@ def _first_steps(modules: Iterable[DifferingModule]) -> list[NeededOperation]:
         )
         steps.setdefault(place_of(row), NeededOperation(node=row.node, platforms=each.platforms, intent=intent))
     return list(steps.values())
+
+
+def _without_unloads(needed: dict[Place, NeededOperation]) -> dict[Place, NeededOperation]:
+    """Return the operations without those that would unload a module, which only a person's rollout does: since the
+    module was loaded there, clients or data may have come to need it."""
+    unloading = {place: version for place, each in needed.items() if (version := each.unloads) is not None}
+    loaded = desired_state.loaded_versions(unloading) if unloading else set()
+    return {place: each for place, each in needed.items() if (*place, unloading.get(place)) not in loaded}
 
 
 def _with_a_build(operations: Collection[NeededOperation]) -> list[NeededOperation]:

@@ -26,5 +26,13 @@ class NeededOperation:
     intent: Intent
 
     @property
+    def unloads(self) -> int | None:
+        """The version that the operation unloads without a replacement if it is loaded, None if there is none."""
+        intent = self.intent
+        if intent.action == Action.REMOVE:
+            return intent.version
+        return intent.undoes if intent.activation == Activation.FILES else None
+
+    @property
     def place(self) -> Place:
         return self.node, self.intent.module_name

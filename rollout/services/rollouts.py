@@ -125,6 +125,7 @@ def _again(started: RolloutStarted, nodes: tuple[str, ...]) -> RolloutRequest:
         strategy=without_start_conditions(started.strategy),
         retry_of=started.rollout,
         purge=started.purge,
+        even_if_used=started.even_if_used,
     )
 
 

@@ -79,6 +79,7 @@ def _started(plan: Plan, uid: str, bringing: Mapping[str, Collection[str]]) -> A
         needs=tuple(each for name in plan.needs for each in bringing.get(name, ())),
         retry_of=request.retry_of,
         purge=request.purge,
+        even_if_used=request.even_if_used,
     )
     return Append(rollout_stream(uid), 0, ROLLOUT.decide(RolloutState(), Start(started=started)))
 

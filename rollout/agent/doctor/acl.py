@@ -18,9 +18,9 @@ class Level(StrEnum):
 
 
 class Extra(StrEnum):
-    """Rights that no level has: they show secrets, or not every server knows their commands.
+    """Rights that no level has: they show secrets, not every agent needs them, or not every server knows their commands.
 
-    A check that needs one answers `unknown` without it.
+    A check that needs one answers `unknown` without it, and an operation is refused.
     """
 
     #: Read all keys: data of the server's clients.
@@ -31,6 +31,9 @@ class Extra(StrEnum):
     CONFIG = "config"
     #: See atomic slot migrations: a command of Valkey 9.
     MIGRATIONS = "migrations"
+    #: Remove modules from a server with an append-only file, and say who uses them: names and addresses of clients, and the
+    #: code of functions.
+    REMOVAL = "removal"
 
 
 #: Commands that the agent calls, by level. A level has those of the levels before it.
@@ -64,6 +67,7 @@ EXTRAS: dict[Extra, tuple[str, ...]] = {
     Extra.ACL_LIST: ("+acl|list",),
     Extra.CONFIG: ("+config|get",),
     Extra.MIGRATIONS: ("+cluster|getslotmigrations",),
+    Extra.REMOVAL: ("+bgrewriteaof", "+client|list", "+function|list"),
 }
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from rollout.agent.control_plane.publisher import Publisher
@@ -11,13 +12,26 @@ log = logging.getLogger(__name__)
 
 #: Seconds until the next attempt if a heartbeat could not be sent.
 RETRY_SECONDS = 1.0
+#: How often the server is asked between two heartbeats if it still answers, seconds.
+WATCH_SECONDS = 2.5
 
 
 class Heartbeats:
-    """A thread that sends what `compose(hello)` returns, through a connection of its own."""
+    """A thread that sends what `compose(hello)` returns, through a connection of its own.
 
-    def __init__(self, compose: Callable[[bool], Heartbeat], publisher: Publisher, *, interval: float) -> None:
+    If `is_silent` returns True, the next heartbeat does not wait for the end of the interval.
+    """
+
+    def __init__(
+        self,
+        compose: Callable[[bool], Heartbeat],
+        publisher: Publisher,
+        *,
+        interval: float,
+        is_silent: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._compose = compose
+        self._is_silent = is_silent
         self._publisher = publisher
         self._interval = interval
         self._wake = threading.Event()
@@ -45,9 +59,17 @@ class Heartbeats:
             if hello and sent:
                 hello = False
                 continue  # the next heartbeat, which starts the doctor, follows the hello at once
-            self._wake.wait(self._interval if sent else min(RETRY_SECONDS, self._interval))
+            self._wait(self._interval if sent else min(RETRY_SECONDS, self._interval))
             self._wake.clear()
         self._publisher.close()
+
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if self._wake.wait(min(left, WATCH_SECONDS)):
+                return
+            if left > WATCH_SECONDS and self._is_silent():
+                return
 
     def _send(self, hello: bool) -> bool:
         try:

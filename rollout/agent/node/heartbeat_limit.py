@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 
-from rollout.messages import FindingStatus, Heartbeat, ServerModule, to_json
+from rollout.messages import FindingStatus, Heartbeat, to_json
 
 #: Limit of a heartbeat as JSON, bytes. In its envelope, it is below 64 kB. The inventory is never cut.
 LARGEST = 48_000
@@ -21,9 +21,7 @@ def within_limit(heartbeat: Heartbeat) -> Heartbeat:
 def _without_paths(heartbeat: Heartbeat) -> Heartbeat:
     if heartbeat.facts is None:
         return heartbeat
-    modules = tuple(
-        ServerModule(name=each.name, version=each.version, ours=each.ours) for each in heartbeat.facts.modules
-    )
+    modules = tuple(replace(each, path="", args="", clients=()) for each in heartbeat.facts.modules)
     return replace(heartbeat, facts=replace(heartbeat.facts, modules=modules))
 
 

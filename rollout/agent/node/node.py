@@ -7,6 +7,7 @@ import re
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,8 +22,10 @@ from rollout.agent.module_files.module_store import ModuleStore
 from rollout.agent.node.examinations import Examinations
 from rollout.agent.node.heartbeat_limit import within_limit
 from rollout.agent.node.journal import Journal
+from rollout.agent.server.call_history import CallHistory
 from rollout.agent.server.causes import refusal
 from rollout.agent.server.observation import Observer, product
+from rollout.agent.server.server_log import ServerLog
 from rollout.agent.server.session import (
     LoadedModule,
     RefusedError,
@@ -54,6 +57,10 @@ OS_RELEASES = (Path("/etc/os-release"), Path("/usr/lib/os-release"))
 #: Limits of `messages.NodeProfile.other_modules`.
 OTHER_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 MOST_OTHERS = 64
+
+#: How long the server may take for the answer to a PING between two heartbeats, seconds. With the time between two of them
+#: and the answer to the next heartbeat, it is 10 s: so soon a heartbeat says that the server hangs.
+PING_SECONDS = 2.5
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +100,7 @@ class ServerFacts:
 
     server: str = ""
     version: str = ""
+    redis_version: str = ""
     role: str = ""
     run_id: str = ""
     modules: tuple[LoadedModule, ...] = ()
@@ -107,7 +115,14 @@ def _facts_from(info: Mapping[str, str], modules: tuple[LoadedModule, ...]) -> S
     server, version = product(info)
     role = "master" if info.get("role") == "master" else "replica"
     run_id = info.get("run_id", "")
-    return ServerFacts(server=server, version=storable(version), role=role, run_id=run_id, modules=modules)
+    return ServerFacts(
+        server=server,
+        version=storable(version),
+        redis_version=storable(info.get("redis_version", "")),
+        role=role,
+        run_id=run_id,
+        modules=modules,
+    )
 
 
 class Node:
@@ -128,8 +143,16 @@ class Node:
         self._operating_system = operating_system(settings.operating_system) or read_operating_system()
         self._last_facts = ServerFacts()
         self._last_state = ServerState()
-        self.observer = Observer(self.module_store.is_ours, url=settings.server_url)
+        #: What the server's clients have called lately. Each heartbeat adds to it.
+        self.calls = CallHistory()
+        self.observer = Observer(self.module_store.is_ours, self.calls, url=settings.server_url)
         self._is_silent = False
+        #: The server answered the last heartbeat, or its silence is new.
+        self._is_watched = False
+        #: Since the last heartbeat. It is read when the server's process is another one.
+        self._log = ServerLog(settings)
+        weakref.finalize(self, self._log.close)
+        self._run_id = self._crash = ""
         #: As last read.
         self._modules: tuple[InstalledModule, ...] = ()
         #: New at each start. With a counter, it orders the inventories, also if the clock is wrong.
@@ -200,6 +223,7 @@ class Node:
                 operating_system=self._operating_system,
                 server=facts.server,
                 server_version=facts.version[:32],
+                redis_version=facts.redis_version[:32],
                 role=facts.role,
                 api_hosts=settings.api_hosts,
                 labels=dict(settings.labels),
@@ -225,12 +249,13 @@ class Node:
     def _observed(self) -> tuple[ServerFacts, ServerState]:
         """Observe the server. A server that does not answer in time may be busy: its state is the last one, and only the
         second time in a row is it a problem."""
-        was_silent, self._is_silent = self._is_silent, False
+        was_silent, self._is_silent, self._is_watched = self._is_silent, False, False
         try:
             with self.server.session() as session:
                 info, state, modules = self.observer.observe(session)
+                state = replace(state, crash=self._sign_of_crash(session, state.run_id))
         except ServerSilentError:
-            self._is_silent = True
+            self._is_silent = self._is_watched = True
             if not was_silent:
                 return self._last_facts, self._last_state
             words = "The server does not answer in time."
@@ -248,8 +273,35 @@ class Node:
         except Exception as error:  # noqa: BLE001 - not a Redis: a node without heartbeats would count as offline
             words = f"The server answers in a way that the agent cannot read: {type(error).__name__}: {error}."[:500]
             return ServerFacts(), ServerState(problem=ServerProblem.SERVER_REFUSES, message=storable(words))
+        self._is_watched = True
         self._last_facts, self._last_state = _facts_from(info, modules), state
         return self._last_facts, state
+
+    def is_silent(self) -> bool:
+        """Return True if the server does not answer a PING in time. If it does not answer the next heartbeat either, that
+        heartbeat says so."""
+        if not self._is_watched:
+            return False
+        try:
+            with self.server.session(PING_SECONDS) as session:
+                session.ping()
+        except ServerSilentError:
+            self._is_silent = True
+            return True
+        except (Failure, RefusedError, OSError, ValueError):
+            pass
+        return False
+
+    def _sign_of_crash(self, session: Session, run_id: str) -> str:
+        """Return what says that the process before `run_id` has crashed, as far as this agent has seen."""
+        if run_id == self._run_id:
+            self._log.skip()
+            return self._crash
+        self._crash = self._log.sign_of_crash() if self._run_id else ""
+        self._run_id = run_id
+        self._log.close()
+        self._log.mark(session, may_ask=not self.observer.is_refused("CONFIG", "GET"))
+        return self._crash
 
     def _refusal(self, error: Exception) -> str:
         if isinstance(error, UserRefusedError):

@@ -9,8 +9,8 @@ from rollout.agent.failure import Failure
 from rollout.agent.module_files.digests import file_digest
 from rollout.agent.node.node import ServerFacts, observe
 from rollout.agent.operations.last_check import refuse_to_change
-from rollout.agent.operations.operation import LOAD_SECONDS, PROBE_SECONDS, UNLOAD_SECONDS, Operation
-from rollout.agent.operations.settle import crashed, refuse_restarted, settle
+from rollout.agent.operations.operation import LOAD_SECONDS, UNLOAD_SECONDS, Operation
+from rollout.agent.operations.settle import RestartedError, crashed, is_restarted, noted_hang, settle, silent
 from rollout.agent.server.causes import (
     LoadRefusedError,
     refusal,
@@ -44,18 +44,29 @@ def activate(operation: Operation, package: Package) -> Activated:
     Raises: `Failure`. Then `undo` reverts what was changed in the server.
     """
     module = _module_to_load(operation, package)
-    facts = _observed(operation)
     done = Activated(has_loaded=False)
+    while True:
+        try:
+            done = _activate(operation, package, module, done)
+        except RestartedError:
+            continue
+        operation.commit()
+        operation.write_line(module)
+        return done
+
+
+def _activate(operation: Operation, package: Package, module: LoadedModule, done: Activated) -> Activated:
+    """Load the module if the server does not have it, probe it, and let the server settle. `done`: before a restart."""
+    facts = _observed(operation)
     if not any(operation.is_current(each, facts.run_id) and each.args == module.args for each in facts.modules):
         operation.report(Phase.LOADING)
         done = _load(operation, package, module, facts)
     operation.report(Phase.PROBING)
     _probe(operation, facts.run_id)
-    if operation.command.settle_seconds and (done.has_loaded or operation.resumed or not operation.has_line(module)):
+    is_new = done.has_loaded or operation.resumed or bool(operation.watch.restarts)
+    if operation.command.settle_seconds and (is_new or not operation.has_line(module)):
         operation.report(Phase.SETTLING)
         settle(operation, facts.run_id)
-    operation.commit()
-    operation.write_line(module)
     return done
 
 
@@ -72,14 +83,14 @@ def refuse_foreign(operation: Operation, modules: Iterable[LoadedModule]) -> Non
 
 @contextmanager
 def reported_as_crash(operation: Operation) -> Iterator[None]:
-    """Report a lost connection as a crash that the module caused, and a silent server as a missed deadline."""
+    """Report a lost connection as a crash that the module caused, and a silent server as one that hangs."""
     try:
-        yield
+        with noted_hang(operation):
+            yield
     except ServerLostError as error:
         raise crashed(operation) from error
     except ServerSilentError as error:
-        name = f"{operation.command.module_name} {operation.command.version}"
-        raise Failure(Reason.NODE_DEADLINE, f"The server is still busy with {name}: {error.message}") from error
+        raise silent(operation, error) from error
 
 
 def _module_to_load(operation: Operation, package: Package) -> LoadedModule:
@@ -118,6 +129,7 @@ def _load(operation: Operation, package: Package, module: LoadedModule, facts: S
         if session.info("server").get("run_id") != facts.run_id:
             raise Failure(Reason.SERVER_UNREACHABLE, "The server was restarted before it got the module. Retry.")
         operation.server_log.mark(session)
+        operation.watch.look_before(session, module.name, operation.before.commands)
         with reported_as_crash(operation):
             try:
                 swap_seconds = _load_or_swap(operation, session, loaded, module)
@@ -160,10 +172,10 @@ def _leaves_writes_in_aof(session: Session, module_name: str) -> bool:
 
 def _probe(operation: Operation, run_id: str) -> None:
     command = operation.command
-    seconds = operation.deadline.step("Probing", PROBE_SECONDS).remaining()
     try:
-        with operation.node.server.session(seconds) as session, reported_as_crash(operation):
-            refuse_restarted(operation, session, run_id)
+        with noted_hang(operation), operation.node.server.session(operation.deadline.remaining()) as session:
+            if session.info("server").get("run_id") != run_id and is_restarted(operation, run_id):
+                raise RestartedError
             loaded = [each for each in session.modules() if operation.is_at_target(each)]
             missing = session.missing(command.commands)
             session.ping()
@@ -172,9 +184,10 @@ def _probe(operation: Operation, run_id: str) -> None:
             raise refusal(error) from error
         raise Failure(Reason.PROBE_FAILED, f"The server refuses the probe: {error}.") from error
     except Failure as failure:
-        if failure.reason is Reason.SERVER_UNREACHABLE:  # it was reachable before the load
-            raise crashed(operation, failure) from failure
-        raise
+        if failure.reason is not Reason.SERVER_UNREACHABLE:
+            raise
+        is_restarted(operation, run_id, failure)  # it was reachable before the load
+        raise RestartedError from failure
     if [(each.name, each.version) for each in loaded] != [(command.module_name, command.version)]:
         found = ", ".join(f"{each.name} {each.version}" for each in loaded) or "nothing"
         raise Failure(

@@ -1,4 +1,4 @@
-"""Sends the reports of one operation: the final report at once, and a report of each phase that lasts."""
+"""Sends the reports of one operation: a report of each phase that lasts, and at once the final report and those with a reason."""
 
 import threading
 
@@ -29,6 +29,9 @@ class Announcer:
                 self._timer.cancel()
             if report.is_last:
                 self._publisher.send(Reports(reports=(report,)), queue=REPORTS, patience=FINAL_PATIENCE)
+                return
+            if report.reason is not None:
+                self._publisher.send(Reports(reports=(report,)), queue=REPORTS, patience=0)
                 return
             self._timer = threading.Timer(LASTING_SECONDS, self._send_if_it_lasts, [report])
             self._timer.daemon = True

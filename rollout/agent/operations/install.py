@@ -10,7 +10,7 @@ from rollout.agent.module_files.fetch import fetch
 from rollout.agent.module_files.unpack import check_manifest, unpack
 from rollout.agent.operations.activate import activate, refuse_foreign
 from rollout.agent.operations.operation import FETCH_SECONDS, VERIFY_SECONDS, Operation, Outcome
-from rollout.agent.operations.remove import deactivate, is_here, take_away
+from rollout.agent.operations.remove import deactivate, is_here, is_loaded, take_away
 from rollout.agent.operations.undo import undone
 from rollout.agent.server.causes import refusal
 from rollout.agent.server.session import RefusedError
@@ -37,7 +37,8 @@ def install(operation: Operation, package: Package) -> Outcome:
             swap_seconds = activated.swap_seconds
         elif command.undoes == command.version:
             operation.report(Phase.REMOVING)
-            changed |= deactivate(operation)
+            deactivate(operation)
+            changed |= is_loaded(operation)
         if operation.former_target:
             operation.commit()
     except RefusedError as error:

@@ -7,15 +7,15 @@ from pathlib import Path, PurePosixPath
 from rollout.agent.deadline import Deadline
 from rollout.agent.node.journal import Before
 from rollout.agent.node.node import Node, ServerFacts
+from rollout.agent.operations.watch import Watch
 from rollout.agent.server.server_log import ServerLog
 from rollout.agent.server.session import LoadedModule
-from rollout.messages import Command, Phase, Reason
+from rollout.messages import Command, Phase, Reason, ServerHealth
 
 #: The longest time of each step, seconds. Together they stay below `LONGEST_OPERATION`.
 FETCH_SECONDS = 1200.0
 VERIFY_SECONDS = 600.0
 LOAD_SECONDS = 300.0
-PROBE_SECONDS = 10.0
 UNLOAD_SECONDS = 60.0
 
 
@@ -28,6 +28,7 @@ class Outcome:
     message: str = ""
     swap_seconds: float | None = None
     server_log: tuple[str, ...] = ()
+    health: ServerHealth | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,7 @@ class Operation:
     `resumed`: an agent has started this operation before and not finished it. `commit` is called before a step that cannot
     be undone: from then on the operation is not canceled any more, also after a crash. Until then `report` and `deadline`
     raise when it is canceled. `server_log` is marked before the first command that changes the server. `pause` waits so many seconds, or until a cancel arrives.
+    `note` reports that something has happened in the phase that was reported last; any thread may call it.
     """
 
     node: Node
@@ -46,7 +48,9 @@ class Operation:
     resumed: bool
     deadline: Deadline
     server_log: ServerLog
+    watch: Watch
     report: Callable[[Phase], None]
+    note: Callable[[Reason, str], None]
     commit: Callable[[], None]
     pause: Callable[[float], None]
 

@@ -19,6 +19,7 @@ from rollout.agent.operations.install import install
 from rollout.agent.operations.last_check import refuse_to_change
 from rollout.agent.operations.operation import Operation, Outcome
 from rollout.agent.operations.remove import remove
+from rollout.agent.operations.watch import Watch
 from rollout.agent.server.causes import refusal
 from rollout.agent.server.server_log import ServerLog, redacted
 from rollout.agent.server.session import RefusedError
@@ -184,6 +185,8 @@ class Runner:
         before = self._before(command, unfinished, facts)
         begun = self.node.journal.begin(command, before, committed=resumed is not None and resumed.committed)
 
+        reported: Phase | None = None
+
         def is_given_up() -> bool:
             return not begun.committed and _identity(command) in self._given_up
 
@@ -192,8 +195,14 @@ class Runner:
             begun = self.node.journal.commit(command.module_name, begun)
 
         def report_phase(phase: Phase) -> None:
+            nonlocal reported
             deadline.remaining()
+            reported = phase
             report(_report(command, Outcome(phase=phase)))
+
+        def note(reason: Reason, message: str) -> None:
+            if reported is not None:
+                report(_report(command, Outcome(phase=reported, reason=reason, message=message)))
 
         def pause(seconds: float) -> None:
             with self._cancels:
@@ -214,12 +223,14 @@ class Runner:
             resumed=resumed is not None,
             deadline=deadline,
             server_log=ServerLog(self.node.settings),
+            watch=Watch(),
             report=report_phase,
+            note=note,
             commit=commit,
             pause=pause,
         )
         try:
-            outcome = _with_server_log(operation, _run(operation))
+            outcome = _with_health(operation, _with_server_log(operation, _run(operation)))
         finally:
             operation.server_log.close()
         return outcome, begun
@@ -291,6 +302,14 @@ def _with_server_log(operation: Operation, outcome: Outcome) -> Outcome:
             "the agent, and let its user read the log."
         )
     return replace(outcome, message=message, server_log=lines)
+
+
+def _with_health(operation: Operation, outcome: Outcome) -> Outcome:
+    """Add how the server was before the load and after it, and to a success what was noticed."""
+    watch = operation.watch
+    is_success = outcome.phase is Phase.SUCCEEDED
+    message = " ".join(filter(None, (outcome.message, *watch.remarks))) if is_success else outcome.message
+    return replace(outcome, message=message, health=watch.health())
 
 
 def _ended_by(error: Exception, command: Command) -> Outcome:
@@ -374,4 +393,5 @@ def _report(command: Command, outcome: Outcome) -> Report:
         swap_seconds=outcome.swap_seconds,
         server_log=outcome.server_log,
         release=command.release,
+        health=outcome.health,
     )

@@ -115,7 +115,8 @@ def _refuse_if_aof_needs(operation: Operation, session: Session, news: list[Load
         return
     writes = {name for each in news for name in session.write_commands_of(each.name)} - set(operation.before.commands)
     # The counts start at zero with the server: earlier calls are not known.
-    is_counted = failure.reason is not Reason.SERVER_CRASHED and not operation.resumed
+    has_restarted = failure.reason is Reason.SERVER_CRASHED or bool(operation.watch.restarts)
+    is_counted = not has_restarted and not operation.resumed
     if called := sorted(session.called(writes) if is_counted else writes):
         operation.write_line(news[0])
         raise _DataNeedsItError(

@@ -10,6 +10,9 @@ from rollout.agent.failure import Failure
 from rollout.agent.server.session import LoadedModule, RefusedError, Session
 from rollout.messages import Reason
 
+#: The most names that a message lists.
+MOST_LISTED = 5
+
 
 class LoadRefusedError(Failure):
     """The server refused to load the module, and the cause stands in its log. `note`: what else went wrong."""
@@ -47,7 +50,7 @@ _UNLOAD = (
     ("holds timer", Reason.MODULE_BUSY, "Retry when its timers have fired."),
     ("blocked clients", Reason.MODULE_BUSY, "Retry when no client waits in one of its commands."),
     ("used by other modules", Reason.USED_BY_MODULE, "Remove the modules that use it first."),
-    ("ACL users reference", Reason.NAMED_IN_ACL, "Remove its commands from the rules of the ACL users first."),
+    ("ACL users reference", Reason.ACL_REFERENCES_MODULE, "Remove its commands from the rules of the ACL users first."),
 )
 
 
@@ -152,21 +155,34 @@ def taken_commands(session: Session, module: LoadedModule, commands: Iterable[st
 
 
 def refuse_if_named_in_acl(session: Session, loaded: LoadedModule, *, keeps: Iterable[str] = ()) -> None:
-    """Raises: `Failure` (named_in_acl) if an ACL user's rule names a command that the server loses with the module.
+    """Raises: `Failure` (acl_references_module) if an ACL user's rule names a command that the server loses with the module.
 
-    Redis 7.0 unloads such a module, and the next ACL LIST ends the server. `keeps`: commands that come back at once.
-    Nothing is checked without the right to call ACL LIST, which shows the hashes of passwords.
+    Redis 7.0 unloads such a module, and the next ACL LIST ends the server. So this calls ACL LIST only while the module is
+    loaded. `keeps`: commands that come back at once. Nothing is checked without the right to call ACL LIST, which shows
+    the hashes of passwords.
     """
     try:
         rules = session.acl_rules()
     except RefusedError:
         return
-    words = {word for rule in rules for word in re.split(r"[\s()]+", rule) if word[:1] in {"+", "-"}}
-    named = {word[1:].partition("|")[0].lower() for word in words}
     leaving = {each.lower() for each in session.commands_of(loaded.name)} - {each.lower() for each in keeps}
-    if found := sorted(named & leaving):
+    named = {rule.split()[1]: found for rule in rules if (found := _named_commands(rule) & leaving)}
+    if named:
+        commands = ", ".join(sorted(set().union(*named.values())))
         raise Failure(
-            Reason.NAMED_IN_ACL,
-            f"ACL users have rules that name {', '.join(found)} of {loaded.name} {loaded.version}. Remove these rules first: "
-            "some servers crash when a rule names an unknown command.",
+            Reason.ACL_REFERENCES_MODULE,
+            f"ACL users have rules that name {commands} of {loaded.name} {loaded.version}: {listed(sorted(named))}. "
+            "Remove these rules first: some servers crash when a rule names an unknown command.",
         )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return `a, b, c, d, e and 7 more`."""
+    more = len(names) - MOST_LISTED
+    return ", ".join(names[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _named_commands(rule: str) -> set[str]:
+    """Return the commands, in lower case, that a line of ACL LIST allows or denies by name."""
+    words = re.split(r"[\s()]+", rule)
+    return {word[1:].partition("|")[0].lower() for word in words if word[:1] in {"+", "-"}}

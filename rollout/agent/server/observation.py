@@ -7,18 +7,21 @@ the earliest: each refusal would be an entry in its ACL log.
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 from rollout.agent.inspection.sockets import host_addresses, is_local
 from rollout.agent.server import place
-from rollout.agent.server.session import LoadedModule, RefusedError, Session
+from rollout.agent.server.call_history import CallHistory, RecentCalls
+from rollout.agent.server.session import LoadedModule, RefusedError, Session, calls_in
 from rollout.agent.server.texts import address, fact, number, storable, truth, word
 from rollout.messages import MOST_ADDRESSES, MOST_REPLICAS, ServerModule, ServerProblem, ServerState
 
 #: Sections of INFO that a heartbeat needs. Servers before 7.0 take only one.
-SECTIONS = ("server", "replication", "persistence", "memory", "stats", "cluster")
+SECTIONS = ("server", "clients", "replication", "persistence", "memory", "stats", "cluster", "commandstats")
 #: The parameters that a heartbeat needs, if the agent's user may read them.
 PARAMETERS = (
     "enable-module-command",
@@ -37,19 +40,39 @@ OLDEST = {"redis": (7, 0), "valkey": (7, 2)}
 #: Atomic slot migrations, which CLUSTER NODES does not show: Valkey 9.0.
 ATOMIC_MIGRATIONS = (9, 0)
 MOST_MODULES = 64
+#: Where packages and images of Redis and Valkey have their modules.
+BUNDLES = (
+    *(
+        PurePosixPath(f"{libraries}/{product}")
+        for libraries in ("/usr/lib", "/usr/lib64", "/usr/local/lib")
+        for product in ("redis", "valkey")
+    ),
+    PurePosixPath("/opt/redis-stack"),
+)
+#: CLIENT LIST is called at most once in so many seconds, and not at a server with more clients.
+CLIENTS_SECONDS = 60.0
+MOST_CONNECTED = 500
+#: Clients that are named for a module.
+MOST_CLIENTS = 5
 #: A refused command may be allowed by a person: it is sent again after so many seconds.
 REFUSED_SECONDS = 60.0
 
 
 class Observer:
-    """Observes one server, at `url`. `is_ours` tells if a path is in the module store.
+    """Observes one server, at `url`. `is_ours` tells if a path is in the module store. Each observation adds to `history`
+    what was called.
 
     Threads may share it: each change of its state is one atomic step.
     """
 
-    def __init__(self, is_ours: Callable[[str], bool], *, url: str = "") -> None:
+    def __init__(self, is_ours: Callable[[str], bool], history: CallHistory, *, url: str = "") -> None:
         self._is_ours = is_ours
+        self._history = history
         self._url = urlsplit(url)
+        #: The commands of our modules, None if they are not known.
+        self._commands: dict[LoadedModule, frozenset[str] | None] = {}
+        self._clients: tuple[Client, ...] = ()
+        self._clients_at = -CLIENTS_SECONDS
         self._run_id = ""
         #: The first two words of the commands that this server process refuses, and when it last did.
         self._refused: dict[tuple[str, ...], float] = {}
@@ -66,7 +89,9 @@ class Observer:
             return info, _loading(info), ()
         modules = session.modules()
         config = _pairs(self._call(session, "CONFIG", "GET", *PARAMETERS))
-        shown = tuple(_module(each, self._is_ours) for each in modules[:MOST_MODULES])
+        now = time.monotonic()
+        self._history.add(now, run_id=self._run_id, uptime=uptime_in(info), counts=calls_in(info))
+        shown = tuple(self._module(session, info, each, now) for each in modules[:MOST_MODULES])
         cluster, own_names = self._cluster(session, info)
         state = _state(
             info,
@@ -81,6 +106,41 @@ class Observer:
             **cluster,
         )
         return info, state, modules
+
+    def is_refused(self, *words: str) -> bool:
+        """Return True if the server process refuses the command with these two first words."""
+        return words in self._refused
+
+    def _module(self, session: Session, info: Mapping[str, str], module: LoadedModule, now: float) -> ServerModule:
+        is_ours = self._is_ours(module.path)
+        commands = self._commands_of(session, module) if is_ours else None
+        recent = None if commands is None else self._history.recent(now, commands)
+        return ServerModule(
+            name=fact(module.name)[:64],
+            version=module.version,
+            path=fact(module.path),
+            args=fact(" ".join(module.args))[:64],
+            ours=is_ours,
+            bundled=not is_ours and is_bundled(module.path),
+            recent_calls=recent.total if recent else None,
+            most_called=fact(recent.most_called)[:64] if recent else "",
+            clients=self._clients_of(session, info, recent, now) if recent and recent.calls else (),
+        )
+
+    def _commands_of(self, session: Session, module: LoadedModule) -> frozenset[str] | None:
+        if module not in self._commands:
+            names = self._call(session, "COMMAND", "LIST", "FILTERBY", "MODULE", module.name)
+            self._commands[module] = None if names is None else frozenset(str(each).lower() for each in names)
+        return self._commands[module]
+
+    def _clients_of(
+        self, session: Session, info: Mapping[str, str], recent: RecentCalls, now: float
+    ) -> tuple[str, ...]:
+        if now - self._clients_at >= CLIENTS_SECONDS:
+            few = (number(info.get("connected_clients")) or 0) <= MOST_CONNECTED
+            self._clients_at = now
+            self._clients = clients_in(self._call(session, "CLIENT", "LIST") or "") if few else ()
+        return tuple(fact(name)[:64] for name in newest_callers(self._clients, recent.calls))
 
     def readiness(self, session: Session) -> ServerState:
         """Return the facts that decide if the server may be changed: its place in its shard, and if it is ready.
@@ -102,6 +162,7 @@ class Observer:
         if info.get("run_id", "") != self._run_id:
             self._run_id = info.get("run_id", "")
             self._refused.clear()
+            self._commands.clear()
         return info
 
     def _cluster(self, session: Session, info: Mapping[str, str]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -136,8 +197,8 @@ class Observer:
 
     def _sentinels(self, session: Session) -> int | None:
         """Return how many Sentinels watch the server: each subscribes to this channel."""
-        answer = self._call(session, "PUBSUB", "NUMSUB", "__sentinel__:hello")
-        return None if answer is None else int(_pairs(answer)["__sentinel__:hello"])
+        answer = _pairs(self._call(session, "PUBSUB", "NUMSUB", "__sentinel__:hello"))
+        return number(str(answer.get("__sentinel__:hello")))
 
     def _names(self, info: Mapping[str, str], config: Mapping[str, str]) -> Iterator[str]:
         """Yield the names by which others reach the server: that of the URL, and if it runs on this host, the host's."""
@@ -161,6 +222,50 @@ class Observer:
         except RefusedError:
             self._refused[words[:2]] = time.monotonic()
             return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """One line of CLIENT LIST. `name`: as the client calls itself, else its library, else its address.
+
+    `idle`: seconds since its last command, `command`.
+    """
+
+    name: str
+    idle: int
+    command: str
+
+
+def is_bundled(path: str) -> bool:
+    """Return True if a module that the server has loaded from this path came with the server.
+
+    The path of a module that is built in is empty, or, as that of Valkey's Lua engine, only a name.
+    """
+    return "/" not in path or any(PurePosixPath(path).is_relative_to(each) for each in BUNDLES)
+
+
+def clients_in(answer: object) -> tuple[Client, ...]:
+    """Return the clients in an answer of CLIENT LIST."""
+    lines = [dict(word.partition("=")[::2] for word in line.split(" ")) for line in str(answer).splitlines()]
+    return tuple(
+        Client(
+            name=each.get("name") or each.get("lib-name") or each.get("addr", ""),
+            idle=number(each.get("idle")) or 0,
+            command=each.get("cmd", "").partition("|")[0].lower(),
+        )
+        for each in lines
+    )
+
+
+def newest_callers(clients: Iterable[Client], commands: Container[str]) -> tuple[str, ...]:
+    """Return the names of clients whose last command was one of these, the newest first."""
+    found = sorted((each for each in clients if each.command in commands), key=lambda each: each.idle)
+    return tuple(dict.fromkeys(each.name for each in found))[:MOST_CLIENTS]
+
+
+def uptime_in(info: Mapping[str, str]) -> float:
+    """Return the seconds since the server has started."""
+    return float(number(info.get("uptime_in_seconds")) or 0)
 
 
 def product(info: Mapping[str, str]) -> tuple[str, str]:
@@ -201,6 +306,7 @@ def _state(info: Mapping[str, str], **more: Any) -> ServerState:
         role=place.role(info),
         master=place.master(info),
         link_status=word(info.get("master_link_status", "")),
+        link_down_seconds=number(info.get("master_link_down_since_seconds")),
         replicas=tuple(place.replicas(info))[:MOST_REPLICAS],
         replica_count=number(info.get("connected_slaves")),
         loading=truth(info.get("loading")),
@@ -232,16 +338,6 @@ def _announced(config: Mapping[str, str]) -> Iterator[str]:
 def _given(config: Mapping[str, str], *names: str) -> list[str]:
     """Return the values of these parameters that are set, each once. The port 0 means that it is not."""
     return list(dict.fromkeys(config[name] for name in names if config.get(name, "0") not in {"", "0"}))
-
-
-def _module(module: LoadedModule, is_ours: Callable[[str], bool]) -> ServerModule:
-    return ServerModule(
-        name=fact(module.name)[:64],
-        version=module.version,
-        path=fact(module.path),
-        args=fact(" ".join(module.args))[:64],
-        ours=is_ours(module.path),
-    )
 
 
 def _fields(text: object) -> dict[str, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from rollout.agent.server.texts import address, number, word
+from rollout.agent.server.texts import address, number, storable, word
 from rollout.messages import MOST_MIGRATIONS, MOST_REPLICAS, Replica, Replication, SlotMigration
 
 #: The states of an atomic slot migration that has ended.
@@ -74,10 +74,10 @@ def cluster_nodes(answer: object) -> list[ClusterNode]:
         hosts = [host, *(each for each in rest.split(",")[1:2] if "=" not in each)]
         nodes.append(
             ClusterNode(
-                id=fields[0][:64],
+                id=storable(fields[0])[:64],
                 names=tuple(address(each, port) for each in hosts if each and port != "0"),
                 is_myself="myself" in fields[2].split(","),
-                master="" if fields[3] == "-" else fields[3][:64],
+                master="" if fields[3] == "-" else storable(fields[3])[:64],
                 moves=tuple((int(slot), way, peer) for slot, way, peer in re.findall(r"\[(\d+)-([<>])-(\w+)\]", line)),
             )
         )
@@ -110,7 +110,9 @@ def moving_slots(
 
 def migrations(moving: Mapping[tuple[str, str, bool], set[int]]) -> tuple[SlotMigration, ...]:
     return tuple(
-        SlotMigration(slots=_in_words(slots), source=source[:264], target=target[:264], atomic=is_atomic)
+        SlotMigration(
+            slots=_in_words(slots), source=storable(source)[:264], target=storable(target)[:264], atomic=is_atomic
+        )
         for (source, target, is_atomic), slots in sorted(moving.items())[:MOST_MIGRATIONS]
     )
 

@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from rollout.agent.inspection.process import server_pid, unit_of
 from rollout.agent.inspection.regular_file import open_regular
 from rollout.agent.server.session import RefusedError, Session
 from rollout.agent.settings import AgentSettings
@@ -42,6 +43,8 @@ _LOGFMT = re.compile(r'^pid=\d+ role=\S+ timestamp=.{1,40}? level=(\w+) message=
 _LEVELS = {"debug": ".", "info": "-", "notice": "*", "warning": "#"}
 #: Logged by Valkey for every module that uses the functions of Redis.
 _USELESS = re.compile(r"Legacy Redis Module \S+ found")
+#: What systemd logs about the unit of a server that did not end on request.
+_UNIT_FAILED = re.compile(r"Main process exited, code=(?:killed|dumped|exited, status=[1-9])")
 _CRASH = re.compile(r"BUG REPORT START|crashed by signal|Guru Meditation|ASSERTION FAILED")
 #: After the stack come registers, memory and the arguments of clients' commands.
 _CRASH_END = re.compile(r"-- (REGISTERS|INFO OUTPUT|DUMPING CODE|CLIENT LIST|CURRENT CLIENT)|argv\[")
@@ -88,7 +91,13 @@ def _escaped(text: str) -> str:
 
 class _Source(Protocol):
     def read(self) -> bytes:
-        """Return what was logged since the source was opened. Raises: `OSError`."""
+        """Return what was logged since the source was opened, at most `MOST_BYTES`. Raises: `OSError`."""
+
+    def read_end(self) -> bytes:
+        """Return the newest bytes of the same. Raises: `OSError`."""
+
+    def skip(self) -> None:
+        """Leave out what was logged until now."""
 
     def close(self) -> None: ...
 
@@ -109,17 +118,30 @@ class _File:
         self._start = os.fstat(self._file.fileno()).st_size if self._file else 0
 
     def read(self) -> bytes:
+        return self._read(from_end=False)
+
+    def read_end(self) -> bytes:
+        return self._read(from_end=True)
+
+    def _read(self, *, from_end: bool) -> bytes:
         if self._file is None:
             with _regular(self._path) as file:
                 return file.read(MOST_BYTES)
         own = os.fstat(self._file.fileno())
-        self._file.seek(self._start if own.st_size >= self._start else 0)  # else it was truncated
+        start = self._start if own.st_size >= self._start else 0  # else it was truncated
+        self._file.seek(max(start, own.st_size - MOST_BYTES) if from_end else start)
         text = self._file.read(MOST_BYTES)
         with suppress(OSError):
             if not os.path.samestat(own, self._path.stat()):
                 with _regular(self._path) as newer:
                     text += newer.read(MOST_BYTES)
         return text
+
+    def skip(self) -> None:
+        with suppress(OSError):
+            newest = _regular(self._path)  # after a rotation, another file than before
+            self.close()
+            self._file, self._start = newest, os.fstat(newest.fileno()).st_size
 
     def close(self) -> None:
         if self._file:
@@ -143,21 +165,31 @@ class _Journal:
         program = shutil.which("journalctl")
         if program is None:
             raise OSError("there is no journalctl")
-        since = f"@{time.time():.6f}"
-        self._words = [program, "--quiet", "--no-pager", "--output", "cat", "--unit", unit, "--since", since]
+        self._words = [program, "--quiet", "--no-pager", "--output", "cat", "--unit", unit]
+        self._since = time.time()
 
     def read(self) -> bytes:
+        return self._read()[:MOST_BYTES]
+
+    def read_end(self) -> bytes:
+        return self._read()[-MOST_BYTES:]
+
+    def _read(self) -> bytes:
         end = time.monotonic() + JOURNAL_SECONDS
+        words = [*self._words, "--since", f"@{self._since:.6f}"]
         while True:
             try:
-                done = subprocess.run(self._words, capture_output=True, timeout=JOURNALCTL_SECONDS, check=False)  # noqa: S603 - the unit's name is checked
+                done = subprocess.run(words, capture_output=True, timeout=JOURNALCTL_SECONDS, check=False)  # noqa: S603 - the unit's name is checked
             except subprocess.TimeoutExpired as error:
                 raise OSError("journalctl did not answer") from error
             if done.returncode:
                 raise OSError(done.stderr.decode(errors="replace").strip() or "journalctl failed")
             if done.stdout or time.monotonic() > end:
-                return done.stdout[:MOST_BYTES]
+                return done.stdout
             time.sleep(JOURNAL_SECONDS / 10)
+
+    def skip(self) -> None:
+        self._since = time.time()
 
     def close(self) -> None:
         pass
@@ -170,14 +202,17 @@ class ServerLog:
     def __init__(self, settings: AgentSettings) -> None:
         self._settings = settings
         self._source: _Source | None = None
+        #: The journal of the server's unit, if the log is a file.
+        self._unit: _Source | None = None
         self.problem = ""
 
-    def mark(self, session: Session) -> None:
-        """Remember the end of the log. Only the first mark of an operation counts."""
+    def mark(self, session: Session, *, may_ask: bool = True) -> None:
+        """Remember the end of the log. Only the first mark counts. `may_ask`: the server may be asked for its log's path."""
         if self._source is not None:
             return
+        self._unit = self._unit or self._unit_of(session)
         problems = []
-        for opened in self._sources(session):
+        for opened in self._sources(session, may_ask=may_ask):
             if not isinstance(opened, str):
                 self._source, self.problem = opened, ""
                 return
@@ -195,17 +230,43 @@ class ServerLog:
             return ()
         return _telling([_tidy(each) for each in text.splitlines() if each.strip()])
 
+    def sign_of_crash(self) -> str:
+        """Return as a sentence what says that the server has crashed since the mark; empty if nothing is seen to."""
+        for source in filter(None, (self._source, self._unit)):
+            try:
+                text = source.read_end().decode(errors="replace")
+            except OSError:
+                continue
+            if _CRASH.search(text):
+                return "Its log has a crash report."
+            if _UNIT_FAILED.search(text):
+                return "Its unit did not end on request: a signal or an error ended it."
+        return ""
+
+    def skip(self) -> None:
+        """Move the mark to the end of the log."""
+        for source in filter(None, (self._source, self._unit)):
+            source.skip()
+
     def close(self) -> None:
         if self._source is not None:
             self._source.close()
-            self._source = None
+        self._source = self._unit = None
 
-    def _sources(self, session: Session) -> Iterator[_Source | str]:
+    def _unit_of(self, session: Session) -> _Source | None:
+        pid = server_pid(self._settings.server_url, session.info("server"))
+        unit = self._settings.server_unit or (unit_of(pid) if pid else None)
+        try:
+            return _Journal(unit) if unit else None
+        except OSError:
+            return None
+
+    def _sources(self, session: Session, *, may_ask: bool) -> Iterator[_Source | str]:
         """Yield the opened sources, or why they cannot be opened."""
         settings = self._settings
         if settings.server_log:
             yield _opened(settings.server_log)
-        else:  # not both: each refused CONFIG GET is counted by the server
+        elif may_ask:  # not both: each refused CONFIG GET is counted by the server
             yield _named_by(session)
         if settings.server_unit:
             try:

@@ -3,8 +3,9 @@
 Every call is sent once and never repeated by itself: a MODULE LOAD that killed the server must not kill it again.
 """
 
+import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,7 @@ class ServerSilentError(Failure):
 
     def __init__(self, command: str, seconds: float) -> None:
         super().__init__(Reason.SERVER_UNREACHABLE, f"The server did not answer {command} within {seconds:.1f} s.")
+        self.seconds = seconds
 
 
 class ServerLoadingError(Failure):
@@ -102,6 +104,20 @@ class Session:
         unloaded, loaded = (RefusedError(each) if isinstance(each, ResponseError) else None for each in answers)
         return unloaded, loaded
 
+    def unload_and_count(self, name: str) -> tuple[dict[str, int], RefusedError | None]:
+        """Unload `name`. Return the calls of each command until then, and the error. No client is served in between.
+
+        Raises: `RefusedError` if it was not tried.
+        """
+        words = [("MULTI",), ("INFO", "commandstats"), ("MODULE", "UNLOAD", name), ("EXEC",)]
+        *queued, answers = self.call_all(words, "MODULE UNLOAD")
+        if refused := next((each for each in (*queued, answers) if isinstance(each, RefusedError)), None):
+            raise refused
+        stats, unloaded = answers
+        if isinstance(stats, ResponseError):
+            raise RefusedError(stats)
+        return calls_in(_fields(stats)), RefusedError(unloaded) if isinstance(unloaded, ResponseError) else None
+
     def commands_of(self, module_name: str) -> list[str]:
         """Return the names of the commands that a loaded module has registered."""
         return list(self.call("COMMAND", "LIST", "FILTERBY", "MODULE", module_name))
@@ -114,11 +130,8 @@ class Session:
 
     def called(self, commands: Iterable[str]) -> list[str]:
         """Return the commands that were called since their module was loaded, or the server started."""
-        stats = self.info("commandstats").items()
-        names = {
-            key.removeprefix("cmdstat_").partition("|")[0] for key, value in stats if not value.startswith("calls=0,")
-        }
-        return [each for each in commands if each.lower() in names]
+        counts = calls_in(self.info("commandstats"))
+        return [each for each in commands if counts.get(each.lower())]
 
     def writes_aof(self) -> bool:
         return self.info("persistence").get("aof_enabled") != "0"
@@ -151,8 +164,14 @@ class Session:
 
     def info(self, *sections: str) -> dict[str, str]:
         """Return the fields of these sections of INFO. Servers before Redis 7.0 take only one."""
-        lines = [line.partition(":") for line in str(self.call("INFO", *sections)).splitlines()]
-        return {key: value for key, colon, value in lines if colon}
+        return _fields(self.call("INFO", *sections))
+
+    def call_all(self, commands: Sequence[Sequence[str]], what: str) -> list[Any]:
+        """Call all commands at once. Return the answer, or the error, of each. `what` names them in a failure."""
+        with self._answering(what):
+            self._connection.send_packed_command(self._connection.pack_commands(commands))
+            answers = [self._read() for _ in commands]
+        return [RefusedError(each) if isinstance(each, ResponseError) else each for each in answers]
 
     def call(self, *words: str) -> Any:
         """Call a command and return the answer. Raises: `RefusedError`, `ServerLostError`, `ServerSilentError`, `Failure`."""
@@ -188,9 +207,12 @@ class Server:
         self._settings = settings
 
     @contextmanager
-    def session(self, seconds: float = ANSWER_SECONDS) -> Iterator[Session]:
-        """Open a connection. Raises: `Failure` (server_unreachable) if that fails, or the password is refused."""
-        connection = self._connection(seconds)
+    def session(self, seconds: float = ANSWER_SECONDS, *, encoding_errors: str = "replace") -> Iterator[Session]:
+        """Open a connection. Raises: `Failure` (server_unreachable) if that fails, or the password is refused.
+
+        `encoding_errors`: how to read what is no UTF-8. With `surrogateescape`, it is sent as it was read.
+        """
+        connection = self._connection(seconds, encoding_errors)
         try:
             self._connect(connection)
             yield Session(connection, seconds)
@@ -211,15 +233,18 @@ class Server:
                 time.sleep(0.05)
 
     def _connect(self, connection: Any) -> None:
+        started = time.monotonic()
         try:
             connection.connect()
+        except redis.TimeoutError as error:  # a server that hangs accepts no connection once its backlog is full
+            raise ServerSilentError("a new connection", time.monotonic() - started) from error
         except (RedisError, OSError) as error:
             url = self._settings.server_url.rpartition("@")[2]
             words = in_words(error, "MODFLEET_SERVER_CA")
             kind = UserRefusedError if isinstance(error, AuthenticationError) else Failure
             raise kind(Reason.SERVER_UNREACHABLE, f"The server at {url} cannot be reached: {words}.") from error
 
-    def _connection(self, seconds: float) -> Any:
+    def _connection(self, seconds: float, encoding_errors: str) -> Any:
         password_file = self._settings.server_password_file
         credentials = {
             "username": self._settings.server_user or None,
@@ -236,11 +261,25 @@ class Server:
             socket_connect_timeout=min(seconds, ANSWER_SECONDS),
             protocol=2,
             decode_responses=True,
-            encoding_errors="replace",
+            encoding_errors=encoding_errors,
             driver_info=None,  # else redis-py reads its own package metadata for each connection, 2.5 ms
             **{key: value for key, value in credentials.items() if value},
         )
         return pool.make_connection()
+
+
+def calls_in(info: Mapping[str, str]) -> dict[str, int]:
+    """Return the calls of each command in INFO's commandstats, with those of its subcommands."""
+    calls: dict[str, int] = {}
+    for key, value in info.items():
+        if key.startswith("cmdstat_") and (found := re.match(r"calls=(\d+)", value)):
+            name = key.removeprefix("cmdstat_").partition("|")[0].lower()
+            calls[name] = calls.get(name, 0) + int(found[1])
+    return calls
+
+
+def _fields(text: object) -> dict[str, str]:
+    return {key: value for key, colon, value in (line.partition(":") for line in str(text).splitlines()) if colon}
 
 
 def _is_write(answer: Sequence[Any]) -> bool:

@@ -23,7 +23,7 @@ def unload(session: Session, loaded: LoadedModule) -> None:
     try:
         session.unload(loaded.name)
     except RefusedError as error:
-        raise _not_unloaded(loaded, error) from error
+        raise not_unloaded(loaded, error) from error
 
 
 def swap(session: Session, loaded: LoadedModule, to: LoadedModule, *, back: LoadedModule) -> float:
@@ -40,7 +40,7 @@ def swap(session: Session, loaded: LoadedModule, to: LoadedModule, *, back: Load
     if unload_refused:
         # Nothing else, above all no LOAD of the module that is still loaded: its OnLoad would run in the mapped library,
         # which would lose its data type (docs/adr/0009-swaps-and-lines.md).
-        raise _not_unloaded(loaded, unload_refused) from unload_refused
+        raise not_unloaded(loaded, unload_refused) from unload_refused
     if load_refused:
         note = ""
         try:
@@ -55,5 +55,6 @@ def _not_loaded(module: LoadedModule, error: RefusedError, *, note: str = "") ->
     return refusal(error) if is_refusal_of_all(error) else LoadRefusedError(module, error, note=note)
 
 
-def _not_unloaded(loaded: LoadedModule, error: RefusedError) -> Failure:
+def not_unloaded(loaded: LoadedModule, error: RefusedError) -> Failure:
+    """Return why the server has not unloaded the module."""
     return refusal(error) if is_refusal_of_all(error) else UnloadRefusedError(loaded, error)

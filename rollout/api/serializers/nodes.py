@@ -53,6 +53,11 @@ class NodeModuleSerializer(serializers.Serializer[Any]):
     drifted_at = serializers.DateTimeField(
         allow_null=True, help_text="When it began to differ from what the last operation left"
     )
+    drift_reason = serializers.ChoiceField(
+        [Reason.UNLOADED_BY_HAND.value],
+        allow_null=True,
+        help_text="`unloaded_by_hand`: a person unloaded it, and it is not loaded again automatically. Null: not known",
+    )
     content_sha256 = serializers.CharField(allow_null=True)
     loaded = serializers.BooleanField()
 
@@ -159,6 +164,16 @@ class ServerModuleSerializer(serializers.Serializer[Any]):
     path = serializers.CharField(allow_blank=True, help_text="Empty for a module that is built in")
     args = serializers.CharField(allow_blank=True)
     ours = serializers.BooleanField(help_text="Modfleet installed it")
+    bundled = serializers.BooleanField(
+        help_text="It is built into the server, or comes with the server's package: Modfleet leaves it as it is"
+    )
+    recent_calls = serializers.IntegerField(
+        allow_null=True, help_text="Calls of its commands in the last 10 minutes; null: not known"
+    )
+    most_called = serializers.CharField(allow_blank=True, help_text="The command with the most of these calls")
+    clients = serializers.ListField(
+        child=serializers.CharField(), help_text="Clients whose last command was one of these, the newest first"
+    )
 
 
 class ServerStateSerializer(serializers.Serializer[Any]):
@@ -168,9 +183,15 @@ class ServerStateSerializer(serializers.Serializer[Any]):
     message = serializers.CharField(allow_blank=True)
     run_id = serializers.CharField(allow_blank=True)
     uptime_seconds = serializers.IntegerField(allow_null=True)
+    crash = serializers.CharField(
+        allow_blank=True, help_text="What says that the process before this one crashed; empty if nothing does"
+    )
     role = serializers.CharField(allow_blank=True)
     master = serializers.CharField(allow_blank=True, help_text="Of a replica: `host:port`")
     link_status = serializers.CharField(allow_blank=True)
+    link_down_seconds = serializers.IntegerField(
+        allow_null=True, help_text="How long the link of a replica to its master has been down"
+    )
     replicas = ReplicaSerializer(many=True, help_text="The first 32")
     replica_count = serializers.IntegerField(allow_null=True)
     loading = serializers.BooleanField(allow_null=True)

@@ -37,6 +37,10 @@ class SkippedNodeSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
 
 
+class PlanWarningSerializer(SkippedNodeSerializer):
+    """A node, with what speaks against the module there."""
+
+
 class PlannedDependencySerializer(serializers.Serializer[Any]):
     module_name = serializers.CharField()
     version = serializers.IntegerField()
@@ -58,6 +62,7 @@ class PlanSerializer(serializers.Serializer[Any]):
     strategy = StrategySerializer()
     waves = PlannedWaveSerializer(many=True)
     skipped = SkippedNodeSerializer(many=True)
+    warnings = PlanWarningSerializer(many=True, help_text="Nodes that get the module, but may not be able to use it")
     min_healthy = serializers.IntegerField()
     max_failures = serializers.IntegerField()
     bytes = serializers.IntegerField(help_text="Bytes to transfer, without dependencies")

@@ -136,6 +136,34 @@ class HadSerializer(serializers.Serializer[Any]):
     content_sha256 = serializers.CharField()
 
 
+class ServerStatisticsSerializer(serializers.Serializer[Any]):
+    calls = serializers.IntegerField(
+        allow_null=True, help_text="Calls of the module's commands since it was loaded, with rejected ones"
+    )
+    failed_calls = serializers.IntegerField(allow_null=True, help_text="Calls that failed or were rejected")
+    p99_usec = serializers.FloatField(
+        allow_null=True, help_text="The highest p99 latency of the module's commands, in microseconds"
+    )
+    used_memory = serializers.IntegerField(allow_null=True, help_text="Bytes")
+    evicted_keys = serializers.IntegerField(allow_null=True, help_text="Since the start of the server")
+    rejected_connections = serializers.IntegerField(allow_null=True, help_text="Since the start of the server")
+
+
+class ServerHealthSerializer(serializers.Serializer[Any]):
+    before = ServerStatisticsSerializer()
+    after = ServerStatisticsSerializer(
+        allow_null=True, help_text="After the server has settled; null if it did not settle"
+    )
+    restarts = serializers.IntegerField(help_text="How often the server was restarted while it settled")
+    run_id = serializers.CharField(allow_blank=True)
+    unexpected_error_replies = serializers.IntegerField(
+        allow_null=True, help_text="Commands of its master that a replica answered with an error, since its start"
+    )
+
+
+HEALTH = "The server just before the load, and after it has settled; null if the operation loaded nothing"
+
+
 class OutcomeSerializer(serializers.Serializer[Any]):
     attempt = serializers.IntegerField(help_text=ATTEMPT)
     rollback = serializers.BooleanField(help_text="True for an undo, which restores what the node had")
@@ -156,6 +184,7 @@ class OutcomeSerializer(serializers.Serializer[Any]):
     at = serializers.DateTimeField()
     seconds = serializers.FloatField(allow_null=True)
     swap_seconds = serializers.FloatField(allow_null=True)
+    health = ServerHealthSerializer(allow_null=True, help_text=HEALTH)
     late = serializers.ChoiceField(PHASES, allow_null=True, help_text="The phase that the node reported after the end")
     text = serializers.CharField(help_text="The same as a sentence")
 
@@ -205,4 +234,5 @@ class OperationSerializer(serializers.Serializer[Any]):
     swap_seconds = serializers.FloatField(
         allow_null=True, help_text="How long the server answered no client while it replaced the loaded version"
     )
+    health = ServerHealthSerializer(allow_null=True, help_text=HEALTH)
     outcomes = OutcomeSerializer(many=True, help_text="How each attempt ended, oldest first; never overwritten")

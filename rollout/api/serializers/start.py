@@ -78,6 +78,10 @@ class StartRolloutSerializer(StrictSerializer):
     selector = SelectorSerializer(required=False)
     strategy = StrategySerializer(required=False)
     supersede = StrictBooleanField(default=False)
+    even_if_used = StrictBooleanField(
+        default=False,
+        help_text="Remove the module even if its commands were called in the last 10 minutes",
+    )
     plan_hash = StrictCharField(
         validators=[RegexValidator(r"\A[0-9a-f]{64}\Z")],
         required=False,
@@ -87,6 +91,8 @@ class StartRolloutSerializer(StrictSerializer):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "nodes" in attrs and "selector" in attrs:
             raise serializers.ValidationError({"selector": ["Cannot be combined with nodes."]})
+        if attrs["even_if_used"] and attrs["action"] != Action.REMOVE:
+            raise serializers.ValidationError({"even_if_used": ["Must be false unless action is remove."]})
         return attrs
 
     def to_request(self, origin: Origin) -> RolloutRequest:

@@ -12,7 +12,7 @@ from rest_framework import serializers
 from api.fields import StrictBooleanField, StrictFloatField, StrictIntegerField, StrictSerializer, moment
 from rollout.domain.retries import LONGEST_BACKOFF_SECONDS
 from rollout.domain.strategy import LONGEST_SETTLING_SECONDS, Amount, Gate, Offline, OnAbort, OnFailure, Strategy
-from rollout.messages import Reason
+from rollout.messages import FailedCalls, Reason
 
 MAX_NODES = 10_000
 
@@ -81,6 +81,14 @@ class RetriesSerializer(StrictSerializer):
     )
 
 
+class HealthStrategySerializer(StrictSerializer):
+    failed_calls = serializers.ChoiceField(
+        choices(FailedCalls),
+        required=False,
+        help_text="What happens if more than twice the share of calls of the module's commands fails as before",
+    )
+
+
 class StrategySerializer(StrictSerializer):
     """All fields are optional. An amount is a number of nodes, or a share such as `"10%"`."""
 
@@ -108,6 +116,7 @@ class StrategySerializer(StrictSerializer):
         required=False,
         help_text="Seconds that a server has to run after the load before its node succeeds",
     )
+    health = HealthStrategySerializer(required=False)
     node_deadline_seconds = StrictFloatField(
         min_value=1, max_value=DAY_SECONDS, required=False, help_text="Longest time for one node, in seconds"
     )

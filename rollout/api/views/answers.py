@@ -8,6 +8,7 @@ from rest_framework.response import Response
 
 from artifacts_app.errors import ArtifactNotFoundError
 from rollout.domain.errors import (
+    CommandsInUseError,
     DependencyCycleError,
     ModuleNeededError,
     NoMatchError,
@@ -28,6 +29,7 @@ PLAN_REFUSALS = (
     ArtifactNotFoundError,
     DependencyCycleError,
     ModuleNeededError,
+    CommandsInUseError,
 )
 
 

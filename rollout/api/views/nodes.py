@@ -65,7 +65,7 @@ class NodeViewSet(ViewSet):
     @extend_schema(responses=NodeDetailSerializer, parameters=[AS_OF])
     @refuses(NodeNotFoundError)
     def retrieve(self, request: Request, name: str) -> Response:
-        """Return one node. With `as_of`, `last_seen` is null, because it is not in the log."""
+        """Return one node. With `as_of`, `last_seen` and the place in its shard are null, because they are not in the log."""
         former = as_of(request)
         return _node(name) if former is None else Response(node_as_of(name, former))
 

@@ -15,6 +15,7 @@ from accounts.roles import Permission
 from api.errors import InvalidRequestError
 from api.refusals import refuses
 from rollout.domain.errors import RolloutNotFoundError
+from rollout.domain.server_health import in_columns
 from rollout.messages import Action
 from rollout.projections.attempts import earlier
 from rollout.projections.counters import COUNTERS
@@ -43,6 +44,7 @@ COLUMNS = (
     "to_sha256",
     "seconds",
     "swap_seconds",
+    *in_columns(None),
     "late",
     "retry_of",
     "rollback_of",
@@ -116,6 +118,7 @@ def _records(report: Report) -> Iterator[dict[str, Any]]:
         yield from ({**_attempt(node, each), "module_name": rollout["module_name"]} for each in former)
         yield {
             **node,
+            **in_columns(node["health"]),
             "record": "node",
             "server_log": _joined(node["server_log"]),
             "at": node["released_at"],
@@ -131,6 +134,7 @@ def _joined(lines: list[str]) -> str:
 def _attempt(node: dict[str, Any], outcome: dict[str, Any]) -> dict[str, Any]:
     return {
         **outcome,
+        **in_columns(outcome["health"]),
         **from_to(outcome["had"], outcome["action"], outcome["version"], outcome["content_sha256"]),
         "record": "attempt",
         "at": outcome["released_at"],

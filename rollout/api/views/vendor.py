@@ -45,6 +45,7 @@ from rollout.api.serializers.vendor import (
     VendorNodeSerializer,
 )
 from rollout.domain.errors import (
+    CommandsInUseError,
     DependenciesNotSupportedError,
     DependencyCycleError,
     FleetFrozenError,
@@ -169,11 +170,12 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
             raise ModuleThereError(str(error)) from error
 
     @extend_schema(responses={200: StartedSerializer})
-    @refuses(NoSuchModuleError, RolloutInProgressError, ModuleNeededError, FleetFrozenError)
+    @refuses(NoSuchModuleError, RolloutInProgressError, ModuleNeededError, CommandsInUseError, FleetFrozenError)
     def destroy(self, request: Request, uid: str) -> Response:
         """Remove the module from every node, then delete its object and its artifact: poll the `action_uid`.
 
-        If an offline or draining node still has the module, object and artifact stay, and the action says so.
+        If an offline or draining node still has the module, object and artifact stay, and the action says so. Refused
+        while the module's commands are in use.
         """
         refuse_if_frozen()
         module_name, version = module_key(uid)

@@ -19,7 +19,7 @@ from rollout.domain.node.inventory_order import is_earlier
 from rollout.domain.node.pace import Change
 from rollout.domain.placement.scheduling import LARGEST_GENERATION
 from rollout.messages import FORMER_CAPABILITIES, HEARTBEATS, Heartbeat
-from rollout.models import Liveness
+from rollout.models import Liveness, NodeFacts
 from rollout.process.advance import advance_all
 from rollout.process.placements import caused_changes, forgetting
 from rollout.queries.nodes import KnownNode, known_nodes
@@ -94,12 +94,13 @@ def _record_skews(skews: Mapping[str, float]) -> None:
 @retry_on_conflict
 def _record_all(heartbeats: Sequence[Heartbeat]) -> list[str]:
     """Record the heartbeats. Return the names of the nodes that have changed, also those that have another place in their
-    shard because another node has changed. Three queries read what is known, whatever the number of nodes."""
+    shard because another node has changed. Three queries read what is known, whatever the number of nodes, and a fourth one
+    if inventories have changed."""
     order = MessageOrder(HEARTBEATS, {heartbeat.node for heartbeat in heartbeats})
     newest = _newest(heartbeats, order)
     known = known_nodes({each.node for each in heartbeats})
     news = [_news(known[name], heartbeat, order) for name, heartbeat in newest.items()]
-    unlike = [each for each in news if each.changes or each.lost]
+    unlike = _with_processes([each for each in news if each.changes or each.lost], newest)
     doubles = _doubles(known, order)
     states = load_states([node_stream(name) for name in {*doubles, *(each.node for each in unlike)}], NODE)
     changes = Batch()
@@ -140,6 +141,24 @@ def _news(known: KnownNode, heartbeat: Heartbeat, order: MessageOrder) -> Record
         lost=lost,
         degradation=known.degradation_by(heartbeat),
     )
+
+
+def _with_processes(news: list[RecordHeartbeat], newest: Mapping[str, Heartbeat]) -> list[RecordHeartbeat]:
+    """Return the commands with `same_process`. One query, if an inventory has changed."""
+    run_ids = {
+        each.node: facts.run_id
+        for each in news
+        if (each.lost or Change.INVENTORY in each.changes)
+        and (facts := newest[each.node].facts) is not None
+        and facts.run_id
+        and not facts.problem  # else the loaded modules are not known
+    }
+    if not run_ids:
+        return news
+    known = dict(NodeFacts.objects.filter(node__in=run_ids).values_list("node", "run_id"))
+    return [
+        replace(each, same_process=each.node in run_ids and run_ids[each.node] == known.get(each.node)) for each in news
+    ]
 
 
 def _forgotten(names: Sequence[str], joins: Sequence[Append]) -> list[Append]:

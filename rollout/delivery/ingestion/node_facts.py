@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from rollout.domain.node.harm import is_suspect
 from rollout.domain.node.health import LOOP_RESTARTS, failed_checks
 from rollout.messages import FindingStatus, Heartbeat
 from rollout.models import NodeFacts
@@ -15,7 +16,7 @@ FACTS_SECONDS = 60.0
 #: Restarts that are kept.
 MOST_RESTARTS = 10
 #: They change with each heartbeat.
-_NUMBERS = ("uptime_seconds", "used_memory", "unexpected_error_replies")
+_NUMBERS = ("uptime_seconds", "used_memory")
 _CONFLICT = "loadmodule_owner"
 
 
@@ -41,6 +42,7 @@ _COLUMNS = (
     "run_id",
     "restarts",
     "third_restart_at",
+    "suspect",
     "reported_at",
 )
 
@@ -61,6 +63,7 @@ def _row(heartbeat: Heartbeat, before: NodeFacts | None, now: datetime) -> NodeF
             include_seen=server["include_seen"],
         )
     row.node, row.server, row.reported_at = heartbeat.node, server, now
+    row.suspect = is_suspect(server)
     row.run_id = server["run_id"] or (before.run_id if before else "")
     row.restarts = _restarts(server["run_id"], before, now)
     third = row.restarts[-LOOP_RESTARTS] if len(row.restarts) >= LOOP_RESTARTS else None
@@ -89,4 +92,13 @@ def _is_news(row: NodeFacts, before: NodeFacts | None) -> bool:
 def _lasting(server: dict[str, Any]) -> dict[str, Any]:
     """Return the facts without those that always change."""
     replicas = [(each["address"], each["state"]) for each in server.get("replicas", [])]
-    return {name: value for name, value in server.items() if name not in _NUMBERS} | {"replicas": replicas}
+    modules = [_lasting_of_module(each) for each in server.get("modules", [])]
+    lasting = {name: value for name, value in server.items() if name not in _NUMBERS}
+    return lasting | {"replicas": replicas, "modules": modules}
+
+
+def _lasting_of_module(module: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of a module; of its calls, if there were any lately."""
+    calls = module.get("recent_calls")
+    lasting = {name: value for name, value in module.items() if name not in {"most_called", "clients"}}
+    return lasting | {"recent_calls": None if calls is None else bool(calls)}

@@ -56,7 +56,8 @@ class NodeFacts:
     """One node of a rollout. `since`: when its operation entered its phase. `behind`: the rollout whose older operation
     must end first, or empty. `ready_at`: when the wait before a retry ends. `touched`: the operation was released.
     `node_problem`: why the node is
-    degraded. `canceled_by`: the person who canceled the operation, or whose newer rollout superseded it."""
+    degraded. `canceled_by`: the person who canceled the operation, or whose newer rollout superseded it. `drift_reason`:
+    why the module has drifted since, if that is known."""
 
     name: str
     node_phase: NodePhase
@@ -71,6 +72,7 @@ class NodeFacts:
     deadline_at: datetime | None = None
     touched: bool = False
     canceled_by: str = ""
+    drift_reason: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,6 +47,9 @@ def _explain_end(state: RolloutState, next_step: Step, node: NodeFacts) -> Why:
         parts += [f"{node.reason}: {words.meaning}", sentence(node.message), words.hint]
     else:
         parts.append(sentence(node.message))
+    if node.drift_reason is not None:
+        words = WORDS[node.drift_reason]
+        parts += [f"Since then: {node.drift_reason}: {words.meaning}", words.hint]
     waits: tuple[Wait, ...] = ()
     if node.name in _changed_nodes(next_step):
         waits = (Wait(what=Rule.NEXT_STEP, text=f"another operation on {node.name}, which is about to be scheduled"),)
@@ -73,7 +76,8 @@ def _rule_of_node(node: NodeFacts) -> Rule:
 def _answer(node: NodeFacts) -> Iterator[Wait]:
     does = "cancel it" if node.phase == Phase.CANCELING else "report the end"
     offline = f", and {node.name} is offline" if node.node_phase == NodePhase.OFFLINE else ""
-    text = f"{node.name} to {does}; it is {node.phase}{offline}"
+    noted = f". {node.message}".rstrip(" .") if node.reason is not None else ""
+    text = f"{node.name} to {does}; it is {node.phase}{offline}{noted}"
     yield Wait(what=Rule.NODE_DEADLINE, text=text, until=node.deadline_at)
 
 

@@ -86,7 +86,8 @@ class RecordHeartbeat:
 
     `hello`: the agent has just started. Only such a heartbeat makes a decommissioned node join again. `changes`: the kinds
     of changes that may be recorded now for a node that is known (see `pace`). `lost`: modules, by name and version, whose
-    inventory may be recorded even if `changes` does not contain the inventory.
+    inventory may be recorded even if `changes` does not contain the inventory. `same_process`: the server has not
+    restarted since the heartbeat before, so a module that it has no longer loaded was unloaded.
     """
 
     node: str
@@ -95,6 +96,7 @@ class RecordHeartbeat:
     inventory: Inventory
     changes: frozenset[Change] = frozenset(Change)
     lost: frozenset[tuple[str, int]] = frozenset()
+    same_process: bool = False
     degradation: Degradation | None = None
 
 
@@ -168,7 +170,8 @@ class ForgetNode:
 class RecordDrift:
     """Record that a module differs from its desired state. `desired` and `observed`: `load`, `files` or `absent`.
 
-    `content_sha256`: the digest of the files on the node. Do nothing if the same drift is recorded.
+    `content_sha256`: the digest of the files on the node. `reason`: as in the event. Do nothing if the same drift is
+    recorded.
     """
 
     node: str
@@ -177,6 +180,7 @@ class RecordDrift:
     desired: str
     observed: str
     content_sha256: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

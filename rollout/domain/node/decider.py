@@ -1,6 +1,6 @@
 """The rules of one node: which events each command leads to. A heartbeat that changes nothing leads to none."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from eventstore import Decider
@@ -214,7 +214,7 @@ def _record_heartbeat(state: NodeState, heartbeat: RecordHeartbeat) -> list[Node
         if is_whole
         else replace(heartbeat.inventory, modules=_with_losses(state.modules, heartbeat))
     )
-    return events + _record_inventory(state, heartbeat.node, inventory)
+    return events + _record_inventory(state, heartbeat.node, inventory, same_process=heartbeat.same_process)
 
 
 def _record_health(known: Degradation | None, heartbeat: RecordHeartbeat) -> list[NodeEvent]:
@@ -233,11 +233,20 @@ def _with_losses(modules: Sequence[InstalledModule], heartbeat: RecordHeartbeat)
     return (*kept, *reported)
 
 
-def _record_inventory(state: NodeState, node: str, inventory: Inventory) -> list[NodeEvent]:
+def _record_inventory(
+    state: NodeState, node: str, inventory: Inventory, *, same_process: bool = False
+) -> list[NodeEvent]:
     if is_earlier(inventory, state.sequence) or inventory.modules == state.modules:
         return []
     number = inventory.counter if inventory.incarnation else inventory.sequence
-    return [NodeInventoryChanged(node=node, sequence=number, modules=inventory.modules)]
+    unloaded = _loaded(state.modules) - _loaded(inventory.modules) if same_process else ()
+    return [
+        NodeInventoryChanged(node=node, sequence=number, modules=inventory.modules, unloaded=tuple(sorted(unloaded)))
+    ]
+
+
+def _loaded(modules: Iterable[InstalledModule]) -> set[tuple[str, int]]:
+    return {(each.module_name, each.version) for each in modules if each.loaded}
 
 
 def _record_drift(state: NodeState, command: RecordDrift) -> list[NodeEvent]:
@@ -254,6 +263,7 @@ def _record_drift(state: NodeState, command: RecordDrift) -> list[NodeEvent]:
             desired=command.desired,
             observed=command.observed,
             content_sha256=command.content_sha256,
+            reason=command.reason,
         )
     ]
 

@@ -120,11 +120,13 @@ class NodeProfileChanged:
 @event("node.inventory_changed.v1")
 class NodeInventoryChanged:
     """The node reported other modules. `modules`: all modules on the node that Modfleet installed. `sequence`: the number
-    that the agent gave to this inventory."""
+    that the agent gave to this inventory. `unloaded`: name and version of modules that the same server process had loaded
+    before, and has no longer loaded."""
 
     node: str
     sequence: int
     modules: tuple[InstalledModule, ...]
+    unloaded: tuple[tuple[str, int], ...] = ()
 
 
 @event("node.labelled.v1")
@@ -194,7 +196,8 @@ ABSENT = "absent"
 class NodeDrifted:
     """A module on the node differs from its desired state.
 
-    `desired` and `observed`: `load`, `files` or `absent`. `content_sha256`: the digest of the files on the node."""
+    `desired` and `observed`: `load`, `files` or `absent`. `content_sha256`: the digest of the files on the node.
+    `reason`: `unloaded_by_hand` if a person unloaded it, empty if the cause is not known."""
 
     node: str
     module_name: str
@@ -202,6 +205,7 @@ class NodeDrifted:
     desired: str
     observed: str
     content_sha256: str
+    reason: str = ""
 
 
 @event("node.drift_ended.v1")

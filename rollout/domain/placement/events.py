@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from eventstore import event
-from rollout.messages import Action, Activation, Phase, Reason, Replication
+from rollout.messages import Action, Activation, Phase, Reason, Replication, ServerHealth
 
 
 def placement_stream(node: str, module: str) -> str:
@@ -131,12 +131,16 @@ class OperationGivenBack:
 
 @event("operation.progressed.v1")
 class OperationProgressed:
-    """The node reported a later phase of the operation that is not final."""
+    """The node reported a later phase of the operation that is not final, or what happened in the phase.
+
+    `reason` is then `server_hangs` or `server_restarted`. Each reason is recorded once for an attempt."""
 
     rollout: str
     node: str
     module_name: str
     phase: Phase
+    reason: Reason | None = None
+    message: str = ""
 
 
 @event("operation.finished.v1")
@@ -145,7 +149,8 @@ class OperationFinished:
 
     `seconds`: how long the node worked, null if the node did not report it. `swap_seconds`: how long the node's server
     answered no client while it replaced one version by another, null if it replaced none. `answered`: the node reported
-    this end; null in older logs."""
+    this end; null in older logs. `health`: the server before the load and after it has settled, null if the operation loaded
+    nothing."""
 
     rollout: str
     node: str
@@ -156,6 +161,7 @@ class OperationFinished:
     seconds: float | None = None
     swap_seconds: float | None = None
     answered: bool | None = None
+    health: ServerHealth | None = None
 
 
 @event("operation.reported_late.v1")

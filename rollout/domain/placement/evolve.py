@@ -40,7 +40,7 @@ def evolve(state: PlacementState, event: PlacementEvent) -> PlacementState:
         case OperationGivenBack():
             return _given_back(state, event)
         case OperationProgressed():
-            return _with_live(state, event.phase)
+            return _progressed(state, event)
         case OperationFinished():
             return _finished(state, event)
         case OperationReportedLate():
@@ -89,6 +89,13 @@ def _given_back(state: PlacementState, event: OperationGivenBack) -> PlacementSt
 
 def _with_live(state: PlacementState, phase: Phase) -> PlacementState:
     return state if state.live is None else replace(state, live=replace(state.live, phase=phase))
+
+
+def _progressed(state: PlacementState, event: OperationProgressed) -> PlacementState:
+    if state.live is None:
+        return state
+    noted = state.live.noted if event.reason is None else (*state.live.noted, event.reason)
+    return replace(state, live=replace(state.live, phase=event.phase, noted=noted))
 
 
 def _finished(state: PlacementState, event: OperationFinished) -> PlacementState:

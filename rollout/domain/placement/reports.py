@@ -12,11 +12,13 @@ from rollout.domain.placement.events import (
 from rollout.domain.placement.late_reports import record_late_report
 from rollout.domain.placement.outcomes import reported_outcome
 from rollout.domain.placement.state import Operation, PlacementState
-from rollout.messages import REPORTED_PHASES, REPORTED_REASONS, RETURNING, Phase, Reason, Report
+from rollout.messages import REPORTED_PHASES, REPORTED_REASONS, RETURNING, RUNNING_PHASES, Phase, Reason, Report
 
 #: The most rejected reports that are recorded between two scheduled operations, so that no node can fill the log.
 MOST_REJECTED = 10
 
+#: What may happen in a phase. The operation goes on.
+_NOTED = frozenset({Reason.SERVER_HANGS, Reason.SERVER_RESTARTED})
 #: A report never moves an operation back to an earlier phase.
 _ORDER = tuple(Phase)
 
@@ -102,14 +104,23 @@ def _record_live(live: Operation, report: Report) -> list[PlacementEvent]:
                 seconds=report.seconds,
                 swap_seconds=report.swap_seconds,
                 answered=True,
+                health=report.health,
             )
         ]
     is_returned = 0 < report.release <= live.returned  # it has arrived after the return
-    if is_returned or _ORDER.index(report.phase) <= _ORDER.index(live.phase):
+    reason = report.reason if report.reason in _NOTED and report.reason not in live.noted else None
+    is_later = _ORDER.index(report.phase) > _ORDER.index(live.phase)
+    is_news = reason is not None and live.phase in RUNNING_PHASES and live.phase != Phase.CANCELING
+    if is_returned or not (is_later or is_news):
         return []
     return [
         OperationProgressed(
-            rollout=report.rollout, node=report.node, module_name=report.module_name, phase=report.phase
+            rollout=report.rollout,
+            node=report.node,
+            module_name=report.module_name,
+            phase=report.phase if is_later else live.phase,
+            reason=reason,
+            message=report.message if reason else "",
         )
     ]
 

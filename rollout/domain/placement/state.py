@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rollout.domain.placement.desired_state import desired_after
 from rollout.domain.placement.events import Intent, Target
-from rollout.messages import Phase
+from rollout.messages import Phase, Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +18,8 @@ class Operation(Intent):
     `released`: the node was asked, in this attempt. `answers`: how the attempt ended, and what the node reported after
     that: phases, each with True for a success. `answered`: the node has reported an end of the attempt. `succeeded`: the
     node is as the operation was to leave it. `releases`: how often this attempt was released.
-    `returned`: the newest of these releases that the agent has returned.
+    `returned`: the newest of these releases that the agent has returned. `noted`: what happened in the attempt and was
+    recorded.
     """
 
     before: tuple[Target, ...] | None = None
@@ -30,6 +31,7 @@ class Operation(Intent):
     succeeded: bool = False
     releases: int = 0
     returned: int = 0
+    noted: tuple[Reason, ...] = ()
 
     @property
     def result(self) -> tuple[Target, ...]:

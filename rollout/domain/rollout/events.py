@@ -92,7 +92,8 @@ class RolloutStarted:
     `named`: the nodes were chosen, so the rollout does not apply to nodes that join later. `needs`: rollouts that must
     succeed before the first wave, because this rollout needs their modules. `retry_of`: the finished rollout whose failed
     nodes this one retries. `rollback_of`: the finished rollout that this one rolls back, except on the nodes in
-    `left_alone`. `purge`: after all nodes have succeeded, the module object and the artifact are deleted too."""
+    `left_alone`. `purge`: after all nodes have succeeded, the module object and the artifact are deleted too.
+    `even_if_used`: the module is removed even if its commands were called in the last 10 minutes."""
 
     rollout: str
     action: Action
@@ -109,6 +110,7 @@ class RolloutStarted:
     rollback_of: str = ""
     left_alone: tuple[LeftUnchanged, ...] = ()
     purge: bool = False
+    even_if_used: bool = False
 
 
 @event("rollout.approved.v1")

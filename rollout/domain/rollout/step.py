@@ -3,7 +3,7 @@ as `rollout.process.advance`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from rollout.domain.placement.commands import (
     Cancel,
@@ -32,6 +32,9 @@ from rollout.domain.rollout.snapshot import Snapshot
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Offline, OnAbort
 from rollout.messages import Phase, Reason
+
+#: How often the health of servers is looked at during a soak.
+SOAK_LOOK = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +67,8 @@ def wake_at(state: RolloutState, snapshot: Snapshot) -> datetime | None:
     """Return when the rollout's next deadline, soak end, start or retry is due; None if there is none."""
     moments: list[datetime | None] = [progress_deadline(state, snapshot), snapshot.wake_at]
     if state.wave_phase == WavePhase.SOAKING and state.phase == RolloutPhase.RUNNING:
-        moments.append(state.soak_until)
+        # Facts of servers are no events, so a rollout that soaks looks for itself.
+        moments.append(min(state.soak_until or snapshot.now, snapshot.now + SOAK_LOOK))
     if state.wave < 0:
         moments.append(state.strategy.start_at)
     return min((each for each in moments if each is not None and each > snapshot.now), default=None)

@@ -7,16 +7,22 @@ from django.conf import settings
 
 from accounts.errors import ModulesUploadDisabledError
 from accounts.events import CLUSTER_STREAM, ClusterSettingsChanged
-from accounts.selectors import drift_is_corrected, modules_upload_allowed, require_modules_upload_allowed
+from accounts.selectors import (
+    compatible_redis_version_is_enforced,
+    drift_is_corrected,
+    modules_upload_allowed,
+    require_modules_upload_allowed,
+)
 from eventstore import load
 from tests.plugins.cast import client_of
 
 URL = "/v1/cluster"
+UNCHANGED = {"correct_drift": False, "enforce_compatible_redis_version": False}
 
 
 def test_it_works(alice):
     response = client_of(alice).put(URL, {"allow_modules_upload": False}, format="json")
-    answer = {"name": "modfleet", "allow_modules_upload": False, "correct_drift": False}
+    answer = {"name": "modfleet", "allow_modules_upload": False, **UNCHANGED}
     assert (response.status_code, response.json()) == (200, answer)
     assert client_of(alice).get(URL).json() == response.json()
     assert not modules_upload_allowed()
@@ -36,7 +42,15 @@ def test_one_setting_leaves_the_others(alice):
     client = client_of(alice)
     client.put(URL, {"allow_modules_upload": False}, format="json")
     response = client.put(URL, {"name": "berlin"}, format="json")
-    assert response.json() == {"name": "berlin", "allow_modules_upload": False, "correct_drift": False}
+    assert response.json() == {"name": "berlin", "allow_modules_upload": False, **UNCHANGED}
+
+
+def test_compatible_versions_are_enforced_only_when_somebody_says_so(alice):
+    assert not compatible_redis_version_is_enforced()
+    response = client_of(alice).put(URL, {"enforce_compatible_redis_version": True}, format="json")
+    assert (response.status_code, response.json()["enforce_compatible_redis_version"]) == (200, True)
+    assert compatible_redis_version_is_enforced()
+    assert load(CLUSTER_STREAM)[-1].event.enforce_compatible_redis_version
 
 
 def test_drift_is_corrected_only_when_somebody_says_so(alice):

@@ -48,7 +48,7 @@ def die(report):
         os.kill(os.getpid(), signal.SIGKILL)
 
 if sys.argv[1] == "unload":
-    remove.unload = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    remove.unload = remove.unload_and_rewrite = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 Runner(settings_from(os.environ)).execute(from_json(Command, json.load(sys.stdin)), report=die)
 """
 
@@ -115,8 +115,15 @@ class Valkey:
         self.process.wait()
 
     def restart(self) -> None:
-        """As a supervisor does it after a crash."""
+        """As a person does it: nothing says that the server crashed."""
         self.kill()
+        self.start()
+
+    def crash(self) -> None:
+        """It writes a crash report, and a supervisor starts it again at once."""
+        assert self.process
+        self.process.send_signal(signal.SIGSEGV)
+        self.process.wait()
         self.start()
 
 
@@ -185,10 +192,12 @@ class Site:
         return self.runner.execute(command, report=self.said.append)
 
     def run_and(self, command: Command, phase: Phase, do: Callable[[], object]) -> Report | None:
-        """The final report of the command; `do` is called while it reports `phase`."""
+        """The final report of the command; `do` is called while it reports `phase` for the first time."""
+        self.said = []
 
         def note(said: Report) -> None:
-            if said.phase is phase:
+            self.said.append(said)
+            if said.phase is phase and self.phases().count(phase) == 1:
                 do()
 
         return self.runner.execute(command, report=note)

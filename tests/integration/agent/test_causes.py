@@ -194,7 +194,7 @@ def blocked_clients(site, workshop):
     site.install(workshop.built("blocks", 1))
     with blocked_client(site):
         wait_for(lambda: site.server.call("INFO", "clients")["blocked_clients"] == 1)
-        return site.remove(workshop.built("blocks", 1))
+        return site.remove(workshop.built("blocks", 1), even_if_used=True)
 
 
 def used_by_another(site, workshop):
@@ -237,7 +237,7 @@ CAUSES = {
     upgraded_while_busy: (Reason.MODULE_BUSY, "Retry when its timers have fired", ""),
     removed("types"): (Reason.EXPORTS_DATA_TYPES, "restart of the server", ""),
     used_by_another: (Reason.USED_BY_MODULE, "Remove the modules that use it first", ""),
-    named_in_acl: (Reason.NAMED_IN_ACL, "base.ask", ""),
+    named_in_acl: (Reason.ACL_REFERENCES_MODULE, "base.ask", ""),
 }
 
 
@@ -287,7 +287,7 @@ def test_an_upgrade_of_a_module_whose_commands_acl_rules_name(site, workshop, bi
     site.server.call("ACL", "SETUSER", "bob", "on", "nopass", "-@all", "+base.ask")
     report = site.install(workshop.built("base", 2), commands=("base.ask",))
     if binary == VALKEY:
-        assert (report.phase, report.reason) == (Phase.FAILED, Reason.NAMED_IN_ACL)
+        assert (report.phase, report.reason) == (Phase.FAILED, Reason.ACL_REFERENCES_MODULE)
     else:
         assert report.phase is Phase.SUCCEEDED
     assert any("+base.ask" in rule for rule in site.server.call("ACL", "LIST"))
@@ -297,7 +297,7 @@ def test_an_upgrade_that_loses_such_a_command_is_refused(site, workshop):
     site.install(workshop.built("base", 1))
     site.server.call("ACL", "SETUSER", "bob", "on", "nopass", "-@all", "+base.ask")
     report = site.install(workshop.built("base", 2), commands=("base.other",))
-    assert (report.phase, report.reason) == (Phase.FAILED, Reason.NAMED_IN_ACL)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.ACL_REFERENCES_MODULE)
     assert site.server.loaded() == {("base", 1)}
 
 

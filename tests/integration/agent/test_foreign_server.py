@@ -92,3 +92,14 @@ def test_an_answer_that_cannot_be_read_is_a_problem_of_the_server(seen, answers)
 )
 def test_text_that_no_database_can_store_is_left_out(seen, fields):
     assert (seen({"INFO": info(**fields)})).problem == ""
+
+
+def test_a_hostile_cluster(seen):
+    myself = "a\0b \0:1@2,\0 myself,master c\0d 0 0 1 connected [5->-peer] [99999->-peer]"
+    job = [bulk("source_node"), bulk("\0"), bulk("slot_ranges"), bulk("7-99999999999"), bulk("state"), bulk("new\0")]
+    answers = {"CLUSTER INFO": bulk("cluster_state:\0"), "CLUSTER NODES": bulk(f"\n\0\n{myself}\n{'x ' * 9}\n")}
+    answers |= {"INFO": info(valkey_version="9.1.0", cluster_enabled="1"), "CLUSTER GETSLOT": array(array(*job))}
+    facts = seen(answers)
+    assert (facts.problem, facts.node_id, facts.master_node_id) == ("", "ab", "cd")
+    assert facts.migrations is not None
+    assert [each.slots for each in facts.migrations] == ["7-16383", "5 99999"]

@@ -19,9 +19,15 @@ SETTLE = {"settle_seconds": 0.5}
 ORDER = {"load_order": ("base", "needs")}
 
 
+@pytest.fixture(autouse=True)
+def log(site):
+    """The agent reads the log, in which a server that crashes writes a report."""
+    site.environ["MODFLEET_SERVER_LOG"] = str(site.server.folder / "log")
+    site.restart_agent()
+
+
 def crash(site):
-    """The server is killed, and a supervisor starts it again at once."""
-    return site.server.restart
+    return site.server.crash
 
 
 def lines(site):
@@ -178,6 +184,7 @@ def test_after_a_rebuild_that_takes_the_server_down_the_old_files_are_back(site,
 
 
 def test_a_server_that_stays_down_is_started_without_it(site, built, monkeypatch):
+    monkeypatch.setattr("rollout.agent.operations.settle.DOWN_SECONDS", 0.1)
     monkeypatch.setattr("rollout.agent.operations.undo.COMES_BACK_SECONDS", 0.1)
     site.install(built("greet"))
     report = site.run_and(site.command(built("greet", 10001), **SETTLE), Phase.SETTLING, site.server.kill)
@@ -219,7 +226,7 @@ def test_a_server_with_keys_of_a_new_type_starts_with_its_data(site, built):
     def make_a_key_and_crash():
         site.server.call("KEEPS.SET", "k", "7")
         site.server.call("SAVE")
-        site.server.restart()
+        site.server.crash()
 
     command = site.command(built("keeps", 1), has_types=True, **SETTLE)
     report = site.run_and(command, Phase.SETTLING, make_a_key_and_crash)
@@ -238,6 +245,7 @@ def test_it_starts_also_when_the_agent_dies_with_it(site, built):
 
 
 def test_its_line_and_its_files_stay_while_the_server_is_down(site, built, monkeypatch):
+    monkeypatch.setattr("rollout.agent.operations.settle.DOWN_SECONDS", 0.1)
     monkeypatch.setattr("rollout.agent.operations.undo.COMES_BACK_SECONDS", 0.1)
     command = site.command(built("keeps", 1), has_types=True, **SETTLE)
     report = site.run_and(command, Phase.SETTLING, site.server.kill)
@@ -290,7 +298,7 @@ def write(site):
 def test_a_server_whose_aof_has_its_commands_starts_with_its_data(site, built):
     def write_and_crash():
         write(site)
-        site.server.restart()
+        site.server.crash()
 
     report = site.run_and(site.command(built("writes", 1), **SETTLE), Phase.SETTLING, write_and_crash)
     assert report.reason is Reason.SERVER_CRASHED
@@ -350,7 +358,7 @@ def test_without_an_aof_its_line_waits_for_the_settling(site, built):
     def write_and_look():
         write(site)
         said.extend(lines(site))
-        site.server.restart()
+        site.server.crash()
 
     assert site.run_and(command, Phase.SETTLING, write_and_look).reason is Reason.SERVER_CRASHED
     assert (said, lines(site), site.server.loaded()) == ([], [], set())
@@ -372,9 +380,9 @@ def test_a_refused_removal_leaves_the_line(site, built, declared):
 @AOF_OFF
 def test_a_removal_that_dies_before_the_unload_leaves_the_line_of_a_type(site, built):
     site.install(built("keeps", 1), has_types=True)
+    site.run_and_die(site.command(built("keeps", 1), Action.REMOVE, has_types=True), "unload")
     site.server.call("KEEPS.SET", "k", "7")
     site.server.call("SAVE")
-    site.run_and_die(site.command(built("keeps", 1), Action.REMOVE, has_types=True), "unload")
     site.server.restart()
     assert site.server.call("KEEPS.GET", "k") == 7
 

@@ -11,7 +11,8 @@ import pytest
 from redis.exceptions import ResponseError
 
 from rollout.agent.operations.runner import Runner
-from rollout.agent.server.observation import Observer
+from rollout.agent.server.call_history import CallHistory
+from rollout.agent.server.observation import Observer, is_bundled
 from rollout.agent.server.session import RefusedError
 from rollout.agent.settings import settings_from
 from rollout.messages import Heartbeat, ServerProblem, from_json, to_json
@@ -201,7 +202,7 @@ class OldSession:
 @pytest.mark.parametrize("version", ["6.2.14", "7", "", "banana"])
 def test_an_old_server_is_refused(version):
     session: Any = OldSession(version)
-    _, state, modules = Observer(lambda _: False).observe(session)
+    _, state, modules = Observer(lambda _: False, CallHistory()).observe(session)
     assert (state.problem, modules) == (ServerProblem.SERVER_TOO_OLD, ())
     assert "Redis 7.0+" in state.message
 
@@ -210,7 +211,7 @@ def test_an_old_server_is_refused(version):
 def test_a_cluster(site):
     site.server.kill()
     with (site.root / "modules/modfleet.conf").open("a") as file:
-        file.write("cluster-enabled yes\n")
+        file.write(f"cluster-enabled yes\ncluster-port {free_port()}\n")
     server = site.server
     server.start()
     server.call("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
@@ -220,3 +221,40 @@ def test_a_cluster(site):
 
 def test_its_size(site):
     assert len(json.dumps(to_json(site.runner.heartbeat(hello=True)))) < 4000
+
+
+@both
+def test_the_version_of_redis_that_counts(site):
+    info = site.server.call("INFO", "server")
+    assert site.runner.heartbeat(hello=False).profile.redis_version == info["redis_version"]
+
+
+@both
+def test_modules_of_the_server_are_bundled_and_others_are_not(site, built):
+    """Valkey 9.1 has its Lua engine built in; a person has loaded a module from a directory of his own."""
+    site.install(built("base", 1))
+    file = site.root / "mine.so"
+    file.write_bytes(next(site.folder(built("base", 1)).glob("*.so")).read_bytes())
+    site.remove(built("base", 1))
+    file.chmod(0o755)
+    site.server.call("MODULE", "LOAD", str(file))
+    found = {each.name: (each.ours, each.bundled) for each in state_of(site).modules}
+    assert found.pop("base") == (False, False)
+    assert all(each == (False, True) for each in found.values())
+
+
+@pytest.mark.parametrize(
+    ("path", "bundled"),
+    [
+        ("", True),
+        ("lua", True),
+        ("/usr/lib/valkey/libjson.so", True),
+        ("/usr/local/lib/redis/modules/redisbloom.so", True),
+        ("/opt/redis-stack/lib/rejson.so", True),
+        ("/usr/lib/modfleet/n1/greet/1/greet.so", False),
+        ("/usr/lib/redis-mine/x.so", False),
+        ("/opt/redis/modules/x.so", False),
+    ],
+)
+def test_where_the_modules_of_servers_are(path, bundled):
+    assert is_bundled(path) is bundled

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import pytest
 from msgspec import to_builtins
@@ -9,12 +10,15 @@ from msgspec import to_builtins
 from rollout.delivery.ingestion import record_heartbeats
 from rollout.domain.strategy import Gate
 from rollout.messages import Finding, FindingStatus, InstalledModule, Phase, Reason, Replica, ServerState
+from rollout.models import Rollout
 from rollout.process.advance import advance
 from rollout.services.enrolment import create_join_token
 from rollout.services.rollouts import pause_rollout
+from tests import recorded_shards
 from tests.hosts import Host
 from tests.integration.cli.conftest import NODES
 from tests.recorded_fleet import heartbeat_of, join, phases, rollout, say, start
+from tests.recorded_shards import beat, master_of, replica_of
 
 pytestmark = pytest.mark.slow
 
@@ -99,6 +103,32 @@ def test_a_node(run):
     assert answer(run("nodes", "decommission", "other", "--json"))["phase"] == "decommissioned"
 
 
+def test_a_shard(run):
+    join("top", "below")
+    recorded_shards.say(beat("top", master_of("a:2", "a:9", addresses=("a:1",))), beat("below", replica_of("a:1")))
+    assert run("nodes", "set", "below", "--address", "A:2").stdout == "the address of below is a:2, its shard is top\n"
+    lines = ["top: master", "├── below: replica", "└── a:9: unmanaged replica"]
+    assert "\n".join(lines) in run("nodes", "--tree").stdout
+    ignored = run("nodes", "ignore-replica", "a:9", "--reason", "A backup")
+    assert ignored.stdout == "the replica a:9 of top is ignored\n"
+    shown = run("nodes", "--tree").stdout
+    assert "└── a:9: ignored replica" in shown
+    assert re.search(r"a:9 +A backup +alice +20\S+Z +top\n", shown)
+    (replica,) = answer(run("nodes", "--tree", "--json"))["ignored_replicas"]
+    assert (replica["address"], replica["masters"]) == ("a:9", ["top"])
+    assert {each["name"] for each in answer(run("nodes", "list", "--shard", "top", "--json"))} == {"top", "below"}
+    assert run("nodes", "unignore-replica", "a:9").stdout == "the replica a:9 is not ignored\n"
+    assert "a:9: unmanaged replica" in run("nodes", "--tree").stdout
+    assert run("nodes", "set", "below", "--no-address").stdout.startswith(
+        "the address of below is as the node reports it"
+    )
+    for name in ("top", "below"):
+        run("nodes", "decommission", name, "--yes")
+    elsewhere = run("nodes", "ignore-replica", "a:9", "--reason", "A backup").stdout
+    assert elsewhere == "the replica a:9 is ignored; no node has it now\n"
+    run("nodes", "unignore-replica", "a:9")
+
+
 def test_a_node_is_added(run):
     shown = run("nodes", "add", "web-1", "--label", "zone=a", "--expires", "30m", "--observe")
     assert shown.exit_code == 0
@@ -151,6 +181,11 @@ def test_the_identity_of_a_node(run):
             1,
             "The fleet has no node of this name. `modfleet nodes` lists all nodes.",
         ),
+        (["nodes", "--tree", "list"], 2, "--tree goes without a command: modfleet nodes --tree"),
+        (["nodes", "set", "n1"], 2, "Give --address HOST:PORT, or --no-address to remove the address."),
+        (["nodes", "set", "n1", "--address", "redis"], 2, "'redis' is not an address: write HOST:PORT, such as"),
+        (["nodes", "ignore-replica", "redis", "--reason", "x"], 2, "'redis' is not an address: write HOST:PORT"),
+        (["nodes", "unignore-replica", "a:1"], 1, "`modfleet nodes --tree` lists all ignored replicas."),
         (["nodes", "label", "n1"], 2, "Give the labels as NAME=VALUE, or --clear to remove them."),
         (["nodes", "label", "n1", "zone"], 2, "zone is not a label. Write it as NAME=VALUE."),
         (["events", "--since", "soon"], 2, "soon is not a time. Write it as 2026-11-23T16:20:00Z."),
@@ -217,6 +252,15 @@ def test_a_rollout_is_started_as_it_was_planned(run, module):
     assert made["origin"] == "cli"
 
 
+def test_a_module_that_is_used_is_removed_only_if_a_person_says_so(run, module):
+    words = [module, "1", "--node", "n1", "--action", "remove"]
+    made = answer(run("rollout", "start", *words, "--even-if-used", "--json"))
+    assert Rollout.objects.get(uid=made["uid"]).even_if_used
+    run("rollout", "abort", made["uid"])
+    made = answer(run("rollout", "start", *words, "--supersede", "--json"))
+    assert not Rollout.objects.get(uid=made["uid"]).even_if_used
+
+
 def test_the_strategy_comes_from_a_file_and_options_win(run, module, tmp_path):
     as_yaml, as_json = tmp_path / "careful.yaml", tmp_path / "careful.json"
     as_yaml.write_text("canary: 10%\nsoak_seconds: 5\nstart_at: 2099-01-01T00:00:00Z\nretries: {limit: 4}\n")
@@ -226,6 +270,15 @@ def test_the_strategy_comes_from_a_file_and_options_win(run, module, tmp_path):
     assert (strategy["canary"], strategy["soak_seconds"], strategy["retries"]["limit"]) == ("10%", 7, 4)
     planned = answer(run("rollout", "plan", module, "1", "--strategy", str(as_json), "--retries", "1", "--json"))
     assert (planned["strategy"]["canary"], planned["strategy"]["retries"]["limit"]) == (2, 1)
+
+
+def test_more_failed_calls_stop_the_node(run, module, tmp_path):
+    planned = answer(run("rollout", "plan", module, "1", "--failed-calls", "stop", "--json"))
+    assert planned["strategy"]["health"] == {"failed_calls": "stop"}
+    (tmp_path / "careful.yaml").write_text("health: {failed_calls: stop}")
+    words = ["rollout", "plan", module, "1", "--strategy", str(tmp_path / "careful.yaml")]
+    assert answer(run(*words, "--json"))["strategy"]["health"] == {"failed_calls": "stop"}
+    assert answer(run(*words, "--failed-calls", "warn", "--json"))["strategy"]["health"] == {"failed_calls": "warn"}
 
 
 def test_retries_of_a_strategy_that_are_no_object(run, module, tmp_path):

@@ -111,7 +111,9 @@ def test_a_transport_that_does_not_exist(site):
 @pytest.mark.parametrize("level", Level)
 def test_a_server_starts_with_each_printed_line(site, binary, level, tmp_path):
     (tmp_path / "password").write_text("p1\n")
-    words = ["--print-acl", level, "--user", "a", "--password-file", tmp_path / "password", "--also", *Extra]
+    # Redis does not know the command of `migrations`.
+    extras = [each for each in Extra if binary == SERVERS[0] or each is not Extra.MIGRATIONS]
+    words = ["--print-acl", level, "--user", "a", "--password-file", tmp_path / "password", "--also", *extras]
     shown = doctor(*words)
     assert (shown.returncode, shown.stderr) == (0, "")
     site.server.acl = [shown.stdout.strip()]

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from rollout.agent.doctor import CHECKS, broker, checks
-from rollout.agent.doctor.acl import Level, acl_line
+from rollout.agent.doctor.acl import Extra, Level, acl_line
 from rollout.agent.doctor.outcome import passed
 from rollout.agent.settings import AgentSettings, settings_from
 from tests.integration.agent.conftest import SERVERS
+from tests.plugins.server import free_port
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,25 @@ def test_an_agent_that_only_observes_needs_no_more_rights(site):
     site.settings_class, site.more = Observing, {"observe": True}
     site.start()
     assert [each for each in site.examine().values() if each.status != "pass"] == []
+
+
+@pytest.mark.parametrize("binary", SERVERS, ids=lambda binary: Path(binary).name)
+def test_only_a_cluster_needs_rights_to_read_it(site):
+    site.server.acl = [acl_line(Level.LOAD, "agent", "p").replace(" +cluster|info +cluster|nodes", "")]
+    site.start()
+    assert site.examine()["server_rights"].status == "pass"
+
+
+@pytest.mark.parametrize(
+    ("binary", "extras"),
+    [(SERVERS[0], [Extra.MIGRATIONS]), (SERVERS[1], [])],
+    ids=lambda each: each.name if isinstance(each, Path) else "",
+)
+def test_the_printed_rights_suffice_in_a_cluster(site, extras):
+    site.server.lines += ["cluster-enabled yes", f"cluster-port {free_port()}"]
+    site.server.acl = [acl_line(Level.LOAD, "agent", "p", extras)]
+    site.start()
+    assert site.examine()["server_rights"].status == "pass"
 
 
 def test_unreadable_files_are_unknown_for_a_stated_reason(site):

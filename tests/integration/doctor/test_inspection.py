@@ -1,7 +1,10 @@
 """What this host tells about a real server that runs on it."""
 
 import os
+import socket
 import subprocess
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from redis.retry import Retry
 from rollout.agent.inspection.configuration import read_configuration, split_words
 from rollout.agent.inspection.mounts import mount_of, sees_same
 from rollout.agent.inspection.process import Process, read_process, server_pid
+from rollout.agent.inspection.sockets import host_addresses, is_local
 from tests.integration.agent.conftest import SERVERS, VALKEY
 from tests.plugins.server import free_port
 from tests.waiting import wait_for
@@ -44,6 +48,16 @@ def answers(client):
         return client.ping()
     except redis.ConnectionError:
         return False
+
+
+def test_the_addresses_of_this_host():
+    found = host_addresses()
+    assert [each for each in found if not is_local(each) or ip_address(each).is_loopback] == []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        with suppress(OSError):  # a host without a network
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        name, _ = probe.getsockname()
+    assert name in {*found, "0.0.0.0"}
 
 
 def test_the_process_is_found_by_each_of_its_sockets(server):

@@ -419,6 +419,22 @@ def server_user_may_not_begin_transactions(site):
     site.server.acl = [acl_line(Level.LOAD, "agent", "p").replace(" +multi +exec", "")]
 
 
+@case("server_rights", "warn", "The server refuses these commands to the user agent: pubsub|numsub.")
+def server_user_may_not_count_sentinels(site):
+    site.server.acl = [acl_line(Level.LOAD, "agent", "p").replace(" +pubsub|numsub", "")]
+
+
+@case(
+    "server_rights",
+    "fail",
+    r"The server refuses these commands to the user agent: cluster\|info, cluster\|nodes(, cluster\|getslotmigrations)?\.",
+    is_pattern=True,
+)
+def server_user_may_not_read_the_cluster(site):
+    site.server.lines += ["cluster-enabled yes", f"cluster-port {free_port()}"]
+    site.server.acl = [acl_line(Level.LOAD, "agent", "p").replace(" +cluster|info +cluster|nodes", "")]
+
+
 @case(
     "server_rights",
     "unknown",

@@ -8,6 +8,7 @@ import redis
 from rollout.agent.control_plane.identity import read_identity
 from rollout.agent.settings import settings_from
 from rollout.signing import key_id
+from tests.integration.enrol.conftest import REDIS
 from tests.plugins.server import free_port
 
 STATE = "var/lib/modfleet-agent/n1"
@@ -165,11 +166,30 @@ def test_a_token_that_is_not_needed_is_not_used(install, site, control):
     ]
 
 
+def refusal_of(site, *words):
+    with pytest.raises(redis.ResponseError) as refused:
+        site.as_agent("n1", *words)
+    return str(refused.value)
+
+
+def test_an_install_after_an_upgrade_adds_new_rights(install, site):
+    user, *_ = install().to_copy
+    former = user.replace(" +pubsub|numsub", "")
+    assert (former != user, site.call(*former.split())) == (True, "OK")
+    install("--yes")
+    assert site.as_agent("n1", "PUBSUB", "NUMSUB") == []
+
+
 def test_the_server_user_may_do_what_the_agent_needs_and_no_more(install, site):
     install("--yes")
     site.restart()
     with pytest.raises(redis.ResponseError, match="Error loading"):
         site.as_agent("n1", "MODULE", "LOAD", "/nonexistent")
+    assert site.as_agent("n1", "PUBSUB", "NUMSUB") == []
+    assert "disabled" in refusal_of(site, "CLUSTER", "NODES")
+    # Valkey 9 knows it, and a server does not start with a line that names an unknown command.
+    answer = "unknown subcommand" if site.binary == REDIS else "disabled"
+    assert answer in refusal_of(site, "CLUSTER", "GETSLOTMIGRATIONS")
     for words in (("GET", "x"), ("CONFIG", "GET", "port"), ("SHUTDOWN",), ("ACL", "LIST"), ("MODULE", "LOADEX", "/x")):
         with pytest.raises(redis.exceptions.NoPermissionError):
             site.as_agent("n1", *words)

@@ -170,10 +170,20 @@ def test_a_node_that_cannot_be_corrected_keeps_no_other_from_it():
     offline_nodes.declare_silent_nodes_offline()
     uid = start(action=Action.REMOVE, careful={"offline": "skip", "canary": 0})
     assert (rollout(uid).phase, set(phases(uid).values())) == ("succeeded", {"skipped"})
-    ingestion.record_heartbeats([heartbeat_of(A, modules=[installed()]), heartbeat_of(B, modules=[installed()])])
+    files = installed(loaded=False)  # what is loaded is not removed without a person
+    ingestion.record_heartbeats([heartbeat_of(A, modules=[files]), heartbeat_of(B, modules=[files])])
     load_on([A], "main")
     reconcile()
     assert [each.node for each in Operation.objects.filter(rollout__in=own())] == [B]
+
+
+def test_a_removal_is_not_retried_automatically():
+    fleet(1)
+    rolled_out(1, A)
+    uid = start(action=Action.REMOVE, careful={"retries": Retries(limit=2, backoff_seconds=0)})
+    say(uid, A, Phase.FAILED, reason=Reason.SERVER_UNREACHABLE)
+    advance(uid)
+    assert (phases(uid), operation(uid, A).attempt) == ({A: "failed"}, 1)
 
 
 def test_a_rollback_that_failed_is_not_retried():

@@ -462,7 +462,9 @@ def test_a_beat_that_changes_nothing_is_no_event_and_costs_the_same_for_any_numb
     fleet(40)
     for count in (3, 40):
         heartbeats = [heartbeat_of(f"n{number:04d}") for number in range(count)]
-        with django_assert_num_queries(9):  # keys, nodes, modules, clock, life three times, and the transaction's two
+        with django_assert_num_queries(
+            11
+        ):  # keys, nodes, modules, clock, life three times, facts, shards, and the transaction's two
             assert ingestion.record_heartbeats(heartbeats) is False
 
 

@@ -79,18 +79,18 @@ def heartbeat(name: str, counter: int) -> dict[str, Any]:
         "generations": {"greet": 1},
         "sent_at": time.time(),
         "protocol": 1,
-        "capabilities": ["files", "load", "remove", "undo"],
+        "capabilities": ["files", "load", "remove", "undo", "check_role"],
         "agent_version": "1",
         "facts": {
             **dict.fromkeys(("problem", "message", "run_id", "cluster_state", "enable_module_command"), ""),
-            **dict.fromkeys(texts, "x"),
+            **dict.fromkeys(texts, "x" if counter > 1 else ""),
             **dict.fromkeys((*numbers, "max_memory", "module_count"), 1),
             **dict.fromkeys(truths, counter > 1),
             "role": "master",
             "backups": 0 if counter == 1 else 1,
             "sentinels": 1,
-            "addresses": ["a:1"],
-            "replica_node_ids": ["x"],
+            "addresses": ["a:1"] if counter > 1 else [],
+            "replica_node_ids": ["x"] if counter > 1 else [],
             "migrations": [migration] if counter > 1 else [],
             "replicas": [replica] if counter > 1 else [],
             "replication": replication,
@@ -184,7 +184,9 @@ def test_heartbeats(secrets, part):
     body = heartbeat("bad", 2)
     sign = lambda text: signed(secrets["bad"], "bad", Purpose.HEARTBEAT, text)  # noqa: E731
     assert attack(ingestion.record_heartbeats, body, part, sign) == []
-    assert {each.node for each in Operation.objects.filter(rollout=uid, phase="queued")} == {"bad", "good"}
+    assert {(each.node, each.phase, each.message) for each in Operation.objects.filter(rollout=uid)} == {
+        (each, "queued", "") for each in ("bad", "good")
+    }
 
 
 @pytest.mark.parametrize("part", range(PARTS))

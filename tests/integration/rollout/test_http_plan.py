@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from eventstore import head
-from rollout.services.nodes import decommission_node, drain_node
+from rollout.services.nodes import decommission_node, drain_node, label_node
 from tests.plugins.cast import client_of
 from tests.recorded_fleet import fleet, join, say, start, upload
 from tests.recorded_modules import load_on, package
@@ -25,8 +25,11 @@ DEFAULTS = {
     "soak_seconds": 0.0,
     "gate": "none",
     "settle_seconds": 10.0,
+    "health": {"failed_calls": "warn"},
     "node_deadline_seconds": 300.0,
     "progress_deadline_seconds": 600.0,
+    "ready_deadline_seconds": 3600.0,
+    "domain": "",
     "retries": {"limit": 2, "backoff_seconds": 5.0, "reasons": ["fetch_failed", "server_unreachable", "module_busy"]},
     "offline": "wait",
     "start_at": None,
@@ -79,7 +82,7 @@ def test_it_works(admin):
 def wave(number, names, *, max_failures):
     return {
         "wave": number,
-        "nodes": [{"node": name, "bytes": 10, "expected": None} for name in names],
+        "nodes": [{"node": name, "bytes": 10, "expected": None, "shard": None, "role": None} for name in names],
         "total": len(names),
         "max_parallel": 1,
         "max_failures": max_failures,
@@ -325,13 +328,18 @@ def test_every_field_of_a_strategy_can_be_given_as_it_is_answered(admin):
         "soak_seconds": 1.5,
         "gate": "manual",
         "settle_seconds": 0.0,
+        "health": {"failed_calls": "stop"},
         "node_deadline_seconds": 60.0,
         "progress_deadline_seconds": 604_800.0,
+        "ready_deadline_seconds": 1.0,
+        "domain": "zone",
         "retries": {"limit": 0, "backoff_seconds": 0.5, "reasons": ["disk_full"]},
         "offline": "skip",
         "start_at": "2030-01-01T12:00:00Z",
         "approval": True,
     }
+    for name in ("n0000", "n0001"):
+        label_node(name, {"zone": "a"})
     assert plan(admin, strategy=given).json()["strategy"] == given
     assert plan(admin, strategy=DEFAULTS).json()["strategy"] == DEFAULTS
 
@@ -369,6 +377,8 @@ def test_an_amount_is_a_number_of_nodes_or_a_share(admin, field, value):
         ({"waves": [1, 0]}, "waves.1"),
         ({"waves": ["0%"]}, "waves.0"),
         ({"on_failure": "ignore"}, "on_failure"),
+        ({"health": {"failed_calls": "ignore"}}, "health.failed_calls"),
+        ({"health": "stop"}, "health"),
         ({"on_abort": "kill"}, "on_abort"),
         ({"gate": True}, "gate"),
         ({"offline": "forget"}, "offline"),

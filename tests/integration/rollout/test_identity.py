@@ -573,7 +573,10 @@ def test_signed_heartbeats_cost_the_same_for_any_number_of_nodes(dropped):
         for some in (agents[:3], agents)
     ]
     assert joins[0] == joins[1]
-    assert beats == [10, 10]  # two clocks, keys, nodes, modules, life three times, and the transaction's two
+    assert beats == [
+        12,
+        12,
+    ]  # two clocks, keys, nodes, modules, life three times, facts, shards, and the transaction's two
     assert dropped() == {}
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from rollout.delivery import outbox
 from rollout.delivery.outbox import publish_due
-from rollout.messages import Action
+from rollout.domain.strategy import Health
+from rollout.messages import Action, FailedCalls
 from rollout.models import Rollout
 from rollout.planning.load_order import in_order
 from tests.recorded_fleet import join, operation, say, start
@@ -76,6 +77,24 @@ def test_a_rollout_of_the_release_before_settles_as_by_default(sent):
     Rollout.objects.update(strategy={key: value for key, value in strategy.items() if key != "settle_seconds"})
     publish_due()
     assert sent["n1"].settle_seconds == 10.0
+
+
+def test_the_strategy_says_what_more_failed_calls_mean(sent):
+    join("n1")
+    package("greet")
+    start(careful={"health": Health(failed_calls=FailedCalls.STOP)})
+    publish_due()
+    assert sent["n1"].failed_calls is FailedCalls.STOP
+
+
+def test_a_rollout_of_the_release_before_warns(sent):
+    join("n1")
+    package("greet")
+    uid = start()
+    strategy = Rollout.objects.get(uid=uid).strategy
+    Rollout.objects.update(strategy={key: value for key, value in strategy.items() if key != "health"})
+    publish_due()
+    assert sent["n1"].failed_calls is FailedCalls.WARN
 
 
 @pytest.mark.parametrize(("capabilities", "has_types"), [([], False), (["persistence_rdb"], False), (["types"], True)])

@@ -19,7 +19,7 @@ from rollout.queries.trust import control_secrets
 from rollout.signing import NodeSecret, Purpose
 from rollout.transport import DROPPED
 from tests.mutations import mutations
-from tests.recorded_fleet import operation, start, upload
+from tests.recorded_fleet import ALONE, operation, start, upload
 
 pytestmark = pytest.mark.django_db
 
@@ -56,6 +56,8 @@ def heartbeat(name: str, *, hello: bool = False, modules: tuple[InstalledModule,
         profile=profile,
         inventory=inventory,
         sent_at=time.time(),
+        facts=ALONE,
+        doctor=(),
         generations={"greet": 1},
     )
     return signed(Purpose.HEARTBEAT, name, message)

@@ -269,6 +269,9 @@ def test_a_removal_that_a_node_missed_is_made_up_for():
     succeed(start(action=Action.REMOVE, released=False))
     activate_node(names[1])
     reconcile()
+    assert own() == [], "the module is loaded there: only a person unloads it"
+    ingestion.record_heartbeats([heartbeat_of(names[1], modules=[installed(loaded=False)])])
+    reconcile()
     (uid,) = own()
     assert (rollout(uid).action, phases(uid)) == ("remove", {names[1]: "scheduled"})
     advance(uid)
@@ -376,8 +379,33 @@ def test_a_removal_that_failed_for_a_passing_reason_is_repeated():
     uid = start(action=Action.REMOVE)
     say(uid, name, Phase.FAILED, reason=Reason.SERVER_UNREACHABLE, inventory=inventory(GREET))
     hello(name, modules=[GREET])
+    assert reconciled() == [], "the module is loaded: only a person unloads it"
+    hello(name, modules=[installed(loaded=False)])
     (again,) = reconciled(installed(2))
     assert rollout(again).action == "remove"
+
+
+def test_an_undo_that_would_unload_is_not_repeated():
+    """A rollback to files unloads the module, and failed for a passing reason."""
+    (name,) = fleet(1)
+    succeed(start(nodes=(name,), activation=Activation.FILES), installed(loaded=False))
+    loaded = succeed(start(nodes=(name,)), GREET)
+    back = roll_back_rollout(loaded)
+    say(back, name, Phase.FAILED, reason=Reason.SERVER_UNREACHABLE, inventory=inventory(GREET))
+    (undo,) = Operation.objects.filter(rollout=back)
+    assert (undo.activation, undo.undoes) == ("files", 1)
+    advance(back)
+    hello(name, modules=[GREET])
+    assert reconciled() == []
+
+
+def test_drift_correction_unloads_nothing():
+    """Loaded, though its files are desired, or nothing is."""
+    update_cluster_settings(correct_drift=True)
+    one, other = fleet(2)
+    succeed(start(nodes=(one,), activation=Activation.FILES), installed(loaded=False))
+    ingestion.record_heartbeats([heartbeat_of(each, modules=[GREET]) for each in (one, other)])
+    assert reconciled() == []
 
 
 def test_a_rollback_that_an_offline_node_missed_is_made_up_for():

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from eventstore import head
 from rollout.messages import ServerProblem, ServerState, SlotMigration
 from rollout.models import ShardMember
 from rollout.services.nodes import decommission_node, forget_node, revoke_node
-from tests.recorded_fleet import fleet, join
+from tests.recorded_fleet import fleet, heartbeat_of, join, know
 from tests.recorded_shards import beat, master_of, member, replica_of, say
 
 pytestmark = pytest.mark.django_db
@@ -82,7 +83,8 @@ def test_a_server_that_is_not_ready():
     row = member("n0000")
     assert (row.not_ready_message, row.not_ready_since) == ("The state of the cluster is fail.", LONG_AGO)
     say(beat("n0000", master_of(backups=1)))
-    assert (member("n0000").not_ready, member("n0000").not_ready_since > LONG_AGO) == ("backup_running", True)
+    row = member("n0000")
+    assert (row.not_ready, row.not_ready_since == LONG_AGO) == ("backup_running", False)
     say(beat("n0000"))
     assert (member("n0000").not_ready, member("n0000").not_ready_message, member("n0000").not_ready_since) == (
         "",
@@ -117,7 +119,8 @@ def test_replicas_of_a_master_that_is_no_node():
 
 
 def test_an_agent_that_sends_no_facts_has_no_place():
-    fleet(1)
+    know("n0000")
+    say(heartbeat_of("n0000", hello=True) | {"facts": None})
     assert not ShardMember.objects.exists()
 
 
@@ -161,9 +164,25 @@ def test_the_place_stays_while_the_server_is_away():
 
 
 def test_a_server_that_was_never_seen():
-    fleet(1)
+    know("n0000")
     say(beat("n0000", AWAY))
     assert (member("n0000").role, member("n0000").shard) == ("", "n0000")
+
+
+def test_in_the_console(alice):
+    fleet(3)
+    say(
+        beat("n0000", master_of("a:2", "<b>:9", addresses=("a:1",))),
+        beat("n0001", replica_of("a:1", addresses=("a:2",), loading=True)),
+    )
+    client = Client()
+    client.force_login(alice)
+    page = client.get("/admin/rollout/node/n0001/change/").content.decode()
+    for words in ("Shard", "/admin/rollout/node/n0000/change/", "&lt;b&gt;:9", "The server is loading its data."):
+        assert words in page
+    assert "Unmanaged replicas" not in client.get("/admin/rollout/node/n0002/change/").content.decode()
+    found = client.get("/admin/rollout/node/?q=n0000").content.decode()
+    assert ("n0001" in found, "n0002" in found) == (True, False)
 
 
 @pytest.mark.parametrize("leave", [decommission_node, revoke_node, forget_node])

@@ -97,6 +97,7 @@ def test_the_defaults_of_a_strategy_are_in_the_help():
         **{name: getattr(strategy, name) for name in ("on_failure", "on_abort", "gate", "offline")},
         "soak": strategy.soak_seconds,
         "settle": strategy.settle_seconds,
+        "failed_calls": strategy.health.failed_calls,
         "node_deadline": strategy.node_deadline_seconds,
         "progress_deadline": strategy.progress_deadline_seconds,
         "retries": strategy.retries.limit,

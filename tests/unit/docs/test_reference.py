@@ -13,7 +13,7 @@ from rollout.agent.settings import AgentSettings
 from rollout.domain.strategy import Strategy
 
 #: Their defaults are written as a word, the others as JSON.
-WORDS = {"on_failure", "on_abort", "gate", "offline"}
+WORDS = {"on_failure", "on_abort", "gate", "offline", "health.failed_calls"}
 PAGE = (Path(__file__).parents[3] / "docs/reference/strategy.md").read_text()
 
 

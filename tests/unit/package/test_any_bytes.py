@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artifacts_app.package import InspectedPackage, InvalidArtifact, InvalidMetadata
-from artifacts_app.shared_object import read_platform
+from artifacts_app.shared_object import read_shared_object
 
 fraction = st.floats(0, 1, exclude_max=True)
 #: Where bytes change, as fractions of the length, and what stands there then.
@@ -85,7 +85,7 @@ def test_a_shared_object_with_changed_bytes(shared_object, changes, headers):
     data = edited(shared_object, [*changes, *((at / len(shared_object), content) for at, content in headers)])
 
     with contextlib.suppress(InvalidArtifact):
-        assert read_platform(io.BytesIO(data)).startswith("linux/")
+        assert read_shared_object(io.BytesIO(data)).platform.startswith("linux/")
 
 
 @given(content=st.binary(max_size=200))

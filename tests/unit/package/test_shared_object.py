@@ -1,4 +1,4 @@
-"""`read_platform`: what a server could load, and what would fail or kill it."""
+"""`read_shared_object`: what a server could load, and what would fail or kill it."""
 
 import io
 import struct
@@ -6,14 +6,22 @@ import struct
 import pytest
 
 from artifacts_app.package import InvalidArtifact
-from artifacts_app.shared_object import read_platform
+from artifacts_app.shared_object import read_shared_object
 
 E_TYPE, E_MACHINE, E_SHOFF, E_PHOFF = 16, 18, 40, 32
 E_PHENTSIZE, E_PHNUM, E_SHENTSIZE, E_SHNUM = 54, 56, 58, 60
 
 
 def platform(data):
-    return read_platform(io.BytesIO(data))
+    return read_shared_object(io.BytesIO(data)).platform
+
+
+@pytest.mark.parametrize(
+    "names", [("RedisModule_OnLoad",), ("ValkeyModule_OnLoad",), ("RedisModule_OnLoad", "ValkeyModule_OnLoad")]
+)
+def test_all_entry_points_are_found(compile_c, names):
+    built = compile_c("".join(f"int {name}(void) {{ return 0; }}\n" for name in names))
+    assert read_shared_object(io.BytesIO(built)).entry_points == names
 
 
 def patched(data, offset, form, value):

@@ -27,6 +27,11 @@ def test_what_is_no_version_limits_nothing(version, wanted):
     assert not is_older(version, wanted)
 
 
+def test_what_the_server_itself_reports_counts():
+    node = Node(server="valkey", server_version="10.0.0", redis_version="7.4.1")
+    assert redis_version_of(node) == "7.4.1"
+
+
 @pytest.mark.parametrize(
     ("server", "version", "counts_as"),
     [("redis", "6.2.1", "6.2.1"), ("valkey", "9.1.2", "7.2.4"), ("", "9.1.2", ""), ("redis", "", "")],

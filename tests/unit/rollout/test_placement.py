@@ -55,6 +55,8 @@ def release(rollout="r1"):
 
 
 def report(phase, rollout="r1", generation=1, attempt=1, **more):
+    if phase == Phase.SCHEDULED:  # only a return has this phase, and a reason
+        more = {"reason": Reason.ROLE_CHANGED} | {key: value for key, value in more.items() if value is not None}
     return RecordReport(
         report=Report(
             rollout=rollout,
@@ -63,7 +65,6 @@ def report(phase, rollout="r1", generation=1, attempt=1, **more):
             generation=generation,
             attempt=attempt,
             phase=phase,
-            **({"reason": Reason.ROLE_CHANGED} if phase == Phase.SCHEDULED else {}),
             **more,
         )
     )
@@ -239,6 +240,37 @@ def test_settling_comes_after_the_probe():
     assert after.when(report(Phase.PROBING)) == []
     (finished,) = after.when(report(Phase.SUCCEEDED, swap_seconds=0.004))
     assert finished.swap_seconds == 0.004
+
+
+def test_what_happens_in_a_phase_is_recorded_once():
+    after = given(schedule(), release(), report(Phase.LOADING))
+    hangs = report(Phase.LOADING, reason=Reason.SERVER_HANGS, message="10 s")
+    (progressed,) = after.when(hangs)
+    assert (progressed.phase, progressed.reason, progressed.message) == (Phase.LOADING, Reason.SERVER_HANGS, "10 s")
+    noted = given(schedule(), release(), report(Phase.LOADING), hangs)
+    assert noted.when(hangs) == []
+    assert noted.kinds(report(Phase.LOADING, reason=Reason.SERVER_RESTARTED)) == [OperationProgressed]
+    assert noted.when(report(Phase.LOADING, reason=Reason.LOAD_FAILED)) == []
+    (later,) = noted.when(report(Phase.PROBING, reason=Reason.SERVER_HANGS))
+    assert (later.phase, later.reason) == (Phase.PROBING, None)
+
+
+def test_an_earlier_phase_may_still_say_what_happened():
+    """After a restart the module is loaded again. The operation never moves back."""
+    after = given(schedule(), release(), report(Phase.SETTLING))
+    (progressed,) = after.when(report(Phase.LOADING, reason=Reason.SERVER_HANGS))
+    assert progressed.phase is Phase.SETTLING
+
+
+def test_a_canceled_operation_keeps_its_phase():
+    after = given(schedule(), release(), report(Phase.LOADING), cancel())
+    assert after.when(report(Phase.LOADING, reason=Reason.SERVER_HANGS)) == []
+
+
+def test_another_attempt_notes_again():
+    hangs = report(Phase.LOADING, reason=Reason.SERVER_HANGS)
+    again = given(schedule(), release(), hangs, report(Phase.FAILED), retry(), release())
+    assert again.kinds(report(Phase.LOADING, attempt=2, reason=Reason.SERVER_HANGS)) == [OperationProgressed]
 
 
 def test_final_is_final_and_what_comes_later_stands_beside_it():

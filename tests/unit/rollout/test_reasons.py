@@ -2,8 +2,10 @@
 
 import pytest
 
+from eventstore.registry import decode
+from rollout.domain.placement.events import OperationFinished
 from rollout.domain.reasons import WORDS
-from rollout.messages import Reason
+from rollout.messages import Phase, Reason, Report, from_json, to_json
 
 #: A node that ends for one of these was skipped or canceled, and only what failed or timed out is retried. A retry keeps
 #: its generation, so that a node which knows a newer one refuses it again.
@@ -18,6 +20,7 @@ RETRIED_IN_VAIN = (
     Reason.NODE_DECOMMISSIONED,
     Reason.NEWER_ROLLOUT,
     Reason.STALE_GENERATION,
+    Reason.BUNDLED,
 )
 
 
@@ -32,3 +35,33 @@ def test_nobody_is_sent_to_retry_in_vain(reason):
 def test_a_module_that_does_not_work_gets_a_new_version(reason):
     """A build never changes: another one of the same version is refused."""
     assert "new version" in WORDS[reason].hint
+
+
+def test_a_stored_reason_of_an_older_release_is_read():
+    stored = '{"message":"","module_name":"m","node":"n","phase":"failed","reason":"named_in_acl","rollout":"r"}'
+    event = decode("operation.finished.v1", stored)
+    assert isinstance(event, OperationFinished)
+    assert event.reason is Reason.ACL_REFERENCES_MODULE
+
+
+def test_a_report_of_an_older_agent_is_read():
+    report = Report(rollout="r", node="n", module_name="m", generation=1, attempt=1, phase=Phase.FAILED)
+    body = to_json(report) | {"reason": "unload_refused", "cause": "named_in_acl"}
+    assert from_json(Report, body).reason is Reason.ACL_REFERENCES_MODULE
+    assert from_json(Report, body | {"cause": "of_tomorrow"}).reason is Reason.UNLOAD_REFUSED
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        Reason.ACL_REFERENCES_MODULE,
+        Reason.DATA_IN_USE,
+        Reason.IN_USE,
+        Reason.AUX_DATA,
+        Reason.AOF_REWRITE_FAILED,
+    ],
+)
+def test_an_older_control_plane_reads_why_a_removal_was_refused(reason):
+    report = Report(rollout="r", node="n", module_name="m", generation=1, attempt=1, phase=Phase.FAILED, reason=reason)
+    assert to_json(report)["reason"] == "unload_refused"
+    assert from_json(Report, to_json(report)).reason is reason

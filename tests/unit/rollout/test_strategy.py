@@ -96,9 +96,9 @@ def test_the_reference_has_every_field_with_its_default():
     fields = REFERENCE.read_text().partition("## Fields")[2].partition("## Waves")[0].splitlines()
     cells = [[cell.strip().strip("`") for cell in line.split("|")] for line in fields if line.startswith("| `")]
     defaults = msgspec.to_builtins(Strategy())
-    retries = {f"retries.{name}": value for name, value in defaults.pop("retries").items()}
+    nested = {f"{group}.{name}": each for group in ("retries", "health") for name, each in defaults.pop(group).items()}
     assert {name: default for _, name, _, default, *_ in cells} == {
-        name: in_words(value) for name, value in {**defaults, **retries}.items()
+        name: in_words(value) for name, value in {**defaults, **nested}.items()
     }
 
 

@@ -37,6 +37,7 @@ NO_RELEASE = "only a release reads rows, the inventory, and it releases nothing"
 VERIFIED = "reads the keys of the nodes; a message that came before a key ended may be recorded after it"
 NO_STREAM = "reads when the node was heard, which is in no stream, and what it forgets, which those streams decide"
 VALID_THEN = "the key that has signed it was valid when it came; a node that was revoked since is refused"
+PLACES = "reads after its append, in the same transaction: the places of nodes, which are in no stream"
 ITS_ATTEMPT = "names the attempt that its rows show; the placement refuses any other"
 
 #: Each with the reason why no other decision can make it wrong.
@@ -63,7 +64,9 @@ ACCEPTED = {
     "rollout.services.enrolment._enrol": NO_STREAM,
     "rollout.services.enrolment.add_key": VALID_THEN,
     "rollout.services.nodes.activate_node": WHOM_TO_ADVANCE,
-    "rollout.services.nodes.forget_node": "reads nothing: it deletes a row of what is no projection",
+    "rollout.services.nodes.forget_node": PLACES,
+    "rollout.services.nodes.set_address": PLACES,
+    "rollout.services.ignored_replicas._decide": PLACES,
     "rollout.services.rollouts._cancel": NO_RELEASE,
     "rollout.services.rollouts._resume": "reads after its stream; reports only add failures, and what takes them back appends there",
     "rollout.services.rollouts.approve_rollout": "who has started a rollout never changes",

@@ -1,0 +1,163 @@
+"""Refuses an unload that would hurt clients or data, before anything is changed. What is not known counts as harmful."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+from rollout.agent.failure import Failure
+from rollout.agent.operations.operation import UNLOAD_SECONDS, Operation
+from rollout.agent.server.call_history import RecentCalls
+from rollout.agent.server.causes import listed, refuse_if_named_in_acl
+from rollout.agent.server.module_keys import ModuleKey, TooManyKeysError, first_module_key
+from rollout.agent.server.observation import MOST_CONNECTED, clients_in, newest_callers, uptime_in
+from rollout.agent.server.session import LoadedModule, RefusedError, Session, calls_in
+from rollout.messages import Reason
+
+#: The longest search for keys of a module's types, seconds.
+KEYS_SECONDS = 30.0
+#: A server with more libraries of functions is not asked for their code.
+MOST_LIBRARIES = 100
+
+
+def refuse_unsafe(operation: Operation, loaded: LoadedModule) -> None:
+    """Raises: `Failure` if the module must not be unloaded now: aux_data, acl_references_module, in_use, data_in_use."""
+    seconds = operation.deadline.step("Checking the module's use", UNLOAD_SECONDS).remaining()
+    with operation.node.server.session(seconds) as session:
+        try:
+            _refuse_aux_data(operation, session, loaded)
+            refuse_if_named_in_acl(session, loaded)
+            if not operation.command.even_if_used:
+                _refuse_if_used(operation, session, loaded)
+            if operation.command.has_types:
+                _refuse_if_keys(operation, loaded)
+        except Failure as failure:
+            words = " ".join(filter(None, (failure.message, references(session, loaded))))
+            raise Failure(failure.reason, words) from failure
+
+
+def references(session: Session, loaded: LoadedModule) -> str:
+    """Return what names the module's commands or options and would fail without it, in words; empty if nothing is known."""
+    sentences = []
+    if libraries := _libraries(session, loaded):
+        sentences.append(f"These libraries of functions name its commands: {listed(libraries)}.")
+    if options := _options(session, loaded):
+        sentences.append(f"Remove its options from the server's configuration: {listed(options)}.")
+    return " ".join(sentences)
+
+
+def _refuse_aux_data(operation: Operation, session: Session, loaded: LoadedModule) -> None:
+    """Refuse a module that is known to write auxiliary data, if the server writes it to a disk or to a replica."""
+    if not operation.command.aux_data:
+        return
+    info = session.info("persistence") | session.info("replication")
+    try:
+        saves = dict([session.call("CONFIG", "GET", "save")]).get("save") != ""
+    except RefusedError:
+        saves = True
+    found = [
+        words
+        for words, is_so in (
+            ("an append-only file", info.get("aof_enabled") != "0"),
+            ("save points", saves),
+            ("a master", info.get("role") != "master"),
+            ("replicas", info.get("connected_slaves") != "0"),
+        )
+        if is_so
+    ]
+    if found:
+        raise Failure(
+            Reason.AUX_DATA,
+            f"{loaded.name} {loaded.version} writes auxiliary data, so an RDB file that has it is not loaded without the "
+            f"module. This server has {' and '.join(found)}. Keep the module, or replace the server by one without it.",
+        )
+
+
+def _refuse_if_used(operation: Operation, session: Session, loaded: LoadedModule) -> None:
+    info = session.info("server") | session.info("commandstats")
+    now, history = time.monotonic(), operation.node.calls
+    history.add(now, run_id=info.get("run_id", ""), uptime=uptime_in(info), counts=calls_in(info))
+    recent = history.recent(now, (each.lower() for each in session.commands_of(loaded.name)))
+    if recent.calls:
+        raise Failure(Reason.IN_USE, f"{_calls(recent)}{_clients(session, recent)} {_STOP}")
+    if recent.unknown_seconds:
+        until = datetime.now(UTC) + timedelta(seconds=recent.unknown_seconds)
+        raise Failure(
+            Reason.IN_USE,
+            f"Commands of {loaded.name} {loaded.version} were called, and the agent has not observed the server for 10 "
+            f"minutes: it is not known if a call was within the last 10 minutes. Without another call, it is known at "
+            f"{until:%H:%M:%S} UTC. {_STOP}",
+        )
+
+
+_STOP = 'Stop its clients and retry later, or remove it with "even_if_used": true.'
+
+
+def _calls(recent: RecentCalls) -> str:
+    counts = sorted(recent.calls.items(), key=lambda each: -each[1])
+    return f"Calls in the last 10 minutes: {listed([f'{name} {count}' for name, count in counts])}."
+
+
+def _clients(session: Session, recent: RecentCalls) -> str:
+    """Return a sentence that names the newest callers; empty if they are not known, or too many to be listed."""
+    try:
+        connected = session.info("clients").get("connected_clients", "")
+        if not connected.isdecimal() or int(connected) > MOST_CONNECTED:
+            return ""
+        names = newest_callers(clients_in(session.call("CLIENT", "LIST")), recent.calls)
+    except RefusedError:
+        return ""
+    return f" Newest clients: {', '.join(names)}." if names else ""
+
+
+def _refuse_if_keys(operation: Operation, loaded: LoadedModule) -> None:
+    name = f"{loaded.name} {loaded.version}"
+    seconds = operation.deadline.remaining()
+    user = operation.node.settings.server_user or "default"
+    try:
+        with operation.node.server.session(min(seconds, UNLOAD_SECONDS), encoding_errors="surrogateescape") as session:
+            key = first_module_key(session, min(seconds, KEYS_SECONDS), before_step=operation.deadline.remaining)
+    except TooManyKeysError:
+        raise Failure(
+            Reason.DATA_IN_USE,
+            f"It is not known if there are keys of {name}: {KEYS_SECONDS:g} s were not enough to look at all keys. "
+            "Keep the module.",
+        ) from None
+    except RefusedError as error:
+        raise Failure(
+            Reason.DATA_IN_USE,
+            f"It is not known if there are keys of {name}: {str(error).rstrip('.')}. Allow the agent to look: "
+            f"ACL SETUSER {user} %R~* +select +scan +type. Then retry.",
+        ) from error
+    if key is not None:
+        raise Failure(
+            Reason.DATA_IN_USE, f"{_found(key)} {name} may need it. Delete all keys of that type, then retry."
+        )
+
+
+def _found(key: ModuleKey) -> str:
+    return f"Database {key.database} has a key of the data type {key.type}, which a module has added."
+
+
+def _libraries(session: Session, loaded: LoadedModule) -> list[str]:
+    """Return the libraries of functions whose code names a command of the module."""
+    try:
+        count = session.info("memory").get("number_of_libraries", "0")
+        if not count.isdecimal() or not 0 < int(count) <= MOST_LIBRARIES:
+            return []
+        commands = [each.lower() for each in session.commands_of(loaded.name)]
+        libraries = [
+            dict(zip(each[::2], each[1::2], strict=True)) for each in session.call("FUNCTION", "LIST", "WITHCODE")
+        ]
+    except RefusedError:
+        return []
+    return sorted(
+        str(each["library_name"])
+        for each in libraries
+        if any(command in str(each["library_code"]).lower() for command in commands)
+    )
+
+
+def _options(session: Session, loaded: LoadedModule) -> list[str]:
+    try:
+        return sorted(session.call("CONFIG", "GET", f"{loaded.name}.*")[::2])
+    except RefusedError:
+        return []

@@ -1,0 +1,73 @@
+"""What one operation has seen of its server's health: before the load, and while the module settled."""
+
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from rollout.agent.server.health import COUNTED, SAMPLED, Sample, sample_from, statistics_from
+from rollout.agent.server.session import RefusedError, Session
+from rollout.messages import ServerHealth, ServerStatistics
+
+#: Two restarts within so many seconds are a crash.
+LOOP_SECONDS = 60.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Watch:
+    """`baseline`: the newest sample before the load. `last`: the newest sample of all. `before` and `after`: statistics.
+
+    `restarts`: when the server was seen restarted, by a monotonic clock. `remarks`: sentences for the report of a success.
+    """
+
+    baseline: Sample | None = None
+    last: Sample | None = None
+    before: ServerStatistics | None = None
+    after: ServerStatistics | None = None
+    restarts: list[float] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def look_before(self, session: Session, module_name: str, commands: Collection[str]) -> None:
+        """Read the statistics and take the baseline. `commands`: of the module, if the server does not list them."""
+        if self.before is None:
+            self.before = statistics(session, module_name, commands)
+        self.baseline = sample(session)
+
+    def look(self, session: Session) -> Sample:
+        """Take a sample. Without a baseline, and after a restart, it is the baseline; but the link was up if it was before."""
+        self.last = sample(session)
+        if self.baseline is None:
+            self.baseline = self.last
+        elif self.baseline.run_id != self.last.run_id:
+            self.baseline = replace(self.last, link_is_up=self.baseline.link_is_up)
+        return self.last
+
+    def look_after(self, session: Session, module_name: str, commands: Collection[str]) -> None:
+        self.after = statistics(session, module_name, commands)
+
+    def note_restart(self) -> bool:
+        """Note that the server was restarted. Return True if that makes two restarts within `LOOP_SECONDS`."""
+        self.restarts.append(time.monotonic())
+        return len(self.restarts) > 1 and self.restarts[-1] - self.restarts[-2] <= LOOP_SECONDS
+
+    def health(self) -> ServerHealth | None:
+        """Return what the report says, None if the server loaded nothing."""
+        if self.before is None:
+            return None
+        return ServerHealth(
+            before=self.before,
+            after=self.after,
+            restarts=len(self.restarts),
+            run_id=self.last.run_id[:64] if self.last else "",
+            unexpected_error_replies=self.last.error_replies if self.last else None,
+        )
+
+
+def sample(session: Session) -> Sample:
+    return sample_from(session.info(*SAMPLED))
+
+
+def statistics(session: Session, module_name: str, commands: Collection[str]) -> ServerStatistics:
+    with suppress(RefusedError):
+        commands = session.commands_of(module_name) or commands
+    return statistics_from(session.info(*COUNTED), commands)

@@ -1,0 +1,42 @@
+"""Nodes of a rollout whose servers were harmed while a wave soaked, by the newest facts of their agents."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rollout.domain.node.harm import JUDGED, harm_since, is_restarted_since
+from rollout.messages import Phase
+from rollout.models import NodeFacts, Operation, Rollout
+
+
+def harmed_nodes(row: Rollout) -> dict[str, str]:
+    """Return how each harmed node was harmed, as a sentence. No query for a rollout that has not soaked; else at most two."""
+    waves = [number for number, wave in enumerate(row.waves) if "soak_until" in wave]
+    if not waves:
+        return {}
+    facts = _facts(NodeFacts.objects.filter(suspect=True))
+    if not facts:
+        return {}
+    rows = Operation.objects.filter(
+        rollout=row.uid, node__in=list(facts), phase=Phase.SUCCEEDED, wave__in=waves, health__isnull=False
+    )
+    found: dict[str, str] = {
+        node: harm_since(health or {}, facts[node])
+        for node, health in rows.order_by("ordinal").values_list("node", "health")
+    }
+    return {node: harm for node, harm in found.items() if harm}
+
+
+def since_success(row: Operation) -> str:
+    """Return what has happened to the server since the operation succeeded, as a sentence; empty if nothing is known to."""
+    if row.phase != Phase.SUCCEEDED or row.health is None:
+        return ""
+    facts = _facts(NodeFacts.objects.filter(node=row.node)).get(row.node)
+    if facts is None:
+        return ""
+    restarted = "Its server has been restarted since." if is_restarted_since(row.health, facts) else ""
+    return harm_since(row.health, facts) or restarted
+
+
+def _facts(rows: Any) -> dict[str, Mapping[str, Any]]:
+    fields = [f"server__{name}" for name in JUDGED]
+    return {node: dict(zip(JUDGED, values, strict=True)) for node, *values in rows.values_list("node", *fields)}

@@ -1,0 +1,316 @@
+"""Rollouts in shards: replicas before their master, one copy at a time, and servers that have to wait."""
+
+from datetime import timedelta
+
+import pytest
+
+from eventstore import database_now
+from rollout.domain.errors import UnmanagedReplicaError
+from rollout.domain.request import RolloutRequest
+from rollout.messages import Action, Activation, Phase, Reason
+from rollout.models import Liveness, Operation, Rollout
+from rollout.planning.planner import plan_of
+from rollout.process.advance import advance
+from rollout.process.timeouts import end_overdue_operations
+from rollout.queries.explanations import of_node, of_rollout
+from rollout.services.nodes import label_node
+from rollout.services.rollback import roll_back_rollout
+from tests.recorded_fleet import (
+    differences,
+    installed,
+    inventory,
+    join,
+    operation,
+    overdue,
+    phases,
+    rollout,
+    start,
+    upload,
+)
+from tests.recorded_fleet import say as answer
+from tests.recorded_shards import beat, master_of, replica_of, say
+
+pytestmark = [pytest.mark.django_db, pytest.mark.dialect]
+
+ALL_AT_ONCE = {"canary": 0, "max_parallel": "100%", "max_failures": "100%"}
+#: A master, two replicas, and a replica of the second one.
+STATES = {
+    "n1": master_of("a:2", "a:3", addresses=("a:1",)),
+    "n2": replica_of("a:1", addresses=("a:2",)),
+    "n3": replica_of("a:1", "a:4", addresses=("a:3",)),
+    "n4": replica_of("a:3", addresses=("a:4",)),
+}
+
+
+def shard(**more):
+    upload()
+    join(*STATES)
+    say(*(beat(name, state, **more) for name, state in STATES.items()))
+
+
+def order_of(uid, *modules):
+    """The nodes in the order in which they are released; each one succeeds at once."""
+    found = []
+    advance(uid)
+    while released := [name for name, phase in phases(uid).items() if phase == "queued"]:
+        found.append(*released)
+        answer(uid, released[0], inventory=inventory(*modules))
+        advance(uid)
+    return found
+
+
+def test_an_install_goes_from_the_deepest_replica_to_the_master():
+    shard()
+    uid = start(careful=ALL_AT_ONCE)
+    assert order_of(uid, installed()) == ["n2", "n4", "n3", "n1"]
+    assert rollout(uid).phase == "succeeded"
+
+
+def test_a_removal_goes_the_other_way():
+    shard()
+    order_of(start(careful=ALL_AT_ONCE), installed())
+    uid = start(action=Action.REMOVE, careful=ALL_AT_ONCE)
+    assert order_of(uid) == ["n1", "n2", "n3", "n4"]
+    assert rollout(uid).phase == "succeeded"
+
+
+def test_a_rollback_takes_the_reverse_order():
+    shard()
+    uid = start(careful=ALL_AT_ONCE)
+    order_of(uid, installed())
+    roll_back_rollout(uid)
+    undo = rollout(uid).rolled_back_by
+    assert order_of(undo) == ["n1", "n2", "n3", "n4"]
+    assert rollout(undo).phase == "rolled_back"
+
+
+def test_a_downgrade_goes_to_the_master_first():
+    shard()
+    upload(version=2, content="c2")
+    order_of(start(version=2, careful=ALL_AT_ONCE), installed(2, "c2"))
+    files = installed(2, "c2", loaded=False)
+    assert order_of(start(careful=ALL_AT_ONCE), installed(), files) == ["n1", "n2", "n3", "n4"]
+
+
+def test_files_have_no_order():
+    shard()
+    uid = start(activation=Activation.FILES, careful=ALL_AT_ONCE)
+    assert set(phases(uid).values()) == {"queued"}
+
+
+def test_the_canary_of_a_shard_is_a_replica_and_the_plan_shows_the_shard():
+    shard()
+    plan = plan_of(RolloutRequest(action=Action.INSTALL, module_name="greet", version=1))
+    assert [(each.name, each.wave, each.role, each.shard) for each in plan.nodes] == [
+        ("n2", 0, "replica", "n1"),
+        ("n4", 1, "replica", "n1"),
+        ("n3", 1, "replica", "n1"),
+        ("n1", 1, "master", "n1"),
+    ]
+
+
+def test_a_replica_that_is_no_node_stops_the_plan():
+    shard()
+    say(beat("n1", master_of("a:2", "a:3", "b:9", addresses=("a:1",))))
+    with pytest.raises(UnmanagedReplicaError, match=r"n1 \(b:9\).*ignore-replica b:9"):
+        start()
+    start(nodes=("n2",))  # it is a replica itself
+
+
+def test_a_replica_that_is_no_node_appears_after_the_plan():
+    shard()
+    uid = start(careful=ALL_AT_ONCE)
+    say(beat("n1", master_of("a:2", "a:3", "b:9", addresses=("a:1",))))
+    order_of(uid, installed())
+    row = operation(uid, "n1")
+    assert (row.phase, row.reason) == ("scheduled", "unmanaged_replica")
+    assert "b:9, which copies n1 and is no node of the fleet" in of_node(uid, "n1").document["summary"]
+    say(beat("n1", STATES["n1"]))
+    assert phases(uid)["n1"] == "queued"
+
+
+def test_a_master_alone_is_skipped_and_so_is_a_replica_on_a_removal():
+    shard()
+    plan = plan_of(RolloutRequest(action=Action.INSTALL, module_name="greet", version=1, nodes=("n1", "n4")))
+    assert [each.name for each in plan.nodes] == ["n4"]
+    (skipped,) = plan.skipped
+    assert (skipped.name, skipped.reason) == ("n1", Reason.REPLICA_LACKS_MODULE)
+    order_of(start(careful=ALL_AT_ONCE), installed())
+    plan = plan_of(RolloutRequest(action=Action.REMOVE, module_name="greet", version=1, nodes=("n4", "n1")))
+    assert [(each.name, each.reason) for each in plan.skipped] == [("n4", Reason.MASTER_HAS_MODULE)]
+
+
+def test_an_agent_that_does_not_check_the_role_gets_nothing_in_a_shard():
+    shard()
+    Liveness.objects.filter(node="n4").update(capabilities=["files", "load", "remove", "undo"])
+    plan = plan_of(RolloutRequest(action=Action.INSTALL, module_name="greet", version=1))
+    assert {each.name: each.reason for each in plan.skipped} == {
+        "n4": Reason.AGENT_TOO_OLD,
+        "n3": Reason.REPLICA_LACKS_MODULE,
+        "n1": Reason.REPLICA_LACKS_MODULE,
+    }
+
+
+def test_a_failed_replica_keeps_the_module_from_its_master():
+    shard()
+    uid = start(careful=ALL_AT_ONCE)
+    answer(uid, "n2", Phase.FAILED, reason=Reason.LOAD_FAILED)
+    assert order_of(uid, installed()) == ["n4", "n3"]
+    row = operation(uid, "n1")
+    assert (row.phase, row.reason) == ("skipped", "replica_lacks_module")
+
+
+def test_two_rollouts_never_change_two_copies_of_a_shard():
+    shard()
+    upload("other")
+    first = start(careful=ALL_AT_ONCE)
+    second = start(module_name="other", nodes=("n4",), careful=ALL_AT_ONCE)
+    assert (phases(first)["n2"], phases(second)) == ("queued", {"n4": "scheduled"})
+    (wait,) = of_rollout(second).document["waits_for"][:1]
+    assert (wait["what"], wait["text"]) == ("shard_busy", "the operation on n2, another copy of its shard")
+    answer(first, "n2", inventory=inventory(installed()))
+    released = [
+        name for name, phase in (phases(first) | {"other n4": phases(second)["n4"]}).items() if phase == "queued"
+    ]
+    assert len(released) == 1
+
+
+def test_an_operation_that_was_given_up_still_keeps_its_shard():
+    """The node may still carry out the command that it has not answered."""
+    shard()
+    uid = start(careful=ALL_AT_ONCE, deadline=1.0)
+    assert phases(uid)["n2"] == "queued"
+    overdue("n2")
+    end_overdue_operations()
+    assert phases(uid) == {"n1": "scheduled", "n2": "timed_out", "n3": "scheduled", "n4": "scheduled"}
+    Operation.objects.filter(node="n2").update(may_run_until=database_now())
+    advance(uid)
+    assert phases(uid)["n4"] == "queued"
+
+
+def test_two_nodes_of_one_host_are_not_changed_at_the_same_time():
+    upload()
+    join("n1", "n2", "n3")
+    say(beat("n1", host="h"), beat("n2", host="h"), beat("n3", host="i"))
+    uid = start(careful=ALL_AT_ONCE)
+    assert phases(uid) == {"n1": "queued", "n2": "scheduled", "n3": "queued"}
+    answer(uid, "n1", inventory=inventory(installed()))
+    assert phases(uid)["n2"] == "queued"
+
+
+def test_one_failure_domain_at_a_time():
+    upload()
+    join("n1", "n2", "n3")
+    for name, zone in (("n1", "a"), ("n2", "b"), ("n3", "a")):
+        label_node(name, {"zone": zone})
+    uid = start(careful=ALL_AT_ONCE | {"domain": "zone"})
+    assert phases(uid) == {"n1": "queued", "n2": "scheduled", "n3": "queued"}
+    answer(uid, "n1", inventory=inventory(installed()))
+    assert phases(uid)["n2"] == "scheduled"
+    answer(uid, "n3", inventory=inventory(installed()))
+    assert phases(uid)["n2"] == "queued"
+
+
+def test_a_server_that_loads_is_waited_for_and_no_deadline_runs():
+    upload()
+    join("n1")
+    uid = start(released=False, careful=ALL_AT_ONCE | {"progress_deadline_seconds": 1.0})
+    say(beat("n1", master_of(loading=True)))
+    advance(uid)
+    row = operation(uid, "n1")
+    assert (row.phase, row.reason) == ("scheduled", "server_not_ready")
+    assert row.message == "It waits for the server of n1: The server is loading its data."
+    Rollout.objects.update(progressed_at=database_now() - timedelta(hours=1))
+    advance(uid)
+    assert rollout(uid).phase == "running"
+    say(beat("n1"))
+    row = operation(uid, "n1")
+    assert (row.phase, row.reason, row.message) == ("queued", "", "")
+    assert differences() == {}
+
+
+def test_a_server_that_is_never_ready_is_skipped():
+    upload()
+    join("n1")
+    say(beat("n1", master_of(backups=1)))
+    uid = start(careful=ALL_AT_ONCE | {"ready_deadline_seconds": 60.0})
+    Operation.objects.update(waiting_since=database_now() - timedelta(seconds=61))
+    advance(uid)
+    row = operation(uid, "n1")
+    assert (row.phase, row.reason, rollout(uid).phase) == ("skipped", "backup_running", "succeeded")
+
+
+def test_an_old_heartbeat_is_not_acted_on():
+    upload()
+    join("n1")
+    Liveness.objects.update(last_seen=database_now() - timedelta(seconds=31), interval_seconds=20.0)
+    uid = start(careful=ALL_AT_ONCE)
+    assert phases(uid) == {"n1": "scheduled"}
+    assert of_node(uid, "n1").document["rule"]["id"] == "heartbeat"
+    Liveness.objects.update(last_seen=database_now() - timedelta(seconds=20))
+    advance(uid)
+    assert phases(uid) == {"n1": "queued"}
+
+
+# --- Operations that agents return ------------------------------------------------------------------------------------
+
+
+def test_a_returned_operation_counts_no_failure_and_is_released_again_after_a_heartbeat():
+    shard()
+    uid = start(careful={"max_failures": 0})
+    assert operation(uid, "n2").expects == {"role": "replica", "master": "a:1", "replicas": []}
+    answer(uid, "n2", Phase.SCHEDULED, reason=Reason.ROLE_CHANGED, message="It is a master now.", release=1)
+    row = operation(uid, "n2")
+    assert (row.phase, row.reason, row.message) == ("scheduled", "role_changed", "It is a master now.")
+    assert (row.releases, row.attempt, rollout(uid).phase) == (1, 1, "running")
+    say(beat("n2", STATES["n2"]))
+    advance(uid)
+    row = operation(uid, "n2")
+    assert (row.phase, row.releases, row.reason) == ("queued", 2, "")
+    answer(uid, "n2", Phase.SCHEDULED, reason=Reason.ROLE_CHANGED, release=1)  # it arrives again
+    answer(uid, "n2", Phase.FETCHING, release=1)
+    assert operation(uid, "n2").phase == "queued"
+    answer(uid, "n2", Phase.FETCHING, release=2)
+    assert operation(uid, "n2").phase == "fetching"
+    assert differences() == {}
+
+
+def test_what_is_said_before_a_return_and_arrives_after_it():
+    shard()
+    uid = start(careful={"max_failures": 0})
+    answer(uid, "n2", Phase.SCHEDULED, reason=Reason.BACKUP_RUNNING, release=1)
+    answer(uid, "n2", Phase.FETCHING, release=1)
+    assert operation(uid, "n2").phase == "scheduled"
+
+
+def test_a_return_without_its_reason_is_rejected():
+    shard()
+    uid = start(careful={"max_failures": 0})
+    answer(uid, "n2", Phase.SCHEDULED, reason=Reason.DISK_FULL)
+    assert operation(uid, "n2").phase == "queued"
+
+
+# --- Failovers --------------------------------------------------------------------------------------------------------
+
+
+def test_a_failover_between_two_waves():
+    """The new master waits for its new replica, which the plan has in a later wave."""
+    shard()
+    uid = start(careful={"canary": 1, "waves": (1, 1)})
+    assert [operation(uid, name).wave for name in ("n2", "n4", "n3", "n1")] == [0, 1, 2, 3]
+    answer(uid, "n2", inventory=inventory(installed()))
+    assert phases(uid)["n4"] == "queued"
+    answer(uid, "n4", inventory=inventory(installed()))
+    assert phases(uid)["n3"] == "queued"
+    answer(uid, "n3", Phase.SCHEDULED, reason=Reason.ROLE_CHANGED, release=1)
+    say(
+        beat("n3", master_of("a:1", "a:2", "a:4", addresses=("a:3",))),
+        beat("n1", replica_of("a:3", addresses=("a:1",))),
+        beat("n2", replica_of("a:3", addresses=("a:2",)), modules=[installed()]),
+    )
+    advance(uid)
+    assert phases(uid) == {"n2": "succeeded", "n4": "succeeded", "n3": "scheduled", "n1": "queued"}
+    answer(uid, "n1", inventory=inventory(installed()))
+    assert phases(uid)["n3"] == "queued"
+    answer(uid, "n3", inventory=inventory(installed()))
+    assert rollout(uid).phase == "succeeded"

@@ -1,0 +1,116 @@
+"""A module that is in use is not removed: the plan refuses it by the newest heartbeats, the command carries the answer."""
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+from django.db.models import OuterRef, Subquery
+
+from eventstore import database_now
+from rollout.delivery import ingestion
+from rollout.delivery.commands import commands_of
+from rollout.messages import Action, ServerModule, ServerState
+from rollout.models import Liveness, NodeFacts, Operation, ShardMember
+from rollout.services.rollback import roll_back_rollout
+from rollout.services.rollouts import retry_rollout
+from tests.recorded_fleet import Phase, fleet, heartbeat_of, installed, inventory, rollout, say, start
+
+A, B = "n0000", "n0001"
+REMOVAL = {"action": "remove", "module_name": "greet", "version": 1}
+pytestmark = pytest.mark.django_db
+
+
+def beat(name, calls=0, *, loaded=True, ours=True):
+    module = ServerModule(
+        name="greet", version=1, ours=ours, recent_calls=calls, most_called="greet.hello", clients=("shop",)
+    )
+    facts = msgspec.to_builtins(ServerState(run_id="a", modules=(module,)))
+    ingestion.record_heartbeats([heartbeat_of(name, modules=[installed(loaded=loaded)]) | {"facts": facts}])
+
+
+@pytest.fixture
+def nodes():
+    fleet(2)
+    beat(A)
+    beat(B)
+
+
+def begin(client, **more):
+    return client.post("/v2/rollouts", REMOVAL | {"nodes": [A]} | more, content_type="application/json")
+
+
+@pytest.mark.parametrize("route", ["/v2/rollouts", "/v2/rollouts/plan"])
+def test_a_module_that_is_used(nodes, admin, route):
+    beat(A, 12)
+    answer = admin.post(route, REMOVAL, content_type="application/json")
+    assert (answer.status_code, answer.json()["error_code"]) == (409, "in_use")
+    said = answer.json()["description"]
+    assert (
+        f"in the last 10 minutes on {A}. On {A}: 12 calls, most of them of greet.hello. Newest clients: shop." in said
+    )
+    assert '"even_if_used": true' in said
+
+
+def test_a_module_that_is_not_used(nodes, admin):
+    assert begin(admin).status_code == 202
+
+
+def test_a_person_may_remove_it_all_the_same(nodes, admin):
+    beat(A, 12)
+    answer = begin(admin, even_if_used=True)
+    assert answer.status_code == 202
+    assert rollout(answer.json()["uid"]).even_if_used
+
+
+def test_the_flag_is_for_removals_only(nodes, admin):
+    answer = begin(admin, action="install", even_if_used=True)
+    assert (answer.status_code, "even_if_used" in answer.content.decode()) == (400, True)
+
+
+def test_calls_on_another_copy_of_its_shard(nodes, admin):
+    beat(B, 3)
+    assert begin(admin).status_code == 202, "a server of another shard"
+
+
+def test_calls_on_a_copy(nodes, admin):
+    for name in (A, B):
+        ShardMember.objects.create(node=name, shard="s", role="master", master="", depth=0, replication={}, host="h")
+    beat(B, 3)
+    answer = begin(admin)
+    assert (answer.status_code, f"10 minutes on {B}" in answer.json()["description"]) == (409, True)
+
+
+@pytest.mark.parametrize(
+    "state", [{"loaded": False}, {"ours": False}, {"calls": None}], ids=["files", "of another", "unknown"]
+)
+def test_what_says_nothing_against_it(nodes, admin, state):
+    beat(A, **({"calls": 12} | state))
+    assert begin(admin).status_code == 202
+
+
+def test_old_facts_say_nothing(nodes, admin):
+    beat(A, 12)
+    NodeFacts.objects.update(reported_at=database_now() - timedelta(minutes=11))
+    assert begin(admin).status_code == 202
+
+
+def command_of(uid):
+    incarnation = Liveness.objects.filter(node=OuterRef("node")).values("incarnation")
+    rows = Operation.objects.filter(rollout=uid).annotate(incarnation=Subquery(incarnation))
+    return next(command for _, command in commands_of(rows))
+
+
+def test_the_command_carries_it(nodes):
+    assert not command_of(start(action=Action.REMOVE, nodes=(A,))).even_if_used
+    uid = start(action=Action.REMOVE, nodes=(B,), even_if_used=True)
+    assert command_of(uid).even_if_used
+    say(uid, B, Phase.FAILED, inventory=inventory(installed()))
+    assert command_of(retry_rollout(uid)).even_if_used
+
+
+def test_a_rollback_removes_it_also_after_the_first_calls(db):
+    fleet(1)
+    uid = start()
+    say(uid, A, inventory=inventory(installed()))
+    command = command_of(roll_back_rollout(uid))
+    assert (command.action, command.even_if_used) == (Action.REMOVE, True)
