@@ -32,7 +32,7 @@ def plan_waves(
     refuse_without_domain(strategy.domain, included)
     expected = {node.name: _expected(request, module, node, observed) for node in included}
     order = ShardOrder(request, included, observed.shards)
-    ordered = _canary_first(included, rounded_up(strategy.canary, len(included)), unchanged=expected, order=order)
+    ordered = canary_first(included, rounded_up(strategy.canary, len(included)), unchanged=expected, order=order)
     waves = [wave for wave, size in enumerate(strategy.wave_sizes(len(included))) for _ in range(size)]
     return Plan(
         request=replace(request, strategy=strategy),
@@ -94,7 +94,7 @@ def _bytes_to_move(module: ModuleVersion, node: Node, observed: Observed) -> int
     return 0 if row and row.content_sha256 == build.content_sha256 else build.size
 
 
-def _canary_first(
+def canary_first(
     included: Sequence[Node], size: int, *, unchanged: Mapping[str, Reason | None], order: ShardOrder
 ) -> list[Node]:
     """Return the nodes with the canary first, each node after those of its shard that come before it.

@@ -61,8 +61,10 @@ def snapshot_of(uid: str, state: RolloutState, *, now: datetime) -> Snapshot:
         waits=tuple(found.waits),
         unfit=tuple(found.unfit),
         is_waiting=found.is_waiting,
-        offline=_offline(candidates, state) if row.scheduled else (),
-        retriable=_retriable(candidates, state) if row.failed + row.timed_out else (),
+        offline=_offline(candidates | _scheduled(uid).filter(node__in=found.come_first), state)
+        if row.scheduled
+        else (),
+        retriable=_retriable(Operation.objects.filter(rollout=uid), state) if row.failed + row.timed_out else (),
         healthy=_healthy(uid) if keeps_health else 0,
         to_restore=restored.nodes,
         unchanged=restored.unchanged,

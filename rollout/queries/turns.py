@@ -99,25 +99,39 @@ class _Fleet:
         """Return the operations as candidates, and what their turns depend on."""
         changing = [each for each in rows if changes_server(each)]
         fleet = self._fleet(changing) if changing else Fleet()
-        return [_candidate(each, fleet.loaded) for each in rows], fleet
+        return [_candidate(each, fleet) for each in rows], fleet
 
     def _fleet(self, rows: Sequence[Operation]) -> Fleet:
         names = {each.node for each in rows}
         uid, module_name = rows[0].rollout, rows[0].module_name
-        members = self._facts.members(names)
-        related = {each.master for each in members.values() if each.master}
-        related.update(chain.from_iterable(each.replicas for each in members.values()))
-        return replace(
+        members = self._members(names)
+        related = members.keys() | names
+        fleet = replace(
             self._in_progress(),
-            places=self._places(members),
-            loaded=self._facts.loaded(module_name, names | related),
-            unfinished={each.node for each in self._facts.unfinished(uid, related)} if related else (),
+            places=self._places(names & members.keys(), members),
+            loaded=self._facts.loaded(module_name, related),
         )
+        in_shards = [name for name, each in members.items() if each.master or each.replicas]
+        unfinished = self._facts.unfinished(uid, in_shards) if in_shards else ()
+        return replace(fleet, unfinished={each.node: _target(each, fleet) for each in unfinished})
 
-    def _places(self, members: Mapping[str, ShardMember]) -> dict[str, Place]:
-        heard, domains = self._facts.heard(members.keys()), self._domains(members.keys())
+    def _members(self, names: Collection[str]) -> dict[str, ShardMember]:
+        """Return the members of the shards of these nodes. One query for each level of a shard."""
+        members: dict[str, ShardMember] = {}
+        seen, new = set(names), set(names)
+        while new:
+            found = self._facts.members(new)
+            members.update(found)
+            new = {each.master for each in found.values() if each.master}
+            new.update(chain.from_iterable(each.replicas for each in found.values()))
+            new -= seen
+            seen |= new
+        return members
+
+    def _places(self, names: Collection[str], members: Mapping[str, ShardMember]) -> dict[str, Place]:
+        heard, domains = self._facts.heard(names), self._domains(names)
         return {
-            name: _place(member, domains.get(name, ""), heard.get(name), self._now) for name, member in members.items()
+            name: _place(members[name], members, domains.get(name, ""), heard.get(name), self._now) for name in names
         }
 
     def _in_progress(self) -> Fleet:
@@ -130,7 +144,7 @@ class _Fleet:
                 shards.setdefault(member.shard, set()).add(node)
                 hosts.setdefault(member.host, set()).add(node)
             domains = set(self._domains(members.keys()).values())
-            self._busy = Fleet(busy_shards=shards, busy_hosts=hosts, busy_domains=domains)
+            self._busy = Fleet(busy_shards=shards, busy_hosts=hosts, busy_domains=domains, busy=members.keys())
         return self._busy
 
     def _domains(self, nodes: Collection[str]) -> Mapping[str, str]:
@@ -144,38 +158,74 @@ def changes_server(row: Operation) -> bool:
     return is_loading or row.action == Action.REMOVE or row.undoes is not None
 
 
-def _candidate(row: Operation, loaded: Mapping[str, int]) -> Candidate:
+def _candidate(row: Operation, fleet: Fleet) -> Candidate:
     return Candidate(
         node=row.node,
         is_healthy=row.healthy,
-        turn=_turn(row, loaded),
+        turn=_turn(row, fleet),
         reason=row.reason,
         waiting_since=row.waiting_since,
         noted_at=row.wait_noted_at,
     )
 
 
-def _turn(row: Operation, loaded: Mapping[str, int]) -> Turn | None:
-    """Return the turn of the operation, None if it only changes files."""
+def _turn(row: Operation, fleet: Fleet) -> Turn | None:
+    """Return the turn of the operation, None if it only changes files: the server does not have the version, and no late
+    operation may still load it."""
     if not changes_server(row):
         return None
     if row.action == Action.INSTALL and row.activation == Activation.LOAD:
         return Turn(node=row.node, target=row.version, returned_at=row.returned_at)
     leaving = row.version if row.action == Action.REMOVE else row.undoes
-    if loaded.get(row.node) != leaving:
+    if fleet.loaded.get(row.node) != leaving and row.node not in fleet.busy:
         return None
     return Turn(node=row.node, target=None, returned_at=row.returned_at)
 
 
-def _place(member: ShardMember, domain: str, heard: Liveness | None, now: datetime) -> Place:
+def _target(row: Operation, fleet: Fleet) -> int | None:
+    """Return the version that the node has loaded after the operation."""
+    turn = _turn(row, fleet)
+    return fleet.loaded.get(row.node) if turn is None else turn.target
+
+
+def _related(
+    name: str, members: Mapping[str, ShardMember], next_ones: Callable[[ShardMember], Iterable[str]]
+) -> tuple[str, ...]:
+    """Return the nodes that come after this one, the nearest first. Servers that contradict each other may form a circle."""
+    found = [name]
+    for each in found:  # it grows
+        if each in members:
+            found += [other for other in dict.fromkeys(next_ones(members[each])) if other not in found]
+    return tuple(found[1:])
+
+
+def _of(names: Iterable[str], members: Mapping[str, ShardMember]) -> Iterator[ShardMember]:
+    return (members[each] for each in names if each in members)
+
+
+def _masters(member: ShardMember) -> Iterable[str]:
+    return (member.master,) if member.master else ()
+
+
+def _replicas(member: ShardMember) -> Iterable[str]:
+    replicas: list[str] = member.replicas
+    return replicas
+
+
+def _place(
+    member: ShardMember, members: Mapping[str, ShardMember], domain: str, heard: Liveness | None, now: datetime
+) -> Place:
+    above, below = _related(member.node, members, _masters), _related(member.node, members, _replicas)
     interval = FRESH_INTERVALS * heard.interval_seconds if heard else 0.0
     return Place(
         shard=member.shard,
         role=member.role,
-        master=member.master,
-        replicas=tuple(member.replicas),
-        unmanaged=tuple(member.unmanaged),
-        unmanaged_master=member.unmanaged_master,
+        above=above,
+        below=below,
+        unmanaged=tuple(chain.from_iterable(each.unmanaged for each in (member, *_of(below, members)))),
+        unmanaged_master=next(
+            (each.unmanaged_master for each in (member, *_of(above, members)) if each.unmanaged_master), ""
+        ),
         host=member.host,
         domain=domain,
         heard_at=heard.last_seen if heard else None,

@@ -15,7 +15,7 @@ from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Strategy
 from rollout.messages import Action, Phase, Reason
 from tests.simulation.agents import Deed, Order, Script
-from tests.simulation.world import EPOCH, MODULE, World
+from tests.simulation.world import BEAT_SECONDS, EPOCH, MODULE, ZONE, World
 
 #: How often people look at what is stuck once the faults have stopped, and how long it may all take then, seconds.
 ROUND_SECONDS = 60.0
@@ -32,14 +32,14 @@ def simulate(seed: int, **more: Any) -> World:
     world = World(seed, nodes=0, scripts=Luck(0.0), **more)
     chance = world.chance
     world._scripts = Luck(chance.choice((0.0, 0.02, 0.1, 0.1, 0.3)))
-    for number in range(_fleet_size(chance)):
-        there = chance.random() < 0.2
-        world.join(f"n{number:03d}", {(MODULE, 9): ("c9", True), (MODULE, 8): ("c8", False)} if there else None)
+    _join_all(world, _fleet_size(chance))
     world.is_faulty = chance.random() < 0.7
-    world.start(strategy(chance))
+    world.start(strategy(chance, has_zones=all(each.zone for each in world.servers)))
     span = chance.choice((30.0, 120.0, 600.0))
     for _ in range(chance.randrange(10)):
         world.after(chance.uniform(0, span), happen, world)
+    for _ in range(chance.choice((0, 0, 1, 3, 6))):
+        world.after(chance.uniform(0, span), happen_to_a_shard, world)
     if chance.random() < 0.5:
         world.after(chance.uniform(0, span), _start_another, world)
     world.run(span)
@@ -65,11 +65,35 @@ def _one_after_another(world: World) -> None:
     settle(world)
 
 
+def _join_all(world: World, count: int) -> None:
+    """Servers alone and in shards, on hosts of their own or not, with a zone or without."""
+    chance = world.chance
+    has_shards, has_zones, shares_hosts = (chance.random() < likely for likely in (0.7, 0.4, 0.3))
+    shards: list[list[str]] = []
+    there = False
+    for number in range(count):
+        name, master = f"n{number:03d}", ""
+        if has_shards and shards and len(shards[-1]) < chance.randint(2, 4):  # it has what its master has
+            master = shards[-1][0 if chance.random() < 0.8 else -1]  # of the master, or of the newest replica
+            shards[-1].append(name)
+        else:
+            shards.append([name])
+            there = chance.random() < 0.2
+        world.join(
+            name,
+            {(MODULE, 9): ("c9", True), (MODULE, 8): ("c8", False)} if there else None,
+            master=master,
+            host=f"host {chance.randrange(count)}" if shares_hosts else "",
+            zone=chance.choice("abc") if has_zones else "",
+        )
+    world.run(2 * BEAT_SECONDS)
+
+
 def _fleet_size(chance: Random) -> int:
     return 100 if chance.random() < 0.01 else chance.randint(1, 12)
 
 
-def strategy(chance: Random) -> Strategy:
+def strategy(chance: Random, *, has_zones: bool) -> Strategy:
     some = chance.random
     return Strategy(
         canary=chance.choice(AMOUNTS),
@@ -87,6 +111,8 @@ def strategy(chance: Random) -> Strategy:
         offline=chance.choice(tuple(Offline)),
         start_at=None if some() < 0.8 else EPOCH + timedelta(seconds=chance.uniform(0, 120)),
         approval=some() < 0.1,
+        ready_deadline_seconds=chance.choice((60.0, 300.0, 3600.0)),
+        domain=ZONE if has_zones and some() < 0.7 else "",
     )
 
 
@@ -99,16 +125,21 @@ class Luck:
     def __call__(self, chance: Random, order: Order) -> Script:
         said = chance.choice(((), PHASES[:1], (PHASES[0], PHASES[3]), PHASES[1::-1]))
         seconds, luck = chance.uniform(0.5, 15.0), chance.random()
-        obeys = chance.random() < 0.7
+        obeys, checks_at = chance.random() < 0.7, chance.choice((0.01, 0.3, 0.8))
         if luck < self.bad:
             deed = chance.choice((Deed.HANG, Deed.LATE, Deed.DIE))
             seconds = chance.choice((3.0, 30.0, 200.0))
-            return Script(deed=deed, seconds=seconds, said=said, obeys_cancel=obeys)
+            return Script(deed=deed, seconds=seconds, said=said, obeys_cancel=obeys, checks_at=checks_at)
         if luck < 2 * self.bad:
             return Script(
-                seconds=seconds, phase=Phase.FAILED, reason=chance.choice(REASONS), said=said, obeys_cancel=obeys
+                seconds=seconds,
+                phase=Phase.FAILED,
+                reason=chance.choice(REASONS),
+                said=said,
+                obeys_cancel=obeys,
+                checks_at=checks_at,
             )
-        return Script(seconds=seconds, said=said, obeys_cancel=obeys)
+        return Script(seconds=seconds, said=said, obeys_cancel=obeys, checks_at=checks_at)
 
 
 def happen(world: World) -> None:
@@ -116,6 +147,12 @@ def happen(world: World) -> None:
     chance = world.chance
     name, uid = chance.choice(sorted(world.agents)), chance.choice(world.uids)
     HAPPENINGS[chance.choice(sorted(HAPPENINGS))](world, name, uid)
+
+
+def happen_to_a_shard(world: World) -> None:
+    chance = world.chance
+    kind = chance.choice(("fail over", "fail over", "move a replica", "stop the server", "load data"))
+    HAPPENINGS[kind](world, chance.choice(sorted(world.agents)), "")
 
 
 def _cut(world: World, name: str, uid: str) -> None:
@@ -156,13 +193,28 @@ def _start_another(world: World) -> None:
     names = sorted(world.agents)
     world.tried(
         world.start,
-        strategy(chance),
+        strategy(chance, has_zones=all(each.zone for each in world.servers)),
         version=chance.choice((1, 2, 3)),
         action=chance.choice((Action.INSTALL, Action.INSTALL, Action.REMOVE)),
         supersede=chance.random() < 0.7,
         nodes=chance.sample(names, chance.randint(1, len(names))) if chance.random() < 0.3 else None,
         needs=(chance.choice(world.uids),) if chance.random() < 0.1 else (),
     )
+
+
+def _fail_over(world: World, name: str, uid: str) -> None:
+    world.fail_over(world.servers.top(name))
+
+
+def _move_replica(world: World, name: str, uid: str) -> None:
+    """The replica leaves its shard, or the server alone joins another shard."""
+    server = world.servers[name]
+    if world.servers.replicas(name):
+        return
+    if server.master:
+        world.leave_shard(name)
+    else:
+        world.replicate(name, world.chance.choice(sorted(world.agents)))
 
 
 def _verb(command: Callable[[str], RolloutCommand]) -> Happening:
@@ -185,7 +237,11 @@ HAPPENINGS: dict[str, Happening] = {
     "die": lambda world, name, _: world.kill(name, world.chance.choice((2.0, 20.0, 200.0))),
     "drain": _drain,
     "drift": _drift,
+    "fail over": _fail_over,
     "freeze": _freeze,
+    "load data": lambda world, name, _: world.load_data(name, world.chance.choice((5.0, 60.0, 400.0))),
+    "back up": lambda world, name, _: world.back_up(name, world.chance.choice((5.0, 60.0, 400.0))),
+    "move a replica": _move_replica,
     "pause": _verb(lambda uid: Pause(rollout=uid)),
     "promote": _verb(lambda uid: Promote(rollout=uid)),
     "reject": _verb(lambda uid: Reject(rollout=uid, remark="no")),

@@ -5,6 +5,7 @@ Most rules follow the events by themselves, so that they share as little as poss
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import Model
@@ -38,12 +39,14 @@ from rollout.domain.rollout.events import (
 from rollout.domain.rollout.progress_deadline import progress_deadline
 from rollout.domain.rollout.snapshot import Needs, Snapshot
 from rollout.domain.rollout.state import RolloutState
+from rollout.domain.rollout.turns import is_below
 from rollout.messages import FINAL_PHASES, Action, Activation, Phase, Reason
 from rollout.models import Operation, Rollout
 from rollout.projections.counters import COUNTERS, counter_of
 from tests.simulation.snapshot import IN_PROGRESS
 
 if TYPE_CHECKING:
+    from tests.simulation.agents import Agent, Order
     from tests.simulation.world import Recorded, World
 
 BAD = (Phase.FAILED, Phase.TIMED_OUT)
@@ -79,10 +82,52 @@ class Rules:
         #: of that was open when an operation was released, by rollout and node.
         self.open: defaultdict[str, set[tuple[str, bool]]] = defaultdict(set)
         self.open_before: dict[tuple[str, str], set[tuple[str, bool]]] = {}
+        #: By node: the shard that its server belonged to when its agent began to change it.
+        self.shard_then: dict[str, str] = {}
+        #: By rollout and node: attempt and failures when its agent returned the operation.
+        self.returned: dict[tuple[str, str], tuple[int, int, bool]] = {}
 
     def holds(self, condition: object, rule: str, detail: str = "") -> None:
         if not condition:
             raise Broken(self.world, rule, detail)
+
+    # --- When an agent has checked its server, and begins to change it
+
+    def begins_to_change(self, agent: "Agent", order: "Order") -> None:
+        """What agents really do, whatever the control plane believes."""
+        servers, strategy = self.world.servers, self.world.rows.rollouts[order.rollout].strategy
+        own, label = servers[agent.name], strategy.get("domain", "")
+        self.shard_then[agent.name] = own.group
+        for other in self.world.agents.values():
+            if other.changing is None or other is agent or self._has_left(other.name):
+                continue
+            theirs, both = servers[other.name], f"{agent.name} and {other.name}"
+            # A server may join the shard while it is changed.
+            is_one_shard = own.group == theirs.group == self.shard_then[other.name]
+            self.holds(not is_one_shard, "one copy of a shard at a time", both)
+            self.holds(own.host != theirs.host, "one node of a host at a time", both)
+            their_strategy = self.world.rows.rollouts[other.changing.rollout].strategy
+            if label and label == their_strategy.get("domain", ""):
+                self.holds(own.zone == theirs.zone, "one failure domain at a time", both)
+        self._keeps_the_order(agent, order)
+
+    def _has_left(self, name: str) -> bool:
+        return self.world.rows.nodes[name].phase == NodePhase.DECOMMISSIONED
+
+    def _keeps_the_order(self, agent: "Agent", order: "Order") -> None:
+        """A replica never has an older version than the servers above it."""
+        servers, agents, name = self.world.servers, self.world.agents, order.module_name
+        now, target = agent.loaded(name), agent.target(order)
+        if is_below(now, target):
+            for each in servers.below(agent.name):
+                found = agents[each.name].loaded(name)
+                is_fine = agents[each.name].is_spoiled or not is_below(found, target)
+                self.holds(is_fine, "replicas before their master", f"{agent.name} {each.name} {found} {target}")
+        elif is_below(target, now):
+            for each in servers.above(agent.name):
+                found = agents[each.name].loaded(name)
+                is_fine = agents[each.name].is_spoiled or not is_below(target, found)
+                self.holds(is_fine, "a master before its replicas", f"{agent.name} {each.name} {found} {target}")
 
     # --- Before an event is folded
 
@@ -155,10 +200,27 @@ class Rules:
         world, uid = self.world, event.rollout
         row = world.known_operation(uid, event.node)
         self.holds(self.live.get((event.node, event.module_name)) == uid, "one live operation")
-        if not row.rollback and row.wave > 0:
-            self.holds((uid, row.wave - 1) in self.passed, "waves one after the other")
+        if not row.rollback and row.wave > 0 and (uid, row.wave - 1) not in self.passed:
+            self.holds(self._comes_first(row), "waves one after the other", event.node)
+        known = self.returned.pop((uid, event.node), None)
+        bad = (row.attempt, row.failed_before, row.healthy)
+        self.holds(known is None or known[1:] == bad[1:], "a return is no failure")
+        self.holds(known is None or known[0] == row.attempt, "a return uses up no attempt")
         if not row.rollback:
             self.open_before.setdefault((uid, event.node), set(self.open[event.node]))
+
+    def _comes_first(self, row: Operation) -> bool:
+        """Return True if a node of an open wave waits for this one, because it has become its replica or its master."""
+        rows, open_wave = self.world.rows, self.world.rollouts[row.rollout].open_wave
+        waiting = {each.node for each in rows.of(row.rollout) if each.wave <= open_wave and each.finished_at is None}
+        related, new = {row.node}, {row.node}
+        while new:
+            masters = {rows.members[each].master for each in new if each in rows.members}
+            replicas = {each for name in new if name in rows.members for each in rows.members[name].replicas}
+            listing = {each.node for each in rows.members.values() if new.intersection(each.replicas)}
+            new = (masters | replicas | listing) - related - {""}
+            related |= new
+        return row.wave > open_wave and bool(waiting & related)
 
     def _report_late(self, event: OperationReportedLate) -> None:
         """The node has said after all what became of it: whoever asks now knows."""
@@ -187,11 +249,15 @@ class Rules:
 
     def _give_back(self, event: OperationGivenBack) -> None:
         self.worked_after_all.discard((event.rollout, event.node))
+        row = self.world.known_operation(event.rollout, event.node)
+        if event.reason is not None:
+            self.returned[event.rollout, event.node] = row.attempt, row.failed_before, row.healthy
 
     def _finish(self, event: OperationFinished) -> None:
         place, key = (event.node, event.module_name), (event.rollout, event.node)
         row = self.world.known_operation(*key)
         self.holds(row.phase not in FINAL_PHASES, "final is final", str(key))
+        self.returned.pop(key, None)
         self.worked_after_all.discard(key)
         self._note_what_is_open(event, row)
         if event.phase == Phase.ROLLED_BACK:
@@ -310,8 +376,22 @@ class Rules:
             or progress_deadline(state, fleet) is not None
             or self._is_behind(uid)
             or (state.phase == RolloutPhase.ROLLING_BACK and fleet.in_progress > 0)
+            or (fleet.is_waiting and fleet.wake_at is not None)
         )
+        self._waits_end(uid, state, fleet)
         self.holds(waits, "what is scheduled has a clock", f"{state.phase} {state.wave_phase}")
+
+    def _waits_end(self, uid: str, state: RolloutState, fleet: Snapshot) -> None:
+        """A node that waits for its server is released, or skipped after `ready_deadline_seconds`."""
+        is_full = len(fleet.ready) >= state.strategy.parallel(state.nodes)
+        is_moving = not fleet.frozen and (state.phase == RolloutPhase.RUNNING or state.restoring)
+        if is_full or not is_moving or progress_deadline(state, fleet) is not None:
+            return
+        waiting = {each.node for each in fleet.blocked if each.reason is not None}
+        longest = timedelta(seconds=state.strategy.ready_deadline_seconds + 10)
+        for row in self.world.rows.of(uid):
+            if row.node in waiting and row.waiting_since is not None:
+                self.holds(row.waiting_since + longest >= self.world.now, "each wait ends", row.node)
 
     def _is_awaited(self, uid: str, state: RolloutState, fleet: Snapshot) -> bool:
         person_or_clock = state.phase == RolloutPhase.PAUSED or fleet.frozen

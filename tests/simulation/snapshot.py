@@ -1,20 +1,23 @@
 """The snapshot of a rollout from rows in memory: `rollout.queries.snapshot` reads the same from the database."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from rollout.domain.node.state import NodePhase
+from rollout.domain.placement.commands import Skip
 from rollout.domain.placement.state import PlacementState
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
-from rollout.domain.rollout.releasable import Ready
+from rollout.domain.rollout.releasable import Releasable
 from rollout.domain.rollout.snapshot import Needs, Snapshot
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Offline
-from rollout.messages import RUNNING_PHASES, Action, Phase, Reason
-from rollout.models import FleetFreeze, Node, NodeModule, Operation, Rollout
+from rollout.messages import RUNNING_PHASES, Action, Activation, Phase, Reason
+from rollout.models import FleetFreeze, Liveness, Node, NodeModule, Operation, Rollout, ShardMember
+from rollout.planning.shards import ShardFacts
 from rollout.projections.counters import COUNTERS
 from rollout.queries.restoration import Restoration, restoration
-from rollout.queries.snapshot import _FAILED, _RELEASING, _phase_counted, progress_clock_start, wave_counts
+from rollout.queries.snapshot import _FAILED, _RELEASING, _earlier, _phase_counted, progress_clock_start, wave_counts
+from rollout.queries.turns import Facts, changes_server, releasable
 
 IN_PROGRESS = frozenset({Phase.QUEUED, *RUNNING_PHASES})
 PHASE_OF = {name: _phase_counted(name) for name in COUNTERS}
@@ -32,6 +35,9 @@ class Rows:
         modules: dict[str, NodeModule],
         placements: dict[tuple[str, str], PlacementState],
         freeze: FleetFreeze | None,
+        former: Sequence[Operation],
+        members: dict[str, ShardMember],
+        heard: Callable[[str], Liveness],
     ) -> None:
         self.rollouts = rollouts
         self.operations = operations
@@ -40,6 +46,10 @@ class Rows:
         #: By node and module, as their deciders know them.
         self.placements = placements
         self.freeze = freeze
+        #: Attempts that another attempt has followed.
+        self.former = former
+        self.members = members
+        self.heard = heard
         #: Keys of the operations of each rollout, and of each module on each node.
         self.of_rollout: dict[str, list[str]] = {}
         self.of_placement: dict[tuple[str, str], list[str]] = {}
@@ -62,6 +72,53 @@ class Rows:
         return self.nodes[row.node].phase
 
 
+class FactsInMemory(Facts):
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def members(self, nodes: Collection[str]) -> Mapping[str, ShardMember]:
+        return {each: self._rows.members[each] for each in sorted(nodes) if each in self._rows.members}
+
+    def heard(self, nodes: Collection[str]) -> Mapping[str, Liveness]:
+        return {each: self._rows.heard(each) for each in nodes}
+
+    def domains(self, nodes: Collection[str], label: str) -> dict[str, str]:
+        values = {each: self._rows.nodes[each].agent_labels.get(label, "") for each in nodes}
+        return {name: value for name, value in values.items() if value}
+
+    def loaded(self, module_name: str, nodes: Collection[str]) -> dict[str, int]:
+        return {
+            each.node: each.version
+            for each in self._rows.modules.values()
+            if each.node in nodes and each.module_name == module_name and each.observed == Activation.LOAD
+        }
+
+    def unfinished(self, uid: str, nodes: Collection[str]) -> Sequence[Operation]:
+        return [each for each in self._rows.of(uid) if each.node in nodes and each.finished_at is None]
+
+    def in_progress(self, now: datetime) -> Mapping[str, ShardMember]:
+        nodes = {
+            each.node
+            for each in (*self._rows.operations.values(), *self._rows.former)
+            if (each.deadline_at or (each.may_run_until and each.may_run_until > now)) and changes_server(each)
+        }
+        return self.members(nodes)
+
+
+class PlanFacts(ShardFacts):
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def members(self) -> Iterable[ShardMember]:
+        return self._rows.members.values()
+
+    def loaded(self, module_name: str, nodes: Collection[str]) -> Mapping[str, int]:
+        return FactsInMemory(self._rows).loaded(module_name, nodes)
+
+    def too_old(self, nodes: Collection[str]) -> dict[str, Skip]:
+        return {}
+
+
 def snapshot_of(uid: str, state: RolloutState, rows: Rows, *, now: datetime) -> Snapshot:
     row, all_rows = rows.rollouts[uid], rows.of(uid)
     open_wave = state.open_wave
@@ -71,13 +128,20 @@ def snapshot_of(uid: str, state: RolloutState, rows: Rows, *, now: datetime) -> 
     keeps_health = state.strategy.kept_healthy(state.nodes) > 0
     begins_to_restore = state.phase == RolloutPhase.ROLLING_BACK and is_over and not state.restoring
     restored = restoration_of(uid, rows) if begins_to_restore else Restoration()
+    found = Releasable(state.strategy, now, state.strategy.parallel(state.nodes))
+    if row.scheduled and state.phase in _RELEASING:
+        found = _releasable(open_rows, all_rows, state, rows, now, failed_first=keeps_health)
     return Snapshot(
         now=now,
         counts={PHASE_OF[name]: getattr(row, name) for name in COUNTERS},
         waves=wave_counts(row, _lost(row, all_rows, rows)),
-        ready=_ready(open_rows, state, rows, now, failed_first=keeps_health) if row.scheduled else (),
-        offline=_offline(open_rows, state, rows) if row.scheduled else (),
-        retriable=_retriable(open_rows, state, rows) if row.failed + row.timed_out else (),
+        ready=tuple(found.ready),
+        blocked=tuple(found.blocked),
+        waits=tuple(found.waits),
+        unfit=tuple(found.unfit),
+        is_waiting=found.is_waiting,
+        offline=_offline(_open_or(found.come_first, open_rows, all_rows), state, rows) if row.scheduled else (),
+        retriable=_retriable(all_rows, state, rows) if row.failed + row.timed_out else (),
         healthy=_healthy(all_rows, rows) if keeps_health else 0,
         to_restore=restored.nodes,
         unchanged=restored.unchanged,
@@ -90,7 +154,7 @@ def snapshot_of(uid: str, state: RolloutState, rows: Rows, *, now: datetime) -> 
         canceled_by_person=_canceled(all_rows, Reason.MANUAL, state) if is_over else 0,
         unrestored=row.unrestored,
         progressed_at=progress_clock_start(row, rows.freeze),
-        wake_at=_next_ready_at(all_rows, now) if row.retries else None,
+        wake_at=_earlier(_next_ready_at(all_rows, now) if row.retries else None, found.wake_at),
         needs=_needs(row.needs, rows) if state.wave < 0 else Needs.MET,
         frozen=rows.freeze is not None and rows.freeze.frozen,
     )
@@ -105,23 +169,37 @@ def _named(found: Iterable[Operation]) -> tuple[str, ...]:
     return tuple(each.node for each in found)
 
 
-def _ready(
-    open_rows: Iterable[Operation], state: RolloutState, rows: Rows, now: datetime, *, failed_first: bool
-) -> tuple[Ready, ...]:
-    if state.phase not in _RELEASING:
-        return ()
-    ready = [
-        each
-        for each in open_rows
-        if each.phase == Phase.SCHEDULED
-        and not each.behind
-        and (each.ready_at is None or each.ready_at <= now)
-        and rows.phase(each) == NodePhase.ONLINE
-    ]
+def _releasable(
+    open_rows: Sequence[Operation],
+    all_rows: Sequence[Operation],
+    state: RolloutState,
+    rows: Rows,
+    now: datetime,
+    *,
+    failed_first: bool,
+) -> Releasable:
+    candidates = [each for each in open_rows if _may_be_released(each, rows, now)]
     if failed_first:
-        ready.sort(key=lambda each: each.healthy)
-    limit = state.strategy.parallel(state.nodes)
-    return tuple(Ready(node=each.node, is_healthy=each.healthy) for each in ready[:limit])
+        candidates.sort(key=lambda each: each.healthy)
+    later = [] if state.restoring else [each for each in all_rows if each.wave > state.open_wave]
+    return releasable(
+        [candidates],
+        lambda nodes: [each for each in later if each.node in nodes and _may_be_released(each, rows, now)],
+        FactsInMemory(rows),
+        state.strategy,
+        now,
+        limit=state.strategy.parallel(state.nodes),
+    )
+
+
+def _open_or(nodes: Collection[str], open_rows: Sequence[Operation], all_rows: Sequence[Operation]) -> list[Operation]:
+    """Return the rows of open waves, and those of these nodes."""
+    return [each for each in all_rows if each in open_rows or each.node in nodes]
+
+
+def _may_be_released(row: Operation, rows: Rows, now: datetime) -> bool:
+    is_due = not row.behind and (row.ready_at is None or row.ready_at <= now)
+    return row.phase == Phase.SCHEDULED and is_due and rows.phase(row) == NodePhase.ONLINE
 
 
 def _offline(open_rows: Iterable[Operation], state: RolloutState, rows: Rows) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ def test_what_a_node_says_too_late_changes_no_outcome():
     run(world, uid)
     world.run(400)
     assert world.phases(uid)["n000"] == "timed_out"
-    assert type(world.log[-1].event).__name__ == "OperationReportedLate"
+    assert [type(each.event).__name__ for each in world.log[-2:]] == ["OperationReportedLate", "NodeInventoryChanged"]
 
 
 def test_a_node_that_dies_after_the_acknowledgement_is_told_again():

@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, TypeVar
 
+from msgspec import convert, to_builtins
+
 from eventstore import Decider, Metadata, begun_by, person
 from rollout.domain.errors import NothingToRollBackError, OperationFinalError, RolloutError
 from rollout.domain.fleet.decider import FLEET
@@ -28,6 +30,7 @@ from rollout.domain.node.commands import (
     NodeCommand,
     RecordDrift,
     RecordHeartbeat,
+    RecordInventory,
 )
 from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import ABSENT, node_stream
@@ -49,14 +52,19 @@ from rollout.domain.placement.commands import (
 from rollout.domain.placement.decider import PLACEMENT
 from rollout.domain.placement.events import OperationScheduled, PlacementForgotten, Target, placement_stream
 from rollout.domain.placement.state import PlacementState
+from rollout.domain.request import RolloutRequest
 from rollout.domain.rollout.commands import Resume, RetryNodes, RollBackAll, RolloutCommand, Start
 from rollout.domain.rollout.decider import ROLLOUT
 from rollout.domain.rollout.events import RolloutPhase, RolloutStarted, rollout_stream
+from rollout.domain.rollout.releasable import POLL_SECONDS
 from rollout.domain.rollout.rollback import ROLLED_BACK_BY_A_NEW_ROLLOUT
 from rollout.domain.rollout.snapshot import Snapshot
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.rollout.step import Step, step
-from rollout.domain.strategy import Strategy
+from rollout.domain.strategy import Strategy, rounded_up
+from rollout.domain.topology import servers as topology
+from rollout.domain.topology.places import places_of
+from rollout.domain.topology.servers import facts_of, replication_of
 from rollout.messages import (
     FINAL_PHASES,
     Action,
@@ -66,27 +74,39 @@ from rollout.messages import (
     NodeProfile,
     Phase,
     Reason,
+    Replication,
     Report,
+    ServerState,
 )
-from rollout.models import FleetFreeze, Operation
+from rollout.models import FleetFreeze, Liveness, Operation, ShardMember
+from rollout.planning.shards import ShardOrder, refuse_without_domain
+from rollout.planning.waves import canary_first
 from rollout.process.placements import end_of_decommissioned
 from rollout.projections.counters import operation_key
 from rollout.projections.nodes import NodeFold
 from rollout.projections.rollouts import RolloutFold
+from rollout.readiness import why_not_ready
 from rollout.services.rollback import ROLLBACKS
 from rollout.services.start import without_start_conditions
 from tests.simulation.agents import Agent, Disk, Order, Script
 from tests.simulation.rules import Broken, Rules
-from tests.simulation.snapshot import IN_PROGRESS, Rows, restoration_of, snapshot_of
+from tests.simulation.servers import Servers
+from tests.simulation.snapshot import IN_PROGRESS, PlanFacts, Rows, restoration_of, snapshot_of
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-PROFILE = NodeProfile(platform="linux/x86_64")
+#: The label that names failure domains.
+ZONE = "zone"
 AWAY = Degradation(reason="server_unreachable", message="The server cannot be reached.")
 MODULE = "greet"
 #: Silence after which a node is declared offline, and the first wait before a command is sent again, seconds.
 SILENCE_SECONDS = 90.0
 RESEND_SECONDS = 5.0
 LONGEST_RESEND_SECONDS = 300.0
+#: Between two heartbeats, and how long a command may be carried out after it was sent, seconds.
+BEAT_SECONDS = 10.0
+EXPIRES_SECONDS = 300.0
+#: In place of `POLL_SECONDS`, to simulate more in the same time.
+RARER_POLL_SECONDS = 5.0
 #: Steps that one call of `advance` takes before it counts as one that never rests.
 RESTLESS = 1000
 
@@ -143,7 +163,14 @@ class Folded:
             modules=self.of_nodes._modules.rows,
             placements=self.placements,
             freeze=None,
+            former=self.of_rollouts.former,
+            members={},
+            heard=self.heard,
         )
+
+    def heard(self, name: str) -> Liveness:
+        """Return when the node was last heard."""
+        raise NotImplementedError
 
     def apply(self, recorded: Recorded) -> None:
         event = recorded.event
@@ -211,7 +238,12 @@ class World(Folded):
         self.steps = 0
         self.is_faulty = False
         self.agents: dict[str, Agent] = {}
+        self.servers = Servers()
         self.hello_at: dict[str, datetime] = {}
+        #: What nodes have last reported of their servers, with the number of the heartbeat.
+        self.reported: dict[str, tuple[int, ServerState]] = {}
+        self.last_heard: dict[str, datetime] = {}
+        self._liveness: dict[str, Liveness] = {}
         self.dispatches: dict[str, Dispatch] = {}
         self.in_progress: dict[str, Operation] = {}
         self.undue: dict[str, datetime] = {}
@@ -220,6 +252,7 @@ class World(Folded):
         self._step = step
         self._due: list[tuple[datetime, int, Callable[..., object], tuple[Any, ...]]] = []
         self._numbers, self._heartbeats = 0, 0
+        self._facts: dict[str, tuple[topology.ServerFacts, dict[str, Any]]] = {}
         self._relay_runs_at: datetime | None = None
         self.rules = rules(self)
         for number in range(nodes):
@@ -292,7 +325,9 @@ class World(Folded):
     def _informed(self, command: PlacementCommand) -> PlacementCommand:
         if not isinstance(command, Release):
             return command
-        return replace(command, inventory=self._seen(command.node, command.module_name))
+        known = self.rows.members.get(command.node)
+        expects = None if known is None else convert(known.replication, Replication)
+        return replace(command, inventory=self._seen(command.node, command.module_name), expects=expects)
 
     def _seen(self, node: str, module_name: str) -> tuple[Target, ...]:
         """What the node's last heartbeat has said of the module."""
@@ -324,9 +359,12 @@ class World(Folded):
             events = [(rollout_stream(uid), event) for event in taken.events]
             if not self.record([*events, *self._decided(taken.commands)]):
                 self.rules.at_rest(uid, state, fleet)
-                if taken.wake_at is not None and taken.wake_at != self.undue.get(uid):
-                    self.undue[uid] = taken.wake_at
-                    self._at(taken.wake_at, self._run_relay_soon)
+                wake_at = taken.wake_at
+                if wake_at == self.now + timedelta(seconds=POLL_SECONDS):
+                    wake_at = self.now + timedelta(seconds=RARER_POLL_SECONDS)
+                if wake_at is not None and wake_at != self.undue.get(uid):
+                    self.undue[uid] = wake_at
+                    self._at(wake_at, self._run_relay_soon)
                 return
         raise Broken(self, "advance comes to rest")
 
@@ -394,6 +432,9 @@ class World(Folded):
             attempt=row.attempt,
             undoes=row.undoes,
             deadline_seconds=self.rows.rollouts[row.rollout].strategy["node_deadline_seconds"],
+            expires=self.now + timedelta(seconds=EXPIRES_SECONDS),
+            release=row.releases,
+            expects=None if row.expects is None else convert(row.expects, Replication),
         )
 
     # --- The wire
@@ -413,7 +454,12 @@ class World(Folded):
             self._carry(self._take_report, report)
 
     def _take_report(self, report: Report) -> None:
-        if self.record(self._decided([RecordReport(report=report)])) and report.rollout in self.rollouts:
+        if not self.record(self._decided([RecordReport(report=report)])):
+            return
+        self.last_heard[report.node] = self.now
+        if report.inventory is not None:
+            self.record(self._command_node(RecordInventory(node=report.node, inventory=report.inventory)))
+        if report.rollout in self.rollouts:
             self.advance(report.rollout)
             self._publish()
 
@@ -422,26 +468,104 @@ class World(Folded):
 
     # --- Nodes
 
-    def join(self, name: str, disk: Disk | None = None) -> None:
+    def join(self, name: str, disk: Disk | None = None, **server: str) -> None:
+        """Add a node. `server`: of `Servers.add`."""
+        self.servers.add(name, **server)
         self.agents[name] = Agent(self, name, disk)
+        self._liveness[name] = Liveness(node=name, interval_seconds=BEAT_SECONDS)
         self.record(self._command_node(enrolment_of(name)))
         self.heartbeat(name, hello=True)
+        self.tell_of(name)
 
-    def heartbeat(self, name: str, *, hello: bool = False) -> None:
-        if hello:
-            self.hello_at[name] = self.now
+    def inventory_of(self, name: str) -> Inventory:
         self._heartbeats += 1
         modules = tuple(
             InstalledModule(module_name=module_name, version=version, content_sha256=content, loaded=loaded)
             for (module_name, version), (content, loaded) in sorted(self.agents[name].disk.items())
         )
-        inventory = Inventory(sequence=self._heartbeats, modules=modules)
-        degradation = None if self.agents[name].has_server else AWAY
-        command = RecordHeartbeat(node=name, hello=hello, profile=PROFILE, inventory=inventory, degradation=degradation)
+        return Inventory(sequence=self._heartbeats, modules=modules)
+
+    def heartbeat(self, name: str, *, hello: bool = False) -> None:
+        """A heartbeat that arrives at once. The others, every `BEAT_SECONDS`, are played only if they tell something new."""
+        if hello:
+            self.hello_at[name] = self.now
+            if master := self.servers[name].master:
+                self.servers.regroup(name, self.servers[master].group)
+        inventory, state = self.inventory_of(name), self.servers.state(name)
+        self._take_heartbeat(name, inventory, state, hello)
+
+    def _take_heartbeat(self, name: str, inventory: Inventory, state: ServerState, hello: bool = False) -> None:
+        zone = self.servers[name].zone
+        profile = NodeProfile(platform="linux/x86_64", labels={ZONE: zone} if zone else {})
+        degradation = AWAY if state.problem else None
+        if inventory.sequence < self.reported.get(name, (0, None))[0]:
+            return
+        command = RecordHeartbeat(node=name, hello=hello, profile=profile, inventory=inventory, degradation=degradation)
+        self.last_heard[name] = self.now
         self.record(self._command_node(command))
-        for uid in sorted({row.rollout for row in self.unfinished_on(name)}):
+        self.reported[name] = inventory.sequence, state
+        moved = self._place_members()
+        rows = (row for node in sorted({name, *moved}) for row in self.unfinished_on(node))
+        for uid in sorted({row.rollout for row in rows}):
             self.advance(uid)
         self._run_relay_soon()
+
+    def _place_members(self) -> set[str]:
+        """Place the nodes of the fleet by what they have reported. Return those that have changed."""
+        members = self.rows.members
+        fleet = [name for name in sorted(self.reported) if self.rows.nodes[name].phase != NodePhase.DECOMMISSIONED]
+        facts = {}
+        for name in fleet:
+            state = self.reported[name][1]
+            if state.role or name not in members:
+                facts[name] = facts_of(state), to_builtins(replication_of(state))
+            else:  # it is away, and its place stays
+                facts[name] = self._facts[name]
+        self._facts = facts
+        places = places_of(
+            [topology.Server(node=name, host=self.servers[name].host, facts=facts[name][0]) for name in fleet]
+        )
+        former = {name: vars(row) | {"_state": None} for name, row in members.items()}
+        members.clear()
+        for name in fleet:
+            reason, message = why_not_ready(self.reported[name][1]) or ("", "")
+            members[name] = ShardMember(
+                node=name,
+                replication=facts[name][1],
+                host=self.servers[name].host,
+                not_ready=reason,
+                not_ready_message=message,
+                **to_builtins(places[name]),
+            )
+        now = {name: vars(row) | {"_state": None} for name, row in members.items()}
+        return {name for name in fleet if now[name] != former.get(name)}
+
+    def heard(self, name: str) -> Liveness:
+        agent = self.agents[name]
+        seconds = ((agent.silent_since or self.now) - EPOCH).total_seconds()
+        beats = (seconds - agent.beats_at) // BEAT_SECONDS
+        beat = EPOCH + timedelta(seconds=agent.beats_at + beats * BEAT_SECONDS)
+        last_seen = max(beat, self.last_heard[name])
+        row = self._liveness[name]
+        row.last_seen = last_seen
+        return row
+
+    def tell_of(self, *names: str) -> None:
+        """The servers of these nodes have changed: their next heartbeats tell of it."""
+        for name in names:
+            seconds = (self.now - EPOCH).total_seconds() - self.agents[name].beats_at
+            self.after(BEAT_SECONDS - seconds % BEAT_SECONDS, self._beat, name)
+
+    def _beat(self, name: str) -> None:
+        agent, state = self.agents[name], self.servers.state(name)
+        if not agent.is_heard or self.reported[name][1] == state:
+            return
+        self._carry(self._take_heartbeat, name, self.inventory_of(name), state)
+        self.after(BEAT_SECONDS, self._beat, name)  # if the wire loses it
+
+    def changed(self, group: str) -> None:
+        """Something has changed in this shard."""
+        self.tell_of(*(each.name for each in self.servers if each.group == group))
 
     def kill(self, name: str, seconds: float) -> None:
         """Its agent dies, and is started again after so long."""
@@ -457,15 +581,81 @@ class World(Folded):
 
     def stop_server(self, name: str, seconds: float) -> None:
         """Its server is away for so long, as its next heartbeats report."""
-        self.agents[name].has_server = False
-        if self.agents[name].is_heard:
-            self.heartbeat(name)
+        self.servers[name].is_up = False
+        self.changed(self.servers[name].group)
         self.after(seconds, self.start_server, name)
 
     def start_server(self, name: str) -> None:
-        was_away, self.agents[name].has_server = not self.agents[name].has_server, True
-        if was_away and self.agents[name].is_heard:
-            self.heartbeat(name)
+        self.servers[name].is_up = True
+        self.changed(self.servers[name].group)
+        self._separate(name)
+
+    def load_data(self, name: str, seconds: float) -> None:
+        """Its server loads data for so long."""
+        self._unready(name, loads=1)
+        self.after(seconds, self._unready, name, -1)
+
+    def back_up(self, name: str, seconds: float) -> None:
+        """A tool copies the data of its server for so long."""
+        self._unready(name, backups=1)
+        self.after(seconds, self._unready, name, 0, -1)
+
+    def _unready(self, name: str, loads: int = 0, backups: int = 0) -> None:
+        self.servers[name].loads += loads
+        self.servers[name].backups += backups
+        self.tell_of(name)
+
+    def fail_over(self, name: str) -> None:
+        """A replica of the master `name` takes its place. The other replicas follow one after the other. The old master
+        follows too: until then, it is alone or away."""
+        replicas = [each for each in self.servers.replicas(name) if each.is_up]
+        server = self.servers[name]
+        if server.master or not replicas:
+            return
+        group, chosen = server.group, self.chance.choice(replicas).name
+        self.servers[chosen].master = ""
+        for each in self.servers.replicas(name):
+            self.after(self.chance.uniform(0.1, 8.0), self._follow, each.name, name, chosen)
+        if self.chance.random() < 0.5:
+            self.stop_server(name, self.chance.choice((5.0, 60.0, 400.0)))
+        self._separate(name)
+        self.after(self.chance.choice((2.0, 30.0, 500.0)), self._follow, name, "", chosen)
+        self.changed(group)
+
+    def _follow(self, name: str, former: str, chosen: str) -> None:
+        """Copy the server that was chosen in a failover, unless the server has another master by now."""
+        server = self.servers[name]
+        if not server.is_up:
+            self.after(2.0, self._follow, name, former, chosen)
+        elif server.master == former:
+            self.replicate(name, self.servers.top(chosen))
+            if former:
+                self._separate(former)
+
+    def _separate(self, name: str) -> None:
+        """A former master that is up and has no replicas any more is a copy of nothing, until it follows."""
+        server = self.servers[name]
+        is_alone = not server.master and not self.servers.replicas(name)
+        if (
+            server.is_up
+            and is_alone
+            and any(each.group == server.group and each is not server for each in self.servers)
+        ):
+            self._numbers += 1
+            server.group = f"{name} {self._numbers}"
+
+    def replicate(self, name: str, master: str) -> None:
+        """The server becomes a replica."""
+        self.changed(self.servers[name].group)
+        self.servers.follow(name, master)
+        self.changed(self.servers[name].group)
+
+    def leave_shard(self, name: str) -> None:
+        """The replica becomes a master of its own."""
+        self.changed(self.servers[name].group)
+        self._numbers += 1
+        self.servers.leave(name, f"{name} {self._numbers}")
+        self.changed(self.servers[name].group)
 
     def _fall_silent(self, name: str) -> None:
         agent = self.agents[name]
@@ -504,6 +694,8 @@ class World(Folded):
         ends = [end_of_decommissioned(row) for row in self.unfinished_on(name)]
         forgotten = Forget(node=name, module_name=MODULE)
         self.record([*self._command_node(DecommissionNode(node=name)), *self._decided([*ends, forgotten])])
+        self._place_members()
+        self.servers.regroup(name, f"{name} decommissioned")  # below it, nothing tells any more whose data is copied
 
     def drift(self, name: str, version: int) -> None:
         """The files of the module are missing on the disk, as the next heartbeat reports."""
@@ -538,10 +730,19 @@ class World(Folded):
         uid = uuid.UUID(int=self.chance.getrandbits(128)).hex
         strategy = strategy or Strategy()
         known = {name: self.rows.nodes[name] for name in sorted(nodes or self.rows.nodes)}
-        names = [name for name, row in known.items() if row.phase != NodePhase.DECOMMISSIONED]
-        names.sort(key=lambda name: known[name].phase != NodePhase.ONLINE)  # the canary is one that is there
-        skipped = [name for name in names if known[name].draining]
-        sizes = strategy.wave_sizes(len(names) - len(skipped))
+        chosen = [row for row in known.values() if row.phase != NodePhase.DECOMMISSIONED]
+        chosen.sort(key=lambda row: row.phase != NodePhase.ONLINE)  # the canary is one that is there
+        skips = {row.name: (Reason.NODE_DRAINING, "") for row in chosen if row.draining}
+        request = RolloutRequest(action=action, module_name=MODULE, version=version, strategy=strategy)
+        order = ShardOrder(request, [row for row in chosen if row.name not in skips], PlanFacts(self.rows))
+        skips |= order.skips()
+        included = [row for row in chosen if row.name not in skips]
+        refuse_without_domain(strategy.domain, included)
+        canary = rounded_up(strategy.canary, len(included))
+        order = ShardOrder(request, included, PlanFacts(self.rows))
+        ordered = canary_first(included, canary, unchanged=dict.fromkeys(known), order=order)
+        names = [*(row.name for row in ordered), *sorted(skips)]
+        sizes = strategy.wave_sizes(len(included))
         waves = iter([wave for wave, size in enumerate(sizes) for _ in range(size)])
         schedules = [
             Schedule(
@@ -553,9 +754,9 @@ class World(Folded):
                 activation=Activation.LOAD,
                 content_sha256=f"c{version}" if action == Action.INSTALL else "",
                 ordinal=ordinal,
-                wave=-1 if name in skipped else next(waves),
+                wave=-1 if name in skips else next(waves),
                 supersede=supersede,
-                skip=(Reason.NODE_DRAINING, "") if name in skipped else None,
+                skip=skips.get(name),
             )
             for ordinal, name in enumerate(names)
         ]

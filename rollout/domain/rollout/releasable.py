@@ -82,15 +82,16 @@ class Releasable:
         for each in candidates:
             if self.is_full:
                 return
-            self.is_waiting |= each.waiting_since is not None
             if each.turn is not None:
                 if block := blocked(each.turn, fleet):
                     self._note(each, block)
                     continue
                 if block := self._blocked_by_taken(each.node, fleet):
                     self._show(block)
+                    self._keep_waiting(each)
                     continue
                 self._taken.append((each.node, fleet.places[each.node]))
+            self._keep_waiting(each)  # `min_healthy` may keep it back
             self.ready.append(Ready(node=each.node, is_healthy=each.is_healthy))
 
     def _blocked_by_taken(self, node: str, fleet: Fleet) -> Blocked | None:
@@ -106,8 +107,20 @@ class Releasable:
         self._show(block)
         if block.reason is not None:
             self._note_reason(candidate, block, block.reason)
-        elif block.block != Block.SHARD_ORDER:  # an operation of the same rollout, whose end leads to the next step
+            return
+        self._keep_waiting(candidate)
+        if block.block != Block.SHARD_ORDER:  # an operation of the same rollout, whose end leads to the next step
             self._wake(self.now + timedelta(seconds=POLL_SECONDS))
+
+    def _keep_waiting(self, candidate: Candidate) -> None:
+        """Count a node that has waited for its server and now waits for others, as long as the first wait may last. Else
+        the progress deadline would stop the rollout at once, or never."""
+        if candidate.waiting_since is None:
+            return
+        until = candidate.waiting_since + timedelta(seconds=self.strategy.ready_deadline_seconds)
+        if until > self.now:
+            self.is_waiting = True
+            self._wake(until)
 
     def _show(self, block: Blocked) -> None:
         if len(self.blocked) < MOST_BLOCKED or block.behind:

@@ -5,7 +5,7 @@ master never sends its replicas a command that they lack. Only operations that c
 (`Intent.changes_server`).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -29,15 +29,15 @@ class Block(StrEnum):
 class Place:
     """A node's place in its shard and on its host, and the state of its server, by its newest heartbeat.
 
-    `master` and `replicas` are nodes; `replicas` copy this node directly. `unmanaged` and `unmanaged_master` are addresses
-    of servers that are no nodes of the fleet. `host` and `domain` are empty if not known. `heard_at`: its newest heartbeat.
-    `is_fresh`: that is recent enough to act on.
+    `above`: the nodes that it copies, directly or through others, its master first. `below`: the nodes that copy it, directly
+    or through others. `unmanaged` and `unmanaged_master` are addresses of such servers that are no nodes of the fleet.
+    `host` and `domain` are empty if not known. `heard_at`: its newest heartbeat. `is_fresh`: that is recent enough to act on.
     """
 
     shard: str
     role: str
-    master: str = ""
-    replicas: tuple[str, ...] = ()
+    above: tuple[str, ...] = ()
+    below: tuple[str, ...] = ()
     unmanaged: tuple[str, ...] = ()
     unmanaged_master: str = ""
     host: str = ""
@@ -63,12 +63,14 @@ class Turn:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
     """What turns depend on. `places`: of the nodes in question. `loaded`: the version of the module that each node has
-    loaded. `unfinished`: nodes whose operation of this rollout has not ended. `busy_shards` and `busy_hosts`: the nodes
-    that have an operation in progress there, of any rollout. `busy_domains`: the failure domains with one."""
+    loaded. `unfinished`: the nodes whose operation of this rollout has not ended, each with its target. `busy`: the nodes that have an operation in
+    progress, of any rollout, or a late one. `busy_shards` and `busy_hosts`: the same by shard and host. `busy_domains`:
+    the failure domains with one."""
 
     places: Mapping[str, Place] = field(default_factory=dict)
     loaded: Mapping[str, int] = field(default_factory=dict)
-    unfinished: Collection[str] = ()
+    unfinished: Mapping[str, int | None] = field(default_factory=dict)
+    busy: Collection[str] = ()
     busy_shards: Mapping[str, Collection[str]] = field(default_factory=dict)
     busy_hosts: Mapping[str, Collection[str]] = field(default_factory=dict)
     busy_domains: Collection[str] = ()
@@ -128,33 +130,46 @@ def _order(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
 
 
 def _after_replicas(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
-    node = turn.node
-    if first := tuple(each for each in place.replicas if each in fleet.unfinished):
+    node, unfinished = turn.node, fleet.unfinished
+    first = tuple(each for each in place.below if each in unfinished)
+    if never := [each for each in first if is_below(unfinished[each], turn.target)]:  # as in a rollback
+        return _lacks_module(turn, never)
+    if first:
         words = "its replica" if len(first) == 1 else "its replicas"
         return Blocked(node=node, block=Block.SHARD_ORDER, text=f"{some_of(first)}, {words}", behind=first)
     if place.unmanaged:
         text = f"{some_of(place.unmanaged)}, which copies {node} and is no node of the fleet"
         return Blocked(node=node, block=Block.SERVER, reason=Reason.UNMANAGED_REPLICA, text=text)
-    if lacking := [each for each in place.replicas if is_below(fleet.loaded.get(each), turn.target)]:
-        text = f"{some_of(lacking)}, which copies {node} and lacks the module"
-        reason = Reason.REPLICA_LACKS_MODULE
-        return Blocked(node=node, block=Block.SHARD_ORDER, reason=reason, text=text, is_unfit=True)
+    if lacking := [each for each in place.below if is_below(fleet.loaded.get(each), turn.target)]:
+        return _lacks_module(turn, lacking)
     return None
+
+
+def _lacks_module(turn: Turn, lacking: Sequence[str]) -> Blocked:
+    text = f"{some_of(lacking)}, which copies {turn.node} and lacks the module"
+    reason = Reason.REPLICA_LACKS_MODULE
+    return Blocked(node=turn.node, block=Block.SHARD_ORDER, reason=reason, text=text, is_unfit=True)
 
 
 def _after_master(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
-    node = turn.node
+    node, unfinished = turn.node, fleet.unfinished
     if place.unmanaged_master:
         text = f"{place.unmanaged_master}, the master of {node}, which is no node of the fleet"
         return Blocked(node=node, block=Block.SERVER, reason=Reason.UNMANAGED_MASTER, text=text)
-    if place.master in fleet.unfinished:
-        text = f"{place.master}, its master"
-        return Blocked(node=node, block=Block.SHARD_ORDER, text=text, behind=(place.master,))
-    if is_below(turn.target, fleet.loaded.get(place.master)):
-        text = f"{place.master}, the master of {node}, which still has the module"
-        reason = Reason.MASTER_HAS_MODULE
-        return Blocked(node=node, block=Block.SHARD_ORDER, reason=reason, text=text, is_unfit=True)
+    first = tuple(each for each in place.above if each in unfinished)
+    if never := [each for each in first if is_below(turn.target, unfinished[each])]:
+        return _has_module(turn, never)
+    if first:
+        return Blocked(node=node, block=Block.SHARD_ORDER, text=f"{some_of(first)}, its master", behind=first)
+    if having := [each for each in place.above if is_below(turn.target, fleet.loaded.get(each))]:
+        return _has_module(turn, having)
     return None
+
+
+def _has_module(turn: Turn, having: Sequence[str]) -> Blocked:
+    text = f"{some_of(having)}, the master of {turn.node}, which still has the module"
+    reason = Reason.MASTER_HAS_MODULE
+    return Blocked(node=turn.node, block=Block.SHARD_ORDER, reason=reason, text=text, is_unfit=True)
 
 
 def _server(turn: Turn, place: Place) -> Blocked | None:
@@ -174,7 +189,7 @@ def _others(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
     if place.host and (busy := sorted(set(fleet.busy_hosts.get(place.host, ())) - {turn.node})):
         text = f"the operation on {some_of(busy)}, which is on its host"
         return Blocked(node=turn.node, block=Block.HOST_BUSY, text=text)
-    if fleet.busy_domains and place.domain not in fleet.busy_domains:
-        text = f"the operations in {some_of(sorted(fleet.busy_domains))}, another failure domain"
+    if busy := sorted(set(fleet.busy_domains) - {place.domain}):
+        text = f"the operations in {some_of(busy)}, another failure domain"
         return Blocked(node=turn.node, block=Block.DOMAIN_BUSY, text=text)
     return None

@@ -11,13 +11,15 @@ from rollout.domain.strategy import Strategy
 from rollout.messages import Reason
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-TOP = Place(shard="m", role="master", replicas=("r1", "r2"), heard_at=NOW, is_fresh=True)
-COPY = Place(shard="m", role="replica", master="m", heard_at=NOW, is_fresh=True)
+TOP = Place(shard="m", role="master", below=("r1", "r2", "s1"), heard_at=NOW, is_fresh=True)
+COPY = Place(shard="m", role="replica", above=("m",), heard_at=NOW, is_fresh=True)
 ALONE = Place(shard="a", role="master", heard_at=NOW, is_fresh=True)
-SHARD = {"m": TOP, "r1": replace(COPY, replicas=("s1",)), "r2": COPY, "s1": replace(COPY, master="r1"), "a": ALONE}
+SHARD = {"m": TOP, "r1": replace(COPY, below=("s1",)), "r2": COPY, "s1": replace(COPY, above=("r1", "m")), "a": ALONE}
 
 
-def fleet(*, loaded=None, unfinished=(), places=None, **more):
+def fleet(*, loaded=None, unfinished=(), target=2, places=None, **more):
+    """`target`: of all unfinished operations."""
+    unfinished = dict.fromkeys(unfinished, target)
     return Fleet(places=SHARD | (places or {}), loaded=loaded or {}, unfinished=unfinished, **more)
 
 
@@ -33,10 +35,12 @@ def why(node, known, *, target=2, **more):
         ("r1", "m r1 r2 s1", {}, (Block.SHARD_ORDER, None)),
         ("r1", "m r1 r2", {"s1": 2}, None),
         ("m", "m r1", {"r2": 2, "s1": 2}, (Block.SHARD_ORDER, None)),
-        ("m", "m", {"r1": 2, "r2": 2}, None),
-        ("m", "m", {"r1": 3, "r2": 2}, None),
-        ("m", "m", {"r1": 2, "r2": 1}, (Block.SHARD_ORDER, Reason.REPLICA_LACKS_MODULE)),
-        ("m", "m", {"r1": 2}, (Block.SHARD_ORDER, Reason.REPLICA_LACKS_MODULE)),
+        ("m", "m s1", {"r1": 2, "r2": 2}, (Block.SHARD_ORDER, None)),
+        ("m", "m", {"r1": 2, "r2": 2, "s1": 2}, None),
+        ("m", "m", {"r1": 3, "r2": 2, "s1": 2}, None),
+        ("m", "m", {"r1": 2, "r2": 2}, (Block.SHARD_ORDER, Reason.REPLICA_LACKS_MODULE)),
+        ("m", "m", {"r1": 2, "r2": 1, "s1": 2}, (Block.SHARD_ORDER, Reason.REPLICA_LACKS_MODULE)),
+        ("m", "m", {"r1": 2, "s1": 2}, (Block.SHARD_ORDER, Reason.REPLICA_LACKS_MODULE)),
     ],
 )
 def test_an_install_and_an_upgrade_go_to_the_replicas_first(node, unfinished, loaded, expected):
@@ -52,6 +56,8 @@ def test_an_install_and_an_upgrade_go_to_the_replicas_first(node, unfinished, lo
         ("r1", "m r1 r2 s1", {}, (Block.SHARD_ORDER, None)),
         ("r1", "r1 r2 s1", {"m": 1}, None),
         ("s1", "r1 r2 s1", {"m": 1}, (Block.SHARD_ORDER, None)),
+        ("s1", "m s1", {"r1": 1}, (Block.SHARD_ORDER, None)),
+        ("s1", "s1", {"r1": 1}, (Block.SHARD_ORDER, Reason.MASTER_HAS_MODULE)),
         ("s1", "s1", {"m": 1, "r1": 1}, None),
         ("r2", "r2", {"m": 2}, (Block.SHARD_ORDER, Reason.MASTER_HAS_MODULE)),
     ],
@@ -59,7 +65,17 @@ def test_an_install_and_an_upgrade_go_to_the_replicas_first(node, unfinished, lo
 def test_a_removal_and_a_downgrade_go_to_the_master_first(node, unfinished, loaded, expected, target):
     everywhere = dict.fromkeys(("m", "r1", "r2", "s1"), 2)
     without = {name: version for name, version in (everywhere | loaded).items() if target or version != 1}
-    assert why(node, fleet(unfinished=unfinished.split(), loaded=without), target=target) == expected
+    assert why(node, fleet(unfinished=unfinished.split(), target=target, loaded=without), target=target) == expected
+
+
+def test_nodes_that_a_rollback_would_leave_in_the_wrong_order_do_not_wait_for_each_other():
+    """The master had 3 and its replica 1; now both have 2."""
+    places = {"m": replace(TOP, below=("r2",))}
+    known = replace(fleet(places=places, loaded={"m": 2, "r2": 2}), unfinished={"m": 3, "r2": 1})
+    for node, target, reason in (("m", 3, Reason.REPLICA_LACKS_MODULE), ("r2", 1, Reason.MASTER_HAS_MODULE)):
+        found = blocked(Turn(node=node, target=target), known)
+        assert found
+        assert (found.reason, found.is_unfit) == (reason, True)
 
 
 def test_a_replica_that_is_no_node_of_the_fleet():
@@ -69,7 +85,7 @@ def test_a_replica_that_is_no_node_of_the_fleet():
 
 
 def test_a_master_that_is_no_node_of_the_fleet():
-    known = fleet(places={"a": replace(COPY, shard="x", master="", unmanaged_master="10.0.0.9:6379")}, loaded={"a": 2})
+    known = fleet(places={"a": replace(COPY, shard="x", above=(), unmanaged_master="10.0.0.9:6379")}, loaded={"a": 2})
     assert why("a", known) is None  # it gets the module before its master
     assert why("a", known, target=None) == (Block.SERVER, Reason.UNMANAGED_MASTER)
 
@@ -104,6 +120,7 @@ def test_one_copy_of_a_shard_one_node_of_a_host_and_one_domain_at_a_time():
     assert why("a", fleet(places=places, busy_hosts={"h": {"b"}})) == (Block.HOST_BUSY, None)
     assert why("a", fleet(places=places, busy_hosts={"": {"b"}, "other": {"c"}})) is None
     assert why("a", fleet(places=places, busy_domains={"z2"})) == (Block.DOMAIN_BUSY, None)
+    assert why("a", fleet(places=places, busy_domains={"z1", "z2"})) == (Block.DOMAIN_BUSY, None)
     assert why("a", fleet(places=places, busy_domains={"z1"})) is None
 
 
@@ -170,8 +187,23 @@ def test_the_time_of_a_wait_starts_again_with_another_reason():
     assert (len(found.waits), found.unfit) == (1, [])
 
 
+@pytest.mark.parametrize(
+    "known", [fleet(), fleet(busy_shards={"a": {"b"}}), fleet(places={"a": replace(ALONE, is_fresh=False)})]
+)
+def test_after_a_wait_for_the_server_the_node_counts_as_waiting_no_longer_than_the_wait_may_last(known):
+    noted = candidate("a", waiting_since=NOW)
+    soon, late = NOW + timedelta(seconds=59), NOW + timedelta(seconds=60)
+    assert look([noted], known, now=soon, ready_deadline_seconds=60.0).is_waiting
+    assert not look([noted], known, now=late, ready_deadline_seconds=60.0).is_waiting
+
+
+def test_a_node_that_min_healthy_keeps_back_after_its_wait_is_looked_at_again():
+    found = look([candidate("a", waiting_since=NOW)], fleet(), ready_deadline_seconds=60.0)
+    assert found.wake_at == NOW + timedelta(seconds=60)
+
+
 def test_a_node_for_which_no_wait_helps_is_unfit_at_once():
-    (unfit,) = look([candidate("m")], fleet(loaded={"r1": 2})).unfit
+    (unfit,) = look([candidate("m")], fleet(loaded={"r1": 2, "s1": 2})).unfit
     assert (unfit.reason, unfit.message) == (
         Reason.REPLICA_LACKS_MODULE,
         "m waited for r2, which copies m and lacks the module.",
