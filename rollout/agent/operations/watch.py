@@ -6,8 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from rollout.agent.server.health import COUNTED, SAMPLED, Sample, sample_from, statistics_from
-from rollout.agent.server.observation import storable
 from rollout.agent.server.session import RefusedError, Session
+from rollout.agent.server.texts import storable
 from rollout.messages import ServerHealth, ServerStatistics
 
 #: Two restarts within so many seconds are a crash.
