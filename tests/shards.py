@@ -5,12 +5,11 @@ import signal
 import subprocess
 import sys
 import threading
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import redis
 
@@ -18,7 +17,7 @@ from modfleet.packing.loading import Loaded
 from modfleet.packing.manifest import Binary, module_json
 from modfleet.packing.write import pack
 from modfleet.sample import compile_module
-from tests.fleet import PASSWORD, ROOT, ROLLOUTS, Fleet
+from tests.fleet import PASSWORD, ROLLOUTS, ROOT, Fleet
 from tests.plugins.server import free_port
 from tests.waiting import PATIENCE, wait_for
 
@@ -116,7 +115,7 @@ class Machine:
         run_id = self.run_id
         with suppress(redis.ConnectionError):
             self.call("SHUTDOWN", "SAVE")
-        wait_for(lambda: self.answers() and self.run_id != run_id)
+        wait_for(lambda: self.run_id not in ("", run_id) and self.answers())
 
     def call(self, *words: Any) -> Any:
         with redis.Redis(unix_socket_path=str(self.socket), decode_responses=True, protocol=2) as client:
@@ -133,7 +132,11 @@ class Machine:
 
     @property
     def run_id(self) -> str:
-        return str(self.info("server")["run_id"])
+        """Names the server's process; empty while none answers."""
+        try:
+            return str(self.info("server")["run_id"])
+        except redis.ConnectionError:
+            return ""
 
     @property
     def unexpected_error_replies(self) -> int:
@@ -196,9 +199,11 @@ class Machine:
             self.agent.wait()
             self.agent = None
 
-    def digests(self) -> dict[str, str]:
-        """The digest of each module that Modfleet sees on the node's disk."""
-        return {str(each): each.read_bytes().hex() for each in sorted(self.modules.rglob("*.so"))}
+    def files(self) -> dict[str, bytes]:
+        """The files of its modules, by path."""
+        return {
+            str(each): each.read_bytes() for each in self.modules.rglob("*") if each.is_file() and each != self.include
+        }
 
 
 def online(fleet: Fleet) -> set[str]:
@@ -227,9 +232,7 @@ def machines(fleet: Fleet, made: Sequence[Machine]) -> Iterator[Sequence[Machine
 
 def module(folder: Path, name: str, version: int, *commands: str, **defines: str) -> Path:
     """A package of tests/modules/<name>.c, without loading it. `commands`: its commands, whose first argument is a key."""
-    built = compile_module(
-        SOURCES / f"{name}.c", folder / f"{name}.so", defines={"VERSION": str(version), **defines}
-    )
+    built = compile_module(SOURCES / f"{name}.c", folder / f"{name}.so", defines={"VERSION": str(version), **defines})
     shown = tuple(
         {
             "command_name": each,
@@ -265,7 +268,7 @@ class Writer:
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._write)
 
-    def __enter__(self) -> "Writer":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -306,8 +309,7 @@ class Shard:
         for each, master in ((a, None), (b, a), (c, a), (d, b)):
             if each.master_port() != (master.port if master else 0):
                 each.follow(master)
-        for each in (b, c, d):
-            wait_for(lambda each=each: each.is_in_step(a))
+        wait_for(lambda: all(each.is_in_step(a) for each in (b, c, d)))
         places = {a.name: "", b.name: a.name, c.name: a.name, d.name: b.name}
         wait_for(lambda: self.masters() == places, pause=0.1)
         assert [each.loaded() for each in self.machines] == [[]] * 4
@@ -336,25 +338,32 @@ class Shard:
         return uid
 
     def turns(self, uid: str) -> list[str]:
-        """The nodes in the order of their turns. No two were released at a time."""
+        """The nodes in the order of their turns. No two of them were released at a time."""
+        assert not self.overlaps(uid, *self.names)
+        return [node for kind, node in self._changes(uid) if kind == "operation.finished.v1"]
+
+    def overlaps(self, uid: str, *nodes: str) -> list[str]:
+        """Those of the nodes that were released before the one before them had ended."""
+        found: list[str] = []
+        released: set[str] = set()
+        for kind, node in self._changes(uid):
+            if node not in nodes:
+                continue
+            if kind == "operation.released.v1":
+                found += [node] if released else []
+                released.add(node)
+            else:
+                released.discard(node)
+        return found
+
+    def _changes(self, uid: str) -> Iterator[tuple[str, str]]:
+        """What the log has about turns: the type of each event, and its node."""
+        kinds = {"operation.released.v1", "operation.given_back.v1", "operation.finished.v1"}
         options = {"type": "operation.", "after": self.fleet.rollout(uid)["created_at"], "limit": 1000}
         found = self.fleet.get("/v2/events", params=options)["results"]
-        turns: list[str] = []
-        released: set[str] = set()
         for each in sorted(found, key=lambda each: each["position"]):
-            if each["data"]["rollout"] != uid:
-                continue
-            node = each["data"]["node"]
-            match each["type"]:
-                case "operation.released.v1":
-                    assert not released, f"{node} was released while {released} had not ended"
-                    released.add(node)
-                case "operation.given_back.v1":
-                    released.discard(node)
-                case "operation.finished.v1":
-                    released.discard(node)
-                    turns.append(node)
-        return turns
+            if each["data"]["rollout"] == uid and each["type"] in kinds:
+                yield each["type"], each["data"]["node"]
 
 
 def run(fleet: Fleet, *words: str) -> str:

@@ -68,7 +68,7 @@ def kind() -> str:
 @pytest.fixture
 def shard(shards, kind) -> Shard:
     """A master with two replicas, one of which has a replica, without a module."""
-    found = shards[kind]
+    found: Shard = shards[kind]
     found.order()
     return found
 
@@ -100,8 +100,7 @@ def test_no_write_is_lost_and_no_command_is_refused(shard):
     turns = shard.turns(uid)
     assert turns[0] == a.name
     assert turns.index(b.name) < turns.index(d.name)
-    for each in (b, c, d):
-        wait_for(lambda each=each: each.is_in_step(a))
+    wait_for(lambda: all(each.is_in_step(a) for each in (b, c, d)))
     assert a.call("DBSIZE") >= writer.done
     assert {each.call("DEBUG", "DIGEST") for each in (b, c, d)} == {a.call("DEBUG", "DIGEST")}
     assert [each.unexpected_error_replies for each in (b, c, d)] == errors
@@ -209,7 +208,7 @@ def sentinel(folder: Path, master: Machine) -> Iterator[Machine]:
         f"sentinel monitor main {ADDRESS} {master.port} 1",
     ]
     made.file.write_text("".join(f"{line}\n" for line in lines))
-    words = [master.binary, made.file, "--sentinel"]
+    words: list[str | Path] = [master.binary, made.file, "--sentinel"]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(made.answers)
@@ -221,7 +220,7 @@ def sentinel(folder: Path, master: Machine) -> Iterator[Machine]:
 
 @both
 def test_what_a_sentinel_writes_into_the_configuration_does_not_stop_the_next_start(shard, folder):
-    a, b, c, d = shard.machines
+    a, b, c, _ = shard.machines
     shard.carry_out("install", "writes", 1)
     with sentinel(folder, a) as watcher:
         wait_for(lambda: int(watcher.info("sentinel")["master0"]["slaves"]) == 2)
@@ -240,9 +239,8 @@ def test_what_a_sentinel_writes_into_the_configuration_does_not_stop_the_next_st
 
 
 def _restart_with(shard: Shard, version: int) -> None:
-    """Restart each server as soon as its agent has left one line for the module."""
-    for each in shard.machines:
-        wait_for(lambda each=each: each.lines() == [f"writes/{version}/writes.so"])
+    """Restart each server once its agent has left one line for the module."""
+    wait_for(lambda: [each.lines() for each in shard.machines] == [[f"writes/{version}/writes.so"]] * 4)
     _restart_all(shard)
     assert [each.loaded() for each in shard.machines] == [[("writes", version)]] * 4
 
