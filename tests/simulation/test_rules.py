@@ -30,6 +30,7 @@ from rollout.domain.rollout.turns import Block, blocked, together
 from rollout.domain.strategy import OnFailure, Strategy
 from rollout.messages import Activation, Reason
 from rollout.projections.rollouts import RolloutFold
+from rollout.queries import turns
 from tests.simulation import agents
 from tests.simulation.chance import simulate
 from tests.simulation.rules import Broken
@@ -157,12 +158,16 @@ def test_a_change_by_an_old_heartbeat_is_found(monkeypatch):
     breaks("replicas before their master", world.run, 10)
 
 
-def test_a_wait_without_end_is_found():
-    world = World(nodes=1, step=lambda state, started, fleet: step(state, started, replace(fleet, unfit=())))
+def test_a_wait_without_end_is_found(monkeypatch):
+    def patient(strategy, now, limit):
+        return releasable.Releasable(replace(strategy, ready_deadline_seconds=1e6), now, limit)
+
+    monkeypatch.setattr(turns, "Releasable", patient)
+    world = World(nodes=1)
     world.load_data("n000", 1e6)
     world.run(20)
     world.start(replace(ALL, ready_deadline_seconds=60.0))
-    breaks("each wait ends", world.run, 100)
+    breaks("each wait ends", world.run, 1000)
 
 
 @pytest.mark.parametrize(
