@@ -19,6 +19,7 @@ from artifacts_app.package import packed_names
 from eventstore import Condition, head
 from modules_app.errors import ModuleNameTakenError
 from modules_app.events import ModuleDeleted, ModuleRegistered
+from modules_app.metadata import split_arguments
 from modules_app.models import Module
 
 
@@ -121,7 +122,9 @@ def _document(rows: list[Build]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildToFetch:
-    """All that a node needs to fetch, check, load and probe a build."""
+    """All that a node needs to fetch, check, load and probe a build.
+
+    `args` are the words of `command_line_args`, None if an earlier release has accepted a text that has none."""
 
     storage_key: str
     size: int
@@ -130,6 +133,9 @@ class BuildToFetch:
     module_file: str
     members: tuple[Member, ...]
     command_line_args: str
+    args: tuple[str, ...] | None
+    #: The module's arguments in a scratch server. None: the same.
+    scratch_args: str | None
     commands: tuple[str, ...]
 
     def url(self, node: str) -> str:
@@ -154,8 +160,17 @@ def build_to_fetch(
         module_file=row.module_file,
         members=members_of(row),
         command_line_args=metadata.get("command_line_args", ""),
+        args=_args_of(metadata.get("command_line_args", "")),
+        scratch_args=metadata.get("scratch_args"),
         commands=tuple(each["command_name"] for each in metadata["commands"]),
     )
+
+
+def _args_of(text: str) -> tuple[str, ...] | None:
+    try:
+        return split_arguments(text)
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

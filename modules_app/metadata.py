@@ -175,12 +175,17 @@ def _filled_text(value: Any) -> str:
     return _text(value)
 
 
+def split_arguments(text: str) -> tuple[str, ...]:
+    """Return the words of `command_line_args`, split as a shell does it. Raises: `ValueError`."""
+    return tuple(shlex.split(text))
+
+
 def _arguments(value: Any) -> str:
     # They become part of a line in the server's configuration: a line break would start another directive.
     if not _text(value).isprintable():
         raise _Wrong("must not contain line breaks or control characters")
     try:
-        shlex.split(value)
+        split_arguments(value)
     except ValueError as error:  # found here, and not on every node
         raise _Wrong(f"cannot be split into words: {error}") from error
     return _text(value)
@@ -340,6 +345,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "display_name": _text,
     "commands": _commands,
     "command_line_args": _arguments,
+    "scratch_args": _arguments,
     "capabilities": _texts,
     "min_redis_version": _redis_version,
     "compatible_redis_version": _optional_redis_version,

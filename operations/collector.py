@@ -16,7 +16,7 @@ from operations.broker import BrokerAwayError, depths
 from operations.models import Outcome
 from operations.relay_heartbeat import relay_heartbeat
 from rollout.delivery.outbox import outbox
-from rollout.domain.node.health import DOCTOR_FAILED, NOT_EXAMINED
+from rollout.domain.node.health import DOCTOR_FAILED, NOT_EXAMINED, WOULD_NOT_START
 from rollout.domain.node.state import NodePhase
 from rollout.domain.rollout.events import RolloutPhase
 from rollout.messages import ServerProblem
@@ -114,7 +114,9 @@ def _nodes() -> Iterator[Metric]:
     degraded = GaugeMetricFamily(
         "modfleet_nodes_degraded", "Nodes whose server cannot be used, by reason.", labels=["reason"]
     )
-    reasons: Counter[str] = Counter(dict.fromkeys([*ServerProblem, DOCTOR_FAILED, NOT_EXAMINED, OTHER], 0))
+    reasons: Counter[str] = Counter(
+        dict.fromkeys([*ServerProblem, WOULD_NOT_START, DOCTOR_FAILED, NOT_EXAMINED, OTHER], 0)
+    )
     for reason, count in statistics.degraded_nodes().items():
         reasons[reason if reason in reasons else OTHER] += count
     for reason, count in reasons.items():

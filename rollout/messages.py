@@ -6,9 +6,10 @@ plane, each message is in an envelope (`rollout.signing`). Other nodes send each
 without an envelope.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -162,10 +163,16 @@ class Reason(StrEnum):
     UNDEFINED_SYMBOL = "undefined_symbol"
     INCOMPATIBLE_SERVER = "incompatible_server"
     COMMAND_NAME_TAKEN = "command_name_taken"
+    SCRATCH_LOAD_FAILED = "scratch_load_failed"
+    SCRATCH_HUNG = "scratch_hung"
+    SCRATCH_UNAVAILABLE = "scratch_unavailable"
     PROBE_FAILED = "probe_failed"
     MODULE_COMMAND_DISABLED = "module_command_disabled"
     MODULE_NOT_OURS = "module_not_ours"
     PERMISSION_DENIED = "permission_denied"
+    PERSISTENCE_FAILED = "persistence_failed"
+    PERSISTENCE_CONFLICT = "persistence_conflict"
+    EXTERNAL_CONFIGURATION = "external_configuration"
     UNLOAD_REFUSED = "unload_refused"
     EXPORTS_DATA_TYPES = "exports_data_types"
     MODULE_BUSY = "module_busy"
@@ -213,7 +220,13 @@ BROADER = {
     Reason.UNDEFINED_SYMBOL: Reason.LOAD_FAILED,
     Reason.INCOMPATIBLE_SERVER: Reason.LOAD_FAILED,
     Reason.COMMAND_NAME_TAKEN: Reason.LOAD_FAILED,
+    Reason.SCRATCH_LOAD_FAILED: Reason.LOAD_FAILED,
+    Reason.SCRATCH_HUNG: Reason.LOAD_FAILED,
+    Reason.SCRATCH_UNAVAILABLE: Reason.LOAD_FAILED,
     Reason.PERMISSION_DENIED: Reason.LOAD_FAILED,
+    Reason.PERSISTENCE_FAILED: Reason.IO_ERROR,
+    Reason.PERSISTENCE_CONFLICT: Reason.IO_ERROR,
+    Reason.EXTERNAL_CONFIGURATION: Reason.LOAD_FAILED,
     Reason.OBSERVE_ONLY: Reason.AGENT_ERROR,
     Reason.EXPORTS_DATA_TYPES: Reason.UNLOAD_REFUSED,
     Reason.MODULE_BUSY: Reason.UNLOAD_REFUSED,
@@ -314,7 +327,14 @@ class Command:
     deadline_seconds: float
     sent_at: float | None = None
     package: Package | None = None
+    #: The module's arguments. None from an older control plane, which sends only `command_line_args`.
+    args: tuple[str, ...] | None = None
+    #: The same as one text, for older agents: they split it as a shell does it.
     command_line_args: str = ""
+    #: The module's arguments in a scratch server. None: the same.
+    scratch_args: str | None = None
+    #: The keys (`scratch_key`) of loads in scratch servers that have succeeded on any node.
+    scratch_done: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
     #: The version that the undone operation has installed. Its files are deleted once all else has succeeded. If it is
     #: `version` itself, the files stay and the module is unloaded.
@@ -366,6 +386,34 @@ class Inventory:
     modules: Annotated[tuple[InstalledModule, ...], Meta(max_length=1000)] = ()
     incarnation: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.-]{0,64}\Z")] = ""
     counter: Number = 0
+
+
+def scratch_key(*, content_sha256: str, server: str, args: Sequence[str], platform: str) -> str:
+    """Return the name of all loads of the same bytes into the same server, such as `redis 7.0.15`, with the same arguments,
+    on the same platform."""
+    return sha256(msgspec.json.encode([content_sha256, server, args, platform])).hexdigest()
+
+
+#: The most texts of each kind in a `ScratchLoad`.
+MOST_SCRATCH_FACTS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScratchLoad:
+    """What a load of the module in a scratch server has shown. None: not known.
+
+    `has_types`: the module exports data types. `aux_data`: a server with an RDB of the module does not start without the
+    module, even if the RDB has no key. `options`: names of its settings in CONFIG GET. `differences`: what was not as it
+    is for the live server. `problem`: why the load failed, empty if it succeeded.
+    """
+
+    key: Digest
+    has_types: bool | None = None
+    aux_data: bool | None = None
+    commands: Annotated[tuple[Fact, ...], Meta(max_length=MOST_SCRATCH_FACTS)] = ()
+    options: Annotated[tuple[Fact, ...], Meta(max_length=MOST_SCRATCH_FACTS)] = ()
+    differences: Annotated[tuple[Fact, ...], Meta(max_length=MOST_SCRATCH_FACTS)] = ()
+    problem: Sentences = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -425,6 +473,8 @@ class Report:
     server_log: Annotated[tuple[LogLine, ...], Meta(max_length=MOST_LOG_LINES)] = field(default=(), repr=False)
     release: Count = 0
     health: ServerHealth | None = None
+    #: The load in a scratch server before the live one loaded the module. None: there was none.
+    scratch: ScratchLoad | None = None
 
     @property
     def is_last(self) -> bool:
@@ -459,6 +509,14 @@ class ServerProblem(StrEnum):
     SERVER_LOADING = "server_loading"
     SERVER_REFUSES = "server_refuses"
     SERVER_TOO_OLD = "server_too_old"
+
+
+class WouldStart(StrEnum):
+    """Result of the start check: if the server's program on disk would start with all its modules."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -509,18 +567,43 @@ class SlotMigration:
     atomic: bool = False
 
 
+#: The newest changes of the configuration that a heartbeat names.
+MOST_CONFIGURATION_CHANGES = 4
+
+
+class ChangeKind(StrEnum):
+    """`outside`: another hand changed the server's configuration. `resolved`: the agent removed a line of its own, because
+    another line loads the same module."""
+
+    OUTSIDE = "outside"
+    RESOLVED = "resolved"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigurationChange:
+    """A change of the lines that the next start of the server reads. `id` is random, `at` by the node's clock."""
+
+    id: Digest
+    kind: ChangeKind
+    at: Moment
+    message: Sentences
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerState:
     """What the agent has seen of its server for one heartbeat. None, or empty: not known.
 
     `problem` says why the server cannot be used; it is a `ServerProblem`, or one of a newer agent. `master`, for a replica:
     `host:port`. `migrating_slots`: slots that are on their way to or from this server. `include_seen`: the server's
-    configuration includes the agent's file. Of `replicas` and `modules`, only the first ones are sent.
+    configuration includes the agent's file. `would_start`: a `WouldStart`, with its reason unless it is `yes`. Of `replicas`
+    and `modules`, only the first ones are sent.
 
     `addresses`: each `host:port` by which other servers may know this one. A loopback address is a name only for servers
     on the same host. `node_id`, `master_node_id` and `replica_node_ids` are those of the cluster. `backups`: clients that
     only copy the data, such as `redis-cli --rdb`. `sentinels`: Sentinels that watch the server. `migrations`: of slots of
     this shard, as far as this server knows. `replication` is the part that `Command.expects` repeats.
+    `persistence` is the owner of the lines that a start loads: `include`, `rewrite` or `external`. `to_do`: what that owner
+    must change, if the agent may not. `configuration_changes`: the newest ones, in order.
     """
 
     problem: Word = ""
@@ -550,6 +633,8 @@ class ServerState:
     crash: Sentences = ""
     #: How long the link of a replica to its master has been down, seconds.
     link_down_seconds: Number | None = None
+    would_start: Word = ""
+    would_start_reason: Sentences = ""
     modules: Annotated[tuple[ServerModule, ...], Meta(max_length=64)] = ()
     module_count: Number | None = None
     addresses: Annotated[tuple[Address, ...], Meta(max_length=MOST_ADDRESSES)] = ()
@@ -561,6 +646,9 @@ class ServerState:
     master_sync_in_progress: bool | None = None
     migrations: Annotated[tuple[SlotMigration, ...], Meta(max_length=MOST_MIGRATIONS)] | None = None
     replication: Replication | None = None
+    persistence: Word = ""
+    to_do: Sentences = ""
+    configuration_changes: Annotated[tuple[ConfigurationChange, ...], Meta(max_length=MOST_CONFIGURATION_CHANGES)] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

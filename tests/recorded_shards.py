@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from msgspec import to_builtins
-
 from rollout.delivery import ingestion
 from rollout.messages import Capability, Replica, Replication, ServerState
 from rollout.models import ShardMember
@@ -16,8 +14,8 @@ READY: dict[str, Any] = {"loading": False, "async_loading": False, "cluster_enab
 def beat(name: str, state: ServerState | None = None, *, host: str = "", **more: Any) -> dict[str, Any]:
     """A heartbeat with this state of its server; without one, of a master without replicas."""
     seen = state or master_of()
-    agent = {"doctor": (), "host": host, "protocol": PROTOCOL, "capabilities": sorted(Capability)}
-    return heartbeat_of(name, **{"role": seen.role, **more}) | agent | {"facts": to_builtins(seen)}
+    agent = {"host": host, "protocol": PROTOCOL, "capabilities": sorted(Capability)}
+    return heartbeat_of(name, **{"role": seen.role, "facts": seen, **more}) | agent
 
 
 def say(*beats: dict[str, Any]) -> None:

@@ -14,10 +14,10 @@ import msgspec
 
 from modfleet.arguments import Parser, end
 from modfleet.failure import ExitCode
-from rollout.agent.doctor import run_doctor
+from rollout.agent.doctor import check_start_now, run_doctor
 from rollout.agent.doctor.acl import Extra, Level, acl_line
-from rollout.agent.settings import SettingsError, settings_from
-from rollout.messages import FindingStatus
+from rollout.agent.settings import AgentSettings, SettingsError, settings_from
+from rollout.messages import FindingStatus, WouldStart
 
 SUMMARY = "Check this host, its server, the broker and the control plane. It changes nothing."
 DESCRIPTION = f"""{SUMMARY}
@@ -25,7 +25,7 @@ DESCRIPTION = f"""{SUMMARY}
 It reads the agent's settings from the environment, and prints one line for each check: pass, warn, fail or unknown, with
 the fix. Run it as the agent's user, or as root to see more of the server's process.
 
-Exit codes: 0 if no check fails, 1 if one fails, 2 if a setting is wrong.
+Exit codes: 0 if no check fails, 1 if one fails, 2 if a setting is wrong. --start-check has its own.
 """
 
 
@@ -43,6 +43,18 @@ def parser() -> argparse.ArgumentParser:
         help="File with the agent's settings, as in `EnvironmentFile=` of its unit. It replaces the environment's.",
     )
     made.add_argument("--json", action="store_true", help="Print the findings as a JSON array.")
+    made.add_argument(
+        "--start-check",
+        action="store_true",
+        help="Check only if the server would start with all its modules, without its data. Exit code 0: yes, 1: no, "
+        "2: unknown.",
+    )
+    made.add_argument(
+        "--binary",
+        type=Path,
+        metavar="PATH",
+        help="With --start-check: the server's program to start, such as one that is not installed yet.",
+    )
     made.add_argument(
         "--print-acl",
         choices=[each.value for each in Level],
@@ -72,7 +84,11 @@ def main(words: Sequence[str]) -> NoReturn:
     given = parser().parse_args(words)
     if given.print_acl:
         _print_acl(given)
-    _diagnose(_environ(given.env_file), as_json=given.json)
+    if given.binary and not given.start_check:
+        end("--binary needs --start-check.", ExitCode.USAGE)
+    if given.start_check:
+        _check_start(_settings(given.env_file), given.binary, as_json=given.json)
+    _diagnose(_settings(given.env_file), as_json=given.json)
 
 
 def _environ(file: Path | None) -> Mapping[str, str]:
@@ -89,11 +105,33 @@ def _words(error: OSError | ValueError) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
-def _diagnose(environ: Mapping[str, str], *, as_json: bool) -> NoReturn:
+def _settings(file: Path | None) -> AgentSettings:
     try:
-        settings = settings_from(environ)
+        return settings_from(_environ(file))
     except SettingsError as error:
         end(f"{error} `modfleet agent --help` lists the required settings.", ExitCode.USAGE)
+
+
+def _check_start(settings: AgentSettings, program: Path | None, *, as_json: bool) -> NoReturn:
+    if program and not program.is_file():
+        end(f"There is no program {program}.", ExitCode.USAGE)
+    found = check_start_now(settings, program.absolute() if program else None)
+    if as_json:
+        print(json.dumps({"would_start": found.result, "reason": found.reason}, indent=2))  # noqa: T201 - the answer
+    else:
+        print(f"{_WOULD_START[found.result]} {found.reason}".rstrip())  # noqa: T201 - likewise
+    sys.exit(_START_CODES[found.result])
+
+
+_WOULD_START = {
+    WouldStart.YES: "The server would start with all its modules.",
+    WouldStart.NO: "The server would not start.",
+    WouldStart.UNKNOWN: "It is not known if the server would start.",
+}
+_START_CODES = {WouldStart.YES: 0, WouldStart.NO: 1, WouldStart.UNKNOWN: 2}
+
+
+def _diagnose(settings: AgentSettings, *, as_json: bool) -> NoReturn:
     findings = run_doctor(settings)
     if as_json:
         print(json.dumps(msgspec.to_builtins(findings), indent=2))  # noqa: T201 - the answer

@@ -91,8 +91,12 @@ def _show_all(session: Session, labels: dict[str, str], phase: str | None = None
 
 
 def by_urgency(found: Iterable[Document]) -> list[Document]:
-    """Return the nodes that need a person first. The others keep their order."""
-    return sorted(found, key=lambda each: _URGENCY.get(each["phase"], len(_URGENCY)))
+    """Return the nodes that need a person first: above all those whose server would not start. The others keep their order."""
+    return sorted(found, key=lambda each: (not _would_not_start(each), _URGENCY.get(each["phase"], len(_URGENCY))))
+
+
+def _would_not_start(node: Document) -> bool:
+    return bool((node["degraded"] or {}).get("reason") == "would_not_start")
 
 
 def _in_a_table(found: list[Document], *, is_narrow: bool) -> RenderableType:
@@ -144,6 +148,8 @@ _SECTIONS = {
         "unexpected_error_replies",
         "enable_module_command",
         "include_seen",
+        "would_start",
+        "would_start_reason",
         "run_id",
         "reported_at",
     ),
@@ -153,10 +159,20 @@ _SECTIONS = {
         "link_status",
         "link_down_seconds",
         "replica_count",
+        "backups",
+        "sentinels",
+        "addresses",
         "cluster_state",
         "migrating_slots",
     ),
-    "Persistence": ("aof_enabled", "aof_last_write_status", "rdb_last_bgsave_status", "save_points"),
+    "Persistence": (
+        "persistence",
+        "to_do",
+        "aof_enabled",
+        "aof_last_write_status",
+        "rdb_last_bgsave_status",
+        "save_points",
+    ),
 }
 
 
@@ -166,6 +182,9 @@ def _server_parts(server: Document) -> Iterator[RenderableType]:
         if title == "Replication" and server["replicas"]:
             rows = ((each["address"], each["state"], each["lag_bytes"]) for each in server["replicas"])
             yield table(("REPLICA", "STATE", "LAG BYTES"), rows)
+    if changes := server.get("configuration_changes"):
+        rows = ((each["at"], each["kind"], each["message"]) for each in changes)
+        yield from ("", "Changes of the configuration", table(("WHEN", "KIND", "MESSAGE"), rows))
     if server["modules"]:
         modules = (
             (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from modfleet.enrol.host import Host
 from modfleet.enrol.layout import server_drop_in
-from modfleet.enrol.rights import LOAD, OBSERVE, PERSIST, PROBES, SERVER_USER, rules
+from modfleet.enrol.rights import LOAD, OBSERVE, PROBES, SERVER_USER, probes, rules, writes_lines
 from modfleet.enrol.server import FoundServer, Login, session
 from modfleet.enrol.steps import Steps
 from modfleet.failure import CommandError
@@ -26,13 +26,16 @@ NEXT_RESTART = "this acts at the server's next restart"
 
 
 class AtServer:
-    """Prints what a person must do at the server; does it if `yes`. `rights` are the agent's."""
+    """Prints what a person must do at the server; does it if `yes`. `rights` are the agent's, `owner` that of the lines."""
 
-    def __init__(self, found: FoundServer, host: Host, steps: Steps, *, rights: frozenset[str], yes: bool) -> None:
+    def __init__(
+        self, found: FoundServer, host: Host, steps: Steps, *, rights: frozenset[str], owner: str, yes: bool
+    ) -> None:
         self._found = found
         self._host = host
         self._steps = steps
         self._rights = rights
+        self._owner = owner
         self._yes = yes
         #: Files of which this run has kept a copy.
         self._copied: set[Path] = set()
@@ -62,10 +65,12 @@ class AtServer:
 
     def modules(self, directory: str) -> None:
         """Ensure that the server can load modules from `directory`, and loads them at a start."""
-        if LOAD in self._rights:
+        if LOAD not in self._rights:
+            return
+        if writes_lines(self._rights, self._owner):
             self._enable()
-            self._execute(directory)
-        if PERSIST in self._rights:
+        self._execute(directory)
+        if self._owner == "include":
             self._include(directory)
 
     # --- User ---------------------------------------------------------------------------------------------------------
@@ -77,7 +82,10 @@ class AtServer:
     def _rules(self, password_file: Path) -> str:
         info = {f"{self._found.kind}_version": self._found.version}
         return rules(
-            sorted(self._rights), self._digest(password_file), has_atomic_migrations=has_atomic_migrations(info)
+            sorted(self._rights),
+            self._owner,
+            self._digest(password_file),
+            has_atomic_migrations=has_atomic_migrations(info),
         )
 
     def _has_user(self, login: Login) -> bool:
@@ -86,8 +94,7 @@ class AtServer:
             return False
         try:
             with session(self._found.url, login) as own:
-                wanted = [PROBES[OBSERVE], *(PROBES[each] for each in sorted(self._rights) if each in PROBES)]
-                return all(self._may(own, login.user, each) for each in wanted)
+                return all(self._may(own, login.user, each) for each in probes(self._rights, self._owner))
         except (Failure, RefusedError, OSError):
             return False
 

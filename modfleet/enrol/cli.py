@@ -12,7 +12,7 @@ from modfleet.arguments import Parser
 from modfleet.enrol import exchange, join_token, server
 from modfleet.enrol.host import Host, SystemHost
 from modfleet.enrol.install import PATIENCE_SECONDS, Wishes, install
-from modfleet.enrol.rights import ADDED
+from modfleet.enrol.rights import ADDED, OWNERS
 from modfleet.enrol.server import Login
 from modfleet.enrol.uninstall import uninstall
 from modfleet.failure import CommandError, ExitCode, UsageError
@@ -56,6 +56,13 @@ def install_parser() -> Parser:
         choices=tuple(ADDED),
         default=[],
         help=f"Add a right to the agent; may be repeated. {rights}.",
+    )
+    made.add_argument(
+        "--persistence",
+        choices=OWNERS,
+        help="Who owns the lines from which a start of the server loads its modules. include: a file of the agent, which the "
+        "server's configuration includes; rewrite: the server, by CONFIG REWRITE; external: a person or a tool. "
+        "Default: include.",
     )
     made.add_argument(
         "--yes", action="store_true", help="Also change the server's users and its configuration file, with a backup."
@@ -104,6 +111,7 @@ def _install(given: argparse.Namespace) -> ExitCode:
         name=_name(given.name) if given.name else None,
         observe=given.observe,
         add=tuple(given.add),
+        persistence=given.persistence,
         yes=given.yes,
         service=not given.no_service and given.root is None,
         admin=_admin(given),

@@ -22,13 +22,14 @@ from modfleet.enrol.host import AGENT_USER, Host, group_name
 from modfleet.enrol.join import Joined, exchanged, given_settings, usable_identity
 from modfleet.enrol.join_token import JoinToken
 from modfleet.enrol.layout import SETTINGS, UNIT, Layout, nodes_of, read_settings, settings_text, unit_text
-from modfleet.enrol.rights import LOAD, OBSERVE, PERSIST, SERVER_USER, access_of, rights_of
+from modfleet.enrol.rights import LOAD, OBSERVE, OWNERS, SERVER_USER, access_of, rights_of
 from modfleet.enrol.server import FoundServer, Login
 from modfleet.enrol.steps import Steps
 from modfleet.failure import CommandError, ExitCode, UsageError
 from rollout.agent.inspection.host_files import ROOT
 from rollout.agent.inspection.mounts import mount_of
 from rollout.agent.inspection.systemd import forbids_execution
+from rollout.agent.settings import FORMER
 from rollout.signing import key_id
 
 #: How long the first heartbeat is waited for, and the pause between two looks, seconds.
@@ -49,6 +50,7 @@ class Wishes:
     name: str | None = None
     observe: bool = False
     add: tuple[str, ...] = ()
+    persistence: str | None = None
     yes: bool = False
     service: bool = True
     admin: Login | None = None
@@ -86,15 +88,17 @@ def install(wishes: Wishes, host: Host, tell: Callable[[str], None], system: Pat
         steps.done(f"enrolled {node} at {settings['MODFLEET_CONTROL_URL']}")
     rights = _rights(wishes, _present_rights(former), joined)
     directory = _modules_directory(found, host, layout, former, rights)
+    owner = wishes.persistence or _present_owner(former)
     settings = settings | {
         "MODFLEET_MODULES_DIR": directory,
         "MODFLEET_ACCESS": access_of(rights).value,
-        "MODFLEET_PERSIST": "true" if PERSIST in rights else "false",
+        "MODFLEET_PERSISTENCE": owner,
     }
+    settings.pop(FORMER, None)
     if not any(each.startswith(LOG_SETTINGS) for each in settings):
         settings |= found.log_setting()
     must_restart = _create_files(host, layout, steps, settings, joined)
-    at_server = AtServer(found, host, steps, rights=rights, yes=wishes.yes)
+    at_server = AtServer(found, host, steps, rights=rights, owner=owner, yes=wishes.yes)
     if password_file := settings.get("MODFLEET_SERVER_PASSWORD_FILE"):
         at_server.user(settings.get("MODFLEET_SERVER_USER", ""), Path(password_file))
     at_server.socket()
@@ -251,9 +255,8 @@ def _present_rights(settings: dict[str, str]) -> frozenset[str]:
     """Return the rights in the node's settings; none if the node is new. Raises: `UsageError`."""
     if not settings:
         return frozenset()
-    persists = settings.get("MODFLEET_PERSIST", "true").lower() in {"true", "1", "yes", "on"}
     try:
-        return rights_of(settings.get("MODFLEET_ACCESS", LOAD), persists=persists)
+        return rights_of(settings.get("MODFLEET_ACCESS", LOAD))
     except ValueError as error:
         raise UsageError("MODFLEET_ACCESS in the node's settings must be observe, load or restart.") from error
 
@@ -261,8 +264,16 @@ def _present_rights(settings: dict[str, str]) -> frozenset[str]:
 def _rights(wishes: Wishes, present: frozenset[str], joined: Joined | None) -> frozenset[str]:
     """Return the rights that the node has from now on. Rights are only added."""
     observes = wishes.observe or (joined is not None and joined.enrolled.observe)
-    rights = (present or rights_of(OBSERVE if observes else LOAD, persists=not observes)) | set(wishes.add)
-    return rights_of(access_of(rights), persists=PERSIST in rights)
+    rights = (present or rights_of(OBSERVE if observes else LOAD)) | set(wishes.add)
+    return rights_of(access_of(rights))
+
+
+def _present_owner(settings: dict[str, str]) -> str:
+    """Return who owns the lines of the server by the node's settings. An agent of an earlier release that loaded modules
+    and wrote no lines has left them to another owner."""
+    wrote = settings.get(FORMER, "true").lower() in {"true", "1", "yes", "on"}
+    is_left = not wrote and settings.get("MODFLEET_ACCESS", LOAD) != OBSERVE
+    return settings.get("MODFLEET_PERSISTENCE", "external" if is_left else OWNERS[0])
 
 
 def _modules_directory(

@@ -57,8 +57,7 @@ def _join(environ: Mapping[str, str], token_file: Path, identity: Path, settings
         if content:
             write_file(path, content.encode(), mode=0o644)
     given = given_settings(joined, control_ca=str(control_ca), broker_ca=str(broker_ca))
-    is_observer = joined.enrolled.observe
-    given |= {"MODFLEET_ACCESS": OBSERVE if is_observer else LOAD, "MODFLEET_PERSIST": str(not is_observer).lower()}
+    given["MODFLEET_ACCESS"] = OBSERVE if joined.enrolled.observe else LOAD
     lines = (setting_line(name, value) for name, value in given.items())
     write_file(settings, "".join(f"{line}\n" for line in lines).encode(), mode=0o600)
 

@@ -1,4 +1,4 @@
-"""What an agent may do: `observe` always, then `load`, `persist`, `restart`; and the server's user that it logs in as."""
+"""What an agent may do: `observe` always, then `load`, `restart`; and the server's user that it logs in as."""
 
 from collections.abc import Collection
 
@@ -10,23 +10,24 @@ SERVER_USER = "modfleet-agent"
 OBSERVE = Level.OBSERVE.value
 LOAD = Level.LOAD.value
 RESTART = Level.RESTART.value
-#: The only right that the server's user does not need.
-PERSIST = "persist"
 
 #: The rights that `--add` adds.
 ADDED = {
-    LOAD: "load and unload modules in the running server",
-    PERSIST: "write the file from which a start of the server loads the modules",
+    LOAD: "load and unload modules in the running server, and at its next start",
     RESTART: "load, restart the server and fail over",
 }
 #: A command that needs the right. It is the newest one, so that an install after an upgrade adds what is missing.
 PROBES = {OBSERVE: ("PUBSUB", "NUMSUB"), LOAD: ("MODULE", "LOAD", "/nonexistent"), RESTART: ("FAILOVER", "ABORT")}
+#: A command that an agent needs if it writes lines: after CONFIG REWRITE by another hand, the main file has them.
+REWRITE_PROBE = ("CONFIG", "REWRITE")
+#: Who may own the lines from which a start of the server loads its modules; the first one is the default.
+OWNERS = ("include", "rewrite", "external")
 
 
-def rights_of(access: str, *, persists: bool) -> frozenset[str]:
-    """Return all rights of an agent with these settings."""
+def rights_of(access: str) -> frozenset[str]:
+    """Return all rights of an agent with this access."""
     levels = [each.value for each in Level]
-    return frozenset(levels[: levels.index(access) + 1] + [PERSIST] * persists)
+    return frozenset(levels[: levels.index(access) + 1])
 
 
 def access_of(rights: Collection[str]) -> Level:
@@ -34,9 +35,24 @@ def access_of(rights: Collection[str]) -> Level:
     return [each for each in Level if each in rights][-1]
 
 
-def rules(rights: Collection[str], password_sha256: str, *, has_atomic_migrations: bool = False) -> str:
+def writes_lines(rights: Collection[str], owner: str) -> bool:
+    """Return True if the agent writes the lines from which a start of the server loads its modules."""
+    return LOAD in rights and owner != "external"
+
+
+def probes(rights: Collection[str], owner: str) -> list[tuple[str, ...]]:
+    """Return a command for each right that the server's user needs. With an external owner, the agent changes nothing."""
+    needed = [PROBES[each] for each in sorted(rights) if each == OBSERVE or owner != "external"]
+    return [*needed, REWRITE_PROBE] if writes_lines(rights, owner) else needed
+
+
+def rules(rights: Collection[str], owner: str, password_sha256: str, *, has_atomic_migrations: bool = False) -> str:
     """Return the rules of the server's user, for ACL SETUSER and for a line `user modfleet-agent ...` of a file.
 
     `has_atomic_migrations`: the server knows the command that shows them.
     """
-    return f"on #{password_sha256} {acl_rules(access_of(rights), [Extra.MIGRATIONS] * has_atomic_migrations)}"
+    level = Level.OBSERVE if owner == "external" else access_of(rights)
+    extras = {Extra.REWRITE} if writes_lines(rights, owner) else set[Extra]()
+    if has_atomic_migrations:
+        extras.add(Extra.MIGRATIONS)
+    return f"on #{password_sha256} {acl_rules(level, extras)}"

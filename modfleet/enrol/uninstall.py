@@ -117,7 +117,7 @@ def _pattern(modules: Path) -> str:
 
 def _including_file(settings: dict[str, str], modules: Path, admin: Login | None) -> str:
     """Return the server's configuration file if it may have the `include` line of `modules`, else an empty string."""
-    if settings.get("MODFLEET_PERSIST") == "false":
+    if settings.get("MODFLEET_PERSISTENCE", "include") != "include":
         return ""
     configuration = None
     with suppress(CommandError):

@@ -1,33 +1,27 @@
 """Load a module into a temporary server, and return what the module reports."""
 
-import os
-import re
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import redis
-
 from modfleet.packing import PackError, require_extra
-from modfleet.supervisor import StartError, Supervisor
-from modfleet.valkey import LONGEST_SOCKET_PATH, valkey_server
-from rollout.agent.server.session import LoadedModule, RefusedError, ServerLostError, ServerSilentError, Session
+from modfleet.supervisor import StartError
+from modfleet.valkey import valkey_server
+from rollout.agent.scratch.confinement import Confinement
+from rollout.agent.scratch.server import (
+    ScratchEndedError,
+    ScratchServer,
+    ScratchSilentError,
+    UnavailableError,
+    last_words,
+    scratch_server,
+)
+from rollout.agent.server.session import LoadedModule, RefusedError, Session
 
-#: Longest time for the start of the server, and for the load of the module, seconds.
-START_SECONDS = 20.0
-LOAD_SECONDS = 60.0
-#: Lines of the server's log that an error shows, and characters of each line.
-_SHOWN_LINES = 3
-_SHOWN_CHARACTERS = 300
-#: Process, time and level before a line of the log.
-_LINE_HEAD = re.compile(r"\d+:[A-Z] .{0,40}?\d\d:\d\d:\d\d\.\d{3} [-.*#] ")
-#: Logged for every module that uses the functions of Redis.
-_IGNORED = re.compile(r"Legacy Redis Module \S+ found")
-_SERVER = "server"
+#: Longest time for the start of the server and the load of the module, seconds.
+SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,16 +74,38 @@ def try_servers(
 
 def _try(server: str, module: Path, *, args: Sequence[str], dependencies: Sequence[Path]) -> Tried:
     program = _program(server)
-    with tempfile.TemporaryDirectory(prefix="modfleet-") as name:
-        directory = Path(name)
-        path = _lay_out(directory, module, dependencies)
-        with _running(program, directory) as session:
+    try:
+        with scratch_server(Path(program), Confinement(is_asked_for=True), seconds=SECONDS) as scratch:
+            return _try_in(scratch, program, module, args=args, dependencies=dependencies)
+    except UnavailableError as error:
+        raise PackError(str(error)) from error
+
+
+def _try_in(
+    scratch: ScratchServer, program: str, module: Path, *, args: Sequence[str], dependencies: Sequence[Path]
+) -> Tried:
+    path = _lay_out(scratch.directory / "module", module, dependencies)
+    shown = ""
+    try:
+        with scratch.started() as session:
             shown = f"{Path(program).name} ({_version(session)})"
+            scratch.mark_log()
             try:
-                loaded = _load(session, path, args, _Log(directory / "logs" / f"{_SERVER}.log"))
-            except ModuleRefusedError as error:
-                return Tried(server=shown, refused=str(error))
-            return Tried(server=shown, loaded=loaded)
+                return Tried(server=shown, loaded=_load(session, path, args))
+            except RefusedError as error:
+                said = _said(path, scratch.log()) or error
+                refused = f"{path.name} refuses to load{_given(args)}: {said}. {_next_step(args)}"
+                return Tried(server=shown, refused=refused)
+    except (ScratchEndedError, ScratchSilentError) as error:
+        said = _said(path, error.lines)
+        if not shown:
+            raise PackError(f"The server {program} does not start: {said or error}.") from error
+        if isinstance(error, ScratchSilentError):
+            raise PackError(f"{path.name} did not load within {SECONDS:.0f} s. The server's log: {said}.") from error
+        raise PackError(
+            f"{path.name} crashed its server when it was loaded{_given(args)}. The end of the server's log: "
+            f"{said or 'empty'}. It would crash every node's server: fix the module."
+        ) from error
 
 
 def _version(session: Session) -> str:
@@ -113,7 +129,7 @@ def _program(server: str) -> str:
 
 def _lay_out(directory: Path, module: Path, dependencies: Sequence[Path]) -> Path:
     """Copy the files, because Valkey requires the execute bit. Return the path of the module."""
-    (directory / "deps").mkdir()
+    (directory / "deps").mkdir(parents=True)
     for file in dependencies:
         shutil.copyfile(file, directory / "deps" / file.name)
     path = Path(shutil.copyfile(module, directory / module.name))
@@ -121,74 +137,12 @@ def _lay_out(directory: Path, module: Path, dependencies: Sequence[Path]) -> Pat
     return path
 
 
-@contextmanager
-def _running(program: str, directory: Path) -> Iterator[Session]:
-    """Start a server and connect to it. It ends afterwards, even if this program is killed. Raises: `PackError`."""
-    socket = directory / "server.sock"
-    if len(os.fsencode(socket)) > LONGEST_SOCKET_PATH:
-        raise PackError(
-            f"The path of the directory for temporary files is too long: {directory.parent}. Set TMPDIR to a shorter one."
-        )
-    connection = _connection(socket)
-    supervisor = Supervisor(directory, lambda _: None)
-    words = [program, "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700", "--dir", str(directory)]
-    try:
-        supervisor.start(_SERVER, [*words, "--save", "", "--appendonly", "no", "--enable-module-command", "local"])
-        supervisor.wait_until(lambda: _answers(connection), "starting", seconds=START_SECONDS)
-        yield Session(connection, LOAD_SECONDS)
-    except (StartError, OSError) as error:
-        reason = _Log(directory / "logs" / f"{_SERVER}.log").end() or str(error)
-        raise PackError(f"The server {program} does not start: {reason}.") from error
-    finally:
-        connection.disconnect()
-        supervisor.kill_all()  # the server has no data to save
-        supervisor.stop()
-
-
-def _connection(socket: Path) -> Any:
-    pool = redis.ConnectionPool(
-        connection_class=redis.UnixDomainSocketConnection,
-        path=str(socket),
-        socket_timeout=LOAD_SECONDS,
-        protocol=2,
-        decode_responses=True,
-        encoding_errors="replace",
-        driver_info=None,
-    )
-    return pool.make_connection()
-
-
-def _answers(connection: Any) -> bool:
-    try:
-        connection.connect()
-        connection.send_command("PING")  # a server accepts connections before it logs that it has started
-        connection.read_response()
-    except redis.RedisError:
-        return False
-    return True
-
-
-def _load(session: Session, path: Path, args: Sequence[str], log: "_Log") -> Loaded:
-    log.skip()
-    try:
-        session.load(str(path), args)
-        module = next((each for each in session.modules() if each.path == str(path)), None)
-        if module is None:
-            raise PackError(f"The server does not list {path.name} after loading it. Its log: {log.end()}.")
-        return _described(session, module)
-    except RefusedError as error:
-        raise ModuleRefusedError(
-            f"{path.name} refuses to load{_given(args)}: {log.end() or error}. {_next_step(args)}"
-        ) from error
-    except ServerLostError as error:
-        raise PackError(
-            f"{path.name} crashed its server when it was loaded{_given(args)}. The end of the server's log: "
-            f"{log.end() or 'empty'}. It would crash every node's server: fix the module."
-        ) from error
-    except ServerSilentError as error:
-        raise PackError(
-            f"{path.name} did not load within {LOAD_SECONDS:.0f} s. The server's log: {log.end()}."
-        ) from error
+def _load(session: Session, path: Path, args: Sequence[str]) -> Loaded:
+    session.load(str(path), args)
+    module = next((each for each in session.modules() if each.path == str(path)), None)
+    if module is None:
+        raise PackError(f"The server does not list {path.name} after loading it.")
+    return _described(session, module)
 
 
 def _described(session: Session, module: LoadedModule) -> Loaded:
@@ -225,26 +179,6 @@ def _next_step(args: Sequence[str]) -> str:
     return 'Give its arguments with --args "...", or another server with --server.'
 
 
-class _Log:
-    """The end of a server's log, for people."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._skipped = 0
-
-    def skip(self) -> None:
-        """Do not show what the log has now."""
-        self._skipped = self._path.stat().st_size
-
-    def end(self) -> str:
-        """Return the last lines as one, without times. Of a crash, return what comes before the stack trace."""
-        if not self._path.exists():
-            return ""
-        lines = []
-        for line in self._path.read_bytes()[self._skipped :].decode(errors="replace").splitlines():
-            text = _LINE_HEAD.sub("", line).strip(" -\t").replace(f"{self._path.parents[1]}/", "")[:_SHOWN_CHARACTERS]
-            if text and not text.startswith("===") and not _IGNORED.match(text):
-                lines.append(text.removesuffix("."))
-            if "crashed by signal" in text:
-                break
-        return "; ".join(lines[-_SHOWN_LINES:])
+def _said(path: Path, lines: Sequence[str]) -> str:
+    """Return the end of a server's log, without the directory of the module."""
+    return last_words(lines).replace(f"{path.parent}/", "")

@@ -48,8 +48,21 @@ _FACTS = {
         "unexpected_error_replies",
         "enable_module_command",
         "include_seen",
+        "persistence",
+        "to_do",
+        "would_start",
+        "would_start_reason",
     ),
-    "Replication": ("role", "master", "link_status", "replica_count", "cluster_state", "migrating_slots"),
+    "Replication": (
+        "role",
+        "master",
+        "link_status",
+        "replica_count",
+        "backups",
+        "sentinels",
+        "cluster_state",
+        "migrating_slots",
+    ),
 }
 
 
@@ -69,7 +82,9 @@ def _facts(server: dict[str, Any]) -> list[Table]:
             title=title,
             columns=[],
             rows=[
-                (_LABELS.get(name, name.replace("_", " ")), _fact(server[name])) for name in names if server[name] != ""
+                (_LABELS.get(name, name.replace("_", " ")), _fact(server.get(name)))
+                for name in names
+                if server.get(name) != ""
             ],
             when_empty="Nothing is known: the server does not answer.",
         )

@@ -15,6 +15,7 @@ from rollout.agent.control_plane.trust import Trust
 from rollout.agent.doctor import run_doctor
 from rollout.agent.node.examinations import Examinations
 from rollout.agent.node.heartbeat import Heartbeats
+from rollout.agent.node.start_checks import StartChecks
 from rollout.agent.operations.cancel import Cancels
 from rollout.agent.operations.expiry import Expiry
 from rollout.agent.operations.runner import Runner
@@ -54,7 +55,11 @@ class Agent(bootsteps.StartStopStep):
             lambda: run_doctor(settings), changed=self._send_findings, interval=settings.beat_seconds
         )
         worker.app.runner = self._runner = Runner(
-            settings, expiry=Expiry(lambda: broker_time(trust)), trust=trust, examinations=examinations
+            settings,
+            expiry=Expiry(lambda: broker_time(trust)),
+            trust=trust,
+            examinations=examinations,
+            start_checks=StartChecks(settings, changed=self._send_findings),
         )
         worker.app.publisher = Publisher(trust)
         worker.app.heartbeats = self._heartbeats = Heartbeats(

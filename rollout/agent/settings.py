@@ -27,11 +27,16 @@ PREFIX = "MODFLEET_"
 #: A variable that is this similar to one of the agent's is a misspelt one. Those of the control plane are below it.
 LIKENESS = 0.82
 
+#: Replaced by MODFLEET_PERSISTENCE. It is still read, so that an upgrade needs no new settings.
+FORMER = f"{PREFIX}PERSIST"
+
 NodeName = Annotated[str, Meta(pattern=r"^(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,128}\Z")]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://")]
 ServerUrl = Annotated[str, Meta(pattern=r"^(unix|redis|rediss)://")]
 OperatingSystem = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9 ._-]{0,31}\Z")]
 Access = typing.Literal["observe", "load", "restart"]
+Persistence = typing.Literal["include", "rewrite", "external"]
+Scratch = typing.Literal["require", "warn", "off"]
 UnitName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9:_.@\\-]{0,255}\Z")]
 Seconds = Annotated[float, Meta(gt=0)]
 
@@ -76,17 +81,29 @@ class AgentSettings:
     #: File that the server's configuration includes, so that a restart loads the modules again. If not set:
     #: `<modules_dir>/modfleet.conf`.
     include_file: Path | None = None
-    #: Write the include file.
-    persist: bool = True
+    #: Who owns the lines from which a start of the server loads its modules. `include`: the agent writes `include_file`.
+    #: `rewrite`: the server writes its main configuration file, by CONFIG REWRITE after each change. `external`: a person
+    #: or a tool writes them; the agent only puts the files in place, says which line is missing, and waits.
+    #: `modfleet agent install` sets it.
+    persistence: Persistence = "include"
     #: What the agent's user may do at the server: `observe` only, also `load` modules, or also `restart` the server.
     #: `modfleet agent install` sets it.
     access: Access = "load"
     #: Log file of the server, as the agent sees it. `modfleet agent install` sets it if it sees the log. If not set: the one
     #: that the server names, if the agent's user may call CONFIG GET. A failed operation reports what the server logged,
-    #: redacted.
+    #: redacted. The log also tells a crash from a restart by a person.
     server_log: Path | None = None
     #: systemd unit of the server, whose journal is read if the server has no log file that the agent can read.
     server_unit: UnitName = ""
+    #: `require` that a module has loaded in a scratch server before it enters the live one, `warn` if it has not, or `off`.
+    scratch: Scratch = "require"
+    #: Program of the server for scratch servers. If not set: the one that the server names. Set it if the agent sees it at
+    #: another path.
+    server_binary: Path | None = None
+    #: The longest time for one load in a scratch server, seconds.
+    scratch_seconds: Seconds = 30.0
+    #: The most memory of a scratch server (RLIMIT_DATA), in millions of bytes.
+    scratch_megabytes: Annotated[int, Meta(ge=64)] = 1024
     #: Operating system of the server's machine or container, such as `rhel9`, if the agent runs in another one. If not
     #: set: the one in the agent's `/etc/os-release`.
     operating_system: OperatingSystem = ""
@@ -108,6 +125,7 @@ class AgentSettings:
 def settings_from(environ: Mapping[str, str]) -> AgentSettings:
     """Return the settings in `environ`. Raises: `SettingsError` that names the first variable that is missing or wrong."""
     _refuse_misspelt(environ)
+    environ = _with_former_names(environ)
     types = typing.get_type_hints(AgentSettings, include_extras=True)
     given = {field.name: _given(PREFIX + field.name.upper(), environ) for field in dataclasses.fields(AgentSettings)}
     values = {
@@ -198,12 +216,20 @@ def _is_loopback(name: str) -> bool:
         return name == "localhost" or name.endswith(".localhost")
 
 
+def _with_former_names(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """Return `environ` with the setting that has replaced MODFLEET_PERSIST. An agent that wrote no lines still writes none."""
+    former = environ.get(FORMER, "").lower()
+    if former not in {"false", "0", "no", "off"} or environ.get(f"{PREFIX}PERSISTENCE"):
+        return environ
+    return {**environ, f"{PREFIX}PERSISTENCE": "external"}
+
+
 def _refuse_misspelt(environ: Mapping[str, str]) -> None:
     """Refuse a variable that is almost one of the agent's. All other variables may be of other programs."""
     names = {f"{PREFIX}{field.name.upper()}" for field in dataclasses.fields(AgentSettings)}
     by_stem = {_stem(name): name for name in sorted(names)}
     for variable in sorted(each for each in environ if each.startswith(PREFIX)):
-        if variable in names or variable.removesuffix("_FILE") in names:
+        if variable in names or variable.removesuffix("_FILE") in names or variable == FORMER:
             continue
         if near := difflib.get_close_matches(_stem(variable), by_stem, n=1, cutoff=LIKENESS):
             meant = by_stem[near[0]]

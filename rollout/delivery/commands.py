@@ -1,6 +1,7 @@
 """Commands: what an agent needs to know to carry out one operation."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -8,6 +9,7 @@ from django.conf import settings
 
 from artifacts_app.selectors import BuildToFetch, build_to_fetch
 from eventstore import database_now
+from rollout.delivery.scratch_successes import successes_of
 from rollout.domain.node.state import Identity
 from rollout.domain.placement.commands import Skip
 from rollout.domain.strategy import Strategy
@@ -23,6 +25,7 @@ def commands_of(operations: Sequence[Any]) -> Iterator[tuple[Any, Command]]:
     platforms = {name: node.fitting_platforms for name, node in nodes.items()}
     rollouts = _rollouts(each.rollout for each in operations)
     load_orders = LoadOrders(operations, platforms)
+    successes = successes_of(each.content_sha256 for each in operations if each.action == Action.INSTALL)
     sent_at = database_now().timestamp()
     found: dict[tuple[str, int, str, tuple[str, ...]], BuildToFetch | None] = {}
     lacking: list[tuple[Operation, Skip]] = []
@@ -39,7 +42,8 @@ def commands_of(operations: Sequence[Any]) -> Iterator[tuple[Any, Command]]:
                 continue
         # If its start is not known, no agent accepts the command; its next heartbeat leads to another one.
         incarnation = (each.incarnation or "unknown") if nodes[each.node].identity == Identity.SIGNED else ""
-        yield each, _command(each, build, rollouts[each.rollout], sent_at, load_orders, incarnation)
+        command = _command(each, build, rollouts[each.rollout], sent_at, load_orders, incarnation)
+        yield each, replace(command, scratch_done=successes.get(each.content_sha256, ()))
     timeouts.end_for_lack_of_a_build(lacking)
 
 
@@ -77,7 +81,9 @@ def _command(
         load_order=load_orders.of(operation.node),
         has_types=load_orders.module(operation).has_types,
         package=None if build is None else _package(build, operation.node),
+        args=() if build is None else build.args,
         command_line_args="" if build is None else build.command_line_args,
+        scratch_args=None if build is None else build.scratch_args,
         commands=() if build is None else build.commands,
         undoes=operation.undoes,
         correlation_id=operation.correlation_id,

@@ -119,6 +119,19 @@ WORDS: Mapping[Reason, Words] = {
         "The server already has a command of the same name, from another module or of its own.",
         "Remove the other module first, or rename the command and upload a new version. Then start a rollout of that node.",
     ),
+    Reason.SCRATCH_LOAD_FAILED: Words(
+        "The module ended a scratch server of the node. It never reached the live server.",
+        "Read what that server said: the message and the report show it. Fix the module, and upload it as a new version.",
+    ),
+    Reason.SCRATCH_HUNG: Words(
+        "The module did not load in time in a scratch server of the node. It never reached the live server.",
+        "Fix the module, and upload it as a new version. If it needs longer, set MODFLEET_SCRATCH_SECONDS for the agent.",
+    ),
+    Reason.SCRATCH_UNAVAILABLE: Words(
+        "The node cannot run a scratch server, and the module has loaded in none on a node like this one.",
+        "The message names the cause. Remove it, install the module on a similar node first, or set MODFLEET_SCRATCH=warn "
+        "for the agent. Then retry.",
+    ),
     Reason.PROBE_FAILED: Words(
         "The module was loaded, but did not answer as its module.json says.",
         "Compare its commands with its module.json, fix it, and upload it as a new version.",
@@ -130,6 +143,19 @@ WORDS: Mapping[Reason, Words] = {
     Reason.PERMISSION_DENIED: Words(
         "The agent's user at the server may not call a command that the operation needs.",
         "Allow the command that the message names, with ACL SETUSER on that server. Then retry.",
+    ),
+    Reason.PERSISTENCE_FAILED: Words(
+        "The server could not write its modules into its configuration file.",
+        "The message says why. Allow CONFIG REWRITE to the agent's user, and let the server's user write the file and its "
+        "directory. Then retry.",
+    ),
+    Reason.PERSISTENCE_CONFLICT: Words(
+        "Another line of the server's configuration loads the module, and Modfleet may not change that line.",
+        "Remove the line that the message names, then retry.",
+    ),
+    Reason.EXTERNAL_CONFIGURATION: Words(
+        "A person or a tool owns the node's configuration, and has not changed it yet.",
+        "Add or remove the line that the message names, and restart the server. Then retry.",
     ),
     Reason.MODULE_NOT_OURS: Words(
         "The server has a module of that name that Modfleet did not install.",

@@ -42,6 +42,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name='shardmember',
+            name='pace',
+            field=models.FloatField(default=0.0),
+        ),
+        migrations.AddField(
+            model_name='shardmember',
             name='replicas',
             field=models.JSONField(default=list),
         ),

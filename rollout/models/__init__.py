@@ -1,6 +1,14 @@
 """The tables of nodes and rollouts. `projections` alone writes them, except those of `bookkeeping`."""
 
-from rollout.models.bookkeeping import Dispatch, DroppedMessages, Liveness, NodeFacts, ServerLog, ShardMember
+from rollout.models.bookkeeping import (
+    Dispatch,
+    DroppedMessages,
+    Liveness,
+    NodeFacts,
+    ScratchSuccess,
+    ServerLog,
+    ShardMember,
+)
 from rollout.models.fleet import ClusterTarget, FleetFreeze, IgnoredReplica
 from rollout.models.join_tokens import JoinToken
 from rollout.models.nodes import Node, NodeModule, Placement
@@ -21,6 +29,7 @@ __all__ = [
     "Operation",
     "Placement",
     "Rollout",
+    "ScratchSuccess",
     "ServerLog",
     "ShardMember",
     "TimelineEntry",

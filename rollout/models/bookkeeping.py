@@ -99,6 +99,8 @@ class ShardMember(models.Model):
     #: stay while the server is not known.
     replication = models.JSONField()
     facts = models.TextField(default="{}")
+    #: When the node may change its place `delivery.ingestion.shard_members.BURST` times again, Unix time.
+    pace = models.FloatField(default=0.0)
     #: Slots that migrate, as far as this server knows: each a `messages.SlotMigration`.
     migrations = models.JSONField(default=list)
     #: Why the server is not ready for a change: `server_not_ready`, `backup_running`, or empty; in words; and since when.
@@ -128,6 +130,24 @@ class Dispatch(models.Model):
 
     def __str__(self) -> str:
         return self.operation
+
+
+class ScratchSuccess(models.Model):
+    """A load in a scratch server that has succeeded on a node: nodes that can run none rely on it."""
+
+    #: `messages.scratch_key`.
+    key = models.CharField(primary_key=True, max_length=64)
+    content_sha256 = models.CharField(max_length=64, db_index=True)
+    #: The node that has reported it first, and its `messages.ScratchLoad`.
+    node = models.CharField(max_length=128)
+    learned = models.JSONField()
+    recorded_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name_plural = "scratch successes"
+
+    def __str__(self) -> str:
+        return self.key
 
 
 class ServerLog(models.Model):

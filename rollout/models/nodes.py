@@ -43,6 +43,8 @@ class Node(models.Model):
     duplicate = models.BooleanField(default=False, db_default=False)
     #: Open drifts, each as [module_name, version].
     drifts = models.JSONField(default=list)
+    #: Ids of the newest recorded changes of its server's configuration.
+    configuration_changes = models.JSONField(default=list, db_default=models.Value([], models.JSONField()))
     #: When it last came back after it was offline.
     came_back_at = models.DateTimeField(null=True)
     joined_at = models.DateTimeField()

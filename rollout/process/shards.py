@@ -18,7 +18,7 @@ from rollout.queries.nodes import node_rows
 
 #: The number of PostgreSQL's advisory lock, in the key space of two numbers. The log's lock has one number.
 _LOCK = (1_297_040_455, 1)
-_REPORTED = ("replication", "facts", "migrations", "host", "not_ready", "not_ready_message", "not_ready_since")
+_REPORTED = ("replication", "facts", "pace", "migrations", "host", "not_ready", "not_ready_message", "not_ready_since")
 _PLACE = ("shard", "role", "master", "depth", "replicas", "unmanaged", "ignored", "unmanaged_master")
 #: Decoded by msgspec, which takes a fifth of Django's time.
 _LISTS = ("replicas", "unmanaged", "ignored")

@@ -16,6 +16,7 @@ from rollout.domain.node.events import (
     NodeActivated,
     NodeAddressSet,
     NodeCameBack,
+    NodeConfigChangedOutside,
     NodeDecommissioned,
     NodeDegraded,
     NodeDrained,
@@ -30,13 +31,14 @@ from rollout.domain.node.events import (
     NodeKeyAdded,
     NodeKeyRetired,
     NodeLabelled,
+    NodePersistenceResolved,
     NodeProfileChanged,
     NodeRecovered,
     NodeRekeyRequested,
     NodeRevoked,
     NodeWentOffline,
 )
-from rollout.domain.node.state import Identity, NodePhase
+from rollout.domain.node.state import REMEMBERED_CHANGES, Identity, NodePhase
 from rollout.domain.placement.decider import PLACEMENT
 from rollout.domain.placement.events import OperationReleased, PlacementEvent, PlacementForgotten
 from rollout.domain.placement.state import PlacementState
@@ -60,6 +62,8 @@ class NodeProjection:
         NodeDuplicateEnded,
         NodeDegraded,
         NodeRecovered,
+        NodeConfigChangedOutside,
+        NodePersistenceResolved,
         NodeJoined,
         NodeProfileChanged,
         NodeInventoryChanged,
@@ -222,6 +226,10 @@ def _degrade(node: Node, event: NodeDegraded) -> None:
     node.degraded_reason, node.degraded_message = event.reason, event.message
 
 
+def _note_configuration_change(node: Node, event: NodeConfigChangedOutside | NodePersistenceResolved) -> None:
+    node.configuration_changes = [*node.configuration_changes, event.id][-REMEMBERED_CHANGES:]
+
+
 def _set_profile(node: Node, profile: NodeProfile) -> None:
     node.platform, node.server, node.server_version = profile.platform, profile.server, profile.server_version
     node.operating_system, node.redis_version = profile.operating_system, profile.redis_version
@@ -263,6 +271,8 @@ _NODE_CHANGES: dict[type, Callable[[Node, object], None]] = {
     NodeDuplicateEnded: _set(duplicate=False),
     NodeDegraded: _degrade,  # type: ignore[dict-item]  # likewise
     NodeRecovered: _set(degraded_reason="", degraded_message=""),
+    NodeConfigChangedOutside: _note_configuration_change,  # type: ignore[dict-item]  # likewise
+    NodePersistenceResolved: _note_configuration_change,  # type: ignore[dict-item]  # likewise
     NodeProfileChanged: lambda node, event: _set_profile(node, event.profile),  # type: ignore[attr-defined]  # by its key
     NodeLabelled: lambda node, event: setattr(node, "labels", event.labels),  # type: ignore[attr-defined]  # by its key
     NodeAddressSet: lambda node, event: setattr(node, "address", event.address),  # type: ignore[attr-defined]  # by its key

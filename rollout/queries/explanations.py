@@ -64,9 +64,7 @@ def of_rollout(uid: str) -> Answer:
     why = explain_rollout(timeline.state, timeline.started, current, _rollout_facts(timeline, failed))
     reason = timeline.state.reason
     failures = failures_of(uid)
-    why = replace(
-        why, summary=" ".join((why.summary, *_skipped(uid), *_said_by_servers(failures), *_harmed(timeline.row)))
-    )
+    why = replace(why, summary=" ".join((why.summary, *_skipped(uid), *_said_by_servers(failures), *_harmed(timeline))))
     document = {"uid": uid, "phase": timeline.state.phase, "reason": reason, **_document(why), "failures": failures}
     own = [each for each in timeline.events if not _is_routine(each)]
     shown = [*own[:1], *own[1:][-EVENTS:], *_endings(uid, failed)]
@@ -86,7 +84,8 @@ def of_node(uid: str, name: str) -> Answer:
     )
     failures = failures_of(uid, node=name)
     said = [f"Its server logged: {sentence(each['line'])}" for each in failures if each["line"]]
-    more = (since_success(row), *said, *_of_operation(row), *_earlier(row), *_stopped(timeline, row))
+    since = "" if timeline.state.phase.is_final else since_success(row)
+    more = (since, *said, *_of_operation(row), *_earlier(row), *_stopped(timeline, row))
     why = replace(why, summary=" ".join(filter(None, (why.summary, *more))))
     document = {"uid": uid, "node": name, "phase": row.phase, "reason": row.reason or None, **_document(why)}
     document["failures"] = failures
@@ -110,9 +109,11 @@ def _said_by_servers(failures: Sequence[dict[str, Any]]) -> list[str]:
     return [sentence(each["text"]) for each in failures if each["line"]]
 
 
-def _harmed(row: Rollout) -> list[str]:
-    """Return how the servers of the first harmed nodes were harmed, as sentences."""
-    return [f"{node}: {harm}" for node, harm in list(harmed_nodes(row).items())[:MOST_NAMED]]
+def _harmed(timeline: "_Timeline") -> list[str]:
+    """Return how the servers of the first harmed nodes were harmed, as sentences; nothing after the end of the rollout."""
+    if timeline.state.phase.is_final:
+        return []
+    return [f"{node}: {harm}" for node, harm in list(harmed_nodes(timeline.row).items())[:MOST_NAMED]]
 
 
 def _document(why: Why) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Nodes of a rollout whose servers were harmed while a wave soaked, by the newest facts of their agents."""
 
-from collections.abc import Mapping
 from typing import Any
+
+from django.db.models import QuerySet
 
 from rollout.domain.node.harm import JUDGED, harm_since, is_restarted_since
 from rollout.messages import Phase
@@ -20,7 +21,7 @@ def harmed_nodes(row: Rollout) -> dict[str, str]:
         rollout=row.uid, node__in=list(facts), phase=Phase.SUCCEEDED, wave__in=waves, health__isnull=False
     )
     found: dict[str, str] = {
-        node: harm_since(health or {}, facts[node])
+        node: harm_since(health or {}, *facts[node])
         for node, health in rows.order_by("ordinal").values_list("node", "health")
     }
     return {node: harm for node, harm in found.items() if harm}
@@ -33,10 +34,15 @@ def since_success(row: Operation) -> str:
     facts = _facts(NodeFacts.objects.filter(node=row.node)).get(row.node)
     if facts is None:
         return ""
-    restarted = "Its server has been restarted since." if is_restarted_since(row.health, facts) else ""
-    return harm_since(row.health, facts) or restarted
+    server, restarts = facts
+    restarted = "Its server has been restarted since." if is_restarted_since(row.health, server) else ""
+    return harm_since(row.health, server, restarts) or restarted
 
 
-def _facts(rows: Any) -> dict[str, Mapping[str, Any]]:
+def _facts(rows: QuerySet[NodeFacts]) -> dict[str, tuple[dict[str, Any], list[float]]]:
+    """Return the facts that are judged, and when the server was restarted, by node."""
     fields = [f"server__{name}" for name in JUDGED]
-    return {node: dict(zip(JUDGED, values, strict=True)) for node, *values in rows.values_list("node", *fields)}
+    return {
+        node: (dict(zip(JUDGED, values, strict=True)), restarts)
+        for node, restarts, *values in rows.values_list("node", "restarts", *fields)
+    }

@@ -1,6 +1,7 @@
 """Nodes as JSON."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -48,11 +49,17 @@ def node_detail(name: str) -> dict[str, Any]:
 def detailed_node(document: dict[str, Any], facts: NodeFacts | None) -> dict[str, Any]:
     """Return the document of a node with these facts."""
     return document | {
-        "server_state": None
-        if facts is None
-        else _UNKNOWN | facts.server | {"reported_at": rfc3339(facts.reported_at)},
+        "server_state": None if facts is None else _server_state(facts),
         "doctor": None if facts is None else facts.doctor,
     }
+
+
+def _server_state(facts: NodeFacts) -> dict[str, Any]:
+    server: dict[str, Any] = _UNKNOWN | facts.server | {"reported_at": rfc3339(facts.reported_at)}
+    changes = [
+        each | {"at": rfc3339(datetime.fromtimestamp(each["at"], UTC))} for each in server["configuration_changes"]
+    ]
+    return server | {"configuration_changes": changes}
 
 
 def degraded_document(row: Node) -> dict[str, str] | None:

@@ -11,7 +11,7 @@ from rollout.domain.node.events import ABSENT
 from rollout.domain.node.health import Degradation, degradation_of
 from rollout.domain.node.pace import Change
 from rollout.domain.node.state import Identity, NodePhase
-from rollout.messages import Heartbeat, InstalledModule, Inventory, NodeProfile
+from rollout.messages import ConfigurationChange, Heartbeat, InstalledModule, Inventory, NodeProfile
 from rollout.models import Liveness, Node, NodeModule, Operation, ShardMember
 from rollout.projections.node_modules import ModuleState
 
@@ -58,12 +58,19 @@ class KnownNode:
             Change.PROFILE: known != reported and not gets_others,
             Change.INVENTORY: self.modules != frozenset(heartbeat.inventory.modules),
             Change.HEALTH: self.degradation != self.degradation_by(heartbeat),
+            Change.CONFIGURATION: any(
+                each.id not in self.row.configuration_changes for each in configuration_changes(heartbeat)
+            ),
         }
         return frozenset(change for change, is_new in changed.items() if is_new)
 
     def lost(self, inventory: Inventory) -> frozenset[tuple[str, int]]:
         """Return name and version of each module that was in its desired state and is no longer."""
         return frozenset((each.module_name, each.version) for each in self.settled.difference(inventory.modules))
+
+
+def configuration_changes(heartbeat: Heartbeat) -> tuple[ConfigurationChange, ...]:
+    return heartbeat.facts.configuration_changes if heartbeat.facts else ()
 
 
 def _build_of(profile: NodeProfile) -> tuple[str, ...]:

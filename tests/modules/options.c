@@ -1,27 +1,29 @@
-/* A module with an option of its own: `options.size`. */
+/* A module with one numeric option, `depth`, from 0 to LIMIT; version 3 has none. */
 #include "module.h"
 
-static int (*register_numeric_config)(void *, const char *, long long, unsigned, long long, long long,
-                                      long long (*)(const char *, void *),
-                                      int (*)(const char *, long long, void *, void **), void *, void *);
-static int (*load_configs)(void *);
-static long long size;
+typedef long long (*Get)(const char *, void *);
+typedef int (*Set)(const char *, long long, void *, void **);
 
-static long long get(const char *name, void *nothing) {
-    (void)name, (void)nothing;
-    return size;
+static long long depth;
+
+static long long get(const char *name, void *data) {
+    (void)name, (void)data;
+    return depth;
 }
 
-static int set(const char *name, long long value, void *nothing, void **error) {
-    (void)name, (void)nothing, (void)error;
-    size = value;
+static int set(const char *name, long long value, void *data, void **error) {
+    (void)name, (void)data, (void)error;
+    depth = value;
     return 0;
 }
 
 int RedisModule_OnLoad(void *context, void **words, int count) {
+    int (*add_number)(void *, const char *, long long, unsigned, long long, long long, Get, Set, void *, void *);
+    int (*read_configuration)(void *);
     (void)words, (void)count;
-    return begin(context, "options", VERSION) ||
-           lacks(context, "RedisModule_RegisterNumericConfig", &register_numeric_config) ||
-           lacks(context, "RedisModule_LoadConfigs", &load_configs) ||
-           register_numeric_config(context, "size", 7, 0, 0, 100, get, set, 0, 0) || load_configs(context);
+    if (begin(context, "options", VERSION)) return 1;
+    if (VERSION == 3) return 0;
+    return lacks(context, "RedisModule_RegisterNumericConfig", &add_number) ||
+           lacks(context, "RedisModule_LoadConfigs", &read_configuration) ||
+           add_number(context, "depth", 5, 0, 0, VERSION == 4 ? 6 : 1000, get, set, 0, 0) || read_configuration(context);
 }

@@ -34,6 +34,10 @@ class Extra(StrEnum):
     #: Remove modules from a server with an append-only file, and say who uses them: names and addresses of clients, and the
     #: code of functions.
     REMOVAL = "removal"
+    #: Set a module's options again after an upgrade. CONFIG SET changes every setting of the server.
+    OPTIONS = "options"
+    #: CONFIG REWRITE: the server writes its configuration file.
+    REWRITE = "rewrite"
 
 
 #: Commands that the agent calls, by level. A level has those of the levels before it.
@@ -68,6 +72,8 @@ EXTRAS: dict[Extra, tuple[str, ...]] = {
     Extra.CONFIG: ("+config|get",),
     Extra.MIGRATIONS: ("+cluster|getslotmigrations",),
     Extra.REMOVAL: ("+bgrewriteaof", "+client|list", "+function|list"),
+    Extra.OPTIONS: ("+config|get", "+config|set"),
+    Extra.REWRITE: ("+config|rewrite",),
 }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollout.agent.doctor import broker, configuration, control, execution, files, server, server_log
+from rollout.agent.doctor import broker, configuration, control, execution, files, scratch, server, server_log
 from rollout.agent.doctor.host import Host
 from rollout.agent.doctor.outcome import Outcome, UnknownError, unknown
 from rollout.agent.inspection.host_files import ROOT
@@ -63,6 +63,8 @@ CHECKS: tuple[Check, ...] = (
     Check("apparmor", "AppArmor does not confine the server, or allows the modules.", execution.apparmor),
     Check("disk_space", "The directory of the modules has 1 GB free.", files.disk_space),
     Check("journal_dir", "The agent can write to `MODFLEET_JOURNAL_DIR`.", files.journal_dir),
+    Check("scratch_server", "The agent can try modules in a scratch server.", scratch.scratch_server_runs),
+    Check("start_check", "The server would start again with all its modules.", scratch.start_check),
     Check("server_log", "The agent can read the server's log, if the settings name it.", server_log.server_log),
 )
 

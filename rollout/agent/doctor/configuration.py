@@ -6,12 +6,14 @@ from pathlib import Path, PurePosixPath
 
 from rollout.agent.doctor.host import Host
 from rollout.agent.doctor.outcome import Outcome, failed, passed, unknown, warned
-from rollout.agent.inspection.configuration import Directive
+from rollout.agent.inspection.configuration import UNBALANCED, Directive
 
 
 def include_line(host: Host) -> Outcome:
-    if not host.settings.persist:
-        return passed("Not needed: MODFLEET_PERSIST is off.")
+    if host.settings.observe:
+        return passed("Not needed: the agent only observes.")
+    if host.settings.persistence != "include":
+        return passed(f"Not needed: MODFLEET_PERSISTENCE is {host.settings.persistence}.")
     file = include_file(host)
     configuration = host.configuration
     place = configuration.file or "the server's configuration file"
@@ -35,6 +37,12 @@ def include_line(host: Host) -> Outcome:
 
 def loadmodule_owner(host: Host) -> Outcome:
     """A module that two lines load stops the next start of the server."""
+    for place, reason in host.configuration.unread.items():
+        if reason == UNBALANCED:
+            return failed(
+                f"The line {place} has unbalanced quotes. The server will not start again.",
+                "If CONFIG REWRITE has written it: give the module arguments without quotes, and remove the line.",
+            )
     lines = [each for each in host.directives if each.words[0] == "loadmodule" and len(each.words) > 1]
     modules = {each.path: each.name for each in host.loaded or () if each.path}
     owners: dict[str, list[Directive]] = {}

@@ -75,7 +75,7 @@ def server_is_broker(host: Host) -> Outcome:
 def enable_module_command(host: Host) -> Outcome:
     """Unload a module that does not exist: the server looks at the setting before rights and names."""
     if _observes(host):
-        return passed("Not needed: this agent only observes.")
+        return passed("Not needed: this agent loads no modules.")
     with host.session() as session:
         words, lacks_rights = "OK", False
         try:
@@ -128,7 +128,10 @@ def rename_command(host: Host) -> Outcome:
 
 def _needed(host: Host) -> tuple[str, ...]:
     """Return the commands that the agent calls at this server: those of the cluster only in a cluster."""
-    commands = acl.needed(Level.OBSERVE if _observes(host) else Level.LOAD)
+    level = Level.OBSERVE if _observes(host) else Level.LOAD
+    commands = acl.needed(level)
+    if level is not Level.OBSERVE and host.settings.persistence == "rewrite":
+        commands = (*commands, "config|rewrite")
     if "cluster" not in {host.info.get("redis_mode"), host.info.get("server_mode")}:
         return tuple(each for each in commands if not each.startswith("cluster|"))
     return (*commands, "cluster|getslotmigrations") if has_atomic_migrations(host.info) else commands
@@ -148,7 +151,8 @@ def _version(host: Host) -> tuple[str, str]:
 
 
 def _observes(host: Host) -> bool:
-    return bool(getattr(host.settings, "observe", False))
+    """Return True if the agent changes nothing at the server."""
+    return host.settings.observe or host.settings.persistence == "external"
 
 
 def _shares_numbers(host: Host) -> bool:

@@ -18,6 +18,8 @@ DEEPEST_INCLUDE = 16
 MOST_FILES = 1_000
 MOST_BYTES = 1_000_000
 MOST_LINES = 100_000
+#: Why a line could not be read: the server does not start with it.
+UNBALANCED = "unbalanced quotes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,19 @@ def from_arguments(arguments: tuple[str, ...]) -> tuple[Directive, ...]:
     return tuple(Directive(file="command line", line=0, words=tuple(words)) for words in lines)
 
 
+def read_options(arguments: tuple[str, ...], root: Path = ROOT) -> Configuration:
+    """Read the options of a command line, and the files that they include."""
+    files: list[str] = []
+    unread: dict[str, str] = {}
+    directives: list[Directive] = []
+    for option in from_arguments(arguments):
+        directives.append(option)
+        if option.words[0] == "include" and len(option.words) > 1:
+            for included in _included(option.words[1], root, None, unread):
+                directives += islice(_read(included, root, None, DEEPEST_INCLUDE, files, unread), MOST_LINES)
+    return Configuration(file="", directives=tuple(directives), files=tuple(files), unread=unread)
+
+
 def split_words(line: str) -> tuple[str, ...] | None:
     """Return the words of a configuration line as the server splits them. None if its quotes are not balanced.
 
@@ -138,7 +153,7 @@ def _read(
             continue
         words = split_words(line)
         if not words:
-            unread[f"{file}:{number}"] = "unbalanced quotes"
+            unread[f"{file}:{number}"] = UNBALANCED
             continue
         directive = Directive(file=file, line=number, words=(words[0].lower(), *words[1:]))
         yield directive

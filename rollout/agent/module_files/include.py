@@ -3,12 +3,12 @@
 A line keeps its place as long as the module has one: a module comes after the modules that it needs.
 """
 
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from durable import make_directory, write_file
+from rollout.agent.inspection.configuration import split_words
 
 SIGNATURE = "# Written by Modfleet"
 HEADER = f"{SIGNATURE}. Include it in the server's configuration."
@@ -17,24 +17,30 @@ PARKED = "# unloading: "
 
 
 class IncludeFile:
-    """The file at `path`. None: the node does not keep its loaded modules over a restart."""
+    """The file at `path`. A file that does not exist has no lines."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
 
     def ensure(self) -> None:
-        """Create the file if it is missing, because the server does not start without it. Restore all parked lines."""
-        if self._path and not self._path.exists():
+        """Create the file if it is missing: a server whose configuration names it without a glob does not start otherwise.
+        Restore all parked lines."""
+        if not self._path.exists():
             self._write([])
         self._unpark()
 
     def has(self, module_path: PurePosixPath, args: Iterable[str]) -> bool:
-        """Return True if a start loads exactly this, or if there is no file."""
-        return self._path is None or _line(module_path, args) in self._lines()
+        """Return True if a start loads exactly this."""
+        return load_line(module_path, args) in self._lines()
 
     def names(self, directory: PurePosixPath) -> bool:
         """Return True if a start loads a file below `directory`."""
         return any(_is_below(line, directory) for line in self._lines())
+
+    def has_quotes(self, directory: PurePosixPath) -> bool:
+        """Return True if a line that loads a file below `directory` has a word that needs quotes."""
+        lines = [line for line in self._lines() if _is_below(line, directory)]
+        return any(needs_quotes(word) for line in lines for word in split_words(line) or ())
 
     def remember(
         self,
@@ -47,13 +53,13 @@ class IncludeFile:
 
         Modules below the directories in `order` are loaded in that order. All other lines keep their places.
         """
-        line = _line(module_path, args)
+        line = load_line(module_path, args)
         lines = self._replaced(module_directory, line) if self.names(module_directory) else [*self._lines(), line]
         self._change(_sorted(lines, order))
 
     def restore(self, module_directory: PurePosixPath, module_path: PurePosixPath, args: Iterable[str]) -> None:
         """Do the same, but only if a start loads something else below `module_directory`."""
-        self._change(self._replaced(module_directory, _line(module_path, args)))
+        self._change(self._replaced(module_directory, load_line(module_path, args)))
 
     def redirect(self, directory: PurePosixPath, to: PurePosixPath) -> None:
         """Make a start load from `to` what it loads from `directory`."""
@@ -88,31 +94,28 @@ class IncludeFile:
         return [each for each in lines if each is not None]
 
     def _lines(self) -> list[str]:
-        if not self._path or not self._path.exists():
+        if not self._path.exists():
             return []
         return [line for line in self._path.read_text().splitlines() if line and not line.startswith(SIGNATURE)]
 
     def _change(self, lines: list[str]) -> None:
-        if self._path and lines != self._lines():
+        if lines != self._lines():
             self._write(lines)
 
     def _write(self, lines: list[str]) -> None:
-        if self._path:
-            make_directory(self._path.parent, mode=0o755)
-            text = "".join(f"{line}\n" for line in [HEADER, *lines])
-            write_file(self._path, text.encode(), mode=0o644)  # the server reads it as another user
+        make_directory(self._path.parent, mode=0o755)
+        text = "".join(f"{line}\n" for line in [HEADER, *lines])
+        write_file(self._path, text.encode(), mode=0o644)  # the server reads it as another user
 
 
-def _line(module_path: PurePosixPath, args: Iterable[str]) -> str:
+def load_line(module_path: PurePosixPath | str, args: Iterable[str]) -> str:
+    """Return the `loadmodule` line, with each word quoted if it needs quotes."""
     return " ".join(["loadmodule", *(quoted(word) for word in (str(module_path), *args))])
 
 
 def _is_below(line: str, directory: PurePosixPath) -> bool:
     """Return True if the line loads a file below `directory`."""
-    try:
-        words = shlex.split(line)
-    except ValueError:
-        return False
+    words = split_words(line) or ()
     return len(words) > 1 and words[0] == "loadmodule" and PurePosixPath(words[1]).is_relative_to(directory)
 
 
@@ -128,11 +131,18 @@ def _sorted(lines: Sequence[str], order: Sequence[PurePosixPath]) -> list[str]:
     return [moved.get(index, line) for index, line in enumerate(lines)]
 
 
+def needs_quotes(word: str) -> bool:
+    """Return True if a configuration line without quotes would be read as other words."""
+    return not word or any(each.isspace() or each in "\"'\\" or not each.isprintable() for each in word)
+
+
 def quoted(word: str) -> str:
     """Return `word` as one argument of a configuration line."""
-    if word and not any(each.isspace() or each in "\"'\\" for each in word):
-        return word
-    escaped = (
-        word.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
-    )
-    return f'"{escaped}"'
+    return f'"{"".join(_ESCAPES.get(each) or _escaped(each) for each in word)}"' if needs_quotes(word) else word
+
+
+_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def _escaped(character: str) -> str:
+    return f"\\x{ord(character):02x}" if ord(character) < 0x20 or ord(character) == 0x7F else character

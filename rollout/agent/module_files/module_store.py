@@ -4,6 +4,7 @@ The store's own names start with a dot. `*.tmp` is incomplete. `.<version>.forme
 operation has replaced. `.<version>.replaced` says that a running server still has the replaced files in memory.
 """
 
+import ctypes
 import os
 import shutil
 import threading
@@ -13,13 +14,17 @@ from pathlib import Path, PurePosixPath
 
 from durable import make_directory, sync_directory, temporary_name, write_file
 
+#: From <fcntl.h> and <linux/fs.h>.
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
 
 class ModuleStore:
     """The directory `root`, which the server sees as `server_root`."""
 
     def __init__(self, root: Path, server_root: Path) -> None:
         self.root = root
-        self._server_root = PurePosixPath(server_root)
+        self.server_root = PurePosixPath(server_root)
         #: Locked while a version appears or disappears, and while the inventory is read.
         self.lock = threading.RLock()
         with suppress(OSError):  # each command will fail; heartbeats are still sent
@@ -30,11 +35,15 @@ class ModuleStore:
 
     def server_path(self, module_name: str, version: int) -> PurePosixPath:
         """Return the directory of the version, as the server sees it."""
-        return self._server_root / module_name / str(version)
+        return self.server_root / module_name / str(version)
 
     def is_ours(self, path: str) -> bool:
         """Return True if a path of the server is in the store."""
-        return ".." not in PurePosixPath(path).parts and PurePosixPath(path).is_relative_to(self._server_root)
+        return ".." not in PurePosixPath(path).parts and PurePosixPath(path).is_relative_to(self.server_root)
+
+    def on_agent(self, path: str) -> Path:
+        """Return where the agent finds a path of the server that is in the store."""
+        return self.root / PurePosixPath(path).relative_to(self.server_root)
 
     def versions(self) -> Iterator[tuple[str, int, Path]]:
         """Yield module name, version and directory of each installed version, in order."""
@@ -78,7 +87,7 @@ class ModuleStore:
     def former(self, module_name: str, version: int) -> PurePosixPath | None:
         """Return where the server finds the files that are set aside, or None if there are none."""
         former = self._former(module_name, version)
-        return self._server_root / module_name / former.name if former.exists() else None
+        return self.server_root / module_name / former.name if former.exists() else None
 
     def settle(self, module_name: str, version: int) -> None:
         """Delete the files that `set_aside` has kept."""
@@ -135,12 +144,17 @@ class ModuleStore:
         self._replaced(module_name, version).unlink(missing_ok=True)
 
     def _exchange(self, target: Path, fresh: Path) -> None:
-        """Replace `target` by `fresh`."""
+        """Replace `target` by `fresh`. A server that starts at any moment finds one of them, if the kernel can exchange two
+        names: a line of its configuration may name the files."""
         replaced = temporary_name(target)
         with self.lock:
-            if target.exists():
+            if not target.exists():
+                fresh.rename(target)
+            elif exchange_names(target, fresh):
+                replaced = fresh
+            else:
                 target.rename(replaced)
-            fresh.rename(target)
+                fresh.rename(target)
             sync_directory(target.parent)
         shutil.rmtree(replaced, ignore_errors=True)  # `sweep` deletes the rest
 
@@ -149,6 +163,16 @@ class ModuleStore:
 
     def _replaced(self, module_name: str, version: int) -> Path:
         return self.root / module_name / f".{version}.replaced"
+
+
+def exchange_names(one: Path, other: Path) -> bool:
+    """Exchange the names of two existing files or directories in one step: renameat2(2). Return False if that is not
+    possible here, and then nothing has changed."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # glibc 2.28, musl 1.2.6
+    if renameat2 is None:
+        return False
+    status: int = renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    return status == 0
 
 
 def _remove(path: Path) -> None:

@@ -26,12 +26,14 @@ class Before:
     """The node before an operation, which a failure restores.
 
     `content_sha256` is the digest of the operation's target, empty if there was none. `loaded` is the version of the
-    module that the server had loaded, if Modfleet installed it. `commands` are the commands that it had registered.
+    module that the server had loaded, if Modfleet installed it. `commands` are the commands that it had registered, and
+    `options` the values of its options, None if they are not known.
     """
 
     content_sha256: str = ""
     loaded: LoadedModule | None = None
     commands: tuple[str, ...] = ()
+    options: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,22 @@ class Journal:
         with os.fdopen(os.open(self._directory / ".lock", os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+    @contextmanager
+    def try_lock(self) -> Iterator[bool]:
+        """Give True and the lock if no operation is in progress, also of another agent; else False. Never waits."""
+        try:
+            file = os.fdopen(os.open(self._directory / ".lock", os.O_CREAT | os.O_WRONLY, 0o600), "w")
+        except OSError:
+            yield False
+            return
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield False
+            else:
+                yield True
 
     def entry(self, module_name: str) -> Entry | None:
         """Return the newest operation of the module. Raises: `Failure` (io_error) if its file cannot be read."""

@@ -17,14 +17,17 @@ from pathlib import Path
 from rollout.agent.control_plane.trust import Trust
 from rollout.agent.failure import Failure
 from rollout.agent.module_files.digests import Digests
-from rollout.agent.module_files.include import IncludeFile
 from rollout.agent.module_files.module_store import ModuleStore
+from rollout.agent.node.configuration_watch import ConfigurationWatch
 from rollout.agent.node.examinations import Examinations
 from rollout.agent.node.heartbeat_limit import within_limit
 from rollout.agent.node.journal import Journal
+from rollout.agent.node.persistence import Persistence
+from rollout.agent.node.start_checks import StartChecks
 from rollout.agent.server.call_history import CallHistory
 from rollout.agent.server.causes import refusal
 from rollout.agent.server.observation import Observer, product
+from rollout.agent.server.options import read_options
 from rollout.agent.server.server_log import ServerLog
 from rollout.agent.server.session import (
     LoadedModule,
@@ -39,6 +42,7 @@ from rollout.agent.server.texts import storable
 from rollout.agent.settings import AgentSettings
 from rollout.messages import (
     Capability,
+    ConfigurationChange,
     Finding,
     FindingStatus,
     Heartbeat,
@@ -47,6 +51,7 @@ from rollout.messages import (
     NodeProfile,
     ServerProblem,
     ServerState,
+    WouldStart,
     operating_system,
 )
 from rollout.signing import PROTOCOL
@@ -129,18 +134,26 @@ class Node:
     """The node of these settings. Threads may read its state while one of them changes it."""
 
     def __init__(
-        self, settings: AgentSettings, trust: Trust | None = None, examinations: Examinations | None = None
+        self,
+        settings: AgentSettings,
+        trust: Trust | None = None,
+        examinations: Examinations | None = None,
+        start_checks: StartChecks | None = None,
     ) -> None:
         self.settings = settings
         self._examinations = examinations
+        self._start_checks = start_checks
         self.trust = trust or Trust(settings)
         self.module_store = ModuleStore(settings.modules_dir, settings.server_modules_dir or settings.modules_dir)
         self.server = Server(settings)
         self.journal = Journal(settings.journal_dir)
         self.digests = Digests()
-        default = settings.modules_dir / "modfleet.conf"
-        self.include = IncludeFile((settings.include_file or default) if settings.persist else None)
-        self._operating_system = operating_system(settings.operating_system) or read_operating_system()
+        self.persistence = Persistence(settings, self.module_store, self.server)
+        self._watch = ConfigurationWatch(self.persistence, settings.journal_dir)
+        #: What the owner of the server's configuration must do, by module. Threads share it: each access is one step.
+        self.todo: dict[str, str] = {}
+        self._info: Mapping[str, str] = {}
+        self.operating_system = operating_system(settings.operating_system) or read_operating_system()
         self._last_facts = ServerFacts()
         self._last_state = ServerState()
         #: What the server's clients have called lately. Each heartbeat adds to it.
@@ -170,7 +183,12 @@ class Node:
     def settle(self, module_name: str, version: int) -> None:
         """Delete the files of the version that were set aside, and make a start load the new ones."""
         if former := self.module_store.former(module_name, version):
-            self.include.redirect(former, self.module_store.server_path(module_name, version))
+            self.persistence.redirect(former, self.module_store.server_path(module_name, version))
+            try:
+                self.persistence.forget(former)
+            except Failure as failure:
+                log.warning("The former files of %s %s stay: %s", module_name, version, failure)
+                return
             self.module_store.settle(module_name, version)
 
     def recover(self, module_name: str, *, unfinished: bool) -> None:
@@ -196,6 +214,19 @@ class Node:
         except (Failure, RefusedError):
             return ()
 
+    def options_of(self, module_name: str) -> dict[str, str] | None:
+        """Return the options of a loaded module by name; None if the server does not say."""
+        try:
+            with self.server.session() as session:
+                return read_options(session, module_name)
+        except Failure:
+            return None
+
+    def check_start(self) -> None:
+        """Check again if the server would start. Never waits."""
+        if self._start_checks:
+            self._start_checks.again()
+
     def inventory(self) -> Inventory:
         """Read what is installed from the disk and the server. Raises: `OSError`."""
         inventory, facts = self._next_inventory(), self._facts_or_none()
@@ -210,17 +241,20 @@ class Node:
             log.warning("The modules directory cannot be read: %s", error)
             modules = self._modules
         settings = self.settings
+        if self._start_checks and (start := self._start_checks.newest(self._info, self._last_facts.modules)):
+            state = replace(state, would_start=start.result, would_start_reason=start.reason)
         doctor: tuple[Finding, ...] | None = ()
         if self._examinations:
             # Not before the broker has accepted a hello: the doctor would find that this node is not let in yet.
-            doctor = None if hello else self._examinations.newest(f"{state.run_id} {state.problem}")
+            about = f"{state.run_id} {state.problem} {state.would_start == WouldStart.NO}"
+            doctor = None if hello else self._examinations.newest(about)
         heartbeat = Heartbeat(
             node=settings.node,
             hello=hello,
             interval_seconds=settings.beat_seconds,
             profile=NodeProfile(
                 platform=PLATFORM,
-                operating_system=self._operating_system,
+                operating_system=self.operating_system,
                 server=facts.server,
                 server_version=facts.version[:32],
                 redis_version=facts.redis_version[:32],
@@ -236,7 +270,13 @@ class Node:
             capabilities=() if settings.observe else tuple(Capability),
             agent_version=RELEASE,
             host=HOST,
-            facts=replace(state, include_seen=self._include_seen(doctor)),
+            facts=replace(
+                state,
+                include_seen=self._include_seen(doctor),
+                persistence=settings.persistence,
+                to_do=storable(" ".join(dict(self.todo).values()))[:1000],
+                configuration_changes=self._configuration_changes(),
+            ),
             doctor=doctor,
         )
         return within_limit(heartbeat)
@@ -244,12 +284,18 @@ class Node:
     def _include_seen(self, doctor: Sequence[Finding] | None) -> bool | None:
         found = next((each.status for each in doctor or () if each.check == "include_line"), None)
         known = {FindingStatus.PASS: True, FindingStatus.FAIL: False}
-        return known.get(found) if found and self.settings.persist else None
+        is_needed = self.settings.persistence == "include" and not self.settings.observe
+        return known.get(found) if found and is_needed else None
+
+    def _configuration_changes(self) -> tuple[ConfigurationChange, ...]:
+        with self.journal.try_lock() as is_free:
+            return self._watch.observe(self._info, rewrites=is_free)
 
     def _observed(self) -> tuple[ServerFacts, ServerState]:
         """Observe the server. A server that does not answer in time may be busy: its state is the last one, and only the
         second time in a row is it a problem."""
         was_silent, self._is_silent, self._is_watched = self._is_silent, False, False
+        self._info = {}
         try:
             with self.server.session() as session:
                 info, state, modules = self.observer.observe(session)
@@ -274,6 +320,7 @@ class Node:
             words = f"The server answers in a way that the agent cannot read: {type(error).__name__}: {error}."[:500]
             return ServerFacts(), ServerState(problem=ServerProblem.SERVER_REFUSES, message=storable(words))
         self._is_watched = True
+        self._info = info
         self._last_facts, self._last_state = _facts_from(info, modules), state
         return self._last_facts, state
 

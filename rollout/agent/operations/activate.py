@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from rollout.agent.failure import Failure
 from rollout.agent.module_files.digests import file_digest
 from rollout.agent.node.node import ServerFacts, observe
+from rollout.agent.operations.external import wait_for_load
 from rollout.agent.operations.last_check import refuse_to_change
 from rollout.agent.operations.operation import LOAD_SECONDS, UNLOAD_SECONDS, Operation
+from rollout.agent.operations.scratch import try_in_scratch
 from rollout.agent.operations.settle import RestartedError, crashed, is_restarted, noted_hang, settle, silent
 from rollout.agent.server.causes import (
     LoadRefusedError,
@@ -18,6 +20,7 @@ from rollout.agent.server.causes import (
     taken_commands,
     why_not_loaded,
 )
+from rollout.agent.server.options import read_options, set_options
 from rollout.agent.server.session import (
     LoadedModule,
     RefusedError,
@@ -27,15 +30,20 @@ from rollout.agent.server.session import (
     Session,
 )
 from rollout.agent.server.swap import load, swap
-from rollout.messages import Package, Phase, Reason
+from rollout.messages import Command, Package, Phase, Reason, ScratchLoad
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activated:
-    """What was done. `has_loaded`: the server had to load the version. `swap_seconds`: set if it replaced another one."""
+    """What was done. `has_loaded`: the server had to load the version. `swap_seconds`: set if it replaced another one.
+
+    `message`: which options of the former version were lost. `scratch`: of the load before, in a scratch server.
+    """
 
     has_loaded: bool
     swap_seconds: float | None = None
+    message: str = ""
+    scratch: ScratchLoad | None = None
 
 
 def activate(operation: Operation, package: Package) -> Activated:
@@ -58,8 +66,13 @@ def activate(operation: Operation, package: Package) -> Activated:
 def _activate(operation: Operation, package: Package, module: LoadedModule, done: Activated) -> Activated:
     """Load the module if the server does not have it, probe it, and let the server settle. `done`: before a restart."""
     facts = _observed(operation)
-    if not any(operation.is_current(each, facts.run_id) and each.args == module.args for each in facts.modules):
+    is_loaded = any(operation.is_current(each, facts.run_id) and each.args == module.args for each in facts.modules)
+    if not is_loaded:
         operation.report(Phase.LOADING)
+    if operation.node.persistence.is_external:
+        done = replace(done, has_loaded=done.has_loaded or not is_loaded)
+        facts = wait_for_load(operation, module)
+    elif not is_loaded:
         done = _load(operation, package, module, facts)
     operation.report(Phase.PROBING)
     _probe(operation, facts.run_id)
@@ -94,16 +107,21 @@ def reported_as_crash(operation: Operation) -> Iterator[None]:
 
 
 def _module_to_load(operation: Operation, package: Package) -> LoadedModule:
-    try:
-        args = tuple(shlex.split(operation.command.command_line_args))
-    except ValueError as error:
-        raise Failure(Reason.LOAD_FAILED, f"The module's command_line_args cannot be split: {error}.") from error
     return LoadedModule(
         name=operation.command.module_name,
         version=operation.command.version,
         path=str(operation.server_target / package.module_file),
-        args=args,
+        args=_args(operation.command),
     )
+
+
+def _args(command: Command) -> tuple[str, ...]:
+    if command.args is not None:
+        return command.args
+    try:
+        return tuple(shlex.split(command.command_line_args))
+    except ValueError as error:
+        raise Failure(Reason.LOAD_FAILED, f"The module's command_line_args cannot be split: {error}.") from error
 
 
 def _observed(operation: Operation) -> ServerFacts:
@@ -123,6 +141,8 @@ def _load(operation: Operation, package: Package, module: LoadedModule, facts: S
     expected = next(member.sha256 for member in package.members if member.path == package.module_file)
     if file_digest(operation.target / package.module_file) != expected:
         raise Failure(Reason.CHECKSUM_MISMATCH, f"`{package.module_file}` changed on the node's disk. Check the disk.")
+    scratch = try_in_scratch(operation, package, module, facts)
+    operation.node.persistence.prepare(operation.server_target.parent, module.args)
     loaded = next((each for each in facts.modules if each.name == module.name), None)
     seconds = operation.deadline.step("Loading", LOAD_SECONDS).remaining()
     with operation.node.server.session(seconds) as session:
@@ -134,11 +154,14 @@ def _load(operation: Operation, package: Package, module: LoadedModule, facts: S
             try:
                 swap_seconds = _load_or_swap(operation, session, loaded, module)
             except LoadRefusedError as refused:
+                restore_options(operation, session)
                 raise _explained(operation, session, refused) from refused
+            message = restore_options(operation, session) if loaded else ""
+            _refuse_unknown_option_lines(operation, session)
             if operation.command.has_types or _leaves_writes_in_aof(session, module.name):
                 operation.write_line(module)
     operation.node.module_store.clear_replaced(operation.command.module_name, operation.command.version)
-    return Activated(has_loaded=True, swap_seconds=swap_seconds)
+    return Activated(has_loaded=True, swap_seconds=swap_seconds, message=message, scratch=scratch)
 
 
 def _load_or_swap(
@@ -151,6 +174,31 @@ def _load_or_swap(
     refuse_if_named_in_acl(session, loaded, keeps=operation.command.commands)
     refuse_to_change(operation.node, operation.command, session)
     return swap(session, loaded, module, back=replace(loaded, path=operation.path_now(loaded)))
+
+
+def restore_options(operation: Operation, session: Session) -> str:
+    """Set the options of the module again as they were before the operation. Return which were lost, one sentence."""
+    name, options = operation.command.module_name, operation.before.options
+    if options is None:
+        return "Options that were set at run time are not known: the agent's user may not call CONFIG GET."
+    refused = set_options(session, name, options)
+    lost = ", ".join(f"{each}={options[each]} ({why})" for each, why in sorted(refused.items()))
+    return f"The server refused these options of the former version: {lost}." if lost else ""
+
+
+def _refuse_unknown_option_lines(operation: Operation, session: Session) -> None:
+    """Raises: `Failure` (persistence_conflict) if the configuration sets an option that the version does not have: the next
+    start of the server would end at that line."""
+    name = operation.command.module_name
+    lines = operation.node.persistence.option_lines(name)
+    options = read_options(session, name) if lines else None
+    unknown = [each for each in lines if options is not None and each.name not in {key.lower() for key in options}]
+    if unknown:
+        raise Failure(
+            Reason.PERSISTENCE_CONFLICT,
+            f"{name} {operation.command.version} has no option {unknown[0].name}, and the next start of the server would end "
+            f"at the line {unknown[0].place}. Remove the line, then retry.",
+        )
 
 
 def _explained(operation: Operation, session: Session, refused: LoadRefusedError) -> Failure:

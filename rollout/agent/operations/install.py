@@ -8,7 +8,7 @@ from dataclasses import replace
 from rollout.agent.failure import Failure, as_failure
 from rollout.agent.module_files.fetch import fetch
 from rollout.agent.module_files.unpack import check_manifest, unpack
-from rollout.agent.operations.activate import activate, refuse_foreign
+from rollout.agent.operations.activate import Activated, activate, refuse_foreign
 from rollout.agent.operations.operation import FETCH_SECONDS, VERIFY_SECONDS, Operation, Outcome
 from rollout.agent.operations.remove import deactivate, is_here, is_loaded, take_away
 from rollout.agent.operations.undo import undone
@@ -24,7 +24,7 @@ def install(operation: Operation, package: Package) -> Outcome:
     """
     command = operation.command
     is_loading = command.activation is Activation.LOAD
-    swap_seconds = None
+    done = Activated(has_loaded=False)
     try:
         operation.deadline.remaining()
         check_manifest(package)
@@ -32,9 +32,8 @@ def install(operation: Operation, package: Package) -> Outcome:
             refuse_foreign(operation, operation.facts.modules)
         changed = _put_in_place(operation, package)
         if is_loading:
-            activated = activate(operation, package)
-            changed |= activated.has_loaded
-            swap_seconds = activated.swap_seconds
+            done = activate(operation, package)
+            changed |= done.has_loaded
         elif command.undoes == command.version:
             operation.report(Phase.REMOVING)
             deactivate(operation)
@@ -49,7 +48,7 @@ def install(operation: Operation, package: Package) -> Outcome:
     if command.undoes is not None and command.undoes != command.version:
         changed |= _take_back(operation, command.undoes)
     if changed or operation.resumed:
-        return Outcome(swap_seconds=swap_seconds)
+        return Outcome(swap_seconds=done.swap_seconds, message=done.message, scratch=done.scratch)
     return Outcome(phase=Phase.SKIPPED, reason=Reason.ALREADY_INSTALLED, message="The same build is already installed.")
 
 
@@ -69,7 +68,7 @@ def _put_in_place(operation: Operation, package: Package) -> bool:
     _mark_replaced(operation)
     if node.module_store.set_aside(command.module_name, command.version) and operation.former_target:
         # Until the new files have settled, a start of the server loads the former ones.
-        node.include.redirect(operation.server_target, operation.former_target)
+        node.persistence.redirect(operation.server_target, operation.former_target)
     node.module_store.place(fresh, command.module_name, command.version)
     node.digests.learn(operation.target, package.members)
     return True

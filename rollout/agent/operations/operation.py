@@ -10,7 +10,7 @@ from rollout.agent.node.node import Node, ServerFacts
 from rollout.agent.operations.watch import Watch
 from rollout.agent.server.server_log import ServerLog
 from rollout.agent.server.session import LoadedModule
-from rollout.messages import Command, Phase, Reason, ServerHealth
+from rollout.messages import Command, Phase, Reason, ScratchLoad, ServerHealth
 
 #: The longest time of each step, seconds. Together they stay below `LONGEST_OPERATION`.
 FETCH_SECONDS = 1200.0
@@ -29,6 +29,7 @@ class Outcome:
     swap_seconds: float | None = None
     server_log: tuple[str, ...] = ()
     health: ServerHealth | None = None
+    scratch: ScratchLoad | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,13 +93,13 @@ class Operation:
 
     def has_line(self, module: LoadedModule) -> bool:
         """Return True if a start of the server loads exactly this."""
-        return self.node.include.has(PurePosixPath(module.path), module.args)
+        return self.node.persistence.has(PurePosixPath(module.path), module.args)
 
     def write_line(self, module: LoadedModule) -> None:
         """Make a start of the server load `module`, after the modules that it needs."""
         directory = self.server_target.parent
         order = [directory.parent / name for name in self.command.load_order]
-        self.node.include.remember(directory, PurePosixPath(module.path), module.args, order)
+        self.node.persistence.remember(directory, module, order)
 
     def is_current(self, loaded: LoadedModule, run_id: str) -> bool:
         """Return True if the server has the files of the version's directory in memory."""

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 
 from rollout.agent.operations.activate import reported_as_crash
 from rollout.agent.operations.aof_rewrite import rewrite, unload_and_rewrite, writes_to_aof
+from rollout.agent.operations.external import wait_for_unload
 from rollout.agent.operations.last_check import refuse_to_change
 from rollout.agent.operations.operation import UNLOAD_SECONDS, Operation, Outcome
 from rollout.agent.operations.safe_removal import references, refuse_unsafe
@@ -54,23 +55,33 @@ def deactivate(operation: Operation) -> str:
 
     Raises: `Failure`.
     """
+    if operation.node.persistence.is_external:
+        words = ""
+        wait_for_unload(operation)
+        operation.commit()
+    else:
+        words = _unload_if_loaded(operation)
+    # First the line, then the files: a server whose configuration loads a missing file does not start.
+    operation.node.persistence.forget(operation.server_target)
+    operation.node.module_store.clear_replaced(operation.command.module_name, operation.command.version)
+    return words
+
+
+def _unload_if_loaded(operation: Operation) -> str:
     seconds = operation.deadline.step("Unloading", UNLOAD_SECONDS).remaining()
     with operation.node.server.session(seconds) as session:
         loaded = next((each for each in session.modules() if operation.is_at_target(each)), None)
-        if loaded is not None:
-            refuse_to_change(operation.node, operation.command, session)
-            refuse_unsafe(operation, loaded)
-            words = references(session, loaded)
-            _unload(operation, session, loaded)
-        else:
-            words = ""
-            if operation.resumed and operation.node.include.names(operation.server_target) and session.writes_aof():
+        if loaded is None:
+            if operation.resumed and operation.node.persistence.names(operation.server_target) and session.writes_aof():
                 rewrite(operation, session)  # the agent may have died between the unload and the end of the rewrite
             operation.commit()
-    # First the line, then the files: a server whose configuration loads a missing file does not start.
-    operation.node.include.forget(operation.server_target)
-    operation.node.module_store.clear_replaced(operation.command.module_name, operation.command.version)
-    return words
+            return ""
+        refuse_to_change(operation.node, operation.command, session)
+        refuse_unsafe(operation, loaded)
+        words = references(session, loaded)
+        operation.node.persistence.prepare_removal(operation.server_target.parent)
+        _unload(operation, session, loaded)
+        return words
 
 
 def _unload(operation: Operation, session: Session, loaded: LoadedModule) -> None:
@@ -86,7 +97,7 @@ def _unload(operation: Operation, session: Session, loaded: LoadedModule) -> Non
             unload_and_rewrite(operation, session, loaded, writes)
         return
     operation.commit()
-    line = nullcontext() if operation.command.has_types else operation.node.include.parked(operation.server_target)
+    line = nullcontext() if operation.command.has_types else operation.node.persistence.parked(operation.server_target)
     with line, reported_as_crash(operation):
         refuse_to_change(operation.node, operation.command, session)
         unload(session, loaded)

@@ -14,6 +14,7 @@ from rollout.agent.failure import CanceledError, Failure, MalformedCommandError,
 from rollout.agent.node.examinations import Examinations
 from rollout.agent.node.journal import Before, Entry
 from rollout.agent.node.node import Node, ServerFacts
+from rollout.agent.node.start_checks import StartChecks
 from rollout.agent.operations.expiry import Expiry
 from rollout.agent.operations.install import install
 from rollout.agent.operations.last_check import refuse_to_change
@@ -48,8 +49,9 @@ class Runner:
         expiry: Expiry | None = None,
         trust: Trust | None = None,
         examinations: Examinations | None = None,
+        start_checks: StartChecks | None = None,
     ) -> None:
-        self.node = Node(settings, trust, examinations)
+        self.node = Node(settings, trust, examinations, start_checks)
         self._expiry = expiry or Expiry()
         self._is_recovered = False
         #: Canceled commands without an answer. Threads share it without a lock: each access is one atomic step.
@@ -65,7 +67,7 @@ class Runner:
             self._recover()
 
     def _recover(self) -> None:
-        self.node.include.ensure()
+        self.node.persistence.ensure()
         for module in [each for each in self.node.module_store.root.iterdir() if each.is_dir()]:
             self.node.recover(module.name, unfinished=self._may_be_unfinished(module.name))
         self._is_recovered = True
@@ -87,6 +89,7 @@ class Runner:
                 if not self._is_recovered:
                     self._recover()
                 final = self._answer(command, report)
+            self.node.check_start()
         except Exception as error:  # noqa: BLE001 - the outermost loop of a command: it must end in a report
             final = self._final(command, _ended_by(error, command))
         report(final)
@@ -264,6 +267,7 @@ class Runner:
             content_sha256=self.node.digests.content(store.path(command.module_name, command.version)),
             loaded=loaded[0] if loaded else former,
             commands=self.node.commands_of(command.module_name) if loaded else (),
+            options=self.node.options_of(command.module_name) if loaded else None,
         )
 
     def _final(self, command: Command, outcome: Outcome, *, seconds: float = 0.0) -> Report:
@@ -394,4 +398,5 @@ def _report(command: Command, outcome: Outcome) -> Report:
         server_log=outcome.server_log,
         release=command.release,
         health=outcome.health,
+        scratch=outcome.scratch,
     )

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from rollout.agent.failure import CanceledError, Failure, MustWaitError, as_failure
 from rollout.agent.node.node import observe
+from rollout.agent.operations.activate import restore_options
 from rollout.agent.operations.operation import Operation
 from rollout.agent.server.causes import UnloadRefusedError
 from rollout.agent.server.session import LoadedModule, RefusedError, ServerLostError, Session
@@ -49,6 +50,9 @@ def _undo(operation: Operation, failure: Failure) -> None:
     if operation.command.activation is Activation.FILES:
         _restore_files(operation)
         return
+    if operation.node.persistence.is_external:
+        _restore_files_of_owner(operation, failure)
+        return
     # A server that must not be changed now has only what it had before, unless an agent has crashed after a load.
     is_untouched = isinstance(failure, MustWaitError) and not operation.resumed
     if is_untouched or failure.reason is Reason.SERVER_UNREACHABLE:
@@ -85,6 +89,7 @@ def _restore_server(operation: Operation, session: Session, failure: Failure) ->
                 swap(session, news[0], former, back=news[0])
             else:
                 load(session, former)
+            restore_options(operation, session)
             news = news[1:]
         for each in news:
             unload(session, each)
@@ -99,10 +104,12 @@ def _restore_server(operation: Operation, session: Session, failure: Failure) ->
 def _keep_line(operation: Operation, session: Session, loaded: LoadedModule, failure: Failure) -> None:
     """Write the line of a module that cannot be unloaded: from now on there may be keys of its types.
 
-    But not if it has crashed the server and there are no keys at all: then the next start must not load it.
+    But not if it has crashed the server and there are no keys at all: then the next start must not load it. In its own file,
+    the server writes the line of each module that it has loaded, so that line stays.
     """
     operation.write_line(loaded)
-    if failure.reason is not Reason.SERVER_CRASHED or session.has_keys():
+    is_own = operation.node.persistence.is_in_include(operation.server_target)
+    if failure.reason is not Reason.SERVER_CRASHED or not is_own or session.has_keys():
         return
     _restore_line(operation)
     if session.has_keys():  # created in between
@@ -128,12 +135,34 @@ def _refuse_if_aof_needs(operation: Operation, session: Session, news: list[Load
 def _restore_files_without_server(operation: Operation) -> None:
     """Restore the files while the server does not answer. Raises: `Failure` if its data may need the new version."""
     former = operation.before.loaded
-    is_written = operation.node.include.names(operation.server_target) and not (
+    is_written = operation.node.persistence.names(operation.server_target) and not (
         former and operation.is_at_target(former)
     )
     if is_written:
         raise _DataNeedsItError(f"it is not known if the server's data needs {operation.command.module_name}.")
     _restore_files(operation)
+
+
+def _restore_files_of_owner(operation: Operation, failure: Failure) -> None:
+    """Restore the files on a node whose configuration another owner writes.
+
+    New files stay if that owner is still to act, or if the server or a line may need them.
+    """
+    node, command = operation.node, operation.command
+    if failure.reason is Reason.EXTERNAL_CONFIGURATION:
+        node.settle(command.module_name, command.version)
+    elif operation.former_target or not _may_be_used(operation):
+        _restore_files(operation)
+
+
+def _may_be_used(operation: Operation) -> bool:
+    persistence = operation.node.persistence
+    if persistence.read().problem or persistence.names(operation.server_target):
+        return True
+    try:
+        return any(operation.is_at_target(each) for each in operation.node.facts().modules)
+    except Failure:
+        return True
 
 
 def _restore_files(operation: Operation) -> None:
@@ -152,9 +181,9 @@ def _restore_line(operation: Operation) -> None:
     """Restore the line before the files, as in a removal: a server that must load a missing file does not start."""
     former = operation.before.loaded
     if former is None:
-        operation.node.include.forget(operation.server_target)
+        operation.node.persistence.forget(operation.server_target)
     else:
-        operation.node.include.restore(operation.server_target.parent, PurePosixPath(former.path), former.args)
+        operation.node.persistence.restore(operation.server_target.parent, former)
 
 
 def _load_from_target(operation: Operation) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from rollout.agent.server.health import COUNTED, SAMPLED, Sample, sample_from, statistics_from
 from rollout.agent.server.session import RefusedError, Session
+from rollout.agent.server.texts import storable
 from rollout.messages import ServerHealth, ServerStatistics
 
 #: Two restarts within so many seconds are a crash.
@@ -58,7 +59,7 @@ class Watch:
             before=self.before,
             after=self.after,
             restarts=len(self.restarts),
-            run_id=self.last.run_id[:64] if self.last else "",
+            run_id=storable(self.last.run_id)[:64] if self.last else "",
             unexpected_error_replies=self.last.error_replies if self.last else None,
         )
 

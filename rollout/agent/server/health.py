@@ -89,7 +89,7 @@ def sample_from(info: Mapping[str, str]) -> Sample:
         is_loading="1" in {info.get("loading"), info.get("async_loading")},
         is_synchronizing=is_replica and info.get("master_sync_in_progress") == "1",
         link_is_up=info.get("master_link_status") == "up" if is_replica else None,
-        link_down_seconds=max(0, _whole(info.get("master_link_down_since_seconds")) or 0) if is_replica else 0,
+        link_down_seconds=_whole(info.get("master_link_down_since_seconds")) or 0 if is_replica else 0,
         error_replies=_whole(info.get("unexpected_error_replies")),
     )
 
@@ -125,4 +125,4 @@ def _percent(share: float) -> str:
 
 
 def _whole(text: str | None) -> int | None:
-    return int(text) if text is not None and re.fullmatch(r"-?\d{1,18}", text, re.ASCII) else None
+    return int(text) if text is not None and re.fullmatch(r"\d{1,18}", text, re.ASCII) else None

@@ -204,13 +204,14 @@ class ServerLog:
         self._source: _Source | None = None
         #: The journal of the server's unit, if the log is a file.
         self._unit: _Source | None = None
+        self._quoted: tuple[str, ...] = ()
         self.problem = ""
 
     def mark(self, session: Session, *, may_ask: bool = True) -> None:
         """Remember the end of the log. Only the first mark counts. `may_ask`: the server may be asked for its log's path."""
         if self._source is not None:
             return
-        self._unit = self._unit or self._unit_of(session)
+        self._unit = self._unit or self._unit_journal()
         problems = []
         for opened in self._sources(session, may_ask=may_ask):
             if not isinstance(opened, str):
@@ -219,16 +220,20 @@ class ServerLog:
             problems.append(opened)
         self.problem = "; ".join(problems)
 
+    def quote(self, lines: Sequence[str]) -> None:
+        """Return these lines from now on: those of a scratch server, before the live one was changed."""
+        self._quoted = tuple(lines)[:MOST_LOG_LINES]
+
     def lines(self) -> tuple[str, ...]:
         """Return the telling lines since the mark, at most `MOST_LOG_LINES`, without process and time. Not redacted."""
         if self._source is None:
-            return ()
+            return self._quoted
         try:
-            text = self._source.read().decode(errors="replace")
+            text = self._source.read()
         except OSError as error:
             self.problem = _in_words(error)
             return ()
-        return _telling([_tidy(each) for each in text.splitlines() if each.strip()])
+        return telling_lines(text.decode(errors="replace").splitlines())
 
     def sign_of_crash(self) -> str:
         """Return as a sentence what says that the server has crashed since the mark; empty if nothing is seen to."""
@@ -253,8 +258,9 @@ class ServerLog:
             self._source.close()
         self._source = self._unit = None
 
-    def _unit_of(self, session: Session) -> _Source | None:
-        pid = server_pid(self._settings.server_url, session.info("server"))
+    def _unit_journal(self) -> _Source | None:
+        """Return the journal of the server's systemd unit, None if no unit is found on this host."""
+        pid = server_pid(self._settings.server_url, {})
         unit = self._settings.server_unit or (unit_of(pid) if pid else None)
         try:
             return _Journal(unit) if unit else None
@@ -294,6 +300,11 @@ def _opened(path: Path) -> _Source | str:
 
 def _in_words(error: OSError) -> str:
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
+def telling_lines(lines: Sequence[str]) -> tuple[str, ...]:
+    """Return the telling lines of a log, at most `MOST_LOG_LINES`, without process and time. Not redacted."""
+    return _telling([_tidy(each) for each in lines if each.strip()])
 
 
 def _tidy(line: str) -> str:

@@ -7,7 +7,7 @@ from rest_framework import serializers
 
 from api.fields import StrictCharField, StrictSerializer
 from rollout.domain.node.state import Identity, NodePhase
-from rollout.messages import FindingStatus, Reason
+from rollout.messages import ChangeKind, FindingStatus, Reason
 from rollout.projections.node_modules import ModuleState
 
 
@@ -176,6 +176,26 @@ class ServerModuleSerializer(serializers.Serializer[Any]):
     )
 
 
+class ConfigurationChangeSerializer(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    kind = serializers.ChoiceField(list(ChangeKind))
+    at = serializers.DateTimeField(help_text="By the node's clock")
+    message = serializers.CharField()
+
+
+class SlotMigrationSerializer(serializers.Serializer[Any]):
+    slots = serializers.CharField(help_text="For example `93 100-110`")
+    source = serializers.CharField()  # type: ignore[assignment]  # the field is called so; the class is documentation
+    target = serializers.CharField()
+    atomic = serializers.BooleanField(help_text="Valkey moves all of these slots at once")
+
+
+class ReplicationSerializer(serializers.Serializer[Any]):
+    role = serializers.CharField(allow_blank=True)
+    master = serializers.CharField(allow_blank=True)
+    replicas = serializers.ListField(child=serializers.CharField())
+
+
 class ServerStateSerializer(serializers.Serializer[Any]):
     """Null, or an empty text: not known."""
 
@@ -210,8 +230,38 @@ class ServerStateSerializer(serializers.Serializer[Any]):
     include_seen = serializers.BooleanField(
         allow_null=True, help_text="The server's configuration includes the agent's file"
     )
+    would_start = serializers.CharField(
+        allow_blank=True,
+        help_text="Result of the start check: `yes`, `no` or `unknown`; empty if the agent has not checked",
+    )
+    would_start_reason = serializers.CharField(allow_blank=True)
     modules = ServerModuleSerializer(many=True, help_text="The first 64")
     module_count = serializers.IntegerField(allow_null=True)
+    persistence = serializers.CharField(
+        allow_blank=True,
+        help_text="Who owns the lines that a start loads: `include`, `rewrite` or `external`",
+    )
+    to_do = serializers.CharField(
+        allow_blank=True, help_text="What the owner of the server's configuration must change"
+    )
+    configuration_changes = ConfigurationChangeSerializer(many=True, help_text="The newest, in order")
+    addresses = serializers.ListField(
+        child=serializers.CharField(), help_text="Each `host:port` by which other servers may know this one"
+    )
+    node_id = serializers.CharField(allow_blank=True, help_text="In the cluster")
+    master_node_id = serializers.CharField(allow_blank=True, help_text="In the cluster")
+    replica_node_ids = serializers.ListField(child=serializers.CharField(), help_text="In the cluster")
+    backups = serializers.IntegerField(
+        allow_null=True, help_text="Clients that only copy the data, such as `redis-cli --rdb`"
+    )
+    sentinels = serializers.IntegerField(allow_null=True, help_text="Sentinels that watch the server")
+    master_sync_in_progress = serializers.BooleanField(allow_null=True)
+    migrations = SlotMigrationSerializer(
+        many=True, allow_null=True, help_text="Of slots of this shard, as far as this server knows"
+    )
+    replication = ReplicationSerializer(
+        allow_null=True, help_text="The server must still have this place when an operation changes it"
+    )
     reported_at = serializers.DateTimeField()
 
 

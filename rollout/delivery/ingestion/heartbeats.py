@@ -22,7 +22,7 @@ from rollout.messages import FORMER_CAPABILITIES, HEARTBEATS, Heartbeat
 from rollout.models import Liveness, NodeFacts
 from rollout.process.advance import advance_all
 from rollout.process.placements import caused_changes, forgetting
-from rollout.queries.nodes import KnownNode, known_nodes
+from rollout.queries.nodes import KnownNode, configuration_changes, known_nodes
 from rollout.queries.rollouts import unfinished_rollouts_of
 from rollout.transport import DROPPED
 
@@ -140,6 +140,7 @@ def _news(known: KnownNode, heartbeat: Heartbeat, order: MessageOrder) -> Record
         changes=changes,
         lost=lost,
         degradation=known.degradation_by(heartbeat),
+        configuration_changes=configuration_changes(heartbeat),
     )
 
 

@@ -63,9 +63,9 @@ def _row(heartbeat: Heartbeat, before: NodeFacts | None, now: datetime) -> NodeF
             include_seen=server["include_seen"],
         )
     row.node, row.server, row.reported_at = heartbeat.node, server, now
-    row.suspect = is_suspect(server)
     row.run_id = server["run_id"] or (before.run_id if before else "")
     row.restarts = _restarts(server["run_id"], before, now)
+    row.suspect = is_suspect(server, row.restarts)
     third = row.restarts[-LOOP_RESTARTS] if len(row.restarts) >= LOOP_RESTARTS else None
     row.third_restart_at = None if third is None else datetime.fromtimestamp(third, UTC)
     return row

@@ -11,6 +11,7 @@ from eventstore import Batch, Metadata, append, begun_by, load_state, load_state
 from rollout.delivery.ingestion.batches import all_or_each
 from rollout.delivery.ingestion.order import MessageOrder, locked_rows
 from rollout.delivery.ingestion.verification import verified_reports
+from rollout.delivery.scratch_successes import keep_successes
 from rollout.delivery.server_logs import keep_server_logs
 from rollout.domain.node.commands import RecordContact, RecordInventory
 from rollout.domain.node.decider import NODE
@@ -95,6 +96,7 @@ def _record_all(reports: Sequence[Report]) -> list[str]:
         # Before the rows of Liveness are locked.
         append(*of_nodes.appends(), *of_placements.appends())
         keep_server_logs(recorded)
+        keep_successes(recorded, answered)
         _record_liveness(names, order)
     order.count_rejected()
     return [*(each.rollout for each in answered.values()), *unfinished_rollouts_of(*silent)]

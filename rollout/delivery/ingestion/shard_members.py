@@ -1,4 +1,8 @@
-"""Records the place of each server in its shard, and if the server is ready for a change. It creates no event."""
+"""Records the place of each server in its shard, and if the server is ready for a change. It creates no event.
+
+A node that changes its place all the time is recorded at a limited rate, because each change places all nodes again. Until
+then, its row keeps the older place, and its agent returns an operation that is released by that place.
+"""
 
 from collections.abc import Collection, Iterable
 from copy import copy
@@ -7,11 +11,16 @@ from datetime import datetime
 from msgspec import convert
 from msgspec.json import encode
 
+from rollout.domain.node.pace import full_after, is_limited
 from rollout.domain.topology.servers import facts_of, replication_of
 from rollout.messages import Heartbeat, ServerState, SlotMigration
 from rollout.models import ShardMember
 from rollout.process.shards import as_stored, members, place_members, write_members
 from rollout.readiness import why_not_ready
+
+#: Changes of one node's place that are recorded at once. After them, one is recorded each `SECONDS`.
+BURST = 60
+SECONDS = 30.0
 
 
 def record_members(heartbeats: Collection[Heartbeat], now: datetime) -> set[str]:
@@ -27,12 +36,12 @@ def record_members(heartbeats: Collection[Heartbeat], now: datetime) -> set[str]
     new = reported.keys() - known.keys()
     if new:
         new &= set(members().filter(name__in=new).values_list("name", flat=True))
-    rows = {name: _row(each, known.get(name)) for name, each in reported.items() if name in known or name in new}
+    rows = {name: _row(each, known.get(name), now) for name, each in reported.items() if name in known or name in new}
     of_shards: dict[str, list[ShardMember]] = {}
     for each in (known | rows).values():
         of_shards.setdefault(each.shard, []).append(each)
     for row in rows.values():
-        others = [each for each in of_shards[row.shard] if each is not row and each.migrations]
+        others = [each for each in of_shards[row.shard] if each is not row and each.migrations] if row.shard else []
         _judge(row, reported[row.node].facts or ServerState(), others, now)
     changed = {name: row for name, row in rows.items() if name in new or _reported(row) != _reported(known[name])}
     if any(name in new or _basis(row) != _basis(known[name]) for name, row in changed.items()):
@@ -41,12 +50,18 @@ def record_members(heartbeats: Collection[Heartbeat], now: datetime) -> set[str]
     return {*changed}
 
 
-def _row(heartbeat: Heartbeat, before: ShardMember | None) -> ShardMember:
+def _row(heartbeat: Heartbeat, before: ShardMember | None, now: datetime) -> ShardMember:
     state = heartbeat.facts or ServerState()
     row = ShardMember(node=heartbeat.node) if before is None else copy(before)
-    row.host, row.migrations = heartbeat.host, as_stored(state.migrations or ())
-    if state.role or before is None:  # else the server is away, and its place stays
-        row.replication, row.facts = as_stored(replication_of(state)), encode(facts_of(state)).decode()
+    row.migrations = as_stored(state.migrations or ())
+    if before is not None and not state.role:
+        return row  # the server is away, and its place stays
+    host, replication, facts = heartbeat.host, as_stored(replication_of(state)), encode(facts_of(state)).decode()
+    if (row.host, row.facts) != (host, facts):
+        if is_limited(row.pace, now.timestamp(), burst=BURST, seconds=SECONDS):
+            return row
+        row.pace = full_after(row.pace, now.timestamp(), burst=BURST, seconds=SECONDS)
+    row.host, row.replication, row.facts = host, replication, facts
     return row
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rollout.domain.node.health import Degradation
 from rollout.domain.node.pace import Change
-from rollout.messages import Inventory, NodeProfile
+from rollout.messages import ConfigurationChange, Inventory, NodeProfile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,8 @@ class RecordHeartbeat:
     `hello`: the agent has just started. Only such a heartbeat makes a decommissioned node join again. `changes`: the kinds
     of changes that may be recorded now for a node that is known (see `pace`). `lost`: modules, by name and version, whose
     inventory may be recorded even if `changes` does not contain the inventory. `same_process`: the server has not
-    restarted since the heartbeat before, so a module that it has no longer loaded was unloaded.
+    restarted since the heartbeat before, so a module that it has no longer loaded was unloaded. `configuration_changes`: the
+    newest ones that the agent has noted, in order; those that are recorded lead to no event.
     """
 
     node: str
@@ -98,6 +99,7 @@ class RecordHeartbeat:
     lost: frozenset[tuple[str, int]] = frozenset()
     same_process: bool = False
     degradation: Degradation | None = None
+    configuration_changes: tuple[ConfigurationChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,6 +41,7 @@ from rollout.domain.node.events import (
     NodeActivated,
     NodeAddressSet,
     NodeCameBack,
+    NodeConfigChangedOutside,
     NodeDecommissioned,
     NodeDegraded,
     NodeDrained,
@@ -56,6 +57,7 @@ from rollout.domain.node.events import (
     NodeKeyAdded,
     NodeKeyRetired,
     NodeLabelled,
+    NodePersistenceResolved,
     NodeProfileChanged,
     NodeRecovered,
     NodeRekeyRequested,
@@ -66,7 +68,7 @@ from rollout.domain.node.health import Degradation
 from rollout.domain.node.inventory_order import is_earlier
 from rollout.domain.node.pace import Change
 from rollout.domain.node.state import Identity, NodeKey, NodeState, evolve
-from rollout.messages import InstalledModule, Inventory
+from rollout.messages import ChangeKind, ConfigurationChange, InstalledModule, Inventory
 from rollout.signing import key_id
 
 #: A node may add so many keys for one request: one, and more if it loses them, or if two agents share its identity.
@@ -208,6 +210,8 @@ def _record_heartbeat(state: NodeState, heartbeat: RecordHeartbeat) -> list[Node
             events.append(NodeProfileChanged(node=heartbeat.node, profile=heartbeat.profile))
     if Change.HEALTH in heartbeat.changes:
         events += _record_health(None if joins else state.degradation, heartbeat)
+    if Change.CONFIGURATION in heartbeat.changes:
+        events += _record_configuration_changes(state, heartbeat)
     is_whole = Change.INVENTORY in heartbeat.changes
     inventory = (
         heartbeat.inventory
@@ -224,6 +228,22 @@ def _record_health(known: Degradation | None, heartbeat: RecordHeartbeat) -> lis
     if found is None:
         return [NodeRecovered(node=heartbeat.node)]
     return [NodeDegraded(node=heartbeat.node, reason=found.reason, message=found.message)]
+
+
+def _record_configuration_changes(state: NodeState, heartbeat: RecordHeartbeat) -> list[NodeEvent]:
+    return [
+        _configuration_change(heartbeat.node, each)
+        for each in heartbeat.configuration_changes
+        if each.id not in state.configuration_changes
+    ]
+
+
+def _configuration_change(node: str, change: ConfigurationChange) -> NodeEvent:
+    match change.kind:
+        case ChangeKind.OUTSIDE:
+            return NodeConfigChangedOutside(node=node, id=change.id, at=change.at, message=change.message)
+        case ChangeKind.RESOLVED:
+            return NodePersistenceResolved(node=node, id=change.id, at=change.at, message=change.message)
 
 
 def _with_losses(modules: Sequence[InstalledModule], heartbeat: RecordHeartbeat) -> tuple[InstalledModule, ...]:

@@ -109,6 +109,30 @@ class NodeRecovered:
     node: str
 
 
+@event("node.config_changed_outside.v1")
+class NodeConfigChangedOutside:
+    """Another hand than the agent's changed the `loadmodule` or `include` lines that the next start of the server reads.
+
+    `id`: the agent's number of the change. `at`: Unix time by the node's clock. `message`: the file and the lines."""
+
+    node: str
+    id: str
+    at: float
+    message: str
+
+
+@event("node.persistence_resolved.v1")
+class NodePersistenceResolved:
+    """Two lines loaded the same module, so the server would not have started. The agent removed its own line.
+
+    `id` and `at`: as in `node.config_changed_outside.v1`."""
+
+    node: str
+    id: str
+    at: float
+    message: str
+
+
 @event("node.profile_changed.v1")
 class NodeProfileChanged:
     """The node reported another platform, server, role, label or other property of itself."""
@@ -229,6 +253,8 @@ NodeEvent = (
     | NodeDegraded
     | NodeRecovered
     | NodeJoined
+    | NodeConfigChangedOutside
+    | NodePersistenceResolved
     | NodeProfileChanged
     | NodeInventoryChanged
     | NodeLabelled

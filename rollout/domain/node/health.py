@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from rollout.messages import Finding, FindingStatus, Heartbeat
+from rollout.messages import Finding, FindingStatus, Heartbeat, WouldStart
 
 #: Reasons besides those that agents send (`messages.ServerProblem`).
 DOCTOR_FAILED = "doctor_failed"
 NOT_EXAMINED = "not_examined"
+WOULD_NOT_START = "would_not_start"
 
 #: A server restarts in a loop if its `run_id` has changed so many times within so many seconds.
 LOOP_RESTARTS = 3
@@ -24,7 +25,7 @@ class Degradation:
 def degradation_of(heartbeat: Heartbeat, known: Degradation | None, *, joins: bool) -> Degradation | None:
     """Return why the node cannot be used, None if it can. `known`: what is recorded.
 
-    While the doctor examines the node, nothing changes, except that a node that `joins` gets nothing before the first
+    A server that would not start again is not changed. While the doctor examines the node, nothing changes, except that a node that `joins` gets nothing before the first
     result. An agent that sends no facts is not judged. Only failed checks count.
     """
     facts = heartbeat.facts
@@ -32,6 +33,9 @@ def degradation_of(heartbeat: Heartbeat, known: Degradation | None, *, joins: bo
         return None
     if facts.problem:
         return Degradation(reason=facts.problem, message=facts.message)
+    if facts.would_start == WouldStart.NO:
+        words = f"The server would not start again: {facts.would_start_reason}"
+        return Degradation(reason=WOULD_NOT_START, message=words)
     if heartbeat.doctor is None:
         not_examined = Degradation(reason=NOT_EXAMINED, message="Its agent has not finished its first checks.")
         return not_examined if joins else known

@@ -18,7 +18,7 @@ SECONDS = 600.0
 
 class Change(StrEnum):
     """What a heartbeat can change: the node is back, has another platform, another profile, other modules, is degraded or
-    recovers, or has two agents or one."""
+    recovers, has two agents or one, or its server has another configuration."""
 
     CONTACT = "contact"
     PLATFORM = "platform"
@@ -26,18 +26,19 @@ class Change(StrEnum):
     INVENTORY = "inventory"
     HEALTH = "health"
     DUPLICATE = "duplicate"
+    CONFIGURATION = "configuration"
 
 
-def is_limited(full_at: float, now: float) -> bool:
+def is_limited(full_at: float, now: float, *, burst: int = BURST, seconds: float = SECONDS) -> bool:
     """Return True if no change may be recorded at `now`. Both are Unix times of the database's clock.
 
-    `full_at`: from when on `BURST` changes may be recorded at once, 0 at first. A value further in the future than
+    `full_at`: from when on `burst` changes may be recorded at once, 0 at first. A value further in the future than
     possible was stored before the clock was set back, and limits nothing.
     """
-    return (BURST - 1) * SECONDS < full_at - now <= BURST * SECONDS
+    return (burst - 1) * seconds < full_at - now <= burst * seconds
 
 
-def full_after(full_at: float, now: float) -> float:
+def full_after(full_at: float, now: float, *, burst: int = BURST, seconds: float = SECONDS) -> float:
     """Return the `full_at` after a change that was recorded at `now`."""
     left = full_at - now
-    return now + SECONDS + (left if 0 < left <= BURST * SECONDS else 0.0)
+    return now + seconds + (left if 0 < left <= burst * seconds else 0.0)

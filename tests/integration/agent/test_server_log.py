@@ -16,6 +16,12 @@ WORDS = "# <floor> Floor requires redis-server 99.0"
 UNREAD = "The agent cannot read the server's log"
 
 
+@pytest.fixture
+def scratch():
+    """The live server refuses or crashes here, and not a scratch server."""
+    return "off"
+
+
 def restarted(site, *options):
     site.server.kill()
     site.server.options = options

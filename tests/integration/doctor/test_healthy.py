@@ -72,7 +72,10 @@ def test_unreadable_files_are_unknown_for_a_stated_reason(site):
     assert [(each.check, each.status, each.message) for each in findings] == [
         ("include_line", "unknown", reason),
         ("loadmodule_owner", "unknown", reason),
+        ("start_check", "warn", findings[-1].message),
     ]
+    words = f"{site.server.config} cannot be read: No such file or directory."
+    assert findings[-1].message.endswith(words)
 
 
 def test_the_doctor_never_raises(site, monkeypatch):

@@ -539,6 +539,28 @@ def configuration_was_rewritten(site):
 
 
 @case(
+    "start_check",
+    "fail",
+    (
+        r"The server would not start again \(checked [-0-9]+ [0-9:]+ UTC\): {modules}/modfleet\.conf:1 loads /gone/base\.so, "
+        r"which does not exist\."
+    ),
+    is_pattern=True,
+)
+def a_line_names_a_missing_file(site):
+    site.then = lambda _: (site.modules / "modfleet.conf").write_text("loadmodule /gone/base.so\n")
+
+
+@case(
+    "scratch_server",
+    "warn",
+    "scratch_unavailable: The server's program /nonexistent cannot be executed here.",
+)
+def no_program_for_scratch_servers(site):
+    site.environ["MODFLEET_SERVER_BINARY"] = "/nonexistent"
+
+
+@case(
     "loadmodule_owner",
     "fail",
     (

@@ -85,6 +85,51 @@ def test_it_prints_what_it_must_not_do_itself(install, site):
     assert [line for line in done.out.splitlines() if "next restart" in line]
 
 
+def test_the_lines_have_one_owner(install, site):
+    install("--yes")
+    assert settings_from(site.settings("n1")).persistence == "include"
+    assert f"include {site.root}/{STATE}/modules/*.conf" in site.config.read_text()
+    site.restart()  # until then, CONFIG REWRITE would write `enable-module-command` as it is in the running server
+    assert site.as_agent("n1", "CONFIG", "REWRITE") == "OK"
+    assert install("--yes").has("done") == []
+
+
+def test_a_server_that_writes_its_lines_itself_includes_nothing(install, site):
+    install("--yes", "--persistence", "rewrite")
+    assert settings_from(site.settings("n1")).persistence == "rewrite"
+    assert "include" not in site.config.read_text()
+    assert site.as_agent("n1", "CONFIG", "REWRITE") == "OK"
+    install("--yes")
+    assert settings_from(site.settings("n1")).persistence == "rewrite"
+
+
+def test_a_tool_that_owns_the_configuration_is_left_alone(install, site):
+    install("--yes", "--persistence", "external")
+    assert settings_from(site.settings("n1")).persistence == "external"
+    assert "include" not in site.config.read_text()
+    assert "enable-module-command" not in site.config.read_text()
+    for words in (("CONFIG", "REWRITE"), ("MODULE", "LOAD", "/nonexistent")):
+        assert "has no permissions" in site.call("ACL", "DRYRUN", "modfleet-agent", *words)
+    assert install("--yes").has("done") == []
+
+
+def test_another_owner_is_chosen_later(install, site):
+    install("--yes")
+    install("--yes", "--persistence", "rewrite")
+    assert settings_from(site.settings("n1")).persistence == "rewrite"
+
+
+@pytest.mark.parametrize(("access", "owner"), [("load", "external"), ("observe", "include")])
+def test_the_settings_of_an_earlier_release_are_replaced(install, site, access, owner):
+    install()
+    path = site.root / "etc/modfleet/agents/n1.env"
+    kept = [line for line in path.read_text().splitlines() if not line.startswith(("MODFLEET_PERS", "MODFLEET_ACCESS"))]
+    path.write_text("\n".join([*kept, "MODFLEET_PERSIST=false", f"MODFLEET_ACCESS={access}"]) + "\n")
+    assert install().code == 0
+    assert settings_from(site.settings("n1")).persistence == owner
+    assert "MODFLEET_PERSIST" not in site.settings("n1")
+
+
 def test_when_a_person_has_done_it_nothing_is_left_to_do(install, site):
     user, *lines, start = install().to_copy
     site.call(*user.split())

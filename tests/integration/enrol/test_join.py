@@ -36,7 +36,6 @@ def test_it_writes_the_identity_and_the_settings(control, environ, token, tmp_pa
         "MODFLEET_BEAT_SECONDS": "10",
         "MODFLEET_LABELS": "zone=a",
         "MODFLEET_ACCESS": "load",
-        "MODFLEET_PERSIST": "true",
     }
     assert files(tmp_path) == ["identity.env", "identity.json"]
     modes = [stat.S_IMODE((tmp_path / "agent" / each).stat().st_mode) for each in files(tmp_path)]
@@ -63,7 +62,7 @@ def test_private_authorities_are_kept(https, environ, tmp_path):
 def test_a_token_for_observers_gives_no_rights(control, environ, token):
     control.answer = {"observe": True}
     found = joined_settings(environ, token)
-    assert (found["MODFLEET_ACCESS"], found["MODFLEET_PERSIST"]) == ("observe", "false")
+    assert found["MODFLEET_ACCESS"] == "observe"
 
 
 def test_an_agent_may_ask_to_observe_only(control, environ, token):
@@ -120,7 +119,7 @@ def start(control, environ, token, monkeypatch):
 
 
 def test_the_worker_starts_with_the_settings(start, monkeypatch):
-    for name in ("MODFLEET_BROKER_URL", "MODFLEET_ACCESS", "MODFLEET_PERSIST", "MODFLEET_LABELS"):
+    for name in ("MODFLEET_BROKER_URL", "MODFLEET_ACCESS", "MODFLEET_LABELS"):
         monkeypatch.setenv(name, "")  # restored at the end
         monkeypatch.delenv(name)
     monkeypatch.setenv("MODFLEET_BEAT_SECONDS", "3")

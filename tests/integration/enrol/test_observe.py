@@ -47,7 +47,7 @@ def test_it_may_load_nothing(install, site):
         assert "has no permissions" in site.call("ACL", "DRYRUN", "modfleet-agent", *words)
     assert site.as_agent("n1", "PING")
     settings = settings_from(site.settings("n1"))
-    assert (settings.persist, settings.observe) == (False, True)
+    assert settings.observe
     assert "include" not in site.config.read_text()
     assert "enable-module-command" not in site.config.read_text()
 
@@ -56,11 +56,8 @@ def test_one_command_adds_each_right(install, agent, site):
     install("--observe", "--yes")
     loads = agent("install", "--root", site.root, "--yes", "--add", "load")
     assert (loads.code, loads.err) == (0, "")
-    assert settings_from(site.settings("n1")).access == "load"
-    assert "include" not in site.config.read_text()
-    persists = agent("install", "--root", site.root, "--yes", "--add", "persist")
-    assert persists.code == 0
-    assert settings_from(site.settings("n1")).persist
+    settings = settings_from(site.settings("n1"))
+    assert (settings.access, settings.persistence) == ("load", "include")
     assert f"include {site.root}/var/lib/modfleet-agent/n1/modules/*.conf" in site.config.read_text()
     site.restart()
     with pytest.raises(redis.ResponseError, match="Error loading"):
@@ -82,6 +79,6 @@ def test_it_takes_no_right_away(install, site):
     refused = install("--observe")
     assert refused.code == 2
     assert refused.err == (
-        "n1 has the rights load, persist already, and --observe takes none away. Run `modfleet agent uninstall n1 --root "
+        "n1 has the rights load already, and --observe takes none away. Run `modfleet agent uninstall n1 --root "
         f"{site.root}` first.\n"
     )

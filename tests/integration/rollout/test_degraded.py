@@ -156,6 +156,38 @@ def test_a_success_whose_server_is_away_counts_as_lost():
     assert bad_nodes(uid) == (0,)
 
 
+def test_a_server_that_would_not_start_gets_nothing_until_it_would():
+    fleet(1)
+    beat("n0000", facts=ServerState(run_id="a", would_start="no", would_start_reason="/x.so does not exist."))
+    uid = start()
+    assert phases(uid) == {"n0000": "scheduled"}
+    assert "/x.so does not exist" in of_node(uid, "n0000").document["waits_for"][0]["text"]
+    beat("n0000", facts=ServerState(run_id="a", would_start="unknown", would_start_reason="It cannot be read."))
+    assert phases(uid) == {"n0000": "queued"}
+
+
+def test_a_success_after_which_the_server_would_not_start_counts_as_lost():
+    fleet(2)
+    uid = start()
+    say(uid, "n0000", inventory=inventory(installed()))
+    assert bad_nodes(uid) == (0,)
+    would_not = ServerState(run_id="a", would_start="no", would_start_reason="It crashes.")
+    beat("n0001", facts=would_not)  # nothing was done there yet
+    assert bad_nodes(uid) == (0,)
+    beat("n0000", facts=would_not, modules=[installed()])
+    assert bad_nodes(uid) == (1,)
+
+
+def test_facts_of_a_former_release_have_the_newer_fields_too(alice):
+    fleet(1)
+    beat("n0000")
+    row = NodeFacts.objects.get()
+    del row.server["would_start"]
+    row.save()
+    state = client_of(alice).get("/v2/nodes/n0000").json()["server_state"]
+    assert (state["would_start"], state["run_id"]) == ("", "a")
+
+
 def test_the_reconciler_leaves_it_alone():
     fleet(1)
     uid = start()

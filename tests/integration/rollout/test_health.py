@@ -152,6 +152,17 @@ def test_a_server_that_is_not_harmed(facts):
     assert harmed_nodes(rollout(uid)) == {}
 
 
+def test_two_restarts_within_a_minute_are_a_crash():
+    uid = soaking()
+    beat("n0000", run_id="b", unexpected_error_replies=0)
+    advance(uid)
+    assert rollout(uid).phase == "running"
+    beat("n0000", run_id="c", unexpected_error_replies=0)
+    advance(uid)
+    assert rollout(uid).phase == "paused"
+    assert "restarted twice" in of_node(uid, "n0000").document["summary"]
+
+
 def test_a_restart_is_shown():
     uid = soaking()
     beat("n0000", run_id="b", unexpected_error_replies=0)

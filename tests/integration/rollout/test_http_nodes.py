@@ -25,6 +25,7 @@ def test_a_module_as_it_is_to_be(admin):
         "observed": "load",
         "state": "in_sync",
         "drifted_at": None,
+        "drift_reason": None,
         "content_sha256": "c1",
         "loaded": True,
     }

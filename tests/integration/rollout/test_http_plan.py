@@ -71,6 +71,7 @@ def test_it_works(admin):
                 "message": "arm is linux/aarch64; there are builds for linux/x86_64.",
             }
         ],
+        "warnings": [],
         "min_healthy": 1,
         "max_failures": 1,
         "bytes": 30,

@@ -7,7 +7,8 @@ from rollout.domain.errors import IgnoredReplicaNotFoundError, InvalidAddressErr
 from rollout.models import IgnoredReplica
 from rollout.services.ignored_replicas import ignore_replica, unignore_replica
 from rollout.services.nodes import decommission_node, set_address
-from tests.recorded_fleet import differences, fleet, join, node
+from tests.plugins.cast import client_of
+from tests.recorded_fleet import differences, fleet, join, know, node
 from tests.recorded_shards import beat, master_of, member, replica_of, say
 
 pytestmark = pytest.mark.django_db
@@ -144,7 +145,8 @@ def test_the_place_of_a_node_over_http(admin):
     assert [master[name] for name in shown] == ["n0000", None, 0, ["n0001"], [STRANGER], [], 3]
     assert [replica[name] for name in shown] == ["n0000", "n0000", 1, [], [], [], None]
     assert (master["not_ready"]["reason"], replica["not_ready"]) == ("backup_running", None)
-    unknown = admin.get("/v2/nodes/n0002").json()
+    know("old")
+    unknown = admin.get("/v2/nodes/old").json()
     assert [unknown[name] for name in shown] == [None, None, None, [], [], [], None]
 
 
@@ -156,3 +158,15 @@ def test_the_address_over_http(admin):
     refused = admin.patch("/v2/nodes/n0000", {"address": "a"}, format="json").json()
     assert refused["error_code"] == "invalid_address"
     assert admin.patch("/v2/nodes/n0000", {}, format="json").status_code == 400
+
+
+def test_a_viewer_may_look_and_change_nothing(bob):
+    viewer = client_of(bob)
+    assert viewer.get("/v2/ignored-replicas").status_code == 200
+    answers = [
+        viewer.post("/v2/ignored-replicas", {"address": STRANGER, "reason": "x"}, format="json"),
+        viewer.delete(f"/v2/ignored-replicas/{STRANGER}"),
+        viewer.patch("/v2/nodes/n0000", {"address": STRANGER}, format="json"),
+    ]
+    assert [each.status_code for each in answers] == [403] * 3
+    assert not IgnoredReplica.objects.exists()

@@ -10,10 +10,14 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from eventstore import head
+from rollout.delivery.ingestion import shard_members
+from rollout.delivery.ingestion.shard_members import BURST
 from rollout.messages import ServerProblem, ServerState, SlotMigration
 from rollout.models import ShardMember
-from rollout.services.nodes import decommission_node, forget_node, revoke_node
-from tests.recorded_fleet import fleet, heartbeat_of, join, know
+from rollout.process.advance import advance
+from rollout.services.ignored_replicas import ignore_replica
+from rollout.services.nodes import decommission_node, forget_node, revoke_node, set_address
+from tests.recorded_fleet import fleet, installed, join, know, phases, start
 from tests.recorded_shards import beat, master_of, member, replica_of, say
 
 pytestmark = pytest.mark.django_db
@@ -119,8 +123,8 @@ def test_replicas_of_a_master_that_is_no_node():
 
 
 def test_an_agent_that_sends_no_facts_has_no_place():
-    know("n0000")
-    say(heartbeat_of("n0000", hello=True) | {"facts": None})
+    know("old")
+    say(beat("old") | {"facts": None})
     assert not ShardMember.objects.exists()
 
 
@@ -163,10 +167,57 @@ def test_the_place_stays_while_the_server_is_away():
     assert (row.role, row.unmanaged_master, row.replication["master"]) == ("replica", "m:1", "m:1")
 
 
+def test_a_node_that_moves_all_the_time_is_placed_now_and_then(monkeypatch):
+    monkeypatch.setattr(shard_members, "SECONDS", 1e6)
+    fleet(1)
+    for number in range(2 * BURST):
+        say(beat("n0000", master_of(f"a:{number + 1}")))
+    row = member("n0000")
+    assert row.unmanaged == row.replication["replicas"] == [f"a:{BURST - 1}"]  # one more was recorded when it joined
+    say(beat("n0000", master_of("a:1", loading=True)))
+    assert (member("n0000").unmanaged, member("n0000").not_ready) == (row.unmanaged, "server_not_ready")
+    ShardMember.objects.update(pace=row.pace - 1e6)
+    say(beat("n0000", master_of("a:1")))
+    assert member("n0000").unmanaged == ["a:1"]
+
+
 def test_a_server_that_was_never_seen():
-    know("n0000")
-    say(beat("n0000", AWAY))
-    assert (member("n0000").role, member("n0000").shard) == ("", "n0000")
+    know("new")
+    say(beat("new", AWAY))
+    assert (member("new").role, member("new").shard) == ("", "new")
+
+
+def test_a_rollout_goes_on_when_the_server_is_ready():
+    fleet(1)
+    say(beat("n0000", master_of(backups=1)))
+    uid = start()
+    assert phases(uid) == {"n0000": "scheduled"}
+    say(beat("n0000", master_of()))
+    assert phases(uid) == {"n0000": "queued"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: ignore_replica("a:9", reason="A backup"),
+        lambda: set_address("n0001", "a:9"),
+        lambda: say(beat("n0001", replica_of("a:1", addresses=("a:9",)), modules=[installed()])),
+        lambda: say(beat("n0000", master_of(addresses=("a:1",)))),
+    ],
+)
+def test_a_rollout_goes_on_when_the_places_of_nodes_change(change):
+    """Also if the change concerns another node."""
+    fleet(2)
+    say(
+        beat("n0000", master_of(addresses=("a:1",))),
+        beat("n0001", master_of(addresses=("b:1",)), modules=[installed()]),
+    )
+    uid = start(nodes=("n0000",), released=False)
+    say(beat("n0000", master_of("a:9", addresses=("a:1",))))
+    advance(uid)
+    assert phases(uid) == {"n0000": "scheduled"}
+    change()
+    assert phases(uid) == {"n0000": "queued"}
 
 
 def test_in_the_console(alice):
@@ -180,7 +231,8 @@ def test_in_the_console(alice):
     page = client.get("/admin/rollout/node/n0001/change/").content.decode()
     for words in ("Shard", "/admin/rollout/node/n0000/change/", "&lt;b&gt;:9", "The server is loading its data."):
         assert words in page
-    assert "Unmanaged replicas" not in client.get("/admin/rollout/node/n0002/change/").content.decode()
+    know("old")
+    assert "Unmanaged replicas" not in client.get("/admin/rollout/node/old/change/").content.decode()
     found = client.get("/admin/rollout/node/?q=n0000").content.decode()
     assert ("n0001" in found, "n0002" in found) == (True, False)
 

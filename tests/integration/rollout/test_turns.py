@@ -50,7 +50,7 @@ def shard(**more):
 
 def order_of(uid, *modules):
     """The nodes in the order in which they are released; each one succeeds at once."""
-    found = []
+    found: list[str] = []
     advance(uid)
     while released := [name for name, phase in phases(uid).items() if phase == "queued"]:
         found.append(*released)

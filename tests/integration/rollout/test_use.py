@@ -97,7 +97,7 @@ def test_old_facts_say_nothing(nodes, admin):
 def command_of(uid):
     incarnation = Liveness.objects.filter(node=OuterRef("node")).values("incarnation")
     rows = Operation.objects.filter(rollout=uid).annotate(incarnation=Subquery(incarnation))
-    return next(command for _, command in commands_of(rows))
+    return next(command for _, command in commands_of(list(rows)))
 
 
 def test_the_command_carries_it(nodes):

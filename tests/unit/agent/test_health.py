@@ -111,3 +111,10 @@ def test_unknown_statistics():
         calls=0, failed_calls=0
     )
     assert statistics_from({}, []) == ServerStatistics()
+
+
+@pytest.mark.parametrize("number", ["-1", "1" * 19, "many", ""])
+def test_a_number_that_no_report_may_have_is_unknown(number):
+    info = {"used_memory": number, "unexpected_error_replies": number, "latency_percentiles_usec_a": f"p99=-{number}"}
+    assert statistics_from(info, ["a"]) == ServerStatistics(calls=0, failed_calls=0)
+    assert sample_from(info).error_replies is None

@@ -1,13 +1,13 @@
 """The include file of the server's configuration."""
 
-import shlex
 from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout.agent.module_files.include import IncludeFile, _sorted, quoted
+from rollout.agent.inspection.configuration import split_words
+from rollout.agent.module_files.include import IncludeFile, _sorted, load_line
 
 GREET = PurePosixPath("/m/greet")
 
@@ -111,11 +111,6 @@ def test_nothing_is_written_when_nothing_changes(path):
     assert path.stat().st_ino == inode
 
 
-def test_a_node_that_does_not_persist_has_none(tmp_path):
-    IncludeFile(None).remember(GREET, GREET / "1/greet.so", [])
-    assert list(tmp_path.iterdir()) == []
-
-
-@given(st.text(st.characters(min_codepoint=32, max_codepoint=126)))
-def test_a_quoted_word_is_one_word(word):
-    assert shlex.split(quoted(word)) == [word]
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), max_size=4))
+def test_the_server_reads_the_words_that_were_written(args):
+    assert split_words(load_line("/m/x.so", args)) == ("loadmodule", "/m/x.so", *args)

@@ -22,15 +22,25 @@ ENVIRON = {
 def test_it_works():
     settings = settings_from(ENVIRON)
     assert settings.modules_dir == Path("/var/lib/modfleet")
-    assert (settings.persist, settings.beat_seconds, settings.labels, settings.api_hosts) == (True, 10.0, {}, ())
+    assert (settings.beat_seconds, settings.labels, settings.api_hosts) == (10.0, {}, ())
+    assert settings.persistence == "include"
 
 
 def test_all_kinds_are_read():
-    more = {"PERSIST": "false", "BEAT_SECONDS": "2.5", "LABELS": "zone=a, tier=b=c", "API_HOSTS": "one, two"}
+    more = {"PERSISTENCE": "rewrite", "BEAT_SECONDS": "2.5", "LABELS": "zone=a, tier=b=c", "API_HOSTS": "one, two"}
     settings = settings_from(ENVIRON | {f"MODFLEET_{name}": value for name, value in more.items()})
-    assert (settings.persist, settings.beat_seconds) == (False, 2.5)
+    assert (settings.persistence, settings.beat_seconds) == ("rewrite", 2.5)
     assert settings.labels == {"zone": "a", "tier": "b=c"}
     assert settings.api_hosts == ("one", "two")
+
+
+@pytest.mark.parametrize(
+    ("former", "given", "owner"),
+    [("true", "", "include"), ("false", "", "external"), ("off", "", "external"), ("false", "rewrite", "rewrite")],
+)
+def test_the_setting_of_earlier_releases_is_read(former, given, owner):
+    more = {"MODFLEET_PERSIST": former, "MODFLEET_PERSISTENCE": given}
+    assert settings_from(ENVIRON | more).persistence == owner
 
 
 @pytest.mark.parametrize("variable", ENVIRON)
@@ -48,7 +58,7 @@ def test_a_missing_one_is_named(variable):
         ("CONTROL_URL", "ftp://x"),
         ("SERVER_URL", "/run/valkey.sock"),
         ("MODULES_DIR", "relative"),
-        ("PERSIST", "perhaps"),
+        ("PERSISTENCE", "perhaps"),
         ("BEAT_SECONDS", "0"),
         ("BEAT_SECONDS", "soon"),
         ("LABELS", "zone"),

@@ -7,6 +7,7 @@ from modfleet.commands.nodes import _in_a_table, by_urgency
 NODE = {
     "name": "cache-1",
     "phase": "degraded",
+    "degraded": {"reason": "server_unreachable", "message": "It is away."},
     "platform": "linux/x86_64",
     "operating_system": "debian12",
     "server": "redis",
@@ -45,6 +46,16 @@ def test_nodes_that_need_a_person_are_first():
     phases = ["online", "draining", "offline", "pending", "degraded"]
     found = by_urgency([NODE | {"phase": each} for each in phases])
     assert [each["phase"] for each in found] == ["degraded", "pending", "offline", "online", "draining"]
+
+
+def test_a_server_that_would_not_start_is_first():
+    nodes = [
+        ("degraded", {"reason": "server_unreachable"}),
+        ("online", None),
+        ("degraded", {"reason": "would_not_start"}),
+    ]
+    found = by_urgency([NODE | {"phase": phase, "degraded": degraded} for phase, degraded in nodes])
+    assert [each["degraded"] for each in found] == [nodes[2][1], nodes[0][1], None]
 
 
 def test_a_node_without_a_heartbeat_has_no_time():

@@ -46,6 +46,20 @@ def test_a_problem_of_a_newer_agent_counts():
     assert judged(heartbeat(ServerState(problem="server_on_fire"))).reason == "server_on_fire"
 
 
+@pytest.mark.parametrize("doctor", [None, (finding(FindingStatus.FAIL),)])
+def test_a_server_that_would_not_start_again(doctor):
+    facts = ServerState(run_id="a", would_start="no", would_start_reason="/x.so does not exist.")
+    found = judged(heartbeat(facts, doctor=doctor))
+    assert found == Degradation(
+        reason="would_not_start", message="The server would not start again: /x.so does not exist."
+    )
+
+
+@pytest.mark.parametrize("result", ["yes", "unknown", ""])
+def test_a_server_that_may_start_again(result):
+    assert judged(heartbeat(ServerState(run_id="a", would_start=result, would_start_reason="Why."))) is None
+
+
 def test_a_failed_check():
     one = judged(heartbeat(USABLE, finding(FindingStatus.FAIL), finding(FindingStatus.WARN, "clock")))
     assert (one.reason, "include_line" in one.message, "clock" in one.message) == (DOCTOR_FAILED, True, False)

@@ -35,12 +35,15 @@ from rollout.domain.node.commands import (
     RequestRekey,
     RetireOtherKeys,
     RevokeNode,
+    SetAddress,
 )
 from rollout.domain.node.decider import MOST_DRIFTS, MOST_KEYS_FOR_REQUEST, NODE
 from rollout.domain.node.events import (
     NodeAccepted,
     NodeActivated,
+    NodeAddressSet,
     NodeCameBack,
+    NodeConfigChangedOutside,
     NodeDecommissioned,
     NodeDegraded,
     NodeDrained,
@@ -53,6 +56,7 @@ from rollout.domain.node.events import (
     NodeKeyAdded,
     NodeKeyRetired,
     NodeLabelled,
+    NodePersistenceResolved,
     NodeProfileChanged,
     NodeRecovered,
     NodeRekeyRequested,
@@ -62,7 +66,7 @@ from rollout.domain.node.events import (
 from rollout.domain.node.health import Degradation
 from rollout.domain.node.pace import Change
 from rollout.domain.node.state import Identity, NodeKey, NodePhase
-from rollout.messages import InstalledModule, Inventory, NodeProfile
+from rollout.messages import ChangeKind, ConfigurationChange, InstalledModule, Inventory, NodeProfile
 from rollout.projections.nodes import NodeFold
 from rollout.signing import key_id
 
@@ -225,6 +229,14 @@ def test_labels_replace_those_before():
     assert kinds(state, LabelNode(node="n1", labels={"rack": "a"})) == []
 
 
+def test_an_address_replaces_the_one_before():
+    command = SetAddress(node="n1", address="a:1")
+    assert kinds(given(HELLO), command) == [NodeAddressSet]
+    assert kinds(given(HELLO, command), command) == []
+    assert given(HELLO, command, SetAddress(node="n1", address="")).address == ""
+    assert given(HELLO, command, DECOMMISSION, heartbeat(hello=True)).address == ""
+
+
 def test_only_a_restarted_agent_brings_a_decommissioned_node_back():
     state = given(HELLO, heartbeat(sequence=5, modules=(GREET,)), DRAIN, DECOMMISSION)
     assert (state.phase, kinds(state, heartbeat(sequence=6)), kinds(state, OFFLINE)) == (
@@ -238,7 +250,9 @@ def test_only_a_restarted_agent_brings_a_decommissioned_node_back():
     assert (again.phase, again.modules) == (NodePhase.ONLINE, ())
 
 
-@pytest.mark.parametrize("command", [DRAIN, ACTIVATE, DECOMMISSION, LabelNode(node="n1", labels={})])
+@pytest.mark.parametrize(
+    "command", [DRAIN, ACTIVATE, DECOMMISSION, LabelNode(node="n1", labels={}), SetAddress(node="n1", address="a:1")]
+)
 def test_a_stranger_is_not_found(command):
     with pytest.raises(NodeNotFoundError):
         NODE.decide(NODE.initial, command)
@@ -256,7 +270,9 @@ def test_a_pending_node_may_be_labelled_and_decommissioned():
     assert given(DECOMMISSION).phase is NodePhase.DECOMMISSIONED
 
 
-@pytest.mark.parametrize("command", [DRAIN, ACTIVATE, LabelNode(node="n1", labels={})])
+@pytest.mark.parametrize(
+    "command", [DRAIN, ACTIVATE, LabelNode(node="n1", labels={}), SetAddress(node="n1", address="")]
+)
 def test_a_decommissioned_node_takes_no_orders(command):
     with pytest.raises(NodePhaseError):
         NODE.decide(given(HELLO, DECOMMISSION), command)
@@ -475,6 +491,16 @@ def test_a_duplicate_is_found_and_ends_once():
     assert kinds(given(HELLO, FOUND), ENDED) == [NodeDuplicateEnded]
     assert not given(HELLO, FOUND, ENDED).is_duplicate
     assert not given(HELLO, FOUND, enroll("k2", is_silent=True)).is_duplicate, "only the new key is heard"
+
+
+def test_a_change_of_the_configuration_is_recorded_once():
+    first = ConfigurationChange(id="1", kind=ChangeKind.OUTSIDE, at=1.0, message="a")
+    second = ConfigurationChange(id="2", kind=ChangeKind.RESOLVED, at=2.0, message="b")
+    state = given(HELLO)
+    assert kinds(state, heartbeat(configuration_changes=(first,))) == [NodeConfigChangedOutside]
+    assert kinds(state, heartbeat(configuration_changes=(first,), changes=frozenset())) == []
+    state = given(HELLO, heartbeat(configuration_changes=(first,)))
+    assert kinds(state, heartbeat(configuration_changes=(first, second))) == [NodePersistenceResolved]
 
 
 @pytest.mark.parametrize("command", [ACCEPT, REVOKE, REKEY, ADD, USED, FOUND])

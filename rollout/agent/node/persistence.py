@@ -1,0 +1,325 @@
+"""What the next start of the server loads, and who writes it: one owner for each node (docs/adr/0015).
+
+`include`: our include file, except for modules that the main configuration file loads: CONFIG REWRITE copies them there, for
+example during a failover by Sentinel. `rewrite`: the main file, which the server writes. `external`: a person or a tool.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from rollout.agent.failure import Failure
+from rollout.agent.inspection.host_files import ROOT
+from rollout.agent.inspection.start_lines import LoadLine, OptionLine, StartLines, StartReader
+from rollout.agent.module_files.include import IncludeFile, load_line, needs_quotes
+from rollout.agent.module_files.module_store import ModuleStore
+from rollout.agent.server.causes import is_refusal_of_all, refusal
+from rollout.agent.server.session import LoadedModule, RefusedError, Server
+from rollout.agent.settings import AgentSettings
+from rollout.messages import Reason
+
+log = logging.getLogger(__name__)
+
+#: No module has this name. A server looks at `enable-module-command` before it looks for the module.
+NO_MODULE = "modfleet:none"
+#: The longest time for CONFIG REWRITE, seconds.
+REWRITE_SECONDS = 10.0
+
+
+class Persistence:
+    """The lines of the node of these settings. Threads may share it.
+
+    Each method that changes a line raises `Failure` (persistence_failed, persistence_conflict) or `OSError`.
+    """
+
+    def __init__(self, settings: AgentSettings, store: ModuleStore, server: Server, root: Path = ROOT) -> None:
+        path = settings.include_file or settings.modules_dir / "modfleet.conf"
+        self.owner = settings.persistence
+        self.reader = StartReader(settings.server_url, root)
+        self._path = path
+        self._is_observer = settings.observe
+        self._include = IncludeFile(path)
+        self._store = store
+        self._server = server
+        self._lock = threading.RLock()
+        #: The lines after the last CONFIG REWRITE by this agent.
+        self.written: StartLines | None = None
+
+    @property
+    def is_external(self) -> bool:
+        """Return True if the agent writes no line, and loads and unloads no module."""
+        return self.owner == "external"
+
+    def ensure(self) -> None:
+        """Prepare the include file at the start of the agent, and resolve what a crash has left."""
+        if self._is_observer:
+            return
+        with self._lock:
+            if self.owner == "include":
+                self._include.ensure()
+            self.resolve(self.read(), rewrites=True)
+
+    def read(self) -> StartLines:
+        """Return the lines of all files and of the command line. While the server is down, its files are still read."""
+        if self.reader.main is not None:  # heartbeats keep it up to date
+            return self.reader.read({})
+        try:
+            with self._server.session() as session:
+                info = session.info("server")
+        except (Failure, RefusedError):
+            info = {}
+        return self.reader.read(info)
+
+    def others(self, start: StartLines) -> list[LoadLine]:
+        """Return the lines that are not in our include file."""
+        return [each for each in start.lines if not self._is_ours(each)]
+
+    def has(self, module_path: PurePosixPath, args: Iterable[str]) -> bool:
+        """Return True if a start loads exactly this, or if the lines are not ours."""
+        words = tuple(args)
+        if self.is_external or self._include.has(module_path, words):
+            return True
+        return any((each.path, each.args) == (str(module_path), words) for each in self.others(self.read()))
+
+    def names(self, directory: PurePosixPath) -> bool:
+        """Return True if a start loads a file below `directory`, as far as the lines are known."""
+        return self._include.names(directory) or any(each.is_below(directory) for each in self.others(self.read()))
+
+    def option_lines(self, module_name: str) -> list[OptionLine]:
+        """Return the lines that set options of the module. The server does not start with one of an unknown option."""
+        return [each for each in self.read().options if each.name.startswith(f"{module_name.lower()}.")]
+
+    def is_in_include(self, directory: PurePosixPath) -> bool:
+        """Return True if our include file loads a file below `directory`."""
+        return self._include.names(directory)
+
+    def prepare_removal(self, module_directory: PurePosixPath) -> None:
+        """Check that the module's lines can be removed, before the server unloads it."""
+        self.prepare(module_directory)
+        start = self.read()
+        for line in self.option_lines(module_directory.name):
+            # CONFIG REWRITE removes those of the main file.
+            if line.file != start.main or not self._is_in_main(start, module_directory):
+                raise Failure(
+                    Reason.PERSISTENCE_CONFLICT,
+                    f"The line {line.place} sets {line.name}. Without the module, the server would not start. Remove the "
+                    "line, then retry.",
+                )
+
+    def prepare(self, module_directory: PurePosixPath, args: Iterable[str] = ()) -> None:
+        """Check that the module's line can be written, before the server is changed. `args`: those of the new line."""
+        with self._lock:
+            start = self.read()
+            for line in self.others(start):
+                if line.file != start.main and line.is_below(module_directory):
+                    raise self._conflict(line)
+            if not self._is_in_main(start, module_directory):
+                return
+            if any(needs_quotes(each) for each in args):
+                raise Failure(
+                    Reason.PERSISTENCE_FAILED,
+                    "CONFIG REWRITE writes arguments without quotes, so a start would read other arguments. Use arguments "
+                    "without spaces, quotes and backslashes, or the setting MODFLEET_PERSISTENCE=include.",
+                )
+            self._refuse_if_modules_are_disabled()
+            self._rewrite()
+
+    def remember(
+        self,
+        module_directory: PurePosixPath,
+        module: LoadedModule,
+        order: Sequence[PurePosixPath] = (),
+    ) -> None:
+        """Make a start load `module`, which the server has loaded, and nothing else below `module_directory`.
+
+        Modules below the directories in `order` are loaded in that order. All other lines keep their places.
+        """
+        if self.is_external:
+            return
+        with self._lock:
+            start = self.read()
+            if self._is_in_main(start, module_directory):
+                if start.problem or not self._has_only(start, module_directory, module):
+                    self._write_main(module_directory, module, order)
+            else:
+                self._include.remember(module_directory, PurePosixPath(module.path), module.args, order)
+
+    def restore(self, module_directory: PurePosixPath, module: LoadedModule) -> None:
+        """Do the same, but only if a start loads something else below `module_directory`."""
+        if self.is_external:
+            return
+        with self._lock:
+            self._include.restore(module_directory, PurePosixPath(module.path), module.args)
+            start = self.read()
+            is_hidden = self.owner == "rewrite" and start.problem
+            is_other = any(each.is_below(module_directory) for each in self.others(start))
+            if is_hidden or (is_other and not self._has_only(start, module_directory, module)):
+                self._rewrite()
+
+    def redirect(self, directory: PurePosixPath, to: PurePosixPath) -> None:
+        """Make a start load from `to` what our include file loads from `directory`."""
+        with self._lock:
+            self._include.redirect(directory, to)
+
+    def forget(self, directory: PurePosixPath) -> None:
+        """Make a start load nothing from `directory`, whose module the server has unloaded. Then the files may be deleted."""
+        with self._lock:
+            if not self.is_external:
+                self._include.forget(directory)
+                start = self.read()
+                is_hidden = self.owner == "rewrite" and start.problem
+                if is_hidden or any(each.file == start.main and each.is_below(directory) for each in start.lines):
+                    self._rewrite()
+            for line in self.others(self.read()):
+                if line.is_below(directory):
+                    raise self._conflict(line)
+
+    @contextmanager
+    def parked(self, directory: PurePosixPath) -> Iterator[None]:
+        """Make a start load nothing from `directory`. If the block raises, restore the lines.
+
+        The main file has its lines until `forget`: only the server can write it.
+        """
+        with self._include.parked(directory):
+            yield
+
+    def resolve(self, start: StartLines, *, rewrites: bool) -> str:
+        """Remove each line of ours whose module another line loads too: a start with both fails. Return what was done.
+
+        `start`: the lines now.
+        `rewrites`: first let the server write the module's line anew if it names another version than the loaded one.
+        """
+        if self._is_observer:
+            return ""
+        with self._lock:
+            doubled = self._doubled(start)
+            if not doubled:
+                return ""
+            if rewrites and not self.is_external:
+                doubled = self._rewritten(doubled)
+            for line in doubled:
+                self._include.forget(self._module_directory(line))
+        return " ".join(
+            f"Removed the line of {self._module_directory(each).name} from {self._path}: {each.place} loads the module too."
+            for each in doubled
+        )
+
+    def _rewritten(self, doubled: list[LoadLine]) -> list[LoadLine]:
+        try:
+            with self._server.session() as session:
+                loaded = {(each.path, each.args) for each in session.modules()}
+            if all((each.path, each.args) in loaded for each in doubled):
+                return doubled
+            self._rewrite()
+            return self._doubled(self.read()) or doubled
+        except (Failure, RefusedError) as error:
+            log.warning("The lines of the main configuration file stay as they are: %s", error)
+            return doubled
+
+    def _doubled(self, start: StartLines) -> list[LoadLine]:
+        """Return the lines of other files that load a module of which our include file has a line too.
+
+        A line with which the server would not start either, or with other arguments, does not count: its file is missing, or
+        CONFIG REWRITE has written it without the quotes that it needs.
+        """
+        if not any(self._is_ours(each) for each in start.lines):
+            return []
+        return [
+            each
+            for each in self.others(start)
+            if self._store.is_ours(each.path)
+            and self._include.names(self._module_directory(each))
+            and not self._include.has_quotes(self._module_directory(each))
+            and self._store.on_agent(each.path).is_file()
+        ]
+
+    def _is_in_main(self, start: StartLines, module_directory: PurePosixPath) -> bool:
+        """Return True if the server writes the module's line, and not the agent."""
+        return self.owner == "rewrite" or any(
+            each.file == start.main and each.is_below(module_directory) for each in start.lines if each.file
+        )
+
+    def _write_main(
+        self, module_directory: PurePosixPath, module: LoadedModule, order: Sequence[PurePosixPath]
+    ) -> None:
+        start = self._rewrite()
+        if start.problem:
+            return  # the server has written the file, and only it may read it
+        if not self._has_only(start, module_directory, module):
+            lines = [each for each in self.others(start) if each.is_below(module_directory)]
+            found = " and ".join(each.place for each in lines) or "no line"
+            raise Failure(
+                Reason.PERSISTENCE_FAILED,
+                f"After CONFIG REWRITE, {start.main} should have the line `{load_line(module.path, module.args)}`, but "
+                f"{found} loads the module.",
+            )
+        ranks = [next((rank for rank, each in enumerate(order) if line.is_below(each)), -1) for line in start.lines]
+        ranked = [each for each in ranks if each >= 0]
+        if ranked != sorted(ranked):
+            raise Failure(
+                Reason.PERSISTENCE_FAILED,
+                f"CONFIG REWRITE wrote the modules into {start.main} in an order in which they do not load: each must come "
+                "after those that it needs. Sort its loadmodule lines, or use the setting MODFLEET_PERSISTENCE=include.",
+            )
+
+    def _has_only(self, start: StartLines, module_directory: PurePosixPath, module: LoadedModule) -> bool:
+        """Return True if the one line of the module that is not ours loads exactly `module`."""
+        lines = [(each.path, each.args) for each in self.others(start) if each.is_below(module_directory)]
+        return lines == [(module.path, module.args)]
+
+    def _refuse_if_modules_are_disabled(self) -> None:
+        """Raises: `Failure` (module_command_disabled, permission_denied) if the server would refuse to load a module: CONFIG
+        REWRITE would remove the line `enable-module-command` that waits for a restart."""
+        try:
+            with self._server.session() as session:
+                session.unload(NO_MODULE)
+        except RefusedError as error:
+            if is_refusal_of_all(error):
+                raise refusal(error) from error
+
+    def _rewrite(self) -> StartLines:
+        """Let the server write its configuration file. Return its lines."""
+        try:
+            with self._server.session(REWRITE_SECONDS) as session:
+                # Both servers write arguments without quotes (seen on Redis 7.0.15 and Valkey 9.1.2).
+                for module in session.modules():
+                    if any(needs_quotes(each) for each in module.args):
+                        raise Failure(
+                            Reason.PERSISTENCE_FAILED,
+                            f"CONFIG REWRITE would break the server's configuration file: it writes the arguments of "
+                            f"{module.name} without quotes. Give the module arguments that need none.",
+                        )
+                session.call("CONFIG", "REWRITE")
+        except RefusedError as error:
+            what = (
+                "Allow it to the agent's user with `+config|rewrite`"
+                if error.lacks_permission
+                else "Start the server with a configuration file that its user may write, as the directory of the file"
+            )
+            raise Failure(
+                Reason.PERSISTENCE_FAILED, f"The server refuses CONFIG REWRITE: {str(error).rstrip('.')}. {what}."
+            ) from error
+        for line in self._doubled(self.read()):
+            self._include.forget(self._module_directory(line))
+        self.written = self.read()
+        return self.written
+
+    def _conflict(self, line: LoadLine) -> Failure:
+        return Failure(
+            Reason.PERSISTENCE_CONFLICT,
+            f"A start of the server loads {line.path} by a line that is not Modfleet's: {line.place}. Remove the line "
+            f"`{load_line(line.path, line.args)}`, then retry.",
+        )
+
+    def _module_directory(self, line: LoadLine) -> PurePosixPath:
+        return self._store.server_root / PurePosixPath(line.path).relative_to(self._store.server_root).parts[0]
+
+    def _is_ours(self, line: LoadLine) -> bool:
+        """Return True if the line is in our include file."""
+        path = self._path
+        if path.is_relative_to(self._store.root):
+            path = Path(self._store.server_root / path.relative_to(self._store.root))
+        return line.file == str(path) or (bool(line.file) and os.path.realpath(line.file) == os.path.realpath(path))

@@ -1,0 +1,1 @@
+"""Scratch servers: the server's program without its data, to try a module or a start before the live server does."""

@@ -1,0 +1,98 @@
+"""The options of a module: what was set at run time survives an upgrade, and lines that set one stop what would break a start."""
+
+import pytest
+
+from rollout.messages import Phase, Reason
+from tests.integration.agent import test_persistence
+from tests.integration.agent.conftest import SERVERS
+from tests.integration.agent.test_persistence import owned_by, rewrite
+
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("binary", SERVERS, ids=lambda path: path.name)]
+site, aof, owner = test_persistence.site, test_persistence.aof, test_persistence.owner
+
+
+def depth(site):
+    return site.server.call("CONFIG", "GET", "options.depth")[1]
+
+
+def set_depth(site, value):
+    site.server.call("CONFIG", "SET", "options.depth", value)
+
+
+def test_an_option_survives_an_upgrade(site, built):
+    site.install(built("options", 1))
+    set_depth(site, 7)
+    report = site.install(built("options", 2))
+    assert (report.phase, report.message, depth(site)) == (Phase.SUCCEEDED, "", "7")
+    site.server.restart()
+    assert depth(site) == "5", "a value that nobody has persisted is not persisted"
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_a_refused_option_is_reported(site, built, version):
+    site.install(built("options", 1))
+    set_depth(site, 7)
+    report = site.install(built("options", version))
+    assert report.phase is Phase.SUCCEEDED
+    assert "options.depth=7" in report.message
+
+
+def test_a_failed_upgrade_leaves_the_options(site, built, repack):
+    site.install(built("options", 1))
+    set_depth(site, 7)
+    for module in (built("greet"), built("refuses", 1)):
+        report = site.install(repack(built("options", 1), version=9, module=module))
+        assert (report.phase, depth(site)) == (Phase.FAILED, "7")
+
+
+def test_without_the_right_the_options_are_unknown(site, built):
+    site.install(built("options", 1))
+    site.server.call("ACL", "SETUSER", "default", "-config|get")
+    report = site.install(built("options", 2))
+    assert report.phase is Phase.SUCCEEDED
+    assert "not known" in report.message
+
+
+@owned_by("rewrite")
+def test_rewrite_keeps_them_over_a_restart(site, built):
+    site.install(built("options", 1))
+    set_depth(site, 7)
+    site.install(built("options", 2))
+    site.server.restart()
+    assert depth(site) == "7"
+    assert site.remove(built("options", 2)).phase is Phase.SUCCEEDED
+    site.server.restart()
+    assert site.server.loaded() == set()
+
+
+def test_a_line_that_sets_an_option_stops_the_removal(site, built):
+    site.install(built("options", 1))
+    with site.server.file.open("a") as file:
+        file.write("options.depth 7\n")
+    report = site.remove(built("options", 1))
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.PERSISTENCE_CONFLICT)
+    assert "options.depth" in report.message
+    site.server.restart()
+    assert depth(site) == "7"
+
+
+def test_a_line_that_the_new_version_does_not_know_stops_the_upgrade(site, built):
+    site.install(built("options", 1))
+    with site.server.file.open("a") as file:
+        file.write("options.depth 7\n")
+    report = site.install(built("options", 3))
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.PERSISTENCE_CONFLICT)
+    site.server.restart()
+    assert depth(site) == "7"
+    assert site.install(built("options", 2)).phase is Phase.SUCCEEDED
+    site.server.restart()
+    assert site.server.loaded() == {("options", 2)}
+
+
+def test_rewritten_options_do_not_stop_a_removal(site, built):
+    site.install(built("options", 1))
+    set_depth(site, 7)
+    rewrite(site)
+    assert site.remove(built("options", 1)).phase is Phase.SUCCEEDED
+    site.server.restart()
+    assert site.server.loaded() == set()
