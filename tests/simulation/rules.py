@@ -98,6 +98,8 @@ class Rules:
         servers, strategy = self.world.servers, self.world.rows.rollouts[order.rollout].strategy
         own, label = servers[agent.name], strategy.get("domain", "")
         self.shard_then[agent.name] = own.group
+        if self._has_left(agent.name):
+            return
         for other in self.world.agents.values():
             if other.changing is None or other is agent or self._has_left(other.name):
                 continue

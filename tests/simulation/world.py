@@ -503,8 +503,9 @@ class World(Folded):
         command = RecordHeartbeat(node=name, hello=hello, profile=profile, inventory=inventory, degradation=degradation)
         self.last_heard[name] = self.now
         self.record(self._command_node(command))
+        is_known = name in self.rows.members and self.reported[name][1] == state
         self.reported[name] = inventory.sequence, state
-        moved = self._place_members()
+        moved = set() if is_known else self._place_members()
         rows = (row for node in sorted({name, *moved}) for row in self.unfinished_on(node))
         for uid in sorted({row.rollout for row in rows}):
             self.advance(uid)
