@@ -204,11 +204,15 @@ class Node:
         except OSError as error:
             log.warning("The modules directory cannot be read: %s", error)
             modules = self._modules
-        settings = self.settings
+        settings, changes = self.settings, self._configuration_changes()
         doctor: tuple[Finding, ...] | None = ()
         if self._examinations:
             # Not before the broker has accepted a hello: the doctor would find that this node is not let in yet.
-            doctor = None if hello else self._examinations.newest(f"{state.run_id} {state.problem}")
+            doctor = (
+                None
+                if hello
+                else self._examinations.newest(f"{state.run_id} {state.problem} {changes[-1].id if changes else ''}")
+            )
         heartbeat = Heartbeat(
             node=settings.node,
             hello=hello,
@@ -235,7 +239,7 @@ class Node:
                 include_seen=self._include_seen(doctor),
                 persistence=settings.persistence,
                 to_do=storable(" ".join(dict(self.todo).values()))[:1000],
-                configuration_changes=self._configuration_changes(),
+                configuration_changes=changes,
             ),
             doctor=doctor,
         )
