@@ -240,13 +240,14 @@ class Node:
         except OSError as error:
             log.warning("The modules directory cannot be read: %s", error)
             modules = self._modules
-        settings = self.settings
+        settings, changes = self.settings, self._configuration_changes()
         if self._start_checks and (start := self._start_checks.newest(self._info, self._last_facts.modules)):
             state = replace(state, would_start=start.result, would_start_reason=start.reason)
         doctor: tuple[Finding, ...] | None = ()
         if self._examinations:
             # Not before the broker has accepted a hello: the doctor would find that this node is not let in yet.
-            about = f"{state.run_id} {state.problem} {state.would_start == WouldStart.NO}"
+            newest = changes[-1].id if changes else ""
+            about = f"{state.run_id} {state.problem} {state.would_start == WouldStart.NO} {newest}"
             doctor = None if hello else self._examinations.newest(about)
         heartbeat = Heartbeat(
             node=settings.node,
@@ -275,7 +276,7 @@ class Node:
                 include_seen=self._include_seen(doctor),
                 persistence=settings.persistence,
                 to_do=storable(" ".join(dict(self.todo).values()))[:1000],
-                configuration_changes=self._configuration_changes(),
+                configuration_changes=changes,
             ),
             doctor=doctor,
         )
