@@ -42,6 +42,8 @@ VALUES: dict[str, Any] = {
     "rdb_last_bgsave_status": "ok",
     "run_id": "2c26b46b68ffc68ff99b453c1d30413413422d70",
     "save_points": "3600 1",
+    "would_start": "yes",
+    "would_start_reason": "",
     "ControlKey.id": "9f86d081884c7d65",
     "CreatedJoinToken.id": UID,
     "CreatedJoinToken.pattern": None,
