@@ -7,6 +7,7 @@ import time
 
 from rollout.agent.failure import Failure
 from rollout.agent.operations.operation import Operation
+from rollout.agent.operations.safe_removal import refuse_unsafe
 from rollout.agent.server.session import LoadedModule, RefusedError, Session, calls_in
 from rollout.agent.server.swap import not_unloaded
 from rollout.messages import Reason
@@ -50,6 +51,7 @@ def unload_and_rewrite(operation: Operation, session: Session, loaded: LoadedMod
     if not operation.command.has_types:
         before = calls_in(session.info("commandstats"))
         rewrite(operation, session)
+        refuse_unsafe(operation, loaded)  # again: the rewrite may have taken minutes
     operation.commit()
     calls, refused = session.unload_and_count(loaded.name)
     if refused is not None:
