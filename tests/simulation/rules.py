@@ -82,6 +82,8 @@ class Rules:
         #: of that was open when an operation was released, by rollout and node.
         self.open: defaultdict[str, set[tuple[str, bool]]] = defaultdict(set)
         self.open_before: dict[tuple[str, str], set[tuple[str, bool]]] = {}
+        #: Nodes on which a canceled operation has succeeded: what is there is not desired.
+        self.canceled_late: set[str] = set()
         #: By node: the shard that its server belonged to when its agent began to change it.
         self.shard_then: dict[str, str] = {}
         #: By rollout and node: attempt and failures when its agent returned the operation.
@@ -226,7 +228,10 @@ class Rules:
 
     def _report_late(self, event: OperationReportedLate) -> None:
         """The node has said after all what became of it: whoever asks now knows."""
-        key = (event.rollout, self.world.known_operation(event.rollout, event.node).rollback)
+        row = self.world.known_operation(event.rollout, event.node)
+        key = (event.rollout, row.rollback)
+        if row.phase == Phase.CANCELED:
+            self.canceled_late.add(event.node)
         self.open[event.node].discard(key)
         for (_, node), keys in self.open_before.items():
             if node == event.node:
@@ -459,8 +464,7 @@ class Rules:
                 continue
             known = {each.version: (each.content_sha256, each.activation == Activation.LOAD) for each in state.had}
             self.holds(agent.versions(module_name) == known, "what is known is there", f"{node} {known}")
-            is_canceled = state.changed is not None and state.changed.phase == Phase.CANCELED
-            self.holds(is_canceled or state.desired == state.had, "what is there is desired", node)
+            self.holds(node in self.canceled_late or state.desired == state.had, "what is there is desired", node)
 
     def _replay_is_the_same(self) -> None:
         world, again = self.world, self.world.blank()

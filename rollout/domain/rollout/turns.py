@@ -131,18 +131,16 @@ def _order(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
 
 def _after_replicas(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
     node, unfinished = turn.node, fleet.unfinished
-    first = tuple(each for each in place.below if each in unfinished)
-    if never := [each for each in first if is_below(unfinished[each], turn.target)]:  # as in a rollback
-        return _lacks_module(turn, never)
-    if first:
+    if never := [each for each in place.below if each in unfinished and is_below(unfinished[each], turn.target)]:
+        return _lacks_module(turn, never)  # as in a rollback
+    lacking = [each for each in place.below if is_below(fleet.loaded.get(each), turn.target)]
+    if first := tuple(each for each in lacking if each in unfinished):
         words = "its replica" if len(first) == 1 else "its replicas"
         return Blocked(node=node, block=Block.SHARD_ORDER, text=f"{some_of(first)}, {words}", behind=first)
     if place.unmanaged:
         text = f"{some_of(place.unmanaged)}, which copies {node} and is no node of the fleet"
         return Blocked(node=node, block=Block.SERVER, reason=Reason.UNMANAGED_REPLICA, text=text)
-    if lacking := [each for each in place.below if is_below(fleet.loaded.get(each), turn.target)]:
-        return _lacks_module(turn, lacking)
-    return None
+    return _lacks_module(turn, lacking) if lacking else None
 
 
 def _lacks_module(turn: Turn, lacking: Sequence[str]) -> Blocked:
@@ -156,14 +154,12 @@ def _after_master(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
     if place.unmanaged_master:
         text = f"{place.unmanaged_master}, the master of {node}, which is no node of the fleet"
         return Blocked(node=node, block=Block.SERVER, reason=Reason.UNMANAGED_MASTER, text=text)
-    first = tuple(each for each in place.above if each in unfinished)
-    if never := [each for each in first if is_below(turn.target, unfinished[each])]:
+    if never := [each for each in place.above if each in unfinished and is_below(turn.target, unfinished[each])]:
         return _has_module(turn, never)
-    if first:
+    having = [each for each in place.above if is_below(turn.target, fleet.loaded.get(each))]
+    if first := tuple(each for each in having if each in unfinished):
         return Blocked(node=node, block=Block.SHARD_ORDER, text=f"{some_of(first)}, its master", behind=first)
-    if having := [each for each in place.above if is_below(turn.target, fleet.loaded.get(each))]:
-        return _has_module(turn, having)
-    return None
+    return _has_module(turn, having) if having else None
 
 
 def _has_module(turn: Turn, having: Sequence[str]) -> Blocked:
