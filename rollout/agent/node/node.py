@@ -75,16 +75,17 @@ RELEASE = next((each.version for each in importlib.metadata.distributions(name="
 PLATFORM = f"{platform.system().lower()}/{platform.machine()}"
 
 
-def read_host(file: Path = Path("/etc/machine-id"), boot: Path = Path("/proc/sys/kernel/hostname")) -> str:
-    """Return a digest that tells machines and containers apart: of the machine's id and the host name."""
+#: The machine's id and the host name: together they tell machines and containers apart.
+HOST_FILES = (Path("/etc/machine-id"), Path("/proc/sys/kernel/hostname"))
+
+
+def read_host_id(files: Sequence[Path] = HOST_FILES) -> str:
+    """Return what the files have that can be read."""
     words = []
-    for each in (file, boot):
+    for each in files:
         with suppress(OSError):
             words.append(each.read_text().strip())
-    return sha256("\0".join(words).encode()).hexdigest()[:32]
-
-
-HOST = read_host()
+    return "\0".join(words)
 
 
 def read_operating_system(files: Sequence[Path] = OS_RELEASES) -> str:
@@ -153,6 +154,7 @@ class Node:
         #: What the owner of the server's configuration must do, by module. Threads share it: each access is one step.
         self.todo: dict[str, str] = {}
         self._info: Mapping[str, str] = {}
+        self._host = sha256((settings.host_id or read_host_id()).encode()).hexdigest()[:32]
         self.operating_system = operating_system(settings.operating_system) or read_operating_system()
         self._last_facts = ServerFacts()
         self._last_state = ServerState()
@@ -270,7 +272,7 @@ class Node:
             protocol=PROTOCOL,
             capabilities=() if settings.observe else tuple(Capability),
             agent_version=RELEASE,
-            host=HOST,
+            host=self._host,
             facts=replace(
                 state,
                 include_seen=self._include_seen(doctor),
