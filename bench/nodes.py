@@ -45,6 +45,7 @@ def settings_of(node: str) -> AgentSettings:
         modules_dir=modules_of(node, folder),
         journal_dir=folder / node / "journal",
         identity_file=identity_of(node, folder),
+        host_id=node,
     )
 
 

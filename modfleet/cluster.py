@@ -238,6 +238,7 @@ class Cluster:
             "MODFLEET_INCLUDE_FILE": str(node.include_file),
             "MODFLEET_JOURNAL_DIR": str(node.directory / "journal"),
             "MODFLEET_API_HOSTS": node.host,
+            "MODFLEET_HOST_ID": node.host,  # it plays a host of its own
             "MODFLEET_BEAT_SECONDS": os.environ.get("MODFLEET_BEAT_SECONDS", HEARTBEAT_SECONDS),
         }
         if self.certificate is not None:

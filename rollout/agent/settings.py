@@ -107,6 +107,8 @@ class AgentSettings:
     #: Operating system of the server's machine or container, such as `rhel9`, if the agent runs in another one. If not
     #: set: the one in the agent's `/etc/os-release`.
     operating_system: OperatingSystem = ""
+    #: Names the machine; by default its machine id and host name. Nodes with the same one are never changed at the same time.
+    host_id: str = ""
     #: Labels for selecting the node, such as `zone=a,tier=cache`.
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     #: Host names by which clients of the REST API address this node, separated by commas.

@@ -75,16 +75,17 @@ RELEASE = next((each.version for each in importlib.metadata.distributions(name="
 PLATFORM = f"{platform.system().lower()}/{platform.machine()}"
 
 
-def read_host(file: Path = Path("/etc/machine-id"), boot: Path = Path("/proc/sys/kernel/hostname")) -> str:
-    """Return a digest that tells machines and containers apart: of the machine's id and the host name."""
+#: The machine's id and the host name: together they tell machines and containers apart.
+HOST_FILES = (Path("/etc/machine-id"), Path("/proc/sys/kernel/hostname"))
+
+
+def read_host_id(files: Sequence[Path] = HOST_FILES) -> str:
+    """Return what the files have that can be read."""
     words = []
-    for each in (file, boot):
+    for each in files:
         with suppress(OSError):
             words.append(each.read_text().strip())
-    return sha256("\0".join(words).encode()).hexdigest()[:32]
-
-
-HOST = read_host()
+    return "\0".join(words)
 
 
 def read_operating_system(files: Sequence[Path] = OS_RELEASES) -> str:
@@ -153,6 +154,7 @@ class Node:
         #: What the owner of the server's configuration must do, by module. Threads share it: each access is one step.
         self.todo: dict[str, str] = {}
         self._info: Mapping[str, str] = {}
+        self._host = sha256((settings.host_id or read_host_id()).encode()).hexdigest()[:32]
         self.operating_system = operating_system(settings.operating_system) or read_operating_system()
         self._last_facts = ServerFacts()
         self._last_state = ServerState()
@@ -240,13 +242,14 @@ class Node:
         except OSError as error:
             log.warning("The modules directory cannot be read: %s", error)
             modules = self._modules
-        settings = self.settings
+        settings, changes = self.settings, self._configuration_changes()
         if self._start_checks and (start := self._start_checks.newest(self._info, self._last_facts.modules)):
             state = replace(state, would_start=start.result, would_start_reason=start.reason)
         doctor: tuple[Finding, ...] | None = ()
         if self._examinations:
             # Not before the broker has accepted a hello: the doctor would find that this node is not let in yet.
-            about = f"{state.run_id} {state.problem} {state.would_start == WouldStart.NO}"
+            newest = changes[-1].id if changes else ""
+            about = f"{state.run_id} {state.problem} {state.would_start == WouldStart.NO} {newest}"
             doctor = None if hello else self._examinations.newest(about)
         heartbeat = Heartbeat(
             node=settings.node,
@@ -269,13 +272,13 @@ class Node:
             protocol=PROTOCOL,
             capabilities=() if settings.observe else tuple(Capability),
             agent_version=RELEASE,
-            host=HOST,
+            host=self._host,
             facts=replace(
                 state,
                 include_seen=self._include_seen(doctor),
                 persistence=settings.persistence,
                 to_do=storable(" ".join(dict(self.todo).values()))[:1000],
-                configuration_changes=self._configuration_changes(),
+                configuration_changes=changes,
             ),
             doctor=doctor,
         )

@@ -44,7 +44,8 @@ class Persistence:
         self._include = IncludeFile(path)
         self._store = store
         self._server = server
-        self._lock = threading.RLock()
+        #: Held while a line changes.
+        self.lock = threading.RLock()
         #: The lines after the last CONFIG REWRITE by this agent.
         self.written: StartLines | None = None
 
@@ -57,7 +58,7 @@ class Persistence:
         """Prepare the include file at the start of the agent, and resolve what a crash has left."""
         if self._is_observer:
             return
-        with self._lock:
+        with self.lock:
             if self.owner == "include":
                 self._include.ensure()
             self.resolve(self.read(), rewrites=True)
@@ -111,7 +112,7 @@ class Persistence:
 
     def prepare(self, module_directory: PurePosixPath, args: Iterable[str] = ()) -> None:
         """Check that the module's line can be written, before the server is changed. `args`: those of the new line."""
-        with self._lock:
+        with self.lock:
             start = self.read()
             for line in self.others(start):
                 if line.file != start.main and line.is_below(module_directory):
@@ -139,7 +140,7 @@ class Persistence:
         """
         if self.is_external:
             return
-        with self._lock:
+        with self.lock:
             start = self.read()
             if self._is_in_main(start, module_directory):
                 if start.problem or not self._has_only(start, module_directory, module):
@@ -151,7 +152,7 @@ class Persistence:
         """Do the same, but only if a start loads something else below `module_directory`."""
         if self.is_external:
             return
-        with self._lock:
+        with self.lock:
             self._include.restore(module_directory, PurePosixPath(module.path), module.args)
             start = self.read()
             is_hidden = self.owner == "rewrite" and start.problem
@@ -161,12 +162,12 @@ class Persistence:
 
     def redirect(self, directory: PurePosixPath, to: PurePosixPath) -> None:
         """Make a start load from `to` what our include file loads from `directory`."""
-        with self._lock:
+        with self.lock:
             self._include.redirect(directory, to)
 
     def forget(self, directory: PurePosixPath) -> None:
         """Make a start load nothing from `directory`, whose module the server has unloaded. Then the files may be deleted."""
-        with self._lock:
+        with self.lock:
             if not self.is_external:
                 self._include.forget(directory)
                 start = self.read()
@@ -189,12 +190,12 @@ class Persistence:
     def resolve(self, start: StartLines, *, rewrites: bool) -> str:
         """Remove each line of ours whose module another line loads too: a start with both fails. Return what was done.
 
-        `start`: the lines now.
-        `rewrites`: first let the server write the module's line anew if it names another version than the loaded one.
+        `start`: the lines now. `rewrites`: let the server write the module's line first, if that line names another version
+        than the loaded one.
         """
         if self._is_observer:
             return ""
-        with self._lock:
+        with self.lock:
             doubled = self._doubled(start)
             if not doubled:
                 return ""

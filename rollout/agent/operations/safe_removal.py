@@ -50,7 +50,7 @@ def _refuse_aux_data(operation: Operation, session: Session, loaded: LoadedModul
         return
     info = session.info("persistence") | session.info("replication")
     try:
-        saves = dict([session.call("CONFIG", "GET", "save")]).get("save") != ""
+        saves = session.call("CONFIG", "GET", "save") != ["save", ""]
     except RefusedError:
         saves = True
     found = [

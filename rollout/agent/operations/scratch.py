@@ -13,6 +13,7 @@ from rollout.agent.scratch.live import live_server
 from rollout.agent.scratch.load import ScratchLoadError, Trial, load_in_scratch
 from rollout.agent.scratch.server import UnavailableError
 from rollout.agent.scratch.successes import Successes
+from rollout.agent.server.observation import storable
 from rollout.agent.server.session import LoadedModule
 from rollout.messages import Package, Reason, ScratchLoad, scratch_key
 
@@ -60,7 +61,7 @@ def _given_up(operation: Operation, key: str, failure: Failure) -> ScratchLoad:
     if operation.node.settings.scratch == "require":
         raise failure
     log.warning("%s", failure.message)
-    return ScratchLoad(key=key, problem=failure.message[:LONGEST_PROBLEM])
+    return ScratchLoad(key=key, problem=storable(failure.message)[:LONGEST_PROBLEM])
 
 
 def _unavailable(error: UnavailableError) -> Failure:

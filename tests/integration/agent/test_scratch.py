@@ -320,3 +320,20 @@ def test_what_a_killed_keeper_has_left_is_deleted_later(binary, temporary):
     os.utime(left, (time.time() - 7200,) * 2)
     with scratch_server(binary, Confinement(), seconds=30):
         assert not left.exists()
+
+
+def test_a_server_that_does_not_start_in_time_says_nothing_about_the_module(site, built, tmp_path):
+    program = tmp_path / "server"
+    program.write_text("#!/bin/sh\nsleep 1000\n")
+    program.chmod(0o755)
+    set_up(site, SERVER_BINARY=str(program), SCRATCH_SECONDS="0.3")
+    report = site.install(built("greet"))
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.SCRATCH_UNAVAILABLE)
+    assert "The module was not loaded yet." in report.message
+
+
+def test_a_path_that_is_no_text_does_not_spoil_the_report(site, built):
+    set_up(site, SCRATCH="warn", SERVER_BINARY="/nonexistent/\udcff")
+    report = site.install(built("greet"))
+    assert report.phase is Phase.SUCCEEDED
+    assert "/nonexistent/?" in report.scratch.problem

@@ -9,11 +9,11 @@ from django.db.models import OuterRef, Subquery
 from eventstore import database_now
 from rollout.delivery import ingestion
 from rollout.delivery.commands import commands_of
-from rollout.messages import Action, ServerModule, ServerState
+from rollout.messages import Action, Phase, ServerModule, ServerState
 from rollout.models import Liveness, NodeFacts, Operation, ShardMember
 from rollout.services.rollback import roll_back_rollout
 from rollout.services.rollouts import retry_rollout
-from tests.recorded_fleet import Phase, fleet, heartbeat_of, installed, inventory, rollout, say, start
+from tests.recorded_fleet import fleet, heartbeat_of, installed, inventory, rollout, say, start
 
 A, B = "n0000", "n0001"
 REMOVAL = {"action": "remove", "module_name": "greet", "version": 1}

@@ -57,6 +57,7 @@ def its(tmp_path):
         process=Process(pid=1, uid=os.getuid()),
         configuration=Configuration(file=str(file)),
         unit_settings={"ExecStart": f"/usr/bin/redis-server {file}"},
+        enable_module_command="local",
     )
     printed: list[str] = []
     return (

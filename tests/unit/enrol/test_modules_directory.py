@@ -61,7 +61,7 @@ def test_on_debian_there_is_no_drop_in(tmp_path):
 
 def test_an_agent_that_observes_gets_its_directory_with_the_right():
     assert directory(debian(), rights=frozenset({"observe"})) == "/var/lib/modfleet-agent/n1/modules"
-    observing = {"MODFLEET_ACCESS": "observe", "MODFLEET_PERSIST": "false", "MODFLEET_MODULES_DIR": "/var/lib/x"}
+    observing = {"MODFLEET_ACCESS": "observe", "MODFLEET_MODULES_DIR": "/var/lib/x"}
     assert directory(debian(), observing) == "/usr/lib/modfleet/n1"
 
 

@@ -1,0 +1,105 @@
+"""Servers of a shard or of a host whose processes die: what each of them loads at its next start."""
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import test_health
+from tests.fleet import ROLLOUTS, Fleet, Up, remove_folder, running_fleet, sample, short_folder
+from tests.integration.agent.conftest import VALKEY
+from tests.shards import Machine, Shard, machines, module, upload
+from tests.waiting import wait_for
+
+REDIS = Path(shutil.which("redis-server") or "redis-server")
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Shard]:
+    """Two nodes on one host, and one on another, which share no data. Their agents have the default settings."""
+    root = short_folder()
+    made = [
+        Machine("one", root / "one", REDIS, host="both"),
+        Machine("two", root / "two", VALKEY, host="both"),
+        Machine("three", root / "three", REDIS),
+    ]
+    try:
+        with running_fleet(nodes=0) as fleet, machines(fleet, made):
+            yield Shard(fleet, made)
+    finally:
+        remove_folder(root)
+
+
+def test_two_nodes_of_one_host(hosts, tmp_path):
+    one, two, three = hosts.machines
+    upload(hosts.fleet, sample(tmp_path, 10000))
+    uid = hosts.carry_out("install", "greet", 10000, strategy={"canary": 0})
+    assert not hosts.overlaps(uid, one.name, two.name)
+    before = (two.files(), two.lines(), hosts.fleet.node(two.name)["modules"])
+    hosts.carry_out("remove", "greet", 10000, nodes=[one.name])
+    assert (one.files(), one.lines(), one.loaded()) == ({}, [], [])
+    assert (two.files(), two.lines(), hosts.fleet.node(two.name)["modules"]) == before
+    for each, loaded in ((one, []), (two, [("greet", 10000)])):
+        each.restart()
+        assert each.loaded() == loaded
+    hosts.carry_out("remove", "greet", 10000, nodes=[two.name, three.name])
+
+
+def test_a_module_that_aborts_its_server_pauses_the_rollout_after_one_node(hosts, tmp_path):
+    upload(hosts.fleet, test_health.package(tmp_path))
+    before = {each.name: each.run_id for each in hosts.machines}
+    body = {"action": "install", "module_name": "greet", "version": test_health.VERSION, "nodes": hosts.names}
+    uid = hosts.fleet.post(ROLLOUTS, body)["uid"]
+    hosts.fleet.wait_for_rollout(uid, "paused")
+    (failed,) = [each for each in hosts.fleet.outcomes(uid) if each[1] != "scheduled"]
+    assert failed[1:3] == ("failed", "server_crashed")
+    wait_for(lambda: all(each.answers() for each in hosts.machines))
+    changed = [each for each in hosts.machines if each.run_id != before[each.name]]
+    assert [each.name for each in changed] == [failed[0]]
+    assert [(each.loaded(), each.lines()) for each in hosts.machines] == [([], [])] * 3
+    changed[0].restart()
+    assert changed[0].loaded() == []
+    hosts.fleet.post(f"{ROLLOUTS}/{uid}/abort")
+    assert hosts.fleet.end_of(uid)["phase"] == "aborted"
+
+
+def test_control_plane_broker_and_agents_are_dead(start, folder):
+    up: Up = start("--nodes", "0", "--no-sample")
+    made = [
+        Machine(f"{kind}-{each}", folder / f"{kind}-{each}", binary, settings={"MODFLEET_BEAT_SECONDS": "1"})
+        for kind, binary in (("redis", REDIS), ("valkey", VALKEY))
+        for each in "ab"
+    ]
+    with (fleet := Fleet(up, nodes=0)).api, machines(fleet, made):
+        pairs = [made[:2], made[2:]]
+        for master, replica in pairs:
+            replica.follow(master)
+        wait_for(lambda: all(fleet.node(replica.name)["master"] == master.name for master, replica in pairs), pause=0.1)
+        upload(fleet, module(folder, "writes", 1, "writes.set"))
+        Shard(fleet, made).carry_out("install", "writes", 1)
+        for each in made:
+            each.leave()
+        up.process.kill()
+        for pid in up.left():
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not up.left())
+        for master, replica in pairs:
+            _serves_and_fails_over(master, replica)
+
+
+def _serves_and_fails_over(master: Machine, replica: Machine) -> None:
+    master.call("WRITES.SET", "k", "before")
+    wait_for(lambda: replica.is_in_step(master))
+    for each in (replica, master):
+        each.restart()
+        assert each.loaded() == [("writes", 1)]
+        assert each.call("GET", "k") == "before"
+    replica.follow(None)
+    master.follow(replica)
+    replica.call("WRITES.SET", "k", "after")
+    wait_for(lambda: master.is_in_step(replica) and master.call("GET", "k") == "after")
+    for each in (replica, master):
+        assert each.unexpected_error_replies == 0

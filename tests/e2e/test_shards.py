@@ -1,0 +1,263 @@
+"""Shards of real servers with real agents: order, persistence and removal, with clients that write all the time."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.fleet import ROLLOUTS, Fleet, Up, remove_folder, short_folder
+from tests.integration.agent.conftest import VALKEY
+from tests.plugins.server import free_port
+from tests.shards import ADDRESS, Machine, Shard, Writer, machines, module, run, upload
+from tests.waiting import wait_for
+
+REDIS = Path(shutil.which("redis-server") or "redis-server")
+SERVERS = {"valkey": VALKEY, "redis": REDIS}
+SETTINGS = {"MODFLEET_BEAT_SECONDS": "1", "MODFLEET_SCRATCH_SECONDS": "5"}
+both = pytest.mark.parametrize("kind", SERVERS)
+
+
+@pytest.fixture(scope="module")
+def control() -> Iterator[Fleet]:
+    """A control plane without nodes of its own, with the modules of these tests."""
+    folder = short_folder()
+    up = Up(folder / "data", "--no-sample", "--nodes", "0", output=folder)
+    try:
+        with (fleet := Fleet(up, nodes=0)).api:
+            for version in (1, 2):
+                upload(fleet, module(folder, "writes", version, "writes.set"))
+            upload(fleet, module(folder, "crashes", 1))
+            upload(fleet, module(folder, "hangs", 1))
+            yield fleet
+        assert up.end() == 0
+        assert up.errors.read_text() == ""
+    finally:
+        up.sweep()
+        remove_folder(folder)
+
+
+@pytest.fixture(scope="module")
+def shards(control) -> Iterator[dict[str, Shard]]:
+    """A shard of each server, once a test needs it."""
+
+    class Shards(dict[str, Shard]):
+        def __missing__(self, kind: str) -> Shard:
+            names = [f"{kind}-{each}" for each in "abcd"]
+            made = [Machine(name, root / name, SERVERS[kind], settings=SETTINGS) for name in names]
+            self[kind] = Shard(control, stack.enter_context(machines(control, made)))
+            return self[kind]
+
+    root = short_folder()
+    try:
+        with ExitStack() as stack:
+            yield Shards()
+    finally:
+        remove_folder(root)
+
+
+@pytest.fixture
+def kind() -> str:
+    """The server; a test may ask for another one by a parameter of this name."""
+    return "redis"
+
+
+@pytest.fixture
+def shard(shards, kind) -> Shard:
+    """A master with two replicas, one of which has a replica, without a module."""
+    found: Shard = shards[kind]
+    found.order()
+    return found
+
+
+def remove(shard: Shard, name: str, version: int) -> None:
+    shard.carry_out("remove", name, version, even_if_used=True)
+    assert [each.loaded() for each in shard.machines] == [[]] * 4
+
+
+@both
+def test_no_write_is_lost_and_no_command_is_refused(shard):
+    a, b, c, d = shard.machines
+    errors = [each.unexpected_error_replies for each in (b, c, d)]
+    with Writer(a) as writer:
+        first = shard.carry_out("install", "writes", 1)
+        writer.wait_for_more()
+        second = shard.carry_out("install", "writes", 2)
+        writer.wait_for_more()
+    assert writer.refused == []
+    assert [each.loaded() for each in shard.machines] == [[("writes", 2)]] * 4
+    for uid in (first, second):
+        turns = shard.turns(uid)
+        assert sorted(turns) == shard.names
+        assert turns[-1] == a.name
+        assert turns.index(d.name) < turns.index(b.name)
+    body = shard.body("remove", "writes", 2)
+    assert shard.fleet.post(ROLLOUTS, body, status=409)["error_code"] == "in_use"
+    uid = shard.carry_out("remove", "writes", 2, even_if_used=True)
+    turns = shard.turns(uid)
+    assert turns[0] == a.name
+    assert turns.index(b.name) < turns.index(d.name)
+    wait_for(lambda: all(each.is_in_step(a) for each in (b, c, d)))
+    assert a.call("DBSIZE") >= writer.done
+    assert {each.call("DEBUG", "DIGEST") for each in (b, c, d)} == {a.call("DEBUG", "DIGEST")}
+    assert [each.unexpected_error_replies for each in (b, c, d)] == errors
+
+
+def test_a_replica_without_an_agent_stops_the_plan_until_a_person_answers_for_it(shard, folder):
+    a, *_ = shard.machines
+    stranger = Machine("stranger", folder / "stranger", REDIS).start()
+    try:
+        stranger.follow(a)
+        wait_for(lambda: shard.fleet.node(a.name)["unmanaged_replicas"] == [stranger.address], pause=0.1)
+        refused = shard.fleet.post(ROLLOUTS, shard.body("install", "writes", 1), status=409)
+        assert refused["error_code"] == "unmanaged_replica"
+        assert stranger.address in refused["description"]
+        run(shard.fleet, "nodes", "ignore-replica", stranger.address, "--reason", "A reporting server")
+        shard.carry_out("install", "writes", 1)
+        assert stranger.loaded() == []
+        remove(shard, "writes", 1)
+    finally:
+        stranger.stop()
+
+
+@both
+def test_a_failover_between_two_waves(shard):
+    a, b, c, d = shard.machines
+    strategy = {"canary": 1, "gate": "manual"}
+    uid = shard.start("install", "writes", 1, strategy=strategy)
+    shard.fleet.wait_for_wave(uid, 0, "gated")
+    (canary,) = [each for each in shard.machines if each.loaded()]
+    assert canary in (c, d)
+    (new,) = {b, c} - {canary} if canary is c else {c}
+    new.follow(None)
+    for each in (a, b, c):
+        if each is not new:
+            each.follow(new)
+    shard.fleet.post(f"{ROLLOUTS}/{uid}/promote", {"wave": 0})
+    shard.succeeded(uid)
+    assert shard.turns(uid)[-1] == new.name
+    assert [each.loaded() for each in shard.machines] == [[("writes", 1)]] * 4
+    remove(shard, "writes", 1)
+
+
+@contextmanager
+def copying(machine: Machine) -> Iterator[None]:
+    """`redis-cli --rdb` copies the server's data, into a pipe that is never read."""
+    pipe = machine.folder / "copy"
+    os.mkfifo(pipe)
+    words = ["redis-cli", "-s", str(machine.socket), "--rdb", str(pipe)]
+    tool = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: int(machine.info("replication")["connected_slaves"]) == 1)  # it has no replica
+        yield
+    finally:
+        tool.kill()
+        tool.wait()
+        pipe.unlink()
+
+
+@both
+def test_it_waits_for_a_backup(shard):
+    *_, d = shard.machines
+    with copying(d):
+        uid = shard.start("install", "writes", 1)
+        node = f"{ROLLOUTS}/{uid}/nodes/{d.name}"
+        wait_for(lambda: shard.fleet.operation(uid, d.name)["reason"] == "backup_running", pause=0.1)
+        why = shard.fleet.get(f"{node}/why")
+        assert "backup_running" in [each["what"] for each in why["waits_for"]], why
+        assert (d.loaded(), shard.fleet.operation(uid, d.name)["phase"]) == ([], "scheduled")
+    shard.succeeded(uid)
+    assert shard.fleet.rollout(uid)["progress"]["failed_before"] == 0
+    remove(shard, "writes", 1)
+
+
+@both
+def test_an_acl_user_that_names_a_command_keeps_the_module(shard):
+    a, *_ = shard.machines
+    shard.carry_out("install", "writes", 1)
+    a.call("ACL", "SETUSER", "app", "on", "nopass", "~*", "+writes.set")
+    run_id = a.run_id
+    uid = shard.start("remove", "writes", 1)
+    shard.fleet.wait_for_rollout(uid, "paused")
+    operation = shard.fleet.operation(uid, a.name)
+    assert (operation["phase"], operation["reason"]) == ("failed", "acl_references_module")
+    assert "app" in operation["message"]
+    assert [each.loaded() for each in shard.machines] == [[("writes", 1)]] * 4
+    shard.fleet.post(f"{ROLLOUTS}/{uid}/abort")
+    shard.fleet.end_of(uid)
+    assert any("writes.set" in rule for rule in a.call("ACL", "LIST"))
+    a.call("ACL", "DELUSER", "app")
+    remove(shard, "writes", 1)
+    assert a.run_id == run_id
+
+
+@contextmanager
+def sentinel(folder: Path, master: Machine) -> Iterator[Machine]:
+    """A Sentinel that watches the shard of this master, as `main`."""
+    made = Machine("sentinel", folder / "sentinel", master.binary, port=free_port())
+    made.folder.mkdir()
+    lines = [
+        f"port {made.port}",
+        f"unixsocket {made.socket}",
+        f"dir {made.folder}",
+        "sentinel resolve-hostnames yes",
+        "sentinel announce-hostnames yes",
+        f"sentinel monitor main {ADDRESS} {master.port} 1",
+    ]
+    made.file.write_text("".join(f"{line}\n" for line in lines))
+    words: list[str | Path] = [master.binary, made.file, "--sentinel"]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(made.answers)
+        yield made
+    finally:
+        process.kill()
+        process.wait()
+
+
+@both
+def test_what_a_sentinel_writes_into_the_configuration_does_not_stop_the_next_start(shard, folder):
+    a, b, c, _ = shard.machines
+    shard.carry_out("install", "writes", 1)
+    with sentinel(folder, a) as watcher:
+        wait_for(lambda: int(watcher.info("sentinel")["master0"]["slaves"]) == 2)
+        watcher.call("SENTINEL", "FAILOVER", "main")
+        wait_for(lambda: a.master_port() and {a.master_port()} == {each.master_port() or each.port for each in (b, c)})
+        wait_for(lambda: all(each.lines()[:1] for each in (a, b, c)))
+        wait_for(lambda: shard.fleet.node(a.name)["server_state"]["sentinels"] == 1, pause=0.1)
+    _restart_with(shard, 1)
+    shard.carry_out("install", "writes", 2)
+    for each in shard.machines:
+        each.call("CONFIG", "REWRITE")
+    _restart_with(shard, 2)
+    remove(shard, "writes", 2)
+    _restart_all(shard)
+    assert [each.loaded() for each in shard.machines] == [[]] * 4
+
+
+def _restart_with(shard: Shard, version: int) -> None:
+    """Restart each server once its agent has left one line for the module."""
+    wait_for(lambda: [each.lines() for each in shard.machines] == [[f"writes/{version}/writes.so"]] * 4)
+    _restart_all(shard)
+    assert [each.loaded() for each in shard.machines] == [[("writes", version)]] * 4
+
+
+def _restart_all(shard: Shard) -> None:
+    for each in shard.machines:
+        each.restart()
+
+
+@pytest.mark.parametrize(("name", "reason"), [("crashes", "scratch_load_failed"), ("hangs", "scratch_hung")])
+@both
+def test_a_scratch_server_catches_it(shard, name, reason):
+    run_ids = [each.run_id for each in shard.machines]
+    uid = shard.start("install", name, 1)
+    shard.fleet.wait_for_rollout(uid, "paused")
+    failed = [each for each in shard.fleet.outcomes(uid) if each[1] != "scheduled"]
+    assert [each[1:3] for each in failed] == [("failed", reason)]
+    assert [each.run_id for each in shard.machines] == run_ids
+    shard.fleet.post(f"{ROLLOUTS}/{uid}/abort")
+    assert shard.fleet.end_of(uid)["phase"] == "aborted"
