@@ -26,7 +26,7 @@ class Facts:
     """Reads from the database what turns depend on. The simulation has the same facts in memory."""
 
     def members(self, nodes: Collection[str]) -> Mapping[str, ShardMember]:
-        return ShardMember.objects.in_bulk(nodes)
+        return ShardMember.objects.defer("facts", "replication", "migrations").in_bulk(nodes)
 
     def heard(self, nodes: Collection[str]) -> Mapping[str, Liveness]:
         rows = Liveness.objects.filter(node__in=nodes).only("last_seen", "interval_seconds")
@@ -51,7 +51,8 @@ class Facts:
         """Return the nodes on which an operation is in progress that may change the server, also a late one."""
         in_progress = Q(deadline_at__isnull=False) | Q(may_run_until__gt=now)
         nodes = Operation.attempts.filter(CHANGES_SERVER, in_progress).values("node")
-        return {each.node: each for each in ShardMember.objects.filter(node__in=nodes)}
+        members = ShardMember.objects.filter(node__in=nodes).only("node", "shard", "host")
+        return {each.node: each for each in members}
 
 
 def releasable(
