@@ -13,8 +13,8 @@ from rollout.agent.scratch.live import live_server
 from rollout.agent.scratch.load import ScratchLoadError, Trial, load_in_scratch
 from rollout.agent.scratch.server import UnavailableError
 from rollout.agent.scratch.successes import Successes
-from rollout.agent.server.observation import storable
 from rollout.agent.server.session import LoadedModule
+from rollout.agent.server.texts import storable
 from rollout.messages import Package, Reason, ScratchLoad, scratch_key
 
 log = logging.getLogger(__name__)
