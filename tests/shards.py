@@ -17,7 +17,7 @@ from modfleet.packing.loading import Loaded
 from modfleet.packing.manifest import Binary, module_json
 from modfleet.packing.write import pack
 from modfleet.sample import compile_module
-from tests.fleet import PASSWORD, ROLLOUTS, ROOT, Fleet
+from tests.fleet import FINAL, PASSWORD, ROLLOUTS, ROOT, Fleet
 from tests.plugins.server import free_port
 from tests.waiting import PATIENCE, wait_for
 
@@ -28,7 +28,7 @@ ADDRESS = "0x7f.1"
 RESTART_SECONDS = 0.1
 
 
-@dataclass
+@dataclass(eq=False)
 class Machine:
     """A server, what starts it again as systemd does, and its agent. `host`: machines with the same one are one host."""
 
@@ -303,8 +303,11 @@ class Shard:
     def names(self) -> list[str]:
         return [each.name for each in self.machines]
 
-    def order(self) -> None:
-        """Make the shard what it is at first. Its nodes have no module, and Modfleet knows all that."""
+    def clear(self) -> None:
+        """Make the shard what it is at first, without a module, and wait until Modfleet knows that."""
+        for uid in self._unfinished():
+            self.fleet.post(f"{ROLLOUTS}/{uid}/abort")
+            self.fleet.end_of(uid)
         a, b, c, d = self.machines
         for each, master in ((a, None), (b, a), (c, a), (d, b)):
             if each.master_port() != (master.port if master else 0):
@@ -312,7 +315,13 @@ class Shard:
         wait_for(lambda: all(each.is_in_step(a) for each in (b, c, d)))
         places = {a.name: "", b.name: a.name, c.name: a.name, d.name: b.name}
         wait_for(lambda: self.masters() == places, pause=0.1)
+        for name, version in {found for each in self.machines for found in each.loaded()}:
+            self.carry_out("remove", name, version, even_if_used=True)
         assert [each.loaded() for each in self.machines] == [[]] * 4
+
+    def _unfinished(self) -> list[str]:
+        found = self.fleet.get(ROLLOUTS, params={"limit": 100})["results"]
+        return [each["uid"] for each in found if each["phase"] not in FINAL]
 
     def masters(self) -> dict[str, str]:
         """The master of each node, empty if it has none, as Modfleet knows it."""
