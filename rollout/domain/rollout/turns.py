@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from itertools import chain
 
 from rollout.domain.words import some_of
 from rollout.messages import Reason
@@ -36,6 +37,7 @@ class Place:
 
     shard: str
     role: str
+    former_shard: str = ""
     above: tuple[str, ...] = ()
     below: tuple[str, ...] = ()
     unmanaged: tuple[str, ...] = ()
@@ -46,6 +48,11 @@ class Place:
     is_fresh: bool = False
     not_ready: Reason | None = None
     not_ready_message: str = ""
+
+    @property
+    def shards(self) -> frozenset[str]:
+        """The names of the shards to which the server belongs, as far as some members have told."""
+        return frozenset({self.shard, self.former_shard} - {""})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +109,7 @@ def blocked(turn: Turn, fleet: Fleet) -> Blocked | None:
 
 def together(place: Place, other: Place) -> Block | None:
     """Return why two nodes must not be changed at the same time, None if they may."""
-    if place.shard == other.shard:
+    if place.shards & other.shards:
         return Block.SHARD_BUSY
     if place.host and place.host == other.host:
         return Block.HOST_BUSY
@@ -179,7 +186,8 @@ def _server(turn: Turn, place: Place) -> Blocked | None:
 
 
 def _others(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
-    if busy := sorted(set(fleet.busy_shards.get(place.shard, ())) - {turn.node}):
+    copies = chain.from_iterable(fleet.busy_shards.get(each, ()) for each in place.shards)
+    if busy := sorted(set(copies) - {turn.node}):
         text = f"the operation on {some_of(busy)}, another copy of its shard"
         return Blocked(node=turn.node, block=Block.SHARD_BUSY, text=text)
     if place.host and (busy := sorted(set(fleet.busy_hosts.get(place.host, ())) - {turn.node})):

@@ -8,7 +8,7 @@ from eventstore import database_now
 from rollout.domain.errors import UnmanagedReplicaError
 from rollout.domain.request import RolloutRequest
 from rollout.messages import Action, Activation, Phase, Reason
-from rollout.models import Liveness, Operation, Rollout
+from rollout.models import Liveness, Operation, Rollout, ShardMember
 from rollout.planning.planner import plan_of
 from rollout.process.advance import advance
 from rollout.process.offline_nodes import declare_silent_nodes_offline
@@ -380,3 +380,17 @@ def test_a_removal_takes_its_turn_while_a_late_operation_may_still_load_the_modu
     undo = start(action=Action.REMOVE, careful=ALL_AT_ONCE)
     assert phases(uid)["n1"] == "timed_out"
     assert [name for name, phase in phases(undo).items() if phase == "queued"] == ["n1"]
+
+
+def test_a_failover_of_which_only_one_server_has_told():
+    """The new master seems to be a shard of its own, and the operation on its sibling to be in another shard."""
+    shard()
+    uid = start(careful=ALL_AT_ONCE)
+    assert phases(uid)["n2"] == "queued"
+    say(beat("n3", master_of("a:4", addresses=("a:3",))))
+    assert ShardMember.objects.get(node="n4").shard == "n3"
+    advance(uid)
+    assert {name for name, phase in phases(uid).items() if phase == "queued"} == {"n2"}
+    ShardMember.objects.update(moved_at=database_now() - timedelta(seconds=61))
+    advance(uid)
+    assert phases(uid)["n4"] == "queued"
