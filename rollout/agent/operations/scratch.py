@@ -60,7 +60,7 @@ def _given_up(operation: Operation, key: str, failure: Failure) -> ScratchLoad:
     """Return the problem if the setting says only to warn. Raises: `failure`."""
     if operation.node.settings.scratch == "require":
         raise failure
-    log.warning("%s", failure.message)
+    log.warning("%s", storable(failure.message))
     return ScratchLoad(key=key, problem=storable(failure.message)[:LONGEST_PROBLEM])
 
 
