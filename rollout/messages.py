@@ -6,7 +6,7 @@ plane, each message is in an envelope (`rollout.signing`). Other nodes send each
 without an envelope.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
@@ -343,7 +343,8 @@ class Command:
     settle_seconds: float = 0.0
     #: Module names, each after those that it needs. A server loads its modules in this order when it starts.
     load_order: tuple[str, ...] = ()
-    #: True if the module declares data types: a server with keys of these types does not start without the module.
+    #: True if the module declares data types, or a scratch server has seen some: a server with keys of these types does not
+    #: start without the module.
     has_types: bool = False
     #: The request that led to the command, for the agent's log.
     correlation_id: str = ""
@@ -357,7 +358,8 @@ class Command:
     expects: Replication | None = None
     #: Unload the module even if its commands were called in the last 10 minutes.
     even_if_used: bool = False
-    #: The module writes auxiliary data, so that a server does not load its own RDB file without the module. None: not known.
+    #: The module writes auxiliary data, so that a server does not load its own RDB file without the module: as scratch
+    #: servers have seen on any node, for the build that this node has. None: not known.
     aux_data: bool | None = None
     #: `stop`: the operation fails if, while the server settles, more than twice the share of calls fails.
     failed_calls: FailedCalls = FailedCalls.WARN
@@ -392,6 +394,12 @@ def scratch_key(*, content_sha256: str, server: str, args: Sequence[str], platfo
     """Return the name of all loads of the same bytes into the same server, such as `redis 7.0.15`, with the same arguments,
     on the same platform."""
     return sha256(msgspec.json.encode([content_sha256, server, args, platform])).hexdigest()
+
+
+def any_known(answers: Iterable[bool | None]) -> bool | None:
+    """Return True if one answer is True, None if no answer is known, and else False."""
+    known = {each for each in answers if each is not None}
+    return True in known if known else None
 
 
 #: The most texts of each kind in a `ScratchLoad`.

@@ -158,7 +158,7 @@ def _load(operation: Operation, package: Package, module: LoadedModule, facts: S
                 raise _explained(operation, session, refused) from refused
             message = restore_options(operation, session) if loaded else ""
             _refuse_unknown_option_lines(operation, session)
-            if operation.command.has_types or _leaves_writes_in_aof(session, module.name):
+            if operation.has_types or _leaves_writes_in_aof(session, module.name):
                 operation.write_line(module)
     operation.node.module_store.clear_replaced(operation.command.module_name, operation.command.version)
     return Activated(has_loaded=True, swap_seconds=swap_seconds, message=message, scratch=scratch)

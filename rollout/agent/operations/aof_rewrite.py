@@ -48,7 +48,7 @@ def unload_and_rewrite(operation: Operation, session: Session, loaded: LoadedMod
     Raises: `Failure`. Then the module is loaded as before.
     """
     before = None
-    if not operation.command.has_types:
+    if not operation.has_types:
         before = calls_in(session.info("commandstats"))
         rewrite(operation, session)
         refuse_to_change(operation.node, operation.command, session)

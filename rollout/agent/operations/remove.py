@@ -97,7 +97,7 @@ def _unload(operation: Operation, session: Session, loaded: LoadedModule) -> Non
             unload_and_rewrite(operation, session, loaded, writes)
         return
     operation.commit()
-    line = nullcontext() if operation.command.has_types else operation.node.persistence.parked(operation.server_target)
+    line = nullcontext() if operation.has_types else operation.node.persistence.parked(operation.server_target)
     with line, reported_as_crash(operation):
         refuse_to_change(operation.node, operation.command, session)
         unload(session, loaded)
