@@ -356,6 +356,8 @@ class Command:
     #: The server's place in its shard when the operation was released. If it differs just before the agent changes the
     #: server, the agent returns the operation. None: not checked.
     expects: Replication | None = None
+    #: Take over the module that the server has loaded from another path, if its file is that of the package: without a load.
+    adopt: bool = False
     #: Unload the module even if its commands were called in the last 10 minutes.
     even_if_used: bool = False
     #: The module writes auxiliary data, so that a server does not load its own RDB file without the module: as scratch
@@ -543,6 +545,10 @@ class ServerModule:
 
     `recent_calls`: calls of its commands in the last 10 minutes, None if it is not known. `most_called`: the command with
     the most of them. `clients`: names of clients whose last command was one of them, the newest first.
+
+    Of a module that is neither ours nor bundled: `sha256` of the loaded file, empty if it is not known; `line`: the place of
+    the line that loads it at the next start, empty if there is none; `obstacle`: why it cannot be adopted, empty if it can.
+    `adopted_from`: Modfleet has adopted it, and the server still runs it from this path, until its next start.
     """
 
     name: Fact
@@ -554,6 +560,10 @@ class ServerModule:
     recent_calls: Number | None = None
     most_called: Fact = ""
     clients: Annotated[tuple[Fact, ...], Meta(max_length=8)] = ()
+    sha256: Digest = ""
+    line: Fact = ""
+    obstacle: Fact = ""
+    adopted_from: Fact = ""
 
 
 #: The most names of a server, and the most pairs of servers between which slots migrate, that a heartbeat has.

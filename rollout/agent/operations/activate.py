@@ -60,6 +60,8 @@ def activate(operation: Operation, package: Package) -> Activated:
             continue
         operation.commit()
         operation.write_line(module)
+        if done.has_loaded:
+            operation.node.adoptions.forget(module.name)
         return done
 
 
@@ -90,7 +92,8 @@ def refuse_foreign(operation: Operation, modules: Iterable[LoadedModule]) -> Non
             raise Failure(
                 Reason.MODULE_NOT_OURS,
                 f"The server has loaded {loaded.name} {loaded.version} from {loaded.path or 'its own program'}, "
-                "which Modfleet did not install. Unload it and remove it from the server's configuration first.",
+                "which Modfleet did not install. Adopt it with `modfleet adopt`, or unload it and remove it from the server's "
+                "configuration first.",
             )
 
 
