@@ -58,21 +58,21 @@ def commands_of(operations: Sequence[Any]) -> Iterator[tuple[Any, Command]]:
     timeouts.end_for_lack_of_a_build(lacking)
 
 
-def _rollouts(uids: Iterable[str]) -> dict[str, tuple[dict[str, Any], bool]]:
-    """Return the strategy of each rollout, and if it removes the module even if that is used."""
-    rows = Rollout.objects.filter(uid__in=set(uids)).values_list("uid", "strategy", "even_if_used")
-    return {uid: (strategy, even_if_used) for uid, strategy, even_if_used in rows}
+def _rollouts(uids: Iterable[str]) -> dict[str, Rollout]:
+    """Return the rollouts, with the fields that commands need."""
+    rows = Rollout.objects.filter(uid__in=set(uids)).only("uid", "strategy", "even_if_used", "adopt")
+    return {row.uid: row for row in rows}
 
 
 def _command(
     operation: Operation,
     build: BuildToFetch | None,
-    rollout: tuple[Mapping[str, Any], bool],
+    rollout: Rollout,
     sent_at: float,
     load_orders: LoadOrders,
     incarnation: str,
 ) -> Command:
-    strategy, even_if_used = rollout
+    strategy: Mapping[str, Any] = rollout.strategy
     return Command(
         rollout=operation.rollout,
         node=operation.node,
@@ -102,7 +102,8 @@ def _command(
         release=operation.releases,
         expects=None if operation.expects is None else msgspec.convert(operation.expects, Replication),
         # A rollback restores what was there before, also after the first calls.
-        even_if_used=even_if_used or operation.rollback,
+        even_if_used=rollout.even_if_used or operation.rollback,
+        adopt=rollout.adopt and not operation.rollback,
     )
 
 

@@ -8,12 +8,19 @@ from dataclasses import replace
 
 import pytest
 
+from artifacts_app.events import ArtifactUploaded, artifact_stream
+from eventstore import Append, append
 from rollout.agent.module_files import main_file
 from rollout.agent.operations.runner import Runner
 from rollout.agent.settings import settings_from
-from rollout.messages import Action, Phase, Reason
+from rollout.delivery import ingestion
+from rollout.delivery.commands import commands_of
+from rollout.messages import Action, Phase, Reason, to_json
+from rollout.models import NodeModule, Operation
+from rollout.process.advance import advance
 from tests.integration.agent.conftest import SERVERS, Site
 from tests.integration.agent.test_persistence import Configured
+from tests.recorded_fleet import know, operation, phases
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.parametrize("binary", SERVERS, ids=["valkey", "redis"])
@@ -321,3 +328,56 @@ def test_an_operation_without_adoption_still_refuses_it(site, greet):
     report = site.install(greet)
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.MODULE_NOT_OURS)
     assert site.command(greet).action is Action.INSTALL
+
+
+# --- Through a rollout
+
+
+@pytest.mark.django_db
+def test_an_adoption_through_a_rollout(site, greet, admin):
+    upload(greet)
+    know("n1")
+    beat(site, hello=True)
+    known(site)
+    beat(site)
+    body = {"action": "install", "module_name": "greet", "version": greet.version, "adopt": True, "nodes": ["n1"]}
+    uid = admin.post("/v2/rollouts", body, content_type="application/json").json()["uid"]
+    advance(uid)
+    ((_, command),) = commands_of(list(Operation.objects.filter(rollout=uid)))
+    assert command.package
+    path = f"/{greet.package.package_sha256}"
+    site.shelf.content[path] = greet.blob
+    report = site.run(replace(command, package=replace(command.package, url=site.shelf.url + path)))
+    ingestion.record_reports([to_json(report)])
+    assert (phases(uid), report.message) == ({"n1": "succeeded"}, operation(uid, "n1").message)
+    beat(site)
+    row = NodeModule.objects.get(node="n1")
+    assert (row.desired, row.observed, row.state, row.drifted_at) == ("load", "load", "in_sync", None)
+    (shown_module,) = [
+        each for each in admin.get("/v2/nodes/n1").json()["server_state"]["modules"] if each["name"] == "greet"
+    ]
+    assert (shown_module["ours"], shown_module["adopted_from"]) == (True, str(site.root / "foreign.so"))
+    site.server.restart()
+    assert loaded_from(site) == [path_of(site, greet)]
+
+
+def beat(site, *, hello=False):
+    ingestion.record_heartbeats([to_json(site.runner.heartbeat(hello=hello))])
+
+
+def upload(built):
+    """The module's build; the agent gets its bytes from the shelf."""
+    event = ArtifactUploaded(
+        module_name=built.name,
+        version=built.version,
+        platform="linux/x86_64",
+        content_sha256=built.package.content_sha256,
+        package_sha256=built.package.package_sha256,
+        size=built.package.size,
+        storage_key=built.name,
+        module_file=built.package.module_file,
+        members=built.package.members,
+        dependencies=(),
+        document={"module_name": built.name, "version": built.version, "commands": []},
+    )
+    append(Append(artifact_stream(built.name, built.version), 0, [event]))
