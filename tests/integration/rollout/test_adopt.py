@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from accounts.services import update_cluster_settings
 from rollout.delivery import ingestion
 from rollout.delivery.commands import commands_of
 from rollout.domain.errors import RollbackOfAdoptionError
@@ -112,12 +113,15 @@ def test_it_is_not_rolled_back(nodes, admin, has_ended):
     assert (answer.status_code, answer.json()["error_code"]) == (409, "rollback_of_adoption")
 
 
-def test_the_reconciler_unloads_no_adopted_module(nodes, settings):
-    """The server has started from the foreign path again: nothing is corrected but by a load, which the agent refuses."""
+def test_neither_the_reconciler_nor_drift_correction_unloads_it(nodes):
+    """The server has started from the foreign path again, and another one loads what nobody asked for."""
+    update_cluster_settings(correct_drift=True)
     uid = start(adopt=True)
     for each in (A, B):
         say(uid, each, inventory=inventory(installed()))
-    ingestion.record_heartbeats([heartbeat_of(A, modules=[])])
     before = set(Operation.objects.values_list("key", flat=True))
+    ingestion.record_heartbeats([heartbeat_of(A, modules=[installed(loaded=False)])])
+    ingestion.record_heartbeats([heartbeat_of(B, modules=[installed(), installed(2, "c2")])])
     reconcile()
-    assert not Operation.objects.exclude(key__in=before).filter(action=Action.REMOVE).exists()
+    made = Operation.objects.exclude(key__in=before)
+    assert {(each.node, each.action, each.activation) for each in made} == {(A, "install", "load")}
