@@ -169,6 +169,7 @@ class Reason(StrEnum):
     PROBE_FAILED = "probe_failed"
     MODULE_COMMAND_DISABLED = "module_command_disabled"
     MODULE_NOT_OURS = "module_not_ours"
+    NOTHING_TO_ADOPT = "nothing_to_adopt"
     PERMISSION_DENIED = "permission_denied"
     PERSISTENCE_FAILED = "persistence_failed"
     PERSISTENCE_CONFLICT = "persistence_conflict"
@@ -224,6 +225,7 @@ BROADER = {
     Reason.SCRATCH_HUNG: Reason.LOAD_FAILED,
     Reason.SCRATCH_UNAVAILABLE: Reason.LOAD_FAILED,
     Reason.PERMISSION_DENIED: Reason.LOAD_FAILED,
+    Reason.NOTHING_TO_ADOPT: Reason.MODULE_NOT_OURS,
     Reason.PERSISTENCE_FAILED: Reason.IO_ERROR,
     Reason.PERSISTENCE_CONFLICT: Reason.IO_ERROR,
     Reason.EXTERNAL_CONFIGURATION: Reason.LOAD_FAILED,

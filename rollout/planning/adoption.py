@@ -18,10 +18,10 @@ def skips_for_adoption(module: ModuleVersion, nodes: Sequence[Node]) -> dict[str
 def _skip(module: ModuleVersion, node: Node, server: Mapping[str, Any]) -> Skip | None:
     loaded = next((each for each in server.get("modules", ()) if each["name"] == module.module_name), None)
     if loaded is None:
-        return Reason.NOT_INSTALLED, f"The server of {node.name} has not loaded {module.module_name}."
+        return Reason.NOTHING_TO_ADOPT, f"The server of {node.name} has not loaded {module.module_name}."
     name = f"{module.module_name} {loaded['version']}"
     if loaded.get("ours"):
-        return Reason.ALREADY_INSTALLED, f"{name} of {node.name} is Modfleet's already."
+        return Reason.NOTHING_TO_ADOPT, f"{name} of {node.name} is Modfleet's already."
     where = f"{name} on {node.name}, from {loaded['path']}"
     if obstacle := loaded.get("obstacle"):
         return Reason.PERSISTENCE_CONFLICT, f"{where}: {obstacle}"

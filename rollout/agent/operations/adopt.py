@@ -23,7 +23,7 @@ from rollout.messages import Package, Phase, Reason
 def adopt(operation: Operation, package: Package) -> Outcome:
     """Put the package's files into the module store, and write our line in place of the foreign one.
 
-    Raises: `Failure` (not_installed, module_not_ours, persistence_conflict, ...). Then the node is as it was before.
+    Raises: `Failure` (nothing_to_adopt, module_not_ours, persistence_conflict, ...). Then the node is as it was before.
     """
     try:
         operation.deadline.remaining()
@@ -64,11 +64,12 @@ def _adoptable(operation: Operation, package: Package) -> tuple[LoadedModule, st
         info = session.info("server")
         module = next((each for each in session.modules() if each.name == command.module_name), None)
     if module is None:
-        raise Failure(Reason.NOT_INSTALLED, f"The server has not loaded {command.module_name}.")
+        raise Failure(Reason.NOTHING_TO_ADOPT, f"The server has not loaded {command.module_name}.")
     name = f"{module.name} {module.version}"
-    if is_bundled(module.path) or node.module_store.is_ours(module.path):
-        whose = "comes with the server" if is_bundled(module.path) else "is Modfleet's already"
-        raise Failure(Reason.MODULE_NOT_OURS, f"{name} cannot be adopted: it {whose}.")
+    if node.module_store.is_ours(module.path):
+        raise Failure(Reason.NOTHING_TO_ADOPT, f"{name} is Modfleet's already.")
+    if is_bundled(module.path):
+        raise Failure(Reason.MODULE_NOT_OURS, f"{name} cannot be adopted: it comes with the server.")
     if module.version != command.version:
         raise Failure(Reason.MODULE_NOT_OURS, f"The server has loaded {name}, and not version {command.version}.")
     node.persistence.reader.read(info)

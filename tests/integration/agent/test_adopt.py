@@ -317,7 +317,15 @@ def test_a_line_that_changes_at_the_same_time(site, greet, monkeypatch):
 
 def test_nothing_to_adopt(site, built):
     report = adopt(site, built("base"))
-    assert (report.phase, report.reason) == (Phase.FAILED, Reason.NOT_INSTALLED)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.NOTHING_TO_ADOPT)
+
+
+def test_a_module_that_is_ours(site, built):
+    base = built("base")
+    site.install(base)
+    report = adopt(site, replace(base, package=built("greet").package))
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.NOTHING_TO_ADOPT)
+    assert site.server.loaded() == {("base", base.version), ("greet", 10000)}
 
 
 def test_another_version(site, built):

@@ -60,8 +60,8 @@ def test_it_works(nodes, admin):
 @pytest.mark.parametrize(
     ("module", "reason", "words"),
     [
-        ({"name": "other"}, "not_installed", "has not loaded greet"),
-        ({"ours": True}, "already_installed", "is Modfleet's already"),
+        ({"name": "other"}, "nothing_to_adopt", "has not loaded greet"),
+        ({"ours": True}, "nothing_to_adopt", "is Modfleet's already"),
         ({"obstacle": "The line is on the server's command line."}, "persistence_conflict", "command line"),
         ({"sha256": ""}, "agent_too_old", "does not report its digest"),
         ({"sha256": "c2"}, "module_not_ours", "it is not the file of greet 1"),
