@@ -744,9 +744,18 @@ class Heartbeat:
 Message = TypeVar("Message", Command, Report, Reports, Heartbeat)
 
 
+#: Fields of `ServerModule` that are left out while they are empty.
+_OF_FOREIGN_MODULES = ("sha256", "line", "obstacle", "adopted_from")
+
+
 def to_json(message: Command | Report | Reports | Heartbeat) -> dict[str, Any]:
     """Return `message` as plain JSON values."""
     built: dict[str, Any] = msgspec.to_builtins(message)
+    if isinstance(message, Heartbeat) and message.facts is not None:
+        # Most modules have none of these, and a heartbeat has a limit.
+        for module in built["facts"]["modules"]:
+            for name in [each for each in _OF_FOREIGN_MODULES if not module[each]]:
+                del module[name]
     if isinstance(message, Report) and message.reason in BROADER:
         # An older control plane drops a report whose reason it does not know. It ignores the field `cause`.
         built |= {"reason": str(BROADER[message.reason]), "cause": str(message.reason)}
