@@ -38,6 +38,10 @@ VALUES: dict[str, Any] = {
     "master": "",
     "ServerModule.bundled": False,
     "most_called": "greet.hello",
+    "ServerModule.sha256": "",
+    "ServerModule.line": "",
+    "ServerModule.obstacle": "",
+    "ServerModule.adopted_from": "",
     "path": "/usr/lib/modfleet/node-1/greet/1/greet.so",
     "problem": "",
     "rdb_last_bgsave_status": "ok",
@@ -201,7 +205,9 @@ VALUES: dict[str, Any] = {
 }
 
 #: Fields of requests without an example: they exclude other fields, or need an earlier request.
-NOT_SENT = frozenset({"nodes", "pattern", "plan_hash", "selector", "start_at", "status", "supersede", "even_if_used"})
+NOT_SENT = frozenset(
+    {"nodes", "pattern", "plan_hash", "selector", "start_at", "status", "supersede", "even_if_used", "adopt"}
+)
 
 TEXTS = {
     "text/plain": '# HELP modfleet_nodes Nodes by phase\n# TYPE modfleet_nodes gauge\nmodfleet_nodes{phase="online"} 3.0\n',

@@ -49,7 +49,7 @@ def unload_and_rewrite(operation: Operation, session: Session, loaded: LoadedMod
     Raises: `Failure`. Then the module is loaded as before.
     """
     before = None
-    if not operation.command.has_types:
+    if not operation.has_types:
         before = calls_in(session.info("commandstats"))
         rewrite(operation, session)
         refuse_unsafe(operation, loaded)  # again: the rewrite may have taken minutes

@@ -52,7 +52,7 @@ def try_in_scratch(
         if settings.scratch == "require":
             operation.server_log.quote(failure.lines)
         return _given_up(operation, key, failure)
-    successes.add(done)
+    successes.add(package.content_sha256, done)
     return done
 
 

@@ -166,6 +166,29 @@ def test_a_success_is_kept(site, built, monkeypatch):
     assert other.reason is Reason.AGENT_ERROR  # it tried
 
 
+@pytest.mark.parametrize("aof", ["no"])
+def test_data_types_that_were_seen_count_as_declared_ones(site, built):
+    """The line is written together with the load, and not only when the server has settled."""
+    seen = []
+    command = site.command(built("keeps"), settle_seconds=0.2)
+    site.run_and(command, Phase.SETTLING, lambda: seen.extend(site.include()))
+    assert seen == [f"loadmodule {site.folder(built('keeps'))}/keeps.so"]
+
+
+@pytest.mark.parametrize("aof", ["no"])
+@pytest.mark.parametrize("is_known_here", [True, False])
+def test_auxiliary_data_that_was_seen_is_kept(site, built, is_known_here):
+    """By this node, or, as the command says, by another one."""
+    site.install(built("aux"))
+    if not is_known_here:
+        (site.root / "journal/.scratch.json").unlink()
+    site.restart_agent()
+    site.server.call("CONFIG", "SET", "save", "3600 1")
+    report = site.remove(built("aux"), aux_data=None if is_known_here else True)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.AUX_DATA)
+    assert site.server.loaded() == {("aux", 10000)}
+
+
 def test_a_failure_is_not_kept(site, built):
     site.install(built("refuses"))
     assert scratches(site) == []
