@@ -13,6 +13,7 @@ SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 #: By field name, or by component and field name where the field name alone is not enough.
 VALUES: dict[str, Any] = {
+    "domain": "",
     "Degradation.message": "The server at unix:///run/redis/redis.sock cannot be reached: Connection refused.",
     "Degradation.reason": "server_unreachable",
     "Finding.message": "No line of the server's configuration includes the agent's file.",
@@ -37,11 +38,17 @@ VALUES: dict[str, Any] = {
     "master": "",
     "ServerModule.bundled": False,
     "most_called": "greet.hello",
+    "ServerModule.sha256": "",
+    "ServerModule.line": "",
+    "ServerModule.obstacle": "",
+    "ServerModule.adopted_from": "",
     "path": "/usr/lib/modfleet/node-1/greet/1/greet.so",
     "problem": "",
     "rdb_last_bgsave_status": "ok",
     "run_id": "2c26b46b68ffc68ff99b453c1d30413413422d70",
     "save_points": "3600 1",
+    "would_start": "yes",
+    "would_start_reason": "",
     "ControlKey.id": "9f86d081884c7d65",
     "CreatedJoinToken.id": UID,
     "CreatedJoinToken.pattern": None,
@@ -198,7 +205,9 @@ VALUES: dict[str, Any] = {
 }
 
 #: Fields of requests without an example: they exclude other fields, or need an earlier request.
-NOT_SENT = frozenset({"nodes", "pattern", "plan_hash", "selector", "start_at", "status", "supersede", "even_if_used"})
+NOT_SENT = frozenset(
+    {"nodes", "pattern", "plan_hash", "selector", "start_at", "status", "supersede", "even_if_used", "adopt"}
+)
 
 TEXTS = {
     "text/plain": '# HELP modfleet_nodes Nodes by phase\n# TYPE modfleet_nodes gauge\nmodfleet_nodes{phase="online"} 3.0\n',

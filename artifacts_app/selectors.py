@@ -192,6 +192,8 @@ class OfferedBuild:
     commands: frozenset[str] = frozenset()
     compatible_redis_version: str = ""
     entry_points: frozenset[str] = frozenset()
+    #: SHA-256 of its `.so`.
+    module_sha256: str = ""
 
 
 def offered_builds(keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], list[OfferedBuild]]:
@@ -217,6 +219,7 @@ def _offered(row: Build) -> OfferedBuild:
         commands=frozenset(each["command_name"].lower() for each in metadata.get("commands", ())),
         compatible_redis_version=metadata.get("compatible_redis_version", ""),
         entry_points=frozenset(json.loads(row.entry_points)),
+        module_sha256=next((each.sha256 for each in members_of(row) if each.path == row.module_file), ""),
     )
 
 

@@ -7,7 +7,21 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from modfleet.commands import agent, artifacts, events, freeze, login, modules, nodes, pack, push, rollout, up, users
+from modfleet.commands import (
+    adopt,
+    agent,
+    artifacts,
+    events,
+    freeze,
+    login,
+    modules,
+    nodes,
+    pack,
+    push,
+    rollout,
+    up,
+    users,
+)
 from modfleet.commands.parameters import builds
 from modfleet.commands.session import Session, open_session, printable
 from modfleet.failure import EXIT_CODES, CommandError, ExitCode
@@ -71,6 +85,7 @@ app.add_typer(rollout.app, name="rollout")
 app.add_typer(modules.app, name="modules")
 app.add_typer(artifacts.app, name="artifacts")
 app.add_typer(nodes.app, name="nodes")
+app.command("adopt")(adopt.adopt)
 app.command("events")(events.events)
 app.add_typer(users.app, name="users")
 app.command("freeze")(freeze.freeze)

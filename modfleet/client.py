@@ -56,6 +56,7 @@ NEXT_STEPS: Mapping[str, str] = {
     "rollout_not_found": "`modfleet rollout list` lists all rollouts.",
     "unauthenticated": "Run `modfleet login`, or set MODFLEET_USER and MODFLEET_PASSWORD.",
     "unknown_node": "`modfleet nodes` lists all nodes.",
+    "rollback_of_adoption": "`modfleet rollout start MODULE VERSION --action remove` unloads the module.",
     "user_not_found": "`modfleet users` lists all users.",
     "wrong_phase": "`modfleet rollout why UID` shows what the rollout waits for.",
 }

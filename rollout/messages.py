@@ -6,7 +6,7 @@ plane, each message is in an envelope (`rollout.signing`). Other nodes send each
 without an envelope.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
@@ -169,6 +169,7 @@ class Reason(StrEnum):
     PROBE_FAILED = "probe_failed"
     MODULE_COMMAND_DISABLED = "module_command_disabled"
     MODULE_NOT_OURS = "module_not_ours"
+    NOTHING_TO_ADOPT = "nothing_to_adopt"
     PERMISSION_DENIED = "permission_denied"
     PERSISTENCE_FAILED = "persistence_failed"
     PERSISTENCE_CONFLICT = "persistence_conflict"
@@ -224,6 +225,7 @@ BROADER = {
     Reason.SCRATCH_HUNG: Reason.LOAD_FAILED,
     Reason.SCRATCH_UNAVAILABLE: Reason.LOAD_FAILED,
     Reason.PERMISSION_DENIED: Reason.LOAD_FAILED,
+    Reason.NOTHING_TO_ADOPT: Reason.MODULE_NOT_OURS,
     Reason.PERSISTENCE_FAILED: Reason.IO_ERROR,
     Reason.PERSISTENCE_CONFLICT: Reason.IO_ERROR,
     Reason.EXTERNAL_CONFIGURATION: Reason.LOAD_FAILED,
@@ -343,7 +345,8 @@ class Command:
     settle_seconds: float = 0.0
     #: Module names, each after those that it needs. A server loads its modules in this order when it starts.
     load_order: tuple[str, ...] = ()
-    #: True if the module declares data types: a server with keys of these types does not start without the module.
+    #: True if the module declares data types, or a scratch server has seen some: a server with keys of these types does not
+    #: start without the module.
     has_types: bool = False
     #: The request that led to the command, for the agent's log.
     correlation_id: str = ""
@@ -355,9 +358,12 @@ class Command:
     #: The server's place in its shard when the operation was released. If it differs just before the agent changes the
     #: server, the agent returns the operation. None: not checked.
     expects: Replication | None = None
+    #: Take over the module that the server has loaded from another path, if its file is that of the package: without a load.
+    adopt: bool = False
     #: Unload the module even if its commands were called in the last 10 minutes.
     even_if_used: bool = False
-    #: The module writes auxiliary data, so that a server does not load its own RDB file without the module. None: not known.
+    #: The module writes auxiliary data, so that a server does not load its own RDB file without the module: as scratch
+    #: servers have seen on any node, for the build that this node has. None: not known.
     aux_data: bool | None = None
     #: `stop`: the operation fails if, while the server settles, more than twice the share of calls fails.
     failed_calls: FailedCalls = FailedCalls.WARN
@@ -392,6 +398,12 @@ def scratch_key(*, content_sha256: str, server: str, args: Sequence[str], platfo
     """Return the name of all loads of the same bytes into the same server, such as `redis 7.0.15`, with the same arguments,
     on the same platform."""
     return sha256(msgspec.json.encode([content_sha256, server, args, platform])).hexdigest()
+
+
+def any_known(answers: Iterable[bool | None]) -> bool | None:
+    """Return True if one answer is True, None if no answer is known, and else False."""
+    known = {each for each in answers if each is not None}
+    return True in known if known else None
 
 
 #: The most texts of each kind in a `ScratchLoad`.
@@ -535,6 +547,10 @@ class ServerModule:
 
     `recent_calls`: calls of its commands in the last 10 minutes, None if it is not known. `most_called`: the command with
     the most of them. `clients`: names of clients whose last command was one of them, the newest first.
+
+    Of a module that is neither ours nor bundled: `sha256` of the loaded file, empty if it is not known; `line`: the place of
+    the line that loads it at the next start, empty if there is none; `obstacle`: why it cannot be adopted, empty if it can.
+    `adopted_from`: Modfleet has adopted it, and the server still runs it from this path, until its next start.
     """
 
     name: Fact
@@ -546,6 +562,10 @@ class ServerModule:
     recent_calls: Number | None = None
     most_called: Fact = ""
     clients: Annotated[tuple[Fact, ...], Meta(max_length=8)] = ()
+    sha256: Digest = ""
+    line: Fact = ""
+    obstacle: Fact = ""
+    adopted_from: Fact = ""
 
 
 #: The most names of a server, and the most pairs of servers between which slots migrate, that a heartbeat has.
@@ -724,9 +744,18 @@ class Heartbeat:
 Message = TypeVar("Message", Command, Report, Reports, Heartbeat)
 
 
+#: Fields of `ServerModule` that are left out while they are empty.
+_OF_FOREIGN_MODULES = ("sha256", "line", "obstacle", "adopted_from")
+
+
 def to_json(message: Command | Report | Reports | Heartbeat) -> dict[str, Any]:
     """Return `message` as plain JSON values."""
     built: dict[str, Any] = msgspec.to_builtins(message)
+    if isinstance(message, Heartbeat) and message.facts is not None:
+        # Most modules have none of these, and a heartbeat has a limit.
+        for module in built["facts"]["modules"]:
+            for name in [each for each in _OF_FOREIGN_MODULES if not module[each]]:
+                del module[name]
     if isinstance(message, Report) and message.reason in BROADER:
         # An older control plane drops a report whose reason it does not know. It ignores the field `cause`.
         built |= {"reason": str(BROADER[message.reason]), "cause": str(message.reason)}

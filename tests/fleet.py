@@ -249,7 +249,7 @@ class Fleet:
             self.wait_for_phase(name, "online")
         versions = {each["version"] for name in self.names for each in self.node(name)["modules"]}
         for version in versions:
-            self.carry_out(version, "remove", supersede=True)
+            self.carry_out(version, "remove", supersede=True, even_if_used=True)
         assert not any(self.files(name) for name in self.names)
 
 

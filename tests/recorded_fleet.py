@@ -45,7 +45,12 @@ _sequence = itertools.count(1)
 
 
 def upload(
-    module_name: str = "greet", version: int = 1, platform: str = PLATFORM, content: str = "c1", command: str = ""
+    module_name: str = "greet",
+    version: int = 1,
+    platform: str = PLATFORM,
+    content: str = "c1",
+    command: str = "",
+    arguments: str = "",
 ) -> None:
     """A build of the module; its bytes are nowhere."""
     commands = [{"command_name": command or f"{module_name}.hello"}]
@@ -60,7 +65,12 @@ def upload(
         module_file="greet.so",
         members=(Member(path="greet.so", size=10, sha256=content),),
         dependencies=(),
-        document={"module_name": module_name, "version": version, "commands": commands},
+        document={
+            "module_name": module_name,
+            "version": version,
+            "commands": commands,
+            **({"command_line_args": arguments} if arguments else {}),
+        },
     )
     append(Append(artifact_stream(module_name, version), 0, [build]))
 

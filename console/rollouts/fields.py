@@ -251,6 +251,13 @@ MORE = (
         help="Without this, a module is not removed if its commands were called in the last 10 minutes.",
         kind=Kind.FLAG,
     ),
+    Field(
+        name="adopt",
+        label="Adopt the module where it is loaded already",
+        help="Servers that have loaded the same file from another path keep it, and Modfleet takes over their lines. "
+        "All other nodes are skipped.",
+        kind=Kind.FLAG,
+    ),
 )
 ALL = (ACTION, ACTIVATION, NODES, *SELECTOR, *COMMON, *MORE)
 
@@ -281,7 +288,7 @@ def _texts(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, list
                 yield here, [str(inner)]
 
 
-_DEFAULTS = defaults() | {"supersede": [], "even_if_used": []}
+_DEFAULTS = defaults() | {"supersede": [], "even_if_used": [], "adopt": []}
 
 
 def texts_of(given: QueryDict) -> Texts:

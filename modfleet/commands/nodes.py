@@ -202,6 +202,8 @@ def _server_parts(server: Document) -> Iterator[RenderableType]:
 
 
 def _installer(module: Document) -> str:
+    if module.get("adopted_from"):
+        return f"another, adopted: runs from {module['adopted_from']} until the next start"
     if module["ours"]:
         return "Modfleet"
     return "the server (bundled)" if module.get("bundled") else "another"

@@ -9,11 +9,11 @@ from django.conf import settings
 
 from artifacts_app.selectors import BuildToFetch, build_to_fetch
 from eventstore import database_now
-from rollout.delivery.scratch_successes import successes_of
+from rollout.delivery.scratch_successes import Learned, learned_of
 from rollout.domain.node.state import Identity
 from rollout.domain.placement.commands import Skip
 from rollout.domain.strategy import Strategy
-from rollout.messages import Action, Activation, Command, FailedCalls, Package, Replication
+from rollout.messages import Action, Activation, Command, FailedCalls, Package, Replication, any_known
 from rollout.models import Node, Operation, Rollout
 from rollout.planning.load_order import LoadOrders
 from rollout.process import timeouts
@@ -25,7 +25,8 @@ def commands_of(operations: Sequence[Any]) -> Iterator[tuple[Any, Command]]:
     platforms = {name: node.fitting_platforms for name, node in nodes.items()}
     rollouts = _rollouts(each.rollout for each in operations)
     load_orders = LoadOrders(operations, platforms)
-    successes = successes_of(each.content_sha256 for each in operations if each.action == Action.INSTALL)
+    contents = {each.key: load_orders.contents_on_node(each) for each in operations}
+    learned = learned_of(content for each in operations for content in (each.content_sha256, *contents[each.key]))
     sent_at = database_now().timestamp()
     found: dict[tuple[str, int, str, tuple[str, ...]], BuildToFetch | None] = {}
     lacking: list[tuple[Operation, Skip]] = []
@@ -43,25 +44,35 @@ def commands_of(operations: Sequence[Any]) -> Iterator[tuple[Any, Command]]:
         # If its start is not known, no agent accepts the command; its next heartbeat leads to another one.
         incarnation = (each.incarnation or "unknown") if nodes[each.node].identity == Identity.SIGNED else ""
         command = _command(each, build, rollouts[each.rollout], sent_at, load_orders, incarnation)
-        yield each, replace(command, scratch_done=successes.get(each.content_sha256, ()))
+        new = learned.get(each.content_sha256, Learned()) if build else Learned()
+        there = [learned[content] for content in contents[each.key] if content in learned]
+        yield (
+            each,
+            replace(
+                command,
+                scratch_done=new.keys,
+                has_types=command.has_types or any(known.has_types for known in (new, *there)),
+                aux_data=any_known(known.aux_data for known in there),
+            ),
+        )
     timeouts.end_for_lack_of_a_build(lacking)
 
 
-def _rollouts(uids: Iterable[str]) -> dict[str, tuple[dict[str, Any], bool]]:
-    """Return the strategy of each rollout, and if it removes the module even if that is used."""
-    rows = Rollout.objects.filter(uid__in=set(uids)).values_list("uid", "strategy", "even_if_used")
-    return {uid: (strategy, even_if_used) for uid, strategy, even_if_used in rows}
+def _rollouts(uids: Iterable[str]) -> dict[str, Rollout]:
+    """Return the rollouts, with the fields that commands need."""
+    rows = Rollout.objects.filter(uid__in=set(uids)).only("uid", "strategy", "even_if_used", "adopt")
+    return {row.uid: row for row in rows}
 
 
 def _command(
     operation: Operation,
     build: BuildToFetch | None,
-    rollout: tuple[Mapping[str, Any], bool],
+    rollout: Rollout,
     sent_at: float,
     load_orders: LoadOrders,
     incarnation: str,
 ) -> Command:
-    strategy, even_if_used = rollout
+    strategy: Mapping[str, Any] = rollout.strategy
     return Command(
         rollout=operation.rollout,
         node=operation.node,
@@ -91,7 +102,8 @@ def _command(
         release=operation.releases,
         expects=None if operation.expects is None else msgspec.convert(operation.expects, Replication),
         # A rollback restores what was there before, also after the first calls.
-        even_if_used=even_if_used or operation.rollback,
+        even_if_used=rollout.even_if_used or operation.rollback,
+        adopt=rollout.adopt and not operation.rollback,
     )
 
 

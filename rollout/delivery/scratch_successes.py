@@ -1,12 +1,13 @@
 """Loads in scratch servers that have succeeded: recorded from reports, sent with commands to nodes that can run none."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from operator import attrgetter
 
 import msgspec
 
 from eventstore import database_now
-from rollout.messages import Report
+from rollout.messages import Report, any_known
 from rollout.models import Operation, ScratchSuccess
 from rollout.projections.counters import operation_key
 
@@ -35,13 +36,25 @@ def keep_successes(reports: Iterable[Report], operations: Mapping[str, Operation
         ScratchSuccess.objects.bulk_create(sorted(rows.values(), key=attrgetter("key")), ignore_conflicts=True)
 
 
-def successes_of(digests: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return the keys of the successes with these contents, by `content_sha256`; one query."""
-    found: dict[str, tuple[str, ...]] = {}
-    wanted = set(digests)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """What scratch servers have shown about one build. None: not known. `keys`: of its successes, the newest ones."""
+
+    keys: tuple[str, ...] = ()
+    has_types: bool | None = None
+    aux_data: bool | None = None
+
+
+def learned_of(digests: Iterable[str]) -> dict[str, Learned]:
+    """Return what is known about the builds with these contents, by `content_sha256`; one query."""
+    found: dict[str, Learned] = {}
+    wanted = set(digests) - {""}
     rows = ScratchSuccess.objects.filter(content_sha256__in=wanted).order_by("-recorded_at") if wanted else ()
     for row in rows:
-        known = found.get(row.content_sha256, ())
-        if len(known) < MOST_KEYS:
-            found[row.content_sha256] = (*known, row.key)
+        known = found.get(row.content_sha256, Learned())
+        found[row.content_sha256] = Learned(
+            keys=(*known.keys, row.key)[:MOST_KEYS],
+            has_types=any_known((known.has_types, row.learned.get("has_types"))),
+            aux_data=any_known((known.aux_data, row.learned.get("aux_data"))),
+        )
     return found

@@ -108,6 +108,13 @@ class RollbackOfRollbackError(RolloutError):
     code = "rollback_of_rollback"
 
 
+class RollbackOfAdoptionError(RolloutError):
+    """An adoption is not rolled back: that would unload the module. To unload it, start a rollout that removes it."""
+
+    kind = Kind.CONFLICT
+    code = "rollback_of_adoption"
+
+
 class NothingToRetryError(RolloutError):
     """No node of this rollout has failed."""
 

@@ -159,7 +159,11 @@ WORDS: Mapping[Reason, Words] = {
     ),
     Reason.MODULE_NOT_OURS: Words(
         "The server has a module of that name that Modfleet did not install.",
-        "Unload that module, or remove it from the server's configuration, then retry.",
+        "Adopt it with `modfleet adopt`; or unload it, remove it from the server's configuration, and retry.",
+    ),
+    Reason.NOTHING_TO_ADOPT: Words(
+        "The server has not loaded the module, or Modfleet has installed it.",
+        "Nothing to do. To install the module, start a rollout without `adopt`.",
     ),
     Reason.UNLOAD_REFUSED: Words(
         "The server refused to unload the module, or its data may need the module.",

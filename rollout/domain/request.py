@@ -24,7 +24,8 @@ class RolloutRequest:
     the plan is still the one with this hash. `retry_of`: the finished rollout whose failed nodes are retried. `purge`:
     delete the module object and the artifact after all nodes have succeeded. `undoes`: a version that is removed in
     addition. `yields`: the reconciler asks, so any request of a person supersedes it. `is_needed`: another rollout needs
-    the module. `even_if_used`: remove the module even if its commands were called in the last 10 minutes.
+    the module. `even_if_used`: remove the module even if its commands were called in the last 10 minutes. `adopt`:
+    take over the module where the server has loaded the same file already, from a path that is not Modfleet's.
     """
 
     action: Action
@@ -44,6 +45,7 @@ class RolloutRequest:
     yields: bool = False
     is_needed: bool = False
     even_if_used: bool = False
+    adopt: bool = False
 
     @property
     def named(self) -> bool:

@@ -109,6 +109,9 @@ class ShardMember(models.Model):
     not_ready_since = models.DateTimeField(null=True)
     #: The machine or container of its agent.
     host = models.CharField(max_length=64, db_index=True)
+    #: The shard before this one, and when it changed.
+    former_shard = models.CharField(max_length=264, default="", db_default="")
+    moved_at = models.DateTimeField(null=True)
 
     def __str__(self) -> str:
         return self.node

@@ -56,6 +56,8 @@ class Rollout(Caused):
     named = models.BooleanField()
     #: A removal that unloads the module even if its commands were called lately.
     even_if_used = models.BooleanField(default=False, db_default=False)
+    #: An installation that takes over modules that are loaded already.
+    adopt = models.BooleanField(default=False, db_default=False)
     strategy = models.JSONField()
     created_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True)

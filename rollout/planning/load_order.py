@@ -17,14 +17,26 @@ class LoadOrders:
     def __init__(self, operations: Iterable[Operation], platforms: Mapping[str, Sequence[str]]) -> None:
         self._platforms = platforms
         self._on: dict[str, set[tuple[str, int]]] = {}
-        rows = NodeModule.objects.filter(node__in=platforms).values_list("node", "module_name", "version")
+        rows = NodeModule.objects.filter(node__in=platforms).values_list(
+            "node", "module_name", "version", "content_sha256"
+        )
+        self._contents: dict[tuple[str, str, int | None], str] = {
+            (node, name, version): content for node, name, version, content in rows
+        }
         of_operations = [(each.node, each.module_name, each.version) for each in operations]
-        for node, module_name, version in [*rows, *of_operations]:
+        for node, module_name, version in [*(row[:3] for row in rows), *of_operations]:
             self._on.setdefault(node, set()).add((module_name, version))
         self._modules = module_versions(set().union(*self._on.values()))
 
     def module(self, operation: Operation) -> ModuleVersion:
         return self._modules[operation.module_name, operation.version]
+
+    def contents_on_node(self, operation: Operation) -> tuple[str, ...]:
+        """Return the `content_sha256` of each version that its node has and the operation may unload: its own, and the one
+        that it undoes."""
+        versions = (operation.version, operation.undoes)
+        keys = ((operation.node, operation.module_name, version) for version in versions)
+        return tuple(content for key in keys if (content := self._contents.get(key)))
 
     def of(self, node: str) -> tuple[str, ...]:
         """Return the names of the node's modules that others need or that need others, each after those that it needs."""

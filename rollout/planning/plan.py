@@ -91,6 +91,7 @@ class Plan:
             "named": request.named,
             "supersede": request.supersede,
             "even_if_used": request.even_if_used,
+            "adopt": request.adopt,
             "strategy": replace(
                 strategy, retries=replace(strategy.retries, reasons=tuple(sorted(strategy.retries.reasons)))
             ),

@@ -8,6 +8,7 @@ from eventstore import snapshot
 from rollout.domain.errors import RolloutInProgressError
 from rollout.domain.request import RolloutRequest
 from rollout.messages import Action, Activation
+from rollout.planning.adoption import skips_for_adoption
 from rollout.planning.bundled import skips_for_bundled_modules
 from rollout.planning.catalogue import ModuleVersion, version_to_install
 from rollout.planning.conflicts import skips_for_taken_commands
@@ -41,6 +42,9 @@ def plan_of(request: RolloutRequest) -> Plan:
         refuse_if_needed(request.module_name, request.version, included, observed)
         if not request.even_if_used:
             refuse_if_used(request.module_name, request.version, included, observed)
+    elif request.adopt:
+        skips |= skips_for_adoption(module, included)
+        included = [node for node in included if node.name not in skips]
     elif request.activation == Activation.LOAD:
         skips |= skips_for_taken_commands(module, included, observed)
         included = [node for node in included if node.name not in skips]

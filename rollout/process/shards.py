@@ -9,6 +9,7 @@ from django.db.models.functions import Cast
 from msgspec import json
 from msgspec.json import Decoder
 
+from eventstore import database_now
 from rollout.domain.node.state import Identity
 from rollout.domain.topology.places import Place, places_of
 from rollout.domain.topology.servers import Server, ServerFacts
@@ -19,6 +20,7 @@ from rollout.queries.nodes import node_rows
 #: The number of PostgreSQL's advisory lock, in the key space of two numbers. The log's lock has one number.
 _LOCK = (1_297_040_455, 1)
 _REPORTED = ("replication", "facts", "pace", "migrations", "host", "not_ready", "not_ready_message", "not_ready_since")
+_MOVED = ("former_shard", "moved_at")
 _PLACE = ("shard", "role", "master", "depth", "replicas", "unmanaged", "ignored", "unmanaged_master")
 #: Decoded by msgspec, which takes a fifth of Django's time.
 _LISTS = ("replicas", "unmanaged", "ignored")
@@ -44,9 +46,11 @@ def place_members(news: Mapping[str, ShardMember] | None = None) -> set[str]:
         ShardMember.objects.filter(node__in=gone).delete()
     moved = [name for name, place in places.items() if name not in news and place != known[name]]
     # Two writes: what a node has reported is written only by a transaction that has locked its liveness.
-    write_members(_placed((row for name, row in news.items() if name in places), places), (*_PLACE, *_REPORTED))
+    write_members(
+        _placed((row for name, row in news.items() if name in places), places), (*_PLACE, *_MOVED, *_REPORTED)
+    )
     if moved:
-        write_members(_placed(ShardMember.objects.filter(node__in=moved).order_by("node"), places), _PLACE)
+        write_members(_placed(ShardMember.objects.filter(node__in=moved).order_by("node"), places), (*_PLACE, *_MOVED))
     return {*moved, *news.keys() & places.keys()}
 
 
@@ -80,8 +84,10 @@ def _known_members() -> tuple[dict[str, Place], dict[str, tuple[str, str]]]:
 
 
 def _placed(rows: Iterable[ShardMember], places: Mapping[str, Place]) -> list[ShardMember]:
-    placed = []
+    placed, now = [], database_now()
     for row in rows:
+        if row.shard and row.shard != places[row.node].shard:
+            row.former_shard, row.moved_at = row.shard, now
         for name, value in as_stored(places[row.node]).items():
             setattr(row, name, value)
         placed.append(row)

@@ -65,6 +65,7 @@ def new_rollout(event: RolloutStarted, recorded: RecordedEvent) -> Rollout:
         needs=list(event.needs),
         named=event.named,
         even_if_used=event.even_if_used,
+        adopt=event.adopt,
         strategy=msgspec.to_builtins(event.strategy),
         created_at=recorded.recorded_at,
         total=event.total,

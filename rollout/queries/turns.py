@@ -15,6 +15,9 @@ from rollout.models import Liveness, Node, NodeModule, Operation, ShardMember
 
 #: A heartbeat that is older than so many intervals says nothing about the server now.
 FRESH_INTERVALS = 1.5
+#: All members of a shard have told of a failover within this time, seconds: the longest allowed silence of an online node
+#: with the default interval, and the time of a failover.
+MOVING_SECONDS = 60.0
 _CHUNK = 500
 #: Operations that may change a server.
 CHANGES_SERVER = (
@@ -26,7 +29,7 @@ class Facts:
     """Reads from the database what turns depend on. The simulation has the same facts in memory."""
 
     def members(self, nodes: Collection[str]) -> Mapping[str, ShardMember]:
-        return ShardMember.objects.in_bulk(nodes)
+        return ShardMember.objects.defer("facts", "replication", "migrations").in_bulk(nodes)
 
     def heard(self, nodes: Collection[str]) -> Mapping[str, Liveness]:
         rows = Liveness.objects.filter(node__in=nodes).only("last_seen", "interval_seconds")
@@ -51,7 +54,8 @@ class Facts:
         """Return the nodes on which an operation is in progress that may change the server, also a late one."""
         in_progress = Q(deadline_at__isnull=False) | Q(may_run_until__gt=now)
         nodes = Operation.attempts.filter(CHANGES_SERVER, in_progress).values("node")
-        return {each.node: each for each in ShardMember.objects.filter(node__in=nodes)}
+        members = ShardMember.objects.filter(node__in=nodes).only("node", "shard", "host", "former_shard", "moved_at")
+        return {each.node: each for each in members}
 
 
 def releasable(
@@ -141,7 +145,8 @@ class _Fleet:
             hosts: dict[str, set[str]] = {}
             members = self._facts.in_progress(self._now)
             for node, member in members.items():
-                shards.setdefault(member.shard, set()).add(node)
+                for shard in (member.shard, _former_shard(member, self._now)):
+                    shards.setdefault(shard, set()).add(node)
                 hosts.setdefault(member.host, set()).add(node)
             domains = set(self._domains(members.keys()).values())
             self._busy = Fleet(busy_shards=shards, busy_hosts=hosts, busy_domains=domains, busy=members.keys())
@@ -212,6 +217,12 @@ def _replicas(member: ShardMember) -> Iterable[str]:
     return replicas
 
 
+def _former_shard(member: ShardMember, now: datetime) -> str:
+    """Return the shard before this one, if it changed so lately that other members may not have told of it yet."""
+    is_new = member.moved_at is not None and member.moved_at + timedelta(seconds=MOVING_SECONDS) > now
+    return member.former_shard if is_new else ""
+
+
 def _place(
     member: ShardMember, members: Mapping[str, ShardMember], domain: str, heard: Liveness | None, now: datetime
 ) -> Place:
@@ -219,6 +230,7 @@ def _place(
     interval = FRESH_INTERVALS * heard.interval_seconds if heard else 0.0
     return Place(
         shard=member.shard,
+        former_shard=_former_shard(member, now),
         role=member.role,
         above=above,
         below=below,

@@ -32,7 +32,8 @@ def roll_back_rollout(uid: str, *, origin: Origin = Origin.API) -> str:
     """Restore on every node what it had before. Return the rollout that does it: the same, or a new one if it has ended.
     At most one rollback of a rollout restores anything.
 
-    Raises: `NothingToRollBackError`, `RollbackOfRollbackError`, `ModuleNeededError`, `WrongPhaseError`, `RolloutNotFoundError`.
+    Raises: `NothingToRollBackError`, `RollbackOfRollbackError`, `RollbackOfAdoptionError`,
+    `ModuleNeededError`, `WrongPhaseError`, `RolloutNotFoundError`.
     """
     state = transact(rollout_stream(uid), ROLLOUT, RollBackAll(rollout=uid))
     if state.started is not None and state.phase in ROLLED_BACK_BY_A_NEW_ROLLOUT:

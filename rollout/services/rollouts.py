@@ -126,6 +126,7 @@ def _again(started: RolloutStarted, nodes: tuple[str, ...]) -> RolloutRequest:
         retry_of=started.rollout,
         purge=started.purge,
         even_if_used=started.even_if_used,
+        adopt=started.adopt,
     )
 
 

@@ -80,6 +80,7 @@ def _started(plan: Plan, uid: str, bringing: Mapping[str, Collection[str]]) -> A
         retry_of=request.retry_of,
         purge=request.purge,
         even_if_used=request.even_if_used,
+        adopt=request.adopt,
     )
     return Append(rollout_stream(uid), 0, ROLLOUT.decide(RolloutState(), Start(started=started)))
 

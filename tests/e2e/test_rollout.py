@@ -18,9 +18,24 @@ def test_it_works(fleet, uploaded):
 def test_removal_unloads_and_deletes(fleet, uploaded):
     version = uploaded()
     fleet.carry_out(version)
-    assert fleet.carry_out(version, "remove")["phase"] == "succeeded"
+    assert fleet.carry_out(version, "remove", even_if_used=True)["phase"] == "succeeded"
     assert fleet.greetings() == ["", "", ""]
     assert [fleet.files(name) for name in fleet.names] == [[], [], []]
+
+
+def test_a_module_that_clients_use_is_not_removed(fleet, uploaded):
+    version = uploaded()
+    fleet.carry_out(version)
+    fleet.greetings()
+    wait_for(lambda: all(_recent_calls(fleet, name) for name in fleet.names))
+    body = {"action": "remove", "module_name": "greet", "version": version}
+    answer = fleet.api.post(ROLLOUTS, json=body)
+    assert (answer.status_code, answer.json()["error_code"]) == (409, "in_use")
+    assert all(fleet.greetings())
+
+
+def _recent_calls(fleet, name):
+    return sum(each["recent_calls"] or 0 for each in fleet.node(name)["server_state"]["modules"])
 
 
 def test_restarted_server_keeps_the_module(fleet, uploaded):
@@ -35,7 +50,7 @@ def test_restarted_server_keeps_the_module(fleet, uploaded):
 def test_restarted_server_does_not_get_a_removed_module_back(fleet, uploaded):
     version = uploaded()
     fleet.carry_out(version)
-    fleet.carry_out(version, "remove")
+    fleet.carry_out(version, "remove", even_if_used=True)
     fleet.up.kill("node-2-server")
     assert wait_for(lambda: fleet.greeting("node-2") is not None)
     assert fleet.greeting("node-2") == ""

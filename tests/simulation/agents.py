@@ -55,6 +55,7 @@ class Order:
     attempt: int
     undoes: int | None
     deadline_seconds: float
+    sent_at: datetime = field(compare=False)
     expires: datetime = field(compare=False)
     release: int = 0
     expects: Replication | None = field(default=None, compare=False)

@@ -90,7 +90,7 @@ def _join_all(world: World, count: int) -> None:
 
 
 def _fleet_size(chance: Random) -> int:
-    return 100 if chance.random() < 0.01 else chance.randint(1, 12)
+    return 40 if chance.random() < 0.01 else chance.randint(1, 12)
 
 
 def strategy(chance: Random, *, has_zones: bool) -> Strategy:

@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from rollout.messages import Replica, Replication, ServerProblem, ServerState
+
+NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)
 class Server:
     """`master`: the node whose server it copies, empty for a master. `group`: the shard that it belongs to, also while its
     replicas do not follow a failover yet. `host` and `zone`: of its node. `is_up`: it answers. `loads` and `backups`: how
-    many reasons it has to be not ready."""
+    many reasons it has to be not ready. `moved_at`: when the roles in its shard last changed."""
 
     name: str
     group: str
@@ -20,6 +23,7 @@ class Server:
     is_up: bool = True
     loads: int = 0
     backups: int = 0
+    moved_at: datetime = NEVER
 
     @property
     def address(self) -> str:
@@ -45,6 +49,12 @@ class Servers:
     def replicas(self, name: str) -> list[Server]:
         """Return the servers that copy this one directly."""
         return [each for each in self if each.master == name]
+
+    def move(self, group: str, now: datetime) -> None:
+        """Note that roles in the shard change."""
+        for each in self:
+            if each.group == group:
+                each.moved_at = now
 
     def below(self, name: str) -> list[Server]:
         """Return the servers that copy this one, directly or through others."""

@@ -12,7 +12,7 @@ from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Strategy
 from rollout.messages import Action, Phase, Reason
 from tests.simulation.agents import Deed, Script
 from tests.simulation.chance import HAPPENINGS, settle
-from tests.simulation.world import World
+from tests.simulation.world import ZONE, World
 
 AMOUNTS = st.integers(0, 4) | st.sampled_from(["10%", "34%", "50%", "100%"])
 STRATEGIES = st.builds(
@@ -31,6 +31,8 @@ STRATEGIES = st.builds(
     retries=st.builds(Retries, limit=st.integers(0, 2)),
     offline=st.sampled_from(Offline),
     approval=st.booleans(),
+    ready_deadline_seconds=st.sampled_from([60.0, 3600.0]),
+    domain=st.sampled_from(["", ZONE]),
 )
 SCRIPTS = st.builds(
     Script,
@@ -43,11 +45,20 @@ SCRIPTS = st.builds(
 
 
 class Fleet(RuleBasedStateMachine):
-    @initialize(nodes=st.integers(1, 6), scripts=st.lists(SCRIPTS, min_size=1, max_size=6), is_faulty=st.booleans())
-    def join(self, nodes, scripts, is_faulty):
+    @initialize(
+        masters=st.lists(st.integers(-1, 5), min_size=1, max_size=6),
+        hosts=st.integers(1, 6),
+        scripts=st.lists(SCRIPTS, min_size=1, max_size=6),
+        is_faulty=st.booleans(),
+    )
+    def join(self, masters, hosts, scripts, is_faulty):
         self.world = World(
-            nodes=nodes, scripts=lambda _, order: scripts[(int(order.node[1:]) + order.attempt) % len(scripts)]
+            nodes=0, scripts=lambda _, order: scripts[(int(order.node[1:]) + order.attempt) % len(scripts)]
         )
+        for number, master in enumerate(masters):
+            above = f"n{master:03d}" if 0 <= master < number else ""
+            self.world.join(f"n{number:03d}", master=above, host=f"host {number % hosts}", zone="ab"[number % 2])
+        self.world.run(20)
         self.world.is_faulty = is_faulty
 
     @rule(

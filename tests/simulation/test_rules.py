@@ -15,6 +15,7 @@ from rollout.domain.placement.events import (
     Target,
     placement_stream,
 )
+from rollout.domain.rollout import releasable
 from rollout.domain.rollout.commands import Pause
 from rollout.domain.rollout.events import (
     NodesReleased,
@@ -25,9 +26,12 @@ from rollout.domain.rollout.events import (
     rollout_stream,
 )
 from rollout.domain.rollout.step import Step, step
+from rollout.domain.rollout.turns import Block, blocked, together
 from rollout.domain.strategy import OnFailure, Strategy
 from rollout.messages import Activation, Reason
 from rollout.projections.rollouts import RolloutFold
+from rollout.queries import turns
+from tests.simulation import agents
 from tests.simulation.chance import simulate
 from tests.simulation.rules import Broken
 from tests.simulation.test_world import ALL, run
@@ -112,6 +116,75 @@ def test_a_step_that_is_wrong_is_found(wrong, rule):
             if broken.rule.startswith(rule):
                 return
     pytest.fail(f"nothing found that breaks: {rule}")
+
+
+# --- Turns that are wrong
+
+
+@pytest.mark.parametrize(
+    ("block", "rule"),
+    [
+        (Block.SHARD_BUSY, "one copy of a shard at a time"),
+        (Block.HOST_BUSY, "one node of a host at a time"),
+        (Block.DOMAIN_BUSY, "one failure domain at a time"),
+        (Block.SHARD_ORDER, "replicas before their master"),
+        (Block.SHARD_ORDER, "a master before its replicas"),
+    ],
+)
+def test_turns_that_are_wrong_are_found(monkeypatch, block, rule):
+    def overlooked(turn, fleet):
+        found = blocked(turn, fleet)
+        return None if found is not None and found.block == block else found
+
+    monkeypatch.setattr(releasable, "blocked", overlooked)
+    monkeypatch.setattr(
+        releasable, "together", lambda one, other: None if together(one, other) == block else together(one, other)
+    )
+    for seed in range(300):
+        try:
+            simulate(seed)
+        except Broken as broken:
+            if broken.rule == rule:
+                return
+    pytest.fail(f"nothing found that breaks: {rule}")
+
+
+def test_a_change_by_an_old_heartbeat_is_found(monkeypatch):
+    """Without the agent's own check, a master is changed that has a new replica without the module."""
+    monkeypatch.setattr(agents, "what_changed", lambda *_: "")
+    world = World(nodes=2)
+    world.start(ALL, nodes=["n000"])
+    world.replicate("n001", "n000")
+    breaks("replicas before their master", world.run, 10)
+
+
+def test_a_wait_without_end_is_found(monkeypatch):
+    def patient(strategy, now, limit):
+        return releasable.Releasable(replace(strategy, ready_deadline_seconds=1e6), now, limit)
+
+    monkeypatch.setattr(turns, "Releasable", patient)
+    world = World(nodes=1)
+    world.load_data("n000", 1e6)
+    world.run(20)
+    world.start(replace(ALL, ready_deadline_seconds=60.0))
+    breaks("each wait ends", world.run, 1000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [({"attempt": 2}, "a return uses up no attempt"), ({"healthy": False}, "a return is no failure")],
+)
+def test_a_return_that_counts_is_found(monkeypatch, changes, rule):
+    def counts(fold, event, now):
+        give_back(fold, event, now)
+        vars(fold._operation(event)).update(changes)
+
+    give_back = RolloutFold._give_back
+    monkeypatch.setattr(RolloutFold, "_give_back", counts)
+    world = World(nodes=1)
+    world.start(ALL)
+    world.load_data("n000", 20.0)
+    breaks(rule, world.run, 100)
 
 
 # --- A decider or a fold that is wrong

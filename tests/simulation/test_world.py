@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from rollout.domain.placement.events import OperationFinished
 from rollout.domain.retries import Retries
 from rollout.domain.rollout.commands import Pause
-from rollout.domain.strategy import Offline, OnFailure, Strategy
-from rollout.messages import Phase, Reason
+from rollout.domain.strategy import Gate, Offline, OnFailure, Strategy
+from rollout.messages import Action, Phase, Reason
 from tests.simulation.agents import Deed, Script
 from tests.simulation.chance import settle, simulate
 from tests.simulation.world import World
@@ -169,3 +170,59 @@ def test_a_node_whose_server_is_away_gets_nothing():
     world.run(50)
     assert world.phases(uid)["n002"] == "scheduled"
     assert run(world, uid) == "succeeded"
+
+
+def shard(replicas=2, **more):
+    world = World(nodes=1, **more)
+    for number in range(replicas):
+        world.join(f"n00{number + 1}", master="n000")
+    world.run(20)
+    return world
+
+
+def succeeded(world):
+    found = [each.event for each in world.log if isinstance(each.event, OperationFinished)]
+    return [each.node for each in found if each.phase == Phase.SUCCEEDED]
+
+
+def test_replicas_come_before_their_master_and_after_it_in_a_removal():
+    world = shard()
+    assert run(world, world.start(ALL)) == "succeeded"
+    assert run(world, world.start(ALL, action=Action.REMOVE)) == "succeeded"
+    assert succeeded(world) == ["n001", "n002", "n000", "n000", "n001", "n002"]
+
+
+def test_a_server_that_loads_data_returns_the_operation_and_gets_it_again():
+    world = World(nodes=1)
+    uid = world.start(ALL)
+    world.load_data("n000", 30.0)
+    assert run(world, uid) == "succeeded"
+    row = world.known_operation(uid, "n000")
+    assert (row.attempt, row.releases) == (1, 2)
+
+
+def test_a_command_that_comes_twice_is_answered_with_the_same_return():
+    world = World(nodes=1)
+    uid = world.start(ALL)
+    world.load_data("n000", 3.0)
+    world.run(2)
+    agent = world.agents["n000"]
+    (first,) = [each.order for each in agent.journal.values()]
+    world.run(5)
+    agent.hear(first)
+    assert agent.working is None
+    assert run(world, uid) == "succeeded"
+
+
+def test_after_a_failover_a_replica_of_a_later_wave_comes_earlier():
+    world = shard(scripts=played(then=Script(seconds=5)))
+    uid = world.start(Strategy(canary=1, waves=(1, 1), gate=Gate.MANUAL))
+    world.run(10)
+    first = succeeded(world)[0]
+    world.fail_over("n000")
+    world.run(600, until=lambda: {each.master for each in world.servers} != {"", "n000"})
+    settle(world)
+    assert str(world.phase(uid)) == "succeeded"
+    (master,) = [each.name for each in world.servers if not each.master]
+    assert succeeded(world)[0] == first
+    assert master in succeeded(world)

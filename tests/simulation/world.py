@@ -432,6 +432,7 @@ class World(Folded):
             attempt=row.attempt,
             undoes=row.undoes,
             deadline_seconds=self.rows.rollouts[row.rollout].strategy["node_deadline_seconds"],
+            sent_at=self.now,
             expires=self.now + timedelta(seconds=EXPIRES_SECONDS),
             release=row.releases,
             expects=None if row.expects is None else convert(row.expects, Replication),
@@ -503,8 +504,9 @@ class World(Folded):
         command = RecordHeartbeat(node=name, hello=hello, profile=profile, inventory=inventory, degradation=degradation)
         self.last_heard[name] = self.now
         self.record(self._command_node(command))
+        is_known = name in self.rows.members and self.reported[name][1] == state
         self.reported[name] = inventory.sequence, state
-        moved = self._place_members()
+        moved = set() if is_known else self._place_members()
         rows = (row for node in sorted({name, *moved}) for row in self.unfinished_on(node))
         for uid in sorted({row.rollout for row in rows}):
             self.advance(uid)
@@ -613,6 +615,7 @@ class World(Folded):
         if server.master or not replicas:
             return
         group, chosen = server.group, self.chance.choice(replicas).name
+        self.servers.move(group, self.now)
         self.servers[chosen].master = ""
         for each in self.servers.replicas(name):
             self.after(self.chance.uniform(0.1, 8.0), self._follow, each.name, name, chosen)
@@ -646,16 +649,20 @@ class World(Folded):
 
     def replicate(self, name: str, master: str) -> None:
         """The server becomes a replica."""
-        self.changed(self.servers[name].group)
+        self._move(name)
         self.servers.follow(name, master)
+        self._move(name)
+
+    def _move(self, name: str) -> None:
+        self.servers.move(self.servers[name].group, self.now)
         self.changed(self.servers[name].group)
 
     def leave_shard(self, name: str) -> None:
         """The replica becomes a master of its own."""
-        self.changed(self.servers[name].group)
+        self._move(name)
         self._numbers += 1
         self.servers.leave(name, f"{name} {self._numbers}")
-        self.changed(self.servers[name].group)
+        self._move(name)
 
     def _fall_silent(self, name: str) -> None:
         agent = self.agents[name]

@@ -11,7 +11,7 @@ from rollout.agent.node.start_checks import last_result
 from rollout.agent.scratch.live import live_server
 from rollout.agent.scratch.load import refuse_other_version
 from rollout.agent.scratch.server import ScratchEndedError, ScratchSilentError, UnavailableError, scratch_server
-from rollout.agent.scratch.start import StartResult, check_start, next_start
+from rollout.agent.scratch.start import StartResult, check_start, next_start, start_result
 from rollout.agent.settings import AgentSettings
 from rollout.messages import WouldStart
 
@@ -74,4 +74,4 @@ def check_start_now(settings: AgentSettings, program: Path | None = None) -> Sta
         start = next_start(live_server(host.settings, host.info))
         return check_start(start, host.loaded or (), seconds=settings.scratch_seconds)
     except (UnknownError, UnavailableError) as error:
-        return StartResult(result=WouldStart.UNKNOWN, reason=str(error))
+        return start_result(WouldStart.UNKNOWN, str(error))

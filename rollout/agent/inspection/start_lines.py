@@ -60,6 +60,16 @@ class StartReader:
         #: The last known main configuration file; None: not known.
         self.main: str | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """The pid of the server's process, None if it is not known."""
+        return self._process.pid if self._process else None
+
+    @property
+    def view(self) -> Path | None:
+        """Where the agent sees the root of the server's file system, None if it does not."""
+        return self._view
+
     def read(self, info: Mapping[str, str]) -> StartLines:
         """Return the lines. `info`: the section `server` of INFO, empty while the server is down."""
         if info.get("run_id") and info["run_id"] != self._run_id:

@@ -46,15 +46,19 @@ class ConfigurationWatch:
     def observe(self, info: Mapping[str, str], *, rewrites: bool) -> tuple[ConfigurationChange, ...]:
         """Return the newest changes. `info`: the section `server` of INFO. `rewrites`: no operation is in progress."""
         try:
-            start = self._persistence.reader.read(info)
-            self._compare(start)
-            if words := self._persistence.resolve(start, rewrites=rewrites):
-                log.warning("%s", words)
-                self._note(ChangeKind.RESOLVED, words)
-                self._compare(self._persistence.reader.read({}))
-        except (OSError, ValueError) as error:  # a disk that fails must not stop the heartbeats
-            log.warning("The server's configuration is not watched: %s", error)
+            with self._persistence.lock:  # no CONFIG REWRITE of ours is between its two ends
+                self._observe(info, rewrites=rewrites)
+        except Exception:  # a node without heartbeats would count as offline
+            log.exception("The server's configuration could not be read")
         return tuple(self._kept.changes)
+
+    def _observe(self, info: Mapping[str, str], *, rewrites: bool) -> None:
+        start = self._persistence.reader.read(info)
+        self._compare(start)
+        if words := self._persistence.resolve(start, rewrites=rewrites):
+            log.warning("%s", words)
+            self._note(ChangeKind.RESOLVED, words)
+            self._compare(self._persistence.reader.read({}))
 
     def _compare(self, start: StartLines) -> None:
         """Note a change that is not ours. Lines that cannot be read are not compared."""
@@ -93,7 +97,7 @@ class ConfigurationWatch:
 
 
 def _difference(before: list[str], now: list[str]) -> str:
-    """Return what was added and removed, an empty text if only the order of equal lines is the same."""
+    """Return what was added and removed, empty if nothing was."""
     added = [f"added `{each}`" for each in now if each not in before]
     removed = [f"removed `{each}`" for each in before if each not in now]
     if added or removed:

@@ -21,7 +21,11 @@ def within_limit(heartbeat: Heartbeat) -> Heartbeat:
 def _without_paths(heartbeat: Heartbeat) -> Heartbeat:
     if heartbeat.facts is None:
         return heartbeat
-    modules = tuple(replace(each, path="", args="", clients=()) for each in heartbeat.facts.modules)
+    modules = tuple(
+        # Without its digest, a foreign module is not adopted.
+        replace(each, path="", args="", clients=(), sha256="", line="", obstacle="", adopted_from="")
+        for each in heartbeat.facts.modules
+    )
     return replace(heartbeat, facts=replace(heartbeat.facts, modules=modules))
 
 

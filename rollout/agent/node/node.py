@@ -16,14 +16,17 @@ from pathlib import Path
 
 from rollout.agent.control_plane.trust import Trust
 from rollout.agent.failure import Failure
+from rollout.agent.inspection.loaded_file import LoadedFile
 from rollout.agent.module_files.digests import Digests
 from rollout.agent.module_files.module_store import ModuleStore
 from rollout.agent.node.configuration_watch import ConfigurationWatch
 from rollout.agent.node.examinations import Examinations
+from rollout.agent.node.foreign_files import ForeignFiles
 from rollout.agent.node.heartbeat_limit import within_limit
 from rollout.agent.node.journal import Journal
-from rollout.agent.node.persistence import Persistence
+from rollout.agent.node.persistence import Persistence, TakeOver
 from rollout.agent.node.start_checks import StartChecks
+from rollout.agent.server.adoptions import Adoptions
 from rollout.agent.server.call_history import CallHistory
 from rollout.agent.server.causes import refusal
 from rollout.agent.server.observation import Observer, product
@@ -38,7 +41,7 @@ from rollout.agent.server.session import (
     Session,
     UserRefusedError,
 )
-from rollout.agent.server.texts import storable
+from rollout.agent.server.texts import fact, storable
 from rollout.agent.settings import AgentSettings
 from rollout.messages import (
     Capability,
@@ -49,6 +52,7 @@ from rollout.messages import (
     InstalledModule,
     Inventory,
     NodeProfile,
+    ServerModule,
     ServerProblem,
     ServerState,
     WouldStart,
@@ -146,10 +150,12 @@ class Node:
         self._start_checks = start_checks
         self.trust = trust or Trust(settings)
         self.module_store = ModuleStore(settings.modules_dir, settings.server_modules_dir or settings.modules_dir)
-        self.server = Server(settings)
+        self.adoptions = Adoptions(settings.journal_dir)
+        self.server = Server(settings, self.adoptions)
         self.journal = Journal(settings.journal_dir)
         self.digests = Digests()
-        self.persistence = Persistence(settings, self.module_store, self.server)
+        self.persistence = Persistence(settings, self.module_store, self.server, self.adoptions)
+        self._foreign_files = ForeignFiles()
         self._watch = ConfigurationWatch(self.persistence, settings.journal_dir)
         #: What the owner of the server's configuration must do, by module. Threads share it: each access is one step.
         self.todo: dict[str, str] = {}
@@ -242,13 +248,14 @@ class Node:
         except OSError as error:
             log.warning("The modules directory cannot be read: %s", error)
             modules = self._modules
-        settings = self.settings
+        settings, changes = self.settings, self._configuration_changes()
         if self._start_checks and (start := self._start_checks.newest(self._info, self._last_facts.modules)):
             state = replace(state, would_start=start.result, would_start_reason=start.reason)
         doctor: tuple[Finding, ...] | None = ()
         if self._examinations:
             # Not before the broker has accepted a hello: the doctor would find that this node is not let in yet.
-            about = f"{state.run_id} {state.problem} {state.would_start == WouldStart.NO}"
+            newest = changes[-1].id if changes else ""
+            about = f"{state.run_id} {state.problem} {state.would_start == WouldStart.NO} {newest}"
             doctor = None if hello else self._examinations.newest(about)
         heartbeat = Heartbeat(
             node=settings.node,
@@ -277,7 +284,8 @@ class Node:
                 include_seen=self._include_seen(doctor),
                 persistence=settings.persistence,
                 to_do=storable(" ".join(dict(self.todo).values()))[:1000],
-                configuration_changes=self._configuration_changes(),
+                configuration_changes=changes,
+                modules=self._with_origins(state),
             ),
             doctor=doctor,
         )
@@ -292,6 +300,34 @@ class Node:
     def _configuration_changes(self) -> tuple[ConfigurationChange, ...]:
         with self.journal.try_lock() as is_free:
             return self._watch.observe(self._info, rewrites=is_free)
+
+    def _with_origins(self, state: ServerState) -> tuple[ServerModule, ...]:
+        """Add where adopted modules come from, and what an adoption of the others would do. Never waits for their files."""
+        adopted = {
+            (each.name, each.version, each.target): fact(each.path)
+            for each in self.adoptions.all()
+            if each.run_id == state.run_id
+        }
+        modules = [
+            replace(each, adopted_from=adopted.get((each.name, each.version, each.path), "")) for each in state.modules
+        ]
+        foreign = {each.path for each in modules if not each.ours and not each.bundled}
+        if not foreign or not self._info:
+            return tuple(modules)
+        reader = self.persistence.reader
+        found = self._foreign_files.newest(state.run_id, foreign, reader.pid, reader.view)
+        start = reader.read({})
+        return tuple(
+            self._with_take_over(each, found[each.path], self.persistence.take_over(start, each.path))
+            if each.path in foreign
+            else each
+            for each in modules
+        )
+
+    def _with_take_over(self, module: ServerModule, file: LoadedFile, found: TakeOver) -> ServerModule:
+        return replace(
+            module, sha256=file.sha256, line=fact(found.place), obstacle=fact(file.problem or found.obstacle)
+        )
 
     def _observed(self) -> tuple[ServerFacts, ServerState]:
         """Observe the server. A server that does not answer in time may be busy: its state is the last one, and only the

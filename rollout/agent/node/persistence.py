@@ -9,13 +9,16 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from rollout.agent.failure import Failure
-from rollout.agent.inspection.host_files import ROOT
+from rollout.agent.inspection.host_files import ROOT, on_host
 from rollout.agent.inspection.start_lines import LoadLine, OptionLine, StartLines, StartReader
 from rollout.agent.module_files.include import IncludeFile, load_line, needs_quotes
+from rollout.agent.module_files.main_file import replace_line
 from rollout.agent.module_files.module_store import ModuleStore
+from rollout.agent.server.adoptions import Adoptions
 from rollout.agent.server.causes import is_refusal_of_all, refusal
 from rollout.agent.server.session import LoadedModule, RefusedError, Server
 from rollout.agent.settings import AgentSettings
@@ -29,13 +32,32 @@ NO_MODULE = "modfleet:none"
 REWRITE_SECONDS = 10.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeOver:
+    """The line of a module that Modfleet did not install. `place` and `line` are empty if there is none.
+
+    `obstacle`: why Modfleet cannot write its own line instead, empty if it can.
+    """
+
+    place: str
+    line: LoadLine | None
+    obstacle: str
+
+
 class Persistence:
     """The lines of the node of these settings. Threads may share it.
 
     Each method that changes a line raises `Failure` (persistence_failed, persistence_conflict) or `OSError`.
     """
 
-    def __init__(self, settings: AgentSettings, store: ModuleStore, server: Server, root: Path = ROOT) -> None:
+    def __init__(
+        self,
+        settings: AgentSettings,
+        store: ModuleStore,
+        server: Server,
+        adoptions: Adoptions | None = None,
+        root: Path = ROOT,
+    ) -> None:
         path = settings.include_file or settings.modules_dir / "modfleet.conf"
         self.owner = settings.persistence
         self.reader = StartReader(settings.server_url, root)
@@ -44,7 +66,9 @@ class Persistence:
         self._include = IncludeFile(path)
         self._store = store
         self._server = server
-        self._lock = threading.RLock()
+        self._adoptions = adoptions or Adoptions(settings.journal_dir)
+        #: Held while a line changes.
+        self.lock = threading.RLock()
         #: The lines after the last CONFIG REWRITE by this agent.
         self.written: StartLines | None = None
 
@@ -57,13 +81,25 @@ class Persistence:
         """Prepare the include file at the start of the agent, and resolve what a crash has left."""
         if self._is_observer:
             return
-        with self._lock:
+        with self.lock:
             if self.owner == "include":
                 self._include.ensure()
             self.resolve(self.read(), rewrites=True)
 
     def read(self) -> StartLines:
-        """Return the lines of all files and of the command line. While the server is down, its files are still read."""
+        """Return the lines of all files and of the command line. While the server is down, its files are still read.
+
+        A line that loads an adopted module from its foreign path has the path in the module store: CONFIG REWRITE writes such
+        a line until the server is restarted.
+        """
+        return self._with_adopted(self.read_as_written())
+
+    def _with_adopted(self, start: StartLines) -> StartLines:
+        lines = tuple(replace(each, path=self._adoptions.in_store(each.path)) for each in start.lines)
+        return replace(start, lines=lines)
+
+    def read_as_written(self) -> StartLines:
+        """Return the same, with all paths as they are written."""
         if self.reader.main is not None:  # heartbeats keep it up to date
             return self.reader.read({})
         try:
@@ -76,6 +112,50 @@ class Persistence:
     def others(self, start: StartLines) -> list[LoadLine]:
         """Return the lines that are not in our include file."""
         return [each for each in start.lines if not self._is_ours(each)]
+
+    def take_over(self, start: StartLines, path: str) -> TakeOver:
+        """Return what an adoption of the module at `path` would do with its line. `start`: the lines as they are written."""
+        lines = [each for each in start.lines if each.path == path]
+        place = lines[0].place if lines else ""
+        return TakeOver(place=place, line=lines[0] if lines else None, obstacle=self._obstacle(start, lines))
+
+    def _obstacle(self, start: StartLines, lines: Sequence[LoadLine]) -> str:
+        if self.is_external or self._is_observer:
+            return "Modfleet writes no line on this node: it only observes, or MODFLEET_PERSISTENCE is external."
+        if start.problem:
+            return f"It is not known which lines load it: {start.problem}"
+        if len(lines) > 1:
+            return f"More than one line loads it: {' and '.join(each.place for each in lines)}."
+        if not lines:
+            if self.owner == "include":
+                return ""
+            return "No line loads it, and CONFIG REWRITE would write its foreign path. Restart the server without it."
+        (line,) = lines
+        if not line.file:
+            return "The line is on the server's command line. Remove it there, and restart the server."
+        if line.file != start.main:
+            return f"The line is in {line.file}. Modfleet changes only its own file and the main file {start.main}."
+        file = self._on_agent(line.file)
+        if not _may_replace(file):
+            return f"The agent may not replace {line.file}: it must be no link, its own or run as root, and writable."
+        return ""
+
+    def adopt(self, found: TakeOver, module: LoadedModule) -> None:
+        """Make a start load `module` from the module store, instead of from where the line loads it now.
+
+        The line in the main file is replaced at its place, in one step, so at each moment one line loads the module.
+        """
+        with self.lock:
+            if found.line is None:
+                self._include.remember(
+                    PurePosixPath(module.path).parent.parent, PurePosixPath(module.path), module.args
+                )
+                return
+            replace_line(self._on_agent(found.line.file), found.line, load_line(module.path, found.line.args))
+            self.written = self.read_as_written()
+
+    def _on_agent(self, path: str) -> Path:
+        return on_host(self.reader.view or ROOT, path)
 
     def has(self, module_path: PurePosixPath, args: Iterable[str]) -> bool:
         """Return True if a start loads exactly this, or if the lines are not ours."""
@@ -111,7 +191,7 @@ class Persistence:
 
     def prepare(self, module_directory: PurePosixPath, args: Iterable[str] = ()) -> None:
         """Check that the module's line can be written, before the server is changed. `args`: those of the new line."""
-        with self._lock:
+        with self.lock:
             start = self.read()
             for line in self.others(start):
                 if line.file != start.main and line.is_below(module_directory):
@@ -139,7 +219,7 @@ class Persistence:
         """
         if self.is_external:
             return
-        with self._lock:
+        with self.lock:
             start = self.read()
             if self._is_in_main(start, module_directory):
                 if start.problem or not self._has_only(start, module_directory, module):
@@ -151,22 +231,23 @@ class Persistence:
         """Do the same, but only if a start loads something else below `module_directory`."""
         if self.is_external:
             return
-        with self._lock:
+        with self.lock:
             self._include.restore(module_directory, PurePosixPath(module.path), module.args)
-            start = self.read()
+            written = self.read_as_written()  # a module that was adopted may be loaded from the store now
+            start = self._with_adopted(written)
             is_hidden = self.owner == "rewrite" and start.problem
             is_other = any(each.is_below(module_directory) for each in self.others(start))
-            if is_hidden or (is_other and not self._has_only(start, module_directory, module)):
+            if is_hidden or (is_other and not self._has_only(written, module_directory, module)):
                 self._rewrite()
 
     def redirect(self, directory: PurePosixPath, to: PurePosixPath) -> None:
         """Make a start load from `to` what our include file loads from `directory`."""
-        with self._lock:
+        with self.lock:
             self._include.redirect(directory, to)
 
     def forget(self, directory: PurePosixPath) -> None:
         """Make a start load nothing from `directory`, whose module the server has unloaded. Then the files may be deleted."""
-        with self._lock:
+        with self.lock:
             if not self.is_external:
                 self._include.forget(directory)
                 start = self.read()
@@ -189,12 +270,13 @@ class Persistence:
     def resolve(self, start: StartLines, *, rewrites: bool) -> str:
         """Remove each line of ours whose module another line loads too: a start with both fails. Return what was done.
 
-        `start`: the lines now.
-        `rewrites`: first let the server write the module's line anew if it names another version than the loaded one.
+        `start`: the lines now. `rewrites`: let the server write the module's line first, if that line names another version
+        than the loaded one.
         """
         if self._is_observer:
             return ""
-        with self._lock:
+        start = self._with_adopted(start)
+        with self.lock:
             doubled = self._doubled(start)
             if not doubled:
                 return ""
@@ -304,8 +386,8 @@ class Persistence:
             ) from error
         for line in self._doubled(self.read()):
             self._include.forget(self._module_directory(line))
-        self.written = self.read()
-        return self.written
+        self.written = self.read_as_written()
+        return self._with_adopted(self.written)
 
     def _conflict(self, line: LoadLine) -> Failure:
         return Failure(
@@ -323,3 +405,9 @@ class Persistence:
         if path.is_relative_to(self._store.root):
             path = Path(self._store.server_root / path.relative_to(self._store.root))
         return line.file == str(path) or (bool(line.file) and os.path.realpath(line.file) == os.path.realpath(path))
+
+
+def _may_replace(file: Path) -> bool:
+    """Return True if this process may write another file in its place, with the same owner."""
+    is_owner = os.geteuid() in {0, file.lstat().st_uid}
+    return is_owner and not file.is_symlink() and os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)

@@ -12,7 +12,7 @@ import msgspec
 from durable import write_file
 from rollout.agent.scratch.live import LiveServer, live_server
 from rollout.agent.scratch.server import UnavailableError
-from rollout.agent.scratch.start import NextStart, StartResult, check_start, next_start
+from rollout.agent.scratch.start import NextStart, StartResult, check_start, next_start, start_result
 from rollout.agent.server.session import LoadedModule
 from rollout.agent.settings import AgentSettings
 from rollout.messages import WouldStart
@@ -99,7 +99,7 @@ class StartChecks:
             start = next_start(self._live_server(info))
         except UnavailableError as error:
             self._start = None
-            return StartResult(result=WouldStart.UNKNOWN, reason=str(error), checked_at=time.time())
+            return replace(start_result(WouldStart.UNKNOWN, str(error)), checked_at=time.time())
         if start == self._start and not is_forced and time.monotonic() < self._due_at:
             return None
         while True:

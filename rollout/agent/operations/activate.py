@@ -60,6 +60,8 @@ def activate(operation: Operation, package: Package) -> Activated:
             continue
         operation.commit()
         operation.write_line(module)
+        if done.has_loaded:
+            operation.node.adoptions.forget(module.name)
         return done
 
 
@@ -90,7 +92,8 @@ def refuse_foreign(operation: Operation, modules: Iterable[LoadedModule]) -> Non
             raise Failure(
                 Reason.MODULE_NOT_OURS,
                 f"The server has loaded {loaded.name} {loaded.version} from {loaded.path or 'its own program'}, "
-                "which Modfleet did not install. Unload it and remove it from the server's configuration first.",
+                "which Modfleet did not install. Adopt it with `modfleet adopt`, or unload it and remove it from the server's "
+                "configuration first.",
             )
 
 
@@ -158,7 +161,7 @@ def _load(operation: Operation, package: Package, module: LoadedModule, facts: S
                 raise _explained(operation, session, refused) from refused
             message = restore_options(operation, session) if loaded else ""
             _refuse_unknown_option_lines(operation, session)
-            if operation.command.has_types or _leaves_writes_in_aof(session, module.name):
+            if operation.has_types or _leaves_writes_in_aof(session, module.name):
                 operation.write_line(module)
     operation.node.module_store.clear_replaced(operation.command.module_name, operation.command.version)
     return Activated(has_loaded=True, swap_seconds=swap_seconds, message=message, scratch=scratch)

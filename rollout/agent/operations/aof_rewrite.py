@@ -8,6 +8,7 @@ import time
 from rollout.agent.failure import Failure
 from rollout.agent.operations.last_check import refuse_to_change
 from rollout.agent.operations.operation import Operation
+from rollout.agent.operations.safe_removal import refuse_unsafe
 from rollout.agent.server.session import LoadedModule, RefusedError, Session, calls_in
 from rollout.agent.server.swap import not_unloaded
 from rollout.messages import Reason
@@ -48,9 +49,10 @@ def unload_and_rewrite(operation: Operation, session: Session, loaded: LoadedMod
     Raises: `Failure`. Then the module is loaded as before.
     """
     before = None
-    if not operation.command.has_types:
+    if not operation.has_types:
         before = calls_in(session.info("commandstats"))
         rewrite(operation, session)
+        refuse_unsafe(operation, loaded)  # again: the rewrite may have taken minutes
         refuse_to_change(operation.node, operation.command, session)
     operation.commit()
     calls, refused = session.unload_and_count(loaded.name)

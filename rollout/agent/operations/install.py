@@ -30,7 +30,7 @@ def install(operation: Operation, package: Package) -> Outcome:
         check_manifest(package)
         if is_loading and operation.facts:
             refuse_foreign(operation, operation.facts.modules)
-        changed = _put_in_place(operation, package)
+        changed = put_in_place(operation, package)
         if is_loading:
             done = activate(operation, package)
             changed |= done.has_loaded
@@ -52,7 +52,7 @@ def install(operation: Operation, package: Package) -> Outcome:
     return Outcome(phase=Phase.SKIPPED, reason=Reason.ALREADY_INSTALLED, message="The same build is already installed.")
 
 
-def _put_in_place(operation: Operation, package: Package) -> bool:
+def put_in_place(operation: Operation, package: Package) -> bool:
     """Put the package's content into the version's directory. Return False if it is there already."""
     node, command = operation.node, operation.command
     if node.digests.content_now(operation.target) == package.content_sha256:

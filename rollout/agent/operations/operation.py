@@ -8,9 +8,10 @@ from rollout.agent.deadline import Deadline
 from rollout.agent.node.journal import Before
 from rollout.agent.node.node import Node, ServerFacts
 from rollout.agent.operations.watch import Watch
+from rollout.agent.scratch.successes import Successes
 from rollout.agent.server.server_log import ServerLog
 from rollout.agent.server.session import LoadedModule
-from rollout.messages import Command, Phase, Reason, ScratchLoad, ServerHealth
+from rollout.messages import Command, Phase, Reason, ScratchLoad, ServerHealth, any_known
 
 #: The longest time of each step, seconds. Together they stay below `LONGEST_OPERATION`.
 FETCH_SECONDS = 1200.0
@@ -62,6 +63,21 @@ class Operation:
     @property
     def server_target(self) -> PurePosixPath:
         return self.node.module_store.server_path(self.command.module_name, self.command.version)
+
+    @property
+    def has_types(self) -> bool:
+        """True if the version is known to export data types."""
+        return self.command.has_types or any(each.has_types for each in self._scratch_loads())
+
+    @property
+    def aux_data(self) -> bool | None:
+        """True if the version is known to write auxiliary data, None if nothing is known."""
+        return any_known((self.command.aux_data, *(each.aux_data for each in self._scratch_loads())))
+
+    def _scratch_loads(self) -> list[ScratchLoad]:
+        """Return what scratch servers of this node have shown about the files in `target`."""
+        content = self.node.digests.content(self.target)
+        return Successes(self.node.settings.journal_dir).of_content(content) if content else []
 
     def is_at_target(self, loaded: LoadedModule) -> bool:
         """Return True if the server loaded it from the directory of this operation's version."""

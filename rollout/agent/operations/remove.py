@@ -5,7 +5,7 @@ An unload that would hurt clients or data is refused before anything is changed.
 
 from contextlib import nullcontext
 
-from rollout.agent.operations.activate import reported_as_crash
+from rollout.agent.operations.activate import refuse_foreign, reported_as_crash
 from rollout.agent.operations.aof_rewrite import rewrite, unload_and_rewrite, writes_to_aof
 from rollout.agent.operations.external import wait_for_unload
 from rollout.agent.operations.last_check import refuse_to_change
@@ -22,6 +22,7 @@ def remove(operation: Operation) -> Outcome:
     Raises: `Failure`. If the server refuses, nothing is changed.
     """
     operation.deadline.remaining()
+    refuse_foreign(operation, operation.facts.modules if operation.facts else ())
     if not is_here(operation):
         if operation.resumed:
             return Outcome()
@@ -63,6 +64,7 @@ def deactivate(operation: Operation) -> str:
         words = _unload_if_loaded(operation)
     # First the line, then the files: a server whose configuration loads a missing file does not start.
     operation.node.persistence.forget(operation.server_target)
+    operation.node.adoptions.forget(operation.command.module_name)
     operation.node.module_store.clear_replaced(operation.command.module_name, operation.command.version)
     return words
 
@@ -97,7 +99,7 @@ def _unload(operation: Operation, session: Session, loaded: LoadedModule) -> Non
             unload_and_rewrite(operation, session, loaded, writes)
         return
     operation.commit()
-    line = nullcontext() if operation.command.has_types else operation.node.persistence.parked(operation.server_target)
+    line = nullcontext() if operation.has_types else operation.node.persistence.parked(operation.server_target)
     with line, reported_as_crash(operation):
         refuse_to_change(operation.node, operation.command, session)
         unload(session, loaded)

@@ -15,6 +15,7 @@ from rollout.agent.node.examinations import Examinations
 from rollout.agent.node.journal import Before, Entry
 from rollout.agent.node.node import Node, ServerFacts
 from rollout.agent.node.start_checks import StartChecks
+from rollout.agent.operations.adopt import adopt
 from rollout.agent.operations.expiry import Expiry
 from rollout.agent.operations.install import install
 from rollout.agent.operations.last_check import refuse_to_change
@@ -286,6 +287,8 @@ def _run(operation: Operation) -> Outcome:
     """Run the operation. Return how it ended, whatever happened."""
     try:
         if operation.command.action is Action.INSTALL and operation.command.package:
+            if operation.command.adopt:
+                return adopt(operation, operation.command.package)
             return install(operation, operation.command.package)
         return remove(operation)
     except Exception as error:  # noqa: BLE001 - the outermost loop of an operation: its end must be journaled

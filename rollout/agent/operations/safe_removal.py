@@ -27,7 +27,7 @@ def refuse_unsafe(operation: Operation, loaded: LoadedModule) -> None:
             refuse_if_named_in_acl(session, loaded)
             if not operation.command.even_if_used:
                 _refuse_if_used(operation, session, loaded)
-            if operation.command.has_types:
+            if operation.has_types:
                 _refuse_if_keys(operation, loaded)
         except Failure as failure:
             words = " ".join(filter(None, (failure.message, references(session, loaded))))
@@ -46,11 +46,11 @@ def references(session: Session, loaded: LoadedModule) -> str:
 
 def _refuse_aux_data(operation: Operation, session: Session, loaded: LoadedModule) -> None:
     """Refuse a module that is known to write auxiliary data, if the server writes it to a disk or to a replica."""
-    if not operation.command.aux_data:
+    if not operation.aux_data:
         return
     info = session.info("persistence") | session.info("replication")
     try:
-        saves = dict([session.call("CONFIG", "GET", "save")]).get("save") != ""
+        saves = session.call("CONFIG", "GET", "save") != ["save", ""]
     except RefusedError:
         saves = True
     found = [

@@ -14,6 +14,7 @@ from rollout.agent.scratch.load import ScratchLoadError, Trial, load_in_scratch
 from rollout.agent.scratch.server import UnavailableError
 from rollout.agent.scratch.successes import Successes
 from rollout.agent.server.session import LoadedModule
+from rollout.agent.server.texts import storable
 from rollout.messages import Package, Reason, ScratchLoad, scratch_key
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def try_in_scratch(
         if settings.scratch == "require":
             operation.server_log.quote(failure.lines)
         return _given_up(operation, key, failure)
-    successes.add(done)
+    successes.add(package.content_sha256, done)
     return done
 
 
@@ -59,8 +60,8 @@ def _given_up(operation: Operation, key: str, failure: Failure) -> ScratchLoad:
     """Return the problem if the setting says only to warn. Raises: `failure`."""
     if operation.node.settings.scratch == "require":
         raise failure
-    log.warning("%s", failure.message)
-    return ScratchLoad(key=key, problem=failure.message[:LONGEST_PROBLEM])
+    log.warning("%s", storable(failure.message))
+    return ScratchLoad(key=key, problem=storable(failure.message)[:LONGEST_PROBLEM])
 
 
 def _unavailable(error: UnavailableError) -> Failure:

@@ -93,6 +93,10 @@ def _first_start(server: ScratchServer, live: LiveServer, trial: Trial) -> tuple
                 doing = f"{trial.name} was unloaded"
                 has_types = _exports_types(session, trial.module)
                 session.ping()
+        except ScratchSilentError as error:
+            if doing.startswith(trial.name):
+                raise
+            raise UnavailableError(f"{error} The module was not loaded yet.") from error
         except ScratchEndedError as error:
             if others and not doing.startswith(trial.name):
                 others = ()  # the fault is not the module's: try it alone

@@ -87,25 +87,25 @@ def next_start(live: LiveServer) -> NextStart:
 def check_start(start: NextStart, loaded: Iterable[LoadedModule], *, seconds: float) -> StartResult:
     """Return if the server would start. `loaded`: the modules of the live server. It takes a few times `seconds` at most."""
     if start.stops or start.unknown:
-        return _result(WouldStart.NO if start.stops else WouldStart.UNKNOWN, start.stops or start.unknown)
+        return start_result(WouldStart.NO if start.stops else WouldStart.UNKNOWN, start.stops or start.unknown)
     try:
         confinement = start.live.confinement.showing(each.words[1] for each in start.modules)
         with scratch_server(start.live.program, confinement, seconds=seconds) as server:
             if reason := _refusal(server, start, seconds):
-                return _result(WouldStart.NO, reason)
+                return start_result(WouldStart.NO, reason)
     except UnavailableError as error:
-        return _result(WouldStart.UNKNOWN, str(error))
+        return start_result(WouldStart.UNKNOWN, str(error))
     named = {each.words[1] for each in start.modules}
     hidden = [each.name for each in loaded if each.path.startswith("/") and each.path not in named]
     if hidden and not start.are_all:
         words = (
             f"No visible line loads {', '.join(hidden)}, and the options of the server's command line are not known."
         )
-        return _result(WouldStart.UNKNOWN, words)
-    return _result(WouldStart.YES, "")
+        return start_result(WouldStart.UNKNOWN, words)
+    return start_result(WouldStart.YES, "")
 
 
-def _result(result: WouldStart, reason: str) -> StartResult:
+def start_result(result: WouldStart, reason: str) -> StartResult:
     return StartResult(result=result, reason=storable(reason)[:LONGEST_REASON])
 
 

@@ -1,6 +1,7 @@
 """The loads in scratch servers that have succeeded on this node, in one file of the journal's directory."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,12 @@ MOST_SUCCESSES = 200
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Success:
+    content_sha256: str
+    done: ScratchLoad
+
+
 class Successes:
     """The successes in `directory`. A file that is missing or damaged has none: the modules are tried again."""
 
@@ -21,18 +28,23 @@ class Successes:
         self._file = directory / ".scratch.json"
 
     def find(self, key: str) -> ScratchLoad | None:
-        return next((each for each in self._read() if each.key == key), None)
+        return next((each.done for each in self._read() if each.done.key == key), None)
 
-    def add(self, done: ScratchLoad) -> None:
+    def of_content(self, content_sha256: str) -> list[ScratchLoad]:
+        """Return the successes of a build, into any server."""
+        return [each.done for each in self._read() if each.content_sha256 == content_sha256]
+
+    def add(self, content_sha256: str, done: ScratchLoad) -> None:
         """Keep a success. An error of the disk is logged: the module is tried again the next time."""
-        others = [each for each in self._read() if each.key != done.key]
+        others = [each for each in self._read() if each.done.key != done.key]
+        kept = [*others, _Success(content_sha256=content_sha256, done=done)][-MOST_SUCCESSES:]
         try:
-            write_file(self._file, msgspec.json.encode([*others, done][-MOST_SUCCESSES:]), mode=0o600)
+            write_file(self._file, msgspec.json.encode(kept), mode=0o600)
         except OSError as error:
             log.warning("The result of a scratch server cannot be kept: %s", error)
 
-    def _read(self) -> list[ScratchLoad]:
+    def _read(self) -> list[_Success]:
         try:
-            return msgspec.json.decode(self._file.read_bytes(), type=list[ScratchLoad])
+            return msgspec.json.decode(self._file.read_bytes(), type=list[_Success])
         except (OSError, msgspec.MsgspecError):
             return []

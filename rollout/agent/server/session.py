@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import redis
@@ -15,6 +15,7 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, NoPermission
 
 from rollout.agent.failure import AgentError, Failure
 from rollout.agent.inspection.regular_file import read_secret
+from rollout.agent.server.adoptions import Adoptions
 from rollout.agent.settings import AgentSettings
 from rollout.messages import Reason
 from rollout.tls import in_words, secured
@@ -73,12 +74,26 @@ class LoadedModule:
 class Session:
     """One connection to the server. Each call may take `seconds`."""
 
-    def __init__(self, connection: Any, seconds: float) -> None:
+    def __init__(self, connection: Any, seconds: float, adoptions: Adoptions | None = None) -> None:
         self._connection = connection
         self._seconds = seconds
+        self._adoptions = adoptions
 
     def modules(self) -> tuple[LoadedModule, ...]:
-        """Return all loaded modules."""
+        """Return all loaded modules. The path of an adopted one is that in the module store."""
+        modules = self.modules_as_loaded()
+        known = {each.source: each for each in self._adoptions.all()} if self._adoptions else {}
+        adopted = {each: known[key] for each in modules if (key := (each.name, each.version, each.path)) in known}
+        if not adopted:
+            return modules
+        run_id = self.info("server").get("run_id")
+        return tuple(
+            replace(each, path=adopted[each].target) if each in adopted and adopted[each].run_id == run_id else each
+            for each in modules
+        )
+
+    def modules_as_loaded(self) -> tuple[LoadedModule, ...]:
+        """Return all loaded modules with the paths from which the server has loaded them."""
         return tuple(_loaded_module(pairs) for pairs in self.call("MODULE", "LIST"))
 
     def load(self, path: str, args: Iterable[str]) -> None:
@@ -203,8 +218,9 @@ class Session:
 class Server:
     """The server of these settings. No connection is open between two sessions."""
 
-    def __init__(self, settings: AgentSettings) -> None:
+    def __init__(self, settings: AgentSettings, adoptions: Adoptions | None = None) -> None:
         self._settings = settings
+        self._adoptions = adoptions
 
     @contextmanager
     def session(self, seconds: float = ANSWER_SECONDS, *, encoding_errors: str = "replace") -> Iterator[Session]:
@@ -215,7 +231,7 @@ class Server:
         connection = self._connection(seconds, encoding_errors)
         try:
             self._connect(connection)
-            yield Session(connection, seconds)
+            yield Session(connection, seconds, self._adoptions)
         finally:
             connection.disconnect()
 

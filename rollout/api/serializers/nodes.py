@@ -174,6 +174,16 @@ class ServerModuleSerializer(serializers.Serializer[Any]):
     clients = serializers.ListField(
         child=serializers.CharField(), help_text="Clients whose last command was one of these, the newest first"
     )
+    sha256 = serializers.CharField(
+        allow_blank=True, help_text="Of the loaded file, if Modfleet did not install it; empty: not known"
+    )
+    line = serializers.CharField(
+        allow_blank=True, help_text="Where the line is that loads it at the next start, if Modfleet did not install it"
+    )
+    obstacle = serializers.CharField(allow_blank=True, help_text="Why it cannot be adopted; empty if it can")
+    adopted_from = serializers.CharField(
+        allow_blank=True, help_text="It is adopted, and the server runs it from this path until its next start"
+    )
 
 
 class ConfigurationChangeSerializer(serializers.Serializer[Any]):

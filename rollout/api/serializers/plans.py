@@ -19,7 +19,7 @@ class PlannedNodeSerializer(serializers.Serializer[Any]):
     shard = serializers.CharField(
         allow_null=True, help_text="Its shard; null if it shares its data with no other server"
     )
-    role = serializers.ChoiceField(["master", "replica"], allow_null=True, help_text="Its role in that shard")
+    role = serializers.CharField(allow_null=True, help_text="Its role in that shard: `master` or `replica`")
 
 
 class PlannedWaveSerializer(serializers.Serializer[Any]):

@@ -11,6 +11,7 @@ from api.fields import StrictBooleanField, StrictCharField, StrictIntegerField, 
 from rollout.api.serializers.strategy import MAX_NODES, StrategySerializer, choices
 from rollout.domain.request import RolloutRequest
 from rollout.domain.rollout.events import Origin
+from rollout.domain.strategy import OnAbort, OnFailure
 from rollout.messages import Action, Activation
 
 
@@ -82,6 +83,11 @@ class StartRolloutSerializer(StrictSerializer):
         default=False,
         help_text="Remove the module even if its commands were called in the last 10 minutes",
     )
+    adopt = StrictBooleanField(
+        default=False,
+        help_text="Take over the module where the server has loaded the same file already, from a path that is not "
+        "Modfleet's: without a load. All other nodes are skipped",
+    )
     plan_hash = StrictCharField(
         validators=[RegexValidator(r"\A[0-9a-f]{64}\Z")],
         required=False,
@@ -93,6 +99,20 @@ class StartRolloutSerializer(StrictSerializer):
             raise serializers.ValidationError({"selector": ["Cannot be combined with nodes."]})
         if attrs["even_if_used"] and attrs["action"] != Action.REMOVE:
             raise serializers.ValidationError({"even_if_used": ["Must be false unless action is remove."]})
+        if attrs["adopt"] and (attrs["action"], attrs["activation"]) != (Action.INSTALL, Activation.LOAD):
+            raise serializers.ValidationError(
+                {"adopt": ["Must be false unless action is install and activation is load."]}
+            )
+        strategy = attrs.get("strategy", {})
+        undoes = strategy.get("on_failure") == OnFailure.ROLLBACK or strategy.get("on_abort") == OnAbort.UNDO
+        if attrs["adopt"] and undoes:
+            raise serializers.ValidationError(
+                {
+                    "adopt": [
+                        "Cannot be combined with on_failure rollback or on_abort undo: they would unload the module."
+                    ]
+                }
+            )
         return attrs
 
     def to_request(self, origin: Origin) -> RolloutRequest:

@@ -20,6 +20,7 @@ from rollout.domain.errors import (
     NothingToRetryError,
     NothingToRollBackError,
     OperationFinalError,
+    RollbackOfAdoptionError,
     RollbackOfRollbackError,
     RolloutFinalError,
     RolloutNotFoundError,
@@ -87,7 +88,14 @@ class RolloutVerbViewSet(ViewSet):
         return accepted(request, retry_rollout(uid, origin=origin_of(request)))
 
     @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
-    @refuses(*PLAN_REFUSALS, RolloutNotFoundError, NothingToRollBackError, RollbackOfRollbackError, WrongPhaseError)
+    @refuses(
+        *PLAN_REFUSALS,
+        RolloutNotFoundError,
+        NothingToRollBackError,
+        RollbackOfRollbackError,
+        RollbackOfAdoptionError,
+        WrongPhaseError,
+    )
     def rollback(self, request: Request, uid: str) -> Response:
         """Restore on every node what it had before: in this rollout, or in a new one if it has ended."""
         return accepted(request, roll_back_rollout(uid, origin=origin_of(request)))

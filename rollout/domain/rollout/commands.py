@@ -75,7 +75,7 @@ class Abort:
 class RollBackAll:
     """Restore all nodes. Do nothing if the rollout has ended in one of `ROLLED_BACK_BY_A_NEW_ROLLOUT`.
 
-    Raises: `RollbackOfRollbackError` for a rollback.
+    Raises: `RollbackOfRollbackError` for a rollback, `RollbackOfAdoptionError` for an adoption.
     """
 
     rollout: str

@@ -93,7 +93,8 @@ class RolloutStarted:
     succeed before the first wave, because this rollout needs their modules. `retry_of`: the finished rollout whose failed
     nodes this one retries. `rollback_of`: the finished rollout that this one rolls back, except on the nodes in
     `left_alone`. `purge`: after all nodes have succeeded, the module object and the artifact are deleted too.
-    `even_if_used`: the module is removed even if its commands were called in the last 10 minutes."""
+    `even_if_used`: the module is removed even if its commands were called in the last 10 minutes. `adopt`: servers that have
+    loaded the same file from another path keep it, and their lines are taken over."""
 
     rollout: str
     action: Action
@@ -111,6 +112,7 @@ class RolloutStarted:
     left_alone: tuple[LeftUnchanged, ...] = ()
     purge: bool = False
     even_if_used: bool = False
+    adopt: bool = False
 
 
 @event("rollout.approved.v1")

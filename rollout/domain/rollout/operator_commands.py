@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from rollout.domain.errors import (
     NotGatedError,
     NothingToRetryError,
+    RollbackOfAdoptionError,
     RollbackOfRollbackError,
     RolloutFinalError,
     WrongPhaseError,
@@ -85,6 +86,8 @@ def _refuse_always(state: RolloutState, started: RolloutStarted, command: Operat
             refuse_own_approval(command)
         case RollBackAll() if started.rollback_of:
             raise RollbackOfRollbackError
+        case RollBackAll() if started.adopt:
+            raise RollbackOfAdoptionError
         case RetryNodes() if state.phase == RolloutPhase.ROLLBACK_FAILED:
             raise WrongPhaseError(
                 "A rollback is not retried. Operations that failed for a temporary reason are repeated when the nodes are "

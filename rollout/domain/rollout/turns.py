@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from itertools import chain
 
 from rollout.domain.words import some_of
 from rollout.messages import Reason
@@ -36,6 +37,7 @@ class Place:
 
     shard: str
     role: str
+    former_shard: str = ""
     above: tuple[str, ...] = ()
     below: tuple[str, ...] = ()
     unmanaged: tuple[str, ...] = ()
@@ -46,6 +48,11 @@ class Place:
     is_fresh: bool = False
     not_ready: Reason | None = None
     not_ready_message: str = ""
+
+    @property
+    def shards(self) -> frozenset[str]:
+        """The names of the shards to which the server belongs, as far as some members have told."""
+        return frozenset({self.shard, self.former_shard} - {""})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +109,7 @@ def blocked(turn: Turn, fleet: Fleet) -> Blocked | None:
 
 def together(place: Place, other: Place) -> Block | None:
     """Return why two nodes must not be changed at the same time, None if they may."""
-    if place.shard == other.shard:
+    if place.shards & other.shards:
         return Block.SHARD_BUSY
     if place.host and place.host == other.host:
         return Block.HOST_BUSY
@@ -131,18 +138,16 @@ def _order(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
 
 def _after_replicas(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
     node, unfinished = turn.node, fleet.unfinished
-    first = tuple(each for each in place.below if each in unfinished)
-    if never := [each for each in first if is_below(unfinished[each], turn.target)]:  # as in a rollback
-        return _lacks_module(turn, never)
-    if first:
+    if never := [each for each in place.below if each in unfinished and is_below(unfinished[each], turn.target)]:
+        return _lacks_module(turn, never)  # as in a rollback
+    lacking = [each for each in place.below if is_below(fleet.loaded.get(each), turn.target)]
+    if first := tuple(each for each in lacking if each in unfinished):
         words = "its replica" if len(first) == 1 else "its replicas"
         return Blocked(node=node, block=Block.SHARD_ORDER, text=f"{some_of(first)}, {words}", behind=first)
     if place.unmanaged:
         text = f"{some_of(place.unmanaged)}, which copies {node} and is no node of the fleet"
         return Blocked(node=node, block=Block.SERVER, reason=Reason.UNMANAGED_REPLICA, text=text)
-    if lacking := [each for each in place.below if is_below(fleet.loaded.get(each), turn.target)]:
-        return _lacks_module(turn, lacking)
-    return None
+    return _lacks_module(turn, lacking) if lacking else None
 
 
 def _lacks_module(turn: Turn, lacking: Sequence[str]) -> Blocked:
@@ -156,14 +161,12 @@ def _after_master(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
     if place.unmanaged_master:
         text = f"{place.unmanaged_master}, the master of {node}, which is no node of the fleet"
         return Blocked(node=node, block=Block.SERVER, reason=Reason.UNMANAGED_MASTER, text=text)
-    first = tuple(each for each in place.above if each in unfinished)
-    if never := [each for each in first if is_below(turn.target, unfinished[each])]:
+    if never := [each for each in place.above if each in unfinished and is_below(turn.target, unfinished[each])]:
         return _has_module(turn, never)
-    if first:
+    having = [each for each in place.above if is_below(turn.target, fleet.loaded.get(each))]
+    if first := tuple(each for each in having if each in unfinished):
         return Blocked(node=node, block=Block.SHARD_ORDER, text=f"{some_of(first)}, its master", behind=first)
-    if having := [each for each in place.above if is_below(turn.target, fleet.loaded.get(each))]:
-        return _has_module(turn, having)
-    return None
+    return _has_module(turn, having) if having else None
 
 
 def _has_module(turn: Turn, having: Sequence[str]) -> Blocked:
@@ -183,7 +186,8 @@ def _server(turn: Turn, place: Place) -> Blocked | None:
 
 
 def _others(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
-    if busy := sorted(set(fleet.busy_shards.get(place.shard, ())) - {turn.node}):
+    copies = chain.from_iterable(fleet.busy_shards.get(each, ()) for each in place.shards)
+    if busy := sorted(set(copies) - {turn.node}):
         text = f"the operation on {some_of(busy)}, another copy of its shard"
         return Blocked(node=turn.node, block=Block.SHARD_BUSY, text=text)
     if place.host and (busy := sorted(set(fleet.busy_hosts.get(place.host, ())) - {turn.node})):

@@ -358,6 +358,7 @@ def test_a_probe_that_gets_no_answer_fails_the_operation_at_its_deadline(site, b
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.SERVER_HANGS)
 
 
+@pytest.mark.parametrize("scratch", ["off"])
 def test_a_load_that_hangs_is_reported_before_its_deadline(site, built, monkeypatch):
     monkeypatch.setattr("rollout.agent.operations.undo.UNDO_SECONDS", 0.1)
     site.said = []

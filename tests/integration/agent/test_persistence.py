@@ -78,6 +78,7 @@ def site(short_folder: Path, shelf: Any, binary: Path, aof: str, owner: str) -> 
         "MODFLEET_MODULES_DIR": str(modules),
         "MODFLEET_JOURNAL_DIR": str(short_folder / "journal"),
         "MODFLEET_PERSISTENCE": owner,
+        "MODFLEET_SERVER_LOG": str(server.folder / "log"),
         "MODFLEET_BEAT_SECONDS": "1",
     }
     server.start()
@@ -187,8 +188,7 @@ def test_a_rewrite_during_the_settling_is_resolved_too(site, built):
     def rewritten() -> None:
         rewrite(site)
         beat(site)
-        site.server.kill()
-        site.server.start()
+        site.server.crash()
 
     report = site.run_and(site.command(built("greet", 10001), settle_seconds=0.5), Phase.SETTLING, rewritten)
     assert report.reason is Reason.SERVER_CRASHED
@@ -309,11 +309,7 @@ def test_rewrite_writes_the_main_file_only(site, built):
 
 @owned_by("rewrite")
 def test_a_new_module_that_crashes_the_server_does_not_come_back(site, built):
-    def crash() -> None:
-        site.server.kill()
-        site.server.start()
-
-    report = site.run_and(site.command(built("greet"), settle_seconds=0.5), Phase.SETTLING, crash)
+    report = site.run_and(site.command(built("greet"), settle_seconds=0.5), Phase.SETTLING, site.server.crash)
     assert report.reason is Reason.SERVER_CRASHED
     site.server.restart()
     assert (site.server.loaded(), site.left()) == (set(), [])
@@ -379,12 +375,8 @@ def test_a_type_is_in_the_main_file_from_its_load_on(site, built):
 def test_a_type_that_crashes_the_server_stays_in_the_main_file(site, built):
     """The server cannot unload it, and writes the line of each module that it has loaded."""
 
-    def crash() -> None:
-        site.server.kill()
-        site.server.start()
-
     command = site.command(built("keeps", 1), has_types=True, settle_seconds=0.5)
-    report = site.run_and(command, Phase.SETTLING, crash)
+    report = site.run_and(command, Phase.SETTLING, site.server.crash)
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.SERVER_CRASHED)
     site.server.restart()
     assert site.server.loaded() == {("keeps", 1)}

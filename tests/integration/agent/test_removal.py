@@ -3,7 +3,8 @@
 import pytest
 import redis
 
-from rollout.agent.operations import safe_removal
+from rollout.agent.operations import aof_rewrite, safe_removal
+from rollout.agent.operations.aof_rewrite import rewrite
 from rollout.agent.server import call_history
 from rollout.agent.server.session import Session
 from rollout.messages import Phase, Reason
@@ -205,6 +206,17 @@ def test_calls_during_the_rewrite_lead_to_another_one(site, writes, monkeypatch)
     assert site.remove(writes, even_if_used=True).phase is Phase.SUCCEEDED
     site.server.restart()
     assert (site.server.call("GET", "k"), site.server.loaded()) == ("newer", set())
+
+
+def test_calls_during_the_rewrite_are_use(site, built, monkeypatch):
+    site.install(built("writes", 1))
+
+    def rewrite_and_write(operation, session):
+        rewrite(operation, session)
+        site.server.call("WRITES.SET", "k", "v")
+
+    monkeypatch.setattr(aof_rewrite, "rewrite", rewrite_and_write)
+    assert refused(site, built("writes", 1)).reason is Reason.IN_USE
 
 
 def test_a_rewrite_that_is_not_allowed(site, writes):

@@ -166,6 +166,29 @@ def test_a_success_is_kept(site, built, monkeypatch):
     assert other.reason is Reason.AGENT_ERROR  # it tried
 
 
+@pytest.mark.parametrize("aof", ["no"])
+def test_data_types_that_were_seen_count_as_declared_ones(site, built):
+    """The line is written together with the load, and not only when the server has settled."""
+    seen = []
+    command = site.command(built("keeps"), settle_seconds=0.2)
+    site.run_and(command, Phase.SETTLING, lambda: seen.extend(site.include()))
+    assert seen == [f"loadmodule {site.folder(built('keeps'))}/keeps.so"]
+
+
+@pytest.mark.parametrize("aof", ["no"])
+@pytest.mark.parametrize("is_known_here", [True, False])
+def test_auxiliary_data_that_was_seen_is_kept(site, built, is_known_here):
+    """By this node, or, as the command says, by another one."""
+    site.install(built("aux"))
+    if not is_known_here:
+        (site.root / "journal/.scratch.json").unlink()
+    site.restart_agent()
+    site.server.call("CONFIG", "SET", "save", "3600 1")
+    report = site.remove(built("aux"), aux_data=None if is_known_here else True)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.AUX_DATA)
+    assert site.server.loaded() == {("aux", 10000)}
+
+
 def test_a_failure_is_not_kept(site, built):
     site.install(built("refuses"))
     assert scratches(site) == []
@@ -320,3 +343,20 @@ def test_what_a_killed_keeper_has_left_is_deleted_later(binary, temporary):
     os.utime(left, (time.time() - 7200,) * 2)
     with scratch_server(binary, Confinement(), seconds=30):
         assert not left.exists()
+
+
+def test_a_server_that_does_not_start_in_time_says_nothing_about_the_module(site, built, tmp_path):
+    program = tmp_path / "server"
+    program.write_text("#!/bin/sh\nsleep 1000\n")
+    program.chmod(0o755)
+    set_up(site, SERVER_BINARY=str(program), SCRATCH_SECONDS="0.3")
+    report = site.install(built("greet"))
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.SCRATCH_UNAVAILABLE)
+    assert "The module was not loaded yet." in report.message
+
+
+def test_a_path_that_is_no_text_does_not_spoil_the_report(site, built):
+    set_up(site, SCRATCH="warn", SERVER_BINARY="/nonexistent/\udcff")
+    report = site.install(built("greet"))
+    assert report.phase is Phase.SUCCEEDED
+    assert "/nonexistent/?" in report.scratch.problem

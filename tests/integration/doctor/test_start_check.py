@@ -14,6 +14,7 @@ from modfleet.sample import compile_module
 from rollout.agent.doctor import check_start_now
 from rollout.agent.inspection.process import Process
 from rollout.agent.node.start_checks import StartChecks, last_result
+from rollout.agent.operations.runner import Runner
 from rollout.agent.scratch.confinement import Confinement
 from rollout.agent.scratch.live import LiveServer
 from rollout.agent.scratch.start import check_start, next_start
@@ -288,3 +289,23 @@ def test_before_an_upgrade_of_the_server(site, module, binary):
     for program in SERVERS:
         assert by_hand(site, "--binary", str(program))[0] == expected[Path(program).name]
     assert by_hand(site, "--binary", "/nonexistent")[0] == 2
+
+
+def test_the_heartbeat_has_the_newest_result(site):
+    site.start()
+    settings = settings_from(site.environ)
+    runner = Runner(settings, start_checks=StartChecks(settings, changed=lambda: None))
+
+    def facts():
+        found = runner.heartbeat(hello=False).facts
+        assert found
+        return found.would_start, found.would_start_reason
+
+    wait_for(lambda: facts() == ("yes", ""))
+    lines(site, "loadmodule /nonexistent")
+    wait_for(lambda: facts()[0] == "no")
+    assert "/nonexistent, which does not exist." in facts()[1]
+    site.server.stop()  # it is checked further
+    lines(site)
+    wait_for(lambda: facts()[0] == "yes")
+    wait_for(lambda: not [each for each in threading.enumerate() if each.name == "start-check"])

@@ -158,11 +158,11 @@ def test_a_success_whose_server_is_away_counts_as_lost():
 
 def test_a_server_that_would_not_start_gets_nothing_until_it_would():
     fleet(1)
-    beat("n0000", facts=ServerState(run_id="a", would_start="no", would_start_reason="/x.so does not exist."))
+    beat("n0000", facts=replace(USABLE, would_start="no", would_start_reason="/x.so does not exist."))
     uid = start()
     assert phases(uid) == {"n0000": "scheduled"}
     assert "/x.so does not exist" in of_node(uid, "n0000").document["waits_for"][0]["text"]
-    beat("n0000", facts=ServerState(run_id="a", would_start="unknown", would_start_reason="It cannot be read."))
+    beat("n0000", facts=replace(USABLE, would_start="unknown", would_start_reason="It cannot be read."))
     assert phases(uid) == {"n0000": "queued"}
 
 

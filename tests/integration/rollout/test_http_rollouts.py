@@ -188,7 +188,7 @@ def test_reading_costs_the_same_for_any_number_of_nodes(admin, count, django_ass
         admin.get(f"/v2/rollouts/{uid}/nodes")
     with django_assert_num_queries(2):
         admin.get("/v2/rollouts")
-    with django_assert_num_queries(5):
+    with django_assert_num_queries(6):
         admin.get("/v2/nodes")
 
 

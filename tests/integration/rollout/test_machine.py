@@ -32,7 +32,7 @@ from rollout.domain.rollout.events import (
 )
 from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Reason, Report, to_json
-from rollout.models import FleetFreeze, Node, NodeModule, Operation, Placement, Rollout
+from rollout.models import FleetFreeze, Liveness, Node, NodeModule, Operation, Placement, Rollout, ShardMember
 from rollout.process import offline_nodes, timeouts
 from rollout.process.advance import advance_all
 from rollout.process.manager import ProcessManager
@@ -256,6 +256,9 @@ class Fleet(RuleBasedStateMachine):
             modules={each.key: each for each in NodeModule.objects.all()},
             placements={(each.node, each.module_name): state_of_placement(each) for each in Placement.objects.all()},
             freeze=FleetFreeze.objects.first(),
+            former=list(Operation.attempts.filter(former=True)),
+            members={each.node: each for each in ShardMember.objects.all()},
+            heard=lambda name: Liveness.objects.get(node=name),
         )
         self.one_live_operation_per_placement(rows)
         for rollout in rows.rollouts.values():

@@ -391,9 +391,10 @@ def test_an_undo_that_would_unload_is_not_repeated():
     succeed(start(nodes=(name,), activation=Activation.FILES), installed(loaded=False))
     loaded = succeed(start(nodes=(name,)), GREET)
     back = roll_back_rollout(loaded)
+    advance(back)
     say(back, name, Phase.FAILED, reason=Reason.SERVER_UNREACHABLE, inventory=inventory(GREET))
     (undo,) = Operation.objects.filter(rollout=back)
-    assert (undo.activation, undo.undoes) == ("files", 1)
+    assert (undo.phase, undo.activation, undo.undoes) == ("failed", "files", 1)
     advance(back)
     hello(name, modules=[GREET])
     assert reconciled() == []

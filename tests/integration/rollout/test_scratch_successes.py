@@ -3,12 +3,16 @@
 import json
 
 import pytest
+from django.utils import timezone
 
 from artifacts_app.models import Build
 from rollout.delivery.commands import commands_of
-from rollout.messages import Phase, ScratchLoad, scratch_key
-from rollout.models import Operation, ScratchSuccess
-from tests.recorded_fleet import fleet, say, start
+from rollout.messages import Action, Phase, ScratchLoad, scratch_key
+from rollout.models import NodeModule, Operation, ScratchSuccess
+from rollout.process.advance import advance
+from rollout.services.rollback import roll_back_rollout
+from tests.recorded_fleet import fleet, installed, inventory, join, say, start
+from tests.recorded_modules import load_on, package, released
 
 pytestmark = pytest.mark.django_db
 
@@ -58,6 +62,77 @@ def test_of_other_bytes_it_says_nothing():
     say(uid, "n0000", scratch=DONE)
     ScratchSuccess.objects.update(content_sha256="c2")
     assert sent()["n0001"].scratch_done == ()
+
+
+# --- What is known of the bytes that a node has
+
+
+def learn(content, key, **learned):
+    done = {"key": key, **learned}
+    ScratchSuccess.objects.create(
+        key=key, content_sha256=content, node="elsewhere", learned=done, recorded_at=timezone.now()
+    )
+
+
+def removal(content="greet-1"):
+    """The command that removes greet 1 from a node that has these bytes."""
+    join("n1")
+    package("greet")
+    load_on(["n1"], "greet")
+    NodeModule.objects.update(content_sha256=content)
+    released(["n1"], action=Action.REMOVE, module_name="greet", version=1)
+    (row,) = Operation.objects.filter(action=Action.REMOVE)
+    ((_, command),) = commands_of([row])
+    return command
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_removal_says_what_any_node_has_seen(known):
+    learn("greet-1", "k1", has_types=known, aux_data=known)
+    command = removal()
+    assert (command.has_types, command.aux_data, command.scratch_done) == (known, known, ())
+
+
+@pytest.mark.parametrize("learned", [{}, {"has_types": None, "aux_data": None}])
+def test_what_no_node_has_seen_is_not_known(learned):
+    learn("greet-1", "k1", **learned)
+    command = removal()
+    assert (command.has_types, command.aux_data) == (False, None)
+
+
+def test_one_server_that_has_seen_it_is_enough():
+    learn("greet-1", "k1", aux_data=False)
+    learn("greet-1", "k2", aux_data=True)
+    learn("greet-1", "k3", aux_data=None)
+    assert removal().aux_data is True
+
+
+def test_the_bytes_on_the_node_count_and_not_the_catalogue():
+    learn("greet-1", "k1", has_types=True, aux_data=True)
+    command = removal(content="others")
+    assert (command.has_types, command.aux_data) == (False, None)
+
+
+def test_an_installation_says_it_of_the_new_bytes():
+    fleet(1)
+    start()
+    learn("c1", KEY, has_types=True, aux_data=True)
+    assert (sent()["n0000"].has_types, sent()["n0000"].aux_data) == (True, None)
+
+
+def test_an_undo_says_it_of_the_version_that_it_removes():
+    join("n1")
+    package("greet")
+    package("greet", 2)
+    load_on(["n1"], "greet")
+    uid = released(["n1"], module_name="greet", version=2)
+    news = installed(2, "greet-2", module_name="greet")
+    say(uid, "n1", Phase.SUCCEEDED, seconds=2.0, inventory=inventory(news))
+    learn("greet-2", "k1", aux_data=True)
+    advance(roll_back_rollout(uid))
+    row = Operation.objects.get(undoes=2)
+    ((_, command),) = commands_of([row])
+    assert (command.version, command.undoes, command.aux_data) == (1, 2, True)
 
 
 @pytest.mark.parametrize(

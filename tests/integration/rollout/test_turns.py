@@ -8,9 +8,10 @@ from eventstore import database_now
 from rollout.domain.errors import UnmanagedReplicaError
 from rollout.domain.request import RolloutRequest
 from rollout.messages import Action, Activation, Phase, Reason
-from rollout.models import Liveness, Operation, Rollout
+from rollout.models import Liveness, Operation, Rollout, ShardMember
 from rollout.planning.planner import plan_of
 from rollout.process.advance import advance
+from rollout.process.offline_nodes import declare_silent_nodes_offline
 from rollout.process.timeouts import end_overdue_operations
 from rollout.queries.explanations import of_node, of_rollout
 from rollout.services.nodes import label_node
@@ -24,6 +25,7 @@ from tests.recorded_fleet import (
     overdue,
     phases,
     rollout,
+    silence,
     start,
     upload,
 )
@@ -50,7 +52,7 @@ def shard(**more):
 
 def order_of(uid, *modules):
     """The nodes in the order in which they are released; each one succeeds at once."""
-    found = []
+    found: list[str] = []
     advance(uid)
     while released := [name for name, phase in phases(uid).items() if phase == "queued"]:
         found.append(*released)
@@ -314,3 +316,81 @@ def test_a_failover_between_two_waves():
     assert phases(uid)["n3"] == "queued"
     answer(uid, "n3", inventory=inventory(installed()))
     assert rollout(uid).phase == "succeeded"
+
+
+def failed_over(**more):
+    """n3 has become the master, in a wave before that of n1, which is its replica now. Only these two are not done."""
+    shard()
+    uid = start(careful={"canary": 1, "waves": (1, 1), "max_failures": 4, **more})
+    for name in ("n2", "n4"):
+        answer(uid, name, inventory=inventory(installed()))
+    answer(uid, "n3", Phase.SCHEDULED, reason=Reason.ROLE_CHANGED, release=1)
+    say(
+        beat("n3", master_of("a:1", "a:2", "a:4", addresses=("a:3",))),
+        beat("n1", replica_of("a:3", addresses=("a:1",))),
+        beat("n2", replica_of("a:3", addresses=("a:2",)), modules=[installed()]),
+    )
+    return uid
+
+
+def test_a_node_of_a_later_wave_that_comes_earlier_is_retried():
+    uid = failed_over(retries={"limit": 1, "backoff_seconds": 0.0})
+    advance(uid)
+    answer(uid, "n1", Phase.FAILED, reason=Reason.FETCH_FAILED)
+    row = operation(uid, "n1")
+    assert (row.phase, row.attempt, operation(uid, "n3").phase) == ("queued", 2, "scheduled")
+
+
+def test_a_node_of_a_later_wave_that_comes_earlier_and_is_offline_is_skipped():
+    uid = failed_over(offline="skip")
+    silence("n1")
+    declare_silent_nodes_offline()
+    advance(uid)
+    row = operation(uid, "n3")
+    assert (phases(uid)["n1"], row.phase, row.reason) == ("skipped", "skipped", "replica_lacks_module")
+    assert rollout(uid).phase == "succeeded"
+
+
+def test_a_replica_that_only_its_new_master_knows_comes_first():
+    shard()
+    uid = start(careful=ALL_AT_ONCE)
+    answer(uid, "n2", Phase.SCHEDULED, reason=Reason.ROLE_CHANGED, release=1)
+    say(beat("n2", master_of("a:3", addresses=("a:2",))))
+    answer(uid, "n4", inventory=inventory(installed()))
+    assert (phases(uid)["n2"], phases(uid)["n3"]) == ("scheduled", "queued")
+
+
+def test_a_master_waits_for_a_replica_of_a_replica_that_has_the_module():
+    shard()
+    for name in ("n2", "n3"):
+        say(beat(name, STATES[name], modules=[installed()]))
+    uid = start(nodes=("n1", "n4"), careful=ALL_AT_ONCE)
+    assert phases(uid) == {"n1": "scheduled", "n4": "queued"}
+    answer(uid, "n4", Phase.FAILED, reason=Reason.LOAD_FAILED)
+    row = operation(uid, "n1")
+    assert (row.phase, row.reason) == ("skipped", "replica_lacks_module")
+
+
+def test_a_removal_takes_its_turn_while_a_late_operation_may_still_load_the_module():
+    shard()
+    order_of(start(nodes=("n2", "n3", "n4"), careful=ALL_AT_ONCE), installed())
+    uid = start(nodes=("n1",), careful=ALL_AT_ONCE, deadline=1.0)
+    overdue("n1")
+    end_overdue_operations()  # n1 may still get the module
+    undo = start(action=Action.REMOVE, careful=ALL_AT_ONCE)
+    assert phases(uid)["n1"] == "timed_out"
+    assert [name for name, phase in phases(undo).items() if phase == "queued"] == ["n1"]
+
+
+def test_a_failover_of_which_only_one_server_has_told():
+    """The new master seems to be a shard of its own, and the operation on its sibling to be in another shard."""
+    shard()
+    uid = start(careful=ALL_AT_ONCE)
+    assert phases(uid)["n2"] == "queued"
+    say(beat("n3", master_of("a:4", addresses=("a:3",))))
+    assert ShardMember.objects.get(node="n4").shard == "n3"
+    advance(uid)
+    assert {name for name, phase in phases(uid).items() if phase == "queued"} == {"n2"}
+    ShardMember.objects.update(moved_at=database_now() - timedelta(seconds=61))
+    advance(uid)
+    assert phases(uid)["n4"] == "queued"

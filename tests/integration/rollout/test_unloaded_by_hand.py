@@ -1,5 +1,7 @@
 """A module that a person has unloaded is drift with a reason, and is never loaded again automatically."""
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -7,11 +9,11 @@ from accounts.services import update_cluster_settings
 from eventstore import load
 from rollout.delivery import ingestion
 from rollout.domain.node.events import NodeDrifted, node_stream
-from rollout.messages import Action, Phase, ServerState
+from rollout.messages import Action, Phase
 from rollout.models import Rollout
 from rollout.process.advance import advance
 from rollout.reconciliation.reconciler import reconcile
-from tests.recorded_fleet import differences, fleet, heartbeat_of, installed, inventory, say, start, state_of
+from tests.recorded_fleet import ALONE, differences, fleet, heartbeat_of, installed, inventory, say, start, state_of
 
 A = "n0000"
 LOADED, FILES = installed(), installed(loaded=False)
@@ -25,7 +27,7 @@ def rebuilt_equals_live():
 
 
 def beat(*modules, run_id="a", **facts):
-    state = ServerState(run_id=run_id, **facts)
+    state = replace(ALONE, run_id=run_id, **facts)
     ingestion.record_heartbeats([heartbeat_of(A, modules=modules) | {"facts": msgspec.to_builtins(state)}])
 
 

@@ -1,5 +1,6 @@
 """A module that is in use is not removed: the plan refuses it by the newest heartbeats, the command carries the answer."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import msgspec
@@ -9,11 +10,11 @@ from django.db.models import OuterRef, Subquery
 from eventstore import database_now
 from rollout.delivery import ingestion
 from rollout.delivery.commands import commands_of
-from rollout.messages import Action, ServerModule, ServerState
+from rollout.messages import Action, Phase, ServerModule
 from rollout.models import Liveness, NodeFacts, Operation, ShardMember
 from rollout.services.rollback import roll_back_rollout
 from rollout.services.rollouts import retry_rollout
-from tests.recorded_fleet import Phase, fleet, heartbeat_of, installed, inventory, rollout, say, start
+from tests.recorded_fleet import ALONE, fleet, heartbeat_of, installed, inventory, rollout, say, start
 
 A, B = "n0000", "n0001"
 REMOVAL = {"action": "remove", "module_name": "greet", "version": 1}
@@ -24,7 +25,7 @@ def beat(name, calls=0, *, loaded=True, ours=True):
     module = ServerModule(
         name="greet", version=1, ours=ours, recent_calls=calls, most_called="greet.hello", clients=("shop",)
     )
-    facts = msgspec.to_builtins(ServerState(run_id="a", modules=(module,)))
+    facts = msgspec.to_builtins(replace(ALONE, run_id="a", modules=(module,)))
     ingestion.record_heartbeats([heartbeat_of(name, modules=[installed(loaded=loaded)]) | {"facts": facts}])
 
 
@@ -74,7 +75,7 @@ def test_calls_on_another_copy_of_its_shard(nodes, admin):
 
 def test_calls_on_a_copy(nodes, admin):
     for name in (A, B):
-        ShardMember.objects.create(node=name, shard="s", role="master", master="", depth=0, replication={}, host="h")
+        ShardMember.objects.filter(node=name).update(shard="s")
     beat(B, 3)
     answer = begin(admin)
     assert (answer.status_code, f"10 minutes on {B}" in answer.json()["description"]) == (409, True)
@@ -97,7 +98,7 @@ def test_old_facts_say_nothing(nodes, admin):
 def command_of(uid):
     incarnation = Liveness.objects.filter(node=OuterRef("node")).values("incarnation")
     rows = Operation.objects.filter(rollout=uid).annotate(incarnation=Subquery(incarnation))
-    return next(command for _, command in commands_of(rows))
+    return next(command for _, command in commands_of(list(rows)))
 
 
 def test_the_command_carries_it(nodes):

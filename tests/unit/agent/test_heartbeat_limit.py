@@ -70,6 +70,18 @@ def test_the_largest_one_is_cut():
     assert from_json(Heartbeat, to_json(cut)) == cut
 
 
+def test_many_foreign_modules_are_cut():
+    whole = heartbeat("x")
+    assert whole.facts
+    modules = tuple(
+        replace(each, sha256="a" * 64, line=each.path, obstacle=each.path) for each in whole.facts.modules[:50]
+    )
+    cut = within_limit(replace(whole, facts=replace(whole.facts, modules=modules)))
+    assert len(json.dumps(to_json(cut))) <= LARGEST
+    assert cut.facts
+    assert {(each.sha256, each.obstacle) for each in cut.facts.modules} == {("", "")}
+
+
 def test_a_place_in_a_shard_that_is_cut_is_not_known():
     facts = within_limit(heartbeat()).facts
     assert facts

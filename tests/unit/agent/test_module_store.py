@@ -2,7 +2,8 @@
 
 import pytest
 
-from rollout.agent.module_files.module_store import ModuleStore
+from rollout.agent.module_files import module_store
+from rollout.agent.module_files.module_store import ModuleStore, exchange_names
 
 
 @pytest.fixture
@@ -35,6 +36,25 @@ def test_it_works(store):
     assert [each[:2] for each in store.versions()] == [("greet", 1)]
     store.drop("greet", 1)
     assert list(store.root.iterdir()) == []
+
+
+def test_names_are_exchanged_in_one_step(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    other.write_text("x")
+    assert exchange_names(one, other)
+    assert (one.is_file(), other.is_dir()) == (True, True)
+    assert not exchange_names(one, tmp_path / "missing")
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_files_are_replaced_also_where_names_cannot_be_exchanged(store, monkeypatch, can_exchange):
+    if not can_exchange:
+        monkeypatch.setattr(module_store, "exchange_names", lambda *_: False)
+    place(store, "one")
+    place(store, "two")
+    store.settle("greet", 1)
+    assert (content(store), names(store)) == ("two", ["1"])
 
 
 def test_what_was_set_aside_is_restored(store):

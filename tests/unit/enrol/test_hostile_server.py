@@ -10,7 +10,7 @@ import pytest
 from modfleet.enrol.at_server import AtServer, _has_user_line
 from modfleet.enrol.cli import _printable
 from modfleet.enrol.host import Host, SystemHost
-from modfleet.enrol.rights import LOAD, PERSIST
+from modfleet.enrol.rights import LOAD
 from modfleet.enrol.server import FoundServer, Login, detect
 from modfleet.enrol.steps import Steps
 from modfleet.failure import CommandError
@@ -35,7 +35,9 @@ def test_a_file_that_only_another_user_may_write_is_not_edited(tmp_path, uid, un
         unit_settings={"ExecStart": f"/usr/bin/redis-server {file}"} if unit else {},
     )
     printed: list[str] = []
-    at_server = AtServer(found, SystemHost(), Steps(printed.append), rights=frozenset({LOAD, PERSIST}), yes=True)
+    at_server = AtServer(
+        found, SystemHost(), Steps(printed.append), rights=frozenset({LOAD}), owner="include", yes=True
+    )
     at_server.modules("/usr/lib/modfleet/n1")
     assert (file.read_text() != "umask 022\n") == is_edited
     assert any(line.startswith("to do by you") for line in printed) != is_edited
@@ -55,9 +57,14 @@ def its(tmp_path):
         process=Process(pid=1, uid=os.getuid()),
         configuration=Configuration(file=str(file)),
         unit_settings={"ExecStart": f"/usr/bin/redis-server {file}"},
+        enable_module_command="local",
     )
     printed: list[str] = []
-    return AtServer(found, SystemHost(), Steps(printed.append), rights=frozenset({PERSIST}), yes=True), file, printed
+    return (
+        AtServer(found, SystemHost(), Steps(printed.append), rights=frozenset({LOAD}), owner="include", yes=True),
+        file,
+        printed,
+    )
 
 
 @pytest.mark.parametrize("name", ["host/../redis/redis.conf", "host/etc/redis.conf"])

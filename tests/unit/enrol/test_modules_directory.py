@@ -46,7 +46,7 @@ def test_where_nothing_is_allowed_a_drop_in_allows_it(tmp_path):
     assert directory(strict) == "/var/lib/modfleet-agent/n1/modules"
     said: list[str] = []
     host = type("WithUnits", (Host,), {"has_units": True})(tmp_path)
-    AtServer(strict, host, Steps(said.append), rights=EVERYTHING, yes=False).modules(directory(strict))
+    AtServer(strict, host, Steps(said.append), rights=EVERYTHING, owner="include", yes=False).modules(directory(strict))
     drop_in = tmp_path / "etc/systemd/system/redis.service.d/modfleet.conf"
     assert drop_in.read_text().endswith("[Service]\nExecPaths=/var/lib/modfleet-agent/n1/modules\n")
     (step,) = [line for line in said if "redis.service" in line]
@@ -55,13 +55,13 @@ def test_where_nothing_is_allowed_a_drop_in_allows_it(tmp_path):
 
 def test_on_debian_there_is_no_drop_in(tmp_path):
     host = type("WithUnits", (Host,), {"has_units": True})(tmp_path)
-    AtServer(debian(), host, Steps(print), rights=EVERYTHING, yes=False).modules(directory(debian()))
+    AtServer(debian(), host, Steps(print), rights=EVERYTHING, owner="include", yes=False).modules(directory(debian()))
     assert list(tmp_path.rglob("*")) == []
 
 
 def test_an_agent_that_observes_gets_its_directory_with_the_right():
     assert directory(debian(), rights=frozenset({"observe"})) == "/var/lib/modfleet-agent/n1/modules"
-    observing = {"MODFLEET_ACCESS": "observe", "MODFLEET_PERSIST": "false", "MODFLEET_MODULES_DIR": "/var/lib/x"}
+    observing = {"MODFLEET_ACCESS": "observe", "MODFLEET_MODULES_DIR": "/var/lib/x"}
     assert directory(debian(), observing) == "/usr/lib/modfleet/n1"
 
 

@@ -105,4 +105,4 @@ def test_the_reference_has_every_field_with_its_default():
 def in_words(default):
     if isinstance(default, float):
         return f"{default:g}"
-    return default if isinstance(default, str) else json.dumps(default)
+    return default if isinstance(default, str) and default else json.dumps(default)

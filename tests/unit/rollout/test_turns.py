@@ -78,6 +78,12 @@ def test_nodes_that_a_rollback_would_leave_in_the_wrong_order_do_not_wait_for_ea
         assert (found.reason, found.is_unfit) == (reason, True)
 
 
+def test_a_master_and_a_replica_with_a_newer_version_do_not_wait_for_each_other():
+    """As after a server with another version has joined the shard."""
+    known = fleet(unfinished=("m", "r1", "r2", "s1"), target=1, loaded={"r1": 9, "r2": 9, "s1": 9})
+    assert [why(node, known, target=1) for node in ("m", "r2", "s1")] == [None, None, (Block.SHARD_ORDER, None)]
+
+
 def test_a_replica_that_is_no_node_of_the_fleet():
     known = fleet(places={"a": replace(ALONE, unmanaged=("10.0.0.9:6379",))}, loaded={"a": 2})
     assert why("a", known) == (Block.SERVER, Reason.UNMANAGED_REPLICA)

@@ -1,0 +1,391 @@
+"""A module that Modfleet did not install: its digest, its adoption, and what follows. On real servers of both products."""
+
+import io
+import os
+import shutil
+import zipfile
+from dataclasses import replace
+
+import pytest
+
+from artifacts_app.events import ArtifactUploaded, artifact_stream
+from eventstore import Append, append
+from rollout.agent.module_files import main_file
+from rollout.agent.operations.runner import Runner
+from rollout.agent.settings import settings_from
+from rollout.delivery import ingestion
+from rollout.delivery.commands import commands_of
+from rollout.messages import Action, Phase, Reason, to_json
+from rollout.models import NodeModule, Operation
+from rollout.process.advance import advance
+from tests.integration.agent.conftest import SERVERS, Site
+from tests.integration.agent.test_persistence import Configured
+from tests.recorded_fleet import know, operation, phases
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.parametrize("binary", SERVERS, ids=["valkey", "redis"])
+
+
+@pytest.fixture
+def owner():
+    return "include"
+
+
+@pytest.fixture
+def greet(built):
+    return built("greet")
+
+
+@pytest.fixture
+def site(request, short_folder, shelf, binary, owner):
+    """A server whose main file loads greet from a path that is not Modfleet's."""
+    greet = request.getfixturevalue("greet")
+    modules = short_folder / "modules"
+    foreign = short_folder / "foreign.so"
+    foreign.write_bytes(so_of(greet))
+    foreign.chmod(0o755)
+    more = getattr(request, "param", [f"loadmodule {foreign}"])
+    more = [each.replace("FOREIGN", str(foreign)) for each in more]
+    server = Configured(short_folder / "s", binary=binary, aof="no", more=[*more, f"include {modules}/*.conf"])
+    environ = {
+        "MODFLEET_NODE": "n1",
+        "MODFLEET_BROKER_URL": "redis://127.0.0.1:1/0",
+        "MODFLEET_CONTROL_URL": shelf.url,
+        "MODFLEET_SERVER_URL": server.url,
+        "MODFLEET_MODULES_DIR": str(modules),
+        "MODFLEET_JOURNAL_DIR": str(short_folder / "journal"),
+        "MODFLEET_PERSISTENCE": owner,
+        "MODFLEET_BEAT_SECONDS": "1",
+    }
+    modules.mkdir()
+    server.start()
+    made = Site(short_folder, server, shelf, Runner(settings_from(environ)), environ)
+    made.runner.recover()
+    yield made
+    server.kill()
+
+
+def so_of(built):
+    with zipfile.ZipFile(io.BytesIO(built.blob)) as archive:
+        return archive.read(built.package.module_file)
+
+
+def digest_of(built):
+    return next(each.sha256 for each in built.package.members if each.path == built.package.module_file)
+
+
+def shown(site):
+    return next(each for each in site.runner.heartbeat(hello=False).facts.modules if each.name == "greet")
+
+
+def known(site):
+    """The module, when the agent has read its file."""
+    wait_for(lambda: shown(site).sha256 or "not read" not in shown(site).obstacle)
+    return shown(site)
+
+
+def adopt(site, built, **changes):
+    return site.install(built, adopt=True, **changes)
+
+
+def path_of(site, built):
+    return f"{site.folder(built)}/{built.package.module_file}"
+
+
+def loaded_from(site):
+    def path(each):
+        return each["path"]
+
+    return [path(each) for each in site.server.call("MODULE LIST") if each["name"] == "greet"]
+
+
+# --- What the heartbeat says
+
+
+def test_the_digest_of_a_foreign_module(site, greet):
+    module = known(site)
+    assert (module.ours, module.sha256, module.obstacle) == (False, digest_of(greet), "")
+    assert module.line.startswith(f"{site.server.folder}/server.conf:")
+
+
+def test_a_file_that_was_replaced_since_the_load_is_not_known(site, greet):
+    foreign = site.root / "foreign.so"
+    copy = site.root / "copy"
+    shutil.copy(foreign, copy)
+    copy.replace(foreign)
+    module = known(site)
+    assert (module.sha256, "is not the file that the server has loaded" in module.obstacle) == ("", True)
+    report = adopt(site, greet)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.MODULE_NOT_OURS)
+    assert site.left() == []
+
+
+def test_a_file_that_changes_is_read_again(site, greet):
+    known(site)
+    with (site.root / "foreign.so").open("ab") as file:
+        file.write(b"more")
+    wait_for(lambda: known(site).sha256 != digest_of(greet))
+    report = adopt(site, greet)
+    assert (report.reason, "is not the artifact's file" in report.message) == (Reason.MODULE_NOT_OURS, True)
+
+
+# --- Removal of a foreign module
+
+
+def test_a_removal_of_a_foreign_module_is_never_a_success(site, greet):
+    report = site.remove(greet)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.MODULE_NOT_OURS)
+    assert loaded_from(site) == [str(site.root / "foreign.so")]
+
+
+# --- Adoption
+
+
+def run_id(site):
+    return site.server.call("INFO", "server")["run_id"]
+
+
+def test_it_works(site, greet):
+    before, text = run_id(site), (site.server.folder / "server.conf").read_text()
+    report = adopt(site, greet)
+    foreign = str(site.root / "foreign.so")
+    assert (report.phase, f"The server runs it from {foreign} until its next start" in report.message) == (
+        Phase.SUCCEEDED,
+        True,
+    )
+    assert (run_id(site), loaded_from(site)) == (before, [foreign])
+    assert (site.server.folder / "server.conf").read_text() == text.replace(foreign, path_of(site, greet))
+    (module,) = report.inventory.modules
+    assert (module.loaded, module.content_sha256) == (True, greet.package.content_sha256)
+    assert (shown(site).ours, shown(site).adopted_from) == (True, foreign)
+    assert site.runner.heartbeat(hello=False).facts.configuration_changes == ()
+
+
+def test_the_next_start_loads_it_from_the_store(site, greet):
+    adopt(site, greet)
+    (site.root / "foreign.so").unlink()
+    site.server.restart()
+    assert loaded_from(site) == [path_of(site, greet)]
+    assert (shown(site).ours, shown(site).adopted_from) == (True, "")
+
+
+def test_it_is_adopted_once(site, greet):
+    adopt(site, greet)
+    site.restart_agent()
+    report = adopt(site, greet)
+    assert (report.phase, report.reason) == (Phase.SKIPPED, Reason.ALREADY_INSTALLED)
+
+
+@pytest.mark.parametrize("owner", ["include", "rewrite"])
+@pytest.mark.parametrize("is_rewritten", [False, True])
+def test_a_later_upgrade_swaps_it(site, greet, built, is_rewritten):
+    adopt(site, greet)
+    if is_rewritten:
+        site.server.call("CONFIG", "REWRITE")
+    newer = built("greet", 10001)
+    report = site.install(newer)
+    assert (report.phase, report.swap_seconds is not None) == (Phase.SUCCEEDED, True)
+    assert loaded_from(site) == [path_of(site, newer)]
+    site.server.restart()
+    assert loaded_from(site) == [path_of(site, newer)]
+    assert str(site.root / "foreign.so") not in (site.server.folder / "server.conf").read_text()
+
+
+def test_a_failed_upgrade_restores_it(site, greet, built, repack):
+    adopt(site, greet)
+    bad = replace(built("greet", 10001), commands=("greet.nothing",))
+    assert site.install(bad).reason is Reason.PROBE_FAILED
+    assert loaded_from(site) == [path_of(site, greet)]
+    site.server.restart()
+    assert loaded_from(site) == [path_of(site, greet)]
+
+
+def test_a_removal_of_an_adopted_module_unloads_it(site, greet):
+    adopt(site, greet)
+    assert site.remove(greet).phase is Phase.SUCCEEDED
+    assert (loaded_from(site), site.left()) == ([], [])
+    site.server.restart()
+    assert loaded_from(site) == []
+
+
+def test_a_rewrite_before_the_next_start_leaves_one_line(site, greet):
+    adopt(site, greet)
+    site.server.call("CONFIG", "REWRITE")
+    site.runner.heartbeat(hello=False)
+    site.server.restart()
+    assert loaded_from(site) == [str(site.root / "foreign.so")]
+    assert shown(site).ours is False
+
+
+def test_an_agent_that_dies_at_the_line_is_repeated(site, greet, monkeypatch):
+    command = site.command(greet, adopt=True)
+    monkeypatch.setattr("rollout.agent.server.adoptions.Adoptions.add", lambda *_: os._exit(0))
+    if (child := os.fork()) == 0:
+        site.run(command)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    monkeypatch.undo()
+    site.restart_agent()
+    report = site.run(command)
+    assert (report.phase, report.reason) == (Phase.SUCCEEDED, None)
+    site.server.restart()
+    assert loaded_from(site) == [path_of(site, greet)]
+
+
+@pytest.mark.parametrize("site", [[]], indirect=True)
+def test_a_module_without_a_line_gets_one(site, greet):
+    site.server.call("MODULE", "LOAD", str(site.root / "foreign.so"))
+    assert (known(site).line, known(site).obstacle) == ("", "")
+    assert adopt(site, greet).phase is Phase.SUCCEEDED
+    assert site.include() == [f"loadmodule {path_of(site, greet)}"]
+    site.server.restart()
+    assert loaded_from(site) == [path_of(site, greet)]
+
+
+@pytest.mark.parametrize("site", [[]], indirect=True)
+def test_a_rewrite_beside_our_new_line_is_resolved(site, greet):
+    """As Sentinel does it: the main file gets the foreign path, so our line goes, and the server starts."""
+    site.server.call("MODULE", "LOAD", str(site.root / "foreign.so"))
+    adopt(site, greet)
+    site.server.call("CONFIG", "REWRITE")
+    site.runner.heartbeat(hello=False)
+    assert site.include() == []
+    site.server.restart()
+    assert loaded_from(site) == [str(site.root / "foreign.so")]
+
+
+@pytest.mark.parametrize("site", [["loadmodule FOREIGN a b"]], indirect=True)
+def test_its_arguments_stay(site, greet):
+    assert adopt(site, greet).phase is Phase.SUCCEEDED
+    site.server.restart()
+    (found,) = [each for each in site.server.call("MODULE LIST") if each["name"] == "greet"]
+    assert (found["path"], found["args"]) == (path_of(site, greet), ["a", "b"])
+
+
+# --- Refusals
+
+
+def refused(site, built):
+    report = adopt(site, built)
+    assert (report.phase, site.left(), loaded_from(site)) == (Phase.FAILED, [], [str(site.root / "foreign.so")])
+    return report
+
+
+@pytest.mark.parametrize("site", [[]], indirect=True)
+@pytest.mark.parametrize("owner", ["rewrite"])
+def test_only_the_server_writes_the_lines(site, greet):
+    site.server.call("MODULE", "LOAD", str(site.root / "foreign.so"))
+    assert known(site).obstacle.startswith("No line loads it")
+    assert refused(site, greet).reason is Reason.PERSISTENCE_CONFLICT
+
+
+@pytest.mark.parametrize("owner", ["external"])
+def test_another_owner_of_the_lines(site, greet):
+    assert "MODFLEET_PERSISTENCE is external" in known(site).obstacle
+    assert refused(site, greet).reason is Reason.PERSISTENCE_CONFLICT
+
+
+def test_a_line_in_another_file(site, greet):
+    main, other = site.server.folder / "server.conf", site.server.folder / "other.conf"
+    line = f"loadmodule {site.root / 'foreign.so'}"
+    other.write_text(f"{line}\n")
+    main.write_text(main.read_text().replace(line, f"include {other}"))
+    assert known(site).obstacle.startswith(f"The line is in {other}.")
+    assert refused(site, greet).reason is Reason.PERSISTENCE_CONFLICT
+
+
+def test_a_main_file_that_is_a_link(site, greet):
+    main, real = site.server.folder / "server.conf", site.server.folder / "real.conf"
+    main.rename(real)
+    main.symlink_to(real)
+    assert f"The agent may not replace {main}" in known(site).obstacle
+    assert refused(site, greet).reason is Reason.PERSISTENCE_CONFLICT
+
+
+def test_a_line_that_changes_at_the_same_time(site, greet, monkeypatch):
+    main = site.server.folder / "server.conf"
+    replace_line = main_file.replace_line
+
+    def change_first(*words):
+        main.write_text(f"# new\n{main.read_text()}")
+        replace_line(*words)
+
+    monkeypatch.setattr("rollout.agent.node.persistence.replace_line", change_first)
+    report = refused(site, greet)
+    assert (report.reason, "was changed at the same time" in report.message) == (Reason.PERSISTENCE_CONFLICT, True)
+
+
+def test_nothing_to_adopt(site, built):
+    report = adopt(site, built("base"))
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.NOTHING_TO_ADOPT)
+
+
+def test_a_module_that_is_ours(site, built):
+    base = built("base")
+    site.install(base)
+    report = adopt(site, replace(base, package=built("greet").package))
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.NOTHING_TO_ADOPT)
+    assert site.server.loaded() == {("base", base.version), ("greet", 10000)}
+
+
+def test_another_version(site, built):
+    assert "and not version 10001" in refused(site, built("greet", 10001)).message
+
+
+def test_an_operation_without_adoption_still_refuses_it(site, greet):
+    report = site.install(greet)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.MODULE_NOT_OURS)
+    assert site.command(greet).action is Action.INSTALL
+
+
+# --- Through a rollout
+
+
+@pytest.mark.django_db
+def test_an_adoption_through_a_rollout(site, greet, admin):
+    upload(greet)
+    know("n1")
+    beat(site, hello=True)
+    known(site)
+    beat(site)
+    body = {"action": "install", "module_name": "greet", "version": greet.version, "adopt": True, "nodes": ["n1"]}
+    uid = admin.post("/v2/rollouts", body, content_type="application/json").json()["uid"]
+    advance(uid)
+    ((_, command),) = commands_of(list(Operation.objects.filter(rollout=uid)))
+    assert command.package
+    path = f"/{greet.package.package_sha256}"
+    site.shelf.content[path] = greet.blob
+    report = site.run(replace(command, package=replace(command.package, url=site.shelf.url + path)))
+    ingestion.record_reports([to_json(report)])
+    assert (phases(uid), report.message) == ({"n1": "succeeded"}, operation(uid, "n1").message)
+    beat(site)
+    row = NodeModule.objects.get(node="n1")
+    assert (row.desired, row.observed, row.state, row.drifted_at) == ("load", "load", "in_sync", None)
+    (shown_module,) = [
+        each for each in admin.get("/v2/nodes/n1").json()["server_state"]["modules"] if each["name"] == "greet"
+    ]
+    assert (shown_module["ours"], shown_module["adopted_from"]) == (True, str(site.root / "foreign.so"))
+    site.server.restart()
+    assert loaded_from(site) == [path_of(site, greet)]
+
+
+def beat(site, *, hello=False):
+    ingestion.record_heartbeats([to_json(site.runner.heartbeat(hello=hello))])
+
+
+def upload(built):
+    """The module's build; the agent gets its bytes from the shelf."""
+    event = ArtifactUploaded(
+        module_name=built.name,
+        version=built.version,
+        platform="linux/x86_64",
+        content_sha256=built.package.content_sha256,
+        package_sha256=built.package.package_sha256,
+        size=built.package.size,
+        storage_key=built.name,
+        module_file=built.package.module_file,
+        members=built.package.members,
+        dependencies=(),
+        document={"module_name": built.name, "version": built.version, "commands": []},
+    )
+    append(Append(artifact_stream(built.name, built.version), 0, [event]))
