@@ -111,10 +111,10 @@ class Machine:
         self.process.wait()
 
     def restart(self) -> None:
-        """SHUTDOWN, as `systemctl restart` does it. It must start at once."""
+        """End the server, as a person does it, and wait until it serves again. Its replicas are in step before that."""
         run_id = self.run_id
         with suppress(redis.ConnectionError):
-            self.call("SHUTDOWN", "SAVE")
+            self.call("SHUTDOWN", "SAVE", "NOW")
         wait_for(lambda: self.run_id not in ("", run_id) and self.answers())
 
     def call(self, *words: Any) -> Any:

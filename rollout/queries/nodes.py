@@ -1,7 +1,7 @@
 """Answers about nodes."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from django.db.models import Count, Exists, OuterRef, QuerySet, Subquery
@@ -63,6 +63,18 @@ class KnownNode:
             ),
         }
         return frozenset(change for change, is_new in changed.items() if is_new)
+
+    def completed(self, heartbeat: Heartbeat) -> Heartbeat:
+        """Return the heartbeat. If its agent could not ask the server, modules whose files are unchanged are still loaded, as
+        far as is known: otherwise a removal would take them for mere files, and would not wait for its turn."""
+        if heartbeat.facts is None or not heartbeat.facts.problem:
+            return heartbeat
+        loaded = {each for each in self.modules if each.loaded}
+        modules = (
+            replace(each, loaded=each.loaded or replace(each, loaded=True) in loaded)
+            for each in heartbeat.inventory.modules
+        )
+        return replace(heartbeat, inventory=replace(heartbeat.inventory, modules=tuple(modules)))
 
     def lost(self, inventory: Inventory) -> frozenset[tuple[str, int]]:
         """Return name and version of each module that was in its desired state and is no longer."""

@@ -99,6 +99,7 @@ def _record_all(heartbeats: Sequence[Heartbeat]) -> list[str]:
     order = MessageOrder(HEARTBEATS, {heartbeat.node for heartbeat in heartbeats})
     newest = _newest(heartbeats, order)
     known = known_nodes({each.node for each in heartbeats})
+    newest = {name: known[name].completed(heartbeat) for name, heartbeat in newest.items()}
     news = [_news(known[name], heartbeat, order) for name, heartbeat in newest.items()]
     unlike = _with_processes([each for each in news if each.changes or each.lost], newest)
     doubles = _doubles(known, order)

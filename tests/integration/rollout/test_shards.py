@@ -12,12 +12,12 @@ from django.test.utils import CaptureQueriesContext
 from eventstore import head
 from rollout.delivery.ingestion import shard_members
 from rollout.delivery.ingestion.shard_members import BURST
-from rollout.messages import ServerProblem, ServerState, SlotMigration
+from rollout.messages import Action, ServerProblem, ServerState, SlotMigration
 from rollout.models import ShardMember
 from rollout.process.advance import advance
 from rollout.services.ignored_replicas import ignore_replica
 from rollout.services.nodes import decommission_node, forget_node, revoke_node, set_address
-from tests.recorded_fleet import fleet, installed, join, know, phases, start
+from tests.recorded_fleet import fleet, installed, join, know, operation, phases, start, state_of
 from tests.recorded_shards import beat, master_of, member, replica_of, say
 
 pytestmark = pytest.mark.django_db
@@ -165,6 +165,23 @@ def test_the_place_stays_while_the_server_is_away():
     say(beat("n0000", AWAY))
     row = member("n0000")
     assert (row.role, row.unmanaged_master, row.replication["master"]) == ("replica", "m:1", "m:1")
+
+
+def test_modules_count_as_loaded_while_the_server_is_away():
+    """A removal goes to the master first, also if its heartbeats say for a while that nobody can ask it."""
+    fleet(2)
+    one, other = installed(), installed(module_name="other", content="c2")
+    master = master_of("a:2", addresses=("a:1",))
+    say(
+        beat("n0000", master, modules=[one, other]), beat("n0001", replica_of("a:1", addresses=("a:2",)), modules=[one])
+    )
+    files = [replace(each, loaded=False) for each in (one, replace(other, content_sha256="c3"))]
+    say(beat("n0000", AWAY, modules=files))
+    assert (state_of("n0000")[1], state_of("n0000", module_name="other")[1]) == ("load", "files")
+    uid = start(action=Action.REMOVE, nodes=["n0001"])
+    assert (operation(uid, "n0001").phase, operation(uid, "n0001").reason) == ("skipped", "master_has_module")
+    say(beat("n0000", master, modules=files))
+    assert state_of("n0000")[1] == "files"
 
 
 def test_a_node_that_moves_all_the_time_is_placed_now_and_then(monkeypatch):
