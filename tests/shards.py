@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from modfleet.packing.loading import Loaded
 from modfleet.packing.manifest import Binary, module_json
@@ -118,7 +120,9 @@ class Machine:
         wait_for(lambda: self.run_id not in ("", run_id) and self.answers())
 
     def call(self, *words: Any) -> Any:
-        with redis.Redis(unix_socket_path=str(self.socket), decode_responses=True, protocol=2) as client:
+        """What the server answers. It is asked once: a repeated SHUTDOWN would end its next process too."""
+        once = Retry(NoBackoff(), 0)
+        with redis.Redis(unix_socket_path=str(self.socket), decode_responses=True, protocol=2, retry=once) as client:
             return client.execute_command(*words)
 
     def answers(self) -> bool:
@@ -277,7 +281,9 @@ class Writer:
         self._thread.join(PATIENCE)
 
     def _write(self) -> None:
-        with redis.Redis(unix_socket_path=str(self._machine.socket), client_name="writer", protocol=2) as client:
+        with redis.Redis(
+            unix_socket_path=str(self._machine.socket), client_name="writer", protocol=2, retry=Retry(NoBackoff(), 0)
+        ) as client:
             while not self._ends.wait(0.0005):
                 try:
                     client.execute_command("WRITES.SET", f"k{self.done}", self.done)
