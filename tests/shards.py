@@ -115,14 +115,13 @@ class Machine:
     def restart(self) -> None:
         """End the server, as a person does it, and wait until it serves again. Its replicas are in step before that."""
         run_id = self.run_id
-        with suppress(redis.ConnectionError):
-            self.call("SHUTDOWN", "SAVE", "NOW")
+        once = Retry(NoBackoff(), 0)  # a repeated SHUTDOWN would end the next process too
+        with redis.Redis(unix_socket_path=str(self.socket), retry=once) as client, suppress(redis.ConnectionError):
+            client.execute_command("SHUTDOWN", "SAVE", "NOW")
         wait_for(lambda: self.run_id not in ("", run_id) and self.answers())
 
     def call(self, *words: Any) -> Any:
-        """What the server answers. It is asked once: a repeated SHUTDOWN would end its next process too."""
-        once = Retry(NoBackoff(), 0)
-        with redis.Redis(unix_socket_path=str(self.socket), decode_responses=True, protocol=2, retry=once) as client:
+        with redis.Redis(unix_socket_path=str(self.socket), decode_responses=True, protocol=2) as client:
             return client.execute_command(*words)
 
     def answers(self) -> bool:
