@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from modfleet.packing.loading import Loaded
 from modfleet.packing.manifest import Binary, module_json
@@ -113,8 +115,9 @@ class Machine:
     def restart(self) -> None:
         """End the server, as a person does it, and wait until it serves again. Its replicas are in step before that."""
         run_id = self.run_id
-        with suppress(redis.ConnectionError):
-            self.call("SHUTDOWN", "SAVE", "NOW")
+        once = Retry(NoBackoff(), 0)  # a repeated SHUTDOWN would end the next process too
+        with redis.Redis(unix_socket_path=str(self.socket), retry=once) as client, suppress(redis.ConnectionError):
+            client.execute_command("SHUTDOWN", "SAVE", "NOW")
         wait_for(lambda: self.run_id not in ("", run_id) and self.answers())
 
     def call(self, *words: Any) -> Any:
@@ -277,7 +280,9 @@ class Writer:
         self._thread.join(PATIENCE)
 
     def _write(self) -> None:
-        with redis.Redis(unix_socket_path=str(self._machine.socket), client_name="writer", protocol=2) as client:
+        with redis.Redis(
+            unix_socket_path=str(self._machine.socket), client_name="writer", protocol=2, retry=Retry(NoBackoff(), 0)
+        ) as client:
             while not self._ends.wait(0.0005):
                 try:
                     client.execute_command("WRITES.SET", f"k{self.done}", self.done)

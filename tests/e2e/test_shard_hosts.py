@@ -77,6 +77,7 @@ def test_control_plane_broker_and_agents_are_dead(start, folder):
         pairs = [made[:2], made[2:]]
         for master, replica in pairs:
             replica.follow(master)
+            replica.call("CONFIG", "REWRITE")
         wait_for(lambda: all(fleet.node(replica.name)["master"] == master.name for master, replica in pairs), pause=0.1)
         upload(fleet, module(folder, "writes", 1, "writes.set"))
         Shard(fleet, made).carry_out("install", "writes", 1)
