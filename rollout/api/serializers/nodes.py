@@ -3,10 +3,12 @@
 from typing import Any
 
 from django.core.validators import RegexValidator
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from api.fields import StrictCharField, StrictSerializer
 from rollout.domain.node.state import Identity, NodePhase
+from rollout.domain.topology.addresses import PATTERN
 from rollout.messages import ChangeKind, FindingStatus, Reason
 from rollout.projections.node_modules import ModuleState
 
@@ -21,9 +23,14 @@ class LabelsField(serializers.DictField):
         return labels
 
 
+@extend_schema_field({"type": "string", "pattern": f"^({PATTERN})?$", "maxLength": 264})
+class _Address(StrictCharField):
+    """An address, or nothing."""
+
+
 class NodeChangesSerializer(StrictSerializer):
     labels = LabelsField(required=False)
-    address = StrictCharField(
+    address = _Address(
         required=False,
         allow_blank=True,
         max_length=264,

@@ -8,6 +8,9 @@ from rollout.domain.errors import InvalidAddressError
 LONGEST = 264
 _NODE_ID = re.compile(r"[0-9a-f]{40}")
 _HOST = re.compile(r"[A-Za-z0-9._:%-]{1,255}")
+#: The same for the API's schema: every text that it matches is accepted.
+_PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+PATTERN = rf"(\[[0-9A-Fa-f:.]{{2,45}}\]|[A-Za-z0-9._%-]{{1,255}}):{_PORT}"
 
 
 def canonical(address: str) -> str:

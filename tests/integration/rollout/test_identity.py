@@ -563,7 +563,7 @@ def queries_of(function):
 
 @pytest.mark.dialect
 def test_signed_heartbeats_cost_the_same_for_any_number_of_nodes(dropped):
-    agents = fleet_of(40)
+    agents = fleet_of(30)
     joins = [
         queries_of(partial(ingestion.record_heartbeats, [each.heartbeat(hello=True) for each in some]))
         for some in (agents[:3], agents[3:])
