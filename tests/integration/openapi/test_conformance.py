@@ -22,6 +22,7 @@ from accounts.roles import Role
 from accounts.services import create_user
 from rollout.process.advance import advance
 from rollout.services.enrolment import create_join_token
+from rollout.services.ignored_replicas import ignore_replica
 from tests import recorded_fleet as fleet
 from tests.plugins.cast import PASSWORD, basic
 from tests.plugins.server import Server, bootstrapped, serving
@@ -46,6 +47,7 @@ BEYOND_SCHEMA = {
     "POST /v2/enrolment": "only a token that was created is accepted, with a proof of the key",
     "POST /v2/enrolment/keys": "only a message that a node has signed is accepted",
     "POST /v2/nodes/{name}/accept": "only the key of the node is accepted",
+    "PATCH /v2/nodes/{name}": "at least one field is needed",
     "POST /v2/webhooks": "a URL needs a host, a secret has to be base64, a type has to be one of the events'",
     "PATCH /v2/webhooks/{uid}": "a URL needs a host, a secret has to be base64, a type has to be one of the events'",
 }
@@ -81,6 +83,7 @@ class Known:
         fleet.say(self.ended, "n0001")
         advance(self.ended)
         self.under_way = fleet.start(version=2, nodes=("n0002",))
+        ignore_replica("10.0.0.9:6379", reason="A copy for reports")
         self.token = create_join_token(node="n0003", labels={}, expires_in_seconds=3600)
         self.user = [_viewer(name).uid for name in ("bob", "dave")][-1]
 
@@ -100,6 +103,7 @@ class Known:
             "name": "n0002" if case.path.startswith("/v2/rollouts") else "n0001",
             "uid": self._uid(case),
             "token": self.token,
+            "address": "10.0.0.9:6379",
         }
         case.path_parameters.update({name: aimed[name] for name in case.path_parameters})
 
