@@ -32,7 +32,8 @@ class Place:
 
     `above`: the nodes that it copies, directly or through others, its master first. `below`: the nodes that copy it, directly
     or through others. `unmanaged` and `unmanaged_master` are addresses of such servers that are no nodes of the fleet.
-    `host` and `domain` are empty if not known. `heard_at`: its newest heartbeat. `is_fresh`: that is recent enough to act on.
+    `former_shard`: the one before, if the shard has just changed. `host` and `domain` are empty if not known. `heard_at`: its
+    newest heartbeat. `is_fresh`: that is recent enough to act on.
     """
 
     shard: str
