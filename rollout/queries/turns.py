@@ -11,10 +11,12 @@ from rollout.domain.rollout.releasable import Candidate, Releasable
 from rollout.domain.rollout.turns import Fleet, Place, Turn
 from rollout.domain.strategy import Strategy
 from rollout.messages import Action, Activation, Reason
-from rollout.models import Liveness, Node, NodeModule, Operation, ShardMember
+from rollout.models import Liveness, Node, NodeFacts, NodeModule, Operation, ShardMember
 
 #: A heartbeat that is older than so many intervals says nothing about the server now.
 FRESH_INTERVALS = 1.5
+#: That of the default interval: with a shorter one, a busy control worker would never see a fresh heartbeat. Seconds.
+FRESH_SECONDS = 15.0
 #: All members of a shard have told of a failover within this time, seconds: the longest allowed silence of an online node
 #: with the default interval, and the time of a failover.
 MOVING_SECONDS = 60.0
@@ -29,7 +31,9 @@ class Facts:
     """Reads from the database what turns depend on. The simulation has the same facts in memory."""
 
     def members(self, nodes: Collection[str]) -> Mapping[str, ShardMember]:
-        return ShardMember.objects.defer("facts", "replication", "migrations").in_bulk(nodes)
+        found = ShardMember.objects.defer("facts", "replication", "migrations").in_bulk(nodes)
+        unplaced = set(nodes) - found.keys()
+        return found | _members_without_facts(unplaced) if unplaced else found
 
     def heard(self, nodes: Collection[str]) -> Mapping[str, Liveness]:
         rows = Liveness.objects.filter(node__in=nodes).only("last_seen", "interval_seconds")
@@ -208,6 +212,15 @@ def _of(names: Iterable[str], members: Mapping[str, ShardMember]) -> Iterator[Sh
     return (members[each] for each in names if each in members)
 
 
+def _members_without_facts(nodes: Collection[str]) -> dict[str, ShardMember]:
+    """Return nodes whose agents are of an older release and send no facts: a master counts as a server alone."""
+    rows = Node.objects.filter(name__in=nodes, role="master").exclude(name__in=NodeFacts.objects.values("node"))
+    return {
+        name: ShardMember(node=name, shard=name, role="master", depth=0, replication={}, host="")
+        for name in rows.values_list("name", flat=True)
+    }
+
+
 def _masters(member: ShardMember) -> Iterable[str]:
     return (member.master,) if member.master else ()
 
@@ -227,7 +240,7 @@ def _place(
     member: ShardMember, members: Mapping[str, ShardMember], domain: str, heard: Liveness | None, now: datetime
 ) -> Place:
     above, below = _related(member.node, members, _masters), _related(member.node, members, _replicas)
-    interval = FRESH_INTERVALS * heard.interval_seconds if heard else 0.0
+    interval = max(FRESH_INTERVALS * heard.interval_seconds, FRESH_SECONDS) if heard else 0.0
     return Place(
         shard=member.shard,
         former_shard=_former_shard(member, now),

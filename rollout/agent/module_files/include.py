@@ -3,7 +3,7 @@
 A line keeps its place as long as the module has one: a module comes after the modules that it needs.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -72,6 +72,13 @@ class IncludeFile:
         """Make a start load nothing from `directory`."""
         self._change([line for line in self._lines() if not _is_below(line.removeprefix(PARKED), directory)])
 
+    def drop_missing(self, exists: Callable[[str], bool]) -> list[str]:
+        """Remove the lines whose file does not exist: with one of them, the server does not start. Return the paths."""
+        lines = {line: _path_in(line) for line in self._lines()}
+        missing = {line: path for line, path in lines.items() if path and not exists(path)}
+        self._change([line for line in lines if line not in missing])
+        return list(missing.values())
+
     @contextmanager
     def parked(self, directory: PurePosixPath) -> Iterator[None]:
         """Make a start load nothing from `directory`. If the block raises, restore the lines."""
@@ -113,10 +120,16 @@ def load_line(module_path: PurePosixPath | str, args: Iterable[str]) -> str:
     return " ".join(["loadmodule", *(quoted(word) for word in (str(module_path), *args))])
 
 
+def _path_in(line: str) -> str:
+    """Return the path of the module that the line loads, empty if it loads none."""
+    words = split_words(line) or ()
+    return words[1] if len(words) > 1 and words[0] == "loadmodule" else ""
+
+
 def _is_below(line: str, directory: PurePosixPath) -> bool:
     """Return True if the line loads a file below `directory`."""
-    words = split_words(line) or ()
-    return len(words) > 1 and words[0] == "loadmodule" and PurePosixPath(words[1]).is_relative_to(directory)
+    path = _path_in(line)
+    return bool(path) and PurePosixPath(path).is_relative_to(directory)
 
 
 def _sorted(lines: Sequence[str], order: Sequence[PurePosixPath]) -> list[str]:

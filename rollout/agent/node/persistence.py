@@ -268,13 +268,18 @@ class Persistence:
             yield
 
     def resolve(self, start: StartLines, *, rewrites: bool) -> str:
-        """Remove each line of ours whose module another line loads too: a start with both fails. Return what was done.
+        """Remove each line of ours with which a start fails: its file was deleted, or another line loads its module too.
+        Return what was done.
 
-        `start`: the lines now. `rewrites`: let the server write the module's line first, if that line names another version
-        than the loaded one.
+        `start`: the lines now. `rewrites`: no operation is in progress, so the server may write the module's line first, if
+        that line names another version than the loaded one.
         """
         if self._is_observer:
             return ""
+        with self.lock:
+            missing = self._include.drop_missing(self._is_there) if rewrites and self.owner == "include" else []
+        if missing:
+            return f"Removed from {self._path} the lines of files that do not exist: {', '.join(missing)}."
         start = self._with_adopted(start)
         with self.lock:
             doubled = self._doubled(start)
@@ -288,6 +293,13 @@ class Persistence:
             f"Removed the line of {self._module_directory(each).name} from {self._path}: {each.place} loads the module too."
             for each in doubled
         )
+
+    def _is_there(self, path: str) -> bool:
+        """Return False if a module's file was deleted. While its module's directory cannot be seen, that is not known."""
+        if not self._store.is_ours(path):
+            return True
+        file = self._store.on_agent(path)
+        return file.exists() or not file.parents[1].is_dir()
 
     def _rewritten(self, doubled: list[LoadLine]) -> list[LoadLine]:
         try:
