@@ -159,8 +159,17 @@ def _with_processes(news: list[RecordHeartbeat], newest: Mapping[str, Heartbeat]
         return news
     known = dict(NodeFacts.objects.filter(node__in=run_ids).values_list("node", "run_id"))
     return [
-        replace(each, same_process=each.node in run_ids and run_ids[each.node] == known.get(each.node)) for each in news
+        replace(each, same_process=True, listed=_listed(newest[each.node]))
+        if each.node in run_ids and run_ids[each.node] == known.get(each.node)
+        else each
+        for each in news
     ]
+
+
+def _listed(heartbeat: Heartbeat) -> frozenset[tuple[str, int]]:
+    """Return name and version of the modules that Modfleet has installed and the server has loaded."""
+    modules = heartbeat.facts.modules if heartbeat.facts else ()
+    return frozenset((each.name, each.version) for each in modules if each.ours)
 
 
 def _forgotten(names: Sequence[str], joins: Sequence[Append]) -> list[Append]:

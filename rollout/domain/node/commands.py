@@ -87,7 +87,8 @@ class RecordHeartbeat:
     `hello`: the agent has just started. Only such a heartbeat makes a decommissioned node join again. `changes`: the kinds
     of changes that may be recorded now for a node that is known (see `pace`). `lost`: modules, by name and version, whose
     inventory may be recorded even if `changes` does not contain the inventory. `same_process`: the server has not
-    restarted since the heartbeat before, so a module that it has no longer loaded was unloaded. `configuration_changes`: the
+    restarted since the heartbeat before, so a module that it has no longer loaded was unloaded. `listed`: the modules that it has
+    loaded, by name and version, also those whose files were deleted. `configuration_changes`: the
     newest ones that the agent has noted, in order; those that are recorded lead to no event.
     """
 
@@ -98,6 +99,7 @@ class RecordHeartbeat:
     changes: frozenset[Change] = frozenset(Change)
     lost: frozenset[tuple[str, int]] = frozenset()
     same_process: bool = False
+    listed: frozenset[tuple[str, int]] = frozenset()
     degradation: Degradation | None = None
     configuration_changes: tuple[ConfigurationChange, ...] = ()
 

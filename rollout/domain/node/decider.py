@@ -218,7 +218,8 @@ def _record_heartbeat(state: NodeState, heartbeat: RecordHeartbeat) -> list[Node
         if is_whole
         else replace(heartbeat.inventory, modules=_with_losses(state.modules, heartbeat))
     )
-    return events + _record_inventory(state, heartbeat.node, inventory, same_process=heartbeat.same_process)
+    unloaded = _loaded(state.modules) - _loaded(inventory.modules) - heartbeat.listed if heartbeat.same_process else ()
+    return events + _record_inventory(state, heartbeat.node, inventory, unloaded)
 
 
 def _record_health(known: Degradation | None, heartbeat: RecordHeartbeat) -> list[NodeEvent]:
@@ -254,12 +255,11 @@ def _with_losses(modules: Sequence[InstalledModule], heartbeat: RecordHeartbeat)
 
 
 def _record_inventory(
-    state: NodeState, node: str, inventory: Inventory, *, same_process: bool = False
+    state: NodeState, node: str, inventory: Inventory, unloaded: Iterable[tuple[str, int]] = ()
 ) -> list[NodeEvent]:
     if is_earlier(inventory, state.sequence) or inventory.modules == state.modules:
         return []
     number = inventory.counter if inventory.incarnation else inventory.sequence
-    unloaded = _loaded(state.modules) - _loaded(inventory.modules) if same_process else ()
     return [
         NodeInventoryChanged(node=node, sequence=number, modules=inventory.modules, unloaded=tuple(sorted(unloaded)))
     ]

@@ -4,6 +4,7 @@ The servers have a real configuration file. Each test is a line of the table in 
 """
 
 import shlex
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -531,3 +532,13 @@ def test_a_start_finds_the_files_while_they_are_replaced(site, built, repack, ow
         site.server.process.wait()
         site.server.start()
         assert site.server.loaded() == {("greet", 10000)}
+
+
+@owned_by("include")
+def test_the_line_of_a_file_that_was_deleted_leaves(site, built):
+    """With it the server would not start, and the node would get nothing that could restore the file."""
+    site.install(built("greet"))
+    shutil.rmtree(site.root / "modules" / "greet" / "10000")
+    assert changes(site) == [ChangeKind.RESOLVED]
+    site.server.restart()
+    assert site.server.loaded() == set()

@@ -9,7 +9,7 @@ from accounts.services import update_cluster_settings
 from eventstore import load
 from rollout.delivery import ingestion
 from rollout.domain.node.events import NodeDrifted, node_stream
-from rollout.messages import Action, Phase
+from rollout.messages import Action, Phase, ServerModule
 from rollout.models import Rollout
 from rollout.process.advance import advance
 from rollout.reconciliation.reconciler import reconcile
@@ -105,3 +105,9 @@ def test_an_operation_that_unloads_is_no_person(uid, admin):
     say(removal, A, Phase.FAILED, inventory=inventory(FILES))
     reconcile()
     assert "unloaded_by_hand" not in drift_reasons()
+
+
+def test_a_module_whose_files_were_deleted_is_still_loaded(uid, admin):
+    beat(modules=(ServerModule(name="greet", version=1, path="/m/greet/1/greet.so", ours=True),))
+    assert len(reconciled()) == 1
+    assert drift_reasons() == [""]
