@@ -110,7 +110,8 @@ def views_agree(client):
             }
 
 
-@pytest.mark.parametrize("seed", range(3))
+# Runs in which something is rolled back, which the test checks.
+@pytest.mark.parametrize("seed", [0, 2, 4])
 def test_numbers_agree_at_every_moment(admin, seed):
     upload()
     upload(version=2, content="c2")
