@@ -52,7 +52,7 @@ class Place:
 
     @property
     def shards(self) -> frozenset[str]:
-        """The names of the shards to which the server belongs, as far as some members have told."""
+        """The names of the shards to which the server belongs, as far as its members have reported."""
         return frozenset({self.shard, self.former_shard} - {""})
 
 
