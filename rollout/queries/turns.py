@@ -17,7 +17,7 @@ from rollout.models import Liveness, Node, NodeFacts, NodeModule, Operation, Sha
 FRESH_INTERVALS = 1.5
 #: That of the default interval: with a shorter one, a busy control worker would never see a fresh heartbeat. Seconds.
 FRESH_SECONDS = 15.0
-#: All members of a shard have told of a failover within this time, seconds: the longest allowed silence of an online node
+#: All members of a shard have reported a failover within this time, seconds: the longest allowed silence of an online node
 #: with the default interval, and the time of a failover.
 MOVING_SECONDS = 60.0
 _CHUNK = 500
