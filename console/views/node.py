@@ -1,6 +1,6 @@
-"""The form for a node's labels. The node's page and its actions are in `rollout.admin.nodes`."""
+"""The forms for a node's labels and address. The node's page and its actions are in `rollout.admin.nodes`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.contrib import messages
@@ -10,31 +10,20 @@ from accounts.roles import Permission
 from api.errors import ApiError
 from console.page import page
 from rollout.api.serializers.nodes import NodeChangesSerializer
-from rollout.services.nodes import label_node
+from rollout.services.nodes import label_node, set_address
 from ui.cells import page_url
 
 
 @page(sees=Permission.VIEW_ALL_NODES_INFO, changes=Permission.UPDATE_NODE)
 def labels(request: HttpRequest, name: str) -> HttpResponseBase:
     """Replace the operator labels of the node: one `name=value` per line."""
-    node_page = HttpResponseRedirect(page_url("rollout_node", name))
-    if request.method != "POST":
-        return node_page
-    try:
-        serializer = NodeChangesSerializer(data={"labels": labels_in(request.POST.get("labels", ""))})
-    except ValueError as error:
-        messages.error(request, f"Write each label as name=value: {error}")
-        return node_page
-    if not serializer.is_valid():
-        messages.error(request, "; ".join(_texts(serializer.errors["labels"])))
-        return node_page
-    try:
-        label_node(name, serializer.validated_data["labels"])
-    except ApiError as error:
-        messages.error(request, error.description)
-    else:
-        messages.success(request, f"Saved the labels of {name}.")
-    return node_page
+    return _changed(request, name, "labels", labels_in, label_node)
+
+
+@page(sees=Permission.VIEW_ALL_NODES_INFO, changes=Permission.UPDATE_NODE)
+def address(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Set the address by which other servers know the node's server. An empty one removes it."""
+    return _changed(request, name, "address", str.strip, set_address)
 
 
 def labels_in(text: str) -> dict[str, str]:
@@ -46,9 +35,31 @@ def labels_in(text: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def _texts(errors: Any) -> Iterator[str]:
-    """Yield the errors of all labels, or of each label after its name."""
+def texts_of(errors: Any) -> Iterator[str]:
+    """Yield the errors of a serializer's field, or of each field after its name."""
     if isinstance(errors, dict):
         yield from (f"{name}: {' '.join(map(str, each))}" for name, each in errors.items())
     else:
         yield from map(str, errors)
+
+
+def _changed(
+    request: HttpRequest, node: str, field: str, value_in: Callable[[str], Any], change: Callable[[str, Any], None]
+) -> HttpResponseBase:
+    """Call `change` with the node and the posted field, show a message, and go to the node's page."""
+    node_page = HttpResponseRedirect(page_url("rollout_node", node))
+    if request.method != "POST":
+        return node_page
+    try:
+        serializer = NodeChangesSerializer(data={field: value_in(request.POST.get(field, ""))})
+        if not serializer.is_valid():
+            messages.error(request, "; ".join(texts_of(serializer.errors[field])))
+            return node_page
+        change(node, serializer.validated_data[field])
+    except ValueError as error:
+        messages.error(request, f"Write each label as name=value: {error}")
+    except ApiError as error:
+        messages.error(request, error.description)
+    else:
+        messages.success(request, f"Saved the {field} of {node}.")
+    return node_page

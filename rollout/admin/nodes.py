@@ -70,8 +70,9 @@ class NodeAdmin(ActingAdmin):
         return [*of_fleet, *_OF_IDENTITY[Identity(row.identity)], "decommission"]
 
     def list_links(self, request: HttpRequest) -> list[Link]:
+        ignored = Link(url=list_url("rollout_ignoredreplica", {}), text="Ignored replicas")
         add = Link(url=reverse("admin:add_node"), text="Add a node")
-        return [add] if self.has_act_permission(request) else []
+        return [ignored, add] if self.has_act_permission(request) else [ignored]
 
     def links(self, row: Node) -> list[Link]:
         of_modules = Link(url=events_link(f"placement:{row.name}:").url, text="Events of its modules")

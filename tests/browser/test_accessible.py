@@ -15,6 +15,8 @@ PAGES = [
     "/admin/freeze",
     "/admin/nodes/add",
     "/admin/rollout/jointoken/",
+    "/admin/nodes/ignore-replica",
+    "/admin/rollout/ignoredreplica/",
     "/admin/rollout/node/",
     "/admin/rollout/node/node-1/change/",
     "/admin/rollout/nodemodule/",

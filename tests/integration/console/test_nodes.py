@@ -55,3 +55,28 @@ def test_labels_of_a_node_that_is_not_there(fleet, admin):
     response = admin.post("/admin/nodes/nobody/labels", {"labels": "zone=eu"}, follow=True)
     assert response.status_code == 200
     assert any("node" in each for each in messages(response))
+
+
+ADDRESS = "/admin/nodes/node-a/address"
+
+
+def test_the_address_is_set_and_removed(fleet, admin):
+    response = admin.post(ADDRESS, {"address": " 10.0.0.7:6379 "}, follow=True)
+    assert messages(response) == ["Saved the address of node-a."]
+    assert 'value="10.0.0.7:6379"' in text(response)
+    assert Node.objects.get(name="node-a").address == "10.0.0.7:6379"
+    admin.post(ADDRESS, {"address": ""})
+    assert Node.objects.get(name="node-a").address == ""
+
+
+@pytest.mark.parametrize("address", ["10.0.0.7", "10.0.0.7:0", "<script>:1", "h" * 300 + ":1"])
+def test_an_address_that_is_none_is_refused(fleet, admin, address):
+    before = head()
+    response = admin.post(ADDRESS, {"address": address}, follow=True)
+    assert messages(response)
+    assert "<script>:1" not in text(response)
+    assert head() == before
+
+
+def test_a_viewer_sets_no_address(fleet, viewer):
+    assert viewer.post(ADDRESS, {"address": "10.0.0.7:6379"}).status_code == 403
