@@ -658,6 +658,7 @@ class ServerState:
     modules: Annotated[tuple[ServerModule, ...], Meta(max_length=64)] = ()
     module_count: Number | None = None
     addresses: Annotated[tuple[Address, ...], Meta(max_length=MOST_ADDRESSES)] = ()
+    network: Digest = ""
     node_id: Digest = ""
     master_node_id: Digest = ""
     replica_node_ids: Annotated[tuple[Digest, ...], Meta(max_length=MOST_REPLICAS)] = ()

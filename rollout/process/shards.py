@@ -38,9 +38,13 @@ def place_members(news: Mapping[str, ShardMember] | None = None) -> set[str]:
     _hold_lock()
     news = news or {}
     known, facts = _known_members()
-    facts |= {name: (row.host, row.facts) for name, row in news.items()}
+    facts |= {name: row.facts for name, row in news.items()}
     addresses = dict(members().order_by("name").values_list("name", "address"))
-    servers = [_server(name, address, *facts[name]) for name, address in addresses.items() if name in facts]
+    servers = [
+        Server(node=name, address=address, facts=_read_facts(facts[name]))
+        for name, address in addresses.items()
+        if name in facts
+    ]
     places = places_of(servers, ignored_addresses())
     if gone := known.keys() - places.keys():
         ShardMember.objects.filter(node__in=gone).delete()
@@ -69,17 +73,17 @@ def as_stored(value: object) -> Any:
     return json.decode(json.encode(value))
 
 
-def _known_members() -> tuple[dict[str, Place], dict[str, tuple[str, str]]]:
-    """Return all places as they are written, and the hosts and facts that they are computed from. One query."""
+def _known_members() -> tuple[dict[str, Place], dict[str, str]]:
+    """Return all places as they are written, and the facts that they are computed from. One query."""
     plain = [each for each in _PLACE if each not in _LISTS]
     lists = {f"{each}_text": Cast(each, TextField()) for each in _LISTS}
     found: dict[str, Place] = {}
-    basis: dict[str, tuple[str, str]] = {}
-    rows = ShardMember.objects.annotate(**lists).values_list("node", "host", "facts", *plain, *lists)
-    for node, host, facts, *values in rows:
+    basis: dict[str, str] = {}
+    rows = ShardMember.objects.annotate(**lists).values_list("node", "facts", *plain, *lists)
+    for node, facts, *values in rows:
         fields: dict[str, Any] = dict(zip(plain, values, strict=False))
         fields |= zip(_LISTS, map(_read_list, values[len(plain) :]), strict=True)
-        found[node], basis[node] = Place(**fields), (host, facts)
+        found[node], basis[node] = Place(**fields), facts
     return found, basis
 
 
@@ -92,10 +96,6 @@ def _placed(rows: Iterable[ShardMember], places: Mapping[str, Place]) -> list[Sh
             setattr(row, name, value)
         placed.append(row)
     return placed
-
-
-def _server(node: str, address: str, host: str, facts: str) -> Server:
-    return Server(node=node, host=host, address=address, facts=_read_facts(facts))
 
 
 def _hold_lock() -> None:

@@ -524,9 +524,7 @@ class World(Folded):
             else:  # it is away, and its place stays
                 facts[name] = self._facts[name]
         self._facts = facts
-        places = places_of(
-            [topology.Server(node=name, host=self.servers[name].host, facts=facts[name][0]) for name in fleet]
-        )
+        places = places_of([topology.Server(node=name, facts=facts[name][0]) for name in fleet])
         former = {name: vars(row) | {"_state": None} for name, row in members.items()}
         members.clear()
         for name in fleet:

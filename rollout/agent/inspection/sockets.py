@@ -6,6 +6,7 @@ import socket
 import struct
 import sys
 from contextlib import suppress
+from hashlib import sha256
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
@@ -35,6 +36,15 @@ def host_addresses(root: Path = Path("/")) -> list[str]:
     return [
         each for each in dict.fromkeys(found) if not (ip_address(each).is_loopback or ip_address(each).is_link_local)
     ]
+
+
+def network_id(root: Path = Path("/")) -> str:
+    """Return an id of this machine's network namespace, until the machine is started again; empty if it is not known.
+
+    Two processes reach each other by a loopback address only if they are in one namespace: network_namespaces(7).
+    """
+    boot, namespace = read_text(root / "proc/sys/kernel/random/boot_id"), read_link(root / "proc/self/ns/net")
+    return sha256(f"{boot.strip()} {namespace}".encode()).hexdigest()[:32] if boot and namespace else ""
 
 
 def _ipv4_addresses() -> list[str]:

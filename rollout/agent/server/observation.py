@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from rollout.agent.inspection.sockets import host_addresses, is_local
+from rollout.agent.inspection.sockets import host_addresses, is_local, network_id
 from rollout.agent.server import place
 from rollout.agent.server.call_history import CallHistory, RecentCalls
 from rollout.agent.server.session import LoadedModule, RefusedError, Session, calls_in
@@ -102,6 +102,7 @@ class Observer:
             addresses=tuple(dict.fromkeys([*_announced(config), *own_names, *self._names(info, config)]))[
                 :MOST_ADDRESSES
             ],
+            network=network_id(),
             sentinels=self._sentinels(session),
             **cluster,
         )

@@ -44,7 +44,7 @@ def record_members(heartbeats: Collection[Heartbeat], now: datetime) -> set[str]
         others = [each for each in of_shards[row.shard] if each is not row and each.migrations] if row.shard else []
         _judge(row, reported[row.node].facts or ServerState(), others, now)
     changed = {name: row for name, row in rows.items() if name in new or _reported(row) != _reported(known[name])}
-    if any(name in new or _basis(row) != _basis(known[name]) for name, row in changed.items()):
+    if any(name in new or row.facts != known[name].facts for name, row in changed.items()):
         return place_members(changed)
     write_members(changed.values())
     return {*changed}
@@ -77,10 +77,5 @@ def _judge(row: ShardMember, state: ServerState, others: Iterable[ShardMember], 
         row.not_ready_since = now
 
 
-def _basis(row: ShardMember) -> tuple[object, ...]:
-    """Return the columns that the places of nodes are computed from."""
-    return row.facts, row.host
-
-
 def _reported(row: ShardMember) -> tuple[object, ...]:
-    return *_basis(row), row.replication, row.migrations, row.not_ready, row.not_ready_message
+    return row.facts, row.host, row.replication, row.migrations, row.not_ready, row.not_ready_message

@@ -10,9 +10,9 @@ K = TypeVar("K", str, "_Key")
 
 
 class _Key(NamedTuple):
-    """An address. `host`: of the server that names it, if the address means another server on each host; else empty."""
+    """An address. `network`: of the server that names it, if the address means another server in each; else empty."""
 
-    host: str
+    network: str
     address: str
 
 
@@ -52,7 +52,7 @@ class Directory:
 
 
 def _key(address: str, by: Server) -> _Key:
-    return _Key(by.host if is_loopback(address) else "", address)
+    return _Key((by.facts.network or f"of {by.node}") if is_loopback(address) else "", address)
 
 
 def _unique(pairs: Iterable[tuple[K, str]]) -> dict[K, str]:

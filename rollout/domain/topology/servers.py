@@ -19,7 +19,7 @@ class ServerFacts:
     """What a node reports about its server's place. `role`: `master`, `replica`, or empty if it is not known.
 
     `replicas`: addresses of those that are connected. `unnamed`: how many more there are. `replica_ids`: cluster node ids
-    of all that the cluster knows. `addresses`: those by which other servers may know this one.
+    of all that the cluster knows. `addresses`: those by which other servers may know this one. `network`: where its loopback addresses mean it.
     """
 
     role: str = ""
@@ -29,15 +29,14 @@ class ServerFacts:
     replica_ids: tuple[str, ...] = ()
     node_id: str = ""
     addresses: tuple[str, ...] = ()
+    network: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """The server of a node. `host`: the machine or container of the node. `address`: the one that a person has set; it
-    replaces those that the node reports."""
+    """The server of a node. `address`: the one that a person has set; it replaces those that the node reports."""
 
     node: str
-    host: str = ""
     address: str = ""
     facts: ServerFacts = ServerFacts()
 
@@ -66,4 +65,5 @@ def facts_of(state: ServerState) -> ServerFacts:
         replica_ids=tuple(sorted(state.replica_node_ids)),
         node_id=state.node_id,
         addresses=tuple(sorted({*map(canonical, state.addresses)})),
+        network=state.network,
     )

@@ -1,7 +1,12 @@
 """What a heartbeat says about the machine: nodes of one machine are not changed at the same time."""
 
+import subprocess
+import sys
+
+from rollout.agent.inspection.sockets import network_id
 from rollout.agent.node.node import Node, read_host_id
 from rollout.agent.settings import settings_from
+from tests.fleet import ROOT
 
 
 def host_of(folder, **more):
@@ -32,3 +37,14 @@ def test_it_is_the_machines_id_and_its_name(tmp_path):
     for path in names:
         path.write_text(f"{path.name}\n")
     assert read_host_id([*names, tmp_path / "none"]) == "machine-id\0hostname"
+
+
+def test_processes_in_one_network_namespace_name_the_same_one(tmp_path):
+    assert network_id() == network_id() != ""
+    assert network_id(tmp_path) == ""
+
+
+def test_another_network_namespace_has_another_id():
+    words = [sys.executable, "-c", "from rollout.agent.inspection.sockets import network_id; print(network_id())"]
+    done = subprocess.run(["unshare", "--user", "--net", *words], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() not in {"", network_id()}

@@ -18,7 +18,7 @@ def at(name: str) -> str:
     return f"10.0.0.{name}:6379"
 
 
-def server(name, *, of=None, replicas=(), host="", address="", addresses=None, **facts):
+def server(name, *, of=None, replicas=(), address="", addresses=None, **facts):
     """`of`: the address of its master."""
     reported = ServerFacts(
         role="replica" if of else "master",
@@ -26,7 +26,7 @@ def server(name, *, of=None, replicas=(), host="", address="", addresses=None, *
         replicas=tuple(replicas),
         addresses=(at(name),) if addresses is None else addresses,
     )
-    return Server(node=name, host=host, address=address, facts=replace(reported, **facts))
+    return Server(node=name, address=address, facts=replace(reported, **facts))
 
 
 def test_a_master_with_replicas_and_a_replica_of_a_replica():
@@ -120,16 +120,22 @@ def test_the_address_that_a_person_set_means_its_node():
     assert (found.replicas, found.unmanaged) == (("2",), (at("2"),))
 
 
-def test_a_loopback_address_means_a_server_of_the_same_host():
+def test_a_loopback_address_means_a_server_in_the_same_network():
     own, other = "127.0.0.1:1", "127.0.0.1:2"
     fleet = [
-        server("1", host="a", replicas=[other], addresses=(own,)),
-        server("2", host="a", of=own, addresses=(other,)),
-        server("3", host="b", of=own, addresses=(other,)),
+        server("1", network="a", replicas=[other], addresses=(own,)),
+        server("2", network="a", of=own, addresses=(other,)),
+        server("3", network="b", of=own, addresses=(other,)),
     ]
     found = places_of(fleet)
     assert (found["1"].replicas, found["2"].master) == (("2",), "1")
     assert found["3"].unmanaged_master == own
+
+
+def test_a_loopback_address_means_nothing_if_the_networks_are_not_known():
+    own, other = "127.0.0.1:1", "127.0.0.1:2"
+    found = places_of([server("1", replicas=[other], addresses=(own,)), server("2", of=own, addresses=(other,))])
+    assert (found["1"].unmanaged, found["2"].unmanaged_master) == ((other,), own)
 
 
 def test_a_cluster_node_id_counts_more_than_an_address():
@@ -200,8 +206,9 @@ FACTS = st.builds(
     replica_ids=st.lists(st.sampled_from(["", "a", "b", "c"]), max_size=3).map(tuple),
     node_id=st.sampled_from(["", "a", "b", "c"]),
     addresses=st.lists(ADDRESSES, max_size=3).map(tuple),
+    network=st.sampled_from(["", "h"]),
 )
-SERVERS = st.builds(Server, node=NAMES, host=st.sampled_from(["", "h"]), address=st.just("") | ADDRESSES, facts=FACTS)
+SERVERS = st.builds(Server, node=NAMES, address=st.just("") | ADDRESSES, facts=FACTS)
 FLEETS = st.lists(SERVERS, max_size=6, unique_by=lambda each: each.node)
 
 
@@ -252,6 +259,7 @@ def test_the_facts_that_matter_of_a_server():
         master_node_id="m",
         replica_node_ids=("b", "a"),
         addresses=("y:1", "x:1"),
+        network="n",
     )
     assert facts_of(state) == ServerFacts(
         role="replica",
@@ -260,6 +268,7 @@ def test_the_facts_that_matter_of_a_server():
         replica_ids=("a", "b"),
         node_id="me",
         addresses=("x:1", "y:1"),
+        network="n",
     )
 
 
