@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
         choices=[each.value for each in Extra],
         default=[],
         metavar="RIGHT",
-        help="Further rights: keys, acl-list and config, which show secrets; removal, which rewrites the append-only file; "
+        help="Further rights: keys, acl-list and config, which show secrets; removal, for removals of modules; "
         "migrations, for a cluster of Valkey 9.",
     )
     return made

@@ -31,8 +31,8 @@ class Extra(StrEnum):
     CONFIG = "config"
     #: See atomic slot migrations: a command of Valkey 9.
     MIGRATIONS = "migrations"
-    #: Remove modules from a server with an append-only file, and say who uses them: names and addresses of clients, and the
-    #: code of functions.
+    #: Remove modules: see if ACL rules name their commands (with the hashes of passwords), rewrite the append-only file, and
+    #: say who uses them: names and addresses of clients, and the code of functions.
     REMOVAL = "removal"
     #: Set a module's options again after an upgrade. CONFIG SET changes every setting of the server.
     OPTIONS = "options"
@@ -71,7 +71,7 @@ EXTRAS: dict[Extra, tuple[str, ...]] = {
     Extra.ACL_LIST: ("+acl|list",),
     Extra.CONFIG: ("+config|get",),
     Extra.MIGRATIONS: ("+cluster|getslotmigrations",),
-    Extra.REMOVAL: ("+bgrewriteaof", "+client|list", "+function|list"),
+    Extra.REMOVAL: ("+acl|list", "+bgrewriteaof", "+client|list", "+function|list"),
     Extra.OPTIONS: ("+config|get", "+config|set"),
     Extra.REWRITE: ("+config|rewrite",),
 }

@@ -24,7 +24,7 @@ def refuse_unsafe(operation: Operation, loaded: LoadedModule) -> None:
     with operation.node.server.session(seconds) as session:
         try:
             _refuse_aux_data(operation, session, loaded)
-            refuse_if_named_in_acl(session, loaded)
+            refuse_if_named_in_acl(session, loaded, user=operation.node.settings.server_user or "default")
             if not operation.command.even_if_used:
                 _refuse_if_used(operation, session, loaded)
             if operation.has_types:

@@ -154,18 +154,26 @@ def taken_commands(session: Session, module: LoadedModule, commands: Iterable[st
     return taken
 
 
-def refuse_if_named_in_acl(session: Session, loaded: LoadedModule, *, keeps: Iterable[str] = ()) -> None:
-    """Raises: `Failure` (acl_references_module) if an ACL user's rule names a command that the server loses with the module.
+def refuse_if_named_in_acl(session: Session, loaded: LoadedModule, *, user: str, keeps: Iterable[str] = ()) -> None:
+    """Raises: `Failure` (acl_references_module) if an ACL user's rule names a command that the server loses with the module,
+    or if that is not known and the server would not refuse it.
 
     Redis 7.0 unloads such a module, and the next ACL LIST ends the server. So this calls ACL LIST only while the module is
-    loaded. `keeps`: commands that come back at once. Nothing is checked without the right to call ACL LIST, which shows
-    the hashes of passwords.
+    loaded. `user`: the agent's at the server. `keeps`: commands that come back at once.
     """
+    leaving = {each.lower() for each in session.commands_of(loaded.name)} - {each.lower() for each in keeps}
+    if not leaving:
+        return
     try:
         rules = session.acl_rules()
-    except RefusedError:
-        return
-    leaving = {each.lower() for each in session.commands_of(loaded.name)} - {each.lower() for each in keeps}
+    except RefusedError as error:
+        if _refuses_itself(session):
+            return
+        raise Failure(
+            Reason.ACL_REFERENCES_MODULE,
+            f"It is not known if a rule of an ACL user names a command of {loaded.name} {loaded.version}: some servers crash "
+            f"later if one does. Allow the agent to look: ACL SETUSER {user} +acl|list. Then retry.",
+        ) from error
     named = {rule.split()[1]: found for rule in rules if (found := _named_commands(rule) & leaving)}
     if named:
         commands = ", ".join(sorted(set().union(*named.values())))
@@ -174,6 +182,12 @@ def refuse_if_named_in_acl(session: Session, loaded: LoadedModule, *, keeps: Ite
             f"ACL users have rules that name {commands} of {loaded.name} {loaded.version}: {listed(sorted(named))}. "
             "Remove these rules first: some servers crash when a rule names an unknown command.",
         )
+
+
+def _refuses_itself(session: Session) -> bool:
+    """Return True if the server refuses to unload a module that an ACL rule names. Valkey 9.1 was seen to."""
+    version = session.info("server").get("valkey_version", "").partition(".")[0]
+    return version.isdecimal() and int(version) >= 9
 
 
 def listed(names: Sequence[str]) -> str:

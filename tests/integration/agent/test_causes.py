@@ -307,12 +307,25 @@ def test_an_upgrade_that_loses_such_a_command_is_refused(site, workshop):
     assert site.server.loaded() == {("base", 1)}
 
 
-def test_a_rule_is_not_looked_for_without_the_right(site, workshop, binary):
+def test_a_rule_that_cannot_be_looked_for_refuses_the_removal(site, workshop, binary):
     """ACL LIST shows hashes of passwords, so the right is off by default. Valkey refuses the unload itself."""
     site.install(workshop.built("base", 1))
     log_in(site, "+@all", "-acl|list")
     report = site.remove(workshop.built("base", 1))
-    assert report.phase is Phase.SUCCEEDED
+    if binary == VALKEY:
+        assert report.phase is Phase.SUCCEEDED
+        return
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.ACL_REFERENCES_MODULE)
+    assert "ACL SETUSER agent +acl|list" in report.message
+    assert site.server.loaded() == {("base", 1)}
+    site.server.call("ACL", "SETUSER", "agent", "+acl|list")
+    assert site.remove(workshop.built("base", 1)).phase is Phase.SUCCEEDED
+
+
+def test_an_upgrade_that_loses_no_command_needs_no_look_at_rules(site, workshop):
+    site.install(workshop.built("base", 1))
+    log_in(site, "+@all", "-acl|list")
+    assert site.install(workshop.built("base", 2), commands=("base.ask",)).phase is Phase.SUCCEEDED
 
 
 def test_a_command_of_the_server_itself(site, workshop):
