@@ -241,7 +241,8 @@ def start_in_words(rollout: Document) -> list[str]:
     shown = [*always, *(name for name in more if strategy.get(name) not in _NOTHING)]
     words = [f"{name} {in_a_line(strategy.get(name))}" for name in shown]
     by = f"started by {in_words(rollout['actor'])} at {rollout['created_at']}, origin {rollout['origin']}"
-    return [by, f"strategy: {', '.join(words)}"]
+    even_if_used = ["even if the module is in use"] if rollout.get("even_if_used") else []
+    return [by, *even_if_used, f"strategy: {', '.join(words)}"]
 
 
 def timeline(rollout: Document) -> list[str]:

@@ -100,7 +100,7 @@ _OfOperation = (
 
 class RolloutProjection:
     name = "rollouts"
-    version = 6
+    version = 7
     handles = (*ROLLOUT_EVENTS, *OPERATION_EVENTS)
     tables = (Rollout, Operation, TimelineEntry, ClusterTarget)
 

@@ -100,6 +100,8 @@ class RolloutSerializer(serializers.Serializer[Any]):
     module_name = serializers.CharField()
     version = serializers.IntegerField()
     activation = serializers.ChoiceField(choices(Activation))
+    even_if_used = serializers.BooleanField(help_text="It removes the module even if its commands were called lately")
+    adopt = serializers.BooleanField(help_text="It takes over modules that the servers have loaded already")
     phase = serializers.ChoiceField(choices(RolloutPhase))
     reason = serializers.CharField(allow_null=True)
     message = serializers.CharField()
