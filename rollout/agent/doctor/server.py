@@ -31,7 +31,7 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "multi": ("MULTI",),
     "exec": ("EXEC",),
 }
-#: Without it the agent does not see Sentinels, and nothing else is missing.
+#: Without it the agent does not see Sentinels. Only an agent that writes an include file must.
 OPTIONAL = "pubsub|numsub"
 #: Commands of later operations: without them, restarts and failovers are not possible.
 RENAMED = ("module", "config", "shutdown", "acl", "failover", "replicaof")
@@ -106,7 +106,8 @@ def server_rights(host: Host) -> Outcome:
     if refused:
         words = f"The server refuses these commands to the user {user}: {', '.join(refused)}."
         fix = f"ACL SETUSER {user} {' '.join(f'+{each}' for each in refused)}; then save the ACL."
-        return warned(words, fix) if refused == [OPTIONAL] else failed(words, fix)
+        is_needed = host.settings.persistence == "include" and not _observes(host)
+        return failed(words, fix) if is_needed or refused != [OPTIONAL] else warned(words, fix)
     if untested:
         return unknown(
             f"These rights of the user {user} could not be tested: {', '.join(untested)}.",
