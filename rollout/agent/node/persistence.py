@@ -230,9 +230,10 @@ class Persistence:
                 raise self._conflict(line)
 
     def _refuse_beside_sentinel(self) -> None:
-        if not can_rewrite(self.reader.main, self.reader.pid):
-            return
         with self._server.session() as session:
+            self.reader.read(session.info("server"))  # it may have been restarted since the last heartbeat
+            if not can_rewrite(self.reader.main, self.reader.pid):
+                return
             count = count_sentinels(session)
         if count is None:
             raise Failure(

@@ -14,7 +14,7 @@ import pytest
 from modfleet.sample import compile_module
 from rollout.agent.control_plane.identity import write_identity
 from rollout.agent.doctor import CHECKS
-from rollout.agent.doctor.acl import Level, acl_line
+from rollout.agent.doctor.acl import Extra, Level, acl_line
 from rollout.agent.inspection import access_control
 from rollout.agent.settings import AgentSettings
 from rollout.delivery.broker_acl import node_line
@@ -419,9 +419,20 @@ def server_user_may_not_begin_transactions(site):
     site.server.acl = [acl_line(Level.LOAD, "agent", "p").replace(" +multi +exec", "")]
 
 
-@case("server_rights", "warn", "The server refuses these commands to the user agent: pubsub|numsub.")
+@case("server_rights", "fail", "The server refuses these commands to the user agent: pubsub|numsub.")
 def server_user_may_not_count_sentinels(site):
     site.server.acl = [acl_line(Level.LOAD, "agent", "p").replace(" +pubsub|numsub", "")]
+
+
+@case("sentinel", "unknown", "It is not known if a Sentinel watches the server.")
+def nobody_may_count_sentinels(site):
+    server_user_may_not_count_sentinels(site)
+
+
+@case("server_rights", "warn", "The server refuses these commands to the user agent: pubsub|numsub.")
+def no_line_of_the_agent_needs_a_count_of_sentinels(site):
+    site.environ["MODFLEET_PERSISTENCE"] = "rewrite"
+    site.server.acl = [acl_line(Level.LOAD, "agent", "p", [Extra.REWRITE]).replace(" +pubsub|numsub", "")]
 
 
 @case(
