@@ -296,9 +296,16 @@ class Persistence:
                 is_hidden = self.owner == "rewrite" and start.problem
                 if is_hidden or any(each.file == start.main and each.is_below(directory) for each in start.lines):
                     self._rewrite()
-            for line in self.others(self.read()):
+            start = self.read()
+            for line in self.others(start):
                 if line.is_below(directory):
                     raise self._conflict(line)
+            if self.is_external and start.problem:
+                raise Failure(
+                    Reason.EXTERNAL_CONFIGURATION,
+                    f"It is not known if a start of the server loads a file in {directory}, so its files stay: {start.problem} "
+                    "Let the agent read the server's configuration, then retry. Or delete the files by hand.",
+                )
 
     @contextmanager
     def parked(self, directory: PurePosixPath) -> Iterator[None]:

@@ -498,6 +498,18 @@ def test_external_removal_deletes_the_files_only_without_the_line(site, built):
 
 
 @owned_by("external")
+def test_external_removal_deletes_nothing_while_the_lines_are_unknown(site, built):
+    site.install(built("greet"), activation=Activation.FILES)
+    site.server.file.unlink()
+    report = site.remove(built("greet"))
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.EXTERNAL_CONFIGURATION)
+    assert str(site.server.file) in report.message
+    assert site.folder(built("greet")).is_dir()
+    site.server.write()
+    assert site.remove(built("greet")).phase is Phase.SUCCEEDED
+
+
+@owned_by("external")
 def test_a_canceled_operation_keeps_files_that_a_line_names(site, built):
     def add_and_cancel() -> None:
         with site.server.file.open("a") as file:
