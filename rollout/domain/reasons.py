@@ -150,7 +150,8 @@ WORDS: Mapping[Reason, Words] = {
         "directory. Then retry.",
     ),
     Reason.PERSISTENCE_CONFLICT: Words(
-        "Two lines of the server's configuration load the module, or would after a failover by Sentinel.",
+        "Another line of the server's configuration would stop the next start, and Modfleet may not change that line. Or a "
+        "failover by Sentinel would add such a line.",
         "Do what the message says: remove the line that it names, or set MODFLEET_PERSISTENCE=rewrite. Then retry.",
     ),
     Reason.EXTERNAL_CONFIGURATION: Words(

@@ -13,6 +13,7 @@ from rollout.agent.server.sentinels import COUNT
 from rollout.messages import ChangeKind, Phase, Reason
 from tests.integration.agent import test_all_dead
 from tests.integration.agent.conftest import SERVERS, Site, Valkey
+from tests.integration.agent.test_adopt import so_of
 from tests.integration.agent.test_all_dead import follow, started
 from tests.integration.agent.test_persistence import changes, rewrite
 from tests.plugins.server import free_port
@@ -123,6 +124,17 @@ def test_an_upgrade_is_refused_and_a_removal_is_not(alone, built, watch):
     rewrite(alone)
     alone.server.restart()
     assert (alone.server.loaded(), alone.include()) == (set(), [])
+
+
+def test_an_adoption_without_a_line_is_refused(alone, built, watch):
+    greet, foreign = built("greet"), alone.root / "foreign.so"
+    foreign.write_bytes(so_of(greet))
+    foreign.chmod(0o755)
+    alone.server.call("MODULE", "LOAD", str(foreign))
+    watch(alone)
+    report = alone.install(greet, adopt=True)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.PERSISTENCE_CONFLICT)
+    assert (alone.include(), alone.left()) == ([], [])
 
 
 def test_another_owner_moves_the_lines_before_the_failover(alone, built, watch):
