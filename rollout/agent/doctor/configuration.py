@@ -8,6 +8,7 @@ from rollout.agent.doctor.host import Host
 from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, unknown, warned
 from rollout.agent.inspection.configuration import UNBALANCED, Directive
 from rollout.agent.inspection.rewritable import can_rewrite
+from rollout.agent.module_files.include import IncludeFile
 from rollout.agent.server.sentinels import count_sentinels
 
 
@@ -99,7 +100,7 @@ def sentinel(host: Host) -> Outcome:
             f"Run `modfleet agent install --name {host.settings.node} --persistence rewrite`. Without that command, set "
             "MODFLEET_PERSISTENCE=rewrite and restart the agent.",
         )
-    if any(each.words[0] == "loadmodule" and each.file == include_file(host) for each in host.directives):
+    if IncludeFile(host.settings.include_file or host.settings.modules_dir / "modfleet.conf").loads():
         return failed(
             f"{watched}, and {include_file(host)} still loads a module. {danger}",
             "The agent moves these lines into the main file within a minute. If not, its log says why.",

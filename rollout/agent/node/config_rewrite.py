@@ -50,16 +50,18 @@ class ConfigRewrite:
                 "the next start could fail. If no Sentinel watches the server, set MODFLEET_PERSISTENCE=include.",
             )
 
-    def run(self) -> None:
-        """Let the server write its configuration file.
+    def run(self) -> tuple[LoadedModule, ...]:
+        """Let the server write its configuration file. Return the modules of which it has written a line.
 
         Raises: `Failure`. Then the file is as it was.
         """
         try:
             with self._server.session(REWRITE_SECONDS) as session:
                 _refuse_if_modules_are_disabled(session)
-                self._check(session.modules())
+                modules = session.modules()
+                self._check(modules)
                 session.call("CONFIG", "REWRITE")
+                return modules
         except RefusedError as error:
             what = (
                 "Allow it to the agent's user with `+config|rewrite`"

@@ -339,9 +339,9 @@ class Persistence:
             if rewrites and not self.is_external:
                 doubled = self._rewritten(doubled)
             for line in doubled:
-                self._include.forget(self._module_directory(line))
+                self._include.forget(self._module_directory(line.path))
         return " ".join(
-            f"Removed the line of {self._module_directory(each).name} from {self._path}: {each.place} loads the module too."
+            f"Removed the line of {self._module_directory(each.path).name} from {self._path}: {each.place} loads the module too."
             for each in doubled
         )
 
@@ -349,23 +349,23 @@ class Persistence:
         """Let the server write the lines of our include file into its main file: a node whose owner was `include` has such
         lines. Return what was done."""
         with self.lock:
-            ours = [each for each in start.lines if self._is_ours(each)]
+            ours = [(path, args) for path, args in self._include.loads() if self._store.is_ours(path)]
             if not ours or time.monotonic() < self._moves_at:
                 return ""
             self._moves_at = time.monotonic() + MOVE_SECONDS
             try:
                 with self._server.session() as session:
                     loaded = {(each.path, each.args) for each in session.modules()}
-                if any((each.path, each.args) not in loaded for each in ours):
+                if not loaded.issuperset(ours):
                     return ""
-                for each in ours:
-                    self._config_rewrite.refuse_related(self._module_directory(each).name)
+                names = [self._module_directory(path).name for path, _ in ours]
+                for each in names:
+                    self._config_rewrite.refuse_related(each)
                 self._rewrite()
             except (Failure, RefusedError) as error:
                 log.warning("The lines in %s stay there: %s", self._path, error)
                 return ""
-        names = ", ".join(self._module_directory(each).name for each in ours)
-        return f"Moved the lines of {names} from {self._path} to {start.main}."
+        return f"Moved the lines of {', '.join(names)} from {self._path} to {start.main}."
 
     def _is_there(self, path: str) -> bool:
         """Return False if a module's file was deleted. While its module's directory cannot be seen, that is not known."""
@@ -398,8 +398,8 @@ class Persistence:
             each
             for each in self.others(start)
             if self._store.is_ours(each.path)
-            and self._include.names(self._module_directory(each))
-            and not self._include.has_quotes(self._module_directory(each))
+            and self._include.names(self._module_directory(each.path))
+            and not self._include.has_quotes(self._module_directory(each.path))
             and self._store.on_agent(each.path).is_file()
         ]
 
@@ -429,9 +429,11 @@ class Persistence:
 
     def _rewrite(self) -> StartLines:
         """Let the server write its configuration file. Return its lines."""
-        self._config_rewrite.run()
-        for line in self._doubled(self.read()):
-            self._include.forget(self._module_directory(line))
+        written = [each.path for each in self._config_rewrite.run() if self._store.is_ours(each.path)]
+        if self.owner != "rewrite":
+            written = [each.path for each in self._doubled(self.read())]
+        for path in written:
+            self._include.forget(self._module_directory(path))
         self.written = self.read_as_written()
         return self._with_adopted(self.written)
 
@@ -442,8 +444,8 @@ class Persistence:
             f"`{load_line(line.path, line.args)}`, then retry.",
         )
 
-    def _module_directory(self, line: LoadLine) -> PurePosixPath:
-        return self._store.server_root / PurePosixPath(line.path).relative_to(self._store.server_root).parts[0]
+    def _module_directory(self, path: str) -> PurePosixPath:
+        return self._store.server_root / PurePosixPath(path).relative_to(self._store.server_root).parts[0]
 
     def _is_ours(self, line: LoadLine) -> bool:
         """Return True if the line is in our include file."""

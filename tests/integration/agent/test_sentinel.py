@@ -154,6 +154,16 @@ def test_another_owner_moves_the_lines_before_the_failover(alone, built, watch):
     assert alone.server.loaded() == {("greet", 10000), ("echoes", 1)}
 
 
+def test_lines_are_moved_into_a_file_that_the_agent_cannot_read(alone, built):
+    alone.install(built("greet"))
+    alone.server.file.unlink()
+    alone.environ["MODFLEET_PERSISTENCE"] = "rewrite"
+    alone.restart_agent()
+    assert (alone.include(), alone.server.loads()) == ([], ["greet/10000/greet.so"])
+    alone.server.restart()
+    assert alone.server.loaded() == {("greet", 10000)}
+
+
 def test_lines_that_cannot_be_moved_are_shown(alone, built, watch):
     alone.install(built("echoes", 1), args=("two words",))
     watch(alone)
@@ -184,7 +194,9 @@ def test_without_the_right_it_is_not_known(alone, built):
     assert alone.server.loaded() == set()
 
 
-def test_a_server_that_cannot_be_rewritten_keeps_its_include(short_folder, shelf, binary, built, watch):
+def test_a_server_that_cannot_be_rewritten_keeps_its_include(
+    short_folder: Path, shelf: Any, binary: Path, built: Any, watch: Any
+) -> None:
     """It has no configuration file, so a failover changes nothing in its next start."""
     port = free_port()
     site = started(short_folder / "a", shelf, binary, "include")
@@ -194,7 +206,9 @@ def test_a_server_that_cannot_be_rewritten_keeps_its_include(short_folder, shelf
     try:
         site.server.call("CONFIG", "SET", "port", port)
         watch(site)
-        assert site.install(built("greet")).phase is Phase.SUCCEEDED
+        report = site.install(built("greet"))
+        assert report
+        assert report.phase is Phase.SUCCEEDED
         assert finding(site)[0] == "pass"
         with pytest.raises(redis.ResponseError):
             rewrite(site)
