@@ -15,14 +15,13 @@ from pathlib import Path, PurePosixPath
 
 from rollout.agent.failure import Failure
 from rollout.agent.inspection.host_files import ROOT, on_host
-from rollout.agent.inspection.rewritable import can_rewrite
 from rollout.agent.inspection.start_lines import LoadLine, OptionLine, StartLines, StartReader
 from rollout.agent.module_files.include import IncludeFile, load_line
 from rollout.agent.module_files.main_file import replace_line
 from rollout.agent.module_files.module_store import ModuleStore
+from rollout.agent.node.beside_sentinel import refuse_beside_sentinel
 from rollout.agent.node.config_rewrite import ConfigRewrite, refuse_quotes
 from rollout.agent.server.adoptions import Adoptions
-from rollout.agent.server.sentinels import count_sentinels
 from rollout.agent.server.session import LoadedModule, RefusedError, Server
 from rollout.agent.settings import AgentSettings
 from rollout.messages import Reason
@@ -230,24 +229,7 @@ class Persistence:
                 raise self._conflict(line)
 
     def _refuse_beside_sentinel(self) -> None:
-        with self._server.session() as session:
-            self.reader.read(session.info("server"))  # it may have been restarted since the last heartbeat
-            if not can_rewrite(self.reader.main, self.reader.pid):
-                return
-            count = count_sentinels(session)
-        if count is None:
-            raise Failure(
-                Reason.PERMISSION_DENIED,
-                "It is not known if a Sentinel watches the server. Allow +pubsub|numsub to the agent's user at the server, or "
-                "set MODFLEET_PERSISTENCE=rewrite.",
-            )
-        if count:
-            raise Failure(
-                Reason.PERSISTENCE_CONFLICT,
-                "A Sentinel watches the server. At a failover it calls CONFIG REWRITE: then the main configuration file would "
-                f"load the module too, and the next start would fail. Run `modfleet agent install --name {self._node} "
-                "--persistence rewrite` on the host, or set MODFLEET_PERSISTENCE=rewrite. Then retry.",
-            )
+        refuse_beside_sentinel(self._server, self.reader, node=self._node)
 
     def remember(
         self,

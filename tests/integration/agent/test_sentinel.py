@@ -9,6 +9,8 @@ import pytest
 import redis
 
 from rollout.agent.doctor import run_doctor
+from rollout.agent.node.examinations import Examinations
+from rollout.agent.node.node import Node
 from rollout.agent.server.sentinels import COUNT
 from rollout.messages import ChangeKind, Phase, Reason
 from tests.integration.agent import test_all_dead
@@ -172,6 +174,31 @@ def test_lines_that_cannot_be_moved_are_shown(alone, built, watch):
     assert (len(alone.include()), alone.server.loads()) == (1, [])
     status, words = finding(alone)
     assert (status, "still loads a module" in words) == ("fail", True)
+
+
+def test_a_move_removes_no_line_that_waits_for_a_restart(alone, built):
+    alone.install(built("greet"))
+    text = alone.server.file.read_text()
+    alone.server.kill()
+    alone.server.file.write_text(text.replace("enable-module-command local", ""))
+    alone.server.start()
+    alone.server.file.write_text(text)
+    alone.environ["MODFLEET_PERSISTENCE"] = "rewrite"
+    alone.restart_agent()
+    assert (len(alone.include()), alone.server.file.read_text()) == (1, text)
+
+
+def test_the_first_sentinel_is_in_the_heartbeats_at_once(alone, watch):
+    settings = alone.runner.node.settings
+    doctor = Examinations(lambda: run_doctor(settings), changed=lambda: None, interval=3600)
+    node = Node(settings, examinations=doctor)
+
+    def shown() -> list[str]:
+        return [each.status for each in node.heartbeat(hello=False).doctor or () if each.check == "sentinel"]
+
+    wait_for(lambda: shown() == ["pass"])
+    watch(alone)
+    wait_for(lambda: shown() == ["fail"])
 
 
 def test_a_move_is_an_event(alone, built):
