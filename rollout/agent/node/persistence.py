@@ -300,7 +300,7 @@ class Persistence:
 
     def resolve(self, start: StartLines, *, rewrites: bool) -> str:
         """Remove each line of ours with which a start fails: its file was deleted, or another line loads its module too.
-        Return what was done.
+        With `rewrite`, move all lines of ours into the main file. Return what was done.
 
         `start`: the lines now. `rewrites`: no operation is in progress, so the server may write the module's line first, if
         that line names another version than the loaded one.
