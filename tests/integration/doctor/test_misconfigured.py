@@ -16,6 +16,7 @@ from rollout.agent.control_plane.identity import write_identity
 from rollout.agent.doctor import CHECKS
 from rollout.agent.doctor.acl import Extra, Level, acl_line
 from rollout.agent.inspection import access_control
+from rollout.agent.server.sentinels import CHANNEL
 from rollout.agent.settings import AgentSettings
 from rollout.delivery.broker_acl import node_line
 from tests.integration.agent.conftest import SERVERS, SOURCES
@@ -422,6 +423,28 @@ def server_user_may_not_begin_transactions(site):
 @case("server_rights", "fail", "The server refuses these commands to the user agent: pubsub|numsub.")
 def server_user_may_not_count_sentinels(site):
     site.server.acl = [acl_line(Level.LOAD, "agent", "p").replace(" +pubsub|numsub", "")]
+
+
+@case(
+    "sentinel",
+    "fail",
+    (
+        "1 Sentinel watches the server, and MODFLEET_PERSISTENCE is include. At a failover, Sentinel calls CONFIG REWRITE. "
+        "Then two lines load each module, and the server does not start."
+    ),
+)
+def a_sentinel_watches(site):
+    def subscribe(_):
+        subscriber = site.server.client().pubsub()
+        subscriber.subscribe(CHANNEL)
+        site.closes.append(subscriber)
+
+    site.then = subscribe
+
+
+@case("server_rights", "fail", "The server refuses these commands to the user agent: config|rewrite.")
+def server_user_may_not_rewrite(site):
+    site.environ["MODFLEET_PERSISTENCE"] = "rewrite"
 
 
 @case("sentinel", "unknown", "It is not known if a Sentinel watches the server.")
