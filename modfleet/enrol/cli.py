@@ -62,7 +62,7 @@ def install_parser() -> Parser:
         choices=OWNERS,
         help="Who owns the lines from which a start of the server loads its modules. include: a file of the agent, which the "
         "server's configuration includes; rewrite: the server, by CONFIG REWRITE; external: a person or a tool. "
-        "Default: include.",
+        "Default: include, or rewrite if a Sentinel watches the server.",
     )
     made.add_argument(
         "--yes", action="store_true", help="Also change the server's users and its configuration file, with a backup."

@@ -73,8 +73,11 @@ def install(wishes: Wishes, host: Host, tell: Callable[[str], None], system: Pat
     assert wishes.server is not None  # noqa: S101 - `_check`
     url = wishes.server
     found = server.detect(url, _logins(wishes, host, layout, former), system)
+    owner = _owner(wishes, former, found)
     steps = Steps(tell)
     steps.found(_description(found))
+    if found.is_rewritten and owner == "rewrite" and not wishes.persistence:
+        steps.note("a Sentinel watches the server: MODFLEET_PERSISTENCE is rewrite")
     if is_enrolled:
         joined = None
         settings = former
@@ -88,7 +91,6 @@ def install(wishes: Wishes, host: Host, tell: Callable[[str], None], system: Pat
         steps.done(f"enrolled {node} at {settings['MODFLEET_CONTROL_URL']}")
     rights = _rights(wishes, _present_rights(former), joined)
     directory = _modules_directory(found, host, layout, former, rights)
-    owner = wishes.persistence or _present_owner(former)
     settings = settings | {
         "MODFLEET_MODULES_DIR": directory,
         "MODFLEET_ACCESS": access_of(rights).value,
@@ -274,6 +276,20 @@ def _present_owner(settings: dict[str, str]) -> str:
     wrote = settings.get(FORMER, "true").lower() in {"true", "1", "yes", "on"}
     is_left = not wrote and settings.get("MODFLEET_ACCESS", LOAD) != OBSERVE
     return settings.get("MODFLEET_PERSISTENCE", "external" if is_left else OWNERS[0])
+
+
+def _owner(wishes: Wishes, settings: dict[str, str], found: FoundServer) -> str:
+    """Return who owns the lines of the server from now on. Raises: `UsageError` if a failover by Sentinel would stop its next
+    start."""
+    owner = wishes.persistence or _present_owner(settings)
+    if owner != "include" or not found.is_rewritten:
+        return owner
+    if wishes.persistence:
+        raise UsageError(
+            "A Sentinel watches the server. At a failover it calls CONFIG REWRITE, and with --persistence include the server "
+            "would then not start again. Use --persistence rewrite."
+        )
+    return "rewrite"
 
 
 def _modules_directory(

@@ -14,7 +14,9 @@ from rollout.agent.inspection.configuration import Configuration, read_configura
 from rollout.agent.inspection.host_files import ROOT, on_host
 from rollout.agent.inspection.mounts import sees_same
 from rollout.agent.inspection.process import Process, read_process, server_pid, writes_to_socket
+from rollout.agent.inspection.rewritable import can_rewrite
 from rollout.agent.inspection.systemd import unit_settings
+from rollout.agent.server.sentinels import is_watched
 from rollout.agent.server.session import RefusedError, Server, Session
 from rollout.agent.settings import AgentSettings
 
@@ -35,7 +37,8 @@ class FoundServer:
     """An empty or None field is not known. `login` is the user that was let in.
 
     `enable_module_command` is `yes`, `local` or `no`. `unit` is the server's systemd unit, `unit_settings` what it sets.
-    `log` is its log file, if this host has it. `logs_to_journal`: it logs to the journal of its unit.
+    `log` is its log file, if this host has it. `logs_to_journal`: it logs to the journal of its unit. `is_rewritten`: a
+    Sentinel watches it, which calls CONFIG REWRITE at each failover.
     """
 
     url: str
@@ -50,6 +53,7 @@ class FoundServer:
     aclfile: str | None = None
     log: str = ""
     logs_to_journal: bool = False
+    is_rewritten: bool = False
 
     @property
     def name(self) -> str:
@@ -187,6 +191,7 @@ def _described(url: str, login: Login, opened: Session, system: Path) -> FoundSe
         enable_module_command=_setting(opened, "enable-module-command") or "",
         aclfile=_setting(opened, "aclfile"),
         log=log if log and pid and _is_here(log, pid, system) else "",
+        is_rewritten=can_rewrite(info.get("config_file"), pid, system) and is_watched(opened),
         logs_to_journal=log == "" and pid is not None and writes_to_socket(pid, system),
     )
 

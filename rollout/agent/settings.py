@@ -84,7 +84,7 @@ class AgentSettings:
     #: Who owns the lines from which a start of the server loads its modules. `include`: the agent writes `include_file`.
     #: `rewrite`: the server writes its main configuration file, by CONFIG REWRITE after each change. `external`: a person
     #: or a tool writes them; the agent only puts the files in place, says which line is missing, and waits.
-    #: `modfleet agent install` sets it.
+    #: `modfleet agent install` sets it: to `rewrite` if a Sentinel watches the server.
     persistence: Persistence = "include"
     #: What the agent's user may do at the server: `observe` only, also `load` modules, or also `restart` the server.
     #: `modfleet agent install` sets it.

@@ -150,8 +150,9 @@ WORDS: Mapping[Reason, Words] = {
         "directory. Then retry.",
     ),
     Reason.PERSISTENCE_CONFLICT: Words(
-        "Another line of the server's configuration loads the module, and Modfleet may not change that line.",
-        "Remove the line that the message names, then retry.",
+        "Another line of the server's configuration would stop the next start, and Modfleet may not change that line. Or a "
+        "failover by Sentinel would add such a line.",
+        "Do what the message says: remove the line that it names, or set MODFLEET_PERSISTENCE=rewrite. Then retry.",
     ),
     Reason.EXTERNAL_CONFIGURATION: Words(
         "A person or a tool owns the node's configuration, and has not changed it yet.",

@@ -54,6 +54,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "loadmodule_owner", "No two lines of the configuration load the same module.", configuration.loadmodule_owner
     ),
+    Check("sentinel", "A failover by Sentinel does not stop the next start of the server.", configuration.sentinel),
     Check("modules_dir", "The agent can write to `MODFLEET_MODULES_DIR`.", files.modules_dir),
     Check("modules_path", "The server sees the same directory of modules.", files.modules_path),
     Check("file_modes", "The server's user can read and execute the modules.", files.file_modes),

@@ -1,12 +1,15 @@
-"""Checks of the server's configuration files: the include line, and one owner of each `loadmodule` line."""
+"""Checks of the server's configuration files: the include line, one owner of each `loadmodule` line, and Sentinels."""
 
 import os
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from rollout.agent.doctor.host import Host
-from rollout.agent.doctor.outcome import Outcome, failed, passed, unknown, warned
+from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, unknown, warned
 from rollout.agent.inspection.configuration import UNBALANCED, Directive
+from rollout.agent.inspection.rewritable import can_rewrite
+from rollout.agent.module_files.include import IncludeFile
+from rollout.agent.server.sentinels import count_sentinels
 
 
 def include_line(host: Host) -> Outcome:
@@ -69,6 +72,47 @@ def loadmodule_owner(host: Host) -> Outcome:
         name, reason = next(iter(host.configuration.unread.items()))
         return unknown(f"{name} cannot be read: {reason}. It may load a module a second time.")
     return passed(f"No two of the {len(lines)} `loadmodule` lines load the same module.")
+
+
+def sentinel(host: Host) -> Outcome:
+    """At a failover, Sentinel calls CONFIG REWRITE: then the main file loads each module, and our file too."""
+    owner = host.settings.persistence
+    if host.settings.observe or owner == "external":
+        return passed("Not needed: the agent writes no line.")
+    with host.session() as session:
+        count = count_sentinels(session)
+    if count == 0:
+        return passed("No Sentinel watches the server.")
+    if not can_rewrite(host.info.get("config_file"), _pid(host), host.root):
+        return passed(
+            "The server cannot write its main configuration file, so CONFIG REWRITE by a Sentinel changes nothing."
+        )
+    if count is None:
+        fix = f"ACL SETUSER {host.user} +pubsub|numsub; then save the ACL."
+        return unknown("It is not known if a Sentinel watches the server.", fix)
+    watched = f"{count} Sentinel{'s watch' if count > 1 else ' watches'} the server"
+    danger = (
+        "At a failover, Sentinel calls CONFIG REWRITE. Then two lines load each module, and the server does not start."
+    )
+    if owner == "include":
+        return failed(
+            f"{watched}, and MODFLEET_PERSISTENCE is include. {danger}",
+            f"Run `modfleet agent install --name {host.settings.node} --persistence rewrite`. Without that command, set "
+            "MODFLEET_PERSISTENCE=rewrite and restart the agent.",
+        )
+    if IncludeFile(host.settings.include_file or host.settings.modules_dir / "modfleet.conf").loads():
+        return failed(
+            f"{watched}, and {include_file(host)} still loads a module. {danger}",
+            "The agent moves these lines into the main file within a minute. If not, its log says why.",
+        )
+    return passed(f"{watched}, and the server writes the lines itself.")
+
+
+def _pid(host: Host) -> int | None:
+    try:
+        return host.process.pid
+    except UnknownError:
+        return None
 
 
 def include_file(host: Host) -> str:

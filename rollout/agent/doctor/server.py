@@ -15,7 +15,9 @@ from rollout.agent.settings import is_broker
 
 #: A name that no module and no file has.
 NONE = "modfleet.doctor"
-#: How to test whether a user may call each command. None of them changes the server, also if it is allowed.
+#: The one command without a harmless form: it is only queued, or tested by ACL DRYRUN.
+REWRITE = "config|rewrite"
+#: How to test whether a user may call each command. None of the others changes the server, also if it is allowed.
 HARMLESS: dict[str, tuple[str, ...]] = {
     "ping": ("PING",),
     "info": ("INFO", "server"),
@@ -28,10 +30,11 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "pubsub|numsub": ("PUBSUB", "NUMSUB"),
     "module|load": ("MODULE", "LOAD", f"/nonexistent/{NONE}.so"),
     "module|unload": ("MODULE", "UNLOAD", NONE),
+    REWRITE: ("CONFIG", "REWRITE"),
     "multi": ("MULTI",),
     "exec": ("EXEC",),
 }
-#: Without it the agent does not see Sentinels, and nothing else is missing.
+#: Without it the agent does not see Sentinels. Only an agent that writes an include file must.
 OPTIONAL = "pubsub|numsub"
 #: Commands of later operations: without them, restarts and failovers are not possible.
 RENAMED = ("module", "config", "shutdown", "acl", "failover", "replicaof")
@@ -106,7 +109,8 @@ def server_rights(host: Host) -> Outcome:
     if refused:
         words = f"The server refuses these commands to the user {user}: {', '.join(refused)}."
         fix = f"ACL SETUSER {user} {' '.join(f'+{each}' for each in refused)}; then save the ACL."
-        return warned(words, fix) if refused == [OPTIONAL] else failed(words, fix)
+        is_needed = host.settings.persistence == "include" and not _observes(host)
+        return failed(words, fix) if is_needed or refused != [OPTIONAL] else warned(words, fix)
     if untested:
         return unknown(
             f"These rights of the user {user} could not be tested: {', '.join(untested)}.",
@@ -131,7 +135,7 @@ def _needed(host: Host) -> tuple[str, ...]:
     level = Level.OBSERVE if _observes(host) else Level.LOAD
     commands = acl.needed(level)
     if level is not Level.OBSERVE and host.settings.persistence == "rewrite":
-        commands = (*commands, "config|rewrite")
+        commands = (*commands, REWRITE)
     if "cluster" not in {host.info.get("redis_mode"), host.info.get("server_mode")}:
         return tuple(each for each in commands if not each.startswith("cluster|"))
     return (*commands, "cluster|getslotmigrations") if has_atomic_migrations(host.info) else commands
@@ -188,7 +192,8 @@ def _allowed(host: Host, commands: Sequence[str]) -> dict[str, bool | None]:
         if "multi" in commands:
             allowed["multi"], allowed["exec"] = may_queue, _may(session, HARMLESS["exec"])
         for name in (each for each in commands if allowed[each] is None):
-            allowed[name] = _dry_run(session, host.user, HARMLESS[name]) if may_queue else _may(session, HARMLESS[name])
+            is_tried = may_queue or name == REWRITE
+            allowed[name] = _dry_run(session, host.user, HARMLESS[name]) if is_tried else _may(session, HARMLESS[name])
     return allowed
 
 

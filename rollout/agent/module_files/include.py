@@ -37,6 +37,11 @@ class IncludeFile:
         """Return True if a start loads a file below `directory`."""
         return any(_is_below(line, directory) for line in self._lines())
 
+    def loads(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Return path and arguments of each module that a start loads."""
+        found = [split_words(line) or () for line in self._lines()]
+        return [(words[1], words[2:]) for words in found if len(words) > 1 and words[0] == "loadmodule"]
+
     def has_quotes(self, directory: PurePosixPath) -> bool:
         """Return True if a line that loads a file below `directory` has a word that needs quotes."""
         lines = [line for line in self._lines() if _is_below(line, directory)]

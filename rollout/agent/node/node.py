@@ -255,7 +255,9 @@ class Node:
         if self._examinations:
             # Not before the broker has accepted a hello: the doctor would find that this node is not let in yet.
             newest = changes[-1].id if changes else ""
-            about = f"{state.run_id} {state.problem} {state.would_start == WouldStart.NO} {newest}"
+            about = (
+                f"{state.run_id} {state.problem} {state.would_start == WouldStart.NO} {newest} {bool(state.sentinels)}"
+            )
             doctor = None if hello else self._examinations.newest(about)
         heartbeat = Heartbeat(
             node=settings.node,

@@ -7,6 +7,7 @@ example during a failover by Sentinel. `rewrite`: the main file, which the serve
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,21 +16,20 @@ from pathlib import Path, PurePosixPath
 from rollout.agent.failure import Failure
 from rollout.agent.inspection.host_files import ROOT, on_host
 from rollout.agent.inspection.start_lines import LoadLine, OptionLine, StartLines, StartReader
-from rollout.agent.module_files.include import IncludeFile, load_line, needs_quotes
+from rollout.agent.module_files.include import IncludeFile, load_line
 from rollout.agent.module_files.main_file import replace_line
 from rollout.agent.module_files.module_store import ModuleStore
+from rollout.agent.node.beside_sentinel import refuse_beside_sentinel
+from rollout.agent.node.config_rewrite import ConfigRewrite, refuse_quotes
 from rollout.agent.server.adoptions import Adoptions
-from rollout.agent.server.causes import is_refusal_of_all, refusal
 from rollout.agent.server.session import LoadedModule, RefusedError, Server
 from rollout.agent.settings import AgentSettings
 from rollout.messages import Reason
 
 log = logging.getLogger(__name__)
 
-#: No module has this name. A server looks at `enable-module-command` before it looks for the module.
-NO_MODULE = "modfleet:none"
-#: The longest time for CONFIG REWRITE, seconds.
-REWRITE_SECONDS = 10.0
+#: Lines that could not be moved are tried again after so many seconds.
+MOVE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +62,15 @@ class Persistence:
         self.owner = settings.persistence
         self.reader = StartReader(settings.server_url, root)
         self._path = path
+        self._node = settings.node
         self._is_observer = settings.observe
         self._include = IncludeFile(path)
         self._store = store
         self._server = server
         self._adoptions = adoptions or Adoptions(settings.journal_dir)
+        self._config_rewrite = ConfigRewrite(server, settings.journal_dir)
+        #: When the lines of our include file may be moved, by the monotonic clock.
+        self._moves_at = 0.0
         #: Held while a line changes.
         self.lock = threading.RLock()
         #: The lines after the last CONFIG REWRITE by this agent.
@@ -147,6 +151,7 @@ class Persistence:
         """
         with self.lock:
             if found.line is None:
+                self._refuse_beside_sentinel()
                 self._include.remember(
                     PurePosixPath(module.path).parent.parent, PurePosixPath(module.path), module.args
                 )
@@ -178,7 +183,11 @@ class Persistence:
 
     def prepare_removal(self, module_directory: PurePosixPath) -> None:
         """Check that the module's lines can be removed, before the server unloads it."""
-        self.prepare(module_directory)
+        with self.lock:
+            start = self.read()
+            self._refuse_foreign_lines(start, module_directory)
+            if self._is_in_main(start, module_directory):
+                self._rewrite()
         start = self.read()
         for line in self.option_lines(module_directory.name):
             # CONFIG REWRITE removes those of the main file.
@@ -189,23 +198,38 @@ class Persistence:
                     "line, then retry.",
                 )
 
-    def prepare(self, module_directory: PurePosixPath, args: Iterable[str] = ()) -> None:
-        """Check that the module's line can be written, before the server is changed. `args`: those of the new line."""
+    def prepare(
+        self, module_directory: PurePosixPath, args: Iterable[str] = (), order: Sequence[PurePosixPath] = ()
+    ) -> None:
+        """Check that the module's line can be written, before the server is changed.
+
+        `args`: those of the new line. `order`: the directories of the modules that need or are needed.
+        """
         with self.lock:
             start = self.read()
-            for line in self.others(start):
-                if line.file != start.main and line.is_below(module_directory):
-                    raise self._conflict(line)
+            self._config_rewrite.keep_order([each.name for each in order])
+            self._refuse_foreign_lines(start, module_directory)
             if not self._is_in_main(start, module_directory):
+                self._refuse_beside_sentinel()
                 return
-            if any(needs_quotes(each) for each in args):
-                raise Failure(
-                    Reason.PERSISTENCE_FAILED,
-                    "CONFIG REWRITE writes arguments without quotes, so a start would read other arguments. Use arguments "
-                    "without spaces, quotes and backslashes, or the setting MODFLEET_PERSISTENCE=include.",
-                )
-            self._refuse_if_modules_are_disabled()
+            if self.owner == "rewrite":
+                self._config_rewrite.refuse_related(module_directory.name)
+            refuse_quotes(module_directory.name, args)
             self._rewrite()
+
+    def refuse_new_line(self, module_directory: PurePosixPath) -> None:
+        """Raises: `Failure` (persistence_conflict, permission_denied) if our include file gets the module's line, and a
+        failover by Sentinel would then stop the next start."""
+        if not self.is_external and not self._is_in_main(self.read(), module_directory):
+            self._refuse_beside_sentinel()
+
+    def _refuse_foreign_lines(self, start: StartLines, module_directory: PurePosixPath) -> None:
+        for line in self.others(start):
+            if line.file != start.main and line.is_below(module_directory):
+                raise self._conflict(line)
+
+    def _refuse_beside_sentinel(self) -> None:
+        refuse_beside_sentinel(self._server, self.reader, node=self._node)
 
     def remember(
         self,
@@ -223,7 +247,7 @@ class Persistence:
             start = self.read()
             if self._is_in_main(start, module_directory):
                 if start.problem or not self._has_only(start, module_directory, module):
-                    self._write_main(module_directory, module, order)
+                    self._write_main(module_directory, module)
             else:
                 self._include.remember(module_directory, PurePosixPath(module.path), module.args, order)
 
@@ -254,9 +278,16 @@ class Persistence:
                 is_hidden = self.owner == "rewrite" and start.problem
                 if is_hidden or any(each.file == start.main and each.is_below(directory) for each in start.lines):
                     self._rewrite()
-            for line in self.others(self.read()):
+            start = self.read()
+            for line in self.others(start):
                 if line.is_below(directory):
                     raise self._conflict(line)
+            if self.is_external and start.problem:
+                raise Failure(
+                    Reason.EXTERNAL_CONFIGURATION,
+                    f"It is not known if a start of the server loads a file in {directory}, so its files stay: {start.problem} "
+                    "Let the agent read the server's configuration, then retry. Or delete the files by hand.",
+                )
 
     @contextmanager
     def parked(self, directory: PurePosixPath) -> Iterator[None]:
@@ -269,7 +300,7 @@ class Persistence:
 
     def resolve(self, start: StartLines, *, rewrites: bool) -> str:
         """Remove each line of ours with which a start fails: its file was deleted, or another line loads its module too.
-        Return what was done.
+        With `rewrite`, move all lines of ours into the main file. Return what was done.
 
         `start`: the lines now. `rewrites`: no operation is in progress, so the server may write the module's line first, if
         that line names another version than the loaded one.
@@ -281,6 +312,8 @@ class Persistence:
         if missing:
             return f"Removed from {self._path} the lines of files that do not exist: {', '.join(missing)}."
         start = self._with_adopted(start)
+        if rewrites and self.owner == "rewrite" and (moved := self._move_to_main(start)):
+            return moved
         with self.lock:
             doubled = self._doubled(start)
             if not doubled:
@@ -288,11 +321,33 @@ class Persistence:
             if rewrites and not self.is_external:
                 doubled = self._rewritten(doubled)
             for line in doubled:
-                self._include.forget(self._module_directory(line))
+                self._include.forget(self._module_directory(line.path))
         return " ".join(
-            f"Removed the line of {self._module_directory(each).name} from {self._path}: {each.place} loads the module too."
+            f"Removed the line of {self._module_directory(each.path).name} from {self._path}: {each.place} loads the module too."
             for each in doubled
         )
+
+    def _move_to_main(self, start: StartLines) -> str:
+        """Let the server write the lines of our include file into its main file: a node whose owner was `include` has such
+        lines. Return what was done."""
+        with self.lock:
+            ours = [(path, args) for path, args in self._include.loads() if self._store.is_ours(path)]
+            if not ours or time.monotonic() < self._moves_at:
+                return ""
+            self._moves_at = time.monotonic() + MOVE_SECONDS
+            try:
+                with self._server.session() as session:
+                    loaded = {(each.path, each.args) for each in session.modules()}
+                if not loaded.issuperset(ours):
+                    return ""
+                names = [self._module_directory(path).name for path, _ in ours]
+                for each in names:
+                    self._config_rewrite.refuse_related(each)
+                self._rewrite()
+            except (Failure, RefusedError) as error:
+                log.warning("The lines in %s stay there: %s", self._path, error)
+                return ""
+        return f"Moved the lines of {', '.join(names)} from {self._path} to {start.main}."
 
     def _is_there(self, path: str) -> bool:
         """Return False if a module's file was deleted. While its module's directory cannot be seen, that is not known."""
@@ -325,8 +380,8 @@ class Persistence:
             each
             for each in self.others(start)
             if self._store.is_ours(each.path)
-            and self._include.names(self._module_directory(each))
-            and not self._include.has_quotes(self._module_directory(each))
+            and self._include.names(self._module_directory(each.path))
+            and not self._include.has_quotes(self._module_directory(each.path))
             and self._store.on_agent(each.path).is_file()
         ]
 
@@ -336,9 +391,7 @@ class Persistence:
             each.file == start.main and each.is_below(module_directory) for each in start.lines if each.file
         )
 
-    def _write_main(
-        self, module_directory: PurePosixPath, module: LoadedModule, order: Sequence[PurePosixPath]
-    ) -> None:
+    def _write_main(self, module_directory: PurePosixPath, module: LoadedModule) -> None:
         start = self._rewrite()
         if start.problem:
             return  # the server has written the file, and only it may read it
@@ -350,54 +403,19 @@ class Persistence:
                 f"After CONFIG REWRITE, {start.main} should have the line `{load_line(module.path, module.args)}`, but "
                 f"{found} loads the module.",
             )
-        ranks = [next((rank for rank, each in enumerate(order) if line.is_below(each)), -1) for line in start.lines]
-        ranked = [each for each in ranks if each >= 0]
-        if ranked != sorted(ranked):
-            raise Failure(
-                Reason.PERSISTENCE_FAILED,
-                f"CONFIG REWRITE wrote the modules into {start.main} in an order in which they do not load: each must come "
-                "after those that it needs. Sort its loadmodule lines, or use the setting MODFLEET_PERSISTENCE=include.",
-            )
 
     def _has_only(self, start: StartLines, module_directory: PurePosixPath, module: LoadedModule) -> bool:
         """Return True if the one line of the module that is not ours loads exactly `module`."""
         lines = [(each.path, each.args) for each in self.others(start) if each.is_below(module_directory)]
         return lines == [(module.path, module.args)]
 
-    def _refuse_if_modules_are_disabled(self) -> None:
-        """Raises: `Failure` (module_command_disabled, permission_denied) if the server would refuse to load a module: CONFIG
-        REWRITE would remove the line `enable-module-command` that waits for a restart."""
-        try:
-            with self._server.session() as session:
-                session.unload(NO_MODULE)
-        except RefusedError as error:
-            if is_refusal_of_all(error):
-                raise refusal(error) from error
-
     def _rewrite(self) -> StartLines:
         """Let the server write its configuration file. Return its lines."""
-        try:
-            with self._server.session(REWRITE_SECONDS) as session:
-                # Both servers write arguments without quotes (seen on Redis 7.0.15 and Valkey 9.1.2).
-                for module in session.modules():
-                    if any(needs_quotes(each) for each in module.args):
-                        raise Failure(
-                            Reason.PERSISTENCE_FAILED,
-                            f"CONFIG REWRITE would break the server's configuration file: it writes the arguments of "
-                            f"{module.name} without quotes. Give the module arguments that need none.",
-                        )
-                session.call("CONFIG", "REWRITE")
-        except RefusedError as error:
-            what = (
-                "Allow it to the agent's user with `+config|rewrite`"
-                if error.lacks_permission
-                else "Start the server with a configuration file that its user may write, as the directory of the file"
-            )
-            raise Failure(
-                Reason.PERSISTENCE_FAILED, f"The server refuses CONFIG REWRITE: {str(error).rstrip('.')}. {what}."
-            ) from error
-        for line in self._doubled(self.read()):
-            self._include.forget(self._module_directory(line))
+        written = [each.path for each in self._config_rewrite.run() if self._store.is_ours(each.path)]
+        if self.owner != "rewrite":
+            written = [each.path for each in self._doubled(self.read())]
+        for path in written:
+            self._include.forget(self._module_directory(path))
         self.written = self.read_as_written()
         return self._with_adopted(self.written)
 
@@ -408,8 +426,8 @@ class Persistence:
             f"`{load_line(line.path, line.args)}`, then retry.",
         )
 
-    def _module_directory(self, line: LoadLine) -> PurePosixPath:
-        return self._store.server_root / PurePosixPath(line.path).relative_to(self._store.server_root).parts[0]
+    def _module_directory(self, path: str) -> PurePosixPath:
+        return self._store.server_root / PurePosixPath(path).relative_to(self._store.server_root).parts[0]
 
     def _is_ours(self, line: LoadLine) -> bool:
         """Return True if the line is in our include file."""

@@ -58,6 +58,8 @@ def activate(operation: Operation, package: Package) -> Activated:
             done = _activate(operation, package, module, done)
         except RestartedError:
             continue
+        if not operation.has_line(module):
+            operation.node.persistence.refuse_new_line(operation.server_target.parent)
         operation.commit()
         operation.write_line(module)
         if done.has_loaded:
@@ -145,7 +147,7 @@ def _load(operation: Operation, package: Package, module: LoadedModule, facts: S
     if file_digest(operation.target / package.module_file) != expected:
         raise Failure(Reason.CHECKSUM_MISMATCH, f"`{package.module_file}` changed on the node's disk. Check the disk.")
     scratch = try_in_scratch(operation, package, module, facts)
-    operation.node.persistence.prepare(operation.server_target.parent, module.args)
+    operation.node.persistence.prepare(operation.server_target.parent, module.args, operation.load_order)
     loaded = next((each for each in facts.modules if each.name == module.name), None)
     seconds = operation.deadline.step("Loading", LOAD_SECONDS).remaining()
     with operation.node.server.session(seconds) as session:

@@ -107,15 +107,18 @@ class Operation:
             return loaded.path
         return str(former / PurePosixPath(loaded.path).relative_to(self.server_target))
 
+    @property
+    def load_order(self) -> list[PurePosixPath]:
+        """The directories of the modules that need or are needed, each after those that it needs."""
+        return [self.server_target.parent.parent / name for name in self.command.load_order]
+
     def has_line(self, module: LoadedModule) -> bool:
         """Return True if a start of the server loads exactly this."""
         return self.node.persistence.has(PurePosixPath(module.path), module.args)
 
     def write_line(self, module: LoadedModule) -> None:
         """Make a start of the server load `module`, after the modules that it needs."""
-        directory = self.server_target.parent
-        order = [directory.parent / name for name in self.command.load_order]
-        self.node.persistence.remember(directory, module, order)
+        self.node.persistence.remember(self.server_target.parent, module, self.load_order)
 
     def is_current(self, loaded: LoadedModule, run_id: str) -> bool:
         """Return True if the server has the files of the version's directory in memory."""

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from rollout.agent.inspection.sockets import host_addresses, is_local, network_id
 from rollout.agent.server import place
 from rollout.agent.server.call_history import CallHistory, RecentCalls
+from rollout.agent.server.sentinels import COUNT, count_in
 from rollout.agent.server.session import LoadedModule, RefusedError, Session, calls_in
 from rollout.agent.server.texts import address, fact, number, storable, truth, word
 from rollout.messages import MOST_ADDRESSES, MOST_REPLICAS, ServerModule, ServerProblem, ServerState
@@ -103,7 +104,7 @@ class Observer:
                 :MOST_ADDRESSES
             ],
             network=network_id(),
-            sentinels=self._sentinels(session),
+            sentinels=count_in(self._call(session, *COUNT)),
             **cluster,
         )
         return info, state, modules
@@ -195,11 +196,6 @@ class Observer:
             "migrating_slots": len(set().union(*moving.values())),
             "migrations": place.migrations(moving),
         }
-
-    def _sentinels(self, session: Session) -> int | None:
-        """Return how many Sentinels watch the server: each subscribes to this channel."""
-        answer = _pairs(self._call(session, "PUBSUB", "NUMSUB", "__sentinel__:hello"))
-        return number(str(answer.get("__sentinel__:hello")))
 
     def _names(self, info: Mapping[str, str], config: Mapping[str, str]) -> Iterator[str]:
         """Yield the names by which others reach the server: that of the URL, and if it runs on this host, the host's."""

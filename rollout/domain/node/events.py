@@ -123,7 +123,8 @@ class NodeConfigChangedOutside:
 
 @event("node.persistence_resolved.v1")
 class NodePersistenceResolved:
-    """Two lines loaded the same module, so the server would not have started. The agent removed its own line.
+    """The agent removed lines of its include file: another line loads the module too, the file of the module was deleted, or
+    the server has written the lines into its main file, because MODFLEET_PERSISTENCE is `rewrite` now.
 
     `id` and `at`: as in `node.config_changed_outside.v1`."""
 

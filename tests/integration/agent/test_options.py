@@ -2,7 +2,8 @@
 
 import pytest
 
-from rollout.messages import Phase, Reason
+from rollout.agent.doctor import check_start_now
+from rollout.messages import Phase, Reason, WouldStart
 from tests.integration.agent import test_persistence
 from tests.integration.agent.conftest import SERVERS
 from tests.integration.agent.test_persistence import owned_by, rewrite
@@ -61,6 +62,9 @@ def test_rewrite_keeps_them_over_a_restart(site, built):
     site.server.restart()
     assert depth(site) == "7"
     assert site.remove(built("options", 2)).phase is Phase.SUCCEEDED
+    lines = site.server.file.read_text().splitlines()
+    assert [each for each in lines if each.startswith("options.")] == []
+    assert check_start_now(site.runner.node.settings).result is WouldStart.YES
     site.server.restart()
     assert site.server.loaded() == set()
 

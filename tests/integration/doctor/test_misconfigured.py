@@ -14,8 +14,9 @@ import pytest
 from modfleet.sample import compile_module
 from rollout.agent.control_plane.identity import write_identity
 from rollout.agent.doctor import CHECKS
-from rollout.agent.doctor.acl import Level, acl_line
+from rollout.agent.doctor.acl import Extra, Level, acl_line
 from rollout.agent.inspection import access_control
+from rollout.agent.server.sentinels import CHANNEL
 from rollout.agent.settings import AgentSettings
 from rollout.delivery.broker_acl import node_line
 from tests.integration.agent.conftest import SERVERS, SOURCES
@@ -419,9 +420,42 @@ def server_user_may_not_begin_transactions(site):
     site.server.acl = [acl_line(Level.LOAD, "agent", "p").replace(" +multi +exec", "")]
 
 
-@case("server_rights", "warn", "The server refuses these commands to the user agent: pubsub|numsub.")
+@case("server_rights", "fail", "The server refuses these commands to the user agent: pubsub|numsub.")
 def server_user_may_not_count_sentinels(site):
     site.server.acl = [acl_line(Level.LOAD, "agent", "p").replace(" +pubsub|numsub", "")]
+
+
+@case(
+    "sentinel",
+    "fail",
+    (
+        "1 Sentinel watches the server, and MODFLEET_PERSISTENCE is include. At a failover, Sentinel calls CONFIG REWRITE. "
+        "Then two lines load each module, and the server does not start."
+    ),
+)
+def a_sentinel_watches(site):
+    def subscribe(_):
+        subscriber = site.server.client().pubsub()
+        subscriber.subscribe(CHANNEL)
+        site.closes.append(subscriber)
+
+    site.then = subscribe
+
+
+@case("server_rights", "fail", "The server refuses these commands to the user agent: config|rewrite.")
+def server_user_may_not_rewrite(site):
+    site.environ["MODFLEET_PERSISTENCE"] = "rewrite"
+
+
+@case("sentinel", "unknown", "It is not known if a Sentinel watches the server.")
+def nobody_may_count_sentinels(site):
+    server_user_may_not_count_sentinels(site)
+
+
+@case("server_rights", "warn", "The server refuses these commands to the user agent: pubsub|numsub.")
+def no_line_of_the_agent_needs_a_count_of_sentinels(site):
+    site.environ["MODFLEET_PERSISTENCE"] = "rewrite"
+    site.server.acl = [acl_line(Level.LOAD, "agent", "p", [Extra.REWRITE]).replace(" +pubsub|numsub", "")]
 
 
 @case(

@@ -1,15 +1,18 @@
 """`modfleet agent install` with a real server, in a folder that stands for the host."""
 
 import stat
+import subprocess
 
 import pytest
 import redis
 
 from rollout.agent.control_plane.identity import read_identity
+from rollout.agent.server.sentinels import COUNT
 from rollout.agent.settings import settings_from
 from rollout.signing import key_id
 from tests.integration.enrol.conftest import REDIS
 from tests.plugins.server import free_port
+from tests.waiting import wait_for
 
 STATE = "var/lib/modfleet-agent/n1"
 
@@ -116,6 +119,50 @@ def test_a_tool_that_owns_the_configuration_is_left_alone(install, site):
 def test_another_owner_is_chosen_later(install, site):
     install("--yes")
     install("--yes", "--persistence", "rewrite")
+    assert settings_from(site.settings("n1")).persistence == "rewrite"
+
+
+@pytest.fixture
+def sentinel(site):
+    """A Sentinel of the server's own program watches it."""
+    port, file = free_port(), site.root / "sentinel.conf"
+    site.call("CONFIG", "SET", "port", port)
+    file.write_text(f"port {free_port()}\ndir {site.root}\nsentinel monitor m 127.0.0.1 {port} 1\n")
+    process = subprocess.Popen([site.binary, file, "--sentinel"], stdout=subprocess.DEVNULL)
+    wait_for(lambda: site.call(*COUNT)[1] == 1)
+    yield
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.usefixtures("sentinel")
+def test_beside_a_sentinel_the_server_writes_its_lines(install, site):
+    done = install("--yes")
+    assert done.has("note") == ["a Sentinel watches the server: MODFLEET_PERSISTENCE is rewrite"]
+    assert settings_from(site.settings("n1")).persistence == "rewrite"
+    assert "include" not in site.config.read_text()
+
+
+@pytest.mark.usefixtures("sentinel")
+def test_an_include_beside_a_sentinel_is_refused_before_anything_is_written(install, site, control):
+    before = site.files()
+    done = install("--persistence", "include")
+    assert (done.code, "Use --persistence rewrite" in done.err) == (2, True)
+    assert (site.files(), control.asked) == (before, [])
+
+
+def test_a_sentinel_that_came_later_changes_the_owner(install, site, request):
+    install("--yes")
+    assert settings_from(site.settings("n1")).persistence == "include"
+    request.getfixturevalue("sentinel")
+    install("--yes")
+    assert settings_from(site.settings("n1")).persistence == "rewrite"
+
+
+@pytest.mark.usefixtures("sentinel")
+def test_a_sentinel_is_known_by_its_client_too(install, site):
+    site.call("ACL", "SETUSER", "default", "-pubsub")
+    install("--yes")
     assert settings_from(site.settings("n1")).persistence == "rewrite"
 
 

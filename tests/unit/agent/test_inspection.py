@@ -17,6 +17,7 @@ from rollout.agent.inspection.configuration import (
 )
 from rollout.agent.inspection.mounts import mount_of, sees_same
 from rollout.agent.inspection.process import Process, read_process, server_pid, unit_of
+from rollout.agent.inspection.rewritable import can_rewrite
 from rollout.agent.inspection.systemd import forbids_execution, forbids_writing, unit_settings
 
 UNIT = """[Unit]
@@ -319,3 +320,20 @@ def test_more_lines_than_the_limit_are_not_read(tmp_path):
     (tmp_path / "redis.conf").write_text("a\n" * (MOST_LINES + 1))
     found = read_configuration("/redis.conf", tmp_path)
     assert (len(found.directives), found.unread) == (MOST_LINES, {"/redis.conf": f"more than {MOST_LINES} lines"})
+
+
+@pytest.mark.parametrize(
+    ("main", "mounted", "can"),
+    [
+        ("", "", False),
+        (None, "", True),
+        ("/etc/s/s.conf", "", True),
+        ("/etc/s/s.conf", "2 1 8:1 /s /etc/s ro - ext4 x rw\n", False),
+        ("/etc/s/s.conf", "2 1 8:1 /s /etc/s rw - ext4 x rw\n", True),
+        ("/etc/s/s.conf", "2 1 8:1 /s /etc/s/s.conf rw - ext4 x rw\n", False),
+    ],
+)
+def test_a_server_that_surely_cannot_write_its_configuration(host, main, mounted, can):
+    host("/proc/7/mountinfo", f"1 0 8:1 / / rw - ext4 x rw\n{mounted}")
+    assert can_rewrite(main, 7, host.root) is can
+    assert can_rewrite(main, None, host.root) is (main != "")
