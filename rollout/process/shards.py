@@ -1,6 +1,7 @@
 """Keeps the rows of `ShardMember`: the place of each node in its shard."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from django.db import connection
@@ -87,14 +88,18 @@ def _known_members() -> tuple[dict[str, Place], dict[str, str]]:
     return found, basis
 
 
+def move(row: ShardMember, place: Place, now: datetime) -> None:
+    """Write the place into the row, and note its former shard if the shard has changed."""
+    if row.shard and row.shard != place.shard:
+        row.former_shard, row.moved_at = row.shard, now
+    for name, value in as_stored(place).items():
+        setattr(row, name, value)
+
+
 def _placed(rows: Iterable[ShardMember], places: Mapping[str, Place]) -> list[ShardMember]:
-    placed, now = [], database_now()
-    for row in rows:
-        if row.shard and row.shard != places[row.node].shard:
-            row.former_shard, row.moved_at = row.shard, now
-        for name, value in as_stored(places[row.node]).items():
-            setattr(row, name, value)
-        placed.append(row)
+    placed, now = [*rows], database_now()
+    for row in placed:
+        move(row, places[row.node], now)
     return placed
 
 

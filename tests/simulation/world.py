@@ -82,6 +82,7 @@ from rollout.models import FleetFreeze, Liveness, Operation, ShardMember
 from rollout.planning.shards import ShardOrder, refuse_without_domain
 from rollout.planning.waves import canary_first
 from rollout.process.placements import end_of_decommissioned
+from rollout.process.shards import move
 from rollout.projections.counters import operation_key
 from rollout.projections.nodes import NodeFold
 from rollout.projections.rollouts import RolloutFold
@@ -526,17 +527,13 @@ class World(Folded):
         self._facts = facts
         places = places_of([topology.Server(node=name, facts=facts[name][0]) for name in fleet])
         former = {name: vars(row) | {"_state": None} for name, row in members.items()}
+        known = dict(members)
         members.clear()
         for name in fleet:
-            reason, message = why_not_ready(self.reported[name][1]) or ("", "")
-            members[name] = ShardMember(
-                node=name,
-                replication=facts[name][1],
-                host=self.servers[name].host,
-                not_ready=reason,
-                not_ready_message=message,
-                **to_builtins(places[name]),
-            )
+            row = members[name] = known.get(name) or ShardMember(node=name)
+            row.replication, row.host = facts[name][1], self.servers[name].host
+            row.not_ready, row.not_ready_message = why_not_ready(self.reported[name][1]) or ("", "")
+            move(row, places[name], self.now)
         now = {name: vars(row) | {"_state": None} for name, row in members.items()}
         return {name for name in fleet if now[name] != former.get(name)}
 
