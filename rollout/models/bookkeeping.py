@@ -12,6 +12,8 @@ class Liveness(models.Model):
     last_seen = models.DateTimeField()
     #: When its agent last started.
     hello_at = models.DateTimeField(null=True)
+    #: When it last sent a heartbeat with facts of its server. `last_seen` counts reports too.
+    facts_at = models.DateTimeField(null=True)
     interval_seconds = models.FloatField()
     #: Newest generation in the node's journal, by module.
     generations = models.JSONField()
@@ -115,6 +117,18 @@ class ShardMember(models.Model):
 
     def __str__(self) -> str:
         return self.node
+
+
+class RolloutWake(models.Model):
+    """A rollout that may have a next step because places of nodes have changed, which is no event. Written with the places,
+    so that a worker that dies after the commit loses nothing."""
+
+    rollout = models.CharField(primary_key=True, max_length=32)
+    #: Another one after each change.
+    stamp = models.UUIDField()
+
+    def __str__(self) -> str:
+        return self.rollout
 
 
 class Dispatch(models.Model):

@@ -36,7 +36,7 @@ class Facts:
         return found | _members_without_facts(unplaced) if unplaced else found
 
     def heard(self, nodes: Collection[str]) -> Mapping[str, Liveness]:
-        rows = Liveness.objects.filter(node__in=nodes).only("last_seen", "interval_seconds")
+        rows = Liveness.objects.filter(node__in=nodes).only("last_seen", "facts_at", "interval_seconds")
         return {each.node: each for each in rows}
 
     def domains(self, nodes: Collection[str], label: str) -> dict[str, str]:
@@ -173,8 +173,10 @@ def _candidate(row: Operation, fleet: Fleet) -> Candidate:
         is_healthy=row.healthy,
         turn=_turn(row, fleet),
         reason=row.reason,
+        message=row.message,
         waiting_since=row.waiting_since,
         noted_at=row.wait_noted_at,
+        releases=row.releases,
     )
 
 
@@ -241,6 +243,8 @@ def _place(
 ) -> Place:
     above, below = _related(member.node, members, _masters), _related(member.node, members, _replicas)
     interval = max(FRESH_INTERVALS * heard.interval_seconds, FRESH_SECONDS) if heard else 0.0
+    # Agents of an older release send no facts.
+    heard_at = (heard.facts_at or heard.last_seen) if heard else None
     return Place(
         shard=member.shard,
         former_shard=_former_shard(member, now),
@@ -253,8 +257,8 @@ def _place(
         ),
         host=member.host,
         domain=domain,
-        heard_at=heard.last_seen if heard else None,
-        is_fresh=heard is not None and heard.last_seen + timedelta(seconds=interval) >= now,
+        heard_at=heard_at,
+        is_fresh=heard_at is not None and heard_at + timedelta(seconds=interval) >= now,
         not_ready=Reason(member.not_ready) if member.not_ready else None,
         not_ready_message=member.not_ready_message,
     )
