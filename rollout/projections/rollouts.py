@@ -22,6 +22,7 @@ from rollout.domain.rollout.events import (
     AbortRequested,
     NodesReleased,
     NodesRetried,
+    ProgressDeadlineExtended,
     RollbackRequested,
     RollbackStarted,
     RolloutApproved,
@@ -66,6 +67,7 @@ ROLLOUT_EVENTS = (
     RollbackRequested,
     RollbackStarted,
     NodesRetried,
+    ProgressDeadlineExtended,
     RolloutFinished,
     RolloutFollowed,
 )

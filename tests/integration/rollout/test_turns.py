@@ -3,8 +3,9 @@
 from datetime import timedelta
 
 import pytest
+from django.db.models import F
 
-from eventstore import database_now
+from eventstore import database_now, head, read
 from rollout.domain.errors import UnmanagedReplicaError
 from rollout.domain.request import RolloutRequest
 from rollout.messages import Action, Activation, Phase, Reason
@@ -18,6 +19,7 @@ from rollout.services.nodes import label_node
 from rollout.services.rollback import roll_back_rollout
 from tests.recorded_fleet import (
     differences,
+    grew,
     installed,
     inventory,
     join,
@@ -190,6 +192,44 @@ def test_an_operation_that_was_given_up_still_keeps_its_shard():
     assert phases(uid)["n4"] == "queued"
 
 
+def test_a_rollout_that_only_waits_for_a_late_operation_is_not_stopped():
+    shard()
+    uid = start(careful=ALL_AT_ONCE | {"progress_deadline_seconds": 600.0}, deadline=7200.0)
+    overdue("n2")
+    end_overdue_operations()
+    passes(uid, 600)
+    assert grew(lambda: advance(uid)) == 1
+    (event,) = [each.event for each in read() if each.type == "rollout.deadline_extended.v1"]
+    assert event.message == "the operation on n2, another copy of its shard"
+    passes(uid, 299)
+    assert grew(lambda: advance(uid)) == 0
+    Operation.objects.filter(node="n2").update(may_run_until=database_now())
+    advance(uid)
+    assert (rollout(uid).phase, phases(uid)["n4"]) == ("running", "queued")
+    passes(uid, 301)  # half of the time was left
+    advance(uid)
+    assert (rollout(uid).phase, rollout(uid).reason) == ("paused", "progress_deadline")
+
+
+def test_a_rollout_that_waits_for_another_rollout_on_its_host_is_not_stopped():
+    upload()
+    upload("other")
+    join("n1", "n2")
+    say(beat("n1", host="h"), beat("n2", host="h"))
+    start(module_name="other", nodes=("n1",), careful=ALL_AT_ONCE)
+    uid = start(nodes=("n2",), careful=ALL_AT_ONCE)
+    passes(uid, 3600)
+    advance(uid)
+    assert (rollout(uid).phase, phases(uid)) == ("running", {"n2": "scheduled"})
+
+
+def passes(uid, seconds):
+    """So much time passes for the progress deadline."""
+    row = rollout(uid)
+    assert row.progressed_at
+    Rollout.objects.filter(uid=uid).update(progressed_at=row.progressed_at - timedelta(seconds=seconds))
+
+
 def test_two_nodes_of_one_host_are_not_changed_at_the_same_time():
     upload()
     join("n1", "n2", "n3")
@@ -245,11 +285,11 @@ def test_a_server_that_is_never_ready_is_skipped():
 def test_an_old_heartbeat_is_not_acted_on():
     upload()
     join("n1")
-    Liveness.objects.update(last_seen=database_now() - timedelta(seconds=31), interval_seconds=20.0)
+    Liveness.objects.update(facts_at=database_now() - timedelta(seconds=31), interval_seconds=20.0)
     uid = start(careful=ALL_AT_ONCE)
     assert phases(uid) == {"n1": "scheduled"}
     assert of_node(uid, "n1").document["rule"]["id"] == "heartbeat"
-    Liveness.objects.update(last_seen=database_now() - timedelta(seconds=20))
+    Liveness.objects.update(facts_at=database_now() - timedelta(seconds=20))
     advance(uid)
     assert phases(uid) == {"n1": "queued"}
 
@@ -275,6 +315,55 @@ def test_a_returned_operation_counts_no_failure_and_is_released_again_after_a_he
     answer(uid, "n2", Phase.FETCHING, release=2)
     assert operation(uid, "n2").phase == "fetching"
     assert differences() == {}
+
+
+def test_a_server_that_is_ready_only_by_its_heartbeats_is_skipped_in_the_end():
+    """Each release is returned at once, and a heartbeat comes every 10 s. Without a pause, that was 18 events each minute."""
+    upload()
+    join("n1")
+    uid = start(released=False, careful=ALL_AT_ONCE | {"ready_deadline_seconds": 600.0})
+    before, seconds = head(), 0
+    while phases(uid)["n1"] != "skipped" and seconds < 3600:
+        advance(uid)
+        if (row := operation(uid, "n1")).phase == "queued":
+            why = "The server is loading its data."
+            answer(uid, "n1", Phase.SCHEDULED, reason=Reason.SERVER_NOT_READY, message=why, release=row.releases)
+        for model, columns in (
+            (Operation, ("returned_at", "waiting_since", "wait_noted_at")),
+            (Rollout, ("progressed_at",)),
+        ):
+            model.objects.update(**{each: F(each) - timedelta(seconds=10) for each in columns})
+        seconds += 10
+        say(beat("n1"))
+    row = operation(uid, "n1")
+    assert (row.phase, row.reason, rollout(uid).phase) == ("skipped", "server_not_ready", "succeeded")
+    assert "The agent has returned each of 7 releases: The server is loading its data." in row.message
+    assert 600 <= seconds <= 600 + 60
+    assert head() - before < 30
+
+
+def test_only_a_heartbeat_counts_after_a_return():
+    upload("other")
+    shard()
+    uid = start(careful={"max_failures": 0})
+    other = start(module_name="other", nodes=("n2",), activation=Activation.FILES, careful=ALL_AT_ONCE)
+    answer(uid, "n2", Phase.SCHEDULED, reason=Reason.ROLE_CHANGED, release=1)
+    answer(other, "n2", module_name="other")
+    advance(uid)
+    assert (operation(uid, "n2").phase, of_node(uid, "n2").document["rule"]["id"]) == ("scheduled", "heartbeat")
+    say(beat("n2", STATES["n2"]))
+    advance(uid)
+    assert operation(uid, "n2").phase == "queued"
+
+
+def test_a_report_makes_no_old_facts_fresh():
+    shard()
+    upload("other")
+    other = start(module_name="other", nodes=("n2",), activation=Activation.FILES, careful=ALL_AT_ONCE)
+    Liveness.objects.update(facts_at=database_now() - timedelta(seconds=60))
+    answer(other, "n2", module_name="other")
+    uid = start(nodes=("n2",), careful=ALL_AT_ONCE)
+    assert phases(uid) == {"n2": "scheduled"}
 
 
 def test_what_is_said_before_a_return_and_arrives_after_it():
