@@ -90,7 +90,8 @@ class ShardMember(models.Model):
     master = models.CharField(max_length=128, db_index=True)
     #: 0 for the node at the top, 1 for its replicas, 2 for their replicas.
     depth = models.IntegerField()
-    #: The nodes that copy it, by their own facts or by its own, by name. `master` of one may name another node.
+    #: The nodes that copy it, by their own facts or by its own, or that copy an unmanaged replica of it, by name. `master` of
+    #: one may name another node.
     replicas = models.JSONField(default=list)
     #: Addresses of its replicas that are no nodes and that no person has accepted, and of those that a person has accepted.
     unmanaged = models.JSONField(default=list)

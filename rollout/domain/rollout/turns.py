@@ -112,7 +112,7 @@ def blocked(turn: Turn, fleet: Fleet) -> Blocked | None:
         text = f"the agent of {turn.node} to report the role of its server"
         return Blocked(node=turn.node, block=Block.SERVER, reason=Reason.SERVER_NOT_READY, text=text)
     # The server last: the time for which a node may wait for it begins when it is the node's turn otherwise.
-    return _order(turn, place, fleet) or _others(turn, place, fleet) or _server(turn, place)
+    return out_of_order(turn, place, fleet) or _others(turn, place, fleet) or _server(turn, place)
 
 
 def together(place: Place, other: Place) -> Block | None:
@@ -138,7 +138,8 @@ def is_below(version: int | None, other: int | None) -> bool:
     return other is not None and (version is None or version < other)
 
 
-def _order(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
+def out_of_order(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
+    """Return what the order of the shard's copies has against the node's turn, None if nothing. For plans too."""
     if master_goes_first(turn, fleet.loaded):
         return _after_master(turn, place, fleet)
     return _after_replicas(turn, place, fleet)
