@@ -1,5 +1,6 @@
 """Watch a rollout until it ends, through lost connections."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from modfleet.failure import CommandError, ExitCode
 LONGEST_WAIT = 20.0
 #: Least seconds between two requests: a thousand nodes report more often than a person can read.
 POLL_SECONDS = 0.2
+#: Least seconds between two questions about what the rollout waits for. A wait may begin without a change of the rollout.
+WAITS_SECONDS = 2.0
 #: Seconds between two attempts to connect. They double up to the longest.
 FIRST_RETRY, LONGEST_RETRY = 0.25, 5.0
 
@@ -54,10 +57,13 @@ class Snapshot:
     failures: tuple[Document, ...]
     #: How many nodes failed for the same cause, in words.
     causes: tuple[str, ...] = ()
+    #: What the rollout waits for, in one line; empty if it has ended.
+    waits: str = ""
 
 
 def snapshots(api: Client, uid: str, *, timeout: float | None, listener: Listener) -> Iterator[Snapshot]:
-    """Yield the rollout now and after each change, until it has ended.
+    """Yield the rollout now and after each change, also of what it waits for, until it has ended. `waits` is empty while nodes
+    are in progress.
 
     Raises: `StillRunningError` after `timeout` seconds; `UnreachableError` without a connection at the start or at the
     timeout; `RefusedError`.
@@ -65,9 +71,13 @@ def snapshots(api: Client, uid: str, *, timeout: float | None, listener: Listene
     deadline = None if timeout is None else time.monotonic() + timeout
     etag, failures, counted = "", (), (0, 0, 0)  # type: tuple[str, tuple[Document, ...], tuple[int, int, int]]
     causes: tuple[str, ...] = ()
+    rollout: Document = None
+    waits, asked_at = "", -math.inf
     connection = _Connection(listener, deadline)
+    is_waits_known = True
     while True:
-        left = LONGEST_WAIT if deadline is None else max(0.0, min(LONGEST_WAIT, deadline - time.monotonic()))
+        longest = LONGEST_WAIT if is_waits_known else WAITS_SECONDS
+        left = longest if deadline is None else max(0.0, min(longest, deadline - time.monotonic()))
         try:
             found = api.changed(path_to(ROLLOUTS, uid), etag=etag, wait=left if etag else 0)
             if found is not None:
@@ -75,13 +85,17 @@ def snapshots(api: Client, uid: str, *, timeout: float | None, listener: Listene
                 count = failure_counts(rollout)
                 if count != counted:
                     failures, causes = failed_nodes(api, rollout), failure_causes(api, rollout)
+            before, is_waits_known = waits, rollout["phase"] in FINAL or time.monotonic() - asked_at >= WAITS_SECONDS
+            if is_waits_known:
+                waits, asked_at = stalled_by(api, rollout), time.monotonic()
         except (UnreachableError, RefusedError) as error:
             connection.lost(error)
             continue
         connection.works()
         if found is not None:
             etag, counted = new_etag, count
-            yield Snapshot(rollout=rollout, failures=failures, causes=causes)
+        if found is not None or waits != before:
+            yield Snapshot(rollout=rollout, failures=failures, causes=causes, waits=waits)
             if rollout["phase"] in FINAL:
                 return
         if deadline is not None and time.monotonic() >= deadline:
@@ -147,6 +161,25 @@ def failure_causes(api: Client, rollout: Document) -> tuple[str, ...]:
     # The previous version of the control plane does not send them.
     groups = api.get(path_to(ROLLOUTS, rollout["uid"], "why")).get("failures", [])
     return tuple(each["text"] for each in groups if each["line"])
+
+
+def stalled_by(api: Client, rollout: Document) -> str:
+    """Return what the rollout waits for while no node is in progress, in one line; empty if it has ended."""
+    if rollout["phase"] in FINAL:
+        return ""
+    answer = api.get(path_to(ROLLOUTS, rollout["uid"], "why"))
+    is_moving = any(each["what"] in {"next_step", "node_deadline"} for each in answer["waits_for"])
+    return "" if is_moving else waits_in_a_line(answer)
+
+
+def waits_in_a_line(answer: Document) -> str:
+    """Return the first thing that a rollout waits for, and how many more there are. `answer`: why it is in its phase."""
+    waits = answer["waits_for"]
+    if not waits:
+        return ""
+    until = f" until {waits[0]['until']}" if waits[0]["until"] else ""
+    more = f" (and {len(waits) - 1} more: `modfleet rollout why {answer['uid']}`)" if len(waits) > 1 else ""
+    return f"waits for {waits[0]['text']}{until}{more}"
 
 
 def failed_attempts(failures: tuple[Document, ...]) -> list[tuple[Document, Document]]:

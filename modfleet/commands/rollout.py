@@ -13,7 +13,16 @@ from modfleet.commands.request import rollout_request
 from modfleet.commands.session import Session, Yes, is_a_person_there, open_session, printable, sheet, table
 from modfleet.commands.watching import counted, reason_of, static_picture, title, watch_rollout
 from modfleet.failure import EXIT_CODES, UsageError
-from modfleet.watch import Snapshot, attempt_in_words, failed_nodes, failure_causes, outcomes_of, whose
+from modfleet.watch import (
+    FINAL,
+    Snapshot,
+    attempt_in_words,
+    failed_nodes,
+    failure_causes,
+    outcomes_of,
+    waits_in_a_line,
+    whose,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Plan, start, watch and control rollouts.")
 
@@ -82,7 +91,8 @@ def start(
 def watch(uid: RolloutUid, session: Session, timeout: Timeout = None, until_the_end: UntilTheEnd = False) -> None:
     """Watch a rollout until it ends or waits for a person. A lost connection is retried.
 
-    A terminal shows a bar for each wave, and the failures. Other output gets one line for each change. With --json,
+    A terminal shows a bar for each wave, what the rollout waits for while no node is in progress, and the failures. Other output
+    gets one line for each change. With --json,
     each change is one JSON document on one line; the last document has the final state.
     """
     raise typer.Exit(watch_rollout(session, uid, timeout=timeout, until_the_end=until_the_end))
@@ -91,7 +101,7 @@ def watch(uid: RolloutUid, session: Session, timeout: Timeout = None, until_the_
 @app.command()
 @builds(session=open_session)
 def status(uid: RolloutUid, session: Session) -> None:
-    """Show a rollout: who started it, its progress, what stopped it, what people did, and its failed attempts.
+    """Show a rollout: who started it, its progress, what it waits for, what stopped it, and its failed attempts.
 
     Failed attempts are shown even if they were retried or undone.
     """
@@ -100,7 +110,10 @@ def status(uid: RolloutUid, session: Session) -> None:
         session.print_json(rollout)
         return
     failures, causes = failed_nodes(session.api, rollout), failure_causes(session.api, rollout)
-    session.say(static_picture(Snapshot(rollout=rollout, failures=failures, causes=causes), session.console))
+    is_over = rollout["phase"] in FINAL
+    waits = "" if is_over else waits_in_a_line(session.api.get(path_to(ROLLOUTS, uid, "why")))
+    shown = Snapshot(rollout=rollout, failures=failures, causes=causes, waits=waits)
+    session.say(static_picture(shown, session.console))
 
 
 @app.command("list")

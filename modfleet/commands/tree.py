@@ -30,21 +30,22 @@ def shards_in_a_tree(nodes: list[Document], ignored: list[Document]) -> Renderab
 
 def _tree(members: list[Document]) -> Tree:
     members = sorted(members, key=lambda each: (each["depth"], each["name"]))
-    names = {each["name"] for each in members}
     top = members[0] if members[0]["depth"] == 0 else None
     words = f"{members[0]['master']}: unmanaged master" if top is None else _node_in_words(top)
     sentinels = max((each["sentinels"] or 0 for each in members), default=0)
     watched = f", watched by {sentinels} Sentinel{'s' if sentinels > 1 else ''}" if sentinels else ""
     root = Tree(_line(words + watched))
-    branches = {} if top is None else {top["name"]: root}
-    for each in members if top is None else members[1:]:
-        above = branches.get(each["master"], root) if each["master"] in names else root
-        branches[each["name"]] = above.add(_line(_node_in_words(each)))
+    branches: dict[str, Tree] = {} if top is None else {top["name"]: root}
+    strangers: list[tuple[Tree, Tree]] = []
     for each in members:
-        branch = branches[each["name"]]
+        if each is not top:
+            branches[each["name"]] = branches.get(each["master"], root).add(_line(_node_in_words(each)))
         for kind in ("unmanaged", "ignored"):
-            for address in each[f"{kind}_replicas"]:
-                branch.add(_line(f"{address}: {kind} replica"))
+            for address in each[f"{kind}_replicas"]:  # nodes may copy them
+                branches[address] = Tree(_line(f"{address}: {kind} replica"))
+                strangers.append((branches[each["name"]], branches[address]))
+    for above, stranger in strangers:
+        above.children.append(stranger)
     return root
 
 

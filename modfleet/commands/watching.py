@@ -78,9 +78,12 @@ class Documents:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._shown: Document = None
 
     def show(self, snapshot: Snapshot) -> None:
-        self._session.print_json(snapshot.rollout, indent=None)
+        if snapshot.rollout != self._shown:
+            self._shown = snapshot.rollout
+            self._session.print_json(snapshot.rollout, indent=None)
 
     def lost(self, reason: str) -> None:
         self._session.note(f"Connection lost, retrying: {reason}")
@@ -110,6 +113,10 @@ class Lines(Documents):
         progress = rollout["progress"]
         reached = (rollout["phase"], progress["percent"] // 5)
         self._say("progress", reached, f"{rollout['phase']}: {counted(progress)}")
+        if snapshot.waits:
+            self._say("waits", snapshot.waits, snapshot.waits)
+        else:
+            self._last.pop("waits", None)
         if rollout["phase"] in FINAL:
             self._say("end", None, ending(rollout))
 
@@ -149,6 +156,7 @@ def picture(snapshot: Snapshot) -> RenderableType:
     parts: list[RenderableType] = [Text(printable(title(rollout)), style="bold"), _bars(rollout)]
     parts += [Text(printable(each)) for each in (*timeline(rollout), *related_rollouts(rollout))]
     parts += [Text(printable(each), style="red") for each in snapshot.causes]
+    parts += [Text(printable(snapshot.waits), style="yellow")] if snapshot.waits else []
     if snapshot.failures:
         found = failed_attempts(snapshot.failures)
         parts += ["", failures_table(found[:FAILURES_SHOWN])]
@@ -291,7 +299,8 @@ def static_picture(snapshot: Snapshot, console: Console) -> RenderableType:
         ),
     )
     state = f"{rollout['phase']}: {rollout['message']}"
-    lines = [title(rollout), *started, state, *timeline(rollout), *related_rollouts(rollout), *snapshot.causes]
+    waits = [snapshot.waits] if snapshot.waits else []
+    lines = [title(rollout), *started, state, *waits, *timeline(rollout), *related_rollouts(rollout), *snapshot.causes]
     parts: list[RenderableType] = [Text("\n".join(map(printable, lines))), waves]
     found = failed_attempts(snapshot.failures)
     return Group(*parts, failures_table(found)) if found else Group(*parts)

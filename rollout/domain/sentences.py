@@ -15,6 +15,7 @@ from rollout.domain.placement.events import (
 from rollout.domain.rollout.events import (
     AbortRequested,
     NodesRetried,
+    ProgressDeadlineExtended,
     RollbackRequested,
     RollbackStarted,
     RolloutApproved,
@@ -68,6 +69,8 @@ def sentence_of(event: Any) -> tuple[str, str]:
             return f"Wave {event.wave} passed", ""
         case WaveFailed():
             return f"Wave {event.wave} failed", event.message
+        case ProgressDeadlineExtended():
+            return "Progress deadline started again", f"the rollout waits for {event.message}"
         case RolloutPaused() | RollbackRequested():
             return capitalized(DONE[type(event)]), event.message
         case AbortRequested():

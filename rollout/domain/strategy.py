@@ -97,8 +97,8 @@ class Strategy:
     progress_deadline_seconds: float = 600.0
     #: Automatic retries of failed nodes.
     retries: Retries = field(default_factory=Retries)
-    #: How long a node may wait for its server, for example while it loads data. Then the node is skipped. 1 to 604,800 s
-    #: (7 days), default 3,600.
+    #: How long a node may wait for its server, for example while it loads data, over all releases that its agent returns. Then
+    #: the node is skipped. 1 to 604,800 s (7 days), default 3,600.
     ready_deadline_seconds: float = 3600.0
     #: A label such as `zone`. Nodes in progress then have one value of this label at a time. Default none.
     domain: str = ""

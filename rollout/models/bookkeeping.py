@@ -12,6 +12,8 @@ class Liveness(models.Model):
     last_seen = models.DateTimeField()
     #: When its agent last started.
     hello_at = models.DateTimeField(null=True)
+    #: When it last sent a heartbeat with facts of its server. `last_seen` counts reports too.
+    facts_at = models.DateTimeField(null=True)
     interval_seconds = models.FloatField()
     #: Newest generation in the node's journal, by module.
     generations = models.JSONField()
@@ -88,7 +90,8 @@ class ShardMember(models.Model):
     master = models.CharField(max_length=128, db_index=True)
     #: 0 for the node at the top, 1 for its replicas, 2 for their replicas.
     depth = models.IntegerField()
-    #: The nodes that copy it, by their own facts or by its own, by name. `master` of one may name another node.
+    #: The nodes that copy it, by their own facts or by its own, or that copy an unmanaged replica of it, by name. `master` of
+    #: one may name another node.
     replicas = models.JSONField(default=list)
     #: Addresses of its replicas that are no nodes and that no person has accepted, and of those that a person has accepted.
     unmanaged = models.JSONField(default=list)
@@ -115,6 +118,18 @@ class ShardMember(models.Model):
 
     def __str__(self) -> str:
         return self.node
+
+
+class RolloutWake(models.Model):
+    """A rollout that may have a next step because places of nodes have changed, which is no event. Written with the places,
+    so that a worker that dies after the commit loses nothing."""
+
+    rollout = models.CharField(primary_key=True, max_length=32)
+    #: Another one after each change.
+    stamp = models.UUIDField()
+
+    def __str__(self) -> str:
+        return self.rollout
 
 
 class Dispatch(models.Model):

@@ -166,7 +166,8 @@ class Operation(Caused):
     expects = models.JSONField(null=True)
     #: When its agent returned it.
     returned_at = models.DateTimeField(null=True)
-    #: Since when it has waited for its server or its shard, None after the release; and when that was last recorded.
+    #: Since when it has waited for its server or its shard, over all releases that its agent has returned; and when that was
+    #: last recorded, None after a release.
     waiting_since = models.DateTimeField(null=True)
     wait_noted_at = models.DateTimeField(null=True)
     #: Its node may still carry it out until then, although it was given back or has ended without an answer.

@@ -1,7 +1,7 @@
 """Plans the order of a shard's copies, and finds nodes that cannot get their turn. The release follows the same order
 (`domain.rollout.turns`), by the state of that moment."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 from django.db.models import Q
@@ -9,11 +9,12 @@ from django.db.models import Q
 from rollout.domain.errors import InvalidRolloutError, UnmanagedReplicaError
 from rollout.domain.placement.commands import Skip
 from rollout.domain.request import RolloutRequest
-from rollout.domain.rollout.turns import Turn, is_below, master_goes_first
+from rollout.domain.rollout.turns import Fleet, Place, Turn, master_goes_first, out_of_order
 from rollout.domain.words import some_of
 from rollout.messages import Action, Activation, Capability, Reason
 from rollout.models import Node, NodeModule, ShardMember
 from rollout.planning.nodes import unable_to
+from rollout.queries.turns import place_in_shard
 
 #: Servers that share their data with another one.
 _RELATED = ~Q(master="") | ~Q(unmanaged_master="") | ~Q(unmanaged=[]) | ~Q(replicas=[])
@@ -29,14 +30,9 @@ class Shards:
         """Return True if the node is known to share its data with another server."""
         return node in self._members
 
-    def replicas(self, node: str) -> Sequence[str]:
-        member = self._members.get(node)
-        return member.replicas if member else ()
-
-    def master(self, node: str) -> str:
-        """Return the node that is its master, empty if it has none."""
-        member = self._members.get(node)
-        return member.master if member else ""
+    def place(self, node: str) -> Place:
+        """Return the place of a node that shares its data with another server."""
+        return place_in_shard(node, self._members)
 
     def shard(self, node: str) -> str:
         member = self._members.get(node)
@@ -45,14 +41,6 @@ class Shards:
     def is_replica(self, node: str) -> bool:
         member = self._members.get(node)
         return member is not None and bool(member.master or member.unmanaged_master)
-
-    def unmanaged(self, node: str) -> Sequence[str]:
-        member = self._members.get(node)
-        return member.unmanaged if member else ()
-
-    def unmanaged_master(self, node: str) -> str:
-        member = self._members.get(node)
-        return member.unmanaged_master if member else ""
 
 
 class ShardFacts:
@@ -94,7 +82,8 @@ class ShardOrder:
         shards = self.shards
         if shards is None or not (concerned := [name for name in self._places if name in shards]):
             return {}
-        related = set(chain.from_iterable((name, shards.master(name), *shards.replicas(name)) for name in concerned))
+        places = [shards.place(name) for name in concerned]
+        related = {*concerned, *chain.from_iterable((*each.above, *each.below) for each in places)}
         return self._facts.loaded(self._request.module_name, related)
 
     def shard(self, node: str) -> str:
@@ -108,11 +97,12 @@ class ShardOrder:
         return "replica" if self.shards.is_replica(node) else "master"
 
     def first(self, node: str) -> Sequence[str]:
-        """Return the nodes of the request that come directly before the node: its replicas, or its master."""
+        """Return the nodes of the request that come before the node: those that copy it, or those that it copies."""
         shards = self.shards
         if shards is None or node not in shards or (turn := self._turn(node)) is None:
             return ()
-        related = (shards.master(node),) if master_goes_first(turn, self._loaded) else shards.replicas(node)
+        place = shards.place(node)
+        related = place.above if master_goes_first(turn, self._loaded) else place.below
         return [each for each in related if each in self._places]
 
     def sorted(self, nodes: Sequence[Node]) -> list[Node]:
@@ -134,25 +124,33 @@ class ShardOrder:
             return {}
         concerned = [name for name in self._places if name in shards]
         skips = self._facts.too_old(concerned) if concerned else {}
+        turns = {name: turn for name in concerned if name not in skips and (turn := self._turn(name)) is not None}
+        # As the release will find them when it is the node's turn: those before it have ended.
+        loaded, unfinished = dict(self._loaded), {name: turn.target for name, turn in turns.items()}
+        fleet = Fleet(loaded=loaded, unfinished=unfinished)
         unmanaged: dict[str, Sequence[str]] = {}
-        done: set[str] = set()
-        for each in concerned:
-            for name in _depth_first(each, self.first, done):
-                done.add(name)
-                turn = self._turn(name)
-                if turn is None or name in skips:
-                    continue
-                if master_goes_first(turn, self._loaded):
-                    skip = self._behind_its_master(name, turn, skips)
-                else:
-                    skip = self._behind_its_replicas(name, turn, skips)
-                    if skip is None and (addresses := shards.unmanaged(name)):
-                        unmanaged[name] = addresses
-                if skip is not None:
-                    skips[name] = skip
+        for name in self._in_order(turns):
+            turn, place = turns[name], shards.place(name)
+            block = out_of_order(turn, place, fleet)
+            del unfinished[name]
+            if block is not None and block.reason == Reason.UNMANAGED_REPLICA:
+                unmanaged[name] = place.unmanaged
+            elif block is not None and block.reason is not None:
+                skips[name] = block.reason, f"{name} would wait without end for {block.text}."
+                continue
+            loaded.pop(name, None)
+            loaded |= {} if turn.target is None else {name: turn.target}
         if unmanaged:
             raise UnmanagedReplicaError(_unmanaged_in_words(unmanaged))
         return skips
+
+    def _in_order(self, nodes: Collection[str]) -> Iterator[str]:
+        done: set[str] = set()
+        for each in nodes:
+            for name in _depth_first(each, self.first, done):
+                done.add(name)
+                if name in nodes:
+                    yield name
 
     def _turn(self, node: str) -> Turn | None:
         """Return the turn of the node, None if the request changes only files there."""
@@ -160,29 +158,6 @@ class ShardOrder:
         if request.action == Action.INSTALL:
             return Turn(node=node, target=request.version)
         return Turn(node=node, target=None) if self._loaded.get(node) == request.version else None
-
-    def _behind_its_replicas(self, node: str, turn: Turn, skips: Mapping[str, Skip]) -> Skip | None:
-        assert self.shards is not None  # noqa: S101 - the caller has one
-        lacking = [
-            each
-            for each in self.shards.replicas(node)
-            if (each in skips or each not in self._places) and is_below(self._loaded.get(each), turn.target)
-        ]
-        if not lacking:
-            return None
-        words = f"{some_of(lacking)} copies {node}, does not have {self._request.module_name}, and does not get it."
-        return Reason.REPLICA_LACKS_MODULE, words
-
-    def _behind_its_master(self, node: str, turn: Turn, skips: Mapping[str, Skip]) -> Skip | None:
-        assert self.shards is not None  # noqa: S101 - the caller has one
-        if address := self.shards.unmanaged_master(node):
-            return Reason.UNMANAGED_MASTER, f"{address}, the master of {node}, is no node of the fleet."
-        master = self.shards.master(node)
-        if not master or (master in self._places and master not in skips):
-            return None
-        if not is_below(turn.target, self._loaded.get(master)):
-            return None
-        return Reason.MASTER_HAS_MODULE, f"{master}, the master of {node}, keeps {self._request.module_name}."
 
 
 def _is_related(member: ShardMember) -> bool:

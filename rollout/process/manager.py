@@ -1,12 +1,13 @@
 """Advances rollouts as the log grows and time passes: those that may have a next step, and no others.
 
-A rollout is advanced again when an event concerns it, at the moment that its last `advance` has named, and after an
-error. A rollout that only waits costs nothing.
+A rollout is advanced again when an event concerns it, when the place of one of its nodes changes (`process.wakes`), at the
+moment that its last `advance` has named, and after an error. A rollout that only waits costs nothing.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import get_args
+from uuid import UUID
 
 from eventstore import RecordedEvent, Subscription, database_now, head, stale_projections
 from rollout.domain.fleet.events import FleetFrozen, FleetThawed, ReplicaIgnored, ReplicaUnignored
@@ -14,6 +15,7 @@ from rollout.domain.node.events import NODE_PHASES, NodeAddressSet, NodeDrifted,
 from rollout.domain.placement.events import PlacementEvent, ReportRejected
 from rollout.domain.rollout.events import RolloutEvent, RolloutFinished
 from rollout.process.advance import advance_all
+from rollout.process.wakes import stamps
 from rollout.queries.rollouts import unfinished_rollouts, unfinished_rollouts_among, unfinished_rollouts_that_need
 
 #: If the log has grown by more events since the last poll, all unfinished rollouts are advanced instead.
@@ -34,6 +36,8 @@ class ProcessManager:
         self._subscription: Subscription | None = None
         self._wakes: dict[str, datetime] = {}
         self._failed: set[str] = set()
+        #: The newest wake of each rollout that was seen (`process.wakes`).
+        self._stamps: Mapping[str, UUID] = {}
 
     def poll(self) -> datetime | None:
         """Advance rollouts. Return when the next one is due even if nothing happens, None if none is."""
@@ -41,14 +45,16 @@ class ProcessManager:
         if is_stale:
             self._subscription = None
         end = head()
-        uids = self._to_advance(end)
+        newest = stamps()  # before the rollouts are read
+        woken = [uid for uid, stamp in newest.items() if self._stamps.get(uid) != stamp]
+        uids = self._to_advance(end, woken)
         moments = advance_all(uids)
         self._wakes = {uid: at for uid, at in (self._wakes | moments).items() if at is not None}
-        self._failed = set(uids) - moments.keys()
+        self._failed, self._stamps = set(uids) - moments.keys(), newest
         self._subscription = None if is_stale else Subscription(after=end, event_classes=CONCERNING)
         return min(self._wakes.values(), default=None)
 
-    def _to_advance(self, end: int) -> Collection[str]:
+    def _to_advance(self, end: int, woken: Collection[str]) -> Collection[str]:
         new = self._subscription
         if new is None or not 0 <= new.lag(end) <= MOST_EVENTS:
             self._wakes = {}
@@ -56,7 +62,7 @@ class ProcessManager:
         now = database_now()
         due = [uid for uid, at in self._wakes.items() if at <= now]
         concerned = concerned_by(new.pending(up_to=end))
-        return list(dict.fromkeys([*concerned, *due, *sorted(self._failed)]))
+        return list(dict.fromkeys([*concerned, *due, *woken, *sorted(self._failed)]))
 
 
 CONCERNING: tuple[type, ...] = (*_OF_PLACES, *NODE_PHASES, *_OF_ROLLOUTS, *_OF_ALL)

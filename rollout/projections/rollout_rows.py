@@ -13,6 +13,7 @@ from rollout.domain.rollout.events import (
     AbortRequested,
     LeftUnchanged,
     NodesRetried,
+    ProgressDeadlineExtended,
     RollbackRequested,
     RollbackStarted,
     RolloutEvent,
@@ -89,7 +90,7 @@ def new_wave(total: int) -> dict[str, Any]:
     return {"phase": WavePhase.PENDING, "total": total, **counters, "started_at": None, "finished_at": None}
 
 
-_CLOCK_STARTS = (WaveStarted, WavePassed, RolloutResumed, RollbackStarted)
+_CLOCK_STARTS = (WaveStarted, WavePassed, ProgressDeadlineExtended, RolloutResumed, RollbackStarted)
 
 
 def apply_to_rollout(rollout: Rollout, recorded: RecordedEvent) -> None:

@@ -22,6 +22,7 @@ from rollout.domain.rollout.events import (
     AbortRequested,
     NodesReleased,
     NodesRetried,
+    ProgressDeadlineExtended,
     RollbackRequested,
     RollbackStarted,
     RolloutApproved,
@@ -38,6 +39,7 @@ from rollout.domain.rollout.events import (
     WaveSoaking,
     WaveStarted,
 )
+from rollout.domain.rollout.releasable import waiting_since
 from rollout.messages import Phase, Reason
 from rollout.models import ClusterTarget, Operation, Rollout, TimelineEntry
 from rollout.projections.actions import action_of, joined
@@ -65,6 +67,7 @@ ROLLOUT_EVENTS = (
     RollbackRequested,
     RollbackStarted,
     NodesRetried,
+    ProgressDeadlineExtended,
     RolloutFinished,
     RolloutFollowed,
 )
@@ -191,8 +194,7 @@ class RolloutFold:
                 self._give_back(event, now)
             case OperationWaiting():
                 operation = self._operation(event)
-                if operation.reason != event.reason or operation.waiting_since is None:
-                    operation.waiting_since = now
+                operation.waiting_since = waiting_since(operation.waiting_since, operation.wait_noted_at, now)
                 operation.reason, operation.message, operation.wait_noted_at = event.reason, event.message, now
             case OperationProgressed():
                 operation = self._operation(event)
@@ -281,8 +283,10 @@ class RolloutFold:
         operation.releases += 1
         operation.expects = None if event.expects is None else msgspec.to_builtins(event.expects)
         operation.reason = operation.message = ""
-        if operation.waiting_since is not None:
-            operation.waiting_since = operation.wait_noted_at = None
+        if operation.wait_noted_at is not None:
+            since = waiting_since(operation.waiting_since, operation.wait_noted_at, now)
+            # Kept: the agent may return the operation again.
+            operation.waiting_since, operation.wait_noted_at = None if since == now else since, None
             self.rollouts[event.rollout].progressed_at = now
 
     def _give_back(self, event: OperationGivenBack, now: datetime) -> None:
@@ -291,8 +295,10 @@ class RolloutFold:
         operation.deadline_at = None
         if event.reason is None:
             operation.may_run_until = self._may_run_until(operation, now)
+            operation.waiting_since = None
         else:
-            operation.returned_at = now
+            operation.waiting_since = operation.waiting_since or now
+            operation.returned_at = operation.wait_noted_at = now
             operation.reason, operation.message = event.reason, event.message
 
     def _may_run_until(self, operation: Operation, now: datetime) -> datetime:

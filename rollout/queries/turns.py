@@ -36,7 +36,7 @@ class Facts:
         return found | _members_without_facts(unplaced) if unplaced else found
 
     def heard(self, nodes: Collection[str]) -> Mapping[str, Liveness]:
-        rows = Liveness.objects.filter(node__in=nodes).only("last_seen", "interval_seconds")
+        rows = Liveness.objects.filter(node__in=nodes).only("last_seen", "facts_at", "interval_seconds")
         return {each.node: each for each in rows}
 
     def domains(self, nodes: Collection[str], label: str) -> dict[str, str]:
@@ -119,7 +119,7 @@ class _Fleet:
             places=self._places(names & members.keys(), members),
             loaded=self._facts.loaded(module_name, related),
         )
-        in_shards = [name for name, each in members.items() if each.master or each.replicas]
+        in_shards = [name for name, each in members.items() if each.master or each.unmanaged_master or each.replicas]
         unfinished = self._facts.unfinished(uid, in_shards) if in_shards else ()
         return replace(fleet, unfinished={each.node: _target(each, fleet) for each in unfinished})
 
@@ -173,8 +173,10 @@ def _candidate(row: Operation, fleet: Fleet) -> Candidate:
         is_healthy=row.healthy,
         turn=_turn(row, fleet),
         reason=row.reason,
+        message=row.message,
         waiting_since=row.waiting_since,
         noted_at=row.wait_noted_at,
+        releases=row.releases,
     )
 
 
@@ -197,14 +199,31 @@ def _target(row: Operation, fleet: Fleet) -> int | None:
     return fleet.loaded.get(row.node) if turn is None else turn.target
 
 
+def place_in_shard(name: str, members: Mapping[str, ShardMember]) -> Place:
+    """Return the place of a node among these members, which are those of its shard. `above` and `below` are of all levels."""
+    above, below = _related(name, members, _masters), _related(name, members, _replicas)
+    member = members[name]
+    strange_masters = (each.unmanaged_master for each in (member, *_of(above, members)) if each.unmanaged_master)
+    return Place(
+        shard=member.shard,
+        role=member.role,
+        above=above,
+        below=below,
+        unmanaged=tuple(dict.fromkeys(chain.from_iterable(each.unmanaged for each in (member, *_of(below, members))))),
+        unmanaged_master=next(strange_masters, ""),
+    )
+
+
 def _related(
     name: str, members: Mapping[str, ShardMember], next_ones: Callable[[ShardMember], Iterable[str]]
 ) -> tuple[str, ...]:
     """Return the nodes that come after this one, the nearest first. Servers that contradict each other may form a circle."""
-    found = [name]
+    found, seen = [name], {name}
     for each in found:  # it grows
         if each in members:
-            found += [other for other in dict.fromkeys(next_ones(members[each])) if other not in found]
+            new = [other for other in dict.fromkeys(next_ones(members[each])) if other not in seen]
+            found += new
+            seen.update(new)
     return tuple(found[1:])
 
 
@@ -239,22 +258,16 @@ def _former_shard(member: ShardMember, now: datetime) -> str:
 def _place(
     member: ShardMember, members: Mapping[str, ShardMember], domain: str, heard: Liveness | None, now: datetime
 ) -> Place:
-    above, below = _related(member.node, members, _masters), _related(member.node, members, _replicas)
     interval = max(FRESH_INTERVALS * heard.interval_seconds, FRESH_SECONDS) if heard else 0.0
-    return Place(
-        shard=member.shard,
+    # Agents of an older release send no facts.
+    heard_at = (heard.facts_at or heard.last_seen) if heard else None
+    return replace(
+        place_in_shard(member.node, members),
         former_shard=_former_shard(member, now),
-        role=member.role,
-        above=above,
-        below=below,
-        unmanaged=tuple(chain.from_iterable(each.unmanaged for each in (member, *_of(below, members)))),
-        unmanaged_master=next(
-            (each.unmanaged_master for each in (member, *_of(above, members)) if each.unmanaged_master), ""
-        ),
         host=member.host,
         domain=domain,
-        heard_at=heard.last_seen if heard else None,
-        is_fresh=heard is not None and heard.last_seen + timedelta(seconds=interval) >= now,
+        heard_at=heard_at,
+        is_fresh=heard_at is not None and heard_at + timedelta(seconds=interval) >= now,
         not_ready=Reason(member.not_ready) if member.not_ready else None,
         not_ready_message=member.not_ready_message,
     )

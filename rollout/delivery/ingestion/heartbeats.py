@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 from django.db import transaction
@@ -22,6 +23,7 @@ from rollout.messages import FORMER_CAPABILITIES, HEARTBEATS, Heartbeat
 from rollout.models import Liveness, NodeFacts
 from rollout.process.advance import advance_all
 from rollout.process.placements import caused_changes, forgetting
+from rollout.process.wakes import wake_rollouts_of
 from rollout.queries.nodes import KnownNode, configuration_changes, known_nodes
 from rollout.queries.rollouts import unfinished_rollouts_of
 from rollout.transport import DROPPED
@@ -117,6 +119,7 @@ def _record_all(heartbeats: Sequence[Heartbeat]) -> list[str]:
         _record_liveness(newest.values(), order)
         record_facts(newest.values(), order.now)
         moved = record_members(newest.values(), order.now)
+        wake_rollouts_of(moved)
     order.count_rejected()
     changed = {each.stream for each in appends}
     return sorted({*moved, *(name for name in newest if node_stream(name) in changed)})
@@ -222,12 +225,12 @@ def _record_liveness(heartbeats: Collection[Heartbeat], order: MessageOrder) -> 
     order.refresh(rows)
     order.rivals.save(rows)
     order.save_paces(row for row in rows if row.node not in names)
-    for hello in (True, False):
+    for hello, has_facts in product((True, False), repeat=2):
         Liveness.objects.bulk_create(
-            (_row(heartbeat, order) for heartbeat in heartbeats if heartbeat.hello is hello),
+            (_row(each, order) for each in heartbeats if each.hello is hello and (each.facts is not None) is has_facts),
             update_conflicts=True,
             unique_fields=["node"],
-            update_fields=[*_COLUMNS, *(["hello_at"] if hello else [])],
+            update_fields=[*_COLUMNS, *(["hello_at"] if hello else []), *(["facts_at"] if has_facts else [])],
         )
     if order.doubted:
         Liveness.objects.filter(node__in=order.doubted).update(doubts=["counter"])
@@ -262,6 +265,7 @@ def _row(heartbeat: Heartbeat, order: MessageOrder) -> Liveness:
         node=heartbeat.node,
         last_seen=order.now,
         hello_at=order.now if heartbeat.hello else None,
+        facts_at=None if heartbeat.facts is None else order.now,
         interval_seconds=heartbeat.interval_seconds,
         generations=generations,
         incarnation=heard.incarnation,

@@ -43,7 +43,7 @@ def waits_of_blocked(snapshot: Snapshot, node: str | None = None) -> Iterator[Wa
     """Yield what each blocked node waits for, or only the node of this name."""
     for each in snapshot.blocked:
         if node in {None, each.node}:
-            yield Wait(what=RULE_OF_BLOCK[each.block], text=each.text)
+            yield Wait(what=RULE_OF_BLOCK[each.block], text=each.text, until=each.until)
 
 
 def wait_for_room(state: RolloutState, snapshot: Snapshot, facts: RolloutFacts) -> Wait:

@@ -6,6 +6,7 @@ Failures are judged before anything is released.
 from rollout.domain.rollout.blockers import BEFORE_START, blocked_by
 from rollout.domain.rollout.events import AbortRequested, RolloutEvent, RolloutPhase, WavePhase
 from rollout.domain.rollout.outcome import finish
+from rollout.domain.rollout.progress_deadline import extension
 from rollout.domain.rollout.rollback import restore
 from rollout.domain.rollout.snapshot import Needs, Snapshot
 from rollout.domain.rollout.state import RolloutState
@@ -14,6 +15,10 @@ from rollout.messages import Reason
 
 
 def advance(state: RolloutState, snapshot: Snapshot) -> list[RolloutEvent]:
+    return _advance(state, snapshot) or [*extension(state, snapshot)]
+
+
+def _advance(state: RolloutState, snapshot: Snapshot) -> list[RolloutEvent]:
     match state.phase:
         case RolloutPhase.ABORTING:
             return finish(state, snapshot) if snapshot.has_ended else []

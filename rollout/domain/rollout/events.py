@@ -185,6 +185,16 @@ class NodesReleased:
     nodes: tuple[str, ...]
 
 
+@event("rollout.deadline_extended.v1")
+class ProgressDeadlineExtended:
+    """The rollout only waits for operations of other rollouts, or for late ones, so its progress deadline starts again.
+
+    `message` completes "It waits for". Recorded twice in each `progress_deadline_seconds` of the wait."""
+
+    rollout: str
+    message: str
+
+
 @event("rollout.paused.v1")
 class RolloutPaused:
     """The rollout is paused by a person, then `reason` is `manual`, or by the strategy's `on_failure`."""
@@ -272,6 +282,7 @@ RolloutEvent = (
     | WavePassed
     | WaveFailed
     | NodesReleased
+    | ProgressDeadlineExtended
     | RolloutPaused
     | RolloutResumed
     | AbortRequested

@@ -2,20 +2,35 @@
 
 from datetime import datetime, timedelta
 
-from rollout.domain.rollout.events import RolloutPhase
+from rollout.domain.rollout.events import ProgressDeadlineExtended, RolloutPhase
 from rollout.domain.rollout.snapshot import Snapshot
 from rollout.domain.rollout.state import RolloutState
+from rollout.domain.rollout.turns import BUSY
 
 
 def progress_deadline(state: RolloutState, snapshot: Snapshot) -> datetime | None:
     """Return when the rollout stops if no node succeeds until then. None while the deadline does not run: the rollout
     waits for something else, its wave has ended, the fleet is frozen, or no node is in progress and one waits for its
-    server, which has a deadline of its own."""
+    server, which has a deadline of its own, or for operations of others."""
+    if snapshot.is_waiting and not snapshot.in_progress:
+        return None
+    return _deadline(state, snapshot, state.strategy.progress_deadline_seconds)
+
+
+def extension(state: RolloutState, snapshot: Snapshot) -> list[ProgressDeadlineExtended]:
+    """Return the event that starts the deadline again, if the rollout only waits for operations of others and half of the
+    time is over. So half of it is left when the wait ends."""
+    texts = [each.text for each in snapshot.blocked if each.block in BUSY]
+    half = _deadline(state, snapshot, state.strategy.progress_deadline_seconds / 2)
+    if not texts or snapshot.in_progress or snapshot.ready or half is None or half > snapshot.now:
+        return []
+    return [ProgressDeadlineExtended(rollout=state.uid, message=texts[0])]
+
+
+def _deadline(state: RolloutState, snapshot: Snapshot, seconds: float) -> datetime | None:
     is_running = state.phase == RolloutPhase.RUNNING and state.wave >= 0
     if snapshot.frozen or snapshot.progressed_at is None or not (is_running or state.restoring):
         return None
-    if snapshot.is_waiting and not snapshot.in_progress:
-        return None
     if all(each.ended == each.total for each in snapshot.waves[: state.wave + 1]) and not state.restoring:
         return None
-    return snapshot.progressed_at + timedelta(seconds=state.strategy.progress_deadline_seconds)
+    return snapshot.progressed_at + timedelta(seconds=seconds)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import chain
 
-from rollout.domain.rollout.turns import Block, Blocked, Fleet, Place, Turn, blocked, together
+from rollout.domain.rollout.turns import BUSY, Block, Blocked, Fleet, Place, Turn, blocked, together
 from rollout.domain.strategy import Strategy
 from rollout.messages import Reason
 
@@ -13,6 +13,10 @@ from rollout.messages import Reason
 POLL_SECONDS = 1.0
 #: A wait that lasts is recorded again, with its duration, after so many seconds.
 NOTED_AGAIN_SECONDS = 600.0
+#: A wait that was not recorded for so long has ended in between, as in a frozen fleet, seconds.
+WAIT_ENDED_SECONDS = 2 * NOTED_AGAIN_SECONDS
+#: The pause after the second release that an agent has returned, and the longest one, seconds. They double in between.
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 10.0, 300.0
 #: Blocked nodes that a snapshot names, and those that others wait for.
 MOST_BLOCKED = 100
 
@@ -39,15 +43,18 @@ class Waiting:
 class Candidate:
     """A scheduled operation on a node that is online. `turn`: None if it does not change the server.
 
-    `reason`, `waiting_since` and `noted_at`: the wait that was last recorded, since when it lasts, and when it was recorded.
+    `reason`, `message`, `waiting_since` and `noted_at`: the wait that was last recorded, since when it lasts, and when it was
+    recorded. `releases`: how often the attempt was released.
     """
 
     node: str
     is_healthy: bool = True
     turn: Turn | None = None
     reason: str = ""
+    message: str = ""
     waiting_since: datetime | None = None
     noted_at: datetime | None = None
+    releases: int = 0
 
 
 @dataclass(slots=True)
@@ -83,7 +90,7 @@ class Releasable:
             if self.is_full:
                 return
             if each.turn is not None:
-                if block := blocked(each.turn, fleet):
+                if block := blocked(each.turn, fleet) or self._returned(each, each.turn):
                     self._note(each, block)
                     continue
                 if block := self._blocked_by_taken(each.node, fleet):
@@ -109,15 +116,32 @@ class Releasable:
             self._note_reason(candidate, block, block.reason)
             return
         self._keep_waiting(candidate)
+        self.is_waiting |= block.block in BUSY or block.until is not None
         if block.block != Block.SHARD_ORDER:  # an operation of the same rollout, whose end leads to the next step
-            self._wake(self.now + timedelta(seconds=POLL_SECONDS))
+            self._wake(block.until or self.now + timedelta(seconds=POLL_SECONDS))
+
+    def _returned(self, candidate: Candidate, turn: Turn) -> Blocked | None:
+        """Return what keeps a node back whose agent has returned the operation, although its heartbeats say that the server
+        is ready: a pause, and at last its deadline."""
+        if turn.returned_at is None:
+            return None
+        node, since = candidate.node, candidate.waiting_since or turn.returned_at
+        if turn.returned_at - since >= self._longest_wait:
+            reason = Reason(candidate.reason or Reason.SERVER_NOT_READY)
+            text = f"its server. The agent has returned each of {candidate.releases} releases: {candidate.message}"
+            return Blocked(node=node, block=Block.SERVER, reason=reason, text=text.rstrip(" .:"))
+        until = turn.returned_at + _pause(candidate.releases)
+        if until <= self.now:
+            return None
+        text = f"the next release on {node}, because its agent has returned the last one"
+        return Blocked(node=node, block=Block.SERVER, text=text, until=until)
 
     def _keep_waiting(self, candidate: Candidate) -> None:
         """Count a node that has waited for its server and now waits for others, as long as the first wait may last. Else
         the progress deadline would stop the rollout at once, or never."""
         if candidate.waiting_since is None:
             return
-        until = candidate.waiting_since + timedelta(seconds=self.strategy.ready_deadline_seconds)
+        until = candidate.waiting_since + self._longest_wait
         if until > self.now:
             self.is_waiting = True
             self._wake(until)
@@ -129,26 +153,44 @@ class Releasable:
     def _note_reason(self, candidate: Candidate, block: Blocked, reason: Reason) -> None:
         """Record the wait, or skip the node if its time is over or waiting does not help."""
         self.is_waiting = True
-        is_known = candidate.reason == reason
-        since = candidate.waiting_since if is_known and candidate.waiting_since else self.now
-        waited, deadline = self.now - since, timedelta(seconds=self.strategy.ready_deadline_seconds)
+        since = waiting_since(candidate.waiting_since, candidate.noted_at, self.now)
+        waited, deadline = self.now - since, self._longest_wait
         if block.is_unfit or waited >= deadline:
             lasting = "" if block.is_unfit else f" for {_minutes(waited)}"
             message = f"{candidate.node} waited{lasting} for {block.text}."
             self.unfit.append(Waiting(node=candidate.node, reason=reason, message=message))
             return
-        again = None
-        if is_known and candidate.noted_at is not None:
+        if candidate.reason == reason and candidate.noted_at is not None:
             again = candidate.noted_at + timedelta(seconds=NOTED_AGAIN_SECONDS)
-        if again is not None and again > self.now:
-            self._wake(min(again, since + deadline))
-            return
-        lasting = f" It has waited for {_minutes(waited)}." if again is not None else ""
+            if again > self.now:
+                self._wake(min(again, since + deadline))
+                return
+        lasting = f" It has waited for {_minutes(waited)}." if waited.total_seconds() >= NOTED_AGAIN_SECONDS else ""
         message = f"It waits for {block.text}.{lasting}"
         self.waits.append(Waiting(node=candidate.node, reason=reason, message=message))
 
+    @property
+    def _longest_wait(self) -> timedelta:
+        return timedelta(seconds=self.strategy.ready_deadline_seconds)
+
     def _wake(self, at: datetime) -> None:
         self.wake_at = at if self.wake_at is None else min(self.wake_at, at)
+
+
+def waiting_since(since: datetime | None, noted_at: datetime | None, now: datetime) -> datetime:
+    """Return since when a node waits that waits now. `since` and `noted_at`: of the wait that was last recorded.
+
+    The wait counts over all reasons and releases. It begins again if it has not been recorded for a long time.
+    """
+    is_same = noted_at is not None and now - noted_at < timedelta(seconds=WAIT_ENDED_SECONDS)
+    return since if since is not None and is_same else now
+
+
+def _pause(releases: int) -> timedelta:
+    """Return the time between the return of that many releases and the next one. The first return is often a failover."""
+    if releases < 2:
+        return timedelta()
+    return timedelta(seconds=min(FIRST_PAUSE_SECONDS * 2 ** min(releases - 2, 10), LONGEST_PAUSE_SECONDS))
 
 
 def _minutes(waited: timedelta) -> str:

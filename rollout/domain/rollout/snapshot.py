@@ -57,7 +57,7 @@ class Snapshot:
 
     `blocked`: scheduled nodes that may not be released because of their servers or shards, the first ones. `waits`: what
     some of them wait for, where it is not recorded yet. `unfit`: nodes that no wait makes ready, with the reason to skip
-    them. `is_waiting`: a scheduled node has waited for its server.
+    them. `is_waiting`: a scheduled node waits for its server, or for operations of other rollouts or late ones.
 
     `unrestored`: how many nodes could not be restored. `progressed_at`: the last success, or when the wait for the next
     one began. `wake_at`: when the wait of the next scheduled node ends.

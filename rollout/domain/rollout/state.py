@@ -10,6 +10,7 @@ from rollout.domain.rollout.events import (
     AbortRequested,
     NodesReleased,
     NodesRetried,
+    ProgressDeadlineExtended,
     RollbackRequested,
     RollbackStarted,
     RolloutApproved,
@@ -113,7 +114,7 @@ def evolve(state: RolloutState, event: RolloutEvent) -> RolloutState:
             return replace(state, phase=event.phase, reason=event.reason, message=event.message)
         case NodesRetried():
             return state if event.automatic else replace(state, forgiven=())
-        case NodesReleased() | RolloutFollowed():
+        case NodesReleased() | ProgressDeadlineExtended() | RolloutFollowed():
             return state
 
 

@@ -26,6 +26,10 @@ class Block(StrEnum):
     DOMAIN_BUSY = "domain_busy"
 
 
+#: Operations of other rollouts, and late ones: the node can do nothing about them.
+BUSY = frozenset({Block.SHARD_BUSY, Block.HOST_BUSY, Block.DOMAIN_BUSY})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """A node's place in its shard and on its host, and the state of its server, by its newest heartbeat.
@@ -33,7 +37,7 @@ class Place:
     `above`: the nodes that it copies, directly or through others, its master first. `below`: the nodes that copy it, directly
     or through others. `unmanaged` and `unmanaged_master` are addresses of such servers that are no nodes of the fleet.
     `former_shard`: the one before, if the shard has just changed. `host` and `domain` are empty if not known. `heard_at`: its
-    newest heartbeat. `is_fresh`: that is recent enough to act on.
+    newest heartbeat with facts. `is_fresh`: that is recent enough to act on.
     """
 
     shard: str
@@ -88,7 +92,8 @@ class Fleet:
 class Blocked:
     """Why a node is not released now. `text` completes "It waits for". `reason`: recorded with the operation, if any.
 
-    `behind`: nodes that come first. `is_unfit`: waiting does not help, so the node is skipped.
+    `behind`: nodes that come first. `is_unfit`: waiting does not help, so the node is skipped. `until`: when the wait ends,
+    if that is known.
     """
 
     node: str
@@ -97,6 +102,7 @@ class Blocked:
     reason: Reason | None = None
     behind: tuple[str, ...] = ()
     is_unfit: bool = False
+    until: datetime | None = None
 
 
 def blocked(turn: Turn, fleet: Fleet) -> Blocked | None:
@@ -105,7 +111,8 @@ def blocked(turn: Turn, fleet: Fleet) -> Blocked | None:
     if place is None or not place.role:
         text = f"the agent of {turn.node} to report the role of its server"
         return Blocked(node=turn.node, block=Block.SERVER, reason=Reason.SERVER_NOT_READY, text=text)
-    return _order(turn, place, fleet) or _server(turn, place) or _others(turn, place, fleet)
+    # The server last: the time for which a node may wait for it begins when it is the node's turn otherwise.
+    return out_of_order(turn, place, fleet) or _others(turn, place, fleet) or _server(turn, place)
 
 
 def together(place: Place, other: Place) -> Block | None:
@@ -131,7 +138,8 @@ def is_below(version: int | None, other: int | None) -> bool:
     return other is not None and (version is None or version < other)
 
 
-def _order(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
+def out_of_order(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
+    """Return what the order of the shard's copies has against the node's turn, None if nothing. For plans too."""
     if master_goes_first(turn, fleet.loaded):
         return _after_master(turn, place, fleet)
     return _after_replicas(turn, place, fleet)
@@ -145,10 +153,12 @@ def _after_replicas(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
     if first := tuple(each for each in lacking if each in unfinished):
         words = "its replica" if len(first) == 1 else "its replicas"
         return Blocked(node=node, block=Block.SHARD_ORDER, text=f"{some_of(first)}, {words}", behind=first)
+    if lacking:
+        return _lacks_module(turn, lacking)
     if place.unmanaged:
         text = f"{some_of(place.unmanaged)}, which copies {node} and is no node of the fleet"
         return Blocked(node=node, block=Block.SERVER, reason=Reason.UNMANAGED_REPLICA, text=text)
-    return _lacks_module(turn, lacking) if lacking else None
+    return None
 
 
 def _lacks_module(turn: Turn, lacking: Sequence[str]) -> Blocked:

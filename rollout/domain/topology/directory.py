@@ -22,11 +22,11 @@ class Directory:
     def __init__(self, servers: Collection[Server]) -> None:
         self._ids = {each.node: each.facts.node_id for each in servers}
         self._by_id = _unique((each.facts.node_id, each.node) for each in servers if each.facts.node_id)
-        self._by_person = _unique((_key(each.address, each), each.node) for each in servers if each.address)
+        self._by_person = _unique((key_of(each.address, each), each.node) for each in servers if each.address)
         asked = {address for each in servers for address in each.facts.replicas}
         asked |= {each.facts.master.address for each in servers if each.facts.master}
         self._by_report = _unique(
-            (_key(address, each), each.node)
+            (key_of(address, each), each.node)
             for each in servers
             if not each.address
             for address in each.facts.addresses
@@ -44,14 +44,15 @@ class Directory:
         else:
             if not is_address(peer.address):
                 return ""
-            key = _key(peer.address, by)
+            key = key_of(peer.address, by)
             node = self._by_person[key] if key in self._by_person else self._by_report.get(key, "")
             if node and peer.node_id and self._ids[node]:
                 return ""  # it has the address, but another id
         return "" if node == by.node else node
 
 
-def _key(address: str, by: Server) -> _Key:
+def key_of(address: str, by: Server) -> _Key:
+    """Return what the address means when the server `by` names it."""
     return _Key((by.facts.network or f"of {by.node}") if is_loopback(address) else "", address)
 
 

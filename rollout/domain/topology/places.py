@@ -3,13 +3,16 @@
 A replica's own word says which server it copies. A master's list says which replicas it has: it may name one that copies
 another server by its own word, and it does not name a replica of a replica, or one whose connection is lost. A node that
 lies can change only the places of servers that it names.
+
+A replica that is no node, such as one that was decommissioned, may have replicas that are nodes. They stay in the shard of
+the server that lists it, and count as its replicas too: they get its writes.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from rollout.domain.topology.addresses import is_address
-from rollout.domain.topology.directory import Directory
+from rollout.domain.topology.directory import Directory, key_of
 from rollout.domain.topology.servers import Peer, Server
 
 #: In place of an address that a server does not tell.
@@ -18,7 +21,8 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """The place of one node. `master` and `replicas` are nodes, sorted; the others are addresses.
+    """The place of one node. `master` and `replicas` are nodes, sorted; the others are addresses. `replicas` also has nodes that
+    copy an unmanaged replica.
 
     `shard`: the node at its top, or the address of a master that is no node; an address contains a colon. `depth`: 0 for the node at the top, 1 for its
     replicas. `unmanaged`: replicas that are no nodes; the last one may count those that have no name. `ignored`: those
@@ -39,28 +43,35 @@ def places_of(servers: Collection[Server], ignored: Collection[str] = ()) -> dic
     """Return the place of each node. `ignored`: addresses and cluster node ids. Linear in the number of servers."""
     directory = Directory(servers)
     masters = {each.node: _master_of(each, directory) for each in servers}
-    tops = _tops({node: master for node, (master, _) in masters.items() if master})
+    listed = {each.node: _listed(each, directory) for each in servers}
+    through = _masters_through_strangers(servers, masters, listed)
+    # A hop of its own for each stranger: no name of a node contains a colon.
+    hops = {f":{node}": master for node, master in through.items()} | {node: f":{node}" for node in through}
+    tops = _tops({node: master for node, (master, _) in masters.items() if master} | hops)
     copies: dict[str, set[str]] = {each.node: set() for each in servers}
     for node, (master, _) in masters.items():
         if master:
             copies[master].add(node)
+    further: dict[str, set[str]] = {each.node: set() for each in servers}
+    for node, master in through.items():
+        further[master].add(node)
     found = {}
     for server in servers:
         master, unmanaged_master = masters[server.node]
-        listed = _listed(server, directory)
-        by_own_word = copies[server.node]
-        unmanaged = listed.unmanaged(ignored)
-        unnamed = server.facts.unnamed - len(by_own_word - listed.nodes)
+        own, by_own_word = listed[server.node], copies[server.node]
+        unmanaged = own.unmanaged(ignored)
+        unnamed = server.facts.unnamed - len(by_own_word - own.nodes)
         top, depth = tops.get(server.node, (server.node, 0))
+        top = top.removeprefix(":")
         stranger = masters[top][1]
         found[server.node] = Place(
             shard=stranger if stranger not in {"", UNKNOWN} else top,
             role=server.facts.role,
             master=master,
             depth=depth + 1 if stranger else depth,
-            replicas=tuple(sorted(by_own_word | listed.nodes)),
+            replicas=tuple(sorted(by_own_word | own.nodes | further[server.node])),
             unmanaged=(*unmanaged, *([f"{unnamed} more"] if unnamed > 0 else [])),
-            ignored=listed.ignored(ignored),
+            ignored=own.ignored(ignored),
             unmanaged_master=unmanaged_master,
         )
     return found
@@ -73,6 +84,23 @@ def _master_of(server: Server, directory: Directory) -> tuple[str, str]:
     peer = server.facts.master or Peer()
     node = directory.find(peer, server)
     return node, "" if node else _shown(peer)
+
+
+def _masters_through_strangers(
+    servers: Collection[Server], masters: Mapping[str, tuple[str, str]], listed: Mapping[str, "_Listed"]
+) -> dict[str, str]:
+    """Return the node above each replica whose master is no node: the first one by name that lists this master."""
+    above: dict[object, str] = {}
+    for each in sorted(servers, key=lambda server: server.node):
+        for stranger in (*(key_of(address, each) for address in listed[each.node].addresses), *listed[each.node].ids):
+            above.setdefault(stranger, each.node)
+    found: dict[str, str] = {}
+    for each in servers:
+        if masters[each.node][1] and (peer := each.facts.master):
+            by_address = above.get(key_of(peer.address, each)) if is_address(peer.address) else None
+            if (node := above.get(peer.node_id) or by_address) and node != each.node:
+                found[each.node] = node
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

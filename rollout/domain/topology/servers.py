@@ -19,7 +19,8 @@ class ServerFacts:
     """What a node reports about its server's place. `role`: `master`, `replica`, or empty if it is not known.
 
     `replicas`: addresses of those that are connected. `unnamed`: how many more there are. `replica_ids`: cluster node ids
-    of all that the cluster knows. `addresses`: those by which other servers may know this one. `network`: where its loopback addresses mean it.
+    of all that the cluster knows. `addresses`: those by which other servers may know this one. `network`: where its loopback
+    addresses mean it.
     """
 
     role: str = ""

@@ -11,9 +11,10 @@ import pytest
 from rollout.domain.strategy import Gate
 from rollout.messages import Phase, Reason
 from rollout.process.advance import advance
+from rollout.process.offline_nodes import declare_silent_nodes_offline
 from rollout.services.rollouts import pause_rollout, resume_rollout
 from tests.integration.cli.conftest import NODES
-from tests.recorded_fleet import say, start
+from tests.recorded_fleet import join, say, silence, start
 
 pytestmark = pytest.mark.slow
 
@@ -131,6 +132,22 @@ def test_nothing_but_plain_lines_where_there_is_no_terminal(run, module):
     assert "\x1b" not in shown.stdout
     assert f"install {module} 1" in shown.stdout
     assert "completed_with_failures: 3 of 3 nodes done (100 %), 1 failed" in shown.stdout
+
+
+def test_what_it_waits_for_in_a_line(run, module):
+    """One node is offline, the others have succeeded."""
+    uid = start(module_name=module, careful=STEPWISE | {"canary": 0, "offline": "wait"}, released=False)
+    silence("n3")
+    declare_silent_nodes_offline()
+    advance(uid)
+    for name in ("n1", "n2"):
+        say(uid, name)
+    advance(uid)
+    line = "waits for n3 to come back online"
+    for command in ("watch", "status"):
+        shown = run("rollout", command, uid, *(["--timeout", "3"] if command == "watch" else []))
+        assert [each for each in shown.stdout.splitlines() if each.startswith(line)]
+    join("n3")
 
 
 def test_bars_per_wave_and_the_failing_nodes_in_a_terminal(terminal, module):

@@ -367,7 +367,7 @@ def test_a_retry_after_its_wait(relay, later):
     relay()
     assert phases(uid) == {"n0000": "scheduled"}
     later(LATER)
-    Liveness.objects.update(last_seen=database_now() + timedelta(seconds=LATER))
+    Liveness.objects.update(facts_at=database_now() + timedelta(seconds=LATER))
     relay()
     assert phases(uid) == {"n0000": "queued"}
 

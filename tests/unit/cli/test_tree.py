@@ -36,6 +36,15 @@ def test_a_shard_with_all_kinds_of_replicas():
     ]
 
 
+def test_nodes_that_copy_a_replica_without_an_agent():
+    lines = shown(
+        node("m", "m", unmanaged_replicas=["10.0.0.9:6379"]),
+        node("c", "m", master="10.0.0.9:6379", depth=2, role="replica"),
+        node("a", "m", master="m", depth=1, role="replica"),
+    )
+    assert lines == ["m: master", "├── a: replica", "└── 10.0.0.9:6379: unmanaged replica", "    └── c: replica"]
+
+
 def test_a_master_without_an_agent():
     lines = shown(
         node("a", "10.0.0.9:6379", master="10.0.0.9:6379", depth=1, role="replica", sentinels=1),

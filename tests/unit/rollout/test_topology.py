@@ -73,6 +73,40 @@ def test_replicas_of_a_master_without_an_agent_are_one_shard():
     assert (found["1"].unmanaged_master, found["3"].unmanaged_master, found["3"].master) == ("redis:6379", "", "1")
 
 
+def test_replicas_of_a_replica_without_an_agent_stay_in_the_shard():
+    """Listed by its address, or by its id in a cluster. Also if a person has accepted it."""
+    by_address = [
+        Server(node="m", facts=ServerFacts(role="master", replicas=("x:1",), addresses=("m:1",))),
+        Server(node="r", facts=ServerFacts(role="replica", master=Peer(address="x:1"), addresses=("r:1",))),
+        Server(node="s", facts=ServerFacts(role="replica", master=Peer(address="r:1"))),
+    ]
+    by_id = [
+        Server(node="m", facts=ServerFacts(role="master", replica_ids=("x",))),
+        Server(
+            node="r", facts=ServerFacts(role="replica", master=Peer(address="?:0", node_id="x"), addresses=("r:1",))
+        ),
+        Server(node="s", facts=ServerFacts(role="replica", master=Peer(address="r:1"))),
+    ]
+    for servers, ignored in ((by_address, ()), (by_address, ("x:1",)), (by_id, ())):
+        found = places_of(servers, ignored)
+        assert {name: (each.shard, each.depth, each.master) for name, each in found.items()} == {
+            "m": ("m", 0, ""),
+            "r": ("m", 2, ""),
+            "s": ("m", 3, "r"),
+        }
+        assert found["m"].replicas == ("r",)
+
+
+def test_a_loop_through_a_server_without_an_agent_has_a_top():
+    found = places_of(
+        [
+            Server(node="a", facts=ServerFacts(role="replica", master=Peer(address="x:1"), addresses=("a:1",))),
+            Server(node="b", facts=ServerFacts(role="replica", master=Peer(address="a:1"), replicas=("x:1",))),
+        ]
+    )
+    assert {each.shard for each in found.values()} == {"x:1"}
+
+
 def test_a_replica_that_does_not_tell_its_master():
     found = places_of([server("1", role="replica"), server("2", role="replica", master=Peer(address=":"))])
     assert {name: (each.shard, each.unmanaged_master, each.depth) for name, each in found.items()} == {

@@ -5,7 +5,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from rollout.domain.rollout.releasable import NOTED_AGAIN_SECONDS, POLL_SECONDS, Candidate, Releasable, Waiting
+from rollout.domain.rollout.releasable import (
+    NOTED_AGAIN_SECONDS,
+    POLL_SECONDS,
+    WAIT_ENDED_SECONDS,
+    Candidate,
+    Releasable,
+    Waiting,
+)
 from rollout.domain.rollout.turns import Block, Fleet, Place, Turn, blocked
 from rollout.domain.strategy import Strategy
 from rollout.messages import Reason
@@ -187,15 +194,60 @@ def test_a_wait_is_recorded_once_then_with_its_duration_and_ends():
     assert unfit.message == "a waited for 1 minute for the server of a: It loads."
 
 
-def test_the_time_of_a_wait_starts_again_with_another_reason():
+def test_the_time_of_a_wait_counts_over_all_reasons():
+    noted = candidate("a", reason=Reason.BACKUP_RUNNING, waiting_since=NOW - timedelta(minutes=59), noted_at=NOW)
+    (again,) = look([noted], fleet(places=LOADING)).waits
+    assert again.message.endswith("It has waited for 59 minutes.")
+    (unfit,) = look([noted], fleet(places=LOADING), now=NOW + timedelta(minutes=1)).unfit
+    assert unfit.reason == Reason.SERVER_NOT_READY
+
+
+def test_a_wait_that_was_interrupted_begins_again():
+    """As while the fleet was frozen, or the rollout was paused."""
     noted = candidate("a", reason=Reason.BACKUP_RUNNING, waiting_since=NOW - timedelta(days=1), noted_at=NOW)
-    found = look([noted], fleet(places=LOADING))
+    found = look([noted], fleet(places=LOADING), now=NOW + timedelta(seconds=WAIT_ENDED_SECONDS))
     assert (len(found.waits), found.unfit) == (1, [])
 
 
-@pytest.mark.parametrize(
-    "known", [fleet(), fleet(busy_shards={"a": {"b"}}), fleet(places={"a": replace(ALONE, is_fresh=False)})]
-)
+def test_the_wait_for_the_server_begins_when_no_other_node_is_in_the_way():
+    found = look([candidate("a")], fleet(places=LOADING, busy_shards={"a": {"b"}}))
+    assert ([each.block for each in found.blocked], found.waits) == ([Block.SHARD_BUSY], [])
+
+
+RETURNED = NOW - timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(("releases", "pause"), [(1, 0), (2, 10), (3, 20), (6, 160), (7, 300), (99, 300)])
+def test_the_pause_after_a_return_doubles(releases, pause):
+    turn = Turn(node="a", target=2, returned_at=RETURNED)
+    returned = Candidate(node="a", turn=turn, releases=releases, waiting_since=RETURNED, noted_at=RETURNED)
+    found = look([returned], fleet())
+    until = RETURNED + timedelta(seconds=pause)
+    assert (bool(found.ready), found.is_waiting) == (not pause, True)
+    assert [(each.block, each.until) for each in found.blocked] == ([(Block.SERVER, until)] if pause else [])
+    assert [each.node for each in look([returned], fleet(), now=until).ready] == ["a"]
+
+
+def test_a_node_whose_agent_returns_each_release_is_skipped():
+    turn = Turn(node="a", target=2, returned_at=RETURNED)
+    since = RETURNED - timedelta(hours=1)
+    returned = Candidate(
+        node="a",
+        turn=turn,
+        releases=14,
+        waiting_since=since,
+        noted_at=RETURNED,
+        reason="role_changed",
+        message="It is a master now.",
+    )
+    (unfit,) = look([returned], fleet()).unfit
+    assert (unfit.reason, unfit.message) == (
+        Reason.ROLE_CHANGED,
+        "a waited for 60 minutes for its server. The agent has returned each of 14 releases: It is a master now.",
+    )
+
+
+@pytest.mark.parametrize("known", [fleet(), fleet(places={"a": replace(ALONE, is_fresh=False)})])
 def test_after_a_wait_for_the_server_the_node_counts_as_waiting_no_longer_than_the_wait_may_last(known):
     noted = candidate("a", waiting_since=NOW)
     soon, late = NOW + timedelta(seconds=59), NOW + timedelta(seconds=60)
