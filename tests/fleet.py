@@ -167,10 +167,18 @@ class Fleet:
         return self.get(f"{ROLLOUTS}/{uid}")
 
     def wait_for_wave(self, uid: str, wave: int, phase: str) -> None:
-        wait_for(lambda: self.rollout(uid)["waves"][wave]["phase"] == phase)
+        wait_for(lambda: self.rollout(uid)["waves"][wave]["phase"] == phase, state=lambda: self.state(uid))
 
     def wait_for_rollout(self, uid: str, phase: str) -> None:
-        wait_for(lambda: self.rollout(uid)["phase"] == phase)
+        wait_for(lambda: self.rollout(uid)["phase"] == phase, state=lambda: self.state(uid))
+
+    def state(self, uid: str) -> str:
+        """For the message of a failed wait: the rollout, its nodes, and what they wait for."""
+        why = self.get(f"{ROLLOUTS}/{uid}/why")
+        lines = [f"Rollout {uid}: {_waits(why)}"]
+        for node, *outcome in self.outcomes(uid):
+            lines.append(f"{node}: {outcome}: {_waits(self.get(f'{ROLLOUTS}/{uid}/nodes/{node}/why'))}")
+        return "\n".join(lines)
 
     def operation(self, uid: str, node: str) -> Any:
         return self.get(f"{ROLLOUTS}/{uid}/nodes/{node}")
@@ -185,7 +193,7 @@ class Fleet:
 
     def end_of(self, uid: str) -> Any:
         """The rollout when it has ended."""
-        return wait_for(lambda: (found := self.rollout(uid))["phase"] in FINAL and found)
+        return wait_for(lambda: (found := self.rollout(uid))["phase"] in FINAL and found, state=lambda: self.state(uid))
 
     def carry_out(self, version: int, action: str = "install", **fields: Any) -> Any:
         return self.end_of(self.start(version, action, **fields))
@@ -251,6 +259,10 @@ class Fleet:
         for version in versions:
             self.carry_out(version, "remove", supersede=True, even_if_used=True)
         assert not any(self.files(name) for name in self.names)
+
+
+def _waits(why: Any) -> str:
+    return f"{why['phase']}, {why['summary']} It waits for {[each['text'] for each in why['waits_for']]}"
 
 
 @contextmanager

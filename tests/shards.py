@@ -347,8 +347,9 @@ class Shard:
         return self.succeeded(self.start(action, name, version, **fields))
 
     def succeeded(self, uid: str) -> str:
-        rollout = self.fleet.end_of(uid)
-        assert rollout["phase"] == "succeeded", self.fleet.outcomes(uid)
+        ended = {*FINAL, "paused"}  # a person would have to resume it
+        wait_for(lambda: self.fleet.rollout(uid)["phase"] in ended, state=lambda: self.fleet.state(uid))
+        assert self.fleet.rollout(uid)["phase"] == "succeeded", self.fleet.state(uid)
         return uid
 
     def turns(self, uid: str) -> list[str]:
