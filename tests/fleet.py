@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import redis
@@ -39,6 +39,9 @@ ARTIFACTS = "/v2/modules/user-defined/artifacts"
 class Up:
     """One `modfleet up` on `folder`; what it says is kept in `output`. All it starts carries a mark of its own."""
 
+    #: All of this process, also those that have ended.
+    started: "ClassVar[list[Up]]" = []
+
     def __init__(
         self,
         folder: Path,
@@ -64,9 +67,18 @@ class Up:
                 stderr=errors,
                 start_new_session=True,
             )
+        self.started.append(self)
 
     def said(self) -> str:
         return self.output.read_text()
+
+    def last_words(self, lines: int = 20) -> str:
+        """Its exit code, what it has said, and the last lines of its processes' logs."""
+        files = [self.output, self.errors, *sorted((self.folder / "logs").glob("*"))]
+        texts = [
+            f"{each.name}:\n" + "\n".join(each.read_text().splitlines()[-lines:]) for each in files if each.exists()
+        ]
+        return "\n".join([f"exit code: {self.process.poll()}", *texts])
 
     def wait_until_it_says(self, words: str) -> str:
         """The first line that starts with `words`."""

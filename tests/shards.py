@@ -112,6 +112,13 @@ class Machine:
         self._supervisor.join()
         self.process.wait()
 
+    def die(self, number: int) -> None:
+        """The signal ends the server. Wait until it serves again."""
+        run_id = self.run_id
+        assert self.process
+        self.process.send_signal(number)
+        wait_for(lambda: self.run_id not in ("", run_id) and self.answers())
+
     def restart(self) -> None:
         """End the server, as a person does it, and wait until it serves again. Its replicas are in step before that."""
         run_id = self.run_id
@@ -153,6 +160,13 @@ class Machine:
         texts = [each.read_text() for each in (self.file, self.include) if each.exists()]
         lines = "".join(texts).splitlines()
         return ["/".join(each.split("/")[-3:]) for each in lines if each.startswith("loadmodule")]
+
+    def append_only(self, is_on: bool) -> None:  # a switch
+        """Switch the append-only file on or off, now and for the next starts."""
+        text = self.file.read_text().replace("appendonly yes\n", "")
+        self.file.write_text("appendonly yes\n" + text if is_on else text)
+        self.call("CONFIG", "SET", "appendonly", "yes" if is_on else "no")
+        wait_for(lambda: self.info("persistence")["aof_rewrite_in_progress"] == 0)
 
     def follow(self, master: "Machine | None") -> None:
         self.call("REPLICAOF", *(("NO", "ONE") if master is None else (ADDRESS, master.port)))

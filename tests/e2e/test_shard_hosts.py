@@ -3,7 +3,7 @@
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -64,6 +64,45 @@ def test_a_module_that_aborts_its_server_pauses_the_rollout_after_one_node(hosts
     assert changed[0].loaded() == []
     hosts.fleet.post(f"{ROLLOUTS}/{uid}/abort")
     assert hosts.fleet.end_of(uid)["phase"] == "aborted"
+
+
+def test_a_server_with_keys_of_the_module_starts_with_its_data_when_it_dies_during_the_soak(hosts, folder):
+    """Killed once, which may be a person's restart, and then by a signal that it reports: with RDB and with AOF."""
+    kinds = [(kind, name, binary) for kind in ("rdb", "aof") for name, binary in (("redis", REDIS), ("valkey", VALKEY))]
+    made = [Machine(f"{kind}-{name}", folder / f"{kind}-{name}", binary) for kind, name, binary in kinds]
+    fleet = hosts.fleet
+    upload(fleet, module(folder, "keeps", 1, "keeps.set", "keeps.get"))
+    with machines(fleet, made):
+        for each in made[2:]:
+            each.append_only(True)
+        strategy = {"canary": 0, "max_parallel": 4, "max_failures": "100%", "settle_seconds": 60}
+        uid = hosts.start("install", "keeps", 1, nodes=[each.name for each in made], strategy=strategy)
+        settling = {each.name: "settling" for each in made}
+        wait_for(lambda: fleet.phases(uid) == settling, state=lambda: fleet.state(uid))
+        for each in made:
+            each.call("KEEPS.SET", "k", "7")
+        for each in made[:2]:
+            each.call("SAVE")
+        _die(made, signal.SIGKILL)
+        wait_for(lambda: _reasons(fleet, uid) == {"server_restarted"}, state=lambda: fleet.state(uid))
+        assert fleet.phases(uid) == settling
+        _die(made, signal.SIGSEGV)
+        hosts.fleet.end_of(uid)
+        assert (set(fleet.phases(uid).values()), _reasons(fleet, uid)) == ({"failed"}, {"server_crashed"})
+        for each in made:
+            each.restart()
+            assert each.call("KEEPS.GET", "k") == 7
+
+
+def _reasons(fleet: Fleet, uid: str) -> set[str]:
+    return {reason for _, _, reason, _ in fleet.outcomes(uid)}
+
+
+def _die(made: Sequence[Machine], number: int) -> None:
+    """The servers die, and have been started again with their key."""
+    for each in made:
+        each.die(number)
+        assert (each.call("KEEPS.GET", "k"), each.loaded()) == (7, [("keeps", 1)])
 
 
 def test_control_plane_broker_and_agents_are_dead(start, folder):

@@ -4,12 +4,14 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from itertools import count
 from pathlib import Path
 
 import pytest
 import redis
 
+from tests.e2e.conftest import FAILED
 from tests.fleet import ROLLOUTS, Fleet, Up, remove_folder, short_folder
 from tests.integration.agent.conftest import VALKEY
 from tests.plugins.server import free_port
@@ -34,6 +36,7 @@ def control() -> Iterator[Fleet]:
             upload(fleet, module(folder, "crashes", 1))
             upload(fleet, module(folder, "hangs", 1))
             yield fleet
+        assert up.process.poll() is None
         assert up.end() == 0
         assert up.errors.read_text() == ""
     finally:
@@ -41,22 +44,42 @@ def control() -> Iterator[Fleet]:
         remove_folder(folder)
 
 
+class Shards:
+    """A shard of each server, once a test needs it. What a failed test leaves is replaced."""
+
+    def __init__(self, fleet: Fleet, root: Path) -> None:
+        self._fleet, self._root = fleet, root
+        self._made: dict[str, tuple[Shard, ExitStack]] = {}
+        self._number = count(1)
+
+    def take(self, kind: str) -> Shard:
+        if kind not in self._made:
+            names = [f"{kind}{number}-{each}" for number in [next(self._number)] for each in "abcd"]
+            made = [Machine(name, self._root / name, SERVERS[kind], settings=SETTINGS) for name in names]
+            stack = ExitStack()
+            self._made[kind] = Shard(self._fleet, stack.enter_context(machines(self._fleet, made))), stack
+        return self._made[kind][0]
+
+    def discard(self, kind: str) -> None:
+        """The next test gets another one. Operations on the nodes of this one end."""
+        shard, stack = self._made.pop(kind)
+        stack.close()
+        for name in shard.names:
+            self._fleet.post(f"/v2/nodes/{name}/decommission", status=200)
+
+    def end(self) -> None:
+        for _, stack in self._made.values():
+            stack.close()
+
+
 @pytest.fixture(scope="module")
-def shards(control) -> Iterator[dict[str, Shard]]:
-    """A shard of each server, once a test needs it."""
-
-    class Shards(dict[str, Shard]):
-        def __missing__(self, kind: str) -> Shard:
-            names = [f"{kind}-{each}" for each in "abcd"]
-            made = [Machine(name, root / name, SERVERS[kind], settings=SETTINGS) for name in names]
-            self[kind] = Shard(control, stack.enter_context(machines(control, made)))
-            return self[kind]
-
+def shards(control) -> Iterator[Shards]:
     root = short_folder()
+    made = Shards(control, root)
     try:
-        with ExitStack() as stack:
-            yield Shards()
+        yield made
     finally:
+        made.end()
         remove_folder(root)
 
 
@@ -67,15 +90,42 @@ def kind() -> str:
 
 
 @pytest.fixture
-def shard(shards, kind) -> Shard:
+def shard(request, shards, kind) -> Iterator[Shard]:
     """A master with two replicas, one of which has a replica, without a module."""
-    found: Shard = shards[kind]
-    found.clear()
-    return found
+    found = shards.take(kind)
+    try:
+        found.clear()
+    except BaseException:
+        shards.discard(kind)
+        raise
+    yield found
+    if request.node.stash[FAILED]:
+        shards.discard(kind)
 
 
+@contextmanager
+def append_only(shard: Shard) -> Iterator[None]:
+    """The servers keep their data in an append-only file, also after a restart."""
+    for each in shard.machines:
+        each.append_only(True)
+    yield
+    for each in shard.machines:
+        each.append_only(False)
+
+
+@pytest.mark.parametrize("persistence", [nullcontext, append_only], ids=["rdb", "aof"])
 @both
-def test_no_write_is_lost_and_no_command_is_refused(shard):
+def test_no_write_is_lost_and_no_command_is_refused(shard, persistence):
+    with persistence(shard):
+        _writes_during_install_upgrade_and_removal(shard)
+        a, b, c, d = shard.machines
+        before = a.call("DEBUG", "DIGEST")
+        _restart_all(shard)
+        wait_for(lambda: all(each.is_in_step(a) for each in (b, c, d)))
+        assert [each.call("DEBUG", "DIGEST") for each in shard.machines] == [before] * 4
+
+
+def _writes_during_install_upgrade_and_removal(shard: Shard) -> None:
     a, b, c, d = shard.machines
     errors = [each.unexpected_error_replies for each in (b, c, d)]
     with Writer(a) as writer:
@@ -173,7 +223,7 @@ def test_an_acl_user_that_names_a_command_keeps_the_module(shard):
     shard.carry_out("install", "writes", 1)
     a.call("ACL", "SETUSER", "app", "on", "nopass", "~*", "+writes.set")
     run_id = a.run_id
-    uid = shard.start("remove", "writes", 1)
+    uid = shard.start("remove", "writes", 1, even_if_used=True)  # a test before this one may have called its command
     shard.fleet.wait_for_rollout(uid, "paused")
     operation = shard.fleet.operation(uid, a.name)
     assert (operation["phase"], operation["reason"]) == ("failed", "acl_references_module")
@@ -183,7 +233,7 @@ def test_an_acl_user_that_names_a_command_keeps_the_module(shard):
     shard.fleet.end_of(uid)
     assert any("writes.set" in rule for rule in a.call("ACL", "LIST"))
     a.call("ACL", "DELUSER", "app")
-    shard.carry_out("remove", "writes", 1)
+    shard.carry_out("remove", "writes", 1, even_if_used=True)
     assert a.run_id == run_id
 
 
