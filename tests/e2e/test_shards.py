@@ -110,6 +110,7 @@ def append_only(shard: Shard) -> Iterator[None]:
         each.append_only(True)
     yield
     for each in shard.machines:
+        assert each.info("persistence")["aof_enabled"] == 1
         each.append_only(False)
 
 
