@@ -8,13 +8,40 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import test_health
+from modfleet.packing.write import pack
+from modfleet.sample import SOURCE, compile_module, sample_metadata
 from tests.fleet import ROLLOUTS, Fleet, Up, remove_folder, running_fleet, sample, short_folder
 from tests.integration.agent.conftest import VALKEY
 from tests.shards import Machine, Shard, machines, module, upload
 from tests.waiting import wait_for
 
 REDIS = Path(shutil.which("redis-server") or "redis-server")
+#: Aborts its server five seconds after it was loaded.
+ABORTS = """
+#include <stdlib.h>
+#define RedisModule_OnLoad greet_on_load
+{greet}
+#undef RedisModule_OnLoad
+static void aborts(void *context, void *nothing) {{
+    (void)context, (void)nothing;
+    abort();
+}}
+__attribute__((visibility("default"))) int RedisModule_OnLoad(Context *context, String **words, int count) {{
+    unsigned long long (*create_timer)(void *, long long, void (*)(void *, void *), void *);
+    if (greet_on_load(context, words, count) == ERR) return ERR;
+    if ((*(int (**)(const char *, void *))context)("RedisModule_CreateTimer", &create_timer)) return ERR;
+    create_timer(context, 5000, aborts, 0);
+    return 0;
+}}
+"""
+VERSION = 77700
+
+
+def aborting(folder: Path) -> Path:
+    source = folder / "aborts.c"
+    source.write_text(ABORTS.format(greet=SOURCE.read_text()))
+    built = compile_module(source, folder / "greet.so", defines={"GREET_VERSION": str(VERSION)})
+    return pack(built, sample_metadata(built, version=VERSION), folder / "greet.zip")
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +76,16 @@ def test_two_nodes_of_one_host(hosts, tmp_path):
 
 
 def test_a_module_that_aborts_its_server_pauses_the_rollout_after_one_node(hosts, tmp_path):
-    upload(hosts.fleet, test_health.package(tmp_path))
+    upload(hosts.fleet, aborting(tmp_path))
     before = {each.name: each.run_id for each in hosts.machines}
-    body = {"action": "install", "module_name": "greet", "version": test_health.VERSION, "nodes": hosts.names}
+    body = {"action": "install", "module_name": "greet", "version": VERSION, "nodes": hosts.names}
     uid = hosts.fleet.post(ROLLOUTS, body)["uid"]
     hosts.fleet.wait_for_rollout(uid, "paused")
     (failed,) = [each for each in hosts.fleet.outcomes(uid) if each[1] != "scheduled"]
     assert failed[1:3] == ("failed", "server_crashed")
+    assert "crash report" in failed[3]
+    assert hosts.fleet.operation(uid, failed[0])["health"]["after"] is None
+    wait_for(lambda: hosts.fleet.node(failed[0])["server_state"]["crash"] == "Its log has a crash report.", pause=0.1)
     wait_for(lambda: all(each.answers() for each in hosts.machines))
     changed = [each for each in hosts.machines if each.run_id != before[each.name]]
     assert [each.name for each in changed] == [failed[0]]

@@ -256,6 +256,7 @@ def sentinel(folder: Path, master: Machine) -> Iterator[Machine]:
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(made.answers)
+        made.call("SENTINEL", "DEBUG", "INFO-PERIOD", 500, "PUBLISH-PERIOD", 500)  # else it is 10 s late
         yield made
     finally:
         process.kill()
