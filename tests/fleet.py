@@ -32,6 +32,8 @@ FINAL = {
     "superseded",
     "rejected",
 }
+#: The time between two requests of a wait, seconds: without one, a test takes much of a small machine.
+PAUSE = 0.1
 ROLLOUTS = "/v2/rollouts"
 ARTIFACTS = "/v2/modules/user-defined/artifacts"
 
@@ -179,10 +181,10 @@ class Fleet:
         return self.get(f"{ROLLOUTS}/{uid}")
 
     def wait_for_wave(self, uid: str, wave: int, phase: str) -> None:
-        wait_for(lambda: self.rollout(uid)["waves"][wave]["phase"] == phase, state=lambda: self.state(uid))
+        wait_for(lambda: self.rollout(uid)["waves"][wave]["phase"] == phase, pause=PAUSE, state=lambda: self.state(uid))
 
     def wait_for_rollout(self, uid: str, phase: str) -> None:
-        wait_for(lambda: self.rollout(uid)["phase"] == phase, state=lambda: self.state(uid))
+        wait_for(lambda: self.rollout(uid)["phase"] == phase, pause=PAUSE, state=lambda: self.state(uid))
 
     def state(self, uid: str) -> str:
         """For the message of a failed wait: the rollout, its nodes, and what they wait for."""
@@ -205,7 +207,11 @@ class Fleet:
 
     def end_of(self, uid: str) -> Any:
         """The rollout when it has ended."""
-        return wait_for(lambda: (found := self.rollout(uid))["phase"] in FINAL and found, state=lambda: self.state(uid))
+        return wait_for(
+            lambda: (found := self.rollout(uid))["phase"] in FINAL and found,
+            pause=PAUSE,
+            state=lambda: self.state(uid),
+        )
 
     def carry_out(self, version: int, action: str = "install", **fields: Any) -> Any:
         return self.end_of(self.start(version, action, **fields))
@@ -214,7 +220,7 @@ class Fleet:
         return self.get(f"/v2/nodes/{name}")
 
     def wait_for_phase(self, name: str, phase: str) -> None:
-        wait_for(lambda: self.node(name)["phase"] == phase)
+        wait_for(lambda: self.node(name)["phase"] == phase, pause=PAUSE)
 
     def valkey(self, name: str, *words: str) -> Any:
         path = self.folder / "nodes" / name / "valkey.sock"

@@ -19,7 +19,7 @@ from modfleet.packing.loading import Loaded
 from modfleet.packing.manifest import Binary, module_json
 from modfleet.packing.write import pack
 from modfleet.sample import compile_module
-from tests.fleet import FINAL, PASSWORD, ROLLOUTS, ROOT, Fleet
+from tests.fleet import FINAL, PASSWORD, PAUSE, ROLLOUTS, ROOT, Fleet
 from tests.plugins.server import free_port
 from tests.waiting import PATIENCE, wait_for
 
@@ -237,7 +237,7 @@ def machines(fleet: Fleet, made: Sequence[Machine]) -> Iterator[Sequence[Machine
             each.start()
             each.join(fleet)
         names = {each.name for each in made}
-        wait_for(lambda: names <= online(fleet), pause=0.1)
+        wait_for(lambda: names <= online(fleet), pause=PAUSE)
         yield made
     finally:
         for each in made:
@@ -333,7 +333,7 @@ class Shard:
                 each.follow(master)
         wait_for(lambda: all(each.is_in_step(a) for each in (b, c, d)))
         places = {a.name: "", b.name: a.name, c.name: a.name, d.name: b.name}
-        wait_for(lambda: self.masters() == places, pause=0.1)
+        wait_for(lambda: self.masters() == places, pause=PAUSE)
         for name, version in {found for each in self.machines for found in each.loaded()}:
             self.carry_out("remove", name, version, even_if_used=True)
         assert [each.loaded() for each in self.machines] == [[]] * 4
@@ -362,7 +362,7 @@ class Shard:
 
     def succeeded(self, uid: str) -> str:
         ended = {*FINAL, "paused"}  # a person would have to resume it
-        wait_for(lambda: self.fleet.rollout(uid)["phase"] in ended, state=lambda: self.fleet.state(uid))
+        wait_for(lambda: self.fleet.rollout(uid)["phase"] in ended, pause=PAUSE, state=lambda: self.fleet.state(uid))
         assert self.fleet.rollout(uid)["phase"] == "succeeded", self.fleet.state(uid)
         return uid
 

@@ -6,6 +6,7 @@ from functools import partial
 
 from celery import Celery
 
+from tests.fleet import PAUSE
 from tests.waiting import wait_for
 
 
@@ -36,7 +37,7 @@ def test_all_keys_are_replaced_during_a_rollout_and_the_broker_may_be_lost_after
     assert fleet.end_of(uid)["phase"] == "succeeded"
     kinds = {"node.rekey_requested.v1", "node.key_added.v1", "node.key_retired.v1"}
     for name in fleet.names:
-        wait_for(partial(has_events, fleet, name, kinds))
+        wait_for(partial(has_events, fleet, name, kinds), pause=PAUSE)
         found = identity(fleet, name)
         assert found["upcoming"] is None
         assert found["credentials"]["private_key"] != before[name]["private_key"]

@@ -10,7 +10,7 @@ import pytest
 
 from modfleet.packing.write import pack
 from modfleet.sample import SOURCE, compile_module, sample_metadata
-from tests.fleet import ROLLOUTS, Fleet, Up, remove_folder, running_fleet, sample, short_folder
+from tests.fleet import PAUSE, ROLLOUTS, Fleet, Up, remove_folder, running_fleet, sample, short_folder
 from tests.integration.agent.conftest import VALKEY
 from tests.shards import Machine, Shard, machines, module, upload
 from tests.waiting import wait_for
@@ -85,7 +85,7 @@ def test_a_module_that_aborts_its_server_pauses_the_rollout_after_one_node(hosts
     assert failed[1:3] == ("failed", "server_crashed")
     assert "crash report" in failed[3]
     assert hosts.fleet.operation(uid, failed[0])["health"]["after"] is None
-    wait_for(lambda: hosts.fleet.node(failed[0])["server_state"]["crash"] == "Its log has a crash report.", pause=0.1)
+    wait_for(lambda: hosts.fleet.node(failed[0])["server_state"]["crash"] == "Its log has a crash report.", pause=PAUSE)
     wait_for(lambda: all(each.answers() for each in hosts.machines))
     changed = [each for each in hosts.machines if each.run_id != before[each.name]]
     assert [each.name for each in changed] == [failed[0]]
@@ -108,13 +108,13 @@ def test_a_server_with_keys_of_the_module_starts_with_its_data_when_it_dies_duri
         strategy = {"canary": 0, "max_parallel": 4, "max_failures": "100%", "settle_seconds": 60}
         uid = hosts.start("install", "keeps", 1, nodes=[each.name for each in made], strategy=strategy)
         settling = {each.name: "settling" for each in made}
-        wait_for(lambda: fleet.phases(uid) == settling, state=lambda: fleet.state(uid))
+        wait_for(lambda: fleet.phases(uid) == settling, pause=PAUSE, state=lambda: fleet.state(uid))
         for each in made:
             each.call("KEEPS.SET", "k", "7")
         for each in made[:2]:
             each.call("SAVE")
         _die(made, signal.SIGKILL)
-        wait_for(lambda: _reasons(fleet, uid) == {"server_restarted"}, state=lambda: fleet.state(uid))
+        wait_for(lambda: _reasons(fleet, uid) == {"server_restarted"}, pause=PAUSE, state=lambda: fleet.state(uid))
         assert fleet.phases(uid) == settling
         _die(made, signal.SIGSEGV)
         hosts.fleet.end_of(uid)
@@ -147,7 +147,9 @@ def test_control_plane_broker_and_agents_are_dead(start, folder):
         for master, replica in pairs:
             replica.follow(master)
             replica.call("CONFIG", "REWRITE")
-        wait_for(lambda: all(fleet.node(replica.name)["master"] == master.name for master, replica in pairs), pause=0.1)
+        wait_for(
+            lambda: all(fleet.node(replica.name)["master"] == master.name for master, replica in pairs), pause=PAUSE
+        )
         upload(fleet, module(folder, "writes", 1, "writes.set"))
         Shard(fleet, made).carry_out("install", "writes", 1)
         for each in made:

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from tests.e2e.conftest import FAILED
-from tests.fleet import ROLLOUTS, Fleet, Up, remove_folder, short_folder
+from tests.fleet import PAUSE, ROLLOUTS, Fleet, Up, remove_folder, short_folder
 from tests.integration.agent.conftest import VALKEY
 from tests.plugins.server import free_port
 from tests.shards import ADDRESS, Machine, Shard, Writer, machines, module, run, upload
@@ -158,7 +158,7 @@ def test_a_replica_without_an_agent_stops_the_plan_until_a_person_answers_for_it
     stranger = Machine("stranger", folder / "stranger", REDIS).start()
     try:
         stranger.follow(a)
-        wait_for(lambda: shard.fleet.node(a.name)["unmanaged_replicas"] == [stranger.address], pause=0.1)
+        wait_for(lambda: shard.fleet.node(a.name)["unmanaged_replicas"] == [stranger.address], pause=PAUSE)
         refused = shard.fleet.post(ROLLOUTS, shard.body("install", "writes", 1), status=409)
         assert refused["error_code"] == "unmanaged_replica"
         assert stranger.address in refused["description"]
@@ -211,7 +211,7 @@ def test_it_waits_for_a_backup(shard):
     wait_for(lambda: d.is_in_step(a))
     with copying(d):
         uid = shard.start("install", "writes", 1)
-        wait_for(lambda: shard.fleet.operation(uid, d.name)["reason"] == "backup_running", pause=0.1)
+        wait_for(lambda: shard.fleet.operation(uid, d.name)["reason"] == "backup_running", pause=PAUSE)
         assert shard.fleet.get(f"{ROLLOUTS}/{uid}/nodes/{d.name}/why")["waits_for"]
         assert (d.loaded(), shard.fleet.operation(uid, d.name)["phase"]) == ([], "scheduled")
     shard.succeeded(uid)
@@ -277,9 +277,9 @@ def test_what_a_sentinel_writes_into_the_configuration_does_not_stop_the_next_st
     shard.carry_out("install", "writes", 1)
     with sentinel(folder, a) as watcher:
         wait_for(lambda: int(watcher.info("sentinel")["master0"]["slaves"]) == 2)
-        wait_for(lambda: fails_over(watcher), pause=0.1)
+        wait_for(lambda: fails_over(watcher), pause=PAUSE)
         wait_for(lambda: a.master_port() and {a.master_port()} == {each.master_port() or each.port for each in (b, c)})
-        wait_for(lambda: shard.fleet.node(a.name)["server_state"]["sentinels"] == 1, pause=0.1)
+        wait_for(lambda: shard.fleet.node(a.name)["server_state"]["sentinels"] == 1, pause=PAUSE)
     d.call("CONFIG", "REWRITE")  # no Sentinel knows of a replica's replica
     _restart_with(shard, 1)
     shard.carry_out("install", "writes", 2)
