@@ -26,7 +26,9 @@ def has_events(fleet, name, kinds):
 def test_the_nodes_of_a_new_cluster_sign_their_messages(fleet):
     for name in fleet.names:
         node = fleet.node(name)
-        assert (node["identity"], node["warnings"]) == ("signed", [])
+        assert node["identity"] == "signed"
+        # Other tests change the shared nodes often, which is a warning too.
+        assert "unsigned" not in {each["code"] for each in node["warnings"]}
 
 
 def test_all_keys_are_replaced_during_a_rollout_and_the_broker_may_be_lost_afterwards(fleet, uploaded):
