@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import redis
@@ -32,12 +32,17 @@ FINAL = {
     "superseded",
     "rejected",
 }
+#: The time between two requests of a wait, seconds: without one, a test takes much of a small machine.
+PAUSE = 0.1
 ROLLOUTS = "/v2/rollouts"
 ARTIFACTS = "/v2/modules/user-defined/artifacts"
 
 
 class Up:
     """One `modfleet up` on `folder`; what it says is kept in `output`. All it starts carries a mark of its own."""
+
+    #: All of this process, also those that have ended.
+    started: "ClassVar[list[Up]]" = []
 
     def __init__(
         self,
@@ -64,9 +69,18 @@ class Up:
                 stderr=errors,
                 start_new_session=True,
             )
+        self.started.append(self)
 
     def said(self) -> str:
         return self.output.read_text()
+
+    def last_words(self, lines: int = 20) -> str:
+        """Its exit code, what it has said, and the last lines of its processes' logs."""
+        files = [self.output, self.errors, *sorted((self.folder / "logs").glob("*"))]
+        texts = [
+            f"{each.name}:\n" + "\n".join(each.read_text().splitlines()[-lines:]) for each in files if each.exists()
+        ]
+        return "\n".join([f"exit code: {self.process.poll()}", *texts])
 
     def wait_until_it_says(self, words: str) -> str:
         """The first line that starts with `words`."""
@@ -167,10 +181,18 @@ class Fleet:
         return self.get(f"{ROLLOUTS}/{uid}")
 
     def wait_for_wave(self, uid: str, wave: int, phase: str) -> None:
-        wait_for(lambda: self.rollout(uid)["waves"][wave]["phase"] == phase)
+        wait_for(lambda: self.rollout(uid)["waves"][wave]["phase"] == phase, pause=PAUSE, state=lambda: self.state(uid))
 
     def wait_for_rollout(self, uid: str, phase: str) -> None:
-        wait_for(lambda: self.rollout(uid)["phase"] == phase)
+        wait_for(lambda: self.rollout(uid)["phase"] == phase, pause=PAUSE, state=lambda: self.state(uid))
+
+    def state(self, uid: str) -> str:
+        """For the message of a failed wait: the rollout, its nodes, and what they wait for."""
+        why = self.get(f"{ROLLOUTS}/{uid}/why")
+        lines = [f"Rollout {uid}: {_waits(why)}"]
+        for node, *outcome in self.outcomes(uid):
+            lines.append(f"{node}: {outcome}: {_waits(self.get(f'{ROLLOUTS}/{uid}/nodes/{node}/why'))}")
+        return "\n".join(lines)
 
     def operation(self, uid: str, node: str) -> Any:
         return self.get(f"{ROLLOUTS}/{uid}/nodes/{node}")
@@ -185,7 +207,11 @@ class Fleet:
 
     def end_of(self, uid: str) -> Any:
         """The rollout when it has ended."""
-        return wait_for(lambda: (found := self.rollout(uid))["phase"] in FINAL and found)
+        return wait_for(
+            lambda: (found := self.rollout(uid))["phase"] in FINAL and found,
+            pause=PAUSE,
+            state=lambda: self.state(uid),
+        )
 
     def carry_out(self, version: int, action: str = "install", **fields: Any) -> Any:
         return self.end_of(self.start(version, action, **fields))
@@ -194,7 +220,7 @@ class Fleet:
         return self.get(f"/v2/nodes/{name}")
 
     def wait_for_phase(self, name: str, phase: str) -> None:
-        wait_for(lambda: self.node(name)["phase"] == phase)
+        wait_for(lambda: self.node(name)["phase"] == phase, pause=PAUSE)
 
     def valkey(self, name: str, *words: str) -> Any:
         path = self.folder / "nodes" / name / "valkey.sock"
@@ -251,6 +277,10 @@ class Fleet:
         for version in versions:
             self.carry_out(version, "remove", supersede=True, even_if_used=True)
         assert not any(self.files(name) for name in self.names)
+
+
+def _waits(why: Any) -> str:
+    return f"{why['phase']}, {why['summary']} It waits for {[each['text'] for each in why['waits_for']]}"
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from modfleet.packing.loading import Loaded
 from modfleet.packing.manifest import Binary, module_json
 from modfleet.packing.write import pack
 from modfleet.sample import compile_module
-from tests.fleet import FINAL, PASSWORD, ROLLOUTS, ROOT, Fleet
+from tests.fleet import FINAL, PASSWORD, PAUSE, ROLLOUTS, ROOT, Fleet
 from tests.plugins.server import free_port
 from tests.waiting import PATIENCE, wait_for
 
@@ -112,6 +112,13 @@ class Machine:
         self._supervisor.join()
         self.process.wait()
 
+    def die(self, number: int) -> None:
+        """The signal ends the server. Wait until it serves again."""
+        run_id = self.run_id
+        assert self.process
+        self.process.send_signal(number)
+        wait_for(lambda: self.run_id not in ("", run_id) and self.answers())
+
     def restart(self) -> None:
         """End the server, as a person does it, and wait until it serves again. Its replicas are in step before that."""
         run_id = self.run_id
@@ -153,6 +160,13 @@ class Machine:
         texts = [each.read_text() for each in (self.file, self.include) if each.exists()]
         lines = "".join(texts).splitlines()
         return ["/".join(each.split("/")[-3:]) for each in lines if each.startswith("loadmodule")]
+
+    def append_only(self, is_on: bool) -> None:  # a switch
+        """Switch the append-only file on or off, now and for the next starts."""
+        text = self.file.read_text().replace("appendonly yes\n", "")
+        self.file.write_text("appendonly yes\n" + text if is_on else text)
+        self.call("CONFIG", "SET", "appendonly", "yes" if is_on else "no")
+        wait_for(lambda: self.info("persistence")["aof_rewrite_in_progress"] == 0)
 
     def follow(self, master: "Machine | None") -> None:
         self.call("REPLICAOF", *(("NO", "ONE") if master is None else (ADDRESS, master.port)))
@@ -223,7 +237,7 @@ def machines(fleet: Fleet, made: Sequence[Machine]) -> Iterator[Sequence[Machine
             each.start()
             each.join(fleet)
         names = {each.name for each in made}
-        wait_for(lambda: names <= online(fleet), pause=0.1)
+        wait_for(lambda: names <= online(fleet), pause=PAUSE)
         yield made
     finally:
         for each in made:
@@ -319,7 +333,7 @@ class Shard:
                 each.follow(master)
         wait_for(lambda: all(each.is_in_step(a) for each in (b, c, d)))
         places = {a.name: "", b.name: a.name, c.name: a.name, d.name: b.name}
-        wait_for(lambda: self.masters() == places, pause=0.1)
+        wait_for(lambda: self.masters() == places, pause=PAUSE)
         for name, version in {found for each in self.machines for found in each.loaded()}:
             self.carry_out("remove", name, version, even_if_used=True)
         assert [each.loaded() for each in self.machines] == [[]] * 4
@@ -347,8 +361,9 @@ class Shard:
         return self.succeeded(self.start(action, name, version, **fields))
 
     def succeeded(self, uid: str) -> str:
-        rollout = self.fleet.end_of(uid)
-        assert rollout["phase"] == "succeeded", self.fleet.outcomes(uid)
+        ended = {*FINAL, "paused"}  # a person would have to resume it
+        wait_for(lambda: self.fleet.rollout(uid)["phase"] in ended, pause=PAUSE, state=lambda: self.fleet.state(uid))
+        assert self.fleet.rollout(uid)["phase"] == "succeeded", self.fleet.state(uid)
         return uid
 
     def turns(self, uid: str) -> list[str]:

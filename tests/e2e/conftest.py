@@ -1,6 +1,6 @@
 """Clusters of real processes: one that tests share, and one for each file that kills parts of it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.e2e)
             if not item.get_closest_marker("timeout"):
                 item.add_marker(pytest.mark.timeout(300))  # a cluster's start counts too, on a busy machine
+
+
+#: True in the stash of a test that has failed.
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """The report of a failed test has what its clusters have said and logged last."""
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    if report.failed:
+        report.sections += [(str(up.folder), up.last_words()) for up in Up.started if up.folder.exists()]
+    return report
 
 
 @pytest.fixture

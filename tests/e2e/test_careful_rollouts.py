@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.fleet import PASSWORD, ROLLOUTS, running_fleet
+from tests.fleet import PASSWORD, PAUSE, ROLLOUTS, running_fleet
 from tests.waiting import wait_for
 
 
@@ -18,7 +18,7 @@ def greeting_of(version):
 
 
 def wait_for_rollout(fleet, uid, phase):
-    return wait_for(lambda: (found := fleet.rollout(uid))["phase"] == phase and found)
+    return wait_for(lambda: (found := fleet.rollout(uid))["phase"] == phase and found, pause=PAUSE)
 
 
 def touched(fleet, uid):

@@ -13,7 +13,7 @@ import pytest
 
 from modfleet.packing.write import pack
 from modfleet.sample import SOURCE, compile_module, sample_metadata
-from tests.fleet import ARTIFACTS, PASSWORD, ROLLOUTS
+from tests.fleet import ARTIFACTS, PASSWORD, PAUSE, ROLLOUTS
 from tests.waiting import PATIENCE, wait_for
 
 LOCAL = "/v2/local/modules/user-defined/artifacts"
@@ -123,7 +123,7 @@ def _upload_and_delete_without_node_3(fleet, version, path):
 def _status(fleet, uid):
     """Status of an action that has ended."""
     final = {"completed", "failed", "cancelled"}
-    return wait_for(lambda: (status := fleet.get(f"/v1/actions/{uid}")["status"]) in final and status)
+    return wait_for(lambda: (status := fleet.get(f"/v1/actions/{uid}")["status"]) in final and status, pause=PAUSE)
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_many_who_wait_keep_nobody_else_waiting(fleet, uploaded):
     version = uploaded()
     fleet.up.send("node-3-agent", signal.SIGSTOP)
     uid = fleet.start(version)
-    wait_for(lambda: fleet.phases(uid)["node-1"] == fleet.phases(uid)["node-2"] == "succeeded")
+    wait_for(lambda: fleet.phases(uid)["node-1"] == fleet.phases(uid)["node-2"] == "succeeded", pause=PAUSE)
     headers = {"Host": urlsplit(fleet.url).netloc, "Authorization": httpx.BasicAuth("admin", PASSWORD)._auth_header}
     waiting = [_sent(fleet, f"GET {ROLLOUTS}/{uid}?wait=60 HTTP/1.1", headers) for _ in range(200)]
     try:

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.fleet import Fleet, sample
+from tests.fleet import PAUSE, Fleet, sample
 from tests.waiting import wait_for
 
 
@@ -37,16 +37,16 @@ def correcting(fleet):
 
 
 def test_a_late_node_gets_the_module_by_itself(start, folder):
-    up = start("--no-sample", "--nodes", "3")
-    with (fleet := Fleet(up)).api:
+    up = start("--no-sample", "--nodes", "1")
+    with (fleet := Fleet(up, nodes=1)).api:
         assert fleet.upload(sample(folder, 20000)).status_code == 201
         assert fleet.carry_out(20000)["phase"] == "succeeded"
     assert up.end() == 0
-    again = start("--no-sample", "--nodes", "4")
-    with (fleet := Fleet(again)).api:
-        wait_for(lambda: is_in_sync(fleet, "node-4"))
-        assert fleet.greeting("node-4") == fleet.greeting("node-1") == "Hello, Ada, from greet 2.0.0"
-        assert reconciled(fleet) == ["node-4"]
+    again = start("--no-sample", "--nodes", "2")
+    with (fleet := Fleet(again, nodes=2)).api:
+        wait_for(lambda: is_in_sync(fleet, "node-2"), pause=PAUSE)
+        assert fleet.greetings() == ["Hello, Ada, from greet 2.0.0"] * 2
+        assert reconciled(fleet) == ["node-2"]
 
 
 def test_what_was_deleted_by_hand_comes_back_once_drift_is_corrected(fleet, uploaded, correcting):
@@ -54,9 +54,9 @@ def test_what_was_deleted_by_hand_comes_back_once_drift_is_corrected(fleet, uplo
     assert fleet.carry_out(version)["phase"] == "succeeded"
     before = fleet.greeting("node-2")
     shutil.rmtree(fleet.folder / "nodes" / "node-2" / "modules" / "greet" / str(version))
-    module = wait_for(lambda: (found := module_of(fleet, "node-2"))["drifted_at"] and found)
+    module = wait_for(lambda: (found := module_of(fleet, "node-2"))["drifted_at"] and found, pause=PAUSE)
     assert (module["state"], module["desired"], module["observed"]) == ("missing", "load", "absent")
     correcting()
-    wait_for(lambda: is_in_sync(fleet, "node-2"))
+    wait_for(lambda: is_in_sync(fleet, "node-2"), pause=PAUSE)
     assert any(path.endswith(".so") for path in fleet.files("node-2"))
     assert fleet.greeting("node-2") == before

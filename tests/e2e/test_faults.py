@@ -7,7 +7,7 @@ import sys
 import time
 from contextlib import contextmanager
 
-from tests.fleet import ROOT
+from tests.fleet import PAUSE, ROOT
 from tests.waiting import wait_for
 
 MEGABYTE = 1_000_000
@@ -64,7 +64,7 @@ def test_broker_loses_everything(fleet, uploaded):
     version = uploaded()
     with stopped_agents(fleet):
         uid = fleet.start(version)
-        wait_for(lambda: published(fleet))
+        wait_for(lambda: published(fleet), pause=PAUSE)
         fleet.broker("FLUSHALL")
     assert fleet.end_of(uid)["progress"]["succeeded"] == 3
     assert all(each.startswith("Hello") for each in fleet.greetings())
@@ -74,7 +74,7 @@ def test_broker_killed(fleet, uploaded):
     version = uploaded()
     with stopped_agents(fleet):
         uid = fleet.start(version)
-        wait_for(lambda: published(fleet))
+        wait_for(lambda: published(fleet), pause=PAUSE)
         fleet.up.kill("broker")
     assert fleet.end_of(uid)["progress"]["succeeded"] == 3
     assert all(each.startswith("Hello") for each in fleet.greetings())
@@ -85,7 +85,9 @@ def test_node_that_is_down_at_the_start_gets_it_when_it_is_back(fleet, uploaded)
     fleet.up.send("node-2-agent", signal.SIGSTOP)
     fleet.wait_for_phase("node-2", "offline")
     uid = fleet.start(version)
-    wait_for(lambda: fleet.phases(uid) == {"node-1": "succeeded", "node-2": "scheduled", "node-3": "succeeded"})
+    wait_for(
+        lambda: fleet.phases(uid) == {"node-1": "succeeded", "node-2": "scheduled", "node-3": "succeeded"}, pause=PAUSE
+    )
     assert fleet.rollout(uid)["phase"] == "running"
     fleet.up.kill("node-2-agent")
     assert fleet.end_of(uid)["phase"] == "succeeded"

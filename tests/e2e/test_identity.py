@@ -6,6 +6,7 @@ from functools import partial
 
 from celery import Celery
 
+from tests.fleet import PAUSE
 from tests.waiting import wait_for
 
 
@@ -25,7 +26,9 @@ def has_events(fleet, name, kinds):
 def test_the_nodes_of_a_new_cluster_sign_their_messages(fleet):
     for name in fleet.names:
         node = fleet.node(name)
-        assert (node["identity"], node["warnings"]) == ("signed", [])
+        assert node["identity"] == "signed"
+        # Other tests change the shared nodes often, which is a warning too.
+        assert "unsigned" not in {each["code"] for each in node["warnings"]}
 
 
 def test_all_keys_are_replaced_during_a_rollout_and_the_broker_may_be_lost_afterwards(fleet, uploaded):
@@ -36,7 +39,7 @@ def test_all_keys_are_replaced_during_a_rollout_and_the_broker_may_be_lost_after
     assert fleet.end_of(uid)["phase"] == "succeeded"
     kinds = {"node.rekey_requested.v1", "node.key_added.v1", "node.key_retired.v1"}
     for name in fleet.names:
-        wait_for(partial(has_events, fleet, name, kinds))
+        wait_for(partial(has_events, fleet, name, kinds), pause=PAUSE)
         found = identity(fleet, name)
         assert found["upcoming"] is None
         assert found["credentials"]["private_key"] != before[name]["private_key"]

@@ -1,18 +1,13 @@
-"""What the README starts, in folders that are unlike the one it was written in."""
+"""PostgreSQL in a folder that is unlike the one that it was written in."""
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from tests.fleet import ROOT, Fleet
-from tests.waiting import wait_for
-
-#: A space, both quotes, what a shell, a URL or a format string takes for something else, and a letter beyond ASCII.
-ODD = """a b's "ä" #1%20$x{y}&"""
+from tests.fleet import ROOT
 
 
 def test_postgresql_where_only_its_owner_may_enter(folder):
@@ -38,14 +33,3 @@ def test_postgresql_where_only_its_owner_may_enter(folder):
         text=True,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "(1,)\n", "")
-
-
-def test_a_cluster_in_a_folder_with_every_kind_of_letter(start):
-    up = start("--nodes", "1", "--tls", name=ODD)
-    up.wait_until_it_says("Ctrl-C")
-    assert "node-1> GREET.HELLO node-1  ->  Hello, node-1, from greet 1.0.0" in up.said()
-    up.kill("node-1-server")
-    fleet = Fleet(up, nodes=1)
-    wait_for(lambda: fleet.greeting("node-1"))
-    assert up.end(signal.SIGINT) == 0
-    assert up.errors.read_text() == ""

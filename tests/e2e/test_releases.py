@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from modfleet.valkey import valkey_server
-from tests.fleet import ROOT, Fleet, Up, remove_folder, short_folder
+from tests.fleet import PAUSE, ROOT, Fleet, Up, remove_folder, short_folder
 from tests.waiting import wait_for
 
 #: The last commit before messages were signed.
@@ -146,7 +146,7 @@ def test_agents_of_the_former_release_with_this_control_plane(world: World, form
     names = [f"n{number}" for number in range(1, 4)]
     for name in names:
         world.host(name, old, old_broker_url(old)).start(former)
-    wait_for(lambda: online(old, 3))
+    wait_for(lambda: online(old, 3), pause=PAUSE)
     first, path = package()
     assert old.upload(path).status_code == 201
     assert old.carry_out(first)["progress"]["succeeded"] == 3
@@ -156,11 +156,11 @@ def test_agents_of_the_former_release_with_this_control_plane(world: World, form
     for host in world.hosts:
         host.environ |= {"MODFLEET_BROKER_URL": new.broker_url(), "MODFLEET_CONTROL_URL": new.url}
         host.start(former)
-    wait_for(lambda: online(new, 3))
+    wait_for(lambda: online(new, 3), pause=PAUSE)
     second, path = package()
     assert new.upload(path).status_code == 201
     uid = new.start(second, strategy={"max_parallel": 1, "canary": 1, "settle_seconds": 1})
-    wait_for(lambda: "succeeded" in new.phases(uid).values())
+    wait_for(lambda: "succeeded" in new.phases(uid).values(), pause=PAUSE)
     world.hosts[1].start(ROOT)  # in the middle of the rollout
     assert new.end_of(uid)["progress"]["succeeded"] == 3
     for name in names:
@@ -184,11 +184,11 @@ def test_agents_of_this_release_with_the_former_control_plane(world: World, form
     old = world.up(former)
     for name in ("n1", "n2", "n3"):
         world.host(name, old, old_broker_url(old)).start(former)
-    wait_for(lambda: online(old, 3))
+    wait_for(lambda: online(old, 3), pause=PAUSE)
     first, path = package()
     assert old.upload(path).status_code == 201
     uid = old.start(first, strategy={"max_parallel": 1, "canary": 1, "settle_seconds": 1})
-    wait_for(lambda: "succeeded" in old.phases(uid).values())
+    wait_for(lambda: "succeeded" in old.phases(uid).values(), pause=PAUSE)
     for host in world.hosts:
         host.start(ROOT)
     assert old.end_of(uid)["progress"]["succeeded"] == 3

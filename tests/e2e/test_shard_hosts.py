@@ -3,18 +3,45 @@
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.e2e import test_health
-from tests.fleet import ROLLOUTS, Fleet, Up, remove_folder, running_fleet, sample, short_folder
+from modfleet.packing.write import pack
+from modfleet.sample import SOURCE, compile_module, sample_metadata
+from tests.fleet import PAUSE, ROLLOUTS, Fleet, Up, remove_folder, running_fleet, sample, short_folder
 from tests.integration.agent.conftest import VALKEY
 from tests.shards import Machine, Shard, machines, module, upload
 from tests.waiting import wait_for
 
 REDIS = Path(shutil.which("redis-server") or "redis-server")
+#: Aborts its server five seconds after it was loaded.
+ABORTS = """
+#include <stdlib.h>
+#define RedisModule_OnLoad greet_on_load
+{greet}
+#undef RedisModule_OnLoad
+static void aborts(void *context, void *nothing) {{
+    (void)context, (void)nothing;
+    abort();
+}}
+__attribute__((visibility("default"))) int RedisModule_OnLoad(Context *context, String **words, int count) {{
+    unsigned long long (*create_timer)(void *, long long, void (*)(void *, void *), void *);
+    if (greet_on_load(context, words, count) == ERR) return ERR;
+    if ((*(int (**)(const char *, void *))context)("RedisModule_CreateTimer", &create_timer)) return ERR;
+    create_timer(context, 5000, aborts, 0);
+    return 0;
+}}
+"""
+VERSION = 77700
+
+
+def aborting(folder: Path) -> Path:
+    source = folder / "aborts.c"
+    source.write_text(ABORTS.format(greet=SOURCE.read_text()))
+    built = compile_module(source, folder / "greet.so", defines={"GREET_VERSION": str(VERSION)})
+    return pack(built, sample_metadata(built, version=VERSION), folder / "greet.zip")
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +76,16 @@ def test_two_nodes_of_one_host(hosts, tmp_path):
 
 
 def test_a_module_that_aborts_its_server_pauses_the_rollout_after_one_node(hosts, tmp_path):
-    upload(hosts.fleet, test_health.package(tmp_path))
+    upload(hosts.fleet, aborting(tmp_path))
     before = {each.name: each.run_id for each in hosts.machines}
-    body = {"action": "install", "module_name": "greet", "version": test_health.VERSION, "nodes": hosts.names}
+    body = {"action": "install", "module_name": "greet", "version": VERSION, "nodes": hosts.names}
     uid = hosts.fleet.post(ROLLOUTS, body)["uid"]
     hosts.fleet.wait_for_rollout(uid, "paused")
     (failed,) = [each for each in hosts.fleet.outcomes(uid) if each[1] != "scheduled"]
     assert failed[1:3] == ("failed", "server_crashed")
+    assert "crash report" in failed[3]
+    assert hosts.fleet.operation(uid, failed[0])["health"]["after"] is None
+    wait_for(lambda: hosts.fleet.node(failed[0])["server_state"]["crash"] == "Its log has a crash report.", pause=PAUSE)
     wait_for(lambda: all(each.answers() for each in hosts.machines))
     changed = [each for each in hosts.machines if each.run_id != before[each.name]]
     assert [each.name for each in changed] == [failed[0]]
@@ -64,6 +94,45 @@ def test_a_module_that_aborts_its_server_pauses_the_rollout_after_one_node(hosts
     assert changed[0].loaded() == []
     hosts.fleet.post(f"{ROLLOUTS}/{uid}/abort")
     assert hosts.fleet.end_of(uid)["phase"] == "aborted"
+
+
+def test_a_server_with_keys_of_the_module_starts_with_its_data_when_it_dies_during_the_soak(hosts, folder):
+    """Killed once, which may be a person's restart, and then by a signal that it reports: with RDB and with AOF."""
+    kinds = [(kind, name, binary) for kind in ("rdb", "aof") for name, binary in (("redis", REDIS), ("valkey", VALKEY))]
+    made = [Machine(f"{kind}-{name}", folder / f"{kind}-{name}", binary) for kind, name, binary in kinds]
+    fleet = hosts.fleet
+    upload(fleet, module(folder, "keeps", 1, "keeps.set", "keeps.get"))
+    with machines(fleet, made):
+        for each in made[2:]:
+            each.append_only(True)
+        strategy = {"canary": 0, "max_parallel": 4, "max_failures": "100%", "settle_seconds": 60}
+        uid = hosts.start("install", "keeps", 1, nodes=[each.name for each in made], strategy=strategy)
+        settling = {each.name: "settling" for each in made}
+        wait_for(lambda: fleet.phases(uid) == settling, pause=PAUSE, state=lambda: fleet.state(uid))
+        for each in made:
+            each.call("KEEPS.SET", "k", "7")
+        for each in made[:2]:
+            each.call("SAVE")
+        _die(made, signal.SIGKILL)
+        wait_for(lambda: _reasons(fleet, uid) == {"server_restarted"}, pause=PAUSE, state=lambda: fleet.state(uid))
+        assert fleet.phases(uid) == settling
+        _die(made, signal.SIGSEGV)
+        hosts.fleet.end_of(uid)
+        assert (set(fleet.phases(uid).values()), _reasons(fleet, uid)) == ({"failed"}, {"server_crashed"})
+        for each in made:
+            each.restart()
+            assert each.call("KEEPS.GET", "k") == 7
+
+
+def _reasons(fleet: Fleet, uid: str) -> set[str]:
+    return {reason for _, _, reason, _ in fleet.outcomes(uid)}
+
+
+def _die(made: Sequence[Machine], number: int) -> None:
+    """The servers die, and have been started again with their key."""
+    for each in made:
+        each.die(number)
+        assert (each.call("KEEPS.GET", "k"), each.loaded()) == (7, [("keeps", 1)])
 
 
 def test_control_plane_broker_and_agents_are_dead(start, folder):
@@ -78,7 +147,9 @@ def test_control_plane_broker_and_agents_are_dead(start, folder):
         for master, replica in pairs:
             replica.follow(master)
             replica.call("CONFIG", "REWRITE")
-        wait_for(lambda: all(fleet.node(replica.name)["master"] == master.name for master, replica in pairs), pause=0.1)
+        wait_for(
+            lambda: all(fleet.node(replica.name)["master"] == master.name for master, replica in pairs), pause=PAUSE
+        )
         upload(fleet, module(folder, "writes", 1, "writes.set"))
         Shard(fleet, made).carry_out("install", "writes", 1)
         for each in made:

@@ -4,13 +4,15 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from itertools import count
 from pathlib import Path
 
 import pytest
 import redis
 
-from tests.fleet import ROLLOUTS, Fleet, Up, remove_folder, short_folder
+from tests.e2e.conftest import FAILED
+from tests.fleet import PAUSE, ROLLOUTS, Fleet, Up, remove_folder, short_folder
 from tests.integration.agent.conftest import VALKEY
 from tests.plugins.server import free_port
 from tests.shards import ADDRESS, Machine, Shard, Writer, machines, module, run, upload
@@ -34,6 +36,7 @@ def control() -> Iterator[Fleet]:
             upload(fleet, module(folder, "crashes", 1))
             upload(fleet, module(folder, "hangs", 1))
             yield fleet
+        assert up.process.poll() is None
         assert up.end() == 0
         assert up.errors.read_text() == ""
     finally:
@@ -41,22 +44,42 @@ def control() -> Iterator[Fleet]:
         remove_folder(folder)
 
 
+class Shards:
+    """A shard of each server, once a test needs it. What a failed test leaves is replaced."""
+
+    def __init__(self, fleet: Fleet, root: Path) -> None:
+        self._fleet, self._root = fleet, root
+        self._made: dict[str, tuple[Shard, ExitStack]] = {}
+        self._number = count(1)
+
+    def take(self, kind: str) -> Shard:
+        if kind not in self._made:
+            names = [f"{kind}{number}-{each}" for number in [next(self._number)] for each in "abcd"]
+            made = [Machine(name, self._root / name, SERVERS[kind], settings=SETTINGS) for name in names]
+            stack = ExitStack()
+            self._made[kind] = Shard(self._fleet, stack.enter_context(machines(self._fleet, made))), stack
+        return self._made[kind][0]
+
+    def discard(self, kind: str) -> None:
+        """The next test gets another one. Operations on the nodes of this one end."""
+        shard, stack = self._made.pop(kind)
+        stack.close()
+        for name in shard.names:
+            self._fleet.post(f"/v2/nodes/{name}/decommission", status=200)
+
+    def end(self) -> None:
+        for _, stack in self._made.values():
+            stack.close()
+
+
 @pytest.fixture(scope="module")
-def shards(control) -> Iterator[dict[str, Shard]]:
-    """A shard of each server, once a test needs it."""
-
-    class Shards(dict[str, Shard]):
-        def __missing__(self, kind: str) -> Shard:
-            names = [f"{kind}-{each}" for each in "abcd"]
-            made = [Machine(name, root / name, SERVERS[kind], settings=SETTINGS) for name in names]
-            self[kind] = Shard(control, stack.enter_context(machines(control, made)))
-            return self[kind]
-
+def shards(control) -> Iterator[Shards]:
     root = short_folder()
+    made = Shards(control, root)
     try:
-        with ExitStack() as stack:
-            yield Shards()
+        yield made
     finally:
+        made.end()
         remove_folder(root)
 
 
@@ -67,15 +90,49 @@ def kind() -> str:
 
 
 @pytest.fixture
-def shard(shards, kind) -> Shard:
+def shard(request, shards, kind) -> Iterator[Shard]:
     """A master with two replicas, one of which has a replica, without a module."""
-    found: Shard = shards[kind]
-    found.clear()
-    return found
+    found = shards.take(kind)
+    try:
+        found.clear()
+    except BaseException:
+        shards.discard(kind)
+        raise
+    yield found
+    if request.node.stash[FAILED]:
+        shards.discard(kind)
 
 
+@contextmanager
+def append_only(shard: Shard) -> Iterator[None]:
+    """The servers keep their data in an append-only file, also after a restart."""
+    for each in shard.machines:
+        each.append_only(True)
+    yield
+    for each in shard.machines:
+        assert each.info("persistence")["aof_enabled"] == 1
+        each.append_only(False)
+
+
+@pytest.mark.parametrize("persistence", [nullcontext, append_only], ids=["rdb", "aof"])
 @both
-def test_no_write_is_lost_and_no_command_is_refused(shard):
+def test_no_write_is_lost_and_no_command_is_refused(shard, persistence):
+    with persistence(shard):
+        _writes_during_install_upgrade_and_removal(shard)
+        before = [_digest(each) for each in shard.machines]
+        _restart_all(shard)
+        wait_for(lambda: [_digest(each) for each in shard.machines] == before, pause=PAUSE)
+
+
+def _digest(machine: Machine) -> str:
+    """Of the server's data; empty while it loads them, as a replica after its restart."""
+    try:
+        return str(machine.call("DEBUG", "DIGEST"))
+    except redis.RedisError:
+        return ""
+
+
+def _writes_during_install_upgrade_and_removal(shard: Shard) -> None:
     a, b, c, d = shard.machines
     errors = [each.unexpected_error_replies for each in (b, c, d)]
     with Writer(a) as writer:
@@ -107,7 +164,7 @@ def test_a_replica_without_an_agent_stops_the_plan_until_a_person_answers_for_it
     stranger = Machine("stranger", folder / "stranger", REDIS).start()
     try:
         stranger.follow(a)
-        wait_for(lambda: shard.fleet.node(a.name)["unmanaged_replicas"] == [stranger.address], pause=0.1)
+        wait_for(lambda: shard.fleet.node(a.name)["unmanaged_replicas"] == [stranger.address], pause=PAUSE)
         refused = shard.fleet.post(ROLLOUTS, shard.body("install", "writes", 1), status=409)
         assert refused["error_code"] == "unmanaged_replica"
         assert stranger.address in refused["description"]
@@ -160,7 +217,7 @@ def test_it_waits_for_a_backup(shard):
     wait_for(lambda: d.is_in_step(a))
     with copying(d):
         uid = shard.start("install", "writes", 1)
-        wait_for(lambda: shard.fleet.operation(uid, d.name)["reason"] == "backup_running", pause=0.1)
+        wait_for(lambda: shard.fleet.operation(uid, d.name)["reason"] == "backup_running", pause=PAUSE)
         assert shard.fleet.get(f"{ROLLOUTS}/{uid}/nodes/{d.name}/why")["waits_for"]
         assert (d.loaded(), shard.fleet.operation(uid, d.name)["phase"]) == ([], "scheduled")
     shard.succeeded(uid)
@@ -173,7 +230,7 @@ def test_an_acl_user_that_names_a_command_keeps_the_module(shard):
     shard.carry_out("install", "writes", 1)
     a.call("ACL", "SETUSER", "app", "on", "nopass", "~*", "+writes.set")
     run_id = a.run_id
-    uid = shard.start("remove", "writes", 1)
+    uid = shard.start("remove", "writes", 1, even_if_used=True)  # a test before this one may have called its command
     shard.fleet.wait_for_rollout(uid, "paused")
     operation = shard.fleet.operation(uid, a.name)
     assert (operation["phase"], operation["reason"]) == ("failed", "acl_references_module")
@@ -183,7 +240,7 @@ def test_an_acl_user_that_names_a_command_keeps_the_module(shard):
     shard.fleet.end_of(uid)
     assert any("writes.set" in rule for rule in a.call("ACL", "LIST"))
     a.call("ACL", "DELUSER", "app")
-    shard.carry_out("remove", "writes", 1)
+    shard.carry_out("remove", "writes", 1, even_if_used=True)
     assert a.run_id == run_id
 
 
@@ -205,6 +262,7 @@ def sentinel(folder: Path, master: Machine) -> Iterator[Machine]:
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(made.answers)
+        made.call("SENTINEL", "DEBUG", "INFO-PERIOD", 500, "PUBLISH-PERIOD", 500)  # else it is 10 s late
         yield made
     finally:
         process.kill()
@@ -225,9 +283,9 @@ def test_what_a_sentinel_writes_into_the_configuration_does_not_stop_the_next_st
     shard.carry_out("install", "writes", 1)
     with sentinel(folder, a) as watcher:
         wait_for(lambda: int(watcher.info("sentinel")["master0"]["slaves"]) == 2)
-        wait_for(lambda: fails_over(watcher), pause=0.1)
+        wait_for(lambda: fails_over(watcher), pause=PAUSE)
         wait_for(lambda: a.master_port() and {a.master_port()} == {each.master_port() or each.port for each in (b, c)})
-        wait_for(lambda: shard.fleet.node(a.name)["server_state"]["sentinels"] == 1, pause=0.1)
+        wait_for(lambda: shard.fleet.node(a.name)["server_state"]["sentinels"] == 1, pause=PAUSE)
     d.call("CONFIG", "REWRITE")  # no Sentinel knows of a replica's replica
     _restart_with(shard, 1)
     shard.carry_out("install", "writes", 2)

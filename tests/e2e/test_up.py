@@ -14,6 +14,9 @@ import pytest
 from tests.fleet import PASSWORD, ROOT, Fleet
 from tests.waiting import PATIENCE, wait_for
 
+#: A space, both quotes, what a shell, a URL or a format string takes for something else, and a letter beyond ASCII.
+ODD = """a b's "ä" #1%20$x{y}&"""
+
 
 def refused(up, *words):
     """It has ended with one sentence on stderr and exit code 2, and nothing of it runs."""
@@ -53,20 +56,22 @@ def test_sample_answers_on_each_node_and_is_kept(start):
 
 
 def test_local_node_is_its_first_also_after_a_crash(start):
+    """Killed, it leaves nothing, also when a process hangs."""
     crashed = start("--no-sample", "--nodes", "1")
     assert crashed.url
-    crashed.end(signal.SIGKILL)
+    crashed.send("node-1-agent", signal.SIGSTOP)
+    assert crashed.end(signal.SIGKILL) == -signal.SIGKILL
     up = start("--no-sample", "--nodes", "1", environ={"NODE_NAME": "other", "MODFLEET_NODE_NAME": "another"})
     with httpx.Client(base_url=up.url, auth=("admin", PASSWORD)) as api:
         assert api.get("/v2/local/modules/user-defined/artifacts").json() == []
         assert [each["name"] for each in api.get("/v2/nodes").json()["results"]] == ["node-1"]
 
 
-def test_tls_with_a_certificate_that_clients_can_trust(start):
-    up = start("--nodes", "1", "--tls")
+def test_tls_in_a_folder_with_every_kind_of_letter(start):
+    up = start("--nodes", "1", "--tls", name=ODD)
     up.wait_until_it_says("Ctrl-C")
     assert up.url.startswith("https://")
-    assert "node-1> GREET.HELLO node-1" in up.said()
+    assert "node-1> GREET.HELLO node-1  ->  Hello, node-1, from greet 1.0.0" in up.said()
     assert (up.folder / "log-heads").read_text().endswith("\n")
     trusted = ssl.create_default_context(cafile=up.folder / "tls" / "certificate.pem")
     trusted.verify_flags |= ssl.VERIFY_X509_STRICT
@@ -78,6 +83,11 @@ def test_tls_with_a_certificate_that_clients_can_trust(start):
         == (up.folder / "tls" / "certificate.pem").read_text()
     )
     assert (up.folder / "tls" / "key.pem").stat().st_mode & 0o777 == 0o600
+    up.kill("node-1-server")
+    with (fleet := Fleet(up, nodes=1)).api:
+        assert wait_for(lambda: fleet.greeting("node-1")) == "Hello, Ada, from greet 1.0.0"
+    assert up.end(signal.SIGINT) == 0
+    assert up.errors.read_text() == ""
 
 
 def test_bars_in_a_terminal(folder):
@@ -145,14 +155,9 @@ def test_second_signal_ends_at_once_what_does_not_end(start):
     assert up.end(signal.SIGINT) == 0
 
 
-@pytest.mark.parametrize("moment", ["ready", "api"])
-def test_killed_it_leaves_nothing(start, moment):
+def test_killed_while_it_starts_it_leaves_nothing(start):
     up = start("--no-sample", "--nodes", "1")
-    if moment == "ready":
-        assert up.url
-        up.send("node-1-agent", signal.SIGSTOP)
-    else:
-        wait_for((up.folder / "run" / "api.pid").exists, pause=0.001)
+    wait_for((up.folder / "run" / "api.pid").exists, pause=0.001)
     assert up.end(signal.SIGKILL) == -signal.SIGKILL
 
 
@@ -173,18 +178,13 @@ def test_folder_of_another_version(start, folder):
     refused(start(), "another version of Modfleet")
 
 
-def test_folder_in_use(start):
-    up = start("--no-sample", "--nodes", "0")
-    assert up.url
-    refused(start("--no-sample", "--nodes", "0"), "in use by another `modfleet up`")
-
-
 def test_no_compiler(start):
     refused(start(environ={"PATH": "/nowhere"}), "No C compiler")
 
 
-def test_no_compiler_is_needed_without_the_sample(start):
+def test_no_compiler_is_needed_without_the_sample_and_the_folder_is_in_use(start):
     assert start("--no-sample", "--nodes", "0", environ={"PATH": "/nowhere"}).url
+    refused(start("--no-sample", "--nodes", "0"), "in use by another `modfleet up`")
 
 
 def test_socket_path_too_long(start, folder):

@@ -20,6 +20,7 @@ static void *(*open_key)(void *, void *, int);
 static int (*set_value)(void *, void *, void *);
 static void *(*get_value)(void *);
 static void (*close_key)(void *);
+static int (*replicate_verbatim)(void *);
 static int (*number_of)(void *, long long *);
 static void (*save_signed)(void *, int64_t);
 static int64_t (*load_signed)(void *);
@@ -44,6 +45,7 @@ static int set(void *context, void **words, int count) {
     void *key = open_key(context, words[1], READ | WRITE);
     set_value(key, type, number);
     close_key(key);
+    replicate_verbatim(context);
     return reply_with_long_long(context, *number);
 }
 
@@ -65,6 +67,7 @@ int RedisModule_OnLoad(void *context, void **words, int count) {
         lacks(context, "RedisModule_ModuleTypeSetValue", &set_value) ||
         lacks(context, "RedisModule_ModuleTypeGetValue", &get_value) ||
         lacks(context, "RedisModule_CloseKey", &close_key) ||
+        lacks(context, "RedisModule_ReplicateVerbatim", &replicate_verbatim) ||
         lacks(context, "RedisModule_StringToLongLong", &number_of) ||
         lacks(context, "RedisModule_SaveSigned", &save_signed) || lacks(context, "RedisModule_LoadSigned", &load_signed))
         return 1;

@@ -38,10 +38,12 @@ print(issue_token(User.objects.get(), ttl=3600), start())
 
 OTHER = """
 from msgspec.json import encode
-from tests.recorded_fleet import report_of, start, upload
+from tests.recorded_fleet import join, report_of, start, upload
+names = ["n0000", "n0001", "n0002"]
+join(*names)  # nodes are released by a fresh heartbeat
 upload("{module}")
 uid = start(module_name="{module}")
-print(encode([uid, [report_of(uid, name) for name in ("n0000", "n0001", "n0002")]]).decode())
+print(encode([uid, [report_of(uid, name) for name in names]]).decode())
 """
 
 
