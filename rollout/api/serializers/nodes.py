@@ -188,6 +188,7 @@ class ServerModuleSerializer(serializers.Serializer[Any]):
         allow_blank=True, help_text="Where the line is that loads it at the next start, if Modfleet did not install it"
     )
     obstacle = serializers.CharField(allow_blank=True, help_text="Why it cannot be adopted; empty if it can")
+    by_person = serializers.BooleanField(help_text="A person or a tool must change the line, while the adoption waits")
     adopted_from = serializers.CharField(
         allow_blank=True, help_text="It is adopted, and the server runs it from this path until its next start"
     )
