@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollout.agent.doctor import broker, configuration, control, execution, files, scratch, server, server_log
+from rollout.agent.doctor import adoption, broker, configuration, control, execution, files, scratch, server, server_log
 from rollout.agent.doctor.host import Host
 from rollout.agent.doctor.outcome import Outcome, UnknownError, unknown
 from rollout.agent.inspection.host_files import ROOT
@@ -53,6 +53,11 @@ CHECKS: tuple[Check, ...] = (
     Check("include_line", "The server's configuration includes the agent's file.", configuration.include_line),
     Check(
         "loadmodule_owner", "No two lines of the configuration load the same module.", configuration.loadmodule_owner
+    ),
+    Check(
+        "foreign_modules",
+        "Modules that Modfleet did not install can be adopted, or there are none.",
+        adoption.foreign_modules,
     ),
     Check("modules_dir", "The agent can write to `MODFLEET_MODULES_DIR`.", files.modules_dir),
     Check("modules_path", "The server sees the same directory of modules.", files.modules_path),

@@ -132,7 +132,7 @@ class Persistence:
         if self._is_observer:
             return "Modfleet writes no line on this node: it only observes."
         if start.problem:
-            return f"It is not known which lines load it: {start.problem}"
+            return f"It is not known which lines load it: {start.problem} `modfleet agent doctor` says how to let the agent read."
         if len(lines) > 1:
             return f"More than one line loads it: {' and '.join(each.place for each in lines)}."
         if self.is_external:
