@@ -67,6 +67,11 @@ class StartReader:
         return self._process.pid if self._process else None
 
     @property
+    def uid(self) -> int | None:
+        """The user of the server's process, None if it is not known."""
+        return self._process.uid if self._process else None
+
+    @property
     def view(self) -> Path | None:
         """Where the agent sees the root of the server's file system, None if it does not."""
         return self._view

@@ -149,10 +149,13 @@ class Persistence:
         return ""
 
     def _may_replace(self, line: LoadLine) -> bool:
-        """Return True if this process may write another file in its place, with the same owner."""
-        file = self._on_agent(line.file)
+        """Return True if this process may write another file in its place, with the same owner.
+
+        The server names its main file. As root, the agent changes no file of another user than the server's.
+        """
+        file, user = self._on_agent(line.file), os.geteuid() or self.reader.uid
         try:
-            is_owner = bool(line.file) and os.geteuid() in {0, file.lstat().st_uid}
+            is_owner = bool(line.file) and file.lstat().st_uid == user
         except OSError:
             return False
         return is_owner and not file.is_symlink() and os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)

@@ -335,6 +335,81 @@ def test_two_lines_of_one_module(site, greet):
     assert refused(site, greet).reason is Reason.PERSISTENCE_CONFLICT
 
 
+# --- What changes in the meantime
+
+
+def at(site, built, phase, do):
+    """The adoption; `do` is called while it reports `phase`."""
+    return site.run_and(site.command(built, adopt=True), phase, do)
+
+
+def test_a_file_that_is_replaced_meanwhile(site, greet):
+    """The next start loads the artifact: the bytes that the server has in its memory."""
+
+    def replace_file():
+        other = site.root / "other"
+        other.write_text("other")
+        other.replace(site.root / "foreign.so")
+
+    assert at(site, greet, Phase.FETCHING, replace_file).phase is Phase.SUCCEEDED
+    site.server.restart()
+    assert loaded_from(site) == [path_of(site, greet)]
+
+
+def test_a_restart_meanwhile(site, greet):
+    report = at(site, greet, Phase.FETCHING, site.server.restart)
+    assert (report.phase, report.reason, site.left()) == (Phase.FAILED, Reason.SERVER_UNREACHABLE, [])
+    assert adopt(site, greet).phase is Phase.SUCCEEDED
+
+
+def test_an_artifact_that_was_deleted(site, greet):
+    site.shelf.status = 404
+    assert refused(site, greet).reason is Reason.FETCH_FAILED
+    assert (shown(site).ours, site.server.loads()) == (False, [foreign_line(site)])
+
+
+def foreign_line(site):
+    return "/".join(f"loadmodule {site.root / 'foreign.so'}".split("/")[-3:])
+
+
+# --- What does not belong to the server
+
+
+@pytest.fixture
+def other_user(site, monkeypatch):
+    """The server runs as another user than the owner of the file that it names."""
+    monkeypatch.setattr("rollout.agent.inspection.start_lines.StartReader.uid", 4711)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+
+
+@pytest.mark.usefixtures("other_user")
+def test_root_changes_no_file_of_another_user(site, greet):
+    """A server may say that the configuration of another server is its own."""
+    text = (site.server.folder / "server.conf").read_text()
+    assert known(site).by_person
+    assert adopt(site, greet, deadline_seconds=1).reason is Reason.EXTERNAL_CONFIGURATION
+    assert (site.server.folder / "server.conf").read_text() == text
+
+
+def test_a_module_that_comes_with_the_server(site, greet, monkeypatch):
+    monkeypatch.setattr("rollout.agent.server.observation.BUNDLES", (str(site.root),))
+    assert (shown(site).bundled, shown(site).sha256, shown(site).line) == (True, "", "")
+    report = refused(site, greet)
+    assert (report.reason, "it comes with the server" in report.message) == (Reason.MODULE_NOT_OURS, True)
+
+
+def test_another_server_of_the_host_has_the_same_file(site, greet, binary):
+    other = Configured(site.root / "t", binary=binary, aof="no", more=[f"loadmodule {site.root / 'foreign.so'}"])
+    other.start()
+    try:
+        text = other.file.read_text()
+        assert adopt(site, greet).phase is Phase.SUCCEEDED
+        other.restart()
+        assert (other.file.read_text(), other.loaded()) == (text, {("greet", 10000)})
+    finally:
+        other.kill()
+
+
 # --- A person changes the line
 
 
