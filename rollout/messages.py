@@ -362,6 +362,8 @@ class Command:
     adopt: bool = False
     #: Unload the module even if its commands were called in the last 10 minutes.
     even_if_used: bool = False
+    #: False: no person has started the operation. If the server has loaded the module by now, it is not unloaded.
+    may_unload: bool = True
     #: The module writes auxiliary data, so that a server does not load its own RDB file without the module: as scratch
     #: servers have seen on any node, for the build that this node has. None: not known.
     aux_data: bool | None = None
