@@ -458,6 +458,19 @@ def test_the_operation_waits_for_the_line(site, greet):
     assert (loaded_from(site), shown(site).adopted_from) == ([path_of(site, greet)], "")
 
 
+@pytest.mark.parametrize("owner", ["external"])
+def test_a_second_line_is_not_enough(site, greet):
+    """With both lines, the next start fails."""
+
+    def add():
+        with (site.server.folder / "server.conf").open("a") as file:
+            file.write(f"loadmodule {path_of(site, greet)}\n")
+
+    report = site.run_and(site.command(greet, adopt=True, deadline_seconds=2), Phase.LOADING, add)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.EXTERNAL_CONFIGURATION)
+    assert shown(site).ours is False
+
+
 @BY_PERSON
 @pytest.mark.usefixtures("by_person")
 def test_a_line_that_comes_late_names_the_files(site, greet):
